@@ -1,1 +1,55 @@
-//! CPU kernels.
+//! The numbers of BitNet-Rust on the CPU: packed ternary and int8 matrices, the
+//! kernels that multiply them, the float operations between them, and the team
+//! of threads that shares the work.
+//!
+//! It knows no model and no file format, allocates nothing while it computes,
+//! and never prints.
+//!
+//! ```text
+//! trits ──► PackedTernary ─┐                      (once, at load)
+//! f32   ──► PackedInt8 ────┤
+//!                          ├─► matmul ──► f32 rows  (Kernel × Team)
+//! f32 rows ──► Int8Rows ───┘
+//! ```
+//!
+//! # One result everywhere
+//!
+//! Integer sums are exact, so every kernel returns the same bits. Float
+//! operations are written once, as plain Rust over a fixed number of lanes
+//! ([`ops::LANES`]), and compiled once per instruction set: Rust neither
+//! reorders nor contracts float arithmetic, and a fused multiply-add appears
+//! only where the source says `mul_add`. So a result depends neither on the
+//! instruction set nor on the number of threads, nor on what else is in the
+//! batch.
+//!
+//! ```
+//! use bitnet_core::{Int8Rows, Kernel, PackedTernary, Team};
+//!
+//! // y = W·x for W = [[1, -1], [0, 1]] · 0.5 and x = [2, 1].
+//! let weights = PackedTernary::pack(&mut Team::new(1), 2, 2, 0.5, |row, trits| {
+//!     trits.copy_from_slice(&[[1, -1], [0, 1]][row]);
+//!     Ok::<(), std::convert::Infallible>(())
+//! })
+//! .unwrap();
+//! let kernel = Kernel::best();
+//! let mut x = Int8Rows::with_capacity(1, 2);
+//! x.quantize(kernel, &[2.0, 1.0], 2);
+//! let mut y = [0.0; 2];
+//! weights.matmul(kernel, &mut Team::new(1), &x, &mut y);
+//! assert!((y[0] - 0.5).abs() < 0.01 && (y[1] - 0.5).abs() < 0.01);
+//! ```
+
+mod activations;
+mod arch;
+mod int8;
+mod kernel;
+mod matmul;
+pub mod ops;
+mod team;
+mod ternary;
+
+pub use activations::Int8Rows;
+pub use int8::PackedInt8;
+pub use kernel::{Kernel, KernelError, Op};
+pub use team::Team;
+pub use ternary::PackedTernary;

@@ -1,0 +1,213 @@
+//! Rows of activations quantized to int8, the right-hand side of every packed
+//! matrix.
+
+use crate::kernel::{Kernel, Op};
+use crate::ops;
+use crate::team::{SharedMut, Team};
+
+/// Columns per step of a ternary kernel; rows are padded to a multiple of it.
+pub(crate) const COL_STEP: usize = 16;
+
+/// A batch of rows, each quantized to int8 with its own scale.
+///
+/// `x ≈ q / scale` with `scale = 127 / max(max|x|, 1e-5)` and
+/// `q = round_half_even(x · scale)`: the per-token activation quantization of
+/// BitNet b1.58, as the reference implementation (`transformers`,
+/// `integrations/bitnet.py`) does it. Since `|x · scale|` cannot exceed 127 by
+/// more than rounding, q stays in -127..=127.
+///
+/// Memory is taken once, by [`with_capacity`](Self::with_capacity).
+#[derive(Debug, Clone)]
+pub struct Int8Rows {
+    /// `[n_rows, stride]`, zero behind the last column.
+    data: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+    n_rows: usize,
+    n_cols: usize,
+}
+
+impl Int8Rows {
+    /// Returns an empty batch with room for `max_rows` rows of `max_cols`
+    /// columns.
+    pub fn with_capacity(max_rows: usize, max_cols: usize) -> Self {
+        Self {
+            data: vec![0; max_rows * max_cols.next_multiple_of(COL_STEP)],
+            scales: vec![0.0; max_rows],
+            sums: vec![0; max_rows],
+            n_rows: 0,
+            n_cols: 0,
+        }
+    }
+
+    /// Replaces the batch by `n_rows` rows of `n_cols` columns;
+    /// `fill_row(row, values)` writes one row in f32. Rows are filled in any
+    /// order and on all threads; `scratch` holds one buffer of at least
+    /// `n_cols` values per thread.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the rows exceed the capacity or `scratch` is too small.
+    pub fn quantize_rows(
+        &mut self,
+        kernel: Kernel,
+        team: &mut Team,
+        scratch: &mut [Vec<f32>],
+        (n_rows, n_cols): (usize, usize),
+        fill_row: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let stride = n_cols.next_multiple_of(COL_STEP);
+        assert!(
+            n_rows <= self.scales.len() && n_rows * stride <= self.data.len(),
+            "the batch fits the capacity"
+        );
+        (self.n_rows, self.n_cols) = (n_rows, n_cols);
+        let (scales, sums) = (
+            SharedMut(self.scales.as_mut_ptr()),
+            SharedMut(self.sums.as_mut_ptr()),
+        );
+        let data = &mut self.data[..n_rows * stride];
+        team.for_each_chunk(data, stride.max(1), scratch, |values, row, out| {
+            let values = &mut values[..n_cols];
+            fill_row(row, values);
+            let (out, padding) = out.split_at_mut(n_cols);
+            padding.fill(0);
+            let (scale, sum) = kernel.run(QuantizeRow { x: values, out });
+            // SAFETY: `row < n_rows <= scales.len() == sums.len()`, and each row
+            // is handed out once.
+            unsafe { (*scales.at(row), *sums.at(row)) = (scale, sum) };
+        });
+    }
+
+    /// Replaces the batch by the rows of `x`, `[n_rows, n_cols]`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `x` is not whole rows or exceeds the capacity.
+    pub fn quantize(&mut self, kernel: Kernel, x: &[f32], n_cols: usize) {
+        assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "whole rows");
+        let shape = (x.len() / n_cols, n_cols);
+        let mut scratch = [vec![0.0; n_cols]];
+        self.quantize_rows(
+            kernel,
+            &mut Team::new(1),
+            &mut scratch,
+            shape,
+            |row, values| {
+                values.copy_from_slice(&x[row * n_cols..][..n_cols]);
+            },
+        );
+    }
+
+    /// Returns the number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Returns the number of columns.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Returns the quantized values of a row, without padding.
+    pub fn row(&self, row: usize) -> &[i8] {
+        &self.padded_row(row)[..self.n_cols]
+    }
+
+    /// Returns the scale of a row: `x ≈ q / scale`.
+    pub fn scale(&self, row: usize) -> f32 {
+        self.scales[..self.n_rows][row]
+    }
+
+    /// Returns the sum of the quantized values of a row.
+    pub(crate) fn sum(&self, row: usize) -> i32 {
+        self.sums[..self.n_rows][row]
+    }
+
+    /// Returns a row with its padding: a multiple of [`COL_STEP`] values.
+    pub(crate) fn padded_row(&self, row: usize) -> &[i8] {
+        let stride = self.stride();
+        &self.data[..self.n_rows * stride][row * stride..][..stride]
+    }
+
+    /// Distance between rows.
+    pub(crate) fn stride(&self) -> usize {
+        self.n_cols.next_multiple_of(COL_STEP)
+    }
+}
+
+struct QuantizeRow<'a> {
+    x: &'a [f32],
+    out: &'a mut [i8],
+}
+
+impl Op for QuantizeRow<'_> {
+    /// The scale and the sum of the quantized values.
+    type Output = (f32, i32);
+
+    #[inline(always)]
+    fn run(self) -> (f32, i32) {
+        let scale = 127.0 / ops::max_abs(self.x).max(1e-5);
+        let mut sum = 0i32;
+        for (out, &x) in self.out.iter_mut().zip(self.x) {
+            // Clamped before the conversion, so that it cannot saturate.
+            let q = (x * scale).round_ties_even().clamp(-127.0, 127.0) as i32;
+            *out = q as i8;
+            sum = sum.wrapping_add(q);
+        }
+        (scale, sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quantize(kernel: Kernel, x: &[f32]) -> (Vec<i8>, f32, i32) {
+        let mut rows = Int8Rows::with_capacity(1, x.len());
+        rows.data.fill(77); // what an earlier batch left behind
+        rows.quantize(kernel, x, x.len());
+        assert!(rows.padded_row(0)[x.len()..].iter().all(|&q| q == 0));
+        (rows.row(0).to_vec(), rows.scale(0), rows.sum(0))
+    }
+
+    #[test]
+    fn the_largest_value_becomes_127_and_halves_round_to_even() {
+        for kernel in Kernel::available() {
+            let x = [127.0, -127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 0.0];
+            let (q, scale, sum) = quantize(kernel, &x);
+            assert_eq!(q, [127, -127, 0, 2, 2, 0, -2, 0]);
+            assert_eq!((scale, sum), (1.0, 2));
+        }
+    }
+
+    #[test]
+    fn tiny_and_broken_rows_do_not_divide_by_zero() {
+        for kernel in Kernel::available() {
+            assert_eq!(quantize(kernel, &[0.0; 5]), (vec![0; 5], 127.0 / 1e-5, 0));
+            let (q, scale, _) = quantize(kernel, &[f32::INFINITY, 1.0]);
+            assert_eq!((q, scale), (vec![0, 0], 0.0));
+            let (q, ..) = quantize(kernel, &[f32::NAN, 1.0]);
+            assert_eq!(q, [0, 127]);
+        }
+    }
+
+    #[test]
+    fn kernels_agree_bit_for_bit() {
+        let x: Vec<f32> = (0..1003u32)
+            .map(|i| ((i * 7919) % 1000) as f32 / 77.0 - 6.0)
+            .collect();
+        let expected = quantize(Kernel::Scalar, &x);
+        for kernel in Kernel::available() {
+            for len in [1, 15, 16, 17, 31, 64, 1003] {
+                let reference = quantize(Kernel::Scalar, &x[..len]);
+                assert_eq!(
+                    quantize(kernel, &x[..len]),
+                    reference,
+                    "{kernel}, {len} columns"
+                );
+            }
+            assert_eq!(quantize(kernel, &x), expected);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! AVX2: a panel as two registers of eight rows, `vpmaddubsw` for pairs of
+//! columns and `vpmaddwd` to i32.
+
+use std::arch::x86_64::{
+    __m256i, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
+    _mm256_load_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_sign_epi8,
+    _mm256_srli_epi16, _mm256_storeu_si256,
+};
+
+use super::define_isa;
+use crate::activations::Int8Rows;
+use crate::matmul::{Acc, Block, tiles};
+
+define_isa!(
+    /// A processor with AVX2, FMA and F16C.
+    Avx2,
+    "AVX2, FMA and F16C",
+    ["avx2", "fma", "f16c"]
+);
+
+impl Avx2 {
+    /// Dot products of codes 0..=2 with activations.
+    pub(crate) fn ternary_panel(
+        self,
+        blocks: &[Block],
+        acts: &Int8Rows,
+        first: usize,
+        acc: &mut Acc,
+    ) {
+        for (first, tile) in tiles(first, acc) {
+            for half in 0..2 {
+                // SAFETY: `self` proves the feature that `ternary_tile` enables.
+                unsafe {
+                    match tile.len() {
+                        16 => {
+                            let (low, high) = tile.split_at_mut(8);
+                            ternary_tile::<8>(blocks, half, acts, first, low);
+                            ternary_tile::<8>(blocks, half, acts, first + 8, high);
+                        }
+                        8 => ternary_tile::<8>(blocks, half, acts, first, tile),
+                        4 => ternary_tile::<4>(blocks, half, acts, first, tile),
+                        2 => ternary_tile::<2>(blocks, half, acts, first, tile),
+                        _ => ternary_tile::<1>(blocks, half, acts, first, tile),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Dot products of int8 weights with activations.
+    pub(crate) fn int8_panel(self, blocks: &[Block], acts: &Int8Rows, first: usize, acc: &mut Acc) {
+        for (first, tile) in tiles(first, acc) {
+            for half in 0..2 {
+                // SAFETY: `self` proves the feature that `int8_tile` enables.
+                unsafe {
+                    match tile.len() {
+                        16 => {
+                            let (low, high) = tile.split_at_mut(8);
+                            int8_tile::<8>(blocks, half, acts, first, low);
+                            int8_tile::<8>(blocks, half, acts, first + 8, high);
+                        }
+                        8 => int8_tile::<8>(blocks, half, acts, first, tile),
+                        4 => int8_tile::<4>(blocks, half, acts, first, tile),
+                        2 => int8_tile::<2>(blocks, half, acts, first, tile),
+                        _ => int8_tile::<1>(blocks, half, acts, first, tile),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Eight rows of a panel (`half` 0: rows 0..8, 1: rows 8..16) for `N` tokens.
+///
+/// A `vpmaddubsw` lane is at most 2·2·127 = 508 and four of them 2032: far from
+/// the i16 limit where the instruction would saturate.
+#[target_feature(enable = "avx2")]
+fn ternary_tile<const N: usize>(
+    blocks: &[Block],
+    half: usize,
+    acts: &Int8Rows,
+    first: usize,
+    acc: &mut Acc,
+) {
+    let rows: [_; N] = std::array::from_fn(|t| acts.padded_row(first + t));
+    assert!(
+        rows.iter().all(|row| row.len() >= blocks.len() * 16),
+        "a row covers the blocks"
+    );
+    let mask = _mm256_set1_epi8(3);
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [_mm256_setzero_si256(); N];
+    for (b, block) in blocks.iter().enumerate() {
+        let packed = load_half(block, half);
+        let codes = [
+            _mm256_and_si256(packed, mask),
+            _mm256_and_si256(_mm256_srli_epi16::<2>(packed), mask),
+            _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask),
+            _mm256_and_si256(_mm256_srli_epi16::<6>(packed), mask),
+        ];
+        for (row, sum) in rows.iter().zip(&mut sums) {
+            let product = |s: usize| {
+                // SAFETY: `16·b + 4·s + 4 <= 16·blocks.len() <= row.len()`,
+                // asserted above.
+                let quad = unsafe {
+                    row.as_ptr()
+                        .add(16 * b + 4 * s)
+                        .cast::<i32>()
+                        .read_unaligned()
+                };
+                _mm256_maddubs_epi16(codes[s], _mm256_set1_epi32(quad))
+            };
+            let pairs = _mm256_add_epi16(
+                _mm256_add_epi16(product(0), product(1)),
+                _mm256_add_epi16(product(2), product(3)),
+            );
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    store_half(&sums, half, acc);
+}
+
+/// Eight rows of a panel for `N` tokens, as [`ternary_tile`].
+///
+/// `vpmaddubsw` takes one unsigned operand: the magnitude of the weights, whose
+/// sign goes to the activations. Both are within ±127, so a lane is at most
+/// 2·127² = 32258 and does not saturate.
+#[target_feature(enable = "avx2")]
+fn int8_tile<const N: usize>(
+    blocks: &[Block],
+    half: usize,
+    acts: &Int8Rows,
+    first: usize,
+    acc: &mut Acc,
+) {
+    let rows: [_; N] = std::array::from_fn(|t| acts.padded_row(first + t));
+    assert!(
+        rows.iter().all(|row| row.len() >= blocks.len() * 4),
+        "a row covers the blocks"
+    );
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [_mm256_setzero_si256(); N];
+    for (b, block) in blocks.iter().enumerate() {
+        let weights = load_half(block, half);
+        let magnitudes = _mm256_abs_epi8(weights);
+        for (row, sum) in rows.iter().zip(&mut sums) {
+            // SAFETY: `4·b + 4 <= 4·blocks.len() <= row.len()`, asserted above.
+            let quad = unsafe { row.as_ptr().add(4 * b).cast::<i32>().read_unaligned() };
+            let signed = _mm256_sign_epi8(_mm256_set1_epi32(quad), weights);
+            let pairs = _mm256_maddubs_epi16(magnitudes, signed);
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    store_half(&sums, half, acc);
+}
+
+#[target_feature(enable = "avx2")]
+fn load_half(block: &Block, half: usize) -> __m256i {
+    let (halves, _) = block.0.as_chunks::<32>();
+    // SAFETY: 32 bytes, aligned to 32 because a block is aligned to 64.
+    unsafe { _mm256_load_si256(halves[half].as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+fn store_half(sums: &[__m256i], half: usize, acc: &mut Acc) {
+    for (&sum, acc) in sums.iter().zip(acc) {
+        let (halves, _) = acc.as_chunks_mut::<8>();
+        // SAFETY: eight i32, 32 bytes.
+        unsafe { _mm256_storeu_si256(halves[half].as_mut_ptr().cast(), sum) };
+    }
+}

@@ -1,0 +1,259 @@
+//! Int8 matrices: the quantized output head.
+
+use crate::activations::{COL_STEP, Int8Rows};
+use crate::arch;
+use crate::kernel::{Kernel, Op};
+use crate::matmul::{Acc, Block, PANEL_ROWS, Panels, matmul};
+use crate::ops;
+use crate::team::{SharedMut, Team};
+
+/// Columns of one block: 64 bytes are 16 rows of four.
+const BLOCK_COLS: usize = 4;
+
+/// A matrix `[n_rows, n_cols]` of int8 weights with one scale a row.
+///
+/// `w ≈ q · scale` with `scale = max|w| / 127` of the row. Sixteen rows form a
+/// panel of 64-byte blocks of four columns; byte `4r + j` of a block is row r,
+/// column j.
+#[derive(Debug, Clone)]
+pub struct PackedInt8 {
+    blocks: Vec<Block>,
+    /// One per row, zero for the rows that fill up the last panel.
+    scales: Vec<f32>,
+    n_rows: usize,
+    n_cols: usize,
+}
+
+impl PackedInt8 {
+    /// The most columns a matrix may have: a dot product of values up to 127
+    /// (and of the weights plus 128, as kernels compute it) then fits i32.
+    pub const MAX_COLS: usize = i32::MAX as usize / (255 * 128);
+
+    /// Quantizes a matrix; `fill_row(row, values)` writes one row. Rows are
+    /// read in any order and on all threads of the team.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS).
+    pub fn quantize(
+        kernel: Kernel,
+        team: &mut Team,
+        n_rows: usize,
+        n_cols: usize,
+        fill_row: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
+        assert!(n_cols <= Self::MAX_COLS, "dot products fit i32");
+        let blocks_per_panel = blocks_per_panel(n_cols);
+        let n_panels = n_rows.div_ceil(PANEL_ROWS);
+        let mut blocks = vec![Block::ZERO; n_panels * blocks_per_panel];
+        let mut scales = vec![0.0; n_panels * PANEL_ROWS];
+        let (out, out_scales) = (
+            SharedMut(blocks.as_mut_ptr()),
+            SharedMut(scales.as_mut_ptr()),
+        );
+        team.for_each(n_panels, |_, panel| {
+            // SAFETY: panels are disjoint runs of `blocks`, each handed out once.
+            let blocks = unsafe {
+                std::slice::from_raw_parts_mut(out.at(panel * blocks_per_panel), blocks_per_panel)
+            };
+            // SAFETY: as above, for the scales of the panel's rows.
+            let scales = unsafe {
+                std::slice::from_raw_parts_mut(out_scales.at(panel * PANEL_ROWS), PANEL_ROWS)
+            };
+            let mut values = vec![0.0; n_cols];
+            let mut quantized = vec![0i8; blocks_per_panel * BLOCK_COLS];
+            let rows = PANEL_ROWS.min(n_rows - panel * PANEL_ROWS);
+            for (r, scale) in scales[..rows].iter_mut().enumerate() {
+                fill_row(panel * PANEL_ROWS + r, &mut values);
+                *scale = kernel.run(QuantizeWeights {
+                    w: &values,
+                    out: &mut quantized[..n_cols],
+                });
+                let (quads, _) = quantized.as_chunks::<BLOCK_COLS>();
+                for (block, quad) in blocks.iter_mut().zip(quads) {
+                    block.0[4 * r..][..4].copy_from_slice(&quad.map(|q| q as u8));
+                }
+            }
+        });
+        Self {
+            blocks,
+            scales,
+            n_rows,
+            n_cols,
+        }
+    }
+
+    /// Returns the number of rows: outputs.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Returns the bytes that weights and scales take.
+    pub fn n_bytes(&self) -> usize {
+        size_of_val(self.blocks.as_slice()) + size_of_val(self.scales.as_slice())
+    }
+
+    /// Computes `out[token, row] = Σ_col w[row, col] · q[token, col] ·
+    /// (row scale / activation scale)`; the sum is exact.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, `out` is
+    /// `[n_tokens, n_rows]`.
+    pub fn matmul(&self, kernel: Kernel, team: &mut Team, acts: &Int8Rows, out: &mut [f32]) {
+        assert_eq!(
+            acts.n_cols(),
+            self.n_cols,
+            "columns of weights and activations"
+        );
+        matmul(
+            &WithKernel {
+                weights: self,
+                kernel,
+            },
+            team,
+            acts,
+            out,
+        );
+    }
+
+    fn panel(&self, panel: usize) -> &[Block] {
+        let len = blocks_per_panel(self.n_cols);
+        &self.blocks[panel * len..][..len]
+    }
+}
+
+/// Whole steps of the activations' padding, so that a kernel never reads past
+/// a row of them.
+fn blocks_per_panel(n_cols: usize) -> usize {
+    n_cols.next_multiple_of(COL_STEP) / BLOCK_COLS
+}
+
+struct QuantizeWeights<'a> {
+    w: &'a [f32],
+    out: &'a mut [i8],
+}
+
+impl Op for QuantizeWeights<'_> {
+    /// The scale of the row.
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let scale = ops::max_abs(self.w) / 127.0;
+        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        for (out, &w) in self.out.iter_mut().zip(self.w) {
+            *out = (w * inverse).round_ties_even().clamp(-127.0, 127.0) as i32 as i8;
+        }
+        scale
+    }
+}
+
+struct WithKernel<'a> {
+    weights: &'a PackedInt8,
+    kernel: Kernel,
+}
+
+impl Panels for WithKernel<'_> {
+    fn n_rows(&self) -> usize {
+        self.weights.n_rows
+    }
+
+    fn dot(&self, panel: usize, acts: &Int8Rows, first: usize, acc: &mut Acc) {
+        let blocks = self.weights.panel(panel);
+        match self.kernel {
+            Kernel::Scalar => arch::scalar::int8_panel(blocks, acts, first, acc),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(isa) => isa.int8_panel(blocks, acts, first, acc),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(isa) => isa.int8_panel(blocks, acts, first, acc),
+        }
+    }
+
+    fn row_scales(&self, panel: usize) -> [f32; PANEL_ROWS] {
+        let (scales, _) = self.weights.scales.as_chunks();
+        scales[panel]
+    }
+
+    fn panel_bytes(&self) -> usize {
+        size_of_val(self.weights.panel(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / 8e6 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn every_kernel_equals_the_definition() {
+        for n_rows in [1, 15, 16, 17, 40] {
+            for n_cols in [1, 4, 15, 16, 17, 130] {
+                for n_tokens in [1, 2, 5, 16, 19] {
+                    let w = values(n_rows * n_cols, 5);
+                    let x = values(n_tokens * n_cols, 99);
+                    let fill = |row: usize, out: &mut [f32]| {
+                        out.copy_from_slice(&w[row * n_cols..][..n_cols]);
+                    };
+                    let mut acts = Int8Rows::with_capacity(n_tokens, n_cols);
+                    acts.quantize(Kernel::Scalar, &x, n_cols);
+                    let mut expected = Vec::new();
+                    for token in 0..n_tokens {
+                        for w in w.chunks_exact(n_cols) {
+                            let scale = w.iter().fold(0f32, |m, w| m.max(w.abs())) / 127.0;
+                            let inverse = 1.0 / scale;
+                            let sum: i32 = (w.iter().zip(acts.row(token)))
+                                .map(|(w, &a)| (w * inverse).round_ties_even() as i32 * a as i32)
+                                .sum();
+                            expected.push(sum as f32 * (scale / acts.scale(token)));
+                        }
+                    }
+                    for kernel in Kernel::available() {
+                        let mut team = Team::new(2);
+                        let packed = PackedInt8::quantize(kernel, &mut team, n_rows, n_cols, fill);
+                        let mut out = vec![f32::NAN; n_tokens * n_rows];
+                        packed.matmul(kernel, &mut team, &acts, &mut out);
+                        assert_eq!(
+                            out, expected,
+                            "{kernel} {n_rows}x{n_cols}, {n_tokens} tokens"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_values_do_not_saturate() {
+        for (w, a) in [(1.0f32, 1.0f32), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)] {
+            let n_cols = 4096;
+            let mut acts = Int8Rows::with_capacity(1, n_cols);
+            acts.quantize(Kernel::Scalar, &vec![a; n_cols], n_cols);
+            for kernel in Kernel::available() {
+                let mut team = Team::new(1);
+                let packed =
+                    PackedInt8::quantize(kernel, &mut team, 1, n_cols, |_, out| out.fill(w));
+                let mut out = [0.0];
+                packed.matmul(kernel, &mut team, &acts, &mut out);
+                let sum = 127.0 * 127.0 * n_cols as f32 * w * a;
+                assert_eq!(out, [sum * ((1.0 / 127.0) / 127.0)], "{kernel}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_zeros_stays_zero() {
+        let mut team = Team::new(1);
+        let mut acts = Int8Rows::with_capacity(1, 8);
+        acts.quantize(Kernel::Scalar, &[1.0; 8], 8);
+        let packed = PackedInt8::quantize(Kernel::Scalar, &mut team, 1, 8, |_, out| out.fill(0.0));
+        let mut out = [f32::NAN];
+        packed.matmul(Kernel::Scalar, &mut team, &acts, &mut out);
+        assert_eq!(out, [0.0]);
+    }
+}

@@ -1,0 +1,204 @@
+//! Which instruction set computes: found once at run time, or pinned by name.
+
+use std::fmt;
+
+#[cfg(target_arch = "x86_64")]
+use crate::arch::x86_64::{Avx2, Avx512};
+
+/// An instruction set that this machine has.
+///
+/// A value is the proof: the variants of an instruction set hold a token that
+/// only a successful detection creates, so nothing that takes a `Kernel` has to
+/// check again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Plain Rust for the target's baseline: the reference of all others.
+    Scalar,
+    /// AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// AVX-512 F, BW, VL and VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+}
+
+/// An operation written once and compiled for each instruction set.
+///
+/// `run` must be `#[inline(always)]`, and so must everything it calls that is
+/// worth vectorising: only code inlined into the wrapper of an instruction set
+/// is compiled for it.
+pub trait Op {
+    /// What the operation returns.
+    type Output;
+    /// Runs the operation.
+    fn run(self) -> Self::Output;
+}
+
+/// Why a kernel asked for by name cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelError {
+    /// No kernel has this name.
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The kernel exists but this machine lacks its instructions.
+    NotSupported {
+        /// The full name of the kernel.
+        name: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { name } => {
+                let known: Vec<_> = KNOWN.iter().map(|k| k.name).collect();
+                write!(
+                    f,
+                    "no kernel is called {name:?} (known: {})",
+                    known.join(", ")
+                )
+            }
+            Self::NotSupported { name, needs } => {
+                write!(
+                    f,
+                    "kernel {name} needs {needs}, which this processor does not have"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+struct Known {
+    /// `{arch}-{weights}x{activations}-{variant}`.
+    name: &'static str,
+    needs: &'static str,
+    detect: fn() -> Option<Kernel>,
+}
+
+/// Every kernel of this build, best first.
+const KNOWN: &[Known] = &[
+    #[cfg(target_arch = "x86_64")]
+    Known {
+        name: "x86_64-i2xi8-avx512vnni",
+        needs: Avx512::NEEDS,
+        detect: || Avx512::new().map(Kernel::Avx512),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Known {
+        name: "x86_64-i2xi8-avx2",
+        needs: Avx2::NEEDS,
+        detect: || Avx2::new().map(Kernel::Avx2),
+    },
+    Known {
+        name: "generic-i2xi8-scalar",
+        needs: "nothing",
+        detect: || Some(Kernel::Scalar),
+    },
+];
+
+impl Kernel {
+    /// Returns the fastest kernel that this machine can run.
+    pub fn best() -> Self {
+        Self::available()
+            .next()
+            .expect("the scalar kernel runs everywhere")
+    }
+
+    /// Returns every kernel that this machine can run, best first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        KNOWN.iter().filter_map(|known| (known.detect)())
+    }
+
+    /// Returns the name of every kernel of this build and whether this machine
+    /// can run it, best first.
+    pub fn known() -> impl Iterator<Item = (&'static str, bool)> {
+        KNOWN
+            .iter()
+            .map(|known| (known.name, (known.detect)().is_some()))
+    }
+
+    /// Returns the kernel called `name`: its full name, or the beginning of the
+    /// last part of it (`scalar`, `avx2`, `avx512`).
+    pub fn named(name: &str) -> Result<Self, KernelError> {
+        let matches = |known: &&Known| {
+            let variant = known.name.rsplit('-').next().unwrap_or_default();
+            known.name == name || (!name.is_empty() && variant.starts_with(name))
+        };
+        let mut found = KNOWN.iter().filter(matches);
+        match (found.next(), found.next()) {
+            (Some(known), None) => (known.detect)().ok_or(KernelError::NotSupported {
+                name: known.name,
+                needs: known.needs,
+            }),
+            _ => Err(KernelError::Unknown {
+                name: name.to_owned(),
+            }),
+        }
+    }
+
+    /// Returns the full name, `{arch}-{weights}x{activations}-{variant}`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "generic-i2xi8-scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "x86_64-i2xi8-avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "x86_64-i2xi8-avx512vnni",
+        }
+    }
+
+    /// Runs `op` compiled for this instruction set.
+    #[inline]
+    pub fn run<O: Op>(self, op: O) -> O::Output {
+        match self {
+            Self::Scalar => op.run(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(isa) => isa.run(op),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(isa) => isa.run(op),
+        }
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_available_kernel_is_found_by_its_own_name() {
+        for kernel in Kernel::available() {
+            assert_eq!(Kernel::named(kernel.name()), Ok(kernel));
+        }
+    }
+
+    #[test]
+    fn the_last_part_of_a_name_is_enough() {
+        assert_eq!(Kernel::named("scalar"), Ok(Kernel::Scalar));
+    }
+
+    #[test]
+    fn unknown_and_ambiguous_names_are_refused() {
+        for name in ["", "neon2000", "x86_64", "a"] {
+            let error = Kernel::named(name).unwrap_err();
+            assert_eq!(
+                error,
+                KernelError::Unknown {
+                    name: name.to_owned()
+                }
+            );
+            assert!(error.to_string().contains("generic-i2xi8-scalar"));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The way from packed weights and int8 activations to f32 rows, common to both
+//! kinds of weights and all kernels.
+//!
+//! Both packed layouts consist of *panels* of [`PANEL_ROWS`] rows, and a panel
+//! of 64-byte blocks that hold some columns of all its rows. A kernel computes
+//! one panel for all tokens of a tile: the integer dot products of sixteen
+//! rows stand in sixteen lanes, so there is no horizontal sum at the end.
+
+use crate::activations::Int8Rows;
+use crate::team::{SharedMut, Team};
+
+/// Rows per panel: the i32 lanes of a 512-bit register.
+pub(crate) const PANEL_ROWS: usize = 16;
+
+/// The most tokens that share one pass over a panel.
+pub(crate) const MAX_TILE: usize = 16;
+
+/// 64 bytes of packed weights, aligned to a cache line. What the bytes mean is
+/// the matter of [`crate::PackedTernary`] and [`crate::PackedInt8`].
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block(pub(crate) [u8; 64]);
+
+const _: () = assert!(size_of::<Block>() == 64);
+
+impl Block {
+    pub(crate) const ZERO: Self = Self([0; 64]);
+}
+
+/// Integer dot products of one panel: `[token][row]`.
+pub(crate) type Acc = [[i32; PANEL_ROWS]];
+
+/// Cuts the tokens of `acc`, the first of which is `first`, into tiles of 16, 8,
+/// 4, 2 and 1 tokens: the sizes that kernels are compiled for.
+pub(crate) fn tiles(first: usize, acc: &mut Acc) -> impl Iterator<Item = (usize, &mut Acc)> {
+    let mut rest = acc;
+    let mut first = first;
+    std::iter::from_fn(move || {
+        let len = 1 << rest.len().checked_ilog2()?.min(MAX_TILE.ilog2());
+        let (tile, tail) = std::mem::take(&mut rest).split_at_mut(len);
+        rest = tail;
+        first += len;
+        Some((first - len, tile))
+    })
+}
+
+/// A matrix in panels, as [`matmul`] needs it.
+pub(crate) trait Panels: Sync {
+    fn n_rows(&self) -> usize;
+    /// Writes `Σ_col w[row, col] · a[token, col]` for the rows of `panel` and
+    /// the tokens from `first` on, as many as `acc` has (at most [`MAX_TILE`]).
+    fn dot(&self, panel: usize, acts: &Int8Rows, first: usize, acc: &mut Acc);
+    /// Returns what turns a row's integer dot product, divided by the scale of
+    /// the activations, into a value.
+    fn row_scales(&self, panel: usize) -> [f32; PANEL_ROWS];
+    /// Bytes of a panel, to cut the work into pieces of a sensible size.
+    fn panel_bytes(&self) -> usize;
+}
+
+/// Computes `out[token, row] = (Σ w·a) · (row_scale / activation_scale)`.
+///
+/// # Panics
+///
+/// Panics if `out` is not `[acts.n_rows(), panels.n_rows()]`.
+pub(crate) fn matmul(panels: &impl Panels, team: &mut Team, acts: &Int8Rows, out: &mut [f32]) {
+    let (n_tokens, n_rows) = (acts.n_rows(), panels.n_rows());
+    assert_eq!(out.len(), n_tokens * n_rows, "out is [n_tokens, n_rows]");
+    let n_panels = n_rows.div_ceil(PANEL_ROWS);
+    let out = SharedMut(out.as_mut_ptr());
+    let compute = |panel: usize| {
+        let row = panel * PANEL_ROWS;
+        let rows = PANEL_ROWS.min(n_rows - row);
+        let scales = panels.row_scales(panel);
+        let mut acc = [[0; PANEL_ROWS]; MAX_TILE];
+        for first in (0..n_tokens).step_by(MAX_TILE) {
+            let tile = &mut acc[..MAX_TILE.min(n_tokens - first)];
+            panels.dot(panel, acts, first, tile);
+            for (i, sums) in tile.iter().enumerate() {
+                let token = first + i;
+                let act_scale = acts.scale(token);
+                // SAFETY: `token < n_tokens` and `row + rows <= n_rows`, so the
+                // piece lies inside `out`; pieces of different panels or tokens
+                // do not overlap, and each panel is computed once.
+                let out =
+                    unsafe { std::slice::from_raw_parts_mut(out.at(token * n_rows + row), rows) };
+                for ((out, &sum), &scale) in out.iter_mut().zip(sums).zip(&scales) {
+                    *out = sum as f32 * (scale / act_scale);
+                }
+            }
+        }
+    };
+    // About 16 KiB of weights, some microseconds of work for one token, a piece.
+    let panels_per_piece = (16 * 1024 / panels.panel_bytes().max(1)).max(1);
+    team.for_each(n_panels.div_ceil(panels_per_piece), |_, piece| {
+        let first = piece * panels_per_piece;
+        (first..n_panels.min(first + panels_per_piece)).for_each(compute);
+    });
+}

@@ -1,0 +1,83 @@
+//! Dot products.
+
+use super::{LANES, add_lanes};
+use crate::kernel::{Kernel, Op};
+
+/// Returns `Σ x[i]·y[i]`, by fused multiply-add in lane order.
+///
+/// # Panics
+///
+/// Panics if the lengths differ.
+#[inline]
+pub fn dot(kernel: Kernel, x: &[f32], y: &[f32]) -> f32 {
+    assert_eq!(x.len(), y.len(), "a dot product of equal lengths");
+    kernel.run(Dot { x, y })
+}
+
+struct Dot<'a> {
+    x: &'a [f32],
+    y: &'a [f32],
+}
+
+impl Op for Dot<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        dot_inline(self.x, self.y)
+    }
+}
+
+#[inline(always)]
+pub(super) fn dot_inline(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let (y_chunks, y_rest) = y.as_chunks::<LANES>();
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
+            *lane = x.mul_add(y, *lane);
+        }
+    }
+    for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *lane = x.mul_add(y, *lane);
+    }
+    add_lanes(lanes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_values::{LENGTHS, values};
+    use super::*;
+
+    #[test]
+    fn a_dot_product_is_close_to_the_exact_one_and_equal_on_all_kernels() {
+        for n in LENGTHS {
+            let (x, y) = (values(n, 1), values(n, 2));
+            let exact: f64 = x.iter().zip(&y).map(|(&x, &y)| x as f64 * y as f64).sum();
+            let expected = dot(Kernel::Scalar, &x, &y);
+            // Each lane rounds n/32 times, values are below 16.
+            let tolerance = 16.0 * n as f64 * f32::EPSILON as f64;
+            assert!(
+                (expected as f64 - exact).abs() <= tolerance,
+                "{expected} vs {exact}"
+            );
+            for kernel in Kernel::available() {
+                assert_eq!(
+                    dot(kernel, &x, &y).to_bits(),
+                    expected.to_bits(),
+                    "{kernel}, {n}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_are_added_in_halves() {
+        // 2^24 + 1 is not an f32: the result tells the order.
+        let mut x = [0.0; LANES];
+        (x[0], x[1], x[16]) = (16_777_216.0, 1.0, 1.0);
+        assert_eq!(dot(Kernel::Scalar, &x, &[1.0; LANES]), 16_777_216.0);
+        (x[0], x[1], x[17], x[16]) = (16_777_216.0, 1.0, 1.0, 0.0);
+        assert_eq!(dot(Kernel::Scalar, &x, &[1.0; LANES]), 16_777_218.0);
+    }
+}

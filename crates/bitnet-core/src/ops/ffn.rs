@@ -1,0 +1,147 @@
+//! What happens element by element between the matrices.
+
+use super::exp;
+use crate::kernel::{Kernel, Op};
+
+/// Writes `out[i] = max(gate[i], 0)² · up[i]`: the gate of BitNet b1.58 2B-4T.
+///
+/// # Panics
+///
+/// Panics if the lengths differ.
+#[inline]
+pub fn relu2_mul(kernel: Kernel, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    kernel.run(GateMul {
+        gate,
+        up,
+        out,
+        activation: Relu2,
+    });
+}
+
+/// Writes `out[i] = gate[i] · sigmoid(gate[i]) · up[i]`: the gate of LLaMA.
+///
+/// # Panics
+///
+/// Panics if the lengths differ.
+#[inline]
+pub fn silu_mul(kernel: Kernel, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    kernel.run(GateMul {
+        gate,
+        up,
+        out,
+        activation: Silu,
+    });
+}
+
+/// Adds `y` to `x`.
+///
+/// # Panics
+///
+/// Panics if the lengths differ.
+#[inline]
+pub fn add_assign(kernel: Kernel, x: &mut [f32], y: &[f32]) {
+    kernel.run(AddAssign { x, y });
+}
+
+trait Activation {
+    fn apply(&self, x: f32) -> f32;
+}
+
+struct Relu2;
+
+impl Activation for Relu2 {
+    #[inline(always)]
+    fn apply(&self, x: f32) -> f32 {
+        let x = if x > 0.0 { x } else { 0.0 };
+        x * x
+    }
+}
+
+struct Silu;
+
+impl Activation for Silu {
+    #[inline(always)]
+    fn apply(&self, x: f32) -> f32 {
+        x / (1.0 + exp(-x))
+    }
+}
+
+struct GateMul<'a, A> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+    activation: A,
+}
+
+impl<A: Activation> Op for GateMul<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        assert!(self.gate.len() == self.out.len() && self.up.len() == self.out.len());
+        for ((out, &gate), &up) in self.out.iter_mut().zip(self.gate).zip(self.up) {
+            *out = self.activation.apply(gate) * up;
+        }
+    }
+}
+
+struct AddAssign<'a> {
+    x: &'a mut [f32],
+    y: &'a [f32],
+}
+
+impl Op for AddAssign<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        assert_eq!(self.x.len(), self.y.len(), "sums of equal lengths");
+        for (x, &y) in self.x.iter_mut().zip(self.y) {
+            *x += y;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_values::{LENGTHS, values};
+    use super::*;
+
+    #[test]
+    fn gates_are_close_to_their_definition_and_equal_on_all_kernels() {
+        type GateFn = fn(Kernel, &[f32], &[f32], &mut [f32]);
+        type Definition = fn(f64) -> f64;
+        let cases: [(GateFn, Definition); 2] = [
+            (relu2_mul, |x| x.max(0.0).powi(2)),
+            (silu_mul, |x| x / (1.0 + (-x).exp())),
+        ];
+        for (gate_mul, definition) in cases {
+            for n in LENGTHS {
+                let (gate, up) = (values(n, 5), values(n, 6));
+                let run = |kernel| {
+                    let mut out = vec![f32::NAN; n];
+                    gate_mul(kernel, &gate, &up, &mut out);
+                    out
+                };
+                let expected = run(Kernel::Scalar);
+                for (i, &y) in expected.iter().enumerate() {
+                    let exact = definition(gate[i] as f64) * up[i] as f64;
+                    assert!(
+                        (y as f64 - exact).abs() <= 1e-6 * exact.abs(),
+                        "{y} vs {exact}"
+                    );
+                }
+                for kernel in Kernel::available() {
+                    assert_eq!(run(kernel), expected, "{kernel}, {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn silu_of_very_negative_values_is_zero() {
+        let mut out = [f32::NAN; 2];
+        silu_mul(Kernel::best(), &[-200.0, -1e30], &[1.0, 1.0], &mut out);
+        assert_eq!(out, [-0.0, -0.0]);
+    }
+}

@@ -1,0 +1,76 @@
+//! Float operations between the matrices, each written once.
+//!
+//! Sums run over [`LANES`] lanes: element i goes to lane i mod `LANES`, and the
+//! lanes are added in halves at the end. That order is part of the result's
+//! definition; it leaves the compiler free to use any vector width.
+
+mod attention;
+mod dot;
+mod exp;
+mod ffn;
+mod norm;
+mod rope;
+mod softmax;
+
+pub use attention::{Attention, attention};
+pub use dot::dot;
+pub use exp::exp;
+pub use ffn::{add_assign, relu2_mul, silu_mul};
+pub use norm::rms_norm;
+pub use rope::RopeTable;
+pub use softmax::{log_sum_exp, softmax};
+
+pub(crate) use norm::max_abs;
+
+/// Lanes of every float sum.
+pub const LANES: usize = 32;
+
+/// Returns the sum of the lanes: the upper half is added to the lower until one
+/// is left.
+#[inline(always)]
+fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Returns the sum of `f` over the elements, in lane order.
+#[inline(always)]
+fn sum_lanes(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x);
+    }
+    add_lanes(lanes)
+}
+
+/// Values that tests of all operations share.
+#[cfg(test)]
+mod test_values {
+    /// Lengths around the lane count.
+    pub(super) const LENGTHS: [usize; 9] = [0, 1, 16, 31, 32, 33, 64, 100, 1537];
+
+    /// Pseudo-random values in -4..4.
+    pub(super) fn values(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / (u32::MAX as f32 / 8.0) - 4.0
+        })
+        .take(n)
+        .collect()
+    }
+}

@@ -1,0 +1,102 @@
+//! RMS norm.
+
+use super::{LANES, sum_lanes};
+use crate::kernel::{Kernel, Op};
+
+/// Writes `out[i] = weight[i] · (x[i] / sqrt(mean(x²) + eps))`, RMSNorm of
+/// Zhang & Sennrich (2019), in the order of operations of `transformers`.
+///
+/// # Panics
+///
+/// Panics if the lengths differ.
+#[inline]
+pub fn rms_norm(kernel: Kernel, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(
+        x.len() == weight.len() && x.len() == out.len(),
+        "a norm of equal lengths"
+    );
+    kernel.run(RmsNorm {
+        x,
+        weight,
+        eps,
+        out,
+    });
+}
+
+struct RmsNorm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Op for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mean = sum_lanes(self.x, |x| x * x) / self.x.len() as f32;
+        let inverse = 1.0 / (mean + self.eps).sqrt();
+        for ((out, &x), &weight) in self.out.iter_mut().zip(self.x).zip(self.weight) {
+            *out = weight * (x * inverse);
+        }
+    }
+}
+
+/// Returns the largest |x|, 0 for none; NaN is passed over.
+#[inline(always)]
+pub(crate) fn max_abs(x: &[f32]) -> f32 {
+    // `f32::max` would do, but this form is one instruction per vector.
+    let max = |max: f32, x: f32| if x.abs() > max { x.abs() } else { max };
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = max(*lane, x);
+        }
+    }
+    rest.iter().chain(&lanes).fold(0.0, |m, &x| max(m, x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_values::{LENGTHS, values};
+    use super::*;
+
+    #[test]
+    fn the_norm_is_close_to_the_exact_one_and_equal_on_all_kernels() {
+        for n in LENGTHS {
+            let (x, weight) = (values(n, 3), values(n, 4));
+            let norm = |kernel| {
+                let mut out = vec![f32::NAN; n];
+                rms_norm(kernel, &x, &weight, 1e-5, &mut out);
+                out
+            };
+            let expected = norm(Kernel::Scalar);
+            let mean = x.iter().map(|&x| (x as f64).powi(2)).sum::<f64>() / n as f64;
+            for (i, &y) in expected.iter().enumerate() {
+                let exact = weight[i] as f64 * x[i] as f64 / (mean + 1e-5).sqrt();
+                assert!(
+                    (y as f64 - exact).abs() <= 1e-6 * exact.abs(),
+                    "{y} vs {exact}"
+                );
+            }
+            for kernel in Kernel::available() {
+                assert_eq!(norm(kernel), expected, "{kernel}, {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_magnitude_is_found_wherever_it_is() {
+        for n in [1usize, 31, 32, 33, 100] {
+            for i in 0..n {
+                let mut x = vec![0.5; n];
+                x[i] = -3.0;
+                assert_eq!(max_abs(&x), 3.0);
+            }
+        }
+        assert_eq!(max_abs(&[]), 0.0);
+        assert_eq!(max_abs(&[f32::NAN, 1.0]), 1.0);
+    }
+}

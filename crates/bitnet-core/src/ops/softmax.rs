@@ -1,0 +1,84 @@
+//! Softmax and log-sum-exp.
+
+use super::{exp, sum_lanes};
+use crate::kernel::{Kernel, Op};
+
+/// Replaces `x` by exp(x - max) and returns the sum of the results: softmax
+/// before the division.
+#[inline(always)]
+pub(super) fn exp_minus_max(x: &mut [f32]) -> f32 {
+    let max = max(x);
+    for x in x.iter_mut() {
+        *x = exp(*x - max);
+    }
+    sum_lanes(x, |x| x)
+}
+
+#[inline(always)]
+fn max(x: &[f32]) -> f32 {
+    x.iter()
+        .fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+}
+
+/// Replaces `x` by `exp(x) / Σ exp(x)`.
+pub fn softmax(kernel: Kernel, x: &mut [f32]) {
+    kernel.run(Softmax(x));
+}
+
+/// Returns `ln Σ exp(x)`.
+pub fn log_sum_exp(kernel: Kernel, x: &[f32]) -> f64 {
+    kernel.run(LogSumExp(x))
+}
+
+struct Softmax<'a>(&'a mut [f32]);
+
+impl Op for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let inverse = 1.0 / exp_minus_max(self.0);
+        self.0.iter_mut().for_each(|x| *x *= inverse);
+    }
+}
+
+struct LogSumExp<'a>(&'a [f32]);
+
+impl Op for LogSumExp<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let max = max(self.0);
+        let sum = sum_lanes(self.0, |x| exp(x - max));
+        max as f64 + libm::log(sum as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_values::{LENGTHS, values};
+    use super::*;
+
+    #[test]
+    fn softmax_and_log_sum_exp_are_close_to_exact_and_equal_on_all_kernels() {
+        for n in LENGTHS.into_iter().filter(|&n| n > 0) {
+            let x = values(n, 7);
+            let run = |kernel| {
+                let mut y = x.clone();
+                softmax(kernel, &mut y);
+                (y, log_sum_exp(kernel, &x).to_bits())
+            };
+            let expected = run(Kernel::Scalar);
+            let exact = x.iter().map(|&x| (x as f64).exp()).sum::<f64>();
+            assert!((f64::from_bits(expected.1) - exact.ln()).abs() < 1e-6);
+            for (&x, &y) in x.iter().zip(&expected.0) {
+                let exact = (x as f64).exp() / exact;
+                assert!((y as f64 - exact).abs() < 1e-6 * exact, "{y} vs {exact}");
+            }
+            for kernel in Kernel::available() {
+                assert_eq!(run(kernel), expected, "{kernel}, {n}");
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Ternary matrices in the layout that the kernels compute on.
+
+use std::sync::Mutex;
+
+use crate::activations::{COL_STEP, Int8Rows};
+use crate::arch;
+use crate::kernel::Kernel;
+use crate::matmul::{Acc, Block, PANEL_ROWS, Panels, matmul};
+use crate::team::{SharedMut, Team};
+
+/// A ternary matrix `[n_rows, n_cols]` with one scale, packed at 2 bits a
+/// weight.
+///
+/// Sixteen rows form a panel; a panel is a run of 64-byte blocks of 16 columns
+/// each. In a block, byte `4r + j` belongs to row r of the panel and holds the
+/// columns j, j+4, j+8, j+12 as codes 0, 1, 2 for -1, 0, +1:
+///
+/// ```text
+/// byte 4r+j:  bits 7:6   5:4   3:2   1:0
+///             col  j+12  j+8   j+4   j
+/// ```
+///
+/// So `(block >> 2s) & 3` is, for each of the 16 rows, the four codes of the
+/// columns 4s..4s+4: the unsigned operand of a four-way int8 dot product whose
+/// signed operand is four activations, broadcast. Codes are unsigned; the dot
+/// product of the trits is that of the codes minus the sum of the activations.
+///
+/// Rows and columns are padded with zeros to whole blocks.
+#[derive(Debug, Clone)]
+pub struct PackedTernary {
+    blocks: Vec<Block>,
+    n_rows: usize,
+    n_cols: usize,
+    scale: f32,
+}
+
+impl PackedTernary {
+    /// The most columns a matrix may have: with activations of at most 127, a
+    /// dot product then stays below 2^24 and is exact in f32.
+    pub const MAX_COLS: usize = (1 << 24) / 127;
+
+    /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1.
+    /// Rows are decoded in any order and on all threads of the team.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `decode_row` with the lowest row.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS) or a trit is out
+    /// of range (in builds with debug assertions).
+    pub fn pack<E: Send>(
+        team: &mut Team,
+        n_rows: usize,
+        n_cols: usize,
+        scale: f32,
+        decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
+    ) -> Result<Self, E> {
+        assert!(n_cols <= Self::MAX_COLS, "dot products are exact in f32");
+        let blocks_per_panel = n_cols.div_ceil(COL_STEP);
+        let n_panels = n_rows.div_ceil(PANEL_ROWS);
+        let mut blocks = vec![Block::ZERO; n_panels * blocks_per_panel];
+        let first_error: Mutex<Option<(usize, E)>> = Mutex::new(None);
+        let out = SharedMut(blocks.as_mut_ptr());
+        team.for_each(n_panels, |_, panel| {
+            // SAFETY: panels are disjoint runs of `blocks`, each handed out once.
+            let blocks = unsafe {
+                std::slice::from_raw_parts_mut(out.at(panel * blocks_per_panel), blocks_per_panel)
+            };
+            // Zero trits (code 1) wherever the matrix has no weight.
+            let mut codes = vec![1u8; blocks_per_panel * COL_STEP];
+            let mut trits = vec![0i8; n_cols];
+            for row_in_panel in 0..PANEL_ROWS {
+                let row = panel * PANEL_ROWS + row_in_panel;
+                if row < n_rows {
+                    if let Err(error) = decode_row(row, &mut trits) {
+                        let mut first = first_error.lock().expect("no holder panics");
+                        if first.as_ref().is_none_or(|(other, _)| row < *other) {
+                            *first = Some((row, error));
+                        }
+                        return;
+                    }
+                    debug_assert!(trits.iter().all(|t| (-1..=1).contains(t)), "trits");
+                    for (code, &trit) in codes.iter_mut().zip(&trits) {
+                        *code = (trit + 1) as u8;
+                    }
+                } else {
+                    codes.fill(1);
+                }
+                pack_row(&codes, row_in_panel, blocks);
+            }
+        });
+        match first_error.into_inner().expect("no holder panics") {
+            Some((_, error)) => Err(error),
+            None => Ok(Self {
+                blocks,
+                n_rows,
+                n_cols,
+                scale,
+            }),
+        }
+    }
+
+    /// Returns the number of rows: outputs.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Returns the number of columns: inputs.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Returns what each trit is multiplied with.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// Returns the bytes that the packed weights take.
+    pub fn n_bytes(&self) -> usize {
+        size_of_val(self.blocks.as_slice())
+    }
+
+    /// Writes one row as trits -1, 0, +1.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `row` is out of range or `trits` is not `n_cols` long.
+    pub fn unpack_row(&self, row: usize, trits: &mut [i8]) {
+        assert!(row < self.n_rows && trits.len() == self.n_cols);
+        let panel = self.panel(row / PANEL_ROWS);
+        for (col, trit) in trits.iter_mut().enumerate() {
+            let byte = panel[col / COL_STEP].0[row % PANEL_ROWS * 4 + col % 4];
+            *trit = (byte >> (col % COL_STEP / 4 * 2) & 3) as i8 - 1;
+        }
+    }
+
+    /// Computes `out[token, row] = Σ_col trit[row, col] · q[token, col] ·
+    /// (scale / activation scale)`; the sum is exact.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, `out` is
+    /// `[n_tokens, n_rows]`.
+    pub fn matmul(&self, kernel: Kernel, team: &mut Team, acts: &Int8Rows, out: &mut [f32]) {
+        assert_eq!(
+            acts.n_cols(),
+            self.n_cols,
+            "columns of weights and activations"
+        );
+        matmul(
+            &WithKernel {
+                weights: self,
+                kernel,
+            },
+            team,
+            acts,
+            out,
+        );
+    }
+
+    fn panel(&self, panel: usize) -> &[Block] {
+        let len = self.n_cols.div_ceil(COL_STEP);
+        &self.blocks[panel * len..][..len]
+    }
+}
+
+/// Packs the codes of one row, a multiple of 16, into its bytes of each block.
+fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [Block]) {
+    let (codes, _) = codes.as_chunks::<COL_STEP>();
+    for (block, codes) in blocks.iter_mut().zip(codes) {
+        // Four columns at a time: codes are below 4, so no shift leaves its byte.
+        let (quads, _) = codes.as_chunks::<4>();
+        let packed = (0..4).fold(0, |packed, s| {
+            packed | u32::from_le_bytes(quads[s]) << (2 * s)
+        });
+        block.0[row_in_panel * 4..][..4].copy_from_slice(&packed.to_le_bytes());
+    }
+}
+
+struct WithKernel<'a> {
+    weights: &'a PackedTernary,
+    kernel: Kernel,
+}
+
+impl Panels for WithKernel<'_> {
+    fn n_rows(&self) -> usize {
+        self.weights.n_rows
+    }
+
+    fn dot(&self, panel: usize, acts: &Int8Rows, first: usize, acc: &mut Acc) {
+        let blocks = self.weights.panel(panel);
+        match self.kernel {
+            Kernel::Scalar => arch::scalar::ternary_panel(blocks, acts, first, acc),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(isa) => isa.ternary_panel(blocks, acts, first, acc),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(isa) => isa.ternary_panel(blocks, acts, first, acc),
+        }
+        for (i, sums) in acc.iter_mut().enumerate() {
+            let correction = acts.sum(first + i);
+            for sum in sums {
+                *sum -= correction;
+            }
+        }
+    }
+
+    fn row_scales(&self, _panel: usize) -> [f32; PANEL_ROWS] {
+        [self.weights.scale; PANEL_ROWS]
+    }
+
+    fn panel_bytes(&self) -> usize {
+        size_of_val(self.weights.panel(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pack(n_rows: usize, n_cols: usize, scale: f32, trits: &[i8]) -> PackedTernary {
+        PackedTernary::pack(&mut Team::new(2), n_rows, n_cols, scale, |row, out| {
+            out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+            Ok::<_, Infallible>(())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_block_looks_as_drawn() {
+        let mut trits = vec![0i8; 16 * 16];
+        trits[3 * 16 + 1] = 1; // row 3, col 1: byte 13, bits 1:0
+        trits[3 * 16 + 13] = -1; // row 3, col 13: byte 13, bits 7:6
+        let packed = pack(16, 16, 1.0, &trits);
+        let mut expected = [0b01_01_01_01; 64];
+        expected[13] = 0b00_01_01_10;
+        assert_eq!(packed.blocks, [Block(expected)]);
+    }
+
+    #[test]
+    fn the_error_of_the_lowest_row_is_returned() {
+        for n_threads in [1, 3] {
+            let result = PackedTernary::pack(&mut Team::new(n_threads), 100, 8, 1.0, |row, _| {
+                if row % 40 == 39 { Err(row) } else { Ok(()) }
+            });
+            assert_eq!(result.unwrap_err(), 39);
+        }
+    }
+
+    #[test]
+    fn a_two_by_two_product_is_right() {
+        // [[1, -1], [0, 1]] · 0.5 · [127, -1] = [64, -0.5]
+        let packed = pack(2, 2, 0.5, &[1, -1, 0, 1]);
+        for kernel in Kernel::available() {
+            let mut acts = Int8Rows::with_capacity(1, 2);
+            acts.quantize(kernel, &[127.0, -1.0], 2);
+            let mut out = [f32::NAN; 2];
+            packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
+            assert_eq!(out, [64.0, -0.5], "{kernel}");
+        }
+    }
+
+    /// Pseudo-random trits and activations, and the product by its definition.
+    fn case(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) -> (Vec<i8>, Vec<f32>) {
+        let mut state = seed | 1;
+        let mut next = move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state >> 33
+        };
+        let trits = (0..n_rows * n_cols)
+            .map(|_| (next() % 3) as i8 - 1)
+            .collect();
+        let x = (0..n_tokens * n_cols)
+            .map(|_| (next() % 255) as f32 - 127.0)
+            .collect();
+        (trits, x)
+    }
+
+    fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
+        let (trits, x) = case(n_rows, n_cols, n_tokens, seed);
+        let packed = pack(n_rows, n_cols, 0.37, &trits);
+        let mut row = vec![0; n_cols];
+        for (r, expected) in trits.chunks(n_cols.max(1)).enumerate() {
+            packed.unpack_row(r, &mut row);
+            assert_eq!(row, expected);
+        }
+        let mut acts = Int8Rows::with_capacity(n_tokens, n_cols);
+        acts.quantize(Kernel::Scalar, &x, n_cols);
+        let mut expected = Vec::new();
+        for token in 0..n_tokens {
+            for trits in trits.chunks_exact(n_cols) {
+                let products = trits
+                    .iter()
+                    .zip(acts.row(token))
+                    .map(|(&w, &a)| w as i32 * a as i32);
+                expected.push(products.sum::<i32>() as f32 * (0.37 / acts.scale(token)));
+            }
+        }
+        for kernel in Kernel::available() {
+            for n_threads in [1, 3] {
+                let mut out = vec![f32::NAN; n_tokens * n_rows];
+                packed.matmul(kernel, &mut Team::new(n_threads), &acts, &mut out);
+                assert_eq!(
+                    out, expected,
+                    "{kernel}, {n_rows}x{n_cols}, {n_tokens} tokens"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_equals_the_definition_on_edge_shapes() {
+        for n_rows in [1, 15, 16, 17, 48] {
+            for n_cols in [1, 15, 16, 17, 100, 256] {
+                for n_tokens in [0, 1, 2, 3, 5, 8, 16, 17, 35] {
+                    check(
+                        n_rows,
+                        n_cols,
+                        n_tokens,
+                        (n_rows * n_cols + n_tokens) as u64,
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_values_do_not_saturate() {
+        // All weights +1 or -1, all activations ±127, many columns.
+        let n_cols = 20_000;
+        for (trit, a) in [(1i8, 127.0f32), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
+            let packed = pack(1, n_cols, 1.0, &vec![trit; n_cols]);
+            let mut acts = Int8Rows::with_capacity(2, n_cols);
+            acts.quantize(Kernel::Scalar, &vec![a; 2 * n_cols], n_cols);
+            for kernel in Kernel::available() {
+                let mut out = [0.0; 2];
+                packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
+                assert_eq!(out, [trit as f32 * a * n_cols as f32; 2], "{kernel}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn every_kernel_equals_the_definition(
+            n_rows in 1usize..70, n_cols in 1usize..700, n_tokens in 1usize..40, seed: u64,
+        ) {
+            check(n_rows, n_cols, n_tokens, seed);
+        }
+    }
+}
