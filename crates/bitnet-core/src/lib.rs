@@ -10,6 +10,8 @@
 //! f32   ──► PackedInt8 ────┤
 //!                          ├─► matmul ──► f32 rows  (Kernel × Team)
 //! f32 rows ──► Int8Rows ───┘
+//!
+//! dense rows, decoded one at a time ──► matmul_rows ──► f32 rows
 //! ```
 //!
 //! # One result everywhere
@@ -41,6 +43,7 @@
 
 mod activations;
 mod arch;
+mod dense;
 mod int8;
 mod kernel;
 mod matmul;
@@ -49,6 +52,7 @@ mod team;
 mod ternary;
 
 pub use activations::Int8Rows;
+pub use dense::matmul_rows;
 pub use int8::PackedInt8;
 pub use kernel::{Kernel, KernelError, Op};
 pub use team::Team;

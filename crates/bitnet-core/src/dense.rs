@@ -1,0 +1,94 @@
+//! Products with dense matrices that stay in their storage format: the exact
+//! output head.
+
+use crate::kernel::Kernel;
+use crate::ops;
+use crate::team::{SharedMut, Team};
+
+/// Rows per piece of work: enough to outweigh handing it out.
+const ROWS_PER_PIECE: usize = 64;
+
+/// Computes `out[token, row] = Σ_col w[row, col] · x[token, col]` in f32, where
+/// `decode_row(row, values)` writes one row of w. Every row is decoded once for
+/// all tokens, in any order and on all threads; `scratch` holds one buffer of
+/// at least `n_cols` values per thread.
+///
+/// # Panics
+///
+/// Panics if the shapes disagree: `x` is `[n_tokens, n_cols]`, `out` is
+/// `[n_tokens, n_rows]`.
+pub fn matmul_rows(
+    kernel: Kernel,
+    team: &mut Team,
+    scratch: &mut [Vec<f32>],
+    (n_rows, n_cols): (usize, usize),
+    decode_row: impl Fn(usize, &mut [f32]) + Sync,
+    x: &[f32],
+    out: &mut [f32],
+) {
+    assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "whole rows");
+    let n_tokens = x.len() / n_cols;
+    assert_eq!(out.len(), n_tokens * n_rows, "out is [n_tokens, n_rows]");
+    assert!(
+        scratch.len() >= team.n_threads() && scratch.iter().all(|values| values.len() >= n_cols),
+        "one row of scratch per thread"
+    );
+    let out = SharedMut(out.as_mut_ptr());
+    let scratch = SharedMut(scratch.as_mut_ptr());
+    team.for_each(n_rows.div_ceil(ROWS_PER_PIECE), |thread, piece| {
+        // SAFETY: `thread` is below the number of threads and so of buffers,
+        // and one thread works on one piece at a time.
+        let values = unsafe { &mut *scratch.at(thread) };
+        let values = &mut values[..n_cols];
+        let first = piece * ROWS_PER_PIECE;
+        for row in first..n_rows.min(first + ROWS_PER_PIECE) {
+            decode_row(row, values);
+            for (token, x) in x.chunks_exact(n_cols).enumerate() {
+                let product = ops::dot(kernel, values, x);
+                // SAFETY: `token < n_tokens` and `row < n_rows`, so the place
+                // lies inside `out`; each row belongs to one piece.
+                unsafe { *out.at(token * n_rows + row) = product };
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_equal_single_dot_products_with_any_number_of_threads() {
+        for n_rows in [0, 1, 63, 64, 65, 200] {
+            for n_tokens in [0, 1, 3] {
+                let n_cols = 37;
+                let w = |row: usize, col: usize| (row * 31 + col * 17 % 11) as f32 - 7.5;
+                let x: Vec<f32> = (0..n_tokens * n_cols).map(|i| i as f32 / 9.0).collect();
+                for n_threads in [1, 3] {
+                    for kernel in Kernel::available() {
+                        let mut out = vec![f32::NAN; n_tokens * n_rows];
+                        matmul_rows(
+                            kernel,
+                            &mut Team::new(n_threads),
+                            &mut vec![vec![f32::NAN; n_cols + 1]; n_threads],
+                            (n_rows, n_cols),
+                            |row, out| {
+                                for (col, out) in out.iter_mut().enumerate() {
+                                    *out = w(row, col);
+                                }
+                            },
+                            &x,
+                            &mut out,
+                        );
+                        for (i, &y) in out.iter().enumerate() {
+                            let (token, row) = (i / n_rows, i % n_rows);
+                            let w: Vec<f32> = (0..n_cols).map(|col| w(row, col)).collect();
+                            let x = &x[token * n_cols..][..n_cols];
+                            assert_eq!(y, ops::dot(Kernel::Scalar, &w, x));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
