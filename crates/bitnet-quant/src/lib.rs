@@ -1,1 +1,45 @@
-//! Storage formats.
+//! The storage formats of BitNet-Rust: how ternary and dense weights lie in
+//! model files, decoded and encoded.
+//!
+//! It reads no files, knows no model, computes no products and never prints.
+//! What the processor multiplies is packed anew by `bitnet-core`.
+//!
+//! ```text
+//! bytes of a tensor ──► TernaryView ──► trits -1, 0, +1  and one scale
+//!   I2_S, TQ1_0, TQ2_0, HF-packed
+//! trits ──► encode_ternary ──► bytes
+//!
+//! bytes of a row ──► DenseType::decode_row ──► f32
+//!   F32, F16, BF16, Q8_0, Q6_K
+//! f32 ──► DenseType::encode_row ──► bytes
+//! ```
+//!
+//! Between two ternary formats nothing is lost: trits and scale come out as
+//! they went in, or the conversion is refused with a [`TernaryError`].
+//!
+//! ```
+//! use bitnet_quant::{TernaryType, TernaryView, encode_ternary};
+//!
+//! let row: Vec<i8> = (0..256).map(|col| (col % 3) as i8 - 1).collect();
+//! let bytes = encode_ternary(TernaryType::TQ2_0, 1, 256, 0.5, |_, trits| {
+//!     trits.copy_from_slice(&row);
+//! })?;
+//! assert_eq!(bytes.len(), 66);
+//!
+//! let view = TernaryView::new(TernaryType::TQ2_0, 1, 256, &bytes)?;
+//! let mut trits = [0; 256];
+//! view.decode_row(0, &mut trits)?;
+//! assert_eq!(trits, row[..]);
+//! assert_eq!(view.scale()?, Some(0.5));
+//! # Ok::<(), bitnet_quant::TernaryError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod dense;
+mod error;
+mod ternary;
+
+pub use dense::DenseType;
+pub use error::{ShapeError, TernaryError};
+pub use ternary::{TernaryType, TernaryView, encode_ternary};

@@ -1,0 +1,89 @@
+//! I2_S: 128 weights in 32 bytes; behind all blocks the scale.
+//!
+//! ```text
+//! byte j of a block, j in 0..32:
+//!   bits 7:6   5:4     3:2     1:0
+//!        w[j]  w[32+j] w[64+j] w[96+j]       code 0, 1, 2 = -1, 0, +1
+//!
+//! n / 4 bytes of blocks, row after row | f32 scale | 28 bytes of padding
+//! ```
+//!
+//! This is the layout of the published files. bitnet.cpp has written two others
+//! under the same name, which no header tells apart; they are not read here.
+//!
+//! Source: bitnet.cpp, `quantize_i2_s` in `src/ggml-bitnet-mad.cpp`.
+
+use super::{no_code_3, pack_runs, unpack_runs};
+
+pub(super) const BLOCK_LEN: usize = 128;
+pub(super) const BLOCK_BYTES: usize = 32;
+/// The scale and what pads it.
+pub(super) const TAIL_BYTES: usize = 32;
+
+const SHIFTS: [u32; 4] = [6, 4, 2, 0];
+
+/// Decodes a row; returns false if a code was 3.
+pub(super) fn decode(row: &[u8], trits: &mut [i8]) -> bool {
+    let (blocks, _) = row.as_chunks::<BLOCK_BYTES>();
+    let (trits, _) = trits.as_chunks_mut::<BLOCK_LEN>();
+    let mut invalid = [0; 32];
+    for (block, trits) in blocks.iter().zip(trits) {
+        unpack_runs(block, SHIFTS, trits, &mut invalid);
+    }
+    no_code_3(invalid)
+}
+
+pub(super) fn encode(trits: &[i8], row: &mut [u8]) {
+    let (trits, _) = trits.as_chunks::<BLOCK_LEN>();
+    let (blocks, _) = row.as_chunks_mut::<BLOCK_BYTES>();
+    for (trits, block) in trits.iter().zip(blocks) {
+        pack_runs(trits, SHIFTS, block);
+    }
+}
+
+/// Returns the scale of a whole matrix.
+pub(super) fn scale(bytes: &[u8]) -> f32 {
+    let tail = &bytes[bytes.len() - TAIL_BYTES..];
+    f32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]])
+}
+
+/// Writes the scale of a whole matrix.
+pub(super) fn write_scale(scale: f32, bytes: &mut [u8]) {
+    let at = bytes.len() - TAIL_BYTES;
+    bytes[at..][..4].copy_from_slice(&scale.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{TernaryType, TernaryView, encode_ternary};
+
+    #[test]
+    fn a_matrix_looks_as_drawn() {
+        let mut weights = [[0i8; 128]; 2];
+        weights[0][3] = 1; // bits 7:6 of byte 3
+        weights[0][32 + 3] = -1; // bits 5:4
+        weights[1][96 + 31] = 1; // bits 1:0 of the last byte
+        let bytes = encode_ternary(TernaryType::I2S, 2, 128, 0.75, |row, trits| {
+            trits.copy_from_slice(&weights[row]);
+        })
+        .unwrap();
+        let mut expected = vec![0b01_01_01_01; 64];
+        expected[3] = 0b10_00_01_01;
+        expected[63] = 0b01_01_01_10;
+        expected.extend_from_slice(&0.75f32.to_le_bytes());
+        expected.extend_from_slice(&[0; 28]);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn what_pads_the_scale_is_not_read() {
+        let mut bytes = vec![0b10_10_10_10; 32];
+        bytes.extend_from_slice(&(-1.5f32).to_le_bytes());
+        bytes.extend_from_slice(&[0xff; 28]);
+        let view = TernaryView::new(TernaryType::I2S, 1, 128, &bytes).unwrap();
+        assert_eq!(view.scale(), Ok(Some(-1.5)));
+        let mut trits = [0; 128];
+        view.decode_row(0, &mut trits).unwrap();
+        assert_eq!(trits, [1; 128]);
+    }
+}

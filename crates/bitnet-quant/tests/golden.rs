@@ -1,0 +1,107 @@
+//! Weights as the `gguf` package of llama.cpp stores and reads them, made by
+//! `tests/data/make_golden.py`.
+
+use bitnet_core::Kernel;
+use bitnet_quant::{DenseType, TernaryType, TernaryView, encode_ternary};
+
+const GOLDEN: &str = include_str!("data/golden.txt");
+
+fn golden(key: &str) -> &'static str {
+    GOLDEN
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+        .unwrap_or_else(|| panic!("{key} is in golden.txt"))
+}
+
+fn bytes(key: &str) -> Vec<u8> {
+    let (pairs, _) = golden(key).as_bytes().as_chunks::<2>();
+    let digit = |c: u8| char::from(c).to_digit(16).unwrap() as u8;
+    pairs
+        .iter()
+        .map(|&[h, l]| digit(h) << 4 | digit(l))
+        .collect()
+}
+
+fn floats(key: &str) -> Vec<f32> {
+    let bytes = bytes(key);
+    let (floats, _) = bytes.as_chunks();
+    floats.iter().map(|&f| f32::from_le_bytes(f)).collect()
+}
+
+fn trits(key: &str) -> Vec<i8> {
+    let trit = |c| "-0+".find(c).unwrap() as i8 - 1;
+    golden(key).chars().map(trit).collect()
+}
+
+fn check_decode(ty: DenseType, stored: &str, decoded: &str) {
+    let expected = floats(decoded);
+    for kernel in Kernel::available() {
+        let mut out = vec![f32::NAN; expected.len()];
+        ty.decode_row(kernel, &bytes(stored), &mut out);
+        for (i, (y, expected)) in out.iter().zip(&expected).enumerate() {
+            assert_eq!(
+                y.to_bits(),
+                expected.to_bits(),
+                "{kernel}, {i}: {y} {expected}"
+            );
+        }
+    }
+}
+
+fn decode(view: &TernaryView) -> Vec<i8> {
+    let mut trits = vec![99; view.n_rows() * view.n_cols()];
+    for (row, trits) in trits.chunks_mut(view.n_cols()).enumerate() {
+        view.decode_row(row, trits).unwrap();
+    }
+    trits
+}
+
+#[test]
+fn q8_0_decodes_as_in_llama_cpp() {
+    check_decode(DenseType::Q8_0, "q8_0.stored", "q8_0.decoded");
+}
+
+#[test]
+fn q8_0_encodes_as_in_llama_cpp() {
+    let mut out = Vec::new();
+    DenseType::Q8_0.encode_row(&floats("q8_0.values"), &mut out);
+    assert_eq!(out, bytes("q8_0.stored"));
+}
+
+#[test]
+fn q6_k_decodes_as_in_llama_cpp() {
+    check_decode(DenseType::Q6K, "q6_k.stored", "q6_k.decoded");
+}
+
+#[test]
+fn tq_formats_decode_and_encode_as_in_llama_cpp() {
+    for (ty, key, block_bytes) in [
+        (TernaryType::TQ1_0, "tq1_0", 54),
+        (TernaryType::TQ2_0, "tq2_0", 66),
+    ] {
+        let mut stored = bytes(&format!("{key}.stored"));
+        let trits = trits(&format!("{key}.trits"));
+        let view = TernaryView::new(ty, 2, 512, &stored).unwrap();
+        assert!(decode(&view) == trits, "{key}");
+        let scale = view.scale().unwrap().unwrap();
+        // 0x2250 as f16.
+        assert_eq!(scale, 101.0 / 8192.0, "{key}");
+
+        let encoded = encode_ternary(ty, 2, 512, scale, |row, out| {
+            out.copy_from_slice(&trits[row * 512..][..512]);
+        })
+        .unwrap();
+        // The third block is all zeros: there llama.cpp writes the scale 0.
+        let d = 3 * block_bytes - 2..3 * block_bytes;
+        assert_eq!(stored[d.clone()], [0, 0], "{key}");
+        stored[d.clone()].copy_from_slice(&encoded[d]);
+        assert_eq!(encoded, stored, "{key}");
+    }
+}
+
+#[test]
+fn any_bytes_of_tq1_0_decode_as_in_llama_cpp() {
+    let stored = bytes("tq1_0.any.stored");
+    let view = TernaryView::new(TernaryType::TQ1_0, 2, 256, &stored).unwrap();
+    assert!(decode(&view) == trits("tq1_0.any.trits"));
+}
