@@ -1,1 +1,78 @@
-//! File to tokens.
+//! Ternary language models from file to tokens.
+//!
+//! ```text
+//! path ──► Checkpoint ──► Model ──► Plan, Engine ──► logits ──► Sampler ──► text
+//!          format/        model/    plan, forward,              sampler,    tokenizer/
+//!                                   kv_cache                    generate
+//! ```
+//!
+//! A [`Checkpoint`] is a GGUF file or a HuggingFace folder with everything
+//! checked but the weights themselves. [`Model::load`] brings the weights into
+//! the layout of the kernels, once. An [`Engine`] runs a model as a [`Plan`]
+//! says. The library never prints and knows no terminal.
+//!
+//! The same model and tokens give the same logits, bit for bit, on every
+//! processor, with any number of threads, however a prompt is cut and whatever
+//! else is in the batch.
+#![cfg_attr(
+    feature = "builtin-model",
+    doc = r#"
+```
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bitnet_core::{Kernel, Team};
+use bitnet_inference::{
+    Engine, GenerateOptions, HeadPrecision, Model, Plan, PlanOptions, SamplerOptions, builtin,
+    generate,
+};
+
+let checkpoint = builtin::open();
+let tokenizer = checkpoint.tokenizer()?;
+let plan = Plan::new(checkpoint.config(), PlanOptions::default())?;
+let mut team = Team::new(plan.n_threads);
+let model = Model::load(&checkpoint, plan.kernel, &mut team, HeadPrecision::Int8, |_, _| ())?;
+let mut engine = Engine::new(Arc::new(model), plan)?;
+let prompt = tokenizer.encode("Once upon a time there was a")?;
+let options = GenerateOptions {
+    prompt: &prompt,
+    max_tokens: 4,
+    sampling: SamplerOptions::GREEDY,
+};
+let story = generate(
+    &mut engine,
+    &options,
+    |id| tokenizer.is_eos(id),
+    |_| ControlFlow::Continue(()),
+)?;
+assert_eq!(tokenizer.decode(&story.ids, false)?, " great noise of shouting");
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
+#![deny(unsafe_code)]
+
+#[cfg(feature = "builtin-model")]
+pub mod builtin;
+pub mod convert;
+mod format;
+mod forward;
+mod generate;
+mod kv_cache;
+mod model;
+mod perplexity;
+mod plan;
+mod sampler;
+mod tokenizer;
+
+pub use bitnet_quant::{DenseType, TernaryType};
+pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor};
+pub use format::gguf;
+pub use forward::{Engine, ForwardError, Input, Logits};
+pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
+pub use model::config::{Activation, Architecture, Config, ConfigError};
+pub use model::{HeadPrecision, Model};
+pub use perplexity::{Perplexity, PerplexityError, perplexity};
+pub use plan::{Plan, PlanError, PlanOptions};
+pub use sampler::{REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
+pub use tokenizer::{TextStream, Tokenizer, TokenizerError};

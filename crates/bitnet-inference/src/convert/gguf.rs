@@ -1,0 +1,229 @@
+//! Writing a checkpoint as one GGUF file.
+
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bitnet_core::Team;
+use bitnet_quant::{DenseType, TernaryType};
+use half::f16;
+
+use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
+use crate::format::checkpoint::{Encoding, Origin};
+use crate::format::gguf::{Array, GgufWriter, Value};
+use crate::format::gguf_model::type_id;
+use crate::model::config::Config;
+use crate::model::tensors::{self, Expected, Role};
+use crate::tokenizer::gguf as keys;
+use crate::tokenizer::parts::TokenizerParts;
+
+const ARCHITECTURE: &str = "general.architecture";
+const FILE_TYPE: &str = "general.file_type";
+
+/// A tensor of the file to be.
+enum Planned {
+    Dense(Expected, DenseType),
+    /// With the scale that its blocks carry.
+    Ternary(Expected, f32),
+    /// The scale of a tensor whose blocks cannot carry it.
+    Scale(f32),
+}
+
+pub(super) fn write(
+    source: &Source<'_>,
+    out: &Path,
+    ty: TernaryType,
+    team: &mut Team,
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<(), ConvertError> {
+    let checkpoint = source.checkpoint;
+    let config = checkpoint.config();
+    let mut writer = GgufWriter::new();
+    match checkpoint.origin() {
+        Origin::Gguf(gguf) => {
+            for (key, value) in gguf.metadata() {
+                let value = match key {
+                    FILE_TYPE => Value::U32(file_type(ty)),
+                    _ => value.clone(),
+                };
+                writer.metadata(key, value);
+            }
+            if gguf.get(FILE_TYPE).is_none() {
+                writer.metadata(FILE_TYPE, Value::U32(file_type(ty)));
+            }
+        }
+        Origin::HuggingFace(folder) => {
+            let name = folder.file_name().unwrap_or(folder.as_os_str());
+            model_metadata(&mut writer, config, &name.to_string_lossy(), ty);
+            let parts = TokenizerParts::from_folder(folder)?;
+            tokenizer_metadata(&mut writer, config, &parts)?;
+        }
+    }
+
+    let mut planned = Vec::new();
+    for expected in tensors::expected(config) {
+        let (n_rows, n_cols) = (expected.n_rows as u64, expected.n_cols as u64);
+        let name = expected.name.clone();
+        match expected.role {
+            Role::Vocabulary | Role::Norm => {
+                let dense = source.dense_type(&expected, DenseType::F32);
+                let n_bytes = dense_row_bytes(&expected, dense)? as u64 * n_rows;
+                let shape = [n_cols, n_rows];
+                let n_dims = if expected.role == Role::Norm { 1 } else { 2 };
+                writer.tensor(name, &shape[..n_dims], id(Encoding::Dense(dense)), n_bytes);
+                planned.push(Planned::Dense(expected, dense));
+            }
+            Role::Linear | Role::Rotary => {
+                let (_, scale) = checkpoint.ternary(&name)?;
+                let n_bytes = (ty.n_bytes(expected.n_rows, expected.n_cols)).map_err(|source| {
+                    ConvertError::Shape {
+                        name: name.clone(),
+                        source,
+                    }
+                })?;
+                // An f16 that would round the scale carries 1 instead, and the
+                // scale gets a tensor of its own.
+                let in_blocks = ty == TernaryType::I2S || f16::from_f32(scale).to_f32() == scale;
+                let shape = [n_cols, n_rows];
+                writer.tensor(&name, &shape, id(Encoding::Ternary(ty)), n_bytes as u64);
+                let block_scale = if in_blocks { scale } else { 1.0 };
+                planned.push(Planned::Ternary(expected, block_scale));
+                if !in_blocks {
+                    let part = name.trim_end_matches("weight");
+                    let f32 = id(Encoding::Dense(DenseType::F32));
+                    writer.tensor(format!("{part}scale"), &[1], f32, 4);
+                    planned.push(Planned::Scale(scale));
+                }
+            }
+        }
+    }
+
+    let folder = folder_of(out);
+    let mut builder = temporary();
+    #[cfg(unix)]
+    builder.permissions(super::permissions(0o666));
+    let file = builder
+        .tempfile_in(folder)
+        .map_err(|source| ConvertError::Folder {
+            folder: folder.to_owned(),
+            source,
+        })?;
+    let total = planned.len();
+    let rotary_rows = config.architecture.gguf_rotary_rows();
+    let mut buffered = writer.write(BufWriter::new(file), |i, out| {
+        if progress(i, total).is_break() {
+            return Err(ConvertError::Interrupted);
+        }
+        let data = match &planned[i] {
+            Planned::Dense(expected, dense) => source.encode_dense(expected, *dense, team)?,
+            Planned::Ternary(expected, scale) => {
+                source.encode_ternary(expected, ty, *scale, rotary_rows)?
+            }
+            Planned::Scale(scale) => scale.to_le_bytes().to_vec(),
+        };
+        Ok(out.write_all(&data)?)
+    })?;
+    buffered.flush()?;
+    let file = buffered
+        .into_inner()
+        .map_err(std::io::IntoInnerError::into_error)?;
+    file.as_file().sync_all()?;
+    file.persist(out).map_err(|error| error.error)?;
+    let _ = progress(total, total);
+    Ok(())
+}
+
+fn id(encoding: Encoding) -> u32 {
+    type_id(encoding).expect("only types that GGUF has are written")
+}
+
+/// Returns llama.cpp's (for I2_S bitnet.cpp's) number for a file of mostly this
+/// type.
+fn file_type(ty: TernaryType) -> u32 {
+    match ty {
+        TernaryType::TQ1_0 => 36,
+        TernaryType::TQ2_0 => 37,
+        TernaryType::I2S => 40,
+        TernaryType::HfPacked => unreachable!("not a type of GGUF files"),
+    }
+}
+
+fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: TernaryType) {
+    let architecture = config.architecture.gguf_name();
+    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::check` bounds sizes"));
+    writer.metadata(ARCHITECTURE, Value::String(architecture.to_owned()));
+    writer.metadata("general.name", Value::String(name.to_owned()));
+    writer.metadata(FILE_TYPE, Value::U32(file_type(ty)));
+    writer.metadata("general.quantization_version", Value::U32(2));
+    let values = [
+        ("vocab_size", size(config.vocab_size)),
+        ("context_length", size(config.context_len)),
+        ("embedding_length", size(config.hidden_dim)),
+        ("block_count", size(config.n_layers)),
+        ("feed_forward_length", size(config.ffn_dim)),
+        ("rope.dimension_count", size(config.head_dim)),
+        ("rope.freq_base", Value::F32(config.rope_theta)),
+        ("attention.head_count", size(config.n_heads)),
+        ("attention.head_count_kv", size(config.n_kv_heads)),
+        ("attention.key_length", size(config.head_dim)),
+        ("attention.value_length", size(config.head_dim)),
+        (
+            "attention.layer_norm_rms_epsilon",
+            Value::F32(config.rms_norm_eps),
+        ),
+        (
+            "hidden_activation",
+            Value::String(config.activation.name().to_owned()),
+        ),
+    ];
+    for (key, value) in values {
+        writer.metadata(format!("{architecture}.{key}"), value);
+    }
+}
+
+fn tokenizer_metadata(
+    writer: &mut GgufWriter,
+    config: &Config,
+    parts: &TokenizerParts,
+) -> Result<(), ConvertError> {
+    let vocab_size = config.vocab_size;
+    let n_tokens = parts.tokens.len();
+    if n_tokens > vocab_size {
+        return Err(ConvertError::TooManyTokens {
+            n_tokens,
+            vocab_size,
+        });
+    }
+    let mut tokens: Vec<String> = Vec::with_capacity(vocab_size);
+    let mut types: Vec<i32> = Vec::with_capacity(vocab_size);
+    for id in 0..vocab_size {
+        let (token, ty) = match parts.tokens.get(id) {
+            Some(Some((token, ty))) => (token.clone(), *ty),
+            // Rows of the embedding that no token has.
+            _ => (format!("[PAD{id}]"), keys::TYPE_UNUSED),
+        };
+        tokens.push(token);
+        types.push(ty);
+    }
+    let text = |s: &str| Value::String(s.to_owned());
+    writer.metadata(keys::MODEL, text("gpt2"));
+    writer.metadata(keys::PRE, text("llama-bpe"));
+    writer.metadata(keys::TOKENS, Value::Array(Array::String(tokens)));
+    writer.metadata(keys::TOKEN_TYPE, Value::Array(Array::I32(types)));
+    let merges = Array::String(parts.merges.clone());
+    writer.metadata(keys::MERGES, Value::Array(merges));
+    if let Some(bos) = parts.bos {
+        writer.metadata(keys::BOS, Value::U32(bos));
+    }
+    if let Some(eos) = parts.eos {
+        writer.metadata(keys::EOS, Value::U32(eos));
+    }
+    if let Some(eot) = parts.eot {
+        writer.metadata(keys::EOT, Value::U32(eot));
+    }
+    writer.metadata(keys::ADD_BOS, Value::Bool(parts.add_bos));
+    if let Some(template) = &parts.chat_template {
+        writer.metadata(keys::CHAT_TEMPLATE, text(template));
+    }
+    Ok(())
+}

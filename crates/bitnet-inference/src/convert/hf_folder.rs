@@ -1,0 +1,304 @@
+//! Writing a checkpoint as a HuggingFace folder: packed ternary weights with
+//! `weight_scale` beside them, in the direct convention (`autobitlinear`).
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bitnet_core::Team;
+use bitnet_quant::{DenseType, TernaryType};
+use half::bf16;
+use safetensors::{Dtype, View};
+use serde_json::{Value, json};
+
+use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
+use crate::format::checkpoint::Origin;
+use crate::model::config::{Architecture, Config, RotaryRows};
+use crate::model::tensors::{self, Expected, Role};
+use crate::tokenizer::{Tokenizer, TokenizerError, gguf as keys};
+
+/// A tensor that is encoded when it is written, so that only one is in memory.
+struct Lazy<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    n_bytes: usize,
+    encode: Box<dyn Fn() -> Result<Vec<u8>, ConvertError> + 'a>,
+    /// The first error of any tensor: [`View::data`] cannot return one.
+    first_error: &'a RefCell<Option<ConvertError>>,
+}
+
+impl View for Lazy<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut first_error = self.first_error.borrow_mut();
+        let data = match *first_error {
+            None => (self.encode)(),
+            Some(_) => Ok(Vec::new()),
+        };
+        data.unwrap_or_else(|error| {
+            *first_error = Some(error);
+            Vec::new()
+        })
+        .into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.n_bytes
+    }
+}
+
+/// What the tensors of a folder need to encode themselves.
+struct Encoder<'a> {
+    source: &'a Source<'a>,
+    team: RefCell<&'a mut Team>,
+    /// Told before each tensor; may end the work.
+    step: Box<dyn Fn() -> Result<(), ConvertError> + 'a>,
+    first_error: RefCell<Option<ConvertError>>,
+}
+
+pub(super) fn write(
+    source: &Source<'_>,
+    out: &Path,
+    team: &mut Team,
+    progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<(), ConvertError> {
+    let config = source.checkpoint.config();
+    let tokenizer = source.checkpoint.tokenizer()?;
+    let expected = tensors::expected(config);
+
+    let folder = folder_of(out);
+    let mut builder = temporary();
+    #[cfg(unix)]
+    builder.permissions(super::permissions(0o777));
+    let unfinished = builder
+        .tempdir_in(folder)
+        .map_err(|source| ConvertError::Folder {
+            folder: folder.to_owned(),
+            source,
+        })?;
+
+    let (progress, done) = (RefCell::new(progress), Cell::new(0));
+    let step = || match (progress.borrow_mut())(done.replace(done.get() + 1), expected.len()) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(ConvertError::Interrupted),
+    };
+    let encoder = Encoder {
+        source,
+        team: RefCell::new(team),
+        step: Box::new(step),
+        first_error: RefCell::new(None),
+    };
+    let mut views = Vec::new();
+    for tensor in &expected {
+        match tensor.role {
+            Role::Vocabulary | Role::Norm => views.push(encoder.dense(tensor)?),
+            Role::Linear | Role::Rotary => views.extend(encoder.ternary(tensor)?),
+        }
+    }
+    let all_bf16 = views
+        .iter()
+        .all(|(_, lazy)| matches!(lazy.dtype, Dtype::BF16 | Dtype::U8));
+    let torch_dtype = if all_bf16 { "bfloat16" } else { "float32" };
+    let file = unfinished.path().join("model.safetensors");
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    let written = safetensors::serialize_to_file(views, Some(metadata), &file);
+    if let Some(error) = encoder.first_error.take() {
+        return Err(error);
+    }
+    written?;
+
+    let write_json = |name: &str, json: &Value| {
+        std::fs::write(unfinished.path().join(name), format!("{json:#}\n"))
+    };
+    write_json("config.json", &config_json(config, &tokenizer, torch_dtype))?;
+    let eos: Vec<u32> = tokenizer.eos().collect();
+    let generation = json!({ "bos_token_id": tokenizer.bos(), "eos_token_id": eos });
+    write_json("generation_config.json", &generation)?;
+    let inner = tokenizer
+        .inner()
+        .to_string(true)
+        .map_err(|source| TokenizerError::Build { source })?;
+    std::fs::write(unfinished.path().join("tokenizer.json"), inner)?;
+    let tokenizer_config = tokenizer_config(source, &tokenizer);
+    write_json("tokenizer_config.json", &tokenizer_config)?;
+    publish(unfinished, out)
+}
+
+impl Encoder<'_> {
+    /// Returns a dense tensor under its name.
+    fn dense<'a>(&'a self, tensor: &'a Expected) -> Result<(String, Lazy<'a>), ConvertError> {
+        let ty = writable(self.source, tensor)?;
+        let lazy = Lazy {
+            dtype: dtype(ty),
+            shape: match tensor.role {
+                Role::Norm => vec![tensor.n_cols],
+                _ => vec![tensor.n_rows, tensor.n_cols],
+            },
+            n_bytes: dense_row_bytes(tensor, ty)? * tensor.n_rows,
+            encode: Box::new(move || {
+                (self.step)()?;
+                self.source
+                    .encode_dense(tensor, ty, &mut self.team.borrow_mut())
+            }),
+            first_error: &self.first_error,
+        };
+        Ok((tensor.hf_name.clone(), lazy))
+    }
+
+    /// Returns a packed tensor and its scale under their names.
+    fn ternary<'a>(
+        &'a self,
+        tensor: &'a Expected,
+    ) -> Result<[(String, Lazy<'a>); 2], ConvertError> {
+        let (_, scale) = self.source.checkpoint.ternary(&tensor.name)?;
+        let packed = TernaryType::HfPacked;
+        let n_bytes = packed
+            .n_bytes(tensor.n_rows, tensor.n_cols)
+            .map_err(|source| ConvertError::Shape {
+                name: tensor.name.clone(),
+                source,
+            })?;
+        let weights = Lazy {
+            dtype: Dtype::U8,
+            shape: vec![tensor.n_rows / 4, tensor.n_cols],
+            n_bytes,
+            encode: Box::new(move || {
+                (self.step)()?;
+                self.source
+                    .encode_ternary(tensor, packed, scale, RotaryRows::Halves)
+            }),
+            first_error: &self.first_error,
+        };
+        let (dtype, bytes) = scale_bytes(scale);
+        let scale = Lazy {
+            dtype,
+            shape: vec![1],
+            n_bytes: bytes.len(),
+            encode: Box::new(move || Ok(bytes.clone())),
+            first_error: &self.first_error,
+        };
+        let name = tensor.hf_name.clone();
+        Ok([(format!("{name}_scale"), scale), (name, weights)])
+    }
+}
+
+/// Gives a finished folder its name, in place of what may be there.
+fn publish(unfinished: tempfile::TempDir, out: &Path) -> Result<(), ConvertError> {
+    let old = if out.exists() {
+        let aside = temporary().tempdir_in(folder_of(out))?;
+        std::fs::rename(out, aside.path().join("old"))?;
+        Some(aside)
+    } else {
+        None
+    };
+    if let Err(error) = std::fs::rename(unfinished.path(), out) {
+        if let Some(aside) = old {
+            // Kept if even this fails: better a stray folder than a lost one.
+            let aside = aside.keep();
+            std::fs::rename(aside.join("old"), out)?;
+            std::fs::remove_dir(aside)?;
+        }
+        return Err(error.into());
+    }
+    // The folder has another name now: there is nothing left to remove.
+    let _ = unfinished.keep();
+    Ok(())
+}
+
+/// Returns the type that a dense tensor is written in: the stored one if
+/// SafeTensors have it, F32 otherwise.
+fn writable(source: &Source<'_>, expected: &Expected) -> Result<DenseType, ConvertError> {
+    use DenseType::{BF16, F16, F32, Q6K, Q8_0};
+    match source.dense_type(expected, F32) {
+        ty @ (F32 | F16 | BF16) => Ok(ty),
+        ty @ (Q8_0 | Q6K) => match source.head {
+            None => Ok(F32),
+            Some(_) => Err(ConvertError::HeadType { found: ty.name() }),
+        },
+    }
+}
+
+fn dtype(ty: DenseType) -> Dtype {
+    match ty {
+        DenseType::F32 => Dtype::F32,
+        DenseType::F16 => Dtype::F16,
+        DenseType::BF16 => Dtype::BF16,
+        DenseType::Q8_0 | DenseType::Q6K => unreachable!("`writable` leaves these out"),
+    }
+}
+
+/// Returns a scale as BF16, as published models have it, or as F32 where that
+/// would change it.
+fn scale_bytes(scale: f32) -> (Dtype, Vec<u8>) {
+    let short = bf16::from_f32(scale);
+    if short.to_f32() == scale {
+        (Dtype::BF16, short.to_le_bytes().to_vec())
+    } else {
+        (Dtype::F32, scale.to_le_bytes().to_vec())
+    }
+}
+
+fn config_json(config: &Config, tokenizer: &Tokenizer, torch_dtype: &str) -> Value {
+    let (class, model_type) = match config.architecture {
+        Architecture::BitNetB158 | Architecture::BitNet => ("BitNetForCausalLM", "bitnet"),
+        Architecture::Llama => ("LlamaForCausalLM", "llama"),
+    };
+    json!({
+        "architectures": [class],
+        "attention_bias": false,
+        "bos_token_id": tokenizer.bos(),
+        "eos_token_id": tokenizer.eos().next(),
+        "head_dim": config.head_dim,
+        "hidden_act": config.activation.name(),
+        "hidden_size": config.hidden_dim,
+        "intermediate_size": config.ffn_dim,
+        "max_position_embeddings": config.context_len,
+        "model_type": model_type,
+        "num_attention_heads": config.n_heads,
+        "num_hidden_layers": config.n_layers,
+        "num_key_value_heads": config.n_kv_heads,
+        "quantization_config": {
+            "linear_class": "autobitlinear",
+            "quant_method": "bitnet",
+            "quantization_mode": "offline",
+        },
+        "rms_norm_eps": shortest(config.rms_norm_eps),
+        "rope_theta": shortest(config.rope_theta),
+        "tie_word_embeddings": config.tied_embeddings,
+        "torch_dtype": torch_dtype,
+        "vocab_size": config.vocab_size,
+    })
+}
+
+/// Returns the f64 with the shortest decimal form that reads back as `x`: 1e-5
+/// and not 9.999999747378752e-6.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().expect("a finite number")
+}
+
+fn tokenizer_config(source: &Source<'_>, tokenizer: &Tokenizer) -> Value {
+    let token = |id: Option<u32>| id.and_then(|id| tokenizer.inner().id_to_token(id));
+    let mut json = match source.checkpoint.origin() {
+        Origin::HuggingFace(folder) => std::fs::read(folder.join("tokenizer_config.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_else(|| json!({})),
+        Origin::Gguf(gguf) => match gguf.string(keys::CHAT_TEMPLATE) {
+            Ok(Some(template)) => json!({ "chat_template": template }),
+            _ => json!({}),
+        },
+    };
+    json["tokenizer_class"] = "PreTrainedTokenizerFast".into();
+    json["model_max_length"] = source.checkpoint.config().context_len.into();
+    json["bos_token"] = token(tokenizer.bos()).into();
+    json["eos_token"] = token(tokenizer.eos().next()).into();
+    json
+}

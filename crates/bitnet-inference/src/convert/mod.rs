@@ -1,0 +1,268 @@
+//! One model format into another, with every trit and scale kept.
+//!
+//! Only what the options name is quantized: the embedding and output matrix.
+//! Output appears under its name when it is complete, never before.
+
+mod gguf;
+mod hf_folder;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use bitnet_core::{Kernel, Team};
+use bitnet_quant::{DenseType, ShapeError, TernaryError, TernaryType, encode_ternary};
+
+use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
+use crate::model::config::RotaryRows;
+use crate::model::tensors::{Expected, Role};
+use crate::tokenizer::TokenizerError;
+
+/// What a model is converted into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One GGUF file.
+    Gguf(GgufWeights),
+    /// A HuggingFace folder with packed ternary weights.
+    HfPacked,
+}
+
+/// How a GGUF file stores ternary weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GgufWeights {
+    /// bitnet.cpp's I2_S.
+    I2S,
+    /// llama.cpp's TQ1_0.
+    TQ1_0,
+    /// llama.cpp's TQ2_0.
+    TQ2_0,
+}
+
+impl GgufWeights {
+    fn ternary_type(self) -> TernaryType {
+        match self {
+            Self::I2S => TernaryType::I2S,
+            Self::TQ1_0 => TernaryType::TQ1_0,
+            Self::TQ2_0 => TernaryType::TQ2_0,
+        }
+    }
+}
+
+/// How to convert.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvertOptions {
+    /// The format of the result.
+    pub target: Target,
+    /// How embedding and output matrix are stored; as they are if not given.
+    pub head: Option<DenseType>,
+    /// Whether an existing file or folder is replaced.
+    pub overwrite: bool,
+}
+
+/// Writes `checkpoint` to `out` in another format.
+///
+/// `progress(done, total)` is told the tensors that are done and may end the
+/// work, which leaves nothing behind.
+pub fn convert(
+    checkpoint: &Checkpoint,
+    out: &Path,
+    options: ConvertOptions,
+    team: &mut Team,
+    progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<(), ConvertError> {
+    if !options.overwrite && out.exists() {
+        return Err(ConvertError::Exists {
+            path: out.to_owned(),
+        });
+    }
+    let source = Source {
+        checkpoint,
+        head: options.head,
+    };
+    match options.target {
+        Target::Gguf(weights) => gguf::write(&source, out, weights.ternary_type(), team, progress),
+        Target::HfPacked => hf_folder::write(&source, out, team, progress),
+    }
+}
+
+/// A checkpoint as the writers see it.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    checkpoint: &'a Checkpoint,
+    head: Option<DenseType>,
+}
+
+impl Source<'_> {
+    /// Returns the type that a dense tensor of this role is written in:
+    /// `norms`, the type asked for, or the stored one.
+    fn dense_type(&self, expected: &Expected, norms: DenseType) -> DenseType {
+        match (
+            expected.role,
+            self.checkpoint.tensor(&expected.name).encoding,
+        ) {
+            (Role::Vocabulary, Encoding::Dense(stored)) => self.head.unwrap_or(stored),
+            _ => norms,
+        }
+    }
+
+    /// Returns a dense tensor in type `ty`.
+    fn encode_dense(
+        &self,
+        expected: &Expected,
+        ty: DenseType,
+        team: &mut Team,
+    ) -> Result<Vec<u8>, ConvertError> {
+        let tensor = self.checkpoint.dense(&expected.name);
+        if tensor.ty() == ty {
+            return Ok(tensor.bytes().to_vec());
+        }
+        let row_bytes = dense_row_bytes(expected, ty)?;
+        let mut out = vec![0; row_bytes * tensor.n_rows];
+        let local = (vec![0.0; tensor.n_cols], Vec::with_capacity(row_bytes));
+        let mut locals = vec![local; team.n_threads()];
+        let kernel = Kernel::best();
+        team.for_each_chunk(&mut out, row_bytes, &mut locals, |local, row, out| {
+            let (values, encoded) = local;
+            tensor.decode_row(kernel, row, values);
+            encoded.clear();
+            ty.encode_row(values, encoded);
+            out.copy_from_slice(encoded);
+        });
+        Ok(out)
+    }
+
+    /// Returns a ternary tensor in type `ty`, with `scale` where the type has
+    /// room for one, its rows in the order `rotary_rows` if that matters.
+    fn encode_ternary(
+        &self,
+        expected: &Expected,
+        ty: TernaryType,
+        scale: f32,
+        rotary_rows: RotaryRows,
+    ) -> Result<Vec<u8>, ConvertError> {
+        let (view, _) = self.checkpoint.ternary(&expected.name)?;
+        let head_dim = self.checkpoint.config().head_dim;
+        let stored_rows = self.checkpoint.rotary_rows();
+        let mut first_error = None;
+        let encoded = encode_ternary(ty, view.n_rows(), view.n_cols(), scale, |row, trits| {
+            let row = match expected.role {
+                Role::Rotary => rotary_rows.position_in(stored_rows, row, head_dim),
+                _ => row,
+            };
+            if let Err(error) = view.decode_row(row, trits) {
+                trits.fill(0);
+                first_error.get_or_insert(error);
+            }
+        });
+        match first_error {
+            Some(error) => Err(error),
+            None => encoded,
+        }
+        .map_err(|source| ConvertError::Ternary {
+            name: expected.name.clone(),
+            source,
+        })
+    }
+}
+
+/// Returns the bytes of a row of a dense tensor in type `ty`.
+fn dense_row_bytes(expected: &Expected, ty: DenseType) -> Result<usize, ConvertError> {
+    ty.row_bytes(expected.n_cols)
+        .map_err(|source| ConvertError::Shape {
+            name: expected.name.clone(),
+            source,
+        })
+}
+
+/// Where temporary output goes: beside the result, so that a rename suffices.
+fn folder_of(out: &Path) -> &Path {
+    match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Returns a builder of temporary files with the permissions that any new file
+/// or folder gets, instead of private ones.
+fn temporary() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".bitnet-convert-");
+    builder
+}
+
+/// Permissions before the user's mask.
+#[cfg(unix)]
+fn permissions(mode: u32) -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(mode)
+}
+
+/// Why nothing was converted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// Something is there already.
+    #[error("{} exists", path.display())]
+    Exists {
+        /// Where the result should go.
+        path: PathBuf,
+    },
+    /// The result cannot be written.
+    #[error("cannot write the result")]
+    Write(#[from] io::Error),
+    /// The folder of the result cannot be written to.
+    #[error("cannot write into {}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// SafeTensors cannot be written.
+    #[error("cannot write model.safetensors")]
+    SafeTensors(#[from] safetensors::SafeTensorError),
+    /// The model cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The tokenizer cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The tokenizer is of a kind that the target cannot describe.
+    #[error("the tokenizer cannot be written as GGUF metadata: {reason}")]
+    TokenizerKind {
+        /// What stands in the way.
+        reason: &'static str,
+    },
+    /// The model has fewer tokens than its tokenizer.
+    #[error("the tokenizer has {n_tokens} tokens, the model only {vocab_size}")]
+    TooManyTokens {
+        /// Tokens of the tokenizer.
+        n_tokens: usize,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// The type does not suit the target.
+    #[error("a HuggingFace folder cannot store embeddings as {found}, expected F32, F16 or BF16")]
+    HeadType {
+        /// The type asked for.
+        found: &'static str,
+    },
+    /// The shape does not suit the type.
+    #[error("in tensor {name:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// What does not fit.
+        source: ShapeError,
+    },
+    /// Ternary data are broken or do not suit the type.
+    #[error("in tensor {name:?}")]
+    Ternary {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: TernaryError,
+    },
+    /// The caller ended the work.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+}

@@ -1,0 +1,471 @@
+//! A model at rest: configuration, tensors, tokenizer, whatever the file is.
+//!
+//! Everything that can be checked without reading weights is checked when a
+//! checkpoint is opened: every tensor that the configuration calls for is
+//! there, has the right shape, a type that can be read, and lies inside its
+//! file; and there is no tensor that would be ignored.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bitnet_core::Kernel;
+use bitnet_quant::{DenseType, ShapeError, TernaryError, TernaryType, TernaryView};
+
+use super::gguf::{Gguf, GgufError};
+use super::mapping::FileBytes;
+use super::{gguf_model, hf_folder};
+use crate::model::config::{Config, ConfigError, RotaryRows};
+use crate::model::tensors::{self, Expected, Role};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// How the values of a tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Values row by row.
+    Dense(DenseType),
+    /// Trits.
+    Ternary(TernaryType),
+}
+
+impl Encoding {
+    /// Returns the published name of the format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dense(ty) => ty.name(),
+            Self::Ternary(ty) => ty.name(),
+        }
+    }
+
+    /// Returns the bytes of a matrix.
+    pub(crate) fn n_bytes(self, n_rows: usize, n_cols: usize) -> Result<usize, ShapeError> {
+        match self {
+            Self::Dense(ty) => ty.n_bytes(n_rows, n_cols),
+            Self::Ternary(ty) => ty.n_bytes(n_rows, n_cols),
+        }
+    }
+}
+
+/// A tensor as a file holds it.
+#[derive(Clone, Debug)]
+pub struct StoredTensor {
+    /// The name in the file.
+    pub name: String,
+    /// How its values are stored.
+    pub encoding: Encoding,
+    /// Outputs of a linear layer; 1 for a norm.
+    pub n_rows: usize,
+    /// Inputs of a linear layer.
+    pub n_cols: usize,
+    /// What a ternary tensor's own scale, if it has one, is multiplied with.
+    pub(crate) outer_scale: f32,
+    pub(crate) file_idx: usize,
+    pub(crate) range: Range<usize>,
+}
+
+impl StoredTensor {
+    /// Returns the bytes that the tensor takes in its file.
+    pub fn n_bytes(&self) -> usize {
+        self.range.len()
+    }
+}
+
+/// A dense tensor in its storage format.
+#[derive(Clone, Debug)]
+pub(crate) struct DenseTensor {
+    files: Arc<[FileBytes]>,
+    file_idx: usize,
+    range: Range<usize>,
+    ty: DenseType,
+    pub(crate) n_rows: usize,
+    pub(crate) n_cols: usize,
+}
+
+impl DenseTensor {
+    pub(crate) fn ty(&self) -> DenseType {
+        self.ty
+    }
+
+    /// Returns the bytes of all rows.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.files[self.file_idx][self.range.clone()]
+    }
+
+    /// Decodes one row.
+    pub(crate) fn decode_row(&self, kernel: Kernel, row: usize, out: &mut [f32]) {
+        let row_bytes = self.range.len() / self.n_rows;
+        self.ty
+            .decode_row(kernel, &self.bytes()[row * row_bytes..][..row_bytes], out);
+    }
+}
+
+/// Where a checkpoint came from, for what only one kind of file has.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    Gguf(Box<Gguf>),
+    HuggingFace(PathBuf),
+}
+
+/// A model at rest.
+#[derive(Debug)]
+pub struct Checkpoint {
+    config: Config,
+    /// By GGUF name, in file order of [`tensors::expected`].
+    tensors: BTreeMap<String, StoredTensor>,
+    files: Arc<[FileBytes]>,
+    rotary_rows: RotaryRows,
+    origin: Origin,
+}
+
+impl Checkpoint {
+    /// Opens a GGUF file or a HuggingFace folder.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let read_error = |source| CheckpointError::Read {
+            file: path.to_owned(),
+            source,
+        };
+        let kind = std::fs::metadata(path).map_err(read_error)?.file_type();
+        if kind.is_dir() {
+            return hf_folder::open(path);
+        }
+        if !kind.is_file() {
+            return Err(CheckpointError::NotAModel {
+                found: "neither a file nor a folder",
+            });
+        }
+        gguf_model::open(FileBytes::open(path).map_err(read_error)?)
+    }
+
+    /// Opens a GGUF file that is part of the program.
+    #[cfg(feature = "builtin-model")]
+    pub(crate) fn open_static(file: &'static [u8]) -> Result<Self, CheckpointError> {
+        gguf_model::open(FileBytes::Static(file))
+    }
+
+    /// Checks the tensors of a file against the configuration.
+    pub(crate) fn assemble(
+        config: Config,
+        found: BTreeMap<String, StoredTensor>,
+        files: Vec<FileBytes>,
+        rotary_rows: RotaryRows,
+        origin: Origin,
+    ) -> Result<Self, CheckpointError> {
+        config.check()?;
+        let mut found = found;
+        let mut tensors = BTreeMap::new();
+        for expected in tensors::expected(&config) {
+            let Some(tensor) = found.remove(&expected.name) else {
+                let name = match origin {
+                    Origin::Gguf(_) => expected.name,
+                    Origin::HuggingFace(_) => expected.hf_name,
+                };
+                return Err(CheckpointError::MissingTensor { name });
+            };
+            check_tensor(&expected, &tensor, &files)?;
+            tensors.insert(expected.name, tensor);
+        }
+        if let Some((_, tensor)) = found.pop_first() {
+            return Err(CheckpointError::UnexpectedTensor {
+                name: tensor.name,
+                architecture: config.architecture.gguf_name(),
+            });
+        }
+        Ok(Self {
+            config,
+            tensors,
+            files: files.into(),
+            rotary_rows,
+            origin,
+        })
+    }
+
+    /// Returns the numbers of the model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the kind of file: `GGUF` or `HuggingFace`.
+    pub fn kind(&self) -> &'static str {
+        match self.origin {
+            Origin::Gguf(_) => "GGUF",
+            Origin::HuggingFace(_) => "HuggingFace",
+        }
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn rotary_rows(&self) -> RotaryRows {
+        self.rotary_rows
+    }
+
+    /// Returns every tensor with its role-independent GGUF name, sorted by
+    /// place in the file.
+    pub fn tensors(&self) -> Vec<&StoredTensor> {
+        let mut tensors: Vec<_> = self.tensors.values().collect();
+        tensors.sort_by_key(|tensor| (tensor.file_idx, tensor.range.start));
+        tensors
+    }
+
+    /// Returns a tensor that the configuration calls for, by GGUF name.
+    pub(crate) fn tensor(&self, name: &str) -> &StoredTensor {
+        self.tensors
+            .get(name)
+            .expect("`assemble` has found every expected tensor")
+    }
+
+    /// Returns a dense tensor by GGUF name.
+    pub(crate) fn dense(&self, name: &str) -> DenseTensor {
+        let tensor = self.tensor(name);
+        let Encoding::Dense(ty) = tensor.encoding else {
+            unreachable!("`assemble` has checked the encoding of {name}")
+        };
+        DenseTensor {
+            files: Arc::clone(&self.files),
+            file_idx: tensor.file_idx,
+            range: tensor.range.clone(),
+            ty,
+            n_rows: tensor.n_rows,
+            n_cols: tensor.n_cols,
+        }
+    }
+
+    /// Returns a view of a ternary tensor by GGUF name, and what its trits are
+    /// multiplied with.
+    pub(crate) fn ternary(&self, name: &str) -> Result<(TernaryView<'_>, f32), CheckpointError> {
+        let tensor = self.tensor(name);
+        let Encoding::Ternary(ty) = tensor.encoding else {
+            unreachable!("`assemble` has checked the encoding of {name}")
+        };
+        let bytes = &self.files[tensor.file_idx][tensor.range.clone()];
+        let in_tensor = |source| CheckpointError::Ternary {
+            name: tensor.name.clone(),
+            source,
+        };
+        let view = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes).map_err(in_tensor)?;
+        let scale = view.scale().map_err(in_tensor)?.unwrap_or(1.0) * tensor.outer_scale;
+        if !scale.is_finite() {
+            return Err(CheckpointError::Scale {
+                name: tensor.name.clone(),
+                scale,
+            });
+        }
+        Ok((view, scale))
+    }
+
+    /// Reads the tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
+        match &self.origin {
+            Origin::Gguf(gguf) => Tokenizer::from_gguf(gguf, self.config.architecture),
+            Origin::HuggingFace(folder) => Tokenizer::from_folder(folder),
+        }
+    }
+}
+
+fn check_tensor(
+    expected: &Expected,
+    tensor: &StoredTensor,
+    files: &[FileBytes],
+) -> Result<(), CheckpointError> {
+    let name = || tensor.name.clone();
+    if (tensor.n_rows, tensor.n_cols) != (expected.n_rows, expected.n_cols) {
+        return Err(CheckpointError::WrongShape {
+            name: name(),
+            expected: [expected.n_rows, expected.n_cols],
+            found: [tensor.n_rows, tensor.n_cols],
+        });
+    }
+    let fits = match expected.role {
+        Role::Vocabulary | Role::Norm => matches!(tensor.encoding, Encoding::Dense(_)),
+        Role::Linear | Role::Rotary => matches!(tensor.encoding, Encoding::Ternary(_)),
+    };
+    if !fits {
+        return Err(CheckpointError::WrongEncoding {
+            name: name(),
+            found: tensor.encoding.name(),
+            expected: match expected.role {
+                Role::Vocabulary | Role::Norm => "dense values (F32, F16, BF16, Q8_0 or Q6_K)",
+                Role::Linear | Role::Rotary => {
+                    "ternary weights (I2_S, TQ1_0, TQ2_0 or packed uint8)"
+                }
+            },
+        });
+    }
+    let needed = tensor
+        .encoding
+        .n_bytes(tensor.n_rows, tensor.n_cols)
+        .map_err(|source| CheckpointError::Shape {
+            name: name(),
+            source,
+        })?;
+    assert_eq!(
+        needed,
+        tensor.range.len(),
+        "readers give tensors the bytes of their type"
+    );
+    assert!(
+        tensor.range.end <= files[tensor.file_idx].len(),
+        "readers keep tensors inside their file"
+    );
+    Ok(())
+}
+
+/// Why a path is not a model that can be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A file cannot be opened.
+    #[error("cannot read {}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The path is nothing that holds a model.
+    #[error(
+        "expected a GGUF file or a HuggingFace folder (config.json and *.safetensors), found {found}"
+    )]
+    NotAModel {
+        /// What is there instead.
+        found: &'static str,
+    },
+    /// The GGUF container is broken.
+    #[error("not a readable GGUF file")]
+    Gguf(#[from] GgufError),
+    /// A SafeTensors file is broken.
+    #[error("{file} is not a readable SafeTensors file")]
+    SafeTensors {
+        /// The name of the file.
+        file: String,
+        /// What is wrong with it.
+        source: safetensors::SafeTensorError,
+    },
+    /// A JSON file cannot be understood.
+    #[error("{file} is not as expected")]
+    Json {
+        /// The name of the file.
+        file: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A key that every model needs is missing.
+    #[error("key {key:?} is missing")]
+    MissingKey {
+        /// The key.
+        key: String,
+    },
+    /// No code for this kind of model.
+    #[error(
+        "architecture {found:?} is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama)"
+    )]
+    Architecture {
+        /// What the file says.
+        found: String,
+    },
+    /// The model needs something that is not implemented.
+    #[error("{what} {found:?} is not supported (expected {expected})")]
+    Unsupported {
+        /// What kind of thing.
+        what: &'static str,
+        /// What the file says.
+        found: String,
+        /// What can be read.
+        expected: &'static str,
+    },
+    /// The numbers of the model contradict each other.
+    #[error("the configuration is impossible")]
+    Config(#[from] ConfigError),
+    /// A tensor is missing.
+    #[error("tensor {name:?} is missing")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor would be ignored.
+    #[error("tensor {name:?} is not part of architecture {architecture} as implemented")]
+    UnexpectedTensor {
+        /// Its name.
+        name: String,
+        /// The architecture.
+        architecture: &'static str,
+    },
+    /// Two shards hold the same tensor.
+    #[error("tensor {name:?} is there twice")]
+    DuplicateTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error(
+        "tensor {name:?} is {} x {}, expected {} x {} by the configuration",
+        found[0], found[1], expected[0], expected[1]
+    )]
+    WrongShape {
+        /// Its name.
+        name: String,
+        /// Rows and columns by the configuration.
+        expected: [usize; 2],
+        /// Rows and columns in the file.
+        found: [usize; 2],
+    },
+    /// A tensor has a type that is not read, or not in this place.
+    #[error("tensor {name:?} is stored as {found}, expected {expected}")]
+    WrongEncoding {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: &'static str,
+        /// What fits in its place.
+        expected: &'static str,
+    },
+    /// A tensor has a type that is unknown here.
+    #[error("tensor {name:?} has type {found}, which is not supported")]
+    UnknownType {
+        /// Its name.
+        name: String,
+        /// The type.
+        found: String,
+    },
+    /// The shape does not suit the type.
+    #[error("in tensor {name:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// What does not fit.
+        source: ShapeError,
+    },
+    /// A tensor has more bytes than the file left for it.
+    #[error(
+        "tensor {name:?} needs {needed} bytes at offset {offset}, but only {available} are there"
+    )]
+    TensorBytes {
+        /// Its name.
+        name: String,
+        /// Where it starts.
+        offset: u64,
+        /// What its type and shape take.
+        needed: u64,
+        /// Bytes up to the next tensor or the end of the file.
+        available: u64,
+    },
+    /// Ternary data are broken.
+    #[error("in tensor {name:?}")]
+    Ternary {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        source: TernaryError,
+    },
+    /// A scale is not a number.
+    #[error("in tensor {name:?}: the scale is {scale}, expected a finite number")]
+    Scale {
+        /// Its name.
+        name: String,
+        /// The scale.
+        scale: f32,
+    },
+}

@@ -1,0 +1,222 @@
+//! GGUF files as checkpoints.
+
+use std::collections::BTreeMap;
+
+use bitnet_quant::{DenseType, TernaryType};
+
+use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
+use super::gguf::{Gguf, TensorInfo};
+use super::mapping::FileBytes;
+use crate::model::config::{Activation, Architecture, Config};
+use crate::model::tensors;
+
+/// Type ids of the tensors that can be read. 36 once meant IQ4_NL_4_4 in
+/// llama.cpp, which no file of these architectures uses; bitnet.cpp writes I2_S
+/// under it.
+const TYPES: [(u32, Encoding); 8] = [
+    (0, Encoding::Dense(DenseType::F32)),
+    (1, Encoding::Dense(DenseType::F16)),
+    (8, Encoding::Dense(DenseType::Q8_0)),
+    (14, Encoding::Dense(DenseType::Q6K)),
+    (30, Encoding::Dense(DenseType::BF16)),
+    (34, Encoding::Ternary(TernaryType::TQ1_0)),
+    (35, Encoding::Ternary(TernaryType::TQ2_0)),
+    (36, Encoding::Ternary(TernaryType::I2S)),
+];
+
+/// Names of types that are not read, for the error message.
+const OTHER_TYPES: [(u32, &str); 16] = [
+    (2, "Q4_0"),
+    (3, "Q4_1"),
+    (6, "Q5_0"),
+    (7, "Q5_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K"),
+    (12, "Q4_K"),
+    (13, "Q5_K"),
+    (20, "IQ4_NL"),
+    (23, "IQ4_XS"),
+    (28, "F64"),
+    (38, "TL1 (bitnet.cpp)"),
+    (39, "TL2 (bitnet.cpp) or MXFP4"),
+    (41, "Q1_0"),
+    (42, "Q2_0"),
+    (135, "IQ2_BN"),
+];
+
+/// Returns the type id of an encoding; none for HuggingFace's.
+pub(crate) fn type_id(encoding: Encoding) -> Option<u32> {
+    TYPES
+        .iter()
+        .find(|(_, known)| *known == encoding)
+        .map(|(id, _)| *id)
+}
+
+/// Reads a GGUF file.
+pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
+    let gguf = Gguf::parse(&file)?;
+    let config = config(&gguf)?;
+    let mut stored = BTreeMap::new();
+    let mut scales = Vec::new();
+    for tensor in gguf.tensors() {
+        // `blk.0.attn_q.scale` multiplies what `blk.0.attn_q.weight` gives.
+        if let Some(part) = tensor.name.strip_suffix(".scale") {
+            scales.push((format!("{part}.weight"), scalar(tensor, &file)?));
+        } else {
+            stored.insert(tensor.name.clone(), stored_tensor(tensor)?);
+        }
+    }
+    for (name, scale) in scales {
+        match stored.get_mut(&name) {
+            Some(tensor) => tensor.outer_scale = scale,
+            None => return Err(CheckpointError::MissingTensor { name }),
+        }
+    }
+    let rotary_rows = config.architecture.gguf_rotary_rows();
+    let origin = Origin::Gguf(Box::new(gguf));
+    Checkpoint::assemble(config, stored, vec![file], rotary_rows, origin)
+}
+
+/// Reads the numbers of the model from the metadata.
+fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
+    let missing = |key: &str| CheckpointError::MissingKey {
+        key: key.to_owned(),
+    };
+    let name = gguf
+        .string("general.architecture")?
+        .ok_or_else(|| missing("general.architecture"))?;
+    let architecture =
+        Architecture::from_gguf_name(name).ok_or_else(|| CheckpointError::Architecture {
+            found: name.to_owned(),
+        })?;
+    let key = |part: &str| format!("{name}.{part}");
+    let optional_size = |part: &str| -> Result<Option<usize>, CheckpointError> {
+        // What exceeds usize exceeds every limit of `Config::check` as well.
+        let value = gguf.unsigned(&key(part))?;
+        Ok(value.map(|value| usize::try_from(value).unwrap_or(usize::MAX)))
+    };
+    let size = |part: &str| optional_size(part)?.ok_or_else(|| missing(&key(part)));
+    let activation = match gguf.string(&key("hidden_activation"))? {
+        None => architecture.default_activation(),
+        Some(found) => {
+            Activation::from_name(found).ok_or_else(|| CheckpointError::Unsupported {
+                what: "activation",
+                found: found.to_owned(),
+                expected: "relu2 or silu",
+            })?
+        }
+    };
+    if let Some(found) = gguf
+        .string(&key("rope.scaling.type"))?
+        .filter(|t| *t != "none")
+    {
+        return Err(CheckpointError::Unsupported {
+            what: "RoPE scaling",
+            found: found.to_owned(),
+            expected: "none",
+        });
+    }
+    let embedding =
+        gguf.tensor(tensors::TOKEN_EMBD)
+            .ok_or_else(|| CheckpointError::MissingTensor {
+                name: tensors::TOKEN_EMBD.to_owned(),
+            })?;
+    let hidden_dim = size("embedding_length")?;
+    let n_heads = size("attention.head_count")?;
+    let head_dim = match optional_size("attention.key_length")? {
+        Some(head_dim) => head_dim,
+        None => hidden_dim.checked_div(n_heads).unwrap_or(0),
+    };
+    if let Some(found) = optional_size("rope.dimension_count")?.filter(|n| *n != head_dim) {
+        return Err(CheckpointError::Unsupported {
+            what: "RoPE dimension count",
+            found: found.to_string(),
+            expected: "the head size",
+        });
+    }
+    Ok(Config {
+        architecture,
+        hidden_dim,
+        n_layers: size("block_count")?,
+        n_heads,
+        n_kv_heads: optional_size("attention.head_count_kv")?.unwrap_or(n_heads),
+        head_dim,
+        ffn_dim: size("feed_forward_length")?,
+        vocab_size: usize::try_from(embedding.shape.get(1).copied().unwrap_or(1))
+            .unwrap_or(usize::MAX),
+        context_len: size("context_length")?,
+        rms_norm_eps: gguf
+            .float(&key("attention.layer_norm_rms_epsilon"))?
+            .ok_or_else(|| missing(&key("attention.layer_norm_rms_epsilon")))?,
+        rope_theta: gguf.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+        activation,
+        tied_embeddings: gguf.tensor(tensors::OUTPUT).is_none(),
+    })
+}
+
+fn stored_tensor(tensor: &TensorInfo) -> Result<StoredTensor, CheckpointError> {
+    let name = || tensor.name.clone();
+    let encoding = TYPES.iter().find(|(id, _)| *id == tensor.type_id);
+    let Some(&(_, encoding)) = encoding else {
+        let known = OTHER_TYPES.iter().find(|(id, _)| *id == tensor.type_id);
+        return Err(CheckpointError::UnknownType {
+            name: name(),
+            found: match known {
+                Some((id, name)) => format!("{name} (id {id})"),
+                None => format!("id {}", tensor.type_id),
+            },
+        });
+    };
+    let (n_cols, n_rows) = match tensor.shape[..] {
+        [n_cols] => (n_cols, 1),
+        [n_cols, n_rows] => (n_cols, n_rows),
+        _ => {
+            return Err(CheckpointError::Unsupported {
+                what: "a tensor of shape",
+                found: format!("{:?}", tensor.shape),
+                expected: "one or two dimensions",
+            });
+        }
+    };
+    // What exceeds usize exceeds the file, too.
+    let [n_rows, n_cols] = [n_rows, n_cols].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let needed = encoding
+        .n_bytes(n_rows, n_cols)
+        .map_err(|source| CheckpointError::Shape {
+            name: name(),
+            source,
+        })?;
+    if needed as u64 > tensor.span {
+        return Err(CheckpointError::TensorBytes {
+            name: name(),
+            offset: tensor.offset,
+            needed: needed as u64,
+            available: tensor.span,
+        });
+    }
+    // Inside the file, so inside usize.
+    let start = tensor.offset as usize;
+    Ok(StoredTensor {
+        name: name(),
+        encoding,
+        n_rows,
+        n_cols,
+        outer_scale: 1.0,
+        file_idx: 0,
+        range: start..start + needed,
+    })
+}
+
+/// Reads a tensor of one F32.
+fn scalar(tensor: &TensorInfo, file: &[u8]) -> Result<f32, CheckpointError> {
+    let stored = stored_tensor(tensor)?;
+    let bytes: Option<&[u8; 4]> = file[stored.range].as_array();
+    match (stored.encoding, bytes) {
+        (Encoding::Dense(DenseType::F32), Some(&bytes)) => Ok(f32::from_le_bytes(bytes)),
+        _ => Err(CheckpointError::WrongEncoding {
+            name: stored.name,
+            found: stored.encoding.name(),
+            expected: "one F32",
+        }),
+    }
+}

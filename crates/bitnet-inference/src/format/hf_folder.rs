@@ -1,0 +1,339 @@
+//! HuggingFace folders as checkpoints: `config.json`, and tensors in one
+//! `model.safetensors` or in shards with an index.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use bitnet_quant::{DenseType, TernaryType};
+use half::bf16;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
+use super::mapping::FileBytes;
+use crate::model::config::{Activation, Architecture, Config, RotaryRows};
+use crate::model::tensors;
+
+const CONFIG: &str = "config.json";
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+/// `config.json`, the part that matters.
+#[derive(Debug, Deserialize)]
+struct HfConfig {
+    model_type: String,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    intermediate_size: usize,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    rms_norm_eps: f32,
+    rope_theta: Option<f32>,
+    /// Newer files keep the base here.
+    rope_parameters: Option<RopeParameters>,
+    rope_scaling: Option<RopeParameters>,
+    hidden_act: String,
+    tie_word_embeddings: Option<bool>,
+    quantization_config: Option<QuantizationConfig>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RopeParameters {
+    rope_theta: Option<f32>,
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct QuantizationConfig {
+    quant_method: String,
+    /// `transformers` takes `bitlinear` where none is given.
+    linear_class: Option<String>,
+    quantization_mode: Option<String>,
+}
+
+/// `model.safetensors.index.json`, the part that matters.
+#[derive(Debug, Deserialize)]
+struct Index {
+    /// Tensor name to file name.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// What `weight_scale` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ScaleConvention {
+    /// Outputs are multiplied with it (`autobitlinear`).
+    Direct,
+    /// Outputs are divided by it (`bitlinear`).
+    Inverse,
+}
+
+/// Reads a HuggingFace folder.
+pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    let shards = shards(folder)?;
+    let hf: HfConfig = read_json(folder, CONFIG)?;
+    let config = config(&hf)?;
+    let convention = scale_convention(&hf)?;
+    config.check()?;
+    let names: BTreeMap<String, String> = tensors::expected(&config)
+        .into_iter()
+        .map(|expected| (expected.hf_name, expected.name))
+        .collect();
+
+    let mut files = Vec::new();
+    let mut stored = BTreeMap::new();
+    let mut scales = Vec::new();
+    for (file_idx, shard) in shards.iter().enumerate() {
+        let file = read_file(folder, shard)?;
+        let in_shard = |source| CheckpointError::SafeTensors {
+            file: shard.clone(),
+            source,
+        };
+        let tensors = SafeTensors::deserialize(&file).map_err(in_shard)?;
+        for (name, view) in tensors.iter() {
+            if let Some(part) = name.strip_suffix("weight_scale") {
+                let scale = scalar(name, view.dtype(), view.data())?;
+                scales.push((format!("{part}weight"), scale));
+                continue;
+            }
+            let key = names.get(name).cloned().unwrap_or_else(|| name.to_owned());
+            if config.tied_embeddings && name == "lm_head.weight" {
+                // A copy of the embedding that some exporters write.
+                continue;
+            }
+            let start = view.data().as_ptr() as usize - file.as_ptr() as usize;
+            let tensor = StoredTensor {
+                range: start..start + view.data().len(),
+                file_idx,
+                ..stored_tensor(name, view.dtype(), view.shape())?
+            };
+            if stored.insert(key, tensor).is_some() {
+                return Err(CheckpointError::DuplicateTensor {
+                    name: name.to_owned(),
+                });
+            }
+        }
+        files.push(file);
+    }
+    for (name, scale) in scales {
+        let key = names.get(&name).unwrap_or(&name);
+        let Some(tensor) = stored.get_mut(key) else {
+            return Err(CheckpointError::MissingTensor { name });
+        };
+        tensor.outer_scale = match convention {
+            ScaleConvention::Direct => scale,
+            ScaleConvention::Inverse => 1.0 / scale,
+        };
+    }
+    for tensor in stored.values() {
+        if tensor.encoding == Encoding::Ternary(TernaryType::HfPacked)
+            && tensor.outer_scale.is_nan()
+        {
+            return Err(CheckpointError::MissingTensor {
+                name: format!("{}_scale", tensor.name),
+            });
+        }
+    }
+    let origin = Origin::HuggingFace(folder.to_owned());
+    Checkpoint::assemble(config, stored, files, RotaryRows::Halves, origin)
+}
+
+/// Returns the names of the files with tensors.
+fn shards(folder: &Path) -> Result<Vec<String>, CheckpointError> {
+    let is_file = |name: &str| folder.join(name).is_file();
+    if !is_file(CONFIG) {
+        return Err(CheckpointError::NotAModel {
+            found: "a folder without config.json",
+        });
+    }
+    if is_file(INDEX) {
+        let index: Index = read_json(folder, INDEX)?;
+        let names: BTreeSet<_> = index.weight_map.into_values().collect();
+        // A shard lies beside its index, nowhere else.
+        let outside = |name: &&String| Path::new(name).file_name() != Some(name.as_ref());
+        if let Some(name) = names.iter().find(outside) {
+            return Err(CheckpointError::Unsupported {
+                what: "shard",
+                found: name.clone(),
+                expected: "a file name without a folder",
+            });
+        }
+        return Ok(names.into_iter().collect());
+    }
+    if is_file(SINGLE) {
+        return Ok(vec![SINGLE.to_owned()]);
+    }
+    Err(CheckpointError::NotAModel {
+        found: "a folder without model.safetensors",
+    })
+}
+
+fn config(hf: &HfConfig) -> Result<Config, CheckpointError> {
+    let activation =
+        Activation::from_name(&hf.hidden_act).ok_or_else(|| CheckpointError::Unsupported {
+            what: "activation",
+            found: hf.hidden_act.clone(),
+            expected: "relu2 or silu",
+        })?;
+    let architecture = match (hf.model_type.as_str(), activation) {
+        ("bitnet", Activation::Relu2) => Architecture::BitNetB158,
+        ("bitnet", Activation::Silu) => Architecture::BitNet,
+        ("llama", _) => Architecture::Llama,
+        _ => {
+            return Err(CheckpointError::Architecture {
+                found: hf.model_type.clone(),
+            });
+        }
+    };
+    let rope = [&hf.rope_parameters, &hf.rope_scaling];
+    for rope_type in rope
+        .into_iter()
+        .flatten()
+        .filter_map(|r| r.rope_type.as_ref())
+    {
+        if rope_type != "default" {
+            return Err(CheckpointError::Unsupported {
+                what: "RoPE scaling",
+                found: rope_type.clone(),
+                expected: "default",
+            });
+        }
+    }
+    Ok(Config {
+        architecture,
+        hidden_dim: hf.hidden_size,
+        n_layers: hf.num_hidden_layers,
+        n_heads: hf.num_attention_heads,
+        n_kv_heads: hf.num_key_value_heads.unwrap_or(hf.num_attention_heads),
+        head_dim: match hf.head_dim {
+            Some(head_dim) => head_dim,
+            None => hf
+                .hidden_size
+                .checked_div(hf.num_attention_heads)
+                .unwrap_or(0),
+        },
+        ffn_dim: hf.intermediate_size,
+        vocab_size: hf.vocab_size,
+        context_len: hf.max_position_embeddings,
+        rms_norm_eps: hf.rms_norm_eps,
+        rope_theta: (hf.rope_theta)
+            .or_else(|| hf.rope_parameters.as_ref()?.rope_theta)
+            .unwrap_or(10_000.0),
+        activation,
+        tied_embeddings: hf
+            .tie_word_embeddings
+            .unwrap_or(architecture != Architecture::Llama),
+    })
+}
+
+/// Returns what `weight_scale` means in this folder.
+fn scale_convention(hf: &HfConfig) -> Result<ScaleConvention, CheckpointError> {
+    let Some(quantization) = &hf.quantization_config else {
+        return Err(CheckpointError::MissingKey {
+            key: "quantization_config".to_owned(),
+        });
+    };
+    let unsupported = |what, found: &str, expected| CheckpointError::Unsupported {
+        what,
+        found: found.to_owned(),
+        expected,
+    };
+    if quantization.quant_method != "bitnet" {
+        return Err(unsupported(
+            "quantization method",
+            &quantization.quant_method,
+            "bitnet",
+        ));
+    }
+    if let Some(mode) = quantization.quantization_mode.as_deref()
+        && mode != "offline"
+    {
+        return Err(unsupported("quantization mode", mode, "offline"));
+    }
+    match quantization.linear_class.as_deref() {
+        Some("autobitlinear") => Ok(ScaleConvention::Direct),
+        Some("bitlinear") | None => Ok(ScaleConvention::Inverse),
+        Some(other) => Err(unsupported(
+            "linear class",
+            other,
+            "autobitlinear or bitlinear",
+        )),
+    }
+}
+
+/// Returns the tensor without its place in the file.
+fn stored_tensor(
+    name: &str,
+    dtype: Dtype,
+    shape: &[usize],
+) -> Result<StoredTensor, CheckpointError> {
+    let encoding = match dtype {
+        Dtype::F32 => Encoding::Dense(DenseType::F32),
+        Dtype::F16 => Encoding::Dense(DenseType::F16),
+        Dtype::BF16 => Encoding::Dense(DenseType::BF16),
+        Dtype::U8 => Encoding::Ternary(TernaryType::HfPacked),
+        other => {
+            return Err(CheckpointError::UnknownType {
+                name: name.to_owned(),
+                found: format!("{other:?}"),
+            });
+        }
+    };
+    let (n_rows, n_cols) = match (encoding, shape) {
+        (Encoding::Dense(_), &[n_cols]) => (1, n_cols),
+        (Encoding::Dense(_), &[n_rows, n_cols]) => (n_rows, n_cols),
+        // Four rows in one; no file has so many that this could overflow.
+        (Encoding::Ternary(_), &[n_rows, n_cols]) => (n_rows.saturating_mul(4), n_cols),
+        _ => {
+            return Err(CheckpointError::Unsupported {
+                what: "a tensor of shape",
+                found: format!("{shape:?}"),
+                expected: "one or two dimensions",
+            });
+        }
+    };
+    Ok(StoredTensor {
+        name: name.to_owned(),
+        encoding,
+        n_rows,
+        n_cols,
+        // Packed weights have their scale beside them: not yet seen.
+        outer_scale: f32::NAN,
+        file_idx: 0,
+        range: 0..0,
+    })
+}
+
+/// Reads a `weight_scale`: one value.
+fn scalar(name: &str, dtype: Dtype, data: &[u8]) -> Result<f32, CheckpointError> {
+    match (dtype, data) {
+        (Dtype::F32, &[a, b, c, d]) => Ok(f32::from_le_bytes([a, b, c, d])),
+        (Dtype::BF16, &[a, b]) => Ok(bf16::from_le_bytes([a, b]).to_f32()),
+        (Dtype::F16, &[a, b]) => Ok(half::f16::from_le_bytes([a, b]).to_f32()),
+        _ => Err(CheckpointError::UnknownType {
+            name: name.to_owned(),
+            found: format!("{dtype:?} of {} bytes as a scale", data.len()),
+        }),
+    }
+}
+
+fn read_file(folder: &Path, name: &str) -> Result<FileBytes, CheckpointError> {
+    let file = folder.join(name);
+    FileBytes::open(&file).map_err(|source| CheckpointError::Read { file, source })
+}
+
+/// Reads a JSON file of a folder.
+pub(crate) fn read_json<T: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+) -> Result<T, CheckpointError> {
+    let bytes = read_file(folder, name)?;
+    serde_json::from_slice(&bytes).map_err(|source| CheckpointError::Json {
+        file: name.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,424 @@
+//! Tokens to logits.
+//!
+//! [`Engine::forward`] reads as the model does: embedding, layers, head. All
+//! buffers are taken when the engine is made; a pass allocates nothing.
+//!
+//! Every row of a batch is computed by itself, in a fixed order of operations,
+//! so its logits depend neither on the other rows, nor on how a prompt was cut
+//! into passes, nor on the number of threads.
+
+use std::sync::Arc;
+
+use bitnet_core::ops::{self, RopeTable};
+use bitnet_core::{Int8Rows, Team, matmul_rows};
+
+use crate::kv_cache::KvCache;
+use crate::model::config::Activation;
+use crate::model::{Head, Model};
+use crate::plan::{HEAD_ROWS, Plan, PlanError, zeroed};
+
+/// Runs a model: keys and values of its sequences, buffers, and threads.
+#[derive(Debug)]
+pub struct Engine {
+    model: Arc<Model>,
+    plan: Plan,
+    team: Team,
+    rope: RopeTable,
+    kv: KvCache,
+    /// The rows of the present batch.
+    rows: Vec<Row>,
+    /// The residual stream, `[batch_tokens, hidden_dim]`.
+    x: Vec<f32>,
+    /// What a block adds to it, `[batch_tokens, hidden_dim]`.
+    branch: Vec<f32>,
+    /// `[batch_tokens, n_heads, head_dim]`
+    q: Vec<f32>,
+    /// `[batch_tokens, n_kv_heads, head_dim]`
+    k: Vec<f32>,
+    /// `[batch_tokens, n_kv_heads, head_dim]`
+    v: Vec<f32>,
+    /// `[batch_tokens, n_heads, head_dim]`
+    attn: Vec<f32>,
+    /// `[batch_tokens, ffn_dim]`
+    gate: Vec<f32>,
+    /// `[batch_tokens, ffn_dim]`
+    up: Vec<f32>,
+    /// The quantized input of a linear layer.
+    acts: Int8Rows,
+    /// `[n_threads][widest]`
+    values: Vec<Vec<f32>>,
+    /// `[n_threads][context_len]`
+    scores: Vec<Vec<f32>>,
+    /// The input of the exact head, `[HEAD_ROWS, hidden_dim]`.
+    head_x: Vec<f32>,
+    /// `[HEAD_ROWS, vocab_size]`
+    logits: Vec<f32>,
+}
+
+/// Tokens that continue a sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Which sequence, from 0 to `Plan::n_sequences - 1`.
+    pub sequence: usize,
+    /// The tokens.
+    pub tokens: &'a [u32],
+    /// Which of them need logits.
+    pub logits: Logits,
+}
+
+/// Which positions need logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// No position: the tokens are only remembered.
+    None,
+    /// The last position.
+    Last,
+    /// Every position.
+    All,
+}
+
+/// One position of a batch.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    sequence: usize,
+    position: usize,
+    /// The input and the index of the token in it, if its logits are wanted.
+    wanted: Option<(usize, usize)>,
+}
+
+impl Engine {
+    /// Takes memory and starts threads as planned.
+    pub fn new(model: Arc<Model>, plan: Plan) -> Result<Self, PlanError> {
+        let config = model.config();
+        let scratch = |len| zeroed("activations", plan.batch_tokens * len);
+        let per_thread = |len| {
+            (0..plan.n_threads)
+                .map(|_| zeroed("scratch", len))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            kv: KvCache::new(config, &plan)?,
+            rope: RopeTable::new(config.head_dim, plan.context_len, config.rope_theta),
+            rows: Vec::with_capacity(plan.batch_tokens),
+            x: scratch(config.hidden_dim)?,
+            branch: scratch(config.hidden_dim)?,
+            q: scratch(config.q_dim())?,
+            k: scratch(config.kv_dim())?,
+            v: scratch(config.kv_dim())?,
+            attn: scratch(config.q_dim())?,
+            gate: scratch(config.ffn_dim)?,
+            up: scratch(config.ffn_dim)?,
+            acts: Int8Rows::with_capacity(plan.batch_tokens, config.widest()),
+            values: per_thread(config.widest())?,
+            scores: per_thread(plan.context_len)?,
+            head_x: zeroed("head", HEAD_ROWS * config.hidden_dim)?,
+            logits: zeroed("logits", HEAD_ROWS * config.vocab_size)?,
+            team: Team::new(plan.n_threads),
+            plan,
+            model,
+        })
+    }
+
+    /// Returns the plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Returns the model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Returns the positions that a sequence holds.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such sequence.
+    pub fn len(&self, sequence: usize) -> usize {
+        self.kv.len(sequence)
+    }
+
+    /// Returns whether a sequence holds no position.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such sequence.
+    pub fn is_empty(&self, sequence: usize) -> bool {
+        self.len(sequence) == 0
+    }
+
+    /// Forgets all positions of a sequence from `len` on.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such sequence.
+    pub fn truncate(&mut self, sequence: usize, len: usize) {
+        self.kv.set_len(sequence, len.min(self.kv.len(sequence)));
+    }
+
+    /// Continues sequences by tokens and hands the wanted logits to
+    /// `on_logits(input, token, logits)`: index of the input, index of the token
+    /// in it, and `[vocab_size]` values.
+    ///
+    /// Inputs may be of any length; they are cut into passes of
+    /// [`Plan::batch_tokens`].
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed if there is an error.
+    pub fn forward(
+        &mut self,
+        inputs: &[Input<'_>],
+        mut on_logits: impl FnMut(usize, usize, &[f32]),
+    ) -> Result<(), ForwardError> {
+        self.check(inputs)?;
+        self.rows.clear();
+        for (input_idx, input) in inputs.iter().enumerate() {
+            for (token_idx, &token) in input.tokens.iter().enumerate() {
+                let wanted = match input.logits {
+                    Logits::None => false,
+                    Logits::Last => token_idx + 1 == input.tokens.len(),
+                    Logits::All => true,
+                };
+                self.push_row(
+                    input.sequence,
+                    token,
+                    wanted.then_some((input_idx, token_idx)),
+                );
+                if self.rows.len() == self.plan.batch_tokens {
+                    self.pass(&mut on_logits);
+                }
+            }
+        }
+        if !self.rows.is_empty() {
+            self.pass(&mut on_logits);
+        }
+        Ok(())
+    }
+
+    fn check(&self, inputs: &[Input<'_>]) -> Result<(), ForwardError> {
+        let vocab_size = self.model.config().vocab_size;
+        for (i, input) in inputs.iter().enumerate() {
+            if input.sequence >= self.plan.n_sequences {
+                return Err(ForwardError::Sequence {
+                    sequence: input.sequence,
+                    n_sequences: self.plan.n_sequences,
+                });
+            }
+            if let Some(&id) = input.tokens.iter().find(|&&id| id as usize >= vocab_size) {
+                return Err(ForwardError::Token { id, vocab_size });
+            }
+            let same = |other: &&Input<'_>| other.sequence == input.sequence;
+            let n_new: usize = (inputs[..=i].iter().filter(same))
+                .map(|input| input.tokens.len())
+                .sum();
+            let needed = self.kv.len(input.sequence) + n_new;
+            if needed > self.plan.context_len {
+                return Err(ForwardError::ContextFull {
+                    needed,
+                    context_len: self.plan.context_len,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a token to the batch: its embedding becomes a row of `x`.
+    fn push_row(&mut self, sequence: usize, token: u32, wanted: Option<(usize, usize)>) {
+        let hidden = self.model.config().hidden_dim;
+        let x = &mut self.x[self.rows.len() * hidden..][..hidden];
+        (self.model.embedding).decode_row(self.plan.kernel, token as usize, x);
+        let position = self.kv.len(sequence);
+        self.kv.set_len(sequence, position + 1);
+        self.rows.push(Row {
+            sequence,
+            position,
+            wanted,
+        });
+    }
+
+    /// Computes the rows of the batch and empties it.
+    fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) {
+        for layer in 0..self.model.layers.len() {
+            self.attention_block(layer);
+            self.ffn_block(layer);
+        }
+        let mut wanted = [(0, (0, 0)); HEAD_ROWS];
+        let mut n_wanted = 0;
+        for row in 0..self.rows.len() {
+            if let Some(place) = self.rows[row].wanted {
+                wanted[n_wanted] = (row, place);
+                n_wanted += 1;
+            }
+            if n_wanted == HEAD_ROWS || (n_wanted > 0 && row + 1 == self.rows.len()) {
+                self.head(&wanted[..n_wanted], on_logits);
+                n_wanted = 0;
+            }
+        }
+        self.rows.clear();
+    }
+
+    /// `x += W_o · norm(attention(rope(W_q·h), rope(W_k·h), W_v·h))`, `h = norm(x)`.
+    fn attention_block(&mut self, layer_idx: usize) {
+        let (config, kernel) = (self.model.config(), self.plan.kernel);
+        let layer = &self.model.layers[layer_idx];
+        let (team, acts, rows) = (&mut self.team, &mut self.acts, &self.rows);
+        let (hidden, head_dim) = (config.hidden_dim, config.head_dim);
+        let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
+        let (n, eps) = (rows.len(), config.rms_norm_eps);
+        let x = &mut self.x[..n * hidden];
+        let (q, attn) = (&mut self.q[..n * q_dim], &mut self.attn[..n * q_dim]);
+        let (k, v) = (&mut self.k[..n * kv_dim], &mut self.v[..n * kv_dim]);
+        let branch = &mut self.branch[..n * hidden];
+
+        acts.quantize_rows(kernel, team, &mut self.values, (n, hidden), |row, out| {
+            let x = &x[row * hidden..][..hidden];
+            ops::rms_norm(kernel, x, &layer.attn_norm, eps, out);
+        });
+        layer.attn_q.matmul(kernel, team, acts, q);
+        layer.attn_k.matmul(kernel, team, acts, k);
+        layer.attn_v.matmul(kernel, team, acts, v);
+
+        let rope = &self.rope;
+        let rotate = |_: &mut Vec<f32>, row: usize, heads: &mut [f32]| {
+            rope.rotate(kernel, rows[row].position, heads);
+        };
+        team.for_each_chunk(q, q_dim, &mut self.scores, rotate);
+        team.for_each_chunk(k, kv_dim, &mut self.scores, rotate);
+        for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
+            let Row {
+                sequence, position, ..
+            } = rows[row];
+            self.kv.store(layer_idx, sequence, position, k, v);
+        }
+
+        let (kv, n_heads) = (&self.kv, config.n_heads);
+        let group = n_heads / config.n_kv_heads;
+        team.for_each_chunk(attn, head_dim, &mut self.scores, |scores, i, out| {
+            let (row, head) = (i / n_heads, i % n_heads);
+            let seen = rows[row].position + 1;
+            let (keys, values) = kv.head(layer_idx, rows[row].sequence, head / group, seen);
+            let head = ops::Attention {
+                query: &q[i * head_dim..][..head_dim],
+                keys,
+                values,
+            };
+            ops::attention(kernel, head, scores, out);
+        });
+
+        acts.quantize_rows(kernel, team, &mut self.values, (n, q_dim), |row, out| {
+            let attn = &attn[row * q_dim..][..q_dim];
+            match &layer.attn_sub_norm {
+                Some(weight) => ops::rms_norm(kernel, attn, weight, eps, out),
+                None => out.copy_from_slice(attn),
+            }
+        });
+        layer.attn_output.matmul(kernel, team, acts, branch);
+        team.for_each_chunk(x, hidden, &mut self.values, |_, row, x| {
+            ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
+        });
+    }
+
+    /// `x += W_down · norm(act(W_gate·h) ⊙ W_up·h)`, `h = norm(x)`.
+    fn ffn_block(&mut self, layer_idx: usize) {
+        let (config, kernel) = (self.model.config(), self.plan.kernel);
+        let layer = &self.model.layers[layer_idx];
+        let (team, acts) = (&mut self.team, &mut self.acts);
+        let (hidden, ffn) = (config.hidden_dim, config.ffn_dim);
+        let (n, eps) = (self.rows.len(), config.rms_norm_eps);
+        let x = &mut self.x[..n * hidden];
+        let (gate, up) = (&mut self.gate[..n * ffn], &mut self.up[..n * ffn]);
+        let branch = &mut self.branch[..n * hidden];
+
+        acts.quantize_rows(kernel, team, &mut self.values, (n, hidden), |row, out| {
+            let x = &x[row * hidden..][..hidden];
+            ops::rms_norm(kernel, x, &layer.ffn_norm, eps, out);
+        });
+        layer.ffn_gate.matmul(kernel, team, acts, gate);
+        layer.ffn_up.matmul(kernel, team, acts, up);
+        team.for_each_chunk(gate, ffn, &mut self.values, |_, row, gate| {
+            let up = &up[row * ffn..][..ffn];
+            match config.activation {
+                Activation::Relu2 => ops::relu2_mul(kernel, gate, up),
+                Activation::Silu => ops::silu_mul(kernel, gate, up),
+            }
+        });
+        acts.quantize_rows(kernel, team, &mut self.values, (n, ffn), |row, out| {
+            let gate = &gate[row * ffn..][..ffn];
+            match &layer.ffn_sub_norm {
+                Some(weight) => ops::rms_norm(kernel, gate, weight, eps, out),
+                None => out.copy_from_slice(gate),
+            }
+        });
+        layer.ffn_down.matmul(kernel, team, acts, branch);
+        team.for_each_chunk(x, hidden, &mut self.values, |_, row, x| {
+            ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
+        });
+    }
+
+    /// `logits = W_head · norm(x)` of at most [`HEAD_ROWS`] rows, each with the
+    /// place that the caller knows it by.
+    fn head(
+        &mut self,
+        wanted: &[(usize, (usize, usize))],
+        on_logits: &mut impl FnMut(usize, usize, &[f32]),
+    ) {
+        let (config, kernel) = (self.model.config(), self.plan.kernel);
+        let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, wanted.len());
+        let (x, team, acts) = (&self.x, &mut self.team, &mut self.acts);
+        let logits = &mut self.logits[..n * vocab];
+        let norm = |i: usize, out: &mut [f32]| {
+            let x = &x[wanted[i].0 * hidden..][..hidden];
+            let weight = &self.model.output_norm;
+            ops::rms_norm(kernel, x, weight, config.rms_norm_eps, out);
+        };
+        match &self.model.head {
+            Head::Int8(matrix) => {
+                acts.quantize_rows(kernel, team, &mut self.values, (n, hidden), norm);
+                matrix.matmul(kernel, team, acts, logits);
+            }
+            Head::Exact(matrix) => {
+                let head_x = &mut self.head_x[..n * hidden];
+                for (i, out) in head_x.chunks_exact_mut(hidden).enumerate() {
+                    norm(i, out);
+                }
+                let decode_row = |row, out: &mut [f32]| matrix.decode_row(kernel, row, out);
+                let (scratch, shape) = (&mut self.values, (vocab, hidden));
+                matmul_rows(kernel, team, scratch, shape, decode_row, head_x, logits);
+            }
+        }
+        for (&(_, (input, token)), logits) in wanted.iter().zip(logits.chunks_exact(vocab)) {
+            on_logits(input, token, logits);
+        }
+    }
+}
+
+/// Why tokens cannot be computed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// There is no such sequence.
+    #[error("there is no sequence {sequence}, only {n_sequences}")]
+    Sequence {
+        /// The one asked for.
+        sequence: usize,
+        /// Number of sequences.
+        n_sequences: usize,
+    },
+    /// There is no such token.
+    #[error("token {id} is not in the vocabulary of {vocab_size} tokens")]
+    Token {
+        /// The id.
+        id: u32,
+        /// Number of tokens.
+        vocab_size: usize,
+    },
+    /// A sequence would exceed the context.
+    #[error("{needed} tokens do not fit into the context of {context_len}")]
+    ContextFull {
+        /// Positions that the sequence would have.
+        needed: usize,
+        /// Positions that it can have.
+        context_len: usize,
+    },
+}

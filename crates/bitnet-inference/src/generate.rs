@@ -1,0 +1,183 @@
+//! A prompt to text: the loop that users wait for.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::forward::{Engine, ForwardError, Input, Logits};
+use crate::sampler::{Sampler, SamplerError, SamplerOptions};
+
+/// What to generate.
+#[derive(Clone, Copy, Debug)]
+pub struct GenerateOptions<'a> {
+    /// The prompt, BOS included.
+    pub prompt: &'a [u32],
+    /// The most tokens to generate. The end of the context ends it earlier.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: SamplerOptions,
+}
+
+/// What happens while text is generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Positions of the prompt that have been read.
+    Prefill {
+        /// So far.
+        done: usize,
+        /// All.
+        total: usize,
+    },
+    /// A token was chosen.
+    Token(u32),
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The number of tokens, or the context, is used up.
+    Length,
+    /// The caller said so.
+    Stop,
+    /// The model chose a token that ends the text.
+    Eos,
+}
+
+impl FinishReason {
+    /// Returns the name in JSON documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Length => "length",
+            Self::Stop => "stop",
+            Self::Eos => "eos",
+        }
+    }
+}
+
+/// What was generated, and how fast.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// The tokens, without the one that ended the text.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Time to read the prompt and choose the first token.
+    pub prefill: Duration,
+    /// Time of all tokens after the first.
+    pub decode: Duration,
+    /// Tokens chosen in that time, the one that ended the text included.
+    pub decode_steps: usize,
+}
+
+/// Continues a prompt in an empty sequence 0 until `is_eos`, the number of
+/// tokens, the context, or `on_event` ends it.
+///
+/// # Errors
+///
+/// Returns an error if the prompt is empty, does not fit, or an option makes no
+/// sense.
+pub fn generate(
+    engine: &mut Engine,
+    options: &GenerateOptions<'_>,
+    is_eos: impl Fn(u32) -> bool,
+    mut on_event: impl FnMut(Event) -> ControlFlow<()>,
+) -> Result<Generation, GenerateError> {
+    let prompt = options.prompt;
+    if prompt.is_empty() {
+        return Err(GenerateError::EmptyPrompt);
+    }
+    let vocab_size = engine.model().config().vocab_size;
+    let mut sampler = Sampler::new(options.sampling, engine.plan().kernel, vocab_size)?;
+    let start = Instant::now();
+    let mut generation = Generation {
+        ids: Vec::new(),
+        finish_reason: FinishReason::Length,
+        prefill: Duration::ZERO,
+        decode: Duration::ZERO,
+        decode_steps: 0,
+    };
+    engine.truncate(0, 0);
+    let context_len = engine.plan().context_len;
+    if prompt.len() > context_len {
+        return Err(GenerateError::PromptTooLong {
+            n_tokens: prompt.len(),
+            context_len,
+        });
+    }
+    let max_tokens = options.max_tokens.min(context_len - prompt.len() + 1);
+
+    let mut history = prompt.to_vec();
+    let mut first_new = 0;
+    let mut since = start;
+    while generation.ids.len() < max_tokens {
+        let mut next = None;
+        let new = &history[first_new..];
+        let mut done = first_new;
+        for part in new.chunks(engine.plan().batch_tokens) {
+            done += part.len();
+            let input = Input {
+                sequence: 0,
+                tokens: part,
+                logits: if done == history.len() {
+                    Logits::Last
+                } else {
+                    Logits::None
+                },
+            };
+            engine.forward(&[input], |_, _, logits| {
+                next = Some(sampler.sample(logits, &history));
+            })?;
+            if done <= prompt.len() {
+                let total = prompt.len();
+                if on_event(Event::Prefill { done, total }).is_break() {
+                    generation.finish_reason = FinishReason::Stop;
+                    generation.prefill = since.elapsed();
+                    return Ok(generation);
+                }
+            }
+        }
+        let token = next.expect("the last position has logits");
+        let elapsed = since.elapsed();
+        since = Instant::now();
+        if first_new == 0 {
+            generation.prefill = elapsed;
+        } else {
+            generation.decode += elapsed;
+            generation.decode_steps += 1;
+        }
+        if is_eos(token) {
+            generation.finish_reason = FinishReason::Eos;
+            break;
+        }
+        generation.ids.push(token);
+        first_new = history.len();
+        history.push(token);
+        if on_event(Event::Token(token)).is_break() {
+            generation.finish_reason = FinishReason::Stop;
+            break;
+        }
+    }
+    Ok(generation)
+}
+
+/// Why nothing is generated.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    /// There is nothing to continue.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// The prompt leaves no room.
+    #[error("the prompt has {n_tokens} tokens, but the context only {context_len}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        n_tokens: usize,
+        /// Positions of the context.
+        context_len: usize,
+    },
+    /// An option of the sampler makes no sense.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The tokens cannot be computed.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}

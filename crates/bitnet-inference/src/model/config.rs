@@ -1,0 +1,273 @@
+//! What a model looks like: the numbers that fix every tensor.
+
+use std::fmt;
+
+/// A family of models that differ only in the numbers of [`Config`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// BitNet b1.58: sub-norms before the output and down projections, squared
+    /// ReLU unless the file says otherwise (microsoft/bitnet-b1.58-2B-4T).
+    BitNetB158,
+    /// BitNet as llama.cpp and 1bitLLM write it: sub-norms and SiLU.
+    BitNet,
+    /// LLaMA: no sub-norms, SiLU.
+    Llama,
+}
+
+impl Architecture {
+    /// Returns the name of the architecture in GGUF files.
+    pub fn gguf_name(self) -> &'static str {
+        match self {
+            Self::BitNetB158 => "bitnet-b1.58",
+            Self::BitNet => "bitnet",
+            Self::Llama => "llama",
+        }
+    }
+
+    /// Returns the architecture that a GGUF file calls `name`.
+    pub fn from_gguf_name(name: &str) -> Option<Self> {
+        match name {
+            "bitnet-b1.58" | "bitnet-25" => Some(Self::BitNetB158),
+            "bitnet" => Some(Self::BitNet),
+            "llama" => Some(Self::Llama),
+            _ => None,
+        }
+    }
+
+    /// Returns whether attention and feed-forward outputs are normalized before
+    /// they are projected.
+    pub fn has_sub_norms(self) -> bool {
+        self != Self::Llama
+    }
+
+    /// Returns the activation of the feed-forward gate where the file names
+    /// none.
+    pub fn default_activation(self) -> Activation {
+        match self {
+            Self::BitNetB158 => Activation::Relu2,
+            Self::BitNet | Self::Llama => Activation::Silu,
+        }
+    }
+
+    /// Returns how GGUF files of this architecture order the rows of the query
+    /// and key projections.
+    pub(crate) fn gguf_rotary_rows(self) -> RotaryRows {
+        match self {
+            Self::Llama => RotaryRows::Interleaved,
+            Self::BitNetB158 | Self::BitNet => RotaryRows::Halves,
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.gguf_name())
+    }
+}
+
+/// The activation of the feed-forward gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Squared ReLU.
+    Relu2,
+    /// x · sigmoid(x).
+    Silu,
+}
+
+impl Activation {
+    /// Returns the name that `transformers` and GGUF use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relu2 => "relu2",
+            Self::Silu => "silu",
+        }
+    }
+
+    /// Returns the activation called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "relu2" | "relu_squared" => Some(Self::Relu2),
+            "silu" | "swish" => Some(Self::Silu),
+            _ => None,
+        }
+    }
+}
+
+/// The order in which a file keeps the rows of one head's query and key
+/// projections: which two of them rotary embedding turns together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RotaryRows {
+    /// Row i and row i + `head_dim` / 2, as `transformers` has it. The forward
+    /// pass works in this order.
+    Halves,
+    /// Row 2i and row 2i + 1, as llama.cpp reorders LLaMA models.
+    Interleaved,
+}
+
+impl RotaryRows {
+    /// Returns where row `row` of the order `self` stands in the order
+    /// `target`.
+    pub(crate) fn position_in(self, target: Self, row: usize, head_dim: usize) -> usize {
+        let (head, i) = (row / head_dim, row % head_dim);
+        let half = head_dim / 2;
+        let i = match (self, target) {
+            (Self::Halves, Self::Interleaved) => i % half * 2 + i / half,
+            (Self::Interleaved, Self::Halves) => i / 2 + i % 2 * half,
+            _ => i,
+        };
+        head * head_dim + i
+    }
+}
+
+/// The numbers of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The family.
+    pub architecture: Architecture,
+    /// Width of the residual stream.
+    pub hidden_dim: usize,
+    /// Number of layers.
+    pub n_layers: usize,
+    /// Number of query heads.
+    pub n_heads: usize,
+    /// Number of key-value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of a head; even.
+    pub head_dim: usize,
+    /// Width of the feed-forward network.
+    pub ffn_dim: usize,
+    /// Number of tokens.
+    pub vocab_size: usize,
+    /// The most positions the model was made for.
+    pub context_len: usize,
+    /// Added to the mean square in every norm.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// Activation of the feed-forward gate.
+    pub activation: Activation,
+    /// Whether the token embedding is the output matrix too.
+    pub tied_embeddings: bool,
+}
+
+impl Config {
+    /// Width of all query heads together.
+    pub fn q_dim(&self) -> usize {
+        self.n_heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn kv_dim(&self) -> usize {
+        self.n_kv_heads * self.head_dim
+    }
+
+    /// Width of the widest input of a linear layer.
+    pub(crate) fn widest(&self) -> usize {
+        self.hidden_dim.max(self.q_dim()).max(self.ffn_dim)
+    }
+
+    /// Returns the first thing that no model can have.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        // Limits far above every model and far below every overflow.
+        let sizes = [
+            ("hidden size", self.hidden_dim, 1 << 24),
+            ("number of layers", self.n_layers, 1 << 12),
+            ("number of heads", self.n_heads, 1 << 12),
+            ("number of key-value heads", self.n_kv_heads, 1 << 12),
+            ("head size", self.head_dim, 1 << 12),
+            ("feed-forward size", self.ffn_dim, 1 << 24),
+            ("vocabulary size", self.vocab_size, 1 << 24),
+            ("context length", self.context_len, 1 << 24),
+        ];
+        for (what, value, limit) in sizes {
+            if value == 0 || value > limit {
+                return Err(ConfigError::Size { what, value, limit });
+            }
+        }
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
+            return Err(ConfigError::HeadGroups {
+                n_heads: self.n_heads,
+                n_kv_heads: self.n_kv_heads,
+            });
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(ConfigError::OddHeadSize {
+                head_dim: self.head_dim,
+            });
+        }
+        let floats = [
+            ("RMS norm epsilon", self.rms_norm_eps),
+            ("RoPE base", self.rope_theta),
+        ];
+        for (what, value) in floats {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(ConfigError::Float { what, value });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A configuration that no model can have.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A size is zero or absurd.
+    #[error("{what} is {value}, expected 1 to {limit}")]
+    Size {
+        /// What has the size.
+        what: &'static str,
+        /// The size.
+        value: usize,
+        /// The largest size allowed.
+        limit: usize,
+    },
+    /// Query heads cannot share the key-value heads evenly.
+    #[error("{n_heads} heads cannot share {n_kv_heads} key-value heads evenly")]
+    HeadGroups {
+        /// Number of query heads.
+        n_heads: usize,
+        /// Number of key-value heads.
+        n_kv_heads: usize,
+    },
+    /// Rotary embedding needs pairs.
+    #[error("head size is {head_dim}, expected an even number")]
+    OddHeadSize {
+        /// Width of a head.
+        head_dim: usize,
+    },
+    /// A constant is not a positive number.
+    #[error("{what} is {value}, expected a positive number")]
+    Float {
+        /// Which constant.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotary_rows_of_the_first_head_interleave() {
+        use RotaryRows::{Halves, Interleaved};
+        let order = |from: RotaryRows, to| -> Vec<_> {
+            (0..6).map(|row| from.position_in(to, row, 6)).collect()
+        };
+        assert_eq!(order(Halves, Interleaved), [0, 2, 4, 1, 3, 5]);
+        assert_eq!(order(Interleaved, Halves), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(order(Halves, Halves), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn rotary_orders_are_inverse_in_every_head() {
+        use RotaryRows::{Halves, Interleaved};
+        for row in 0..24 {
+            let there = Halves.position_in(Interleaved, row, 8);
+            assert_eq!(there / 8, row / 8);
+            assert_eq!(Interleaved.position_in(Halves, there, 8), row);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A model in memory: configuration and weights in the layouts of the kernels.
+
+pub mod config;
+pub(crate) mod tensors;
+
+use bitnet_core::{Kernel, PackedInt8, PackedTernary, Team};
+use config::{Config, RotaryRows};
+use tensors::{OUTPUT, OUTPUT_NORM, TOKEN_EMBD, layer_tensor};
+
+use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor};
+
+/// How the output matrix is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeadPrecision {
+    /// As stored; logits are computed in f32.
+    Exact,
+    /// Int8 with one scale per row, and int8 activations.
+    #[default]
+    Int8,
+}
+
+/// A model ready to compute. It is never changed: engines share it.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    pub(crate) embedding: DenseTensor,
+    pub(crate) layers: Vec<Layer>,
+    /// `[hidden_dim]`
+    pub(crate) output_norm: Vec<f32>,
+    pub(crate) head: Head,
+}
+
+/// The weights of one layer.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// `[hidden_dim]`
+    pub(crate) attn_norm: Vec<f32>,
+    /// `[q_dim, hidden_dim]`
+    pub(crate) attn_q: PackedTernary,
+    /// `[kv_dim, hidden_dim]`
+    pub(crate) attn_k: PackedTernary,
+    /// `[kv_dim, hidden_dim]`
+    pub(crate) attn_v: PackedTernary,
+    /// `[q_dim]`
+    pub(crate) attn_sub_norm: Option<Vec<f32>>,
+    /// `[hidden_dim, q_dim]`
+    pub(crate) attn_output: PackedTernary,
+    /// `[hidden_dim]`
+    pub(crate) ffn_norm: Vec<f32>,
+    /// `[ffn_dim, hidden_dim]`
+    pub(crate) ffn_gate: PackedTernary,
+    /// `[ffn_dim, hidden_dim]`
+    pub(crate) ffn_up: PackedTernary,
+    /// `[ffn_dim]`
+    pub(crate) ffn_sub_norm: Option<Vec<f32>>,
+    /// `[hidden_dim, ffn_dim]`
+    pub(crate) ffn_down: PackedTernary,
+}
+
+/// The output matrix, `[vocab_size, hidden_dim]`.
+#[derive(Debug)]
+pub(crate) enum Head {
+    Exact(DenseTensor),
+    Int8(PackedInt8),
+}
+
+impl Model {
+    /// Reads all weights of a checkpoint into the layouts of the kernels.
+    /// `progress(done, total)` is told the layers that are done.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        kernel: Kernel,
+        team: &mut Team,
+        head: HeadPrecision,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Self, CheckpointError> {
+        let config = checkpoint.config().clone();
+        check_widths(&config)?;
+        let norm = |name: &str| {
+            let tensor = checkpoint.dense(name);
+            let mut values = vec![0.0; tensor.n_cols];
+            tensor.decode_row(kernel, 0, &mut values);
+            values
+        };
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for layer in 0..config.n_layers {
+            progress(layer, config.n_layers);
+            let name = |part| layer_tensor(layer, part);
+            let norm = |part| norm(&name(part));
+            let sub_norm = |part| config.architecture.has_sub_norms().then(|| norm(part));
+            let mut linear = |part| pack(checkpoint, team, &name(part), RotaryRows::Halves);
+            layers.push(Layer {
+                attn_norm: norm("attn_norm"),
+                attn_v: linear("attn_v")?,
+                attn_sub_norm: sub_norm("attn_sub_norm"),
+                attn_output: linear("attn_output")?,
+                ffn_norm: norm("ffn_norm"),
+                ffn_gate: linear("ffn_gate")?,
+                ffn_up: linear("ffn_up")?,
+                ffn_sub_norm: sub_norm("ffn_sub_norm"),
+                ffn_down: linear("ffn_down")?,
+                attn_q: pack(checkpoint, team, &name("attn_q"), checkpoint.rotary_rows())?,
+                attn_k: pack(checkpoint, team, &name("attn_k"), checkpoint.rotary_rows())?,
+            });
+        }
+        let output = if config.tied_embeddings {
+            TOKEN_EMBD
+        } else {
+            OUTPUT
+        };
+        let output = checkpoint.dense(output);
+        let head = match head {
+            HeadPrecision::Exact => Head::Exact(output),
+            HeadPrecision::Int8 => Head::Int8(PackedInt8::quantize(
+                kernel,
+                team,
+                output.n_rows,
+                output.n_cols,
+                |row, values| output.decode_row(kernel, row, values),
+            )),
+        };
+        progress(config.n_layers, config.n_layers);
+        Ok(Self {
+            embedding: checkpoint.dense(TOKEN_EMBD),
+            layers,
+            output_norm: norm(OUTPUT_NORM),
+            head,
+            config,
+        })
+    }
+
+    /// Returns the numbers of the model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns how the output matrix is kept.
+    pub fn head_precision(&self) -> HeadPrecision {
+        match self.head {
+            Head::Exact(_) => HeadPrecision::Exact,
+            Head::Int8(_) => HeadPrecision::Int8,
+        }
+    }
+
+    /// Returns the bytes that packed weights, norms and head take in memory;
+    /// what stays in the mapped file is not counted.
+    pub fn n_bytes(&self) -> usize {
+        let linear = |l: &Layer| {
+            let matrices = [
+                &l.attn_q,
+                &l.attn_k,
+                &l.attn_v,
+                &l.attn_output,
+                &l.ffn_gate,
+                &l.ffn_up,
+                &l.ffn_down,
+            ];
+            matrices.map(PackedTernary::n_bytes).iter().sum::<usize>()
+        };
+        let norms = |l: &Layer| {
+            let norms = [Some(&l.attn_norm), Some(&l.ffn_norm)];
+            let sub_norms = [l.attn_sub_norm.as_ref(), l.ffn_sub_norm.as_ref()];
+            let values = norms.into_iter().chain(sub_norms).flatten();
+            values
+                .map(|norm| size_of_val(norm.as_slice()))
+                .sum::<usize>()
+        };
+        let head = match &self.head {
+            Head::Exact(_) => 0,
+            Head::Int8(matrix) => matrix.n_bytes(),
+        };
+        let layers = self.layers.iter().map(|l| linear(l) + norms(l));
+        layers.sum::<usize>() + size_of_val(self.output_norm.as_slice()) + head
+    }
+}
+
+/// Refuses widths for which dot products would not be exact.
+fn check_widths(config: &Config) -> Result<(), CheckpointError> {
+    let widths = [
+        ("hidden size", config.hidden_dim),
+        ("attention width", config.q_dim()),
+        ("feed-forward size", config.ffn_dim),
+    ];
+    let limit = PackedTernary::MAX_COLS.min(PackedInt8::MAX_COLS);
+    match widths.into_iter().find(|(_, width)| *width > limit) {
+        Some((what, value)) => Err(config::ConfigError::Size { what, value, limit }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Packs one matrix, with the rows of every head in the order of the forward
+/// pass.
+fn pack(
+    checkpoint: &Checkpoint,
+    team: &mut Team,
+    name: &str,
+    stored_rows: RotaryRows,
+) -> Result<PackedTernary, CheckpointError> {
+    let (view, scale) = checkpoint.ternary(name)?;
+    let head_dim = checkpoint.config().head_dim;
+    PackedTernary::pack(team, view.n_rows(), view.n_cols(), scale, |row, trits| {
+        let row = RotaryRows::Halves.position_in(stored_rows, row, head_dim);
+        view.decode_row(row, trits)
+    })
+    .map_err(|source| CheckpointError::Ternary {
+        name: checkpoint.tensor(name).name.clone(),
+        source,
+    })
+}

@@ -1,0 +1,106 @@
+//! How well a model predicts a text.
+
+use std::ops::ControlFlow;
+
+use bitnet_core::ops;
+
+use crate::forward::{Engine, ForwardError, Input, Logits};
+
+/// The negative log-likelihood of a text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Perplexity {
+    /// Windows that were scored.
+    pub windows: usize,
+    /// Tokens that were scored.
+    pub tokens: usize,
+    /// Sum of -ln p over all tokens.
+    pub nll_sum: f64,
+}
+
+impl Perplexity {
+    /// Returns the mean of -ln p.
+    pub fn nll_per_token(&self) -> f64 {
+        self.nll_sum / self.tokens as f64
+    }
+
+    /// Returns e to the mean of -ln p.
+    pub fn perplexity(&self) -> f64 {
+        libm::exp(self.nll_per_token())
+    }
+}
+
+/// Scores `tokens` in windows of `window` tokens without overlap, `bos` in front
+/// of each: every token is predicted from BOS and those before it in its window.
+///
+/// `progress(done)` is told what is scored so far and may end the run early;
+/// then what was scored is returned.
+///
+/// # Errors
+///
+/// Returns an error if there is nothing to score, or the window exceeds the
+/// context.
+pub fn perplexity(
+    engine: &mut Engine,
+    tokens: &[u32],
+    window: usize,
+    bos: u32,
+    mut progress: impl FnMut(&Perplexity) -> ControlFlow<()>,
+) -> Result<Perplexity, PerplexityError> {
+    if tokens.is_empty() {
+        return Err(PerplexityError::NoTokens);
+    }
+    if window == 0 || window > engine.plan().context_len {
+        return Err(PerplexityError::Window {
+            window,
+            context_len: engine.plan().context_len,
+        });
+    }
+    let kernel = engine.plan().kernel;
+    let mut result = Perplexity {
+        windows: 0,
+        tokens: 0,
+        nll_sum: 0.0,
+    };
+    let mut input = Vec::with_capacity(window);
+    for targets in tokens.chunks(window) {
+        input.clear();
+        input.push(bos);
+        input.extend_from_slice(&targets[..targets.len() - 1]);
+        engine.truncate(0, 0);
+        let inputs = [Input {
+            sequence: 0,
+            tokens: &input,
+            logits: Logits::All,
+        }];
+        engine.forward(&inputs, |_, position, logits| {
+            let target = logits[targets[position] as usize];
+            result.nll_sum += ops::log_sum_exp(kernel, logits) - target as f64;
+        })?;
+        result.windows += 1;
+        result.tokens += targets.len();
+        if progress(&result).is_break() {
+            break;
+        }
+    }
+    Ok(result)
+}
+
+/// Why a text cannot be scored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PerplexityError {
+    /// There is no text.
+    #[error("there are no tokens to score")]
+    NoTokens,
+    /// A window that is empty or does not fit.
+    #[error("windows of {window} tokens do not fit into the context of {context_len}")]
+    Window {
+        /// Tokens per window.
+        window: usize,
+        /// Positions of the context.
+        context_len: usize,
+    },
+    /// The tokens cannot be computed.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}

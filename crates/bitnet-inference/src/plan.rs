@@ -1,0 +1,219 @@
+//! What is decided before the first token: kernel, threads, context, batch.
+
+use bitnet_core::Kernel;
+
+use crate::kv_cache::KvCache;
+use crate::model::config::Config;
+
+/// Positions in one pass over the weights while a prompt is read: enough that
+/// unpacking weights costs little beside multiplying them, few enough that
+/// activations stay in the cache.
+const BATCH_TOKENS: usize = 256;
+
+/// Rows of logits computed together.
+pub(crate) const HEAD_ROWS: usize = 16;
+
+/// The context taken when none is asked for, if the model allows as much.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// More threads than any machine has cores.
+const MAX_THREADS: usize = 1024;
+
+/// What a user may choose; the rest follows from the model and the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlanOptions {
+    /// The kernel; the best one of this machine if none is given.
+    pub kernel: Option<Kernel>,
+    /// Threads; as many as the system offers if not given.
+    pub n_threads: Option<usize>,
+    /// Positions per sequence; if not given, what the model was made for, but
+    /// at most 4096.
+    pub context_len: Option<usize>,
+    /// Sequences side by side; one if not given.
+    pub n_sequences: Option<usize>,
+}
+
+/// What stays the same for the life of an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The kernel that multiplies.
+    pub kernel: Kernel,
+    /// Threads, the calling one included.
+    pub n_threads: usize,
+    /// Positions per sequence.
+    pub context_len: usize,
+    /// Sequences side by side.
+    pub n_sequences: usize,
+    /// The most positions in one pass over the weights.
+    pub batch_tokens: usize,
+    /// Bytes of keys and values.
+    pub kv_bytes: usize,
+    /// Bytes of activations, scores and logits.
+    pub scratch_bytes: usize,
+}
+
+impl Plan {
+    /// Makes a plan for a model.
+    pub fn new(config: &Config, options: PlanOptions) -> Result<Self, PlanError> {
+        let kernel = options.kernel.unwrap_or_else(Kernel::best);
+        let n_threads = options.n_threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, |n| usize::from(n).min(MAX_THREADS))
+        });
+        if n_threads == 0 || n_threads > MAX_THREADS {
+            return Err(PlanError::Threads { n_threads });
+        }
+        let context_len = options
+            .context_len
+            .unwrap_or(config.context_len.min(DEFAULT_CONTEXT));
+        if context_len == 0 || context_len > config.context_len {
+            return Err(PlanError::Context {
+                context_len,
+                limit: config.context_len,
+            });
+        }
+        let n_sequences = options.n_sequences.unwrap_or(1);
+        if n_sequences == 0 {
+            return Err(PlanError::NoSequence);
+        }
+        let batch_tokens = BATCH_TOKENS.min(context_len * n_sequences).max(n_sequences);
+        let per_token =
+            2 * config.hidden_dim + 2 * config.q_dim() + 2 * config.kv_dim() + 2 * config.ffn_dim;
+        let per_thread = config.widest() + context_len;
+        let scratch = per_token * batch_tokens
+            + per_thread * n_threads
+            + HEAD_ROWS * (config.hidden_dim + config.vocab_size);
+        Ok(Self {
+            kernel,
+            n_threads,
+            context_len,
+            n_sequences,
+            batch_tokens,
+            kv_bytes: KvCache::n_bytes(config, n_sequences, context_len),
+            scratch_bytes: scratch * size_of::<f32>() + config.widest() * batch_tokens,
+        })
+    }
+}
+
+/// Why a plan is impossible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A number of threads that makes no sense.
+    #[error("cannot run on {n_threads} threads, expected 1 to {MAX_THREADS}")]
+    Threads {
+        /// Threads asked for.
+        n_threads: usize,
+    },
+    /// The model cannot look back so far.
+    #[error(
+        "a context of {context_len} tokens is impossible, expected 1 to {limit}, what the model was made for"
+    )]
+    Context {
+        /// Positions asked for.
+        context_len: usize,
+        /// Positions that the model was made for.
+        limit: usize,
+    },
+    /// Nothing to run.
+    #[error("an engine needs at least one sequence")]
+    NoSequence,
+    /// The system has not enough memory.
+    #[error("not enough memory for {what}: {n_bytes} bytes")]
+    Memory {
+        /// What the memory is for.
+        what: &'static str,
+        /// How much was asked for.
+        n_bytes: usize,
+    },
+}
+
+/// Takes zeroed memory, or says that there is not enough.
+///
+/// `vec!` takes memory that the system has zeroed, without touching it, but
+/// ends the program if there is none: so it is asked for first.
+pub(crate) fn zeroed(what: &'static str, len: usize) -> Result<Vec<f32>, PlanError> {
+    let n_bytes = len.saturating_mul(size_of::<f32>());
+    Vec::<f32>::new()
+        .try_reserve_exact(len)
+        .map_err(|_| PlanError::Memory { what, n_bytes })?;
+    Ok(vec![0.0; len])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::{Activation, Architecture};
+
+    fn config() -> Config {
+        Config {
+            architecture: Architecture::BitNetB158,
+            hidden_dim: 512,
+            n_layers: 10,
+            n_heads: 8,
+            n_kv_heads: 4,
+            head_dim: 64,
+            ffn_dim: 1536,
+            vocab_size: 8192,
+            context_len: 1024,
+            rms_norm_eps: 1e-5,
+            rope_theta: 500_000.0,
+            activation: Activation::Relu2,
+            tied_embeddings: true,
+        }
+    }
+
+    #[test]
+    fn a_plan_takes_the_context_of_the_model_and_counts_its_cache() {
+        let plan = Plan::new(&config(), PlanOptions::default()).unwrap();
+        assert_eq!((plan.context_len, plan.batch_tokens), (1024, 256));
+        assert_eq!(plan.kv_bytes, 2 * 4 * 10 * 4 * 64 * 1024);
+        let long = Config {
+            context_len: 131_072,
+            ..config()
+        };
+        let plan = Plan::new(&long, PlanOptions::default()).unwrap();
+        assert_eq!(plan.context_len, 4096);
+    }
+
+    #[test]
+    fn impossible_wishes_are_refused() {
+        let refused = |options| Plan::new(&config(), options).unwrap_err();
+        let none = PlanOptions::default();
+        let context = |context_len| PlanError::Context {
+            context_len,
+            limit: 1024,
+        };
+        for n in [0, 1025] {
+            let wish = PlanOptions {
+                context_len: Some(n),
+                ..none
+            };
+            assert_eq!(refused(wish), context(n));
+        }
+        for n in [0, 100_000] {
+            let wish = PlanOptions {
+                n_threads: Some(n),
+                ..none
+            };
+            assert_eq!(refused(wish), PlanError::Threads { n_threads: n });
+        }
+        let wish = PlanOptions {
+            n_sequences: Some(0),
+            ..none
+        };
+        assert_eq!(refused(wish), PlanError::NoSequence);
+    }
+
+    #[test]
+    fn memory_that_no_machine_has_is_an_error() {
+        let n_bytes = usize::MAX / 4 * 4;
+        let error = zeroed("keys", usize::MAX / 4).unwrap_err();
+        assert_eq!(
+            error,
+            PlanError::Memory {
+                what: "keys",
+                n_bytes
+            }
+        );
+    }
+}

@@ -1,0 +1,332 @@
+//! Text to token ids and back.
+//!
+//! The work is done by HuggingFace's `tokenizers`; here is what surrounds it:
+//! building one from GGUF metadata, BOS, and the tokens that end generation.
+
+pub(crate) mod gguf;
+pub(crate) mod parts;
+mod stream;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::format::gguf::{Gguf, GgufError};
+use crate::model::config::Architecture;
+
+pub use stream::TextStream;
+
+/// Ends a turn in Llama 3's vocabulary; generation stops there even where the
+/// file names another end.
+const END_OF_TURN: &str = "<|eot_id|>";
+
+/// A tokenizer with what a model needs to know of it.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    bos: Option<u32>,
+    add_bos: bool,
+    eos: BTreeSet<u32>,
+}
+
+/// `config.json` or `generation_config.json`, the ids in it.
+#[derive(Debug, Default, Deserialize)]
+struct SpecialIds {
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMany>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
+/// The part of `tokenizer.json` that [`check_merges`] needs.
+#[derive(Debug, Deserialize)]
+struct TokenizerFile {
+    model: TokenizerModel,
+}
+
+#[derive(Debug, Deserialize)]
+struct TokenizerModel {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    vocab: serde_json::Value,
+    #[serde(default)]
+    merges: Vec<Merge>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Line(String),
+    Pair(String, String),
+}
+
+impl Tokenizer {
+    fn new(inner: tokenizers::Tokenizer, bos: Option<u32>, add_bos: bool, eos: &[u32]) -> Self {
+        let mut eos: BTreeSet<u32> = eos.iter().copied().collect();
+        eos.extend(inner.token_to_id(END_OF_TURN));
+        Self {
+            inner,
+            bos,
+            add_bos: add_bos && bos.is_some(),
+            eos,
+        }
+    }
+
+    /// Reads `tokenizer.json` of a HuggingFace folder, and the ids that end
+    /// generation from `generation_config.json` or `config.json`.
+    pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
+        let file = folder.join("tokenizer.json");
+        let bytes = std::fs::read(&file).map_err(|source| TokenizerError::Read {
+            file: file.clone(),
+            source,
+        })?;
+        let json_error = |source| TokenizerError::Json {
+            file: "tokenizer.json",
+            source,
+        };
+        let parsed: TokenizerFile = serde_json::from_slice(&bytes).map_err(json_error)?;
+        if parsed.model.kind.as_deref().unwrap_or("BPE") == "BPE" {
+            let lengths = (parsed.model.vocab.as_object().into_iter().flatten())
+                .map(|(token, _)| token.len());
+            let merges = parsed.model.merges.iter().map(|merge| match merge {
+                Merge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
+                Merge::Pair(left, right) => (left.as_str(), right.as_str()),
+            });
+            check_merges(lengths, merges)?;
+        }
+        let inner = tokenizers::Tokenizer::from_bytes(&bytes)
+            .map_err(|source| TokenizerError::Build { source })?;
+
+        let mut eos = Vec::new();
+        let mut bos = None;
+        for name in ["generation_config.json", "config.json"] {
+            let bytes = match std::fs::read(folder.join(name)) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => {
+                    let file = folder.join(name);
+                    return Err(TokenizerError::Read { file, source });
+                }
+            };
+            let ids: SpecialIds = serde_json::from_slice(&bytes)
+                .map_err(|source| TokenizerError::Json { file: name, source })?;
+            eos.extend(ids.eos_token_id.into_iter().flat_map(OneOrMany::into_vec));
+            bos = bos.or(ids.bos_token_id);
+        }
+        // What the post-processor puts in front of nothing is the BOS.
+        let prefix = inner
+            .encode_fast("", true)
+            .map_err(|source| TokenizerError::Encode { source })?;
+        let prefix = prefix.get_ids().first().copied();
+        Ok(Self::new(inner, prefix.or(bos), prefix.is_some(), &eos))
+    }
+
+    /// Builds the tokenizer that GGUF metadata describe.
+    pub fn from_gguf(gguf: &Gguf, architecture: Architecture) -> Result<Self, TokenizerError> {
+        gguf::build(gguf, architecture)
+    }
+
+    /// Returns the ids of `text`, with BOS in front if the model wants one.
+    /// Special tokens written out in the text are recognised.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids: Vec<u32> = self.bos.filter(|_| self.add_bos).into_iter().collect();
+        ids.extend(self.encode_bare(text)?);
+        Ok(ids)
+    }
+
+    /// Returns the ids of `text` alone, without BOS.
+    pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|source| TokenizerError::Encode { source })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD;
+    /// special tokens are left out unless `with_special`.
+    pub fn decode(&self, ids: &[u32], with_special: bool) -> Result<String, TokenizerError> {
+        if let Some(&id) = ids.iter().find(|id| self.inner.id_to_token(**id).is_none()) {
+            return Err(TokenizerError::UnknownId {
+                id,
+                n_tokens: self.n_tokens(),
+            });
+        }
+        self.inner
+            .decode(ids, !with_special)
+            .map_err(|source| TokenizerError::Decode { source })
+    }
+
+    /// Starts decoding a stream of ids.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream::new(self)
+    }
+
+    /// Returns the token that begins every text, if there is one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// Returns whether [`encode`](Self::encode) puts BOS in front.
+    pub fn adds_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// Returns whether generation ends with this token.
+    pub fn is_eos(&self, id: u32) -> bool {
+        self.eos.contains(&id)
+    }
+
+    /// Returns the tokens that end generation, in ascending order.
+    pub fn eos(&self) -> impl Iterator<Item = u32> {
+        self.eos.iter().copied()
+    }
+
+    /// Returns the number of tokens, special ones included.
+    pub fn n_tokens(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+}
+
+/// Refuses merges whose result is longer than every token: `tokenizers` 0.23
+/// panics on them.
+fn check_merges<'a>(
+    token_lengths: impl Iterator<Item = usize>,
+    merges: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<(), TokenizerError> {
+    let longest = token_lengths.max().unwrap_or(0);
+    for (index, (left, right)) in merges.enumerate() {
+        if left.len() + right.len() > longest {
+            return Err(TokenizerError::Merge {
+                index,
+                merge: format!("{left} {right}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// An error inside `tokenizers`.
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why there is no tokenizer, or why it cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// A file cannot be opened.
+    #[error("cannot read {}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A JSON file cannot be understood.
+    #[error("{file} is not as expected")]
+    Json {
+        /// The name of the file.
+        file: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The metadata of a GGUF file have another type than they should.
+    #[error("the tokenizer metadata are not as expected")]
+    Gguf(#[from] GgufError),
+    /// The file holds no tokenizer, or only part of one.
+    #[error("key {key:?} is missing")]
+    MissingKey {
+        /// The metadata key.
+        key: &'static str,
+    },
+    /// A kind of tokenizer that is not implemented.
+    #[error("{key} {found:?} is not supported (supported: {supported})")]
+    Unsupported {
+        /// The metadata key.
+        key: &'static str,
+        /// What the file says.
+        found: String,
+        /// What can be read.
+        supported: &'static str,
+    },
+    /// Two tokens are the same.
+    #[error("token {id} repeats {token:?}")]
+    DuplicateToken {
+        /// The second one's id.
+        id: usize,
+        /// The text of both.
+        token: String,
+    },
+    /// There are not as many token types as tokens.
+    #[error("there are {found} token types for {expected} tokens")]
+    TokenTypes {
+        /// Number of tokens.
+        expected: usize,
+        /// Number of types.
+        found: usize,
+    },
+    /// A merge does not give a token.
+    #[error("merge {index} ({merge:?}) gives no token of the vocabulary")]
+    Merge {
+        /// Its place in the list.
+        index: usize,
+        /// The pair.
+        merge: String,
+    },
+    /// A special token is not in the vocabulary.
+    #[error("{key} is {id}, but there are {n_tokens} tokens")]
+    SpecialId {
+        /// The metadata key.
+        key: &'static str,
+        /// The id.
+        id: u64,
+        /// Number of tokens.
+        n_tokens: usize,
+    },
+    /// An id is not in the vocabulary.
+    #[error("no token has id {id} (there are {n_tokens})")]
+    UnknownId {
+        /// The id.
+        id: u32,
+        /// Number of tokens.
+        n_tokens: usize,
+    },
+    /// The parts do not make a tokenizer.
+    #[error("the tokenizer cannot be built")]
+    Build {
+        /// What `tokenizers` says.
+        source: Source,
+    },
+    /// Text cannot be encoded.
+    #[error("the text cannot be tokenized")]
+    Encode {
+        /// What `tokenizers` says.
+        source: Source,
+    },
+    /// Ids cannot be decoded.
+    #[error("the tokens cannot be decoded")]
+    Decode {
+        /// What `tokenizers` says.
+        source: Source,
+    },
+}

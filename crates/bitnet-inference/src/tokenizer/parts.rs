@@ -1,0 +1,111 @@
+//! A tokenizer taken apart, to be written in another format.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::gguf::{LLAMA_BPE, TYPE_CONTROL, TYPE_NORMAL, TYPE_USER_DEFINED};
+use super::{END_OF_TURN, Tokenizer, TokenizerError};
+use crate::convert::ConvertError;
+
+/// What GGUF metadata need to know of a tokenizer.
+#[derive(Debug)]
+pub(crate) struct TokenizerParts {
+    /// Text and GGUF type of each token; `None` for an id that is left out.
+    pub(crate) tokens: Vec<Option<(String, i32)>>,
+    /// Pairs, parted by a space, the first to be merged first.
+    pub(crate) merges: Vec<String>,
+    pub(crate) bos: Option<u32>,
+    /// What ends a text.
+    pub(crate) eos: Option<u32>,
+    /// What ends a turn.
+    pub(crate) eot: Option<u32>,
+    pub(crate) add_bos: bool,
+    pub(crate) chat_template: Option<String>,
+}
+
+impl TokenizerParts {
+    /// Takes the tokenizer of a HuggingFace folder apart.
+    pub(crate) fn from_folder(folder: &Path) -> Result<Self, ConvertError> {
+        let tokenizer = Tokenizer::from_folder(folder)?;
+        let json: Value = (tokenizer.inner().to_string(false))
+            .map_err(|source| TokenizerError::Build { source })
+            .and_then(|json| {
+                serde_json::from_str(&json).map_err(|source| TokenizerError::Json {
+                    file: "tokenizer.json",
+                    source,
+                })
+            })?;
+        let kind = |reason| ConvertError::TokenizerKind { reason };
+        let vocab = (json["model"]["vocab"].as_object())
+            .filter(|_| json["model"]["type"] == "BPE")
+            .ok_or(kind("it is not BPE"))?;
+        if !json["pre_tokenizer"]["pretokenizers"]
+            .as_array()
+            .is_some_and(|steps| {
+                steps
+                    .iter()
+                    .any(|step| step["pattern"]["Regex"] == LLAMA_BPE)
+            })
+        {
+            return Err(kind("it does not cut text as Llama 3 does"));
+        }
+        let added: Vec<_> = json["added_tokens"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .collect();
+        let normal = vocab
+            .iter()
+            .map(|(token, id)| (id, token.as_str(), TYPE_NORMAL));
+        let special = added.iter().filter_map(|token| {
+            let ty = match token["special"].as_bool() {
+                Some(true) => TYPE_CONTROL,
+                _ => TYPE_USER_DEFINED,
+            };
+            Some((&token["id"], token["content"].as_str()?, ty))
+        });
+        let mut tokens = Vec::new();
+        for (id, token, ty) in normal.chain(special) {
+            let id = id.as_u64().expect("`tokenizers` writes ids as numbers") as usize;
+            if id >= tokens.len() {
+                tokens.resize(id + 1, None);
+            }
+            tokens[id] = Some((token.to_owned(), ty));
+        }
+        let merges = (json["model"]["merges"].as_array().into_iter().flatten())
+            .map(|merge| match merge.as_array().map(Vec::as_slice) {
+                Some([left, right]) => {
+                    let part = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+                    part(left) + " " + &part(right)
+                }
+                _ => merge.as_str().unwrap_or_default().to_owned(),
+            })
+            .collect();
+        let eot = tokenizer.inner().token_to_id(END_OF_TURN);
+        Ok(Self {
+            tokens,
+            merges,
+            bos: tokenizer.bos(),
+            eos: tokenizer.eos().find(|id| Some(*id) != eot).or(eot),
+            eot,
+            add_bos: tokenizer.adds_bos(),
+            chat_template: chat_template(folder)?,
+        })
+    }
+}
+
+/// Reads the chat template of a HuggingFace folder, from its own file or from
+/// `tokenizer_config.json`.
+fn chat_template(folder: &Path) -> Result<Option<String>, TokenizerError> {
+    if let Ok(template) = std::fs::read_to_string(folder.join("chat_template.jinja")) {
+        return Ok(Some(template));
+    }
+    let file = "tokenizer_config.json";
+    let Ok(bytes) = std::fs::read(folder.join(file)) else {
+        return Ok(None);
+    };
+    let json: Value =
+        serde_json::from_slice(&bytes).map_err(|source| TokenizerError::Json { file, source })?;
+    Ok(json["chat_template"].as_str().map(str::to_owned))
+}
