@@ -1,2 +1,73 @@
 //! The program `bitnet`.
-fn main() {}
+//!
+//! ```text
+//! arguments ──► commands/NAME ──► bitnet-inference ──► ui ──► stdout: the result
+//!                                                          └► stderr: the rest
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod commands;
+mod error;
+mod interrupt;
+mod model;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::ui::{Ui, Verbosity};
+
+/// Run ternary (1.58-bit) language models: BitNet b1.58 and its family.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bitnet",
+    version,
+    after_help = "Start with:  bitnet run \"Once upon a time\"\n\
+        Exit codes:  0 done, 1 something failed, 2 bad arguments, 130 interrupted"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print nothing on stderr but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say on stderr what is chosen and how long it takes.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(commands::run::Args),
+    Inspect(commands::inspect::Args),
+    Tokenize(commands::tokenize::Args),
+    Logits(commands::logits::Args),
+    Perplexity(commands::perplexity::Args),
+    Convert(commands::convert::Args),
+    Completions(commands::completions::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(match (cli.quiet, cli.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    });
+    interrupt::listen();
+    let result = match cli.command {
+        Command::Run(args) => commands::run::run(&args, &ui),
+        Command::Inspect(args) => commands::inspect::run(&args, &ui),
+        Command::Tokenize(args) => commands::tokenize::run(&args, &ui),
+        Command::Logits(args) => commands::logits::run(&args, &ui),
+        Command::Perplexity(args) => commands::perplexity::run(&args, &ui),
+        Command::Convert(args) => commands::convert::run(&args, &ui),
+        Command::Completions(args) => commands::completions::run(&args, &ui),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error::report(&error, &ui),
+    }
+}

@@ -1,0 +1,151 @@
+//! `bitnet convert`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use bitnet_core::Team;
+use bitnet_inference::DenseType;
+use bitnet_inference::convert::{ConvertOptions, GgufWeights, Target, convert};
+use clap::ValueEnum;
+use indicatif::HumanBytes;
+use serde::Serialize;
+
+use crate::interrupt;
+use crate::model::ModelArg;
+use crate::ui::Ui;
+
+/// Write a model in another format
+///
+/// Every trit and scale is kept. Embedding and output matrix stay as they are
+/// unless --head says otherwise. OUT appears when it is complete, never before.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bitnet convert bitnet-b1.58-2B-4T/ model.gguf --head q6_k
+  bitnet convert model.gguf smaller.gguf --to gguf-tq1_0
+  bitnet convert model.gguf folder/ --to hf-packed")]
+pub struct Args {
+    /// A GGUF file, a HuggingFace folder, or `builtin`
+    #[arg(value_name = "IN")]
+    input: String,
+    /// The file or folder to write
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// The format of OUT
+    #[arg(long, value_enum, default_value = "gguf-i2_s")]
+    to: To,
+    /// Quantize embedding and output matrix [default: as they are]
+    #[arg(long, value_enum)]
+    head: Option<Head>,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum To {
+    /// GGUF, 2 bits a weight, as bitnet.cpp has it
+    #[value(name = "gguf-i2_s")]
+    GgufI2S,
+    /// GGUF, 2.06 bits a weight, as llama.cpp has it
+    #[value(name = "gguf-tq2_0")]
+    GgufTq2_0,
+    /// GGUF, 1.69 bits a weight, as llama.cpp has it
+    #[value(name = "gguf-tq1_0")]
+    GgufTq1_0,
+    /// HuggingFace folder, 2 bits a weight, as transformers has it
+    #[value(name = "hf-packed")]
+    HfPacked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Head {
+    /// 32 bits a weight
+    #[value(name = "f32")]
+    F32,
+    /// 16 bits a weight
+    #[value(name = "f16")]
+    F16,
+    /// 16 bits a weight, with the range of f32
+    #[value(name = "bf16")]
+    Bf16,
+    /// 8.5 bits a weight
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 6.6 bits a weight
+    #[value(name = "q6_k")]
+    Q6K,
+}
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    output: &'a Path,
+    bytes: u64,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let model = ModelArg {
+        model: args.input.clone(),
+    };
+    let checkpoint = model.open(ui)?;
+    let options = ConvertOptions {
+        target: match args.to {
+            To::GgufI2S => Target::Gguf(GgufWeights::I2S),
+            To::GgufTq2_0 => Target::Gguf(GgufWeights::TQ2_0),
+            To::GgufTq1_0 => Target::Gguf(GgufWeights::TQ1_0),
+            To::HfPacked => Target::HfPacked,
+        },
+        head: args.head.map(|head| match head {
+            Head::F32 => DenseType::F32,
+            Head::F16 => DenseType::F16,
+            Head::Bf16 => DenseType::BF16,
+            Head::Q8_0 => DenseType::Q8_0,
+            Head::Q6K => DenseType::Q6K,
+        }),
+        overwrite: args.force,
+    };
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut progress = ui.progress("converting");
+    convert(
+        &checkpoint,
+        &args.output,
+        options,
+        &mut Team::new(n_threads),
+        |done, total| {
+            progress.set(done, total);
+            interrupt::poll()
+        },
+    )
+    .with_context(|| {
+        format!(
+            "failed to convert {} to {}",
+            args.input,
+            args.output.display()
+        )
+    })?;
+    drop(progress);
+    let bytes = size_of_path(&args.output)?;
+    if args.json {
+        return ui.json(&Report {
+            output: &args.output,
+            bytes,
+        });
+    }
+    Ok(ui.line(&format!("{}  {}", args.output.display(), HumanBytes(bytes)))?)
+}
+
+/// Returns the bytes of a file, or of all files of a folder.
+fn size_of_path(path: &Path) -> std::io::Result<u64> {
+    let metadata = path.metadata()?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    let mut bytes = 0;
+    for entry in path.read_dir()? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok(bytes)
+}

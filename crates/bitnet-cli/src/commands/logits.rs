@@ -1,0 +1,80 @@
+//! `bitnet logits`
+
+use bitnet_inference::{Input, Logits};
+use serde::Serialize;
+
+use super::parse_ids;
+use crate::error::UsageError;
+use crate::model::RunModelArgs;
+use crate::ui::Ui;
+
+/// Show the most likely next tokens after given tokens
+///
+/// The tokens are taken as they are: no BOS is added.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  bitnet logits --tokens 8176,46,1277,597,258,587 --top 5 --head exact")]
+pub struct Args {
+    /// Token ids
+    #[arg(long, value_name = "IDS")]
+    tokens: String,
+    /// How many to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+    #[command(flatten)]
+    model: RunModelArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    ids: Vec<u32>,
+    /// Logits of the last position, the largest first.
+    top: Vec<Candidate>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Candidate {
+    id: u32,
+    logit: f32,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let ids = parse_ids(&args.tokens)?;
+    if ids.is_empty() {
+        return Err(UsageError("--tokens is empty, expected 1,2,3 or the like".to_owned()).into());
+    }
+    let checkpoint = args.model.model.open(ui)?;
+    let mut loaded = args.model.load(&checkpoint, Some(ids.len()), ui)?;
+    let mut top = Vec::new();
+    let input = Input {
+        sequence: 0,
+        tokens: &ids,
+        logits: Logits::Last,
+    };
+    loaded.engine.forward(&[input], |_, _, logits| {
+        top.extend(
+            (0..)
+                .zip(logits)
+                .map(|(id, &logit)| Candidate { id, logit }),
+        );
+    })?;
+    top.sort_by(|a, b| b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id)));
+    top.truncate(args.top);
+    if args.json {
+        return ui.json(&Report { ids, top });
+    }
+    let tokenizer = checkpoint.tokenizer().ok();
+    for Candidate { id, logit } in top {
+        // A model without a tokenizer has logits all the same.
+        let token = tokenizer.as_ref().and_then(|t| t.decode(&[id], true).ok());
+        let token = token
+            .map(|token| format!("  {token:?}"))
+            .unwrap_or_default();
+        ui.line(&format!("{id:>7}  {logit:>10.5}{token}"))?;
+    }
+    Ok(())
+}

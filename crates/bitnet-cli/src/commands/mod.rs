@@ -1,0 +1,65 @@
+//! One file per subcommand: its arguments, whose comments are the help text,
+//! and what it does.
+
+pub mod completions;
+pub mod convert;
+pub mod inspect;
+pub mod logits;
+pub mod perplexity;
+pub mod run;
+pub mod tokenize;
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::error::UsageError;
+
+/// Reads a text file, or stdin for `-`.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let (name, bytes) = if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin()
+            .read_to_end(&mut bytes)
+            .context("failed to read stdin")?;
+        ("stdin".to_owned(), bytes)
+    } else {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).with_context(|| format!("failed to read {name}"))?;
+        (name, bytes)
+    };
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        anyhow::anyhow!("{name} is not UTF-8 text: invalid byte at offset {at}")
+    })
+}
+
+/// Parses `1,2,3` (or `1 2 3`) as token ids.
+fn parse_ids(text: &str) -> anyhow::Result<Vec<u32>> {
+    text.split([',', ' '])
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            part.parse().map_err(|_| {
+                UsageError(format!(
+                    "{part:?} is not a token id, expected 1,2,3 or the like"
+                ))
+                .into()
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_parted_by_commas_or_spaces() {
+        assert_eq!(parse_ids("1,2, 3 4").unwrap(), [1, 2, 3, 4]);
+        assert!(parse_ids("").unwrap().is_empty());
+        for bad in ["x", "1,-2", "1.5", "4294967296"] {
+            assert!(parse_ids(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `bitnet perplexity`
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use bitnet_inference::perplexity;
+use serde::Serialize;
+
+use super::read_text;
+use crate::error::Interrupted;
+use crate::interrupt;
+use crate::model::RunModelArgs;
+use crate::ui::Ui;
+
+/// Measure how well a model predicts a text
+///
+/// The text's tokens are cut into windows of -c tokens without overlap, with BOS
+/// in front of each; every token is scored. Lower is better.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  bitnet perplexity -f models/storyteller/heldout.txt --max-tokens 4096 --head exact")]
+pub struct Args {
+    /// The text; `-` reads stdin
+    #[arg(short, long, value_name = "TEXT")]
+    file: PathBuf,
+    #[command(flatten)]
+    model: RunModelArgs,
+    /// Tokens per window
+    #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
+    context: usize,
+    /// Score only so many tokens from the beginning
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<usize>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    context: usize,
+    windows: usize,
+    tokens: usize,
+    nll_sum: f64,
+    nll_per_token: f64,
+    ppl: f64,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let text = read_text(&args.file)?;
+    let checkpoint = args.model.model.open(ui)?;
+    let tokenizer = args.model.model.tokenizer(&checkpoint)?;
+    let bos = tokenizer
+        .bos()
+        .context("the tokenizer has no token that begins a text (BOS)")?;
+    let mut tokens = tokenizer.encode_bare(&text)?;
+    if let Some(max_tokens) = args.max_tokens {
+        tokens.truncate(max_tokens);
+    }
+    let mut loaded = args.model.load(&checkpoint, Some(args.context), ui)?;
+    let mut progress = ui.progress("scoring");
+    let result = perplexity(&mut loaded.engine, &tokens, args.context, bos, |so_far| {
+        progress.set(so_far.tokens, tokens.len());
+        interrupt::poll()
+    })
+    .with_context(|| format!("failed to score {}", args.file.display()))?;
+    drop(progress);
+    let report = Report {
+        context: args.context,
+        windows: result.windows,
+        tokens: result.tokens,
+        nll_sum: result.nll_sum,
+        nll_per_token: result.nll_per_token(),
+        ppl: result.perplexity(),
+    };
+    if args.json {
+        ui.json(&report)?;
+    } else {
+        ui.line(&format!(
+            "perplexity {:.4}  ({:.5} nats a token, {} tokens in {} windows of {})",
+            report.ppl, report.nll_per_token, report.tokens, report.windows, report.context
+        ))?;
+    }
+    if result.tokens < tokens.len() {
+        ui.note(&format!(
+            "interrupted after {} of {} tokens",
+            result.tokens,
+            tokens.len()
+        ));
+        return Err(Interrupted.into());
+    }
+    Ok(())
+}

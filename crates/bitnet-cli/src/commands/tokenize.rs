@@ -1,0 +1,89 @@
+//! `bitnet tokenize`
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{parse_ids, read_text};
+use crate::model::ModelArg;
+use crate::ui::Ui;
+
+/// Show the tokens of a text, or the text of tokens
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  bitnet tokenize \"Once upon a time\"
+  bitnet tokenize --json -f story.txt
+  bitnet tokenize --decode 46,1277,597,258,587")]
+#[group(id = "input", required = true, multiple = false, args = ["text", "file", "decode"])]
+pub struct Args {
+    /// The text; `-` reads stdin
+    text: Option<String>,
+    /// Read the text from a file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print the text of these ids instead
+    #[arg(long, value_name = "IDS")]
+    decode: Option<String>,
+    #[command(flatten)]
+    model: ModelArg,
+    /// Leave out the token that begins every text (BOS)
+    #[arg(long)]
+    no_bos: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    ids: &'a [u32],
+    /// The text of each token by itself.
+    tokens: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let checkpoint = args.model.open(ui)?;
+    let tokenizer = args.model.tokenizer(&checkpoint)?;
+    let pieces = |ids: &[u32]| -> Result<Vec<String>, _> {
+        ids.iter()
+            .map(|id| tokenizer.decode(&[*id], true))
+            .collect()
+    };
+    if let Some(ids) = &args.decode {
+        let ids = parse_ids(ids)?;
+        let text = tokenizer.decode(&ids, true)?;
+        if args.json {
+            return ui.json(&Report {
+                ids: &ids,
+                tokens: pieces(&ids)?,
+                text: Some(text),
+            });
+        }
+        return Ok(ui.line(&text)?);
+    }
+    let text = match (&args.file, &args.text) {
+        (Some(file), _) => read_text(file)?,
+        (None, Some(text)) if text != "-" => text.clone(),
+        _ => read_text("-".as_ref())?,
+    };
+    let ids = if args.no_bos {
+        tokenizer.encode_bare(&text)?
+    } else {
+        tokenizer.encode(&text)?
+    };
+    let tokens = pieces(&ids)?;
+    if args.json {
+        return ui.json(&Report {
+            ids: &ids,
+            tokens,
+            text: None,
+        });
+    }
+    for (id, token) in ids.iter().zip(tokens) {
+        ui.line(&format!("{id:>7}  {token:?}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! From `-m` and its companions to a model that runs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bitnet_core::{Kernel, Team};
+use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions, Tokenizer};
+use clap::{Args, ValueEnum};
+use indicatif::HumanBytes;
+
+use crate::ui::Ui;
+
+const BUILTIN: &str = "builtin";
+
+/// Which model.
+#[derive(Clone, Debug, Args)]
+pub struct ModelArg {
+    /// A GGUF file, a HuggingFace folder, or `builtin`
+    #[arg(short, long, value_name = "MODEL", default_value = BUILTIN)]
+    pub model: String,
+}
+
+/// How it runs.
+#[derive(Clone, Debug, Args)]
+pub struct RunModelArgs {
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// Threads [default: as many as the system offers]
+    #[arg(short, long, value_name = "THREADS")]
+    pub threads: Option<usize>,
+    /// Kernel: scalar, avx2, avx512, or a full name [default: the best of this machine]
+    #[arg(long, value_name = "NAME")]
+    pub kernel: Option<String>,
+    /// Output matrix: as stored (exact), or as int8, smaller and faster
+    #[arg(long, value_enum, default_value = "int8")]
+    pub head: HeadArg,
+}
+
+/// `--head` of commands that compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HeadArg {
+    /// As stored, in f32
+    Exact,
+    /// Int8
+    Int8,
+}
+
+impl From<HeadArg> for HeadPrecision {
+    fn from(head: HeadArg) -> Self {
+        match head {
+            HeadArg::Exact => Self::Exact,
+            HeadArg::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// A model that runs, and how long it took to get there.
+#[derive(Debug)]
+pub struct Loaded {
+    pub engine: Engine,
+    pub load_time: Duration,
+}
+
+impl ModelArg {
+    /// Opens the model's file without reading its weights.
+    pub fn open(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
+        if self.model == BUILTIN {
+            return open_builtin(ui);
+        }
+        Checkpoint::open(Path::new(&self.model)).with_context(|| self.failed())
+    }
+
+    /// Reads the model's tokenizer.
+    pub fn tokenizer(&self, checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
+        checkpoint
+            .tokenizer()
+            .with_context(|| format!("failed to read the tokenizer of {}", self.model))
+    }
+
+    fn failed(&self) -> String {
+        format!("failed to load {}", self.model)
+    }
+}
+
+#[cfg(feature = "builtin-model")]
+#[expect(clippy::unnecessary_wraps, reason = "fails without the feature")]
+fn open_builtin(ui: &Ui) -> anyhow::Result<Checkpoint> {
+    ui.note(
+        "note: this is the built-in demo model, a small storyteller; \
+         for a real one: -m FILE.gguf or -m FOLDER",
+    );
+    Ok(bitnet_inference::builtin::open())
+}
+
+#[cfg(not(feature = "builtin-model"))]
+fn open_builtin(_: &Ui) -> anyhow::Result<Checkpoint> {
+    Err(crate::error::UsageError(
+        "this build has no built-in model (feature `builtin-model`); name one with -m".to_owned(),
+    )
+    .into())
+}
+
+impl RunModelArgs {
+    /// Plans, loads the weights and makes an engine.
+    pub fn load(
+        &self,
+        checkpoint: &Checkpoint,
+        context_len: Option<usize>,
+        ui: &Ui,
+    ) -> anyhow::Result<Loaded> {
+        let start = Instant::now();
+        let options = PlanOptions {
+            kernel: self.kernel.as_deref().map(Kernel::named).transpose()?,
+            n_threads: self.threads,
+            context_len,
+            n_sequences: None,
+        };
+        let plan = Plan::new(checkpoint.config(), options)?;
+        let mut progress = ui.progress("loading");
+        let mut team = Team::new(plan.n_threads);
+        let model = Model::load(
+            checkpoint,
+            plan.kernel,
+            &mut team,
+            self.head.into(),
+            |done, total| progress.set(done, total),
+        )
+        .with_context(|| self.model.failed())?;
+        drop((progress, team));
+        ui.detail(&format!(
+            "plan: kernel {}, {} threads, context {}, passes of {} tokens, {} head",
+            plan.kernel,
+            plan.n_threads,
+            plan.context_len,
+            plan.batch_tokens,
+            match self.head {
+                HeadArg::Exact => "exact",
+                HeadArg::Int8 => "int8",
+            }
+        ));
+        ui.detail(&format!(
+            "memory: {} packed weights, {} KV cache, {} scratch",
+            HumanBytes(model.n_bytes() as u64),
+            HumanBytes(plan.kv_bytes as u64),
+            HumanBytes(plan.scratch_bytes as u64),
+        ));
+        let engine = Engine::new(Arc::new(model), plan)?;
+        let load_time = start.elapsed();
+        ui.detail(&format!("loaded in {:.3} s", load_time.as_secs_f64()));
+        Ok(Loaded { engine, load_time })
+    }
+}
