@@ -422,3 +422,6 @@ pub enum ForwardError {
         context_len: usize,
     },
 }
+
+#[cfg(test)]
+mod tests;

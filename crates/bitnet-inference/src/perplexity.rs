@@ -55,6 +55,10 @@ pub fn perplexity(
             context_len: engine.plan().context_len,
         });
     }
+    let vocab_size = engine.model().config().vocab_size;
+    if let Some(&id) = tokens.iter().find(|id| **id as usize >= vocab_size) {
+        return Err(ForwardError::Token { id, vocab_size }.into());
+    }
     let kernel = engine.plan().kernel;
     let mut result = Perplexity {
         windows: 0,

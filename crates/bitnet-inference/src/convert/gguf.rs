@@ -104,7 +104,7 @@ pub(super) fn write(
     builder.permissions(super::permissions(0o666));
     let file = builder
         .tempfile_in(folder)
-        .map_err(|source| ConvertError::Folder {
+        .map_err(|source| ConvertError::WriteInto {
             folder: folder.to_owned(),
             source,
         })?;

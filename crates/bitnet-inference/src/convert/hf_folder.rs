@@ -18,6 +18,34 @@ use crate::model::config::{Architecture, Config, RotaryRows};
 use crate::model::tensors::{self, Expected, Role};
 use crate::tokenizer::{Tokenizer, TokenizerError, gguf as keys};
 
+/// What a folder holds.
+const FILES: [&str; 5] = [
+    WEIGHTS,
+    CONFIG,
+    GENERATION_CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+];
+const WEIGHTS: &str = "model.safetensors";
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// Refuses to replace a folder that holds anything but a converted model.
+pub(super) fn check_replaceable(folder: &Path) -> Result<(), ConvertError> {
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if !FILES.iter().any(|file| name == *file) {
+            return Err(ConvertError::NotReplaceable {
+                path: folder.to_owned(),
+                found: name.to_string_lossy().into_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// A tensor that is encoded when it is written, so that only one is in memory.
 struct Lazy<'a> {
     dtype: Dtype,
@@ -80,7 +108,7 @@ pub(super) fn write(
     builder.permissions(super::permissions(0o777));
     let unfinished = builder
         .tempdir_in(folder)
-        .map_err(|source| ConvertError::Folder {
+        .map_err(|source| ConvertError::WriteInto {
             folder: folder.to_owned(),
             source,
         })?;
@@ -107,7 +135,7 @@ pub(super) fn write(
         .iter()
         .all(|(_, lazy)| matches!(lazy.dtype, Dtype::BF16 | Dtype::U8));
     let torch_dtype = if all_bf16 { "bfloat16" } else { "float32" };
-    let file = unfinished.path().join("model.safetensors");
+    let file = unfinished.path().join(WEIGHTS);
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let written = safetensors::serialize_to_file(views, Some(metadata), &file);
     if let Some(error) = encoder.first_error.take() {
@@ -118,17 +146,20 @@ pub(super) fn write(
     let write_json = |name: &str, json: &Value| {
         std::fs::write(unfinished.path().join(name), format!("{json:#}\n"))
     };
-    write_json("config.json", &config_json(config, &tokenizer, torch_dtype))?;
+    write_json(CONFIG, &config_json(config, &tokenizer, torch_dtype))?;
     let eos: Vec<u32> = tokenizer.eos().collect();
     let generation = json!({ "bos_token_id": tokenizer.bos(), "eos_token_id": eos });
-    write_json("generation_config.json", &generation)?;
+    write_json(GENERATION_CONFIG, &generation)?;
     let inner = tokenizer
         .inner()
         .to_string(true)
         .map_err(|source| TokenizerError::Build { source })?;
-    std::fs::write(unfinished.path().join("tokenizer.json"), inner)?;
+    std::fs::write(unfinished.path().join(TOKENIZER), inner)?;
     let tokenizer_config = tokenizer_config(source, &tokenizer);
-    write_json("tokenizer_config.json", &tokenizer_config)?;
+    write_json(TOKENIZER_CONFIG, &tokenizer_config)?;
+    // `safetensors` writes a private file; the others are as any new file is.
+    let permissions = std::fs::metadata(unfinished.path().join(CONFIG))?.permissions();
+    std::fs::set_permissions(&file, permissions)?;
     publish(unfinished, out)
 }
 
@@ -287,7 +318,7 @@ fn shortest(x: f32) -> f64 {
 fn tokenizer_config(source: &Source<'_>, tokenizer: &Tokenizer) -> Value {
     let token = |id: Option<u32>| id.and_then(|id| tokenizer.inner().id_to_token(id));
     let mut json = match source.checkpoint.origin() {
-        Origin::HuggingFace(folder) => std::fs::read(folder.join("tokenizer_config.json"))
+        Origin::HuggingFace(folder) => std::fs::read(folder.join(TOKENIZER_CONFIG))
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_else(|| json!({})),

@@ -70,11 +70,24 @@ pub fn convert(
     team: &mut Team,
     progress: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<(), ConvertError> {
-    if !options.overwrite && out.exists() {
-        return Err(ConvertError::Exists {
-            path: out.to_owned(),
-        });
+    if out.exists() {
+        let path = out.to_owned();
+        if !options.overwrite {
+            return Err(ConvertError::Exists { path });
+        }
+        match (options.target, out.is_dir()) {
+            (Target::Gguf(_), false) => {}
+            (Target::Gguf(_), true) => return Err(ConvertError::Folder { path }),
+            (Target::HfPacked, false) => return Err(ConvertError::NotAFolder { path }),
+            (Target::HfPacked, true) => hf_folder::check_replaceable(out)?,
+        }
     }
+    // A missing folder is reported by its own name, not that of a temporary file.
+    let folder = folder_of(out);
+    std::fs::metadata(folder).map_err(|source| ConvertError::WriteInto {
+        folder: folder.to_owned(),
+        source,
+    })?;
     let source = Source {
         checkpoint,
         head: options.head,
@@ -211,11 +224,31 @@ pub enum ConvertError {
     Write(#[from] io::Error),
     /// The folder of the result cannot be written to.
     #[error("cannot write into {}", folder.display())]
-    Folder {
+    WriteInto {
         /// The folder.
         folder: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A folder stands where a file should go.
+    #[error("{} is a folder, expected a file to replace", path.display())]
+    Folder {
+        /// Where the result should go.
+        path: PathBuf,
+    },
+    /// Something else stands where a folder should go.
+    #[error("{} is not a folder, expected one to replace", path.display())]
+    NotAFolder {
+        /// Where the result should go.
+        path: PathBuf,
+    },
+    /// The folder to be replaced holds more than a converted model.
+    #[error("{} holds {found:?}, which no conversion has written", path.display())]
+    NotReplaceable {
+        /// Where the result should go.
+        path: PathBuf,
+        /// What would be lost.
+        found: String,
     },
     /// SafeTensors cannot be written.
     #[error("cannot write model.safetensors")]
@@ -266,3 +299,6 @@ pub enum ConvertError {
     #[error("interrupted; nothing was written")]
     Interrupted,
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ const MIN_TENSOR_BYTES: usize = MIN_STRING_BYTES + 4 + 4 + 8;
 #[non_exhaustive]
 pub enum GgufError {
     /// The file is of another format.
-    #[error("not a GGUF file: it begins with \"{}\"", .found.escape_ascii())]
+    #[error("it begins with \"{}\" instead of \"GGUF\"", .found.escape_ascii())]
     WrongMagic {
         /// The first four bytes.
         found: [u8; 4],
@@ -609,7 +609,7 @@ mod tests {
     fn wrong_magic() {
         check(
             b"PK\x03\x04 and more",
-            r#"not a GGUF file: it begins with "PK\x03\x04""#,
+            r#"it begins with "PK\x03\x04" instead of "GGUF""#,
         );
     }
 

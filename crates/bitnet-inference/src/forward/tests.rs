@@ -1,0 +1,118 @@
+//! Single layers against the reference implementation, each fed with the input
+//! that the reference had.
+
+use std::path::Path;
+
+use bitnet_core::Kernel;
+use safetensors::SafeTensors;
+
+use super::*;
+use crate::format::checkpoint::Checkpoint;
+use crate::model::HeadPrecision;
+use crate::plan::PlanOptions;
+
+fn models(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../models")
+        .join(name)
+}
+
+fn f32s(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let tensor = tensors.tensor(name).unwrap();
+    let (values, rest) = tensor.data().as_chunks::<4>();
+    assert!(rest.is_empty() && !values.is_empty());
+    values.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// Compares rows of `width`; returns how many are beyond rounding noise: where
+/// an activation was rounded to another int8 step.
+fn n_flips(what: &str, found: &[f32], expected: &[f32], width: usize) -> usize {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let rows = found.chunks(width).zip(expected.chunks(width));
+    let errors = rows.map(|(found, expected)| {
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>().sqrt();
+        let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+        difference / norm(&mut expected.iter().copied())
+    });
+    errors
+        .filter(|&error| {
+            assert!(error < 1e-2, "{what}: relative error {error}");
+            error > 3e-6
+        })
+        .count()
+}
+
+fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
+    let file = std::fs::read(activations).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let checkpoint = Checkpoint::open(model).unwrap();
+    let kernel = Kernel::best();
+    let mut team = Team::new(2);
+    let head = HeadPrecision::Exact;
+    let model = Model::load(&checkpoint, kernel, &mut team, head, |_, _| ()).unwrap();
+    let plan = Plan::new(model.config(), PlanOptions::default()).unwrap();
+    let mut engine = Engine::new(Arc::new(model), plan).unwrap();
+
+    let hidden = engine.model().config().hidden_dim;
+    let n = f32s(&tensors, "embed").len() / hidden;
+    let (mut flips, mut rows) = (0, 0);
+    for layer in 0..engine.model().config().n_layers {
+        let stored = |part: &str| f32s(&tensors, &format!("layers.{layer}.{part}"));
+        engine.rows = (0..n)
+            .map(|position| Row {
+                sequence: 0,
+                position,
+                wanted: None,
+            })
+            .collect();
+        engine.x[..n * hidden].copy_from_slice(&stored("input"));
+        engine.attention_block(layer);
+        let attn_out = engine.branch[..n * hidden].to_vec();
+        flips += n_flips("attn_out", &attn_out, &stored("attn_out"), hidden);
+        engine.x[..n * hidden].copy_from_slice(&stored("mlp_in"));
+        engine.ffn_block(layer);
+        let mlp_out = engine.branch[..n * hidden].to_vec();
+        flips += n_flips("mlp_out", &mlp_out, &stored("mlp_out"), hidden);
+        // The residual stream is larger than what a flip adds to it.
+        n_flips("output", &engine.x[..n * hidden], &stored("output"), hidden);
+        rows += 2 * n;
+    }
+    // The model card's independent check met flips in 5 of 288 outputs.
+    assert!(flips * 20 <= rows, "{flips} of {rows} rows have flips");
+
+    // The last norm and the exact head, from the last layer's stored output.
+    let last = engine.model().config().n_layers - 1;
+    let output = f32s(&tensors, &format!("layers.{last}.output"));
+    engine.x[..n * hidden].copy_from_slice(&output);
+    let wanted: Vec<_> = (0..n).map(|row| (row, (0, row))).collect();
+    let mut found = Vec::new();
+    engine.head(&wanted, &mut |_, _, logits: &[f32]| {
+        found.extend_from_slice(logits);
+    });
+    let vocab = engine.model().config().vocab_size;
+    let expected = f32s(&tensors, "logits");
+    for (found, expected) in found.chunks(vocab).zip(expected.chunks(vocab)) {
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() < logit_tolerance, "logit {a}, reference {b}");
+        }
+    }
+}
+
+#[test]
+fn layers_of_the_tiny_model_agree() {
+    let folder = models("storyteller-tiny");
+    let activations = folder.join("reference-activations.safetensors");
+    // The matrix is stored as the reference has it: only rounding differs.
+    check_layers(&folder, &activations, 2e-5);
+}
+
+#[test]
+fn layers_of_the_built_in_model_agree() {
+    let folder = models("storyteller");
+    check_layers(
+        &folder.join("storyteller.gguf"),
+        &folder.join("reference-activations.safetensors"),
+        // The file's output matrix is in Q8_0: 0.06 at most was measured.
+        0.1,
+    );
+}

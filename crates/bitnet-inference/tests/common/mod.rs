@@ -1,0 +1,26 @@
+//! Models of the repository, and engines for them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bitnet_core::{Kernel, Team};
+use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions};
+
+/// Returns the path of a file or folder under `models/`.
+pub fn models(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../models")
+        .join(name)
+}
+
+/// Loads the weights of a checkpoint.
+pub fn load(checkpoint: &Checkpoint, kernel: Kernel, head: HeadPrecision) -> Arc<Model> {
+    let mut team = Team::new(2);
+    Arc::new(Model::load(checkpoint, kernel, &mut team, head, |_, _| ()).unwrap())
+}
+
+/// Makes an engine.
+pub fn engine(model: &Arc<Model>, options: PlanOptions) -> Engine {
+    let plan = Plan::new(model.config(), options).unwrap();
+    Engine::new(Arc::clone(model), plan).unwrap()
+}

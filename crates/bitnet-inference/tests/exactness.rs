@@ -1,0 +1,223 @@
+//! The promise: the same model and tokens give the same logits, bit for bit, with
+//! every kernel and any number of threads, however a prompt is cut and whatever
+//! else is in the batch.
+
+mod common;
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bitnet_core::Kernel;
+use bitnet_inference::{
+    Checkpoint, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, PlanOptions,
+    SamplerOptions, generate,
+};
+use common::{engine, load, models};
+
+const HEADS: [HeadPrecision; 2] = [HeadPrecision::Exact, HeadPrecision::Int8];
+
+fn tiny(kernel: Kernel, head: HeadPrecision) -> Arc<Model> {
+    let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
+    load(&checkpoint, kernel, head)
+}
+
+/// A text of `n` tokens.
+fn tokens(n: usize, seed: u32) -> Vec<u32> {
+    (0..n as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(40_503)) >> 8 & 0x1fff)
+        .map(|id| id.min(8175))
+        .collect()
+}
+
+fn options(kernel: Kernel, n_threads: usize, n_sequences: usize) -> PlanOptions {
+    PlanOptions {
+        kernel: Some(kernel),
+        n_threads: Some(n_threads),
+        n_sequences: Some(n_sequences),
+        ..PlanOptions::default()
+    }
+}
+
+/// Continues a sequence and returns the bits of all logits.
+fn all_logits(engine: &mut Engine, sequence: usize, tokens: &[u32]) -> Vec<u32> {
+    let mut bits = Vec::new();
+    let input = Input {
+        sequence,
+        tokens,
+        logits: Logits::All,
+    };
+    engine
+        .forward(&[input], |_, _, logits| {
+            bits.extend(logits.iter().map(|logit| logit.to_bits()));
+        })
+        .unwrap();
+    bits
+}
+
+/// As a user of one thread and no special instructions sees them.
+fn expected(head: HeadPrecision, tokens: &[u32]) -> Vec<u32> {
+    let model = tiny(Kernel::Scalar, head);
+    all_logits(
+        &mut engine(&model, options(Kernel::Scalar, 1, 1)),
+        0,
+        tokens,
+    )
+}
+
+#[test]
+fn kernels_and_threads_do_not_matter() {
+    let tokens = tokens(70, 1);
+    for head in HEADS {
+        let expected = expected(head, &tokens);
+        for kernel in Kernel::available() {
+            let model = tiny(kernel, head);
+            for n_threads in [1, 2, 3, 8] {
+                let mut engine = engine(&model, options(kernel, n_threads, 1));
+                let found = all_logits(&mut engine, 0, &tokens);
+                assert!(found == expected, "{kernel}, {n_threads} threads, {head:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cutting_a_prompt_does_not_matter() {
+    // More than one pass, whatever the cut.
+    let tokens = tokens(300, 2);
+    for head in HEADS {
+        let model = tiny(Kernel::best(), head);
+        let mut engine = engine(&model, options(Kernel::best(), 2, 1));
+        assert!(engine.plan().batch_tokens < tokens.len());
+        let expected = all_logits(&mut engine, 0, &tokens);
+        for cut in [1, 2, 7, 16, 33, 255] {
+            engine.truncate(0, 0);
+            let mut found = Vec::new();
+            for part in tokens.chunks(cut) {
+                found.extend(all_logits(&mut engine, 0, part));
+            }
+            assert!(found == expected, "parts of {cut} tokens, {head:?}");
+        }
+        // A kept prefix, and another end.
+        engine.truncate(0, 123);
+        let again = all_logits(&mut engine, 0, &tokens[123..]);
+        assert!(again == expected[expected.len() - again.len()..]);
+    }
+}
+
+#[test]
+fn neighbours_in_a_batch_do_not_matter() {
+    let texts = [tokens(40, 3), tokens(9, 4), tokens(65, 5), tokens(1, 6)];
+    for head in HEADS {
+        let model = tiny(Kernel::best(), head);
+        let alone: Vec<_> = texts.iter().map(|text| expected(head, text)).collect();
+        let mut engine = engine(&model, options(Kernel::best(), 2, texts.len()));
+
+        // All of them in one pass.
+        let inputs: Vec<_> = (0..)
+            .zip(&texts)
+            .map(|(sequence, tokens)| Input {
+                sequence,
+                tokens,
+                logits: Logits::All,
+            })
+            .collect();
+        let mut found = vec![Vec::new(); texts.len()];
+        engine
+            .forward(&inputs, |input, _, logits| {
+                found[input].extend(logits.iter().map(|logit| logit.to_bits()));
+            })
+            .unwrap();
+        assert!(found == alone, "one pass, {head:?}");
+
+        // Side by side, a token of each at a time.
+        (0..texts.len()).for_each(|sequence| engine.truncate(sequence, 0));
+        let mut found = vec![Vec::new(); texts.len()];
+        for i in 0..texts.iter().map(Vec::len).max().unwrap() {
+            let inputs: Vec<_> = (0..)
+                .zip(&texts)
+                .filter_map(|(sequence, tokens)| {
+                    Some(Input {
+                        sequence,
+                        tokens: tokens.get(i..=i)?,
+                        logits: Logits::Last,
+                    })
+                })
+                .collect();
+            engine
+                .forward(&inputs, |input, _, logits| {
+                    let bits = logits.iter().map(|logit| logit.to_bits());
+                    found[inputs[input].sequence].extend(bits);
+                })
+                .unwrap();
+        }
+        assert!(found == alone, "a token at a time, {head:?}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
+    let prompt = tokens(12, 7);
+    let story = |kernel, n_threads| {
+        let model = tiny(kernel, HeadPrecision::Int8);
+        let mut engine = engine(&model, options(kernel, n_threads, 1));
+        let options = GenerateOptions {
+            prompt: &prompt,
+            max_tokens: 40,
+            sampling: SamplerOptions {
+                temperature: 1.2,
+                top_p: 0.9,
+                min_p: 0.01,
+                repeat_penalty: 1.1,
+                seed: 11,
+                ..SamplerOptions::GREEDY
+            },
+        };
+        let go_on = |_| std::ops::ControlFlow::Continue(());
+        generate(&mut engine, &options, |_| false, go_on)
+            .unwrap()
+            .ids
+    };
+    let expected = story(Kernel::Scalar, 1);
+    for kernel in Kernel::available() {
+        for n_threads in [1, 3] {
+            assert_eq!(story(kernel, n_threads), expected, "{kernel}, {n_threads}");
+        }
+    }
+}
+
+/// What this engine computed when it was written: it holds on every machine, and
+/// changes only when the numbers are meant to.
+#[test]
+fn logits_are_those_of_the_golden_record() {
+    let checkpoint = Checkpoint::open(&models("storyteller/storyteller.gguf")).unwrap();
+    let prompt = [8176, 46, 1277, 597, 258, 587, 469, 310, 258];
+    let mut record = String::new();
+    for head in HEADS {
+        let model = load(&checkpoint, Kernel::best(), head);
+        let mut engine = engine(&model, PlanOptions::default());
+        let input = Input {
+            sequence: 0,
+            tokens: &prompt,
+            logits: Logits::All,
+        };
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut top = Vec::new();
+        engine
+            .forward(&[input], |_, _, logits| {
+                for byte in logits.iter().flat_map(|logit| logit.to_le_bytes()) {
+                    // FNV-1a
+                    hash = (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3);
+                }
+                top = (0..)
+                    .zip(logits.iter().copied())
+                    .collect::<Vec<(u32, f32)>>();
+            })
+            .unwrap();
+        top.sort_by(|a, b| b.1.total_cmp(&a.1));
+        writeln!(record, "{head:?} {hash:016x} {:?}", &top[..3]).unwrap();
+    }
+    insta::assert_snapshot!(record, @r"
+    Exact f3ff4eaa8c79a1b2 [(668, 8.180743), (542, 8.027077), (439, 7.4057813)]
+    Int8 824c62f1cbb8c7cc [(668, 8.169048), (542, 8.022612), (439, 7.3870473)]
+    ");
+}
