@@ -12,7 +12,7 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -23,7 +23,9 @@ const SPINS: u32 = 2000;
 /// A fixed number of threads that work on one job at a time.
 ///
 /// The calling thread is a member: a team of one has no other thread and no
-/// synchronisation. Dropping the team ends its threads.
+/// synchronisation. A worker that the system does not run while a job lasts is
+/// not waited for, so a busy machine costs its speed and no more. Dropping the
+/// team ends its threads.
 #[derive(Debug)]
 pub struct Team {
     shared: Arc<Shared>,
@@ -34,11 +36,10 @@ type Job = *const (dyn Fn(usize) + Sync);
 
 #[derive(Debug)]
 struct Shared {
-    /// Raised by one for each job; workers wait for it to change.
-    epoch: AtomicU32,
-    /// Workers that have not finished the present job.
-    pending: AtomicUsize,
-    /// The present job; written only while `pending` is 0.
+    /// See [`State`].
+    state: AtomicU64,
+    /// The present job; written only while the state is closed and no worker is
+    /// in it.
     job: UnsafeCell<Option<Job>>,
     stop: AtomicBool,
     spins: u32,
@@ -49,10 +50,40 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
+/// The number of the job, whether workers may still enter it, and how many are
+/// in it, in one word: so that entering and closing cannot pass each other.
+///
+/// ```text
+/// bits 63:32 number    bit 31 open    bits 30:0 workers inside
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State(u64);
+
+impl State {
+    const OPEN: u64 = 1 << 31;
+
+    fn number(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn is_open(self) -> bool {
+        self.0 & Self::OPEN != 0
+    }
+
+    fn n_inside(self) -> u64 {
+        self.0 & (Self::OPEN - 1)
+    }
+
+    /// The next job, open and with no worker inside.
+    fn next(self) -> Self {
+        Self((self.number().wrapping_add(1) as u64) << 32 | Self::OPEN)
+    }
+}
+
 // SAFETY: `job` is the only field that is not already `Send + Sync`. The team
-// writes it before it raises `epoch` (release) and workers read it after they
-// see the raise (acquire); the team writes it again only after `pending` fell
-// to 0 (release by workers, acquire by the team).
+// writes it before it opens the state (release), and a worker reads it after it
+// entered an open state (acquire). The team writes it again only after it closed
+// the state and saw no worker inside (release by workers, acquire by the team).
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -67,8 +98,7 @@ impl Team {
         assert!(n_threads > 0, "a team has at least one thread");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
-            epoch: AtomicU32::new(0),
-            pending: AtomicUsize::new(0),
+            state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
             stop: AtomicBool::new(false),
             // With more threads than cores, a spinning thread only keeps
@@ -96,43 +126,26 @@ impl Team {
         self.workers.len() + 1
     }
 
-    /// Calls `f(thread)` once on each thread, `thread` from 0 (the caller's) to
-    /// `n_threads - 1`, and returns when all are done.
+    /// Calls `f(0)` on this thread and `f(thread)`, `thread` up to
+    /// `n_threads - 1`, at most once on each worker that comes before `f(0)` is
+    /// done. Returns when nobody is in `f` any more.
     ///
-    /// A panic on any thread reaches the caller after all threads are done.
-    pub fn run(&mut self, f: impl Fn(usize) + Sync) {
-        if self.workers.is_empty() {
-            return f(0);
-        }
+    /// A panic on any thread reaches the caller after all threads have left.
+    fn run(&mut self, f: impl Fn(usize) + Sync) {
         let shared = &*self.shared;
         let job: &(dyn Fn(usize) + Sync) = &f;
-        // SAFETY: only the lifetime changes. Workers use the job between the
-        // raise of `epoch` below and their decrement of `pending`, and this
-        // function does not return, not even by a panic, before `pending` is 0.
+        // SAFETY: only the lifetime changes. Workers use the job between
+        // entering the state opened below and leaving it, and this function
+        // does not return, not even by a panic, before it closed the state and
+        // saw the last one leave.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
-        // SAFETY: `pending` is 0 here (`&mut self`: no other job runs, and the
-        // last one waited for it), so no worker reads `job`.
+        // SAFETY: the state is closed and empty (`&mut self`: no other job
+        // runs, and the last one ended so), so no worker reads `job`.
         unsafe { *shared.job.get() = Some(job) };
-        shared.pending.store(self.workers.len(), Ordering::Relaxed);
-        // SeqCst orders this raise before the load of `sleepers`, as the worker
-        // orders its count in `sleepers` before its load of `epoch`: one of the
-        // two sees the other, so no worker sleeps through a job.
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
-        if shared.sleepers.load(Ordering::SeqCst) > 0 {
-            drop(shared.sleep.lock().unwrap_or_else(PoisonError::into_inner));
-            shared.wake.notify_all();
-        }
+        shared.open();
 
         let own = catch_unwind(AssertUnwindSafe(|| f(0)));
-        let mut spins = 0;
-        while shared.pending.load(Ordering::Acquire) > 0 {
-            if spins < shared.spins {
-                spins += 1;
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
+        shared.close_and_wait();
         let theirs = shared
             .panic
             .lock()
@@ -203,14 +216,8 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
-        drop(
-            self.shared
-                .sleep
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        self.shared.wake.notify_all();
+        // No job is set: workers see `stop` before they would enter.
+        self.shared.open();
         for worker in self.workers.drain(..) {
             // A worker's panic was already handed to the caller of `run`.
             let _ = worker.join();
@@ -219,39 +226,82 @@ impl Drop for Team {
 }
 
 impl Shared {
+    /// Opens the next job and wakes who sleeps.
+    fn open(&self) {
+        let state = State(self.state.load(Ordering::Relaxed));
+        // SeqCst orders this store before the load of `sleepers`, as the worker
+        // orders its count in `sleepers` before its load of the state: one of
+        // the two sees the other, so no worker sleeps through the end.
+        self.state.store(state.next().0, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(self.sleep.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+
+    /// Lets nobody enter any more and waits until the last worker has left.
+    fn close_and_wait(&self) {
+        let mut state = State(self.state.fetch_and(!State::OPEN, Ordering::Acquire));
+        let mut spins = 0;
+        while state.n_inside() > 0 {
+            if spins < self.spins {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+            state = State(self.state.load(Ordering::Acquire));
+        }
+    }
+
+    /// Enters job `number`, unless it is closed.
+    fn enter(&self, number: u32) -> bool {
+        self.state
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| {
+                let enters = State(state).number() == number && State(state).is_open();
+                enters.then_some(state + 1)
+            })
+            .is_ok()
+    }
+
     /// The life of one worker.
     fn work(&self, thread: usize) {
         let mut seen = 0;
         loop {
-            seen = self.wait_for_epoch_after(seen);
+            seen = self.wait_for_job_after(seen);
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            // SAFETY: the epoch was raised after `job` was written, and `job`
-            // stays unchanged and alive until `pending` is decremented below.
-            let job = unsafe { &*(*self.job.get()).expect("a raised epoch has a job") };
+            if !self.enter(seen) {
+                continue;
+            }
+            // SAFETY: the state was opened after `job` was written, and `job`
+            // stays unchanged and alive until this worker leaves below.
+            let job = unsafe { &*(*self.job.get()).expect("an open state has a job") };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(thread))) {
                 let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
                 first.get_or_insert(panic);
             }
-            self.pending.fetch_sub(1, Ordering::Release);
+            self.state.fetch_sub(1, Ordering::Release);
         }
     }
 
-    fn wait_for_epoch_after(&self, seen: u32) -> u32 {
+    /// Waits for a job with another number than `seen` and returns its number.
+    fn wait_for_job_after(&self, seen: u32) -> u32 {
+        let number = |ordering| State(self.state.load(ordering)).number();
         for _ in 0..self.spins {
-            let epoch = self.epoch.load(Ordering::Acquire);
-            if epoch != seen {
-                return epoch;
+            let number = number(Ordering::Acquire);
+            if number != seen {
+                return number;
             }
             std::hint::spin_loop();
         }
         let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        let epoch = loop {
-            let epoch = self.epoch.load(Ordering::SeqCst);
-            if epoch != seen {
-                break epoch;
+        let number = loop {
+            let number = number(Ordering::SeqCst);
+            if number != seen {
+                break number;
             }
             guard = self
                 .wake
@@ -259,7 +309,7 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner);
         };
         self.sleepers.fetch_sub(1, Ordering::Relaxed);
-        epoch
+        number
     }
 }
 
@@ -317,33 +367,52 @@ mod tests {
     }
 
     #[test]
-    fn many_short_jobs_after_sleeps_lose_no_wake_up() {
-        let mut team = Team::new(2);
+    fn many_short_jobs_after_sleeps_lose_no_piece() {
+        let mut team = Team::new(3);
         let count = AtomicUsize::new(0);
         for round in 0..2000 {
             if round % 500 == 0 {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
-            team.run(|_| {
+            team.for_each(3, |_, _| {
                 count.fetch_add(1, Ordering::Relaxed);
             });
         }
-        assert_eq!(count.into_inner(), 4000);
+        assert_eq!(count.into_inner(), 6000);
+    }
+
+    #[test]
+    fn workers_take_part_in_a_job_that_lasts() {
+        for n_threads in [2, 3, 8] {
+            let mut team = Team::new(n_threads);
+            // Nobody leaves before all have come: a worker that slept through
+            // the job would hang this test.
+            let barrier = std::sync::Barrier::new(n_threads);
+            for _ in 0..100 {
+                team.run(|_| {
+                    barrier.wait();
+                });
+            }
+        }
     }
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_goes_on() {
         let mut team = Team::new(3);
+        let barrier = std::sync::Barrier::new(3);
         for thread in 0..3 {
             let result = catch_unwind(AssertUnwindSafe(|| {
-                team.run(|t| assert!(t != thread, "on purpose"));
+                team.run(|t| {
+                    barrier.wait();
+                    assert!(t != thread, "on purpose");
+                });
             }));
             assert!(result.is_err());
         }
         let count = AtomicUsize::new(0);
-        team.run(|_| {
+        team.for_each(1000, |_, _| {
             count.fetch_add(1, Ordering::Relaxed);
         });
-        assert_eq!(count.into_inner(), 3);
+        assert_eq!(count.into_inner(), 1000);
     }
 }
