@@ -5,21 +5,22 @@ use std::process::ExitCode;
 
 use bitnet_core::KernelError;
 use bitnet_inference::convert::ConvertError;
-use bitnet_inference::{CheckpointError, GenerateError, PlanError, SamplerError};
+use bitnet_inference::gguf::GgufError;
+use bitnet_inference::{CheckpointError, GenerateError, PlanError, SamplerError, TokenizerError};
 
 use crate::ui::Ui;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// 128 + SIGINT, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Arguments that are each well-formed but make no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// The user pressed Ctrl-C.
+/// The user pressed Ctrl-C, and whatever there is to say about it is said.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
@@ -30,21 +31,23 @@ pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
         // Whoever reads has seen enough.
         return ExitCode::SUCCESS;
     }
-    if find::<Interrupted>(error).is_some()
-        || matches!(find(error), Some(ConvertError::Interrupted))
-    {
-        ui.error("interrupted");
+    if find::<Interrupted>(error).is_some() {
         return INTERRUPTED.into();
     }
-    ui.error(&format!("{error:#}"));
+    // Other people's messages may have several lines.
+    let message = format!("{error:#}");
+    let lines: Vec<_> = message.lines().map(str::trim).collect();
+    ui.error(&lines.join(" "));
     if let Some(hint) = hint(error) {
         ui.hint(&hint);
     }
-    let usage = find::<UsageError>(error).is_some()
-        || find::<SamplerError>(error).is_some()
-        || matches!(find(error), Some(KernelError::Unknown { .. }))
-        || matches!(find(error), Some(PlanError::Threads { .. }));
-    if usage { USAGE } else { FAILED }.into()
+    if matches!(find(error), Some(ConvertError::Interrupted)) {
+        INTERRUPTED.into()
+    } else if is_usage(error) {
+        USAGE.into()
+    } else {
+        FAILED.into()
+    }
 }
 
 /// Returns the first error of this type in the chain of causes.
@@ -52,45 +55,83 @@ fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| cause.downcast_ref())
 }
 
+/// Returns whether other arguments, and nothing else, would have helped.
+fn is_usage(error: &anyhow::Error) -> bool {
+    find::<UsageError>(error).is_some()
+        || find::<SamplerError>(error).is_some()
+        || matches!(find(error), Some(KernelError::Unknown { .. }))
+        || matches!(
+            find(error),
+            Some(PlanError::Threads { .. } | PlanError::Context { .. })
+        )
+        || matches!(
+            find(error),
+            Some(GenerateError::EmptyPrompt | GenerateError::PromptTooLong { .. })
+        )
+        || matches!(find(error), Some(ConvertError::HeadType { .. }))
+}
+
 /// Returns what the user can do about it.
 fn hint(error: &anyhow::Error) -> Option<String> {
-    if let Some(cause) = find::<CheckpointError>(error) {
-        return match cause {
-            CheckpointError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("a model is a GGUF file, a HuggingFace folder, or `builtin`".to_owned())
-            }
-            CheckpointError::NotAModel { .. } => Some(
-                "download a model's files into one folder, or name a GGUF file inside it"
-                    .to_owned(),
-            ),
-            CheckpointError::Gguf(_) | CheckpointError::TensorBytes { .. } => Some(
-                "if this file was downloaded, compare its size and checksum with the original"
-                    .to_owned(),
-            ),
-            CheckpointError::WrongEncoding { .. } | CheckpointError::UnknownType { .. } => Some(
-                "`bitnet convert` of the model's original HuggingFace folder gives a file that can be read"
-                    .to_owned(),
-            ),
-            _ => None,
-        };
-    }
-    if let Some(PlanError::Context { limit, .. }) = find(error) {
+    let hint = if let Some(cause) = find(error) {
+        checkpoint_hint(cause)?
+    } else if let Some(TokenizerError::Read { .. }) = find(error) {
+        "download this file of the model, too; `bitnet logits` works without it"
+    } else if let Some(PlanError::Context { limit, .. }) = find(error) {
         return Some(format!("try `-c {limit}` or less"));
-    }
-    if let Some(PlanError::Memory { .. }) = find(error) {
-        return Some("a shorter context takes less: try `-c 512`".to_owned());
-    }
-    match find(error) {
-        Some(GenerateError::EmptyPrompt) => {
-            return Some("try `bitnet run \"Once upon a time\"`".to_owned());
+    } else if let Some(PlanError::Memory { .. }) = find(error) {
+        "a shorter context takes less: try `-c 512`"
+    } else if let Some(KernelError::NotSupported { .. }) = find(error) {
+        "`--kernel scalar` runs everywhere"
+    } else if let Some(GenerateError::EmptyPrompt) = find(error) {
+        "try `bitnet run \"Once upon a time\"`"
+    } else if let Some(GenerateError::PromptTooLong { .. }) = find(error) {
+        "give a larger context with `-c`, or a shorter prompt"
+    } else {
+        match find(error)? {
+            ConvertError::Exists { .. } => "`--force` replaces it",
+            ConvertError::Shape { .. } => "try another type with `--head`, such as q8_0",
+            ConvertError::HeadType { .. } => "try `--head bf16`",
+            ConvertError::WriteInto { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "make the folder first"
+            }
+            ConvertError::NotReplaceable { .. } => "name a new folder",
+            _ => return None,
         }
-        Some(GenerateError::PromptTooLong { .. }) => {
-            return Some("give a larger context with `-c`, or a shorter prompt".to_owned());
+    };
+    Some(hint.to_owned())
+}
+
+fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {
+    let damaged = "if this was downloaded, compare its size and checksum with the original";
+    let hint = match error {
+        CheckpointError::Read { file, source } if source.kind() == io::ErrorKind::NotFound => {
+            if file.with_file_name("config.json").is_file() {
+                "download this file of the model, too"
+            } else {
+                "a model is a GGUF file, a HuggingFace folder, or `builtin`"
+            }
         }
-        _ => {}
-    }
-    match find(error) {
-        Some(ConvertError::Exists { .. }) => Some("`--force` replaces it".to_owned()),
-        _ => None,
-    }
+        CheckpointError::NotAModel { .. } => {
+            "download a model's files into one folder, or name a GGUF file inside it"
+        }
+        CheckpointError::Gguf(GgufError::WrongMagic { .. }) => {
+            "for SafeTensors, name the folder that they and config.json are in"
+        }
+        CheckpointError::Gguf(GgufError::BigEndian | GgufError::UnsupportedVersion { .. }) => {
+            return None;
+        }
+        CheckpointError::Gguf(_)
+        | CheckpointError::TensorBytes { .. }
+        | CheckpointError::SafeTensors { .. }
+        | CheckpointError::Json { .. } => damaged,
+        CheckpointError::WrongEncoding { .. } | CheckpointError::UnknownType { .. } => {
+            "take the model as GGUF in I2_S, TQ1_0 or TQ2_0, or as a packed HuggingFace folder"
+        }
+        CheckpointError::MissingKey { key } if key == "quantization_config" => {
+            "only models with ternary weights can be run: BitNet b1.58 and its family"
+        }
+        _ => return None,
+    };
+    Some(hint)
 }

@@ -1,24 +1,34 @@
-//! Ctrl-C: the first one asks the work to end cleanly, the second one ends it.
+//! Ctrl-C: work that has said it can end cleanly is asked to; anything else, and
+//! work that is asked twice, ends at once.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+use crate::error::INTERRUPTED;
+
+static DEFERRED: AtomicBool = AtomicBool::new(false);
+static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts to listen.
 pub fn listen() {
     let result = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+        let again = REQUESTED.swap(true, Ordering::Relaxed);
+        if again || !DEFERRED.load(Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
         }
     });
     // Without a handler, Ctrl-C ends the program as the system does it.
     let _ = result;
 }
 
+/// Says that the work polls from now on.
+pub fn defer() {
+    DEFERRED.store(true, Ordering::Relaxed);
+}
+
 /// Returns whether the user asked the work to end.
 pub fn requested() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    REQUESTED.load(Ordering::Relaxed)
 }
 
 /// Returns `Break` if the user asked the work to end.

@@ -23,18 +23,26 @@ use crate::ui::{Ui, Verbosity};
 #[derive(Debug, Parser)]
 #[command(
     name = "bitnet",
+    bin_name = "bitnet",
     version,
-    after_help = "Start with:  bitnet run \"Once upon a time\"\n\
-        Exit codes:  0 done, 1 something failed, 2 bad arguments, 130 interrupted"
+    after_help = "Start with:  bitnet run \"Once upon a time\"
+Models:      -m FILE.gguf or -m HUGGINGFACE_FOLDER; without -m, a built-in one
+Exit codes:  0 done, 1 something failed, 2 bad arguments, 130 interrupted"
 )]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print nothing on stderr but errors.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    /// Print nothing on stderr but errors
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 900
+    )]
     quiet: bool,
-    /// Say on stderr what is chosen and how long it takes.
-    #[arg(short, long, global = true)]
+    /// Say on stderr what is chosen and how long it takes
+    #[arg(short, long, global = true, display_order = 901)]
     verbose: bool,
 }
 

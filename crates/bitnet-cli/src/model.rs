@@ -17,8 +17,8 @@ const BUILTIN: &str = "builtin";
 /// Which model.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArg {
-    /// A GGUF file, a HuggingFace folder, or `builtin`
-    #[arg(short, long, value_name = "MODEL", default_value = BUILTIN)]
+    /// A GGUF file or a HuggingFace folder
+    #[arg(short, long, value_name = "MODEL", default_value = BUILTIN, help_heading = "Model")]
     pub model: String,
 }
 
@@ -28,22 +28,33 @@ pub struct RunModelArgs {
     #[command(flatten)]
     pub model: ModelArg,
     /// Threads [default: as many as the system offers]
-    #[arg(short, long, value_name = "THREADS")]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        help_heading = "Model",
+        allow_negative_numbers = true
+    )]
     pub threads: Option<usize>,
-    /// Kernel: scalar, avx2, avx512, or a full name [default: the best of this machine]
-    #[arg(long, value_name = "NAME")]
+    /// CPU kernel: scalar, avx2, avx512 [default: the best]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub kernel: Option<String>,
-    /// Output matrix: as stored (exact), or as int8, smaller and faster
-    #[arg(long, value_enum, default_value = "int8")]
+    /// Output matrix: exact, or int8 and faster
+    #[arg(
+        long,
+        value_enum,
+        default_value = "int8",
+        value_name = "TYPE",
+        hide_possible_values = true,
+        help_heading = "Model"
+    )]
     pub head: HeadArg,
 }
 
 /// `--head` of commands that compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HeadArg {
-    /// As stored, in f32
     Exact,
-    /// Int8
     Int8,
 }
 

@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -29,7 +30,6 @@ pub struct Ui {
     verbosity: Verbosity,
 }
 
-#[expect(clippy::print_stderr, reason = "this is the module that prints")]
 impl Ui {
     /// Makes a door that lets through as much as asked for.
     pub fn new(verbosity: Verbosity) -> Self {
@@ -37,45 +37,46 @@ impl Ui {
     }
 
     /// Writes part of the result, at once.
-    pub fn stream(&self, text: &str) -> io::Result<()> {
+    pub fn stream(&self, text: &str) -> anyhow::Result<()> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
+        let written = stdout.write_all(text.as_bytes());
+        written
+            .and_then(|()| stdout.flush())
+            .context("failed to write to stdout")
     }
 
     /// Writes a line of the result.
-    pub fn line(&self, text: &str) -> io::Result<()> {
-        writeln!(io::stdout().lock(), "{text}")
+    pub fn line(&self, text: &str) -> anyhow::Result<()> {
+        writeln!(io::stdout().lock(), "{text}").context("failed to write to stdout")
     }
 
     /// Writes the result as one JSON document.
     pub fn json(&self, document: &impl Serialize) -> anyhow::Result<()> {
-        let text = serde_json::to_string(document)?;
-        Ok(self.line(&text)?)
+        self.line(&serde_json::to_string(document)?)
     }
 
     /// Says something that users should know, unless they want quiet.
     pub fn note(&self, text: &str) {
         if self.verbosity >= Verbosity::Normal {
-            eprintln!("{text}");
+            say(text);
         }
     }
 
     /// Says something for those who asked for details.
     pub fn detail(&self, text: &str) {
         if self.verbosity >= Verbosity::Verbose {
-            eprintln!("{text}");
+            say(text);
         }
     }
 
     /// Says what failed.
     pub fn error(&self, text: &str) {
-        eprintln!("error: {text}");
+        say(&format!("error: {text}"));
     }
 
     /// Says what may help.
     pub fn hint(&self, text: &str) {
-        eprintln!("hint: {text}");
+        say(&format!("hint: {text}"));
     }
 
     /// Starts to show how far `what` is, if it takes long and someone watches.
@@ -87,6 +88,11 @@ impl Ui {
             bar: None,
         }
     }
+}
+
+/// Writes a line to stderr. Where nobody can read it, there is nobody to tell.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// A progress bar that appears when work takes long and is gone when dropped.

@@ -19,5 +19,5 @@ pub struct Args {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "bitnet", &mut script);
-    Ok(ui.stream(&String::from_utf8(script)?)?)
+    ui.stream(&String::from_utf8(script)?)
 }

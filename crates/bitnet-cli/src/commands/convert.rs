@@ -15,11 +15,17 @@ use crate::model::ModelArg;
 use crate::ui::Ui;
 
 /// Write a model in another format
-///
-/// Every trit and scale is kept. Embedding and output matrix stay as they are
-/// unless --head says otherwise. OUT appears when it is complete, never before.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Every trit and scale is kept. OUT appears when it is complete, never before.
+
+Formats of --to:
+  gguf-i2_s   one file, 2 bits a weight, for bitnet.cpp
+  gguf-tq2_0  one file, 2.06 bits a weight, for llama.cpp
+  gguf-tq1_0  one file, 1.69 bits a weight, for llama.cpp
+  hf-packed   a HuggingFace folder, 2 bits a weight, for transformers
+
+Examples:
   bitnet convert bitnet-b1.58-2B-4T/ model.gguf --head q6_k
   bitnet convert model.gguf smaller.gguf --to gguf-tq1_0
   bitnet convert model.gguf folder/ --to hf-packed")]
@@ -31,10 +37,10 @@ pub struct Args {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// The format of OUT
-    #[arg(long, value_enum, default_value = "gguf-i2_s")]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "gguf-i2_s")]
     to: To,
-    /// Quantize embedding and output matrix [default: as they are]
-    #[arg(long, value_enum)]
+    /// Type of embedding and output matrix [default: as they are]
+    #[arg(long, value_enum, value_name = "TYPE")]
     head: Option<Head>,
     /// Replace OUT if it exists
     #[arg(long)]
@@ -46,35 +52,26 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum To {
-    /// GGUF, 2 bits a weight, as bitnet.cpp has it
     #[value(name = "gguf-i2_s")]
     GgufI2S,
-    /// GGUF, 2.06 bits a weight, as llama.cpp has it
     #[value(name = "gguf-tq2_0")]
     GgufTq2_0,
-    /// GGUF, 1.69 bits a weight, as llama.cpp has it
     #[value(name = "gguf-tq1_0")]
     GgufTq1_0,
-    /// HuggingFace folder, 2 bits a weight, as transformers has it
     #[value(name = "hf-packed")]
     HfPacked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Head {
-    /// 32 bits a weight
     #[value(name = "f32")]
     F32,
-    /// 16 bits a weight
     #[value(name = "f16")]
     F16,
-    /// 16 bits a weight, with the range of f32
     #[value(name = "bf16")]
     Bf16,
-    /// 8.5 bits a weight
     #[value(name = "q8_0")]
     Q8_0,
-    /// 6.6 bits a weight
     #[value(name = "q6_k")]
     Q6K,
 }
@@ -109,6 +106,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut progress = ui.progress("converting");
+    interrupt::defer();
     convert(
         &checkpoint,
         &args.output,
@@ -134,7 +132,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             bytes,
         });
     }
-    Ok(ui.line(&format!("{}  {}", args.output.display(), HumanBytes(bytes)))?)
+    ui.line(&format!("{}  {}", args.output.display(), HumanBytes(bytes)))
 }
 
 /// Returns the bytes of a file, or of all files of a folder.

@@ -13,14 +13,14 @@ use crate::ui::Ui;
   bitnet inspect builtin
   bitnet inspect ggml-model-i2_s.gguf --tensors")]
 pub struct Args {
-    /// A GGUF file, a HuggingFace folder, or `builtin`
+    /// A GGUF file or a HuggingFace folder
     #[arg(value_name = "MODEL", default_value = "builtin")]
     model: String,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
-    /// Plan for this context [default: what the model was made for, at most 4096]
-    #[arg(short, long, value_name = "TOKENS")]
+    /// Plan for this context [default: the model's, up to 4096]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     context: Option<usize>,
     /// Print one JSON document
     #[arg(long)]
@@ -111,7 +111,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if args.json {
         return ui.json(&report);
     }
-    Ok(print(&report, ui)?)
+    print(&report, ui)
 }
 
 fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
@@ -212,7 +212,7 @@ fn describe(tokenizer: &Tokenizer) -> TokenizerReport {
     }
 }
 
-fn print(report: &Report, ui: &Ui) -> std::io::Result<()> {
+fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     let r = report;
     let row = |name: &str, value: String| ui.line(&format!("{name:<14}{value}"));
     row("model", format!("{} ({})", r.model, r.kind))?;

@@ -9,14 +9,16 @@ use crate::model::RunModelArgs;
 use crate::ui::Ui;
 
 /// Show the most likely next tokens after given tokens
-///
-/// The tokens are taken as they are: no BOS is added.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "\
+Prints id, logit and text of each. The tokens are taken as they are: no BOS is
+added. `bitnet tokenize --json` has the ids of a text.
+
+Example:
   bitnet logits --tokens 8176,46,1277,597,258,587 --top 5 --head exact")]
 pub struct Args {
-    /// Token ids
-    #[arg(long, value_name = "IDS")]
+    /// Token ids, such as 1,2,3
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     tokens: String,
     /// How many to show
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -45,9 +47,21 @@ struct Candidate {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let ids = parse_ids(&args.tokens)?;
     if ids.is_empty() {
-        return Err(UsageError("--tokens is empty, expected 1,2,3 or the like".to_owned()).into());
+        return Err(
+            UsageError("--tokens is empty, expected numbers such as 1,2,3".to_owned()).into(),
+        );
     }
     let checkpoint = args.model.model.open(ui)?;
+    let config = checkpoint.config();
+    if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
+        let last = config.vocab_size - 1;
+        return Err(UsageError(format!("no token has id {id}, expected 0 to {last}")).into());
+    }
+    let (n_ids, limit) = (ids.len(), config.context_len);
+    if n_ids > limit {
+        let message = format!("--tokens has {n_ids} ids, expected 1 to {limit} for this model");
+        return Err(UsageError(message).into());
+    }
     let mut loaded = args.model.load(&checkpoint, Some(ids.len()), ui)?;
     let mut top = Vec::new();
     let input = Input {

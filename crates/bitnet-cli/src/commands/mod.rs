@@ -9,12 +9,25 @@ pub mod perplexity;
 pub mod run;
 pub mod tokenize;
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 
 use anyhow::Context;
 
 use crate::error::UsageError;
+
+/// Returns the text that is an argument, in a file, or on stdin.
+fn text_input(what: &str, text: Option<&str>, file: Option<&Path>) -> anyhow::Result<String> {
+    match (text, file) {
+        (Some(text), _) if text != "-" => Ok(text.to_owned()),
+        (_, Some(file)) => read_text(file),
+        (None, None) if std::io::stdin().is_terminal() => Err(UsageError(format!(
+            "there is no {what}, expected an argument, a file with -f, or a pipe to stdin"
+        ))
+        .into()),
+        _ => read_text("-".as_ref()),
+    }
+}
 
 /// Reads a text file, or stdin for `-`.
 fn read_text(path: &Path) -> anyhow::Result<String> {
@@ -42,7 +55,7 @@ fn parse_ids(text: &str) -> anyhow::Result<Vec<u32>> {
         .map(|part| {
             part.parse().map_err(|_| {
                 UsageError(format!(
-                    "{part:?} is not a token id, expected 1,2,3 or the like"
+                    "{part:?} is not a token id, expected numbers such as 1,2,3"
                 ))
                 .into()
             })

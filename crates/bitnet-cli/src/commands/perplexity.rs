@@ -13,23 +13,31 @@ use crate::model::RunModelArgs;
 use crate::ui::Ui;
 
 /// Measure how well a model predicts a text
-///
-/// The text's tokens are cut into windows of -c tokens without overlap, with BOS
-/// in front of each; every token is scored. Lower is better.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
-  bitnet perplexity -f models/storyteller/heldout.txt --max-tokens 4096 --head exact")]
+#[command(after_help = "\
+The text's tokens are cut into windows of -c tokens without overlap, with BOS in
+front of each; every token is scored. Lower is better. Numbers of two models
+compare only if their tokenizers are the same.
+
+Example:
+  bitnet perplexity -f heldout.txt --max-tokens 4096 --head exact")]
 pub struct Args {
     /// The text; `-` reads stdin
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     model: RunModelArgs,
     /// Tokens per window
-    #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 512,
+        allow_negative_numbers = true
+    )]
     context: usize,
-    /// Score only so many tokens from the beginning
-    #[arg(long, value_name = "TOKENS")]
+    /// Score only the first N tokens [default: all]
+    #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
     /// Print one JSON document
     #[arg(long)]
@@ -60,11 +68,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let mut loaded = args.model.load(&checkpoint, Some(args.context), ui)?;
     let mut progress = ui.progress("scoring");
+    interrupt::defer();
     let result = perplexity(&mut loaded.engine, &tokens, args.context, bos, |so_far| {
         progress.set(so_far.tokens, tokens.len());
         interrupt::poll()
     })
-    .with_context(|| format!("failed to score {}", args.file.display()))?;
+    .with_context(|| match args.file.to_str() {
+        Some("-") => "failed to score stdin".to_owned(),
+        _ => format!("failed to score {}", args.file.display()),
+    })?;
     drop(progress);
     let report = Report {
         context: args.context,

@@ -1,8 +1,7 @@
 //! `bitnet run`
 
-use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bitnet_inference::{
@@ -10,25 +9,26 @@ use bitnet_inference::{
 };
 use serde::Serialize;
 
-use super::read_text;
+use super::text_input;
 use crate::error::{Interrupted, UsageError};
 use crate::interrupt;
 use crate::model::RunModelArgs;
 use crate::ui::Ui;
 
 /// Continue a prompt
-///
-/// Prints the prompt and its continuation as it is written; --json prints both
-/// apart, with timings, at the end. The same seed gives the same text on every
-/// machine and with any number of threads.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Prints the prompt and its continuation as it is written. A line end at the end
+of a file or of stdin is left out. The same seed gives the same text on every
+machine and with any number of threads; --json and --verbose show the seed.
+
+Examples:
   bitnet run \"Once upon a time\"
   bitnet run -m ggml-model-i2_s.gguf -n 200 \"The capital of France is\"
-  bitnet run --temp 0 --json \"Once upon a time\"      greedy, for machines
+  bitnet run --temp 0 --json \"Once upon a time\"
   bitnet run --seed 7 -f prompt.txt")]
 pub struct Args {
-    /// What to continue; `-` reads stdin
+    /// What to continue; `-`, or nothing in a pipe, reads stdin
     prompt: Option<String>,
     /// Read the prompt from a file
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
@@ -36,30 +36,70 @@ pub struct Args {
     #[command(flatten)]
     model: RunModelArgs,
     /// The most tokens to write
-    #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = 128)]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        allow_negative_numbers = true
+    )]
     max_tokens: usize,
-    /// Tokens that prompt and text may have together [default: what the model was made for, at most 4096]
-    #[arg(short, long, value_name = "TOKENS")]
+    /// Room for prompt and text [default: the model's limit, up to 4096]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     context: Option<usize>,
-    /// Temperature; 0 always takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.7)]
+    /// Randomness; 0 means the likeliest
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.7,
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true
+    )]
     temp: f32,
-    /// Choose among the K most likely tokens; 0 means all
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    /// Choose among the K likeliest, 0 for all
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 0,
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true
+    )]
     top_k: usize,
-    /// Choose among the most likely tokens that reach probability P together
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    /// Choose among the likeliest that together have probability P
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.95,
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true
+    )]
     top_p: f32,
-    /// Leave out tokens less than P times as likely as the most likely one
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    /// Leave out what is less than P times as likely as the likeliest
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true
+    )]
     min_p: f32,
-    /// Make tokens that occurred less likely; 1 changes nothing [default: 1.15, with --temp 0: 1]
-    #[arg(long, value_name = "R")]
+    /// Make recent tokens less likely; 1 changes nothing [default: 1.15, with --temp 0: 1]
+    #[arg(
+        long,
+        value_name = "R",
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true
+    )]
     repeat_penalty: Option<f32>,
-    /// Where the random numbers begin [default: another one each time]
-    #[arg(long, value_name = "S")]
+    /// Where random numbers begin [default: anywhere]
+    #[arg(
+        long,
+        value_name = "S",
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true
+    )]
     seed: Option<u64>,
-    /// Print one JSON document
+    /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
 }
@@ -109,15 +149,17 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ui,
         shown: !args.json,
         progress: Some(ui.progress("reading the prompt")),
+        prompt: Some(&prompt),
         stream: tokenizer.stream(),
         text: String::new(),
         error: None,
     };
+    interrupt::defer();
     let generation = generate(
         &mut loaded.engine,
         &options,
         |id| tokenizer.is_eos(id),
-        |event| printer.on_event(&prompt, event),
+        |event| printer.on_event(event),
     )
     .context("failed to generate")?;
     let text = printer.finish()?;
@@ -138,6 +180,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         })?;
     } else {
         ui.line("")?;
+    }
+    if generation.finish_reason == FinishReason::Stop && interrupt::requested() {
+        return Err(Interrupted.into());
+    }
+    if !args.json {
         ui.note(&format!(
             "[{} prompt tokens at {:.0} tok/s, {} written at {:.0} tok/s, load {:.2} s]",
             prompt_ids.len(),
@@ -147,23 +194,30 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             timings.load_s,
         ));
     }
-    if generation.finish_reason == FinishReason::Stop && interrupt::requested() {
-        return Err(Interrupted.into());
-    }
     Ok(())
 }
 
 impl Args {
     fn prompt(&self) -> anyhow::Result<String> {
-        match (&self.prompt, &self.file) {
-            (Some(prompt), _) if prompt != "-" => Ok(prompt.clone()),
-            (_, Some(file)) => read_text(file),
-            (None, None) if std::io::stdin().is_terminal() => {
-                let message = "there is no prompt; try: bitnet run \"Once upon a time\"";
-                Err(UsageError(message.to_owned()).into())
-            }
-            _ => read_text("-".as_ref()),
+        let is_model = |prompt: &&String| {
+            let path = Path::new(prompt);
+            path.extension()
+                .is_some_and(|extension| extension == "gguf")
+                && path.is_file()
+        };
+        if let Some(file) = self.prompt.as_ref().filter(is_model) {
+            let message = format!("the prompt is a model, expected `-m {file}` and a prompt");
+            return Err(UsageError(message).into());
         }
+        let mut prompt = text_input("prompt", self.prompt.as_deref(), self.file.as_deref())?;
+        if self.prompt.as_deref().is_none_or(|prompt| prompt == "-") && prompt.ends_with('\n') {
+            // What `echo` and editors put there is hardly part of the prompt.
+            prompt.pop();
+            if prompt.ends_with('\r') {
+                prompt.pop();
+            }
+        }
+        Ok(prompt)
     }
 
     fn sampling(&self, seed: u64) -> SamplerOptions {
@@ -187,22 +241,22 @@ struct Printer<'a> {
     ui: &'a Ui,
     shown: bool,
     progress: Option<crate::ui::Progress>,
+    /// Until it is printed.
+    prompt: Option<&'a str>,
     stream: TextStream<'a>,
     text: String,
     error: Option<anyhow::Error>,
 }
 
 impl Printer<'_> {
-    fn on_event(&mut self, prompt: &str, event: Event) -> ControlFlow<()> {
+    fn on_event(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Prefill { done, total } => {
                 if let Some(progress) = &mut self.progress {
                     progress.set(done, total);
                 }
                 if done == total {
-                    // The bar goes before the text comes.
-                    self.progress = None;
-                    self.print(prompt)?;
+                    self.begin()?;
                 }
             }
             Event::Token(id) => match self.stream.push(id) {
@@ -219,11 +273,21 @@ impl Printer<'_> {
         interrupt::poll()
     }
 
+    /// Prints the prompt, once.
+    fn begin(&mut self) -> ControlFlow<()> {
+        // The bar goes before the text comes.
+        self.progress = None;
+        match self.prompt.take() {
+            Some(prompt) => self.print(prompt),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
     fn print(&mut self, text: &str) -> ControlFlow<()> {
         if self.shown
             && let Err(error) = self.ui.stream(text)
         {
-            self.error = Some(error.into());
+            self.error = Some(error);
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -231,6 +295,8 @@ impl Printer<'_> {
 
     /// Prints what waited for the rest of a character and returns the text.
     fn finish(mut self) -> anyhow::Result<String> {
+        // Not yet done where not a single token was asked for; an error is kept.
+        let _ = self.begin();
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -247,7 +313,10 @@ impl Timings {
     fn new(load_s: f64, n_prompt: usize, generation: &Generation) -> Self {
         let prefill_s = generation.prefill.as_secs_f64();
         let decode_s = generation.decode.as_secs_f64();
-        let rate = |n: usize, seconds: f64| if n == 0 { 0.0 } else { n as f64 / seconds };
+        let rate = |n: usize, seconds: f64| match seconds {
+            0.0 => 0.0,
+            _ => n as f64 / seconds,
+        };
         Self {
             load_s,
             prefill_s,

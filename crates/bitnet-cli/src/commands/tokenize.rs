@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use bitnet_inference::TokenizerError;
 use serde::Serialize;
 
-use super::{parse_ids, read_text};
+use super::{parse_ids, text_input};
+use crate::error::UsageError;
 use crate::model::ModelArg;
 use crate::ui::Ui;
 
@@ -14,15 +16,15 @@ use crate::ui::Ui;
   bitnet tokenize \"Once upon a time\"
   bitnet tokenize --json -f story.txt
   bitnet tokenize --decode 46,1277,597,258,587")]
-#[group(id = "input", required = true, multiple = false, args = ["text", "file", "decode"])]
+#[group(id = "input", multiple = false, args = ["text", "file", "decode"])]
 pub struct Args {
-    /// The text; `-` reads stdin
+    /// The text; `-`, or nothing in a pipe, reads stdin
     text: Option<String>,
     /// Read the text from a file
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Print the text of these ids instead
-    #[arg(long, value_name = "IDS")]
+    /// Print the text of these ids, such as 1,2,3
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     decode: Option<String>,
     #[command(flatten)]
     model: ModelArg,
@@ -54,7 +56,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     if let Some(ids) = &args.decode {
         let ids = parse_ids(ids)?;
-        let text = tokenizer.decode(&ids, true)?;
+        let text = match tokenizer.decode(&ids, true) {
+            Err(error @ TokenizerError::UnknownId { .. }) => {
+                return Err(UsageError(error.to_string()).into());
+            }
+            text => text?,
+        };
         if args.json {
             return ui.json(&Report {
                 ids: &ids,
@@ -62,13 +69,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                 text: Some(text),
             });
         }
-        return Ok(ui.line(&text)?);
+        return ui.line(&text);
     }
-    let text = match (&args.file, &args.text) {
-        (Some(file), _) => read_text(file)?,
-        (None, Some(text)) if text != "-" => text.clone(),
-        _ => read_text("-".as_ref())?,
-    };
+    let text = text_input("text", args.text.as_deref(), args.file.as_deref())?;
     let ids = if args.no_bos {
         tokenizer.encode_bare(&text)?
     } else {

@@ -1,0 +1,290 @@
+//! Help texts and completions.
+
+use insta::assert_snapshot;
+
+use super::bitnet;
+
+/// Returns the help of a command, which fits a terminal.
+fn help(command: &[&str]) -> String {
+    let long = bitnet(&[command, &["--help"]].concat()).quietly();
+    let short = bitnet(&[command, &["-h"]].concat()).quietly();
+    assert_eq!(long, short);
+    assert!(long.lines().count() <= 45, "{long}");
+    long
+}
+
+#[test]
+fn bitnet_itself() {
+    assert_snapshot!(help(&[]), @r#"
+    Run ternary (1.58-bit) language models: BitNet b1.58 and its family
+
+    Usage: bitnet [OPTIONS] <COMMAND>
+
+    Commands:
+      run          Continue a prompt
+      inspect      Show what a model is, without loading it
+      tokenize     Show the tokens of a text, or the text of tokens
+      logits       Show the most likely next tokens after given tokens
+      perplexity   Measure how well a model predicts a text
+      convert      Write a model in another format
+      completions  Print a script that completes commands in a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -q, --quiet    Print nothing on stderr but errors
+      -v, --verbose  Say on stderr what is chosen and how long it takes
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Start with:  bitnet run "Once upon a time"
+    Models:      -m FILE.gguf or -m HUGGINGFACE_FOLDER; without -m, a built-in one
+    Exit codes:  0 done, 1 something failed, 2 bad arguments, 130 interrupted
+    "#);
+}
+
+#[test]
+fn run() {
+    assert_snapshot!(help(&["run"]), @r#"
+    Continue a prompt
+
+    Usage: bitnet run [OPTIONS] [PROMPT]
+
+    Arguments:
+      [PROMPT]  What to continue; `-`, or nothing in a pipe, reads stdin
+
+    Options:
+      -f, --file <FILE>     Read the prompt from a file
+      -n, --max-tokens <N>  The most tokens to write [default: 128]
+      -c, --context <N>     Room for prompt and text [default: the model's limit, up
+                            to 4096]
+          --json            Print one JSON document at the end
+      -q, --quiet           Print nothing on stderr but errors
+      -v, --verbose         Say on stderr what is chosen and how long it takes
+      -h, --help            Print help
+
+    Model:
+      -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
+      -t, --threads <N>    Threads [default: as many as the system offers]
+          --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
+          --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
+
+    Choice of tokens:
+          --temp <T>            Randomness; 0 means the likeliest [default: 0.7]
+          --top-k <K>           Choose among the K likeliest, 0 for all [default: 0]
+          --top-p <P>           Choose among the likeliest that together have
+                                probability P [default: 0.95]
+          --min-p <P>           Leave out what is less than P times as likely as the
+                                likeliest [default: 0]
+          --repeat-penalty <R>  Make recent tokens less likely; 1 changes nothing
+                                [default: 1.15, with --temp 0: 1]
+          --seed <S>            Where random numbers begin [default: anywhere]
+
+    Prints the prompt and its continuation as it is written. A line end at the end
+    of a file or of stdin is left out. The same seed gives the same text on every
+    machine and with any number of threads; --json and --verbose show the seed.
+
+    Examples:
+      bitnet run "Once upon a time"
+      bitnet run -m ggml-model-i2_s.gguf -n 200 "The capital of France is"
+      bitnet run --temp 0 --json "Once upon a time"
+      bitnet run --seed 7 -f prompt.txt
+    "#);
+}
+
+#[test]
+fn inspect() {
+    assert_snapshot!(help(&["inspect"]), @"
+    Show what a model is, without loading it
+
+    Usage: bitnet inspect [OPTIONS] [MODEL]
+
+    Arguments:
+      [MODEL]  A GGUF file or a HuggingFace folder [default: builtin]
+
+    Options:
+          --tensors      List every tensor
+      -c, --context <N>  Plan for this context [default: the model's, up to 4096]
+          --json         Print one JSON document
+      -q, --quiet        Print nothing on stderr but errors
+      -v, --verbose      Say on stderr what is chosen and how long it takes
+      -h, --help         Print help
+
+    Examples:
+      bitnet inspect builtin
+      bitnet inspect ggml-model-i2_s.gguf --tensors
+    ");
+}
+
+#[test]
+fn tokenize() {
+    assert_snapshot!(help(&["tokenize"]), @r#"
+    Show the tokens of a text, or the text of tokens
+
+    Usage: bitnet tokenize [OPTIONS] [TEXT]
+
+    Arguments:
+      [TEXT]  The text; `-`, or nothing in a pipe, reads stdin
+
+    Options:
+      -f, --file <FILE>   Read the text from a file
+          --decode <IDS>  Print the text of these ids, such as 1,2,3
+          --no-bos        Leave out the token that begins every text (BOS)
+          --json          Print one JSON document
+      -q, --quiet         Print nothing on stderr but errors
+      -v, --verbose       Say on stderr what is chosen and how long it takes
+      -h, --help          Print help
+
+    Model:
+      -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
+
+    Examples:
+      bitnet tokenize "Once upon a time"
+      bitnet tokenize --json -f story.txt
+      bitnet tokenize --decode 46,1277,597,258,587
+    "#);
+}
+
+#[test]
+fn logits() {
+    assert_snapshot!(help(&["logits"]), @"
+    Show the most likely next tokens after given tokens
+
+    Usage: bitnet logits [OPTIONS] --tokens <IDS>
+
+    Options:
+          --tokens <IDS>  Token ids, such as 1,2,3
+          --top <N>       How many to show [default: 10]
+          --json          Print one JSON document
+      -q, --quiet         Print nothing on stderr but errors
+      -v, --verbose       Say on stderr what is chosen and how long it takes
+      -h, --help          Print help
+
+    Model:
+      -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
+      -t, --threads <N>    Threads [default: as many as the system offers]
+          --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
+          --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
+
+    Prints id, logit and text of each. The tokens are taken as they are: no BOS is
+    added. `bitnet tokenize --json` has the ids of a text.
+
+    Example:
+      bitnet logits --tokens 8176,46,1277,597,258,587 --top 5 --head exact
+    ");
+}
+
+#[test]
+fn perplexity() {
+    assert_snapshot!(help(&["perplexity"]), @"
+    Measure how well a model predicts a text
+
+    Usage: bitnet perplexity [OPTIONS] --file <FILE>
+
+    Options:
+      -f, --file <FILE>     The text; `-` reads stdin
+      -c, --context <N>     Tokens per window [default: 512]
+          --max-tokens <N>  Score only the first N tokens [default: all]
+          --json            Print one JSON document
+      -q, --quiet           Print nothing on stderr but errors
+      -v, --verbose         Say on stderr what is chosen and how long it takes
+      -h, --help            Print help
+
+    Model:
+      -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
+      -t, --threads <N>    Threads [default: as many as the system offers]
+          --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
+          --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
+
+    The text's tokens are cut into windows of -c tokens without overlap, with BOS in
+    front of each; every token is scored. Lower is better. Numbers of two models
+    compare only if their tokenizers are the same.
+
+    Example:
+      bitnet perplexity -f heldout.txt --max-tokens 4096 --head exact
+    ");
+}
+
+#[test]
+fn convert() {
+    assert_snapshot!(help(&["convert"]), @"
+    Write a model in another format
+
+    Usage: bitnet convert [OPTIONS] <IN> <OUT>
+
+    Arguments:
+      <IN>   A GGUF file, a HuggingFace folder, or `builtin`
+      <OUT>  The file or folder to write
+
+    Options:
+          --to <FORMAT>  The format of OUT [default: gguf-i2_s] [possible values:
+                         gguf-i2_s, gguf-tq2_0, gguf-tq1_0, hf-packed]
+          --head <TYPE>  Type of embedding and output matrix [default: as they are]
+                         [possible values: f32, f16, bf16, q8_0, q6_k]
+          --force        Replace OUT if it exists
+          --json         Print one JSON document
+      -q, --quiet        Print nothing on stderr but errors
+      -v, --verbose      Say on stderr what is chosen and how long it takes
+      -h, --help         Print help
+
+    Every trit and scale is kept. OUT appears when it is complete, never before.
+
+    Formats of --to:
+      gguf-i2_s   one file, 2 bits a weight, for bitnet.cpp
+      gguf-tq2_0  one file, 2.06 bits a weight, for llama.cpp
+      gguf-tq1_0  one file, 1.69 bits a weight, for llama.cpp
+      hf-packed   a HuggingFace folder, 2 bits a weight, for transformers
+
+    Examples:
+      bitnet convert bitnet-b1.58-2B-4T/ model.gguf --head q6_k
+      bitnet convert model.gguf smaller.gguf --to gguf-tq1_0
+      bitnet convert model.gguf folder/ --to hf-packed
+    ");
+}
+
+#[test]
+fn completions() {
+    assert_snapshot!(help(&["completions"]), @"
+    Print a script that completes commands in a shell
+
+    Usage: bitnet completions [OPTIONS] <SHELL>
+
+    Arguments:
+      <SHELL>  The shell [possible values: bash, elvish, fish, powershell, zsh]
+
+    Options:
+      -q, --quiet    Print nothing on stderr but errors
+      -v, --verbose  Say on stderr what is chosen and how long it takes
+      -h, --help     Print help
+
+    Examples:
+      bitnet completions bash > ~/.local/share/bash-completion/completions/bitnet
+      bitnet completions fish > ~/.config/fish/completions/bitnet.fish
+    ");
+}
+
+#[test]
+fn completions_know_every_command() {
+    let commands = [
+        "run",
+        "inspect",
+        "tokenize",
+        "logits",
+        "perplexity",
+        "convert",
+        "completions",
+    ];
+    for shell in ["bash", "zsh", "fish"] {
+        let script = bitnet(&["completions", shell]).quietly();
+        for command in commands {
+            assert!(script.contains(command), "{command} in {shell}");
+        }
+        assert!(script.contains("max-tokens"), "options in {shell}");
+    }
+}
+
+#[test]
+fn no_command_shows_the_help_and_fails() {
+    let run = bitnet(&[]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+    assert_eq!(run.stderr, help(&[]));
+}

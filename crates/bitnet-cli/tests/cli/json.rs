@@ -1,0 +1,245 @@
+//! The documents of `--json`: one on stdout, and nothing else anywhere.
+
+use std::path::Path;
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use super::{PROMPT, bitnet, bitnet_with_stdin};
+
+#[test]
+fn run() {
+    let args = ["run", "-q", "--json", "--temp", "0", "-n", "8", PROMPT];
+    let mut first = bitnet(&args).json();
+    let mut second = bitnet(&args).json();
+    for run in [&mut first, &mut second] {
+        for (key, value) in run["timings"].as_object_mut().unwrap() {
+            assert!(value.as_f64().unwrap() > 0.0, "{key}");
+            *value = json!("positive");
+        }
+        assert!(run["seed"].is_u64());
+        run["seed"] = json!("any");
+    }
+    assert_eq!(first, second);
+    assert_snapshot!(format!("{first:#}"), @r#"
+    {
+      "prompt_ids": [
+        8176,
+        46,
+        1277,
+        597,
+        258,
+        587,
+        469,
+        310,
+        258
+      ],
+      "ids": [
+        668,
+        2855,
+        283,
+        5865,
+        11,
+        278,
+        262,
+        2855
+      ],
+      "text": " great noise of shouting, and the noise",
+      "finish_reason": "length",
+      "seed": "any",
+      "timings": {
+        "load_s": "positive",
+        "prefill_s": "positive",
+        "decode_s": "positive",
+        "prefill_tok_s": "positive",
+        "decode_tok_s": "positive"
+      }
+    }
+    "#);
+}
+
+#[test]
+fn the_seed_decides_the_text_whatever_computes() {
+    let story = |options: &[&str]| {
+        let args = ["run", "-q", "--json", "-n", "12", PROMPT];
+        let mut run = bitnet(&[&args, options].concat()).json();
+        assert_eq!(run["finish_reason"], "length");
+        (run["text"].take(), run["ids"].take())
+    };
+    let expected = story(&["--seed", "7", "-t", "1"]);
+    assert_eq!(story(&["--seed", "7", "-t", "3"]), expected);
+    assert_ne!(story(&["--seed", "8"]), expected);
+    for kernel in bitnet_core::Kernel::available() {
+        let variant = kernel.name().rsplit('-').next().unwrap();
+        for name in [kernel.name(), variant] {
+            let options = ["--seed", "7", "--kernel", name];
+            assert_eq!(story(&options), expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_seed_that_was_drawn_gives_the_text_again() {
+    let args = ["run", "-q", "--json", "-n", "8", PROMPT];
+    let drawn = bitnet(&args).json();
+    let seed = drawn["seed"].to_string();
+    let again = bitnet(&[&args[..], &["--seed", &seed]].concat()).json();
+    assert_eq!(again["ids"], drawn["ids"]);
+}
+
+#[test]
+fn run_stops_where_the_context_ends() {
+    let args = ["run", "-q", "--json", "--temp", "0", "-c", "12"];
+    let run = bitnet(&[&args[..], &[PROMPT]].concat()).json();
+    let n_prompt = run["prompt_ids"].as_array().unwrap().len();
+    let n_written = run["ids"].as_array().unwrap().len();
+    // The last token needs no place of its own.
+    assert_eq!(n_prompt + n_written, 13);
+    assert_eq!(run["finish_reason"], "length");
+}
+
+#[test]
+fn logits() {
+    let ids = "8176,46,1277,597,258,587,469,310,258";
+    let args = ["logits", "-q", "--json", "--tokens", ids, "--top", "3"];
+    let mut exact = bitnet(&[&args[..], &["--head", "exact"]].concat()).json();
+    let int8 = bitnet(&args).json();
+    assert_eq!(exact["top"][0]["id"], int8["top"][0]["id"]);
+    // The prompt of the test above: what is likeliest here comes first there.
+    assert_eq!(int8["top"][0]["id"], 668);
+    let top = exact["top"].as_array_mut().unwrap();
+    assert!(
+        top.windows(2)
+            .all(|pair| pair[0]["logit"].as_f64() >= pair[1]["logit"].as_f64())
+    );
+    assert_snapshot!(exact, @r#"{"ids":[8176,46,1277,597,258,587,469,310,258],"top":[{"id":668,"logit":8.180743},{"id":542,"logit":8.027077},{"id":439,"logit":7.4057813}]}"#);
+}
+
+#[test]
+fn tokenize_and_back() {
+    let text = "Ein Märchen: 龍と🐉!";
+    let encoded = bitnet(&["tokenize", "-q", "--json", text]).json();
+    assert_snapshot!(encoded, @r#"{"ids":[8176,36,259,358,127,97,81,2923,25,220,165,122,235,159,223,101,172,253,238,231,0],"tokens":["<|begin_of_text|>","E","in"," M","�","�","r","chen",":"," ","�","�","�","�","�","�","�","�","�","�","!"]}"#);
+    let ids: Vec<_> = encoded["ids"].as_array().unwrap()[1..]
+        .iter()
+        .map(Value::to_string)
+        .collect();
+    let decoded = bitnet(&["tokenize", "-q", "--json", "--decode", &ids.join(",")]).json();
+    assert_eq!(decoded["text"], text);
+    let bare = bitnet(&["tokenize", "-q", "--json", "--no-bos", text]).json();
+    assert_eq!(bare["ids"], decoded["ids"]);
+}
+
+#[test]
+fn perplexity() {
+    let text = b"Once upon a time there was a king who had three sons.";
+    let args = ["perplexity", "-q", "--json", "-f", "-", "-c", "4"];
+    let report = bitnet_with_stdin(Path::new("."), &args, text).json();
+    assert_snapshot!(format!("{report:#}"), @r#"
+    {
+      "context": 4,
+      "windows": 4,
+      "tokens": 14,
+      "nll_sum": 69.43335972094242,
+      "nll_per_token": 4.95952569435303,
+      "ppl": 142.52617889120378
+    }
+    "#);
+    let args = [&args[..], &["--max-tokens", "5"]].concat();
+    let report = bitnet_with_stdin(Path::new("."), &args, text).json();
+    assert_eq!(
+        (&report["tokens"], &report["windows"]),
+        (&json!(5), &json!(2))
+    );
+}
+
+#[test]
+fn inspect() {
+    let mut report = bitnet(&["inspect", "-q", "--json", "-c", "256"]).json();
+    for machine in ["kernel", "threads", "scratch_bytes"] {
+        assert!(!report["plan"][machine].is_null());
+        report["plan"][machine] = json!("this machine's");
+    }
+    assert_snapshot!(format!("{report:#}"), @r#"
+    {
+      "model": "builtin",
+      "kind": "GGUF",
+      "architecture": "bitnet-b1.58",
+      "layers": 10,
+      "hidden_dim": 512,
+      "heads": 8,
+      "kv_heads": 4,
+      "head_dim": 64,
+      "ffn_dim": 1536,
+      "vocab_size": 8192,
+      "context_len": 1024,
+      "rope_theta": 500000.0,
+      "rms_norm_eps": 0.00001,
+      "activation": "relu2",
+      "sub_norms": true,
+      "tied_embeddings": true,
+      "parameters": 35682816,
+      "ternary_parameters": 31457280,
+      "weights": [
+        {
+          "type": "TQ1_0",
+          "tensors": 70,
+          "parameters": 31457280,
+          "bytes": 6635520
+        },
+        {
+          "type": "Q8_0",
+          "tensors": 1,
+          "parameters": 4194304,
+          "bytes": 4456448
+        },
+        {
+          "type": "F32",
+          "tensors": 41,
+          "parameters": 31232,
+          "bytes": 124928
+        }
+      ],
+      "tokenizer": {
+        "tokens": 8192,
+        "bos": 8176,
+        "adds_bos": true,
+        "eos": [
+          8177,
+          8185
+        ]
+      },
+      "plan": {
+        "kernel": "this machine's",
+        "threads": "this machine's",
+        "context": 256,
+        "kv_bytes": 5242880,
+        "scratch_bytes": "this machine's"
+      }
+    }
+    "#);
+}
+
+#[test]
+fn inspect_with_tensors() {
+    let report = bitnet(&["inspect", "builtin", "-q", "--json", "--tensors"]).json();
+    let tensors = report["tensors"].as_array().unwrap();
+    let groups = report["weights"].as_array().unwrap();
+    let sum = |rows: &[Value], key: &str| -> u64 {
+        rows.iter().map(|row| row[key].as_u64().unwrap()).sum()
+    };
+    assert_eq!(sum(groups, "tensors"), tensors.len() as u64);
+    assert_eq!(sum(groups, "bytes"), sum(tensors, "bytes"));
+    assert_eq!(sum(groups, "parameters"), report["parameters"]);
+    let embedding = tensors.iter().find(|t| t["name"] == "token_embd.weight");
+    assert_snapshot!(embedding.unwrap(), @r#"{"name":"token_embd.weight","type":"Q8_0","shape":[8192,512],"bytes":4456448}"#);
+}
+
+#[test]
+fn convert() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["convert", "-q", "--json", "builtin", "story.gguf"];
+    let report = super::bitnet_in(folder.path(), &args).json();
+    let bytes = folder.path().join("story.gguf").metadata().unwrap().len();
+    assert_eq!(report, json!({ "output": "story.gguf", "bytes": bytes }));
+}

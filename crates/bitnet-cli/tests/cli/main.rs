@@ -1,0 +1,87 @@
+//! The program `bitnet` as users meet it, mostly with the built-in model.
+
+mod bad_input;
+mod convert;
+mod help;
+#[cfg(unix)]
+mod interrupt;
+mod json;
+mod text;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The prompt that the documentation uses.
+const PROMPT: &str = "Once upon a time there was a";
+
+/// How the program ended and what it said.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// The program with these arguments, in this folder, with nothing on stdin and
+/// a terminal of 80 columns.
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("COLUMNS", "80")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs the program in a folder.
+fn bitnet_in(folder: &Path, args: &[&str]) -> Run {
+    bitnet_with_stdin(folder, args, b"")
+}
+
+/// Runs the program where files do not matter.
+fn bitnet(args: &[&str]) -> Run {
+    bitnet_in(Path::new("."), args)
+}
+
+fn bitnet_with_stdin(folder: &Path, args: &[&str], stdin: &[u8]) -> Run {
+    let mut child = command(folder, args).stdin(Stdio::piped()).spawn().unwrap();
+    // Programs that need no input may end before they get it.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+impl Run {
+    /// Returns stdout of a run that went well and had nothing else to say.
+    fn quietly(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+        self.stdout
+    }
+
+    /// Returns the one document on stdout of a run that went well and had
+    /// nothing else to say.
+    fn json(self) -> serde_json::Value {
+        let stdout = self.quietly();
+        assert_eq!(stdout.matches('\n').count(), 1, "one line: {stdout}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+}
+
+/// Returns the path of a file of the repository.
+fn in_repository(path: &str) -> String {
+    format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the file of the built-in model.
+fn storyteller() -> Vec<u8> {
+    std::fs::read(in_repository("models/storyteller/storyteller.gguf")).unwrap()
+}

@@ -1,0 +1,185 @@
+//! Output for people: the result on stdout, the rest on stderr.
+
+use std::path::Path;
+
+use insta::assert_snapshot;
+
+use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin};
+
+const STORY: &str = "Once upon a time there was a great noise of shouting, and the noise\n";
+const GREEDY: [&str; 5] = ["run", "--temp", "0", "-n", "8"];
+
+#[test]
+fn run_prints_prompt_and_continuation() {
+    let run = bitnet(&[&GREEDY[..], &[PROMPT]].concat());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), STORY));
+    // Numbers that differ from run to run stand behind `at` and `load`.
+    let words: Vec<_> = run.stderr.split(' ').collect();
+    let masked = words.iter().enumerate().map(|(i, word)| {
+        let before = if i == 0 { "" } else { words[i - 1] };
+        match before {
+            "at" | "load" => word.parse::<f64>().map_or("not a number", |_| "N"),
+            _ => word,
+        }
+    });
+    assert_snapshot!(masked.collect::<Vec<_>>().join(" "), @"
+    note: this is the built-in demo model, a small storyteller; for a real one: -m FILE.gguf or -m FOLDER
+    [9 prompt tokens at N tok/s, 8 written at N tok/s, load N s]
+    ");
+}
+
+#[test]
+fn quiet_and_verbose_may_stand_anywhere() {
+    let before = bitnet(&[&["-q"], &GREEDY[..], &[PROMPT]].concat());
+    assert_eq!(before.quietly(), STORY);
+    let after = bitnet(&["run", PROMPT, "-n", "8", "--quiet", "--temp=0"]);
+    assert_eq!(after.quietly(), STORY);
+    let verbose = bitnet(
+        &[
+            &GREEDY[..],
+            &["-v", "--seed", "5", "--kernel", "scalar", PROMPT],
+        ]
+        .concat(),
+    );
+    assert_eq!(verbose.stdout, STORY);
+    let said = [
+        "plan: kernel generic-i2xi8-scalar",
+        "context 1024",
+        "memory: ",
+        "loaded in ",
+        "seed 5, 9 prompt tokens",
+    ];
+    for part in said {
+        assert!(verbose.stderr.contains(part), "{part}: {}", verbose.stderr);
+    }
+}
+
+#[test]
+fn the_prompt_comes_from_wherever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let greedy = [&GREEDY[..], &["-q"]].concat();
+    let run = |more: &[&str], stdin: &str| {
+        let args = [&greedy, more].concat();
+        bitnet_with_stdin(folder.path(), &args, stdin.as_bytes()).quietly()
+    };
+    // One line end at the end is the file's, not the prompt's.
+    for end in ["", "\n", "\r\n"] {
+        let text = format!("{PROMPT}{end}");
+        std::fs::write(folder.path().join("prompt.txt"), &text).unwrap();
+        assert_eq!(run(&["-f", "prompt.txt"], ""), STORY, "{end:?}");
+        assert_eq!(run(&["-f", "-"], &text), STORY, "{end:?}");
+        assert_eq!(run(&["-"], &text), STORY, "{end:?}");
+        assert_eq!(run(&[], &text), STORY, "{end:?}");
+    }
+    let second = run(&["-"], "One line.\n\n");
+    assert!(second.starts_with("One line.\n"), "{second}");
+    // In an argument every character is meant.
+    let argument = run(&["One line.\n"], "");
+    assert_eq!(argument, second);
+}
+
+#[test]
+fn a_prompt_in_any_script_survives() {
+    for prompt in ["🐉 lived in a cave, 龍 und Drache — ", "Ünïcödé"] {
+        let args = [&GREEDY[..], &["-q", prompt]].concat();
+        let stdout = bitnet(&args).quietly();
+        assert!(stdout.starts_with(prompt), "{stdout}");
+        assert!(stdout.len() > prompt.len() + 1);
+    }
+}
+
+#[test]
+fn no_tokens_is_the_prompt_alone() {
+    let args = ["run", "-q", "-n", "0", PROMPT];
+    assert_eq!(bitnet(&args).quietly(), format!("{PROMPT}\n"));
+    let run = bitnet(&[&args[..], &["--json"]].concat()).json();
+    assert!(run["ids"].as_array().unwrap().is_empty());
+    assert_eq!(run["timings"]["prefill_tok_s"], 0.0);
+}
+
+#[test]
+fn tokenize_prints_a_table() {
+    let run = bitnet(&["tokenize", "-q", "Once upon a\ntime 🐉"]);
+    assert_snapshot!(run.quietly(), @r#"
+    8176  "<|begin_of_text|>"
+      46  "O"
+    1277  "nce"
+     597  " upon"
+     258  " a"
+     198  "\n"
+    7777  "time"
+     220  " "
+     172  "�"
+     253  "�"
+     238  "�"
+     231  "�"
+    "#);
+}
+
+#[test]
+fn tokenize_reads_a_file_exactly_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("text.txt"), "king\r\n").unwrap();
+    let from_file = bitnet_in(folder.path(), &["tokenize", "-q", "-f", "text.txt"]).quietly();
+    let from_pipe = bitnet_with_stdin(Path::new("."), &["tokenize", "-q"], b"king\r\n").quietly();
+    assert_eq!(from_file, from_pipe);
+    assert_snapshot!(from_file, @r#"
+    8176  "<|begin_of_text|>"
+    1671  "king"
+     201  "\r"
+     198  "\n"
+    "#);
+}
+
+#[test]
+fn decode_prints_the_text() {
+    let ids = "46,1277,597,258 587";
+    let run = bitnet(&["tokenize", "-q", "--decode", ids]);
+    assert_eq!(run.quietly(), "Once upon a time\n");
+}
+
+#[test]
+fn logits_prints_a_table() {
+    let ids = "8176,46,1277,597,258,587,469,310,258";
+    let args = [
+        "logits", "-q", "--top", "3", "--head", "exact", "--tokens", ids,
+    ];
+    assert_snapshot!(bitnet(&args).quietly(), @r#"
+    668     8.18074  " great"
+    542     8.02708  " little"
+    439     7.40578  " man"
+    "#);
+}
+
+#[test]
+fn perplexity_prints_a_line() {
+    let text = b"Once upon a time there was a king who had three sons.";
+    let args = ["perplexity", "-q", "-f", "-", "-c", "8"];
+    let run = bitnet_with_stdin(Path::new("."), &args, text);
+    assert_snapshot!(run.quietly(), @"perplexity 28.8473  (3.36202 nats a token, 14 tokens in 2 windows of 8)");
+}
+
+#[test]
+fn inspect_prints_what_a_model_is() {
+    let stdout = bitnet(&["inspect", "-q", "--tensors"]).quietly();
+    let (about, plan_and_tensors) = stdout.split_once("\nplan").unwrap();
+    assert_snapshot!(about, @"
+    model         builtin (GGUF)
+    architecture  bitnet-b1.58
+    parameters    35.7 M, 31.5 M of them ternary
+    shape         10 layers, hidden 512, feed-forward 1536, 8 heads of 64 (4 key-value)
+    vocabulary    8192 tokens, tied embedding
+    activation    relu2, sub-norms
+    positions     1024, RoPE base 500000
+    weights       TQ1_0       70 tensors    6.33 MiB  1.69 bits a weight
+                  Q8_0         1 tensors    4.25 MiB  8.50 bits a weight
+                  F32         41 tensors  122.00 KiB  32.00 bits a weight
+    tokenizer     8192 tokens, BOS 8176, ends at [8177, 8185]
+    ");
+    let tensors: Vec<_> = plan_and_tensors.lines().skip(1).collect();
+    assert_snapshot!(tensors[..3].join("\n"), @"
+    token_embd.weight                Q8_0        8192 x 512      4.25 MiB
+    blk.0.attn_norm.weight           F32            1 x 512      2.00 KiB
+    blk.0.attn_q.weight              TQ1_0        512 x 512     54.00 KiB
+    ");
+}
