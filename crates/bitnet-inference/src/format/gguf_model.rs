@@ -67,10 +67,16 @@ pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
         }
     }
     for (name, scale) in scales {
-        match stored.get_mut(&name) {
-            Some(tensor) => tensor.outer_scale = scale,
-            None => return Err(CheckpointError::MissingTensor { name }),
+        let Some(tensor) = stored.get_mut(&name) else {
+            return Err(CheckpointError::MissingTensor { name });
+        };
+        if let Encoding::Dense(_) = tensor.encoding {
+            return Err(CheckpointError::UnexpectedTensor {
+                name: name.replace(".weight", ".scale"),
+                architecture: config.architecture.gguf_name(),
+            });
         }
+        tensor.outer_scale = scale;
     }
     let rotary_rows = config.architecture.gguf_rotary_rows();
     let origin = Origin::Gguf(Box::new(gguf));
@@ -106,15 +112,23 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
             })?
         }
     };
-    if let Some(found) = gguf
-        .string(&key("rope.scaling.type"))?
-        .filter(|t| *t != "none")
-    {
-        return Err(CheckpointError::Unsupported {
-            what: "RoPE scaling",
-            found: found.to_owned(),
-            expected: "none",
-        });
+    let rope_scaling = |found| CheckpointError::Unsupported {
+        what: "RoPE scaling",
+        found,
+        expected: "none",
+    };
+    match gguf.string(&key("rope.scaling.type"))? {
+        Some("none") => {}
+        Some(found) => return Err(rope_scaling(found.to_owned())),
+        // Without a type, a factor means linear scaling; 0 means no factor.
+        None => {
+            for part in ["rope.scaling.factor", "rope.scale_linear"] {
+                let factor = gguf.float(&key(part))?.unwrap_or(1.0);
+                if factor != 0.0 && factor != 1.0 {
+                    return Err(rope_scaling(format!("factor {factor}")));
+                }
+            }
+        }
     }
     let embedding =
         gguf.tensor(tensors::TOKEN_EMBD)

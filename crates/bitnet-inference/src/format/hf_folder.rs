@@ -44,8 +44,10 @@ struct HfConfig {
 #[derive(Debug, Deserialize)]
 struct RopeParameters {
     rope_theta: Option<f32>,
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`; some files have both.
+    #[serde(rename = "type")]
+    old_rope_type: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +88,7 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
 
     let mut files = Vec::new();
     let mut stored = BTreeMap::new();
-    let mut scales = Vec::new();
+    let mut scales = BTreeMap::new();
     for (file_idx, shard) in shards.iter().enumerate() {
         let file = read_file(folder, shard)?;
         let in_shard = |source| CheckpointError::SafeTensors {
@@ -97,7 +99,11 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         for (name, view) in tensors.iter() {
             if let Some(part) = name.strip_suffix("weight_scale") {
                 let scale = scalar(name, view.dtype(), view.data())?;
-                scales.push((format!("{part}weight"), scale));
+                if scales.insert(format!("{part}weight"), scale).is_some() {
+                    return Err(CheckpointError::DuplicateTensor {
+                        name: name.to_owned(),
+                    });
+                }
                 continue;
             }
             let key = names.get(name).cloned().unwrap_or_else(|| name.to_owned());
@@ -124,10 +130,20 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         let Some(tensor) = stored.get_mut(key) else {
             return Err(CheckpointError::MissingTensor { name });
         };
-        tensor.outer_scale = match convention {
+        if let Encoding::Dense(_) = tensor.encoding {
+            return Err(CheckpointError::UnexpectedTensor {
+                name: format!("{name}_scale"),
+                architecture: config.architecture.gguf_name(),
+            });
+        }
+        let scale = match convention {
             ScaleConvention::Direct => scale,
             ScaleConvention::Inverse => 1.0 / scale,
         };
+        if !scale.is_finite() {
+            return Err(CheckpointError::Scale { name, scale });
+        }
+        tensor.outer_scale = scale;
     }
     for tensor in stored.values() {
         if tensor.encoding == Encoding::Ternary(TernaryType::HfPacked)
@@ -189,19 +205,28 @@ fn config(hf: &HfConfig) -> Result<Config, CheckpointError> {
             });
         }
     };
-    let rope = [&hf.rope_parameters, &hf.rope_scaling];
-    for rope_type in rope
+    let rope_scaling = |found: &str| CheckpointError::Unsupported {
+        what: "RoPE scaling",
+        found: found.to_owned(),
+        expected: "default",
+    };
+    for rope in [&hf.rope_parameters, &hf.rope_scaling]
         .into_iter()
         .flatten()
-        .filter_map(|r| r.rope_type.as_ref())
     {
-        if rope_type != "default" {
-            return Err(CheckpointError::Unsupported {
-                what: "RoPE scaling",
-                found: rope_type.clone(),
-                expected: "default",
-            });
+        for rope_type in [&rope.rope_type, &rope.old_rope_type].into_iter().flatten() {
+            if rope_type != "default" {
+                return Err(rope_scaling(rope_type));
+            }
         }
+    }
+    if let Some(RopeParameters {
+        rope_type: None,
+        old_rope_type: None,
+        ..
+    }) = &hf.rope_scaling
+    {
+        return Err(rope_scaling("without a type"));
     }
     Ok(Config {
         architecture,

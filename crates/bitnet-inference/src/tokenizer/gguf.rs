@@ -91,7 +91,7 @@ pub(super) fn build(gguf: &Gguf, architecture: Architecture) -> Result<Tokenizer
     }
     // A byte-level token has no space, so the first one parts the pair.
     let pairs = || merges.iter().map(|m| m.split_once(' ').unwrap_or((m, "")));
-    check_merges(tokens.iter().map(String::len), pairs())?;
+    check_merges(tokens.iter().map(String::len), pairs(), "")?;
     let build_error = |source| TokenizerError::Build { source };
     let bpe = BPE::builder()
         .vocab_and_merges(

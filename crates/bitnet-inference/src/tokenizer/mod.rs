@@ -68,6 +68,7 @@ struct TokenizerModel {
     vocab: serde_json::Value,
     #[serde(default)]
     merges: Vec<Merge>,
+    continuing_subword_prefix: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -109,7 +110,8 @@ impl Tokenizer {
                 Merge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
                 Merge::Pair(left, right) => (left.as_str(), right.as_str()),
             });
-            check_merges(lengths, merges)?;
+            let prefix = parsed.model.continuing_subword_prefix.as_deref();
+            check_merges(lengths, merges, prefix.unwrap_or_default())?;
         }
         let inner = tokenizers::Tokenizer::from_bytes(&bytes)
             .map_err(|source| TokenizerError::Build { source })?;
@@ -209,15 +211,16 @@ impl Tokenizer {
     }
 }
 
-/// Refuses merges whose result is longer than every token: `tokenizers` 0.23
-/// panics on them.
+/// Refuses merges whose result is longer than every token, or whose second part
+/// lacks the prefix that it loses: `tokenizers` 0.23 panics on them.
 fn check_merges<'a>(
     token_lengths: impl Iterator<Item = usize>,
     merges: impl Iterator<Item = (&'a str, &'a str)>,
+    prefix: &str,
 ) -> Result<(), TokenizerError> {
     let longest = token_lengths.max().unwrap_or(0);
     for (index, (left, right)) in merges.enumerate() {
-        if left.len() + right.len() > longest {
+        if left.len() + right.len() > longest || !right.starts_with(prefix) {
             return Err(TokenizerError::Merge {
                 index,
                 merge: format!("{left} {right}"),
