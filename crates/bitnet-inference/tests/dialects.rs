@@ -847,3 +847,51 @@ fn hostile_tokenizer_json_is_an_error() {
         assert!(error.starts_with(expected), "{error}");
     }
 }
+
+/// As microsoft/bitnet-b1.58-2B-4T is published: no pre-tokenizer, no activation,
+/// no end of turn among the metadata, and an older name of the architecture.
+#[test]
+fn the_dialect_of_the_published_bitnet_files_is_understood() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let original = open(&models.join("storyteller-tiny"));
+    let folder = tempfile::tempdir().unwrap();
+    let complete = folder.path().join("complete.gguf");
+    let i2_s = Target::Gguf(GgufWeights::I2S);
+    converted(&models.join("storyteller-tiny"), &complete, i2_s, None);
+    let prompt = original
+        .tokenizer()
+        .unwrap()
+        .encode("Once upon a time")
+        .unwrap();
+    let expected = logits(&original, &prompt);
+
+    for architecture in ["bitnet-25", "bitnet-b1.58"] {
+        let mut file = File::read(&complete);
+        for (key, _) in &mut file.metadata {
+            if let Some(part) = key.strip_prefix("bitnet-b1.58.") {
+                *key = format!("{architecture}.{part}");
+            }
+        }
+        file.set(
+            "general.architecture",
+            Value::String(architecture.to_owned()),
+        );
+        for key in [
+            "hidden_activation",
+            "attention.key_length",
+            "attention.value_length",
+        ] {
+            file.remove(&format!("{architecture}.{key}"));
+        }
+        file.remove("tokenizer.ggml.pre");
+        file.remove("tokenizer.ggml.eot_token_id");
+        let (_folder, path) = file.write();
+        let published = open(&path);
+        assert_eq!(published.config(), original.config(), "{architecture}");
+        let tokenizer = published.tokenizer().unwrap();
+        assert_eq!(tokenizer.encode("Once upon a time").unwrap(), prompt);
+        // `<|eot_id|>` ends generation although no key says so.
+        assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [8177, 8185]);
+        assert!(logits(&published, &prompt) == expected, "{architecture}");
+    }
+}
