@@ -8,7 +8,7 @@ use std::arch::x86_64::{
     _mm256_srli_epi16, _mm256_storeu_si256,
 };
 
-use super::define_isa;
+use super::{define_isa, rows};
 use crate::activations::Int8Rows;
 use crate::matmul::{Acc, Block, tiles};
 
@@ -71,10 +71,17 @@ impl Avx2 {
     }
 }
 
+/// Blocks whose products are added up in i16: a `vpmaddubsw` lane is at most
+/// 2·2·127 = 508, four to a block, and sixteen blocks stay below 2^15, where the
+/// instruction would saturate.
+const I16_BLOCKS: usize = 16;
+
+const _: () = assert!(I16_BLOCKS * 4 * 508 <= i16::MAX as usize);
+
 /// Eight rows of a panel (`half` 0: rows 0..8, 1: rows 8..16) for `N` tokens.
 ///
-/// A `vpmaddubsw` lane is at most 2·2·127 = 508 and four of them 2032: far from
-/// the i16 limit where the instruction would saturate.
+/// The loops over tokens have constant bounds and stand by themselves so that
+/// they are unrolled and every accumulator stays in a register.
 #[target_feature(enable = "avx2")]
 fn ternary_tile<const N: usize>(
     blocks: &[Block],
@@ -83,39 +90,33 @@ fn ternary_tile<const N: usize>(
     first: usize,
     acc: &mut Acc,
 ) {
-    let rows: [_; N] = std::array::from_fn(|t| acts.padded_row(first + t));
-    assert!(
-        rows.iter().all(|row| row.len() >= blocks.len() * 16),
-        "a row covers the blocks"
-    );
+    let rows = rows::<N>(acts, first, 16 * blocks.len());
     let mask = _mm256_set1_epi8(3);
     let ones = _mm256_set1_epi16(1);
     let mut sums = [_mm256_setzero_si256(); N];
-    for (b, block) in blocks.iter().enumerate() {
-        let packed = load_half(block, half);
-        let codes = [
-            _mm256_and_si256(packed, mask),
-            _mm256_and_si256(_mm256_srli_epi16::<2>(packed), mask),
-            _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask),
-            _mm256_and_si256(_mm256_srli_epi16::<6>(packed), mask),
-        ];
-        for (row, sum) in rows.iter().zip(&mut sums) {
-            let product = |s: usize| {
-                // SAFETY: `16·b + 4·s + 4 <= 16·blocks.len() <= row.len()`,
-                // asserted above.
-                let quad = unsafe {
-                    row.as_ptr()
-                        .add(16 * b + 4 * s)
-                        .cast::<i32>()
-                        .read_unaligned()
-                };
-                _mm256_maddubs_epi16(codes[s], _mm256_set1_epi32(quad))
-            };
-            let pairs = _mm256_add_epi16(
-                _mm256_add_epi16(product(0), product(1)),
-                _mm256_add_epi16(product(2), product(3)),
-            );
-            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+    for (chunk, blocks) in blocks.chunks(I16_BLOCKS).enumerate() {
+        let mut pairs = [_mm256_setzero_si256(); N];
+        for (b, block) in blocks.iter().enumerate() {
+            let packed = load_half(block, half);
+            let codes = [
+                _mm256_and_si256(packed, mask),
+                _mm256_and_si256(_mm256_srli_epi16::<2>(packed), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<6>(packed), mask),
+            ];
+            let col = 16 * (I16_BLOCKS * chunk + b);
+            for (s, &codes) in codes.iter().enumerate() {
+                for t in 0..N {
+                    // SAFETY: `col + 16` is at most `16·blocks.len()`, which
+                    // `rows` has checked.
+                    let quad = unsafe { quad(rows[t], col + 4 * s) };
+                    let product = _mm256_maddubs_epi16(codes, quad);
+                    pairs[t] = _mm256_add_epi16(pairs[t], product);
+                }
+            }
+        }
+        for t in 0..N {
+            sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs[t], ones));
         }
     }
     store_half(&sums, half, acc);
@@ -125,7 +126,7 @@ fn ternary_tile<const N: usize>(
 ///
 /// `vpmaddubsw` takes one unsigned operand: the magnitude of the weights, whose
 /// sign goes to the activations. Both are within ±127, so a lane is at most
-/// 2·127² = 32258 and does not saturate.
+/// 2·127² = 32258 and does not saturate, but leaves no room for a second one.
 #[target_feature(enable = "avx2")]
 fn int8_tile<const N: usize>(
     blocks: &[Block],
@@ -134,25 +135,32 @@ fn int8_tile<const N: usize>(
     first: usize,
     acc: &mut Acc,
 ) {
-    let rows: [_; N] = std::array::from_fn(|t| acts.padded_row(first + t));
-    assert!(
-        rows.iter().all(|row| row.len() >= blocks.len() * 4),
-        "a row covers the blocks"
-    );
+    let rows = rows::<N>(acts, first, 4 * blocks.len());
     let ones = _mm256_set1_epi16(1);
     let mut sums = [_mm256_setzero_si256(); N];
     for (b, block) in blocks.iter().enumerate() {
         let weights = load_half(block, half);
         let magnitudes = _mm256_abs_epi8(weights);
-        for (row, sum) in rows.iter().zip(&mut sums) {
-            // SAFETY: `4·b + 4 <= 4·blocks.len() <= row.len()`, asserted above.
-            let quad = unsafe { row.as_ptr().add(4 * b).cast::<i32>().read_unaligned() };
-            let signed = _mm256_sign_epi8(_mm256_set1_epi32(quad), weights);
+        for t in 0..N {
+            // SAFETY: `4·b + 4 <= 4·blocks.len()`, which `rows` has checked.
+            let quad = unsafe { quad(rows[t], 4 * b) };
+            let signed = _mm256_sign_epi8(quad, weights);
             let pairs = _mm256_maddubs_epi16(magnitudes, signed);
-            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+            sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
         }
     }
     store_half(&sums, half, acc);
+}
+
+/// Returns four columns of a row in every lane.
+///
+/// # Safety
+///
+/// The row has the columns `col..col + 4`.
+#[target_feature(enable = "avx2")]
+unsafe fn quad(row: *const i8, col: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    _mm256_set1_epi32(unsafe { row.add(col).cast::<i32>().read_unaligned() })
 }
 
 #[target_feature(enable = "avx2")]

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
-use super::define_isa;
+use super::{define_isa, rows};
 use crate::activations::Int8Rows;
 use crate::matmul::{Acc, Block, PANEL_ROWS, tiles};
 
@@ -86,13 +86,13 @@ fn ternary_tile<const N: usize, const CHAINS: usize>(
             _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask),
             _mm512_and_si512(_mm512_srli_epi16::<6>(packed), mask),
         ];
-        for s in 0..4 {
+        for (s, &codes) in codes.iter().enumerate() {
             for t in 0..N {
                 // SAFETY: `16·b + 4·s + 4 <= 16·blocks.len()`, which `rows` has
                 // checked.
                 let quad = unsafe { quad(rows[t], 16 * b + 4 * s) };
                 let sum = &mut sums[t][s % CHAINS];
-                *sum = _mm512_dpbusd_epi32(*sum, codes[s], quad);
+                *sum = _mm512_dpbusd_epi32(*sum, codes, quad);
             }
         }
     }
@@ -119,9 +119,9 @@ fn int8_tile<const N: usize, const CHAINS: usize>(
     let mut sums = [[_mm512_setzero_si512(); CHAINS]; N];
     // A row is whole steps of 16 columns, so blocks come in fours.
     for (b, blocks) in blocks.as_chunks::<4>().0.iter().enumerate() {
-        for s in 0..4 {
+        for (s, block) in blocks.iter().enumerate() {
             // SAFETY: a block is 64 bytes, aligned to 64.
-            let weights = unsafe { _mm512_load_si512(blocks[s].0.as_ptr().cast()) };
+            let weights = unsafe { _mm512_load_si512(block.0.as_ptr().cast()) };
             let weights = _mm512_xor_si512(weights, sign);
             for t in 0..N {
                 // SAFETY: `16·b + 4·s + 4 <= 4·blocks.len()`, which `rows` has
@@ -136,15 +136,6 @@ fn int8_tile<const N: usize, const CHAINS: usize>(
         let offset = _mm512_set1_epi32(128 * acts.sum(first + t));
         store(_mm512_sub_epi32(add_chains(sums), offset), acc);
     }
-}
-
-/// Returns where `N` rows begin, each of at least `n_cols` columns.
-fn rows<const N: usize>(acts: &Int8Rows, first: usize, n_cols: usize) -> [*const i8; N] {
-    std::array::from_fn(|t| {
-        let row = acts.padded_row(first + t);
-        assert!(row.len() >= n_cols, "a row covers the blocks");
-        row.as_ptr()
-    })
 }
 
 /// Returns four columns of a row in every lane.

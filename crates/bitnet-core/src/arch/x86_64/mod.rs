@@ -3,8 +3,19 @@
 mod avx2;
 mod avx512;
 
+use crate::activations::Int8Rows;
+
 pub use avx2::Avx2;
 pub use avx512::Avx512;
+
+/// Returns where `N` rows begin, each of at least `n_cols` columns.
+fn rows<const N: usize>(acts: &Int8Rows, first: usize, n_cols: usize) -> [*const i8; N] {
+    std::array::from_fn(|t| {
+        let row = acts.padded_row(first + t);
+        assert!(row.len() >= n_cols, "a row covers the blocks");
+        row.as_ptr()
+    })
+}
 
 /// Defines the token of an instruction set: its detection and the wrapper that
 /// compiles an operation for it, both from one list of features.
