@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bitnet_benchmarks::{activations, int8, ternary};
-use bitnet_core::{Kernel, Team};
+use bitnet_core::{Kernel, Team, ops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// The shape of the smaller matrices of BitNet b1.58 2B-4T.
@@ -37,9 +37,33 @@ fn kernels(c: &mut Criterion) {
     }
 }
 
+/// One query head over a context. Throughput is in multiply-adds.
+fn attention(c: &mut Criterion) {
+    let (head_dim, n_positions) = (128, 512);
+    let values = |n: usize| (0..n).map(|i| (i % 97) as f32 / 50.0 - 1.0).collect();
+    let query: Vec<f32> = values(head_dim);
+    let keys: Vec<f32> = values(n_positions * head_dim);
+    let (mut scores, mut out) = (vec![0.0; n_positions], vec![0.0; head_dim]);
+    let mut group = c.benchmark_group(format!("attention-{n_positions}x{head_dim}"));
+    group.throughput(Throughput::Elements((2 * n_positions * head_dim) as u64));
+    for kernel in Kernel::available() {
+        group.bench_function(kernel.name(), |b| {
+            b.iter(|| {
+                let head = ops::Attention {
+                    query: &query,
+                    keys: &keys,
+                    values: &keys,
+                };
+                ops::attention(kernel, head, &mut scores, &mut out);
+            });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = kernels
+    targets = kernels, attention
 }
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 //! Dot products.
 
-use super::{LANES, add_lanes};
+use super::{LANES, add_lanes, padded};
 use crate::kernel::{Kernel, Op};
 
 /// Returns `Σ x[i]·y[i]`, by fused multiply-add in lane order.
@@ -31,15 +31,18 @@ impl Op for Dot<'_> {
 #[inline(always)]
 pub(super) fn dot_inline(x: &[f32], y: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
-    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-    let (y_chunks, y_rest) = y.as_chunks::<LANES>();
-    for (x, y) in x_chunks.iter().zip(y_chunks) {
+    let mut add = |x: &[f32; LANES], y: &[f32; LANES]| {
         for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
             *lane = x.mul_add(y, *lane);
         }
+    };
+    let (x_chunks, x_rest) = x.as_chunks();
+    let (y_chunks, y_rest) = y.as_chunks();
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        add(x, y);
     }
-    for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
-        *lane = x.mul_add(y, *lane);
+    if !x_rest.is_empty() {
+        add(&padded(x_rest), &padded(y_rest));
     }
     add_lanes(lanes)
 }

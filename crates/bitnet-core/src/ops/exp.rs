@@ -11,10 +11,15 @@
 pub fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_375;
     const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Added to 1.5·2^23, a number is rounded to an integer (ties to even) that
+    // stands in the low bits: a conversion with `as` checks for overflow and is
+    // not vectorised.
+    const ROUND: f32 = 12_582_912.0;
     // Beyond these the result is 0 or infinite anyway, and n stays small enough
     // for the two factors below.
     let x = x.clamp(-104.0, 89.0);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = n.mul_add(-LN2_HIGH, x);
     let r = n.mul_add(-LN2_LOW, r);
     let p = 1.987_569_150e-4f32;
@@ -26,15 +31,15 @@ pub fn exp(x: f32) -> f32 {
     let p = p.mul_add(r * r, r) + 1.0;
     // 2^n as two factors, so that results near the ends of the range, which are
     // subnormal or reach infinity, come out rounded once.
-    let n = n as i32;
+    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
-    p * power_of_two(half) * power_of_two(n - half)
+    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
-/// Returns 2^n for n in -126..=127.
+/// Returns 2^n for n in -126..=127, and anything for other n.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) as u32) << 23)
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
 #[cfg(test)]

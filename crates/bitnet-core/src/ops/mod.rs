@@ -26,17 +26,30 @@ pub(crate) use norm::max_abs;
 pub const LANES: usize = 32;
 
 /// Returns the sum of the lanes: the upper half is added to the lower until one
-/// is left.
+/// is left. Written out, since a loop over shrinking halves stays scalar.
 #[inline(always)]
-fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
+fn add_lanes(lanes: [f32; LANES]) -> f32 {
+    let lanes = add_halves::<32, 16>(lanes);
+    let lanes = add_halves::<16, 8>(lanes);
+    let lanes = add_halves::<8, 4>(lanes);
+    let [a, b] = add_halves::<4, 2>(lanes);
+    a + b
+}
+
+#[inline(always)]
+fn add_halves<const N: usize, const HALF: usize>(lanes: [f32; N]) -> [f32; HALF] {
+    std::array::from_fn(|i| lanes[i] + lanes[i + HALF])
+}
+
+/// Returns the end of a row, shorter than the lanes, filled up with zeros.
+///
+/// Lanes must never be indexed by a variable, or they live in memory instead of
+/// registers: so what is left over is padded, and no loop ends within a chunk.
+#[inline(always)]
+fn padded(rest: &[f32]) -> [f32; LANES] {
+    let mut chunk = [0.0; LANES];
+    chunk[..rest.len()].copy_from_slice(rest);
+    chunk
 }
 
 /// Returns the sum of `f` over the elements, in lane order.
@@ -49,8 +62,14 @@ fn sum_lanes(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
             *lane += f(x);
         }
     }
-    for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane += f(x);
+    if !rest.is_empty() {
+        let mut last = [0.0; LANES];
+        for (last, &x) in last.iter_mut().zip(rest) {
+            *last = f(x);
+        }
+        for (lane, last) in lanes.iter_mut().zip(last) {
+            *lane += last;
+        }
     }
     add_lanes(lanes)
 }

@@ -1,6 +1,6 @@
 //! Softmax and log-sum-exp.
 
-use super::{exp, sum_lanes};
+use super::{LANES, exp, sum_lanes};
 use crate::kernel::{Kernel, Op};
 
 /// Replaces `x` by exp(x - max) and returns the sum of the results: softmax
@@ -14,10 +14,20 @@ pub(super) fn exp_minus_max(x: &mut [f32]) -> f32 {
     sum_lanes(x, |x| x)
 }
 
+/// Returns the largest value; which one of equals does not matter.
 #[inline(always)]
 fn max(x: &[f32]) -> f32 {
-    x.iter()
-        .fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+    let max = |max: f32, x: f32| if x > max { x } else { max };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = max(*lane, x);
+        }
+    }
+    rest.iter()
+        .chain(&lanes)
+        .fold(f32::NEG_INFINITY, |m, &x| max(m, x))
 }
 
 /// Replaces `x` by `exp(x) / Σ exp(x)`.
