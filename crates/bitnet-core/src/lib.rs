@@ -46,6 +46,7 @@ mod arch;
 mod dense;
 mod int8;
 mod kernel;
+pub mod machine;
 mod matmul;
 pub mod ops;
 mod team;

@@ -15,6 +15,9 @@ pub(crate) const PANEL_ROWS: usize = 16;
 /// The most tokens that share one pass over a panel.
 pub(crate) const MAX_TILE: usize = 16;
 
+/// Weights that a thread takes at a time.
+const PIECE_BYTES: usize = 16 * 1024;
+
 /// 64 bytes of packed weights, aligned to a cache line. What the bytes mean is
 /// the matter of [`crate::PackedTernary`] and [`crate::PackedInt8`].
 #[repr(C, align(64))]
@@ -90,7 +93,13 @@ pub(crate) fn matmul(panels: &impl Panels, team: &mut Team, acts: &Int8Rows, out
         }
     };
     // About 16 KiB of weights, some microseconds of work for one token, a piece.
-    let panels_per_piece = (16 * 1024 / panels.panel_bytes().max(1)).max(1);
+    // Less than four of them are done sooner than another thread has come.
+    let panel_bytes = panels.panel_bytes().max(1);
+    let panels_per_piece = if n_panels * panel_bytes * n_tokens <= 4 * PIECE_BYTES {
+        n_panels.max(1)
+    } else {
+        (PIECE_BYTES / panel_bytes).max(1)
+    };
     team.for_each(n_panels.div_ceil(panels_per_piece), |_, piece| {
         let first = piece * panels_per_piece;
         (first..n_panels.min(first + panels_per_piece)).for_each(compute);

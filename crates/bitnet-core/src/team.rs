@@ -20,6 +20,14 @@ use std::thread::JoinHandle;
 /// longer than the pause between two steps of a token.
 const SPINS: u32 = 2000;
 
+/// The most runs of pieces that a job is cut into.
+const MAX_RUNS: usize = 32;
+
+/// Pieces of a run that are taken, on a cache line of their own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Run(AtomicUsize);
+
 /// A fixed number of threads that work on one job at a time.
 ///
 /// The calling thread is a member: a team of one has no other thread and no
@@ -156,20 +164,27 @@ impl Team {
         }
     }
 
-    /// Calls `f(thread, piece)` once for each piece from 0 to `n_pieces - 1`;
-    /// threads take the next piece when they have finished one.
+    /// Calls `f(thread, piece)` once for each piece from 0 to `n_pieces - 1`.
+    ///
+    /// Each thread begins with a run of pieces of its own, so that it reads
+    /// memory in one direction, and then helps with the runs of the others.
     pub fn for_each(&mut self, n_pieces: usize, f: impl Fn(usize, usize) + Sync) {
         if self.workers.is_empty() || n_pieces <= 1 {
             return (0..n_pieces).for_each(|piece| f(0, piece));
         }
-        let next = AtomicUsize::new(0);
+        let n_runs = self.n_threads().min(MAX_RUNS);
+        let start = |run: usize| run * n_pieces / n_runs;
+        let next: [Run; MAX_RUNS] = std::array::from_fn(|_| Run::default());
         self.run(|thread| {
-            loop {
-                let piece = next.fetch_add(1, Ordering::Relaxed);
-                if piece >= n_pieces {
-                    break;
+            for i in 0..n_runs {
+                let run = (thread + i) % n_runs;
+                loop {
+                    let piece = start(run) + next[run].0.fetch_add(1, Ordering::Relaxed);
+                    if piece >= start(run + 1) {
+                        break;
+                    }
+                    f(thread, piece);
                 }
-                f(thread, piece);
             }
         });
     }

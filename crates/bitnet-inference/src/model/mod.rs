@@ -145,18 +145,33 @@ impl Model {
     /// Returns the bytes that packed weights, norms and head take in memory;
     /// what stays in the mapped file is not counted.
     pub fn n_bytes(&self) -> usize {
-        let linear = |l: &Layer| {
-            let matrices = [
-                &l.attn_q,
-                &l.attn_k,
-                &l.attn_v,
-                &l.attn_output,
-                &l.ffn_gate,
-                &l.ffn_up,
-                &l.ffn_down,
-            ];
-            matrices.map(PackedTernary::n_bytes).iter().sum::<usize>()
+        let head = match &self.head {
+            Head::Exact(_) => 0,
+            Head::Int8(matrix) => matrix.n_bytes(),
         };
+        self.layer_bytes() + head
+    }
+
+    /// Returns the bytes of weights that are read to compute one token with its
+    /// logits: all but the rows of the embedding that are not looked up.
+    pub fn bytes_per_token(&self) -> usize {
+        let head = match &self.head {
+            Head::Exact(matrix) => matrix.bytes().len(),
+            Head::Int8(matrix) => matrix.n_bytes(),
+        };
+        self.layer_bytes() + head
+    }
+
+    /// Returns the multiply-adds of the linear layers for one token, without the
+    /// head.
+    pub fn macs_per_token(&self) -> usize {
+        let macs = |m: &PackedTernary| m.n_rows() * m.n_cols();
+        let layers = self.layers.iter().flat_map(Layer::linear);
+        layers.map(macs).sum()
+    }
+
+    /// Returns the bytes of all layers and the last norm.
+    fn layer_bytes(&self) -> usize {
         let norms = |l: &Layer| {
             let norms = [Some(&l.attn_norm), Some(&l.ffn_norm)];
             let sub_norms = [l.attn_sub_norm.as_ref(), l.ffn_sub_norm.as_ref()];
@@ -165,12 +180,25 @@ impl Model {
                 .map(|norm| size_of_val(norm.as_slice()))
                 .sum::<usize>()
         };
-        let head = match &self.head {
-            Head::Exact(_) => 0,
-            Head::Int8(matrix) => matrix.n_bytes(),
-        };
-        let layers = self.layers.iter().map(|l| linear(l) + norms(l));
-        layers.sum::<usize>() + size_of_val(self.output_norm.as_slice()) + head
+        let linear = self.layers.iter().flat_map(Layer::linear);
+        linear.map(PackedTernary::n_bytes).sum::<usize>()
+            + self.layers.iter().map(norms).sum::<usize>()
+            + size_of_val(self.output_norm.as_slice())
+    }
+}
+
+impl Layer {
+    /// Returns the matrices.
+    fn linear(&self) -> [&PackedTernary; 7] {
+        [
+            &self.attn_q,
+            &self.attn_k,
+            &self.attn_v,
+            &self.attn_output,
+            &self.ffn_gate,
+            &self.ffn_up,
+            &self.ffn_down,
+        ]
     }
 }
 

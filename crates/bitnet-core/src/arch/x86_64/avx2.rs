@@ -48,6 +48,14 @@ impl Avx2 {
         }
     }
 
+    /// Runs `vpmaddubsw` and the addition that it needs on registers and returns
+    /// the multiply-adds done.
+    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+        // SAFETY: `self` proves the feature that `peak_rounds` enables.
+        unsafe { peak_rounds(n_rounds) };
+        n_rounds * PEAK_CHAINS * 32
+    }
+
     /// Dot products of int8 weights with activations.
     pub(crate) fn int8_panel(self, blocks: &[Block], acts: &Int8Rows, first: usize, acc: &mut Acc) {
         for (first, tile) in tiles(first, acc) {
@@ -150,6 +158,22 @@ fn int8_tile<const N: usize>(
         }
     }
     store_half(&sums, half, acc);
+}
+
+/// Accumulators that hide the latency of the addition.
+const PEAK_CHAINS: usize = 12;
+
+#[target_feature(enable = "avx2")]
+fn peak_rounds(n_rounds: usize) {
+    let mut sums = [_mm256_setzero_si256(); PEAK_CHAINS];
+    let factor = std::hint::black_box(_mm256_set1_epi8(1));
+    for _ in 0..n_rounds {
+        for sum in &mut sums {
+            // What is multiplied depends on the sum, or one product would do.
+            *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(factor, *sum));
+        }
+    }
+    std::hint::black_box(sums);
 }
 
 /// Returns four columns of a row in every lane.

@@ -41,6 +41,13 @@ impl Avx512 {
         }
     }
 
+    /// Runs `vpdpbusd` on registers and returns the multiply-adds done.
+    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+        // SAFETY: `self` proves the features that `peak_rounds` enables.
+        unsafe { peak_rounds(n_rounds) };
+        n_rounds * PEAK_CHAINS * 64
+    }
+
     /// Dot products of int8 weights with activations.
     pub(crate) fn int8_panel(self, blocks: &[Block], acts: &Int8Rows, first: usize, acc: &mut Acc) {
         for (first, tile) in tiles(first, acc) {
@@ -136,6 +143,21 @@ fn int8_tile<const N: usize, const CHAINS: usize>(
         let offset = _mm512_set1_epi32(128 * acts.sum(first + t));
         store(_mm512_sub_epi32(add_chains(sums), offset), acc);
     }
+}
+
+/// Accumulators that hide the latency of `vpdpbusd`.
+const PEAK_CHAINS: usize = 16;
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn peak_rounds(n_rounds: usize) {
+    let mut sums = [_mm512_setzero_si512(); PEAK_CHAINS];
+    let factor = std::hint::black_box(_mm512_set1_epi8(1));
+    for _ in 0..n_rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, factor, factor);
+        }
+    }
+    std::hint::black_box(sums);
 }
 
 /// Returns four columns of a row in every lane.
