@@ -53,6 +53,7 @@ enum Command {
     Tokenize(commands::tokenize::Args),
     Logits(commands::logits::Args),
     Perplexity(commands::perplexity::Args),
+    Bench(commands::bench::Args),
     Convert(commands::convert::Args),
     Completions(commands::completions::Args),
 }
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => commands::tokenize::run(&args, &ui),
         Command::Logits(args) => commands::logits::run(&args, &ui),
         Command::Perplexity(args) => commands::perplexity::run(&args, &ui),
+        Command::Bench(args) => commands::bench::run(&args, &ui),
         Command::Convert(args) => commands::convert::run(&args, &ui),
         Command::Completions(args) => commands::completions::run(&args, &ui),
     };

@@ -1,6 +1,7 @@
 //! One file per subcommand: its arguments, whose comments are the help text,
 //! and what it does.
 
+pub mod bench;
 pub mod completions;
 pub mod convert;
 pub mod inspect;

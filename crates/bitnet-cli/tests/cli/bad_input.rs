@@ -625,3 +625,24 @@ fn a_full_disk() {
     assert_eq!(output.status.code(), Some(1));
     assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"error: failed to write to stdout: No space left on device (os error 28)");
 }
+
+#[test]
+fn measurements_that_make_no_sense() {
+    assert_snapshot!(refused(&["bench", "-p", "0", "-n", "0"]), @"
+    exit code 2
+    error: there is nothing to measure, give -p or -n
+    ");
+    assert_snapshot!(refused(&["bench", "-r", "0"]), @"
+    exit code 2
+    error: -r and -b are 1 or more
+    ");
+    assert_snapshot!(refused(&["bench", "-p", "1000", "-d", "100"]), @"
+    exit code 2
+    error: a context of 1100 tokens is impossible, expected 1 to 1024, what the model was made for
+    hint: try `-c 1024` or less
+    ");
+    assert_snapshot!(refused(&["bench", "-t", "0"]), @"
+    exit code 2
+    error: cannot run on 0 threads, expected 1 to 1024
+    ");
+}

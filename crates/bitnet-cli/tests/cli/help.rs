@@ -26,6 +26,7 @@ fn bitnet_itself() {
       tokenize     Show the tokens of a text, or the text of tokens
       logits       Show the most likely next tokens after given tokens
       perplexity   Measure how well a model predicts a text
+      bench        Measure speed, and how far the machine's limits are
       convert      Write a model in another format
       completions  Print a script that completes commands in a shell
       help         Print this message or the help of the given subcommand(s)
@@ -205,6 +206,41 @@ fn perplexity() {
 }
 
 #[test]
+fn bench() {
+    assert_snapshot!(help(&["bench"]), @"
+    Measure speed, and how far the machine's limits are
+
+    Usage: bitnet bench [OPTIONS]
+
+    Options:
+      -p, --prompt <N,…>     Prompt lengths; 0 for none [default: 512]
+      -n, --generate <N,…>   Numbers of tokens to write; 0 for none [default: 128]
+      -d, --depth <N,…>      Tokens of context before [default: 0]
+      -b, --batch <N,…>      Sequences side by side [default: 1]
+      -t, --threads <N,…>    Threads [default: as many as the system offers]
+      -r, --repetitions <N>  Repetitions of each row [default: 3]
+          --json             Print one JSON document
+      -q, --quiet            Print nothing on stderr but errors
+      -v, --verbose          Say on stderr what is chosen and how long it takes
+      -h, --help             Print help
+
+    Model:
+      -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
+          --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
+          --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
+
+    pp N reads a prompt of N tokens, tg N writes N tokens, each after a context of
+    -d tokens. The limit of tg is how fast this machine reads memory, that of pp how
+    fast it multiplies int8; both are measured first, and % is the part reached.
+    Numbers of several values, such as -p 128,512, give a row for each combination.
+
+    Examples:
+      bitnet bench
+      bitnet bench -m model.gguf -p 512 -n 64 -t 1,2 -r 5 --json
+    ");
+}
+
+#[test]
 fn convert() {
     assert_snapshot!(help(&["convert"]), @"
     Write a model in another format
@@ -270,6 +306,7 @@ fn completions_know_every_command() {
         "tokenize",
         "logits",
         "perplexity",
+        "bench",
         "convert",
         "completions",
     ];

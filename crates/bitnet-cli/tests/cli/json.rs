@@ -236,6 +236,45 @@ fn inspect_with_tensors() {
 }
 
 #[test]
+fn bench() {
+    let args = "bench --json -q -p 3,0 -n 2 -d 0,5 -b 1,3 -t 2 -r 2 --kernel scalar";
+    let document = bitnet(&args.split(' ').collect::<Vec<_>>()).json();
+    let machine = &document["machine"];
+    assert_eq!(machine["threads"], json!([2]));
+    for read in machine["read_gb_s"].as_array().unwrap() {
+        assert!(read.as_f64().unwrap() > 0.0);
+    }
+    // The scalar kernel has no dot product instruction to compare with.
+    assert_eq!(machine["int8_gmac_s"], json!([null]));
+    let rows = document["rows"].as_array().unwrap();
+    let key = |row: &Value| {
+        let number = |key: &str| row[key].as_u64().unwrap();
+        let test = row["test"].as_str().unwrap().to_owned();
+        (number("threads"), number("depth"), number("batch"), test)
+    };
+    let mut expected = Vec::new();
+    for (depth, batch) in [(0, 1), (0, 3), (5, 1), (5, 3)] {
+        expected.extend(["pp3", "tg2"].map(|test| (2, depth, batch, test.to_owned())));
+    }
+    assert_eq!(rows.iter().map(key).collect::<Vec<_>>(), expected);
+    for row in rows {
+        assert_eq!(row["kernel"], "generic-i2xi8-scalar");
+        for key in ["tok_s", "bytes_per_token", "gb_s", "gmac_s"] {
+            assert!(row[key].as_f64().unwrap() > 0.0, "{row}");
+        }
+        assert!(row["tok_s_sd"].as_f64().unwrap() >= 0.0, "{row}");
+        let writes = row["test"] == "tg2";
+        assert_eq!(row["limit"], if writes { "memory" } else { "int8" });
+        assert_eq!(row["limit_fraction"].is_null(), !writes);
+    }
+    // Weights are shared by the sequences of a batch, positions are not.
+    let bytes = |i: usize| rows[i]["bytes_per_token"].as_f64().unwrap();
+    let kv = 2.0 * 4.0 * 10.0 * 4.0 * 64.0;
+    assert!((bytes(1) - kv - 3.0 * (bytes(3) - kv)).abs() < 1.0);
+    assert!((bytes(5) - bytes(1) - 5.0 * kv).abs() < 1.0);
+}
+
+#[test]
 fn convert() {
     let folder = tempfile::tempdir().unwrap();
     let args = ["convert", "-q", "--json", "builtin", "story.gguf"];
