@@ -62,7 +62,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || matches!(find(error), Some(KernelError::Unknown { .. }))
         || matches!(
             find(error),
-            Some(PlanError::Threads { .. } | PlanError::Context { .. })
+            Some(
+                PlanError::Threads { .. } | PlanError::Context { .. } | PlanError::Sequences { .. }
+            )
         )
         || matches!(
             find(error),

@@ -19,6 +19,9 @@ const DEFAULT_CONTEXT: usize = 4096;
 /// More threads than any machine has cores.
 const MAX_THREADS: usize = 1024;
 
+/// More sequences than any machine runs side by side.
+const MAX_SEQUENCES: usize = 1 << 16;
+
 /// What a user may choose; the rest follows from the model and the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanOptions {
@@ -72,8 +75,8 @@ impl Plan {
             });
         }
         let n_sequences = options.n_sequences.unwrap_or(1);
-        if n_sequences == 0 {
-            return Err(PlanError::NoSequence);
+        if n_sequences == 0 || n_sequences > MAX_SEQUENCES {
+            return Err(PlanError::Sequences { n_sequences });
         }
         let batch_tokens = BATCH_TOKENS.min(context_len * n_sequences).max(n_sequences);
         let per_token =
@@ -114,9 +117,12 @@ pub enum PlanError {
         /// Positions that the model was made for.
         limit: usize,
     },
-    /// Nothing to run.
-    #[error("an engine needs at least one sequence")]
-    NoSequence,
+    /// A number of sequences that makes no sense.
+    #[error("cannot run {n_sequences} sequences, expected 1 to {MAX_SEQUENCES}")]
+    Sequences {
+        /// Sequences asked for.
+        n_sequences: usize,
+    },
     /// The system has not enough memory.
     #[error("not enough memory for {what}: {n_bytes} bytes")]
     Memory {
@@ -197,11 +203,13 @@ mod tests {
             };
             assert_eq!(refused(wish), PlanError::Threads { n_threads: n });
         }
-        let wish = PlanOptions {
-            n_sequences: Some(0),
-            ..none
-        };
-        assert_eq!(refused(wish), PlanError::NoSequence);
+        for n in [0, 100_000] {
+            let wish = PlanOptions {
+                n_sequences: Some(n),
+                ..none
+            };
+            assert_eq!(refused(wish), PlanError::Sequences { n_sequences: n });
+        }
     }
 
     #[test]

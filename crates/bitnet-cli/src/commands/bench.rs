@@ -120,7 +120,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let checkpoint = args.model.open(ui)?;
     // The longest test decides what memory is needed; plan it before any work.
-    let context_len = tests.iter().map(|test| test.depth + test.n_tokens).max();
+    let context_len = tests
+        .iter()
+        .map(|test| test.depth.saturating_add(test.n_tokens))
+        .max();
     let n_sequences = tests.iter().map(|test| test.batch).max();
     let plans = threads
         .iter()
@@ -153,7 +156,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         machine: Machine::default(),
         rows: Vec::new(),
     };
-    let n_steps = plans.len() * tests.len() * args.repetitions;
+    let n_steps = (plans.len() * tests.len()).saturating_mul(args.repetitions);
     let mut progress = ui.progress("measuring");
     for plan in plans {
         let limits = report.machine.measure(&plan);

@@ -645,4 +645,13 @@ fn measurements_that_make_no_sense() {
     exit code 2
     error: cannot run on 0 threads, expected 1 to 1024
     ");
+    let huge = usize::MAX.to_string();
+    assert_snapshot!(refused(&["bench", "-b", "70000"]), @"
+    exit code 2
+    error: cannot run 70000 sequences, expected 1 to 65536
+    ");
+    for args in [["-p", &huge], ["-d", &huge], ["-b", &huge], ["-t", &huge]] {
+        let refusal = refused(&["bench", args[0], args[1]]);
+        assert!(refusal.starts_with("exit code 2"), "{refusal}");
+    }
 }
