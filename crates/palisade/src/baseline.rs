@@ -1,0 +1,149 @@
+//! A set of tests with what is expected of each: the state of one tree, put
+//! together from all runs that saw it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::identity::TestId;
+use crate::record::{Outcome, Run, Scope};
+use crate::stats::{Counts, median};
+
+/// What was seen of one test on one tree.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Expected {
+    /// Its passes and failures.
+    pub counts: Counts,
+    /// Whether it is marked as ignored.
+    pub ignored: bool,
+    /// How long its passes took, in milliseconds.
+    pub durations_ms: Vec<f64>,
+    /// The hash of its body.
+    pub body: Option<String>,
+    /// What it said when it failed.
+    pub message: Option<String>,
+    /// Whether it was ended because it took too long.
+    pub timed_out: bool,
+}
+
+/// The state of a test on one tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It passed each time.
+    Passing,
+    /// It failed each time.
+    Failing,
+    /// It did both.
+    Flaky,
+    /// It did not run.
+    Ignored,
+}
+
+impl Expected {
+    /// The state that the counts say.
+    pub fn standing(&self) -> Standing {
+        match self.counts {
+            Counts {
+                failures: 0,
+                passes: 0,
+            } => Standing::Ignored,
+            Counts { failures: 0, .. } => Standing::Passing,
+            Counts { passes: 0, .. } => Standing::Failing,
+            Counts { .. } => Standing::Flaky,
+        }
+    }
+
+    /// The median of its durations, in milliseconds.
+    pub fn median_ms(&self) -> Option<f64> {
+        median(&self.durations_ms)
+    }
+}
+
+/// The tests of a tree.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TestSet {
+    /// What is expected of each.
+    pub tests: BTreeMap<TestId, Expected>,
+}
+
+impl TestSet {
+    /// Puts runs of one tree together, newest first, as far as `scope` goes.
+    pub fn of_runs<'a>(runs: impl IntoIterator<Item = &'a Run>, scope: &Scope) -> Self {
+        let mut set = Self::default();
+        for run in runs {
+            set.add(run, scope);
+        }
+        set
+    }
+
+    /// Adds what another run of the same tree saw.
+    pub fn add(&mut self, run: &Run, scope: &Scope) {
+        let seen = run
+            .observations
+            .iter()
+            .filter(|seen| scope.contains(&seen.test));
+        for seen in seen {
+            let expected = self.tests.entry(seen.test.clone()).or_default();
+            match seen.outcome {
+                Outcome::Ignored => expected.ignored = true,
+                Outcome::Pass => {
+                    expected.counts.passes += 1;
+                    expected.durations_ms.extend(seen.duration_ms);
+                }
+                Outcome::Fail | Outcome::TimedOut => {
+                    expected.counts.failures += 1;
+                    expected.timed_out |= seen.outcome == Outcome::TimedOut;
+                    expected.message = expected.message.take().or_else(|| seen.message.clone());
+                }
+            }
+            expected.body = expected.body.take().or_else(|| seen.body.clone());
+        }
+    }
+
+    /// How many tests are in each state.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for expected in self.tests.values() {
+            match expected.standing() {
+                Standing::Passing => tally.passing += 1,
+                Standing::Failing => tally.failing += 1,
+                Standing::Flaky => tally.flaky += 1,
+                Standing::Ignored => tally.ignored += 1,
+            }
+        }
+        tally
+    }
+}
+
+/// How many tests are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// They passed each time.
+    pub passing: usize,
+    /// They failed each time.
+    pub failing: usize,
+    /// They did both.
+    pub flaky: usize,
+    /// They did not run.
+    pub ignored: usize,
+}
+
+impl Tally {
+    /// How many ran.
+    pub fn ran(self) -> usize {
+        self.passing + self.failing + self.flaky
+    }
+
+    /// The share of the tests that ran and do not always fail, in percent;
+    /// `None` if none ran.
+    pub fn success_rate(self) -> Option<f64> {
+        self.rate_with(0)
+    }
+
+    /// The same, if `known` of the failing tests are let off.
+    pub fn rate_with(self, known: usize) -> Option<f64> {
+        let good = self.passing + self.flaky + known.min(self.failing);
+        (self.ran() > 0).then(|| 100.0 * good as f64 / self.ran() as f64)
+    }
+}

@@ -1,0 +1,622 @@
+//! What git knows: commits, the exact content of the working tree, the change
+//! between two trees, and checkouts of other commits beside the user's own.
+//!
+//! The user's files, index and object database are never written to. The content
+//! of the working tree is hashed by git itself through a copy of the index, with
+//! new objects in a temporary folder; another commit is checked out in a linked
+//! worktree outside the repository, so that no configuration file of the user's
+//! tree (`.cargo/config.toml`, `rust-toolchain.toml`) is found from inside it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use twox_hash::XxHash3_128;
+
+/// Why git gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GitError {
+    /// The program `git` cannot be started.
+    #[error("start git")]
+    Start(#[source] std::io::Error),
+    /// The folder is in no git repository.
+    #[error("find a git repository at {}", .0.display())]
+    NotARepository(PathBuf),
+    /// The repository has no commit.
+    #[error("find a commit in {}: the repository is empty", .0.display())]
+    NoCommit(PathBuf),
+    /// A revision names no commit of this repository.
+    #[error("find revision {revision:?} in this repository{}", if *.shallow { " (a shallow clone)" } else { "" })]
+    UnknownRevision {
+        /// What was asked for.
+        revision: String,
+        /// Whether the history was cut when the repository was cloned.
+        shallow: bool,
+    },
+    /// A git command failed.
+    #[error("run `git {command}`: {message}")]
+    Failed {
+        /// The subcommand and its arguments.
+        command: String,
+        /// What git printed.
+        message: String,
+    },
+    /// A file or folder beside the repository cannot be written.
+    #[error("write {}", .path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The full hash.
+    pub id: String,
+    /// The hash of its content.
+    pub tree: String,
+    /// The first line of its message.
+    pub subject: String,
+}
+
+impl Commit {
+    /// The hash as people write it.
+    pub fn short(&self) -> &str {
+        short(&self.id)
+    }
+}
+
+/// The first ten digits of a hash.
+pub fn short(hash: &str) -> &str {
+    hash.get(..10).unwrap_or(hash)
+}
+
+/// What happened to a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Deleted,
+    /// Its content or mode changed.
+    Modified,
+    /// It had another name.
+    Renamed {
+        /// The name before.
+        from: String,
+    },
+}
+
+/// A run of changed lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hunk {
+    /// The first line in the new file, counted from 1.
+    pub start: u32,
+    /// How many lines of the new file it covers; 0 where lines were only taken away.
+    pub lines: u32,
+}
+
+/// A changed file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileChange {
+    /// The path from the repository's root, with `/`.
+    pub path: String,
+    /// What happened.
+    pub kind: ChangeKind,
+    /// Where; empty for files that git takes for binary.
+    pub hunks: Vec<Hunk>,
+}
+
+/// A git repository and its working tree.
+#[derive(Debug)]
+pub struct Repo {
+    root: PathBuf,
+    index: PathBuf,
+    objects: PathBuf,
+    common_dir: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+/// Variables by which git tells a hook's children about the repository. They
+/// would send every git command below, and those of the tests, to the wrong place.
+const HOOK_VARIABLES: [&str; 6] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+];
+
+/// Takes the variables of a surrounding git hook out of a command's environment.
+pub fn forget_hook(command: &mut Command) -> &mut Command {
+    for variable in HOOK_VARIABLES {
+        command.env_remove(variable);
+    }
+    command
+}
+
+impl Repo {
+    /// Finds the repository that holds `dir`.
+    pub fn discover(dir: &Path) -> Result<Self, GitError> {
+        let output = Command::new("git")
+            .current_dir(dir)
+            .args(["rev-parse", "--path-format=absolute", "--show-toplevel"])
+            .args(["--git-path", "index", "--git-path", "objects"])
+            .arg("--git-common-dir")
+            .output()
+            .map_err(GitError::Start)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines = text.lines().map(PathBuf::from);
+        let not_a_repository = || GitError::NotARepository(dir.to_owned());
+        if !output.status.success() {
+            return Err(not_a_repository());
+        }
+        let mut next = || lines.next().ok_or_else(not_a_repository);
+        let (root, index, objects, common_dir) = (next()?, next()?, next()?, next()?);
+        let scratch = tempfile::tempdir().map_err(|source| GitError::Write {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let repo = Self {
+            root,
+            index,
+            objects,
+            common_dir,
+            scratch,
+        };
+        repo.prepare_scratch()?;
+        Ok(repo)
+    }
+
+    fn prepare_scratch(&self) -> Result<(), GitError> {
+        let objects = self.scratch.path().join("objects");
+        let result = fs::create_dir(&objects).and_then(|()| {
+            if self.index.exists() {
+                let copy = self.scratch.path().join("index");
+                fs::copy(&self.index, &copy)?;
+                // Files as young as the index are hashed again by git, so the
+                // copy must not look younger than the index is.
+                let age = fs::metadata(&self.index)?.modified()?;
+                File::options()
+                    .append(true)
+                    .open(&copy)?
+                    .set_modified(age)?;
+            }
+            Ok(())
+        });
+        result.map_err(|source| GitError::Write {
+            path: objects,
+            source,
+        })
+    }
+
+    /// The root of the working tree.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The commit a revision names.
+    pub fn resolve(&self, revision: &str) -> Result<Commit, GitError> {
+        let peeled = format!("{revision}^{{commit}}");
+        let mut verified = self.command(&[
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            &peeled,
+        ]);
+        let output = verified.output().map_err(GitError::Start)?;
+        if !output.status.success() {
+            return Err(GitError::UnknownRevision {
+                revision: revision.to_owned(),
+                shallow: self.common_dir.join("shallow").exists(),
+            });
+        }
+        let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let shown = self.text(&["show", "-s", "--format=%T%n%s", &id])?;
+        let (tree, subject) = shown.split_once('\n').unwrap_or((&shown, ""));
+        Ok(Commit {
+            tree: tree.to_owned(),
+            subject: subject.trim_end().to_owned(),
+            id,
+        })
+    }
+
+    /// The commit that is checked out.
+    pub fn head(&self) -> Result<Commit, GitError> {
+        self.resolve("HEAD").map_err(|error| match error {
+            GitError::UnknownRevision { .. } => GitError::NoCommit(self.root.clone()),
+            other => other,
+        })
+    }
+
+    /// The branch that is checked out; `None` on a detached HEAD.
+    pub fn branch(&self) -> Option<String> {
+        self.text(&["symbolic-ref", "--quiet", "--short", "HEAD"])
+            .ok()
+    }
+
+    /// The commit that a change on this branch starts from: where it left the
+    /// default branch, or HEAD itself on the default branch.
+    pub fn default_base(&self) -> Result<Commit, GitError> {
+        let head = self.head()?;
+        let remote = self.text(&[
+            "symbolic-ref",
+            "--quiet",
+            "--short",
+            "refs/remotes/origin/HEAD",
+        ]);
+        let candidates = remote
+            .into_iter()
+            .chain(["main", "master"].map(str::to_owned));
+        for branch in candidates {
+            if let Ok(merge_base) = self.text(&["merge-base", "HEAD", &branch]) {
+                return self.resolve(&merge_base);
+            }
+        }
+        Ok(head)
+    }
+
+    /// The content of the working tree as it is now: tracked files with their
+    /// changes, and new files that git does not ignore.
+    pub fn working_tree(&self) -> Result<String, GitError> {
+        self.text(&["add", "--all", "--", "."])?;
+        self.text(&["write-tree"])
+    }
+
+    /// The content of the index: what would be committed now.
+    pub fn staged_tree(&self) -> Result<String, GitError> {
+        self.text(&["write-tree"])
+    }
+
+    /// What changed from one tree to another.
+    pub fn diff(&self, base: &str, candidate: &str) -> Result<Vec<FileChange>, GitError> {
+        let options = [
+            "--find-renames",
+            "--no-color",
+            "--no-ext-diff",
+            base,
+            candidate,
+        ];
+        let raw = self.text(&[&["diff", "--raw", "-z"], &options[..]].concat())?;
+        let patch = self.text(&[&["diff", "--unified=0"], &options[..]].concat())?;
+        Ok(parse_diff(&raw, &patch))
+    }
+
+    /// The content of a file in a tree, if it is there.
+    pub fn file(&self, tree: &str, path: &str) -> Result<Option<Vec<u8>>, GitError> {
+        let place = format!("{tree}:{path}");
+        let output = self
+            .command(&["cat-file", "blob", &place])
+            .output()
+            .map_err(GitError::Start)?;
+        Ok(output.status.success().then_some(output.stdout))
+    }
+
+    /// Checks `commit` out beside the user's tree; with `tree`, its content is
+    /// replaced by that tree's. The checkout is taken away when it is dropped.
+    pub fn worktree(&self, commit: &Commit, tree: Option<&str>) -> Result<Worktree, GitError> {
+        let slot = Slot::acquire(&self.common_dir)?;
+        let worktree = Worktree {
+            root: self.root.clone(),
+            dir: slot.dir.join("tree"),
+            target: slot.dir.join("target"),
+            _lock: slot.lock,
+        };
+        // What a killed run left behind.
+        worktree.remove();
+        let dir = worktree.dir.to_string_lossy();
+        self.text_in(&self.root, &["worktree", "prune"])?;
+        let add = [
+            "worktree", "add", "--quiet", "--detach", "--force", &dir, &commit.id,
+        ];
+        self.text_in(&self.root, &add)?;
+        if let Some(tree) = tree {
+            self.text_in(&worktree.dir, &["read-tree", "--reset", "-u", tree])?;
+        }
+        if worktree.dir.join(".gitmodules").exists() {
+            self.text_in(
+                &worktree.dir,
+                &["submodule", "update", "--init", "--recursive", "--quiet"],
+            )?;
+        }
+        Ok(worktree)
+    }
+
+    fn text(&self, args: &[&str]) -> Result<String, GitError> {
+        let output = self.command(args).output().map_err(GitError::Start)?;
+        checked(args, &output)
+    }
+
+    /// Runs git on the own index of the checkout at `dir`, not on the copy.
+    fn text_in(&self, dir: &Path, args: &[&str]) -> Result<String, GitError> {
+        let mut command = self.command(args);
+        command.current_dir(dir).env_remove("GIT_INDEX_FILE");
+        let output = command.output().map_err(GitError::Start)?;
+        checked(args, &output)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        forget_hook(&mut command)
+            .current_dir(&self.root)
+            .env("GIT_INDEX_FILE", self.scratch.path().join("index"))
+            .env("GIT_OBJECT_DIRECTORY", self.scratch.path().join("objects"))
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", &self.objects)
+            .args(["-c", "core.hooksPath=/dev/null"])
+            .args(["-c", "core.quotePath=false"])
+            .args(args);
+        command
+    }
+}
+
+fn checked(args: &[&str], output: &Output) -> Result<String, GitError> {
+    if output.status.success() {
+        let text = String::from_utf8_lossy(&output.stdout);
+        return Ok(text.trim_end_matches('\n').to_owned());
+    }
+    Err(GitError::Failed {
+        command: args.join(" "),
+        message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+/// A checkout of another commit, with a folder for what is built from it.
+#[derive(Debug)]
+pub struct Worktree {
+    root: PathBuf,
+    dir: PathBuf,
+    target: PathBuf,
+    _lock: File,
+}
+
+impl Worktree {
+    /// The root of the checkout.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where its build goes. The folder stays, so that the next run at this
+    /// place finds the dependencies built.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    fn remove(&self) {
+        if self.dir.exists() {
+            // Whatever git refuses to remove is removed as a folder; git forgets
+            // it at the next `worktree prune`.
+            let _ = forget_hook(&mut Command::new("git"))
+                .current_dir(&self.root)
+                .args(["worktree", "remove", "--force", "--force"])
+                .arg(&self.dir)
+                .output();
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+impl Drop for Worktree {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// A place for a checkout that no other running program uses.
+struct Slot {
+    dir: PathBuf,
+    lock: File,
+}
+
+impl Slot {
+    fn acquire(common_dir: &Path) -> Result<Self, GitError> {
+        let name = XxHash3_128::oneshot(common_dir.as_os_str().as_encoded_bytes());
+        let home = cache_dir().join(format!("{name:032x}"));
+        let write_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| GitError::Write { path, source }
+        };
+        let mut number = 0;
+        loop {
+            let dir = home.join(number.to_string());
+            fs::create_dir_all(&dir).map_err(write_error(&dir))?;
+            let lock = dir.join("lock");
+            let lock = File::create(&lock).map_err(write_error(&lock))?;
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { dir, lock }),
+                Err(fs::TryLockError::WouldBlock) => number += 1,
+                Err(fs::TryLockError::Error(source)) => return Err(write_error(&dir)(source)),
+            }
+        }
+    }
+}
+
+/// The folder for checkouts and their builds: `PALISADE_CACHE`, or `palisade` in
+/// the user's cache folder.
+fn cache_dir() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(dir) = set("PALISADE_CACHE") {
+        return PathBuf::from(dir);
+    }
+    set("XDG_CACHE_HOME")
+        .or_else(|| set("LOCALAPPDATA"))
+        .map(PathBuf::from)
+        .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("palisade")
+}
+
+/// Joins git's list of changed files with the hunks of its patch; both name the
+/// files in the same order.
+fn parse_diff(raw: &str, patch: &str) -> Vec<FileChange> {
+    let mut sections = patch_hunks(patch).into_iter();
+    let mut fields = raw.split('\0');
+    let mut changes = Vec::new();
+    while let Some(meta) = fields.next().filter(|meta| meta.starts_with(':')) {
+        let status = meta.rsplit(' ').next().unwrap_or_default();
+        let Some(first) = fields.next() else { break };
+        let (path, kind) = match status.as_bytes().first() {
+            Some(b'R' | b'C') => {
+                let Some(to) = fields.next() else { break };
+                let from = first.to_owned();
+                (to, ChangeKind::Renamed { from })
+            }
+            Some(b'A') => (first, ChangeKind::Added),
+            Some(b'D') => (first, ChangeKind::Deleted),
+            _ => (first, ChangeKind::Modified),
+        };
+        changes.push(FileChange {
+            path: path.to_owned(),
+            kind,
+            hunks: sections.next().unwrap_or_default(),
+        });
+    }
+    changes
+}
+
+/// The hunks of each file of a patch without context lines.
+fn patch_hunks(patch: &str) -> Vec<Vec<Hunk>> {
+    let mut files: Vec<Vec<Hunk>> = Vec::new();
+    for line in patch.lines() {
+        if line.starts_with("diff --git ") {
+            files.push(Vec::new());
+        } else if let (Some(header), Some(file)) = (line.strip_prefix("@@ "), files.last_mut()) {
+            let range = header.split(' ').find_map(|part| part.strip_prefix('+'));
+            let Some(range) = range else { continue };
+            let (start, lines) = range.split_once(',').unwrap_or((range, "1"));
+            if let (Ok(start), Ok(lines)) = (start.parse(), lines.parse()) {
+                file.push(Hunk { start, lines });
+            }
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A repository in a temporary folder, with two commits.
+    fn repository() -> (tempfile::TempDir, Repo) {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let git = |args: &[&str]| {
+            let output = forget_hook(&mut Command::new("git"))
+                .current_dir(dir.path())
+                .args(["-c", "user.name=t", "-c", "user.email=t@t"])
+                .args(args)
+                .output()
+                .expect("git runs");
+            assert!(output.status.success(), "{args:?}: {output:?}");
+        };
+        git(&["init", "--quiet", "--initial-branch=main"]);
+        fs::write(dir.path().join("a.txt"), "1\n2\n3\n4\n5\n6\n").expect("written");
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "-m", "first"]);
+        fs::write(dir.path().join("b.txt"), "b\n").expect("written");
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "-m", "second"]);
+        let repo = Repo::discover(dir.path()).expect("a repository");
+        (dir, repo)
+    }
+
+    #[test]
+    fn a_clean_working_tree_is_its_commit() {
+        let (_dir, repo) = repository();
+        let head = repo.head().expect("a commit");
+        assert_eq!(head.subject, "second");
+        assert_eq!(repo.working_tree().expect("a tree"), head.tree);
+        assert_eq!(repo.default_base().expect("a base"), head);
+    }
+
+    #[test]
+    fn edits_new_files_and_old_times_change_the_tree_but_not_the_repository() {
+        let (dir, repo) = repository();
+        let head = repo.head().expect("a commit");
+        let path = dir.path().join("a.txt");
+        let modified = fs::metadata(&path)
+            .and_then(|m| m.modified())
+            .expect("a time");
+        fs::write(&path, "1\n2\n9\n4\n5\n6\n").expect("written");
+        let file = File::options().append(true).open(&path).expect("opened");
+        file.set_modified(modified).expect("time set");
+        fs::write(dir.path().join("new.txt"), "n\n").expect("written");
+        let objects = fs::read_dir(dir.path().join(".git/objects"))
+            .expect("read")
+            .count();
+        let tree = repo.working_tree().expect("a tree");
+        assert_ne!(tree, head.tree);
+        let changes = repo.diff(&head.tree, &tree).expect("a diff");
+        assert_eq!(changes.len(), 2);
+        assert_eq!(changes[0].path, "a.txt");
+        assert_eq!(changes[0].kind, ChangeKind::Modified);
+        assert_eq!(changes[0].hunks, [Hunk { start: 3, lines: 1 }]);
+        assert_eq!(changes[1].path, "new.txt");
+        assert_eq!(changes[1].kind, ChangeKind::Added);
+        assert_eq!(
+            repo.file(&tree, "new.txt").expect("read").as_deref(),
+            Some(&b"n\n"[..])
+        );
+        assert_eq!(repo.file(&tree, "none").expect("read"), None);
+        let after = fs::read_dir(dir.path().join(".git/objects"))
+            .expect("read")
+            .count();
+        assert_eq!(objects, after, "an object was written");
+        let staged = Repo::discover(dir.path())
+            .expect("a repository")
+            .staged_tree();
+        assert_eq!(staged.expect("a tree"), head.tree, "the index was written");
+    }
+
+    #[test]
+    fn renames_and_deletions_are_told_apart() {
+        let (dir, repo) = repository();
+        let head = repo.head().expect("a commit");
+        fs::rename(dir.path().join("a.txt"), dir.path().join("c.txt")).expect("renamed");
+        fs::remove_file(dir.path().join("b.txt")).expect("removed");
+        let tree = repo.working_tree().expect("a tree");
+        let changes = repo.diff(&head.tree, &tree).expect("a diff");
+        let from = "a.txt".to_owned();
+        assert_eq!(changes[0].kind, ChangeKind::Deleted);
+        assert_eq!(changes[1].kind, ChangeKind::Renamed { from });
+    }
+
+    #[test]
+    fn a_worktree_holds_the_other_commit_and_goes_away() {
+        let (dir, repo) = repository();
+        let first = repo.resolve("HEAD~1").expect("a commit");
+        let head = repo.head().expect("a commit");
+        let worktree = repo.worktree(&first, None).expect("a worktree");
+        let place = worktree.dir().to_owned();
+        assert!(place.join("a.txt").exists() && !place.join("b.txt").exists());
+        // While one is in use, a second one gets another place.
+        fs::write(dir.path().join("new.txt"), "n\n").expect("written");
+        let tree = repo.working_tree().expect("a tree");
+        let other = repo.worktree(&head, Some(&tree)).expect("a worktree");
+        assert_ne!(other.dir(), place);
+        assert!(other.dir().join("new.txt").exists());
+        drop(other);
+        drop(worktree);
+        assert!(!place.exists());
+        let listed = repo.text(&["worktree", "list"]).expect("listed");
+        assert_eq!(listed.lines().count(), 1, "{listed}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        let (_dir, repo) = repository();
+        let error = repo.resolve("nope").expect_err("no such revision");
+        assert_eq!(
+            error.to_string(),
+            "find revision \"nope\" in this repository"
+        );
+        let nowhere = tempfile::tempdir().expect("a temporary folder");
+        let error = Repo::discover(nowhere.path()).expect_err("no repository");
+        assert!(matches!(error, GitError::NotARepository(_)));
+    }
+}

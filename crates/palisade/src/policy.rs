@@ -1,0 +1,498 @@
+//! `palisade.toml`: what a workspace wants to hold, with a default for everything.
+//!
+//! An unknown key is an error with a suggestion: a misspelt policy must not be
+//! taken for a policy.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::compare::TestState;
+use crate::identity::TestId;
+use crate::risk::Level;
+
+/// The file's name, in the workspace's root.
+pub const FILE_NAME: &str = "palisade.toml";
+
+/// Why the policy cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The file is there but cannot be read.
+    #[error("read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not valid TOML, or a value has the wrong form.
+    #[error("read {} at line {line}: {message}", .path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key that means nothing.
+    #[error("read {} at line {line}: unknown key `{key}`", .path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The key.
+        key: String,
+        /// The known key that looks most like it, if one does.
+        suggestion: Option<String>,
+    },
+    /// A value lies outside its range.
+    #[error("read {}: {key} is {value}, which is not {expected}", .path.display())]
+    Range {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: f64,
+        /// What it must be.
+        expected: &'static str,
+    },
+}
+
+/// A span of time written as `200ms`, `60s`, `30m`, `2h` or `14d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+/// Why a text is not a span of time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("read {0:?} as a time (expected a number and one of ms, s, m, h, d)")]
+pub struct ParseSpanError(String);
+
+impl std::str::FromStr for Span {
+    type Err = ParseSpanError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseSpanError(text.to_owned());
+        let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+        let (number, unit) = text.split_at(unit_at);
+        let number: u64 = number.parse().map_err(|_| error())?;
+        let unit = UNITS.iter().find(|(name, _)| *name == unit.trim_start());
+        let millis = unit.and_then(|(_, millis)| number.checked_mul(*millis));
+        millis
+            .map(Duration::from_millis)
+            .map(Self)
+            .ok_or_else(error)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let whole = |(_, unit): &&(&str, u64)| millis.is_multiple_of(u128::from(*unit));
+        let (name, unit) = UNITS.iter().rev().find(whole).unwrap_or(&UNITS[0]);
+        write!(f, "{}{name}", millis / u128::from(*unit))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which program runs the tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunnerChoice {
+    /// cargo-nextest when it is installed, else `cargo test`.
+    #[default]
+    Auto,
+    /// cargo-nextest, and an error when it is missing.
+    Nextest,
+    /// `cargo test`.
+    Cargo,
+}
+
+/// How tests are run.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunPolicy {
+    /// Which program runs them.
+    pub runner: RunnerChoice,
+    /// Arguments for every build, such as `--all-features`.
+    pub cargo_args: Vec<String>,
+    /// Whether documentation tests are run.
+    pub doctests: bool,
+    /// How long one test may take.
+    pub test_time_out: Span,
+    /// How long one run of tests may take, builds included.
+    pub run_time_out: Span,
+}
+
+impl Default for RunPolicy {
+    fn default() -> Self {
+        Self {
+            runner: RunnerChoice::Auto,
+            cargo_args: Vec::new(),
+            doctests: true,
+            test_time_out: Span(Duration::from_secs(120)),
+            run_time_out: Span(Duration::from_secs(3600)),
+        }
+    }
+}
+
+/// When a test counts as much slower.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlowerPolicy {
+    /// How many times the base's median it must take.
+    pub factor: f64,
+    /// How much longer than the base's median it must take.
+    pub floor: Span,
+}
+
+impl Default for SlowerPolicy {
+    fn default() -> Self {
+        Self {
+            factor: 3.0,
+            floor: Span(Duration::from_millis(200)),
+        }
+    }
+}
+
+/// How flaky tests are told from broken ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlakyPolicy {
+    /// How often a new failure is run again, on each side.
+    pub reruns: u32,
+    /// How often at most, while the answer is open.
+    pub max_reruns: u32,
+    /// How often at most a new or changed test is run.
+    pub stress_runs: u32,
+    /// How long all of that may take together.
+    pub stress_time: Span,
+    /// How long a quarantine lasts.
+    pub quarantine: Span,
+}
+
+impl Default for FlakyPolicy {
+    fn default() -> Self {
+        Self {
+            reruns: 5,
+            max_reruns: 20,
+            stress_runs: 60,
+            stress_time: Span(Duration::from_secs(20)),
+            quarantine: Span(Duration::from_secs(14 * 86_400)),
+        }
+    }
+}
+
+/// A failure that is known, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownFailure {
+    /// The test.
+    pub test: TestId,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why it may fail.
+    pub reason: String,
+}
+
+/// A difference that was made on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    /// The test.
+    pub test: TestId,
+    /// The state it is accepted in.
+    pub state: TestState,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A class of files with a risk of their own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathClass {
+    /// What to call it.
+    pub name: String,
+    /// Which files, as patterns from the repository's root: `crates/*/src/arch/**`.
+    pub paths: Vec<Pattern>,
+    /// How risky a change of them is.
+    pub risk: Level,
+}
+
+/// A pattern of paths, where `*` stays inside a folder and `**` does not.
+#[derive(Clone, Debug)]
+pub struct Pattern(glob::Pattern);
+
+impl Pattern {
+    /// Whether a path with `/` matches.
+    pub fn matches(&self, path: &str) -> bool {
+        let options = glob::MatchOptions {
+            require_literal_separator: true,
+            ..glob::MatchOptions::default()
+        };
+        self.0.matches_with(path, options)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        glob::Pattern::new(&text)
+            .map(Self)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// The whole policy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// The least share of tests, in percent, that pass or are known to fail.
+    pub min_success_rate: f64,
+    /// How tests are run.
+    pub run: RunPolicy,
+    /// When a test counts as much slower.
+    pub slower: SlowerPolicy,
+    /// How flaky tests are told from broken ones.
+    pub flaky: FlakyPolicy,
+    /// Failures that are known.
+    pub known_failure: Vec<KnownFailure>,
+    /// Differences made on purpose.
+    pub accepted: Vec<Accepted>,
+    /// Classes of files, on top of the built-in ones.
+    pub class: Vec<PathClass>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            min_success_rate: 99.0,
+            run: RunPolicy::default(),
+            slower: SlowerPolicy::default(),
+            flaky: FlakyPolicy::default(),
+            known_failure: Vec::new(),
+            accepted: Vec::new(),
+            class: Vec::new(),
+        }
+    }
+}
+
+impl Policy {
+    /// Reads the policy of the workspace at `root`; without a file, the defaults.
+    pub fn load(root: &Path) -> Result<Self, PolicyError> {
+        let path = root.join(FILE_NAME);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(PolicyError::Read { path, source }),
+        }
+    }
+
+    /// Reads a policy from `text`; `path` names it in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, PolicyError> {
+        let policy: Self =
+            toml::from_str(text).map_err(|error| form_error(&error, text, path.to_owned()))?;
+        let ranges = [
+            (
+                "min_success_rate",
+                policy.min_success_rate,
+                (0.0..=100.0).contains(&policy.min_success_rate),
+                "a percentage from 0 to 100",
+            ),
+            (
+                "slower.factor",
+                policy.slower.factor,
+                policy.slower.factor > 1.0,
+                "a factor above 1",
+            ),
+            (
+                "flaky.reruns",
+                f64::from(policy.flaky.reruns),
+                policy.flaky.reruns >= 1 && policy.flaky.reruns <= policy.flaky.max_reruns,
+                "between 1 and flaky.max_reruns",
+            ),
+        ];
+        for (key, value, holds, expected) in ranges {
+            if !holds {
+                let path = path.to_owned();
+                return Err(PolicyError::Range {
+                    path,
+                    key,
+                    value,
+                    expected,
+                });
+            }
+        }
+        Ok(policy)
+    }
+
+    /// The known failure that names `test`.
+    pub fn known_failure(&self, test: &TestId) -> Option<&KnownFailure> {
+        self.known_failure.iter().find(|known| known.test == *test)
+    }
+
+    /// The acceptance of `test` in `state`.
+    pub fn accepted(&self, test: &TestId, state: TestState) -> Option<&Accepted> {
+        let is_it = |accepted: &&Accepted| accepted.test == *test && accepted.state == state;
+        self.accepted.iter().find(is_it)
+    }
+}
+
+/// Serde says "unknown field `x`, expected one of `a`, `b`": the words in
+/// backticks are the key and the known ones.
+fn form_error(error: &toml::de::Error, text: &str, path: PathBuf) -> PolicyError {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text[..start].matches('\n').count() + 1;
+    let message = error.message().to_owned();
+    let mut words = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field")
+        && let Some(key) = words.next()
+    {
+        let closest = words
+            .map(|known| (strsim::jaro_winkler(key, known), known))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let suggestion = closest.filter(|(likeness, _)| *likeness > 0.7);
+        return PolicyError::UnknownKey {
+            path,
+            line,
+            key: key.to_owned(),
+            suggestion: suggestion.map(|(_, known)| known.to_owned()),
+        };
+    }
+    PolicyError::Form {
+        path,
+        line,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Policy, PolicyError> {
+        Policy::parse(text, Path::new("palisade.toml"))
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let policy = parse("").expect("valid");
+        assert_eq!(policy.min_success_rate, 99.0);
+        assert_eq!(policy.run, RunPolicy::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_a_suggestion() {
+        let error = parse("min_succes_rate = 99.0").expect_err("misspelt");
+        let PolicyError::UnknownKey {
+            key,
+            suggestion,
+            line,
+            ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!((key.as_str(), line), ("min_succes_rate", 1));
+        assert_eq!(suggestion.as_deref(), Some("min_success_rate"));
+        let error = parse("\n[run]\ntest_timeout = \"1s\"").expect_err("misspelt");
+        let PolicyError::UnknownKey {
+            suggestion, line, ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(suggestion.as_deref(), Some("test_time_out"));
+        assert_eq!(line, 3);
+        let error = parse("zzz = 1").expect_err("unknown");
+        assert!(matches!(
+            error,
+            PolicyError::UnknownKey {
+                suggestion: None,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        assert!(matches!(
+            parse("min_success_rate = 101.0"),
+            Err(PolicyError::Range { .. })
+        ));
+        assert!(matches!(
+            parse("[slower]\nfactor = 0.5"),
+            Err(PolicyError::Range { .. })
+        ));
+        assert!(matches!(
+            parse("[flaky]\nreruns = 0"),
+            Err(PolicyError::Range { .. })
+        ));
+        assert!(matches!(
+            parse("[slower]\nfloor = \"fast\""),
+            Err(PolicyError::Form { .. })
+        ));
+    }
+
+    #[test]
+    fn tables_are_read() {
+        let text = r#"
+            [[known_failure]]
+            test = "a/lib/tests::x"
+            owner = "ada"
+            reason = "upstream"
+            [[accepted]]
+            test = "a/lib/tests::y"
+            state = "missing"
+            owner = "ada"
+            reason = "replaced by z"
+            [[class]]
+            name = "kernel"
+            paths = ["crates/*/src/arch/**"]
+            risk = "critical"
+        "#;
+        let policy = parse(text).expect("valid");
+        let test = TestId::new("a", TargetKind::Lib, "", "tests::y");
+        assert!(policy.accepted(&test, TestState::Missing).is_some());
+        assert!(policy.accepted(&test, TestState::NewlyIgnored).is_none());
+        let pattern = &policy.class[0].paths[0];
+        assert!(pattern.matches("crates/core/src/arch/x86/avx2.rs"));
+        assert!(!pattern.matches("crates/core/deep/src/arch/avx2.rs"));
+    }
+
+    use crate::identity::TargetKind;
+
+    #[test]
+    fn spans_round_trip() {
+        for text in ["200ms", "60s", "90s", "30m", "2h", "14d"] {
+            let span: Span = text.parse().expect("valid");
+            let shown: Span = span.to_string().parse().expect("valid");
+            assert_eq!(span, shown);
+        }
+        for text in ["", "60", "s", "1 year", "-1s", "99999999999999999999s"] {
+            assert!(text.parse::<Span>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! Runs tests with `cargo test` and reads what libtest prints.
+//!
+//! Both outputs come through one pipe, so that the headers Cargo writes to
+//! standard error stand before the tests they belong to. libtest prints no
+//! durations and cannot end a test that hangs; a test that has no result when its
+//! target is over is run again alone, under the time-out of a single test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::{Progress, Request, RunError, Seen, ended_badly, excerpt};
+use crate::identity::{TargetKind, TestId, doctest_paths};
+use crate::process::{self, End, Limits, Stream, Tail};
+use crate::record::{Observation, Outcome, Scope};
+
+/// Exit codes of `cargo test`.
+const PASSED: i32 = 0;
+const FAILED: i32 = 101;
+
+/// What `cargo test` may need besides the tests' own time.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// How long the documentation tests of a package may take to compile; nothing is
+/// printed meanwhile.
+const DOCTEST_BUILD: Duration = Duration::from_secs(300);
+
+/// A target that tests are in, without the tests' paths.
+type Place = (String, TargetKind, String);
+
+/// Runs the request's tests that are not documentation tests.
+pub(super) fn run(
+    request: &Request<'_>,
+    deadline: Instant,
+    seen: &mut Seen,
+) -> Result<(), RunError> {
+    let programs = build(request, deadline)?;
+    if let Scope::Tests(tests) = request.scope {
+        for test in tests.iter().filter(|test| test.kind != TargetKind::Doc) {
+            seen.observations.extend(run_alone(request, test)?);
+        }
+        return Ok(());
+    }
+    let place_of = |header: &str| programs.get(header).cloned();
+    let mut listing = Reader::new(&place_of);
+    let list = cargo_test(request, &["--tests"], &["--list"]);
+    read(request, list, deadline, SLACK, &mut listing, None)?;
+    let total = listing.listed.len();
+    let mut reader = Reader::new(&place_of);
+    let command = cargo_test(request, &["--tests", "--no-fail-fast"], &[]);
+    let quiet = request.policy.test_time_out.0 + SLACK;
+    read(request, command, deadline, quiet, &mut reader, Some(total))?;
+    let mut missing = listing.listed;
+    for section in reader.sections.into_iter().filter(Section::is_sound) {
+        for (name, result) in section.results {
+            let (package, kind, target) = &section.place;
+            let test = TestId::new(package, *kind, target, &name);
+            // A test can print what looks like another one's result.
+            if missing.remove(&test) {
+                seen.observations.push(result.observation(test));
+            }
+        }
+    }
+    for test in missing {
+        if Instant::now() >= deadline {
+            seen.gaps
+                .push(format!("{test} was not reached in the time of the run"));
+            continue;
+        }
+        match run_alone(request, &test)? {
+            Some(observation) => seen.observations.push(observation),
+            None => seen.gaps.push(format!("{test} is listed but does not run")),
+        }
+    }
+    Ok(())
+}
+
+/// Runs the documentation tests of the request.
+pub(super) fn run_doctests(
+    request: &Request<'_>,
+    deadline: Instant,
+    seen: &mut Seen,
+) -> Result<(), RunError> {
+    let packages = request.packages();
+    let packages = packages
+        .into_iter()
+        .filter(|package| package.targets.iter().any(|target| target.doctests));
+    // Cargo heads the tests of a package with the library's name, which two
+    // packages may share; those are run apart.
+    let mut groups: Vec<BTreeMap<String, String>> = Vec::new();
+    for package in packages {
+        let library = package.targets.iter().find(|target| target.doctests);
+        let library = library
+            .map(|target| target.name.replace('-', "_"))
+            .unwrap_or_default();
+        match groups
+            .iter_mut()
+            .find(|group| !group.contains_key(&library))
+        {
+            Some(group) => drop(group.insert(library, package.name.clone())),
+            None => groups.push(BTreeMap::from([(library, package.name.clone())])),
+        }
+    }
+    for group in groups {
+        run_doctest_group(request, deadline, &group, seen)?;
+    }
+    Ok(())
+}
+
+/// Runs the documentation tests of packages, given by the names of their libraries.
+fn run_doctest_group(
+    request: &Request<'_>,
+    deadline: Instant,
+    group: &BTreeMap<String, String>,
+    seen: &mut Seen,
+) -> Result<(), RunError> {
+    let mut command = request.cargo(&["test", "--doc", "--no-fail-fast"]);
+    for package in group.values() {
+        command.args(["--package", package]);
+    }
+    command.args(&request.policy.cargo_args).arg("--");
+    if let Scope::Tests(tests) = request.scope {
+        for test in tests.iter().filter(|test| test.kind == TargetKind::Doc) {
+            command.arg(test.path.split(" #").next().unwrap_or(&test.path));
+        }
+    }
+    let place_of = |header: &str| {
+        let package = group.get(header)?.clone();
+        Some((package, TargetKind::Doc, String::new()))
+    };
+    let mut reader = Reader::new(&place_of);
+    let quiet = request.policy.test_time_out.0.max(DOCTEST_BUILD);
+    read(request, command, deadline, quiet, &mut reader, None)?;
+    let mut silent: BTreeSet<&String> = group.values().collect();
+    for section in reader.sections {
+        let (package, ..) = &section.place;
+        if section.is_sound() {
+            silent.remove(package);
+        }
+        let paths = doctest_paths(section.results.keys().map(String::as_str));
+        for (name, result) in &section.results {
+            let test = TestId::new(package, TargetKind::Doc, "", &paths[name.as_str()]);
+            if request.scope.contains(&test) {
+                seen.observations.push(result.clone().observation(test));
+            }
+        }
+    }
+    for package in silent {
+        let gap = format!("the documentation tests of {package} came to no end");
+        seen.gaps.push(gap);
+    }
+    Ok(())
+}
+
+/// Builds the tests and returns the target of each program by its file name.
+fn build(request: &Request<'_>, deadline: Instant) -> Result<BTreeMap<String, Place>, RunError> {
+    #[derive(Deserialize)]
+    struct Artifact {
+        manifest_path: std::path::PathBuf,
+        target: Target,
+        executable: Option<std::path::PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        kind: Vec<String>,
+        name: String,
+    }
+    let mut command = cargo_test(request, &["--tests", "--no-run"], &[]);
+    command.arg("--message-format=json-render-diagnostics");
+    let mut programs = BTreeMap::new();
+    let mut tail = Tail::default();
+    let end =
+        request.finish(&mut command, deadline, |stream, line| {
+            if stream == Stream::Err {
+                tail.push(line);
+                let line = String::from_utf8_lossy(line).trim().to_owned();
+                (request.progress)(Progress::Building(line));
+                return;
+            }
+            let Ok(artifact) = serde_json::from_slice::<Artifact>(line) else {
+                return;
+            };
+            let owner =
+                request.place.workspace.packages.values().find(|package| {
+                    artifact.manifest_path.parent() == Some(package.root.as_path())
+                });
+            let kind = artifact
+                .target
+                .kind
+                .iter()
+                .find_map(|kind| TargetKind::from_cargo(kind));
+            let name = artifact
+                .executable
+                .as_deref()
+                .and_then(|path| path.file_name());
+            if let (Some(package), Some(kind), Some(name)) = (owner, kind, name) {
+                let place = (package.name.clone(), kind, artifact.target.name);
+                programs.insert(name.to_string_lossy().into_owned(), place);
+            }
+        })?;
+    match end {
+        End::Exited(Some(PASSED)) => Ok(programs),
+        End::Exited(Some(FAILED)) => Err(RunError::Build {
+            output: tail.text(),
+        }),
+        other => Err(ended_badly(&command, other, &tail)),
+    }
+}
+
+fn cargo_test(request: &Request<'_>, args: &[&str], test_args: &[&str]) -> Command {
+    let mut command = request.cargo(&["test"]);
+    command.args(args);
+    request.select_packages(&mut command);
+    command.args(&request.policy.cargo_args);
+    if !test_args.is_empty() {
+        command.arg("--").args(test_args);
+    }
+    command
+}
+
+/// Runs a command to its end, or until it has printed nothing for `quiet`.
+fn read(
+    request: &Request<'_>,
+    mut command: Command,
+    deadline: Instant,
+    quiet: Duration,
+    reader: &mut Reader<'_>,
+    total: Option<usize>,
+) -> Result<(), RunError> {
+    let limits = Limits {
+        total: Some(deadline.saturating_duration_since(Instant::now())),
+        quiet: Some(quiet),
+    };
+    let mut tail = Tail::default();
+    let mut done = 0;
+    let end = process::run(&mut command, limits, request.cancel, true, |_, line| {
+        tail.push(line);
+        if reader.line(&String::from_utf8_lossy(line)) {
+            done += 1;
+            (request.progress)(Progress::Testing { done, total });
+        }
+    })?;
+    reader.close();
+    let started = !reader.sections.is_empty();
+    match end {
+        End::Exited(Some(PASSED)) | End::TimedOut => Ok(()),
+        End::Exited(Some(FAILED)) if started => Ok(()),
+        End::Exited(Some(FAILED)) => Err(RunError::Build {
+            output: tail.text(),
+        }),
+        other => Err(ended_badly(&command, other, &tail)),
+    }
+}
+
+/// Runs one test by itself; `None` if there is no such test.
+fn run_alone(request: &Request<'_>, test: &TestId) -> Result<Option<Observation>, RunError> {
+    let mut command = request.cargo(&["test", "--package", &test.package]);
+    match test.kind {
+        TargetKind::Lib | TargetKind::Doc => command.arg("--lib"),
+        kind => command
+            .arg(format!("--{}", kind.as_str()))
+            .arg(&test.target),
+    };
+    command.args(&request.policy.cargo_args);
+    command.args(["--", "--exact", &test.path]);
+    let limits = Limits {
+        total: Some(request.policy.test_time_out.0 + SLACK),
+        quiet: None,
+    };
+    let place_of = |_: &str| Some((test.package.clone(), test.kind, test.target.clone()));
+    let mut reader = Reader::new(&place_of);
+    let mut tail = Tail::default();
+    let end = process::run(&mut command, limits, request.cancel, true, |_, line| {
+        tail.push(line);
+        reader.line(&String::from_utf8_lossy(line));
+    })?;
+    reader.close();
+    let sound = reader.sections.iter().find(|section| section.is_sound());
+    let result = match (end, sound) {
+        (End::TimedOut, _) => Some(TestResult {
+            outcome: Outcome::TimedOut,
+            message: excerpt(&tail.text()),
+        }),
+        (_, Some(section)) => section.results.get(&test.path).cloned(),
+        // The program ended before libtest could print: it crashed or exited.
+        (End::Exited(code), None) => Some(TestResult {
+            outcome: if code == Some(PASSED) {
+                Outcome::Pass
+            } else {
+                Outcome::Fail
+            },
+            message: excerpt(&tail.text()),
+        }),
+    };
+    Ok(result.map(|result| result.observation(test.clone())))
+}
+
+#[derive(Clone, Debug)]
+struct TestResult {
+    outcome: Outcome,
+    message: Option<String>,
+}
+
+impl TestResult {
+    fn observation(self, test: TestId) -> Observation {
+        Observation {
+            test,
+            outcome: self.outcome,
+            duration_ms: None,
+            body: None,
+            message: self.message,
+        }
+    }
+}
+
+/// What one test program printed.
+#[derive(Debug)]
+struct Section {
+    place: Place,
+    results: BTreeMap<String, TestResult>,
+    /// Passed, failed and ignored, as the last line counts them.
+    counts: Option<[usize; 3]>,
+}
+
+impl Section {
+    /// Whether the results are what the program itself counted.
+    fn is_sound(&self) -> bool {
+        let count = |of: &[Outcome]| {
+            let is_one = |result: &&TestResult| of.contains(&result.outcome);
+            self.results.values().filter(is_one).count()
+        };
+        self.counts
+            == Some([
+                count(&[Outcome::Pass]),
+                count(&[Outcome::Fail]),
+                count(&[Outcome::Ignored]),
+            ])
+    }
+}
+
+/// Reads the output of `cargo test` line by line.
+struct Reader<'a> {
+    /// The target for what Cargo's header says: a program's file name, or the
+    /// name of a library.
+    place_of: &'a dyn Fn(&str) -> Option<Place>,
+    sections: Vec<Section>,
+    current: Option<Section>,
+    /// A test whose name was printed and whose result was not.
+    open: Option<String>,
+    /// Whose output is being printed.
+    speaker: Option<String>,
+    said: String,
+    /// What `--list` printed.
+    listed: BTreeSet<TestId>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(place_of: &'a dyn Fn(&str) -> Option<Place>) -> Self {
+        Self {
+            place_of,
+            sections: Vec::new(),
+            current: None,
+            open: None,
+            speaker: None,
+            said: String::new(),
+            listed: BTreeSet::new(),
+        }
+    }
+
+    /// Reads a line; true if it was the result of a test.
+    fn line(&mut self, line: &str) -> bool {
+        if let Some(header) = header(line) {
+            self.close();
+            self.current = (self.place_of)(header).map(|place| Section {
+                place,
+                results: BTreeMap::new(),
+                counts: None,
+            });
+            return false;
+        }
+        let Some(section) = &mut self.current else {
+            return false;
+        };
+        if let Some(counts) = counts(line) {
+            section.counts = Some(counts);
+            return false;
+        }
+        let named = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.rsplit_once(" ... "));
+        if let Some((name, status)) = named {
+            let name = name
+                .strip_suffix(" - should panic")
+                .unwrap_or(name)
+                .to_owned();
+            return match outcome(status) {
+                Some(outcome) => self.result(name, outcome),
+                None => {
+                    self.open = Some(name);
+                    false
+                }
+            };
+        }
+        // Something printed past the capture stands between a name and its result.
+        if let Some(name) = &self.open
+            && let Some(outcome) = outcome(line.trim())
+        {
+            let name = name.clone();
+            return self.result(name, outcome);
+        }
+        if let Some(speaker) = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            self.keep_message();
+            self.speaker = Some(speaker.to_owned());
+        } else if line == "failures:" {
+            self.keep_message();
+        } else if self.speaker.is_some() {
+            if self.said.len() < super::MESSAGE_LIMIT {
+                self.said.push_str(line);
+                self.said.push('\n');
+            }
+        } else if let Some(name) = line.strip_suffix(": test") {
+            let (package, kind, target) = &section.place;
+            self.listed
+                .insert(TestId::new(package, *kind, target, name));
+        }
+        false
+    }
+
+    fn result(&mut self, name: String, outcome: Outcome) -> bool {
+        self.open = None;
+        if let Some(section) = &mut self.current {
+            let message = None;
+            section
+                .results
+                .insert(name, TestResult { outcome, message });
+        }
+        true
+    }
+
+    fn keep_message(&mut self) {
+        let said = std::mem::take(&mut self.said);
+        let (Some(name), Some(section)) = (self.speaker.take(), &mut self.current) else {
+            return;
+        };
+        if let Some(result) = section.results.get_mut(&name) {
+            result.message = excerpt(super::without_backtrace(&said));
+        }
+    }
+
+    /// Ends the section that is open.
+    fn close(&mut self) {
+        self.keep_message();
+        self.open = None;
+        self.sections.extend(self.current.take());
+    }
+}
+
+/// The program's file name or the library's name in a header of Cargo's.
+fn header(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    if let Some(library) = line.strip_prefix("Doc-tests ") {
+        return Some(library);
+    }
+    let path = line.strip_prefix("Running ")?.strip_suffix(')')?;
+    let (_, path) = path.rsplit_once(" (")?;
+    path.rsplit(['/', '\\']).next()
+}
+
+fn outcome(status: &str) -> Option<Outcome> {
+    match status {
+        "ok" => Some(Outcome::Pass),
+        "FAILED" => Some(Outcome::Fail),
+        _ if status == "ignored" || status.starts_with("ignored, ") => Some(Outcome::Ignored),
+        _ => None,
+    }
+}
+
+/// Reads `test result: FAILED. 1 passed; 2 failed; 3 ignored; …`.
+fn counts(line: &str) -> Option<[usize; 3]> {
+    let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut numbers = rest
+        .split("; ")
+        .map(|part| part.split(' ').next()?.parse().ok());
+    Some([numbers.next()??, numbers.next()??, numbers.next()??])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<Section> {
+        let place_of = |header: &str| Some((header.to_owned(), TargetKind::Lib, String::new()));
+        let mut reader = Reader::new(&place_of);
+        for line in text.lines() {
+            reader.line(line);
+        }
+        reader.close();
+        reader.sections
+    }
+
+    #[test]
+    fn results_messages_and_counts_are_read() {
+        let sections = read(
+            "
+     Running unittests src/lib.rs (target/debug/deps/a-31)
+
+running 4 tests
+test tests::ok ... ok
+test tests::sp - should panic ... ok
+test tests::ign ... ignored, why
+test tests::bad ... FAILED
+
+failures:
+
+---- tests::bad stdout ----
+thread 'tests::bad' panicked at src/lib.rs:1:1:
+no
+
+failures:
+    tests::bad
+
+test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0s
+
+   Doc-tests a
+
+running 1 test
+test src/lib.rs - f (line 2) ... ok
+
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s
+",
+        );
+        assert_eq!(sections.len(), 2);
+        assert!(sections.iter().all(Section::is_sound));
+        assert_eq!(sections[0].place.0, "a-31");
+        let results = &sections[0].results;
+        assert_eq!(results["tests::sp"].outcome, Outcome::Pass);
+        assert_eq!(results["tests::ign"].outcome, Outcome::Ignored);
+        assert_eq!(results["tests::bad"].outcome, Outcome::Fail);
+        let message = results["tests::bad"].message.as_deref();
+        assert_eq!(
+            message,
+            Some("thread 'tests::bad' panicked at src/lib.rs:1:1:\nno")
+        );
+    }
+
+    #[test]
+    fn a_crash_or_garbage_leaves_a_section_unsound() {
+        let crash = read("     Running tests/it.rs (x/it-1)\nrunning 2 tests\ntest a ... ok\n");
+        assert!(!crash[0].is_sound());
+        let garbage = read(
+            "     Running tests/it.rs (x/it-1)\nrunning 2 tests\ntest a ... ok\ngarbagetest b ... \
+             ok\n\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured",
+        );
+        assert!(!garbage[0].is_sound());
+    }
+
+    #[test]
+    fn a_result_after_uncaptured_output_is_read() {
+        let sections = read(
+            "     Running tests/it.rs (x/it-1)\nrunning 1 test\ntest a ... noise\nmore\nok\n\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured",
+        );
+        assert!(sections[0].is_sound());
+    }
+}

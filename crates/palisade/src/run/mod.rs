@@ -1,0 +1,349 @@
+//! Runs tests and says what was seen, without judging it.
+//!
+//! Unit and integration tests go through cargo-nextest when it is installed,
+//! else through `cargo test`; documentation tests always through `cargo test
+//! --doc`, since nextest cannot run them.
+
+mod cargo_test;
+mod nextest;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use crate::git::forget_hook;
+use crate::identity::{TargetKind, TestId};
+use crate::policy::{RunPolicy, RunnerChoice};
+use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail};
+use crate::record::{Environment, Observation, Scope};
+use crate::source::{TestBodies, hash};
+use crate::workspace::{Package, Workspace};
+
+/// The most that is kept of what a failing test said.
+const MESSAGE_LIMIT: usize = 4 * 1024;
+
+/// Why tests could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The code or its tests do not compile.
+    #[error("build the tests")]
+    Build {
+        /// The end of what the compiler said.
+        output: String,
+    },
+    /// The runner ended in a way that says nothing about the tests.
+    #[error("run the tests: `{command}` ended with {end}")]
+    Runner {
+        /// The command.
+        command: String,
+        /// How it ended.
+        end: String,
+        /// The end of what it said.
+        output: String,
+    },
+    /// What a runner wrote cannot be understood.
+    #[error("read the {what} of `{command}`")]
+    Output {
+        /// What was read.
+        what: &'static str,
+        /// The command that wrote it.
+        command: String,
+        /// The end of what it said.
+        output: String,
+    },
+    /// The policy asks for nextest, and it is not installed.
+    #[error("find cargo-nextest, which palisade.toml asks for")]
+    NoNextest,
+    /// A file for the runner cannot be written.
+    #[error("write {}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A child process could not be started or was interrupted.
+    #[error("run a child process")]
+    Process(#[from] ProcessError),
+}
+
+impl RunError {
+    /// Whether the user ended it.
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, Self::Process(ProcessError::Interrupted { .. }))
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Something is being compiled or prepared.
+    Building(String),
+    /// Some of the tests are done.
+    Testing {
+        /// How many are done.
+        done: usize,
+        /// How many there are, if that is known.
+        total: Option<usize>,
+    },
+}
+
+/// The program that runs unit and integration tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runner {
+    /// cargo-nextest, with its version.
+    Nextest(String),
+    /// `cargo test`.
+    CargoTest,
+}
+
+impl Runner {
+    /// Follows the policy's choice; looks for cargo-nextest unless `cargo test` is
+    /// asked for.
+    pub fn choose(choice: RunnerChoice) -> Result<Self, RunError> {
+        if choice == RunnerChoice::Cargo {
+            return Ok(Self::CargoTest);
+        }
+        let version = first_line("cargo-nextest", &["nextest", "--version"]);
+        match (version, choice) {
+            (Some(version), _) => Ok(Self::Nextest(version)),
+            (None, RunnerChoice::Nextest) => Err(RunError::NoNextest),
+            (None, _) => Ok(Self::CargoTest),
+        }
+    }
+
+    /// How people call it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Nextest(version) => version,
+            Self::CargoTest => "cargo test",
+        }
+    }
+}
+
+/// The first line a program prints, if it runs and succeeds.
+fn first_line(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next().unwrap_or_default().trim().to_owned();
+    output.status.success().then_some(line)
+}
+
+/// Variables that change what Cargo builds.
+const BUILD_VARIABLES: [&str; 8] = [
+    "RUSTFLAGS",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "RUSTDOCFLAGS",
+    "CARGO_BUILD_TARGET",
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_PROFILE_TEST_OPT_LEVEL",
+    "RUSTC_WRAPPER",
+    "RUSTC_BOOTSTRAP",
+];
+
+/// What decides the outcome of the tests in the workspace at `root`, besides the
+/// tree.
+pub fn environment(root: &Path, policy: &RunPolicy, runner: &Runner) -> Environment {
+    let toolchain = Command::new("rustc").arg("-vV").current_dir(root).output();
+    let toolchain = toolchain.map_or_else(
+        |_| "unknown".to_owned(),
+        |output| {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+            let version = text.lines().next().unwrap_or_default();
+            format!("{version} {}", host.unwrap_or_default())
+        },
+    );
+    let lockfile = std::fs::read_to_string(root.join("Cargo.lock"));
+    let mut config = format!("{:?} {}", policy.cargo_args, policy.doctests);
+    for name in BUILD_VARIABLES {
+        if let Ok(value) = std::env::var(name) {
+            config.push_str(&format!(" {name}={value}"));
+        }
+    }
+    Environment {
+        toolchain,
+        machine: machine(),
+        lockfile: lockfile.map(|text| hash(&text)).unwrap_or_default(),
+        config: format!("{} {}", runner.name(), &hash(&config)[..8]),
+    }
+}
+
+/// Operating system, architecture, processor and number of cores.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == "model name").then(|| value.trim().to_owned())
+    });
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let model = model.unwrap_or_else(|| "unnamed processor".to_owned());
+    format!("{os} {arch}, {model}, {cores} cores")
+}
+
+/// A place where tests are run: the user's tree, or a checkout.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The workspace there.
+    pub workspace: &'a Workspace,
+    /// Where the build goes; `None` for where Cargo puts it.
+    pub target: Option<&'a Path>,
+}
+
+/// What to run, and how.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Where.
+    pub place: Place<'a>,
+    /// Which tests.
+    pub scope: &'a Scope,
+    /// How.
+    pub policy: &'a RunPolicy,
+    /// With what.
+    pub runner: &'a Runner,
+    /// Ends it early.
+    pub cancel: &'a Cancel,
+    /// Is told how far it is.
+    pub progress: &'a dyn Fn(Progress),
+}
+
+/// What a run saw.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The tests with their outcomes.
+    pub observations: Vec<Observation>,
+    /// Why some outcome is missing, in words; empty if none is.
+    pub gaps: Vec<String>,
+}
+
+/// Runs the tests of a request once.
+pub fn run_tests(request: &Request<'_>) -> Result<Seen, RunError> {
+    let deadline = Instant::now() + request.policy.run_time_out.0;
+    let mut seen = Seen::default();
+    if has_tests(request, |kind| kind != TargetKind::Doc) {
+        match request.runner {
+            Runner::Nextest(_) => nextest::run(request, deadline, &mut seen)?,
+            Runner::CargoTest => cargo_test::run(request, deadline, &mut seen)?,
+        }
+    }
+    if request.policy.doctests && has_tests(request, |kind| kind == TargetKind::Doc) {
+        cargo_test::run_doctests(request, deadline, &mut seen)?;
+    }
+    let packages = request.packages();
+    let bodies = TestBodies::read(packages.iter().copied());
+    for observation in &mut seen.observations {
+        observation.body = bodies.hash(&observation.test).map(str::to_owned);
+    }
+    Ok(seen)
+}
+
+/// Whether the scope may hold tests of some kind.
+fn has_tests(request: &Request<'_>, of: impl Fn(TargetKind) -> bool) -> bool {
+    match request.scope {
+        Scope::Tests(tests) => {
+            let packages = &request.place.workspace.packages;
+            let is_there = |test: &TestId| packages.contains_key(&test.package);
+            tests.iter().any(|test| of(test.kind) && is_there(test))
+        }
+        Scope::Workspace | Scope::Packages(_) => !request.packages().is_empty(),
+        Scope::Doctests(_) => of(TargetKind::Doc) && !request.packages().is_empty(),
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The packages that the scope's tests are in.
+    fn packages(&self) -> Vec<&'a Package> {
+        let all = &self.place.workspace.packages;
+        let names: BTreeSet<&str> = match self.scope {
+            Scope::Workspace => all.keys().map(String::as_str).collect(),
+            Scope::Packages(names) | Scope::Doctests(names) => {
+                names.iter().map(String::as_str).collect()
+            }
+            Scope::Tests(tests) => tests.iter().map(|test| test.package.as_str()).collect(),
+        };
+        names.into_iter().filter_map(|name| all.get(name)).collect()
+    }
+
+    /// A `cargo` command in the request's place.
+    fn cargo(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("cargo");
+        forget_hook(&mut command)
+            .current_dir(&self.place.workspace.root)
+            .args(args)
+            .env("CARGO_TERM_COLOR", "never")
+            .env("CARGO_TERM_PROGRESS_WHEN", "never");
+        for inherited in ["RUST_TEST_THREADS", "NEXTEST_PROFILE", "CARGO_TERM_QUIET"] {
+            command.env_remove(inherited);
+        }
+        if let Some(target) = self.place.target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        command
+    }
+
+    /// The arguments that select the scope's packages.
+    fn select_packages(&self, command: &mut Command) {
+        if *self.scope == Scope::Workspace {
+            command.arg("--workspace");
+        } else {
+            for package in self.packages() {
+                command.args(["--package", &package.name]);
+            }
+        }
+    }
+
+    /// Runs a command until the deadline.
+    fn finish(
+        &self,
+        command: &mut Command,
+        deadline: Instant,
+        on_line: impl FnMut(Stream, &[u8]),
+    ) -> Result<End, RunError> {
+        let limits = Limits {
+            total: Some(deadline.saturating_duration_since(Instant::now())),
+            quiet: None,
+        };
+        Ok(process::run(command, limits, self.cancel, false, on_line)?)
+    }
+}
+
+/// The command as a line, for messages.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    Vec::from_iter(words.map(|word| word.to_string_lossy())).join(" ")
+}
+
+fn ended_badly(command: &Command, end: End, output: &Tail) -> RunError {
+    RunError::Runner {
+        command: shown(command),
+        end: match end {
+            End::Exited(Some(code)) => format!("exit code {code}"),
+            End::Exited(None) => "a signal".to_owned(),
+            End::TimedOut => "the time-out of the run".to_owned(),
+        },
+        output: output.text(),
+    }
+}
+
+/// Cuts a message to what is kept of it, at a character.
+fn excerpt(text: &str) -> Option<String> {
+    let text = text.trim();
+    let mut end = text.len().min(MESSAGE_LIMIT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    (!text.is_empty()).then(|| text[..end].to_owned())
+}
+
+/// What a panic says before its backtrace.
+fn without_backtrace(text: &str) -> &str {
+    let end = ["\nstack backtrace:", "\nnote: run with `RUST_BACKTRACE"]
+        .into_iter()
+        .filter_map(|mark| text.find(mark))
+        .min();
+    &text[..end.unwrap_or(text.len())]
+}

@@ -1,0 +1,295 @@
+//! Runs unit and integration tests with cargo-nextest and reads its list and its
+//! JUnit report. Retries are switched off: one run is one observation.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::Command;
+use std::time::Instant;
+
+use quick_junit::{Report, TestCase, TestCaseStatus};
+use serde::Deserialize;
+
+use super::{Progress, Request, RunError, Seen, ended_badly, excerpt, shown, without_backtrace};
+use crate::identity::{TargetKind, TestId};
+use crate::process::{End, Stream, Tail};
+use crate::record::{Observation, Outcome, Scope};
+
+/// Exit codes that nextest documents.
+const PASSED: i32 = 0;
+const NO_TESTS: i32 = 4;
+const TESTS_FAILED: i32 = 100;
+const BUILD_FAILED: i32 = 101;
+
+/// The name of our profile and of the tool that brings it.
+const PROFILE: &str = "palisade";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct List {
+    rust_suites: BTreeMap<String, Suite>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Suite {
+    package_name: String,
+    binary_name: String,
+    kind: String,
+    #[serde(default)]
+    testcases: BTreeMap<String, Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Case {
+    ignored: bool,
+    filter_match: FilterMatch,
+}
+
+#[derive(Deserialize)]
+struct FilterMatch {
+    status: String,
+}
+
+/// Runs the request's tests that are not documentation tests.
+pub(super) fn run(
+    request: &Request<'_>,
+    deadline: Instant,
+    seen: &mut Seen,
+) -> Result<(), RunError> {
+    let folder = tempfile::tempdir().map_err(|source| RunError::Write {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let config = folder.path().join("nextest.toml");
+    let store = folder.path().join("store");
+    // `store.dir` also brings the report to a place that is always the same,
+    // whatever the target folder is, and that is not in the user's tree.
+    let text = format!(
+        "[store]\ndir = {store:?}\n\
+         [profile.{PROFILE}]\nfail-fast = false\n\
+         slow-timeout = {{ period = \"{}ms\", terminate-after = 1, grace-period = \"1s\" }}\n\
+         [profile.{PROFILE}.junit]\npath = \"junit.xml\"\n",
+        request.policy.test_time_out.0.as_millis().max(1),
+    );
+    std::fs::write(&config, text).map_err(|source| RunError::Write {
+        path: config.clone(),
+        source,
+    })?;
+    let nextest = |subcommand: &str| {
+        let mut command = request.cargo(&["nextest", subcommand]);
+        request.select_packages(&mut command);
+        command
+            .args(&request.policy.cargo_args)
+            .arg("--tool-config-file")
+            .arg(format!("{PROFILE}:{}", config.display()))
+            .args(["--profile", PROFILE]);
+        if let Some(filter) = filter(request.scope) {
+            command.args(["-E", &filter]);
+        }
+        command
+    };
+    let listed = list(request, nextest("list"), deadline)?;
+    let mut expected = BTreeMap::new();
+    for (binary, suite) in &listed.rust_suites {
+        let kind = TargetKind::from_cargo(&suite.kind).unwrap_or(TargetKind::Lib);
+        for (path, case) in &suite.testcases {
+            let test = TestId::new(&suite.package_name, kind, &suite.binary_name, path);
+            if case.filter_match.status == "matches" {
+                expected.insert((binary.clone(), path.clone()), test);
+            } else if case.ignored && request.scope.contains(&test) {
+                seen.observations.push(Observation {
+                    test,
+                    outcome: Outcome::Ignored,
+                    duration_ms: None,
+                    body: None,
+                    message: None,
+                });
+            }
+        }
+    }
+    if expected.is_empty() {
+        return Ok(());
+    }
+    let mut command = nextest("run");
+    command.args(["--no-fail-fast", "--retries", "0", "--no-tests", "pass"]);
+    command.args(["--status-level", "all", "--final-status-level", "none"]);
+    command.args(["--failure-output", "never", "--success-output", "never"]);
+    run_listed(request, command, deadline)?;
+    let report = store.join(PROFILE).join("junit.xml");
+    let report = std::fs::File::open(report)
+        .ok()
+        .and_then(|file| Report::deserialize(std::io::BufReader::new(file)).ok());
+    let report = report.ok_or_else(|| RunError::Output {
+        what: "JUnit report",
+        command: shown(&nextest("run")),
+        output: String::new(),
+    })?;
+    for suite in &report.test_suites {
+        for case in &suite.test_cases {
+            let place = (
+                suite.name.as_str().to_owned(),
+                case.name.as_str().to_owned(),
+            );
+            if let Some(test) = expected.remove(&place) {
+                seen.observations.push(observation(test, case));
+            }
+        }
+    }
+    for test in expected.into_values() {
+        seen.gaps
+            .push(format!("{test} has no outcome in nextest's report"));
+    }
+    Ok(())
+}
+
+/// Builds the tests and lists them.
+fn list(request: &Request<'_>, mut command: Command, deadline: Instant) -> Result<List, RunError> {
+    command.args(["--message-format", "json-pretty"]);
+    let (mut out, mut tail) = (Vec::new(), Tail::default());
+    let end = request.finish(&mut command, deadline, |stream, line| match stream {
+        Stream::Out => out.extend_from_slice(line),
+        Stream::Err => {
+            tail.push(line);
+            let line = String::from_utf8_lossy(line).trim().to_owned();
+            (request.progress)(Progress::Building(line));
+        }
+    })?;
+    match end {
+        End::Exited(Some(PASSED)) => {}
+        End::Exited(Some(BUILD_FAILED)) => {
+            return Err(RunError::Build {
+                output: tail.text(),
+            });
+        }
+        other => return Err(ended_badly(&command, other, &tail)),
+    }
+    serde_json::from_slice(&out).map_err(|_| RunError::Output {
+        what: "list of tests",
+        command: shown(&command),
+        output: tail.text(),
+    })
+}
+
+fn run_listed(
+    request: &Request<'_>,
+    mut command: Command,
+    deadline: Instant,
+) -> Result<(), RunError> {
+    let mut tail = Tail::default();
+    let end = request.finish(&mut command, deadline, |_, line| {
+        tail.push(line);
+        if let Some((done, total)) = position(&String::from_utf8_lossy(line)) {
+            let total = Some(total);
+            (request.progress)(Progress::Testing { done, total });
+        }
+    })?;
+    match end {
+        End::Exited(Some(PASSED | TESTS_FAILED | NO_TESTS)) => Ok(()),
+        End::Exited(Some(BUILD_FAILED)) => Err(RunError::Build {
+            output: tail.text(),
+        }),
+        other => Err(ended_badly(&command, other, &tail)),
+    }
+}
+
+/// Reads `(3/17)` from a line such as `PASS [   0.007s] ( 3/17) a tests::ok`.
+fn position(line: &str) -> Option<(usize, usize)> {
+    let (_, rest) = line.split_once("] (")?;
+    let (done, rest) = rest.split_once('/')?;
+    let (total, _) = rest.split_once(')')?;
+    Some((done.trim().parse().ok()?, total.parse().ok()?))
+}
+
+/// The filter that selects single tests.
+fn filter(scope: &Scope) -> Option<String> {
+    let Scope::Tests(tests) = scope else {
+        return None;
+    };
+    let mut filter = String::from("none()");
+    for test in tests.iter().filter(|test| test.kind != TargetKind::Doc) {
+        let binary = match test.kind {
+            TargetKind::Lib | TargetKind::Doc => test.package.clone(),
+            TargetKind::Test => format!("{}::{}", test.package, test.target),
+            kind => format!("{}::{}/{}", test.package, kind.as_str(), test.target),
+        };
+        let path = &test.path;
+        // Writing to a string cannot fail.
+        let _ = write!(filter, " | (binary_id(={binary}) & test(={path}))");
+    }
+    Some(filter)
+}
+
+fn observation(test: TestId, case: &TestCase) -> Observation {
+    let text = |text: &Option<quick_junit::XmlString>| {
+        text.as_ref()
+            .map(|text| text.as_str().to_owned())
+            .unwrap_or_default()
+    };
+    let (outcome, message) = match &case.status {
+        TestCaseStatus::Success { .. } => (Outcome::Pass, None),
+        TestCaseStatus::NonSuccess {
+            message,
+            ty,
+            description,
+            ..
+        } => {
+            let timed_out = ty
+                .as_ref()
+                .is_some_and(|ty| ty.as_str().contains("timeout"));
+            let outcome = if timed_out {
+                Outcome::TimedOut
+            } else {
+                Outcome::Fail
+            };
+            let said = [text(description), text(message), text(&case.system_out)];
+            (
+                outcome,
+                said.iter()
+                    .find_map(|said| excerpt(without_backtrace(said))),
+            )
+        }
+        TestCaseStatus::Skipped { .. } => (Outcome::Ignored, None),
+    };
+    Observation {
+        test,
+        outcome,
+        duration_ms: case.time.map(|time| time.as_secs_f64() * 1e3),
+        body: None,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn filters_name_one_test_each() {
+        let tests = BTreeSet::from([
+            TestId::new("a", TargetKind::Lib, "a", "t::x"),
+            TestId::new("a", TargetKind::Test, "it", "y"),
+            TestId::new("a", TargetKind::Bin, "tool", "z"),
+            TestId::new("a", TargetKind::Doc, "a", "src/lib.rs - f"),
+        ]);
+        assert_eq!(
+            filter(&Scope::Tests(tests)).as_deref(),
+            Some(
+                "none() | (binary_id(=a) & test(=t::x)) | (binary_id(=a::bin/tool) & test(=z)) \
+                 | (binary_id(=a::it) & test(=y))"
+            )
+        );
+        assert_eq!(filter(&Scope::Workspace), None);
+    }
+
+    #[test]
+    fn positions_are_read() {
+        assert_eq!(
+            position("    PASS [   0.007s] ( 3/17) a tests::ok"),
+            Some((3, 17))
+        );
+        assert_eq!(position("   Compiling a v0.1.0 (/x)"), None);
+    }
+}

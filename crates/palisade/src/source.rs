@@ -1,0 +1,454 @@
+//! What the source says without compiling it: where the tests are and a hash of
+//! each one's body, whether two versions of a file differ only in comments, and
+//! which public items a file declares.
+//!
+//! Everything is compared as tokens, so layout, comments and line numbers do not
+//! count; text inside of strings and macros does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens as _;
+use syn::visit::Visit;
+use twox_hash::XxHash3_128;
+
+use crate::identity::{TargetKind, TestId};
+use crate::workspace::Package;
+
+/// The tests found in the source of some packages.
+#[derive(Debug, Default)]
+pub struct TestBodies {
+    /// By package and function name: module path and hash of each test.
+    found: BTreeMap<(String, String), Vec<FoundTest>>,
+}
+
+#[derive(Debug)]
+struct FoundTest {
+    modules: String,
+    body: String,
+}
+
+impl TestBodies {
+    /// Reads the tests of a package from the files under its folder. Files that
+    /// are not Rust are left out: their tests have no body hash.
+    pub fn read<'a>(packages: impl IntoIterator<Item = &'a Package>) -> Self {
+        let mut bodies = Self::default();
+        for package in packages {
+            for folder in ["src", "tests", "examples", "benches"] {
+                let root = package.root.join(folder);
+                bodies.read_folder(&package.name, &root, &root);
+            }
+        }
+        bodies
+    }
+
+    fn read_folder(&mut self, package: &str, root: &Path, folder: &Path) {
+        let Ok(entries) = fs::read_dir(folder) else {
+            return;
+        };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.is_dir() {
+                self.read_folder(package, root, &path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && let Ok(text) = fs::read_to_string(&path)
+            {
+                self.read_file(package, &file_modules(root, &path), &text);
+            }
+        }
+    }
+
+    fn read_file(&mut self, package: &str, modules: &[String], text: &str) {
+        // Most files hold no test, and parsing is what costs.
+        if !text.contains("test") {
+            return;
+        }
+        let Ok(file) = syn::parse_file(text) else {
+            return;
+        };
+        let mut visitor = TestVisitor {
+            modules: modules.to_vec(),
+            tests: Vec::new(),
+        };
+        visitor.visit_file(&file);
+        for (name, found) in visitor.tests {
+            let key = (package.to_owned(), name);
+            self.found.entry(key).or_default().push(found);
+        }
+    }
+
+    /// The hash of a test's body, if exactly one function can be it.
+    pub fn hash(&self, test: &TestId) -> Option<&str> {
+        if test.kind == TargetKind::Doc {
+            return None;
+        }
+        // Macros such as `rstest` make modules named after the function.
+        let parts = Vec::from_iter(test.path.split("::"));
+        for end in (1..=parts.len()).rev() {
+            let key = (test.package.clone(), parts[end - 1].to_owned());
+            let Some(found) = self.found.get(&key) else {
+                continue;
+            };
+            let modules = parts[..end - 1].join("::");
+            let mut exact = found.iter().filter(|test| test.modules == modules);
+            return match (exact.next(), exact.next(), found.as_slice()) {
+                (Some(one), None, _) | (None, None, [one]) => Some(&one.body),
+                _ => None,
+            };
+        }
+        None
+    }
+}
+
+/// The modules that a file's place stands for, below its target's root.
+fn file_modules(root: &Path, path: &Path) -> Vec<String> {
+    let relative = path.strip_prefix(root).unwrap_or(path).with_extension("");
+    let mut modules: Vec<String> = relative
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy().into_owned())
+        .collect();
+    let is_src = root.file_name().is_some_and(|name| name == "src");
+    if !is_src || modules.first().is_some_and(|name| name == "bin") {
+        // `tests/it.rs` and `tests/it/main.rs` are targets of their own.
+        modules.drain(..modules.len().min(if is_src { 2 } else { 1 }));
+    }
+    if modules
+        .last()
+        .is_some_and(|name| matches!(name.as_str(), "mod" | "lib" | "main"))
+    {
+        modules.pop();
+    }
+    modules
+}
+
+struct TestVisitor {
+    modules: Vec<String>,
+    tests: Vec<(String, FoundTest)>,
+}
+
+impl<'ast> Visit<'ast> for TestVisitor {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        self.modules.push(module.ident.to_string());
+        syn::visit::visit_item_mod(self, module);
+        self.modules.pop();
+    }
+
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        let is_test = function.attrs.iter().any(|attribute| {
+            let last = attribute.path().segments.last();
+            last.is_some_and(|last| last.ident.to_string().contains("test"))
+        });
+        if is_test {
+            let found = FoundTest {
+                modules: self.modules.join("::"),
+                body: hash(&function.block.to_token_stream().to_string()),
+            };
+            self.tests.push((function.sig.ident.to_string(), found));
+        }
+    }
+}
+
+/// A short hash for comparing contents; equal on every machine.
+pub fn hash(text: &str) -> String {
+    format!("{:032x}", XxHash3_128::oneshot(text.as_bytes()))
+}
+
+/// What a Rust file holds that matters to the risk of changing it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Code without comments, as text.
+    pub code: String,
+    /// Documentation comments, as text.
+    pub docs: String,
+    /// Whether it has `unsafe` in it.
+    pub is_unsafe: bool,
+    /// Whether it compiles functions for certain instruction sets.
+    pub has_target_feature: bool,
+    /// Whether it speaks with code of other languages.
+    pub has_ffi: bool,
+    /// The public items by name, with their signatures.
+    pub public: BTreeMap<String, String>,
+    /// The code outside of `#[cfg(test)]` and `#[test]`, as text.
+    pub shipped: String,
+}
+
+/// Reads a Rust file; `None` if it does not parse.
+pub fn contents(text: &str) -> Option<Contents> {
+    let file = syn::parse_file(text).ok()?;
+    let mut contents = Contents::default();
+    split_docs(
+        file.to_token_stream(),
+        &mut contents.code,
+        &mut contents.docs,
+    );
+    let shipped = file.items.iter().filter(|item| !is_test_item(item));
+    for item in shipped {
+        split_docs(
+            item.to_token_stream(),
+            &mut contents.shipped,
+            &mut String::new(),
+        );
+    }
+    let mut words = BTreeSet::new();
+    collect_words(file.to_token_stream(), &mut words);
+    contents.is_unsafe = words.contains("unsafe");
+    contents.has_target_feature = words.contains("target_feature");
+    contents.has_ffi = words.contains("no_mangle") || file.items.iter().any(is_ffi);
+    let mut visitor = PublicVisitor {
+        path: Vec::new(),
+        public: &mut contents.public,
+    };
+    for item in &file.items {
+        visitor.visit_item(item);
+    }
+    Some(contents)
+}
+
+fn is_ffi(item: &syn::Item) -> bool {
+    matches!(item, syn::Item::ForeignMod(_))
+        || matches!(item, syn::Item::Fn(function) if function.sig.abi.is_some())
+}
+
+fn attributes(item: &syn::Item) -> &[syn::Attribute] {
+    match item {
+        syn::Item::Fn(item) => &item.attrs,
+        syn::Item::Mod(item) => &item.attrs,
+        syn::Item::Use(item) => &item.attrs,
+        syn::Item::Struct(item) => &item.attrs,
+        syn::Item::Enum(item) => &item.attrs,
+        syn::Item::Impl(item) => &item.attrs,
+        syn::Item::Const(item) => &item.attrs,
+        syn::Item::Static(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+fn is_test_item(item: &syn::Item) -> bool {
+    attributes(item)
+        .iter()
+        .any(|attribute| match &attribute.meta {
+            syn::Meta::Path(path) => path.is_ident("test"),
+            syn::Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+            syn::Meta::NameValue(_) => false,
+        })
+}
+
+/// Writes tokens as text, with the attributes that documentation comments are
+/// apart from the code.
+fn split_docs(tokens: TokenStream, code: &mut String, docs: &mut String) {
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                let inner =
+                    matches!(tokens.peek(), Some(TokenTree::Punct(p)) if p.as_char() == '!');
+                if inner {
+                    tokens.next();
+                }
+                let is_doc = |group: &proc_macro2::Group| {
+                    let first = group.stream().into_iter().next();
+                    first.is_some_and(|word| word.to_string() == "doc")
+                };
+                match tokens.next() {
+                    Some(TokenTree::Group(group)) if is_doc(&group) => {
+                        docs.push_str(&group.stream().to_string());
+                        docs.push('\n');
+                    }
+                    Some(other) => {
+                        code.push('#');
+                        split_docs(other.into(), code, docs);
+                    }
+                    None => {}
+                }
+            }
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    proc_macro2::Delimiter::Parenthesis => ("(", ")"),
+                    proc_macro2::Delimiter::Brace => ("{", "}"),
+                    proc_macro2::Delimiter::Bracket => ("[", "]"),
+                    proc_macro2::Delimiter::None => ("", ""),
+                };
+                code.push_str(open);
+                split_docs(group.stream(), code, docs);
+                code.push_str(close);
+            }
+            other => {
+                code.push_str(&other.to_string());
+                code.push(' ');
+            }
+        }
+    }
+}
+
+fn collect_words(tokens: TokenStream, words: &mut BTreeSet<String>) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => collect_words(group.stream(), words),
+            TokenTree::Ident(word) => {
+                words.insert(word.to_string());
+            }
+            _ => {}
+        }
+    }
+}
+
+struct PublicVisitor<'a> {
+    path: Vec<String>,
+    public: &'a mut BTreeMap<String, String>,
+}
+
+impl PublicVisitor<'_> {
+    fn add(&mut self, visibility: &syn::Visibility, name: &dyn ToString, signature: TokenStream) {
+        if matches!(visibility, syn::Visibility::Public(_)) {
+            let name = name.to_string();
+            let path = Vec::from_iter(self.path.iter().map(String::as_str).chain([&*name]));
+            let mut code = String::new();
+            split_docs(signature, &mut code, &mut String::new());
+            self.public.insert(path.join("::"), code);
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for PublicVisitor<'_> {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        self.add(&module.vis, &module.ident, TokenStream::new());
+        self.path.push(module.ident.to_string());
+        syn::visit::visit_item_mod(self, module);
+        self.path.pop();
+    }
+
+    fn visit_item_impl(&mut self, block: &'ast syn::ItemImpl) {
+        self.path.push(block.self_ty.to_token_stream().to_string());
+        syn::visit::visit_item_impl(self, block);
+        self.path.pop();
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.add(&item.vis, &item.sig.ident, item.sig.to_token_stream());
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.add(&item.vis, &item.sig.ident, item.sig.to_token_stream());
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.add(&item.vis, &item.ident, item.to_token_stream());
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        self.add(&item.vis, &item.ident, item.to_token_stream());
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
+        self.add(&item.vis, &item.ident, item.to_token_stream());
+    }
+
+    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
+        self.add(&item.vis, &item.ident, item.to_token_stream());
+    }
+
+    fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
+        self.add(&item.vis, &item.ident, item.ty.to_token_stream());
+    }
+
+    fn visit_item_static(&mut self, item: &'ast syn::ItemStatic) {
+        self.add(&item.vis, &item.ident, item.ty.to_token_stream());
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.add(&item.vis, &item.tree.to_token_stream(), TokenStream::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bodies(files: &[(&str, &str)]) -> TestBodies {
+        let mut bodies = TestBodies::default();
+        for (path, text) in files {
+            let root = Path::new(path.split('/').next().expect("a folder"));
+            bodies.read_file("a", &file_modules(root, Path::new(path)), text);
+        }
+        bodies
+    }
+
+    #[test]
+    fn a_renamed_or_moved_test_keeps_its_hash() {
+        let before = bodies(&[(
+            "src/m.rs",
+            "mod tests { #[test] fn old() { assert_eq!(1 + 1, 2); } }",
+        )]);
+        let after = bodies(&[(
+            "src/n/mod.rs",
+            "mod t {\n #[test]\n // why\n fn new() {\n  assert_eq!(1 + 1, 2);\n } }",
+        )]);
+        let old = before.hash(&TestId::new("a", TargetKind::Lib, "", "m::tests::old"));
+        let new = after.hash(&TestId::new("a", TargetKind::Lib, "", "n::t::new"));
+        assert!(old.is_some());
+        assert_eq!(old, new);
+    }
+
+    #[test]
+    fn tests_of_one_name_are_told_apart_by_module() {
+        let found = bodies(&[
+            ("src/lib.rs", "mod x { #[test] fn t() { one() } }"),
+            ("src/y.rs", "#[tokio::test] async fn t() { two() }"),
+            ("tests/it.rs", "#[test] fn t() { three() }"),
+        ]);
+        let hash = |kind, target, path| found.hash(&TestId::new("a", kind, target, path));
+        let all = BTreeSet::from([
+            hash(TargetKind::Lib, "", "x::t"),
+            hash(TargetKind::Lib, "", "y::t"),
+            hash(TargetKind::Test, "it", "t"),
+        ]);
+        assert_eq!(all.len(), 3);
+        assert!(!all.contains(&None));
+        assert_eq!(hash(TargetKind::Lib, "", "z::t"), None);
+    }
+
+    #[test]
+    fn comments_are_no_code_and_docs_are_apart() {
+        let before = contents("/// Adds.\npub fn f(a: u8) -> u8 { a + 1 }").expect("parses");
+        let after = contents("// note\n/// Adds one.\npub fn f(a: u8)\n  -> u8 { a + 1 /* x */ }");
+        let after = after.expect("parses");
+        assert_eq!(before.code, after.code);
+        assert_ne!(before.docs, after.docs);
+        let other = contents("/// Adds.\npub fn f(a: u8) -> u8 { a + 2 }").expect("parses");
+        assert_ne!(before.code, other.code);
+        let text = contents("fn f() -> &'static str { \"a // b\" }").expect("parses");
+        assert!(text.code.contains("a // b"));
+    }
+
+    #[test]
+    fn risky_things_are_seen_as_tokens_not_as_text() {
+        let plain = contents("fn f() { let s = \"unsafe extern\"; } // unsafe").expect("parses");
+        assert!(!plain.is_unsafe && !plain.has_ffi && !plain.has_target_feature);
+        let risky = contents(
+            "#[target_feature(enable = \"avx2\")] unsafe fn f() {}\nextern \"C\" fn g() {}",
+        );
+        let risky = risky.expect("parses");
+        assert!(risky.is_unsafe && risky.has_ffi && risky.has_target_feature);
+        let in_macro = contents("fn f() { m!(unsafe { x() }) }").expect("parses");
+        assert!(in_macro.is_unsafe);
+    }
+
+    #[test]
+    fn public_items_have_their_signature() {
+        let text = "pub struct S { pub x: u8 } impl S { pub fn m(&self) -> u8 { 1 } fn p() {} }
+                    pub(crate) fn hidden() {} mod m { pub fn inner() {} }";
+        let public = contents(text).expect("parses").public;
+        assert_eq!(Vec::from_iter(public.keys()), ["S", "S::m", "m::inner"]);
+        assert!(public["S::m"].contains("u8"));
+    }
+
+    #[test]
+    fn tests_are_no_part_of_what_is_shipped() {
+        let before = contents("pub fn f() {} #[cfg(test)] mod tests { fn a() {} }");
+        let after = contents("pub fn f() {} #[cfg(test)] mod tests { fn b() {} }");
+        let (before, after) = (before.expect("parses"), after.expect("parses"));
+        assert_eq!(before.shipped, after.shipped);
+        assert_ne!(before.code, after.code);
+    }
+}

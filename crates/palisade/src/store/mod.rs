@@ -1,0 +1,167 @@
+//! The memory of the guard: every run ever made, append-only.
+//!
+//! A run is written in one transaction when it is over, so a killed run leaves
+//! nothing behind that could count. Writing a record twice is the same as
+//! writing it once.
+
+mod sqlite;
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+
+pub use sqlite::SqliteStore;
+
+use crate::identity::TestId;
+use crate::record::{BaselineMark, Environment, Millis, QuarantineEntry, Record, Run};
+
+/// Why the memory cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The folder or file cannot be made.
+    #[error("write {}", .path.display())]
+    Create {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no database, or is damaged.
+    #[error("read {}: the database is damaged or is not one", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the database said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file belongs to another program.
+    #[error("read {}: it is a database of another program", .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written by a newer version.
+    #[error(
+        "read {}: its schema has version {found}, this program knows versions up to {known}",
+        .path.display()
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// A statement failed: a full disk, missing rights, a lock held too long.
+    #[error("use {}", .path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What the database said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A stored value is not what the schema says.
+    #[error("read the stored value {value:?} of {column}")]
+    Value {
+        /// The column.
+        column: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// A line of an import is not a record.
+    #[error("read line {line} of the import")]
+    Line {
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The import cannot be read, or the export not written.
+    #[error("copy records")]
+    Copy(#[source] std::io::Error),
+}
+
+/// What was seen of one test on one tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeTally {
+    /// The test.
+    pub test: TestId,
+    /// The tree.
+    pub tree: String,
+    /// How often it passed there.
+    pub passes: u32,
+    /// How often it failed there.
+    pub failures: u32,
+    /// The commit that was checked out when it last failed there, or was last seen.
+    pub commit: String,
+    /// When it was last seen there.
+    pub last_ms: Millis,
+    /// When it last failed there; 0 if never.
+    pub last_failure_ms: Millis,
+}
+
+/// The memory of the guard.
+pub trait Store {
+    /// Adds a record; one that is there already is left as it is.
+    fn add(&mut self, record: &Record) -> Result<(), StoreError>;
+
+    /// The complete runs of one tree in one environment, newest first.
+    fn runs_of(&self, tree: &str, environment: &Environment) -> Result<Vec<Run>, StoreError>;
+
+    /// The newest `limit` runs of whole packages or workspaces, newest first.
+    fn recent_runs(&self, limit: u32) -> Result<Vec<Run>, StoreError>;
+
+    /// A run by its name.
+    fn run(&self, id: &str) -> Result<Option<Run>, StoreError>;
+
+    /// The newest baseline of a branch.
+    fn baseline(&self, branch: &str) -> Result<Option<BaselineMark>, StoreError>;
+
+    /// Passes and failures of every test on every tree, or of one test only.
+    /// Observations in incomplete runs count too: they were seen.
+    fn tallies(&self, test: Option<&TestId>) -> Result<Vec<TreeTally>, StoreError>;
+
+    /// The outcomes of a test from a time on, oldest first: true for a pass.
+    fn outcomes_since(&self, test: &TestId, since: Millis) -> Result<Vec<bool>, StoreError>;
+
+    /// All entries of the quarantine, oldest first.
+    fn quarantine_entries(&self) -> Result<Vec<QuarantineEntry>, StoreError>;
+
+    /// Hands every record to `each`, runs first.
+    fn for_each(
+        &self,
+        each: &mut dyn FnMut(Record) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+}
+
+/// Writes every record as a line of JSON.
+pub fn export(store: &dyn Store, mut to: impl Write) -> Result<(), StoreError> {
+    store.for_each(&mut |record| {
+        let line = serde_json::to_string(&record).map_err(|e| StoreError::Copy(e.into()))?;
+        writeln!(to, "{line}").map_err(StoreError::Copy)
+    })
+}
+
+/// Reads what [`export`] wrote and returns how many lines it had. Records that
+/// the store knows already change nothing.
+pub fn import(store: &mut dyn Store, from: impl BufRead) -> Result<usize, StoreError> {
+    let mut count = 0;
+    for (index, line) in from.lines().enumerate() {
+        let line = line.map_err(StoreError::Copy)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let record = serde_json::from_str(&line).map_err(|source| StoreError::Line {
+            line: index + 1,
+            source,
+        })?;
+        store.add(&record)?;
+        count += 1;
+    }
+    Ok(count)
+}
