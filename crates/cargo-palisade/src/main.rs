@@ -1,2 +1,37 @@
-//! x
-fn main() {}
+//! The program `cargo palisade`: reads the command line, hands the work to the
+//! library `palisade`, and prints what it says.
+//!
+//! Standard output carries the result only; progress, notes and errors go to
+//! standard error. The exit code is the verdict: see `error.rs`.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod error;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // Cargo calls `cargo-palisade palisade …`; called by its own name, it has no
+    // such first argument.
+    let mut words = std::env::args_os().collect::<Vec<_>>();
+    if words.get(1).is_some_and(|word| word == "palisade") {
+        words.remove(1);
+    }
+    let args = args::Args::parse_from(words);
+    let ui = ui::Ui::new(&args.global);
+    let cancel = palisade::process::Cancel::default();
+    let on_interrupt = cancel.clone();
+    let handler = ctrlc::set_handler(move || on_interrupt.cancel());
+    let result = handler
+        .map_err(anyhow::Error::from)
+        .and_then(|()| commands::run(&args, &ui, cancel));
+    ui.finish();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ExitCode::from(error::report(&ui, &error)),
+    }
+}

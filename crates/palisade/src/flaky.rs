@@ -127,7 +127,7 @@ impl Ledger {
     /// The tests that are flaky or in quarantine, those that fail most first.
     pub fn flaky(&self) -> Vec<&FlakyRecord> {
         let is_listed = |record: &&FlakyRecord| record.is_flaky() || record.quarantine.is_some();
-        let mut listed = Vec::from_iter(self.records.values().filter(is_listed));
+        let mut listed = self.records.values().filter(is_listed).collect::<Vec<_>>();
         listed.sort_by(|a, b| {
             b.rate
                 .mean
@@ -301,10 +301,10 @@ const ALPHA_MIXED: f64 = 0.01;
 /// the base does not have; `known_flaky` says that it did both on another tree.
 pub fn judge(candidate: Counts, base: Option<Counts>, known_flaky: bool) -> (Judgement, f64) {
     let Some(base) = base else {
-        let judgement = if candidate.is_mixed() {
-            Judgement::MadeFlaky
-        } else {
-            Judgement::Broken
+        let judgement = match candidate.is_mixed() {
+            true if known_flaky => Judgement::Flaky,
+            true => Judgement::MadeFlaky,
+            false => Judgement::Broken,
         };
         return (judgement, 1.0);
     };
@@ -314,7 +314,7 @@ pub fn judge(candidate: Counts, base: Option<Counts>, known_flaky: bool) -> (Jud
     } else if !candidate.is_mixed() {
         // It failed each time.
         match () {
-            () if p <= ALPHA => Judgement::Broken,
+            () if p <= ALPHA + 1e-9 => Judgement::Broken,
             () if base.passes == 0 => Judgement::BrokenBefore,
             () => Judgement::Open,
         }
@@ -450,7 +450,10 @@ mod tests {
         assert_eq!(judged(counts(1, 5), Some(counts(0, 6)), false), Open);
         assert_eq!(judged(counts(15, 6), Some(counts(0, 21)), false), MadeFlaky);
         assert_eq!(judged(counts(1, 5), None, false), MadeFlaky);
-        assert_eq!(judged(counts(6, 0), None, false), Broken);
+        assert_eq!(judged(counts(1, 5), None, true), Flaky);
+        assert_eq!(judged(counts(6, 0), None, true), Broken);
+        // Three of three against none of three is exactly 5 %.
+        assert_eq!(judged(counts(3, 0), Some(counts(0, 3)), false), Broken);
         assert_eq!(judged(counts(6, 0), Some(counts(0, 0)), false), Open);
     }
 }

@@ -7,6 +7,7 @@
 //! worktree outside the repository, so that no configuration file of the user's
 //! tree (`.cargo/config.toml`, `rust-toolchain.toml`) is found from inside it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -242,6 +243,12 @@ impl Repo {
             .ok()
     }
 
+    /// The name that the user commits under, if one is set.
+    pub fn user_name(&self) -> Option<String> {
+        let name = self.text(&["config", "user.name"]).ok()?;
+        (!name.is_empty()).then_some(name)
+    }
+
     /// The commit that a change on this branch starts from: where it left the
     /// default branch, or HEAD itself on the default branch.
     pub fn default_base(&self) -> Result<Commit, GitError> {
@@ -273,6 +280,18 @@ impl Repo {
     /// The content of the index: what would be committed now.
     pub fn staged_tree(&self) -> Result<String, GitError> {
         self.text(&["write-tree"])
+    }
+
+    /// The hash of each file's content in the working tree, by path.
+    pub fn working_files(&self) -> Result<BTreeMap<String, String>, GitError> {
+        self.text(&["add", "--all", "--", "."])?;
+        let listed = self.text(&["ls-files", "--stage", "-z"])?;
+        let entry = |entry: &str| {
+            let (meta, path) = entry.split_once('\t')?;
+            let hash = meta.split(' ').nth(1)?;
+            Some((path.to_owned(), hash.to_owned()))
+        };
+        Ok(listed.split('\0').filter_map(entry).collect())
     }
 
     /// What changed from one tree to another.

@@ -3,13 +3,17 @@
 #![forbid(unsafe_code)]
 
 pub mod baseline;
+pub mod check;
 pub mod compare;
 pub mod flaky;
 pub mod git;
+pub mod guard;
 pub mod identity;
 pub mod policy;
 pub mod process;
+pub mod proposal;
 pub mod record;
+pub mod report;
 pub mod risk;
 pub mod run;
 pub mod source;

@@ -150,8 +150,8 @@ impl Default for RunPolicy {
             runner: RunnerChoice::Auto,
             cargo_args: Vec::new(),
             doctests: true,
-            test_time_out: Span(Duration::from_secs(120)),
-            run_time_out: Span(Duration::from_secs(3600)),
+            test_time_out: Span(Duration::from_mins(2)),
+            run_time_out: Span(Duration::from_hours(1)),
         }
     }
 }
@@ -198,7 +198,7 @@ impl Default for FlakyPolicy {
             max_reruns: 20,
             stress_runs: 60,
             stress_time: Span(Duration::from_secs(20)),
-            quarantine: Span(Duration::from_secs(14 * 86_400)),
+            quarantine: Span(Duration::from_hours(336)),
         }
     }
 }

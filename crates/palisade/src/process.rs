@@ -296,7 +296,11 @@ impl Tail {
 
     /// The kept lines, joined.
     pub fn text(&self) -> String {
-        Vec::from_iter(self.lines.iter().map(String::as_str)).join("\n")
+        self.lines
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 

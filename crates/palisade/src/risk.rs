@@ -245,13 +245,52 @@ const REPOSITORY_FILES: [&str; 6] = [
     "clippy.toml",
 ];
 
+/// The class of files that mean the same in every workspace.
+fn class_by_name(change: &FileChange, name: &str, workspace: &Workspace) -> Option<Class> {
+    use Level::{Critical, High, Low};
+    let path = change.path.as_str();
+    let everything = |level, class, reason| Class::new(level, class, reason, Reach::Everything);
+    let unified = "features and dependencies are unified over the workspace";
+    let class = match name {
+        "Cargo.lock" => {
+            let reason = "versions of dependencies change under all packages";
+            everything(Critical, "lockfile", reason)
+        }
+        "rust-toolchain" | "rust-toolchain.toml" => {
+            everything(Critical, "toolchain", "the compiler changes")
+        }
+        "Cargo.toml" if path == join(&workspace.dir, "Cargo.toml") => {
+            everything(Critical, "workspace manifest", unified)
+        }
+        "Cargo.toml" => everything(High, "package manifest", unified),
+        FILE_NAME if change.kind == ChangeKind::Added => {
+            let reason = "from now on this policy judges changes";
+            Class::new(High, "policy", reason, Reach::Nothing)
+        }
+        FILE_NAME => {
+            let reason = "the policy that judges this change changes with it";
+            everything(High, "policy", reason)
+        }
+        _ if path.split('/').any(|folder| folder == ".cargo") => {
+            let reason = "flags and settings change under all packages";
+            everything(Critical, "cargo configuration", reason)
+        }
+        _ if path.starts_with(".github/") || REPOSITORY_FILES.contains(&name) => {
+            let reason = "no build and no test reads it";
+            Class::new(Low, "repository file", reason, Reach::Nothing)
+        }
+        _ => return None,
+    };
+    Some(class)
+}
+
 fn builtin_class(
     change: &FileChange,
     owner: Option<&Package>,
     workspace: &Workspace,
     files: &dyn Files,
 ) -> Class {
-    use Level::{Critical, High, Low, Medium};
+    use Level::{High, Low, Medium};
     let path = change.path.as_str();
     let name = path.rsplit('/').next().unwrap_or(path);
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
@@ -259,42 +298,8 @@ fn builtin_class(
         let inside = path.strip_prefix(owner.dir.as_str()).unwrap_or(path);
         inside.trim_start_matches('/')
     });
-    match name {
-        "Cargo.lock" => {
-            let reason = "versions of dependencies change under all packages";
-            return Class::new(Critical, "lockfile", reason, Reach::Everything);
-        }
-        "rust-toolchain" | "rust-toolchain.toml" => {
-            return Class::new(
-                Critical,
-                "toolchain",
-                "the compiler changes",
-                Reach::Everything,
-            );
-        }
-        "Cargo.toml" => {
-            let root = path == join(&workspace.dir, "Cargo.toml");
-            let (level, class) = if root {
-                (Critical, "workspace manifest")
-            } else {
-                (High, "package manifest")
-            };
-            let reason = "features and dependencies are unified over the workspace";
-            return Class::new(level, class, reason, Reach::Everything);
-        }
-        FILE_NAME => {
-            let reason = "the policy that judges this change changes with it";
-            return Class::new(High, "policy", reason, Reach::Everything);
-        }
-        _ => {}
-    }
-    if path.split('/').any(|folder| folder == ".cargo") {
-        let reason = "flags and settings change under all packages";
-        return Class::new(Critical, "cargo configuration", reason, Reach::Everything);
-    }
-    if path.starts_with(".github/") || REPOSITORY_FILES.contains(&name) {
-        let reason = "no build and no test reads it";
-        return Class::new(Low, "repository file", reason, Reach::Nothing);
+    if let Some(class) = class_by_name(change, name, workspace) {
+        return class;
     }
     let is_prose = matches!(extension, "md" | "txt" | "adoc" | "rst")
         || name.starts_with("LICENSE")
@@ -440,7 +445,7 @@ fn api_changes(before: Option<&Contents>, after: Option<&Contents>) -> Vec<Strin
             Some(other) if other != signature => Some(format!("public `{name}` changed")),
             Some(_) => None,
         });
-    let mut changed = Vec::from_iter(changed);
+    let mut changed = changed.collect::<Vec<_>>();
     if changed.len() > NAMED {
         let more = changed.len() - NAMED;
         changed.truncate(NAMED);
@@ -483,219 +488,100 @@ mod tests {
         }
     }
 
-    struct Case {
-        file: &'static str,
-        before: Option<&'static str>,
-        after: Option<&'static str>,
-        level: Level,
-        class: &'static str,
-        scope: Option<Scope>,
+    fn packages(names: &[&str]) -> Scope {
+        Scope::Packages(names.iter().map(|name| (*name).to_owned()).collect())
     }
 
-    fn packages(names: &[&str]) -> Option<Scope> {
-        Some(Scope::Packages(
-            names.iter().map(|name| (*name).to_owned()).collect(),
-        ))
-    }
-
-    fn assess_case(case: &Case) -> Assessment {
+    /// Assesses a change of one file, and says level, class and scope in one line.
+    fn assess_text(file: &'static str, before: &'static str, after: &'static str) -> String {
         let ws = workspace(&[
             ("base", "crates/base", &[]),
             ("mid", "crates/mid", &["base"]),
             ("top", "crates/top", &["mid"]),
         ]);
-        let kind = match (case.before, case.after) {
-            (None, _) => ChangeKind::Added,
-            (_, None) => ChangeKind::Deleted,
-            _ => ChangeKind::Modified,
-        };
         let change = FileChange {
-            path: case.file.to_owned(),
-            kind,
+            path: file.to_owned(),
+            kind: ChangeKind::Modified,
             hunks: vec![Hunk { start: 1, lines: 2 }],
         };
-        assess(
-            &[change],
-            &ws,
-            &[],
-            &Texts(vec![(case.file, case.before, case.after)]),
-        )
+        let texts = Texts(vec![(file, Some(before), Some(after))]);
+        let found = assess(&[change], &ws, &[], &texts);
+        let risk = &found.files[0];
+        let scope = match &found.scope {
+            None => "nothing".to_owned(),
+            Some(Scope::Workspace) => "everything".to_owned(),
+            Some(Scope::Doctests(names)) => format!("doctests {names:?}"),
+            Some(Scope::Packages(names)) => format!("{names:?}"),
+            Some(Scope::Tests(_)) => "tests".to_owned(),
+        };
+        format!("{} {} {scope}", risk.level.word(), risk.class).replace('"', "")
     }
 
     #[test]
-    fn each_class_is_recognised() {
-        use Level::*;
-        let lib = "crates/base/src/lib.rs";
-        let all = packages(&["base", "mid", "top"]);
-        let everything = Some(Scope::Workspace);
-        let case = |file, before, after, level, class, scope| Case {
-            file,
-            before: Some(before),
-            after: Some(after),
-            level,
-            class,
-            scope,
-        };
-        let cases = [
-            case(
-                lib,
-                "fn f() {}",
-                "fn f() { g() }",
-                Medium,
-                "code",
-                all.clone(),
-            ),
-            case(
-                lib,
-                "fn f() {}",
-                "fn f() { unsafe { g() } }",
-                Critical,
-                "unsafe code",
-                all.clone(),
-            ),
-            case(
-                lib,
-                "fn f() {}",
-                "#[target_feature(enable = \"avx2\")] fn f() {}",
-                Critical,
-                "SIMD kernel",
-                all.clone(),
-            ),
-            case(
-                lib,
-                "fn f() {}",
-                "extern \"C\" { fn f(); }",
-                Critical,
-                "foreign code",
-                all.clone(),
-            ),
-            case(
-                lib,
-                "pub fn f() {}",
-                "pub fn f(a: u8) {}",
-                High,
-                "public API",
-                all.clone(),
-            ),
-            case(
-                lib,
-                "pub fn f() {}",
-                "pub fn f() { g() }",
-                Medium,
-                "code",
-                all.clone(),
-            ),
-            case(lib, "fn f() {}", "// c\nfn f() {}", Low, "comments", None),
-            case(
-                lib,
-                "/// a\nfn f() {}",
-                "/// b\nfn f() {}",
-                Low,
-                "documentation comments",
-                Some(Scope::Doctests(BTreeSet::from(["base".to_owned()]))),
-            ),
-            case(
-                lib,
-                "fn f() {} #[cfg(test)] mod t { }",
-                "fn f() {} #[cfg(test)] mod t { fn x() {} }",
-                Medium,
-                "tests only",
-                packages(&["base"]),
-            ),
-            case(
-                "crates/mid/tests/it.rs",
-                "",
-                "fn x() {}",
-                Medium,
-                "tests only",
-                packages(&["mid"]),
-            ),
-            case(
-                "crates/mid/build.rs",
-                "",
-                "fn main() {}",
-                Critical,
-                "build script",
-                packages(&["mid", "top"]),
-            ),
-            case(
-                "Cargo.lock",
-                "",
-                "x",
-                Critical,
-                "lockfile",
-                everything.clone(),
-            ),
-            case(
-                "rust-toolchain.toml",
-                "",
-                "x",
-                Critical,
-                "toolchain",
-                everything.clone(),
-            ),
-            case(
-                "Cargo.toml",
-                "",
-                "x",
-                Critical,
-                "workspace manifest",
-                everything.clone(),
-            ),
-            case(
-                "crates/top/Cargo.toml",
-                "",
-                "x",
-                High,
-                "package manifest",
-                everything.clone(),
-            ),
-            case(
-                ".cargo/config.toml",
-                "",
-                "x",
-                Critical,
-                "cargo configuration",
-                everything.clone(),
-            ),
-            case("palisade.toml", "", "x", High, "policy", everything.clone()),
-            case(
-                "scripts/x.sh",
-                "",
-                "x",
-                High,
-                "unknown file",
-                everything.clone(),
-            ),
-            case("README.md", "", "x", Low, "documentation", None),
-            case(
-                "crates/top/data.json",
-                "",
-                "x",
-                Medium,
-                "data of a package",
-                packages(&["top"]),
-            ),
-            case(
-                ".github/workflows/ci.yml",
-                "",
-                "x",
-                Low,
-                "repository file",
-                None,
-            ),
-        ];
-        for case in cases {
-            let found = assess_case(&case);
-            let risk = &found.files[0];
-            let what = (risk.level, risk.class.as_str(), found.scope.clone());
+    fn rust_files_are_classed_by_what_changed_in_them() {
+        let check = |before, after, expected: &str| {
             assert_eq!(
-                what,
-                (case.level, case.class, case.scope.clone()),
-                "{}",
-                case.file
+                assess_text("crates/base/src/lib.rs", before, after),
+                expected
             );
-        }
+        };
+        let f = "fn f() {}";
+        check(f, "fn f() { g() }", "Medium code {base, mid, top}");
+        check(
+            f,
+            "fn f() { unsafe { g() } }",
+            "Critical unsafe code {base, mid, top}",
+        );
+        let simd = "#[target_feature(enable = \"avx2\")] fn f() {}";
+        check(f, simd, "Critical SIMD kernel {base, mid, top}");
+        check(
+            f,
+            "extern \"C\" { fn f(); }",
+            "Critical foreign code {base, mid, top}",
+        );
+        check(f, "fn f() { not rust", "Medium code {base, mid, top}");
+        check(
+            "pub fn f() {}",
+            "pub fn f(a: u8) {}",
+            "High public API {base, mid, top}",
+        );
+        check("pub fn f() {}", "", "High public API {base, mid, top}");
+        check(
+            "pub fn f() {}",
+            "pub fn f() { g() }",
+            "Medium code {base, mid, top}",
+        );
+        check(f, "fn f() {} pub fn g() {}", "Medium code {base, mid, top}");
+        check(f, "// c\nfn f() {}", "Low comments nothing");
+        let docs = "Low documentation comments doctests {base}";
+        check("/// a\nfn f() {}", "/// b\nfn f() {}", docs);
+        let tests = "fn f() {} #[cfg(test)] mod t { fn x() {} }";
+        check(
+            "fn f() {} #[cfg(test)] mod t {}",
+            tests,
+            "Medium tests only {base}",
+        );
+    }
+
+    #[test]
+    fn other_files_are_classed_by_their_place() {
+        let check = |file, expected: &str| assert_eq!(assess_text(file, "", "x"), expected);
+        check("crates/mid/tests/it.rs", "Medium tests only {mid}");
+        check("crates/mid/build.rs", "Critical build script {mid, top}");
+        check("Cargo.lock", "Critical lockfile everything");
+        check("rust-toolchain.toml", "Critical toolchain everything");
+        check("Cargo.toml", "Critical workspace manifest everything");
+        check("crates/top/Cargo.toml", "High package manifest everything");
+        check(
+            ".cargo/config.toml",
+            "Critical cargo configuration everything",
+        );
+        check("palisade.toml", "High policy everything");
+        check("scripts/x.sh", "High unknown file everything");
+        check("scripts/x.rs", "High unknown file everything");
+        check("README.md", "Low documentation nothing");
+        check("crates/top/data.json", "Medium data of a package {top}");
+        check(".github/workflows/ci.yml", "Low repository file nothing");
     }
 
     #[test]
@@ -712,7 +598,7 @@ mod tests {
             ("a/src/lib.rs", text, text),
         ]);
         let found = assess(&[change("a/README.md")], &ws, &[], &texts);
-        assert_eq!(found.scope, packages(&["a"]));
+        assert_eq!(found.scope, Some(packages(&["a"])));
         assert_eq!(found.files[0].reasons, ["code includes it"]);
     }
 
@@ -777,7 +663,7 @@ mod tests {
             hunks: Vec::new(),
         };
         let found = assess(&[change], &ws, &[], &Texts(Vec::new()));
-        assert_eq!(found.scope, packages(&["a", "b"]));
+        assert_eq!(found.scope, Some(packages(&["a", "b"])));
         assert!(assess(&[], &ws, &[], &Texts(Vec::new())).scope.is_none());
     }
 }

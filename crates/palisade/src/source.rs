@@ -84,7 +84,7 @@ impl TestBodies {
             return None;
         }
         // Macros such as `rstest` make modules named after the function.
-        let parts = Vec::from_iter(test.path.split("::"));
+        let parts = test.path.split("::").collect::<Vec<_>>();
         for end in (1..=parts.len()).rev() {
             let key = (test.package.clone(), parts[end - 1].to_owned());
             let Some(found) = self.found.get(&key) else {
@@ -120,6 +120,28 @@ fn file_modules(root: &Path, path: &Path) -> Vec<String> {
         modules.pop();
     }
     modules
+}
+
+/// Whether a Rust file below `root` includes a file of this name.
+pub fn includes(root: &Path, name: &str) -> bool {
+    let Ok(entries) = fs::read_dir(root) else {
+        return false;
+    };
+    let end = format!("{name}\"");
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .any(|path| {
+            let file = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            let file = file.unwrap_or_default();
+            if path.is_dir() {
+                return file != "target" && !file.starts_with('.') && includes(&path, name);
+            }
+            let is_rust = path.extension().is_some_and(|extension| extension == "rs");
+            let text = is_rust.then(|| fs::read_to_string(&path).ok()).flatten();
+            text.is_some_and(|text| text.contains("include") && text.contains(&end))
+        })
 }
 
 struct TestVisitor {
@@ -302,7 +324,12 @@ impl PublicVisitor<'_> {
     fn add(&mut self, visibility: &syn::Visibility, name: &dyn ToString, signature: TokenStream) {
         if matches!(visibility, syn::Visibility::Public(_)) {
             let name = name.to_string();
-            let path = Vec::from_iter(self.path.iter().map(String::as_str).chain([&*name]));
+            let path = self
+                .path
+                .iter()
+                .map(String::as_str)
+                .chain([&*name])
+                .collect::<Vec<_>>();
             let mut code = String::new();
             split_docs(signature, &mut code, &mut String::new());
             self.public.insert(path.join("::"), code);
@@ -439,7 +466,7 @@ mod tests {
         let text = "pub struct S { pub x: u8 } impl S { pub fn m(&self) -> u8 { 1 } fn p() {} }
                     pub(crate) fn hidden() {} mod m { pub fn inner() {} }";
         let public = contents(text).expect("parses").public;
-        assert_eq!(Vec::from_iter(public.keys()), ["S", "S::m", "m::inner"]);
+        assert_eq!(public.keys().collect::<Vec<_>>(), ["S", "S::m", "m::inner"]);
         assert!(public["S::m"].contains("u8"));
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::baseline::Tally;
+use crate::baseline::{Expected, Tally};
 use crate::compare::{Difference, TestState};
 use crate::flaky::{Judgement, Ledger};
 use crate::identity::TestId;
@@ -230,57 +230,7 @@ fn finding(evidence: &Evidence<'_>, difference: &Difference) -> Option<Finding> 
             "do not ignore a test without an owner and a reason",
         ),
         TestState::Slower => return slower(evidence, difference, &draft),
-        TestState::NewlyPassing => draft(
-            Effect::Note,
-            format!("it failed at {base} and passes now"),
-            "the change repaired it",
-            match evidence.policy.known_failure(test) {
-                Some(_) => "take it out of [[known_failure]] in palisade.toml".to_owned(),
-                None => "nothing to do".to_owned(),
-            },
-            "",
-        ),
-        TestState::Renamed => {
-            let old = difference.old_name.as_ref().map(ToString::to_string);
-            draft(
-                Effect::Note,
-                format!(
-                    "it was called {} and has the same body",
-                    old.unwrap_or_default()
-                ),
-                "it is the same test, and keeps its history",
-                "nothing to do".to_owned(),
-                "",
-            )
-        }
-        TestState::NoLongerIgnored => draft(
-            Effect::Note,
-            format!("it was ignored at {base} and passes now"),
-            "one more thing is checked",
-            "nothing to do".to_owned(),
-            "",
-        ),
-        TestState::Added | TestState::Changed => {
-            let runs = difference
-                .after
-                .as_ref()
-                .map_or(0, |after| after.counts.total());
-            if runs == 0 {
-                return None;
-            }
-            let times = if runs == 1 {
-                "once".to_owned()
-            } else {
-                format!("{runs} times")
-            };
-            draft(
-                Effect::Note,
-                format!("it is {} and passed {times}", state.words()),
-                "a test that fails one time in twenty passes 60 runs in a row in 5 % of the cases",
-                "nothing to do".to_owned(),
-                "",
-            )
-        }
+        other => return harmless(evidence, difference, other, &draft),
     };
     if let Some(accepted) = evidence.policy.accepted(test, state) {
         return Some(Finding {
@@ -298,6 +248,66 @@ fn finding(evidence: &Evidence<'_>, difference: &Difference) -> Option<Finding> 
     Some(found)
 }
 
+/// Makes a finding from its effect, status, meaning, next command and warning.
+type Draft<'a> = &'a dyn Fn(Effect, String, &str, String, &str) -> Finding;
+
+/// A finding about a difference that makes nothing worse.
+fn harmless(
+    evidence: &Evidence<'_>,
+    difference: &Difference,
+    state: TestState,
+    draft: Draft<'_>,
+) -> Option<Finding> {
+    let base = evidence.base_name;
+    let note = |reason, meaning: &str, next: &str| {
+        Some(draft(Effect::Note, reason, meaning, next.to_owned(), ""))
+    };
+    match state {
+        TestState::NewlyPassing => {
+            let known = evidence.policy.known_failure(&difference.test);
+            let next = match known {
+                Some(_) => "take it out of [[known_failure]] in palisade.toml",
+                None => "nothing to do",
+            };
+            let reason = format!("it failed at {base} and passes now");
+            note(reason, "the change repaired it", next)
+        }
+        TestState::Renamed => {
+            let old = difference.old_name.as_ref().map(ToString::to_string);
+            let reason = format!(
+                "it was called {} and has the same body",
+                old.unwrap_or_default()
+            );
+            note(
+                reason,
+                "it is the same test, and keeps its history",
+                "nothing to do",
+            )
+        }
+        TestState::NoLongerIgnored => {
+            let reason = format!("it was ignored at {base} and passes now");
+            note(reason, "one more thing is checked", "nothing to do")
+        }
+        _ => {
+            let runs = difference
+                .after
+                .as_ref()
+                .map_or(0, |after| after.counts.total());
+            let times = if runs == 1 {
+                "once".to_owned()
+            } else {
+                format!("{runs} times")
+            };
+            let luck = 100.0 * 0.95_f64.powf(f64::from(runs));
+            let meaning = format!(
+                "a test that fails one time in twenty comes this far in {luck:.0} % of the cases"
+            );
+            let reason = format!("it is {} and passed {times}", state.words());
+            (runs > 0).then(|| note(reason, &meaning, "nothing to do"))?
+        }
+    }
+}
+
 /// A finding about a test that fails on the candidate.
 fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
     let test = &difference.test;
@@ -305,26 +315,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
     let after = difference.after.clone().unwrap_or_default();
     let judged = evidence.judged.get(test);
     let candidate = judged.map_or(after.counts, |judged| judged.candidate);
-    let how = if after.timed_out {
-        "ran past its time"
-    } else {
-        "failed"
-    };
-    let seen = format!(
-        "it {how} in {} of {} runs",
-        candidate.failures,
-        candidate.total()
-    );
-    let compared = match judged.map(|judged| (judged.base, judged.p)) {
-        Some((Some(counts), p)) => format!(
-            "{seen}, and in {} of {} at {base} (Fisher's exact test, p = {})",
-            counts.failures,
-            counts.total(),
-            p_value(p)
-        ),
-        Some((None, _)) => format!("{seen}, and does not exist at {base}"),
-        None => seen,
-    };
+    let compared = counts_text(&after, judged, base);
     let mut finding = Finding {
         kind: FindingKind::Test,
         name: test.to_string(),
@@ -332,13 +323,13 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
         effect: Effect::Regression,
         reason: compared,
         meaning: String::new(),
-        next: format!("cargo palisade test --test {test}"),
+        next: format!("cargo palisade test --test {}", quoted(test)),
         avoid: String::new(),
         output: after.message,
     };
     if let Some(known) = evidence.policy.known_failure(test) {
         finding.effect = Effect::Note;
-        finding.state = "known_failure".to_owned();
+        "known_failure".clone_into(&mut finding.state);
         finding.meaning = format!("a known failure of {}: {}", known.owner, known.reason);
         "nothing to do for this change".clone_into(&mut finding.next);
         return finding;
@@ -369,7 +360,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
                 .map(|q| (q.owner.as_str(), q.reason.as_str()))
                 .unwrap_or_default();
             finding.meaning = format!("it is flaky and in quarantine ({owner}: {reason})");
-            finding.next = format!("cargo palisade flaky show {test}");
+            finding.next = format!("cargo palisade flaky show {}", quoted(test));
         }
         Some(Judgement::Flaky) => {
             finding.effect = Effect::Note;
@@ -377,7 +368,8 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
             "it both passes and fails on the same tree, and did so before this change"
                 .clone_into(&mut finding.meaning);
             finding.next = format!(
-                "cargo palisade flaky quarantine {test} --owner NAME --reason TEXT, or repair it"
+                "cargo palisade flaky quarantine {} --owner NAME --reason TEXT, or repair it",
+                quoted(test)
             );
             "do not blame this change for it, and do not rerun until it is green"
                 .clone_into(&mut finding.avoid);
@@ -397,18 +389,36 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
             "open".clone_into(&mut finding.state);
             "the runs so far do not tell whether the change did it"
                 .clone_into(&mut finding.meaning);
-            finding.next = format!("cargo palisade flaky hunt {test}");
+            finding.next = format!("cargo palisade flaky hunt {}", quoted(test));
             "do not take this for a pass".clone_into(&mut finding.avoid);
         }
     }
     finding
 }
 
-fn slower(
-    evidence: &Evidence<'_>,
-    difference: &Difference,
-    draft: &dyn Fn(Effect, String, &str, String, &str) -> Finding,
-) -> Option<Finding> {
+/// How often a test failed on both sides, in words.
+fn counts_text(after: &Expected, judged: Option<&Judged>, base: &str) -> String {
+    let candidate = judged.map_or(after.counts, |judged| judged.candidate);
+    let how = if after.timed_out {
+        "ran past its time"
+    } else {
+        "failed"
+    };
+    let (failures, total) = (candidate.failures, candidate.total());
+    let seen = format!("it {how} in {failures} of {total} runs");
+    match judged.map(|judged| (judged.base, judged.p)) {
+        Some((Some(counts), p)) => format!(
+            "{seen}, and in {} of {} at {base} (Fisher's exact test, p = {})",
+            counts.failures,
+            counts.total(),
+            p_value(p)
+        ),
+        Some((None, _)) => format!("{seen}, and has no counterpart at {base}"),
+        None => seen,
+    }
+}
+
+fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) -> Option<Finding> {
     let test = &difference.test;
     let judged = evidence.slow.get(test)?;
     let (before, after) = judged.runs;
@@ -429,7 +439,7 @@ fn slower(
             "",
         ));
     }
-    let next = format!("cargo palisade test --test {test}");
+    let next = format!("cargo palisade test --test {}", quoted(test));
     match judged.slower {
         Some(true) => Some(draft(
             Effect::Regression,
@@ -505,8 +515,18 @@ fn p_value(p: f64) -> String {
     }
 }
 
+/// A test's name as one word of a shell command.
+pub fn quoted(test: &TestId) -> String {
+    let name = test.to_string();
+    if name.contains([' ', '#', '<', '>', '\'', '&']) {
+        format!("'{}'", name.replace('\'', "'\\''"))
+    } else {
+        name
+    }
+}
+
 /// A duration as people read it.
-pub fn millis(ms: f64) -> String {
+fn millis(ms: f64) -> String {
     if ms < 1000.0 {
         format!("{ms:.0} ms")
     } else {
@@ -516,8 +536,10 @@ pub fn millis(ms: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
-    use crate::baseline::{Expected, TestSet};
+    use crate::baseline::TestSet;
     use crate::compare::compare;
     use crate::identity::TargetKind;
     use crate::policy::SlowerPolicy;
@@ -548,10 +570,11 @@ mod tests {
     fn policy_with_known(count: usize) -> Policy {
         let mut text = String::new();
         for n in 0..count {
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "[[known_failure]]\ntest = \"{}\"\nowner = \"ada\"\nreason = \"upstream\"\n",
                 id(n)
-            ));
+            );
         }
         Policy::parse(&text, std::path::Path::new("palisade.toml")).expect("valid")
     }
@@ -681,7 +704,12 @@ mod tests {
             ..findings[0].clone()
         };
         let of = |effects: &[Effect]| {
-            Verdict::of(&Vec::from_iter(effects.iter().map(|effect| with(*effect))))
+            Verdict::of(
+                &effects
+                    .iter()
+                    .map(|effect| with(*effect))
+                    .collect::<Vec<_>>(),
+            )
         };
         assert_eq!(of(&[]), Verdict::Pass);
         assert_eq!(of(&[Effect::Note]), Verdict::Pass);

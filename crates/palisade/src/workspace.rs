@@ -63,6 +63,8 @@ pub struct Package {
 pub struct Workspace {
     /// Its root folder.
     pub root: PathBuf,
+    /// Where Cargo puts what it builds.
+    pub target: PathBuf,
     /// Its root from the repository's root, with `/`; empty if they are the same.
     pub dir: String,
     /// Its packages by name.
@@ -132,6 +134,7 @@ impl Workspace {
         }
         Ok(Self {
             root,
+            target: metadata.target_directory.into_std_path_buf(),
             dir: workspace_dir,
             packages,
         })
@@ -182,7 +185,7 @@ fn with_slashes(path: &Path) -> String {
     let parts = path
         .components()
         .map(|part| part.as_os_str().to_string_lossy());
-    Vec::from_iter(parts).join("/")
+    parts.collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
@@ -203,6 +206,7 @@ pub(crate) mod tests {
         });
         Workspace {
             root: PathBuf::new(),
+            target: PathBuf::new(),
             dir: String::new(),
             packages: packages.collect(),
         }
@@ -232,7 +236,7 @@ pub(crate) mod tests {
             ("tool", "tool", &["base"]),
             ("alone", "alone", &[]),
         ]);
-        let names = |package| Vec::from_iter(ws.dependents(package));
+        let names = |package| ws.dependents(package).into_iter().collect::<Vec<_>>();
         assert_eq!(names("base"), ["mid", "tool", "top"]);
         assert_eq!(names("mid"), ["top"]);
         assert!(names("alone").is_empty());

@@ -25,7 +25,7 @@ const SLACK: Duration = Duration::from_secs(10);
 
 /// How long the documentation tests of a package may take to compile; nothing is
 /// printed meanwhile.
-const DOCTEST_BUILD: Duration = Duration::from_secs(300);
+const DOCTEST_BUILD: Duration = Duration::from_mins(5);
 
 /// A target that tests are in, without the tests' paths.
 type Place = (String, TargetKind, String);
@@ -250,7 +250,7 @@ fn read(
         End::Exited(Some(FAILED)) => Err(RunError::Build {
             output: tail.text(),
         }),
-        other => Err(ended_badly(&command, other, &tail)),
+        End::Exited(_) => Err(ended_badly(&command, end, &tail)),
     }
 }
 
@@ -395,12 +395,11 @@ impl<'a> Reader<'a> {
                 .strip_suffix(" - should panic")
                 .unwrap_or(name)
                 .to_owned();
-            return match outcome(status) {
-                Some(outcome) => self.result(name, outcome),
-                None => {
-                    self.open = Some(name);
-                    false
-                }
+            return if let Some(outcome) = outcome(status) {
+                self.result(name, outcome)
+            } else {
+                self.open = Some(name);
+                false
             };
         }
         // Something printed past the capture stands between a name and its result.

@@ -4,6 +4,7 @@
 //! else through `cargo test`; documentation tests always through `cargo test
 //! --doc`, since nextest cannot run them.
 
+use std::fmt::Write as _;
 mod cargo_test;
 mod nextest;
 
@@ -108,6 +109,8 @@ impl Runner {
             return Ok(Self::CargoTest);
         }
         let version = first_line("cargo-nextest", &["nextest", "--version"]);
+        // "cargo-nextest 0.9.143 (60fa45f63 2026-08-04)"
+        let version = version.map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "));
         match (version, choice) {
             (Some(version), _) => Ok(Self::Nextest(version)),
             (None, RunnerChoice::Nextest) => Err(RunError::NoNextest),
@@ -145,8 +148,13 @@ const BUILD_VARIABLES: [&str; 8] = [
 ];
 
 /// What decides the outcome of the tests in the workspace at `root`, besides the
-/// tree.
-pub fn environment(root: &Path, policy: &RunPolicy, runner: &Runner) -> Environment {
+/// tree; `lockfile` is the text of its `Cargo.lock`.
+pub fn environment(
+    root: &Path,
+    lockfile: Option<&str>,
+    policy: &RunPolicy,
+    runner: &Runner,
+) -> Environment {
     let toolchain = Command::new("rustc").arg("-vV").current_dir(root).output();
     let toolchain = toolchain.map_or_else(
         |_| "unknown".to_owned(),
@@ -157,18 +165,17 @@ pub fn environment(root: &Path, policy: &RunPolicy, runner: &Runner) -> Environm
             format!("{version} {}", host.unwrap_or_default())
         },
     );
-    let lockfile = std::fs::read_to_string(root.join("Cargo.lock"));
     let mut config = format!("{:?} {}", policy.cargo_args, policy.doctests);
     for name in BUILD_VARIABLES {
         if let Ok(value) = std::env::var(name) {
-            config.push_str(&format!(" {name}={value}"));
+            let _ = write!(config, " {name}={value}");
         }
     }
     Environment {
         toolchain,
         machine: machine(),
-        lockfile: lockfile.map(|text| hash(&text)).unwrap_or_default(),
-        config: format!("{} {}", runner.name(), &hash(&config)[..8]),
+        lockfile: lockfile.map(hash).unwrap_or_default(),
+        config: format!("{}, settings {}", runner.name(), &hash(&config)[..8]),
     }
 }
 
@@ -314,7 +321,10 @@ impl<'a> Request<'a> {
 /// The command as a line, for messages.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    Vec::from_iter(words.map(|word| word.to_string_lossy())).join(" ")
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn ended_badly(command: &Command, end: End, output: &Tail) -> RunError {

@@ -385,9 +385,11 @@ impl Store for SqliteStore {
     }
 
     fn tallies(&self, test: Option<&TestId>) -> Result<Vec<TreeTally>, StoreError> {
-        // max() picks the row that `commit_id` is taken from: the latest failure,
-        // or the latest sight when there is none.
-        let sql = "SELECT name, tree, commit_id,
+        // The commit is that of the latest failure, or of the latest sight when there
+        // is none: it is picked as a text that begins with the time.
+        let sql = "SELECT name, tree,
+                   substr(max(printf('%020d', started_ms + (outcome <> 'pass') * (1 << 50))
+                              || commit_id), 21),
                    sum(outcome = 'pass'), sum(outcome IN ('fail', 'timed_out')),
                    max(started_ms + (outcome <> 'pass') * (1 << 50)), max(started_ms)
                    FROM observations JOIN runs ON runs.seq = observations.run

@@ -1,0 +1,281 @@
+//! The command line, as it was typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use palisade::identity::TestId;
+use palisade::policy::Span;
+
+/// Says whether a change made a Cargo workspace worse, and how sure that is.
+///
+/// Exit codes: 0 pass, 1 regression, 2 usage error, 3 could not measure,
+/// 4 inconclusive. No data is never a pass.
+#[derive(Debug, Parser)]
+#[command(
+    name = "palisade",
+    bin_name = "cargo palisade",
+    version,
+    max_term_width = 100
+)]
+#[command(after_help = "Example: cargo palisade init && cargo palisade check")]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// What every command understands.
+#[derive(Debug, ClapArgs)]
+pub struct Global {
+    /// The folder to work in
+    #[arg(
+        short = 'C',
+        long,
+        value_name = "DIR",
+        default_value = ".",
+        global = true
+    )]
+    pub directory: PathBuf,
+    /// The file of the memory [default: .palisade/store.sqlite in the workspace]
+    #[arg(long, value_name = "FILE", env = "PALISADE_STORE", global = true)]
+    pub store: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print no progress and no notes
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Print each step, also where there is no terminal
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// When to use colours
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        global = true,
+        hide_possible_values = true
+    )]
+    pub color: Color,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a commented palisade.toml and record the first baseline
+    #[command(after_help = "Example: cargo palisade init")]
+    Init,
+    /// Run tests and remember what they did
+    #[command(after_help = "Example: cargo palisade test --package parser")]
+    Test(TestArgs),
+    /// Judge a change: risk, affected tests, comparison with the base, verdict
+    #[command(after_help = "Example: cargo palisade check --base main --html report.html")]
+    Check(CheckArgs),
+    /// Say what a change risks and which tests it can affect; run nothing
+    #[command(after_help = "Example: cargo palisade risk --base main")]
+    Risk(ChangeArgs),
+    /// Record, show or compare the expected state of a branch
+    #[command(after_help = "Example: cargo palisade baseline record")]
+    Baseline {
+        #[command(subcommand)]
+        command: BaselineCommand,
+    },
+    /// List, show, quarantine, release or hunt flaky tests
+    #[command(after_help = "Example: cargo palisade flaky list")]
+    Flaky {
+        #[command(subcommand)]
+        command: FlakyCommand,
+    },
+    /// Copy the memory out or in, as JSON lines
+    #[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct TestArgs {
+    /// Only the tests of this package; may be given several times
+    #[arg(short, long, value_name = "NAME")]
+    pub package: Vec<String>,
+    /// Only this test, as package/kind:target/path; may be given several times
+    #[arg(long, value_name = "TEST", conflicts_with = "package")]
+    pub test: Vec<TestId>,
+}
+
+/// Which change is looked at.
+#[derive(Debug, ClapArgs)]
+pub struct ChangeArgs {
+    /// The revision to compare with [default: where the branch left the default branch]
+    #[arg(long, value_name = "REV")]
+    pub base: Option<String>,
+    /// Look at what is staged instead of the files as they are
+    #[arg(long)]
+    pub staged: bool,
+}
+
+/// How thoroughly a change is judged, and where the reports go.
+#[derive(Debug, ClapArgs)]
+pub struct JudgeArgs {
+    /// Use no stored run
+    #[arg(long)]
+    pub fresh: bool,
+    /// Begin no more reruns after this time, such as 60s
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Span>,
+    /// Write a JUnit report
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write a Markdown report, for a pull request
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Write a self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Judge all tests, not only those that the change can affect
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BaselineCommand {
+    /// Run all tests and keep the result as the expected state of this branch
+    #[command(after_help = "Example: cargo palisade baseline record")]
+    Record,
+    /// Show the expected state of this branch
+    #[command(after_help = "Example: cargo palisade baseline show --branch main")]
+    Show(BranchArgs),
+    /// Compare all tests of the files as they are with the expected state
+    #[command(after_help = "Example: cargo palisade baseline diff")]
+    Diff {
+        #[command(flatten)]
+        branch: BranchArgs,
+        #[command(flatten)]
+        judge: JudgeArgs,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct BranchArgs {
+    /// The branch [default: the one that is checked out]
+    #[arg(long, value_name = "BRANCH")]
+    pub branch: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FlakyCommand {
+    /// List the tests that passed and failed on the same tree
+    #[command(after_help = "Example: cargo palisade flaky list")]
+    List,
+    /// Show what is known of a test
+    #[command(after_help = "Example: cargo palisade flaky show tests::connects")]
+    Show {
+        /// The test, or the end of its name
+        test: String,
+    },
+    /// Let a flaky test's failures not count, for a time
+    #[command(
+        after_help = "Example: cargo palisade flaky quarantine tests::connects --owner ada --reason 'race in setup'"
+    )]
+    Quarantine {
+        /// The test, or the end of its name
+        test: String,
+        /// Who answers for it
+        #[arg(long, value_name = "NAME")]
+        owner: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// A link to the issue
+        #[arg(long, value_name = "URL")]
+        issue: Option<String>,
+        /// How long at most [default: flaky.quarantine of palisade.toml]
+        #[arg(long = "for", value_name = "TIME")]
+        lasts: Option<Span>,
+    },
+    /// Let a test's failures count again
+    #[command(
+        after_help = "Example: cargo palisade flaky release tests::connects --reason 'race removed'"
+    )]
+    Release {
+        /// The test, or the end of its name
+        test: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Run tests many times to find out whether they are flaky
+    #[command(after_help = "Example: cargo palisade flaky hunt a/lib/tests::connects --runs 200")]
+    Hunt {
+        /// The tests; all of the workspace if none is given
+        tests: Vec<TestId>,
+        /// How often at most
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        runs: u32,
+        /// How long at most
+        #[arg(long, value_name = "TIME", default_value = "5m")]
+        time: Span,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Write every record to standard output
+    #[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
+    Export,
+    /// Read records that export wrote; known ones change nothing
+    #[command(after_help = "Example: cargo palisade store import runs.jsonl")]
+    Import {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_fits_forty_lines_and_has_an_example() {
+        fn visit(mut command: clap::Command) {
+            let help = command.render_help().to_string();
+            let name = command.get_name().to_owned();
+            assert!(help.lines().count() <= 40, "{name}:\n{help}");
+            assert!(help.contains("Example: cargo palisade"), "{name}:\n{help}");
+            for sub in command
+                .get_subcommands()
+                .filter(|sub| sub.get_name() != "help")
+            {
+                visit(sub.clone());
+            }
+        }
+        let mut command = Args::command();
+        command.build();
+        visit(command);
+    }
+}

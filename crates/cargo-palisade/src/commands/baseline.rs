@@ -1,0 +1,158 @@
+//! `cargo palisade baseline`
+
+use palisade::baseline::{Standing, TestSet};
+use palisade::check::CheckOptions;
+use palisade::guard::{Event, Guard, GuardError, age};
+use palisade::record::{BaselineMark, Purpose, Record, Run, Scope, new_id, now};
+use serde_json::json;
+use std::fmt::Write as _;
+
+use super::{Context, check};
+use crate::args::{BaselineCommand, BranchArgs};
+use crate::error::NOT_MEASURED;
+
+pub fn run(context: &mut Context<'_>, command: &BaselineCommand) -> anyhow::Result<u8> {
+    match command {
+        BaselineCommand::Record => record(context),
+        BaselineCommand::Show(branch) => show(context, branch),
+        BaselineCommand::Diff { branch, judge } => {
+            let (_, run) = find(&context.guard, branch)?;
+            let options = CheckOptions {
+                base: Some(run.subject.commit),
+                staged: false,
+                fresh: judge.fresh,
+                everything: true,
+                budget: judge.budget.map(|budget| budget.0),
+            };
+            check::judge(context, &options, judge)
+        }
+    }
+}
+
+/// Makes a run the expected state of the branch that is checked out.
+pub fn mark(context: &mut Context<'_>, run: &Run) -> anyhow::Result<BaselineMark> {
+    let mark = BaselineMark {
+        id: new_id(),
+        recorded_ms: now(),
+        branch: run.subject.branch.clone().unwrap_or_default(),
+        run: run.id.clone(),
+    };
+    context.guard.store.add(&Record::Baseline(mark.clone()))?;
+    Ok(mark)
+}
+
+fn record(context: &mut Context<'_>) -> anyhow::Result<u8> {
+    let ui = context.ui;
+    let mut side = context.guard.working_side()?;
+    if side.subject.dirty {
+        return Err(GuardError::Dirty.into());
+    }
+    ui.event(Event::Step(format!("test {}", side.name())));
+    let events = |event| ui.event(event);
+    let (run, gaps) = context
+        .guard
+        .run(&mut side, &Scope::Workspace, Purpose::Tests, &events)?;
+    let tally = TestSet::of_runs([&run], &Scope::Workspace).tally();
+    let is_usable = run.complete && tally.ran() > 0;
+    let mut text = format!(
+        "{} of {} tests pass at {}, {} fail, {} ignored\n",
+        tally.passing,
+        tally.ran(),
+        side.name(),
+        tally.failing,
+        tally.ignored
+    );
+    let mark = if is_usable {
+        Some(mark(context, &run)?)
+    } else {
+        None
+    };
+    for gap in &gaps {
+        let _ = writeln!(text, "no outcome: {gap}");
+    }
+    text.push_str(match &mark {
+        Some(_) => "recorded the baseline of this branch\n",
+        None => "recorded no baseline: the run is not complete, or ran no test\n",
+    });
+    let json = json!({
+        "schema": 1,
+        "baseline": mark.as_ref().map(|mark| &mark.id),
+        "run": run.id,
+        "commit": run.subject.commit,
+        "tests": tally,
+        "gaps": gaps,
+    });
+    context.print(&json, &text)?;
+    Ok(if is_usable { 0 } else { NOT_MEASURED })
+}
+
+/// The baseline of a branch with its run.
+fn find(guard: &Guard, args: &BranchArgs) -> Result<(BaselineMark, Run), GuardError> {
+    let branch = args
+        .branch
+        .clone()
+        .or_else(|| guard.repo.branch())
+        .unwrap_or_default();
+    let mark = guard.store.baseline(&branch)?;
+    let run = match &mark {
+        Some(mark) => guard.store.run(&mark.run)?,
+        None => None,
+    };
+    mark.zip(run).ok_or(GuardError::NoBaseline(branch))
+}
+
+fn show(context: &mut Context<'_>, branch: &BranchArgs) -> anyhow::Result<u8> {
+    let (mark, run) = find(&context.guard, branch)?;
+    let set = TestSet::of_runs([&run], &Scope::Workspace);
+    let tally = set.tally();
+    let mut text = String::new();
+    for (test, expected) in &set.tests {
+        let word = match expected.standing() {
+            Standing::Passing => "passes",
+            Standing::Failing => "fails",
+            Standing::Flaky => "flaky",
+            Standing::Ignored => "ignored",
+        };
+        let median = expected
+            .median_ms()
+            .map(|ms| format!("{ms:.0} ms"))
+            .unwrap_or_default();
+        let _ = writeln!(text, "{word:<8} {median:>9}  {test}");
+    }
+    let _ = writeln!(
+        text,
+        "{} of {} tests pass, {} fail, {} ignored; branch {}, commit {}, recorded {} ago",
+        tally.passing,
+        tally.ran(),
+        tally.failing,
+        tally.ignored,
+        if mark.branch.is_empty() {
+            "(none)"
+        } else {
+            &mark.branch
+        },
+        palisade::git::short(&run.subject.commit),
+        age(mark.recorded_ms, now())
+    );
+    let tests: Vec<_> = set
+        .tests
+        .iter()
+        .map(|(test, expected)| {
+            json!({
+                "name": test,
+                "expected": expected.standing(),
+                "median_ms": expected.median_ms(),
+            })
+        })
+        .collect();
+    let json = json!({
+        "schema": 1,
+        "baseline": mark,
+        "commit": run.subject.commit,
+        "tally": tally,
+        "success_rate": tally.success_rate(),
+        "tests": tests,
+    });
+    context.print(&json, &text)?;
+    Ok(0)
+}

@@ -1,0 +1,65 @@
+//! `cargo palisade check`
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use palisade::check::{CheckOptions, check};
+use palisade::flaky::Ledger;
+use palisade::record::now;
+use palisade::report::{HistoryPoint, Report, html, junit, markdown, terminal};
+
+use super::Context;
+use crate::args::{CheckArgs, JudgeArgs};
+
+/// How many runs the curves of the page go back.
+const HISTORY: u32 = 100;
+
+pub fn run(context: &mut Context<'_>, args: &CheckArgs) -> anyhow::Result<u8> {
+    let options = CheckOptions {
+        base: args.change.base.clone(),
+        staged: args.change.staged,
+        fresh: args.judge.fresh,
+        everything: args.all,
+        budget: args.judge.budget.map(|budget| budget.0),
+    };
+    judge(context, &options, &args.judge)
+}
+
+/// Judges a change, prints the report and writes the files that are asked for.
+pub fn judge(
+    context: &mut Context<'_>,
+    options: &CheckOptions,
+    args: &JudgeArgs,
+) -> anyhow::Result<u8> {
+    let ui = context.ui;
+    let report = check(&mut context.guard, options, &|event| ui.event(event))?;
+    if let Some(path) = &args.junit {
+        write(path, &junit(&report)?)?;
+    }
+    if let Some(path) = &args.markdown {
+        write(path, &markdown(&report))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &page(context, &report)?)?;
+    }
+    let text = terminal(&report, now(), ui.paint());
+    context.print(&serde_json::to_value(&report)?, &text)?;
+    Ok(report.exit_code)
+}
+
+fn page(context: &Context<'_>, report: &Report) -> anyhow::Result<String> {
+    let store = context.guard.store.as_ref();
+    let mut history: Vec<HistoryPoint> = store
+        .recent_runs(HISTORY)?
+        .iter()
+        .filter_map(HistoryPoint::of)
+        .collect();
+    history.reverse();
+    let ledger = Ledger::read(store)?;
+    Ok(html(report, &history, &ledger.flaky(), now()))
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,197 @@
+//! `cargo palisade flaky`
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use palisade::baseline::TestSet;
+use palisade::flaky::{
+    FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, release_due, release_entry,
+};
+use palisade::guard::{Event, age};
+use palisade::identity::TestId;
+use palisade::record::{Purpose, Record, Scope, now};
+use palisade::report::flaky_table;
+use serde_json::json;
+
+use super::Context;
+use crate::args::FlakyCommand;
+use crate::error::{NOT_MEASURED, UsageError};
+
+/// The exit code of a hunt that found something.
+const FOUND: u8 = 1;
+
+pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<u8> {
+    for entry in release_due(context.guard.store.as_mut(), now())? {
+        context
+            .ui
+            .event(Event::Note(format!("{} left quarantine", entry.test)));
+    }
+    let ledger = Ledger::read(context.guard.store.as_ref())?;
+    match command {
+        FlakyCommand::List => {
+            let records = ledger.flaky();
+            let json = json!({"schema": 1, "flaky": records});
+            context.print(&json, &flaky_table(&records, now()))?;
+        }
+        FlakyCommand::Show { test } => show(context, find(&ledger, test)?)?,
+        FlakyCommand::Quarantine {
+            test,
+            owner,
+            reason,
+            issue,
+            lasts,
+        } => {
+            let record = find(&ledger, test)?;
+            let lasts = lasts.unwrap_or(context.guard.policy.flaky.quarantine);
+            let request = QuarantineRequest {
+                owner: owner.clone(),
+                reason: reason.clone(),
+                issue: issue.clone(),
+                lasts_ms: lasts.0.as_millis() as i64,
+            };
+            let entry = quarantine_entry(record, request, now())?;
+            let json = json!({"schema": 1, "entry": entry});
+            context.guard.store.add(&Record::Quarantine(entry))?;
+            let text = format!(
+                "{} is in quarantine for {lasts}: it still runs and is still reported, and its failures do not count\n",
+                record.test
+            );
+            context.print(&json, &text)?;
+        }
+        FlakyCommand::Release { test, reason } => {
+            let record = find(&ledger, test)?;
+            let entry = release_entry(&record.test, reason.clone(), now());
+            let json = json!({"schema": 1, "entry": entry});
+            context.guard.store.add(&Record::Quarantine(entry))?;
+            let text = format!("{} is released: its failures count\n", record.test);
+            context.print(&json, &text)?;
+        }
+        FlakyCommand::Hunt { tests, runs, time } => {
+            return hunt(context, tests, *runs, time.0);
+        }
+    }
+    Ok(0)
+}
+
+fn find<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a FlakyRecord, UsageError> {
+    match ledger.matching(name).as_slice() {
+        [] => Err(UsageError::NoTest(name.to_owned())),
+        [one] => Ok(*one),
+        many => Err(UsageError::ManyTests {
+            name: name.to_owned(),
+            candidates: many
+                .iter()
+                .map(|record| record.test.to_string())
+                .collect::<Vec<_>>()
+                .join(", "),
+        }),
+    }
+}
+
+fn show(context: &Context<'_>, record: &FlakyRecord) -> anyhow::Result<()> {
+    let tallies = context.guard.store.tallies(Some(&record.test))?;
+    let mut text = if record.is_flaky() || record.quarantine.is_some() {
+        flaky_table(&[record], now())
+    } else {
+        format!("{} never passed and failed on the same tree\n", record.test)
+    };
+    text.push_str("\ntree        failed of  last seen\n");
+    for tally in tallies.iter().rev() {
+        let _ = writeln!(
+            text,
+            "{}  {:<9}  {} ago, at commit {}",
+            palisade::git::short(&tally.tree),
+            format!("{} of {}", tally.failures, tally.failures + tally.passes),
+            age(tally.last_ms, now()),
+            palisade::git::short(&tally.commit)
+        );
+    }
+    let trees: Vec<_> = tallies
+        .iter()
+        .map(|tally| {
+            json!({
+                "tree": tally.tree,
+                "commit": tally.commit,
+                "failures": tally.failures,
+                "passes": tally.passes,
+                "last_ms": tally.last_ms,
+            })
+        })
+        .collect();
+    context.print(&json!({"schema": 1, "test": record, "trees": trees}), &text)?;
+    Ok(())
+}
+
+fn hunt(
+    context: &mut Context<'_>,
+    tests: &[TestId],
+    runs: u32,
+    time: std::time::Duration,
+) -> anyhow::Result<u8> {
+    let ui = context.ui;
+    let scope = match tests {
+        [] => Scope::Workspace,
+        some => Scope::Tests(some.iter().cloned().collect::<BTreeSet<_>>()),
+    };
+    let mut side = context.guard.working_side()?;
+    let started = Instant::now();
+    let mut set = TestSet::default();
+    let mut rounds = 0;
+    let mut gaps = Vec::new();
+    while rounds < runs && (rounds == 0 || started.elapsed() < time) {
+        rounds += 1;
+        ui.event(Event::Step(format!("round {rounds} of {runs}")));
+        let events = |event| ui.event(event);
+        let (run, new_gaps) = context
+            .guard
+            .run(&mut side, &scope, Purpose::Stress, &events)?;
+        gaps.extend(new_gaps);
+        set.add(&run, &scope);
+    }
+    let missing = tests.iter().filter(|test| !set.tests.contains_key(test));
+    gaps.extend(missing.map(|test| format!("there is no test {test}")));
+    let failed: Vec<_> = set
+        .tests
+        .iter()
+        .filter(|(_, seen)| seen.counts.failures > 0)
+        .collect();
+    let mut text = String::new();
+    for (test, seen) in &failed {
+        let kind = if seen.counts.is_mixed() {
+            "flaky"
+        } else {
+            "broken"
+        };
+        let (failures, total) = (seen.counts.failures, seen.counts.total());
+        let _ = writeln!(text, "{kind}: {test} failed {failures} of {total} times");
+    }
+    for gap in &gaps {
+        let _ = writeln!(text, "no outcome: {gap}");
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let count = set.tests.len();
+    let _ = writeln!(
+        text,
+        "{rounds} rounds of {count} tests in {seconds:.1} s, {} failed",
+        failed.len()
+    );
+    let json = json!({
+        "schema": 1,
+        "rounds": rounds,
+        "tests": count,
+        "failed": failed.iter().map(|(test, seen)| json!({
+            "name": test,
+            "failures": seen.counts.failures,
+            "passes": seen.counts.passes,
+            "flaky": seen.counts.is_mixed(),
+        })).collect::<Vec<_>>(),
+        "gaps": gaps,
+    });
+    context.print(&json, &text)?;
+    Ok(match () {
+        () if !failed.is_empty() => FOUND,
+        () if !gaps.is_empty() || count == 0 => NOT_MEASURED,
+        () => 0,
+    })
+}

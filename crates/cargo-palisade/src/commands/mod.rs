@@ -1,0 +1,60 @@
+//! One file per command.
+
+mod baseline;
+mod check;
+mod flaky;
+mod init;
+mod risk;
+mod store;
+mod test;
+
+use palisade::guard::Guard;
+use palisade::process::Cancel;
+use serde_json::Value;
+
+use crate::args::{Args, Command};
+use crate::error::UsageError;
+use crate::ui::Ui;
+
+/// Runs the command and returns its exit code.
+pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
+    let global = &args.global;
+    if let Some(url) = global.store.as_ref().map(|store| store.to_string_lossy())
+        && url.contains("://")
+    {
+        return Err(UsageError::StoreUrl(url.into_owned()).into());
+    }
+    let guard = Guard::open(&global.directory, global.store.as_deref(), cancel)?;
+    let mut context = Context {
+        guard,
+        ui,
+        json: global.json,
+    };
+    match &args.command {
+        Command::Init => init::run(&mut context),
+        Command::Test(args) => test::run(&mut context, args),
+        Command::Check(args) => check::run(&mut context, args),
+        Command::Risk(args) => risk::run(&mut context, args),
+        Command::Baseline { command } => baseline::run(&mut context, command),
+        Command::Flaky { command } => flaky::run(&mut context, command),
+        Command::Store { command } => store::run(&mut context, command),
+    }
+}
+
+/// What every command works with.
+struct Context<'a> {
+    guard: Guard,
+    ui: &'a Ui,
+    json: bool,
+}
+
+impl Context<'_> {
+    /// Prints the result: as JSON if that is asked for, else as text.
+    fn print(&self, json: &Value, text: &str) -> std::io::Result<()> {
+        if self.json {
+            self.ui.out(&format!("{json:#}\n"))
+        } else {
+            self.ui.out(text)
+        }
+    }
+}

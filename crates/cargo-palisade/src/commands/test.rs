@@ -1,0 +1,143 @@
+//! `cargo palisade test`
+
+use palisade::baseline::TestSet;
+use palisade::flaky::Ledger;
+use palisade::policy::Policy;
+use palisade::record::{Observation, Outcome, Purpose, Run, Scope};
+use palisade::report::printable;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+use super::Context;
+use crate::args::TestArgs;
+use crate::error::{NOT_MEASURED, UsageError};
+
+/// The exit code when a test fails.
+const FAILED: u8 = 1;
+
+pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
+    let ui = context.ui;
+    let scope = if !args.test.is_empty() {
+        Scope::Tests(args.test.iter().cloned().collect())
+    } else if !args.package.is_empty() {
+        Scope::Packages(args.package.iter().cloned().collect())
+    } else {
+        Scope::Workspace
+    };
+    let packages = &context.guard.workspace.packages;
+    let named = args
+        .package
+        .iter()
+        .chain(args.test.iter().map(|test| &test.package));
+    for name in named {
+        if !packages.contains_key(name) {
+            return Err(UsageError::NoPackage(name.clone()).into());
+        }
+    }
+    let mut side = context.guard.working_side()?;
+    let events = |event| ui.event(event);
+    let (run, mut gaps) = context
+        .guard
+        .run(&mut side, &scope, Purpose::Tests, &events)?;
+    let set = TestSet::of_runs([&run], &scope);
+    let unseen = args
+        .test
+        .iter()
+        .filter(|test| !set.tests.contains_key(test));
+    gaps.extend(unseen.map(|test| format!("there is no test {test}")));
+    let ledger = Ledger::read(context.guard.store.as_ref())?;
+    let failures = failures(&run, &context.guard.policy, &ledger);
+    let blocking = failures.iter().any(|failure| failure.excuse.is_none());
+    let tally = set.tally();
+    let mut text: String = failures.iter().map(Failure::text).collect();
+    for gap in &gaps {
+        let _ = writeln!(text, "no outcome: {gap}");
+    }
+    let _ = writeln!(
+        text,
+        "{} of {} tests pass, {} fail, {} ignored ({:.1} s, {}); remembered as run {}",
+        tally.passing,
+        tally.ran(),
+        tally.failing,
+        tally.ignored,
+        (run.finished_ms - run.started_ms) as f64 / 1000.0,
+        context.guard.runner.name(),
+        &run.id[..8]
+    );
+    let nothing = tally.ran() == 0;
+    if nothing {
+        text.push_str("no test ran, and that is not a pass\n");
+    }
+    let code = match () {
+        () if blocking => FAILED,
+        () if nothing || !gaps.is_empty() => NOT_MEASURED,
+        () => 0,
+    };
+    let json = json!({
+        "schema": 1,
+        "exit_code": code,
+        "run": run.id,
+        "subject": run.subject,
+        "environment": run.environment,
+        "tests": tally,
+        "success_rate": tally.success_rate(),
+        "failures": failures.iter().map(Failure::json).collect::<Vec<_>>(),
+        "gaps": gaps,
+    });
+    context.print(&json, &text)?;
+    Ok(code)
+}
+
+/// A test that did not pass.
+struct Failure<'a> {
+    seen: &'a Observation,
+    /// Why that does not count.
+    excuse: Option<String>,
+}
+
+fn failures<'a>(run: &'a Run, policy: &Policy, ledger: &Ledger) -> Vec<Failure<'a>> {
+    let failed = run
+        .observations
+        .iter()
+        .filter(|seen| seen.outcome.is_failure());
+    let failure = |seen: &'a Observation| {
+        let known = policy.known_failure(&seen.test);
+        let known = known.map(|k| format!("known failure of {}: {}", k.owner, k.reason));
+        let quarantine = ledger.quarantine(&seen.test);
+        let quarantine = quarantine.map(|q| format!("in quarantine, {}: {}", q.owner, q.reason));
+        Failure {
+            seen,
+            excuse: known.or(quarantine),
+        }
+    };
+    failed.map(failure).collect()
+}
+
+impl Failure<'_> {
+    fn text(&self) -> String {
+        /// How many lines of what a test said are shown.
+        const LINES: usize = 20;
+        let timed_out = self.seen.outcome == Outcome::TimedOut;
+        let how = if timed_out { "timed out" } else { "failed" };
+        let excuse = self.excuse.as_ref().map(|excuse| format!(" ({excuse})"));
+        let mut text = format!("{how}: {}{}\n", self.seen.test, excuse.unwrap_or_default());
+        let message = self.seen.message.as_ref().filter(|_| self.excuse.is_none());
+        for line in message
+            .iter()
+            .flat_map(|message| message.lines())
+            .take(LINES)
+        {
+            let _ = writeln!(text, "  | {}", printable(line));
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": self.seen.test,
+            "outcome": self.seen.outcome,
+            "message": self.seen.message,
+            "excuse": self.excuse,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! Turns an error into one sentence, a next command, and an exit code.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | pass |
+//! | 1 | regression |
+//! | 2 | usage error: the question cannot be asked like that here |
+//! | 3 | could not measure |
+//! | 4 | inconclusive within the budget |
+
+use palisade::flaky::QuarantineRefusal;
+use palisade::git::GitError;
+use palisade::guard::GuardError;
+use palisade::policy::PolicyError;
+use palisade::run::RunError;
+use palisade::store::StoreError;
+use palisade::workspace::WorkspaceError;
+
+use crate::ui::Ui;
+
+/// The question cannot be asked like that here.
+pub const USAGE: u8 = 2;
+
+/// The answer could not be measured.
+pub const NOT_MEASURED: u8 = 3;
+
+/// What the user typed cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// No test of that name was ever seen.
+    #[error("find a test called {0:?}")]
+    NoTest(String),
+    /// Several tests end with that name.
+    #[error("tell which test {name:?} is: {candidates}")]
+    ManyTests { name: String, candidates: String },
+    /// No package of that name is in the workspace.
+    #[error("find a package called {0:?}")]
+    NoPackage(String),
+    /// The store is named by a URL.
+    #[error("open the store {0:?}: this build keeps its memory in files only")]
+    StoreUrl(String),
+}
+
+/// Prints an error and returns the exit code that goes with it.
+pub fn report(ui: &Ui, error: &anyhow::Error) -> u8 {
+    let causes = error.chain().map(ToString::to_string).collect::<Vec<_>>();
+    ui.err(&format!("error: failed to {}", causes.join(": ")));
+    let (code, hint) = classify(error);
+    if let Some(output) = output(error) {
+        ui.err(&output);
+    }
+    if let Some(hint) = hint {
+        ui.err(&format!("hint: {hint}"));
+    }
+    code
+}
+
+/// What a build or a runner said.
+fn output(error: &anyhow::Error) -> Option<String> {
+    match run_error(error)? {
+        RunError::Build { output }
+        | RunError::Runner { output, .. }
+        | RunError::Output { output, .. } => Some(output.clone()),
+        _ => None,
+    }
+}
+
+fn run_error(error: &anyhow::Error) -> Option<&RunError> {
+    match error.downcast_ref::<GuardError>()? {
+        GuardError::Run(error) => Some(error),
+        _ => None,
+    }
+}
+
+fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
+    let hint = |text: &str| Some(text.to_owned());
+    if error.is::<UsageError>() {
+        return (
+            USAGE,
+            hint("cargo palisade flaky list, or cargo palisade test"),
+        );
+    }
+    if error.is::<QuarantineRefusal>() {
+        return (
+            USAGE,
+            hint("cargo palisade flaky hunt TEST gathers evidence"),
+        );
+    }
+    let Some(error) = error.downcast_ref::<GuardError>() else {
+        return (NOT_MEASURED, None);
+    };
+    match error {
+        GuardError::Git(GitError::NotARepository(_)) => {
+            (USAGE, hint("git init && git add . && git commit"))
+        }
+        GuardError::Git(GitError::NoCommit(_)) => (USAGE, hint("git add . && git commit")),
+        GuardError::Git(GitError::UnknownRevision { shallow: true, .. }) => {
+            (USAGE, hint("git fetch --unshallow"))
+        }
+        GuardError::Git(GitError::UnknownRevision { .. }) => (
+            USAGE,
+            hint("git fetch --all, or git branch --all to see what there is"),
+        ),
+        GuardError::Workspace(WorkspaceError::None(_)) => (USAGE, hint("cargo init")),
+        GuardError::Workspace(_) => (USAGE, hint("cargo metadata shows the same")),
+        GuardError::Policy(PolicyError::UnknownKey { suggestion, .. }) => {
+            let known = suggestion
+                .as_ref()
+                .map(|key| format!("did you mean `{key}`?"));
+            (USAGE, known.or_else(|| hint("cargo palisade init in an empty repository writes a palisade.toml with every key")))
+        }
+        GuardError::Policy(_) => (USAGE, None),
+        GuardError::NoBaseline(_) => (USAGE, hint("cargo palisade baseline record")),
+        GuardError::Dirty => (
+            USAGE,
+            hint("git commit or git stash, then cargo palisade baseline record"),
+        ),
+        GuardError::Store(StoreError::Damaged { path, .. } | StoreError::Foreign { path }) => {
+            let path = path.display();
+            (
+                NOT_MEASURED,
+                Some(format!("mv {path} {path}.bad, and a new one is made")),
+            )
+        }
+        GuardError::Store(StoreError::TooNew { .. }) => {
+            (NOT_MEASURED, hint("cargo install cargo-palisade"))
+        }
+        GuardError::Store(StoreError::Create { .. } | StoreError::Database { .. }) => (
+            NOT_MEASURED,
+            hint("--store FILE keeps the memory in another place"),
+        ),
+        GuardError::Run(RunError::NoNextest) => {
+            (USAGE, hint("cargo install --locked cargo-nextest"))
+        }
+        GuardError::Run(RunError::Build { .. }) => (NOT_MEASURED, hint("cargo test --no-run")),
+        _ => (NOT_MEASURED, None),
+    }
+}

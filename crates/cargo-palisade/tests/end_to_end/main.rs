@@ -1,0 +1,6 @@
+//! The program as a user meets it: few tests, each a whole story.
+
+mod fixture;
+mod reports;
+mod robustness;
+mod verdicts;

@@ -1,0 +1,347 @@
+//! What goes wrong outside of the tests: each gives a clear message and a truthful
+//! answer, and loses nothing.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::fixture::{Answer, Fixture, answer};
+
+/// The errors that need no build must come at once.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+fn palisade_in(dir: &std::path::Path, args: &[&str]) -> Answer {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-palisade"));
+    command
+        .current_dir(dir)
+        .args(args)
+        .env_remove("PALISADE_STORE");
+    answer(command)
+}
+
+#[test]
+fn usage_errors_are_one_sentence_and_one_command_at_once() {
+    let check = |answer: &Answer, error: &str, hint: &str| {
+        assert_eq!(answer.code, 2, "{}", answer.err);
+        let lines: Vec<&str> = answer.err.lines().collect();
+        assert_eq!(lines.len(), 2, "{}", answer.err);
+        assert!(lines[0].starts_with(error), "{}", answer.err);
+        assert!(lines[1].starts_with(hint), "{}", answer.err);
+        assert!(answer.time < AT_ONCE, "{:?}", answer.time);
+        assert_eq!(answer.out, "");
+    };
+    let nowhere = tempfile::tempdir().expect("a folder");
+    let found = palisade_in(nowhere.path(), &["check"]);
+    check(
+        &found,
+        "error: failed to find a git repository at ",
+        "hint: git init",
+    );
+
+    let fixture = Fixture::new();
+    let found = fixture.palisade(&["check", "--base", "nope"]);
+    check(
+        &found,
+        "error: failed to find revision \"nope\" in this repository",
+        "hint: git ",
+    );
+    let found = fixture.palisade(&["baseline", "show"]);
+    check(
+        &found,
+        "error: failed to find a baseline of branch \"main\"",
+        "hint: cargo palisade baseline record",
+    );
+    fixture.write("palisade.toml", "[run]\ntest_timeout = \"9s\"\n");
+    let found = fixture.palisade(&["check"]);
+    check(
+        &found,
+        "error: failed to read ",
+        "hint: did you mean `test_time_out`?",
+    );
+    assert!(
+        found
+            .err
+            .contains("palisade.toml at line 2: unknown key `test_timeout`"),
+        "{}",
+        found.err
+    );
+    fixture.write("palisade.toml", "");
+    let found = fixture.palisade(&["check", "--store", "postgres://localhost/x"]);
+    check(&found, "error: failed to open the store", "hint: ");
+    let found = fixture.palisade(&["baseline", "record"]);
+    check(
+        &found,
+        "error: failed to record a baseline: the working tree has changes",
+        "hint: git commit",
+    );
+
+    std::fs::remove_file(fixture.root().join("Cargo.toml")).expect("removed");
+    let found = fixture.palisade(&["check"]);
+    check(
+        &found,
+        "error: failed to find a Cargo.toml at ",
+        "hint: cargo init",
+    );
+}
+
+#[test]
+fn a_shallow_clone_says_so() {
+    let fixture = Fixture::new();
+    fixture.write("README.md", "more\n");
+    fixture.commit("the second commit");
+    let url = format!("file://{}", fixture.root().display());
+    fixture.git(&["clone", "--quiet", "--depth", "1", &url, "../shallow"]);
+    let found = palisade_in(&fixture.outside("shallow"), &["check", "--base", "HEAD~1"]);
+    assert_eq!(found.code, 2, "{}", found.err);
+    assert!(
+        found.err.contains("(a shallow clone)") && found.err.contains("git fetch --unshallow"),
+        "{}",
+        found.err
+    );
+}
+
+#[test]
+fn a_detached_head_is_checked_against_its_base() {
+    let fixture = Fixture::with_baseline();
+    fixture.git(&["checkout", "--quiet", "--detach"]);
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    fixture.commit("broken, on no branch");
+    let (code, report) = fixture.json(&["check"]);
+    assert_eq!(code, 1, "{report:#}");
+    assert_eq!(report["base"]["source"]["origin"], "store");
+}
+
+#[test]
+fn a_test_that_hangs_is_ended_with_what_it_started() {
+    for runner in ["auto", "cargo"] {
+        let fixture = Fixture::new();
+        let pid = fixture.outside("pid").display().to_string();
+        fixture.add_test(
+            "gamma",
+            "hangs",
+            &format!(
+                "let child = std::process::Command::new(\"sleep\").arg(\"300\").spawn().unwrap();
+        std::fs::write({pid:?}, child.id().to_string()).unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(300));"
+            ),
+        );
+        let policy = format!("[run]\nrunner = \"{runner}\"\ntest_time_out = \"2s\"\n");
+        fixture.write("palisade.toml", &policy);
+        fixture.commit("a test that hangs");
+        let (code, report) = fixture.json(&["test", "--package", "gamma"]);
+        assert_eq!(code, 1, "{report:#}");
+        assert_eq!(report["failures"][0]["name"], "gamma/lib/tests::hangs");
+        assert_eq!(report["failures"][0]["outcome"], "timed_out");
+        assert_eq!(
+            report["tests"]["passing"], 1,
+            "the other test passed: {report:#}"
+        );
+        let pid = std::fs::read_to_string(fixture.outside("pid")).expect("written");
+        let alive = || {
+            let ps = Command::new("ps")
+                .args(["-o", "stat=", "-p", &pid])
+                .output()
+                .expect("ps runs");
+            let state = String::from_utf8_lossy(&ps.stdout).trim().to_owned();
+            !state.is_empty() && !state.starts_with('Z')
+        };
+        let started = Instant::now();
+        while alive() {
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "{runner}: {pid} is alive"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn much_output_and_garbage_do_not_change_the_answer() {
+    for runner in ["auto", "cargo"] {
+        let fixture = Fixture::new();
+        // Past the capture of libtest, straight to the standard output.
+        let noise = "let noise = |text: &str, times: usize| {
+            use std::io::Write as _;
+            let mut out = std::fs::OpenOptions::new().write(true).open(\"/dev/stdout\").unwrap();
+            for _ in 0..times { let _ = out.write_all(text.as_bytes()); }
+        };
+        ";
+        let much = format!("{noise}noise(&\"x\".repeat(1024), 100 * 1024);");
+        fixture.add_test("gamma", "prints_much", &much);
+        let lies =
+            format!("{noise}noise(\"\\u{{1b}}[2J\\0test tests::fails ... ok\\ntest a \", 3);");
+        fixture.add_test("gamma", "prints_lies", &lies);
+        fixture.add_test("gamma", "fails", "panic!(\"broken \\u{1b}[31m\");");
+        fixture.write("palisade.toml", &format!("[run]\nrunner = \"{runner}\"\n"));
+        fixture.commit("noise");
+        let (code, report) = fixture.json(&["test", "--package", "gamma"]);
+        assert_eq!(code, 1, "{report:#}");
+        assert_eq!(report["tests"]["passing"], 3, "{runner}: {report:#}");
+        assert_eq!(report["tests"]["failing"], 1, "{runner}: {report:#}");
+        assert_eq!(report["failures"][0]["name"], "gamma/lib/tests::fails");
+        let text = fixture
+            .palisade(&["test", "--test", "gamma/lib/tests::fails"])
+            .out;
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+}
+
+#[test]
+fn a_test_that_ends_the_program_fails_and_its_neighbours_do_not() {
+    for runner in ["auto", "cargo"] {
+        let fixture = Fixture::new();
+        fixture.add_test("gamma", "exits", "std::process::abort();");
+        fixture.write("palisade.toml", &format!("[run]\nrunner = \"{runner}\"\n"));
+        fixture.commit("an abort");
+        let (code, report) = fixture.json(&["test", "--package", "gamma"]);
+        assert_eq!(code, 1, "{report:#}");
+        assert_eq!(report["tests"]["passing"], 1, "{runner}: {report:#}");
+        assert_eq!(report["failures"][0]["name"], "gamma/lib/tests::exits");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_children_and_leaves_no_run_and_no_checkout() {
+    for signal in ["INT", "KILL"] {
+        let fixture = Fixture::new();
+        let body = "std::thread::sleep(std::time::Duration::from_secs(100));";
+        fixture.add_test("gamma", "sleeps", body);
+        fixture.commit("a long test");
+        fixture.edit("gamma/src/lib.rs", body, "");
+        // The candidate is done soon; then the base sleeps in its checkout.
+        let mut command = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+        let mut child = command
+            .arg("check")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let started = Instant::now();
+        let lists = || fixture.git(&["worktree", "list"]).lines().count();
+        while lists() < 2 {
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "no checkout was made"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        let id = child.id().to_string();
+        let kill = Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(kill.expect("kill runs").success());
+        let status = child.wait().expect("it ends");
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "it waited for the test"
+        );
+        if signal == "INT" {
+            assert_eq!(status.code(), Some(3));
+            assert_eq!(lists(), 1);
+        }
+        let store = rows(&fixture);
+        assert_eq!(store, ["tests true"], "only the candidate's run counts");
+        // What a killed run left is in nobody's way.
+        fixture.edit(
+            "gamma/src/lib.rs",
+            "fn sleeps() {\n        \n    }",
+            "fn sleeps() {}",
+        );
+        fixture.commit("the next commit");
+        let next = fixture.palisade(&["check", "--base", "HEAD"]);
+        assert_eq!(next.code, 0, "{}{}", next.out, next.err);
+    }
+}
+
+/// Purpose and completeness of each stored run.
+fn rows(fixture: &Fixture) -> Vec<String> {
+    let exported = fixture.palisade(&["store", "export"]);
+    assert_eq!(exported.code, 0, "{}", exported.err);
+    let row = |line: &str| {
+        let json: serde_json::Value = serde_json::from_str(line).expect("is JSON");
+        format!(
+            "{} {}",
+            json["purpose"].as_str().expect("a word"),
+            json["complete"]
+        )
+    };
+    exported.out.lines().map(row).collect()
+}
+
+#[test]
+fn a_damaged_store_is_named_with_what_to_do() {
+    let fixture = Fixture::new();
+    fixture.write(".palisade/store.sqlite", &"not a database ".repeat(100));
+    let found = fixture.palisade(&["check"]);
+    assert_eq!(found.code, 3, "{}", found.err);
+    assert!(
+        found.err.contains("the database is damaged or is not one"),
+        "{}",
+        found.err
+    );
+    assert!(found.err.contains("hint: mv "), "{}", found.err);
+}
+
+#[test]
+fn wrong_file_times_do_not_hide_a_change() {
+    let fixture = Fixture::with_baseline();
+    let path = fixture.root().join("gamma/src/lib.rs");
+    let times = std::fs::metadata(&path)
+        .and_then(|meta| meta.modified())
+        .expect("a time");
+    let set = |time| {
+        let file = std::fs::File::options()
+            .append(true)
+            .open(&path)
+            .expect("opens");
+        file.set_modified(time).expect("set");
+    };
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    // Older than what was built from the file before.
+    set(times);
+    let key = [
+        ("gamma/lib/tests::is_one", "newly_failing"),
+        ("success rate", "below_minimum"),
+    ];
+    fixture.check(&[], 1, &key);
+    // And back, again with an old time.
+    fixture.edit("gamma/src/lib.rs", "    2\n", "    1\n");
+    fixture.add_test("gamma", "more", "assert_eq!(super::one(), 1);");
+    set(times);
+    fixture.check(&[], 0, &[("gamma/lib/tests::more", "added")]);
+}
+
+#[test]
+fn target_folders_of_any_kind_give_the_same_answers_in_a_sequence_of_checks() {
+    let fixture = Fixture::with_baseline();
+    fixture.git(&["worktree", "add", "--quiet", "../second", "-b", "second"]);
+    let shared = fixture.outside("shared-target");
+    let run = |dir: &std::path::Path, expected: i32| {
+        let mut command = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+        command
+            .current_dir(dir)
+            .arg("check")
+            .env("CARGO_TARGET_DIR", &shared);
+        let found = answer(command);
+        assert_eq!(found.code, expected, "{}{}", found.out, found.err);
+    };
+    let second = fixture.outside("second");
+    let in_second = second.join("gamma/src/lib.rs");
+    // Broken here and sound there, through one target folder, in turn.
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    run(&fixture.root(), 1);
+    let text = std::fs::read_to_string(&in_second).expect("read");
+    std::fs::write(&in_second, text.replace("    1\n", "    2 - 1\n")).expect("written");
+    run(&second, 0);
+    run(&fixture.root(), 1);
+    // Mended here and broken there.
+    fixture.edit("gamma/src/lib.rs", "    2\n", "    3 - 2\n");
+    run(&fixture.root(), 0);
+    std::fs::write(&in_second, text.replace("    1\n", "    5\n")).expect("written");
+    run(&second, 1);
+    run(&fixture.root(), 0);
+    // A commit moves the base; the old base's results must not be taken for it.
+    fixture.commit("mended");
+    fixture.edit("gamma/src/lib.rs", "    3 - 2\n", "    3 - 1\n");
+    run(&fixture.root(), 1);
+}

@@ -1,0 +1,356 @@
+//! The answer key: for each change of a fixture, the verdict that is right.
+
+use crate::fixture::{Fixture, has_nextest};
+
+#[test]
+fn a_broken_test_is_found_also_where_only_a_dependent_shows_it() {
+    let fixture = Fixture::with_baseline();
+    fixture.edit(
+        "alpha/src/lib.rs",
+        "    a + b\n",
+        "    if a == b { 0 } else { a + b }\n",
+    );
+    let report = fixture.check(
+        &[],
+        1,
+        &[
+            ("beta/lib/tests::adds", "newly_failing"),
+            ("beta/lib/tests::doubles", "newly_failing"),
+            ("success rate", "below_minimum"),
+        ],
+    );
+    assert_eq!(report["base"]["source"]["origin"], "store");
+    assert_eq!(report["candidate"]["source"]["origin"], "working_tree");
+    assert_eq!(
+        report["scope"]["packages"],
+        serde_json::json!(["alpha", "beta"])
+    );
+    // The second check answers from the store, and the same.
+    let again = fixture.check(
+        &[],
+        1,
+        &[
+            ("beta/lib/tests::adds", "newly_failing"),
+            ("beta/lib/tests::doubles", "newly_failing"),
+            ("success rate", "below_minimum"),
+        ],
+    );
+    assert_eq!(again["candidate"]["source"]["origin"], "store");
+}
+
+#[test]
+fn an_unchanged_tree_answers_at_once_and_says_why_it_may() {
+    let fixture = Fixture::with_baseline();
+    let answer = fixture.palisade(&["check"]);
+    assert_eq!(answer.code, 0, "{}", answer.out);
+    assert!(answer.time.as_secs_f64() < 1.0, "{:?}", answer.time);
+    assert!(
+        answer.out.contains("nothing changed since"),
+        "{}",
+        answer.out
+    );
+    assert!(answer.out.contains("stored run") && answer.out.contains("old, made at commit"));
+    assert!(answer.out.contains("Reused for lockfile"), "{}", answer.out);
+}
+
+#[test]
+fn a_plain_clone_gets_its_base_from_a_checkout() {
+    let fixture = Fixture::new();
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    let report = fixture.check(
+        &[],
+        1,
+        &[
+            ("gamma/lib/tests::is_one", "newly_failing"),
+            ("success rate", "below_minimum"),
+        ],
+    );
+    assert_eq!(report["base"]["source"]["origin"], "checkout");
+    // Nothing of it is left behind, and the user's change is untouched.
+    assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
+    assert!(fixture.read("gamma/src/lib.rs").contains("    2\n"));
+    assert_eq!(fixture.git(&["status", "--short"]), "M gamma/src/lib.rs");
+}
+
+#[test]
+fn removed_ignored_and_renamed_tests_are_three_findings() {
+    let fixture = Fixture::with_baseline();
+    let lib = "alpha/src/lib.rs";
+    fixture.edit(lib, "fn adds_zero()", "fn adds_nothing()");
+    fixture.edit(
+        "beta/src/lib.rs",
+        "    #[test]\n    fn doubles()",
+        "    #[test]\n    #[ignore]\n    fn doubles()",
+    );
+    fixture.edit(
+        "gamma/src/lib.rs",
+        "    #[test]\n    fn is_one() {\n        assert_eq!(super::one(), 1);\n    }\n",
+        "",
+    );
+    fixture.check(
+        &[],
+        1,
+        &[
+            ("gamma/lib/tests::is_one", "missing"),
+            ("beta/lib/tests::doubles", "newly_ignored"),
+            ("alpha/lib/tests::adds_nothing", "renamed"),
+        ],
+    );
+}
+
+#[test]
+fn deleting_a_failing_test_does_not_pass() {
+    let fixture = Fixture::new();
+    fixture.add_test("gamma", "fails", "panic!(\"always\");");
+    fixture.commit("a failing test");
+    let answer = fixture.palisade(&["init"]);
+    assert_eq!(answer.code, 0, "{}{}", answer.out, answer.err);
+    assert!(
+        answer
+            .out
+            .contains("gamma/lib/tests::fails (named as a known failure"),
+        "{}",
+        answer.out
+    );
+    fixture.commit("the policy");
+    fixture.check(&[], 0, &[("gamma/lib/tests::fails", "known_failure")]);
+    fixture.write("gamma/src/lib.rs", "//! Counts.\n/// One.\npub fn one() -> u8 { 1 }\n#[cfg(test)] mod tests { #[test] fn is_one() { assert_eq!(super::one(), 1); } }\n");
+    fixture.check(&[], 1, &[("gamma/lib/tests::fails", "missing")]);
+}
+
+#[test]
+fn a_doctest_that_moves_stays_itself() {
+    let fixture = Fixture::with_baseline();
+    fixture.edit(
+        "alpha/src/lib.rs",
+        "//! Adds.\n",
+        "//! Adds.\n//!\n//! And nothing else.\n",
+    );
+    let report = fixture.check(&[], 0, &[]);
+    assert_eq!(report["scope"]["doctests"], serde_json::json!(["alpha"]));
+    assert_eq!(report["candidate"]["tests"]["passing"], 1);
+}
+
+#[test]
+fn documentation_runs_nothing_and_ends_quickly() {
+    let fixture = Fixture::with_baseline();
+    fixture.write("README.md", "# A fixture\n\nMore words.\n");
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    // one\n    1\n");
+    let answer = fixture.palisade(&["check"]);
+    assert_eq!(answer.code, 0, "{}", answer.out);
+    assert!(answer.time.as_secs_f64() < 2.0, "{:?}", answer.time);
+    assert!(
+        answer
+            .out
+            .contains("nothing that code is built from changed"),
+        "{}",
+        answer.out
+    );
+}
+
+#[test]
+fn a_test_that_becomes_five_times_slower_is_found() {
+    let fixture = Fixture::new();
+    let sleep = |ms: u32| format!("std::thread::sleep(std::time::Duration::from_millis({ms}));");
+    fixture.add_test("gamma", "sleeps", &sleep(100));
+    fixture.commit("a test that takes a while");
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+    // The test itself is as it was: what it calls became slower.
+    fixture.edit("gamma/src/lib.rs", &sleep(100), "super::work();");
+    fixture.edit(
+        "gamma/src/lib.rs",
+        "#[cfg(test)]",
+        &format!("fn work() {{ {} }}\n\n#[cfg(test)]", sleep(100)),
+    );
+    fixture.commit("the work moves");
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+    fixture.edit("gamma/src/lib.rs", &sleep(100), &sleep(500));
+    if !has_nextest() {
+        // `cargo test` prints no durations, so there is nothing to judge.
+        fixture.check(&[], 0, &[]);
+        return;
+    }
+    let report = fixture.check(&[], 1, &[("gamma/lib/tests::sleeps", "slower")]);
+    assert!(
+        report["findings"][0]["reason"]
+            .as_str()
+            .expect("text")
+            .contains("rank test")
+    );
+}
+
+#[test]
+fn a_test_that_was_flaky_before_is_not_blamed_on_the_change() {
+    let fixture = Fixture::new();
+    // Fails in every second run; the first run, the base's, passes.
+    let body = fixture.flaky_body("half", 2, &[1]);
+    fixture.add_test("beta", "flips", &body);
+    fixture.commit("a flaky test");
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
+    let report = fixture.check(&[], 0, &[("beta/lib/tests::flips", "flaky")]);
+    let reason = report["findings"][0]["reason"].as_str().expect("text");
+    assert!(reason.contains("Fisher"), "{reason}");
+    // The ledger knows it now.
+    let (_, ledger) = fixture.json(&["flaky", "list"]);
+    assert_eq!(ledger["flaky"][0]["test"], "beta/lib/tests::flips");
+    let listed = fixture.palisade(&["flaky", "list"]);
+    assert!(
+        listed
+            .out
+            .contains("flaky quarantine beta/lib/tests::flips"),
+        "{}",
+        listed.out
+    );
+}
+
+#[test]
+fn a_flaky_test_is_named_when_it_arrives() {
+    let fixture = Fixture::with_baseline();
+    // Fails once in twenty runs, in the thirteenth.
+    let body = fixture.flaky_body("twentieth", 20, &[12]);
+    fixture.add_test("gamma", "seldom", &body);
+    let report = fixture.check(&[], 1, &[("gamma/lib/tests::seldom", "flaky")]);
+    let meaning = report["findings"][0]["meaning"].as_str().expect("text");
+    assert!(meaning.contains("95 % interval"), "{meaning}");
+}
+
+#[test]
+fn a_broken_test_is_never_quarantined_and_a_flaky_one_is_released() {
+    let fixture = Fixture::new();
+    let body = fixture.flaky_body("half", 2, &[1]);
+    fixture.add_test("gamma", "flips", &body);
+    fixture.add_test("gamma", "fails", "panic!(\"always\");");
+    fixture.commit("two bad tests");
+    let hunt = fixture.palisade(&[
+        "flaky",
+        "hunt",
+        "gamma/lib/tests::flips",
+        "gamma/lib/tests::fails",
+        "--runs",
+        "4",
+    ]);
+    assert_eq!(hunt.code, 1, "{}{}", hunt.out, hunt.err);
+    assert!(
+        hunt.out
+            .contains("flaky: gamma/lib/tests::flips failed 2 of 4 times"),
+        "{}",
+        hunt.out
+    );
+    assert!(
+        hunt.out
+            .contains("broken: gamma/lib/tests::fails failed 4 of 4 times"),
+        "{}",
+        hunt.out
+    );
+    let quarantine = |test: &str| {
+        fixture.palisade(&[
+            "flaky",
+            "quarantine",
+            test,
+            "--owner",
+            "ada",
+            "--reason",
+            "race",
+        ])
+    };
+    let refused = quarantine("tests::fails");
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.err.contains("it is broken, not flaky"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(quarantine("tests::flips").code, 0);
+    let shown = fixture.palisade(&["flaky", "show", "tests::flips"]);
+    assert!(
+        shown.out.contains("in quarantine: ada, race"),
+        "{}",
+        shown.out
+    );
+    assert_eq!(quarantine("no_such_test").code, 2);
+    let release = fixture.palisade(&["flaky", "release", "tests::flips", "--reason", "repaired"]);
+    assert_eq!(release.code, 0);
+    let (_, ledger) = fixture.json(&["flaky", "list"]);
+    assert_eq!(ledger["flaky"][0]["quarantine"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_change_that_does_not_build_is_a_regression() {
+    let fixture = Fixture::with_baseline();
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    a + c\n");
+    let report = fixture.check(&[], 1, &[("build", "build_failed")]);
+    let output = report["findings"][0]["output"].as_str().expect("text");
+    assert!(output.contains("cannot find value `c`"), "{output}");
+}
+
+#[test]
+fn a_base_that_does_not_build_leaves_nothing_to_compare_with() {
+    let fixture = Fixture::new();
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    a + c\n");
+    fixture.commit("broken");
+    fixture.edit("alpha/src/lib.rs", "    a + c\n", "    a + b\n");
+    let (code, report) = fixture.json(&["check"]);
+    assert_eq!(
+        (code, report["verdict"].as_str()),
+        (3, Some("incomparable")),
+        "{report:#}"
+    );
+}
+
+#[test]
+fn no_test_is_not_a_pass() {
+    let fixture = Fixture::new();
+    for package in ["alpha", "beta", "gamma"] {
+        fixture.write(&format!("{package}/src/lib.rs"), "//! Empty.\n");
+    }
+    fixture.commit("no tests");
+    fixture.check(&[], 3, &[("tests", "no_tests")]);
+}
+
+#[test]
+fn what_is_staged_is_judged_apart_from_what_is_not() {
+    let fixture = Fixture::with_baseline();
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    fixture.git(&["add", "--all"]);
+    fixture.edit("gamma/src/lib.rs", "    2\n", "    1\n");
+    fixture.check(&[], 0, &[]);
+    let report = fixture.check(
+        &["--staged"],
+        1,
+        &[
+            ("gamma/lib/tests::is_one", "newly_failing"),
+            ("success rate", "below_minimum"),
+        ],
+    );
+    assert_eq!(report["candidate"]["source"]["origin"], "checkout");
+}
+
+#[test]
+fn without_nextest_the_verdict_is_the_same() {
+    let fixture = Fixture::new();
+    fixture.write("palisade.toml", "[run]\nrunner = \"cargo\"\n");
+    fixture.commit("the policy");
+    let record = fixture.palisade(&["baseline", "record"]);
+    assert!(
+        record.out.contains("6 of 6 tests pass"),
+        "{}{}",
+        record.out,
+        record.err
+    );
+    fixture.edit(
+        "alpha/src/lib.rs",
+        "    a + b\n",
+        "    if a == b { 0 } else { a + b }\n",
+    );
+    let report = fixture.check(
+        &[],
+        1,
+        &[
+            ("beta/lib/tests::adds", "newly_failing"),
+            ("beta/lib/tests::doubles", "newly_failing"),
+            ("success rate", "below_minimum"),
+        ],
+    );
+    assert_eq!(report["runner"], "cargo test");
+}

@@ -1,0 +1,729 @@
+//! The whole path: from a change to a verdict on its tests.
+//!
+//! ```text
+//! trees ─► changed files ─► risk ─► scope ─► runs of both sides ─► differences
+//!                                              │   ▲                   │
+//!                                            store └── reruns, stress ─┴─► verdict ─► report
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use crate::baseline::{Standing, TestSet};
+use crate::compare::{Difference, TestState, compare};
+use crate::flaky::{Judgement, Ledger, judge, release_due};
+use crate::git::Repo;
+use crate::guard::{Event, Events, Guard, GuardError, Known, Side};
+use crate::identity::TestId;
+use crate::record::{Purpose, Run, Scope, now};
+use crate::report::{Origin, Report, SideReport, Source};
+use crate::risk::{Assessment, Files, assess};
+use crate::run::RunError;
+use crate::stats::{median, rank_test};
+use crate::verdict::{
+    Effect, Evidence, Finding, FindingKind, Judged, SlowJudged, Verdict, judge_tests,
+};
+
+/// What a check compares, and how much time it may take.
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
+    /// The revision to compare with; else where the branch left the default branch.
+    pub base: Option<String>,
+    /// Judge what is staged instead of the files as they are.
+    pub staged: bool,
+    /// Use no stored run.
+    pub fresh: bool,
+    /// Judge all tests, not only those that the change can affect.
+    pub everything: bool,
+    /// Begin no more reruns after this time.
+    pub budget: Option<Duration>,
+}
+
+/// The error that a judgement "slower" accepts.
+const SLOW_ALPHA: f64 = 0.01;
+
+/// Reruns after which a test that runs into its time-out is judged: each costs the
+/// whole time-out.
+const TIME_OUT_RERUNS: u32 = 2;
+
+/// Judges a change.
+pub fn check(
+    guard: &mut Guard,
+    options: &CheckOptions,
+    events: Events<'_>,
+) -> Result<Report, GuardError> {
+    let started = Instant::now();
+    let base = match &options.base {
+        Some(revision) => guard.repo.resolve(revision)?,
+        None => guard.repo.default_base()?,
+    };
+    let candidate = if options.staged {
+        guard.staged_side()?
+    } else {
+        guard.working_side()?
+    };
+    let base = guard.commit_side(base)?;
+    let assessment = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
+    for entry in release_due(guard.store.as_mut(), now())? {
+        events(Event::Note(format!("{} left quarantine", entry.test)));
+    }
+    let all = options.everything || assessment.files.is_empty();
+    let scope = match &assessment.scope {
+        _ if all => Some(Scope::Workspace),
+        scope => scope.clone(),
+    };
+    let mut check = Check {
+        guard,
+        options,
+        events,
+        deadline: options.budget.map(|budget| started + budget),
+        same: base.subject.tree == candidate.subject.tree,
+        base,
+        candidate,
+        findings: Vec::new(),
+        complete: true,
+    };
+    let outcome = match &scope {
+        Some(scope) => check.sides(scope)?,
+        None => check.nothing_to_run()?,
+    };
+    let findings = check.judge(outcome.as_ref())?;
+    Ok(check.report(assessment, outcome.as_ref(), findings, started))
+}
+
+/// The changed files between two trees, and what they risk.
+pub fn assess_change(guard: &Guard, base: &str, candidate: &str) -> Result<Assessment, GuardError> {
+    let changes = guard.repo.diff(base, candidate)?;
+    let files = TreeFiles {
+        repo: &guard.repo,
+        base,
+        candidate,
+        root: &guard.workspace.root,
+    };
+    Ok(assess(
+        &changes,
+        &guard.workspace,
+        &guard.policy.class,
+        &files,
+    ))
+}
+
+/// The contents of two trees.
+struct TreeFiles<'a> {
+    repo: &'a Repo,
+    base: &'a str,
+    candidate: &'a str,
+    root: &'a std::path::Path,
+}
+
+impl TreeFiles<'_> {
+    fn read(&self, tree: &str, path: &str) -> Option<String> {
+        // A file that cannot be read is judged as one that is not understood.
+        let bytes = self.repo.file(tree, path).ok().flatten()?;
+        String::from_utf8(bytes).ok()
+    }
+}
+
+impl Files for TreeFiles<'_> {
+    fn base(&self, path: &str) -> Option<String> {
+        self.read(self.base, path)
+    }
+
+    fn candidate(&self, path: &str) -> Option<String> {
+        self.read(self.candidate, path)
+    }
+
+    fn is_included(&self, name: &str) -> bool {
+        crate::source::includes(self.root, name)
+    }
+}
+
+/// The tests of both sides.
+struct Sides {
+    scope: Scope,
+    base: TestSet,
+    candidate: TestSet,
+    base_source: Source,
+    candidate_source: Source,
+}
+
+struct Check<'a> {
+    guard: &'a mut Guard,
+    options: &'a CheckOptions,
+    events: Events<'a>,
+    deadline: Option<Instant>,
+    /// Whether both sides are the same tree.
+    same: bool,
+    base: Side,
+    candidate: Side,
+    findings: Vec<Finding>,
+    complete: bool,
+}
+
+impl Check<'_> {
+    fn is_over(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn step(&self, text: String) {
+        (self.events)(Event::Step(text));
+    }
+
+    /// Gets the tests of both sides, from the store or by running them. `None` if
+    /// a side cannot be had; the findings then say why.
+    fn sides(&mut self, scope: &Scope) -> Result<Option<Sides>, GuardError> {
+        let mut scope = scope.clone();
+        let candidate = self.obtain(Which::Candidate, &scope)?;
+        let mut candidate = match candidate {
+            Ok(known) => known,
+            Err(output) => return self.candidate_does_not_build(&scope, output),
+        };
+        let has_tests = |known: &Known| known.set.tally().ran() > 0;
+        if !has_tests(&candidate) && matches!(scope, Scope::Packages(_)) {
+            // No data is no answer: what no test of these packages can say may
+            // show in the others.
+            scope = Scope::Workspace;
+            match self.obtain(Which::Candidate, &scope)? {
+                Ok(known) => candidate = known,
+                Err(output) => return self.candidate_does_not_build(&scope, output),
+            }
+        }
+        let base = if self.same {
+            candidate.clone()
+        } else {
+            match self.obtain(Which::Base, &scope)? {
+                Ok(known) => known,
+                Err(output) => {
+                    self.findings.push(Finding {
+                        kind: FindingKind::Run,
+                        name: format!("base {}", self.base.name()),
+                        state: "build_failed".to_owned(),
+                        effect: Effect::Unmeasured,
+                        reason: "the base does not build".to_owned(),
+                        meaning: "there is nothing to compare the change with".to_owned(),
+                        next: "cargo palisade check --base REV, with a revision that builds"
+                            .to_owned(),
+                        avoid: "do not take this for a pass".to_owned(),
+                        output: Some(output),
+                    });
+                    return Ok(None);
+                }
+            }
+        };
+        let is_empty = !has_tests(&candidate) && !has_tests(&base);
+        if is_empty && !matches!(scope, Scope::Doctests(_)) {
+            self.findings.push(Finding {
+                kind: FindingKind::Run,
+                name: "tests".to_owned(),
+                state: "no_tests".to_owned(),
+                effect: Effect::Unmeasured,
+                reason: "no test ran on either side".to_owned(),
+                meaning: "nothing was measured, and that is not a pass".to_owned(),
+                next: "write a test for what changed".to_owned(),
+                avoid: String::new(),
+                output: None,
+            });
+        }
+        Ok(Some(Sides {
+            base_source: Source::of(&base, &self.base),
+            candidate_source: Source::of(&candidate, &self.candidate),
+            base: base.set,
+            candidate: candidate.set,
+            scope,
+        }))
+    }
+
+    /// A change that does not build is a regression if its base does.
+    fn candidate_does_not_build(
+        &mut self,
+        scope: &Scope,
+        output: String,
+    ) -> Result<Option<Sides>, GuardError> {
+        let base_builds = !self.same && self.obtain(Which::Base, scope)?.is_ok();
+        let base = self.base.name();
+        self.findings.push(Finding {
+            kind: FindingKind::Run,
+            name: "build".to_owned(),
+            state: "build_failed".to_owned(),
+            effect: if base_builds {
+                Effect::Regression
+            } else {
+                Effect::Unmeasured
+            },
+            reason: if base_builds {
+                format!("the tests do not build, and did at {base}")
+            } else {
+                "the tests do not build".to_owned()
+            },
+            meaning: "no test could run".to_owned(),
+            next: "cargo test --no-run".to_owned(),
+            avoid: String::new(),
+            output: Some(output),
+        });
+        Ok(None)
+    }
+
+    /// The tests of a side: from the store if it has them, else by running them.
+    /// The inner error is what the compiler said.
+    fn obtain(&mut self, which: Which, scope: &Scope) -> Result<Result<Known, String>, GuardError> {
+        let side = which.side(&mut self.base, &mut self.candidate);
+        if !self.options.fresh {
+            let known = self.guard.known(side, scope)?;
+            if known.covering.is_some() {
+                return Ok(Ok(known));
+            }
+        }
+        let name = side.name();
+        let why = if which == Which::Base && !side.in_place {
+            format!("test {name}, the base, of which no run is stored")
+        } else {
+            format!("test {name}")
+        };
+        (self.events)(Event::Step(why));
+        let side = which.side(&mut self.base, &mut self.candidate);
+        let ran = self.guard.run(side, scope, Purpose::Tests, self.events);
+        let (run, gaps) = match ran {
+            Ok(ran) => ran,
+            Err(GuardError::Run(RunError::Build { output })) => return Ok(Err(output)),
+            Err(other) => return Err(other),
+        };
+        if !gaps.is_empty() {
+            self.complete = false;
+            self.findings.push(incomplete(&which.words(&name), &gaps));
+        }
+        let mut known = if self.options.fresh {
+            Known::default()
+        } else {
+            self.guard
+                .known(which.side(&mut self.base, &mut self.candidate), scope)?
+        };
+        if self.options.fresh || !run.complete {
+            known.set.add(&run, scope);
+        }
+        known.covering = None;
+        Ok(Ok(known))
+    }
+
+    /// Nothing that code is built from changed. What the store knows is used; else
+    /// that very fact is the answer.
+    fn nothing_to_run(&mut self) -> Result<Option<Sides>, GuardError> {
+        let known = self.guard.known(&mut self.base, &Scope::Workspace)?;
+        if known.covering.is_none() {
+            return Ok(None);
+        }
+        let source = Source::of(&known, &self.base);
+        Ok(Some(Sides {
+            scope: Scope::Workspace,
+            base: known.set.clone(),
+            candidate: known.set,
+            base_source: source.clone(),
+            candidate_source: source,
+        }))
+    }
+
+    fn judge(&mut self, sides: Option<&Sides>) -> Result<Vec<Finding>, GuardError> {
+        let Some(sides) = sides else {
+            return Ok(std::mem::take(&mut self.findings));
+        };
+        let (mut base, mut candidate) = (sides.base.clone(), sides.candidate.clone());
+        let ledger = Ledger::read(self.guard.store.as_ref())?;
+        let slower = self.guard.policy.slower;
+        let first = compare(&base, &candidate, &slower);
+        self.stress(&first, &mut candidate)?;
+        let suspicious = compare(&base, &candidate, &slower);
+        let judged = self.rerun_failures(&suspicious, &ledger, &mut base, &mut candidate)?;
+        let slow = self.rerun_slow(&suspicious, &mut base, &mut candidate)?;
+        let mut differences = compare(&base, &candidate, &slower);
+        // A test that turned out to do both on both sides no longer differs, and
+        // is still worth a word.
+        for difference in suspicious {
+            let is_told =
+                |told: &Difference| told.test == difference.test && is_failure(told.state);
+            if judged.contains_key(&difference.test)
+                && is_failure(difference.state)
+                && !differences.iter().any(is_told)
+            {
+                differences.push(difference);
+            }
+        }
+        let policy = &self.guard.policy;
+        let is_known = |test: &TestId| policy.known_failure(test).is_some();
+        let failing = candidate
+            .tests
+            .iter()
+            .filter(|(_, e)| e.standing() == Standing::Failing);
+        let known = failing.filter(|(test, _)| is_known(test)).count();
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.extend(judge_tests(&Evidence {
+            differences: &differences,
+            judged: &judged,
+            slow: &slow,
+            before: base.tally(),
+            after: candidate.tally(),
+            known,
+            complete: self.complete,
+            policy,
+            ledger: &ledger,
+            base_name: &self.base.name(),
+        }));
+        findings.sort_by_key(|finding| finding.effect);
+        Ok(findings)
+    }
+
+    /// Runs some tests once more on a side and adds what was seen to its tests.
+    fn again(
+        &mut self,
+        which: Which,
+        tests: &BTreeSet<TestId>,
+        purpose: Purpose,
+        set: &mut TestSet,
+    ) -> Result<bool, GuardError> {
+        if tests.is_empty() {
+            return Ok(true);
+        }
+        let scope = Scope::Tests(tests.clone());
+        let side = which.side(&mut self.base, &mut self.candidate);
+        match self.guard.run(side, &scope, purpose, self.events) {
+            Ok((run, _)) => {
+                set.add(&run, &scope);
+                Ok(true)
+            }
+            // A base whose run is stored may not build any more, with another
+            // system library for instance; then the answer stays open.
+            Err(GuardError::Run(error)) if !error.is_interrupt() => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Runs new and changed tests many times, so that a flaky one is named when
+    /// it arrives.
+    fn stress(
+        &mut self,
+        differences: &[Difference],
+        candidate: &mut TestSet,
+    ) -> Result<(), GuardError> {
+        let policy = self.guard.policy.flaky;
+        let is_new = |d: &&Difference| {
+            matches!(
+                d.state,
+                TestState::Added | TestState::Changed | TestState::NoLongerIgnored
+            )
+        };
+        let tests: BTreeSet<TestId> = differences
+            .iter()
+            .filter(is_new)
+            .map(|d| d.test.clone())
+            .collect();
+        let started = Instant::now();
+        let mut round = 0;
+        loop {
+            let open = tests.iter().filter(|test| {
+                let counts = candidate.tests.get(*test).map(|seen| seen.counts);
+                counts.is_some_and(|c| {
+                    c.failures == 0 && c.passes > 0 && c.passes < policy.stress_runs
+                })
+            });
+            let open: BTreeSet<TestId> = open.cloned().collect();
+            if open.is_empty() || started.elapsed() >= policy.stress_time.0 || self.is_over() {
+                return Ok(());
+            }
+            round += 1;
+            let count = open.len();
+            self.step(format!(
+                "stress {count} new or changed tests, round {round}"
+            ));
+            if !self.again(Which::Candidate, &open, Purpose::Stress, candidate)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs tests that fail on the candidate again on both sides, until each is
+    /// judged or the reruns are used up.
+    fn rerun_failures(
+        &mut self,
+        differences: &[Difference],
+        ledger: &Ledger,
+        base: &mut TestSet,
+        candidate: &mut TestSet,
+    ) -> Result<BTreeMap<TestId, Judged>, GuardError> {
+        let policy = self.guard.policy.flaky;
+        let suspects: Vec<&Difference> = differences
+            .iter()
+            .filter(|d| matches!(d.state, TestState::NewlyFailing | TestState::AddedFailing))
+            .filter(|d| self.guard.policy.known_failure(&d.test).is_none())
+            .collect();
+        let changed: BTreeSet<&TestId> = differences
+            .iter()
+            .filter(|d| d.state == TestState::Changed)
+            .map(|d| &d.test)
+            .collect();
+        let mut judged = BTreeMap::new();
+        let mut can_run_base = true;
+        for round in 0..=policy.max_reruns {
+            let mut open = BTreeSet::new();
+            let mut open_base = BTreeSet::new();
+            for suspect in &suspects {
+                let test = &suspect.test;
+                let old = suspect.old_name.as_ref().unwrap_or(test);
+                let seen = candidate.tests.get(test);
+                let counts = seen.map(|seen| seen.counts).unwrap_or_default();
+                let before = base
+                    .tests
+                    .get(old)
+                    .filter(|e| e.standing() != Standing::Ignored);
+                // A test whose body changed is another test: that the old one
+                // never failed says nothing about the new one being flaky.
+                let is_other = changed.contains(test) && counts.is_mixed();
+                let before = before.map(|e| e.counts).filter(|_| !is_other);
+                let known = ledger
+                    .get(test)
+                    .is_some_and(crate::flaky::FlakyRecord::is_flaky);
+                let (judgement, p) = judge(counts, before, known);
+                let timed_out = seen.is_some_and(|seen| seen.timed_out);
+                let demanded = if timed_out {
+                    TIME_OUT_RERUNS
+                } else {
+                    policy.reruns
+                };
+                let is_sure = counts.is_mixed() || counts.total() > demanded;
+                if judgement == Judgement::Open || !is_sure {
+                    open.insert(test.clone());
+                    open_base.extend(before.map(|_| old.clone()));
+                }
+                let found = Judged {
+                    judgement,
+                    p,
+                    candidate: counts,
+                    base: before,
+                };
+                judged.insert(test.clone(), found);
+            }
+            if open.is_empty() || round == policy.max_reruns {
+                break;
+            }
+            if self.is_over() {
+                // Too few runs are no judgement.
+                for test in &open {
+                    judged
+                        .entry(test.clone())
+                        .and_modify(|j: &mut Judged| j.judgement = Judgement::Open);
+                }
+                break;
+            }
+            let count = open.len();
+            self.step(format!(
+                "rerun {count} failing tests on both sides, round {}",
+                round + 1
+            ));
+            let ran = self.again(Which::Candidate, &open, Purpose::Rerun, candidate)?;
+            can_run_base =
+                can_run_base && self.again(Which::Base, &open_base, Purpose::Rerun, base)?;
+            if !ran {
+                break;
+            }
+        }
+        Ok(judged)
+    }
+
+    /// Measures tests that seem slower again, the sides in turn.
+    fn rerun_slow(
+        &mut self,
+        differences: &[Difference],
+        base: &mut TestSet,
+        candidate: &mut TestSet,
+    ) -> Result<BTreeMap<TestId, SlowJudged>, GuardError> {
+        let wanted = self.guard.policy.flaky.reruns as usize + 1;
+        let suspects = differences.iter().filter(|d| d.state == TestState::Slower);
+        let suspects: BTreeMap<TestId, TestId> = suspects
+            .map(|d| {
+                (
+                    d.test.clone(),
+                    d.old_name.clone().unwrap_or_else(|| d.test.clone()),
+                )
+            })
+            .collect();
+        let durations = |set: &TestSet, test: &TestId| {
+            set.tests
+                .get(test)
+                .map(|seen| seen.durations_ms.clone())
+                .unwrap_or_default()
+        };
+        for round in 1..=wanted {
+            let lacking = |set: &TestSet, test: &TestId| durations(set, test).len() < wanted;
+            let open: BTreeSet<TestId> = suspects
+                .keys()
+                .filter(|new| lacking(candidate, new))
+                .cloned()
+                .collect();
+            let open_base: BTreeSet<TestId> = suspects
+                .values()
+                .filter(|old| lacking(base, old))
+                .cloned()
+                .collect();
+            if (open.is_empty() && open_base.is_empty()) || self.is_over() {
+                break;
+            }
+            let count = suspects.len();
+            self.step(format!(
+                "time {count} tests that seem slower, round {round}"
+            ));
+            let ran = self.again(Which::Candidate, &open, Purpose::Rerun, candidate)?
+                && self.again(Which::Base, &open_base, Purpose::Rerun, base)?;
+            if !ran {
+                break;
+            }
+        }
+        let judged = suspects.into_iter().map(|(new, old)| {
+            let (before, after) = (durations(base, &old), durations(candidate, &new));
+            let p = rank_test(&after, &before);
+            let enough = before.len() >= wanted && after.len() >= wanted;
+            let judged = SlowJudged {
+                slower: enough.then_some(p <= SLOW_ALPHA),
+                p,
+                before_ms: median(&before).unwrap_or_default(),
+                after_ms: median(&after).unwrap_or_default(),
+                runs: (before.len(), after.len()),
+            };
+            (new, judged)
+        });
+        Ok(judged.collect())
+    }
+
+    fn report(
+        self,
+        assessment: Assessment,
+        sides: Option<&Sides>,
+        findings: Vec<Finding>,
+        started: Instant,
+    ) -> Report {
+        let verdict = Verdict::of(&findings);
+        let side = |side: &Side, set: Option<&TestSet>, source: Option<&Source>| SideReport {
+            name: side.name(),
+            commit: side.subject.commit.clone(),
+            subject: side.commit.subject.clone(),
+            tree: side.subject.tree.clone(),
+            dirty: side.subject.dirty,
+            tests: set.map(TestSet::tally),
+            success_rate: set.and_then(|set| set.tally().success_rate()),
+            source: source.cloned(),
+        };
+        Report {
+            schema: 1,
+            verdict,
+            exit_code: verdict.exit_code(),
+            base: side(
+                &self.base,
+                sides.map(|s| &s.base),
+                sides.map(|s| &s.base_source),
+            ),
+            candidate: side(
+                &self.candidate,
+                sides.map(|s| &s.candidate),
+                sides.map(|s| &s.candidate_source),
+            ),
+            unchanged: self.same,
+            scope: sides.map(|sides| sides.scope.clone()),
+            risk: assessment,
+            findings,
+            min_success_rate: self.guard.policy.min_success_rate,
+            runner: self.guard.runner.name().to_owned(),
+            seconds: started.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+fn is_failure(state: TestState) -> bool {
+    matches!(
+        state,
+        TestState::NewlyFailing | TestState::AddedFailing | TestState::StillFailing
+    )
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Base,
+    Candidate,
+}
+
+impl Which {
+    fn side<'a>(self, base: &'a mut Side, candidate: &'a mut Side) -> &'a mut Side {
+        match self {
+            Self::Base => base,
+            Self::Candidate => candidate,
+        }
+    }
+
+    fn words(self, name: &str) -> String {
+        match self {
+            Self::Base => format!("base {name}"),
+            Self::Candidate => format!("candidate {name}"),
+        }
+    }
+}
+
+/// A finding about a run in which tests have no outcome.
+pub fn incomplete(side: &str, gaps: &[String]) -> Finding {
+    const NAMED: usize = 5;
+    let more = gaps.len().saturating_sub(NAMED);
+    let mut output = gaps[..gaps.len().min(NAMED)].join("\n");
+    if more > 0 {
+        let _ = write!(output, "\nand {more} more");
+    }
+    Finding {
+        kind: FindingKind::Run,
+        name: side.to_owned(),
+        state: "incomplete".to_owned(),
+        effect: Effect::Unmeasured,
+        reason: match gaps.len() {
+            1 => gaps[0].clone(),
+            count => format!("{count} tests have no outcome"),
+        },
+        meaning: "what was not measured can hide a regression".to_owned(),
+        next: "run it again; if it hangs, lower run.test_time_out in palisade.toml".to_owned(),
+        avoid: "do not take this for a pass".to_owned(),
+        output: Some(output),
+    }
+}
+
+impl Source {
+    fn of(known: &Known, side: &Side) -> Self {
+        let from_store = |run: &Run| Self {
+            origin: Origin::Store,
+            run: Some(run.id.clone()),
+            commit: run.subject.commit.clone(),
+            tree: run.subject.tree.clone(),
+            measured_ms: run.finished_ms,
+            key: key(run),
+        };
+        known.covering.as_ref().map_or_else(
+            || Self {
+                origin: if side.is_checked_out() {
+                    Origin::Checkout
+                } else {
+                    Origin::WorkingTree
+                },
+                run: None,
+                commit: side.subject.commit.clone(),
+                tree: side.subject.tree.clone(),
+                measured_ms: now(),
+                key: String::new(),
+            },
+            from_store,
+        )
+    }
+}
+
+/// What a stored run had to share with the side it stands for, besides the tree.
+fn key(run: &Run) -> String {
+    let environment = &run.environment;
+    format!(
+        "lockfile {}, {}, {}, {}",
+        crate::git::short(&environment.lockfile),
+        environment.toolchain,
+        environment.machine,
+        environment.config
+    )
+}

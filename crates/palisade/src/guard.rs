@@ -1,0 +1,408 @@
+//! A workspace with everything needed to judge it: its repository, its policy,
+//! its memory and the runner of its tests; and the two sides of a change.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use crate::baseline::TestSet;
+use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
+use crate::policy::{Policy, PolicyError};
+use crate::process::Cancel;
+use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, now};
+use crate::run::{Place, Progress, Request, RunError, Runner, environment, run_tests};
+use crate::source::hash;
+use crate::store::{SqliteStore, Store, StoreError};
+use crate::workspace::{Workspace, WorkspaceError};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuardError {
+    /// Git gave no answer.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// There is no workspace.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The memory cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tests could not be run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// No baseline was recorded for a branch.
+    #[error("find a baseline of branch {0:?}")]
+    NoBaseline(String),
+    /// A baseline stands for a commit, and the working tree is not one.
+    #[error("record a baseline: the working tree has changes that are not committed")]
+    Dirty,
+}
+
+/// What happens while a command works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A new step begins.
+    Step(String),
+    /// The step goes on.
+    Progress(Progress),
+    /// Something worth telling at once.
+    Note(String),
+}
+
+/// Is told what happens.
+pub type Events<'a> = &'a dyn Fn(Event);
+
+/// The file of the memory, from the workspace's root.
+pub const STORE_FILE: &str = ".palisade/store.sqlite";
+
+/// A workspace under guard.
+pub struct Guard {
+    /// Its repository.
+    pub repo: Repo,
+    /// Its packages.
+    pub workspace: Workspace,
+    /// What it wants to hold.
+    pub policy: Policy,
+    /// What was seen.
+    pub store: Box<dyn Store>,
+    /// What runs its tests.
+    pub runner: Runner,
+    cancel: Cancel,
+}
+
+impl Guard {
+    /// Opens the workspace that holds `dir`; `store` is the file of its memory if
+    /// that is not in its usual place.
+    pub fn open(dir: &Path, store: Option<&Path>, cancel: Cancel) -> Result<Self, GuardError> {
+        let repo = Repo::discover(dir)?;
+        let workspace = Workspace::load(dir, repo.root())?;
+        let policy = Policy::load(&workspace.root)?;
+        let runner = Runner::choose(policy.run.runner)?;
+        let file = store.map_or_else(|| workspace.root.join(STORE_FILE), Path::to_owned);
+        let store = Box::new(SqliteStore::open(&file)?);
+        Ok(Self {
+            repo,
+            workspace,
+            policy,
+            store,
+            runner,
+            cancel,
+        })
+    }
+
+    /// The side of a change that is in the user's files now.
+    pub fn working_side(&self) -> Result<Side, GuardError> {
+        let head = self.repo.head()?;
+        let tree = self.repo.working_tree()?;
+        Ok(self.side(head, tree, true))
+    }
+
+    /// The side that the index would make as a commit. It is run in the user's
+    /// files if they hold just that.
+    pub fn staged_side(&self) -> Result<Side, GuardError> {
+        let head = self.repo.head()?;
+        let tree = self.repo.staged_tree()?;
+        let in_place = self.repo.working_tree()? == tree;
+        Ok(self.side(head, tree, in_place))
+    }
+
+    /// The side of a commit. It is run in the user's files if they hold just that.
+    pub fn commit_side(&self, commit: Commit) -> Result<Side, GuardError> {
+        let in_place = self.repo.working_tree()? == commit.tree;
+        let tree = commit.tree.clone();
+        Ok(self.side(commit, tree, in_place))
+    }
+
+    fn side(&self, commit: Commit, tree: String, in_place: bool) -> Side {
+        let subject = Subject {
+            dirty: tree != commit.tree,
+            tree,
+            commit: commit.id.clone(),
+            branch: self.repo.branch(),
+        };
+        Side {
+            subject,
+            commit,
+            in_place,
+            checkout: None,
+            environment: None,
+        }
+    }
+
+    /// Runs the tests of `scope` on a side and remembers the run. A run during
+    /// which the user's files changed stands for no tree: it is kept as incomplete.
+    pub fn run(
+        &mut self,
+        side: &mut Side,
+        scope: &Scope,
+        purpose: Purpose,
+        events: Events<'_>,
+    ) -> Result<(Run, Vec<String>), GuardError> {
+        let environment = side.environment(self)?;
+        side.prepare(self, events)?;
+        let started_ms = now();
+        let place = side.place(self);
+        let progress = |progress| events(Event::Progress(progress));
+        let seen = run_tests(&Request {
+            place,
+            scope,
+            policy: &self.policy.run,
+            runner: &self.runner,
+            cancel: &self.cancel,
+            progress: &progress,
+        })?;
+        let mut gaps = seen.gaps;
+        if side.in_place && !self.still_holds(&side.subject.tree)? {
+            gaps.push("files changed while the tests ran".to_owned());
+        }
+        let run = Run {
+            id: new_id(),
+            started_ms,
+            finished_ms: now(),
+            purpose,
+            subject: side.subject.clone(),
+            environment,
+            scope: scope.clone(),
+            complete: gaps.is_empty(),
+            observations: seen.observations,
+        };
+        let record = Record::Run(run);
+        self.store.add(&record)?;
+        let Record::Run(run) = record else {
+            unreachable!("the record was made from a run");
+        };
+        Ok((run, gaps))
+    }
+
+    fn still_holds(&self, tree: &str) -> Result<bool, GuardError> {
+        // The index is copied anew: the user may have staged something meanwhile.
+        Ok(Repo::discover(self.repo.root())?.working_tree()? == tree)
+    }
+
+    /// What is known of a side: all complete runs of its tree in its environment,
+    /// and whether one of them covers `scope`.
+    pub fn known(&self, side: &mut Side, scope: &Scope) -> Result<Known, GuardError> {
+        let environment = side.environment(self)?;
+        let runs = self.store.runs_of(&side.subject.tree, &environment)?;
+        let covering = runs.iter().find(|run| run.scope.covers(scope)).cloned();
+        Ok(Known {
+            set: TestSet::of_runs(&runs, scope),
+            covering,
+        })
+    }
+
+    /// How long the tests of `scope` took, one after the other, when they were last
+    /// seen; `None` if no recent run has durations.
+    pub fn expected_seconds(&self, scope: &Scope) -> Result<Option<f64>, GuardError> {
+        const RUNS: u32 = 10;
+        for run in self.store.recent_runs(RUNS)? {
+            let of_scope = run
+                .observations
+                .iter()
+                .filter(|seen| scope.contains(&seen.test));
+            let durations: Vec<f64> = of_scope.filter_map(|seen| seen.duration_ms).collect();
+            if run.scope.covers(scope) && !durations.is_empty() {
+                return Ok(Some(durations.iter().sum::<f64>() / 1000.0));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes Cargo see what it may overlook. Cargo takes a file for unchanged if
+    /// its time is older than the last build; a file whose content differs from
+    /// what was last run here, and whose time is older than that, has a wrong time.
+    /// What was built of its package is removed.
+    fn freshen(&self) -> Result<(), GuardError> {
+        let root = self.workspace.root.to_string_lossy();
+        let list = self
+            .workspace
+            .target
+            .join(format!("palisade-{}.json", &hash(&root)[..12]));
+        let files = self.repo.working_files()?;
+        let last: Option<BTreeMap<String, String>> = fs::read(&list)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
+        let last_time = fs::metadata(&list).and_then(|meta| meta.modified()).ok();
+        if let (Some(last), Some(last_time)) = (last, last_time) {
+            let is_overlooked = |path: &str, content: &String| {
+                let time = fs::metadata(self.repo.root().join(path)).and_then(|m| m.modified());
+                last.get(path) != Some(content)
+                    && time.unwrap_or(SystemTime::UNIX_EPOCH) <= last_time
+            };
+            for (path, content) in &files {
+                if let (true, Some(package)) =
+                    (is_overlooked(path, content), self.workspace.owner(path))
+                {
+                    // If cleaning fails, so does the build after it, and says why.
+                    let _ = forget_hook(&mut Command::new("cargo"))
+                        .current_dir(&self.workspace.root)
+                        .args(["clean", "--quiet", "--package", &package.name])
+                        .output();
+                }
+            }
+        }
+        // Where the target folder cannot be written, the build will say so.
+        if let Ok(text) = serde_json::to_vec(&files) {
+            let _ = fs::create_dir_all(&self.workspace.target);
+            let _ = fs::write(&list, text);
+        }
+        Ok(())
+    }
+}
+
+/// What the memory knows of a side.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The state of its tests.
+    pub set: TestSet,
+    /// The newest run that covers what was asked for.
+    pub covering: Option<Run>,
+}
+
+/// One side of a change: a tree, and the place where it can be run.
+#[derive(Debug)]
+pub struct Side {
+    /// What it is.
+    pub subject: Subject,
+    /// The commit it is, or is made from.
+    pub commit: Commit,
+    /// Whether the user's files hold it.
+    pub in_place: bool,
+    checkout: Option<(Worktree, Workspace)>,
+    environment: Option<Environment>,
+}
+
+impl Side {
+    /// What people call it.
+    pub fn name(&self) -> String {
+        if self.subject.dirty {
+            format!("{} with changes", self.commit.short())
+        } else {
+            self.commit.short().to_owned()
+        }
+    }
+
+    /// Whether it was checked out beside the user's tree.
+    pub fn is_checked_out(&self) -> bool {
+        self.checkout.is_some()
+    }
+
+    /// What besides the tree decides the outcome of its tests.
+    pub fn environment(&mut self, guard: &Guard) -> Result<Environment, GuardError> {
+        if let Some(environment) = &self.environment {
+            return Ok(environment.clone());
+        }
+        let path = |name: &str| match guard.workspace.dir.as_str() {
+            "" => name.to_owned(),
+            dir => format!("{dir}/{name}"),
+        };
+        let tracked = guard.repo.file(&self.subject.tree, &path("Cargo.lock"))?;
+        let on_disk = || fs::read(guard.workspace.root.join("Cargo.lock")).ok();
+        let lockfile = tracked.or_else(on_disk);
+        let lockfile = lockfile.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let mut root = guard.workspace.root.clone();
+        for name in ["rust-toolchain", "rust-toolchain.toml"] {
+            let here = fs::read(guard.repo.root().join(name)).ok();
+            // Another toolchain can only be asked where its file is.
+            if !self.in_place && guard.repo.file(&self.subject.tree, name)? != here {
+                self.check_out(guard)?;
+                root.clone_from(&self.place(guard).workspace.root);
+            }
+        }
+        let policy = &guard.policy.run;
+        let environment = environment(&root, lockfile.as_deref(), policy, &guard.runner);
+        self.environment = Some(environment.clone());
+        Ok(environment)
+    }
+
+    fn check_out(&mut self, guard: &Guard) -> Result<(), GuardError> {
+        if self.in_place || self.checkout.is_some() {
+            return Ok(());
+        }
+        let tree = self.subject.dirty.then_some(self.subject.tree.as_str());
+        let worktree = guard.repo.worktree(&self.commit, tree)?;
+        let root = worktree.dir().join(&guard.workspace.dir);
+        // A lockfile that git ignores is part of neither side, and of both.
+        let lockfile = root.join("Cargo.lock");
+        if !lockfile.exists() && root.exists() {
+            // Without one, Cargo makes its own.
+            let _ = fs::copy(guard.workspace.root.join("Cargo.lock"), &lockfile);
+        }
+        let workspace = Workspace::load(&root, worktree.dir())?;
+        self.checkout = Some((worktree, workspace));
+        Ok(())
+    }
+
+    fn prepare(&mut self, guard: &Guard, events: Events<'_>) -> Result<(), GuardError> {
+        if self.in_place {
+            return guard.freshen();
+        }
+        if self.checkout.is_none() {
+            let name = self.name();
+            events(Event::Step(format!(
+                "check out {name} beside the working tree"
+            )));
+            self.check_out(guard)?;
+        }
+        Ok(())
+    }
+
+    fn place<'a>(&'a self, guard: &'a Guard) -> Place<'a> {
+        match &self.checkout {
+            Some((worktree, workspace)) => Place {
+                workspace,
+                target: Some(worktree.target()),
+            },
+            None => Place {
+                workspace: &guard.workspace,
+                target: None,
+            },
+        }
+    }
+}
+
+/// The age of something, in words.
+pub fn age(since_ms: i64, now_ms: i64) -> String {
+    let seconds = Duration::from_millis(u64::try_from(now_ms - since_ms).unwrap_or(0)).as_secs();
+    let units = [
+        (86_400, "day"),
+        (3_600, "hour"),
+        (60, "minute"),
+        (1, "second"),
+    ];
+    let unit = units.iter().find(|(size, _)| seconds >= *size);
+    unit.map_or_else(
+        || "less than a second".to_owned(),
+        |(size, name)| {
+            let count = seconds / size;
+            let plural = if count == 1 { "" } else { "s" };
+            format!("{count} {name}{plural}")
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_words() {
+        for (seconds, words) in [
+            (0, "less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "1 minute"),
+            (7_300, "2 hours"),
+            (200_000, "2 days"),
+        ] {
+            assert_eq!(age(0, seconds * 1000), words);
+        }
+        assert_eq!(age(5, 0), "less than a second");
+    }
+}

@@ -1,0 +1,242 @@
+//! The first `palisade.toml` of a workspace: commented, with policies that need no
+//! editing and the risk classes that its source shows.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::identity::TestId;
+use crate::policy::Policy;
+use crate::source::contents;
+use crate::workspace::Workspace;
+
+/// Words in the names of files that read what others wrote.
+const PARSER_WORDS: [&str; 7] = [
+    "parse",
+    "parser",
+    "decode",
+    "decoder",
+    "loader",
+    "lexer",
+    "deserialize",
+];
+
+/// What the source of a workspace shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Files with unsafe code.
+    pub is_unsafe: Vec<String>,
+    /// Files with code for certain instruction sets.
+    pub simd: Vec<String>,
+    /// Files that speak with code of other languages.
+    pub ffi: Vec<String>,
+    /// Build scripts.
+    pub build_scripts: Vec<String>,
+    /// Files that read what others wrote.
+    pub parsers: Vec<String>,
+    /// Public items by package.
+    pub public: BTreeMap<String, usize>,
+}
+
+/// Reads the source of a workspace.
+pub fn look(workspace: &Workspace) -> Seen {
+    let mut seen = Seen::default();
+    for package in workspace.packages.values() {
+        let scripts = package.targets.iter().filter(|target| target.build_script);
+        seen.build_scripts.extend(scripts.filter_map(|target| {
+            let inside = target.source.strip_prefix(&package.root).ok()?;
+            Some(place(&package.dir, &inside.to_string_lossy()))
+        }));
+        let root = package.root.join("src");
+        look_into(&mut seen, &package.name, &place(&package.dir, "src"), &root);
+    }
+    seen
+}
+
+fn look_into(seen: &mut Seen, package: &str, dir: &str, folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    let mut paths = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect::<Vec<_>>();
+    paths.sort();
+    for path in paths {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        let name = name.unwrap_or_default();
+        let here = place(dir, &name);
+        if path.is_dir() {
+            look_into(seen, package, &here, &path);
+            continue;
+        }
+        let Some(stem) = name.strip_suffix(".rs") else {
+            continue;
+        };
+        let Some(contents) = fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| contents(&text))
+        else {
+            continue;
+        };
+        *seen.public.entry(package.to_owned()).or_default() += contents.public.len();
+        for (found, list) in [
+            (contents.is_unsafe, &mut seen.is_unsafe),
+            (contents.has_target_feature, &mut seen.simd),
+            (contents.has_ffi, &mut seen.ffi),
+            (
+                stem.split('_').any(|word| PARSER_WORDS.contains(&word)),
+                &mut seen.parsers,
+            ),
+        ] {
+            if found {
+                list.push(here.clone());
+            }
+        }
+    }
+}
+
+fn place(dir: &str, name: &str) -> String {
+    if dir.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{dir}/{name}")
+    }
+}
+
+/// The text of the file. `failing` are the tests that fail as it is written; they
+/// are named as known, with `owner` to answer for them.
+pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
+    let defaults = Policy::default();
+    let (run, slower, flaky) = (&defaults.run, defaults.slower, defaults.flaky);
+    let mut text = format!(
+        "# What this workspace holds, for `cargo palisade`. Every key is optional; the values\n\
+         # shown are the defaults. An unknown key is an error.\n\
+         \n\
+         # The least share of tests, in percent, that pass or are known to fail. A test that\n\
+         # newly fails, is gone or is newly ignored is a regression whatever the share is.\n\
+         min_success_rate = {:.1}\n\
+         \n\
+         [run]\n\
+         # \"auto\": cargo-nextest when it is installed, else `cargo test`; or \"nextest\", \"cargo\".\n\
+         runner = \"auto\"\n\
+         # Arguments for every build, such as [\"--all-features\"].\n\
+         cargo_args = []\n\
+         # Whether documentation tests are run.\n\
+         doctests = {}\n\
+         # How long one test may take, and a whole run with its builds.\n\
+         test_time_out = \"{}\"\n\
+         run_time_out = \"{}\"\n\
+         \n\
+         [slower]\n\
+         # A test is much slower if its median is this many times the base's, and longer by\n\
+         # the floor, and a rank test over reruns of both sides agrees.\n\
+         factor = {:.1}\n\
+         floor = \"{}\"\n\
+         \n\
+         [flaky]\n\
+         # A new failure is rerun on both sides this often, and up to the maximum while it is\n\
+         # not clear whether the change broke it.\n\
+         reruns = {}\n\
+         max_reruns = {}\n\
+         # New and changed tests are run this often, within this time.\n\
+         stress_runs = {}\n\
+         stress_time = \"{}\"\n\
+         # How long a quarantine lasts.\n\
+         quarantine = \"{}\"\n",
+        defaults.min_success_rate,
+        run.doctests,
+        run.test_time_out,
+        run.run_time_out,
+        slower.factor,
+        slower.floor,
+        flaky.reruns,
+        flaky.max_reruns,
+        flaky.stress_runs,
+        flaky.stress_time,
+        flaky.quarantine,
+    );
+    push_classes(&mut text, seen);
+    text.push_str(
+        "\n# Failures that are known, by name, with who answers for them:\n\
+         # [[known_failure]]\n# test = \"package/lib/tests::name\"\n# owner = \"name\"\n# reason = \"text\"\n",
+    );
+    for test in failing {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n[[known_failure]]\ntest = {:?}\nowner = {owner:?}\nreason = \"it failed when the guard was set up\"\n",
+            test.to_string()
+        );
+    }
+    text.push_str(
+        "\n# Differences made on purpose; state is missing, newly_ignored or slower:\n\
+         # [[accepted]]\n# test = \"package/lib/tests::name\"\n# state = \"missing\"\n# owner = \"name\"\n# reason = \"text\"\n",
+    );
+    text
+}
+
+fn push_classes(text: &mut String, seen: &Seen) {
+    /// How many files a comment names.
+    const NAMED: usize = 4;
+    text.push_str(
+        "\n# Classes of files with a risk of their own: low, medium, high or critical. Unsafe code,\n\
+         # SIMD, foreign code, build scripts, manifests, the lockfile, the toolchain and public\n\
+         # items are recognised without a rule. Seen in this workspace:\n",
+    );
+    for (what, files) in [
+        ("SIMD", &seen.simd),
+        ("unsafe code", &seen.is_unsafe),
+        ("foreign code", &seen.ffi),
+        ("build scripts", &seen.build_scripts),
+    ] {
+        if !files.is_empty() {
+            let named = files[..files.len().min(NAMED)].join(", ");
+            let more = files.len().saturating_sub(NAMED);
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            let _ = writeln!(text, "#   {what}: {named}{more}");
+        }
+    }
+    let public: usize = seen.public.values().sum();
+    let packages = seen.public.values().filter(|count| **count > 0).count();
+    let _ = writeln!(text, "#   {public} public items in {packages} packages");
+    if !seen.parsers.is_empty() {
+        text.push_str("\n[[class]]\nname = \"parser\"\nrisk = \"high\"\npaths = [\n");
+        for file in &seen.parsers {
+            let _ = writeln!(text, "    {file:?},");
+        }
+        text.push_str("]\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::TargetKind;
+
+    #[test]
+    fn the_text_is_a_policy_that_says_the_defaults() {
+        let seen = Seen {
+            simd: vec!["a/src/avx2.rs".to_owned()],
+            parsers: vec!["a/src/parser.rs".to_owned()],
+            ..Seen::default()
+        };
+        let failing = [TestId::new("a", TargetKind::Doc, "", "src/lib.rs - \"f\"")];
+        let text = policy_text(&seen, &failing, "Ada \"the\" Lovelace");
+        let policy = Policy::parse(&text, Path::new("palisade.toml")).expect("valid");
+        let defaults = Policy::default();
+        assert_eq!(policy.run, defaults.run);
+        assert_eq!(policy.slower, defaults.slower);
+        assert_eq!(policy.flaky, defaults.flaky);
+        assert_eq!(policy.min_success_rate, defaults.min_success_rate);
+        assert!(policy.class[0].paths[0].matches("a/src/parser.rs"));
+        assert_eq!(policy.known_failure[0].test, failing[0]);
+        assert_eq!(policy.known_failure[0].owner, "Ada \"the\" Lovelace");
+    }
+}

@@ -1,0 +1,167 @@
+//! The report as Markdown, for a pull request.
+
+use std::fmt::Write as _;
+
+use super::{Report, counted, scope_text, tally_text};
+use crate::verdict::{Effect, Finding, Verdict};
+
+/// The whole report.
+pub fn markdown(report: &Report) -> String {
+    let mut text = String::new();
+    let mark = match report.verdict {
+        Verdict::Pass => "✅",
+        Verdict::Regression => "❌",
+        Verdict::Incomparable | Verdict::Inconclusive => "⚠️",
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "### {mark} {}: {}\n",
+        report.verdict.word(),
+        report.sentence()
+    );
+    let (notes, blocking): (Vec<&Finding>, Vec<&Finding>) = report
+        .findings
+        .iter()
+        .partition(|finding| finding.effect == Effect::Note);
+    for finding in blocking {
+        let state = finding.state.replace('_', " ");
+        let _ = writeln!(text, "**`{}`** is {state}\n", finding.name);
+        for (name, value) in [
+            ("Status", &finding.reason),
+            ("Meaning", &finding.meaning),
+            ("Next", &finding.next),
+            ("What not to do", &finding.avoid),
+        ] {
+            if !value.is_empty() {
+                let _ = writeln!(text, "- {name}: {}", escape(value));
+            }
+        }
+        if let Some(output) = &finding.output {
+            let fence = fence(output);
+            let _ = write!(
+                text,
+                "\n<details><summary>Output</summary>\n\n{fence}text\n"
+            );
+            let _ = write!(text, "{}\n{fence}\n\n</details>\n", output.trim_end());
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "| | commit | tests |\n|---|---|---|");
+    for (name, side) in [("base", &report.base), ("candidate", &report.candidate)] {
+        let tests = side
+            .tests
+            .map_or_else(|| "not known".to_owned(), tally_text);
+        let _ = writeln!(text, "| {name} | `{}` | {tests} |", side.name);
+    }
+    let _ = writeln!(text, "\nLooked at {}.", scope_text(report.scope.as_ref()));
+    if !notes.is_empty() {
+        let _ = writeln!(
+            text,
+            "\n<details><summary>{}</summary>\n",
+            counted(notes.len(), "note")
+        );
+        for note in notes {
+            let state = note.state.replace('_', " ");
+            let _ = writeln!(text, "- `{}`: {state}: {}", note.name, escape(&note.reason));
+        }
+        let _ = writeln!(text, "\n</details>");
+    }
+    if let Some(level) = report.risk.level {
+        let files = counted(report.risk.files.len(), "file");
+        let _ = writeln!(
+            text,
+            "\n<details><summary>Risk: {}, {files}</summary>\n",
+            level.word()
+        );
+        for file in &report.risk.files {
+            let reasons = escape(&file.reasons.join("; "));
+            let _ = writeln!(
+                text,
+                "- {} `{}`: {}; {reasons}",
+                file.level.word(),
+                file.path,
+                file.class
+            );
+        }
+        let _ = writeln!(text, "\n</details>");
+    }
+    text
+}
+
+/// A fence longer than any run of backticks in what it holds.
+fn fence(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    "`".repeat(3.max(longest + 1))
+}
+
+/// Takes the meaning from characters that would start HTML or emphasis.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '*' | '[' | ']' | '|' => {
+                escaped.push('\\');
+                escaped.push(c);
+            }
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::example;
+
+    #[test]
+    fn the_whole_report() {
+        insta::assert_snapshot!(markdown(&example()), @r#"
+            ### ❌ regression: 1 thing became worse since 1a2b3c4d5e
+
+            **`a/lib/tests::adds`** is newly failing
+
+            - Status: it failed in 6 of 6 runs, and in 0 of 6 at 1a2b3c4d5e
+            - Meaning: the change broke it
+            - Next: cargo palisade test --test a/lib/tests::adds
+            - What not to do: do not call it flaky
+
+            <details><summary>Output</summary>
+
+            ```text
+            left: <1>
+            right: & 2
+            ```
+
+            </details>
+
+            | | commit | tests |
+            |---|---|---|
+            | base | `1a2b3c4d5e` | 10 of 10 pass (100.00 %), 1 ignored |
+            | candidate | `1a2b3c4d5e with changes` | 9 of 10 pass (90.00 %), 1 fail, 1 ignored |
+
+            Looked at all tests of the workspace.
+
+            <details><summary>1 note</summary>
+
+            - `a/lib/tests::subtracts`: renamed: it was called a/lib/tests::minus and has the same body
+
+            </details>
+
+            <details><summary>Risk: Medium, 1 file</summary>
+
+            - Medium `a/src/lib.rs`: code; 1 of 2 packages depends on a
+
+            </details>
+        "#);
+    }
+
+    #[test]
+    fn output_cannot_leave_its_fence() {
+        assert_eq!(fence("a ``` b"), "````");
+        assert_eq!(fence("plain"), "```");
+    }
+}

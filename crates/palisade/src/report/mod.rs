@@ -1,0 +1,294 @@
+//! What a check found, and the forms it is told in. Every form is made from the
+//! same [`Report`]; none of them judges.
+
+use std::fmt::Write as _;
+mod html;
+mod junit;
+mod markdown;
+mod terminal;
+
+use serde::Serialize;
+
+pub use html::{HistoryPoint, html};
+pub use junit::junit;
+pub use markdown::markdown;
+pub use terminal::{Paint, flaky_table, printable, risk_text, terminal};
+
+use crate::baseline::Tally;
+use crate::git::short;
+use crate::record::{Millis, Scope};
+use crate::risk::Assessment;
+use crate::verdict::{Finding, Verdict};
+
+/// Where the state of a side comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// An earlier run.
+    Store,
+    /// A run in the user's files.
+    WorkingTree,
+    /// A run in a checkout beside them.
+    Checkout,
+}
+
+/// How the state of a side is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The stored run.
+    pub run: Option<String>,
+    /// The commit that was checked out when it was measured.
+    pub commit: String,
+    /// The hash of the content that was measured.
+    pub tree: String,
+    /// When it was measured.
+    pub measured_ms: Millis,
+    /// What besides the tree the stored run and this side have in common; empty for
+    /// a new run.
+    pub key: String,
+}
+
+/// One side of the comparison.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SideReport {
+    /// What people call it.
+    pub name: String,
+    /// Its commit.
+    pub commit: String,
+    /// The first line of the commit's message.
+    pub subject: String,
+    /// The hash of its content.
+    pub tree: String,
+    /// Whether the content differs from the commit's.
+    pub dirty: bool,
+    /// Its tests by state; `None` if they are not known.
+    pub tests: Option<Tally>,
+    /// The share of its tests that ran and do not always fail, in percent.
+    pub success_rate: Option<f64>,
+    /// How that is known.
+    pub source: Option<Source>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The version of this form; see `docs/report-schema.md`.
+    pub schema: u32,
+    /// The answer.
+    pub verdict: Verdict,
+    /// The exit code that goes with it.
+    pub exit_code: u8,
+    /// What the change is compared with.
+    pub base: SideReport,
+    /// The change.
+    pub candidate: SideReport,
+    /// Whether both sides are the same tree.
+    pub unchanged: bool,
+    /// Which tests were looked at; `None` if no test can tell the sides apart.
+    pub scope: Option<Scope>,
+    /// What the change risks.
+    pub risk: Assessment,
+    /// What was found, worst first.
+    pub findings: Vec<Finding>,
+    /// The least success rate that the policy accepts, in percent.
+    pub min_success_rate: f64,
+    /// What ran the tests.
+    pub runner: String,
+    /// How long the check took.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// The verdict in one sentence.
+    pub fn sentence(&self) -> String {
+        let base = &self.base.name;
+        let blocking = self.blocking();
+        match self.verdict {
+            Verdict::Pass if self.unchanged => format!("nothing changed since {base}"),
+            Verdict::Pass if self.scope.is_none() || self.risk.scope.is_none() => {
+                format!("nothing that code is built from changed since {base}")
+            }
+            Verdict::Pass => format!("no test became worse since {base}"),
+            Verdict::Regression => format!("{blocking} became worse since {base}"),
+            Verdict::Incomparable => format!("{blocking} could not be measured"),
+            Verdict::Inconclusive => format!("{blocking} could not be decided"),
+        }
+    }
+
+    fn blocking(&self) -> String {
+        let worst = self.findings.iter().map(|finding| finding.effect).min();
+        let is_one = |finding: &&Finding| Some(finding.effect) == worst;
+        counted(self.findings.iter().filter(is_one).count(), "thing")
+    }
+}
+
+/// A number of things, in words.
+fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
+/// A tally in words.
+fn tally_text(tally: Tally) -> String {
+    let Tally {
+        passing,
+        failing,
+        flaky,
+        ignored,
+    } = tally;
+    let mut text = format!("{passing} of {} pass", tally.ran());
+    if let Some(rate) = tally.success_rate() {
+        let _ = write!(text, " ({rate:.2} %)");
+    }
+    for (count, word) in [(failing, "fail"), (flaky, "flaky"), (ignored, "ignored")] {
+        if count > 0 {
+            let _ = write!(text, ", {count} {word}");
+        }
+    }
+    text
+}
+
+/// How the state of a side is known, in words.
+fn source_text(source: &Source, now: Millis) -> String {
+    let age = crate::guard::age(source.measured_ms, now);
+    match source.origin {
+        Origin::Store => format!(
+            "stored run {}, {age} old, made at commit {}, tree {}",
+            source
+                .run
+                .as_deref()
+                .unwrap_or_default()
+                .split('-')
+                .next()
+                .unwrap_or_default(),
+            short(&source.commit),
+            short(&source.tree)
+        ),
+        Origin::WorkingTree => "run now, in the working tree".to_owned(),
+        Origin::Checkout => "run now, in a checkout beside the working tree".to_owned(),
+    }
+}
+
+/// Which tests were looked at, in words.
+fn scope_text(scope: Option<&Scope>) -> String {
+    let list = |names: &std::collections::BTreeSet<String>| {
+        names
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match scope {
+        None => "no test: none can tell the sides apart".to_owned(),
+        Some(Scope::Workspace) => "all tests of the workspace".to_owned(),
+        Some(Scope::Packages(names)) => format!("the tests of {}", list(names)),
+        Some(Scope::Doctests(names)) => format!("the documentation tests of {}", list(names)),
+        Some(Scope::Tests(tests)) => format!("{} tests", tests.len()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::risk::{FileRisk, Level};
+    use crate::verdict::{Effect, FindingKind};
+
+    /// A report with one broken test.
+    pub(crate) fn example() -> Report {
+        let side = |name: &str, passing, failing| SideReport {
+            name: name.to_owned(),
+            commit: "1a2b3c4d5e6f".to_owned(),
+            subject: "add the parser".to_owned(),
+            tree: "aaaabbbbccccdddd".to_owned(),
+            dirty: failing > 0,
+            tests: Some(Tally {
+                passing,
+                failing,
+                flaky: 0,
+                ignored: 1,
+            }),
+            success_rate: Some(100.0 * passing as f64 / 10.0),
+            source: Some(Source {
+                origin: if failing > 0 {
+                    Origin::WorkingTree
+                } else {
+                    Origin::Store
+                },
+                run: Some("0f1e2d3c-4b5a".to_owned()),
+                commit: "1a2b3c4d5e6f".to_owned(),
+                tree: "aaaabbbbccccdddd".to_owned(),
+                measured_ms: 0,
+                key: "rustc 1.95.0, x86_64".to_owned(),
+            }),
+        };
+        let broken = Finding {
+            kind: FindingKind::Test,
+            name: "a/lib/tests::adds".to_owned(),
+            state: "newly_failing".to_owned(),
+            effect: Effect::Regression,
+            reason: "it failed in 6 of 6 runs, and in 0 of 6 at 1a2b3c4d5e".to_owned(),
+            meaning: "the change broke it".to_owned(),
+            next: "cargo palisade test --test a/lib/tests::adds".to_owned(),
+            avoid: "do not call it flaky".to_owned(),
+            output: Some("left: <1>\nright: & 2".to_owned()),
+        };
+        let renamed = Finding {
+            name: "a/lib/tests::subtracts".to_owned(),
+            state: "renamed".to_owned(),
+            effect: Effect::Note,
+            reason: "it was called a/lib/tests::minus and has the same body".to_owned(),
+            meaning: "it is the same test, and keeps its history".to_owned(),
+            next: "nothing to do".to_owned(),
+            avoid: String::new(),
+            output: None,
+            ..broken.clone()
+        };
+        Report {
+            schema: 1,
+            verdict: Verdict::Regression,
+            exit_code: 1,
+            base: side("1a2b3c4d5e", 10, 0),
+            candidate: side("1a2b3c4d5e with changes", 9, 1),
+            unchanged: false,
+            scope: Some(Scope::Workspace),
+            risk: Assessment {
+                level: Some(Level::Medium),
+                files: vec![FileRisk {
+                    path: "a/src/lib.rs".to_owned(),
+                    package: Some("a".to_owned()),
+                    level: Level::Medium,
+                    class: "code".to_owned(),
+                    reasons: vec!["1 of 2 packages depends on a".to_owned()],
+                    lines: 3,
+                    hunks: 1,
+                }],
+                changed: ["a".to_owned()].into(),
+                dependents: ["b".to_owned()].into(),
+                scope: Some(Scope::Workspace),
+            },
+            findings: vec![broken, renamed],
+            min_success_rate: 99.0,
+            runner: "cargo-nextest 0.9".to_owned(),
+            seconds: 4.25,
+        }
+    }
+
+    #[test]
+    fn the_schema_is_stable() {
+        let json = serde_json::to_value(example()).expect("serialises");
+        assert_eq!(json["schema"], 1);
+        assert_eq!(json["verdict"], "regression");
+        assert_eq!(json["exit_code"], 1);
+        let finding = &json["findings"][0];
+        for key in [
+            "kind", "name", "state", "effect", "reason", "meaning", "next", "avoid", "output",
+        ] {
+            assert!(finding.get(key).is_some(), "{key}");
+        }
+        assert_eq!(finding["kind"], "test");
+        assert_eq!(json["base"]["source"]["origin"], "store");
+        assert_eq!(json["risk"]["level"], "medium");
+    }
+}
