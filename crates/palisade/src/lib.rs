@@ -1,5 +1,44 @@
 //! The regression guard of a Cargo workspace as a library: from a change to a
 //! verdict on its tests.
+//!
+//! It runs the tests of both sides of a change, remembers every run, and says what
+//! became worse and how sure that is. It has no terminal and no command line, and
+//! prints nothing; that is the program `cargo-palisade`. It knows nothing about
+//! the workspace it guards but what Cargo, git and the source say.
+//!
+//! ```text
+//! git ─► changed files ─► risk ─► scope ─► run ─► record ─► store
+//!        (git, source)                                        │
+//!                      report ◄─ verdict ◄─ compare ◄─ baseline (a set of tests)
+//!                                   │          ▲
+//!                                   └─ flaky ──┘  reruns of both sides, ledger
+//! ```
+//!
+//! # What is absent
+//!
+//! - [`compare`], [`verdict`], [`risk`] and [`stats`] read no clock and no disk.
+//! - [`run`] judges nothing; [`report`] judges nothing.
+//! - Nothing writes to the user's files, index or git objects.
+//! - A run that did not finish is never taken for one that did.
+//!
+//! # Example
+//!
+//! ```
+//! use palisade::baseline::{Expected, TestSet};
+//! use palisade::compare::{TestState, compare};
+//! use palisade::identity::{TargetKind, TestId};
+//! use palisade::policy::SlowerPolicy;
+//! use palisade::stats::Counts;
+//!
+//! let test = TestId::new("parser", TargetKind::Lib, "", "tests::reads");
+//! let side = |failures, passes| {
+//!     let counts = Counts { failures, passes };
+//!     let expected = Expected { counts, ..Expected::default() };
+//!     TestSet { tests: [(test.clone(), expected)].into() }
+//! };
+//! let found = compare(&side(0, 1), &side(1, 0), &SlowerPolicy::default());
+//! assert_eq!(found[0].state, TestState::NewlyFailing);
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod baseline;
@@ -21,5 +60,3 @@ pub mod stats;
 pub mod store;
 pub mod verdict;
 pub mod workspace;
-
-pub use identity::{TargetKind, TestId};
