@@ -43,6 +43,10 @@ pub enum UsageError {
 
 /// Prints an error and returns the exit code that goes with it.
 pub fn report(ui: &Ui, error: &anyhow::Error) -> u8 {
+    if run_error(error).is_some_and(RunError::is_interrupt) {
+        ui.err("error: interrupted; the run that was under way is not recorded, earlier ones are");
+        return NOT_MEASURED;
+    }
     let causes = error.chain().map(ToString::to_string).collect::<Vec<_>>();
     ui.err(&format!("error: failed to {}", causes.join(": ")));
     let (code, hint) = classify(error);

@@ -122,6 +122,7 @@ impl Guard {
     fn side(&self, commit: Commit, tree: String, in_place: bool) -> Side {
         let subject = Subject {
             dirty: tree != commit.tree,
+            checkout: !in_place,
             tree,
             commit: commit.id.clone(),
             branch: self.repo.branch(),

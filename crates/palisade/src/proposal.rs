@@ -182,9 +182,10 @@ fn push_classes(text: &mut String, seen: &Seen) {
     /// How many files a comment names.
     const NAMED: usize = 4;
     text.push_str(
-        "\n# Classes of files with a risk of their own: low, medium, high or critical. Unsafe code,\n\
-         # SIMD, foreign code, build scripts, manifests, the lockfile, the toolchain and public\n\
-         # items are recognised without a rule. Seen in this workspace:\n",
+        "\n# Classes of files with a risk of their own: low, medium, high or critical. A rule raises\n\
+         # the risk of a file and never lowers it. Unsafe code, SIMD, foreign code, build scripts,\n\
+         # manifests, the lockfile, the toolchain and public items are recognised without a rule.\n\
+         # Seen in this workspace:\n",
     );
     for (what, files) in [
         ("SIMD", &seen.simd),

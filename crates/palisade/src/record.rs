@@ -165,6 +165,9 @@ pub struct Subject {
     pub commit: String,
     /// Whether the content differs from the commit's.
     pub dirty: bool,
+    /// Whether it was tested in a checkout beside the user's files, where files that
+    /// git ignores are missing.
+    pub checkout: bool,
     /// The branch that was checked out.
     pub branch: Option<String>,
 }

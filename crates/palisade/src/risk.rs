@@ -198,11 +198,16 @@ fn file_risk(
     let path = change.path.as_str();
     let owner = workspace.owner(path);
     let mut class = builtin_class(change, owner, workspace, files);
-    for rule in classes {
-        if rule.paths.iter().any(|pattern| pattern.matches(path)) {
-            class
-                .reasons
-                .insert(0, format!("palisade.toml calls it {:?}", rule.name));
+    // A rule raises the risk and never lowers it. It is about what a file does, so
+    // comments in code are not its matter.
+    let is_cosmetic = path.ends_with(".rs") && class.level == Level::Low;
+    let rules = classes
+        .iter()
+        .filter(|rule| !is_cosmetic && rule.paths.iter().any(|pattern| pattern.matches(path)));
+    for rule in rules {
+        let reason = format!("palisade.toml calls it {:?}", rule.name);
+        class.reasons.insert(0, reason);
+        if rule.risk > class.level {
             class.name.clone_from(&rule.name);
             class.level = rule.risk;
         }
@@ -631,25 +636,25 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_can_name_classes() {
+    fn the_policy_raises_the_risk_and_never_lowers_it() {
         let ws = workspace(&[("a", "a", &[])]);
         let text = "[[class]]\nname = \"parser\"\npaths = [\"a/src/parse/**\"]\nrisk = \"high\"";
         let policy = crate::policy::Policy::parse(text, std::path::Path::new("p")).expect("valid");
-        let change = FileChange {
-            path: "a/src/parse/x.rs".to_owned(),
-            kind: ChangeKind::Modified,
-            hunks: Vec::new(),
+        let check = |before, after, expected| {
+            let change = FileChange {
+                path: "a/src/parse/x.rs".to_owned(),
+                kind: ChangeKind::Modified,
+                hunks: Vec::new(),
+            };
+            let texts = Texts(vec![("a/src/parse/x.rs", Some(before), Some(after))]);
+            let found = assess(&[change], &ws, &policy.class, &texts);
+            let risk = &found.files[0];
+            assert_eq!((risk.level, risk.class.as_str()), expected);
         };
-        let texts = Texts(vec![(
-            "a/src/parse/x.rs",
-            Some("fn a() {}"),
-            Some("fn b() {}"),
-        )]);
-        let found = assess(&[change], &ws, &policy.class, &texts);
-        assert_eq!(
-            (found.level, found.files[0].class.as_str()),
-            (Some(Level::High), "parser")
-        );
+        check("fn a() {}", "fn b() {}", (Level::High, "parser"));
+        let unsafe_code = "fn b() { unsafe { c() } }";
+        check("fn a() {}", unsafe_code, (Level::Critical, "unsafe code"));
+        check("fn a() {}", "fn a() {} // x", (Level::Low, "comments"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn run(id: &str, tree: &str, at: i64, outcomes: &[(&str, Outcome)]) -> Run {
             tree: tree.to_owned(),
             commit: format!("commit {id}"),
             dirty: false,
+            checkout: false,
             branch: Some("main".to_owned()),
         },
         environment: environment(),
@@ -146,6 +147,23 @@ fn tallies_keep_trees_apart_and_name_the_failing_commit() {
     assert!(store.tallies(Some(&test("y"))).expect("read").is_empty());
     let outcomes = store.outcomes_since(&test("x"), 2).expect("read");
     assert_eq!(outcomes, [true, true]);
+}
+
+#[test]
+fn tallies_keep_environments_apart() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut store = open(&dir.path().join("s"));
+    let pass = run("r1", "t", 1, &[("x", Outcome::Pass)]);
+    let mut elsewhere = run("r2", "t", 2, &[("x", Outcome::Fail)]);
+    elsewhere.environment.machine = "other".to_owned();
+    let mut checkout = run("r3", "t", 3, &[("x", Outcome::Fail)]);
+    checkout.subject.checkout = true;
+    for run in [pass, elsewhere, checkout] {
+        store.add(&Record::Run(run)).expect("added");
+    }
+    let tallies = store.tallies(None).expect("read");
+    let seen: Vec<_> = tallies.iter().map(|t| (t.failures, t.passes)).collect();
+    assert_eq!(seen, [(0, 1), (1, 0), (1, 0)]);
 }
 
 #[test]

@@ -86,7 +86,9 @@ pub enum StoreError {
     Copy(#[source] std::io::Error),
 }
 
-/// What was seen of one test on one tree.
+/// What was seen of one test on one tree in one environment. The user's files and
+/// a checkout are two environments: what differs between them may be a file that
+/// git ignores, and is no sign of flakiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeTally {
     /// The test.

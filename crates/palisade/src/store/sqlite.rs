@@ -31,6 +31,7 @@ const MIGRATIONS: [&str; 1] = ["
         tree TEXT NOT NULL,
         commit_id TEXT NOT NULL,
         dirty INTEGER NOT NULL,
+        checkout INTEGER NOT NULL,
         branch TEXT,
         toolchain TEXT NOT NULL,
         machine TEXT NOT NULL,
@@ -148,7 +149,7 @@ impl SqliteStore {
     ) -> Result<Vec<Run>, StoreError> {
         let sql = format!(
             "SELECT seq, id, started_ms, finished_ms, purpose, tree, commit_id, dirty, branch,
-             toolchain, machine, lockfile, config, scope, complete FROM runs {condition}"
+             toolchain, machine, lockfile, config, scope, complete, checkout FROM runs {condition}"
         );
         let mut statement = self.connection.prepare(&sql).map_err(|e| self.error(e))?;
         let rows = statement.query_map(values, |row| Ok((row.get(0)?, read_run(row)?)));
@@ -235,6 +236,7 @@ fn read_run(row: &Row<'_>) -> rusqlite::Result<Result<Run, StoreError>> {
             tree: row.get(5)?,
             commit: row.get(6)?,
             dirty: row.get(7)?,
+            checkout: row.get(15)?,
             branch: row.get(8)?,
         },
         environment: Environment {
@@ -263,8 +265,9 @@ fn read_run(row: &Row<'_>) -> rusqlite::Result<Result<Run, StoreError>> {
 fn insert_run(transaction: &Transaction<'_>, run: &Run, scope: &str) -> rusqlite::Result<()> {
     let inserted = transaction.execute(
         "INSERT OR IGNORE INTO runs (id, started_ms, finished_ms, purpose, tree, commit_id, dirty,
-         branch, toolchain, machine, lockfile, config, scope, complete)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         branch, toolchain, machine, lockfile, config, scope, complete,
+         checkout)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         params![
             run.id,
             run.started_ms,
@@ -279,7 +282,8 @@ fn insert_run(transaction: &Transaction<'_>, run: &Run, scope: &str) -> rusqlite
             run.environment.lockfile,
             run.environment.config,
             scope,
-            run.complete
+            run.complete,
+            run.subject.checkout
         ],
     )?;
     if inserted == 0 {
@@ -395,7 +399,8 @@ impl Store for SqliteStore {
                    FROM observations JOIN runs ON runs.seq = observations.run
                    JOIN tests ON tests.seq = observations.test
                    WHERE outcome <> 'ignored' AND (?1 IS NULL OR name = ?1)
-                   GROUP BY tests.seq, tree ORDER BY name, max(started_ms)";
+                   GROUP BY tests.seq, tree, checkout, toolchain, machine, lockfile, config
+                   ORDER BY name, max(started_ms)";
         let mut statement = self.connection.prepare(sql).map_err(|e| self.error(e))?;
         let rows = statement.query_map([test.map(ToString::to_string)], |row| {
             let name: String = row.get(0)?;
