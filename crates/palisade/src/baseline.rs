@@ -14,6 +14,8 @@ use crate::stats::{Counts, median};
 pub struct Expected {
     /// Its passes and failures.
     pub counts: Counts,
+    /// Those of them that were seen in checkouts.
+    pub in_checkouts: Counts,
     /// Whether it is marked as ignored.
     pub ignored: bool,
     /// How long its passes took, in milliseconds.
@@ -54,6 +56,16 @@ impl Expected {
         }
     }
 
+    /// Whether it both passed and failed in one place. A pass in the user's files and
+    /// a failure in a checkout may come from a file that git ignores.
+    pub fn is_contradictory(&self) -> bool {
+        let in_place = Counts {
+            failures: self.counts.failures - self.in_checkouts.failures,
+            passes: self.counts.passes - self.in_checkouts.passes,
+        };
+        in_place.is_mixed() || self.in_checkouts.is_mixed()
+    }
+
     /// The median of its durations, in milliseconds.
     pub fn median_ms(&self) -> Option<f64> {
         median(&self.durations_ms)
@@ -85,14 +97,17 @@ impl TestSet {
             .filter(|seen| scope.contains(&seen.test));
         for seen in seen {
             let expected = self.tests.entry(seen.test.clone()).or_default();
+            let in_checkouts = u32::from(run.subject.checkout);
             match seen.outcome {
                 Outcome::Ignored => expected.ignored = true,
                 Outcome::Pass => {
                     expected.counts.passes += 1;
+                    expected.in_checkouts.passes += in_checkouts;
                     expected.durations_ms.extend(seen.duration_ms);
                 }
                 Outcome::Fail | Outcome::TimedOut => {
                     expected.counts.failures += 1;
+                    expected.in_checkouts.failures += in_checkouts;
                     expected.timed_out |= seen.outcome == Outcome::TimedOut;
                     expected.message = expected.message.take().or_else(|| seen.message.clone());
                 }
@@ -135,15 +150,19 @@ impl Tally {
         self.passing + self.failing + self.flaky
     }
 
-    /// The share of the tests that ran and do not always fail, in percent;
-    /// `None` if none ran.
+    /// The share of the tests that ran and passed each time, in percent; `None` if
+    /// none ran.
     pub fn success_rate(self) -> Option<f64> {
-        self.rate_with(0)
+        self.percent(self.passing)
     }
 
-    /// The same, if `known` of the failing tests are let off.
-    pub fn rate_with(self, known: usize) -> Option<f64> {
-        let good = self.passing + self.flaky + known.min(self.failing);
+    /// The share that the policy's minimum is about: flaky tests, which are judged
+    /// one by one, and `known` of the failing ones are let off.
+    pub fn guarded_rate(self, known: usize) -> Option<f64> {
+        self.percent(self.passing + self.flaky + known.min(self.failing))
+    }
+
+    fn percent(self, good: usize) -> Option<f64> {
         (self.ran() > 0).then(|| 100.0 * good as f64 / self.ran() as f64)
     }
 }

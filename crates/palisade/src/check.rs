@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use crate::baseline::{Standing, TestSet};
+use crate::baseline::{Expected, Standing, TestSet};
 use crate::compare::{Difference, TestState, compare};
-use crate::flaky::{Judgement, Ledger, judge, release_due};
+use crate::flaky::{FlakyRecord, Judgement, Ledger, judge, release_due};
 use crate::git::Repo;
 use crate::guard::{Event, Events, Guard, GuardError, Known, Side};
 use crate::identity::TestId;
@@ -84,12 +84,16 @@ pub fn check(
         findings: Vec::new(),
         complete: true,
     };
-    let outcome = match &scope {
+    let mut sides = match &scope {
         Some(scope) => check.sides(scope)?,
         None => check.nothing_to_run()?,
     };
-    let findings = check.judge(outcome.as_ref())?;
-    Ok(check.report(assessment, outcome.as_ref(), findings, started))
+    let mut findings = std::mem::take(&mut check.findings);
+    if let Some(sides) = &mut sides {
+        findings.extend(check.judge(sides)?);
+        findings.sort_by_key(|finding| finding.effect);
+    }
+    Ok(check.report(assessment, sides.as_ref(), findings, started))
 }
 
 /// The changed files between two trees, and what they risk.
@@ -323,24 +327,24 @@ impl Check<'_> {
         }))
     }
 
-    fn judge(&mut self, sides: Option<&Sides>) -> Result<Vec<Finding>, GuardError> {
-        let Some(sides) = sides else {
-            return Ok(std::mem::take(&mut self.findings));
-        };
-        let (mut base, mut candidate) = (sides.base.clone(), sides.candidate.clone());
+    /// Judges the differences of both sides; what reruns see is added to them.
+    fn judge(&mut self, sides: &mut Sides) -> Result<Vec<Finding>, GuardError> {
+        let Sides {
+            base, candidate, ..
+        } = sides;
         let slower = self.guard.policy.slower;
-        let first = compare(&base, &candidate, &slower);
+        let first = compare(base, candidate, &slower);
         // The ledger is made from every run ever seen, which takes its time.
         let ledger = if first.is_empty() {
             Ledger::default()
         } else {
             Ledger::read(self.guard.store.as_ref())?
         };
-        self.stress(&first, &mut candidate)?;
-        let suspicious = compare(&base, &candidate, &slower);
-        let judged = self.rerun_failures(&suspicious, &ledger, &mut base, &mut candidate)?;
-        let slow = self.rerun_slow(&suspicious, &mut base, &mut candidate)?;
-        let mut differences = compare(&base, &candidate, &slower);
+        self.stress(&first, candidate)?;
+        let suspicious = compare(base, candidate, &slower);
+        let judged = self.rerun_failures(&suspicious, &ledger, base, candidate)?;
+        let slow = self.rerun_slow(&suspicious, base, candidate)?;
+        let mut differences = compare(base, candidate, &slower);
         // A test that turned out to do both on both sides no longer differs, and
         // is still worth a word.
         for difference in suspicious {
@@ -360,8 +364,7 @@ impl Check<'_> {
             .iter()
             .filter(|(_, e)| e.standing() == Standing::Failing);
         let known = failing.filter(|(test, _)| is_known(test)).count();
-        let mut findings = std::mem::take(&mut self.findings);
-        findings.extend(judge_tests(&Evidence {
+        Ok(judge_tests(&Evidence {
             differences: &differences,
             judged: &judged,
             slow: &slow,
@@ -372,9 +375,7 @@ impl Check<'_> {
             policy,
             ledger: &ledger,
             base_name: &self.base.name(),
-        }));
-        findings.sort_by_key(|finding| finding.effect);
-        Ok(findings)
+        }))
     }
 
     /// Runs some tests once more on a side and adds what was seen to its tests.
@@ -402,6 +403,30 @@ impl Check<'_> {
         }
     }
 
+    /// Runs tests once more on both sides; says which side could be run. The order
+    /// turns round each time: what changes with time, or with every second run, does
+    /// not fall on one side.
+    fn again_both(
+        &mut self,
+        round: u32,
+        candidate: (&BTreeSet<TestId>, &mut TestSet),
+        base: (&BTreeSet<TestId>, &mut TestSet),
+    ) -> Result<(bool, bool), GuardError> {
+        let base_first = round % 2 == 1;
+        let mut sides = [(Which::Candidate, candidate), (Which::Base, base)];
+        if base_first {
+            sides.reverse();
+        }
+        let mut ran = Vec::new();
+        for (which, (tests, set)) in sides {
+            ran.push(self.again(which, tests, Purpose::Rerun, set)?);
+        }
+        if base_first {
+            ran.reverse();
+        }
+        Ok((ran[0], ran[1]))
+    }
+
     /// Runs new and changed tests many times, so that a flaky one is named when
     /// it arrives.
     fn stress(
@@ -426,9 +451,8 @@ impl Check<'_> {
         loop {
             let open = tests.iter().filter(|test| {
                 let counts = candidate.tests.get(*test).map(|seen| seen.counts);
-                counts.is_some_and(|c| {
-                    c.failures == 0 && c.passes > 0 && c.passes < policy.stress_runs
-                })
+                // One that also failed goes on: its rate is worth knowing.
+                counts.is_some_and(|c| c.passes > 0 && c.total() < policy.stress_runs)
             });
             let open: BTreeSet<TestId> = open.cloned().collect();
             if open.is_empty() || started.elapsed() >= policy.stress_time.0 || self.is_over() {
@@ -483,9 +507,8 @@ impl Check<'_> {
                 // never failed says nothing about the new one being flaky.
                 let is_other = changed.contains(test) && counts.is_mixed();
                 let before = before.map(|e| e.counts).filter(|_| !is_other);
-                let known = ledger
-                    .get(test)
-                    .is_some_and(crate::flaky::FlakyRecord::is_flaky);
+                let known = ledger.get(test).is_some_and(FlakyRecord::is_flaky)
+                    || base.tests.get(old).is_some_and(Expected::is_contradictory);
                 let (judgement, p) = judge(counts, before, known);
                 let timed_out = seen.is_some_and(|seen| seen.timed_out);
                 let demanded = if timed_out {
@@ -523,10 +546,12 @@ impl Check<'_> {
                 "rerun {count} failing tests on both sides, round {}",
                 round + 1
             ));
-            let ran = self.again(Which::Candidate, &open, Purpose::Rerun, candidate)?;
-            can_run_base =
-                can_run_base && self.again(Which::Base, &open_base, Purpose::Rerun, base)?;
-            if !ran {
+            if !can_run_base {
+                open_base.clear();
+            }
+            let ran = self.again_both(round, (&open, candidate), (&open_base, base))?;
+            can_run_base &= ran.1;
+            if !ran.0 {
                 break;
             }
         }
@@ -556,7 +581,7 @@ impl Check<'_> {
                 .map(|seen| seen.durations_ms.clone())
                 .unwrap_or_default()
         };
-        for round in 1..=wanted {
+        for round in 0..wanted as u32 {
             let lacking = |set: &TestSet, test: &TestId| durations(set, test).len() < wanted;
             let open: BTreeSet<TestId> = suspects
                 .keys()
@@ -573,11 +598,11 @@ impl Check<'_> {
             }
             let count = suspects.len();
             self.step(format!(
-                "time {count} tests that seem slower, round {round}"
+                "time {count} tests that seem slower, round {}",
+                round + 1
             ));
-            let ran = self.again(Which::Candidate, &open, Purpose::Rerun, candidate)?
-                && self.again(Which::Base, &open_base, Purpose::Rerun, base)?;
-            if !ran {
+            let ran = self.again_both(round, (&open, candidate), (&open_base, base))?;
+            if ran != (true, true) {
                 break;
             }
         }

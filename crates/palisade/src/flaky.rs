@@ -50,7 +50,8 @@ pub struct FlakyRecord {
     pub last_failure_ms: Millis,
     /// The commit it last failed at.
     pub last_failure_commit: String,
-    /// Whether it only fails on the tree it was last seen on.
+    /// Whether it only fails on the tree it was last seen on, and more often in a row
+    /// than its rate elsewhere explains.
     pub fails_now: bool,
     /// Its quarantine, if one is in force.
     pub quarantine: Option<Quarantine>,
@@ -89,12 +90,17 @@ impl Ledger {
     /// quarantine, oldest first.
     pub fn of(tallies: Vec<TreeTally>, entries: &[QuarantineEntry]) -> Self {
         let mut records: BTreeMap<TestId, FlakyRecord> = BTreeMap::new();
+        // Failures of each test where it was last seen, if it never passed there.
+        let mut failing: BTreeMap<TestId, u32> = BTreeMap::new();
         for tally in tallies {
             let record = records
                 .entry(tally.test.clone())
                 .or_insert_with(|| empty(tally.test.clone()));
             record.counts.passes += tally.passes;
-            record.fails_now = tally.passes == 0 && tally.failures > 0;
+            failing.insert(
+                tally.test.clone(),
+                tally.failures * u32::from(tally.passes == 0),
+            );
             if tally.passes > 0 && tally.failures > 0 {
                 record.counts.failures += tally.failures;
                 record.mixed_trees += 1;
@@ -110,6 +116,9 @@ impl Ledger {
         }
         for record in records.values_mut() {
             record.rate = failure_rate(record.counts);
+            let row = failing.get(&record.test).copied().unwrap_or(0);
+            let luck = record.rate.mean.powf(f64::from(row));
+            record.fails_now = row > 0 && (!record.is_flaky() || luck <= ALPHA);
         }
         Self { records }
     }
@@ -302,7 +311,8 @@ const ALPHA: f64 = 0.05;
 const ALPHA_MIXED: f64 = 0.01;
 
 /// Judges a test that failed on the candidate. `base` is `None` for a test that
-/// the base does not have; `known_flaky` says that it did both on another tree.
+/// the base does not have; `known_flaky` says that it did both in one place, on the
+/// base or on an earlier tree.
 pub fn judge(candidate: Counts, base: Option<Counts>, known_flaky: bool) -> (Judgement, f64) {
     let Some(base) = base else {
         let judgement = match candidate.is_mixed() {
@@ -324,7 +334,7 @@ pub fn judge(candidate: Counts, base: Option<Counts>, known_flaky: bool) -> (Jud
         }
     } else if p <= ALPHA_MIXED {
         Judgement::MadeFlaky
-    } else if base.is_mixed() || known_flaky {
+    } else if known_flaky {
         Judgement::Flaky
     } else {
         Judgement::Open
@@ -402,6 +412,14 @@ mod tests {
         assert!(!record.deserves_quarantine(3));
         let refusal = quarantine_entry(record, request(), 3).expect_err("it is broken");
         assert_eq!(refusal, QuarantineRefusal::Broken(id("x")));
+        // One failure on a new tree is what a flaky test does.
+        let tallies = vec![tally("x", "t1", 3, 3, 1), tally("x", "t2", 1, 0, 2)];
+        assert!(
+            !Ledger::of(tallies, &[])
+                .get(&id("x"))
+                .expect("seen")
+                .fails_now
+        );
         let ledger = Ledger::of(vec![tally("y", "t1", 0, 3, 1)], &[]);
         let record = ledger.get(&id("y")).expect("seen");
         let refusal = quarantine_entry(record, request(), 3).expect_err("it is sound");
@@ -449,7 +467,9 @@ mod tests {
         // Flaky before, failing each time now.
         assert_eq!(judged(counts(6, 0), Some(counts(3, 3)), true), Open);
         assert_eq!(judged(counts(20, 0), Some(counts(10, 10)), true), Broken);
-        assert_eq!(judged(counts(3, 3), Some(counts(2, 4)), false), Flaky);
+        assert_eq!(judged(counts(3, 3), Some(counts(2, 4)), true), Flaky);
+        // A pass here and failures elsewhere are no sign of flakiness.
+        assert_eq!(judged(counts(3, 3), Some(counts(5, 1)), false), Open);
         assert_eq!(judged(counts(1, 5), Some(counts(0, 6)), true), Flaky);
         assert_eq!(judged(counts(1, 5), Some(counts(0, 6)), false), Open);
         assert_eq!(judged(counts(15, 6), Some(counts(0, 21)), false), MadeFlaky);

@@ -462,7 +462,7 @@ fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) ->
 
 fn rate_finding(evidence: &Evidence<'_>) -> Option<Finding> {
     let minimum = evidence.policy.min_success_rate;
-    let rate = evidence.after.rate_with(evidence.known)?;
+    let rate = evidence.after.guarded_rate(evidence.known)?;
     if rate >= minimum {
         return None;
     }
@@ -479,7 +479,7 @@ fn rate_finding(evidence: &Evidence<'_>) -> Option<Finding> {
         ),
         meaning: match evidence.before.success_rate() {
             Some(before) => format!(
-                "at {} {before:.2} % of the tests did not fail",
+                "at {} {before:.2} % of the tests passed",
                 evidence.base_name
             ),
             None => format!("nothing ran at {}", evidence.base_name),

@@ -1,6 +1,7 @@
 //! The forms that a verdict is told in, and the risk of each class of change.
 
 use std::fs;
+use std::process::Command;
 
 use crate::fixture::Fixture;
 
@@ -45,6 +46,65 @@ fn a_verdict_is_told_in_every_form() {
         let text = fs::read_to_string(file).expect("written");
         assert!(text.contains(part), "{text}");
     }
+}
+
+/// A browser that can draw a page without a window.
+fn browser() -> Option<&'static str> {
+    let names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+    names.into_iter().find(|name| {
+        let version = Command::new(name).arg("--version").output();
+        version.is_ok_and(|output| output.status.success())
+    })
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that cannot run must say so")]
+fn the_page_fits_a_phone() {
+    let Some(browser) = browser() else {
+        eprintln!("skipped: no Chromium is installed");
+        return;
+    };
+    let fixture = Fixture::with_baseline();
+    let body = fixture.flaky_body("half", 2, &[1]);
+    fixture.add_test("gamma", "flips", &body);
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    let page = fixture.outside("page.html");
+    let answer = fixture.palisade(&["check", "--html", &page.display().to_string()]);
+    assert_eq!(answer.code, 1, "{}", answer.err);
+    // The page has no script; the copy measures itself.
+    let text = fs::read_to_string(&page).expect("written");
+    let script =
+        "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>";
+    let frame = fixture.outside("frame.html");
+    fs::write(&page, text.replace("</body>", &format!("{script}</body>"))).expect("written");
+    // A browser's window is at least 500 wide, so a phone is a frame in it.
+    let document = "<iframe src=page.html width=360 height=640></iframe>
+        <script>onload = () => document.title = frames[0].document.title</script>";
+    fs::write(&frame, document).expect("written");
+    let dom = Command::new(browser)
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--allow-file-access-from-files",
+        ])
+        .arg(format!(
+            "--user-data-dir={}",
+            fixture.outside("profile").display()
+        ))
+        .args(["--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("file://{}", frame.display()))
+        .output()
+        .expect("the browser runs");
+    let dom = String::from_utf8_lossy(&dom.stdout).into_owned();
+    let width = dom
+        .split("<title>width ")
+        .nth(1)
+        .and_then(|rest| rest.split('<').next());
+    let width: u32 = width
+        .and_then(|width| width.parse().ok())
+        .unwrap_or_else(|| panic!("{dom}"));
+    assert!(width <= 360, "the page is {width} wide");
 }
 
 #[test]

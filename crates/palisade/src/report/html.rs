@@ -48,6 +48,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;margin:.5re
 dt{opacity:.7}pre{overflow:auto;background:#8882;padding:.5rem;font-size:.85rem}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 td,th{border-top:1px solid var(--line);padding:.3rem .4rem;text-align:left;vertical-align:top}
+@media(max-width:30rem){dl{grid-template-columns:1fr;gap:0}dt{margin-top:.4rem}}
 svg{width:100%;height:auto}text{font-size:11px;fill:currentColor}
 ";
 
@@ -159,7 +160,7 @@ fn push_sides(page: &mut String, report: &Report, now: Millis) {
         let source = side.source.as_ref().map(|source| source_text(source, now));
         let _ = writeln!(
             page,
-            "<dt>{name}</dt><dd>{}: {tests}<br><small>{} {}</small></dd>",
+            "<dt>{name}</dt><dd>{}: {tests}<br><small>“{}” {}</small></dd>",
             escape(&side.name),
             escape(&side.subject),
             escape(

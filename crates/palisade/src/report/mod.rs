@@ -65,7 +65,7 @@ pub struct SideReport {
     pub dirty: bool,
     /// Its tests by state; `None` if they are not known.
     pub tests: Option<Tally>,
-    /// The share of its tests that ran and do not always fail, in percent.
+    /// The share of its tests that ran and passed each time, in percent.
     pub success_rate: Option<f64>,
     /// How that is known.
     pub source: Option<Source>,
