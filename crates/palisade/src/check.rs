@@ -93,7 +93,8 @@ pub fn check(
         findings.extend(check.judge(sides)?);
         findings.sort_by_key(|finding| finding.effect);
     }
-    Ok(check.report(assessment, sides.as_ref(), findings, started))
+    let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);
+    Ok(check.report(assessment, looked_at, sides.as_ref(), findings, started))
 }
 
 /// The changed files between two trees, and what they risk.
@@ -625,6 +626,7 @@ impl Check<'_> {
     fn report(
         self,
         assessment: Assessment,
+        scope: Option<Scope>,
         sides: Option<&Sides>,
         findings: Vec<Finding>,
         started: Instant,
@@ -655,7 +657,7 @@ impl Check<'_> {
                 sides.map(|s| &s.candidate_source),
             ),
             unchanged: self.same,
-            scope: sides.map(|sides| sides.scope.clone()),
+            scope,
             risk: assessment,
             findings,
             min_success_rate: self.guard.policy.min_success_rate,

@@ -281,7 +281,14 @@ fn a_change_that_does_not_build_is_a_regression() {
     fixture.edit("alpha/src/lib.rs", "    a + b\n", "    a + c\n");
     let report = fixture.check(&[], 1, &[("build", "build_failed")]);
     let output = report["findings"][0]["output"].as_str().expect("text");
-    assert!(output.contains("cannot find value `c`"), "{output}");
+    assert!(
+        output.starts_with("error[E0425]: cannot find value `c`"),
+        "{output}"
+    );
+    assert_eq!(
+        report["scope"]["packages"],
+        serde_json::json!(["alpha", "beta"])
+    );
 }
 
 #[test]
@@ -353,4 +360,104 @@ fn without_nextest_the_verdict_is_the_same() {
         ],
     );
     assert_eq!(report["runner"], "cargo test");
+}
+
+#[test]
+fn a_seldom_flaky_test_that_the_ledger_knows_is_not_blamed_on_a_later_change() {
+    let fixture = Fixture::new();
+    // Fails once in a hundred runs: in the second, and in the fourth by bad luck.
+    let body = fixture.flaky_body("hundredth", 100, &[1, 3]);
+    fixture.add_test("beta", "seldom", &body);
+    fixture.commit("a flaky test");
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+    assert_eq!(fixture.palisade(&["test"]).code, 1);
+    assert_eq!(fixture.palisade(&["test"]).code, 0);
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
+    let report = fixture.check(&[], 0, &[("beta/lib/tests::seldom", "flaky")]);
+    let reason = report["findings"][0]["reason"].as_str().expect("text");
+    assert!(reason.contains("it failed in 1 of"), "{reason}");
+}
+
+#[test]
+fn a_test_that_needs_a_file_git_ignores_is_not_judged_by_a_checkout() {
+    let fixture = Fixture::new();
+    let body = "assert!(std::path::Path::new(\"../target-data\").exists() && super::one() == 1);";
+    fixture.add_test("gamma", "needs_data", body);
+    fixture.edit(
+        "gamma/src/lib.rs",
+        "        assert_eq!(super::one(), 1);\n",
+        "        assert!(super::one() < 9);\n",
+    );
+    fixture.write("palisade.toml", "min_success_rate = 0.0\n");
+    fixture.commit("a test that reads what git ignores");
+    fixture.write("target-data", "");
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+    // It is the change that breaks it, but the base fails in its checkout as well:
+    // that is no pass, and no blame either.
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    let report = fixture.check(
+        &["--budget", "60s"],
+        4,
+        &[("gamma/lib/tests::needs_data", "open")],
+    );
+    assert_eq!(report["verdict"], "inconclusive");
+    let (_, ledger) = fixture.json(&["flaky", "list"]);
+    assert_eq!(ledger["flaky"], serde_json::json!([]), "it is not flaky");
+}
+
+#[test]
+fn a_workspace_in_a_folder_of_its_repository_is_guarded_too() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.root().join("code")).expect("created");
+    for name in ["alpha", "beta", "gamma", "Cargo.toml", "Cargo.lock"] {
+        fixture.git(&["mv", name, &format!("code/{name}")]);
+    }
+    fixture.write(".gitignore", "target\n");
+    fixture.commit("the workspace moves");
+    fixture.edit(
+        "code/alpha/src/lib.rs",
+        "    a + b\n",
+        "    if a == b { 0 } else { a + b }\n",
+    );
+    let (code, report) = fixture.json(&["check", "-C", "code"]);
+    assert_eq!(code, 1, "{report:#}");
+    assert_eq!(report["findings"][0]["name"], "beta/lib/tests::adds");
+    assert_eq!(report["base"]["source"]["origin"], "checkout");
+    assert_eq!(report["risk"]["files"][0]["package"], "alpha");
+    assert!(fixture.root().join("code/.palisade/store.sqlite").exists());
+}
+
+#[test]
+fn a_hook_judges_what_is_about_to_be_committed() {
+    let fixture = Fixture::with_baseline();
+    let program = env!("CARGO_BIN_EXE_cargo-palisade");
+    let hook = fixture.root().join(".git/hooks/pre-commit");
+    std::fs::write(
+        &hook,
+        format!("#!/bin/sh\nexec {program} check --staged --quiet >&2\n"),
+    )
+    .expect("written");
+    let mode = std::process::Command::new("chmod")
+        .arg("+x")
+        .arg(&hook)
+        .status();
+    assert!(mode.expect("chmod runs").success());
+    let commit = |message: &str| {
+        let mut command = fixture.command("git");
+        command.args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]);
+        command.args(["commit", "--quiet", "--all", "--message", message]);
+        crate::fixture::answer(command)
+    };
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    let refused = commit("broken");
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert!(
+        refused.err.contains("REGRESSION gamma/lib/tests::is_one"),
+        "{}",
+        refused.err
+    );
+    fixture.edit("gamma/src/lib.rs", "    2\n", "    2 - 1\n");
+    let accepted = commit("sound");
+    assert_eq!(accepted.code, 0, "{}", accepted.err);
+    assert_eq!(fixture.git(&["status", "--short"]), "");
 }

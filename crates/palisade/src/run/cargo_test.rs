@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Progress, Request, RunError, Seen, ended_badly, excerpt};
+use super::{Progress, Request, RunError, Seen, build_error, ended_badly, excerpt};
 use crate::identity::{TargetKind, TestId, doctest_paths};
 use crate::process::{self, End, Limits, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
@@ -202,9 +202,7 @@ fn build(request: &Request<'_>, deadline: Instant) -> Result<BTreeMap<String, Pl
         })?;
     match end {
         End::Exited(Some(PASSED)) => Ok(programs),
-        End::Exited(Some(FAILED)) => Err(RunError::Build {
-            output: tail.text(),
-        }),
+        End::Exited(Some(FAILED)) => Err(build_error(&tail)),
         other => Err(ended_badly(&command, other, &tail)),
     }
 }
@@ -247,9 +245,7 @@ fn read(
     match end {
         End::Exited(Some(PASSED)) | End::TimedOut => Ok(()),
         End::Exited(Some(FAILED)) if started => Ok(()),
-        End::Exited(Some(FAILED)) => Err(RunError::Build {
-            output: tail.text(),
-        }),
+        End::Exited(Some(FAILED)) => Err(build_error(&tail)),
         End::Exited(_) => Err(ended_badly(&command, end, &tail)),
     }
 }

@@ -31,7 +31,7 @@ pub enum RunError {
     /// The code or its tests do not compile.
     #[error("build the tests")]
     Build {
-        /// The end of what the compiler said.
+        /// The errors that the compiler named.
         output: String,
     },
     /// The runner ended in a way that says nothing about the tests.
@@ -336,6 +336,18 @@ fn ended_badly(command: &Command, end: End, output: &Tail) -> RunError {
             End::TimedOut => "the time-out of the run".to_owned(),
         },
         output: output.text(),
+    }
+}
+
+/// The error of a build that failed, from the end of what it said: the progress
+/// and warnings before the first error are left out.
+fn build_error(said: &Tail) -> RunError {
+    let text = said.text();
+    let mut lines = text.lines();
+    let first = lines.position(|line| line.starts_with("error"));
+    let output = first.map(|first| text.lines().skip(first).collect::<Vec<_>>().join("\n"));
+    RunError::Build {
+        output: output.unwrap_or(text),
     }
 }
 

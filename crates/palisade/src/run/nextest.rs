@@ -9,7 +9,9 @@ use std::time::Instant;
 use quick_junit::{Report, TestCase, TestCaseStatus};
 use serde::Deserialize;
 
-use super::{Progress, Request, RunError, Seen, ended_badly, excerpt, shown, without_backtrace};
+use super::{
+    Progress, Request, RunError, Seen, build_error, ended_badly, excerpt, shown, without_backtrace,
+};
 use crate::identity::{TargetKind, TestId};
 use crate::process::{End, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
@@ -159,9 +161,7 @@ fn list(request: &Request<'_>, mut command: Command, deadline: Instant) -> Resul
     match end {
         End::Exited(Some(PASSED)) => {}
         End::Exited(Some(BUILD_FAILED)) => {
-            return Err(RunError::Build {
-                output: tail.text(),
-            });
+            return Err(build_error(&tail));
         }
         other => return Err(ended_badly(&command, other, &tail)),
     }
@@ -187,9 +187,7 @@ fn run_listed(
     })?;
     match end {
         End::Exited(Some(PASSED | TESTS_FAILED | NO_TESTS)) => Ok(()),
-        End::Exited(Some(BUILD_FAILED)) => Err(RunError::Build {
-            output: tail.text(),
-        }),
+        End::Exited(Some(BUILD_FAILED)) => Err(build_error(&tail)),
         other => Err(ended_badly(&command, other, &tail)),
     }
 }
