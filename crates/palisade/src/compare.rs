@@ -271,10 +271,11 @@ mod tests {
     #[test]
     fn tests_that_share_a_body_are_paired_only_by_name() {
         use TestState::*;
+        let test = |name| (name, 0, 1, "b", 1.0);
         check(
-            &[("m::x", 0, 1, "b", 1.0), ("m::y", 0, 1, "b", 1.0)],
-            &[("n::x", 0, 1, "b", 1.0), ("n::z", 0, 1, "b", 1.0)],
-            &[("m::y", Missing), ("n::x", Renamed), ("n::z", Added)],
+            &[test("m::x"), test("m::y")],
+            &[test("n::a"), test("n::y")],
+            &[("m::x", Missing), ("n::y", Renamed), ("n::a", Added)],
         );
     }
 

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 use twox_hash::XxHash3_128;
 
@@ -286,12 +287,7 @@ impl Repo {
     pub fn working_files(&self) -> Result<BTreeMap<String, String>, GitError> {
         self.text(&["add", "--all", "--", "."])?;
         let listed = self.text(&["ls-files", "--stage", "-z"])?;
-        let entry = |entry: &str| {
-            let (meta, path) = entry.split_once('\t')?;
-            let hash = meta.split(' ').nth(1)?;
-            Some((path.to_owned(), hash.to_owned()))
-        };
-        Ok(listed.split('\0').filter_map(entry).collect())
+        Ok(staged_files(&listed).collect())
     }
 
     /// What changed from one tree to another.
@@ -345,7 +341,37 @@ impl Repo {
                 &["submodule", "update", "--init", "--recursive", "--quiet"],
             )?;
         }
+        self.restore_times(&worktree)?;
         Ok(worktree)
+    }
+
+    /// Gives each file of a checkout the time at which its content was first checked
+    /// out at this place. A fresh checkout makes all files look new, and Cargo would
+    /// build everything again; with these times it builds what it would if the
+    /// checkout had stayed.
+    fn restore_times(&self, worktree: &Worktree) -> Result<(), GitError> {
+        let list = worktree.dir.with_file_name("times.json");
+        let known: BTreeMap<String, (String, u64)> = fs::read(&list)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        let listed = self.text_in(&worktree.dir, &["ls-files", "--stage", "-z"])?;
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = since.unwrap_or_default().as_millis() as u64;
+        let mut times = BTreeMap::new();
+        for (path, content) in staged_files(&listed) {
+            let first = known.get(&path).filter(|(known, _)| *known == content);
+            let time = first.map_or(now, |(_, time)| *time);
+            let place = worktree.dir.join(&path);
+            if place.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+                let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(time);
+                // Where it fails, the file stays new and is built again.
+                let _ = File::open(&place).and_then(|file| file.set_modified(modified));
+            }
+            times.insert(path, (content, time));
+        }
+        let text = serde_json::to_vec(&times).unwrap_or_default();
+        fs::write(&list, text).map_err(|source| GitError::Write { path: list, source })
     }
 
     fn text(&self, args: &[&str]) -> Result<String, GitError> {
@@ -373,6 +399,15 @@ impl Repo {
             .args(args);
         command
     }
+}
+
+/// Path and content of each file that `git ls-files --stage -z` lists.
+fn staged_files(listed: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    listed.split('\0').filter_map(|entry| {
+        let (meta, path) = entry.split_once('\t')?;
+        let content = meta.split(' ').nth(1)?;
+        Some((path.to_owned(), content.to_owned()))
+    })
 }
 
 fn checked(args: &[&str], output: &Output) -> Result<String, GitError> {
@@ -624,6 +659,32 @@ mod tests {
         assert!(!place.exists());
         let listed = repo.text(&["worktree", "list"]).expect("listed");
         assert_eq!(listed.lines().count(), 1, "{listed}");
+    }
+
+    #[test]
+    fn a_file_keeps_its_time_from_checkout_to_checkout_while_its_content_stays() {
+        let (dir, repo) = repository();
+        let first = repo.resolve("HEAD~1").expect("a commit");
+        let head = repo.head().expect("a commit");
+        fs::write(dir.path().join("a.txt"), "other\n").expect("written");
+        let changed = repo.working_tree().expect("a tree");
+        let times = |commit: &Commit, tree: Option<&str>| {
+            let worktree = repo.worktree(commit, tree).expect("a worktree");
+            std::thread::sleep(Duration::from_millis(20));
+            ["a.txt", "b.txt"].map(|name| {
+                let meta = fs::metadata(worktree.dir().join(name));
+                meta.and_then(|meta| meta.modified()).ok()
+            })
+        };
+        let [a_first, b_first] = times(&first, None);
+        let [a_head, b_head] = times(&head, None);
+        assert_eq!((b_first, a_head), (None, a_first));
+        let [a_changed, b_changed] = times(&head, Some(&changed));
+        assert_eq!(b_changed, b_head);
+        assert!(a_changed > b_head, "another content is new");
+        let [a_back, b_back] = times(&head, None);
+        assert!(a_back > a_changed, "a content that comes back is new again");
+        assert_eq!(b_back, b_head);
     }
 
     #[test]
