@@ -68,7 +68,7 @@ impl Ui {
                 Event::Progress(Progress::Building(what)) => format!("{step}: {what}"),
                 Event::Progress(Progress::Testing { done, total }) => match total {
                     Some(total) => format!("{step}: {done} of {total} tests"),
-                    None => format!("{step}: {done} tests"),
+                    None => format!("{step}: documentation test {done}"),
                 },
                 Event::Note(text) => {
                     if !self.quiet {

@@ -17,7 +17,7 @@ use crate::git::Repo;
 use crate::guard::{Event, Events, Guard, GuardError, Known, Side};
 use crate::identity::TestId;
 use crate::record::{Purpose, Run, Scope, now};
-use crate::report::{Origin, Report, SideReport, Source};
+use crate::report::{Origin, Report, SideReport, Source, counted};
 use crate::risk::{Assessment, Files, assess};
 use crate::run::RunError;
 use crate::stats::{median, rank_test};
@@ -462,7 +462,8 @@ impl Check<'_> {
             round += 1;
             let count = open.len();
             self.step(format!(
-                "stress {count} new or changed tests, round {round}"
+                "stress {}, round {round}",
+                counted(count, "new or changed test")
             ));
             if !self.again(Which::Candidate, &open, Purpose::Stress, candidate)? {
                 return Ok(());
@@ -544,7 +545,8 @@ impl Check<'_> {
             }
             let count = open.len();
             self.step(format!(
-                "rerun {count} failing tests on both sides, round {}",
+                "rerun {} on both sides, round {}",
+                counted(count, "failing test"),
                 round + 1
             ));
             if !can_run_base {
@@ -599,7 +601,8 @@ impl Check<'_> {
             }
             let count = suspects.len();
             self.step(format!(
-                "time {count} tests that seem slower, round {}",
+                "time {} on both sides, round {}",
+                counted(count, "slow test"),
                 round + 1
             ));
             let ran = self.again_both(round, (&open, candidate), (&open_base, base))?;

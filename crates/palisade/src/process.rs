@@ -354,6 +354,19 @@ mod tests {
     }
 
     #[test]
+    fn a_child_may_tidy_up_before_it_is_killed() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let file = dir.path().join("tidy");
+        let script = format!(
+            "trap 'echo done > {}; exit' TERM; sleep 60 & wait",
+            file.display()
+        );
+        let (end, _) = sh(&script, Some(Duration::from_millis(300)), false);
+        assert_eq!(end, End::TimedOut);
+        assert!(file.exists(), "it was killed at once");
+    }
+
+    #[test]
     fn silence_has_its_own_limit() {
         let limits = Limits {
             total: None,

@@ -51,6 +51,9 @@ fn an_unchanged_tree_answers_at_once_and_says_why_it_may() {
     );
     assert!(answer.out.contains("stored run") && answer.out.contains("old, made at commit"));
     assert!(answer.out.contains("Reused for lockfile"), "{}", answer.out);
+    let fresh = fixture.check(&["--fresh"], 0, &[]);
+    assert_eq!(fresh["candidate"]["source"]["origin"], "working_tree");
+    assert_eq!(fresh["candidate"]["tests"]["passing"], 6);
 }
 
 #[test]
