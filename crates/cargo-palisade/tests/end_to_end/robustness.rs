@@ -269,6 +269,34 @@ fn rows(fixture: &Fixture) -> Vec<String> {
 }
 
 #[test]
+fn a_run_during_which_files_change_stands_for_nothing() {
+    let fixture = Fixture::new();
+    let readme = fixture.root().join("README.md").display().to_string();
+    fixture.add_test(
+        "gamma",
+        "writes",
+        &format!("std::fs::write({readme:?}, \"other\").unwrap();"),
+    );
+    fixture.commit("a test that writes into the repository");
+    let (code, report) = fixture.json(&["test"]);
+    assert_eq!(code, 3, "{report:#}");
+    let gaps = serde_json::json!(["files changed while the tests ran"]);
+    assert_eq!(report["gaps"], gaps);
+    assert_eq!(
+        rows(&fixture),
+        ["tests false"],
+        "it is kept, and is not complete"
+    );
+    fixture.git(&["checkout", "--quiet", "README.md"]);
+    let (code, report) = fixture.json(&["check"]);
+    assert_eq!(
+        (code, report["verdict"].as_str()),
+        (3, Some("incomparable")),
+        "{report:#}"
+    );
+}
+
+#[test]
 fn a_damaged_store_is_named_with_what_to_do() {
     let fixture = Fixture::new();
     fixture.write(".palisade/store.sqlite", &"not a database ".repeat(100));
