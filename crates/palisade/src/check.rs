@@ -54,16 +54,7 @@ pub fn check(
     events: Events<'_>,
 ) -> Result<Report, GuardError> {
     let started = Instant::now();
-    let base = match &options.base {
-        Some(revision) => guard.repo.resolve(revision)?,
-        None => guard.repo.default_base()?,
-    };
-    let candidate = if options.staged {
-        guard.staged_side()?
-    } else {
-        guard.working_side()?
-    };
-    let base = guard.commit_side(base)?;
+    let (base, candidate) = guard.sides(options.base.as_deref(), options.staged)?;
     let assessment = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
     for entry in release_due(guard.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));

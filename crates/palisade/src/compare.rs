@@ -208,7 +208,6 @@ mod tests {
                     failures: *failures,
                     passes: *passes,
                 },
-                ignored: failures + passes == 0,
                 durations_ms: vec![*duration; *passes as usize],
                 body: (!body.is_empty()).then(|| (*body).to_owned()),
                 ..Expected::default()

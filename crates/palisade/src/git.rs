@@ -155,7 +155,10 @@ impl Repo {
             .map_err(GitError::Start)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut lines = text.lines().map(PathBuf::from);
-        let not_a_repository = || GitError::NotARepository(dir.to_owned());
+        let not_a_repository = || {
+            let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+            GitError::NotARepository(dir)
+        };
         if !output.status.success() {
             return Err(not_a_repository());
         }

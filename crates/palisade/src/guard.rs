@@ -96,6 +96,22 @@ impl Guard {
         })
     }
 
+    /// The two sides of a change: what it is compared with, and what is judged. The
+    /// base is `revision`, or where the branch left the default branch; the candidate
+    /// is what is staged, or the files as they are.
+    pub fn sides(&self, revision: Option<&str>, staged: bool) -> Result<(Side, Side), GuardError> {
+        let base = match revision {
+            Some(revision) => self.repo.resolve(revision)?,
+            None => self.repo.default_base()?,
+        };
+        let candidate = if staged {
+            self.staged_side()?
+        } else {
+            self.working_side()?
+        };
+        Ok((self.commit_side(base)?, candidate))
+    }
+
     /// The side of a change that is in the user's files now.
     pub fn working_side(&self) -> Result<Side, GuardError> {
         let head = self.repo.head()?;
@@ -105,7 +121,7 @@ impl Guard {
 
     /// The side that the index would make as a commit. It is run in the user's
     /// files if they hold just that.
-    pub fn staged_side(&self) -> Result<Side, GuardError> {
+    fn staged_side(&self) -> Result<Side, GuardError> {
         let head = self.repo.head()?;
         let tree = self.repo.staged_tree()?;
         let in_place = self.repo.working_tree()? == tree;
@@ -113,7 +129,7 @@ impl Guard {
     }
 
     /// The side of a commit. It is run in the user's files if they hold just that.
-    pub fn commit_side(&self, commit: Commit) -> Result<Side, GuardError> {
+    fn commit_side(&self, commit: Commit) -> Result<Side, GuardError> {
         let in_place = self.repo.working_tree()? == commit.tree;
         let tree = commit.tree.clone();
         Ok(self.side(commit, tree, in_place))

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::MetadataCommand;
 
-use crate::identity::TargetKind;
-
 /// Why there is no workspace to look at.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,8 +29,6 @@ pub enum WorkspaceError {
 /// A target of a package.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its kind; [`TargetKind::Doc`] never appears here.
-    pub kind: TargetKind,
     /// Its name.
     pub name: String,
     /// Its root source file.
@@ -127,7 +123,7 @@ impl Workspace {
                     name: own,
                     dir: relative(folder).ok_or_else(outside)?,
                     root: folder.clone(),
-                    targets: package.targets.iter().filter_map(target).collect(),
+                    targets: package.targets.iter().map(target).collect(),
                     dependencies,
                 },
             );
@@ -168,17 +164,14 @@ impl Workspace {
     }
 }
 
-fn target(target: &cargo_metadata::Target) -> Option<Target> {
-    let words: Vec<String> = target.kind.iter().map(ToString::to_string).collect();
-    let build_script = words.iter().any(|word| word == "custom-build");
-    let kind = words.iter().find_map(|word| TargetKind::from_cargo(word));
-    Some(Target {
-        kind: if build_script { TargetKind::Bin } else { kind? },
+fn target(target: &cargo_metadata::Target) -> Target {
+    let build_script = target.is_custom_build();
+    Target {
         name: target.name.clone(),
         source: target.src_path.clone().into_std_path_buf(),
         doctests: target.doctest && !build_script,
         build_script,
-    })
+    }
 }
 
 fn with_slashes(path: &Path) -> String {

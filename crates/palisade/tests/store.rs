@@ -206,6 +206,24 @@ fn an_export_makes_the_same_store_elsewhere() {
 }
 
 #[test]
+fn a_store_of_each_version_is_read() {
+    // Written by that version; a new schema adds its own, and this one stays.
+    let versions = [(
+        include_str!("data/store-1.sql"),
+        include_str!("data/store-1.jsonl"),
+    )];
+    for (schema, records) in versions {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("s");
+        let connection = rusqlite::Connection::open(&path).expect("opens");
+        connection.execute_batch(schema).expect("is SQL");
+        drop(connection);
+        let expected: Vec<&str> = records.lines().collect();
+        assert_eq!(lines(&open(&path)), expected);
+    }
+}
+
+#[test]
 fn several_writers_lose_nothing() {
     const WRITERS: usize = 4;
     const RUNS: usize = 25;

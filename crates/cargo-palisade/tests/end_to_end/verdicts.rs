@@ -2,23 +2,24 @@
 
 use crate::fixture::{Fixture, has_nextest};
 
+/// What [`break_add`] breaks, by name and state.
+const BROKEN_ADD: [(&str, &str); 3] = [
+    ("beta/lib/tests::adds", "newly_failing"),
+    ("beta/lib/tests::doubles", "newly_failing"),
+    ("success rate", "below_minimum"),
+];
+
+/// Breaks `alpha` so that only the tests of `beta`, which depends on it, show it.
+fn break_add(fixture: &Fixture) {
+    let broken = "    if a == b { 0 } else { a + b }\n";
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", broken);
+}
+
 #[test]
 fn a_broken_test_is_found_also_where_only_a_dependent_shows_it() {
     let fixture = Fixture::with_baseline();
-    fixture.edit(
-        "alpha/src/lib.rs",
-        "    a + b\n",
-        "    if a == b { 0 } else { a + b }\n",
-    );
-    let report = fixture.check(
-        &[],
-        1,
-        &[
-            ("beta/lib/tests::adds", "newly_failing"),
-            ("beta/lib/tests::doubles", "newly_failing"),
-            ("success rate", "below_minimum"),
-        ],
-    );
+    break_add(&fixture);
+    let report = fixture.check(&[], 1, &BROKEN_ADD);
     assert_eq!(report["base"]["source"]["origin"], "store");
     assert_eq!(report["candidate"]["source"]["origin"], "working_tree");
     assert_eq!(
@@ -26,15 +27,7 @@ fn a_broken_test_is_found_also_where_only_a_dependent_shows_it() {
         serde_json::json!(["alpha", "beta"])
     );
     // The second check answers from the store, and the same.
-    let again = fixture.check(
-        &[],
-        1,
-        &[
-            ("beta/lib/tests::adds", "newly_failing"),
-            ("beta/lib/tests::doubles", "newly_failing"),
-            ("success rate", "below_minimum"),
-        ],
-    );
+    let again = fixture.check(&[], 1, &BROKEN_ADD);
     assert_eq!(again["candidate"]["source"]["origin"], "store");
 }
 
@@ -348,20 +341,8 @@ fn without_nextest_the_verdict_is_the_same() {
         record.out,
         record.err
     );
-    fixture.edit(
-        "alpha/src/lib.rs",
-        "    a + b\n",
-        "    if a == b { 0 } else { a + b }\n",
-    );
-    let report = fixture.check(
-        &[],
-        1,
-        &[
-            ("beta/lib/tests::adds", "newly_failing"),
-            ("beta/lib/tests::doubles", "newly_failing"),
-            ("success rate", "below_minimum"),
-        ],
-    );
+    break_add(&fixture);
+    let report = fixture.check(&[], 1, &BROKEN_ADD);
     assert_eq!(report["runner"], "cargo test");
 }
 

@@ -76,10 +76,7 @@ pub fn html(
         sentence = escape(&report.sentence()),
     );
     push_sides(&mut page, report, now);
-    let (notes, blocking): (Vec<&Finding>, Vec<&Finding>) = report
-        .findings
-        .iter()
-        .partition(|finding| finding.effect == Effect::Note);
+    let (blocking, notes) = report.split();
     for finding in blocking {
         push_finding(&mut page, finding);
     }

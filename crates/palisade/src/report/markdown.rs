@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, counted, scope_text, tally_text};
-use crate::verdict::{Effect, Finding, Verdict};
+use crate::verdict::Verdict;
 
 /// The whole report.
 pub fn markdown(report: &Report) -> String {
@@ -20,10 +20,7 @@ pub fn markdown(report: &Report) -> String {
         report.verdict.word(),
         report.sentence()
     );
-    let (notes, blocking): (Vec<&Finding>, Vec<&Finding>) = report
-        .findings
-        .iter()
-        .partition(|finding| finding.effect == Effect::Note);
+    let (blocking, notes) = report.split();
     for finding in blocking {
         let state = finding.state.replace('_', " ");
         let _ = writeln!(text, "**`{}`** is {state}\n", finding.name);

@@ -18,7 +18,7 @@ use crate::baseline::Tally;
 use crate::git::short;
 use crate::record::{Millis, Scope};
 use crate::risk::Assessment;
-use crate::verdict::{Finding, Verdict};
+use crate::verdict::{Effect, Finding, Verdict};
 
 /// Where the state of a side comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -117,6 +117,12 @@ impl Report {
         }
     }
 
+    /// The findings that decide the verdict, and the notes.
+    fn split(&self) -> (Vec<&Finding>, Vec<&Finding>) {
+        let decides = |finding: &&Finding| finding.effect != Effect::Note;
+        self.findings.iter().partition(decides)
+    }
+
     fn blocking(&self) -> String {
         let worst = self.findings.iter().map(|finding| finding.effect).min();
         let is_one = |finding: &&Finding| Some(finding.effect) == worst;
@@ -193,7 +199,7 @@ fn scope_text(scope: Option<&Scope>) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::risk::{FileRisk, Level};
-    use crate::verdict::{Effect, FindingKind};
+    use crate::verdict::FindingKind;
 
     /// A report with one broken test.
     pub(crate) fn example() -> Report {

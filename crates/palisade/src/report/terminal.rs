@@ -43,10 +43,7 @@ const BLUE: u8 = 34;
 /// The whole report.
 pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
     let mut text = String::new();
-    let (notes, blocking): (Vec<&Finding>, Vec<&Finding>) = report
-        .findings
-        .iter()
-        .partition(|finding| finding.effect == Effect::Note);
+    let (blocking, notes) = report.split();
     for finding in blocking {
         push_finding(&mut text, finding, paint);
     }
@@ -190,15 +187,12 @@ pub fn risk_text(risk: &Assessment, expected_seconds: Option<f64>, paint: Paint)
     };
     for file in &risk.files {
         let level = paint.bold(level_colour(file.level), file.level.word());
-        let (lines, hunks) = (file.lines, file.hunks);
         line(&mut text, &format!("{level} {}: {}", file.path, file.class));
         line(&mut text, &format!("     {}", file.reasons.join("; ")));
-        if hunks > 0 {
-            let places = counted(hunks, "place");
-            line(
-                &mut text,
-                &format!("     {lines} new or changed lines in {places}"),
-            );
+        if file.hunks > 0 {
+            let lines = counted(file.lines as usize, "new or changed line");
+            let places = counted(file.hunks, "place");
+            line(&mut text, &format!("     {lines} in {places}"));
         }
     }
     text.push('\n');
