@@ -325,7 +325,7 @@ impl Repo {
             root: self.root.clone(),
             dir: slot.dir.join("tree"),
             target: slot.dir.join("target"),
-            _lock: slot.lock,
+            lock: slot.lock,
         };
         // What a killed run left behind.
         worktree.remove();
@@ -430,7 +430,7 @@ pub struct Worktree {
     root: PathBuf,
     dir: PathBuf,
     target: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Worktree {
@@ -462,6 +462,9 @@ impl Worktree {
 impl Drop for Worktree {
     fn drop(&mut self) {
         self.remove();
+        // A child that another thread is just starting holds a copy of the file for an
+        // instant; closing ours would not free the place before that is over.
+        let _ = self.lock.unlock();
     }
 }
 
