@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bitnet_core::{Kernel, Team};
+use bitnet_core::{Kernel, KernelError, Team};
 use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions, Tokenizer};
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
@@ -36,6 +36,13 @@ pub struct RunModelArgs {
         allow_negative_numbers = true
     )]
     pub threads: Option<usize>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// What computes.
+#[derive(Clone, Debug, Args)]
+pub struct ComputeArgs {
     /// CPU kernel: scalar, avx2, avx512 [default: the best]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub kernel: Option<String>,
@@ -113,6 +120,13 @@ fn open_builtin(_: &Ui) -> anyhow::Result<Checkpoint> {
     .into())
 }
 
+impl ComputeArgs {
+    /// Returns the kernel that was asked for, if one was.
+    pub fn kernel(&self) -> Result<Option<Kernel>, KernelError> {
+        self.kernel.as_deref().map(Kernel::named).transpose()
+    }
+}
+
 impl RunModelArgs {
     /// Plans, loads the weights and makes an engine.
     pub fn load(
@@ -123,7 +137,7 @@ impl RunModelArgs {
     ) -> anyhow::Result<Loaded> {
         let start = Instant::now();
         let options = PlanOptions {
-            kernel: self.kernel.as_deref().map(Kernel::named).transpose()?,
+            kernel: self.compute.kernel()?,
             n_threads: self.threads,
             context_len,
             n_sequences: None,
@@ -135,7 +149,7 @@ impl RunModelArgs {
             checkpoint,
             plan.kernel,
             &mut team,
-            self.head.into(),
+            self.compute.head.into(),
             |done, total| progress.set(done, total),
         )
         .with_context(|| self.model.failed())?;
@@ -146,7 +160,7 @@ impl RunModelArgs {
             plan.n_threads,
             plan.context_len,
             plan.batch_tokens,
-            match self.head {
+            match self.compute.head {
                 HeadArg::Exact => "exact",
                 HeadArg::Int8 => "int8",
             }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Interrupted, UsageError};
 use crate::interrupt;
-use crate::model::{HeadArg, ModelArg};
+use crate::model::{ComputeArgs, ModelArg};
 use crate::ui::Ui;
 
 /// Measure speed, and how far the machine's limits are
@@ -45,19 +45,8 @@ pub struct Args {
     /// Repetitions of each row
     #[arg(short, long, value_name = "N", default_value_t = 3)]
     repetitions: usize,
-    /// CPU kernel: scalar, avx2, avx512 [default: the best]
-    #[arg(long, value_name = "NAME", help_heading = "Model")]
-    kernel: Option<String>,
-    /// Output matrix: exact, or int8 and faster
-    #[arg(
-        long,
-        value_enum,
-        default_value = "int8",
-        value_name = "TYPE",
-        hide_possible_values = true,
-        help_heading = "Model"
-    )]
-    head: HeadArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -109,10 +98,7 @@ struct Test {
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let tests = args.tests()?;
-    let kernel = match &args.kernel {
-        Some(name) => Kernel::named(name)?,
-        None => Kernel::best(),
-    };
+    let kernel = args.compute.kernel()?.unwrap_or_else(Kernel::best);
     let threads = if args.threads.is_empty() {
         vec![std::thread::available_parallelism().map_or(1, usize::from)]
     } else {
@@ -144,7 +130,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         &checkpoint,
         kernel,
         &mut team,
-        args.head.into(),
+        args.compute.head.into(),
         |done, total| progress.set(done, total),
     );
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.model))?);
