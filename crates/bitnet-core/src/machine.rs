@@ -32,26 +32,32 @@ pub fn read_bandwidth(kernel: Kernel, team: &mut Team) -> f64 {
 /// instructions.
 pub fn int8_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
     const ROUNDS: usize = 100_000;
-    let macs_per_round = match kernel {
-        Kernel::Scalar => return None,
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(isa) => isa.int8_peak_rounds(1),
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512(isa) => isa.int8_peak_rounds(1),
-    };
-    let n_pieces = 64;
-    let macs = (n_pieces * ROUNDS * macs_per_round) as f64;
+    const PIECES: usize = 64;
+    let macs_per_round = peak_rounds(kernel, 1)?;
+    let macs = (PIECES * ROUNDS * macs_per_round) as f64;
     Some(fastest(macs, || {
-        team.for_each(n_pieces, |_, _| {
-            match kernel {
-                Kernel::Scalar => unreachable!("returned above"),
-                #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2(isa) => isa.int8_peak_rounds(ROUNDS),
-                #[cfg(target_arch = "x86_64")]
-                Kernel::Avx512(isa) => isa.int8_peak_rounds(ROUNDS),
-            };
+        team.for_each(PIECES, |_, _| {
+            black_box(peak_rounds(kernel, ROUNDS));
         });
     }))
+}
+
+/// Runs a kernel's dot product instructions and returns the multiply-adds done.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(
+        unused_variables,
+        reason = "only x86-64 kernels have such instructions"
+    )
+)]
+fn peak_rounds(kernel: Kernel, n_rounds: usize) -> Option<usize> {
+    match kernel {
+        Kernel::Scalar => None,
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx2(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+    }
 }
 
 /// Returns `amount` per second of the fastest pass.

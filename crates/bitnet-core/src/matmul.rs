@@ -35,6 +35,7 @@ pub(crate) type Acc = [[i32; PANEL_ROWS]];
 
 /// Cuts the tokens of `acc`, the first of which is `first`, into tiles of 16, 8,
 /// 4, 2 and 1 tokens: the sizes that kernels are compiled for.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn tiles(first: usize, acc: &mut Acc) -> impl Iterator<Item = (usize, &mut Acc)> {
     let mut rest = acc;
     let mut first = first;

@@ -370,6 +370,23 @@ fn an_untied_output_matrix_is_used_and_a_tied_one_is_not() {
 }
 
 #[test]
+fn bitnet_is_tied_unless_there_is_an_output_matrix() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let mut folder = Folder::read(&models.join("storyteller-tiny"));
+    // The reference's activations lie beside the model.
+    folder.tensors.retain(|name, _| name.starts_with("model."));
+    let config = folder.config().as_object_mut().unwrap();
+    config.remove("tie_word_embeddings");
+    let is_tied = |folder: &Folder| open(folder.write().path()).config().tied_embeddings;
+    assert!(is_tied(&folder));
+    let embedding = folder.tensors["model.embed_tokens.weight"].clone();
+    folder
+        .tensors
+        .insert("lm_head.weight".to_owned(), embedding);
+    assert!(!is_tied(&folder));
+}
+
+#[test]
 fn tokens_outside_the_vocabulary_are_refused() {
     let mut engine = engine(&open(&data(GGUF)));
     let mut run = |tokens: &[u32]| {

@@ -18,6 +18,8 @@ use crate::model::tensors;
 const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
+/// The output matrix, in a file that has one.
+const HEAD: &str = "lm_head.weight";
 
 /// `config.json`, the part that matters.
 #[derive(Debug, Deserialize)]
@@ -78,7 +80,22 @@ enum ScaleConvention {
 pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let shards = shards(folder)?;
     let hf: HfConfig = read_json(folder, CONFIG)?;
-    let config = config(&hf)?;
+    let files = (shards.iter())
+        .map(|shard| read_file(folder, shard))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut parsed = Vec::new();
+    for (shard, file) in shards.iter().zip(&files) {
+        let tensors =
+            SafeTensors::deserialize(file).map_err(|source| CheckpointError::SafeTensors {
+                file: shard.clone(),
+                source,
+            })?;
+        parsed.push((file, tensors));
+    }
+    let has_head = parsed
+        .iter()
+        .any(|(_, tensors)| tensors.tensor(HEAD).is_ok());
+    let config = config(&hf, has_head)?;
     let convention = scale_convention(&hf)?;
     config.check()?;
     let names: BTreeMap<String, String> = tensors::expected(&config)
@@ -86,16 +103,9 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         .map(|expected| (expected.hf_name, expected.name))
         .collect();
 
-    let mut files = Vec::new();
     let mut stored = BTreeMap::new();
     let mut scales = BTreeMap::new();
-    for (file_idx, shard) in shards.iter().enumerate() {
-        let file = read_file(folder, shard)?;
-        let in_shard = |source| CheckpointError::SafeTensors {
-            file: shard.clone(),
-            source,
-        };
-        let tensors = SafeTensors::deserialize(&file).map_err(in_shard)?;
+    for (file_idx, (file, tensors)) in parsed.iter().enumerate() {
         for (name, view) in tensors.iter() {
             if let Some(part) = name.strip_suffix("weight_scale") {
                 let scale = scalar(name, view.dtype(), view.data())?;
@@ -107,7 +117,7 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
                 continue;
             }
             let key = names.get(name).cloned().unwrap_or_else(|| name.to_owned());
-            if config.tied_embeddings && name == "lm_head.weight" {
+            if config.tied_embeddings && name == HEAD {
                 // A copy of the embedding that some exporters write.
                 continue;
             }
@@ -123,8 +133,8 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
                 });
             }
         }
-        files.push(file);
     }
+    drop(parsed);
     for (name, scale) in scales {
         let key = names.get(&name).unwrap_or(&name);
         let Some(tensor) = stored.get_mut(key) else {
@@ -188,7 +198,9 @@ fn shards(folder: &Path) -> Result<Vec<String>, CheckpointError> {
     })
 }
 
-fn config(hf: &HfConfig) -> Result<Config, CheckpointError> {
+/// Reads the numbers of the model; `has_head` says whether there is an output
+/// matrix, which decides where the configuration does not.
+fn config(hf: &HfConfig, has_head: bool) -> Result<Config, CheckpointError> {
     let activation =
         Activation::from_name(&hf.hidden_act).ok_or_else(|| CheckpointError::Unsupported {
             what: "activation",
@@ -251,7 +263,7 @@ fn config(hf: &HfConfig) -> Result<Config, CheckpointError> {
         activation,
         tied_embeddings: hf
             .tie_word_embeddings
-            .unwrap_or(architecture != Architecture::Llama),
+            .unwrap_or(architecture != Architecture::Llama && !has_head),
     })
 }
 
