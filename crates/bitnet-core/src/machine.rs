@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use crate::kernel::{Kernel, Op};
+use crate::memory::filled;
 use crate::team::Team;
 
 /// Bytes that a pass reads: far more than any cache holds.
@@ -18,7 +19,7 @@ const PASSES: usize = 5;
 /// so.
 pub fn read_bandwidth(kernel: Kernel, team: &mut Team) -> f64 {
     // Filled, so that every page has memory of its own.
-    let data = vec![1u64; READ_BYTES / size_of::<u64>()];
+    let data = filled(1u64, READ_BYTES / size_of::<u64>());
     let chunk = data.len() / 256;
     fastest(READ_BYTES as f64, || {
         team.for_each(256, |_, piece| {

@@ -6,6 +6,7 @@ use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
 use crate::kernel::Kernel;
 use crate::matmul::{Acc, Block, PANEL_ROWS, Panels, matmul};
+use crate::memory::filled;
 use crate::team::{SharedMut, Team};
 
 /// A ternary matrix `[n_rows, n_cols]` with one scale, packed at 2 bits a
@@ -60,7 +61,7 @@ impl PackedTernary {
         assert!(n_cols <= Self::MAX_COLS, "dot products are exact in f32");
         let blocks_per_panel = n_cols.div_ceil(COL_STEP);
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
-        let mut blocks = vec![Block::ZERO; n_panels * blocks_per_panel];
+        let mut blocks = filled(Block::ZERO, n_panels * blocks_per_panel);
         let first_error: Mutex<Option<(usize, E)>> = Mutex::new(None);
         let out = SharedMut(blocks.as_mut_ptr());
         team.for_each(n_panels, |_, panel| {
