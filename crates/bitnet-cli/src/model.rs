@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bitnet_core::{Kernel, KernelError, Team};
+use bitnet_core::{Kernel, KernelError, KvPrecision, Team};
 use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions, Tokenizer};
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
@@ -56,6 +56,16 @@ pub struct ComputeArgs {
         help_heading = "Model"
     )]
     pub head: HeadArg,
+    /// Keys and values: f32, f16, or int8 for long contexts
+    #[arg(
+        long,
+        value_enum,
+        default_value = "f16",
+        value_name = "TYPE",
+        hide_possible_values = true,
+        help_heading = "Model"
+    )]
+    pub kv: KvArg,
 }
 
 /// `--head` of commands that compute.
@@ -70,6 +80,24 @@ impl From<HeadArg> for HeadPrecision {
         match head {
             HeadArg::Exact => Self::Exact,
             HeadArg::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// `--kv`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KvArg {
+    F32,
+    F16,
+    Int8,
+}
+
+impl From<KvArg> for KvPrecision {
+    fn from(kv: KvArg) -> Self {
+        match kv {
+            KvArg::F32 => Self::F32,
+            KvArg::F16 => Self::F16,
+            KvArg::Int8 => Self::Int8,
         }
     }
 }
@@ -141,6 +169,7 @@ impl RunModelArgs {
             n_threads: self.threads,
             context_len,
             n_sequences: None,
+            kv_precision: self.compute.kv.into(),
         };
         let plan = Plan::new(checkpoint.config(), options)?;
         let mut progress = ui.progress("loading");
@@ -166,9 +195,14 @@ impl RunModelArgs {
             }
         ));
         ui.detail(&format!(
-            "memory: {} packed weights, {} KV cache, {} scratch",
+            "memory: {} packed weights, {} keys and values in {}, {} scratch",
             HumanBytes(model.n_bytes() as u64),
             HumanBytes(plan.kv_bytes as u64),
+            match self.compute.kv {
+                KvArg::F32 => "f32",
+                KvArg::F16 => "f16",
+                KvArg::Int8 => "int8",
+            },
             HumanBytes(plan.scratch_bytes as u64),
         ));
         let engine = Engine::new(Arc::new(model), plan)?;

@@ -56,12 +56,8 @@ impl Int8Rows {
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let stride = n_cols.next_multiple_of(COL_STEP);
-        assert!(
-            n_rows <= self.scales.len() && n_rows * stride <= self.data.len(),
-            "the batch fits the capacity"
-        );
-        (self.n_rows, self.n_cols) = (n_rows, n_cols);
+        self.reshape(n_rows, n_cols);
+        let stride = self.stride();
         let (scales, sums) = (
             SharedMut(self.scales.as_mut_ptr()),
             SharedMut(self.sums.as_mut_ptr()),
@@ -99,6 +95,36 @@ impl Int8Rows {
         );
     }
 
+    /// Makes room for `n_rows` rows of `n_cols` columns, whose contents are to be
+    /// set one by one.
+    pub(crate) fn reshape(&mut self, n_rows: usize, n_cols: usize) {
+        let stride = n_cols.next_multiple_of(COL_STEP);
+        assert!(
+            n_rows <= self.scales.len() && n_rows * stride <= self.data.len(),
+            "the batch fits the capacity"
+        );
+        (self.n_rows, self.n_cols) = (n_rows, n_cols);
+    }
+
+    /// Quantizes one row.
+    pub(crate) fn quantize_row(&mut self, kernel: Kernel, row: usize, x: &[f32]) {
+        let (stride, n_cols) = (self.stride(), self.n_cols);
+        let out = &mut self.data[..self.n_rows * stride][row * stride..][..stride];
+        let (out, padding) = out.split_at_mut(n_cols);
+        padding.fill(0);
+        (self.scales[row], self.sums[row]) = kernel.run(QuantizeRow { x, out });
+    }
+
+    /// Sets one row of values that are quantized already; `sum` is their sum.
+    pub(crate) fn set_row(&mut self, row: usize, values: &[i8], scale: f32, sum: i32) {
+        let (stride, n_cols) = (self.stride(), self.n_cols);
+        let out = &mut self.data[..self.n_rows * stride][row * stride..][..stride];
+        let (out, padding) = out.split_at_mut(n_cols);
+        out.copy_from_slice(values);
+        padding.fill(0);
+        (self.scales[row], self.sums[row]) = (scale, sum);
+    }
+
     /// Returns the number of rows.
     pub fn n_rows(&self) -> usize {
         self.n_rows
@@ -117,6 +143,11 @@ impl Int8Rows {
     /// Returns the scale of a row: `x ≈ q / scale`.
     pub fn scale(&self, row: usize) -> f32 {
         self.scales[..self.n_rows][row]
+    }
+
+    /// Returns the scales of all rows.
+    pub(crate) fn scales(&self) -> &[f32] {
+        &self.scales[..self.n_rows]
     }
 
     /// Returns the sum of the quantized values of a row.

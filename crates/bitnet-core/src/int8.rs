@@ -4,11 +4,12 @@ use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
 use crate::kernel::{Kernel, Op};
 use crate::matmul::{Acc, Block, PANEL_ROWS, Panels, matmul};
+use crate::memory::filled;
 use crate::ops;
 use crate::team::{SharedMut, Team};
 
 /// Columns of one block: 64 bytes are 16 rows of four.
-const BLOCK_COLS: usize = 4;
+pub(crate) const BLOCK_COLS: usize = 4;
 
 /// A matrix `[n_rows, n_cols]` of int8 weights with one scale a row.
 ///
@@ -45,7 +46,7 @@ impl PackedInt8 {
         assert!(n_cols <= Self::MAX_COLS, "dot products fit i32");
         let blocks_per_panel = blocks_per_panel(n_cols);
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
-        let mut blocks = vec![Block::ZERO; n_panels * blocks_per_panel];
+        let mut blocks = filled(Block::ZERO, n_panels * blocks_per_panel);
         let mut scales = vec![0.0; n_panels * PANEL_ROWS];
         let (out, out_scales) = (
             SharedMut(blocks.as_mut_ptr()),
@@ -65,10 +66,7 @@ impl PackedInt8 {
             let rows = PANEL_ROWS.min(n_rows - panel * PANEL_ROWS);
             for (r, scale) in scales[..rows].iter_mut().enumerate() {
                 fill_row(panel * PANEL_ROWS + r, &mut values);
-                *scale = kernel.run(QuantizeWeights {
-                    w: &values,
-                    out: &mut quantized[..n_cols],
-                });
+                *scale = quantize_row(kernel, &values, &mut quantized[..n_cols]);
                 let (quads, _) = quantized.as_chunks::<BLOCK_COLS>();
                 for (block, quad) in blocks.iter_mut().zip(quads) {
                     block.0[4 * r..][..4].copy_from_slice(&quad.map(|q| q as u8));
@@ -149,6 +147,30 @@ impl Op for QuantizeWeights<'_> {
     }
 }
 
+/// Quantizes a row, `w ≈ q · scale` with `scale = max|w| / 127`, and returns the
+/// scale.
+pub(crate) fn quantize_row(kernel: Kernel, w: &[f32], out: &mut [i8]) -> f32 {
+    kernel.run(QuantizeWeights { w, out })
+}
+
+/// Writes the dot products of the sixteen rows of a panel with the activations
+/// from row `first` on, as many as `acc` has.
+pub(crate) fn panel(
+    kernel: Kernel,
+    blocks: &[Block],
+    acts: &Int8Rows,
+    first: usize,
+    acc: &mut Acc,
+) {
+    match kernel {
+        Kernel::Scalar => arch::scalar::int8_panel(blocks, acts, first, acc),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx2(isa) => isa.int8_panel(blocks, acts, first, acc),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512(isa) => isa.int8_panel(blocks, acts, first, acc),
+    }
+}
+
 struct WithKernel<'a> {
     weights: &'a PackedInt8,
     kernel: Kernel,
@@ -161,13 +183,7 @@ impl Panels for WithKernel<'_> {
 
     fn dot(&self, panel: usize, acts: &Int8Rows, first: usize, acc: &mut Acc) {
         let blocks = self.weights.panel(panel);
-        match self.kernel {
-            Kernel::Scalar => arch::scalar::int8_panel(blocks, acts, first, acc),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(isa) => isa.int8_panel(blocks, acts, first, acc),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(isa) => isa.int8_panel(blocks, acts, first, acc),
-        }
+        self::panel(self.kernel, blocks, acts, first, acc);
     }
 
     fn row_scales(&self, panel: usize) -> [f32; PANEL_ROWS] {

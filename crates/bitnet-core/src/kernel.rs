@@ -4,6 +4,7 @@ use std::fmt;
 
 #[cfg(target_arch = "x86_64")]
 use crate::arch::x86_64::{Avx2, Avx512};
+use crate::lanes::{LaneOp, Lanes, ScalarLanes};
 
 /// An instruction set that this machine has.
 ///
@@ -163,6 +164,30 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(isa) => isa.run(op),
         }
+    }
+
+    /// Runs `op` on the registers of this instruction set.
+    #[inline]
+    pub(crate) fn run_lanes<O: LaneOp>(self, op: O) -> O::Output {
+        match self {
+            Self::Scalar => op.run(ScalarLanes),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(isa) => isa.run(OnLanes(isa, op)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(isa) => isa.run(OnLanes(isa, op)),
+        }
+    }
+}
+
+/// A [`LaneOp`] with its lanes.
+struct OnLanes<L, O>(L, O);
+
+impl<L: Lanes, O: LaneOp> Op for OnLanes<L, O> {
+    type Output = O::Output;
+
+    #[inline(always)]
+    fn run(self) -> O::Output {
+        self.1.run(self.0)
     }
 }
 

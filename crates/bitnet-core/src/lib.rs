@@ -43,9 +43,11 @@
 
 mod activations;
 mod arch;
+mod attention;
 mod dense;
 mod int8;
 mod kernel;
+mod lanes;
 pub mod machine;
 mod matmul;
 mod memory;
@@ -54,6 +56,7 @@ mod team;
 mod ternary;
 
 pub use activations::Int8Rows;
+pub use attention::{AttentionScratch, Heads, KvPrecision, KvShape, PackedKv, QueryRow, attention};
 pub use dense::matmul_rows;
 pub use int8::PackedInt8;
 pub use kernel::{Kernel, KernelError, Op};

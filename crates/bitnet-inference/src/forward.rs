@@ -10,12 +10,12 @@
 use std::sync::Arc;
 
 use bitnet_core::ops::{self, RopeTable};
-use bitnet_core::{Int8Rows, Team, matmul_rows};
+use bitnet_core::{AttentionScratch, Int8Rows, QueryRow, Team, attention, matmul_rows};
 
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{self, KvCache};
 use crate::model::config::Activation;
 use crate::model::{Head, Model};
-use crate::plan::{HEAD_ROWS, Plan, PlanError, zeroed};
+use crate::plan::{HEAD_ROWS, Plan, PlanError, scratch};
 
 /// Runs a model: keys and values of its sequences, buffers, and threads.
 #[derive(Debug)]
@@ -25,8 +25,11 @@ pub struct Engine {
     team: Team,
     rope: RopeTable,
     kv: KvCache,
-    /// The rows of the present batch.
-    rows: Vec<Row>,
+    /// Where the rows of the present batch stand.
+    rows: Vec<QueryRow>,
+    /// For each row, the input and the index of the token in it, if its logits
+    /// are wanted.
+    wanted: Vec<Option<(usize, usize)>>,
     /// The residual stream, `[batch_tokens, hidden_dim]`.
     x: Vec<f32>,
     /// What a block adds to it, `[batch_tokens, hidden_dim]`.
@@ -47,8 +50,7 @@ pub struct Engine {
     acts: Int8Rows,
     /// `[n_threads][widest]`
     values: Vec<Vec<f32>>,
-    /// `[n_threads][context_len]`
-    scores: Vec<Vec<f32>>,
+    attention: AttentionScratch,
     /// The input of the exact head, `[HEAD_ROWS, hidden_dim]`.
     head_x: Vec<f32>,
     /// `[HEAD_ROWS, vocab_size]`
@@ -77,42 +79,39 @@ pub enum Logits {
     All,
 }
 
-/// One position of a batch.
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    sequence: usize,
-    position: usize,
-    /// The input and the index of the token in it, if its logits are wanted.
-    wanted: Option<(usize, usize)>,
-}
-
 impl Engine {
     /// Takes memory and starts threads as planned.
     pub fn new(model: Arc<Model>, plan: Plan) -> Result<Self, PlanError> {
         let config = model.config();
-        let scratch = |len| zeroed("activations", plan.batch_tokens * len);
-        let per_thread = |len| {
-            (0..plan.n_threads)
-                .map(|_| zeroed("scratch", len))
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let activations = |len| scratch("activations", plan.batch_tokens * len);
+        let extents = (plan.n_sequences, plan.context_len);
+        let kv = KvCache::new(config, plan.kv_precision, extents);
+        let attention = AttentionScratch::new(
+            plan.n_threads,
+            plan.batch_tokens,
+            kv_cache::shape(config, plan.n_sequences, plan.context_len),
+            config.n_heads / config.n_kv_heads,
+        );
         Ok(Self {
-            kv: KvCache::new(config, &plan)?,
+            kv: kv.map_err(PlanError::memory("keys and values"))?,
             rope: RopeTable::new(config.head_dim, plan.context_len, config.rope_theta),
             rows: Vec::with_capacity(plan.batch_tokens),
-            x: scratch(config.hidden_dim)?,
-            branch: scratch(config.hidden_dim)?,
-            q: scratch(config.q_dim())?,
-            k: scratch(config.kv_dim())?,
-            v: scratch(config.kv_dim())?,
-            attn: scratch(config.q_dim())?,
-            gate: scratch(config.ffn_dim)?,
-            up: scratch(config.ffn_dim)?,
+            wanted: Vec::with_capacity(plan.batch_tokens),
+            x: activations(config.hidden_dim)?,
+            branch: activations(config.hidden_dim)?,
+            q: activations(config.q_dim())?,
+            k: activations(config.kv_dim())?,
+            v: activations(config.kv_dim())?,
+            attn: activations(config.q_dim())?,
+            gate: activations(config.ffn_dim)?,
+            up: activations(config.ffn_dim)?,
             acts: Int8Rows::with_capacity(plan.batch_tokens, config.widest()),
-            values: per_thread(config.widest())?,
-            scores: per_thread(plan.context_len)?,
-            head_x: zeroed("head", HEAD_ROWS * config.hidden_dim)?,
-            logits: zeroed("logits", HEAD_ROWS * config.vocab_size)?,
+            values: (0..plan.n_threads)
+                .map(|_| scratch("activations", config.widest()))
+                .collect::<Result<_, _>>()?,
+            attention: attention.map_err(PlanError::memory("attention"))?,
+            head_x: scratch("head", HEAD_ROWS * config.hidden_dim)?,
+            logits: scratch("logits", HEAD_ROWS * config.vocab_size)?,
             team: Team::new(plan.n_threads),
             plan,
             model,
@@ -173,6 +172,7 @@ impl Engine {
     ) -> Result<(), ForwardError> {
         self.check(inputs)?;
         self.rows.clear();
+        self.wanted.clear();
         for (input_idx, input) in inputs.iter().enumerate() {
             for (token_idx, &token) in input.tokens.iter().enumerate() {
                 let wanted = match input.logits {
@@ -230,11 +230,8 @@ impl Engine {
         (self.model.embedding).decode_row(self.plan.kernel, token as usize, x);
         let position = self.kv.len(sequence);
         self.kv.set_len(sequence, position + 1);
-        self.rows.push(Row {
-            sequence,
-            position,
-            wanted,
-        });
+        self.rows.push(QueryRow { sequence, position });
+        self.wanted.push(wanted);
     }
 
     /// Computes the rows of the batch and empties it.
@@ -246,7 +243,7 @@ impl Engine {
         let mut wanted = [(0, (0, 0)); HEAD_ROWS];
         let mut n_wanted = 0;
         for row in 0..self.rows.len() {
-            if let Some(place) = self.rows[row].wanted {
+            if let Some(place) = self.wanted[row] {
                 wanted[n_wanted] = (row, place);
                 n_wanted += 1;
             }
@@ -256,6 +253,7 @@ impl Engine {
             }
         }
         self.rows.clear();
+        self.wanted.clear();
     }
 
     /// `x += W_o · norm(attention(rope(W_q·h), rope(W_k·h), W_v·h))`, `h = norm(x)`.
@@ -263,7 +261,7 @@ impl Engine {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let layer = &self.model.layers[layer_idx];
         let (team, acts, rows) = (&mut self.team, &mut self.acts, &self.rows);
-        let (hidden, head_dim) = (config.hidden_dim, config.head_dim);
+        let hidden = config.hidden_dim;
         let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
         let (n, eps) = (rows.len(), config.rms_norm_eps);
         let x = &mut self.x[..n * hidden];
@@ -283,28 +281,14 @@ impl Engine {
         let rotate = |_: &mut Vec<f32>, row: usize, heads: &mut [f32]| {
             rope.rotate(kernel, rows[row].position, heads);
         };
-        team.for_each_chunk(q, q_dim, &mut self.scores, rotate);
-        team.for_each_chunk(k, kv_dim, &mut self.scores, rotate);
+        team.for_each_chunk(q, q_dim, &mut self.values, rotate);
+        team.for_each_chunk(k, kv_dim, &mut self.values, rotate);
         for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
-            let Row {
-                sequence, position, ..
-            } = rows[row];
-            self.kv.store(layer_idx, sequence, position, k, v);
+            let place = (rows[row].sequence, rows[row].position);
+            self.kv.store(kernel, layer_idx, place, k, v);
         }
-
-        let (kv, n_heads) = (&self.kv, config.n_heads);
-        let group = n_heads / config.n_kv_heads;
-        team.for_each_chunk(attn, head_dim, &mut self.scores, |scores, i, out| {
-            let (row, head) = (i / n_heads, i % n_heads);
-            let seen = rows[row].position + 1;
-            let (keys, values) = kv.head(layer_idx, rows[row].sequence, head / group, seen);
-            let head = ops::Attention {
-                query: &q[i * head_dim..][..head_dim],
-                keys,
-                values,
-            };
-            ops::attention(kernel, head, scores, out);
-        });
+        let (kv, heads) = (self.kv.packed(), self.kv.heads(layer_idx));
+        attention(kernel, team, kv, heads, rows, q, &mut self.attention, attn);
 
         acts.quantize_rows(kernel, team, &mut self.values, (n, q_dim), |row, out| {
             let attn = &attn[row * q_dim..][..q_dim];

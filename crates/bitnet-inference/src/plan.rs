@@ -1,8 +1,8 @@
 //! What is decided before the first token: kernel, threads, context, batch.
 
-use bitnet_core::Kernel;
+use bitnet_core::{AttentionScratch, Kernel, KvPrecision, OutOfMemory, PackedKv, zeroed};
 
-use crate::kv_cache::KvCache;
+use crate::kv_cache;
 use crate::model::config::Config;
 
 /// Positions in one pass over the weights while a prompt is read: enough that
@@ -34,6 +34,8 @@ pub struct PlanOptions {
     pub context_len: Option<usize>,
     /// Sequences side by side; one if not given.
     pub n_sequences: Option<usize>,
+    /// How keys and values are kept.
+    pub kv_precision: KvPrecision,
 }
 
 /// What stays the same for the life of an engine.
@@ -47,10 +49,14 @@ pub struct Plan {
     pub context_len: usize,
     /// Sequences side by side.
     pub n_sequences: usize,
+    /// How keys and values are kept.
+    pub kv_precision: KvPrecision,
     /// The most positions in one pass over the weights.
     pub batch_tokens: usize,
     /// Bytes of keys and values.
     pub kv_bytes: usize,
+    /// Bytes of the keys and values of one position of a sequence.
+    pub kv_bytes_per_position: usize,
     /// Bytes of activations, scores and logits.
     pub scratch_bytes: usize,
 }
@@ -81,18 +87,24 @@ impl Plan {
         let batch_tokens = BATCH_TOKENS.min(context_len * n_sequences).max(n_sequences);
         let per_token =
             2 * config.hidden_dim + 2 * config.q_dim() + 2 * config.kv_dim() + 2 * config.ffn_dim;
-        let per_thread = config.widest() + context_len;
         let scratch = per_token * batch_tokens
-            + per_thread * n_threads
+            + config.widest() * n_threads
             + HEAD_ROWS * (config.hidden_dim + config.vocab_size);
+        let kv_shape = kv_cache::shape(config, n_sequences, context_len);
+        let group = config.n_heads / config.n_kv_heads;
+        let kv_precision = options.kv_precision;
         Ok(Self {
             kernel,
             n_threads,
             context_len,
             n_sequences,
+            kv_precision,
             batch_tokens,
-            kv_bytes: KvCache::n_bytes(config, n_sequences, context_len),
-            scratch_bytes: scratch * size_of::<f32>() + config.widest() * batch_tokens,
+            kv_bytes: PackedKv::n_bytes(kv_precision, kv_shape),
+            kv_bytes_per_position: PackedKv::n_bytes_per_position(kv_precision, kv_shape),
+            scratch_bytes: scratch * size_of::<f32>()
+                + config.widest() * batch_tokens
+                + AttentionScratch::n_bytes(n_threads, kv_shape, group),
         })
     }
 }
@@ -133,16 +145,16 @@ pub enum PlanError {
     },
 }
 
-/// Takes zeroed memory, or says that there is not enough.
-///
-/// `vec!` takes memory that the system has zeroed, without touching it, but
-/// ends the program if there is none: so it is asked for first.
-pub(crate) fn zeroed(what: &'static str, len: usize) -> Result<Vec<f32>, PlanError> {
-    let n_bytes = len.saturating_mul(size_of::<f32>());
-    Vec::<f32>::new()
-        .try_reserve_exact(len)
-        .map_err(|_| PlanError::Memory { what, n_bytes })?;
-    Ok(vec![0.0; len])
+impl PlanError {
+    /// Says what the memory was for.
+    pub(crate) fn memory(what: &'static str) -> impl Fn(OutOfMemory) -> Self {
+        move |OutOfMemory { n_bytes }| Self::Memory { what, n_bytes }
+    }
+}
+
+/// Takes zeroed memory, or says what there is not enough for.
+pub(crate) fn scratch(what: &'static str, len: usize) -> Result<Vec<f32>, PlanError> {
+    zeroed(len).map_err(PlanError::memory(what))
 }
 
 #[cfg(test)]
@@ -172,7 +184,7 @@ mod tests {
     fn a_plan_takes_the_context_of_the_model_and_counts_its_cache() {
         let plan = Plan::new(&config(), PlanOptions::default()).unwrap();
         assert_eq!((plan.context_len, plan.batch_tokens), (1024, 256));
-        assert_eq!(plan.kv_bytes, 2 * 4 * 10 * 4 * 64 * 1024);
+        assert_eq!(plan.kv_bytes, 2 * 2 * 10 * 4 * 64 * 1024);
         let long = Config {
             context_len: 131_072,
             ..config()
@@ -215,7 +227,7 @@ mod tests {
     #[test]
     fn memory_that_no_machine_has_is_an_error() {
         let n_bytes = usize::MAX / 4 * 4;
-        let error = zeroed("keys", usize::MAX / 4).unwrap_err();
+        let error = scratch("keys", usize::MAX / 4).unwrap_err();
         assert_eq!(
             error,
             PlanError::Memory {

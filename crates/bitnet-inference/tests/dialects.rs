@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::Team;
+use bitnet_core::{KvPrecision, Team};
 use bitnet_inference::convert::{ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
@@ -46,6 +46,8 @@ fn load(checkpoint: &Checkpoint) -> Result<Model, CheckpointError> {
 fn plan(checkpoint: &Checkpoint) -> Plan {
     let options = PlanOptions {
         n_threads: Some(2),
+        // As the reference has them.
+        kv_precision: KvPrecision::F32,
         ..PlanOptions::default()
     };
     Plan::new(checkpoint.config(), options).unwrap()

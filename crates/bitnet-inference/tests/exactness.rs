@@ -7,14 +7,22 @@ mod common;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use bitnet_core::Kernel;
+use bitnet_core::{Kernel, KvPrecision};
 use bitnet_inference::{
     Checkpoint, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, PlanOptions,
     SamplerOptions, generate,
 };
 use common::{engine, load, models};
 
-const HEADS: [HeadPrecision; 2] = [HeadPrecision::Exact, HeadPrecision::Int8];
+/// How the output matrix, and keys and values, are kept.
+type Precision = (HeadPrecision, KvPrecision);
+
+/// Every precision of the head and of keys and values at least once.
+const PRECISIONS: [Precision; 3] = [
+    (HeadPrecision::Exact, KvPrecision::F32),
+    (HeadPrecision::Int8, KvPrecision::F16),
+    (HeadPrecision::Exact, KvPrecision::Int8),
+];
 
 fn tiny(kernel: Kernel, head: HeadPrecision) -> Arc<Model> {
     let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
@@ -29,11 +37,17 @@ fn tokens(n: usize, seed: u32) -> Vec<u32> {
         .collect()
 }
 
-fn options(kernel: Kernel, n_threads: usize, n_sequences: usize) -> PlanOptions {
+fn options(
+    kernel: Kernel,
+    n_threads: usize,
+    n_sequences: usize,
+    (_, kv_precision): Precision,
+) -> PlanOptions {
     PlanOptions {
         kernel: Some(kernel),
         n_threads: Some(n_threads),
         n_sequences: Some(n_sequences),
+        kv_precision,
         ..PlanOptions::default()
     }
 }
@@ -55,10 +69,10 @@ fn all_logits(engine: &mut Engine, sequence: usize, tokens: &[u32]) -> Vec<u32> 
 }
 
 /// As a user of one thread and no special instructions sees them.
-fn expected(head: HeadPrecision, tokens: &[u32]) -> Vec<u32> {
-    let model = tiny(Kernel::Scalar, head);
+fn expected(precision: Precision, tokens: &[u32]) -> Vec<u32> {
+    let model = tiny(Kernel::Scalar, precision.0);
     all_logits(
-        &mut engine(&model, options(Kernel::Scalar, 1, 1)),
+        &mut engine(&model, options(Kernel::Scalar, 1, 1, precision)),
         0,
         tokens,
     )
@@ -67,14 +81,17 @@ fn expected(head: HeadPrecision, tokens: &[u32]) -> Vec<u32> {
 #[test]
 fn kernels_and_threads_do_not_matter() {
     let tokens = tokens(70, 1);
-    for head in HEADS {
-        let expected = expected(head, &tokens);
+    for precision in PRECISIONS {
+        let expected = expected(precision, &tokens);
         for kernel in Kernel::available() {
-            let model = tiny(kernel, head);
+            let model = tiny(kernel, precision.0);
             for n_threads in [1, 2, 3, 8] {
-                let mut engine = engine(&model, options(kernel, n_threads, 1));
+                let mut engine = engine(&model, options(kernel, n_threads, 1, precision));
                 let found = all_logits(&mut engine, 0, &tokens);
-                assert!(found == expected, "{kernel}, {n_threads} threads, {head:?}");
+                assert!(
+                    found == expected,
+                    "{kernel}, {n_threads} threads, {precision:?}"
+                );
             }
         }
     }
@@ -84,9 +101,9 @@ fn kernels_and_threads_do_not_matter() {
 fn cutting_a_prompt_does_not_matter() {
     // More than one pass, whatever the cut.
     let tokens = tokens(300, 2);
-    for head in HEADS {
-        let model = tiny(Kernel::best(), head);
-        let mut engine = engine(&model, options(Kernel::best(), 2, 1));
+    for precision in PRECISIONS {
+        let model = tiny(Kernel::best(), precision.0);
+        let mut engine = engine(&model, options(Kernel::best(), 2, 1, precision));
         assert!(engine.plan().batch_tokens < tokens.len());
         let expected = all_logits(&mut engine, 0, &tokens);
         for cut in [1, 2, 7, 16, 33, 255] {
@@ -95,7 +112,7 @@ fn cutting_a_prompt_does_not_matter() {
             for part in tokens.chunks(cut) {
                 found.extend(all_logits(&mut engine, 0, part));
             }
-            assert!(found == expected, "parts of {cut} tokens, {head:?}");
+            assert!(found == expected, "parts of {cut} tokens, {precision:?}");
         }
         // A kept prefix, and another end.
         engine.truncate(0, 123);
@@ -107,10 +124,10 @@ fn cutting_a_prompt_does_not_matter() {
 #[test]
 fn neighbours_in_a_batch_do_not_matter() {
     let texts = [tokens(40, 3), tokens(9, 4), tokens(65, 5), tokens(1, 6)];
-    for head in HEADS {
-        let model = tiny(Kernel::best(), head);
-        let alone: Vec<_> = texts.iter().map(|text| expected(head, text)).collect();
-        let mut engine = engine(&model, options(Kernel::best(), 2, texts.len()));
+    for precision in PRECISIONS {
+        let model = tiny(Kernel::best(), precision.0);
+        let alone: Vec<_> = texts.iter().map(|text| expected(precision, text)).collect();
+        let mut engine = engine(&model, options(Kernel::best(), 2, texts.len(), precision));
 
         // All of them in one pass.
         let inputs: Vec<_> = (0..)
@@ -127,7 +144,7 @@ fn neighbours_in_a_batch_do_not_matter() {
                 found[input].extend(logits.iter().map(|logit| logit.to_bits()));
             })
             .unwrap();
-        assert!(found == alone, "one pass, {head:?}");
+        assert!(found == alone, "one pass, {precision:?}");
 
         // Side by side, a token of each at a time.
         (0..texts.len()).for_each(|sequence| engine.truncate(sequence, 0));
@@ -150,16 +167,17 @@ fn neighbours_in_a_batch_do_not_matter() {
                 })
                 .unwrap();
         }
-        assert!(found == alone, "a token at a time, {head:?}");
+        assert!(found == alone, "a token at a time, {precision:?}");
     }
 }
 
 #[test]
 fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
     let prompt = tokens(12, 7);
+    let precision = (HeadPrecision::Int8, KvPrecision::F16);
     let story = |kernel, n_threads| {
-        let model = tiny(kernel, HeadPrecision::Int8);
-        let mut engine = engine(&model, options(kernel, n_threads, 1));
+        let model = tiny(kernel, precision.0);
+        let mut engine = engine(&model, options(kernel, n_threads, 1, precision));
         let options = GenerateOptions {
             prompt: &prompt,
             max_tokens: 40,
@@ -192,9 +210,14 @@ fn logits_are_those_of_the_golden_record() {
     let checkpoint = Checkpoint::open(&models("storyteller/storyteller.gguf")).unwrap();
     let prompt = [8176, 46, 1277, 597, 258, 587, 469, 310, 258];
     let mut record = String::new();
-    for head in HEADS {
+    for precision in PRECISIONS {
+        let (head, kv_precision) = precision;
         let model = load(&checkpoint, Kernel::best(), head);
-        let mut engine = engine(&model, PlanOptions::default());
+        let options = PlanOptions {
+            kv_precision,
+            ..PlanOptions::default()
+        };
+        let mut engine = engine(&model, options);
         let input = Input {
             sequence: 0,
             tokens: &prompt,
@@ -214,10 +237,11 @@ fn logits_are_those_of_the_golden_record() {
             })
             .unwrap();
         top.sort_by(|a, b| b.1.total_cmp(&a.1));
-        writeln!(record, "{head:?} {hash:016x} {:?}", &top[..3]).unwrap();
+        writeln!(record, "{precision:?} {hash:016x} {:?}", &top[..3]).unwrap();
     }
     insta::assert_snapshot!(record, @r"
-    Exact f3ff4eaa8c79a1b2 [(668, 8.180743), (542, 8.027077), (439, 7.4057813)]
-    Int8 824c62f1cbb8c7cc [(668, 8.169048), (542, 8.022612), (439, 7.3870473)]
+    (Exact, F32) d21242c20e4ef5c4 [(668, 8.180743), (542, 8.027077), (439, 7.4057817)]
+    (Int8, F16) 98d47c35b1fb9702 [(668, 8.152), (542, 8.02163), (439, 7.3759065)]
+    (Exact, Int8) 91e481d5882ac79d [(668, 8.148924), (542, 8.021607), (439, 7.407145)]
     ");
 }

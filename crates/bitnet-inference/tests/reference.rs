@@ -8,7 +8,7 @@ mod common;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_core::{Kernel, Team};
+use bitnet_core::{Kernel, KvPrecision, Team};
 use bitnet_inference::convert::{ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::{
     Checkpoint, Engine, HeadPrecision, Input, Logits, PlanOptions, Tokenizer, perplexity,
@@ -60,16 +60,28 @@ fn reference(model: &str) -> Reference {
     serde_json::from_slice(&json).unwrap()
 }
 
+/// Keys and values as the reference has them.
+const AS_COMPUTED: PlanOptions = PlanOptions {
+    kernel: None,
+    n_threads: None,
+    context_len: None,
+    n_sequences: None,
+    kv_precision: KvPrecision::F32,
+};
+
 /// Checks everything that the reference holds.
 fn check(checkpoint: &Checkpoint, reference: &Reference) {
     let tokenizer = checkpoint.tokenizer().unwrap();
     check_tokenizer(&tokenizer, reference);
-    let exact = load(checkpoint, Kernel::best(), HeadPrecision::Exact);
-    let mut exact = engine(&exact, PlanOptions::default());
+    let model = load(checkpoint, Kernel::best(), HeadPrecision::Exact);
+    let mut exact = engine(&model, AS_COMPUTED);
+    let mut rounded = engine(&model, PlanOptions::default());
     for prompt in &reference.prompts {
         assert_eq!(tokenizer.encode(&prompt.text).unwrap(), prompt.ids);
-        check_logits(&mut exact, prompt);
-        check_greedy(&mut exact, prompt);
+        for engine in [&mut exact, &mut rounded] {
+            check_logits(engine, prompt);
+            check_greedy(engine, prompt);
+        }
     }
 
     let text = std::fs::read_to_string(models("storyteller/heldout.txt")).unwrap();
@@ -89,11 +101,17 @@ fn check(checkpoint: &Checkpoint, reference: &Reference) {
         "exact head: {exact_nll}, reference {expected}"
     );
     let int8 = load(checkpoint, Kernel::best(), HeadPrecision::Int8);
-    let (int8_nll, _) = nll(&mut engine(&int8, PlanOptions::default()));
-    assert!(
-        (int8_nll / exact_nll - 1.0).abs() < 0.003,
-        "int8 head: {int8_nll}, exact head {exact_nll}"
-    );
+    for kv_precision in [KvPrecision::F16, KvPrecision::Int8] {
+        let options = PlanOptions {
+            kv_precision,
+            ..PlanOptions::default()
+        };
+        let (int8_nll, _) = nll(&mut engine(&int8, options));
+        assert!(
+            (int8_nll / exact_nll - 1.0).abs() < 0.003,
+            "int8 head, {kv_precision:?}: {int8_nll}, exact head {exact_nll}"
+        );
+    }
 }
 
 fn check_tokenizer(tokenizer: &Tokenizer, reference: &Reference) {
@@ -239,7 +257,7 @@ fn greedy_text_of_a_sure_prompt_is_the_same() {
         sampling: bitnet_inference::SamplerOptions::GREEDY,
     };
     let story = bitnet_inference::generate(
-        &mut engine(&model, PlanOptions::default()),
+        &mut engine(&model, AS_COMPUTED),
         &options,
         |id| tokenizer.is_eos(id),
         |_| ControlFlow::Continue(()),

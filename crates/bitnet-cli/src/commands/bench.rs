@@ -119,6 +119,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                 n_threads: Some(n_threads),
                 context_len,
                 n_sequences,
+                kv_precision: args.compute.kv.into(),
             };
             Plan::new(checkpoint.config(), options)
         })
@@ -261,7 +262,7 @@ impl Test {
         let config = model.config();
         // Half of what is written is there on average.
         let positions = self.depth as f64 + self.n_tokens as f64 / 2.0;
-        let kv_bytes = plan.kv_bytes as f64 / (plan.n_sequences * plan.context_len) as f64;
+        let kv_bytes = plan.kv_bytes_per_position as f64;
         let bytes_per_token =
             model.bytes_per_token() as f64 / self.batch as f64 + positions * kv_bytes;
         let head_macs = config.vocab_size * config.hidden_dim;

@@ -68,6 +68,8 @@ fn run() {
       -t, --threads <N>    Threads [default: as many as the system offers]
           --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
           --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
+          --kv <TYPE>      Keys and values: f32, f16, or int8 for long contexts
+                           [default: f16]
 
     Choice of tokens:
           --temp <T>            Randomness; 0 means the likeliest [default: 0.7]
@@ -165,6 +167,8 @@ fn logits() {
       -t, --threads <N>    Threads [default: as many as the system offers]
           --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
           --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
+          --kv <TYPE>      Keys and values: f32, f16, or int8 for long contexts
+                           [default: f16]
 
     Prints id, logit and text of each. The tokens are taken as they are: no BOS is
     added. `bitnet tokenize --json` has the ids of a text.
@@ -195,6 +199,8 @@ fn perplexity() {
       -t, --threads <N>    Threads [default: as many as the system offers]
           --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
           --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
+          --kv <TYPE>      Keys and values: f32, f16, or int8 for long contexts
+                           [default: f16]
 
     The text's tokens are cut into windows of -c tokens without overlap, with BOS in
     front of each; every token is scored. Lower is better. Numbers of two models
@@ -228,6 +234,8 @@ fn bench() {
       -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
           --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
           --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
+          --kv <TYPE>      Keys and values: f32, f16, or int8 for long contexts
+                           [default: f16]
 
     pp N reads a prompt of N tokens, tg N writes N tokens, each after a context of
     -d tokens. The limit of tg is how fast this machine reads memory, that of pp how

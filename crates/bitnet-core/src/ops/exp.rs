@@ -1,5 +1,7 @@
 //! The exponential function, the same on every machine.
 
+use crate::lanes::Lanes;
+
 /// Returns e^x with an error below 2 units in the last place; 0 below about
 /// -104, infinity above about 88.7, NaN for NaN.
 ///
@@ -7,27 +9,18 @@
 /// x = n·ln 2 + r, |r| ≤ ln 2 / 2, with ln 2 in two parts, and the polynomial
 /// of S. L. Moshier's Cephes library (`expf.c`) for e^r.
 #[inline(always)]
-#[expect(clippy::excessive_precision, reason = "the constants as published")]
 pub fn exp(x: f32) -> f32 {
-    const LN2_HIGH: f32 = 0.693_359_375;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Added to 1.5·2^23, a number is rounded to an integer (ties to even) that
-    // stands in the low bits: a conversion with `as` checks for overflow and is
-    // not vectorised.
-    const ROUND: f32 = 12_582_912.0;
     // Beyond these the result is 0 or infinite anyway, and n stays small enough
     // for the two factors below.
-    let x = x.clamp(-104.0, 89.0);
+    let x = x.clamp(LOWEST, HIGHEST);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
     let r = n.mul_add(-LN2_HIGH, x);
     let r = n.mul_add(-LN2_LOW, r);
-    let p = 1.987_569_150e-4f32;
-    let p = p.mul_add(r, 1.398_199_950_7e-3);
-    let p = p.mul_add(r, 8.333_451_907_3e-3);
-    let p = p.mul_add(r, 4.166_579_589_4e-2);
-    let p = p.mul_add(r, 1.666_666_545_9e-1);
-    let p = p.mul_add(r, 5.000_000_120_1e-1);
+    let mut p = POLYNOMIAL[0];
+    for c in &POLYNOMIAL[1..] {
+        p = p.mul_add(r, *c);
+    }
     let p = p.mul_add(r * r, r) + 1.0;
     // 2^n as two factors, so that results near the ends of the range, which are
     // subnormal or reach infinity, come out rounded once.
@@ -36,15 +29,59 @@ pub fn exp(x: f32) -> f32 {
     p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
+/// Returns [`exp`] of every lane, bit for bit.
+#[inline(always)]
+pub(crate) fn exp_lanes<L: Lanes>(lanes: L, x: L::V) -> L::V {
+    let splat = |x| lanes.splat(x);
+    let x = lanes.larger(splat(LOWEST), x);
+    let x = lanes.smaller(splat(HIGHEST), x);
+    let n = lanes.mul(x, splat(std::f32::consts::LOG2_E));
+    let n = lanes.sub(lanes.add(n, splat(ROUND)), splat(ROUND));
+    let r = lanes.mul_add(n, splat(-LN2_HIGH), x);
+    let r = lanes.mul_add(n, splat(-LN2_LOW), r);
+    let mut p = splat(POLYNOMIAL[0]);
+    for c in &POLYNOMIAL[1..] {
+        p = lanes.mul_add(p, r, splat(*c));
+    }
+    let p = lanes.add(lanes.mul_add(p, lanes.mul(r, r), r), splat(1.0));
+    lanes.mul_power_of_two(p, n)
+}
+
+const LOWEST: f32 = -104.0;
+const HIGHEST: f32 = 89.0;
+
+/// ln 2 in two parts, the first with few bits, so that multiples of it are exact.
+#[expect(clippy::excessive_precision, reason = "the constants as published")]
+const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+
+/// Added to 1.5·2^23, a number is rounded to an integer (ties to even) that
+/// stands in the low bits: a conversion with `as` checks for overflow and is not
+/// vectorised.
+const ROUND: f32 = 12_582_912.0;
+
+/// (e^r - 1 - r) / r², from the highest power down.
+#[expect(clippy::excessive_precision, reason = "the constants as published")]
+const POLYNOMIAL: [f32; 6] = [
+    1.987_569_150e-4,
+    1.398_199_950_7e-3,
+    8.333_451_907_3e-3,
+    4.166_579_589_4e-2,
+    1.666_666_545_9e-1,
+    5.000_000_120_1e-1,
+];
+
 /// Returns 2^n for n in -126..=127, and anything for other n.
 #[inline(always)]
-fn power_of_two(n: i32) -> f32 {
+pub(crate) fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Kernel;
+    use crate::lanes::{LaneOp, WIDTH};
 
     #[test]
     fn the_error_is_below_two_units_in_the_last_place() {
@@ -56,6 +93,44 @@ mod tests {
             worst = worst.max((exp(x) as f64 - exact).abs() / ulp);
         }
         assert!(worst < 2.0, "{worst} ulp");
+    }
+
+    #[test]
+    fn lanes_have_the_same_bits_on_every_kernel() {
+        struct All<'a>(&'a [f32], &'a mut [f32]);
+        impl LaneOp for All<'_> {
+            type Output = ();
+            #[inline(always)]
+            fn run<L: Lanes>(self, lanes: L) {
+                let (x, _) = self.0.as_chunks();
+                let (out, _) = self.1.as_chunks_mut();
+                for (x, out) in x.iter().zip(out) {
+                    lanes.store(exp_lanes(lanes, lanes.load(x)), out);
+                }
+            }
+        }
+        let ends = [
+            f32::NEG_INFINITY,
+            -1e30,
+            -104.5,
+            -95.0,
+            -0.0,
+            88.73,
+            1e9,
+            f32::INFINITY,
+        ];
+        let x: Vec<f32> = (-105_000..=89_500)
+            .map(|i| i as f32 / 1000.0)
+            .chain(ends)
+            .collect();
+        let n = x.len() / WIDTH * WIDTH;
+        let expected: Vec<u32> = x[..n].iter().map(|&x| exp(x).to_bits()).collect();
+        for kernel in Kernel::available() {
+            let mut out = vec![0.0; n];
+            kernel.run_lanes(All(&x[..n], &mut out));
+            let found: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
+            assert!(found == expected, "{kernel}");
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! lanes are added in halves at the end. That order is part of the result's
 //! definition; it leaves the compiler free to use any vector width.
 
-mod attention;
 mod dot;
 mod exp;
 mod ffn;
@@ -12,7 +11,6 @@ mod norm;
 mod rope;
 mod softmax;
 
-pub use attention::{Attention, attention};
 pub use dot::dot;
 pub use exp::exp;
 pub use ffn::{add_assign, relu2_mul, silu_mul};
@@ -20,6 +18,7 @@ pub use norm::rms_norm;
 pub use rope::RopeTable;
 pub use softmax::{log_sum_exp, softmax};
 
+pub(crate) use exp::{exp_lanes, power_of_two};
 pub(crate) use norm::max_abs;
 
 /// Lanes of every float sum.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use bitnet_core::Kernel;
+use bitnet_core::{Kernel, KvPrecision};
 use safetensors::SafeTensors;
 
 use super::*;
@@ -50,7 +50,11 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     let mut team = Team::new(2);
     let head = HeadPrecision::Exact;
     let model = Model::load(&checkpoint, kernel, &mut team, head, |_, _| ()).unwrap();
-    let plan = Plan::new(model.config(), PlanOptions::default()).unwrap();
+    let options = PlanOptions {
+        kv_precision: KvPrecision::F32,
+        ..PlanOptions::default()
+    };
+    let plan = Plan::new(model.config(), options).unwrap();
     let mut engine = Engine::new(Arc::new(model), plan).unwrap();
 
     let hidden = engine.model().config().hidden_dim;
@@ -59,10 +63,9 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     for layer in 0..engine.model().config().n_layers {
         let stored = |part: &str| f32s(&tensors, &format!("layers.{layer}.{part}"));
         engine.rows = (0..n)
-            .map(|position| Row {
+            .map(|position| QueryRow {
                 sequence: 0,
                 position,
-                wanted: None,
             })
             .collect();
         engine.x[..n * hidden].copy_from_slice(&stored("input"));

@@ -1,0 +1,231 @@
+//! One block of positions for some rows of queries: the inner loops.
+
+use super::{BLOCK, TILE};
+use crate::lanes::{Lanes, WIDTH};
+use crate::ops;
+
+/// A stored key or value.
+pub(super) trait Stored: Copy {
+    /// Returns sixteen of them.
+    fn load<L: Lanes>(lanes: L, x: &[Self; WIDTH]) -> L::V;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, x: &[f32; WIDTH]) -> L::V {
+        lanes.load(x)
+    }
+}
+
+/// The bits of an f16.
+impl Stored for u16 {
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, x: &[u16; WIDTH]) -> L::V {
+        lanes.load_f16(x)
+    }
+}
+
+/// Scores, then weights, of the positions of a block.
+pub(super) type Scores = [f32; BLOCK];
+
+/// Keys and values of one head in one block.
+#[derive(Clone, Copy)]
+pub(super) struct FloatBlock<'a, E> {
+    /// `[BLOCK / TILE][head_dim][TILE]`: sixteen positions side by side, so that
+    /// the dot products of a query with sixteen keys stand in sixteen lanes.
+    pub(super) keys: &'a [[E; TILE]],
+    /// `[BLOCK][head_dim / TILE][TILE]`, the head dimension filled up with
+    /// zeros.
+    pub(super) values: &'a [[E; TILE]],
+}
+
+impl<E: Stored> FloatBlock<'_, E> {
+    /// Writes `query · key` for every query and at least the first
+    /// `n_positions` keys: fused multiply-adds in the order of the dimensions.
+    #[inline(always)]
+    pub(super) fn scores<L: Lanes>(
+        self,
+        lanes: L,
+        queries: &[&[f32]],
+        n_positions: usize,
+        scores: &mut [Scores],
+    ) {
+        let (queries, rest) = queries.as_chunks::<4>();
+        let (scores, scores_rest) = scores.as_chunks_mut::<4>();
+        for (queries, scores) in queries.iter().zip(scores) {
+            if L::MAX_SUMS >= 16 {
+                self.scores_of::<L, 4, 4>(lanes, queries, n_positions, scores);
+            } else {
+                self.scores_of::<L, 4, 1>(lanes, queries, n_positions, scores);
+            }
+        }
+        let (queries, rest) = rest.as_chunks::<2>();
+        let (scores, scores_rest) = scores_rest.as_chunks_mut::<2>();
+        for (queries, scores) in queries.iter().zip(scores) {
+            if L::MAX_SUMS >= 8 {
+                self.scores_of::<L, 2, 4>(lanes, queries, n_positions, scores);
+            } else {
+                self.scores_of::<L, 2, 2>(lanes, queries, n_positions, scores);
+            }
+        }
+        for (query, scores) in rest.iter().zip(scores_rest) {
+            let (query, scores) = (std::array::from_ref(query), std::array::from_mut(scores));
+            self.scores_of::<L, 1, 4>(lanes, query, n_positions, scores);
+        }
+    }
+
+    /// `R` queries and `T` tiles of keys at a time; their sums are registers.
+    #[inline(always)]
+    fn scores_of<L: Lanes, const R: usize, const T: usize>(
+        self,
+        lanes: L,
+        queries: &[&[f32]; R],
+        n_positions: usize,
+        scores: &mut [Scores; R],
+    ) {
+        let head_dim = queries[0].len();
+        for first in (0..n_positions).step_by(T * TILE) {
+            let keys = &self.keys[first / TILE * head_dim..][..T * head_dim];
+            let mut sums = [[lanes.splat(0.0); T]; R];
+            for d in 0..head_dim {
+                let mut key = [lanes.splat(0.0); T];
+                for t in 0..T {
+                    key[t] = E::load(lanes, &keys[t * head_dim + d]);
+                }
+                for r in 0..R {
+                    let query = lanes.splat(queries[r][d]);
+                    for t in 0..T {
+                        sums[r][t] = lanes.mul_add(query, key[t], sums[r][t]);
+                    }
+                }
+            }
+            for r in 0..R {
+                let (out, _) = scores[r][first..].as_chunks_mut::<TILE>();
+                for t in 0..T {
+                    lanes.store(sums[r][t], &mut out[t]);
+                }
+            }
+        }
+    }
+
+    /// Writes `Σ_j weight_j · value_j` over the first `n_positions` positions,
+    /// in their order, to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
+    #[inline(always)]
+    pub(super) fn weighted_sums<L: Lanes>(
+        self,
+        lanes: L,
+        weights: &[Scores],
+        n_positions: usize,
+        sums: &mut [[f32; TILE]],
+    ) {
+        let width = self.values.len() / BLOCK;
+        let (weights, rest) = weights.as_chunks::<4>();
+        let (sums, sums_rest) = sums.split_at_mut(4 * weights.len() * width);
+        for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(4 * width)) {
+            if L::MAX_SUMS >= 16 {
+                self.sums_of::<L, 4, 4>(lanes, weights, n_positions, sums);
+            } else {
+                self.sums_of::<L, 4, 1>(lanes, weights, n_positions, sums);
+            }
+        }
+        let (weights, rest) = rest.as_chunks::<2>();
+        let (sums, sums_rest) = sums_rest.split_at_mut(2 * weights.len() * width);
+        for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(2 * width)) {
+            if L::MAX_SUMS >= 8 {
+                self.sums_of::<L, 2, 4>(lanes, weights, n_positions, sums);
+            } else {
+                self.sums_of::<L, 2, 2>(lanes, weights, n_positions, sums);
+            }
+        }
+        for (weights, sums) in rest.iter().zip(sums_rest.chunks_exact_mut(width)) {
+            let weights = std::array::from_ref(weights);
+            self.sums_of::<L, 1, 4>(lanes, weights, n_positions, sums);
+        }
+    }
+
+    /// `R` rows of weights, `C` groups of dimensions at a time.
+    #[inline(always)]
+    fn sums_of<L: Lanes, const R: usize, const C: usize>(
+        self,
+        lanes: L,
+        weights: &[Scores; R],
+        n_positions: usize,
+        sums: &mut [[f32; TILE]],
+    ) {
+        let width = self.values.len() / BLOCK;
+        let whole = width / C * C;
+        for first in (0..whole).step_by(C) {
+            self.sums_at::<L, R, C>(lanes, weights, n_positions, first, sums);
+        }
+        for first in whole..width {
+            self.sums_at::<L, R, 1>(lanes, weights, n_positions, first, sums);
+        }
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "plain loops with constant bounds are unrolled, so sums are registers"
+    )]
+    fn sums_at<L: Lanes, const R: usize, const C: usize>(
+        self,
+        lanes: L,
+        weights: &[Scores; R],
+        n_positions: usize,
+        first: usize,
+        out: &mut [[f32; TILE]],
+    ) {
+        let width = self.values.len() / BLOCK;
+        let mut sums = [[lanes.splat(0.0); C]; R];
+        for j in 0..n_positions.min(BLOCK) {
+            let mut value = [lanes.splat(0.0); C];
+            for c in 0..C {
+                value[c] = E::load(lanes, &self.values[j * width + first + c]);
+            }
+            for r in 0..R {
+                let weight = lanes.splat(weights[r][j]);
+                for c in 0..C {
+                    sums[r][c] = lanes.mul_add(weight, value[c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                lanes.store(sums[r][c], &mut out[r * width + first + c]);
+            }
+        }
+    }
+}
+
+/// Turns the scores of the first `n_positions` positions into
+/// `exp(scale·score - max)`, the others into 0, and returns the maximum and the
+/// sum: of no position, minus infinity and 0.
+#[inline(always)]
+pub(super) fn weights<L: Lanes>(
+    lanes: L,
+    scores: &mut Scores,
+    n_positions: usize,
+    scale: f32,
+) -> (f32, f32) {
+    if n_positions == 0 {
+        scores.fill(0.0);
+        return (f32::NEG_INFINITY, 0.0);
+    }
+    scores[n_positions.min(BLOCK)..].fill(f32::NEG_INFINITY);
+    let (scores, _) = scores.as_chunks_mut::<TILE>();
+    let scale = lanes.splat(scale);
+    let mut max = lanes.splat(f32::NEG_INFINITY);
+    for scores in scores.iter_mut() {
+        let scaled = lanes.mul(lanes.load(scores), scale);
+        lanes.store(scaled, scores);
+        max = lanes.larger(scaled, max);
+    }
+    let max = lanes.largest(max);
+    let mut sum = lanes.splat(0.0);
+    for scores in scores {
+        let weight = ops::exp_lanes(lanes, lanes.sub(lanes.load(scores), lanes.splat(max)));
+        lanes.store(weight, scores);
+        sum = lanes.add(sum, weight);
+    }
+    (max, lanes.sum(sum))
+}

@@ -1,0 +1,306 @@
+//! Keys and values in int8.
+//!
+//! Queries and the weights of the softmax are quantized as well, so that both
+//! products are those of int8 matrices: exact sums of integers, on every kernel.
+
+use super::block::Scores;
+use super::{BLOCK, MAX_ROWS, TILE};
+use crate::activations::{COL_STEP, Int8Rows};
+use crate::int8::{self, BLOCK_COLS};
+use crate::kernel::Kernel;
+use crate::lanes::{LaneOp, Lanes};
+use crate::matmul::{self, PANEL_ROWS};
+use crate::memory::{OutOfMemory, zeroed};
+
+const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
+
+/// Steps of the second part of a weight in one step of the first.
+const FINE: f32 = 254.0;
+
+/// Blocks of int8 keys and values, and their scales.
+#[derive(Debug)]
+pub(super) struct Int8Store {
+    /// Packed blocks, from the first address that is aligned to them.
+    bytes: Vec<u8>,
+    /// Of keys and of values, by position.
+    scales: Vec<[[f32; TILE]; 2 * BLOCK / TILE]>,
+    head_dim: usize,
+    /// A row while it is quantized.
+    row: Vec<i8>,
+}
+
+/// Keys and values of one head in one block.
+#[derive(Clone, Copy)]
+pub(super) struct Int8Block<'a> {
+    /// `[BLOCK / TILE]` panels whose rows are positions and columns dimensions.
+    keys: &'a [matmul::Block],
+    /// `[head_dim / TILE]` panels whose rows are dimensions and columns
+    /// positions.
+    values: &'a [matmul::Block],
+    key_scales: &'a [[f32; TILE]],
+    value_scales: &'a [[f32; TILE]],
+    head_dim: usize,
+}
+
+/// Blocks of a panel of keys.
+fn key_panel(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(COL_STEP) / BLOCK_COLS
+}
+
+/// Blocks of a panel of values.
+const VALUE_PANEL: usize = BLOCK / BLOCK_COLS;
+
+impl Int8Store {
+    pub(super) fn new(n_blocks: usize, head_dim: usize) -> Result<Self, OutOfMemory> {
+        let n_bytes =
+            n_blocks.saturating_mul(Self::packed_len(head_dim) * size_of::<matmul::Block>());
+        Ok(Self {
+            // One more, since the memory may begin anywhere.
+            bytes: zeroed(n_bytes.saturating_add(size_of::<matmul::Block>()))?,
+            scales: zeroed(n_blocks)?,
+            head_dim,
+            row: vec![0; head_dim],
+        })
+    }
+
+    /// Returns the bytes of one block with its scales.
+    pub(super) fn block_bytes(head_dim: usize) -> usize {
+        Self::packed_len(head_dim) * size_of::<matmul::Block>() + 2 * BLOCK * size_of::<f32>()
+    }
+
+    /// Packed blocks in a block of positions.
+    fn packed_len(head_dim: usize) -> usize {
+        BLOCK / TILE * key_panel(head_dim) + head_dim.div_ceil(TILE) * VALUE_PANEL
+    }
+
+    /// Stores one position.
+    pub(super) fn set(
+        &mut self,
+        kernel: Kernel,
+        block: usize,
+        at: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let head_dim = self.head_dim;
+        let len = Self::packed_len(head_dim);
+        // SAFETY: every bit pattern is a block.
+        let (_, blocks, _) = unsafe { self.bytes.align_to_mut::<matmul::Block>() };
+        let (keys, values) =
+            blocks[block * len..][..len].split_at_mut(BLOCK / TILE * key_panel(head_dim));
+        let (key_scales, value_scales) = self.scales[block].split_at_mut(BLOCK / TILE);
+        let panel = &mut keys[at / TILE * key_panel(head_dim)..][..key_panel(head_dim)];
+        let quantized = &mut self.row;
+        key_scales[at / TILE][at % TILE] = int8::quantize_row(kernel, key, quantized);
+        for (col, &q) in quantized.iter().enumerate() {
+            panel[col / BLOCK_COLS].0[at % TILE * BLOCK_COLS + col % BLOCK_COLS] = q as u8;
+        }
+        value_scales[at / TILE][at % TILE] = int8::quantize_row(kernel, value, quantized);
+        for (dim, &q) in quantized.iter().enumerate() {
+            let panel = &mut values[dim / TILE * VALUE_PANEL..][..VALUE_PANEL];
+            panel[at / BLOCK_COLS].0[dim % TILE * BLOCK_COLS + at % BLOCK_COLS] = q as u8;
+        }
+    }
+
+    pub(super) fn block(&self, block: usize) -> Int8Block<'_> {
+        let len = Self::packed_len(self.head_dim);
+        // SAFETY: every bit pattern is a block.
+        let (_, blocks, _) = unsafe { self.bytes.align_to::<matmul::Block>() };
+        let (keys, values) =
+            blocks[block * len..][..len].split_at(BLOCK / TILE * key_panel(self.head_dim));
+        let (key_scales, value_scales) = self.scales[block].split_at(BLOCK / TILE);
+        Int8Block {
+            keys,
+            values,
+            key_scales,
+            value_scales,
+            head_dim: self.head_dim,
+        }
+    }
+}
+
+/// Quantized queries, and room for weights and sums.
+#[derive(Debug)]
+pub(super) struct Int8Scratch {
+    pub(super) queries: Int8Rows,
+    /// Two rows for each row of weights: coarse and fine steps.
+    weights: Int8Rows,
+}
+
+impl Int8Scratch {
+    pub(super) fn new(head_dim: usize) -> Self {
+        Self {
+            queries: Int8Rows::with_capacity(MAX_ROWS, head_dim),
+            weights: Int8Rows::with_capacity(2 * MAX_ROWS, BLOCK),
+        }
+    }
+}
+
+impl Int8Block<'_> {
+    /// Writes `query · key` for every query and at least the first
+    /// `n_positions` keys.
+    pub(super) fn scores(
+        self,
+        kernel: Kernel,
+        queries: &Int8Rows,
+        n_positions: usize,
+        scores: &mut [Scores],
+    ) {
+        let mut acc = [[0; PANEL_ROWS]; MAX_ROWS];
+        let acc = &mut acc[..scores.len()];
+        let panels = self.keys.chunks_exact(key_panel(self.head_dim));
+        let tiles = panels.zip(self.key_scales).enumerate();
+        for (tile, (panel, key_scales)) in tiles.take(n_positions.div_ceil(TILE)) {
+            int8::panel(kernel, panel, queries, 0, acc);
+            kernel.run_lanes(ToScores {
+                sums: acc,
+                query_scales: queries.scales(),
+                key_scales,
+                scores,
+                tile,
+            });
+        }
+    }
+
+    /// Writes `Σ_j weight_j · value_j` over at least the first `n_positions`
+    /// positions to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
+    ///
+    /// A weight, times the scale of its value, becomes a whole number of coarse
+    /// steps and one of fine steps: most weights are far below the largest.
+    pub(super) fn weighted_sums(
+        self,
+        kernel: Kernel,
+        weights: &[Scores],
+        scratch: &mut Int8Scratch,
+        n_positions: usize,
+        sums: &mut [[f32; TILE]],
+    ) {
+        let n_cols = n_positions.next_multiple_of(COL_STEP).min(BLOCK);
+        let rows = &mut scratch.weights;
+        rows.reshape(2 * weights.len(), BLOCK);
+        for (r, weights) in weights.iter().enumerate() {
+            let mut coarse = [[0; TILE]; BLOCK / TILE];
+            let mut fine = coarse;
+            let (step, coarse_sum, fine_sum) = kernel.run_lanes(Split {
+                weights,
+                scales: self.value_scales,
+                coarse: &mut coarse,
+                fine: &mut fine,
+            });
+            rows.set_row(2 * r, coarse.as_flattened(), step, coarse_sum);
+            rows.set_row(2 * r + 1, fine.as_flattened(), step, fine_sum);
+        }
+        let width = self.head_dim.div_ceil(TILE);
+        let mut acc = [[0; PANEL_ROWS]; 2 * MAX_ROWS];
+        let acc = &mut acc[..2 * weights.len()];
+        for (c, panel) in self.values.chunks_exact(VALUE_PANEL).enumerate() {
+            let panel = &panel[..n_cols / BLOCK_COLS];
+            for (i, acc) in acc.chunks_mut(matmul::MAX_TILE).enumerate() {
+                int8::panel(kernel, panel, rows, i * matmul::MAX_TILE, acc);
+            }
+            kernel.run_lanes(ToValues {
+                sums: acc,
+                steps: rows.scales(),
+                values: &mut sums[c..],
+                width,
+            });
+        }
+    }
+}
+
+/// Splits weights times scales into coarse and fine steps.
+struct Split<'a> {
+    weights: &'a Scores,
+    scales: &'a [[f32; TILE]],
+    coarse: &'a mut [[i8; TILE]; BLOCK / TILE],
+    fine: &'a mut [[i8; TILE]; BLOCK / TILE],
+}
+
+impl LaneOp for Split<'_> {
+    /// The coarse step, and the sums of both parts.
+    type Output = (f32, i32, i32);
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> (f32, i32, i32) {
+        // Added to 1.5·2^23, a number is rounded to an integer, ties to even.
+        let round = lanes.splat(12_582_912.0);
+        let (weights, _) = self.weights.as_chunks::<TILE>();
+        let mut max = lanes.splat(0.0);
+        for (weights, scales) in weights.iter().zip(self.scales) {
+            // Neither weights nor scales are negative.
+            max = lanes.larger(lanes.mul(lanes.load(weights), lanes.load(scales)), max);
+        }
+        let step = lanes.largest(max) / 127.0;
+        let inverse = lanes.splat(if step > 0.0 { 1.0 / step } else { 0.0 });
+        let (mut coarse_sum, mut fine_sum) = (lanes.splat(0.0), lanes.splat(0.0));
+        for (i, (weights, scales)) in weights.iter().zip(self.scales).enumerate() {
+            let x = lanes.mul(lanes.load(weights), lanes.load(scales));
+            let x = lanes.mul(x, inverse);
+            let coarse = lanes.sub(lanes.add(x, round), round);
+            let rest = lanes.mul(lanes.sub(x, coarse), lanes.splat(FINE));
+            let fine = lanes.sub(lanes.add(rest, round), round);
+            lanes.store_i8(coarse, &mut self.coarse[i]);
+            lanes.store_i8(fine, &mut self.fine[i]);
+            coarse_sum = lanes.add(coarse_sum, coarse);
+            fine_sum = lanes.add(fine_sum, fine);
+        }
+        // Sums of integers below 2^24: exact in any order.
+        (
+            step,
+            lanes.sum(coarse_sum) as i32,
+            lanes.sum(fine_sum) as i32,
+        )
+    }
+}
+
+/// Turns sums over dimensions into scores.
+struct ToScores<'a> {
+    sums: &'a [[i32; TILE]],
+    query_scales: &'a [f32],
+    key_scales: &'a [f32; TILE],
+    scores: &'a mut [Scores],
+    tile: usize,
+}
+
+impl LaneOp for ToScores<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let key_scales = lanes.load(self.key_scales);
+        let rows = self.sums.iter().zip(self.query_scales).zip(self.scores);
+        for ((sums, &query_scale), scores) in rows {
+            let scales = lanes.mul(key_scales, lanes.splat(1.0 / query_scale));
+            let score = lanes.mul(lanes.load_i32(sums), scales);
+            lanes.store(score, &mut scores.as_chunks_mut().0[self.tile]);
+        }
+    }
+}
+
+/// Turns sums over positions, coarse and fine, into values.
+struct ToValues<'a> {
+    sums: &'a [[i32; TILE]],
+    steps: &'a [f32],
+    values: &'a mut [[f32; TILE]],
+    width: usize,
+}
+
+impl LaneOp for ToValues<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let (sums, _) = self.sums.as_chunks::<2>();
+        let (steps, _) = self.steps.as_chunks::<2>();
+        for (r, ([coarse, fine], [step, _])) in sums.iter().zip(steps).enumerate() {
+            // Both are below 2^24: only their sum is rounded.
+            let sum = lanes.mul_add(
+                lanes.load_i32(coarse),
+                lanes.splat(FINE),
+                lanes.load_i32(fine),
+            );
+            let value = lanes.mul(sum, lanes.splat(step / FINE));
+            lanes.store(value, &mut self.values[r * self.width]);
+        }
+    }
+}

@@ -1,0 +1,550 @@
+//! Scaled dot-product attention over keys and values that are kept packed.
+//!
+//! Positions are taken in blocks of 128. Within a block, the softmax is relative
+//! to the block's largest score; blocks are joined in their order by scaling
+//! both sides to the larger maximum (Milakov and Gimelshein, "Online normalizer
+//! calculation for softmax", 2018; Dao et al., "FlashAttention", 2022). The
+//! blocks and the order of operations are the same however the work is shared,
+//! so the result does not depend on the number of threads, on what else is in
+//! the batch, nor on how a prompt was cut.
+
+mod block;
+mod int8;
+mod packed_kv;
+
+use std::ops::Range;
+
+use block::{FloatBlock, Scores, Stored};
+use int8::Int8Scratch;
+use packed_kv::Block;
+pub use packed_kv::{KvPrecision, KvShape, PackedKv};
+
+use crate::kernel::{Kernel, Op};
+use crate::lanes::{LaneOp, Lanes, WIDTH};
+use crate::memory::{OutOfMemory, zeroed};
+use crate::ops;
+use crate::team::{SharedMut, Team};
+
+/// Positions of a block.
+const BLOCK: usize = 128;
+
+/// Positions side by side in a tile of keys.
+const TILE: usize = WIDTH;
+
+/// The most query heads that share one pass over the keys.
+const MAX_ROWS: usize = 16;
+
+/// With fewer units of work than this a thread, the blocks of a unit are shared
+/// out too.
+const UNITS_PER_THREAD: usize = 4;
+
+/// Where a row of queries stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryRow {
+    /// Its sequence.
+    pub sequence: usize,
+    /// Its position: it sees the keys up to and including this one.
+    pub position: usize,
+}
+
+/// Which heads of a [`PackedKv`] some queries look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// The first key and value head.
+    pub first: usize,
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Query heads, a multiple of the key and value heads.
+    pub n_heads: usize,
+}
+
+/// Scratch memory of [`attention`].
+#[derive(Debug)]
+pub struct AttentionScratch {
+    threads: Vec<ThreadScratch>,
+    /// Rows that share a pass: of one sequence, one after the other.
+    tiles: Vec<Range<usize>>,
+    /// Where the blocks of a unit of work are shared out: what each one came to,
+    /// `[unit][block][row]`.
+    partial_states: Vec<State>,
+    /// `[unit][block][row][head_dim / TILE]`
+    partial_sums: Vec<[f32; TILE]>,
+}
+
+#[derive(Debug)]
+struct ThreadScratch {
+    block: BlockScratch,
+    /// Of all blocks so far, `[MAX_ROWS][head_dim / TILE]`.
+    sums: Vec<[f32; TILE]>,
+}
+
+#[derive(Debug)]
+struct BlockScratch {
+    scores: Vec<Scores>,
+    /// `[MAX_ROWS][head_dim / TILE]`
+    sums: Vec<[f32; TILE]>,
+    int8: Int8Scratch,
+}
+
+/// The softmax so far: the largest score, and the sum of the exponentials
+/// relative to it.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    max: f32,
+    sum: f32,
+}
+
+impl State {
+    const EMPTY: Self = Self {
+        max: f32::NEG_INFINITY,
+        sum: 0.0,
+    };
+}
+
+impl AttentionScratch {
+    /// Takes memory for batches of `max_rows` rows over a `kv` of this shape.
+    pub fn new(
+        n_threads: usize,
+        max_rows: usize,
+        shape: KvShape,
+        heads_per_kv_head: usize,
+    ) -> Result<Self, OutOfMemory> {
+        let width = shape.head_dim.div_ceil(TILE);
+        let thread = |_| {
+            Ok(ThreadScratch {
+                block: BlockScratch {
+                    scores: vec![[0.0; BLOCK]; MAX_ROWS],
+                    sums: zeroed(MAX_ROWS * width)?,
+                    int8: Int8Scratch::new(shape.head_dim),
+                },
+                sums: zeroed(MAX_ROWS * width)?,
+            })
+        };
+        let n_partial = Self::n_partial(n_threads, shape, heads_per_kv_head);
+        Ok(Self {
+            threads: (0..n_threads).map(thread).collect::<Result<_, _>>()?,
+            tiles: Vec::with_capacity(max_rows),
+            partial_states: vec![State::EMPTY; n_partial],
+            partial_sums: zeroed(n_partial.saturating_mul(width))?,
+        })
+    }
+
+    /// Returns the bytes that [`new`](Self::new) takes.
+    pub fn n_bytes(n_threads: usize, shape: KvShape, heads_per_kv_head: usize) -> usize {
+        let row = shape.head_dim.next_multiple_of(TILE) * size_of::<f32>();
+        let thread = MAX_ROWS * (2 * row + size_of::<Scores>());
+        let n_partial = Self::n_partial(n_threads, shape, heads_per_kv_head);
+        n_threads * thread + n_partial.saturating_mul(row + size_of::<State>())
+    }
+
+    /// Enough for one row of one sequence after another.
+    fn n_partial(n_threads: usize, shape: KvShape, heads_per_kv_head: usize) -> usize {
+        (UNITS_PER_THREAD * n_threads * heads_per_kv_head).saturating_mul(shape.blocks_per_head())
+    }
+}
+
+/// Writes, for every row and head, `Σ_j softmax_j(query·key_j / sqrt(head_dim)) ·
+/// value_j` to `out`. `queries` and `out` are `[rows, n_heads, head_dim]`.
+///
+/// Rows of one sequence that follow each other must be at ascending positions
+/// to be computed together; keys and values up to each must have been stored.
+///
+/// # Panics
+///
+/// Panics if the shapes disagree or the scratch is too small.
+#[expect(clippy::too_many_arguments, reason = "all of them are operands")]
+pub fn attention(
+    kernel: Kernel,
+    team: &mut Team,
+    kv: &PackedKv,
+    heads: Heads,
+    rows: &[QueryRow],
+    queries: &[f32],
+    scratch: &mut AttentionScratch,
+    out: &mut [f32],
+) {
+    let KvShape { head_dim, .. } = kv.shape();
+    let group = heads.n_heads / heads.n_kv_heads;
+    assert_eq!(heads.n_heads, group * heads.n_kv_heads, "whole groups");
+    assert_eq!(queries.len(), rows.len() * heads.n_heads * head_dim);
+    assert_eq!(queries.len(), out.len(), "out is like the queries");
+    assert!(scratch.threads.len() >= team.n_threads(), "one per thread");
+    cut_tiles(rows, group, &mut scratch.tiles);
+    let width = head_dim.div_ceil(TILE);
+    let job = Job {
+        kernel,
+        kv,
+        heads,
+        group,
+        rows,
+        queries,
+        out: SharedMut(out.as_mut_ptr()),
+    };
+    let (tiles, n_kv_heads) = (&scratch.tiles, heads.n_kv_heads);
+    let n_units = tiles.len() * n_kv_heads * job.parts();
+    let unit = |unit: usize| {
+        let (rest, part) = (unit / job.parts(), unit % job.parts());
+        job.unit(tiles[rest / n_kv_heads].clone(), rest % n_kv_heads, part)
+    };
+    let threads = SharedMut(scratch.threads.as_mut_ptr());
+    // SAFETY: `thread` is below the number of threads and so of scratch, and one
+    // thread works on one piece at a time.
+    let of_thread = |thread| unsafe { &mut *threads.at(thread) };
+
+    let n_blocks = rows.iter().map(|row| row.position / BLOCK + 1).max();
+    let n_blocks = n_blocks.unwrap_or(0);
+    let unit_rows = tiles.iter().map(Range::len).max().unwrap_or(0) * group.min(MAX_ROWS);
+    let n_partial = n_units * n_blocks * unit_rows;
+    let few = n_units < UNITS_PER_THREAD * team.n_threads() && team.n_threads() > 1;
+    if !few || n_blocks == 1 || n_partial > scratch.partial_states.len() {
+        team.for_each(n_units, |thread, index| {
+            let unit = unit(index);
+            let ThreadScratch {
+                block: scratch,
+                sums,
+            } = of_thread(thread);
+            let mut states = [State::EMPTY; MAX_ROWS];
+            sums.fill([0.0; TILE]);
+            unit.prepare(scratch);
+            for block in 0..unit.n_blocks() {
+                unit.add_block(block, scratch, &mut states, sums);
+            }
+            unit.finish(&states, sums);
+        });
+        return;
+    }
+    let states = SharedMut(scratch.partial_states.as_mut_ptr());
+    let sums = SharedMut(scratch.partial_sums.as_mut_ptr());
+    // SAFETY: the pieces of different units and blocks do not overlap, and all
+    // lie within `n_partial` rows, which the scratch has.
+    let partial = |index: usize, block: usize| unsafe {
+        let first = (index * n_blocks + block) * unit_rows;
+        (
+            std::slice::from_raw_parts_mut(states.at(first), unit_rows),
+            std::slice::from_raw_parts_mut(sums.at(first * width), unit_rows * width),
+        )
+    };
+    team.for_each(n_units * n_blocks, |thread, piece| {
+        let (index, block) = (piece / n_blocks, piece % n_blocks);
+        let unit = unit(index);
+        if block < unit.n_blocks() {
+            let (states, sums) = partial(index, block);
+            states.fill(State::EMPTY);
+            sums.fill([0.0; TILE]);
+            let scratch = &mut of_thread(thread).block;
+            unit.prepare(scratch);
+            unit.add_block(block, scratch, states, sums);
+        }
+    });
+    team.for_each(n_units, |_, index| {
+        let unit = unit(index);
+        let (states, sums) = partial(index, 0);
+        for block in 1..unit.n_blocks() {
+            let (block_states, block_sums) = partial(index, block);
+            let rows = states.iter_mut().zip(sums.chunks_exact_mut(width));
+            let block_rows = block_states.iter().zip(block_sums.chunks_exact(width));
+            for ((state, sums), (&block_state, block_sums)) in rows.zip(block_rows) {
+                join(kernel, state, sums, block_state, block_sums);
+            }
+        }
+        unit.finish(states, sums);
+    });
+}
+
+/// Cuts rows into tiles of one sequence with at most [`MAX_ROWS`] query heads
+/// for a key head.
+fn cut_tiles(rows: &[QueryRow], group: usize, tiles: &mut Vec<Range<usize>>) {
+    let max_rows = (MAX_ROWS / group).max(1);
+    tiles.clear();
+    for (i, row) in rows.iter().enumerate() {
+        match tiles.last_mut() {
+            Some(tile)
+                if tile.len() < max_rows
+                    && rows[tile.start].sequence == row.sequence
+                    && rows[i - 1].position < row.position =>
+            {
+                tile.end += 1;
+            }
+            _ => tiles.push(i..i + 1),
+        }
+    }
+}
+
+/// What all units of a call share.
+struct Job<'a> {
+    kernel: Kernel,
+    kv: &'a PackedKv,
+    heads: Heads,
+    /// Query heads of a key head.
+    group: usize,
+    rows: &'a [QueryRow],
+    queries: &'a [f32],
+    out: SharedMut<f32>,
+}
+
+/// Some rows and one key head: at most [`MAX_ROWS`] queries.
+struct Unit<'a> {
+    job: &'a Job<'a>,
+    kv_head: usize,
+    sequence: usize,
+    /// Where each query stands in `queries` and `out`, and its position.
+    queries: [(usize, usize); MAX_ROWS],
+    n_queries: usize,
+}
+
+impl Job<'_> {
+    /// Units that a tile and key head take: one, unless its group of query heads
+    /// is too large.
+    fn parts(&self) -> usize {
+        self.group.div_ceil(MAX_ROWS)
+    }
+
+    fn unit(&self, tile: Range<usize>, kv_head: usize, part: usize) -> Unit<'_> {
+        let head_dim = self.kv.shape().head_dim;
+        let first = part * MAX_ROWS;
+        let n_heads = MAX_ROWS.min(self.group - first);
+        let mut queries = [(0, 0); MAX_ROWS];
+        let mut n_queries = 0;
+        let sequence = self.rows[tile.start].sequence;
+        for row in tile {
+            for head in first..first + n_heads {
+                let head = row * self.heads.n_heads + kv_head * self.group + head;
+                queries[n_queries] = (head * head_dim, self.rows[row].position);
+                n_queries += 1;
+            }
+        }
+        Unit {
+            job: self,
+            kv_head: self.heads.first + kv_head,
+            sequence,
+            queries,
+            n_queries,
+        }
+    }
+}
+
+impl Unit<'_> {
+    fn queries(&self) -> &[(usize, usize)] {
+        &self.queries[..self.n_queries]
+    }
+
+    /// Blocks that the last row sees.
+    fn n_blocks(&self) -> usize {
+        self.queries()[self.n_queries - 1].1 / BLOCK + 1
+    }
+
+    /// Returns a query.
+    fn query(&self, at: usize) -> &[f32] {
+        &self.job.queries[at..][..self.job.kv.shape().head_dim]
+    }
+
+    /// Quantizes the queries if the keys are.
+    fn prepare(&self, scratch: &mut BlockScratch) {
+        if self.job.kv.precision() == KvPrecision::Int8 {
+            let rows = &mut scratch.int8.queries;
+            rows.reshape(self.n_queries, self.job.kv.shape().head_dim);
+            for (r, &(at, _)) in self.queries().iter().enumerate() {
+                rows.quantize_row(self.job.kernel, r, self.query(at));
+            }
+        }
+    }
+
+    /// Computes one block and joins it to the states and sums of the rows.
+    fn add_block(
+        &self,
+        block: usize,
+        scratch: &mut BlockScratch,
+        states: &mut [State],
+        sums: &mut [[f32; TILE]],
+    ) {
+        let (kernel, n) = (self.job.kernel, self.n_queries);
+        let head_dim = self.job.kv.shape().head_dim;
+        let width = head_dim.div_ceil(TILE);
+        let mut queries: [&[f32]; MAX_ROWS] = [&[]; MAX_ROWS];
+        for (query, &(at, _)) in queries.iter_mut().zip(self.queries()) {
+            *query = self.query(at);
+        }
+        let queries = &queries[..n];
+        // How many positions of the block a row sees.
+        let seen = |position: usize| (position + 1).saturating_sub(block * BLOCK).min(BLOCK);
+        let n_positions = seen(self.queries()[n - 1].1);
+        let (scores, block_sums) = (&mut scratch.scores[..n], &mut scratch.sums[..n * width]);
+        let stored = self.job.kv.block(self.sequence, block, self.kv_head);
+        match stored {
+            Block::F32(block) => block.run_scores(kernel, queries, n_positions, scores),
+            Block::F16(block) => block.run_scores(kernel, queries, n_positions, scores),
+            Block::Int8(block) => {
+                block.scores(kernel, &scratch.int8.queries, n_positions, scores);
+            }
+        }
+        let mut block_states = [State::EMPTY; MAX_ROWS];
+        let rows = scores.iter_mut().zip(&mut block_states).zip(self.queries());
+        for ((scores, state), &(_, position)) in rows {
+            *state = kernel.run_lanes(Weights {
+                scores,
+                n_positions: seen(position),
+                scale: 1.0 / (head_dim as f32).sqrt(),
+            });
+        }
+        match stored {
+            Block::F32(block) => block.run_weighted_sums(kernel, scores, n_positions, block_sums),
+            Block::F16(block) => block.run_weighted_sums(kernel, scores, n_positions, block_sums),
+            Block::Int8(block) => {
+                block.weighted_sums(kernel, scores, &mut scratch.int8, n_positions, block_sums);
+            }
+        }
+        let rows = states.iter_mut().zip(sums.chunks_exact_mut(width));
+        let block_rows = block_states.iter().zip(block_sums.chunks_exact(width));
+        for ((state, sums), (&block_state, block_sums)) in rows.zip(block_rows) {
+            join(kernel, state, sums, block_state, block_sums);
+        }
+    }
+
+    /// Writes the sums, divided by the sums of the weights.
+    fn finish(&self, states: &[State], sums: &[[f32; TILE]]) {
+        let head_dim = self.job.kv.shape().head_dim;
+        let rows = states
+            .iter()
+            .zip(sums.chunks_exact(head_dim.div_ceil(TILE)));
+        for ((state, sums), &(at, _)) in rows.zip(self.queries()) {
+            let inverse = 1.0 / state.sum;
+            // SAFETY: `at` is the place of a query, which `out` has as well, and
+            // every query belongs to one unit.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.job.out.at(at), head_dim) };
+            for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+                *out = sum * inverse;
+            }
+        }
+    }
+}
+
+/// Joins a block to the blocks before it; one that a row sees nothing of changes
+/// nothing.
+fn join(
+    kernel: Kernel,
+    state: &mut State,
+    sums: &mut [[f32; TILE]],
+    block: State,
+    block_sums: &[[f32; TILE]],
+) {
+    if block.max > f32::NEG_INFINITY {
+        kernel.run(Join {
+            state,
+            sums: sums.as_flattened_mut(),
+            block,
+            block_sums: block_sums.as_flattened(),
+        });
+    }
+}
+
+struct Join<'a> {
+    state: &'a mut State,
+    sums: &'a mut [f32],
+    block: State,
+    block_sums: &'a [f32],
+}
+
+impl Op for Join<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { state, block, .. } = self;
+        let max = if block.max > state.max {
+            block.max
+        } else {
+            state.max
+        };
+        let (old, new) = (ops::exp(state.max - max), ops::exp(block.max - max));
+        *state = State {
+            max,
+            sum: state.sum * old + block.sum * new,
+        };
+        for (sum, &block_sum) in self.sums.iter_mut().zip(self.block_sums) {
+            *sum = *sum * old + block_sum * new;
+        }
+    }
+}
+
+struct Weights<'a> {
+    scores: &'a mut Scores,
+    n_positions: usize,
+    scale: f32,
+}
+
+impl LaneOp for Weights<'_> {
+    type Output = State;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> State {
+        let (max, sum) = block::weights(lanes, self.scores, self.n_positions, self.scale);
+        State { max, sum }
+    }
+}
+
+impl<E: Stored> FloatBlock<'_, E> {
+    fn run_scores(
+        self,
+        kernel: Kernel,
+        queries: &[&[f32]],
+        n_positions: usize,
+        scores: &mut [Scores],
+    ) {
+        kernel.run_lanes(ScoresOp {
+            block: self,
+            queries,
+            n_positions,
+            scores,
+        });
+    }
+
+    fn run_weighted_sums(
+        self,
+        kernel: Kernel,
+        weights: &[Scores],
+        n_positions: usize,
+        sums: &mut [[f32; TILE]],
+    ) {
+        kernel.run_lanes(WeightedSums {
+            block: self,
+            weights,
+            n_positions,
+            sums,
+        });
+    }
+}
+
+struct ScoresOp<'a, E> {
+    block: FloatBlock<'a, E>,
+    queries: &'a [&'a [f32]],
+    n_positions: usize,
+    scores: &'a mut [Scores],
+}
+
+impl<E: Stored> LaneOp for ScoresOp<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        (self.block).scores(lanes, self.queries, self.n_positions, self.scores);
+    }
+}
+
+struct WeightedSums<'a, E> {
+    block: FloatBlock<'a, E>,
+    weights: &'a [Scores],
+    n_positions: usize,
+    sums: &'a mut [[f32; TILE]],
+}
+
+impl<E: Stored> LaneOp for WeightedSums<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        (self.block).weighted_sums(lanes, self.weights, self.n_positions, self.sums);
+    }
+}
+
+#[cfg(test)]
+mod tests;

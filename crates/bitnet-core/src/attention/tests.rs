@@ -1,0 +1,245 @@
+use super::*;
+
+/// Pseudo-random values in -2..2.
+fn values(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / (u32::MAX as f32 / 4.0) - 2.0
+    })
+    .take(n)
+    .collect()
+}
+
+/// Some positions of two layers, of which the second is looked at.
+struct Case {
+    n_positions: usize,
+    n_kv_heads: usize,
+    group: usize,
+    head_dim: usize,
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Case {
+    fn new(n_positions: usize, n_kv_heads: usize, group: usize, head_dim: usize) -> Self {
+        let len = n_positions * n_kv_heads * head_dim;
+        Self {
+            n_positions,
+            n_kv_heads,
+            group,
+            head_dim,
+            queries: values(len * group, 1),
+            keys: values(len, 2),
+            values: values(len, 3),
+        }
+    }
+
+    fn kv(&self, kernel: Kernel, precision: KvPrecision) -> PackedKv {
+        let shape = KvShape {
+            n_sequences: 2,
+            n_positions: self.n_positions,
+            n_heads: 2 * self.n_kv_heads,
+            head_dim: self.head_dim,
+        };
+        let mut kv = PackedKv::new(precision, shape).unwrap();
+        let width = self.n_kv_heads * self.head_dim;
+        let rows = self.keys.chunks(width).zip(self.values.chunks(width));
+        for (position, (key, value)) in rows.enumerate() {
+            kv.store(kernel, (1, position), self.n_kv_heads, key, value);
+        }
+        kv
+    }
+
+    /// Computes the positions `from` on, cut into calls of `cut` rows.
+    fn run(
+        &self,
+        kernel: Kernel,
+        precision: KvPrecision,
+        n_threads: usize,
+        (from, cut): (usize, usize),
+    ) -> Vec<f32> {
+        let kv = self.kv(kernel, precision);
+        let rows: Vec<_> = (from..self.n_positions)
+            .map(|position| QueryRow {
+                sequence: 1,
+                position,
+            })
+            .collect();
+        let width = self.n_kv_heads * self.group * self.head_dim;
+        let mut scratch = AttentionScratch::new(n_threads, cut, kv.shape(), self.group).unwrap();
+        let mut team = Team::new(n_threads);
+        let mut out = vec![f32::NAN; rows.len() * width];
+        let queries = self.queries[from * width..].chunks(cut * width);
+        for ((rows, queries), out) in rows
+            .chunks(cut)
+            .zip(queries)
+            .zip(out.chunks_mut(cut * width))
+        {
+            let heads = Heads {
+                first: self.n_kv_heads,
+                n_kv_heads: self.n_kv_heads,
+                n_heads: self.n_kv_heads * self.group,
+            };
+            attention(
+                kernel,
+                &mut team,
+                &kv,
+                heads,
+                rows,
+                queries,
+                &mut scratch,
+                out,
+            );
+        }
+        out
+    }
+
+    /// The definition, in f64.
+    fn exact(&self, from: usize) -> Vec<f64> {
+        let (dim, n_heads) = (self.head_dim, self.n_kv_heads * self.group);
+        let mut out = Vec::new();
+        for position in from..self.n_positions {
+            for head in 0..n_heads {
+                let query = &self.queries[(position * n_heads + head) * dim..][..dim];
+                let at = |j: usize| (j * self.n_kv_heads + head / self.group) * dim;
+                let weights: Vec<f64> = (0..=position)
+                    .map(|j| {
+                        let key = &self.keys[at(j)..][..dim];
+                        let dot: f64 = query
+                            .iter()
+                            .zip(key)
+                            .map(|(&q, &k)| q as f64 * k as f64)
+                            .sum();
+                        (dot / (dim as f64).sqrt()).exp()
+                    })
+                    .collect();
+                let sum: f64 = weights.iter().sum();
+                for d in 0..dim {
+                    let value = |(j, w): (usize, &f64)| w / sum * self.values[at(j) + d] as f64;
+                    out.push(weights.iter().enumerate().map(value).sum());
+                }
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn attention_is_close_to_its_definition_in_every_precision() {
+    let shapes = [
+        (1, 1, 1, 16),
+        (40, 2, 4, 64),
+        (300, 1, 3, 100),
+        (130, 2, 1, 96),
+        (20, 1, 20, 5),
+    ];
+    for (n, n_kv_heads, group, head_dim) in shapes {
+        let case = Case::new(n, n_kv_heads, group, head_dim);
+        let exact = case.exact(0);
+        let tolerances = [
+            (KvPrecision::F32, 2e-6),
+            (KvPrecision::F16, 2e-3),
+            (KvPrecision::Int8, 4e-2),
+        ];
+        for (precision, tolerance) in tolerances {
+            let found = case.run(Kernel::best(), precision, 1, (0, n));
+            assert_eq!(found.len(), exact.len());
+            for (found, exact) in found.iter().zip(&exact) {
+                let error = (*found as f64 - exact).abs();
+                assert!(
+                    error < tolerance,
+                    "{precision:?} {head_dim}: {found}, exact {exact}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bits_depend_neither_on_kernel_nor_threads_nor_cut() {
+    for (n, n_kv_heads, group, head_dim) in [(280, 2, 4, 64), (150, 1, 7, 36), (270, 3, 1, 16)] {
+        let case = Case::new(n, n_kv_heads, group, head_dim);
+        for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
+            let expected = case.run(Kernel::Scalar, precision, 1, (0, n));
+            let width = expected.len() / n;
+            for kernel in Kernel::available() {
+                for (n_threads, cut) in [(1, n), (1, 1), (3, 1), (2, 5), (8, 64), (3, n)] {
+                    for from in [0, 127, 128, n - 1] {
+                        let found = case.run(kernel, precision, n_threads, (from, cut));
+                        assert_eq!(
+                            found,
+                            expected[from * width..],
+                            "{precision:?}, {kernel}, {n_threads} threads, from {from} by {cut}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_position_returns_its_value() {
+    let case = Case::new(1, 1, 2, 64);
+    let out = case.run(Kernel::best(), KvPrecision::F32, 1, (0, 1));
+    assert_eq!(out, [&case.values[..], &case.values].concat());
+}
+
+#[test]
+fn small_weights_are_not_lost_in_int8() {
+    // One position outweighs each of the others by far, but its value is zero:
+    // what counts is the sum of the others.
+    let mut case = Case::new(128, 1, 1, 16);
+    case.keys.fill(0.0);
+    case.values.fill(1.0);
+    case.queries.fill(4.0);
+    case.keys[..16].fill(0.35);
+    case.values[..16].fill(0.0);
+    let exact = *case.exact(127).last().unwrap();
+    let found = case.run(Kernel::best(), KvPrecision::Int8, 1, (127, 1));
+    assert!((0.3..0.9).contains(&exact));
+    assert!(
+        (found[0] as f64 / exact - 1.0).abs() < 0.02,
+        "{} {exact}",
+        found[0]
+    );
+}
+
+#[test]
+fn sizes_are_told_before_memory_is_taken() {
+    let shape = KvShape {
+        n_sequences: 3,
+        n_positions: 200,
+        n_heads: 5,
+        head_dim: 100,
+    };
+    // Two blocks of 128; values are filled up to 112.
+    let per_value = 3 * 2 * 128 * 5;
+    assert_eq!(
+        PackedKv::n_bytes(KvPrecision::F32, shape),
+        per_value * (100 + 112) * 4
+    );
+    assert_eq!(
+        PackedKv::n_bytes(KvPrecision::F16, shape),
+        per_value * (100 + 112) * 2
+    );
+    // Keys are filled up too, and there are two scales.
+    assert_eq!(
+        PackedKv::n_bytes(KvPrecision::Int8, shape),
+        per_value * (112 + 112 + 8)
+    );
+    let position = PackedKv::n_bytes_per_position(KvPrecision::F16, shape);
+    assert_eq!(position, 5 * (100 + 112) * 2);
+    let endless = KvShape {
+        n_positions: usize::MAX / 2,
+        ..shape
+    };
+    for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
+        assert!(PackedKv::new(precision, endless).is_err());
+        assert!(PackedKv::n_bytes(precision, endless) > 1 << 60);
+    }
+}

@@ -1,0 +1,156 @@
+//! Sixteen f32 at a time, held in registers.
+//!
+//! Where sums must stay in registers over nested loops, plain Rust over arrays
+//! does not reliably keep them there; such loops are written over [`Lanes`].
+
+use crate::ops::power_of_two;
+
+/// Values of one register group.
+pub(crate) const WIDTH: usize = 16;
+
+/// An instruction set that computes on sixteen f32 at a time.
+///
+/// The implementing type is the token of the instruction set: having one proves
+/// that the processor has the instructions. Every operation rounds once, so all
+/// instruction sets return the same bits.
+pub(crate) trait Lanes: Copy {
+    /// Sixteen values.
+    type V: Copy;
+
+    /// How many `V` the sums of a loop may take.
+    const MAX_SUMS: usize;
+
+    /// Returns `x` in all lanes.
+    fn splat(self, x: f32) -> Self::V;
+    /// Returns the values of `x`.
+    fn load(self, x: &[f32; WIDTH]) -> Self::V;
+    /// Returns the values of the f16 with the bits `x`.
+    fn load_f16(self, x: &[u16; WIDTH]) -> Self::V;
+    /// Writes the values to `out`.
+    fn store(self, x: Self::V, out: &mut [f32; WIDTH]);
+    /// Returns the values of integers, rounded to f32.
+    fn load_i32(self, x: &[i32; WIDTH]) -> Self::V;
+    /// Writes values that are integers from -128 to 127.
+    fn store_i8(self, x: Self::V, out: &mut [i8; WIDTH]);
+    /// Returns `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns `a - b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns `a·b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns `a·b + c`, rounded once.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Returns a where it is larger, else b.
+    fn larger(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns a where it is smaller, else b.
+    fn smaller(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns `x·2^n`, rounded once; `n` holds integers from -151 to 129.
+    fn mul_power_of_two(self, x: Self::V, n: Self::V) -> Self::V;
+    /// Returns the sum of the lanes: the upper half is added to the lower until
+    /// one is left.
+    fn sum(self, x: Self::V) -> f32;
+    /// Returns the largest lane.
+    fn largest(self, x: Self::V) -> f32;
+}
+
+/// An operation over [`Lanes`], compiled for each instruction set as an
+/// [`Op`](crate::kernel::Op) is.
+pub(crate) trait LaneOp {
+    /// What the operation returns.
+    type Output;
+    /// Runs the operation; must be `#[inline(always)]`.
+    fn run<L: Lanes>(self, lanes: L) -> Self::Output;
+}
+
+/// Plain Rust for the target's baseline.
+#[derive(Clone, Copy)]
+pub(crate) struct ScalarLanes;
+
+impl Lanes for ScalarLanes {
+    type V = [f32; WIDTH];
+
+    const MAX_SUMS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; WIDTH]
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; WIDTH]) -> Self::V {
+        *x
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; WIDTH]) -> Self::V {
+        x.map(|bits| half::f16::from_bits(bits).to_f32_const())
+    }
+
+    #[inline(always)]
+    fn store(self, x: Self::V, out: &mut [f32; WIDTH]) {
+        *out = x;
+    }
+
+    #[inline(always)]
+    fn load_i32(self, x: &[i32; WIDTH]) -> Self::V {
+        x.map(|x| x as f32)
+    }
+
+    #[inline(always)]
+    fn store_i8(self, x: Self::V, out: &mut [i8; WIDTH]) {
+        *out = x.map(|x| x as i8);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn larger(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn smaller(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn mul_power_of_two(self, x: Self::V, n: Self::V) -> Self::V {
+        std::array::from_fn(|i| {
+            let n = n[i] as i32;
+            let half = n >> 1;
+            x[i] * power_of_two(half) * power_of_two(n - half)
+        })
+    }
+
+    #[inline(always)]
+    fn sum(self, x: Self::V) -> f32 {
+        let x: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
+        let x: [f32; 4] = std::array::from_fn(|i| x[i] + x[i + 4]);
+        let x: [f32; 2] = std::array::from_fn(|i| x[i] + x[i + 2]);
+        x[0] + x[1]
+    }
+
+    #[inline(always)]
+    fn largest(self, x: Self::V) -> f32 {
+        x.into_iter()
+            .fold(f32::NEG_INFINITY, |max, x| if x > max { x } else { max })
+    }
+}
