@@ -75,11 +75,20 @@ pub enum HeadArg {
     Int8,
 }
 
-impl From<HeadArg> for HeadPrecision {
-    fn from(head: HeadArg) -> Self {
-        match head {
-            HeadArg::Exact => Self::Exact,
-            HeadArg::Int8 => Self::Int8,
+impl HeadArg {
+    /// For commands that look at all logits.
+    pub fn for_all(self) -> HeadPrecision {
+        match self {
+            Self::Exact => HeadPrecision::Exact,
+            Self::Int8 => HeadPrecision::Int8,
+        }
+    }
+
+    /// For commands that choose among the largest.
+    pub fn for_largest(self) -> HeadPrecision {
+        match self {
+            Self::Exact => HeadPrecision::Screened,
+            Self::Int8 => HeadPrecision::Int8,
         }
     }
 }
@@ -161,6 +170,7 @@ impl RunModelArgs {
         &self,
         checkpoint: &Checkpoint,
         context_len: Option<usize>,
+        head: HeadPrecision,
         ui: &Ui,
     ) -> anyhow::Result<Loaded> {
         let start = Instant::now();
@@ -174,13 +184,9 @@ impl RunModelArgs {
         let plan = Plan::new(checkpoint.config(), options)?;
         let mut progress = ui.progress("loading");
         let mut team = Team::new(plan.n_threads);
-        let model = Model::load(
-            checkpoint,
-            plan.kernel,
-            &mut team,
-            self.compute.head.into(),
-            |done, total| progress.set(done, total),
-        )
+        let model = Model::load(checkpoint, plan.kernel, &mut team, head, |done, total| {
+            progress.set(done, total);
+        })
         .with_context(|| self.model.failed())?;
         drop((progress, team));
         ui.detail(&format!(
@@ -189,9 +195,10 @@ impl RunModelArgs {
             plan.n_threads,
             plan.context_len,
             plan.batch_tokens,
-            match self.compute.head {
-                HeadArg::Exact => "exact",
-                HeadArg::Int8 => "int8",
+            match head {
+                HeadPrecision::Exact => "exact",
+                HeadPrecision::Screened => "screened exact",
+                HeadPrecision::Int8 => "int8",
             }
         ));
         ui.detail(&format!(

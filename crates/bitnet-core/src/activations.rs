@@ -2,6 +2,7 @@
 //! matrix.
 
 use crate::kernel::{Kernel, Op};
+use crate::lanes::{LaneOp, Lanes, WIDTH};
 use crate::ops;
 use crate::team::{SharedMut, Team};
 
@@ -115,14 +116,18 @@ impl Int8Rows {
         (self.scales[row], self.sums[row]) = kernel.run(QuantizeRow { x, out });
     }
 
-    /// Sets one row of values that are quantized already; `sum` is their sum.
-    pub(crate) fn set_row(&mut self, row: usize, values: &[i8], scale: f32, sum: i32) {
-        let (stride, n_cols) = (self.stride(), self.n_cols);
-        let out = &mut self.data[..self.n_rows * stride][row * stride..][..stride];
-        let (out, padding) = out.split_at_mut(n_cols);
-        out.copy_from_slice(values);
-        padding.fill(0);
-        (self.scales[row], self.sums[row]) = (scale, sum);
+    /// Quantizes one row of values in two parts, to two rows: coarse steps, and
+    /// what they leave in fine steps, [`PARTS`] of which make a coarse one.
+    pub(crate) fn quantize_parts(&mut self, kernel: Kernel, row: usize, x: &[f32]) {
+        assert_eq!(x.len(), self.n_cols, "one row");
+        let stride = self.stride();
+        let rows = &mut self.data[..self.n_rows * stride][row * stride..][..2 * stride];
+        let (chunks, _) = rows.as_chunks_mut::<COL_STEP>();
+        let (coarse, fine) = chunks.split_at_mut(stride / COL_STEP);
+        let (step, sums) = kernel.run_lanes(QuantizeParts { x, coarse, fine });
+        self.scales[row] = 1.0 / step;
+        self.scales[row + 1] = PARTS / step;
+        self.sums[row..row + 2].copy_from_slice(&sums);
     }
 
     /// Returns the number of rows.
@@ -188,6 +193,74 @@ impl Op for QuantizeRow<'_> {
         }
         (scale, sum)
     }
+}
+
+/// Fine steps in a coarse one: half a coarse step is 127 of them.
+pub(crate) const PARTS: f32 = 254.0;
+
+struct QuantizeParts<'a> {
+    x: &'a [f32],
+    /// As many chunks as x has, the last of them whole.
+    coarse: &'a mut [[i8; COL_STEP]],
+    fine: &'a mut [[i8; COL_STEP]],
+}
+
+const _: () = assert!(COL_STEP == WIDTH);
+
+impl LaneOp for QuantizeParts<'_> {
+    /// The coarse step, and the sums of both parts.
+    type Output = (f32, [i32; 2]);
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> (f32, [i32; 2]) {
+        let (x, rest) = self.x.as_chunks();
+        let mut last = [0.0; WIDTH];
+        last[..rest.len()].copy_from_slice(rest);
+        let mut max = larger_magnitude(lanes, lanes.splat(0.0), &last);
+        for x in x {
+            max = larger_magnitude(lanes, max, x);
+        }
+        // Small enough for any activation, large enough to be divided by.
+        let step = lanes.largest(max).max(1e-30) / 127.0;
+        let inverse = lanes.splat(1.0 / step);
+        let mut sums = [lanes.splat(0.0); 2];
+        for (i, x) in x.iter().enumerate() {
+            let parts = (&mut self.coarse[i], &mut self.fine[i]);
+            quantize_parts(lanes, x, inverse, parts, &mut sums);
+        }
+        if !rest.is_empty() {
+            let parts = (&mut self.coarse[x.len()], &mut self.fine[x.len()]);
+            quantize_parts(lanes, &last, inverse, parts, &mut sums);
+        }
+        // Sums of integers below 2^24: exact in any order.
+        (step, sums.map(|sum| lanes.sum(sum) as i32))
+    }
+}
+
+#[inline(always)]
+fn larger_magnitude<L: Lanes>(lanes: L, max: L::V, x: &[f32; WIDTH]) -> L::V {
+    let x = lanes.load(x);
+    let max = lanes.larger(x, max);
+    lanes.larger(lanes.sub(lanes.splat(0.0), x), max)
+}
+
+#[inline(always)]
+fn quantize_parts<L: Lanes>(
+    lanes: L,
+    x: &[f32; WIDTH],
+    inverse: L::V,
+    (coarse, fine): (&mut [i8; WIDTH], &mut [i8; WIDTH]),
+    sums: &mut [L::V; 2],
+) {
+    // Added to 1.5·2^23, a number is rounded to an integer, ties to even.
+    let round = lanes.splat(12_582_912.0);
+    let x = lanes.mul(lanes.load(x), inverse);
+    let whole = lanes.sub(lanes.add(x, round), round);
+    let rest = lanes.mul(lanes.sub(x, whole), lanes.splat(PARTS));
+    let rest = lanes.sub(lanes.add(rest, round), round);
+    lanes.store_i8(whole, coarse);
+    lanes.store_i8(rest, fine);
+    *sums = [lanes.add(sums[0], whole), lanes.add(sums[1], rest)];
 }
 
 #[cfg(test)]

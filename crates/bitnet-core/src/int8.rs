@@ -86,6 +86,11 @@ impl PackedInt8 {
         self.n_rows
     }
 
+    /// Returns the scale of every row: the step of its weights.
+    pub(crate) fn scales(&self) -> &[f32] {
+        &self.scales[..self.n_rows]
+    }
+
     /// Returns the bytes that weights and scales take.
     pub fn n_bytes(&self) -> usize {
         size_of_val(self.blocks.as_slice()) + size_of_val(self.scales.as_slice())

@@ -52,6 +52,7 @@ pub mod machine;
 mod matmul;
 mod memory;
 pub mod ops;
+mod screen;
 mod team;
 mod ternary;
 
@@ -61,5 +62,6 @@ pub use dense::matmul_rows;
 pub use int8::PackedInt8;
 pub use kernel::{Kernel, KernelError, Op};
 pub use memory::{OutOfMemory, zeroed};
+pub use screen::{ScreenScratch, largest_products};
 pub use team::Team;
 pub use ternary::PackedTernary;

@@ -10,8 +10,12 @@
 use std::sync::Arc;
 
 use bitnet_core::ops::{self, RopeTable};
-use bitnet_core::{AttentionScratch, Int8Rows, QueryRow, Team, attention, matmul_rows};
+use bitnet_core::{
+    AttentionScratch, Int8Rows, PackedInt8, QueryRow, ScreenScratch, Team, attention,
+    largest_products, matmul_rows,
+};
 
+use crate::format::checkpoint::DenseTensor;
 use crate::kv_cache::{self, KvCache};
 use crate::model::config::Activation;
 use crate::model::{Head, Model};
@@ -27,9 +31,8 @@ pub struct Engine {
     kv: KvCache,
     /// Where the rows of the present batch stand.
     rows: Vec<QueryRow>,
-    /// For each row, the input and the index of the token in it, if its logits
-    /// are wanted.
-    wanted: Vec<Option<(usize, usize)>>,
+    /// For each row, where its logits go if they are wanted.
+    wanted: Vec<Option<Wanted>>,
     /// The residual stream, `[batch_tokens, hidden_dim]`.
     x: Vec<f32>,
     /// What a block adds to it, `[batch_tokens, hidden_dim]`.
@@ -55,6 +58,7 @@ pub struct Engine {
     head_x: Vec<f32>,
     /// `[HEAD_ROWS, vocab_size]`
     logits: Vec<f32>,
+    screen: ScreenScratch,
 }
 
 /// Tokens that continue a sequence.
@@ -68,6 +72,16 @@ pub struct Input<'a> {
     pub logits: Logits,
 }
 
+/// Logits that somebody waits for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wanted {
+    input: usize,
+    /// Index of the token in the input.
+    token: usize,
+    /// How many of the largest, if not all.
+    top: Option<usize>,
+}
+
 /// Which positions need logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
@@ -77,6 +91,9 @@ pub enum Logits {
     Last,
     /// Every position.
     All,
+    /// The last position: at least its `k` largest logits. Others may be minus
+    /// infinity instead; the model's head may be faster so.
+    Top(usize),
 }
 
 impl Engine {
@@ -112,6 +129,7 @@ impl Engine {
             attention: attention.map_err(PlanError::memory("attention"))?,
             head_x: scratch("head", HEAD_ROWS * config.hidden_dim)?,
             logits: scratch("logits", HEAD_ROWS * config.vocab_size)?,
+            screen: ScreenScratch::new(config.vocab_size, config.hidden_dim),
             team: Team::new(plan.n_threads),
             plan,
             model,
@@ -175,16 +193,19 @@ impl Engine {
         self.wanted.clear();
         for (input_idx, input) in inputs.iter().enumerate() {
             for (token_idx, &token) in input.tokens.iter().enumerate() {
-                let wanted = match input.logits {
-                    Logits::None => false,
-                    Logits::Last => token_idx + 1 == input.tokens.len(),
-                    Logits::All => true,
+                let is_last = token_idx + 1 == input.tokens.len();
+                let (is_wanted, top) = match input.logits {
+                    Logits::None => (false, None),
+                    Logits::Last => (is_last, None),
+                    Logits::All => (true, None),
+                    Logits::Top(k) => (is_last, Some(k)),
                 };
-                self.push_row(
-                    input.sequence,
-                    token,
-                    wanted.then_some((input_idx, token_idx)),
-                );
+                let wanted = Wanted {
+                    input: input_idx,
+                    token: token_idx,
+                    top,
+                };
+                self.push_row(input.sequence, token, is_wanted.then_some(wanted));
                 if self.rows.len() == self.plan.batch_tokens {
                     self.pass(&mut on_logits);
                 }
@@ -224,7 +245,7 @@ impl Engine {
     }
 
     /// Adds a token to the batch: its embedding becomes a row of `x`.
-    fn push_row(&mut self, sequence: usize, token: u32, wanted: Option<(usize, usize)>) {
+    fn push_row(&mut self, sequence: usize, token: u32, wanted: Option<Wanted>) {
         let hidden = self.model.config().hidden_dim;
         let x = &mut self.x[self.rows.len() * hidden..][..hidden];
         (self.model.embedding).decode_row(self.plan.kernel, token as usize, x);
@@ -240,7 +261,7 @@ impl Engine {
             self.attention_block(layer);
             self.ffn_block(layer);
         }
-        let mut wanted = [(0, (0, 0)); HEAD_ROWS];
+        let mut wanted = [(0, Wanted::default()); HEAD_ROWS];
         let mut n_wanted = 0;
         for row in 0..self.rows.len() {
             if let Some(place) = self.wanted[row] {
@@ -340,39 +361,51 @@ impl Engine {
         });
     }
 
-    /// `logits = W_head · norm(x)` of at most [`HEAD_ROWS`] rows, each with the
-    /// place that the caller knows it by.
+    /// `logits = W_head · norm(x)` of at most [`HEAD_ROWS`] rows.
     fn head(
         &mut self,
-        wanted: &[(usize, (usize, usize))],
+        wanted: &[(usize, Wanted)],
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, wanted.len());
-        let (x, team, acts) = (&self.x, &mut self.team, &mut self.acts);
-        let logits = &mut self.logits[..n * vocab];
+        let (x, team, scratch) = (&self.x, &mut self.team, &mut self.values);
         let norm = |i: usize, out: &mut [f32]| {
             let x = &x[wanted[i].0 * hidden..][..hidden];
             let weight = &self.model.output_norm;
             ops::rms_norm(kernel, x, weight, config.rms_norm_eps, out);
         };
+        let (logits, rest) = self.logits.split_at_mut(n * vocab);
+        let mut exact = |matrix: &DenseTensor, screen: Option<(&PackedInt8, usize)>| {
+            let head_x = &mut self.head_x[..n * hidden];
+            for (i, out) in head_x.chunks_exact_mut(hidden).enumerate() {
+                norm(i, out);
+            }
+            let row = |row, out: &mut [f32]| matrix.decode_row(kernel, row, out);
+            if let Some((screen, k)) = screen {
+                let (parts, products) = (&mut self.screen, &mut rest[..2 * vocab]);
+                largest_products(
+                    kernel, team, screen, head_x, k, row, scratch, parts, products, logits,
+                );
+            } else {
+                matmul_rows(kernel, team, scratch, (vocab, hidden), row, head_x, logits);
+            }
+        };
         match &self.model.head {
+            Head::Exact(matrix) => exact(matrix, None),
+            // Several rows share the reading of the whole matrix.
+            Head::Screened { matrix, screen } => match wanted {
+                [(_, Wanted { top: Some(k), .. })] => exact(matrix, Some((screen, *k))),
+                _ => exact(matrix, None),
+            },
             Head::Int8(matrix) => {
-                acts.quantize_rows(kernel, team, &mut self.values, (n, hidden), norm);
+                let acts = &mut self.acts;
+                acts.quantize_rows(kernel, team, scratch, (n, hidden), norm);
                 matrix.matmul(kernel, team, acts, logits);
             }
-            Head::Exact(matrix) => {
-                let head_x = &mut self.head_x[..n * hidden];
-                for (i, out) in head_x.chunks_exact_mut(hidden).enumerate() {
-                    norm(i, out);
-                }
-                let decode_row = |row, out: &mut [f32]| matrix.decode_row(kernel, row, out);
-                let (scratch, shape) = (&mut self.values, (vocab, hidden));
-                matmul_rows(kernel, team, scratch, shape, decode_row, head_x, logits);
-            }
         }
-        for (&(_, (input, token)), logits) in wanted.iter().zip(logits.chunks_exact(vocab)) {
-            on_logits(input, token, logits);
+        for ((_, wanted), logits) in wanted.iter().zip(logits.chunks_exact(vocab)) {
+            on_logits(wanted.input, wanted.token, logits);
         }
     }
 }

@@ -118,7 +118,7 @@ pub fn generate(
                 sequence: 0,
                 tokens: part,
                 logits: if done == history.len() {
-                    Logits::Last
+                    sampler.logits()
                 } else {
                     Logits::None
                 },

@@ -1,6 +1,8 @@
 //! What is decided before the first token: kernel, threads, context, batch.
 
-use bitnet_core::{AttentionScratch, Kernel, KvPrecision, OutOfMemory, PackedKv, zeroed};
+use bitnet_core::{
+    AttentionScratch, Kernel, KvPrecision, OutOfMemory, PackedKv, ScreenScratch, zeroed,
+};
 
 use crate::kv_cache;
 use crate::model::config::Config;
@@ -104,7 +106,8 @@ impl Plan {
             kv_bytes_per_position: PackedKv::n_bytes_per_position(kv_precision, kv_shape),
             scratch_bytes: scratch * size_of::<f32>()
                 + config.widest() * batch_tokens
-                + AttentionScratch::n_bytes(n_threads, kv_shape, group),
+                + AttentionScratch::n_bytes(n_threads, kv_shape, group)
+                + ScreenScratch::n_bytes(config.vocab_size, config.hidden_dim),
         })
     }
 }

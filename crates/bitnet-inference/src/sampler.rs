@@ -6,6 +6,8 @@ use bitnet_core::{Kernel, ops};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::forward::Logits;
+
 /// How the next token is chosen.
 ///
 /// The steps are those of `transformers`, in its order: repeat penalty,
@@ -131,6 +133,25 @@ impl Sampler {
             probabilities: Vec::with_capacity(vocab_size),
             seen: vec![false; vocab_size],
         })
+    }
+
+    /// Returns which logits decide: with these alone, the choice is the same.
+    pub fn logits(&self) -> Logits {
+        let options = &self.options;
+        let k = match (options.temperature == 0.0, options.top_k) {
+            (true, _) => 1,
+            (false, 0) => return Logits::Last,
+            (false, k) => k,
+        };
+        // A penalty above 1 moves tokens of the window down, and others take
+        // their place; one below 1 moves some up, from anywhere.
+        if options.repeat_penalty < 1.0 {
+            Logits::Last
+        } else if options.repeat_penalty > 1.0 {
+            Logits::Top(k.saturating_add(REPEAT_WINDOW))
+        } else {
+            Logits::Top(k)
+        }
     }
 
     /// Chooses the token after `history` by its logits, `[vocab_size]`.

@@ -131,7 +131,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         &checkpoint,
         kernel,
         &mut team,
-        args.compute.head.into(),
+        args.compute.head.for_largest(),
         |done, total| progress.set(done, total),
     );
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.model))?);
@@ -225,7 +225,8 @@ impl Test {
         let start = Instant::now();
         if self.writes {
             for token in prompt.chunks(1) {
-                self.forward(engine, token, Logits::Last)?;
+                // As the most likely token is chosen.
+                self.forward(engine, token, Logits::Top(1))?;
             }
         } else {
             self.forward(engine, &prompt, Logits::Last)?;

@@ -62,7 +62,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let message = format!("--tokens has {n_ids} ids, expected 1 to {limit} for this model");
         return Err(UsageError(message).into());
     }
-    let mut loaded = args.model.load(&checkpoint, Some(ids.len()), ui)?;
+    let head = args.model.compute.head.for_all();
+    let mut loaded = (args.model).load(&checkpoint, Some(ids.len()), head, ui)?;
     let mut top = Vec::new();
     let input = Input {
         sequence: 0,

@@ -66,7 +66,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if let Some(max_tokens) = args.max_tokens {
         tokens.truncate(max_tokens);
     }
-    let mut loaded = args.model.load(&checkpoint, Some(args.context), ui)?;
+    let head = args.model.compute.head.for_all();
+    let mut loaded = (args.model).load(&checkpoint, Some(args.context), head, ui)?;
     let mut progress = ui.progress("scoring");
     interrupt::defer();
     let result = perplexity(&mut loaded.engine, &tokens, args.context, bos, |so_far| {

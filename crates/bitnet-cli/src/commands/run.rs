@@ -137,7 +137,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         return Err(bitnet_inference::GenerateError::EmptyPrompt.into());
     }
     let prompt_ids = tokenizer.encode(&prompt)?;
-    let mut loaded = args.model.load(&checkpoint, args.context, ui)?;
+    let head = args.model.compute.head.for_largest();
+    let mut loaded = (args.model).load(&checkpoint, args.context, head, ui)?;
     ui.detail(&format!("seed {seed}, {} prompt tokens", prompt_ids.len()));
 
     let options = GenerateOptions {

@@ -5,17 +5,14 @@
 
 use super::block::Scores;
 use super::{BLOCK, MAX_ROWS, TILE};
-use crate::activations::{COL_STEP, Int8Rows};
+use crate::activations::{COL_STEP, Int8Rows, PARTS};
 use crate::int8::{self, BLOCK_COLS};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes};
 use crate::matmul::{self, PANEL_ROWS};
 use crate::memory::{OutOfMemory, zeroed};
 
 const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
-
-/// Steps of the second part of a weight in one step of the first.
-const FINE: f32 = 254.0;
 
 /// Blocks of int8 keys and values, and their scales.
 #[derive(Debug)]
@@ -165,8 +162,8 @@ impl Int8Block<'_> {
     /// Writes `Σ_j weight_j · value_j` over at least the first `n_positions`
     /// positions to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
     ///
-    /// A weight, times the scale of its value, becomes a whole number of coarse
-    /// steps and one of fine steps: most weights are far below the largest.
+    /// Weights are quantized in two parts, since most of them are far below the
+    /// largest.
     pub(super) fn weighted_sums(
         self,
         kernel: Kernel,
@@ -179,16 +176,13 @@ impl Int8Block<'_> {
         let rows = &mut scratch.weights;
         rows.reshape(2 * weights.len(), BLOCK);
         for (r, weights) in weights.iter().enumerate() {
-            let mut coarse = [[0; TILE]; BLOCK / TILE];
-            let mut fine = coarse;
-            let (step, coarse_sum, fine_sum) = kernel.run_lanes(Split {
+            let mut scaled = [0.0; BLOCK];
+            kernel.run(Scale {
                 weights,
                 scales: self.value_scales,
-                coarse: &mut coarse,
-                fine: &mut fine,
+                out: &mut scaled,
             });
-            rows.set_row(2 * r, coarse.as_flattened(), step, coarse_sum);
-            rows.set_row(2 * r + 1, fine.as_flattened(), step, fine_sum);
+            rows.quantize_parts(kernel, 2 * r, &scaled);
         }
         let width = self.head_dim.div_ceil(TILE);
         let mut acc = [[0; PANEL_ROWS]; 2 * MAX_ROWS];
@@ -200,7 +194,7 @@ impl Int8Block<'_> {
             }
             kernel.run_lanes(ToValues {
                 sums: acc,
-                steps: rows.scales(),
+                scales: rows.scales(),
                 values: &mut sums[c..],
                 width,
             });
@@ -208,48 +202,22 @@ impl Int8Block<'_> {
     }
 }
 
-/// Splits weights times scales into coarse and fine steps.
-struct Split<'a> {
+/// Multiplies weights with the scales of their values.
+struct Scale<'a> {
     weights: &'a Scores,
     scales: &'a [[f32; TILE]],
-    coarse: &'a mut [[i8; TILE]; BLOCK / TILE],
-    fine: &'a mut [[i8; TILE]; BLOCK / TILE],
+    out: &'a mut Scores,
 }
 
-impl LaneOp for Split<'_> {
-    /// The coarse step, and the sums of both parts.
-    type Output = (f32, i32, i32);
+impl Op for Scale<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> (f32, i32, i32) {
-        // Added to 1.5·2^23, a number is rounded to an integer, ties to even.
-        let round = lanes.splat(12_582_912.0);
-        let (weights, _) = self.weights.as_chunks::<TILE>();
-        let mut max = lanes.splat(0.0);
-        for (weights, scales) in weights.iter().zip(self.scales) {
-            // Neither weights nor scales are negative.
-            max = lanes.larger(lanes.mul(lanes.load(weights), lanes.load(scales)), max);
+    fn run(self) {
+        let scales = self.scales.as_flattened();
+        for ((out, weight), scale) in self.out.iter_mut().zip(self.weights).zip(scales) {
+            *out = weight * scale;
         }
-        let step = lanes.largest(max) / 127.0;
-        let inverse = lanes.splat(if step > 0.0 { 1.0 / step } else { 0.0 });
-        let (mut coarse_sum, mut fine_sum) = (lanes.splat(0.0), lanes.splat(0.0));
-        for (i, (weights, scales)) in weights.iter().zip(self.scales).enumerate() {
-            let x = lanes.mul(lanes.load(weights), lanes.load(scales));
-            let x = lanes.mul(x, inverse);
-            let coarse = lanes.sub(lanes.add(x, round), round);
-            let rest = lanes.mul(lanes.sub(x, coarse), lanes.splat(FINE));
-            let fine = lanes.sub(lanes.add(rest, round), round);
-            lanes.store_i8(coarse, &mut self.coarse[i]);
-            lanes.store_i8(fine, &mut self.fine[i]);
-            coarse_sum = lanes.add(coarse_sum, coarse);
-            fine_sum = lanes.add(fine_sum, fine);
-        }
-        // Sums of integers below 2^24: exact in any order.
-        (
-            step,
-            lanes.sum(coarse_sum) as i32,
-            lanes.sum(fine_sum) as i32,
-        )
     }
 }
 
@@ -280,7 +248,8 @@ impl LaneOp for ToScores<'_> {
 /// Turns sums over positions, coarse and fine, into values.
 struct ToValues<'a> {
     sums: &'a [[i32; TILE]],
-    steps: &'a [f32],
+    /// Of both parts of every row.
+    scales: &'a [f32],
     values: &'a mut [[f32; TILE]],
     width: usize,
 }
@@ -291,15 +260,15 @@ impl LaneOp for ToValues<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let (sums, _) = self.sums.as_chunks::<2>();
-        let (steps, _) = self.steps.as_chunks::<2>();
-        for (r, ([coarse, fine], [step, _])) in sums.iter().zip(steps).enumerate() {
+        let (scales, _) = self.scales.as_chunks::<2>();
+        for (r, ([coarse, fine], [_, scale])) in sums.iter().zip(scales).enumerate() {
             // Both are below 2^24: only their sum is rounded.
             let sum = lanes.mul_add(
                 lanes.load_i32(coarse),
-                lanes.splat(FINE),
+                lanes.splat(PARTS),
                 lanes.load_i32(fine),
             );
-            let value = lanes.mul(sum, lanes.splat(step / FINE));
+            let value = lanes.mul(sum, lanes.splat(1.0 / scale));
             lanes.store(value, &mut self.values[r * self.width]);
         }
     }

@@ -19,7 +19,8 @@ pub use rope::RopeTable;
 pub use softmax::{log_sum_exp, softmax};
 
 pub(crate) use exp::{exp_lanes, power_of_two};
-pub(crate) use norm::max_abs;
+pub(crate) use norm::{max_abs, sum_abs};
+pub(crate) use softmax::max;
 
 /// Lanes of every float sum.
 pub const LANES: usize = 32;

@@ -58,6 +58,12 @@ pub(crate) fn max_abs(x: &[f32]) -> f32 {
     rest.iter().chain(&lanes).fold(0.0, |m, &x| max(m, x))
 }
 
+/// Returns Σ|x|.
+#[inline(always)]
+pub(crate) fn sum_abs(x: &[f32]) -> f32 {
+    sum_lanes(x, f32::abs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::test_values::{LENGTHS, values};

@@ -16,7 +16,7 @@ pub(super) fn exp_minus_max(x: &mut [f32]) -> f32 {
 
 /// Returns the largest value; which one of equals does not matter.
 #[inline(always)]
-fn max(x: &[f32]) -> f32 {
+pub(crate) fn max(x: &[f32]) -> f32 {
     let max = |max: f32, x: f32| if x > max { x } else { max };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();

@@ -14,6 +14,12 @@ use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor};
 pub enum HeadPrecision {
     /// As stored; logits are computed in f32.
     Exact,
+    /// As stored, with an int8 copy that tells which logits can be among the
+    /// largest: where no others are wanted ([`Logits::Top`]), only these are
+    /// computed, with the same bits.
+    ///
+    /// [`Logits::Top`]: crate::Logits::Top
+    Screened,
     /// Int8 with one scale per row, and int8 activations.
     #[default]
     Int8,
@@ -61,6 +67,10 @@ pub(crate) struct Layer {
 #[derive(Debug)]
 pub(crate) enum Head {
     Exact(DenseTensor),
+    Screened {
+        matrix: DenseTensor,
+        screen: PackedInt8,
+    },
     Int8(PackedInt8),
 }
 
@@ -109,15 +119,19 @@ impl Model {
             OUTPUT
         };
         let output = checkpoint.dense(output);
+        let mut int8 = || {
+            let (n_rows, n_cols) = (output.n_rows, output.n_cols);
+            PackedInt8::quantize(kernel, team, n_rows, n_cols, |row, values| {
+                output.decode_row(kernel, row, values);
+            })
+        };
         let head = match head {
+            HeadPrecision::Int8 => Head::Int8(int8()),
+            HeadPrecision::Screened => Head::Screened {
+                screen: int8(),
+                matrix: output,
+            },
             HeadPrecision::Exact => Head::Exact(output),
-            HeadPrecision::Int8 => Head::Int8(PackedInt8::quantize(
-                kernel,
-                team,
-                output.n_rows,
-                output.n_cols,
-                |row, values| output.decode_row(kernel, row, values),
-            )),
         };
         progress(config.n_layers, config.n_layers);
         Ok(Self {
@@ -138,6 +152,7 @@ impl Model {
     pub fn head_precision(&self) -> HeadPrecision {
         match self.head {
             Head::Exact(_) => HeadPrecision::Exact,
+            Head::Screened { .. } => HeadPrecision::Screened,
             Head::Int8(_) => HeadPrecision::Int8,
         }
     }
@@ -147,17 +162,18 @@ impl Model {
     pub fn n_bytes(&self) -> usize {
         let head = match &self.head {
             Head::Exact(_) => 0,
-            Head::Int8(matrix) => matrix.n_bytes(),
+            Head::Int8(matrix) | Head::Screened { screen: matrix, .. } => matrix.n_bytes(),
         };
         self.layer_bytes() + head
     }
 
-    /// Returns the bytes of weights that are read to compute one token with its
-    /// logits: all but the rows of the embedding that are not looked up.
+    /// Returns the bytes of weights that are read to compute one token and choose
+    /// the next: all but the rows of the embedding that are not looked up, and
+    /// the few rows that a screen leaves.
     pub fn bytes_per_token(&self) -> usize {
         let head = match &self.head {
             Head::Exact(matrix) => matrix.bytes().len(),
-            Head::Int8(matrix) => matrix.n_bytes(),
+            Head::Int8(matrix) | Head::Screened { screen: matrix, .. } => matrix.n_bytes(),
         };
         self.layer_bytes() + head
     }

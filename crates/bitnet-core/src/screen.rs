@@ -1,0 +1,309 @@
+//! The largest products with a matrix, without computing all of them exactly.
+//!
+//! An int8 copy of the matrix gives every product with a bound on its error.
+//! Only rows that can be among the largest are computed from the matrix itself,
+//! so a result is exact by construction and most of the matrix is never read.
+
+use crate::activations::Int8Rows;
+use crate::int8::PackedInt8;
+use crate::kernel::{Kernel, Op};
+use crate::ops;
+use crate::team::{SharedMut, Team};
+
+/// Rows per piece of work.
+const ROWS_PER_PIECE: usize = 8;
+
+/// With more candidates than this part of the rows, reading some rows here and
+/// there takes longer than reading all of them.
+const TOO_MANY: usize = 4;
+
+/// Scratch memory of [`largest_products`].
+#[derive(Debug)]
+pub struct ScreenScratch {
+    /// One row in two parts.
+    acts: Int8Rows,
+    candidates: Vec<u32>,
+}
+
+impl ScreenScratch {
+    /// Takes memory for matrices of this shape.
+    pub fn new(n_rows: usize, n_cols: usize) -> Self {
+        Self {
+            acts: Int8Rows::with_capacity(2, n_cols),
+            candidates: Vec::with_capacity(Self::max_candidates(n_rows)),
+        }
+    }
+
+    /// Returns the bytes that [`new`](Self::new) takes.
+    pub fn n_bytes(n_rows: usize, n_cols: usize) -> usize {
+        2 * n_cols + Self::max_candidates(n_rows) * size_of::<u32>()
+    }
+
+    fn max_candidates(n_rows: usize) -> usize {
+        n_rows / TOO_MANY
+    }
+}
+
+/// Writes the `k` largest of the products `Σ_col w[row, col] · x[col]` to their
+/// places in `out`, `[n_rows]`, and minus infinity to places whose product is
+/// smaller than all of these; some more products may be there too. Products are
+/// those of [`matmul_rows`](crate::matmul_rows), bit for bit.
+///
+/// `screen` is the quantized matrix, `decode_row(row, values)` writes a row of
+/// the matrix itself, `rows` holds one buffer of at least `n_cols` values per
+/// thread, and `products`, `[2, n_rows]`, is scratch too. Returns how many rows
+/// were computed.
+///
+/// # Panics
+///
+/// Panics if the shapes disagree.
+#[expect(clippy::too_many_arguments, reason = "all of them are operands")]
+pub fn largest_products(
+    kernel: Kernel,
+    team: &mut Team,
+    screen: &PackedInt8,
+    x: &[f32],
+    k: usize,
+    decode_row: impl Fn(usize, &mut [f32]) + Sync,
+    rows: &mut [Vec<f32>],
+    scratch: &mut ScreenScratch,
+    products: &mut [f32],
+    out: &mut [f32],
+) -> usize {
+    let (n_rows, n_cols) = (screen.n_rows(), x.len());
+    assert_eq!(out.len(), n_rows, "one product per row");
+    assert!(
+        rows.len() >= team.n_threads() && rows.iter().all(|row| row.len() >= n_cols),
+        "one row of scratch per thread"
+    );
+    let ScreenScratch { acts, candidates } = scratch;
+    acts.reshape(2, n_cols);
+    acts.quantize_parts(kernel, 0, x);
+    screen.matmul(kernel, team, acts, products);
+    // The error of a product is at most this many steps of its row.
+    let steps = kernel.run(ErrorSteps {
+        x,
+        step: 1.0 / acts.scale(0),
+    });
+    let (products, lower) = products.split_at_mut(n_rows);
+    kernel.run(Bounds {
+        products,
+        lower,
+        scales: screen.scales(),
+        steps,
+    });
+    candidates.clear();
+    let mut all = k >= n_rows || !steps.is_finite();
+    if !all {
+        let threshold = kth_largest(kernel, lower, k.max(1));
+        for (row, (product, scale)) in products.iter().zip(screen.scales()).enumerate() {
+            // Written so that what is not a number is not excluded.
+            if *product + *scale * steps < threshold {
+                continue;
+            }
+            all = candidates.len() == ScreenScratch::max_candidates(n_rows);
+            if all {
+                break;
+            }
+            candidates.push(row as u32);
+        }
+    }
+    if all {
+        candidates.clear();
+    } else {
+        out.fill(f32::NEG_INFINITY);
+    }
+    let n = if all { n_rows } else { candidates.len() };
+    let candidates = &*candidates;
+    let (out, rows) = (SharedMut(out.as_mut_ptr()), SharedMut(rows.as_mut_ptr()));
+    team.for_each(n.div_ceil(ROWS_PER_PIECE), |thread, piece| {
+        // SAFETY: `thread` is below the number of threads and so of rows, and one
+        // thread works on one piece at a time.
+        let values = unsafe { &mut (&mut *rows.at(thread))[..n_cols] };
+        let first = piece * ROWS_PER_PIECE;
+        for i in first..n.min(first + ROWS_PER_PIECE) {
+            let row = candidates.get(i).map_or(i, |&row| row as usize);
+            decode_row(row, values);
+            let product = ops::dot(kernel, values, x);
+            // SAFETY: `row < n_rows`, and each row is in one piece.
+            unsafe { *out.at(row) = product };
+        }
+    });
+    n
+}
+
+/// Returns the largest value that `k` values reach, or less.
+fn kth_largest(kernel: Kernel, values: &mut [f32], k: usize) -> f32 {
+    if k == 1 {
+        return kernel.run(Largest(values));
+    }
+    let (_, kth, _) = values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    *kth
+}
+
+/// How far a product may be off, in steps of its row (the scale of its int8
+/// weights), when x was split with a coarse step of `step`:
+///
+/// - every weight is off by half a step: ½·Σ|x|;
+/// - every x by half of 1/254 of a coarse step, times weights of up to 127 steps:
+///   127/508·n·step;
+/// - rounding in f32, of this product and of the exact one, where a sum has n/32
+///   additions a lane and 5 over lanes: in total below 2^-20·127·Σ|x|.
+struct ErrorSteps<'a> {
+    x: &'a [f32],
+    step: f32,
+}
+
+impl Op for ErrorSteps<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let n = self.x.len() as f32;
+        let sum = ops::sum_abs(self.x);
+        // The number of roundings of one lane, and some for the rest.
+        let roundings = (n / 32.0 + 16.0) * f32::EPSILON;
+        // A thousandth more covers the rounding of the bound itself.
+        1.001 * (sum * (0.5 + 127.0 * roundings) + 0.251 * n * self.step)
+    }
+}
+
+/// Adds both parts of the products, and writes the lower bounds.
+struct Bounds<'a> {
+    products: &'a mut [f32],
+    lower: &'a mut [f32],
+    scales: &'a [f32],
+    steps: f32,
+}
+
+impl Op for Bounds<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let rows = self.products.iter_mut().zip(self.lower).zip(self.scales);
+        for ((product, lower), &scale) in rows {
+            *product += *lower;
+            *lower = *product - scale * self.steps;
+        }
+    }
+}
+
+struct Largest<'a>(&'a [f32]);
+
+impl Op for Largest<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        ops::max(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dense::matmul_rows;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| {
+                let x = (i ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(2_654_435_761);
+                let x = (x ^ (x >> 15)).wrapping_mul(0x2c1b_3c6d);
+                (x >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// Returns the products that were computed, and all of them.
+    fn run(kernel: Kernel, w: &[f32], x: &[f32], k: usize) -> (Vec<f32>, Vec<f32>, usize) {
+        let (n_cols, mut team) = (x.len(), Team::new(2));
+        let n_rows = w.len() / n_cols;
+        let decode_row =
+            |row: usize, out: &mut [f32]| out.copy_from_slice(&w[row * n_cols..][..n_cols]);
+        let screen = PackedInt8::quantize(kernel, &mut team, n_rows, n_cols, decode_row);
+        let mut rows = vec![vec![0.0; n_cols]; 2];
+        let mut found = vec![f32::NAN; n_rows];
+        let n = largest_products(
+            kernel,
+            &mut team,
+            &screen,
+            x,
+            k,
+            decode_row,
+            &mut rows,
+            &mut ScreenScratch::new(n_rows, n_cols),
+            &mut vec![f32::NAN; 2 * n_rows],
+            &mut found,
+        );
+        let mut exact = vec![f32::NAN; n_rows];
+        let shape = (n_rows, n_cols);
+        matmul_rows(
+            kernel, &mut team, &mut rows, shape, decode_row, x, &mut exact,
+        );
+        (found, exact, n)
+    }
+
+    fn check(found: &[f32], exact: &[f32], k: usize) {
+        let mut order: Vec<usize> = (0..exact.len()).collect();
+        order.sort_by(|&a, &b| exact[b].total_cmp(&exact[a]));
+        let kth = exact[order[k.min(order.len()) - 1]];
+        for (found, exact) in found.iter().zip(exact) {
+            if *exact >= kth {
+                assert_eq!(found.to_bits(), exact.to_bits());
+            } else {
+                assert!(*found == f32::NEG_INFINITY || found.to_bits() == exact.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_products_are_exact_and_few_rows_are_read() {
+        let (n_rows, n_cols) = (3000, 200);
+        let w = values(n_rows * n_cols, 1);
+        for seed in 2..6 {
+            let mut x = values(n_cols, seed);
+            // Outliers make int8 coarse.
+            x[seed as usize] = 40.0;
+            for kernel in Kernel::available() {
+                for k in [1, 2, 40] {
+                    let (found, exact, n) = run(kernel, &w, &x, k);
+                    check(&found, &exact, k);
+                    assert!((k..n_rows / 4).contains(&n), "{n} rows of {n_rows} for {k}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_the_screen_cannot_tell_apart_are_all_computed() {
+        // A weight of 1 and one of up to half a step: int8 sees the same row.
+        let n_cols = 64;
+        let mut w = vec![0.0; 500 * n_cols];
+        for (i, row) in w.chunks_mut(n_cols).enumerate() {
+            row[0] = 1.0;
+            row[1] = i as f32 / 500.0 * 0.4 / 127.0;
+        }
+        let mut x = vec![0.0; n_cols];
+        (x[0], x[1]) = (1.0, 1.0);
+        let (found, exact, n) = run(Kernel::best(), &w, &x, 3);
+        assert_eq!((found, n), (exact, 500));
+    }
+
+    #[test]
+    fn ties_and_small_matrices_are_whole() {
+        for (n_rows, k) in [(1, 1), (5, 5), (5, 9), (40, 1)] {
+            let (found, exact, _) = run(Kernel::best(), &vec![0.25; n_rows * 8], &[1.0; 8], k);
+            assert_eq!(found, exact);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_not_hidden() {
+        let w = values(100 * 16, 3);
+        let mut x = values(16, 4);
+        x[3] = f32::NAN;
+        let (found, _, n) = run(Kernel::best(), &w, &x, 1);
+        assert!(n == 100 && found.iter().all(|y| y.is_nan()));
+    }
+}
