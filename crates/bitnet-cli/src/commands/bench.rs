@@ -1,12 +1,16 @@
 //! `bitnet bench`
 
+mod machine;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bitnet_core::{Kernel, Team, machine};
-use bitnet_inference::{Engine, Input, Logits, Model, Plan, PlanOptions};
+use bitnet_core::{Kernel, Team};
+use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions};
 use serde::Serialize;
+
+use machine::{Limits, Machine};
 
 use crate::error::{Interrupted, UsageError};
 use crate::interrupt;
@@ -17,8 +21,10 @@ use crate::ui::Ui;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 pp N reads a prompt of N tokens, tg N writes N tokens, each after a context of
--d tokens. The limit of tg is how fast this machine reads memory, that of pp how
-fast it multiplies int8; both are measured first, and % is the part reached.
+-d tokens. The limit is how fast this machine reads memory or how fast it
+multiplies int8, whichever would take longer; both are measured too, and % is
+the part reached. MB is the most memory that the program held during the row,
+mapped files included.
 Numbers of several values, such as -p 128,512, give a row for each combination.
 
 Examples:
@@ -56,17 +62,10 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
+    /// Seconds from the path to packed weights.
+    load_s: f64,
     machine: Machine,
     rows: Vec<Row>,
-}
-
-/// The limits of this machine, one value for each entry of `threads`.
-#[derive(Debug, Default, Serialize)]
-struct Machine {
-    threads: Vec<usize>,
-    read_gb_s: Vec<f64>,
-    /// `null` for a kernel without dot product instructions.
-    int8_gmac_s: Vec<Option<f64>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,14 +76,26 @@ struct Row {
     depth: usize,
     tok_s: f64,
     tok_s_sd: f64,
-    /// Weights and KV cache, divided among the sequences of a batch.
+    /// Weights and KV cache, divided among the tokens of a pass.
     bytes_per_token: f64,
     gb_s: f64,
     gmac_s: f64,
     limit: &'static str,
     limit_fraction: Option<f64>,
+    /// `null` where the system does not say.
+    peak_memory_bytes: Option<u64>,
     kernel: &'static str,
+    head: &'static str,
 }
+
+/// What the repetitions of a test gave.
+struct Measured {
+    rates: Vec<f64>,
+    peak_memory_bytes: Option<u64>,
+}
+
+/// Tokens that warm up a test.
+const WARM_UP: usize = 32;
 
 /// What a row measures.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +115,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     } else {
         args.threads.clone()
     };
+    let start = Instant::now();
     let checkpoint = args.model.open(ui)?;
     // The longest test decides what memory is needed; plan it before any work.
     let context_len = tests
@@ -137,30 +149,44 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.model))?);
     drop((progress, team));
 
+    let load_s = start.elapsed().as_secs_f64();
+
     interrupt::defer();
-    let mut report = Report {
-        model: args.model.model.clone(),
-        machine: Machine::default(),
-        rows: Vec::new(),
-    };
     let n_steps = (plans.len() * tests.len()).saturating_mul(args.repetitions);
     let mut progress = ui.progress("measuring");
-    for plan in plans {
-        let limits = report.machine.measure(&plan);
+    let mut measured = Vec::new();
+    for &plan in &plans {
         let mut engine = Engine::new(Arc::clone(&model), plan)?;
         for test in &tests {
+            machine::reset_peak_memory();
+            test.prepare(&mut engine)?;
             let mut rates = Vec::new();
             for _ in 0..args.repetitions {
-                if interrupt::requested() {
-                    return Err(Interrupted.into());
-                }
-                let done = report.rows.len() * args.repetitions + rates.len();
-                progress.set(done, n_steps);
+                progress.set(measured.len() * args.repetitions + rates.len(), n_steps);
                 rates.push(test.run(&mut engine)?);
             }
-            report.rows.push(test.row(&model, &plan, &rates, limits));
+            let peak_memory_bytes = machine::peak_memory();
+            measured.push(Measured {
+                rates,
+                peak_memory_bytes,
+            });
         }
     }
+    // Last, because it takes memory that no row shall count.
+    let mut machine = Machine::identify();
+    let mut rows = Vec::new();
+    let mut measured = measured.iter();
+    for plan in &plans {
+        let limits = machine.measure(plan.kernel, plan.n_threads);
+        let of_plan = tests.iter().zip(&mut measured);
+        rows.extend(of_plan.map(|(test, measured)| test.row(&model, plan, measured, limits)));
+    }
+    let report = Report {
+        model: args.model.model.clone(),
+        load_s,
+        machine,
+        rows,
+    };
     drop(progress);
     if args.json {
         return ui.json(&report);
@@ -196,32 +222,27 @@ impl Args {
     }
 }
 
-impl Machine {
-    /// Measures the limits for the threads of a plan: bytes and multiply-adds
-    /// per second.
-    fn measure(&mut self, plan: &Plan) -> (f64, Option<f64>) {
-        let mut team = Team::new(plan.n_threads);
-        let read = machine::read_bandwidth(plan.kernel, &mut team);
-        let int8 = machine::int8_peak(plan.kernel, &mut team);
-        self.threads.push(plan.n_threads);
-        self.read_gb_s.push(read / 1e9);
-        self.int8_gmac_s.push(int8.map(|peak| peak / 1e9));
-        (read, int8)
-    }
-}
-
 impl Test {
-    /// Runs once and returns tokens per second.
-    fn run(&self, engine: &mut Engine) -> anyhow::Result<f64> {
-        let vocab_size = engine.model().config().vocab_size;
-        // What the tokens are does not matter for the time.
-        let token = |i: usize| (i * 61 % vocab_size) as u32;
-        let context: Vec<u32> = (0..self.depth).map(token).collect();
-        let prompt: Vec<u32> = (0..self.n_tokens).map(token).collect();
+    /// Brings every sequence to the depth, and runs a little beyond it.
+    fn prepare(&self, engine: &mut Engine) -> anyhow::Result<()> {
         for sequence in 0..self.batch {
             engine.truncate(sequence, 0);
         }
-        self.forward(engine, &context, Logits::None)?;
+        let context = tokens(engine, self.depth);
+        for part in context.chunks(engine.plan().batch_tokens) {
+            self.forward(engine, part, Logits::None)?;
+        }
+        let warm_up = if self.writes { 1 } else { WARM_UP };
+        let warm_up = tokens(engine, warm_up.min(self.n_tokens));
+        self.forward(engine, &warm_up, Logits::Last)
+    }
+
+    /// Runs once and returns tokens per second.
+    fn run(&self, engine: &mut Engine) -> anyhow::Result<f64> {
+        let prompt = tokens(engine, self.n_tokens);
+        for sequence in 0..self.batch {
+            engine.truncate(sequence, self.depth);
+        }
         let start = Instant::now();
         if self.writes {
             for token in prompt.chunks(1) {
@@ -237,6 +258,9 @@ impl Test {
 
     /// Continues every sequence by the same tokens.
     fn forward(&self, engine: &mut Engine, tokens: &[u32], logits: Logits) -> anyhow::Result<()> {
+        if interrupt::requested() {
+            return Err(Interrupted.into());
+        }
         let inputs: Vec<_> = (0..self.batch)
             .map(|sequence| Input {
                 sequence,
@@ -250,29 +274,39 @@ impl Test {
         Ok(())
     }
 
-    fn row(
-        &self,
-        model: &Model,
-        plan: &Plan,
-        rates: &[f64],
-        (read, int8): (f64, Option<f64>),
-    ) -> Row {
+    fn row(&self, model: &Model, plan: &Plan, measured: &Measured, limits: Limits) -> Row {
+        let rates = &measured.rates;
         let n = rates.len() as f64;
         let tok_s = rates.iter().sum::<f64>() / n;
         let squares = rates.iter().map(|rate| (rate - tok_s).powi(2)).sum::<f64>();
         let config = model.config();
-        // Half of what is written is there on average.
+        // A pass reads the weights once, and what each sequence holds: half of
+        // what is written is there on average.
         let positions = self.depth as f64 + self.n_tokens as f64 / 2.0;
         let kv_bytes = plan.kv_bytes_per_position as f64;
-        let bytes_per_token =
-            model.bytes_per_token() as f64 / self.batch as f64 + positions * kv_bytes;
+        let bytes_per_pass =
+            model.bytes_per_token() as f64 + self.batch as f64 * positions * kv_bytes;
+        let tokens_per_pass = if self.writes {
+            self.batch as f64
+        } else {
+            let n_tokens = self.n_tokens * self.batch;
+            n_tokens as f64 / n_tokens.div_ceil(plan.batch_tokens) as f64
+        };
+        let bytes_per_token = bytes_per_pass / tokens_per_pass;
         let head_macs = config.vocab_size * config.hidden_dim;
         let macs_per_token = if self.writes {
             (model.macs_per_token() + head_macs) as f64
         } else {
             model.macs_per_token() as f64 + head_macs as f64 / self.n_tokens as f64
         };
-        let (gb_s, gmac_s) = (tok_s * bytes_per_token / 1e9, tok_s * macs_per_token / 1e9);
+        let (bytes_s, macs_s) = (tok_s * bytes_per_token, tok_s * macs_per_token);
+        let read = bytes_s / limits.read;
+        let (limit, limit_fraction) = match limits.int8.map(|peak| macs_s / peak) {
+            Some(int8) if int8 > read => ("int8", Some(int8)),
+            // Without a peak to compare with, multiplying may be what limits.
+            None if !self.writes => ("int8", None),
+            _ => ("memory", Some(read)),
+        };
         Row {
             test: format!("{}{}", if self.writes { "tg" } else { "pp" }, self.n_tokens),
             threads: plan.n_threads,
@@ -285,38 +319,53 @@ impl Test {
                 0.0
             },
             bytes_per_token,
-            gb_s,
-            gmac_s,
-            limit: if self.writes { "memory" } else { "int8" },
-            limit_fraction: if self.writes {
-                Some(gb_s * 1e9 / read)
-            } else {
-                int8.map(|peak| gmac_s * 1e9 / peak)
-            },
+            gb_s: bytes_s / 1e9,
+            gmac_s: macs_s / 1e9,
+            limit,
+            limit_fraction,
+            peak_memory_bytes: measured.peak_memory_bytes,
             kernel: plan.kernel.name(),
+            head: match model.head_precision() {
+                HeadPrecision::Exact => "exact",
+                HeadPrecision::Screened => "screened",
+                HeadPrecision::Int8 => "int8",
+            },
         }
     }
 }
 
+/// Returns tokens; which ones does not matter for the time.
+fn tokens(engine: &Engine, n: usize) -> Vec<u32> {
+    let vocab_size = engine.model().config().vocab_size;
+    (0..n).map(|i| (i * 61 % vocab_size) as u32).collect()
+}
+
 fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
-    let machine = &report.machine;
-    let limits = machine.threads.iter().zip(&machine.read_gb_s);
-    for ((threads, read), int8) in limits.zip(&machine.int8_gmac_s) {
-        let int8 = int8.map_or(String::new(), |peak| format!(", {peak:.0} int8 GMAC/s"));
-        ui.line(&format!(
-            "limits of {threads} threads: {read:.1} GB/s read{int8}"
-        ))?;
+    for line in report.machine.lines() {
+        ui.line(&line)?;
     }
     ui.line(&format!(
-        "\n{:<8} {:>7} {:>5} {:>6} {:>18} {:>9} {:>7} {:>8} {:>12}",
-        "test", "threads", "batch", "depth", "tok/s", "MB/token", "GB/s", "GMAC/s", "of its limit"
+        "\n{:<8} {:>7} {:>5} {:>6} {:>16} {:>9} {:>6} {:>7} {:>12} {:>7}",
+        "test",
+        "threads",
+        "batch",
+        "depth",
+        "tok/s",
+        "MB/token",
+        "GB/s",
+        "GMAC/s",
+        "of its limit",
+        "MB"
     ))?;
     for row in &report.rows {
         let fraction = row.limit_fraction.map_or("-".to_owned(), |fraction| {
             format!("{:.0} % {}", fraction * 100.0, row.limit)
         });
+        let memory = row
+            .peak_memory_bytes
+            .map_or("-".to_owned(), |bytes| format!("{:.0}", bytes as f64 / 1e6));
         ui.line(&format!(
-            "{:<8} {:>7} {:>5} {:>6} {:>18} {:>9.1} {:>7.1} {:>8.1} {:>12}",
+            "{:<8} {:>7} {:>5} {:>6} {:>16} {:>9.1} {:>6.1} {:>7.1} {:>12} {:>7}",
             row.test,
             row.threads,
             row.batch,
@@ -325,9 +374,15 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
             row.bytes_per_token / 1e6,
             row.gb_s,
             row.gmac_s,
-            fraction
+            fraction,
+            memory
         ))?;
     }
-    let kernel = report.rows.first().map_or("", |row| row.kernel);
-    ui.line(&format!("\nkernel {kernel}"))
+    let Some(row) = report.rows.first() else {
+        return Ok(());
+    };
+    ui.line(&format!(
+        "\nkernel {}, {} head, loaded in {:.3} s",
+        row.kernel, row.head, report.load_s
+    ))
 }

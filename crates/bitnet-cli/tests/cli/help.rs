@@ -238,8 +238,10 @@ fn bench() {
                            [default: f16]
 
     pp N reads a prompt of N tokens, tg N writes N tokens, each after a context of
-    -d tokens. The limit of tg is how fast this machine reads memory, that of pp how
-    fast it multiplies int8; both are measured first, and % is the part reached.
+    -d tokens. The limit is how fast this machine reads memory or how fast it
+    multiplies int8, whichever would take longer; both are measured too, and % is
+    the part reached. MB is the most memory that the program held during the row,
+    mapped files included.
     Numbers of several values, such as -p 128,512, give a row for each combination.
 
     Examples:

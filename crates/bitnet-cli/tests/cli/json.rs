@@ -241,6 +241,11 @@ fn bench() {
     let document = bitnet(&args.split(' ').collect::<Vec<_>>()).json();
     let machine = &document["machine"];
     assert_eq!(machine["threads"], json!([2]));
+    assert_eq!(machine["arch"], std::env::consts::ARCH);
+    assert!(machine["cpu"].as_str().is_some_and(|cpu| !cpu.is_empty()));
+    let kernels = machine["kernels"].as_array().unwrap();
+    assert_eq!(kernels.last(), Some(&json!("generic-i2xi8-scalar")));
+    assert!(document["load_s"].as_f64().unwrap() > 0.0);
     for read in machine["read_gb_s"].as_array().unwrap() {
         assert!(read.as_f64().unwrap() > 0.0);
     }
@@ -259,6 +264,11 @@ fn bench() {
     assert_eq!(rows.iter().map(key).collect::<Vec<_>>(), expected);
     for row in rows {
         assert_eq!(row["kernel"], "generic-i2xi8-scalar");
+        assert_eq!(row["head"], "int8");
+        // The model alone is larger; where the system does not say, it is null.
+        let memory = row["peak_memory_bytes"].as_u64();
+        assert!(memory.is_none_or(|bytes| bytes > 10_000_000), "{row}");
+        assert_eq!(memory.is_some(), cfg!(target_os = "linux"));
         for key in ["tok_s", "bytes_per_token", "gb_s", "gmac_s"] {
             assert!(row[key].as_f64().unwrap() > 0.0, "{row}");
         }
@@ -272,6 +282,9 @@ fn bench() {
     let kv = 2.0 * 2.0 * 10.0 * 4.0 * 64.0;
     assert!((bytes(1) - kv - 3.0 * (bytes(3) - kv)).abs() < 1.0);
     assert!((bytes(5) - bytes(1) - 5.0 * kv).abs() < 1.0);
+    // A prompt in one pass reads the weights once.
+    let prompt = |tokens: f64, i: usize| tokens * (bytes(i) - 1.5 * kv / 3.0);
+    assert!((prompt(3.0, 0) - (bytes(1) - kv)).abs() < 1.0);
 }
 
 #[test]

@@ -1,0 +1,187 @@
+//! Which machine this is, and what it can do at most.
+
+use std::fs;
+
+use bitnet_core::{Kernel, Team, machine};
+use serde::Serialize;
+
+/// The machine, so that figures of different ones can be told apart, and its
+/// limits, one value for each entry of `threads`.
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    /// As the system calls it.
+    pub cpu: String,
+    arch: &'static str,
+    os: &'static str,
+    /// Hardware threads that this process may use.
+    pub cores: usize,
+    /// Data caches of the first core, the smallest first; empty where the
+    /// system does not say.
+    caches: Vec<Cache>,
+    /// Kernels that run here, the best first.
+    kernels: Vec<&'static str>,
+    pub threads: Vec<usize>,
+    pub read_gb_s: Vec<f64>,
+    /// `null` for a kernel without dot product instructions.
+    pub int8_gmac_s: Vec<Option<f64>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cache {
+    level: u32,
+    bytes: u64,
+}
+
+/// Bytes and int8 multiply-adds per second.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub read: f64,
+    pub int8: Option<f64>,
+}
+
+impl Machine {
+    /// Identifies the machine; its limits are still to be measured.
+    pub fn identify() -> Self {
+        Self {
+            cpu: cpu_name().unwrap_or_else(|| "unknown processor".to_owned()),
+            arch: std::env::consts::ARCH,
+            os: std::env::consts::OS,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            caches: caches(),
+            kernels: Kernel::available().map(Kernel::name).collect(),
+            threads: Vec::new(),
+            read_gb_s: Vec::new(),
+            int8_gmac_s: Vec::new(),
+        }
+    }
+
+    /// Measures the limits of this many threads.
+    pub fn measure(&mut self, kernel: Kernel, n_threads: usize) -> Limits {
+        let mut team = Team::new(n_threads);
+        let limits = Limits {
+            read: machine::read_bandwidth(kernel, &mut team),
+            int8: machine::int8_peak(kernel, &mut team),
+        };
+        self.threads.push(n_threads);
+        self.read_gb_s.push(limits.read / 1e9);
+        self.int8_gmac_s.push(limits.int8.map(|peak| peak / 1e9));
+        limits
+    }
+
+    /// Returns the machine and its limits, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("{}, {} cores", self.cpu, self.cores)];
+        let limits = self.threads.iter().zip(&self.read_gb_s);
+        lines.extend(
+            limits
+                .zip(&self.int8_gmac_s)
+                .map(|((threads, read), int8)| {
+                    let int8 =
+                        int8.map_or(String::new(), |peak| format!(", {peak:.0} int8 GMAC/s"));
+                    format!("limits of {threads} threads: {read:.1} GB/s read{int8}")
+                }),
+        );
+        lines
+    }
+}
+
+/// Returns the processor's name as the system has it.
+#[cfg(target_os = "linux")]
+fn cpu_name() -> Option<String> {
+    // Boards name themselves where processors do not.
+    let board = fs::read_to_string("/proc/device-tree/model").ok();
+    let board = board.map(|name| name.trim_end_matches('\0').to_owned());
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let field = |name: &str| {
+        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        fields.find_map(|(key, value)| (key.trim() == name).then(|| value.trim().to_owned()))
+    };
+    let part = || {
+        let (implementer, part) = (field("CPU implementer")?, field("CPU part")?);
+        Some(format!("CPU implementer {implementer} part {part}"))
+    };
+    let cpu = field("model name").or_else(part);
+    let names: Vec<_> = [board, cpu].into_iter().flatten().collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+#[cfg(target_os = "macos")]
+fn cpu_name() -> Option<String> {
+    let sysctl = std::process::Command::new("sysctl")
+        .args(["-n", "machdep.cpu.brand_string"])
+        .output()
+        .ok()?;
+    let name = String::from_utf8(sysctl.stdout).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn cpu_name() -> Option<String> {
+    std::env::var("PROCESSOR_IDENTIFIER").ok()
+}
+
+/// Returns the caches that Linux describes; other systems have no such files.
+fn caches() -> Vec<Cache> {
+    let read = |index: usize, file: &str| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{file}");
+        Some(fs::read_to_string(path).ok()?.trim().to_owned())
+    };
+    (0..8)
+        .filter(|&index| read(index, "type").is_some_and(|kind| kind != "Instruction"))
+        .filter_map(|index| {
+            let size = read(index, "size")?;
+            Some(Cache {
+                level: read(index, "level")?.parse().ok()?,
+                bytes: size.strip_suffix('K')?.parse::<u64>().ok()? * 1024,
+            })
+        })
+        .collect()
+}
+
+/// Forgets the peak so far, so that [`peak_memory`] tells that of what comes.
+/// Only Linux can; elsewhere nothing happens.
+pub fn reset_peak_memory() {
+    if cfg!(target_os = "linux") {
+        // Kernels without the file keep the peak since the start, which is
+        // still an upper bound.
+        let _ = fs::write("/proc/self/clear_refs", "5");
+    }
+}
+
+/// Returns the largest resident set of this process since
+/// [`reset_peak_memory`], in bytes, or `None` where the system does not say.
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_peak_counts_touched_memory_and_can_be_forgotten() {
+        reset_peak_memory();
+        let before = peak_memory().expect("Linux says");
+        let data = std::hint::black_box(vec![1u8; 64 << 20]);
+        let with = peak_memory().expect("Linux says");
+        assert!(with >= before + (60 << 20), "{before} {with}");
+        drop(data);
+        reset_peak_memory();
+        let after = peak_memory().expect("Linux says");
+        assert!(after + (60 << 20) <= with, "{with} {after}");
+    }
+
+    #[test]
+    fn the_machine_has_a_name_and_kernels() {
+        let machine = Machine::identify();
+        assert!(!machine.cpu.is_empty() && machine.cores > 0);
+        assert_eq!(machine.kernels.last(), Some(&"generic-i2xi8-scalar"));
+        assert!(machine.caches.is_sorted_by_key(|cache| cache.level));
+    }
+}
