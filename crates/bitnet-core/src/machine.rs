@@ -10,6 +10,12 @@ use crate::team::Team;
 /// Bytes that a pass reads: far more than any cache holds.
 const READ_BYTES: usize = 1 << 29;
 
+/// Bytes that a pass reads at least, if it can read its data several times.
+const ROUND_BYTES: usize = 1 << 26;
+
+/// Words that are read side by side.
+const READ_LANES: usize = 64;
+
 /// Passes, of which the fastest counts.
 const PASSES: usize = 5;
 
@@ -18,13 +24,34 @@ const PASSES: usize = 5;
 /// Takes half a gibibyte of memory while it runs, and a quarter of a second or
 /// so.
 pub fn read_bandwidth(kernel: Kernel, team: &mut Team) -> f64 {
+    read_bandwidth_of(kernel, team, READ_BYTES)
+}
+
+/// Returns how fast the team reads the same `n_bytes` again and again, in bytes
+/// per second: from the caches, if they hold as much.
+///
+/// # Panics
+///
+/// Panics if `n_bytes` is less than 512.
+pub fn read_bandwidth_of(kernel: Kernel, team: &mut Team, n_bytes: usize) -> f64 {
     // Filled, so that every page has memory of its own.
-    let data = filled(1u64, READ_BYTES / size_of::<u64>());
-    let chunk = data.len() / 256;
-    fastest(READ_BYTES as f64, || {
-        team.for_each(256, |_, piece| {
-            black_box(kernel.run(Read(&data[piece * chunk..][..chunk])));
-        });
+    let data = filled(
+        [1u64; READ_LANES],
+        n_bytes / (READ_LANES * size_of::<u64>()),
+    );
+    assert!(!data.is_empty(), "something to read");
+    // A thread's part of small data is one piece; of large data, pieces even out
+    // what threads do.
+    let share = data.len().div_ceil(team.n_threads());
+    let chunk = share.min((1 << 21) / (READ_LANES * size_of::<u64>()));
+    let n_rounds = (ROUND_BYTES / n_bytes).max(1);
+    fastest((n_rounds * size_of_val(data.as_slice())) as f64, || {
+        for _ in 0..n_rounds {
+            team.for_each(data.len().div_ceil(chunk), |_, piece| {
+                let rest = &data[piece * chunk..];
+                black_box(kernel.run(Read(&rest[..chunk.min(rest.len())])));
+            });
+        }
     })
 }
 
@@ -41,6 +68,29 @@ pub fn int8_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
             black_box(peak_rounds(kernel, ROUNDS));
         });
     }))
+}
+
+/// Returns how many fused f32 multiply-adds per second the team does on
+/// registers, or `None` for a kernel without such an instruction: it calls a
+/// function for each.
+pub fn f32_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
+    if kernel == Kernel::Scalar && !cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        return None;
+    }
+    // As many sums as hide the latency of one where a processor starts two a
+    // cycle: more on wide registers, fewer where there are only sixteen.
+    let narrow = f32_peak_of::<80>(kernel, team);
+    Some(narrow.max(f32_peak_of::<128>(kernel, team)))
+}
+
+fn f32_peak_of<const N: usize>(kernel: Kernel, team: &mut Team) -> f64 {
+    const ROUNDS: usize = 20_000;
+    const PIECES: usize = 16;
+    fastest((PIECES * ROUNDS * N) as f64, || {
+        team.for_each(PIECES, |_, _| {
+            black_box(kernel.run(MultiplyAdd::<N>(ROUNDS)));
+        });
+    })
 }
 
 /// Runs a kernel's dot product instructions and returns the multiply-adds done.
@@ -71,20 +121,39 @@ fn fastest(amount: f64, mut pass: impl FnMut()) -> f64 {
     amount / seconds.fold(f64::INFINITY, f64::min)
 }
 
-struct Read<'a>(&'a [u64]);
+struct Read<'a>(&'a [[u64; READ_LANES]]);
 
 impl Op for Read<'_> {
     type Output = u64;
 
     #[inline(always)]
     fn run(self) -> u64 {
-        let mut lanes = [0u64; 64];
-        for chunk in self.0.as_chunks::<64>().0 {
+        let mut lanes = [0u64; READ_LANES];
+        for chunk in self.0 {
             for (lane, x) in lanes.iter_mut().zip(chunk) {
                 *lane ^= x;
             }
         }
         lanes.into_iter().fold(0, |all, lane| all ^ lane)
+    }
+}
+
+/// Rounds of one multiply-add for each of `N` sums.
+struct MultiplyAdd<const N: usize>(usize);
+
+impl<const N: usize> Op for MultiplyAdd<N> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let (x, y) = (black_box(0.999), black_box(0.001));
+        let mut sums = [1.0f32; N];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = sum.mul_add(x, y);
+            }
+        }
+        sums.iter().sum()
     }
 }
 
@@ -100,7 +169,14 @@ mod tests {
             assert_eq!(peak.is_none(), kernel == Kernel::Scalar);
             assert!(peak.is_none_or(|peak| peak > 1e6), "{kernel}: {peak:?}");
         }
-        let bandwidth = read_bandwidth(Kernel::best(), &mut team);
-        assert!(bandwidth.is_finite() && bandwidth > 1e6, "{bandwidth}");
+        for kernel in Kernel::available() {
+            let peak = f32_peak(kernel, &mut team);
+            assert!(peak.is_some() || kernel == Kernel::Scalar);
+            assert!(peak.is_none_or(|peak| peak > 1e6), "{kernel}: {peak:?}");
+        }
+        for n_bytes in [512, 1000, 1 << 16, READ_BYTES] {
+            let bandwidth = read_bandwidth_of(Kernel::best(), &mut team, n_bytes);
+            assert!(bandwidth.is_finite() && bandwidth > 1e6, "{bandwidth}");
+        }
     }
 }
