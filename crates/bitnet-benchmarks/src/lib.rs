@@ -1,58 +1,14 @@
-//! Data for benchmarks: matrices and activations of any shape.
+//! Every kernel operation by itself, with data to run it on: what the Criterion
+//! benches and `bitnet bench --kernels` measure.
 //!
 //! ```text
-//! cargo bench -p bitnet-benchmarks --bench kernels   each kernel alone
+//! cargo bench -p bitnet-benchmarks --bench kernels   each operation on each kernel
+//! cargo bench -p bitnet-benchmarks --bench sizes     generic against SIMD at 1K, 4K and 16K elements
 //! cargo bench -p bitnet-benchmarks --bench passes    prefill and decode of the built-in model
 //! ```
 
-use std::convert::Infallible;
+mod cases;
+mod data;
 
-use bitnet_core::{Int8Rows, Kernel, PackedInt8, PackedTernary, Team};
-
-/// Returns a pseudo-random number in 0..2^32 for each index.
-fn hash(i: usize) -> u32 {
-    let x = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x ^ (x >> 29))
-        .wrapping_mul(0xbf58_476d_1ce4_e5b9)
-        .rotate_left(31) as u32
-}
-
-/// Returns a ternary matrix, a third of it zeros.
-pub fn ternary(n_rows: usize, n_cols: usize) -> PackedTernary {
-    let mut team = Team::new(1);
-    let result = PackedTernary::pack(&mut team, n_rows, n_cols, 0.02, |row, trits| {
-        for (col, trit) in trits.iter_mut().enumerate() {
-            *trit = (hash(row * n_cols + col) % 3) as i8 - 1;
-        }
-        Ok::<_, Infallible>(())
-    });
-    match result {
-        Ok(matrix) => matrix,
-        Err(never) => match never {},
-    }
-}
-
-/// Returns an int8 matrix.
-pub fn int8(n_rows: usize, n_cols: usize) -> PackedInt8 {
-    PackedInt8::quantize(
-        Kernel::best(),
-        &mut Team::new(1),
-        n_rows,
-        n_cols,
-        |row, values| {
-            for (col, value) in values.iter_mut().enumerate() {
-                *value = hash(row * n_cols + col) as f32 / 4e9 - 0.5;
-            }
-        },
-    )
-}
-
-/// Returns quantized activations of `n_tokens` tokens.
-pub fn activations(n_tokens: usize, n_cols: usize) -> Int8Rows {
-    let x: Vec<f32> = (0..n_tokens * n_cols)
-        .map(|i| hash(i) as f32 / 1e9 - 2.0)
-        .collect();
-    let mut rows = Int8Rows::with_capacity(n_tokens, n_cols);
-    rows.quantize(Kernel::best(), &x, n_cols);
-    rows
-}
+pub use cases::{Arithmetic, Case, cases};
+pub use data::{activations, dense_rows, int8, ternary, values};

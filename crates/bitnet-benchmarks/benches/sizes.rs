@@ -1,0 +1,89 @@
+//! The scalar kernel against the others at 1K, 4K and 16K elements, and the
+//! ratios, which are comparable between machines where times are not.
+//!
+//! - `quantize`: a row of f32 to int8
+//! - `unpack`: a stored Q6_K row to f32
+//! - `dot`: ternary weights, in 16 rows, with int8 activations
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bitnet_benchmarks::{activations, dense_rows, ternary, values};
+use bitnet_core::{Int8Rows, Kernel, Team};
+use bitnet_quant::DenseType;
+use criterion::{BenchmarkId, Criterion, Throughput};
+
+const SIZES: [(&str, usize); 3] = [("1K", 1 << 10), ("4K", 1 << 12), ("16K", 1 << 14)];
+
+/// Seconds of one run, the fastest sample, by operation and size, then kernel.
+type Fastest = BTreeMap<(&'static str, usize), BTreeMap<&'static str, f64>>;
+
+fn main() {
+    let mut c = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500))
+        .configure_from_args();
+    let mut fastest = Fastest::new();
+    for (name, n) in SIZES {
+        let mut team = Team::new(1);
+        let x = values(n);
+        let (mut rows, mut scratch) = (Int8Rows::with_capacity(1, n), [vec![0.0; n]]);
+        bench(&mut c, &mut fastest, "quantize", (name, n), |kernel| {
+            rows.quantize_rows(kernel, &mut team, &mut scratch, (1, n), |_, out| {
+                out.copy_from_slice(&x);
+            });
+        });
+        let (stored, mut out) = (dense_rows(DenseType::Q6K, 1, n), vec![0.0; n]);
+        bench(&mut c, &mut fastest, "unpack", (name, n), |kernel| {
+            DenseType::Q6K.decode_row(kernel, &stored, &mut out);
+        });
+        let (weights, acts) = (ternary(16, n / 16), activations(1, n / 16));
+        let mut out = [0.0; 16];
+        bench(&mut c, &mut fastest, "dot", (name, n), |kernel| {
+            weights.matmul(kernel, &mut team, &acts, &mut out);
+        });
+    }
+    c.final_summary();
+    print_ratios(&fastest);
+}
+
+fn bench(
+    c: &mut Criterion,
+    fastest: &mut Fastest,
+    operation: &'static str,
+    (name, n): (&str, usize),
+    mut run: impl FnMut(Kernel),
+) {
+    let mut group = c.benchmark_group(operation);
+    group.throughput(Throughput::Elements(n as u64));
+    for kernel in Kernel::available() {
+        group.bench_function(BenchmarkId::new(kernel.name(), name), |b| {
+            b.iter_custom(|n_runs| {
+                let start = Instant::now();
+                (0..n_runs).for_each(|_| run(kernel));
+                let elapsed = start.elapsed();
+                let seconds = elapsed.as_secs_f64() / n_runs as f64;
+                let best = fastest.entry((operation, n)).or_default();
+                let best = best.entry(kernel.name()).or_insert(f64::INFINITY);
+                *best = best.min(seconds);
+                elapsed
+            });
+        });
+    }
+    group.finish();
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the bench")]
+fn print_ratios(fastest: &Fastest) {
+    let scalar = Kernel::Scalar.name();
+    println!("\ntimes faster than {scalar}");
+    for ((operation, n), kernels) in fastest {
+        for (kernel, seconds) in kernels {
+            if let Some(generic) = kernels.get(scalar).filter(|_| *kernel != scalar) {
+                let ratio = generic / seconds;
+                println!("{operation:<9} {n:>6} elements  {kernel:<26} {ratio:>6.2} x");
+            }
+        }
+    }
+}

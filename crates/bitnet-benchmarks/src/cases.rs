@@ -1,0 +1,342 @@
+//! The operations, in shapes that stay in the caches and in shapes that do not.
+
+use std::time::Instant;
+
+use bitnet_core::ops::{self, RopeTable};
+use bitnet_core::{
+    AttentionScratch, Heads, Int8Rows, Kernel, KvPrecision, KvShape, PackedKv, QueryRow, Team,
+    matmul_rows,
+};
+use bitnet_quant::DenseType;
+
+use crate::data::{activations, dense_rows, int8, ternary, values};
+
+/// One operation on data of one shape, ready to be repeated.
+pub struct Case {
+    /// What it is called, such as `ternary`.
+    pub operation: &'static str,
+    /// `weights`, or `rows x columns`; `x tokens` for products.
+    pub shape: String,
+    /// Bytes that it reads at least: everything once.
+    pub n_bytes: usize,
+    /// Multiply-adds that it does, 0 where that says little.
+    pub n_macs: usize,
+    /// What it multiplies.
+    pub arithmetic: Arithmetic,
+    /// Whether a team has more than one piece of it to share.
+    pub is_shared: bool,
+    run: Box<Run>,
+}
+
+type Run = dyn FnMut(Kernel, &mut Team);
+
+/// Which peak of a machine the multiply-adds of an operation are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Four-way dot products of int8.
+    Int8,
+    /// Fused multiply-adds of f32.
+    F32,
+}
+
+/// Columns of the matrices of BitNet b1.58 2B-4T, and of its feed-forward part.
+const HIDDEN: usize = 2560;
+const FFN: usize = 6912;
+const HEAD_DIM: usize = 128;
+
+/// Rows of HIDDEN columns that take more than 64 MB: beyond the caches of most
+/// machines.
+const MANY_TERNARY_ROWS: usize = 106_496;
+const MANY_INT8_ROWS: usize = 26_624;
+const MANY_F16_ROWS: usize = 13_312;
+
+const CASES: &[fn() -> Case] = &[
+    || ternary_matmul(512, 512, 1),
+    || ternary_matmul(HIDDEN, HIDDEN, 1),
+    || ternary_matmul(HIDDEN, HIDDEN, 4),
+    || ternary_matmul(HIDDEN, HIDDEN, 16),
+    || ternary_matmul(HIDDEN, HIDDEN, 128),
+    || ternary_matmul(MANY_TERNARY_ROWS, HIDDEN, 1),
+    || ternary_matmul(MANY_TERNARY_ROWS, HIDDEN, 8),
+    || int8_matmul(1024, HIDDEN, 1),
+    || int8_matmul(1024, HIDDEN, 16),
+    || int8_matmul(MANY_INT8_ROWS, HIDDEN, 1),
+    || int8_matmul(MANY_INT8_ROWS, HIDDEN, 8),
+    || dense_matmul("head-f16", DenseType::F16, 512),
+    || dense_matmul("head-f16", DenseType::F16, MANY_F16_ROWS),
+    || dense_matmul("head-q6_k", DenseType::Q6K, 512),
+    || attention("attention-f32", KvPrecision::F32, (1, 3584)),
+    || attention("attention-f16", KvPrecision::F16, (1, 512)),
+    || attention("attention-f16", KvPrecision::F16, (1, 3584)),
+    || attention("attention-f16", KvPrecision::F16, (64, 512)),
+    || attention("attention-int8", KvPrecision::Int8, (1, 512)),
+    || attention("attention-int8", KvPrecision::Int8, (1, 3584)),
+    || attention("attention-int8", KvPrecision::Int8, (64, 512)),
+    || quantize(1, HIDDEN),
+    || quantize(128, FFN),
+    || rms_norm(1, HIDDEN),
+    || rms_norm(128, HIDDEN),
+    || gate("relu2", ops::relu2_mul, 1),
+    || gate("relu2", ops::relu2_mul, 128),
+    || gate("silu", ops::silu_mul, 1),
+    || gate("silu", ops::silu_mul, 128),
+    || add(1),
+    || add(128),
+    || rope(20),
+    || softmax(4096),
+    || dot(HIDDEN),
+];
+
+/// Returns every case, each made when it is asked for: some take 100 MB.
+pub fn cases() -> impl ExactSizeIterator<Item = Case> {
+    CASES.iter().map(|make| make())
+}
+
+impl Case {
+    /// Runs the operation once.
+    pub fn run(&mut self, kernel: Kernel, team: &mut Team) {
+        (self.run)(kernel, team);
+    }
+
+    /// Returns the seconds that one run takes: the fastest of several rounds,
+    /// each long enough for the clock.
+    pub fn seconds(&mut self, kernel: Kernel, team: &mut Team) -> f64 {
+        const ROUNDS: usize = 5;
+        const ROUND_SECONDS: f64 = 0.01;
+        let mut round = |n: usize| {
+            let start = Instant::now();
+            (0..n).for_each(|_| self.run(kernel, team));
+            start.elapsed().as_secs_f64()
+        };
+        let (mut n, mut seconds) = (1, round(1));
+        while seconds < ROUND_SECONDS {
+            n *= 2;
+            seconds = round(n);
+        }
+        let rounds = (1..ROUNDS).map(|_| round(n));
+        rounds.fold(seconds, f64::min) / n as f64
+    }
+}
+
+fn ternary_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
+    let weights = ternary(n_rows, n_cols);
+    let acts = activations(n_tokens, n_cols);
+    let mut out = vec![0.0; n_tokens * n_rows];
+    Case {
+        operation: "ternary",
+        shape: format!("{n_rows}x{n_cols}x{n_tokens}"),
+        n_bytes: weights.n_bytes() + n_tokens * n_cols,
+        n_macs: n_tokens * n_rows * n_cols,
+        arithmetic: Arithmetic::Int8,
+        is_shared: true,
+        run: Box::new(move |kernel, team| weights.matmul(kernel, team, &acts, &mut out)),
+    }
+}
+
+fn int8_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
+    let weights = int8(n_rows, n_cols);
+    let acts = activations(n_tokens, n_cols);
+    let mut out = vec![0.0; n_tokens * n_rows];
+    Case {
+        operation: "head-int8",
+        shape: format!("{n_rows}x{n_cols}x{n_tokens}"),
+        n_bytes: weights.n_bytes() + n_tokens * n_cols,
+        n_macs: n_tokens * n_rows * n_cols,
+        arithmetic: Arithmetic::Int8,
+        is_shared: true,
+        run: Box::new(move |kernel, team| weights.matmul(kernel, team, &acts, &mut out)),
+    }
+}
+
+/// The exact head: rows stay in their storage format.
+fn dense_matmul(operation: &'static str, ty: DenseType, n_rows: usize) -> Case {
+    let n_cols = HIDDEN;
+    let weights = dense_rows(ty, n_rows, n_cols);
+    let row_bytes = weights.len() / n_rows;
+    let x = values(n_cols);
+    let mut out = vec![0.0; n_rows];
+    let mut scratch = Vec::new();
+    Case {
+        operation,
+        shape: format!("{n_rows}x{n_cols}x1"),
+        n_bytes: weights.len() + 4 * n_cols,
+        n_macs: n_rows * n_cols,
+        arithmetic: Arithmetic::F32,
+        is_shared: true,
+        run: Box::new(move |kernel, team| {
+            scratch.resize(team.n_threads(), vec![0.0; n_cols]);
+            let decode = |row: usize, out: &mut [f32]| {
+                ty.decode_row(kernel, &weights[row * row_bytes..][..row_bytes], out);
+            };
+            let shape = (n_rows, n_cols);
+            matmul_rows(kernel, team, &mut scratch, shape, decode, &x, &mut out);
+        }),
+    }
+}
+
+/// The last positions of a sequence over all before, with the heads of one layer
+/// of BitNet b1.58 2B-4T.
+fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usize)) -> Case {
+    let (n_rows, n_positions) = shape;
+    let heads = Heads {
+        first: 0,
+        n_kv_heads: 5,
+        n_heads: 20,
+    };
+    let kv_shape = KvShape {
+        n_sequences: 1,
+        n_positions,
+        n_heads: heads.n_kv_heads,
+        head_dim: HEAD_DIM,
+    };
+    let rows: Vec<_> = (n_positions - n_rows..n_positions)
+        .map(|position| QueryRow {
+            sequence: 0,
+            position,
+        })
+        .collect();
+    let mut kv = PackedKv::new(precision, kv_shape).expect("some megabytes");
+    let key = values(heads.n_kv_heads * HEAD_DIM);
+    for position in 0..n_positions {
+        kv.store(Kernel::best(), (0, position), 0, &key, &key);
+    }
+    let queries = values(n_rows * heads.n_heads * HEAD_DIM);
+    let mut out = vec![0.0; queries.len()];
+    let seen: usize = rows.iter().map(|row| row.position + 1).sum();
+    let mut scratch = None;
+    Case {
+        operation,
+        shape: format!("{n_rows}x{n_positions}"),
+        n_bytes: n_positions * PackedKv::n_bytes_per_position(precision, kv_shape),
+        n_macs: 2 * seen * heads.n_heads * HEAD_DIM,
+        arithmetic: match precision {
+            KvPrecision::Int8 => Arithmetic::Int8,
+            KvPrecision::F32 | KvPrecision::F16 => Arithmetic::F32,
+        },
+        is_shared: true,
+        run: Box::new(move |kernel, team| {
+            let n_threads = team.n_threads();
+            let scratch = match &mut scratch {
+                Some((n, scratch)) if *n == n_threads => scratch,
+                place => {
+                    let new = AttentionScratch::new(n_threads, n_rows, kv_shape, 4);
+                    &mut place.insert((n_threads, new.expect("some megabytes"))).1
+                }
+            };
+            bitnet_core::attention(kernel, team, &kv, heads, &rows, &queries, scratch, &mut out);
+        }),
+    }
+}
+
+fn quantize(n_rows: usize, n_cols: usize) -> Case {
+    let x = values(n_rows * n_cols);
+    let mut rows = Int8Rows::with_capacity(n_rows, n_cols);
+    let mut scratch = Vec::new();
+    float_op("quantize", n_rows, n_cols, 4, move |kernel, team| {
+        scratch.resize(team.n_threads(), vec![0.0; n_cols]);
+        rows.quantize_rows(kernel, team, &mut scratch, (n_rows, n_cols), |row, out| {
+            out.copy_from_slice(&x[row * n_cols..][..n_cols]);
+        });
+    })
+}
+
+fn rms_norm(n_rows: usize, n_cols: usize) -> Case {
+    let (x, weight) = (values(n_rows * n_cols), values(n_cols));
+    let mut out = vec![0.0; n_rows * n_cols];
+    float_op("rms_norm", n_rows, n_cols, 8, move |kernel, team| {
+        by_rows(team, &mut out, n_cols, |row, out| {
+            ops::rms_norm(kernel, &x[row * n_cols..][..n_cols], &weight, 1e-5, out);
+        });
+    })
+}
+
+/// Gates are replaced by their results; zeros stay zeros however often that
+/// happens.
+fn gate(operation: &'static str, op: fn(Kernel, &mut [f32], &[f32]), n_rows: usize) -> Case {
+    let (mut gate, up) = (vec![0.0; n_rows * FFN], values(n_rows * FFN));
+    float_op(operation, n_rows, FFN, 8, move |kernel, team| {
+        by_rows(team, &mut gate, FFN, |row, gate| {
+            op(kernel, gate, &up[row * FFN..][..FFN]);
+        });
+    })
+}
+
+fn add(n_rows: usize) -> Case {
+    let (mut x, y) = (vec![0.0; n_rows * HIDDEN], vec![0.0; n_rows * HIDDEN]);
+    float_op("add", n_rows, HIDDEN, 8, move |kernel, team| {
+        by_rows(team, &mut x, HIDDEN, |row, x| {
+            ops::add_assign(kernel, x, &y[row * HIDDEN..][..HIDDEN]);
+        });
+    })
+}
+
+fn rope(n_heads: usize) -> Case {
+    let table = RopeTable::new(HEAD_DIM, 64, 500_000.0);
+    let mut x = values(n_heads * HEAD_DIM);
+    float_op("rope", 1, n_heads * HEAD_DIM, 4, move |kernel, team| {
+        by_rows(team, &mut x, n_heads * HEAD_DIM, |_, x| {
+            table.rotate(kernel, 63, x);
+        });
+    })
+}
+
+fn softmax(n: usize) -> Case {
+    let mut x = values(n);
+    float_op("softmax", 1, n, 4, move |kernel, team| {
+        by_rows(team, &mut x, n, |_, x| ops::softmax(kernel, x));
+    })
+}
+
+fn dot(n: usize) -> Case {
+    let (x, y) = (values(n), values(n));
+    Case {
+        n_macs: n,
+        ..float_op("dot", 1, n, 8, move |kernel, _| {
+            std::hint::black_box(ops::dot(kernel, &x, &y));
+        })
+    }
+}
+
+/// An operation between the matrices, which reads so many bytes for each element.
+fn float_op(
+    operation: &'static str,
+    n_rows: usize,
+    n_cols: usize,
+    bytes_per_element: usize,
+    run: impl FnMut(Kernel, &mut Team) + 'static,
+) -> Case {
+    Case {
+        operation,
+        shape: format!("{n_rows}x{n_cols}"),
+        n_bytes: n_rows * n_cols * bytes_per_element,
+        n_macs: 0,
+        arithmetic: Arithmetic::F32,
+        is_shared: n_rows > 1,
+        run: Box::new(run),
+    }
+}
+
+/// Calls `f(row, values)` for each row, on all threads, as the forward pass does.
+fn by_rows(team: &mut Team, data: &mut [f32], n_cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let mut locals = [(); 1024];
+    team.for_each_chunk(data, n_cols, &mut locals, |(), row, values| f(row, values));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn cases_have_names_of_their_own_and_run_on_any_team() {
+        let mut names = HashSet::new();
+        for mut case in cases() {
+            let name = format!("{}-{}", case.operation, case.shape);
+            assert!(case.n_bytes > 0, "{name}");
+            case.run(Kernel::best(), &mut Team::new(1));
+            case.run(Kernel::best(), &mut Team::new(3));
+            assert!(names.insert(name.clone()), "{name}");
+        }
+    }
+}

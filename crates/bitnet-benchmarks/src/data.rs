@@ -1,0 +1,69 @@
+//! Matrices and activations of any shape.
+
+use std::convert::Infallible;
+
+use bitnet_core::{Int8Rows, Kernel, PackedInt8, PackedTernary, Team};
+use bitnet_quant::DenseType;
+
+/// Returns a pseudo-random number in 0..2^32 for each index.
+fn hash(i: usize) -> u32 {
+    let x = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (x ^ (x >> 29))
+        .wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        .rotate_left(31) as u32
+}
+
+/// Returns numbers between -2 and 2.
+pub fn values(n: usize) -> Vec<f32> {
+    (0..n)
+        .map(|i| hash(i) as f32 / (1 << 30) as f32 - 2.0)
+        .collect()
+}
+
+/// Returns a ternary matrix, a third of it zeros.
+pub fn ternary(n_rows: usize, n_cols: usize) -> PackedTernary {
+    let mut team = Team::new(1);
+    let result = PackedTernary::pack(&mut team, n_rows, n_cols, 0.02, |row, trits| {
+        for (col, trit) in trits.iter_mut().enumerate() {
+            *trit = (hash(row * n_cols + col) % 3) as i8 - 1;
+        }
+        Ok::<_, Infallible>(())
+    });
+    match result {
+        Ok(matrix) => matrix,
+        Err(never) => match never {},
+    }
+}
+
+/// Returns an int8 matrix.
+pub fn int8(n_rows: usize, n_cols: usize) -> PackedInt8 {
+    PackedInt8::quantize(
+        Kernel::best(),
+        &mut Team::new(1),
+        n_rows,
+        n_cols,
+        |row, values| {
+            for (col, value) in values.iter_mut().enumerate() {
+                *value = hash(row * n_cols + col) as f32 / 4e9 - 0.5;
+            }
+        },
+    )
+}
+
+/// Returns the bytes of rows of a storage format, all of them alike.
+///
+/// # Panics
+///
+/// Panics if `n_cols` is not whole blocks of the format.
+pub fn dense_rows(ty: DenseType, n_rows: usize, n_cols: usize) -> Vec<u8> {
+    let mut row = Vec::new();
+    ty.encode_row(&values(n_cols), &mut row);
+    row.repeat(n_rows)
+}
+
+/// Returns quantized activations of `n_tokens` tokens.
+pub fn activations(n_tokens: usize, n_cols: usize) -> Int8Rows {
+    let mut rows = Int8Rows::with_capacity(n_tokens, n_cols);
+    rows.quantize(Kernel::best(), &values(n_tokens * n_cols), n_cols);
+    rows
+}
