@@ -1,5 +1,6 @@
 //! `bitnet bench`
 
+mod kernels;
 mod machine;
 
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use bitnet_core::{Kernel, Team};
-use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions};
+use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions};
 use serde::Serialize;
 
 use machine::{Limits, Machine};
@@ -25,11 +26,15 @@ pp N reads a prompt of N tokens, tg N writes N tokens, each after a context of
 multiplies int8, whichever would take longer; both are measured too, and % is
 the part reached. MB is the most memory that the program held during the row,
 mapped files included.
+--kernels measures each operation alone on every kernel of this machine, on one
+thread unless -t says otherwise. The ceiling is how fast as many bytes are read,
+from the caches where they fit, or how fast the kernel's instructions multiply.
 Numbers of several values, such as -p 128,512, give a row for each combination.
 
 Examples:
   bitnet bench
-  bitnet bench -m model.gguf -p 512 -n 64 -t 1,2 -r 5 --json")]
+  bitnet bench -m model.gguf -p 512 -n 64 -t 1,2 -r 5 --json
+  bitnet bench --kernels --json     what this machine does, for a report")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArg,
@@ -51,6 +56,9 @@ pub struct Args {
     /// Repetitions of each row
     #[arg(short, long, value_name = "N", default_value_t = 3)]
     repetitions: usize,
+    /// Measure each kernel alone, without a model
+    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "depth", "batch", "repetitions", "head"])]
+    kernels: bool,
     #[command(flatten)]
     compute: ComputeArgs,
     /// Print one JSON document
@@ -108,6 +116,9 @@ struct Test {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    if args.kernels {
+        return args.run_kernels(ui);
+    }
     let tests = args.tests()?;
     let kernel = args.compute.kernel()?.unwrap_or_else(Kernel::best);
     let threads = if args.threads.is_empty() {
@@ -195,6 +206,24 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 }
 
 impl Args {
+    fn run_kernels(&self, ui: &Ui) -> anyhow::Result<()> {
+        let kernels = match self.compute.kernel()? {
+            Some(kernel) => vec![kernel],
+            None => Kernel::available().collect(),
+        };
+        let threads = if self.threads.is_empty() {
+            &[1]
+        } else {
+            self.threads.as_slice()
+        };
+        for &n_threads in threads {
+            if n_threads == 0 || n_threads > kernels::MAX_THREADS {
+                return Err(PlanError::Threads { n_threads }.into());
+            }
+        }
+        kernels::run(&kernels, threads, self.json, ui)
+    }
+
     fn tests(&self) -> anyhow::Result<Vec<Test>> {
         if self.repetitions == 0 || self.batch.contains(&0) {
             let message = "-r and -b are 1 or more";

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::{PROMPT, bitnet_in, bitnet_with_stdin, storyteller};
+use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin, storyteller};
 
 /// Returns exit code, error and hint of a run that must fail, without what
 /// differs between systems: their own words.
@@ -645,6 +645,14 @@ fn measurements_that_make_no_sense() {
     exit code 2
     error: cannot run on 0 threads, expected 1 to 1024
     ");
+    assert_snapshot!(refused(&["bench", "--kernels", "-t", "0"]), @"
+    exit code 2
+    error: cannot run on 0 threads, expected 1 to 1024
+    ");
+    let run = bitnet(&["bench", "--kernels", "-p", "5"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    let message = "error: the argument '--kernels' cannot be used with '--prompt <N,…>'";
+    assert!(run.stderr.starts_with(message), "{run:?}");
     let huge = usize::MAX.to_string();
     assert_snapshot!(refused(&["bench", "-b", "70000"]), @"
     exit code 2

@@ -225,6 +225,7 @@ fn bench() {
       -b, --batch <N,…>      Sequences side by side [default: 1]
       -t, --threads <N,…>    Threads [default: as many as the system offers]
       -r, --repetitions <N>  Repetitions of each row [default: 3]
+          --kernels          Measure each kernel alone, without a model
           --json             Print one JSON document
       -q, --quiet            Print nothing on stderr but errors
       -v, --verbose          Say on stderr what is chosen and how long it takes
@@ -242,11 +243,15 @@ fn bench() {
     multiplies int8, whichever would take longer; both are measured too, and % is
     the part reached. MB is the most memory that the program held during the row,
     mapped files included.
+    --kernels measures each operation alone on every kernel of this machine, on one
+    thread unless -t says otherwise. The ceiling is how fast as many bytes are read,
+    from the caches where they fit, or how fast the kernel's instructions multiply.
     Numbers of several values, such as -p 128,512, give a row for each combination.
 
     Examples:
       bitnet bench
       bitnet bench -m model.gguf -p 512 -n 64 -t 1,2 -r 5 --json
+      bitnet bench --kernels --json     what this machine does, for a report
     ");
 }
 

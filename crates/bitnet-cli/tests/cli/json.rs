@@ -288,6 +288,57 @@ fn bench() {
 }
 
 #[test]
+fn bench_kernels() {
+    let best = &bitnet(&["inspect", "builtin", "-q", "--json"]).json()["plan"]["kernel"];
+    let best = best.as_str().unwrap();
+    let args = [
+        "bench",
+        "--kernels",
+        "--json",
+        "-q",
+        "--kernel",
+        best,
+        "-t",
+        "2",
+    ];
+    let document = bitnet(&args).json();
+    assert_eq!(document["machine"]["threads"], json!([2]));
+    let rows = document["rows"].as_array().unwrap();
+    let of = |operation: &str| {
+        let rows = rows.iter().filter(|row| row["operation"] == operation);
+        rows.collect::<Vec<_>>()
+    };
+    for operation in [
+        "ternary",
+        "head-int8",
+        "attention-f16",
+        "quantize",
+        "rms_norm",
+        "silu",
+    ] {
+        assert!(!of(operation).is_empty(), "{operation}");
+    }
+    // One row of quantization is nothing to share.
+    let threads = of("quantize").into_iter().map(|row| &row["threads"]);
+    assert_eq!(threads.collect::<Vec<_>>(), [1, 2]);
+    for row in rows {
+        assert_eq!(row["kernel"], best);
+        assert!(row["time_s"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["gb_s"].as_f64().unwrap() > 0.0, "{row}");
+        if let Some(fraction) = row["limit_fraction"].as_f64() {
+            let limit = row["limit_value"].as_f64().unwrap();
+            let unit = if row["limit"] == "memory" {
+                "gb_s"
+            } else {
+                "gmac_s"
+            };
+            let reached = row[unit].as_f64().unwrap();
+            assert!((fraction * limit / reached - 1.0).abs() < 1e-9, "{row}");
+        }
+    }
+}
+
+#[test]
 fn convert() {
     let folder = tempfile::tempdir().unwrap();
     let args = ["convert", "-q", "--json", "builtin", "story.gguf"];

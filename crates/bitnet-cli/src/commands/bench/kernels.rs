@@ -1,0 +1,193 @@
+//! `bitnet bench --kernels`: every operation alone, against its ceiling.
+
+use std::collections::HashMap;
+
+use bitnet_benchmarks::{Arithmetic, Case, cases};
+use bitnet_core::{Kernel, Team, machine};
+use serde::Serialize;
+
+use super::machine::Machine;
+use crate::error::Interrupted;
+use crate::interrupt;
+use crate::ui::Ui;
+
+/// As many as a plan allows.
+pub const MAX_THREADS: usize = 1024;
+
+/// The document of `--kernels --json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: Machine,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    kernel: &'static str,
+    operation: &'static str,
+    shape: String,
+    threads: usize,
+    time_s: f64,
+    /// Bytes that have to be read: everything once.
+    bytes: usize,
+    gb_s: f64,
+    /// `null` where multiply-adds say little.
+    gmac_s: Option<f64>,
+    limit: &'static str,
+    /// The ceiling, in GB/s or GMAC/s.
+    limit_value: Option<f64>,
+    limit_fraction: Option<f64>,
+}
+
+/// Measures these kernels with these numbers of threads.
+pub fn run(kernels: &[Kernel], threads: &[usize], json: bool, ui: &Ui) -> anyhow::Result<()> {
+    interrupt::defer();
+    let mut progress = ui.progress("measuring");
+    let mut machine = Machine::identify();
+    let mut teams: Vec<_> = threads.iter().map(|&n| Team::new(n)).collect();
+    let mut alone = vec![Team::new(1)];
+    let mut ceilings = Ceilings::default();
+    let mut rows = Vec::new();
+    for &n_threads in threads {
+        machine.measure(Kernel::best(), n_threads);
+    }
+    let cases = cases();
+    let n_cases = cases.len();
+    for (i, mut case) in cases.enumerate() {
+        progress.set(i, n_cases);
+        for &kernel in kernels {
+            // Where there is nothing to share, more threads measure the same.
+            let teams = if case.is_shared {
+                &mut teams
+            } else {
+                &mut alone
+            };
+            for team in teams {
+                if interrupt::requested() {
+                    return Err(Interrupted.into());
+                }
+                rows.push(measure(&mut case, kernel, team, &mut ceilings));
+            }
+        }
+    }
+    drop(progress);
+    let report = Report { machine, rows };
+    if json {
+        return ui.json(&report);
+    }
+    print(&report, ui)
+}
+
+fn measure(case: &mut Case, kernel: Kernel, team: &mut Team, ceilings: &mut Ceilings) -> Row {
+    let time_s = case.seconds(kernel, team);
+    let bytes_s = case.n_bytes as f64 / time_s;
+    let macs_s = case.n_macs as f64 / time_s;
+    let read = ceilings.read(team, case.n_bytes);
+    let peak = match case.arithmetic {
+        _ if case.n_macs == 0 => Some(f64::INFINITY),
+        Arithmetic::Int8 => ceilings.int8(kernel, team),
+        Arithmetic::F32 => ceilings.f32(kernel, team),
+    };
+    let multiplies = match case.arithmetic {
+        Arithmetic::Int8 => "int8",
+        Arithmetic::F32 => "f32",
+    };
+    // What would take longer at the machine's best is the limit.
+    let (limit, ceiling, reached) = match peak {
+        None => (multiplies, None, macs_s),
+        Some(peak) if case.n_macs as f64 / peak > case.n_bytes as f64 / read => {
+            (multiplies, Some(peak), macs_s)
+        }
+        Some(_) => ("memory", Some(read), bytes_s),
+    };
+    Row {
+        kernel: kernel.name(),
+        operation: case.operation,
+        shape: case.shape.clone(),
+        threads: team.n_threads(),
+        time_s,
+        bytes: case.n_bytes,
+        gb_s: bytes_s / 1e9,
+        gmac_s: (case.n_macs > 0).then_some(macs_s / 1e9),
+        limit,
+        limit_value: ceiling.map(|ceiling| ceiling / 1e9),
+        limit_fraction: ceiling.map(|ceiling| reached / ceiling),
+    }
+}
+
+/// Ceilings that have been measured, by threads and bytes or kernel.
+#[derive(Default)]
+struct Ceilings {
+    read: HashMap<(usize, usize), f64>,
+    int8: HashMap<(usize, &'static str), Option<f64>>,
+    f32: HashMap<(usize, &'static str), Option<f64>>,
+}
+
+impl Ceilings {
+    /// How fast the team reads as many bytes, from the caches if they hold them.
+    fn read(&mut self, team: &mut Team, n_bytes: usize) -> f64 {
+        let key = (team.n_threads(), n_bytes);
+        *(self.read.entry(key))
+            .or_insert_with(|| machine::read_bandwidth_of(Kernel::best(), team, n_bytes))
+    }
+
+    fn int8(&mut self, kernel: Kernel, team: &mut Team) -> Option<f64> {
+        *(self.int8.entry((team.n_threads(), kernel.name())))
+            .or_insert_with(|| machine::int8_peak(kernel, team))
+    }
+
+    fn f32(&mut self, kernel: Kernel, team: &mut Team) -> Option<f64> {
+        *(self.f32.entry((team.n_threads(), kernel.name())))
+            .or_insert_with(|| machine::f32_peak(kernel, team))
+    }
+}
+
+fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
+    for line in report.machine.lines() {
+        ui.line(&line)?;
+    }
+    let mut kernel = "";
+    for row in sorted(&report.rows) {
+        if row.kernel != kernel {
+            kernel = row.kernel;
+            ui.line(&format!(
+                "\n{:<10} {:<15} {:>7} {:>10} {:>7} {:>7}  of its ceiling    {kernel}",
+                "operation", "shape", "threads", "µs", "GMAC/s", "GB/s"
+            ))?;
+        }
+        let ceiling = match (row.limit_fraction, row.limit_value) {
+            (Some(fraction), Some(value)) => {
+                let unit = if row.limit == "memory" {
+                    "GB/s"
+                } else {
+                    "GMAC/s"
+                };
+                format!(
+                    "{:>4.0} % of {value:.0} {unit} {}",
+                    fraction * 100.0,
+                    row.limit
+                )
+            }
+            _ => "   -".to_owned(),
+        };
+        ui.line(&format!(
+            "{:<10} {:<15} {:>7} {:>10.2} {:>7} {:>7.1}  {ceiling}",
+            row.operation,
+            row.shape,
+            row.threads,
+            row.time_s * 1e6,
+            row.gmac_s
+                .map_or(String::new(), |rate| format!("{rate:.1}")),
+            row.gb_s,
+        ))?;
+    }
+    Ok(())
+}
+
+/// Rows by kernel, the best first, as they were measured otherwise.
+fn sorted(rows: &[Row]) -> Vec<&Row> {
+    let mut sorted: Vec<_> = rows.iter().collect();
+    let rank = |row: &Row| Kernel::available().position(|kernel| kernel.name() == row.kernel);
+    sorted.sort_by_key(|row| rank(row));
+    sorted
+}
