@@ -1,5 +1,6 @@
 //! The command line, as it was typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -37,9 +38,16 @@ pub struct Global {
         global = true
     )]
     pub directory: PathBuf,
-    /// The file of the memory [default: .palisade/store.sqlite in the workspace]
-    #[arg(long, value_name = "FILE", env = "PALISADE_STORE", global = true)]
-    pub store: Option<PathBuf>,
+    /// The memory: a file or postgres://… [default: .palisade/store.sqlite]
+    // A URL may hold a password, which help must not print.
+    #[arg(
+        long,
+        value_name = "FILE|URL",
+        env = "PALISADE_STORE",
+        hide_env_values = true,
+        global = true
+    )]
+    pub store: Option<OsString>,
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
     pub json: bool,

@@ -36,9 +36,6 @@ pub enum UsageError {
     /// No package of that name is in the workspace.
     #[error("find a package called {0:?}")]
     NoPackage(String),
-    /// The store is named by a URL.
-    #[error("open the store {0:?}: this build keeps its memory in files only")]
-    StoreUrl(String),
 }
 
 /// Prints an error and returns the exit code that goes with it.
@@ -126,6 +123,24 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
                 Some(format!("mv {path} {path}.bad, and a new one is made")),
             )
         }
+        GuardError::Store(StoreError::NoPostgres) => (
+            USAGE,
+            hint("cargo install --locked cargo-palisade --features postgres"),
+        ),
+        GuardError::Store(StoreError::UnknownScheme { .. }) => (
+            USAGE,
+            hint("--store FILE, or --store postgres://USER@HOST/DATABASE"),
+        ),
+        GuardError::Store(StoreError::Unencrypted { .. }) => (
+            USAGE,
+            hint(
+                "a tunnel to localhost, or sslmode=disable in the URL where the network is trusted",
+            ),
+        ),
+        GuardError::Store(StoreError::Connect { .. }) => (
+            NOT_MEASURED,
+            hint("psql with the same URL says more; --store FILE keeps the memory in a file"),
+        ),
         GuardError::Store(StoreError::TooNew { .. }) => {
             (NOT_MEASURED, hint("cargo install cargo-palisade"))
         }

@@ -2,6 +2,7 @@
 //! its memory and the runner of its tests; and the two sides of a change.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +15,7 @@ use crate::process::Cancel;
 use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, now};
 use crate::run::{Place, Progress, Request, RunError, Runner, environment, run_tests};
 use crate::source::hash;
-use crate::store::{SqliteStore, Store, StoreError};
+use crate::store::{self, Store, StoreError};
 use crate::workspace::{Workspace, WorkspaceError};
 
 /// Why there is no answer.
@@ -77,15 +78,15 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Opens the workspace that holds `dir`; `store` is the file of its memory if
-    /// that is not in its usual place.
-    pub fn open(dir: &Path, store: Option<&Path>, cancel: Cancel) -> Result<Self, GuardError> {
+    /// Opens the workspace that holds `dir`; `store` is the file or the URL of its
+    /// memory if that is not in its usual place.
+    pub fn open(dir: &Path, store: Option<&OsStr>, cancel: Cancel) -> Result<Self, GuardError> {
         let repo = Repo::discover(dir)?;
         let workspace = Workspace::load(dir, repo.root())?;
         let policy = Policy::load(&workspace.root)?;
         let runner = Runner::choose(policy.run.runner)?;
-        let file = store.map_or_else(|| workspace.root.join(STORE_FILE), Path::to_owned);
-        let store = Box::new(SqliteStore::open(&file)?);
+        let usual = workspace.root.join(STORE_FILE);
+        let store = store::open(store.unwrap_or(usual.as_os_str()))?;
         Ok(Self {
             repo,
             workspace,

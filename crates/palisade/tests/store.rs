@@ -1,5 +1,6 @@
 //! The promises of the memory: atomic, append-only, idempotent, shared by several
-//! writers, and never read wrongly.
+//! writers, and never read wrongly. The same tests run on a SQLite file and on a
+//! PostgreSQL server; `scripts/test-postgres.sh` starts the server.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,6 +11,58 @@ use palisade::record::{
     Record, Run, Scope, Subject,
 };
 use palisade::store::{SqliteStore, Store, StoreError, export, import};
+
+/// A place where a memory is kept; it is gone when this is dropped.
+trait Place: Sync {
+    /// A place that is empty.
+    fn new() -> Self;
+    /// Opens the memory; each call opens the same.
+    fn open(&self) -> Box<dyn Store>;
+}
+
+/// A SQLite file.
+struct File(tempfile::TempDir);
+
+impl Place for File {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn open(&self) -> Box<dyn Store> {
+        let path = self.0.path().join("memory/store.sqlite");
+        palisade::store::open(path.as_os_str()).expect("opens")
+    }
+}
+
+/// Makes each test one for every kind of place.
+macro_rules! in_every_place {
+    ($($test:ident)*) => {
+        mod sqlite {
+            $(#[test] fn $test() { super::$test::<super::File>(); })*
+        }
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $(
+                #[test]
+                #[ignore = "scripts/test-postgres.sh starts the server it needs"]
+                fn $test() { super::$test::<super::server::Schema>(); }
+            )*
+        }
+    };
+}
+
+in_every_place! {
+    records_come_back_as_they_were
+    only_complete_runs_of_the_same_tree_and_environment_stand_for_it
+    adding_twice_is_adding_once
+    runs_are_found_by_their_time
+    the_newest_baseline_of_a_branch_counts
+    tallies_keep_trees_apart_and_name_the_failing_commit
+    tallies_keep_environments_apart
+    records_of_each_version_are_read
+    an_export_makes_the_same_store_elsewhere
+    several_writers_lose_nothing
+}
 
 fn test(name: &str) -> TestId {
     TestId::new("a", TargetKind::Lib, "", name)
@@ -55,6 +108,12 @@ fn open(path: &Path) -> SqliteStore {
     SqliteStore::open(path).expect("opens")
 }
 
+/// Adds a run of which only the time matters.
+fn add_at(store: &mut dyn Store, id: &str, at: i64) {
+    let run = run(id, "t", at, &[("x", Outcome::Pass)]);
+    store.add(&Record::Run(run)).expect("added");
+}
+
 fn lines(store: &dyn Store) -> Vec<String> {
     let mut text = Vec::new();
     export(store, &mut text).expect("exports");
@@ -62,11 +121,9 @@ fn lines(store: &dyn Store) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-#[test]
-fn records_come_back_as_they_were() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("memory/store.sqlite");
-    let mut store = open(&path);
+fn records_come_back_as_they_were<P: Place>() {
+    let place = P::new();
+    let mut store = place.open();
     let mut first = run(
         "r1",
         "t1",
@@ -77,22 +134,81 @@ fn records_come_back_as_they_were() {
     first.purpose = Purpose::Stress;
     first.observations[1].message = Some("late \u{0}\u{1F600}".to_owned());
     store.add(&Record::Run(first.clone())).expect("added");
+    "r2".clone_into(&mut first.id);
+    first.subject.branch = None;
+    first.observations[0].duration_ms = None;
+    first.observations[0].body = None;
+    store.add(&Record::Run(first.clone())).expect("added");
     drop(store);
-    let store = open(&path);
-    assert_eq!(store.run("r1").expect("read"), Some(first));
-    assert_eq!(store.run("r2").expect("read"), None);
-    let ignored = std::fs::read_to_string(dir.path().join("memory/.gitignore"));
-    assert_eq!(ignored.expect("written"), "*\n");
+    let store = place.open();
+    assert_eq!(store.run("r2").expect("read").as_ref(), Some(&first));
+    let second = store.run("r1").expect("read").expect("is there");
+    assert_eq!(second.observations[1], first.observations[1]);
+    assert_eq!(store.run("r3").expect("read"), None);
+}
+
+fn runs_are_found_by_their_time<P: Place>() {
+    let place = P::new();
+    let mut store = place.open();
+    for (id, at) in [("r1", 10), ("r3", 30), ("r2", 20)] {
+        add_at(store.as_mut(), id, at);
+    }
+    let mut other = run("r4", "t", 40, &[]);
+    other.purpose = Purpose::Rerun;
+    store.add(&Record::Run(other)).expect("added");
+    let recent = store.recent_runs(2).expect("read");
+    let ids: Vec<_> = recent.iter().map(|run| run.id.as_str()).collect();
+    assert_eq!(ids, ["r3", "r2"]);
+    for (since, expected) in [(0, 3), (10, 2), (30, 0)] {
+        assert_eq!(store.runs_since(since).expect("read"), expected, "{since}");
+    }
+}
+
+fn the_newest_baseline_of_a_branch_counts<P: Place>() {
+    let place = P::new();
+    let mut store = place.open();
+    for (id, branch, at) in [("b1", "main", 2), ("b2", "main", 1), ("b3", "side", 3)] {
+        let mark = BaselineMark {
+            id: id.to_owned(),
+            recorded_ms: at,
+            branch: branch.to_owned(),
+            run: format!("run of {id}"),
+        };
+        store.add(&Record::Baseline(mark)).expect("added");
+    }
+    let found = |branch| {
+        let mark = store.baseline(branch).expect("read");
+        mark.map(|mark| mark.id)
+    };
+    assert_eq!(found("main").as_deref(), Some("b1"));
+    assert_eq!(found("side").as_deref(), Some("b3"));
+    assert_eq!(found("none"), None);
+}
+
+fn records_of_each_version_are_read<P: Place>() {
+    let records = include_str!("data/store-1.jsonl");
+    let place = P::new();
+    let mut store = place.open();
+    import(store.as_mut(), records.as_bytes()).expect("imports");
+    let expected: Vec<&str> = records.lines().collect();
+    assert_eq!(lines(store.as_ref()), expected);
 }
 
 #[test]
-fn only_complete_runs_of_the_same_tree_and_environment_stand_for_it() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let mut store = open(&dir.path().join("s"));
+fn a_new_folder_is_ignored_by_git() {
+    let place = File::new();
+    drop(place.open());
+    let ignored = std::fs::read_to_string(place.0.path().join("memory/.gitignore"));
+    assert_eq!(ignored.expect("written"), "*\n");
+}
+
+fn only_complete_runs_of_the_same_tree_and_environment_stand_for_it<P: Place>() {
+    let place = P::new();
+    let mut store = place.open();
     let mut incomplete = run("r1", "t", 1, &[]);
     incomplete.complete = false;
     let mut elsewhere = run("r2", "t", 2, &[]);
-    elsewhere.environment.machine = "other".to_owned();
+    "other".clone_into(&mut elsewhere.environment.machine);
     let runs = [
         incomplete,
         elsewhere,
@@ -108,10 +224,9 @@ fn only_complete_runs_of_the_same_tree_and_environment_stand_for_it() {
     assert_eq!(ids, ["r5", "r4"]);
 }
 
-#[test]
-fn adding_twice_is_adding_once() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let mut store = open(&dir.path().join("s"));
+fn adding_twice_is_adding_once<P: Place>() {
+    let place = P::new();
+    let mut store = place.open();
     let record = Record::Run(run("r1", "t", 1, &[("x", Outcome::Pass)]));
     store.add(&record).expect("added");
     store.add(&record).expect("added");
@@ -119,10 +234,9 @@ fn adding_twice_is_adding_once() {
     assert_eq!((tallies.len(), tallies[0].passes), (1, 1));
 }
 
-#[test]
-fn tallies_keep_trees_apart_and_name_the_failing_commit() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let mut store = open(&dir.path().join("s"));
+fn tallies_keep_trees_apart_and_name_the_failing_commit<P: Place>() {
+    let place = P::new();
+    let mut store = place.open();
     for run in [
         run(
             "r1",
@@ -149,13 +263,12 @@ fn tallies_keep_trees_apart_and_name_the_failing_commit() {
     assert_eq!(outcomes, [true, true]);
 }
 
-#[test]
-fn tallies_keep_environments_apart() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let mut store = open(&dir.path().join("s"));
+fn tallies_keep_environments_apart<P: Place>() {
+    let place = P::new();
+    let mut store = place.open();
     let pass = run("r1", "t", 1, &[("x", Outcome::Pass)]);
     let mut elsewhere = run("r2", "t", 2, &[("x", Outcome::Fail)]);
-    elsewhere.environment.machine = "other".to_owned();
+    "other".clone_into(&mut elsewhere.environment.machine);
     let mut checkout = run("r3", "t", 3, &[("x", Outcome::Fail)]);
     checkout.subject.checkout = true;
     for run in [pass, elsewhere, checkout] {
@@ -166,10 +279,9 @@ fn tallies_keep_environments_apart() {
     assert_eq!(seen, [(0, 1), (1, 0), (1, 0)]);
 }
 
-#[test]
-fn an_export_makes_the_same_store_elsewhere() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let mut store = open(&dir.path().join("s"));
+fn an_export_makes_the_same_store_elsewhere<P: Place>() {
+    let (place, elsewhere) = (P::new(), P::new());
+    let mut store = place.open();
     let records = [
         Record::Run(run("r1", "t", 1, &[("x", Outcome::Pass)])),
         Record::Run(run("r2", "t", 2, &[("x", Outcome::Fail)])),
@@ -191,17 +303,17 @@ fn an_export_makes_the_same_store_elsewhere() {
     for record in &records {
         store.add(record).expect("added");
     }
-    let exported = lines(&store);
+    let exported = lines(store.as_ref());
     assert_eq!(exported.len(), 4);
-    let mut other = open(&dir.path().join("other"));
+    let mut other = elsewhere.open();
     for _ in 0..2 {
-        let read = import(&mut other, exported.join("\n").as_bytes()).expect("imports");
+        let read = import(other.as_mut(), exported.join("\n").as_bytes()).expect("imports");
         assert_eq!(read, 4);
     }
-    assert_eq!(lines(&other), exported);
+    assert_eq!(lines(other.as_ref()), exported);
     let mark = other.baseline("main").expect("read").expect("is there");
     assert_eq!(mark.run, "r1");
-    let error = import(&mut other, "\n{\"record\":\"run\"}".as_bytes()).expect_err("not a run");
+    let error = import(other.as_mut(), "\n{\"record\":\"run\"}".as_bytes()).expect_err("not a run");
     assert!(matches!(error, StoreError::Line { line: 2, .. }));
 }
 
@@ -223,20 +335,21 @@ fn a_store_of_each_version_is_read() {
     }
 }
 
-#[test]
-fn several_writers_lose_nothing() {
+fn several_writers_lose_nothing<P: Place>() {
     const WRITERS: usize = 4;
     const RUNS: usize = 25;
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("memory/store.sqlite");
+    let place = P::new();
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let path = &path;
+            let place = &place;
             scope.spawn(move || {
-                let mut store = open(path);
+                // The first ones also make the tables, at the same time.
+                let mut store = place.open();
                 for number in 0..RUNS {
                     let id = format!("{writer}-{number}");
-                    let seen = [("x", Outcome::Pass), ("y", Outcome::Fail)];
+                    // In either order: neither may wait for the other.
+                    let mut seen = [("x", Outcome::Pass), ("y", Outcome::Fail)];
+                    seen.rotate_left(writer % 2);
                     store
                         .add(&Record::Run(run(&id, "t", 1, &seen)))
                         .expect("added");
@@ -244,7 +357,7 @@ fn several_writers_lose_nothing() {
             });
         }
     });
-    let tallies = open(&path).tallies(None).expect("read");
+    let tallies = place.open().tallies(None).expect("read");
     let expected = (WRITERS * RUNS) as u32;
     assert_eq!(
         (tallies[0].passes, tallies[1].failures),
@@ -322,4 +435,150 @@ fn a_folder_that_cannot_be_made_is_named() {
     std::fs::write(&file, "").expect("written");
     let error = SqliteStore::open(&file.join("store.sqlite")).expect_err("no folder");
     assert!(error.to_string().contains("file"), "{error}");
+}
+
+#[test]
+fn a_place_of_another_kind_is_refused() {
+    let check = |place: &str, expected: &str| {
+        let error = palisade::store::open(place.as_ref())
+            .err()
+            .expect("refused");
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    };
+    check("mysql://ada:secret@host/x", "open the store mysql://…");
+    if cfg!(not(feature = "postgres")) {
+        let expected = "this build keeps its memory in files only";
+        check("postgres://ada:secret@host/x", expected);
+    }
+}
+
+/// What only a server can go through.
+#[cfg(feature = "postgres")]
+mod server {
+    use std::time::Duration;
+
+    use postgres::{Client, NoTls};
+
+    use super::{Place, add_at, lines};
+    use palisade::store::{Store, StoreError};
+
+    /// Where the server is; `scripts/test-postgres.sh` sets it.
+    fn url() -> String {
+        std::env::var("PALISADE_TEST_POSTGRES")
+            .expect("PALISADE_TEST_POSTGRES is the URL of a server, with a `?` in it")
+    }
+
+    /// A schema of its own.
+    pub struct Schema(String);
+
+    impl Schema {
+        fn client(&self) -> Client {
+            let mut client = Client::connect(&url(), NoTls).expect("connects");
+            let path = format!("SET search_path = {}", self.0);
+            client.batch_execute(&path).expect("is there");
+            client
+        }
+
+        /// Ends the connections that are in this schema or wait for a lock there.
+        fn end_connections(&self, client: &mut Client) -> u64 {
+            let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                       WHERE application_name = $1 AND pid <> pg_backend_pid()";
+            client.execute(sql, &[&self.0]).expect("may end them")
+        }
+    }
+
+    impl Place for Schema {
+        fn new() -> Self {
+            let mut client = Client::connect(&url(), NoTls).expect("connects");
+            let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+            let create = format!("CREATE SCHEMA {name}");
+            client.batch_execute(&create).expect("created");
+            Self(name)
+        }
+
+        fn open(&self) -> Box<dyn Store> {
+            let (url, name) = (url(), &self.0);
+            let url = format!("{url}&options=-csearch_path%3D{name}&application_name={name}");
+            palisade::store::open(url.as_ref()).expect("opens")
+        }
+    }
+
+    impl Drop for Schema {
+        fn drop(&mut self) {
+            let drop = format!("DROP SCHEMA {} CASCADE", self.0);
+            // What a failed test leaves behind goes with the server.
+            let _ = self.client().batch_execute(&drop);
+        }
+    }
+
+    #[test]
+    #[ignore = "scripts/test-postgres.sh starts the server it needs"]
+    fn a_schema_of_a_newer_version_is_refused() {
+        let place = Schema::new();
+        drop(place.open());
+        let newer = "UPDATE palisade_schema SET version = 99";
+        place.client().batch_execute(newer).expect("set");
+        let url = format!("{}&options=-csearch_path%3D{}", url(), place.0);
+        let error = palisade::store::open(url.as_ref()).err().expect("refused");
+        assert!(
+            matches!(error, StoreError::TooNew { found: 99, .. }),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    #[ignore = "scripts/test-postgres.sh starts the server it needs"]
+    fn a_connection_that_breaks_between_two_records_is_made_anew() {
+        let place = Schema::new();
+        let mut store = place.open();
+        add_at(store.as_mut(), "r1", 1);
+        assert_eq!(place.end_connections(&mut place.client()), 1);
+        add_at(store.as_mut(), "r2", 2);
+        assert_eq!(place.end_connections(&mut place.client()), 1);
+        assert_eq!(lines(store.as_ref()).len(), 2);
+    }
+
+    #[test]
+    #[ignore = "scripts/test-postgres.sh starts the server it needs"]
+    fn a_record_whose_connection_breaks_half_way_is_there_once_and_whole() {
+        let place = Schema::new();
+        let mut store = place.open();
+        let (mut holder, mut watcher) = (place.client(), place.client());
+        let mut lock = holder.transaction().expect("begins");
+        // The run's row can be written, its observations cannot.
+        lock.batch_execute("LOCK TABLE palisade_observations IN SHARE MODE")
+            .expect("locked");
+        std::thread::scope(|scope| {
+            let place = &place;
+            scope.spawn(move || {
+                // The connection is the thread's own: a store is not shared.
+                let mut store = place.open();
+                add_at(store.as_mut(), "r1", 1);
+            });
+            let waiting = "SELECT count(*) FROM pg_stat_activity
+                           WHERE application_name = $1 AND wait_event_type = 'Lock'";
+            let mut wait = || {
+                for _ in 0..500 {
+                    let row = watcher.query_one(waiting, &[&place.0]).expect("read");
+                    if row.get::<_, i64>(0) > 0 {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                panic!("nobody waits for the lock");
+            };
+            wait();
+            place.end_connections(&mut place.client());
+            wait();
+            let seen = "SELECT count(*) FROM palisade_runs";
+            let row = lock.query_one(seen, &[]).expect("read");
+            assert_eq!(row.get::<_, i64>(0), 0, "half a run is seen");
+            lock.commit().expect("unlocked");
+        });
+        add_at(store.as_mut(), "r1", 1);
+        let run = store.run("r1").expect("read").expect("is there");
+        assert_eq!(run.observations.len(), 1);
+        assert_eq!(lines(store.as_ref()).len(), 1);
+    }
 }

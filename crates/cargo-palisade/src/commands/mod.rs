@@ -13,17 +13,11 @@ use palisade::process::Cancel;
 use serde_json::Value;
 
 use crate::args::{Args, Command};
-use crate::error::UsageError;
 use crate::ui::Ui;
 
 /// Runs the command and returns its exit code.
 pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
     let global = &args.global;
-    if let Some(url) = global.store.as_ref().map(|store| store.to_string_lossy())
-        && url.contains("://")
-    {
-        return Err(UsageError::StoreUrl(url.into_owned()).into());
-    }
     let guard = Guard::open(&global.directory, global.store.as_deref(), cancel)?;
     let mut context = Context {
         guard,

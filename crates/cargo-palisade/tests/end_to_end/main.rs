@@ -3,4 +3,6 @@
 mod fixture;
 mod reports;
 mod robustness;
+#[cfg(feature = "postgres")]
+mod server;
 mod verdicts;

@@ -65,8 +65,17 @@ fn usage_errors_are_one_sentence_and_one_command_at_once() {
         found.err
     );
     fixture.write("palisade.toml", "");
-    let found = fixture.palisade(&["check", "--store", "postgres://localhost/x"]);
-    check(&found, "error: failed to open the store", "hint: ");
+    let found = fixture.palisade(&["check", "--store", "mysql://ada:secret@localhost/x"]);
+    let error = "error: failed to open the store mysql://…: it is neither a file nor postgres://…";
+    check(&found, error, "hint: --store FILE, or --store postgres://");
+    if cfg!(not(feature = "postgres")) {
+        let found = fixture.palisade(&["check", "--store", "postgres://localhost/x"]);
+        check(
+            &found,
+            "error: failed to open the store on a PostgreSQL server: this build keeps its memory in files only",
+            "hint: cargo install --locked cargo-palisade --features postgres",
+        );
+    }
     let found = fixture.palisade(&["baseline", "record"]);
     check(
         &found,

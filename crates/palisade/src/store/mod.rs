@@ -4,11 +4,18 @@
 //! nothing behind that could count. Writing a record twice is the same as
 //! writing it once.
 
+#[cfg(feature = "postgres")]
+mod postgres;
 mod sqlite;
 
+use std::error::Error;
+use std::ffi::OsStr;
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
+use serde::de::DeserializeOwned;
 pub use sqlite::SqliteStore;
 
 use crate::identity::TestId;
@@ -42,14 +49,13 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// The file was written by a newer version.
+    /// The memory was written by a newer version.
     #[error(
-        "read {}: its schema has version {found}, this program knows versions up to {known}",
-        .path.display()
+        "read {store}: its schema has version {found}, this program knows versions up to {known}"
     )]
     TooNew {
-        /// The file.
-        path: PathBuf,
+        /// The file or server.
+        store: String,
         /// Its version.
         found: u32,
         /// The newest version known here.
@@ -63,6 +69,39 @@ pub enum StoreError {
         /// What the database said.
         #[source]
         source: rusqlite::Error,
+    },
+    /// The server cannot be reached, or lets nobody in by that name.
+    #[error("connect to {server}")]
+    Connect {
+        /// The server, without a password.
+        server: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// What is said to the server could be read on the way.
+    #[error("connect to {server}: this program cannot encrypt what it says to another machine")]
+    Unencrypted {
+        /// The server, without a password.
+        server: String,
+    },
+    /// A statement failed on the server.
+    #[error("use {server}")]
+    Server {
+        /// The server, without a password.
+        server: String,
+        /// What the server said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The memory is on a PostgreSQL server, and this build cannot speak to one.
+    #[error("open the store on a PostgreSQL server: this build keeps its memory in files only")]
+    NoPostgres,
+    /// The memory is named by a URL of another kind.
+    #[error("open the store {scheme}://…: it is neither a file nor postgres://…")]
+    UnknownScheme {
+        /// What stands before `://`.
+        scheme: String,
     },
     /// A stored value is not what the schema says.
     #[error("read the stored value {value:?} of {column}")]
@@ -107,6 +146,23 @@ pub struct TreeTally {
     pub last_failure_ms: Millis,
 }
 
+/// Opens the memory: a file, or a PostgreSQL server if the place is a URL.
+pub fn open(place: &OsStr) -> Result<Box<dyn Store>, StoreError> {
+    let url = place.to_str().and_then(|text| text.split_once("://"));
+    match url {
+        None => Ok(Box::new(SqliteStore::open(Path::new(place))?)),
+        #[cfg(feature = "postgres")]
+        Some(("postgres" | "postgresql", _)) => {
+            Ok(Box::new(PostgresStore::open(&place.to_string_lossy())?))
+        }
+        #[cfg(not(feature = "postgres"))]
+        Some(("postgres" | "postgresql", _)) => Err(StoreError::NoPostgres),
+        Some((scheme, _)) => Err(StoreError::UnknownScheme {
+            scheme: scheme.to_owned(),
+        }),
+    }
+}
+
 /// The memory of the guard.
 pub trait Store {
     /// Adds a record; one that is there already is left as it is.
@@ -117,6 +173,9 @@ pub trait Store {
 
     /// The newest `limit` runs of whole packages or workspaces, newest first.
     fn recent_runs(&self, limit: u32) -> Result<Vec<Run>, StoreError>;
+
+    /// How many complete runs of whole packages or workspaces began after a time.
+    fn runs_since(&self, since: Millis) -> Result<u64, StoreError>;
 
     /// A run by its name.
     fn run(&self, id: &str) -> Result<Option<Run>, StoreError>;
@@ -166,4 +225,29 @@ pub fn import(store: &mut dyn Store, from: impl BufRead) -> Result<usize, StoreE
         count += 1;
     }
     Ok(count)
+}
+
+/// The part of a record whose form the schema leaves open, as JSON.
+fn open_part(record: &Record) -> Result<String, StoreError> {
+    let json = match record {
+        Record::Run(run) => serde_json::to_string(&run.scope),
+        Record::Quarantine(entry) => serde_json::to_string(&entry.event),
+        Record::Baseline(_) => Ok(String::new()),
+    };
+    json.map_err(|error| StoreError::Copy(error.into()))
+}
+
+fn value(column: &'static str, value: &str) -> StoreError {
+    StoreError::Value {
+        column,
+        value: value.to_owned(),
+    }
+}
+
+fn read_json<T: DeserializeOwned>(column: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| value(column, text))
+}
+
+fn parse_test(name: &str) -> Result<TestId, StoreError> {
+    name.parse().map_err(|_| value("tests.name", name))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
-use super::{Store, StoreError, TreeTally};
+use super::{Store, StoreError, TreeTally, open_part, parse_test, read_json, value};
 use crate::identity::TestId;
 use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
@@ -119,7 +119,12 @@ impl SqliteStore {
             return Err(StoreError::Foreign { path });
         }
         if found > known {
-            return Err(StoreError::TooNew { path, found, known });
+            let store = path.display().to_string();
+            return Err(StoreError::TooNew {
+                store,
+                found,
+                known,
+            });
         }
         if found == known {
             return Ok(());
@@ -213,17 +218,6 @@ fn classify(path: &Path, source: rusqlite::Error) -> StoreError {
     }
 }
 
-fn value(column: &'static str, value: &str) -> StoreError {
-    StoreError::Value {
-        column,
-        value: value.to_owned(),
-    }
-}
-
-fn parse_test(name: &str) -> Result<TestId, StoreError> {
-    name.parse().map_err(|_| value("tests.name", name))
-}
-
 fn read_run(row: &Row<'_>) -> rusqlite::Result<Result<Run, StoreError>> {
     let purpose: String = row.get(4)?;
     let scope: String = row.get(13)?;
@@ -250,7 +244,7 @@ fn read_run(row: &Row<'_>) -> rusqlite::Result<Result<Run, StoreError>> {
         observations: Vec::new(),
     };
     let read = || {
-        let scope = serde_json::from_str(&scope).map_err(|_| value("runs.scope", &scope))?;
+        let scope = read_json("runs.scope", &scope)?;
         let purpose =
             Purpose::from_word(&purpose).ok_or_else(|| value("runs.purpose", &purpose))?;
         Ok(Run {
@@ -334,13 +328,7 @@ fn insert(transaction: &Transaction<'_>, record: &Record, json: &str) -> rusqlit
 
 impl Store for SqliteStore {
     fn add(&mut self, record: &Record) -> Result<(), StoreError> {
-        // The part of a record whose form the schema leaves open.
-        let json = match record {
-            Record::Run(run) => serde_json::to_string(&run.scope),
-            Record::Quarantine(entry) => serde_json::to_string(&entry.event),
-            Record::Baseline(_) => Ok(String::new()),
-        };
-        let json = json.map_err(|e| StoreError::Copy(e.into()))?;
+        let json = open_part(record)?;
         let path = self.path.clone();
         let classify = |error| classify(&path, error);
         let transaction = self
@@ -370,6 +358,14 @@ impl Store for SqliteStore {
             "WHERE purpose = 'tests' ORDER BY started_ms DESC, seq DESC LIMIT ?1",
             [limit],
         )
+    }
+
+    fn runs_since(&self, since: Millis) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM runs
+                   WHERE purpose = 'tests' AND complete = 1 AND started_ms > ?1";
+        let count = |row: &Row<'_>| row.get::<_, i64>(0);
+        let count = self.connection.query_row(sql, [since], count);
+        Ok(count.map_err(|e| self.error(e))? as u64)
     }
 
     fn run(&self, id: &str) -> Result<Option<Run>, StoreError> {
@@ -454,8 +450,7 @@ impl Store for SqliteStore {
                 id,
                 at_ms,
                 test: parse_test(&test)?,
-                event: serde_json::from_str(&event)
-                    .map_err(|_| value("quarantine.event", &event))?,
+                event: read_json("quarantine.event", &event)?,
             })
         };
         rows.map(read).collect()
