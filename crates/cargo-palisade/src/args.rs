@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use palisade::check::BaseChoice;
 use palisade::identity::TestId;
-use palisade::policy::Span;
+use palisade::policy::{RunnerChoice, Span};
+use palisade::shard::ShardNumber;
 
 /// Says whether a change made a Cargo workspace worse, and how sure that is.
 ///
@@ -48,6 +50,9 @@ pub struct Global {
         global = true
     )]
     pub store: Option<OsString>,
+    /// What runs the tests [default: run.runner of palisade.toml]
+    #[arg(long, value_enum, value_name = "NAME", global = true)]
+    pub runner: Option<Runner>,
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
     pub json: bool,
@@ -69,6 +74,24 @@ pub struct Global {
     pub color: Color,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Runner {
+    Auto,
+    Nextest,
+    Cargo,
+}
+
+impl Runner {
+    /// The same, as the policy says it.
+    pub fn choice(self) -> RunnerChoice {
+        match self {
+            Self::Auto => RunnerChoice::Auto,
+            Self::Nextest => RunnerChoice::Nextest,
+            Self::Cargo => RunnerChoice::Cargo,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
     #[default]
@@ -83,11 +106,19 @@ pub enum Command {
     #[command(after_help = "Example: cargo palisade init")]
     Init,
     /// Run tests and remember what they did
-    #[command(after_help = "Example: cargo palisade test --package parser")]
     Test(TestArgs),
     /// Judge a change: risk, affected tests, comparison with the base, verdict
     #[command(after_help = "Example: cargo palisade check --base main --html report.html")]
     Check(CheckArgs),
+    /// Put the reports of shards together to one verdict
+    #[command(after_help = "Example: cargo palisade merge shard-1.json shard-2.json shard-3.json")]
+    Merge {
+        /// What `check --shard I/N --json` printed, one file for each shard
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        reports: ReportArgs,
+    },
     /// Say what a change risks and which tests it can affect; run nothing
     #[command(after_help = "Example: cargo palisade risk --base main")]
     Risk(ChangeArgs),
@@ -112,6 +143,7 @@ pub enum Command {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: cargo palisade test -- cargo test --workspace")]
 pub struct TestArgs {
     /// Only the tests of this package; may be given several times
     #[arg(short, long, value_name = "NAME")]
@@ -119,6 +151,9 @@ pub struct TestArgs {
     /// Only this test, as package/kind:target/path; may be given several times
     #[arg(long, value_name = "TEST", conflicts_with = "package")]
     pub test: Vec<TestId>,
+    /// Your own `cargo test` of the whole workspace: run as it is, watched, remembered
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["package", "test"])]
+    pub command: Vec<String>,
 }
 
 /// Which change is looked at.
@@ -127,12 +162,26 @@ pub struct ChangeArgs {
     /// The revision to compare with [default: where the branch left the default branch]
     #[arg(long, value_name = "REV")]
     pub base: Option<String>,
+    /// Compare with the newest earlier commit whose tests are known; build no base
+    #[arg(long, conflicts_with = "base")]
+    pub stored_base: bool,
     /// Look at what is staged instead of the files as they are
     #[arg(long)]
     pub staged: bool,
 }
 
-/// How thoroughly a change is judged, and where the reports go.
+impl ChangeArgs {
+    /// What the change is compared with.
+    pub fn base(&self) -> BaseChoice {
+        match &self.base {
+            Some(revision) => BaseChoice::Revision(revision.clone()),
+            None if self.stored_base => BaseChoice::Stored,
+            None => BaseChoice::Branching,
+        }
+    }
+}
+
+/// How thoroughly a change is judged.
 #[derive(Debug, ClapArgs)]
 pub struct JudgeArgs {
     /// Use no stored run
@@ -141,6 +190,13 @@ pub struct JudgeArgs {
     /// Begin no more reruns after this time, such as 60s
     #[arg(long, value_name = "TIME")]
     pub budget: Option<Span>,
+    #[command(flatten)]
+    pub reports: ReportArgs,
+}
+
+/// Where the reports go.
+#[derive(Debug, ClapArgs)]
+pub struct ReportArgs {
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -159,6 +215,9 @@ pub struct CheckArgs {
     /// Judge all tests, not only those that the change can affect
     #[arg(long)]
     pub all: bool,
+    /// Run one of N parts of the tests, such as 2/3; `merge` gives the verdict
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<ShardNumber>,
     #[command(flatten)]
     pub judge: JudgeArgs,
 }

@@ -8,9 +8,12 @@
 //! | 3 | could not measure |
 //! | 4 | inconclusive within the budget |
 
+use std::path::PathBuf;
+
 use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
 use palisade::guard::GuardError;
+use palisade::merge::MergeError;
 use palisade::policy::PolicyError;
 use palisade::run::RunError;
 use palisade::store::StoreError;
@@ -33,6 +36,24 @@ pub enum UsageError {
     /// Several tests end with that name.
     #[error("tell which test {name:?} is: {candidates}")]
     ManyTests { name: String, candidates: String },
+    /// A file with a report cannot be read.
+    #[error("read {}", .path.display())]
+    ReadReport {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file holds no report.
+    #[error("read {} as the report of a check", .path.display())]
+    NoReport {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
     /// No package of that name is in the workspace.
     #[error("find a package called {0:?}")]
     NoPackage(String),
@@ -75,10 +96,19 @@ fn run_error(error: &anyhow::Error) -> Option<&RunError> {
 
 fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
     let hint = |text: &str| Some(text.to_owned());
-    if error.is::<UsageError>() {
+    if let Some(error) = error.downcast_ref::<UsageError>() {
+        let next = match error {
+            UsageError::ReadReport { .. } | UsageError::NoReport { .. } => {
+                "cargo palisade check --shard I/N --json > FILE, once for each shard"
+            }
+            _ => "cargo palisade flaky list, or cargo palisade test",
+        };
+        return (USAGE, hint(next));
+    }
+    if error.is::<MergeError>() {
         return (
             USAGE,
-            hint("cargo palisade flaky list, or cargo palisade test"),
+            hint("cargo palisade check --shard I/N --json > FILE, once for each shard"),
         );
     }
     if error.is::<QuarantineRefusal>() {
@@ -146,10 +176,13 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         }
         GuardError::Store(StoreError::Create { .. } | StoreError::Database { .. }) => (
             NOT_MEASURED,
-            hint("--store FILE keeps the memory in another place"),
+            hint("make room if the disk is full; --store FILE keeps the memory elsewhere"),
         ),
         GuardError::Run(RunError::NoNextest) => {
             (USAGE, hint("cargo install --locked cargo-nextest"))
+        }
+        GuardError::Run(RunError::Watch { .. }) => {
+            (USAGE, hint("cargo palisade test -- cargo test --workspace"))
         }
         GuardError::Run(RunError::Build { .. }) => (NOT_MEASURED, hint("cargo test --no-run")),
         _ => (NOT_MEASURED, None),

@@ -65,6 +65,12 @@ impl Ui {
                     }
                     text
                 }
+                Event::Progress(Progress::Said(line)) => {
+                    if !self.quiet {
+                        self.err(&line);
+                    }
+                    return;
+                }
                 Event::Progress(Progress::Building(what)) => format!("{step}: {what}"),
                 Event::Progress(Progress::Testing { done, total }) => match total {
                     Some(total) => format!("{step}: {done} of {total} tests"),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::identity::TestId;
 use crate::record::{Outcome, Run, Scope};
@@ -130,7 +130,7 @@ impl TestSet {
 }
 
 /// How many tests are in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// They passed each time.
     pub passing: usize,

@@ -10,26 +10,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use crate::api::{self, Against, ApiAnswer};
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::compare::{Difference, TestState, compare};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge, release_due};
 use crate::git::Repo;
-use crate::guard::{Event, Events, Guard, GuardError, Known, Side};
-use crate::identity::TestId;
+use crate::guard::{Event, Events, Guard, GuardError, Known, Side, age};
+use crate::identity::{TargetKind, TestId};
+use crate::policy::ApiBreaks;
 use crate::record::{Purpose, Run, Scope, now};
 use crate::report::{Origin, Report, SideReport, Source, counted};
-use crate::risk::{Assessment, Files, assess};
+use crate::risk::{Assessment, Files, Level, assess};
 use crate::run::RunError;
+use crate::shard::ShardNumber;
 use crate::stats::{median, rank_test};
 use crate::verdict::{
     Effect, Evidence, Finding, FindingKind, Judged, SlowJudged, Verdict, judge_tests,
 };
+use crate::workspace::{Target, Workspace};
 
 /// What a check compares, and how much time it may take.
 #[derive(Clone, Debug, Default)]
 pub struct CheckOptions {
-    /// The revision to compare with; else where the branch left the default branch.
-    pub base: Option<String>,
+    /// What to compare with.
+    pub base: BaseChoice,
     /// Judge what is staged instead of the files as they are.
     pub staged: bool,
     /// Use no stored run.
@@ -38,6 +42,21 @@ pub struct CheckOptions {
     pub everything: bool,
     /// Begin no more reruns after this time.
     pub budget: Option<Duration>,
+    /// Run one part of the tests only, for [`merge`](crate::merge) to put together.
+    pub shard: Option<ShardNumber>,
+}
+
+/// What a change is compared with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BaseChoice {
+    /// Where the branch left the default branch.
+    #[default]
+    Branching,
+    /// A revision.
+    Revision(String),
+    /// The newest commit before the change of which a run of all tests is stored: no
+    /// base has to be built. Where there is none, the tests are judged by themselves.
+    Stored,
 }
 
 /// The error that a judgement "slower" accepts.
@@ -54,7 +73,7 @@ pub fn check(
     events: Events<'_>,
 ) -> Result<Report, GuardError> {
     let started = Instant::now();
-    let (base, candidate) = guard.sides(options.base.as_deref(), options.staged)?;
+    let (base, candidate) = guard.sides(&options.base, options.staged)?;
     let assessment = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
     for entry in release_due(guard.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));
@@ -63,6 +82,10 @@ pub fn check(
     let scope = match &assessment.scope {
         _ if all => Some(Scope::Workspace),
         scope => scope.clone(),
+    };
+    let scope = match (scope, options.shard) {
+        (Some(scope), Some(shard)) => Some(guard.shard(scope, shard)?),
+        (scope, _) => scope,
     };
     let mut check = Check {
         guard,
@@ -73,17 +96,23 @@ pub fn check(
         base,
         candidate,
         findings: Vec::new(),
-        complete: true,
+        // The other shards have the tests that are missing here.
+        complete: options.shard.is_none(),
+        runs: Vec::new(),
     };
     let mut sides = match &scope {
         Some(scope) => check.sides(scope)?,
         None => check.nothing_to_run()?,
     };
+    if options.base == BaseChoice::Stored && check.same {
+        check.findings.push(no_history(&check.base.name()));
+    }
     let mut findings = std::mem::take(&mut check.findings);
     if let Some(sides) = &mut sides {
         findings.extend(check.judge(sides)?);
-        findings.sort_by_key(|finding| finding.effect);
     }
+    findings.extend(check.api(&assessment)?);
+    findings.sort_by_key(|finding| finding.effect);
     let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);
     Ok(check.report(assessment, looked_at, sides.as_ref(), findings, started))
 }
@@ -136,25 +165,27 @@ impl Files for TreeFiles<'_> {
 }
 
 /// The tests of both sides.
-struct Sides {
-    scope: Scope,
-    base: TestSet,
-    candidate: TestSet,
-    base_source: Source,
-    candidate_source: Source,
+pub(crate) struct Sides {
+    pub(crate) scope: Scope,
+    pub(crate) base: TestSet,
+    pub(crate) candidate: TestSet,
+    pub(crate) base_source: Source,
+    pub(crate) candidate_source: Source,
 }
 
-struct Check<'a> {
-    guard: &'a mut Guard,
-    options: &'a CheckOptions,
-    events: Events<'a>,
-    deadline: Option<Instant>,
+pub(crate) struct Check<'a> {
+    pub(crate) guard: &'a mut Guard,
+    pub(crate) options: &'a CheckOptions,
+    pub(crate) events: Events<'a>,
+    pub(crate) deadline: Option<Instant>,
     /// Whether both sides are the same tree.
-    same: bool,
-    base: Side,
-    candidate: Side,
-    findings: Vec<Finding>,
-    complete: bool,
+    pub(crate) same: bool,
+    pub(crate) base: Side,
+    pub(crate) candidate: Side,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) complete: bool,
+    /// The runs that the answer rests on; kept for a shard only.
+    pub(crate) runs: Vec<Run>,
 }
 
 impl Check<'_> {
@@ -209,18 +240,9 @@ impl Check<'_> {
             }
         };
         let is_empty = !has_tests(&candidate) && !has_tests(&base);
-        if is_empty && !matches!(scope, Scope::Doctests(_)) {
-            self.findings.push(Finding {
-                kind: FindingKind::Run,
-                name: "tests".to_owned(),
-                state: "no_tests".to_owned(),
-                effect: Effect::Unmeasured,
-                reason: "no test ran on either side".to_owned(),
-                meaning: "nothing was measured, and that is not a pass".to_owned(),
-                next: "write a test for what changed".to_owned(),
-                avoid: String::new(),
-                output: None,
-            });
+        // A shard may have nothing to do.
+        if is_empty && !matches!(scope, Scope::Doctests(_) | Scope::Shard(_)) {
+            self.findings.push(no_tests());
         }
         Ok(Some(Sides {
             base_source: Source::of(&base, &self.base),
@@ -265,17 +287,25 @@ impl Check<'_> {
     /// The inner error is what the compiler said.
     fn obtain(&mut self, which: Which, scope: &Scope) -> Result<Result<Known, String>, GuardError> {
         let side = which.side(&mut self.base, &mut self.candidate);
+        let name = side.name();
+        let mut stored = None;
         if !self.options.fresh {
             let known = self.guard.known(side, scope)?;
-            if known.covering.is_some() {
-                return Ok(Ok(known));
+            if let Some(covering) = &known.covering {
+                if !self.is_due(covering)? {
+                    self.keep(&known.runs);
+                    return Ok(Ok(known));
+                }
+                stored = Some(known);
             }
         }
-        let name = side.name();
-        let why = if which == Which::Base && !side.in_place {
-            format!("test {name}, the base, of which no run is stored")
-        } else {
-            format!("test {name}")
+        let side = which.side(&mut self.base, &mut self.candidate);
+        let why = match &stored {
+            Some(_) => format!("test {name} again, to see whether its stored run still holds"),
+            None if which == Which::Base && !side.in_place => {
+                format!("test {name}, the base, of which no run is stored")
+            }
+            None => format!("test {name}"),
         };
         (self.events)(Event::Step(why));
         let side = which.side(&mut self.base, &mut self.candidate);
@@ -289,6 +319,10 @@ impl Check<'_> {
             self.complete = false;
             self.findings.push(incomplete(&which.words(&name), &gaps));
         }
+        if let (Some(stored), true) = (&stored, gaps.is_empty()) {
+            let name = which.words(&name);
+            self.findings.extend(differs(&name, stored, &run, scope));
+        }
         let mut known = if self.options.fresh {
             Known::default()
         } else {
@@ -297,9 +331,30 @@ impl Check<'_> {
         };
         if self.options.fresh || !run.complete {
             known.set.add(&run, scope);
+            self.keep(&[run]);
         }
+        self.keep(&known.runs);
         known.covering = None;
         Ok(Ok(known))
+    }
+
+    /// Keeps runs for those who merge the shards.
+    fn keep(&mut self, runs: &[Run]) {
+        if self.options.shard.is_some() {
+            self.runs.extend(runs.iter().cloned());
+        }
+    }
+
+    /// Whether a stored run has stood for new ones for so long that it is measured
+    /// again. Where nothing changed there is nothing to compare, and no need.
+    fn is_due(&self, stored: &Run) -> Result<bool, GuardError> {
+        let every = u64::from(self.guard.policy.reuse.remeasure);
+        // A base that is to be a stored one is not to be built.
+        let is_due = !self.same
+            && self.options.base != BaseChoice::Stored
+            && every > 0
+            && self.guard.store.runs_since(stored.started_ms)? >= every;
+        Ok(is_due)
     }
 
     /// Nothing that code is built from changed. What the store knows is used; else
@@ -320,7 +375,7 @@ impl Check<'_> {
     }
 
     /// Judges the differences of both sides; what reruns see is added to them.
-    fn judge(&mut self, sides: &mut Sides) -> Result<Vec<Finding>, GuardError> {
+    pub(crate) fn judge(&mut self, sides: &mut Sides) -> Result<Vec<Finding>, GuardError> {
         let Sides {
             base, candidate, ..
         } = sides;
@@ -356,7 +411,7 @@ impl Check<'_> {
             .iter()
             .filter(|(_, e)| e.standing() == Standing::Failing);
         let known = failing.filter(|(test, _)| is_known(test)).count();
-        Ok(judge_tests(&Evidence {
+        let mut findings = judge_tests(&Evidence {
             differences: &differences,
             judged: &judged,
             slow: &slow,
@@ -367,7 +422,10 @@ impl Check<'_> {
             policy,
             ledger: &ledger,
             base_name: &self.base.name(),
-        }))
+        });
+        // The share of the tests that pass is one of all tests.
+        findings.retain(|f| f.kind != FindingKind::Rate || self.options.shard.is_none());
+        Ok(findings)
     }
 
     /// Runs some tests once more on a side and adds what was seen to its tests.
@@ -386,11 +444,19 @@ impl Check<'_> {
         match self.guard.run(side, &scope, purpose, self.events) {
             Ok((run, _)) => {
                 set.add(&run, &scope);
+                self.keep(&[run]);
                 Ok(true)
             }
             // A base whose run is stored may not build any more, with another
             // system library for instance; then the answer stays open.
             Err(GuardError::Run(error)) if !error.is_interrupt() => Ok(false),
+            // Where nothing can be written, the base cannot be checked out.
+            Err(GuardError::Git(error)) => {
+                let name = which.words(&which.side(&mut self.base, &mut self.candidate).name());
+                let note = format!("{name} cannot be run again: failed to {error}");
+                (self.events)(Event::Note(note));
+                Ok(false)
+            }
             Err(other) => Err(other),
         }
     }
@@ -617,7 +683,54 @@ impl Check<'_> {
         Ok(judged.collect())
     }
 
-    fn report(
+    /// What cargo-semver-checks says about the changed packages, where it is installed
+    /// and the risk is High or above.
+    fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, GuardError> {
+        let is_risky = assessment.level >= Some(Level::High);
+        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if !is_risky || !is_first || self.same || !api::is_installed() {
+            return Ok(Vec::new());
+        }
+        let base = self.base.root(self.guard, self.events)?;
+        let candidate = self.candidate.root(self.guard, self.events)?;
+        let policy = self.guard.policy.api;
+        let mut findings = Vec::new();
+        for name in &assessment.changed {
+            let has_library = |workspace: &Workspace| {
+                let package = workspace.packages.get(name)?;
+                let is_library = |target: &Target| target.kind == Some(TargetKind::Lib);
+                package
+                    .targets
+                    .iter()
+                    .any(is_library)
+                    .then_some(package.published)
+            };
+            let published = has_library(self.candidate.workspace(self.guard));
+            if has_library(self.base.workspace(self.guard)).is_none() {
+                continue;
+            }
+            let Some(published) = published else {
+                continue;
+            };
+            let base_name = self.base.name();
+            let release = (policy.release && published).then_some(Against::Release);
+            for against in [Some(Against::Base(&base)), release].into_iter().flatten() {
+                let other = match against {
+                    Against::Base(_) => base_name.as_str(),
+                    Against::Release => "the last release",
+                };
+                let step = format!("compare the public API of {name} with {other}");
+                (self.events)(Event::Step(step));
+                let limit = self.guard.policy.run.run_time_out.0;
+                let answer = api::compare(&candidate, name, against, limit, self.guard.cancel())
+                    .map_err(RunError::from)?;
+                findings.extend(api_finding(name, other, answer, policy.breaks));
+            }
+        }
+        Ok(findings)
+    }
+
+    pub(crate) fn report(
         self,
         assessment: Assessment,
         scope: Option<Scope>,
@@ -657,8 +770,141 @@ impl Check<'_> {
             min_success_rate: self.guard.policy.min_success_rate,
             runner: self.guard.runner.name().to_owned(),
             seconds: started.elapsed().as_secs_f64(),
+            shard: self.options.shard,
+            runs: self.runs,
         }
     }
+}
+
+/// A finding about the public API of a package.
+fn api_finding(
+    package: &str,
+    other: &str,
+    answer: ApiAnswer,
+    breaks: ApiBreaks,
+) -> Option<Finding> {
+    let finding = |state: &str, reason: String, meaning: &str| Finding {
+        kind: FindingKind::Api,
+        name: format!("public API of {package}"),
+        state: state.to_owned(),
+        effect: Effect::Note,
+        reason,
+        meaning: meaning.to_owned(),
+        next: format!("cargo semver-checks --package {package}"),
+        avoid: String::new(),
+        output: None,
+    };
+    match answer {
+        ApiAnswer::Compatible => None,
+        ApiAnswer::Break {
+            version,
+            rules,
+            output,
+        } => {
+            let rules = rules.join("; ");
+            let reason = format!("compared with {other} it needs a new {version} version: {rules}");
+            Some(Finding {
+                effect: match breaks {
+                    ApiBreaks::Note => Effect::Note,
+                    ApiBreaks::Regression => Effect::Regression,
+                },
+                avoid: "do not publish it as a compatible version".to_owned(),
+                output: Some(output),
+                ..finding(
+                    "api_break",
+                    reason,
+                    "code that uses it may no longer compile",
+                )
+            })
+        }
+        ApiAnswer::Unknown(why) => {
+            let reason = format!("it could not be compared with {other}: {why}");
+            let meaning = "a break of the public API would not show";
+            Some(finding("not_compared", reason, meaning))
+        }
+    }
+}
+
+/// A note that there was nothing to compare with.
+fn no_history(head: &str) -> Finding {
+    Finding {
+        kind: FindingKind::Run,
+        name: "base".to_owned(),
+        state: "no_history".to_owned(),
+        effect: Effect::Note,
+        reason: format!("of no commit before {head} a run of all tests is stored"),
+        meaning: "the tests are judged by themselves: none may fail that is not known to"
+            .to_owned(),
+        next: "keep the memory for the next check, or share it: --store postgres://…".to_owned(),
+        avoid: String::new(),
+        output: None,
+    }
+}
+
+/// A finding about a check in which nothing ran.
+pub(crate) fn no_tests() -> Finding {
+    Finding {
+        kind: FindingKind::Run,
+        name: "tests".to_owned(),
+        state: "no_tests".to_owned(),
+        effect: Effect::Unmeasured,
+        reason: "no test ran on either side".to_owned(),
+        meaning: "nothing was measured, and that is not a pass".to_owned(),
+        next: "write a test for what changed".to_owned(),
+        avoid: String::new(),
+        output: None,
+    }
+}
+
+/// A finding if what is stored of a tree and a new run of it do not agree.
+fn differs(side: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Finding> {
+    let new = TestSet::of_runs([run], scope);
+    let state_of = |set: &TestSet, test: &TestId| set.tests.get(test).map(Expected::standing);
+    let tests: BTreeSet<&TestId> = stored.set.tests.keys().chain(new.tests.keys()).collect();
+    let mut outcomes = Vec::new();
+    let mut lists = Vec::new();
+    for test in tests {
+        let (before, after) = (state_of(&stored.set, test), state_of(&new, test));
+        let ran = |state: Option<Standing>| state.filter(|state| *state != Standing::Ignored);
+        match (ran(before), ran(after)) {
+            (Some(_), None) | (None, Some(_)) => lists.push(test),
+            // One that is known to do both agrees with either.
+            (Some(Standing::Flaky), _) => {}
+            (before, after) if before != after => outcomes.push(test),
+            _ => {}
+        }
+    }
+    if outcomes.is_empty() && lists.is_empty() {
+        return None;
+    }
+    let named: Vec<String> = lists
+        .iter()
+        .chain(&outcomes)
+        .map(ToString::to_string)
+        .collect();
+    let age = age(
+        stored.covering.as_ref().map_or(0, |run| run.finished_ms),
+        now(),
+    );
+    let (effect, what) = if lists.is_empty() {
+        (Effect::Note, "there is another outcome of")
+    } else {
+        (Effect::Unmeasured, "only once ran")
+    };
+    let count = counted(named.len(), "test");
+    Some(Finding {
+        kind: FindingKind::Run,
+        name: format!("stored run of {side}"),
+        state: "reuse_differs".to_owned(),
+        effect,
+        reason: format!("it is {age} old and was measured again: {what} {count}"),
+        meaning:
+            "they are flaky, or depend on something besides files, compiler, machine and settings"
+                .to_owned(),
+        next: "cargo palisade check --fresh; cargo palisade flaky list".to_owned(),
+        avoid: "do not trust stored runs before you know why".to_owned(),
+        output: Some(named.join("\n")),
+    })
 }
 
 fn is_failure(state: TestState) -> bool {

@@ -274,6 +274,23 @@ impl Repo {
         Ok(head)
     }
 
+    /// HEAD and the commits before it, newest first, as far as `limit` goes; of a merge
+    /// the first parent only.
+    pub fn ancestors(&self, limit: u32) -> Result<Vec<Commit>, GitError> {
+        let count = format!("--max-count={limit}");
+        let format = "--format=%H %T %s";
+        let listed = self.text(&["log", "--first-parent", &count, format, "HEAD"])?;
+        let commit = |line: &str| {
+            let mut fields = line.splitn(3, ' ');
+            Some(Commit {
+                id: fields.next()?.to_owned(),
+                tree: fields.next()?.to_owned(),
+                subject: fields.next().unwrap_or_default().to_owned(),
+            })
+        };
+        Ok(listed.lines().filter_map(commit).collect())
+    }
+
     /// The content of the working tree as it is now: tracked files with their
     /// changes, and new files that git does not ignore.
     pub fn working_tree(&self) -> Result<String, GitError> {

@@ -4,16 +4,19 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::baseline::TestSet;
+use crate::check::BaseChoice;
 use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{Policy, PolicyError, RunnerChoice};
 use crate::process::Cancel;
 use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, now};
+use crate::report::SideReport;
 use crate::run::{Place, Progress, Request, RunError, Runner, environment, run_tests};
+use crate::shard::{Shard, ShardNumber, assign};
 use crate::source::hash;
 use crate::store::{self, Store, StoreError};
 use crate::workspace::{Workspace, WorkspaceError};
@@ -80,11 +83,17 @@ pub struct Guard {
 impl Guard {
     /// Opens the workspace that holds `dir`; `store` is the file or the URL of its
     /// memory if that is not in its usual place.
-    pub fn open(dir: &Path, store: Option<&OsStr>, cancel: Cancel) -> Result<Self, GuardError> {
+    /// `runner` overrules the policy's.
+    pub fn open(
+        dir: &Path,
+        store: Option<&OsStr>,
+        runner: Option<RunnerChoice>,
+        cancel: Cancel,
+    ) -> Result<Self, GuardError> {
         let repo = Repo::discover(dir)?;
         let workspace = Workspace::load(dir, repo.root())?;
         let policy = Policy::load(&workspace.root)?;
-        let runner = Runner::choose(policy.run.runner)?;
+        let runner = Runner::choose(runner.unwrap_or(policy.run.runner))?;
         let usual = workspace.root.join(STORE_FILE);
         let store = store::open(store.unwrap_or(usual.as_os_str()))?;
         Ok(Self {
@@ -97,20 +106,64 @@ impl Guard {
         })
     }
 
-    /// The two sides of a change: what it is compared with, and what is judged. The
-    /// base is `revision`, or where the branch left the default branch; the candidate
-    /// is what is staged, or the files as they are.
-    pub fn sides(&self, revision: Option<&str>, staged: bool) -> Result<(Side, Side), GuardError> {
-        let base = match revision {
-            Some(revision) => self.repo.resolve(revision)?,
-            None => self.repo.default_base()?,
-        };
+    /// The two sides of a change: what it is compared with, and what is judged. Where
+    /// a stored base is asked for and there is none, both are the same. The
+    /// candidate is what is staged, or the files as they are.
+    pub fn sides(&self, base: &BaseChoice, staged: bool) -> Result<(Side, Side), GuardError> {
         let candidate = if staged {
             self.staged_side()?
         } else {
             self.working_side()?
         };
+        let base = match base {
+            BaseChoice::Revision(revision) => self.repo.resolve(revision)?,
+            BaseChoice::Branching => self.repo.default_base()?,
+            BaseChoice::Stored => match self.stored_base(&candidate)? {
+                Some(commit) => commit,
+                None if staged => return Ok((self.staged_side()?, candidate)),
+                None => return Ok((self.working_side()?, candidate)),
+            },
+        };
         Ok((self.commit_side(base)?, candidate))
+    }
+
+    /// The newest commit before the candidate of which the memory knows all tests, in
+    /// an environment that differs by the lockfile at most.
+    fn stored_base(&self, candidate: &Side) -> Result<Option<Commit>, GuardError> {
+        /// How many commits it looks back.
+        const COMMITS: u32 = 100;
+        let mut environment =
+            environment(&self.workspace.root, None, &self.policy.run, &self.runner);
+        for commit in self.repo.ancestors(COMMITS)? {
+            let lockfile = self.lockfile(&commit.tree)?;
+            environment.lockfile = lockfile.as_deref().map(hash).unwrap_or_default();
+            if commit.tree == candidate.subject.tree {
+                continue;
+            }
+            let runs = self.store.runs_of(&commit.tree, &environment)?;
+            let is_whole = |run: &Run| run.scope == Scope::Workspace;
+            if runs.iter().any(is_whole) || shards_together(&runs, &Scope::Workspace).is_some() {
+                return Ok(Some(commit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The lockfile of a tree; the one on disk if git ignores it.
+    fn lockfile(&self, tree: &str) -> Result<Option<String>, GuardError> {
+        let path = match self.workspace.dir.as_str() {
+            "" => "Cargo.lock".to_owned(),
+            dir => format!("{dir}/Cargo.lock"),
+        };
+        let tracked = self.repo.file(tree, &path)?;
+        let on_disk = || fs::read(self.workspace.root.join("Cargo.lock")).ok();
+        let bytes = tracked.or_else(on_disk);
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Ends what runs when it is set.
+    pub(crate) fn cancel(&self) -> &Cancel {
+        &self.cancel
     }
 
     /// The side of a change that is in the user's files now.
@@ -162,6 +215,34 @@ impl Guard {
         purpose: Purpose,
         events: Events<'_>,
     ) -> Result<(Run, Vec<String>), GuardError> {
+        self.run_by(None, side, scope, purpose, events)
+    }
+
+    /// Watches the user's own `cargo test` of the whole workspace, in the user's files,
+    /// and remembers what it did. What it prints comes as [`Progress::Said`].
+    pub fn watch(
+        &mut self,
+        command: &[String],
+        events: Events<'_>,
+    ) -> Result<(Run, Vec<String>), GuardError> {
+        let mut side = self.working_side()?;
+        self.run_by(
+            Some(command),
+            &mut side,
+            &Scope::Workspace,
+            Purpose::Tests,
+            events,
+        )
+    }
+
+    fn run_by(
+        &mut self,
+        command: Option<&[String]>,
+        side: &mut Side,
+        scope: &Scope,
+        purpose: Purpose,
+        events: Events<'_>,
+    ) -> Result<(Run, Vec<String>), GuardError> {
         let environment = side.environment(self)?;
         side.prepare(self, events)?;
         let started_ms = now();
@@ -170,6 +251,7 @@ impl Guard {
         let seen = run_tests(&Request {
             place,
             scope,
+            command,
             policy: &self.policy.run,
             runner: &self.runner,
             cancel: &self.cancel,
@@ -208,11 +290,25 @@ impl Guard {
     pub fn known(&self, side: &mut Side, scope: &Scope) -> Result<Known, GuardError> {
         let environment = side.environment(self)?;
         let runs = self.store.runs_of(&side.subject.tree, &environment)?;
-        let covering = runs.iter().find(|run| run.scope.covers(scope)).cloned();
+        let covering = runs.iter().find(|run| run.scope.covers(scope));
+        let covering = covering.or_else(|| shards_together(&runs, scope)).cloned();
         Ok(Known {
             set: TestSet::of_runs(&runs, scope),
             covering,
+            runs,
         })
+    }
+
+    /// The part of a scope that one shard runs: cut by the newest run of all tests in
+    /// the memory, and by the targets of the user's files.
+    pub fn shard(&self, of: Scope, number: ShardNumber) -> Result<Scope, GuardError> {
+        let history = self.store.whole_run()?;
+        let targets = self.workspace.test_places();
+        Ok(Scope::Shard(Shard {
+            number,
+            of: Box::new(of),
+            assigned: assign(number.count, history.as_ref(), &targets),
+        }))
     }
 
     /// How long the tests of `scope` took, one after the other, when they were last
@@ -274,6 +370,27 @@ impl Guard {
     }
 }
 
+/// One of some runs that are shards of one cut and cover a scope together; the one
+/// that ended first, since the whole is as old as its oldest part.
+fn shards_together<'a>(runs: &'a [Run], scope: &Scope) -> Option<&'a Run> {
+    let shard_of = |run: &'a Run| match &run.scope {
+        Scope::Shard(shard) if shard.of.covers(scope) => Some((run, shard)),
+        _ => None,
+    };
+    let shards: Vec<(&Run, &Shard)> = runs.iter().filter_map(shard_of).collect();
+    shards.iter().find_map(|(_, first)| {
+        let of_cut = shards.iter().filter(|(_, shard)| shard.is_sibling(first));
+        // Runs are listed newest first.
+        let by_index: BTreeMap<u32, &Run> = of_cut
+            .rev()
+            .map(|(run, shard)| (shard.number.index, *run))
+            .collect();
+        let is_whole = by_index.len() == first.number.count as usize;
+        let oldest = by_index.into_values().min_by_key(|run| run.finished_ms);
+        oldest.filter(|_| is_whole)
+    })
+}
+
 /// What the memory knows of a side.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -281,6 +398,8 @@ pub struct Known {
     pub set: TestSet,
     /// The newest run that covers what was asked for.
     pub covering: Option<Run>,
+    /// The runs that say so.
+    pub runs: Vec<Run>,
 }
 
 /// One side of a change: a tree, and the place where it can be run.
@@ -297,6 +416,29 @@ pub struct Side {
 }
 
 impl Side {
+    /// A side that was run elsewhere: there is nothing to run it in here.
+    pub(crate) fn elsewhere(report: &SideReport) -> Self {
+        let subject = Subject {
+            tree: report.tree.clone(),
+            commit: report.commit.clone(),
+            dirty: report.dirty,
+            checkout: false,
+            branch: None,
+        };
+        let commit = Commit {
+            id: report.commit.clone(),
+            tree: report.tree.clone(),
+            subject: report.subject.clone(),
+        };
+        Self {
+            subject,
+            commit,
+            in_place: false,
+            checkout: None,
+            environment: None,
+        }
+    }
+
     /// What people call it.
     pub fn name(&self) -> String {
         if self.subject.dirty {
@@ -316,14 +458,7 @@ impl Side {
         if let Some(environment) = &self.environment {
             return Ok(environment.clone());
         }
-        let path = |name: &str| match guard.workspace.dir.as_str() {
-            "" => name.to_owned(),
-            dir => format!("{dir}/{name}"),
-        };
-        let tracked = guard.repo.file(&self.subject.tree, &path("Cargo.lock"))?;
-        let on_disk = || fs::read(guard.workspace.root.join("Cargo.lock")).ok();
-        let lockfile = tracked.or_else(on_disk);
-        let lockfile = lockfile.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let lockfile = guard.lockfile(&self.subject.tree)?;
         let mut root = guard.workspace.root.clone();
         for name in ["rust-toolchain", "rust-toolchain.toml"] {
             let here = fs::read(guard.repo.root().join(name)).ok();
@@ -369,6 +504,23 @@ impl Side {
             self.check_out(guard)?;
         }
         Ok(())
+    }
+
+    /// The root of its workspace, checked out if it has to be.
+    pub(crate) fn root(
+        &mut self,
+        guard: &Guard,
+        events: Events<'_>,
+    ) -> Result<PathBuf, GuardError> {
+        if !self.in_place {
+            self.prepare(guard, events)?;
+        }
+        Ok(self.workspace(guard).root.clone())
+    }
+
+    /// Its packages; those of the user's files while it is not checked out.
+    pub(crate) fn workspace<'a>(&'a self, guard: &'a Guard) -> &'a Workspace {
+        self.place(guard).workspace
     }
 
     fn place<'a>(&'a self, guard: &'a Guard) -> Place<'a> {

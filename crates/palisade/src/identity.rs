@@ -106,19 +106,29 @@ impl TestId {
         }
     }
 
+    /// The target it is in, as the test's name begins: `package/kind:target`.
+    pub fn place(&self) -> String {
+        place(&self.package, self.kind, &self.target)
+    }
+
     /// The last part of the path: the name of the test function.
     pub fn function(&self) -> &str {
         self.path.rsplit("::").next().unwrap_or(&self.path)
     }
 }
 
+/// A target as the names of its tests begin: `package/kind:target`.
+pub fn place(package: &str, kind: TargetKind, target: &str) -> String {
+    let kind_word = kind.as_str();
+    match kind {
+        TargetKind::Lib | TargetKind::Doc => format!("{package}/{kind_word}"),
+        _ => format!("{package}/{kind_word}:{target}"),
+    }
+}
+
 impl fmt::Display for TestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.package, self.kind.as_str())?;
-        if !self.target.is_empty() {
-            write!(f, ":{}", self.target)?;
-        }
-        write!(f, "/{}", self.path)
+        write!(f, "{}/{}", self.place(), self.path)
     }
 }
 

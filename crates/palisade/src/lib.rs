@@ -41,6 +41,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod baseline;
 pub mod check;
 pub mod compare;
@@ -48,6 +49,7 @@ pub mod flaky;
 pub mod git;
 pub mod guard;
 pub mod identity;
+pub mod merge;
 pub mod policy;
 pub mod process;
 pub mod proposal;
@@ -55,6 +57,7 @@ pub mod record;
 pub mod report;
 pub mod risk;
 pub mod run;
+pub mod shard;
 pub mod source;
 pub mod stats;
 pub mod store;

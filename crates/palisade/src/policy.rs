@@ -203,6 +203,52 @@ impl Default for FlakyPolicy {
     }
 }
 
+/// When a stored run stands for a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReusePolicy {
+    /// A run that is older than this many others is measured again instead of being
+    /// reused, and compared with what it said; 0 for never.
+    pub remeasure: u32,
+}
+
+impl Default for ReusePolicy {
+    fn default() -> Self {
+        Self { remeasure: 20 }
+    }
+}
+
+/// What a break of the public API does to the verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApiBreaks {
+    /// It is worth knowing.
+    #[default]
+    Note,
+    /// It is a regression.
+    Regression,
+}
+
+/// How the public API is guarded, where cargo-semver-checks is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiPolicy {
+    /// What a break does to the verdict.
+    pub breaks: ApiBreaks,
+    /// Whether packages that may be published are compared with their last release
+    /// too; needs the registry.
+    pub release: bool,
+}
+
+impl Default for ApiPolicy {
+    fn default() -> Self {
+        Self {
+            breaks: ApiBreaks::Note,
+            release: true,
+        }
+    }
+}
+
 /// A failure that is known, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -277,6 +323,10 @@ pub struct Policy {
     pub slower: SlowerPolicy,
     /// How flaky tests are told from broken ones.
     pub flaky: FlakyPolicy,
+    /// When a stored run stands for a new one.
+    pub reuse: ReusePolicy,
+    /// How the public API is guarded.
+    pub api: ApiPolicy,
     /// Failures that are known.
     pub known_failure: Vec<KnownFailure>,
     /// Differences made on purpose.
@@ -292,6 +342,8 @@ impl Default for Policy {
             run: RunPolicy::default(),
             slower: SlowerPolicy::default(),
             flaky: FlakyPolicy::default(),
+            reuse: ReusePolicy::default(),
+            api: ApiPolicy::default(),
             known_failure: Vec::new(),
             accepted: Vec::new(),
             class: Vec::new(),

@@ -145,7 +145,18 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
          stress_runs = {}\n\
          stress_time = \"{}\"\n\
          # How long a quarantine lasts.\n\
-         quarantine = \"{}\"\n",
+         quarantine = \"{}\"\n\
+         \n\
+         [reuse]\n\
+         # A stored run that is older than this many others is measured again, and compared\n\
+         # with what it said; 0 for never.\n\
+         remeasure = {}\n\
+         \n\
+         [api]\n\
+         # What a break of the public API does, where cargo-semver-checks is installed: \"note\"\n\
+         # or \"regression\"; and whether the last release is compared with too.\n\
+         breaks = \"note\"\n\
+         release = {}\n",
         defaults.min_success_rate,
         run.doctests,
         run.test_time_out,
@@ -157,6 +168,8 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
         flaky.stress_runs,
         flaky.stress_time,
         flaky.quarantine,
+        defaults.reuse.remeasure,
+        defaults.api.release,
     );
     push_classes(&mut text, seen);
     text.push_str(
@@ -235,6 +248,8 @@ mod tests {
         assert_eq!(policy.run, defaults.run);
         assert_eq!(policy.slower, defaults.slower);
         assert_eq!(policy.flaky, defaults.flaky);
+        assert_eq!(policy.reuse, defaults.reuse);
+        assert_eq!(policy.api, defaults.api);
         assert_eq!(policy.min_success_rate, defaults.min_success_rate);
         assert!(policy.class[0].paths[0].matches("a/src/parser.rs"));
         assert_eq!(policy.known_failure[0].test, failing[0]);

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{TargetKind, TestId};
+use crate::identity::{TargetKind, TestId, place};
+use crate::shard::Shard;
 
 /// Milliseconds since 1970.
 pub type Millis = i64;
@@ -115,6 +116,8 @@ pub enum Scope {
     Doctests(BTreeSet<String>),
     /// Some tests only.
     Tests(BTreeSet<TestId>),
+    /// A part of another scope.
+    Shard(Shard),
 }
 
 impl Scope {
@@ -124,6 +127,8 @@ impl Scope {
             (Self::Workspace, _) => true,
             (Self::Packages(ours), Self::Packages(theirs) | Self::Doctests(theirs))
             | (Self::Doctests(ours), Self::Doctests(theirs)) => theirs.is_subset(ours),
+            (Self::Shard(ours), Self::Shard(theirs)) => ours == theirs,
+            (Self::Packages(_) | Self::Doctests(_), Self::Shard(theirs)) => self.covers(&theirs.of),
             (_, Self::Tests(theirs)) => theirs.iter().all(|test| self.contains(test)),
             _ => false,
         }
@@ -138,6 +143,23 @@ impl Scope {
                 test.kind == TargetKind::Doc && packages.contains(&test.package)
             }
             Self::Tests(tests) => tests.contains(test),
+            Self::Shard(shard) => shard.contains(test),
+        }
+    }
+
+    /// Whether some test of a target may belong to it.
+    pub fn touches(&self, package: &str, kind: TargetKind, target: &str) -> bool {
+        match self {
+            Self::Workspace => true,
+            Self::Packages(packages) => packages.contains(package),
+            Self::Doctests(packages) => kind == TargetKind::Doc && packages.contains(package),
+            Self::Tests(tests) => tests
+                .iter()
+                .any(|test| test.place() == place(package, kind, target)),
+            Self::Shard(shard) => {
+                shard.of.touches(package, kind, target)
+                    && shard.holds(&place(package, kind, target))
+            }
         }
     }
 }
@@ -256,4 +278,65 @@ pub enum Record {
     Baseline(BaselineMark),
     /// An entry of the quarantine.
     Quarantine(QuarantineEntry),
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::shard::ShardNumber;
+
+    /// A complete run of some passing tests with their durations.
+    pub(crate) fn run_of(tests: &[(TestId, f64)]) -> Run {
+        let observations = tests.iter().map(|(test, ms)| Observation {
+            test: test.clone(),
+            outcome: Outcome::Pass,
+            duration_ms: Some(*ms),
+            body: None,
+            message: None,
+        });
+        Run {
+            id: new_id(),
+            started_ms: 0,
+            finished_ms: 1,
+            purpose: Purpose::Tests,
+            subject: Subject {
+                tree: String::new(),
+                commit: String::new(),
+                dirty: false,
+                checkout: false,
+                branch: None,
+            },
+            environment: Environment {
+                toolchain: String::new(),
+                machine: String::new(),
+                lockfile: String::new(),
+                config: String::new(),
+            },
+            scope: Scope::Workspace,
+            complete: true,
+            observations: observations.collect(),
+        }
+    }
+
+    #[test]
+    fn a_shard_is_covered_by_what_it_is_cut_from_and_covers_only_itself() {
+        let packages = Scope::Packages(["a".to_owned()].into());
+        let shard = |index| {
+            Scope::Shard(Shard {
+                number: ShardNumber { index, count: 2 },
+                of: Box::new(packages.clone()),
+                assigned: [("a/lib".to_owned(), 1), ("a/doc".to_owned(), 2)].into(),
+            })
+        };
+        assert!(Scope::Workspace.covers(&shard(1)));
+        assert!(packages.covers(&shard(1)));
+        assert!(shard(1).covers(&shard(1)));
+        assert!(!shard(1).covers(&shard(2)));
+        assert!(!shard(1).covers(&packages));
+        let test = |kind| TestId::new("a", kind, "", "x");
+        assert!(shard(1).contains(&test(TargetKind::Lib)));
+        assert!(!shard(1).contains(&test(TargetKind::Doc)));
+        assert!(shard(2).touches("a", TargetKind::Doc, ""));
+        assert!(!shard(2).touches("b", TargetKind::Doc, ""));
+    }
 }

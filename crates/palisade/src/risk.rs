@@ -56,7 +56,7 @@ enum Reach {
 }
 
 /// A changed file with what it means.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileRisk {
     /// The path from the repository's root.
     pub path: String,
@@ -75,7 +75,7 @@ pub struct FileRisk {
 }
 
 /// What a change risks.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Assessment {
     /// The highest level of any file; `None` if nothing changed.
     pub level: Option<Level>,
@@ -517,7 +517,7 @@ mod tests {
             Some(Scope::Workspace) => "everything".to_owned(),
             Some(Scope::Doctests(names)) => format!("doctests {names:?}"),
             Some(Scope::Packages(names)) => format!("{names:?}"),
-            Some(Scope::Tests(_)) => "tests".to_owned(),
+            Some(Scope::Tests(_) | Scope::Shard(_)) => "a part".to_owned(),
         };
         format!("{} {} {scope}", risk.level.word(), risk.class).replace('"', "")
     }

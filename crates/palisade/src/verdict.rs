@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::baseline::{Expected, Tally};
 use crate::compare::{Difference, TestState};
@@ -13,7 +13,7 @@ use crate::policy::Policy;
 use crate::stats::{Counts, failure_rate};
 
 /// The answer of a check, with the exit code it ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Nothing became worse.
@@ -64,7 +64,7 @@ impl Verdict {
 }
 
 /// What a finding does to the verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// It makes the verdict a regression.
@@ -78,7 +78,7 @@ pub enum Effect {
 }
 
 /// What kind of thing a finding is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// A test.
@@ -87,10 +87,12 @@ pub enum FindingKind {
     Run,
     /// The success rate.
     Rate,
+    /// The public API.
+    Api,
 }
 
 /// One thing that a report says.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// What it is about.
     pub kind: FindingKind,

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::MetadataCommand;
 
+use crate::identity::{TargetKind, place};
+use crate::record::Scope;
+
 /// Why there is no workspace to look at.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,8 +34,12 @@ pub enum WorkspaceError {
 pub struct Target {
     /// Its name.
     pub name: String,
+    /// What kind it is, if it is one that tests can be in.
+    pub kind: Option<TargetKind>,
     /// Its root source file.
     pub source: PathBuf,
+    /// Whether Cargo tests it when nothing else is asked for.
+    pub tested: bool,
     /// Whether its documentation holds tests that Cargo runs.
     pub doctests: bool,
     /// Whether it is a build script.
@@ -48,10 +55,29 @@ pub struct Package {
     pub dir: String,
     /// Its folder on disk.
     pub root: PathBuf,
+    /// Whether it may be published.
+    pub published: bool,
     /// What can be built from it.
     pub targets: Vec<Target>,
     /// The packages of the workspace it depends on, in any way.
     pub dependencies: BTreeSet<String>,
+}
+
+impl Package {
+    /// The targets that tests of a scope may be in; the documentation is one.
+    pub fn tested(&self, scope: &Scope) -> Vec<(TargetKind, &str)> {
+        let mut found = Vec::new();
+        for target in &self.targets {
+            let kind = target.kind.filter(|_| target.tested);
+            let doc = target.doctests.then_some(TargetKind::Doc);
+            for kind in [kind, doc].into_iter().flatten() {
+                if scope.touches(&self.name, kind, &target.name) {
+                    found.push((kind, target.name.as_str()));
+                }
+            }
+        }
+        found
+    }
 }
 
 /// A workspace inside a git repository.
@@ -123,6 +149,7 @@ impl Workspace {
                     name: own,
                     dir: relative(folder).ok_or_else(outside)?,
                     root: folder.clone(),
+                    published: package.publish.as_ref().is_none_or(|to| !to.is_empty()),
                     targets: package.targets.iter().map(target).collect(),
                     dependencies,
                 },
@@ -134,6 +161,16 @@ impl Workspace {
             dir: workspace_dir,
             packages,
         })
+    }
+
+    /// All targets that tests may be in, as the tests' names begin.
+    pub fn test_places(&self) -> BTreeSet<String> {
+        let of_package = |package: &Package| {
+            let targets = package.tested(&Scope::Workspace).into_iter();
+            let place = |(kind, target): (TargetKind, &str)| place(&package.name, kind, target);
+            targets.map(place).collect::<Vec<_>>()
+        };
+        self.packages.values().flat_map(of_package).collect()
     }
 
     /// The package whose folder holds a file of the repository.
@@ -166,8 +203,11 @@ impl Workspace {
 
 fn target(target: &cargo_metadata::Target) -> Target {
     let build_script = target.is_custom_build();
+    let mut words = target.kind.iter().map(ToString::to_string);
     Target {
         name: target.name.clone(),
+        kind: words.find_map(|word| TargetKind::from_cargo(&word)),
+        tested: target.test && !build_script,
         source: target.src_path.clone().into_std_path_buf(),
         doctests: target.doctest && !build_script,
         build_script,
@@ -192,6 +232,7 @@ pub(crate) mod tests {
                 name: (*name).to_owned(),
                 dir: (*dir).to_owned(),
                 root: PathBuf::from(dir),
+                published: true,
                 targets: Vec::new(),
                 dependencies: dependencies.iter().map(|d| (*d).to_owned()).collect(),
             };

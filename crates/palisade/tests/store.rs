@@ -159,7 +159,12 @@ fn runs_are_found_by_their_time<P: Place>() {
     let recent = store.recent_runs(2).expect("read");
     let ids: Vec<_> = recent.iter().map(|run| run.id.as_str()).collect();
     assert_eq!(ids, ["r3", "r2"]);
-    for (since, expected) in [(0, 3), (10, 2), (30, 0)] {
+    let mut part = run("r5", "t", 50, &[]);
+    part.scope = Scope::Packages(["a".to_owned()].into());
+    store.add(&Record::Run(part)).expect("added");
+    let whole = store.whole_run().expect("read").expect("is there");
+    assert_eq!(whole.id, "r3");
+    for (since, expected) in [(0, 4), (10, 3), (50, 0)] {
         assert_eq!(store.runs_since(since).expect("read"), expected, "{since}");
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo palisade baseline`
 
 use palisade::baseline::{Standing, TestSet};
-use palisade::check::CheckOptions;
+use palisade::check::{BaseChoice, CheckOptions};
 use palisade::guard::{Event, Guard, GuardError, age};
 use palisade::record::{BaselineMark, Purpose, Record, Run, Scope, new_id, now};
 use serde_json::json;
@@ -18,11 +18,12 @@ pub fn run(context: &mut Context<'_>, command: &BaselineCommand) -> anyhow::Resu
         BaselineCommand::Diff { branch, judge } => {
             let (_, run) = find(&context.guard, branch)?;
             let options = CheckOptions {
-                base: Some(run.subject.commit),
+                base: BaseChoice::Revision(run.subject.commit),
                 staged: false,
                 fresh: judge.fresh,
                 everything: true,
                 budget: judge.budget.map(|budget| budget.0),
+                shard: None,
             };
             check::judge(context, &options, judge)
         }

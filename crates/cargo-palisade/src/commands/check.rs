@@ -10,23 +10,24 @@ use palisade::record::now;
 use palisade::report::{HistoryPoint, Report, html, junit, markdown, terminal};
 
 use super::Context;
-use crate::args::{CheckArgs, JudgeArgs};
+use crate::args::{CheckArgs, JudgeArgs, ReportArgs};
 
 /// How many runs the curves of the page go back.
 const HISTORY: u32 = 100;
 
 pub fn run(context: &mut Context<'_>, args: &CheckArgs) -> anyhow::Result<u8> {
     let options = CheckOptions {
-        base: args.change.base.clone(),
+        base: args.change.base(),
         staged: args.change.staged,
         fresh: args.judge.fresh,
         everything: args.all,
         budget: args.judge.budget.map(|budget| budget.0),
+        shard: args.shard,
     };
     judge(context, &options, &args.judge)
 }
 
-/// Judges a change, prints the report and writes the files that are asked for.
+/// Judges a change and tells the report.
 pub fn judge(
     context: &mut Context<'_>,
     options: &CheckOptions,
@@ -34,17 +35,22 @@ pub fn judge(
 ) -> anyhow::Result<u8> {
     let ui = context.ui;
     let report = check(&mut context.guard, options, &|event| ui.event(event))?;
+    tell(context, &report, &args.reports)
+}
+
+/// Prints the report and writes the files that are asked for.
+pub fn tell(context: &Context<'_>, report: &Report, args: &ReportArgs) -> anyhow::Result<u8> {
     if let Some(path) = &args.junit {
-        write(path, &junit(&report)?)?;
+        write(path, &junit(report)?)?;
     }
     if let Some(path) = &args.markdown {
-        write(path, &markdown(&report))?;
+        write(path, &markdown(report))?;
     }
     if let Some(path) = &args.html {
-        write(path, &page(context, &report)?)?;
+        write(path, &page(context, report)?)?;
     }
-    let text = terminal(&report, now(), ui.paint());
-    context.print(&serde_json::to_value(&report)?, &text)?;
+    let text = terminal(report, now(), context.ui.paint());
+    context.print(&serde_json::to_value(report)?, &text)?;
     Ok(report.exit_code)
 }
 

@@ -4,21 +4,29 @@ mod baseline;
 mod check;
 mod flaky;
 mod init;
+mod merge;
 mod risk;
 mod store;
 mod test;
 
 use palisade::guard::Guard;
+use palisade::policy::RunnerChoice;
 use palisade::process::Cancel;
 use serde_json::Value;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Runner};
 use crate::ui::Ui;
 
 /// Runs the command and returns its exit code.
 pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
     let global = &args.global;
-    let guard = Guard::open(&global.directory, global.store.as_deref(), cancel)?;
+    // What `cargo test` prints is what can be watched.
+    let is_watched = matches!(&args.command, Command::Test(test) if !test.command.is_empty());
+    let runner = match global.runner {
+        _ if is_watched => Some(RunnerChoice::Cargo),
+        runner => runner.map(Runner::choice),
+    };
+    let guard = Guard::open(&global.directory, global.store.as_deref(), runner, cancel)?;
     let mut context = Context {
         guard,
         ui,
@@ -28,6 +36,7 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         Command::Init => init::run(&mut context),
         Command::Test(args) => test::run(&mut context, args),
         Command::Check(args) => check::run(&mut context, args),
+        Command::Merge { files, reports } => merge::run(&mut context, files, reports),
         Command::Risk(args) => risk::run(&mut context, args),
         Command::Baseline { command } => baseline::run(&mut context, command),
         Command::Flaky { command } => flaky::run(&mut context, command),

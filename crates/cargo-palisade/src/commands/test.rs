@@ -34,11 +34,14 @@ pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
             return Err(UsageError::NoPackage(name.clone()).into());
         }
     }
-    let mut side = context.guard.working_side()?;
     let events = |event| ui.event(event);
-    let (run, mut gaps) = context
-        .guard
-        .run(&mut side, &scope, Purpose::Tests, &events)?;
+    let (run, mut gaps) = if args.command.is_empty() {
+        let mut side = context.guard.working_side()?;
+        let purpose = Purpose::Tests;
+        context.guard.run(&mut side, &scope, purpose, &events)?
+    } else {
+        context.guard.watch(&args.command, &events)?
+    };
     let set = TestSet::of_runs([&run], &scope);
     let unseen = args
         .test

@@ -5,4 +5,5 @@ mod reports;
 mod robustness;
 #[cfg(feature = "postgres")]
 mod server;
+mod shards;
 mod verdicts;

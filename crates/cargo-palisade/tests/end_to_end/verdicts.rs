@@ -445,3 +445,209 @@ fn a_hook_judges_what_is_about_to_be_committed() {
     assert_eq!(accepted.code, 0, "{}", accepted.err);
     assert_eq!(fixture.git(&["status", "--short"]), "");
 }
+
+#[test]
+fn a_stored_run_is_measured_again_after_some_others() {
+    let fixture = Fixture::new();
+    fixture.write("palisade.toml", "[reuse]\nremeasure = 2\n");
+    // Passes in the first run; what it depends on is no part of the tree.
+    let state = fixture.outside("state");
+    let body = format!("assert!(!std::path::Path::new({state:?}).exists() || super::one() > 8);");
+    fixture.add_test("gamma", "depends", &body);
+    fixture.commit("a test that depends on something else");
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+    // The first check reuses the base's run, the second is due: two runs are newer.
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2 - 1\n");
+    let report = fixture.check(&[], 0, &[]);
+    assert_eq!(report["base"]["source"]["origin"], "store");
+    fixture.edit("gamma/src/lib.rs", "    2 - 1\n", "    3 - 2\n");
+    std::fs::write(&state, "").expect("written");
+    let report = fixture.json(&["check"]).1;
+    assert_eq!(report["base"]["source"]["origin"], "checkout", "{report:#}");
+    let findings = report["findings"].as_array().expect("a list");
+    let differs = findings.iter().find(|f| f["state"] == "reuse_differs");
+    let differs = differs.unwrap_or_else(|| panic!("{report:#}"));
+    assert_eq!(differs["output"], "gamma/lib/tests::depends");
+    let reason = differs["reason"].as_str().expect("text");
+    assert!(
+        reason.contains("was measured again: there is another outcome of 1 test"),
+        "{reason}"
+    );
+    // The new run is the youngest, and is reused again.
+    fixture.edit("gamma/src/lib.rs", "    3 - 2\n", "    4 - 3\n");
+    let report = fixture.json(&["check"]).1;
+    assert_eq!(report["base"]["source"]["origin"], "store", "{report:#}");
+}
+
+#[test]
+fn the_users_own_test_command_is_watched_and_stands_for_a_run() {
+    let fixture = Fixture::new();
+    fixture.write("palisade.toml", "[run]\nrunner = \"cargo\"\n");
+    fixture.commit("the policy");
+    let watched = ["test", "--", "cargo", "test", "--workspace", "--locked"];
+    let found = fixture.palisade(&watched);
+    assert_eq!(found.code, 0, "{}{}", found.out, found.err);
+    assert!(
+        found.err.contains("test tests::is_one ... ok"),
+        "{}",
+        found.err
+    );
+    assert!(
+        found.out.contains("6 of 6 tests pass, 0 fail, 1 ignored"),
+        "{}",
+        found.out
+    );
+    // What it saw is what a run of our own would have seen.
+    let report = fixture.check(&[], 0, &[]);
+    assert_eq!(report["candidate"]["source"]["origin"], "store");
+    let own = fixture.check(&["--fresh"], 0, &[]);
+    assert_eq!(own["candidate"]["tests"], report["candidate"]["tests"]);
+    // `cargo test` stops at the first target that fails: the others are not known.
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    a - b\n");
+    let (code, report) = {
+        let found = fixture.palisade(&[&["test", "--json"], &watched[1..]].concat());
+        let report: serde_json::Value = serde_json::from_str(&found.out).expect("is JSON");
+        (found.code, report)
+    };
+    assert_eq!(code, 1, "{report:#}");
+    assert_eq!(report["failures"][0]["name"], "alpha/lib/tests::adds");
+    let gaps = report["gaps"].to_string();
+    assert!(
+        gaps.contains("the tests of gamma/lib came to no end"),
+        "{gaps}"
+    );
+    // A command that leaves tests out, or builds them otherwise, stands for nothing.
+    for (command, problem) in [
+        (&["cargo", "test"][..], "without --workspace"),
+        (
+            &["cargo", "test", "--workspace", "adds"],
+            "adds is not in run.cargo_args",
+        ),
+        (
+            &["cargo", "test", "--workspace", "--release"],
+            "--release is not in",
+        ),
+        (&["make", "test"], "it is not `cargo test --workspace`"),
+    ] {
+        let found = fixture.palisade(&[&["test", "--"], command].concat());
+        assert_eq!(found.code, 2, "{}", found.err);
+        assert!(found.err.contains(problem), "{}", found.err);
+    }
+}
+
+#[test]
+fn a_stored_base_is_the_newest_one_that_is_known() {
+    let fixture = Fixture::new();
+    // Of no commit a run is stored: the tests are judged by themselves, and say so.
+    let report = fixture.check(&["--stored-base"], 0, &[("base", "no_history")]);
+    assert_eq!(report["candidate"]["tests"]["passing"], 6);
+    let first = fixture.git(&["rev-parse", "HEAD"]);
+    for number in 0..2 {
+        fixture.write("README.md", &format!("{number}\n"));
+        fixture.edit("gamma/src/lib.rs", "//! Counts", "// more\n//! Counts");
+        fixture.commit("another commit");
+    }
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    fixture.commit("broken");
+    let key = [
+        ("gamma/lib/tests::is_one", "newly_failing"),
+        ("success rate", "below_minimum"),
+    ];
+    let report = fixture.check(&["--stored-base"], 1, &key);
+    assert_eq!(report["base"]["commit"], first.as_str());
+    assert_eq!(report["base"]["source"]["origin"], "store");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_cargo_semver_checks_finds_is_in_the_report() {
+    let fixture = Fixture::with_baseline();
+    // Stands for the real one: it says what that prints when a function is gone.
+    let tools = fixture.outside("tools");
+    std::fs::create_dir(&tools).expect("created");
+    let log = fixture.outside("log").display().to_string();
+    let script = format!(
+        "#!/bin/sh
+[ \"$2\" = --version ] && {{ echo cargo-semver-checks 0.45.0; exit; }}
+echo \"$@\" >> {log}
+case \"$*\" in
+*--baseline-root*)
+    echo '--- failure function_missing: pub fn removed or renamed ---'
+    echo 'Failed in:'
+    echo '  function alpha::add, previously in file alpha/src/lib.rs:8'
+    echo '     Summary semver requires new major version: 1 major and 0 minor checks failed' >&2
+    exit 100;;
+*) echo 'error: alpha not found in registry' >&2; exit 1;;
+esac
+"
+    );
+    let tool = tools.join("cargo-semver-checks");
+    std::fs::write(&tool, script).expect("written");
+    let mode = std::process::Command::new("chmod")
+        .arg("+x")
+        .arg(&tool)
+        .status();
+    assert!(mode.expect("chmod runs").success());
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", tools.display());
+    let check = || {
+        let mut command = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+        let answer = crate::fixture::answer({
+            command.args(["check", "--json"]).env("PATH", &path);
+            command
+        });
+        let report: serde_json::Value =
+            serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {}", answer.err));
+        let findings = report["findings"].as_array().expect("a list");
+        let api = findings.iter().filter(|f| f["kind"] == "api").cloned();
+        (answer.code, api.collect::<Vec<_>>(), report["risk"].clone())
+    };
+    // An ordinary change is not looked at.
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
+    assert_eq!(check().1, Vec::<serde_json::Value>::new());
+    fixture.edit("alpha/src/lib.rs", "pub fn add(", "pub(crate) fn add(");
+    fixture.edit(
+        "alpha/src/lib.rs",
+        "/// assert_eq!(alpha::add(1, 2), 3);",
+        "/// assert_eq!(1 + 2, 3);",
+    );
+    fixture.edit("beta/src/lib.rs", "    alpha::add(a, a)\n", "    a + a\n");
+    fixture.edit("beta/src/lib.rs", "alpha::add(1, 1)", "2");
+    let (code, api, risk) = check();
+    assert_eq!(code, 0, "{api:#?}");
+    let states: Vec<_> = api
+        .iter()
+        .map(|f| f["state"].as_str().expect("text"))
+        .collect();
+    assert_eq!(
+        states,
+        ["api_break", "not_compared", "api_break", "not_compared"],
+        "{api:#?}"
+    );
+    let reason = api[0]["reason"].as_str().expect("text");
+    assert!(
+        reason
+            .ends_with("it needs a new major version: function_missing: pub fn removed or renamed"),
+        "{reason}"
+    );
+    assert_eq!(
+        api[1]["reason"],
+        "it could not be compared with the last release: error: alpha not found in registry"
+    );
+    // The same without the tool: the signature is named.
+    let reasons = risk["files"][0]["reasons"].to_string();
+    assert!(reasons.contains("public `add` is gone"), "{reasons}");
+    // A package that may not be published has no release, and the policy can block.
+    fixture.edit("alpha/Cargo.toml", "edition", "publish = false\nedition");
+    fixture.write(
+        "palisade.toml",
+        "[api]\nbreaks = \"regression\"\nrelease = false\n",
+    );
+    let (code, api, _) = check();
+    assert_eq!(code, 1);
+    assert_eq!(api[0]["effect"], "regression");
+    assert_eq!(
+        api.iter().filter(|f| f["state"] == "not_compared").count(),
+        0
+    );
+}

@@ -7,7 +7,7 @@ mod junit;
 mod markdown;
 mod terminal;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use html::{HistoryPoint, html};
 pub use junit::junit;
@@ -16,12 +16,13 @@ pub use terminal::{Paint, flaky_table, printable, risk_text, terminal};
 
 use crate::baseline::Tally;
 use crate::git::short;
-use crate::record::{Millis, Scope};
+use crate::record::{Millis, Run, Scope};
 use crate::risk::Assessment;
+use crate::shard::ShardNumber;
 use crate::verdict::{Effect, Finding, Verdict};
 
 /// Where the state of a side comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// An earlier run.
@@ -30,10 +31,12 @@ pub enum Origin {
     WorkingTree,
     /// A run in a checkout beside them.
     Checkout,
+    /// The reports of shards.
+    Shards,
 }
 
 /// How the state of a side is known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// Where it comes from.
     pub origin: Origin,
@@ -51,7 +54,7 @@ pub struct Source {
 }
 
 /// One side of the comparison.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SideReport {
     /// What people call it.
     pub name: String,
@@ -72,7 +75,7 @@ pub struct SideReport {
 }
 
 /// What a check found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The version of this form; see `docs/report-schema.md`.
     pub schema: u32,
@@ -98,6 +101,12 @@ pub struct Report {
     pub runner: String,
     /// How long the check took.
     pub seconds: f64,
+    /// Which shard of the check this is; `None` if it is the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<ShardNumber>,
+    /// The runs that a shard's answer rests on, for those who merge the shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
 }
 
 impl Report {
@@ -105,7 +114,7 @@ impl Report {
     pub fn sentence(&self) -> String {
         let base = &self.base.name;
         let blocking = self.blocking();
-        match self.verdict {
+        let sentence = match self.verdict {
             Verdict::Pass if self.unchanged => format!("nothing changed since {base}"),
             Verdict::Pass if self.scope.is_none() || self.risk.scope.is_none() => {
                 format!("nothing that code is built from changed since {base}")
@@ -114,6 +123,10 @@ impl Report {
             Verdict::Regression => format!("{blocking} became worse since {base}"),
             Verdict::Incomparable => format!("{blocking} could not be measured"),
             Verdict::Inconclusive => format!("{blocking} could not be decided"),
+        };
+        match self.shard {
+            Some(shard) => format!("{sentence}, in shard {shard}"),
+            None => sentence,
         }
     }
 
@@ -174,6 +187,7 @@ fn source_text(source: &Source, now: Millis) -> String {
         ),
         Origin::WorkingTree => "run now, in the working tree".to_owned(),
         Origin::Checkout => "run now, in a checkout beside the working tree".to_owned(),
+        Origin::Shards => format!("merged from shards, {age} old"),
     }
 }
 
@@ -192,6 +206,10 @@ fn scope_text(scope: Option<&Scope>) -> String {
         Some(Scope::Packages(names)) => format!("the tests of {}", list(names)),
         Some(Scope::Doctests(names)) => format!("the documentation tests of {}", list(names)),
         Some(Scope::Tests(tests)) => format!("{} tests", tests.len()),
+        Some(Scope::Shard(shard)) => {
+            let whole = scope_text(Some(&shard.of));
+            format!("shard {} of {whole}", shard.number)
+        }
     }
 }
 
@@ -278,6 +296,8 @@ pub(crate) mod tests {
             min_success_rate: 99.0,
             runner: "cargo-nextest 0.9".to_owned(),
             seconds: 4.25,
+            shard: None,
+            runs: Vec::new(),
         }
     }
 

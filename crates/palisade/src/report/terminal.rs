@@ -94,6 +94,10 @@ pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
         report.runner
     );
     row(&mut text, "Verdict", &rest);
+    if report.shard.is_some() {
+        let next = "a shard is no verdict on the change: cargo palisade merge FILE...";
+        row(&mut text, "Next", next);
+    }
     text
 }
 

@@ -45,13 +45,18 @@ pub(super) fn run(
     }
     let place_of = |header: &str| programs.get(header).cloned();
     let mut listing = Reader::new(&place_of);
-    let list = cargo_test(request, &["--tests"], &["--list"]);
-    read(request, list, deadline, SLACK, &mut listing, None)?;
+    let selections = request.selections();
+    for selection in &selections {
+        let list = cargo_test(request, selection, &[], &["--list"]);
+        read(request, list, deadline, SLACK, &mut listing, None)?;
+    }
     let total = listing.listed.len();
     let mut reader = Reader::new(&place_of);
-    let command = cargo_test(request, &["--tests", "--no-fail-fast"], &[]);
     let quiet = request.policy.test_time_out.0 + SLACK;
-    read(request, command, deadline, quiet, &mut reader, Some(total))?;
+    for selection in &selections {
+        let command = cargo_test(request, selection, &["--no-fail-fast"], &[]);
+        read(request, command, deadline, quiet, &mut reader, Some(total))?;
+    }
     let mut missing = listing.listed;
     for section in reader.sections.into_iter().filter(Section::is_sound) {
         for (name, result) in section.results {
@@ -84,9 +89,10 @@ pub(super) fn run_doctests(
     seen: &mut Seen,
 ) -> Result<(), RunError> {
     let packages = request.packages();
-    let packages = packages
-        .into_iter()
-        .filter(|package| package.targets.iter().any(|target| target.doctests));
+    let packages = packages.into_iter().filter(|package| {
+        let targets = package.tested(request.scope);
+        targets.iter().any(|(kind, _)| *kind == TargetKind::Doc)
+    });
     // Cargo heads the tests of a package with the library's name, which two
     // packages may share; those are run apart.
     let mut groups: Vec<BTreeMap<String, String>> = Vec::new();
@@ -156,6 +162,30 @@ fn run_doctest_group(
 
 /// Builds the tests and returns the target of each program by its file name.
 fn build(request: &Request<'_>, deadline: Instant) -> Result<BTreeMap<String, Place>, RunError> {
+    let mut programs = BTreeMap::new();
+    for selection in request.selections() {
+        build_selection(request, &selection, deadline, &mut programs)?;
+    }
+    Ok(programs)
+}
+
+fn build_selection(
+    request: &Request<'_>,
+    selection: &[String],
+    deadline: Instant,
+    programs: &mut BTreeMap<String, Place>,
+) -> Result<(), RunError> {
+    let command = cargo_test(request, selection, &["--no-run"], &[]);
+    build_with(request, command, deadline, programs)
+}
+
+/// Runs a command that builds tests without running them.
+fn build_with(
+    request: &Request<'_>,
+    mut command: Command,
+    deadline: Instant,
+    programs: &mut BTreeMap<String, Place>,
+) -> Result<(), RunError> {
     #[derive(Deserialize)]
     struct Artifact {
         manifest_path: std::path::PathBuf,
@@ -167,9 +197,7 @@ fn build(request: &Request<'_>, deadline: Instant) -> Result<BTreeMap<String, Pl
         kind: Vec<String>,
         name: String,
     }
-    let mut command = cargo_test(request, &["--tests", "--no-run"], &[]);
     command.arg("--message-format=json-render-diagnostics");
-    let mut programs = BTreeMap::new();
     let mut tail = Tail::default();
     let end =
         request.finish(&mut command, deadline, |stream, line| {
@@ -201,16 +229,131 @@ fn build(request: &Request<'_>, deadline: Instant) -> Result<BTreeMap<String, Pl
             }
         })?;
     match end {
-        End::Exited(Some(PASSED)) => Ok(programs),
+        End::Exited(Some(PASSED)) => Ok(()),
         End::Exited(Some(FAILED)) => Err(build_error(&tail)),
         other => Err(ended_badly(&command, other, &tail)),
     }
 }
 
-fn cargo_test(request: &Request<'_>, args: &[&str], test_args: &[&str]) -> Command {
+/// What the user's own command may be: all tests, and nothing that chooses among them
+/// or builds them in another way than the policy says.
+fn check_watched(request: &Request<'_>, words: &[String]) -> Result<(), RunError> {
+    const HARMLESS: [&str; 4] = ["--locked", "--offline", "--frozen", "--no-fail-fast"];
+    let refuse = |problem: String| RunError::Watch {
+        command: words.join(" "),
+        problem,
+    };
+    let ([program, test], rest) = words
+        .split_first_chunk()
+        .ok_or_else(|| refuse("it is not `cargo test --workspace`".to_owned()))?;
+    if program != "cargo" || test != "test" {
+        return Err(refuse("it is not `cargo test --workspace`".to_owned()));
+    }
+    let is_all = |word: &str| matches!(word, "--workspace" | "--all");
+    if !rest.iter().any(|word| is_all(word)) {
+        return Err(refuse(
+            "without --workspace it may leave packages out".to_owned(),
+        ));
+    }
+    let mut own: Vec<&String> = request.policy.cargo_args.iter().collect();
+    for word in rest {
+        if let Some(at) = own.iter().position(|known| *known == word) {
+            own.remove(at);
+        } else if !is_all(word) && !HARMLESS.contains(&word.as_str()) {
+            let problem = format!("{word} is not in run.cargo_args of palisade.toml");
+            return Err(refuse(problem));
+        }
+    }
+    match own.first() {
+        Some(word) => Err(refuse(format!("it lacks {word} of run.cargo_args"))),
+        None => Ok(()),
+    }
+}
+
+/// Runs the user's own `cargo test` of the whole workspace, hands on what it prints,
+/// and reads the outcomes from it.
+pub(super) fn watch(
+    request: &Request<'_>,
+    words: &[String],
+    deadline: Instant,
+    seen: &mut Seen,
+) -> Result<(), RunError> {
+    check_watched(request, words)?;
+    let args: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+    let mut programs = BTreeMap::new();
+    let mut build = request.cargo(&args);
+    build.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    build_with(request, build, deadline, &mut programs)?;
+    // Two packages whose libraries have one name cannot be told apart.
+    let mut libraries: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for package in request.packages() {
+        for target in package.targets.iter().filter(|target| target.doctests) {
+            let library = target.name.replace('-', "_");
+            libraries.entry(library).or_default().push(&package.name);
+        }
+    }
+    let place_of = |header: &str| {
+        programs.get(header).cloned().or_else(|| {
+            let [package] = libraries.get(header)?.as_slice() else {
+                return None;
+            };
+            Some(((*package).to_owned(), TargetKind::Doc, String::new()))
+        })
+    };
+    let mut reader = Reader::new(&place_of);
+    let mut tail = Tail::default();
+    let limits = Limits {
+        total: Some(deadline.saturating_duration_since(Instant::now())),
+        quiet: Some(request.policy.test_time_out.0.max(DOCTEST_BUILD)),
+    };
+    let mut command = request.cargo(&args);
+    let end = process::run(&mut command, limits, request.cancel, true, |_, line| {
+        tail.push(line);
+        let line = String::from_utf8_lossy(line);
+        reader.line(&line);
+        (request.progress)(Progress::Said(line.into_owned()));
+    })?;
+    reader.close();
+    match end {
+        End::Exited(Some(PASSED | FAILED)) | End::TimedOut if !reader.sections.is_empty() => {}
+        End::Exited(Some(FAILED)) => return Err(build_error(&tail)),
+        End::Exited(_) | End::TimedOut => return Err(ended_badly(&command, end, &tail)),
+    }
+    let docs = libraries.values().flatten();
+    let docs = docs.map(|package| ((*package).to_owned(), TargetKind::Doc, String::new()));
+    let mut missing: BTreeSet<Place> = programs.values().cloned().chain(docs).collect();
+    for section in reader.sections.into_iter().filter(Section::is_sound) {
+        let (package, kind, target) = &section.place;
+        missing.remove(&section.place);
+        let paths = doctest_paths(section.results.keys().map(String::as_str));
+        for (name, result) in &section.results {
+            let path = match kind {
+                TargetKind::Doc => &paths[name.as_str()],
+                _ => name,
+            };
+            let test = TestId::new(package, *kind, target, path);
+            seen.observations.push(result.clone().observation(test));
+        }
+    }
+    for (package, kind, target) in missing {
+        let place = crate::identity::place(&package, kind, &target);
+        seen.gaps
+            .push(format!("the tests of {place} came to no end"));
+    }
+    Ok(())
+}
+
+fn cargo_test(
+    request: &Request<'_>,
+    selection: &[String],
+    args: &[&str],
+    test_args: &[&str],
+) -> Command {
     let mut command = request.cargo(&["test"]);
-    command.args(args);
-    request.select_packages(&mut command);
+    if !matches!(request.scope, Scope::Shard(_)) {
+        command.arg("--tests");
+    }
+    command.args(args).args(selection);
     command.args(&request.policy.cargo_args);
     if !test_args.is_empty() {
         command.arg("--").args(test_args);

@@ -54,6 +54,14 @@ pub enum RunError {
         /// The end of what it said.
         output: String,
     },
+    /// A command of the user's says nothing about all tests.
+    #[error("watch `{command}`: {problem}")]
+    Watch {
+        /// The command.
+        command: String,
+        /// Why it does not.
+        problem: String,
+    },
     /// The policy asks for nextest, and it is not installed.
     #[error("find cargo-nextest, which palisade.toml asks for")]
     NoNextest,
@@ -83,6 +91,8 @@ impl RunError {
 pub enum Progress {
     /// Something is being compiled or prepared.
     Building(String),
+    /// A line that the user's own command printed.
+    Said(String),
     /// Some of the tests are done.
     Testing {
         /// How many are done.
@@ -128,7 +138,7 @@ impl Runner {
 }
 
 /// The first line a program prints, if it runs and succeeds.
-fn first_line(program: &str, args: &[&str]) -> Option<String> {
+pub(crate) fn first_line(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default().trim().to_owned();
@@ -208,6 +218,8 @@ pub struct Request<'a> {
     pub place: Place<'a>,
     /// Which tests.
     pub scope: &'a Scope,
+    /// The user's own `cargo test` of the whole workspace, to be watched instead.
+    pub command: Option<&'a [String]>,
     /// How.
     pub policy: &'a RunPolicy,
     /// With what.
@@ -231,6 +243,11 @@ pub struct Seen {
 pub fn run_tests(request: &Request<'_>) -> Result<Seen, RunError> {
     let deadline = Instant::now() + request.policy.run_time_out.0;
     let mut seen = Seen::default();
+    if let Some(words) = request.command {
+        cargo_test::watch(request, words, deadline, &mut seen)?;
+        add_bodies(request, &mut seen);
+        return Ok(seen);
+    }
     if has_tests(request, |kind| kind != TargetKind::Doc) {
         match request.runner {
             Runner::Nextest(_) => nextest::run(request, deadline, &mut seen)?,
@@ -240,12 +257,16 @@ pub fn run_tests(request: &Request<'_>) -> Result<Seen, RunError> {
     if request.policy.doctests && has_tests(request, |kind| kind == TargetKind::Doc) {
         cargo_test::run_doctests(request, deadline, &mut seen)?;
     }
+    add_bodies(request, &mut seen);
+    Ok(seen)
+}
+
+fn add_bodies(request: &Request<'_>, seen: &mut Seen) {
     let packages = request.packages();
     let bodies = TestBodies::read(packages.iter().copied());
     for observation in &mut seen.observations {
         observation.body = bodies.hash(&observation.test).map(str::to_owned);
     }
-    Ok(seen)
 }
 
 /// Whether the scope may hold tests of some kind.
@@ -258,6 +279,11 @@ fn has_tests(request: &Request<'_>, of: impl Fn(TargetKind) -> bool) -> bool {
         }
         Scope::Workspace | Scope::Packages(_) => !request.packages().is_empty(),
         Scope::Doctests(_) => of(TargetKind::Doc) && !request.packages().is_empty(),
+        Scope::Shard(_) => request
+            .packages()
+            .iter()
+            .flat_map(|package| package.tested(request.scope))
+            .any(|(kind, _)| of(kind)),
     }
 }
 
@@ -271,6 +297,11 @@ impl<'a> Request<'a> {
                 names.iter().map(String::as_str).collect()
             }
             Scope::Tests(tests) => tests.iter().map(|test| test.package.as_str()).collect(),
+            Scope::Shard(_) => all
+                .values()
+                .filter(|package| !package.tested(self.scope).is_empty())
+                .map(|package| package.name.as_str())
+                .collect(),
         };
         names.into_iter().filter_map(|name| all.get(name)).collect()
     }
@@ -292,13 +323,28 @@ impl<'a> Request<'a> {
         command
     }
 
-    /// The arguments that select the scope's packages.
-    fn select_packages(&self, command: &mut Command) {
-        if *self.scope == Scope::Workspace {
-            command.arg("--workspace");
-        } else {
-            for package in self.packages() {
-                command.args(["--package", &package.name]);
+    /// The arguments that select the scope's packages, and a shard's targets, without
+    /// the documentation: one list for each command that is needed.
+    fn selections(&self) -> Vec<Vec<String>> {
+        let words = |words: &[&str]| -> Vec<String> {
+            words.iter().map(|word| (*word).to_owned()).collect()
+        };
+        match self.scope {
+            Scope::Workspace => vec![words(&["--workspace"])],
+            // The names of targets count for all packages of a command.
+            Scope::Shard(_) => {
+                let packages = self.packages().into_iter();
+                let selection = |package: &Package| {
+                    let flags = target_flags(package.tested(self.scope));
+                    let package = words(&["--package", &package.name]);
+                    (!flags.is_empty()).then(|| [package, flags].concat())
+                };
+                packages.filter_map(selection).collect()
+            }
+            Scope::Packages(_) | Scope::Doctests(_) | Scope::Tests(_) => {
+                let packages = self.packages().into_iter();
+                let selection = packages.flat_map(|package| words(&["--package", &package.name]));
+                vec![selection.collect()]
             }
         }
     }
@@ -316,6 +362,16 @@ impl<'a> Request<'a> {
         };
         Ok(process::run(command, limits, self.cancel, false, on_line)?)
     }
+}
+
+/// The flags by which Cargo selects targets.
+fn target_flags<'a>(targets: impl IntoIterator<Item = (TargetKind, &'a str)>) -> Vec<String> {
+    let flags = targets.into_iter().map(|(kind, name)| match kind {
+        TargetKind::Doc => Vec::new(),
+        TargetKind::Lib => vec!["--lib".to_owned()],
+        kind => vec![format!("--{}", kind.as_str()), name.to_owned()],
+    });
+    flags.flatten().collect()
 }
 
 /// The command as a line, for messages.

@@ -1,7 +1,7 @@
 //! Runs unit and integration tests with cargo-nextest and reads its list and its
 //! JUnit report. Retries are switched off: one run is one observation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::Command;
 use std::time::Instant;
@@ -81,13 +81,19 @@ pub(super) fn run(
     })?;
     let nextest = |subcommand: &str| {
         let mut command = request.cargo(&["nextest", subcommand]);
-        request.select_packages(&mut command);
+        let mut words = request.selections().concat();
+        // nextest takes this flag once only.
+        if words.iter().any(|word| word == "--lib") {
+            words.retain(|word| word != "--lib");
+            words.push("--lib".to_owned());
+        }
+        command.args(words);
         command
             .args(&request.policy.cargo_args)
             .arg("--tool-config-file")
             .arg(format!("{PROFILE}:{}", config.display()))
             .args(["--profile", PROFILE]);
-        if let Some(filter) = filter(request.scope) {
+        if let Some(filter) = filter(request) {
             command.args(["-E", &filter]);
         }
         command
@@ -201,22 +207,44 @@ fn position(line: &str) -> Option<(usize, usize)> {
 }
 
 /// The filter that selects single tests.
-fn filter(scope: &Scope) -> Option<String> {
-    let Scope::Tests(tests) = scope else {
-        return None;
-    };
+fn filter(request: &Request<'_>) -> Option<String> {
+    match request.scope {
+        Scope::Tests(tests) => Some(filter_of_tests(tests)),
+        Scope::Shard(_) => {
+            let mut filter = String::from("none()");
+            for package in request.packages() {
+                for (kind, target) in package.tested(request.scope) {
+                    if kind != TargetKind::Doc {
+                        let binary = binary(&package.name, kind, target);
+                        // Writing to a string cannot fail.
+                        let _ = write!(filter, " | binary_id(={binary})");
+                    }
+                }
+            }
+            Some(filter)
+        }
+        Scope::Workspace | Scope::Packages(_) | Scope::Doctests(_) => None,
+    }
+}
+
+fn filter_of_tests(tests: &BTreeSet<TestId>) -> String {
     let mut filter = String::from("none()");
     for test in tests.iter().filter(|test| test.kind != TargetKind::Doc) {
-        let binary = match test.kind {
-            TargetKind::Lib | TargetKind::Doc => test.package.clone(),
-            TargetKind::Test => format!("{}::{}", test.package, test.target),
-            kind => format!("{}::{}/{}", test.package, kind.as_str(), test.target),
-        };
+        let binary = binary(&test.package, test.kind, &test.target);
         let path = &test.path;
         // Writing to a string cannot fail.
         let _ = write!(filter, " | (binary_id(={binary}) & test(={path}))");
     }
-    Some(filter)
+    filter
+}
+
+/// What nextest calls a target.
+fn binary(package: &str, kind: TargetKind, target: &str) -> String {
+    match kind {
+        TargetKind::Lib | TargetKind::Doc => package.to_owned(),
+        TargetKind::Test => format!("{package}::{target}"),
+        kind => format!("{package}::{}/{target}", kind.as_str()),
+    }
 }
 
 fn observation(test: TestId, case: &TestCase) -> Observation {
@@ -261,8 +289,6 @@ fn observation(test: TestId, case: &TestCase) -> Observation {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
@@ -274,13 +300,10 @@ mod tests {
             TestId::new("a", TargetKind::Doc, "a", "src/lib.rs - f"),
         ]);
         assert_eq!(
-            filter(&Scope::Tests(tests)).as_deref(),
-            Some(
-                "none() | (binary_id(=a) & test(=t::x)) | (binary_id(=a::bin/tool) & test(=z)) \
-                 | (binary_id(=a::it) & test(=y))"
-            )
+            filter_of_tests(&tests),
+            "none() | (binary_id(=a) & test(=t::x)) | (binary_id(=a::bin/tool) & test(=z)) \
+             | (binary_id(=a::it) & test(=y))"
         );
-        assert_eq!(filter(&Scope::Workspace), None);
     }
 
     #[test]

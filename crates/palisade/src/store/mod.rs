@@ -177,6 +177,9 @@ pub trait Store {
     /// How many complete runs of whole packages or workspaces began after a time.
     fn runs_since(&self, since: Millis) -> Result<u64, StoreError>;
 
+    /// The newest complete run of all tests of the workspace.
+    fn whole_run(&self) -> Result<Option<Run>, StoreError>;
+
     /// A run by its name.
     fn run(&self, id: &str) -> Result<Option<Run>, StoreError>;
 
@@ -226,6 +229,9 @@ pub fn import(store: &mut dyn Store, from: impl BufRead) -> Result<usize, StoreE
     }
     Ok(count)
 }
+
+/// How the schema writes the scope of a run of all tests.
+const WHOLE: &str = "\"workspace\"";
 
 /// The part of a record whose form the schema leaves open, as JSON.
 fn open_part(record: &Record) -> Result<String, StoreError> {

@@ -10,10 +10,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use ::postgres::config::{Host, SslMode};
+use ::postgres::error::{DbError, Severity};
 use ::postgres::types::ToSql;
 use ::postgres::{Client, Config, Error, NoTls, Row, Transaction};
 
-use super::{Store, StoreError, TreeTally, parse_test, read_json, value};
+use super::{Store, StoreError, TreeTally, WHOLE, parse_test, read_json, value};
 use crate::identity::TestId;
 use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
@@ -122,7 +123,7 @@ impl PostgresStore {
     fn with<T>(&self, work: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, StoreError> {
         let mut client = self.client.borrow_mut();
         let result = match work(&mut client) {
-            Err(_) if client.is_closed() => {
+            Err(error) if client.is_closed() || is_last(&error) => {
                 *client = connect(&self.config, &self.server)?;
                 work(&mut client)
             }
@@ -172,6 +173,12 @@ impl PostgresStore {
         };
         rows.into_iter().map(read).collect()
     }
+}
+
+/// Whether an error is the last word of a connection: it closes a little later.
+fn is_last(error: &Error) -> bool {
+    let severity = error.as_db_error().and_then(DbError::parsed_severity);
+    matches!(severity, Some(Severity::Fatal | Severity::Panic))
 }
 
 /// The server as people call it: everything but the password.
@@ -423,6 +430,12 @@ impl Store for PostgresStore {
                    WHERE purpose = 'tests' AND complete AND started_ms > $1";
         let row = self.with(|client| client.query_one(sql, &[&since]))?;
         Ok(row.get::<_, i64>(0) as u64)
+    }
+
+    fn whole_run(&self) -> Result<Option<Run>, StoreError> {
+        let condition = "WHERE purpose = 'tests' AND complete AND scope = $1
+                         ORDER BY started_ms DESC, seq DESC LIMIT 1";
+        Ok(self.select_runs(condition, &[&WHOLE])?.pop())
     }
 
     fn run(&self, id: &str) -> Result<Option<Run>, StoreError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
-use super::{Store, StoreError, TreeTally, open_part, parse_test, read_json, value};
+use super::{Store, StoreError, TreeTally, WHOLE, open_part, parse_test, read_json, value};
 use crate::identity::TestId;
 use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
@@ -366,6 +366,12 @@ impl Store for SqliteStore {
         let count = |row: &Row<'_>| row.get::<_, i64>(0);
         let count = self.connection.query_row(sql, [since], count);
         Ok(count.map_err(|e| self.error(e))? as u64)
+    }
+
+    fn whole_run(&self) -> Result<Option<Run>, StoreError> {
+        let condition = "WHERE purpose = 'tests' AND complete = 1 AND scope = ?1
+                         ORDER BY started_ms DESC, seq DESC LIMIT 1";
+        Ok(self.select_runs(condition, [WHOLE])?.pop())
     }
 
     fn run(&self, id: &str) -> Result<Option<Run>, StoreError> {

@@ -1,0 +1,211 @@
+//! Makes one report of what the shards of a check said.
+//!
+//! The shards' runs are put together and judged as if one machine had made them: a
+//! test that moved from one shard to another is renamed, not gone. A shard that is
+//! missing, or was cut in another way, makes the answer incomplete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use crate::baseline::TestSet;
+use crate::check::{Check, CheckOptions, Sides, no_tests};
+use crate::git::short;
+use crate::guard::{Events, Guard, GuardError, Side};
+use crate::record::{Millis, Record, Run, Scope};
+use crate::report::{Origin, Report, SideReport, Source};
+use crate::shard::{Shard, ShardNumber};
+use crate::verdict::{Effect, Finding, FindingKind};
+
+/// Why reports cannot be merged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// There is none.
+    #[error("merge no report at all")]
+    Nothing,
+    /// A report is that of a whole check.
+    #[error("merge {0}: it is the report of a whole check, not of a shard")]
+    NoShard(String),
+}
+
+/// Merges the reports of shards, each with the name of where it comes from. All
+/// their runs are remembered.
+pub fn merge(
+    guard: &mut Guard,
+    reports: &[(String, Report)],
+    events: Events<'_>,
+) -> Result<Result<Report, MergeError>, GuardError> {
+    let Some((_, first)) = reports.first() else {
+        return Ok(Err(MergeError::Nothing));
+    };
+    let mut numbers = Vec::new();
+    for (name, report) in reports {
+        match report.shard {
+            Some(number) => numbers.push(number),
+            None => return Ok(Err(MergeError::NoShard(name.clone()))),
+        }
+    }
+    let (runs, mut findings) = gather(guard, reports, &numbers)?;
+    let is_whole = findings.iter().all(|f| f.effect != Effect::Unmeasured);
+    let scope = first.scope.as_ref().map(|scope| match scope {
+        Scope::Shard(shard) => (*shard.of).clone(),
+        other => other.clone(),
+    });
+    let mut sides = scope.map(|scope| {
+        let side = |side: &SideReport| {
+            let of_tree = runs.iter().filter(|run| run.subject.tree == side.tree);
+            let oldest = of_tree.clone().map(|run| run.finished_ms).min();
+            let set = TestSet::of_runs(of_tree, &scope);
+            (set, source(side, oldest.unwrap_or_default()))
+        };
+        let (base, base_source) = side(&first.base);
+        let (candidate, candidate_source) = side(&first.candidate);
+        Sides {
+            scope,
+            base,
+            candidate,
+            base_source,
+            candidate_source,
+        }
+    });
+    let mut check = Check {
+        guard,
+        options: &CheckOptions::default(),
+        events,
+        // Nothing is run any more: what the shards left open stays open.
+        deadline: Some(Instant::now()),
+        same: first.unchanged,
+        base: Side::elsewhere(&first.base),
+        candidate: Side::elsewhere(&first.candidate),
+        findings: Vec::new(),
+        complete: is_whole,
+        runs: Vec::new(),
+    };
+    if let Some(sides) = &mut sides {
+        findings.extend(check.judge(sides)?);
+        let ran = sides.base.tally().ran() + sides.candidate.tally().ran();
+        if is_whole && ran == 0 && !matches!(sides.scope, Scope::Doctests(_)) {
+            findings.push(no_tests());
+        }
+    }
+    findings.sort_by_key(|finding| finding.effect);
+    let looked_at = sides.as_ref().map(|sides| sides.scope.clone());
+    let report = check.report(
+        first.risk.clone(),
+        looked_at,
+        sides.as_ref(),
+        findings,
+        Instant::now(),
+    );
+    let longest = reports.iter().map(|(_, report)| report.seconds);
+    Ok(Ok(Report {
+        runner: first.runner.clone(),
+        seconds: longest.fold(0.0, f64::max),
+        ..report
+    }))
+}
+
+/// The runs of all shards of one check, newest first, which are remembered; and the
+/// findings that are not about tests, with those about shards that do not belong.
+fn gather(
+    guard: &mut Guard,
+    reports: &[(String, Report)],
+    numbers: &[ShardNumber],
+) -> Result<(Vec<Run>, Vec<Finding>), GuardError> {
+    let (first_name, first) = &reports[0];
+    let count = numbers[0].count;
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut runs: BTreeMap<&str, &Run> = BTreeMap::new();
+    let mut present = BTreeSet::new();
+    for ((name, report), number) in reports.iter().zip(numbers) {
+        if let Some(difference) = difference(first, report, count) {
+            findings.push(unmeasured(
+                format!("shard {number}"),
+                "shard_differs",
+                format!("{name} and {first_name} {difference}"),
+                "shards of different checks say nothing together",
+                "run all shards of one commit again, with the same memory",
+            ));
+            continue;
+        }
+        present.insert(number.index);
+        for run in &report.runs {
+            if runs.insert(&run.id, run).is_none() {
+                guard.store.add(&Record::Run(run.clone()))?;
+            }
+        }
+        // What is said about tests is judged anew; the rest stays.
+        let about_runs = |finding: &&Finding| finding.kind != FindingKind::Test;
+        for finding in report.findings.iter().filter(about_runs) {
+            let is_it = |f: &Finding| f.name == finding.name && f.state == finding.state;
+            if !findings.iter().any(is_it) {
+                findings.push(finding.clone());
+            }
+        }
+    }
+    for index in (1..=count).filter(|index| !present.contains(index)) {
+        let number = ShardNumber { index, count };
+        findings.push(unmeasured(
+            format!("shard {number}"),
+            "shard_missing",
+            "there is no report of it".to_owned(),
+            "what was not measured can hide a regression",
+            &format!("cargo palisade check --shard {index}/{count} --json, then merge again"),
+        ));
+    }
+    let mut runs: Vec<Run> = runs.into_values().cloned().collect();
+    runs.sort_by_key(|run| std::cmp::Reverse(run.started_ms));
+    Ok((runs, findings))
+}
+
+/// Why a report belongs to another check than the first one, in words.
+fn difference(first: &Report, report: &Report, count: u32) -> Option<String> {
+    let trees = |report: &Report| (report.base.tree.clone(), report.candidate.tree.clone());
+    let shard_of = |report: &Report| match &report.scope {
+        Some(Scope::Shard(shard)) => Some(shard.clone()),
+        _ => None,
+    };
+    let is_sibling = match (shard_of(first), shard_of(report)) {
+        (Some(first), Some(report)) => Shard::is_sibling(&first, &report),
+        (None, None) => true,
+        _ => false,
+    };
+    let number = report.shard.map_or(0, |number| number.count);
+    if number != count {
+        return Some(format!("are parts of {number} and of {count} shards"));
+    }
+    if trees(first) != trees(report) {
+        let words = |report: &Report| {
+            let (base, candidate) = (short(&report.base.tree), short(&report.candidate.tree));
+            format!("{base} with {candidate}")
+        };
+        let (ours, theirs) = (words(report), words(first));
+        return Some(format!("compare other trees: {ours}, and {theirs}"));
+    }
+    (!is_sibling).then(|| "were cut by different histories".to_owned())
+}
+
+fn unmeasured(name: String, state: &str, reason: String, meaning: &str, next: &str) -> Finding {
+    Finding {
+        kind: FindingKind::Run,
+        name,
+        state: state.to_owned(),
+        effect: Effect::Unmeasured,
+        reason,
+        meaning: meaning.to_owned(),
+        next: next.to_owned(),
+        avoid: "do not take this for a pass".to_owned(),
+        output: None,
+    }
+}
+
+fn source(side: &SideReport, measured_ms: Millis) -> Source {
+    Source {
+        origin: Origin::Shards,
+        run: None,
+        commit: side.commit.clone(),
+        tree: side.tree.clone(),
+        measured_ms,
+        key: String::new(),
+    }
+}
