@@ -105,7 +105,9 @@ impl Fixture {
         fs::create_dir(fixture.root()).expect("created");
         fixture.write(
             "Cargo.toml",
-            "[workspace]\nmembers = [\"alpha\", \"beta\", \"gamma\"]\nresolver = \"3\"\n",
+            "[workspace]\nmembers = [\"alpha\", \"beta\", \"gamma\"]\nresolver = \"3\"\n\n\
+             # Most of the time of these tests goes into building and linking.\n\
+             [profile.dev]\ndebug = false\nincremental = false\n",
         );
         fixture.write(".gitignore", "/target*\n");
         fixture.write("README.md", "# A fixture\n");

@@ -108,6 +108,160 @@ fn a_shallow_clone_says_so() {
     );
 }
 
+/// Runs a script as root of a mount namespace of its own, where it may mount things
+/// that nobody else sees; `None` where the system does not allow that.
+#[cfg(target_os = "linux")]
+#[expect(clippy::print_stderr, reason = "a test that cannot run must say so")]
+fn in_own_mounts(fixture: &Fixture, script: &str) -> Option<Answer> {
+    let mut probe = Command::new("unshare");
+    probe.args(["-rm", "sh", "-c", "mount -t tmpfs none /mnt"]);
+    if !probe.output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this system lets nobody mount anything");
+        return None;
+    }
+    let mut command = fixture.command("unshare");
+    command
+        .args(["-rm", "sh", "-c", script])
+        .env("PALISADE", env!("CARGO_BIN_EXE_cargo-palisade"))
+        .env("OUTSIDE", fixture.outside(""));
+    Some(answer(command))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_loses_nothing_that_was_recorded() {
+    let fixture = Fixture::new();
+    let script = "
+        export PALISADE_STORE=$OUTSIDE/disk/store.sqlite
+        mkdir $OUTSIDE/disk && mount -t tmpfs -o size=1m none $OUTSIDE/disk || exit 99
+        $PALISADE test >/dev/null || exit 98
+        cat /dev/zero > $OUTSIDE/disk/fill 2>/dev/null
+        $PALISADE test 1>&2; code=$?
+        rm $OUTSIDE/disk/fill
+        $PALISADE store export
+        exit $code";
+    let Some(found) = in_own_mounts(&fixture, script) else {
+        return;
+    };
+    assert_eq!(found.code, 3, "{}{}", found.out, found.err);
+    assert!(found.err.contains("error: failed to use "), "{}", found.err);
+    // Which of its files has no room decides what SQLite says.
+    assert!(
+        found.err.contains("disk is full") || found.err.contains("disk I/O error"),
+        "{}",
+        found.err
+    );
+    assert!(
+        found
+            .err
+            .contains("--store FILE keeps the memory elsewhere"),
+        "{}",
+        found.err
+    );
+    assert_eq!(
+        found.out.lines().count(),
+        1,
+        "the first run is there, and no half one"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_checkout_that_cannot_be_written_is_judged_with_a_memory_elsewhere() {
+    let fixture = Fixture::new();
+    let store = fixture.outside("store.sqlite").display().to_string();
+    let record = fixture.palisade(&["baseline", "record", "--store", &store]);
+    assert_eq!(record.code, 0, "{}", record.err);
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    let script = "
+        mount --bind . . && mount -o remount,bind,ro . && cd $PWD || exit 99
+        $PALISADE check 1>&2; echo $?
+        export CARGO_TARGET_DIR=$OUTSIDE/elsewhere
+        $PALISADE check --store $OUTSIDE/store.sqlite";
+    let Some(found) = in_own_mounts(&fixture, script) else {
+        return;
+    };
+    assert!(found.out.starts_with("3\n"), "{}{}", found.out, found.err);
+    assert!(
+        found.err.contains("error: failed to write "),
+        "{}",
+        found.err
+    );
+    assert!(
+        found.err.contains(".palisade: Read-only file system"),
+        "{}",
+        found.err
+    );
+    assert!(
+        found
+            .err
+            .contains("--store FILE keeps the memory elsewhere"),
+        "{}",
+        found.err
+    );
+    assert_eq!(found.code, 1, "{}{}", found.out, found.err);
+    assert!(
+        found.out.contains("REGRESSION gamma/lib/tests::is_one"),
+        "{}",
+        found.out
+    );
+}
+
+#[test]
+fn submodules_are_part_of_both_sides() {
+    let fixture = Fixture::new();
+    let data = fixture.outside("data");
+    std::fs::create_dir(&data).expect("created");
+    let in_data = |dir: &std::path::Path, value: &str| {
+        std::fs::write(dir.join("value.txt"), value).expect("written");
+        let dir = dir.display().to_string();
+        fixture.git(&["-C", &dir, "add", "--all"]);
+        fixture.git(&["-C", &dir, "commit", "--quiet", "--message", value]);
+    };
+    fixture.git(&["init", "--quiet", &data.display().to_string()]);
+    in_data(&data, "1");
+    let url = data.display().to_string();
+    fixture.git(&[
+        "-c",
+        "protocol.file.allow=always",
+        "submodule",
+        "add",
+        "--quiet",
+        &url,
+        "data",
+    ]);
+    let body = "assert_eq!(std::fs::read_to_string(\"../data/value.txt\").unwrap(), super::one().to_string());";
+    fixture.add_test("gamma", "agrees", body);
+    fixture.commit("a submodule");
+    let check = || {
+        let mut command = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+        // git fetches no submodule from a folder unless it is told to.
+        command
+            .args(["check", "--json"])
+            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_KEY_0", "protocol.file.allow")
+            .env("GIT_CONFIG_VALUE_0", "always");
+        let found = answer(command);
+        let report: serde_json::Value =
+            serde_json::from_str(&found.out).unwrap_or_else(|e| panic!("{e}: {}", found.err));
+        (found.code, report)
+    };
+    // The base, in its checkout, has the submodule's file.
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    let (code, report) = check();
+    assert_eq!(code, 1, "{report:#}");
+    assert_eq!(report["base"]["source"]["origin"], "checkout");
+    assert_eq!(report["base"]["tests"]["failing"], 0, "{report:#}");
+    fixture.edit("gamma/src/lib.rs", "    2\n", "    1\n");
+    // Another commit of the submodule is a change, which anything may depend on.
+    in_data(&fixture.root().join("data"), "2");
+    let (code, report) = check();
+    assert_eq!(code, 1, "{report:#}");
+    assert_eq!(report["findings"][0]["name"], "gamma/lib/tests::agrees");
+    assert_eq!(report["risk"]["files"][0]["path"], "data");
+    assert_eq!(report["scope"], "workspace");
+}
+
 #[test]
 fn a_detached_head_is_checked_against_its_base() {
     let fixture = Fixture::with_baseline();
