@@ -483,7 +483,11 @@ fn a_stored_run_is_measured_again_after_some_others() {
 fn the_users_own_test_command_is_watched_and_stands_for_a_run() {
     let fixture = Fixture::new();
     fixture.write("palisade.toml", "[run]\nrunner = \"cargo\"\n");
-    fixture.commit("the policy");
+    // Programs that are built and hold no tests.
+    fixture.write("alpha/src/bin/tool.rs", "fn main() {}\n");
+    fixture.write("alpha/examples/shows.rs", "fn main() {}\n");
+    fixture.write("alpha/tests/outer.rs", "#[test]\nfn outer() {}\n");
+    fixture.commit("the policy, and programs");
     let watched = ["test", "--", "cargo", "test", "--workspace", "--locked"];
     let found = fixture.palisade(&watched);
     assert_eq!(found.code, 0, "{}{}", found.out, found.err);
@@ -493,7 +497,7 @@ fn the_users_own_test_command_is_watched_and_stands_for_a_run() {
         found.err
     );
     assert!(
-        found.out.contains("6 of 6 tests pass, 0 fail, 1 ignored"),
+        found.out.contains("7 of 7 tests pass, 0 fail, 1 ignored"),
         "{}",
         found.out
     );

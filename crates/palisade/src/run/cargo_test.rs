@@ -190,7 +190,13 @@ fn build_with(
     struct Artifact {
         manifest_path: std::path::PathBuf,
         target: Target,
+        profile: Profile,
         executable: Option<std::path::PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Profile {
+        /// Whether it is a program of tests, and not one that tests need.
+        test: bool,
     }
     #[derive(Deserialize)]
     struct Target {
@@ -223,6 +229,7 @@ fn build_with(
                 .executable
                 .as_deref()
                 .and_then(|path| path.file_name());
+            let name = name.filter(|_| artifact.profile.test);
             if let (Some(package), Some(kind), Some(name)) = (owner, kind, name) {
                 let place = (package.name.clone(), kind, artifact.target.name);
                 programs.insert(name.to_string_lossy().into_owned(), place);
