@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
 use palisade::guard::GuardError;
-use palisade::merge::MergeError;
 use palisade::policy::PolicyError;
 use palisade::run::RunError;
 use palisade::store::StoreError;
@@ -105,12 +104,6 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         };
         return (USAGE, hint(next));
     }
-    if error.is::<MergeError>() {
-        return (
-            USAGE,
-            hint("cargo palisade check --shard I/N --json > FILE, once for each shard"),
-        );
-    }
     if error.is::<QuarantineRefusal>() {
         return (
             USAGE,
@@ -141,6 +134,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             (USAGE, known.or_else(|| hint("cargo palisade init in an empty repository writes a palisade.toml with every key")))
         }
         GuardError::Policy(_) => (USAGE, None),
+        GuardError::Merge(_) => (
+            USAGE,
+            hint("cargo palisade check --shard I/N --json > FILE, once for each shard"),
+        ),
         GuardError::NoBaseline(_) => (USAGE, hint("cargo palisade baseline record")),
         GuardError::Dirty => (
             USAGE,

@@ -364,6 +364,7 @@ impl Check<'_> {
         if known.covering.is_none() {
             return Ok(None);
         }
+        self.keep(&known.runs);
         let source = Source::of(&known, &self.base);
         Ok(Some(Sides {
             scope: Scope::Workspace,

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use crate::baseline::TestSet;
 use crate::check::BaseChoice;
 use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
+use crate::merge::MergeError;
 use crate::policy::{Policy, PolicyError, RunnerChoice};
 use crate::process::Cancel;
 use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, now};
@@ -40,6 +41,9 @@ pub enum GuardError {
     /// The tests could not be run.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The reports are not those of shards.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
     /// No baseline was recorded for a branch.
     #[error("find a baseline of branch {0:?}")]
     NoBaseline(String),

@@ -34,16 +34,12 @@ pub fn merge(
     guard: &mut Guard,
     reports: &[(String, Report)],
     events: Events<'_>,
-) -> Result<Result<Report, MergeError>, GuardError> {
-    let Some((_, first)) = reports.first() else {
-        return Ok(Err(MergeError::Nothing));
-    };
+) -> Result<Report, GuardError> {
+    let (_, first) = reports.first().ok_or(MergeError::Nothing)?;
     let mut numbers = Vec::new();
     for (name, report) in reports {
-        match report.shard {
-            Some(number) => numbers.push(number),
-            None => return Ok(Err(MergeError::NoShard(name.clone()))),
-        }
+        let no_shard = || MergeError::NoShard(name.clone());
+        numbers.push(report.shard.ok_or_else(no_shard)?);
     }
     let (runs, mut findings) = gather(guard, reports, &numbers)?;
     let is_whole = findings.iter().all(|f| f.effect != Effect::Unmeasured);
@@ -98,11 +94,11 @@ pub fn merge(
         Instant::now(),
     );
     let longest = reports.iter().map(|(_, report)| report.seconds);
-    Ok(Ok(Report {
+    Ok(Report {
         runner: first.runner.clone(),
         seconds: longest.fold(0.0, f64::max),
         ..report
-    }))
+    })
 }
 
 /// The runs of all shards of one check, newest first, which are remembered; and the

@@ -22,7 +22,7 @@ pub fn run(
     });
     let read = read.collect::<Result<Vec<_>, UsageError>>()?;
     let merged = merge(&mut context.guard, &read, &|event| ui.event(event))?;
-    check::tell(context, &merged?, reports)
+    check::tell(context, &merged, reports)
 }
 
 fn read(file: &Path) -> Result<Report, UsageError> {

@@ -120,6 +120,16 @@ fn each_test_runs_in_exactly_one_shard() {
         let merged = merge(&fixture, &files, &[]);
         assert_eq!(merged.code, 0, "{}{}", merged.out, merged.err);
         assert!(merged.out.contains("7 of 7 pass"), "{}", merged.out);
+        // Where nothing has to run, the shards say so together too.
+        fixture.write("README.md", "words\n");
+        let shards: Vec<String> = (1..=2)
+            .map(|index| shard(&fixture, index, 2, 0).0)
+            .collect();
+        let files: Vec<&str> = shards.iter().map(String::as_str).collect();
+        let merged = merge(&fixture, &files, &[]);
+        assert_eq!(merged.code, 0, "{}{}", merged.out, merged.err);
+        let sentence = "nothing that code is built from changed since";
+        assert!(merged.out.contains(sentence), "{}", merged.out);
     }
 }
 
