@@ -1,9 +1,8 @@
 //! Rows of activations quantized to int8, the right-hand side of every packed
 //! matrix.
 
-use crate::kernel::{Kernel, Op};
+use crate::kernel::Kernel;
 use crate::lanes::{LaneOp, Lanes, WIDTH};
-use crate::ops;
 use crate::team::{SharedMut, Team};
 
 /// Columns per step of a ternary kernel; rows are padded to a multiple of it.
@@ -67,9 +66,8 @@ impl Int8Rows {
         team.for_each_chunk(data, stride.max(1), scratch, |values, row, out| {
             let values = &mut values[..n_cols];
             fill_row(row, values);
-            let (out, padding) = out.split_at_mut(n_cols);
-            padding.fill(0);
-            let (scale, sum) = kernel.run(QuantizeRow { x: values, out });
+            let (out, _) = out.as_chunks_mut();
+            let (scale, sum) = kernel.run_lanes(QuantizeRow { x: values, out });
             // SAFETY: `row < n_rows <= scales.len() == sums.len()`, and each row
             // is handed out once.
             unsafe { (*scales.at(row), *sums.at(row)) = (scale, sum) };
@@ -109,11 +107,11 @@ impl Int8Rows {
 
     /// Quantizes one row.
     pub(crate) fn quantize_row(&mut self, kernel: Kernel, row: usize, x: &[f32]) {
-        let (stride, n_cols) = (self.stride(), self.n_cols);
+        assert_eq!(x.len(), self.n_cols, "one row");
+        let stride = self.stride();
         let out = &mut self.data[..self.n_rows * stride][row * stride..][..stride];
-        let (out, padding) = out.split_at_mut(n_cols);
-        padding.fill(0);
-        (self.scales[row], self.sums[row]) = kernel.run(QuantizeRow { x, out });
+        let (out, _) = out.as_chunks_mut();
+        (self.scales[row], self.sums[row]) = kernel.run_lanes(QuantizeRow { x, out });
     }
 
     /// Quantizes one row of values in two parts, to two rows: coarse steps, and
@@ -174,24 +172,33 @@ impl Int8Rows {
 
 struct QuantizeRow<'a> {
     x: &'a [f32],
-    out: &'a mut [i8],
+    /// As many chunks as x has, the last of them whole.
+    out: &'a mut [[i8; COL_STEP]],
 }
 
-impl Op for QuantizeRow<'_> {
+const _: () = assert!(COL_STEP == WIDTH);
+
+impl LaneOp for QuantizeRow<'_> {
     /// The scale and the sum of the quantized values.
     type Output = (f32, i32);
 
     #[inline(always)]
-    fn run(self) -> (f32, i32) {
-        let scale = 127.0 / ops::max_abs(self.x).max(1e-5);
-        let mut sum = 0i32;
-        for (out, &x) in self.out.iter_mut().zip(self.x) {
-            // Clamped before the conversion, so that it cannot saturate.
-            let q = (x * scale).round_ties_even().clamp(-127.0, 127.0) as i32;
-            *out = q as i8;
-            sum = sum.wrapping_add(q);
+    fn run<L: Lanes>(self, lanes: L) -> (f32, i32) {
+        let (x, rest) = self.x.as_chunks();
+        let last = padded(rest);
+        let scale = 127.0 / largest_magnitude(lanes, x, &last).max(1e-5);
+        let mut sum = lanes.splat(0.0);
+        let chunks = x.iter().chain(std::iter::once(&last)).zip(self.out);
+        for (x, out) in chunks {
+            let q = lanes.mul(lanes.load(x), lanes.splat(scale));
+            // What is not a number, beside others or as infinity times zero,
+            // becomes 0.
+            let q = lanes.numbers(round(lanes, q));
+            lanes.store_i8(q, out);
+            sum = lanes.add(sum, q);
         }
-        (scale, sum)
+        // A sum of integers below 2^24: exact in any order.
+        (scale, lanes.sum(sum) as i32)
     }
 }
 
@@ -205,8 +212,6 @@ struct QuantizeParts<'a> {
     fine: &'a mut [[i8; COL_STEP]],
 }
 
-const _: () = assert!(COL_STEP == WIDTH);
-
 impl LaneOp for QuantizeParts<'_> {
     /// The coarse step, and the sums of both parts.
     type Output = (f32, [i32; 2]);
@@ -214,53 +219,52 @@ impl LaneOp for QuantizeParts<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> (f32, [i32; 2]) {
         let (x, rest) = self.x.as_chunks();
-        let mut last = [0.0; WIDTH];
-        last[..rest.len()].copy_from_slice(rest);
-        let mut max = larger_magnitude(lanes, lanes.splat(0.0), &last);
-        for x in x {
-            max = larger_magnitude(lanes, max, x);
-        }
+        let last = padded(rest);
         // Small enough for any activation, large enough to be divided by.
-        let step = lanes.largest(max).max(1e-30) / 127.0;
+        let step = largest_magnitude(lanes, x, &last).max(1e-30) / 127.0;
         let inverse = lanes.splat(1.0 / step);
         let mut sums = [lanes.splat(0.0); 2];
-        for (i, x) in x.iter().enumerate() {
-            let parts = (&mut self.coarse[i], &mut self.fine[i]);
-            quantize_parts(lanes, x, inverse, parts, &mut sums);
-        }
-        if !rest.is_empty() {
-            let parts = (&mut self.coarse[x.len()], &mut self.fine[x.len()]);
-            quantize_parts(lanes, &last, inverse, parts, &mut sums);
+        let chunks = x.iter().chain(std::iter::once(&last));
+        for ((x, coarse), fine) in chunks.zip(self.coarse).zip(self.fine) {
+            let x = lanes.mul(lanes.load(x), inverse);
+            let whole = round(lanes, x);
+            let rest = lanes.mul(lanes.sub(x, whole), lanes.splat(PARTS));
+            let rest = round(lanes, rest);
+            lanes.store_i8(whole, coarse);
+            lanes.store_i8(rest, fine);
+            sums = [lanes.add(sums[0], whole), lanes.add(sums[1], rest)];
         }
         // Sums of integers below 2^24: exact in any order.
         (step, sums.map(|sum| lanes.sum(sum) as i32))
     }
 }
 
+/// Returns the end of a row, filled up with zeros.
 #[inline(always)]
-fn larger_magnitude<L: Lanes>(lanes: L, max: L::V, x: &[f32; WIDTH]) -> L::V {
-    let x = lanes.load(x);
-    let max = lanes.larger(x, max);
-    lanes.larger(lanes.sub(lanes.splat(0.0), x), max)
+fn padded(rest: &[f32]) -> [f32; WIDTH] {
+    let mut last = [0.0; WIDTH];
+    last[..rest.len()].copy_from_slice(rest);
+    last
 }
 
+/// Returns the largest |x|; what is not a number is passed over.
 #[inline(always)]
-fn quantize_parts<L: Lanes>(
-    lanes: L,
-    x: &[f32; WIDTH],
-    inverse: L::V,
-    (coarse, fine): (&mut [i8; WIDTH], &mut [i8; WIDTH]),
-    sums: &mut [L::V; 2],
-) {
-    // Added to 1.5·2^23, a number is rounded to an integer, ties to even.
+fn largest_magnitude<L: Lanes>(lanes: L, x: &[[f32; WIDTH]], last: &[f32; WIDTH]) -> f32 {
+    let zero = lanes.splat(0.0);
+    let mut max = zero;
+    for x in x.iter().chain(std::iter::once(last)) {
+        let x = lanes.load(x);
+        max = lanes.larger(x, max);
+        max = lanes.larger(lanes.sub(zero, x), max);
+    }
+    lanes.largest(max)
+}
+
+/// Returns the nearest integers, ties to even, of values up to 2^22.
+#[inline(always)]
+fn round<L: Lanes>(lanes: L, x: L::V) -> L::V {
     let round = lanes.splat(12_582_912.0);
-    let x = lanes.mul(lanes.load(x), inverse);
-    let whole = lanes.sub(lanes.add(x, round), round);
-    let rest = lanes.mul(lanes.sub(x, whole), lanes.splat(PARTS));
-    let rest = lanes.sub(lanes.add(rest, round), round);
-    lanes.store_i8(whole, coarse);
-    lanes.store_i8(rest, fine);
-    *sums = [lanes.add(sums[0], whole), lanes.add(sums[1], rest)];
+    lanes.sub(lanes.add(x, round), round)
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ pub(crate) trait Lanes: Copy {
     fn larger(self, a: Self::V, b: Self::V) -> Self::V;
     /// Returns a where it is smaller, else b.
     fn smaller(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns x, and 0 where it is not a number.
+    fn numbers(self, x: Self::V) -> Self::V;
     /// Returns `x·2^n`, rounded once; `n` holds integers from -151 to 129.
     fn mul_power_of_two(self, x: Self::V, n: Self::V) -> Self::V;
     /// Returns the sum of the lanes: the upper half is added to the lower until
@@ -129,6 +131,11 @@ impl Lanes for ScalarLanes {
     #[inline(always)]
     fn smaller(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn numbers(self, x: Self::V) -> Self::V {
+        x.map(|x| if x.is_nan() { 0.0 } else { x })
     }
 
     #[inline(always)]

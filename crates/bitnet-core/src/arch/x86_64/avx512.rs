@@ -2,9 +2,9 @@
 //! register, one `vpdpbusd` for four columns of all of them.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_and_si512, _mm512_dpbusd_epi32, _mm512_load_si512,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_srli_epi16,
-    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_and_si512, _mm512_dpbusd_epi32,
+    _mm512_load_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_srli_epi16, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
 use super::{define_isa, rows};
@@ -85,6 +85,9 @@ fn ternary_tile<const N: usize, const CHAINS: usize>(
     let mask = _mm512_set1_epi8(3);
     let mut sums = [[_mm512_setzero_si512(); CHAINS]; N];
     for (b, block) in blocks.iter().enumerate() {
+        if N >= 8 {
+            prefetch(block);
+        }
         // SAFETY: a block is 64 bytes, aligned to 64.
         let packed = unsafe { _mm512_load_si512(block.0.as_ptr().cast()) };
         let codes = [
@@ -127,6 +130,9 @@ fn int8_tile<const N: usize, const CHAINS: usize>(
     // A row is whole steps of 16 columns, so blocks come in fours.
     for (b, blocks) in blocks.as_chunks::<4>().0.iter().enumerate() {
         for (s, block) in blocks.iter().enumerate() {
+            if N >= 8 {
+                prefetch(block);
+            }
             // SAFETY: a block is 64 bytes, aligned to 64.
             let weights = unsafe { _mm512_load_si512(block.0.as_ptr().cast()) };
             let weights = _mm512_xor_si512(weights, sign);
@@ -159,6 +165,17 @@ fn peak_rounds(n_rounds: usize) {
     }
     std::hint::black_box(sums);
 }
+
+/// Asks for the block 2 KiB ahead: with several tokens, weights are used so
+/// slowly that the processor by itself does not read far enough ahead.
+#[target_feature(enable = "avx512f")]
+fn prefetch(block: &Block) {
+    let ahead = std::ptr::from_ref(block).wrapping_add(PREFETCH_BLOCKS);
+    // Asking for memory that is not there has no effect.
+    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+}
+
+const PREFETCH_BLOCKS: usize = 32;
 
 /// Returns four columns of a row in every lane.
 ///
