@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use bitnet_benchmarks::cases;
-use bitnet_core::{Kernel, Team};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use bitnet_benchmarks::{activations, cases, ternary};
+use bitnet_core::{Kernel, Layout, Team};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn kernels(c: &mut Criterion) {
     let mut team = Team::new(1);
@@ -22,9 +22,36 @@ fn kernels(c: &mut Criterion) {
     }
 }
 
+/// Both ways to pack trits, from memory as decoding meets them and from caches.
+fn layouts(c: &mut Criterion) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for layout in [Layout::TwoBits, Layout::FiveTrits] {
+        for (n_rows, n_tokens) in [(98_304, 1), (98_304, 8), (2560, 1), (2560, 16), (2560, 128)] {
+            let n_cols = 2560;
+            let weights = ternary(layout, n_rows, n_cols);
+            let acts = activations(n_tokens, n_cols);
+            let mut out = vec![0.0; n_tokens * n_rows];
+            let name = format!("layout-{layout}-{n_rows}x{n_cols}x{n_tokens}");
+            let mut group = c.benchmark_group(name);
+            group.throughput(Throughput::Elements((n_tokens * n_rows * n_cols) as u64));
+            let usable = |kernel: &Kernel| Layout::available(*kernel).any(|l| l == layout);
+            let kernels = Kernel::available().filter(usable);
+            for kernel in kernels.filter(|&kernel| kernel != Kernel::Scalar) {
+                for n_threads in if cores > 1 { vec![1, cores] } else { vec![1] } {
+                    let mut team = Team::new(n_threads);
+                    group.bench_function(BenchmarkId::new(kernel.name(), n_threads), |b| {
+                        b.iter(|| weights.matmul(kernel, &mut team, &acts, &mut out));
+                    });
+                }
+            }
+            group.finish();
+        }
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = kernels
+    targets = kernels, layouts
 }
 criterion_main!(benches);

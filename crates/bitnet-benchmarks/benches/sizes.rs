@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::{activations, dense_rows, ternary, values};
-use bitnet_core::{Int8Rows, Kernel, Team};
+use bitnet_core::{Int8Rows, Kernel, Layout, Team};
 use bitnet_quant::DenseType;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
@@ -38,7 +38,7 @@ fn main() {
         bench(&mut c, &mut fastest, "unpack", (name, n), |kernel| {
             DenseType::Q6K.decode_row(kernel, &stored, &mut out);
         });
-        let (weights, acts) = (ternary(16, n / 16), activations(1, n / 16));
+        let (weights, acts) = (ternary(Layout::TwoBits, 16, n / 16), activations(1, n / 16));
         let mut out = [0.0; 16];
         bench(&mut c, &mut fastest, "dot", (name, n), |kernel| {
             weights.matmul(kernel, &mut team, &acts, &mut out);

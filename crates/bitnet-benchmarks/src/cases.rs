@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
-    AttentionScratch, Heads, Int8Rows, Kernel, KvPrecision, KvShape, PackedKv, QueryRow, Team,
-    matmul_rows,
+    AttentionScratch, Heads, Int8Rows, Kernel, KvPrecision, KvShape, Layout, PackedKv, QueryRow,
+    Team, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
@@ -119,7 +119,7 @@ impl Case {
 }
 
 fn ternary_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
-    let weights = ternary(n_rows, n_cols);
+    let weights = ternary(Layout::TwoBits, n_rows, n_cols);
     let acts = activations(n_tokens, n_cols);
     let mut out = vec![0.0; n_tokens * n_rows];
     Case {

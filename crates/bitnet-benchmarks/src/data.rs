@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use bitnet_core::{Int8Rows, Kernel, PackedInt8, PackedTernary, Team};
+use bitnet_core::{Int8Rows, Kernel, Layout, PackedInt8, PackedTernary, Team};
 use bitnet_quant::DenseType;
 
 /// Returns a pseudo-random number in 0..2^32 for each index.
@@ -21,9 +21,9 @@ pub fn values(n: usize) -> Vec<f32> {
 }
 
 /// Returns a ternary matrix, a third of it zeros.
-pub fn ternary(n_rows: usize, n_cols: usize) -> PackedTernary {
+pub fn ternary(layout: Layout, n_rows: usize, n_cols: usize) -> PackedTernary {
     let mut team = Team::new(1);
-    let result = PackedTernary::pack(&mut team, n_rows, n_cols, 0.02, |row, trits| {
+    let result = PackedTernary::pack_as(layout, &mut team, n_rows, n_cols, 0.02, |row, trits| {
         for (col, trit) in trits.iter_mut().enumerate() {
             *trit = (hash(row * n_cols + col) % 3) as i8 - 1;
         }

@@ -43,7 +43,7 @@ pub struct RunModelArgs {
 /// What computes.
 #[derive(Clone, Debug, Args)]
 pub struct ComputeArgs {
-    /// CPU kernel: scalar, avx2, avx512 [default: the best]
+    /// CPU kernel, such as scalar or avx2 [default: the best]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub kernel: Option<String>,
     /// Output matrix: exact, or int8 and faster
@@ -202,8 +202,9 @@ impl RunModelArgs {
             }
         ));
         ui.detail(&format!(
-            "memory: {} packed weights, {} keys and values in {}, {} scratch",
+            "memory: {} weights, ternary ones in {}, {} keys and values in {}, {} scratch",
             HumanBytes(model.n_bytes() as u64),
+            model.layout(),
             HumanBytes(plan.kv_bytes as u64),
             match self.compute.kv {
                 KvArg::F32 => "f32",

@@ -1,12 +1,19 @@
 //! Rows of activations quantized to int8, the right-hand side of every packed
 //! matrix.
 
+use crate::five_trits::GROUP_COLS;
 use crate::kernel::Kernel;
 use crate::lanes::{LaneOp, Lanes, WIDTH};
 use crate::team::{SharedMut, Team};
 
-/// Columns per step of a ternary kernel; rows are padded to a multiple of it.
+/// Columns of a block at two bits a weight.
 pub(crate) const COL_STEP: usize = 16;
+
+/// Rows are padded to a multiple of this, which is one of the columns of every
+/// kind of block.
+const ROW_PADDING: usize = GROUP_COLS;
+
+const _: () = assert!(ROW_PADDING.is_multiple_of(COL_STEP));
 
 /// A batch of rows, each quantized to int8 with its own scale.
 ///
@@ -32,7 +39,7 @@ impl Int8Rows {
     /// columns.
     pub fn with_capacity(max_rows: usize, max_cols: usize) -> Self {
         Self {
-            data: vec![0; max_rows * max_cols.next_multiple_of(COL_STEP)],
+            data: vec![0; max_rows * max_cols.next_multiple_of(ROW_PADDING)],
             scales: vec![0.0; max_rows],
             sums: vec![0; max_rows],
             n_rows: 0,
@@ -97,7 +104,7 @@ impl Int8Rows {
     /// Makes room for `n_rows` rows of `n_cols` columns, whose contents are to be
     /// set one by one.
     pub(crate) fn reshape(&mut self, n_rows: usize, n_cols: usize) {
-        let stride = n_cols.next_multiple_of(COL_STEP);
+        let stride = n_cols.next_multiple_of(ROW_PADDING);
         assert!(
             n_rows <= self.scales.len() && n_rows * stride <= self.data.len(),
             "the batch fits the capacity"
@@ -158,7 +165,7 @@ impl Int8Rows {
         self.sums[..self.n_rows][row]
     }
 
-    /// Returns a row with its padding: a multiple of [`COL_STEP`] values.
+    /// Returns a row with its padding: a multiple of [`ROW_PADDING`] values.
     pub(crate) fn padded_row(&self, row: usize) -> &[i8] {
         let stride = self.stride();
         &self.data[..self.n_rows * stride][row * stride..][..stride]
@@ -166,13 +173,13 @@ impl Int8Rows {
 
     /// Distance between rows.
     pub(crate) fn stride(&self) -> usize {
-        self.n_cols.next_multiple_of(COL_STEP)
+        self.n_cols.next_multiple_of(ROW_PADDING)
     }
 }
 
 struct QuantizeRow<'a> {
     x: &'a [f32],
-    /// As many chunks as x has, the last of them whole.
+    /// At least as many chunks as x has; the last of them is filled up with zeros.
     out: &'a mut [[i8; COL_STEP]],
 }
 
@@ -186,6 +193,7 @@ impl LaneOp for QuantizeRow<'_> {
     fn run<L: Lanes>(self, lanes: L) -> (f32, i32) {
         let (x, rest) = self.x.as_chunks();
         let last = padded(rest);
+        self.out[x.len()..].fill([0; COL_STEP]);
         let scale = 127.0 / largest_magnitude(lanes, x, &last).max(1e-5);
         let mut sum = lanes.splat(0.0);
         let chunks = x.iter().chain(std::iter::once(&last)).zip(self.out);
@@ -207,7 +215,7 @@ pub(crate) const PARTS: f32 = 254.0;
 
 struct QuantizeParts<'a> {
     x: &'a [f32],
-    /// As many chunks as x has, the last of them whole.
+    /// At least as many chunks as x has; the last of them is filled up with zeros.
     coarse: &'a mut [[i8; COL_STEP]],
     fine: &'a mut [[i8; COL_STEP]],
 }
@@ -220,6 +228,8 @@ impl LaneOp for QuantizeParts<'_> {
     fn run<L: Lanes>(self, lanes: L) -> (f32, [i32; 2]) {
         let (x, rest) = self.x.as_chunks();
         let last = padded(rest);
+        self.coarse[x.len()..].fill([0; COL_STEP]);
+        self.fine[x.len()..].fill([0; COL_STEP]);
         // Small enough for any activation, large enough to be divided by.
         let step = largest_magnitude(lanes, x, &last).max(1e-30) / 127.0;
         let inverse = lanes.splat(1.0 / step);

@@ -3,7 +3,7 @@
 use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
 use crate::kernel::{Kernel, Op};
-use crate::matmul::{Acc, Block, PANEL_ROWS, Panels, matmul};
+use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul};
 use crate::memory::filled;
 use crate::ops;
 use crate::team::{SharedMut, Team};
@@ -158,21 +158,25 @@ pub(crate) fn quantize_row(kernel: Kernel, w: &[f32], out: &mut [i8]) -> f32 {
     kernel.run(QuantizeWeights { w, out })
 }
 
-/// Writes the dot products of the sixteen rows of a panel with the activations
-/// from row `first` on, as many as `acc` has.
-pub(crate) fn panel(
-    kernel: Kernel,
-    blocks: &[Block],
-    acts: &Int8Rows,
-    first: usize,
-    acc: &mut Acc,
-) {
+/// Writes the dot products of the sixteen rows of a panel with as many rows of
+/// activations as `acc` has.
+pub(crate) fn panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
     match kernel {
-        Kernel::Scalar => arch::scalar::int8_panel(blocks, acts, first, acc),
+        Kernel::Scalar => arch::scalar::int8_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(isa) => isa.int8_panel(blocks, acts, first, acc),
+        Kernel::Avx2(isa) => isa.int8_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512(isa) => isa.int8_panel(blocks, acts, first, acc),
+        Kernel::AvxVnni(isa) => isa.int8_panel(operands, acc),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512bw(isa) => isa.int8_panel(operands, acc),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512vnni(isa) => isa.int8_panel(operands, acc),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::Neon(isa) => isa.int8_panel(operands, acc),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::Dotprod(isa) => isa.int8_panel(operands, acc),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::I8mm(isa) => isa.int8_panel(operands, acc),
     }
 }
 
@@ -186,9 +190,16 @@ impl Panels for WithKernel<'_> {
         self.weights.n_rows
     }
 
-    fn dot(&self, panel: usize, acts: &Int8Rows, first: usize, acc: &mut Acc) {
-        let blocks = self.weights.panel(panel);
-        self::panel(self.kernel, blocks, acts, first, acc);
+    fn dot_tiles(&self, panel: usize, acts: &Int8Rows, mut take: impl FnMut(usize, &Acc)) {
+        for_tiles(acts.n_rows(), |first, acc| {
+            let operands = Operands {
+                blocks: self.weights.panel(panel),
+                acts,
+                first,
+            };
+            self::panel(self.kernel, operands, acc);
+            take(first, acc);
+        });
     }
 
     fn row_scales(&self, panel: usize) -> [f32; PANEL_ROWS] {

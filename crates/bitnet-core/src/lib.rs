@@ -45,9 +45,11 @@ mod activations;
 mod arch;
 mod attention;
 mod dense;
+mod five_trits;
 mod int8;
 mod kernel;
 mod lanes;
+mod layout;
 pub mod machine;
 mod matmul;
 mod memory;
@@ -61,7 +63,9 @@ pub use attention::{AttentionScratch, Heads, KvPrecision, KvShape, PackedKv, Que
 pub use dense::matmul_rows;
 pub use int8::PackedInt8;
 pub use kernel::{Kernel, KernelError, Op};
+pub use layout::Layout;
 pub use memory::{OutOfMemory, zeroed};
 pub use screen::{ScreenScratch, largest_products};
+
 pub use team::Team;
 pub use ternary::PackedTernary;

@@ -95,10 +95,10 @@ fn f32_peak_of<const N: usize>(kernel: Kernel, team: &mut Team) -> f64 {
 
 /// Runs a kernel's dot product instructions and returns the multiply-adds done.
 #[cfg_attr(
-    not(target_arch = "x86_64"),
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
     expect(
         unused_variables,
-        reason = "only x86-64 kernels have such instructions"
+        reason = "the scalar kernel has no such instructions"
     )
 )]
 fn peak_rounds(kernel: Kernel, n_rounds: usize) -> Option<usize> {
@@ -107,7 +107,17 @@ fn peak_rounds(kernel: Kernel, n_rounds: usize) -> Option<usize> {
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(isa) => Some(isa.int8_peak_rounds(n_rounds)),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Kernel::AvxVnni(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512bw(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512vnni(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::Neon(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::Dotprod(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::I8mm(isa) => Some(isa.int8_peak_rounds(n_rounds)),
     }
 }
 

@@ -33,27 +33,51 @@ impl Block {
 /// Integer dot products of one panel: `[token][row]`.
 pub(crate) type Acc = [[i32; PANEL_ROWS]];
 
-/// Cuts the tokens of `acc`, the first of which is `first`, into tiles of 16, 8,
-/// 4, 2 and 1 tokens: the sizes that kernels are compiled for.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn tiles(first: usize, acc: &mut Acc) -> impl Iterator<Item = (usize, &mut Acc)> {
-    let mut rest = acc;
-    let mut first = first;
-    std::iter::from_fn(move || {
-        let len = 1 << rest.len().checked_ilog2()?.min(MAX_TILE.ilog2());
-        let (tile, tail) = std::mem::take(&mut rest).split_at_mut(len);
-        rest = tail;
-        first += len;
-        Some((first - len, tile))
-    })
+/// A panel and what it is multiplied with: the rows of `acts` from `first` on, as
+/// many as there are results.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    pub(crate) blocks: &'a [Block],
+    pub(crate) acts: &'a Int8Rows,
+    pub(crate) first: usize,
+}
+
+impl<'a> Operands<'a> {
+    /// Cuts the tokens of `acc` into tiles of `MAX`, .., 4, 2 and 1 tokens: powers
+    /// of two, the sizes that kernels are compiled for.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(crate) fn tiles<const MAX: usize>(
+        self,
+        acc: &mut Acc,
+    ) -> impl Iterator<Item = (Operands<'a>, &mut Acc)> {
+        const { assert!(MAX.is_power_of_two()) };
+        let mut rest = acc;
+        let mut operands = self;
+        std::iter::from_fn(move || {
+            let len = 1 << rest.len().checked_ilog2()?.min(MAX.ilog2());
+            let (tile, tail) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = tail;
+            let tile_operands = operands;
+            operands.first += len;
+            Some((tile_operands, tile))
+        })
+    }
+}
+
+/// Calls `f(first token, sums)` for tiles of at most [`MAX_TILE`] tokens.
+pub(crate) fn for_tiles(n_tokens: usize, mut f: impl FnMut(usize, &mut Acc)) {
+    let mut acc = [[0; PANEL_ROWS]; MAX_TILE];
+    for first in (0..n_tokens).step_by(MAX_TILE) {
+        f(first, &mut acc[..MAX_TILE.min(n_tokens - first)]);
+    }
 }
 
 /// A matrix in panels, as [`matmul`] needs it.
 pub(crate) trait Panels: Sync {
     fn n_rows(&self) -> usize;
-    /// Writes `Σ_col w[row, col] · a[token, col]` for the rows of `panel` and
-    /// the tokens from `first` on, as many as `acc` has (at most [`MAX_TILE`]).
-    fn dot(&self, panel: usize, acts: &Int8Rows, first: usize, acc: &mut Acc);
+    /// Computes `Σ_col w[row, col] · a[token, col]` for the rows of `panel` and all
+    /// tokens, and hands them out in tiles: `take(first token, sums)`.
+    fn dot_tiles(&self, panel: usize, acts: &Int8Rows, take: impl FnMut(usize, &Acc));
     /// Returns what turns a row's integer dot product, divided by the scale of
     /// the activations, into a value.
     fn row_scales(&self, panel: usize) -> [f32; PANEL_ROWS];
@@ -75,10 +99,7 @@ pub(crate) fn matmul(panels: &impl Panels, team: &mut Team, acts: &Int8Rows, out
         let row = panel * PANEL_ROWS;
         let rows = PANEL_ROWS.min(n_rows - row);
         let scales = panels.row_scales(panel);
-        let mut acc = [[0; PANEL_ROWS]; MAX_TILE];
-        for first in (0..n_tokens).step_by(MAX_TILE) {
-            let tile = &mut acc[..MAX_TILE.min(n_tokens - first)];
-            panels.dot(panel, acts, first, tile);
+        panels.dot_tiles(panel, acts, |first, tile| {
             for (i, sums) in tile.iter().enumerate() {
                 let token = first + i;
                 let act_scale = acts.scale(token);
@@ -91,7 +112,7 @@ pub(crate) fn matmul(panels: &impl Panels, team: &mut Team, acts: &Int8Rows, out
                     *out = sum as f32 * (scale / act_scale);
                 }
             }
-        }
+        });
     };
     // About 16 KiB of weights, some microseconds of work for one token, a piece.
     // Less than four of them are done sooner than another thread has come.

@@ -4,17 +4,23 @@ use std::sync::Mutex;
 
 use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
+use crate::five_trits;
 use crate::kernel::Kernel;
-use crate::matmul::{Acc, Block, PANEL_ROWS, Panels, matmul};
+use crate::layout::Layout;
+#[cfg(target_arch = "x86_64")]
+use crate::matmul::MAX_TILE;
+use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul};
 use crate::memory::filled;
 use crate::team::{SharedMut, Team};
 
-/// A ternary matrix `[n_rows, n_cols]` with one scale, packed at 2 bits a
-/// weight.
+/// A ternary matrix `[n_rows, n_cols]` with one scale, packed as a [`Layout`]
+/// says.
 ///
-/// Sixteen rows form a panel; a panel is a run of 64-byte blocks of 16 columns
-/// each. In a block, byte `4r + j` belongs to row r of the panel and holds the
-/// columns j, j+4, j+8, j+12 as codes 0, 1, 2 for -1, 0, +1:
+/// Sixteen rows form a panel; a panel is a run of 64-byte blocks. In a block,
+/// byte `4r + j` belongs to row r of the panel and holds, of the columns of the
+/// block, those that are j modulo 4; as codes 0, 1, 2 for -1, 0, +1.
+///
+/// [`Layout::TwoBits`]: 16 columns.
 ///
 /// ```text
 /// byte 4r+j:  bits 7:6   5:4   3:2   1:0
@@ -26,10 +32,21 @@ use crate::team::{SharedMut, Team};
 /// signed operand is four activations, broadcast. Codes are unsigned; the dot
 /// product of the trits is that of the codes minus the sum of the activations.
 ///
+/// [`Layout::FiveTrits`]: four blocks for the 80 columns of five blocks of two bits
+/// a weight. Block b has the weights of the other's block b and, as the fifth of
+/// each byte, those that stand in bits 2b of the other's last block; the five trits
+/// of a byte are one number.
+///
+/// ```text
+/// byte 4r+j:  bit 7   bits 6:0
+///             sign    |81·t(c) + 27·t(c+4) + 9·t(c+8) + 3·t(c+12) + t(64+4b+j)|, c = 16b+j
+/// ```
+///
 /// Rows and columns are padded with zeros to whole blocks.
 #[derive(Debug, Clone)]
 pub struct PackedTernary {
     blocks: Vec<Block>,
+    layout: Layout,
     n_rows: usize,
     n_cols: usize,
     scale: f32,
@@ -39,6 +56,21 @@ impl PackedTernary {
     /// The most columns a matrix may have: with activations of at most 127, a
     /// dot product then stays below 2^24 and is exact in f32.
     pub const MAX_COLS: usize = (1 << 24) / 127;
+
+    /// Packs a matrix at two bits a weight: see [`pack_as`](Self::pack_as).
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `decode_row` with the lowest row.
+    pub fn pack<E: Send>(
+        team: &mut Team,
+        n_rows: usize,
+        n_cols: usize,
+        scale: f32,
+        decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
+    ) -> Result<Self, E> {
+        Self::pack_as(Layout::TwoBits, team, n_rows, n_cols, scale, decode_row)
+    }
 
     /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1.
     /// Rows are decoded in any order and on all threads of the team.
@@ -51,7 +83,8 @@ impl PackedTernary {
     ///
     /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS) or a trit is out
     /// of range (in builds with debug assertions).
-    pub fn pack<E: Send>(
+    pub fn pack_as<E: Send>(
+        layout: Layout,
         team: &mut Team,
         n_rows: usize,
         n_cols: usize,
@@ -59,7 +92,7 @@ impl PackedTernary {
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
         assert!(n_cols <= Self::MAX_COLS, "dot products are exact in f32");
-        let blocks_per_panel = n_cols.div_ceil(COL_STEP);
+        let blocks_per_panel = layout.blocks_per_panel(n_cols);
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
         let mut blocks = filled(Block::ZERO, n_panels * blocks_per_panel);
         let first_error: Mutex<Option<(usize, E)>> = Mutex::new(None);
@@ -70,7 +103,12 @@ impl PackedTernary {
                 std::slice::from_raw_parts_mut(out.at(panel * blocks_per_panel), blocks_per_panel)
             };
             // Zero trits (code 1) wherever the matrix has no weight.
-            let mut codes = vec![1u8; blocks_per_panel * COL_STEP];
+            let two_bits_blocks = match layout {
+                Layout::TwoBits => blocks_per_panel,
+                Layout::FiveTrits => blocks_per_panel / 4 * 5,
+            };
+            let mut codes = vec![1u8; two_bits_blocks * COL_STEP];
+            let mut two_bits = vec![Block::ZERO; two_bits_blocks];
             let mut trits = vec![0i8; n_cols];
             for row_in_panel in 0..PANEL_ROWS {
                 let row = panel * PANEL_ROWS + row_in_panel;
@@ -89,13 +127,23 @@ impl PackedTernary {
                 } else {
                     codes.fill(1);
                 }
-                pack_row(&codes, row_in_panel, blocks);
+                pack_row(&codes, row_in_panel, &mut two_bits);
+            }
+            match layout {
+                Layout::TwoBits => blocks.copy_from_slice(&two_bits),
+                Layout::FiveTrits => {
+                    let groups = two_bits.as_chunks().0;
+                    for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
+                        *out = five_trits::pack_group(group);
+                    }
+                }
             }
         });
         match first_error.into_inner().expect("no holder panics") {
             Some((_, error)) => Err(error),
             None => Ok(Self {
                 blocks,
+                layout,
                 n_rows,
                 n_cols,
                 scale,
@@ -111,6 +159,11 @@ impl PackedTernary {
     /// Returns the number of columns: inputs.
     pub fn n_cols(&self) -> usize {
         self.n_cols
+    }
+
+    /// Returns how the weights are packed.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Returns what each trit is multiplied with.
@@ -131,9 +184,41 @@ impl PackedTernary {
     pub fn unpack_row(&self, row: usize, trits: &mut [i8]) {
         assert!(row < self.n_rows && trits.len() == self.n_cols);
         let panel = self.panel(row / PANEL_ROWS);
-        for (col, trit) in trits.iter_mut().enumerate() {
-            let byte = panel[col / COL_STEP].0[row % PANEL_ROWS * 4 + col % 4];
-            *trit = (byte >> (col % COL_STEP / 4 * 2) & 3) as i8 - 1;
+        let mut write = |first_col: usize, block: &Block| {
+            let trits = trits.get_mut(first_col..).unwrap_or_default();
+            for (col, trit) in trits.iter_mut().take(COL_STEP).enumerate() {
+                let byte = block.0[row % PANEL_ROWS * 4 + col % 4];
+                *trit = (byte >> (col / 4 * 2) & 3) as i8 - 1;
+            }
+        };
+        match self.layout {
+            Layout::TwoBits => {
+                for (i, block) in panel.iter().enumerate() {
+                    write(COL_STEP * i, block);
+                }
+            }
+            Layout::FiveTrits => {
+                for (g, group) in panel.as_chunks().0.iter().enumerate() {
+                    for (i, block) in five_trits::unpack_group(group).iter().enumerate() {
+                        write(five_trits::GROUP_COLS * g + COL_STEP * i, block);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns any weights that take about `n_bytes`, for measuring.
+    pub(crate) fn filled(layout: Layout, n_bytes: usize) -> Self {
+        const N_COLS: usize = 2560;
+        let blocks_per_panel = layout.blocks_per_panel(N_COLS);
+        let n_panels = n_bytes / size_of::<Block>() / blocks_per_panel;
+        Self {
+            // Not zeros: the system would give one page for all of them.
+            blocks: vec![Block([0x55; 64]); n_panels * blocks_per_panel],
+            layout,
+            n_rows: n_panels * PANEL_ROWS,
+            n_cols: N_COLS,
+            scale: 1.0,
         }
     }
 
@@ -162,12 +247,13 @@ impl PackedTernary {
     }
 
     fn panel(&self, panel: usize) -> &[Block] {
-        let len = self.n_cols.div_ceil(COL_STEP);
+        let len = self.layout.blocks_per_panel(self.n_cols);
         &self.blocks[panel * len..][..len]
     }
 }
 
-/// Packs the codes of one row, a multiple of 16, into its bytes of each block.
+/// Packs the codes of one row, a multiple of 16, into its bytes of each block of
+/// two bits a weight.
 fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [Block]) {
     let (codes, _) = codes.as_chunks::<COL_STEP>();
     for (block, codes) in blocks.iter_mut().zip(codes) {
@@ -180,6 +266,11 @@ fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [Block]) {
     }
 }
 
+/// The widest panel that is unpacked for many tokens, 8192 columns: 32 KiB of the
+/// stack. Wider ones are unpacked again for every tile.
+#[cfg(target_arch = "x86_64")]
+const UNPACKED_BLOCKS: usize = 512;
+
 struct WithKernel<'a> {
     weights: &'a PackedTernary,
     kernel: Kernel,
@@ -190,21 +281,41 @@ impl Panels for WithKernel<'_> {
         self.weights.n_rows
     }
 
-    fn dot(&self, panel: usize, acts: &Int8Rows, first: usize, acc: &mut Acc) {
+    fn dot_tiles(&self, panel: usize, acts: &Int8Rows, mut take: impl FnMut(usize, &Acc)) {
         let blocks = self.weights.panel(panel);
-        match self.kernel {
-            Kernel::Scalar => arch::scalar::ternary_panel(blocks, acts, first, acc),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(isa) => isa.ternary_panel(blocks, acts, first, acc),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(isa) => isa.ternary_panel(blocks, acts, first, acc),
+        let mut dot_tiles = |layout: Layout, blocks: &[Block]| {
+            for_tiles(acts.n_rows(), |first, acc| {
+                let operands = Operands {
+                    blocks,
+                    acts,
+                    first,
+                };
+                match layout {
+                    Layout::TwoBits => two_bits_panel(self.kernel, operands, acc),
+                    Layout::FiveTrits => five_trits_panel(self.kernel, operands, acc),
+                }
+                for (i, sums) in acc.iter_mut().enumerate() {
+                    let correction = acts.sum(first + i);
+                    for sum in sums {
+                        *sum -= correction;
+                    }
+                }
+                take(first, acc);
+            });
+        };
+        #[cfg(target_arch = "x86_64")]
+        if self.weights.layout == Layout::FiveTrits
+            && acts.n_rows() > MAX_TILE
+            && let Some(isa) = self.kernel.vbmi()
+            && blocks.len() <= UNPACKED_BLOCKS / 5 * 4
+        {
+            #[expect(clippy::large_stack_arrays, reason = "no recursion here")]
+            let mut unpacked = [Block::ZERO; UNPACKED_BLOCKS];
+            let unpacked = &mut unpacked[..blocks.len() / 4 * 5];
+            isa.unpack(blocks, unpacked);
+            return dot_tiles(Layout::TwoBits, unpacked);
         }
-        for (i, sums) in acc.iter_mut().enumerate() {
-            let correction = acts.sum(first + i);
-            for sum in sums {
-                *sum -= correction;
-            }
-        }
+        dot_tiles(self.weights.layout, blocks);
     }
 
     fn row_scales(&self, _panel: usize) -> [f32; PANEL_ROWS] {
@@ -216,6 +327,38 @@ impl Panels for WithKernel<'_> {
     }
 }
 
+fn two_bits_panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
+    match kernel {
+        Kernel::Scalar => arch::scalar::ternary_panel(operands, acc),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx2(isa) => isa.ternary_panel(operands, acc),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::AvxVnni(isa) => isa.ternary_panel(operands, acc),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512bw(isa) => isa.ternary_panel(operands, acc),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512vnni(isa) => isa.ternary_panel(operands, acc),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::Neon(isa) => isa.ternary_panel(operands, acc),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::Dotprod(isa) => isa.ternary_panel(operands, acc),
+        #[cfg(target_arch = "aarch64")]
+        Kernel::I8mm(isa) => isa.ternary_panel(operands, acc),
+    }
+}
+
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(unused_variables, reason = "only x86-64 has instructions for it")
+)]
+fn five_trits_panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(isa) = kernel.vbmi() {
+        return isa.five_trits_panel(operands, acc);
+    }
+    arch::scalar::five_trits_panel(operands, acc);
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -224,8 +367,15 @@ mod tests {
 
     use super::*;
 
-    fn pack(n_rows: usize, n_cols: usize, scale: f32, trits: &[i8]) -> PackedTernary {
-        PackedTernary::pack(&mut Team::new(2), n_rows, n_cols, scale, |row, out| {
+    fn pack(
+        layout: Layout,
+        n_rows: usize,
+        n_cols: usize,
+        scale: f32,
+        trits: &[i8],
+    ) -> PackedTernary {
+        let team = &mut Team::new(2);
+        PackedTernary::pack_as(layout, team, n_rows, n_cols, scale, |row, out| {
             out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
             Ok::<_, Infallible>(())
         })
@@ -237,10 +387,18 @@ mod tests {
         let mut trits = vec![0i8; 16 * 16];
         trits[3 * 16 + 1] = 1; // row 3, col 1: byte 13, bits 1:0
         trits[3 * 16 + 13] = -1; // row 3, col 13: byte 13, bits 7:6
-        let packed = pack(16, 16, 1.0, &trits);
+        let packed = pack(Layout::TwoBits, 16, 16, 1.0, &trits);
         let mut expected = [0b01_01_01_01; 64];
         expected[13] = 0b00_01_01_10;
         assert_eq!(packed.blocks, [Block(expected)]);
+        let packed = pack(Layout::FiveTrits, 16, 16, 1.0, &trits);
+        let mut expected = [0; 64];
+        expected[13] = 81 - 3;
+        let [first, others @ ..] = packed.blocks.as_slice() else {
+            panic!("there are blocks");
+        };
+        assert_eq!(*first, Block(expected));
+        assert_eq!(others, [Block::ZERO; 3]);
     }
 
     #[test]
@@ -256,14 +414,19 @@ mod tests {
     #[test]
     fn a_two_by_two_product_is_right() {
         // [[1, -1], [0, 1]] · 0.5 · [127, -1] = [64, -0.5]
-        let packed = pack(2, 2, 0.5, &[1, -1, 0, 1]);
-        for kernel in Kernel::available() {
+        for (layout, kernel) in layouts_and_kernels() {
+            let packed = pack(layout, 2, 2, 0.5, &[1, -1, 0, 1]);
             let mut acts = Int8Rows::with_capacity(1, 2);
             acts.quantize(kernel, &[127.0, -1.0], 2);
             let mut out = [f32::NAN; 2];
             packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
             assert_eq!(out, [64.0, -0.5], "{kernel}");
         }
+    }
+
+    fn layouts_and_kernels() -> impl Iterator<Item = (Layout, Kernel)> {
+        let layouts = [Layout::TwoBits, Layout::FiveTrits].into_iter();
+        layouts.flat_map(|layout| Kernel::available().map(move |kernel| (layout, kernel)))
     }
 
     /// Pseudo-random trits and activations, and the product by its definition.
@@ -286,12 +449,6 @@ mod tests {
 
     fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
         let (trits, x) = case(n_rows, n_cols, n_tokens, seed);
-        let packed = pack(n_rows, n_cols, 0.37, &trits);
-        let mut row = vec![0; n_cols];
-        for (r, expected) in trits.chunks(n_cols.max(1)).enumerate() {
-            packed.unpack_row(r, &mut row);
-            assert_eq!(row, expected);
-        }
         let mut acts = Int8Rows::with_capacity(n_tokens, n_cols);
         acts.quantize(Kernel::Scalar, &x, n_cols);
         let mut expected = Vec::new();
@@ -304,14 +461,22 @@ mod tests {
                 expected.push(products.sum::<i32>() as f32 * (0.37 / acts.scale(token)));
             }
         }
-        for kernel in Kernel::available() {
-            for n_threads in [1, 3] {
-                let mut out = vec![f32::NAN; n_tokens * n_rows];
-                packed.matmul(kernel, &mut Team::new(n_threads), &acts, &mut out);
-                assert_eq!(
-                    out, expected,
-                    "{kernel}, {n_rows}x{n_cols}, {n_tokens} tokens"
-                );
+        for layout in [Layout::TwoBits, Layout::FiveTrits] {
+            let packed = pack(layout, n_rows, n_cols, 0.37, &trits);
+            let mut row = vec![0; n_cols];
+            for (r, expected) in trits.chunks(n_cols).enumerate() {
+                packed.unpack_row(r, &mut row);
+                assert_eq!(row, expected);
+            }
+            for kernel in Kernel::available() {
+                for n_threads in [1, 3] {
+                    let mut out = vec![f32::NAN; n_tokens * n_rows];
+                    packed.matmul(kernel, &mut Team::new(n_threads), &acts, &mut out);
+                    assert_eq!(
+                        out, expected,
+                        "{layout:?}, {kernel}, {n_rows}x{n_cols}, {n_tokens} tokens"
+                    );
+                }
             }
         }
     }
@@ -337,10 +502,10 @@ mod tests {
         // All weights +1 or -1, all activations ±127, many columns.
         let n_cols = 20_000;
         for (trit, a) in [(1i8, 127.0f32), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
-            let packed = pack(1, n_cols, 1.0, &vec![trit; n_cols]);
             let mut acts = Int8Rows::with_capacity(2, n_cols);
             acts.quantize(Kernel::Scalar, &vec![a; 2 * n_cols], n_cols);
-            for kernel in Kernel::available() {
+            for (layout, kernel) in layouts_and_kernels() {
+                let packed = pack(layout, 1, n_cols, 1.0, &vec![trit; n_cols]);
                 let mut out = [0.0; 2];
                 packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
                 assert_eq!(out, [trit as f32 * a * n_cols as f32; 2], "{kernel}");

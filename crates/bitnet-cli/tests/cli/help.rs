@@ -66,7 +66,7 @@ fn run() {
     Model:
       -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
       -t, --threads <N>    Threads [default: as many as the system offers]
-          --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
+          --kernel <NAME>  CPU kernel, such as scalar or avx2 [default: the best]
           --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
           --kv <TYPE>      Keys and values: f32, f16, or int8 for long contexts
                            [default: f16]
@@ -165,7 +165,7 @@ fn logits() {
     Model:
       -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
       -t, --threads <N>    Threads [default: as many as the system offers]
-          --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
+          --kernel <NAME>  CPU kernel, such as scalar or avx2 [default: the best]
           --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
           --kv <TYPE>      Keys and values: f32, f16, or int8 for long contexts
                            [default: f16]
@@ -197,7 +197,7 @@ fn perplexity() {
     Model:
       -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
       -t, --threads <N>    Threads [default: as many as the system offers]
-          --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
+          --kernel <NAME>  CPU kernel, such as scalar or avx2 [default: the best]
           --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
           --kv <TYPE>      Keys and values: f32, f16, or int8 for long contexts
                            [default: f16]
@@ -233,7 +233,7 @@ fn bench() {
 
     Model:
       -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
-          --kernel <NAME>  CPU kernel: scalar, avx2, avx512 [default: the best]
+          --kernel <NAME>  CPU kernel, such as scalar or avx2 [default: the best]
           --head <TYPE>    Output matrix: exact, or int8 and faster [default: int8]
           --kv <TYPE>      Keys and values: f32, f16, or int8 for long contexts
                            [default: f16]

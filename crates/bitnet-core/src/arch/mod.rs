@@ -1,6 +1,22 @@
 //! One folder or file per instruction set, the same two functions in each:
 //! `ternary_panel` and `int8_panel` (see [`crate::matmul`] for what they owe).
 
+/// Defines methods of a token that are one instruction each.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! instructions {
+    ($($vis:vis fn $name:ident ($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)+) => {
+        $(
+            #[inline(always)]
+            $vis fn $name (self, $($arg: $ty),*) -> $out {
+                // SAFETY: `self` exists, so the processor has the instruction.
+                unsafe { $body }
+            }
+        )+
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod aarch64;
 pub(crate) mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;

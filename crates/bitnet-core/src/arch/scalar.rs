@@ -1,26 +1,50 @@
 //! The reference: plain Rust, one multiplication at a time.
 
-use crate::activations::{COL_STEP, Int8Rows};
-use crate::matmul::{Acc, Block, PANEL_ROWS};
+use crate::activations::COL_STEP;
+use crate::five_trits::{GROUP_COLS, unpack_group};
+use crate::matmul::{Acc, Block, Operands, PANEL_ROWS};
 
 /// Dot products of codes 0..=2 with activations.
-pub(crate) fn ternary_panel(blocks: &[Block], acts: &Int8Rows, first: usize, acc: &mut Acc) {
+pub(crate) fn ternary_panel(operands: Operands<'_>, acc: &mut Acc) {
     for (i, sums) in acc.iter_mut().enumerate() {
         *sums = [0; PANEL_ROWS];
-        let (acts, _) = acts.padded_row(first + i).as_chunks::<COL_STEP>();
-        for (block, acts) in blocks.iter().zip(acts) {
-            for (sum, bytes) in sums.iter_mut().zip(block.0.as_chunks::<4>().0) {
-                for (col, &a) in acts.iter().enumerate() {
-                    let code = bytes[col % 4] >> (col / 4 * 2) & 3;
-                    *sum += code as i32 * a as i32;
-                }
+        let acts = operands.acts.padded_row(operands.first + i);
+        add_blocks(operands.blocks, acts, sums);
+    }
+}
+
+/// Dot products of codes 0..=2, five in a byte, with activations.
+pub(crate) fn five_trits_panel(operands: Operands<'_>, acc: &mut Acc) {
+    for (i, sums) in acc.iter_mut().enumerate() {
+        *sums = [0; PANEL_ROWS];
+        let acts = operands.acts.padded_row(operands.first + i);
+        let groups = operands.blocks.as_chunks::<4>().0;
+        for (group, acts) in groups.iter().zip(acts.as_chunks::<GROUP_COLS>().0) {
+            add_blocks(&unpack_group(group), acts, sums);
+        }
+    }
+}
+
+/// Adds products of blocks of two bits a weight.
+fn add_blocks(blocks: &[Block], acts: &[i8], sums: &mut [i32; PANEL_ROWS]) {
+    let (acts, _) = acts.as_chunks::<COL_STEP>();
+    for (block, acts) in blocks.iter().zip(acts) {
+        for (sum, bytes) in sums.iter_mut().zip(block.0.as_chunks::<4>().0) {
+            for (col, &a) in acts.iter().enumerate() {
+                let code = bytes[col % 4] >> (col / 4 * 2) & 3;
+                *sum += code as i32 * a as i32;
             }
         }
     }
 }
 
 /// Dot products of int8 weights with activations.
-pub(crate) fn int8_panel(blocks: &[Block], acts: &Int8Rows, first: usize, acc: &mut Acc) {
+pub(crate) fn int8_panel(operands: Operands<'_>, acc: &mut Acc) {
+    let Operands {
+        blocks,
+        acts,
+        first,
+    } = operands;
     for (i, sums) in acc.iter_mut().enumerate() {
         *sums = [0; PANEL_ROWS];
         let (acts, _) = acts.padded_row(first + i).as_chunks::<4>();

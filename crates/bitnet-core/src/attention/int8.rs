@@ -9,7 +9,7 @@ use crate::activations::{COL_STEP, Int8Rows, PARTS};
 use crate::int8::{self, BLOCK_COLS};
 use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes};
-use crate::matmul::{self, PANEL_ROWS};
+use crate::matmul::{self, MAX_TILE, Operands, PANEL_ROWS};
 use crate::memory::{OutOfMemory, zeroed};
 
 const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
@@ -148,7 +148,12 @@ impl Int8Block<'_> {
         let panels = self.keys.chunks_exact(key_panel(self.head_dim));
         let tiles = panels.zip(self.key_scales).enumerate();
         for (tile, (panel, key_scales)) in tiles.take(n_positions.div_ceil(TILE)) {
-            int8::panel(kernel, panel, queries, 0, acc);
+            let operands = Operands {
+                blocks: panel,
+                acts: queries,
+                first: 0,
+            };
+            int8::panel(kernel, operands, acc);
             kernel.run_lanes(ToScores {
                 sums: acc,
                 query_scales: queries.scales(),
@@ -189,8 +194,13 @@ impl Int8Block<'_> {
         let acc = &mut acc[..2 * weights.len()];
         for (c, panel) in self.values.chunks_exact(VALUE_PANEL).enumerate() {
             let panel = &panel[..n_cols / BLOCK_COLS];
-            for (i, acc) in acc.chunks_mut(matmul::MAX_TILE).enumerate() {
-                int8::panel(kernel, panel, rows, i * matmul::MAX_TILE, acc);
+            for (i, acc) in acc.chunks_mut(MAX_TILE).enumerate() {
+                let operands = Operands {
+                    blocks: panel,
+                    acts: rows,
+                    first: i * MAX_TILE,
+                };
+                int8::panel(kernel, operands, acc);
             }
             kernel.run_lanes(ToValues {
                 sums: acc,

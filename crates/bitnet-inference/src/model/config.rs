@@ -161,6 +161,12 @@ impl Config {
         self.n_kv_heads * self.head_dim
     }
 
+    /// Weights of the linear layers, all of which are ternary.
+    pub(crate) fn n_ternary_weights(&self) -> usize {
+        let attention = 2 * self.q_dim() + 2 * self.kv_dim();
+        self.n_layers * self.hidden_dim * (attention + 3 * self.ffn_dim)
+    }
+
     /// Width of the widest input of a linear layer.
     pub(crate) fn widest(&self) -> usize {
         self.hidden_dim.max(self.q_dim()).max(self.ffn_dim)

@@ -3,7 +3,7 @@
 pub mod config;
 pub(crate) mod tensors;
 
-use bitnet_core::{Kernel, PackedInt8, PackedTernary, Team};
+use bitnet_core::{Kernel, Layout, PackedInt8, PackedTernary, Team};
 use config::{Config, RotaryRows};
 use tensors::{OUTPUT, OUTPUT_NORM, TOKEN_EMBD, layer_tensor};
 
@@ -92,13 +92,14 @@ impl Model {
             tensor.decode_row(kernel, 0, &mut values);
             values
         };
+        let layout = Layout::fastest(kernel, team, config.n_ternary_weights());
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
             progress(layer, config.n_layers);
             let name = |part| layer_tensor(layer, part);
             let norm = |part| norm(&name(part));
             let sub_norm = |part| config.architecture.has_sub_norms().then(|| norm(part));
-            let mut linear = |part| pack(checkpoint, team, &name(part), RotaryRows::Halves);
+            let mut linear = |part| pack(checkpoint, layout, team, &name(part), RotaryRows::Halves);
             layers.push(Layer {
                 attn_norm: norm("attn_norm"),
                 attn_v: linear("attn_v")?,
@@ -109,8 +110,20 @@ impl Model {
                 ffn_up: linear("ffn_up")?,
                 ffn_sub_norm: sub_norm("ffn_sub_norm"),
                 ffn_down: linear("ffn_down")?,
-                attn_q: pack(checkpoint, team, &name("attn_q"), checkpoint.rotary_rows())?,
-                attn_k: pack(checkpoint, team, &name("attn_k"), checkpoint.rotary_rows())?,
+                attn_q: pack(
+                    checkpoint,
+                    layout,
+                    team,
+                    &name("attn_q"),
+                    checkpoint.rotary_rows(),
+                )?,
+                attn_k: pack(
+                    checkpoint,
+                    layout,
+                    team,
+                    &name("attn_k"),
+                    checkpoint.rotary_rows(),
+                )?,
             });
         }
         let output = if config.tied_embeddings {
@@ -155,6 +168,13 @@ impl Model {
             Head::Screened { .. } => HeadPrecision::Screened,
             Head::Int8(_) => HeadPrecision::Int8,
         }
+    }
+
+    /// Returns how the ternary weights are packed.
+    pub fn layout(&self) -> Layout {
+        self.layers
+            .first()
+            .map_or(Layout::TwoBits, |layer| layer.attn_q.layout())
     }
 
     /// Returns the bytes that packed weights, norms and head take in memory;
@@ -236,16 +256,24 @@ fn check_widths(config: &Config) -> Result<(), CheckpointError> {
 /// pass.
 fn pack(
     checkpoint: &Checkpoint,
+    layout: Layout,
     team: &mut Team,
     name: &str,
     stored_rows: RotaryRows,
 ) -> Result<PackedTernary, CheckpointError> {
     let (view, scale) = checkpoint.ternary(name)?;
     let head_dim = checkpoint.config().head_dim;
-    PackedTernary::pack(team, view.n_rows(), view.n_cols(), scale, |row, trits| {
-        let row = RotaryRows::Halves.position_in(stored_rows, row, head_dim);
-        view.decode_row(row, trits)
-    })
+    PackedTernary::pack_as(
+        layout,
+        team,
+        view.n_rows(),
+        view.n_cols(),
+        scale,
+        |row, trits| {
+            let row = RotaryRows::Halves.position_in(stored_rows, row, head_dim);
+            view.decode_row(row, trits)
+        },
+    )
     .map_err(|source| CheckpointError::Ternary {
         name: checkpoint.tensor(name).name.clone(),
         source,

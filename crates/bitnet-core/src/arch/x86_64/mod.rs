@@ -1,43 +1,77 @@
-//! x86-64: one file per level.
+//! x86-64: one file per level, and the two algorithms that they share.
+//!
+//! | tier | vectors | dot product of four columns |
+//! |---|---|---|
+//! | `avx2` | 256 bits | [`madd`]: `vpmaddubsw`, additions in i16, `vpmaddwd` |
+//! | `avxvnni` | 256 bits | [`vnni`]: `vpdpbusd` |
+//! | `avx512bw` | 512 bits | [`madd`] |
+//! | `avx512vnni` | 512 bits | [`vnni`] |
+//!
+//! `avx512vbmi` adds the look-ups for five trits a byte to `avx512vnni`.
+//!
+//! A level with `vpdpbusd` contains the token of the level without: there is
+//! nothing else in it that other operations could use.
 
 mod avx2;
-mod avx512;
-mod lanes;
+mod avx512bw;
+mod avx512vbmi;
+mod avx512vnni;
+mod avxvnni;
+mod float_lanes;
+mod madd;
+mod row_lanes;
+mod vnni;
 
-use crate::activations::Int8Rows;
+use crate::kernel::Op;
+use crate::matmul::Operands;
 
 pub use avx2::Avx2;
-pub use avx512::Avx512;
+pub use avx512bw::Avx512bw;
+pub(crate) use avx512vbmi::Avx512vbmi;
+pub use avx512vnni::Avx512vnni;
+pub use avxvnni::AvxVnni;
 
-/// Returns where `N` rows begin, each of at least `n_cols` columns.
-fn rows<const N: usize>(acts: &Int8Rows, first: usize, n_cols: usize) -> [*const i8; N] {
+/// Returns where the rows of `N` tokens begin, each of at least `n_cols` columns.
+#[inline(always)]
+fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N] {
     std::array::from_fn(|t| {
-        let row = acts.padded_row(first + t);
+        let row = operands.acts.padded_row(operands.first + t);
         assert!(row.len() >= n_cols, "a row covers the blocks");
         row.as_ptr()
     })
 }
 
-/// Defines the token of an instruction set: its detection and the wrapper that
-/// compiles an operation for it, both from one list of features.
+/// A token: the proof that this processor has the instructions of a level.
+pub(crate) trait Isa: Copy {
+    /// Runs `op` compiled for these instructions.
+    fn run<O: Op>(self, op: O) -> O::Output;
+}
+
+/// Defines a token: its detection and the wrapper that compiles an operation for
+/// it, both from one list of features. A level may contain the token of the one
+/// below it.
 macro_rules! define_isa {
-    ($(#[$doc:meta])* $name:ident, $features:literal, [$($feature:tt),+]) => {
+    ($(#[$doc:meta])* $name:ident, $features:tt) => {
+        define_isa!($(#[$doc])* $name(()) from Some(()), $features);
+    };
+    (
+        $(#[$doc:meta])* $name:ident($below:ty) from $new_below:expr, [$($feature:tt),+]
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct $name(());
+        pub struct $name($below);
 
         impl $name {
-            /// What a processor needs, in words.
-            pub(crate) const NEEDS: &'static str = $features;
-
             /// Returns the token if this processor has all the instructions.
             pub(crate) fn new() -> Option<Self> {
-                ($(std::arch::is_x86_feature_detected!($feature))&&+).then_some(Self(()))
+                let below = $new_below?;
+                ($(std::arch::is_x86_feature_detected!($feature))&&+).then_some(Self(below))
             }
+        }
 
-            /// Runs `op` compiled for these instructions.
+        impl crate::arch::x86_64::Isa for $name {
             #[inline]
-            pub(crate) fn run<O: crate::kernel::Op>(self, op: O) -> O::Output {
+            fn run<O: crate::kernel::Op>(self, op: O) -> O::Output {
                 $(#[target_feature(enable = $feature)])+
                 fn compiled<O: crate::kernel::Op>(op: O) -> O::Output {
                     op.run()

@@ -15,10 +15,10 @@ use std::arch::x86_64::{
     _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use super::{Avx2, Avx512};
+use super::{Avx2, Avx512bw};
 use crate::lanes::{Lanes, WIDTH};
 
-impl Lanes for Avx512 {
+impl Lanes for Avx512bw {
     type V = __m512;
 
     // Of 32 registers: the others hold a row of keys or values and the factors.

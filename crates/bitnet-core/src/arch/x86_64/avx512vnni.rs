@@ -1,0 +1,91 @@
+//! AVX-512 with VNNI: the sixteen rows of a panel in the sixteen lanes of one
+//! register, one `vpdpbusd` for four columns of all of them.
+//!
+//! A block of 16 columns takes one load, four `and`, three shifts, and four
+//! `vpdpbusd` for each token.
+
+use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32};
+
+use super::avx512bw::Avx512bw;
+use super::avx512vbmi::Avx512vbmi;
+use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
+use super::{Isa, define_isa};
+use crate::matmul::{Acc, Operands};
+
+define_isa!(
+    /// A processor with AVX-512 F, BW, DQ, VL and VNNI (and AVX2, FMA, F16C).
+    Avx512vnni(Avx512bw) from Avx512bw::new(),
+    ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c"]
+);
+
+impl Vnni for Avx512vnni {
+    type Base = Avx512bw;
+
+    #[inline(always)]
+    fn base(self) -> Avx512bw {
+        self.0
+    }
+
+    instructions! {
+        fn dot(sums: __m512i, x: __m512i, y: __m512i) -> __m512i = _mm512_dpbusd_epi32(sums, x, y);
+    }
+}
+
+impl Avx512vnni {
+    /// Returns the token of the level with byte permutations, if the processor has
+    /// them.
+    pub(crate) fn with_vbmi(self) -> Option<Avx512vbmi> {
+        Avx512vbmi::new()
+    }
+
+    /// Returns the level without VNNI, which has all that other operations use.
+    pub(crate) fn without_vnni(self) -> Avx512bw {
+        self.0
+    }
+
+    /// Dot products of codes 0..=2 with activations.
+    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        panel(self, Ternary, operands, acc);
+    }
+
+    /// Dot products of int8 weights with activations.
+    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        panel(self, Int8, operands, acc);
+    }
+
+    /// Runs `vpdpbusd` on registers and returns the multiply-adds done.
+    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+        self.run(PeakRounds {
+            isa: self,
+            n_rounds,
+        })
+    }
+}
+
+/// Sixteen accumulators leave the other sixteen registers for everything else.
+fn panel<I: Vnni, W: Weights<I>>(isa: I, weights: W, operands: Operands<'_>, acc: &mut Acc) {
+    for (operands, acc) in operands.tiles::<16>(acc) {
+        match acc.len() {
+            16 => tile::<I, W, 16, 1>(isa, weights, operands, acc),
+            8 => tile::<I, W, 8, 1>(isa, weights, operands, acc),
+            4 => tile::<I, W, 4, 2>(isa, weights, operands, acc),
+            2 => tile::<I, W, 2, 4>(isa, weights, operands, acc),
+            _ => tile::<I, W, 1, 4>(isa, weights, operands, acc),
+        }
+    }
+}
+
+pub(super) fn tile<I: Vnni, W: Weights<I>, const N: usize, const CHAINS: usize>(
+    isa: I,
+    weights: W,
+    operands: Operands<'_>,
+    acc: &mut Acc,
+) {
+    isa.run(Tile::<W, I, N, 1, CHAINS> {
+        weights,
+        isa,
+        operands,
+        part: 0,
+        acc,
+    });
+}

@@ -1,0 +1,284 @@
+//! Tiles of `vpdpbusd`: four columns of every row in one instruction, added to
+//! i32 lanes.
+
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::hint::black_box;
+
+use super::row_lanes::{RowLanes, assert_parts};
+use super::{Isa, rows};
+use crate::activations::COL_STEP;
+use crate::kernel::Op;
+use crate::matmul::{Acc, Block, Operands};
+
+/// An instruction set with `vpdpbusd`.
+pub(super) trait Vnni: Isa {
+    /// The instruction set below it.
+    type Base: RowLanes;
+    fn base(self) -> Self::Base;
+    /// Adds the products of four u8 and four i8 to every i32 lane of `sums`.
+    fn dot(self, sums: Vector<Self>, x: Vector<Self>, y: Vector<Self>) -> Vector<Self>;
+}
+
+pub(super) type Vector<I> = <<I as Vnni>::Base as RowLanes>::Vector;
+
+/// A kind of weights: how blocks become unsigned operands of four columns.
+pub(super) trait Weights<I: Vnni>: Copy {
+    /// Blocks of a step.
+    const BLOCKS: usize;
+    /// Operands of a step: 4 or 5.
+    const QUADS: usize;
+    /// What an operand is above the weight it stands for, if the tile is to take
+    /// it off again.
+    const OFFSET: i32;
+    /// Returns the first column of the operands 0..4 of a step, which lie side by
+    /// side, and the first column of the fifth.
+    fn cols(step: usize) -> (usize, usize);
+    /// Returns an operand for a part of the panel. One whose products have a sum
+    /// of their own may be a multiple of what it stands for.
+    fn operand<const QUAD: usize>(
+        self,
+        isa: I,
+        blocks: &[Block],
+        part: usize,
+        own_sum: bool,
+    ) -> Vector<I>;
+    /// Divides an operand's own sum by what the operand was multiplied with.
+    fn settle(self, isa: I, quad: usize, sum: Vector<I>) -> Vector<I>;
+}
+
+/// Codes 0..=2, whose products are returned as they are. A step adds at most
+/// 4·2·127 to a lane.
+#[derive(Clone, Copy)]
+pub(super) struct Ternary;
+
+impl<I: Vnni> Weights<I> for Ternary {
+    const BLOCKS: usize = 1;
+    const QUADS: usize = 4;
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    fn cols(step: usize) -> (usize, usize) {
+        (COL_STEP * step, 0)
+    }
+
+    #[inline(always)]
+    fn operand<const QUAD: usize>(
+        self,
+        isa: I,
+        blocks: &[Block],
+        part: usize,
+        _own_sum: bool,
+    ) -> Vector<I> {
+        let lanes = isa.base();
+        lanes.codes::<QUAD>(lanes.load_part(&blocks[0], part))
+    }
+
+    #[inline(always)]
+    fn settle(self, _isa: I, _quad: usize, sum: Vector<I>) -> Vector<I> {
+        sum
+    }
+}
+
+/// Returns the codes in two bits of each byte: as they are, 4^QUAD times as much,
+/// if they have a sum of their own. Saves the shift. Such a sum is below
+/// 128·127·columns / 4, which fits i32 for all permitted widths.
+#[inline(always)]
+pub(super) fn two_bits<I: Vnni, const QUAD: usize>(
+    isa: I,
+    packed: Vector<I>,
+    own_sum: bool,
+) -> Vector<I> {
+    let lanes = isa.base();
+    if own_sum {
+        lanes.and(packed, lanes.splat_i8(3 << (2 * QUAD)))
+    } else {
+        lanes.codes::<QUAD>(packed)
+    }
+}
+
+#[inline(always)]
+pub(super) fn settle_two_bits<I: Vnni>(isa: I, quad: usize, sum: Vector<I>) -> Vector<I> {
+    let lanes = isa.base();
+    match quad {
+        0 => sum,
+        1 => lanes.shift_right_i32_2(sum),
+        2 => lanes.shift_right_i32_4(sum),
+        _ => lanes.shift_right_i32_6(sum),
+    }
+}
+
+/// Weights plus 128, by an exclusive or of the sign bit. |Σ| ≤ 255·127·columns
+/// fits i32 for all permitted widths.
+#[derive(Clone, Copy)]
+pub(super) struct Int8;
+
+impl<I: Vnni> Weights<I> for Int8 {
+    const BLOCKS: usize = 4;
+    const QUADS: usize = 4;
+    const OFFSET: i32 = 128;
+
+    #[inline(always)]
+    fn cols(step: usize) -> (usize, usize) {
+        (COL_STEP * step, 0)
+    }
+
+    #[inline(always)]
+    fn operand<const QUAD: usize>(
+        self,
+        isa: I,
+        blocks: &[Block],
+        part: usize,
+        _own_sum: bool,
+    ) -> Vector<I> {
+        let lanes = isa.base();
+        let weights = lanes.load_part(&blocks[QUAD], part);
+        lanes.xor(weights, lanes.splat_i8(i8::MIN))
+    }
+
+    #[inline(always)]
+    fn settle(self, _isa: I, _quad: usize, sum: Vector<I>) -> Vector<I> {
+        sum
+    }
+}
+
+/// `N` tokens by `PARTS` vectors of rows, the first of which is `part`.
+///
+/// `CHAINS` accumulators for each: few of them need several, because one
+/// `vpdpbusd` waits four or five cycles for the one before on the same
+/// accumulator.
+pub(super) struct Tile<'a, W, I, const N: usize, const PARTS: usize, const CHAINS: usize> {
+    pub(super) weights: W,
+    pub(super) isa: I,
+    pub(super) operands: Operands<'a>,
+    pub(super) part: usize,
+    pub(super) acc: &'a mut Acc,
+}
+
+impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: usize>
+    Tile<'_, W, I, N, PARTS, CHAINS>
+{
+    /// Whether the products of each operand of a step have a sum of their own.
+    const OWN_SUMS: bool = CHAINS == W::QUADS;
+
+    /// Adds an operand of a step, the columns from `col` on.
+    ///
+    /// # Safety
+    ///
+    /// Every row has the columns `col..col + 4`.
+    #[inline(always)]
+    unsafe fn add_quad<const QUAD: usize>(
+        &self,
+        sums: &mut [[[Vector<I>; CHAINS]; PARTS]; N],
+        blocks: &[Block],
+        rows: [*const i8; N],
+        col: usize,
+    ) {
+        let lanes = self.isa.base();
+        let mut weights = [lanes.zero(); PARTS];
+        for (p, weights) in weights.iter_mut().enumerate() {
+            *weights =
+                (self.weights).operand::<QUAD>(self.isa, blocks, self.part + p, Self::OWN_SUMS);
+        }
+        for t in 0..N {
+            // SAFETY: the caller's promise.
+            let quad = unsafe { lanes.quad(rows[t].add(col)) };
+            for p in 0..PARTS {
+                let sum = &mut sums[t][p][QUAD % CHAINS];
+                *sum = self.isa.dot(*sum, weights[p], quad);
+            }
+        }
+    }
+}
+
+impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: usize> Op
+    for Tile<'_, W, I, N, PARTS, CHAINS>
+{
+    type Output = ();
+
+    /// Accumulators stay in registers as long as every index of theirs is a
+    /// constant once loops are unrolled: so quads are written out, and loops
+    /// over tokens and parts stand by themselves.
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
+    fn run(self) {
+        let lanes = self.isa.base();
+        let blocks = self.operands.blocks;
+        assert_parts::<I::Base>(self.part + PARTS);
+        let n_steps = blocks.len() / W::BLOCKS;
+        let rows = rows::<N>(self.operands, 4 * W::QUADS * n_steps);
+        let mut sums = [[[lanes.zero(); CHAINS]; PARTS]; N];
+        for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
+            if N >= 8 {
+                read_ahead(blocks);
+            }
+            let (col, fifth) = W::cols(step);
+            // SAFETY: every step has four columns for each operand and no two
+            // have the same, so all are below the product that `rows` has checked.
+            unsafe {
+                self.add_quad::<0>(&mut sums, blocks, rows, col);
+                self.add_quad::<1>(&mut sums, blocks, rows, col + 4);
+                self.add_quad::<2>(&mut sums, blocks, rows, col + 8);
+                self.add_quad::<3>(&mut sums, blocks, rows, col + 12);
+                if W::QUADS == 5 {
+                    self.add_quad::<4>(&mut sums, blocks, rows, fifth);
+                }
+            }
+        }
+        for t in 0..N {
+            let offset = W::OFFSET * self.operands.acts.sum(self.operands.first + t);
+            for p in 0..PARTS {
+                let mut sum = lanes.zero();
+                for c in 0..CHAINS {
+                    let mut chain = sums[t][p][c];
+                    if Self::OWN_SUMS {
+                        chain = self.weights.settle(self.isa, c, chain);
+                    }
+                    sum = lanes.add_i32(sum, chain);
+                }
+                let sum = lanes.sub_i32(sum, lanes.splat_i32(offset));
+                lanes.store_part(sum, &mut self.acc[t], self.part + p);
+            }
+        }
+    }
+}
+
+/// Asks for the weights 2 KiB ahead: with several tokens they are used so slowly
+/// that the processor by itself does not read far enough ahead.
+#[inline(always)]
+fn read_ahead(blocks: &[Block]) {
+    const BLOCKS_AHEAD: usize = 32;
+    for block in blocks {
+        let ahead = std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD);
+        // SAFETY: SSE is part of the target; asking for memory that is not there
+        // has no effect.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+    }
+}
+
+/// Accumulators that hide the latency of `vpdpbusd`: no more than fit the
+/// registers beside two factors.
+const PEAK_CHAINS: usize = 12;
+
+/// `vpdpbusd` on registers. Returns the multiply-adds done.
+pub(super) struct PeakRounds<I> {
+    pub(super) isa: I,
+    pub(super) n_rounds: usize,
+}
+
+impl<I: Vnni> Op for PeakRounds<I> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run(self) -> usize {
+        let lanes = self.isa.base();
+        let mut sums = [lanes.zero(); PEAK_CHAINS];
+        let factor = black_box(lanes.splat_i8(1));
+        for _ in 0..self.n_rounds {
+            for sum in &mut sums {
+                *sum = self.isa.dot(*sum, factor, factor);
+            }
+        }
+        black_box(sums);
+        self.n_rounds * PEAK_CHAINS * 4 * <I::Base as RowLanes>::ROWS
+    }
+}

@@ -1,0 +1,127 @@
+//! Five trits in a byte: bit 7 is the sign and bits 6:0 the magnitude of
+//! Σ tᵢ·3^(4-i), which is at most 121. The negative of a number has the negative
+//! trits, so a table of 128 entries is enough to read them.
+
+use crate::matmul::Block;
+
+/// Trits in a byte.
+const TRITS: usize = 5;
+
+/// Columns of four blocks.
+pub(crate) const GROUP_COLS: usize = 80;
+
+/// Codes (trit + 1) of the magnitudes; 0 for what is no magnitude.
+const CODES: [[u8; TRITS]; 128] = {
+    let mut table = [[0; TRITS]; 128];
+    let mut magnitude = 0;
+    while magnitude <= 121 {
+        // In the usual ternary system, 121 more has the digits trit + 1.
+        let mut rest = magnitude + 121;
+        let mut i = TRITS;
+        while i > 0 {
+            i -= 1;
+            table[magnitude][i] = (rest % 3) as u8;
+            rest /= 3;
+        }
+        magnitude += 1;
+    }
+    table
+};
+
+/// The first four codes of each magnitude, as a block of two bits a weight has
+/// them: in bits 1:0, 3:2, 5:4, 7:6. In halves of 64.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const FIRST_FOUR: [[u8; 64]; 2] = {
+    let mut table = [[0; 64]; 2];
+    let mut i = 0;
+    while i < 128 {
+        let [a, b, c, d, _] = CODES[i];
+        table[i / 64][i % 64] = a | b << 2 | c << 4 | d << 6;
+        i += 1;
+    }
+    table
+};
+
+/// The fifth code of each magnitude. In halves of 64.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const FIFTH: [[u8; 64]; 2] = {
+    let mut table = [[0; 64]; 2];
+    let mut i = 0;
+    while i < 128 {
+        table[i / 64][i % 64] = CODES[i][4];
+        i += 1;
+    }
+    table
+};
+
+/// 81, 27, 9 and 3 times the codes in bits 1:0, 3:2, 5:4, 7:6.
+const WEIGHTED: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let weighted = 81 * (i & 3) + 27 * (i >> 2 & 3) + 9 * (i >> 4 & 3) + 3 * (i >> 6);
+        // More than a byte holds only for code 3, which does not occur.
+        table[i] = weighted as u8;
+        i += 1;
+    }
+    table
+};
+
+/// Returns the byte of four codes, in two bits each, and a fifth.
+fn pack(first_four: u8, fifth: u8) -> u8 {
+    let number = (WEIGHTED[first_four as usize] + fifth) as i32 - 121;
+    let sign = if number < 0 { 0x80 } else { 0 };
+    sign | number.unsigned_abs() as u8
+}
+
+/// Returns the five codes 0..=2 of a byte.
+fn unpack(byte: u8) -> [u8; TRITS] {
+    let codes = CODES[(byte & 0x7f) as usize];
+    if byte < 0x80 {
+        codes
+    } else {
+        codes.map(|code| 2 - code)
+    }
+}
+
+/// Unpacks four blocks to five of two bits a weight.
+pub(crate) fn unpack_group(group: &[Block; 4]) -> [Block; 5] {
+    let mut out = [Block::ZERO; 5];
+    for (b, block) in group.iter().enumerate() {
+        for (i, &byte) in block.0.iter().enumerate() {
+            let [first @ .., fifth] = unpack(byte);
+            out[b].0[i] = (0..4).fold(0, |packed, s| packed | first[s] << (2 * s));
+            out[4].0[i] |= fifth << (2 * b);
+        }
+    }
+    out
+}
+
+/// Packs five blocks of two bits a weight to four: undoes [`unpack_group`].
+pub(crate) fn pack_group(blocks: &[Block; 5]) -> [Block; 4] {
+    let mut out = [Block::ZERO; 4];
+    for (b, out) in out.iter_mut().enumerate() {
+        for (i, out) in out.0.iter_mut().enumerate() {
+            *out = pack(blocks[b].0[i], blocks[4].0[i] >> (2 * b) & 3);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_numbers_are_packed_and_unpacked() {
+        for number in 0..243u32 {
+            let codes: [u8; TRITS] =
+                std::array::from_fn(|i| (number / 3u32.pow(4 - i as u32) % 3) as u8);
+            let first_four = (0..4).fold(0, |packed, s| packed | codes[s] << (2 * s));
+            assert_eq!(unpack(pack(first_four, codes[4])), codes);
+        }
+        // +1 0 0 0 -1 is 81 - 1.
+        assert_eq!(pack(0b01_01_01_10, 0), 80);
+        assert_eq!(pack(0b01_01_01_00, 2), 128 + 80);
+    }
+}

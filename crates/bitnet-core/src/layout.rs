@@ -1,0 +1,162 @@
+//! How ternary weights are packed, and which way is faster on this machine.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::activations::{COL_STEP, Int8Rows};
+use crate::five_trits::GROUP_COLS;
+use crate::kernel::Kernel;
+use crate::team::Team;
+use crate::ternary::PackedTernary;
+
+/// A way to pack ternary weights: drawn at [`PackedTernary`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Four weights in a byte.
+    TwoBits,
+    /// Five weights in a byte: a fifth less to read from memory, more to do.
+    FiveTrits,
+}
+
+/// Bytes that a trial reads: more than caches hold.
+const TRIAL_BYTES: usize = 64 << 20;
+
+/// Trials of each layout, of which the fastest counts.
+const TRIALS: usize = 4;
+
+/// Below this part of the other's time for one token, five trits a byte are worth
+/// that they take a tenth more for 2 to 16 tokens.
+const CLEARLY: f64 = 0.9;
+
+/// What was measured: kernel, threads, result.
+static MEASURED: Mutex<Vec<(Kernel, usize, Layout)>> = Mutex::new(Vec::new());
+
+impl Layout {
+    /// Returns the layouts that a kernel has instructions for. It multiplies the
+    /// others too, with the scalar kernel.
+    pub fn available(kernel: Kernel) -> impl Iterator<Item = Self> {
+        let five_trits = kernel.has_five_trits().then_some(Self::FiveTrits);
+        std::iter::once(Self::TwoBits).chain(five_trits)
+    }
+
+    /// Returns the layout with which one token passes `n_weights` weights in the
+    /// least time.
+    ///
+    /// It depends on how fast this machine reads memory. So the first call for a
+    /// kernel and a number of threads measures it, in some 50 ms; the process
+    /// remembers. Weights that a cache might hold are packed at two bits without
+    /// a measurement.
+    pub fn fastest(kernel: Kernel, team: &mut Team, n_weights: usize) -> Self {
+        let small = n_weights / 4 < TRIAL_BYTES;
+        if small || Self::available(kernel).count() == 1 {
+            return Self::TwoBits;
+        }
+        let n_threads = team.n_threads();
+        let mut measured = MEASURED.lock().expect("no holder panics");
+        let known = measured
+            .iter()
+            .find(|(k, n, _)| (*k, *n) == (kernel, n_threads));
+        if let Some(&(.., layout)) = known {
+            return layout;
+        }
+        let layout = Self::measure(kernel, team);
+        measured.push((kernel, n_threads, layout));
+        layout
+    }
+
+    fn measure(kernel: Kernel, team: &mut Team) -> Self {
+        let [mut two_bits, mut five_trits] = [Self::TwoBits, Self::FiveTrits].map(Trial::new);
+        // In turn, so that what else the machine does meets both.
+        for _ in 0..TRIALS {
+            two_bits.run(kernel, team);
+            five_trits.run(kernel, team);
+        }
+        if five_trits.seconds_per_weight() < CLEARLY * two_bits.seconds_per_weight() {
+            Self::FiveTrits
+        } else {
+            Self::TwoBits
+        }
+    }
+
+    /// Blocks that hold the columns of a panel.
+    pub(crate) fn blocks_per_panel(self, n_cols: usize) -> usize {
+        match self {
+            Self::TwoBits => n_cols.div_ceil(COL_STEP),
+            Self::FiveTrits => 4 * n_cols.div_ceil(GROUP_COLS),
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    /// Writes the bits a weight takes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TwoBits => "2.0-bit",
+            Self::FiveTrits => "1.6-bit",
+        })
+    }
+}
+
+struct Trial {
+    weights: PackedTernary,
+    acts: Int8Rows,
+    out: Vec<f32>,
+    fastest: Duration,
+}
+
+impl Trial {
+    fn new(layout: Layout) -> Self {
+        let weights = PackedTernary::filled(layout, TRIAL_BYTES / 2);
+        let mut acts = Int8Rows::with_capacity(1, weights.n_cols());
+        acts.quantize(
+            Kernel::Scalar,
+            &vec![1.0; weights.n_cols()],
+            weights.n_cols(),
+        );
+        Self {
+            out: vec![0.0; weights.n_rows()],
+            weights,
+            acts,
+            fastest: Duration::MAX,
+        }
+    }
+
+    fn run(&mut self, kernel: Kernel, team: &mut Team) {
+        let start = Instant::now();
+        self.weights.matmul(kernel, team, &self.acts, &mut self.out);
+        self.fastest = self.fastest.min(start.elapsed());
+    }
+
+    fn seconds_per_weight(&self) -> f64 {
+        let n_weights = self.weights.n_rows() * self.weights.n_cols();
+        self.fastest.as_secs_f64() / n_weights as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_models_and_kernels_with_one_layout_are_not_measured() {
+        let team = &mut Team::new(1);
+        assert_eq!(
+            Layout::fastest(Kernel::best(), team, 1 << 20),
+            Layout::TwoBits
+        );
+        assert_eq!(
+            Layout::fastest(Kernel::Scalar, team, 1 << 40),
+            Layout::TwoBits
+        );
+    }
+
+    #[test]
+    fn the_second_answer_is_the_first() {
+        let team = &mut Team::new(2);
+        let kernel = Kernel::best();
+        let first = Layout::fastest(kernel, team, 1 << 40);
+        assert!(Layout::available(kernel).any(|layout| layout == first));
+        assert_eq!(Layout::fastest(kernel, team, 1 << 40), first);
+    }
+}
