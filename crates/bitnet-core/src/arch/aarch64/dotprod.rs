@@ -1,0 +1,163 @@
+//! The dot product extension: `sdot`, four columns of four rows in one instruction,
+//! with the four activations taken out of a register of sixteen.
+
+use std::arch::aarch64::{int8x16_t, int32x4_t};
+use std::arch::asm;
+use std::hint::black_box;
+
+use super::{Int8, Neon, Ternary, Weights, rows};
+use crate::activations::COL_STEP;
+use crate::matmul::{Acc, Block, Operands, PANEL_ROWS};
+
+/// A processor with the dot product extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dotprod(());
+
+impl Dotprod {
+    /// Returns the token if this processor has `sdot`.
+    pub(crate) fn new() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("dotprod").then_some(Self(()))
+    }
+
+    /// Dot products of codes 0..=2 with activations.
+    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        self.panel::<Ternary>(operands, acc);
+    }
+
+    /// Dot products of int8 weights with activations.
+    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        self.panel::<Int8>(operands, acc);
+    }
+
+    fn panel<W: Weights>(self, operands: Operands<'_>, acc: &mut Acc) {
+        for (operands, acc) in operands.tiles::<4>(acc) {
+            // SAFETY: `self` exists, so `new` has found the extension.
+            unsafe {
+                match acc.len() {
+                    4 => tile::<W, 4, 1>(self, operands, acc),
+                    2 => tile::<W, 2, 2>(self, operands, acc),
+                    _ => tile::<W, 1, 4>(self, operands, acc),
+                }
+            }
+        }
+    }
+
+    /// Runs `sdot` on registers and returns the multiply-adds done.
+    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+        // SAFETY: `self` exists, so `new` has found the extension.
+        unsafe { peak_rounds(self, n_rounds) }
+    }
+
+    /// Adds to each lane the products of its four weights and the activations
+    /// `4·QUAD..4·QUAD + 4`.
+    #[inline(always)]
+    fn sdot<const QUAD: usize>(
+        self,
+        mut sums: int32x4_t,
+        weights: int8x16_t,
+        acts: int8x16_t,
+    ) -> int32x4_t {
+        // SAFETY: `self` proves that the instruction exists, and it touches registers
+        // only.
+        unsafe {
+            asm!(
+                "sdot {sums:v}.4s, {weights:v}.16b, {acts:v}.4b[{quad}]",
+                sums = inout(vreg) sums,
+                weights = in(vreg) weights,
+                acts = in(vreg) acts,
+                quad = const QUAD,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
+    }
+}
+
+/// `[token][part of the panel][chain]`.
+type Sums<const N: usize, const CHAINS: usize> = [[[int32x4_t; CHAINS]; PANEL_ROWS / 4]; N];
+
+/// Sixteen accumulators of four rows: `N` tokens, four parts of the panel, and
+/// `CHAINS` for each, since an `sdot` waits for the one before on the same one.
+#[target_feature(enable = "dotprod")]
+#[expect(clippy::needless_range_loop, reason = "bounds are constants")]
+fn tile<W: Weights, const N: usize, const CHAINS: usize>(
+    isa: Dotprod,
+    operands: Operands<'_>,
+    acc: &mut Acc,
+) {
+    let blocks = operands.blocks;
+    let rows = rows::<N>(operands, COL_STEP * (blocks.len() / W::BLOCKS));
+    let mut sums: Sums<N, CHAINS> = [[[Neon.zero_i32(); CHAINS]; PANEL_ROWS / 4]; N];
+    for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
+        let mut acts = [Neon.splat_i8(0); N];
+        for t in 0..N {
+            // SAFETY: the rows have 16 columns for each step, as `rows` has
+            // checked.
+            acts[t] = unsafe { Neon.load(rows[t].add(COL_STEP * step)) };
+        }
+        add_quad::<W, N, CHAINS, 0>(isa, &mut sums, blocks, acts);
+        add_quad::<W, N, CHAINS, 1>(isa, &mut sums, blocks, acts);
+        add_quad::<W, N, CHAINS, 2>(isa, &mut sums, blocks, acts);
+        add_quad::<W, N, CHAINS, 3>(isa, &mut sums, blocks, acts);
+    }
+    for t in 0..N {
+        for p in 0..PANEL_ROWS / 4 {
+            let mut sum = sums[t][p][0];
+            for c in 1..CHAINS {
+                sum = Neon.add_i32(sum, sums[t][p][c]);
+            }
+            let (parts, _) = acc[t].as_chunks_mut::<4>();
+            Neon.store(sum, &mut parts[p]);
+        }
+    }
+}
+
+/// Adds the columns `4·QUAD..` of a step, part by part: written out, because a loop
+/// around inline assembly is not unrolled, and a variable index would keep the sums
+/// in memory.
+#[inline(always)]
+fn add_quad<W: Weights, const N: usize, const CHAINS: usize, const QUAD: usize>(
+    isa: Dotprod,
+    sums: &mut Sums<N, CHAINS>,
+    blocks: &[Block],
+    acts: [int8x16_t; N],
+) {
+    add_part::<W, N, CHAINS, QUAD, 0>(isa, sums, blocks, acts);
+    add_part::<W, N, CHAINS, QUAD, 1>(isa, sums, blocks, acts);
+    add_part::<W, N, CHAINS, QUAD, 2>(isa, sums, blocks, acts);
+    add_part::<W, N, CHAINS, QUAD, 3>(isa, sums, blocks, acts);
+}
+
+#[inline(always)]
+fn add_part<
+    W: Weights,
+    const N: usize,
+    const CHAINS: usize,
+    const QUAD: usize,
+    const PART: usize,
+>(
+    isa: Dotprod,
+    sums: &mut Sums<N, CHAINS>,
+    blocks: &[Block],
+    acts: [int8x16_t; N],
+) {
+    let weights = W::operand::<QUAD>(Neon, blocks, PART);
+    for t in 0..N {
+        let sum = &mut sums[t][PART][QUAD % CHAINS];
+        *sum = isa.sdot::<QUAD>(*sum, weights, acts[t]);
+    }
+}
+
+#[target_feature(enable = "dotprod")]
+fn peak_rounds(isa: Dotprod, n_rounds: usize) -> usize {
+    const CHAINS: usize = 16;
+    let factor = black_box(Neon.splat_i8(1));
+    let mut sums = [Neon.zero_i32(); CHAINS];
+    for _ in 0..n_rounds {
+        for sum in &mut sums {
+            *sum = isa.sdot::<0>(*sum, factor, factor);
+        }
+    }
+    black_box(sums);
+    n_rounds * CHAINS * 16
+}

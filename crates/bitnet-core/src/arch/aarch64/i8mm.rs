@@ -1,0 +1,186 @@
+//! The int8 matrix extension: `smmla`, eight columns of two rows by two tokens in one
+//! instruction. One token alone goes the way of `sdot`.
+
+use std::arch::aarch64::{int8x16_t, int32x4_t};
+use std::arch::asm;
+use std::hint::black_box;
+
+use super::dotprod::Dotprod;
+use super::{Int8, Neon, Ternary, Weights, rows};
+use crate::activations::COL_STEP;
+use crate::matmul::{Acc, Block, Operands};
+
+/// A processor with the int8 matrix and dot product extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct I8mm(Dotprod);
+
+impl I8mm {
+    /// Returns the token if this processor has `smmla` and `sdot`.
+    pub(crate) fn new() -> Option<Self> {
+        let dotprod = Dotprod::new()?;
+        std::arch::is_aarch64_feature_detected!("i8mm").then_some(Self(dotprod))
+    }
+
+    /// Dot products of codes 0..=2 with activations.
+    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        for (operands, acc) in operands.tiles::<8>(acc) {
+            if acc.len() == 1 {
+                self.0.ternary_panel(operands, acc);
+            } else {
+                self.tiles::<Ternary>(operands, acc);
+            }
+        }
+    }
+
+    /// Dot products of int8 weights with activations.
+    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        for (operands, acc) in operands.tiles::<8>(acc) {
+            if acc.len() == 1 {
+                self.0.int8_panel(operands, acc);
+            } else {
+                self.tiles::<Int8>(operands, acc);
+            }
+        }
+    }
+
+    /// Half a panel at a time: four pairs of rows by one, two or four pairs of
+    /// tokens.
+    fn tiles<W: Weights>(self, operands: Operands<'_>, acc: &mut Acc) {
+        for half in 0..2 {
+            // SAFETY: `self` exists, so `new` has found the extension.
+            unsafe {
+                match acc.len() {
+                    8 => tile::<W, 8, 4>(self, operands, half, acc),
+                    4 => tile::<W, 4, 2>(self, operands, half, acc),
+                    _ => tile::<W, 2, 1>(self, operands, half, acc),
+                }
+            }
+        }
+    }
+
+    /// Runs `smmla` on registers and returns the multiply-adds done.
+    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+        // SAFETY: `self` exists, so `new` has found the extension.
+        unsafe { peak_rounds(self, n_rounds) }
+    }
+
+    /// Adds the product of two rows of eight weights and two rows of eight activations.
+    #[inline(always)]
+    fn smmla(self, mut sums: int32x4_t, weights: int8x16_t, acts: int8x16_t) -> int32x4_t {
+        // SAFETY: `self` proves that the instruction exists, and it touches registers
+        // only.
+        unsafe {
+            asm!(
+                "smmla {sums:v}.4s, {weights:v}.16b, {acts:v}.16b",
+                sums = inout(vreg) sums,
+                weights = in(vreg) weights,
+                acts = in(vreg) acts,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
+    }
+}
+
+/// `N` tokens, which are `PAIRS` pairs, by eight rows. A sum has the lanes row 0
+/// token 0, row 0 token 1, row 1 token 0, row 1 token 1.
+#[target_feature(enable = "i8mm")]
+#[expect(clippy::needless_range_loop, reason = "bounds are constants")]
+fn tile<W: Weights, const N: usize, const PAIRS: usize>(
+    isa: I8mm,
+    operands: Operands<'_>,
+    half: usize,
+    acc: &mut Acc,
+) {
+    const { assert!(N == 2 * PAIRS) };
+    assert!(half < 2, "a half of a panel");
+    let blocks = operands.blocks;
+    let rows = rows::<N>(operands, COL_STEP * (blocks.len() / W::BLOCKS));
+    let mut sums = [[Neon.zero_i32(); 4]; PAIRS];
+    for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
+        let col = COL_STEP * step;
+        // SAFETY: the rows have 16 columns for each step, as `rows` has checked.
+        unsafe {
+            add_octet::<W, N, PAIRS, 0, 1>(isa, &mut sums, blocks, half, rows, col);
+            add_octet::<W, N, PAIRS, 2, 3>(isa, &mut sums, blocks, half, rows, col + 8);
+        }
+    }
+    for pair in 0..PAIRS {
+        for i in 0..4 {
+            let row = 8 * half + 2 * i;
+            let mut lanes = [0; 4];
+            Neon.store(sums[pair][i], &mut lanes);
+            [acc[2 * pair][row], acc[2 * pair + 1][row]] = [lanes[0], lanes[1]];
+            [acc[2 * pair][row + 1], acc[2 * pair + 1][row + 1]] = [lanes[2], lanes[3]];
+        }
+    }
+}
+
+/// Adds eight columns, those from `col` on: the operands `FIRST` and `SECOND`.
+///
+/// # Safety
+///
+/// Every row has the columns `col..col + 8`.
+#[inline(always)]
+unsafe fn add_octet<
+    W: Weights,
+    const N: usize,
+    const PAIRS: usize,
+    const FIRST: usize,
+    const SECOND: usize,
+>(
+    isa: I8mm,
+    sums: &mut [[int32x4_t; 4]; PAIRS],
+    blocks: &[Block],
+    half: usize,
+    rows: [*const i8; N],
+    col: usize,
+) {
+    let mut acts = [Neon.splat_i8(0); PAIRS];
+    for pair in 0..PAIRS {
+        // SAFETY: the caller's promise.
+        acts[pair] = unsafe { Neon.load_two(rows[2 * pair].add(col), rows[2 * pair + 1].add(col)) };
+    }
+    // Written out: a loop around inline assembly is not unrolled, and a variable
+    // index would keep the sums in memory.
+    add_part::<W, PAIRS, FIRST, SECOND, 0>(isa, sums, blocks, half, acts);
+    add_part::<W, PAIRS, FIRST, SECOND, 1>(isa, sums, blocks, half, acts);
+}
+
+#[inline(always)]
+fn add_part<
+    W: Weights,
+    const PAIRS: usize,
+    const FIRST: usize,
+    const SECOND: usize,
+    const PART: usize,
+>(
+    isa: I8mm,
+    sums: &mut [[int32x4_t; 4]; PAIRS],
+    blocks: &[Block],
+    half: usize,
+    acts: [int8x16_t; PAIRS],
+) {
+    let first = W::operand::<FIRST>(Neon, blocks, 2 * half + PART);
+    let second = W::operand::<SECOND>(Neon, blocks, 2 * half + PART);
+    // Four columns of four rows and the next four, to eight of two and two.
+    let (low, high) = (Neon.zip_low(first, second), Neon.zip_high(first, second));
+    for pair in 0..PAIRS {
+        sums[pair][2 * PART] = isa.smmla(sums[pair][2 * PART], low, acts[pair]);
+        sums[pair][2 * PART + 1] = isa.smmla(sums[pair][2 * PART + 1], high, acts[pair]);
+    }
+}
+
+#[target_feature(enable = "i8mm")]
+fn peak_rounds(isa: I8mm, n_rounds: usize) -> usize {
+    const CHAINS: usize = 16;
+    let factor = black_box(Neon.splat_i8(1));
+    let mut sums = [Neon.zero_i32(); CHAINS];
+    for _ in 0..n_rounds {
+        for sum in &mut sums {
+            *sum = isa.smmla(*sum, factor, factor);
+        }
+    }
+    black_box(sums);
+    n_rounds * CHAINS * 32
+}

@@ -1,0 +1,81 @@
+//! ARM64: one file per level. A block is four registers of four rows; every level
+//! multiplies the same operands.
+//!
+//! Instructions for 64 ternary weights (four columns of sixteen rows), where n
+//! tokens share what unpacking costs:
+//!
+//! | tier | load | shift, and | load of activations | products |
+//! |---|---|---|---|---|
+//! | `neon` | 1 | 3 + 4 | n | 8·n `smlal` |
+//! | `dotprod` | 1 | 3 + 4 | n/4 | 4·n `sdot` |
+//! | `i8mm` | 1 | 3 + 4, 4 `zip` | n | 2·n `smmla` |
+//!
+//! NEON belongs to the baseline of ARM64, so other operations need no compilation
+//! of their own. `sdot` and `smmla` have no stable intrinsics: they are inline
+//! assembly, in methods of the token that proves the instruction, which are always
+//! inlined into functions compiled for it.
+
+mod dotprod;
+mod i8mm;
+mod neon;
+
+use std::arch::aarch64::int8x16_t;
+
+use crate::matmul::{Block, Operands};
+
+pub use dotprod::Dotprod;
+pub use i8mm::I8mm;
+pub use neon::Neon;
+
+/// A kind of weights: how blocks become operands of four columns by four rows.
+trait Weights {
+    /// Blocks that hold 16 columns.
+    const BLOCKS: usize;
+    /// Products that an i16 can add up.
+    const I16_PRODUCTS: usize;
+    /// Returns the columns `4·QUAD..` of 16 for the rows `4·part..` of the panel.
+    fn operand<const QUAD: usize>(neon: Neon, blocks: &[Block], part: usize) -> int8x16_t;
+}
+
+/// Codes 0..=2, whose products are returned as they are.
+struct Ternary;
+
+impl Weights for Ternary {
+    const BLOCKS: usize = 1;
+    const I16_PRODUCTS: usize = i16::MAX as usize / (2 * 127);
+
+    #[inline(always)]
+    fn operand<const QUAD: usize>(neon: Neon, blocks: &[Block], part: usize) -> int8x16_t {
+        let packed = neon.load_part(&blocks[0], part);
+        let shifted = match QUAD {
+            0 => packed,
+            1 => neon.shift_right_2(packed),
+            2 => neon.shift_right_4(packed),
+            _ => neon.shift_right_6(packed),
+        };
+        neon.and(shifted, neon.splat_i8(3))
+    }
+}
+
+/// Int8 weights.
+struct Int8;
+
+impl Weights for Int8 {
+    const BLOCKS: usize = 4;
+    const I16_PRODUCTS: usize = i16::MAX as usize / (127 * 127);
+
+    #[inline(always)]
+    fn operand<const QUAD: usize>(neon: Neon, blocks: &[Block], part: usize) -> int8x16_t {
+        neon.load_part(&blocks[QUAD], part)
+    }
+}
+
+/// Returns where the rows of `N` tokens begin, each of at least `n_cols` columns.
+#[inline(always)]
+fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N] {
+    std::array::from_fn(|t| {
+        let row = operands.acts.padded_row(operands.first + t);
+        assert!(row.len() >= n_cols, "a row covers the blocks");
+        row.as_ptr()
+    })
+}

@@ -1,0 +1,207 @@
+//! NEON alone: `smlal` of bytes to i16, and from time to time `sadalp` to i32.
+
+use std::arch::aarch64::{
+    int8x16_t, int16x8_t, int32x4_t, vaddq_s32, vandq_s8, vcombine_s8, vdupq_n_s8, vdupq_n_s16,
+    vdupq_n_s32, vget_low_s8, vld1_s8, vld1q_s8, vmlal_high_s8, vmlal_s8, vpadalq_s16, vpaddq_s32,
+    vreinterpretq_s8_s32, vreinterpretq_s8_u8, vreinterpretq_s32_s8, vreinterpretq_u8_s8,
+    vshrq_n_u8, vst1q_s32, vzip1q_s32, vzip2q_s32,
+};
+use std::hint::black_box;
+
+use super::{Int8, Ternary, Weights, rows};
+use crate::activations::COL_STEP;
+use crate::matmul::{Acc, Block, Operands};
+
+/// Every ARM64 processor: NEON is in the baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neon;
+
+impl Neon {
+    instructions! {
+        pub(super) fn zero_i16() -> int16x8_t = vdupq_n_s16(0);
+        pub(super) fn zero_i32() -> int32x4_t = vdupq_n_s32(0);
+        pub(super) fn splat_i8(x: i8) -> int8x16_t = vdupq_n_s8(x);
+        pub(super) fn and(x: int8x16_t, y: int8x16_t) -> int8x16_t = vandq_s8(x, y);
+        pub(super) fn shift_right_2(x: int8x16_t) -> int8x16_t =
+            vreinterpretq_s8_u8(vshrq_n_u8::<2>(vreinterpretq_u8_s8(x)));
+        pub(super) fn shift_right_4(x: int8x16_t) -> int8x16_t =
+            vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(x)));
+        pub(super) fn shift_right_6(x: int8x16_t) -> int8x16_t =
+            vreinterpretq_s8_u8(vshrq_n_u8::<6>(vreinterpretq_u8_s8(x)));
+        pub(super) fn add_i32(x: int32x4_t, y: int32x4_t) -> int32x4_t = vaddq_s32(x, y);
+        fn add_products_low(sums: int16x8_t, x: int8x16_t, y: int8x16_t) -> int16x8_t =
+            vmlal_s8(sums, vget_low_s8(x), vget_low_s8(y));
+        fn add_products_high(sums: int16x8_t, x: int8x16_t, y: int8x16_t) -> int16x8_t =
+            vmlal_high_s8(sums, x, y);
+        fn add_pairs_i16(sums: int32x4_t, x: int16x8_t) -> int32x4_t = vpadalq_s16(sums, x);
+        fn pairs_i32(x: int32x4_t, y: int32x4_t) -> int32x4_t = vpaddq_s32(x, y);
+        pub(super) fn zip_low(x: int8x16_t, y: int8x16_t) -> int8x16_t = vreinterpretq_s8_s32(
+            vzip1q_s32(vreinterpretq_s32_s8(x), vreinterpretq_s32_s8(y))
+        );
+        pub(super) fn zip_high(x: int8x16_t, y: int8x16_t) -> int8x16_t = vreinterpretq_s8_s32(
+            vzip2q_s32(vreinterpretq_s32_s8(x), vreinterpretq_s32_s8(y))
+        );
+        fn splat_i32(x: i32) -> int8x16_t = vreinterpretq_s8_s32(vdupq_n_s32(x));
+    }
+
+    /// Returns the rows `4·part..` of a block.
+    #[inline(always)]
+    pub(super) fn load_part(self, block: &Block, part: usize) -> int8x16_t {
+        assert!(part < 4, "a part of a panel");
+        // SAFETY: NEON is in the baseline, and a block is four parts of 16 bytes.
+        unsafe { vld1q_s8(block.0.as_ptr().add(16 * part).cast()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn store(self, x: int32x4_t, to: &mut [i32; 4]) {
+        // SAFETY: NEON is in the baseline, and there are four lanes.
+        unsafe { vst1q_s32(to.as_mut_ptr(), x) };
+    }
+
+    /// Returns 16 activations.
+    ///
+    /// # Safety
+    ///
+    /// `from` is the beginning of as many.
+    #[inline(always)]
+    pub(super) unsafe fn load(self, from: *const i8) -> int8x16_t {
+        // SAFETY: NEON is in the baseline; the caller's promise.
+        unsafe { vld1q_s8(from) }
+    }
+
+    /// Returns eight activations of one token and eight of another.
+    ///
+    /// # Safety
+    ///
+    /// Both are the beginning of as many.
+    #[inline(always)]
+    pub(super) unsafe fn load_two(self, low: *const i8, high: *const i8) -> int8x16_t {
+        // SAFETY: NEON is in the baseline; the caller's promise.
+        unsafe { vcombine_s8(vld1_s8(low), vld1_s8(high)) }
+    }
+
+    /// Returns four activations in every lane.
+    ///
+    /// # Safety
+    ///
+    /// `from` is the beginning of as many.
+    #[inline(always)]
+    unsafe fn quad(self, from: *const i8) -> int8x16_t {
+        // SAFETY: the caller's promise.
+        self.splat_i32(unsafe { from.cast::<i32>().read_unaligned() })
+    }
+
+    /// Dot products of codes 0..=2 with activations.
+    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        panel::<Ternary>(operands, acc);
+    }
+
+    /// Dot products of int8 weights with activations.
+    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        panel::<Int8>(operands, acc);
+    }
+
+    /// Runs `smlal` on registers and returns the multiply-adds done.
+    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+        const CHAINS: usize = 16;
+        let factor = black_box(self.splat_i8(1));
+        let mut sums = [self.zero_i16(); CHAINS];
+        for _ in 0..n_rounds {
+            for sum in &mut sums {
+                *sum = self.add_products_high(*sum, factor, factor);
+            }
+            // Or the rounds would become one multiplication.
+            sums = black_box(sums);
+        }
+        black_box(sums);
+        n_rounds * CHAINS * 8
+    }
+}
+
+/// Half a panel at a time: four accumulators of i16 for each token.
+fn panel<W: Weights>(operands: Operands<'_>, acc: &mut Acc) {
+    for (operands, acc) in operands.tiles::<4>(acc) {
+        for half in 0..2 {
+            match acc.len() {
+                4 => tile::<W, 4>(operands, half, acc),
+                2 => tile::<W, 2>(operands, half, acc),
+                _ => tile::<W, 1>(operands, half, acc),
+            }
+        }
+    }
+}
+
+/// i16 sums: `[token][part of the half][lower or upper two rows of the part]`.
+type Pairs<const N: usize> = [[[int16x8_t; 2]; 2]; N];
+
+#[expect(clippy::needless_range_loop, reason = "bounds are constants")]
+fn tile<W: Weights, const N: usize>(operands: Operands<'_>, half: usize, acc: &mut Acc) {
+    assert!(half < 2, "a half of a panel");
+    let blocks = operands.blocks;
+    let rows = rows::<N>(operands, COL_STEP * (blocks.len() / W::BLOCKS));
+    let neon = Neon;
+    let mut sums = [[[neon.zero_i32(); 2]; 2]; N];
+    let mut pairs: Pairs<N> = [[[neon.zero_i16(); 2]; 2]; N];
+    for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
+        let col = COL_STEP * step;
+        // SAFETY: the rows have 16 columns for each step, as `rows` has checked.
+        unsafe {
+            add_quad::<W, N, 0>(&mut pairs, blocks, half, rows, col);
+            add_quad::<W, N, 1>(&mut pairs, blocks, half, rows, col + 4);
+            if W::I16_PRODUCTS < 4 {
+                widen(&mut sums, &mut pairs);
+            }
+            add_quad::<W, N, 2>(&mut pairs, blocks, half, rows, col + 8);
+            add_quad::<W, N, 3>(&mut pairs, blocks, half, rows, col + 12);
+        }
+        if (step + 1).is_multiple_of((W::I16_PRODUCTS / 4).max(1)) {
+            widen(&mut sums, &mut pairs);
+        }
+    }
+    widen(&mut sums, &mut pairs);
+    for t in 0..N {
+        for p in 0..2 {
+            let [low, high] = sums[t][p];
+            let (parts, _) = acc[t].as_chunks_mut::<4>();
+            neon.store(neon.pairs_i32(low, high), &mut parts[2 * half + p]);
+        }
+    }
+}
+
+/// Adds the columns from `col` on.
+///
+/// # Safety
+///
+/// Every row has the columns `col..col + 4`.
+#[inline(always)]
+unsafe fn add_quad<W: Weights, const N: usize, const QUAD: usize>(
+    pairs: &mut Pairs<N>,
+    blocks: &[Block],
+    half: usize,
+    rows: [*const i8; N],
+    col: usize,
+) {
+    for p in 0..2 {
+        let weights = W::operand::<QUAD>(Neon, blocks, 2 * half + p);
+        for t in 0..N {
+            // SAFETY: the caller's promise.
+            let quad = unsafe { Neon.quad(rows[t].add(col)) };
+            let [low, high] = &mut pairs[t][p];
+            *low = Neon.add_products_low(*low, weights, quad);
+            *high = Neon.add_products_high(*high, weights, quad);
+        }
+    }
+}
+
+/// Moves the i16 sums to the i32 ones.
+#[inline(always)]
+fn widen<const N: usize>(sums: &mut [[[int32x4_t; 2]; 2]; N], pairs: &mut Pairs<N>) {
+    for t in 0..N {
+        for p in 0..2 {
+            for h in 0..2 {
+                sums[t][p][h] = Neon.add_pairs_i16(sums[t][p][h], pairs[t][p][h]);
+                pairs[t][p][h] = Neon.zero_i16();
+            }
+        }
+    }
+}
