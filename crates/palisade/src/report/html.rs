@@ -40,7 +40,7 @@ impl HistoryPoint {
 const STYLE: &str = "
 :root{color-scheme:light dark;--line:#8885;--bad:#c62828;--good:#2e7d32;--open:#b26a00}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
+th{overflow-wrap:normal}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
 .pass{color:var(--good)}.regression{color:var(--bad)}.open{color:var(--open)}
 article{border:1px solid var(--line);border-left:4px solid var(--bad);border-radius:4px;padding:.5rem 1rem;margin:1rem 0}
 article.open{border-left-color:var(--open);color:inherit}
