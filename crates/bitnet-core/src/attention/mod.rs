@@ -129,7 +129,8 @@ impl AttentionScratch {
         })
     }
 
-    /// Returns the bytes that [`new`](Self::new) takes.
+    /// Returns the bytes that [`new`](Self::new) takes, but for some kilobytes of
+    /// int8 rows a thread.
     pub fn n_bytes(n_threads: usize, shape: KvShape, heads_per_kv_head: usize) -> usize {
         let row = shape.head_dim.next_multiple_of(TILE) * size_of::<f32>();
         let thread = MAX_ROWS * (2 * row + size_of::<Scores>());
@@ -195,8 +196,10 @@ pub fn attention(
     let n_blocks = n_blocks.unwrap_or(0);
     let unit_rows = tiles.iter().map(Range::len).max().unwrap_or(0) * group.min(MAX_ROWS);
     let n_partial = n_units * n_blocks * unit_rows;
+    let fits = n_partial <= scratch.partial_states.len()
+        && n_partial * width <= scratch.partial_sums.len();
     let few = n_units < UNITS_PER_THREAD * team.n_threads() && team.n_threads() > 1;
-    if !few || n_blocks == 1 || n_partial > scratch.partial_states.len() {
+    if !few || n_blocks == 1 || !fits {
         team.for_each(n_units, |thread, index| {
             let unit = unit(index);
             let ThreadScratch {
@@ -427,7 +430,9 @@ fn join(
     block: State,
     block_sums: &[[f32; TILE]],
 ) {
-    if block.max > f32::NEG_INFINITY {
+    // The largest score of a block adds 1 to the sum: only an empty one has 0. What
+    // is not a number goes on to the result.
+    if block.sum != 0.0 {
         kernel.run(Join {
             state,
             sums: sums.as_flattened_mut(),

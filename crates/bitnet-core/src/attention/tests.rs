@@ -190,6 +190,54 @@ fn one_position_returns_its_value() {
 }
 
 #[test]
+fn what_is_not_a_number_reaches_the_result() {
+    for precision in [KvPrecision::F32, KvPrecision::F16] {
+        for nans in [0..1, 0..128, 128..256, 130..131] {
+            let mut case = Case::new(300, 1, 1, 16);
+            case.keys[16 * nans.start..16 * nans.end].fill(f32::NAN);
+            for n_threads in [1, 3] {
+                let out = case.run(Kernel::best(), precision, n_threads, (299, 1));
+                assert!(out.iter().all(|y| y.is_nan()), "{precision:?}, {nans:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scratch_for_smaller_heads_is_not_overrun() {
+    // One row needs no more than the scratch of a thread has; what blocks come to
+    // would not fit where it is kept between threads.
+    let case = Case::new(300, 1, 1, 64);
+    let kv = case.kv(Kernel::best(), KvPrecision::F16);
+    let narrow = KvShape {
+        head_dim: 16,
+        ..kv.shape()
+    };
+    let rows = [QueryRow {
+        sequence: 1,
+        position: 299,
+    }];
+    let heads = Heads {
+        first: 1,
+        n_kv_heads: 1,
+        n_heads: 1,
+    };
+    let mut out = [0.0; 64];
+    attention(
+        Kernel::best(),
+        &mut Team::new(3),
+        &kv,
+        heads,
+        &rows,
+        &case.queries[299 * 64..],
+        &mut AttentionScratch::new(3, 1, narrow, 1).unwrap(),
+        &mut out,
+    );
+    let expected = case.run(Kernel::best(), KvPrecision::F16, 1, (299, 1));
+    assert_eq!(out[..], expected);
+}
+
+#[test]
 fn small_weights_are_not_lost_in_int8() {
     // One position outweighs each of the others by far, but its value is zero:
     // what counts is the sum of the others.
