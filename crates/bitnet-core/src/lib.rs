@@ -52,7 +52,7 @@ mod lanes;
 mod layout;
 pub mod machine;
 mod matmul;
-mod memory;
+pub mod memory;
 pub mod ops;
 mod screen;
 mod team;

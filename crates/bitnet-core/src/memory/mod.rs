@@ -1,7 +1,60 @@
-//! Taking memory: zeroed, on huge pages where the system gives them, and with an
-//! error instead of an abort.
+//! Memory: one owner for every large byte.
+//!
+//! ```text
+//!                            ┌ cache ── slabs ─┐  up to 64 KiB
+//! HybridMemoryPool ── Block ─┼─────────────────┴─ extents ── SystemMemory
+//!       │             Buffer └─────────────────── extents ── a DeviceAllocator
+//!       └ Usage, by Category
+//! ```
+//!
+//! - *Invariant:* no two blocks overlap, and each is aligned to [`ALIGNMENT`].
+//! - *Invariant:* small blocks are taken and given back without a lock, but for
+//!   one fetch in many.
+//! - *Invariant:* memory that is not there is an error, nowhere an abort.
+//!
+//! ```
+//! use bitnet_core::memory::{Category, HybridMemoryPool};
+//!
+//! let pool = HybridMemoryPool::new();
+//! let mut x = pool.zeroed::<f32>(Category::Scratch, 1000)?;
+//! x[0] = 1.0;
+//! assert_eq!(pool.usage().of(Category::Scratch).current, 4096);
+//! drop(x);
+//! assert_eq!(pool.usage().total.current, 0);
+//! # Ok::<(), bitnet_core::OutOfMemory>(())
+//! ```
+
+mod block;
+mod cache;
+mod device;
+mod extents;
+mod pool;
+mod slabs;
+#[cfg(test)]
+mod tests;
+mod tracking;
 
 use std::fmt;
+
+pub use block::{Block, Buffer};
+pub use device::DeviceAllocator;
+pub use pool::{Counted, DeviceId, HybridMemoryPool};
+pub use tracking::{Amount, Category, Usage};
+
+/// What the address of every block is a multiple of: a cache line, and the widest
+/// register.
+pub const ALIGNMENT: usize = 64;
+
+/// Where a block goes when it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The slabs of this class.
+    Slab(u8),
+    /// The extents of the CPU.
+    Extent,
+    /// The extents of this device.
+    Device(u8),
+}
 
 /// The system has not enough memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,28 +119,4 @@ fn prefer_huge_pages<T>(data: *const T, len: usize) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (data, len);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_zero_or_filled_at_any_size() {
-        for len in [0, 1, 1000, 3 << 20] {
-            let data = zeroed::<u16>(len).unwrap();
-            assert!(data.len() == len && data.iter().all(|&x| x == 0));
-            let data = filled([7u8; 3], len / 3);
-            assert!(data.len() == len / 3 && data.iter().all(|&x| x == [7; 3]));
-        }
-    }
-
-    #[test]
-    fn memory_that_no_machine_has_is_an_error() {
-        let n_bytes = usize::MAX / 4 * 4;
-        assert_eq!(
-            zeroed::<f32>(usize::MAX / 4).unwrap_err(),
-            OutOfMemory { n_bytes }
-        );
-    }
 }

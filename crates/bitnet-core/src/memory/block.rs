@@ -1,0 +1,168 @@
+//! What a pool hands out.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use bytemuck::Zeroable;
+
+use super::extents::Range;
+use super::pool::Shared;
+use super::tracking::Category;
+use super::{ALIGNMENT, Place, cache};
+
+/// Memory of a pool, on the CPU or on a device; dropping it gives it back, on any
+/// thread.
+pub struct Block {
+    /// Of which pool, if it is not empty.
+    pool: Option<&'static Shared>,
+    address: usize,
+    n_bytes: usize,
+    place: Place,
+    category: Category,
+}
+
+impl Block {
+    pub(super) const EMPTY: Self = Self {
+        pool: None,
+        address: ALIGNMENT,
+        n_bytes: 0,
+        place: Place::Extent,
+        category: Category::Scratch,
+    };
+
+    #[inline]
+    pub(super) fn new(
+        pool: &'static Shared,
+        category: Category,
+        (address, n_bytes): (usize, usize),
+        place: Place,
+    ) -> Self {
+        Self {
+            pool: Some(pool),
+            address,
+            n_bytes,
+            place,
+            category,
+        }
+    }
+
+    /// Returns the address: of the machine's memory, with exposed provenance, or
+    /// of the device.
+    pub fn address(&self) -> usize {
+        self.address
+    }
+
+    /// Returns the bytes, at least those asked for.
+    pub fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+
+    /// Returns what it is for.
+    pub fn category(&self) -> Category {
+        self.category
+    }
+}
+
+impl Drop for Block {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(pool) = self.pool else { return };
+        let range = (self.address, self.n_bytes);
+        match self.place {
+            Place::Slab(class) => cache::give(pool, self.category, class as usize, range),
+            Place::Extent => pool.give_large(self.category, range.0, range.1),
+            Place::Device(device) => pool.give_device(device, range.0, range.1),
+        }
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block")
+            .field("place", &self.place)
+            .field("category", &self.category)
+            .field("n_bytes", &self.n_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A slice in the memory of a pool, aligned to [`ALIGNMENT`].
+pub struct Buffer<T> {
+    data: NonNull<T>,
+    len: usize,
+    block: Block,
+}
+
+// SAFETY: a buffer owns its values, as a `Vec` does; the block is `Send`.
+unsafe impl<T: Send> Send for Buffer<T> {}
+// SAFETY: as above, for shared references.
+unsafe impl<T: Sync> Sync for Buffer<T> {}
+
+impl<T: Copy + Zeroable> Buffer<T> {
+    /// Wraps a block of the CPU that holds at least `len` values. All of them are
+    /// zeros but the `dirty` ranges, which become so.
+    pub(super) fn zeroed(block: Block, len: usize, dirty: &[Range]) -> Self {
+        const { assert!(align_of::<T>() <= ALIGNMENT) };
+        if len == 0 || size_of::<T>() == 0 {
+            return Self {
+                len,
+                ..Self::default()
+            };
+        }
+        assert!(len * size_of::<T>() <= block.n_bytes);
+        for &(start, n_bytes) in dirty {
+            let dirty: *mut u8 = std::ptr::with_exposed_provenance_mut(start);
+            // SAFETY: the ranges lie in the block, which nobody else uses.
+            unsafe { dirty.write_bytes(0, n_bytes) };
+        }
+        let data = std::ptr::with_exposed_provenance_mut(block.address);
+        Self {
+            data: NonNull::new(data).expect("no block is at address 0"),
+            len,
+            block,
+        }
+    }
+
+    /// Returns what the memory is for.
+    pub fn category(&self) -> Category {
+        self.block.category
+    }
+}
+
+impl<T> Default for Buffer<T> {
+    /// Returns an empty buffer, which needs no pool.
+    fn default() -> Self {
+        Self {
+            data: NonNull::dangling(),
+            len: 0,
+            block: Block::EMPTY,
+        }
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `data` points to `len` values that were zeroed, which is a value
+        // of `T`, and that only this buffer gives access to; it dangles only if
+        // there are none or they have no size.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; the buffer is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
