@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use bitnet_core::KernelError;
+use bitnet_core::{DeviceError, KernelError};
 use bitnet_inference::convert::ConvertError;
 use bitnet_inference::gguf::GgufError;
 use bitnet_inference::{CheckpointError, GenerateError, PlanError, SamplerError, TokenizerError};
@@ -85,6 +85,10 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         "a shorter context takes less: try `-c 512`"
     } else if let Some(KernelError::NotSupported { .. }) = find(error) {
         "`--kernel scalar` runs everywhere"
+    } else if find::<DeviceError>(error).is_some()
+        || matches!(find(error), Some(PlanError::Device(_)))
+    {
+        "`--device cpu` runs everywhere; `bitnet devices` shows what there is"
     } else if let Some(GenerateError::EmptyPrompt) = find(error) {
         "try `bitnet run \"Once upon a time\"`"
     } else if let Some(GenerateError::PromptTooLong { .. }) = find(error) {

@@ -10,6 +10,7 @@
 mod commands;
 mod error;
 mod interrupt;
+mod machine;
 mod model;
 mod ui;
 
@@ -50,6 +51,7 @@ struct Cli {
 enum Command {
     Run(commands::run::Args),
     Inspect(commands::inspect::Args),
+    Devices(commands::devices::Args),
     Tokenize(commands::tokenize::Args),
     Logits(commands::logits::Args),
     Perplexity(commands::perplexity::Args),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => commands::run::run(&args, &ui),
         Command::Inspect(args) => commands::inspect::run(&args, &ui),
+        Command::Devices(args) => commands::devices::run(&args, &ui),
         Command::Tokenize(args) => commands::tokenize::run(&args, &ui),
         Command::Logits(args) => commands::logits::run(&args, &ui),
         Command::Perplexity(args) => commands::perplexity::run(&args, &ui),

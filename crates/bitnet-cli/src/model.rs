@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bitnet_core::{Kernel, KernelError, KvPrecision, Team};
+use bitnet_core::{Device, DeviceKind, Kernel, KernelError, KvPrecision, Team};
 use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions, Tokenizer};
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
@@ -43,6 +43,16 @@ pub struct RunModelArgs {
 /// What computes.
 #[derive(Clone, Debug, Args)]
 pub struct ComputeArgs {
+    /// Device: auto, cpu, cuda, metal or vulkan
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        value_name = "KIND",
+        hide_possible_values = true,
+        help_heading = "Model"
+    )]
+    pub device: DeviceArg,
     /// CPU kernel, such as scalar or avx2 [default: the best]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub kernel: Option<String>,
@@ -66,6 +76,29 @@ pub struct ComputeArgs {
         help_heading = "Model"
     )]
     pub kv: KvArg,
+}
+
+/// `--device`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceArg {
+    /// The fastest
+    Auto,
+    Cpu,
+    Cuda,
+    Metal,
+    Vulkan,
+}
+
+impl From<DeviceArg> for Option<DeviceKind> {
+    fn from(device: DeviceArg) -> Self {
+        match device {
+            DeviceArg::Auto => None,
+            DeviceArg::Cpu => Some(DeviceKind::Cpu),
+            DeviceArg::Cuda => Some(DeviceKind::Cuda),
+            DeviceArg::Metal => Some(DeviceKind::Metal),
+            DeviceArg::Vulkan => Some(DeviceKind::Vulkan),
+        }
+    }
 }
 
 /// `--head` of commands that compute.
@@ -175,6 +208,7 @@ impl RunModelArgs {
     ) -> anyhow::Result<Loaded> {
         let start = Instant::now();
         let options = PlanOptions {
+            device: self.compute.device.into(),
             kernel: self.compute.kernel()?,
             n_threads: self.threads,
             context_len,
@@ -189,6 +223,7 @@ impl RunModelArgs {
         })
         .with_context(|| self.model.failed())?;
         drop((progress, team));
+        ui.detail(&describe_device(plan.device, self.compute.device));
         ui.detail(&format!(
             "plan: kernel {}, {} threads, context {}, passes of {} tokens, {} head",
             plan.kernel,
@@ -218,4 +253,23 @@ impl RunModelArgs {
         ui.detail(&format!("loaded in {:.3} s", load_time.as_secs_f64()));
         Ok(Loaded { engine, load_time })
     }
+}
+
+/// Says what computes, and why.
+fn describe_device(kind: DeviceKind, wish: DeviceArg) -> String {
+    let devices = Device::all();
+    let name = devices.iter().find(|device| device.kind == kind);
+    let name = name.map_or("unknown", |device| device.name.as_str());
+    let faster = devices.iter().take_while(|device| device.kind != kind);
+    let reasons: Vec<_> = faster
+        .filter_map(|device| Some(format!("{}: {}", device.kind, device.unusable?)))
+        .collect();
+    let why = if wish != DeviceArg::Auto {
+        "as asked for".to_owned()
+    } else if reasons.is_empty() {
+        "the fastest".to_owned()
+    } else {
+        format!("the fastest usable ({})", reasons.join("; "))
+    };
+    format!("device: {kind}, {name}, {why}")
 }

@@ -1,4 +1,5 @@
-//! What this machine can do at most: the limits that speeds are compared with.
+//! Which machine this is, and what it can do at most: the limits that speeds are
+//! compared with.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -18,6 +19,49 @@ const READ_LANES: usize = 64;
 
 /// Passes, of which the fastest counts.
 const PASSES: usize = 5;
+
+/// Returns the processor's name, if the system has one for it.
+#[cfg(target_os = "linux")]
+pub fn cpu_name() -> Option<String> {
+    // Boards name themselves where processors do not.
+    let board = std::fs::read_to_string("/proc/device-tree/model").ok();
+    let board = board.map(|name| name.trim_end_matches('\0').to_owned());
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let field = |name: &str| {
+        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        fields.find_map(|(key, value)| (key.trim() == name).then(|| value.trim().to_owned()))
+    };
+    let part = || {
+        let (implementer, part) = (field("CPU implementer")?, field("CPU part")?);
+        Some(format!("CPU implementer {implementer} part {part}"))
+    };
+    let cpu = field("model name").or_else(part);
+    let names: Vec<_> = [board, cpu].into_iter().flatten().collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Returns the processor's name, if the system has one for it.
+#[cfg(target_os = "macos")]
+pub fn cpu_name() -> Option<String> {
+    let sysctl = std::process::Command::new("sysctl")
+        .args(["-n", "machdep.cpu.brand_string"])
+        .output()
+        .ok()?;
+    let name = String::from_utf8(sysctl.stdout).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+/// Returns the processor's name, if the system has one for it.
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+pub fn cpu_name() -> Option<String> {
+    std::env::var("PROCESSOR_IDENTIFIER").ok()
+}
+
+/// Returns the cores of the machine, which may have several hardware threads
+/// each.
+pub fn physical_cores() -> usize {
+    num_cpus::get_physical()
+}
 
 /// Returns how fast the team reads memory, in bytes per second.
 ///

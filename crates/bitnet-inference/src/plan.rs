@@ -1,7 +1,8 @@
 //! What is decided before the first token: kernel, threads, context, batch.
 
 use bitnet_core::{
-    AttentionScratch, Kernel, KvPrecision, OutOfMemory, PackedKv, ScreenScratch, zeroed,
+    AttentionScratch, Device, DeviceError, DeviceKind, Kernel, KvPrecision, OutOfMemory, PackedKv,
+    ScreenScratch, zeroed,
 };
 
 use crate::kv_cache;
@@ -27,6 +28,8 @@ const MAX_SEQUENCES: usize = 1 << 16;
 /// What a user may choose; the rest follows from the model and the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanOptions {
+    /// The device; the fastest one of this machine if none is given.
+    pub device: Option<DeviceKind>,
     /// The kernel; the best one of this machine if none is given.
     pub kernel: Option<Kernel>,
     /// Threads; as many as the system offers if not given.
@@ -43,6 +46,8 @@ pub struct PlanOptions {
 /// What stays the same for the life of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// What computes.
+    pub device: DeviceKind,
     /// The kernel that multiplies.
     pub kernel: Kernel,
     /// Threads, the calling one included.
@@ -66,6 +71,7 @@ pub struct Plan {
 impl Plan {
     /// Makes a plan for a model.
     pub fn new(config: &Config, options: PlanOptions) -> Result<Self, PlanError> {
+        let device = Device::select(options.device)?;
         let kernel = options.kernel.unwrap_or_else(Kernel::best);
         let n_threads = options.n_threads.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, |n| usize::from(n).min(MAX_THREADS))
@@ -96,6 +102,7 @@ impl Plan {
         let group = config.n_heads / config.n_kv_heads;
         let kv_precision = options.kv_precision;
         Ok(Self {
+            device,
             kernel,
             n_threads,
             context_len,
@@ -116,6 +123,9 @@ impl Plan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
+    /// A device that cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A number of threads that makes no sense.
     #[error("cannot run on {n_threads} threads, expected 1 to {MAX_THREADS}")]
     Threads {

@@ -62,6 +62,7 @@ fn reference(model: &str) -> Reference {
 
 /// Keys and values as the reference has them.
 const AS_COMPUTED: PlanOptions = PlanOptions {
+    device: None,
     kernel: None,
     n_threads: None,
     context_len: None,

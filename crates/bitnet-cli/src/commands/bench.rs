@@ -1,20 +1,18 @@
 //! `bitnet bench`
 
 mod kernels;
-mod machine;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bitnet_core::{Kernel, Team};
+use bitnet_core::{Device, Kernel, Team};
 use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions};
 use serde::Serialize;
 
-use machine::{Limits, Machine};
-
 use crate::error::{Interrupted, UsageError};
 use crate::interrupt;
+use crate::machine::{self, Limits, Machine};
 use crate::model::{ComputeArgs, ModelArg};
 use crate::ui::Ui;
 
@@ -138,6 +136,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .iter()
         .map(|&n_threads| {
             let options = PlanOptions {
+                device: args.compute.device.into(),
                 kernel: Some(kernel),
                 n_threads: Some(n_threads),
                 context_len,
@@ -207,6 +206,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 
 impl Args {
     fn run_kernels(&self, ui: &Ui) -> anyhow::Result<()> {
+        Device::select(self.compute.device.into())?;
         let kernels = match self.compute.kernel()? {
             Some(kernel) => vec![kernel],
             None => Kernel::available().collect(),

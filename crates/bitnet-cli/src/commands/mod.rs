@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod completions;
 pub mod convert;
+pub mod devices;
 pub mod inspect;
 pub mod logits;
 pub mod perplexity;

@@ -663,3 +663,25 @@ fn measurements_that_make_no_sense() {
         assert!(refusal.starts_with("exit code 2"), "{refusal}");
     }
 }
+
+#[test]
+fn devices_that_cannot_be_used() {
+    let expected = refused(&["run", "--device", "vulkan", PROMPT]);
+    assert_snapshot!(expected, @"
+    exit code 1
+    error: device vulkan cannot be used: this build has no Vulkan support
+    hint: `--device cpu` runs everywhere; `bitnet devices` shows what there is
+    ");
+    for command in [
+        &["bench"][..],
+        &["bench", "--kernels"],
+        &["logits", "--tokens", "1"],
+    ] {
+        let args = [command, &["--device", "vulkan"]].concat();
+        assert_eq!(refused(&args), expected);
+    }
+    let perplexity = ["perplexity", "-f", "-", "--device", "vulkan"];
+    let folder = tempfile::tempdir().unwrap();
+    let refused = failure_with_stdin(folder.path(), &perplexity, PROMPT.as_bytes());
+    assert_eq!(refused, expected);
+}

@@ -236,6 +236,38 @@ fn inspect_with_tensors() {
 }
 
 #[test]
+fn devices() {
+    let document = bitnet(&["devices", "--json"]).json();
+    let devices = document["devices"].as_array().unwrap();
+    let kinds: Vec<_> = devices.iter().map(|device| &device["kind"]).collect();
+    assert_eq!(kinds, ["cuda", "metal", "vulkan", "cpu"]);
+    assert_snapshot!(devices[0], @r#"{"name":"cuda","kind":"cuda","usable":false,"reason":"this build has no CUDA support"}"#);
+    assert_eq!(devices[3]["usable"], true);
+    assert_eq!(document["default"], "cpu");
+    let kernels = document["kernels"].as_array().unwrap();
+    let usable = kernels.iter().filter(|kernel| kernel["usable"] == true);
+    let usable: Vec<_> = usable.map(|kernel| kernel["name"].clone()).collect();
+    assert_eq!(document["machine"]["kernels"], json!(usable));
+    assert!(document["machine"]["physical_cores"].as_u64().unwrap() >= 1);
+    assert_eq!(document["machine"]["threads"], json!([]));
+}
+
+#[test]
+fn devices_are_measured_when_asked() {
+    let document = bitnet(&["devices", "--measure", "--json"]).json();
+    let machine = &document["machine"];
+    let threads = machine["threads"].as_array().unwrap();
+    assert_eq!(threads[0], 1);
+    assert_eq!(threads.last(), Some(&machine["cores"]));
+    for key in ["read_gb_s", "int8_gmac_s"] {
+        assert_eq!(machine[key].as_array().unwrap().len(), threads.len());
+    }
+    for read in machine["read_gb_s"].as_array().unwrap() {
+        assert!(read.as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
 fn bench() {
     let args = "bench --json -q -p 3,0 -n 2 -d 0,5 -b 1,3 -t 2 -r 2 --kernel scalar";
     let document = bitnet(&args.split(' ').collect::<Vec<_>>()).json();

@@ -43,6 +43,8 @@ fn quiet_and_verbose_may_stand_anywhere() {
     );
     assert_eq!(verbose.stdout, STORY);
     let said = [
+        "device: cpu, ",
+        "the fastest usable (cuda: this build has no CUDA support; ",
         "plan: kernel generic-i2xi8-scalar",
         "context 1024",
         "memory: ",
@@ -182,4 +184,27 @@ fn inspect_prints_what_a_model_is() {
     blk.0.attn_norm.weight           F32            1 x 512      2.00 KiB
     blk.0.attn_q.weight              TQ1_0        512 x 512     54.00 KiB
     ");
+}
+
+#[test]
+fn devices_that_are_not_there_are_listed_with_the_reason() {
+    let text = bitnet(&["devices"]).quietly();
+    let best = bitnet_core::Kernel::best();
+    for line in [
+        "  cuda                       -       this build has no CUDA support\n",
+        "  generic-i2xi8-scalar       usable\n",
+        &format!("  {:<26} usable\n", best.name()),
+        &format!("chosen  cpu, {best}\n"),
+    ] {
+        assert!(text.contains(line), "{line:?} in {text}");
+    }
+    assert!(!text.contains("limits"), "{text}");
+}
+
+#[test]
+fn the_device_asked_for_computes() {
+    let args = [&GREEDY[..], &["-v", "--device", "cpu", PROMPT]].concat();
+    let run = bitnet(&args);
+    assert_eq!(run.stdout, STORY);
+    assert!(run.stderr.contains(", as asked for\n"), "{}", run.stderr);
 }

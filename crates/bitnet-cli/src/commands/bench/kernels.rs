@@ -6,9 +6,9 @@ use bitnet_benchmarks::{Arithmetic, Case, cases};
 use bitnet_core::{Kernel, Team, machine};
 use serde::Serialize;
 
-use super::machine::Machine;
 use crate::error::Interrupted;
 use crate::interrupt;
+use crate::machine::Machine;
 use crate::ui::Ui;
 
 /// As many as a plan allows.

@@ -15,6 +15,8 @@ pub struct Machine {
     os: &'static str,
     /// Hardware threads that this process may use.
     pub cores: usize,
+    /// Cores of the machine, which may have several threads each.
+    pub physical_cores: usize,
     /// Data caches of the first core, the smallest first; empty where the
     /// system does not say.
     caches: Vec<Cache>,
@@ -43,10 +45,11 @@ impl Machine {
     /// Identifies the machine; its limits are still to be measured.
     pub fn identify() -> Self {
         Self {
-            cpu: cpu_name().unwrap_or_else(|| "unknown processor".to_owned()),
+            cpu: machine::cpu_name().unwrap_or_else(|| "unknown processor".to_owned()),
             arch: std::env::consts::ARCH,
             os: std::env::consts::OS,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            physical_cores: machine::physical_cores(),
             caches: caches(),
             kernels: Kernel::available().map(Kernel::name).collect(),
             threads: Vec::new(),
@@ -70,7 +73,10 @@ impl Machine {
 
     /// Returns the machine and its limits, a line each.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("{}, {} cores", self.cpu, self.cores)];
+        let mut lines = vec![match (self.physical_cores, self.cores) {
+            (cores, threads) if cores == threads => format!("{}, {cores} cores", self.cpu),
+            (cores, threads) => format!("{}, {cores} cores, {threads} threads", self.cpu),
+        }];
         let limits = self.threads.iter().zip(&self.read_gb_s);
         lines.extend(
             limits
@@ -83,41 +89,6 @@ impl Machine {
         );
         lines
     }
-}
-
-/// Returns the processor's name as the system has it.
-#[cfg(target_os = "linux")]
-fn cpu_name() -> Option<String> {
-    // Boards name themselves where processors do not.
-    let board = fs::read_to_string("/proc/device-tree/model").ok();
-    let board = board.map(|name| name.trim_end_matches('\0').to_owned());
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let field = |name: &str| {
-        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-        fields.find_map(|(key, value)| (key.trim() == name).then(|| value.trim().to_owned()))
-    };
-    let part = || {
-        let (implementer, part) = (field("CPU implementer")?, field("CPU part")?);
-        Some(format!("CPU implementer {implementer} part {part}"))
-    };
-    let cpu = field("model name").or_else(part);
-    let names: Vec<_> = [board, cpu].into_iter().flatten().collect();
-    (!names.is_empty()).then(|| names.join(", "))
-}
-
-#[cfg(target_os = "macos")]
-fn cpu_name() -> Option<String> {
-    let sysctl = std::process::Command::new("sysctl")
-        .args(["-n", "machdep.cpu.brand_string"])
-        .output()
-        .ok()?;
-    let name = String::from_utf8(sysctl.stdout).ok()?.trim().to_owned();
-    (!name.is_empty()).then_some(name)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-fn cpu_name() -> Option<String> {
-    std::env::var("PROCESSOR_IDENTIFIER").ok()
 }
 
 /// Returns the caches that Linux describes; other systems have no such files.
