@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bitnet_core::ops::{self, RopeTable};
+use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
     AttentionScratch, Heads, Int8Rows, Kernel, KvPrecision, KvShape, Layout, PackedKv, QueryRow,
     Team, matmul_rows,
@@ -271,7 +271,7 @@ fn add(n_rows: usize) -> Case {
 }
 
 fn rope(n_heads: usize) -> Case {
-    let table = RopeTable::new(HEAD_DIM, 64, 500_000.0);
+    let table = RopeTable::new(&rope_frequencies(HEAD_DIM, 500_000.0), HEAD_DIM, 64, 1.0);
     let mut x = values(n_heads * HEAD_DIM);
     float_op("rope", 1, n_heads * HEAD_DIM, 4, move |kernel, team| {
         by_rows(team, &mut x, n_heads * HEAD_DIM, |_, x| {

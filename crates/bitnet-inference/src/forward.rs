@@ -111,7 +111,7 @@ impl Engine {
         );
         Ok(Self {
             kv: kv.map_err(PlanError::memory("keys and values"))?,
-            rope: RopeTable::new(config.head_dim, plan.context_len, config.rope_theta),
+            rope: config.rope.table(config.head_dim, plan.context_len),
             rows: Vec::with_capacity(plan.batch_tokens),
             wanted: Vec::with_capacity(plan.batch_tokens),
             x: activations(config.hidden_dim)?,

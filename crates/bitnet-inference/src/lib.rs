@@ -70,7 +70,9 @@ pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor
 pub use format::gguf;
 pub use forward::{Engine, ForwardError, Input, Logits};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
-pub use model::config::{Activation, Architecture, Config, ConfigError};
+pub use model::config::{Activation, Config, ConfigError};
+pub use model::family::Family;
+pub use model::rope::{Rope, RopeScaling};
 pub use model::{HeadPrecision, Model};
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use plan::{Plan, PlanError, PlanOptions};

@@ -173,11 +173,13 @@ pub(crate) fn scratch(what: &'static str, len: usize) -> Result<Vec<f32>, PlanEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::{Activation, Architecture};
+    use crate::model::config::Activation;
+    use crate::model::family::BITNET_B158;
+    use crate::model::rope::{Rope, RopeScaling};
 
     fn config() -> Config {
         Config {
-            architecture: Architecture::BitNetB158,
+            family: &BITNET_B158,
             hidden_dim: 512,
             n_layers: 10,
             n_heads: 8,
@@ -187,7 +189,11 @@ mod tests {
             vocab_size: 8192,
             context_len: 1024,
             rms_norm_eps: 1e-5,
-            rope_theta: 500_000.0,
+            rope: Rope {
+                theta: 500_000.0,
+                n_dims: 64,
+                scaling: RopeScaling::None,
+            },
             activation: Activation::Relu2,
             tied_embeddings: true,
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnet_core::{KvPrecision, Team};
-use bitnet_inference::convert::{ConvertOptions, GgufWeights, Target, convert};
+use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
     Checkpoint, CheckpointError, DenseType, Engine, ForwardError, HeadPrecision, Input, Logits,
@@ -281,7 +281,10 @@ impl File {
 fn load_error(path: &Path) -> String {
     let error = match Checkpoint::open(path) {
         Err(error) => error,
-        Ok(checkpoint) => load(&checkpoint).unwrap_err(),
+        Ok(checkpoint) => match load(&checkpoint) {
+            Err(error) => error,
+            Ok(_) => panic!("{} is loaded", path.display()),
+        },
     };
     format!("{error:?}")
 }
@@ -411,14 +414,23 @@ fn tokens_outside_the_vocabulary_are_refused() {
 
 // --- conversion ---------------------------------------------------------------
 
-fn converted(source: &Path, out: &Path, target: Target, head: Option<DenseType>) {
+fn try_convert(
+    source: &Checkpoint,
+    out: &Path,
+    target: Target,
+    head: Option<DenseType>,
+) -> Result<(), ConvertError> {
     let options = ConvertOptions {
         target,
         head,
         overwrite: false,
     };
     let carry_on = |_, _| ControlFlow::Continue(());
-    convert(&open(source), out, options, &mut Team::new(2), carry_on).unwrap();
+    convert(source, out, options, &mut Team::new(2), carry_on)
+}
+
+fn converted(source: &Path, out: &Path, target: Target, head: Option<DenseType>) {
+    try_convert(&open(source), out, target, head).unwrap();
 }
 
 /// Returns the tensors with trits and their scales.
@@ -549,15 +561,15 @@ fn folders_that_lie_are_refused() {
         ),
         (
             |f| f.set_scale("lm_head.weight_scale", 2.0),
-            r#"UnexpectedTensor { name: "lm_head.weight_scale", architecture: "llama" }"#,
+            r#"UnexpectedTensor { name: "lm_head.weight_scale", family: "llama" }"#,
         ),
         (
             |f| f.set_scale("model.layers.0.self_attn.q_proj.bias", 0.0),
-            r#"UnexpectedTensor { name: "model.layers.0.self_attn.q_proj.bias", architecture: "llama" }"#,
+            r#"UnexpectedTensor { name: "model.layers.0.self_attn.q_proj.bias", family: "llama" }"#,
         ),
         (
             |f| f.set_scale("model.layers.0.self_attn.attn_sub_norm.weight", 0.0),
-            r#"UnexpectedTensor { name: "model.layers.0.self_attn.attn_sub_norm.weight", architecture: "llama" }"#,
+            r#"UnexpectedTensor { name: "model.layers.0.self_attn.attn_sub_norm.weight", family: "llama" }"#,
         ),
         (
             // Row 5 of the third quarter of 64 rows, in file order.
@@ -566,19 +578,19 @@ fn folders_that_lie_are_refused() {
         ),
         (
             |f| f.config()["rope_scaling"] = json!({ "rope_type": "llama3", "factor": 8.0 }),
-            r#"Unsupported { what: "RoPE scaling", found: "llama3", expected: "default" }"#,
+            r#"MissingKey { key: "rope_scaling.low_freq_factor" }"#,
         ),
         (
-            |f| f.config()["rope_scaling"] = json!({ "type": "linear", "factor": 2.0 }),
-            r#"Unsupported { what: "RoPE scaling", found: "linear", expected: "default" }"#,
+            |f| f.config()["rope_scaling"] = json!({ "type": "linear", "factor": -2.0 }),
+            r#"Config(Float { what: "RoPE factor", value: -2.0 })"#,
         ),
         (
-            |f| f.config()["rope_scaling"] = json!({ "type": "yarn", "rope_type": "yarn" }),
-            r#"Unsupported { what: "RoPE scaling", found: "yarn", expected: "default" }"#,
+            |f| f.config()["rope_scaling"] = json!({ "factor": 8.0 }),
+            r#"Unsupported { what: "RoPE scaling", found: "without a type", expected: "default, linear, llama3 or yarn" }"#,
         ),
         (
             |f| f.config()["rope_parameters"] = json!({ "rope_type": "dynamic" }),
-            r#"Unsupported { what: "RoPE scaling", found: "dynamic", expected: "default" }"#,
+            r#"Unsupported { what: "RoPE scaling", found: "dynamic", expected: "default, linear, llama3 or yarn" }"#,
         ),
         (
             |f| f.config()["quantization_config"]["quantization_mode"] = "online".into(),
@@ -613,6 +625,47 @@ fn rope_settings_that_change_nothing_are_accepted() {
             f.set("llama.rope.scaling.factor", Value::F32(factor));
         });
         assert_eq!(open(&path).config(), open(&data(GGUF)).config());
+    }
+}
+
+/// The same scaling in both worlds, and what it does not mean.
+#[test]
+fn rope_scalings_are_the_same_in_both_formats() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = &prompts()[1];
+    let plain = logits(&open(&data(HF)), prompt);
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 40,
+    });
+    let linear = json!({ "type": "linear", "factor": 2.0 });
+    let yarn = json!({
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+        "attention_factor": 1.25,
+    });
+    for (name, scaling) in [("llama3", llama3), ("linear", linear), ("yarn", yarn)] {
+        let hf = Folder::edited(|f| f.config()["rope_scaling"] = scaling);
+        let hf = open(hf.path());
+        let [gguf, back] = ["gguf", "hf"].map(|e| folder.path().join(format!("{name}.{e}")));
+        try_convert(&hf, &gguf, Target::Gguf(GgufWeights::TQ2_0), None).unwrap();
+        let expected = logits(&hf, prompt);
+        let found = logits(&open(&gguf), prompt);
+        assert_ne!(expected, plain, "{name}");
+        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            // Divisors round once more, and an activation may round the other way.
+            assert!(
+                (found - expected).abs() < 0.2,
+                "{name}: {found}, {expected}"
+            );
+        }
+        if name == "llama3" {
+            let refused = try_convert(&open(&gguf), &back, Target::HfPacked, None).unwrap_err();
+            assert!(matches!(refused, ConvertError::RopeDivisors), "{refused:?}");
+        } else {
+            assert_eq!(found, expected, "{name}");
+            converted(&gguf, &back, Target::HfPacked, None);
+            assert_eq!(open(&back).config(), hf.config(), "{name}");
+        }
     }
 }
 
@@ -658,15 +711,15 @@ fn gguf_files_that_lie_are_refused() {
         ),
         (
             |f| f.add_f32("blk.0.attn_q.bias", &[0.0; 256]),
-            r#"UnexpectedTensor { name: "blk.0.attn_q.bias", architecture: "llama" }"#,
+            r#"UnexpectedTensor { name: "blk.0.attn_q.bias", family: "llama" }"#,
         ),
         (
-            |f| f.add_f32("rope_freqs.weight", &[1.0; 16]),
-            r#"UnexpectedTensor { name: "rope_freqs.weight", architecture: "llama" }"#,
+            |f| f.add_f32("rope_freqs.weight", &[1.0; 15]),
+            "Config(RopeDivisors { expected: 16, found: 15 })",
         ),
         (
             |f| f.add_f32("output.scale", &[2.0]),
-            r#"UnexpectedTensor { name: "output.scale", architecture: "llama" }"#,
+            r#"UnexpectedTensor { name: "output.scale", family: "llama" }"#,
         ),
         (
             |f| f.add_f32("blk.2.attn_q.scale", &[2.0]),
@@ -698,22 +751,27 @@ fn gguf_files_that_lie_are_refused() {
             r#"Scale { name: "blk.1.attn_v.weight", scale: NaN }"#,
         ),
         (
-            |f| f.set("llama.rope.scaling.type", Value::String("yarn".to_owned())),
-            r#"Unsupported { what: "RoPE scaling", found: "yarn", expected: "none" }"#,
+            |f| {
+                f.set(
+                    "llama.rope.scaling.type",
+                    Value::String("longrope".to_owned()),
+                );
+            },
+            r#"Unsupported { what: "RoPE scaling", found: "longrope", expected: "none, linear or yarn" }"#,
         ),
         (
             // Linear, where no type is given.
-            |f| f.set("llama.rope.scaling.factor", Value::F32(4.0)),
-            r#"Unsupported { what: "RoPE scaling", found: "factor 4", expected: "none" }"#,
+            |f| f.set("llama.rope.scaling.factor", Value::F32(-4.0)),
+            r#"Config(Float { what: "RoPE factor", value: -4.0 })"#,
         ),
         (
             // As old files say it.
-            |f| f.set("llama.rope.scale_linear", Value::F32(4.0)),
-            r#"Unsupported { what: "RoPE scaling", found: "factor 4", expected: "none" }"#,
+            |f| f.set("llama.rope.scale_linear", Value::F32(f32::NAN)),
+            r#"Config(Float { what: "RoPE factor", value: NaN })"#,
         ),
         (
-            |f| f.set("llama.rope.dimension_count", Value::U32(16)),
-            r#"Unsupported { what: "RoPE dimension count", found: "16", expected: "the head size" }"#,
+            |f| f.set("llama.rope.dimension_count", Value::U32(34)),
+            "Config(RopeWidth { n_dims: 34, head_dim: 32 })",
         ),
         (
             |f| f.tensor(K).type_id = 2,

@@ -116,7 +116,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 
 fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
     let Config {
-        architecture,
+        family,
         hidden_dim,
         n_layers,
         n_heads,
@@ -126,7 +126,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         vocab_size,
         context_len,
         rms_norm_eps,
-        rope_theta,
+        ref rope,
         activation,
         tied_embeddings,
     } = *checkpoint.config();
@@ -174,7 +174,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
     Report {
         model: args.model.clone(),
         kind: checkpoint.kind(),
-        architecture: architecture.gguf_name(),
+        architecture: family.name(),
         layers: n_layers,
         hidden_dim,
         heads: n_heads,
@@ -183,10 +183,10 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         ffn_dim,
         vocab_size,
         context_len,
-        rope_theta,
+        rope_theta: rope.theta,
         rms_norm_eps,
         activation: activation.name(),
-        sub_norms: architecture.has_sub_norms(),
+        sub_norms: family.has_sub_norms(),
         tied_embeddings,
         parameters,
         ternary_parameters,

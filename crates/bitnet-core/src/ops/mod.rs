@@ -15,7 +15,7 @@ pub use dot::dot;
 pub use exp::exp;
 pub use ffn::{add_assign, relu2_mul, silu_mul};
 pub use norm::rms_norm;
-pub use rope::RopeTable;
+pub use rope::{RopeTable, rope_frequencies};
 pub use softmax::{log_sum_exp, softmax};
 
 pub(crate) use exp::{exp_lanes, power_of_two};

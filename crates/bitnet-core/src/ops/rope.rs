@@ -2,39 +2,50 @@
 
 use crate::kernel::{Kernel, Op};
 
-/// Cosines and sines of the rotary position embedding (Su et al., RoFormer,
-/// 2021) for every position of a context.
+/// Returns `theta^(-2i/n_dims)` for i below `n_dims / 2`: the angles that the pairs
+/// of `n_dims` values turn from one position to the next (Su et al., RoFormer,
+/// 2021).
 ///
-/// Pair i of a head is (x\[i\], x\[i + head_dim/2\]), the *rotate-half* form of
-/// GPT-NeoX and `transformers`, turned by `position · theta^(-2i/head_dim)`.
+/// They are rounded to f32 where `transformers` rounds them; powers come from
+/// `libm` (portable code), so that they are the same on every machine.
+pub fn rope_frequencies(n_dims: usize, theta: f32) -> Vec<f32> {
+    (0..n_dims / 2)
+        .map(|i| {
+            let exponent = (2 * i) as f32 / n_dims as f32;
+            1.0 / libm::pow(theta as f64, exponent as f64) as f32
+        })
+        .collect()
+}
+
+/// Cosines and sines of the rotary position embedding for every position of a
+/// context.
+///
+/// Pair i of a head is (x\[i\], x\[i + n\]), where n is the number of pairs: the
+/// *rotate-half* form of GPT-NeoX and `transformers`. What is behind 2n stays.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
-    /// `[context_len, head_dim / 2]`
+    /// `[context_len, n_pairs]`
     cos: Vec<f32>,
-    /// `[context_len, head_dim / 2]`
+    /// `[context_len, n_pairs]`
     sin: Vec<f32>,
-    half: usize,
+    n_pairs: usize,
+    head_dim: usize,
 }
 
 impl RopeTable {
-    /// Computes the table for positions 0 to `context_len - 1`.
+    /// Computes the table for positions 0 to `context_len - 1`: pair i is turned by
+    /// `position · frequencies[i]` and multiplied with `magnitude`, which is 1
+    /// unless the frequencies are stretched.
     ///
-    /// Frequencies and angles are rounded to f32 where `transformers` rounds
-    /// them; powers, sines and cosines come from `libm` (portable code), so
-    /// that they are the same on every machine.
+    /// Angles are rounded to f32 as in `transformers`; sines and cosines come from
+    /// `libm`.
     ///
     /// # Panics
     ///
-    /// Panics if `head_dim` is odd.
-    pub fn new(head_dim: usize, context_len: usize, theta: f32) -> Self {
-        assert!(head_dim.is_multiple_of(2), "RoPE turns pairs");
-        let half = head_dim / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| {
-                let exponent = (2 * i) as f32 / head_dim as f32;
-                1.0 / libm::pow(theta as f64, exponent as f64) as f32
-            })
-            .collect();
+    /// Panics if the pairs exceed the head.
+    pub fn new(frequencies: &[f32], head_dim: usize, context_len: usize, magnitude: f32) -> Self {
+        let n_pairs = frequencies.len();
+        assert!(2 * n_pairs <= head_dim, "RoPE turns pairs of a head");
         let angles = || {
             (0..context_len).flat_map(|position| {
                 frequencies
@@ -42,10 +53,12 @@ impl RopeTable {
                     .map(move |&frequency| (position as f32 * frequency) as f64)
             })
         };
+        let scaled = |x: f64| x as f32 * magnitude;
         Self {
-            cos: angles().map(|angle| libm::cos(angle) as f32).collect(),
-            sin: angles().map(|angle| libm::sin(angle) as f32).collect(),
-            half,
+            cos: angles().map(|angle| scaled(libm::cos(angle))).collect(),
+            sin: angles().map(|angle| scaled(libm::sin(angle))).collect(),
+            n_pairs,
+            head_dim,
         }
     }
 
@@ -55,11 +68,12 @@ impl RopeTable {
     ///
     /// Panics if `position` is beyond the table or `x` is not whole heads.
     pub fn rotate(&self, kernel: Kernel, position: usize, x: &mut [f32]) {
-        assert!(x.len().is_multiple_of(2 * self.half), "whole heads");
+        assert!(x.len().is_multiple_of(self.head_dim), "whole heads");
         kernel.run(Rotate {
             x,
-            cos: &self.cos[position * self.half..][..self.half],
-            sin: &self.sin[position * self.half..][..self.half],
+            head_dim: self.head_dim,
+            cos: &self.cos[position * self.n_pairs..][..self.n_pairs],
+            sin: &self.sin[position * self.n_pairs..][..self.n_pairs],
         });
     }
 
@@ -71,6 +85,7 @@ impl RopeTable {
 
 struct Rotate<'a> {
     x: &'a mut [f32],
+    head_dim: usize,
     cos: &'a [f32],
     sin: &'a [f32],
 }
@@ -80,9 +95,8 @@ impl Op for Rotate<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let half = self.cos.len();
-        for head in self.x.chunks_exact_mut(2 * half) {
-            let (first, second) = head.split_at_mut(half);
+        for head in self.x.chunks_exact_mut(self.head_dim) {
+            let (first, second) = head.split_at_mut(self.cos.len());
             let pairs = first.iter_mut().zip(second);
             for (((x, y), &cos), &sin) in pairs.zip(self.cos).zip(self.sin) {
                 (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
@@ -98,7 +112,7 @@ mod tests {
 
     #[test]
     fn position_zero_changes_nothing_and_one_turns_the_first_pair_by_one_radian() {
-        let table = RopeTable::new(4, 2, 10_000.0);
+        let table = RopeTable::new(&rope_frequencies(4, 10_000.0), 4, 2, 1.0);
         let mut x = [1.0, 2.0, 3.0, 4.0];
         table.rotate(Kernel::Scalar, 0, &mut x);
         assert_eq!(x, [1.0, 2.0, 3.0, 4.0]);
@@ -109,7 +123,7 @@ mod tests {
 
     #[test]
     fn lengths_of_pairs_are_kept_and_kernels_agree() {
-        let table = RopeTable::new(100, 50, 500_000.0);
+        let table = RopeTable::new(&rope_frequencies(100, 500_000.0), 100, 50, 1.0);
         let x = values(300, 9);
         let rotated = |kernel| {
             let mut x = x.clone();
@@ -126,5 +140,28 @@ mod tests {
         for kernel in Kernel::available() {
             assert_eq!(rotated(kernel), expected, "{kernel}");
         }
+    }
+
+    #[test]
+    fn what_is_behind_the_turned_part_of_a_head_stays() {
+        let x = values(20, 3);
+        let frequencies = rope_frequencies(6, 10_000.0);
+        let mut partial = x.clone();
+        RopeTable::new(&frequencies, 10, 8, 1.0).rotate(Kernel::Scalar, 7, &mut partial);
+        let whole = RopeTable::new(&frequencies, 6, 8, 1.0);
+        for (x, partial) in x.chunks(10).zip(partial.chunks(10)) {
+            let mut turned = x[..6].to_vec();
+            whole.rotate(Kernel::Scalar, 7, &mut turned);
+            assert_eq!(partial[..6], turned);
+            assert_eq!(partial[6..], x[6..]);
+        }
+    }
+
+    #[test]
+    fn a_magnitude_scales_what_is_turned() {
+        let frequencies = rope_frequencies(2, 10_000.0);
+        let mut x = [3.0, 4.0];
+        RopeTable::new(&frequencies, 2, 3, 2.0).rotate(Kernel::Scalar, 2, &mut x);
+        assert!((x[0].hypot(x[1]) - 10.0).abs() < 1e-5);
     }
 }

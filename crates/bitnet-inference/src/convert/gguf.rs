@@ -13,6 +13,7 @@ use crate::format::checkpoint::{Encoding, Origin};
 use crate::format::gguf::{Array, GgufWriter, Value};
 use crate::format::gguf_model::type_id;
 use crate::model::config::Config;
+use crate::model::rope::RopeScaling;
 use crate::model::tensors::{self, Expected, Role};
 use crate::tokenizer::gguf as keys;
 use crate::tokenizer::parts::TokenizerParts;
@@ -25,8 +26,9 @@ enum Planned {
     Dense(Expected, DenseType),
     /// With the scale that its blocks carry.
     Ternary(Expected, f32),
-    /// The scale of a tensor whose blocks cannot carry it.
-    Scale(f32),
+    /// The scale of a tensor whose blocks cannot carry it, or the divisors of rotary
+    /// frequencies.
+    Floats(Vec<f32>),
 }
 
 pub(super) fn write(
@@ -61,6 +63,12 @@ pub(super) fn write(
     }
 
     let mut planned = Vec::new();
+    if let Some(divisors) = config.rope.divisors() {
+        let f32 = id(Encoding::Dense(DenseType::F32));
+        let (n, n_bytes) = (divisors.len() as u64, size_of_val(&divisors[..]) as u64);
+        writer.tensor(tensors::ROPE_FREQS, &[n], f32, n_bytes);
+        planned.push(Planned::Floats(divisors));
+    }
     for expected in tensors::expected(config) {
         let (n_rows, n_cols) = (expected.n_rows as u64, expected.n_cols as u64);
         let name = expected.name.clone();
@@ -92,7 +100,7 @@ pub(super) fn write(
                     let part = name.trim_end_matches("weight");
                     let f32 = id(Encoding::Dense(DenseType::F32));
                     writer.tensor(format!("{part}scale"), &[1], f32, 4);
-                    planned.push(Planned::Scale(scale));
+                    planned.push(Planned::Floats(vec![scale]));
                 }
             }
         }
@@ -109,7 +117,7 @@ pub(super) fn write(
             source,
         })?;
     let total = planned.len();
-    let rotary_rows = config.architecture.gguf_rotary_rows();
+    let rotary_rows = config.family.gguf_rotary_rows;
     let mut buffered = writer.write(BufWriter::new(file), |i, out| {
         if progress(i, total).is_break() {
             return Err(ConvertError::Interrupted);
@@ -119,7 +127,7 @@ pub(super) fn write(
             Planned::Ternary(expected, scale) => {
                 source.encode_ternary(expected, ty, *scale, rotary_rows)?
             }
-            Planned::Scale(scale) => scale.to_le_bytes().to_vec(),
+            Planned::Floats(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         };
         Ok(out.write_all(&data)?)
     })?;
@@ -149,7 +157,7 @@ fn file_type(ty: TernaryType) -> u32 {
 }
 
 fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: TernaryType) {
-    let architecture = config.architecture.gguf_name();
+    let architecture = config.family.name;
     let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::check` bounds sizes"));
     writer.metadata(ARCHITECTURE, Value::String(architecture.to_owned()));
     writer.metadata("general.name", Value::String(name.to_owned()));
@@ -161,8 +169,8 @@ fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: Tern
         ("embedding_length", size(config.hidden_dim)),
         ("block_count", size(config.n_layers)),
         ("feed_forward_length", size(config.ffn_dim)),
-        ("rope.dimension_count", size(config.head_dim)),
-        ("rope.freq_base", Value::F32(config.rope_theta)),
+        ("rope.dimension_count", size(config.rope.n_dims)),
+        ("rope.freq_base", Value::F32(config.rope.theta)),
         ("attention.head_count", size(config.n_heads)),
         ("attention.head_count_kv", size(config.n_kv_heads)),
         ("attention.key_length", size(config.head_dim)),
@@ -176,8 +184,44 @@ fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: Tern
             Value::String(config.activation.name().to_owned()),
         ),
     ];
-    for (key, value) in values {
+    let scaling = rope_scaling(&config.rope.scaling);
+    for (key, value) in values.into_iter().chain(scaling) {
         writer.metadata(format!("{architecture}.{key}"), value);
+    }
+}
+
+/// Returns the metadata of a RoPE scaling, if it is kept there.
+fn rope_scaling(scaling: &RopeScaling) -> Vec<(&'static str, Value)> {
+    let ty = (
+        "rope.scaling.type",
+        Value::String(scaling.name().to_owned()),
+    );
+    match *scaling {
+        RopeScaling::None | RopeScaling::Llama3 { .. } | RopeScaling::Divisors(_) => Vec::new(),
+        RopeScaling::Linear { factor } => {
+            vec![ty, ("rope.scaling.factor", Value::F32(factor))]
+        }
+        RopeScaling::Yarn {
+            factor,
+            original_context_len,
+            beta_fast,
+            beta_slow,
+            attention_factor,
+        } => vec![
+            ty,
+            ("rope.scaling.factor", Value::F32(factor)),
+            (
+                "rope.scaling.original_context_length",
+                Value::U32(original_context_len as u32),
+            ),
+            ("rope.scaling.yarn_beta_fast", Value::F32(beta_fast)),
+            ("rope.scaling.yarn_beta_slow", Value::F32(beta_slow)),
+            (
+                // Readers multiply it with the usual one.
+                "rope.scaling.attn_factor",
+                Value::F32(attention_factor / RopeScaling::yarn_attention_factor(factor)),
+            ),
+        ],
     }
 }
 

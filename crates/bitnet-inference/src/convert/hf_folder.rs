@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
 use crate::format::checkpoint::Origin;
-use crate::model::config::{Architecture, Config, RotaryRows};
+use crate::model::config::{Config, RotaryRows};
+use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors::{self, Expected, Role};
 use crate::tokenizer::{Tokenizer, TokenizerError, gguf as keys};
 
@@ -99,6 +100,9 @@ pub(super) fn write(
     progress: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<(), ConvertError> {
     let config = source.checkpoint.config();
+    if let RopeScaling::Divisors(_) = config.rope.scaling {
+        return Err(ConvertError::RopeDivisors);
+    }
     let tokenizer = source.checkpoint.tokenizer()?;
     let expected = tensors::expected(config);
 
@@ -278,10 +282,7 @@ fn scale_bytes(scale: f32) -> (Dtype, Vec<u8>) {
 }
 
 fn config_json(config: &Config, tokenizer: &Tokenizer, torch_dtype: &str) -> Value {
-    let (class, model_type) = match config.architecture {
-        Architecture::BitNetB158 | Architecture::BitNet => ("BitNetForCausalLM", "bitnet"),
-        Architecture::Llama => ("LlamaForCausalLM", "llama"),
-    };
+    let (model_type, class) = config.family.hf_names[0];
     json!({
         "architectures": [class],
         "attention_bias": false,
@@ -302,11 +303,50 @@ fn config_json(config: &Config, tokenizer: &Tokenizer, torch_dtype: &str) -> Val
             "quantization_mode": "offline",
         },
         "rms_norm_eps": shortest(config.rms_norm_eps),
-        "rope_theta": shortest(config.rope_theta),
+        "rope_scaling": rope_scaling(&config.rope),
+        "rope_theta": shortest(config.rope.theta),
         "tie_word_embeddings": config.tied_embeddings,
         "torch_dtype": torch_dtype,
         "vocab_size": config.vocab_size,
     })
+}
+
+/// Returns `rope_scaling` of `config.json`.
+fn rope_scaling(rope: &Rope) -> Value {
+    let rope_type = rope.scaling.name();
+    match rope.scaling {
+        RopeScaling::None => Value::Null,
+        RopeScaling::Linear { factor } => {
+            json!({ "rope_type": rope_type, "factor": shortest(factor) })
+        }
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_context_len,
+        } => json!({
+            "rope_type": rope_type,
+            "factor": shortest(factor),
+            "low_freq_factor": shortest(low_freq_factor),
+            "high_freq_factor": shortest(high_freq_factor),
+            "original_max_position_embeddings": original_context_len,
+        }),
+        RopeScaling::Yarn {
+            factor,
+            original_context_len,
+            beta_fast,
+            beta_slow,
+            attention_factor,
+        } => json!({
+            "rope_type": rope_type,
+            "factor": shortest(factor),
+            "original_max_position_embeddings": original_context_len,
+            "beta_fast": shortest(beta_fast),
+            "beta_slow": shortest(beta_slow),
+            "attention_factor": shortest(attention_factor),
+        }),
+        RopeScaling::Divisors(_) => unreachable!("`write` refuses them"),
+    }
 }
 
 /// Returns the f64 with the shortest decimal form that reads back as `x`: 1e-5

@@ -154,12 +154,12 @@ impl Source<'_> {
         rotary_rows: RotaryRows,
     ) -> Result<Vec<u8>, ConvertError> {
         let (view, _) = self.checkpoint.ternary(&expected.name)?;
-        let head_dim = self.checkpoint.config().head_dim;
+        let widths = self.checkpoint.config().rotary_widths();
         let stored_rows = self.checkpoint.rotary_rows();
         let mut first_error = None;
         let encoded = encode_ternary(ty, view.n_rows(), view.n_cols(), scale, |row, trits| {
             let row = match expected.role {
-                Role::Rotary => rotary_rows.position_in(stored_rows, row, head_dim),
+                Role::Rotary => rotary_rows.position_in(stored_rows, row, widths),
                 _ => row,
             };
             if let Err(error) = view.decode_row(row, trits) {
@@ -279,6 +279,11 @@ pub enum ConvertError {
         /// The type asked for.
         found: &'static str,
     },
+    /// The rotary frequencies have divisors, which `config.json` has no words for.
+    #[error(
+        "a HuggingFace folder cannot store rope_freqs.weight, the divisors of rotary frequencies"
+    )]
+    RopeDivisors,
     /// The shape does not suit the type.
     #[error("in tensor {name:?}")]
     Shape {

@@ -32,7 +32,7 @@ fn converted(from: &Checkpoint, out: &Path, options: ConvertOptions) -> Checkpoi
 
 /// Every trit and scale by name, in the order of the forward pass.
 fn ternaries(checkpoint: &Checkpoint) -> Vec<(String, u32, Vec<i8>)> {
-    let head_dim = checkpoint.config().head_dim;
+    let widths = checkpoint.config().rotary_widths();
     tensors::expected(checkpoint.config())
         .into_iter()
         .filter(|e| matches!(e.role, Role::Linear | Role::Rotary))
@@ -42,7 +42,7 @@ fn ternaries(checkpoint: &Checkpoint) -> Vec<(String, u32, Vec<i8>)> {
             for (row, trits) in trits.chunks_mut(expected.n_cols).enumerate() {
                 let row = match expected.role {
                     Role::Rotary => {
-                        RotaryRows::Halves.position_in(checkpoint.rotary_rows(), row, head_dim)
+                        RotaryRows::Halves.position_in(checkpoint.rotary_rows(), row, widths)
                     }
                     _ => row,
                 };

@@ -18,6 +18,7 @@ use super::gguf::{Gguf, GgufError};
 use super::mapping::FileBytes;
 use super::{gguf_model, hf_folder};
 use crate::model::config::{Config, ConfigError, RotaryRows};
+use crate::model::family::Family;
 use crate::model::tensors::{self, Expected, Role};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -169,7 +170,7 @@ impl Checkpoint {
         if let Some((_, tensor)) = found.pop_first() {
             return Err(CheckpointError::UnexpectedTensor {
                 name: tensor.name,
-                architecture: config.architecture.gguf_name(),
+                family: config.family.name,
             });
         }
         Ok(Self {
@@ -259,7 +260,7 @@ impl Checkpoint {
     /// Reads the tokenizer.
     pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
         match &self.origin {
-            Origin::Gguf(gguf) => Tokenizer::from_gguf(gguf, self.config.architecture),
+            Origin::Gguf(gguf) => Tokenizer::from_gguf(gguf, self.config.family),
             Origin::HuggingFace(folder) => Tokenizer::from_folder(folder),
         }
     }
@@ -360,7 +361,8 @@ pub enum CheckpointError {
     },
     /// No code for this kind of model.
     #[error(
-        "architecture {found:?} is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama)"
+        "architecture {found:?} is not supported (supported: {})",
+        Family::names()
     )]
     Architecture {
         /// What the file says.
@@ -386,12 +388,12 @@ pub enum CheckpointError {
         name: String,
     },
     /// A tensor would be ignored.
-    #[error("tensor {name:?} is not part of architecture {architecture} as implemented")]
+    #[error("tensor {name:?} is not part of architecture {family} as implemented")]
     UnexpectedTensor {
         /// Its name.
         name: String,
-        /// The architecture.
-        architecture: &'static str,
+        /// The family.
+        family: &'static str,
     },
     /// Two shards hold the same tensor.
     #[error("tensor {name:?} is there twice")]

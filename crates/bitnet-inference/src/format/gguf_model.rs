@@ -7,7 +7,9 @@ use bitnet_quant::{DenseType, TernaryType};
 use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
 use super::gguf::{Gguf, TensorInfo};
 use super::mapping::FileBytes;
-use crate::model::config::{Activation, Architecture, Config};
+use crate::model::config::{Activation, Config};
+use crate::model::family::Family;
+use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors;
 
 /// Type ids of the tensors that can be read. 36 once meant IQ4_NL_4_4 in
@@ -55,13 +57,22 @@ pub(crate) fn type_id(encoding: Encoding) -> Option<u32> {
 /// Reads a GGUF file.
 pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
     let gguf = Gguf::parse(&file)?;
-    let config = config(&gguf)?;
+    let mut config = config(&gguf)?;
     let mut stored = BTreeMap::new();
     let mut scales = Vec::new();
     for tensor in gguf.tensors() {
         // `blk.0.attn_q.scale` multiplies what `blk.0.attn_q.weight` gives.
         if let Some(part) = tensor.name.strip_suffix(".scale") {
             scales.push((format!("{part}.weight"), scalar(tensor, &file)?));
+        } else if tensor.name == tensors::ROPE_FREQS {
+            if config.rope.scaling != RopeScaling::None {
+                return Err(CheckpointError::Unsupported {
+                    what: "RoPE scaling",
+                    found: format!("{} and {}", config.rope.scaling.name(), tensor.name),
+                    expected: "one of both",
+                });
+            }
+            config.rope.scaling = RopeScaling::Divisors(floats(tensor, &file)?);
         } else {
             stored.insert(tensor.name.clone(), stored_tensor(tensor)?);
         }
@@ -73,12 +84,12 @@ pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
         if let Encoding::Dense(_) = tensor.encoding {
             return Err(CheckpointError::UnexpectedTensor {
                 name: name.replace(".weight", ".scale"),
-                architecture: config.architecture.gguf_name(),
+                family: config.family.name,
             });
         }
         tensor.outer_scale = scale;
     }
-    let rotary_rows = config.architecture.gguf_rotary_rows();
+    let rotary_rows = config.family.gguf_rotary_rows;
     let origin = Origin::Gguf(Box::new(gguf));
     Checkpoint::assemble(config, stored, vec![file], rotary_rows, origin)
 }
@@ -91,10 +102,9 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
     let name = gguf
         .string("general.architecture")?
         .ok_or_else(|| missing("general.architecture"))?;
-    let architecture =
-        Architecture::from_gguf_name(name).ok_or_else(|| CheckpointError::Architecture {
-            found: name.to_owned(),
-        })?;
+    let family = Family::from_gguf_name(name).ok_or_else(|| CheckpointError::Architecture {
+        found: name.to_owned(),
+    })?;
     let key = |part: &str| format!("{name}.{part}");
     let optional_size = |part: &str| -> Result<Option<usize>, CheckpointError> {
         // What exceeds usize exceeds every limit of `Config::check` as well.
@@ -103,7 +113,7 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
     };
     let size = |part: &str| optional_size(part)?.ok_or_else(|| missing(&key(part)));
     let activation = match gguf.string(&key("hidden_activation"))? {
-        None => architecture.default_activation(),
+        None => family.activation,
         Some(found) => {
             Activation::from_name(found).ok_or_else(|| CheckpointError::Unsupported {
                 what: "activation",
@@ -112,24 +122,6 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
             })?
         }
     };
-    let rope_scaling = |found| CheckpointError::Unsupported {
-        what: "RoPE scaling",
-        found,
-        expected: "none",
-    };
-    match gguf.string(&key("rope.scaling.type"))? {
-        Some("none") => {}
-        Some(found) => return Err(rope_scaling(found.to_owned())),
-        // Without a type, a factor means linear scaling; 0 means no factor.
-        None => {
-            for part in ["rope.scaling.factor", "rope.scale_linear"] {
-                let factor = gguf.float(&key(part))?.unwrap_or(1.0);
-                if factor != 0.0 && factor != 1.0 {
-                    return Err(rope_scaling(format!("factor {factor}")));
-                }
-            }
-        }
-    }
     let embedding =
         gguf.tensor(tensors::TOKEN_EMBD)
             .ok_or_else(|| CheckpointError::MissingTensor {
@@ -141,15 +133,14 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
         Some(head_dim) => head_dim,
         None => hidden_dim.checked_div(n_heads).unwrap_or(0),
     };
-    if let Some(found) = optional_size("rope.dimension_count")?.filter(|n| *n != head_dim) {
-        return Err(CheckpointError::Unsupported {
-            what: "RoPE dimension count",
-            found: found.to_string(),
-            expected: "the head size",
-        });
-    }
+    let context_len = size("context_length")?;
+    let rope = Rope {
+        theta: gguf.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+        n_dims: optional_size("rope.dimension_count")?.unwrap_or(head_dim),
+        scaling: rope_scaling(gguf, name, context_len)?,
+    };
     Ok(Config {
-        architecture,
+        family,
         hidden_dim,
         n_layers: size("block_count")?,
         n_heads,
@@ -158,14 +149,54 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
         ffn_dim: size("feed_forward_length")?,
         vocab_size: usize::try_from(embedding.shape.get(1).copied().unwrap_or(1))
             .unwrap_or(usize::MAX),
-        context_len: size("context_length")?,
+        context_len,
         rms_norm_eps: gguf
             .float(&key("attention.layer_norm_rms_epsilon"))?
             .ok_or_else(|| missing(&key("attention.layer_norm_rms_epsilon")))?,
-        rope_theta: gguf.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+        rope,
         activation,
         tied_embeddings: gguf.tensor(tensors::OUTPUT).is_none(),
     })
+}
+
+/// Reads how rotary frequencies are scaled.
+fn rope_scaling(
+    gguf: &Gguf,
+    architecture: &str,
+    context_len: usize,
+) -> Result<RopeScaling, CheckpointError> {
+    let key = |part: &str| format!("{architecture}.rope.{part}");
+    let float = |part: &str| gguf.float(&key(part));
+    // 0 means no factor.
+    let factor = match float("scaling.factor")? {
+        Some(factor) => Some(factor),
+        None => float("scale_linear")?,
+    };
+    let factor = factor.filter(|&factor| factor != 0.0).unwrap_or(1.0);
+    match gguf.string(&key("scaling.type"))? {
+        Some("none") => Ok(RopeScaling::None),
+        Some("linear") | None if factor == 1.0 => Ok(RopeScaling::None),
+        Some("linear") | None => Ok(RopeScaling::Linear { factor }),
+        Some("yarn") => {
+            let original = gguf.unsigned(&key("scaling.original_context_length"))?;
+            let attn_factor = float("scaling.attn_factor")?.unwrap_or(1.0);
+            Ok(RopeScaling::Yarn {
+                factor,
+                original_context_len: match original {
+                    Some(n) => usize::try_from(n).unwrap_or(usize::MAX),
+                    None => context_len,
+                },
+                beta_fast: float("scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                beta_slow: float("scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                attention_factor: RopeScaling::yarn_attention_factor(factor) * attn_factor,
+            })
+        }
+        Some(found) => Err(CheckpointError::Unsupported {
+            what: "RoPE scaling",
+            found: found.to_owned(),
+            expected: "none, linear or yarn",
+        }),
+    }
 }
 
 fn stored_tensor(tensor: &TensorInfo) -> Result<StoredTensor, CheckpointError> {
@@ -223,14 +254,31 @@ fn stored_tensor(tensor: &TensorInfo) -> Result<StoredTensor, CheckpointError> {
 
 /// Reads a tensor of one F32.
 fn scalar(tensor: &TensorInfo, file: &[u8]) -> Result<f32, CheckpointError> {
+    match floats(tensor, file).as_deref() {
+        Ok(&[value]) => Ok(value),
+        _ => Err(CheckpointError::WrongEncoding {
+            name: tensor.name.clone(),
+            found: stored_tensor(tensor)?.encoding.name(),
+            expected: "one F32",
+        }),
+    }
+}
+
+/// Reads a small tensor of F32.
+fn floats(tensor: &TensorInfo, file: &[u8]) -> Result<Vec<f32>, CheckpointError> {
     let stored = stored_tensor(tensor)?;
-    let bytes: Option<&[u8; 4]> = file[stored.range].as_array();
-    match (stored.encoding, bytes) {
-        (Encoding::Dense(DenseType::F32), Some(&bytes)) => Ok(f32::from_le_bytes(bytes)),
+    match stored.encoding {
+        Encoding::Dense(DenseType::F32) => {
+            let (values, _) = file[stored.range].as_chunks();
+            Ok(values
+                .iter()
+                .map(|&bytes| f32::from_le_bytes(bytes))
+                .collect())
+        }
         _ => Err(CheckpointError::WrongEncoding {
             name: stored.name,
             found: stored.encoding.name(),
-            expected: "one F32",
+            expected: "F32",
         }),
     }
 }

@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
 use super::mapping::FileBytes;
-use crate::model::config::{Activation, Architecture, Config, RotaryRows};
+use crate::model::config::{Activation, Config, RotaryRows};
+use crate::model::family::Family;
+use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors;
 
 const CONFIG: &str = "config.json";
@@ -25,6 +27,8 @@ const HEAD: &str = "lm_head.weight";
 #[derive(Debug, Deserialize)]
 struct HfConfig {
     model_type: String,
+    #[serde(default)]
+    architectures: Vec<String>,
     hidden_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
@@ -38,6 +42,7 @@ struct HfConfig {
     /// Newer files keep the base here.
     rope_parameters: Option<RopeParameters>,
     rope_scaling: Option<RopeParameters>,
+    partial_rotary_factor: Option<f32>,
     hidden_act: String,
     tie_word_embeddings: Option<bool>,
     quantization_config: Option<QuantizationConfig>,
@@ -50,6 +55,14 @@ struct RopeParameters {
     /// The older name of `rope_type`; some files have both.
     #[serde(rename = "type")]
     old_rope_type: Option<String>,
+    partial_rotary_factor: Option<f32>,
+    factor: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<usize>,
+    beta_fast: Option<f32>,
+    beta_slow: Option<f32>,
+    attention_factor: Option<f32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,7 +113,10 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     config.check()?;
     let names: BTreeMap<String, String> = tensors::expected(&config)
         .into_iter()
-        .map(|expected| (expected.hf_name, expected.name))
+        .flat_map(|expected| {
+            let names = std::iter::once(expected.hf_name).chain(expected.hf_alias);
+            names.map(move |hf_name| (hf_name, expected.name.clone()))
+        })
         .collect();
 
     let mut stored = BTreeMap::new();
@@ -143,7 +159,7 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         if let Encoding::Dense(_) = tensor.encoding {
             return Err(CheckpointError::UnexpectedTensor {
                 name: format!("{name}_scale"),
-                architecture: config.architecture.gguf_name(),
+                family: config.family.name,
             });
         }
         let scale = match convention {
@@ -207,64 +223,113 @@ fn config(hf: &HfConfig, has_head: bool) -> Result<Config, CheckpointError> {
             found: hf.hidden_act.clone(),
             expected: "relu2 or silu",
         })?;
-    let architecture = match (hf.model_type.as_str(), activation) {
-        ("bitnet", Activation::Relu2) => Architecture::BitNetB158,
-        ("bitnet", Activation::Silu) => Architecture::BitNet,
-        ("llama", _) => Architecture::Llama,
-        _ => {
-            return Err(CheckpointError::Architecture {
-                found: hf.model_type.clone(),
-            });
-        }
+    let family = Family::from_hf(&hf.model_type, &hf.architectures, activation);
+    let family = family.ok_or_else(|| CheckpointError::Architecture {
+        found: hf.model_type.clone(),
+    })?;
+    let head_dim = match hf.head_dim {
+        Some(head_dim) => head_dim,
+        None => hf
+            .hidden_size
+            .checked_div(hf.num_attention_heads)
+            .unwrap_or(0),
     };
-    let rope_scaling = |found: &str| CheckpointError::Unsupported {
-        what: "RoPE scaling",
-        found: found.to_owned(),
-        expected: "default",
-    };
-    for rope in [&hf.rope_parameters, &hf.rope_scaling]
-        .into_iter()
-        .flatten()
-    {
-        for rope_type in [&rope.rope_type, &rope.old_rope_type].into_iter().flatten() {
-            if rope_type != "default" {
-                return Err(rope_scaling(rope_type));
-            }
-        }
-    }
-    if let Some(RopeParameters {
-        rope_type: None,
-        old_rope_type: None,
-        ..
-    }) = &hf.rope_scaling
-    {
-        return Err(rope_scaling("without a type"));
-    }
     Ok(Config {
-        architecture,
+        family,
         hidden_dim: hf.hidden_size,
         n_layers: hf.num_hidden_layers,
         n_heads: hf.num_attention_heads,
         n_kv_heads: hf.num_key_value_heads.unwrap_or(hf.num_attention_heads),
-        head_dim: match hf.head_dim {
-            Some(head_dim) => head_dim,
-            None => hf
-                .hidden_size
-                .checked_div(hf.num_attention_heads)
-                .unwrap_or(0),
-        },
+        head_dim,
         ffn_dim: hf.intermediate_size,
         vocab_size: hf.vocab_size,
         context_len: hf.max_position_embeddings,
         rms_norm_eps: hf.rms_norm_eps,
-        rope_theta: (hf.rope_theta)
-            .or_else(|| hf.rope_parameters.as_ref()?.rope_theta)
-            .unwrap_or(10_000.0),
+        rope: rope(hf, head_dim)?,
         activation,
         tied_embeddings: hf
             .tie_word_embeddings
-            .unwrap_or(architecture != Architecture::Llama && !has_head),
+            .unwrap_or(family.tied_embeddings && !has_head),
     })
+}
+
+/// Reads the rotary position embedding, wherever this version of `transformers`
+/// kept it.
+fn rope(hf: &HfConfig, head_dim: usize) -> Result<Rope, CheckpointError> {
+    let places = [&hf.rope_parameters, &hf.rope_scaling];
+    let places = || places.into_iter().flatten();
+    let theta = hf
+        .rope_theta
+        .or_else(|| places().find_map(|p| p.rope_theta));
+    let partial = hf.partial_rotary_factor;
+    let partial = partial.or_else(|| places().find_map(|p| p.partial_rotary_factor));
+    let partial = partial.unwrap_or(1.0);
+    let mut scaling = RopeScaling::None;
+    for parameters in places() {
+        let types = [&parameters.rope_type, &parameters.old_rope_type];
+        let mut types = types.into_iter().flatten().map(String::as_str);
+        let is_scaling = hf
+            .rope_scaling
+            .as_ref()
+            .is_some_and(|p| std::ptr::eq(p, parameters));
+        let found = match types.find(|ty| *ty != "default") {
+            Some(found) => found,
+            // Without a type, only the base may be there.
+            None if is_scaling
+                && parameters.rope_type.is_none()
+                && parameters.old_rope_type.is_none() =>
+            {
+                "without a type"
+            }
+            None => continue,
+        };
+        scaling = rope_scaling(hf, found, parameters)?;
+    }
+    Ok(Rope {
+        theta: theta.unwrap_or(10_000.0),
+        // As in `transformers`: rounded down.
+        n_dims: (head_dim as f32 * partial) as usize,
+        scaling,
+    })
+}
+
+fn rope_scaling(
+    hf: &HfConfig,
+    found: &str,
+    parameters: &RopeParameters,
+) -> Result<RopeScaling, CheckpointError> {
+    let need = |value: Option<f32>, key: &str| {
+        value.ok_or_else(|| CheckpointError::MissingKey {
+            key: format!("rope_scaling.{key}"),
+        })
+    };
+    let factor = || need(parameters.factor, "factor");
+    let original = parameters.original_max_position_embeddings;
+    let original_context_len = original.unwrap_or(hf.max_position_embeddings);
+    match found {
+        "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
+        "llama3" => Ok(RopeScaling::Llama3 {
+            factor: factor()?,
+            low_freq_factor: need(parameters.low_freq_factor, "low_freq_factor")?,
+            high_freq_factor: need(parameters.high_freq_factor, "high_freq_factor")?,
+            original_context_len,
+        }),
+        "yarn" => Ok(RopeScaling::Yarn {
+            factor: factor()?,
+            original_context_len,
+            beta_fast: parameters.beta_fast.unwrap_or(32.0),
+            beta_slow: parameters.beta_slow.unwrap_or(1.0),
+            attention_factor: match parameters.attention_factor {
+                Some(attention_factor) => attention_factor,
+                None => RopeScaling::yarn_attention_factor(factor()?),
+            },
+        }),
+        _ => Err(CheckpointError::Unsupported {
+            what: "RoPE scaling",
+            found: found.to_owned(),
+            expected: "default, linear, llama3 or yarn",
+        }),
+    }
 }
 
 /// Returns what `weight_scale` means in this folder.

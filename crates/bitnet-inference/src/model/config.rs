@@ -1,69 +1,7 @@
 //! What a model looks like: the numbers that fix every tensor.
 
-use std::fmt;
-
-/// A family of models that differ only in the numbers of [`Config`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// BitNet b1.58: sub-norms before the output and down projections, squared
-    /// ReLU unless the file says otherwise (microsoft/bitnet-b1.58-2B-4T).
-    BitNetB158,
-    /// BitNet as llama.cpp and 1bitLLM write it: sub-norms and SiLU.
-    BitNet,
-    /// LLaMA: no sub-norms, SiLU.
-    Llama,
-}
-
-impl Architecture {
-    /// Returns the name of the architecture in GGUF files.
-    pub fn gguf_name(self) -> &'static str {
-        match self {
-            Self::BitNetB158 => "bitnet-b1.58",
-            Self::BitNet => "bitnet",
-            Self::Llama => "llama",
-        }
-    }
-
-    /// Returns the architecture that a GGUF file calls `name`.
-    pub fn from_gguf_name(name: &str) -> Option<Self> {
-        match name {
-            "bitnet-b1.58" | "bitnet-25" => Some(Self::BitNetB158),
-            "bitnet" => Some(Self::BitNet),
-            "llama" => Some(Self::Llama),
-            _ => None,
-        }
-    }
-
-    /// Returns whether attention and feed-forward outputs are normalized before
-    /// they are projected.
-    pub fn has_sub_norms(self) -> bool {
-        self != Self::Llama
-    }
-
-    /// Returns the activation of the feed-forward gate where the file names
-    /// none.
-    pub fn default_activation(self) -> Activation {
-        match self {
-            Self::BitNetB158 => Activation::Relu2,
-            Self::BitNet | Self::Llama => Activation::Silu,
-        }
-    }
-
-    /// Returns how GGUF files of this architecture order the rows of the query
-    /// and key projections.
-    pub(crate) fn gguf_rotary_rows(self) -> RotaryRows {
-        match self {
-            Self::Llama => RotaryRows::Interleaved,
-            Self::BitNetB158 | Self::BitNet => RotaryRows::Halves,
-        }
-    }
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.gguf_name())
-    }
-}
+use super::family::Family;
+use super::rope::Rope;
 
 /// The activation of the feed-forward gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +43,18 @@ pub(crate) enum RotaryRows {
 }
 
 impl RotaryRows {
-    /// Returns where row `row` of the order `self` stands in the order
-    /// `target`.
-    pub(crate) fn position_in(self, target: Self, row: usize, head_dim: usize) -> usize {
+    /// Returns where row `row` of the order `self` stands in the order `target`,
+    /// if the first `n_dims` of the `head_dim` rows of every head are turned.
+    pub(crate) fn position_in(
+        self,
+        target: Self,
+        row: usize,
+        (head_dim, n_dims): (usize, usize),
+    ) -> usize {
         let (head, i) = (row / head_dim, row % head_dim);
-        let half = head_dim / 2;
+        let half = n_dims / 2;
         let i = match (self, target) {
+            _ if i >= n_dims => i,
             (Self::Halves, Self::Interleaved) => i % half * 2 + i / half,
             (Self::Interleaved, Self::Halves) => i / 2 + i % 2 * half,
             _ => i,
@@ -122,8 +66,8 @@ impl RotaryRows {
 /// The numbers of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The family.
-    pub architecture: Architecture,
+    /// What the model is one of.
+    pub family: &'static Family,
     /// Width of the residual stream.
     pub hidden_dim: usize,
     /// Number of layers.
@@ -142,8 +86,8 @@ pub struct Config {
     pub context_len: usize,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f32,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f32,
+    /// The rotary position embedding.
+    pub rope: Rope,
     /// Activation of the feed-forward gate.
     pub activation: Activation,
     /// Whether the token embedding is the output matrix too.
@@ -159,6 +103,12 @@ impl Config {
     /// Width of all key (or value) heads together.
     pub fn kv_dim(&self) -> usize {
         self.n_kv_heads * self.head_dim
+    }
+
+    /// The widths of a head and of its part that rotary embedding turns, for
+    /// [`RotaryRows::position_in`].
+    pub(crate) fn rotary_widths(&self) -> (usize, usize) {
+        (self.head_dim, self.rope.n_dims)
     }
 
     /// Weights of the linear layers, all of which are ternary.
@@ -201,16 +151,11 @@ impl Config {
                 head_dim: self.head_dim,
             });
         }
-        let floats = [
-            ("RMS norm epsilon", self.rms_norm_eps),
-            ("RoPE base", self.rope_theta),
-        ];
-        for (what, value) in floats {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(ConfigError::Float { what, value });
-            }
+        let (what, value) = ("RMS norm epsilon", self.rms_norm_eps);
+        if !(value.is_finite() && value > 0.0) {
+            return Err(ConfigError::Float { what, value });
         }
-        Ok(())
+        self.rope.check(self.head_dim)
     }
 }
 
@@ -242,6 +187,22 @@ pub enum ConfigError {
         /// Width of a head.
         head_dim: usize,
     },
+    /// Rotary embedding turns pairs within a head.
+    #[error("RoPE turns {n_dims} values of a head, expected an even number up to {head_dim}")]
+    RopeWidth {
+        /// How many values are turned.
+        n_dims: usize,
+        /// Width of a head.
+        head_dim: usize,
+    },
+    /// Not every rotary frequency has its divisor.
+    #[error("there are {found} RoPE divisors, expected {expected}, one for each pair")]
+    RopeDivisors {
+        /// Pairs that are turned.
+        expected: usize,
+        /// Divisors in the file.
+        found: usize,
+    },
     /// A constant is not a positive number.
     #[error("{what} is {value}, expected a positive number")]
     Float {
@@ -260,20 +221,25 @@ mod tests {
     fn rotary_rows_of_the_first_head_interleave() {
         use RotaryRows::{Halves, Interleaved};
         let order = |from: RotaryRows, to| -> Vec<_> {
-            (0..6).map(|row| from.position_in(to, row, 6)).collect()
+            (0..6)
+                .map(|row| from.position_in(to, row, (6, 6)))
+                .collect()
         };
         assert_eq!(order(Halves, Interleaved), [0, 2, 4, 1, 3, 5]);
         assert_eq!(order(Interleaved, Halves), [0, 3, 1, 4, 2, 5]);
         assert_eq!(order(Halves, Halves), [0, 1, 2, 3, 4, 5]);
+        // Four of six are turned.
+        let partial = (0..6).map(|row| Halves.position_in(Interleaved, row, (6, 4)));
+        assert_eq!(partial.collect::<Vec<_>>(), [0, 2, 1, 3, 4, 5]);
     }
 
     #[test]
     fn rotary_orders_are_inverse_in_every_head() {
         use RotaryRows::{Halves, Interleaved};
         for row in 0..24 {
-            let there = Halves.position_in(Interleaved, row, 8);
+            let there = Halves.position_in(Interleaved, row, (8, 8));
             assert_eq!(there / 8, row / 8);
-            assert_eq!(Interleaved.position_in(Halves, there, 8), row);
+            assert_eq!(Interleaved.position_in(Halves, there, (8, 8)), row);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A model in memory: configuration and weights in the layouts of the kernels.
 
 pub mod config;
+pub(crate) mod family;
+pub(crate) mod rope;
 pub(crate) mod tensors;
 
 use bitnet_core::{Kernel, Layout, PackedInt8, PackedTernary, Team};
@@ -98,7 +100,7 @@ impl Model {
             progress(layer, config.n_layers);
             let name = |part| layer_tensor(layer, part);
             let norm = |part| norm(&name(part));
-            let sub_norm = |part| config.architecture.has_sub_norms().then(|| norm(part));
+            let sub_norm = |part| config.family.sub_norms.then(|| norm(part));
             let mut linear = |part| pack(checkpoint, layout, team, &name(part), RotaryRows::Halves);
             layers.push(Layer {
                 attn_norm: norm("attn_norm"),
@@ -262,7 +264,7 @@ fn pack(
     stored_rows: RotaryRows,
 ) -> Result<PackedTernary, CheckpointError> {
     let (view, scale) = checkpoint.ternary(name)?;
-    let head_dim = checkpoint.config().head_dim;
+    let widths = checkpoint.config().rotary_widths();
     PackedTernary::pack_as(
         layout,
         team,
@@ -270,7 +272,7 @@ fn pack(
         view.n_cols(),
         scale,
         |row, trits| {
-            let row = RotaryRows::Halves.position_in(stored_rows, row, head_dim);
+            let row = RotaryRows::Halves.position_in(stored_rows, row, widths);
             view.decode_row(row, trits)
         },
     )

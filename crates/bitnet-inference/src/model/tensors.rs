@@ -12,6 +12,9 @@ pub(crate) const OUTPUT_NORM: &str = "output_norm.weight";
 /// not tied.
 pub(crate) const OUTPUT: &str = "output.weight";
 
+/// Divisors of the rotary frequencies, in GGUF files that have some.
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
+
 /// What a tensor is for, which decides how it may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -32,6 +35,8 @@ pub(crate) struct Expected {
     pub(crate) name: String,
     /// The name in `transformers` checkpoints.
     pub(crate) hf_name: String,
+    /// Another name there.
+    pub(crate) hf_alias: Option<String>,
     pub(crate) role: Role,
     pub(crate) n_rows: usize,
     pub(crate) n_cols: usize,
@@ -46,10 +51,11 @@ pub(crate) fn layer_tensor(layer: usize, part: &str) -> String {
 pub(crate) fn expected(config: &Config) -> Vec<Expected> {
     let (hidden, ffn) = (config.hidden_dim, config.ffn_dim);
     let (q, kv) = (config.q_dim(), config.kv_dim());
-    let sub_norms = config.architecture.has_sub_norms();
+    let sub_norms = config.family.sub_norms;
     let vocabulary = |name: &str, hf_name: &str| Expected {
         name: name.to_owned(),
         hf_name: hf_name.to_owned(),
+        hf_alias: None,
         role: Role::Vocabulary,
         n_rows: config.vocab_size,
         n_cols: hidden,
@@ -78,9 +84,16 @@ pub(crate) fn expected(config: &Config) -> Vec<Expected> {
         let kept = parts
             .into_iter()
             .filter(|(part, ..)| sub_norms || !part.ends_with("sub_norm"));
+        let hf = |part: &str| format!("model.layers.{layer}.{part}.weight");
         tensors.extend(kept.map(|(part, hf_part, role, n_rows, n_cols)| Expected {
             name: layer_tensor(layer, part),
-            hf_name: format!("model.layers.{layer}.{hf_part}.weight"),
+            hf_name: hf(hf_part),
+            // As 1bitLLM calls them.
+            hf_alias: match part {
+                "attn_sub_norm" => Some(hf("self_attn.inner_attn_ln")),
+                "ffn_sub_norm" => Some(hf("mlp.ffn_layernorm")),
+                _ => None,
+            },
             role,
             n_rows,
             n_cols,
@@ -89,6 +102,7 @@ pub(crate) fn expected(config: &Config) -> Vec<Expected> {
     tensors.push(Expected {
         name: OUTPUT_NORM.to_owned(),
         hf_name: "model.norm.weight".to_owned(),
+        hf_alias: None,
         role: Role::Norm,
         n_rows: 1,
         n_cols: hidden,

@@ -12,7 +12,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::{Tokenizer, TokenizerError, check_merges};
 use crate::format::gguf::Gguf;
-use crate::model::config::Architecture;
+use crate::model::family::Family;
 
 pub(crate) const MODEL: &str = "tokenizer.ggml.model";
 pub(crate) const PRE: &str = "tokenizer.ggml.pre";
@@ -37,7 +37,7 @@ pub(crate) const TYPE_UNUSED: i32 = 5;
 /// How Llama 3 cuts text before merging, `llama-bpe` in GGUF.
 pub(crate) const LLAMA_BPE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-pub(super) fn build(gguf: &Gguf, architecture: Architecture) -> Result<Tokenizer, TokenizerError> {
+pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, TokenizerError> {
     let unsupported = |key, found: &str, supported| TokenizerError::Unsupported {
         key,
         found: found.to_owned(),
@@ -48,11 +48,9 @@ pub(super) fn build(gguf: &Gguf, architecture: Architecture) -> Result<Tokenizer
         "gpt2" => {}
         other => return Err(unsupported(MODEL, other, "gpt2 (byte-level BPE)")),
     }
-    match gguf.string(PRE)? {
+    match gguf.string(PRE)?.or(family.pre_tokenizer) {
         Some("llama-bpe" | "llama3" | "llama-v3") => {}
         Some(other) => return Err(unsupported(PRE, other, "llama-bpe")),
-        // The published BitNet files lack the key; their vocabulary is Llama 3's.
-        None if architecture != Architecture::Llama => {}
         None => return Err(missing(PRE)),
     }
     let tokens = gguf.strings(TOKENS)?.ok_or_else(|| missing(TOKENS))?;

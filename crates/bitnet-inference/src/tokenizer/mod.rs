@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::format::gguf::{Gguf, GgufError};
-use crate::model::config::Architecture;
+use crate::model::family::Family;
 
 pub use stream::TextStream;
 
@@ -141,8 +141,8 @@ impl Tokenizer {
     }
 
     /// Builds the tokenizer that GGUF metadata describe.
-    pub fn from_gguf(gguf: &Gguf, architecture: Architecture) -> Result<Self, TokenizerError> {
-        gguf::build(gguf, architecture)
+    pub fn from_gguf(gguf: &Gguf, family: &Family) -> Result<Self, TokenizerError> {
+        gguf::build(gguf, family)
     }
 
     /// Returns the ids of `text`, with BOS in front if the model wants one.

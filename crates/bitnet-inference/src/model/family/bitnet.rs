@@ -1,0 +1,19 @@
+use super::Family;
+use crate::model::config::{Activation, RotaryRows};
+
+/// The reproductions of BitNet b1.58 by 1bitLLM, as they and llama.cpp write
+/// them: sub-norms, and SiLU. Their folders call the sub-norms `inner_attn_ln` and
+/// `ffn_layernorm`, and the model type `llama`.
+pub(crate) const BITNET: Family = Family {
+    name: "bitnet",
+    gguf_aliases: &[],
+    hf_names: &[
+        ("bitnet", "BitNetForCausalLM"),
+        ("llama", "BitnetForCausalLM"),
+    ],
+    activation: Activation::Silu,
+    sub_norms: true,
+    gguf_rotary_rows: RotaryRows::Halves,
+    tied_embeddings: true,
+    pre_tokenizer: Some("llama-bpe"),
+};

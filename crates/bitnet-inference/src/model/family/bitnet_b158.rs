@@ -1,0 +1,16 @@
+use super::Family;
+use crate::model::config::{Activation, RotaryRows};
+
+/// microsoft/bitnet-b1.58-2B-4T: sub-norms before the output and down
+/// projections, and squared ReLU. Its published GGUF files name no pre-tokenizer;
+/// the vocabulary is Llama 3's.
+pub(crate) const BITNET_B158: Family = Family {
+    name: "bitnet-b1.58",
+    gguf_aliases: &["bitnet-25"],
+    hf_names: &[("bitnet", "BitNetForCausalLM")],
+    activation: Activation::Relu2,
+    sub_norms: true,
+    gguf_rotary_rows: RotaryRows::Halves,
+    tied_embeddings: true,
+    pre_tokenizer: Some("llama-bpe"),
+};

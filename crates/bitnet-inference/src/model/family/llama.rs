@@ -1,0 +1,15 @@
+use super::Family;
+use crate::model::config::{Activation, RotaryRows};
+
+/// LLaMA and what is built like it: Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E,
+/// TriLM.
+pub(crate) const LLAMA: Family = Family {
+    name: "llama",
+    gguf_aliases: &[],
+    hf_names: &[("llama", "LlamaForCausalLM")],
+    activation: Activation::Silu,
+    sub_norms: false,
+    gguf_rotary_rows: RotaryRows::Interleaved,
+    tied_embeddings: false,
+    pre_tokenizer: None,
+};

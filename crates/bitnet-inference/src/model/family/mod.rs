@@ -1,0 +1,128 @@
+//! What differs between the families of models: one file a family, and nothing
+//! of it anywhere else.
+
+mod bitnet;
+mod bitnet_b158;
+mod llama;
+
+use std::fmt;
+
+use super::config::{Activation, RotaryRows};
+
+pub(crate) use bitnet::BITNET;
+pub(crate) use bitnet_b158::BITNET_B158;
+pub(crate) use llama::LLAMA;
+
+/// Every family. Where several have the same names in a `config.json`, the first
+/// whose activation fits is meant.
+const FAMILIES: [&Family; 3] = [&BITNET_B158, &BITNET, &LLAMA];
+
+/// A family of models: they differ only in the numbers of
+/// [`Config`](super::config::Config).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// The name, as in `general.architecture` of GGUF files.
+    pub(crate) name: &'static str,
+    /// Older names in GGUF files.
+    pub(crate) gguf_aliases: &'static [&'static str],
+    /// `model_type` and one of `architectures` in `config.json`. The first pair is
+    /// what we write, and its type is enough; of the others, both must be there.
+    pub(crate) hf_names: &'static [(&'static str, &'static str)],
+    /// The activation of the feed-forward gate where a file names none.
+    pub(crate) activation: Activation,
+    /// Whether attention and feed-forward outputs are normalized before they are
+    /// projected.
+    pub(crate) sub_norms: bool,
+    /// How GGUF files order the rows of query and key projections.
+    pub(crate) gguf_rotary_rows: RotaryRows,
+    /// Whether the embedding is the output matrix in a folder that has no other
+    /// and does not say.
+    pub(crate) tied_embeddings: bool,
+    /// `tokenizer.ggml.pre` where a file has none.
+    pub(crate) pre_tokenizer: Option<&'static str>,
+}
+
+impl Family {
+    /// Returns the name, as in `general.architecture` of GGUF files.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns whether attention and feed-forward outputs are normalized before
+    /// they are projected.
+    pub fn has_sub_norms(&self) -> bool {
+        self.sub_norms
+    }
+
+    /// Returns the family that a GGUF file calls `name`.
+    pub(crate) fn from_gguf_name(name: &str) -> Option<&'static Self> {
+        let matches = |family: &&&Self| family.name == name || family.gguf_aliases.contains(&name);
+        FAMILIES.iter().find(matches).copied()
+    }
+
+    /// Returns the family that a `config.json` names.
+    pub(crate) fn from_hf(
+        model_type: &str,
+        classes: &[String],
+        activation: Activation,
+    ) -> Option<&'static Self> {
+        let is_named = |family: &Self| {
+            let fits = |(ty, class): &(&str, &str)| {
+                *ty == model_type && classes.iter().any(|other| other == class)
+            };
+            family.hf_names.iter().any(fits)
+        };
+        let candidates = FAMILIES
+            .iter()
+            .filter(|family| family.hf_names[0].0 == model_type || is_named(family));
+        // The last of equal keys wins.
+        candidates
+            .rev()
+            .max_by_key(|family| (is_named(family), family.activation == activation))
+            .copied()
+    }
+
+    /// Returns the names of all families, for error messages.
+    pub(crate) fn names() -> String {
+        let names = FAMILIES
+            .iter()
+            .flat_map(|family| std::iter::once(&family.name).chain(family.gguf_aliases));
+        names.copied().collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_to_one_family_each() {
+        for family in FAMILIES {
+            for name in std::iter::once(&family.name).chain(family.gguf_aliases) {
+                assert_eq!(Family::from_gguf_name(name), Some(family));
+            }
+            for (model_type, class) in family.hf_names {
+                let classes = [(*class).to_owned()];
+                let found = Family::from_hf(model_type, &classes, family.activation);
+                assert_eq!(found, Some(family));
+            }
+        }
+    }
+
+    #[test]
+    fn a_class_decides_between_families_of_one_model_type() {
+        // As 1bitLLM/bitnet_b1_58-3B is published.
+        let classes = ["BitnetForCausalLM".to_owned()];
+        let found = Family::from_hf("llama", &classes, Activation::Silu);
+        assert_eq!(found, Some(&BITNET));
+        let found = Family::from_hf("llama", &[], Activation::Silu);
+        assert_eq!(found, Some(&LLAMA));
+        assert_eq!(Family::from_hf("gemma", &[], Activation::Silu), None);
+    }
+}
