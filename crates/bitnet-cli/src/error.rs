@@ -59,7 +59,10 @@ fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 fn is_usage(error: &anyhow::Error) -> bool {
     find::<UsageError>(error).is_some()
         || find::<SamplerError>(error).is_some()
-        || matches!(find(error), Some(KernelError::Unknown { .. }))
+        || matches!(
+            find(error),
+            Some(KernelError::Unknown { .. } | KernelError::Ambiguous { .. })
+        )
         || matches!(
             find(error),
             Some(

@@ -62,6 +62,13 @@ pub enum KernelError {
         /// The name that was asked for.
         name: String,
     },
+    /// Several kernels have a name that begins so.
+    Ambiguous {
+        /// The name that was asked for.
+        name: String,
+        /// The full names of those kernels, best first.
+        matches: Vec<&'static str>,
+    },
     /// The kernel exists but this machine lacks its instructions.
     NotSupported {
         /// The full name of the kernel.
@@ -80,6 +87,13 @@ impl fmt::Display for KernelError {
                     f,
                     "no kernel is called {name:?} (known: {})",
                     known.join(", ")
+                )
+            }
+            Self::Ambiguous { name, matches } => {
+                write!(
+                    f,
+                    "several kernels are called {name:?}: {}",
+                    matches.join(", ")
                 )
             }
             Self::NotSupported { name, needs } => {
@@ -174,20 +188,25 @@ impl Kernel {
     }
 
     /// Returns the kernel called `name`: its full name, or the beginning of the
-    /// last part of it, if only one begins so (`scalar`, `avx2`, `avx512v`).
+    /// last part of it, if only one begins so (`scalar`, `avx2`, `avx512v`). Fails if
+    /// none or several do, or if this machine lacks its instructions.
     pub fn named(name: &str) -> Result<Self, KernelError> {
         let matches = |known: &&Known| {
             let variant = known.name.rsplit('-').next().unwrap_or_default();
             known.name == name || (!name.is_empty() && variant.starts_with(name))
         };
-        let mut found = KNOWN.iter().filter(matches);
-        match (found.next(), found.next()) {
-            (Some(known), None) => (known.detect)().ok_or(KernelError::NotSupported {
+        let found: Vec<_> = KNOWN.iter().filter(matches).collect();
+        match found[..] {
+            [known] => (known.detect)().ok_or(KernelError::NotSupported {
                 name: known.name,
                 needs: known.needs,
             }),
-            _ => Err(KernelError::Unknown {
+            [] => Err(KernelError::Unknown {
                 name: name.to_owned(),
+            }),
+            _ => Err(KernelError::Ambiguous {
+                name: name.to_owned(),
+                matches: found.iter().map(|known| known.name).collect(),
             }),
         }
     }
@@ -322,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_ambiguous_names_are_refused() {
-        for name in ["", "neon2000", "x86_64", "a"] {
+    fn unknown_names_are_refused() {
+        for name in ["", "neon2000", "x86_64", "aarch64"] {
             let error = Kernel::named(name).unwrap_err();
             assert_eq!(
                 error,
@@ -333,5 +352,16 @@ mod tests {
             );
             assert!(error.to_string().contains("generic-i2xi8-scalar"));
         }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn an_ambiguous_name_is_refused_with_the_names_it_could_mean() {
+        let error = Kernel::named("avx512").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "several kernels are called \"avx512\": \
+             x86_64-i2xi8-avx512vnni, x86_64-i2xi8-avx512bw"
+        );
     }
 }

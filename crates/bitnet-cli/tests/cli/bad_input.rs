@@ -537,6 +537,15 @@ fn an_unknown_kernel() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn a_name_of_two_kernels() {
+    assert_snapshot!(refused(&["run", "--kernel", "avx512", PROMPT]), @r#"
+    exit code 2
+    error: several kernels are called "avx512": x86_64-i2xi8-avx512vnni, x86_64-i2xi8-avx512bw
+    "#);
+}
+
+#[test]
 fn ids_that_are_none() {
     assert_snapshot!(refused(&["logits", "--tokens", "1,8192"]), @"
     exit code 2
