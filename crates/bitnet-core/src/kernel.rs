@@ -290,7 +290,7 @@ impl Kernel {
             }
             // NEON is the target's baseline.
             #[cfg(target_arch = "aarch64")]
-            Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.run(ScalarLanes),
+            Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.run(Neon),
         }
     }
 }

@@ -15,6 +15,32 @@ macro_rules! instructions {
     };
 }
 
+/// Returns an array of four values, `$value` for each constant index `$i`: written
+/// out, since an array that a loop fills may live in memory.
+#[cfg(target_arch = "aarch64")]
+macro_rules! in_parts {
+    ($i:ident => $value:expr) => {
+        [
+            {
+                const $i: usize = 0;
+                $value
+            },
+            {
+                const $i: usize = 1;
+                $value
+            },
+            {
+                const $i: usize = 2;
+                $value
+            },
+            {
+                const $i: usize = 3;
+                $value
+            },
+        ]
+    };
+}
+
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod aarch64;
 pub(crate) mod scalar;

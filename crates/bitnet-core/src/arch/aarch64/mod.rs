@@ -11,11 +11,13 @@
 //! | `i8mm` | 1 | 3 + 4, 4 `zip` | n | 2·n `smmla` |
 //!
 //! NEON belongs to the baseline of ARM64, so other operations need no compilation
-//! of their own. `sdot` and `smmla` have no stable intrinsics: they are inline
-//! assembly, in methods of the token that proves the instruction, which are always
-//! inlined into functions compiled for it.
+//! of their own; those over lanes have [`float_lanes`] on every tier. `sdot` and
+//! `smmla` have no stable intrinsics: they are inline assembly, in methods of the
+//! token that proves the instruction, which are always inlined into functions
+//! compiled for it.
 
 mod dotprod;
+mod float_lanes;
 mod i8mm;
 mod neon;
 
