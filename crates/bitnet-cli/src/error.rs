@@ -137,6 +137,10 @@ fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {
         CheckpointError::WrongEncoding { .. } | CheckpointError::UnknownType { .. } => {
             "take the model as GGUF in I2_S, TQ1_0 or TQ2_0, or as a packed HuggingFace folder"
         }
+        CheckpointError::Tiled { .. } => {
+            "take the model's I2_S file or HuggingFace folder, \
+             or make one with bitnet.cpp: `python setup_env.py -q i2_s`"
+        }
         CheckpointError::MissingKey { key } if key == "quantization_config" => {
             "only models with ternary weights can be run: BitNet b1.58 and its family"
         }

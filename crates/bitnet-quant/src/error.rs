@@ -69,16 +69,22 @@ pub enum TernaryError {
         /// The first column of that row with such a code.
         col: usize,
     },
-    /// Blocks of one matrix carry different scales.
-    #[error("scale {other} at row {row}, column {col} differs from {first} before it")]
-    SeveralScales {
-        /// The scale of the first block with a nonzero weight.
-        first: f32,
-        /// The scale that differs.
-        other: f32,
-        /// The row of the block that differs.
+    /// The scales are more than the format has room for.
+    #[error("{format} has no room for {found}")]
+    TooManyScales {
+        /// The name of the format.
+        format: &'static str,
+        /// The scales given, in words.
+        found: String,
+    },
+    /// The format has only -1 and +1.
+    #[error("{format} cannot store the 0 at row {row}, column {col}")]
+    ZeroWeight {
+        /// The name of the format.
+        format: &'static str,
+        /// The row of the weight.
         row: usize,
-        /// The first column of the block that differs.
+        /// Its column.
         col: usize,
     },
     /// The scale is infinite or not a number.
@@ -86,6 +92,16 @@ pub enum TernaryError {
     ScaleNotFinite {
         /// The scale found or given.
         scale: f32,
+    },
+    /// One of several scales is infinite or not a number.
+    #[error("scale {scale} at row {row}, column {col} is not finite")]
+    GroupScaleNotFinite {
+        /// The scale found or given.
+        scale: f32,
+        /// The row that it belongs to.
+        row: usize,
+        /// The first column that it belongs to.
+        col: usize,
     },
     /// The format stores scales in a type that cannot hold this one.
     #[error("{format} stores the scale as f16, which turns {scale} into {nearest}")]

@@ -5,8 +5,8 @@
 //! What the processor multiplies is packed anew by `bitnet-core`.
 //!
 //! ```text
-//! bytes of a tensor ──► TernaryView ──► trits -1, 0, +1  and one scale
-//!   I2_S, TQ1_0, TQ2_0, HF-packed
+//! bytes of a tensor ──► TernaryView ──► trits -1, 0, +1  and Scales
+//!   I2_S, TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0, IQ1_BN, IQ2_BN, HF-packed
 //! trits ──► encode_ternary ──► bytes
 //!
 //! bytes of a row ──► DenseType::decode_row ──► f32
@@ -14,14 +14,15 @@
 //! f32 ──► DenseType::encode_row ──► bytes
 //! ```
 //!
-//! Between two ternary formats nothing is lost: trits and scale come out as
+//! Between two ternary formats nothing is lost: trits and scales come out as
 //! they went in, or the conversion is refused with a [`TernaryError`].
 //!
 //! ```
-//! use bitnet_quant::{TernaryType, TernaryView, encode_ternary};
+//! use bitnet_quant::{Scales, TernaryType, TernaryView, encode_ternary};
 //!
 //! let row: Vec<i8> = (0..256).map(|col| (col % 3) as i8 - 1).collect();
-//! let bytes = encode_ternary(TernaryType::TQ2_0, 1, 256, 0.5, |_, trits| {
+//! let scales = Scales::Tensor(0.5);
+//! let bytes = encode_ternary(TernaryType::TQ2_0, 1, 256, &scales, |_, trits| {
 //!     trits.copy_from_slice(&row);
 //! })?;
 //! assert_eq!(bytes.len(), 66);
@@ -30,7 +31,7 @@
 //! let mut trits = [0; 256];
 //! view.decode_row(0, &mut trits)?;
 //! assert_eq!(trits, row[..]);
-//! assert_eq!(view.scale()?, Some(0.5));
+//! assert_eq!(view.scales()?, scales);
 //! # Ok::<(), bitnet_quant::TernaryError>(())
 //! ```
 
@@ -42,4 +43,4 @@ mod ternary;
 
 pub use dense::DenseType;
 pub use error::{ShapeError, TernaryError};
-pub use ternary::{TernaryType, TernaryView, encode_ternary};
+pub use ternary::{Scales, TernaryType, TernaryView, encode_ternary};

@@ -2,7 +2,7 @@
 //! `tests/data/make_golden.py`.
 
 use bitnet_core::Kernel;
-use bitnet_quant::{DenseType, TernaryType, TernaryView, encode_ternary};
+use bitnet_quant::{DenseType, Scales, TernaryType, TernaryView, encode_ternary};
 
 const GOLDEN: &str = include_str!("data/golden.txt");
 
@@ -83,11 +83,11 @@ fn tq_formats_decode_and_encode_as_in_llama_cpp() {
         let trits = trits(&format!("{key}.trits"));
         let view = TernaryView::new(ty, 2, 512, &stored).unwrap();
         assert!(decode(&view) == trits, "{key}");
-        let scale = view.scale().unwrap().unwrap();
         // 0x2250 as f16.
-        assert_eq!(scale, 101.0 / 8192.0, "{key}");
+        let scales = Scales::Tensor(101.0 / 8192.0);
+        assert_eq!(view.scales(), Ok(scales.clone()), "{key}");
 
-        let encoded = encode_ternary(ty, 2, 512, scale, |row, out| {
+        let encoded = encode_ternary(ty, 2, 512, &scales, |row, out| {
             out.copy_from_slice(&trits[row * 512..][..512]);
         })
         .unwrap();

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bitnet_core::Team;
-use bitnet_quant::{DenseType, TernaryType};
+use bitnet_quant::{DenseType, Scales, TernaryType};
 use half::f16;
 
 use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
 use crate::format::checkpoint::{Encoding, Origin};
 use crate::format::gguf::{Array, GgufWriter, Value};
-use crate::format::gguf_model::type_id;
+use crate::format::gguf_types::{FILE_TYPE_I2_S, type_id};
 use crate::model::config::Config;
 use crate::model::rope::RopeScaling;
 use crate::model::tensors::{self, Expected, Role};
@@ -24,8 +24,8 @@ const FILE_TYPE: &str = "general.file_type";
 /// A tensor of the file to be.
 enum Planned {
     Dense(Expected, DenseType),
-    /// With the scale that its blocks carry.
-    Ternary(Expected, f32),
+    /// With the scales that its blocks carry, if not its own.
+    Ternary(Expected, Option<Scales>),
     /// The scale of a tensor whose blocks cannot carry it, or the divisors of rotary
     /// frequencies.
     Floats(Vec<f32>),
@@ -82,25 +82,28 @@ pub(super) fn write(
                 planned.push(Planned::Dense(expected, dense));
             }
             Role::Linear | Role::Rotary => {
-                let (_, scale) = checkpoint.ternary(&name)?;
+                let scales = checkpoint.ternary(&name)?.scales;
                 let n_bytes = (ty.n_bytes(expected.n_rows, expected.n_cols)).map_err(|source| {
                     ConvertError::Shape {
                         name: name.clone(),
                         source,
                     }
                 })?;
-                // An f16 that would round the scale carries 1 instead, and the
-                // scale gets a tensor of its own.
-                let in_blocks = ty == TernaryType::I2S || f16::from_f32(scale).to_f32() == scale;
                 let shape = [n_cols, n_rows];
                 writer.tensor(&name, &shape, id(Encoding::Ternary(ty)), n_bytes as u64);
-                let block_scale = if in_blocks { scale } else { 1.0 };
-                planned.push(Planned::Ternary(expected, block_scale));
-                if !in_blocks {
-                    let part = name.trim_end_matches("weight");
-                    let f32 = id(Encoding::Dense(DenseType::F32));
-                    writer.tensor(format!("{part}scale"), &[1], f32, 4);
-                    planned.push(Planned::Floats(vec![scale]));
+                match scales {
+                    // An f16 that would round the scale carries 1 instead, and the
+                    // scale gets a tensor of its own.
+                    Scales::Tensor(scale)
+                        if ty != TernaryType::I2S && f16::from_f32(scale).to_f32() != scale =>
+                    {
+                        planned.push(Planned::Ternary(expected, Some(Scales::Tensor(1.0))));
+                        let part = name.trim_end_matches("weight");
+                        let f32 = id(Encoding::Dense(DenseType::F32));
+                        writer.tensor(format!("{part}scale"), &[1], f32, 4);
+                        planned.push(Planned::Floats(vec![scale]));
+                    }
+                    _ => planned.push(Planned::Ternary(expected, None)),
                 }
             }
         }
@@ -124,8 +127,8 @@ pub(super) fn write(
         }
         let data = match &planned[i] {
             Planned::Dense(expected, dense) => source.encode_dense(expected, *dense, team)?,
-            Planned::Ternary(expected, scale) => {
-                source.encode_ternary(expected, ty, *scale, rotary_rows)?
+            Planned::Ternary(expected, scales) => {
+                source.encode_ternary(expected, ty, scales.as_ref(), rotary_rows)?
             }
             Planned::Floats(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         };
@@ -151,8 +154,8 @@ fn file_type(ty: TernaryType) -> u32 {
     match ty {
         TernaryType::TQ1_0 => 36,
         TernaryType::TQ2_0 => 37,
-        TernaryType::I2S => 40,
-        TernaryType::HfPacked => unreachable!("not a type of GGUF files"),
+        TernaryType::I2S => FILE_TYPE_I2_S,
+        _ => unreachable!("not a type of `GgufWeights`"),
     }
 }
 

@@ -193,7 +193,13 @@ impl Encoder<'_> {
         &'a self,
         tensor: &'a Expected,
     ) -> Result<[(String, Lazy<'a>); 2], ConvertError> {
-        let (_, scale) = self.source.checkpoint.ternary(&tensor.name)?;
+        let scales = self.source.checkpoint.ternary(&tensor.name)?.scales;
+        let Some(scale) = scales.tensor() else {
+            return Err(ConvertError::SeveralScales {
+                name: tensor.name.clone(),
+                found: scales.to_string(),
+            });
+        };
         let packed = TernaryType::HfPacked;
         let n_bytes = packed
             .n_bytes(tensor.n_rows, tensor.n_cols)
@@ -208,7 +214,7 @@ impl Encoder<'_> {
             encode: Box::new(move || {
                 (self.step)()?;
                 self.source
-                    .encode_ternary(tensor, packed, scale, RotaryRows::Halves)
+                    .encode_ternary(tensor, packed, None, RotaryRows::Halves)
             }),
             first_error: &self.first_error,
         };

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bitnet_core::{Kernel, Team};
-use bitnet_quant::{DenseType, ShapeError, TernaryError, TernaryType, encode_ternary};
+use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, encode_ternary};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
 use crate::model::config::RotaryRows;
@@ -144,25 +144,29 @@ impl Source<'_> {
         Ok(out)
     }
 
-    /// Returns a ternary tensor in type `ty`, with `scale` where the type has
-    /// room for one, its rows in the order `rotary_rows` if that matters.
+    /// Returns a ternary tensor in type `ty`, with its own or the `given` scales
+    /// where the type has room for them, its rows in the order `rotary_rows` if
+    /// that matters.
     fn encode_ternary(
         &self,
         expected: &Expected,
         ty: TernaryType,
-        scale: f32,
+        given: Option<&Scales>,
         rotary_rows: RotaryRows,
     ) -> Result<Vec<u8>, ConvertError> {
-        let (view, _) = self.checkpoint.ternary(&expected.name)?;
+        let tensor = self.checkpoint.ternary(&expected.name)?;
+        let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
         let widths = self.checkpoint.config().rotary_widths();
         let stored_rows = self.checkpoint.rotary_rows();
+        let source_row = |row| match expected.role {
+            Role::Rotary => rotary_rows.position_in(stored_rows, row, widths),
+            _ => row,
+        };
+        let scales = given.unwrap_or(&tensor.scales).clone();
+        let scales = scales.reordered(n_rows, source_row);
         let mut first_error = None;
-        let encoded = encode_ternary(ty, view.n_rows(), view.n_cols(), scale, |row, trits| {
-            let row = match expected.role {
-                Role::Rotary => rotary_rows.position_in(stored_rows, row, widths),
-                _ => row,
-            };
-            if let Err(error) = view.decode_row(row, trits) {
+        let encoded = encode_ternary(ty, n_rows, n_cols, &scales, |row, trits| {
+            if let Err(error) = tensor.decode_row(source_row(row), trits) {
                 trits.fill(0);
                 first_error.get_or_insert(error);
             }
@@ -299,6 +303,14 @@ pub enum ConvertError {
         name: String,
         /// What is wrong.
         source: TernaryError,
+    },
+    /// The target has one scale for a tensor.
+    #[error("tensor {name:?} has {found}, and a HuggingFace folder one for the whole tensor")]
+    SeveralScales {
+        /// Its name.
+        name: String,
+        /// The scales, in words.
+        found: String,
     },
     /// The caller ended the work.
     #[error("interrupted; nothing was written")]

@@ -37,7 +37,8 @@ fn ternaries(checkpoint: &Checkpoint) -> Vec<(String, u32, Vec<i8>)> {
         .into_iter()
         .filter(|e| matches!(e.role, Role::Linear | Role::Rotary))
         .map(|expected| {
-            let (view, scale) = checkpoint.ternary(&expected.name).unwrap();
+            let tensor = checkpoint.ternary(&expected.name).unwrap();
+            let scale = tensor.scales.tensor().unwrap();
             let mut trits = vec![0; expected.n_rows * expected.n_cols];
             for (row, trits) in trits.chunks_mut(expected.n_cols).enumerate() {
                 let row = match expected.role {
@@ -46,7 +47,7 @@ fn ternaries(checkpoint: &Checkpoint) -> Vec<(String, u32, Vec<i8>)> {
                     }
                     _ => row,
                 };
-                view.decode_row(row, trits).unwrap();
+                tensor.decode_row(row, trits).unwrap();
             }
             (expected.name, scale.to_bits(), trits)
         })

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnet_core::Kernel;
-use bitnet_quant::{DenseType, ShapeError, TernaryError, TernaryType, TernaryView};
+use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView};
 
 use super::gguf::{Gguf, GgufError};
 use super::mapping::FileBytes;
@@ -60,7 +60,7 @@ pub struct StoredTensor {
     pub n_rows: usize,
     /// Inputs of a linear layer.
     pub n_cols: usize,
-    /// What a ternary tensor's own scale, if it has one, is multiplied with.
+    /// What a ternary tensor's own scales, if it has any, are multiplied with.
     pub(crate) outer_scale: f32,
     pub(crate) file_idx: usize,
     pub(crate) range: Range<usize>,
@@ -99,6 +99,29 @@ impl DenseTensor {
         let row_bytes = self.range.len() / self.n_rows;
         self.ty
             .decode_row(kernel, &self.bytes()[row * row_bytes..][..row_bytes], out);
+    }
+}
+
+/// A ternary tensor in its storage format.
+#[derive(Debug)]
+pub(crate) struct TernaryTensor<'a> {
+    view: TernaryView<'a>,
+    /// What the trits are multiplied with; all finite.
+    pub(crate) scales: Scales,
+}
+
+impl TernaryTensor<'_> {
+    pub(crate) fn n_rows(&self) -> usize {
+        self.view.n_rows()
+    }
+
+    pub(crate) fn n_cols(&self) -> usize {
+        self.view.n_cols()
+    }
+
+    /// Writes one row as -1, 0, +1: see [`TernaryView::decode_row`].
+    pub(crate) fn decode_row(&self, row: usize, trits: &mut [i8]) -> Result<(), TernaryError> {
+        self.view.decode_row(row, trits)
     }
 }
 
@@ -234,9 +257,8 @@ impl Checkpoint {
         }
     }
 
-    /// Returns a view of a ternary tensor by GGUF name, and what its trits are
-    /// multiplied with.
-    pub(crate) fn ternary(&self, name: &str) -> Result<(TernaryView<'_>, f32), CheckpointError> {
+    /// Returns a ternary tensor by GGUF name.
+    pub(crate) fn ternary(&self, name: &str) -> Result<TernaryTensor<'_>, CheckpointError> {
         let tensor = self.tensor(name);
         let Encoding::Ternary(ty) = tensor.encoding else {
             unreachable!("`assemble` has checked the encoding of {name}")
@@ -247,14 +269,14 @@ impl Checkpoint {
             source,
         };
         let view = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes).map_err(in_tensor)?;
-        let scale = view.scale().map_err(in_tensor)?.unwrap_or(1.0) * tensor.outer_scale;
-        if !scale.is_finite() {
+        let scales = view.scales().map_err(in_tensor)?.times(tensor.outer_scale);
+        if let Some(&scale) = scales.values().iter().find(|scale| !scale.is_finite()) {
             return Err(CheckpointError::Scale {
                 name: tensor.name.clone(),
                 scale,
             });
         }
-        Ok((view, scale))
+        Ok(TernaryTensor { view, scales })
     }
 
     /// Reads the tokenizer.
@@ -432,6 +454,16 @@ pub enum CheckpointError {
         /// The type.
         found: String,
     },
+    /// A tensor is laid out by parameters that the file does not have.
+    #[error(
+        "tensor {name:?} is stored as {found}, in tiles whose sizes were chosen when the file was made and are not in it"
+    )]
+    Tiled {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: &'static str,
+    },
     /// The shape does not suit the type.
     #[error("in tensor {name:?}")]
     Shape {
@@ -461,6 +493,14 @@ pub enum CheckpointError {
         name: String,
         /// What is wrong with it.
         source: TernaryError,
+    },
+    /// A tensor has more scales than the engine computes with.
+    #[error("tensor {name:?} has {found}, expected one for the whole tensor")]
+    SeveralScales {
+        /// Its name.
+        name: String,
+        /// The scales, in words.
+        found: String,
     },
     /// A scale is not a number.
     #[error("in tensor {name:?}: the scale is {scale}, expected a finite number")]

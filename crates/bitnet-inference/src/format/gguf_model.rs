@@ -2,68 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use bitnet_quant::{DenseType, TernaryType};
+use bitnet_quant::DenseType;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
 use super::gguf::{Gguf, TensorInfo};
+use super::gguf_types::{TensorTypes, matrix};
 use super::mapping::FileBytes;
 use crate::model::config::{Activation, Config};
 use crate::model::family::Family;
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors;
 
-/// Type ids of the tensors that can be read. 36 once meant IQ4_NL_4_4 in
-/// llama.cpp, which no file of these architectures uses; bitnet.cpp writes I2_S
-/// under it.
-const TYPES: [(u32, Encoding); 8] = [
-    (0, Encoding::Dense(DenseType::F32)),
-    (1, Encoding::Dense(DenseType::F16)),
-    (8, Encoding::Dense(DenseType::Q8_0)),
-    (14, Encoding::Dense(DenseType::Q6K)),
-    (30, Encoding::Dense(DenseType::BF16)),
-    (34, Encoding::Ternary(TernaryType::TQ1_0)),
-    (35, Encoding::Ternary(TernaryType::TQ2_0)),
-    (36, Encoding::Ternary(TernaryType::I2S)),
-];
-
-/// Names of types that are not read, for the error message.
-const OTHER_TYPES: [(u32, &str); 16] = [
-    (2, "Q4_0"),
-    (3, "Q4_1"),
-    (6, "Q5_0"),
-    (7, "Q5_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
-    (12, "Q4_K"),
-    (13, "Q5_K"),
-    (20, "IQ4_NL"),
-    (23, "IQ4_XS"),
-    (28, "F64"),
-    (38, "TL1 (bitnet.cpp)"),
-    (39, "TL2 (bitnet.cpp) or MXFP4"),
-    (41, "Q1_0"),
-    (42, "Q2_0"),
-    (135, "IQ2_BN"),
-];
-
-/// Returns the type id of an encoding; none for HuggingFace's.
-pub(crate) fn type_id(encoding: Encoding) -> Option<u32> {
-    TYPES
-        .iter()
-        .find(|(_, known)| *known == encoding)
-        .map(|(id, _)| *id)
-}
-
 /// Reads a GGUF file.
 pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
     let gguf = Gguf::parse(&file)?;
     let mut config = config(&gguf)?;
+    let types = TensorTypes::of(&gguf)?;
     let mut stored = BTreeMap::new();
     let mut scales = Vec::new();
     for tensor in gguf.tensors() {
         // `blk.0.attn_q.scale` multiplies what `blk.0.attn_q.weight` gives.
         if let Some(part) = tensor.name.strip_suffix(".scale") {
-            scales.push((format!("{part}.weight"), scalar(tensor, &file)?));
+            scales.push((format!("{part}.weight"), scalar(&types, tensor, &file)?));
         } else if tensor.name == tensors::ROPE_FREQS {
             if config.rope.scaling != RopeScaling::None {
                 return Err(CheckpointError::Unsupported {
@@ -72,9 +32,9 @@ pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
                     expected: "one of both",
                 });
             }
-            config.rope.scaling = RopeScaling::Divisors(floats(tensor, &file)?);
+            config.rope.scaling = RopeScaling::Divisors(floats(&types, tensor, &file)?);
         } else {
-            stored.insert(tensor.name.clone(), stored_tensor(tensor)?);
+            stored.insert(tensor.name.clone(), stored_tensor(&types, tensor)?);
         }
     }
     for (name, scale) in scales {
@@ -199,32 +159,19 @@ fn rope_scaling(
     }
 }
 
-fn stored_tensor(tensor: &TensorInfo) -> Result<StoredTensor, CheckpointError> {
+fn stored_tensor(
+    types: &TensorTypes,
+    tensor: &TensorInfo,
+) -> Result<StoredTensor, CheckpointError> {
     let name = || tensor.name.clone();
-    let encoding = TYPES.iter().find(|(id, _)| *id == tensor.type_id);
-    let Some(&(_, encoding)) = encoding else {
-        let known = OTHER_TYPES.iter().find(|(id, _)| *id == tensor.type_id);
-        return Err(CheckpointError::UnknownType {
-            name: name(),
-            found: match known {
-                Some((id, name)) => format!("{name} (id {id})"),
-                None => format!("id {}", tensor.type_id),
-            },
+    let encoding = types.encoding(tensor)?;
+    let Some([n_rows, n_cols]) = matrix(tensor) else {
+        return Err(CheckpointError::Unsupported {
+            what: "a tensor of shape",
+            found: format!("{:?}", tensor.shape),
+            expected: "one or two dimensions",
         });
     };
-    let (n_cols, n_rows) = match tensor.shape[..] {
-        [n_cols] => (n_cols, 1),
-        [n_cols, n_rows] => (n_cols, n_rows),
-        _ => {
-            return Err(CheckpointError::Unsupported {
-                what: "a tensor of shape",
-                found: format!("{:?}", tensor.shape),
-                expected: "one or two dimensions",
-            });
-        }
-    };
-    // What exceeds usize exceeds the file, too.
-    let [n_rows, n_cols] = [n_rows, n_cols].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let needed = encoding
         .n_bytes(n_rows, n_cols)
         .map_err(|source| CheckpointError::Shape {
@@ -253,20 +200,24 @@ fn stored_tensor(tensor: &TensorInfo) -> Result<StoredTensor, CheckpointError> {
 }
 
 /// Reads a tensor of one F32.
-fn scalar(tensor: &TensorInfo, file: &[u8]) -> Result<f32, CheckpointError> {
-    match floats(tensor, file).as_deref() {
+fn scalar(types: &TensorTypes, tensor: &TensorInfo, file: &[u8]) -> Result<f32, CheckpointError> {
+    match floats(types, tensor, file).as_deref() {
         Ok(&[value]) => Ok(value),
         _ => Err(CheckpointError::WrongEncoding {
             name: tensor.name.clone(),
-            found: stored_tensor(tensor)?.encoding.name(),
+            found: stored_tensor(types, tensor)?.encoding.name(),
             expected: "one F32",
         }),
     }
 }
 
 /// Reads a small tensor of F32.
-fn floats(tensor: &TensorInfo, file: &[u8]) -> Result<Vec<f32>, CheckpointError> {
-    let stored = stored_tensor(tensor)?;
+fn floats(
+    types: &TensorTypes,
+    tensor: &TensorInfo,
+    file: &[u8],
+) -> Result<Vec<f32>, CheckpointError> {
+    let stored = stored_tensor(types, tensor)?;
     match stored.encoding {
         Encoding::Dense(DenseType::F32) => {
             let (values, _) = file[stored.range].as_chunks();

@@ -5,5 +5,6 @@
 pub mod checkpoint;
 pub mod gguf;
 pub(crate) mod gguf_model;
+pub(crate) mod gguf_types;
 mod hf_folder;
 mod mapping;

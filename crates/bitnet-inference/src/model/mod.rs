@@ -263,21 +263,28 @@ fn pack(
     name: &str,
     stored_rows: RotaryRows,
 ) -> Result<PackedTernary, CheckpointError> {
-    let (view, scale) = checkpoint.ternary(name)?;
+    let tensor = checkpoint.ternary(name)?;
+    let stored_name = || checkpoint.tensor(name).name.clone();
+    let Some(scale) = tensor.scales.tensor() else {
+        return Err(CheckpointError::SeveralScales {
+            name: stored_name(),
+            found: tensor.scales.to_string(),
+        });
+    };
     let widths = checkpoint.config().rotary_widths();
     PackedTernary::pack_as(
         layout,
         team,
-        view.n_rows(),
-        view.n_cols(),
+        tensor.n_rows(),
+        tensor.n_cols(),
         scale,
         |row, trits| {
             let row = RotaryRows::Halves.position_in(stored_rows, row, widths);
-            view.decode_row(row, trits)
+            tensor.decode_row(row, trits)
         },
     )
     .map_err(|source| CheckpointError::Ternary {
-        name: checkpoint.tensor(name).name.clone(),
+        name: stored_name(),
         source,
     })
 }

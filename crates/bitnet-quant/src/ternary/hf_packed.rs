@@ -15,7 +15,7 @@
 //! Source: transformers, `pack_weights` and `unpack_weights` in
 //! `src/transformers/integrations/bitnet.py`.
 
-pub(super) const ROWS_PER_BYTE: usize = 4;
+const ROWS_PER_BYTE: usize = 4;
 
 /// Returns the packed row of a row, and which quarter of the matrix it is in.
 pub(super) fn place(row: usize, n_rows: usize) -> (usize, usize) {
@@ -53,7 +53,7 @@ pub(super) fn encode(trits: &[i8], quarter: usize, packed: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use crate::{TernaryType, encode_ternary};
+    use crate::{Scales, TernaryType, encode_ternary};
 
     #[test]
     fn a_matrix_looks_as_drawn() {
@@ -68,9 +68,15 @@ mod tests {
             [0, -1, 0],
             [0, 0, 1],
         ];
-        let bytes = encode_ternary(TernaryType::HfPacked, 8, 3, f32::NAN, |row, trits| {
-            trits.copy_from_slice(&weights[row]);
-        })
+        let bytes = encode_ternary(
+            TernaryType::HfPacked,
+            8,
+            3,
+            &Scales::Tensor(f32::NAN),
+            |row, trits| {
+                trits.copy_from_slice(&weights[row]);
+            },
+        )
         .unwrap();
         let expected = [
             [0b01_10_01_00, 0b00_01_01_10, 0b01_01_01_01],

@@ -1,0 +1,189 @@
+//! Reading.
+
+use half::f16;
+
+use super::{
+    INVALID, ScalePlace, Scales, TernaryType, hf_packed, i2_s, iq_bn, ptq1_0, q1_0, q2_0, tq1_0,
+    tq2_0,
+};
+use crate::error::TernaryError;
+
+/// A checked view of a stored ternary matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct TernaryView<'a> {
+    ty: TernaryType,
+    n_rows: usize,
+    n_cols: usize,
+    /// As long as `ty.n_bytes(n_rows, n_cols)`.
+    bytes: &'a [u8],
+}
+
+impl<'a> TernaryView<'a> {
+    /// Returns a view of `bytes` as a matrix `[n_rows, n_cols]`.
+    ///
+    /// # Errors
+    ///
+    /// [`TernaryError::Shape`] if the format cannot store the shape,
+    /// [`TernaryError::Length`] if it takes more or fewer bytes.
+    pub fn new(
+        ty: TernaryType,
+        n_rows: usize,
+        n_cols: usize,
+        bytes: &'a [u8],
+    ) -> Result<Self, TernaryError> {
+        let expected = ty.n_bytes(n_rows, n_cols)?;
+        if bytes.len() != expected {
+            return Err(TernaryError::Length {
+                format: ty.name(),
+                n_rows,
+                n_cols,
+                expected,
+                found: bytes.len(),
+            });
+        }
+        Ok(Self {
+            ty,
+            n_rows,
+            n_cols,
+            bytes,
+        })
+    }
+
+    /// Returns the number of rows: outputs.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Returns the number of columns: inputs.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Returns the scales in their simplest form; 1 where the format keeps them
+    /// beside the tensor (HF-packed).
+    ///
+    /// A block or row of only zeros may carry any scale, since it has no effect
+    /// (llama.cpp writes 0 there), and takes that of its neighbours. If there is
+    /// nothing else, the scale is the first.
+    ///
+    /// # Errors
+    ///
+    /// [`TernaryError::ScaleNotFinite`] if one is infinite or NaN.
+    pub fn scales(&self) -> Result<Scales, TernaryError> {
+        let layout = self.ty.layout();
+        let stride = layout.stride(self.n_cols);
+        let half = |at: usize| f16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]).to_f32();
+        let values: Vec<f32> = match layout.scale {
+            ScalePlace::Beside => return Ok(Scales::Tensor(1.0)),
+            ScalePlace::Tail => vec![i2_s::scale(self.bytes)],
+            ScalePlace::RowF16 => (0..self.n_rows).map(|row| half(row * stride)).collect(),
+            ScalePlace::RowF32 => (0..self.n_rows)
+                .map(|row| {
+                    let at = row / layout.rows * stride + row % layout.rows * 4;
+                    let bytes = self.bytes[at..].first_chunk();
+                    f32::from_le_bytes(*bytes.expect("the prefix of a row"))
+                })
+                .collect(),
+            ScalePlace::Block(at) => (0..self.bytes.len() / layout.block_bytes)
+                .map(|block| half(block * layout.block_bytes + at))
+                .collect(),
+        };
+        let len = match layout.scale {
+            ScalePlace::Block(_) => layout.block_len,
+            _ => self.n_cols,
+        };
+        let n_groups = self.n_cols / len;
+        let mut trits = vec![0; self.n_cols];
+        let mut is_zero = |group: usize| {
+            // A row that does not decode is reported by whoever needs it.
+            self.decode_row(group / n_groups, &mut trits).is_ok()
+                && trits[group % n_groups * len..][..len]
+                    .iter()
+                    .all(|trit| *trit == 0)
+        };
+        let scales = if layout.scale == ScalePlace::Tail {
+            Scales::Tensor(values[0])
+        } else {
+            Scales::simplest(len, self.n_rows, values, &mut is_zero)
+        };
+        self.finite(scales, is_zero)
+    }
+
+    /// Checks that all scales are numbers; of groups without weights, they are 0.
+    fn finite(
+        &self,
+        mut scales: Scales,
+        mut is_zero: impl FnMut(usize) -> bool,
+    ) -> Result<Scales, TernaryError> {
+        if let Scales::Groups { values, .. } = &mut scales {
+            for (group, value) in values.iter_mut().enumerate() {
+                if !value.is_finite() && is_zero(group) {
+                    *value = 0.0;
+                }
+            }
+        }
+        let Some(idx) = scales.values().iter().position(|s| !s.is_finite()) else {
+            return Ok(scales);
+        };
+        let scale = scales.values()[idx];
+        let (row, col) = match &scales {
+            Scales::Tensor(_) => return Err(TernaryError::ScaleNotFinite { scale }),
+            Scales::Rows(_) => (idx, 0),
+            Scales::Groups { len, .. } => {
+                let n_groups = self.n_cols / len;
+                (idx / n_groups, idx % n_groups * len)
+            }
+        };
+        Err(TernaryError::GroupScaleNotFinite { scale, row, col })
+    }
+
+    /// Writes one row as -1, 0, +1.
+    ///
+    /// # Errors
+    ///
+    /// [`TernaryError::InvalidCode`] if a weight of the row has the code 3; what
+    /// `trits` then holds is of no use.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `row` is out of range or `trits` is not `n_cols` long.
+    pub fn decode_row(&self, row: usize, trits: &mut [i8]) -> Result<(), TernaryError> {
+        assert!(row < self.n_rows, "row {row} of {}", self.n_rows);
+        assert_eq!(trits.len(), self.n_cols, "trits of a row");
+        if self.decode_valid(row, trits) {
+            return Ok(());
+        }
+        let col = trits.iter().position(|&trit| trit == INVALID);
+        Err(TernaryError::InvalidCode {
+            row,
+            col: col.expect("a row is not valid because of such a trit"),
+        })
+    }
+
+    /// Decodes a row; returns false if a code was 3.
+    fn decode_valid(&self, row: usize, trits: &mut [i8]) -> bool {
+        if self.ty == TernaryType::HfPacked {
+            let (packed_row, quarter) = hf_packed::place(row, self.n_rows);
+            let packed = &self.bytes[packed_row * self.n_cols..][..self.n_cols];
+            return hf_packed::decode(packed, quarter, trits);
+        }
+        let (range, member) = self.ty.layout().place(row, self.n_cols);
+        let blocks = &self.bytes[range];
+        match self.ty {
+            TernaryType::I2S => i2_s::decode::<32>(blocks, trits),
+            TernaryType::I2SNeon => i2_s::decode::<16>(blocks, trits),
+            // The first of four rows is in the highest bits.
+            TernaryType::I2SRows4 => hf_packed::decode(blocks, 3 - member, trits),
+            TernaryType::TQ1_0 => tq1_0::decode(blocks, trits),
+            TernaryType::TQ2_0 => tq2_0::decode(blocks, trits),
+            TernaryType::Q1_0 => q1_0::decode(blocks, trits),
+            TernaryType::Q2_0 => q2_0::decode::<18>(blocks, trits),
+            TernaryType::PQ2_0 => q2_0::decode::<34>(blocks, trits),
+            TernaryType::PTQ1_0 => ptq1_0::decode(blocks, trits),
+            TernaryType::IQ1BN => iq_bn::decode_iq1(blocks, trits),
+            TernaryType::IQ2BN => iq_bn::decode_iq2(blocks, trits),
+            TernaryType::IQ2BNR4 => iq_bn::decode_iq2_r4(blocks, member, trits),
+            TernaryType::HfPacked => unreachable!("decoded above"),
+        }
+    }
+}
