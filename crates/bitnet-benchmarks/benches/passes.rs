@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitnet_core::{Kernel, Team};
+use bitnet_core::{HybridMemoryPool, Kernel, Team};
 use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions, builtin};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -28,8 +28,8 @@ fn passes(c: &mut Criterion) {
             };
             let plan = Plan::new(checkpoint.config(), options).expect("the options are sound");
             let head = HeadPrecision::Int8;
-            let mut team = Team::new(n_threads);
-            let model = Model::load(&checkpoint, kernel, &mut team, head, |_, _| ());
+            let (pool, mut team) = (HybridMemoryPool::new(), Team::new(n_threads));
+            let model = Model::load(&checkpoint, &pool, kernel, &mut team, head, |_, _| ());
             let model = Arc::new(model.expect("the built-in model is sound"));
             let mut engine = Engine::new(model, plan).expect("there is memory");
             group.throughput(Throughput::Elements(PROMPT as u64));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::{activations, dense_rows, ternary, values};
-use bitnet_core::{Int8Rows, Kernel, Layout, Team};
+use bitnet_core::{HybridMemoryPool, Int8Rows, Kernel, Layout, Team};
 use bitnet_quant::DenseType;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
@@ -28,7 +28,8 @@ fn main() {
     for (name, n) in SIZES {
         let mut team = Team::new(1);
         let x = values(n);
-        let (mut rows, mut scratch) = (Int8Rows::with_capacity(1, n), [vec![0.0; n]]);
+        let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, n);
+        let (mut rows, mut scratch) = (rows.expect("some kilobytes"), [vec![0.0; n]]);
         bench(&mut c, &mut fastest, "quantize", (name, n), |kernel| {
             rows.quantize_rows(kernel, &mut team, &mut scratch, (1, n), |_, out| {
                 out.copy_from_slice(&x);

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
-    AttentionScratch, Heads, Int8Rows, Kernel, KvPrecision, KvShape, Layout, PackedKv, QueryRow,
-    Team, matmul_rows,
+    AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Kernel, KvPrecision, KvShape, Layout,
+    PackedKv, QueryRow, Team, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
@@ -195,7 +195,8 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
             position,
         })
         .collect();
-    let mut kv = PackedKv::new(precision, kv_shape).expect("some megabytes");
+    let pool = HybridMemoryPool::new();
+    let mut kv = PackedKv::new(&pool, precision, kv_shape).expect("some megabytes");
     let key = values(heads.n_kv_heads * HEAD_DIM);
     for position in 0..n_positions {
         kv.store(Kernel::best(), (0, position), 0, &key, &key);
@@ -219,7 +220,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
             let scratch = match &mut scratch {
                 Some((n, scratch)) if *n == n_threads => scratch,
                 place => {
-                    let new = AttentionScratch::new(n_threads, n_rows, kv_shape, 4);
+                    let new = AttentionScratch::new(&pool, n_threads, n_rows, kv_shape, 4);
                     &mut place.insert((n_threads, new.expect("some megabytes"))).1
                 }
             };
@@ -230,7 +231,8 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
 
 fn quantize(n_rows: usize, n_cols: usize) -> Case {
     let x = values(n_rows * n_cols);
-    let mut rows = Int8Rows::with_capacity(n_rows, n_cols);
+    let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_rows, n_cols);
+    let mut rows = rows.expect("some megabytes");
     let mut scratch = Vec::new();
     float_op("quantize", n_rows, n_cols, 4, move |kernel, team| {
         scratch.resize(team.n_threads(), vec![0.0; n_cols]);
@@ -271,7 +273,12 @@ fn add(n_rows: usize) -> Case {
 }
 
 fn rope(n_heads: usize) -> Case {
-    let table = RopeTable::new(&rope_frequencies(HEAD_DIM, 500_000.0), HEAD_DIM, 64, 1.0);
+    let (pool, frequencies) = (
+        HybridMemoryPool::new(),
+        rope_frequencies(HEAD_DIM, 500_000.0),
+    );
+    let table = RopeTable::new(&pool, &frequencies, HEAD_DIM, 64, 1.0);
+    let table = table.expect("some kilobytes");
     let mut x = values(n_heads * HEAD_DIM);
     float_op("rope", 1, n_heads * HEAD_DIM, 4, move |kernel, team| {
         by_rows(team, &mut x, n_heads * HEAD_DIM, |_, x| {

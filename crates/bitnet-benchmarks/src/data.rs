@@ -1,8 +1,8 @@
 //! Matrices and activations of any shape.
 
-use std::convert::Infallible;
-
-use bitnet_core::{Int8Rows, Kernel, Layout, PackedInt8, PackedTernary, Team};
+use bitnet_core::{
+    HybridMemoryPool, Int8Rows, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, Team,
+};
 use bitnet_quant::DenseType;
 
 /// Returns a pseudo-random number in 0..2^32 for each index.
@@ -22,32 +22,27 @@ pub fn values(n: usize) -> Vec<f32> {
 
 /// Returns a ternary matrix, a third of it zeros.
 pub fn ternary(layout: Layout, n_rows: usize, n_cols: usize) -> PackedTernary {
-    let mut team = Team::new(1);
-    let result = PackedTernary::pack_as(layout, &mut team, n_rows, n_cols, 0.02, |row, trits| {
+    let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(1));
+    let shape = (n_rows, n_cols);
+    let packed = PackedTernary::pack_as(&pool, layout, team, shape, 0.02, |row, trits| {
         for (col, trit) in trits.iter_mut().enumerate() {
             *trit = (hash(row * n_cols + col) % 3) as i8 - 1;
         }
-        Ok::<_, Infallible>(())
+        Ok::<_, OutOfMemory>(())
     });
-    match result {
-        Ok(matrix) => matrix,
-        Err(never) => match never {},
-    }
+    packed.expect("some megabytes")
 }
 
 /// Returns an int8 matrix.
 pub fn int8(n_rows: usize, n_cols: usize) -> PackedInt8 {
-    PackedInt8::quantize(
-        Kernel::best(),
-        &mut Team::new(1),
-        n_rows,
-        n_cols,
-        |row, values| {
-            for (col, value) in values.iter_mut().enumerate() {
-                *value = hash(row * n_cols + col) as f32 / 4e9 - 0.5;
-            }
-        },
-    )
+    let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(1));
+    let shape = (n_rows, n_cols);
+    let packed = PackedInt8::quantize(&pool, Kernel::best(), team, shape, |row, values| {
+        for (col, value) in values.iter_mut().enumerate() {
+            *value = hash(row * n_cols + col) as f32 / 4e9 - 0.5;
+        }
+    });
+    packed.expect("some megabytes")
 }
 
 /// Returns the bytes of rows of a storage format, all of them alike.
@@ -63,7 +58,8 @@ pub fn dense_rows(ty: DenseType, n_rows: usize, n_cols: usize) -> Vec<u8> {
 
 /// Returns quantized activations of `n_tokens` tokens.
 pub fn activations(n_tokens: usize, n_cols: usize) -> Int8Rows {
-    let mut rows = Int8Rows::with_capacity(n_tokens, n_cols);
+    let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_tokens, n_cols);
+    let mut rows = rows.expect("some megabytes");
     rows.quantize(Kernel::best(), &values(n_tokens * n_cols), n_cols);
     rows
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bitnet_core::{Kernel, Team, machine};
+use bitnet_core::{HybridMemoryPool, Kernel, OutOfMemory, Team, machine};
 use serde::Serialize;
 
 /// The machine, so that figures of different ones can be told apart, and its
@@ -59,16 +59,21 @@ impl Machine {
     }
 
     /// Measures the limits of this many threads.
-    pub fn measure(&mut self, kernel: Kernel, n_threads: usize) -> Limits {
+    pub fn measure(
+        &mut self,
+        pool: &HybridMemoryPool,
+        kernel: Kernel,
+        n_threads: usize,
+    ) -> Result<Limits, OutOfMemory> {
         let mut team = Team::new(n_threads);
         let limits = Limits {
-            read: machine::read_bandwidth(kernel, &mut team),
+            read: machine::read_bandwidth(pool, kernel, &mut team)?,
             int8: machine::int8_peak(kernel, &mut team),
         };
         self.threads.push(n_threads);
         self.read_gb_s.push(limits.read / 1e9);
         self.int8_gmac_s.push(limits.int8.map(|peak| peak / 1e9));
-        limits
+        Ok(limits)
     }
 
     /// Returns the machine and its limits, a line each.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bitnet_core::{Device, DeviceKind, Kernel, KernelError, KvPrecision, Team};
+use bitnet_core::{Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Team};
 use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions, Tokenizer};
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
@@ -217,8 +217,9 @@ impl RunModelArgs {
         };
         let plan = Plan::new(checkpoint.config(), options)?;
         let mut progress = ui.progress("loading");
-        let mut team = Team::new(plan.n_threads);
-        let model = Model::load(checkpoint, plan.kernel, &mut team, head, |done, total| {
+        let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
+        let kernel = plan.kernel;
+        let model = Model::load(checkpoint, &pool, kernel, &mut team, head, |done, total| {
             progress.set(done, total);
         })
         .with_context(|| self.model.failed())?;

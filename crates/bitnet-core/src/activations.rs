@@ -1,9 +1,12 @@
 //! Rows of activations quantized to int8, the right-hand side of every packed
 //! matrix.
 
+use std::ops::DerefMut;
+
 use crate::five_trits::GROUP_COLS;
 use crate::kernel::Kernel;
 use crate::lanes::{LaneOp, Lanes, WIDTH};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::team::{SharedMut, Team};
 
 /// Columns of a block at two bits a weight.
@@ -24,12 +27,12 @@ const _: () = assert!(ROW_PADDING.is_multiple_of(COL_STEP));
 /// more than rounding, q stays in -127..=127.
 ///
 /// Memory is taken once, by [`with_capacity`](Self::with_capacity).
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Int8Rows {
     /// `[n_rows, stride]`, zero behind the last column.
-    data: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
+    data: Buffer<i8>,
+    scales: Buffer<f32>,
+    sums: Buffer<i32>,
     n_rows: usize,
     n_cols: usize,
 }
@@ -37,14 +40,19 @@ pub struct Int8Rows {
 impl Int8Rows {
     /// Returns an empty batch with room for `max_rows` rows of `max_cols`
     /// columns.
-    pub fn with_capacity(max_rows: usize, max_cols: usize) -> Self {
-        Self {
-            data: vec![0; max_rows * max_cols.next_multiple_of(ROW_PADDING)],
-            scales: vec![0.0; max_rows],
-            sums: vec![0; max_rows],
+    pub fn with_capacity(
+        pool: &HybridMemoryPool,
+        max_rows: usize,
+        max_cols: usize,
+    ) -> Result<Self, OutOfMemory> {
+        let len = max_rows.saturating_mul(max_cols.next_multiple_of(ROW_PADDING));
+        Ok(Self {
+            data: pool.zeroed(Category::Scratch, len)?,
+            scales: pool.zeroed(Category::Scratch, max_rows)?,
+            sums: pool.zeroed(Category::Scratch, max_rows)?,
             n_rows: 0,
             n_cols: 0,
-        }
+        })
     }
 
     /// Replaces the batch by `n_rows` rows of `n_cols` columns;
@@ -59,7 +67,7 @@ impl Int8Rows {
         &mut self,
         kernel: Kernel,
         team: &mut Team,
-        scratch: &mut [Vec<f32>],
+        scratch: &mut [impl DerefMut<Target = [f32]> + Send],
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
@@ -282,7 +290,7 @@ mod tests {
     use super::*;
 
     fn quantize(kernel: Kernel, x: &[f32]) -> (Vec<i8>, f32, i32) {
-        let mut rows = Int8Rows::with_capacity(1, x.len());
+        let mut rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, x.len()).unwrap();
         rows.data.fill(77); // what an earlier batch left behind
         rows.quantize(kernel, x, x.len());
         assert!(rows.padded_row(0)[x.len()..].iter().all(|&q| q == 0));

@@ -1,6 +1,8 @@
 //! Products with dense matrices that stay in their storage format: the exact
 //! output head.
 
+use std::ops::DerefMut;
+
 use crate::kernel::Kernel;
 use crate::ops;
 use crate::team::{SharedMut, Team};
@@ -20,7 +22,7 @@ const ROWS_PER_PIECE: usize = 64;
 pub fn matmul_rows(
     kernel: Kernel,
     team: &mut Team,
-    scratch: &mut [Vec<f32>],
+    scratch: &mut [impl DerefMut<Target = [f32]> + Send],
     (n_rows, n_cols): (usize, usize),
     decode_row: impl Fn(usize, &mut [f32]) + Sync,
     x: &[f32],

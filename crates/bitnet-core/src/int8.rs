@@ -4,7 +4,7 @@ use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
 use crate::kernel::{Kernel, Op};
 use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul};
-use crate::memory::filled;
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::team::{SharedMut, Team};
 
@@ -16,11 +16,11 @@ pub(crate) const BLOCK_COLS: usize = 4;
 /// `w ≈ q · scale` with `scale = max|w| / 127` of the row. Sixteen rows form a
 /// panel of 64-byte blocks of four columns; byte `4r + j` of a block is row r,
 /// column j.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PackedInt8 {
-    blocks: Vec<Block>,
+    blocks: Buffer<Block>,
     /// One per row, zero for the rows that fill up the last panel.
-    scales: Vec<f32>,
+    scales: Buffer<f32>,
     n_rows: usize,
     n_cols: usize,
 }
@@ -37,48 +37,50 @@ impl PackedInt8 {
     ///
     /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS).
     pub fn quantize(
+        pool: &HybridMemoryPool,
         kernel: Kernel,
         team: &mut Team,
-        n_rows: usize,
-        n_cols: usize,
+        (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Self {
+    ) -> Result<Self, OutOfMemory> {
         assert!(n_cols <= Self::MAX_COLS, "dot products fit i32");
         let blocks_per_panel = blocks_per_panel(n_cols);
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
-        let mut blocks = filled(Block::ZERO, n_panels * blocks_per_panel);
-        let mut scales = vec![0.0; n_panels * PANEL_ROWS];
-        let (out, out_scales) = (
-            SharedMut(blocks.as_mut_ptr()),
-            SharedMut(scales.as_mut_ptr()),
-        );
-        team.for_each(n_panels, |_, panel| {
-            // SAFETY: panels are disjoint runs of `blocks`, each handed out once.
-            let blocks = unsafe {
-                std::slice::from_raw_parts_mut(out.at(panel * blocks_per_panel), blocks_per_panel)
-            };
-            // SAFETY: as above, for the scales of the panel's rows.
+        let n_blocks = n_panels.saturating_mul(blocks_per_panel);
+        let mut blocks = pool.zeroed::<Block>(Category::Weights, n_blocks)?;
+        let mut scales = pool.zeroed(Category::Weights, n_panels * PANEL_ROWS)?;
+        let mut rooms = (0..team.n_threads())
+            .map(|_| {
+                let values = pool.zeroed(Category::Scratch, n_cols)?;
+                let quantized = pool.zeroed(Category::Scratch, blocks_per_panel * BLOCK_COLS)?;
+                Ok((values, quantized))
+            })
+            .collect::<Result<Vec<(Buffer<f32>, Buffer<i8>)>, _>>()?;
+        let out_scales = SharedMut(scales.as_mut_ptr());
+        // A matrix without columns has no blocks, and scales of zero.
+        let chunk = blocks_per_panel.max(1);
+        team.for_each_chunk(&mut blocks, chunk, &mut rooms, |room, panel, blocks| {
+            // SAFETY: the scales of the panel's rows, each panel handed out once.
             let scales = unsafe {
                 std::slice::from_raw_parts_mut(out_scales.at(panel * PANEL_ROWS), PANEL_ROWS)
             };
-            let mut values = vec![0.0; n_cols];
-            let mut quantized = vec![0i8; blocks_per_panel * BLOCK_COLS];
+            let (values, quantized) = room;
             let rows = PANEL_ROWS.min(n_rows - panel * PANEL_ROWS);
             for (r, scale) in scales[..rows].iter_mut().enumerate() {
-                fill_row(panel * PANEL_ROWS + r, &mut values);
-                *scale = quantize_row(kernel, &values, &mut quantized[..n_cols]);
+                fill_row(panel * PANEL_ROWS + r, values);
+                *scale = quantize_row(kernel, values, &mut quantized[..n_cols]);
                 let (quads, _) = quantized.as_chunks::<BLOCK_COLS>();
                 for (block, quad) in blocks.iter_mut().zip(quads) {
                     block.0[4 * r..][..4].copy_from_slice(&quad.map(|q| q as u8));
                 }
             }
         });
-        Self {
+        Ok(Self {
             blocks,
             scales,
             n_rows,
             n_cols,
-        }
+        })
     }
 
     /// Returns the number of rows: outputs.
@@ -93,7 +95,7 @@ impl PackedInt8 {
 
     /// Returns the bytes that weights and scales take.
     pub fn n_bytes(&self) -> usize {
-        size_of_val(self.blocks.as_slice()) + size_of_val(self.scales.as_slice())
+        size_of_val(&*self.blocks) + size_of_val(&*self.scales)
     }
 
     /// Computes `out[token, row] = Σ_col w[row, col] · q[token, col] ·
@@ -232,7 +234,9 @@ mod tests {
                     let fill = |row: usize, out: &mut [f32]| {
                         out.copy_from_slice(&w[row * n_cols..][..n_cols]);
                     };
-                    let mut acts = Int8Rows::with_capacity(n_tokens, n_cols);
+                    let mut acts =
+                        Int8Rows::with_capacity(&HybridMemoryPool::new(), n_tokens, n_cols)
+                            .unwrap();
                     acts.quantize(Kernel::Scalar, &x, n_cols);
                     let mut expected = Vec::new();
                     for token in 0..n_tokens {
@@ -247,7 +251,14 @@ mod tests {
                     }
                     for kernel in Kernel::available() {
                         let mut team = Team::new(2);
-                        let packed = PackedInt8::quantize(kernel, &mut team, n_rows, n_cols, fill);
+                        let packed = PackedInt8::quantize(
+                            &HybridMemoryPool::new(),
+                            kernel,
+                            &mut team,
+                            (n_rows, n_cols),
+                            fill,
+                        )
+                        .unwrap();
                         let mut out = vec![f32::NAN; n_tokens * n_rows];
                         packed.matmul(kernel, &mut team, &acts, &mut out);
                         assert_eq!(
@@ -264,12 +275,18 @@ mod tests {
     fn extreme_values_do_not_saturate() {
         for (w, a) in [(1.0f32, 1.0f32), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)] {
             let n_cols = 4096;
-            let mut acts = Int8Rows::with_capacity(1, n_cols);
+            let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, n_cols).unwrap();
             acts.quantize(Kernel::Scalar, &vec![a; n_cols], n_cols);
             for kernel in Kernel::available() {
                 let mut team = Team::new(1);
-                let packed =
-                    PackedInt8::quantize(kernel, &mut team, 1, n_cols, |_, out| out.fill(w));
+                let packed = PackedInt8::quantize(
+                    &HybridMemoryPool::new(),
+                    kernel,
+                    &mut team,
+                    (1, n_cols),
+                    |_, out| out.fill(w),
+                )
+                .unwrap();
                 let mut out = [0.0];
                 packed.matmul(kernel, &mut team, &acts, &mut out);
                 let sum = 127.0 * 127.0 * n_cols as f32 * w * a;
@@ -281,9 +298,16 @@ mod tests {
     #[test]
     fn a_row_of_zeros_stays_zero() {
         let mut team = Team::new(1);
-        let mut acts = Int8Rows::with_capacity(1, 8);
+        let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 8).unwrap();
         acts.quantize(Kernel::Scalar, &[1.0; 8], 8);
-        let packed = PackedInt8::quantize(Kernel::Scalar, &mut team, 1, 8, |_, out| out.fill(0.0));
+        let packed = PackedInt8::quantize(
+            &HybridMemoryPool::new(),
+            Kernel::Scalar,
+            &mut team,
+            (1, 8),
+            |_, out| out.fill(0.0),
+        )
+        .unwrap();
         let mut out = [f32::NAN];
         packed.matmul(Kernel::Scalar, &mut team, &acts, &mut out);
         assert_eq!(out, [0.0]);

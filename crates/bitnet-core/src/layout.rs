@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::activations::{COL_STEP, Int8Rows};
 use crate::five_trits::GROUP_COLS;
 use crate::kernel::Kernel;
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::team::Team;
 use crate::ternary::PackedTernary;
 
@@ -47,10 +48,15 @@ impl Layout {
     /// kernel and a number of threads measures it, in some 50 ms; the process
     /// remembers. Weights that a cache might hold are packed at two bits without
     /// a measurement.
-    pub fn fastest(kernel: Kernel, team: &mut Team, n_weights: usize) -> Self {
+    pub fn fastest(
+        pool: &HybridMemoryPool,
+        kernel: Kernel,
+        team: &mut Team,
+        n_weights: usize,
+    ) -> Result<Self, OutOfMemory> {
         let small = n_weights / 4 < TRIAL_BYTES;
         if small || Self::available(kernel).count() == 1 {
-            return Self::TwoBits;
+            return Ok(Self::TwoBits);
         }
         let n_threads = team.n_threads();
         let mut measured = MEASURED.lock().expect("no holder panics");
@@ -58,25 +64,31 @@ impl Layout {
             .iter()
             .find(|(k, n, _)| (*k, *n) == (kernel, n_threads));
         if let Some(&(.., layout)) = known {
-            return layout;
+            return Ok(layout);
         }
-        let layout = Self::measure(kernel, team);
+        let layout = Self::measure(pool, kernel, team)?;
         measured.push((kernel, n_threads, layout));
-        layout
+        Ok(layout)
     }
 
-    fn measure(kernel: Kernel, team: &mut Team) -> Self {
-        let [mut two_bits, mut five_trits] = [Self::TwoBits, Self::FiveTrits].map(Trial::new);
+    fn measure(
+        pool: &HybridMemoryPool,
+        kernel: Kernel,
+        team: &mut Team,
+    ) -> Result<Self, OutOfMemory> {
+        let mut two_bits = Trial::new(pool, Self::TwoBits)?;
+        let mut five_trits = Trial::new(pool, Self::FiveTrits)?;
         // In turn, so that what else the machine does meets both.
         for _ in 0..TRIALS {
             two_bits.run(kernel, team);
             five_trits.run(kernel, team);
         }
-        if five_trits.seconds_per_weight() < CLEARLY * two_bits.seconds_per_weight() {
+        let is_faster = five_trits.seconds_per_weight() < CLEARLY * two_bits.seconds_per_weight();
+        Ok(if is_faster {
             Self::FiveTrits
         } else {
             Self::TwoBits
-        }
+        })
     }
 
     /// Blocks that hold the columns of a panel.
@@ -101,25 +113,25 @@ impl fmt::Display for Layout {
 struct Trial {
     weights: PackedTernary,
     acts: Int8Rows,
-    out: Vec<f32>,
+    out: Buffer<f32>,
     fastest: Duration,
 }
 
 impl Trial {
-    fn new(layout: Layout) -> Self {
-        let weights = PackedTernary::filled(layout, TRIAL_BYTES / 2);
-        let mut acts = Int8Rows::with_capacity(1, weights.n_cols());
+    fn new(pool: &HybridMemoryPool, layout: Layout) -> Result<Self, OutOfMemory> {
+        let weights = PackedTernary::filled(pool, layout, TRIAL_BYTES / 2)?;
+        let mut acts = Int8Rows::with_capacity(pool, 1, weights.n_cols())?;
         acts.quantize(
             Kernel::Scalar,
             &vec![1.0; weights.n_cols()],
             weights.n_cols(),
         );
-        Self {
-            out: vec![0.0; weights.n_rows()],
+        Ok(Self {
+            out: pool.zeroed(Category::Scratch, weights.n_rows())?,
             weights,
             acts,
             fastest: Duration::MAX,
-        }
+        })
     }
 
     fn run(&mut self, kernel: Kernel, team: &mut Team) {
@@ -140,23 +152,21 @@ mod tests {
 
     #[test]
     fn small_models_and_kernels_with_one_layout_are_not_measured() {
-        let team = &mut Team::new(1);
-        assert_eq!(
-            Layout::fastest(Kernel::best(), team, 1 << 20),
-            Layout::TwoBits
-        );
-        assert_eq!(
-            Layout::fastest(Kernel::Scalar, team, 1 << 40),
-            Layout::TwoBits
-        );
+        let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(1));
+        for (kernel, n_weights) in [(Kernel::best(), 1 << 20), (Kernel::Scalar, 1 << 40)] {
+            assert_eq!(
+                Layout::fastest(&pool, kernel, team, n_weights),
+                Ok(Layout::TwoBits)
+            );
+        }
     }
 
     #[test]
     fn the_second_answer_is_the_first() {
-        let team = &mut Team::new(2);
+        let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(2));
         let kernel = Kernel::best();
-        let first = Layout::fastest(kernel, team, 1 << 40);
+        let first = Layout::fastest(&pool, kernel, team, 1 << 40).unwrap();
         assert!(Layout::available(kernel).any(|layout| layout == first));
-        assert_eq!(Layout::fastest(kernel, team, 1 << 40), first);
+        assert_eq!(Layout::fastest(&pool, kernel, team, 1 << 40), Ok(first));
     }
 }

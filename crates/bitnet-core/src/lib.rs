@@ -25,20 +25,22 @@
 //! batch.
 //!
 //! ```
-//! use bitnet_core::{Int8Rows, Kernel, PackedTernary, Team};
+//! use bitnet_core::{HybridMemoryPool, Int8Rows, Kernel, OutOfMemory, PackedTernary, Team};
 //!
 //! // y = W·x for W = [[1, -1], [0, 1]] · 0.5 and x = [2, 1].
-//! let weights = PackedTernary::pack(&mut Team::new(1), 2, 2, 0.5, |row, trits| {
+//! let pool = HybridMemoryPool::new();
+//! let team = &mut Team::new(1);
+//! let weights = PackedTernary::pack(&pool, team, (2, 2), 0.5, |row, trits| {
 //!     trits.copy_from_slice(&[[1, -1], [0, 1]][row]);
-//!     Ok::<(), std::convert::Infallible>(())
-//! })
-//! .unwrap();
+//!     Ok(())
+//! })?;
 //! let kernel = Kernel::best();
-//! let mut x = Int8Rows::with_capacity(1, 2);
+//! let mut x = Int8Rows::with_capacity(&pool, 1, 2)?;
 //! x.quantize(kernel, &[2.0, 1.0], 2);
 //! let mut y = [0.0; 2];
-//! weights.matmul(kernel, &mut Team::new(1), &x, &mut y);
+//! weights.matmul(kernel, team, &x, &mut y);
 //! assert!((y[0] - 0.5).abs() < 0.01 && (y[1] - 0.5).abs() < 0.01);
+//! # Ok::<(), OutOfMemory>(())
 //! ```
 
 mod activations;
@@ -66,7 +68,7 @@ pub use device::{Device, DeviceError, DeviceKind, Unusable};
 pub use int8::PackedInt8;
 pub use kernel::{Kernel, KernelError, Op};
 pub use layout::Layout;
-pub use memory::{OutOfMemory, zeroed};
+pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use screen::{ScreenScratch, largest_products};
 
 pub use team::Team;

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use crate::kernel::{Kernel, Op};
-use crate::memory::filled;
+use crate::memory::{Category, HybridMemoryPool, OutOfMemory};
 use crate::team::Team;
 
 /// Bytes that a pass reads: far more than any cache holds.
@@ -67,8 +67,12 @@ pub fn physical_cores() -> usize {
 ///
 /// Takes half a gibibyte of memory while it runs, and a quarter of a second or
 /// so.
-pub fn read_bandwidth(kernel: Kernel, team: &mut Team) -> f64 {
-    read_bandwidth_of(kernel, team, READ_BYTES)
+pub fn read_bandwidth(
+    pool: &HybridMemoryPool,
+    kernel: Kernel,
+    team: &mut Team,
+) -> Result<f64, OutOfMemory> {
+    read_bandwidth_of(pool, kernel, team, READ_BYTES)
 }
 
 /// Returns how fast the team reads the same `n_bytes` again and again, in bytes
@@ -77,26 +81,31 @@ pub fn read_bandwidth(kernel: Kernel, team: &mut Team) -> f64 {
 /// # Panics
 ///
 /// Panics if `n_bytes` is less than 512.
-pub fn read_bandwidth_of(kernel: Kernel, team: &mut Team, n_bytes: usize) -> f64 {
-    // Filled, so that every page has memory of its own.
-    let data = filled(
-        [1u64; READ_LANES],
-        n_bytes / (READ_LANES * size_of::<u64>()),
-    );
+pub fn read_bandwidth_of(
+    pool: &HybridMemoryPool,
+    kernel: Kernel,
+    team: &mut Team,
+    n_bytes: usize,
+) -> Result<f64, OutOfMemory> {
+    let len = n_bytes / (READ_LANES * size_of::<u64>());
+    let mut data = pool.zeroed(Category::Scratch, len)?;
+    // So that every page has memory of its own.
+    data.fill([1u64; READ_LANES]);
     assert!(!data.is_empty(), "something to read");
     // A thread's part of small data is one piece; of large data, pieces even out
     // what threads do.
     let share = data.len().div_ceil(team.n_threads());
     let chunk = share.min((1 << 21) / (READ_LANES * size_of::<u64>()));
     let n_rounds = (ROUND_BYTES / n_bytes).max(1);
-    fastest((n_rounds * size_of_val(data.as_slice())) as f64, || {
+    let n_read = (n_rounds * size_of_val(&*data)) as f64;
+    Ok(fastest(n_read, || {
         for _ in 0..n_rounds {
             team.for_each(data.len().div_ceil(chunk), |_, piece| {
                 let rest = &data[piece * chunk..];
                 black_box(kernel.run(Read(&rest[..chunk.min(rest.len())])));
             });
         }
-    })
+    }))
 }
 
 /// Returns how many int8 multiply-adds per second the team's dot product
@@ -229,7 +238,9 @@ mod tests {
             assert!(peak.is_none_or(|peak| peak > 1e6), "{kernel}: {peak:?}");
         }
         for n_bytes in [512, 1000, 1 << 16, READ_BYTES] {
-            let bandwidth = read_bandwidth_of(Kernel::best(), &mut team, n_bytes);
+            let bandwidth =
+                read_bandwidth_of(&HybridMemoryPool::new(), Kernel::best(), &mut team, n_bytes)
+                    .unwrap();
             assert!(bandwidth.is_finite() && bandwidth > 1e6, "{bandwidth}");
         }
     }

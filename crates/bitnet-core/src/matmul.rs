@@ -6,6 +6,8 @@
 //! one panel for all tokens of a tile: the integer dot products of sixteen
 //! rows stand in sixteen lanes, so there is no horizontal sum at the end.
 
+use bytemuck::Zeroable;
+
 use crate::activations::Int8Rows;
 use crate::team::{SharedMut, Team};
 
@@ -25,6 +27,9 @@ const PIECE_BYTES: usize = 16 * 1024;
 pub(crate) struct Block(pub(crate) [u8; 64]);
 
 const _: () = assert!(size_of::<Block>() == 64);
+
+// SAFETY: bytes may all be zero.
+unsafe impl Zeroable for Block {}
 
 impl Block {
     pub(crate) const ZERO: Self = Self([0; 64]);

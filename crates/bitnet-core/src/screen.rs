@@ -4,9 +4,12 @@
 //! Only rows that can be among the largest are computed from the matrix itself,
 //! so a result is exact by construction and most of the matrix is never read.
 
+use std::ops::DerefMut;
+
 use crate::activations::Int8Rows;
 use crate::int8::PackedInt8;
 use crate::kernel::{Kernel, Op};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::team::{SharedMut, Team};
 
@@ -22,16 +25,16 @@ const TOO_MANY: usize = 4;
 pub struct ScreenScratch {
     /// One row in two parts.
     acts: Int8Rows,
-    candidates: Vec<u32>,
+    candidates: Buffer<u32>,
 }
 
 impl ScreenScratch {
     /// Takes memory for matrices of this shape.
-    pub fn new(n_rows: usize, n_cols: usize) -> Self {
-        Self {
-            acts: Int8Rows::with_capacity(2, n_cols),
-            candidates: Vec::with_capacity(Self::max_candidates(n_rows)),
-        }
+    pub fn new(pool: &HybridMemoryPool, n_rows: usize, n_cols: usize) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            acts: Int8Rows::with_capacity(pool, 2, n_cols)?,
+            candidates: pool.zeroed(Category::Scratch, Self::max_candidates(n_rows))?,
+        })
     }
 
     /// Returns the bytes that [`new`](Self::new) takes.
@@ -65,7 +68,7 @@ pub fn largest_products(
     x: &[f32],
     k: usize,
     decode_row: impl Fn(usize, &mut [f32]) + Sync,
-    rows: &mut [Vec<f32>],
+    rows: &mut [impl DerefMut<Target = [f32]> + Send],
     scratch: &mut ScreenScratch,
     products: &mut [f32],
     out: &mut [f32],
@@ -92,7 +95,7 @@ pub fn largest_products(
         scales: screen.scales(),
         steps,
     });
-    candidates.clear();
+    let mut n_candidates = 0;
     let mut all = k >= n_rows || !steps.is_finite();
     if !all {
         let threshold = kth_largest(kernel, lower, k.max(1));
@@ -101,20 +104,19 @@ pub fn largest_products(
             if *product + *scale * steps < threshold {
                 continue;
             }
-            all = candidates.len() == ScreenScratch::max_candidates(n_rows);
-            if all {
+            let Some(candidate) = candidates.get_mut(n_candidates) else {
+                all = true;
                 break;
-            }
-            candidates.push(row as u32);
+            };
+            *candidate = row as u32;
+            n_candidates += 1;
         }
     }
-    if all {
-        candidates.clear();
-    } else {
+    if !all {
         out.fill(f32::NEG_INFINITY);
     }
-    let n = if all { n_rows } else { candidates.len() };
-    let candidates = &*candidates;
+    let n = if all { n_rows } else { n_candidates };
+    let candidates = if all { &[] } else { &candidates[..n] };
     let (out, rows) = (SharedMut(out.as_mut_ptr()), SharedMut(rows.as_mut_ptr()));
     team.for_each(n.div_ceil(ROWS_PER_PIECE), |thread, piece| {
         // SAFETY: `thread` is below the number of threads and so of rows, and one
@@ -221,7 +223,14 @@ mod tests {
         let n_rows = w.len() / n_cols;
         let decode_row =
             |row: usize, out: &mut [f32]| out.copy_from_slice(&w[row * n_cols..][..n_cols]);
-        let screen = PackedInt8::quantize(kernel, &mut team, n_rows, n_cols, decode_row);
+        let screen = PackedInt8::quantize(
+            &HybridMemoryPool::new(),
+            kernel,
+            &mut team,
+            (n_rows, n_cols),
+            decode_row,
+        )
+        .unwrap();
         let mut rows = vec![vec![0.0; n_cols]; 2];
         let mut found = vec![f32::NAN; n_rows];
         let n = largest_products(
@@ -232,7 +241,7 @@ mod tests {
             k,
             decode_row,
             &mut rows,
-            &mut ScreenScratch::new(n_rows, n_cols),
+            &mut ScreenScratch::new(&HybridMemoryPool::new(), n_rows, n_cols).unwrap(),
             &mut vec![f32::NAN; 2 * n_rows],
             &mut found,
         );

@@ -10,8 +10,8 @@ use crate::layout::Layout;
 #[cfg(target_arch = "x86_64")]
 use crate::matmul::MAX_TILE;
 use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul};
-use crate::memory::filled;
-use crate::team::{SharedMut, Team};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::team::Team;
 
 /// A ternary matrix `[n_rows, n_cols]` with one scale, packed as a [`Layout`]
 /// says.
@@ -43,9 +43,9 @@ use crate::team::{SharedMut, Team};
 /// ```
 ///
 /// Rows and columns are padded with zeros to whole blocks.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PackedTernary {
-    blocks: Vec<Block>,
+    blocks: Buffer<Block>,
     layout: Layout,
     n_rows: usize,
     n_cols: usize,
@@ -61,15 +61,17 @@ impl PackedTernary {
     ///
     /// # Errors
     ///
-    /// Returns the error of `decode_row` with the lowest row.
-    pub fn pack<E: Send>(
+    /// Returns the error of `decode_row` with the lowest row, or that there is no
+    /// memory.
+    pub fn pack<E: Send + From<OutOfMemory>>(
+        pool: &HybridMemoryPool,
         team: &mut Team,
-        n_rows: usize,
-        n_cols: usize,
+        (n_rows, n_cols): (usize, usize),
         scale: f32,
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
-        Self::pack_as(Layout::TwoBits, team, n_rows, n_cols, scale, decode_row)
+        let layout = Layout::TwoBits;
+        Self::pack_as(pool, layout, team, (n_rows, n_cols), scale, decode_row)
     }
 
     /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1.
@@ -77,43 +79,44 @@ impl PackedTernary {
     ///
     /// # Errors
     ///
-    /// Returns the error of `decode_row` with the lowest row.
+    /// Returns the error of `decode_row` with the lowest row, or that there is no
+    /// memory.
     ///
     /// # Panics
     ///
     /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS) or a trit is out
     /// of range (in builds with debug assertions).
-    pub fn pack_as<E: Send>(
+    pub fn pack_as<E: Send + From<OutOfMemory>>(
+        pool: &HybridMemoryPool,
         layout: Layout,
         team: &mut Team,
-        n_rows: usize,
-        n_cols: usize,
+        (n_rows, n_cols): (usize, usize),
         scale: f32,
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
         assert!(n_cols <= Self::MAX_COLS, "dot products are exact in f32");
         let blocks_per_panel = layout.blocks_per_panel(n_cols);
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
-        let mut blocks = filled(Block::ZERO, n_panels * blocks_per_panel);
+        let mut blocks =
+            pool.zeroed(Category::Weights, n_panels.saturating_mul(blocks_per_panel))?;
+        let mut rooms = (0..team.n_threads())
+            .map(|_| PackingRoom::new(pool, layout, n_cols))
+            .collect::<Result<Vec<_>, _>>()?;
         let first_error: Mutex<Option<(usize, E)>> = Mutex::new(None);
-        let out = SharedMut(blocks.as_mut_ptr());
-        team.for_each(n_panels, |_, panel| {
-            // SAFETY: panels are disjoint runs of `blocks`, each handed out once.
-            let blocks = unsafe {
-                std::slice::from_raw_parts_mut(out.at(panel * blocks_per_panel), blocks_per_panel)
-            };
+        // A matrix without columns has no blocks, and nothing to pack.
+        let chunk = blocks_per_panel.max(1);
+        team.for_each_chunk(&mut blocks, chunk, &mut rooms, |room, panel, blocks| {
+            let PackingRoom {
+                codes,
+                two_bits,
+                trits,
+            } = room;
             // Zero trits (code 1) wherever the matrix has no weight.
-            let two_bits_blocks = match layout {
-                Layout::TwoBits => blocks_per_panel,
-                Layout::FiveTrits => blocks_per_panel / 4 * 5,
-            };
-            let mut codes = vec![1u8; two_bits_blocks * COL_STEP];
-            let mut two_bits = vec![Block::ZERO; two_bits_blocks];
-            let mut trits = vec![0i8; n_cols];
+            codes.fill(1);
             for row_in_panel in 0..PANEL_ROWS {
                 let row = panel * PANEL_ROWS + row_in_panel;
                 if row < n_rows {
-                    if let Err(error) = decode_row(row, &mut trits) {
+                    if let Err(error) = decode_row(row, trits) {
                         let mut first = first_error.lock().expect("no holder panics");
                         if first.as_ref().is_none_or(|(other, _)| row < *other) {
                             *first = Some((row, error));
@@ -121,16 +124,16 @@ impl PackedTernary {
                         return;
                     }
                     debug_assert!(trits.iter().all(|t| (-1..=1).contains(t)), "trits");
-                    for (code, &trit) in codes.iter_mut().zip(&trits) {
+                    for (code, &trit) in codes.iter_mut().zip(trits.iter()) {
                         *code = (trit + 1) as u8;
                     }
                 } else {
                     codes.fill(1);
                 }
-                pack_row(&codes, row_in_panel, &mut two_bits);
+                pack_row(codes, row_in_panel, two_bits);
             }
             match layout {
-                Layout::TwoBits => blocks.copy_from_slice(&two_bits),
+                Layout::TwoBits => blocks.copy_from_slice(two_bits),
                 Layout::FiveTrits => {
                     let groups = two_bits.as_chunks().0;
                     for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
@@ -173,7 +176,7 @@ impl PackedTernary {
 
     /// Returns the bytes that the packed weights take.
     pub fn n_bytes(&self) -> usize {
-        size_of_val(self.blocks.as_slice())
+        size_of_val(&*self.blocks)
     }
 
     /// Writes one row as trits -1, 0, +1.
@@ -208,18 +211,24 @@ impl PackedTernary {
     }
 
     /// Returns any weights that take about `n_bytes`, for measuring.
-    pub(crate) fn filled(layout: Layout, n_bytes: usize) -> Self {
+    pub(crate) fn filled(
+        pool: &HybridMemoryPool,
+        layout: Layout,
+        n_bytes: usize,
+    ) -> Result<Self, OutOfMemory> {
         const N_COLS: usize = 2560;
         let blocks_per_panel = layout.blocks_per_panel(N_COLS);
         let n_panels = n_bytes / size_of::<Block>() / blocks_per_panel;
-        Self {
-            // Not zeros: the system would give one page for all of them.
-            blocks: vec![Block([0x55; 64]); n_panels * blocks_per_panel],
+        let mut blocks = pool.zeroed(Category::Scratch, n_panels * blocks_per_panel)?;
+        // Not zeros: the system would give one page for all of them.
+        blocks.fill(Block([0x55; 64]));
+        Ok(Self {
+            blocks,
             layout,
             n_rows: n_panels * PANEL_ROWS,
             n_cols: N_COLS,
             scale: 1.0,
-        }
+        })
     }
 
     /// Computes `out[token, row] = Σ_col trit[row, col] · q[token, col] ·
@@ -249,6 +258,29 @@ impl PackedTernary {
     fn panel(&self, panel: usize) -> &[Block] {
         let len = self.layout.blocks_per_panel(self.n_cols);
         &self.blocks[panel * len..][..len]
+    }
+}
+
+/// What a thread needs to pack a panel.
+struct PackingRoom {
+    /// A row, filled up to whole blocks.
+    codes: Buffer<u8>,
+    /// The panel at two bits a weight.
+    two_bits: Buffer<Block>,
+    trits: Buffer<i8>,
+}
+
+impl PackingRoom {
+    fn new(pool: &HybridMemoryPool, layout: Layout, n_cols: usize) -> Result<Self, OutOfMemory> {
+        let n_blocks = match layout {
+            Layout::TwoBits => layout.blocks_per_panel(n_cols),
+            Layout::FiveTrits => layout.blocks_per_panel(n_cols) / 4 * 5,
+        };
+        Ok(Self {
+            codes: pool.zeroed(Category::Scratch, n_blocks * COL_STEP)?,
+            two_bits: pool.zeroed(Category::Scratch, n_blocks)?,
+            trits: pool.zeroed(Category::Scratch, n_cols)?,
+        })
     }
 }
 
@@ -361,8 +393,6 @@ fn five_trits_panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -375,9 +405,10 @@ mod tests {
         trits: &[i8],
     ) -> PackedTernary {
         let team = &mut Team::new(2);
-        PackedTernary::pack_as(layout, team, n_rows, n_cols, scale, |row, out| {
+        let pool = HybridMemoryPool::new();
+        PackedTernary::pack_as(&pool, layout, team, (n_rows, n_cols), scale, |row, out| {
             out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
-            Ok::<_, Infallible>(())
+            Ok::<_, OutOfMemory>(())
         })
         .unwrap()
     }
@@ -390,11 +421,11 @@ mod tests {
         let packed = pack(Layout::TwoBits, 16, 16, 1.0, &trits);
         let mut expected = [0b01_01_01_01; 64];
         expected[13] = 0b00_01_01_10;
-        assert_eq!(packed.blocks, [Block(expected)]);
+        assert_eq!(*packed.blocks, [Block(expected)]);
         let packed = pack(Layout::FiveTrits, 16, 16, 1.0, &trits);
         let mut expected = [0; 64];
         expected[13] = 81 - 3;
-        let [first, others @ ..] = packed.blocks.as_slice() else {
+        let [first, others @ ..] = &*packed.blocks else {
             panic!("there are blocks");
         };
         assert_eq!(*first, Block(expected));
@@ -404,10 +435,12 @@ mod tests {
     #[test]
     fn the_error_of_the_lowest_row_is_returned() {
         for n_threads in [1, 3] {
-            let result = PackedTernary::pack(&mut Team::new(n_threads), 100, 8, 1.0, |row, _| {
-                if row % 40 == 39 { Err(row) } else { Ok(()) }
+            let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(n_threads));
+            let result = PackedTernary::pack(&pool, team, (100, 8), 1.0, |row, _| {
+                let error = OutOfMemory { n_bytes: row };
+                if row % 40 == 39 { Err(error) } else { Ok(()) }
             });
-            assert_eq!(result.unwrap_err(), 39);
+            assert_eq!(result.unwrap_err().n_bytes, 39);
         }
     }
 
@@ -416,7 +449,7 @@ mod tests {
         // [[1, -1], [0, 1]] · 0.5 · [127, -1] = [64, -0.5]
         for (layout, kernel) in layouts_and_kernels() {
             let packed = pack(layout, 2, 2, 0.5, &[1, -1, 0, 1]);
-            let mut acts = Int8Rows::with_capacity(1, 2);
+            let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 2).unwrap();
             acts.quantize(kernel, &[127.0, -1.0], 2);
             let mut out = [f32::NAN; 2];
             packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
@@ -449,7 +482,7 @@ mod tests {
 
     fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
         let (trits, x) = case(n_rows, n_cols, n_tokens, seed);
-        let mut acts = Int8Rows::with_capacity(n_tokens, n_cols);
+        let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_tokens, n_cols).unwrap();
         acts.quantize(Kernel::Scalar, &x, n_cols);
         let mut expected = Vec::new();
         for token in 0..n_tokens {
@@ -502,7 +535,7 @@ mod tests {
         // All weights +1 or -1, all activations ±127, many columns.
         let n_cols = 20_000;
         for (trit, a) in [(1i8, 127.0f32), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
-            let mut acts = Int8Rows::with_capacity(2, n_cols);
+            let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 2, n_cols).unwrap();
             acts.quantize(Kernel::Scalar, &vec![a; 2 * n_cols], n_cols);
             for (layout, kernel) in layouts_and_kernels() {
                 let packed = pack(layout, 1, n_cols, 1.0, &vec![trit; n_cols]);

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
     AttentionScratch, Int8Rows, PackedInt8, QueryRow, ScreenScratch, Team, attention,
@@ -19,7 +20,7 @@ use crate::format::checkpoint::DenseTensor;
 use crate::kv_cache::{self, KvCache};
 use crate::model::config::Activation;
 use crate::model::{Head, Model};
-use crate::plan::{HEAD_ROWS, Plan, PlanError, scratch};
+use crate::plan::{HEAD_ROWS, Plan, PlanError};
 
 /// Runs a model: keys and values of its sequences, buffers, and threads.
 #[derive(Debug)]
@@ -34,30 +35,30 @@ pub struct Engine {
     /// For each row, where its logits go if they are wanted.
     wanted: Vec<Option<Wanted>>,
     /// The residual stream, `[batch_tokens, hidden_dim]`.
-    x: Vec<f32>,
+    x: Buffer<f32>,
     /// What a block adds to it, `[batch_tokens, hidden_dim]`.
-    branch: Vec<f32>,
+    branch: Buffer<f32>,
     /// `[batch_tokens, n_heads, head_dim]`
-    q: Vec<f32>,
+    q: Buffer<f32>,
     /// `[batch_tokens, n_kv_heads, head_dim]`
-    k: Vec<f32>,
+    k: Buffer<f32>,
     /// `[batch_tokens, n_kv_heads, head_dim]`
-    v: Vec<f32>,
+    v: Buffer<f32>,
     /// `[batch_tokens, n_heads, head_dim]`
-    attn: Vec<f32>,
+    attn: Buffer<f32>,
     /// `[batch_tokens, ffn_dim]`
-    gate: Vec<f32>,
+    gate: Buffer<f32>,
     /// `[batch_tokens, ffn_dim]`
-    up: Vec<f32>,
+    up: Buffer<f32>,
     /// The quantized input of a linear layer.
     acts: Int8Rows,
     /// `[n_threads][widest]`
-    values: Vec<Vec<f32>>,
+    values: Vec<Buffer<f32>>,
     attention: AttentionScratch,
     /// The input of the exact head, `[HEAD_ROWS, hidden_dim]`.
-    head_x: Vec<f32>,
+    head_x: Buffer<f32>,
     /// `[HEAD_ROWS, vocab_size]`
-    logits: Vec<f32>,
+    logits: Buffer<f32>,
     screen: ScreenScratch,
 }
 
@@ -99,11 +100,19 @@ pub enum Logits {
 impl Engine {
     /// Takes memory and starts threads as planned.
     pub fn new(model: Arc<Model>, plan: Plan) -> Result<Self, PlanError> {
-        let config = model.config();
+        let (config, pool) = (model.config(), model.pool());
+        let scratch = |what, len| {
+            let buffer = pool.zeroed::<f32>(Category::Scratch, len);
+            buffer.map_err(PlanError::memory(what))
+        };
         let activations = |len| scratch("activations", plan.batch_tokens * len);
         let extents = (plan.n_sequences, plan.context_len);
-        let kv = KvCache::new(config, plan.kv_precision, extents);
+        let kv = KvCache::new(pool, config, plan.kv_precision, extents);
+        let rope = (config.rope).table(pool, config.head_dim, plan.context_len);
+        let acts = Int8Rows::with_capacity(pool, plan.batch_tokens, config.widest());
+        let screen = ScreenScratch::new(pool, config.vocab_size, config.hidden_dim);
         let attention = AttentionScratch::new(
+            pool,
             plan.n_threads,
             plan.batch_tokens,
             kv_cache::shape(config, plan.n_sequences, plan.context_len),
@@ -111,7 +120,7 @@ impl Engine {
         );
         Ok(Self {
             kv: kv.map_err(PlanError::memory("keys and values"))?,
-            rope: config.rope.table(config.head_dim, plan.context_len),
+            rope: rope.map_err(PlanError::memory("rotary positions"))?,
             rows: Vec::with_capacity(plan.batch_tokens),
             wanted: Vec::with_capacity(plan.batch_tokens),
             x: activations(config.hidden_dim)?,
@@ -122,14 +131,14 @@ impl Engine {
             attn: activations(config.q_dim())?,
             gate: activations(config.ffn_dim)?,
             up: activations(config.ffn_dim)?,
-            acts: Int8Rows::with_capacity(plan.batch_tokens, config.widest()),
+            acts: acts.map_err(PlanError::memory("activations"))?,
             values: (0..plan.n_threads)
                 .map(|_| scratch("activations", config.widest()))
                 .collect::<Result<_, _>>()?,
             attention: attention.map_err(PlanError::memory("attention"))?,
             head_x: scratch("head", HEAD_ROWS * config.hidden_dim)?,
             logits: scratch("logits", HEAD_ROWS * config.vocab_size)?,
-            screen: ScreenScratch::new(config.vocab_size, config.hidden_dim),
+            screen: screen.map_err(PlanError::memory("head"))?,
             team: Team::new(plan.n_threads),
             plan,
             model,
@@ -299,7 +308,7 @@ impl Engine {
         layer.attn_v.matmul(kernel, team, acts, v);
 
         let rope = &self.rope;
-        let rotate = |_: &mut Vec<f32>, row: usize, heads: &mut [f32]| {
+        let rotate = |_: &mut Buffer<f32>, row: usize, heads: &mut [f32]| {
             rope.rotate(kernel, rows[row].position, heads);
         };
         team.for_each_chunk(q, q_dim, &mut self.values, rotate);

@@ -1,6 +1,6 @@
 //! Keys and values of the positions seen so far.
 
-use bitnet_core::{Heads, Kernel, KvPrecision, KvShape, OutOfMemory, PackedKv};
+use bitnet_core::{Heads, HybridMemoryPool, Kernel, KvPrecision, KvShape, OutOfMemory, PackedKv};
 
 use crate::model::config::Config;
 
@@ -27,13 +27,14 @@ pub(crate) fn shape(config: &Config, n_sequences: usize, context_len: usize) -> 
 
 impl KvCache {
     pub(crate) fn new(
+        pool: &HybridMemoryPool,
         config: &Config,
         precision: KvPrecision,
         (n_sequences, context_len): (usize, usize),
     ) -> Result<Self, OutOfMemory> {
         let shape = shape(config, n_sequences, context_len);
         Ok(Self {
-            packed: PackedKv::new(precision, shape)?,
+            packed: PackedKv::new(pool, precision, shape)?,
             lens: vec![0; n_sequences],
             heads: Heads {
                 first: 0,

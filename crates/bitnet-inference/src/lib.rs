@@ -21,7 +21,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bitnet_core::{Kernel, Team};
+use bitnet_core::{HybridMemoryPool, Team};
 use bitnet_inference::{
     Engine, GenerateOptions, HeadPrecision, Model, Plan, PlanOptions, SamplerOptions, builtin,
     generate,
@@ -31,7 +31,9 @@ let checkpoint = builtin::open();
 let tokenizer = checkpoint.tokenizer()?;
 let plan = Plan::new(checkpoint.config(), PlanOptions::default())?;
 let mut team = Team::new(plan.n_threads);
-let model = Model::load(&checkpoint, plan.kernel, &mut team, HeadPrecision::Int8, |_, _| ())?;
+let pool = HybridMemoryPool::new();
+let head = HeadPrecision::Int8;
+let model = Model::load(&checkpoint, &pool, plan.kernel, &mut team, head, |_, _| ())?;
 let mut engine = Engine::new(Arc::new(model), plan)?;
 let prompt = tokenizer.encode("Once upon a time there was a")?;
 let options = GenerateOptions {

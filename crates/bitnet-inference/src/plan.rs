@@ -2,7 +2,7 @@
 
 use bitnet_core::{
     AttentionScratch, Device, DeviceError, DeviceKind, Kernel, KvPrecision, OutOfMemory, PackedKv,
-    ScreenScratch, zeroed,
+    ScreenScratch,
 };
 
 use crate::kv_cache;
@@ -165,11 +165,6 @@ impl PlanError {
     }
 }
 
-/// Takes zeroed memory, or says what there is not enough for.
-pub(crate) fn scratch(what: &'static str, len: usize) -> Result<Vec<f32>, PlanError> {
-    zeroed(len).map_err(PlanError::memory(what))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,18 +236,5 @@ mod tests {
             };
             assert_eq!(refused(wish), PlanError::Sequences { n_sequences: n });
         }
-    }
-
-    #[test]
-    fn memory_that_no_machine_has_is_an_error() {
-        let n_bytes = usize::MAX / 4 * 4;
-        let error = scratch("keys", usize::MAX / 4).unwrap_err();
-        assert_eq!(
-            error,
-            PlanError::Memory {
-                what: "keys",
-                n_bytes
-            }
-        );
     }
 }

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{KvPrecision, Team};
+use bitnet_core::{HybridMemoryPool, KvPrecision, Team};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
@@ -38,9 +38,9 @@ fn open(path: &Path) -> Checkpoint {
 
 fn load(checkpoint: &Checkpoint) -> Result<Model, CheckpointError> {
     let plan = plan(checkpoint);
-    let mut team = Team::new(plan.n_threads);
+    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
     let exact = HeadPrecision::Exact;
-    Model::load(checkpoint, plan.kernel, &mut team, exact, |_, _| ())
+    Model::load(checkpoint, &pool, plan.kernel, &mut team, exact, |_, _| ())
 }
 
 fn plan(checkpoint: &Checkpoint) -> Plan {

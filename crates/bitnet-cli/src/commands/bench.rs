@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bitnet_core::{Device, Kernel, Team};
+use bitnet_core::{Device, HybridMemoryPool, Kernel, Team};
 use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions};
 use serde::Serialize;
 
@@ -148,9 +148,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
 
     let mut progress = ui.progress("loading");
+    let pool = HybridMemoryPool::new();
     let mut team = Team::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
     let model = Model::load(
         &checkpoint,
+        &pool,
         kernel,
         &mut team,
         args.compute.head.for_largest(),
@@ -187,7 +189,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let mut measured = measured.iter();
     for plan in &plans {
-        let limits = machine.measure(plan.kernel, plan.n_threads);
+        let limits = machine.measure(&pool, plan.kernel, plan.n_threads)?;
         let of_plan = tests.iter().zip(&mut measured);
         rows.extend(of_plan.map(|(test, measured)| test.row(&model, plan, measured, limits)));
     }

@@ -1,6 +1,6 @@
 //! `bitnet devices`
 
-use bitnet_core::{Device, Kernel};
+use bitnet_core::{Device, HybridMemoryPool, Kernel};
 use serde::Serialize;
 
 use crate::machine::Machine;
@@ -52,12 +52,13 @@ struct KernelReport {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut machine = Machine::identify();
     if args.measure {
+        let pool = HybridMemoryPool::new();
         let mut threads = vec![1, machine.physical_cores, machine.cores];
         threads.retain(|&n| n <= machine.cores);
         threads.sort_unstable();
         threads.dedup();
         for n_threads in threads {
-            machine.measure(Kernel::best(), n_threads);
+            machine.measure(&pool, Kernel::best(), n_threads)?;
         }
     }
     let report = Report {

@@ -10,20 +10,20 @@ use crate::int8::{self, BLOCK_COLS};
 use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes};
 use crate::matmul::{self, MAX_TILE, Operands, PANEL_ROWS};
-use crate::memory::{OutOfMemory, zeroed};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
 const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
 
 /// Blocks of int8 keys and values, and their scales.
 #[derive(Debug)]
 pub(super) struct Int8Store {
-    /// Packed blocks, from the first address that is aligned to them.
-    bytes: Vec<u8>,
+    /// Packed blocks.
+    packed: Buffer<matmul::Block>,
     /// Of keys and of values, by position.
-    scales: Vec<[[f32; TILE]; 2 * BLOCK / TILE]>,
+    scales: Buffer<[[f32; TILE]; 2 * BLOCK / TILE]>,
     head_dim: usize,
     /// A row while it is quantized.
-    row: Vec<i8>,
+    row: Buffer<i8>,
 }
 
 /// Keys and values of one head in one block.
@@ -48,15 +48,17 @@ fn key_panel(head_dim: usize) -> usize {
 const VALUE_PANEL: usize = BLOCK / BLOCK_COLS;
 
 impl Int8Store {
-    pub(super) fn new(n_blocks: usize, head_dim: usize) -> Result<Self, OutOfMemory> {
-        let n_bytes =
-            n_blocks.saturating_mul(Self::packed_len(head_dim) * size_of::<matmul::Block>());
+    pub(super) fn new(
+        pool: &HybridMemoryPool,
+        n_blocks: usize,
+        head_dim: usize,
+    ) -> Result<Self, OutOfMemory> {
+        let len = n_blocks.saturating_mul(Self::packed_len(head_dim));
         Ok(Self {
-            // One more, since the memory may begin anywhere.
-            bytes: zeroed(n_bytes.saturating_add(size_of::<matmul::Block>()))?,
-            scales: zeroed(n_blocks)?,
+            packed: pool.zeroed(Category::Kv, len)?,
+            scales: pool.zeroed(Category::Kv, n_blocks)?,
             head_dim,
-            row: vec![0; head_dim],
+            row: pool.zeroed(Category::Scratch, head_dim)?,
         })
     }
 
@@ -81,10 +83,8 @@ impl Int8Store {
     ) {
         let head_dim = self.head_dim;
         let len = Self::packed_len(head_dim);
-        // SAFETY: every bit pattern is a block.
-        let (_, blocks, _) = unsafe { self.bytes.align_to_mut::<matmul::Block>() };
         let (keys, values) =
-            blocks[block * len..][..len].split_at_mut(BLOCK / TILE * key_panel(head_dim));
+            self.packed[block * len..][..len].split_at_mut(BLOCK / TILE * key_panel(head_dim));
         let (key_scales, value_scales) = self.scales[block].split_at_mut(BLOCK / TILE);
         let panel = &mut keys[at / TILE * key_panel(head_dim)..][..key_panel(head_dim)];
         let quantized = &mut self.row;
@@ -101,10 +101,8 @@ impl Int8Store {
 
     pub(super) fn block(&self, block: usize) -> Int8Block<'_> {
         let len = Self::packed_len(self.head_dim);
-        // SAFETY: every bit pattern is a block.
-        let (_, blocks, _) = unsafe { self.bytes.align_to::<matmul::Block>() };
         let (keys, values) =
-            blocks[block * len..][..len].split_at(BLOCK / TILE * key_panel(self.head_dim));
+            self.packed[block * len..][..len].split_at(BLOCK / TILE * key_panel(self.head_dim));
         let (key_scales, value_scales) = self.scales[block].split_at(BLOCK / TILE);
         Int8Block {
             keys,
@@ -125,11 +123,11 @@ pub(super) struct Int8Scratch {
 }
 
 impl Int8Scratch {
-    pub(super) fn new(head_dim: usize) -> Self {
-        Self {
-            queries: Int8Rows::with_capacity(MAX_ROWS, head_dim),
-            weights: Int8Rows::with_capacity(2 * MAX_ROWS, BLOCK),
-        }
+    pub(super) fn new(pool: &HybridMemoryPool, head_dim: usize) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            queries: Int8Rows::with_capacity(pool, MAX_ROWS, head_dim)?,
+            weights: Int8Rows::with_capacity(pool, 2 * MAX_ROWS, BLOCK)?,
+        })
     }
 }
 

@@ -15,13 +15,14 @@ mod packed_kv;
 use std::ops::Range;
 
 use block::{FloatBlock, Scores, Stored};
+use bytemuck::Zeroable;
 use int8::Int8Scratch;
 use packed_kv::Block;
 pub use packed_kv::{KvPrecision, KvShape, PackedKv};
 
 use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes, WIDTH};
-use crate::memory::{OutOfMemory, zeroed};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::team::{SharedMut, Team};
 
@@ -66,23 +67,23 @@ pub struct AttentionScratch {
     tiles: Vec<Range<usize>>,
     /// Where the blocks of a unit of work are shared out: what each one came to,
     /// `[unit][block][row]`.
-    partial_states: Vec<State>,
+    partial_states: Buffer<State>,
     /// `[unit][block][row][head_dim / TILE]`
-    partial_sums: Vec<[f32; TILE]>,
+    partial_sums: Buffer<[f32; TILE]>,
 }
 
 #[derive(Debug)]
 struct ThreadScratch {
     block: BlockScratch,
     /// Of all blocks so far, `[MAX_ROWS][head_dim / TILE]`.
-    sums: Vec<[f32; TILE]>,
+    sums: Buffer<[f32; TILE]>,
 }
 
 #[derive(Debug)]
 struct BlockScratch {
-    scores: Vec<Scores>,
+    scores: Buffer<Scores>,
     /// `[MAX_ROWS][head_dim / TILE]`
-    sums: Vec<[f32; TILE]>,
+    sums: Buffer<[f32; TILE]>,
     int8: Int8Scratch,
 }
 
@@ -94,6 +95,9 @@ struct State {
     sum: f32,
 }
 
+// SAFETY: two floats, which may be zero.
+unsafe impl Zeroable for State {}
+
 impl State {
     const EMPTY: Self = Self {
         max: f32::NEG_INFINITY,
@@ -104,6 +108,7 @@ impl State {
 impl AttentionScratch {
     /// Takes memory for batches of `max_rows` rows over a `kv` of this shape.
     pub fn new(
+        pool: &HybridMemoryPool,
         n_threads: usize,
         max_rows: usize,
         shape: KvShape,
@@ -113,19 +118,19 @@ impl AttentionScratch {
         let thread = |_| {
             Ok(ThreadScratch {
                 block: BlockScratch {
-                    scores: vec![[0.0; BLOCK]; MAX_ROWS],
-                    sums: zeroed(MAX_ROWS * width)?,
-                    int8: Int8Scratch::new(shape.head_dim),
+                    scores: pool.zeroed(Category::Scratch, MAX_ROWS)?,
+                    sums: pool.zeroed(Category::Scratch, MAX_ROWS * width)?,
+                    int8: Int8Scratch::new(pool, shape.head_dim)?,
                 },
-                sums: zeroed(MAX_ROWS * width)?,
+                sums: pool.zeroed(Category::Scratch, MAX_ROWS * width)?,
             })
         };
         let n_partial = Self::n_partial(n_threads, shape, heads_per_kv_head);
         Ok(Self {
             threads: (0..n_threads).map(thread).collect::<Result<_, _>>()?,
             tiles: Vec::with_capacity(max_rows),
-            partial_states: vec![State::EMPTY; n_partial],
-            partial_sums: zeroed(n_partial.saturating_mul(width))?,
+            partial_states: pool.zeroed(Category::Scratch, n_partial)?,
+            partial_sums: pool.zeroed(Category::Scratch, n_partial.saturating_mul(width))?,
         })
     }
 

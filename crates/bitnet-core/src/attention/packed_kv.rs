@@ -6,7 +6,7 @@ use super::block::FloatBlock;
 use super::int8::{Int8Block, Int8Store};
 use super::{BLOCK, TILE};
 use crate::kernel::Kernel;
-use crate::memory::{OutOfMemory, zeroed};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,8 +51,8 @@ pub struct PackedKv {
 
 #[derive(Debug)]
 enum Data {
-    F32(Vec<[f32; TILE]>),
-    F16(Vec<[u16; TILE]>),
+    F32(Buffer<[f32; TILE]>),
+    F16(Buffer<[u16; TILE]>),
     Int8(Int8Store),
 }
 
@@ -65,12 +65,17 @@ pub(super) enum Block<'a> {
 
 impl PackedKv {
     /// Takes memory for a shape.
-    pub fn new(precision: KvPrecision, shape: KvShape) -> Result<Self, OutOfMemory> {
-        let len = shape.n_blocks().saturating_mul(shape.tiles_per_block());
+    pub fn new(
+        pool: &HybridMemoryPool,
+        precision: KvPrecision,
+        shape: KvShape,
+    ) -> Result<Self, OutOfMemory> {
+        let n_blocks = shape.n_blocks();
+        let len = n_blocks.saturating_mul(shape.tiles_per_block());
         let data = match precision {
-            KvPrecision::F32 => Data::F32(zeroed(len)?),
-            KvPrecision::F16 => Data::F16(zeroed(len)?),
-            KvPrecision::Int8 => Data::Int8(Int8Store::new(shape.n_blocks(), shape.head_dim)?),
+            KvPrecision::F32 => Data::F32(pool.zeroed(Category::Kv, len)?),
+            KvPrecision::F16 => Data::F16(pool.zeroed(Category::Kv, len)?),
+            KvPrecision::Int8 => Data::Int8(Int8Store::new(pool, n_blocks, shape.head_dim)?),
         };
         Ok(Self { shape, data })
     }

@@ -45,7 +45,7 @@ impl Case {
             n_heads: 2 * self.n_kv_heads,
             head_dim: self.head_dim,
         };
-        let mut kv = PackedKv::new(precision, shape).unwrap();
+        let mut kv = PackedKv::new(&HybridMemoryPool::new(), precision, shape).unwrap();
         let width = self.n_kv_heads * self.head_dim;
         let rows = self.keys.chunks(width).zip(self.values.chunks(width));
         for (position, (key, value)) in rows.enumerate() {
@@ -70,7 +70,14 @@ impl Case {
             })
             .collect();
         let width = self.n_kv_heads * self.group * self.head_dim;
-        let mut scratch = AttentionScratch::new(n_threads, cut, kv.shape(), self.group).unwrap();
+        let mut scratch = AttentionScratch::new(
+            &HybridMemoryPool::new(),
+            n_threads,
+            cut,
+            kv.shape(),
+            self.group,
+        )
+        .unwrap();
         let mut team = Team::new(n_threads);
         let mut out = vec![f32::NAN; rows.len() * width];
         let queries = self.queries[from * width..].chunks(cut * width);
@@ -230,7 +237,7 @@ fn scratch_for_smaller_heads_is_not_overrun() {
         heads,
         &rows,
         &case.queries[299 * 64..],
-        &mut AttentionScratch::new(3, 1, narrow, 1).unwrap(),
+        &mut AttentionScratch::new(&HybridMemoryPool::new(), 3, 1, narrow, 1).unwrap(),
         &mut out,
     );
     let expected = case.run(Kernel::best(), KvPrecision::F16, 1, (299, 1));
@@ -287,7 +294,7 @@ fn sizes_are_told_before_memory_is_taken() {
         ..shape
     };
     for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
-        assert!(PackedKv::new(precision, endless).is_err());
+        assert!(PackedKv::new(&HybridMemoryPool::new(), precision, endless).is_err());
         assert!(PackedKv::n_bytes(precision, endless) > 1 << 60);
     }
 }

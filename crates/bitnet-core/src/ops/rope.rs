@@ -1,6 +1,7 @@
 //! Rotary position embedding.
 
 use crate::kernel::{Kernel, Op};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
 /// Returns `theta^(-2i/n_dims)` for i below `n_dims / 2`: the angles that the pairs
 /// of `n_dims` values turn from one position to the next (Su et al., RoFormer,
@@ -22,12 +23,12 @@ pub fn rope_frequencies(n_dims: usize, theta: f32) -> Vec<f32> {
 ///
 /// Pair i of a head is (x\[i\], x\[i + n\]), where n is the number of pairs: the
 /// *rotate-half* form of GPT-NeoX and `transformers`. What is behind 2n stays.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RopeTable {
     /// `[context_len, n_pairs]`
-    cos: Vec<f32>,
+    cos: Buffer<f32>,
     /// `[context_len, n_pairs]`
-    sin: Vec<f32>,
+    sin: Buffer<f32>,
     n_pairs: usize,
     head_dim: usize,
 }
@@ -43,23 +44,31 @@ impl RopeTable {
     /// # Panics
     ///
     /// Panics if the pairs exceed the head.
-    pub fn new(frequencies: &[f32], head_dim: usize, context_len: usize, magnitude: f32) -> Self {
+    pub fn new(
+        pool: &HybridMemoryPool,
+        frequencies: &[f32],
+        head_dim: usize,
+        context_len: usize,
+        magnitude: f32,
+    ) -> Result<Self, OutOfMemory> {
         let n_pairs = frequencies.len();
         assert!(2 * n_pairs <= head_dim, "RoPE turns pairs of a head");
-        let angles = || {
-            (0..context_len).flat_map(|position| {
-                frequencies
-                    .iter()
-                    .map(move |&frequency| (position as f32 * frequency) as f64)
-            })
+        let table = |of: fn(f64) -> f64| {
+            let len = context_len.saturating_mul(n_pairs);
+            let mut table = pool.zeroed::<f32>(Category::Scratch, len)?;
+            for (position, row) in table.chunks_exact_mut(n_pairs.max(1)).enumerate() {
+                for (out, &frequency) in row.iter_mut().zip(frequencies) {
+                    *out = of((position as f32 * frequency) as f64) as f32 * magnitude;
+                }
+            }
+            Ok(table)
         };
-        let scaled = |x: f64| x as f32 * magnitude;
-        Self {
-            cos: angles().map(|angle| scaled(libm::cos(angle))).collect(),
-            sin: angles().map(|angle| scaled(libm::sin(angle))).collect(),
+        Ok(Self {
+            cos: table(libm::cos)?,
+            sin: table(libm::sin)?,
             n_pairs,
             head_dim,
-        }
+        })
     }
 
     /// Turns every head of `x`, `[n_heads, head_dim]`, to `position`.
@@ -79,7 +88,7 @@ impl RopeTable {
 
     /// Returns the bytes that the table takes.
     pub fn n_bytes(&self) -> usize {
-        size_of_val(self.cos.as_slice()) + size_of_val(self.sin.as_slice())
+        size_of_val(&*self.cos) + size_of_val(&*self.sin)
     }
 }
 
@@ -112,7 +121,14 @@ mod tests {
 
     #[test]
     fn position_zero_changes_nothing_and_one_turns_the_first_pair_by_one_radian() {
-        let table = RopeTable::new(&rope_frequencies(4, 10_000.0), 4, 2, 1.0);
+        let table = RopeTable::new(
+            &HybridMemoryPool::new(),
+            &rope_frequencies(4, 10_000.0),
+            4,
+            2,
+            1.0,
+        )
+        .unwrap();
         let mut x = [1.0, 2.0, 3.0, 4.0];
         table.rotate(Kernel::Scalar, 0, &mut x);
         assert_eq!(x, [1.0, 2.0, 3.0, 4.0]);
@@ -123,7 +139,14 @@ mod tests {
 
     #[test]
     fn lengths_of_pairs_are_kept_and_kernels_agree() {
-        let table = RopeTable::new(&rope_frequencies(100, 500_000.0), 100, 50, 1.0);
+        let table = RopeTable::new(
+            &HybridMemoryPool::new(),
+            &rope_frequencies(100, 500_000.0),
+            100,
+            50,
+            1.0,
+        )
+        .unwrap();
         let x = values(300, 9);
         let rotated = |kernel| {
             let mut x = x.clone();
@@ -147,8 +170,10 @@ mod tests {
         let x = values(20, 3);
         let frequencies = rope_frequencies(6, 10_000.0);
         let mut partial = x.clone();
-        RopeTable::new(&frequencies, 10, 8, 1.0).rotate(Kernel::Scalar, 7, &mut partial);
-        let whole = RopeTable::new(&frequencies, 6, 8, 1.0);
+        RopeTable::new(&HybridMemoryPool::new(), &frequencies, 10, 8, 1.0)
+            .unwrap()
+            .rotate(Kernel::Scalar, 7, &mut partial);
+        let whole = RopeTable::new(&HybridMemoryPool::new(), &frequencies, 6, 8, 1.0).unwrap();
         for (x, partial) in x.chunks(10).zip(partial.chunks(10)) {
             let mut turned = x[..6].to_vec();
             whole.rotate(Kernel::Scalar, 7, &mut turned);
@@ -161,7 +186,9 @@ mod tests {
     fn a_magnitude_scales_what_is_turned() {
         let frequencies = rope_frequencies(2, 10_000.0);
         let mut x = [3.0, 4.0];
-        RopeTable::new(&frequencies, 2, 3, 2.0).rotate(Kernel::Scalar, 2, &mut x);
+        RopeTable::new(&HybridMemoryPool::new(), &frequencies, 2, 3, 2.0)
+            .unwrap()
+            .rotate(Kernel::Scalar, 2, &mut x);
         assert!((x[0].hypot(x[1]) - 10.0).abs() < 1e-5);
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::Kernel;
+use bitnet_core::{Kernel, OutOfMemory};
 use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView};
 
 use super::gguf::{Gguf, GgufError};
@@ -486,6 +486,9 @@ pub enum CheckpointError {
         /// Bytes up to the next tensor or the end of the file.
         available: u64,
     },
+    /// The system has not enough memory for the weights.
+    #[error("not enough memory for the weights: {} bytes", .0.n_bytes)]
+    Memory(OutOfMemory),
     /// Ternary data are broken.
     #[error("in tensor {name:?}")]
     Ternary {
@@ -510,4 +513,10 @@ pub enum CheckpointError {
         /// The scale.
         scale: f32,
     },
+}
+
+impl From<OutOfMemory> for CheckpointError {
+    fn from(error: OutOfMemory) -> Self {
+        Self::Memory(error)
+    }
 }

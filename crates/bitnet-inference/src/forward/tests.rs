@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use bitnet_core::{Kernel, KvPrecision};
+use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision};
 use safetensors::SafeTensors;
 
 use super::*;
@@ -47,9 +47,9 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let checkpoint = Checkpoint::open(model).unwrap();
     let kernel = Kernel::best();
-    let mut team = Team::new(2);
+    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(2));
     let head = HeadPrecision::Exact;
-    let model = Model::load(&checkpoint, kernel, &mut team, head, |_, _| ()).unwrap();
+    let model = Model::load(&checkpoint, &pool, kernel, &mut team, head, |_, _| ()).unwrap();
     let options = PlanOptions {
         kv_precision: KvPrecision::F32,
         ..PlanOptions::default()

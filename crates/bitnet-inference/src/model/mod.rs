@@ -5,7 +5,8 @@ pub(crate) mod family;
 pub(crate) mod rope;
 pub(crate) mod tensors;
 
-use bitnet_core::{Kernel, Layout, PackedInt8, PackedTernary, Team};
+use bitnet_core::memory::{Buffer, Category};
+use bitnet_core::{HybridMemoryPool, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, Team};
 use config::{Config, RotaryRows};
 use tensors::{OUTPUT, OUTPUT_NORM, TOKEN_EMBD, layer_tensor};
 
@@ -31,10 +32,11 @@ pub enum HeadPrecision {
 #[derive(Debug)]
 pub struct Model {
     config: Config,
+    pool: HybridMemoryPool,
     pub(crate) embedding: DenseTensor,
     pub(crate) layers: Vec<Layer>,
     /// `[hidden_dim]`
-    pub(crate) output_norm: Vec<f32>,
+    pub(crate) output_norm: Buffer<f32>,
     pub(crate) head: Head,
 }
 
@@ -42,7 +44,7 @@ pub struct Model {
 #[derive(Debug)]
 pub(crate) struct Layer {
     /// `[hidden_dim]`
-    pub(crate) attn_norm: Vec<f32>,
+    pub(crate) attn_norm: Buffer<f32>,
     /// `[q_dim, hidden_dim]`
     pub(crate) attn_q: PackedTernary,
     /// `[kv_dim, hidden_dim]`
@@ -50,17 +52,17 @@ pub(crate) struct Layer {
     /// `[kv_dim, hidden_dim]`
     pub(crate) attn_v: PackedTernary,
     /// `[q_dim]`
-    pub(crate) attn_sub_norm: Option<Vec<f32>>,
+    pub(crate) attn_sub_norm: Option<Buffer<f32>>,
     /// `[hidden_dim, q_dim]`
     pub(crate) attn_output: PackedTernary,
     /// `[hidden_dim]`
-    pub(crate) ffn_norm: Vec<f32>,
+    pub(crate) ffn_norm: Buffer<f32>,
     /// `[ffn_dim, hidden_dim]`
     pub(crate) ffn_gate: PackedTernary,
     /// `[ffn_dim, hidden_dim]`
     pub(crate) ffn_up: PackedTernary,
     /// `[ffn_dim]`
-    pub(crate) ffn_sub_norm: Option<Vec<f32>>,
+    pub(crate) ffn_sub_norm: Option<Buffer<f32>>,
     /// `[hidden_dim, ffn_dim]`
     pub(crate) ffn_down: PackedTernary,
 }
@@ -79,8 +81,11 @@ pub(crate) enum Head {
 impl Model {
     /// Reads all weights of a checkpoint into the layouts of the kernels.
     /// `progress(done, total)` is told the layers that are done.
+    ///
+    /// All memory comes from `pool`, and that of the model's engines too.
     pub fn load(
         checkpoint: &Checkpoint,
+        pool: &HybridMemoryPool,
         kernel: Kernel,
         team: &mut Team,
         head: HeadPrecision,
@@ -90,42 +95,35 @@ impl Model {
         check_widths(&config)?;
         let norm = |name: &str| {
             let tensor = checkpoint.dense(name);
-            let mut values = vec![0.0; tensor.n_cols];
+            let mut values = pool.zeroed(Category::Weights, tensor.n_cols)?;
             tensor.decode_row(kernel, 0, &mut values);
-            values
+            Ok::<_, OutOfMemory>(values)
         };
-        let layout = Layout::fastest(kernel, team, config.n_ternary_weights());
+        let layout = Layout::fastest(pool, kernel, team, config.n_ternary_weights())?;
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
             progress(layer, config.n_layers);
             let name = |part| layer_tensor(layer, part);
             let norm = |part| norm(&name(part));
-            let sub_norm = |part| config.family.sub_norms.then(|| norm(part));
-            let mut linear = |part| pack(checkpoint, layout, team, &name(part), RotaryRows::Halves);
+            let has_sub_norms = config.family.sub_norms;
+            let sub_norm = |part| has_sub_norms.then(|| norm(part)).transpose();
+            let mut pack = |part, stored_rows| {
+                let name = name(part);
+                pack(checkpoint, pool, layout, team, &name, stored_rows)
+            };
+            let mut linear = |part| pack(part, RotaryRows::Halves);
             layers.push(Layer {
-                attn_norm: norm("attn_norm"),
+                attn_norm: norm("attn_norm")?,
                 attn_v: linear("attn_v")?,
-                attn_sub_norm: sub_norm("attn_sub_norm"),
+                attn_sub_norm: sub_norm("attn_sub_norm")?,
                 attn_output: linear("attn_output")?,
-                ffn_norm: norm("ffn_norm"),
+                ffn_norm: norm("ffn_norm")?,
                 ffn_gate: linear("ffn_gate")?,
                 ffn_up: linear("ffn_up")?,
-                ffn_sub_norm: sub_norm("ffn_sub_norm"),
+                ffn_sub_norm: sub_norm("ffn_sub_norm")?,
                 ffn_down: linear("ffn_down")?,
-                attn_q: pack(
-                    checkpoint,
-                    layout,
-                    team,
-                    &name("attn_q"),
-                    checkpoint.rotary_rows(),
-                )?,
-                attn_k: pack(
-                    checkpoint,
-                    layout,
-                    team,
-                    &name("attn_k"),
-                    checkpoint.rotary_rows(),
-                )?,
+                attn_q: pack("attn_q", checkpoint.rotary_rows())?,
+                attn_k: pack("attn_k", checkpoint.rotary_rows())?,
             });
         }
         let output = if config.tied_embeddings {
@@ -135,15 +133,15 @@ impl Model {
         };
         let output = checkpoint.dense(output);
         let mut int8 = || {
-            let (n_rows, n_cols) = (output.n_rows, output.n_cols);
-            PackedInt8::quantize(kernel, team, n_rows, n_cols, |row, values| {
+            let shape = (output.n_rows, output.n_cols);
+            PackedInt8::quantize(pool, kernel, team, shape, |row, values| {
                 output.decode_row(kernel, row, values);
             })
         };
         let head = match head {
-            HeadPrecision::Int8 => Head::Int8(int8()),
+            HeadPrecision::Int8 => Head::Int8(int8()?),
             HeadPrecision::Screened => Head::Screened {
-                screen: int8(),
+                screen: int8()?,
                 matrix: output,
             },
             HeadPrecision::Exact => Head::Exact(output),
@@ -152,10 +150,16 @@ impl Model {
         Ok(Self {
             embedding: checkpoint.dense(TOKEN_EMBD),
             layers,
-            output_norm: norm(OUTPUT_NORM),
+            output_norm: norm(OUTPUT_NORM)?,
             head,
             config,
+            pool: pool.clone(),
         })
+    }
+
+    /// Returns where the model's memory comes from.
+    pub fn pool(&self) -> &HybridMemoryPool {
+        &self.pool
     }
 
     /// Returns the numbers of the model.
@@ -214,14 +218,12 @@ impl Model {
             let norms = [Some(&l.attn_norm), Some(&l.ffn_norm)];
             let sub_norms = [l.attn_sub_norm.as_ref(), l.ffn_sub_norm.as_ref()];
             let values = norms.into_iter().chain(sub_norms).flatten();
-            values
-                .map(|norm| size_of_val(norm.as_slice()))
-                .sum::<usize>()
+            values.map(|norm| size_of_val(&**norm)).sum::<usize>()
         };
         let linear = self.layers.iter().flat_map(Layer::linear);
         linear.map(PackedTernary::n_bytes).sum::<usize>()
             + self.layers.iter().map(norms).sum::<usize>()
-            + size_of_val(self.output_norm.as_slice())
+            + size_of_val(&*self.output_norm)
     }
 }
 
@@ -258,6 +260,7 @@ fn check_widths(config: &Config) -> Result<(), CheckpointError> {
 /// pass.
 fn pack(
     checkpoint: &Checkpoint,
+    pool: &HybridMemoryPool,
     layout: Layout,
     team: &mut Team,
     name: &str,
@@ -272,19 +275,13 @@ fn pack(
         });
     };
     let widths = checkpoint.config().rotary_widths();
-    PackedTernary::pack_as(
-        layout,
-        team,
-        tensor.n_rows(),
-        tensor.n_cols(),
-        scale,
-        |row, trits| {
-            let row = RotaryRows::Halves.position_in(stored_rows, row, widths);
-            tensor.decode_row(row, trits)
-        },
-    )
-    .map_err(|source| CheckpointError::Ternary {
-        name: stored_name(),
-        source,
+    let shape = (tensor.n_rows(), tensor.n_cols());
+    PackedTernary::pack_as(pool, layout, team, shape, scale, |row, trits| {
+        let row = RotaryRows::Halves.position_in(stored_rows, row, widths);
+        let decoded = tensor.decode_row(row, trits);
+        decoded.map_err(|source| CheckpointError::Ternary {
+            name: stored_name(),
+            source,
+        })
     })
 }

@@ -4,6 +4,7 @@
 use std::f64::consts::PI;
 
 use bitnet_core::ops::{RopeTable, rope_frequencies};
+use bitnet_core::{HybridMemoryPool, OutOfMemory};
 
 use super::config::ConfigError;
 
@@ -155,14 +156,19 @@ impl Rope {
     }
 
     /// Computes cosines and sines for a context.
-    pub(crate) fn table(&self, head_dim: usize, context_len: usize) -> RopeTable {
+    pub(crate) fn table(
+        &self,
+        pool: &HybridMemoryPool,
+        head_dim: usize,
+        context_len: usize,
+    ) -> Result<RopeTable, OutOfMemory> {
         let magnitude = match self.scaling {
             RopeScaling::Yarn {
                 attention_factor, ..
             } => attention_factor,
             _ => 1.0,
         };
-        RopeTable::new(&self.frequencies(), head_dim, context_len, magnitude)
+        RopeTable::new(pool, &self.frequencies(), head_dim, context_len, magnitude)
     }
 
     /// Returns the first thing that no model can have.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{Kernel, Team};
+use bitnet_core::{HybridMemoryPool, Kernel, Team};
 use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions};
 
 /// Returns the path of a file or folder under `models/`.
@@ -15,8 +15,9 @@ pub fn models(name: &str) -> PathBuf {
 
 /// Loads the weights of a checkpoint.
 pub fn load(checkpoint: &Checkpoint, kernel: Kernel, head: HeadPrecision) -> Arc<Model> {
-    let mut team = Team::new(2);
-    Arc::new(Model::load(checkpoint, kernel, &mut team, head, |_, _| ()).unwrap())
+    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(2));
+    let model = Model::load(checkpoint, &pool, kernel, &mut team, head, |_, _| ());
+    Arc::new(model.unwrap())
 }
 
 /// Makes an engine.

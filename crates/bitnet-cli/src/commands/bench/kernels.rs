@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bitnet_benchmarks::{Arithmetic, Case, cases};
-use bitnet_core::{Kernel, Team, machine};
+use bitnet_core::{HybridMemoryPool, Kernel, OutOfMemory, Team, machine};
 use serde::Serialize;
 
 use crate::error::Interrupted;
@@ -49,7 +49,7 @@ pub fn run(kernels: &[Kernel], threads: &[usize], json: bool, ui: &Ui) -> anyhow
     let mut ceilings = Ceilings::default();
     let mut rows = Vec::new();
     for &n_threads in threads {
-        machine.measure(Kernel::best(), n_threads);
+        machine.measure(&ceilings.pool, Kernel::best(), n_threads)?;
     }
     let cases = cases();
     let n_cases = cases.len();
@@ -66,7 +66,7 @@ pub fn run(kernels: &[Kernel], threads: &[usize], json: bool, ui: &Ui) -> anyhow
                 if interrupt::requested() {
                     return Err(Interrupted.into());
                 }
-                rows.push(measure(&mut case, kernel, team, &mut ceilings));
+                rows.push(measure(&mut case, kernel, team, &mut ceilings)?);
             }
         }
     }
@@ -78,11 +78,16 @@ pub fn run(kernels: &[Kernel], threads: &[usize], json: bool, ui: &Ui) -> anyhow
     print(&report, ui)
 }
 
-fn measure(case: &mut Case, kernel: Kernel, team: &mut Team, ceilings: &mut Ceilings) -> Row {
+fn measure(
+    case: &mut Case,
+    kernel: Kernel,
+    team: &mut Team,
+    ceilings: &mut Ceilings,
+) -> Result<Row, OutOfMemory> {
     let time_s = case.seconds(kernel, team);
     let bytes_s = case.n_bytes as f64 / time_s;
     let macs_s = case.n_macs as f64 / time_s;
-    let read = ceilings.read(team, case.n_bytes);
+    let read = ceilings.read(team, case.n_bytes)?;
     let peak = match case.arithmetic {
         _ if case.n_macs == 0 => Some(f64::INFINITY),
         Arithmetic::Int8 => ceilings.int8(kernel, team),
@@ -100,7 +105,7 @@ fn measure(case: &mut Case, kernel: Kernel, team: &mut Team, ceilings: &mut Ceil
         }
         Some(_) => ("memory", Some(read), bytes_s),
     };
-    Row {
+    Ok(Row {
         kernel: kernel.name(),
         operation: case.operation,
         shape: case.shape.clone(),
@@ -112,12 +117,13 @@ fn measure(case: &mut Case, kernel: Kernel, team: &mut Team, ceilings: &mut Ceil
         limit,
         limit_value: ceiling.map(|ceiling| ceiling / 1e9),
         limit_fraction: ceiling.map(|ceiling| reached / ceiling),
-    }
+    })
 }
 
 /// Ceilings that have been measured, by threads and bytes or kernel.
 #[derive(Default)]
 struct Ceilings {
+    pool: HybridMemoryPool,
     read: HashMap<(usize, usize), f64>,
     int8: HashMap<(usize, &'static str), Option<f64>>,
     f32: HashMap<(usize, &'static str), Option<f64>>,
@@ -125,10 +131,14 @@ struct Ceilings {
 
 impl Ceilings {
     /// How fast the team reads as many bytes, from the caches if they hold them.
-    fn read(&mut self, team: &mut Team, n_bytes: usize) -> f64 {
+    fn read(&mut self, team: &mut Team, n_bytes: usize) -> Result<f64, OutOfMemory> {
         let key = (team.n_threads(), n_bytes);
-        *(self.read.entry(key))
-            .or_insert_with(|| machine::read_bandwidth_of(Kernel::best(), team, n_bytes))
+        if let Some(&known) = self.read.get(&key) {
+            return Ok(known);
+        }
+        let read = machine::read_bandwidth_of(&self.pool, Kernel::best(), team, n_bytes)?;
+        self.read.insert(key, read);
+        Ok(read)
     }
 
     fn int8(&mut self, kernel: Kernel, team: &mut Team) -> Option<f64> {

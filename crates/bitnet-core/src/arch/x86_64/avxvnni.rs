@@ -102,6 +102,7 @@ mod tests {
     use crate::arch::scalar;
     use crate::kernel::Kernel;
     use crate::matmul::{Block, PANEL_ROWS};
+    use crate::memory::HybridMemoryPool;
 
     define_isa!(
         /// A processor that has the same instruction as part of AVX-512: its
@@ -139,7 +140,8 @@ mod tests {
                     let x: Vec<f32> = bytes(n_tokens * n_cols, 77)
                         .map(|x| x as f32 - 128.0)
                         .collect();
-                    let mut acts = Int8Rows::with_capacity(n_tokens, n_cols);
+                    let pool = HybridMemoryPool::new();
+                    let mut acts = Int8Rows::with_capacity(&pool, n_tokens, n_cols).unwrap();
                     acts.quantize(Kernel::Scalar, &x, n_cols);
                     let operands = Operands {
                         blocks: &blocks,
