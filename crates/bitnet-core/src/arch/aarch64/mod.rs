@@ -1,14 +1,31 @@
 //! ARM64: one file per level. A block is four registers of four rows; every level
 //! multiplies the same operands.
 //!
-//! Instructions for 64 ternary weights (four columns of sixteen rows), where n
-//! tokens share what unpacking costs:
+//! Instructions for 64 ternary weights, where n tokens share the loads and unpacking
+//! of weights:
 //!
-//! | tier | load | shift, and | load of activations | products |
-//! |---|---|---|---|---|
-//! | `neon` | 1 | 3 + 4 | n | 8·n `smlal` |
-//! | `dotprod` | 1 | 3 + 4 | n/4 | 4·n `sdot` |
-//! | `i8mm` | 1 | 3 + 4, 4 `zip` | n | 2·n `smmla` |
+//! | tier | load | shift, mask | arrange | load activations | multiply and add |
+//! |---|---|---|---|---|---|
+//! | `neon` | 1 | 3 + 3 | 4 `ext` | 2·n | 8·n `smlal` |
+//! | `dotprod` | 1 | 3 + 3 | – | n/4 | 4·n `sdot` |
+//! | `i8mm` | 1 | 3 + 3 | 4 `zip` | n | 2·n `smmla` |
+//!
+//! The inner loops of a release build (`objdump -d`; two loads may be one `ldp`), all
+//! sums in registers:
+//!
+//! | tier | tokens | weights | instructions | of them multiply | multiply-adds per instruction |
+//! |---|---|---|---|---|---|
+//! | `neon` | 1 | 128 | 52 | 16 | 2.5 |
+//! | `neon` | 4 | 128 | 124 | 64 | 4.1 |
+//! | `dotprod` | 1 | 256 | 46 | 16 | 5.6 |
+//! | `dotprod` | 4 | 256 | 97 | 64 | 10.6 |
+//! | `i8mm` | 2 | 128 | 38 | 8 | 6.7 |
+//! | `i8mm` | 8 | 128 | 89 | 32 | 11.5 |
+//!
+//! With `dotprod`, one token takes 11.5 instructions for the 16 bytes of 64 weights, 4 of
+//! them `sdot` and 6 to unpack: at two a cycle, it waits for memory first on a core
+//! that gets less than 2.8 bytes a cycle from there. Int8 weights need no unpacking,
+//! but 4 loads for 64, and on `neon` 4·n `sadalp`, since an i16 holds two products.
 //!
 //! NEON belongs to the baseline of ARM64, so other operations need no compilation
 //! of their own; those over lanes have [`float_lanes`] on every tier. `sdot` and

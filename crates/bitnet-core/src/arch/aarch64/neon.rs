@@ -93,12 +93,14 @@ impl Neon {
 
     /// Dot products of codes 0..=2 with activations.
     pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        panel::<Ternary>(operands, acc);
+        panel::<Ternary, 4>(operands, acc);
     }
 
     /// Dot products of int8 weights with activations.
     pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        panel::<Int8>(operands, acc);
+        // Sums of both widths are used all the time: those of four tokens would be
+        // more than 32 registers.
+        panel::<Int8, 2>(operands, acc);
     }
 
     /// Runs `smlal` on registers and returns the multiply-adds done.
@@ -118,12 +120,12 @@ impl Neon {
     }
 }
 
-/// Half a panel at a time: four accumulators of i16 for each token.
-fn panel<W: Weights>(operands: Operands<'_>, acc: &mut Acc) {
-    for (operands, acc) in operands.tiles::<4>(acc) {
+/// Half a panel at a time: four accumulators of i16 for each of up to `MAX` tokens.
+fn panel<W: Weights, const MAX: usize>(operands: Operands<'_>, acc: &mut Acc) {
+    for (operands, acc) in operands.tiles::<MAX>(acc) {
         for half in 0..2 {
             match acc.len() {
-                4 => tile::<W, 4>(operands, half, acc),
+                4 if MAX == 4 => tile::<W, 4>(operands, half, acc),
                 2 => tile::<W, 2>(operands, half, acc),
                 _ => tile::<W, 1>(operands, half, acc),
             }
