@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
-    AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Kernel, KvPrecision, KvShape, Layout,
-    PackedKv, QueryRow, Team, matmul_rows,
+    AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Kernel, KvPage, KvPrecision, KvShape,
+    Layout, PagedKv, QueryRow, Team, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
@@ -184,8 +184,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
         n_heads: 20,
     };
     let kv_shape = KvShape {
-        n_sequences: 1,
-        n_positions,
+        precision,
         n_heads: heads.n_kv_heads,
         head_dim: HEAD_DIM,
     };
@@ -196,7 +195,8 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
         })
         .collect();
     let pool = HybridMemoryPool::new();
-    let mut kv = PackedKv::new(&pool, precision, kv_shape).expect("some megabytes");
+    let mut kv = PagedKv::new(&pool, kv_shape, 1);
+    kv.make_room(0, 0, n_positions).expect("some megabytes");
     let key = values(heads.n_kv_heads * HEAD_DIM);
     for position in 0..n_positions {
         kv.store(Kernel::best(), (0, position), 0, &key, &key);
@@ -208,7 +208,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
     Case {
         operation,
         shape: format!("{n_rows}x{n_positions}"),
-        n_bytes: n_positions * PackedKv::n_bytes_per_position(precision, kv_shape),
+        n_bytes: n_positions * kv_shape.page_bytes() / KvPage::POSITIONS,
         n_macs: 2 * seen * heads.n_heads * HEAD_DIM,
         arithmetic: match precision {
             KvPrecision::Int8 => Arithmetic::Int8,
@@ -220,7 +220,8 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
             let scratch = match &mut scratch {
                 Some((n, scratch)) if *n == n_threads => scratch,
                 place => {
-                    let new = AttentionScratch::new(&pool, n_threads, n_rows, kv_shape, 4);
+                    let extents = (kv_shape, n_positions);
+                    let new = AttentionScratch::new(&pool, n_threads, n_rows, extents, 4);
                     &mut place.insert((n_threads, new.expect("some megabytes"))).1
                 }
             };

@@ -197,6 +197,20 @@ impl ComputeArgs {
     }
 }
 
+impl Loaded {
+    /// Says what keys and values took.
+    pub fn show_kv_usage(&self, ui: &Ui) {
+        let usage = self.engine.kv_usage();
+        ui.detail(&format!(
+            "keys and values: {} of {} pages, {}, room for {} more tokens in them",
+            usage.pages,
+            usage.max_pages,
+            HumanBytes((usage.pages * usage.page_bytes) as u64),
+            usage.unused_positions,
+        ));
+    }
+}
+
 impl RunModelArgs {
     /// Plans, loads the weights and makes an engine.
     pub fn load(
@@ -214,6 +228,7 @@ impl RunModelArgs {
             context_len,
             n_sequences: None,
             kv_precision: self.compute.kv.into(),
+            kv_pages: None,
         };
         let plan = Plan::new(checkpoint.config(), options)?;
         let mut progress = ui.progress("loading");
@@ -238,7 +253,7 @@ impl RunModelArgs {
             }
         ));
         ui.detail(&format!(
-            "memory: {} weights, ternary ones in {}, {} keys and values in {}, {} scratch",
+            "memory: {} weights, ternary ones in {}, up to {} keys and values in {}, {} scratch",
             HumanBytes(model.n_bytes() as u64),
             model.layout(),
             HumanBytes(plan.kv_bytes as u64),

@@ -62,7 +62,9 @@ mod team;
 mod ternary;
 
 pub use activations::Int8Rows;
-pub use attention::{AttentionScratch, Heads, KvPrecision, KvShape, PackedKv, QueryRow, attention};
+pub use attention::{
+    AttentionScratch, Heads, KvPage, KvPrecision, KvShape, PagedKv, QueryRow, attention,
+};
 pub use dense::matmul_rows;
 pub use device::{Device, DeviceError, DeviceKind, Unusable};
 pub use int8::PackedInt8;

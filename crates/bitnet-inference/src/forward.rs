@@ -17,7 +17,7 @@ use bitnet_core::{
 };
 
 use crate::format::checkpoint::DenseTensor;
-use crate::kv_cache::{self, KvCache};
+use crate::kv_cache::{KvCache, KvUsage, SequenceError, Started};
 use crate::model::config::Activation;
 use crate::model::{Head, Model};
 use crate::plan::{HEAD_ROWS, Plan, PlanError};
@@ -107,7 +107,7 @@ impl Engine {
         };
         let activations = |len| scratch("activations", plan.batch_tokens * len);
         let extents = (plan.n_sequences, plan.context_len);
-        let kv = KvCache::new(pool, config, plan.kv_precision, extents);
+        let kv = KvCache::new(pool, config, plan.kv_precision, extents, plan.kv_pages);
         let rope = (config.rope).table(pool, config.head_dim, plan.context_len);
         let acts = Int8Rows::with_capacity(pool, plan.batch_tokens, config.widest());
         let screen = ScreenScratch::new(pool, config.vocab_size, config.hidden_dim);
@@ -115,11 +115,11 @@ impl Engine {
             pool,
             plan.n_threads,
             plan.batch_tokens,
-            kv_cache::shape(config, plan.n_sequences, plan.context_len),
+            (kv.paged().shape(), plan.context_len),
             config.n_heads / config.n_kv_heads,
         );
         Ok(Self {
-            kv: kv.map_err(PlanError::memory("keys and values"))?,
+            kv,
             rope: rope.map_err(PlanError::memory("rotary positions"))?,
             rows: Vec::with_capacity(plan.batch_tokens),
             wanted: Vec::with_capacity(plan.batch_tokens),
@@ -173,13 +173,66 @@ impl Engine {
         self.len(sequence) == 0
     }
 
+    /// Returns the tokens of the positions that a sequence holds.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such sequence.
+    pub fn tokens(&self, sequence: usize) -> &[u32] {
+        self.kv.tokens(sequence)
+    }
+
     /// Forgets all positions of a sequence from `len` on.
     ///
     /// # Panics
     ///
     /// Panics if there is no such sequence.
     pub fn truncate(&mut self, sequence: usize, len: usize) {
-        self.kv.set_len(sequence, len.min(self.kv.len(sequence)));
+        self.kv.truncate(sequence, len);
+    }
+
+    /// Begins a sequence for a prompt, with what others hold of its beginning:
+    /// continue it by the tokens from [`Started::n_reused`] on. Memory for
+    /// `max_len` positions is kept free for it: up to there it is not refused any.
+    ///
+    /// Sequences that are used by number, without this, need not be started; they
+    /// are not among those that are given.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if no sequence or not enough memory is left. Sequences that
+    /// run are not disturbed.
+    pub fn start(&mut self, prompt: &[u32], max_len: usize) -> Result<Started, SequenceError> {
+        self.kv.start(prompt, max_len)
+    }
+
+    /// Begins a sequence that holds what another one does, and returns which it
+    /// is. They share memory until one of them writes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such sequence.
+    pub fn fork(&mut self, sequence: usize, max_len: usize) -> Result<usize, SequenceError> {
+        self.kv.fork(sequence, max_len)
+    }
+
+    /// Ends a sequence, whether it is complete or not, and gives back the memory
+    /// that no other shares.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such sequence.
+    pub fn finish(&mut self, sequence: usize) {
+        self.kv.finish(sequence);
+    }
+
+    /// Returns what keys and values take.
+    pub fn kv_usage(&self) -> KvUsage {
+        self.kv.usage()
     }
 
     /// Continues sequences by tokens and hands the wanted logits to
@@ -198,6 +251,13 @@ impl Engine {
         mut on_logits: impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), ForwardError> {
         self.check(inputs)?;
+        let growth = inputs.iter().enumerate().filter_map(|(i, input)| {
+            let same = |other: &&Input<'_>| other.sequence == input.sequence;
+            let n_new = inputs.iter().filter(same).map(|input| input.tokens.len());
+            let is_first = inputs[..i].iter().all(|other| !same(&other));
+            is_first.then(|| (input.sequence, n_new.sum()))
+        });
+        self.kv.make_room(growth)?;
         self.rows.clear();
         self.wanted.clear();
         for (input_idx, input) in inputs.iter().enumerate() {
@@ -259,7 +319,7 @@ impl Engine {
         let x = &mut self.x[self.rows.len() * hidden..][..hidden];
         (self.model.embedding).decode_row(self.plan.kernel, token as usize, x);
         let position = self.kv.len(sequence);
-        self.kv.set_len(sequence, position + 1);
+        self.kv.push(sequence, token);
         self.rows.push(QueryRow { sequence, position });
         self.wanted.push(wanted);
     }
@@ -317,7 +377,7 @@ impl Engine {
             let place = (rows[row].sequence, rows[row].position);
             self.kv.store(kernel, layer_idx, place, k, v);
         }
-        let (kv, heads) = (self.kv.packed(), self.kv.heads(layer_idx));
+        let (kv, heads) = (self.kv.paged(), self.kv.heads(layer_idx));
         attention(kernel, team, kv, heads, rows, q, &mut self.attention, attn);
 
         acts.quantize_rows(kernel, team, &mut self.values, (n, q_dim), |row, out| {
@@ -447,6 +507,9 @@ pub enum ForwardError {
         /// Positions that it can have.
         context_len: usize,
     },
+    /// A sequence cannot grow.
+    #[error(transparent)]
+    Grow(#[from] SequenceError),
 }
 
 #[cfg(test)]

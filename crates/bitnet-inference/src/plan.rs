@@ -1,7 +1,7 @@
 //! What is decided before the first token: kernel, threads, context, batch.
 
 use bitnet_core::{
-    AttentionScratch, Device, DeviceError, DeviceKind, Kernel, KvPrecision, OutOfMemory, PackedKv,
+    AttentionScratch, Device, DeviceError, DeviceKind, Kernel, KvPage, KvPrecision, OutOfMemory,
     ScreenScratch,
 };
 
@@ -41,6 +41,9 @@ pub struct PlanOptions {
     pub n_sequences: Option<usize>,
     /// How keys and values are kept.
     pub kv_precision: KvPrecision,
+    /// Pages of keys and values, of [`KvPage::POSITIONS`] positions each, that all
+    /// sequences share; if not given, enough for the context of each.
+    pub kv_pages: Option<usize>,
 }
 
 /// What stays the same for the life of an engine.
@@ -60,7 +63,9 @@ pub struct Plan {
     pub kv_precision: KvPrecision,
     /// The most positions in one pass over the weights.
     pub batch_tokens: usize,
-    /// Bytes of keys and values.
+    /// The most pages of keys and values. They are taken as sequences grow.
+    pub kv_pages: usize,
+    /// Bytes of as many pages.
     pub kv_bytes: usize,
     /// Bytes of the keys and values of one position of a sequence.
     pub kv_bytes_per_position: usize,
@@ -98,7 +103,12 @@ impl Plan {
         let scratch = per_token * batch_tokens
             + config.widest() * n_threads
             + HEAD_ROWS * (config.hidden_dim + config.vocab_size);
-        let kv_shape = kv_cache::shape(config, n_sequences, context_len);
+        let per_sequence = context_len.div_ceil(KvPage::POSITIONS);
+        let kv_pages = options.kv_pages.unwrap_or(n_sequences * per_sequence);
+        if kv_pages == 0 {
+            return Err(PlanError::KvPages);
+        }
+        let kv_shape = kv_cache::shape(config, options.kv_precision);
         let group = config.n_heads / config.n_kv_heads;
         let kv_precision = options.kv_precision;
         Ok(Self {
@@ -109,11 +119,12 @@ impl Plan {
             n_sequences,
             kv_precision,
             batch_tokens,
-            kv_bytes: PackedKv::n_bytes(kv_precision, kv_shape),
-            kv_bytes_per_position: PackedKv::n_bytes_per_position(kv_precision, kv_shape),
+            kv_pages,
+            kv_bytes: kv_pages.saturating_mul(kv_shape.page_bytes()),
+            kv_bytes_per_position: kv_shape.page_bytes() / KvPage::POSITIONS,
             scratch_bytes: scratch * size_of::<f32>()
                 + config.widest() * batch_tokens
-                + AttentionScratch::n_bytes(n_threads, kv_shape, group)
+                + AttentionScratch::n_bytes(n_threads, (kv_shape, context_len), group)
                 + ScreenScratch::n_bytes(config.vocab_size, config.hidden_dim),
         })
     }
@@ -148,6 +159,9 @@ pub enum PlanError {
         /// Sequences asked for.
         n_sequences: usize,
     },
+    /// No sequence could hold anything.
+    #[error("cannot run without a page of keys and values")]
+    KvPages,
     /// The system has not enough memory.
     #[error("not enough memory for {what}: {n_bytes} bytes")]
     Memory {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bitnet_core::{Kernel, KvPrecision};
 use bitnet_inference::{
     Checkpoint, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, PlanOptions,
-    SamplerOptions, generate,
+    SamplerOptions, SequenceError, generate,
 };
 use common::{engine, load, models};
 
@@ -169,6 +169,124 @@ fn neighbours_in_a_batch_do_not_matter() {
         }
         assert!(found == alone, "a token at a time, {precision:?}");
     }
+}
+
+#[test]
+fn shared_prefixes_do_not_matter() {
+    // They end within a page, so that pages are copied, too.
+    let (prefix, ends) = (
+        tokens(200, 9),
+        [tokens(90, 10), tokens(3, 11), tokens(60, 12)],
+    );
+    let text = |parts: &[&[u32]]| parts.concat();
+    for precision in PRECISIONS {
+        let model = tiny(Kernel::best(), precision.0);
+        let mut alone = engine(&model, options(Kernel::best(), 2, 1, precision));
+        let mut expected = |tokens: &[u32], from: usize| {
+            alone.truncate(0, 0);
+            let bits = all_logits(&mut alone, 0, tokens);
+            bits[bits.len() / tokens.len() * from..].to_vec()
+        };
+        let mut engine = engine(&model, options(Kernel::best(), 2, 4, precision));
+        let [a, b, c] = &ends;
+
+        let first = engine.start(&text(&[&prefix, a]), 400).unwrap();
+        assert_eq!(first.n_reused, 0);
+        let first = first.sequence;
+        let found = all_logits(&mut engine, first, &text(&[&prefix, a]));
+        assert!(found == expected(&text(&[&prefix, a]), 0), "{precision:?}");
+
+        // A prompt whose beginning another sequence holds.
+        let reused = engine.start(&text(&[&prefix, b]), 400).unwrap();
+        assert_eq!(reused.n_reused, prefix.len());
+        let reused = reused.sequence;
+        let found = all_logits(&mut engine, reused, b);
+        let whole = expected(&text(&[&prefix, b]), prefix.len());
+        assert!(found == whole, "reused, {precision:?}");
+
+        // A prompt of which another sequence holds all.
+        let same = engine.start(&text(&[&prefix, a]), 400).unwrap();
+        assert_eq!(same.n_reused, prefix.len() + a.len() - 1);
+        let same = same.sequence;
+        let found = all_logits(&mut engine, same, &a[a.len() - 1..]);
+        let whole = expected(&text(&[&prefix, a]), prefix.len() + a.len() - 1);
+        assert!(found == whole, "all reused, {precision:?}");
+
+        // Both sides of a fork go on in one pass, each its own way.
+        let fork = engine.fork(first, 400).unwrap();
+        let mut found = [Vec::new(), Vec::new()];
+        let input = |sequence, tokens| Input {
+            sequence,
+            tokens,
+            logits: Logits::All,
+        };
+        let inputs = [input(first, &c[..]), input(fork, &b[..])];
+        engine
+            .forward(&inputs, |input, _, logits| {
+                found[input].extend(logits.iter().map(|logit| logit.to_bits()));
+            })
+            .unwrap();
+        let from = prefix.len() + a.len();
+        assert!(
+            found[0] == expected(&text(&[&prefix, a, c]), from),
+            "{precision:?}"
+        );
+        assert!(
+            found[1] == expected(&text(&[&prefix, a, b]), from),
+            "{precision:?}"
+        );
+
+        // What others end or forget is still there for those that share it.
+        engine.finish(first);
+        engine.truncate(same, 150);
+        let found = all_logits(&mut engine, same, c);
+        let whole = expected(&text(&[&prefix[..150], c]), 150);
+        assert!(found == whole, "forgotten, {precision:?}");
+        let found = all_logits(&mut engine, fork, c);
+        let whole = expected(&text(&[&prefix, a, b, c]), from + b.len());
+        assert!(found == whole, "fork, {precision:?}");
+        let found = all_logits(&mut engine, reused, c);
+        let whole = expected(&text(&[&prefix, b, c]), prefix.len() + b.len());
+        assert!(found == whole, "reused, {precision:?}");
+
+        for sequence in [reused, same, fork] {
+            engine.finish(sequence);
+        }
+        assert_eq!(engine.kv_usage().pages, 0);
+    }
+}
+
+#[test]
+fn a_sequence_that_does_not_fit_disturbs_none_that_runs() {
+    let precision = (HeadPrecision::Int8, KvPrecision::F16);
+    let model = tiny(Kernel::best(), precision.0);
+    let options = PlanOptions {
+        kv_pages: Some(2),
+        ..options(Kernel::best(), 2, 3, precision)
+    };
+    let text = tokens(200, 13);
+    let expected = expected(precision, &text);
+    let mut engine = engine(&model, options);
+    let running = engine.start(&text, 200).unwrap().sequence;
+    let mut found = all_logits(&mut engine, running, &text[..100]);
+    let refused = engine.start(&tokens(10, 14), 10).unwrap_err();
+    let expected_error = SequenceError::PagesExhausted {
+        needed: 1,
+        free: 0,
+        max_pages: 2,
+    };
+    assert_eq!(refused, expected_error);
+    let uninvited = [Input {
+        sequence: 2,
+        tokens: &text[..1],
+        logits: Logits::All,
+    }];
+    let refused = engine.forward(&uninvited, |_, _, _| unreachable!());
+    assert_eq!(refused.unwrap_err(), expected_error.into());
+    found.extend(all_logits(&mut engine, running, &text[100..]));
+    assert!(found == expected);
+    engine.finish(running);
+    engine.start(&tokens(10, 14), 10).unwrap();
 }
 
 #[test]

@@ -68,6 +68,7 @@ const AS_COMPUTED: PlanOptions = PlanOptions {
     context_len: None,
     n_sequences: None,
     kv_precision: KvPrecision::F32,
+    kv_pages: None,
 };
 
 /// Checks everything that the reference holds.

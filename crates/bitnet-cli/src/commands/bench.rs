@@ -142,6 +142,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                 context_len,
                 n_sequences,
                 kv_precision: args.compute.kv.into(),
+                kv_pages: None,
             };
             Plan::new(checkpoint.config(), options)
         })

@@ -164,6 +164,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     )
     .context("failed to generate")?;
     let text = printer.finish()?;
+    loaded.show_kv_usage(ui);
 
     let timings = Timings::new(
         loaded.load_time.as_secs_f64(),

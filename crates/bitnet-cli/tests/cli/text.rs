@@ -48,6 +48,7 @@ fn quiet_and_verbose_may_stand_anywhere() {
         "plan: kernel generic-i2xi8-scalar",
         "context 1024",
         "memory: ",
+        "keys and values: 1 of 8 pages, ",
         "loaded in ",
         "seed 5, 9 prompt tokens",
     ];

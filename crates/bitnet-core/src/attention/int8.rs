@@ -62,6 +62,12 @@ impl Int8Store {
         })
     }
 
+    /// Takes over what another store of the same extents holds.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.packed.copy_from_slice(&other.packed);
+        self.scales.copy_from_slice(&other.scales);
+    }
+
     /// Returns the bytes of one block with its scales.
     pub(super) fn block_bytes(head_dim: usize) -> usize {
         Self::packed_len(head_dim) * size_of::<matmul::Block>() + 2 * BLOCK * size_of::<f32>()
@@ -132,6 +138,26 @@ impl Int8Scratch {
 }
 
 impl Int8Block<'_> {
+    /// Returns key and value of a position.
+    pub(super) fn load(self, at: usize) -> (Vec<f32>, Vec<f32>) {
+        let byte = |block: &matmul::Block, row: usize, col: usize| {
+            block.0[row % TILE * BLOCK_COLS + col % BLOCK_COLS] as i8 as f32
+        };
+        let (row, col) = (at % TILE, at);
+        let keys = &self.keys[at / TILE * key_panel(self.head_dim)..];
+        let key_scale = self.key_scales[at / TILE][row];
+        let value_scale = self.value_scales[at / TILE][row];
+        let key = |dim: usize| byte(&keys[dim / BLOCK_COLS], row, dim) * key_scale;
+        let value = |dim: usize| {
+            let panel = &self.values[dim / TILE * VALUE_PANEL..];
+            byte(&panel[col / BLOCK_COLS], dim, col) * value_scale
+        };
+        (
+            (0..self.head_dim).map(key).collect(),
+            (0..self.head_dim).map(value).collect(),
+        )
+    }
+
     /// Writes `query · key` for every query and at least the first
     /// `n_positions` keys.
     pub(super) fn scores(
@@ -185,6 +211,8 @@ impl Int8Block<'_> {
                 scales: self.value_scales,
                 out: &mut scaled,
             });
+            // What stands behind may be of another sequence, and no number.
+            scaled[n_positions..].fill(0.0);
             rows.quantize_parts(kernel, 2 * r, &scaled);
         }
         let width = self.head_dim.div_ceil(TILE);

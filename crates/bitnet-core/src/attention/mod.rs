@@ -10,15 +10,17 @@
 
 mod block;
 mod int8;
-mod packed_kv;
+mod kv_page;
+mod paged_kv;
 
 use std::ops::Range;
 
 use block::{FloatBlock, Scores, Stored};
 use bytemuck::Zeroable;
 use int8::Int8Scratch;
-use packed_kv::Block;
-pub use packed_kv::{KvPrecision, KvShape, PackedKv};
+use kv_page::Block;
+pub use kv_page::{KvPage, KvPrecision, KvShape};
+pub use paged_kv::PagedKv;
 
 use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes, WIDTH};
@@ -48,7 +50,7 @@ pub struct QueryRow {
     pub position: usize,
 }
 
-/// Which heads of a [`PackedKv`] some queries look at.
+/// Which heads of a [`PagedKv`] some queries look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     /// The first key and value head.
@@ -106,12 +108,13 @@ impl State {
 }
 
 impl AttentionScratch {
-    /// Takes memory for batches of `max_rows` rows over a `kv` of this shape.
+    /// Takes memory for batches of `max_rows` rows over keys and values of this
+    /// shape. A single row is shared by all threads up to position `n_positions`.
     pub fn new(
         pool: &HybridMemoryPool,
         n_threads: usize,
         max_rows: usize,
-        shape: KvShape,
+        (shape, n_positions): (KvShape, usize),
         heads_per_kv_head: usize,
     ) -> Result<Self, OutOfMemory> {
         let width = shape.head_dim.div_ceil(TILE);
@@ -125,7 +128,7 @@ impl AttentionScratch {
                 sums: pool.zeroed(Category::Scratch, MAX_ROWS * width)?,
             })
         };
-        let n_partial = Self::n_partial(n_threads, shape, heads_per_kv_head);
+        let n_partial = Self::n_partial(n_threads, n_positions, heads_per_kv_head);
         Ok(Self {
             threads: (0..n_threads).map(thread).collect::<Result<_, _>>()?,
             tiles: Vec::with_capacity(max_rows),
@@ -136,16 +139,21 @@ impl AttentionScratch {
 
     /// Returns the bytes that [`new`](Self::new) takes, but for some kilobytes of
     /// int8 rows a thread.
-    pub fn n_bytes(n_threads: usize, shape: KvShape, heads_per_kv_head: usize) -> usize {
+    pub fn n_bytes(
+        n_threads: usize,
+        (shape, n_positions): (KvShape, usize),
+        heads_per_kv_head: usize,
+    ) -> usize {
         let row = shape.head_dim.next_multiple_of(TILE) * size_of::<f32>();
         let thread = MAX_ROWS * (2 * row + size_of::<Scores>());
-        let n_partial = Self::n_partial(n_threads, shape, heads_per_kv_head);
+        let n_partial = Self::n_partial(n_threads, n_positions, heads_per_kv_head);
         n_threads * thread + n_partial.saturating_mul(row + size_of::<State>())
     }
 
     /// Enough for one row of one sequence after another.
-    fn n_partial(n_threads: usize, shape: KvShape, heads_per_kv_head: usize) -> usize {
-        (UNITS_PER_THREAD * n_threads * heads_per_kv_head).saturating_mul(shape.blocks_per_head())
+    fn n_partial(n_threads: usize, n_positions: usize, heads_per_kv_head: usize) -> usize {
+        let n_blocks = n_positions.div_ceil(BLOCK);
+        (UNITS_PER_THREAD * n_threads * heads_per_kv_head).saturating_mul(n_blocks)
     }
 }
 
@@ -162,7 +170,7 @@ impl AttentionScratch {
 pub fn attention(
     kernel: Kernel,
     team: &mut Team,
-    kv: &PackedKv,
+    kv: &PagedKv,
     heads: Heads,
     rows: &[QueryRow],
     queries: &[f32],
@@ -281,7 +289,7 @@ fn cut_tiles(rows: &[QueryRow], group: usize, tiles: &mut Vec<Range<usize>>) {
 /// What all units of a call share.
 struct Job<'a> {
     kernel: Kernel,
-    kv: &'a PackedKv,
+    kv: &'a PagedKv,
     heads: Heads,
     /// Query heads of a key head.
     group: usize,
@@ -348,7 +356,7 @@ impl Unit<'_> {
 
     /// Quantizes the queries if the keys are.
     fn prepare(&self, scratch: &mut BlockScratch) {
-        if self.job.kv.precision() == KvPrecision::Int8 {
+        if self.job.kv.shape().precision == KvPrecision::Int8 {
             let rows = &mut scratch.int8.queries;
             rows.reshape(self.n_queries, self.job.kv.shape().head_dim);
             for (r, &(at, _)) in self.queries().iter().enumerate() {

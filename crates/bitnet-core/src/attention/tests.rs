@@ -1,4 +1,5 @@
 use super::*;
+use crate::memory::HybridMemoryPool;
 
 /// Pseudo-random values in -2..2.
 fn values(n: usize, seed: u32) -> Vec<f32> {
@@ -38,14 +39,14 @@ impl Case {
         }
     }
 
-    fn kv(&self, kernel: Kernel, precision: KvPrecision) -> PackedKv {
+    fn kv(&self, kernel: Kernel, precision: KvPrecision) -> PagedKv {
         let shape = KvShape {
-            n_sequences: 2,
-            n_positions: self.n_positions,
+            precision,
             n_heads: 2 * self.n_kv_heads,
             head_dim: self.head_dim,
         };
-        let mut kv = PackedKv::new(&HybridMemoryPool::new(), precision, shape).unwrap();
+        let mut kv = PagedKv::new(&HybridMemoryPool::new(), shape, 2);
+        kv.make_room(1, 0, self.n_positions).unwrap();
         let width = self.n_kv_heads * self.head_dim;
         let rows = self.keys.chunks(width).zip(self.values.chunks(width));
         for (position, (key, value)) in rows.enumerate() {
@@ -70,14 +71,9 @@ impl Case {
             })
             .collect();
         let width = self.n_kv_heads * self.group * self.head_dim;
-        let mut scratch = AttentionScratch::new(
-            &HybridMemoryPool::new(),
-            n_threads,
-            cut,
-            kv.shape(),
-            self.group,
-        )
-        .unwrap();
+        let (pool, extents) = (HybridMemoryPool::new(), (kv.shape(), self.n_positions));
+        let scratch = AttentionScratch::new(&pool, n_threads, cut, extents, self.group);
+        let mut scratch = scratch.unwrap();
         let mut team = Team::new(n_threads);
         let mut out = vec![f32::NAN; rows.len() * width];
         let queries = self.queries[from * width..].chunks(cut * width);
@@ -237,7 +233,7 @@ fn scratch_for_smaller_heads_is_not_overrun() {
         heads,
         &rows,
         &case.queries[299 * 64..],
-        &mut AttentionScratch::new(&HybridMemoryPool::new(), 3, 1, narrow, 1).unwrap(),
+        &mut AttentionScratch::new(&HybridMemoryPool::new(), 3, 1, (narrow, 300), 1).unwrap(),
         &mut out,
     );
     let expected = case.run(Kernel::best(), KvPrecision::F16, 1, (299, 1));
@@ -266,35 +262,112 @@ fn small_weights_are_not_lost_in_int8() {
 
 #[test]
 fn sizes_are_told_before_memory_is_taken() {
-    let shape = KvShape {
-        n_sequences: 3,
-        n_positions: 200,
-        n_heads: 5,
-        head_dim: 100,
+    let page_bytes = |precision| {
+        let shape = KvShape {
+            precision,
+            n_heads: 5,
+            head_dim: 100,
+        };
+        // The pool rounds what it gives up to whole system pages.
+        let pool = HybridMemoryPool::new();
+        let page = KvPage::new(&pool, shape).unwrap();
+        let taken = pool.usage().total.current;
+        let told = page.shape().page_bytes();
+        assert!((told..told + (1 << 17)).contains(&taken), "{told} {taken}");
+        told
     };
-    // Two blocks of 128; values are filled up to 112.
-    let per_value = 3 * 2 * 128 * 5;
-    assert_eq!(
-        PackedKv::n_bytes(KvPrecision::F32, shape),
-        per_value * (100 + 112) * 4
-    );
-    assert_eq!(
-        PackedKv::n_bytes(KvPrecision::F16, shape),
-        per_value * (100 + 112) * 2
-    );
+    // Values are filled up to 112.
+    let per_value = 128 * 5;
+    assert_eq!(page_bytes(KvPrecision::F32), per_value * (100 + 112) * 4);
+    assert_eq!(page_bytes(KvPrecision::F16), per_value * (100 + 112) * 2);
     // Keys are filled up too, and there are two scales.
-    assert_eq!(
-        PackedKv::n_bytes(KvPrecision::Int8, shape),
-        per_value * (112 + 112 + 8)
-    );
-    let position = PackedKv::n_bytes_per_position(KvPrecision::F16, shape);
-    assert_eq!(position, 5 * (100 + 112) * 2);
-    let endless = KvShape {
-        n_positions: usize::MAX / 2,
-        ..shape
-    };
+    assert_eq!(page_bytes(KvPrecision::Int8), per_value * (112 + 112 + 8));
     for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
-        assert!(PackedKv::new(&HybridMemoryPool::new(), precision, endless).is_err());
-        assert!(PackedKv::n_bytes(precision, endless) > 1 << 60);
+        let endless = KvShape {
+            precision,
+            n_heads: usize::MAX / 2,
+            head_dim: 100,
+        };
+        assert!(KvPage::new(&HybridMemoryPool::new(), endless).is_err());
+        assert!(endless.page_bytes() > 1 << 60);
+    }
+}
+
+#[test]
+fn pages_are_shared_until_somebody_writes() {
+    let case = Case::new(300, 1, 1, 20);
+    for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
+        let mut kv = case.kv(Kernel::best(), precision);
+        let before: Vec<_> = (0..300).map(|at| kv.load((1, at), 1)).collect();
+        for (at, (key, value)) in before.iter().enumerate() {
+            let exact = [&case.keys, &case.values].map(|x| &x[20 * at..][..20]);
+            for (kept, exact) in [key, value].into_iter().zip(exact) {
+                let errors = kept.iter().zip(exact).map(|(a, b)| (a - b).abs());
+                assert!(errors.fold(0.0, f32::max) < 0.01, "{precision:?}");
+            }
+        }
+        kv.share(1, 0, 200);
+        assert_eq!((kv.n_pages(), kv.n_pages_of(0)), (3, 2));
+        // The second page is copied, and one is new.
+        assert_eq!(kv.n_pages_needed(0, 200, 260), 2);
+        kv.make_room(0, 200, 260).unwrap();
+        assert_eq!((kv.n_pages(), kv.n_pages_needed(0, 200, 260)), (5, 0));
+        for at in 200..260 {
+            kv.store(Kernel::best(), (0, at), 1, &[9.0; 20], &[8.0; 20]);
+        }
+        for (at, before) in before.iter().enumerate().take(200) {
+            assert_eq!(kv.load((0, at), 1), *before);
+        }
+        assert_eq!(kv.load((0, 200), 1), (vec![9.0; 20], vec![8.0; 20]));
+        for (at, before) in before.iter().enumerate() {
+            assert_eq!(kv.load((1, at), 1), *before);
+        }
+        // What only one of them holds is given back.
+        kv.truncate(1, 0);
+        assert_eq!(kv.n_pages(), 3);
+        assert_eq!(kv.load((0, 100), 1), before[100]);
+        kv.truncate(0, 129);
+        assert_eq!(kv.n_pages(), 2);
+        kv.truncate(0, 128);
+        assert_eq!(kv.n_pages(), 1);
+    }
+}
+
+#[test]
+fn what_an_earlier_owner_left_in_a_page_does_not_matter() {
+    let case = Case::new(130, 1, 2, 16);
+    for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
+        let expected = case.run(Kernel::best(), precision, 1, (129, 1));
+        let mut kv = case.kv(Kernel::best(), precision);
+        kv.make_room(1, 130, 256).unwrap();
+        for at in 130..256 {
+            let nothing = [f32::NAN; 16];
+            kv.store(Kernel::best(), (1, at), 1, &nothing, &nothing);
+        }
+        let rows = [QueryRow {
+            sequence: 1,
+            position: 129,
+        }];
+        let heads = Heads {
+            first: 1,
+            n_kv_heads: 1,
+            n_heads: 2,
+        };
+        let mut out = [0.0; 32];
+        let queries = &case.queries[129 * 32..];
+        let pool = HybridMemoryPool::new();
+        let scratch = &mut AttentionScratch::new(&pool, 1, 1, (kv.shape(), 130), 2).unwrap();
+        let team = &mut Team::new(1);
+        attention(
+            Kernel::best(),
+            team,
+            &kv,
+            heads,
+            &rows,
+            queries,
+            scratch,
+            &mut out,
+        );
+        assert_eq!(out[..], expected, "{precision:?}");
     }
 }
