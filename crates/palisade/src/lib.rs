@@ -16,7 +16,8 @@
 //!
 //! # What is absent
 //!
-//! - [`compare`], [`verdict`], [`risk`] and [`stats`] read no clock and no disk.
+//! - [`compare`], [`verdict`], [`risk`], [`stats`], [`speed`] and [`history`] read no
+//!   clock and no disk.
 //! - [`run`] judges nothing; [`report`] judges nothing.
 //! - Nothing writes to the user's files, index or git objects.
 //! - A run that did not finish is never taken for one that did.
@@ -48,6 +49,7 @@ pub mod compare;
 pub mod flaky;
 pub mod git;
 pub mod guard;
+pub mod history;
 pub mod identity;
 pub mod merge;
 pub mod policy;
@@ -59,6 +61,7 @@ pub mod risk;
 pub mod run;
 pub mod shard;
 pub mod source;
+pub mod speed;
 pub mod stats;
 pub mod store;
 pub mod verdict;

@@ -1,5 +1,5 @@
-//! What is remembered: runs with their observations, baselines, and the entries
-//! of the quarantine. All of it is written once and never changed.
+//! What is remembered: runs with their observations, baselines, the entries of the
+//! quarantine, and measurements of speed and memory ([`crate::speed`]). All of it is written once and never changed.
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{TargetKind, TestId, place};
 use crate::shard::Shard;
+use crate::speed::{Calibration, Milestone, SpeedRun};
 
 /// Milliseconds since 1970.
 pub type Millis = i64;
@@ -278,6 +279,12 @@ pub enum Record {
     Baseline(BaselineMark),
     /// An entry of the quarantine.
     Quarantine(QuarantineEntry),
+    /// A measurement of speed and memory.
+    Speed(SpeedRun),
+    /// What the guard is worth on one machine.
+    Calibration(Calibration),
+    /// A commit that later ones are held against.
+    Milestone(Milestone),
 }
 
 #[cfg(test)]

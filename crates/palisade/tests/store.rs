@@ -10,6 +10,7 @@ use palisade::record::{
     BaselineMark, Environment, Observation, Outcome, Purpose, QuarantineEntry, QuarantineEvent,
     Record, Run, Scope, Subject,
 };
+use palisade::speed::{Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun};
 use palisade::store::{SqliteStore, Store, StoreError, export, import};
 
 /// A place where a memory is kept; it is gone when this is dropped.
@@ -60,9 +61,23 @@ in_every_place! {
     tallies_keep_trees_apart_and_name_the_failing_commit
     tallies_keep_environments_apart
     records_of_each_version_are_read
+    measurements_come_back_from_a_time_on
     an_export_makes_the_same_store_elsewhere
     several_writers_lose_nothing
 }
+
+/// A store as each version of the schema wrote it, and its records. A new schema adds
+/// its own, and these stay.
+const VERSIONS: [(&str, &str); 2] = [
+    (
+        include_str!("data/store-1.sql"),
+        include_str!("data/store-1.jsonl"),
+    ),
+    (
+        include_str!("data/store-2.sql"),
+        include_str!("data/store-2.jsonl"),
+    ),
+];
 
 fn test(name: &str) -> TestId {
     TestId::new("a", TargetKind::Lib, "", name)
@@ -191,12 +206,48 @@ fn the_newest_baseline_of_a_branch_counts<P: Place>() {
 }
 
 fn records_of_each_version_are_read<P: Place>() {
-    let records = include_str!("data/store-1.jsonl");
+    for (_, records) in VERSIONS {
+        let place = P::new();
+        let mut store = place.open();
+        import(store.as_mut(), records.as_bytes()).expect("imports");
+        let expected: Vec<&str> = records.lines().collect();
+        assert_eq!(lines(store.as_ref()), expected);
+    }
+}
+
+fn measurements_come_back_from_a_time_on<P: Place>() {
     let place = P::new();
     let mut store = place.open();
-    import(store.as_mut(), records.as_bytes()).expect("imports");
-    let expected: Vec<&str> = records.lines().collect();
-    assert_eq!(lines(store.as_ref()), expected);
+    let speed_run = |id: &str, at| SpeedRun {
+        id: id.to_owned(),
+        session: "s".to_owned(),
+        started_ms: at,
+        finished_ms: at + 1,
+        purpose: SpeedPurpose::Comparison,
+        subject: run(id, "t", at, &[]).subject,
+        fingerprint: Fingerprint([("cores".to_owned(), "2".to_owned())].into()),
+        measurements: vec![
+            Measurement {
+                benchmark: "sort/1k".to_owned(),
+                measure: Measure::Time,
+                values: vec![0.1, 1e9 / 3.0, f64::MIN_POSITIVE],
+            },
+            Measurement {
+                benchmark: "sort/1k".to_owned(),
+                measure: Measure::PeakMemory,
+                values: Vec::new(),
+            },
+        ],
+    };
+    for (id, at) in [("r2", 2), ("r1", 1), ("r3", 3)] {
+        store.add(&Record::Speed(speed_run(id, at))).expect("added");
+    }
+    store
+        .add(&Record::Speed(speed_run("r3", 3)))
+        .expect("added");
+    let found = store.speed_runs(2).expect("read");
+    assert_eq!(found, [speed_run("r2", 2), speed_run("r3", 3)]);
+    assert_eq!(store.recent_runs(9).expect("read"), []);
 }
 
 #[test]
@@ -324,12 +375,7 @@ fn an_export_makes_the_same_store_elsewhere<P: Place>() {
 
 #[test]
 fn a_store_of_each_version_is_read() {
-    // Written by that version; a new schema adds its own, and this one stays.
-    let versions = [(
-        include_str!("data/store-1.sql"),
-        include_str!("data/store-1.jsonl"),
-    )];
-    for (schema, records) in versions {
+    for (schema, records) in VERSIONS {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("s");
         let connection = rusqlite::Connection::open(&path).expect("opens");

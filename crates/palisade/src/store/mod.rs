@@ -20,6 +20,7 @@ pub use sqlite::SqliteStore;
 
 use crate::identity::TestId;
 use crate::record::{BaselineMark, Environment, Millis, QuarantineEntry, Record, Run};
+use crate::speed::{Calibration, Milestone, SpeedRun};
 
 /// Why the memory cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -196,6 +197,15 @@ pub trait Store {
     /// All entries of the quarantine, oldest first.
     fn quarantine_entries(&self) -> Result<Vec<QuarantineEntry>, StoreError>;
 
+    /// All measurements of speed and memory begun from a time on, oldest first.
+    fn speed_runs(&self, since: Millis) -> Result<Vec<SpeedRun>, StoreError>;
+
+    /// All calibrations, oldest first.
+    fn calibrations(&self) -> Result<Vec<Calibration>, StoreError>;
+
+    /// All milestones, oldest first.
+    fn milestones(&self) -> Result<Vec<Milestone>, StoreError>;
+
     /// Hands every record to `each`, runs first.
     fn for_each(
         &self,
@@ -238,7 +248,9 @@ fn open_part(record: &Record) -> Result<String, StoreError> {
     let json = match record {
         Record::Run(run) => serde_json::to_string(&run.scope),
         Record::Quarantine(entry) => serde_json::to_string(&entry.event),
-        Record::Baseline(_) => Ok(String::new()),
+        Record::Speed(run) => serde_json::to_string(&run.fingerprint),
+        Record::Calibration(calibration) => serde_json::to_string(calibration),
+        Record::Baseline(_) | Record::Milestone(_) => Ok(String::new()),
     };
     json.map_err(|error| StoreError::Copy(error.into()))
 }

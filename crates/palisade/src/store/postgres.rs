@@ -5,6 +5,8 @@
 //! its name, so a connection that breaks leaves no half record, and adding it again
 //! over a new connection is safe.
 
+mod speed;
+
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
     Subject,
 };
+use crate::speed::{Calibration, Milestone, SpeedRun};
 
 /// How long a server may take to answer a call, if the URL does not say.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -31,7 +34,10 @@ const MIGRATION_LOCK: i64 = 0x504c_5344;
 /// it was released; `palisade_schema` counts the steps that were taken.
 ///
 /// A message may hold zero bytes, which PostgreSQL's text cannot.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [TESTS, speed::TABLES];
+
+/// The first step of the schema.
+const TESTS: &str = "
     CREATE TABLE palisade_runs (
         seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
@@ -81,7 +87,7 @@ const MIGRATIONS: [&str; 1] = ["
         test TEXT NOT NULL,
         event TEXT NOT NULL
     );
-"];
+";
 
 /// The memory of one workspace in a schema of a PostgreSQL database.
 pub struct PostgresStore {
@@ -394,6 +400,9 @@ fn insert(client: &mut Client, record: &Record, json: &str) -> Result<(), Error>
              VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
             &[&entry.id, &entry.at_ms, &entry.test.to_string(), &json],
         )?),
+        Record::Speed(run) => speed::insert_run(&mut transaction, run, json)?,
+        Record::Calibration(found) => speed::insert_calibration(&mut transaction, found, json)?,
+        Record::Milestone(milestone) => speed::insert_milestone(&mut transaction, milestone)?,
     }
     transaction.commit()
 }
@@ -503,6 +512,18 @@ impl Store for PostgresStore {
         self.query(sql, &[])?.into_iter().map(read).collect()
     }
 
+    fn speed_runs(&self, since: Millis) -> Result<Vec<SpeedRun>, StoreError> {
+        self.select_speed_runs(since)
+    }
+
+    fn calibrations(&self) -> Result<Vec<Calibration>, StoreError> {
+        self.select_calibrations()
+    }
+
+    fn milestones(&self) -> Result<Vec<Milestone>, StoreError> {
+        self.select_milestones()
+    }
+
     fn for_each(
         &self,
         each: &mut dyn FnMut(Record) -> Result<(), StoreError>,
@@ -519,6 +540,15 @@ impl Store for PostgresStore {
         }
         for entry in self.quarantine_entries()? {
             each(Record::Quarantine(entry))?;
+        }
+        for run in self.speed_runs(Millis::MIN)? {
+            each(Record::Speed(run))?;
+        }
+        for calibration in self.calibrations()? {
+            each(Record::Calibration(calibration))?;
+        }
+        for milestone in self.milestones()? {
+            each(Record::Milestone(milestone))?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The memory as a SQLite file.
 
+mod speed;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
     Scope, Subject,
 };
+use crate::speed::{Calibration, Milestone, SpeedRun};
 
 /// Marks the file as ours: "PLSD" as a number.
 const APPLICATION_ID: i32 = 0x504c_5344;
@@ -21,7 +24,10 @@ const BUSY: Duration = Duration::from_secs(20);
 
 /// The steps from an empty file to the present schema. A step is never changed
 /// once it was released; the file's `user_version` counts the steps it has taken.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [TESTS, speed::TABLES];
+
+/// The first step of the schema.
+const TESTS: &str = "
     CREATE TABLE runs (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -69,7 +75,7 @@ const MIGRATIONS: [&str; 1] = ["
         test TEXT NOT NULL,
         event TEXT NOT NULL
     ) STRICT;
-"];
+";
 
 /// The memory of one workspace in a SQLite file.
 #[derive(Debug)]
@@ -323,6 +329,9 @@ fn insert(transaction: &Transaction<'_>, record: &Record, json: &str) -> rusqlit
                 params![entry.id, entry.at_ms, entry.test.to_string(), json],
             )
             .map(drop),
+        Record::Speed(run) => speed::insert_run(transaction, run, json),
+        Record::Calibration(found) => speed::insert_calibration(transaction, found, json),
+        Record::Milestone(milestone) => speed::insert_milestone(transaction, milestone),
     }
 }
 
@@ -462,6 +471,18 @@ impl Store for SqliteStore {
         rows.map(read).collect()
     }
 
+    fn speed_runs(&self, since: Millis) -> Result<Vec<SpeedRun>, StoreError> {
+        self.select_speed_runs(since)
+    }
+
+    fn calibrations(&self) -> Result<Vec<Calibration>, StoreError> {
+        self.select_calibrations()
+    }
+
+    fn milestones(&self) -> Result<Vec<Milestone>, StoreError> {
+        self.select_milestones()
+    }
+
     fn for_each(
         &self,
         each: &mut dyn FnMut(Record) -> Result<(), StoreError>,
@@ -488,6 +509,15 @@ impl Store for SqliteStore {
         }
         for entry in self.quarantine_entries()? {
             each(Record::Quarantine(entry))?;
+        }
+        for run in self.speed_runs(Millis::MIN)? {
+            each(Record::Speed(run))?;
+        }
+        for calibration in self.calibrations()? {
+            each(Record::Calibration(calibration))?;
+        }
+        for milestone in self.milestones()? {
+            each(Record::Milestone(milestone))?;
         }
         Ok(())
     }

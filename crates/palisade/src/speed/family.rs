@@ -1,0 +1,359 @@
+//! Many benchmarks together: false discoveries, counters beside clocks, and what
+//! moved all of them at once.
+
+use serde::{Deserialize, Serialize};
+
+use super::judge::{FALSE_DISCOVERIES, percent, share};
+use super::{Decision, Measure, Severity, State};
+
+/// How many unchanged benchmarks it takes to speak of the environment.
+const WITNESSES: usize = 3;
+
+/// The decision about one measure of one benchmark.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The benchmark's name.
+    pub benchmark: String,
+    /// Whether the change cannot have reached the program that was measured: both
+    /// sides' programs are equal, or built from equal files. (When a revision is
+    /// compared with itself to learn how often the guard errs, leave it false: the
+    /// question is what the clock alone would say.)
+    pub unchanged: bool,
+    /// What is known about it.
+    pub decision: Decision,
+}
+
+/// How benchmarks moved together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shift {
+    /// The geometric mean of their ratios.
+    pub ratio: f64,
+    /// How many of them moved in that direction, each beyond its interval.
+    pub moved: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+/// All benchmarks of a comparison, judged together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Family {
+    /// The decisions, in the order they were given.
+    pub entries: Vec<Entry>,
+    /// How the clocks of all benchmarks moved; `None` without any.
+    pub shift: Option<Shift>,
+    /// How more than half of the benchmarks that the change cannot have reached moved
+    /// in one direction: the environment differed between the sides.
+    pub environment: Option<Shift>,
+}
+
+impl Family {
+    /// Judges benchmarks together. Decisions can only become milder by it:
+    ///
+    /// 1. An alarm must survive Benjamini and Hochberg's procedure (1995) with
+    ///    q = .05 among all entries; improvements are a family of their own.
+    /// 2. Where the change cannot have reached the program and its instructions are
+    ///    the same, a clock that moved shows the environment. Instructions that rose
+    ///    while the clock shows nothing of it, or without a clock, only warn.
+    /// 3. If more than half of at least three unreached benchmarks moved together,
+    ///    the environment did it: their alarms are open, and those of the others
+    ///    unless they lie beyond the common shift too.
+    pub fn judge(mut entries: Vec<Entry>) -> Self {
+        control_false_discoveries(&mut entries, State::Regressed);
+        control_false_discoveries(&mut entries, State::Improved);
+        let shift = shift(&entries, |_| true);
+        let environment = shift_of_unreached(&entries);
+        hear_counters(&mut entries);
+        if let Some(shift) = environment {
+            discount(&mut entries, shift);
+        }
+        Self {
+            entries,
+            shift,
+            environment,
+        }
+    }
+}
+
+/// The q of each p: the smallest share of false discoveries at which it counts as one
+/// (Benjamini and Hochberg, 1995).
+pub fn benjamini_hochberg(p: &[f64]) -> Vec<f64> {
+    let m = p.len();
+    let mut order: Vec<usize> = (0..m).collect();
+    order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
+    let mut q = vec![1.0; m];
+    let mut least = 1.0_f64;
+    for (rank, at) in order.iter().enumerate().rev() {
+        least = least.min(p[*at] * m as f64 / (rank + 1) as f64);
+        q[*at] = least;
+    }
+    q
+}
+
+/// Whether a decision points in the direction of a state.
+fn points_to(decision: &Decision, state: State) -> bool {
+    let is_worse = decision.estimate.is_some_and(|found| found.ratio >= 1.0);
+    is_worse == (state == State::Regressed)
+}
+
+fn control_false_discoveries(entries: &mut [Entry], state: State) {
+    let p = |entry: &Entry| {
+        if points_to(&entry.decision, state) {
+            entry.decision.p
+        } else {
+            1.0
+        }
+    };
+    let compared = |entry: &&mut Entry| entry.decision.estimate.is_some();
+    let mut compared: Vec<&mut Entry> = entries.iter_mut().filter(compared).collect();
+    let p: Vec<f64> = compared.iter().map(|entry| p(entry)).collect();
+    let n = compared.len();
+    for (entry, q) in compared.iter_mut().zip(benjamini_hochberg(&p)) {
+        let decision = &mut entry.decision;
+        if !points_to(decision, state) {
+            continue;
+        }
+        decision.q = Some(q);
+        if decision.state == state && q > FALSE_DISCOVERIES {
+            let reason =
+                format!("among {n} measurements one like it comes up by chance: q = {q:.2}");
+            decision.become_state(State::Inconclusive, &reason);
+        }
+    }
+}
+
+fn is_clock(measure: Measure) -> bool {
+    matches!(measure, Measure::Time | Measure::Rate)
+}
+
+/// Lets the instructions of a benchmark speak about its clock, and the clock about
+/// them.
+fn hear_counters(entries: &mut [Entry]) {
+    for at in 0..entries.len() {
+        let entry = &entries[at];
+        let of_same = |is_wanted: fn(Measure) -> bool| {
+            entries
+                .iter()
+                .filter(|other| other.benchmark == entry.benchmark)
+                .find(|other| is_wanted(other.decision.measure))
+                .map(|other| other.decision.state)
+        };
+        let measure = entry.decision.measure;
+        if is_clock(measure) {
+            let counted = of_same(|measure| measure == Measure::Instructions);
+            let moved = matches!(entry.decision.state, State::Regressed | State::Improved);
+            if moved && entry.unchanged && counted == Some(State::Equivalent) {
+                let reason = "the change cannot reach it and its instructions are the same: \
+                              the environment moved the clock";
+                entries[at].decision.become_state(State::Equivalent, reason);
+            }
+        } else if measure == Measure::Instructions && entry.decision.state == State::Regressed {
+            let warning = match of_same(is_clock) {
+                None => "no clock was read beside them",
+                Some(State::Equivalent | State::Improved) => "the clock shows no slowdown",
+                Some(_) => continue,
+            };
+            let decision = &mut entries[at].decision;
+            decision.severity = Some(Severity::Warn);
+            decision.reason = format!("{}; {warning}", decision.reason);
+        }
+    }
+}
+
+/// How the clocks of some benchmarks moved.
+fn shift(entries: &[Entry], belongs: impl Fn(&Entry) -> bool) -> Option<Shift> {
+    let clocks = entries
+        .iter()
+        .filter(|entry| is_clock(entry.decision.measure) && belongs(entry));
+    let found: Vec<_> = clocks.filter_map(|entry| entry.decision.estimate).collect();
+    let of = found.len();
+    let mean = found.iter().map(|found| found.ratio.ln()).sum::<f64>() / of as f64;
+    let moved = found.iter().filter(|found| match mean > 0.0 {
+        true => found.low > 1.0,
+        false => found.high < 1.0,
+    });
+    (of > 0).then(|| Shift {
+        ratio: mean.exp(),
+        moved: moved.count(),
+        of,
+    })
+}
+
+fn shift_of_unreached(entries: &[Entry]) -> Option<Shift> {
+    let common = shift(entries, |entry| entry.unchanged)?;
+    (common.of >= WITNESSES && 2 * common.moved > common.of).then_some(common)
+}
+
+/// Takes the alarms back that a common shift explains.
+fn discount(entries: &mut [Entry], common: Shift) {
+    for entry in entries {
+        let decision = &mut entry.decision;
+        let Some(found) = decision.estimate else {
+            continue;
+        };
+        let is_alarm = decision.state == State::Regressed && is_clock(decision.measure);
+        let is_beyond =
+            found.low > common.ratio && found.ratio > common.ratio * (1.0 + decision.threshold);
+        if is_alarm && (entry.unchanged || !is_beyond) {
+            let reason = format!(
+                "the environment: {} of {} benchmarks that the change cannot reach moved too, by {} \
+                 on average; measure again",
+                common.moved,
+                common.of,
+                percent(common.ratio)
+            );
+            decision.become_state(State::Inconclusive, &reason);
+        } else if is_alarm {
+            decision.reason = format!(
+                "{}; beyond the {} by which the environment moved all",
+                decision.reason,
+                share((common.ratio - 1.0).abs())
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::speed::Estimate;
+
+    fn entry(benchmark: &str, measure: Measure, state: State, ratio: f64) -> Entry {
+        let estimate = Some(Estimate {
+            ratio,
+            low: ratio - 0.001,
+            high: ratio + 0.001,
+        });
+        Entry {
+            benchmark: benchmark.to_owned(),
+            unchanged: false,
+            decision: Decision {
+                state,
+                severity: (state == State::Regressed).then_some(Severity::Block),
+                estimate,
+                threshold: 0.01,
+                p: 1e-6,
+                ..Decision::incomparable(measure, "seen")
+            },
+        }
+    }
+
+    fn unchanged(entry: Entry) -> Entry {
+        Entry {
+            unchanged: true,
+            ..entry
+        }
+    }
+
+    fn states(family: &Family) -> Vec<State> {
+        let state = |entry: &Entry| entry.decision.state;
+        family.entries.iter().map(state).collect()
+    }
+
+    #[test]
+    fn q_agrees_with_a_worked_case() {
+        // p.adjust(c(.01, .02, .03, .04, .5), "BH") of R.
+        let q = benjamini_hochberg(&[0.04, 0.01, 0.03, 0.02, 0.5]);
+        for (found, expected) in q.iter().zip([0.05, 0.05, 0.05, 0.05, 0.5]) {
+            assert!((found - expected).abs() < 1e-12, "{q:?}");
+        }
+        assert!(benjamini_hochberg(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_weak_alarm_among_many_is_open() {
+        let alarm = |p| {
+            let mut entry = entry("alarm", Measure::Time, State::Regressed, 1.03);
+            entry.decision.p = p;
+            entry
+        };
+        let calm = (0..49).map(|i| {
+            let mut calm = entry(&format!("calm{i}"), Measure::Time, State::Equivalent, 1.0);
+            calm.decision.p = 0.5;
+            calm
+        });
+        let calm: Vec<Entry> = calm.collect();
+        let judge = |p| {
+            let all = [vec![alarm(p)], calm.clone()].concat();
+            Family::judge(all).entries[0].decision.clone()
+        };
+        assert_eq!(judge(1e-4).state, State::Regressed);
+        assert_eq!(judge(1e-4).q, Some(0.005));
+        let open = judge(0.01);
+        assert_eq!(open.state, State::Inconclusive);
+        assert_eq!(open.severity, None);
+        assert_eq!(
+            open.reason,
+            "among 50 measurements one like it comes up by chance: q = 0.50 (seen)"
+        );
+        // Alone it stands.
+        let alone = Family::judge(vec![alarm(0.01)]);
+        assert_eq!(states(&alone), [State::Regressed]);
+    }
+
+    #[test]
+    fn counters_overrule_the_clock_where_the_change_cannot_reach() {
+        let clock = || entry("a", Measure::Time, State::Regressed, 1.05);
+        let flat = || entry("a", Measure::Instructions, State::Equivalent, 1.0);
+        let family = Family::judge(vec![unchanged(clock()), unchanged(flat())]);
+        assert_eq!(states(&family), [State::Equivalent, State::Equivalent]);
+        assert!(family.entries[0].decision.reason.contains("environment"));
+        // Changed code may be slower with the same instructions.
+        let family = Family::judge(vec![clock(), flat()]);
+        assert_eq!(states(&family)[0], State::Regressed);
+        // Another benchmark's counters say nothing.
+        let other = entry("b", Measure::Instructions, State::Equivalent, 1.0);
+        let family = Family::judge(vec![unchanged(clock()), unchanged(other)]);
+        assert_eq!(states(&family)[0], State::Regressed);
+    }
+
+    #[test]
+    fn counters_alone_warn() {
+        let counted = || entry("a", Measure::Instructions, State::Regressed, 1.02);
+        let severity = |family: Family| family.entries[0].decision.severity;
+        let alone = Family::judge(vec![counted()]);
+        assert_eq!(severity(alone), Some(Severity::Warn));
+        let calm = entry("a", Measure::Time, State::Equivalent, 1.0);
+        let refuted = Family::judge(vec![counted(), calm]);
+        assert_eq!(severity(refuted), Some(Severity::Warn));
+        // The clock could not tell: the counters found it.
+        let noisy = entry("a", Measure::Time, State::Inconclusive, 1.01);
+        let found = Family::judge(vec![counted(), noisy]);
+        assert_eq!(severity(found), Some(Severity::Block));
+    }
+
+    #[test]
+    fn what_moved_all_is_the_environment() {
+        let clock = |name: &str, state, ratio| entry(name, Measure::Time, state, ratio);
+        let all = vec![
+            unchanged(clock("a", State::Regressed, 1.04)),
+            unchanged(clock("b", State::Regressed, 1.05)),
+            unchanged(clock("c", State::Inconclusive, 1.0)),
+            clock("like the others", State::Regressed, 1.04),
+            clock("worse", State::Regressed, 1.2),
+        ];
+        let family = Family::judge(all.clone());
+        use State::{Inconclusive, Regressed};
+        let expected = [
+            Inconclusive,
+            Inconclusive,
+            Inconclusive,
+            Inconclusive,
+            Regressed,
+        ];
+        assert_eq!(states(&family), expected);
+        let environment = family.environment.expect("moved");
+        assert_eq!((environment.moved, environment.of), (2, 3));
+        assert!((environment.ratio - (1.04_f64 * 1.05).cbrt()).abs() < 1e-9);
+        assert_eq!(family.shift.expect("clocks").of, 5);
+        assert!(
+            family.entries[0]
+                .decision
+                .reason
+                .contains("2 of 3 benchmarks")
+        );
+        // Two do not make an environment.
+        let family = Family::judge([&all[..2], &all[3..]].concat());
+        assert_eq!(family.environment, None);
+        assert_eq!(states(&family), [Regressed; 4]);
+    }
+}

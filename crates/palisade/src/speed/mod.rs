@@ -1,0 +1,69 @@
+//! Speed and memory of a change, judged from pairs of measurements.
+//!
+//! A pair is one launch of the base and one of the candidate, next to each other in
+//! time, as separate processes. Nothing here starts a process or reads a clock: a
+//! [`Judge`] is fed with one pair after the other and says what it needs next.
+//!
+//! ```text
+//! pair ─► Judge ─► Step::Measure ─► pair …            one Judge per benchmark and measure
+//!                ─► Step::Confirm ─► fresh launches …
+//!                ─► Step::Done ─► Decision ─► Family ─► findings
+//! ```
+//!
+//! What keeps noise from deciding:
+//!
+//! - **Pairs.** What drifts with time hits both sides; only `ln(candidate / base)` of
+//!   neighbours is looked at ([`log_ratio`]).
+//! - **A floor.** A change counts only beyond what the policy calls small and beyond
+//!   three times what the benchmark shows between equal programs ([`Floor`]).
+//! - **Looks that are paid for.** The data are looked at after 6, 10, 16, 24 and 40
+//!   pairs; each look has its share of the level ([`Looks`]).
+//! - **Three answers.** Regressed, equivalent and improved are each shown, or the
+//!   answer is inconclusive ([`State`]).
+//! - **Confirmation.** An alarm is measured again on fresh launches by the same rule.
+//! - **The family.** Many benchmarks raise false alarms together; Benjamini and
+//!   Hochberg's procedure, and a look for a common shift, stand between ([`Family`]).
+//!
+//! # Example
+//!
+//! ```
+//! use palisade::speed::{Floor, Judge, Measure, Rules, State, Step};
+//!
+//! let mut judge = Judge::new(Rules::new(Measure::Time, Floor::of(Measure::Time)));
+//! // Nanoseconds of one launch each; the candidate takes about 5 % longer.
+//! let noise = [0.1, -0.2, 0.05, 0.3, -0.1, 0.0];
+//! let mut launch = (0..).map(|i| 100.0 + noise[i % noise.len()]);
+//! loop {
+//!     let (base, candidate) = (launch.next().unwrap(), launch.next().unwrap() * 1.05);
+//!     match judge.push(base, candidate)? {
+//!         // Confirm asks for fresh launches; here all of them are.
+//!         Step::Measure { .. } | Step::Confirm { .. } => {}
+//!         Step::Done => break,
+//!     }
+//! }
+//! let decision = judge.decision();
+//! assert_eq!(decision.state, State::Regressed);
+//! assert_eq!(decision.pairs, 6);
+//! # Ok::<(), palisade::speed::PairError>(())
+//! ```
+
+mod bound;
+mod estimate;
+mod family;
+mod floor;
+mod judge;
+mod measure;
+mod record;
+
+pub use bound::{Bound, BoundDecision, BoundJudge, BoundState, Limit};
+pub use estimate::{
+    Estimate, estimate, evidence, hodges_lehmann, median_variance, signed_rank, student,
+};
+pub use family::{Entry, Family, Shift, benjamini_hochberg};
+pub use floor::{Floor, same_code_spread};
+pub use judge::{Confirmation, Decision, Judge, Looks, Rules, Severity, State, Step};
+pub use measure::{Measure, PairError, log_ratio};
+pub use record::{
+    Calibration, Detection, Fingerprint, Found, KnownSpread, Measurement, Milestone, SpeedPurpose,
+    SpeedRun,
+};

@@ -1,0 +1,72 @@
+//! The accuracy that `docs/accuracy.md` reports, in small: each bound here fails if
+//! the rule behind it breaks. The example `accuracy` runs the same in full.
+
+mod drip;
+mod rivals;
+mod same_code;
+mod simulation;
+
+use drip::drip;
+use palisade::speed::{Floor, Measure, State};
+use rivals::{critcmp_shows, criterion_says_slower};
+use simulation::{Machine, Noise, judge, simulate};
+
+#[test]
+fn noise_seldom_raises_an_alarm_and_2_percent_are_found() {
+    for (noise, false_alarms, detected) in
+        [(Noise::CALM, 0.01, 0.95), (Noise::DRIFTING, 0.02, 0.93)]
+    {
+        let same = simulate(noise, 1.0, 300, 1);
+        assert!(same.share(same.alarms) <= false_alarms, "{same:?}");
+        assert!(same.share(same.regressed) <= false_alarms / 2.0, "{same:?}");
+        let slower = simulate(noise, 1.02, 300, 2);
+        assert!(slower.share(slower.regressed) >= detected, "{slower:?}");
+        assert_eq!(slower.equivalent, 0, "{slower:?}");
+    }
+}
+
+#[test]
+fn equal_programs_seldom_raise_an_alarm() {
+    let rows = same_code::read(include_str!("../data/same-code-benchmarks.csv"));
+    let (of, warned, blocked) = same_code::false_alarms(&rows);
+    assert_eq!(of, 2 * rows.len());
+    assert!(warned * 100 <= of, "{warned} of {of} warned");
+    assert!(blocked * 500 <= of, "{blocked} of {of} blocked");
+    // Without the rules, the same data raise many.
+    assert!(same_code::medians_apart(&rows, 0.01) * 50 > of);
+}
+
+#[test]
+fn a_drip_is_seen_against_the_milestone_by_its_third_step() {
+    for noise in [Noise::CALM, Noise::DRIFTING] {
+        let seen: Vec<_> = (0..20).map(|trial| drip(noise, 1.03, 50 + trial)).collect();
+        let by_third = |at: Option<usize>| at.is_some_and(|step| step <= 3);
+        for seen in &seen {
+            assert!(
+                by_third(seen.by_milestone) && by_third(seen.by_sum),
+                "{seen:?}"
+            );
+        }
+        // One step alone is less than this benchmark's threshold.
+        let alone = seen.iter().filter(|seen| by_third(seen.by_parents)).count();
+        assert!(alone <= 4, "{alone} of 20 seen without a milestone");
+    }
+}
+
+#[test]
+fn one_process_for_each_side_raises_false_alarms_that_pairs_do_not() {
+    const TRIALS: u64 = 200;
+    let mut slower = [0; 3];
+    for trial in 0..TRIALS {
+        let mut machine = Machine::new(Noise::DRIFTING, 7000 + trial);
+        let (base, candidate) = (machine.process(100.0, 100), machine.process(100.0, 100));
+        slower[0] += u32::from(criterion_says_slower(&base, &candidate));
+        slower[1] += u32::from(critcmp_shows(&base, &candidate, 0.02));
+        let ours = judge(&mut machine, 1.0, Floor::of(Measure::Time));
+        slower[2] += u32::from(ours.state == State::Regressed);
+    }
+    assert!(
+        slower[0] > 40 && slower[1] > 40 && slower[2] <= 2,
+        "{slower:?}"
+    );
+}
