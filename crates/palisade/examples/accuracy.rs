@@ -159,18 +159,14 @@ fn drip_table() {
         let seen: Vec<Seen> = (0..TRIALS)
             .map(|t| drip(noise, 1.03, 30_000 + t as u64))
             .collect();
-        let ways: [(&str, fn(&Seen) -> Option<usize>); 3] = [
-            ("the parent", |seen| seen.by_parents),
-            ("the milestone", |seen| seen.by_milestone),
-            ("the milestone, by the sum of steps", |seen| seen.by_sum),
+        let at = |of: fn(&Seen) -> Option<usize>| seen.iter().filter_map(of).collect();
+        let ways: [(&str, Vec<usize>); 3] = [
+            ("the parent", at(|seen| seen.parent)),
+            ("the milestone", at(|seen| seen.milestone)),
+            ("the milestone, by the sum of steps", at(|seen| seen.sum)),
         ];
-        for (way, at) in ways {
-            let by = |step| {
-                let count = seen
-                    .iter()
-                    .filter(|seen| at(seen).is_some_and(|at| at <= step));
-                percent(count.count(), TRIALS)
-            };
+        for (way, steps) in ways {
+            let by = |step| percent(steps.iter().filter(|at| **at <= step).count(), TRIALS);
             println!(
                 "| {name} | {way} | {} | {} | {} | {} |",
                 by(1),

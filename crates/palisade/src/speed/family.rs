@@ -167,9 +167,12 @@ fn shift(entries: &[Entry], belongs: impl Fn(&Entry) -> bool) -> Option<Shift> {
     let found: Vec<_> = clocks.filter_map(|entry| entry.decision.estimate).collect();
     let of = found.len();
     let mean = found.iter().map(|found| found.ratio.ln()).sum::<f64>() / of as f64;
-    let moved = found.iter().filter(|found| match mean > 0.0 {
-        true => found.low > 1.0,
-        false => found.high < 1.0,
+    let moved = found.iter().filter(|found| {
+        if mean > 0.0 {
+            found.low > 1.0
+        } else {
+            found.high < 1.0
+        }
     });
     (of > 0).then(|| Shift {
         ratio: mean.exp(),
@@ -323,6 +326,7 @@ mod tests {
 
     #[test]
     fn what_moved_all_is_the_environment() {
+        use State::{Inconclusive, Regressed};
         let clock = |name: &str, state, ratio| entry(name, Measure::Time, state, ratio);
         let all = vec![
             unchanged(clock("a", State::Regressed, 1.04)),
@@ -332,7 +336,6 @@ mod tests {
             clock("worse", State::Regressed, 1.2),
         ];
         let family = Family::judge(all.clone());
-        use State::{Inconclusive, Regressed};
         let expected = [
             Inconclusive,
             Inconclusive,

@@ -12,11 +12,11 @@ pub const SPREAD: f64 = 0.015;
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// By comparing each commit with its parent.
-    pub by_parents: Option<usize>,
+    pub parent: Option<usize>,
     /// By comparing each commit with the milestone.
-    pub by_milestone: Option<usize>,
+    pub milestone: Option<usize>,
     /// By adding up what the comparisons with parents said.
-    pub by_sum: Option<usize>,
+    pub sum: Option<usize>,
 }
 
 /// Ten commits, each slower than its parent by `step`.
@@ -26,9 +26,9 @@ pub fn drip(noise: Noise, step: f64, seed: u64) -> Seen {
     let floor = Floor::of(Measure::Time).with_spread(SPREAD);
     let mut machine = Machine::new(noise, seed);
     let mut seen = Seen {
-        by_parents: None,
-        by_milestone: None,
-        by_sum: None,
+        parent: None,
+        milestone: None,
+        sum: None,
     };
     let mut steps = Vec::new();
     for commit in 1..=COMMITS {
@@ -43,9 +43,9 @@ pub fn drip(noise: Noise, step: f64, seed: u64) -> Seen {
         let far = drift(&steps).expect("steps");
         let sum = far.low > 1.0 && far.ratio > 1.0 + floor.threshold(100.0);
         for (found, at) in [
-            (parent, &mut seen.by_parents),
-            (milestone, &mut seen.by_milestone),
-            (sum, &mut seen.by_sum),
+            (parent, &mut seen.parent),
+            (milestone, &mut seen.milestone),
+            (sum, &mut seen.sum),
         ] {
             if found && at.is_none() {
                 *at = Some(commit);
