@@ -15,6 +15,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Before anything else: what is held when a process is started counts as its own.
+    if let Some(code) = palisade::measure::launch::serve() {
+        return code;
+    }
     // Cargo calls `cargo-palisade palisade …`; called by its own name, it has no
     // such first argument.
     let mut words = std::env::args_os().collect::<Vec<_>>();

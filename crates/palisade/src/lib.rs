@@ -51,6 +51,7 @@ pub mod git;
 pub mod guard;
 pub mod history;
 pub mod identity;
+pub mod measure;
 pub mod merge;
 pub mod policy;
 pub mod process;

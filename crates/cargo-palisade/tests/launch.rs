@@ -1,0 +1,141 @@
+//! What a process took, measured from outside, against what other programs say and
+//! what must hold.
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use palisade::measure::launch::{Conditions, Launcher, Program, Usage};
+use palisade::process::Cancel;
+
+const MIB: u64 = 1 << 20;
+
+fn program(words: &[&str]) -> Program {
+    Program {
+        program: PathBuf::from(words[0]),
+        args: words[1..].iter().map(Into::into).collect(),
+        dir: std::env::temp_dir(),
+        variables: Vec::new(),
+    }
+}
+
+fn run(words: &[&str], conditions: Conditions) -> Usage {
+    let launcher = Launcher::new(env!("CARGO_BIN_EXE_cargo-palisade").into());
+    let launched = launcher.run(&program(words), &conditions, &Cancel::default());
+    launched.expect("it runs").usage
+}
+
+fn peak(words: &[&str]) -> u64 {
+    let usage = run(words, Conditions::default());
+    usage.peak_bytes.expect("Linux says it")
+}
+
+/// Holds so many bytes at once.
+fn holder(bytes: u64) -> [String; 4] {
+    let block = format!("bs={bytes}");
+    ["dd", "if=/dev/zero", "of=/dev/null", &block].map(str::to_owned)
+}
+
+fn peak_of_holder(bytes: u64) -> u64 {
+    let [dd, from, to, block] = holder(bytes);
+    peak(&[&dd, &from, &to, &block, "count=1", "status=none"])
+}
+
+#[test]
+fn a_process_that_does_nothing_holds_next_to_nothing() {
+    // Whatever this process holds itself.
+    let ballast = vec![1_u8; 64 << 20];
+    let peak = peak(&["true"]);
+    assert!(peak < 2 * MIB, "{peak}");
+    assert_eq!(std::hint::black_box(&ballast)[1 << 20], 1);
+}
+
+#[test]
+fn peaks_are_those_of_the_time_program() {
+    let time = "/usr/bin/time";
+    if !Path::new(time).exists() {
+        eprintln!("SKIPPED: {time} is not installed");
+        return;
+    }
+    let [dd, from, to, block] = holder(33 * MIB);
+    let big = [&*dd, &*from, &*to, &*block, "count=1", "status=none"];
+    for words in [&["true"][..], &["ls", "/"], &big] {
+        let output = Command::new(time).arg("-v").args(words).output();
+        let said = String::from_utf8(output.expect("it runs").stderr).expect("text");
+        let line = said.lines().find(|line| line.contains("Maximum resident"));
+        let theirs: u64 = line
+            .and_then(|line| line.rsplit(' ').next()?.parse().ok())
+            .expect("a number");
+        let theirs = theirs * 1024;
+        let ours = peak(words);
+        let allowed = (theirs / 50).max(256 * 1024);
+        assert!(
+            ours.abs_diff(theirs) <= allowed,
+            "{words:?}: {ours}, {theirs}"
+        );
+    }
+}
+
+#[test]
+fn a_peak_does_not_depend_on_what_ran_before() {
+    let (small, big) = (8 * MIB, 33 * MIB);
+    let forwards = (peak_of_holder(small), peak_of_holder(big));
+    let (big, small) = (peak_of_holder(big), peak_of_holder(small));
+    for (one, other) in [(forwards.0, small), (forwards.1, big)] {
+        assert!(one.abs_diff(other) < MIB / 4, "{one} {other}");
+    }
+    assert!(small + 20 * MIB < big);
+}
+
+#[test]
+fn five_percent_more_memory_shows_in_each_pair() {
+    for _ in 0..10 {
+        let (before, after) = (
+            peak_of_holder(33 * MIB),
+            peak_of_holder(33 * MIB * 105 / 100),
+        );
+        let ratio = after as f64 / before as f64;
+        assert!((1.035..1.06).contains(&ratio), "{ratio}");
+    }
+}
+
+#[test]
+fn a_process_can_be_slowed_down_by_a_wanted_share() {
+    let shell = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
+    for share in [0.02, 0.05, 0.10] {
+        let conditions = Conditions {
+            slowdown: share,
+            ..Conditions::default()
+        };
+        let usages: Vec<Usage> = (0..5)
+            .map(|_| run(&["sh", "-c", shell], conditions))
+            .collect();
+        let sum = |of: fn(&Usage) -> u64| usages.iter().map(of).sum::<u64>() as f64;
+        let computed = sum(|usage| usage.user_ns + usage.system_ns);
+        let stopped = sum(|usage| usage.stopped_ns);
+        let found = stopped / computed;
+        assert!((found - share).abs() < 0.01, "{share}: {found}");
+        // The stops held it up indeed: computing, and waiting for a processor, do not
+        // explain all the time that passed.
+        let passed = sum(|usage| usage.wall_ns - usage.waited_ns.expect("Linux says it"));
+        assert!(passed > computed + 0.8 * stopped, "{usages:?}");
+    }
+}
+
+#[test]
+fn one_that_fails_or_is_missing_or_takes_too_long_is_an_error() {
+    let launcher = Launcher::new(env!("CARGO_BIN_EXE_cargo-palisade").into());
+    let conditions = Conditions {
+        limit: Some(std::time::Duration::from_millis(200)),
+        ..Conditions::default()
+    };
+    for (words, expected) in [
+        (&["false"][..], "run `false`: it ended with exit code 1"),
+        (&["sleep", "9"], "run `sleep 9`: it ran past its time"),
+        (&["no-such-program"], "start \"no-such-program\""),
+    ] {
+        let error = launcher.run(&program(words), &conditions, &Cancel::default());
+        let error = error.expect_err("it cannot").to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}

@@ -1,0 +1,401 @@
+//! Runs one process and says what it took: time, processor time, peak memory.
+//!
+//! The process is not started by the guard itself but by a *launcher*: the program
+//! started once more, with one word and a description ([`serve`]). There are two
+//! reasons. Linux counts as a process's peak memory whatever its parent held when
+//! it was started, so the parent must be small; and a peak taken over all children
+//! (`RUSAGE_CHILDREN`) is a running maximum in which the second of two processes
+//! cannot be smaller than the first. The launcher has one child, and its own pages
+//! are few. It is also what a clock is read in, so that the guard's own threads
+//! are not part of what is measured.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use wait4::Wait4 as _;
+
+use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail};
+
+/// The first argument that makes the program a launcher.
+pub const LAUNCH_WORD: &str = "launch-and-measure";
+
+/// The variable that makes the environment block longer or shorter.
+const PADDING: &str = "PALISADE_PADDING";
+
+/// The longest padding, in bytes. Where the stack begins, and with it the alignment
+/// of what is on it, follows the size of the environment.
+const MOST_PADDING: usize = 4096;
+
+/// The most that is kept of what a process prints.
+const OUTPUT_LIMIT: usize = 4 << 20;
+
+/// Why a process was not measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// A child process could not be started or was interrupted.
+    #[error("run a child process")]
+    Process(#[from] ProcessError),
+    /// The process cannot be started.
+    #[error("start {program:?}: {message}")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the operating system said.
+        message: String,
+    },
+    /// The launcher ended without a word.
+    #[error("read what {program:?} took: its launcher wrote nothing")]
+    Silent {
+        /// The program.
+        program: String,
+    },
+    /// A file for the launcher's answer cannot be made.
+    #[error("make a temporary file")]
+    Temporary(#[source] std::io::Error),
+    /// The process ended in a way that says nothing about its speed.
+    #[error("run `{command}`: it {end}")]
+    Failed {
+        /// The command.
+        command: String,
+        /// How it ended.
+        end: String,
+        /// The end of what it said.
+        output: String,
+    },
+}
+
+/// What is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The executable.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// The folder to run it in.
+    pub dir: PathBuf,
+    /// Variables to set.
+    pub variables: Vec<(OsString, OsString)>,
+}
+
+impl Program {
+    /// The command as a line, for messages.
+    pub fn shown(&self) -> String {
+        let words = std::iter::once(self.program.as_os_str());
+        let words = words.chain(self.args.iter().map(OsString::as_os_str));
+        words
+            .map(OsStr::to_string_lossy)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+/// How a process is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Conditions {
+    /// The processor to run on; any if `None`.
+    pub core: Option<usize>,
+    /// By how much it is slowed down, such as 0.05 for 5 %.
+    pub slowdown: f64,
+    /// A number that the size of its environment is made from.
+    pub seed: u64,
+    /// How long it may take.
+    pub limit: Option<Duration>,
+}
+
+/// What a process took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// From its start to its end, in nanoseconds.
+    pub wall_ns: u64,
+    /// Of that, how long its first thread was ready to run and had to wait for a
+    /// processor; `None` where the system does not say (it does on Linux).
+    pub waited_ns: Option<u64>,
+    /// Processor time in user mode, of it and the children it waited for.
+    pub user_ns: u64,
+    /// Processor time in the kernel.
+    pub system_ns: u64,
+    /// The most memory that it, or one of the children it waited for, held at a
+    /// time, in bytes: the peak resident set. `None` where the system does not say.
+    pub peak_bytes: Option<u64>,
+    /// How long it was held up on purpose. What a busy machine added to that is not
+    /// part of this, nor of `wall_ns`.
+    pub stopped_ns: u64,
+}
+
+/// A process that was run.
+#[derive(Clone, Debug)]
+pub struct Launched {
+    /// What it took.
+    pub usage: Usage,
+    /// What it printed on standard output, up to a limit.
+    pub out: String,
+}
+
+/// The program that measures: see [`serve`].
+#[derive(Clone, Debug)]
+pub struct Launcher(PathBuf);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    program: PathBuf,
+    args: Vec<OsString>,
+    answer: PathBuf,
+    core: Option<usize>,
+    slowdown: f64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Ran(Usage, Option<i32>),
+    NotStarted(String),
+}
+
+impl Launcher {
+    /// A program whose `main` begins with [`serve`].
+    pub fn new(program: PathBuf) -> Self {
+        Self(program)
+    }
+
+    /// Runs a process to its end. One that fails is an error: it may have ended early.
+    pub fn run(
+        &self,
+        program: &Program,
+        conditions: &Conditions,
+        cancel: &Cancel,
+    ) -> Result<Launched, LaunchError> {
+        let answer = tempfile::NamedTempFile::new().map_err(LaunchError::Temporary)?;
+        let order = Order {
+            program: program.program.clone(),
+            args: program.args.clone(),
+            answer: answer.path().to_owned(),
+            core: conditions.core,
+            slowdown: conditions.slowdown,
+        };
+        let order = serde_json::to_string(&order).map_err(|e| LaunchError::Temporary(e.into()))?;
+        let mut command = Command::new(&self.0);
+        command
+            .args([LAUNCH_WORD, &order])
+            .current_dir(&program.dir)
+            .env(PADDING, "x".repeat(conditions.seed as usize % MOST_PADDING))
+            .envs(program.variables.iter().map(|(name, value)| (name, value)));
+        let limits = Limits {
+            total: conditions.limit,
+            quiet: None,
+        };
+        let (mut out, mut said) = (String::new(), Tail::default());
+        let end = process::run(&mut command, limits, cancel, false, |stream, line| {
+            said.push(line);
+            if stream == Stream::Out && out.len() < OUTPUT_LIMIT {
+                out.push_str(&String::from_utf8_lossy(line));
+                out.push('\n');
+            }
+        })?;
+        let failed = |end: String| LaunchError::Failed {
+            command: program.shown(),
+            end,
+            output: said.text(),
+        };
+        if end == End::TimedOut {
+            return Err(failed("ran past its time".to_owned()));
+        }
+        let name = || program.program.to_string_lossy().into_owned();
+        let text = fs::read(answer.path()).map_err(LaunchError::Temporary)?;
+        match serde_json::from_slice(&text) {
+            Ok(Answer::Ran(usage, Some(0))) => Ok(Launched { usage, out }),
+            Ok(Answer::Ran(_, Some(code))) => Err(failed(format!("ended with exit code {code}"))),
+            Ok(Answer::Ran(_, None)) => Err(failed("was ended by a signal".to_owned())),
+            Ok(Answer::NotStarted(message)) => Err(LaunchError::Start {
+                program: name(),
+                message,
+            }),
+            Err(_) => Err(LaunchError::Silent { program: name() }),
+        }
+    }
+}
+
+/// Makes a program a launcher, if it was started as one: runs what it is told to run
+/// and writes what that took. To be called before anything else in `main`, while the
+/// program holds little memory.
+pub fn serve() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    if words.next()? != LAUNCH_WORD {
+        return None;
+    }
+    let order = words.next()?;
+    let order: Order = serde_json::from_slice(order.as_encoded_bytes()).ok()?;
+    let answer = match measure(&order) {
+        Ok((usage, code)) => Answer::Ran(usage, code),
+        Err(error) => Answer::NotStarted(error.to_string()),
+    };
+    let written = serde_json::to_vec(&answer)
+        .map_err(std::io::Error::from)
+        .and_then(|text| fs::write(&order.answer, text));
+    Some(if written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(order: &Order) -> std::io::Result<(Usage, Option<i32>)> {
+    if let Some(core) = order.core {
+        pin(core)?;
+    }
+    let mut command = Command::new(&order.program);
+    command.args(&order.args).stdin(Stdio::null());
+    // To set the group that is set already makes the standard library fork instead of
+    // sharing its memory with the child until that starts its program. A forked child
+    // begins with the few pages that the launcher wrote to, instead of all its pages.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::gid(&mut command, rustix::process::getegid().as_raw());
+    let started = Instant::now();
+    let child = command.spawn()?;
+    hurry();
+    let id = child.id();
+    let is_over = AtomicBool::new(false);
+    let (wall, waited, used, stopped) = std::thread::scope(|scope| {
+        let holding =
+            (order.slowdown > 0.0).then(|| scope.spawn(|| hold_up(id, order.slowdown, &is_over)));
+        let waited = wait_for_end(id);
+        let wall = started.elapsed();
+        is_over.store(true, Ordering::Relaxed);
+        // Only now may the process's number be given to another.
+        let stopped = holding.map_or(Ok(Duration::ZERO), std::thread::ScopedJoinHandle::join);
+        let used = child.wait4();
+        // Where there is no waiting without taking leave, that was the end.
+        let wall = if waited.is_some() {
+            wall
+        } else {
+            started.elapsed()
+        };
+        (wall, waited.flatten(), used, stopped.unwrap_or_default())
+    });
+    let used = used?;
+    let computed = used.rusage.utime + used.rusage.stime;
+    let stopped_too_long = stopped.saturating_sub(computed.mul_f64(order.slowdown));
+    let (wall, stopped) = (wall - stopped_too_long, stopped - stopped_too_long);
+    let nanos = |time: Duration| time.as_nanos() as u64;
+    let usage = Usage {
+        wall_ns: nanos(wall),
+        waited_ns: waited.map(nanos),
+        user_ns: nanos(used.rusage.utime),
+        system_ns: nanos(used.rusage.stime),
+        peak_bytes: (used.rusage.maxrss > 0).then_some(used.rusage.maxrss),
+        stopped_ns: nanos(stopped),
+    };
+    Ok((usage, used.status.code()))
+}
+
+/// Binds this process, and those it starts, to a processor.
+#[cfg(target_os = "linux")]
+fn pin(core: usize) -> std::io::Result<()> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    let mut cores = CpuSet::new();
+    if core >= CpuSet::MAX_CPU {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    cores.set(core);
+    Ok(sched_setaffinity(None, &cores)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
+fn pin(_core: usize) -> std::io::Result<()> {
+    // There is no such call on macOS; a process may run anywhere.
+    Ok(())
+}
+
+/// Waits until a process ended, and leaves it to be taken leave of. Returns how long
+/// its first thread waited for a processor; `None` where there is no such waiting.
+#[cfg(target_os = "linux")]
+fn wait_for_end(id: u32) -> Option<Option<Duration>> {
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+    let pid = Pid::from_raw(i32::try_from(id).ok()?)?;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(error) = waitid(WaitId::Pid(pid), options) {
+        if error != rustix::io::Errno::INTR {
+            return None;
+        }
+    }
+    Some(turns(id).map(|turns| turns.waited))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn wait_for_end(_id: u32) -> Option<Option<Duration>> {
+    None
+}
+
+/// What Linux says about the turns of a process's first thread on the processors.
+struct Turns {
+    /// How long it ran.
+    ran: Duration,
+    /// How long it was ready to run and waited.
+    waited: Duration,
+}
+
+fn turns(id: u32) -> Option<Turns> {
+    let text = fs::read_to_string(format!("/proc/{id}/schedstat")).ok()?;
+    let mut numbers = text.split_ascii_whitespace().map(str::parse);
+    let mut next = || Some(Duration::from_nanos(numbers.next()?.ok()?));
+    Some(Turns {
+        ran: next()?,
+        waited: next()?,
+    })
+}
+
+/// Asks that this thread be let run before others: it reads the clock when the process
+/// ends, and a stop lasts until it runs again. Not everybody may ask.
+fn hurry() {
+    #[cfg(unix)]
+    let _ = rustix::process::setpriority_process(None, -20);
+}
+
+/// How long a process is stopped at a time. Shorter stops would follow each other more
+/// evenly, and a timer is not exact enough for them.
+const STOP: Duration = Duration::from_micros(200);
+
+/// Stops a process again and again, for `share` of the time that it runs, until `is_over`.
+/// Stops that turn out too long or too short are made up for by the next ones.
+/// Returns how long it was stopped.
+#[cfg(unix)]
+fn hold_up(id: u32, share: f64, is_over: &AtomicBool) -> Duration {
+    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+    let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else {
+        return Duration::ZERO;
+    };
+    hurry();
+    let started = Instant::now();
+    let mut stopped = Duration::ZERO;
+    while !is_over.load(Ordering::Relaxed) {
+        let passed = || started.elapsed().saturating_sub(stopped);
+        let ran = turns(id).map_or_else(passed, |turns| turns.ran);
+        let owed = ran.mul_f64(share).saturating_sub(stopped);
+        if owed < STOP {
+            std::thread::sleep((STOP - owed).div_f64(share).min(Duration::from_millis(20)));
+            continue;
+        }
+        if kill_process(pid, Signal::STOP).is_err() {
+            break;
+        }
+        // One that waits for a processor stops when it is given one. It may also end.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let _ = waitid(WaitId::Pid(pid), options);
+        let stop = Instant::now();
+        std::thread::sleep(owed);
+        stopped += stop.elapsed();
+        // It is our child: it can be signalled until it is taken leave of.
+        let _ = kill_process(pid, Signal::CONT);
+    }
+    stopped
+}
+
+#[cfg(not(unix))]
+fn hold_up(_id: u32, _share: f64, _is_over: &AtomicBool) -> Duration {
+    Duration::ZERO
+}
