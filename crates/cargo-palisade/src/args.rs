@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use palisade::check::BaseChoice;
+use palisade::comparison::{Injection, Selection};
 use palisade::identity::TestId;
 use palisade::policy::{RunnerChoice, Span};
 use palisade::shard::ShardNumber;
@@ -122,6 +123,12 @@ pub enum Command {
     /// Say what a change risks and which tests it can affect; run nothing
     #[command(after_help = "Example: cargo palisade risk --base main")]
     Risk(ChangeArgs),
+    /// Compare the speed and memory of two revisions, launch by launch
+    Compare(CompareArgs),
+    /// Measure speed and memory of a tree, and hold them against budgets and ratios
+    Bench(BenchArgs),
+    /// Learn how often `compare` errs on this machine, and what it finds
+    Calibrate(CalibrateArgs),
     /// Record, show or compare the expected state of a branch
     #[command(after_help = "Example: cargo palisade baseline record")]
     Baseline {
@@ -215,11 +222,102 @@ pub struct CheckArgs {
     /// Judge all tests, not only those that the change can affect
     #[arg(long)]
     pub all: bool,
+    /// Measure speed and memory of the crates that the change can reach, too
+    #[arg(long, conflicts_with = "shard")]
+    pub speed: bool,
     /// Run one of N parts of the tests, such as 2/3; `merge` gives the verdict
     #[arg(long, value_name = "I/N")]
     pub shard: Option<ShardNumber>,
     #[command(flatten)]
     pub judge: JudgeArgs,
+}
+
+/// Which benchmarks are measured.
+#[derive(Debug, ClapArgs)]
+pub struct SelectionArgs {
+    /// Only benchmarks with this in their names; may be given several times
+    #[arg(long, value_name = "PART")]
+    pub only: Vec<String>,
+    /// Only benchmarks of this package; may be given several times
+    #[arg(short, long, value_name = "NAME")]
+    pub package: Vec<String>,
+}
+
+impl SelectionArgs {
+    /// The same, as the library says it.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            packages: self.package.clone(),
+            only: self.only.clone(),
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: cargo palisade compare main --only parser/bench:speed")]
+pub struct CompareArgs {
+    /// The revision to compare with
+    pub base: String,
+    /// The revision to judge [default: the files as they are]
+    pub candidate: Option<String>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// How long measuring may take [default: speed.budget of palisade.toml]
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Span>,
+    /// Slow benchmarks of the candidate down, to see it found, such as parse=5%
+    #[arg(long, value_name = "PART=SHARE", value_parser = injection)]
+    pub inject: Vec<Injection>,
+    #[command(flatten)]
+    pub reports: ReportArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: cargo palisade bench --only parser/bench:speed")]
+pub struct BenchArgs {
+    /// The revision to measure [default: the files as they are]
+    pub revision: Option<String>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// How many launches of each benchmark
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub launches: usize,
+    /// How long measuring may take [default: speed.budget of palisade.toml]
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Span>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: cargo palisade calibrate --only parser/bench:speed")]
+pub struct CalibrateArgs {
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// How many comparisons of equal programs
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub comparisons: usize,
+    /// How many comparisons with each of the slowdowns of 2, 5 and 10 %
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub injected: usize,
+    /// How long measuring may take [default: as long as it takes]
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Span>,
+}
+
+/// Reads `part=5%`.
+fn injection(text: &str) -> Result<Injection, String> {
+    let expected = || format!("{text:?} is not like parse=5%");
+    let (name, share) = text.rsplit_once('=').ok_or_else(expected)?;
+    let percent: f64 = share
+        .trim_end_matches('%')
+        .parse()
+        .map_err(|_| expected())?;
+    if !(percent > 0.0 && percent <= 100.0) {
+        return Err(format!("{percent} % is not between 0 and 100 %"));
+    }
+    Ok(Injection {
+        name: name.to_owned(),
+        slowdown: percent / 100.0,
+    })
 }
 
 #[derive(Debug, Subcommand)]

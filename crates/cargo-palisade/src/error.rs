@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
 use palisade::guard::GuardError;
+use palisade::measure::launch::LaunchError;
 use palisade::policy::PolicyError;
 use palisade::run::RunError;
 use palisade::store::StoreError;
@@ -60,7 +61,10 @@ pub enum UsageError {
 
 /// Prints an error and returns the exit code that goes with it.
 pub fn report(ui: &Ui, error: &anyhow::Error) -> u8 {
-    if run_error(error).is_some_and(RunError::is_interrupt) {
+    let launch = launch_error(error);
+    if run_error(error).is_some_and(RunError::is_interrupt)
+        || launch.is_some_and(LaunchError::is_interrupt)
+    {
         ui.err("error: interrupted; the run that was under way is not recorded, earlier ones are");
         return NOT_MEASURED;
     }
@@ -82,6 +86,13 @@ fn output(error: &anyhow::Error) -> Option<String> {
         RunError::Build { output }
         | RunError::Runner { output, .. }
         | RunError::Output { output, .. } => Some(output.clone()),
+        _ => None,
+    }
+}
+
+fn launch_error(error: &anyhow::Error) -> Option<&LaunchError> {
+    match error.downcast_ref::<GuardError>()? {
+        GuardError::Launch(error) => Some(error),
         _ => None,
     }
 }
@@ -137,6 +148,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         GuardError::Merge(_) => (
             USAGE,
             hint("cargo palisade check --shard I/N --json > FILE, once for each shard"),
+        ),
+        GuardError::NoBenchmark(_) => (
+            USAGE,
+            hint("cargo bench, or a [[bench]] or [[workload]] with a command in palisade.toml"),
         ),
         GuardError::NoBaseline(_) => (USAGE, hint("cargo palisade baseline record")),
         GuardError::Dirty => (

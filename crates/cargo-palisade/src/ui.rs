@@ -72,6 +72,10 @@ impl Ui {
                     return;
                 }
                 Event::Progress(Progress::Building(what)) => format!("{step}: {what}"),
+                Event::Progress(Progress::Measuring { done, total, left }) => format!(
+                    "{step}: {done} of {total} decided, {} s left or more",
+                    left.as_secs()
+                ),
                 Event::Progress(Progress::Testing { done, total }) => match total {
                     Some(total) => format!("{step}: {done} of {total} tests"),
                     None => format!("{step}: documentation test {done}"),

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use crate::api::{self, Against, ApiAnswer};
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::compare::{Difference, TestState, compare};
+use crate::comparison::{CompareOptions, Selection, SpeedReport, measure};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge, release_due};
 use crate::git::Repo;
 use crate::guard::{Event, Events, Guard, GuardError, Known, Side, age};
 use crate::identity::{TargetKind, TestId};
+use crate::measure::launch::Launcher;
 use crate::policy::ApiBreaks;
 use crate::record::{Purpose, Run, Scope, now};
 use crate::report::{Origin, Report, SideReport, Source, counted};
@@ -25,7 +27,7 @@ use crate::run::RunError;
 use crate::shard::ShardNumber;
 use crate::stats::{median, rank_test};
 use crate::verdict::{
-    Effect, Evidence, Finding, FindingKind, Judged, SlowJudged, Verdict, judge_tests,
+    Effect, Evidence, Finding, FindingKind, Judged, SlowJudged, Verdict, judge_speed, judge_tests,
 };
 use crate::workspace::{Target, Workspace};
 
@@ -44,6 +46,20 @@ pub struct CheckOptions {
     pub budget: Option<Duration>,
     /// Run one part of the tests only, for [`merge`](crate::merge) to put together.
     pub shard: Option<ShardNumber>,
+    /// Whether speed and memory are measured too.
+    pub speed: MeasureSpeed,
+}
+
+/// Whether a check measures speed and memory, and what starts the benchmarks.
+#[derive(Clone, Debug, Default)]
+pub enum MeasureSpeed {
+    /// It does not.
+    #[default]
+    Never,
+    /// It does where the policy wants it and the risk is High or above.
+    ByRisk(Launcher),
+    /// It does.
+    Always(Launcher),
 }
 
 /// What a change is compared with.
@@ -112,9 +128,11 @@ pub fn check(
         findings.extend(check.judge(sides)?);
     }
     findings.extend(check.api(&assessment)?);
+    let speed = check.speed(&assessment, &mut findings)?;
     findings.sort_by_key(|finding| finding.effect);
     let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);
-    Ok(check.report(assessment, looked_at, sides.as_ref(), findings, started))
+    let report = check.report(assessment, looked_at, sides.as_ref(), findings, started);
+    Ok(Report { speed, ..report })
 }
 
 /// The changed files between two trees, and what they risk.
@@ -731,6 +749,67 @@ impl Check<'_> {
         Ok(findings)
     }
 
+    /// Measures the benchmarks that the change can reach, where that is asked for or the
+    /// risk is High or above and the policy wants it. What is found is added.
+    fn speed(
+        &mut self,
+        assessment: &Assessment,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<SpeedReport>, GuardError> {
+        let is_risky = assessment.level >= Some(Level::High) && self.guard.policy.speed.check;
+        let (launcher, is_asked_for) = match &self.options.speed {
+            MeasureSpeed::ByRisk(launcher) if is_risky => (launcher, false),
+            MeasureSpeed::Always(launcher) => (launcher, true),
+            _ => return Ok(None),
+        };
+        if self.same || self.options.shard.is_some() {
+            return Ok(None);
+        }
+        if self.is_over() {
+            let reason = "the budget was over before they were measured";
+            findings.push(no_speed(Effect::Open, "inconclusive", reason.to_owned()));
+            return Ok(None);
+        }
+        let reached = assessment.changed.union(&assessment.dependents);
+        let options = CompareOptions {
+            selection: Selection {
+                packages: reached.cloned().collect(),
+                only: Vec::new(),
+            },
+            budget: self
+                .deadline
+                .map(|at| at.saturating_duration_since(Instant::now())),
+            ..CompareOptions::default()
+        };
+        let (mut base, mut candidate) = (self.base.beside(), self.candidate.beside());
+        // The checkout of the base is at the place where both are measured.
+        self.base.leave();
+        self.candidate.leave();
+        let sides = [&mut base, &mut candidate];
+        match measure(self.guard, launcher, sides, &options, self.events) {
+            Ok(measured) => {
+                let name = self.base.name();
+                findings.extend(judge_speed(&measured.report, &measured.unpaired, &name));
+                Ok(Some(measured.report))
+            }
+            Err(GuardError::NoBenchmark(_)) if !is_asked_for => Ok(None),
+            Err(GuardError::NoBenchmark(_)) => {
+                let reason = "no benchmark is in the packages that the change can reach";
+                findings.push(no_speed(Effect::Note, "no_benchmark", reason.to_owned()));
+                Ok(None)
+            }
+            Err(GuardError::Run(RunError::Build { output })) => {
+                let reason = "the benchmarks do not build".to_owned();
+                findings.push(Finding {
+                    output: Some(output),
+                    ..no_speed(Effect::Unmeasured, "build_failed", reason)
+                });
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
     pub(crate) fn report(
         self,
         assessment: Assessment,
@@ -771,9 +850,31 @@ impl Check<'_> {
             min_success_rate: self.guard.policy.min_success_rate,
             runner: self.guard.runner.name().to_owned(),
             seconds: started.elapsed().as_secs_f64(),
+            speed: None,
             shard: self.options.shard,
             runs: self.runs,
         }
+    }
+}
+
+/// A finding about benchmarks that were not measured.
+fn no_speed(effect: Effect, state: &str, reason: String) -> Finding {
+    let is_note = effect == Effect::Note;
+    Finding {
+        kind: FindingKind::Speed,
+        name: "benchmarks".to_owned(),
+        state: state.to_owned(),
+        effect,
+        reason,
+        meaning: "a slowdown would not show".to_owned(),
+        next: "cargo palisade bench".to_owned(),
+        avoid: if is_note {
+            ""
+        } else {
+            "do not take this for a pass"
+        }
+        .to_owned(),
+        output: None,
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use crate::baseline::TestSet;
 use crate::check::BaseChoice;
 use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
+use crate::measure::launch::LaunchError;
 use crate::merge::MergeError;
 use crate::policy::{Policy, PolicyError, RunnerChoice};
 use crate::process::Cancel;
@@ -44,6 +45,12 @@ pub enum GuardError {
     /// The reports are not those of shards.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// A benchmark could not be launched.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Nothing is there to be measured.
+    #[error("find a benchmark{}", .0)]
+    NoBenchmark(String),
     /// No baseline was recorded for a branch.
     #[error("find a baseline of branch {0:?}")]
     NoBaseline(String),
@@ -175,6 +182,15 @@ impl Guard {
         let head = self.repo.head()?;
         let tree = self.repo.working_tree()?;
         Ok(self.side(head, tree, true))
+    }
+
+    /// A revision, or the files as they are, to be run in a checkout of its own.
+    pub(crate) fn beside(&self, revision: Option<&str>) -> Result<Side, GuardError> {
+        let side = match revision {
+            Some(revision) => self.commit_side(self.repo.resolve(revision)?)?,
+            None => self.working_side()?,
+        };
+        Ok(side.beside())
     }
 
     /// The side that the index would make as a commit. It is run in the user's
@@ -443,6 +459,24 @@ impl Side {
         }
     }
 
+    /// The same side, to be run in a checkout beside the user's files.
+    pub(crate) fn beside(&self) -> Self {
+        let mut subject = self.subject.clone();
+        subject.checkout = true;
+        Self {
+            subject,
+            commit: self.commit.clone(),
+            in_place: false,
+            checkout: None,
+            environment: None,
+        }
+    }
+
+    /// Gives the place of its checkout back.
+    pub(crate) fn leave(&mut self) {
+        self.checkout = None;
+    }
+
     /// What people call it.
     pub fn name(&self) -> String {
         if self.subject.dirty {
@@ -527,7 +561,8 @@ impl Side {
         self.place(guard).workspace
     }
 
-    fn place<'a>(&'a self, guard: &'a Guard) -> Place<'a> {
+    /// Where it is run.
+    pub(crate) fn place<'a>(&'a self, guard: &'a Guard) -> Place<'a> {
         match &self.checkout {
             Some((worktree, workspace)) => Place {
                 workspace,

@@ -46,6 +46,7 @@ pub mod api;
 pub mod baseline;
 pub mod check;
 pub mod compare;
+pub mod comparison;
 pub mod flaky;
 pub mod git;
 pub mod guard;

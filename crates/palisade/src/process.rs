@@ -1,7 +1,7 @@
 //! Starts child processes, reads their output line by line, and ends them with
 //! everything they started when time is up or the user interrupts.
 //!
-//! Each child leads its own process group. Output is handed on as it arrives and
+//! Each child leads its own process group, or makes itself the head of a session. Output is handed on as it arrives and
 //! never stored here, so a child that prints 100 MB costs no memory; a single
 //! line is cut after [`LINE_LIMIT`] bytes.
 
@@ -100,6 +100,15 @@ pub struct Limits {
     pub quiet: Option<Duration>,
 }
 
+/// How a child is kept apart from the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// It is started as the leader of a process group.
+    Own,
+    /// It makes itself the head of a session, and with that the leader of a group.
+    Session,
+}
+
 /// Runs `command` to its end and hands each line of its output, without the line
 /// break, to `on_line`. With `merged`, both outputs share one pipe and arrive in
 /// the order they were written, all as [`Stream::Out`].
@@ -108,13 +117,26 @@ pub fn run(
     limits: Limits,
     cancel: &Cancel,
     merged: bool,
+    on_line: impl FnMut(Stream, &[u8]),
+) -> Result<End, ProcessError> {
+    run_in(Group::Own, command, limits, cancel, merged, on_line)
+}
+
+/// The same with a choice of how the child is kept apart.
+pub fn run_in(
+    group: Group,
+    command: &mut Command,
+    limits: Limits,
+    cancel: &Cancel,
+    merged: bool,
     mut on_line: impl FnMut(Stream, &[u8]),
 ) -> Result<End, ProcessError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let (mut child, lines) = start(command, merged).map_err(|source| ProcessError::Start {
-        program: program.clone(),
-        source,
-    })?;
+    let (mut child, lines) =
+        start(group, command, merged).map_err(|source| ProcessError::Start {
+            program: program.clone(),
+            source,
+        })?;
     let wait_error = |source| ProcessError::Wait {
         program: program.clone(),
         source,
@@ -175,9 +197,11 @@ pub fn run(
 
 type Lines = Receiver<(Stream, Vec<u8>)>;
 
-fn start(command: &mut Command, merged: bool) -> std::io::Result<(Child, Lines)> {
+fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(Child, Lines)> {
     #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(command, 0);
+    if group == Group::Own {
+        std::os::unix::process::CommandExt::process_group(command, 0);
+    }
     command.stdin(Stdio::null());
     let (sender, lines) = sync_channel(1024);
     if merged {

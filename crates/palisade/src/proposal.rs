@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::identity::TestId;
-use crate::policy::Policy;
+use crate::policy::{Policy, SpeedPolicy};
 use crate::source::contents;
 use crate::workspace::Workspace;
 
@@ -171,6 +171,7 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
         defaults.reuse.remeasure,
         defaults.api.release,
     );
+    push_speed(&mut text, &defaults.speed);
     push_classes(&mut text, seen);
     text.push_str(
         "\n# Failures that are known, by name, with who answers for them:\n\
@@ -189,6 +190,50 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
          # [[accepted]]\n# test = \"package/lib/tests::name\"\n# state = \"missing\"\n# owner = \"name\"\n# reason = \"text\"\n",
     );
     text
+}
+
+fn push_speed(text: &mut String, speed: &SpeedPolicy) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n\
+         [speed]\n\
+         # Whether `check` measures speed and memory where the risk is High or above; `check\n\
+         # --speed` always does.\n\
+         check = {}\n\
+         # Benchmarks that are measured, as parts of their names; all if empty.\n\
+         only = []\n\
+         # How long one launch of a Criterion benchmark warms up and measures.\n\
+         warm_up = \"{}\"\n\
+         launch = \"{}\"\n\
+         # How long measuring may take together, and one launch.\n\
+         budget = \"{}\"\n\
+         time_out = \"{}\"\n\
+         # How long to wait for other work on the machine to end.\n\
+         wait = \"{}\"\n\
+         # Whether a program with one thread is bound to one processor.\n\
+         pin = {}\n\
+         # The smallest change of a time that counts, and the size from which on a regression\n\
+         # blocks without confirmation, in percent.\n\
+         floor = {:.1}\n\
+         block = {:.1}\n",
+        speed.check,
+        speed.warm_up,
+        speed.launch,
+        speed.budget,
+        speed.time_out,
+        speed.wait,
+        speed.pin,
+        speed.floor,
+        speed.block,
+    );
+    text.push_str(
+        "\n# Programs whose time and memory are measured, numbers that commands print, and ratios of\n\
+         # two benchmarks that hold on any machine:\n\
+         # [[workload]]\n# name = \"load\"\n# command = \"app load 500000\"\n# max_rss = \"1.2 GiB\"\n\
+         # [[bench]]\n# command = \"app measure\"\n# prints = \"number\"\n\
+         # [[ratio]]\n# name = \"SIMD\"\n# of = \"a/bench:b/generic\"\n# to = \"a/bench:b/simd\"\n# at_least = 2.0\n# within = 5.0\n",
+    );
 }
 
 fn push_classes(text: &mut String, seen: &Seen) {
@@ -250,6 +295,7 @@ mod tests {
         assert_eq!(policy.flaky, defaults.flaky);
         assert_eq!(policy.reuse, defaults.reuse);
         assert_eq!(policy.api, defaults.api);
+        assert_eq!(policy.speed, defaults.speed);
         assert_eq!(policy.min_success_rate, defaults.min_success_rate);
         assert!(policy.class[0].paths[0].matches("a/src/parser.rs"));
         assert_eq!(policy.known_failure[0].test, failing[0]);

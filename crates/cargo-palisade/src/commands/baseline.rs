@@ -24,6 +24,7 @@ pub fn run(context: &mut Context<'_>, command: &BaselineCommand) -> anyhow::Resu
                 everything: true,
                 budget: judge.budget.map(|budget| budget.0),
                 shard: None,
+                ..CheckOptions::default()
             };
             check::judge(context, &options, judge)
         }

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use palisade::check::{CheckOptions, check};
+use palisade::check::{CheckOptions, MeasureSpeed, check};
 use palisade::flaky::Ledger;
 use palisade::record::now;
 use palisade::report::{HistoryPoint, Report, html, junit, markdown, terminal};
 
-use super::Context;
+use super::{Context, launcher};
 use crate::args::{CheckArgs, JudgeArgs, ReportArgs};
 
 /// How many runs the curves of the page go back.
@@ -23,6 +23,11 @@ pub fn run(context: &mut Context<'_>, args: &CheckArgs) -> anyhow::Result<u8> {
         everything: args.all,
         budget: args.judge.budget.map(|budget| budget.0),
         shard: args.shard,
+        speed: if args.speed {
+            MeasureSpeed::Always(launcher()?)
+        } else {
+            MeasureSpeed::ByRisk(launcher()?)
+        },
     };
     judge(context, &options, &args.judge)
 }

@@ -1,7 +1,10 @@
 //! One file per command.
 
 mod baseline;
+mod bench;
+mod calibrate;
 mod check;
+mod compare;
 mod flaky;
 mod init;
 mod merge;
@@ -9,7 +12,9 @@ mod risk;
 mod store;
 mod test;
 
+use anyhow::Context as _;
 use palisade::guard::Guard;
+use palisade::measure::launch::Launcher;
 use palisade::policy::RunnerChoice;
 use palisade::process::Cancel;
 use serde_json::Value;
@@ -36,12 +41,21 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         Command::Init => init::run(&mut context),
         Command::Test(args) => test::run(&mut context, args),
         Command::Check(args) => check::run(&mut context, args),
+        Command::Compare(args) => compare::run(&mut context, args),
+        Command::Bench(args) => bench::run(&mut context, args),
+        Command::Calibrate(args) => calibrate::run(&mut context, args),
         Command::Merge { files, reports } => merge::run(&mut context, files, reports),
         Command::Risk(args) => risk::run(&mut context, args),
         Command::Baseline { command } => baseline::run(&mut context, command),
         Command::Flaky { command } => flaky::run(&mut context, command),
         Command::Store { command } => store::run(&mut context, command),
     }
+}
+
+/// This program, as what starts processes to be measured.
+fn launcher() -> anyhow::Result<Launcher> {
+    let program = std::env::current_exe().context("find this program's own file")?;
+    Ok(Launcher::new(program))
 }
 
 /// What every command works with.

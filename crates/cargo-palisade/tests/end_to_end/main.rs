@@ -6,4 +6,5 @@ mod robustness;
 #[cfg(feature = "postgres")]
 mod server;
 mod shards;
+mod speed;
 mod verdicts;

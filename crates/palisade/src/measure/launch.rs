@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use wait4::Wait4 as _;
 
-use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail};
+use super::machine;
+use crate::process::{self, Cancel, End, Group, Limits, ProcessError, Stream, Tail};
 
 /// The first argument that makes the program a launcher.
 pub const LAUNCH_WORD: &str = "launch-and-measure";
@@ -68,6 +69,13 @@ pub enum LaunchError {
         /// The end of what it said.
         output: String,
     },
+}
+
+impl LaunchError {
+    /// Whether the user ended it.
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, Self::Process(ProcessError::Interrupted { .. }))
+    }
 }
 
 /// What is to be run.
@@ -126,6 +134,8 @@ pub struct Usage {
     /// How long it was held up on purpose. What a busy machine added to that is not
     /// part of this, nor of `wall_ns`.
     pub stopped_ns: u64,
+    /// Whether the system was willing to let it run before other work.
+    pub is_first: bool,
 }
 
 /// A process that was run.
@@ -189,13 +199,21 @@ impl Launcher {
             quiet: None,
         };
         let (mut out, mut said) = (String::new(), Tail::default());
-        let end = process::run(&mut command, limits, cancel, false, |stream, line| {
-            said.push(line);
-            if stream == Stream::Out && out.len() < OUTPUT_LIMIT {
-                out.push_str(&String::from_utf8_lossy(line));
-                out.push('\n');
-            }
-        })?;
+        // The launcher makes itself the head of a session.
+        let end = process::run_in(
+            Group::Session,
+            &mut command,
+            limits,
+            cancel,
+            false,
+            |stream, line| {
+                said.push(line);
+                if stream == Stream::Out && out.len() < OUTPUT_LIMIT {
+                    out.push_str(&String::from_utf8_lossy(line));
+                    out.push('\n');
+                }
+            },
+        )?;
         let failed = |end: String| LaunchError::Failed {
             command: program.shown(),
             end,
@@ -244,8 +262,10 @@ pub fn serve() -> Option<ExitCode> {
 }
 
 fn measure(order: &Order) -> std::io::Result<(Usage, Option<i32>)> {
+    let is_first = hurry();
+    let all = machine::cores();
     if let Some(core) = order.core {
-        pin(core)?;
+        machine::run_on(&[core])?;
     }
     let mut command = Command::new(&order.program);
     command.args(&order.args).stdin(Stdio::null());
@@ -256,30 +276,31 @@ fn measure(order: &Order) -> std::io::Result<(Usage, Option<i32>)> {
     std::os::unix::process::CommandExt::gid(&mut command, rustix::process::getegid().as_raw());
     let started = Instant::now();
     let child = command.spawn()?;
-    hurry();
+    // The launcher itself keeps out of its way.
+    if order.core.is_some() {
+        machine::run_on(&all)?;
+    }
     let id = child.id();
     let is_over = AtomicBool::new(false);
     let (wall, waited, used, stopped) = std::thread::scope(|scope| {
         let holding =
             (order.slowdown > 0.0).then(|| scope.spawn(|| hold_up(id, order.slowdown, &is_over)));
-        let waited = wait_for_end(id);
+        let has_waited = wait_for_end(id);
         let wall = started.elapsed();
+        let waited = turns(id).map(|turns| turns.waited);
         is_over.store(true, Ordering::Relaxed);
         // Only now may the process's number be given to another.
         let stopped = holding.map_or(Ok(Duration::ZERO), std::thread::ScopedJoinHandle::join);
         let used = child.wait4();
         // Where there is no waiting without taking leave, that was the end.
-        let wall = if waited.is_some() {
-            wall
-        } else {
-            started.elapsed()
-        };
-        (wall, waited.flatten(), used, stopped.unwrap_or_default())
+        let wall = if has_waited { wall } else { started.elapsed() };
+        (wall, waited, used, stopped.unwrap_or_default())
     });
     let used = used?;
     let computed = used.rusage.utime + used.rusage.stime;
     let stopped_too_long = stopped.saturating_sub(computed.mul_f64(order.slowdown));
-    let (wall, stopped) = (wall - stopped_too_long, stopped - stopped_too_long);
+    let wall = wall.saturating_sub(stopped_too_long);
+    let stopped = stopped.saturating_sub(stopped_too_long);
     let nanos = |time: Duration| time.as_nanos() as u64;
     let usage = Usage {
         wall_ns: nanos(wall),
@@ -288,47 +309,31 @@ fn measure(order: &Order) -> std::io::Result<(Usage, Option<i32>)> {
         system_ns: nanos(used.rusage.stime),
         peak_bytes: (used.rusage.maxrss > 0).then_some(used.rusage.maxrss),
         stopped_ns: nanos(stopped),
+        is_first,
     };
     Ok((usage, used.status.code()))
 }
 
-/// Binds this process, and those it starts, to a processor.
-#[cfg(target_os = "linux")]
-fn pin(core: usize) -> std::io::Result<()> {
-    use rustix::thread::{CpuSet, sched_setaffinity};
-    let mut cores = CpuSet::new();
-    if core >= CpuSet::MAX_CPU {
-        return Err(std::io::ErrorKind::InvalidInput.into());
-    }
-    cores.set(core);
-    Ok(sched_setaffinity(None, &cores)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-#[expect(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
-fn pin(_core: usize) -> std::io::Result<()> {
-    // There is no such call on macOS; a process may run anywhere.
-    Ok(())
-}
-
-/// Waits until a process ended, and leaves it to be taken leave of. Returns how long
-/// its first thread waited for a processor; `None` where there is no such waiting.
-#[cfg(target_os = "linux")]
-fn wait_for_end(id: u32) -> Option<Option<Duration>> {
+/// Waits until a process ended, and leaves it to be taken leave of; false where there
+/// is no such waiting.
+#[cfg(unix)]
+fn wait_for_end(id: u32) -> bool {
     use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-    let pid = Pid::from_raw(i32::try_from(id).ok()?)?;
+    let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else {
+        return false;
+    };
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(error) = waitid(WaitId::Pid(pid), options) {
         if error != rustix::io::Errno::INTR {
-            return None;
+            return false;
         }
     }
-    Some(turns(id).map(|turns| turns.waited))
+    true
 }
 
-#[cfg(not(target_os = "linux"))]
-fn wait_for_end(_id: u32) -> Option<Option<Duration>> {
-    None
+#[cfg(not(unix))]
+fn wait_for_end(_id: u32) -> bool {
+    false
 }
 
 /// What Linux says about the turns of a process's first thread on the processors.
@@ -349,11 +354,21 @@ fn turns(id: u32) -> Option<Turns> {
     })
 }
 
-/// Asks that this thread be let run before others: it reads the clock when the process
-/// ends, and a stop lasts until it runs again. Not everybody may ask.
-fn hurry() {
-    #[cfg(unix)]
-    let _ = rustix::process::setpriority_process(None, -20);
+/// Asks that the process be let run before other work; whether it is. Linux shares
+/// processors between sessions first, so it gets one of its own.
+#[cfg(target_os = "linux")]
+fn hurry() -> bool {
+    const FIRST: i32 = -20;
+    let own_session = rustix::process::setsid().is_ok();
+    let of_session = own_session && fs::write("/proc/self/autogroup", FIRST.to_string()).is_ok();
+    let of_process = rustix::process::setpriority_process(None, FIRST).is_ok();
+    // Without sharing between sessions there is no such file.
+    of_process && (of_session || !std::path::Path::new("/proc/self/autogroup").exists())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn hurry() -> bool {
+    false
 }
 
 /// How long a process is stopped at a time. Shorter stops would follow each other more
@@ -369,7 +384,6 @@ fn hold_up(id: u32, share: f64, is_over: &AtomicBool) -> Duration {
     let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else {
         return Duration::ZERO;
     };
-    hurry();
     let started = Instant::now();
     let mut stopped = Duration::ZERO;
     while !is_over.load(Ordering::Relaxed) {
@@ -377,7 +391,8 @@ fn hold_up(id: u32, share: f64, is_over: &AtomicBool) -> Duration {
         let ran = turns(id).map_or_else(passed, |turns| turns.ran);
         let owed = ran.mul_f64(share).saturating_sub(stopped);
         if owed < STOP {
-            std::thread::sleep((STOP - owed).div_f64(share).min(Duration::from_millis(20)));
+            let until = STOP.saturating_sub(owed).div_f64(share);
+            std::thread::sleep(until.min(Duration::from_millis(20)));
             continue;
         }
         if kill_process(pid, Signal::STOP).is_err() {

@@ -1,3 +1,14 @@
-//! Measures: starts processes and says what they took, without judging it.
+//! Measures: finds benchmarks, builds them, starts processes and says what they took.
+//! It judges nothing.
+//!
+//! - [`launch`] runs one process, and [`arena`] one launch of a benchmark;
+//! - [`bench`](mod@bench) knows the harnesses, and [`read`] what they write;
+//! - [`build`](mod@build) makes the executables of a side;
+//! - [`machine`] says what measures.
 
+pub mod arena;
+pub mod bench;
+pub mod build;
 pub mod launch;
+pub mod machine;
+pub mod read;

@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, scope_text, source_text, tally_text};
+use super::{Report, source_text, speed};
+use crate::comparison::SpeedReport;
 use crate::flaky::FlakyRecord;
 use crate::record::{Millis, Run, Scope};
 use crate::verdict::{Effect, Finding, Verdict};
@@ -88,6 +89,9 @@ pub fn html(
         }
         page.push_str("</table>\n");
     }
+    if let Some(measured) = &report.speed {
+        push_speed(&mut page, measured, now);
+    }
     page.push_str("<h2>Risk</h2>\n");
     if report.risk.files.is_empty() {
         page.push_str("<p>No file changed.</p>\n");
@@ -148,12 +152,23 @@ pub fn html(
     page
 }
 
+fn push_speed(page: &mut String, measured: &SpeedReport, now: Millis) {
+    page.push_str("<h2>Speed and memory</h2>\n<table>\n");
+    push_row(page, "th", &speed::HEADS);
+    for row in speed::rows(measured) {
+        push_row(page, "td", &row.each_ref().map(String::as_str));
+    }
+    page.push_str("</table>\n<dl>\n");
+    for (head, remark) in speed::remarks(measured, now) {
+        let _ = writeln!(page, "<dt>{head}</dt><dd>{}</dd>", escape(&remark));
+    }
+    page.push_str("</dl>\n");
+}
+
 fn push_sides(page: &mut String, report: &Report, now: Millis) {
     page.push_str("<dl>\n");
     for (name, side) in [("Base", &report.base), ("Candidate", &report.candidate)] {
-        let tests = side
-            .tests
-            .map_or_else(|| "not known".to_owned(), tally_text);
+        let tests = report.tests_of(side);
         let source = side.source.as_ref().map(|source| source_text(source, now));
         let _ = writeln!(
             page,
@@ -167,7 +182,7 @@ fn push_sides(page: &mut String, report: &Report, now: Millis) {
             )
         );
     }
-    let looked_at = escape(&scope_text(report.scope.as_ref()));
+    let looked_at = escape(&report.looked_at());
     let _ = writeln!(page, "<dt>Looked at</dt><dd>{looked_at}</dd>\n</dl>");
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, counted, scope_text, tally_text};
+use super::{Report, counted, speed};
+use crate::comparison::SpeedReport;
+use crate::record::now;
 use crate::verdict::Verdict;
 
 /// The whole report.
@@ -46,12 +48,13 @@ pub fn markdown(report: &Report) -> String {
     }
     let _ = writeln!(text, "| | commit | tests |\n|---|---|---|");
     for (name, side) in [("base", &report.base), ("candidate", &report.candidate)] {
-        let tests = side
-            .tests
-            .map_or_else(|| "not known".to_owned(), tally_text);
+        let tests = report.tests_of(side);
         let _ = writeln!(text, "| {name} | `{}` | {tests} |", side.name);
     }
-    let _ = writeln!(text, "\nLooked at {}.", scope_text(report.scope.as_ref()));
+    let _ = writeln!(text, "\nLooked at {}.", report.looked_at());
+    if let Some(measured) = &report.speed {
+        push_speed(&mut text, measured);
+    }
     if !notes.is_empty() {
         let _ = writeln!(
             text,
@@ -84,6 +87,19 @@ pub fn markdown(report: &Report) -> String {
         let _ = writeln!(text, "\n</details>");
     }
     text
+}
+
+fn push_speed(text: &mut String, measured: &SpeedReport) {
+    let _ = writeln!(text, "\n| {} |", speed::HEADS.join(" | "));
+    let _ = writeln!(text, "|{}", "---|".repeat(speed::HEADS.len()));
+    for [what, rest @ ..] in speed::rows(measured) {
+        let rest = rest.map(|cell| escape(&cell)).join(" | ");
+        let _ = writeln!(text, "| `{}` | {rest} |", what.replace('|', "\\|"));
+    }
+    text.push('\n');
+    for (head, remark) in speed::remarks(measured, now()) {
+        let _ = writeln!(text, "- {head}: {}", escape(&remark));
+    }
 }
 
 /// A fence longer than any run of backticks in what it holds.

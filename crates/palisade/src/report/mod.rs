@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 mod html;
 mod junit;
 mod markdown;
+mod speed;
 mod terminal;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,14 @@ use serde::{Deserialize, Serialize};
 pub use html::{HistoryPoint, html};
 pub use junit::junit;
 pub use markdown::markdown;
+pub use speed::amount;
+pub(crate) use speed::{bound_word, named, state_word};
 pub use terminal::{Paint, flaky_table, printable, risk_text, terminal};
 
 use crate::baseline::Tally;
+use crate::comparison::SpeedReport;
 use crate::git::short;
+use crate::guard::Side;
 use crate::record::{Millis, Run, Scope};
 use crate::risk::Assessment;
 use crate::shard::ShardNumber;
@@ -74,6 +79,22 @@ pub struct SideReport {
     pub source: Option<Source>,
 }
 
+impl SideReport {
+    /// A side of which no test was run.
+    pub(crate) fn untested(side: &Side) -> Self {
+        Self {
+            name: side.name(),
+            commit: side.subject.commit.clone(),
+            subject: side.commit.subject.clone(),
+            tree: side.subject.tree.clone(),
+            dirty: side.subject.dirty,
+            tests: None,
+            success_rate: None,
+            source: None,
+        }
+    }
+}
+
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -101,6 +122,9 @@ pub struct Report {
     pub runner: String,
     /// How long the check took.
     pub seconds: f64,
+    /// What was measured of speed and memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<SpeedReport>,
     /// Which shard of the check this is; `None` if it is the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<ShardNumber>,
@@ -115,6 +139,9 @@ impl Report {
         let base = &self.base.name;
         let blocking = self.blocking();
         let sentence = match self.verdict {
+            Verdict::Pass if self.is_of_speed() => {
+                format!("no benchmark became worse since {base}")
+            }
             Verdict::Pass if self.unchanged => format!("nothing changed since {base}"),
             Verdict::Pass if self.scope.is_none() || self.risk.scope.is_none() => {
                 format!("nothing that code is built from changed since {base}")
@@ -127,6 +154,37 @@ impl Report {
         match self.shard {
             Some(shard) => format!("{sentence}, in shard {shard}"),
             None => sentence,
+        }
+    }
+
+    /// Whether only speed and memory were looked at.
+    fn is_of_speed(&self) -> bool {
+        let tests = [&self.base, &self.candidate].map(|side| side.tests);
+        self.speed.is_some() && self.scope.is_none() && tests == [None, None]
+    }
+
+    /// The tests of a side, in words; its commit's message where none were run.
+    fn tests_of(&self, side: &SideReport) -> String {
+        match side.tests {
+            Some(tally) => tally_text(tally),
+            None if self.is_of_speed() => side.subject.clone(),
+            None => "not known".to_owned(),
+        }
+    }
+
+    /// What was looked at, in words.
+    fn looked_at(&self) -> String {
+        let tests = scope_text(self.scope.as_ref());
+        let Some(speed) = &self.speed else {
+            return tests;
+        };
+        let names = speed.benchmarks.iter().map(|entry| &entry.benchmark);
+        let count = names.collect::<std::collections::BTreeSet<_>>().len();
+        let benchmarks = counted(count, "benchmark");
+        if self.is_of_speed() {
+            benchmarks
+        } else {
+            format!("{tests}, and {benchmarks}")
         }
     }
 
@@ -296,6 +354,7 @@ pub(crate) mod tests {
             min_success_rate: 99.0,
             runner: "cargo-nextest 0.9".to_owned(),
             seconds: 4.25,
+            speed: None,
             shard: None,
             runs: Vec::new(),
         }

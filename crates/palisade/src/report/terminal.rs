@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, counted, scope_text, source_text, tally_text};
+use super::{Report, counted, source_text, speed};
 use crate::flaky::FlakyRecord;
 use crate::git::short;
 use crate::guard::age;
@@ -61,11 +61,9 @@ pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
         text.push('\n');
     }
     row(&mut text, "Risk", &risk_line(&report.risk));
-    row(&mut text, "Looked at", &scope_text(report.scope.as_ref()));
+    row(&mut text, "Looked at", &report.looked_at());
     for (name, side) in [("Base", &report.base), ("Candidate", &report.candidate)] {
-        let tests = side
-            .tests
-            .map_or_else(|| "not known".to_owned(), tally_text);
+        let tests = report.tests_of(side);
         row(&mut text, name, &format!("{}: {tests}", side.name));
         if let Some(source) = &side.source {
             row(&mut text, "", &source_text(source, now));
@@ -79,6 +77,18 @@ pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
         .find(|source| !source.key.is_empty());
     if let Some(source) = stored {
         row(&mut text, "Reused for", &source.key);
+    }
+    if let Some(measured) = &report.speed {
+        text.push('\n');
+        push_table(
+            &mut text,
+            &speed::HEADS.map(str::to_owned),
+            &speed::rows(measured),
+        );
+        text.push('\n');
+        for (head, remark) in speed::remarks(measured, now) {
+            row(&mut text, head, &remark);
+        }
     }
     let colour = match report.verdict {
         Verdict::Pass => GREEN,
@@ -99,6 +109,20 @@ pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
         row(&mut text, "Next", next);
     }
     text
+}
+
+/// A table with columns as wide as their widest cells.
+fn push_table<const N: usize>(text: &mut String, heads: &[String; N], rows: &[[String; N]]) {
+    let all = || std::iter::once(heads).chain(rows);
+    let width = |column: usize| all().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    for row in all() {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        line(text, cells.join("  ").trim_end());
+    }
 }
 
 fn push_finding(text: &mut String, finding: &Finding, paint: Paint) {

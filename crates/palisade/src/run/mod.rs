@@ -11,7 +11,7 @@ mod nextest;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::git::forget_hook;
 use crate::identity::{TargetKind, TestId};
@@ -93,6 +93,15 @@ pub enum Progress {
     Building(String),
     /// A line that the user's own command printed.
     Said(String),
+    /// Some of the benchmarks are decided.
+    Measuring {
+        /// How many are.
+        done: usize,
+        /// How many there are.
+        total: usize,
+        /// How long the others take at least, to the next look at what they say.
+        left: Duration,
+    },
     /// Some of the tests are done.
     Testing {
         /// How many are done.
@@ -176,17 +185,31 @@ pub fn environment(
         },
     );
     let mut config = format!("{:?} {}", policy.cargo_args, policy.doctests);
-    for name in BUILD_VARIABLES {
-        if let Ok(value) = std::env::var(name) {
-            let _ = write!(config, " {name}={value}");
-        }
-    }
+    config.push_str(&build_variables());
     Environment {
         toolchain,
         machine: machine(),
         lockfile: lockfile.map(hash).unwrap_or_default(),
         config: format!("{}, settings {}", runner.name(), &hash(&config)[..8]),
     }
+}
+
+/// The variables that change what Cargo builds, as they are set now.
+fn build_variables() -> String {
+    let mut text = String::new();
+    for name in BUILD_VARIABLES {
+        if let Ok(value) = std::env::var(name) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, " {name}={value}");
+        }
+    }
+    text
+}
+
+/// The arguments and variables that change what Cargo builds.
+pub(crate) fn build_settings(policy: &RunPolicy) -> String {
+    let settings = format!("{} {}", policy.cargo_args.join(" "), build_variables());
+    settings.trim().to_owned()
 }
 
 /// Operating system, architecture, processor and number of cores.
@@ -308,18 +331,8 @@ impl<'a> Request<'a> {
 
     /// A `cargo` command in the request's place.
     fn cargo(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("cargo");
-        forget_hook(&mut command)
-            .current_dir(&self.place.workspace.root)
-            .args(args)
-            .env("CARGO_TERM_COLOR", "never")
-            .env("CARGO_TERM_PROGRESS_WHEN", "never");
-        for inherited in ["RUST_TEST_THREADS", "NEXTEST_PROFILE", "CARGO_TERM_QUIET"] {
-            command.env_remove(inherited);
-        }
-        if let Some(target) = self.place.target {
-            command.env("CARGO_TARGET_DIR", target);
-        }
+        let mut command = cargo(self.place);
+        command.args(args);
         command
     }
 
@@ -364,6 +377,22 @@ impl<'a> Request<'a> {
     }
 }
 
+/// A `cargo` command in a place.
+pub(crate) fn cargo(place: Place<'_>) -> Command {
+    let mut command = Command::new("cargo");
+    forget_hook(&mut command)
+        .current_dir(&place.workspace.root)
+        .env("CARGO_TERM_COLOR", "never")
+        .env("CARGO_TERM_PROGRESS_WHEN", "never");
+    for inherited in ["RUST_TEST_THREADS", "NEXTEST_PROFILE", "CARGO_TERM_QUIET"] {
+        command.env_remove(inherited);
+    }
+    if let Some(target) = place.target {
+        command.env("CARGO_TARGET_DIR", target);
+    }
+    command
+}
+
 /// The flags by which Cargo selects targets.
 fn target_flags<'a>(targets: impl IntoIterator<Item = (TargetKind, &'a str)>) -> Vec<String> {
     let flags = targets.into_iter().map(|(kind, name)| match kind {
@@ -397,7 +426,7 @@ fn ended_badly(command: &Command, end: End, output: &Tail) -> RunError {
 
 /// The error of a build that failed, from the end of what it said: the progress
 /// and warnings before the first error are left out.
-fn build_error(said: &Tail) -> RunError {
+pub(crate) fn build_error(said: &Tail) -> RunError {
     let text = said.text();
     let mut lines = text.lines();
     let first = lines.position(|line| line.starts_with("error"));

@@ -1,9 +1,12 @@
 //! Turns differences and judgements into findings, and findings into one verdict.
-//! Pure: every rule that decides an exit code is in this file.
+//! Pure: every rule that decides an exit code is in this folder.
+
+mod speed;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+pub use speed::{Unpaired, judge_speed};
 
 use crate::baseline::{Expected, Tally};
 use crate::compare::{Difference, TestState};
@@ -89,6 +92,10 @@ pub enum FindingKind {
     Rate,
     /// The public API.
     Api,
+    /// How fast something is.
+    Speed,
+    /// How much memory something takes.
+    Memory,
 }
 
 /// One thing that a report says.

@@ -3,11 +3,18 @@
 //! An unknown key is an error with a suggestion: a misspelt policy must not be
 //! taken for a policy.
 
+mod speed;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use speed::{
+    Better, Bytes, CommandPolicy, ParseBytesError, Prints, RatioMeasure, RatioPolicy, SpeedPolicy,
+};
 
 use crate::compare::TestState;
 use crate::identity::TestId;
@@ -50,6 +57,18 @@ pub enum PolicyError {
         key: String,
         /// The known key that looks most like it, if one does.
         suggestion: Option<String>,
+    },
+    /// An entry of a list does not say what it must.
+    #[error("read {}: [[{table}]] {name:?} {problem}", .path.display())]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The list.
+        table: &'static str,
+        /// The entry.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A value lies outside its range.
     #[error("read {}: {key} is {value}, which is not {expected}", .path.display())]
@@ -327,6 +346,14 @@ pub struct Policy {
     pub reuse: ReusePolicy,
     /// How the public API is guarded.
     pub api: ApiPolicy,
+    /// How speed and memory are measured.
+    pub speed: SpeedPolicy,
+    /// Commands that measure something.
+    pub bench: Vec<CommandPolicy>,
+    /// Commands whose time and memory are measured.
+    pub workload: Vec<CommandPolicy>,
+    /// Benchmarks that are bound to each other.
+    pub ratio: Vec<RatioPolicy>,
     /// Failures that are known.
     pub known_failure: Vec<KnownFailure>,
     /// Differences made on purpose.
@@ -344,6 +371,10 @@ impl Default for Policy {
             flaky: FlakyPolicy::default(),
             reuse: ReusePolicy::default(),
             api: ApiPolicy::default(),
+            speed: SpeedPolicy::default(),
+            bench: Vec::new(),
+            workload: Vec::new(),
+            ratio: Vec::new(),
             known_failure: Vec::new(),
             accepted: Vec::new(),
             class: Vec::new(),
@@ -385,6 +416,18 @@ impl Policy {
                 policy.flaky.reruns >= 1 && policy.flaky.reruns <= policy.flaky.max_reruns,
                 "between 1 and flaky.max_reruns",
             ),
+            (
+                "speed.floor",
+                policy.speed.floor,
+                (0.0..=100.0).contains(&policy.speed.floor),
+                "a percentage from 0 to 100",
+            ),
+            (
+                "speed.block",
+                policy.speed.block,
+                (0.0..=100.0).contains(&policy.speed.block),
+                "a percentage from 0 to 100",
+            ),
         ];
         for (key, value, holds, expected) in ranges {
             if !holds {
@@ -397,7 +440,38 @@ impl Policy {
                 });
             }
         }
+        if let Some((table, name, problem)) = policy.wrong_entry() {
+            return Err(PolicyError::Entry {
+                path: path.to_owned(),
+                table,
+                name,
+                problem,
+            });
+        }
         Ok(policy)
+    }
+
+    /// The first entry about speed that does not say what it must.
+    fn wrong_entry(&self) -> Option<(&'static str, String, &'static str)> {
+        let mut names = BTreeSet::new();
+        let benches = self.bench.iter().map(|command| ("bench", command));
+        let workloads = self.workload.iter().map(|command| ("workload", command));
+        for (table, command) in benches.chain(workloads) {
+            let name = command.name().to_owned();
+            if command.words().is_none() {
+                return Some((table, name, "has no command that a shell could split"));
+            }
+            if !names.insert(name.clone()) {
+                return Some((table, name, "is there twice"));
+            }
+        }
+        let wrong = self.ratio.iter().find(|ratio| {
+            let limits = [ratio.at_least, ratio.at_most];
+            ratio.bound().is_none() || limits.iter().flatten().any(|limit| *limit <= 0.0)
+        });
+        let name = wrong?.name.clone();
+        let problem = "needs at_least or at_most, one of them, with a number above 0";
+        Some(("ratio", name, problem))
     }
 
     /// The known failure that names `test`.
@@ -506,6 +580,35 @@ mod tests {
             parse("[slower]\nfloor = \"fast\""),
             Err(PolicyError::Form { .. })
         ));
+    }
+
+    #[test]
+    fn entries_about_speed_must_say_what_they_mean() {
+        let ratio = |limits: &str| {
+            parse(&format!(
+                "[[ratio]]\nname = \"simd\"\nof = \"a\"\nto = \"b\"\n{limits}"
+            ))
+        };
+        let bound = ratio("at_least = 2.07\nwithin = 5.0").expect("valid").ratio[0].bound();
+        assert!((bound.expect("a bound").edge() - 2.07 * 0.95).abs() < 1e-9);
+        for limits in ["", "at_least = 1.0\nat_most = 2.0", "at_most = 0.0"] {
+            let found = ratio(limits);
+            assert!(
+                matches!(found, Err(PolicyError::Entry { table: "ratio", .. })),
+                "{limits}"
+            );
+        }
+        let two = "[[bench]]\ncommand = \"a\"\n[[workload]]\ncommand = \"a\"";
+        for text in [
+            two,
+            "[[bench]]\ncommand = \"\"",
+            "[[bench]]\ncommand = \"a 'b\"",
+        ] {
+            assert!(
+                matches!(parse(text), Err(PolicyError::Entry { .. })),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,130 @@
+//! `cargo palisade bench`
+
+use std::fmt::Write as _;
+
+use palisade::comparison::{Series, SeriesOptions, measure_series};
+use palisade::report::amount;
+use palisade::speed::{BoundState, estimate};
+use serde_json::{Value, json};
+
+use super::{Context, launcher};
+use crate::args::BenchArgs;
+use crate::error::NOT_MEASURED;
+
+/// A bound does not hold.
+const BROKEN: u8 = 1;
+
+/// Whether a bound holds is not shown.
+const OPEN: u8 = 4;
+
+pub fn run(context: &mut Context<'_>, args: &BenchArgs) -> anyhow::Result<u8> {
+    let ui = context.ui;
+    let options = SeriesOptions {
+        revision: args.revision.clone(),
+        selection: args.selection.selection(),
+        launches: args.launches.max(1),
+        budget: args.budget.map(|budget| budget.0),
+    };
+    let launcher = launcher()?;
+    let series = measure_series(&mut context.guard, &launcher, &options, &|event| {
+        ui.event(event);
+    })?;
+    let any = |state| series.bounds.iter().any(|b| b.decision.state == state);
+    let code = if any(BoundState::Broken) {
+        BROKEN
+    } else if !series.failed.is_empty() || series.measurements.is_empty() {
+        NOT_MEASURED
+    } else if any(BoundState::Inconclusive) {
+        OPEN
+    } else {
+        0
+    };
+    context.print(&document(&series, code), &text(&series, code))?;
+    Ok(code)
+}
+
+/// Median and 95 % interval of positive values.
+fn middle(values: &[f64]) -> Option<(f64, f64, f64)> {
+    let logarithms: Vec<f64> = values.iter().map(|value| value.ln()).collect();
+    let found = estimate(&logarithms)?;
+    Some((found.ratio, found.low, found.high))
+}
+
+fn document(series: &Series, code: u8) -> Value {
+    let benchmarks = series.measurements.iter().map(|m| {
+        let (median, low, high) = middle(&m.values).unwrap_or_default();
+        json!({
+            "benchmark": m.benchmark,
+            "measure": m.measure,
+            "median": median,
+            "low": low,
+            "high": high,
+            "values": m.values,
+        })
+    });
+    let failed = series
+        .failed
+        .iter()
+        .map(|(name, why)| json!({"benchmark": name, "reason": why}));
+    json!({
+        "schema": 1,
+        "exit_code": code,
+        "tree": series.name,
+        "machine": series.machine,
+        "benchmarks": benchmarks.collect::<Vec<_>>(),
+        "bounds": series.bounds,
+        "failed": failed.collect::<Vec<_>>(),
+        "notes": series.notes,
+    })
+}
+
+fn text(series: &Series, code: u8) -> String {
+    let mut text = String::new();
+    for (name, why) in &series.failed {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "NOT MEASURED {name}: {why}");
+    }
+    let name = |m: &palisade::speed::Measurement| format!("{}: {}", m.benchmark, m.measure);
+    let width = series
+        .measurements
+        .iter()
+        .map(|m| name(m).chars().count())
+        .max();
+    let width = width.unwrap_or(0);
+    for measurement in &series.measurements {
+        let shown = |value| amount(measurement.measure, value);
+        let Some((median, low, high)) = middle(&measurement.values) else {
+            continue;
+        };
+        let launches = measurement.values.len();
+        let _ = writeln!(
+            text,
+            "{:width$}  {}  ({} to {} in 95 %, {launches} launches)",
+            name(measurement),
+            shown(median),
+            shown(low),
+            shown(high)
+        );
+    }
+    for bound in &series.bounds {
+        let word = match bound.decision.state {
+            BoundState::Kept => "kept",
+            BoundState::Broken => "BROKEN",
+            BoundState::Inconclusive => "OPEN",
+        };
+        let _ = writeln!(
+            text,
+            "Bound {}: {word}; {}",
+            bound.name, bound.decision.reason
+        );
+    }
+    for note in &series.notes {
+        let _ = writeln!(text, "Note: {note}");
+    }
+    let _ = writeln!(
+        text,
+        "Tree {} on {} (exit code {code})",
+        series.name, series.machine
+    );
+    text
+}

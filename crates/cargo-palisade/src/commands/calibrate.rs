@@ -1,0 +1,72 @@
+//! `cargo palisade calibrate`
+
+use std::fmt::Write as _;
+
+use palisade::comparison::{CalibrateOptions, calibrate};
+use palisade::speed::{Calibration, Floor};
+use serde_json::json;
+
+use super::{Context, launcher};
+use crate::args::CalibrateArgs;
+use crate::error::NOT_MEASURED;
+
+/// The slowdowns that are put in.
+const SLOWDOWNS: [f64; 3] = [0.02, 0.05, 0.10];
+
+pub fn run(context: &mut Context<'_>, args: &CalibrateArgs) -> anyhow::Result<u8> {
+    let ui = context.ui;
+    let options = CalibrateOptions {
+        selection: args.selection.selection(),
+        comparisons: args.comparisons,
+        injected: args.injected,
+        slowdowns: SLOWDOWNS.to_vec(),
+        budget: args.budget.map(|budget| budget.0),
+    };
+    let launcher = launcher()?;
+    let calibration = calibrate(&mut context.guard, &launcher, &options, &|event| {
+        ui.event(event);
+    })?;
+    // A calibration that had no time says nothing.
+    let code = if calibration.false_alarms.of == 0 {
+        NOT_MEASURED
+    } else {
+        0
+    };
+    let json = json!({"schema": 1, "exit_code": code, "calibration": calibration});
+    context.print(&json, &text(&calibration))?;
+    Ok(code)
+}
+
+fn text(calibration: &Calibration) -> String {
+    let mut text = String::new();
+    for known in &calibration.spreads {
+        let floor = Floor::of(known.measure).with_spread(known.spread);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{}: {}: spread {:.2} % in {} comparisons; a change counts from {:.1} % on",
+            known.benchmark,
+            known.measure,
+            100.0 * known.spread,
+            known.comparisons,
+            100.0 * floor.threshold(f64::INFINITY)
+        );
+    }
+    let alarms = calibration.false_alarms;
+    let _ = writeln!(
+        text,
+        "Equal programs: {} of {} comparisons raised an alarm",
+        alarms.found, alarms.of
+    );
+    for detection in &calibration.detections {
+        let _ = writeln!(
+            text,
+            "{:.0} % slower: found in {} of {} comparisons",
+            100.0 * detection.slowdown,
+            detection.rate.found,
+            detection.rate.of
+        );
+    }
+    let _ = writeln!(text, "On {}", calibration.fingerprint);
+    text
+}

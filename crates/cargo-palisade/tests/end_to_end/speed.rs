@@ -1,0 +1,363 @@
+//! Speed and memory, on programs whose numbers are known.
+
+use serde_json::Value;
+
+use crate::fixture::Fixture;
+
+/// A program of `gamma` that prints a number, holds memory, sleeps or computes.
+const METER: &str = "\
+fn main() {
+    let what = std::env::args().nth(1).unwrap_or_default();
+    match what.as_str() {
+        // Changes a little from launch to launch, as measurements do.
+        \"print\" => {
+            let noise = u64::from(std::process::id()) * 7 % 10;
+            println!(\"loading\\n{}\", NUMBER * (1000 + noise) as f64 / 1000.0);
+        }
+        \"hold\" => {
+            let held = vec![1_u8; MIB << 20];
+            println!(\"{}\", held.iter().step_by(4096).map(|b| u64::from(*b)).sum::<u64>());
+        }
+        \"compute\" => {
+            let mut x = 1_u64;
+            for i in 0..20_000_000 {
+                x = std::hint::black_box(x.wrapping_mul(6364136223846793005).wrapping_add(i));
+            }
+            println!(\"{x}\");
+        }
+        _ => std::process::exit(7),
+    }
+}
+";
+
+const POLICY: &str = "\
+[speed]
+wait = \"0s\"
+
+[[bench]]
+name = \"rate\"
+command = \"meter print\"
+prints = \"number\"
+
+[[workload]]
+name = \"hold\"
+command = \"meter hold\"
+max_rss = \"48 MiB\"
+";
+
+/// The part of the policy that does not depend on how busy the machine is.
+const STEADY: &str = "\
+[speed]
+wait = \"0s\"
+
+[[bench]]
+name = \"rate\"
+command = \"meter print\"
+prints = \"number\"
+";
+
+/// The fixture with the program and the policy, committed.
+fn metered() -> Fixture {
+    let fixture = Fixture::new();
+    write_meter(&fixture, "100.0", 24);
+    fixture.write("palisade.toml", POLICY);
+    fixture.commit("a meter");
+    fixture
+}
+
+fn write_meter(fixture: &Fixture, number: &str, mib: usize) {
+    let constants = format!("const NUMBER: f64 = {number};\nconst MIB: usize = {mib};\n\n");
+    fixture.write("gamma/src/bin/meter.rs", &format!("{constants}{METER}"));
+}
+
+/// Compares and returns (exit code, report, findings as (name, state)).
+fn compare(fixture: &Fixture, args: &[&str]) -> (i32, Value, Vec<(String, String)>) {
+    let (code, report) = fixture.json(&[&["compare"], args].concat());
+    let findings = report["findings"].as_array().expect("a list").iter();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let findings = findings
+        .map(|f| (text(&f["name"]), text(&f["state"])))
+        .collect();
+    assert_eq!(report["exit_code"], code);
+    (code, report, findings)
+}
+
+fn entry<'a>(report: &'a Value, name: &str, measure: &str) -> &'a Value {
+    let entries = report["speed"]["benchmarks"].as_array().expect("a list");
+    let is_it = |e: &&Value| e["benchmark"] == name && e["decision"]["measure"] == measure;
+    entries
+        .iter()
+        .find(is_it)
+        .unwrap_or_else(|| panic!("{name} {measure}: {report:#}"))
+}
+
+#[test]
+fn the_same_code_is_measured_on_both_sides_and_equivalent() {
+    let fixture = metered();
+    let (code, report, findings) = compare(&fixture, &["HEAD", "HEAD", "--only", "rate"]);
+    assert_eq!(findings, []);
+    assert_eq!(code, 0);
+    let rate = entry(&report, "rate", "time");
+    assert_eq!(rate["decision"]["state"], "equivalent");
+    assert_eq!(rate["unchanged"], true);
+    // Not one launch was used for both sides.
+    let pairs = rate["decision"]["pairs"].as_u64().expect("a number");
+    assert!(pairs >= 6);
+    assert!(report["speed"]["launches"].as_u64().expect("a number") >= 2 * pairs);
+    let answer = fixture.palisade(&["store", "export"]);
+    let sides = answer
+        .out
+        .lines()
+        .filter(|line| line.contains("\"speed\""))
+        .count();
+    assert_eq!(sides, 2, "{}", answer.out);
+    // The checkouts are gone, and the user's tree is as it was.
+    assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
+    assert_eq!(fixture.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn what_became_slower_or_larger_is_named() {
+    let fixture = metered();
+    write_meter(&fixture, "120.0", 40);
+    let markdown = fixture.outside("report.md");
+    let html = fixture.outside("report.html");
+    let files = [
+        markdown.to_str().expect("text"),
+        html.to_str().expect("text"),
+    ];
+    let args = ["HEAD", "--markdown", files[0], "--html", files[1]];
+    let (code, report, findings) = compare(&fixture, &args);
+    assert_eq!(code, 1, "{report:#}");
+    for name in ["rate", "hold: peak memory"] {
+        let is_it = |(found, state): &&(String, String)| found == name && state == "regressed";
+        assert!(findings.iter().any(|f| is_it(&f)), "{findings:?}");
+    }
+    let rate = &entry(&report, "rate", "time")["decision"];
+    assert_eq!(rate["severity"], "block");
+    assert_eq!(rate["confirmation"]["agrees"], true);
+    let ratio = rate["estimate"]["ratio"].as_f64().expect("a number");
+    assert!((ratio - 1.2).abs() < 0.01, "{ratio}");
+    let memory = &entry(&report, "hold", "peak_memory")["decision"];
+    let base = memory["base"].as_f64().expect("a number");
+    assert!((24.0..28.0).contains(&(base / 1_048_576.0)), "{base}");
+    let bound = &report["speed"]["bounds"][0];
+    assert_eq!(bound["name"], "hold");
+    assert_eq!(bound["decision"]["state"], "kept");
+    for file in files {
+        let text = std::fs::read_to_string(file).expect("written");
+        for part in ["rate", "hold: peak memory", "regressed", "Launches"] {
+            assert!(text.contains(part), "{file} lacks {part}");
+        }
+    }
+    // A budget is held whatever the base was.
+    write_meter(&fixture, "100.0", 64);
+    fixture.commit("more memory");
+    let (code, _, findings) = compare(&fixture, &["HEAD", "HEAD", "--only", "hold"]);
+    assert!(
+        findings.contains(&("hold".to_owned(), "broken".to_owned())),
+        "{findings:?}"
+    );
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn ratios_are_held_within_one_run() {
+    let fixture = metered();
+    let ratio = |least: &str| {
+        let text = format!(
+            "[speed]\nwait = \"0s\"\n\n\
+             [[bench]]\nname = \"rate\"\ncommand = \"meter print\"\nprints = \"number\"\n\n\
+             [[workload]]\nname = \"small\"\ncommand = \"true\"\n\n\
+             [[workload]]\nname = \"large\"\ncommand = \"meter hold\"\n\n\
+             [[ratio]]\nname = \"overhead\"\nof = \"large\"\nto = \"small\"\nmeasure = \"peak_memory\"\n{least}\n"
+        );
+        fixture.write("palisade.toml", &text);
+    };
+    ratio("at_least = 10.0\nwithin = 5.0");
+    let (_, report, findings) = compare(&fixture, &["HEAD", "--only", "large", "--only", "small"]);
+    let bound = &report["speed"]["bounds"][0];
+    assert_eq!(bound["decision"]["state"], "kept", "{bound:#}");
+    assert!(!findings.iter().any(|(name, _)| name == "overhead"));
+    ratio("at_most = 1.3");
+    let (code, _, findings) = compare(&fixture, &["HEAD", "--only", "large", "--only", "small"]);
+    assert!(
+        findings.contains(&("overhead".to_owned(), "broken".to_owned())),
+        "{findings:?}"
+    );
+    assert_eq!(code, 1);
+    ratio("at_most = 1.3\nat_least = 2.0");
+    let answer = fixture.palisade(&["compare", "HEAD"]);
+    assert_eq!(answer.code, 2, "{}", answer.err);
+    assert!(answer.err.contains("overhead"), "{}", answer.err);
+}
+
+#[test]
+fn a_slowdown_that_was_put_in_is_found() {
+    let fixture = metered();
+    let more = "\n[[workload]]\nname = \"compute\"\ncommand = \"meter compute\"\n";
+    fixture.write("palisade.toml", &format!("{POLICY}{more}"));
+    fixture.commit("a computation");
+    let args = [
+        "HEAD",
+        "HEAD",
+        "--only",
+        "compute",
+        "--inject",
+        "compute=60%",
+    ];
+    let (code, report, findings) = compare(&fixture, &args);
+    assert_eq!(
+        findings,
+        [("compute".to_owned(), "regressed".to_owned())],
+        "{report:#}"
+    );
+    assert_eq!(code, 1);
+    let notes = report["speed"]["notes"].to_string();
+    assert!(
+        notes.contains("slowed down by 60.0 % on purpose"),
+        "{notes}"
+    );
+    // What is not true of the tree is not remembered.
+    let answer = fixture.palisade(&["store", "export"]);
+    assert!(!answer.out.contains("\"speed\""), "{}", answer.out);
+}
+
+#[test]
+fn no_data_is_never_a_pass() {
+    let fixture = Fixture::new();
+    let answer = fixture.palisade(&["compare", "HEAD"]);
+    assert_eq!(answer.code, 2, "{}", answer.err);
+    assert!(answer.err.contains("find a benchmark"), "{}", answer.err);
+
+    let fixture = metered();
+    let answer = fixture.palisade(&["compare", "HEAD", "--only", "no such thing"]);
+    assert_eq!(answer.code, 2, "{}", answer.err);
+    let (code, _, findings) = compare(&fixture, &["HEAD", "--only", "rate", "--budget", "1ms"]);
+    assert_eq!(code, 4);
+    let open = |name: &str| (name.to_owned(), "inconclusive".to_owned());
+    assert_eq!(findings, [open("rate"), open("rate: peak memory")]);
+    // One that fails is told with what it did.
+    let broken = POLICY.replace("meter print", "meter nothing");
+    fixture.write("palisade.toml", &broken);
+    let (code, report, findings) = compare(&fixture, &["HEAD", "--only", "rate"]);
+    assert_eq!(findings, [("rate".to_owned(), "incomparable".to_owned())]);
+    assert_eq!(code, 3);
+    assert!(report.to_string().contains("exit code 7"), "{report:#}");
+}
+
+#[test]
+fn benchmarks_of_the_workspace_are_found_and_paired() {
+    let fixture = metered();
+    fixture.write("palisade.toml", STEADY);
+    let bench = "fn main() { std::thread::sleep(std::time::Duration::from_millis(MS)); }\n";
+    fixture.write(
+        "gamma/benches/naps.rs",
+        &format!("const MS: u64 = 20;\n{bench}"),
+    );
+    let manifest = "[package]\nname = \"gamma\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
+                    [[bench]]\nname = \"naps\"\nharness = false\n";
+    fixture.write("gamma/Cargo.toml", manifest);
+    let (code, _, findings) = compare(&fixture, &["HEAD", "--only", "naps"]);
+    // Nothing is on both sides.
+    let expected = [
+        ("benchmarks", "incomparable"),
+        ("gamma/bench:naps", "added"),
+    ];
+    assert_eq!(
+        findings,
+        expected.map(|(name, state)| (name.to_owned(), state.to_owned()))
+    );
+    assert_eq!(code, 3);
+    fixture.commit("a bench");
+    fixture.write(
+        "gamma/benches/naps.rs",
+        &format!("const MS: u64 = 40;\n{bench}"),
+    );
+    let (code, report, findings) = compare(&fixture, &["HEAD", "--package", "gamma"]);
+    assert_eq!(
+        findings,
+        [("gamma/bench:naps".to_owned(), "regressed".to_owned())],
+        "{report:#}"
+    );
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn a_check_measures_what_the_change_can_reach_when_asked() {
+    let fixture = metered();
+    fixture.write("palisade.toml", STEADY);
+    fixture.commit("numbers only");
+    write_meter(&fixture, "120.0", 24);
+    let report = fixture.check(&[], 0, &[]);
+    assert_eq!(report.get("speed"), None);
+    let report = fixture.check(&["--speed"], 1, &[("rate", "regressed")]);
+    let names = entry(&report, "rate", "time");
+    assert_eq!(names["decision"]["severity"], "block");
+    // What the change cannot reach is not measured.
+    fixture.git(&["checkout", "--quiet", "gamma"]);
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
+    let report = fixture.check(&["--speed"], 0, &[("benchmarks", "no_benchmark")]);
+    assert_eq!(report.get("speed"), None);
+}
+
+#[test]
+fn a_tree_is_measured_and_held_against_its_budgets() {
+    let fixture = metered();
+    let (code, report) = fixture.json(&["bench", "--launches", "6"]);
+    assert_eq!(code, 0, "{report:#}");
+    let benchmarks = report["benchmarks"].as_array().expect("a list");
+    let is_rate = |b: &&Value| b["benchmark"] == "rate" && b["measure"] == "time";
+    let rate = benchmarks.iter().find(is_rate).expect("measured");
+    let median = rate["median"].as_f64().expect("a number");
+    assert!((100.0..101.0).contains(&median), "{rate}");
+    assert_eq!(rate["values"].as_array().map(Vec::len), Some(6));
+    assert_eq!(report["bounds"][0]["decision"]["state"], "kept");
+    write_meter(&fixture, "100.0", 64);
+    let answer = fixture.palisade(&["bench", "--launches", "6", "--only", "hold"]);
+    assert_eq!(answer.code, 1, "{}{}", answer.out, answer.err);
+    assert!(answer.out.contains("Bound hold: BROKEN"), "{}", answer.out);
+}
+
+#[test]
+fn a_calibration_is_kept_and_told_in_reports() {
+    let fixture = metered();
+    let args = [
+        "calibrate",
+        "--only",
+        "rate",
+        "--comparisons",
+        "2",
+        "--injected",
+        "1",
+    ];
+    let (code, report) = fixture.json(&args);
+    assert_eq!(code, 0, "{report:#}");
+    let calibration = &report["calibration"];
+    assert_eq!(calibration["false_alarms"]["of"], 2);
+    let detections = calibration["detections"].as_array().expect("a list");
+    let sizes: Vec<_> = detections.iter().map(|d| d["slowdown"].as_f64()).collect();
+    assert_eq!(sizes, [Some(0.02), Some(0.05), Some(0.1)]);
+    // What is printed does not depend on how long it takes.
+    assert!(
+        detections
+            .iter()
+            .all(|d| d["rate"]["found"] == 0 && d["rate"]["of"] == 1)
+    );
+    let before = fixture.palisade(&["compare", "HEAD", "--only", "rate"]);
+    let told = "ago on this machine: equal programs raised 0 of 2 alarms; 2 % slower found 0 of 1";
+    assert!(before.out.contains(told), "{}", before.out);
+    // Elsewhere it says nothing.
+    let mut elsewhere = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+    elsewhere
+        .args(["compare", "HEAD", "--only", "rate"])
+        .env("RUSTFLAGS", "-Copt-level=1");
+    let after = crate::fixture::answer(elsewhere);
+    assert!(
+        after
+            .out
+            .contains("incomparable, it was made elsewhere (flags"),
+        "{}",
+        after.out
+    );
+}

@@ -1,0 +1,166 @@
+//! What the guard is worth on a machine: how often it errs where nothing changed, and
+//! how often it finds a slowdown that was put in.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::contest::{Contest, Selection, prepare};
+use super::fingerprint;
+use super::session::{Injection, Outcome, Session};
+use crate::guard::{Event, Events, Guard, GuardError};
+use crate::measure::arena::Arena;
+use crate::measure::launch::Launcher;
+use crate::record::{Record, new_id, now};
+use crate::speed::{
+    Calibration, Detection, Family, Fingerprint, Found, KnownSpread, Measure, State, log_ratio,
+    same_code_spread,
+};
+
+/// What is measured, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct CalibrateOptions {
+    /// Which benchmarks.
+    pub selection: Selection,
+    /// How many comparisons of equal programs there are.
+    pub comparisons: usize,
+    /// How many comparisons there are with each slowdown.
+    pub injected: usize,
+    /// The slowdowns that are put in: .05 is 5 %.
+    pub slowdowns: Vec<f64>,
+    /// How long measuring may take; no limit if nothing is said.
+    pub budget: Option<Duration>,
+}
+
+/// Compares the files as they are with themselves, and with themselves slowed down, and
+/// remembers what that showed.
+pub fn calibrate(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    options: &CalibrateOptions,
+    events: Events<'_>,
+) -> Result<Calibration, GuardError> {
+    let mut sides = [guard.beside(None)?, guard.beside(None)?];
+    let machine = fingerprint(guard, &mut sides[0])?;
+    let calibration = {
+        let session = Session {
+            policy: &guard.policy,
+            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+            events,
+            deadline: None,
+            calibration: None,
+        };
+        let selection = options.selection.or_policy(&guard.policy.speed);
+        let [base, candidate] = &mut sides;
+        let contest = prepare(guard, &session, [base, candidate], &selection)?;
+        if contest.benches.is_empty() {
+            return Err(GuardError::NoBenchmark(selection.words()));
+        }
+        session
+            .arena
+            .wait_for_quiet(&|text| events(Event::Note(text)));
+        let session = Session {
+            deadline: options.budget.map(|budget| Instant::now() + budget),
+            ..session
+        };
+        learn(&session, &contest, options, machine)?
+    };
+    guard.store.add(&Record::Calibration(calibration.clone()))?;
+    Ok(calibration)
+}
+
+fn learn(
+    session: &Session<'_>,
+    contest: &Contest,
+    options: &CalibrateOptions,
+    machine: Fingerprint,
+) -> Result<Calibration, GuardError> {
+    let mut log_ratios: BTreeMap<(String, Measure), Vec<Vec<f64>>> = BTreeMap::new();
+    let mut false_alarms = Found::default();
+    for at in 1..=options.comparisons {
+        let of = options.comparisons;
+        (session.events)(Event::Note(format!(
+            "equal programs, comparison {at} of {of}"
+        )));
+        let outcome = session.compare(contest, &[])?;
+        // What the time cut off says nothing.
+        if session.is_over() {
+            break;
+        }
+        for ((benchmark, measure), pairs) in pairs(&outcome) {
+            log_ratios
+                .entry((benchmark, measure))
+                .or_default()
+                .push(pairs);
+        }
+        false_alarms.of += 1;
+        false_alarms.found += u32::from(!alarms(outcome).is_empty());
+    }
+    let known =
+        |((benchmark, measure), comparisons): (&(String, Measure), &Vec<Vec<f64>>)| KnownSpread {
+            benchmark: benchmark.clone(),
+            measure: *measure,
+            comparisons: comparisons.len() as u32,
+            spread: same_code_spread(comparisons),
+        };
+    let mut calibration = Calibration {
+        id: new_id(),
+        at_ms: now(),
+        fingerprint: machine,
+        spreads: log_ratios.iter().map(known).collect(),
+        false_alarms,
+        detections: Vec::new(),
+    };
+    for slowdown in &options.slowdowns {
+        let learnt = calibration.clone();
+        let session = session.with(&learnt);
+        let mut rate = Found::default();
+        for at in 1..=options.injected {
+            let of = options.injected;
+            let percent = 100.0 * slowdown;
+            let note = format!("slowed down by {percent:.0} %, comparison {at} of {of}");
+            (session.events)(Event::Note(note));
+            // One benchmark at a time, in turns: others must not be named with it.
+            let slow = &contest.benches[at % contest.benches.len()].name;
+            let injection = Injection {
+                name: slow.clone(),
+                slowdown: *slowdown,
+            };
+            let outcome = session.compare(contest, &[injection])?;
+            if session.is_over() {
+                break;
+            }
+            rate.of += 1;
+            rate.found += u32::from(alarms(outcome).contains(slow));
+        }
+        calibration.detections.push(Detection {
+            slowdown: *slowdown,
+            rate,
+        });
+    }
+    Ok(calibration)
+}
+
+/// The log-ratios of each measure of each benchmark.
+fn pairs(outcome: &Outcome) -> BTreeMap<(String, Measure), Vec<f64>> {
+    let [base, candidate] = &outcome.measurements;
+    let of_measure = base.iter().zip(candidate).map(|(base, candidate)| {
+        let measure = base.measure;
+        let pairs = base.values.iter().zip(&candidate.values);
+        let ratios = pairs.filter_map(|(b, c)| log_ratio(measure, *b, *c).ok());
+        ((base.benchmark.clone(), measure), ratios.collect())
+    });
+    of_measure.collect()
+}
+
+/// The benchmarks that are called slower or larger. That both sides are the same counts
+/// for nothing here: the question is what is said where that is not known.
+fn alarms(outcome: Outcome) -> Vec<String> {
+    let blind = outcome.entries.into_iter().map(|mut entry| {
+        entry.unchanged = false;
+        entry
+    });
+    let family = Family::judge(blind.collect());
+    let alarms = family.entries.into_iter();
+    let alarms = alarms.filter(|entry| entry.decision.state == State::Regressed);
+    alarms.map(|entry| entry.benchmark).collect()
+}

@@ -1,0 +1,196 @@
+//! Both sides of a comparison, checked out, built, and with their benchmarks listed.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::session::{Session, chain};
+use crate::guard::{Event, Guard, GuardError, Side};
+use crate::measure::bench::{Bench, Built, Harness, Way, bench_targets};
+use crate::measure::build::{Wanted, build, package_of};
+use crate::policy::{CommandPolicy, Policy, SpeedPolicy};
+
+/// Which benchmarks are looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The packages whose benchmarks are; all if empty.
+    pub packages: Vec<String>,
+    /// Parts of their names; all if empty.
+    pub only: Vec<String>,
+}
+
+impl Selection {
+    /// This selection, or the policy's if it names no benchmark.
+    pub(super) fn or_policy(&self, policy: &SpeedPolicy) -> Self {
+        let mut selection = self.clone();
+        if selection.only.is_empty() {
+            selection.only.clone_from(&policy.only);
+        }
+        selection
+    }
+
+    /// The end of "find a benchmark …".
+    pub(super) fn words(&self) -> String {
+        match self.only.as_slice() {
+            [] => " in the workspace".to_owned(),
+            parts => format!(" called {}", parts.join(" or ")),
+        }
+    }
+
+    /// Whether it is every benchmark.
+    pub(super) fn is_all(&self) -> bool {
+        self.only.is_empty() && self.packages.is_empty()
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    /// Whether a target may hold a wanted benchmark: one that cannot is not built.
+    fn may_want(&self, place: &str) -> bool {
+        let is_named = |part: &String| {
+            let begins = |(at, _): (usize, char)| part.starts_with(&place[at..]);
+            place.contains(part.as_str())
+                || place.char_indices().any(begins)
+                || !part.contains("bench:")
+        };
+        self.only.is_empty() || self.only.iter().any(is_named)
+    }
+}
+
+/// Two sides, built, with the benchmarks they have.
+pub(crate) struct Contest {
+    /// What was built of the base and of the candidate.
+    pub(crate) sides: [Built; 2],
+    /// The benchmarks that both have.
+    pub(crate) benches: Vec<Bench>,
+    /// Those that only one of the sides has.
+    pub(crate) only: [Vec<String>; 2],
+    /// Targets of which the benchmarks are not known, and why.
+    pub(crate) failed: Vec<(String, String)>,
+    /// What else there is to say.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Contest {
+    /// Whether nothing stands alone, or is not known.
+    pub(super) fn is_paired(&self) -> bool {
+        self.only.iter().all(Vec::is_empty) && self.failed.is_empty()
+    }
+}
+
+/// The commands of the policy with their words.
+pub(super) fn commands(policy: &Policy) -> impl Iterator<Item = (&CommandPolicy, Vec<String>)> {
+    let all = policy.bench.iter().chain(&policy.workload);
+    all.filter_map(|command| Some((command, command.words()?)))
+}
+
+/// One side, built, with the benchmarks it has.
+pub(super) struct One {
+    /// What was built.
+    pub(super) built: Built,
+    /// Its benchmarks by name.
+    pub(super) benches: BTreeMap<String, Bench>,
+    /// Targets of which the benchmarks are not known, and why.
+    pub(super) failed: Vec<(String, String)>,
+    /// What else there is to say.
+    pub(super) notes: Vec<String>,
+}
+
+/// Checks both sides out, builds what they measure, and lists it.
+pub(super) fn prepare(
+    guard: &Guard,
+    session: &Session<'_>,
+    [base, candidate]: [&mut Side; 2],
+    selection: &Selection,
+) -> Result<Contest, GuardError> {
+    let base = prepare_one(guard, session, base, selection)?;
+    let mut candidate = prepare_one(guard, session, candidate, selection)?;
+    let lacks = |name: &&String, other: &One| !other.benches.contains_key(*name);
+    let gone = base.benches.keys().filter(|name| lacks(name, &candidate));
+    let added = candidate.benches.keys().filter(|name| lacks(name, &base));
+    let only = [gone.cloned().collect(), added.cloned().collect()];
+    candidate
+        .benches
+        .retain(|name, _| base.benches.contains_key(name));
+    let mut notes = base.notes;
+    notes.extend(candidate.notes);
+    notes.dedup();
+    Ok(Contest {
+        sides: [base.built, candidate.built],
+        benches: candidate.benches.into_values().collect(),
+        only,
+        failed: [base.failed, candidate.failed].concat(),
+        notes,
+    })
+}
+
+/// Checks a side out, builds what it measures, and lists it.
+pub(super) fn prepare_one(
+    guard: &Guard,
+    session: &Session<'_>,
+    side: &mut Side,
+    selection: &Selection,
+) -> Result<One, GuardError> {
+    side.root(guard, session.events)?;
+    let toolchain = side.environment(guard)?.toolchain;
+    let has_bench_attribute =
+        toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
+    let (mut notes, mut failed) = (Vec::new(), Vec::new());
+    let mut wanted = Wanted::default();
+    for target in bench_targets(side.workspace(guard), &selection.packages) {
+        let place = target.place();
+        if !selection.may_want(&place) {
+            continue;
+        }
+        if target.harness == Harness::Libtest && !has_bench_attribute {
+            notes.push(format!(
+                "{place} is not measured: #[bench] needs a nightly compiler, this is {toolchain}"
+            ));
+        } else {
+            wanted.targets.push(target);
+        }
+    }
+    let may_reach = |words: &[String]| {
+        let package = package_of(side.workspace(guard), &words[0]);
+        selection.packages.is_empty()
+            || package.is_some_and(|name| selection.packages.iter().any(|p| p == name))
+    };
+    let chosen: Vec<_> = commands(&guard.policy)
+        .filter(|(command, words)| selection.wants(command.name()) && may_reach(words))
+        .collect();
+    wanted.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
+    (session.events)(Event::Step(format!("build {} to measure it", side.name())));
+    let progress = |progress| (session.events)(Event::Progress(progress));
+    let (place, policy) = (side.place(guard), &guard.policy.run);
+    let built = build(place, &wanted, policy, guard.cancel(), &progress)?;
+    let mut benches = BTreeMap::new();
+    for target in &wanted.targets {
+        match session.arena.list(target, &built) {
+            Ok(names) => {
+                let named = names.iter().map(|name| Bench::of_target(target, name));
+                let chosen = named.filter(|bench| selection.wants(&bench.name));
+                benches.extend(chosen.map(|bench| (bench.name.clone(), bench)));
+            }
+            Err(error) if error.is_interrupt() => return Err(error.into()),
+            Err(error) => failed.push((target.place(), chain(&error))),
+        }
+    }
+    for (command, words) in chosen {
+        let name = command.name().to_owned();
+        let way = Way::Command(command.clone(), words);
+        benches.insert(name.clone(), Bench { name, way });
+    }
+    Ok(One {
+        built,
+        benches,
+        failed,
+        notes,
+    })
+}
+
+/// Whether both sides run the same program.
+pub(super) fn is_unchanged(bench: &Bench, sides: &[Built; 2]) -> bool {
+    let content = |built: &Built| fs::read(built.executable(bench)?).ok();
+    let [base, candidate] = sides;
+    content(base).is_some_and(|content_of_base| content(candidate) == Some(content_of_base))
+}

@@ -1,0 +1,262 @@
+//! Compares the speed and the memory of two sides: from their benchmarks to decisions.
+//!
+//! ```text
+//! checkouts ─► builds ─► lists of benchmarks ─► launches in pairs ─► Judge ─► Family ─► report
+//!                                                 ▲                   │
+//!                                                 └─── more pairs ────┘
+//! ```
+//!
+//! Both sides are checked out beside each other and built alike, also where they are
+//! the same: a comparison of a revision with itself is measured like any other. Launches
+//! come in blocks of two pairs, base–candidate–candidate–base or the reverse as chance
+//! has it, so that what changes with time, or with every second launch, falls on both.
+
+mod calibrate;
+mod contest;
+mod series;
+mod session;
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+pub use calibrate::{CalibrateOptions, calibrate};
+pub use contest::Selection;
+use contest::prepare;
+pub use series::{Series, SeriesOptions, measure_series};
+pub use session::Injection;
+use session::{Outcome, Session};
+
+use crate::check::assess_change;
+use crate::guard::{Event, Events, Guard, GuardError, Side};
+use crate::measure::arena::Arena;
+use crate::measure::launch::Launcher;
+use crate::measure::machine;
+use crate::record::{Record, new_id, now};
+use crate::report::{Report, SideReport};
+use crate::run::build_settings;
+use crate::speed::{
+    BoundDecision, Calibration, Entry, Family, Fingerprint, Measure, Shift, SpeedPurpose, SpeedRun,
+};
+use crate::verdict::{Unpaired, Verdict, judge_speed};
+
+/// What is compared, and how much time it may take.
+#[derive(Clone, Debug, Default)]
+pub struct CompareOptions {
+    /// The revision to compare with.
+    pub base: String,
+    /// The revision to judge; the files as they are if none is given.
+    pub candidate: Option<String>,
+    /// Which benchmarks.
+    pub selection: Selection,
+    /// How long measuring may take; the policy says if nothing does.
+    pub budget: Option<Duration>,
+    /// Slowdowns of the candidate, to see whether they are found.
+    pub injections: Vec<Injection>,
+}
+
+/// What is known about a bound of the policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedBound {
+    /// What the policy calls it, or the benchmark it is about.
+    pub name: String,
+    /// What was measured.
+    pub measure: Measure,
+    /// What is known.
+    pub decision: BoundDecision,
+}
+
+/// All that was measured and decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpeedReport {
+    /// On what.
+    pub machine: Fingerprint,
+    /// Each measure of each benchmark.
+    pub benchmarks: Vec<Entry>,
+    /// The bounds of the policy.
+    pub bounds: Vec<NamedBound>,
+    /// How the clocks of all benchmarks moved.
+    pub shift: Option<Shift>,
+    /// How those moved that the change cannot have reached.
+    pub environment: Option<Shift>,
+    /// How many launches there were.
+    pub launches: usize,
+    /// Which share of their time they waited for a processor.
+    pub waited: f64,
+    /// What this guard is worth on this machine, if it was calibrated here.
+    pub calibration: Option<Calibration>,
+    /// What else there is to say.
+    pub notes: Vec<String>,
+}
+
+/// Compares two revisions, and remembers what was measured.
+pub fn compare(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    options: &CompareOptions,
+    events: Events<'_>,
+) -> Result<Report, GuardError> {
+    let started = Instant::now();
+    let mut base = guard.beside(Some(&options.base))?;
+    let mut candidate = guard.beside(options.candidate.as_deref())?;
+    let risk = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
+    let sides = [&mut base, &mut candidate];
+    let measured = measure(guard, launcher, sides, options, events)?;
+    let mut findings = judge_speed(&measured.report, &measured.unpaired, &base.name());
+    findings.sort_by_key(|finding| finding.effect);
+    let verdict = Verdict::of(&findings);
+    Ok(Report {
+        schema: 1,
+        verdict,
+        exit_code: verdict.exit_code(),
+        unchanged: base.subject.tree == candidate.subject.tree,
+        base: SideReport::untested(&base),
+        candidate: SideReport::untested(&candidate),
+        scope: None,
+        risk,
+        findings,
+        min_success_rate: guard.policy.min_success_rate,
+        runner: "launches in pairs".to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+        speed: Some(measured.report),
+        shard: None,
+        runs: Vec::new(),
+    })
+}
+
+/// What was measured, and what could not be.
+pub(crate) struct Measured {
+    pub(crate) report: SpeedReport,
+    pub(crate) unpaired: Unpaired,
+}
+
+/// Builds, measures and decides; remembers the values unless a slowdown was put in.
+pub(crate) fn measure(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    sides: [&mut Side; 2],
+    options: &CompareOptions,
+    events: Events<'_>,
+) -> Result<Measured, GuardError> {
+    let [base, candidate] = sides;
+    let machine = fingerprint(guard, candidate)?;
+    let calibration = newest_calibration(guard, &machine)?;
+    let started_ms = now();
+    let (contest, outcome, bounds, mut notes, disturbance) = {
+        let session = Session {
+            policy: &guard.policy,
+            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+            events,
+            deadline: None,
+            calibration: calibration.as_ref().ok(),
+        };
+        let selection = options.selection.or_policy(&guard.policy.speed);
+        let mut contest = prepare(guard, &session, [base, candidate], &selection)?;
+        if contest.benches.is_empty() && contest.is_paired() {
+            return Err(GuardError::NoBenchmark(selection.words()));
+        }
+        let mut notes = std::mem::take(&mut contest.notes);
+        let note = |text: String| events(Event::Note(text));
+        if let Some(busy) = session.arena.wait_for_quiet(&note) {
+            notes.push(format!(
+                "other work used {:.0} % of the processors when measuring began",
+                100.0 * busy
+            ));
+        }
+        // Builds do not count.
+        let budget = options.budget.unwrap_or(guard.policy.speed.budget.0);
+        let session = Session {
+            deadline: Some(Instant::now() + budget),
+            ..session
+        };
+        let mut outcome = session.compare(&contest, &options.injections)?;
+        outcome.entries.extend(session.sizes(&contest));
+        let mut bounds = session.budgets(&outcome.measurements[1]);
+        bounds.extend(session.ratios(&contest.benches, &contest.sides[1], selection.is_all())?);
+        let disturbance = session.arena.disturbance();
+        (contest, outcome, bounds, notes, disturbance)
+    };
+    let Outcome {
+        entries,
+        measurements,
+    } = outcome;
+    if options.injections.is_empty() {
+        let [of_base, of_candidate] = measurements;
+        let session = new_id();
+        for (side, measurements) in [(&*base, of_base), (&*candidate, of_candidate)] {
+            guard.store.add(&Record::Speed(SpeedRun {
+                id: new_id(),
+                session: session.clone(),
+                started_ms,
+                finished_ms: now(),
+                purpose: SpeedPurpose::Comparison,
+                subject: side.subject.clone(),
+                fingerprint: machine.clone(),
+                measurements,
+            }))?;
+        }
+    }
+    for injection in &options.injections {
+        notes.push(format!(
+            "{} was slowed down by {:.1} % on purpose in the candidate",
+            injection.name,
+            100.0 * injection.slowdown
+        ));
+    }
+    let calibration = match calibration {
+        Ok(calibration) => Some(calibration),
+        Err(why) => {
+            notes.push(why);
+            None
+        }
+    };
+    if !disturbance.is_first {
+        notes.push("the system did not let the launches run before other work".to_owned());
+    }
+    let family = Family::judge(entries);
+    let report = SpeedReport {
+        machine,
+        benchmarks: family.entries,
+        bounds,
+        shift: family.shift,
+        environment: family.environment,
+        launches: disturbance.launches,
+        waited: disturbance.waited,
+        calibration,
+        notes,
+    };
+    let [gone, added] = contest.only;
+    Ok(Measured {
+        report,
+        unpaired: Unpaired {
+            gone,
+            added,
+            failed: contest.failed,
+        },
+    })
+}
+
+/// What a side is measured on.
+pub(crate) fn fingerprint(guard: &Guard, side: &mut Side) -> Result<Fingerprint, GuardError> {
+    let toolchain = side.environment(guard)?.toolchain;
+    let settings = build_settings(&guard.policy.run);
+    Ok(machine::fingerprint(&toolchain, &settings))
+}
+
+/// The newest calibration on this machine; else why there is none, in words.
+fn newest_calibration(
+    guard: &Guard,
+    machine: &Fingerprint,
+) -> Result<Result<Calibration, String>, GuardError> {
+    let mut all = guard.store.calibrations()?;
+    all.sort_by_key(|calibration| calibration.at_ms);
+    let Some(newest) = all.last() else {
+        let why = "not calibrated here: cargo palisade calibrate says how often this errs";
+        return Ok(Err(why.to_owned()));
+    };
+    let differs = machine.differences(&newest.fingerprint).join("; ");
+    let here = all.iter().rfind(|c| c.fingerprint == *machine);
+    Ok(here.cloned().ok_or_else(|| {
+        format!("the newest calibration is incomparable, it was made elsewhere ({differs})")
+    }))
+}

@@ -1,0 +1,102 @@
+//! Measures the benchmarks of one tree, to know how fast it is and for its history.
+
+use std::time::{Duration, Instant};
+
+use super::contest::{Selection, prepare_one};
+use super::session::{OneSided, Session};
+use super::{NamedBound, fingerprint};
+use crate::guard::{Event, Events, Guard, GuardError};
+use crate::measure::arena::Arena;
+use crate::measure::launch::Launcher;
+use crate::record::{Record, new_id, now};
+use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
+
+/// What is measured, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct SeriesOptions {
+    /// The revision; the files as they are if none is given.
+    pub revision: Option<String>,
+    /// Which benchmarks.
+    pub selection: Selection,
+    /// How many launches of each.
+    pub launches: usize,
+    /// How long measuring may take; the policy says if nothing does.
+    pub budget: Option<Duration>,
+}
+
+/// What was measured of a tree.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// What people call the tree.
+    pub name: String,
+    /// On what it was measured.
+    pub machine: Fingerprint,
+    /// The values.
+    pub measurements: Vec<Measurement>,
+    /// The bounds of the policy.
+    pub bounds: Vec<NamedBound>,
+    /// Benchmarks that could not be measured, and why.
+    pub failed: Vec<(String, String)>,
+    /// What else there is to say.
+    pub notes: Vec<String>,
+}
+
+/// Measures the benchmarks of one tree, and remembers the values.
+pub fn measure_series(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    options: &SeriesOptions,
+    events: Events<'_>,
+) -> Result<Series, GuardError> {
+    let mut side = guard.beside(options.revision.as_deref())?;
+    let machine = fingerprint(guard, &mut side)?;
+    let started_ms = now();
+    let series = {
+        let session = Session {
+            policy: &guard.policy,
+            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+            events,
+            deadline: None,
+            calibration: None,
+        };
+        let selection = options.selection.or_policy(&guard.policy.speed);
+        let one = prepare_one(guard, &session, &mut side, &selection)?;
+        let benches: Vec<_> = one.benches.into_values().collect();
+        if benches.is_empty() && one.failed.is_empty() {
+            return Err(GuardError::NoBenchmark(selection.words()));
+        }
+        session
+            .arena
+            .wait_for_quiet(&|text| events(Event::Note(text)));
+        let budget = options.budget.unwrap_or(guard.policy.speed.budget.0);
+        let session = Session {
+            deadline: Some(Instant::now() + budget),
+            ..session
+        };
+        let OneSided {
+            measurements,
+            failed,
+        } = session.measure(&benches, &one.built, options.launches)?;
+        let mut bounds = session.budgets(&measurements);
+        bounds.extend(session.ratios(&benches, &one.built, selection.is_all())?);
+        Series {
+            name: side.name(),
+            machine,
+            measurements,
+            bounds,
+            failed: [one.failed, failed].concat(),
+            notes: one.notes,
+        }
+    };
+    guard.store.add(&Record::Speed(SpeedRun {
+        id: new_id(),
+        session: new_id(),
+        started_ms,
+        finished_ms: now(),
+        purpose: SpeedPurpose::Series,
+        subject: side.subject.clone(),
+        fingerprint: series.machine.clone(),
+        measurements: series.measurements.clone(),
+    }))?;
+    Ok(series)
+}

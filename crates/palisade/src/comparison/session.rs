@@ -1,0 +1,479 @@
+//! Launches in pairs, until each benchmark is decided or the time is over.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::NamedBound;
+use super::contest::{Contest, commands, is_unchanged};
+use crate::guard::{Event, Events, GuardError};
+use crate::measure::arena::{Arena, Turn, random};
+use crate::measure::bench::{Bench, Built, Reading};
+use crate::measure::launch::LaunchError;
+use crate::policy::Policy;
+use crate::run::Progress;
+use crate::speed::{
+    Bound, BoundJudge, Calibration, Decision, Entry, Floor, Judge, Limit, Looks, Measure,
+    Measurement, Rules, Step,
+};
+
+/// How likely a bound may be misjudged in each direction.
+const BOUND_LEVEL: f64 = 0.025;
+
+/// A slowdown that is put into the candidate of some benchmarks, to see it found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Injection {
+    /// A part of the names of the benchmarks.
+    pub name: String,
+    /// How much longer they take: .05 is 5 %.
+    pub slowdown: f64,
+}
+
+/// What launches are made and judged with.
+pub(crate) struct Session<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) arena: Arena<'a>,
+    pub(crate) events: Events<'a>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) calibration: Option<&'a Calibration>,
+}
+
+/// What came out of launches in pairs.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Each measure of each benchmark.
+    pub(crate) entries: Vec<Entry>,
+    /// The values of each side.
+    pub(crate) measurements: [Vec<Measurement>; 2],
+}
+
+/// What came out of launches of one side.
+pub(super) struct OneSided {
+    pub(super) measurements: Vec<Measurement>,
+    /// Benchmarks that could not be launched, and why.
+    pub(super) failed: Vec<(String, String)>,
+}
+
+/// A measure of a benchmark while it is judged.
+struct Series {
+    name: String,
+    measure: Measure,
+    judge: Judge,
+    values: [Vec<f64>; 2],
+}
+
+/// A benchmark while it is measured.
+struct Track<'a> {
+    bench: &'a Bench,
+    /// Whether the programs of both sides are equal.
+    unchanged: bool,
+    slowdown: f64,
+    series: Vec<Series>,
+    failed: Option<String>,
+    /// How long one pair took.
+    pair: Duration,
+}
+
+impl Track<'_> {
+    /// How many pairs it takes to the next looks; 0 when all is decided.
+    fn wanted(&self) -> usize {
+        let wanted = |series: &Series| match series.judge.step() {
+            Step::Measure { pairs } | Step::Confirm { pairs } => pairs,
+            Step::Done => 0,
+        };
+        match self.failed {
+            Some(_) => 0,
+            None => self.series.iter().map(wanted).max().unwrap_or(0),
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+impl<'a> Session<'a> {
+    /// The same session, judging by a calibration.
+    pub(super) fn with<'b>(&'b self, calibration: &'b Calibration) -> Session<'b>
+    where
+        'a: 'b,
+    {
+        Session {
+            policy: self.policy,
+            arena: self.arena.clone(),
+            events: self.events,
+            deadline: self.deadline,
+            calibration: Some(calibration),
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// The rules for a measure of a benchmark, one of `family`.
+    fn rules(&self, name: &str, measure: Measure, family: usize) -> Rules {
+        let mut floor = Floor::of(measure);
+        if matches!(measure, Measure::Time | Measure::Rate) {
+            floor.policy = self.policy.speed.floor / 100.0;
+        }
+        let spreads = self
+            .calibration
+            .map(|c| c.spreads.as_slice())
+            .unwrap_or_default();
+        let known = spreads
+            .iter()
+            .find(|known| known.benchmark == name && known.measure == measure);
+        if let Some(known) = known {
+            floor = floor.with_spread(known.spread);
+        }
+        let mut rules = Rules::new(measure, floor);
+        rules.block = self.policy.speed.block / 100.0;
+        rules.family = family;
+        rules
+    }
+
+    /// Measures benchmarks on both sides until each is decided or the time is over.
+    pub(crate) fn compare(
+        &self,
+        contest: &Contest,
+        injections: &[Injection],
+    ) -> Result<Outcome, GuardError> {
+        let mut tracks = self.begin(contest, injections)?;
+        while !self.is_over() {
+            self.tell(&tracks);
+            let mut has_measured = false;
+            for track in tracks.iter_mut().filter(|track| track.wanted() > 0) {
+                if self.is_over() {
+                    break;
+                }
+                has_measured = true;
+                match self.block(track, &contest.sides) {
+                    Ok(()) => {}
+                    Err(error) if error.is_interrupt() => return Err(error.into()),
+                    Err(error) => track.failed = Some(chain(&error)),
+                }
+            }
+            if !has_measured {
+                break;
+            }
+        }
+        Ok(outcome(tracks))
+    }
+
+    /// Compares the sizes of the workspace's programs that are measured.
+    pub(super) fn sizes(&self, contest: &Contest) -> Vec<Entry> {
+        let [base, candidate] = &contest.sides;
+        let size = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len() as f64);
+        let of_program = |(name, path): (&String, &PathBuf)| {
+            let (before, after) = (size(path)?, size(candidate.programs.get(name)?)?);
+            let rules = self.rules(name, Measure::BinarySize, 1);
+            let mut judge = Judge::new(rules);
+            judge.push(before, after).ok()?;
+            Some(Entry {
+                benchmark: name.clone(),
+                unchanged: false,
+                decision: judge.decision(),
+            })
+        };
+        base.programs.iter().filter_map(of_program).collect()
+    }
+
+    /// Measures benchmarks on one side, so many launches of each, in turns. One that
+    /// fails says why.
+    pub(super) fn measure(
+        &self,
+        benches: &[Bench],
+        built: &Built,
+        launches: usize,
+    ) -> Result<OneSided, GuardError> {
+        let mut measurements: BTreeMap<(String, Measure), Vec<f64>> = BTreeMap::new();
+        let mut failed: BTreeMap<&str, String> = BTreeMap::new();
+        // The first launch of each is not counted.
+        for round in 0..=launches {
+            if round > 0 && self.is_over() {
+                break;
+            }
+            (self.events)(Event::Step(format!("launch {round} of {launches}")));
+            for bench in benches {
+                if failed.contains_key(bench.name.as_str()) {
+                    continue;
+                }
+                let launched = match round {
+                    0 => self.arena.try_out(bench, built).map(|_| Vec::new()),
+                    _ => self.arena.launch(bench, built, Turn::random()),
+                };
+                match launched {
+                    Ok(readings) => {
+                        for Reading {
+                            name,
+                            measure,
+                            value,
+                        } in readings
+                        {
+                            measurements.entry((name, measure)).or_default().push(value);
+                        }
+                    }
+                    Err(error) if error.is_interrupt() => return Err(error.into()),
+                    Err(error) => {
+                        failed.insert(&bench.name, chain(&error));
+                    }
+                }
+            }
+        }
+        let named = |((benchmark, measure), values)| Measurement {
+            benchmark,
+            measure,
+            values,
+        };
+        let failed = failed.into_iter().map(|(name, why)| (name.to_owned(), why));
+        Ok(OneSided {
+            measurements: measurements.into_iter().map(named).collect(),
+            failed: failed.collect(),
+        })
+    }
+
+    /// Tries every benchmark out on both sides.
+    fn begin<'b>(
+        &self,
+        contest: &'b Contest,
+        injections: &[Injection],
+    ) -> Result<Vec<Track<'b>>, GuardError> {
+        let mut tracks = Vec::new();
+        let mut seen: Vec<Vec<Reading>> = Vec::new();
+        for bench in &contest.benches {
+            (self.events)(Event::Step(format!("try {}", bench.name)));
+            let started = Instant::now();
+            let [base, candidate] = &contest.sides;
+            let tried = self.arena.try_out(bench, base);
+            let tried = tried.and_then(|_| self.arena.try_out(bench, candidate));
+            let injected = injections.iter().find(|i| bench.name.contains(&i.name));
+            let failed = match &tried {
+                Err(error) if error.is_interrupt() => return Err(tried.unwrap_err().into()),
+                Err(error) => Some(chain(error)),
+                Ok(_) => None,
+            };
+            tracks.push(Track {
+                bench,
+                unchanged: is_unchanged(bench, &contest.sides),
+                slowdown: injected.map_or(0.0, |injected| injected.slowdown),
+                series: Vec::new(),
+                failed,
+                pair: started.elapsed(),
+            });
+            seen.push(tried.unwrap_or_default());
+        }
+        let family = seen.iter().map(Vec::len).sum();
+        for (track, readings) in tracks.iter_mut().zip(seen) {
+            track.series = readings
+                .into_iter()
+                .map(|reading| Series {
+                    judge: Judge::new(self.rules(&reading.name, reading.measure, family)),
+                    name: reading.name,
+                    measure: reading.measure,
+                    values: [Vec::new(), Vec::new()],
+                })
+                .collect();
+        }
+        Ok(tracks)
+    }
+
+    /// Makes two pairs of launches: in the order B C C B, or C B B C.
+    fn block(&self, track: &mut Track<'_>, sides: &[Built; 2]) -> Result<(), LaunchError> {
+        let started = Instant::now();
+        let first = random() as usize % 2;
+        for order in [[first, 1 - first], [1 - first, first]] {
+            let turn = Turn::random();
+            let mut readings = [Vec::new(), Vec::new()];
+            for side in order {
+                let slowdown = if side == 1 { track.slowdown } else { 0.0 };
+                let turn = Turn { slowdown, ..turn };
+                readings[side] = self.arena.launch(track.bench, &sides[side], turn)?;
+            }
+            for series in &mut track.series {
+                series.push(&readings).map_err(|end| LaunchError::Failed {
+                    command: track.bench.name.clone(),
+                    end,
+                    output: String::new(),
+                })?;
+            }
+        }
+        track.pair = started.elapsed() / 2;
+        Ok(())
+    }
+
+    /// Says how far it is.
+    fn tell(&self, tracks: &[Track<'_>]) {
+        let open = tracks.iter().filter(|track| track.wanted() > 0);
+        let left: Duration = open
+            .clone()
+            .map(|track| track.pair * track.wanted() as u32)
+            .sum();
+        let until = self
+            .deadline
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        (self.events)(Event::Progress(Progress::Measuring {
+            done: tracks.len() - open.count(),
+            total: tracks.len(),
+            left: until.map_or(left, |until| until.min(left)),
+        }));
+    }
+
+    /// Holds ratios against their bounds, on one side. Each value is that of two launches
+    /// next to each other. `is_all` says that every benchmark was asked for.
+    pub(crate) fn ratios(
+        &self,
+        benches: &[Bench],
+        built: &Built,
+        is_all: bool,
+    ) -> Result<Vec<NamedBound>, GuardError> {
+        let mut bounds = Vec::new();
+        let find = |name: &str| benches.iter().find(|bench| bench.name == name);
+        for ratio in self
+            .policy
+            .ratio
+            .iter()
+            .filter(|ratio| ratio.is_for_this_machine())
+        {
+            let Some(bound) = ratio.bound() else {
+                continue;
+            };
+            let measure = ratio.measure.measure();
+            let named = |decision| NamedBound {
+                name: ratio.name.clone(),
+                measure,
+                decision,
+            };
+            let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+            let (Some(of), Some(to)) = (find(&ratio.of), find(&ratio.to)) else {
+                // Where only some benchmarks were asked for, the others are not missed.
+                if is_all {
+                    let lacks_first = find(&ratio.of).is_none();
+                    let missing = if lacks_first { &ratio.of } else { &ratio.to };
+                    let mut decision = judge.decision();
+                    decision.reason = format!("there is no benchmark called {missing}");
+                    bounds.push(named(decision));
+                }
+                continue;
+            };
+            (self.events)(Event::Step(format!("measure the ratio {}", ratio.name)));
+            let mut is_open = true;
+            while is_open && !self.is_over() {
+                let turn = Turn::random();
+                let mut values = [None, None];
+                let first = random() as usize % 2;
+                for at in [first, 1 - first] {
+                    let readings = self.arena.launch([of, to][at], built, turn);
+                    let readings = match readings {
+                        Ok(readings) => readings,
+                        Err(error) if error.is_interrupt() => return Err(error.into()),
+                        Err(_) => Vec::new(),
+                    };
+                    values[at] = readings
+                        .into_iter()
+                        .find(|r| r.measure == measure)
+                        .map(|r| r.value);
+                }
+                let [Some(of), Some(to)] = values else { break };
+                is_open = judge.push(of / to).is_ok_and(|wanted| wanted.is_some());
+            }
+            bounds.push(named(judge.decision()));
+        }
+        Ok(bounds)
+    }
+
+    /// Holds what was measured against the budgets of the policy.
+    pub(crate) fn budgets(&self, measurements: &[Measurement]) -> Vec<NamedBound> {
+        let mut bounds = Vec::new();
+        for (command, _) in commands(self.policy) {
+            let memory = command
+                .max_rss
+                .map(|bytes| (Measure::PeakMemory, bytes.0 as f64));
+            let time = command
+                .max_time
+                .map(|span| (Measure::Time, span.0.as_nanos() as f64));
+            for (measure, limit) in [memory, time].into_iter().flatten() {
+                let is_it =
+                    |m: &&Measurement| m.benchmark == command.name() && m.measure == measure;
+                let Some(measured) = measurements.iter().find(is_it) else {
+                    continue;
+                };
+                let bound = Bound {
+                    limit: Limit::AtMost(limit),
+                    within: 0.0,
+                };
+                let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+                for value in &measured.values {
+                    if !judge.push(*value).is_ok_and(|wanted| wanted.is_some()) {
+                        break;
+                    }
+                }
+                bounds.push(NamedBound {
+                    name: command.name().to_owned(),
+                    measure,
+                    decision: judge.decision(),
+                });
+            }
+        }
+        bounds
+    }
+}
+
+impl Series {
+    /// Takes the readings of one pair.
+    fn push(&mut self, readings: &[Vec<Reading>; 2]) -> Result<(), String> {
+        let mut values = [0.0; 2];
+        for (value, readings) in values.iter_mut().zip(readings) {
+            let is_it = |r: &&Reading| r.name == self.name && r.measure == self.measure;
+            let found = readings.iter().find(is_it);
+            *value = found.ok_or("did not say what it said before")?.value;
+        }
+        // What is decided stays so; its later values are kept all the same.
+        for (all, value) in self.values.iter_mut().zip(values) {
+            all.push(value);
+        }
+        let [base, candidate] = values;
+        self.judge
+            .push(base, candidate)
+            .map(drop)
+            .map_err(|error| format!("said what is no measurement: {error}"))
+    }
+}
+
+fn outcome(tracks: Vec<Track<'_>>) -> Outcome {
+    let mut outcome = Outcome::default();
+    for track in tracks {
+        if let Some(reason) = &track.failed {
+            outcome.entries.push(Entry {
+                benchmark: track.bench.name.clone(),
+                unchanged: track.unchanged,
+                decision: Decision::incomparable(Measure::Time, reason.clone()),
+            });
+            continue;
+        }
+        for series in track.series {
+            for (side, values) in outcome.measurements.iter_mut().zip(series.values) {
+                side.push(Measurement {
+                    benchmark: series.name.clone(),
+                    measure: series.measure,
+                    values,
+                });
+            }
+            outcome.entries.push(Entry {
+                benchmark: series.name,
+                unchanged: track.unchanged,
+                decision: series.judge.decision(),
+            });
+        }
+    }
+    outcome
+}

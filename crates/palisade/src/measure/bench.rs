@@ -1,0 +1,360 @@
+//! The benchmarks a workspace has: where they are, how one of them is run, and how
+//! what it says is read.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::launch::{Launched, Program};
+use super::read;
+use crate::identity::TargetKind;
+use crate::policy::{Better, CommandPolicy, Prints, SpeedPolicy};
+use crate::speed::Measure;
+use crate::workspace::{Package, Workspace};
+
+/// What runs the benchmarks of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harness {
+    /// Criterion.
+    Criterion,
+    /// The standard library's `#[bench]`, which needs a nightly compiler.
+    Libtest,
+    /// divan.
+    Divan,
+    /// The target's own `main`: the whole of it is one benchmark.
+    Own,
+}
+
+/// A target with benchmarks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BenchTarget {
+    /// Its package.
+    pub package: String,
+    /// What kind it is: a bench, or a library with `#[bench]`.
+    pub kind: TargetKind,
+    /// Its name.
+    pub name: String,
+    /// What runs its benchmarks.
+    pub harness: Harness,
+}
+
+impl BenchTarget {
+    /// How the names of its benchmarks begin: `package/bench:name`.
+    pub fn place(&self) -> String {
+        crate::identity::place(&self.package, self.kind, &self.name)
+    }
+
+    /// The flags by which Cargo selects it, besides the package.
+    pub fn flags(&self) -> Vec<String> {
+        match self.kind {
+            TargetKind::Lib => vec!["--lib".to_owned()],
+            _ => vec!["--bench".to_owned(), self.name.clone()],
+        }
+    }
+}
+
+/// The targets of a workspace that have benchmarks, in the packages that `wanted`
+/// names; of all packages if it is empty.
+pub fn bench_targets(workspace: &Workspace, wanted: &[String]) -> Vec<BenchTarget> {
+    let packages = workspace.packages.values();
+    let packages = packages.filter(|package| wanted.is_empty() || wanted.contains(&package.name));
+    packages.flat_map(targets_of).collect()
+}
+
+fn targets_of(package: &Package) -> Vec<BenchTarget> {
+    let target = |kind, name: &str, harness| BenchTarget {
+        package: package.name.clone(),
+        kind,
+        name: name.to_owned(),
+        harness,
+    };
+    let mut found = Vec::new();
+    for candidate in &package.targets {
+        match candidate.kind {
+            Some(TargetKind::Bench) => {
+                let source = fs::read_to_string(&candidate.source).unwrap_or_default();
+                let harness = harness_of(&source);
+                found.push(target(TargetKind::Bench, &candidate.name, harness));
+            }
+            Some(TargetKind::Lib) if has_bench_attribute(&package.root.join("src")) => {
+                found.push(target(TargetKind::Lib, &candidate.name, Harness::Libtest));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The harness that a bench's source names.
+fn harness_of(source: &str) -> Harness {
+    if source.contains("divan") {
+        Harness::Divan
+    } else if source.contains("criterion") {
+        Harness::Criterion
+    } else if source.contains("#[bench]") {
+        Harness::Libtest
+    } else {
+        Harness::Own
+    }
+}
+
+fn has_bench_attribute(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths = entries.map(|entry| entry.path());
+    paths.any(|path| {
+        if path.is_dir() {
+            return has_bench_attribute(&path);
+        }
+        let is_rust = path.extension().is_some_and(|extension| extension == "rs");
+        is_rust && fs::read_to_string(&path).is_ok_and(|text| text.contains("#[bench]"))
+    })
+}
+
+/// How a benchmark is started and read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Way {
+    /// A benchmark of a target, by its name there; empty for a target that is one
+    /// benchmark.
+    Target(BenchTarget, String),
+    /// A command of the policy.
+    Command(CommandPolicy, Vec<String>),
+}
+
+/// A benchmark.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bench {
+    /// Its name in reports: `package/bench:target/name`, or the command's name.
+    pub name: String,
+    /// How it is started and read.
+    pub way: Way,
+}
+
+/// The executables that were built from one side, and where its files are.
+#[derive(Clone, Debug, Default)]
+pub struct Built {
+    /// The workspace's root.
+    pub root: PathBuf,
+    /// The folders of the packages.
+    pub packages: BTreeMap<String, PathBuf>,
+    /// The executables of benchmark targets, by their places.
+    pub benches: BTreeMap<String, PathBuf>,
+    /// The programs of the workspace, by name.
+    pub programs: BTreeMap<String, PathBuf>,
+}
+
+impl Built {
+    /// The executable that a benchmark runs, if it was built here.
+    pub fn executable(&self, bench: &Bench) -> Option<&Path> {
+        let path = match &bench.way {
+            Way::Target(target, _) => self.benches.get(&target.place()),
+            Way::Command(_, words) => self.programs.get(&words[0]),
+        };
+        path.map(PathBuf::as_path)
+    }
+
+    /// A target's own folder, in which Cargo runs its benchmarks.
+    pub fn folder(&self, target: &BenchTarget) -> PathBuf {
+        let folder = self.packages.get(&target.package);
+        folder.cloned().unwrap_or_else(|| self.root.clone())
+    }
+}
+
+impl Bench {
+    /// A benchmark of a target, by its name there.
+    pub fn of_target(target: &BenchTarget, id: &str) -> Self {
+        let place = target.place();
+        Self {
+            name: if id.is_empty() {
+                place
+            } else {
+                format!("{place}/{id}")
+            },
+            way: Way::Target(target.clone(), id.to_owned()),
+        }
+    }
+
+    /// The program that one launch runs on a side; `scratch` is an empty folder for
+    /// what it writes. `None` if the side has no executable for it.
+    pub fn program(&self, built: &Built, policy: &SpeedPolicy, scratch: &Path) -> Option<Program> {
+        let words =
+            |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
+        let mut variables = Vec::new();
+        let (program, args, dir) = match &self.way {
+            Way::Target(target, id) => {
+                let program = built.executable(self)?.to_owned();
+                let seconds = |time: std::time::Duration| time.as_secs_f64().to_string();
+                let args = match target.harness {
+                    Harness::Criterion => {
+                        variables.push(("CRITERION_HOME".into(), scratch.into()));
+                        let (warm_up, launch) =
+                            (seconds(policy.warm_up.0), seconds(policy.launch.0));
+                        let only = format!("^{}$", literally(id));
+                        // Ten samples are the fewest it takes. Each is long enough for
+                        // what happens rarely to be in all of them. Its statistics are
+                        // not used: as little as possible of them.
+                        words(&[
+                            "--bench",
+                            "--noplot",
+                            "--warm-up-time",
+                            &warm_up,
+                            "--measurement-time",
+                            &launch,
+                            "--sample-size",
+                            "10",
+                            "--nresamples",
+                            "1001",
+                            &only,
+                        ])
+                    }
+                    Harness::Libtest => words(&["--bench", "--exact", id]),
+                    Harness::Divan => {
+                        let path = format!("{}::{id}", target.name.replace('-', "_"));
+                        words(&["--bench", "--color", "never", "--exact", &path])
+                    }
+                    Harness::Own => words(&["--bench"]),
+                };
+                (program, args, built.folder(target))
+            }
+            Way::Command(_, line) => {
+                let own = built.programs.get(&line[0]).cloned();
+                let program = own.unwrap_or_else(|| PathBuf::from(&line[0]));
+                let args = line[1..].iter().map(OsString::from).collect();
+                (program, args, built.root.clone())
+            }
+        };
+        Some(Program {
+            program,
+            args,
+            dir,
+            variables,
+        })
+    }
+
+    /// What a launch says, by the benchmark's name or a part of it. `Err` says what was
+    /// expected and is not there.
+    pub fn read(&self, launched: &Launched, scratch: &Path) -> Result<Vec<Reading>, String> {
+        let usage = &launched.usage;
+        // Time in the queue for a processor is other programs' time.
+        let whole = usage.wall_ns.saturating_sub(usage.waited_ns.unwrap_or(0)) as f64;
+        let time = |found: Option<f64>, expected: &str| {
+            let missing = || format!("it printed no {expected}");
+            let time = found.ok_or_else(missing)?;
+            Ok::<_, String>(vec![Reading::new(&self.name, Measure::Time, time)])
+        };
+        let mut readings = match &self.way {
+            Way::Target(target, id) => match target.harness {
+                Harness::Criterion => time(read::criterion(scratch, id), "samples of Criterion's")?,
+                Harness::Libtest => time(read::libtest(&launched.out, id), "line of libtest's")?,
+                Harness::Divan => {
+                    let mut rows = read::divan(&launched.out).into_iter();
+                    let row = rows.find(|(name, _)| name == id);
+                    time(row.and_then(|(_, time)| time), "row of divan's")?
+                }
+                Harness::Own => time(Some(whole), "")?,
+            },
+            Way::Command(policy, _) => self.read_command(policy, &launched.out, whole)?,
+        };
+        if let Some(peak) = usage.peak_bytes {
+            readings.push(Reading::new(&self.name, Measure::PeakMemory, peak as f64));
+        }
+        Ok(readings)
+    }
+
+    fn read_command(
+        &self,
+        policy: &CommandPolicy,
+        out: &str,
+        whole: f64,
+    ) -> Result<Vec<Reading>, String> {
+        let measure = match policy.better {
+            Better::Lower => Measure::Time,
+            Better::Higher => Measure::Rate,
+        };
+        let positive = |name: &str, value: f64| {
+            let is_valid = value.is_finite() && value > 0.0;
+            let reading = Reading::new(name, measure, value);
+            is_valid
+                .then_some(reading)
+                .ok_or_else(|| format!("it printed {value}, which is not above 0"))
+        };
+        match policy.prints {
+            Prints::Nothing => Ok(vec![Reading::new(&self.name, Measure::Time, whole)]),
+            Prints::Number => {
+                let number = read::last_number(out);
+                let number = number.ok_or("its last line is not a number")?;
+                Ok(vec![positive(&self.name, number)?])
+            }
+            Prints::Json => {
+                let numbers = read::json_numbers(out);
+                let numbers = numbers.ok_or("it printed no JSON document with numbers")?;
+                let named = numbers.into_iter().map(|(key, value)| {
+                    let name = match key.as_str() {
+                        "" => self.name.clone(),
+                        key => format!("{}/{key}", self.name),
+                    };
+                    positive(&name, value)
+                });
+                named.collect()
+            }
+        }
+    }
+}
+
+/// One value that a launch said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The benchmark.
+    pub name: String,
+    /// What was measured.
+    pub measure: Measure,
+    /// How much, in the measure's unit.
+    pub value: f64,
+}
+
+impl Reading {
+    fn new(name: &str, measure: Measure, value: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            measure,
+            value,
+        }
+    }
+}
+
+/// A regular expression that matches a text and nothing else.
+fn literally(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$#&-~".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harnesses_are_told_from_the_source() {
+        for (source, harness) in [
+            ("use criterion::Criterion;", Harness::Criterion),
+            ("#[divan::bench]\nfn a() {}", Harness::Divan),
+            (
+                "#![feature(test)]\n#[bench]\nfn a(b: &mut Bencher) {}",
+                Harness::Libtest,
+            ),
+            ("fn main() {}", Harness::Own),
+        ] {
+            assert_eq!(harness_of(source), harness, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_matches_its_text_only() {
+        assert_eq!(literally("dot/avx2 (4K).x"), r"dot/avx2 \(4K\)\.x");
+    }
+}

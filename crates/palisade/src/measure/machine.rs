@@ -1,0 +1,151 @@
+//! The machine that measures: what it is, and how busy it is.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::speed::Fingerprint;
+
+/// This machine, with the compiler and the settings of a build: what a measured time
+/// depends on besides the program.
+pub fn fingerprint(rustc: &str, flags: &str) -> Fingerprint {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let of_cpu = |key: &str| {
+        let mut lines = cpuinfo.lines();
+        let line = lines.find(|line| line.split(':').next().map(str::trim) == Some(key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let processor = of_cpu("model name").or_else(|| sysctl("machdep.cpu.brand_string"));
+    let governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";
+    let governor = fs::read_to_string(governor).ok();
+    let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    let is_virtual = of_cpu("flags").map(|flags| flags.split(' ').any(|f| f == "hypervisor"));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = [
+        ("processor", processor),
+        ("architecture", Some(std::env::consts::ARCH.to_owned())),
+        ("microcode", of_cpu("microcode")),
+        ("cores", Some(cores.to_string())),
+        ("governor", governor.map(|text| text.trim().to_owned())),
+        (
+            "kernel",
+            Some(format!("{} {}", std::env::consts::OS, kernel())),
+        ),
+        ("compiler", Some(rustc.to_owned())),
+        ("flags", (!flags.is_empty()).then(|| flags.to_owned())),
+        (
+            "memory",
+            total.map(|kib| format!("{} GiB", (kib + (1 << 19)) >> 20)),
+        ),
+        (
+            "virtual",
+            is_virtual.map(|is_virtual| is_virtual.to_string()),
+        ),
+    ];
+    let known = parts
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Fingerprint(known.collect())
+}
+
+#[cfg(unix)]
+fn kernel() -> String {
+    let uname = rustix::system::uname();
+    uname.release().to_string_lossy().into_owned()
+}
+
+#[cfg(not(unix))]
+fn kernel() -> String {
+    "unknown".to_owned()
+}
+
+/// What macOS says about itself.
+fn sysctl(name: &str) -> Option<String> {
+    if !cfg!(target_os = "macos") {
+        return None;
+    }
+    let output = Command::new("sysctl").args(["-n", name]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The processors that this process may run on.
+pub fn cores() -> Vec<usize> {
+    #[cfg(target_os = "linux")]
+    if let Ok(set) = rustix::thread::sched_getaffinity(None) {
+        let all = 0..rustix::thread::CpuSet::MAX_CPU;
+        return all.filter(|core| set.is_set(*core)).collect();
+    }
+    Vec::new()
+}
+
+/// Binds this thread, and what it starts, to some processors.
+#[cfg(target_os = "linux")]
+pub fn run_on(cores: &[usize]) -> std::io::Result<()> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    let mut set = CpuSet::new();
+    for core in cores {
+        if *core >= CpuSet::MAX_CPU {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        set.set(*core);
+    }
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Binds this thread, and what it starts, to some processors.
+#[cfg(not(target_os = "linux"))]
+pub fn run_on(_cores: &[usize]) -> std::io::Result<()> {
+    // macOS has no such call; Windows has one that needs unsafe code. It runs anywhere.
+    Ok(())
+}
+
+/// Which share of the processors' time is used, over a span of time; `None` where the
+/// system does not say.
+pub fn busy_share(span: Duration) -> Option<f64> {
+    let before = ticks()?;
+    std::thread::sleep(span);
+    let after = ticks()?;
+    let (used, all) = (after.0 - before.0, after.1 - before.1);
+    (all > 0).then(|| used as f64 / all as f64)
+}
+
+/// Used and all ticks of the processors since the system started.
+fn ticks() -> Option<(u64, u64)> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let numbers = stat.lines().next()?.split_ascii_whitespace().skip(1);
+    // user, nice, system, idle, waiting for a disk, interrupts …; guests count twice.
+    let numbers: Vec<u64> = numbers.take(8).filter_map(|n| n.parse().ok()).collect();
+    let idle = numbers.get(3)? + numbers.get(4)?;
+    let all = numbers.iter().sum::<u64>();
+    Some((all - idle, all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_itself_and_says_what_differs() {
+        let here = fingerprint("rustc 1.95.0", "");
+        assert!(here.0.contains_key("processor") || !cfg!(target_os = "linux"));
+        assert_eq!(
+            here.differences(&fingerprint("rustc 1.95.0", "")),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            here.differences(&fingerprint("rustc 1.94.0", "")),
+            ["compiler: rustc 1.95.0 here, rustc 1.94.0 there"]
+        );
+    }
+
+    #[test]
+    fn a_busy_share_is_a_share() {
+        if let Some(share) = busy_share(Duration::from_millis(50)) {
+            assert!((0.0..=1.0).contains(&share), "{share}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What decisions about speed and memory do to the verdict.
+
+use super::{Effect, Finding, FindingKind};
+use crate::comparison::{NamedBound, SpeedReport};
+use crate::report::{bound_word, named, state_word};
+use crate::speed::{BoundState, Entry, Measure, Severity, State};
+
+/// Benchmarks that stand alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unpaired {
+    /// Those that only the base has.
+    pub gone: Vec<String>,
+    /// Those that only the candidate has.
+    pub added: Vec<String>,
+    /// Targets of which the benchmarks are not known, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+/// The findings about what was measured.
+pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(report.benchmarks.iter().filter_map(|e| of_entry(e, base)));
+    findings.extend(report.bounds.iter().filter_map(of_bound));
+    let finding = |name: &str, state: &str, effect, reason: String| Finding {
+        kind: FindingKind::Speed,
+        name: name.to_owned(),
+        state: state.to_owned(),
+        effect,
+        reason,
+        meaning: String::new(),
+        next: String::new(),
+        avoid: String::new(),
+        output: None,
+    };
+    for name in &unpaired.gone {
+        findings.push(Finding {
+            meaning: "a slowdown of what it measured would not show".to_owned(),
+            next: "bring it back, or compare again after this change is the base".to_owned(),
+            avoid: "do not take this for a pass".to_owned(),
+            ..finding(
+                name,
+                "missing",
+                Effect::Unmeasured,
+                format!("it is at {base}, and gone"),
+            )
+        });
+    }
+    for name in &unpaired.added {
+        let reason = format!("it is new, and was not at {base}");
+        findings.push(finding(name, "added", Effect::Note, reason));
+    }
+    for (place, why) in &unpaired.failed {
+        findings.push(Finding {
+            meaning: "its benchmarks are not known".to_owned(),
+            next: "cargo bench shows the same".to_owned(),
+            avoid: "do not take this for a pass".to_owned(),
+            ..finding(place, "incomparable", Effect::Unmeasured, why.clone())
+        });
+    }
+    let is_told = findings.iter().any(|f| f.effect == Effect::Unmeasured);
+    if report.benchmarks.is_empty() && !is_told {
+        findings.push(Finding {
+            meaning: "nothing was measured, and that is not a pass".to_owned(),
+            next: "cargo palisade bench lists what can be measured".to_owned(),
+            ..finding(
+                "benchmarks",
+                "incomparable",
+                Effect::Unmeasured,
+                "there is none on both sides".to_owned(),
+            )
+        });
+    }
+    findings
+}
+
+fn kind(measure: Measure) -> FindingKind {
+    match measure {
+        Measure::PeakMemory | Measure::AllocationCount | Measure::AllocationBytes => {
+            FindingKind::Memory
+        }
+        _ => FindingKind::Speed,
+    }
+}
+
+fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
+    let decision = &entry.decision;
+    let again = format!(
+        "cargo palisade compare {base} --only '{}'",
+        entry.benchmark.replace('\'', "'\\''")
+    );
+    let (effect, meaning, next, avoid) = match (decision.state, decision.severity) {
+        (State::Equivalent, _) => return None,
+        (State::Improved, _) => (
+            Effect::Note,
+            format!("it costs less than at {base}, and noise does not explain it"),
+            "nothing to do".to_owned(),
+            "",
+        ),
+        (State::Regressed, Some(Severity::Block)) => (
+            Effect::Regression,
+            format!("it costs more than at {base}, and noise does not explain it"),
+            again,
+            "do not measure it again until it passes",
+        ),
+        // Counters are never the only ground.
+        (State::Regressed, _) if decision.measure == Measure::Instructions => (
+            Effect::Note,
+            "a counter alone decides nothing".to_owned(),
+            again,
+            "",
+        ),
+        (State::Regressed, _) => (
+            Effect::Open,
+            "the first launches say that it costs more; fresh ones have not confirmed it"
+                .to_owned(),
+            format!("{again}, with a larger --budget"),
+            "do not take this for a pass",
+        ),
+        (State::Inconclusive, _) => (
+            Effect::Open,
+            "neither a change nor that there is none is shown".to_owned(),
+            format!("{again}, with a larger --budget or on a quieter machine"),
+            "do not take this for a pass",
+        ),
+        (State::Incomparable, _) => (
+            Effect::Unmeasured,
+            "the two sides cannot be compared".to_owned(),
+            again,
+            "do not take this for a pass",
+        ),
+    };
+    Some(Finding {
+        kind: kind(decision.measure),
+        name: named(&entry.benchmark, decision.measure),
+        state: state_word(decision.state).to_owned(),
+        effect,
+        reason: decision.reason.clone(),
+        meaning,
+        next,
+        avoid: avoid.to_owned(),
+        output: None,
+    })
+}
+
+fn of_bound(bound: &NamedBound) -> Option<Finding> {
+    let (effect, meaning, next) = match bound.decision.state {
+        BoundState::Kept => return None,
+        BoundState::Broken => (
+            Effect::Regression,
+            "the bound of palisade.toml does not hold",
+            "find out what became slower or larger, on either side of the bound",
+        ),
+        BoundState::Inconclusive => (
+            Effect::Open,
+            "whether the bound of palisade.toml holds is not shown",
+            "cargo palisade compare with a larger --budget",
+        ),
+    };
+    Some(Finding {
+        kind: kind(bound.measure),
+        name: bound.name.clone(),
+        state: bound_word(bound.decision.state).to_owned(),
+        effect,
+        reason: bound.decision.reason.clone(),
+        meaning: meaning.to_owned(),
+        next: next.to_owned(),
+        avoid: "do not loosen the bound to get past this".to_owned(),
+        output: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::speed::{Bound, BoundJudge, Decision, Fingerprint, Limit};
+    use crate::verdict::Verdict;
+
+    fn report(decisions: Vec<Decision>, bounds: Vec<NamedBound>) -> SpeedReport {
+        let entry = |decision| Entry {
+            benchmark: "b".to_owned(),
+            unchanged: false,
+            decision,
+        };
+        SpeedReport {
+            machine: Fingerprint::default(),
+            benchmarks: decisions.into_iter().map(entry).collect(),
+            bounds,
+            shift: None,
+            environment: None,
+            launches: 12,
+            waited: 0.0,
+            calibration: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn verdict(decisions: Vec<Decision>, unpaired: &Unpaired) -> Verdict {
+        Verdict::of(&judge_speed(
+            &report(decisions, Vec::new()),
+            unpaired,
+            "main",
+        ))
+    }
+
+    fn decision(state: State, severity: Option<Severity>) -> Decision {
+        Decision {
+            state,
+            severity,
+            ..Decision::incomparable(Measure::Time, "seen")
+        }
+    }
+
+    #[test]
+    fn every_state_has_its_verdict() {
+        let none = Unpaired::default();
+        for (state, severity, expected) in [
+            (State::Equivalent, None, Verdict::Pass),
+            (State::Improved, None, Verdict::Pass),
+            (State::Regressed, Some(Severity::Block), Verdict::Regression),
+            (
+                State::Regressed,
+                Some(Severity::Warn),
+                Verdict::Inconclusive,
+            ),
+            (State::Inconclusive, None, Verdict::Inconclusive),
+            (State::Incomparable, None, Verdict::Incomparable),
+        ] {
+            assert_eq!(
+                verdict(vec![decision(state, severity)], &none),
+                expected,
+                "{state:?}"
+            );
+        }
+        let counted = Decision {
+            measure: Measure::Instructions,
+            ..decision(State::Regressed, Some(Severity::Warn))
+        };
+        assert_eq!(verdict(vec![counted], &none), Verdict::Pass);
+    }
+
+    #[test]
+    fn nothing_measured_is_no_pass() {
+        assert_eq!(
+            verdict(Vec::new(), &Unpaired::default()),
+            Verdict::Incomparable
+        );
+        let name = || vec!["b".to_owned()];
+        let calm = || vec![decision(State::Equivalent, None)];
+        let gone = Unpaired {
+            gone: name(),
+            ..Unpaired::default()
+        };
+        assert_eq!(verdict(calm(), &gone), Verdict::Incomparable);
+        let added = Unpaired {
+            added: name(),
+            ..Unpaired::default()
+        };
+        assert_eq!(verdict(calm(), &added), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_broken_bound_is_a_regression() {
+        let bound = Bound {
+            limit: Limit::AtLeast(2.0),
+            within: 0.05,
+        };
+        for (value, expected) in [(1.5, Verdict::Regression), (2.1, Verdict::Pass)] {
+            let held = BoundJudge::exact(bound, value).expect("a value");
+            let bound = NamedBound {
+                name: "simd".to_owned(),
+                measure: Measure::Time,
+                decision: held,
+            };
+            let calm = decision(State::Equivalent, None);
+            let report = report(vec![calm], vec![bound]);
+            let findings = judge_speed(&report, &Unpaired::default(), "main");
+            assert_eq!(Verdict::of(&findings), expected);
+        }
+    }
+}
