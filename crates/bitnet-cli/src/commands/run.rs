@@ -151,7 +151,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         shown: !args.json,
         progress: Some(ui.progress("reading the prompt")),
         prompt: Some(&prompt),
-        stream: tokenizer.stream(),
+        stream: tokenizer.stream(&prompt_ids)?,
         text: String::new(),
         error: None,
     };

@@ -254,7 +254,7 @@ fn tokenizer_metadata(
     }
     let text = |s: &str| Value::String(s.to_owned());
     writer.metadata(keys::MODEL, text("gpt2"));
-    writer.metadata(keys::PRE, text("llama-bpe"));
+    writer.metadata(keys::PRE, text(parts.pre));
     writer.metadata(keys::TOKENS, Value::Array(Array::String(tokens)));
     writer.metadata(keys::TOKEN_TYPE, Value::Array(Array::I32(types)));
     let merges = Array::String(parts.merges.clone());

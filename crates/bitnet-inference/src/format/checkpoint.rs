@@ -281,10 +281,11 @@ impl Checkpoint {
 
     /// Reads the tokenizer.
     pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
-        match &self.origin {
-            Origin::Gguf(gguf) => Tokenizer::from_gguf(gguf, self.config.family),
-            Origin::HuggingFace(folder) => Tokenizer::from_folder(folder),
-        }
+        let tokenizer = match &self.origin {
+            Origin::Gguf(gguf) => Tokenizer::from_gguf(gguf, self.config.family)?,
+            Origin::HuggingFace(folder) => Tokenizer::from_folder(folder)?,
+        };
+        Ok(tokenizer.for_model(self.config.vocab_size))
     }
 }
 

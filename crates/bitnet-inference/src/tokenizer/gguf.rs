@@ -1,16 +1,15 @@
-//! Tokenizers from GGUF metadata: byte-level BPE.
+//! Tokenizers from GGUF metadata: byte-level BPE, and SentencePiece BPE.
 
 use std::collections::HashSet;
 
 use ahash::AHashMap;
+use tokenizers::AddedToken;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::{Tokenizer, TokenizerError, check_merges};
+use super::pre_tokenizer::{self, PreTokenizer};
+use super::{Tokenizer, TokenizerError, check_merges, sentence_piece};
 use crate::format::gguf::Gguf;
 use crate::model::family::Family;
 
@@ -18,15 +17,20 @@ pub(crate) const MODEL: &str = "tokenizer.ggml.model";
 pub(crate) const PRE: &str = "tokenizer.ggml.pre";
 pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
 pub(crate) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
 pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
 pub(crate) const BOS: &str = "tokenizer.ggml.bos_token_id";
 pub(crate) const EOS: &str = "tokenizer.ggml.eos_token_id";
 pub(crate) const EOT: &str = "tokenizer.ggml.eot_token_id";
+pub(crate) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 pub(crate) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+pub(crate) const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 pub(crate) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// A token of ordinary text, in [`TOKEN_TYPE`].
 pub(crate) const TYPE_NORMAL: i32 = 1;
+/// What stands for text without a token.
+pub(crate) const TYPE_UNKNOWN: i32 = 2;
 /// A special token that is not part of the text.
 pub(crate) const TYPE_CONTROL: i32 = 3;
 /// A token added by hand, part of the text.
@@ -34,97 +38,116 @@ pub(crate) const TYPE_USER_DEFINED: i32 = 4;
 /// An id that no text has.
 pub(crate) const TYPE_UNUSED: i32 = 5;
 
-/// How Llama 3 cuts text before merging, `llama-bpe` in GGUF.
-pub(crate) const LLAMA_BPE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The tokens of a file, checked.
+pub(super) struct Vocabulary<'a> {
+    gguf: &'a Gguf,
+    pub(super) tokens: &'a [String],
+    types: Option<Vec<i64>>,
+}
+
+impl<'a> Vocabulary<'a> {
+    fn read(gguf: &'a Gguf) -> Result<Self, TokenizerError> {
+        let tokens = gguf.strings(TOKENS)?.ok_or(missing(TOKENS))?;
+        let types = gguf.integers(TOKEN_TYPE)?;
+        let mut seen = HashSet::with_capacity(tokens.len());
+        if let Some((id, token)) =
+            (tokens.iter().enumerate()).find(|(_, token)| !seen.insert(*token))
+        {
+            return Err(TokenizerError::DuplicateToken {
+                id,
+                token: token.clone(),
+            });
+        }
+        if let Some(types) = &types {
+            same_number(TOKEN_TYPE, types.len(), tokens.len())?;
+        }
+        Ok(Self {
+            gguf,
+            tokens,
+            types,
+        })
+    }
+
+    pub(super) fn ids(&self) -> AHashMap<String, u32> {
+        self.tokens.iter().cloned().zip(0..).collect()
+    }
+
+    /// Returns the type of a token; where the file has none, that of text.
+    pub(super) fn kind(&self, id: usize) -> i32 {
+        let types = self.types.as_ref();
+        types.map_or(TYPE_NORMAL, |types| i32::try_from(types[id]).unwrap_or(0))
+    }
+
+    /// Returns the token for text that has none.
+    pub(super) fn unknown(&self) -> Result<Option<&'a str>, TokenizerError> {
+        let id = match self.special_id(UNKNOWN)? {
+            Some(id) => Some(id as usize),
+            None => (0..self.tokens.len()).find(|id| self.kind(*id) == TYPE_UNKNOWN),
+        };
+        Ok(id.map(|id| self.tokens[id].as_str()))
+    }
+
+    fn special_id(&self, key: &'static str) -> Result<Option<u32>, TokenizerError> {
+        let n_tokens = self.tokens.len();
+        match self.gguf.unsigned(key)? {
+            Some(id) if id >= n_tokens as u64 => {
+                Err(TokenizerError::SpecialId { key, id, n_tokens })
+            }
+            id => Ok(id.map(|id| id as u32)),
+        }
+    }
+
+    /// Returns the tokens that are found in text before anything is cut.
+    fn added(&self) -> Vec<AddedToken> {
+        let added = self.tokens.iter().enumerate();
+        let added = added.filter_map(|(id, token)| match self.kind(id) {
+            TYPE_CONTROL => Some(AddedToken::from(token.clone(), true)),
+            TYPE_USER_DEFINED => Some(AddedToken::from(token.clone(), false).normalized(false)),
+            _ => None,
+        });
+        added.collect()
+    }
+}
 
 pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, TokenizerError> {
-    let unsupported = |key, found: &str, supported| TokenizerError::Unsupported {
-        key,
-        found: found.to_owned(),
-        supported,
+    let vocabulary = Vocabulary::read(gguf)?;
+    let (mut inner, adds_bos) = match gguf.string(MODEL)?.ok_or(missing(MODEL))? {
+        "gpt2" => {
+            let pre_tokenizer = pre_tokenizer(gguf, family)?;
+            (
+                byte_level(&vocabulary, pre_tokenizer)?,
+                pre_tokenizer.adds_bos,
+            )
+        }
+        "llama" => {
+            let scores = gguf.floats(SCORES)?.ok_or(missing(SCORES))?;
+            same_number(SCORES, scores.len(), vocabulary.tokens.len())?;
+            let space_prefix = gguf.boolean(SPACE_PREFIX)?.unwrap_or(true);
+            (
+                sentence_piece::build(&vocabulary, scores, space_prefix)?,
+                true,
+            )
+        }
+        other => {
+            return Err(TokenizerError::Unsupported {
+                key: MODEL,
+                found: other.to_owned(),
+                supported: "gpt2 (byte-level BPE), llama (SentencePiece BPE)".to_owned(),
+            });
+        }
     };
-    let missing = |key| TokenizerError::MissingKey { key };
-    match gguf.string(MODEL)?.ok_or_else(|| missing(MODEL))? {
-        "gpt2" => {}
-        other => return Err(unsupported(MODEL, other, "gpt2 (byte-level BPE)")),
-    }
-    match gguf.string(PRE)?.or(family.pre_tokenizer) {
-        Some("llama-bpe" | "llama3" | "llama-v3") => {}
-        Some(other) => return Err(unsupported(PRE, other, "llama-bpe")),
-        None => return Err(missing(PRE)),
-    }
-    let tokens = gguf.strings(TOKENS)?.ok_or_else(|| missing(TOKENS))?;
-    let merges = gguf.strings(MERGES)?.ok_or_else(|| missing(MERGES))?;
-    let types = gguf.integers(TOKEN_TYPE)?;
-    if let Some(types) = &types
-        && types.len() != tokens.len()
-    {
-        return Err(TokenizerError::TokenTypes {
-            expected: tokens.len(),
-            found: types.len(),
-        });
-    }
-    let special_id = |key| match gguf.unsigned(key)? {
-        Some(id) if id >= tokens.len() as u64 => Err(TokenizerError::SpecialId {
-            key,
-            id,
-            n_tokens: tokens.len(),
-        }),
-        id => Ok(id.map(|id| id as u32)),
-    };
-    let bos = special_id(BOS)?;
-    let eos: Vec<u32> = [special_id(EOS)?, special_id(EOT)?]
+    let build_error = |source| TokenizerError::Build { source };
+    inner.add_tokens(vocabulary.added()).map_err(build_error)?;
+
+    let bos = vocabulary.special_id(BOS)?;
+    let eos: Vec<u32> = [vocabulary.special_id(EOS)?, vocabulary.special_id(EOT)?]
         .into_iter()
         .flatten()
         .collect();
-    // Llama 3's tokenizer begins every text with BOS unless told otherwise.
-    let add_bos = gguf.boolean(ADD_BOS)?.unwrap_or(true);
-
-    let mut seen = HashSet::with_capacity(tokens.len());
-    if let Some((id, token)) = (tokens.iter().enumerate()).find(|(_, token)| !seen.insert(*token)) {
-        return Err(TokenizerError::DuplicateToken {
-            id,
-            token: token.clone(),
-        });
-    }
-    // A byte-level token has no space, so the first one parts the pair.
-    let pairs = || merges.iter().map(|m| m.split_once(' ').unwrap_or((m, "")));
-    check_merges(tokens.iter().map(String::len), pairs(), "")?;
-    let build_error = |source| TokenizerError::Build { source };
-    let bpe = BPE::builder()
-        .vocab_and_merges(
-            tokens.iter().cloned().zip(0..).collect::<AHashMap<_, _>>(),
-            pairs()
-                .map(|(left, right)| (left.to_owned(), right.to_owned()))
-                .collect(),
-        )
-        .ignore_merges(true)
-        .build()
-        .map_err(build_error)?;
-
-    let mut inner = tokenizers::Tokenizer::new(bpe);
-    let split = Split::new(
-        SplitPattern::Regex(LLAMA_BPE.to_owned()),
-        SplitDelimiterBehavior::Isolated,
-        false,
-    )
-    .map_err(build_error)?;
-    inner.with_pre_tokenizer(Some(Sequence::new(vec![
-        split.into(),
-        ByteLevel::new(false, true, false).into(),
-    ])));
-    inner.with_decoder(Some(ByteLevel::default()));
-    let added = types.iter().flatten().zip(tokens);
-    let added: Vec<_> = added
-        .filter_map(|(&ty, token)| match i32::try_from(ty) {
-            Ok(TYPE_CONTROL) => Some(AddedToken::from(token.clone(), true)),
-            Ok(TYPE_USER_DEFINED) => Some(AddedToken::from(token.clone(), false).normalized(false)),
-            _ => None,
-        })
-        .collect();
-    inner.add_tokens(added).map_err(build_error)?;
+    let add_bos = gguf.boolean(ADD_BOS)?.unwrap_or(adds_bos);
     if let (true, Some(bos)) = (add_bos, bos) {
-        let token = tokens[bos as usize].clone();
+        // For whoever takes the tokenizer on as `tokenizer.json`.
+        let token = vocabulary.tokens[bos as usize].clone();
         let template = TemplateProcessing::builder()
             .try_single(vec![token.clone(), "$A".to_owned()])
             .map_err(|message| build_error(message.into()))?
@@ -134,4 +157,63 @@ pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, Tokenizer
         inner.with_post_processor(Some(template));
     }
     Ok(Tokenizer::new(inner, bos, add_bos, &eos))
+}
+
+/// Returns how the file's text is cut.
+fn pre_tokenizer(gguf: &Gguf, family: &Family) -> Result<PreTokenizer, TokenizerError> {
+    let name = gguf.string(PRE)?.or(family.pre_tokenizer);
+    let name = name.ok_or(missing(PRE))?;
+    pre_tokenizer::named(name).ok_or_else(|| TokenizerError::Unsupported {
+        key: PRE,
+        found: name.to_owned(),
+        supported: pre_tokenizer::names(),
+    })
+}
+
+fn byte_level(
+    vocabulary: &Vocabulary<'_>,
+    pre_tokenizer: PreTokenizer,
+) -> Result<tokenizers::Tokenizer, TokenizerError> {
+    let tokens = vocabulary.tokens;
+    let merges = vocabulary.gguf.strings(MERGES)?.ok_or(missing(MERGES))?;
+    // Text would lose the byte, and nobody would know.
+    let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    alphabet.sort_unstable();
+    let ids = vocabulary.ids();
+    if let Some(byte) = (alphabet.into_iter().map(String::from)).find(|c| !ids.contains_key(c)) {
+        return Err(TokenizerError::MissingToken { token: byte });
+    }
+    // A byte-level token has no space, so the first one parts the pair.
+    let pairs = || merges.iter().map(|m| m.split_once(' ').unwrap_or((m, "")));
+    check_merges(tokens.iter().map(String::len), pairs(), "")?;
+    let bpe = BPE::builder()
+        .vocab_and_merges(
+            ids,
+            pairs()
+                .map(|(left, right)| (left.to_owned(), right.to_owned()))
+                .collect(),
+        )
+        .ignore_merges(pre_tokenizer.ignore_merges)
+        .build()
+        .map_err(|source| TokenizerError::Build { source })?;
+    let mut inner = tokenizers::Tokenizer::new(bpe);
+    pre_tokenizer.install(&mut inner)?;
+    inner.with_decoder(Some(ByteLevel::default()));
+    Ok(inner)
+}
+
+fn missing(key: &'static str) -> TokenizerError {
+    TokenizerError::MissingKey { key }
+}
+
+fn same_number(key: &'static str, found: usize, expected: usize) -> Result<(), TokenizerError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(TokenizerError::Number {
+            key,
+            expected,
+            found,
+        })
+    }
 }

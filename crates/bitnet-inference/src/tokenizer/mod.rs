@@ -5,6 +5,8 @@
 
 pub(crate) mod gguf;
 pub(crate) mod parts;
+mod pre_tokenizer;
+mod sentence_piece;
 mod stream;
 
 use std::collections::BTreeSet;
@@ -18,9 +20,9 @@ use crate::model::family::Family;
 
 pub use stream::TextStream;
 
-/// Ends a turn in Llama 3's vocabulary; generation stops there even where the
-/// file names another end.
-const END_OF_TURN: &str = "<|eot_id|>";
+/// Tokens that end a turn (Llama 3, ChatML, Gemma); generation stops there even
+/// where the file names another end.
+const ENDS_OF_TURN: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
 
 /// A tokenizer with what a model needs to know of it.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Tokenizer {
     bos: Option<u32>,
     add_bos: bool,
     eos: BTreeSet<u32>,
+    /// Rows of the model's embedding; ids beyond them cannot be computed.
+    vocab_size: usize,
 }
 
 /// `config.json` or `generation_config.json`, the ids in it.
@@ -54,10 +58,18 @@ impl OneOrMany {
     }
 }
 
-/// The part of `tokenizer.json` that [`check_merges`] needs.
+/// The parts of `tokenizer.json` that are checked.
 #[derive(Debug, Deserialize)]
 struct TokenizerFile {
     model: TokenizerModel,
+    #[serde(default)]
+    added_tokens: Vec<AddedTokenEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AddedTokenEntry {
+    id: u32,
+    content: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,13 +93,19 @@ enum Merge {
 impl Tokenizer {
     fn new(inner: tokenizers::Tokenizer, bos: Option<u32>, add_bos: bool, eos: &[u32]) -> Self {
         let mut eos: BTreeSet<u32> = eos.iter().copied().collect();
-        eos.extend(inner.token_to_id(END_OF_TURN));
+        eos.extend(ENDS_OF_TURN.iter().filter_map(|end| inner.token_to_id(end)));
         Self {
             inner,
             bos,
             add_bos: add_bos && bos.is_some(),
             eos,
+            vocab_size: usize::MAX,
         }
+    }
+
+    /// Makes text with a token beyond the first `vocab_size` an error.
+    pub(crate) fn for_model(self, vocab_size: usize) -> Self {
+        Self { vocab_size, ..self }
     }
 
     /// Reads `tokenizer.json` of a HuggingFace folder, and the ids that end
@@ -115,6 +133,18 @@ impl Tokenizer {
         }
         let inner = tokenizers::Tokenizer::from_bytes(&bytes)
             .map_err(|source| TokenizerError::Build { source })?;
+        for AddedTokenEntry { id, content } in parsed.added_tokens {
+            // `tokenizers` counts on from the vocabulary, whatever the file says.
+            if let Some(found) = inner.token_to_id(&content)
+                && found != id
+            {
+                return Err(TokenizerError::AddedToken {
+                    token: content,
+                    id,
+                    found,
+                });
+            }
+        }
 
         let mut eos = Vec::new();
         let mut bos = None;
@@ -132,11 +162,25 @@ impl Tokenizer {
             eos.extend(ids.eos_token_id.into_iter().flat_map(OneOrMany::into_vec));
             bos = bos.or(ids.bos_token_id);
         }
-        // What the post-processor puts in front of nothing is the BOS.
-        let prefix = inner
-            .encode_fast("", true)
+        let known = eos.iter().map(|id| ("eos_token_id", *id));
+        let known = known.chain(bos.map(|id| ("bos_token_id", id)));
+        for (key, id) in known {
+            if inner.id_to_token(id).is_none() {
+                return Err(TokenizerError::SpecialId {
+                    key,
+                    id: u64::from(id),
+                    n_tokens: inner.get_vocab_size(true),
+                });
+            }
+        }
+        // What the post-processor puts in front of a text is the BOS.
+        let text = inner
+            .encode("a", true)
             .map_err(|source| TokenizerError::Encode { source })?;
-        let prefix = prefix.get_ids().first().copied();
+        let prefix = match text.get_special_tokens_mask() {
+            [1, ..] => Some(text.get_ids()[0]),
+            _ => None,
+        };
         Ok(Self::new(inner, prefix.or(bos), prefix.is_some(), &eos))
     }
 
@@ -145,11 +189,17 @@ impl Tokenizer {
         gguf::build(gguf, family)
     }
 
-    /// Returns the ids of `text`, with BOS in front if the model wants one.
-    /// Special tokens written out in the text are recognised.
+    /// Returns the ids of `text`, with BOS in front if the model wants one and
+    /// the text does not begin with it: no text has it twice. Special tokens
+    /// written out in the text are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let mut ids: Vec<u32> = self.bos.filter(|_| self.add_bos).into_iter().collect();
-        ids.extend(self.encode_bare(text)?);
+        let mut ids = self.encode_bare(text)?;
+        if let Some(bos) = self.bos
+            && self.add_bos
+            && ids.first() != Some(&bos)
+        {
+            ids.insert(0, bos);
+        }
         Ok(ids)
     }
 
@@ -159,7 +209,15 @@ impl Tokenizer {
             .inner
             .encode_fast(text, false)
             .map_err(|source| TokenizerError::Encode { source })?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = encoding.get_ids();
+        if let Some(&id) = ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            return Err(TokenizerError::BeyondModel {
+                id,
+                token: self.inner.id_to_token(id).unwrap_or_default(),
+                vocab_size: self.vocab_size,
+            });
+        }
+        Ok(ids.to_vec())
     }
 
     /// Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD;
@@ -176,9 +234,11 @@ impl Tokenizer {
             .map_err(|source| TokenizerError::Decode { source })
     }
 
-    /// Starts decoding a stream of ids.
-    pub fn stream(&self) -> TextStream<'_> {
-        TextStream::new(self)
+    /// Starts decoding a stream of ids that continues `before`, which may be
+    /// empty. Tokens that begin with a space lose it at the beginning of a text,
+    /// but not in its middle.
+    pub fn stream(&self, before: &[u32]) -> Result<TextStream<'_>, TokenizerError> {
+        TextStream::after(self, before)
     }
 
     /// Returns the token that begins every text, if there is one.
@@ -270,7 +330,7 @@ pub enum TokenizerError {
         /// What the file says.
         found: String,
         /// What can be read.
-        supported: &'static str,
+        supported: String,
     },
     /// Two tokens are the same.
     #[error("token {id} repeats {token:?}")]
@@ -280,13 +340,45 @@ pub enum TokenizerError {
         /// The text of both.
         token: String,
     },
-    /// There are not as many token types as tokens.
-    #[error("there are {found} token types for {expected} tokens")]
-    TokenTypes {
+    /// Tokens lack something that each of them has.
+    #[error("{key} has {found} values for {expected} tokens")]
+    Number {
+        /// The metadata key.
+        key: &'static str,
         /// Number of tokens.
         expected: usize,
-        /// Number of types.
+        /// Number of values.
         found: usize,
+    },
+    /// Some text would have no tokens at all.
+    #[error("the vocabulary lacks the token {token:?}, which some texts need")]
+    MissingToken {
+        /// A token of a single byte.
+        token: String,
+    },
+    /// The score of a token cannot be compared.
+    #[error("the score of token {id} is {score}, expected a finite number")]
+    Score {
+        /// The token.
+        id: usize,
+        /// Its score.
+        score: f32,
+    },
+    /// The tokens can be cut in two in more ways than those of any language.
+    #[error("the {n_tokens} tokens can be made of each other in too many ways")]
+    TooManyMerges {
+        /// Number of tokens.
+        n_tokens: usize,
+    },
+    /// The text has a token for which the model has no row.
+    #[error("token {id} ({token:?}) is beyond the model's vocabulary of {vocab_size}")]
+    BeyondModel {
+        /// The id.
+        id: u32,
+        /// Its text.
+        token: String,
+        /// Rows of the model's embedding.
+        vocab_size: usize,
     },
     /// A merge does not give a token.
     #[error("merge {index} ({merge:?}) gives no token of the vocabulary")]
@@ -299,7 +391,7 @@ pub enum TokenizerError {
     /// A special token is not in the vocabulary.
     #[error("{key} is {id}, but there are {n_tokens} tokens")]
     SpecialId {
-        /// The metadata key.
+        /// The key in GGUF metadata or `config.json`.
         key: &'static str,
         /// The id.
         id: u64,
@@ -319,6 +411,16 @@ pub enum TokenizerError {
     Build {
         /// What `tokenizers` says.
         source: Source,
+    },
+    /// An added token cannot have the id that the file gives it.
+    #[error("added token {token:?} has id {id}, expected {found} by the tokens before it")]
+    AddedToken {
+        /// Its text.
+        token: String,
+        /// The id in the file.
+        id: u32,
+        /// The id in the order of the file.
+        found: u32,
     },
     /// Text cannot be encoded.
     #[error("the text cannot be tokenized")]

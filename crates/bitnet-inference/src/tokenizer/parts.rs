@@ -4,13 +4,15 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::gguf::{LLAMA_BPE, TYPE_CONTROL, TYPE_NORMAL, TYPE_USER_DEFINED};
-use super::{END_OF_TURN, Tokenizer, TokenizerError};
+use super::gguf::{TYPE_CONTROL, TYPE_NORMAL, TYPE_USER_DEFINED};
+use super::{ENDS_OF_TURN, Tokenizer, TokenizerError, pre_tokenizer};
 use crate::convert::ConvertError;
 
 /// What GGUF metadata need to know of a tokenizer.
 #[derive(Debug)]
 pub(crate) struct TokenizerParts {
+    /// How text is cut, as GGUF files name it.
+    pub(crate) pre: &'static str,
     /// Text and GGUF type of each token; `None` for an id that is left out.
     pub(crate) tokens: Vec<Option<(String, i32)>>,
     /// Pairs, parted by a space, the first to be merged first.
@@ -40,16 +42,8 @@ impl TokenizerParts {
         let vocab = (json["model"]["vocab"].as_object())
             .filter(|_| json["model"]["type"] == "BPE")
             .ok_or(kind("it is not BPE"))?;
-        if !json["pre_tokenizer"]["pretokenizers"]
-            .as_array()
-            .is_some_and(|steps| {
-                steps
-                    .iter()
-                    .any(|step| step["pattern"]["Regex"] == LLAMA_BPE)
-            })
-        {
-            return Err(kind("it does not cut text as Llama 3 does"));
-        }
+        let pre = pre_tokenizer::described(&json)
+            .ok_or(kind("it cuts text in a way that GGUF has no name for"))?;
         let added: Vec<_> = json["added_tokens"]
             .as_array()
             .into_iter()
@@ -82,8 +76,11 @@ impl TokenizerParts {
                 _ => merge.as_str().unwrap_or_default().to_owned(),
             })
             .collect();
-        let eot = tokenizer.inner().token_to_id(END_OF_TURN);
+        let eot = ENDS_OF_TURN
+            .iter()
+            .find_map(|end| tokenizer.inner().token_to_id(end));
         Ok(Self {
+            pre: pre.name(),
             tokens,
             merges,
             bos: tokenizer.bos(),

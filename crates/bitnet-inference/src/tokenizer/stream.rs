@@ -26,12 +26,19 @@ pub struct TextStream<'a> {
 }
 
 impl<'a> TextStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self {
+    /// Starts behind `before`.
+    pub(super) fn after(tokenizer: &'a Tokenizer, before: &[u32]) -> Result<Self, TokenizerError> {
+        let mut stream = Self {
             tokenizer,
             inner: tokenizer.inner().decode_stream(true),
             pending: Vec::new(),
+        };
+        // One token is enough to know that this is not the beginning.
+        for id in before.last_chunk::<1>().into_iter().flatten() {
+            stream.push(*id)?;
+            stream.pending.clear();
         }
+        Ok(stream)
     }
 
     /// Takes the next id and returns the text that it completes, which may be

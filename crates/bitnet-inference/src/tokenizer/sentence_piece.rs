@@ -1,0 +1,128 @@
+//! SentencePiece BPE as GGUF files have it (`llama`): pieces with scores, and
+//! bytes for what has no piece.
+//!
+//! SentencePiece joins the neighbours whose piece has the highest score. That
+//! is BPE with a merge for every way to cut a piece in two, ordered by score:
+//! `transformers` reads these models so, and so is it done here.
+
+use std::cmp::Reverse;
+
+use ahash::AHashMap;
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::decoders::sequence::Sequence as Decoders;
+use tokenizers::decoders::strip::Strip;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::prepend::Prepend;
+use tokenizers::normalizers::replace::Replace;
+use tokenizers::normalizers::utils::Sequence as Normalizers;
+use tokenizers::{DecoderWrapper, NormalizerWrapper};
+
+use super::gguf::{TYPE_NORMAL, Vocabulary};
+use super::{TokenizerError, check_merges};
+
+/// What stands for a space (U+2581).
+const SPACE: &str = "▁";
+/// Bytes of the longest piece that is made by merging. SentencePiece stops at 16
+/// characters unless told otherwise.
+const MAX_PIECE: usize = 256;
+/// Merges for each piece, on average, beyond which a vocabulary is not one that
+/// was learned: LLaMA 2 has 1.9.
+const MAX_MERGES_PER_PIECE: usize = 8;
+
+/// Builds the model, and what surrounds it, of a vocabulary with `scores`.
+pub(super) fn build(
+    vocabulary: &Vocabulary<'_>,
+    scores: &[f32],
+    space_prefix: bool,
+) -> Result<tokenizers::Tokenizer, TokenizerError> {
+    let build_error = |source| TokenizerError::Build { source };
+    let tokens = vocabulary.tokens;
+    let merges = merges(vocabulary, scores)?;
+    check_merges(
+        tokens.iter().map(String::len),
+        merges
+            .iter()
+            .map(|(left, right)| (left.as_str(), right.as_str())),
+        "",
+    )?;
+    let mut builder = BPE::builder()
+        .vocab_and_merges(vocabulary.ids(), merges)
+        .byte_fallback(true)
+        .fuse_unk(true);
+    if let Some(unknown) = vocabulary.unknown()? {
+        builder = builder.unk_token(unknown.to_owned());
+    } else if let Some(missing) = (0..=u8::MAX)
+        .map(|byte| format!("<0x{byte:02X}>"))
+        .find(|token| !tokens.contains(token))
+    {
+        // Without either, text would lose characters and nobody would know.
+        return Err(TokenizerError::MissingToken { token: missing });
+    }
+    let mut inner = tokenizers::Tokenizer::new(builder.build().map_err(build_error)?);
+
+    let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
+    let mut decoders: Vec<DecoderWrapper> = vec![
+        Replace::new(SPACE, " ").map_err(build_error)?.into(),
+        ByteFallback::new().into(),
+        Fuse::new().into(),
+    ];
+    if space_prefix {
+        normalizers.push(Prepend::new(SPACE.to_owned()).into());
+        decoders.push(Strip::new(' ', 1, 0).into());
+    }
+    normalizers.push(Replace::new(" ", SPACE).map_err(build_error)?.into());
+    inner
+        .with_normalizer(Some(Normalizers::new(normalizers)))
+        .map_err(build_error)?;
+    inner.with_decoder(Some(Decoders::new(decoders)));
+    Ok(inner)
+}
+
+/// Returns every way to cut a piece in two pieces, the highest score first.
+fn merges(
+    vocabulary: &Vocabulary<'_>,
+    scores: &[f32],
+) -> Result<Vec<(String, String)>, TokenizerError> {
+    let ids: AHashMap<&str, u32> = (vocabulary.tokens.iter().map(String::as_str))
+        .zip(0..)
+        .collect();
+    let mut merges = Vec::new();
+    for (id, piece) in vocabulary.tokens.iter().enumerate() {
+        if !scores[id].is_finite() {
+            return Err(TokenizerError::Score {
+                id,
+                score: scores[id],
+            });
+        }
+        if vocabulary.kind(id) != TYPE_NORMAL || piece.len() > MAX_PIECE {
+            continue;
+        }
+        let first = merges.len();
+        for (at, _) in piece.char_indices().skip(1) {
+            let (left, right) = piece.split_at(at);
+            if let (Some(&left), Some(&right)) = (ids.get(left), ids.get(right)) {
+                merges.push((scores[id], [left, right]));
+            }
+        }
+        merges[first..].sort_by_key(|(_, parts)| *parts);
+        if merges.len() > MAX_MERGES_PER_PIECE * vocabulary.tokens.len() {
+            return Err(TokenizerError::TooManyMerges {
+                n_tokens: vocabulary.tokens.len(),
+            });
+        }
+    }
+    let token = |id: u32| vocabulary.tokens[id as usize].as_str();
+    let length = |id: u32| token(id).chars().count();
+    // Among equals the longer parts go first, then the order of the vocabulary.
+    merges.sort_by(|(a, [a_left, a_right]), (b, [b_left, b_right])| {
+        b.total_cmp(a).then_with(|| {
+            let key = |left, right| Reverse((length(left), length(right)));
+            key(*a_left, *a_right).cmp(&key(*b_left, *b_right))
+        })
+    });
+    Ok(merges
+        .into_iter()
+        .map(|(_, [left, right])| (token(left).to_owned(), token(right).to_owned()))
+        .collect())
+}

@@ -1,0 +1,362 @@
+//! Tokenizers against HuggingFace's, on texts that find every difference: a
+//! vocabulary from `tokenizer.json` and the same from GGUF metadata.
+//!
+//! `tests/data/tokenizers/make_tokenizers.py` made the vocabularies and ids.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
+use bitnet_inference::{Checkpoint, Tokenizer, TokenizerError};
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+#[derive(Deserialize)]
+struct Recorded {
+    texts: Vec<String>,
+    byte_level: ByteLevel,
+    sentencepiece: SentencePiece,
+}
+
+#[derive(Deserialize)]
+struct ByteLevel {
+    tokens: Vec<String>,
+    merges: Vec<String>,
+    special: Vec<String>,
+    user: Vec<String>,
+    configurations: BTreeMap<String, Configuration>,
+}
+
+#[derive(Deserialize)]
+struct Configuration {
+    #[serde(default)]
+    ignore_merges: bool,
+    normalizer: Json,
+    pre_tokenizer: Json,
+    decoder: Json,
+    ids: Vec<Vec<u32>>,
+    decoded: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct SentencePiece {
+    tokens: Vec<String>,
+    scores: Vec<f32>,
+    types: Vec<i32>,
+    merges: Vec<String>,
+    with_prefix: Configuration,
+    without_prefix: Configuration,
+    sentencepiece: Vec<Vec<u32>>,
+}
+
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+
+fn recorded() -> Recorded {
+    serde_json::from_str(include_str!("data/tokenizers/tokenizers.json")).unwrap()
+}
+
+/// A `tokenizer.json` as published ones are.
+fn tokenizer_json(
+    configuration: &Configuration,
+    model: &Json,
+    tokens: &[String],
+    types: &[i32],
+) -> Json {
+    let mut model = model.clone();
+    model["type"] = json!("BPE");
+    model["ignore_merges"] = json!(configuration.ignore_merges);
+    let ids = tokens.iter().enumerate();
+    let vocab: BTreeMap<_, _> = ids.clone().map(|(id, token)| (token, id)).collect();
+    model["vocab"] = json!(vocab);
+    let added = ids.filter(|(id, _)| [CONTROL, USER_DEFINED].contains(&types[*id]));
+    let added: Vec<_> = added
+        .map(|(id, token)| {
+            json!({
+                "id": id, "content": token, "special": types[id] == CONTROL,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            })
+        })
+        .collect();
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": configuration.normalizer,
+        "pre_tokenizer": configuration.pre_tokenizer,
+        "post_processor": null,
+        "decoder": configuration.decoder,
+        "model": model,
+    })
+}
+
+fn from_json(json: &Json) -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    Tokenizer::from_folder(folder.path()).unwrap()
+}
+
+fn from_gguf(metadata: &[(&str, Value)]) -> Result<Tokenizer, TokenizerError> {
+    let mut writer = GgufWriter::new();
+    for (key, value) in metadata {
+        writer.metadata(format!("tokenizer.ggml.{key}"), value.clone());
+    }
+    let file = writer.write(Vec::new(), |_, _| Ok::<_, io::Error>(()));
+    let gguf = Gguf::parse(&file.unwrap()).unwrap();
+    // A family whose files all name how text is cut.
+    let llama = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
+    let family = Checkpoint::open(llama.as_ref()).unwrap().config().family;
+    Tokenizer::from_gguf(&gguf, family)
+}
+
+fn text(value: &str) -> Value {
+    Value::String(value.to_owned())
+}
+
+fn texts(values: &[String]) -> Value {
+    Value::Array(Array::String(values.to_vec()))
+}
+
+impl ByteLevel {
+    /// All tokens and their types in GGUF files.
+    fn vocabulary(&self) -> (Vec<String>, Vec<i32>) {
+        let tokens = [&self.tokens[..], &self.special, &self.user].concat();
+        let mut types = vec![1; self.tokens.len()];
+        types.resize(types.len() + self.special.len(), CONTROL);
+        types.resize(types.len() + self.user.len(), USER_DEFINED);
+        (tokens, types)
+    }
+
+    fn gguf(&self, pre: &str) -> Vec<(&'static str, Value)> {
+        let (tokens, types) = self.vocabulary();
+        vec![
+            ("model", text("gpt2")),
+            ("pre", text(pre)),
+            ("tokens", texts(&tokens)),
+            ("token_type", Value::Array(Array::I32(types))),
+            ("merges", texts(&self.merges)),
+        ]
+    }
+}
+
+impl SentencePiece {
+    fn gguf(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("model", text("llama")),
+            ("tokens", texts(&self.tokens)),
+            ("scores", Value::Array(Array::F32(self.scores.clone()))),
+            ("token_type", Value::Array(Array::I32(self.types.clone()))),
+        ]
+    }
+}
+
+fn check(tokenizer: &Tokenizer, texts: &[String], expected: &Configuration, name: &str) {
+    for (i, text) in texts.iter().enumerate() {
+        let ids = tokenizer.encode_bare(text).unwrap();
+        assert_eq!(ids, expected.ids[i], "{name}: {text:?}");
+        let decoded = tokenizer.decode(&ids, true).unwrap();
+        assert_eq!(decoded, expected.decoded[i], "{name}: {text:?}");
+        // Token by token, as it is written; special tokens are not text.
+        let mut stream = tokenizer.stream(&[]).unwrap();
+        let mut streamed: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+        streamed += &stream.finish().unwrap();
+        assert_eq!(streamed, tokenizer.decode(&ids, false).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn byte_level_bpe_agrees_with_huggingface() {
+    let Recorded {
+        texts, byte_level, ..
+    } = recorded();
+    let (tokens, types) = byte_level.vocabulary();
+    let model = json!({ "merges": byte_level.merges });
+    for (pre, configuration) in &byte_level.configurations {
+        let json = tokenizer_json(configuration, &model, &tokens, &types);
+        check(&from_json(&json), &texts, configuration, pre);
+        let tokenizer = from_gguf(&byte_level.gguf(pre)).unwrap();
+        check(&tokenizer, &texts, configuration, pre);
+    }
+    // The texts tell the configurations apart, all but their names.
+    let mut ids: Vec<_> = (byte_level.configurations.values())
+        .map(|c| &c.ids)
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 5);
+}
+
+#[test]
+fn sentencepiece_agrees_with_huggingface() {
+    let Recorded {
+        texts,
+        sentencepiece,
+        ..
+    } = recorded();
+    let model = json!({
+        "merges": sentencepiece.merges,
+        "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+    });
+    for (prefix, configuration) in [
+        (true, &sentencepiece.with_prefix),
+        (false, &sentencepiece.without_prefix),
+    ] {
+        let name = format!("prefix {prefix}");
+        let json = tokenizer_json(
+            configuration,
+            &model,
+            &sentencepiece.tokens,
+            &sentencepiece.types,
+        );
+        check(&from_json(&json), &texts, configuration, &name);
+        let mut metadata = sentencepiece.gguf();
+        if !prefix {
+            metadata.push(("add_space_prefix", Value::Bool(false)));
+        }
+        check(&from_gguf(&metadata).unwrap(), &texts, configuration, &name);
+    }
+    // And with the program that made the vocabulary, which does not know tokens
+    // that were added later.
+    let tokenizer = from_gguf(&sentencepiece.gguf()).unwrap();
+    for (text, expected) in texts.iter().zip(&sentencepiece.sentencepiece) {
+        if !text.contains("<think>") {
+            assert_eq!(&tokenizer.encode_bare(text).unwrap(), expected, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_continuation_keeps_the_space_that_a_beginning_loses() {
+    let tokenizer = from_gguf(&recorded().sentencepiece.gguf()).unwrap();
+    let ids = tokenizer.encode_bare("Once upon a time").unwrap();
+    let at = ids.len() - 1;
+    let rest = |before: &[u32]| {
+        let mut stream = tokenizer.stream(before).unwrap();
+        let mut rest: String = ids[at..]
+            .iter()
+            .map(|id| stream.push(*id).unwrap())
+            .collect();
+        rest += &stream.finish().unwrap();
+        rest
+    };
+    assert_eq!(rest(&ids[..at]), " time");
+    assert_eq!(rest(&[]), "time");
+}
+
+#[test]
+fn no_text_has_bos_twice() {
+    let byte_level = recorded().byte_level;
+    let (tokens, _) = byte_level.vocabulary();
+    let bos = tokens
+        .iter()
+        .position(|t| t == "<|begin_of_text|>")
+        .unwrap() as u32;
+    let mut metadata = byte_level.gguf("llama-bpe");
+    metadata.push(("bos_token_id", Value::U32(bos)));
+    let tokenizer = from_gguf(&metadata).unwrap();
+    let plain = tokenizer.encode("Hello").unwrap();
+    assert_eq!(plain[0], bos);
+    assert_eq!(tokenizer.encode("<|begin_of_text|>Hello").unwrap(), plain);
+    assert_eq!(tokenizer.encode("").unwrap(), [bos]);
+    // Only where it would be put: what else the text says is kept.
+    let twice = "<|begin_of_text|><|begin_of_text|>";
+    assert_eq!(tokenizer.encode(twice).unwrap(), [bos, bos]);
+    // A family that begins texts with nothing keeps what is written, too.
+    let mut metadata = byte_level.gguf("qwen2");
+    metadata.push(("bos_token_id", Value::U32(bos)));
+    let tokenizer = from_gguf(&metadata).unwrap();
+    assert!(!tokenizer.adds_bos());
+    assert_ne!(tokenizer.encode("Hello").unwrap()[0], bos);
+    assert_eq!(tokenizer.encode("<|begin_of_text|>").unwrap(), [bos]);
+}
+
+type Metadata = Vec<(&'static str, Value)>;
+
+/// Edits metadata and checks what is said about them.
+fn refused(metadata: &Metadata, edit: impl FnOnce(&mut Metadata), expected: &str) {
+    let mut metadata = metadata.clone();
+    edit(&mut metadata);
+    let error = from_gguf(&metadata).unwrap_err();
+    assert_eq!(error.to_string(), expected);
+}
+
+fn set(metadata: &mut Metadata, key: &'static str, value: Value) {
+    metadata.retain(|(known, _)| *known != key);
+    metadata.push((key, value));
+}
+
+#[test]
+fn byte_level_vocabularies_that_lie_are_refused() {
+    let metadata = recorded().byte_level.gguf("qwen2");
+    refused(
+        &metadata,
+        |m| set(m, "pre", text("gpt-5")),
+        "tokenizer.ggml.pre \"gpt-5\" is not supported (supported: llama-bpe, llama3, \
+         llama-v3, falcon3, falcon-e, falcon_e, qwen2, deepseek-r1-qwen, gpt-2, olmo, \
+         mpt, smollm, starcoder, refact)",
+    );
+    refused(
+        &metadata,
+        |m| set(m, "model", text("t5")),
+        "tokenizer.ggml.model \"t5\" is not supported (supported: gpt2 (byte-level BPE), \
+         llama (SentencePiece BPE))",
+    );
+    refused(
+        &metadata,
+        |m| {
+            let Value::Array(Array::String(tokens)) = &mut m[2].1 else {
+                unreachable!()
+            };
+            let at = tokens.iter().position(|token| token == "Ā").unwrap();
+            tokens[at] = "[PAD]".to_owned();
+        },
+        "the vocabulary lacks the token \"Ā\", which some texts need",
+    );
+}
+
+#[test]
+fn pieces_that_lie_are_refused() {
+    let pieces = recorded().sentencepiece;
+    let metadata = pieces.gguf();
+    refused(
+        &metadata,
+        |m| m.retain(|(key, _)| *key != "scores"),
+        "key \"tokenizer.ggml.scores\" is missing",
+    );
+    refused(
+        &metadata,
+        |m| set(m, "scores", Value::Array(Array::F32(vec![0.0; 899]))),
+        "tokenizer.ggml.scores has 899 values for 900 tokens",
+    );
+    let mut scores = pieces.scores;
+    scores[300] = f32::NAN;
+    refused(
+        &metadata,
+        |m| set(m, "scores", Value::Array(Array::F32(scores))),
+        "the score of token 300 is NaN, expected a finite number",
+    );
+    refused(
+        &metadata,
+        |m| set(m, "unknown_token_id", Value::U32(900)),
+        "tokenizer.ggml.unknown_token_id is 900, but there are 900 tokens",
+    );
+    // Every token is made of two others in as many ways as it is long.
+    let runs = |n: usize| -> Vec<_> { (1..=n).map(|n| "a".repeat(n)).collect() };
+    let only = |m: &mut Metadata, tokens: &[String]| {
+        set(m, "tokens", texts(tokens));
+        let scores = vec![0.0; tokens.len()];
+        set(m, "scores", Value::Array(Array::F32(scores)));
+        m.retain(|(key, _)| *key != "token_type");
+    };
+    refused(
+        &metadata,
+        |m| only(m, &runs(200)),
+        "the 200 tokens can be made of each other in too many ways",
+    );
+    refused(
+        &metadata,
+        |m| only(m, &runs(2)),
+        "the vocabulary lacks the token \"<0x00>\", which some texts need",
+    );
+}
