@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Unpacks into DIR a compiler for ARM64 Linux, WebAssembly and macOS: DIR/bin has rustc,
-# rustdoc and wasm-ld. Does nothing where that was done before. Needs Debian or Ubuntu
-# on x86-64 and, for the C toolchain and the emulator, root. Fails if packages cannot be
-# had.
+# Unpacks into DIR a compiler for ARM64 Linux, WebAssembly and macOS: DIR/bin has rustc and
+# wasm-ld. Does nothing where that was done before. Needs Debian or Ubuntu on x86-64 and,
+# for the C toolchain and the emulator, root. Fails if packages cannot be had.
 #
 #   scripts/cross-toolchain.sh DIR     DIR is absolute
 #
@@ -38,7 +37,6 @@ tool() {
     chmod +x "$dir/bin/$1"
 }
 tool rustc "$dir/sysroot/usr/bin/rustc --sysroot $dir/sysroot/usr"
-tool rustdoc "$dir/sysroot/usr/bin/rustdoc --sysroot $dir/sysroot/usr"
 tool wasm-ld "$dir/sysroot/usr/lib/llvm-$llvm/bin/wasm-ld"
 rm -rf "$dir/debs" "$dir/lists"
 touch "$dir/complete"

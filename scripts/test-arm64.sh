@@ -14,8 +14,10 @@ if ! scripts/cross-toolchain.sh "$dir" >&2; then
     exit 0
 fi
 
-export RUSTC=$dir/bin/rustc RUSTDOC=$dir/bin/rustdoc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/arm64
+export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/arm64
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CARGO_PROFILE_DEV_DEBUG=0
+# Emulation is slow: kernels run as they are released, with three times fewer instructions.
+export CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
 # One choice of packages for all, or their dependencies would be built in two ways.
 tests=(cargo test --locked --target "$target" --no-default-features
     --package bitnet-core --package bitnet-quant --package bitnet-inference
