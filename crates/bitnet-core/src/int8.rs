@@ -179,6 +179,8 @@ pub(crate) fn panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
         Kernel::Dotprod(isa) => isa.int8_panel(operands, acc),
         #[cfg(target_arch = "aarch64")]
         Kernel::I8mm(isa) => isa.int8_panel(operands, acc),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Kernel::Simd128(isa) => isa.int8_panel(operands, acc),
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 #[cfg(target_arch = "aarch64")]
 use crate::arch::aarch64::{Dotprod, I8mm, Neon};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use crate::arch::wasm32::Simd128;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::x86_64::{Avx2, Avx512bw, Avx512vbmi, Avx512vnni, AvxVnni, Isa};
 #[cfg(target_arch = "x86_64")]
@@ -40,6 +42,9 @@ pub enum Kernel {
     /// NEON with the dot product and int8 matrix extensions.
     #[cfg(target_arch = "aarch64")]
     I8mm(I8mm),
+    /// 128-bit SIMD of WebAssembly.
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128(Simd128),
 }
 
 /// An operation written once and compiled for each instruction set.
@@ -159,6 +164,12 @@ const KNOWN: &[Known] = &[
         needs: "NEON",
         detect: || Some(Kernel::Neon(Neon)),
     },
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Known {
+        name: "wasm32-i2xi8-simd128",
+        needs: "128-bit SIMD",
+        detect: || Some(Kernel::Simd128(Simd128)),
+    },
     Known {
         name: "generic-i2xi8-scalar",
         needs: "nothing",
@@ -229,6 +240,8 @@ impl Kernel {
             Self::Dotprod(_) => "aarch64-i2xi8-dotprod",
             #[cfg(target_arch = "aarch64")]
             Self::I8mm(_) => "aarch64-i2xi8-i8mm",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128(_) => "wasm32-i2xi8-simd128",
         }
     }
 
@@ -258,6 +271,8 @@ impl Kernel {
             // NEON is in the baseline, and nothing else helps floats.
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.run(),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128(_) => op.run(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(isa) => isa.run(op),
             #[cfg(target_arch = "x86_64")]
@@ -291,6 +306,8 @@ impl Kernel {
             // NEON is the target's baseline.
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.run(Neon),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128(isa) => op.run(isa),
         }
     }
 }

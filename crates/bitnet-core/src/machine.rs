@@ -127,7 +127,8 @@ pub fn int8_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
 /// registers, or `None` for a kernel without such an instruction: it calls a
 /// function for each.
 pub fn f32_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
-    if kernel == Kernel::Scalar && !cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+    let in_baseline = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+    if cfg!(target_arch = "wasm32") || kernel == Kernel::Scalar && !in_baseline {
         return None;
     }
     // As many sums as hide the latency of one where a processor starts two a
@@ -148,7 +149,11 @@ fn f32_peak_of<const N: usize>(kernel: Kernel, team: &mut Team) -> f64 {
 
 /// Runs a kernel's dot product instructions and returns the multiply-adds done.
 #[cfg_attr(
-    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    not(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        all(target_arch = "wasm32", target_feature = "simd128")
+    )),
     expect(
         unused_variables,
         reason = "the scalar kernel has no such instructions"
@@ -171,6 +176,8 @@ fn peak_rounds(kernel: Kernel, n_rounds: usize) -> Option<usize> {
         Kernel::Dotprod(isa) => Some(isa.int8_peak_rounds(n_rounds)),
         #[cfg(target_arch = "aarch64")]
         Kernel::I8mm(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Kernel::Simd128(isa) => Some(isa.int8_peak_rounds(n_rounds)),
     }
 }
 

@@ -50,7 +50,11 @@ pub(crate) struct Operands<'a> {
 impl<'a> Operands<'a> {
     /// Cuts the tokens of `acc` into tiles of `MAX`, .., 4, 2 and 1 tokens: powers
     /// of two, the sizes that kernels are compiled for.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        all(target_arch = "wasm32", target_feature = "simd128")
+    ))]
     pub(crate) fn tiles<const MAX: usize>(
         self,
         acc: &mut Acc,

@@ -376,6 +376,8 @@ fn two_bits_panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
         Kernel::Dotprod(isa) => isa.ternary_panel(operands, acc),
         #[cfg(target_arch = "aarch64")]
         Kernel::I8mm(isa) => isa.ternary_panel(operands, acc),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Kernel::Simd128(isa) => isa.ternary_panel(operands, acc),
     }
 }
 

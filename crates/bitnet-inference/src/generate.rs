@@ -1,8 +1,9 @@
 //! A prompt to text: the loop that users wait for.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::forward::{Engine, ForwardError, Input, Logits};
 use crate::sampler::{Sampler, SamplerError, SamplerOptions};
 
@@ -53,7 +54,8 @@ impl FinishReason {
     }
 }
 
-/// What was generated, and how fast.
+/// What was generated, and how fast: times are zero where there is no clock, in
+/// WebAssembly without a system.
 #[derive(Clone, Debug)]
 pub struct Generation {
     /// The tokens, without the one that ended the text.

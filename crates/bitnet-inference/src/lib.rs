@@ -14,6 +14,10 @@
 //! The same model and tokens give the same logits, bit for bit, on every
 //! processor, with any number of threads, however a prompt is cut and whatever
 //! else is in the batch.
+//!
+//! In WebAssembly without a system (`wasm32-unknown-unknown`) there are one thread, no
+//! files and no clock, so a model comes from `builtin`, and the final crate chooses a
+//! backend of `getrandom`: `examples/wasm.rs`.
 #![cfg_attr(
     feature = "builtin-model",
     doc = r#"
@@ -56,6 +60,7 @@ assert_eq!(tokenizer.decode(&story.ids, false)?, " great noise of shouting");
 
 #[cfg(feature = "builtin-model")]
 pub mod builtin;
+mod clock;
 pub mod convert;
 mod format;
 mod forward;

@@ -17,7 +17,10 @@ macro_rules! instructions {
 
 /// Returns an array of four values, `$value` for each constant index `$i`: written
 /// out, since an array that a loop fills may live in memory.
-#[cfg(target_arch = "aarch64")]
+#[cfg(any(
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 macro_rules! in_parts {
     ($i:ident => $value:expr) => {
         [
@@ -44,5 +47,7 @@ macro_rules! in_parts {
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod aarch64;
 pub(crate) mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use memmap2::MmapMut;
-
 use super::OutOfMemory;
 
 /// Gives memory of one device in large regions, which a pool cuts up.
@@ -44,7 +42,28 @@ pub trait DeviceAllocator: fmt::Debug + Send + Sync {
 #[derive(Debug, Default)]
 pub(super) struct SystemMemory {
     /// By address of the region.
-    mappings: Mutex<BTreeMap<usize, MmapMut>>,
+    mappings: Mutex<BTreeMap<usize, Mapping>>,
+}
+
+#[cfg(any(unix, windows))]
+type Mapping = memmap2::MmapMut;
+
+/// What the allocator gives, where there are no mappings (WebAssembly).
+#[cfg(not(any(unix, windows)))]
+type Mapping = Vec<u8>;
+
+/// Takes zeros, if there are as many.
+#[cfg(any(unix, windows))]
+fn map_zeros(n_bytes: usize) -> Option<Mapping> {
+    Mapping::map_anon(n_bytes).ok()
+}
+
+#[cfg(not(any(unix, windows)))]
+fn map_zeros(n_bytes: usize) -> Option<Mapping> {
+    let mut mapping = Mapping::new();
+    mapping.try_reserve_exact(n_bytes).ok()?;
+    mapping.resize(n_bytes, 0);
+    Some(mapping)
 }
 
 /// A huge page of most processors.
@@ -69,7 +88,7 @@ impl DeviceAllocator for SystemMemory {
         if isize::try_from(with_margin).is_err() {
             return Err(out_of_memory);
         }
-        let mapping = MmapMut::map_anon(with_margin).map_err(|_| out_of_memory)?;
+        let mapping = map_zeros(with_margin).ok_or(out_of_memory)?;
         let start = mapping.as_ptr().expose_provenance();
         let address = start.next_multiple_of(HUGE_PAGE);
         // A wish: where the system has no huge pages, nothing changes.

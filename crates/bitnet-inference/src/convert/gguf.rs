@@ -110,10 +110,7 @@ pub(super) fn write(
     }
 
     let folder = folder_of(out);
-    let mut builder = temporary();
-    #[cfg(unix)]
-    builder.permissions(super::permissions(0o666));
-    let file = builder
+    let file = temporary(0o666)
         .tempfile_in(folder)
         .map_err(|source| ConvertError::WriteInto {
             folder: folder.to_owned(),

@@ -107,15 +107,13 @@ pub(super) fn write(
     let expected = tensors::expected(config);
 
     let folder = folder_of(out);
-    let mut builder = temporary();
-    #[cfg(unix)]
-    builder.permissions(super::permissions(0o777));
-    let unfinished = builder
-        .tempdir_in(folder)
-        .map_err(|source| ConvertError::WriteInto {
-            folder: folder.to_owned(),
-            source,
-        })?;
+    let unfinished =
+        temporary(0o777)
+            .tempdir_in(folder)
+            .map_err(|source| ConvertError::WriteInto {
+                folder: folder.to_owned(),
+                source,
+            })?;
 
     let (progress, done) = (RefCell::new(progress), Cell::new(0));
     let step = || match (progress.borrow_mut())(done.replace(done.get() + 1), expected.len()) {
@@ -234,7 +232,7 @@ impl Encoder<'_> {
 /// Gives a finished folder its name, in place of what may be there.
 fn publish(unfinished: tempfile::TempDir, out: &Path) -> Result<(), ConvertError> {
     let old = if out.exists() {
-        let aside = temporary().tempdir_in(folder_of(out))?;
+        let aside = temporary(0o700).tempdir_in(folder_of(out))?;
         std::fs::rename(out, aside.path().join("old"))?;
         Some(aside)
     } else {

@@ -199,18 +199,18 @@ fn folder_of(out: &Path) -> &Path {
     }
 }
 
-/// Returns a builder of temporary files with the permissions that any new file
-/// or folder gets, instead of private ones.
-fn temporary() -> tempfile::Builder<'static, 'static> {
+/// Returns a builder of temporary files with these permissions, before the user's mask:
+/// 0o666 and 0o777 are those of any new file and folder.
+#[cfg_attr(
+    not(unix),
+    expect(unused_variables, reason = "permissions have no mode")
+)]
+fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".bitnet-convert-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
     builder
-}
-
-/// Permissions before the user's mask.
-#[cfg(unix)]
-fn permissions(mode: u32) -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(mode)
 }
 
 /// Why nothing was converted.

@@ -1,0 +1,116 @@
+//! WebAssembly with 128-bit SIMD: bytes are widened to i16, and `i32x4.dot_i16x8_s`
+//! multiplies and adds neighbours, an instruction of x86-64 and two or three of ARM64.
+//!
+//! A module is compiled with these instructions or without: there is no choice at run
+//! time.
+
+mod float_lanes;
+
+use std::arch::wasm32::{
+    i8x16_splat, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16, i32x4_add, i32x4_dot_i16x8,
+    i32x4_shuffle, i32x4_splat, u8x16_shr, v128, v128_and, v128_load, v128_store,
+};
+use std::hint::black_box;
+
+use crate::matmul::{Acc, Block, Operands, PANEL_ROWS};
+
+/// A build with 128-bit SIMD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Simd128;
+
+impl Simd128 {
+    /// Dot products of codes 0..=2 with activations.
+    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        let mask = i8x16_splat(3);
+        panel(operands, acc, |[block]: &[Block; 1], part, quad| {
+            v128_and(u8x16_shr(load_part(block, part), 2 * quad as u32), mask)
+        });
+    }
+
+    /// Dot products of int8 weights with activations.
+    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        panel(operands, acc, |blocks: &[Block; 4], part, quad| {
+            load_part(&blocks[quad], part)
+        });
+    }
+
+    /// Runs `i32x4.dot_i16x8_s` on registers and returns the multiply-adds done.
+    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+        const CHAINS: usize = 8;
+        let factor = black_box(i8x16_splat(1));
+        let mut sums = [i32x4_splat(0); CHAINS];
+        for _ in 0..n_rounds {
+            for sum in &mut sums {
+                *sum = i32x4_add(*sum, i32x4_dot_i16x8(factor, factor));
+            }
+            // Or the rounds would become one multiplication.
+            sums = black_box(sums);
+        }
+        n_rounds * CHAINS * 8
+    }
+}
+
+/// Returns the rows `4·part..` of a block.
+#[inline(always)]
+fn load_part(block: &Block, part: usize) -> v128 {
+    let bytes: &[u8] = &block.0[16 * part..][..16];
+    // SAFETY: these are 16 bytes.
+    unsafe { v128_load(bytes.as_ptr().cast()) }
+}
+
+/// A quarter of a panel at a time. `weights(blocks, part, quad)` returns the columns
+/// `4·quad..` of 16, which the blocks hold, for the rows `4·part..`.
+#[inline(always)]
+fn panel<const BLOCKS: usize>(
+    operands: Operands<'_>,
+    acc: &mut Acc,
+    weights: impl Fn(&[Block; BLOCKS], usize, usize) -> v128 + Copy,
+) {
+    for (operands, acc) in operands.tiles::<4>(acc) {
+        for part in 0..PANEL_ROWS / 4 {
+            match acc.len() {
+                4 => tile::<BLOCKS, 4>(operands, part, acc, weights),
+                2 => tile::<BLOCKS, 2>(operands, part, acc, weights),
+                _ => tile::<BLOCKS, 1>(operands, part, acc, weights),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "bounds are constants")]
+fn tile<const BLOCKS: usize, const N: usize>(
+    operands: Operands<'_>,
+    part: usize,
+    acc: &mut Acc,
+    weights: impl Fn(&[Block; BLOCKS], usize, usize) -> v128,
+) {
+    let (blocks, _) = operands.blocks.as_chunks::<BLOCKS>();
+    let rows: [&[[[i8; 4]; 4]]; N] = std::array::from_fn(|t| {
+        let (quads, _) = operands.acts.padded_row(operands.first + t).as_chunks();
+        &quads.as_chunks().0[..blocks.len()]
+    });
+    // Of two rows each.
+    let mut sums = [[i32x4_splat(0); 2]; N];
+    for (step, blocks) in blocks.iter().enumerate() {
+        for quad in 0..4 {
+            let weights = weights(blocks, part, quad);
+            let low = i16x8_extend_low_i8x16(weights);
+            let high = i16x8_extend_high_i8x16(weights);
+            for t in 0..N {
+                let acts = i32::from_le_bytes(rows[t][step][quad].map(i8::cast_unsigned));
+                let acts = i16x8_extend_low_i8x16(i32x4_splat(acts));
+                sums[t][0] = i32x4_add(sums[t][0], i32x4_dot_i16x8(low, acts));
+                sums[t][1] = i32x4_add(sums[t][1], i32x4_dot_i16x8(high, acts));
+            }
+        }
+    }
+    for t in 0..N {
+        let [low, high] = sums[t];
+        let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
+        let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
+        let out = &mut acc[t].as_chunks_mut::<4>().0[part];
+        // SAFETY: there are four lanes.
+        unsafe { v128_store(out.as_mut_ptr().cast(), i32x4_add(even, odd)) };
+    }
+}

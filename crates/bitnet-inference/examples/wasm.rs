@@ -1,0 +1,138 @@
+//! The built-in model in WebAssembly: continues a prompt, token by token. Only numbers
+//! pass the border, so no memory is shared with the host.
+//!
+//! `wasm.mjs` runs it in Node; `scripts/test-wasm.sh` builds and runs both.
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision, Team};
+use bitnet_inference::{
+    Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Plan, PlanOptions,
+    SamplerOptions, Tokenizer, builtin, generate,
+};
+
+struct Session {
+    tokenizer: Tokenizer,
+    engine: Engine,
+    prompt: Vec<u8>,
+    tokens: Vec<u32>,
+}
+
+thread_local! {
+    static SESSION: RefCell<Session> = RefCell::new(Session::new());
+}
+
+/// Loads the built-in model.
+fn engine(head: HeadPrecision, kv_precision: KvPrecision) -> Engine {
+    let checkpoint = builtin::open();
+    let options = PlanOptions {
+        kv_precision,
+        ..PlanOptions::default()
+    };
+    let plan = Plan::new(checkpoint.config(), options).expect("the defaults are a plan");
+    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
+    let model = Model::load(&checkpoint, &pool, plan.kernel, &mut team, head, |_, _| ());
+    let model = model.expect("the built-in model is whole");
+    Engine::new(Arc::new(model), plan).expect("there is memory")
+}
+
+impl Session {
+    /// Begins one in the precision of the reference.
+    fn new() -> Self {
+        Self {
+            tokenizer: builtin::open().tokenizer().expect("it has a tokenizer"),
+            engine: engine(HeadPrecision::Exact, KvPrecision::F32),
+            prompt: Vec::new(),
+            tokens: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, max_tokens: usize) -> usize {
+        let prompt = std::mem::take(&mut self.prompt);
+        let prompt = str::from_utf8(&prompt).expect("the prompt is UTF-8");
+        self.tokens = self.tokenizer.encode(prompt).expect("any text has tokens");
+        let options = GenerateOptions {
+            prompt: &self.tokens,
+            max_tokens,
+            sampling: SamplerOptions::GREEDY,
+        };
+        let is_eos = |id| self.tokenizer.is_eos(id);
+        let go_on = |_| ControlFlow::Continue(());
+        let story = generate(&mut self.engine, &options, is_eos, go_on)
+            .expect("the prompt fits the context");
+        self.tokens.extend(story.ids);
+        self.tokens.len()
+    }
+}
+
+/// Returns the hash (FNV-1a) of all logits of the first `n` tokens, in one of the
+/// precisions of the golden record in `tests/exactness.rs`.
+#[unsafe(no_mangle)]
+pub extern "C" fn hash_logits(n: usize, precision: usize) -> u64 {
+    let (head, kv) = [
+        (HeadPrecision::Exact, KvPrecision::F32),
+        (HeadPrecision::Int8, KvPrecision::F16),
+        (HeadPrecision::Exact, KvPrecision::Int8),
+    ][precision];
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let add = |_, _, logits: &[f32]| {
+        for byte in logits.iter().flat_map(|logit| logit.to_le_bytes()) {
+            hash = (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    SESSION.with_borrow(|session| {
+        let input = Input {
+            sequence: 0,
+            tokens: &session.tokens[..n],
+            logits: Logits::All,
+        };
+        engine(head, kv)
+            .forward(&[input], add)
+            .expect("the tokens fit");
+    });
+    hash
+}
+
+/// Returns whether the kernel has instructions of its own.
+#[unsafe(no_mangle)]
+pub extern "C" fn uses_simd() -> bool {
+    Kernel::best() != Kernel::Scalar
+}
+
+/// Adds a byte of UTF-8 to the prompt.
+#[unsafe(no_mangle)]
+pub extern "C" fn push_byte(byte: u8) {
+    SESSION.with_borrow_mut(|session| session.prompt.push(byte));
+}
+
+/// Continues the prompt by the likeliest tokens, at most `max_tokens`, and returns the
+/// number of all; the next prompt is empty.
+#[unsafe(no_mangle)]
+pub extern "C" fn run(max_tokens: usize) -> usize {
+    SESSION.with_borrow_mut(|session| session.run(max_tokens))
+}
+
+/// Returns a token of the last prompt and what follows it.
+#[unsafe(no_mangle)]
+pub extern "C" fn token(index: usize) -> u32 {
+    SESSION.with_borrow(|session| session.tokens[index])
+}
+
+/// What hash maps are seeded with, for the backend `custom` of getrandom: nobody
+/// attacks the ones here. In a browser, take its backend `wasm_js`.
+///
+/// # Safety
+///
+/// `to` is the beginning of `len` bytes.
+#[cfg(target_arch = "wasm32")]
+#[unsafe(no_mangle)]
+unsafe extern "Rust" fn __getrandom_v03_custom(
+    to: *mut u8,
+    len: usize,
+) -> Result<(), getrandom::Error> {
+    // SAFETY: the caller's promise.
+    unsafe { to.write_bytes(0x5a, len) };
+    Ok(())
+}

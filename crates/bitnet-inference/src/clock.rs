@@ -1,0 +1,20 @@
+//! Time that passes, where the system tells it.
+
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub(crate) use std::time::Instant;
+
+/// A moment in WebAssembly without a system: there is no clock, and no time passes.
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+#[derive(Clone, Copy)]
+pub(crate) struct Instant;
+
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+impl Instant {
+    pub(crate) fn now() -> Self {
+        Self
+    }
+
+    pub(crate) fn elapsed(self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the model half for WebAssembly without threads and lets the built-in model
+# continue the prompts of the reference, in Node. Says SKIPPED, loudly, when what it
+# needs cannot be had (see cross-toolchain.sh).
+#
+#   scripts/test-wasm.sh [DIR]     DIR keeps the toolchain between runs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir=$(realpath -m "${1:-target/cross-toolchain}")
+target=wasm32-unknown-unknown
+
+if ! command -v node >/dev/null || ! scripts/cross-toolchain.sh "$dir" >&2; then
+    echo "SKIPPED: Node or the packages for WebAssembly cannot be had; NOTHING of it is tested"
+    exit 0
+fi
+
+export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/wasm32
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$dir/bin/wasm-ld
+export RUSTFLAGS='-Ctarget-feature=+simd128 --cfg getrandom_backend="custom"'
+# The standard library is built from its sources, which only a compiler that takes
+# unstable options does.
+RUSTC_BOOTSTRAP=1 cargo build --release --locked -Zbuild-std=std,panic_abort \
+    --target "$target" --package bitnet-inference --example wasm
+node crates/bitnet-inference/examples/wasm.mjs \
+    "$CARGO_TARGET_DIR/$target/release/examples/wasm.wasm" models/storyteller/reference.json \
+    crates/bitnet-inference/tests/exactness.rs
