@@ -4,7 +4,7 @@
 use std::ops::DerefMut;
 
 use crate::five_trits::GROUP_COLS;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes, WIDTH};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::team::{SharedMut, Team};
@@ -18,13 +18,30 @@ const ROW_PADDING: usize = GROUP_COLS;
 
 const _: () = assert!(ROW_PADDING.is_multiple_of(COL_STEP));
 
-/// A batch of rows, each quantized to int8 with its own scale.
+/// Columns that the sums of a row are kept for: groups of weights with a scale of
+/// their own are multiples of it.
+pub(crate) const SUM_COLS: usize = 64;
+
+/// Rows of int8 for one row whose values are kept to the precision of f32.
+pub(crate) const EXACT_PARTS: usize = 3;
+
+/// A batch of rows, each quantized to int8 with its own scale, or split without
+/// loss.
+///
+/// # Quantized rows
 ///
 /// `x ≈ q / scale` with `scale = 127 / max(max|x|, 1e-5)` and
 /// `q = round_half_even(x · scale)`: the per-token activation quantization of
 /// BitNet b1.58, as the reference implementation (`transformers`,
 /// `integrations/bitnet.py`) does it. Since `|x · scale|` cannot exceed 127 by
 /// more than rounding, q stays in -127..=127.
+///
+/// # Split rows
+///
+/// For weights that meet unquantized activations, each row becomes three of int8:
+/// `x ≈ (q0 + q1/254 + q2/254²) / scale` with `scale = 127 / max|x|`. What that
+/// leaves of x is at most `max|x| · 2^-24`, as much as f32 itself leaves of the largest
+/// value; and sums of products stay sums of integers, which no order changes.
 ///
 /// Memory is taken once, by [`with_capacity`](Self::with_capacity).
 #[derive(Debug)]
@@ -33,8 +50,12 @@ pub struct Int8Rows {
     data: Buffer<i8>,
     scales: Buffer<f32>,
     sums: Buffer<i32>,
+    /// `[n_rows, n_cols / SUM_COLS]`, the last of a row over what is left.
+    part_sums: Buffer<i32>,
     n_rows: usize,
     n_cols: usize,
+    /// Rows of int8 for one row of values: 1 or [`EXACT_PARTS`].
+    n_parts: usize,
 }
 
 impl Int8Rows {
@@ -46,13 +67,26 @@ impl Int8Rows {
         max_cols: usize,
     ) -> Result<Self, OutOfMemory> {
         let len = max_rows.saturating_mul(max_cols.next_multiple_of(ROW_PADDING));
+        let n_sums = max_rows.saturating_mul(max_cols.div_ceil(SUM_COLS));
         Ok(Self {
             data: pool.zeroed(Category::Scratch, len)?,
             scales: pool.zeroed(Category::Scratch, max_rows)?,
             sums: pool.zeroed(Category::Scratch, max_rows)?,
+            part_sums: pool.zeroed(Category::Scratch, n_sums)?,
             n_rows: 0,
             n_cols: 0,
+            n_parts: 1,
         })
+    }
+
+    /// Returns an empty batch with room for `max_rows` rows of `max_cols` columns that
+    /// are split without loss.
+    pub fn with_exact_capacity(
+        pool: &HybridMemoryPool,
+        max_rows: usize,
+        max_cols: usize,
+    ) -> Result<Self, OutOfMemory> {
+        Self::with_capacity(pool, max_rows.saturating_mul(EXACT_PARTS), max_cols)
     }
 
     /// Replaces the batch by `n_rows` rows of `n_cols` columns;
@@ -71,22 +105,83 @@ impl Int8Rows {
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        self.reshape(n_rows, n_cols);
-        let stride = self.stride();
+        self.fill_rows::<1>(team, scratch, (n_rows, n_cols), |row, values, parts| {
+            fill_row(row, values);
+            let [out] = parts;
+            [kernel.run_lanes(QuantizeRow { x: values, out })]
+        });
+        self.sum_parts(kernel);
+    }
+
+    /// Replaces the batch by `n_rows` rows of `n_cols` columns that are split without
+    /// loss; otherwise as [`quantize_rows`](Self::quantize_rows).
+    ///
+    /// # Panics
+    ///
+    /// Panics if the rows exceed the [exact capacity](Self::with_exact_capacity) or
+    /// `scratch` is too small.
+    pub fn split_rows(
+        &mut self,
+        kernel: Kernel,
+        team: &mut Team,
+        scratch: &mut [impl DerefMut<Target = [f32]> + Send],
+        (n_rows, n_cols): (usize, usize),
+        fill_row: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        self.fill_rows::<EXACT_PARTS>(team, scratch, (n_rows, n_cols), |row, values, out| {
+            fill_row(row, values);
+            let (step, sums) = kernel.run_lanes(QuantizeParts { x: values, out });
+            let mut scale = 1.0 / step;
+            sums.map(|sum| {
+                let part = (scale, sum);
+                scale *= PARTS;
+                part
+            })
+        });
+        self.sum_parts(kernel);
+    }
+
+    /// Replaces the batch by `n_rows` rows, each in `N` parts: `fill(row, values,
+    /// parts)` computes one and returns the scale and sum of each part.
+    fn fill_rows<const N: usize>(
+        &mut self,
+        team: &mut Team,
+        scratch: &mut [impl DerefMut<Target = [f32]> + Send],
+        (n_rows, n_cols): (usize, usize),
+        fill: impl Fn(usize, &mut [f32], [&mut [[i8; COL_STEP]]; N]) -> [(f32, i32); N] + Sync,
+    ) {
+        self.reshape(N * n_rows, n_cols);
+        self.n_parts = N;
+        let stride = self.stride().max(1);
         let (scales, sums) = (
             SharedMut(self.scales.as_mut_ptr()),
             SharedMut(self.sums.as_mut_ptr()),
         );
-        let data = &mut self.data[..n_rows * stride];
-        team.for_each_chunk(data, stride.max(1), scratch, |values, row, out| {
-            let values = &mut values[..n_cols];
-            fill_row(row, values);
-            let (out, _) = out.as_chunks_mut();
-            let (scale, sum) = kernel.run_lanes(QuantizeRow { x: values, out });
-            // SAFETY: `row < n_rows <= scales.len() == sums.len()`, and each row
-            // is handed out once.
-            unsafe { (*scales.at(row), *sums.at(row)) = (scale, sum) };
+        let data = &mut self.data[..N * n_rows * stride];
+        team.for_each_chunk(data, N * stride, scratch, |values, row, out| {
+            let mut chunks = out.chunks_exact_mut(stride);
+            let parts = std::array::from_fn(|_| {
+                let part = chunks.next().expect("a chunk is N rows");
+                part.as_chunks_mut().0
+            });
+            let filled = fill(row, &mut values[..n_cols], parts);
+            for (part, (scale, sum)) in filled.into_iter().enumerate() {
+                let i = N * row + part;
+                // SAFETY: `i < N * n_rows <= scales.len() == sums.len()`, and each row
+                // is handed out once.
+                unsafe { (*scales.at(i), *sums.at(i)) = (scale, sum) };
+            }
         });
+    }
+
+    /// Computes the sums of every [`SUM_COLS`] columns.
+    fn sum_parts(&mut self, kernel: Kernel) {
+        let n_sums = self.n_cols.div_ceil(SUM_COLS);
+        let stride = self.stride();
+        let rows = self.data[..self.n_rows * stride].chunks_exact(stride.max(1));
+        for (row, sums) in rows.zip(self.part_sums.chunks_exact_mut(n_sums.max(1))) {
+            kernel.run(PartSums { row, sums });
+        }
     }
 
     /// Replaces the batch by the rows of `x`, `[n_rows, n_cols]`.
@@ -114,10 +209,12 @@ impl Int8Rows {
     pub(crate) fn reshape(&mut self, n_rows: usize, n_cols: usize) {
         let stride = n_cols.next_multiple_of(ROW_PADDING);
         assert!(
-            n_rows <= self.scales.len() && n_rows * stride <= self.data.len(),
+            n_rows <= self.scales.len()
+                && n_rows * stride <= self.data.len()
+                && n_rows * n_cols.div_ceil(SUM_COLS) <= self.part_sums.len(),
             "the batch fits the capacity"
         );
-        (self.n_rows, self.n_cols) = (n_rows, n_cols);
+        (self.n_rows, self.n_cols, self.n_parts) = (n_rows, n_cols, 1);
     }
 
     /// Quantizes one row.
@@ -137,15 +234,22 @@ impl Int8Rows {
         let rows = &mut self.data[..self.n_rows * stride][row * stride..][..2 * stride];
         let (chunks, _) = rows.as_chunks_mut::<COL_STEP>();
         let (coarse, fine) = chunks.split_at_mut(stride / COL_STEP);
-        let (step, sums) = kernel.run_lanes(QuantizeParts { x, coarse, fine });
+        let out = [coarse, fine];
+        let (step, sums) = kernel.run_lanes(QuantizeParts { x, out });
         self.scales[row] = 1.0 / step;
         self.scales[row + 1] = PARTS / step;
         self.sums[row..row + 2].copy_from_slice(&sums);
     }
 
-    /// Returns the number of rows.
+    /// Returns the number of rows of int8.
     pub fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// Returns how many rows of int8 make a row of values: 1 if values are
+    /// quantized, 3 if they are split.
+    pub fn n_parts(&self) -> usize {
+        self.n_parts
     }
 
     /// Returns the number of columns.
@@ -171,6 +275,16 @@ impl Int8Rows {
     /// Returns the sum of the quantized values of a row.
     pub(crate) fn sum(&self, row: usize) -> i32 {
         self.sums[..self.n_rows][row]
+    }
+
+    /// Returns the sum of the quantized values of a row in the columns from
+    /// `first_col`, a multiple of [`SUM_COLS`], on.
+    #[inline(always)]
+    pub(crate) fn sum_of_cols(&self, row: usize, first_col: usize, n_cols: usize) -> i32 {
+        let n_sums = self.n_cols.div_ceil(SUM_COLS);
+        let sums = &self.part_sums[row * n_sums..][..n_sums];
+        let first = first_col / SUM_COLS;
+        sums[first..].iter().take(n_cols / SUM_COLS).sum()
     }
 
     /// Returns a row with its padding: a multiple of [`ROW_PADDING`] values.
@@ -221,39 +335,62 @@ impl LaneOp for QuantizeRow<'_> {
 /// Fine steps in a coarse one: half a coarse step is 127 of them.
 pub(crate) const PARTS: f32 = 254.0;
 
-struct QuantizeParts<'a> {
+/// `N` parts, each in steps that are [`PARTS`] times finer.
+struct QuantizeParts<'a, const N: usize> {
     x: &'a [f32],
-    /// At least as many chunks as x has; the last of them is filled up with zeros.
-    coarse: &'a mut [[i8; COL_STEP]],
-    fine: &'a mut [[i8; COL_STEP]],
+    /// Each at least as many chunks as x has; the last of them is filled up with
+    /// zeros.
+    out: [&'a mut [[i8; COL_STEP]]; N],
 }
 
-impl LaneOp for QuantizeParts<'_> {
-    /// The coarse step, and the sums of both parts.
-    type Output = (f32, [i32; 2]);
+impl<const N: usize> LaneOp for QuantizeParts<'_, N> {
+    /// The coarsest step, and the sums of all parts.
+    type Output = (f32, [i32; N]);
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> (f32, [i32; 2]) {
+    fn run<L: Lanes>(mut self, lanes: L) -> (f32, [i32; N]) {
         let (x, rest) = self.x.as_chunks();
         let last = padded(rest);
-        self.coarse[x.len()..].fill([0; COL_STEP]);
-        self.fine[x.len()..].fill([0; COL_STEP]);
+        for out in &mut self.out {
+            out[x.len()..].fill([0; COL_STEP]);
+        }
         // Small enough for any activation, large enough to be divided by.
         let step = largest_magnitude(lanes, x, &last).max(1e-30) / 127.0;
         let inverse = lanes.splat(1.0 / step);
-        let mut sums = [lanes.splat(0.0); 2];
-        let chunks = x.iter().chain(std::iter::once(&last));
-        for ((x, coarse), fine) in chunks.zip(self.coarse).zip(self.fine) {
-            let x = lanes.mul(lanes.load(x), inverse);
-            let whole = round(lanes, x);
-            let rest = lanes.mul(lanes.sub(x, whole), lanes.splat(PARTS));
-            let rest = round(lanes, rest);
-            lanes.store_i8(whole, coarse);
-            lanes.store_i8(rest, fine);
-            sums = [lanes.add(sums[0], whole), lanes.add(sums[1], rest)];
+        let mut sums = [lanes.splat(0.0); N];
+        let n_chunks = x.len() + usize::from(!rest.is_empty());
+        assert!(self.out.iter().all(|out| out.len() >= n_chunks));
+        let chunks = x.iter().chain(std::iter::once(&last)).take(n_chunks);
+        for (i, x) in chunks.enumerate() {
+            let mut x = lanes.mul(lanes.load(x), inverse);
+            for (part, sum) in sums.iter_mut().enumerate() {
+                // What is not a number, beside others or as infinity times zero,
+                // becomes 0.
+                let whole = lanes.numbers(round(lanes, x));
+                lanes.store_i8(whole, &mut self.out[part][i]);
+                *sum = lanes.add(*sum, whole);
+                x = lanes.mul(lanes.sub(x, whole), lanes.splat(PARTS));
+            }
         }
         // Sums of integers below 2^24: exact in any order.
         (step, sums.map(|sum| lanes.sum(sum) as i32))
+    }
+}
+
+/// Sums of every [`SUM_COLS`] columns.
+struct PartSums<'a> {
+    row: &'a [i8],
+    sums: &'a mut [i32],
+}
+
+impl Op for PartSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (sum, part) in self.sums.iter_mut().zip(self.row.chunks(SUM_COLS)) {
+            *sum = part.iter().map(|&q| i32::from(q)).sum();
+        }
     }
 }
 

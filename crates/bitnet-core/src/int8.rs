@@ -3,7 +3,7 @@
 use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
 use crate::kernel::{Kernel, Op};
-use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul};
+use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul, scaled};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::team::{SharedMut, Team};
@@ -194,21 +194,23 @@ impl Panels for WithKernel<'_> {
         self.weights.n_rows
     }
 
-    fn dot_tiles(&self, panel: usize, acts: &Int8Rows, mut take: impl FnMut(usize, &Acc)) {
-        for_tiles(acts.n_rows(), |first, acc| {
+    fn products(
+        &self,
+        panel: usize,
+        acts: &Int8Rows,
+        mut put: impl FnMut(usize, &[f32; PANEL_ROWS]),
+    ) {
+        let scales = &self.weights.scales.as_chunks().0[panel];
+        for_tiles(acts, |first, acc| {
             let operands = Operands {
                 blocks: self.weights.panel(panel),
                 acts,
                 first,
+                first_col: 0,
             };
             self::panel(self.kernel, operands, acc);
-            take(first, acc);
+            scaled(acts, first, acc, scales, &mut put);
         });
-    }
-
-    fn row_scales(&self, panel: usize) -> [f32; PANEL_ROWS] {
-        let (scales, _) = self.weights.scales.as_chunks();
-        scales[panel]
     }
 
     fn panel_bytes(&self) -> usize {

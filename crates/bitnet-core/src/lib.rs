@@ -57,6 +57,7 @@ pub mod machine;
 mod matmul;
 pub mod memory;
 pub mod ops;
+mod scales;
 mod screen;
 mod team;
 mod ternary;
@@ -71,6 +72,7 @@ pub use int8::PackedInt8;
 pub use kernel::{Kernel, KernelError, Op};
 pub use layout::Layout;
 pub use memory::{HybridMemoryPool, OutOfMemory};
+pub use scales::Scales;
 pub use screen::{ScreenScratch, largest_products};
 
 pub use team::Team;

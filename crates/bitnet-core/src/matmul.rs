@@ -8,7 +8,9 @@
 
 use bytemuck::Zeroable;
 
-use crate::activations::Int8Rows;
+#[cfg(doc)]
+use crate::activations::COL_STEP;
+use crate::activations::{EXACT_PARTS, Int8Rows, PARTS};
 use crate::team::{SharedMut, Team};
 
 /// Rows per panel: the i32 lanes of a 512-bit register.
@@ -45,6 +47,9 @@ pub(crate) struct Operands<'a> {
     pub(crate) blocks: &'a [Block],
     pub(crate) acts: &'a Int8Rows,
     pub(crate) first: usize,
+    /// Where the columns of the blocks begin: a multiple of [`COL_STEP`], and 0 unless
+    /// the blocks are a part of a panel.
+    pub(crate) first_col: usize,
 }
 
 impl<'a> Operands<'a> {
@@ -73,60 +78,91 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// Calls `f(first token, sums)` for tiles of at most [`MAX_TILE`] tokens.
-pub(crate) fn for_tiles(n_tokens: usize, mut f: impl FnMut(usize, &mut Acc)) {
-    let mut acc = [[0; PANEL_ROWS]; MAX_TILE];
-    for first in (0..n_tokens).step_by(MAX_TILE) {
-        f(first, &mut acc[..MAX_TILE.min(n_tokens - first)]);
+/// Calls `f(first row, sums)` for tiles of at most [`MAX_TILE`] rows of values, with
+/// all their parts.
+#[inline]
+pub(crate) fn for_tiles(acts: &Int8Rows, f: impl FnMut(usize, &mut Acc)) {
+    if acts.n_parts() == 1 {
+        tiles_of::<MAX_TILE>(acts.n_rows(), f);
+    } else {
+        tiles_of::<{ EXACT_PARTS * MAX_TILE }>(acts.n_rows(), f);
+    }
+}
+
+#[inline]
+fn tiles_of<const N: usize>(n_rows: usize, mut f: impl FnMut(usize, &mut Acc)) {
+    let mut acc = [[0; PANEL_ROWS]; N];
+    for first in (0..n_rows).step_by(N) {
+        f(first, &mut acc[..N.min(n_rows - first)]);
+    }
+}
+
+/// Turns a tile of sums, which begins at row `first` of `acts`, into products with
+/// values: `put(token, products)`.
+#[inline]
+pub(crate) fn scaled(
+    acts: &Int8Rows,
+    first: usize,
+    tile: &Acc,
+    scales: &[f32; PANEL_ROWS],
+    put: &mut impl FnMut(usize, &[f32; PANEL_ROWS]),
+) {
+    if acts.n_parts() == 1 {
+        for (i, sums) in tile.iter().enumerate() {
+            let act_scale = acts.scale(first + i);
+            let value = |r: usize| sums[r] as f32 * (scales[r] / act_scale);
+            put(first + i, &std::array::from_fn(value));
+        }
+    } else {
+        for (i, parts) in tile.as_chunks::<EXACT_PARTS>().0.iter().enumerate() {
+            let row = first + EXACT_PARTS * i;
+            let act_scale = acts.scale(row);
+            let value = |r: usize| {
+                let [q0, q1, q2] = parts.map(|sums| sums[r] as f32);
+                (q0 + (q1 + q2 / PARTS) / PARTS) * (scales[r] / act_scale)
+            };
+            put(row / EXACT_PARTS, &std::array::from_fn(value));
+        }
     }
 }
 
 /// A matrix in panels, as [`matmul`] needs it.
 pub(crate) trait Panels: Sync {
     fn n_rows(&self) -> usize;
-    /// Computes `Σ_col w[row, col] · a[token, col]` for the rows of `panel` and all
-    /// tokens, and hands them out in tiles: `take(first token, sums)`.
-    fn dot_tiles(&self, panel: usize, acts: &Int8Rows, take: impl FnMut(usize, &Acc));
-    /// Returns what turns a row's integer dot product, divided by the scale of
-    /// the activations, into a value.
-    fn row_scales(&self, panel: usize) -> [f32; PANEL_ROWS];
+    /// Computes `Σ_col w[row, col] · a[token, col]` for the rows of `panel` and every
+    /// token: `put(token, products)`.
+    fn products(&self, panel: usize, acts: &Int8Rows, put: impl FnMut(usize, &[f32; PANEL_ROWS]));
     /// Bytes of a panel, to cut the work into pieces of a sensible size.
     fn panel_bytes(&self) -> usize;
 }
 
-/// Computes `out[token, row] = (Σ w·a) · (row_scale / activation_scale)`.
+/// Computes `out[token, row] = Σ_col w[row, col] · a[token, col]`.
 ///
 /// # Panics
 ///
-/// Panics if `out` is not `[acts.n_rows(), panels.n_rows()]`.
+/// Panics if `out` is not `[n_tokens, panels.n_rows()]`, where a token is a row of
+/// values of `acts`.
 pub(crate) fn matmul(panels: &impl Panels, team: &mut Team, acts: &Int8Rows, out: &mut [f32]) {
-    let (n_tokens, n_rows) = (acts.n_rows(), panels.n_rows());
+    let (n_tokens, n_rows) = (acts.n_rows() / acts.n_parts(), panels.n_rows());
     assert_eq!(out.len(), n_tokens * n_rows, "out is [n_tokens, n_rows]");
     let n_panels = n_rows.div_ceil(PANEL_ROWS);
     let out = SharedMut(out.as_mut_ptr());
     let compute = |panel: usize| {
         let row = panel * PANEL_ROWS;
         let rows = PANEL_ROWS.min(n_rows - row);
-        let scales = panels.row_scales(panel);
-        panels.dot_tiles(panel, acts, |first, tile| {
-            for (i, sums) in tile.iter().enumerate() {
-                let token = first + i;
-                let act_scale = acts.scale(token);
-                // SAFETY: `token < n_tokens` and `row + rows <= n_rows`, so the
-                // piece lies inside `out`; pieces of different panels or tokens
-                // do not overlap, and each panel is computed once.
-                let out =
-                    unsafe { std::slice::from_raw_parts_mut(out.at(token * n_rows + row), rows) };
-                for ((out, &sum), &scale) in out.iter_mut().zip(sums).zip(&scales) {
-                    *out = sum as f32 * (scale / act_scale);
-                }
-            }
+        panels.products(panel, acts, |token, products| {
+            assert!(token < n_tokens, "a product for a token of the batch");
+            // SAFETY: `token < n_tokens` and `row + rows <= n_rows`, so the piece lies
+            // inside `out`; pieces of different panels or tokens do not overlap, and
+            // each panel is computed once.
+            let out = unsafe { std::slice::from_raw_parts_mut(out.at(token * n_rows + row), rows) };
+            out.copy_from_slice(&products[..rows]);
         });
     };
     // About 16 KiB of weights, some microseconds of work for one token, a piece.
     // Less than four of them are done sooner than another thread has come.
     let panel_bytes = panels.panel_bytes().max(1);
-    let panels_per_piece = if n_panels * panel_bytes * n_tokens <= 4 * PIECE_BYTES {
+    let panels_per_piece = if n_panels * panel_bytes * acts.n_rows() <= 4 * PIECE_BYTES {
         n_panels.max(1)
     } else {
         (PIECE_BYTES / panel_bytes).max(1)

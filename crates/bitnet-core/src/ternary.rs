@@ -1,19 +1,24 @@
 //! Ternary matrices in the layout that the kernels compute on.
 
+mod scales;
+
 use std::sync::Mutex;
 
-use crate::activations::{COL_STEP, Int8Rows};
+use scales::{AddGroup, PackedScales};
+
+use crate::activations::{COL_STEP, Int8Rows, SUM_COLS};
 use crate::arch;
 use crate::five_trits;
 use crate::kernel::Kernel;
 use crate::layout::Layout;
-#[cfg(target_arch = "x86_64")]
-use crate::matmul::MAX_TILE;
-use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul};
+use crate::matmul::{
+    Acc, Block, MAX_TILE, Operands, PANEL_ROWS, Panels, for_tiles, matmul, scaled,
+};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::scales::Scales;
 use crate::team::Team;
 
-/// A ternary matrix `[n_rows, n_cols]` with one scale, packed as a [`Layout`]
+/// A ternary matrix `[n_rows, n_cols]` and its [`Scales`], packed as a [`Layout`]
 /// says.
 ///
 /// Sixteen rows form a panel; a panel is a run of 64-byte blocks. In a block,
@@ -49,13 +54,17 @@ pub struct PackedTernary {
     layout: Layout,
     n_rows: usize,
     n_cols: usize,
-    scale: f32,
+    scales: PackedScales,
 }
 
 impl PackedTernary {
     /// The most columns a matrix may have: with activations of at most 127, a
     /// dot product then stays below 2^24 and is exact in f32.
     pub const MAX_COLS: usize = (1 << 24) / 127;
+
+    /// What the weights of a group are a multiple of, where groups have scales of their
+    /// own.
+    pub const GROUP_STEP: usize = SUM_COLS;
 
     /// Packs a matrix at two bits a weight: see [`pack_as`](Self::pack_as).
     ///
@@ -67,15 +76,16 @@ impl PackedTernary {
         pool: &HybridMemoryPool,
         team: &mut Team,
         (n_rows, n_cols): (usize, usize),
-        scale: f32,
+        scales: impl Into<Scales>,
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
         let layout = Layout::TwoBits;
-        Self::pack_as(pool, layout, team, (n_rows, n_cols), scale, decode_row)
+        Self::pack_as(pool, layout, team, (n_rows, n_cols), scales, decode_row)
     }
 
     /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1.
-    /// Rows are decoded in any order and on all threads of the team.
+    /// Rows are decoded in any order and on all threads of the team. A matrix with
+    /// scales of groups is packed at two bits a weight.
     ///
     /// # Errors
     ///
@@ -84,17 +94,38 @@ impl PackedTernary {
     ///
     /// # Panics
     ///
-    /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS) or a trit is out
-    /// of range (in builds with debug assertions).
+    /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS), if there are not as
+    /// many scales as rows or groups, if groups are not multiples of
+    /// [`GROUP_STEP`](Self::GROUP_STEP) that divide `n_cols`, or if a trit is out of
+    /// range (in builds with debug assertions).
     pub fn pack_as<E: Send + From<OutOfMemory>>(
         pool: &HybridMemoryPool,
         layout: Layout,
         team: &mut Team,
         (n_rows, n_cols): (usize, usize),
-        scale: f32,
+        scales: impl Into<Scales>,
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
         assert!(n_cols <= Self::MAX_COLS, "dot products are exact in f32");
+        let (mut layout, scales) = (layout, scales.into());
+        match &scales {
+            Scales::Tensor(_) => {}
+            Scales::Rows(values) => assert_eq!(values.len(), n_rows, "a scale for each row"),
+            Scales::Groups { len, values } => {
+                assert!(
+                    len.is_multiple_of(Self::GROUP_STEP) && n_cols.is_multiple_of(*len),
+                    "whole groups of {}",
+                    Self::GROUP_STEP
+                );
+                assert_eq!(
+                    values.len(),
+                    n_rows * (n_cols / len),
+                    "a scale for each group"
+                );
+                layout = Layout::TwoBits;
+            }
+        }
+        let scales = PackedScales::new(pool, &scales, n_rows)?;
         let blocks_per_panel = layout.blocks_per_panel(n_cols);
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
         let mut blocks =
@@ -149,7 +180,7 @@ impl PackedTernary {
                 layout,
                 n_rows,
                 n_cols,
-                scale,
+                scales,
             }),
         }
     }
@@ -169,14 +200,9 @@ impl PackedTernary {
         self.layout
     }
 
-    /// Returns what each trit is multiplied with.
-    pub fn scale(&self) -> f32 {
-        self.scale
-    }
-
-    /// Returns the bytes that the packed weights take.
+    /// Returns the bytes that the packed weights and their scales take.
     pub fn n_bytes(&self) -> usize {
-        size_of_val(&*self.blocks)
+        size_of_val(&*self.blocks) + self.scales.n_bytes()
     }
 
     /// Writes one row as trits -1, 0, +1.
@@ -186,24 +212,39 @@ impl PackedTernary {
     /// Panics if `row` is out of range or `trits` is not `n_cols` long.
     pub fn unpack_row(&self, row: usize, trits: &mut [i8]) {
         assert!(row < self.n_rows && trits.len() == self.n_cols);
+        self.for_each_trit(row, |col, trit| trits[col] = trit);
+    }
+
+    /// Writes one row as values: trits times their scales.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `row` is out of range or `values` is not `n_cols` long.
+    pub fn decode_row(&self, row: usize, values: &mut [f32]) {
+        assert!(row < self.n_rows && values.len() == self.n_cols);
+        self.for_each_trit(row, |col, trit| {
+            values[col] = f32::from(trit) * self.scales.at(row, col, self.n_cols);
+        });
+    }
+
+    fn for_each_trit(&self, row: usize, mut f: impl FnMut(usize, i8)) {
         let panel = self.panel(row / PANEL_ROWS);
-        let mut write = |first_col: usize, block: &Block| {
-            let trits = trits.get_mut(first_col..).unwrap_or_default();
-            for (col, trit) in trits.iter_mut().take(COL_STEP).enumerate() {
+        let mut visit = |first_col: usize, block: &Block| {
+            for col in 0..COL_STEP.min(self.n_cols.saturating_sub(first_col)) {
                 let byte = block.0[row % PANEL_ROWS * 4 + col % 4];
-                *trit = (byte >> (col / 4 * 2) & 3) as i8 - 1;
+                f(first_col + col, (byte >> (col / 4 * 2) & 3) as i8 - 1);
             }
         };
         match self.layout {
             Layout::TwoBits => {
                 for (i, block) in panel.iter().enumerate() {
-                    write(COL_STEP * i, block);
+                    visit(COL_STEP * i, block);
                 }
             }
             Layout::FiveTrits => {
                 for (g, group) in panel.as_chunks().0.iter().enumerate() {
                     for (i, block) in five_trits::unpack_group(group).iter().enumerate() {
-                        write(five_trits::GROUP_COLS * g + COL_STEP * i, block);
+                        visit(five_trits::GROUP_COLS * g + COL_STEP * i, block);
                     }
                 }
             }
@@ -227,17 +268,19 @@ impl PackedTernary {
             layout,
             n_rows: n_panels * PANEL_ROWS,
             n_cols: N_COLS,
-            scale: 1.0,
+            scales: PackedScales::Tensor(1.0),
         })
     }
 
     /// Computes `out[token, row] = Σ_col trit[row, col] · q[token, col] ·
-    /// (scale / activation scale)`; the sum is exact.
+    /// (scale / activation scale)`; the sum is exact. Where groups have scales of their
+    /// own, the sum of each is exact, and their products are added in order, by fused
+    /// multiply-add.
     ///
     /// # Panics
     ///
-    /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, `out` is
-    /// `[n_tokens, n_rows]`.
+    /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, quantized or
+    /// split, `out` is `[n_tokens, n_rows]`.
     pub fn matmul(&self, kernel: Kernel, team: &mut Team, acts: &Int8Rows, out: &mut [f32]) {
         assert_eq!(
             acts.n_cols(),
@@ -313,14 +356,29 @@ impl Panels for WithKernel<'_> {
         self.weights.n_rows
     }
 
-    fn dot_tiles(&self, panel: usize, acts: &Int8Rows, mut take: impl FnMut(usize, &Acc)) {
+    fn products(
+        &self,
+        panel: usize,
+        acts: &Int8Rows,
+        mut put: impl FnMut(usize, &[f32; PANEL_ROWS]),
+    ) {
         let blocks = self.weights.panel(panel);
-        let mut dot_tiles = |layout: Layout, blocks: &[Block]| {
-            for_tiles(acts.n_rows(), |first, acc| {
+        let scales = match &self.weights.scales {
+            PackedScales::Tensor(scale) => &[*scale; PANEL_ROWS],
+            PackedScales::Rows(values) => &values[panel],
+            PackedScales::Groups { len, values } => {
+                let n_groups = self.weights.n_cols / len;
+                let scales = &values[panel * n_groups..][..n_groups];
+                return self.grouped_products(blocks, *len, scales, acts, put);
+            }
+        };
+        let mut products = |layout: Layout, blocks: &[Block]| {
+            for_tiles(acts, |first, acc| {
                 let operands = Operands {
                     blocks,
                     acts,
                     first,
+                    first_col: 0,
                 };
                 match layout {
                     Layout::TwoBits => two_bits_panel(self.kernel, operands, acc),
@@ -332,7 +390,7 @@ impl Panels for WithKernel<'_> {
                         *sum -= correction;
                     }
                 }
-                take(first, acc);
+                scaled(acts, first, acc, scales, &mut put);
             });
         };
         #[cfg(target_arch = "x86_64")]
@@ -345,17 +403,57 @@ impl Panels for WithKernel<'_> {
             let mut unpacked = [Block::ZERO; UNPACKED_BLOCKS];
             let unpacked = &mut unpacked[..blocks.len() / 4 * 5];
             isa.unpack(blocks, unpacked);
-            return dot_tiles(Layout::TwoBits, unpacked);
+            return products(Layout::TwoBits, unpacked);
         }
-        dot_tiles(self.weights.layout, blocks);
-    }
-
-    fn row_scales(&self, _panel: usize) -> [f32; PANEL_ROWS] {
-        [self.weights.scale; PANEL_ROWS]
+        products(self.weights.layout, blocks);
     }
 
     fn panel_bytes(&self) -> usize {
         size_of_val(self.weights.panel(0))
+    }
+}
+
+impl WithKernel<'_> {
+    /// Products where every `len` columns have scales of their own, `[n_groups]`.
+    fn grouped_products(
+        &self,
+        blocks: &[Block],
+        len: usize,
+        scales: &[[f32; PANEL_ROWS]],
+        acts: &Int8Rows,
+        mut put: impl FnMut(usize, &[f32; PANEL_ROWS]),
+    ) {
+        let groups = blocks.chunks_exact(len / COL_STEP).zip(scales);
+        for_tiles(acts, |first, acc| {
+            let mut values = [[0.0; PANEL_ROWS]; MAX_TILE];
+            let values = &mut values[..acc.len() / acts.n_parts()];
+            for (group, (blocks, scales)) in groups.clone().enumerate() {
+                let first_col = group * len;
+                let operands = Operands {
+                    blocks,
+                    acts,
+                    first,
+                    first_col,
+                };
+                two_bits_panel(self.kernel, operands, acc);
+                for (i, sums) in acc.iter_mut().enumerate() {
+                    let correction = acts.sum_of_cols(first + i, first_col, len);
+                    for sum in sums {
+                        *sum -= correction;
+                    }
+                }
+                self.kernel.run_lanes(AddGroup {
+                    sums: acc,
+                    scales,
+                    values,
+                });
+            }
+            for (i, values) in values.iter().enumerate() {
+                let row = first + i * acts.n_parts();
+                let inverse = 1.0 / acts.scale(row);
+                put(row / acts.n_parts(), &values.map(|value| value * inverse));
+            }
+        });
     }
 }
 
@@ -394,167 +492,4 @@ fn five_trits_panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn pack(
-        layout: Layout,
-        n_rows: usize,
-        n_cols: usize,
-        scale: f32,
-        trits: &[i8],
-    ) -> PackedTernary {
-        let team = &mut Team::new(2);
-        let pool = HybridMemoryPool::new();
-        PackedTernary::pack_as(&pool, layout, team, (n_rows, n_cols), scale, |row, out| {
-            out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
-            Ok::<_, OutOfMemory>(())
-        })
-        .unwrap()
-    }
-
-    #[test]
-    fn a_block_looks_as_drawn() {
-        let mut trits = vec![0i8; 16 * 16];
-        trits[3 * 16 + 1] = 1; // row 3, col 1: byte 13, bits 1:0
-        trits[3 * 16 + 13] = -1; // row 3, col 13: byte 13, bits 7:6
-        let packed = pack(Layout::TwoBits, 16, 16, 1.0, &trits);
-        let mut expected = [0b01_01_01_01; 64];
-        expected[13] = 0b00_01_01_10;
-        assert_eq!(*packed.blocks, [Block(expected)]);
-        let packed = pack(Layout::FiveTrits, 16, 16, 1.0, &trits);
-        let mut expected = [0; 64];
-        expected[13] = 81 - 3;
-        let [first, others @ ..] = &*packed.blocks else {
-            panic!("there are blocks");
-        };
-        assert_eq!(*first, Block(expected));
-        assert_eq!(others, [Block::ZERO; 3]);
-    }
-
-    #[test]
-    fn the_error_of_the_lowest_row_is_returned() {
-        for n_threads in [1, 3] {
-            let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(n_threads));
-            let result = PackedTernary::pack(&pool, team, (100, 8), 1.0, |row, _| {
-                let error = OutOfMemory { n_bytes: row };
-                if row % 40 == 39 { Err(error) } else { Ok(()) }
-            });
-            assert_eq!(result.unwrap_err().n_bytes, 39);
-        }
-    }
-
-    #[test]
-    fn a_two_by_two_product_is_right() {
-        // [[1, -1], [0, 1]] · 0.5 · [127, -1] = [64, -0.5]
-        for (layout, kernel) in layouts_and_kernels() {
-            let packed = pack(layout, 2, 2, 0.5, &[1, -1, 0, 1]);
-            let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 2).unwrap();
-            acts.quantize(kernel, &[127.0, -1.0], 2);
-            let mut out = [f32::NAN; 2];
-            packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
-            assert_eq!(out, [64.0, -0.5], "{kernel}");
-        }
-    }
-
-    fn layouts_and_kernels() -> impl Iterator<Item = (Layout, Kernel)> {
-        let layouts = [Layout::TwoBits, Layout::FiveTrits].into_iter();
-        layouts.flat_map(|layout| Kernel::available().map(move |kernel| (layout, kernel)))
-    }
-
-    /// Pseudo-random trits and activations, and the product by its definition.
-    fn case(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) -> (Vec<i8>, Vec<f32>) {
-        let mut state = seed | 1;
-        let mut next = move || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            state >> 33
-        };
-        let trits = (0..n_rows * n_cols)
-            .map(|_| (next() % 3) as i8 - 1)
-            .collect();
-        let x = (0..n_tokens * n_cols)
-            .map(|_| (next() % 255) as f32 - 127.0)
-            .collect();
-        (trits, x)
-    }
-
-    fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
-        let (trits, x) = case(n_rows, n_cols, n_tokens, seed);
-        let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_tokens, n_cols).unwrap();
-        acts.quantize(Kernel::Scalar, &x, n_cols);
-        let mut expected = Vec::new();
-        for token in 0..n_tokens {
-            for trits in trits.chunks_exact(n_cols) {
-                let products = trits
-                    .iter()
-                    .zip(acts.row(token))
-                    .map(|(&w, &a)| w as i32 * a as i32);
-                expected.push(products.sum::<i32>() as f32 * (0.37 / acts.scale(token)));
-            }
-        }
-        for layout in [Layout::TwoBits, Layout::FiveTrits] {
-            let packed = pack(layout, n_rows, n_cols, 0.37, &trits);
-            let mut row = vec![0; n_cols];
-            for (r, expected) in trits.chunks(n_cols).enumerate() {
-                packed.unpack_row(r, &mut row);
-                assert_eq!(row, expected);
-            }
-            for kernel in Kernel::available() {
-                for n_threads in [1, 3] {
-                    let mut out = vec![f32::NAN; n_tokens * n_rows];
-                    packed.matmul(kernel, &mut Team::new(n_threads), &acts, &mut out);
-                    assert_eq!(
-                        out, expected,
-                        "{layout:?}, {kernel}, {n_rows}x{n_cols}, {n_tokens} tokens"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_kernel_equals_the_definition_on_edge_shapes() {
-        for n_rows in [1, 15, 16, 17, 48] {
-            for n_cols in [1, 15, 16, 17, 100, 256] {
-                for n_tokens in [0, 1, 2, 3, 5, 8, 16, 17, 35] {
-                    check(
-                        n_rows,
-                        n_cols,
-                        n_tokens,
-                        (n_rows * n_cols + n_tokens) as u64,
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn extreme_values_do_not_saturate() {
-        // All weights +1 or -1, all activations ±127, many columns.
-        let n_cols = 20_000;
-        for (trit, a) in [(1i8, 127.0f32), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
-            let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 2, n_cols).unwrap();
-            acts.quantize(Kernel::Scalar, &vec![a; 2 * n_cols], n_cols);
-            for (layout, kernel) in layouts_and_kernels() {
-                let packed = pack(layout, 1, n_cols, 1.0, &vec![trit; n_cols]);
-                let mut out = [0.0; 2];
-                packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
-                assert_eq!(out, [trit as f32 * a * n_cols as f32; 2], "{kernel}");
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
-        #[test]
-        fn every_kernel_equals_the_definition(
-            n_rows in 1usize..70, n_cols in 1usize..700, n_tokens in 1usize..40, seed: u64,
-        ) {
-            check(n_rows, n_cols, n_tokens, seed);
-        }
-    }
-}
+mod tests;

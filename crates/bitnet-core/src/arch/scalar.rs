@@ -9,7 +9,7 @@ pub(crate) fn ternary_panel(operands: Operands<'_>, acc: &mut Acc) {
     for (i, sums) in acc.iter_mut().enumerate() {
         *sums = [0; PANEL_ROWS];
         let acts = operands.acts.padded_row(operands.first + i);
-        add_blocks(operands.blocks, acts, sums);
+        add_blocks(operands.blocks, &acts[operands.first_col..], sums);
     }
 }
 
@@ -44,10 +44,11 @@ pub(crate) fn int8_panel(operands: Operands<'_>, acc: &mut Acc) {
         blocks,
         acts,
         first,
+        first_col,
     } = operands;
     for (i, sums) in acc.iter_mut().enumerate() {
         *sums = [0; PANEL_ROWS];
-        let (acts, _) = acts.padded_row(first + i).as_chunks::<4>();
+        let (acts, _) = acts.padded_row(first + i)[first_col..].as_chunks::<4>();
         for (block, acts) in blocks.iter().zip(acts) {
             for (sum, bytes) in sums.iter_mut().zip(block.0.as_chunks::<4>().0) {
                 for (&w, &a) in bytes.iter().zip(acts) {

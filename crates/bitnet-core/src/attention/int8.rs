@@ -176,6 +176,7 @@ impl Int8Block<'_> {
                 blocks: panel,
                 acts: queries,
                 first: 0,
+                first_col: 0,
             };
             int8::panel(kernel, operands, acc);
             kernel.run_lanes(ToScores {
@@ -225,6 +226,7 @@ impl Int8Block<'_> {
                     blocks: panel,
                     acts: rows,
                     first: i * MAX_TILE,
+                    first_col: 0,
                 };
                 int8::panel(kernel, operands, acc);
             }

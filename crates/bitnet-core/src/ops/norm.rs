@@ -23,6 +23,47 @@ pub fn rms_norm(kernel: Kernel, x: &[f32], weight: &[f32], eps: f32, out: &mut [
     });
 }
 
+/// Replaces every `weight.len()` values of `x` by their [`rms_norm`]: one row, or the
+/// heads of one.
+///
+/// # Panics
+///
+/// Panics if `x` is not whole rows or heads.
+#[inline]
+pub fn rms_norm_each(kernel: Kernel, x: &mut [f32], weight: &[f32], eps: f32) {
+    assert!(
+        !weight.is_empty() && x.len().is_multiple_of(weight.len()),
+        "whole rows"
+    );
+    for x in x.chunks_exact_mut(weight.len()) {
+        kernel.run(RmsNormEach { x, weight, eps });
+    }
+}
+
+struct RmsNormEach<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    eps: f32,
+}
+
+impl Op for RmsNormEach<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let inverse = inverse_rms(self.x, self.eps);
+        for (x, &weight) in self.x.iter_mut().zip(self.weight) {
+            *x = weight * (*x * inverse);
+        }
+    }
+}
+
+#[inline(always)]
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    let mean = sum_lanes(x, |x| x * x) / x.len() as f32;
+    1.0 / (mean + eps).sqrt()
+}
+
 struct RmsNorm<'a> {
     x: &'a [f32],
     weight: &'a [f32],
@@ -35,8 +76,7 @@ impl Op for RmsNorm<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let mean = sum_lanes(self.x, |x| x * x) / self.x.len() as f32;
-        let inverse = 1.0 / (mean + self.eps).sqrt();
+        let inverse = inverse_rms(self.x, self.eps);
         for ((out, &x), &weight) in self.out.iter_mut().zip(self.x).zip(self.weight) {
             *out = weight * (x * inverse);
         }
@@ -89,6 +129,11 @@ mod tests {
             }
             for kernel in Kernel::available() {
                 assert_eq!(norm(kernel), expected, "{kernel}, {n}");
+                let mut each = [&x[..], &x[..]].concat();
+                if n > 0 {
+                    rms_norm_each(kernel, &mut each, &weight, 1e-5);
+                    assert_eq!(each, [&expected[..], &expected[..]].concat());
+                }
             }
         }
     }

@@ -11,15 +11,14 @@ mod iq_bn;
 mod ptq1_0;
 mod q1_0;
 mod q2_0;
-mod scales;
 #[cfg(test)]
 mod tests;
 mod tq1_0;
 mod tq2_0;
 mod view;
 
+pub use bitnet_core::Scales;
 pub use encode::encode_ternary;
-pub use scales::Scales;
 pub use view::TernaryView;
 
 use crate::error::ShapeError;

@@ -93,7 +93,7 @@ impl Weights for Int8 {
 #[inline(always)]
 fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N] {
     std::array::from_fn(|t| {
-        let row = operands.acts.padded_row(operands.first + t);
+        let row = &operands.acts.padded_row(operands.first + t)[operands.first_col..];
         assert!(row.len() >= n_cols, "a row covers the blocks");
         row.as_ptr()
     })

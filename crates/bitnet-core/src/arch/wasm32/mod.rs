@@ -87,7 +87,8 @@ fn tile<const BLOCKS: usize, const N: usize>(
 ) {
     let (blocks, _) = operands.blocks.as_chunks::<BLOCKS>();
     let rows: [&[[[i8; 4]; 4]]; N] = std::array::from_fn(|t| {
-        let (quads, _) = operands.acts.padded_row(operands.first + t).as_chunks();
+        let row = &operands.acts.padded_row(operands.first + t)[operands.first_col..];
+        let (quads, _) = row.as_chunks();
         &quads.as_chunks().0[..blocks.len()]
     });
     // Of two rows each.

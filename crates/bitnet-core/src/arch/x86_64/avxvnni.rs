@@ -147,6 +147,7 @@ mod tests {
                         blocks: &blocks,
                         acts: &acts,
                         first: 0,
+                        first_col: 0,
                     };
                     let mut expected = vec![[0; PANEL_ROWS]; n_tokens];
                     let mut sums = vec![[i32::MIN; PANEL_ROWS]; n_tokens];

@@ -18,11 +18,17 @@ pub enum Scales {
     },
 }
 
+impl From<f32> for Scales {
+    fn from(scale: f32) -> Self {
+        Self::Tensor(scale)
+    }
+}
+
 impl Scales {
     /// Returns the simplest form of `values`, one for each `len` weights:
     /// `[n_rows, n_groups]`. What a group without a nonzero weight carries does
     /// not count.
-    pub(super) fn simplest(
+    pub fn simplest(
         len: usize,
         n_rows: usize,
         values: Vec<f32>,

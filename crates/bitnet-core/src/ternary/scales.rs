@@ -1,0 +1,101 @@
+//! Scales of a packed matrix, and products where groups have scales of their own.
+
+use crate::activations::{EXACT_PARTS, PARTS};
+use crate::lanes::{LaneOp, Lanes, WIDTH};
+use crate::matmul::{Acc, PANEL_ROWS};
+use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::scales::Scales;
+
+/// Scales in the order in which panels need them, zero for the rows that fill up the
+/// last panel.
+#[derive(Debug)]
+pub(super) enum PackedScales {
+    Tensor(f32),
+    /// `[n_panels]`
+    Rows(Buffer<[f32; PANEL_ROWS]>),
+    /// `[n_panels, n_cols / len]`
+    Groups {
+        len: usize,
+        values: Buffer<[f32; PANEL_ROWS]>,
+    },
+}
+
+impl PackedScales {
+    pub(super) fn new(
+        pool: &HybridMemoryPool,
+        scales: &Scales,
+        n_rows: usize,
+    ) -> Result<Self, OutOfMemory> {
+        let by_panel = |values: &[f32]| {
+            let n_groups = values.len() / n_rows.max(1);
+            let n_panels = n_rows.div_ceil(PANEL_ROWS);
+            let mut packed =
+                pool.zeroed::<[f32; PANEL_ROWS]>(Category::Weights, n_panels * n_groups)?;
+            for (row, values) in values.chunks_exact(n_groups.max(1)).enumerate() {
+                let panel = &mut packed[row / PANEL_ROWS * n_groups..][..n_groups];
+                for (packed, &value) in panel.iter_mut().zip(values) {
+                    packed[row % PANEL_ROWS] = value;
+                }
+            }
+            Ok(packed)
+        };
+        Ok(match scales {
+            Scales::Tensor(scale) => Self::Tensor(*scale),
+            Scales::Rows(values) => Self::Rows(by_panel(values)?),
+            Scales::Groups { len, values } => Self::Groups {
+                len: *len,
+                values: by_panel(values)?,
+            },
+        })
+    }
+
+    pub(super) fn at(&self, row: usize, col: usize, n_cols: usize) -> f32 {
+        let (panel, r) = (row / PANEL_ROWS, row % PANEL_ROWS);
+        match self {
+            Self::Tensor(scale) => *scale,
+            Self::Rows(values) => values[panel][r],
+            Self::Groups { len, values } => values[panel * (n_cols / len) + col / len][r],
+        }
+    }
+
+    pub(super) fn n_bytes(&self) -> usize {
+        match self {
+            Self::Tensor(_) => 0,
+            Self::Rows(values) | Self::Groups { values, .. } => size_of_val(&**values),
+        }
+    }
+}
+
+/// Adds the products of a group, in steps of the activations, to `values`.
+pub(super) struct AddGroup<'a> {
+    pub(super) sums: &'a Acc,
+    pub(super) scales: &'a [f32; PANEL_ROWS],
+    pub(super) values: &'a mut [[f32; PANEL_ROWS]],
+}
+
+impl LaneOp for AddGroup<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let scales = lanes.load(self.scales);
+        let add = |value: &mut [f32; PANEL_ROWS], sum| {
+            lanes.store(lanes.mul_add(sum, scales, lanes.load(value)), value);
+        };
+        if self.sums.len() == self.values.len() {
+            for (sums, value) in self.sums.iter().zip(self.values) {
+                add(value, lanes.load_i32(sums));
+            }
+        } else {
+            let fine = lanes.splat(1.0 / PARTS);
+            let parts = self.sums.as_chunks::<EXACT_PARTS>().0;
+            for (parts, value) in parts.iter().zip(self.values) {
+                let [q0, q1, q2] = parts.each_ref().map(|sums| lanes.load_i32(sums));
+                let sum = lanes.mul_add(lanes.mul_add(q2, fine, q1), fine, q0);
+                add(value, sum);
+            }
+        }
+    }
+}
+
+const _: () = assert!(PANEL_ROWS == WIDTH);

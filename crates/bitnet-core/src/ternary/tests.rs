@@ -1,0 +1,331 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn pack(layout: Layout, n_rows: usize, n_cols: usize, scale: f32, trits: &[i8]) -> PackedTernary {
+    let team = &mut Team::new(2);
+    let pool = HybridMemoryPool::new();
+    PackedTernary::pack_as(&pool, layout, team, (n_rows, n_cols), scale, |row, out| {
+        out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+        Ok::<_, OutOfMemory>(())
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_block_looks_as_drawn() {
+    let mut trits = vec![0i8; 16 * 16];
+    trits[3 * 16 + 1] = 1; // row 3, col 1: byte 13, bits 1:0
+    trits[3 * 16 + 13] = -1; // row 3, col 13: byte 13, bits 7:6
+    let packed = pack(Layout::TwoBits, 16, 16, 1.0, &trits);
+    let mut expected = [0b01_01_01_01; 64];
+    expected[13] = 0b00_01_01_10;
+    assert_eq!(*packed.blocks, [Block(expected)]);
+    let packed = pack(Layout::FiveTrits, 16, 16, 1.0, &trits);
+    let mut expected = [0; 64];
+    expected[13] = 81 - 3;
+    let [first, others @ ..] = &*packed.blocks else {
+        panic!("there are blocks");
+    };
+    assert_eq!(*first, Block(expected));
+    assert_eq!(others, [Block::ZERO; 3]);
+}
+
+#[test]
+fn the_error_of_the_lowest_row_is_returned() {
+    for n_threads in [1, 3] {
+        let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(n_threads));
+        let result = PackedTernary::pack(&pool, team, (100, 8), 1.0, |row, _| {
+            let error = OutOfMemory { n_bytes: row };
+            if row % 40 == 39 { Err(error) } else { Ok(()) }
+        });
+        assert_eq!(result.unwrap_err().n_bytes, 39);
+    }
+}
+
+#[test]
+fn a_two_by_two_product_is_right() {
+    // [[1, -1], [0, 1]] · 0.5 · [127, -1] = [64, -0.5]
+    for (layout, kernel) in layouts_and_kernels() {
+        let packed = pack(layout, 2, 2, 0.5, &[1, -1, 0, 1]);
+        let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 2).unwrap();
+        acts.quantize(kernel, &[127.0, -1.0], 2);
+        let mut out = [f32::NAN; 2];
+        packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
+        assert_eq!(out, [64.0, -0.5], "{kernel}");
+    }
+}
+
+fn layouts_and_kernels() -> impl Iterator<Item = (Layout, Kernel)> {
+    let layouts = [Layout::TwoBits, Layout::FiveTrits].into_iter();
+    layouts.flat_map(|layout| Kernel::available().map(move |kernel| (layout, kernel)))
+}
+
+/// Pseudo-random trits and activations, and the product by its definition.
+fn case(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) -> (Vec<i8>, Vec<f32>) {
+    let mut state = seed | 1;
+    let mut next = move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        state >> 33
+    };
+    let trits = (0..n_rows * n_cols)
+        .map(|_| (next() % 3) as i8 - 1)
+        .collect();
+    let x = (0..n_tokens * n_cols)
+        .map(|_| (next() % 255) as f32 - 127.0)
+        .collect();
+    (trits, x)
+}
+
+fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
+    let (trits, x) = case(n_rows, n_cols, n_tokens, seed);
+    let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_tokens, n_cols).unwrap();
+    acts.quantize(Kernel::Scalar, &x, n_cols);
+    let mut expected = Vec::new();
+    for token in 0..n_tokens {
+        for trits in trits.chunks_exact(n_cols) {
+            let products = trits
+                .iter()
+                .zip(acts.row(token))
+                .map(|(&w, &a)| w as i32 * a as i32);
+            expected.push(products.sum::<i32>() as f32 * (0.37 / acts.scale(token)));
+        }
+    }
+    for layout in [Layout::TwoBits, Layout::FiveTrits] {
+        let packed = pack(layout, n_rows, n_cols, 0.37, &trits);
+        let mut row = vec![0; n_cols];
+        for (r, expected) in trits.chunks(n_cols).enumerate() {
+            packed.unpack_row(r, &mut row);
+            assert_eq!(row, expected);
+        }
+        for kernel in Kernel::available() {
+            for n_threads in [1, 3] {
+                let mut out = vec![f32::NAN; n_tokens * n_rows];
+                packed.matmul(kernel, &mut Team::new(n_threads), &acts, &mut out);
+                assert_eq!(
+                    out, expected,
+                    "{layout:?}, {kernel}, {n_rows}x{n_cols}, {n_tokens} tokens"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kernel_equals_the_definition_on_edge_shapes() {
+    for n_rows in [1, 15, 16, 17, 48] {
+        for n_cols in [1, 15, 16, 17, 100, 256] {
+            for n_tokens in [0, 1, 2, 3, 5, 8, 16, 17, 35] {
+                check(
+                    n_rows,
+                    n_cols,
+                    n_tokens,
+                    (n_rows * n_cols + n_tokens) as u64,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_values_do_not_saturate() {
+    // All weights +1 or -1, all activations ±127, many columns.
+    let n_cols = 20_000;
+    for (trit, a) in [(1i8, 127.0f32), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
+        let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 2, n_cols).unwrap();
+        acts.quantize(Kernel::Scalar, &vec![a; 2 * n_cols], n_cols);
+        for (layout, kernel) in layouts_and_kernels() {
+            let packed = pack(layout, 1, n_cols, 1.0, &vec![trit; n_cols]);
+            let mut out = [0.0; 2];
+            packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
+            assert_eq!(out, [trit as f32 * a * n_cols as f32; 2], "{kernel}");
+        }
+    }
+}
+
+/// Every kind of scales for a matrix, and its scale at a row and column.
+fn all_scales(n_rows: usize, n_cols: usize) -> Vec<Scales> {
+    let value = |i: usize| ((i * 7919) % 61) as f32 / 64.0 + 0.01;
+    let mut all = vec![
+        Scales::Tensor(0.37),
+        Scales::Rows((0..n_rows).map(value).collect()),
+    ];
+    for len in [64, 128, 192] {
+        if n_cols.is_multiple_of(len) {
+            let values = (0..n_rows * (n_cols / len)).map(value).collect();
+            all.push(Scales::Groups { len, values });
+        }
+    }
+    all
+}
+
+/// Products by their definition, one rounding at a time.
+fn products(trits: &[i8], n_cols: usize, scales: &Scales, acts: &Int8Rows) -> Vec<f32> {
+    let mut out = Vec::new();
+    let n_parts = acts.n_parts();
+    for token in 0..acts.n_rows() / n_parts {
+        let part = |part: usize| acts.row(token * n_parts + part);
+        let act_scale = acts.scale(token * n_parts);
+        for (row, trits) in trits.chunks_exact(n_cols).enumerate() {
+            let sum = |p: usize, from: usize, len: usize| {
+                let pairs = trits[from..][..len].iter().zip(&part(p)[from..]);
+                pairs
+                    .map(|(&w, &a)| i32::from(w) * i32::from(a))
+                    .sum::<i32>() as f32
+            };
+            out.push(if let Scales::Groups { len, .. } = scales {
+                let mut value = 0.0f32;
+                for from in (0..n_cols).step_by(*len) {
+                    let mut steps = sum(0, from, *len);
+                    if n_parts == 3 {
+                        let fine = 1.0 / 254.0f32;
+                        let rest = sum(2, from, *len).mul_add(fine, sum(1, from, *len));
+                        steps = rest.mul_add(fine, steps);
+                    }
+                    value = steps.mul_add(scales.at(row, from, n_cols), value);
+                }
+                value * (1.0 / act_scale)
+            } else {
+                let mut steps = sum(0, 0, n_cols);
+                if n_parts == 3 {
+                    steps += (sum(1, 0, n_cols) + sum(2, 0, n_cols) / 254.0) / 254.0;
+                }
+                steps * (scales.at(row, 0, n_cols) / act_scale)
+            });
+        }
+    }
+    out
+}
+
+#[test]
+fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
+    // 8640 is the width of the 3B reproduction of BitNet: 67.5 blocks of 128.
+    for (n_rows, n_cols) in [(5, 100), (17, 192), (40, 384), (16, 8640)] {
+        for n_tokens in [1, 2, 5, 17, 35] {
+            let (trits, mut x) = case(n_rows, n_cols, n_tokens, 7);
+            for (i, x) in x.iter_mut().enumerate() {
+                *x *= 1.0 + (i % 89) as f32 / 90.0;
+            }
+            let shape = (n_tokens, n_cols);
+            let fill = |row: usize, out: &mut [f32]| {
+                out.copy_from_slice(&x[row * n_cols..][..n_cols]);
+            };
+            let (kernel, team) = (Kernel::best(), &mut Team::new(2));
+            let pool = &HybridMemoryPool::new();
+            let scratch = &mut vec![vec![0.0; n_cols]; 2];
+            let mut quantized = Int8Rows::with_capacity(pool, n_tokens, n_cols).unwrap();
+            quantized.quantize_rows(kernel, team, scratch, shape, fill);
+            let mut split = Int8Rows::with_exact_capacity(pool, n_tokens, n_cols).unwrap();
+            split.split_rows(kernel, team, scratch, shape, fill);
+            for scales in all_scales(n_rows, n_cols) {
+                for layout in [Layout::TwoBits, Layout::FiveTrits] {
+                    let decode = |row: usize, out: &mut [i8]| {
+                        out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+                        Ok::<_, OutOfMemory>(())
+                    };
+                    let packed = PackedTernary::pack_as(
+                        pool,
+                        layout,
+                        team,
+                        (n_rows, n_cols),
+                        scales.clone(),
+                        decode,
+                    )
+                    .unwrap();
+                    let mut row = vec![0.0; n_cols];
+                    packed.decode_row(n_rows - 1, &mut row);
+                    for (col, &value) in row.iter().enumerate() {
+                        let trit = f32::from(trits[(n_rows - 1) * n_cols + col]);
+                        assert_eq!(value, trit * scales.at(n_rows - 1, col, n_cols));
+                    }
+                    for acts in [&quantized, &split] {
+                        let expected = products(&trits, n_cols, &scales, acts);
+                        for kernel in Kernel::available() {
+                            for n_threads in [1, 3] {
+                                let mut out = vec![f32::NAN; n_tokens * n_rows];
+                                packed.matmul(kernel, &mut Team::new(n_threads), acts, &mut out);
+                                assert!(
+                                    out == expected,
+                                    "{kernel}, {n_rows}x{n_cols}, {n_tokens} tokens, {scales}"
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What split activations lose is below what f32 leaves of the largest of them.
+#[test]
+fn split_activations_are_as_precise_as_f32() {
+    let (n_rows, n_cols) = (32, 1024);
+    let (trits, mut x) = case(n_rows, n_cols, 1, 3);
+    for (i, x) in x.iter_mut().enumerate() {
+        *x *= 0.001 * (i as f32 * 0.7).sin();
+    }
+    // An outlier, as some dimensions of trained models have.
+    x[77] = 50.0;
+    let pool = &HybridMemoryPool::new();
+    let mut acts = Int8Rows::with_exact_capacity(pool, 1, n_cols).unwrap();
+    let (kernel, team) = (Kernel::best(), &mut Team::new(1));
+    acts.split_rows(
+        kernel,
+        team,
+        &mut [vec![0.0; n_cols]],
+        (1, n_cols),
+        |_, out| {
+            out.copy_from_slice(&x);
+        },
+    );
+    for scales in all_scales(n_rows, n_cols) {
+        let packed =
+            PackedTernary::pack(pool, team, (n_rows, n_cols), scales.clone(), |row, out| {
+                out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+                Ok::<_, OutOfMemory>(())
+            })
+            .unwrap();
+        let mut out = vec![f32::NAN; n_rows];
+        packed.matmul(kernel, team, &acts, &mut out);
+        for (row, (&found, trits)) in out.iter().zip(trits.chunks(n_cols)).enumerate() {
+            let weight =
+                |col: usize| f64::from(trits[col]) * f64::from(scales.at(row, col, n_cols));
+            let exact: f64 = (0..n_cols).map(|col| weight(col) * f64::from(x[col])).sum();
+            // Half of the finest step for each value.
+            let steps: f64 = (0..n_cols).map(|col| weight(col).abs()).sum();
+            let error = (f64::from(found) - exact).abs();
+            let bound = 50.0 / 16_777_216.0 * steps + 2e-7 * exact.abs();
+            assert!(error <= bound, "{scales}, row {row}: {error}, {bound}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_number_is_split_into_zeros() {
+    for kernel in Kernel::available() {
+        let pool = &HybridMemoryPool::new();
+        let mut acts = Int8Rows::with_exact_capacity(pool, 1, 20).unwrap();
+        let mut x = [1.0; 20];
+        (x[3], x[17]) = (f32::NAN, -0.5);
+        let team = &mut Team::new(1);
+        acts.split_rows(kernel, team, &mut [vec![0.0; 20]], (1, 20), |_, out| {
+            out.copy_from_slice(&x);
+        });
+        assert_eq!(acts.n_rows(), 3);
+        assert_eq!((acts.row(0)[3], acts.row(0)[4]), (0, 127), "{kernel}");
+        assert_eq!([0, 1, 2].map(|part| acts.row(part)[17]), [-64, 127, 0]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn every_kernel_equals_the_definition(
+        n_rows in 1usize..70, n_cols in 1usize..700, n_tokens in 1usize..40, seed: u64,
+    ) {
+        check(n_rows, n_cols, n_tokens, seed);
+    }
+}
