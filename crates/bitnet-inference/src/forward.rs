@@ -12,13 +12,14 @@ use std::sync::Arc;
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
-    AttentionScratch, Int8Rows, PackedInt8, QueryRow, ScreenScratch, Team, attention,
-    largest_products, matmul_rows,
+    AttentionScratch, PackedInt8, QueryRow, ScreenScratch, Team, attention, largest_products,
+    matmul_rows,
 };
 
 use crate::format::checkpoint::DenseTensor;
 use crate::kv_cache::{KvCache, KvUsage, SequenceError, Started};
-use crate::model::config::Activation;
+use crate::model::config::{Activation, Pooling};
+use crate::model::linear::{Compute, LinearInput};
 use crate::model::{Head, Model};
 use crate::plan::{HEAD_ROWS, Plan, PlanError};
 
@@ -50,8 +51,7 @@ pub struct Engine {
     gate: Buffer<f32>,
     /// `[batch_tokens, ffn_dim]`
     up: Buffer<f32>,
-    /// The quantized input of a linear layer.
-    acts: Int8Rows,
+    input: LinearInput,
     /// `[n_threads][widest]`
     values: Vec<Buffer<f32>>,
     attention: AttentionScratch,
@@ -81,6 +81,8 @@ struct Wanted {
     token: usize,
     /// How many of the largest, if not all.
     top: Option<usize>,
+    /// The hidden state instead.
+    hidden: bool,
 }
 
 /// Which positions need logits.
@@ -95,6 +97,9 @@ pub enum Logits {
     /// The last position: at least its `k` largest logits. Others may be minus
     /// infinity instead; the model's head may be faster so.
     Top(usize),
+    /// The last position: not logits but what they are computed from, the
+    /// normalized hidden state of `hidden_dim` values.
+    Hidden,
 }
 
 impl Engine {
@@ -109,7 +114,6 @@ impl Engine {
         let extents = (plan.n_sequences, plan.context_len);
         let kv = KvCache::new(pool, config, plan.kv_precision, extents, plan.kv_pages);
         let rope = (config.rope).table(pool, config.head_dim, plan.context_len);
-        let acts = Int8Rows::with_capacity(pool, plan.batch_tokens, config.widest());
         let screen = ScreenScratch::new(pool, config.vocab_size, config.hidden_dim);
         let attention = AttentionScratch::new(
             pool,
@@ -131,7 +135,7 @@ impl Engine {
             attn: activations(config.q_dim())?,
             gate: activations(config.ffn_dim)?,
             up: activations(config.ffn_dim)?,
-            acts: acts.map_err(PlanError::memory("activations"))?,
+            input: LinearInput::new(pool, config, plan.batch_tokens)?,
             values: (0..plan.n_threads)
                 .map(|_| scratch("activations", config.widest()))
                 .collect::<Result<_, _>>()?,
@@ -265,7 +269,7 @@ impl Engine {
                 let is_last = token_idx + 1 == input.tokens.len();
                 let (is_wanted, top) = match input.logits {
                     Logits::None => (false, None),
-                    Logits::Last => (is_last, None),
+                    Logits::Last | Logits::Hidden => (is_last, None),
                     Logits::All => (true, None),
                     Logits::Top(k) => (is_last, Some(k)),
                 };
@@ -273,6 +277,7 @@ impl Engine {
                     input: input_idx,
                     token: token_idx,
                     top,
+                    hidden: input.logits == Logits::Hidden,
                 };
                 self.push_row(input.sequence, token, is_wanted.then_some(wanted));
                 if self.rows.len() == self.plan.batch_tokens {
@@ -284,6 +289,36 @@ impl Engine {
             self.pass(&mut on_logits);
         }
         Ok(())
+    }
+
+    /// Returns the embedding of a text: the hidden state of its last token, scaled to
+    /// length 1. Sequence 0 is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// There must be tokens, no more than the context holds, and the model must not ask
+    /// for another pooling.
+    pub fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
+        if let Some(Pooling::Other(number)) = self.model.config().pooling {
+            return Err(ForwardError::Pooling { number });
+        }
+        if tokens.is_empty() {
+            return Err(ForwardError::NoTokens);
+        }
+        self.truncate(0, 0);
+        let input = Input {
+            sequence: 0,
+            tokens,
+            logits: Logits::Hidden,
+        };
+        let mut embedding = Vec::new();
+        self.forward(&[input], |_, _, hidden| embedding.extend_from_slice(hidden))?;
+        self.truncate(0, 0);
+        let length = ops::dot(self.plan.kernel, &embedding, &embedding).sqrt();
+        for x in &mut embedding {
+            *x /= length;
+        }
+        Ok(embedding)
     }
 
     fn check(&self, inputs: &[Input<'_>]) -> Result<(), ForwardError> {
@@ -333,9 +368,13 @@ impl Engine {
         let mut wanted = [(0, Wanted::default()); HEAD_ROWS];
         let mut n_wanted = 0;
         for row in 0..self.rows.len() {
-            if let Some(place) = self.wanted[row] {
-                wanted[n_wanted] = (row, place);
-                n_wanted += 1;
+            match self.wanted[row] {
+                Some(place) if place.hidden => self.hidden_state(row, place, on_logits),
+                Some(place) => {
+                    wanted[n_wanted] = (row, place);
+                    n_wanted += 1;
+                }
+                None => {}
             }
             if n_wanted == HEAD_ROWS || (n_wanted > 0 && row + 1 == self.rows.len()) {
                 self.head(&wanted[..n_wanted], on_logits);
@@ -350,7 +389,7 @@ impl Engine {
     fn attention_block(&mut self, layer_idx: usize) {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let layer = &self.model.layers[layer_idx];
-        let (team, acts, rows) = (&mut self.team, &mut self.acts, &self.rows);
+        let rows = &self.rows;
         let hidden = config.hidden_dim;
         let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
         let (n, eps) = (rows.len(), config.rms_norm_eps);
@@ -359,36 +398,54 @@ impl Engine {
         let (k, v) = (&mut self.k[..n * kv_dim], &mut self.v[..n * kv_dim]);
         let branch = &mut self.branch[..n * hidden];
 
-        acts.quantize_rows(kernel, team, &mut self.values, (n, hidden), |row, out| {
-            let x = &x[row * hidden..][..hidden];
-            ops::rms_norm(kernel, x, &layer.attn_norm, eps, out);
-        });
-        layer.attn_q.matmul(kernel, team, acts, q);
-        layer.attn_k.matmul(kernel, team, acts, k);
-        layer.attn_v.matmul(kernel, team, acts, v);
+        let mut on = Compute {
+            kernel,
+            team: &mut self.team,
+            values: &mut self.values,
+        };
+        let h = |row: usize, out: &mut [f32]| {
+            ops::rms_norm(
+                kernel,
+                &x[row * hidden..][..hidden],
+                &layer.attn_norm,
+                eps,
+                out,
+            );
+        };
+        let outputs = [
+            (&layer.attn_q, &mut *q),
+            (&layer.attn_k, &mut *k),
+            (&layer.attn_v, &mut *v),
+        ];
+        self.input.project(&mut on, (n, hidden), eps, h, outputs);
 
         let rope = &self.rope;
-        let rotate = |_: &mut Buffer<f32>, row: usize, heads: &mut [f32]| {
+        let rotate = |norm: Option<&Buffer<f32>>, row: usize, heads: &mut [f32]| {
+            if let Some(weight) = norm {
+                ops::rms_norm_each(kernel, heads, weight, eps);
+            }
             rope.rotate(kernel, rows[row].position, heads);
         };
-        team.for_each_chunk(q, q_dim, &mut self.values, rotate);
-        team.for_each_chunk(k, kv_dim, &mut self.values, rotate);
+        let [q_norm, k_norm] = layer
+            .qk_norms
+            .as_ref()
+            .map_or([None; 2], |norms| norms.each_ref().map(Some));
+        (on.team).for_each_chunk(q, q_dim, on.values, |_, row, q| rotate(q_norm, row, q));
+        (on.team).for_each_chunk(k, kv_dim, on.values, |_, row, k| rotate(k_norm, row, k));
         for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
             let place = (rows[row].sequence, rows[row].position);
             self.kv.store(kernel, layer_idx, place, k, v);
         }
         let (kv, heads) = (self.kv.paged(), self.kv.heads(layer_idx));
-        attention(kernel, team, kv, heads, rows, q, &mut self.attention, attn);
+        let (team, scratch) = (&mut *on.team, &mut self.attention);
+        attention(kernel, team, kv, heads, rows, q, scratch, attn);
 
-        acts.quantize_rows(kernel, team, &mut self.values, (n, q_dim), |row, out| {
-            let attn = &attn[row * q_dim..][..q_dim];
-            match &layer.attn_sub_norm {
-                Some(weight) => ops::rms_norm(kernel, attn, weight, eps, out),
-                None => out.copy_from_slice(attn),
-            }
-        });
-        layer.attn_output.matmul(kernel, team, acts, branch);
-        team.for_each_chunk(x, hidden, &mut self.values, |_, row, x| {
+        let attn = |row: usize, out: &mut [f32]| {
+            out.copy_from_slice(&attn[row * q_dim..][..q_dim]);
+        };
+        let outputs = [(&layer.attn_output, &mut *branch)];
+        self.input.project(&mut on, (n, q_dim), eps, attn, outputs);
+        on.team.for_each_chunk(x, hidden, on.values, |_, row, x| {
             ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
         });
     }
@@ -397,37 +454,60 @@ impl Engine {
     fn ffn_block(&mut self, layer_idx: usize) {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let layer = &self.model.layers[layer_idx];
-        let (team, acts) = (&mut self.team, &mut self.acts);
         let (hidden, ffn) = (config.hidden_dim, config.ffn_dim);
         let (n, eps) = (self.rows.len(), config.rms_norm_eps);
         let x = &mut self.x[..n * hidden];
         let (gate, up) = (&mut self.gate[..n * ffn], &mut self.up[..n * ffn]);
         let branch = &mut self.branch[..n * hidden];
 
-        acts.quantize_rows(kernel, team, &mut self.values, (n, hidden), |row, out| {
-            let x = &x[row * hidden..][..hidden];
-            ops::rms_norm(kernel, x, &layer.ffn_norm, eps, out);
-        });
-        layer.ffn_gate.matmul(kernel, team, acts, gate);
-        layer.ffn_up.matmul(kernel, team, acts, up);
-        team.for_each_chunk(gate, ffn, &mut self.values, |_, row, gate| {
-            let up = &up[row * ffn..][..ffn];
-            match config.activation {
-                Activation::Relu2 => ops::relu2_mul(kernel, gate, up),
-                Activation::Silu => ops::silu_mul(kernel, gate, up),
-            }
-        });
-        acts.quantize_rows(kernel, team, &mut self.values, (n, ffn), |row, out| {
-            let gate = &gate[row * ffn..][..ffn];
-            match &layer.ffn_sub_norm {
-                Some(weight) => ops::rms_norm(kernel, gate, weight, eps, out),
-                None => out.copy_from_slice(gate),
-            }
-        });
-        layer.ffn_down.matmul(kernel, team, acts, branch);
-        team.for_each_chunk(x, hidden, &mut self.values, |_, row, x| {
+        let mut on = Compute {
+            kernel,
+            team: &mut self.team,
+            values: &mut self.values,
+        };
+        let h = |row: usize, out: &mut [f32]| {
+            ops::rms_norm(
+                kernel,
+                &x[row * hidden..][..hidden],
+                &layer.ffn_norm,
+                eps,
+                out,
+            );
+        };
+        let outputs = [(&layer.ffn_gate, &mut *gate), (&layer.ffn_up, &mut *up)];
+        self.input.project(&mut on, (n, hidden), eps, h, outputs);
+        on.team
+            .for_each_chunk(gate, ffn, on.values, |_, row, gate| {
+                let up = &up[row * ffn..][..ffn];
+                match config.activation {
+                    Activation::Relu2 => ops::relu2_mul(kernel, gate, up),
+                    Activation::Silu => ops::silu_mul(kernel, gate, up),
+                }
+            });
+        let gated = |row: usize, out: &mut [f32]| {
+            out.copy_from_slice(&gate[row * ffn..][..ffn]);
+        };
+        let outputs = [(&layer.ffn_down, &mut *branch)];
+        self.input.project(&mut on, (n, ffn), eps, gated, outputs);
+        on.team.for_each_chunk(x, hidden, on.values, |_, row, x| {
             ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
         });
+    }
+
+    /// `norm(x)` of one row.
+    fn hidden_state(
+        &mut self,
+        row: usize,
+        wanted: Wanted,
+        on_logits: &mut impl FnMut(usize, usize, &[f32]),
+    ) {
+        let config = self.model.config();
+        let hidden = config.hidden_dim;
+        let x = &self.x[row * hidden..][..hidden];
+        let out = &mut self.head_x[..hidden];
+        let (weight, eps) = (&self.model.output_norm, config.rms_norm_eps);
+        ops::rms_norm(self.plan.kernel, x, weight, eps, out);
+        on_logits(wanted.input, wanted.token, out);
     }
 
     /// `logits = W_head · norm(x)` of at most [`HEAD_ROWS`] rows.
@@ -468,9 +548,22 @@ impl Engine {
                 _ => exact(matrix, None),
             },
             Head::Int8(matrix) => {
-                let acts = &mut self.acts;
-                acts.quantize_rows(kernel, team, scratch, (n, hidden), norm);
-                matrix.matmul(kernel, team, acts, logits);
+                let mut on = Compute {
+                    kernel,
+                    team,
+                    values: scratch,
+                };
+                let acts = self.input.set_ternary(&mut on, (n, hidden), norm);
+                matrix.matmul(kernel, on.team, acts, logits);
+            }
+            Head::Ternary(matrix) => {
+                let mut on = Compute {
+                    kernel,
+                    team,
+                    values: scratch,
+                };
+                let acts = self.input.set_ternary(&mut on, (n, hidden), norm);
+                matrix.matmul(kernel, on.team, acts, logits);
             }
         }
         for ((_, wanted), logits) in wanted.iter().zip(logits.chunks_exact(vocab)) {
@@ -498,6 +591,17 @@ pub enum ForwardError {
         id: u32,
         /// Number of tokens.
         vocab_size: usize,
+    },
+    /// There is nothing to embed.
+    #[error("there are no tokens to embed")]
+    NoTokens,
+    /// The embedding is made in a way that is not implemented.
+    #[error(
+        "the model pools hidden states in way {number} of GGUF files, only 3 (the last token) is implemented"
+    )]
+    Pooling {
+        /// `pooling_type` of the file.
+        number: u64,
     },
     /// A sequence would exceed the context.
     #[error("{needed} tokens do not fit into the context of {context_len}")]

@@ -78,7 +78,7 @@ pub use format::gguf;
 pub use forward::{Engine, ForwardError, Input, Logits};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
 pub use kv_cache::{KvUsage, SequenceError, Started};
-pub use model::config::{Activation, Config, ConfigError};
+pub use model::config::{Activation, Activations, Config, ConfigError, Pooling};
 pub use model::family::Family;
 pub use model::rope::{Rope, RopeScaling};
 pub use model::{HeadPrecision, Model};

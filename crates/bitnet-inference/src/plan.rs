@@ -7,6 +7,7 @@ use bitnet_core::{
 
 use crate::kv_cache;
 use crate::model::config::Config;
+use crate::model::linear::LinearInput;
 
 /// Positions in one pass over the weights while a prompt is read: enough that
 /// unpacking weights costs little beside multiplying them, few enough that
@@ -123,7 +124,7 @@ impl Plan {
             kv_bytes: kv_pages.saturating_mul(kv_shape.page_bytes()),
             kv_bytes_per_position: kv_shape.page_bytes() / KvPage::POSITIONS,
             scratch_bytes: scratch * size_of::<f32>()
-                + config.widest() * batch_tokens
+                + LinearInput::n_bytes(config, batch_tokens)
                 + AttentionScratch::n_bytes(n_threads, (kv_shape, context_len), group)
                 + ScreenScratch::n_bytes(config.vocab_size, config.hidden_dim),
         })
@@ -182,7 +183,7 @@ impl PlanError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::Activation;
+    use crate::model::config::{Activation, Activations};
     use crate::model::family::BITNET_B158;
     use crate::model::rope::{Rope, RopeScaling};
 
@@ -205,6 +206,10 @@ mod tests {
             },
             activation: Activation::Relu2,
             tied_embeddings: true,
+            projection_norms: false,
+            dense_linears: false,
+            activations: Activations::Int8,
+            pooling: None,
         }
     }
 

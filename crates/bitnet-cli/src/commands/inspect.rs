@@ -129,6 +129,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         ref rope,
         activation,
         tied_embeddings,
+        ..
     } = *checkpoint.config();
     let mut weights: Vec<WeightGroup> = Vec::new();
     let (mut parameters, mut ternary_parameters) = (0, 0);

@@ -15,7 +15,7 @@ use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, enc
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
 use crate::model::config::RotaryRows;
-use crate::model::tensors::{Expected, Role};
+use crate::model::tensors::{self, Expected, Role};
 use crate::tokenizer::TokenizerError;
 
 /// What a model is converted into.
@@ -88,6 +88,15 @@ pub fn convert(
         folder: folder.to_owned(),
         source,
     })?;
+    for expected in tensors::expected(checkpoint.config()) {
+        let tensor = checkpoint.tensor(&expected.name);
+        if matches!(tensor.encoding, Encoding::Ternary(_)) != expected.is_linear() {
+            return Err(ConvertError::Kind {
+                name: tensor.name.clone(),
+                found: tensor.encoding.name(),
+            });
+        }
+    }
     let source = Source {
         checkpoint,
         head: options.head,
@@ -281,6 +290,16 @@ pub enum ConvertError {
     #[error("a HuggingFace folder cannot store embeddings as {found}, expected F32, F16 or BF16")]
     HeadType {
         /// The type asked for.
+        found: &'static str,
+    },
+    /// A linear layer is not ternary, or another tensor is.
+    #[error(
+        "tensor {name:?} is stored as {found}: only models with ternary linear layers and dense embeddings can be converted"
+    )]
+    Kind {
+        /// Its name.
+        name: String,
+        /// Its type.
         found: &'static str,
     },
     /// The rotary frequencies have divisors, which `config.json` has no words for.

@@ -17,7 +17,7 @@ use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, Ter
 use super::gguf::{Gguf, GgufError};
 use super::mapping::FileBytes;
 use super::{gguf_model, hf_folder};
-use crate::model::config::{Config, ConfigError, RotaryRows};
+use crate::model::config::{Activations, Config, ConfigError, RotaryRows};
 use crate::model::family::Family;
 use crate::model::tensors::{self, Expected, Role};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -170,7 +170,7 @@ impl Checkpoint {
 
     /// Checks the tensors of a file against the configuration.
     pub(crate) fn assemble(
-        config: Config,
+        mut config: Config,
         found: BTreeMap<String, StoredTensor>,
         files: Vec<FileBytes>,
         rotary_rows: RotaryRows,
@@ -187,7 +187,9 @@ impl Checkpoint {
                 };
                 return Err(CheckpointError::MissingTensor { name });
             };
-            check_tensor(&expected, &tensor, &files)?;
+            check_tensor(config.family, &expected, &tensor, &files)?;
+            let is_dense = matches!(tensor.encoding, Encoding::Dense(_));
+            config.dense_linears |= is_dense && expected.is_linear();
             tensors.insert(expected.name, tensor);
         }
         if let Some((_, tensor)) = found.pop_first() {
@@ -203,6 +205,30 @@ impl Checkpoint {
             rotary_rows,
             origin,
         })
+    }
+
+    /// Finds out what ternary weights are multiplied with, which GGUF files do not
+    /// say: BitNet models, made for int8, have one scale a matrix; where there are more,
+    /// only weights were quantized. Weights that cannot be read are left to those who
+    /// need them.
+    pub(crate) fn infer_activations(&mut self) {
+        let config = &self.config;
+        if config.family.always_ternary || config.projection_norms {
+            return;
+        }
+        let expected = tensors::expected(config);
+        let mut linears = expected.iter().filter(|expected| expected.is_linear());
+        let first = linears
+            .find(|linear| matches!(self.tensor(&linear.name).encoding, Encoding::Ternary(_)));
+        let has_one_scale = first.is_some_and(|linear| match self.ternary(&linear.name) {
+            Ok(tensor) => tensor.scales.tensor().is_some(),
+            Err(_) => true,
+        });
+        self.config.activations = if has_one_scale {
+            Activations::Int8
+        } else {
+            Activations::Exact
+        };
     }
 
     /// Returns the numbers of the model.
@@ -290,6 +316,7 @@ impl Checkpoint {
 }
 
 fn check_tensor(
+    family: &Family,
     expected: &Expected,
     tensor: &StoredTensor,
     files: &[FileBytes],
@@ -302,9 +329,11 @@ fn check_tensor(
             found: [tensor.n_rows, tensor.n_cols],
         });
     }
+    let is_ternary = matches!(tensor.encoding, Encoding::Ternary(_));
     let fits = match expected.role {
-        Role::Vocabulary | Role::Norm => matches!(tensor.encoding, Encoding::Dense(_)),
-        Role::Linear | Role::Rotary => matches!(tensor.encoding, Encoding::Ternary(_)),
+        Role::Norm => !is_ternary,
+        Role::Vocabulary => true,
+        Role::Linear | Role::Rotary => is_ternary || !family.always_ternary,
     };
     if !fits {
         return Err(CheckpointError::WrongEncoding {
@@ -497,14 +526,6 @@ pub enum CheckpointError {
         name: String,
         /// What is wrong with it.
         source: TernaryError,
-    },
-    /// A tensor has more scales than the engine computes with.
-    #[error("tensor {name:?} has {found}, expected one for the whole tensor")]
-    SeveralScales {
-        /// Its name.
-        name: String,
-        /// The scales, in words.
-        found: String,
     },
     /// A scale is not a number.
     #[error("in tensor {name:?}: the scale is {scale}, expected a finite number")]

@@ -8,7 +8,7 @@ use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTen
 use super::gguf::{Gguf, TensorInfo};
 use super::gguf_types::{TensorTypes, matrix};
 use super::mapping::FileBytes;
-use crate::model::config::{Activation, Config};
+use crate::model::config::{Activation, Activations, Config, Pooling};
 use crate::model::family::Family;
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors;
@@ -51,7 +51,9 @@ pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
     }
     let rotary_rows = config.family.gguf_rotary_rows;
     let origin = Origin::Gguf(Box::new(gguf));
-    Checkpoint::assemble(config, stored, vec![file], rotary_rows, origin)
+    let mut checkpoint = Checkpoint::assemble(config, stored, vec![file], rotary_rows, origin)?;
+    checkpoint.infer_activations();
+    Ok(checkpoint)
 }
 
 /// Reads the numbers of the model from the metadata.
@@ -99,6 +101,7 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
         n_dims: optional_size("rope.dimension_count")?.unwrap_or(head_dim),
         scaling: rope_scaling(gguf, name, context_len)?,
     };
+    let projection_norms = gguf.tensor(tensors::A_PROJECTION_NORM.0).is_some();
     Ok(Config {
         family,
         hidden_dim,
@@ -116,6 +119,17 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
         rope,
         activation,
         tied_embeddings: gguf.tensor(tensors::OUTPUT).is_none(),
+        projection_norms,
+        dense_linears: false,
+        activations: Activations::Int8,
+        pooling: match gguf.unsigned(&key("pooling_type"))? {
+            // Converters have written another number for models with projection
+            // norms, all of which take the last token.
+            _ if projection_norms => Some(Pooling::Last),
+            None | Some(0) => None,
+            Some(3) => Some(Pooling::Last),
+            Some(other) => Some(Pooling::Other(other)),
+        },
     })
 }
 

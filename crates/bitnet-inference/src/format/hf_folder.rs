@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
 use super::mapping::FileBytes;
-use crate::model::config::{Activation, Config, RotaryRows};
+use crate::model::config::{Activation, Activations, Config, Pooling, RotaryRows};
 use crate::model::family::Family;
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors;
@@ -108,16 +108,21 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let has_head = parsed
         .iter()
         .any(|(_, tensors)| tensors.tensor(HEAD).is_ok());
-    let config = config(&hf, has_head)?;
-    let convention = scale_convention(&hf)?;
+    let projection_norms = parsed.iter().any(|(_, tensors)| {
+        let mut names = tensors.iter().map(|(name, _)| name);
+        names.any(|name| name.ends_with(tensors::A_PROJECTION_NORM.1))
+    });
+    let config = config(&hf, has_head, projection_norms)?;
+    let is_packed = |(_, tensors): &(_, SafeTensors<'_>)| {
+        tensors.iter().any(|(_, view)| view.dtype() == Dtype::U8)
+    };
+    let convention = if config.family.always_ternary || parsed.iter().any(is_packed) {
+        scale_convention(&hf)?
+    } else {
+        ScaleConvention::Inverse
+    };
     config.check()?;
-    let names: BTreeMap<String, String> = tensors::expected(&config)
-        .into_iter()
-        .flat_map(|expected| {
-            let names = std::iter::once(expected.hf_name).chain(expected.hf_alias);
-            names.map(move |hf_name| (hf_name, expected.name.clone()))
-        })
-        .collect();
+    let names = tensor_names(&config);
 
     let mut stored = BTreeMap::new();
     let mut scales = BTreeMap::new();
@@ -184,6 +189,21 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     Checkpoint::assemble(config, stored, files, RotaryRows::Halves, origin)
 }
 
+/// Returns the name inside the program for every name that a tensor may have.
+fn tensor_names(config: &Config) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for expected in tensors::expected(config) {
+        for hf_name in std::iter::once(expected.hf_name).chain(expected.hf_alias) {
+            // Without a head, the model is all there is, and its name is left out.
+            if let Some(bare) = hf_name.strip_prefix("model.") {
+                names.insert(bare.to_owned(), expected.name.clone());
+            }
+            names.insert(hf_name, expected.name.clone());
+        }
+    }
+    names
+}
+
 /// Returns the names of the files with tensors.
 fn shards(folder: &Path) -> Result<Vec<String>, CheckpointError> {
     let is_file = |name: &str| folder.join(name).is_file();
@@ -216,7 +236,11 @@ fn shards(folder: &Path) -> Result<Vec<String>, CheckpointError> {
 
 /// Reads the numbers of the model; `has_head` says whether there is an output
 /// matrix, which decides where the configuration does not.
-fn config(hf: &HfConfig, has_head: bool) -> Result<Config, CheckpointError> {
+fn config(
+    hf: &HfConfig,
+    has_head: bool,
+    projection_norms: bool,
+) -> Result<Config, CheckpointError> {
     let activation =
         Activation::from_name(&hf.hidden_act).ok_or_else(|| CheckpointError::Unsupported {
             what: "activation",
@@ -250,6 +274,14 @@ fn config(hf: &HfConfig, has_head: bool) -> Result<Config, CheckpointError> {
         tied_embeddings: hf
             .tie_word_embeddings
             .unwrap_or(family.tied_embeddings && !has_head),
+        projection_norms,
+        dense_linears: false,
+        activations: if hf.quantization_config.is_some() || projection_norms {
+            Activations::Int8
+        } else {
+            Activations::Exact
+        },
+        pooling: projection_norms.then_some(Pooling::Last),
     })
 }
 

@@ -4,7 +4,7 @@
 use bitnet_core::memory::Category;
 
 use super::*;
-use crate::model::config::Activation;
+use crate::model::config::{Activation, Activations};
 use crate::model::family::LLAMA;
 use crate::model::rope::{Rope, RopeScaling};
 
@@ -30,6 +30,10 @@ fn config() -> Config {
         },
         activation: Activation::Silu,
         tied_embeddings: true,
+        projection_norms: false,
+        dense_linears: false,
+        activations: Activations::Int8,
+        pooling: None,
     }
 }
 

@@ -31,6 +31,24 @@ impl Activation {
     }
 }
 
+/// What ternary weights are multiplied with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activations {
+    /// Int8 with one scale a token: how BitNet models were trained.
+    Int8,
+    /// As they are, to the precision of f32: where only weights were quantized.
+    Exact,
+}
+
+/// How the hidden states of a text become its embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// That of the last token.
+    Last,
+    /// In a way that is not implemented, by its number in GGUF files.
+    Other(u64),
+}
+
 /// The order in which a file keeps the rows of one head's query and key
 /// projections: which two of them rotary embedding turns together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +110,14 @@ pub struct Config {
     pub activation: Activation,
     /// Whether the token embedding is the output matrix too.
     pub tied_embeddings: bool,
+    /// Whether the input of every linear layer is normalized by itself.
+    pub projection_norms: bool,
+    /// Whether a linear layer has dense weights.
+    pub dense_linears: bool,
+    /// What ternary weights are multiplied with.
+    pub activations: Activations,
+    /// How embeddings are made, if the file says.
+    pub pooling: Option<Pooling>,
 }
 
 impl Config {
@@ -111,8 +137,8 @@ impl Config {
         (self.head_dim, self.rope.n_dims)
     }
 
-    /// Weights of the linear layers, all of which are ternary.
-    pub(crate) fn n_ternary_weights(&self) -> usize {
+    /// Weights of the linear layers.
+    pub(crate) fn n_linear_weights(&self) -> usize {
         let attention = 2 * self.q_dim() + 2 * self.kv_dim();
         self.n_layers * self.hidden_dim * (attention + 3 * self.ffn_dim)
     }

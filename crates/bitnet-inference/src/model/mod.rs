@@ -2,15 +2,19 @@
 
 pub mod config;
 pub(crate) mod family;
+pub(crate) mod linear;
 pub(crate) mod rope;
 pub(crate) mod tensors;
+
+use std::sync::Arc;
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{HybridMemoryPool, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, Team};
 use config::{Config, RotaryRows};
-use tensors::{OUTPUT, OUTPUT_NORM, TOKEN_EMBD, layer_tensor};
+use linear::{Linear, pack};
+use tensors::{OUTPUT, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor};
+use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 
 /// How the output matrix is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub enum HeadPrecision {
 pub struct Model {
     config: Config,
     pool: HybridMemoryPool,
-    pub(crate) embedding: DenseTensor,
+    pub(crate) embedding: Embedding,
     pub(crate) layers: Vec<Layer>,
     /// `[hidden_dim]`
     pub(crate) output_norm: Buffer<f32>,
@@ -46,25 +50,41 @@ pub(crate) struct Layer {
     /// `[hidden_dim]`
     pub(crate) attn_norm: Buffer<f32>,
     /// `[q_dim, hidden_dim]`
-    pub(crate) attn_q: PackedTernary,
+    pub(crate) attn_q: Linear,
     /// `[kv_dim, hidden_dim]`
-    pub(crate) attn_k: PackedTernary,
+    pub(crate) attn_k: Linear,
     /// `[kv_dim, hidden_dim]`
-    pub(crate) attn_v: PackedTernary,
-    /// `[q_dim]`
-    pub(crate) attn_sub_norm: Option<Buffer<f32>>,
+    pub(crate) attn_v: Linear,
+    /// Of every query head and of every key head, `[head_dim]`.
+    pub(crate) qk_norms: Option<[Buffer<f32>; 2]>,
     /// `[hidden_dim, q_dim]`
-    pub(crate) attn_output: PackedTernary,
+    pub(crate) attn_output: Linear,
     /// `[hidden_dim]`
     pub(crate) ffn_norm: Buffer<f32>,
     /// `[ffn_dim, hidden_dim]`
-    pub(crate) ffn_gate: PackedTernary,
+    pub(crate) ffn_gate: Linear,
     /// `[ffn_dim, hidden_dim]`
-    pub(crate) ffn_up: PackedTernary,
-    /// `[ffn_dim]`
-    pub(crate) ffn_sub_norm: Option<Buffer<f32>>,
+    pub(crate) ffn_up: Linear,
     /// `[hidden_dim, ffn_dim]`
-    pub(crate) ffn_down: PackedTernary,
+    pub(crate) ffn_down: Linear,
+}
+
+/// The token embedding, `[vocab_size, hidden_dim]`.
+#[derive(Clone, Debug)]
+pub(crate) enum Embedding {
+    /// Left where it is.
+    Dense(DenseTensor),
+    Ternary(Arc<PackedTernary>),
+}
+
+impl Embedding {
+    /// Writes the embedding of a token.
+    pub(crate) fn decode_row(&self, kernel: Kernel, token: usize, out: &mut [f32]) {
+        match self {
+            Self::Dense(matrix) => matrix.decode_row(kernel, token, out),
+            Self::Ternary(matrix) => matrix.decode_row(token, out),
+        }
+    }
 }
 
 /// The output matrix, `[vocab_size, hidden_dim]`.
@@ -76,6 +96,8 @@ pub(crate) enum Head {
         screen: PackedInt8,
     },
     Int8(PackedInt8),
+    /// A ternary matrix stays one, whatever precision is asked for.
+    Ternary(Arc<PackedTernary>),
 }
 
 impl Model {
@@ -99,56 +121,54 @@ impl Model {
             tensor.decode_row(kernel, 0, &mut values);
             Ok::<_, OutOfMemory>(values)
         };
-        let layout = Layout::fastest(pool, kernel, team, config.n_ternary_weights())?;
+        let layout = Layout::fastest(pool, kernel, team, config.n_linear_weights())?;
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
             progress(layer, config.n_layers);
-            let name = |part| layer_tensor(layer, part);
-            let norm = |part| norm(&name(part));
-            let has_sub_norms = config.family.sub_norms;
-            let sub_norm = |part| has_sub_norms.then(|| norm(part)).transpose();
-            let mut pack = |part, stored_rows| {
-                let name = name(part);
-                pack(checkpoint, pool, layout, team, &name, stored_rows)
+            let layer_norm = |part| norm(&layer_tensor(layer, part));
+            let mut linear = |part, rows| {
+                let norm = input_norm_tensor(&config, layer, part).map(|name| norm(&name));
+                let (name, norm) = (layer_tensor(layer, part), norm.transpose()?);
+                Linear::load(checkpoint, pool, layout, team, &name, rows, norm)
             };
-            let mut linear = |part| pack(part, RotaryRows::Halves);
+            let (halves, rotary) = (RotaryRows::Halves, checkpoint.rotary_rows());
             layers.push(Layer {
-                attn_norm: norm("attn_norm")?,
-                attn_v: linear("attn_v")?,
-                attn_sub_norm: sub_norm("attn_sub_norm")?,
-                attn_output: linear("attn_output")?,
-                ffn_norm: norm("ffn_norm")?,
-                ffn_gate: linear("ffn_gate")?,
-                ffn_up: linear("ffn_up")?,
-                ffn_sub_norm: sub_norm("ffn_sub_norm")?,
-                ffn_down: linear("ffn_down")?,
-                attn_q: pack("attn_q", checkpoint.rotary_rows())?,
-                attn_k: pack("attn_k", checkpoint.rotary_rows())?,
+                attn_norm: layer_norm("attn_norm")?,
+                attn_q: linear("attn_q", rotary)?,
+                attn_k: linear("attn_k", rotary)?,
+                attn_v: linear("attn_v", halves)?,
+                qk_norms: if config.family.qk_norms {
+                    Some([layer_norm("attn_q_norm")?, layer_norm("attn_k_norm")?])
+                } else {
+                    None
+                },
+                attn_output: linear("attn_output", halves)?,
+                ffn_norm: layer_norm("ffn_norm")?,
+                ffn_gate: linear("ffn_gate", halves)?,
+                ffn_up: linear("ffn_up", halves)?,
+                ffn_down: linear("ffn_down", halves)?,
             });
         }
+        let mut vocabulary = |name| match checkpoint.tensor(name).encoding {
+            Encoding::Dense(_) => Ok(Embedding::Dense(checkpoint.dense(name))),
+            Encoding::Ternary(_) => {
+                let packed = pack(checkpoint, pool, layout, team, name, |row| row)?;
+                Ok::<_, CheckpointError>(Embedding::Ternary(Arc::new(packed)))
+            }
+        };
+        let embedding = vocabulary(TOKEN_EMBD)?;
         let output = if config.tied_embeddings {
-            TOKEN_EMBD
+            embedding.clone()
         } else {
-            OUTPUT
+            vocabulary(OUTPUT)?
         };
-        let output = checkpoint.dense(output);
-        let mut int8 = || {
-            let shape = (output.n_rows, output.n_cols);
-            PackedInt8::quantize(pool, kernel, team, shape, |row, values| {
-                output.decode_row(kernel, row, values);
-            })
-        };
-        let head = match head {
-            HeadPrecision::Int8 => Head::Int8(int8()?),
-            HeadPrecision::Screened => Head::Screened {
-                screen: int8()?,
-                matrix: output,
-            },
-            HeadPrecision::Exact => Head::Exact(output),
+        let head = match output {
+            Embedding::Dense(matrix) => dense_head(pool, kernel, team, matrix, head)?,
+            Embedding::Ternary(matrix) => Head::Ternary(matrix),
         };
         progress(config.n_layers, config.n_layers);
         Ok(Self {
-            embedding: checkpoint.dense(TOKEN_EMBD),
+            embedding,
             layers,
             output_norm: norm(OUTPUT_NORM)?,
             head,
@@ -170,17 +190,17 @@ impl Model {
     /// Returns how the output matrix is kept.
     pub fn head_precision(&self) -> HeadPrecision {
         match self.head {
-            Head::Exact(_) => HeadPrecision::Exact,
             Head::Screened { .. } => HeadPrecision::Screened,
             Head::Int8(_) => HeadPrecision::Int8,
+            // Of trits, nothing is lost.
+            Head::Exact(_) | Head::Ternary(_) => HeadPrecision::Exact,
         }
     }
 
     /// Returns how the ternary weights are packed.
     pub fn layout(&self) -> Layout {
-        self.layers
-            .first()
-            .map_or(Layout::TwoBits, |layer| layer.attn_q.layout())
+        let mut packed = self.linear().filter_map(Linear::packed);
+        packed.next().map_or(Layout::TwoBits, PackedTernary::layout)
     }
 
     /// Returns the bytes that packed weights, norms and head take in memory;
@@ -189,8 +209,10 @@ impl Model {
         let head = match &self.head {
             Head::Exact(_) => 0,
             Head::Int8(matrix) | Head::Screened { screen: matrix, .. } => matrix.n_bytes(),
+            Head::Ternary(matrix) => matrix.n_bytes(),
         };
-        self.layer_bytes() + head
+        let linear = self.linear().map(|linear| linear.n_bytes().0);
+        linear.sum::<usize>() + self.norm_bytes() + head
     }
 
     /// Returns the bytes of weights that are read to compute one token and choose
@@ -200,36 +222,37 @@ impl Model {
         let head = match &self.head {
             Head::Exact(matrix) => matrix.bytes().len(),
             Head::Int8(matrix) | Head::Screened { screen: matrix, .. } => matrix.n_bytes(),
+            Head::Ternary(matrix) => matrix.n_bytes(),
         };
-        self.layer_bytes() + head
+        let linear = self.linear().map(|linear| linear.n_bytes().1);
+        linear.sum::<usize>() + self.norm_bytes() + head
     }
 
     /// Returns the multiply-adds of the linear layers for one token, without the
     /// head.
     pub fn macs_per_token(&self) -> usize {
-        let macs = |m: &PackedTernary| m.n_rows() * m.n_cols();
-        let layers = self.layers.iter().flat_map(Layer::linear);
-        layers.map(macs).sum()
+        self.linear().map(Linear::n_macs).sum()
     }
 
-    /// Returns the bytes of all layers and the last norm.
-    fn layer_bytes(&self) -> usize {
-        let norms = |l: &Layer| {
-            let norms = [Some(&l.attn_norm), Some(&l.ffn_norm)];
-            let sub_norms = [l.attn_sub_norm.as_ref(), l.ffn_sub_norm.as_ref()];
-            let values = norms.into_iter().chain(sub_norms).flatten();
-            values.map(|norm| size_of_val(&**norm)).sum::<usize>()
-        };
-        let linear = self.layers.iter().flat_map(Layer::linear);
-        linear.map(PackedTernary::n_bytes).sum::<usize>()
-            + self.layers.iter().map(norms).sum::<usize>()
-            + size_of_val(&*self.output_norm)
+    /// Returns the linear layers of all layers.
+    fn linear(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(Layer::linear)
+    }
+
+    /// Returns the bytes of all norms that belong to no linear layer.
+    fn norm_bytes(&self) -> usize {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let norms = [&layer.attn_norm, &layer.ffn_norm];
+            norms.into_iter().chain(layer.qk_norms.iter().flatten())
+        });
+        let norms = layers.chain(std::iter::once(&self.output_norm));
+        norms.map(|norm| size_of_val(&**norm)).sum()
     }
 }
 
 impl Layer {
-    /// Returns the matrices.
-    fn linear(&self) -> [&PackedTernary; 7] {
+    /// Returns the linear layers.
+    fn linear(&self) -> [&Linear; 7] {
         [
             &self.attn_q,
             &self.attn_k,
@@ -240,6 +263,30 @@ impl Layer {
             &self.ffn_down,
         ]
     }
+}
+
+/// Brings a dense output matrix into the form that is asked for.
+fn dense_head(
+    pool: &HybridMemoryPool,
+    kernel: Kernel,
+    team: &mut Team,
+    output: DenseTensor,
+    precision: HeadPrecision,
+) -> Result<Head, OutOfMemory> {
+    let mut int8 = || {
+        let shape = (output.n_rows, output.n_cols);
+        PackedInt8::quantize(pool, kernel, team, shape, |row, values| {
+            output.decode_row(kernel, row, values);
+        })
+    };
+    Ok(match precision {
+        HeadPrecision::Int8 => Head::Int8(int8()?),
+        HeadPrecision::Screened => Head::Screened {
+            screen: int8()?,
+            matrix: output,
+        },
+        HeadPrecision::Exact => Head::Exact(output),
+    })
 }
 
 /// Refuses widths for which dot products would not be exact.
@@ -254,34 +301,4 @@ fn check_widths(config: &Config) -> Result<(), CheckpointError> {
         Some((what, value)) => Err(config::ConfigError::Size { what, value, limit }.into()),
         None => Ok(()),
     }
-}
-
-/// Packs one matrix, with the rows of every head in the order of the forward
-/// pass.
-fn pack(
-    checkpoint: &Checkpoint,
-    pool: &HybridMemoryPool,
-    layout: Layout,
-    team: &mut Team,
-    name: &str,
-    stored_rows: RotaryRows,
-) -> Result<PackedTernary, CheckpointError> {
-    let tensor = checkpoint.ternary(name)?;
-    let stored_name = || checkpoint.tensor(name).name.clone();
-    let Some(scale) = tensor.scales.tensor() else {
-        return Err(CheckpointError::SeveralScales {
-            name: stored_name(),
-            found: tensor.scales.to_string(),
-        });
-    };
-    let widths = checkpoint.config().rotary_widths();
-    let shape = (tensor.n_rows(), tensor.n_cols());
-    PackedTernary::pack_as(pool, layout, team, shape, scale, |row, trits| {
-        let row = RotaryRows::Halves.position_in(stored_rows, row, widths);
-        let decoded = tensor.decode_row(row, trits);
-        decoded.map_err(|source| CheckpointError::Ternary {
-            name: stored_name(),
-            source,
-        })
-    })
 }

@@ -18,13 +18,13 @@ pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 /// What a tensor is for, which decides how it may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Embedding or output matrix: dense.
+    /// Embedding or output matrix.
     Vocabulary,
     /// Weight of a norm: one dense row.
     Norm,
-    /// A linear layer: ternary.
+    /// A linear layer.
     Linear,
-    /// A query or key projection: ternary, with rows in a rotary order.
+    /// A query or key projection: a linear layer with rows in a rotary order.
     Rotary,
 }
 
@@ -42,16 +42,71 @@ pub(crate) struct Expected {
     pub(crate) n_cols: usize,
 }
 
+impl Expected {
+    pub(crate) fn is_linear(&self) -> bool {
+        matches!(self.role, Role::Linear | Role::Rotary)
+    }
+}
+
+/// Names of a part of a layer, in GGUF files and in `transformers` checkpoints.
+type Names = (&'static str, &'static str);
+
+/// The names of the norm of a linear layer's input where every projection has one
+/// (bitnet-embedding), by the layer's GGUF name.
+const PROJECTION_NORMS: [(&str, Names); 7] = [
+    ("attn_q", ("attn_q_norm_in", "self_attn.q_proj.norm")),
+    ("attn_k", ("attn_k_norm_in", "self_attn.k_proj.norm")),
+    ("attn_v", ("attn_v_norm_in", "self_attn.v_proj.norm")),
+    (
+        "attn_output",
+        ("attn_output_norm_in", "self_attn.o_proj.norm"),
+    ),
+    ("ffn_gate", ("ffn_gate_norm_in", "mlp.gate_proj.norm")),
+    ("ffn_up", ("ffn_up_norm_in", "mlp.up_proj.norm")),
+    ("ffn_down", ("ffn_down_norm_in", "mlp.down_proj.norm")),
+];
+
+/// A tensor that only models with projection norms have.
+pub(crate) const A_PROJECTION_NORM: Names = (
+    "blk.0.attn_q_norm_in.weight",
+    "layers.0.self_attn.q_proj.norm.weight",
+);
+
+/// Sub-norms: those of the two inputs that have not just been normalized.
+const SUB_NORMS: [(&str, Names); 2] = [
+    ("attn_output", ("attn_sub_norm", "self_attn.attn_sub_norm")),
+    ("ffn_down", ("ffn_sub_norm", "mlp.ffn_sub_norm")),
+];
+
 /// Returns the name of a tensor of layer `layer`.
 pub(crate) fn layer_tensor(layer: usize, part: &str) -> String {
     format!("blk.{layer}.{part}.weight")
 }
 
+/// Returns the names of the norm of the input of a linear layer, if it has one.
+fn input_norm(config: &Config, linear: &str) -> Option<Names> {
+    let norms: &[_] = if config.projection_norms {
+        &PROJECTION_NORMS
+    } else if config.family.sub_norms {
+        &SUB_NORMS
+    } else {
+        &[]
+    };
+    let norm = norms.iter().find(|(name, _)| *name == linear);
+    norm.map(|(_, names)| *names)
+}
+
+/// Returns the GGUF name of the norm of the input of a linear layer, if it has one.
+pub(crate) fn input_norm_tensor(config: &Config, layer: usize, linear: &str) -> Option<String> {
+    input_norm(config, linear).map(|(norm, _)| layer_tensor(layer, norm))
+}
+
 /// Returns every tensor of a model, in file order.
 pub(crate) fn expected(config: &Config) -> Vec<Expected> {
+    use Role::{Linear, Norm, Rotary};
+
     let (hidden, ffn) = (config.hidden_dim, config.ffn_dim);
-    let (q, kv) = (config.q_dim(), config.kv_dim());
-    let sub_norms = config.family.sub_norms;
+    let (q, kv, head_dim) = (config.q_dim(), config.kv_dim(), config.head_dim);
     let vocabulary = |name: &str, hf_name: &str| Expected {
         name: name.to_owned(),
         hf_name: hf_name.to_owned(),
@@ -62,42 +117,39 @@ pub(crate) fn expected(config: &Config) -> Vec<Expected> {
     };
     let mut tensors = vec![vocabulary(TOKEN_EMBD, "model.embed_tokens.weight")];
     for layer in 0..config.n_layers {
-        let parts = [
-            ("attn_norm", "input_layernorm", Role::Norm, 1, hidden),
-            ("attn_q", "self_attn.q_proj", Role::Rotary, q, hidden),
-            ("attn_k", "self_attn.k_proj", Role::Rotary, kv, hidden),
-            ("attn_v", "self_attn.v_proj", Role::Linear, kv, hidden),
-            ("attn_sub_norm", "self_attn.attn_sub_norm", Role::Norm, 1, q),
-            ("attn_output", "self_attn.o_proj", Role::Linear, hidden, q),
-            (
-                "ffn_norm",
-                "post_attention_layernorm",
-                Role::Norm,
-                1,
-                hidden,
-            ),
-            ("ffn_gate", "mlp.gate_proj", Role::Linear, ffn, hidden),
-            ("ffn_up", "mlp.up_proj", Role::Linear, ffn, hidden),
-            ("ffn_sub_norm", "mlp.ffn_sub_norm", Role::Norm, 1, ffn),
-            ("ffn_down", "mlp.down_proj", Role::Linear, hidden, ffn),
-        ];
-        let kept = parts
-            .into_iter()
-            .filter(|(part, ..)| sub_norms || !part.ends_with("sub_norm"));
         let hf = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        tensors.extend(kept.map(|(part, hf_part, role, n_rows, n_cols)| Expected {
-            name: layer_tensor(layer, part),
-            hf_name: hf(hf_part),
-            // As 1bitLLM calls them.
-            hf_alias: match part {
-                "attn_sub_norm" => Some(hf("self_attn.inner_attn_ln")),
-                "ffn_sub_norm" => Some(hf("mlp.ffn_layernorm")),
-                _ => None,
-            },
-            role,
-            n_rows,
-            n_cols,
-        }));
+        let mut add = |names: Names, role, n_rows, n_cols| {
+            let norm = input_norm(config, names.0).map(|norm| (norm, Role::Norm, 1));
+            let tensor = (names, role, n_rows);
+            for ((name, hf_name), role, n_rows) in norm.into_iter().chain([tensor]) {
+                tensors.push(Expected {
+                    name: layer_tensor(layer, name),
+                    hf_name: hf(hf_name),
+                    // As 1bitLLM calls them.
+                    hf_alias: match name {
+                        "attn_sub_norm" => Some(hf("self_attn.inner_attn_ln")),
+                        "ffn_sub_norm" => Some(hf("mlp.ffn_layernorm")),
+                        _ => None,
+                    },
+                    role,
+                    n_rows,
+                    n_cols,
+                });
+            }
+        };
+        add(("attn_norm", "input_layernorm"), Norm, 1, hidden);
+        add(("attn_q", "self_attn.q_proj"), Rotary, q, hidden);
+        add(("attn_k", "self_attn.k_proj"), Rotary, kv, hidden);
+        add(("attn_v", "self_attn.v_proj"), Linear, kv, hidden);
+        if config.family.qk_norms {
+            add(("attn_q_norm", "self_attn.q_norm"), Norm, 1, head_dim);
+            add(("attn_k_norm", "self_attn.k_norm"), Norm, 1, head_dim);
+        }
+        add(("attn_output", "self_attn.o_proj"), Linear, hidden, q);
+        add(("ffn_norm", "post_attention_layernorm"), Norm, 1, hidden);
+        add(("ffn_gate", "mlp.gate_proj"), Linear, ffn, hidden);
+        add(("ffn_up", "mlp.up_proj"), Linear, ffn, hidden);
+        add(("ffn_down", "mlp.down_proj"), Linear, hidden, ffn);
     }
     tensors.push(Expected {
         name: OUTPUT_NORM.to_owned(),

@@ -13,6 +13,8 @@ pub(crate) const BITNET: Family = Family {
     ],
     activation: Activation::Silu,
     sub_norms: true,
+    qk_norms: false,
+    always_ternary: true,
     gguf_rotary_rows: RotaryRows::Halves,
     tied_embeddings: true,
     pre_tokenizer: Some("llama-bpe"),

@@ -10,6 +10,8 @@ pub(crate) const BITNET_B158: Family = Family {
     hf_names: &[("bitnet", "BitNetForCausalLM")],
     activation: Activation::Relu2,
     sub_norms: true,
+    qk_norms: false,
+    always_ternary: true,
     gguf_rotary_rows: RotaryRows::Halves,
     tied_embeddings: true,
     pre_tokenizer: Some("llama-bpe"),

@@ -9,6 +9,8 @@ pub(crate) const LLAMA: Family = Family {
     hf_names: &[("llama", "LlamaForCausalLM")],
     activation: Activation::Silu,
     sub_norms: false,
+    qk_norms: false,
+    always_ternary: false,
     gguf_rotary_rows: RotaryRows::Interleaved,
     tied_embeddings: false,
     pre_tokenizer: None,

@@ -4,6 +4,7 @@
 mod bitnet;
 mod bitnet_b158;
 mod llama;
+mod qwen3;
 
 use std::fmt;
 
@@ -12,14 +13,19 @@ use super::config::{Activation, RotaryRows};
 pub(crate) use bitnet::BITNET;
 pub(crate) use bitnet_b158::BITNET_B158;
 pub(crate) use llama::LLAMA;
+pub(crate) use qwen3::QWEN3;
 
 /// Every family. Where several have the same names in a `config.json`, the first
 /// whose activation fits is meant.
-const FAMILIES: [&Family; 3] = [&BITNET_B158, &BITNET, &LLAMA];
+const FAMILIES: [&Family; 4] = [&BITNET_B158, &BITNET, &LLAMA, &QWEN3];
 
 /// A family of models: they differ only in the numbers of
 /// [`Config`](super::config::Config).
 #[derive(Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a table of what a family has"
+)]
 pub struct Family {
     /// The name, as in `general.architecture` of GGUF files.
     pub(crate) name: &'static str,
@@ -33,6 +39,11 @@ pub struct Family {
     /// Whether attention and feed-forward outputs are normalized before they are
     /// projected.
     pub(crate) sub_norms: bool,
+    /// Whether every head of queries and keys is normalized before it is turned.
+    pub(crate) qk_norms: bool,
+    /// Whether only ternary weights and int8 activations make sense: dense weights
+    /// are those of training, and compute something else.
+    pub(crate) always_ternary: bool,
     /// How GGUF files order the rows of query and key projections.
     pub(crate) gguf_rotary_rows: RotaryRows,
     /// Whether the embedding is the output matrix in a folder that has no other

@@ -1,0 +1,18 @@
+use super::Family;
+use crate::model::config::{Activation, RotaryRows};
+
+/// Qwen3 and what is built like it: queries and keys are normalized head by head.
+/// The ternary Bonsai models, which store embedding and output matrix as trits too,
+/// and bitnet-embedding-0.6b, which normalizes the input of every projection.
+pub(crate) const QWEN3: Family = Family {
+    name: "qwen3",
+    gguf_aliases: &[],
+    hf_names: &[("qwen3", "Qwen3ForCausalLM"), ("qwen3", "Qwen3Model")],
+    activation: Activation::Silu,
+    sub_norms: false,
+    qk_norms: true,
+    always_ternary: false,
+    gguf_rotary_rows: RotaryRows::Halves,
+    tied_embeddings: true,
+    pre_tokenizer: None,
+};

@@ -1,0 +1,267 @@
+//! Linear layers: packed ternary or dense weights, and the forms of input that they
+//! need.
+
+use bitnet_core::memory::{Buffer, Category};
+use bitnet_core::{
+    HybridMemoryPool, Int8Rows, Kernel, Layout, PackedTernary, Team, matmul_rows, ops,
+};
+
+use super::config::{Activations, Config, RotaryRows};
+use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
+use crate::plan::PlanError;
+
+/// A linear layer, and the norm of its input if it has one.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    /// `[n_cols]`
+    pub(crate) norm: Option<Buffer<f32>>,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+enum Weights {
+    Ternary(PackedTernary),
+    /// Left where they are, and decoded row by row.
+    Dense {
+        matrix: DenseTensor,
+        /// The order of its rows, and the widths for [`RotaryRows::position_in`].
+        stored_rows: RotaryRows,
+        widths: (usize, usize),
+    },
+}
+
+impl Linear {
+    /// Reads a linear layer, and packs it if it is ternary. Rows of every head are
+    /// brought from the order `stored_rows` into that of the forward pass.
+    pub(crate) fn load(
+        checkpoint: &Checkpoint,
+        pool: &HybridMemoryPool,
+        layout: Layout,
+        team: &mut Team,
+        name: &str,
+        stored_rows: RotaryRows,
+        norm: Option<Buffer<f32>>,
+    ) -> Result<Self, CheckpointError> {
+        let widths = checkpoint.config().rotary_widths();
+        let weights = match checkpoint.tensor(name).encoding {
+            Encoding::Dense(_) => Weights::Dense {
+                matrix: checkpoint.dense(name),
+                stored_rows,
+                widths,
+            },
+            Encoding::Ternary(_) => {
+                let stored = |row| RotaryRows::Halves.position_in(stored_rows, row, widths);
+                Weights::Ternary(pack(checkpoint, pool, layout, team, name, stored)?)
+            }
+        };
+        Ok(Self { norm, weights })
+    }
+
+    /// Returns the packed weights, unless they are dense.
+    pub(crate) fn packed(&self) -> Option<&PackedTernary> {
+        match &self.weights {
+            Weights::Ternary(packed) => Some(packed),
+            Weights::Dense { .. } => None,
+        }
+    }
+
+    /// Returns the bytes that the layer takes in memory, and those that are read for
+    /// one token.
+    pub(crate) fn n_bytes(&self) -> (usize, usize) {
+        let norm = self.norm.as_deref().map_or(0, size_of_val);
+        match &self.weights {
+            Weights::Ternary(packed) => (norm + packed.n_bytes(), norm + packed.n_bytes()),
+            Weights::Dense { matrix, .. } => (norm, norm + matrix.bytes().len()),
+        }
+    }
+
+    /// Returns the multiply-adds for one token.
+    pub(crate) fn n_macs(&self) -> usize {
+        match &self.weights {
+            Weights::Ternary(packed) => packed.n_rows() * packed.n_cols(),
+            Weights::Dense { matrix, .. } => matrix.n_rows * matrix.n_cols,
+        }
+    }
+
+    /// Computes `out[token, row] = Σ_col w[row, col] · x[token, col]`.
+    fn matmul(
+        &self,
+        kernel: Kernel,
+        team: &mut Team,
+        values: &mut [Buffer<f32>],
+        input: &LinearInput,
+        out: &mut [f32],
+    ) {
+        match &self.weights {
+            Weights::Ternary(packed) => packed.matmul(kernel, team, &input.acts, out),
+            Weights::Dense {
+                matrix,
+                stored_rows,
+                widths,
+            } => {
+                let shape = (matrix.n_rows, matrix.n_cols);
+                let decode = |row: usize, out: &mut [f32]| {
+                    let row = RotaryRows::Halves.position_in(*stored_rows, row, *widths);
+                    matrix.decode_row(kernel, row, out);
+                };
+                let x = &input.dense[..input.n_rows * matrix.n_cols];
+                matmul_rows(kernel, team, values, shape, decode, x, out);
+            }
+        }
+    }
+}
+
+/// Packs a ternary matrix whose row `row` is row `stored(row)` of the file.
+pub(crate) fn pack(
+    checkpoint: &Checkpoint,
+    pool: &HybridMemoryPool,
+    layout: Layout,
+    team: &mut Team,
+    name: &str,
+    stored: impl Fn(usize) -> usize + Sync,
+) -> Result<PackedTernary, CheckpointError> {
+    let tensor = checkpoint.ternary(name)?;
+    let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
+    let scales = tensor.scales.clone().reordered(n_rows, &stored);
+    PackedTernary::pack_as(
+        pool,
+        layout,
+        team,
+        (n_rows, n_cols),
+        scales,
+        |row, trits| {
+            let decoded = tensor.decode_row(stored(row), trits);
+            decoded.map_err(|source| CheckpointError::Ternary {
+                name: checkpoint.tensor(name).name.clone(),
+                source,
+            })
+        },
+    )
+}
+
+/// The input of linear layers, in the forms that their weights need.
+#[derive(Debug)]
+pub(crate) struct LinearInput {
+    activations: Activations,
+    /// For ternary weights.
+    acts: Int8Rows,
+    /// For dense weights, `[n_rows, n_cols]`; empty if the model has none.
+    dense: Buffer<f32>,
+    n_rows: usize,
+}
+
+/// What computes: kernel, threads and a row of scratch for each.
+pub(crate) struct Compute<'a> {
+    pub(crate) kernel: Kernel,
+    pub(crate) team: &'a mut Team,
+    /// `[n_threads][widest]`
+    pub(crate) values: &'a mut [Buffer<f32>],
+}
+
+impl LinearInput {
+    /// Returns the bytes that [`new`](Self::new) takes.
+    pub(crate) fn n_bytes(config: &Config, batch_tokens: usize) -> usize {
+        let n_parts = match config.activations {
+            Activations::Int8 => 1,
+            Activations::Exact => 3,
+        };
+        let dense = usize::from(config.dense_linears) * size_of::<f32>();
+        batch_tokens * config.widest() * (n_parts + dense)
+    }
+
+    pub(crate) fn new(
+        pool: &HybridMemoryPool,
+        config: &Config,
+        batch_tokens: usize,
+    ) -> Result<Self, PlanError> {
+        let widest = config.widest();
+        let acts = match config.activations {
+            Activations::Int8 => Int8Rows::with_capacity(pool, batch_tokens, widest),
+            Activations::Exact => Int8Rows::with_exact_capacity(pool, batch_tokens, widest),
+        };
+        let n_dense = if config.dense_linears {
+            batch_tokens * widest
+        } else {
+            0
+        };
+        let dense = pool.zeroed(Category::Scratch, n_dense);
+        Ok(Self {
+            activations: config.activations,
+            acts: acts.map_err(PlanError::memory("activations"))?,
+            dense: dense.map_err(PlanError::memory("activations"))?,
+            n_rows: 0,
+        })
+    }
+
+    /// Takes `n_rows` rows of `n_cols` columns, which `fill_row(row, values)` writes, as
+    /// ternary weights need them.
+    pub(crate) fn set_ternary(
+        &mut self,
+        on: &mut Compute<'_>,
+        shape: (usize, usize),
+        fill_row: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> &Int8Rows {
+        let (acts, kernel) = (&mut self.acts, on.kernel);
+        match self.activations {
+            Activations::Int8 => acts.quantize_rows(kernel, on.team, on.values, shape, fill_row),
+            Activations::Exact => acts.split_rows(kernel, on.team, on.values, shape, fill_row),
+        }
+        acts
+    }
+
+    /// Takes rows as `linears` need them.
+    fn set(
+        &mut self,
+        on: &mut Compute<'_>,
+        (n_rows, n_cols): (usize, usize),
+        linears: &mut dyn Iterator<Item = &Linear>,
+        fill_row: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let (mut ternary, mut dense) = (false, false);
+        for linear in linears {
+            match linear.weights {
+                Weights::Ternary(_) => ternary = true,
+                Weights::Dense { .. } => dense = true,
+            }
+        }
+        self.n_rows = n_rows;
+        if dense {
+            let rows = &mut self.dense[..n_rows * n_cols];
+            on.team
+                .for_each_chunk(rows, n_cols, on.values, |_, row, out| fill_row(row, out));
+        }
+        if ternary {
+            self.set_ternary(on, (n_rows, n_cols), fill_row);
+        }
+    }
+
+    /// Computes several linear layers with one input of `n_rows` rows and `n_cols`
+    /// columns, which `fill_row(row, values)` writes; each layer may normalize it once
+    /// more.
+    pub(crate) fn project<const N: usize>(
+        &mut self,
+        on: &mut Compute<'_>,
+        shape: (usize, usize),
+        eps: f32,
+        fill_row: impl Fn(usize, &mut [f32]) + Sync,
+        outputs: [(&Linear, &mut [f32]); N],
+    ) {
+        let kernel = on.kernel;
+        let is_shared = outputs.iter().all(|(linear, _)| linear.norm.is_none());
+        if is_shared {
+            let mut linears = outputs.iter().map(|(linear, _)| *linear);
+            self.set(on, shape, &mut linears, &fill_row);
+        }
+        for (linear, out) in outputs {
+            if !is_shared {
+                self.set(on, shape, &mut std::iter::once(linear), |row, values| {
+                    fill_row(row, values);
+                    if let Some(weight) = &linear.norm {
+                        ops::rms_norm_each(kernel, values, weight, eps);
+                    }
+                });
+            }
+            linear.matmul(kernel, on.team, on.values, self, out);
+        }
+    }
+}
