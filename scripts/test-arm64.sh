@@ -27,7 +27,7 @@ tests=(cargo test --locked --target "$target" --no-default-features
 named() {
     local of=$1 passed
     shift
-    passed=$("${tests[@]}" $of -- --quiet --exact "$@" | tee /dev/stderr |
+    passed=$("${tests[@]}" $of -- --quiet --exact "$@" | tee >(cat >&2) |
         awk '/^test result/ { n += $4 } END { print n }')
     [ "$passed" = $# ]
 }
