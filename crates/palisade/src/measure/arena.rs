@@ -10,12 +10,20 @@ use super::launch::{Conditions, LaunchError, Launched, Launcher, Program};
 use super::{machine, read};
 use crate::policy::SpeedPolicy;
 use crate::process::Cancel;
+use crate::speed::Measure;
 
 /// From which use of the processors on the machine counts as busy.
 const BUSY: f64 = 0.5;
 
 /// How long the use of the processors is watched at a time.
 const WATCH: Duration = Duration::from_millis(200);
+
+/// How many samples a launch takes: the fewest that Criterion can be told, and more for
+/// a benchmark that is short. Many short samples are disturbed less often each.
+const SAMPLES: [u32; 2] = [10, 40];
+
+/// How many times a benchmark must fit into a launch to be short.
+const SHORT: f64 = 2000.0;
 
 /// How many times its elapsed time a program with one thread may compute.
 const ONE_THREAD: f64 = 1.1;
@@ -29,6 +37,8 @@ pub struct Arena<'a> {
     cores: Vec<usize>,
     /// Programs of benchmarks that compute on several processors at a time.
     parallel: RefCell<BTreeSet<String>>,
+    /// Benchmarks of which a launch can take many samples.
+    short: RefCell<BTreeSet<String>>,
     launches: Cell<usize>,
     passed_ns: Cell<u64>,
     waited_ns: Cell<u64>,
@@ -80,6 +90,7 @@ impl<'a> Arena<'a> {
             cancel,
             cores: machine::cores(),
             parallel: RefCell::default(),
+            short: RefCell::default(),
             launches: Cell::new(0),
             passed_ns: Cell::new(0),
             waited_ns: Cell::new(0),
@@ -172,6 +183,11 @@ impl<'a> Arena<'a> {
         if computed > ONE_THREAD * passed {
             self.parallel.borrow_mut().insert(bench.name.clone());
         }
+        let launch = self.policy.launch.0.as_nanos() as f64;
+        let is_short = |r: &Reading| r.measure == Measure::Time && r.value * SHORT < launch;
+        if readings.iter().any(is_short) {
+            self.short.borrow_mut().insert(bench.name.clone());
+        }
         Ok(readings)
     }
 
@@ -183,7 +199,8 @@ impl<'a> Arena<'a> {
         core: Option<usize>,
     ) -> Result<(Launched, Vec<Reading>), LaunchError> {
         let scratch = tempfile::tempdir().map_err(LaunchError::Temporary)?;
-        let program = bench.program(built, self.policy, scratch.path());
+        let samples = SAMPLES[usize::from(self.short.borrow().contains(&bench.name))];
+        let program = bench.program(built, self.policy, samples, scratch.path());
         let program = program.ok_or_else(|| LaunchError::Start {
             program: bench.name.clone(),
             message: "it was not built".to_owned(),

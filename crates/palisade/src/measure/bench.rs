@@ -174,9 +174,15 @@ impl Bench {
         }
     }
 
-    /// The program that one launch runs on a side; `scratch` is an empty folder for
-    /// what it writes. `None` if the side has no executable for it.
-    pub fn program(&self, built: &Built, policy: &SpeedPolicy, scratch: &Path) -> Option<Program> {
+    /// The program that one launch runs on a side, with so many samples where the harness
+    /// can be told; `scratch` is an empty folder for what it writes. `None` if the side has no executable for it.
+    pub fn program(
+        &self,
+        built: &Built,
+        policy: &SpeedPolicy,
+        samples: u32,
+        scratch: &Path,
+    ) -> Option<Program> {
         let words =
             |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
         let mut variables = Vec::new();
@@ -190,9 +196,7 @@ impl Bench {
                         let (warm_up, launch) =
                             (seconds(policy.warm_up.0), seconds(policy.launch.0));
                         let only = format!("^{}$", literally(id));
-                        // Ten samples are the fewest it takes. Each is long enough for
-                        // what happens rarely to be in all of them. Its statistics are
-                        // not used: as little as possible of them.
+                        // Its statistics are not used: as little as possible of them.
                         words(&[
                             "--bench",
                             "--noplot",
@@ -201,7 +205,7 @@ impl Bench {
                             "--measurement-time",
                             &launch,
                             "--sample-size",
-                            "10",
+                            &samples.to_string(),
                             "--nresamples",
                             "1001",
                             &only,

@@ -31,9 +31,23 @@ pub fn criterion(home: &Path, id: &str) -> Option<f64> {
     })?;
     let text = fs::read(folder.join("sample.json")).ok()?;
     let sample: Sample = serde_json::from_slice(&text).ok()?;
-    let times = sample.times.iter().zip(&sample.iters);
-    let per_run: Vec<f64> = times.map(|(time, iters)| time / iters).collect();
-    median(&per_run).filter(|time| time.is_finite() && *time > 0.0)
+    undisturbed(&sample).filter(|time| time.is_finite() && *time > 0.0)
+}
+
+/// How many times the median a sample may take that nothing interrupted.
+const INTERRUPTED: f64 = 1.25;
+
+/// Time by runs, over the samples that were not interrupted: those in which another
+/// program had the processor for a while are longer by far than the others. What is in
+/// all samples now and then, as an injected slowdown is, counts by its share of the time,
+/// where a median of samples would see it or not.
+fn undisturbed(sample: &Sample) -> Option<f64> {
+    let samples = || sample.times.iter().zip(&sample.iters);
+    let per_run: Vec<f64> = samples().map(|(time, iters)| time / iters).collect();
+    let longest = INTERRUPTED * median(&per_run)?;
+    let calm = samples().filter(|(time, iters)| *time / *iters <= longest);
+    let (time, iters) = calm.fold((0.0, 0.0), |(t, i), (time, iters)| (t + time, i + iters));
+    (iters > 0.0).then(|| time / iters)
 }
 
 /// The folders called `new` below `home`.
@@ -169,8 +183,10 @@ mod tests {
             "benchmark.json",
             r#"{"full_id": "dot/simd/4K", "group_id": "dot"}"#,
         );
-        let sample = r#"{"sampling_mode": "Linear", "iters": [1, 2, 4], "times": [90, 200, 480]}"#;
+        let sample =
+            r#"{"sampling_mode": "Linear", "iters": [1, 2, 3, 4], "times": [90, 200, 310, 4000]}"#;
         write("sample.json", sample);
+        // The last sample was interrupted.
         assert_eq!(criterion(home.path(), "dot/simd/4K"), Some(100.0));
         assert_eq!(criterion(home.path(), "dot/simd/1K"), None);
         write("sample.json", "{}");
