@@ -361,3 +361,28 @@ fn a_calibration_is_kept_and_told_in_reports() {
         after.out
     );
 }
+
+#[test]
+fn allocations_are_counted_where_a_program_counts_them() {
+    let fixture = metered();
+    // As `palisade-alloc` writes them; that it does is tested there.
+    let count = |allocations: u32| {
+        let text = format!(
+            "fn main() {{\n    let file = std::env::var_os(\"PALISADE_ALLOC_FILE\").unwrap();\n    \
+             std::fs::write(file, \"{{\\\"allocations\\\": {allocations}, \\\"bytes\\\": 5000}}\").unwrap();\n}}\n"
+        );
+        fixture.write("gamma/src/bin/counter.rs", &text);
+    };
+    count(100);
+    let policy =
+        "[speed]\nwait = \"0s\"\n\n[[workload]]\nname = \"count\"\ncommand = \"counter\"\n";
+    fixture.write("palisade.toml", policy);
+    fixture.commit("a counter");
+    count(101);
+    let (code, report, findings) = compare(&fixture, &["HEAD"]);
+    assert_eq!(code, 1, "{report:#}");
+    let expected = ("count: allocations".to_owned(), "regressed".to_owned());
+    assert!(findings.contains(&expected), "{findings:?}");
+    let bytes = &entry(&report, "count", "allocation_bytes")["decision"];
+    assert_eq!(bytes["state"], "equivalent");
+}

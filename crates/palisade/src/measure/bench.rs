@@ -13,6 +13,13 @@ use crate::policy::{Better, CommandPolicy, Prints, SpeedPolicy};
 use crate::speed::Measure;
 use crate::workspace::{Package, Workspace};
 
+/// The variable by which a program that counts its allocations is told where to write
+/// them: that of the crate `palisade-alloc`.
+const ALLOCATIONS_VARIABLE: &str = "PALISADE_ALLOC_FILE";
+
+/// The file, in the folder of a launch.
+const ALLOCATIONS: &str = "allocations.json";
+
 /// What runs the benchmarks of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harness {
@@ -221,6 +228,10 @@ impl Bench {
                 (program, args, built.folder(target))
             }
             Way::Command(_, line) => {
+                variables.push((
+                    ALLOCATIONS_VARIABLE.into(),
+                    scratch.join(ALLOCATIONS).into(),
+                ));
                 let own = built.programs.get(&line[0]).cloned();
                 let program = own.unwrap_or_else(|| PathBuf::from(&line[0]));
                 let args = line[1..].iter().map(OsString::from).collect();
@@ -259,6 +270,14 @@ impl Bench {
             },
             Way::Command(policy, _) => self.read_command(policy, &launched.out, whole)?,
         };
+        if let Some((count, bytes)) = read::allocations(&scratch.join(ALLOCATIONS)) {
+            let measures = [
+                (Measure::AllocationCount, count),
+                (Measure::AllocationBytes, bytes),
+            ];
+            let of = |(measure, value)| Reading::new(&self.name, measure, value);
+            readings.extend(measures.map(of));
+        }
         if let Some(peak) = usage.peak_bytes {
             readings.push(Reading::new(&self.name, Measure::PeakMemory, peak as f64));
         }

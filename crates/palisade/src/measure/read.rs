@@ -15,6 +15,13 @@ struct Sample {
     times: Vec<f64>,
 }
 
+/// What `palisade-alloc` writes.
+#[derive(Debug, Deserialize)]
+struct Allocations {
+    allocations: u64,
+    bytes: u64,
+}
+
 /// What Criterion's `benchmark.json` says.
 #[derive(Debug, Deserialize)]
 struct Benchmark {
@@ -48,6 +55,12 @@ fn undisturbed(sample: &Sample) -> Option<f64> {
     let calm = samples().filter(|(time, iters)| *time / *iters <= longest);
     let (time, iters) = calm.fold((0.0, 0.0), |(t, i), (time, iters)| (t + time, i + iters));
     (iters > 0.0).then(|| time / iters)
+}
+
+/// What a program with `palisade-alloc` wrote: how often it allocated, and how many bytes.
+pub fn allocations(file: &Path) -> Option<(f64, f64)> {
+    let counts: Allocations = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    Some((counts.allocations as f64, counts.bytes as f64))
 }
 
 /// The folders called `new` below `home`.
