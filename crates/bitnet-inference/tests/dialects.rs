@@ -770,8 +770,8 @@ fn gguf_files_that_lie_are_refused() {
             "Config(RopeWidth { n_dims: 34, head_dim: 32 })",
         ),
         (
-            |f| f.tensor(K).type_id = 2,
-            r#"UnknownType { name: "blk.1.attn_k.weight", found: "Q4_0 (id 2)" }"#,
+            |f| f.tensor(K).type_id = 20,
+            r#"UnknownType { name: "blk.1.attn_k.weight", found: "IQ4_NL (id 20)" }"#,
         ),
     ];
     for (edit, error) in cases {

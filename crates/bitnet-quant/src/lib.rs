@@ -10,8 +10,9 @@
 //! trits ──► encode_ternary ──► bytes
 //!
 //! bytes of a row ──► DenseType::decode_row ──► f32
-//!   F32, F16, BF16, Q8_0, Q6_K
+//!   F32, F16, BF16, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K
 //! f32 ──► DenseType::encode_row ──► bytes
+//!   F32, F16, BF16, Q8_0, Q6_K
 //! ```
 //!
 //! Between two ternary formats nothing is lost: trits and scales come out as

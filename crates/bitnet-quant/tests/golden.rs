@@ -57,11 +57,6 @@ fn decode(view: &TernaryView) -> Vec<i8> {
 }
 
 #[test]
-fn q8_0_decodes_as_in_llama_cpp() {
-    check_decode(DenseType::Q8_0, "q8_0.stored", "q8_0.decoded");
-}
-
-#[test]
 fn q8_0_encodes_as_in_llama_cpp() {
     let mut out = Vec::new();
     DenseType::Q8_0.encode_row(&floats("q8_0.values"), &mut out);
@@ -69,8 +64,14 @@ fn q8_0_encodes_as_in_llama_cpp() {
 }
 
 #[test]
-fn q6_k_decodes_as_in_llama_cpp() {
-    check_decode(DenseType::Q6K, "q6_k.stored", "q6_k.decoded");
+fn quantized_types_decode_as_in_llama_cpp() {
+    for ty in DenseType::ALL {
+        if !ty.name().starts_with('Q') {
+            continue;
+        }
+        let key = ty.name().to_lowercase();
+        check_decode(ty, &format!("{key}.stored"), &format!("{key}.decoded"));
+    }
 }
 
 #[test]

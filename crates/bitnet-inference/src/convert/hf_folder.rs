@@ -255,10 +255,10 @@ fn publish(unfinished: tempfile::TempDir, out: &Path) -> Result<(), ConvertError
 /// Returns the type that a dense tensor is written in: the stored one if
 /// SafeTensors have it, F32 otherwise.
 fn writable(source: &Source<'_>, expected: &Expected) -> Result<DenseType, ConvertError> {
-    use DenseType::{BF16, F16, F32, Q6K, Q8_0};
+    use DenseType::{BF16, F16, F32};
     match source.dense_type(expected, F32) {
         ty @ (F32 | F16 | BF16) => Ok(ty),
-        ty @ (Q8_0 | Q6K) => match source.head {
+        ty => match source.head {
             None => Ok(F32),
             Some(_) => Err(ConvertError::HeadType { found: ty.name() }),
         },
@@ -270,7 +270,7 @@ fn dtype(ty: DenseType) -> Dtype {
         DenseType::F32 => Dtype::F32,
         DenseType::F16 => Dtype::F16,
         DenseType::BF16 => Dtype::BF16,
-        DenseType::Q8_0 | DenseType::Q6K => unreachable!("`writable` leaves these out"),
+        _ => unreachable!("`writable` leaves these out"),
     }
 }
 

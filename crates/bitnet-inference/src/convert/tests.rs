@@ -136,7 +136,8 @@ fn the_head_is_quantized_on_request_only() {
     let original = tiny();
     let stored = |checkpoint: &Checkpoint| checkpoint.dense(tensors::TOKEN_EMBD).ty();
     assert_eq!(stored(&original), DenseType::BF16);
-    for (i, head) in DenseType::ALL.into_iter().enumerate() {
+    let writable = DenseType::ALL.into_iter().filter(|ty| ty.is_writable());
+    for (i, head) in writable.enumerate() {
         let options = ConvertOptions {
             head: Some(head),
             ..options(TQ2_0)

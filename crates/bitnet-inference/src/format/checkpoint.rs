@@ -340,9 +340,9 @@ fn check_tensor(
             name: name(),
             found: tensor.encoding.name(),
             expected: match expected.role {
-                Role::Vocabulary | Role::Norm => "dense values (F32, F16, BF16, Q8_0 or Q6_K)",
+                Role::Vocabulary | Role::Norm => "dense values (F32, F16, BF16, Q8_0, K-quants …)",
                 Role::Linear | Role::Rotary => {
-                    "ternary weights (I2_S, TQ1_0, TQ2_0 or packed uint8)"
+                    "ternary weights (I2_S, TQ1_0, TQ2_0, packed uint8 …)"
                 }
             },
         });

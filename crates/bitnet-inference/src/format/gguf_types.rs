@@ -17,10 +17,18 @@ use super::gguf::{Gguf, TensorInfo};
 pub(crate) const FILE_TYPE_I2_S: u32 = 40;
 
 /// Types that are read and mean the same everywhere.
-const TYPES: [(u32, Encoding); 13] = [
+const TYPES: [(u32, Encoding); 21] = [
     (0, Encoding::Dense(DenseType::F32)),
     (1, Encoding::Dense(DenseType::F16)),
+    (2, Encoding::Dense(DenseType::Q4_0)),
+    (3, Encoding::Dense(DenseType::Q4_1)),
+    (6, Encoding::Dense(DenseType::Q5_0)),
+    (7, Encoding::Dense(DenseType::Q5_1)),
     (8, Encoding::Dense(DenseType::Q8_0)),
+    (10, Encoding::Dense(DenseType::Q2K)),
+    (11, Encoding::Dense(DenseType::Q3K)),
+    (12, Encoding::Dense(DenseType::Q4K)),
+    (13, Encoding::Dense(DenseType::Q5K)),
     (14, Encoding::Dense(DenseType::Q6K)),
     (30, Encoding::Dense(DenseType::BF16)),
     (34, Encoding::Ternary(TernaryType::TQ1_0)),
@@ -67,18 +75,19 @@ const CONTESTED: [(u32, [Meaning; 2]); 5] = [
 ];
 
 /// Names of types that are not read, for the error message.
-const OTHER_TYPES: [(u32, &str); 12] = [
-    (2, "Q4_0"),
-    (3, "Q4_1"),
-    (6, "Q5_0"),
-    (7, "Q5_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
-    (12, "Q4_K"),
-    (13, "Q5_K"),
+const OTHER_TYPES: [(u32, &str); 13] = [
+    (9, "Q8_1"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
     (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
     (23, "IQ4_XS"),
     (28, "F64"),
+    (29, "IQ1_M"),
     (40, "NVFP4"),
 ];
 
@@ -289,6 +298,15 @@ mod tests {
             &file("llama", 0, 36, &broken),
             "unknown: IQ4_NL_4_4 (id 36)",
         );
+    }
+
+    #[test]
+    fn every_dense_type_has_its_number() {
+        for ty in DenseType::ALL {
+            let id = type_id(Encoding::Dense(ty)).unwrap();
+            let n_bytes = ty.n_bytes(64, 256).unwrap() as u64;
+            check(&file("llama", 0, id, &[([256, 64], n_bytes)]), ty.name());
+        }
     }
 
     #[test]

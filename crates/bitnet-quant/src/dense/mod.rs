@@ -5,6 +5,11 @@
 //! every instruction set.
 
 mod float;
+mod q2_k;
+mod q3_k;
+mod q4;
+mod q4_k;
+mod q5;
 mod q6_k;
 mod q8_0;
 
@@ -23,13 +28,44 @@ pub enum DenseType {
     BF16,
     /// 32 weights as int8 with one f16 scale; 8.5 bits a weight.
     Q8_0,
+    /// 32 weights as 4 bits with one f16 scale; 4.5 bits a weight.
+    Q4_0,
+    /// 32 weights as 4 bits with an f16 scale and offset; 5 bits a weight.
+    Q4_1,
+    /// 32 weights as 5 bits with one f16 scale; 5.5 bits a weight.
+    Q5_0,
+    /// 32 weights as 5 bits with an f16 scale and offset; 6 bits a weight.
+    Q5_1,
+    /// 256 weights as 2 bits with scale and offset for each 16; 2.625 bits a
+    /// weight.
+    Q2K,
+    /// 256 weights as 3 bits with a scale for each 16; 3.4375 bits a weight.
+    Q3K,
+    /// 256 weights as 4 bits with scale and offset for each 32; 4.5 bits a weight.
+    Q4K,
+    /// 256 weights as 5 bits with scale and offset for each 32; 5.5 bits a weight.
+    Q5K,
     /// 256 weights as 6 bits with a scale for each 16; 6.5625 bits a weight.
     Q6K,
 }
 
 impl DenseType {
     /// Every dense type.
-    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q6K];
+    pub const ALL: [Self; 13] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q8_0,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
 
     /// Returns the published name of the format.
     pub fn name(self) -> &'static str {
@@ -38,6 +74,14 @@ impl DenseType {
             Self::F16 => "F16",
             Self::BF16 => "BF16",
             Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
         }
     }
@@ -47,6 +91,11 @@ impl DenseType {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q8_0 => q8_0::BLOCK_LEN,
+            Self::Q4_0 | Self::Q4_1 => q4::BLOCK_LEN,
+            Self::Q5_0 | Self::Q5_1 => q5::BLOCK_LEN,
+            Self::Q2K => q2_k::BLOCK_LEN,
+            Self::Q3K => q3_k::BLOCK_LEN,
+            Self::Q4K | Self::Q5K => q4_k::BLOCK_LEN,
             Self::Q6K => q6_k::BLOCK_LEN,
         }
     }
@@ -57,6 +106,14 @@ impl DenseType {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
             Self::Q8_0 => q8_0::BLOCK_BYTES,
+            Self::Q4_0 => q4::Q4_0_BYTES,
+            Self::Q4_1 => q4::Q4_1_BYTES,
+            Self::Q5_0 => q5::Q5_0_BYTES,
+            Self::Q5_1 => q5::Q5_1_BYTES,
+            Self::Q2K => q2_k::BLOCK_BYTES,
+            Self::Q3K => q3_k::BLOCK_BYTES,
+            Self::Q4K => q4_k::Q4_K_BYTES,
+            Self::Q5K => q4_k::Q5_K_BYTES,
             Self::Q6K => q6_k::BLOCK_BYTES,
         }
     }
@@ -124,7 +181,16 @@ impl DenseType {
         });
     }
 
-    /// Appends one encoded row.
+    /// Returns whether rows can be encoded, too: floats, `Q8_0` and `Q6_K`. The
+    /// others lose more than a model is converted for.
+    pub fn is_writable(self) -> bool {
+        matches!(
+            self,
+            Self::F32 | Self::F16 | Self::BF16 | Self::Q8_0 | Self::Q6K
+        )
+    }
+
+    /// Appends one encoded row of a type that is writable.
     ///
     /// `F16` and `BF16` round to the nearest value, ties to even; too large for
     /// `F16` becomes infinite. `Q8_0` scales the largest magnitude of a block to
@@ -134,7 +200,8 @@ impl DenseType {
     ///
     /// # Panics
     ///
-    /// Panics if `values` is not whole blocks.
+    /// Panics if `values` is not whole blocks, or the type not
+    /// [writable](Self::is_writable).
     pub fn encode_row(self, values: &[f32], out: &mut Vec<u8>) {
         let n_bytes = self.row_bytes(values.len());
         out.reserve(n_bytes.expect("a row of whole blocks"));
@@ -144,6 +211,7 @@ impl DenseType {
             Self::BF16 => float::encode_bf16(values, out),
             Self::Q8_0 => q8_0::encode(values, out),
             Self::Q6K => q6_k::encode(values, out),
+            _ => panic!("{} is not written", self.name()),
         }
     }
 }
@@ -164,6 +232,14 @@ impl Op for DecodeRow<'_> {
             DenseType::F16 => float::decode(self.bytes, self.out, float::f16_to_f32),
             DenseType::BF16 => float::decode(self.bytes, self.out, float::bf16_to_f32),
             DenseType::Q8_0 => q8_0::decode(self.bytes, self.out),
+            DenseType::Q4_0 => q4::decode_q4_0(self.bytes, self.out),
+            DenseType::Q4_1 => q4::decode_q4_1(self.bytes, self.out),
+            DenseType::Q5_0 => q5::decode_q5_0(self.bytes, self.out),
+            DenseType::Q5_1 => q5::decode_q5_1(self.bytes, self.out),
+            DenseType::Q2K => q2_k::decode(self.bytes, self.out),
+            DenseType::Q3K => q3_k::decode(self.bytes, self.out),
+            DenseType::Q4K => q4_k::decode_q4_k(self.bytes, self.out),
+            DenseType::Q5K => q4_k::decode_q5_k(self.bytes, self.out),
             DenseType::Q6K => q6_k::decode(self.bytes, self.out),
         }
     }
@@ -257,13 +333,24 @@ mod tests {
             (DenseType::F16, "F16", 3, 6),
             (DenseType::BF16, "BF16", 5, 10),
             (DenseType::Q8_0, "Q8_0", 64, 68),
+            (DenseType::Q4_0, "Q4_0", 64, 36),
+            (DenseType::Q4_1, "Q4_1", 64, 40),
+            (DenseType::Q5_0, "Q5_0", 64, 44),
+            (DenseType::Q5_1, "Q5_1", 64, 48),
+            (DenseType::Q2K, "Q2_K", 512, 168),
+            (DenseType::Q3K, "Q3_K", 512, 220),
+            (DenseType::Q4K, "Q4_K", 512, 288),
+            (DenseType::Q5K, "Q5_K", 512, 352),
             (DenseType::Q6K, "Q6_K", 512, 420),
         ];
+        assert_eq!(cases.map(|(ty, ..)| ty), DenseType::ALL);
         for (ty, name, n_cols, expected) in cases {
             assert_eq!(ty.name(), name);
             assert_eq!(ty.row_bytes(n_cols), Ok(expected), "{name}");
             assert_eq!(ty.row_bytes(0), Ok(0), "{name}");
-            assert_eq!(encode(ty, &vec![1.0; n_cols]).len(), expected, "{name}");
+            if ty.is_writable() {
+                assert_eq!(encode(ty, &vec![1.0; n_cols]).len(), expected, "{name}");
+            }
         }
     }
 
@@ -315,6 +402,12 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "Q4_0 is not written")]
+    fn encoding_a_type_that_is_only_read_panics() {
+        DenseType::Q4_0.encode_row(&[0.0; 32], &mut Vec::new());
+    }
+
+    #[test]
     fn a_row_is_appended() {
         let mut out = vec![7];
         DenseType::BF16.encode_row(&[1.0], &mut out);
@@ -323,7 +416,7 @@ mod tests {
 
     #[test]
     fn zeros_stay_zeros() {
-        for ty in DenseType::ALL {
+        for ty in DenseType::ALL.into_iter().filter(|ty| ty.is_writable()) {
             for y in decode(ty, Kernel::best(), &encode(ty, &[0.0; 256])) {
                 assert_eq!(y, 0.0, "{ty:?}");
             }

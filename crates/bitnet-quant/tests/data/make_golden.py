@@ -7,10 +7,12 @@ Each line is a key and its value: bytes in hexadecimal, trits as "-", "0", "+".
 """
 
 import numpy as np
+from gguf import GGML_QUANT_SIZES as QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 
 rng = np.random.default_rng(2024)
+D = np.array([0.013, -0.5, 3e-6, 200.0], dtype="<f2")
 
 
 def write(key, value):
@@ -34,12 +36,13 @@ def q8_0():
     write("q8_0.decoded", dequantize(stored, Type.Q8_0).astype("<f4"))
 
 
-def q6_k():
-    stored = rng.integers(0, 256, (4, 210), dtype=np.uint8)
-    d = np.array([0.013, -0.5, 3e-6, 200.0], dtype="<f2")
-    stored[:, 208:] = d.view(np.uint8).reshape(4, 2)
-    write("q6_k.stored", stored)
-    write("q6_k.decoded", dequantize(stored, Type.Q6_K).astype("<f4"))
+def any_bytes(key, ty, scales):
+    """Four blocks of any bytes, but for the f16 at `scales` (byte offsets)."""
+    stored = rng.integers(0, 256, (4, QUANT_SIZES[ty][1]), dtype=np.uint8)
+    for at in scales:
+        stored[:, at : at + 2] = D.view(np.uint8).reshape(4, 2)
+    write(key + ".stored", stored)
+    write(key + ".decoded", dequantize(stored, ty).astype("<f4"))
 
 
 def ternary(key, ty):
@@ -60,7 +63,15 @@ def tq1_0_any_bytes():
 
 
 q8_0()
-q6_k()
+any_bytes("q6_k", Type.Q6_K, [208])
 ternary("tq1_0", Type.TQ1_0)
 ternary("tq2_0", Type.TQ2_0)
 tq1_0_any_bytes()
+any_bytes("q4_0", Type.Q4_0, [0])
+any_bytes("q4_1", Type.Q4_1, [0, 2])
+any_bytes("q5_0", Type.Q5_0, [0])
+any_bytes("q5_1", Type.Q5_1, [0, 2])
+any_bytes("q2_k", Type.Q2_K, [80, 82])
+any_bytes("q3_k", Type.Q3_K, [108])
+any_bytes("q4_k", Type.Q4_K, [0, 2])
+any_bytes("q5_k", Type.Q5_K, [0, 2])
