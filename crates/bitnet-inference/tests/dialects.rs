@@ -593,8 +593,8 @@ fn folders_that_lie_are_refused() {
             r#"Unsupported { what: "RoPE scaling", found: "dynamic", expected: "default, linear, llama3 or yarn" }"#,
         ),
         (
-            |f| f.config()["quantization_config"]["quantization_mode"] = "online".into(),
-            r#"Unsupported { what: "quantization mode", found: "online", expected: "offline" }"#,
+            |f| f.config()["quantization_config"]["quantization_mode"] = "later".into(),
+            r#"Unsupported { what: "quantization mode", found: "later", expected: "offline or online" }"#,
         ),
         (
             |f| f.config()["model_type"] = "gemma".into(),

@@ -9,6 +9,8 @@
 //!   I2_S, TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0, IQ1_BN, IQ2_BN, HF-packed
 //! trits ──► encode_ternary ──► bytes
 //!
+//! rows of f32 ──► AbsMean ──► trits and scale
+//!
 //! bytes of a row ──► DenseType::decode_row ──► f32
 //!   F32, F16, BF16, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K
 //! f32 ──► DenseType::encode_row ──► bytes
@@ -38,10 +40,12 @@
 
 #![forbid(unsafe_code)]
 
+mod absmean;
 mod dense;
 mod error;
 mod ternary;
 
+pub use absmean::{AbsMean, sum_magnitudes};
 pub use dense::DenseType;
 pub use error::{ShapeError, TernaryError};
 pub use ternary::{Scales, TernaryType, TernaryView, encode_ternary};

@@ -1,10 +1,16 @@
 //! Weights as the `gguf` package of llama.cpp stores and reads them, made by
-//! `tests/data/make_golden.py`.
+//! `tests/data/make_golden.py`, and as `transformers` rounds them, by
+//! `tests/data/make_absmean.py`.
 
 use bitnet_core::Kernel;
-use bitnet_quant::{DenseType, Scales, TernaryType, TernaryView, encode_ternary};
+use bitnet_quant::{
+    AbsMean, DenseType, Scales, TernaryType, TernaryView, encode_ternary, sum_magnitudes,
+};
 
-const GOLDEN: &str = include_str!("data/golden.txt");
+const GOLDEN: &str = concat!(
+    include_str!("data/golden.txt"),
+    include_str!("data/absmean.txt")
+);
 
 fn golden(key: &str) -> &'static str {
     GOLDEN
@@ -105,4 +111,34 @@ fn any_bytes_of_tq1_0_decode_as_in_llama_cpp() {
     let stored = bytes("tq1_0.any.stored");
     let view = TernaryView::new(TernaryType::TQ1_0, 2, 256, &stored).unwrap();
     assert!(decode(&view) == trits("tq1_0.any.trits"));
+}
+
+#[test]
+fn masters_are_rounded_as_in_transformers() {
+    const N_COLS: usize = 96;
+    for ty in [DenseType::F32, DenseType::F16, DenseType::BF16] {
+        let decode = |key: &str| {
+            let stored = bytes(&format!("{}.{key}", ty.name()));
+            let mut values = vec![0.0; stored.len() / ty.block_bytes()];
+            ty.decode_row(Kernel::best(), &stored, &mut values);
+            values
+        };
+        let (masters, expected) = (decode("masters"), decode("weights"));
+        let sum = masters.chunks(N_COLS).map(sum_magnitudes).sum();
+        let absmean = AbsMean::new(sum, masters.len(), ty);
+        let mut trits = vec![0; masters.len()];
+        let mut weights = vec![0.0; masters.len()];
+        absmean.round_row(&masters, &mut trits);
+        Scales::Tensor(absmean.scale()).scale_row(0, &trits, &mut weights);
+        // Of F32, the last bits of the mean depend on the order of its sum.
+        let tolerance = if ty == DenseType::F32 { 4e-7 } else { 0.0 };
+        for (weight, expected) in weights.iter().zip(&expected) {
+            let off = (weight - expected).abs();
+            assert!(
+                off <= tolerance * expected.abs(),
+                "{ty:?}: {weight} {expected}"
+            );
+        }
+        assert!(weights.contains(&0.0) && weights.iter().any(|w| *w < 0.0));
+    }
 }

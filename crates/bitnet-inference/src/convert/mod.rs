@@ -90,7 +90,7 @@ pub fn convert(
     })?;
     for expected in tensors::expected(checkpoint.config()) {
         let tensor = checkpoint.tensor(&expected.name);
-        if matches!(tensor.encoding, Encoding::Ternary(_)) != expected.is_linear() {
+        if matches!(tensor.encoding, Encoding::Dense(_)) == expected.is_linear() {
             return Err(ConvertError::Kind {
                 name: tensor.name.clone(),
                 found: tensor.encoding.name(),

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnet_core::{Kernel, OutOfMemory};
-use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView};
+use bitnet_quant::{
+    AbsMean, DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView, sum_magnitudes,
+};
 
 use super::gguf::{Gguf, GgufError};
 use super::mapping::FileBytes;
@@ -29,6 +31,9 @@ pub enum Encoding {
     Dense(DenseType),
     /// Trits.
     Ternary(TernaryType),
+    /// Master weights, which are rounded to trits when they are read: see
+    /// [`AbsMean`].
+    Masters(DenseType),
 }
 
 impl Encoding {
@@ -37,13 +42,16 @@ impl Encoding {
         match self {
             Self::Dense(ty) => ty.name(),
             Self::Ternary(ty) => ty.name(),
+            Self::Masters(DenseType::F32) => "F32 masters",
+            Self::Masters(DenseType::F16) => "F16 masters",
+            Self::Masters(_) => "BF16 masters",
         }
     }
 
     /// Returns the bytes of a matrix.
     pub(crate) fn n_bytes(self, n_rows: usize, n_cols: usize) -> Result<usize, ShapeError> {
         match self {
-            Self::Dense(ty) => ty.n_bytes(n_rows, n_cols),
+            Self::Dense(ty) | Self::Masters(ty) => ty.n_bytes(n_rows, n_cols),
             Self::Ternary(ty) => ty.n_bytes(n_rows, n_cols),
         }
     }
@@ -105,23 +113,43 @@ impl DenseTensor {
 /// A ternary tensor in its storage format.
 #[derive(Debug)]
 pub(crate) struct TernaryTensor<'a> {
-    view: TernaryView<'a>,
+    rows: TernaryRows<'a>,
     /// What the trits are multiplied with; all finite.
     pub(crate) scales: Scales,
 }
 
+#[derive(Debug)]
+enum TernaryRows<'a> {
+    Stored(TernaryView<'a>),
+    Masters(DenseTensor, AbsMean),
+}
+
 impl TernaryTensor<'_> {
     pub(crate) fn n_rows(&self) -> usize {
-        self.view.n_rows()
+        match &self.rows {
+            TernaryRows::Stored(view) => view.n_rows(),
+            TernaryRows::Masters(tensor, _) => tensor.n_rows,
+        }
     }
 
     pub(crate) fn n_cols(&self) -> usize {
-        self.view.n_cols()
+        match &self.rows {
+            TernaryRows::Stored(view) => view.n_cols(),
+            TernaryRows::Masters(tensor, _) => tensor.n_cols,
+        }
     }
 
     /// Writes one row as -1, 0, +1: see [`TernaryView::decode_row`].
     pub(crate) fn decode_row(&self, row: usize, trits: &mut [i8]) -> Result<(), TernaryError> {
-        self.view.decode_row(row, trits)
+        match &self.rows {
+            TernaryRows::Stored(view) => view.decode_row(row, trits),
+            TernaryRows::Masters(tensor, absmean) => {
+                let mut masters = vec![0.0; trits.len()];
+                tensor.decode_row(Kernel::best(), row, &mut masters);
+                absmean.round_row(&masters, trits);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -273,6 +301,10 @@ impl Checkpoint {
         let Encoding::Dense(ty) = tensor.encoding else {
             unreachable!("`assemble` has checked the encoding of {name}")
         };
+        self.rows_of(tensor, ty)
+    }
+
+    fn rows_of(&self, tensor: &StoredTensor, ty: DenseType) -> DenseTensor {
         DenseTensor {
             files: Arc::clone(&self.files),
             file_idx: tensor.file_idx,
@@ -286,23 +318,38 @@ impl Checkpoint {
     /// Returns a ternary tensor by GGUF name.
     pub(crate) fn ternary(&self, name: &str) -> Result<TernaryTensor<'_>, CheckpointError> {
         let tensor = self.tensor(name);
-        let Encoding::Ternary(ty) = tensor.encoding else {
-            unreachable!("`assemble` has checked the encoding of {name}")
-        };
-        let bytes = &self.files[tensor.file_idx][tensor.range.clone()];
         let in_tensor = |source| CheckpointError::Ternary {
             name: tensor.name.clone(),
             source,
         };
-        let view = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes).map_err(in_tensor)?;
-        let scales = view.scales().map_err(in_tensor)?.times(tensor.outer_scale);
+        let (rows, scales) = match tensor.encoding {
+            Encoding::Ternary(ty) => {
+                let bytes = &self.files[tensor.file_idx][tensor.range.clone()];
+                let view = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes);
+                let view = view.map_err(in_tensor)?;
+                (TernaryRows::Stored(view), view.scales().map_err(in_tensor)?)
+            }
+            Encoding::Masters(ty) => {
+                let masters = self.rows_of(tensor, ty);
+                let mut row = vec![0.0; masters.n_cols];
+                let sum = (0..masters.n_rows).map(|idx| {
+                    masters.decode_row(Kernel::best(), idx, &mut row);
+                    sum_magnitudes(&row)
+                });
+                let absmean = AbsMean::new(sum.sum(), masters.n_rows * masters.n_cols, ty);
+                let scales = Scales::Tensor(absmean.scale());
+                (TernaryRows::Masters(masters, absmean), scales)
+            }
+            Encoding::Dense(_) => unreachable!("`assemble` has checked the encoding of {name}"),
+        };
+        let scales = scales.times(tensor.outer_scale);
         if let Some(&scale) = scales.values().iter().find(|scale| !scale.is_finite()) {
             return Err(CheckpointError::Scale {
                 name: tensor.name.clone(),
                 scale,
             });
         }
-        Ok(TernaryTensor { view, scales })
+        Ok(TernaryTensor { rows, scales })
     }
 
     /// Reads the tokenizer.
@@ -329,7 +376,7 @@ fn check_tensor(
             found: [tensor.n_rows, tensor.n_cols],
         });
     }
-    let is_ternary = matches!(tensor.encoding, Encoding::Ternary(_));
+    let is_ternary = !matches!(tensor.encoding, Encoding::Dense(_));
     let fits = match expected.role {
         Role::Norm => !is_ternary,
         Role::Vocabulary => true,

@@ -15,7 +15,7 @@ use super::mapping::FileBytes;
 use crate::model::config::{Activation, Activations, Config, Pooling, RotaryRows};
 use crate::model::family::Family;
 use crate::model::rope::{Rope, RopeScaling};
-use crate::model::tensors;
+use crate::model::tensors::{self, Expected, Role};
 
 const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
@@ -71,6 +71,8 @@ struct QuantizationConfig {
     /// `transformers` takes `bitlinear` where none is given.
     linear_class: Option<String>,
     quantization_mode: Option<String>,
+    #[serde(default)]
+    modules_to_not_convert: Option<Vec<String>>,
 }
 
 /// `model.safetensors.index.json`, the part that matters.
@@ -80,13 +82,17 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// What `weight_scale` means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ScaleConvention {
-    /// Outputs are multiplied with it (`autobitlinear`).
+/// How the weights of linear layers are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Weights {
+    /// As trits; outputs are multiplied with `weight_scale` (`autobitlinear`).
     Direct,
-    /// Outputs are divided by it (`bitlinear`).
+    /// As trits; outputs are divided by `weight_scale` (`bitlinear`).
     Inverse,
+    /// As they are.
+    Dense,
+    /// As master weights (`online`), but for modules that stay as they are.
+    Masters { unconverted: Vec<String> },
 }
 
 /// Reads a HuggingFace folder.
@@ -116,13 +122,18 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let is_packed = |(_, tensors): &(_, SafeTensors<'_>)| {
         tensors.iter().any(|(_, view)| view.dtype() == Dtype::U8)
     };
-    let convention = if config.family.always_ternary || parsed.iter().any(is_packed) {
-        scale_convention(&hf)?
+    let is_quantized = hf.quantization_config.is_some() || parsed.iter().any(is_packed);
+    let weights = if config.family.always_ternary || is_quantized {
+        weights(&hf, config.family)?
     } else {
-        ScaleConvention::Inverse
+        Weights::Dense
     };
     config.check()?;
     let names = tensor_names(&config);
+    let gguf_name = |name: &str| match names.get(name) {
+        Some(expected) => expected.name.clone(),
+        None => name.to_owned(),
+    };
 
     let mut stored = BTreeMap::new();
     let mut scales = BTreeMap::new();
@@ -137,18 +148,28 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
                 }
                 continue;
             }
-            let key = names.get(name).cloned().unwrap_or_else(|| name.to_owned());
             if config.tied_embeddings && name == HEAD {
                 // A copy of the embedding that some exporters write.
                 continue;
             }
             let start = view.data().as_ptr() as usize - file.as_ptr() as usize;
-            let tensor = StoredTensor {
+            let mut tensor = StoredTensor {
                 range: start..start + view.data().len(),
                 file_idx,
                 ..stored_tensor(name, view.dtype(), view.shape())?
             };
-            if stored.insert(key, tensor).is_some() {
+            let is_linear = names
+                .get(name)
+                .is_some_and(|expected| matches!(expected.role, Role::Linear | Role::Rotary));
+            if let (Weights::Masters { unconverted }, Encoding::Dense(ty)) =
+                (&weights, tensor.encoding)
+                && is_linear
+                && !unconverted.iter().any(|module| is_part(name, module))
+            {
+                tensor.encoding = Encoding::Masters(ty);
+                tensor.outer_scale = 1.0;
+            }
+            if stored.insert(gguf_name(name), tensor).is_some() {
                 return Err(CheckpointError::DuplicateTensor {
                     name: name.to_owned(),
                 });
@@ -157,24 +178,10 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     }
     drop(parsed);
     for (name, scale) in scales {
-        let key = names.get(&name).unwrap_or(&name);
-        let Some(tensor) = stored.get_mut(key) else {
+        let Some(tensor) = stored.get_mut(&gguf_name(&name)) else {
             return Err(CheckpointError::MissingTensor { name });
         };
-        if let Encoding::Dense(_) = tensor.encoding {
-            return Err(CheckpointError::UnexpectedTensor {
-                name: format!("{name}_scale"),
-                family: config.family.name,
-            });
-        }
-        let scale = match convention {
-            ScaleConvention::Direct => scale,
-            ScaleConvention::Inverse => 1.0 / scale,
-        };
-        if !scale.is_finite() {
-            return Err(CheckpointError::Scale { name, scale });
-        }
-        tensor.outer_scale = scale;
+        attach_scale(tensor, name, scale, &weights, config.family)?;
     }
     for tensor in stored.values() {
         if tensor.encoding == Encoding::Ternary(TernaryType::HfPacked)
@@ -189,19 +196,44 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     Checkpoint::assemble(config, stored, files, RotaryRows::Halves, origin)
 }
 
-/// Returns the name inside the program for every name that a tensor may have.
-fn tensor_names(config: &Config) -> BTreeMap<String, String> {
+/// Returns what every name stands for that a tensor may have.
+fn tensor_names(config: &Config) -> BTreeMap<String, Expected> {
     let mut names = BTreeMap::new();
     for expected in tensors::expected(config) {
-        for hf_name in std::iter::once(expected.hf_name).chain(expected.hf_alias) {
+        for hf_name in std::iter::once(&expected.hf_name).chain(&expected.hf_alias) {
             // Without a head, the model is all there is, and its name is left out.
             if let Some(bare) = hf_name.strip_prefix("model.") {
-                names.insert(bare.to_owned(), expected.name.clone());
+                names.insert(bare.to_owned(), expected.clone());
             }
-            names.insert(hf_name, expected.name.clone());
+            names.insert(hf_name.clone(), expected.clone());
         }
     }
     names
+}
+
+/// Gives a tensor the value of its `weight_scale`.
+fn attach_scale(
+    tensor: &mut StoredTensor,
+    name: String,
+    scale: f32,
+    weights: &Weights,
+    family: &Family,
+) -> Result<(), CheckpointError> {
+    if tensor.encoding != Encoding::Ternary(TernaryType::HfPacked) {
+        return Err(CheckpointError::UnexpectedTensor {
+            name: format!("{name}_scale"),
+            family: family.name,
+        });
+    }
+    let scale = match weights {
+        Weights::Inverse => 1.0 / scale,
+        Weights::Direct | Weights::Dense | Weights::Masters { .. } => scale,
+    };
+    if !scale.is_finite() {
+        return Err(CheckpointError::Scale { name, scale });
+    }
+    tensor.outer_scale = scale;
+    Ok(())
 }
 
 /// Returns the names of the files with tensors.
@@ -364,9 +396,14 @@ fn rope_scaling(
     }
 }
 
-/// Returns what `weight_scale` means in this folder.
-fn scale_convention(hf: &HfConfig) -> Result<ScaleConvention, CheckpointError> {
+/// Returns how linear layers are stored in this folder.
+fn weights(hf: &HfConfig, family: &Family) -> Result<Weights, CheckpointError> {
     let Some(quantization) = &hf.quantization_config else {
+        if family.always_ternary {
+            // As 1bitLLM published them, whose own code rounds them.
+            let unconverted = Vec::new();
+            return Ok(Weights::Masters { unconverted });
+        }
         return Err(CheckpointError::MissingKey {
             key: "quantization_config".to_owned(),
         });
@@ -383,20 +420,32 @@ fn scale_convention(hf: &HfConfig) -> Result<ScaleConvention, CheckpointError> {
             "bitnet",
         ));
     }
-    if let Some(mode) = quantization.quantization_mode.as_deref()
-        && mode != "offline"
-    {
-        return Err(unsupported("quantization mode", mode, "offline"));
+    match quantization.quantization_mode.as_deref() {
+        None | Some("offline") => {}
+        Some("online") => {
+            let unconverted = quantization.modules_to_not_convert.clone();
+            return Ok(Weights::Masters {
+                unconverted: unconverted.unwrap_or_default(),
+            });
+        }
+        Some(mode) => {
+            return Err(unsupported("quantization mode", mode, "offline or online"));
+        }
     }
     match quantization.linear_class.as_deref() {
-        Some("autobitlinear") => Ok(ScaleConvention::Direct),
-        Some("bitlinear") | None => Ok(ScaleConvention::Inverse),
+        Some("autobitlinear") => Ok(Weights::Direct),
+        Some("bitlinear") | None => Ok(Weights::Inverse),
         Some(other) => Err(unsupported(
             "linear class",
             other,
             "autobitlinear or bitlinear",
         )),
     }
+}
+
+/// Returns whether a tensor belongs to a module, given by any part of its path.
+fn is_part(tensor: &str, module: &str) -> bool {
+    format!(".{tensor}").contains(&format!(".{module}."))
 }
 
 /// Returns the tensor without its place in the file.

@@ -49,7 +49,7 @@ impl Linear {
                 stored_rows,
                 widths,
             },
-            Encoding::Ternary(_) => {
+            Encoding::Ternary(_) | Encoding::Masters(_) => {
                 let stored = |row| RotaryRows::Halves.position_in(stored_rows, row, widths);
                 Weights::Ternary(pack(checkpoint, pool, layout, team, name, stored)?)
             }

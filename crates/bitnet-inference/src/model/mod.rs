@@ -151,7 +151,7 @@ impl Model {
         }
         let mut vocabulary = |name| match checkpoint.tensor(name).encoding {
             Encoding::Dense(_) => Ok(Embedding::Dense(checkpoint.dense(name))),
-            Encoding::Ternary(_) => {
+            Encoding::Ternary(_) | Encoding::Masters(_) => {
                 let packed = pack(checkpoint, pool, layout, team, name, |row| row)?;
                 Ok::<_, CheckpointError>(Embedding::Ternary(Arc::new(packed)))
             }
