@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bitnet_core::{Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Team};
-use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions, Tokenizer};
+use bitnet_inference::{
+    Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout, Model, Plan, PlanOptions,
+    Tokenizer,
+};
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 
@@ -20,6 +23,47 @@ pub struct ModelArg {
     /// A GGUF file or a HuggingFace folder
     #[arg(short, long, value_name = "MODEL", default_value = BUILTIN, help_heading = "Model")]
     pub model: String,
+    #[command(flatten)]
+    pub layout: LayoutArg,
+}
+
+/// How I2_S weights lie in a file. Hidden: whoever needs it is told so by name.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct LayoutArg {
+    /// Layout of I2_S weights, which no file says: canonical, neon or rows4
+    #[arg(long, value_enum, value_name = "LAYOUT", hide = true)]
+    pub i2s_layout: Option<I2SLayoutName>,
+}
+
+/// `--i2s-layout`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum I2SLayoutName {
+    Canonical,
+    Neon,
+    Rows4,
+}
+
+impl LayoutArg {
+    /// Reads I2_S weights as asked for, or warns if they look otherwise.
+    fn apply(self, checkpoint: &mut Checkpoint, ui: &Ui) -> Result<(), CheckpointError> {
+        match self.i2s_layout {
+            Some(name) => checkpoint.set_i2s_layout(match name {
+                I2SLayoutName::Canonical => I2SLayout::Canonical,
+                I2SLayoutName::Neon => I2SLayout::Neon,
+                I2SLayoutName::Rows4 => I2SLayout::Rows4,
+            })?,
+            None => {
+                if let Some(layout) = checkpoint.better_i2s_layout() {
+                    ui.note(&format!(
+                        "warning: the I2_S weights look as if they were in another layout; \
+                         try `--i2s-layout {}`",
+                        layout.name()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How it runs.
@@ -157,7 +201,11 @@ impl ModelArg {
         if self.model == BUILTIN {
             return open_builtin(ui);
         }
-        Checkpoint::open(Path::new(&self.model)).with_context(|| self.failed())
+        let mut checkpoint =
+            Checkpoint::open(Path::new(&self.model)).with_context(|| self.failed())?;
+        let applied = self.layout.apply(&mut checkpoint, ui);
+        applied.with_context(|| self.failed())?;
+        Ok(checkpoint)
     }
 
     /// Reads the model's tokenizer.

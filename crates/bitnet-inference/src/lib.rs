@@ -75,6 +75,7 @@ mod tokenizer;
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor};
 pub use format::gguf;
+pub use format::i2s_layout::I2SLayout;
 pub use forward::{Engine, ForwardError, Input, Logits};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
 pub use kv_cache::{KvUsage, SequenceError, Started};

@@ -11,7 +11,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::interrupt;
-use crate::model::ModelArg;
+use crate::model::{LayoutArg, ModelArg};
 use crate::ui::Ui;
 
 /// Write a model in another format
@@ -45,6 +45,8 @@ pub struct Args {
     /// Replace OUT if it exists
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    layout: LayoutArg,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -86,6 +88,7 @@ struct Report<'a> {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let model = ModelArg {
         model: args.input.clone(),
+        layout: args.layout,
     };
     let checkpoint = model.open(ui)?;
     let options = ConvertOptions {

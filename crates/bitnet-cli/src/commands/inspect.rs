@@ -4,7 +4,7 @@ use bitnet_inference::{Checkpoint, Config, Encoding, Plan, PlanOptions, Tokenize
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use crate::model::ModelArg;
+use crate::model::{LayoutArg, ModelArg};
 use crate::ui::Ui;
 
 /// Show what a model is, without loading it
@@ -22,6 +22,8 @@ pub struct Args {
     /// Plan for this context [default: the model's, up to 4096]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     context: Option<usize>,
+    #[command(flatten)]
+    layout: LayoutArg,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -100,6 +102,7 @@ struct TensorReport {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let model = ModelArg {
         model: args.model.clone(),
+        layout: args.layout,
     };
     let checkpoint = model.open(ui)?;
     let options = PlanOptions {

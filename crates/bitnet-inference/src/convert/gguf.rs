@@ -43,16 +43,12 @@ pub(super) fn write(
     let mut writer = GgufWriter::new();
     match checkpoint.origin() {
         Origin::Gguf(gguf) => {
-            for (key, value) in gguf.metadata() {
-                let value = match key {
-                    FILE_TYPE => Value::U32(file_type(ty)),
-                    _ => value.clone(),
-                };
-                writer.metadata(key, value);
+            // What says how the model was split is not true of the result.
+            let is_kept = |key: &str| key != FILE_TYPE && !key.starts_with("split.");
+            for (key, value) in gguf.metadata().filter(|(key, _)| is_kept(key)) {
+                writer.metadata(key, value.clone());
             }
-            if gguf.get(FILE_TYPE).is_none() {
-                writer.metadata(FILE_TYPE, Value::U32(file_type(ty)));
-            }
+            writer.metadata(FILE_TYPE, Value::U32(file_type(ty)));
         }
         Origin::HuggingFace(folder) => {
             let name = folder.file_name().unwrap_or(folder.as_os_str());

@@ -17,8 +17,9 @@ use bitnet_quant::{
 };
 
 use super::gguf::{Gguf, GgufError};
+use super::i2s_layout::I2SLayout;
 use super::mapping::FileBytes;
-use super::{gguf_model, hf_folder};
+use super::{gguf_model, gguf_split, hf_folder};
 use crate::model::config::{Activations, Config, ConfigError, RotaryRows};
 use crate::model::family::Family;
 use crate::model::tensors::{self, Expected, Role};
@@ -187,13 +188,14 @@ impl Checkpoint {
                 found: "neither a file nor a folder",
             });
         }
-        gguf_model::open(FileBytes::open(path).map_err(read_error)?)
+        let (gguf, files) = gguf_split::open(path)?;
+        gguf_model::open(gguf, files)
     }
 
     /// Opens a GGUF file that is part of the program.
     #[cfg(feature = "builtin-model")]
     pub(crate) fn open_static(file: &'static [u8]) -> Result<Self, CheckpointError> {
-        gguf_model::open(FileBytes::Static(file))
+        gguf_model::open(Gguf::parse(file)?, vec![FileBytes::Static(file)])
     }
 
     /// Checks the tensors of a file against the configuration.
@@ -257,6 +259,32 @@ impl Checkpoint {
         } else {
             Activations::Exact
         };
+    }
+
+    /// Reads all I2_S weights in another layout than the canonical one.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Shape`] if a matrix cannot have that layout.
+    pub fn set_i2s_layout(&mut self, layout: I2SLayout) -> Result<(), CheckpointError> {
+        let layouts = I2SLayout::ALL.map(|layout| Encoding::Ternary(layout.ternary_type()));
+        let encoding = Encoding::Ternary(layout.ternary_type());
+        for tensor in self.tensors.values_mut() {
+            if layouts.contains(&tensor.encoding) {
+                let n_bytes = encoding.n_bytes(tensor.n_rows, tensor.n_cols);
+                n_bytes.map_err(|source| CheckpointError::Shape {
+                    name: tensor.name.clone(),
+                    source,
+                })?;
+                tensor.encoding = encoding;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes of a tensor.
+    pub(super) fn stored_bytes(&self, tensor: &StoredTensor) -> &[u8] {
+        &self.files[tensor.file_idx][tensor.range.clone()]
     }
 
     /// Returns the numbers of the model.
@@ -324,7 +352,7 @@ impl Checkpoint {
         };
         let (rows, scales) = match tensor.encoding {
             Encoding::Ternary(ty) => {
-                let bytes = &self.files[tensor.file_idx][tensor.range.clone()];
+                let bytes = self.stored_bytes(tensor);
                 let view = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes);
                 let view = view.map_err(in_tensor)?;
                 (TernaryRows::Stored(view), view.scales().map_err(in_tensor)?)
@@ -436,6 +464,40 @@ pub enum CheckpointError {
     /// The GGUF container is broken.
     #[error("not a readable GGUF file")]
     Gguf(#[from] GgufError),
+    /// One file of a split model is broken.
+    #[error("{} is not a readable GGUF file", file.display())]
+    SplitPart {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: GgufError,
+    },
+    /// The files of a split model contradict each other.
+    #[error(
+        "{} has {key} {}, expected {expected}",
+        file.display(), found.map_or("missing".to_owned(), |n| n.to_string())
+    )]
+    Split {
+        /// The file.
+        file: PathBuf,
+        /// The metadata that is wrong.
+        key: &'static str,
+        /// What it should be.
+        expected: u64,
+        /// What it is.
+        found: Option<u64>,
+    },
+    /// One file of a split model has a name that does not lead to the others.
+    #[error(
+        "{} is one of {count} parts, expected a name that ends in -0000N-of-{count:05}.gguf",
+        file.display()
+    )]
+    SplitName {
+        /// The file.
+        file: PathBuf,
+        /// How many there are, by its metadata.
+        count: u64,
+    },
     /// A SafeTensors file is broken.
     #[error("{file} is not a readable SafeTensors file")]
     SafeTensors {

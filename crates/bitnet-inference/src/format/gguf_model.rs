@@ -13,9 +13,8 @@ use crate::model::family::Family;
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors;
 
-/// Reads a GGUF file.
-pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
-    let gguf = Gguf::parse(&file)?;
+/// Reads the files of a model, of which `gguf` is the directory.
+pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, CheckpointError> {
     let mut config = config(&gguf)?;
     let types = TensorTypes::of(&gguf)?;
     let mut stored = BTreeMap::new();
@@ -23,7 +22,7 @@ pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
     for tensor in gguf.tensors() {
         // `blk.0.attn_q.scale` multiplies what `blk.0.attn_q.weight` gives.
         if let Some(part) = tensor.name.strip_suffix(".scale") {
-            scales.push((format!("{part}.weight"), scalar(&types, tensor, &file)?));
+            scales.push((format!("{part}.weight"), scalar(&types, tensor, &files)?));
         } else if tensor.name == tensors::ROPE_FREQS {
             if config.rope.scaling != RopeScaling::None {
                 return Err(CheckpointError::Unsupported {
@@ -32,7 +31,7 @@ pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
                     expected: "one of both",
                 });
             }
-            config.rope.scaling = RopeScaling::Divisors(floats(&types, tensor, &file)?);
+            config.rope.scaling = RopeScaling::Divisors(floats(&types, tensor, &files)?);
         } else {
             stored.insert(tensor.name.clone(), stored_tensor(&types, tensor)?);
         }
@@ -51,7 +50,7 @@ pub(crate) fn open(file: FileBytes) -> Result<Checkpoint, CheckpointError> {
     }
     let rotary_rows = config.family.gguf_rotary_rows;
     let origin = Origin::Gguf(Box::new(gguf));
-    let mut checkpoint = Checkpoint::assemble(config, stored, vec![file], rotary_rows, origin)?;
+    let mut checkpoint = Checkpoint::assemble(config, stored, files, rotary_rows, origin)?;
     checkpoint.infer_activations();
     Ok(checkpoint)
 }
@@ -208,14 +207,18 @@ fn stored_tensor(
         n_rows,
         n_cols,
         outer_scale: 1.0,
-        file_idx: 0,
+        file_idx: tensor.file,
         range: start..start + needed,
     })
 }
 
 /// Reads a tensor of one F32.
-fn scalar(types: &TensorTypes, tensor: &TensorInfo, file: &[u8]) -> Result<f32, CheckpointError> {
-    match floats(types, tensor, file).as_deref() {
+fn scalar(
+    types: &TensorTypes,
+    tensor: &TensorInfo,
+    files: &[FileBytes],
+) -> Result<f32, CheckpointError> {
+    match floats(types, tensor, files).as_deref() {
         Ok(&[value]) => Ok(value),
         _ => Err(CheckpointError::WrongEncoding {
             name: tensor.name.clone(),
@@ -229,12 +232,12 @@ fn scalar(types: &TensorTypes, tensor: &TensorInfo, file: &[u8]) -> Result<f32, 
 fn floats(
     types: &TensorTypes,
     tensor: &TensorInfo,
-    file: &[u8],
+    files: &[FileBytes],
 ) -> Result<Vec<f32>, CheckpointError> {
     let stored = stored_tensor(types, tensor)?;
     match stored.encoding {
         Encoding::Dense(DenseType::F32) => {
-            let (values, _) = file[stored.range].as_chunks();
+            let (values, _) = files[stored.file_idx][stored.range].as_chunks();
             Ok(values
                 .iter()
                 .map(|&bytes| f32::from_le_bytes(bytes))

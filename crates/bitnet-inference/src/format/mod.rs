@@ -5,6 +5,8 @@
 pub mod checkpoint;
 pub mod gguf;
 pub(crate) mod gguf_model;
+mod gguf_split;
 pub(crate) mod gguf_types;
 mod hf_folder;
+pub(crate) mod i2s_layout;
 mod mapping;

@@ -72,6 +72,8 @@ pub struct TensorInfo {
     /// The bytes up to the next tensor or the end of the file, at least 1: the
     /// most that the data can take, padding included.
     pub span: u64,
+    /// The index of its file, where a model is split among several; else 0.
+    pub file: usize,
 }
 
 impl Gguf {
@@ -169,6 +171,25 @@ impl Gguf {
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         let idx = *self.tensor_idx.get(name)?;
         Some(&self.tensors[idx])
+    }
+
+    /// Adds the tensors of file `file` of a split model; its metadata is not looked
+    /// at.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::DuplicateTensor`] if a name is there already.
+    pub fn append(&mut self, part: Self, file: usize) -> Result<(), GgufError> {
+        for tensor in part.tensors {
+            let idx = self.tensors.len();
+            if self.tensor_idx.insert(tensor.name.clone(), idx).is_some() {
+                return Err(GgufError::DuplicateTensor {
+                    tensor: tensor.name,
+                });
+            }
+            self.tensors.push(TensorInfo { file, ..tensor });
+        }
+        Ok(())
     }
 
     fn typed<'a, T>(

@@ -498,6 +498,7 @@ impl<'a> Reader<'a> {
             type_id,
             offset,
             span: 0,
+            file: 0,
         })
     }
 }
