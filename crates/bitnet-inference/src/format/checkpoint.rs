@@ -192,6 +192,11 @@ impl Checkpoint {
         gguf_model::open(gguf, files)
     }
 
+    /// Opens a GGUF file that is in memory.
+    pub fn from_gguf_bytes(file: Vec<u8>) -> Result<Self, CheckpointError> {
+        gguf_model::open(Gguf::parse(&file)?, vec![FileBytes::Owned(file)])
+    }
+
     /// Opens a GGUF file that is part of the program.
     #[cfg(feature = "builtin-model")]
     pub(crate) fn open_static(file: &'static [u8]) -> Result<Self, CheckpointError> {

@@ -1,4 +1,4 @@
-//! The bytes of a model file: mapped, or built into the program.
+//! The bytes of a model file: mapped, in memory, or built into the program.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +12,8 @@ use memmap2::Mmap;
 pub(crate) enum FileBytes {
     /// Mapped from a file.
     Mapped(Mmap),
+    /// Read by the caller.
+    Owned(Vec<u8>),
     /// Part of the program.
     #[cfg_attr(not(feature = "builtin-model"), expect(dead_code))]
     Static(&'static [u8]),
@@ -37,6 +39,7 @@ impl Deref for FileBytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Mapped(mapping) => mapping,
+            Self::Owned(bytes) => bytes,
             Self::Static(bytes) => bytes,
         }
     }
