@@ -141,6 +141,17 @@ pub enum Command {
         #[command(subcommand)]
         command: FlakyCommand,
     },
+    /// Show how speed and memory went over the commits, and where they changed
+    #[command(after_help = "Example: cargo palisade history --html history.html")]
+    History(HistoryArgs),
+    /// Name a commit that later ones are held against, so that slow drips are caught
+    #[command(
+        after_help = "Example: cargo palisade milestone set 1.0 && cargo palisade milestone check"
+    )]
+    Milestone {
+        #[command(subcommand)]
+        command: MilestoneCommand,
+    },
     /// Copy the memory out or in, as JSON lines
     #[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
     Store {
@@ -399,6 +410,46 @@ pub enum FlakyCommand {
         #[arg(long, value_name = "TIME", default_value = "5m")]
         time: Span,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct HistoryArgs {
+    /// Only the benchmarks whose names hold this text
+    pub benchmark: Option<String>,
+    /// How many commits to look back
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub commits: u32,
+    /// Print one line per commit and benchmark, separated by commas
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Write a self-contained HTML page with charts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MilestoneCommand {
+    /// Set a milestone; the newest of a name counts
+    #[command(after_help = "Example: cargo palisade milestone set 1.0 v1.0.0")]
+    Set {
+        /// What to call it
+        name: String,
+        /// The commit it stands for
+        #[arg(value_name = "REV", default_value = "HEAD")]
+        revision: String,
+    },
+    /// Hold HEAD against a milestone, by the comparisons that lead from one to the other
+    #[command(after_help = "Example: cargo palisade milestone check 1.0")]
+    Check {
+        /// The milestone [default: the newest]
+        name: Option<String>,
+        /// Compare both now if the comparisons that were made do not lead from one to the other
+        #[arg(long)]
+        measure: bool,
+    },
+    /// List the milestones
+    #[command(after_help = "Example: cargo palisade milestone list")]
+    List,
 }
 
 #[derive(Debug, Subcommand)]

@@ -54,6 +54,9 @@ pub enum UsageError {
         #[source]
         source: serde_json::Error,
     },
+    /// No milestone of that name was set.
+    #[error("find a milestone{}", .0.as_ref().map(|name| format!(" called {name:?}")).unwrap_or_default())]
+    NoMilestone(Option<String>),
     /// No package of that name is in the workspace.
     #[error("find a package called {0:?}")]
     NoPackage(String),
@@ -111,6 +114,7 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             UsageError::ReadReport { .. } | UsageError::NoReport { .. } => {
                 "cargo palisade check --shard I/N --json > FILE, once for each shard"
             }
+            UsageError::NoMilestone(_) => "cargo palisade milestone set NAME, or milestone list",
             _ => "cargo palisade flaky list, or cargo palisade test",
         };
         return (USAGE, hint(next));

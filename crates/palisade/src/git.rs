@@ -253,6 +253,11 @@ impl Repo {
         (!name.is_empty()).then_some(name)
     }
 
+    /// The URL of the remote `origin`, if there is one.
+    pub fn remote_url(&self) -> Option<String> {
+        self.text(&["remote", "get-url", "origin"]).ok()
+    }
+
     /// The commit that a change on this branch starts from: where it left the
     /// default branch, or HEAD itself on the default branch.
     pub fn default_base(&self) -> Result<Commit, GitError> {

@@ -71,6 +71,7 @@ fn page(context: &Context<'_>, report: &Report) -> anyhow::Result<String> {
     Ok(html(report, &history, &ledger.flaky(), now()))
 }
 
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes a report, and says which file could not be written.
+pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }

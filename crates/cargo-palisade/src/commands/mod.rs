@@ -6,8 +6,10 @@ mod calibrate;
 mod check;
 mod compare;
 mod flaky;
+mod history;
 mod init;
 mod merge;
+mod milestone;
 mod risk;
 mod store;
 mod test;
@@ -48,6 +50,8 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         Command::Risk(args) => risk::run(&mut context, args),
         Command::Baseline { command } => baseline::run(&mut context, command),
         Command::Flaky { command } => flaky::run(&mut context, command),
+        Command::History(args) => history::run(&mut context, args),
+        Command::Milestone { command } => milestone::run(&mut context, command),
         Command::Store { command } => store::run(&mut context, command),
     }
 }

@@ -1,6 +1,7 @@
 //! The program as a user meets it: few tests, each a whole story.
 
 mod fixture;
+mod history;
 mod reports;
 mod robustness;
 #[cfg(feature = "postgres")]

@@ -13,10 +13,15 @@
 
 mod e_divisive;
 mod pelt;
+mod series;
+mod session;
+mod standing;
 
 pub use e_divisive::{EDivisive, Split};
 pub use pelt::pelt;
 use serde::{Deserialize, Serialize};
+pub use series::{ChangePoint, History, Point, Series};
+pub use standing::{Standing, standings};
 
 use crate::speed::{Estimate, median_variance};
 use crate::stats::median;

@@ -38,7 +38,7 @@ impl HistoryPoint {
     }
 }
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 :root{color-scheme:light dark;--line:#8885;--bad:#c62828;--good:#2e7d32;--open:#b26a00}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
 th{overflow-wrap:normal}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
@@ -267,7 +267,7 @@ fn push_curve(
     page.push_str("</svg>\n");
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

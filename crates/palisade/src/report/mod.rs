@@ -7,15 +7,17 @@ mod junit;
 mod markdown;
 mod speed;
 mod terminal;
+mod trends;
 
 use serde::{Deserialize, Serialize};
 
 pub use html::{HistoryPoint, html};
 pub use junit::junit;
 pub use markdown::markdown;
-pub use speed::amount;
-pub(crate) use speed::{bound_word, named, state_word};
+pub use speed::{amount, state_word};
+pub(crate) use speed::{bound_word, named};
 pub use terminal::{Paint, flaky_table, printable, risk_text, terminal};
+pub use trends::{comparison, trends};
 
 use crate::baseline::Tally;
 use crate::comparison::SpeedReport;

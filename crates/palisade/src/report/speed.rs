@@ -45,7 +45,7 @@ pub(crate) fn named(benchmark: &str, measure: Measure) -> String {
 }
 
 /// The word for a state, in reports and for programs.
-pub(crate) fn state_word(state: State) -> &'static str {
+pub fn state_word(state: State) -> &'static str {
     match state {
         State::Improved => "improved",
         State::Regressed => "regressed",

@@ -1,0 +1,108 @@
+//! `cargo palisade history`
+
+use std::fmt::Write as _;
+
+use palisade::git::short;
+use palisade::history::{History, Series};
+use palisade::record::Millis;
+use palisade::report::{amount, comparison, trends};
+
+use super::Context;
+use crate::args::HistoryArgs;
+use crate::error::NOT_MEASURED;
+
+pub fn run(context: &mut Context<'_>, args: &HistoryArgs) -> anyhow::Result<u8> {
+    let guard = &context.guard;
+    let mut commits: Vec<String> = guard
+        .repo
+        .ancestors(args.commits)?
+        .into_iter()
+        .map(|commit| commit.id)
+        .collect();
+    commits.reverse();
+    let mut history = History::of(&guard.store.speed_runs(Millis::MIN)?, &commits);
+    if let Some(part) = &args.benchmark {
+        history
+            .series
+            .retain(|series| series.benchmark.contains(part));
+    }
+    if let Some(path) = &args.html {
+        let page = trends(&history, guard.repo.remote_url().as_deref());
+        super::check::write(path, &page)?;
+    }
+    if args.csv {
+        context.ui.out(&csv(&history)?)?;
+    } else {
+        let mut json = serde_json::to_value(&history)?;
+        json["schema"] = 1.into();
+        context.print(&json, &text(&history))?;
+    }
+    let is_empty = history.series.is_empty();
+    Ok(if is_empty { NOT_MEASURED } else { 0 })
+}
+
+fn text(history: &History) -> String {
+    let mut text = String::new();
+    for series in &history.series {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", line(series));
+        for change in &series.changes {
+            let _ = writeln!(
+                text,
+                "  {:+.1} % at {}; {}",
+                100.0 * (change.change.ratio - 1.0),
+                short(&change.commit),
+                comparison(change)
+            );
+        }
+    }
+    for left_out in &history.left_out {
+        let _ = writeln!(text, "left out: {left_out}");
+    }
+    if history.series.is_empty() {
+        text.push_str("nothing of this branch was measured\n");
+    }
+    text
+}
+
+fn line(series: &Series) -> String {
+    let name = format!("{}, {}", series.benchmark, series.measure);
+    let (Some(first), Some(last)) = (series.points.first(), series.points.last()) else {
+        return name;
+    };
+    let now = amount(series.measure, last.value);
+    match series.points.len() {
+        1 => format!("{name}: {now} at {}", short(&last.commit)),
+        n => format!(
+            "{name}: {now} at {}, {:+.1} % since {} ({n} commits)",
+            short(&last.commit),
+            100.0 * (last.value / first.value - 1.0),
+            short(&first.commit)
+        ),
+    }
+}
+
+/// One line per point. Names are quoted: they may hold anything.
+fn csv(history: &History) -> anyhow::Result<String> {
+    let mut text = String::from("benchmark,measure,unit,commit,at_ms,value,launches,change\n");
+    for series in &history.series {
+        let name = series.benchmark.replace('"', "\"\"");
+        for point in &series.points {
+            let mut changes = series.changes.iter();
+            let change = changes.find(|change| change.commit == point.commit);
+            let change = change.map(|change| change.change.ratio.to_string());
+            writeln!(
+                text,
+                "\"{name}\",{},{},{},{},{},{},{}",
+                series.measure.as_str(),
+                series.unit,
+                point.commit,
+                point.at_ms,
+                point.value,
+                point.launches,
+                change.unwrap_or_default()
+            )?;
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,183 @@
+//! The series of a workspace: one value per commit and benchmark, with its changes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::session::Session;
+use super::{Change, changes};
+use crate::record::Millis;
+use crate::speed::{
+    Decision, Fingerprint, Floor, Judge, Measure, Rules, SpeedPurpose, SpeedRun, Step, log_ratio,
+};
+use crate::stats::median;
+
+/// One commit in a series.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// The commit.
+    pub commit: String,
+    /// When it was last measured.
+    pub at_ms: Millis,
+    /// The median of all its launches, in the measure's unit.
+    pub value: f64,
+    /// How many launches there are.
+    pub launches: usize,
+}
+
+/// A change with the commits around it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChangePoint {
+    /// The last measured commit before it.
+    pub before: String,
+    /// The first commit with it.
+    pub commit: String,
+    /// What the detectors say.
+    #[serde(flatten)]
+    pub change: Change,
+    /// What comparing both commits said, if that was done.
+    pub comparison: Option<Decision>,
+}
+
+/// One measure of one benchmark over the commits, old to new.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Series {
+    /// The benchmark.
+    pub benchmark: String,
+    /// What was measured.
+    pub measure: Measure,
+    /// What a value counts.
+    pub unit: &'static str,
+    /// One for each measured commit.
+    pub points: Vec<Point>,
+    /// Where it changed.
+    pub changes: Vec<ChangePoint>,
+}
+
+/// All series of one machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct History {
+    /// The machine: that of the newest measurement.
+    pub fingerprint: Fingerprint,
+    /// The series, by benchmark and measure.
+    pub series: Vec<Series>,
+    /// Which measurements were left out, and why, in words.
+    pub left_out: Vec<String>,
+}
+
+impl History {
+    /// The history of `commits`, old to new, as the runs saw it. Measurements of
+    /// calibrations, of changed files, and of other machines are left out; so are
+    /// commits that are not listed.
+    pub fn of(runs: &[SpeedRun], commits: &[String]) -> Self {
+        let place: BTreeMap<&str, usize> = commits.iter().map(String::as_str).zip(0..).collect();
+        let belongs = |run: &&SpeedRun| {
+            run.purpose != SpeedPurpose::Calibration
+                && !run.subject.dirty
+                && place.contains_key(run.subject.commit.as_str())
+        };
+        let known: Vec<&SpeedRun> = runs.iter().filter(belongs).collect();
+        let Some(newest) = known.iter().max_by_key(|run| run.started_ms) else {
+            return Self::default();
+        };
+        let fingerprint = newest.fingerprint.clone();
+        let is_here = |run: &&&SpeedRun| run.fingerprint == fingerprint;
+        let here: Vec<&SpeedRun> = known.iter().filter(is_here).copied().collect();
+        let mut series = collect(&here, &place);
+        for one in &mut series {
+            find_changes(one, &here);
+        }
+        let elsewhere = known.iter().filter(|run| run.fingerprint != fingerprint);
+        let mut counts: BTreeMap<&Fingerprint, usize> = BTreeMap::new();
+        for run in elsewhere {
+            *counts.entry(&run.fingerprint).or_default() += 1;
+        }
+        let say = |(other, count): (&Fingerprint, usize)| {
+            let differences = fingerprint.differences(other).join("; ");
+            format!("{count} measured in another environment ({differences})")
+        };
+        let left_out = counts.into_iter().map(say).collect();
+        Self {
+            fingerprint,
+            series,
+            left_out,
+        }
+    }
+}
+
+/// The values of each commit, put together.
+fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<Series> {
+    type Commit<'a> = (&'a str, Millis, Vec<f64>);
+    let mut all: BTreeMap<(&str, Measure), BTreeMap<usize, Commit>> = BTreeMap::new();
+    for run in runs {
+        let commit = run.subject.commit.as_str();
+        for seen in run
+            .measurements
+            .iter()
+            .filter(|seen| !seen.values.is_empty())
+        {
+            let series = all.entry((&seen.benchmark, seen.measure)).or_default();
+            let (_, at_ms, values) = series
+                .entry(place[commit])
+                .or_insert((commit, 0, Vec::new()));
+            *at_ms = run.started_ms.max(*at_ms);
+            values.extend(&seen.values);
+        }
+    }
+    let series = |((benchmark, measure), commits): ((&str, Measure), BTreeMap<usize, Commit>)| {
+        let point = |(commit, at_ms, values): Commit| Point {
+            commit: commit.to_owned(),
+            at_ms,
+            value: median(&values).unwrap_or(f64::NAN),
+            launches: values.len(),
+        };
+        Series {
+            benchmark: benchmark.to_owned(),
+            measure,
+            unit: measure.unit(),
+            points: commits.into_values().map(point).collect(),
+            changes: Vec::new(),
+        }
+    };
+    all.into_iter().map(series).collect()
+}
+
+fn find_changes(series: &mut Series, runs: &[&SpeedRun]) {
+    let measure = series.measure;
+    // The log-cost of a commit: its ratio to the least that can be.
+    let least = if measure.may_be_zero() { 0.0 } else { 1.0 };
+    let cost = |point: &Point| log_ratio(measure, least, point.value).ok();
+    let costs: Option<Vec<f64>> = series.points.iter().map(cost).collect();
+    let values: Vec<f64> = series.points.iter().map(|point| point.value).collect();
+    let floor = Floor::of(measure).margin(median(&values).unwrap_or(0.0));
+    let found = changes(&costs.unwrap_or_default(), floor);
+    let point = |change: Change| {
+        let (before, after) = (&series.points[change.at - 1], &series.points[change.at]);
+        ChangePoint {
+            before: before.commit.clone(),
+            commit: after.commit.clone(),
+            change,
+            comparison: compared(runs, &before.commit, &after.commit, series),
+        }
+    };
+    series.changes = found.into_iter().map(point).collect();
+}
+
+/// What the sessions that compared two commits say about one series.
+fn compared(runs: &[&SpeedRun], base: &str, candidate: &str, of: &Series) -> Option<Decision> {
+    let of_both = |session: &Session| session.between(base, candidate, &of.benchmark, of.measure);
+    let pairs = Session::all(runs)
+        .iter()
+        .flat_map(of_both)
+        .collect::<Vec<_>>();
+    if pairs.is_empty() {
+        return None;
+    }
+    let mut judge = Judge::new(Rules::new(of.measure, Floor::of(of.measure)));
+    for (base, candidate) in pairs {
+        if judge.push(base, candidate) == Ok(Step::Done) {
+            break;
+        }
+    }
+    Some(judge.decision())
+}

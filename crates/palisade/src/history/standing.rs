@@ -1,0 +1,297 @@
+//! How a commit stands against a milestone, by the comparisons that lead from one to
+//! the other.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::Serialize;
+
+use super::drift;
+use super::session::Session;
+use crate::git::short;
+use crate::speed::{
+    Calibration, Decision, Estimate, Fingerprint, Floor, Judge, Measure, Rules, SpeedRun, State,
+    Step, log_ratio,
+};
+use crate::stats::median;
+
+/// Why a benchmark that was measured at a milestone has no standing.
+const NO_WAY: &str = "it was measured at the milestone, and no comparison leads here";
+
+/// How one measure of one benchmark stands against a milestone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Standing {
+    /// The benchmark.
+    pub benchmark: String,
+    /// The commits whose comparisons were added up, from the milestone on.
+    pub path: Vec<String>,
+    /// What is known.
+    #[serde(flatten)]
+    pub decision: Decision,
+}
+
+/// How `commit` stands against `milestone` on one machine. If both were compared with
+/// each other, that comparison decides; else the shortest chain of comparisons between
+/// them, added up. A benchmark of the milestone to which no chain leads is incomparable.
+/// Empty if the milestone was never compared with another commit.
+pub fn standings(
+    runs: &[SpeedRun],
+    calibrations: &[Calibration],
+    fingerprint: &Fingerprint,
+    milestone: &str,
+    commit: &str,
+) -> Vec<Standing> {
+    let here: Vec<&SpeedRun> = runs
+        .iter()
+        .filter(|run| run.fingerprint == *fingerprint)
+        .collect();
+    let sessions = Session::all(&here);
+    let floor = |benchmark: &str, measure| {
+        let calibration = calibrations.iter().rev();
+        let here = calibration.filter(|found| found.fingerprint == *fingerprint);
+        let spread = here.flat_map(|found| &found.spreads);
+        let mut of_it =
+            spread.filter(|spread| spread.benchmark == benchmark && spread.measure == measure);
+        let known = of_it.next().map_or(0.0, |spread| spread.spread);
+        Floor::of(measure).with_spread(known)
+    };
+    let mut standings = Vec::new();
+    for (benchmark, measure) in measured(&here) {
+        let steps = |from: &str, to: &str| -> Vec<(f64, f64)> {
+            let between = |session: &Session| session.between(from, to, benchmark, measure);
+            sessions.iter().flat_map(between).collect()
+        };
+        let leads = |from: &str, to: &str| !steps(from, to).is_empty();
+        let Some(path) = path(&sessions, milestone, commit, leads) else {
+            let of_milestone = |session: &Session| {
+                session
+                    .beside(milestone)
+                    .is_some_and(|other| leads(milestone, other))
+            };
+            if sessions.iter().any(of_milestone) {
+                standings.push(Standing {
+                    benchmark: benchmark.to_owned(),
+                    path: Vec::new(),
+                    decision: Decision::incomparable(measure, NO_WAY),
+                });
+            }
+            continue;
+        };
+        let pairs: Vec<_> = path
+            .windows(2)
+            .map(|step| steps(step[0], step[1]))
+            .collect();
+        let floor = floor(benchmark, measure);
+        let decision = match &pairs[..] {
+            [direct] => judge(measure, floor, direct),
+            _ => add_up(measure, floor, &path, &pairs),
+        };
+        standings.push(Standing {
+            benchmark: benchmark.to_owned(),
+            path: path.into_iter().map(str::to_owned).collect(),
+            decision,
+        });
+    }
+    standings
+}
+
+/// All benchmarks with all their measures.
+fn measured<'a>(runs: &[&'a SpeedRun]) -> BTreeSet<(&'a str, Measure)> {
+    let seen = runs.iter().flat_map(|run| &run.measurements);
+    seen.map(|seen| (seen.benchmark.as_str(), seen.measure))
+        .collect()
+}
+
+/// The shortest way from one commit to another, both included.
+fn path<'a>(
+    sessions: &[Session<'a>],
+    from: &'a str,
+    to: &str,
+    leads: impl Fn(&str, &str) -> bool,
+) -> Option<Vec<&'a str>> {
+    let mut before: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut queue = VecDeque::from([from]);
+    while let Some(at) = queue.pop_front() {
+        for next in sessions.iter().filter_map(|session| session.beside(at)) {
+            if next == from || before.contains_key(next) || !leads(at, next) {
+                continue;
+            }
+            before.insert(next, at);
+            if next == to {
+                let mut path = vec![next];
+                while let Some(earlier) = before.get(path[path.len() - 1]) {
+                    path.push(earlier);
+                }
+                path.reverse();
+                return Some(path);
+            }
+            queue.push_back(next);
+        }
+    }
+    None
+}
+
+/// The decision of a direct comparison, by the rules of every comparison.
+fn judge(measure: Measure, floor: Floor, pairs: &[(f64, f64)]) -> Decision {
+    let mut judge = Judge::new(Rules::new(measure, floor));
+    for (base, candidate) in pairs {
+        if judge.push(*base, *candidate) == Ok(Step::Done) {
+            break;
+        }
+    }
+    judge.decision()
+}
+
+/// The decision about a sum of steps.
+fn add_up(measure: Measure, floor: Floor, path: &[&str], steps: &[Vec<(f64, f64)>]) -> Decision {
+    let log_ratios = |step: &Vec<(f64, f64)>| -> Vec<f64> {
+        let ratio = |(base, candidate): &(f64, f64)| log_ratio(measure, *base, *candidate).ok();
+        step.iter().filter_map(ratio).collect()
+    };
+    let steps_taken: Vec<Vec<f64>> = steps.iter().map(log_ratios).collect();
+    let side = |step: &Vec<(f64, f64)>, of: fn(&(f64, f64)) -> f64| {
+        median(&step.iter().map(of).collect::<Vec<f64>>())
+    };
+    let base = side(&steps[0], |pair| pair.0);
+    let (margin, threshold) = (
+        floor.margin(base.unwrap_or(0.0)),
+        floor.threshold(base.unwrap_or(0.0)),
+    );
+    let found = drift(&steps_taken);
+    let state = found.map_or(State::Inconclusive, |found| state(found, margin, threshold));
+    let commits: Vec<&str> = path.iter().map(|commit| short(commit)).collect();
+    let reason = found.map_or_else(
+        || "a step was not measured".to_owned(),
+        |found| {
+            format!(
+                "{:+.1} % (95 % interval {:+.1} % to {:+.1} %) over {} comparisons, {}",
+                100.0 * (found.ratio - 1.0),
+                100.0 * (found.low - 1.0),
+                100.0 * (found.high - 1.0),
+                steps.len(),
+                commits.join(" → ")
+            )
+        },
+    );
+    Decision {
+        state,
+        severity: (state == State::Regressed).then_some(crate::speed::Severity::Block),
+        pairs: steps.iter().map(Vec::len).sum(),
+        base,
+        candidate: steps.last().and_then(|step| side(step, |pair| pair.1)),
+        estimate: found,
+        margin,
+        threshold,
+        ..Decision::incomparable(measure, reason)
+    }
+}
+
+fn state(found: Estimate, margin: f64, threshold: f64) -> State {
+    let within = |share: f64| found.high <= 1.0 + share && found.low >= 1.0 / (1.0 + share);
+    if found.low > 1.0 && found.ratio > 1.0 + threshold {
+        State::Regressed
+    } else if found.high < 1.0 && found.ratio < 1.0 / (1.0 + threshold) {
+        State::Improved
+    } else if within(margin) {
+        State::Equivalent
+    } else {
+        State::Inconclusive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Subject;
+    use crate::speed::{Found, KnownSpread, Measurement, SpeedPurpose};
+
+    fn fingerprint() -> Fingerprint {
+        Fingerprint([("cores".to_owned(), "2".to_owned())].into())
+    }
+
+    fn side(session: &str, commit: &str, values: Vec<f64>) -> SpeedRun {
+        SpeedRun {
+            id: format!("{session}{commit}"),
+            session: session.to_owned(),
+            started_ms: 0,
+            finished_ms: 1,
+            purpose: SpeedPurpose::Comparison,
+            subject: Subject {
+                tree: commit.to_owned(),
+                commit: commit.to_owned(),
+                dirty: false,
+                checkout: true,
+                branch: None,
+            },
+            fingerprint: fingerprint(),
+            measurements: vec![Measurement {
+                benchmark: "sort".to_owned(),
+                measure: Measure::Time,
+                values,
+            }],
+        }
+    }
+
+    /// A comparison of two commits of which the second is slower by `ratio`.
+    fn session(base: &str, candidate: &str, ratio: f64) -> [SpeedRun; 2] {
+        let name = format!("{base}-{candidate}");
+        let noise = |i: usize| 1.0 + 0.002 * [0.5, -0.8, 0.1, 0.9, -0.4][i % 5];
+        let times = |scale: f64, shift: usize| (0..24).map(|i| scale * noise(i + shift)).collect();
+        [
+            side(&name, base, times(100.0, 0)),
+            side(&name, candidate, times(100.0 * ratio, 2)),
+        ]
+    }
+
+    fn stand(runs: &[SpeedRun], spread: f64, commit: &str) -> Vec<(State, usize)> {
+        let calibration = Calibration {
+            id: String::new(),
+            at_ms: 0,
+            fingerprint: fingerprint(),
+            spreads: vec![KnownSpread {
+                benchmark: "sort".to_owned(),
+                measure: Measure::Time,
+                comparisons: 20,
+                spread,
+            }],
+            false_alarms: Found::default(),
+            detections: Vec::new(),
+        };
+        let found = standings(runs, &[calibration], &fingerprint(), "m", commit);
+        let short = |standing: &Standing| (standing.decision.state, standing.path.len());
+        found.iter().map(short).collect()
+    }
+
+    #[test]
+    fn a_chain_of_small_steps_adds_up_to_an_alarm() {
+        // Each step is less than the threshold of 4.5 %.
+        let runs = [
+            session("m", "a", 1.03),
+            session("a", "b", 1.03),
+            session("b", "c", 1.03),
+        ]
+        .concat();
+        assert_eq!(stand(&runs, 0.015, "a"), [(State::Inconclusive, 2)]);
+        assert_eq!(stand(&runs, 0.015, "b"), [(State::Regressed, 3)]);
+        assert_eq!(stand(&runs, 0.015, "c"), [(State::Regressed, 4)]);
+        assert_eq!(stand(&runs, 0.1, "c"), [(State::Inconclusive, 4)]);
+        assert_eq!(stand(&runs, 0.015, "unknown"), [(State::Incomparable, 0)]);
+    }
+
+    #[test]
+    fn a_direct_comparison_is_heard_first_and_direction_does_not_matter() {
+        let chain = [session("m", "a", 1.03), session("a", "b", 1.03)].concat();
+        let direct = [chain, session("b", "m", 1.0).to_vec()].concat();
+        assert_eq!(stand(&direct, 0.0, "b"), [(State::Equivalent, 2)]);
+        let better = session("a", "m", 1.2).to_vec();
+        assert_eq!(stand(&better, 0.0, "a"), [(State::Improved, 2)]);
+    }
+
+    #[test]
+    fn other_machines_say_nothing() {
+        let mut runs = session("m", "a", 1.2).to_vec();
+        for run in &mut runs {
+            run.fingerprint = Fingerprint::default();
+        }
+        assert!(stand(&runs, 0.0, "a").is_empty());
+    }
+}
