@@ -82,7 +82,7 @@ fn gguf_files_that_lie() {
     alignment-3: not a readable GGUF file: general.alignment is 3, expected a power of two that is at least 8
     alignment-is-text: not a readable GGUF file: metadata "general.alignment" is of type string, expected u32
     architecture-is-number: not a readable GGUF file: metadata "general.architecture" is of type u32, expected a string
-    architecture-unknown: architecture "mamba" is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama)
+    architecture-unknown: architecture "mamba" is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama, qwen3)
     array-2-40-of-strings: not a readable GGUF file: 1099511627776 elements of metadata "k" are declared but the rest of the file has room for at most 8
     array-2-61-overflows-bytes: not a readable GGUF file: 2305843009213693952 elements of metadata "k" are declared but the rest of the file has room for at most 8
     array-2-62-of-u64: not a readable GGUF file: 4611686018427387904 elements of metadata "k" are declared but the rest of the file has room for at most 8
@@ -90,7 +90,7 @@ fn gguf_files_that_lie() {
     array-of-type-99: not a readable GGUF file: metadata "k" is of unknown type 99
     big-endian: not a readable GGUF file: big-endian GGUF is not supported: the file must be converted to little-endian
     bool-2: not a readable GGUF file: metadata "k" at byte 37 is a bool stored as 2, which is neither 0 nor 1
-    code-3-in-i2_s: in tensor "blk.0.attn_v.weight": code 3 at row 0, column 0 is no ternary weight
+    code-3-in-i2_s: in tensor "blk.0.attn_q.weight": code 3 at row 0, column 0 is no ternary weight
     context-0: the configuration is impossible: context length is 0, expected 1 to 16777216
     dimension-0: not a readable GGUF file: tensor "t" is empty: its shape is [3, 0]
     dimensions-2-32: not a readable GGUF file: tensor "t" has 4294967295 dimensions, at most 4 are supported
@@ -114,8 +114,8 @@ fn gguf_files_that_lie() {
     offset-misaligned: not a readable GGUF file: tensor "t" is at byte 16 of the data, not at a multiple of 32
     offset-outside: not a readable GGUF file: tensor "t" is at byte 1048576 of the data, of which the file has 64
     rope-dimensions-2-32: the configuration is impossible: RoPE turns 4294967295 values of a head, expected an even number up to 32
-    scale-infinite-in-i2_s: in tensor "blk.0.attn_v.weight": scale inf is not finite
-    scale-nan-in-i2_s: in tensor "blk.0.attn_v.weight": scale NaN is not finite
+    scale-infinite-in-i2_s: in tensor "blk.0.attn_q.weight": scale inf is not finite
+    scale-nan-in-i2_s: in tensor "blk.0.attn_q.weight": scale NaN is not finite
     shape-overflows: not a readable GGUF file: tensor "t" has 2^64 elements or more: its shape is [4294967296, 4294967296]
     sound: fine
     string-2-40: not a readable GGUF file: the file is truncated: metadata "k" at byte 45 takes 1099511627776 bytes of which 0 remain
