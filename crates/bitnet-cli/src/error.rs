@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use bitnet_core::{DeviceError, KernelError};
 use bitnet_inference::convert::ConvertError;
 use bitnet_inference::gguf::GgufError;
-use bitnet_inference::{CheckpointError, GenerateError, PlanError, SamplerError, TokenizerError};
+use bitnet_inference::{
+    CheckpointError, GenerateError, MemoryLimitError, PlanError, SamplerError, TokenizerError,
+};
 
 use crate::ui::Ui;
 
@@ -84,6 +86,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         "download this file of the model, too; `bitnet logits` works without it"
     } else if let Some(PlanError::Context { limit, .. }) = find(error) {
         return Some(format!("try `-c {limit}` or less"));
+    } else if let Some(PlanError::MemoryLimit(error)) = find(error) {
+        return Some(limit_hint(error));
     } else if let Some(PlanError::Memory { .. }) = find(error) {
         "a shorter context takes less: try `-c 512`"
     } else if let Some(KernelError::NotSupported { .. }) = find(error) {
@@ -109,6 +113,22 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
     };
     Some(hint.to_owned())
+}
+
+/// Says by which options something fits into the limit.
+fn limit_hint(error: &MemoryLimitError) -> String {
+    let fits = error.fits.iter().map(|fit| {
+        // Less precision than was asked for is int8.
+        let option = |is_less, option| if is_less { option } else { "" };
+        let kv = option(fit.kv_precision != error.asked.kv_precision, " --kv int8");
+        let head = option(fit.head != error.asked.head, " --head int8");
+        format!("`-c {}{kv}{head}`", fit.context_len)
+    });
+    let fits: Vec<_> = fits.collect();
+    if fits.is_empty() {
+        return "no context fits: give it more memory, or take a smaller model".to_owned();
+    }
+    format!("what fits: {}", fits.join(", or "))
 }
 
 fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {

@@ -120,6 +120,16 @@ pub struct ComputeArgs {
         help_heading = "Model"
     )]
     pub kv: KvArg,
+    /// Refuse what takes more memory, such as 1.2GiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model")]
+    pub memory_limit: Option<usize>,
+}
+
+/// Parses a number of bytes with or without a unit.
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let bytes = text.parse::<bytesize::ByteSize>().ok();
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes.0).ok());
+    bytes.ok_or_else(|| "expected a number of bytes, such as 800MB or 1.2GiB".to_owned())
 }
 
 /// `--device`
@@ -243,6 +253,25 @@ impl ComputeArgs {
     pub fn kernel(&self) -> Result<Option<Kernel>, KernelError> {
         self.kernel.as_deref().map(Kernel::named).transpose()
     }
+
+    /// Makes a plan of these sizes that keeps to the limit of memory.
+    pub fn plan(
+        &self,
+        checkpoint: &Checkpoint,
+        head: HeadPrecision,
+        sizes: PlanOptions,
+    ) -> anyhow::Result<Plan> {
+        let options = PlanOptions {
+            device: self.device.into(),
+            kernel: self.kernel()?,
+            kv_precision: self.kv.into(),
+            ..sizes
+        };
+        Ok(match self.memory_limit {
+            Some(limit) => Plan::within(limit, checkpoint, head, options)?,
+            None => Plan::new(checkpoint.config(), options)?,
+        })
+    }
 }
 
 impl Loaded {
@@ -269,16 +298,12 @@ impl RunModelArgs {
         ui: &Ui,
     ) -> anyhow::Result<Loaded> {
         let start = Instant::now();
-        let options = PlanOptions {
-            device: self.compute.device.into(),
-            kernel: self.compute.kernel()?,
+        let sizes = PlanOptions {
             n_threads: self.threads,
             context_len,
-            n_sequences: None,
-            kv_precision: self.compute.kv.into(),
-            kv_pages: None,
+            ..PlanOptions::default()
         };
-        let plan = Plan::new(checkpoint.config(), options)?;
+        let plan = self.compute.plan(checkpoint, head, sizes)?;
         let mut progress = ui.progress("loading");
         let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
         let kernel = plan.kernel;

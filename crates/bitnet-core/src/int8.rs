@@ -93,6 +93,12 @@ impl PackedInt8 {
         &self.scales[..self.n_rows]
     }
 
+    /// Returns the bytes that weights and scales of such a matrix take.
+    pub fn n_bytes_of(n_rows: usize, n_cols: usize) -> usize {
+        let panel = blocks_per_panel(n_cols) * size_of::<Block>() + PANEL_ROWS * size_of::<f32>();
+        n_rows.div_ceil(PANEL_ROWS) * panel
+    }
+
     /// Returns the bytes that weights and scales take.
     pub fn n_bytes(&self) -> usize {
         size_of_val(&*self.blocks) + size_of_val(&*self.scales)

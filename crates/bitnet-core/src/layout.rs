@@ -41,21 +41,27 @@ impl Layout {
         std::iter::once(Self::TwoBits).chain(five_trits)
     }
 
+    /// Returns the layouts that [`fastest`](Self::fastest) chooses from. Weights
+    /// that a cache might hold are packed at two bits.
+    pub fn candidates(kernel: Kernel, n_weights: usize) -> impl Iterator<Item = Self> {
+        let is_small = n_weights / 4 < TRIAL_BYTES;
+        Self::available(kernel).filter(move |layout| !is_small || *layout == Self::TwoBits)
+    }
+
     /// Returns the layout with which one token passes `n_weights` weights in the
     /// least time.
     ///
     /// It depends on how fast this machine reads memory. So the first call for a
     /// kernel and a number of threads measures it, in some 50 ms; the process
-    /// remembers. Weights that a cache might hold are packed at two bits without
-    /// a measurement.
+    /// remembers. Where there is but one of the [`candidates`](Self::candidates),
+    /// nothing is measured.
     pub fn fastest(
         pool: &HybridMemoryPool,
         kernel: Kernel,
         team: &mut Team,
         n_weights: usize,
     ) -> Result<Self, OutOfMemory> {
-        let small = n_weights / 4 < TRIAL_BYTES;
-        if small || Self::available(kernel).count() == 1 {
+        if Self::candidates(kernel, n_weights).count() == 1 {
             return Ok(Self::TwoBits);
         }
         let n_threads = team.n_threads();

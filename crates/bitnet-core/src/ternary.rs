@@ -200,6 +200,18 @@ impl PackedTernary {
         self.layout
     }
 
+    /// Returns the bytes that the packed weights of such a matrix and its scales take.
+    pub fn n_bytes_of(layout: Layout, (n_rows, n_cols): (usize, usize), scales: &Scales) -> usize {
+        let n_panels = n_rows.div_ceil(PANEL_ROWS);
+        let (layout, n_scales) = match scales {
+            Scales::Tensor(_) => (layout, 0),
+            Scales::Rows(_) => (layout, 1),
+            Scales::Groups { len, .. } => (Layout::TwoBits, n_cols / len),
+        };
+        let panel = layout.blocks_per_panel(n_cols) * size_of::<Block>();
+        n_panels * (panel + n_scales * PANEL_ROWS * size_of::<f32>())
+    }
+
     /// Returns the bytes that the packed weights and their scales take.
     pub fn n_bytes(&self) -> usize {
         size_of_val(&*self.blocks) + self.scales.n_bytes()

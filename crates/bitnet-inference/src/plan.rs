@@ -6,6 +6,7 @@ use bitnet_core::{
 };
 
 use crate::kv_cache;
+use crate::memory_needs::MemoryLimitError;
 use crate::model::config::Config;
 use crate::model::linear::LinearInput;
 
@@ -70,7 +71,7 @@ pub struct Plan {
     pub kv_bytes: usize,
     /// Bytes of the keys and values of one position of a sequence.
     pub kv_bytes_per_position: usize,
-    /// Bytes of activations, scores and logits.
+    /// Bytes of activations, scores, logits and rotary positions.
     pub scratch_bytes: usize,
 }
 
@@ -126,7 +127,8 @@ impl Plan {
             scratch_bytes: scratch * size_of::<f32>()
                 + LinearInput::n_bytes(config, batch_tokens)
                 + AttentionScratch::n_bytes(n_threads, (kv_shape, context_len), group)
-                + ScreenScratch::n_bytes(config.vocab_size, config.hidden_dim),
+                + ScreenScratch::n_bytes(config.vocab_size, config.hidden_dim)
+                + config.rope.n_dims * context_len * size_of::<f32>(),
         })
     }
 }
@@ -163,6 +165,9 @@ pub enum PlanError {
     /// No sequence could hold anything.
     #[error("cannot run without a page of keys and values")]
     KvPages,
+    /// The model takes more memory than it may.
+    #[error(transparent)]
+    MemoryLimit(Box<MemoryLimitError>),
     /// The system has not enough memory.
     #[error("not enough memory for {what}: {n_bytes} bytes")]
     Memory {

@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 3)]
     repetitions: usize,
     /// Measure each kernel alone, without a model
-    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "depth", "batch", "repetitions", "head"])]
+    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "depth", "batch", "repetitions", "head", "memory_limit"])]
     kernels: bool,
     #[command(flatten)]
     compute: ComputeArgs,
@@ -118,6 +118,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         return args.run_kernels(ui);
     }
     let tests = args.tests()?;
+    let head = args.compute.head.for_largest();
     let kernel = args.compute.kernel()?.unwrap_or_else(Kernel::best);
     let threads = if args.threads.is_empty() {
         vec![std::thread::available_parallelism().map_or(1, usize::from)]
@@ -135,18 +136,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let plans = threads
         .iter()
         .map(|&n_threads| {
-            let options = PlanOptions {
-                device: args.compute.device.into(),
-                kernel: Some(kernel),
+            let sizes = PlanOptions {
                 n_threads: Some(n_threads),
                 context_len,
                 n_sequences,
-                kv_precision: args.compute.kv.into(),
-                kv_pages: None,
+                ..PlanOptions::default()
             };
-            Plan::new(checkpoint.config(), options)
+            args.compute.plan(&checkpoint, head, sizes)
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<anyhow::Result<Vec<_>>>()?;
 
     let mut progress = ui.progress("loading");
     let pool = HybridMemoryPool::new();
@@ -156,7 +154,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         &pool,
         kernel,
         &mut team,
-        args.compute.head.for_largest(),
+        head,
         |done, total| progress.set(done, total),
     );
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.model))?);

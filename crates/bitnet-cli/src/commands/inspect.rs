@@ -1,6 +1,8 @@
 //! `bitnet inspect`
 
-use bitnet_inference::{Checkpoint, Config, Encoding, Plan, PlanOptions, Tokenizer};
+use bitnet_inference::{
+    Checkpoint, Config, Encoding, HeadPrecision, MemoryNeeds, Plan, PlanOptions, Tokenizer,
+};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
@@ -86,8 +88,12 @@ struct PlanReport {
     kernel: &'static str,
     threads: usize,
     context: usize,
+    weights_bytes: usize,
+    head_bytes: usize,
     kv_bytes: usize,
     scratch_bytes: usize,
+    /// All of them.
+    memory_bytes: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,6 +163,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         weights[at].parameters += n;
         weights[at].bytes += tensor.n_bytes();
     }
+    let needs = MemoryNeeds::new(checkpoint, plan, HeadPrecision::Int8);
     weights.sort_by_key(|group| std::cmp::Reverse(group.bytes));
     let tokenizer = match checkpoint.tokenizer() {
         Ok(tokenizer) => describe(&tokenizer),
@@ -200,8 +207,11 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
             kernel: plan.kernel.name(),
             threads: plan.n_threads,
             context: plan.context_len,
-            kv_bytes: plan.kv_bytes,
-            scratch_bytes: plan.scratch_bytes,
+            weights_bytes: needs.weights,
+            head_bytes: needs.head,
+            kv_bytes: needs.kv,
+            scratch_bytes: needs.scratch,
+            memory_bytes: needs.total(),
         },
         tensors,
     }
@@ -275,10 +285,17 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     row(
         "plan",
         format!(
-            "kernel {}, {} threads, context {}: {} KV cache, {} scratch",
-            r.plan.kernel,
-            r.plan.threads,
-            r.plan.context,
+            "kernel {}, {} threads, context {}",
+            r.plan.kernel, r.plan.threads, r.plan.context
+        ),
+    )?;
+    row(
+        "memory",
+        format!(
+            "{}: {} weights, {} int8 head, {} KV cache, {} scratch",
+            HumanBytes(r.plan.memory_bytes as u64),
+            HumanBytes(r.plan.weights_bytes as u64),
+            HumanBytes(r.plan.head_bytes as u64),
             HumanBytes(r.plan.kv_bytes as u64),
             HumanBytes(r.plan.scratch_bytes as u64)
         ),

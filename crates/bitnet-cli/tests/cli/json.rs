@@ -156,7 +156,7 @@ fn perplexity() {
 #[test]
 fn inspect() {
     let mut report = bitnet(&["inspect", "-q", "--json", "-c", "256"]).json();
-    for machine in ["kernel", "threads", "scratch_bytes"] {
+    for machine in ["kernel", "threads", "scratch_bytes", "memory_bytes"] {
         assert!(!report["plan"][machine].is_null());
         report["plan"][machine] = json!("this machine's");
     }
@@ -213,8 +213,11 @@ fn inspect() {
         "kernel": "this machine's",
         "threads": "this machine's",
         "context": 256,
+        "weights_bytes": 7989248,
+        "head_bytes": 4227072,
         "kv_bytes": 2621440,
-        "scratch_bytes": "this machine's"
+        "scratch_bytes": "this machine's",
+        "memory_bytes": "this machine's"
       }
     }
     "#);

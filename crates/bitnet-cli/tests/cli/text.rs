@@ -209,3 +209,9 @@ fn the_device_asked_for_computes() {
     assert_eq!(run.stdout, STORY);
     assert!(run.stderr.contains(", as asked for\n"), "{}", run.stderr);
 }
+
+#[test]
+fn a_limit_that_is_enough_changes_nothing() {
+    let args = [&GREEDY[..], &["-q", "--memory-limit", "100MiB", PROMPT]].concat();
+    assert_eq!(bitnet(&args).quietly(), STORY);
+}

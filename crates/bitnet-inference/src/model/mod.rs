@@ -12,7 +12,7 @@ use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{HybridMemoryPool, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, Team};
 use config::{Config, RotaryRows};
 use linear::{Linear, pack};
-use tensors::{OUTPUT, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
+use tensors::{OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 
@@ -157,10 +157,9 @@ impl Model {
             }
         };
         let embedding = vocabulary(TOKEN_EMBD)?;
-        let output = if config.tied_embeddings {
-            embedding.clone()
-        } else {
-            vocabulary(OUTPUT)?
+        let output = match tensors::output(&config) {
+            TOKEN_EMBD => embedding.clone(),
+            name => vocabulary(name)?,
         };
         let head = match output {
             Embedding::Dense(matrix) => dense_head(pool, kernel, team, matrix, head)?,

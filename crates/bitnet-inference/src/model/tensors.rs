@@ -78,6 +78,15 @@ const SUB_NORMS: [(&str, Names); 2] = [
     ("ffn_down", ("ffn_sub_norm", "mlp.ffn_sub_norm")),
 ];
 
+/// Returns the name of the output matrix.
+pub(crate) fn output(config: &Config) -> &'static str {
+    if config.tied_embeddings {
+        TOKEN_EMBD
+    } else {
+        OUTPUT
+    }
+}
+
 /// Returns the name of a tensor of layer `layer`.
 pub(crate) fn layer_tensor(layer: usize, part: &str) -> String {
     format!("blk.{layer}.{part}.weight")

@@ -1,0 +1,332 @@
+//! What a model takes in memory, known before any of it is taken.
+
+use std::fmt;
+
+use bitnet_core::{KvPrecision, Layout, PackedInt8, PackedTernary};
+
+use crate::format::checkpoint::{Checkpoint, Encoding};
+use crate::model::HeadPrecision;
+use crate::model::tensors::{self, Role};
+use crate::plan::{Plan, PlanError, PlanOptions};
+
+/// Bytes that a model and an engine take, part by part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryNeeds {
+    /// Packed weights and norms. Where the layout is chosen when the model is
+    /// loaded, those of the largest one.
+    pub weights: usize,
+    /// The output matrix: in int8, or what is read of the file for exact logits,
+    /// or both.
+    pub head: usize,
+    /// Keys and values of all positions.
+    pub kv: usize,
+    /// Activations, scores, logits and rotary positions.
+    pub scratch: usize,
+}
+
+/// What decides how much memory a model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// How the output matrix is kept.
+    pub head: HeadPrecision,
+    /// How keys and values are kept.
+    pub kv_precision: KvPrecision,
+    /// The context, in positions.
+    pub context_len: usize,
+}
+
+/// A model takes more memory than it may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryLimitError {
+    /// Bytes that it may take.
+    pub limit: usize,
+    /// What it would take.
+    pub needs: MemoryNeeds,
+    /// As asked for.
+    pub asked: Fit,
+    /// What would fit, each with its longest context: as asked for otherwise, then
+    /// with less precision. Empty if nothing does.
+    pub fits: Vec<Fit>,
+}
+
+impl MemoryNeeds {
+    /// Adds up what a planned model takes.
+    pub fn new(checkpoint: &Checkpoint, plan: &Plan, head: HeadPrecision) -> Self {
+        let n_weights = checkpoint.config().n_linear_weights();
+        let layouts = Layout::candidates(plan.kernel, n_weights);
+        let weights = layouts.map(|layout| weights(checkpoint, layout));
+        Self {
+            weights: weights.max().expect("there is a layout"),
+            head: head_bytes(checkpoint, head),
+            kv: plan.kv_bytes,
+            scratch: plan.scratch_bytes,
+        }
+    }
+
+    /// Returns the sum.
+    pub fn total(&self) -> usize {
+        let rest = self.head.saturating_add(self.scratch);
+        self.weights.saturating_add(self.kv).saturating_add(rest)
+    }
+}
+
+/// Returns the bytes of all weights but the output matrix, and but an embedding of
+/// which only rows are read in the file.
+fn weights(checkpoint: &Checkpoint, layout: Layout) -> usize {
+    let config = checkpoint.config();
+    let bytes = |tensor: &tensors::Expected| match tensor.role {
+        Role::Norm => tensor.n_cols * size_of::<f32>(),
+        Role::Linear | Role::Rotary => matrix(checkpoint, &tensor.name, layout),
+        Role::Vocabulary => match checkpoint.tensor(&tensor.name).encoding {
+            Encoding::Ternary(_) if tensor.name != tensors::output(config) => {
+                matrix(checkpoint, &tensor.name, layout)
+            }
+            _ => 0,
+        },
+    };
+    tensors::expected(config).iter().map(bytes).sum()
+}
+
+/// Returns the bytes of a matrix: packed, or read where it is.
+fn matrix(checkpoint: &Checkpoint, name: &str, layout: Layout) -> usize {
+    let tensor = checkpoint.tensor(name);
+    let shape = (tensor.n_rows, tensor.n_cols);
+    match (&tensor.encoding, checkpoint.ternary(name)) {
+        (Encoding::Ternary(_), Ok(view)) => PackedTernary::n_bytes_of(layout, shape, &view.scales),
+        _ => tensor.n_bytes(),
+    }
+}
+
+/// Returns the bytes of the output matrix.
+fn head_bytes(checkpoint: &Checkpoint, head: HeadPrecision) -> usize {
+    let name = tensors::output(checkpoint.config());
+    let tensor = checkpoint.tensor(name);
+    if matches!(tensor.encoding, Encoding::Ternary(_)) {
+        return matrix(checkpoint, name, Layout::TwoBits);
+    }
+    let int8 = PackedInt8::n_bytes_of(tensor.n_rows, tensor.n_cols);
+    match head {
+        HeadPrecision::Int8 => int8,
+        HeadPrecision::Exact => tensor.n_bytes(),
+        HeadPrecision::Screened => tensor.n_bytes() + int8,
+    }
+}
+
+impl Plan {
+    /// Makes a plan for a model that takes at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that tells what it would take and what would fit, before
+    /// anything is taken.
+    pub fn within(
+        limit: usize,
+        checkpoint: &Checkpoint,
+        head: HeadPrecision,
+        options: PlanOptions,
+    ) -> Result<Self, PlanError> {
+        let plan = Self::new(checkpoint.config(), options)?;
+        let needs = MemoryNeeds::new(checkpoint, &plan, head);
+        if needs.total() <= limit {
+            return Ok(plan);
+        }
+        let mut fits = Vec::new();
+        for (head, kv_precision) in [
+            (head, options.kv_precision),
+            (head, KvPrecision::Int8),
+            (HeadPrecision::Int8, options.kv_precision),
+            (HeadPrecision::Int8, KvPrecision::Int8),
+        ] {
+            let does_fit = |context_len: usize| {
+                let options = PlanOptions {
+                    context_len: Some(context_len),
+                    kv_precision,
+                    ..options
+                };
+                Self::new(checkpoint.config(), options).is_ok_and(|plan| {
+                    let needs = MemoryNeeds {
+                        head: head_bytes(checkpoint, head),
+                        kv: plan.kv_bytes,
+                        scratch: plan.scratch_bytes,
+                        ..needs
+                    };
+                    needs.total() <= limit
+                })
+            };
+            let context_len = last(plan.context_len, does_fit);
+            let is_better = |fit: &Fit| fit.context_len >= context_len;
+            if context_len > 0 && !fits.iter().any(is_better) {
+                fits.push(Fit {
+                    head,
+                    kv_precision,
+                    context_len,
+                });
+            }
+        }
+        let error = MemoryLimitError {
+            limit,
+            needs,
+            asked: Fit {
+                head,
+                kv_precision: plan.kv_precision,
+                context_len: plan.context_len,
+            },
+            fits,
+        };
+        Err(PlanError::MemoryLimit(Box::new(error)))
+    }
+}
+
+/// Returns the largest number up to `max` that is good, if all below it are, or 0.
+fn last(max: usize, is_good: impl Fn(usize) -> bool) -> usize {
+    let (mut good, mut bad) = (0, max + 1);
+    while bad - good > 1 {
+        let middle = good.midpoint(bad);
+        if is_good(middle) {
+            good = middle;
+        } else {
+            bad = middle;
+        }
+    }
+    good
+}
+
+impl fmt::Display for MemoryLimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |n_bytes: usize| format!("{:.1} MiB", n_bytes as f64 / (1 << 20) as f64);
+        let MemoryNeeds {
+            weights,
+            head,
+            kv,
+            scratch,
+        } = self.needs;
+        write!(
+            f,
+            "the model takes {}, more than the limit of {}: weights {}, head {}, \
+             keys and values {} at a context of {}, scratch {}",
+            mib(self.needs.total()),
+            mib(self.limit),
+            mib(weights),
+            mib(head),
+            mib(kv),
+            self.asked.context_len,
+            mib(scratch),
+        )
+    }
+}
+
+impl std::error::Error for MemoryLimitError {}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bitnet_core::memory::Category;
+    use bitnet_core::{HybridMemoryPool, Kernel, Team};
+
+    use super::*;
+    use crate::forward::{Engine, Input, Logits};
+    use crate::model::Model;
+
+    fn open(name: &str) -> Checkpoint {
+        Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+    }
+
+    const MODELS: [&str; 3] = [
+        "../../models/storyteller/storyteller.gguf",
+        "../../models/storyteller-tiny",
+        "tests/data/tiny-llama",
+    ];
+
+    const HEADS: [HeadPrecision; 3] = [
+        HeadPrecision::Exact,
+        HeadPrecision::Screened,
+        HeadPrecision::Int8,
+    ];
+
+    #[test]
+    fn what_is_told_is_what_is_taken() {
+        for name in MODELS {
+            let checkpoint = open(name);
+            for head in HEADS {
+                let options = PlanOptions {
+                    context_len: Some(60),
+                    n_threads: Some(2),
+                    ..PlanOptions::default()
+                };
+                let plan = Plan::new(checkpoint.config(), options).unwrap();
+                let needs = MemoryNeeds::new(&checkpoint, &plan, head);
+                let pool = HybridMemoryPool::new();
+                let team = &mut Team::new(2);
+                let kernel = Kernel::best();
+                let model = Model::load(&checkpoint, &pool, kernel, team, head, |_, _| ()).unwrap();
+                let in_file = match head {
+                    HeadPrecision::Int8 => 0,
+                    _ => checkpoint
+                        .dense(tensors::output(model.config()))
+                        .bytes()
+                        .len(),
+                };
+                assert_eq!(needs.weights + needs.head - in_file, model.n_bytes());
+
+                let mut engine = Engine::new(std::sync::Arc::new(model), plan).unwrap();
+                let input = Input {
+                    sequence: 0,
+                    tokens: &[1; 60],
+                    logits: Logits::Last,
+                };
+                engine.forward(&[input], |_, _, _| ()).unwrap();
+                // The pool rounds up.
+                let usage = pool.usage();
+                let near = |category, told: usize| {
+                    let taken = usage.of(category).current;
+                    let slack = told / 20 + (128 << 10);
+                    let is_near = taken <= told + slack && told <= taken + slack;
+                    assert!(is_near, "{name}, {head:?}, {category}: {told}, {taken}");
+                };
+                near(Category::Kv, needs.kv);
+                near(Category::Scratch, needs.scratch);
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_is_kept_to_the_byte_and_what_fits_does_fit() {
+        let checkpoint = open(MODELS[0]);
+        for head in HEADS {
+            let options = PlanOptions {
+                kv_precision: KvPrecision::F32,
+                ..PlanOptions::default()
+            };
+            let plan = Plan::new(checkpoint.config(), options).unwrap();
+            let needs = MemoryNeeds::new(&checkpoint, &plan, head);
+            let total = needs.total();
+            let within = |limit| Plan::within(limit, &checkpoint, head, options);
+            assert_eq!(within(total), Ok(plan));
+            for limit in [total - 1, total - (4 << 20), total - (12 << 20)] {
+                let Err(PlanError::MemoryLimit(error)) = within(limit) else {
+                    panic!("{limit} is less than {total}");
+                };
+                assert_eq!((error.limit, error.needs), (limit, needs));
+                assert!(!error.fits.is_empty());
+                for fit in &error.fits {
+                    let at = |context_len| {
+                        let options = PlanOptions {
+                            context_len: Some(context_len),
+                            kv_precision: fit.kv_precision,
+                            ..options
+                        };
+                        Plan::within(limit, &checkpoint, fit.head, options)
+                    };
+                    assert!(at(fit.context_len).is_ok());
+                    let is_all = fit.context_len == plan.context_len;
+                    assert!(is_all || at(fit.context_len + 1).is_err());
+                }
+            }
+            let Err(PlanError::MemoryLimit(error)) = within(needs.weights) else {
+                panic!("there is more than weights");
+            };
+            assert_eq!(error.fits, []);
+        }
+    }
+}
