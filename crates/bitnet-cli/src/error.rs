@@ -10,6 +10,8 @@ use bitnet_inference::{
     CheckpointError, GenerateError, MemoryLimitError, PlanError, SamplerError, TokenizerError,
 };
 
+use crate::commands::pull;
+use crate::hub::HubError;
 use crate::ui::Ui;
 
 const FAILED: u8 = 1;
@@ -21,6 +23,13 @@ pub const INTERRUPTED: u8 = 130;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
+
+/// A model that was not made for conversations.
+#[derive(Debug, thiserror::Error)]
+#[error("{model} has no chat template")]
+pub struct NoChatTemplate {
+    pub model: String,
+}
 
 /// The user pressed Ctrl-C, and whatever there is to say about it is said.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +52,9 @@ pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
     if let Some(hint) = hint(error) {
         ui.hint(&hint);
     }
-    if matches!(find(error), Some(ConvertError::Interrupted)) {
+    if matches!(find(error), Some(ConvertError::Interrupted))
+        || matches!(find(error), Some(HubError::Interrupted { .. }))
+    {
         INTERRUPTED.into()
     } else if is_usage(error) {
         USAGE.into()
@@ -60,6 +71,7 @@ fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 /// Returns whether other arguments, and nothing else, would have helped.
 fn is_usage(error: &anyhow::Error) -> bool {
     find::<UsageError>(error).is_some()
+        || find::<NoChatTemplate>(error).is_some()
         || find::<SamplerError>(error).is_some()
         || matches!(
             find(error),
@@ -80,7 +92,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
 
 /// Returns what the user can do about it.
 fn hint(error: &anyhow::Error) -> Option<String> {
-    let hint = if let Some(cause) = find(error) {
+    let hint = if let Some(cause) = find::<CheckpointError>(error) {
         checkpoint_hint(cause)?
     } else if let Some(TokenizerError::Read { .. }) = find(error) {
         "download this file of the model, too; `bitnet logits` works without it"
@@ -96,6 +108,10 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         || matches!(find(error), Some(PlanError::Device(_)))
     {
         "`--device cpu` runs everywhere; `bitnet devices` shows what there is"
+    } else if let Some(cause) = find::<HubError>(error) {
+        pull::hint(cause)?
+    } else if let Some(NoChatTemplate { .. }) = find(error) {
+        "`bitnet run` continues texts; `--chat-template` takes one of the program's, or yours"
     } else if let Some(GenerateError::EmptyPrompt) = find(error) {
         "try `bitnet run \"Once upon a time\"`"
     } else if let Some(GenerateError::PromptTooLong { .. }) = find(error) {

@@ -26,6 +26,25 @@ pub fn defer() {
     DEFERRED.store(true, Ordering::Relaxed);
 }
 
+/// Work that polls, for as long as this exists; afterwards Ctrl-C ends the program
+/// again, and one that came before is forgotten.
+pub struct Deferred(());
+
+impl Deferred {
+    /// Says that the work polls from now on.
+    pub fn new() -> Self {
+        defer();
+        Self(())
+    }
+}
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        DEFERRED.store(false, Ordering::Relaxed);
+        REQUESTED.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Returns whether the user asked the work to end.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)

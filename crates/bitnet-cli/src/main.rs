@@ -9,6 +9,8 @@
 
 mod commands;
 mod error;
+mod hub;
+mod input;
 mod interrupt;
 mod machine;
 mod model;
@@ -50,6 +52,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(commands::run::Args),
+    Chat(commands::chat::Args),
     Inspect(commands::inspect::Args),
     Devices(commands::devices::Args),
     Tokenize(commands::tokenize::Args),
@@ -57,6 +60,7 @@ enum Command {
     Perplexity(commands::perplexity::Args),
     Bench(commands::bench::Args),
     Convert(commands::convert::Args),
+    Pull(commands::pull::Args),
     Completions(commands::completions::Args),
 }
 
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
     interrupt::listen();
     let result = match cli.command {
         Command::Run(args) => commands::run::run(&args, &ui),
+        Command::Chat(args) => commands::chat::run(&args, &ui),
         Command::Inspect(args) => commands::inspect::run(&args, &ui),
         Command::Devices(args) => commands::devices::run(&args, &ui),
         Command::Tokenize(args) => commands::tokenize::run(&args, &ui),
@@ -77,6 +82,7 @@ fn main() -> ExitCode {
         Command::Perplexity(args) => commands::perplexity::run(&args, &ui),
         Command::Bench(args) => commands::bench::run(&args, &ui),
         Command::Convert(args) => commands::convert::run(&args, &ui),
+        Command::Pull(args) => commands::pull::run(&args, &ui),
         Command::Completions(args) => commands::completions::run(&args, &ui),
     };
     match result {

@@ -1,18 +1,21 @@
 //! From `-m` and its companions to a model that runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bitnet_core::{Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Team};
 use bitnet_inference::{
-    Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout, Model, Plan, PlanOptions,
-    Tokenizer,
+    ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout, Model, Plan,
+    PlanOptions, TemplateOrigin, Tokenizer,
 };
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 
+use crate::commands::pull::pulled;
+use crate::commands::read_text;
+use crate::error::{NoChatTemplate, UsageError};
 use crate::ui::Ui;
 
 const BUILTIN: &str = "builtin";
@@ -198,6 +201,14 @@ impl From<KvArg> for KvPrecision {
     }
 }
 
+/// How a conversation becomes a prompt.
+#[derive(Clone, Debug, Args)]
+pub struct ChatTemplateArg {
+    /// Chat template: a name, a file, or Jinja text [default: the model's]
+    #[arg(long, value_name = "TEMPLATE")]
+    pub chat_template: Option<String>,
+}
+
 /// A model that runs, and how long it took to get there.
 #[derive(Debug)]
 pub struct Loaded {
@@ -211,8 +222,14 @@ impl ModelArg {
         if self.model == BUILTIN {
             return open_builtin(ui);
         }
-        let mut checkpoint =
-            Checkpoint::open(Path::new(&self.model)).with_context(|| self.failed())?;
+        let mut path = PathBuf::from(&self.model);
+        if !path.exists()
+            && let Some(pulled) = pulled(&self.model)?
+        {
+            ui.detail(&format!("{} is {}", self.model, pulled.display()));
+            path = pulled;
+        }
+        let mut checkpoint = Checkpoint::open(&path).with_context(|| self.failed())?;
         let applied = self.layout.apply(&mut checkpoint, ui);
         applied.with_context(|| self.failed())?;
         Ok(checkpoint)
@@ -246,6 +263,51 @@ fn open_builtin(_: &Ui) -> anyhow::Result<Checkpoint> {
         "this build has no built-in model (feature `builtin-model`); name one with -m".to_owned(),
     )
     .into())
+}
+
+impl ChatTemplateArg {
+    /// Returns the template that is asked for, or else the model's.
+    pub fn resolve(
+        &self,
+        model: &ModelArg,
+        checkpoint: &Checkpoint,
+        tokenizer: &Tokenizer,
+        ui: &Ui,
+    ) -> anyhow::Result<ChatTemplate> {
+        let template = match &self.chat_template {
+            Some(text) if text.contains("{{") || text.contains("{%") => {
+                ChatTemplate::parse(text, tokenizer)?
+            }
+            Some(name) => match ChatTemplate::named(name, tokenizer) {
+                Some(template) => template,
+                None if Path::new(name).is_file() => {
+                    let text = read_text(name.as_ref())?;
+                    ChatTemplate::parse(&text, tokenizer).with_context(|| format!("in {name}"))?
+                }
+                None => {
+                    let names: Vec<_> = ChatTemplate::names().collect();
+                    return Err(UsageError(format!(
+                        "there is no chat template {name:?}, expected a file, Jinja text, or one \
+                         of {}",
+                        names.join(", ")
+                    ))
+                    .into());
+                }
+            },
+            None => ChatTemplate::of_model(checkpoint, tokenizer)
+                .with_context(|| model.failed())?
+                .ok_or_else(|| NoChatTemplate {
+                    model: model.model.clone(),
+                })?,
+        };
+        if template.origin() == TemplateOrigin::Corrected {
+            ui.note(
+                "note: the chat template in this file is known to be wrong and was replaced; \
+                 `--chat-template` takes another",
+            );
+        }
+        Ok(template)
+    }
 }
 
 impl ComputeArgs {

@@ -57,6 +57,7 @@ impl Session {
             prompt: &self.tokens,
             max_tokens,
             sampling: SamplerOptions::GREEDY,
+            reuse: 0,
         };
         let is_eos = |id| self.tokenizer.is_eos(id);
         let go_on = |_| ControlFlow::Continue(());

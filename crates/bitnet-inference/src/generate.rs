@@ -16,6 +16,9 @@ pub struct GenerateOptions<'a> {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: SamplerOptions,
+    /// How many tokens at the beginning of the prompt sequence 0 already holds,
+    /// from a call before; 0 to start anew. They are not computed again.
+    pub reuse: usize,
 }
 
 /// What happens while text is generated.
@@ -62,7 +65,9 @@ pub struct Generation {
     pub ids: Vec<u32>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// Time to read the prompt and choose the first token.
+    /// Tokens of the prompt that the sequence held already.
+    pub reused: usize,
+    /// Time to read the rest of the prompt and choose the first token.
     pub prefill: Duration,
     /// Time of all tokens after the first.
     pub decode: Duration,
@@ -70,8 +75,8 @@ pub struct Generation {
     pub decode_steps: usize,
 }
 
-/// Continues a prompt in an empty sequence 0 until `is_eos`, the number of
-/// tokens, the context, or `on_event` ends it.
+/// Continues a prompt in sequence 0 until `is_eos`, the number of tokens, the
+/// context, or `on_event` ends it.
 ///
 /// # Errors
 ///
@@ -90,14 +95,6 @@ pub fn generate(
     let vocab_size = engine.model().config().vocab_size;
     let mut sampler = Sampler::new(options.sampling, engine.plan().kernel, vocab_size)?;
     let start = Instant::now();
-    let mut generation = Generation {
-        ids: Vec::new(),
-        finish_reason: FinishReason::Length,
-        prefill: Duration::ZERO,
-        decode: Duration::ZERO,
-        decode_steps: 0,
-    };
-    engine.truncate(0, 0);
     let context_len = engine.plan().context_len;
     if prompt.len() > context_len {
         return Err(GenerateError::PromptTooLong {
@@ -107,8 +104,19 @@ pub fn generate(
     }
     let max_tokens = options.max_tokens.min(context_len - prompt.len() + 1);
 
+    // The last token is computed in any case: its logits are wanted.
+    let reuse = options.reuse.min(engine.len(0)).min(prompt.len() - 1);
+    engine.truncate(0, reuse);
+    let mut generation = Generation {
+        ids: Vec::new(),
+        finish_reason: FinishReason::Length,
+        reused: reuse,
+        prefill: Duration::ZERO,
+        decode: Duration::ZERO,
+        decode_steps: 0,
+    };
     let mut history = prompt.to_vec();
-    let mut first_new = 0;
+    let mut first_new = reuse;
     let mut since = start;
     while generation.ids.len() < max_tokens {
         let mut next = None;
@@ -140,7 +148,7 @@ pub fn generate(
         let token = next.expect("the last position has logits");
         let elapsed = since.elapsed();
         since = Instant::now();
-        if first_new == 0 {
+        if first_new == reuse {
             generation.prefill = elapsed;
         } else {
             generation.decode += elapsed;

@@ -44,6 +44,7 @@ let options = GenerateOptions {
     prompt: &prompt,
     max_tokens: 4,
     sampling: SamplerOptions::GREEDY,
+    reuse: 0,
 };
 let story = generate(
     &mut engine,
@@ -60,6 +61,8 @@ assert_eq!(tokenizer.decode(&story.ids, false)?, " great noise of shouting");
 
 #[cfg(feature = "builtin-model")]
 pub mod builtin;
+mod chat;
+mod check;
 mod clock;
 pub mod convert;
 mod format;
@@ -74,6 +77,8 @@ mod sampler;
 mod tokenizer;
 
 pub use bitnet_quant::{DenseType, TernaryType};
+pub use chat::{ChatError, ChatTemplate, Message, Role, TemplateOrigin};
+pub use check::{Unsound, check};
 pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor};
 pub use format::gguf;
 pub use format::i2s_layout::I2SLayout;

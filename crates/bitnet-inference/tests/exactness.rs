@@ -307,6 +307,7 @@ fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
                 seed: 11,
                 ..SamplerOptions::GREEDY
             },
+            reuse: 0,
         };
         let go_on = |_| std::ops::ControlFlow::Continue(());
         generate(&mut engine, &options, |_| false, go_on)
@@ -382,6 +383,7 @@ fn a_screened_head_gives_the_same_logits_and_text() {
                 prompt: &prompt,
                 max_tokens: 60,
                 sampling,
+                reuse: 0,
             };
             let go_on = |_| std::ops::ControlFlow::Continue(());
             generate(engine, &options, |_| false, go_on).unwrap().ids

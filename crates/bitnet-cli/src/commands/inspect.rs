@@ -1,19 +1,29 @@
 //! `bitnet inspect`
 
 use bitnet_inference::{
-    Checkpoint, Config, Encoding, HeadPrecision, MemoryNeeds, Plan, PlanOptions, Tokenizer,
+    ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, MemoryNeeds, Plan, PlanOptions,
+    TemplateOrigin, Tokenizer,
 };
 use indicatif::HumanBytes;
+use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
+use super::hex;
+use crate::error::Interrupted;
+use crate::interrupt;
 use crate::model::{LayoutArg, ModelArg};
 use crate::ui::Ui;
 
 /// Show what a model is, without loading it
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+--check reads every weight: each must have a meaning. The content hash is the same
+for every file that holds the same weights, in whatever format.
+
+Examples:
   bitnet inspect builtin
-  bitnet inspect ggml-model-i2_s.gguf --tensors")]
+  bitnet inspect ggml-model-i2_s.gguf --tensors
+  bitnet inspect --check microsoft/bitnet-b1.58-2B-4T-gguf")]
 pub struct Args {
     /// A GGUF file or a HuggingFace folder
     #[arg(value_name = "MODEL", default_value = "builtin")]
@@ -21,6 +31,9 @@ pub struct Args {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
+    /// Read every weight, and print a hash of them all
+    #[arg(long)]
+    check: bool,
     /// Plan for this context [default: the model's, up to 4096]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     context: Option<usize>,
@@ -53,10 +66,40 @@ struct Report {
     parameters: usize,
     ternary_parameters: usize,
     weights: Vec<WeightGroup>,
+    roles: Vec<RoleGroup>,
     tokenizer: TokenizerReport,
+    chat_template: Option<TemplateReport>,
+    anomalies: Vec<String>,
     plan: PlanReport,
     #[serde(skip_serializing_if = "Option::is_none")]
     tensors: Option<Vec<TensorReport>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<CheckReport>,
+}
+
+/// Tensors of one type with one purpose.
+#[derive(Debug, Serialize)]
+struct RoleGroup {
+    role: &'static str,
+    #[serde(flatten)]
+    group: WeightGroup,
+    bits_per_weight: f64,
+}
+
+/// How conversations become prompts.
+#[derive(Debug, Serialize)]
+struct TemplateReport {
+    /// `model`, or `corrected` where the model's own is known to be wrong.
+    origin: &'static str,
+    source: String,
+}
+
+/// What reading every weight found.
+#[derive(Debug, Serialize)]
+struct CheckReport {
+    unsound: Vec<String>,
+    /// SHA-256 of all weights, in hexadecimal digits.
+    content: String,
 }
 
 /// Tensors of one type.
@@ -116,11 +159,63 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ..PlanOptions::default()
     };
     let plan = Plan::new(checkpoint.config(), options)?;
-    let report = report(args, &checkpoint, &plan);
-    if args.json {
-        return ui.json(&report);
+    let mut report = report(args, &checkpoint, &plan);
+    if args.check {
+        report.check = Some(read_weights(&checkpoint, ui)?);
     }
-    print(&report, ui)
+    if args.json {
+        ui.json(&report)?;
+    } else {
+        print(&report, ui)?;
+    }
+    match report.check.map_or(0, |check| check.unsound.len()) {
+        0 => Ok(()),
+        n => Err(Unsound {
+            model: args.model.clone(),
+            n,
+        }
+        .into()),
+    }
+}
+
+impl CheckReport {
+    fn verdict(&self) -> String {
+        match self.unsound.len() {
+            0 => "every weight is sound".to_owned(),
+            n => format!("{n} tensors or gaps are not sound"),
+        }
+    }
+}
+
+/// A model whose weights are damaged; what is wrong with them has been printed.
+#[derive(Debug, thiserror::Error)]
+#[error("{model} is not sound: {n} tensors or gaps between them")]
+struct Unsound {
+    model: String,
+    n: usize,
+}
+
+/// Reads all weights.
+fn read_weights(checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<CheckReport> {
+    let mut context = Context::new(&SHA256);
+    let mut progress = ui.progress("reading");
+    interrupt::defer();
+    let unsound = bitnet_inference::check(
+        checkpoint,
+        |bytes| context.update(bytes),
+        |done, total| {
+            progress.set(done, total);
+            interrupt::poll()
+        },
+    )
+    .ok_or(Interrupted)?;
+    Ok(CheckReport {
+        unsound: unsound
+            .into_iter()
+            .map(|unsound| format!("{:#}", anyhow::Error::from(unsound)))
+            .collect(),
+        content: hex(context.finish().as_ref()),
+    })
 }
 
 fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
@@ -140,32 +235,13 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         tied_embeddings,
         ..
     } = *checkpoint.config();
-    let mut weights: Vec<WeightGroup> = Vec::new();
-    let (mut parameters, mut ternary_parameters) = (0, 0);
-    for tensor in checkpoint.tensors() {
-        let n = tensor.n_rows * tensor.n_cols;
-        parameters += n;
-        if matches!(tensor.encoding, Encoding::Ternary(_)) {
-            ternary_parameters += n;
-        }
-        let ty = tensor.encoding.name();
-        let known = weights.iter().position(|group| group.ty == ty);
-        let at = known.unwrap_or_else(|| {
-            weights.push(WeightGroup {
-                ty,
-                tensors: 0,
-                parameters: 0,
-                bytes: 0,
-            });
-            weights.len() - 1
-        });
-        weights[at].tensors += 1;
-        weights[at].parameters += n;
-        weights[at].bytes += tensor.n_bytes();
-    }
     let needs = MemoryNeeds::new(checkpoint, plan, HeadPrecision::Int8);
-    weights.sort_by_key(|group| std::cmp::Reverse(group.bytes));
-    let tokenizer = match checkpoint.tokenizer() {
+    let (weights, parameters, ternary_parameters) = weights(checkpoint);
+    let mut anomalies = Vec::new();
+    let tokenizer = checkpoint.tokenizer();
+    let chat_template = (tokenizer.as_ref().ok())
+        .and_then(|tokenizer| chat_template(checkpoint, tokenizer, &mut anomalies));
+    let tokenizer = match tokenizer {
         Ok(tokenizer) => describe(&tokenizer),
         Err(error) => TokenizerReport::Missing {
             error: format!("{:#}", anyhow::Error::from(error)),
@@ -202,7 +278,10 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         parameters,
         ternary_parameters,
         weights,
+        roles: roles(checkpoint),
         tokenizer,
+        chat_template,
+        anomalies,
         plan: PlanReport {
             kernel: plan.kernel.name(),
             threads: plan.n_threads,
@@ -214,7 +293,104 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
             memory_bytes: needs.total(),
         },
         tensors,
+        check: None,
     }
+}
+
+/// Returns the tensors by type, and how many weights they have: all, and ternary.
+fn weights(checkpoint: &Checkpoint) -> (Vec<WeightGroup>, usize, usize) {
+    let mut weights: Vec<WeightGroup> = Vec::new();
+    let (mut parameters, mut ternary_parameters) = (0, 0);
+    for tensor in checkpoint.tensors() {
+        let n = tensor.n_rows * tensor.n_cols;
+        parameters += n;
+        if matches!(tensor.encoding, Encoding::Ternary(_)) {
+            ternary_parameters += n;
+        }
+        let ty = tensor.encoding.name();
+        let known = weights.iter().position(|group| group.ty == ty);
+        let at = known.unwrap_or_else(|| {
+            weights.push(WeightGroup {
+                ty,
+                tensors: 0,
+                parameters: 0,
+                bytes: 0,
+            });
+            weights.len() - 1
+        });
+        weights[at].tensors += 1;
+        weights[at].parameters += n;
+        weights[at].bytes += tensor.n_bytes();
+    }
+    weights.sort_by_key(|group| std::cmp::Reverse(group.bytes));
+    (weights, parameters, ternary_parameters)
+}
+
+/// Returns the chat template, and says what is odd about it and the tokenizer.
+fn chat_template(
+    checkpoint: &Checkpoint,
+    tokenizer: &Tokenizer,
+    anomalies: &mut Vec<String>,
+) -> Option<TemplateReport> {
+    let vocab_size = checkpoint.config().vocab_size;
+    if tokenizer.n_tokens() > vocab_size {
+        anomalies.push(format!(
+            "the tokenizer has {} tokens, the model {vocab_size}: text with one of the \
+                 others is an error",
+            tokenizer.n_tokens()
+        ));
+    }
+    if tokenizer.eos().next().is_none() {
+        anomalies.push("no token ends a text, so only a limit does".to_owned());
+    }
+    let template = ChatTemplate::of_model(checkpoint, tokenizer);
+    let template = template.unwrap_or_else(|error| {
+        anomalies.push(format!("{:#}", anyhow::Error::from(error)));
+        None
+    })?;
+    let corrected = template.origin() == TemplateOrigin::Corrected;
+    if corrected {
+        anomalies
+            .push("the chat template is known to be wrong and is replaced by `bitnet`".to_owned());
+    }
+    Some(TemplateReport {
+        origin: if corrected { "corrected" } else { "model" },
+        source: template.source().to_owned(),
+    })
+}
+
+/// Returns the tensors by purpose and type, in the order of a forward pass.
+fn roles(checkpoint: &Checkpoint) -> Vec<RoleGroup> {
+    let order = ["embedding", "norm", "attention", "feed-forward", "output"];
+    let mut groups: Vec<RoleGroup> = Vec::new();
+    for (role, tensor) in checkpoint.roles() {
+        let ty = tensor.encoding.name();
+        let known = (groups.iter()).position(|known| (known.role, known.group.ty) == (role, ty));
+        let at = known.unwrap_or_else(|| {
+            groups.push(RoleGroup {
+                role,
+                group: WeightGroup {
+                    ty,
+                    tensors: 0,
+                    parameters: 0,
+                    bytes: 0,
+                },
+                bits_per_weight: 0.0,
+            });
+            groups.len() - 1
+        });
+        let RoleGroup {
+            group,
+            bits_per_weight,
+            ..
+        } = &mut groups[at];
+        group.tensors += 1;
+        group.parameters += tensor.n_rows * tensor.n_cols;
+        group.bytes += tensor.n_bytes();
+        *bits_per_weight = group.bytes as f64 * 8.0 / group.parameters as f64;
+    }
+    groups.sort_by_key(|known| order.iter().position(|role| *role == known.role));
+    groups
 }
 
 fn describe(tokenizer: &Tokenizer) -> TokenizerReport {
@@ -228,7 +404,7 @@ fn describe(tokenizer: &Tokenizer) -> TokenizerReport {
 
 fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     let r = report;
-    let row = |name: &str, value: String| ui.line(&format!("{name:<14}{value}"));
+    let row = |name: &str, value: String| ui.line(&format!("{name:<15}{value}"));
     row("model", format!("{} ({})", r.model, r.kind))?;
     row("architecture", r.architecture.to_owned())?;
     row(
@@ -258,15 +434,22 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
         "positions",
         format!("{}, RoPE base {}", r.context_len, r.rope_theta),
     )?;
-    for (i, group) in r.weights.iter().enumerate() {
+    for (
+        i,
+        RoleGroup {
+            role,
+            group,
+            bits_per_weight,
+        },
+    ) in r.roles.iter().enumerate()
+    {
         row(
             if i == 0 { "weights" } else { "" },
             format!(
-                "{:<9} {:>4} tensors  {:>10}  {:.2} bits a weight",
+                "{role:<13} {:<9} {:>4} tensors  {:>10}  {bits_per_weight:.2} bits a weight",
                 group.ty,
                 group.tensors,
                 HumanBytes(group.bytes as u64).to_string(),
-                group.bytes as f64 * 8.0 / group.parameters as f64
             ),
         )?;
     }
@@ -280,6 +463,14 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
                 format!("{tokens} tokens, BOS {bos}, ends at {eos:?}")
             }
             TokenizerReport::Missing { error } => format!("none: {error}"),
+        },
+    )?;
+    row(
+        "chat template",
+        match &r.chat_template {
+            None => "none".to_owned(),
+            Some(template) if template.origin == "corrected" => "`bitnet`".to_owned(),
+            Some(template) => format!("{} bytes of Jinja", template.source.len()),
         },
     )?;
     row(
@@ -300,7 +491,21 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
             HumanBytes(r.plan.scratch_bytes as u64)
         ),
     )?;
-    for tensor in r.tensors.iter().flatten() {
+    for (i, anomaly) in r.anomalies.iter().enumerate() {
+        row(if i == 0 { "anomalies" } else { "" }, anomaly.clone())?;
+    }
+    if let Some(check) = &r.check {
+        row("check", check.verdict())?;
+        for unsound in &check.unsound {
+            row("", unsound.clone())?;
+        }
+        row("content", format!("sha256 {}", check.content))?;
+    }
+    print_tensors(r.tensors.as_deref().unwrap_or_default(), ui)
+}
+
+fn print_tensors(tensors: &[TensorReport], ui: &Ui) -> anyhow::Result<()> {
+    for tensor in tensors {
         let [n_rows, n_cols] = tensor.shape;
         ui.line(&format!(
             "{:<32} {:<9} {n_rows:>6} x {n_cols:<6} {:>10}",

@@ -2,15 +2,19 @@
 //! and what it does.
 
 pub mod bench;
+pub mod chat;
 pub mod completions;
 pub mod convert;
 pub mod devices;
+mod generation;
 pub mod inspect;
 pub mod logits;
 pub mod perplexity;
+pub mod pull;
 pub mod run;
 pub mod tokenize;
 
+use std::fmt::Write;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
@@ -32,7 +36,7 @@ fn text_input(what: &str, text: Option<&str>, file: Option<&Path>) -> anyhow::Re
 }
 
 /// Reads a text file, or stdin for `-`.
-fn read_text(path: &Path) -> anyhow::Result<String> {
+pub fn read_text(path: &Path) -> anyhow::Result<String> {
     let (name, bytes) = if path.as_os_str() == "-" {
         let mut bytes = Vec::new();
         std::io::stdin()
@@ -47,6 +51,14 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         anyhow::anyhow!("{name} is not UTF-8 text: invalid byte at offset {at}")
+    })
+}
+
+/// Returns bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
     })
 }
 

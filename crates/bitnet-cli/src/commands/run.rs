@@ -1,14 +1,11 @@
 //! `bitnet run`
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use bitnet_inference::{
-    Event, FinishReason, GenerateOptions, Generation, SamplerOptions, TextStream, generate,
-};
-use serde::Serialize;
+use bitnet_inference::{FinishReason, GenerateOptions, generate};
 
+use super::generation::{GenerateArgs, Printer, Report, Timings};
 use super::text_input;
 use crate::error::{Interrupted, UsageError};
 use crate::interrupt;
@@ -44,92 +41,18 @@ pub struct Args {
         allow_negative_numbers = true
     )]
     max_tokens: usize,
-    /// Room for prompt and text [default: the model's limit, up to 4096]
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
-    context: Option<usize>,
-    /// Randomness; 0 means the likeliest
-    #[arg(
-        long,
-        value_name = "T",
-        default_value_t = 0.7,
-        help_heading = "Choice of tokens",
-        allow_negative_numbers = true
-    )]
-    temp: f32,
-    /// Choose among the K likeliest, 0 for all
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = 0,
-        help_heading = "Choice of tokens",
-        allow_negative_numbers = true
-    )]
-    top_k: usize,
-    /// Choose among the likeliest that together have probability P
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.95,
-        help_heading = "Choice of tokens",
-        allow_negative_numbers = true
-    )]
-    top_p: f32,
-    /// Leave out what is less than P times as likely as the likeliest
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.0,
-        help_heading = "Choice of tokens",
-        allow_negative_numbers = true
-    )]
-    min_p: f32,
-    /// Make recent tokens less likely; 1 changes nothing [default: 1.15, with --temp 0: 1]
-    #[arg(
-        long,
-        value_name = "R",
-        help_heading = "Choice of tokens",
-        allow_negative_numbers = true
-    )]
-    repeat_penalty: Option<f32>,
-    /// Where random numbers begin [default: anywhere]
-    #[arg(
-        long,
-        value_name = "S",
-        help_heading = "Choice of tokens",
-        allow_negative_numbers = true
-    )]
-    seed: Option<u64>,
+    #[command(flatten)]
+    generate: GenerateArgs,
     /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
 }
 
-/// The document of `--json`.
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    prompt_ids: &'a [u32],
-    ids: &'a [u32],
-    text: &'a str,
-    finish_reason: &'static str,
-    seed: u64,
-    timings: Timings,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the keys name their units")]
-struct Timings {
-    load_s: f64,
-    prefill_s: f64,
-    decode_s: f64,
-    prefill_tok_s: f64,
-    decode_tok_s: f64,
-}
-
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let prompt = args.prompt()?;
-    let seed = args.seed.unwrap_or_else(random_seed);
-    let sampling = args.sampling(seed);
+    let sampling = args.generate.sampling();
     sampling.check()?;
+    let seed = sampling.seed;
     let checkpoint = args.model.model.open(ui)?;
     let tokenizer = args.model.model.tokenizer(&checkpoint)?;
     if prompt.is_empty() {
@@ -138,23 +61,17 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let prompt_ids = tokenizer.encode(&prompt)?;
     let head = args.model.compute.head.for_largest();
-    let mut loaded = (args.model).load(&checkpoint, args.context, head, ui)?;
+    let mut loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;
     ui.detail(&format!("seed {seed}, {} prompt tokens", prompt_ids.len()));
 
     let options = GenerateOptions {
         prompt: &prompt_ids,
         max_tokens: args.max_tokens,
         sampling,
+        reuse: 0,
     };
-    let mut printer = Printer {
-        ui,
-        shown: !args.json,
-        progress: Some(ui.progress("reading the prompt")),
-        prompt: Some(&prompt),
-        stream: tokenizer.stream(&prompt_ids)?,
-        text: String::new(),
-        error: None,
-    };
+    let stream = tokenizer.stream(&prompt_ids)?;
+    let mut printer = Printer::new(ui, !args.json, &prompt, stream);
     interrupt::defer();
     let generation = generate(
         &mut loaded.engine,
@@ -166,11 +83,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let text = printer.finish()?;
     loaded.show_kv_usage(ui);
 
-    let timings = Timings::new(
-        loaded.load_time.as_secs_f64(),
-        prompt_ids.len(),
-        &generation,
-    );
+    let timings = Timings::new(loaded.load_time, prompt_ids.len(), &generation);
     if args.json {
         ui.json(&Report {
             prompt_ids: &prompt_ids,
@@ -221,117 +134,4 @@ impl Args {
         }
         Ok(prompt)
     }
-
-    fn sampling(&self, seed: u64) -> SamplerOptions {
-        SamplerOptions {
-            temperature: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: match self.repeat_penalty {
-                Some(penalty) => penalty,
-                None if self.temp == 0.0 => 1.0,
-                None => 1.15,
-            },
-            seed,
-        }
-    }
-}
-
-/// Shows text as it comes, and keeps it.
-struct Printer<'a> {
-    ui: &'a Ui,
-    shown: bool,
-    progress: Option<crate::ui::Progress>,
-    /// Until it is printed.
-    prompt: Option<&'a str>,
-    stream: TextStream<'a>,
-    text: String,
-    error: Option<anyhow::Error>,
-}
-
-impl Printer<'_> {
-    fn on_event(&mut self, event: Event) -> ControlFlow<()> {
-        match event {
-            Event::Prefill { done, total } => {
-                if let Some(progress) = &mut self.progress {
-                    progress.set(done, total);
-                }
-                if done == total {
-                    self.begin()?;
-                }
-            }
-            Event::Token(id) => match self.stream.push(id) {
-                Ok(text) => {
-                    self.text += &text;
-                    self.print(&text)?;
-                }
-                Err(error) => {
-                    self.error = Some(error.into());
-                    return ControlFlow::Break(());
-                }
-            },
-        }
-        interrupt::poll()
-    }
-
-    /// Prints the prompt, once.
-    fn begin(&mut self) -> ControlFlow<()> {
-        // The bar goes before the text comes.
-        self.progress = None;
-        match self.prompt.take() {
-            Some(prompt) => self.print(prompt),
-            None => ControlFlow::Continue(()),
-        }
-    }
-
-    fn print(&mut self, text: &str) -> ControlFlow<()> {
-        if self.shown
-            && let Err(error) = self.ui.stream(text)
-        {
-            self.error = Some(error);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Prints what waited for the rest of a character and returns the text.
-    fn finish(mut self) -> anyhow::Result<String> {
-        // Not yet done where not a single token was asked for; an error is kept.
-        let _ = self.begin();
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        let rest = self.stream.finish()?;
-        if self.shown {
-            self.ui.stream(&rest)?;
-        }
-        self.text += &rest;
-        Ok(self.text)
-    }
-}
-
-impl Timings {
-    fn new(load_s: f64, n_prompt: usize, generation: &Generation) -> Self {
-        let prefill_s = generation.prefill.as_secs_f64();
-        let decode_s = generation.decode.as_secs_f64();
-        let rate = |n: usize, seconds: f64| match seconds {
-            0.0 => 0.0,
-            _ => n as f64 / seconds,
-        };
-        Self {
-            load_s,
-            prefill_s,
-            decode_s,
-            prefill_tok_s: rate(n_prompt, prefill_s),
-            decode_tok_s: rate(generation.decode_steps, decode_s),
-        }
-    }
-}
-
-/// Returns a number that differs from run to run.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    // Keyed by the system's randomness; 32 bits are easier to type again.
-    RandomState::new().hash_one(0) >> 32
 }

@@ -1,13 +1,14 @@
 //! `bitnet tokenize`
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
-use bitnet_inference::TokenizerError;
+use bitnet_inference::{Message, Role, TokenizerError};
 use serde::Serialize;
 
 use super::{parse_ids, text_input};
 use crate::error::UsageError;
-use crate::model::ModelArg;
+use crate::model::{ChatTemplateArg, ModelArg};
 use crate::ui::Ui;
 
 /// Show the tokens of a text, or the text of tokens
@@ -15,6 +16,7 @@ use crate::ui::Ui;
 #[command(after_help = "Examples:
   bitnet tokenize \"Once upon a time\"
   bitnet tokenize --json -f story.txt
+  bitnet tokenize --chat -m model.gguf \"Why is the sky blue?\"
   bitnet tokenize --decode 46,1277,597,258,587")]
 #[group(id = "input", multiple = false, args = ["text", "file", "decode"])]
 pub struct Args {
@@ -31,6 +33,14 @@ pub struct Args {
     /// Leave out the token that begins every text (BOS)
     #[arg(long)]
     no_bos: bool,
+    /// Show the prompt that a chat with this first message makes
+    #[arg(long, conflicts_with_all = ["decode", "no_bos"])]
+    chat: bool,
+    /// With --chat: what the model is told before
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    #[command(flatten)]
+    template: ChatTemplateArg,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -71,8 +81,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
         return ui.line(&text);
     }
-    let text = text_input("text", args.text.as_deref(), args.file.as_deref())?;
-    let ids = if args.no_bos {
+    let mut text = text_input("text", args.text.as_deref(), args.file.as_deref())?;
+    if args.chat {
+        let template = (args.template).resolve(&args.model, &checkpoint, &tokenizer, ui)?;
+        let system = args.system.iter().map(|s| Message::new(Role::System, s));
+        let messages: Vec<_> = system.chain([Message::new(Role::User, text)]).collect();
+        text = template.render(&messages, true, SystemTime::now())?;
+    }
+    let ids = if args.no_bos || args.chat {
         tokenizer.encode_bare(&text)?
     } else {
         tokenizer.encode(&text)?
@@ -82,7 +98,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         return ui.json(&Report {
             ids: &ids,
             tokens,
-            text: None,
+            text: args.chat.then_some(text),
         });
     }
     for (id, token) in ids.iter().zip(tokens) {

@@ -345,15 +345,15 @@ fn a_text_with_a_token_that_the_model_lacks() {
     std::fs::write(&path, tokenizer.to_string()).unwrap();
     let text = b"king<|stranger|>";
     let perplexity = ["perplexity", "-m", "model", "-f", "-"];
-    assert_snapshot!(failure_with_stdin(folder.path(), &perplexity, text), @"
+    assert_snapshot!(failure_with_stdin(folder.path(), &perplexity, text), @r#"
     exit code 1
-    error: failed to score stdin: token 8192 is not in the vocabulary of 8192 tokens
-    ");
+    error: token 8192 ("<|stranger|>") is beyond the model's vocabulary of 8192
+    "#);
     let run = ["run", "-m", "model", "-"];
-    assert_snapshot!(failure_with_stdin(folder.path(), &run, text), @"
+    assert_snapshot!(failure_with_stdin(folder.path(), &run, text), @r#"
     exit code 1
-    error: failed to generate: token 8192 is not in the vocabulary of 8192 tokens
-    ");
+    error: token 8192 ("<|stranger|>") is beyond the model's vocabulary of 8192
+    "#);
 }
 
 #[cfg(unix)]

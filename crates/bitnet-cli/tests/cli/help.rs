@@ -22,6 +22,7 @@ fn bitnet_itself() {
 
     Commands:
       run          Continue a prompt
+      chat         Talk with a model
       inspect      Show what a model is, without loading it
       devices      Show what can compute on this machine
       tokenize     Show the tokens of a text, or the text of tokens
@@ -29,6 +30,7 @@ fn bitnet_itself() {
       perplexity   Measure how well a model predicts a text
       bench        Measure speed, and how far the machine's limits are
       convert      Write a model in another format
+      pull         Download a model
       completions  Print a script that completes commands in a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -113,15 +115,21 @@ fn inspect() {
 
     Options:
           --tensors      List every tensor
+          --check        Read every weight, and print a hash of them all
       -c, --context <N>  Plan for this context [default: the model's, up to 4096]
           --json         Print one JSON document
       -q, --quiet        Print nothing on stderr but errors
       -v, --verbose      Say on stderr what is chosen and how long it takes
       -h, --help         Print help
 
+    --check reads every weight: each must have a meaning. The content hash is the
+    same
+    for every file that holds the same weights, in whatever format.
+
     Examples:
       bitnet inspect builtin
       bitnet inspect ggml-model-i2_s.gguf --tensors
+      bitnet inspect --check microsoft/bitnet-b1.58-2B-4T-gguf
     ");
 }
 
@@ -160,13 +168,26 @@ fn tokenize() {
       [TEXT]  The text; `-`, or nothing in a pipe, reads stdin
 
     Options:
-      -f, --file <FILE>   Read the text from a file
-          --decode <IDS>  Print the text of these ids, such as 1,2,3
-          --no-bos        Leave out the token that begins every text (BOS)
-          --json          Print one JSON document
-      -q, --quiet         Print nothing on stderr but errors
-      -v, --verbose       Say on stderr what is chosen and how long it takes
-      -h, --help          Print help
+      -f, --file <FILE>
+              Read the text from a file
+          --decode <IDS>
+              Print the text of these ids, such as 1,2,3
+          --no-bos
+              Leave out the token that begins every text (BOS)
+          --chat
+              Show the prompt that a chat with this first message makes
+          --system <TEXT>
+              With --chat: what the model is told before
+          --chat-template <TEMPLATE>
+              Chat template: a name, a file, or Jinja text [default: the model's]
+          --json
+              Print one JSON document
+      -q, --quiet
+              Print nothing on stderr but errors
+      -v, --verbose
+              Say on stderr what is chosen and how long it takes
+      -h, --help
+              Print help
 
     Model:
       -m, --model <MODEL>  A GGUF file or a HuggingFace folder [default: builtin]
@@ -174,6 +195,7 @@ fn tokenize() {
     Examples:
       bitnet tokenize "Once upon a time"
       bitnet tokenize --json -f story.txt
+      bitnet tokenize --chat -m model.gguf "Why is the sky blue?"
       bitnet tokenize --decode 46,1277,597,258,587
     "#);
 }

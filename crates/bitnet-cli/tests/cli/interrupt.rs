@@ -1,6 +1,6 @@
 //! Ctrl-C, and readers and writers that go away.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -118,6 +118,35 @@ fn waiting_for_a_prompt_is_interrupted_at_once() {
     let ended = status.code() == Some(130) || status.signal() == Some(2);
     assert!(ended, "{status}");
     assert_eq!(stderr_of(&mut child), "");
+}
+
+#[test]
+fn an_interrupted_answer_does_not_end_the_conversation() {
+    let mut args = LONG;
+    args[0] = "chat";
+    let template = [
+        "--chat-template",
+        "{{ bos_token }}{{ messages[-1].content }}",
+        "-v",
+    ];
+    let mut command = command(Path::new("."), &[&args[..], &template].concat());
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{PROMPT}").unwrap();
+    let mut begun = [0; 4];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut begun)
+        .unwrap();
+    interrupt(&child);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    let end = stderr.find_map(|line| line.ok().filter(|line| line.starts_with('[')));
+    assert!(end.unwrap().ends_with(", stopped]"));
+    // It listens again.
+    writeln!(stdin, "/exit").unwrap();
+    assert_eq!(end_of(&mut child).code(), Some(0));
 }
 
 #[test]

@@ -160,6 +160,11 @@ fn inspect() {
         assert!(!report["plan"][machine].is_null());
         report["plan"][machine] = json!("this machine's");
     }
+    let roles = report["roles"].take();
+    let role = |i: usize| (&roles[i]["role"], &roles[i]["type"], &roles[i]["tensors"]);
+    assert_eq!(role(0), (&json!("embedding"), &json!("Q8_0"), &json!(1)));
+    assert_eq!(role(2), (&json!("attention"), &json!("TQ1_0"), &json!(40)));
+    assert_eq!(roles[2]["bits_per_weight"], 1.6875);
     assert_snapshot!(format!("{report:#}"), @r#"
     {
       "model": "builtin",
@@ -200,6 +205,7 @@ fn inspect() {
           "bytes": 124928
         }
       ],
+      "roles": null,
       "tokenizer": {
         "tokens": 8192,
         "bos": 8176,
@@ -209,6 +215,11 @@ fn inspect() {
           8185
         ]
       },
+      "chat_template": {
+        "origin": "model",
+        "source": "{% for message in messages %}{{ message['role'] | capitalize + ': ' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+      },
+      "anomalies": [],
       "plan": {
         "kernel": "this machine's",
         "threads": "this machine's",
@@ -221,6 +232,42 @@ fn inspect() {
       }
     }
     "#);
+}
+
+#[test]
+fn inspect_check_knows_equal_weights_and_broken_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |model: &str| {
+        super::bitnet_in(
+            folder.path(),
+            &["inspect", "-q", "--json", "--check", model],
+        )
+    };
+    let builtin = check("builtin").json();
+    assert_eq!(builtin["check"]["unsound"], json!([]));
+    for to in ["gguf-i2_s", "gguf-tq2_0"] {
+        let args = ["convert", "-q", "builtin", "m.gguf", "--force", "--to", to];
+        super::bitnet_in(folder.path(), &args).quietly();
+        assert_eq!(check("m.gguf").json()["check"], builtin["check"], "{to}");
+    }
+    // Four codes that mean nothing.
+    let args = ["convert", "-q", "builtin", "m.gguf", "--force"];
+    super::bitnet_in(folder.path(), &args).quietly();
+    let path = folder.path().join("m.gguf");
+    let mut file = std::fs::read(&path).unwrap();
+    let at = file.len() * 7 / 10;
+    file[at] = 0xFF;
+    std::fs::write(&path, file).unwrap();
+    let run = check("m.gguf");
+    assert_eq!(run.code, Some(1));
+    assert_eq!(
+        run.stderr,
+        "error: m.gguf is not sound: 1 tensors or gaps between them\n"
+    );
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_ne!(report["check"]["content"], builtin["check"]["content"]);
+    let unsound = report["check"]["unsound"][0].as_str().unwrap();
+    assert!(unsound.starts_with("in tensor \"blk."), "{unsound}");
 }
 
 #[test]

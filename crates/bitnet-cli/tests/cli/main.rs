@@ -1,11 +1,13 @@
 //! The program `bitnet` as users meet it, mostly with the built-in model.
 
 mod bad_input;
+mod chat;
 mod convert;
 mod help;
 #[cfg(unix)]
 mod interrupt;
 mod json;
+mod pull;
 mod text;
 
 use std::io::Write;

@@ -167,23 +167,25 @@ fn inspect_prints_what_a_model_is() {
     let stdout = bitnet(&["inspect", "-q", "--tensors"]).quietly();
     let (about, plan_and_tensors) = stdout.split_once("\nplan").unwrap();
     assert_snapshot!(about, @"
-    model         builtin (GGUF)
-    architecture  bitnet-b1.58
-    parameters    35.7 M, 31.5 M of them ternary
-    shape         10 layers, hidden 512, feed-forward 1536, 8 heads of 64 (4 key-value)
-    vocabulary    8192 tokens, tied embedding
-    activation    relu2, sub-norms
-    positions     1024, RoPE base 500000
-    weights       TQ1_0       70 tensors    6.33 MiB  1.69 bits a weight
-                  Q8_0         1 tensors    4.25 MiB  8.50 bits a weight
-                  F32         41 tensors  122.00 KiB  32.00 bits a weight
-    tokenizer     8192 tokens, BOS 8176, ends at [8177, 8185]
+    model          builtin (GGUF)
+    architecture   bitnet-b1.58
+    parameters     35.7 M, 31.5 M of them ternary
+    shape          10 layers, hidden 512, feed-forward 1536, 8 heads of 64 (4 key-value)
+    vocabulary     8192 tokens, tied embedding
+    activation     relu2, sub-norms
+    positions      1024, RoPE base 500000
+    weights        embedding     Q8_0         1 tensors    4.25 MiB  8.50 bits a weight
+                   norm          F32         41 tensors  122.00 KiB  32.00 bits a weight
+                   attention     TQ1_0       40 tensors    1.58 MiB  1.69 bits a weight
+                   feed-forward  TQ1_0       30 tensors    4.75 MiB  1.69 bits a weight
+    tokenizer      8192 tokens, BOS 8176, ends at [8177, 8185]
+    chat template  185 bytes of Jinja
     ");
     let tensors: Vec<_> = plan_and_tensors.lines().skip(1).collect();
     assert_snapshot!(tensors[..3].join("\n"), @"
+    memory         28.39 MiB: 7.62 MiB weights, 4.03 MiB int8 head, 10.00 MiB KV cache, 6.74 MiB scratch
     token_embd.weight                Q8_0        8192 x 512      4.25 MiB
     blk.0.attn_norm.weight           F32            1 x 512      2.00 KiB
-    blk.0.attn_q.weight              TQ1_0        512 x 512     54.00 KiB
     ");
 }
 

@@ -80,6 +80,11 @@ impl StoredTensor {
     pub fn n_bytes(&self) -> usize {
         self.range.len()
     }
+
+    /// Returns the file that the tensor is in, and where in it.
+    pub(crate) fn place(&self) -> (usize, Range<usize>) {
+        (self.file_idx, self.range.clone())
+    }
 }
 
 /// A dense tensor in its storage format.
@@ -319,6 +324,21 @@ impl Checkpoint {
         let mut tensors: Vec<_> = self.tensors.values().collect();
         tensors.sort_by_key(|tensor| (tensor.file_idx, tensor.range.start));
         tensors
+    }
+
+    /// Returns every tensor with what it is for, by GGUF name: `embedding`,
+    /// `output`, `norm`, `attention` or `feed-forward`.
+    pub fn roles(&self) -> impl Iterator<Item = (&'static str, &StoredTensor)> {
+        self.tensors.iter().map(|(name, tensor)| {
+            let role = match name.as_str() {
+                tensors::TOKEN_EMBD => "embedding",
+                tensors::OUTPUT => "output",
+                name if name.contains("norm") => "norm",
+                name if name.contains(".attn_") => "attention",
+                _ => "feed-forward",
+            };
+            (role, tensor)
+        })
     }
 
     /// Returns a tensor that the configuration calls for, by GGUF name.

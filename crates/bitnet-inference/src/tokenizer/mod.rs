@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::format::gguf::{Gguf, GgufError};
 use crate::model::family::Family;
@@ -31,6 +32,8 @@ pub struct Tokenizer {
     bos: Option<u32>,
     add_bos: bool,
     eos: BTreeSet<u32>,
+    /// The one of them that the files call the end.
+    end: Option<u32>,
     /// Rows of the model's embedding; ids beyond them cannot be computed.
     vocab_size: usize,
 }
@@ -57,6 +60,44 @@ impl OneOrMany {
         }
     }
 }
+
+/// `tokenizer_config.json`, the special tokens and the chat template in it.
+#[derive(Debug, Default, Deserialize)]
+struct TokenizerConfig {
+    bos_token: Option<NamedToken>,
+    eos_token: Option<NamedToken>,
+    chat_template: Option<OneTemplateOrMany>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum NamedToken {
+    Text(String),
+    Described { content: String },
+}
+
+impl NamedToken {
+    fn into_string(self) -> String {
+        match self {
+            Self::Text(text) | Self::Described { content: text } => text,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneTemplateOrMany {
+    One(String),
+    Many(Vec<NamedTemplate>),
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The parts of `tokenizer.json` that are checked.
 #[derive(Debug, Deserialize)]
@@ -91,7 +132,9 @@ enum Merge {
 }
 
 impl Tokenizer {
+    /// Takes `eos`, the first of which is what the files call the end.
     fn new(inner: tokenizers::Tokenizer, bos: Option<u32>, add_bos: bool, eos: &[u32]) -> Self {
+        let end = eos.first().copied();
         let mut eos: BTreeSet<u32> = eos.iter().copied().collect();
         eos.extend(ENDS_OF_TURN.iter().filter_map(|end| inner.token_to_id(end)));
         Self {
@@ -99,6 +142,7 @@ impl Tokenizer {
             bos,
             add_bos: add_bos && bos.is_some(),
             eos,
+            end,
             vocab_size: usize::MAX,
         }
     }
@@ -146,19 +190,12 @@ impl Tokenizer {
             }
         }
 
-        let mut eos = Vec::new();
-        let mut bos = None;
+        let names: TokenizerConfig = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
+        let id = |token: Option<NamedToken>| inner.token_to_id(&token?.into_string());
+        let mut bos = id(names.bos_token);
+        let mut eos: Vec<u32> = id(names.eos_token).into_iter().collect();
         for name in ["generation_config.json", "config.json"] {
-            let bytes = match std::fs::read(folder.join(name)) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => {
-                    let file = folder.join(name);
-                    return Err(TokenizerError::Read { file, source });
-                }
-            };
-            let ids: SpecialIds = serde_json::from_slice(&bytes)
-                .map_err(|source| TokenizerError::Json { file: name, source })?;
+            let ids: SpecialIds = read_json(folder, name)?.unwrap_or_default();
             eos.extend(ids.eos_token_id.into_iter().flat_map(OneOrMany::into_vec));
             bos = bos.or(ids.bos_token_id);
         }
@@ -261,6 +298,11 @@ impl Tokenizer {
         self.eos.iter().copied()
     }
 
+    /// Returns the token that the files call the end of a text, if they name one.
+    pub(crate) fn end(&self) -> Option<u32> {
+        self.end
+    }
+
     /// Returns the number of tokens, special ones included.
     pub fn n_tokens(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -268,6 +310,53 @@ impl Tokenizer {
 
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
         &self.inner
+    }
+}
+
+/// Reads the chat template of a HuggingFace folder, from its own file or from
+/// `tokenizer_config.json`.
+pub(crate) fn chat_template(folder: &Path) -> Result<Option<String>, TokenizerError> {
+    if let Some(bytes) = read_optional(folder, "chat_template.jinja")? {
+        return match String::from_utf8(bytes) {
+            Ok(template) => Ok(Some(template)),
+            Err(error) => Err(TokenizerError::Read {
+                file: folder.join("chat_template.jinja"),
+                source: io::Error::new(io::ErrorKind::InvalidData, error),
+            }),
+        };
+    }
+    let config: TokenizerConfig = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
+    Ok(match config.chat_template {
+        None => None,
+        Some(OneTemplateOrMany::One(template)) => Some(template),
+        // The others are for tools and documents.
+        Some(OneTemplateOrMany::Many(templates)) => templates
+            .into_iter()
+            .find(|known| known.name == "default")
+            .map(|known| known.template),
+    })
+}
+
+/// Reads a JSON file of a folder, if it is there.
+fn read_json<T: DeserializeOwned>(
+    folder: &Path,
+    file: &'static str,
+) -> Result<Option<T>, TokenizerError> {
+    let Some(bytes) = read_optional(folder, file)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes).map_err(|source| TokenizerError::Json { file, source })
+}
+
+/// Reads a file of a folder, if it is there.
+fn read_optional(folder: &Path, file: &str) -> Result<Option<Vec<u8>>, TokenizerError> {
+    match std::fs::read(folder.join(file)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TokenizerError::Read {
+            file: folder.join(file),
+            source,
+        }),
     }
 }
 

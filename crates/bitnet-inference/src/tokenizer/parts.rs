@@ -87,22 +87,7 @@ impl TokenizerParts {
             eos: tokenizer.eos().find(|id| Some(*id) != eot).or(eot),
             eot,
             add_bos: tokenizer.adds_bos(),
-            chat_template: chat_template(folder)?,
+            chat_template: super::chat_template(folder)?,
         })
     }
-}
-
-/// Reads the chat template of a HuggingFace folder, from its own file or from
-/// `tokenizer_config.json`.
-fn chat_template(folder: &Path) -> Result<Option<String>, TokenizerError> {
-    if let Ok(template) = std::fs::read_to_string(folder.join("chat_template.jinja")) {
-        return Ok(Some(template));
-    }
-    let file = "tokenizer_config.json";
-    let Ok(bytes) = std::fs::read(folder.join(file)) else {
-        return Ok(None);
-    };
-    let json: Value =
-        serde_json::from_slice(&bytes).map_err(|source| TokenizerError::Json { file, source })?;
-    Ok(json["chat_template"].as_str().map(str::to_owned))
 }

@@ -1,0 +1,213 @@
+//! Bringing one file here.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+
+use super::{Cache, Hash, Hub, HubError, RemoteFile, Repository};
+use crate::commands::hex;
+use crate::interrupt;
+
+/// How often a transfer may break before any byte arrives.
+const TRIES: u32 = 5;
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 18;
+
+impl Hub {
+    /// Brings a file of a commit into the cache, unless it is there, and returns
+    /// its path. `progress` learns how many of its bytes are there.
+    pub fn download(
+        &self,
+        cache: &Cache,
+        repository: &Repository,
+        commit: &str,
+        file: &RemoteFile,
+        mut progress: impl FnMut(u64),
+    ) -> Result<PathBuf, HubError> {
+        let named = cache.snapshot(repository, commit).join(&file.path);
+        let blob = cache.blob(repository, file);
+        if !named.is_file() && !blob.is_file() {
+            let url = format!(
+                "{}/{}/resolve/{commit}/{}",
+                self.endpoint,
+                repository.name(),
+                escaped(&file.path)
+            );
+            self.fetch(&url, file, &blob, &mut progress)?;
+        }
+        progress(file.size);
+        cache.name_blob(repository, commit, file)
+    }
+
+    fn fetch(
+        &self,
+        url: &str,
+        file: &RemoteFile,
+        blob: &Path,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(), HubError> {
+        let incomplete = blob.with_extension("incomplete");
+        let failed = |source| HubError::Write {
+            path: incomplete.clone(),
+            source,
+        };
+        let folder = blob.parent().expect("a blob is in a folder");
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut out = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&incomplete)
+            .map_err(failed)?;
+        // Two at once would write into each other.
+        out.try_lock().map_err(|error| failed(error.into()))?;
+
+        let mut failures = 0;
+        let mut at = out.metadata().map_err(failed)?.len();
+        while at < file.size {
+            let before = at;
+            match self.continue_at(url, file, &mut out, &mut at, progress) {
+                Err(Trouble::Network(error)) if failures + 1 == TRIES => return Err(error),
+                Ok(()) | Err(Trouble::Network(_)) => {}
+                Err(Trouble::File(source)) => return Err(failed(source)),
+                Err(Trouble::Final(error)) => return Err(error),
+            }
+            if interrupt::requested() {
+                return Err(HubError::Interrupted {
+                    file: file.path.clone(),
+                    at,
+                    size: file.size,
+                });
+            }
+            if at >= file.size {
+                break;
+            }
+            failures = if at > before { 0 } else { failures + 1 };
+            if failures == TRIES {
+                return Err(HubError::Broken {
+                    file: file.path.clone(),
+                    at,
+                    size: file.size,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(100 << failures));
+        }
+        let found = hash(&mut out, file).map_err(failed)?;
+        if at != file.size || !found.eq_ignore_ascii_case(file.hash.digits()) {
+            let _ = std::fs::remove_file(&incomplete);
+            return Err(HubError::Hash {
+                file: file.path.clone(),
+                expected: file.hash.digits().to_owned(),
+                found,
+            });
+        }
+        out.sync_all().map_err(failed)?;
+        std::fs::rename(&incomplete, blob).map_err(failed)
+    }
+
+    /// Asks for the rest once and writes what comes; `at` is how far the file goes.
+    fn continue_at(
+        &self,
+        url: &str,
+        file: &RemoteFile,
+        out: &mut File,
+        at: &mut u64,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(), Trouble> {
+        let response = self.get(url, *at).map_err(Trouble::Network)?;
+        match response.status().as_u16() {
+            206 if *at > 0 => {}
+            // The server does not know ranges, or the part here is no part of it.
+            200 => *at = 0,
+            416 => {
+                *at = 0;
+                out.set_len(0)?;
+                return Ok(());
+            }
+            status @ (408 | 429 | 500..) => {
+                return Err(Trouble::Network(self.refused(status, url.to_owned())));
+            }
+            status => return Err(Trouble::Final(self.refused(status, url.to_owned()))),
+        }
+        out.set_len(*at)?;
+        out.seek(SeekFrom::Start(*at))?;
+        // A byte more than expected is enough to know that it is another file.
+        let mut body = response.into_body().into_reader().take(file.size - *at + 1);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            // What breaks off here is taken up by the next request.
+            let Ok(n) = body.read(&mut chunk) else {
+                return Ok(());
+            };
+            if n == 0 || interrupt::requested() {
+                return Ok(());
+            }
+            out.write_all(&chunk[..n])?;
+            *at += n as u64;
+            progress(*at);
+        }
+    }
+}
+
+/// Why one request did not bring all.
+enum Trouble {
+    /// Another may.
+    Network(HubError),
+    /// The disk is full, or the like.
+    File(io::Error),
+    /// Another would not, either.
+    Final(HubError),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+/// Returns the hash of what is in a file, in hexadecimal digits.
+fn hash(out: &mut File, file: &RemoteFile) -> io::Result<String> {
+    let mut context = match file.hash {
+        Hash::Sha256(_) => Context::new(&SHA256),
+        Hash::Git(_) => {
+            let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+            context.update(format!("blob {}\0", file.size).as_bytes());
+            context
+        }
+    };
+    out.seek(SeekFrom::Start(0))?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match out.read(&mut chunk)? {
+            0 => break,
+            n => context.update(&chunk[..n]),
+        }
+    }
+    Ok(hex(context.finish().as_ref()))
+}
+
+/// Returns a path as part of a URL.
+fn escaped(path: &str) -> String {
+    let mut url = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+            url.push(byte as char);
+        } else {
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn paths_become_urls() {
+        assert_eq!(super::escaped("a b/ü-1.gguf"), "a%20b/%C3%BC-1.gguf");
+    }
+}

@@ -1,0 +1,446 @@
+//! `bitnet pull` against a hub on this machine that behaves, and that does not.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use insta::assert_snapshot;
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use serde_json::{Value, json};
+
+use super::{Run, command, in_repository};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const MODEL: &str = "story-tq2_0.gguf";
+
+/// What a client asked for.
+#[derive(Clone, Debug)]
+struct Request {
+    path: String,
+    host: String,
+    from: usize,
+    token: Option<String>,
+}
+
+/// What it gets.
+enum Reply {
+    /// A status and nothing else.
+    Status(u16),
+    Json(Value),
+    /// The rest of these bytes, from where the client wants them.
+    Bytes(Vec<u8>),
+    /// The same, but the connection ends after so many.
+    Cut(Vec<u8>, usize),
+    /// All of them, whatever the client wants.
+    Whole(Vec<u8>),
+    Redirect(String),
+}
+
+struct Hub {
+    port: u16,
+    asked: Arc<Mutex<Vec<Request>>>,
+    cache: tempfile::TempDir,
+}
+
+impl Hub {
+    /// Starts a server that answers by `reply`, which knows how many requests for
+    /// the same path came before.
+    fn start(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            let mut counts = BTreeMap::new();
+            for stream in listener.incoming() {
+                // A client that has gone away is none of the server's business.
+                let Some(request) = read(stream.as_ref().unwrap()) else {
+                    continue;
+                };
+                let count: &mut usize = counts.entry(request.path.clone()).or_default();
+                let answer = reply(&request, *count);
+                *count += 1;
+                log.lock().unwrap().push(request.clone());
+                let _ = write(stream.unwrap(), &request, &answer);
+            }
+        });
+        Self {
+            port,
+            asked,
+            cache: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn run_with(&self, args: &[&str], token: Option<&str>) -> Run {
+        let mut command = command(Path::new("."), args);
+        command
+            .env("HF_ENDPOINT", format!("http://127.0.0.1:{}/", self.port))
+            .env("HF_HUB_CACHE", self.cache.path())
+            .env_remove("HF_TOKEN")
+            .envs(token.map(|token| ("HF_TOKEN", token)));
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr).replace(&self.port.to_string(), "PORT"),
+        }
+    }
+
+    fn pull(&self) -> Run {
+        self.run_with(&["pull", "acme/tiny"], None)
+    }
+
+    fn asked(&self) -> Vec<Request> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    /// Returns the names in the folder of blobs.
+    fn blobs(&self) -> Vec<String> {
+        let folder = self.cache.path().join("models--acme--tiny/blobs");
+        let Ok(entries) = folder.read_dir() else {
+            return Vec::new();
+        };
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn snapshot(&self) -> PathBuf {
+        let snapshots = self.cache.path().join("models--acme--tiny/snapshots");
+        snapshots.join(COMMIT)
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next()?.ok()?;
+    let path = first.split(' ').nth(1)?.to_owned();
+    let mut request = Request {
+        path,
+        host: String::new(),
+        from: 0,
+        token: None,
+    };
+    for line in lines {
+        let line = line.ok()?;
+        let Some((name, value)) = line.split_once(": ") else {
+            break;
+        };
+        match name.to_lowercase().as_str() {
+            "host" => value.clone_into(&mut request.host),
+            "authorization" => request.token = Some(value.to_owned()),
+            "range" => {
+                let from = value.strip_prefix("bytes=")?.strip_suffix('-')?;
+                request.from = from.parse().ok()?;
+            }
+            _ => {}
+        }
+    }
+    Some(request)
+}
+
+fn write(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::Result<()> {
+    let mut head = |status: &str, length: usize, more: &str| {
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n"
+        )
+    };
+    match reply {
+        Reply::Status(status) => head(&format!("{status} no"), 0, "")?,
+        Reply::Redirect(to) => head("302 elsewhere", 0, &format!("Location: {to}\r\n"))?,
+        Reply::Json(value) => {
+            let text = value.to_string();
+            head("200 OK", text.len(), "")?;
+            stream.write_all(text.as_bytes())?;
+        }
+        Reply::Whole(bytes) => {
+            head("200 OK", bytes.len(), "")?;
+            stream.write_all(bytes)?;
+        }
+        Reply::Bytes(bytes) | Reply::Cut(bytes, _) => {
+            let Some(rest) = bytes.get(request.from..).filter(|rest| !rest.is_empty()) else {
+                return head("416 no", 0, "");
+            };
+            let status = if request.from > 0 {
+                "206 part"
+            } else {
+                "200 OK"
+            };
+            head(status, rest.len(), "")?;
+            let end = match reply {
+                Reply::Cut(_, n) => rest.len().min(*n),
+                _ => rest.len(),
+            };
+            stream.write_all(&rest[..end])?;
+        }
+    }
+    stream.flush()
+}
+
+/// The file that the repository is about: a model that can be run.
+fn model() -> Vec<u8> {
+    let path = "crates/bitnet-inference/tests/data/tiny-llama-tq2_0.gguf";
+    std::fs::read(in_repository(path)).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
+}
+
+fn git_sha1(bytes: &[u8]) -> String {
+    let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(format!("blob {}\0", bytes.len()).as_bytes());
+    context.update(bytes);
+    hex(context.finish().as_ref())
+}
+
+/// What the hub says of the repository: the model, whose hash may be a lie, a
+/// text, and another model.
+fn info(hash: &str) -> Reply {
+    let readme = b"# A tiny model\n";
+    Reply::Json(json!({
+        "id": "acme/tiny",
+        "sha": COMMIT,
+        "siblings": [
+            {"rfilename": "README.md", "size": readme.len(), "blobId": git_sha1(readme)},
+            {"rfilename": MODEL, "size": model().len(), "blobId": git_sha1(b"a pointer"),
+             "lfs": {"sha256": hash, "size": model().len(), "pointerSize": 130}},
+            {"rfilename": "big-f32.gguf", "size": 7_000_000_000_u64, "blobId": git_sha1(b""),
+             "lfs": {"sha256": "0".repeat(64), "size": 7_000_000_000_u64}},
+        ],
+    }))
+}
+
+fn is_info(request: &Request) -> bool {
+    request.path.starts_with("/api/")
+}
+
+/// A hub whose model arrives by `reply`.
+fn hub_of(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Hub {
+    Hub::start(move |request, count| match request.path.as_str() {
+        "/api/models/acme/tiny/revision/main?blobs=true" => info(&sha256(&model())),
+        path if path.ends_with(MODEL) => reply(request, count),
+        path if path.ends_with("README.md") => Reply::Bytes(b"# A tiny model\n".to_vec()),
+        _ => Reply::Status(404),
+    })
+}
+
+#[test]
+fn a_pulled_model_goes_by_its_name() {
+    let hub = hub_of(|_, _| Reply::Bytes(model()));
+    let run = hub.run_with(&["pull", "acme/tiny"], Some("secret"));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let path = hub.snapshot().join(MODEL);
+    assert_eq!(run.stdout, format!("{}\n", path.display()));
+    assert_snapshot!(run.stderr, @"1 of 3 files, 320.53 KiB: story-tq2_0.gguf (320.53 KiB)");
+    assert_eq!(std::fs::read(path).unwrap(), model());
+    assert_eq!(hub.blobs(), [sha256(&model())]);
+    let asked = hub.asked();
+    let paths: Vec<_> = asked.iter().map(|request| request.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "/api/models/acme/tiny/revision/main?blobs=true".to_owned(),
+            format!("/acme/tiny/resolve/{COMMIT}/{MODEL}"),
+        ]
+    );
+    let token = Some("Bearer secret".to_owned());
+    assert!(asked.iter().all(|request| request.token == token));
+
+    // What is here is not asked for again.
+    let run = hub
+        .run_with(&["pull", "-q", "--json", "acme/tiny"], None)
+        .json();
+    assert_eq!(run["revision"], COMMIT);
+    assert_eq!(run["files"][0]["name"], MODEL);
+    assert_eq!(run["files"][0]["bytes"], model().len());
+    assert!(hub.asked().iter().all(is_info));
+    // And nothing at all is asked for to use it.
+    let run = hub
+        .run_with(&["inspect", "-q", "--json", "acme/tiny"], None)
+        .json();
+    assert_eq!(run["kind"], "GGUF");
+    assert!(hub.asked().is_empty());
+}
+
+#[test]
+fn a_file_may_be_chosen() {
+    let hub = hub_of(|_, _| Reply::Bytes(model()));
+    let run = hub.run_with(&["pull", "-q", "acme/tiny", "--file", "README.md"], None);
+    let path = run.quietly();
+    assert_eq!(std::fs::read(path.trim_end()).unwrap(), b"# A tiny model\n");
+    let run = hub.run_with(&["pull", "-q", "acme/tiny", "--file", "x.gguf"], None);
+    assert_eq!(run.code, Some(2));
+    assert_snapshot!(run.stderr, @r#"error: failed to pull acme/tiny: there is no file "x.gguf", only README.md (15 B), story-tq2_0.gguf (320.53 KiB), big-f32.gguf (6.52 GiB)"#);
+}
+
+#[test]
+fn a_transfer_that_breaks_goes_on_where_it_broke() {
+    let third = model().len() / 3;
+    let hub = hub_of(move |_, _| Reply::Cut(model(), third));
+    let run = hub.run_with(&["pull", "-q", "acme/tiny"], None);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let path = hub.snapshot().join(MODEL);
+    assert_eq!(std::fs::read(path).unwrap(), model());
+    let asked = hub.asked();
+    let froms: Vec<_> = asked.iter().skip(1).map(|request| request.from).collect();
+    assert_eq!(froms, [0, third, 2 * third, 3 * third][..froms.len()]);
+    assert!(froms.len() >= 3);
+}
+
+#[test]
+fn a_command_goes_on_where_another_gave_up() {
+    // The server breaks down after a part, and is well again later.
+    let hub = hub_of(|_, count| match count {
+        0 => Reply::Cut(model(), 10_000),
+        1..=5 => Reply::Cut(model(), 0),
+        _ => Reply::Bytes(model()),
+    });
+    let run = hub.pull();
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    let said = run.stderr.lines().skip(1).collect::<Vec<_>>().join("\n");
+    assert_snapshot!(said, @"
+    error: failed to pull acme/tiny: story-tq2_0.gguf breaks off at byte 10000 of 328224; what has arrived is kept
+    hint: the same command goes on where it broke
+    ");
+    assert_eq!(hub.blobs(), [sha256(&model()) + ".incomplete"]);
+    assert!(!hub.snapshot().exists());
+    hub.asked();
+    let run = hub.run_with(&["pull", "-q", "acme/tiny"], None);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(hub.asked().last().unwrap().from, 10_000);
+    assert_eq!(hub.blobs(), [sha256(&model())]);
+    assert_eq!(std::fs::read(hub.snapshot().join(MODEL)).unwrap(), model());
+}
+
+#[test]
+fn a_server_without_ranges_begins_anew() {
+    let hub = hub_of(|_, count| match count {
+        0 => Reply::Cut(model(), 10_000),
+        _ => Reply::Whole(model()),
+    });
+    let run = hub.run_with(&["pull", "-q", "acme/tiny"], None);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(std::fs::read(hub.snapshot().join(MODEL)).unwrap(), model());
+}
+
+#[test]
+fn wrong_content_is_not_kept() {
+    let mut wrong = model();
+    wrong[50_000] ^= 1;
+    let longer = [model(), vec![0]].concat();
+    for content in [wrong, longer] {
+        let hub = hub_of(move |_, _| Reply::Bytes(content.clone()));
+        let run = hub.pull();
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+        let expected = format!(", expected {}; nothing of it was kept\n", sha256(&model()));
+        assert!(run.stderr.contains("arrived with hash "), "{}", run.stderr);
+        assert!(run.stderr.contains(&expected), "{}", run.stderr);
+        assert!(hub.blobs().is_empty());
+        assert!(!hub.snapshot().exists());
+    }
+    // Small files are known by git's hash.
+    let hub = Hub::start(|request, _| match request.path.as_str() {
+        path if path.starts_with("/api/") => info(&sha256(&model())),
+        _ => Reply::Bytes(b"# A tiny madel\n".to_vec()),
+    });
+    let run = hub.run_with(&["pull", "-q", "acme/tiny", "--file", "README.md"], None);
+    assert_eq!(run.code, Some(1));
+    assert!(
+        run.stderr.contains(&git_sha1(b"# A tiny model\n")),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn refusals_say_what_helps() {
+    let said = |status: u16, token: Option<&str>| {
+        let hub = Hub::start(move |_, _| Reply::Status(status));
+        let run = hub.run_with(&["pull", "-q", "acme/tiny"], token);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+        run.stderr
+    };
+    assert_snapshot!(said(401, None), @"
+    error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true is denied (401)
+    hint: if the repository exists, HF_TOKEN has to hold a token that may read it
+    ");
+    assert_snapshot!(said(403, Some("secret")), @"
+    error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true is denied (403)
+    hint: the token in HF_TOKEN may not read this repository
+    ");
+    assert_snapshot!(said(404, None), @"
+    error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true does not exist (404)
+    hint: a repository is OWNER/NAME, as on the hub's pages
+    ");
+    assert_snapshot!(said(500, None), @"error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true answers with status 500");
+    // A server that is in trouble for a moment is asked again.
+    let hub = hub_of(|_, count| match count {
+        0 => Reply::Status(503),
+        1 => Reply::Status(429),
+        _ => Reply::Bytes(model()),
+    });
+    assert_eq!(
+        hub.run_with(&["pull", "-q", "acme/tiny"], None).code,
+        Some(0)
+    );
+    let run = hub.run_with(&["pull", "-q", "not a repository"], None);
+    assert_eq!(run.code, Some(2));
+    assert_snapshot!(run.stderr, @r#"error: "not a repository" is not a repository, expected OWNER/NAME"#);
+}
+
+#[test]
+fn the_token_stays_on_its_host() {
+    let store = hub_of(|_, _| Reply::Bytes(model()));
+    let elsewhere = format!("http://localhost:{}/store/{MODEL}", store.port);
+    let hub = hub_of(move |_, _| Reply::Redirect(elsewhere.clone()));
+    let run = hub.run_with(&["pull", "-q", "acme/tiny"], Some("secret"));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(hub.asked().iter().all(|request| request.token.is_some()));
+    let asked = store.asked();
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].host.starts_with("localhost"));
+    assert_eq!(asked[0].token, None);
+}
+
+#[test]
+fn a_hub_that_lies_is_refused() {
+    let hash = "0".repeat(64);
+    let sibling = |name: &str, hash: &str| json!({"rfilename": name, "size": 1, "lfs": {"sha256": hash, "size": 1}});
+    let cases = [
+        json!({"sha": "../../evil", "siblings": []}),
+        json!({"sha": COMMIT, "siblings": [sibling("../evil.gguf", &hash)]}),
+        json!({"sha": COMMIT, "siblings": [sibling("/etc/evil.gguf", &hash)]}),
+        json!({"sha": COMMIT, "siblings": [sibling("a.gguf", "../evil")]}),
+        json!({"sha": COMMIT, "siblings": [{"rfilename": "a.gguf"}]}),
+        json!({"sha": COMMIT}),
+        json!("hello"),
+    ];
+    for case in cases {
+        let said = case.to_string();
+        let hub = Hub::start(move |_, _| Reply::Json(case.clone()));
+        let run = hub.pull();
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{said}");
+        assert!(
+            run.stderr.contains("answers as no hub does: "),
+            "{}",
+            run.stderr
+        );
+        let mut left = hub.cache.path().read_dir().unwrap();
+        assert!(left.next().is_none(), "{said}");
+    }
+}

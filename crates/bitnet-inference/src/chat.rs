@@ -1,0 +1,456 @@
+//! Conversations to prompts: chat templates.
+//!
+//! A chat template is a Jinja program that comes with a model and writes a
+//! conversation as the text that the model was trained on. Here it runs as it
+//! does in `transformers`: blocks trimmed, Python's methods on strings, and
+//! `raise_exception`, `strftime_now` and `tojson` as there.
+//!
+//! Templates are not trusted. Fuel bounds the time, the memory and the output of
+//! one run, a limit bounds its depth, and a template sees nothing but the
+//! conversation.
+
+use std::fmt::Write;
+use std::io;
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{Environment, Error, ErrorKind, Value, context};
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+
+use crate::format::checkpoint::{Checkpoint, Origin};
+use crate::model::family::BITNET_B158;
+use crate::tokenizer::{self, Tokenizer, TokenizerError};
+
+/// Instructions, and blocks of 64 bytes, that a run may use: about a second.
+/// A conversation of a hundred messages takes some thousands.
+const FUEL: u64 = 2_000_000;
+/// Nested calls, well within a small stack.
+const RECURSION: usize = 100;
+/// Bytes of the longest template; published ones have up to 20 kB.
+const MAX_SOURCE: usize = 1 << 20;
+
+/// Tokens of one tag, and blocks inside each other: the parser recurses over them,
+/// and must not outgrow a small stack. Published templates have up to 80 and 10.
+const MAX_TAG: usize = 400;
+const MAX_DEPTH: usize = 60;
+/// Bytes of one value as JSON.
+const MAX_JSON: usize = 1 << 24;
+
+/// The templates that are part of the program, by name.
+const NAMED: [(&str, &str); 4] = [
+    // microsoft/bitnet-b1.58-2B-4T, as its authors describe it. The published one
+    // puts a space behind `Assistant:`, which belongs to the answer's first token.
+    (
+        BITNET,
+        "{% for message in messages %}\
+         {% if loop.first %}{{ bos_token }}{% endif %}\
+         {{ message.role | capitalize }}: {{ message.content | trim }}<|eot_id|>\
+         {% endfor %}\
+         {% if add_generation_prompt %}Assistant:{% endif %}",
+    ),
+    (
+        "chatml",
+        "{% for message in messages %}\
+         {{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}\
+         {% endfor %}\
+         {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    ),
+    (
+        "falcon3",
+        "{% for message in messages %}\
+         {{ '<|' + message.role + '|>\\n' + message.content }}\
+         {{ eos_token if message.role == 'assistant' }}\
+         {{ '\\n' if not loop.last or message.role != 'assistant' }}\
+         {% endfor %}\
+         {% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}",
+    ),
+    (
+        "llama3",
+        "{% for message in messages %}\
+         {% if loop.first %}{{ bos_token }}{% endif %}\
+         {{ '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}\
+         {{ message.content | trim }}<|eot_id|>\
+         {% endfor %}\
+         {% if add_generation_prompt %}\
+         {{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\
+         {% endif %}",
+    ),
+];
+const BITNET: &str = "bitnet";
+/// In the template of the first published GGUF of BitNet b1.58 2B-4T, which knows
+/// no system message and ends the text before the answer.
+const WRONG_BITNET: &str = "BITNETAssistant";
+
+/// Who says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Whoever sets the rules, before the conversation.
+    System,
+    /// Whoever asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// A part of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// Makes a message.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: content.into(),
+        }
+    }
+}
+
+/// Where a template comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateOrigin {
+    /// The model's files.
+    Model,
+    /// Part of the program, in place of one in the model's files that is known to
+    /// be wrong.
+    Corrected,
+    /// Part of the program, asked for by this name.
+    Named(&'static str),
+    /// The caller.
+    Given,
+}
+
+/// Writes conversations as a model was trained on them.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    source: String,
+    origin: TemplateOrigin,
+    /// The text of the tokens that begin and end a text, or nothing.
+    bos: String,
+    eos: String,
+}
+
+impl ChatTemplate {
+    /// Takes the template of a model; `None` if it has none.
+    pub fn of_model(
+        checkpoint: &Checkpoint,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<Self>, ChatError> {
+        let source = match checkpoint.origin() {
+            Origin::Gguf(gguf) => (gguf.string(tokenizer::gguf::CHAT_TEMPLATE))
+                .map_err(TokenizerError::from)?
+                .map(str::to_owned),
+            Origin::HuggingFace(folder) => tokenizer::chat_template(folder)?,
+        };
+        let Some(source) = source else {
+            return Ok(None);
+        };
+        if checkpoint.config().family == &BITNET_B158 && source.contains(WRONG_BITNET) {
+            let (_, source) = NAMED[0];
+            return Self::new(source, TemplateOrigin::Corrected, tokenizer).map(Some);
+        }
+        Self::new(&source, TemplateOrigin::Model, tokenizer).map(Some)
+    }
+
+    /// Takes one of [`names`](Self::names); `None` if it is not one of them.
+    pub fn named(name: &str, tokenizer: &Tokenizer) -> Option<Self> {
+        let (name, source) = NAMED.into_iter().find(|(known, _)| *known == name)?;
+        let template = Self::new(source, TemplateOrigin::Named(name), tokenizer);
+        Some(template.expect("the templates of the program are well-formed"))
+    }
+
+    /// Takes a template from wherever the caller has it.
+    pub fn parse(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+        Self::new(source, TemplateOrigin::Given, tokenizer)
+    }
+
+    /// Returns the names of the templates that are part of the program.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMED.into_iter().map(|(name, _)| name)
+    }
+
+    fn new(source: &str, origin: TemplateOrigin, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+        if source.len() > MAX_SOURCE {
+            return Err(ChatError::TooLong {
+                n_bytes: source.len(),
+                limit: MAX_SOURCE,
+            });
+        }
+        check_nesting(source)?;
+        let mut environment = environment();
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(|source| ChatError::Syntax { source })?;
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.inner().id_to_token(id));
+        Ok(Self {
+            environment,
+            source: source.to_owned(),
+            origin,
+            bos: text(tokenizer.bos()).unwrap_or_default(),
+            eos: text(tokenizer.end()).unwrap_or_default(),
+        })
+    }
+
+    /// Returns the Jinja program.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Returns where the template comes from.
+    pub fn origin(&self) -> TemplateOrigin {
+        self.origin
+    }
+
+    /// Writes a conversation as text, and, if `answer` is expected next, what
+    /// comes before an answer. `now` is what the template learns of the clock.
+    ///
+    /// The text is to be tokenized by [`Tokenizer::encode_bare`]: it has the BOS
+    /// that the model wants.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        answer: bool,
+        now: SystemTime,
+    ) -> Result<String, ChatError> {
+        let template = (self.environment.get_template(NAME)).expect("`new` has added it");
+        let now = DateTime::<Utc>::from(now);
+        let strftime_now = move |format: &str| strftime(now, format);
+        template
+            .render(context! {
+                messages => Serde(messages),
+                add_generation_prompt => answer,
+                bos_token => self.bos.as_str(),
+                eos_token => self.eos.as_str(),
+                tools => (),
+                documents => (),
+                strftime_now => Value::from_function(strftime_now),
+            })
+            .map_err(|source| ChatError::Render { source })
+    }
+}
+
+/// Refuses templates that nest more than any that was written for a purpose.
+fn check_nesting(source: &str) -> Result<(), ChatError> {
+    let too_deep = |at: usize| ChatError::TooDeep {
+        line: source[..at].matches('\n').count() + 1,
+    };
+    // For each open block, itself and its `elif`s, which nest in each other.
+    let mut blocks: Vec<usize> = Vec::new();
+    let mut at = 0;
+    while let Some(found) = source[at..].find('{') {
+        let start = at + found;
+        let (is_block, end) = match source.as_bytes().get(start + 1) {
+            Some(b'#') => {
+                at = source[start..]
+                    .find("#}")
+                    .map_or(source.len(), |n| start + n);
+                continue;
+            }
+            Some(b'{') => (false, "}}"),
+            Some(b'%') => (true, "%}"),
+            _ => {
+                at = start + 1;
+                continue;
+            }
+        };
+        let tag = &source[start + 2..];
+        let (n_tokens, len) = measure_tag(tag, end);
+        if n_tokens > MAX_TAG {
+            return Err(too_deep(start));
+        }
+        if is_block {
+            let words = tag[..len].trim_start_matches(['-', '+', ' ', '\n', '\r', '\t']);
+            let name: String = words
+                .chars()
+                .take_while(char::is_ascii_alphabetic)
+                .collect();
+            match name.as_str() {
+                name if name.starts_with("end") => drop(blocks.pop()),
+                "elif" => blocks.last_mut().into_iter().for_each(|n| *n += 1),
+                "if" | "for" | "macro" | "call" | "filter" | "block" | "with" | "autoescape" => {
+                    blocks.push(1);
+                }
+                "set" if !tag[..len].contains('=') => blocks.push(1),
+                _ => {}
+            }
+            if blocks.iter().sum::<usize>() > MAX_DEPTH {
+                return Err(too_deep(start));
+            }
+        }
+        at = start + 2 + len;
+    }
+    Ok(())
+}
+
+/// Returns the tokens up to the end of a tag, strings counting as one, and the
+/// bytes.
+fn measure_tag(tag: &str, end: &str) -> (usize, usize) {
+    let mut n_tokens = 0;
+    let mut quote = None;
+    let mut in_word = false;
+    let mut escaped = false;
+    for (i, c) in tag.char_indices() {
+        if let Some(open) = quote {
+            if !escaped && c == open {
+                quote = None;
+            }
+            escaped = c == '\\' && !escaped;
+            continue;
+        }
+        if tag[i..].starts_with(end) {
+            return (n_tokens, i);
+        }
+        let is_word = c.is_alphanumeric() || c == '_';
+        if !(c.is_whitespace() || is_word && in_word) {
+            n_tokens += 1;
+        }
+        in_word = is_word;
+        if c == '"' || c == '\'' {
+            quote = Some(c);
+        }
+    }
+    (n_tokens, tag.len())
+}
+
+/// What errors call the template.
+const NAME: &str = "chat template";
+
+/// Returns Jinja as `transformers` sets it up.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .expect("the delimiters are Jinja's own"),
+    );
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |message: &str| {
+        Err::<(), _>(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
+    });
+    environment.add_filter("tojson", to_json);
+    environment
+}
+
+fn strftime(now: DateTime<Utc>, format: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    write!(text, "{}", now.format(format)).map_err(|_| {
+        let message = format!("{format:?} is not a format of strftime_now");
+        Error::new(ErrorKind::InvalidOperation, message)
+    })?;
+    Ok(text)
+}
+
+/// Writes a value as Python's `json.dumps(ensure_ascii=False)` does; the filter of
+/// the same name in Jinja is made for HTML.
+#[expect(clippy::needless_pass_by_value, reason = "as a filter takes it")]
+fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    // Whatever else `json.dumps` takes changes nothing that templates rely on.
+    for ignored in ["ensure_ascii", "sort_keys", "separators"] {
+        let _ = options.get::<Option<Value>>(ignored);
+    }
+    options.assert_all_used()?;
+    let mut text = Limited(Vec::new());
+    let written = match indent {
+        Some(width) => {
+            let indent = " ".repeat(width.min(16));
+            let formatter = PrettyFormatter::with_indent(indent.as_bytes());
+            value.serialize(&mut Serializer::with_formatter(&mut text, formatter))
+        }
+        None => value.serialize(&mut Serializer::with_formatter(&mut text, OneLine)),
+    };
+    written.map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    Ok(String::from_utf8(text.0).expect("JSON is UTF-8"))
+}
+
+/// At most [`MAX_JSON`] bytes: a short list may stand for a long one, and fuel is
+/// taken only when the text is there.
+struct Limited(Vec<u8>);
+
+impl io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_JSON {
+            return Err(io::Error::other(format!("more than {MAX_JSON} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// JSON on one line with spaces, as Python writes it.
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+/// Why a conversation cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatError {
+    /// The file that holds the template cannot be read.
+    #[error(transparent)]
+    Read(#[from] TokenizerError),
+    /// The template is longer than any that was written for a purpose.
+    #[error("the chat template has {n_bytes} bytes, more than {limit}")]
+    TooLong {
+        /// Its length.
+        n_bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The template nests more than any that was written for a purpose.
+    #[error("the chat template nests too deep in line {line}")]
+    TooDeep {
+        /// The line.
+        line: usize,
+    },
+    /// The template is not a Jinja program.
+    #[error("the chat template is not well-formed")]
+    Syntax {
+        /// What is wrong with it.
+        source: Error,
+    },
+    /// The template refuses the conversation, or fails.
+    #[error("the chat template fails")]
+    Render {
+        /// What it says.
+        source: Error,
+    },
+}

@@ -1,0 +1,175 @@
+//! Reading every weight once: is it sound, and is it the same as elsewhere?
+
+use std::ops::{ControlFlow, Range};
+
+use bitnet_core::Kernel;
+use bitnet_quant::TernaryError;
+
+use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
+use crate::model::config::RotaryRows;
+use crate::model::tensors::{self, Expected, Role};
+
+/// Bytes between tensors that alignment explains; no file aligns to more.
+const MAX_PADDING: usize = 4096;
+
+/// Reads all tensors of a checkpoint and returns what is wrong with them; `None`
+/// if `progress` broke off.
+///
+/// What is opened is known to be complete; here every trit must have a meaning,
+/// every value and scale must be finite, and no bytes may lie between tensors that
+/// none of them accounts for.
+///
+/// `content` is handed what the weights are, whatever file and type they are
+/// stored in: for each tensor in the order of the model its GGUF name, a zero
+/// byte, rows and columns as u64; then of a ternary tensor the number of scales as
+/// u64, the scales as f32, and the trits as a byte each, and of a dense one its
+/// values as f32; all little-endian, rows in the order of `transformers`. Equal
+/// bytes are equal models: a hash of them stays the same when a model is converted
+/// between formats that keep every weight.
+pub fn check(
+    checkpoint: &Checkpoint,
+    mut content: impl FnMut(&[u8]),
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Option<Vec<Unsound>> {
+    let mut unsound = unused_bytes(checkpoint);
+    let expected = tensors::expected(checkpoint.config());
+    for (i, tensor) in expected.iter().enumerate() {
+        if progress(i, expected.len()).is_break() {
+            return None;
+        }
+        content(tensor.name.as_bytes());
+        content(&[0]);
+        content(&(tensor.n_rows as u64).to_le_bytes());
+        content(&(tensor.n_cols as u64).to_le_bytes());
+        match checkpoint.tensor(&tensor.name).encoding {
+            Encoding::Dense(_) => unsound.extend(dense(checkpoint, tensor, &mut content)),
+            Encoding::Ternary(_) | Encoding::Masters(_) => {
+                if let Err(error) = ternary(checkpoint, tensor, &mut content) {
+                    unsound.push(error.into());
+                }
+            }
+        }
+    }
+    let _ = progress(expected.len(), expected.len());
+    Some(unsound)
+}
+
+fn dense(
+    checkpoint: &Checkpoint,
+    expected: &Expected,
+    content: &mut impl FnMut(&[u8]),
+) -> Option<Unsound> {
+    let tensor = checkpoint.dense(&expected.name);
+    let mut values = vec![0.0; tensor.n_cols];
+    let mut bytes = Vec::with_capacity(tensor.n_cols * size_of::<f32>());
+    let mut unsound = None;
+    for row in 0..tensor.n_rows {
+        let source_row = source_row(checkpoint, expected, row);
+        tensor.decode_row(Kernel::best(), source_row, &mut values);
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        content(&bytes);
+        if let Some(col) = values.iter().position(|value| !value.is_finite()) {
+            unsound.get_or_insert(Unsound::NotFinite {
+                name: checkpoint.tensor(&expected.name).name.clone(),
+                row,
+                col,
+                value: values[col],
+            });
+        }
+    }
+    unsound
+}
+
+fn ternary(
+    checkpoint: &Checkpoint,
+    expected: &Expected,
+    content: &mut impl FnMut(&[u8]),
+) -> Result<(), CheckpointError> {
+    let tensor = checkpoint.ternary(&expected.name)?;
+    let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
+    let source_row = |row| source_row(checkpoint, expected, row);
+    let scales = tensor.scales.clone().reordered(n_rows, source_row);
+    content(&(scales.values().len() as u64).to_le_bytes());
+    for scale in scales.values() {
+        content(&scale.to_le_bytes());
+    }
+    let mut trits = vec![0; n_cols];
+    let mut bytes = vec![0; n_cols];
+    let mut first: Option<TernaryError> = None;
+    for row in 0..n_rows {
+        if let Err(error) = tensor.decode_row(source_row(row), &mut trits) {
+            first.get_or_insert(error);
+        }
+        for (byte, trit) in bytes.iter_mut().zip(&trits) {
+            *byte = trit.cast_unsigned();
+        }
+        content(&bytes);
+    }
+    match first {
+        None => Ok(()),
+        Some(source) => Err(CheckpointError::Ternary {
+            name: checkpoint.tensor(&expected.name).name.clone(),
+            source,
+        }),
+    }
+}
+
+/// Returns where the file keeps a row.
+fn source_row(checkpoint: &Checkpoint, expected: &Expected, row: usize) -> usize {
+    let widths = checkpoint.config().rotary_widths();
+    match expected.role {
+        Role::Rotary => RotaryRows::Halves.position_in(checkpoint.rotary_rows(), row, widths),
+        _ => row,
+    }
+}
+
+/// Finds bytes between tensors, and behind the last, that are no padding.
+fn unused_bytes(checkpoint: &Checkpoint) -> Vec<Unsound> {
+    let mut unsound = Vec::new();
+    let mut before: Option<(usize, Range<usize>)> = None;
+    for tensor in checkpoint.tensors() {
+        let (file_idx, range) = tensor.place();
+        if let Some((_, last)) = before.filter(|(file, _)| *file == file_idx)
+            && range.start > last.end + MAX_PADDING
+        {
+            unsound.push(Unsound::Unused {
+                name: tensor.name.clone(),
+                n_bytes: range.start - last.end,
+            });
+        }
+        before = Some((file_idx, range));
+    }
+    unsound
+}
+
+/// What is wrong with a tensor.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsound {
+    /// Trits or scales have no meaning.
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+    /// A value cannot be computed with.
+    #[error(
+        "in tensor {name:?}: the value at row {row}, column {col} is {value}, expected a finite number"
+    )]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// The row.
+        row: usize,
+        /// The column.
+        col: usize,
+        /// The value.
+        value: f32,
+    },
+    /// Bytes that no tensor accounts for.
+    #[error("before tensor {name:?} lie {n_bytes} bytes that no tensor accounts for")]
+    Unused {
+        /// The tensor behind them.
+        name: String,
+        /// How many.
+        n_bytes: usize,
+    },
+}
