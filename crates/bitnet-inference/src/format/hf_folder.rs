@@ -122,9 +122,10 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let is_packed = |(_, tensors): &(_, SafeTensors<'_>)| {
         tensors.iter().any(|(_, view)| view.dtype() == Dtype::U8)
     };
-    let is_quantized = hf.quantization_config.is_some() || parsed.iter().any(is_packed);
+    let is_packed = parsed.iter().any(is_packed);
+    let is_quantized = hf.quantization_config.is_some() || is_packed;
     let weights = if config.family.always_ternary || is_quantized {
-        weights(&hf, config.family)?
+        weights(&hf, config.family, is_packed)?
     } else {
         Weights::Dense
     };
@@ -308,7 +309,10 @@ fn config(
             .unwrap_or(family.tied_embeddings && !has_head),
         projection_norms,
         dense_linears: false,
-        activations: if hf.quantization_config.is_some() || projection_norms {
+        activations: if hf.quantization_config.is_some()
+            || family.always_ternary
+            || projection_norms
+        {
             Activations::Int8
         } else {
             Activations::Exact
@@ -397,9 +401,9 @@ fn rope_scaling(
 }
 
 /// Returns how linear layers are stored in this folder.
-fn weights(hf: &HfConfig, family: &Family) -> Result<Weights, CheckpointError> {
+fn weights(hf: &HfConfig, family: &Family, is_packed: bool) -> Result<Weights, CheckpointError> {
     let Some(quantization) = &hf.quantization_config else {
-        if family.always_ternary {
+        if family.always_ternary && !is_packed {
             // As 1bitLLM published them, whose own code rounds them.
             let unconverted = Vec::new();
             return Ok(Weights::Masters { unconverted });
