@@ -1,7 +1,8 @@
 //! Tokens to logits.
 //!
 //! [`Engine::forward`] reads as the model does: embedding, layers, head. All
-//! buffers are taken when the engine is made; a pass allocates nothing.
+//! buffers are taken when the engine is made; a pass takes nothing but pages of keys and
+//! values, one in 128 positions.
 //!
 //! Every row of a batch is computed by itself, in a fixed order of operations,
 //! so its logits depend neither on the other rows, nor on how a prompt was cut
