@@ -99,7 +99,7 @@ fn harness_of(source: &str) -> Harness {
         Harness::Divan
     } else if source.contains("criterion") {
         Harness::Criterion
-    } else if source.contains("#[bench]") {
+    } else if marks_a_bench(source) {
         Harness::Libtest
     } else {
         Harness::Own
@@ -114,8 +114,14 @@ fn has_bench_attribute(folder: &Path) -> bool {
             return has_bench_attribute(&path);
         }
         let is_rust = path.extension().is_some_and(|extension| extension == "rs");
-        is_rust && fs::read_to_string(&path).is_ok_and(|text| text.contains("#[bench]"))
+        is_rust && fs::read_to_string(&path).is_ok_and(|text| marks_a_bench(&text))
     })
+}
+
+/// Whether an item has the attribute: comments and strings may name it too.
+fn marks_a_bench(source: &str) -> bool {
+    let mut lines = source.lines().map(str::trim_start);
+    lines.any(|line| line.starts_with("#[bench]"))
 }
 
 /// How a benchmark is started and read.
@@ -371,6 +377,7 @@ mod tests {
                 Harness::Libtest,
             ),
             ("fn main() {}", Harness::Own),
+            ("//! No #[bench].\nfn main() {}", Harness::Own),
         ] {
             assert_eq!(harness_of(source), harness, "{source}");
         }
