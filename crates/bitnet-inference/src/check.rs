@@ -124,21 +124,28 @@ fn source_row(checkpoint: &Checkpoint, expected: &Expected, row: usize) -> usize
     }
 }
 
-/// Finds bytes between tensors, and behind the last, that are no padding.
+/// Finds bytes between tensors, and behind the last of a file, that are no padding.
 fn unused_bytes(checkpoint: &Checkpoint) -> Vec<Unsound> {
+    let tensors = checkpoint.tensors();
     let mut unsound = Vec::new();
-    let mut before: Option<(usize, Range<usize>)> = None;
-    for tensor in checkpoint.tensors() {
-        let (file_idx, range) = tensor.place();
-        if let Some((_, last)) = before.filter(|(file, _)| *file == file_idx)
-            && range.start > last.end + MAX_PADDING
-        {
+    let mut look = |name: &str, side, bytes: Range<usize>| {
+        if bytes.len() > MAX_PADDING {
             unsound.push(Unsound::Unused {
-                name: tensor.name.clone(),
-                n_bytes: range.start - last.end,
+                name: name.to_owned(),
+                side,
+                n_bytes: bytes.len(),
             });
         }
-        before = Some((file_idx, range));
+    };
+    for (i, tensor) in tensors.iter().enumerate() {
+        let (file_idx, range) = tensor.place();
+        let next = tensors.get(i + 1).map(|next| (next, next.place()));
+        if let Some((next, (_, next_range))) = next.filter(|(_, (idx, _))| *idx == file_idx) {
+            look(&next.name, "before", range.end..next_range.start);
+        } else {
+            let end = checkpoint.file_len(file_idx);
+            look(&tensor.name, "behind", range.end..end);
+        }
     }
     unsound
 }
@@ -165,11 +172,40 @@ pub enum Unsound {
         value: f32,
     },
     /// Bytes that no tensor accounts for.
-    #[error("before tensor {name:?} lie {n_bytes} bytes that no tensor accounts for")]
+    #[error("{side} tensor {name:?} lie {n_bytes} bytes that no tensor accounts for")]
     Unused {
-        /// The tensor behind them.
+        /// The tensor beside them.
         name: String,
+        /// On which side of it they lie: before or behind.
+        side: &'static str,
         /// How many.
         n_bytes: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_behind_the_last_tensor_are_found_but_for_padding() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../models/storyteller/storyteller.gguf"
+        );
+        let found = |n_more: usize| {
+            let mut file = std::fs::read(path).unwrap();
+            file.resize(file.len() + n_more, 0);
+            let checkpoint = Checkpoint::from_gguf_bytes(file).unwrap();
+            let unsound = unused_bytes(&checkpoint);
+            unsound.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(found(0).is_empty() && found(MAX_PADDING / 2).is_empty());
+        let found = found(10_000);
+        assert!(
+            matches!(&found[..], [one] if one.starts_with("behind tensor")
+                && one.ends_with("bytes that no tensor accounts for")),
+            "{found:?}"
+        );
+    }
 }

@@ -326,6 +326,11 @@ impl Checkpoint {
         tensors
     }
 
+    /// Returns the bytes of a file.
+    pub(crate) fn file_len(&self, file_idx: usize) -> usize {
+        self.files[file_idx].len()
+    }
+
     /// Returns every tensor with what it is for, by GGUF name: `embedding`,
     /// `output`, `norm`, `attention` or `feed-forward`.
     pub fn roles(&self) -> impl Iterator<Item = (&'static str, &StoredTensor)> {

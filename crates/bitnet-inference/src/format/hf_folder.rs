@@ -524,3 +524,30 @@ pub(crate) fn read_json<T: DeserializeOwned>(
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn activations(model_type: &str, class: &str, more: &str) -> Activations {
+        let json = format!(
+            r#"{{"model_type": "{model_type}", "architectures": ["{class}"], "hidden_size": 64,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+            "vocab_size": 64, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0, "hidden_act": "silu"{more}}}"#
+        );
+        let hf: HfConfig = serde_json::from_str(&json).unwrap();
+        config(&hf, true, false).unwrap().activations
+    }
+
+    #[test]
+    fn bitnet_models_have_int8_activations_whether_or_not_a_folder_says_so() {
+        let quantized = r#", "quantization_config": {"quant_method": "bitnet"}"#;
+        // As 1bitLLM publishes its models: nothing is said.
+        let said_nothing = activations("llama", "BitnetForCausalLM", "");
+        assert_eq!(said_nothing, Activations::Int8);
+        let llama = |more| activations("llama", "LlamaForCausalLM", more);
+        assert_eq!(llama(""), Activations::Exact);
+        assert_eq!(llama(quantized), Activations::Int8);
+    }
+}
