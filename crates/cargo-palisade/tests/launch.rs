@@ -123,6 +123,33 @@ fn a_process_can_be_slowed_down_by_a_wanted_share() {
     }
 }
 
+/// In a container, the session that a process was started in may be none of its own:
+/// Linux then calls it number 0.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that does not run must say so")]
+fn a_process_of_another_namespace_is_measured_too() {
+    let apart = ["--map-root-user", "--pid", "--fork"];
+    let can = Command::new("unshare").args(apart).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: this system makes no namespace for processes");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("apart");
+    let apart = apart.join(" ");
+    let guard = env!("CARGO_BIN_EXE_cargo-palisade");
+    let text = format!("#!/bin/sh\nexec unshare {apart} '{guard}' \"$@\"\n");
+    std::fs::write(&script, text).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).expect("executable");
+    let launched = Launcher::new(script).run(
+        &program(&["true"]),
+        &Conditions::default(),
+        &Cancel::default(),
+    );
+    assert!(launched.expect("it runs").usage.wall_ns > 0);
+}
+
 #[test]
 fn one_that_fails_or_is_missing_or_takes_too_long_is_an_error() {
     let launcher = Launcher::new(env!("CARGO_BIN_EXE_cargo-palisade").into());

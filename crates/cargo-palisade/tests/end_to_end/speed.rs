@@ -335,6 +335,8 @@ fn a_calibration_is_kept_and_told_in_reports() {
     assert_eq!(code, 0, "{report:#}");
     let calibration = &report["calibration"];
     assert_eq!(calibration["false_alarms"]["of"], 2);
+    assert_eq!(calibration["spreads"][0]["benchmark"], "rate");
+    assert_eq!(calibration["spreads"][0]["comparisons"], 2);
     let detections = calibration["detections"].as_array().expect("a list");
     let sizes: Vec<_> = detections.iter().map(|d| d["slowdown"].as_f64()).collect();
     assert_eq!(sizes, [Some(0.02), Some(0.05), Some(0.1)]);
@@ -347,6 +349,12 @@ fn a_calibration_is_kept_and_told_in_reports() {
     let before = fixture.palisade(&["compare", "HEAD", "--only", "rate"]);
     let told = "ago on this machine: equal programs raised 0 of 2 alarms; 2 % slower found 0 of 1";
     assert!(before.out.contains(told), "{}", before.out);
+    // What cannot be run raises no alarm, and has not passed either.
+    fixture.write("palisade.toml", &STEADY.replace("print\"", "fail\""));
+    let (code, report) = fixture.json(&args);
+    assert_eq!(code, 3, "{report:#}");
+    assert_eq!(report["calibration"]["false_alarms"]["of"], 0);
+    fixture.write("palisade.toml", POLICY);
     // Elsewhere it says nothing.
     let mut elsewhere = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
     elsewhere

@@ -64,7 +64,10 @@ pub fn calibrate(
         };
         learn(&session, &contest, options, machine)?
     };
-    guard.store.add(&Record::Calibration(calibration.clone()))?;
+    // What says nothing does not take the place of what says something.
+    if calibration.false_alarms.of > 0 {
+        guard.store.add(&Record::Calibration(calibration.clone()))?;
+    }
     Ok(calibration)
 }
 
@@ -85,6 +88,9 @@ fn learn(
         // What the time cut off says nothing.
         if session.is_over() {
             break;
+        }
+        if !is_measured(&outcome) {
+            continue;
         }
         for ((benchmark, measure), pairs) in pairs(&outcome) {
             log_ratios
@@ -129,6 +135,9 @@ fn learn(
             if session.is_over() {
                 break;
             }
+            if !is_measured(&outcome) {
+                continue;
+            }
             rate.of += 1;
             rate.found += u32::from(alarms(outcome).contains(slow));
         }
@@ -138,6 +147,13 @@ fn learn(
         });
     }
     Ok(calibration)
+}
+
+/// Whether there are numbers of both sides of every benchmark: no alarm about what could
+/// not be run is no merit.
+fn is_measured(outcome: &Outcome) -> bool {
+    let mut states = outcome.entries.iter().map(|entry| entry.decision.state);
+    states.all(|state| state != State::Incomparable)
 }
 
 /// The log-ratios of each measure of each benchmark.

@@ -52,11 +52,15 @@ pub enum LaunchError {
         /// What the operating system said.
         message: String,
     },
-    /// The launcher ended without a word.
-    #[error("read what {program:?} took: its launcher wrote nothing")]
+    /// The launcher ended without an answer.
+    #[error("read what {program:?} took: its launcher ended without an answer ({end}): {output}")]
     Silent {
         /// The program.
         program: String,
+        /// How the launcher ended.
+        end: String,
+        /// The end of what it said.
+        output: String,
     },
     /// A file for the launcher's answer cannot be made.
     #[error("make a temporary file")]
@@ -234,7 +238,11 @@ impl Launcher {
                 program: name(),
                 message,
             }),
-            Err(_) => Err(LaunchError::Silent { program: name() }),
+            Err(_) => Err(LaunchError::Silent {
+                program: name(),
+                end: format!("{end:?}"),
+                output: said.text(),
+            }),
         }
     }
 }
@@ -362,9 +370,9 @@ fn turns(id: u32) -> Option<Turns> {
 #[cfg(target_os = "linux")]
 fn hurry() -> bool {
     const FIRST: i32 = -20;
-    let is_head = rustix::process::getsid(None) == Ok(rustix::process::getpid());
-    let own_session = is_head || rustix::process::setsid().is_ok();
-    let of_session = own_session && fs::write("/proc/self/autogroup", FIRST.to_string()).is_ok();
+    let has_own_session = rustix::process::setsid().is_ok();
+    let of_session =
+        has_own_session && fs::write("/proc/self/autogroup", FIRST.to_string()).is_ok();
     let of_process = rustix::process::setpriority_process(None, FIRST).is_ok();
     // Without sharing between sessions there is no such file.
     of_process && (of_session || !std::path::Path::new("/proc/self/autogroup").exists())
