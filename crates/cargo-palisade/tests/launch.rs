@@ -167,3 +167,25 @@ fn one_that_fails_or_is_missing_or_takes_too_long_is_an_error() {
         assert!(error.starts_with(expected), "{error}");
     }
 }
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that does not run must say so")]
+fn a_process_runs_where_its_group_has_no_number() {
+    let probe = Command::new("unshare").args(["-U", "true"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: this system makes no user namespaces");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("launcher");
+    let guard = env!("CARGO_BIN_EXE_cargo-palisade");
+    let text = format!("#!/bin/sh\nexec unshare -U '{guard}' \"$@\"\n");
+    std::fs::write(&script, text).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).expect("set");
+    let words = program(&["sh", "-c", "id -g"]);
+    let launched = Launcher::new(script).run(&words, &Conditions::default(), &Cancel::default());
+    // The overflow group is what such a namespace shows.
+    let overflow = std::fs::read_to_string("/proc/sys/kernel/overflowgid").expect("Linux has it");
+    assert_eq!(launched.expect("it runs").out.trim(), overflow.trim());
+}

@@ -72,14 +72,33 @@ fn sysctl(name: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The processors that this process may run on.
+/// The processors that this process may run on, and that [`run_on`] can name; none where
+/// the system does not say.
 pub fn cores() -> Vec<usize> {
-    #[cfg(target_os = "linux")]
-    if let Ok(set) = rustix::thread::sched_getaffinity(None) {
-        let all = 0..rustix::thread::CpuSet::MAX_CPU;
-        return all.filter(|core| set.is_set(*core)).collect();
-    }
-    Vec::new()
+    // A set of fixed size, as the system call takes one, would fail where the system has
+    // more processors than it holds.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let list = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let mut cores = list.map(numbers).unwrap_or_default();
+    cores.retain(|core| *core < MOST_CORES);
+    cores
+}
+
+/// How many processors a set of them holds.
+#[cfg(target_os = "linux")]
+const MOST_CORES: usize = rustix::thread::CpuSet::MAX_CPU;
+
+#[cfg(not(target_os = "linux"))]
+const MOST_CORES: usize = usize::MAX;
+
+/// The numbers of a list such as `0-3,8`.
+fn numbers(list: &str) -> Vec<usize> {
+    let parts = list.trim().split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    });
+    parts.flatten().collect()
 }
 
 /// Binds this thread, and what it starts, to some processors.
@@ -88,7 +107,7 @@ pub fn run_on(cores: &[usize]) -> std::io::Result<()> {
     use rustix::thread::{CpuSet, sched_setaffinity};
     let mut set = CpuSet::new();
     for core in cores {
-        if *core >= CpuSet::MAX_CPU {
+        if *core >= MOST_CORES {
             return Err(std::io::ErrorKind::InvalidInput.into());
         }
         set.set(*core);
@@ -140,6 +159,16 @@ mod tests {
             here.differences(&fingerprint("rustc 1.94.0", "")),
             ["compiler: rustc 1.95.0 here, rustc 1.94.0 there"]
         );
+    }
+
+    #[test]
+    fn lists_of_processors_are_read() {
+        assert_eq!(numbers("\t0-3,8\n"), [0, 1, 2, 3, 8]);
+        assert_eq!(numbers("1500"), [1500]);
+        assert!(numbers("").is_empty());
+        if cfg!(target_os = "linux") {
+            assert!(!cores().is_empty());
+        }
     }
 
     #[test]
