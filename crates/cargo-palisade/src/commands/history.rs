@@ -7,7 +7,7 @@ use palisade::history::{History, Series};
 use palisade::record::Millis;
 use palisade::report::{amount, comparison, trends};
 
-use super::Context;
+use super::{Context, write};
 use crate::args::HistoryArgs;
 use crate::error::NOT_MEASURED;
 
@@ -20,7 +20,8 @@ pub fn run(context: &mut Context<'_>, args: &HistoryArgs) -> anyhow::Result<u8> 
         .map(|commit| commit.id)
         .collect();
     commits.reverse();
-    let mut history = History::of(&guard.store.speed_runs(Millis::MIN)?, &commits);
+    let runs = guard.store.speed_runs(Millis::MIN)?;
+    let mut history = History::of(&runs, &guard.store.calibrations()?, &commits);
     if let Some(part) = &args.benchmark {
         history
             .series
@@ -28,7 +29,7 @@ pub fn run(context: &mut Context<'_>, args: &HistoryArgs) -> anyhow::Result<u8> 
     }
     if let Some(path) = &args.html {
         let page = trends(&history, guard.repo.remote_url().as_deref());
-        super::check::write(path, &page)?;
+        write(path, &page)?;
     }
     if args.csv {
         context.ui.out(&csv(&history)?)?;

@@ -168,3 +168,34 @@ fn a_drip_is_caught_against_the_milestone() {
     fixture.palisade(&["milestone", "set", "parent", &commits[2]]);
     assert_eq!(fixture.palisade(&["milestone", "check", "parent"]).code, 4);
 }
+
+#[test]
+fn a_restless_benchmark_must_move_further_to_count() {
+    let (fixture, commits) = commits(60);
+    let cost = |at: usize| if at < 40 { 1e6 } else { 1.05e6 };
+    let run = |at: usize| {
+        let (id, values) = (at.to_string(), around(cost(at), 5, at));
+        measured(&id, &id, "series", &commits[at], &values)
+    };
+    import(&fixture, &(0..60).map(run).collect::<Vec<_>>());
+    let changes = || {
+        let (_, json) = fixture.json(&["history"]);
+        json["series"][0]["changes"]
+            .as_array()
+            .expect("a list")
+            .len()
+    };
+    assert_eq!(changes(), 1);
+    let calibrated = |id: &str, at: i64, spread: f64| {
+        json!({
+            "record": "calibration", "id": id, "at_ms": at, "fingerprint": {"cores": "2"},
+            "spreads": [{"benchmark": "sort/1k", "measure": "time", "comparisons": 20, "spread": spread}],
+            "false_alarms": {"found": 0, "of": 20}, "detections": [],
+        })
+    };
+    // Three times 1 % is less than 5 %, three times 2 % more. The newest counts.
+    import(&fixture, &[calibrated("calm", 1, 0.01)]);
+    assert_eq!(changes(), 1);
+    import(&fixture, &[calibrated("restless", 2, 0.02)]);
+    assert_eq!(changes(), 0);
+}

@@ -126,15 +126,9 @@ impl<'a> Session<'a> {
         if matches!(measure, Measure::Time | Measure::Rate) {
             floor.policy = self.policy.speed.floor / 100.0;
         }
-        let spreads = self
-            .calibration
-            .map(|c| c.spreads.as_slice())
-            .unwrap_or_default();
-        let known = spreads
-            .iter()
-            .find(|known| known.benchmark == name && known.measure == measure);
-        if let Some(known) = known {
-            floor = floor.with_spread(known.spread);
+        let known = self.calibration.and_then(|c| c.spread(name, measure));
+        if let Some(spread) = known {
+            floor = floor.with_spread(spread);
         }
         let mut rules = Rules::new(measure, floor);
         rules.block = self.policy.speed.block / 100.0;

@@ -23,11 +23,25 @@ use serde::{Deserialize, Serialize};
 pub use series::{ChangePoint, History, Point, Series};
 pub use standing::{Standing, standings};
 
-use crate::speed::{Estimate, median_variance};
+use crate::speed::{Calibration, Estimate, Fingerprint, Floor, Measure, median_variance};
 use crate::stats::median;
 
 /// How many commits the two detectors may be apart and still mean the same change.
 const TOGETHER: usize = 3;
+
+/// The floor of one measure of a benchmark on a machine, by the newest of `calibrations`
+/// (old to new) that knows it.
+fn calibrated_floor(
+    calibrations: &[Calibration],
+    machine: &Fingerprint,
+    benchmark: &str,
+    measure: Measure,
+) -> Floor {
+    let newest = calibrations.iter().rev();
+    let mut here = newest.filter(|calibration| calibration.fingerprint == *machine);
+    let known = here.find_map(|calibration| calibration.spread(benchmark, measure));
+    Floor::of(measure).with_spread(known.unwrap_or(0.0))
+}
 
 /// A lasting change in a history, that two detectors agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

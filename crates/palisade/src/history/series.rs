@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::session::Session;
-use super::{Change, changes};
+use super::{Change, calibrated_floor, changes};
 use crate::record::Millis;
 use crate::speed::{
-    Decision, Fingerprint, Floor, Judge, Measure, Rules, SpeedPurpose, SpeedRun, Step, log_ratio,
+    Calibration, Decision, Fingerprint, Floor, Judge, Measure, Rules, SpeedPurpose, SpeedRun, Step,
+    log_ratio,
 };
 use crate::stats::median;
 
@@ -69,7 +70,10 @@ impl History {
     /// The history of `commits`, old to new, as the runs saw it. Measurements of
     /// calibrations, of changed files, and of other machines are left out; so are
     /// commits that are not listed.
-    pub fn of(runs: &[SpeedRun], commits: &[String]) -> Self {
+    ///
+    /// A change counts beyond three times what its benchmark shows between equal programs,
+    /// where one of `calibrations`, old to new, knows that.
+    pub fn of(runs: &[SpeedRun], calibrations: &[Calibration], commits: &[String]) -> Self {
         let place: BTreeMap<&str, usize> = commits.iter().map(String::as_str).zip(0..).collect();
         let belongs = |run: &&SpeedRun| {
             run.purpose != SpeedPurpose::Calibration
@@ -85,7 +89,8 @@ impl History {
         let here: Vec<&SpeedRun> = known.iter().filter(is_here).copied().collect();
         let mut series = collect(&here, &place);
         for one in &mut series {
-            find_changes(one, &here);
+            let floor = calibrated_floor(calibrations, &fingerprint, &one.benchmark, one.measure);
+            find_changes(one, floor, &here);
         }
         let elsewhere = known.iter().filter(|run| run.fingerprint != fingerprint);
         let mut counts: BTreeMap<&Fingerprint, usize> = BTreeMap::new();
@@ -142,29 +147,34 @@ fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<Series> {
     all.into_iter().map(series).collect()
 }
 
-fn find_changes(series: &mut Series, runs: &[&SpeedRun]) {
+fn find_changes(series: &mut Series, floor: Floor, runs: &[&SpeedRun]) {
     let measure = series.measure;
     // The log-cost of a commit: its ratio to the least that can be.
     let least = if measure.may_be_zero() { 0.0 } else { 1.0 };
     let cost = |point: &Point| log_ratio(measure, least, point.value).ok();
     let costs: Option<Vec<f64>> = series.points.iter().map(cost).collect();
     let values: Vec<f64> = series.points.iter().map(|point| point.value).collect();
-    let floor = Floor::of(measure).margin(median(&values).unwrap_or(0.0));
-    let found = changes(&costs.unwrap_or_default(), floor);
+    let threshold = floor.threshold(median(&values).unwrap_or(0.0));
+    let found = changes(&costs.unwrap_or_default(), threshold);
     let point = |change: Change| {
         let (before, after) = (&series.points[change.at - 1], &series.points[change.at]);
         ChangePoint {
             before: before.commit.clone(),
             commit: after.commit.clone(),
             change,
-            comparison: compared(runs, &before.commit, &after.commit, series),
+            comparison: compared(runs, [&before.commit, &after.commit], floor, series),
         }
     };
     series.changes = found.into_iter().map(point).collect();
 }
 
 /// What the sessions that compared two commits say about one series.
-fn compared(runs: &[&SpeedRun], base: &str, candidate: &str, of: &Series) -> Option<Decision> {
+fn compared(
+    runs: &[&SpeedRun],
+    [base, candidate]: [&str; 2],
+    floor: Floor,
+    of: &Series,
+) -> Option<Decision> {
     let of_both = |session: &Session| session.between(base, candidate, &of.benchmark, of.measure);
     let pairs = Session::all(runs)
         .iter()
@@ -173,7 +183,7 @@ fn compared(runs: &[&SpeedRun], base: &str, candidate: &str, of: &Series) -> Opt
     if pairs.is_empty() {
         return None;
     }
-    let mut judge = Judge::new(Rules::new(of.measure, Floor::of(of.measure)));
+    let mut judge = Judge::new(Rules::new(of.measure, floor));
     for (base, candidate) in pairs {
         if judge.push(base, candidate) == Ok(Step::Done) {
             break;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
-use super::drift;
 use super::session::Session;
+use super::{calibrated_floor, drift};
 use crate::git::short;
 use crate::speed::{
     Calibration, Decision, Estimate, Fingerprint, Floor, Judge, Measure, Rules, SpeedRun, State,
@@ -45,15 +45,6 @@ pub fn standings(
         .filter(|run| run.fingerprint == *fingerprint)
         .collect();
     let sessions = Session::all(&here);
-    let floor = |benchmark: &str, measure| {
-        let calibration = calibrations.iter().rev();
-        let here = calibration.filter(|found| found.fingerprint == *fingerprint);
-        let spread = here.flat_map(|found| &found.spreads);
-        let mut of_it =
-            spread.filter(|spread| spread.benchmark == benchmark && spread.measure == measure);
-        let known = of_it.next().map_or(0.0, |spread| spread.spread);
-        Floor::of(measure).with_spread(known)
-    };
     let mut standings = Vec::new();
     for (benchmark, measure) in measured(&here) {
         let steps = |from: &str, to: &str| -> Vec<(f64, f64)> {
@@ -80,7 +71,7 @@ pub fn standings(
             .windows(2)
             .map(|step| steps(step[0], step[1]))
             .collect();
-        let floor = floor(benchmark, measure);
+        let floor = calibrated_floor(calibrations, fingerprint, benchmark, measure);
         let decision = match &pairs[..] {
             [direct] => judge(measure, floor, direct),
             _ => add_up(measure, floor, &path, &pairs),

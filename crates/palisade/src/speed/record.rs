@@ -148,6 +148,15 @@ pub struct Calibration {
     pub detections: Vec<Detection>,
 }
 
+impl Calibration {
+    /// The spread of one measure of a benchmark, if it was learnt.
+    pub fn spread(&self, benchmark: &str, measure: Measure) -> Option<f64> {
+        let mut known = self.spreads.iter();
+        let known = known.find(|known| known.benchmark == benchmark && known.measure == measure)?;
+        Some(known.spread)
+    }
+}
+
 /// A commit that later ones are held against, however many there are between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Milestone {
