@@ -1,15 +1,11 @@
 //! `cargo palisade check`
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::Context as _;
 use palisade::check::{CheckOptions, MeasureSpeed, check};
 use palisade::flaky::Ledger;
 use palisade::record::now;
 use palisade::report::{HistoryPoint, Report, html, junit, markdown, terminal};
 
-use super::{Context, launcher};
+use super::{Context, launcher, write};
 use crate::args::{CheckArgs, JudgeArgs, ReportArgs};
 
 /// How many runs the curves of the page go back.
@@ -69,9 +65,4 @@ fn page(context: &Context<'_>, report: &Report) -> anyhow::Result<String> {
     history.reverse();
     let ledger = Ledger::read(store)?;
     Ok(html(report, &history, &ledger.flaky(), now()))
-}
-
-/// Writes a report, and says which file could not be written.
-pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }

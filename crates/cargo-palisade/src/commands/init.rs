@@ -1,16 +1,14 @@
 //! `cargo palisade init`
 
 use std::fmt::Write as _;
-use std::fs;
 
-use anyhow::Context as _;
 use palisade::baseline::{Standing, TestSet};
 use palisade::policy::FILE_NAME;
 use palisade::proposal::{look, policy_text};
 use palisade::record::{Purpose, Scope};
 use serde_json::json;
 
-use super::{Context, baseline};
+use super::{Context, baseline, write};
 use crate::error::NOT_MEASURED;
 
 pub fn run(context: &mut Context<'_>) -> anyhow::Result<u8> {
@@ -38,7 +36,7 @@ pub fn run(context: &mut Context<'_>) -> anyhow::Result<u8> {
             .user_name()
             .unwrap_or_else(|| "unknown".to_owned());
         let text = policy_text(&look(&context.guard.workspace), &failing, &owner);
-        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        write(&path, &text)?;
     }
     let tally = set.tally();
     let mark = if run.subject.dirty || !run.complete {

@@ -14,6 +14,10 @@ mod risk;
 mod store;
 mod test;
 
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
 use anyhow::Context as _;
 use palisade::guard::Guard;
 use palisade::measure::launch::Launcher;
@@ -62,6 +66,31 @@ fn launcher() -> anyhow::Result<Launcher> {
     Ok(Launcher::new(program))
 }
 
+/// Writes a file whole or not at all, and says which one could not be written.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    replace(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    // A link stays one; what is no file, such as a pipe, is written to as it is.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+        return fs::write(path, text);
+    }
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    // As any new file: others may read what the user's mask lets them read.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(&path)?;
+    Ok(())
+}
+
 /// What every command works with.
 struct Context<'a> {
     guard: Guard,
@@ -77,5 +106,38 @@ impl Context<'_> {
         } else {
             self.ui.out(text)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_whole_and_nothing_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("report.md");
+        write(&path, "one").expect("written");
+        write(&path, "two").expect("written again");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "two");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        let nowhere = folder.path().join("none/report.md");
+        let error = write(&nowhere, "").expect_err("no folder");
+        assert_eq!(error.to_string(), format!("write {}", nowhere.display()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn links_stay_links_and_devices_devices() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "old").expect("written");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        write(&link, "new").expect("written");
+        assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert_eq!(fs::read_to_string(&file).expect("read"), "new");
+        // A device is no place for a file beside it.
+        write(Path::new("/dev/null"), "text").expect("written");
+        assert!(write(Path::new("/dev/full"), "text").is_err());
     }
 }
