@@ -1,5 +1,10 @@
 //! Speed and memory, on programs whose numbers are known.
 
+#[cfg(unix)]
+use std::process::{Command, Stdio};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::fixture::Fixture;
@@ -393,4 +398,92 @@ fn allocations_are_counted_where_a_program_counts_them() {
     assert!(findings.contains(&expected), "{findings:?}");
     let bytes = &entry(&report, "count", "allocation_bytes")["decision"];
     assert_eq!(bytes["state"], "equivalent");
+}
+
+#[test]
+fn a_milestone_is_measured_where_no_comparison_leads_to_it() {
+    let fixture = metered();
+    fixture.write("palisade.toml", STEADY);
+    fixture.commit("only what does not depend on the machine");
+    fixture.palisade(&["milestone", "set", "1.0"]);
+    fixture.write("README.md", "# Later\n");
+    fixture.commit("nothing that is measured");
+    let (code, unmeasured) = fixture.json(&["milestone", "check"]);
+    assert_eq!((code, &unmeasured["verdict"]), (3, &"incomparable".into()));
+    let standing = |report: &Value| {
+        let standings = report["standings"].as_array().expect("a list");
+        let mut rates = standings.iter().filter(|s| s["measure"] == "time");
+        rates.next().expect("the rate")["state"].clone()
+    };
+    let (_, same) = fixture.json(&["milestone", "check", "--measure"]);
+    assert_eq!(standing(&same), "equivalent", "{same:#}");
+    write_meter(&fixture, "120.0", 24);
+    fixture.commit("slower");
+    let (code, slower) = fixture.json(&["milestone", "check", "1.0", "--measure"]);
+    assert_eq!(
+        (code, standing(&slower)),
+        (1, "regressed".into()),
+        "{slower:#}"
+    );
+    // What was measured is remembered.
+    let (code, again) = fixture.json(&["milestone", "check"]);
+    assert_eq!((code, standing(&again)), (1, "regressed".into()));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_what_is_measured_and_leaves_nothing() {
+    let fixture = metered();
+    let started_file = fixture.outside("started");
+    let policy = format!(
+        "[speed]\nwait = \"0s\"\n\n[[workload]]\nname = \"sleep\"\n\
+         command = \"sh -c 'echo $$ > {}; sleep 100'\"\n",
+        started_file.display()
+    );
+    fixture.write("palisade.toml", &policy);
+    fixture.commit("a long workload");
+    let temporary = fixture.outside("temporary");
+    std::fs::create_dir(&temporary).expect("created");
+    let mut command = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+    let mut child = command
+        .args(["compare", "HEAD", "HEAD"])
+        .env("TMPDIR", &temporary)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let started = Instant::now();
+    let id = loop {
+        assert!(
+            started.elapsed() < Duration::from_mins(1),
+            "nothing was launched"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+        let text = std::fs::read_to_string(&started_file).unwrap_or_default();
+        if text.ends_with('\n') {
+            break text.trim().to_owned();
+        }
+    };
+    // One that ended may still be listed as a zombie, where nobody takes leave of orphans.
+    let runs = || {
+        let listed = Command::new("ps").args(["-o", "stat=", "-p", &id]).output();
+        let state = listed.expect("ps runs").stdout;
+        !state.trim_ascii().is_empty() && !state.starts_with(b"Z")
+    };
+    assert!(runs(), "the workload does not run");
+    let guard = child.id().to_string();
+    let kill = Command::new("kill").args(["-s", "INT", &guard]).status();
+    assert!(kill.expect("kill runs").success());
+    assert_eq!(child.wait().expect("it ends").code(), Some(3));
+    assert!(
+        started.elapsed() < Duration::from_secs(90),
+        "it waited for the workload"
+    );
+    assert!(!runs(), "the workload still runs");
+    assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
+    assert_eq!(fixture.git(&["status", "--porcelain"]), "");
+    let left = std::fs::read_dir(&temporary).expect("a folder").count();
+    assert_eq!(left, 0, "temporary files are left");
+    let store = fixture.palisade(&["store", "export"]).out;
+    assert!(!store.contains("\"speed\""), "{store}");
 }
