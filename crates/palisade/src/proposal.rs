@@ -213,6 +213,8 @@ fn push_speed(text: &mut String, speed: &SpeedPolicy) {
          wait = \"{}\"\n\
          # Whether a program with one thread is bound to one processor.\n\
          pin = {}\n\
+         # What counts instructions before the clock is read: auto, perf, callgrind or off.\n\
+         counters = \"{}\"\n\
          # The smallest change of a time that counts, and the size from which on a regression\n\
          # blocks without confirmation, in percent.\n\
          floor = {:.1}\n\
@@ -224,14 +226,16 @@ fn push_speed(text: &mut String, speed: &SpeedPolicy) {
         speed.time_out,
         speed.wait,
         speed.pin,
+        speed.counters.as_str(),
         speed.floor,
         speed.block,
     );
     text.push_str(
-        "\n# Programs whose time and memory are measured, numbers that commands print, and ratios of\n\
-         # two benchmarks that hold on any machine:\n\
+        "\n# Programs whose time and memory are measured, numbers that commands print, packages whose\n\
+         # time to build is measured, and ratios of two benchmarks that hold on any machine:\n\
          # [[workload]]\n# name = \"load\"\n# command = \"app load 500000\"\n# max_rss = \"1.2 GiB\"\n\
          # [[bench]]\n# command = \"app measure\"\n# prints = \"number\"\n\
+         # [[build]]\n# package = \"app\"\n# max_build_time = \"90s\"\n\
          # [[ratio]]\n# name = \"SIMD\"\n# of = \"a/bench:b/generic\"\n# to = \"a/bench:b/simd\"\n# at_least = 2.0\n# within = 5.0\n",
     );
 }

@@ -38,6 +38,7 @@ fn main() {
 const POLICY: &str = "\
 [speed]
 wait = \"0s\"
+counters = \"off\"
 
 [[bench]]
 name = \"rate\"
@@ -54,6 +55,7 @@ max_rss = \"48 MiB\"
 const STEADY: &str = "\
 [speed]
 wait = \"0s\"
+counters = \"off\"
 
 [[bench]]
 name = \"rate\"
@@ -105,6 +107,14 @@ fn the_same_code_is_measured_on_both_sides_and_equivalent() {
     let rate = entry(&report, "rate", "time");
     assert_eq!(rate["decision"]["state"], "equivalent");
     assert_eq!(rate["unchanged"], true);
+    if cfg!(target_os = "linux") {
+        let disturbed = report["speed"]["disturbed"].as_u64();
+        assert!(
+            disturbed <= report["speed"]["launches"].as_u64(),
+            "{report:#}"
+        );
+        assert!(disturbed.is_some());
+    }
     // Not one launch was used for both sides.
     let pairs = rate["decision"]["pairs"].as_u64().expect("a number");
     assert!(pairs >= 6);
@@ -171,7 +181,7 @@ fn ratios_are_held_within_one_run() {
     let fixture = metered();
     let ratio = |least: &str| {
         let text = format!(
-            "[speed]\nwait = \"0s\"\n\n\
+            "[speed]\nwait = \"0s\"\ncounters = \"off\"\n\n\
              [[bench]]\nname = \"rate\"\ncommand = \"meter print\"\nprints = \"number\"\n\n\
              [[workload]]\nname = \"small\"\ncommand = \"true\"\n\n\
              [[workload]]\nname = \"large\"\ncommand = \"meter hold\"\n\n\
@@ -387,8 +397,7 @@ fn allocations_are_counted_where_a_program_counts_them() {
         fixture.write("gamma/src/bin/counter.rs", &text);
     };
     count(100);
-    let policy =
-        "[speed]\nwait = \"0s\"\n\n[[workload]]\nname = \"count\"\ncommand = \"counter\"\n";
+    let policy = "[speed]\nwait = \"0s\"\ncounters = \"off\"\n\n[[workload]]\nname = \"count\"\ncommand = \"counter\"\n";
     fixture.write("palisade.toml", policy);
     fixture.commit("a counter");
     count(101);
@@ -436,7 +445,7 @@ fn an_interrupt_ends_what_is_measured_and_leaves_nothing() {
     let fixture = metered();
     let started_file = fixture.outside("started");
     let policy = format!(
-        "[speed]\nwait = \"0s\"\n\n[[workload]]\nname = \"sleep\"\n\
+        "[speed]\nwait = \"0s\"\ncounters = \"off\"\n\n[[workload]]\nname = \"sleep\"\n\
          command = \"sh -c 'echo $$ > {}; sleep 100'\"\n",
         started_file.display()
     );
@@ -486,4 +495,123 @@ fn an_interrupt_ends_what_is_measured_and_leaves_nothing() {
     assert_eq!(left, 0, "temporary files are left");
     let store = fixture.palisade(&["store", "export"]).out;
     assert!(!store.contains("\"speed\""), "{store}");
+}
+
+/// A fixture with a workload that does the same work each time, and a counter.
+fn counted(counters: &str) -> Fixture {
+    let fixture = Fixture::new();
+    write_loop(&fixture, 1_000_000);
+    let policy = format!(
+        "[speed]\nwait = \"0s\"\ncounters = \"{counters}\"\n\n\
+         [[workload]]\nname = \"loop\"\ncommand = \"loop\"\n"
+    );
+    fixture.write("palisade.toml", &policy);
+    fixture.commit("a loop");
+    fixture
+}
+
+fn write_loop(fixture: &Fixture, times: u32) {
+    let text = format!(
+        "fn main() {{\n    let mut x = 1_u64;\n    for i in 0..{times} {{\n        \
+         x = std::hint::black_box(x.wrapping_mul(6364136223846793005).wrapping_add(i));\n    \
+         }}\n    std::process::exit(i32::from(x == 0));\n}}\n"
+    );
+    fixture.write("gamma/src/bin/loop.rs", &text);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that does not run must say so")]
+fn instructions_name_a_small_slowdown_and_do_not_block() {
+    let valgrind = Command::new("valgrind").arg("--version").output();
+    if !valgrind.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: valgrind is not installed");
+        return;
+    }
+    let fixture = counted("callgrind");
+    let (_, same, _) = compare(&fixture, &["HEAD", "HEAD", "--budget", "60s"]);
+    let decision = &entry(&same, "loop", "instructions")["decision"];
+    assert_eq!(decision["state"], "equivalent", "{same:#}");
+    let notes = same["speed"]["notes"].to_string();
+    assert!(
+        notes.contains("callgrind, on a processor without AVX-512"),
+        "{notes}"
+    );
+
+    write_loop(&fixture, 1_020_000);
+    let (_, report, _) = compare(&fixture, &["HEAD", "--budget", "60s"]);
+    let decision = &entry(&report, "loop", "instructions")["decision"];
+    assert_eq!(decision["state"], "regressed", "{report:#}");
+    assert_eq!(decision["severity"], "warn");
+    let ratio = decision["estimate"]["ratio"].as_f64().expect("a number");
+    assert!((1.015..1.021).contains(&ratio), "{ratio}");
+    let findings = report["findings"].as_array().expect("a list");
+    let mut named = findings
+        .iter()
+        .filter(|f| f["name"] == "loop: instructions");
+    let named = named.next().expect("it is named");
+    assert_eq!(named["effect"], "note");
+    assert_eq!(named["meaning"], "a counter alone decides nothing");
+}
+
+#[cfg(unix)]
+#[test]
+fn instructions_are_counted_by_perf_where_it_can() {
+    let fixture = counted("auto");
+    // What perf writes on a processor that counts; the program runs as it is.
+    let folder = fixture.outside("bin");
+    std::fs::create_dir(&folder).expect("created");
+    let perf = folder.join("perf");
+    let script = "#!/bin/sh\n\
+        [ \"$1 $4 $5 $6 $8\" = 'stat -e instructions:u -o --' ] || exit 9\n\
+        echo '1234567,,instructions:u,364230,100.00,,' > \"$7\"\n\
+        shift 8\nexec \"$@\"\n";
+    std::fs::write(&perf, script).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&perf, mode).expect("set");
+    let path = std::env::var("PATH").expect("a path");
+    let mut command = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+    command
+        .args(["compare", "HEAD", "HEAD", "--json", "--budget", "20s"])
+        .env("PATH", format!("{}:{path}", folder.display()));
+    let answer = crate::fixture::answer(command);
+    let report: Value = serde_json::from_str(&answer.out).expect("a report");
+    let decision = &entry(&report, "loop", "instructions")["decision"];
+    assert_eq!(decision["base"], 1_234_567.0);
+    assert_eq!(decision["state"], "equivalent");
+    let notes = report["speed"]["notes"].to_string();
+    assert!(notes.contains("counted by perf"), "{notes}");
+}
+
+#[test]
+fn the_time_of_a_build_is_measured_and_held_to_its_budget() {
+    let fixture = Fixture::new();
+    let policy = |most: &str| {
+        format!(
+            "[speed]\nwait = \"0s\"\n\n[[build]]\npackage = \"beta\"\nmax_build_time = \"{most}\"\n"
+        )
+    };
+    fixture.write("palisade.toml", &policy("10m"));
+    fixture.commit("builds are measured");
+    let (_, report, _) = compare(&fixture, &["HEAD", "HEAD", "--budget", "120s"]);
+    let decision = &entry(&report, "beta", "build_time")["decision"];
+    assert!(decision["pairs"].as_u64() >= Some(6), "{report:#}");
+    // A compiler was started each time.
+    assert!(decision["base"].as_f64() > Some(10e6), "{report:#}");
+    let bound = &report["speed"]["bounds"][0];
+    assert_eq!(
+        (&bound["name"], &bound["decision"]["state"]),
+        (&"beta".into(), &"kept".into())
+    );
+    fixture.write("palisade.toml", &policy("1ms"));
+    let (code, report, findings) = compare(&fixture, &["HEAD", "--budget", "120s"]);
+    assert_eq!(code, 1, "{report:#}");
+    let broken = ("beta".to_owned(), "broken".to_owned());
+    assert!(findings.contains(&broken), "{findings:?}");
+    // What does not build is no time, and no pass.
+    fixture.edit("beta/src/lib.rs", "alpha::add(a, a)", "alpha::none(a)");
+    let (code, report, _) = compare(&fixture, &["HEAD", "--budget", "120s"]);
+    assert_eq!(code, 3, "{report:#}");
+    let decision = &entry(&report, "beta", "build_time")["decision"];
+    assert_eq!(decision["state"], "incomparable");
 }

@@ -7,7 +7,7 @@ use super::session::{Session, chain};
 use crate::guard::{Event, Guard, GuardError, Side};
 use crate::measure::bench::{Bench, Built, Harness, Way, bench_targets};
 use crate::measure::build::{Wanted, build, package_of};
-use crate::policy::{CommandPolicy, Policy, SpeedPolicy};
+use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
 
 /// Which benchmarks are looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,12 @@ impl Selection {
     /// Whether it is every benchmark.
     pub(super) fn is_all(&self) -> bool {
         self.only.is_empty() && self.packages.is_empty()
+    }
+
+    /// Whether a build is to be measured.
+    pub(super) fn has(&self, build: &BuildPolicy) -> bool {
+        let is_reached = self.packages.is_empty() || self.packages.contains(&build.package);
+        is_reached && self.wants(&build.package)
     }
 
     fn wants(&self, name: &str) -> bool {

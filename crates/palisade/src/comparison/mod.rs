@@ -11,8 +11,10 @@
 //! come in blocks of two pairs, base–candidate–candidate–base or the reverse as chance
 //! has it, so that what changes with time, or with every second launch, falls on both.
 
+mod builds;
 mod calibrate;
 mod contest;
+mod counts;
 mod series;
 mod session;
 
@@ -32,11 +34,12 @@ use crate::guard::{Event, Events, Guard, GuardError, Side};
 use crate::measure::arena::Arena;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
-use crate::record::{Record, new_id, now};
+use crate::record::{Millis, Record, new_id, now};
 use crate::report::{Report, SideReport};
 use crate::run::build_settings;
 use crate::speed::{
-    BoundDecision, Calibration, Entry, Family, Fingerprint, Measure, Shift, SpeedPurpose, SpeedRun,
+    BoundDecision, Calibration, Entry, Family, Fingerprint, Measure, Measurement, Shift,
+    SpeedPurpose, SpeedRun,
 };
 use crate::verdict::{Unpaired, Verdict, judge_speed};
 
@@ -81,6 +84,10 @@ pub struct SpeedReport {
     pub environment: Option<Shift>,
     /// How many launches there were.
     pub launches: usize,
+    /// How many of them ran while other programs used more than half of the processors;
+    /// `None` where the system does not say.
+    #[serde(default)]
+    pub disturbed: Option<usize>,
     /// Which share of their time they waited for a processor.
     pub waited: f64,
     /// What this guard is worth on this machine, if it was calibrated here.
@@ -140,6 +147,7 @@ pub(crate) fn measure(
 ) -> Result<Measured, GuardError> {
     let [base, candidate] = sides;
     let machine = fingerprint(guard, candidate)?;
+    let machine_of_base = fingerprint(guard, base)?;
     let calibration = newest_calibration(guard, &machine)?;
     let started_ms = now();
     let (contest, outcome, bounds, mut notes, disturbance) = {
@@ -152,7 +160,8 @@ pub(crate) fn measure(
         };
         let selection = options.selection.or_policy(&guard.policy.speed);
         let mut contest = prepare(guard, &session, [base, candidate], &selection)?;
-        if contest.benches.is_empty() && contest.is_paired() {
+        let has_builds = guard.policy.build.iter().any(|build| selection.has(build));
+        if contest.benches.is_empty() && contest.is_paired() && !has_builds {
             return Err(GuardError::NoBenchmark(selection.words()));
         }
         let mut notes = std::mem::take(&mut contest.notes);
@@ -169,9 +178,17 @@ pub(crate) fn measure(
             deadline: Some(Instant::now() + budget),
             ..session
         };
+        let counted = session.count(&contest)?;
+        notes.extend(counted.notes);
         let mut outcome = session.compare(&contest, &options.injections)?;
+        // Not remembered: a history of counters would be held against milestones alone.
+        outcome.entries.extend(counted.entries);
         outcome.entries.extend(session.sizes(&contest));
         let mut bounds = session.budgets(&outcome.measurements[1]);
+        let places = [base.place(guard), candidate.place(guard)];
+        let (of_builds, of_budgets) = session.builds(places, &selection)?;
+        outcome.extend(of_builds);
+        bounds.extend(of_budgets);
         bounds.extend(session.ratios(&contest.benches, &contest.sides[1], selection.is_all())?);
         let disturbance = session.arena.disturbance();
         (contest, outcome, bounds, notes, disturbance)
@@ -181,21 +198,10 @@ pub(crate) fn measure(
         measurements,
     } = outcome;
     if options.injections.is_empty() {
-        let [of_base, of_candidate] = measurements;
-        let session = new_id();
-        for (side, measurements) in [(&*base, of_base), (&*candidate, of_candidate)] {
-            guard.store.add(&Record::Speed(SpeedRun {
-                id: new_id(),
-                session: session.clone(),
-                started_ms,
-                finished_ms: now(),
-                purpose: SpeedPurpose::Comparison,
-                subject: side.subject.clone(),
-                fingerprint: machine.clone(),
-                measurements,
-            }))?;
-        }
+        let machines = [&machine_of_base, &machine];
+        remember(guard, [base, candidate], machines, measurements, started_ms)?;
     }
+    notes.extend(what_else_differs(&machine, &machine_of_base));
     for injection in &options.injections {
         notes.push(format!(
             "{} was slowed down by {:.1} % on purpose in the candidate",
@@ -221,6 +227,7 @@ pub(crate) fn measure(
         shift: family.shift,
         environment: family.environment,
         launches: disturbance.launches,
+        disturbed: disturbance.disturbed,
         waited: disturbance.waited,
         calibration,
         notes,
@@ -236,11 +243,48 @@ pub(crate) fn measure(
     })
 }
 
+/// Keeps what was measured of both sides as one session.
+fn remember(
+    guard: &mut Guard,
+    sides: [&Side; 2],
+    machines: [&Fingerprint; 2],
+    measurements: [Vec<Measurement>; 2],
+    started_ms: Millis,
+) -> Result<(), GuardError> {
+    let session = new_id();
+    for ((side, machine), measurements) in sides.into_iter().zip(machines).zip(measurements) {
+        guard.store.add(&Record::Speed(SpeedRun {
+            id: new_id(),
+            session: session.clone(),
+            started_ms,
+            finished_ms: now(),
+            purpose: SpeedPurpose::Comparison,
+            subject: side.subject.clone(),
+            fingerprint: machine.clone(),
+            measurements,
+        }))?;
+    }
+    Ok(())
+}
+
 /// What a side is measured on.
 pub(crate) fn fingerprint(guard: &Guard, side: &mut Side) -> Result<Fingerprint, GuardError> {
     let toolchain = side.environment(guard)?.toolchain;
     let settings = build_settings(&guard.policy.run);
     Ok(machine::fingerprint(&toolchain, &settings))
+}
+
+/// What differs between the sides besides the programs, such as the compiler where the
+/// toolchain file was changed: it is measured with the change, and that must be said.
+fn what_else_differs(candidate: &Fingerprint, base: &Fingerprint) -> Option<String> {
+    let differences = candidate.differences(base);
+    (!differences.is_empty()).then(|| {
+        format!(
+            "the sides differ in more than the programs, and what is measured is all of it together \
+             ({}; here is the candidate)",
+            differences.join("; ")
+        )
+    })
 }
 
 /// The newest calibration on this machine; else why there is none, in words.
@@ -259,4 +303,23 @@ fn newest_calibration(
     Ok(here.cloned().ok_or_else(|| {
         format!("the newest calibration is incomparable, it was made elsewhere ({differs})")
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_compiler_on_one_side_is_said() {
+        let of = |compiler: &str| machine::fingerprint(compiler, "");
+        assert_eq!(
+            what_else_differs(&of("rustc 1.95"), &of("rustc 1.95")),
+            None
+        );
+        let said = what_else_differs(&of("rustc 1.96"), &of("rustc 1.95")).expect("a difference");
+        assert!(
+            said.ends_with("(compiler: rustc 1.96 here, rustc 1.95 there; here is the candidate)"),
+            "{said}"
+        );
+    }
 }

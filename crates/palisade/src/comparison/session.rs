@@ -48,6 +48,15 @@ pub(crate) struct Outcome {
     pub(crate) measurements: [Vec<Measurement>; 2],
 }
 
+impl Outcome {
+    pub(super) fn extend(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        for (all, more) in self.measurements.iter_mut().zip(other.measurements) {
+            all.extend(more);
+        }
+    }
+}
+
 /// What came out of launches of one side.
 pub(super) struct OneSided {
     pub(super) measurements: Vec<Measurement>,
@@ -121,7 +130,7 @@ impl<'a> Session<'a> {
     }
 
     /// The rules for a measure of a benchmark, one of `family`.
-    fn rules(&self, name: &str, measure: Measure, family: usize) -> Rules {
+    pub(super) fn rules(&self, name: &str, measure: Measure, family: usize) -> Rules {
         let mut floor = Floor::of(measure);
         if matches!(measure, Measure::Time | Measure::Rate) {
             floor.policy = self.policy.speed.floor / 100.0;
@@ -283,6 +292,8 @@ impl<'a> Session<'a> {
 
     /// Makes two pairs of launches: in the order B C C B, or C B B C.
     fn block(&self, track: &mut Track<'_>, sides: &[Built; 2]) -> Result<(), LaunchError> {
+        self.arena
+            .look_around(&|text| (self.events)(Event::Note(text)));
         let started = Instant::now();
         let first = random() as usize % 2;
         for order in [[first, 1 - first], [1 - first, first]] {
@@ -401,24 +412,29 @@ impl<'a> Session<'a> {
                 let Some(measured) = measurements.iter().find(is_it) else {
                     continue;
                 };
-                let bound = Bound {
-                    limit: Limit::AtMost(limit),
-                    within: 0.0,
-                };
-                let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
-                for value in &measured.values {
-                    if !judge.push(*value).is_ok_and(|wanted| wanted.is_some()) {
-                        break;
-                    }
-                }
-                bounds.push(NamedBound {
-                    name: command.name().to_owned(),
-                    measure,
-                    decision: judge.decision(),
-                });
+                bounds.push(at_most(command.name(), measure, limit, &measured.values));
             }
         }
         bounds
+    }
+}
+
+/// Holds values against a budget.
+pub(super) fn at_most(name: &str, measure: Measure, limit: f64, values: &[f64]) -> NamedBound {
+    let bound = Bound {
+        limit: Limit::AtMost(limit),
+        within: 0.0,
+    };
+    let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+    for value in values {
+        if !judge.push(*value).is_ok_and(|wanted| wanted.is_some()) {
+            break;
+        }
+    }
+    NamedBound {
+        name: name.to_owned(),
+        measure,
+        decision: judge.decision(),
     }
 }
 

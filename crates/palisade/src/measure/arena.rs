@@ -3,12 +3,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::bench::{Bench, BenchTarget, Built, Harness, Reading};
-use super::launch::{Conditions, LaunchError, Launched, Launcher, Program};
+use super::counter::Counter;
+use super::launch::{Conditions, LaunchError, Launched, Launcher, Program, Usage};
+use super::machine::Ticks;
 use super::{machine, read};
-use crate::policy::SpeedPolicy;
+use crate::policy::{Span, SpeedPolicy};
 use crate::process::Cancel;
 use crate::speed::Measure;
 
@@ -43,6 +46,12 @@ pub struct Arena<'a> {
     passed_ns: Cell<u64>,
     waited_ns: Cell<u64>,
     is_first: Cell<bool>,
+    /// How many launches ran beside much other work; `None` where that is not known.
+    disturbed: Cell<Option<usize>>,
+    /// Which share of the processors' time other programs used during the last launch.
+    others: Cell<f64>,
+    /// How much longer it may wait for other work to end.
+    patience: Cell<Duration>,
 }
 
 /// How one launch is made, besides what the policy says.
@@ -79,6 +88,9 @@ pub struct Disturbance {
     pub waited: f64,
     /// Whether the system let all of them run before other work.
     pub is_first: bool,
+    /// How many of them ran while other programs used more than half of the processors;
+    /// `None` where the system does not say.
+    pub disturbed: Option<usize>,
 }
 
 impl<'a> Arena<'a> {
@@ -95,31 +107,53 @@ impl<'a> Arena<'a> {
             passed_ns: Cell::new(0),
             waited_ns: Cell::new(0),
             is_first: Cell::new(true),
+            disturbed: Cell::new(machine::ticks().map(|_| 0)),
+            others: Cell::new(0.0),
+            patience: Cell::new(policy.wait.0),
         }
     }
 
-    /// Waits for other work to end, as long as the policy says. Returns which share of
-    /// the processors is still used, if it is much.
+    /// Waits for other work to end, all in all as long as the policy says. Returns which
+    /// share of the processors is still used, if it is much.
     pub fn wait_for_quiet(&self, note: &dyn Fn(String)) -> Option<f64> {
-        let started = Instant::now();
         let mut has_told = false;
         loop {
+            let started = Instant::now();
             let busy = machine::busy_share(WATCH)?;
             if busy <= BUSY || self.cancel.is_cancelled() {
                 return None;
             }
-            if started.elapsed() >= self.policy.wait.0 {
+            let patience = self.patience.get();
+            if patience.is_zero() {
                 return Some(busy);
             }
+            self.patience
+                .set(patience.saturating_sub(started.elapsed()));
             if !has_told {
                 has_told = true;
                 note(format!(
                     "wait up to {} for other work to end: {:.0} % of the processors are in use",
-                    self.policy.wait,
+                    Span(patience),
                     100.0 * busy
                 ));
             }
         }
+    }
+
+    /// Waits for other work to end if the last launch met much of it, and patience is left.
+    pub fn look_around(&self, note: &dyn Fn(String)) {
+        if self.others.get() > BUSY && !self.patience.get().is_zero() {
+            self.wait_for_quiet(note);
+        }
+    }
+
+    /// Runs a program on any processor, as part of a measurement.
+    pub fn run(&self, program: &Program, limit: Duration) -> Result<Launched, LaunchError> {
+        let conditions = Conditions {
+            limit: Some(limit),
+            ..Conditions::default()
+        };
+        self.launcher.run(program, &conditions, self.cancel)
     }
 
     /// The names of a target's benchmarks.
@@ -162,7 +196,14 @@ impl<'a> Arena<'a> {
         let is_parallel = self.parallel.borrow().contains(&bench.name);
         let may_pin = self.policy.pin && !is_parallel && !self.cores.is_empty();
         let core = may_pin.then(|| self.cores[turn.seed as usize % self.cores.len()]);
+        let before = machine::ticks();
         let (launched, readings) = self.once(bench, built, turn, core)?;
+        if let Some(others) = others_share(before, machine::ticks(), &launched.usage) {
+            self.others.set(others);
+            let disturbed = self.disturbed.get();
+            self.disturbed
+                .set(disturbed.map(|n| n + usize::from(others > BUSY)));
+        }
         self.launches.set(self.launches.get() + 1);
         self.passed_ns
             .set(self.passed_ns.get() + launched.usage.wall_ns);
@@ -191,6 +232,52 @@ impl<'a> Arena<'a> {
         Ok(readings)
     }
 
+    /// What counts instructions on this machine, as the policy wants it: see
+    /// [`Counter::choose`].
+    pub fn counter(&self) -> Result<Option<Counter>, String> {
+        Counter::choose(self.policy.counters, self.launcher, self.cancel)
+    }
+
+    /// Launches a benchmark once on one side to count its instructions. The environment
+    /// is as large on both sides: what a program does with it counts too.
+    pub fn count(
+        &self,
+        bench: &Bench,
+        built: &Built,
+        counter: Counter,
+        limit: Duration,
+    ) -> Result<f64, LaunchError> {
+        let scratch = tempfile::tempdir().map_err(LaunchError::Temporary)?;
+        let program = self.program(bench, built, SAMPLES[0], scratch.path())?;
+        let counted = counter.around(&program, scratch.path());
+        let conditions = Conditions {
+            limit: Some(self.policy.time_out.0.min(limit)),
+            ..Conditions::default()
+        };
+        self.launcher.run(&counted, &conditions, self.cancel)?;
+        counter
+            .read(scratch.path())
+            .ok_or_else(|| LaunchError::Failed {
+                command: counted.shown(),
+                end: format!("wrote no count of {}", counter.name()),
+                output: String::new(),
+            })
+    }
+
+    fn program(
+        &self,
+        bench: &Bench,
+        built: &Built,
+        samples: u32,
+        scratch: &Path,
+    ) -> Result<Program, LaunchError> {
+        let program = bench.program(built, self.policy, samples, scratch);
+        program.ok_or_else(|| LaunchError::Start {
+            program: bench.name.clone(),
+            message: "it was not built".to_owned(),
+        })
+    }
+
     fn once(
         &self,
         bench: &Bench,
@@ -200,11 +287,7 @@ impl<'a> Arena<'a> {
     ) -> Result<(Launched, Vec<Reading>), LaunchError> {
         let scratch = tempfile::tempdir().map_err(LaunchError::Temporary)?;
         let samples = SAMPLES[usize::from(self.short.borrow().contains(&bench.name))];
-        let program = bench.program(built, self.policy, samples, scratch.path());
-        let program = program.ok_or_else(|| LaunchError::Start {
-            program: bench.name.clone(),
-            message: "it was not built".to_owned(),
-        })?;
+        let program = self.program(bench, built, samples, scratch.path())?;
         let conditions = Conditions {
             core,
             slowdown: turn.slowdown,
@@ -230,6 +313,43 @@ impl<'a> Arena<'a> {
             launches: self.launches.get(),
             waited: self.waited_ns.get() as f64 / passed,
             is_first: self.is_first.get(),
+            disturbed: self.disturbed.get(),
         }
+    }
+}
+
+/// Which share of the processors' time between two looks other programs used than the one
+/// that was launched.
+fn others_share(before: Option<Ticks>, after: Option<Ticks>, own: &Usage) -> Option<f64> {
+    let (before, after) = (before?, after?);
+    let own = (own.user_ns + own.system_ns) as f64 / Ticks::NANOSECONDS;
+    let (used, all) = (after.used - before.used, after.all - before.all);
+    (all > 0).then(|| ((used as f64 - own) / all as f64).max(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_launched_is_not_other_work() {
+        let usage = Usage {
+            wall_ns: 100_000_000,
+            waited_ns: None,
+            user_ns: 90_000_000,
+            system_ns: 10_000_000,
+            peak_bytes: None,
+            stopped_ns: 0,
+            is_first: true,
+        };
+        // Ten of the twenty ticks of two processors in a tenth of a second are its own.
+        let look = |used, all| Some(Ticks { used, all });
+        let share = |used: u64| others_share(look(50, 100), look(50 + used, 120), &usage);
+        assert_eq!(share(10), Some(0.0));
+        assert_eq!(share(20), Some(0.5));
+        // Ticks are coarse.
+        assert_eq!(share(9), Some(0.0));
+        assert_eq!(others_share(look(1, 2), look(1, 2), &usage), None);
+        assert_eq!(others_share(None, look(1, 2), &usage), None);
     }
 }

@@ -128,19 +128,37 @@ pub fn busy_share(span: Duration) -> Option<f64> {
     let before = ticks()?;
     std::thread::sleep(span);
     let after = ticks()?;
-    let (used, all) = (after.0 - before.0, after.1 - before.1);
+    let (used, all) = (after.used - before.used, after.all - before.all);
     (all > 0).then(|| used as f64 / all as f64)
 }
 
-/// Used and all ticks of the processors since the system started.
-fn ticks() -> Option<(u64, u64)> {
+/// The time of all processors since the system started, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks {
+    /// Those in which they did something.
+    pub used: u64,
+    /// All.
+    pub all: u64,
+}
+
+impl Ticks {
+    /// How long one is: Linux shows hundredths of a second to programs, whatever it
+    /// counts itself.
+    pub const NANOSECONDS: f64 = 1e7;
+}
+
+/// The ticks until now; `None` where the system does not say.
+pub fn ticks() -> Option<Ticks> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let numbers = stat.lines().next()?.split_ascii_whitespace().skip(1);
     // user, nice, system, idle, waiting for a disk, interrupts …; guests count twice.
     let numbers: Vec<u64> = numbers.take(8).filter_map(|n| n.parse().ok()).collect();
     let idle = numbers.get(3)? + numbers.get(4)?;
     let all = numbers.iter().sum::<u64>();
-    Some((all - idle, all))
+    Some(Ticks {
+        used: all - idle,
+        all,
+    })
 }
 
 #[cfg(test)]

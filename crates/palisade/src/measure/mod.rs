@@ -4,11 +4,13 @@
 //! - [`launch`] runs one process, and [`arena`] one launch of a benchmark;
 //! - [`bench`](mod@bench) knows the harnesses, and [`read`] what they write;
 //! - [`build`](mod@build) makes the executables of a side;
+//! - [`counter`] counts instructions;
 //! - [`machine`] says what measures.
 
 pub mod arena;
 pub mod bench;
 pub mod build;
+pub mod counter;
 pub mod launch;
 pub mod machine;
 pub mod read;

@@ -13,7 +13,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use speed::{
-    Better, Bytes, CommandPolicy, ParseBytesError, Prints, RatioMeasure, RatioPolicy, SpeedPolicy,
+    Better, BuildPolicy, Bytes, CommandPolicy, Counters, ParseBytesError, Prints, RatioMeasure,
+    RatioPolicy, SpeedPolicy,
 };
 
 use crate::compare::TestState;
@@ -352,6 +353,8 @@ pub struct Policy {
     pub bench: Vec<CommandPolicy>,
     /// Commands whose time and memory are measured.
     pub workload: Vec<CommandPolicy>,
+    /// Packages whose time to build is measured.
+    pub build: Vec<BuildPolicy>,
     /// Benchmarks that are bound to each other.
     pub ratio: Vec<RatioPolicy>,
     /// Failures that are known.
@@ -374,6 +377,7 @@ impl Default for Policy {
             speed: SpeedPolicy::default(),
             bench: Vec::new(),
             workload: Vec::new(),
+            build: Vec::new(),
             ratio: Vec::new(),
             known_failure: Vec::new(),
             accepted: Vec::new(),
@@ -464,6 +468,11 @@ impl Policy {
             if !names.insert(name.clone()) {
                 return Some((table, name, "is there twice"));
             }
+        }
+        let mut packages = BTreeSet::new();
+        let mut builds = self.build.iter().map(|build| &build.package);
+        if let Some(package) = builds.find(|package| !packages.insert(*package)) {
+            return Some(("build", package.clone(), "is there twice"));
         }
         let wrong = self.ratio.iter().find(|ratio| {
             let limits = [ratio.at_least, ratio.at_most];
@@ -601,6 +610,7 @@ mod tests {
         let two = "[[bench]]\ncommand = \"a\"\n[[workload]]\ncommand = \"a\"";
         for text in [
             two,
+            "[[build]]\npackage = \"a\"\n[[build]]\npackage = \"a\"",
             "[[bench]]\ncommand = \"\"",
             "[[bench]]\ncommand = \"a 'b\"",
         ] {

@@ -30,6 +30,8 @@ pub struct SpeedPolicy {
     pub wait: Span,
     /// Whether programs with one thread are bound to one processor.
     pub pin: bool,
+    /// What counts instructions.
+    pub counters: Counters,
     /// The smallest change of a time that counts, in percent.
     pub floor: f64,
     /// The size from which on a regression blocks without confirmation, in percent.
@@ -47,8 +49,36 @@ impl Default for SpeedPolicy {
             time_out: Span(Duration::from_mins(2)),
             wait: Span(Duration::from_secs(10)),
             pin: true,
+            counters: Counters::Auto,
             floor: 1.0,
             block: 3.0,
+        }
+    }
+}
+
+/// What counts instructions before the clock is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Counters {
+    /// perf where the kernel lets it count, else callgrind where it is installed.
+    #[default]
+    Auto,
+    /// The processor, by perf.
+    Perf,
+    /// valgrind's callgrind.
+    Callgrind,
+    /// Nothing.
+    Off,
+}
+
+impl Counters {
+    /// The word for it in the policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Perf => "perf",
+            Self::Callgrind => "callgrind",
+            Self::Off => "off",
         }
     }
 }
@@ -108,6 +138,20 @@ impl CommandPolicy {
     pub fn words(&self) -> Option<Vec<String>> {
         shlex::split(&self.command).filter(|words| !words.is_empty())
     }
+}
+
+/// A package of which the time to build is measured, each time after it was cleaned away;
+/// what it depends on stays.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildPolicy {
+    /// The package.
+    pub package: String,
+    /// Whether it is built with optimisation.
+    #[serde(default)]
+    pub release: bool,
+    /// The longest that it may take.
+    pub max_build_time: Option<Span>,
 }
 
 /// One benchmark bound to another. Both are measured in the same run, so that it holds

@@ -106,11 +106,16 @@ pub(super) fn remarks(speed: &SpeedReport, now: Millis) -> Vec<(&'static str, St
             format!("{:+.2} % (geometric mean)", 100.0 * (shift.ratio - 1.0)),
         ));
     }
+    let disturbed = speed.disturbed.map(|disturbed| {
+        let share = 100.0 * disturbed as f64 / speed.launches.max(1) as f64;
+        format!(", {share:.0} % of them beside other work on more than half of the processors")
+    });
     remarks.push((
         "Launches",
         format!(
-            "{}, which waited {:.1} % of their time for a processor",
+            "{}{}; they waited {:.1} % of their time for a processor",
             speed.launches,
+            disturbed.unwrap_or_default(),
             100.0 * speed.waited
         ),
     ));

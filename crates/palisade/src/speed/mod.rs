@@ -48,6 +48,7 @@
 //! ```
 
 mod bound;
+mod count;
 mod estimate;
 mod family;
 mod floor;
@@ -56,6 +57,7 @@ mod measure;
 mod record;
 
 pub use bound::{Bound, BoundDecision, BoundJudge, BoundState, Limit};
+pub use count::{Counts, judge_counts};
 pub use estimate::{
     Estimate, estimate, evidence, hodges_lehmann, median_variance, signed_rank, student,
 };

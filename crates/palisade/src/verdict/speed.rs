@@ -96,18 +96,19 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
             "nothing to do".to_owned(),
             "",
         ),
-        (State::Regressed, Some(Severity::Block)) => (
-            Effect::Regression,
-            format!("it costs more than at {base}, and noise does not explain it"),
-            again,
-            "do not measure it again until it passes",
-        ),
         // Counters are never the only ground.
+        (State::Inconclusive, _) if decision.measure == Measure::Instructions => return None,
         (State::Regressed, _) if decision.measure == Measure::Instructions => (
             Effect::Note,
             "a counter alone decides nothing".to_owned(),
             again,
             "",
+        ),
+        (State::Regressed, Some(Severity::Block)) => (
+            Effect::Regression,
+            format!("it costs more than at {base}, and noise does not explain it"),
+            again,
+            "do not measure it again until it passes",
         ),
         (State::Regressed, _) => (
             Effect::Open,
@@ -188,6 +189,7 @@ mod tests {
             shift: None,
             environment: None,
             launches: 12,
+            disturbed: None,
             waited: 0.0,
             calibration: None,
             notes: Vec::new(),

@@ -1,0 +1,117 @@
+//! How long packages take to build, on both sides by turns.
+
+use std::path::PathBuf;
+
+use super::NamedBound;
+use super::contest::Selection;
+use super::session::{Outcome, Session, at_most, chain};
+use crate::guard::{Event, GuardError};
+use crate::measure::arena::random;
+use crate::measure::launch::{LaunchError, Program};
+use crate::policy::BuildPolicy;
+use crate::run::{Place, cargo};
+use crate::speed::{Decision, Entry, Judge, Measure, Measurement, Step};
+
+/// The folder below that of a side's build in which the timed builds are made.
+const FOLDER: &str = "build-time";
+
+/// The build times of both sides, and what is known of them.
+type Timed = (Decision, [Vec<f64>; 2]);
+
+impl Session<'_> {
+    /// Compares how long the packages of the policy take to build, each after it was
+    /// cleaned away, with its dependencies there; and holds that against their budgets.
+    pub(super) fn builds(
+        &self,
+        places: [Place<'_>; 2],
+        selection: &Selection,
+    ) -> Result<(Outcome, Vec<NamedBound>), GuardError> {
+        let (mut outcome, mut bounds) = (Outcome::default(), Vec::new());
+        for build in self.policy.build.iter().filter(|b| selection.has(b)) {
+            let name = &build.package;
+            (self.events)(Event::Step(format!("measure the build of {name}")));
+            let decision = match self.time_builds(build, places) {
+                Ok((decision, values)) => {
+                    if let Some(limit) = build.max_build_time {
+                        let limit = limit.0.as_nanos() as f64;
+                        bounds.push(at_most(name, Measure::BuildTime, limit, &values[1]));
+                    }
+                    for (side, values) in outcome.measurements.iter_mut().zip(values) {
+                        side.push(Measurement {
+                            benchmark: name.clone(),
+                            measure: Measure::BuildTime,
+                            values,
+                        });
+                    }
+                    decision
+                }
+                Err(error) if error.is_interrupt() => return Err(error.into()),
+                Err(error) => Decision::incomparable(Measure::BuildTime, chain(&error)),
+            };
+            outcome.entries.push(Entry {
+                benchmark: name.clone(),
+                unchanged: false,
+                decision,
+            });
+        }
+        Ok((outcome, bounds))
+    }
+
+    /// Builds a package on both sides in blocks of two pairs, until that decides or the
+    /// time is over.
+    fn time_builds(
+        &self,
+        build: &BuildPolicy,
+        places: [Place<'_>; 2],
+    ) -> Result<Timed, LaunchError> {
+        let mut words = vec!["build", "--package", &build.package];
+        words.extend(build.release.then_some("--release"));
+        let args = self.policy.run.cargo_args.iter().map(String::as_str);
+        words.extend(args);
+        let run = |side: usize, words: &[&str]| {
+            let limit = self.policy.run.run_time_out.0;
+            let launched = self.arena.run(&program(places[side], words), limit)?;
+            Ok::<f64, LaunchError>(launched.usage.wall_ns as f64)
+        };
+        // What the package depends on is built before, and not counted.
+        for side in 0..2 {
+            run(side, &words)?;
+        }
+        let mut judge = Judge::new(self.rules(&build.package, Measure::BuildTime, 1));
+        let mut values = [Vec::new(), Vec::new()];
+        while judge.step() != Step::Done && !self.is_over() {
+            let first = random() as usize % 2;
+            for order in [[first, 1 - first], [1 - first, first]] {
+                let mut pair = [0.0; 2];
+                for side in order {
+                    run(side, &["clean", "--package", &build.package])?;
+                    pair[side] = run(side, &words)?;
+                }
+                for (all, value) in values.iter_mut().zip(pair) {
+                    all.push(value);
+                }
+                // A process that ran took some time.
+                let _ = judge.push(pair[0], pair[1]);
+            }
+        }
+        Ok((judge.decision(), values))
+    }
+}
+
+/// Cargo with some words, in a place, building to a folder of its own: what else was
+/// built there is to be neither found nor cleaned away.
+fn program(place: Place<'_>, words: &[&str]) -> Program {
+    let target = place.target.map(|target| target.join(FOLDER));
+    let command = cargo(Place {
+        target: target.as_deref(),
+        ..place
+    });
+    let set = command.get_envs();
+    let set = set.filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+    Program {
+        program: PathBuf::from(command.get_program()),
+        args: words.iter().map(Into::into).collect(),
+        dir: place.workspace.root.clone(),
+        variables: set.collect(),
+    }
+}

@@ -1,0 +1,101 @@
+//! The first look at a comparison: counted instructions, which decide nothing alone.
+
+use std::time::{Duration, Instant};
+
+use super::contest::{Contest, is_unchanged};
+use super::session::{Session, chain};
+use crate::guard::{Event, GuardError};
+use crate::measure::bench::{Bench, Built};
+use crate::measure::counter::{Counter, is_countable};
+use crate::measure::launch::LaunchError;
+use crate::speed::{Counts, Entry, State, judge_counts};
+
+/// Which part of the time that is left one counted launch may take: the four of a
+/// benchmark take a quarter at most.
+const PART: u32 = 16;
+
+/// What was counted.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) entries: Vec<Entry>,
+    /// What was not counted, and why; by what the rest was.
+    pub(super) notes: Vec<String>,
+}
+
+impl Session<'_> {
+    /// Counts the instructions of what does the same work each time, twice on each side.
+    pub(super) fn count(&self, contest: &Contest) -> Result<Counted, GuardError> {
+        let mut counted = Counted::default();
+        let mut countable = contest
+            .benches
+            .iter()
+            .filter(|bench| is_countable(bench))
+            .peekable();
+        if countable.peek().is_none() {
+            return Ok(counted);
+        }
+        let counter = match self.arena.counter() {
+            Ok(Some(counter)) => counter,
+            Ok(None) => return Ok(counted),
+            Err(why) => {
+                let note = format!("instructions were not counted: {why}");
+                counted.notes.push(note);
+                return Ok(counted);
+            }
+        };
+        for bench in countable {
+            if self.is_over() {
+                break;
+            }
+            (self.events)(Event::Step(format!("count {}", bench.name)));
+            let not_counted = |why: &str| format!("{} was not counted: {why}", bench.name);
+            let counts = match self.counts(bench, &contest.sides, counter) {
+                Ok(counts) => counts,
+                Err(error) if error.is_interrupt() => return Err(error.into()),
+                Err(error) => {
+                    counted.notes.push(not_counted(&chain(&error)));
+                    continue;
+                }
+            };
+            match judge_counts(&counts) {
+                Ok(Ok(decision)) => {
+                    if matches!(decision.state, State::Regressed | State::Improved) {
+                        let look = format!("first look: {}, {}", bench.name, decision.reason);
+                        (self.events)(Event::Note(look));
+                    }
+                    counted.entries.push(Entry {
+                        benchmark: bench.name.clone(),
+                        unchanged: is_unchanged(bench, &contest.sides),
+                        decision,
+                    });
+                }
+                Ok(Err(apart)) => counted.notes.push(not_counted(&format!(
+                    "two launches of the same program differ by {:.1} % in their instructions",
+                    100.0 * apart
+                ))),
+                Err(error) => counted.notes.push(not_counted(&error.to_string())),
+            }
+        }
+        if !counted.entries.is_empty() {
+            counted.notes.push(counter.remark().to_owned());
+        }
+        Ok(counted)
+    }
+
+    fn counts(
+        &self,
+        bench: &Bench,
+        sides: &[Built; 2],
+        counter: Counter,
+    ) -> Result<Counts, LaunchError> {
+        let left = |at: Instant| at.saturating_duration_since(Instant::now()) / PART;
+        let mut counts = Counts::default();
+        for round in 0..2 {
+            for (side, counts) in counts.iter_mut().enumerate() {
+                let limit = self.deadline.map_or(Duration::MAX, left);
+                counts[round] = self.arena.count(bench, &sides[side], counter, limit)?;
+            }
+        }
+        Ok(counts)
+    }
+}
