@@ -65,11 +65,14 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
             let (low, high) = (&low[at.low], &high[at.high]);
             // A whole array at once: between single stores, LLVM would have to
             // know that `out` and the codes do not overlap, and would not
-            // vectorise.
-            *out = std::array::from_fn(|i| {
-                let code = (low[i] >> at.low_shift & 15) | (high[i] >> at.high_shift & 3) << 4;
-                scale * (code as i8 - 32) as f32
-            });
+            // vectorise. In a loop, not `from_fn`: what is not inlined is compiled
+            // without the kernel's instructions.
+            let mut weights = [0.0; SUB_LEN];
+            for (weight, (low, high)) in weights.iter_mut().zip(low.iter().zip(high)) {
+                let code = (low >> at.low_shift & 15) | (high >> at.high_shift & 3) << 4;
+                *weight = scale * (code as i8 - 32) as f32;
+            }
+            *out = weights;
         }
     }
 }
