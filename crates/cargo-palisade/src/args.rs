@@ -152,6 +152,12 @@ pub enum Command {
         #[command(subcommand)]
         command: MilestoneCommand,
     },
+    /// Hold numbers in documents to what proves them
+    #[command(after_help = "Example: cargo palisade claims check")]
+    Claims {
+        #[command(subcommand)]
+        command: ClaimsCommand,
+    },
     /// Copy the memory out or in, as JSON lines
     #[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
     Store {
@@ -450,6 +456,28 @@ pub enum MilestoneCommand {
     /// List the milestones
     #[command(after_help = "Example: cargo palisade milestone list")]
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClaimsCommand {
+    /// Measure what proves the claims, and say which do not hold
+    #[command(after_help = "Example: cargo palisade claims check --costly")]
+    Check(ClaimsArgs),
+    /// Write what is measured into the documents, with date and machine beside its proof
+    #[command(after_help = "Example: cargo palisade claims update 'size of the model'")]
+    Update(ClaimsArgs),
+    /// List the claims, and figures of speed and memory that nothing proves
+    #[command(after_help = "Example: cargo palisade claims list")]
+    List,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ClaimsArgs {
+    /// The claims; all if none is given
+    pub claims: Vec<String>,
+    /// Measure those too that take long, and those of benchmarks
+    #[arg(long)]
+    pub costly: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 
+use palisade::claims::ClaimsError;
 use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
 use palisade::guard::GuardError;
@@ -149,6 +150,8 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             (USAGE, known.or_else(|| hint("cargo palisade init in an empty repository writes a palisade.toml with every key")))
         }
         GuardError::Policy(_) => (USAGE, None),
+        GuardError::Claims(ClaimsError::File { .. }) => (NOT_MEASURED, None),
+        GuardError::Claims(_) => (USAGE, hint("cargo palisade claims list; docs/claims.md")),
         GuardError::Merge(_) => (
             USAGE,
             hint("cargo palisade check --shard I/N --json > FILE, once for each shard"),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::{self, Against, ApiAnswer};
 use crate::baseline::{Expected, Standing, TestSet};
+use crate::claims::{self, Claims};
 use crate::compare::{Difference, TestState, compare};
 use crate::comparison::{CompareOptions, Selection, SpeedReport, measure};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge, release_due};
@@ -27,7 +28,8 @@ use crate::run::RunError;
 use crate::shard::ShardNumber;
 use crate::stats::{median, rank_test};
 use crate::verdict::{
-    Effect, Evidence, Finding, FindingKind, Judged, SlowJudged, Verdict, judge_speed, judge_tests,
+    Effect, Evidence, Finding, FindingKind, Judged, SlowJudged, Verdict, judge_claims, judge_speed,
+    judge_tests,
 };
 use crate::workspace::{Target, Workspace};
 
@@ -128,6 +130,7 @@ pub fn check(
         findings.extend(check.judge(sides)?);
     }
     findings.extend(check.api(&assessment)?);
+    findings.extend(check.claims()?);
     let speed = check.speed(&assessment, &mut findings)?;
     findings.sort_by_key(|finding| finding.effect);
     let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);
@@ -747,6 +750,22 @@ impl Check<'_> {
             }
         }
         Ok(findings)
+    }
+
+    /// Whether the cheap claims of the documents hold. They are measured in the user's
+    /// files, which must be the candidate.
+    fn claims(&mut self) -> Result<Vec<Finding>, GuardError> {
+        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if !self.guard.policy.claims.check || !is_first || !self.candidate.in_place {
+            return Ok(Vec::new());
+        }
+        let claims = Claims::load(self.guard)?;
+        let options = claims::Options {
+            deadline: self.deadline,
+            ..claims::Options::default()
+        };
+        let checked = claims::check(self.guard, &claims, &options, self.events)?;
+        Ok(judge_claims(&checked, &claims::contradictions(&claims)))
     }
 
     /// Measures the benchmarks that the change can reach, where that is asked for or the

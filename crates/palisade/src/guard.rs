@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::baseline::TestSet;
 use crate::check::BaseChoice;
+use crate::claims::ClaimsError;
 use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
 use crate::measure::launch::LaunchError;
 use crate::merge::MergeError;
@@ -45,6 +46,9 @@ pub enum GuardError {
     /// The reports are not those of shards.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// The claims of the documents cannot be read.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
     /// A benchmark could not be launched.
     #[error(transparent)]
     Launch(#[from] LaunchError),

@@ -45,6 +45,7 @@
 pub mod api;
 pub mod baseline;
 pub mod check;
+pub mod claims;
 pub mod compare;
 pub mod comparison;
 pub mod flaky;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::identity::TestId;
-use crate::policy::{Policy, SpeedPolicy};
+use crate::policy::{ClaimsPolicy, Policy, SpeedPolicy};
 use crate::source::contents;
 use crate::workspace::Workspace;
 
@@ -171,6 +171,7 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
         defaults.reuse.remeasure,
         defaults.api.release,
     );
+    push_claims(&mut text, &defaults.claims);
     push_speed(&mut text, &defaults.speed);
     push_classes(&mut text, seen);
     text.push_str(
@@ -190,6 +191,23 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
          # [[accepted]]\n# test = \"package/lib/tests::name\"\n# state = \"missing\"\n# owner = \"name\"\n# reason = \"text\"\n",
     );
     text
+}
+
+fn push_claims(text: &mut String, claims: &ClaimsPolicy) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n\
+         [claims]\n\
+         # The documents whose numbers are held to what proves them, by claims.toml and markers,\n\
+         # and those that tell of the past.\n\
+         documents = [\"**/*.md\"]\n\
+         except = [\"**/CHANGELOG.md\", \"**/CHANGES.md\"]\n\
+         # Whether `check` measures the cheap claims, and how long a command may take.\n\
+         check = {}\n\
+         time_out = \"{}\"\n",
+        claims.check, claims.time_out
+    );
 }
 
 fn push_speed(text: &mut String, speed: &SpeedPolicy) {

@@ -4,6 +4,7 @@ mod baseline;
 mod bench;
 mod calibrate;
 mod check;
+mod claims;
 mod compare;
 mod flaky;
 mod history;
@@ -56,6 +57,7 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         Command::Flaky { command } => flaky::run(&mut context, command),
         Command::History(args) => history::run(&mut context, args),
         Command::Milestone { command } => milestone::run(&mut context, command),
+        Command::Claims { command } => claims::run(&mut context, command),
         Command::Store { command } => store::run(&mut context, command),
     }
 }

@@ -1,5 +1,6 @@
 //! The program as a user meets it: few tests, each a whole story.
 
+mod claims;
 mod fixture;
 mod history;
 mod reports;

@@ -3,6 +3,7 @@
 //! An unknown key is an error with a suggestion: a misspelt policy must not be
 //! taken for a policy.
 
+mod claims;
 mod speed;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use claims::ClaimsPolicy;
 pub use speed::{
     Better, BuildPolicy, Bytes, CommandPolicy, Counters, ParseBytesError, Prints, RatioMeasure,
     RatioPolicy, SpeedPolicy,
@@ -312,6 +314,11 @@ pub struct PathClass {
 pub struct Pattern(glob::Pattern);
 
 impl Pattern {
+    /// The pattern that a text writes.
+    pub fn new(text: &str) -> Result<Self, glob::PatternError> {
+        glob::Pattern::new(text).map(Self)
+    }
+
     /// Whether a path with `/` matches.
     pub fn matches(&self, path: &str) -> bool {
         let options = glob::MatchOptions {
@@ -325,9 +332,7 @@ impl Pattern {
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        glob::Pattern::new(&text)
-            .map(Self)
-            .map_err(serde::de::Error::custom)
+        Self::new(&text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -347,6 +352,8 @@ pub struct Policy {
     pub reuse: ReusePolicy,
     /// How the public API is guarded.
     pub api: ApiPolicy,
+    /// How numbers in documents are held.
+    pub claims: ClaimsPolicy,
     /// How speed and memory are measured.
     pub speed: SpeedPolicy,
     /// Commands that measure something.
@@ -374,6 +381,7 @@ impl Default for Policy {
             flaky: FlakyPolicy::default(),
             reuse: ReusePolicy::default(),
             api: ApiPolicy::default(),
+            claims: ClaimsPolicy::default(),
             speed: SpeedPolicy::default(),
             bench: Vec::new(),
             workload: Vec::new(),

@@ -1,10 +1,12 @@
 //! Turns differences and judgements into findings, and findings into one verdict.
 //! Pure: every rule that decides an exit code is in this folder.
 
+mod claims;
 mod speed;
 
 use std::collections::BTreeMap;
 
+pub use claims::judge_claims;
 use serde::{Deserialize, Serialize};
 pub use speed::{Unpaired, judge_speed};
 
@@ -96,6 +98,8 @@ pub enum FindingKind {
     Speed,
     /// How much memory something takes.
     Memory,
+    /// A number in a document.
+    Claim,
 }
 
 /// One thing that a report says.

@@ -1,0 +1,332 @@
+//! Measures what proves claims, and says which hold.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{Claim, Claims, Cost, Proof};
+use crate::baseline::{Expected, Standing, TestSet};
+use crate::comparison::{Selection, SeriesOptions, measure_series};
+use crate::git::forget_hook;
+use crate::guard::{Event, Events, Guard, GuardError};
+use crate::identity::TestId;
+use crate::measure::launch::Launcher;
+use crate::measure::machine;
+use crate::measure::read::last_number;
+use crate::process::{self, End, Limits, Stream, Tail};
+use crate::record::{Purpose, Scope};
+use crate::run::RunError;
+use crate::speed::Measure;
+use crate::stats::median;
+
+/// The most that is read of what a command prints.
+const OUTPUT_LIMIT: usize = 16 << 20;
+
+/// How often a benchmark is launched for a claim.
+const LAUNCHES: usize = 10;
+
+/// Which claims are measured, and by what.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Measure the costly ones too.
+    pub costly: bool,
+    /// Begin no more commands after this time.
+    pub deadline: Option<Instant>,
+    /// What launches benchmarks; claims that rest on one are left out without it.
+    pub launcher: Option<Launcher>,
+}
+
+/// A claim with what was measured of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Checked {
+    /// The claim.
+    #[serde(flatten)]
+    pub claim: Claim,
+    /// Whether it holds.
+    pub state: ClaimState,
+    /// What was measured, in the document's unit; `None` for a test, and where nothing was.
+    pub found: Option<f64>,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Whether a claim holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimState {
+    /// It does.
+    Holds,
+    /// It does not.
+    Broken,
+    /// What proves it gave no number.
+    Unmeasured,
+    /// It was not to be measured here or now.
+    LeftOut,
+}
+
+/// Measures claims and judges each.
+pub fn check(
+    guard: &mut Guard,
+    claims: &Claims,
+    options: &Options,
+    events: Events<'_>,
+) -> Result<Vec<Checked>, GuardError> {
+    let mut measuring = Measuring {
+        guard,
+        options,
+        events,
+        outputs: BTreeMap::new(),
+        tests: BTreeMap::new(),
+    };
+    claims
+        .list
+        .iter()
+        .map(|claim| measuring.check(claim))
+        .collect()
+}
+
+/// What a measurement says of a claim: a number or that a test passes; or why not.
+enum Answer {
+    Number(f64),
+    Passes,
+    Fails(String),
+    Nothing(String),
+}
+
+struct Measuring<'a> {
+    guard: &'a mut Guard,
+    options: &'a Options,
+    events: Events<'a>,
+    /// What each command printed: several claims may rest on one.
+    outputs: BTreeMap<String, Result<String, String>>,
+    tests: BTreeMap<TestId, Option<Standing>>,
+}
+
+impl Measuring<'_> {
+    fn check(&mut self, claim: &Claim) -> Result<Checked, GuardError> {
+        let definition = &claim.definition;
+        if let Some(reason) = self.left_out(claim) {
+            return Ok(checked(claim, ClaimState::LeftOut, None, reason));
+        }
+        let answer = match definition.proof() {
+            Proof::Command(command, json) => self.command(command, json)?,
+            Proof::Test(test) => self.test(&test.clone())?,
+            Proof::Bench(name, measure) => self.bench(name, measure)?,
+        };
+        Ok(match answer {
+            Answer::Nothing(reason) => checked(claim, ClaimState::Unmeasured, None, reason),
+            Answer::Fails(reason) => checked(claim, ClaimState::Broken, None, reason),
+            Answer::Passes => {
+                let reason = "its test passes".to_owned();
+                checked(claim, ClaimState::Holds, None, reason)
+            }
+            Answer::Number(raw) => {
+                let found = raw * definition.scale.unwrap_or(1.0);
+                let relation = definition.relation;
+                let holds = relation.holds(found, &claim.number, definition.within);
+                let (state, word) = if holds {
+                    (ClaimState::Holds, "")
+                } else {
+                    (ClaimState::Broken, "not ")
+                };
+                let within = definition
+                    .within
+                    .map(|within| format!(" (within {within})"));
+                let reason = format!(
+                    "{} was measured, which is {word}{} {}{}",
+                    shown(found),
+                    relation.sign(),
+                    claim.written,
+                    within.unwrap_or_default()
+                );
+                checked(claim, state, Some(found), reason)
+            }
+        })
+    }
+
+    /// Why a claim is not to be measured, if it is not.
+    fn left_out(&self, claim: &Claim) -> Option<String> {
+        let definition = &claim.definition;
+        if let Some(processor) = &definition.processor {
+            let here = machine::fingerprint("", "");
+            let here = here.0.get("processor").map_or("unknown", String::as_str);
+            if !here.contains(processor.as_str()) {
+                return Some(format!("it holds on {processor}, and this is {here}"));
+            }
+        }
+        if definition.cost() == Cost::Costly && !self.options.costly {
+            return Some("it is costly: cargo palisade claims check --costly".to_owned());
+        }
+        let is_bench = matches!(definition.proof(), Proof::Bench(..));
+        if is_bench && self.options.launcher.is_none() {
+            return Some("benchmarks are not launched here".to_owned());
+        }
+        let is_over = self.options.deadline.is_some_and(|at| Instant::now() >= at);
+        is_over.then(|| "the budget was over before it was measured".to_owned())
+    }
+
+    fn command(&mut self, command: &str, json: Option<&str>) -> Result<Answer, GuardError> {
+        if !self.outputs.contains_key(command) {
+            (self.events)(Event::Step(format!("claim: {command}")));
+            let output = self.run(command)?;
+            self.outputs.insert(command.to_owned(), output);
+        }
+        let output = match &self.outputs[command] {
+            Ok(output) => output,
+            Err(reason) => return Ok(Answer::Nothing(reason.clone())),
+        };
+        let Some(pointer) = json else {
+            let none = || Answer::Nothing(format!("the last line of `{command}` is no number"));
+            return Ok(last_number(output).map_or_else(none, Answer::Number));
+        };
+        let document: serde_json::Value = match serde_json::from_str(output) {
+            Ok(document) => document,
+            Err(error) => {
+                let reason = format!("`{command}` printed no JSON document: {error}");
+                return Ok(Answer::Nothing(reason));
+            }
+        };
+        let number = document
+            .pointer(pointer)
+            .and_then(serde_json::Value::as_f64);
+        let none = || {
+            Answer::Nothing(format!(
+                "what `{command}` printed has no number at {pointer}"
+            ))
+        };
+        Ok(number.map_or_else(none, Answer::Number))
+    }
+
+    /// What a command prints; the inner error says why it printed nothing usable.
+    fn run(&self, line: &str) -> Result<Result<String, String>, GuardError> {
+        let words = shlex::split(line).unwrap_or_default();
+        let Some((program, arguments)) = words.split_first() else {
+            return Ok(Err(format!("`{line}` is no command")));
+        };
+        let mut command = Command::new(program);
+        forget_hook(&mut command)
+            .current_dir(&self.guard.workspace.root)
+            .args(arguments);
+        let limit = self.guard.policy.claims.time_out.0;
+        let left = self.options.deadline.map_or(limit, |at| {
+            at.saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(1))
+        });
+        let limits = Limits {
+            total: Some(limit.min(left)),
+            quiet: None,
+        };
+        let (mut out, mut said) = (String::new(), Tail::default());
+        let end = process::run(
+            &mut command,
+            limits,
+            self.guard.cancel(),
+            false,
+            |stream, text| {
+                if stream == Stream::Err {
+                    said.push(text);
+                } else if out.len() < OUTPUT_LIMIT {
+                    out.push_str(&String::from_utf8_lossy(text));
+                    out.push('\n');
+                }
+            },
+        );
+        let last = || said.text().lines().last().unwrap_or_default().to_owned();
+        Ok(match end {
+            Ok(End::Exited(Some(0))) => Ok(out),
+            Ok(End::Exited(Some(code))) => {
+                Err(format!("`{line}` ended with exit code {code}: {}", last()))
+            }
+            Ok(End::Exited(None)) => Err(format!("`{line}` was ended by a signal")),
+            Ok(End::TimedOut) => Err(format!("`{line}` ran past its time")),
+            Err(error @ process::ProcessError::Interrupted { .. }) => {
+                return Err(RunError::from(error).into());
+            }
+            Err(error) => Err(format!("`{line}` could not be run: {error}")),
+        })
+    }
+
+    fn test(&mut self, test: &TestId) -> Result<Answer, GuardError> {
+        if !self.tests.contains_key(test) {
+            let scope = Scope::Tests([test.clone()].into());
+            let mut side = self.guard.working_side()?;
+            let known = self.guard.known(&mut side, &scope)?;
+            let set = if known.covering.is_some() {
+                known.set
+            } else {
+                (self.events)(Event::Step(format!("claim: test {test}")));
+                let ran = self
+                    .guard
+                    .run(&mut side, &scope, Purpose::Tests, self.events);
+                match ran {
+                    Ok((run, _)) => TestSet::of_runs([&run], &scope),
+                    Err(GuardError::Run(RunError::Build { .. })) => TestSet::default(),
+                    Err(other) => return Err(other),
+                }
+            };
+            let standing = set.tests.get(test).map(Expected::standing);
+            self.tests.insert(test.clone(), standing);
+        }
+        Ok(match self.tests[test] {
+            Some(Standing::Passing) => Answer::Passes,
+            Some(Standing::Failing) => Answer::Fails(format!("its test {test} fails")),
+            Some(Standing::Flaky) => Answer::Fails(format!("its test {test} passes and fails")),
+            Some(Standing::Ignored) => Answer::Nothing(format!("its test {test} is ignored")),
+            None => Answer::Nothing(format!("its test {test} did not run")),
+        })
+    }
+
+    fn bench(&mut self, name: &str, measure: Measure) -> Result<Answer, GuardError> {
+        let launcher = self.options.launcher.clone().expect("else it is left out");
+        let options = SeriesOptions {
+            selection: Selection {
+                only: vec![name.to_owned()],
+                ..Selection::default()
+            },
+            launches: LAUNCHES,
+            budget: self
+                .options
+                .deadline
+                .map(|at| at.saturating_duration_since(Instant::now())),
+            ..SeriesOptions::default()
+        };
+        let series = match measure_series(self.guard, &launcher, &options, self.events) {
+            Ok(series) => series,
+            Err(GuardError::NoBenchmark(_)) => {
+                return Ok(Answer::Nothing(format!("there is no benchmark {name}")));
+            }
+            Err(GuardError::Run(RunError::Build { .. })) => {
+                return Ok(Answer::Nothing("the benchmarks do not build".to_owned()));
+            }
+            Err(other) => return Err(other),
+        };
+        let seen = series
+            .measurements
+            .iter()
+            .find(|seen| seen.benchmark == name && seen.measure == measure);
+        let value = seen.and_then(|seen| median(&seen.values));
+        let none = || Answer::Nothing(format!("{name} was not measured"));
+        Ok(value.map_or_else(none, Answer::Number))
+    }
+}
+
+fn checked(claim: &Claim, state: ClaimState, found: Option<f64>, reason: String) -> Checked {
+    Checked {
+        claim: claim.clone(),
+        state,
+        found,
+        reason,
+    }
+}
+
+/// A value with as many digits as help to see the difference.
+fn shown(value: f64) -> String {
+    let digits = 6 - value.abs().max(1.0).log10().floor() as usize;
+    let text = format!("{value:.*}", digits.min(6));
+    match text.split_once('.') {
+        Some(_) => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,399 @@
+//! Numbers in documents, bound to what proves them.
+//!
+//! ```text
+//! documents, claims.toml ─► claims ─► measure ─► judge ─► findings
+//!                             │                    └────► rewrite (update)
+//!                             └─► survey: what has no proof, what contradicts itself
+//! ```
+//!
+//! A claim is a number, what proves it (a command, a test or a benchmark), the relation
+//! that both must have, and a tolerance.
+
+mod definition;
+mod document;
+mod measure;
+mod number;
+mod survey;
+mod update;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use definition::{Cost, Definition, Proof, Relation, Tolerance};
+pub use document::{Document, Marker};
+pub use measure::{Checked, ClaimState, Options, check};
+pub use number::Number;
+pub use survey::{Contradiction, contradictions, unproved};
+pub use update::update;
+
+use crate::guard::{Guard, GuardError};
+use document::NO_CLAIM;
+
+/// The file that defines claims, in the workspace's root.
+pub const FILE_NAME: &str = "claims.toml";
+
+/// Why claims cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimsError {
+    /// A document or `claims.toml` cannot be read or written.
+    #[error("use {}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// `claims.toml`, or what a marker says, has the wrong form.
+    #[error("read {path} at line {line}: {message}")]
+    Form {
+        /// The file.
+        path: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A definition does not say what it must.
+    #[error("read the claim {name:?} of {path}: it {problem}")]
+    Definition {
+        /// The file.
+        path: String,
+        /// The claim.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A marker stands behind no number, or names no claim.
+    #[error("read {path} at line {line}: the marker {marker:?} {problem}")]
+    Marker {
+        /// The document.
+        path: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// What the marker says.
+        marker: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The text around a claim's number is not in its document, or is there more than once.
+    #[error("find the number of the claim {name:?} in {path}: {text:?} is there {count} times")]
+    Text {
+        /// The document.
+        path: String,
+        /// The claim.
+        name: String,
+        /// The text, with `{{}}` in place of the number.
+        text: String,
+        /// How often it was found.
+        count: usize,
+    },
+    /// No claim of that name is there.
+    #[error("find a claim called {0:?}")]
+    NoClaim(String),
+}
+
+/// A number of a document, and what proves it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Claim {
+    /// What it is called.
+    pub name: String,
+    /// The document.
+    pub document: String,
+    /// The line of the number, counted from 1.
+    pub line: usize,
+    /// The number as it is written.
+    pub written: String,
+    #[serde(skip)]
+    pub(crate) number: Number,
+    /// What proves it.
+    #[serde(flatten)]
+    pub definition: Definition,
+    #[serde(skip)]
+    pub(crate) home: Home,
+}
+
+/// Where a claim is defined.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Home {
+    /// In `claims.toml`, at this place of the list.
+    File(usize),
+    /// In a marker whose content stands at these bytes of its document.
+    Marker(std::ops::Range<usize>),
+}
+
+impl Claim {
+    /// Where it stands and what it is called, for reports.
+    pub fn title(&self) -> String {
+        format!("{}:{} {}", self.document, self.line, self.name)
+    }
+}
+
+/// The documents of a workspace with all claims.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    /// The documents, by path.
+    pub documents: Vec<Document>,
+    /// The claims, in the order of the documents.
+    pub list: Vec<Claim>,
+}
+
+impl Claims {
+    /// Reads the documents that the policy names, as they are in the user's files, and
+    /// `claims.toml`.
+    pub fn load(guard: &Guard) -> Result<Self, GuardError> {
+        let root = &guard.workspace.root;
+        let mut documents = Vec::new();
+        for path in guard.repo.working_files()?.into_keys() {
+            let inside = path.strip_prefix(&guard.workspace.dir);
+            let Some(inside) = inside.map(|path| path.trim_start_matches('/')) else {
+                continue;
+            };
+            if guard.policy.claims.holds(inside) {
+                documents.push((inside.to_owned(), read(&root.join(inside))?));
+            }
+        }
+        let file = root.join(FILE_NAME);
+        let definitions = if file.exists() {
+            read(&file)?
+        } else {
+            String::new()
+        };
+        Ok(Self::of(documents, &definitions)?)
+    }
+
+    /// Finds the claims of some documents, given by path and text; `definitions` is the
+    /// text of `claims.toml`.
+    pub fn of(documents: Vec<(String, String)>, definitions: &str) -> Result<Self, ClaimsError> {
+        let entries = definition::entries(definitions)?;
+        let documents: Vec<Document> = documents
+            .into_iter()
+            .map(|(path, text)| Document::read(&path, text))
+            .collect();
+        let mut list = Vec::new();
+        let mut named: BTreeMap<&str, usize> = BTreeMap::new();
+        for (at, entry) in entries.iter().enumerate() {
+            if named.insert(&entry.name, at).is_some() {
+                let problem = "is there twice";
+                return Err(definition_error(FILE_NAME, &entry.name, problem));
+            }
+        }
+        let mut used = BTreeSet::new();
+        for document in &documents {
+            for marker in &document.markers {
+                list.extend(of_marker(document, marker, &entries, &named, &mut used)?);
+            }
+        }
+        for (at, entry) in entries.iter().enumerate() {
+            match (&entry.document, &entry.text) {
+                (Some(path), Some(text)) => {
+                    let document = documents.iter().find(|document| document.path == *path);
+                    let number = document.map(|document| by_text(document, entry, text));
+                    let number = number.ok_or_else(|| {
+                        definition_error(FILE_NAME, &entry.name, "names a document that is none")
+                    })??;
+                    let document = document.expect("a number was found in it");
+                    list.push(claim(
+                        document,
+                        &number,
+                        &entry.name,
+                        &entry.definition,
+                        Home::File(at),
+                    ));
+                }
+                (None, None) if used.contains(&at) => {}
+                (None, None) => {
+                    let problem = "has no marker in a document, and no document and text";
+                    return Err(definition_error(FILE_NAME, &entry.name, problem));
+                }
+                _ => {
+                    let problem = "needs both document and text, or a marker";
+                    return Err(definition_error(FILE_NAME, &entry.name, problem));
+                }
+            }
+        }
+        list.sort_by(|a, b| {
+            (&a.document, a.number.at.start).cmp(&(&b.document, b.number.at.start))
+        });
+        Ok(Self { documents, list })
+    }
+
+    /// Keeps the claims of these names only; all if there are none.
+    pub fn only(&mut self, names: &[String]) -> Result<(), ClaimsError> {
+        for name in names {
+            if !self.list.iter().any(|claim| claim.name == *name) {
+                return Err(ClaimsError::NoClaim(name.clone()));
+            }
+        }
+        self.list
+            .retain(|claim| names.is_empty() || names.contains(&claim.name));
+        Ok(())
+    }
+
+    /// The document that a claim stands in.
+    pub(crate) fn document(&self, claim: &Claim) -> &Document {
+        let mut documents = self.documents.iter();
+        documents
+            .find(|document| document.path == claim.document)
+            .expect("a claim is made from a document")
+    }
+}
+
+fn definition_error(path: &str, name: &str, problem: &'static str) -> ClaimsError {
+    ClaimsError::Definition {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        problem,
+    }
+}
+
+fn claim(
+    document: &Document,
+    number: &Number,
+    name: &str,
+    definition: &Definition,
+    home: Home,
+) -> Claim {
+    Claim {
+        name: name.to_owned(),
+        document: document.path.clone(),
+        line: document.line(number.at.start),
+        written: document.text[number.at.clone()].to_owned(),
+        number: number.clone(),
+        definition: definition.clone(),
+        home,
+    }
+}
+
+/// The claim of a marker; `None` if it says that its number is none.
+fn of_marker(
+    document: &Document,
+    marker: &Marker,
+    entries: &[definition::Entry],
+    named: &BTreeMap<&str, usize>,
+    used: &mut BTreeSet<usize>,
+) -> Result<Option<Claim>, ClaimsError> {
+    let content = &document.text[marker.content.clone()];
+    let line = document.line(marker.at.start);
+    let error = |problem| ClaimsError::Marker {
+        path: document.path.clone(),
+        line,
+        marker: content.to_owned(),
+        problem,
+    };
+    let Some(number) = marker.number.map(|at| &document.numbers[at].number) else {
+        return Err(error("stands behind no number"));
+    };
+    if content == NO_CLAIM {
+        return Ok(None);
+    }
+    if !content.contains('=') {
+        let at = *named
+            .get(content)
+            .ok_or_else(|| error("names no claim of claims.toml"))?;
+        if entries[at].text.is_some() {
+            return Err(error("names a claim that claims.toml binds by a text"));
+        }
+        used.insert(at);
+        let definition = &entries[at].definition;
+        return Ok(Some(claim(
+            document,
+            number,
+            content,
+            definition,
+            Home::File(at),
+        )));
+    }
+    // GitHub ends such a comment there.
+    if content.contains("--") {
+        return Err(error(
+            "holds two dashes, which end a comment: define it in claims.toml",
+        ));
+    }
+    let definition = definition::inline(&document.path, line, content)?;
+    let name = definition.proof().title();
+    let home = Home::Marker(marker.content.clone());
+    Ok(Some(claim(document, number, &name, &definition, home)))
+}
+
+/// The number of an entry that says where it stands by the text around it.
+fn by_text(
+    document: &Document,
+    entry: &definition::Entry,
+    text: &str,
+) -> Result<Number, ClaimsError> {
+    let Some((before, after)) = text.split_once("{}") else {
+        let problem = "has a text without {} in place of the number";
+        return Err(definition_error(FILE_NAME, &entry.name, problem));
+    };
+    let mut found = document.between(before, after);
+    match (found.pop(), found.len()) {
+        (Some(number), 0) => Ok(number),
+        (number, count) => Err(ClaimsError::Text {
+            path: document.path.clone(),
+            name: entry.name.clone(),
+            text: text.to_owned(),
+            count: count + usize::from(number.is_some()),
+        }),
+    }
+}
+
+fn read(path: &Path) -> Result<String, ClaimsError> {
+    let bytes = std::fs::read(path).map_err(|source| ClaimsError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    // What is no text has no claims; a lossy reading would be written back by `update`.
+    Ok(String::from_utf8(bytes).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(text: &str, definitions: &str) -> Result<Claims, ClaimsError> {
+        Claims::of(vec![("README.md".to_owned(), text.to_owned())], definitions)
+    }
+
+    const SIZE: &str = "[[claim]]\nname = \"size\"\ncommand = \"size model\"\nscale = 1e-6\n";
+
+    #[test]
+    fn numbers_are_bound_by_markers_and_by_text() {
+        let text = "It takes 11.5 MB<!-- claim: size --> and \
+                    7 s<!-- claim: command = \"clock\", relation = \"<=\", within = \"5 %\" -->.\n\n\
+                    ```text\nran 12 tests\n```\n";
+        let tests = "[[claim]]\nname = \"tests\"\ndocument = \"README.md\"\ntext = \"ran {} tests\"\n\
+                     test = \"a/lib/tests::x\"\n";
+        let found = claims(text, &format!("{SIZE}{tests}")).expect("valid");
+        let listed: Vec<(&str, &str, usize)> = found
+            .list
+            .iter()
+            .map(|claim| (claim.name.as_str(), claim.written.as_str(), claim.line))
+            .collect();
+        assert_eq!(
+            listed,
+            [("size", "11.5", 1), ("clock", "7", 1), ("tests", "12", 4)]
+        );
+    }
+
+    #[test]
+    fn what_binds_nothing_is_an_error_that_says_where() {
+        let said = |text: &str, definitions: &str| {
+            let error = claims(text, definitions).expect_err("wrong");
+            error.to_string()
+        };
+        assert!(said("none<!-- claim: size -->", SIZE).contains("at line 1"));
+        assert!(said("1<!-- claim: siez -->", SIZE).contains("names no claim"));
+        assert!(said("1<!-- claim: command = \"a --b\" -->", "").contains("two dashes"));
+        assert!(said("1<!-- claim: comand = \"a\" -->", "").contains("unknown field `comand`"));
+        assert!(said("1<!-- claim: json = \"/a\" -->", "").contains("command"));
+        assert!(said("1", SIZE).contains("no marker"));
+        let text = format!("{SIZE}document = \"README.md\"\ntext = \"{{}} MB\"\n");
+        assert!(said("1 MB, 2 MB", &text).contains("2 times"));
+        assert!(said("nothing", &text).contains("0 times"));
+        assert!(said("1<!-- claim: size -->", &format!("{SIZE}{SIZE}")).contains("twice"));
+    }
+}
