@@ -1,12 +1,16 @@
 //! Whole passes of the built-in model: reading a prompt and writing tokens.
-//! Throughput is in tokens.
+//! Throughput is in tokens. At the end, how much longer writing takes because
+//! memory is counted.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bitnet_benchmarks::ratio_in_turns;
 use bitnet_core::{HybridMemoryPool, Kernel, Team};
-use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions, builtin};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use bitnet_inference::{
+    Checkpoint, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions, builtin,
+};
+use criterion::{BenchmarkId, Criterion, Throughput};
 
 /// Tokens of a prompt, and the context that decoding starts from.
 const PROMPT: usize = 128;
@@ -27,11 +31,7 @@ fn passes(c: &mut Criterion) {
                 ..PlanOptions::default()
             };
             let plan = Plan::new(checkpoint.config(), options).expect("the options are sound");
-            let head = HeadPrecision::Int8;
-            let (pool, mut team) = (HybridMemoryPool::new(), Team::new(n_threads));
-            let model = Model::load(&checkpoint, &pool, kernel, &mut team, head, |_, _| ());
-            let model = Arc::new(model.expect("the built-in model is sound"));
-            let mut engine = Engine::new(model, plan).expect("there is memory");
+            let mut engine = engine(&HybridMemoryPool::new(), &checkpoint, plan);
             group.throughput(Throughput::Elements(PROMPT as u64));
             group.bench_function(BenchmarkId::new("prefill", kernel.name()), |b| {
                 b.iter(|| {
@@ -53,6 +53,48 @@ fn passes(c: &mut Criterion) {
     }
 }
 
+fn engine(pool: &HybridMemoryPool, checkpoint: &Checkpoint, plan: Plan) -> Engine {
+    let (head, mut team) = (HeadPrecision::Int8, Team::new(plan.n_threads));
+    let model = Model::load(checkpoint, pool, plan.kernel, &mut team, head, |_, _| ());
+    let model = Arc::new(model.expect("the built-in model is sound"));
+    Engine::new(model, plan).expect("there is memory")
+}
+
+/// Writes tokens with a pool that counts and with one that does not, in turns.
+#[expect(clippy::print_stdout, reason = "the result of the bench")]
+fn print_cost_of_counting(n_pairs: usize) {
+    // Over an end of a page, so that memory is taken at all.
+    const WRITTEN: usize = 256;
+    let checkpoint = builtin::open();
+    let options = PlanOptions {
+        n_threads: Some(1),
+        ..PlanOptions::default()
+    };
+    let plan = Plan::new(checkpoint.config(), options).expect("the options are sound");
+    let time = |pool: HybridMemoryPool| {
+        let mut engine = engine(&pool, &checkpoint, plan);
+        move || {
+            engine.truncate(0, 0);
+            let start = Instant::now();
+            for token in 0..WRITTEN as u32 {
+                forward(&mut engine, &[token]);
+            }
+            start.elapsed().as_secs_f64()
+        }
+    };
+    let counts = time(HybridMemoryPool::new());
+    let does_not = time(HybridMemoryPool::untracked());
+    let ratio = ratio_in_turns(n_pairs, counts, does_not);
+    let percent = |ratio: f64| (ratio - 1.0) * 100.0;
+    println!(
+        "\nwhat counting adds to {WRITTEN} tokens, median and quartiles of {n_pairs} pairs: \
+         {:+.2} % ({:+.2} to {:+.2})",
+        percent(ratio.median),
+        percent(ratio.quartiles.0),
+        percent(ratio.quartiles.1)
+    );
+}
+
 fn forward(engine: &mut Engine, tokens: &[u32]) {
     let input = Input {
         sequence: 0,
@@ -66,9 +108,13 @@ fn forward(engine: &mut Engine, tokens: &[u32]) {
         .expect("the tokens fit");
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = passes
+fn main() {
+    let mut c = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    passes(&mut c);
+    c.final_summary();
+    print_cost_of_counting(101);
 }
-criterion_main!(benches);

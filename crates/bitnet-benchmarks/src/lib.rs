@@ -5,10 +5,13 @@
 //! cargo bench -p bitnet-benchmarks --bench kernels   each operation on each kernel
 //! cargo bench -p bitnet-benchmarks --bench sizes     generic against SIMD at 1K, 4K and 16K elements
 //! cargo bench -p bitnet-benchmarks --bench passes    prefill and decode of the built-in model
+//! cargo bench -p bitnet-benchmarks --bench memory    blocks of the pool beside the system's and mimalloc's
 //! ```
 
 mod cases;
 mod data;
+mod turns;
 
 pub use cases::{Arithmetic, Case, cases};
 pub use data::{activations, dense_rows, int8, ternary, values};
+pub use turns::{Ratio, ratio_in_turns};

@@ -4,7 +4,9 @@
 //! and no atomic read-modify-write. Blocks come from the slabs, and go back to
 //! them, many at a time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pool::Shared;
@@ -12,28 +14,35 @@ use super::slabs::MAX_CLASSES;
 use super::tracking::{Category, Pending};
 use super::{OutOfMemory, Place};
 
-/// The most blocks of a class, and the most bytes of all, that a thread keeps.
+/// The most blocks of a class, and the most bytes of them, that a thread keeps.
 const MAX_BLOCKS: usize = 64;
-const MAX_BYTES: usize = 4 << 20;
-
-/// The most blocks, and about the most bytes, that are fetched together.
-const FETCH_BLOCKS: usize = MAX_BLOCKS / 2;
-const FETCH_BYTES: usize = 256 << 10;
+const MAX_BYTES: usize = 512 << 10;
 
 /// The most pools that a thread keeps blocks of.
 const MAX_POOLS: usize = 4;
 
 thread_local! {
     /// The pool that was used last comes first.
-    static CACHES: RefCell<Vec<Cache>> = const { RefCell::new(Vec::new()) };
+    static CACHES: RefCell<Vec<Rc<Cache>>> = const { RefCell::new(Vec::new()) };
+    /// The first of them, or null. It has no destructor, so that looking at it is
+    /// one instruction.
+    static FIRST: Cell<*const Cache> = const { Cell::new(ptr::null()) };
 }
 
 struct Cache {
     pool: &'static Shared,
     pending: Arc<Pending>,
-    /// Addresses of blocks, by class.
-    blocks: Box<[Vec<usize>; MAX_CLASSES]>,
-    n_bytes: usize,
+    /// By class.
+    stacks: Box<[Stack; MAX_CLASSES]>,
+}
+
+/// The blocks of a class.
+struct Stack {
+    len: Cell<usize>,
+    /// The most blocks; 0 until the first one is kept.
+    capacity: Cell<usize>,
+    block_bytes: Cell<usize>,
+    addresses: [Cell<usize>; MAX_BLOCKS],
 }
 
 /// Takes a block for `n_bytes`, at most `MAX_SMALL`; returns its address, its
@@ -45,32 +54,26 @@ pub(super) fn take(
     n_bytes: usize,
 ) -> Result<(usize, usize, Place), OutOfMemory> {
     let class = pool.classes.of(n_bytes);
-    let block_bytes = pool.classes.block_bytes(class);
-    let address = CACHES
-        .try_with(|caches| {
-            let mut caches = caches.borrow_mut();
-            let cache = cache_of(&mut caches, pool);
-            let address = match cache.blocks[class].pop() {
-                Some(address) => {
-                    cache.n_bytes -= block_bytes;
-                    address
-                }
-                None => cache.fetch(class, n_bytes)?,
-            };
-            if pool.is_tracked() {
-                let pending = &cache.pending;
-                pending.add(&pool.totals, category, block_bytes as isize, 1);
-            }
-            Ok(address)
-        })
-        .unwrap_or_else(|_| {
-            // The thread is ending, and its cache has gone.
+    let place = Place::Slab(class as u8);
+    with_cache(pool, |cache| {
+        let Some(cache) = cache else {
+            // The thread is ending, and its caches have gone.
             let mut one = Vec::with_capacity(1);
             pool.fetch(class, 1, &mut one)?;
+            let block_bytes = pool.classes.block_bytes(class);
             pool.count(category, block_bytes as isize, 1);
-            Ok(one[0])
-        })?;
-    Ok((address, block_bytes, Place::Slab(class as u8)))
+            return Ok((one[0], block_bytes, place));
+        };
+        let stack = &cache.stacks[class];
+        let address = match stack.pop() {
+            Some(address) => address,
+            None => cache.fetch(class, n_bytes)?,
+        };
+        if pool.flags.is_tracked() {
+            cache.pending.add(class, category, 1);
+        }
+        Ok((address, stack.block_bytes.get(), place))
+    })
 }
 
 /// Gives back a block.
@@ -81,53 +84,65 @@ pub(super) fn give(
     class: usize,
     (address, block_bytes): (usize, usize),
 ) {
-    CACHES
-        .try_with(|caches| {
-            let mut caches = caches.borrow_mut();
-            let cache = cache_of(&mut caches, pool);
-            if pool.is_tracked() {
-                let pending = &cache.pending;
-                pending.add(&pool.totals, category, -(block_bytes as isize), -1);
-            }
-            let blocks = &mut cache.blocks[class];
-            blocks.push(address);
-            cache.n_bytes += block_bytes;
-            if blocks.len() >= MAX_BLOCKS || cache.n_bytes > MAX_BYTES || pool.is_retired() {
-                cache.shed(class, block_bytes);
-            }
-        })
-        .unwrap_or_else(|_| {
+    with_cache(pool, |cache| {
+        let Some(cache) = cache else {
             pool.count(category, -(block_bytes as isize), -1);
             pool.give_blocks(class, [address]);
-        });
+            return;
+        };
+        if pool.flags.is_tracked() {
+            cache.pending.add(class, category, -1);
+        }
+        let stack = &cache.stacks[class];
+        if stack.len.get() < stack.capacity.get() && !pool.flags.is_retired() {
+            stack.push(address);
+        } else {
+            cache.give_and_shed(class, (address, block_bytes));
+        }
+    });
 }
 
 /// Gives back to the slabs what this thread keeps of a pool.
 pub(super) fn flush(pool: &'static Shared) {
     // A thread that is ending has nothing left.
     let _ = CACHES.try_with(|caches| {
-        (caches.borrow_mut()).retain(|cache| !std::ptr::eq(cache.pool, pool));
+        (caches.borrow_mut()).retain(|cache| !ptr::eq(cache.pool, pool));
     });
 }
 
-/// Returns the thread's cache for a pool.
+/// Calls `f` with the thread's cache for a pool; with none, if the thread is
+/// ending.
 #[inline]
-fn cache_of<'a>(caches: &'a mut Vec<Cache>, pool: &'static Shared) -> &'a mut Cache {
-    if (caches.first()).is_none_or(|first| !std::ptr::eq(first.pool, pool)) {
-        bring_first(caches, pool);
-    }
-    &mut caches[0]
+fn with_cache<R>(pool: &'static Shared, f: impl FnOnce(Option<&Cache>) -> R) -> R {
+    // SAFETY: it is null, or points to a cache in `CACHES` of this thread: who is
+    // dropped takes itself out.
+    let first = unsafe { FIRST.get().as_ref() };
+    let cache = match first {
+        Some(cache) if ptr::eq(cache.pool, pool) => ptr::from_ref(cache),
+        _ => bring_first(pool),
+    };
+    // SAFETY: as above; and nothing drops caches while `f` runs.
+    f(unsafe { cache.as_ref() })
 }
 
+/// Brings the thread's cache for a pool to the front, and returns it; null, if the
+/// thread is ending.
 #[cold]
-fn bring_first(caches: &mut Vec<Cache>, pool: &'static Shared) {
-    let found = (caches.iter()).position(|cache| std::ptr::eq(cache.pool, pool));
-    let cache = match found {
-        Some(i) => caches.remove(i),
-        None => Cache::new(pool),
+fn bring_first(pool: &'static Shared) -> *const Cache {
+    let bring_first = |caches: &RefCell<Vec<Rc<Cache>>>| {
+        let mut caches = caches.borrow_mut();
+        let found = (caches.iter()).position(|cache| ptr::eq(cache.pool, pool));
+        let cache = match found {
+            Some(i) => caches.remove(i),
+            None => Rc::new(Cache::new(pool)),
+        };
+        caches.truncate(MAX_POOLS - 1);
+        let first = Rc::as_ptr(&cache);
+        caches.insert(0, cache);
+        FIRST.set(first);
+        first
     };
-    caches.truncate(MAX_POOLS - 1);
-    caches.insert(0, cache);
+    CACHES.try_with(bring_first).unwrap_or(ptr::null())
 }
 
 impl Cache {
@@ -135,48 +150,102 @@ impl Cache {
         Self {
             pool,
             pending: pool.add_thread(),
-            blocks: Box::new(std::array::from_fn(|_| Vec::new())),
-            n_bytes: 0,
+            stacks: Box::new(std::array::from_fn(|_| Stack::new())),
         }
     }
 
     /// Fetches blocks of a class and returns one of them.
     #[cold]
-    fn fetch(&mut self, class: usize, n_bytes: usize) -> Result<usize, OutOfMemory> {
-        let block_bytes = self.pool.classes.block_bytes(class);
-        let n = (FETCH_BYTES / block_bytes).clamp(1, FETCH_BLOCKS);
-        let blocks = &mut self.blocks[class];
-        blocks.reserve_exact(MAX_BLOCKS);
-        self.pool.fetch(class, n, blocks)?;
+    fn fetch(&self, class: usize, n_bytes: usize) -> Result<usize, OutOfMemory> {
+        let stack = &self.stacks[class];
+        let n = stack.open(self.pool.classes.block_bytes(class)) / 2;
+        let mut blocks = Vec::with_capacity(n);
+        self.pool.fetch(class, n, &mut blocks)?;
         self.pool.classes.learn(n_bytes, blocks.len());
-        self.n_bytes += (blocks.len() - 1) * block_bytes;
-        Ok(blocks.pop().expect("at least one was fetched"))
+        self.pending.flush(self.pool, class);
+        let one = blocks.pop().expect("at least one was fetched");
+        for block in blocks {
+            stack.push(block);
+        }
+        Ok(one)
     }
 
-    /// Gives back half of the blocks of a class; all, if nobody will take one
-    /// again.
+    /// Keeps a block of a class and gives back half of the others; or gives back
+    /// all, if nobody will take one again.
     #[cold]
-    fn shed(&mut self, class: usize, block_bytes: usize) {
-        let blocks = &mut self.blocks[class];
-        let keep = if self.pool.is_retired() {
-            0
+    fn give_and_shed(&self, class: usize, (address, block_bytes): (usize, usize)) {
+        let stack = &self.stacks[class];
+        let capacity = stack.open(block_bytes);
+        let mut blocks;
+        if self.pool.flags.is_retired() {
+            blocks = stack.remove_oldest(0);
+            blocks.push(address);
         } else {
-            blocks.len() / 2
-        };
-        self.n_bytes -= (blocks.len() - keep) * block_bytes;
-        // The oldest: the newest are in the processor's cache.
-        let n = blocks.len() - keep;
-        self.pool.give_blocks(class, blocks.drain(..n));
+            // The newest are in the processor's cache.
+            blocks = stack.remove_oldest(stack.len.get().min(capacity / 2));
+            stack.push(address);
+        }
+        self.pending.flush(self.pool, class);
+        self.pool.give_blocks(class, blocks);
     }
 }
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        for (class, blocks) in self.blocks.iter_mut().enumerate() {
-            if !blocks.is_empty() {
-                self.pool.give_blocks(class, blocks.drain(..));
+        if ptr::eq(FIRST.get(), self) {
+            FIRST.set(ptr::null());
+        }
+        for (class, stack) in self.stacks.iter().enumerate() {
+            if stack.len.get() > 0 {
+                self.pool.give_blocks(class, stack.remove_oldest(0));
             }
         }
         self.pool.remove_thread(&self.pending);
+    }
+}
+
+impl Stack {
+    fn new() -> Self {
+        Self {
+            len: Cell::new(0),
+            capacity: Cell::new(0),
+            block_bytes: Cell::new(0),
+            addresses: std::array::from_fn(|_| Cell::new(0)),
+        }
+    }
+
+    /// Learns how large its blocks are, and returns how many it keeps at most.
+    fn open(&self, block_bytes: usize) -> usize {
+        let capacity = (MAX_BYTES / block_bytes).min(MAX_BLOCKS);
+        self.block_bytes.set(block_bytes);
+        self.capacity.set(capacity);
+        capacity
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<usize> {
+        let len = self.len.get().checked_sub(1)?;
+        self.len.set(len);
+        Some(self.addresses[len % MAX_BLOCKS].get())
+    }
+
+    /// Adds a block, for which there is room.
+    #[inline]
+    fn push(&self, address: usize) {
+        let len = self.len.get();
+        self.addresses[len % MAX_BLOCKS].set(address);
+        self.len.set(len + 1);
+    }
+
+    /// Removes all but the `n_kept` newest, and returns them.
+    fn remove_oldest(&self, n_kept: usize) -> Vec<usize> {
+        let addresses = &self.addresses[..self.len.get()];
+        let (oldest, kept) = addresses.split_at(addresses.len() - n_kept);
+        let removed = oldest.iter().map(Cell::get).collect();
+        for (place, block) in addresses.iter().zip(kept) {
+            place.set(block.get());
+        }
+        self.len.set(n_kept);
+        removed
     }
 }

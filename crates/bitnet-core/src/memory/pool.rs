@@ -66,12 +66,32 @@ pub(super) struct Shared {
     devices: RwLock<Vec<Arc<Part>>>,
     pub(super) totals: Totals,
     threads: Mutex<Vec<Arc<Pending>>>,
+    pub(super) flags: Flags,
+    /// Allocations before the one that fails.
+    until_fault: AtomicI64,
+}
+
+/// What every allocation looks at, and hardly anybody writes: apart from what
+/// threads write all the time.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Flags {
     is_tracked: AtomicBool,
     /// Whether there is no handle any more.
     is_retired: AtomicBool,
     has_fault: AtomicBool,
-    /// Allocations before the one that fails.
-    until_fault: AtomicI64,
+}
+
+impl Flags {
+    #[inline]
+    pub(super) fn is_tracked(&self) -> bool {
+        self.is_tracked.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
+    }
 }
 
 /// Pools without a handle.
@@ -101,7 +121,7 @@ impl HybridMemoryPool {
             Some(i) => retired.swap_remove(i),
             None => Box::leak(Box::new(Shared::new())),
         };
-        shared.is_tracked.store(is_tracked, Ordering::Relaxed);
+        shared.flags.is_tracked.store(is_tracked, Ordering::Relaxed);
         Self(Arc::new(Handle(shared)))
     }
 
@@ -169,11 +189,12 @@ impl HybridMemoryPool {
         let threads = lock(&shared.threads);
         let mapped = shared.parts(Part::n_mapped).sum();
         let pending = threads.iter().map(|pending| &**pending);
-        shared.totals.usage(pending, mapped)
+        (shared.totals).usage(&shared.classes, pending, mapped)
     }
 
     /// Gives back to the system all that is free, but for the small blocks that
-    /// other threads keep at hand (at most 4 MiB each, while they run).
+    /// other threads keep at hand (at most half a mebibyte of each size, while they
+    /// run).
     pub fn trim(&self) {
         self.shared().trim();
     }
@@ -214,14 +235,14 @@ impl HybridMemoryPool {
     pub fn fail_nth(&self, n: u32) {
         let shared = self.shared();
         shared.until_fault.store(n.into(), Ordering::Relaxed);
-        shared.has_fault.store(true, Ordering::Relaxed);
+        shared.flags.has_fault.store(true, Ordering::Relaxed);
     }
 
     /// Lets no further allocation fail and returns whether one did since
     /// [`fail_nth`](Self::fail_nth).
     pub fn end_fault(&self) -> bool {
         let shared = self.shared();
-        shared.has_fault.store(false, Ordering::Relaxed);
+        shared.flags.has_fault.store(false, Ordering::Relaxed);
         shared.until_fault.load(Ordering::Relaxed) < 0
     }
 }
@@ -237,7 +258,7 @@ impl fmt::Debug for HybridMemoryPool {
 impl Drop for Handle {
     fn drop(&mut self) {
         let shared = self.0;
-        shared.is_retired.store(true, Ordering::Relaxed);
+        shared.flags.is_retired.store(true, Ordering::Relaxed);
         shared.trim();
         lock(&RETIRED).push(shared);
     }
@@ -259,9 +280,11 @@ impl Shared {
             devices: RwLock::default(),
             totals: Totals::default(),
             threads: Mutex::default(),
-            is_tracked: AtomicBool::new(true),
-            is_retired: AtomicBool::new(false),
-            has_fault: AtomicBool::new(false),
+            flags: Flags {
+                is_tracked: AtomicBool::new(true),
+                is_retired: AtomicBool::new(false),
+                has_fault: AtomicBool::new(false),
+            },
             until_fault: AtomicI64::new(0),
         }
     }
@@ -279,24 +302,14 @@ impl Shared {
         for pending in lock(&self.threads).iter() {
             pending.reset();
         }
-        self.is_retired.store(false, Ordering::Relaxed);
-        self.has_fault.store(false, Ordering::Relaxed);
+        self.flags.is_retired.store(false, Ordering::Relaxed);
+        self.flags.has_fault.store(false, Ordering::Relaxed);
         true
     }
 
     #[inline]
-    pub(super) fn is_tracked(&self) -> bool {
-        self.is_tracked.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(super) fn is_retired(&self) -> bool {
-        self.is_retired.load(Ordering::Relaxed)
-    }
-
-    #[inline]
     fn fault(&self, n_bytes: usize) -> Result<(), OutOfMemory> {
-        if self.has_fault.load(Ordering::Relaxed)
+        if self.flags.has_fault.load(Ordering::Relaxed)
             && n_bytes > 0
             && self.until_fault.fetch_sub(1, Ordering::Relaxed) == 0
         {
@@ -306,14 +319,14 @@ impl Shared {
     }
 
     pub(super) fn count(&self, category: Category, bytes: isize, blocks: isize) {
-        if self.is_tracked() {
+        if self.flags.is_tracked() {
             self.totals.add(category, bytes, blocks);
         }
     }
 
     /// Registers a thread that counts by itself.
     pub(super) fn add_thread(&self) -> Arc<Pending> {
-        let pending = Arc::new(Pending::default());
+        let pending = Arc::new(Pending::new());
         lock(&self.threads).push(Arc::clone(&pending));
         pending
     }
@@ -321,7 +334,7 @@ impl Shared {
     pub(super) fn remove_thread(&self, pending: &Arc<Pending>) {
         let mut threads = lock(&self.threads);
         threads.retain(|other| !Arc::ptr_eq(other, pending));
-        pending.flush_all(&self.totals);
+        pending.flush_all(self);
     }
 
     /// Moves up to `n` blocks of a class, and at least one, to `out`.
@@ -346,7 +359,7 @@ impl Shared {
     pub(super) fn give_blocks(&self, class: usize, blocks: impl IntoIterator<Item = usize>) {
         let mut slabs = lock(&self.slabs[class]);
         slabs.give(blocks);
-        let keep = usize::from(!self.is_retired());
+        let keep = usize::from(!self.flags.is_retired());
         while let Some((address, n_bytes)) = slabs.take_idle(keep) {
             self.cpu.give(address, n_bytes, keep * MIN_KEPT);
         }
@@ -355,14 +368,14 @@ impl Shared {
     /// Gives back a large block.
     pub(super) fn give_large(&self, category: Category, address: usize, n_bytes: usize) {
         self.count(category, -(n_bytes as isize), -1);
-        let keep = if self.is_retired() { 0 } else { MIN_KEPT };
+        let keep = if self.flags.is_retired() { 0 } else { MIN_KEPT };
         self.cpu.give(address, n_bytes, keep);
     }
 
     /// Gives back a buffer of a device.
     pub(super) fn give_device(&self, device: u8, address: usize, n_bytes: usize) {
         self.count(Category::Device, -(n_bytes as isize), -1);
-        let keep = if self.is_retired() { 0 } else { MIN_KEPT };
+        let keep = if self.flags.is_retired() { 0 } else { MIN_KEPT };
         self.device(device).give(address, n_bytes, keep);
     }
 

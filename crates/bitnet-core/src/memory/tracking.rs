@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
+use super::pool::Shared;
+use super::slabs::{Classes, MAX_CLASSES};
+
 /// What memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
@@ -54,8 +57,9 @@ const N_CATEGORIES: usize = 5;
 pub struct Amount {
     /// Bytes in use now.
     pub current: usize,
-    /// The most bytes that were in use: low by at most a mebibyte for each other
-    /// thread that takes small blocks.
+    /// The most bytes that were in use. Small blocks are added up when a thread
+    /// fetches more of their size or gives some back, so it may be off by half a
+    /// mebibyte for each thread and size of small blocks.
     pub peak: usize,
     /// Blocks in use now.
     pub count: usize,
@@ -80,52 +84,51 @@ impl Usage {
     }
 }
 
-/// Bytes by which a thread's own count may differ from zero before it is added to
-/// the common one.
-const MAX_PENDING: isize = 1 << 20;
-
-/// What one thread has taken and given back since it last added it to the common
-/// count. Only this thread writes; so it needs no atomic addition.
-#[derive(Debug, Default)]
+/// Small blocks that one thread has taken, and not given back, since it last added
+/// them to the common count. Only this thread writes; so it needs no atomic
+/// addition.
+#[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Pending {
-    bytes: [AtomicIsize; N_CATEGORIES],
-    blocks: [AtomicIsize; N_CATEGORIES],
+    by_class: [[AtomicIsize; N_CATEGORIES]; MAX_CLASSES],
 }
 
 impl Pending {
-    /// Counts `blocks` more blocks of together `bytes`, or fewer if negative.
+    pub(super) fn new() -> Self {
+        Self {
+            by_class: std::array::from_fn(|_| Default::default()),
+        }
+    }
+
+    /// Counts `blocks` more blocks of a class, or fewer if negative.
     #[inline]
-    pub(super) fn add(&self, totals: &Totals, category: Category, bytes: isize, blocks: isize) {
-        let category_idx = category as usize;
-        let n_blocks = &self.blocks[category_idx];
+    pub(super) fn add(&self, class: usize, category: Category, blocks: isize) {
+        let n_blocks = &self.by_class[class][category as usize];
         n_blocks.store(n_blocks.load(Ordering::Relaxed) + blocks, Ordering::Relaxed);
-        let n_bytes = &self.bytes[category_idx];
-        let pending = n_bytes.load(Ordering::Relaxed) + bytes;
-        n_bytes.store(pending, Ordering::Relaxed);
-        if pending.unsigned_abs() >= MAX_PENDING.unsigned_abs() {
-            self.flush(totals, category);
+    }
+
+    /// Adds the blocks of a class to the common count.
+    pub(super) fn flush(&self, pool: &Shared, class: usize) {
+        let block_bytes = pool.classes.block_bytes(class) as isize;
+        for category in Category::ALL {
+            let blocks = self.by_class[class][category as usize].swap(0, Ordering::Relaxed);
+            if blocks != 0 {
+                pool.totals.add(category, blocks * block_bytes, blocks);
+            }
         }
     }
 
     /// Adds everything to the common count.
-    pub(super) fn flush_all(&self, totals: &Totals) {
-        for category in Category::ALL {
-            self.flush(totals, category);
+    pub(super) fn flush_all(&self, pool: &Shared) {
+        for class in 0..MAX_CLASSES {
+            self.flush(pool, class);
         }
     }
 
     pub(super) fn reset(&self) {
-        for n in self.bytes.iter().chain(&self.blocks) {
+        for n in self.by_class.as_flattened() {
             n.store(0, Ordering::Relaxed);
         }
-    }
-
-    #[cold]
-    fn flush(&self, totals: &Totals, category: Category) {
-        let bytes = self.bytes[category as usize].swap(0, Ordering::Relaxed);
-        let blocks = self.blocks[category as usize].swap(0, Ordering::Relaxed);
-        totals.add(category, bytes, blocks);
     }
 }
 
@@ -133,7 +136,8 @@ impl Pending {
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     by_category: [Counter; N_CATEGORIES],
-    all: Counter,
+    /// The most bytes of all categories together.
+    peak: AtomicIsize,
 }
 
 #[derive(Debug, Default)]
@@ -143,62 +147,83 @@ struct Counter {
     peak: AtomicIsize,
 }
 
-impl Counter {
-    fn add(&self, bytes: isize, blocks: isize) {
-        let now = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.blocks.fetch_add(blocks, Ordering::Relaxed);
-        self.peak.fetch_max(now, Ordering::Relaxed);
+/// Raises a peak, and returns it. Mostly it is only looked at.
+fn raise(peak: &AtomicIsize, now: isize) -> isize {
+    let before = peak.load(Ordering::Relaxed);
+    if now <= before {
+        return before;
     }
+    peak.fetch_max(now, Ordering::Relaxed).max(now)
+}
 
-    /// Returns the amount if `bytes` and `blocks` are added.
-    fn with(&self, bytes: isize, blocks: isize) -> Amount {
-        let now = self.bytes.load(Ordering::Relaxed) + bytes;
-        let blocks = self.blocks.load(Ordering::Relaxed) + blocks;
-        let peak = self.peak.fetch_max(now, Ordering::Relaxed).max(now);
-        // A thread that counts meanwhile may be seen half.
-        let unsigned = |n: isize| usize::try_from(n).unwrap_or(0);
-        Amount {
-            current: unsigned(now),
-            peak: unsigned(peak),
-            count: unsigned(blocks),
-        }
-    }
-
-    fn reset(&self) {
-        for n in [&self.bytes, &self.blocks, &self.peak] {
-            n.store(0, Ordering::Relaxed);
-        }
-    }
+/// A thread that counts meanwhile may be seen half.
+fn unsigned(n: isize) -> usize {
+    usize::try_from(n).unwrap_or(0)
 }
 
 impl Totals {
     pub(super) fn add(&self, category: Category, bytes: isize, blocks: isize) {
-        self.by_category[category as usize].add(bytes, blocks);
-        self.all.add(bytes, blocks);
+        let counter = &self.by_category[category as usize];
+        let now = counter.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        counter.blocks.fetch_add(blocks, Ordering::Relaxed);
+        if bytes > 0 {
+            raise(&counter.peak, now);
+            let all = self
+                .by_category
+                .iter()
+                .map(|c| c.bytes.load(Ordering::Relaxed));
+            raise(&self.peak, all.sum());
+        }
     }
 
     /// Returns the usage, with what threads have not added yet.
     pub(super) fn usage<'a>(
         &self,
+        classes: &Classes,
         pending: impl Iterator<Item = &'a Pending>,
         mapped: usize,
     ) -> Usage {
         let (mut bytes, mut blocks) = ([0; N_CATEGORIES], [0; N_CATEGORIES]);
         for pending in pending {
-            for i in 0..N_CATEGORIES {
-                bytes[i] += pending.bytes[i].load(Ordering::Relaxed);
-                blocks[i] += pending.blocks[i].load(Ordering::Relaxed);
+            for (class, by_category) in pending.by_class.iter().enumerate() {
+                let block_bytes = classes.block_bytes(class) as isize;
+                for (i, n) in by_category.iter().enumerate() {
+                    let n = n.load(Ordering::Relaxed);
+                    bytes[i] += n * block_bytes;
+                    blocks[i] += n;
+                }
             }
         }
+        let amount = |i: usize| {
+            let counter = &self.by_category[i];
+            let bytes = counter.bytes.load(Ordering::Relaxed) + bytes[i];
+            let blocks = counter.blocks.load(Ordering::Relaxed) + blocks[i];
+            Amount {
+                current: unsigned(bytes),
+                peak: unsigned(raise(&counter.peak, bytes)),
+                count: unsigned(blocks),
+            }
+        };
+        let by_category: [Amount; N_CATEGORIES] = std::array::from_fn(amount);
+        let current = by_category.iter().map(|amount| amount.current).sum();
+        let total = Amount {
+            current,
+            peak: unsigned(raise(&self.peak, current as isize)),
+            count: by_category.iter().map(|amount| amount.count).sum(),
+        };
         Usage {
-            by_category: std::array::from_fn(|i| self.by_category[i].with(bytes[i], blocks[i])),
-            total: self.all.with(bytes.iter().sum(), blocks.iter().sum()),
+            by_category,
+            total,
             mapped,
         }
     }
 
     pub(super) fn reset(&self) {
-        self.by_category.iter().for_each(Counter::reset);
-        self.all.reset();
+        for counter in &self.by_category {
+            for n in [&counter.bytes, &counter.blocks, &counter.peak] {
+                n.store(0, Ordering::Relaxed);
+            }
+        }
+        self.peak.store(0, Ordering::Relaxed);
     }
 }
