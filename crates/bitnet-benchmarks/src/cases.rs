@@ -279,7 +279,8 @@ fn rope(n_heads: usize) -> Case {
         rope_frequencies(HEAD_DIM, 500_000.0),
     );
     let table = RopeTable::new(&pool, &frequencies, HEAD_DIM, 64, 1.0);
-    let table = table.expect("some kilobytes");
+    let mut table = table.expect("some kilobytes");
+    table.extend(64);
     let mut x = values(n_heads * HEAD_DIM);
     float_op("rope", 1, n_heads * HEAD_DIM, 4, move |kernel, team| {
         by_rows(team, &mut x, n_heads * HEAD_DIM, |_, x| {

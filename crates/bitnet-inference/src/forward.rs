@@ -1,8 +1,8 @@
 //! Tokens to logits.
 //!
 //! [`Engine::forward`] reads as the model does: embedding, layers, head. All
-//! buffers are taken when the engine is made; a pass takes nothing but pages of keys and
-//! values, one in 128 positions.
+//! buffers are taken when the engine is made; a pass takes nothing but pages of keys
+//! and values, one in 128 positions of a sequence, and what it notes of its tokens.
 //!
 //! Every row of a batch is computed by itself, in a fixed order of operations,
 //! so its logits depend neither on the other rows, nor on how a prompt was cut
@@ -356,6 +356,7 @@ impl Engine {
         (self.model.embedding).decode_row(self.plan.kernel, token as usize, x);
         let position = self.kv.len(sequence);
         self.kv.push(sequence, token);
+        self.rope.extend(position + 1);
         self.rows.push(QueryRow { sequence, position });
         self.wanted.push(wanted);
     }

@@ -18,8 +18,8 @@ pub fn rope_frequencies(n_dims: usize, theta: f32) -> Vec<f32> {
         .collect()
 }
 
-/// Cosines and sines of the rotary position embedding for every position of a
-/// context.
+/// Cosines and sines of the rotary position embedding for the positions of a
+/// context, computed as far as a text has come.
 ///
 /// Pair i of a head is (x\[i\], x\[i + n\]), where n is the number of pairs: the
 /// *rotate-half* form of GPT-NeoX and `transformers`. What is behind 2n stays.
@@ -29,14 +29,18 @@ pub struct RopeTable {
     cos: Buffer<f32>,
     /// `[context_len, n_pairs]`
     sin: Buffer<f32>,
-    n_pairs: usize,
+    /// Positions that are computed.
+    len: usize,
+    /// `[n_pairs]`
+    frequencies: Vec<f32>,
+    magnitude: f32,
     head_dim: usize,
 }
 
 impl RopeTable {
-    /// Computes the table for positions 0 to `context_len - 1`: pair i is turned by
-    /// `position · frequencies[i]` and multiplied with `magnitude`, which is 1
-    /// unless the frequencies are stretched.
+    /// Takes memory for positions 0 to `context_len - 1`; none is computed yet, nor
+    /// is memory touched. Pair i will be turned by `position · frequencies[i]` and
+    /// multiplied with `magnitude`, which is 1 unless the frequencies are stretched.
     ///
     /// Angles are rounded to f32 as in `transformers`; sines and cosines come from
     /// `libm`.
@@ -53,36 +57,50 @@ impl RopeTable {
     ) -> Result<Self, OutOfMemory> {
         let n_pairs = frequencies.len();
         assert!(2 * n_pairs <= head_dim, "RoPE turns pairs of a head");
-        let table = |of: fn(f64) -> f64| {
-            let len = context_len.saturating_mul(n_pairs);
-            let mut table = pool.zeroed::<f32>(Category::Scratch, len)?;
-            for (position, row) in table.chunks_exact_mut(n_pairs.max(1)).enumerate() {
-                for (out, &frequency) in row.iter_mut().zip(frequencies) {
-                    *out = of((position as f32 * frequency) as f64) as f32 * magnitude;
-                }
-            }
-            Ok(table)
-        };
+        let table = || pool.zeroed(Category::Scratch, context_len.saturating_mul(n_pairs));
         Ok(Self {
-            cos: table(libm::cos)?,
-            sin: table(libm::sin)?,
-            n_pairs,
+            cos: table()?,
+            sin: table()?,
+            len: 0,
+            frequencies: frequencies.to_vec(),
+            magnitude,
             head_dim,
         })
+    }
+
+    /// Computes what is missing of the first `len` positions.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the context is shorter.
+    pub fn extend(&mut self, len: usize) {
+        let n_pairs = self.frequencies.len();
+        for position in self.len..len {
+            let row = position * n_pairs..(position + 1) * n_pairs;
+            let (cos, sin) = (&mut self.cos[row.clone()], &mut self.sin[row]);
+            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&self.frequencies) {
+                let angle = (position as f32 * frequency) as f64;
+                *cos = libm::cos(angle) as f32 * self.magnitude;
+                *sin = libm::sin(angle) as f32 * self.magnitude;
+            }
+        }
+        self.len = self.len.max(len);
     }
 
     /// Turns every head of `x`, `[n_heads, head_dim]`, to `position`.
     ///
     /// # Panics
     ///
-    /// Panics if `position` is beyond the table or `x` is not whole heads.
+    /// Panics if `position` is not computed or `x` is not whole heads.
     pub fn rotate(&self, kernel: Kernel, position: usize, x: &mut [f32]) {
+        assert!(position < self.len, "the table was extended");
         assert!(x.len().is_multiple_of(self.head_dim), "whole heads");
+        let n_pairs = self.frequencies.len();
         kernel.run(Rotate {
             x,
             head_dim: self.head_dim,
-            cos: &self.cos[position * self.n_pairs..][..self.n_pairs],
-            sin: &self.sin[position * self.n_pairs..][..self.n_pairs],
+            cos: &self.cos[position * n_pairs..][..n_pairs],
+            sin: &self.sin[position * n_pairs..][..n_pairs],
         });
     }
 
@@ -119,16 +137,28 @@ mod tests {
     use super::super::test_values::values;
     use super::*;
 
+    /// A table of `len` positions, all computed.
+    fn table(frequencies: &[f32], head_dim: usize, len: usize, magnitude: f32) -> RopeTable {
+        let pool = HybridMemoryPool::new();
+        let mut table = RopeTable::new(&pool, frequencies, head_dim, len, magnitude).unwrap();
+        table.extend(len);
+        table
+    }
+
+    #[test]
+    fn what_is_computed_in_parts_is_the_same() {
+        let frequencies = rope_frequencies(8, 10_000.0);
+        let whole = table(&frequencies, 8, 20, 1.5);
+        let mut parts = RopeTable::new(&HybridMemoryPool::new(), &frequencies, 8, 20, 1.5).unwrap();
+        for len in [0, 3, 2, 19, 20] {
+            parts.extend(len);
+        }
+        assert_eq!((&*parts.cos, &*parts.sin), (&*whole.cos, &*whole.sin));
+    }
+
     #[test]
     fn position_zero_changes_nothing_and_one_turns_the_first_pair_by_one_radian() {
-        let table = RopeTable::new(
-            &HybridMemoryPool::new(),
-            &rope_frequencies(4, 10_000.0),
-            4,
-            2,
-            1.0,
-        )
-        .unwrap();
+        let table = table(&rope_frequencies(4, 10_000.0), 4, 2, 1.0);
         let mut x = [1.0, 2.0, 3.0, 4.0];
         table.rotate(Kernel::Scalar, 0, &mut x);
         assert_eq!(x, [1.0, 2.0, 3.0, 4.0]);
@@ -139,14 +169,7 @@ mod tests {
 
     #[test]
     fn lengths_of_pairs_are_kept_and_kernels_agree() {
-        let table = RopeTable::new(
-            &HybridMemoryPool::new(),
-            &rope_frequencies(100, 500_000.0),
-            100,
-            50,
-            1.0,
-        )
-        .unwrap();
+        let table = table(&rope_frequencies(100, 500_000.0), 100, 50, 1.0);
         let x = values(300, 9);
         let rotated = |kernel| {
             let mut x = x.clone();
@@ -170,10 +193,8 @@ mod tests {
         let x = values(20, 3);
         let frequencies = rope_frequencies(6, 10_000.0);
         let mut partial = x.clone();
-        RopeTable::new(&HybridMemoryPool::new(), &frequencies, 10, 8, 1.0)
-            .unwrap()
-            .rotate(Kernel::Scalar, 7, &mut partial);
-        let whole = RopeTable::new(&HybridMemoryPool::new(), &frequencies, 6, 8, 1.0).unwrap();
+        table(&frequencies, 10, 8, 1.0).rotate(Kernel::Scalar, 7, &mut partial);
+        let whole = table(&frequencies, 6, 8, 1.0);
         for (x, partial) in x.chunks(10).zip(partial.chunks(10)) {
             let mut turned = x[..6].to_vec();
             whole.rotate(Kernel::Scalar, 7, &mut turned);
@@ -186,9 +207,7 @@ mod tests {
     fn a_magnitude_scales_what_is_turned() {
         let frequencies = rope_frequencies(2, 10_000.0);
         let mut x = [3.0, 4.0];
-        RopeTable::new(&HybridMemoryPool::new(), &frequencies, 2, 3, 2.0)
-            .unwrap()
-            .rotate(Kernel::Scalar, 2, &mut x);
+        table(&frequencies, 2, 3, 2.0).rotate(Kernel::Scalar, 2, &mut x);
         assert!((x[0].hypot(x[1]) - 10.0).abs() < 1e-5);
     }
 }

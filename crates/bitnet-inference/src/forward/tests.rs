@@ -69,6 +69,7 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
             })
             .collect();
         engine.kv.make_room(std::iter::once((0, n))).unwrap();
+        engine.rope.extend(n);
         engine.x[..n * hidden].copy_from_slice(&stored("input"));
         engine.attention_block(layer);
         let attn_out = engine.branch[..n * hidden].to_vec();

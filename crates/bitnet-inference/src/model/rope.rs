@@ -155,7 +155,7 @@ impl Rope {
         }
     }
 
-    /// Computes cosines and sines for a context.
+    /// Takes memory for the cosines and sines of a context.
     pub(crate) fn table(
         &self,
         pool: &HybridMemoryPool,
