@@ -114,44 +114,9 @@ fn caches() -> Vec<Cache> {
         .collect()
 }
 
-/// Forgets the peak so far, so that [`peak_memory`] tells that of what comes.
-/// Only Linux can; elsewhere nothing happens.
-pub fn reset_peak_memory() {
-    if cfg!(target_os = "linux") {
-        // Kernels without the file keep the peak since the start, which is
-        // still an upper bound.
-        let _ = fs::write("/proc/self/clear_refs", "5");
-    }
-}
-
-/// Returns the largest resident set of this process since
-/// [`reset_peak_memory`], in bytes, or `None` where the system does not say.
-pub fn peak_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn the_peak_counts_touched_memory_and_can_be_forgotten() {
-        reset_peak_memory();
-        let before = peak_memory().expect("Linux says");
-        let data = std::hint::black_box(vec![1u8; 64 << 20]);
-        let with = peak_memory().expect("Linux says");
-        assert!(with >= before + (60 << 20), "{before} {with}");
-        drop(data);
-        reset_peak_memory();
-        let after = peak_memory().expect("Linux says");
-        assert!(after + (60 << 20) <= with, "{with} {after}");
-    }
 
     #[test]
     fn the_machine_has_a_name_and_kernels() {

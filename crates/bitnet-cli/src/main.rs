@@ -13,6 +13,7 @@ mod hub;
 mod input;
 mod interrupt;
 mod machine;
+mod memory;
 mod model;
 mod ui;
 

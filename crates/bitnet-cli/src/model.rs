@@ -16,6 +16,7 @@ use indicatif::HumanBytes;
 use crate::commands::pull::pulled;
 use crate::commands::read_text;
 use crate::error::{NoChatTemplate, UsageError};
+use crate::memory::MemoryWatch;
 use crate::ui::Ui;
 
 const BUILTIN: &str = "builtin";
@@ -214,6 +215,7 @@ pub struct ChatTemplateArg {
 pub struct Loaded {
     pub engine: Engine,
     pub load_time: Duration,
+    memory: MemoryWatch,
 }
 
 impl ModelArg {
@@ -337,8 +339,8 @@ impl ComputeArgs {
 }
 
 impl Loaded {
-    /// Says what keys and values took.
-    pub fn show_kv_usage(&self, ui: &Ui) {
+    /// Says what memory was used for.
+    pub fn show_memory(&mut self, ui: &Ui) {
         let usage = self.engine.kv_usage();
         ui.detail(&format!(
             "keys and values: {} of {} pages, {}, room for {} more tokens in them",
@@ -347,6 +349,10 @@ impl Loaded {
             HumanBytes((usage.pages * usage.page_bytes) as u64),
             usage.unused_positions,
         ));
+        let report = self.memory.report(self.engine.model().pool());
+        for line in report.lines() {
+            ui.detail(&line);
+        }
     }
 }
 
@@ -367,6 +373,7 @@ impl RunModelArgs {
         };
         let plan = self.compute.plan(checkpoint, head, sizes)?;
         let mut progress = ui.progress("loading");
+        let memory = MemoryWatch::begin();
         let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
         let kernel = plan.kernel;
         let model = Model::load(checkpoint, &pool, kernel, &mut team, head, |done, total| {
@@ -402,7 +409,11 @@ impl RunModelArgs {
         let engine = Engine::new(Arc::new(model), plan)?;
         let load_time = start.elapsed();
         ui.detail(&format!("loaded in {:.3} s", load_time.as_secs_f64()));
-        Ok(Loaded { engine, load_time })
+        Ok(Loaded {
+            engine,
+            load_time,
+            memory,
+        })
     }
 }
 

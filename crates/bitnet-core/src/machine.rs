@@ -63,6 +63,43 @@ pub fn physical_cores() -> usize {
     num_cpus::get_physical()
 }
 
+/// Returns the bytes of this process that are in memory now: what it wrote to, and
+/// what it looked at of mapped files, its own program among them. `None` where the
+/// system does not say.
+pub fn resident_memory() -> Option<usize> {
+    status_bytes("VmRSS:")
+}
+
+/// Returns the part of [`resident_memory`] that stands in files: the program, its
+/// libraries, and what was looked at of mapped ones.
+pub fn resident_file_memory() -> Option<usize> {
+    status_bytes("RssFile:")
+}
+
+/// Returns the most of [`resident_memory`] since [`forget_peak_memory`], or since
+/// the process began.
+pub fn peak_resident_memory() -> Option<usize> {
+    status_bytes("VmHWM:")
+}
+
+/// Forgets the peak so far, so that [`peak_resident_memory`] tells that of what
+/// comes. Only Linux can; elsewhere nothing happens.
+pub fn forget_peak_memory() {
+    if cfg!(target_os = "linux") {
+        // Kernels without the file keep the peak since the start, which is
+        // still an upper bound.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+    }
+}
+
+/// Returns a field of what Linux tells of this process.
+fn status_bytes(field: &str) -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 /// Returns how fast the team reads memory, in bytes per second.
 ///
 /// Takes half a gibibyte of memory while it runs, and a quarter of a second or

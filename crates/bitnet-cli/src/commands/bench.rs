@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use crate::error::{Interrupted, UsageError};
 use crate::interrupt;
-use crate::machine::{self, Limits, Machine};
+use crate::machine::{Limits, Machine};
+use crate::memory::{MemoryReport, MemoryWatch};
 use crate::model::{ComputeArgs, ModelArg};
 use crate::ui::Ui;
 
@@ -71,6 +72,8 @@ struct Report {
     /// Seconds from the path to packed weights.
     load_s: f64,
     machine: Machine,
+    /// Of the engine that ran last, while it was there.
+    memory: MemoryReport,
     rows: Vec<Row>,
 }
 
@@ -89,7 +92,7 @@ struct Row {
     limit: &'static str,
     limit_fraction: Option<f64>,
     /// `null` where the system does not say.
-    peak_memory_bytes: Option<u64>,
+    peak_memory_bytes: Option<usize>,
     kernel: &'static str,
     head: &'static str,
 }
@@ -97,7 +100,7 @@ struct Row {
 /// What the repetitions of a test gave.
 struct Measured {
     rates: Vec<f64>,
-    peak_memory_bytes: Option<u64>,
+    peak_memory_bytes: Option<usize>,
 }
 
 /// Tokens that warm up a test.
@@ -147,6 +150,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
 
     let mut progress = ui.progress("loading");
+    let mut watch = MemoryWatch::begin();
     let pool = HybridMemoryPool::new();
     let mut team = Team::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
     let model = Model::load(
@@ -166,22 +170,23 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let n_steps = (plans.len() * tests.len()).saturating_mul(args.repetitions);
     let mut progress = ui.progress("measuring");
     let mut measured = Vec::new();
+    let mut memory = None;
     for &plan in &plans {
         let mut engine = Engine::new(Arc::clone(&model), plan)?;
         for test in &tests {
-            machine::reset_peak_memory();
+            watch.next_peak();
             test.prepare(&mut engine)?;
             let mut rates = Vec::new();
             for _ in 0..args.repetitions {
                 progress.set(measured.len() * args.repetitions + rates.len(), n_steps);
                 rates.push(test.run(&mut engine)?);
             }
-            let peak_memory_bytes = machine::peak_memory();
             measured.push(Measured {
                 rates,
-                peak_memory_bytes,
+                peak_memory_bytes: watch.next_peak(),
             });
         }
+        memory = Some(watch.report(&pool));
     }
     // Last, because it takes memory that no row shall count.
     let mut machine = Machine::identify();
@@ -196,6 +201,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         model: args.model.model.clone(),
         load_s,
         machine,
+        memory: memory.expect("there is a plan"),
         rows,
     };
     drop(progress);
@@ -412,7 +418,11 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
         return Ok(());
     };
     ui.line(&format!(
-        "\nkernel {}, {} head, loaded in {:.3} s",
+        "\nkernel {}, {} head, loaded in {:.3} s\n",
         row.kernel, row.head, report.load_s
-    ))
+    ))?;
+    for line in report.memory.lines() {
+        ui.line(&line)?;
+    }
+    Ok(())
 }

@@ -81,7 +81,6 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     )
     .context("failed to generate")?;
     let text = printer.finish()?;
-    loaded.show_kv_usage(ui);
 
     let timings = Timings::new(loaded.load_time, prompt_ids.len(), &generation);
     if args.json {
@@ -96,6 +95,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     } else {
         ui.line("")?;
     }
+    loaded.show_memory(ui);
     if generation.finish_reason == FinishReason::Stop && interrupt::requested() {
         return Err(Interrupted.into());
     }

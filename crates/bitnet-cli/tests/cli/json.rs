@@ -333,6 +333,22 @@ fn bench() {
     }
     // The scalar kernel has no dot product instruction to compare with.
     assert_eq!(machine["int8_gmac_s"], json!([null]));
+    let memory = &document["memory"];
+    let categories = memory["categories"].as_array().unwrap();
+    for key in ["current_bytes", "peak_bytes", "blocks"] {
+        let of_all = categories.iter().map(|c| c[key].as_u64().unwrap());
+        let (sum, all) = (of_all.sum::<u64>(), memory[key].as_u64().unwrap());
+        // Peaks may have been at different times.
+        assert!(all == sum || key == "peak_bytes" && all <= sum, "{memory}");
+    }
+    let used = |name: &str| {
+        let category = categories.iter().find(|c| c["category"] == name).unwrap();
+        category["current_bytes"].as_u64().unwrap()
+    };
+    assert!(used("weights") > 10_000_000 && used("kv") > 0 && used("scratch") > 0);
+    for key in ["before_bytes", "file_bytes", "peak_resident_bytes"] {
+        assert_eq!(memory[key].as_u64().is_some(), cfg!(target_os = "linux"));
+    }
     let rows = document["rows"].as_array().unwrap();
     let key = |row: &Value| {
         let number = |key: &str| row[key].as_u64().unwrap();

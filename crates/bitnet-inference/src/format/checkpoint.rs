@@ -114,6 +114,25 @@ impl DenseTensor {
         self.ty
             .decode_row(kernel, &self.bytes()[row * row_bytes..][..row_bytes], out);
     }
+
+    /// Decodes one row of those that are read once, all of them: now and then takes
+    /// what was read out of memory.
+    pub(crate) fn decode_row_once(&self, kernel: Kernel, row: usize, out: &mut [f32]) {
+        const RELEASED_BYTES: usize = 4 << 20;
+        self.decode_row(kernel, row, out);
+        let row_bytes = self.range.len() / self.n_rows;
+        let n_rows = (RELEASED_BYTES / row_bytes.max(1)).max(1);
+        if (row + 1).is_multiple_of(n_rows) {
+            let first = self.range.start + (row + 1 - n_rows) * row_bytes;
+            self.files[self.file_idx].release(first..first + n_rows * row_bytes);
+        }
+    }
+
+    /// Returns the bytes, if they are in a mapped file.
+    pub(crate) fn n_mapped_bytes(&self) -> usize {
+        let is_mapped = self.files[self.file_idx].is_mapped();
+        if is_mapped { self.range.len() } else { 0 }
+    }
 }
 
 /// A ternary tensor in its storage format.
@@ -408,6 +427,22 @@ impl Checkpoint {
             });
         }
         Ok(TernaryTensor { rows, scales })
+    }
+
+    /// Takes a tensor out of memory, until somebody looks at it again.
+    pub(crate) fn release(&self, name: &str) {
+        let tensor = self.tensor(name);
+        self.files[tensor.file_idx].release(tensor.range.clone());
+    }
+
+    /// Takes all files out of memory, but for those that are not mapped: returns
+    /// the bytes of these.
+    pub(crate) fn release_all(&self) -> usize {
+        for file in &*self.files {
+            file.release(0..file.len());
+        }
+        let in_memory = self.files.iter().filter(|file| !file.is_mapped());
+        in_memory.map(|file| file.len()).sum()
     }
 
     /// Reads the tokenizer.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -30,6 +30,30 @@ impl FileBytes {
         #[expect(unsafe_code, reason = "mapping a file is unsafe by its nature")]
         let mapping = unsafe { Mmap::map(&file)? };
         Ok(Self::Mapped(mapping))
+    }
+
+    /// Returns whether what is released takes no memory.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self, Self::Mapped(_))
+    }
+
+    /// Takes a part of a mapped file out of memory, until somebody looks at it
+    /// again. Where the system cannot, and for what is not mapped, nothing happens.
+    #[cfg_attr(not(unix), expect(unused_variables))]
+    pub(crate) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(mapping) = self
+            && !range.is_empty()
+        {
+            let dont_need = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: nobody can write to the mapping, so what is read from the file
+            // again is what was there. (What the advice could lose is changes.)
+            #[expect(unsafe_code, reason = "it is unsafe for mappings that were changed")]
+            let advised =
+                unsafe { mapping.unchecked_advise_range(dont_need, range.start, range.len()) };
+            // A wish: what is not released stays in memory, as page cache does.
+            let _ = advised;
+        }
     }
 }
 

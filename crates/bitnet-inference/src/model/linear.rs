@@ -75,6 +75,14 @@ impl Linear {
         }
     }
 
+    /// Returns the bytes that are read where they lie in a mapped file.
+    pub(crate) fn n_mapped_bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Ternary(_) => 0,
+            Weights::Dense { matrix, .. } => matrix.n_mapped_bytes(),
+        }
+    }
+
     /// Returns the multiply-adds for one token.
     pub(crate) fn n_macs(&self) -> usize {
         match &self.weights {
@@ -123,7 +131,7 @@ pub(crate) fn pack(
     let tensor = checkpoint.ternary(name)?;
     let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
     let scales = tensor.scales.clone().reordered(n_rows, &stored);
-    PackedTernary::pack_as(
+    let packed = PackedTernary::pack_as(
         pool,
         layout,
         team,
@@ -136,7 +144,9 @@ pub(crate) fn pack(
                 source,
             })
         },
-    )
+    );
+    checkpoint.release(name);
+    packed
 }
 
 /// The input of linear layers, in the forms that their weights need.

@@ -8,7 +8,7 @@ pub(crate) mod tensors;
 
 use std::sync::Arc;
 
-use bitnet_core::memory::{Buffer, Category};
+use bitnet_core::memory::{Buffer, Category, Counted};
 use bitnet_core::{HybridMemoryPool, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, Team};
 use config::{Config, RotaryRows};
 use linear::{Linear, pack};
@@ -42,6 +42,8 @@ pub struct Model {
     /// `[hidden_dim]`
     pub(crate) output_norm: Buffer<f32>,
     pub(crate) head: Head,
+    /// What of the model's files stays in memory.
+    _in_files: Counted,
 }
 
 /// The weights of one layer.
@@ -166,10 +168,19 @@ impl Model {
             Embedding::Ternary(matrix) => Head::Ternary(matrix),
         };
         progress(config.n_layers, config.n_layers);
+        let mapped = match &head {
+            Head::Exact(matrix) | Head::Screened { matrix, .. } => matrix.n_mapped_bytes(),
+            Head::Int8(_) | Head::Ternary(_) => 0,
+        };
+        let linear = layers.iter().flat_map(Layer::linear);
+        let mapped = mapped + linear.map(Linear::n_mapped_bytes).sum::<usize>();
+        let output_norm = norm(OUTPUT_NORM)?;
+        let in_memory = checkpoint.release_all();
         Ok(Self {
+            _in_files: pool.count(Category::MappedFile, mapped + in_memory),
             embedding,
             layers,
-            output_norm: norm(OUTPUT_NORM)?,
+            output_norm,
             head,
             config,
             pool: pool.clone(),
@@ -275,7 +286,7 @@ fn dense_head(
     let mut int8 = || {
         let shape = (output.n_rows, output.n_cols);
         PackedInt8::quantize(pool, kernel, team, shape, |row, values| {
-            output.decode_row(kernel, row, values);
+            output.decode_row_once(kernel, row, values);
         })
     };
     Ok(match precision {

@@ -1,0 +1,136 @@
+//! What memory was used for, as reports show it, beside what the system says.
+
+use bitnet_core::HybridMemoryPool;
+use bitnet_core::machine;
+use bitnet_core::memory::{Amount, Category};
+use indicatif::BinaryBytes;
+use serde::Serialize;
+
+/// Follows the memory of this process from before a model is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryWatch {
+    before: Option<usize>,
+    files_before: Option<usize>,
+    peak: Option<usize>,
+}
+
+/// The object `memory` of `--json`.
+#[derive(Debug, Serialize)]
+pub struct MemoryReport {
+    #[serde(flatten)]
+    total: AmountReport,
+    /// By category.
+    categories: Vec<CategoryReport>,
+    /// What the pool has from the system beyond its blocks.
+    reserve_bytes: usize,
+    /// What the process took before there was a model; `null` where the system does
+    /// not say, as below.
+    before_bytes: Option<usize>,
+    /// What it holds of files more than before.
+    file_bytes: Option<usize>,
+    /// The largest resident set of the process.
+    peak_resident_bytes: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct AmountReport {
+    current_bytes: usize,
+    peak_bytes: usize,
+    blocks: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct CategoryReport {
+    category: &'static str,
+    #[serde(flatten)]
+    amount: AmountReport,
+}
+
+impl MemoryWatch {
+    /// Begins: what the process takes now is not the model's.
+    pub fn begin() -> Self {
+        machine::forget_peak_memory();
+        Self {
+            before: machine::resident_memory(),
+            files_before: machine::resident_file_memory(),
+            peak: None,
+        }
+    }
+
+    /// Returns the largest resident set since the last call, and begins anew.
+    pub fn next_peak(&mut self) -> Option<usize> {
+        let peak = machine::peak_resident_memory();
+        machine::forget_peak_memory();
+        self.peak = self.peak.max(peak);
+        peak
+    }
+
+    /// Says what a pool is used for, and what the process took at most.
+    pub fn report(&mut self, pool: &HybridMemoryPool) -> MemoryReport {
+        let usage = pool.usage();
+        let category = |category: Category| CategoryReport {
+            category: category.name(),
+            amount: usage.of(category).into(),
+        };
+        // Mapped files are counted by the pool, but not its own.
+        let in_pool = usage.total.current - usage.of(Category::MappedFile).current;
+        self.next_peak();
+        MemoryReport {
+            total: usage.total.into(),
+            categories: Category::ALL.map(category).into(),
+            reserve_bytes: usage.mapped.saturating_sub(in_pool),
+            before_bytes: self.before,
+            file_bytes: machine::resident_file_memory()
+                .zip(self.files_before)
+                .map(|(now, before)| now.saturating_sub(before)),
+            peak_resident_bytes: self.peak,
+        }
+    }
+}
+
+impl MemoryReport {
+    /// Returns a table, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let bytes = |n: usize| BinaryBytes(n as u64).to_string();
+        let line = |name: &str, amount: &AmountReport| {
+            format!(
+                "{name:<12} {:>12} {:>12} {:>7}",
+                bytes(amount.current_bytes),
+                bytes(amount.peak_bytes),
+                amount.blocks
+            )
+        };
+        let mut lines = vec![format!(
+            "{:<12} {:>12} {:>12} {:>7}",
+            "memory", "now", "at most", "blocks"
+        )];
+        let used = self.categories.iter().filter(|c| c.amount.peak_bytes > 0);
+        lines.extend(used.map(|c| line(c.category, &c.amount)));
+        lines.push(line("all", &self.total));
+        lines.push(format!(
+            "{:<12} {:>12}",
+            "reserve",
+            bytes(self.reserve_bytes)
+        ));
+        let process = (self.peak_resident_bytes, self.before_bytes, self.file_bytes);
+        if let (Some(peak), Some(before), Some(files)) = process {
+            lines.push(format!(
+                "the process held {} at most: {} before the model was loaded, {} are pages of files",
+                bytes(peak),
+                bytes(before),
+                bytes(files)
+            ));
+        }
+        lines
+    }
+}
+
+impl From<Amount> for AmountReport {
+    fn from(amount: Amount) -> Self {
+        Self {
+            current_bytes: amount.current,
+            peak_bytes: amount.peak,
+            blocks: amount.count,
+        }
+    }
+}

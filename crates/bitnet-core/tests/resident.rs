@@ -1,0 +1,23 @@
+//! What the system says of this process, in which nothing else may happen.
+#![cfg(target_os = "linux")]
+
+use std::hint::black_box;
+
+use bitnet_core::machine::{forget_peak_memory, peak_resident_memory, resident_memory};
+
+#[test]
+fn the_peak_counts_touched_memory_and_can_be_forgotten() {
+    let resident = || resident_memory().expect("Linux says");
+    let peak = || peak_resident_memory().expect("Linux says");
+    let before = resident();
+    let data = black_box(vec![1u8; 64 << 20]);
+    let with = resident();
+    assert!(with >= before + (60 << 20), "{before} {with}");
+    drop(data);
+    let after = resident();
+    assert!(after + (60 << 20) <= with, "{with} {after}");
+    // The system counts pages in lots.
+    assert!(peak() + (1 << 20) >= with, "{with} {}", peak());
+    forget_peak_memory();
+    assert!(peak() + (60 << 20) <= with, "{with} {}", peak());
+}
