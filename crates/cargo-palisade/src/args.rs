@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use palisade::bisect::Model;
 use palisade::check::BaseChoice;
 use palisade::comparison::{Injection, Selection};
 use palisade::identity::TestId;
 use palisade::policy::{RunnerChoice, Span};
+use palisade::recover::Stage;
 use palisade::shard::ShardNumber;
+use palisade::speed::Measure;
 
 /// Says whether a change made a Cargo workspace worse, and how sure that is.
 ///
@@ -158,6 +161,10 @@ pub enum Command {
         #[command(subcommand)]
         command: ClaimsCommand,
     },
+    /// Find the commit that broke a test, a benchmark or a command
+    Bisect(BisectArgs),
+    /// Prepare the way back: confirm, find the culprit, revert on a branch, validate, watch
+    Recover(RecoverArgs),
     /// Copy the memory out or in, as JSON lines
     #[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
     Store {
@@ -418,6 +425,118 @@ pub enum FlakyCommand {
     },
 }
 
+/// What tells a good commit from a bad one.
+#[derive(Debug, ClapArgs)]
+#[group(id = "question", multiple = false)]
+pub struct QuestionArgs {
+    /// The test that fails, or the end of its name
+    #[arg(long, value_name = "TEST")]
+    pub test: Option<String>,
+    /// The benchmark that got worse, or a part of its name
+    #[arg(long, value_name = "NAME")]
+    pub bench: Option<String>,
+    /// A command, run in each checkout: 0 is good, 125 skips the commit, others are bad
+    #[arg(long, value_name = "COMMAND")]
+    pub cmd: Option<String>,
+}
+
+/// Where a culprit is looked for.
+#[derive(Debug, ClapArgs)]
+pub struct SearchArgs {
+    #[command(flatten)]
+    pub question: QuestionArgs,
+    /// What of the benchmark, such as peak_memory [default: its time or rate]
+    #[arg(long, value_name = "MEASURE", value_parser = measure, requires = "bench")]
+    pub measure: Option<Measure>,
+    /// Where all is well [default: the newest commit known to be good]
+    #[arg(long, value_name = "REV")]
+    pub good: Option<String>,
+    /// Where it is not [default: HEAD]
+    #[arg(long, value_name = "REV")]
+    pub bad: Option<String>,
+    /// Follow only the first parent of merges
+    #[arg(long)]
+    pub first_parent: bool,
+    /// Take the failure for certain, or for flaky [default: find out]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub mode: Option<SearchMode>,
+    /// End after so many observations [default: 200]
+    #[arg(long, value_name = "N")]
+    pub max_runs: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SearchMode {
+    Certain,
+    Flaky,
+}
+
+impl SearchMode {
+    /// The same, as the library says it.
+    pub fn model(self) -> Model {
+        match self {
+            Self::Certain => Model::Certain,
+            Self::Flaky => Model::Rates,
+        }
+    }
+}
+
+/// Reads `peak_memory`.
+fn measure(text: &str) -> Result<Measure, String> {
+    Measure::from_word(text).ok_or_else(|| format!("{text:?} is no measure, such as time"))
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: cargo palisade bisect --test tests::connects --good v1.0.0")]
+pub struct BisectArgs {
+    #[command(flatten)]
+    pub search: SearchArgs,
+    /// Go on with the search that was interrupted
+    #[arg(long, conflicts_with_all = ["question", "good", "bad", "first_parent", "mode"])]
+    pub resume: bool,
+    /// Write a Markdown report
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: cargo palisade recover --test tests::connects --good v1.0.0")]
+pub struct RecoverArgs {
+    /// The incident to go on with [default: a new one, or the newest that is open]
+    #[arg(conflicts_with_all = ["question", "good", "bad", "first_parent", "mode"])]
+    pub incident: Option<String>,
+    #[command(flatten)]
+    pub search: SearchArgs,
+    /// Do this step only
+    #[arg(long, value_enum, value_name = "STEP")]
+    pub step: Option<Step>,
+    /// Write the incident as Markdown
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    Confirm,
+    Bisect,
+    Revert,
+    Validate,
+    Monitor,
+}
+
+impl Step {
+    /// The same, as the library says it.
+    pub fn stage(self) -> Stage {
+        match self {
+            Self::Confirm => Stage::Confirm,
+            Self::Bisect => Stage::Bisect,
+            Self::Revert => Stage::Revert,
+            Self::Validate => Stage::Validate,
+            Self::Monitor => Stage::Monitor,
+        }
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub struct HistoryArgs {
     /// Only the benchmarks whose names hold this text
@@ -444,12 +563,12 @@ pub enum MilestoneCommand {
         #[arg(value_name = "REV", default_value = "HEAD")]
         revision: String,
     },
-    /// Hold HEAD against a milestone, by the comparisons that lead from one to the other
+    /// Hold HEAD against a milestone: its tests, and the comparisons that lead from one to the other
     #[command(after_help = "Example: cargo palisade milestone check 1.0")]
     Check {
         /// The milestone [default: the newest]
         name: Option<String>,
-        /// Compare both now if the comparisons that were made do not lead from one to the other
+        /// Run now what is not known: the tests of both, a comparison of their speed, the claims
         #[arg(long)]
         measure: bool,
     },

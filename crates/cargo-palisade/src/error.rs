@@ -11,11 +11,13 @@
 use std::path::PathBuf;
 
 use palisade::claims::ClaimsError;
+use palisade::culprit::CulpritError;
 use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
 use palisade::guard::GuardError;
 use palisade::measure::launch::LaunchError;
 use palisade::policy::PolicyError;
+use palisade::recover::IncidentError;
 use palisade::run::RunError;
 use palisade::store::StoreError;
 use palisade::workspace::WorkspaceError;
@@ -58,6 +60,9 @@ pub enum UsageError {
     /// No milestone of that name was set.
     #[error("find a milestone{}", .0.as_ref().map(|name| format!(" called {name:?}")).unwrap_or_default())]
     NoMilestone(Option<String>),
+    /// A command has no words.
+    #[error("read the command {0:?}")]
+    NoCommand(String),
     /// No package of that name is in the workspace.
     #[error("find a package called {0:?}")]
     NoPackage(String),
@@ -115,6 +120,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             UsageError::ReadReport { .. } | UsageError::NoReport { .. } => {
                 "cargo palisade check --shard I/N --json > FILE, once for each shard"
             }
+            UsageError::NoCommand(_) => {
+                "--cmd 'sh -c \"COMMAND\"' runs what only a shell understands"
+            }
             UsageError::NoMilestone(_) => "cargo palisade milestone set NAME, or milestone list",
             _ => "cargo palisade flaky list, or cargo palisade test",
         };
@@ -134,6 +142,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             (USAGE, hint("git init && git add . && git commit"))
         }
         GuardError::Git(GitError::NoCommit(_)) => (USAGE, hint("git add . && git commit")),
+        GuardError::Git(GitError::BranchExists { .. }) => {
+            (USAGE, hint("git branch --move that branch to another name"))
+        }
         GuardError::Git(GitError::UnknownRevision { shallow: true, .. }) => {
             (USAGE, hint("git fetch --unshallow"))
         }
@@ -160,43 +171,14 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             USAGE,
             hint("cargo bench, or a [[bench]] or [[workload]] with a command in palisade.toml"),
         ),
+        GuardError::ManyBenchmarks(_) => (USAGE, hint("--bench with one of these names")),
+        GuardError::Culprit(error) => culprit(error),
         GuardError::NoBaseline(_) => (USAGE, hint("cargo palisade baseline record")),
         GuardError::Dirty => (
             USAGE,
             hint("git commit or git stash, then cargo palisade baseline record"),
         ),
-        GuardError::Store(StoreError::Damaged { path, .. } | StoreError::Foreign { path }) => {
-            let path = path.display();
-            (
-                NOT_MEASURED,
-                Some(format!("mv {path} {path}.bad, and a new one is made")),
-            )
-        }
-        GuardError::Store(StoreError::NoPostgres) => (
-            USAGE,
-            hint("cargo install --locked cargo-palisade --features postgres"),
-        ),
-        GuardError::Store(StoreError::UnknownScheme { .. }) => (
-            USAGE,
-            hint("--store FILE, or --store postgres://USER@HOST/DATABASE"),
-        ),
-        GuardError::Store(StoreError::Unencrypted { .. }) => (
-            USAGE,
-            hint(
-                "a tunnel to localhost, or sslmode=disable in the URL where the network is trusted",
-            ),
-        ),
-        GuardError::Store(StoreError::Connect { .. }) => (
-            NOT_MEASURED,
-            hint("psql with the same URL says more; --store FILE keeps the memory in a file"),
-        ),
-        GuardError::Store(StoreError::TooNew { .. }) => {
-            (NOT_MEASURED, hint("cargo install cargo-palisade"))
-        }
-        GuardError::Store(StoreError::Create { .. } | StoreError::Database { .. }) => (
-            NOT_MEASURED,
-            hint("make room if the disk is full; --store FILE keeps the memory elsewhere"),
-        ),
+        GuardError::Store(error) => store(error),
         GuardError::Run(RunError::NoNextest) => {
             (USAGE, hint("cargo install --locked cargo-nextest"))
         }
@@ -204,6 +186,78 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             (USAGE, hint("cargo palisade test -- cargo test --workspace"))
         }
         GuardError::Run(RunError::Build { .. }) => (NOT_MEASURED, hint("cargo test --no-run")),
+        _ => (NOT_MEASURED, None),
+    }
+}
+
+/// Why there is no culprit to look for.
+fn culprit(error: &CulpritError) -> (u8, Option<String>) {
+    let (code, hint) = match error {
+        CulpritError::NoGood { .. } => (
+            USAGE,
+            "--good REV, or cargo palisade milestone set NAME REV where all is well",
+        ),
+        CulpritError::NoQuestion | CulpritError::NoState(_) => (
+            USAGE,
+            "cargo palisade bisect --test TEST, --bench NAME or --cmd COMMAND",
+        ),
+        CulpritError::Graph(_) | CulpritError::Unrelated { .. } => {
+            (USAGE, "--good with a commit from before the bad end")
+        }
+        CulpritError::Incident(IncidentError::None(_)) => (
+            USAGE,
+            "cargo palisade recover --test TEST, --bench NAME or --cmd COMMAND",
+        ),
+        CulpritError::Incident(IncidentError::TooEarly { .. }) => {
+            (USAGE, "without --step, all that is left is done in order")
+        }
+        CulpritError::Incident(IncidentError::NoCulprit) => {
+            (USAGE, "cargo palisade recover --step bisect --max-runs N")
+        }
+        CulpritError::Incident(IncidentError::NoBranch) => (
+            USAGE,
+            "git revert the culprit on a branch, and resolve what conflicts",
+        ),
+        CulpritError::State { .. } => (USAGE, "begin anew, without --resume"),
+        _ => (NOT_MEASURED, "make room if the disk is full"),
+    };
+    (code, Some(hint.to_owned()))
+}
+
+/// What keeps the memory from being used.
+fn store(error: &StoreError) -> (u8, Option<String>) {
+    let hint = |text: &str| Some(text.to_owned());
+    match error {
+        StoreError::Damaged { path, .. } | StoreError::Foreign { path } => {
+            let path = path.display();
+            (
+                NOT_MEASURED,
+                Some(format!("mv {path} {path}.bad, and a new one is made")),
+            )
+        }
+        StoreError::NoPostgres => (
+            USAGE,
+            hint("cargo install --locked cargo-palisade --features postgres"),
+        ),
+        StoreError::UnknownScheme { .. } => (
+            USAGE,
+            hint("--store FILE, or --store postgres://USER@HOST/DATABASE"),
+        ),
+        StoreError::Unencrypted { .. } => (
+            USAGE,
+            hint(
+                "a tunnel to localhost, or sslmode=disable in the URL where the network is trusted",
+            ),
+        ),
+        StoreError::Connect { .. } => (
+            NOT_MEASURED,
+            hint("psql with the same URL says more; --store FILE keeps the memory in a file"),
+        ),
+        StoreError::TooNew { .. } => (NOT_MEASURED, hint("cargo install cargo-palisade")),
+        StoreError::Create { .. } | StoreError::Database { .. } => (
+            NOT_MEASURED,
+            hint("make room if the disk is full; --store FILE keeps the memory elsewhere"),
+        ),
         _ => (NOT_MEASURED, None),
     }
 }

@@ -2,10 +2,12 @@
 //! equal programs and on simulated machines, beside the rules of other programs.
 //!
 //! `cargo run --release -p palisade --example accuracy [PART…]`; a part is `same-code`,
-//! `drift`, `rivals`, `drip` or `history`, and all without one. `same-code FILE` reads
+//! `drift`, `rivals`, `drip`, `history` or `bisect`, and all without one. `same-code FILE` reads
 //! measurements from a file.
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
 
+#[path = "../tests/accuracy/culprit.rs"]
+mod culprit;
 #[path = "../tests/accuracy/drip.rs"]
 mod drip;
 #[path = "../tests/accuracy/rivals.rs"]
@@ -17,6 +19,7 @@ mod simulation;
 
 use std::path::Path;
 
+use culprit::{COMMITS, Failure, search, searches};
 use drip::{Seen, drip};
 use palisade::history::{EDivisive, changes, pelt};
 use palisade::speed::{Floor, Measure, State};
@@ -34,6 +37,7 @@ fn main() {
         rivals_table();
         drip_table();
         history_table();
+        bisect_table();
     }
     while let Some(part) = arguments.next() {
         match part {
@@ -42,6 +46,7 @@ fn main() {
             "rivals" => rivals_table(),
             "drip" => drip_table(),
             "history" => history_table(),
+            "bisect" => bisect_table(),
             other => {
                 println!("unknown part {other:?}");
                 std::process::exit(2);
@@ -230,6 +235,39 @@ fn history_table() {
                 others[0] as f64 / TRIALS as f64,
                 others[1] as f64 / TRIALS as f64,
                 others[2] as f64 / TRIALS as f64
+            );
+        }
+    }
+}
+
+fn bisect_table() {
+    const TRIALS: usize = 500;
+    let rates = |old: f64, new: f64| {
+        let what = format!("fails {:.0} % → {:.0} %", 100.0 * old, 100.0 * new);
+        (what, Failure::Rates(old, new))
+    };
+    let slower = |name: &str, noise| (format!("5 % slower, {name}"), Failure::Slower(0.05, noise));
+    println!("\n## Searches among {COMMITS} commits, {TRIALS} each\n");
+    let inside = |seed| search(Failure::Rates(0.0, 1.0), 200, seed).inside;
+    let most = (0..TRIALS as u64).map(inside).max().unwrap_or(0);
+    println!("At most {most} observations between the ends of what fails each time.\n");
+    println!("| at the culprit | at most | named right | sure of it | observations, mean |");
+    println!("|---|---|---|---|---|");
+    for ((what, failure), limits) in [
+        (rates(0.0, 1.0), [40, 200]),
+        (rates(0.0, 0.5), [40, 200]),
+        (rates(0.02, 0.5), [40, 200]),
+        (rates(0.0, 0.2), [40, 200]),
+        (rates(0.05, 0.3), [40, 200]),
+        (slower(NOISES[0].0, NOISES[0].1), [40, 200]),
+        (slower(NOISES[1].0, NOISES[1].1), [40, 200]),
+    ] {
+        for limit in limits {
+            let (right, sure, runs) = searches(failure, limit, TRIALS, 50_000);
+            println!(
+                "| {what} | {limit} | {} | {} | {runs:.1} |",
+                shown(right),
+                shown(sure)
             );
         }
     }

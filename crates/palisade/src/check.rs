@@ -40,6 +40,8 @@ pub struct CheckOptions {
     pub base: BaseChoice,
     /// Judge what is staged instead of the files as they are.
     pub staged: bool,
+    /// Judge a revision instead of the files as they are.
+    pub candidate: Option<String>,
     /// Use no stored run.
     pub fresh: bool,
     /// Judge all tests, not only those that the change can affect.
@@ -91,7 +93,10 @@ pub fn check(
     events: Events<'_>,
 ) -> Result<Report, GuardError> {
     let started = Instant::now();
-    let (base, candidate) = guard.sides(&options.base, options.staged)?;
+    let (base, mut candidate) = guard.sides(&options.base, options.staged)?;
+    if let Some(revision) = &options.candidate {
+        candidate = guard.beside(Some(revision))?;
+    }
     let assessment = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
     for entry in release_due(guard.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));
@@ -99,7 +104,9 @@ pub fn check(
     let all = options.everything || assessment.files.is_empty();
     let scope = match &assessment.scope {
         _ if all => Some(Scope::Workspace),
-        scope => scope.clone(),
+        scope => scope
+            .clone()
+            .map(|scope| guard.policy.with_monitored(scope)),
     };
     let scope = match (scope, options.shard) {
         (Some(scope), Some(shard)) => Some(guard.shard(scope, shard)?),
@@ -776,9 +783,20 @@ impl Check<'_> {
         findings: &mut Vec<Finding>,
     ) -> Result<Option<SpeedReport>, GuardError> {
         let is_risky = assessment.level >= Some(Level::High) && self.guard.policy.speed.check;
-        let (launcher, is_asked_for) = match &self.options.speed {
-            MeasureSpeed::ByRisk(launcher) if is_risky => (launcher, false),
-            MeasureSpeed::Always(launcher) => (launcher, true),
+        let reached = assessment.changed.union(&assessment.dependents);
+        let reached = Selection {
+            packages: reached.cloned().collect(),
+            only: Vec::new(),
+        };
+        let monitored = Selection {
+            packages: Vec::new(),
+            only: self.guard.policy.monitored_benches(),
+        };
+        let is_monitored = assessment.scope.is_some() && !monitored.only.is_empty();
+        let (launcher, is_asked_for, selection) = match &self.options.speed {
+            MeasureSpeed::ByRisk(launcher) if is_risky => (launcher, false, reached),
+            MeasureSpeed::ByRisk(launcher) if is_monitored => (launcher, false, monitored),
+            MeasureSpeed::Always(launcher) => (launcher, true, reached),
             _ => return Ok(None),
         };
         if self.same || self.options.shard.is_some() {
@@ -789,12 +807,8 @@ impl Check<'_> {
             findings.push(no_speed(Effect::Open, "inconclusive", reason.to_owned()));
             return Ok(None);
         }
-        let reached = assessment.changed.union(&assessment.dependents);
         let options = CompareOptions {
-            selection: Selection {
-                packages: reached.cloned().collect(),
-                only: Vec::new(),
-            },
+            selection,
             budget: self
                 .deadline
                 .map(|at| at.saturating_duration_since(Instant::now())),

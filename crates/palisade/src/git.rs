@@ -7,12 +7,16 @@
 //! worktree outside the repository, so that no configuration file of the user's
 //! tree (`.cargo/config.toml`, `rust-toolchain.toml`) is found from inside it.
 
+mod ancestry;
+mod revert;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
+pub use revert::Reverted;
 use twox_hash::XxHash3_128;
 
 /// Why git gave no answer.
@@ -43,6 +47,12 @@ pub enum GitError {
         command: String,
         /// What git printed.
         message: String,
+    },
+    /// A branch of that name does something else.
+    #[error("make the branch {branch:?}: there is one that does something else")]
+    BranchExists {
+        /// The branch.
+        branch: String,
     },
     /// A file or folder beside the repository cannot be written.
     #[error("write {}", .path.display())]
@@ -279,12 +289,12 @@ impl Repo {
         Ok(head)
     }
 
-    /// HEAD and the commits before it, newest first, as far as `limit` goes; of a merge
-    /// the first parent only.
-    pub fn ancestors(&self, limit: u32) -> Result<Vec<Commit>, GitError> {
+    /// A commit and those before it, newest first, as far as `limit` goes; of a merge the
+    /// first parent only.
+    pub fn ancestors(&self, of: &str, limit: u32) -> Result<Vec<Commit>, GitError> {
         let count = format!("--max-count={limit}");
         let format = "--format=%H %T %s";
-        let listed = self.text(&["log", "--first-parent", &count, format, "HEAD"])?;
+        let listed = self.text(&["log", "--first-parent", &count, format, of])?;
         let commit = |line: &str| {
             let mut fields = line.splitn(3, ' ');
             Some(Commit {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use crate::baseline::TestSet;
 use crate::check::BaseChoice;
 use crate::claims::ClaimsError;
+use crate::culprit::CulpritError;
 use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
 use crate::measure::launch::LaunchError;
 use crate::merge::MergeError;
@@ -55,6 +56,12 @@ pub enum GuardError {
     /// Nothing is there to be measured.
     #[error("find a benchmark{}", .0)]
     NoBenchmark(String),
+    /// Several benchmarks have that in their names.
+    #[error("tell which benchmark is meant: {0}")]
+    ManyBenchmarks(String),
+    /// There is no culprit to look for.
+    #[error(transparent)]
+    Culprit(#[from] CulpritError),
     /// No baseline was recorded for a branch.
     #[error("find a baseline of branch {0:?}")]
     NoBaseline(String),
@@ -149,7 +156,7 @@ impl Guard {
         const COMMITS: u32 = 100;
         let mut environment =
             environment(&self.workspace.root, None, &self.policy.run, &self.runner);
-        for commit in self.repo.ancestors(COMMITS)? {
+        for commit in self.repo.ancestors("HEAD", COMMITS)? {
             let lockfile = self.lockfile(&commit.tree)?;
             environment.lockfile = lockfile.as_deref().map(hash).unwrap_or_default();
             if commit.tree == candidate.subject.tree {
@@ -321,6 +328,12 @@ impl Guard {
             covering,
             runs,
         })
+    }
+
+    /// Whether a run of all tests of a revision stands in the memory.
+    pub fn knows_all_tests(&self, revision: &str) -> Result<bool, GuardError> {
+        let mut side = self.commit_side(self.repo.resolve(revision)?)?;
+        Ok(self.known(&mut side, &Scope::Workspace)?.covering.is_some())
     }
 
     /// The part of a scope that one shard runs: cut by the newest run of all tests in

@@ -16,8 +16,8 @@
 //!
 //! # What is absent
 //!
-//! - [`compare`], [`verdict`], [`risk`], [`stats`], [`speed`] and [`history`] read no
-//!   clock and no disk.
+//! - [`bisect`], [`compare`], [`verdict`], [`risk`], [`stats`], [`speed`] and [`history`]
+//!   read no clock and no disk.
 //! - [`run`] judges nothing; [`report`] judges nothing.
 //! - Nothing writes to the user's files, index or git objects.
 //! - A run that did not finish is never taken for one that did.
@@ -44,10 +44,12 @@
 
 pub mod api;
 pub mod baseline;
+pub mod bisect;
 pub mod check;
 pub mod claims;
 pub mod compare;
 pub mod comparison;
+pub mod culprit;
 pub mod flaky;
 pub mod git;
 pub mod guard;
@@ -59,6 +61,7 @@ pub mod policy;
 pub mod process;
 pub mod proposal;
 pub mod record;
+pub mod recover;
 pub mod report;
 pub mod risk;
 pub mod run;

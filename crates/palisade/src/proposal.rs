@@ -190,6 +190,11 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
         "\n# Differences made on purpose; state is missing, newly_ignored or slower:\n\
          # [[accepted]]\n# test = \"package/lib/tests::name\"\n# state = \"missing\"\n# owner = \"name\"\n# reason = \"text\"\n",
     );
+    text.push_str(
+        "\n# What broke once, and is looked at whenever code changes: a test, or a benchmark by a part\n\
+         # of its name. `cargo palisade recover` writes these:\n\
+         # [[monitor]]\n# name = \"incident\"\n# test = \"package/lib/tests::name\"\n# reason = \"text\"\n",
+    );
     text
 }
 

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{TargetKind, TestId, place};
+use crate::recover::Incident;
 use crate::shard::Shard;
 use crate::speed::{Calibration, Milestone, SpeedRun};
 
@@ -285,6 +286,8 @@ pub enum Record {
     Calibration(Calibration),
     /// A commit that later ones are held against.
     Milestone(Milestone),
+    /// A regression with its culprit and the way back.
+    Incident(Box<Incident>),
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
     Ok(0)
 }
 
-fn find<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a FlakyRecord, UsageError> {
+/// The one test that is called `name`, or ends with it.
+pub(super) fn find<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a FlakyRecord, UsageError> {
     match ledger.matching(name).as_slice() {
         [] => Err(UsageError::NoTest(name.to_owned())),
         [one] => Ok(*one),

@@ -15,7 +15,7 @@ pub fn run(context: &mut Context<'_>, args: &HistoryArgs) -> anyhow::Result<u8> 
     let guard = &context.guard;
     let mut commits: Vec<String> = guard
         .repo
-        .ancestors(args.commits)?
+        .ancestors("HEAD", args.commits)?
         .into_iter()
         .map(|commit| commit.id)
         .collect();

@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 
+use palisade::check::{BaseChoice, CheckOptions, check as judge};
+use palisade::claims::{Claims, Options, contradictions};
 use palisade::comparison::{CompareOptions, compare};
 use palisade::git::short;
-use palisade::guard::{Guard, age};
+use palisade::guard::{Guard, GuardError, age};
 use palisade::history::{Standing, standings};
 use palisade::record::{Millis, Record, Subject, new_id, now};
-use palisade::report::state_word;
+use palisade::report::{Report, state_word};
 use palisade::speed::{Milestone, State};
-use palisade::verdict::Verdict;
-use serde_json::json;
+use palisade::verdict::{Finding, Verdict, judge_claims};
+use serde_json::{Value, json};
 
 use super::{Context, launcher};
 use crate::args::MilestoneCommand;
@@ -70,8 +72,8 @@ fn list(context: &Context<'_>) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Holds HEAD against a milestone: the newest one, or the newest of a name. If the
-/// comparisons that were made do not lead there, `measure` makes one that does.
+/// Holds HEAD against a milestone: the newest one, or the newest of a name. What was
+/// never seen of the milestone, its tests or its speed, is not held; `measure` runs it.
 fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow::Result<u8> {
     let milestones = context.guard.store.milestones()?;
     let is_it = |milestone: &&Milestone| name.is_none_or(|name| milestone.name == name);
@@ -82,24 +84,35 @@ fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow
     let head = context.guard.repo.head()?;
     let from = &milestone.subject.commit;
     let mut standings = stand(&context.guard, from, &head.id)?;
-    if measure && verdict(&standings) == Verdict::Incomparable {
-        let options = CompareOptions {
-            base: from.clone(),
-            candidate: Some(head.id.clone()),
-            ..CompareOptions::default()
-        };
-        let ui = context.ui;
-        let launcher = launcher()?;
-        compare(&mut context.guard, &launcher, &options, &|event| {
-            ui.event(event);
-        })?;
+    if measure && speed_verdict(&standings) == Verdict::Incomparable {
+        measure_speed(context, from, &head.id)?;
         standings = stand(&context.guard, from, &head.id)?;
     }
-    let verdict = verdict(&standings);
+    let tests = tests(context, from, &head.id, measure)?;
+    let verdict = match &tests {
+        Tests::Unseen => speed_verdict(&standings),
+        _ if standings.is_empty() => tests.verdict(),
+        _ => worse(tests.verdict(), speed_verdict(&standings)),
+    };
+    let claims = if measure {
+        claims(context)?
+    } else {
+        Vec::new()
+    };
+    let verdict = worse(verdict, Verdict::of(&claims));
     let (from, to) = (short(&milestone.subject.commit), head.short());
-    let mut text = format!("{}: {from} to {to}\n", milestone.name);
+    let mut text = format!("{}: {from} to {to}\n{}", milestone.name, tests.text());
+    for finding in &claims {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{}: {}: {}",
+            finding.state, finding.name, finding.reason
+        );
+    }
     for standing in &standings {
         let decision = &standing.decision;
+        // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "{}: {}, {}: {}",
@@ -112,7 +125,7 @@ fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow
     if standings.is_empty() {
         let _ = writeln!(
             text,
-            "no comparison leads from {from} to {to}; --measure makes one"
+            "speed: no comparison leads from {from} to {to}; --measure makes one"
         );
     }
     let _ = writeln!(text, "{}", verdict.word());
@@ -122,10 +135,119 @@ fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow
         "exit_code": verdict.exit_code(),
         "milestone": milestone,
         "commit": head.id,
+        "tests": tests.json(),
+        "claims": claims,
         "standings": standings,
     });
     context.print(&json, &text)?;
     Ok(verdict.exit_code())
+}
+
+/// What the documents say now that is not true, as far as that is cheap to measure.
+fn claims(context: &mut Context<'_>) -> anyhow::Result<Vec<Finding>> {
+    let ui = context.ui;
+    let claims = Claims::load(&context.guard)?;
+    let options = Options {
+        launcher: Some(launcher()?),
+        ..Options::default()
+    };
+    let checked = palisade::claims::check(&mut context.guard, &claims, &options, &|event| {
+        ui.event(event);
+    })?;
+    Ok(judge_claims(&checked, &contradictions(&claims)))
+}
+
+/// Compares the two commits; a workspace without benchmarks has no speed to hold.
+fn measure_speed(context: &mut Context<'_>, from: &str, to: &str) -> anyhow::Result<()> {
+    let options = CompareOptions {
+        base: from.to_owned(),
+        candidate: Some(to.to_owned()),
+        ..CompareOptions::default()
+    };
+    let ui = context.ui;
+    let launcher = launcher()?;
+    let compared = compare(&mut context.guard, &launcher, &options, &|event| {
+        ui.event(event);
+    });
+    match compared {
+        Ok(_) | Err(GuardError::NoBenchmark(_)) => Ok(()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// How the tests of HEAD stand against those of a milestone.
+enum Tests {
+    /// Those of the milestone were never seen together.
+    Unseen,
+    /// Those of HEAD were not.
+    Unknown,
+    /// Both are known.
+    Compared(Box<Report>),
+}
+
+fn tests(context: &mut Context<'_>, from: &str, to: &str, measure: bool) -> anyhow::Result<Tests> {
+    if !measure && !context.guard.knows_all_tests(from)? {
+        return Ok(Tests::Unseen);
+    }
+    if !measure && !context.guard.knows_all_tests(to)? {
+        return Ok(Tests::Unknown);
+    }
+    let options = CheckOptions {
+        base: BaseChoice::Revision(from.to_owned()),
+        candidate: Some(to.to_owned()),
+        everything: true,
+        ..CheckOptions::default()
+    };
+    let ui = context.ui;
+    let report = judge(&mut context.guard, &options, &|event| ui.event(event))?;
+    Ok(Tests::Compared(Box::new(report)))
+}
+
+impl Tests {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Unseen | Self::Unknown => Verdict::Incomparable,
+            Self::Compared(report) => report.verdict,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Unseen => "tests: not known at the milestone; --measure runs them\n".to_owned(),
+            Self::Unknown => "tests: not known at HEAD; --measure runs them\n".to_owned(),
+            Self::Compared(report) => {
+                let mut text = format!("tests: {}\n", report.verdict.word());
+                for finding in &report.findings {
+                    let state = finding.state.replace('_', " ");
+                    // Writing to a string cannot fail.
+                    let _ = writeln!(text, "{state}: {}: {}", finding.name, finding.reason);
+                }
+                text
+            }
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Unseen => Value::Null,
+            Self::Unknown => json!({"verdict": self.verdict(), "findings": []}),
+            Self::Compared(report) => {
+                json!({"verdict": report.verdict, "findings": report.findings})
+            }
+        }
+    }
+}
+
+/// The worse of two verdicts: what is known to be a regression is one, and what is not
+/// known is no pass.
+fn worse(one: Verdict, other: Verdict) -> Verdict {
+    let order = [
+        Verdict::Regression,
+        Verdict::Incomparable,
+        Verdict::Inconclusive,
+    ];
+    let worst = order.into_iter().find(|v| [one, other].contains(v));
+    worst.unwrap_or(Verdict::Pass)
 }
 
 /// How HEAD stands on the machine that measured it last.
@@ -140,7 +262,7 @@ fn stand(guard: &Guard, milestone: &str, head: &str) -> anyhow::Result<Vec<Stand
 }
 
 /// What the standings say together. Nothing measured is never a pass.
-fn verdict(standings: &[Standing]) -> Verdict {
+fn speed_verdict(standings: &[Standing]) -> Verdict {
     let any = |state| {
         standings
             .iter()

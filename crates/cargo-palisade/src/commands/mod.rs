@@ -2,6 +2,7 @@
 
 mod baseline;
 mod bench;
+mod bisect;
 mod calibrate;
 mod check;
 mod claims;
@@ -11,6 +12,7 @@ mod history;
 mod init;
 mod merge;
 mod milestone;
+mod recover;
 mod risk;
 mod store;
 mod test;
@@ -58,6 +60,8 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         Command::History(args) => history::run(&mut context, args),
         Command::Milestone { command } => milestone::run(&mut context, command),
         Command::Claims { command } => claims::run(&mut context, command),
+        Command::Bisect(args) => bisect::run(&mut context, args),
+        Command::Recover(args) => recover::run(&mut context, args),
         Command::Store { command } => store::run(&mut context, command),
     }
 }

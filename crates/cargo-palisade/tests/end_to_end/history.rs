@@ -199,3 +199,36 @@ fn a_restless_benchmark_must_move_further_to_count() {
     import(&fixture, &[calibrated("restless", 2, 0.02)]);
     assert_eq!(changes(), 0);
 }
+
+#[test]
+fn a_milestone_holds_the_tests_that_were_seen_of_it() {
+    let fixture = Fixture::with_baseline();
+    fixture.palisade(&["milestone", "set", "1.0"]);
+    let (code, json) = fixture.json(&["milestone", "check"]);
+    assert_eq!((code, &json["tests"]["verdict"]), (0, &"pass".into()));
+    // A document says what is not true.
+    fixture.write(
+        "README.md",
+        "There are 4<!-- claim: command = \"echo 3\" --> of them.\n",
+    );
+    fixture.commit("a claim");
+    let (code, json) = fixture.json(&["milestone", "check", "--measure"]);
+    assert_eq!(
+        (code, &json["tests"]["verdict"]),
+        (1, &"pass".into()),
+        "{json:#}"
+    );
+    assert_eq!(json["claims"][0]["state"], "broken", "{json:#}");
+    // Two commits later, a test fails: what is not known is no pass.
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    fixture.commit("wrong");
+    fixture.write("README.md", "more\n");
+    fixture.commit("more");
+    assert_eq!(fixture.palisade(&["milestone", "check"]).code, 3);
+    let answer = fixture.palisade(&["milestone", "check", "--measure"]);
+    assert_eq!(answer.code, 1, "{}{}", answer.out, answer.err);
+    let line = "newly failing: gamma/lib/tests::is_one: it failed in";
+    assert!(answer.out.contains(line), "{}", answer.out);
+    // Now both are known.
+    assert_eq!(fixture.palisade(&["milestone", "check"]).code, 1);
+}

@@ -1,6 +1,7 @@
 //! The program as a user meets it: few tests, each a whole story.
 
 mod claims;
+mod culprit;
 mod fixture;
 mod history;
 mod reports;

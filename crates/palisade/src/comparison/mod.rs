@@ -11,6 +11,7 @@
 //! come in blocks of two pairs, base–candidate–candidate–base or the reverse as chance
 //! has it, so that what changes with time, or with every second launch, falls on both.
 
+mod against;
 mod builds;
 mod calibrate;
 mod contest;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use against::Against;
 pub use calibrate::{CalibrateOptions, calibrate};
 pub use contest::Selection;
 use contest::prepare;

@@ -290,20 +290,37 @@ impl<'a> Session<'a> {
         Ok(tracks)
     }
 
-    /// Makes two pairs of launches: in the order B C C B, or C B B C.
+    /// Makes two pairs of launches, in the order B C C B or C B B C, the candidate slowed
+    /// down; returns the readings of base and candidate of each.
+    pub(super) fn two_pairs(
+        &self,
+        bench: &Bench,
+        sides: [&Built; 2],
+        slowdown: f64,
+    ) -> Result<[[Vec<Reading>; 2]; 2], LaunchError> {
+        let first = random() as usize % 2;
+        let mut pairs = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+        for (pair, order) in pairs
+            .iter_mut()
+            .zip([[first, 1 - first], [1 - first, first]])
+        {
+            let turn = Turn::random();
+            for side in order {
+                let slowdown = if side == 1 { slowdown } else { 0.0 };
+                let turn = Turn { slowdown, ..turn };
+                pair[side] = self.arena.launch(bench, sides[side], turn)?;
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Measures one block more of a benchmark.
     fn block(&self, track: &mut Track<'_>, sides: &[Built; 2]) -> Result<(), LaunchError> {
         self.arena
             .look_around(&|text| (self.events)(Event::Note(text)));
         let started = Instant::now();
-        let first = random() as usize % 2;
-        for order in [[first, 1 - first], [1 - first, first]] {
-            let turn = Turn::random();
-            let mut readings = [Vec::new(), Vec::new()];
-            for side in order {
-                let slowdown = if side == 1 { track.slowdown } else { 0.0 };
-                let turn = Turn { slowdown, ..turn };
-                readings[side] = self.arena.launch(track.bench, &sides[side], turn)?;
-            }
+        let sides = [&sides[0], &sides[1]];
+        for readings in self.two_pairs(track.bench, sides, track.slowdown)? {
             for series in &mut track.series {
                 series.push(&readings).map_err(|end| LaunchError::Failed {
                     command: track.bench.name.clone(),

@@ -21,6 +21,7 @@ pub use speed::{
 
 use crate::compare::TestState;
 use crate::identity::TestId;
+use crate::record::Scope;
 use crate::risk::Level;
 
 /// The file's name, in the workspace's root.
@@ -297,6 +298,20 @@ pub struct Accepted {
     pub reason: String,
 }
 
+/// What broke once and is looked at whenever code changes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {
+    /// What to call it.
+    pub name: String,
+    /// A test: the tests of its package are run.
+    pub test: Option<TestId>,
+    /// A benchmark, as a part of its name: it is measured.
+    pub bench: Option<String>,
+    /// What broke it.
+    pub reason: Option<String>,
+}
+
 /// A class of files with a risk of their own.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -368,6 +383,8 @@ pub struct Policy {
     pub known_failure: Vec<KnownFailure>,
     /// Differences made on purpose.
     pub accepted: Vec<Accepted>,
+    /// What broke once.
+    pub monitor: Vec<Monitor>,
     /// Classes of files, on top of the built-in ones.
     pub class: Vec<PathClass>,
 }
@@ -389,6 +406,7 @@ impl Default for Policy {
             ratio: Vec::new(),
             known_failure: Vec::new(),
             accepted: Vec::new(),
+            monitor: Vec::new(),
             class: Vec::new(),
         }
     }
@@ -486,9 +504,33 @@ impl Policy {
             let limits = [ratio.at_least, ratio.at_most];
             ratio.bound().is_none() || limits.iter().flatten().any(|limit| *limit <= 0.0)
         });
-        let name = wrong?.name.clone();
-        let problem = "needs at_least or at_most, one of them, with a number above 0";
-        Some(("ratio", name, problem))
+        if let Some(wrong) = wrong {
+            let problem = "needs at_least or at_most, one of them, with a number above 0";
+            return Some(("ratio", wrong.name.clone(), problem));
+        }
+        let is_one = |monitor: &&Monitor| monitor.test.is_some() != monitor.bench.is_some();
+        let wrong = self.monitor.iter().find(|monitor| !is_one(monitor))?;
+        let problem = "needs a test or a bench, one of them";
+        Some(("monitor", wrong.name.clone(), problem))
+    }
+
+    /// The scope of a change, with the packages of the tests that are monitored.
+    pub fn with_monitored(&self, scope: Scope) -> Scope {
+        let Scope::Packages(mut packages) = scope else {
+            return scope;
+        };
+        let tests = self
+            .monitor
+            .iter()
+            .filter_map(|monitor| monitor.test.as_ref());
+        packages.extend(tests.map(|test| test.package.clone()));
+        Scope::Packages(packages)
+    }
+
+    /// Parts of the names of the benchmarks that are monitored.
+    pub fn monitored_benches(&self) -> Vec<String> {
+        let all = self.monitor.iter();
+        all.filter_map(|monitor| monitor.bench.clone()).collect()
     }
 
     /// The known failure that names `test`.

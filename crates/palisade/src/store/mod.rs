@@ -20,6 +20,7 @@ pub use sqlite::SqliteStore;
 
 use crate::identity::TestId;
 use crate::record::{BaselineMark, Environment, Millis, QuarantineEntry, Record, Run};
+use crate::recover::Incident;
 use crate::speed::{Calibration, Milestone, SpeedRun};
 
 /// Why the memory cannot be read or written.
@@ -206,6 +207,9 @@ pub trait Store {
     /// All milestones, oldest first.
     fn milestones(&self) -> Result<Vec<Milestone>, StoreError>;
 
+    /// All incidents whose way back was prepared, oldest first.
+    fn incidents(&self) -> Result<Vec<Incident>, StoreError>;
+
     /// Hands every record to `each`, runs first.
     fn for_each(
         &self,
@@ -250,6 +254,7 @@ fn open_part(record: &Record) -> Result<String, StoreError> {
         Record::Quarantine(entry) => serde_json::to_string(&entry.event),
         Record::Speed(run) => serde_json::to_string(&run.fingerprint),
         Record::Calibration(calibration) => serde_json::to_string(calibration),
+        Record::Incident(incident) => serde_json::to_string(incident),
         Record::Baseline(_) | Record::Milestone(_) => Ok(String::new()),
     };
     json.map_err(|error| StoreError::Copy(error.into()))

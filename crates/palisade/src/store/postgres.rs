@@ -22,6 +22,7 @@ use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
     Subject,
 };
+use crate::recover::Incident;
 use crate::speed::{Calibration, Milestone, SpeedRun};
 
 /// How long a server may take to answer a call, if the URL does not say.
@@ -34,7 +35,7 @@ const MIGRATION_LOCK: i64 = 0x504c_5344;
 /// it was released; `palisade_schema` counts the steps that were taken.
 ///
 /// A message may hold zero bytes, which PostgreSQL's text cannot.
-const MIGRATIONS: [&str; 2] = [TESTS, speed::TABLES];
+const MIGRATIONS: [&str; 3] = [TESTS, speed::TABLES, INCIDENTS];
 
 /// The first step of the schema.
 const TESTS: &str = "
@@ -86,6 +87,16 @@ const TESTS: &str = "
         at_ms BIGINT NOT NULL,
         test TEXT NOT NULL,
         event TEXT NOT NULL
+    );
+";
+
+/// The third step of the schema.
+const INCIDENTS: &str = "
+    CREATE TABLE palisade_incidents (
+        seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        closed_ms BIGINT NOT NULL,
+        incident TEXT NOT NULL
     );
 ";
 
@@ -403,6 +414,11 @@ fn insert(client: &mut Client, record: &Record, json: &str) -> Result<(), Error>
         Record::Speed(run) => speed::insert_run(&mut transaction, run, json)?,
         Record::Calibration(found) => speed::insert_calibration(&mut transaction, found, json)?,
         Record::Milestone(milestone) => speed::insert_milestone(&mut transaction, milestone)?,
+        Record::Incident(incident) => drop(transaction.execute(
+            "INSERT INTO palisade_incidents (id, closed_ms, incident) VALUES ($1, $2, $3)
+             ON CONFLICT (id) DO NOTHING",
+            &[&incident.id, &incident.closed_ms.unwrap_or(0), &json],
+        )?),
     }
     transaction.commit()
 }
@@ -524,6 +540,12 @@ impl Store for PostgresStore {
         self.select_milestones()
     }
 
+    fn incidents(&self) -> Result<Vec<Incident>, StoreError> {
+        let sql = "SELECT incident FROM palisade_incidents ORDER BY closed_ms, seq";
+        let read = |row: Row| read_json("incidents.incident", row.get(0));
+        self.query(sql, &[])?.into_iter().map(read).collect()
+    }
+
     fn for_each(
         &self,
         each: &mut dyn FnMut(Record) -> Result<(), StoreError>,
@@ -549,6 +571,9 @@ impl Store for PostgresStore {
         }
         for milestone in self.milestones()? {
             each(Record::Milestone(milestone))?;
+        }
+        for incident in self.incidents()? {
+            each(Record::Incident(Box::new(incident)))?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
     Scope, Subject,
 };
+use crate::recover::Incident;
 use crate::speed::{Calibration, Milestone, SpeedRun};
 
 /// Marks the file as ours: "PLSD" as a number.
@@ -24,7 +25,7 @@ const BUSY: Duration = Duration::from_secs(20);
 
 /// The steps from an empty file to the present schema. A step is never changed
 /// once it was released; the file's `user_version` counts the steps it has taken.
-const MIGRATIONS: [&str; 2] = [TESTS, speed::TABLES];
+const MIGRATIONS: [&str; 3] = [TESTS, speed::TABLES, INCIDENTS];
 
 /// The first step of the schema.
 const TESTS: &str = "
@@ -74,6 +75,16 @@ const TESTS: &str = "
         at_ms INTEGER NOT NULL,
         test TEXT NOT NULL,
         event TEXT NOT NULL
+    ) STRICT;
+";
+
+/// The third step of the schema.
+const INCIDENTS: &str = "
+    CREATE TABLE incidents (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        closed_ms INTEGER NOT NULL,
+        incident TEXT NOT NULL
     ) STRICT;
 ";
 
@@ -332,6 +343,12 @@ fn insert(transaction: &Transaction<'_>, record: &Record, json: &str) -> rusqlit
         Record::Speed(run) => speed::insert_run(transaction, run, json),
         Record::Calibration(found) => speed::insert_calibration(transaction, found, json),
         Record::Milestone(milestone) => speed::insert_milestone(transaction, milestone),
+        Record::Incident(incident) => transaction
+            .execute(
+                "INSERT OR IGNORE INTO incidents (id, closed_ms, incident) VALUES (?1, ?2, ?3)",
+                params![incident.id, incident.closed_ms.unwrap_or(0), json],
+            )
+            .map(drop),
     }
 }
 
@@ -483,6 +500,16 @@ impl Store for SqliteStore {
         self.select_milestones()
     }
 
+    fn incidents(&self) -> Result<Vec<Incident>, StoreError> {
+        let sql = "SELECT incident FROM incidents ORDER BY closed_ms, seq";
+        let mut statement = self.connection.prepare(sql).map_err(|e| self.error(e))?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0));
+        let read = |row: rusqlite::Result<String>| {
+            read_json("incidents.incident", &row.map_err(|e| self.error(e))?)
+        };
+        rows.map_err(|e| self.error(e))?.map(read).collect()
+    }
+
     fn for_each(
         &self,
         each: &mut dyn FnMut(Record) -> Result<(), StoreError>,
@@ -518,6 +545,9 @@ impl Store for SqliteStore {
         }
         for milestone in self.milestones()? {
             each(Record::Milestone(milestone))?;
+        }
+        for incident in self.incidents()? {
+            each(Record::Incident(Box::new(incident)))?;
         }
         Ok(())
     }

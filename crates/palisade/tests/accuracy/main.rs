@@ -1,11 +1,13 @@
 //! The accuracy that `docs/accuracy.md` reports, in small: each bound here fails if
 //! the rule behind it breaks. The example `accuracy` runs the same in full.
 
+mod culprit;
 mod drip;
 mod rivals;
 mod same_code;
 mod simulation;
 
+use culprit::{Failure, search, searches};
 use drip::drip;
 use palisade::speed::{Floor, Measure, State};
 use rivals::{critcmp_shows, criterion_says_slower};
@@ -66,4 +68,29 @@ fn one_process_for_each_side_raises_false_alarms_that_pairs_do_not() {
         slower[0] > 40 && slower[1] > 40 && slower[2] <= 2,
         "{slower:?}"
     );
+}
+
+#[test]
+fn a_certain_failure_is_found_in_seven_runs_between_the_ends() {
+    for seed in 0..200 {
+        let found = search(Failure::Rates(0.0, 1.0), 40, seed);
+        assert!(found.right && found.sure, "{seed}: {found:?}");
+        assert!(found.inside <= 7 && found.runs <= 13, "{seed}: {found:?}");
+    }
+}
+
+#[test]
+fn flaky_failures_and_slowdowns_are_found_among_64_commits() {
+    // Right, sure, observations.
+    let (right, sure, runs) = searches(Failure::Rates(0.0, 0.5), 200, 200, 60_000);
+    assert!(right >= 0.95 && sure >= 0.99, "{right} {sure}");
+    assert!(runs <= 37.0, "{runs}");
+    let (right, _, runs) = searches(Failure::Rates(0.02, 0.5), 40, 200, 61_000);
+    assert!(right >= 0.88, "{right}");
+    assert!(runs <= 37.0, "{runs}");
+    for noise in [Noise::CALM, Noise::DRIFTING] {
+        let (right, _, blocks) = searches(Failure::Slower(0.05, noise), 60, 60, 62_000);
+        assert!(right >= 0.95, "{right}");
+        assert!(blocks <= 15.0, "{blocks}");
+    }
 }

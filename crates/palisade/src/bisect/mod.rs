@@ -1,0 +1,406 @@
+//! Finds the commit that broke something, from observations that may be noise.
+//!
+//! Nothing here starts a process: a [`Search`] is told what was seen of a commit and says
+//! which commit to look at next.
+//!
+//! ```text
+//! both ends ─► Model ─► belief in each suspect ─► Step::Observe(commit) ─► observation …
+//!                                              ─► Step::Done(Answer)
+//! ```
+//!
+//! - **Both ends are measured.** What fails at the bad end each time and never at the
+//!   good one is searched by halving ([`Model::Certain`]); the last good commit is then
+//!   looked at once more. As soon as something contradicts that, the failure counts as
+//!   flaky ([`Model::Rates`]): two unknown failure rates, before and after the culprit.
+//!   Metrics are a step in the logarithm of a ratio to the good end ([`Model::Ratios`]).
+//! - **The next commit** is the one whose observation is expected to tell most.
+//! - **It ends** when one suspect is at least 95 % likely ([`Rules::confidence`]), after
+//!   it was allowed for that the ends may not differ at all. Commits that cannot be
+//!   measured are skipped; a culprit that they hide is named as a set.
+//! - **Merges.** A commit is bad if it holds the culprit, directly or through any of its
+//!   parents, as in `git bisect`.
+//!
+//! The only state is the list of observations: a search that is told the same ones again
+//! goes on where it was.
+//!
+//! # Example
+//!
+//! ```
+//! use palisade::bisect::{Answer, Graph, Node, Observation, Rules, Search, Step};
+//!
+//! let commits = ["a", "b", "c", "d", "e"];
+//! let node = |(at, id): (usize, &&str)| Node {
+//!     id: (*id).to_owned(),
+//!     parents: vec![at.checked_sub(1).map_or("good", |at| commits[at]).to_owned()],
+//! };
+//! let graph = Graph::new("good", commits.iter().enumerate().map(node).collect())?;
+//! let mut search = Search::new(graph, Rules::default());
+//! let answer = loop {
+//!     match search.step(None) {
+//!         Step::Observe(commit) => {
+//!             let is_bad = ["d", "e"].contains(&commit.as_str());
+//!             let seen = if is_bad { Observation::Bad } else { Observation::Good };
+//!             search.observe(&commit, seen);
+//!         }
+//!         Step::Done(answer) => break answer,
+//!     }
+//! };
+//! assert_eq!(answer, Answer::Culprit { commits: vec!["d".to_owned()], confidence: 1.0 });
+//! # Ok::<(), palisade::bisect::GraphError>(())
+//! ```
+
+mod graph;
+mod model;
+
+pub use graph::{Graph, GraphError, Node};
+use model::Belief;
+use serde::{Deserialize, Serialize};
+
+use crate::stats::Counts;
+
+/// How many pairs of launches are one observation of a metric.
+pub const BLOCK: usize = 6;
+
+/// How often the bad end has to fail to be searched by halving: of what fails every second
+/// time, one in 32 does. The others are found out by the first contradiction.
+const FAILURES_IF_CERTAIN: u32 = 5;
+
+/// How much of the best information the commit that is checked out must promise to be
+/// looked at once more: another one has to be built.
+const STAY: f64 = 0.8;
+
+/// What was seen of a commit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observation {
+    /// What is searched for did not happen.
+    Good,
+    /// It happened.
+    Bad,
+    /// Nothing can be said of this commit, such as one that does not build.
+    Skip,
+    /// The logarithms of a metric's ratio to the good end, one for each pair of launches;
+    /// above 0 is worse.
+    LogRatios(Vec<f64>),
+}
+
+/// What the failure is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// It happens each time or never.
+    Certain,
+    /// It happens at one rate before the culprit and at another from it on.
+    Rates,
+    /// A metric steps at the culprit.
+    Ratios,
+}
+
+/// How a search is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// What the failure is taken for; `None` to begin as certain, until something
+    /// contradicts that.
+    pub model: Option<Model>,
+    /// How likely one suspect must be.
+    pub confidence: f64,
+    /// After how many observations it ends at the latest.
+    pub max_runs: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            model: None,
+            confidence: 0.95,
+            max_runs: 200,
+        }
+    }
+}
+
+/// All that was seen of a commit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// Good and bad observations.
+    pub counts: Counts,
+    /// The pairs of a metric.
+    pub log_ratios: Vec<f64>,
+    /// Whether it cannot be measured.
+    pub skipped: bool,
+}
+
+impl Evidence {
+    fn looks(&self) -> u32 {
+        self.counts.total() + (self.log_ratios.len() / BLOCK) as u32
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Look at a commit, once.
+    Observe(String),
+    /// The search is over.
+    Done(Answer),
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "answer")]
+pub enum Answer {
+    /// The culprit; several commits where those that could not be measured hide which of
+    /// them it is.
+    Culprit {
+        /// The commits, oldest first.
+        commits: Vec<String>,
+        /// How likely it is among them.
+        confidence: f64,
+    },
+    /// Both ends show the same.
+    Alike {
+        /// How likely that is.
+        confidence: f64,
+    },
+    /// The observations are used up before one suspect is likely enough.
+    Open {
+        /// The likeliest commits, oldest first.
+        commits: Vec<String>,
+        /// How likely it is among them.
+        confidence: f64,
+    },
+    /// One of the ends cannot be measured.
+    Unmeasured {
+        /// The end.
+        commit: String,
+    },
+    /// What was seen cannot be if the failure is as certain as it was said to be.
+    Contradiction,
+}
+
+/// A search for the culprit.
+#[derive(Clone, Debug)]
+pub struct Search {
+    graph: Graph,
+    rules: Rules,
+    prior: Vec<f64>,
+    seen: Vec<Evidence>,
+    runs: usize,
+}
+
+impl Search {
+    /// A search in which every suspect is as likely as any other.
+    pub fn new(graph: Graph, rules: Rules) -> Self {
+        let count = graph.suspects();
+        Self {
+            seen: vec![Evidence::default(); count + 1],
+            prior: vec![1.0; count],
+            graph,
+            rules,
+            runs: 0,
+        }
+    }
+
+    /// Weighs the suspects, in the order of the graph, by how likely they are before
+    /// anything is seen. What fails each time is searched without weights: halving is
+    /// never worse.
+    pub fn weigh(&mut self, weights: &[f64]) {
+        for (own, weight) in self.prior.iter_mut().zip(weights) {
+            *own = weight.max(f64::MIN_POSITIVE);
+        }
+    }
+
+    /// The commits that are searched.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What was seen so far of each commit of the graph.
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.seen
+    }
+
+    /// How many observations there were, skips not counted.
+    pub fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// Takes what was seen of a commit; of one that is not in the graph nothing.
+    pub fn observe(&mut self, commit: &str, observation: Observation) {
+        let Some(place) = self.graph.place(commit) else {
+            return;
+        };
+        let seen = &mut self.seen[place];
+        match observation {
+            Observation::Skip => {
+                seen.skipped = true;
+                return;
+            }
+            Observation::Good => seen.counts.passes += 1,
+            Observation::Bad => seen.counts.failures += 1,
+            Observation::LogRatios(pairs) => seen.log_ratios.extend(pairs),
+        }
+        self.runs += 1;
+    }
+
+    /// What the failure is taken for, by all that was seen.
+    pub fn model(&self) -> Model {
+        self.rules.model.unwrap_or_else(|| {
+            let fits = self.belief(Model::Certain).is_some();
+            if fits { Model::Certain } else { Model::Rates }
+        })
+    }
+
+    fn belief(&self, model: Model) -> Option<Belief> {
+        let even = vec![1.0; self.graph.suspects()];
+        let prior = if model == Model::Certain {
+            &even
+        } else {
+            &self.prior
+        };
+        Belief::of(model, &self.graph, &self.seen, prior)
+    }
+
+    /// How likely each suspect is the culprit, in the order of the graph.
+    pub fn probabilities(&self) -> Vec<f64> {
+        let belief = self.belief(self.model());
+        belief.map_or_else(Vec::new, |belief| belief.suspects)
+    }
+
+    /// What to do next. `at` is the commit that is checked out, if one is: it is looked
+    /// at again where that tells nearly as much as another one would.
+    pub fn step(&self, at: Option<&str>) -> Step {
+        let model = self.model();
+        let ends = [self.graph.bad(), self.graph.good()];
+        if let Some(end) = ends.into_iter().find(|end| self.seen[*end].skipped) {
+            let commit = self.name(end);
+            return Step::Done(Answer::Unmeasured { commit });
+        }
+        let Some(belief) = self.belief(model) else {
+            return Step::Done(Answer::Contradiction);
+        };
+        let measurable = self.measurable();
+        let mut classes = self.graph.classes(&measurable);
+        let weight = |class: &Vec<usize>| class.iter().map(|s| belief.suspects[*s]).sum::<f64>();
+        classes.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+        let likeliest = &classes[0];
+        let (commits, confidence) = (self.names(likeliest), weight(likeliest));
+        // Before it failed once there is nothing to be found.
+        let has_failed = self.seen.iter().any(|seen| seen.counts.failures > 0);
+        let is_found =
+            confidence >= self.rules.confidence && (has_failed || model == Model::Ratios);
+        if self.runs >= self.rules.max_runs {
+            return Step::Done(if is_found {
+                Answer::Culprit {
+                    commits,
+                    confidence,
+                }
+            } else {
+                Answer::Open {
+                    commits,
+                    confidence,
+                }
+            });
+        }
+        if let Some(end) = self.open_end(model, at) {
+            return Step::Observe(self.name(end));
+        }
+        if belief.none >= self.rules.confidence {
+            let confidence = belief.none;
+            return Step::Done(Answer::Alike { confidence });
+        }
+        if model == Model::Rates && !has_failed {
+            return Step::Observe(self.name(ends[0]));
+        }
+        if is_found {
+            if let Some(before) = self.unconfirmed(model, likeliest) {
+                return Step::Observe(self.name(before));
+            }
+            return Step::Done(Answer::Culprit {
+                commits,
+                confidence,
+            });
+        }
+        let information = |commit: usize| belief.information(&self.graph, commit);
+        let told: Vec<(usize, f64)> = measurable.iter().map(|c| (*c, information(*c))).collect();
+        // The first of the best: the same observations lead to the same commit.
+        let best = told.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1));
+        let (mut next, most) = best.copied().unwrap_or((ends[0], 0.0));
+        let here = at.and_then(|at| self.graph.place(at));
+        if let Some((here, told)) = told.iter().find(|(commit, _)| Some(*commit) == here)
+            && *told >= STAY * most
+        {
+            next = *here;
+        }
+        Step::Observe(self.name(next))
+    }
+
+    /// An estimate of how many observations are left; `None` while the ends are looked at.
+    pub fn runs_left(&self) -> Option<usize> {
+        let model = self.model();
+        if self.open_end(model, None).is_some() {
+            return None;
+        }
+        let belief = self.belief(model)?;
+        let measurable = self.measurable();
+        let each = measurable
+            .iter()
+            .map(|commit| belief.information(&self.graph, *commit))
+            .fold(0.0, f64::max);
+        let known = self.rules.max_runs.saturating_sub(self.runs);
+        // What one suspect of 95 % and many others of 5 % together leave open.
+        let bits = belief.entropy() - if model == Model::Certain { 0.0 } else { 0.3 };
+        let left = (bits.max(0.0) / each.max(1e-6)).ceil() as usize;
+        Some(left.min(known))
+    }
+
+    /// An end that has to be looked at before anything else; first the one that is
+    /// checked out.
+    fn open_end(&self, model: Model, at: Option<&str>) -> Option<usize> {
+        let (bad, good) = (self.graph.bad(), self.graph.good());
+        let looks_certain = model == Model::Certain && self.rules.model.is_none();
+        let is_open = |end: &usize| {
+            let wanted = if looks_certain && *end == bad {
+                FAILURES_IF_CERTAIN
+            } else {
+                1
+            };
+            self.seen[*end].looks() < wanted
+        };
+        let here = at.and_then(|at| self.graph.place(at));
+        let mut ends = [bad, good];
+        if here == Some(good) {
+            ends.reverse();
+        }
+        ends.into_iter().find(is_open)
+    }
+
+    /// A parent of a certain culprit that was seen good once only: one pass of what was
+    /// taken for certain would have led astray.
+    fn unconfirmed(&self, model: Model, class: &[usize]) -> Option<usize> {
+        let [culprit] = class else { return None };
+        if model != Model::Certain || self.rules.model.is_some() {
+            return None;
+        }
+        let once = |parent: &usize| {
+            let seen = &self.seen[*parent];
+            !seen.skipped && seen.counts.total() < 2
+        };
+        self.graph.parents(*culprit).into_iter().find(once)
+    }
+
+    fn measurable(&self) -> Vec<usize> {
+        let all = 0..self.graph.nodes().len();
+        all.filter(|commit| !self.seen[*commit].skipped).collect()
+    }
+
+    fn name(&self, commit: usize) -> String {
+        self.graph.nodes()[commit].id.clone()
+    }
+
+    fn names(&self, commits: &[usize]) -> Vec<String> {
+        commits.iter().map(|commit| self.name(*commit)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! What the observations say about each suspect: three models of a failure, one form of
+//! answer.
+
+use statrs::distribution::{ContinuousCDF as _, Normal};
+
+use super::graph::Graph;
+use super::{Evidence, Model};
+use crate::stats::{Counts, median};
+
+/// How likely it is, before anything was seen, that the ends do not differ at all: a failure
+/// was seen, and seldom comes from nothing; a metric may just have been noisy.
+const NO_CHANGE: f64 = 0.05;
+const NO_STEP: f64 = 0.5;
+
+/// A failure rate before the change: hardly any. Failures, then passes.
+const OLD: [f64; 2] = [0.5, 20.0];
+
+/// A failure rate after the change: any, the ends least.
+const NEW: [f64; 2] = [4.0, 4.0];
+
+/// A failure rate without a change.
+const SAME: [f64; 2] = [0.5, 1.0];
+
+/// How large a step of a metric may be, as a standard deviation of its logarithm.
+const STEP: f64 = 0.3;
+
+/// What the layout of a program changes from commit to commit, as a standard deviation
+/// of the logarithm: more launches of the same program do not average it out.
+const LAYOUT: f64 = 0.003;
+
+/// The least noise of a pair: a clock is not finer than that.
+const LEAST_NOISE: f64 = 1e-4;
+
+/// What makes the median distance of normal values their standard deviation.
+const OF_MEDIAN: f64 = 1.4826;
+
+/// What is believed.
+#[derive(Clone, Debug)]
+pub(super) struct Belief {
+    /// How likely each suspect is the culprit.
+    pub(super) suspects: Vec<f64>,
+    /// How likely the ends do not differ.
+    pub(super) none: f64,
+    /// What is expected of a commit, by suspect: the chance of a bad observation where
+    /// the change is not in it, and where it is.
+    expected: Vec<[f64; 2]>,
+    /// The chance of a bad observation if the ends do not differ.
+    expected_without: f64,
+}
+
+impl Belief {
+    /// What is believed after some observations; `None` if they contradict each other
+    /// under this model. `prior` has a weight for each suspect.
+    pub(super) fn of(
+        model: Model,
+        graph: &Graph,
+        seen: &[Evidence],
+        prior: &[f64],
+    ) -> Option<Self> {
+        let steps = Steps::of(seen);
+        let facts: Vec<Facts> = (0..graph.suspects())
+            .map(|suspect| match model {
+                Model::Certain => certain(graph, seen, suspect),
+                Model::Rates => rates(graph, seen, suspect),
+                Model::Ratios => steps.facts(graph, suspect),
+            })
+            .collect();
+        let without = match model {
+            Model::Certain => None,
+            Model::Rates => Some(same_rate(seen)),
+            Model::Ratios => Some(Facts {
+                log_likelihood: 0.0,
+                expected: [0.5, 0.5],
+            }),
+        };
+        let total: f64 = prior.iter().sum();
+        let no_change = match model {
+            Model::Certain => 0.0,
+            Model::Rates => NO_CHANGE,
+            Model::Ratios => NO_STEP,
+        };
+        let mut logs: Vec<f64> = facts
+            .iter()
+            .zip(prior)
+            .map(|(facts, weight)| ((1.0 - no_change) * weight / total).ln() + facts.log_likelihood)
+            .collect();
+        logs.push(without.as_ref().map_or(f64::NEG_INFINITY, |facts| {
+            no_change.ln() + facts.log_likelihood
+        }));
+        let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if largest == f64::NEG_INFINITY {
+            return None;
+        }
+        let weights: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let mut suspects: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+        let none = suspects.pop().unwrap_or(0.0);
+        Some(Self {
+            suspects,
+            none,
+            expected: facts.iter().map(|facts| facts.expected).collect(),
+            expected_without: without.map_or(0.5, |facts| facts.expected[0]),
+        })
+    }
+
+    /// How many bits are still to be learnt.
+    pub(super) fn entropy(&self) -> f64 {
+        let all = self.suspects.iter().chain([&self.none]);
+        all.filter(|p| **p > 0.0).map(|p| -p * p.log2()).sum()
+    }
+
+    /// How many bits the next observation of a commit is expected to tell: the mutual
+    /// information of what is seen and who is the culprit.
+    pub(super) fn information(&self, graph: &Graph, commit: usize) -> f64 {
+        let mut bad = self.none * self.expected_without;
+        let mut noise = self.none * two_way(self.expected_without);
+        for (suspect, probability) in self.suspects.iter().enumerate() {
+            let chance = self.expected[suspect][usize::from(graph.holds(commit, suspect))];
+            bad += probability * chance;
+            noise += probability * two_way(chance);
+        }
+        (two_way(bad) - noise).max(0.0)
+    }
+}
+
+/// The entropy of a coin, in bits.
+fn two_way(p: f64) -> f64 {
+    let part = |p: f64| if p > 0.0 { -p * p.log2() } else { 0.0 };
+    part(p) + part(1.0 - p)
+}
+
+/// What is known under the assumption that one suspect is the culprit.
+struct Facts {
+    log_likelihood: f64,
+    /// The chance of a bad observation without the change, and with it.
+    expected: [f64; 2],
+}
+
+/// Every observation with the change fails, and none without.
+fn certain(graph: &Graph, seen: &[Evidence], suspect: usize) -> Facts {
+    let agrees = seen.iter().enumerate().all(|(commit, seen)| {
+        if graph.holds(commit, suspect) {
+            seen.counts.passes == 0
+        } else {
+            seen.counts.failures == 0
+        }
+    });
+    Facts {
+        log_likelihood: if agrees { 0.0 } else { f64::NEG_INFINITY },
+        expected: [0.0, 1.0],
+    }
+}
+
+/// Two failure rates, without and with the change, each integrated out.
+fn rates(graph: &Graph, seen: &[Evidence], suspect: usize) -> Facts {
+    let mut sides = [Counts::default(); 2];
+    for (commit, seen) in seen.iter().enumerate() {
+        let side = &mut sides[usize::from(graph.holds(commit, suspect))];
+        side.failures += seen.counts.failures;
+        side.passes += seen.counts.passes;
+    }
+    let [old, new] = sides;
+    Facts {
+        log_likelihood: log_marginal(old, OLD) + log_marginal(new, NEW),
+        expected: [mean(old, OLD), mean(new, NEW)],
+    }
+}
+
+fn same_rate(seen: &[Evidence]) -> Facts {
+    let mut all = Counts::default();
+    for seen in seen {
+        all.failures += seen.counts.failures;
+        all.passes += seen.counts.passes;
+    }
+    Facts {
+        log_likelihood: log_marginal(all, SAME),
+        expected: [mean(all, SAME); 2],
+    }
+}
+
+/// The likelihood of some outcomes in one order, a Beta-distributed rate integrated out.
+fn log_marginal(counts: Counts, [failures, passes]: [f64; 2]) -> f64 {
+    // A ratio of Beta functions is one of rising products.
+    let rise = |from: f64, steps: u32| -> f64 {
+        (0..steps).map(|step| (from + f64::from(step)).ln()).sum()
+    };
+    rise(failures, counts.failures) + rise(passes, counts.passes)
+        - rise(failures + passes, counts.total())
+}
+
+fn mean(counts: Counts, [failures, passes]: [f64; 2]) -> f64 {
+    (failures + f64::from(counts.failures)) / (failures + passes + f64::from(counts.total()))
+}
+
+/// A metric that steps somewhere: the middle of each measured commit with its variance.
+struct Steps {
+    middles: Vec<(usize, f64, f64)>,
+    /// The variance of one more block of pairs.
+    of_block: f64,
+}
+
+impl Steps {
+    fn of(seen: &[Evidence]) -> Self {
+        let noise = noise(seen);
+        let middle = |(commit, seen): (usize, &Evidence)| {
+            let variance = variance_of_median(noise, seen.log_ratios.len());
+            Some((commit, median(&seen.log_ratios)?, variance))
+        };
+        Self {
+            middles: seen.iter().enumerate().filter_map(middle).collect(),
+            of_block: variance_of_median(noise, super::BLOCK),
+        }
+    }
+
+    /// The step is the same wherever the change is, and is integrated out. The likelihood
+    /// is relative to that of no step.
+    fn facts(&self, graph: &Graph, suspect: usize) -> Facts {
+        let (mut precision, mut weighted) = (0.0, 0.0);
+        for (commit, middle, variance) in &self.middles {
+            if graph.holds(*commit, suspect) {
+                precision += 1.0 / variance;
+                weighted += middle / variance;
+            }
+        }
+        let prior = STEP * STEP;
+        let shrunk = 1.0 + prior * precision;
+        let step = weighted * prior / shrunk;
+        // A block of pairs is called bad if its median is nearer to the step than to none.
+        let deviation = (self.of_block + prior / shrunk).sqrt();
+        let standard = Normal::new(0.0, 1.0).expect("a standard deviation above 0");
+        let mistaken = standard.cdf(-step.abs() / (2.0 * deviation));
+        Facts {
+            log_likelihood: weighted * weighted * prior / (2.0 * shrunk) - 0.5 * shrunk.ln(),
+            expected: [mistaken, 1.0 - mistaken],
+        }
+    }
+}
+
+/// The variance of the median of so many pairs of one commit.
+fn variance_of_median(noise: f64, pairs: usize) -> f64 {
+    LAYOUT * LAYOUT + std::f64::consts::FRAC_PI_2 * noise * noise / pairs as f64
+}
+
+/// The standard deviation of a pair's log-ratio, by the distances from the medians of the
+/// commits: what a spike does counts once.
+fn noise(seen: &[Evidence]) -> f64 {
+    let mut distances = Vec::new();
+    let mut commits = 0;
+    for seen in seen.iter().filter(|seen| seen.log_ratios.len() > 1) {
+        if let Some(middle) = median(&seen.log_ratios) {
+            commits += 1;
+            distances.extend(seen.log_ratios.iter().map(|ratio| (ratio - middle).abs()));
+        }
+    }
+    let Some(middle) = median(&distances) else {
+        return LEAST_NOISE;
+    };
+    // Each median took one of its commit's values away.
+    let values = distances.len() as f64;
+    let lost = (values / (values - f64::from(commits))).sqrt();
+    (OF_MEDIAN * middle * lost).max(LEAST_NOISE)
+}

@@ -1,0 +1,207 @@
+use super::*;
+
+/// A graph from `commit:parent,parent` words, after the commit `good`.
+fn graph(words: &str) -> Graph {
+    let node = |word: &str| {
+        let (id, parents) = word.split_once(':').expect("commit:parents");
+        Node {
+            id: id.to_owned(),
+            parents: parents.split(',').map(str::to_owned).collect(),
+        }
+    };
+    Graph::new("good", words.split(' ').map(node).collect()).expect("a graph")
+}
+
+/// Searches with an oracle; returns the answer and the commits that were looked at.
+fn search(
+    graph: Graph,
+    rules: Rules,
+    mut look: impl FnMut(&str) -> Observation,
+) -> (Answer, Vec<String>) {
+    let mut search = Search::new(graph, rules);
+    let mut looked = Vec::new();
+    loop {
+        let at = looked.last().map(String::as_str);
+        match search.step(at) {
+            Step::Observe(commit) => {
+                assert!(looked.len() < 500, "{looked:?}");
+                let seen = look(&commit);
+                search.observe(&commit, seen);
+                looked.push(commit);
+            }
+            Step::Done(answer) => return (answer, looked),
+        }
+    }
+}
+
+fn verdict(is_bad: bool) -> Observation {
+    if is_bad {
+        Observation::Bad
+    } else {
+        Observation::Good
+    }
+}
+
+/// That these commits are named, and nothing is left to doubt.
+fn check(answer: &Answer, expected: &[&str]) {
+    assert!(
+        matches!(answer, Answer::Culprit { commits, confidence }
+            if commits == expected && *confidence > 1.0 - 1e-9),
+        "{answer:?}"
+    );
+}
+
+/// A mainline of three commits, a side branch from before the good end, a merge of it and
+/// two more commits.
+const MERGED: &str = "a:good b:a s:old t:s c:b m:c,t d:m e:d";
+
+#[test]
+fn a_culprit_on_either_side_of_a_merge_is_found() {
+    let all = graph(MERGED);
+    let held: Vec<(String, Vec<String>)> = (0..all.suspects())
+        .map(|commit| {
+            let names = (0..all.suspects()).filter(|s| all.holds(commit, *s));
+            let held = names.map(|s| all.nodes()[s].id.clone()).collect();
+            (all.nodes()[commit].id.clone(), held)
+        })
+        .collect();
+    for place in 0..all.suspects() {
+        let broken = all.nodes()[place].id.clone();
+        let is_bad = |commit: &str| {
+            let held = held.iter().find(|(id, _)| id == commit);
+            held.is_some_and(|(_, held)| held.contains(&broken))
+        };
+        let (answer, _) = search(all.clone(), Rules::default(), |c| verdict(is_bad(c)));
+        check(&answer, &[&broken]);
+    }
+}
+
+#[test]
+fn a_culprit_among_skipped_commits_is_a_set() {
+    let words = "a:good b:a c:b d:c e:d f:e";
+    let look = |commit: &str| match commit {
+        "c" | "d" => Observation::Skip,
+        commit => verdict(commit >= "c" && commit != "good"),
+    };
+    let (answer, _) = search(graph(words), Rules::default(), look);
+    check(&answer, &["c", "d", "e"]);
+    // Where nothing but the ends can be measured, it is one of all.
+    let look = |commit: &str| match commit {
+        "f" => Observation::Bad,
+        "good" => Observation::Good,
+        _ => Observation::Skip,
+    };
+    let (answer, _) = search(graph(words), Rules::default(), look);
+    check(&answer, &["a", "b", "c", "d", "e", "f"]);
+}
+
+#[test]
+fn ends_that_cannot_be_measured_or_show_the_same_are_said_to() {
+    let words = "a:good b:a c:b";
+    for end in ["c", "good"] {
+        let look = |commit: &str| {
+            if commit == end {
+                Observation::Skip
+            } else {
+                verdict(commit != "good")
+            }
+        };
+        let (answer, _) = search(graph(words), Rules::default(), look);
+        let commit = end.to_owned();
+        assert_eq!(answer, Answer::Unmeasured { commit });
+    }
+    for is_bad in [true, false] {
+        let (answer, looked) = search(graph(words), Rules::default(), |_| verdict(is_bad));
+        assert!(matches!(answer, Answer::Alike { confidence } if confidence >= 0.95));
+        assert!(looked.len() < 130, "{}", looked.len());
+    }
+    // A few passes of both ends, and no failure, name nobody.
+    let few = Rules {
+        max_runs: 8,
+        ..Rules::default()
+    };
+    let (answer, _) = search(graph(words), few, |_| verdict(false));
+    assert!(matches!(answer, Answer::Open { .. }), "{answer:?}");
+    let metric = Rules {
+        model: Some(Model::Ratios),
+        ..Rules::default()
+    };
+    let noise = |i: usize| 0.01 * [0.5, -0.8, 0.1, 0.9, -0.4, 0.0][i];
+    let same = || Observation::LogRatios((0..BLOCK).map(noise).collect());
+    let (answer, _) = search(graph(words), metric, |_| same());
+    assert!(matches!(answer, Answer::Alike { .. }), "{answer:?}");
+}
+
+#[test]
+fn a_pass_of_what_seemed_certain_is_not_believed() {
+    // d fails nine times in ten, and its first look passes: halving alone would name e.
+    let mut looks = 0;
+    let look = |commit: &str| {
+        looks += usize::from(commit == "d");
+        verdict(commit >= "d" && commit != "good" && (commit != "d" || looks > 1))
+    };
+    let words = "a:good b:a c:b d:c e:d f:e g:f h:g";
+    let (answer, _) = search(graph(words), Rules::default(), look);
+    assert!(
+        matches!(&answer, Answer::Culprit { commits, .. } if commits == &["d"]),
+        "{answer:?}"
+    );
+    let certain = Rules {
+        model: Some(Model::Certain),
+        ..Rules::default()
+    };
+    // What cannot be is said, where the failure was said to be certain.
+    let look = |commit: &str| verdict(["b", "h"].contains(&commit));
+    let mut flipping = Search::new(graph(words), certain);
+    for commit in ["h", "good", "d", "b"] {
+        flipping.observe(commit, look(commit));
+    }
+    assert_eq!(flipping.step(None), Step::Done(Answer::Contradiction));
+}
+
+#[test]
+fn the_same_observations_lead_to_the_same_commit() {
+    let mut search = Search::new(graph(MERGED), Rules::default());
+    let mut log: Vec<(String, Observation)> = Vec::new();
+    let mut fails = [true, true, false, true, false, false, true, false].into_iter();
+    while let (Step::Observe(commit), Some(is_bad)) = (search.step(None), fails.next()) {
+        let mut again = Search::new(graph(MERGED), Rules::default());
+        for (commit, seen) in &log {
+            again.observe(commit, seen.clone());
+        }
+        assert_eq!(again.step(None), Step::Observe(commit.clone()));
+        let seen = verdict(is_bad);
+        search.observe(&commit, seen.clone());
+        log.push((commit, seen));
+    }
+    assert_eq!(log.len(), 8);
+}
+
+#[test]
+fn a_likelier_suspect_needs_less_evidence_and_the_end_of_the_runs_is_open() {
+    let rules = Rules {
+        model: Some(Model::Rates),
+        max_runs: 12,
+        ..Rules::default()
+    };
+    let words = "a:good b:a c:b d:c e:d f:e g:f h:g";
+    let probability = |weights: &[f64; 8]| {
+        let mut search = Search::new(graph(words), rules);
+        search.weigh(weights);
+        for (commit, is_bad) in [("h", true), ("good", false), ("d", true), ("b", false)] {
+            search.observe(commit, verdict(is_bad));
+        }
+        search.probabilities()[2]
+    };
+    assert!(probability(&[1.0, 1.0, 8.0, 1.0, 1.0, 1.0, 1.0, 1.0]) > 1.5 * probability(&[1.0; 8]));
+    let mut at = 0;
+    let (answer, looked) = search(graph(words), rules, |_| {
+        at += 1;
+        verdict(at % 3 == 0)
+    });
+    assert!(
+        matches!(answer, Answer::Open { .. } | Answer::Alike { .. }),
+        "{answer:?}"
+    );
+    assert!(looked.len() <= 12);
+}

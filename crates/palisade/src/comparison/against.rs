@@ -1,0 +1,163 @@
+//! One benchmark of one commit after the other, each in pairs with the same good commit.
+
+use super::contest::{One, Selection, prepare_one};
+use super::fingerprint;
+use super::session::{Session, chain};
+use crate::bisect::BLOCK;
+use crate::guard::{Events, Guard, GuardError, Side};
+use crate::measure::arena::Arena;
+use crate::measure::bench::{Bench, Built, Reading};
+use crate::measure::launch::{LaunchError, Launcher};
+use crate::record::{Record, new_id, now};
+use crate::speed::{Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun, log_ratio};
+
+/// A good commit, built, with the benchmark that others are held against.
+pub(crate) struct Against {
+    good: Side,
+    built: Built,
+    bench: Bench,
+    name: String,
+    measure: Measure,
+    machine: Fingerprint,
+    /// The commit that is checked out beside it, built.
+    beside: Option<(Side, Built)>,
+}
+
+impl Against {
+    /// Checks the good commit out, builds it, and finds the one benchmark that is called
+    /// `name`, or has it in its name. Without a measure, it is its time or rate.
+    pub(crate) fn new(
+        guard: &Guard,
+        launcher: &Launcher,
+        good: &str,
+        (name, measure): (&str, Option<Measure>),
+        events: Events<'_>,
+    ) -> Result<Self, GuardError> {
+        let mut good = guard.beside(Some(good))?;
+        let machine = fingerprint(guard, &mut good)?;
+        let session = session(guard, launcher, events);
+        let selection = Selection {
+            only: vec![name.to_owned()],
+            ..Selection::default()
+        };
+        let One { built, benches, .. } = prepare_one(guard, &session, &mut good, &selection)?;
+        let missing = || GuardError::NoBenchmark(selection.words());
+        let bench = match benches.get(name) {
+            Some(exact) => exact.clone(),
+            None if benches.len() > 1 => {
+                let names: Vec<String> = benches.into_keys().collect();
+                return Err(GuardError::ManyBenchmarks(names.join(", ")));
+            }
+            None => benches.into_values().next().ok_or_else(missing)?,
+        };
+        let readings = session.arena.try_out(&bench, &built)?;
+        let is_it = |reading: &&Reading| match measure {
+            Some(measure) => reading.measure == measure,
+            None => matches!(reading.measure, Measure::Time | Measure::Rate),
+        };
+        let reading = readings.iter().find(is_it).ok_or_else(missing)?;
+        Ok(Self {
+            name: reading.name.clone(),
+            measure: reading.measure,
+            good,
+            built,
+            bench,
+            machine,
+            beside: None,
+        })
+    }
+
+    /// Measures a commit in one block of pairs, and remembers the values. Returns the
+    /// logarithms of its ratios to the good commit; `Err` says why there are none.
+    pub(crate) fn block(
+        &mut self,
+        guard: &mut Guard,
+        launcher: &Launcher,
+        commit: &str,
+        events: Events<'_>,
+    ) -> Result<Result<Vec<f64>, String>, GuardError> {
+        let is_beside = |(side, _): &(Side, Built)| side.subject.commit == commit;
+        if !self.beside.as_ref().is_some_and(is_beside) {
+            // Its place is given back first, so that the next one finds what was built.
+            self.beside = None;
+            let mut side = guard.beside(Some(commit))?;
+            let session = session(guard, launcher, events);
+            let selection = Selection {
+                only: vec![self.bench.name.clone()],
+                ..Selection::default()
+            };
+            let one = prepare_one(guard, &session, &mut side, &selection)?;
+            if !one.benches.contains_key(&self.bench.name) {
+                return Ok(Err(format!("there is no {}", self.bench.name)));
+            }
+            if let Err(error) = session.arena.try_out(&self.bench, &one.built) {
+                return unless_interrupted(error);
+            }
+            self.beside = Some((side, one.built));
+        }
+        let Some((side, built)) = &self.beside else {
+            unreachable!("it was checked out above");
+        };
+        let started_ms = now();
+        let mut values: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+        {
+            let session = session(guard, launcher, events);
+            while values[0].len() < BLOCK {
+                let pairs = match session.two_pairs(&self.bench, [&self.built, built], 0.0) {
+                    Ok(pairs) => pairs,
+                    Err(error) => return unless_interrupted(error),
+                };
+                for readings in pairs {
+                    for (values, readings) in values.iter_mut().zip(&readings) {
+                        let is_it = |r: &&Reading| r.name == self.name && r.measure == self.measure;
+                        let Some(reading) = readings.iter().find(is_it) else {
+                            return Ok(Err(format!("it did not say its {}", self.measure)));
+                        };
+                        values.push(reading.value);
+                    }
+                }
+            }
+        }
+        let pairs = values[0].iter().zip(&values[1]);
+        let ratios = pairs.map(|(good, other)| log_ratio(self.measure, *good, *other));
+        let ratios = ratios.collect::<Result<Vec<f64>, _>>();
+        let session = new_id();
+        if side.subject.commit != self.good.subject.commit {
+            for (side, values) in [&self.good, side].into_iter().zip(values) {
+                guard.store.add(&Record::Speed(SpeedRun {
+                    id: new_id(),
+                    session: session.clone(),
+                    started_ms,
+                    finished_ms: now(),
+                    purpose: SpeedPurpose::Comparison,
+                    subject: side.subject.clone(),
+                    fingerprint: self.machine.clone(),
+                    measurements: vec![Measurement {
+                        benchmark: self.name.clone(),
+                        measure: self.measure,
+                        values,
+                    }],
+                }))?;
+            }
+        }
+        Ok(ratios.map_err(|error| error.to_string()))
+    }
+}
+
+fn session<'a>(guard: &'a Guard, launcher: &'a Launcher, events: Events<'a>) -> Session<'a> {
+    Session {
+        policy: &guard.policy,
+        arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+        events,
+        deadline: None,
+        calibration: None,
+    }
+}
+
+/// What a launch that failed says of its commit.
+fn unless_interrupted(error: LaunchError) -> Result<Result<Vec<f64>, String>, GuardError> {
+    if error.is_interrupt() {
+        return Err(error.into());
+    }
+    Ok(Err(chain(&error)))
+}

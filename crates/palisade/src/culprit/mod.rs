@@ -1,0 +1,343 @@
+//! Finds the commit that broke a test, a command or a benchmark: drives a
+//! [`Search`] by checking commits out beside the user's files, building and running them.
+//!
+//! ```text
+//! Question ─► ends ─► git rev-list ─► Graph ─► Search ⇄ Observer (checkout, build, run)
+//!                                                │
+//!                        state file, after every observation ─► BisectReport
+//! ```
+//!
+//! The state is the question and the list of observations. It is written to a temporary
+//! file and renamed, so whatever ends the program leaves a search that can go on.
+
+mod observe;
+mod report;
+mod state;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub(crate) use observe::Observer;
+pub use report::{BisectReport, CommitReport, Sighting};
+use serde::{Deserialize, Serialize};
+pub(crate) use state::replace;
+pub use state::{Look, SearchState};
+
+use crate::bisect::{Graph, GraphError, Model, Search, Step};
+use crate::check::assess_change;
+use crate::git::{Commit, short};
+use crate::guard::{Event, Events, Guard, GuardError};
+use crate::identity::TestId;
+use crate::measure::launch::Launcher;
+use crate::recover::IncidentError;
+use crate::risk::Level;
+use crate::speed::Measure;
+
+/// The file of a search that is under way, from the workspace's root.
+pub const STATE_FILE: &str = ".palisade/bisect.json";
+
+/// Up to how many suspects are weighed by what they risk: each costs two calls of git.
+const WEIGHED: usize = 200;
+
+/// How many commits before the bad end are looked through for a good one.
+const BACK: u32 = 1000;
+
+/// Why there is no culprit to look for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CulpritError {
+    /// No commit is known to be good.
+    #[error("find a commit before {bad} that is known to be good")]
+    NoGood {
+        /// The bad end.
+        bad: String,
+    },
+    /// The ends have no history in common.
+    #[error("find a commit that {good} and {bad} both hold")]
+    Unrelated {
+        /// The good end.
+        good: String,
+        /// The bad end.
+        bad: String,
+    },
+    /// There is nothing between the ends.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// Nothing is asked.
+    #[error("know what to look for")]
+    NoQuestion,
+    /// No search is under way.
+    #[error("find a search to go on with at {}", .0.display())]
+    NoState(PathBuf),
+    /// The file is no search.
+    #[error("read {} as a search", .path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An incident cannot go on.
+    #[error(transparent)]
+    Incident(IncidentError),
+    /// The file cannot be read or written.
+    #[error("keep the search in {}", .path.display())]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What tells a good commit from a bad one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// A test passes or fails.
+    Test(TestId),
+    /// A benchmark got worse.
+    Bench {
+        /// Its name, or a part that no other one has.
+        name: String,
+        /// What is measured; its time or rate if nothing is said.
+        measure: Option<Measure>,
+    },
+    /// A command ends with 0 where all is well, with 125 where nothing can be said.
+    Command(Vec<String>),
+}
+
+impl Question {
+    /// What is looked for, in words.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Test(test) => format!("test {test}"),
+            Self::Bench { name, measure } => match measure {
+                Some(measure) => format!("benchmark {name}, {measure}"),
+                None => format!("benchmark {name}"),
+            },
+            Self::Command(words) => format!("command `{}`", words.join(" ")),
+        }
+    }
+}
+
+/// The words of a command, as a shell would split them; `None` if there are none.
+pub fn words(command: &str) -> Option<Vec<String>> {
+    shlex::split(command).filter(|words| !words.is_empty())
+}
+
+/// What is looked for, and where.
+#[derive(Clone, Debug)]
+pub struct BisectOptions {
+    /// What tells good from bad; a search that goes on knows it.
+    pub question: Option<Question>,
+    /// A commit where all is well; the newest one known to be if none is given.
+    pub good: Option<String>,
+    /// A commit where it is not; HEAD if none is given.
+    pub bad: Option<String>,
+    /// Whether of merges only the first parent is followed.
+    pub first_parent: bool,
+    /// What the failure is taken for; found out if nothing is said.
+    pub model: Option<Model>,
+    /// After how many observations it ends at the latest.
+    pub max_runs: Option<usize>,
+    /// Go on with the search that is under way.
+    pub resume: bool,
+    /// The file that keeps it.
+    pub state: PathBuf,
+}
+
+impl BisectOptions {
+    /// A search in a workspace for an answer to a question, with nothing else said.
+    pub fn new(guard: &Guard, question: Option<Question>) -> Self {
+        Self {
+            question,
+            good: None,
+            bad: None,
+            first_parent: false,
+            model: None,
+            max_runs: None,
+            resume: false,
+            state: guard.workspace.root.join(STATE_FILE),
+        }
+    }
+}
+
+/// Looks for the culprit.
+pub fn bisect(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    options: &BisectOptions,
+    events: Events<'_>,
+) -> Result<BisectReport, GuardError> {
+    let started = Instant::now();
+    let mut state = if options.resume {
+        SearchState::load(&options.state)?
+    } else {
+        start(guard, options, events)?
+    };
+    if let Some(max_runs) = options.max_runs {
+        state.max_runs = max_runs;
+    }
+    let nodes = guard
+        .repo
+        .between(&state.good, &state.bad, state.first_parent)?;
+    let graph = Graph::new(&state.good, nodes).map_err(CulpritError::from)?;
+    let mut search = Search::new(graph, state.rules());
+    for look in &state.looks {
+        search.observe(&look.commit, look.seen.clone());
+    }
+    if !options.resume {
+        state.save(&options.state)?;
+    }
+    let mut observer = Observer::new(launcher, &state.question);
+    let answer = loop {
+        if search.model() != Model::Certain && state.weights.is_none() {
+            state.weights = Some(weights(guard, search.graph(), events)?);
+        }
+        if let Some(weights) = &state.weights {
+            search.weigh(weights);
+        }
+        match search.step(observer.at()) {
+            Step::Done(answer) => break answer,
+            Step::Observe(commit) => {
+                events(Event::Step(progress(&search, &state, &commit)));
+                let seen = state.look(guard, &mut observer, &commit, events)?;
+                search.observe(&commit, seen);
+                state.save(&options.state)?;
+            }
+        }
+    };
+    state.answer = Some(answer.clone());
+    state.save(&options.state)?;
+    drop(observer);
+    let report = BisectReport::of(guard, &search, &state, answer)?;
+    Ok(BisectReport {
+        seconds: started.elapsed().as_secs_f64(),
+        ..report
+    })
+}
+
+/// Resolves the ends of a search in which nothing was seen yet.
+pub(crate) fn start(
+    guard: &Guard,
+    options: &BisectOptions,
+    events: Events<'_>,
+) -> Result<SearchState, GuardError> {
+    let question = options.question.clone().ok_or(CulpritError::NoQuestion)?;
+    let bad = guard
+        .repo
+        .resolve(options.bad.as_deref().unwrap_or("HEAD"))?;
+    if options.bad.is_none() && guard.repo.working_tree()? != bad.tree {
+        let note = "changes that are not committed are no part of the search";
+        events(Event::Note(note.to_owned()));
+    }
+    let mut good = match &options.good {
+        Some(revision) => guard.repo.resolve(revision)?,
+        None => known_good(guard, &question, &bad)?,
+    };
+    if !guard.repo.is_ancestor(&good.id, &bad.id)? {
+        let common = guard.repo.merge_base(&good.id, &bad.id)?;
+        let common = common.ok_or_else(|| CulpritError::Unrelated {
+            good: good.short().to_owned(),
+            bad: bad.short().to_owned(),
+        })?;
+        events(Event::Note(format!(
+            "{} is not part of {}: the search begins at {}, which both hold",
+            good.short(),
+            bad.short(),
+            common.short()
+        )));
+        good = common;
+    }
+    let model = match question {
+        Question::Bench { .. } => Some(Model::Ratios),
+        Question::Test(_) | Question::Command(_) => options.model,
+    };
+    Ok(SearchState::new(
+        question,
+        (good.id, bad.id),
+        options.first_parent,
+        model,
+    ))
+}
+
+/// The newest commit before the bad one that is known to be good: of a test one whose tree
+/// it passed on and never failed, else the newest milestone.
+fn known_good(guard: &Guard, question: &Question, bad: &Commit) -> Result<Commit, GuardError> {
+    let before = guard.repo.ancestors(&bad.id, BACK)?;
+    let before = before.iter().filter(|commit| commit.id != bad.id);
+    if let Question::Test(test) = question {
+        let tallies = guard.store.tallies(Some(test))?;
+        let counts = |commit: &&Commit| {
+            let of_tree = tallies.iter().filter(|tally| tally.tree == commit.tree);
+            of_tree.fold((0, 0), |(passes, failures), tally| {
+                (passes + tally.passes, failures + tally.failures)
+            })
+        };
+        let is_good = |commit: &&Commit| matches!(counts(commit), (1.., 0));
+        if let Some(commit) = before.clone().find(is_good) {
+            return Ok(commit.clone());
+        }
+    }
+    let milestones = guard.store.milestones()?;
+    let is_milestone = |commit: &&Commit| {
+        let mut milestones = milestones.iter();
+        milestones.any(|milestone| milestone.subject.commit == commit.id)
+    };
+    let found = before.clone().find(is_milestone).cloned();
+    let no_good = || CulpritError::NoGood {
+        bad: bad.short().to_owned(),
+    };
+    Ok(found.ok_or_else(no_good)?)
+}
+
+/// How likely each suspect is the culprit before anything is seen, by what it risks.
+fn weights(guard: &Guard, graph: &Graph, events: Events<'_>) -> Result<Vec<f64>, GuardError> {
+    let suspects = &graph.nodes()[..graph.suspects()];
+    if suspects.len() > WEIGHED {
+        return Ok(vec![1.0; suspects.len()]);
+    }
+    events(Event::Step(
+        "weigh the suspects by what they risk".to_owned(),
+    ));
+    let weight = |node: &crate::bisect::Node| {
+        let tree = guard.repo.resolve(&node.id)?.tree;
+        let Some(parent) = node.parents.first() else {
+            return Ok(2.0);
+        };
+        let parent = guard.repo.resolve(parent)?.tree;
+        Ok(match assess_change(guard, &parent, &tree)?.level {
+            Some(Level::Critical) => 8.0,
+            Some(Level::High) => 4.0,
+            Some(Level::Medium) => 2.0,
+            // What no test can tell apart may still be what a command looks at.
+            Some(Level::Low) | None => 0.25,
+        })
+    };
+    suspects.iter().map(weight).collect()
+}
+
+/// How far the search is.
+fn progress(search: &Search, state: &SearchState, commit: &str) -> String {
+    /// How many of the last observations say how long the next ones take.
+    const RECENT: usize = 8;
+    let recent = state.looks.iter().rev().take(RECENT);
+    let seconds: Vec<f64> = recent.map(|look| look.seconds).collect();
+    let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
+    let left = match search.runs_left() {
+        Some(left) if !seconds.is_empty() => {
+            let time = Duration::from_secs_f64(mean * (left + 1) as f64).as_secs();
+            format!(", about {left} after this one, {time} s left")
+        }
+        _ => ", an end of the search".to_owned(),
+    };
+    format!(
+        "observation {} of {} commits: {}{left}",
+        search.runs() + 1,
+        search.graph().suspects() + 1,
+        short(commit)
+    )
+}

@@ -1,0 +1,175 @@
+//! Looks at one commit: checks it out, builds it and runs what was asked for, once.
+
+use std::process::Command;
+
+use super::Question;
+use crate::bisect::Observation;
+use crate::comparison::Against;
+use crate::git::forget_hook;
+use crate::guard::{Event, Events, Guard, GuardError, Side};
+use crate::identity::TestId;
+use crate::measure::launch::Launcher;
+use crate::process::{self, End, Limits, Tail};
+use crate::record::{Outcome, Purpose, Scope};
+use crate::run::{Progress, RunError};
+
+/// The exit code by which a command says that nothing can be said, as for `git bisect run`.
+const SKIP: i32 = 125;
+
+/// What is seen, and why nothing is.
+type Seen = (Observation, Option<String>);
+
+/// Looks at commits, and keeps the last one checked out.
+pub(crate) struct Observer<'a> {
+    launcher: &'a Launcher,
+    question: Question,
+    side: Option<Side>,
+    against: Option<Against>,
+    at: Option<String>,
+}
+
+impl<'a> Observer<'a> {
+    pub(crate) fn new(launcher: &'a Launcher, question: &Question) -> Self {
+        Self {
+            launcher,
+            question: question.clone(),
+            side: None,
+            against: None,
+            at: None,
+        }
+    }
+
+    /// The commit that is checked out.
+    pub(super) fn at(&self) -> Option<&str> {
+        self.at.as_deref()
+    }
+
+    /// Looks at a commit once. What cannot be built or run is skipped, with the reason.
+    pub(super) fn look(
+        &mut self,
+        guard: &mut Guard,
+        good: &str,
+        commit: &str,
+        events: Events<'_>,
+    ) -> Result<Seen, GuardError> {
+        let seen = match self.question.clone() {
+            Question::Test(test) => self.test(guard, &test, commit, events),
+            Question::Command(words) => self.command(guard, &words, commit, events),
+            Question::Bench { name, measure } => {
+                let what = (name.as_str(), measure);
+                self.bench(guard, what, good, commit, events)
+            }
+        };
+        match seen {
+            Ok(seen) => {
+                self.at = Some(commit.to_owned());
+                Ok(seen)
+            }
+            Err(GuardError::Run(error)) if !error.is_interrupt() => {
+                self.at = Some(commit.to_owned());
+                Ok(skip(reason(&error)))
+            }
+            // A commit whose manifests Cargo cannot read.
+            Err(GuardError::Workspace(error)) => Ok(skip(error.to_string())),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The checkout of a commit.
+    fn side(&mut self, guard: &Guard, commit: &str) -> Result<&mut Side, GuardError> {
+        let is_it = |side: &Side| side.subject.commit == commit;
+        if !self.side.as_ref().is_some_and(is_it) {
+            // Its place is given back first, so that the next one finds what was built.
+            self.side = None;
+            self.side = Some(guard.beside(Some(commit))?);
+        }
+        Ok(self.side.as_mut().expect("set above"))
+    }
+
+    fn test(
+        &mut self,
+        guard: &mut Guard,
+        test: &TestId,
+        commit: &str,
+        events: Events<'_>,
+    ) -> Result<Seen, GuardError> {
+        let scope = Scope::Tests([test.clone()].into());
+        let side = self.side(guard, commit)?;
+        let (run, gaps) = guard.run(side, &scope, Purpose::Rerun, events)?;
+        let seen = run.observations.iter().find(|seen| seen.test == *test);
+        Ok(match seen.map(|seen| seen.outcome) {
+            Some(Outcome::Pass) => (Observation::Good, None),
+            Some(Outcome::Fail | Outcome::TimedOut) => (Observation::Bad, None),
+            Some(Outcome::Ignored) => skip("the test is ignored".to_owned()),
+            None if gaps.is_empty() => skip("there is no such test".to_owned()),
+            None => skip(gaps.join("; ")),
+        })
+    }
+
+    fn command(
+        &mut self,
+        guard: &Guard,
+        words: &[String],
+        commit: &str,
+        events: Events<'_>,
+    ) -> Result<Seen, GuardError> {
+        let side = self.side(guard, commit)?;
+        let root = side.root(guard, events)?;
+        let mut command = Command::new(&words[0]);
+        forget_hook(&mut command)
+            .args(&words[1..])
+            .current_dir(root);
+        if let Some(target) = side.place(guard).target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        let limits = Limits {
+            total: Some(guard.policy.run.run_time_out.0),
+            quiet: None,
+        };
+        let mut said = Tail::default();
+        let end = process::run(&mut command, limits, guard.cancel(), true, |_, line| {
+            said.push(line);
+            let line = String::from_utf8_lossy(line).trim().to_owned();
+            events(Event::Progress(Progress::Building(line)));
+        });
+        Ok(match end.map_err(RunError::from)? {
+            End::Exited(Some(0)) => (Observation::Good, None),
+            End::Exited(Some(SKIP)) => skip(format!("the command ended with {SKIP}")),
+            End::Exited(_) | End::TimedOut => (Observation::Bad, None),
+        })
+    }
+
+    fn bench(
+        &mut self,
+        guard: &mut Guard,
+        what: (&str, Option<crate::speed::Measure>),
+        good: &str,
+        commit: &str,
+        events: Events<'_>,
+    ) -> Result<Seen, GuardError> {
+        let against = match &mut self.against {
+            Some(against) => against,
+            none => {
+                events(Event::Step("build the good end to measure it".to_owned()));
+                none.insert(Against::new(guard, self.launcher, good, what, events)?)
+            }
+        };
+        let block = against.block(guard, self.launcher, commit, events)?;
+        Ok(block.map_or_else(skip, |ratios| (Observation::LogRatios(ratios), None)))
+    }
+}
+
+fn skip(why: String) -> Seen {
+    (Observation::Skip, Some(why))
+}
+
+/// Why a run says nothing: the first line of what the compiler said.
+fn reason(error: &RunError) -> String {
+    match error {
+        RunError::Build { output } => {
+            let first = output.lines().next().unwrap_or_default();
+            format!("it does not build: {first}")
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,155 @@
+//! A search as it is kept between two observations.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CulpritError, Observer, Question};
+use crate::bisect::{Answer, Model, Observation, Rules};
+use crate::git::short;
+use crate::guard::{Event, Events, Guard, GuardError};
+use crate::record::{Millis, now};
+
+/// What was seen of a commit, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Look {
+    /// The commit.
+    pub commit: String,
+    /// What was seen.
+    pub seen: Observation,
+    /// Why it was skipped.
+    pub why: Option<String>,
+    /// When it ended.
+    pub at_ms: Millis,
+    /// How long it took, with checkout and build.
+    pub seconds: f64,
+}
+
+/// A search that is under way, or over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SearchState {
+    /// What tells good from bad.
+    pub question: Question,
+    /// The good end.
+    pub good: String,
+    /// The bad end.
+    pub bad: String,
+    /// Whether of merges only the first parent is followed.
+    pub first_parent: bool,
+    /// What the failure is taken for, if that was said.
+    pub model: Option<Model>,
+    /// After how many observations it ends at the latest.
+    pub max_runs: usize,
+    /// When it began.
+    pub started_ms: Millis,
+    /// How likely each suspect was before anything was seen, if that was asked for.
+    pub weights: Option<Vec<f64>>,
+    /// What was seen, in order.
+    pub looks: Vec<Look>,
+    /// What was found.
+    pub answer: Option<Answer>,
+}
+
+impl SearchState {
+    pub(super) fn new(
+        question: Question,
+        (good, bad): (String, String),
+        first_parent: bool,
+        model: Option<Model>,
+    ) -> Self {
+        Self {
+            question,
+            good,
+            bad,
+            first_parent,
+            model,
+            max_runs: Rules::default().max_runs,
+            started_ms: now(),
+            weights: None,
+            looks: Vec::new(),
+            answer: None,
+        }
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            model: self.model,
+            max_runs: self.max_runs,
+            ..Rules::default()
+        }
+    }
+
+    /// Looks at a commit once more, and adds what is seen.
+    pub(crate) fn look(
+        &mut self,
+        guard: &mut Guard,
+        observer: &mut Observer<'_>,
+        commit: &str,
+        events: Events<'_>,
+    ) -> Result<Observation, GuardError> {
+        let began = Instant::now();
+        let (seen, why) = observer.look(guard, &self.good, commit, events)?;
+        if let Some(why) = &why {
+            let note = format!("{} is skipped: {why}", short(commit));
+            events(Event::Note(note));
+        }
+        self.looks.push(Look {
+            commit: commit.to_owned(),
+            seen: seen.clone(),
+            why,
+            at_ms: now(),
+            seconds: began.elapsed().as_secs_f64(),
+        });
+        Ok(seen)
+    }
+
+    /// What was seen of a commit, in order.
+    pub(crate) fn observations(&self, commit: &str) -> Vec<Observation> {
+        let of_it = self.looks.iter().filter(|look| look.commit == commit);
+        of_it.map(|look| look.seen.clone()).collect()
+    }
+
+    pub(crate) fn load(path: &Path) -> Result<Self, CulpritError> {
+        let text = fs::read(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => CulpritError::NoState(path.to_owned()),
+            _ => keep_error(path, source),
+        })?;
+        serde_json::from_slice(&text).map_err(|source| CulpritError::State {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<(), CulpritError> {
+        let text = serde_json::to_vec_pretty(self).map_err(|source| CulpritError::State {
+            path: path.to_owned(),
+            source,
+        })?;
+        replace(path, &text).map_err(|source| keep_error(path, source))
+    }
+}
+
+fn keep_error(path: &Path, source: std::io::Error) -> CulpritError {
+    CulpritError::Keep {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Puts a file in the place of another one, whole or not at all. A new folder tells git
+/// to ignore it.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if !folder.exists() {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join(".gitignore"), "*\n")?;
+    }
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}

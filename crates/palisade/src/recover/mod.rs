@@ -1,0 +1,306 @@
+//! The way back from a regression, step by step.
+//!
+//! ```text
+//! confirm ─► bisect ─► revert ─► validate ─► monitor ─► incident record
+//! fresh runs  culprit   branch    red again?  palisade.toml   Markdown, store
+//!                                 risk plan   on the branch
+//! ```
+//!
+//! Everything happens in checkouts beside the user's files. What stays is a branch
+//! `palisade/recover-…` and the incident: a file that is replaced after every step, so
+//! that a run that was ended goes on at the step it was at.
+
+mod incident;
+mod monitor;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+pub use incident::{
+    Confirmation, Incident, IncidentError, Revert, Stage, TimelineEntry, Validation,
+};
+
+use crate::bisect::{Answer, Observation};
+use crate::check::{BaseChoice, CheckOptions, MeasureSpeed, check};
+use crate::culprit::{BisectOptions, CulpritError, Observer, SearchState, bisect, start};
+use crate::git::{Reverted, short};
+use crate::guard::{Event, Events, Guard, GuardError};
+use crate::measure::launch::Launcher;
+use crate::policy::{FILE_NAME, Policy};
+use crate::record::{Record, now};
+use crate::speed::estimate;
+use crate::verdict::Verdict;
+
+/// How often what is red is run afresh to confirm it, and to see that it is gone.
+const RUNS: usize = 5;
+
+/// The same for a benchmark: blocks of pairs.
+const BLOCKS: usize = 2;
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct RecoverOptions {
+    /// The incident; the newest that is open, or a new one where a question is asked.
+    pub incident: Option<String>,
+    /// What is red, and where a culprit is looked for.
+    pub search: BisectOptions,
+    /// Do this step only.
+    pub only: Option<Stage>,
+}
+
+/// Goes on with an incident, or opens one, and does what is left to do.
+pub fn recover(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    options: &RecoverOptions,
+    events: Events<'_>,
+) -> Result<Incident, GuardError> {
+    let mut incident = match (&options.incident, &options.search.question) {
+        (Some(id), _) => Incident::load(&guard.workspace.root, id)?,
+        (None, Some(_)) => open(guard, &options.search, events)?,
+        (None, None) => Incident::newest_open(&guard.workspace.root)?,
+    };
+    let stages: Vec<Stage> = match options.only {
+        Some(stage) => vec![stage],
+        None => Stage::ALL.to_vec(),
+    };
+    for stage in stages {
+        if options.only.is_none() && incident.is_done(stage) {
+            continue;
+        }
+        if let Some(missing) = incident.missing_for(stage) {
+            return Err(IncidentError::TooEarly { stage, missing }.into());
+        }
+        let began = Instant::now();
+        events(Event::Note(format!("{}: {}", incident.id, stage.words())));
+        let words = match stage {
+            Stage::Confirm => confirm(guard, launcher, &mut incident, events)?,
+            Stage::Bisect => find(guard, launcher, &mut incident, options, events)?,
+            Stage::Revert => revert(guard, &mut incident)?,
+            Stage::Validate => validate(guard, launcher, &mut incident, events)?,
+            Stage::Monitor => watch(guard, &mut incident)?,
+        };
+        incident.timeline.push(TimelineEntry {
+            stage,
+            at_ms: now(),
+            seconds: began.elapsed().as_secs_f64(),
+            words,
+        });
+        incident.save(&guard.workspace.root)?;
+        if incident.is_stuck() {
+            break;
+        }
+    }
+    if incident.is_done(Stage::Monitor) && incident.closed_ms.is_none() {
+        incident.closed_ms = Some(now());
+        guard
+            .store
+            .add(&Record::Incident(Box::new(incident.clone())))?;
+        incident.save(&guard.workspace.root)?;
+    }
+    Ok(incident)
+}
+
+/// Opens an incident and the search that belongs to it.
+fn open(guard: &Guard, search: &BisectOptions, events: Events<'_>) -> Result<Incident, GuardError> {
+    let state = start(guard, search, events)?;
+    let incident = Incident::new(&state);
+    state.save(&search_file(guard, &incident))?;
+    incident.save(&guard.workspace.root)?;
+    Ok(incident)
+}
+
+fn search_file(guard: &Guard, incident: &Incident) -> PathBuf {
+    let folder = guard.workspace.root.join(incident::FOLDER);
+    folder.join(format!("{}.search.json", incident.id))
+}
+
+/// Runs what is red afresh at the bad end. What it sees is the beginning of the search.
+fn confirm(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    incident: &mut Incident,
+    events: Events<'_>,
+) -> Result<String, GuardError> {
+    let path = search_file(guard, incident);
+    let mut state = SearchState::load(&path)?;
+    let bad = incident.bad.clone();
+    let before = state.observations(&bad).len();
+    let runs = runs(&state);
+    let mut observer = Observer::new(launcher, &state.question);
+    for _ in before..runs {
+        state.look(guard, &mut observer, &bad, events)?;
+        state.save(&path)?;
+    }
+    let seen = state.observations(&bad);
+    let found = Confirmation::of(&seen, estimate);
+    let words = found.words();
+    incident.confirmation = Some(found);
+    Ok(words)
+}
+
+fn runs(state: &SearchState) -> usize {
+    match state.question {
+        crate::culprit::Question::Bench { .. } => BLOCKS,
+        _ => RUNS,
+    }
+}
+
+fn find(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    incident: &mut Incident,
+    options: &RecoverOptions,
+    events: Events<'_>,
+) -> Result<String, GuardError> {
+    let search = BisectOptions {
+        resume: true,
+        state: search_file(guard, incident),
+        max_runs: options.search.max_runs,
+        ..BisectOptions::new(guard, None)
+    };
+    let report = bisect(guard, launcher, &search, events)?;
+    let words = report.sentence();
+    incident.bisection = Some(report);
+    Ok(words)
+}
+
+fn revert(guard: &Guard, incident: &mut Incident) -> Result<String, GuardError> {
+    let culprit = incident.culprit().ok_or(IncidentError::NoCulprit)?.clone();
+    let branch = format!("palisade/recover-{}", short(&culprit.id));
+    let on = guard.repo.resolve(&incident.bad)?;
+    let (revert, words) = match guard.repo.revert(&on, &culprit.id, &branch)? {
+        Reverted::Done(commit) => {
+            let words = format!("branch {branch} takes {} back", short(&culprit.id));
+            let revert = Revert {
+                branch: Some(branch),
+                commit: Some(commit.id),
+                conflicts: Vec::new(),
+            };
+            (revert, words)
+        }
+        Reverted::Conflicts(conflicts) => {
+            let words = format!("conflicts with later commits in {}", conflicts.join(", "));
+            let revert = Revert {
+                branch: None,
+                commit: None,
+                conflicts,
+            };
+            (revert, words)
+        }
+    };
+    incident.revert = Some(revert);
+    Ok(words)
+}
+
+/// Runs on the branch what was red, and what a change like it risks.
+fn validate(
+    guard: &mut Guard,
+    launcher: &Launcher,
+    incident: &mut Incident,
+    events: Events<'_>,
+) -> Result<String, GuardError> {
+    let commit = incident
+        .reverted()
+        .ok_or(IncidentError::NoBranch)?
+        .to_owned();
+    let mut state = SearchState::load(&search_file(guard, incident))?;
+    state.looks.clear();
+    let mut observer = Observer::new(launcher, &state.question);
+    for _ in 0..runs(&state) {
+        state.look(guard, &mut observer, &commit, events)?;
+    }
+    drop(observer);
+    let red = Confirmation::of(&state.observations(&commit), estimate);
+    let options = CheckOptions {
+        base: BaseChoice::Revision(incident.bad.clone()),
+        candidate: Some(commit),
+        speed: MeasureSpeed::ByRisk(launcher.clone()),
+        ..CheckOptions::default()
+    };
+    let report = check(guard, &options, events)?;
+    let found = report.findings.iter().map(|finding| {
+        let state = finding.state.replace('_', " ");
+        format!("{} is {state}: {}", finding.name, finding.reason)
+    });
+    let validation = Validation {
+        red,
+        verdict: report.verdict,
+        findings: found.collect(),
+    };
+    let words = validation.words();
+    incident.validation = Some(validation);
+    Ok(words)
+}
+
+/// Writes the monitor into the policy of the branch.
+fn watch(guard: &Guard, incident: &mut Incident) -> Result<String, GuardError> {
+    let branch = incident.branch().ok_or(IncidentError::NoBranch)?.to_owned();
+    let Some(entry) = monitor::entry(incident) else {
+        return Ok(
+            "no monitor: palisade.toml watches tests and benchmarks, not commands; \
+                   write a test that fails where the command does"
+                .to_owned(),
+        );
+    };
+    let path = match guard.workspace.dir.as_str() {
+        "" => FILE_NAME.to_owned(),
+        dir => format!("{dir}/{FILE_NAME}"),
+    };
+    let tip = guard
+        .repo
+        .branch_commit(&branch)
+        .ok_or(IncidentError::NoBranch)?;
+    let before = guard.repo.file(&tip.tree, &path)?.unwrap_or_default();
+    let mut text = String::from_utf8_lossy(&before).into_owned();
+    if !text.contains(&entry) {
+        if !text.is_empty() {
+            text = format!("{}\n\n", text.trim_end());
+        }
+        text.push_str(&entry);
+        // The entry must mean what it says in this file.
+        Policy::parse(&text, &guard.workspace.root.join(FILE_NAME))?;
+        let message = format!("palisade.toml: watch {}", incident.question.words());
+        guard.repo.commit_file(&branch, &path, &text, &message)?;
+    }
+    incident.monitor = Some(entry);
+    Ok(format!("{path} of {branch} watches it from now on"))
+}
+
+impl Incident {
+    /// The exit code: 0 where the way back is prepared, 1 where somebody has to look at it, 3
+    /// where the failure was not confirmed, 4 where the culprit is not known.
+    pub fn exit_code(&self) -> u8 {
+        let confirmed = self.confirmation.as_ref().is_none_or(|found| found.is_red);
+        let found = self.bisection.as_ref();
+        match () {
+            () if !confirmed => 3,
+            () if found.is_some_and(|found| !matches!(found.answer, Answer::Culprit { .. })) => 4,
+            () if self.is_stuck() => 1,
+            () if self
+                .validation
+                .as_ref()
+                .is_some_and(|v| v.verdict != Verdict::Pass) =>
+            {
+                1
+            }
+            () => 0,
+        }
+    }
+}
+
+/// Whether an observation is bad, good or neither.
+pub(crate) fn is_bad(seen: &Observation) -> Option<bool> {
+    match seen {
+        Observation::Good => Some(false),
+        Observation::Bad => Some(true),
+        Observation::Skip | Observation::LogRatios(_) => None,
+    }
+}
+
+impl From<IncidentError> for GuardError {
+    fn from(error: IncidentError) -> Self {
+        Self::Culprit(CulpritError::Incident(error))
+    }
+}

@@ -1,0 +1,119 @@
+//! Searches for a known culprit among 64 commits.
+
+use palisade::bisect::{Answer, BLOCK, Graph, Model, Node, Observation, Rules, Search, Step};
+use palisade::speed::{Measure, log_ratio};
+
+use super::simulation::{Machine, Noise, Random};
+
+/// How many commits are suspects.
+pub const COMMITS: usize = 64;
+
+/// What a commit does when it is run.
+#[derive(Clone, Copy)]
+pub enum Failure {
+    /// It fails at one rate before the culprit, and at another from it on.
+    Rates(f64, f64),
+    /// It takes longer by a share from the culprit on.
+    Slower(f64, Noise),
+}
+
+/// How a search went.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Whether the commit that it calls likeliest is the culprit.
+    pub right: bool,
+    /// Whether it was sure.
+    pub sure: bool,
+    /// How many observations it took, with those of the ends.
+    pub runs: usize,
+    /// How many of them were of commits between the ends.
+    pub inside: usize,
+}
+
+/// A history without merges.
+pub fn line(commits: usize) -> Graph {
+    let node = |at: usize| Node {
+        id: at.to_string(),
+        parents: vec![
+            at.checked_sub(1)
+                .map_or("good".to_owned(), |at| at.to_string()),
+        ],
+    };
+    Graph::new("good", (0..commits).map(node).collect()).expect("a line")
+}
+
+/// Searches once; culprit and outcomes follow from the seed.
+pub fn search(failure: Failure, max_runs: usize, seed: u64) -> Found {
+    let mut random = Random::new(seed);
+    let culprit = (random.unit() * COMMITS as f64) as usize;
+    let (model, noise) = match failure {
+        Failure::Rates(..) => (None, Noise::CALM),
+        Failure::Slower(_, noise) => (Some(Model::Ratios), noise),
+    };
+    let mut machine = Machine::new(noise, seed);
+    let rules = Rules {
+        model,
+        max_runs,
+        ..Rules::default()
+    };
+    let mut search = Search::new(line(COMMITS), rules);
+    let (mut at, mut inside) = (None, 0);
+    loop {
+        match search.step(at.as_deref()) {
+            Step::Observe(commit) => {
+                let place = commit.parse::<usize>().ok();
+                let has_it = place.is_some_and(|place| place >= culprit);
+                inside += usize::from(place.is_some_and(|place| place < COMMITS - 1));
+                let seen = match failure {
+                    Failure::Rates(old, new) => {
+                        let fails = random.unit() < if has_it { new } else { old };
+                        if fails {
+                            Observation::Bad
+                        } else {
+                            Observation::Good
+                        }
+                    }
+                    Failure::Slower(share, _) => {
+                        let cost = if has_it { 1.0 + share } else { 1.0 };
+                        let pair = |_| {
+                            let (base, candidate) = machine.pair(100.0, 100.0 * cost);
+                            log_ratio(Measure::Time, base, candidate).expect("times")
+                        };
+                        Observation::LogRatios((0..BLOCK).map(pair).collect())
+                    }
+                };
+                search.observe(&commit, seen);
+                at = Some(commit);
+            }
+            Step::Done(answer) => {
+                let (named, sure) = match answer {
+                    Answer::Culprit { commits, .. } => (commits, true),
+                    Answer::Open { commits, .. } => (commits, false),
+                    _ => (Vec::new(), false),
+                };
+                return Found {
+                    right: named == [culprit.to_string()],
+                    sure,
+                    runs: search.runs(),
+                    inside,
+                };
+            }
+        }
+    }
+}
+
+/// How many searches were right, how many sure, and the mean number of observations.
+pub fn searches(failure: Failure, max_runs: usize, trials: usize, seed: u64) -> (f64, f64, f64) {
+    let found: Vec<Found> = (0..trials as u64)
+        .map(|trial| search(failure, max_runs, seed + trial))
+        .collect();
+    let share = |of: fn(&Found) -> bool| {
+        found.iter().filter(|found| of(found)).count() as f64 / trials as f64
+    };
+    let runs: usize = found.iter().map(|found| found.runs).sum();
+    (
+        share(|found| found.right),
+        share(|found| found.sure),
+        runs as f64 / trials as f64,
+    )
+}
