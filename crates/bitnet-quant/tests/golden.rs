@@ -1,6 +1,7 @@
-//! Weights as the `gguf` package of llama.cpp stores and reads them, made by
-//! `tests/data/make_golden.py`, and as `transformers` rounds them, by
-//! `tests/data/make_absmean.py`.
+//! Weights as other programs store and read them: the `gguf` package of llama.cpp
+//! (`tests/data/make_golden.py`); for types that it does not know, llama.cpp's library
+//! (`make_ggml.py`), or a program written for this test from their description
+//! (`make_ternary.py`); and as `transformers` rounds them (`make_absmean.py`).
 
 use bitnet_core::Kernel;
 use bitnet_quant::{
@@ -9,6 +10,8 @@ use bitnet_quant::{
 
 const GOLDEN: &str = concat!(
     include_str!("data/golden.txt"),
+    include_str!("data/ggml.txt"),
+    include_str!("data/ternary.txt"),
     include_str!("data/absmean.txt")
 );
 
@@ -111,6 +114,31 @@ fn any_bytes_of_tq1_0_decode_as_in_llama_cpp() {
     let stored = bytes("tq1_0.any.stored");
     let view = TernaryView::new(TernaryType::TQ1_0, 2, 256, &stored).unwrap();
     assert!(decode(&view) == trits("tq1_0.any.trits"));
+}
+
+#[test]
+fn other_ternary_formats_decode_and_encode_as_elsewhere() {
+    for (ty, key, n_cols) in [
+        (TernaryType::Q1_0, "q1_0", 256),
+        (TernaryType::Q2_0, "q2_0", 128),
+        (TernaryType::PQ2_0, "pq2_0", 256),
+        (TernaryType::PTQ1_0, "ptq1_0", 256),
+        (TernaryType::IQ1BN, "iq1_bn", 128),
+        (TernaryType::IQ2BN, "iq2_bn", 128),
+        (TernaryType::IQ2BNR4, "iq2_bn_r4", 128),
+    ] {
+        let stored = bytes(&format!("{key}.stored"));
+        let trits = trits(&format!("{key}.trits"));
+        let n_rows = trits.len() / n_cols;
+        let view = TernaryView::new(ty, n_rows, n_cols, &stored).unwrap();
+        assert!(decode(&view) == trits, "{key}");
+        let scales = view.scales().unwrap();
+        assert_eq!(scales.values(), floats(&format!("{key}.scales")), "{key}");
+        let encoded = encode_ternary(ty, n_rows, n_cols, &scales, |row, out| {
+            out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+        });
+        assert!(encoded.unwrap() == stored, "{key}");
+    }
 }
 
 #[test]

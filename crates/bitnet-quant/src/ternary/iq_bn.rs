@@ -28,8 +28,9 @@
 //! IQ2_BN_R4, four rows as `f32 d[4] | blocks of 64 bytes`:
 //!
 //! ```text
-//! byte 16q + 4r + i of a block, q, r, i in 0..4:
-//!   byte 4q + i of the block of row r in IQ2_BN
+//! byte 16k + 4r + i of a block, k, r, i in 0..4, of row r:
+//!   bits 7:6         5:4        3:2        1:0
+//!        w[16k+12+i] w[16k+8+i] w[16k+4+i] w[16k+i]
 //! ```
 //!
 //! Source: ik_llama.cpp, `block_iq1_bn` and `block_iq2_bn` in
@@ -118,33 +119,25 @@ pub(super) fn encode_iq2(trits: &[i8], row: &mut [u8]) {
     }
 }
 
-/// Returns where byte `j` of a block of IQ2_BN lies among those of four rows.
-fn place_r4(member: usize, j: usize) -> usize {
-    j / 4 * 16 + 4 * member + j % 4
-}
-
 /// Decodes row `member` of four; returns false if a code of it was 3.
 pub(super) fn decode_iq2_r4(rows: &[u8], member: usize, trits: &mut [i8]) -> bool {
-    let (blocks, _) = rows.as_chunks::<R4_BYTES>();
-    let (trits, _) = trits.as_chunks_mut::<BLOCK_LEN>();
-    let mut invalid = [0; IQ2_BYTES];
-    for (block, trits) in blocks.iter().zip(trits) {
-        let block = std::array::from_fn(|j| block[place_r4(member, j)]);
-        unpack_runs(&block, SHIFTS, trits, &mut invalid);
+    let (quarters, _) = rows.as_chunks::<{ R4_BYTES / 4 }>();
+    let (runs, _) = trits.as_chunks_mut::<{ BLOCK_LEN / 4 }>();
+    let mut invalid = [0; 4];
+    for (quarter, run) in quarters.iter().zip(runs) {
+        let (members, _) = quarter.as_chunks::<4>();
+        unpack_runs(&members[member], SHIFTS, run, &mut invalid);
     }
     no_code_3(invalid)
 }
 
 /// The inverse of [`decode_iq2_r4`].
 pub(super) fn encode_iq2_r4(trits: &[i8], member: usize, rows: &mut [u8]) {
-    let (blocks, _) = rows.as_chunks_mut::<R4_BYTES>();
-    let (trits, _) = trits.as_chunks::<BLOCK_LEN>();
-    for (block, trits) in blocks.iter_mut().zip(trits) {
-        let mut own = [0; IQ2_BYTES];
-        pack_runs(trits, SHIFTS, &mut own);
-        for (j, byte) in own.into_iter().enumerate() {
-            block[place_r4(member, j)] = byte;
-        }
+    let (quarters, _) = rows.as_chunks_mut::<{ R4_BYTES / 4 }>();
+    let (runs, _) = trits.as_chunks::<{ BLOCK_LEN / 4 }>();
+    for (quarter, run) in quarters.iter_mut().zip(runs) {
+        let (members, _) = quarter.as_chunks_mut::<4>();
+        pack_runs(run, SHIFTS, &mut members[member]);
     }
 }
 
@@ -195,8 +188,9 @@ mod tests {
     #[test]
     fn four_interleaved_rows_look_as_drawn() {
         let mut weights = [[0i8; 64]; 4];
-        weights[0][3] = 1; // bits 1:0 of byte 3 of row 0: q 0, r 0, i 3
-        weights[2][48 + 13] = -1; // bits 7:6 of byte 13 of row 2: q 3, r 2, i 1
+        weights[0][3] = 1; // k 0, r 0, i 3, bits 1:0
+        weights[2][48 + 12 + 1] = -1; // k 3, r 2, i 1, bits 7:6
+        weights[3][16 + 4 + 2] = 1; // k 1, r 3, i 2, bits 3:2
         let scales = Scales::Rows(vec![0.5, 1.0, 2.0, 4.0]);
         let bytes = encode(TernaryType::IQ2BNR4, &scales, &weights);
         let mut expected: Vec<u8> = [0.5f32, 1.0, 2.0, 4.0]
@@ -206,6 +200,7 @@ mod tests {
         expected.resize(16 + 64, 0b01_01_01_01);
         expected[16 + 3] = 0b01_01_01_10;
         expected[16 + 16 * 3 + 4 * 2 + 1] = 0b00_01_01_01;
+        expected[16 + 16 + 4 * 3 + 2] = 0b01_01_10_01;
         assert_eq!(bytes, expected);
         let view = TernaryView::new(TernaryType::IQ2BNR4, 4, 64, &bytes).unwrap();
         assert_eq!(view.scales(), Ok(scales));
