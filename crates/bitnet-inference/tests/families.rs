@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision, Team};
+use bitnet_inference::gguf::Gguf;
 use bitnet_inference::{
     Activations, Checkpoint, Engine, ForwardError, HeadPrecision, Input, Logits, Model, Plan,
     PlanOptions, Pooling,
 };
 use serde_json::Value as Json;
+
+/// The number of the type in GGUF files.
+const TQ2_0: u32 = 35;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -126,6 +130,28 @@ fn a_model_is_recognised_by_what_it_is() {
     let embedding = config("bitnet-embedding.gguf");
     assert!(embedding.projection_norms);
     assert_eq!(embedding.pooling, Some(Pooling::Last));
+}
+
+/// A matrix made by one shard has one scale, and the next may have several.
+#[test]
+fn one_matrix_with_several_scales_makes_activations_exact() {
+    let mut file = std::fs::read(data("trilm-tq2_0.gguf")).unwrap();
+    let gguf = Gguf::parse(&file).unwrap();
+    let n_linear = gguf.tensors().iter().filter(|t| t.type_id == TQ2_0).count();
+    let activations = |file: &[u8]| {
+        let checkpoint = Checkpoint::from_gguf_bytes(file.to_vec()).unwrap();
+        checkpoint.config().activations
+    };
+    let linear = gguf.tensors().iter().filter(|t| t.type_id == TQ2_0);
+    for (i, tensor) in linear.enumerate() {
+        assert_eq!(activations(&file), Activations::Exact, "{i} of {n_linear}");
+        // One scale for all blocks, each of which ends with its own.
+        let bytes = &mut file[tensor.offset as usize..][..tensor.span as usize];
+        for block in bytes.chunks_exact_mut(66) {
+            block[64..].copy_from_slice(&0x2c00u16.to_le_bytes());
+        }
+    }
+    assert_eq!(activations(&file), Activations::Int8);
 }
 
 /// The promise of `exactness.rs`, for what only these families compute: scales of

@@ -267,23 +267,25 @@ impl Checkpoint {
     }
 
     /// Finds out what ternary weights are multiplied with, which GGUF files do not
-    /// say: BitNet models, made for int8, have one scale a matrix; where there are more,
-    /// only weights were quantized. Weights that cannot be read are left to those who
-    /// need them.
+    /// say: BitNet models, made for int8, have one scale a matrix; where any matrix has
+    /// more, only weights were quantized. Weights that cannot be read are left to those
+    /// who need them.
     pub(crate) fn infer_activations(&mut self) {
         let config = &self.config;
         if config.family.always_ternary || config.projection_norms {
             return;
         }
-        let expected = tensors::expected(config);
-        let mut linears = expected.iter().filter(|expected| expected.is_linear());
-        let first = linears
-            .find(|linear| matches!(self.tensor(&linear.name).encoding, Encoding::Ternary(_)));
-        let has_one_scale = first.is_some_and(|linear| match self.ternary(&linear.name) {
-            Ok(tensor) => tensor.scales.tensor().is_some(),
-            Err(_) => true,
-        });
-        self.config.activations = if has_one_scale {
+        let linears = tensors::expected(config).into_iter();
+        let mut ternary = linears
+            .filter(Expected::is_linear)
+            .filter(|linear| matches!(self.tensor(&linear.name).encoding, Encoding::Ternary(_)))
+            .peekable();
+        let has_several_scales = |linear: Expected| match self.ternary(&linear.name) {
+            Ok(tensor) => tensor.scales.tensor().is_none(),
+            Err(_) => false,
+        };
+        let is_bitnet = ternary.peek().is_some() && !ternary.any(has_several_scales);
+        self.config.activations = if is_bitnet {
             Activations::Int8
         } else {
             Activations::Exact
@@ -312,7 +314,7 @@ impl Checkpoint {
     }
 
     /// Returns the bytes of a tensor.
-    pub(super) fn stored_bytes(&self, tensor: &StoredTensor) -> &[u8] {
+    pub(crate) fn stored_bytes(&self, tensor: &StoredTensor) -> &[u8] {
         &self.files[tensor.file_idx][tensor.range.clone()]
     }
 
