@@ -1,12 +1,13 @@
-"""Writes the corpus of hand-made lies: `corpus/gguf`, `corpus/safetensors`, `corpus/tokenizer`.
+"""Writes the corpus of hand-made lies, a folder of `corpus/` for each fuzz target.
 
     python make_corpus.py
 
 Needs nothing but Python. Each file is one lie about an otherwise sound file, named
 after the lie; `sound` is the file itself. A file of `safetensors` is three parts
 with a line of four dashes between them: config.json, the index, and the tensors.
-A file of `tokenizer` is lines of `token`, `token<TAB>type`, and after an empty line
-merges.
+A file of `tokenizer` is a line of model and pre-tokenizer, then lines of `token`,
+`token<TAB>type`, `token<TAB>type<TAB>score`, and after an empty line merges. A file of
+`template` is a chat template.
 """
 
 import json
@@ -261,13 +262,48 @@ folder("truncated", tensors=safetensors()[:-9])
 
 # --- tokenizer metadata -----------------------------------------------------------------
 
-put("tokenizer", "sound", b"ab\n<s>\t3\n</s>\t3\n\na b")
+BYTE_LEVEL, SCORED = b"gpt2 gpt-2\n", b"llama\n<unk>\t2\n"
+put("tokenizer", "sound", BYTE_LEVEL + b"ab\n<s>\t3\n</s>\t3\n\na b")
+put("tokenizer", "sound-llama-bpe", b"gpt2 llama-bpe\nab\n\na b")
+put("tokenizer", "sound-scores", SCORED + b"a\t1\t-1\nb\t1\t-2\nab\t1\t-0.5\n\xe2\x96\x81\n<s>\t3\n\n")
 put("tokenizer", "empty", b"")
-put("tokenizer", "merge-of-unknown", b"ab\n\na xyz")
-put("tokenizer", "merge-of-one", b"ab\n\nab")
-put("tokenizer", "merge-of-three", b"ab\n\na b c")
-put("tokenizer", "token-twice", b"aa\naa\n\na a")
-put("tokenizer", "token-empty", b"\t1\n\t3\n\n")
-put("tokenizer", "type-unknown", b"aa\t99\nbb\t-5\n\n")
-put("tokenizer", "tokens-long", b"a" * 3000 + b"\n" + b"b" * 3000 + b"\n\n")
-put("tokenizer", "not-utf8", b"\xff\xfe\na\n\na a")
+put("tokenizer", "model-unknown", b"bert gpt-2\nab\n\n")
+put("tokenizer", "pre-tokenizer-unknown", b"gpt2 none\nab\n\n")
+put("tokenizer", "merge-of-unknown", BYTE_LEVEL + b"ab\n\na xyz")
+put("tokenizer", "merge-of-one", BYTE_LEVEL + b"ab\n\nab")
+put("tokenizer", "merge-of-three", BYTE_LEVEL + b"ab\n\na b c")
+put("tokenizer", "token-twice", BYTE_LEVEL + b"aa\naa\n\na a")
+put("tokenizer", "token-empty", BYTE_LEVEL + b"\t1\n\t3\n\n")
+put("tokenizer", "type-unknown", BYTE_LEVEL + b"aa\t99\nbb\t-5\n\n")
+put("tokenizer", "tokens-long", BYTE_LEVEL + b"a" * 3000 + b"\n" + b"b" * 3000 + b"\n\n")
+put("tokenizer", "not-utf8", BYTE_LEVEL + b"\xff\xfe\na\n\na a")
+put("tokenizer", "score-nan", SCORED + b"a\t1\tnan\n\n")
+put("tokenizer", "no-unknown-no-bytes", b"llama\na\t1\t-1\n\n")
+# Every cut of every piece is a merge.
+put("tokenizer", "scores-many-merges", SCORED + b"".join(b"a" * n + b"\n" for n in range(1, 200)) + b"\n")
+
+# --- chat templates -----------------------------------------------------------------------
+
+TEMPLATES = {
+    "sound": "{% for m in messages %}{{ m.role | capitalize }}: {{ m.content | trim }}\n{% endfor %}Assistant:",
+    "sound-functions": "{{ messages | tojson(indent=2) }}{{ strftime_now('%Y') }}{{ bos_token.upper() }}",
+    "not-utf8": b"{{ '\xff' }}",
+    "time": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "output": "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
+    "doubling": "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "repeat-2-33": "{{ 'x' * 9999999999 }}",
+    "replace": "{{ ('x' * 99999) | replace('x', 'y' * 99999) | length }}",
+    "json-long": "{{ (['x' * 1000000] * 50000) | tojson }}",
+    "indent-wide": "{{ 'x' | indent(999999999) }}",
+    "format-wide": "{{ '%999999999d' | format(1) }}",
+    "strftime-unknown": "{{ strftime_now('%Q') }}",
+    "include": "{% include '/etc/passwd' %}",
+    "recursive": "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+    "lists-deep": "{{ " + "[" * 500 + "]" * 500 + " }}",
+    "blocks-deep": "{% if 1 %}" * 100 + "{% endif %}" * 100,
+    "unfinished": "{% for m in messages %}{{ m.content",
+    "unknown-filter": "{{ messages | nothing }}",
+    "raises": "{{ raise_exception('no system message') }}",
+}
+for name, source in TEMPLATES.items():
+    put("template", name, source if isinstance(source, bytes) else source.encode())

@@ -182,16 +182,50 @@ fn tokenizers_that_lie() {
     let _alone = alone();
     let outcomes = outcomes("tokenizer", |_, data| hostile::tokenizer(&data));
     insta::assert_snapshot!(outcomes, @r#"
-    empty: fine
+    empty: tokenizer.ggml.model "" is not supported (supported: gpt2 (byte-level BPE), llama (SentencePiece BPE))
     merge-of-one: the tokenizer cannot be built: Token `` out of vocabulary
     merge-of-three: merge 0 ("a b c") gives no token of the vocabulary
     merge-of-unknown: merge 0 ("a xyz") gives no token of the vocabulary
+    model-unknown: tokenizer.ggml.model "bert" is not supported (supported: gpt2 (byte-level BPE), llama (SentencePiece BPE))
+    no-unknown-no-bytes: the vocabulary lacks the token "<0x00>", which some texts need
     not-utf8: token 257 repeats "a"
+    pre-tokenizer-unknown: tokenizer.ggml.pre "none" is not supported (supported: llama-bpe, llama3, llama-v3, falcon3, falcon-e, falcon_e, qwen2, deepseek-r1-qwen, gpt-2, olmo, mpt, smollm, starcoder, refact)
+    score-nan: the score of token 1 is NaN, expected a finite number
+    scores-many-merges: the 200 tokens can be made of each other in too many ways
     sound: fine
+    sound-llama-bpe: fine
+    sound-scores: fine
     token-empty: token 257 repeats ""
     token-twice: token 257 repeats "aa"
     tokens-long: fine
     type-unknown: fine
+    "#);
+}
+
+#[test]
+fn templates_that_mean_harm() {
+    let _alone = alone();
+    let outcomes = outcomes("template", |_, data| hostile::template(&data).map(|_| ()));
+    insta::assert_snapshot!(outcomes, @r#"
+    blocks-deep: the chat template nests too deep in line 1
+    doubling: the chat template fails: engine ran out of fuel (in chat template:1)
+    format-wide: the chat template fails: engine ran out of fuel (in chat template:1)
+    include: the chat template is not well-formed: syntax error: unknown statement include (in chat template:1)
+    indent-wide: the chat template fails: engine ran out of fuel (in chat template:1)
+    json-long: the chat template fails: could not serialize to value: more than 16777216 bytes (in chat template:1)
+    lists-deep: the chat template nests too deep in line 1
+    not-utf8: fine
+    output: the chat template fails: engine ran out of fuel (in chat template:1)
+    raises: the chat template fails: invalid operation: no system message (in chat template:1)
+    recursive: the chat template fails: invalid operation: recursion limit exceeded (in chat template:1)
+    repeat-2-33: the chat template fails: engine ran out of fuel (in chat template:1)
+    replace: the chat template fails: engine ran out of fuel (in chat template:1)
+    sound: fine
+    sound-functions: fine
+    strftime-unknown: the chat template fails: invalid operation: "%Q" is not a format of strftime_now (in chat template:1)
+    time: the chat template fails: engine ran out of fuel (in chat template:1)
+    unfinished: the chat template is not well-formed: syntax error: unexpected end of input, expected end of variable block (in chat template:1)
+    unknown-filter: the chat template fails: unknown filter: filter nothing is unknown (in chat template:1)
     "#);
 }
 

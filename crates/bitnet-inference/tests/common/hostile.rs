@@ -5,17 +5,17 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use bitnet_core::{HybridMemoryPool, Kernel, Team};
-use bitnet_inference::gguf::{Array, GgufWriter, Value};
-use bitnet_inference::{Checkpoint, HeadPrecision, Model};
+use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
+use bitnet_inference::{
+    ChatTemplate, Checkpoint, Family, HeadPrecision, Message, Model, Role, Tokenizer,
+};
 
-/// A sound model, whose tokenizer is replaced.
 const SOUND: &[u8] = include_bytes!("../../../../fuzz/corpus/gguf/sound");
-
-/// Its embedding, and the columns of it.
-const EMBEDDING: &str = "token_embd.weight";
-const WIDTH: usize = 64;
+const SOUND_TOKENIZER: &[u8] = include_bytes!("../../../../fuzz/corpus/tokenizer/sound");
 
 /// What stands between the parts of a file of the `safetensors` corpus.
 const BETWEEN: &[u8] = b"\n----\n";
@@ -68,55 +68,9 @@ pub fn load(checkpoint: &Checkpoint) -> Result<Model, String> {
     model.map_err(|error| chain(&error))
 }
 
-/// Builds a tokenizer from metadata: lines of a token, or a token, a tab and its
-/// type; after an empty line, merges.
+/// Builds the tokenizer that `data` describe and uses it.
 pub fn tokenizer(data: &[u8]) -> Result<(), String> {
-    let text = String::from_utf8_lossy(data);
-    let (tokens, merges) = text.split_once("\n\n").unwrap_or((&text, ""));
-    let mut names: Vec<String> = byte_alphabet().map(String::from).collect();
-    let mut types = vec![1; names.len()];
-    for line in tokens.lines() {
-        let (token, ty) = line.split_once('\t').unwrap_or((line, "1"));
-        names.push(token.to_owned());
-        types.push(ty.parse().unwrap_or(1));
-    }
-    let n_tokens = names.len();
-    let merges = merges.lines().map(str::to_owned).collect();
-    let sound = bitnet_inference::gguf::Gguf::parse(SOUND).expect("it is sound");
-    let mut writer = GgufWriter::new();
-    for (key, value) in sound.metadata() {
-        let value = match key {
-            "tokenizer.ggml.tokens" => Value::Array(Array::String(std::mem::take(&mut names))),
-            "tokenizer.ggml.merges" => continue,
-            _ => value.clone(),
-        };
-        writer.metadata(key, value);
-    }
-    writer.metadata("tokenizer.ggml.token_type", Value::Array(Array::I32(types)));
-    writer.metadata("tokenizer.ggml.merges", Value::Array(Array::String(merges)));
-    // One row of the embedding for each token.
-    let embedding = vec![0; n_tokens * WIDTH * 4];
-    for tensor in sound.tensors() {
-        let (name, id) = (&tensor.name, tensor.type_id);
-        if name == EMBEDDING {
-            let shape = [WIDTH as u64, n_tokens as u64];
-            writer.tensor(name, &shape, id, embedding.len() as u64);
-        } else {
-            writer.tensor(name, &tensor.shape, id, tensor.span);
-        }
-    }
-    let data = |i: usize, out: &mut dyn std::io::Write| {
-        let tensor = &sound.tensors()[i];
-        if tensor.name == EMBEDDING {
-            return out.write_all(&embedding);
-        }
-        out.write_all(&SOUND[tensor.offset as usize..][..tensor.span as usize])
-    };
-    let file = writer
-        .write(Vec::new(), data)
-        .expect("a vector can be written to");
-    let checkpoint = open_gguf(file)?;
-    let tokenizer = checkpoint.tokenizer().map_err(|error| chain(&error))?;
+    let tokenizer = described_tokenizer(data)?;
     let ids = tokenizer
         .encode("a ab <s> \u{1f600}")
         .map_err(|error| chain(&error))?;
@@ -124,6 +78,63 @@ pub fn tokenizer(data: &[u8]) -> Result<(), String> {
         .decode(&ids, false)
         .map_err(|error| chain(&error))?;
     Ok(())
+}
+
+/// Builds a tokenizer from GGUF metadata. `data` are a line with `tokenizer.ggml.model`
+/// and, after a space, `tokenizer.ggml.pre`; lines of a token, its type and its score,
+/// parted by tabs, where type and score may be left out; after an empty line, merges.
+/// Byte-level vocabularies have the tokens of all bytes before these.
+fn described_tokenizer(data: &[u8]) -> Result<Tokenizer, String> {
+    static FAMILY: LazyLock<&Family> = LazyLock::new(|| {
+        let sound = open_gguf(SOUND.to_vec()).expect("it is sound");
+        sound.config().family
+    });
+    let text = String::from_utf8_lossy(data);
+    let (kind, text) = text.split_once('\n').unwrap_or((&text, ""));
+    let (model, pre) = kind.split_once(' ').unwrap_or((kind, ""));
+    let (lines, merges) = text.split_once("\n\n").unwrap_or((text, ""));
+    let mut tokens: Vec<String> = match model {
+        "gpt2" => byte_alphabet().map(String::from).collect(),
+        _ => Vec::new(),
+    };
+    let (mut types, mut scores) = (vec![1; tokens.len()], vec![0.0; tokens.len()]);
+    for line in lines.lines() {
+        let mut parts = line.split('\t');
+        tokens.push(parts.next().unwrap_or_default().to_owned());
+        types.push(parts.next().and_then(|ty| ty.parse().ok()).unwrap_or(1));
+        scores.push(parts.next().and_then(|s| s.parse().ok()).unwrap_or(0.0));
+    }
+    let merges = merges.lines().map(str::to_owned).collect();
+    let mut writer = GgufWriter::new();
+    for (key, value) in [
+        ("model", Value::String(model.to_owned())),
+        ("pre", Value::String(pre.to_owned())),
+        ("tokens", Value::Array(Array::String(tokens))),
+        ("token_type", Value::Array(Array::I32(types))),
+        ("scores", Value::Array(Array::F32(scores))),
+        ("merges", Value::Array(Array::String(merges))),
+    ] {
+        writer.metadata(format!("tokenizer.ggml.{key}"), value);
+    }
+    let file = writer.write(Vec::new(), |_, _| Ok::<_, std::io::Error>(()));
+    let gguf = Gguf::parse(&file.expect("a vector can be written to")).expect("it is sound");
+    Tokenizer::from_gguf(&gguf, *FAMILY).map_err(|error| chain(&error))
+}
+
+/// Writes a conversation by a chat template.
+pub fn template(source: &[u8]) -> Result<String, String> {
+    static TOKENIZER: LazyLock<Tokenizer> =
+        LazyLock::new(|| described_tokenizer(SOUND_TOKENIZER).expect("it is sound"));
+    let messages = [
+        (Role::System, "Be brief."),
+        (Role::User, " Why? "),
+        (Role::Assistant, "So.\n"),
+        (Role::User, "\u{1f600} {{ 1 }}"),
+    ];
+    let messages = messages.map(|(role, content)| Message::new(role, content));
+    ChatTemplate::parse(&String::from_utf8_lossy(source), &TOKENIZER)
+        .and_then(|template| template.render(&messages, true, SystemTime::UNIX_EPOCH))
+        .map_err(|error| chain(&error))
 }
 
 /// Returns the characters that stand for bytes in byte-level vocabularies: printable
