@@ -17,7 +17,8 @@ use crate::ui::Ui;
 /// Write a model in another format
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every trit and scale is kept. OUT appears when it is complete, never before.
+Every trit and scale is kept; so are, in GGUF files, dense linear layers and
+ternary embeddings. OUT appears when it is complete, never before.
 
 Formats of --to:
   gguf-i2_s   one file, 2 bits a weight, for bitnet.cpp

@@ -348,7 +348,8 @@ fn convert() {
       -v, --verbose      Say on stderr what is chosen and how long it takes
       -h, --help         Print help
 
-    Every trit and scale is kept. OUT appears when it is complete, never before.
+    Every trit and scale is kept; so are, in GGUF files, dense linear layers and
+    ternary embeddings. OUT appears when it is complete, never before.
 
     Formats of --to:
       gguf-i2_s   one file, 2 bits a weight, for bitnet.cpp

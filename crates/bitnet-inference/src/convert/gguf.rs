@@ -68,40 +68,35 @@ pub(super) fn write(
     for expected in tensors::expected(config) {
         let (n_rows, n_cols) = (expected.n_rows as u64, expected.n_cols as u64);
         let name = expected.name.clone();
-        match expected.role {
-            Role::Vocabulary | Role::Norm => {
-                let dense = source.dense_type(&expected, DenseType::F32);
-                let n_bytes = dense_row_bytes(&expected, dense)? as u64 * n_rows;
-                let shape = [n_cols, n_rows];
-                let n_dims = if expected.role == Role::Norm { 1 } else { 2 };
-                writer.tensor(name, &shape[..n_dims], id(Encoding::Dense(dense)), n_bytes);
-                planned.push(Planned::Dense(expected, dense));
+        let shape = [n_cols, n_rows];
+        if let Some(dense) = source.dense_type(&expected, DenseType::F32) {
+            let n_bytes = dense_row_bytes(&expected, dense)? as u64 * n_rows;
+            let n_dims = if expected.role == Role::Norm { 1 } else { 2 };
+            writer.tensor(name, &shape[..n_dims], id(Encoding::Dense(dense)), n_bytes);
+            planned.push(Planned::Dense(expected, dense));
+            continue;
+        }
+        let scales = checkpoint.ternary(&name)?.scales;
+        let n_bytes = (ty.n_bytes(expected.n_rows, expected.n_cols)).map_err(|source| {
+            ConvertError::Shape {
+                name: name.clone(),
+                source,
             }
-            Role::Linear | Role::Rotary => {
-                let scales = checkpoint.ternary(&name)?.scales;
-                let n_bytes = (ty.n_bytes(expected.n_rows, expected.n_cols)).map_err(|source| {
-                    ConvertError::Shape {
-                        name: name.clone(),
-                        source,
-                    }
-                })?;
-                let shape = [n_cols, n_rows];
-                writer.tensor(&name, &shape, id(Encoding::Ternary(ty)), n_bytes as u64);
-                match scales {
-                    // An f16 that would round the scale carries 1 instead, and the
-                    // scale gets a tensor of its own.
-                    Scales::Tensor(scale)
-                        if ty != TernaryType::I2S && f16::from_f32(scale).to_f32() != scale =>
-                    {
-                        planned.push(Planned::Ternary(expected, Some(Scales::Tensor(1.0))));
-                        let part = name.trim_end_matches("weight");
-                        let f32 = id(Encoding::Dense(DenseType::F32));
-                        writer.tensor(format!("{part}scale"), &[1], f32, 4);
-                        planned.push(Planned::Floats(vec![scale]));
-                    }
-                    _ => planned.push(Planned::Ternary(expected, None)),
-                }
+        })?;
+        writer.tensor(&name, &shape, id(Encoding::Ternary(ty)), n_bytes as u64);
+        match scales {
+            // An f16 that would round the scale carries 1 instead, and the
+            // scale gets a tensor of its own.
+            Scales::Tensor(scale)
+                if ty != TernaryType::I2S && f16::from_f32(scale).to_f32() != scale =>
+            {
+                planned.push(Planned::Ternary(expected, Some(Scales::Tensor(1.0))));
+                let part = name.trim_end_matches("weight");
+                let f32 = id(Encoding::Dense(DenseType::F32));
+                writer.tensor(format!("{part}scale"), &[1], f32, 4);
+                planned.push(Planned::Floats(vec![scale]));
             }
+            _ => planned.push(Planned::Ternary(expected, None)),
         }
     }
 
@@ -119,7 +114,9 @@ pub(super) fn write(
             return Err(ConvertError::Interrupted);
         }
         let data = match &planned[i] {
-            Planned::Dense(expected, dense) => source.encode_dense(expected, *dense, team)?,
+            Planned::Dense(expected, dense) => {
+                source.encode_dense(expected, *dense, rotary_rows, team)?
+            }
             Planned::Ternary(expected, scales) => {
                 source.encode_ternary(expected, ty, scales.as_ref(), rotary_rows)?
             }

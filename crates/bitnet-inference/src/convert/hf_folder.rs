@@ -103,8 +103,20 @@ pub(super) fn write(
     if let RopeScaling::Divisors(_) = config.rope.scaling {
         return Err(ConvertError::RopeDivisors);
     }
-    let tokenizer = source.checkpoint.tokenizer()?;
     let expected = tensors::expected(config);
+    let mut types = Vec::with_capacity(expected.len());
+    for tensor in &expected {
+        let dense = writable(source, tensor)?;
+        if dense.is_none() != tensor.is_linear() {
+            let stored = source.checkpoint.tensor(&tensor.name);
+            return Err(ConvertError::Kind {
+                name: stored.name.clone(),
+                found: stored.encoding.name(),
+            });
+        }
+        types.push(dense);
+    }
+    let tokenizer = source.checkpoint.tokenizer()?;
 
     let folder = folder_of(out);
     let unfinished =
@@ -127,10 +139,10 @@ pub(super) fn write(
         first_error: RefCell::new(None),
     };
     let mut views = Vec::new();
-    for tensor in &expected {
-        match tensor.role {
-            Role::Vocabulary | Role::Norm => views.push(encoder.dense(tensor)?),
-            Role::Linear | Role::Rotary => views.extend(encoder.ternary(tensor)?),
+    for (tensor, dense) in expected.iter().zip(types) {
+        match dense {
+            Some(ty) => views.push(encoder.dense(tensor, ty)?),
+            None => views.extend(encoder.ternary(tensor)?),
         }
     }
     let all_bf16 = views
@@ -167,8 +179,11 @@ pub(super) fn write(
 
 impl Encoder<'_> {
     /// Returns a dense tensor under its name.
-    fn dense<'a>(&'a self, tensor: &'a Expected) -> Result<(String, Lazy<'a>), ConvertError> {
-        let ty = writable(self.source, tensor)?;
+    fn dense<'a>(
+        &'a self,
+        tensor: &'a Expected,
+        ty: DenseType,
+    ) -> Result<(String, Lazy<'a>), ConvertError> {
         let lazy = Lazy {
             dtype: dtype(ty),
             shape: match tensor.role {
@@ -178,8 +193,9 @@ impl Encoder<'_> {
             n_bytes: dense_row_bytes(tensor, ty)? * tensor.n_rows,
             encode: Box::new(move || {
                 (self.step)()?;
+                let mut team = self.team.borrow_mut();
                 self.source
-                    .encode_dense(tensor, ty, &mut self.team.borrow_mut())
+                    .encode_dense(tensor, ty, RotaryRows::Halves, &mut team)
             }),
             first_error: &self.first_error,
         };
@@ -253,13 +269,13 @@ fn publish(unfinished: tempfile::TempDir, out: &Path) -> Result<(), ConvertError
 }
 
 /// Returns the type that a dense tensor is written in: the stored one if
-/// SafeTensors have it, F32 otherwise.
-fn writable(source: &Source<'_>, expected: &Expected) -> Result<DenseType, ConvertError> {
+/// SafeTensors have it, F32 otherwise; `None` if it stays ternary.
+fn writable(source: &Source<'_>, expected: &Expected) -> Result<Option<DenseType>, ConvertError> {
     use DenseType::{BF16, F16, F32};
     match source.dense_type(expected, F32) {
-        ty @ (F32 | F16 | BF16) => Ok(ty),
-        ty => match source.head {
-            None => Ok(F32),
+        ty @ (None | Some(F32 | F16 | BF16)) => Ok(ty),
+        Some(ty) => match source.head {
+            None => Ok(Some(F32)),
             Some(_) => Err(ConvertError::HeadType { found: ty.name() }),
         },
     }

@@ -88,14 +88,18 @@ pub fn convert(
         folder: folder.to_owned(),
         source,
     })?;
-    for expected in tensors::expected(checkpoint.config()) {
-        let tensor = checkpoint.tensor(&expected.name);
-        if matches!(tensor.encoding, Encoding::Dense(_)) == expected.is_linear() {
-            return Err(ConvertError::Kind {
-                name: tensor.name.clone(),
-                found: tensor.encoding.name(),
-            });
-        }
+    let is_ternary = |expected: &Expected| {
+        expected.is_linear()
+            && !matches!(
+                checkpoint.tensor(&expected.name).encoding,
+                Encoding::Dense(_)
+            )
+    };
+    if !tensors::expected(checkpoint.config())
+        .iter()
+        .any(is_ternary)
+    {
+        return Err(ConvertError::NotTernary);
     }
     let source = Source {
         checkpoint,
@@ -115,42 +119,84 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Returns the type that a dense tensor of this role is written in:
-    /// `norms`, the type asked for, or the stored one.
-    fn dense_type(&self, expected: &Expected, norms: DenseType) -> DenseType {
-        match (
-            expected.role,
-            self.checkpoint.tensor(&expected.name).encoding,
-        ) {
-            (Role::Vocabulary, Encoding::Dense(stored)) => self.head.unwrap_or(stored),
-            _ => norms,
+    /// Returns the dense type that a tensor is written in: `norms` for a norm, the
+    /// type asked for, or else the stored one; `None` if it is ternary and stays so.
+    fn dense_type(&self, expected: &Expected, norms: DenseType) -> Option<DenseType> {
+        let stored = match self.checkpoint.tensor(&expected.name).encoding {
+            Encoding::Dense(ty) => Some(ty),
+            Encoding::Ternary(_) | Encoding::Masters(_) => None,
+        };
+        match expected.role {
+            Role::Norm => Some(norms),
+            Role::Vocabulary => self.head.or(stored),
+            Role::Linear | Role::Rotary => stored,
         }
     }
 
-    /// Returns a dense tensor in type `ty`.
+    /// Returns a tensor in the dense type `ty`, its rows in the order `rotary_rows` if
+    /// that matters. Trits are multiplied with their scales.
     fn encode_dense(
         &self,
         expected: &Expected,
         ty: DenseType,
+        rotary_rows: RotaryRows,
         team: &mut Team,
     ) -> Result<Vec<u8>, ConvertError> {
+        let (n_rows, n_cols) = (expected.n_rows, expected.n_cols);
+        let row_bytes = dense_row_bytes(expected, ty)?;
+        let source_row = self.source_row(expected, rotary_rows);
+        let mut out = vec![0; row_bytes * n_rows];
+        let stored = self.checkpoint.tensor(&expected.name).encoding;
+        if !matches!(stored, Encoding::Dense(_)) {
+            let tensor = self.checkpoint.ternary(&expected.name)?;
+            let (mut trits, mut values) = (vec![0; n_cols], vec![0.0; n_cols]);
+            let mut encoded = Vec::with_capacity(row_bytes);
+            for (row, out) in out.chunks_mut(row_bytes).enumerate() {
+                let row = source_row(row);
+                (tensor.decode_row(row, &mut trits)).map_err(|source| ConvertError::Ternary {
+                    name: expected.name.clone(),
+                    source,
+                })?;
+                tensor.scales.scale_row(row, &trits, &mut values);
+                encoded.clear();
+                ty.encode_row(&values, &mut encoded);
+                out.copy_from_slice(&encoded);
+            }
+            return Ok(out);
+        }
         let tensor = self.checkpoint.dense(&expected.name);
         if tensor.ty() == ty {
-            return Ok(tensor.bytes().to_vec());
+            for (row, out) in out.chunks_mut(row_bytes).enumerate() {
+                out.copy_from_slice(&tensor.bytes()[source_row(row) * row_bytes..][..row_bytes]);
+            }
+            return Ok(out);
         }
-        let row_bytes = dense_row_bytes(expected, ty)?;
-        let mut out = vec![0; row_bytes * tensor.n_rows];
-        let local = (vec![0.0; tensor.n_cols], Vec::with_capacity(row_bytes));
+        let local = (vec![0.0; n_cols], Vec::with_capacity(row_bytes));
         let mut locals = vec![local; team.n_threads()];
         let kernel = Kernel::best();
         team.for_each_chunk(&mut out, row_bytes, &mut locals, |local, row, out| {
             let (values, encoded) = local;
-            tensor.decode_row(kernel, row, values);
+            tensor.decode_row(kernel, source_row(row), values);
             encoded.clear();
             ty.encode_row(values, encoded);
             out.copy_from_slice(encoded);
         });
         Ok(out)
+    }
+
+    /// Returns where each row of the result stands in the checkpoint.
+    fn source_row(
+        &self,
+        expected: &Expected,
+        rotary_rows: RotaryRows,
+    ) -> impl Fn(usize) -> usize + Sync + use<> {
+        let widths = self.checkpoint.config().rotary_widths();
+        let stored_rows = self.checkpoint.rotary_rows();
+        let role = expected.role;
+        move |row| match role {
+            Role::Rotary => rotary_rows.position_in(stored_rows, row, widths),
+            _ => row,
+        }
     }
 
     /// Returns a ternary tensor in type `ty`, with its own or the `given` scales
@@ -165,14 +211,9 @@ impl Source<'_> {
     ) -> Result<Vec<u8>, ConvertError> {
         let tensor = self.checkpoint.ternary(&expected.name)?;
         let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
-        let widths = self.checkpoint.config().rotary_widths();
-        let stored_rows = self.checkpoint.rotary_rows();
-        let source_row = |row| match expected.role {
-            Role::Rotary => rotary_rows.position_in(stored_rows, row, widths),
-            _ => row,
-        };
+        let source_row = self.source_row(expected, rotary_rows);
         let scales = given.unwrap_or(&tensor.scales).clone();
-        let scales = scales.reordered(n_rows, source_row);
+        let scales = scales.reordered(n_rows, &source_row);
         let mut first_error = None;
         let encoded = encode_ternary(ty, n_rows, n_cols, &scales, |row, trits| {
             if let Err(error) = tensor.decode_row(source_row(row), trits) {
@@ -292,9 +333,12 @@ pub enum ConvertError {
         /// The type asked for.
         found: &'static str,
     },
-    /// A linear layer is not ternary, or another tensor is.
+    /// There is nothing that would be stored as asked for.
+    #[error("the model has no ternary weights")]
+    NotTernary,
+    /// A linear layer is not ternary, or embeddings are.
     #[error(
-        "tensor {name:?} is stored as {found}: only models with ternary linear layers and dense embeddings can be converted"
+        "tensor {name:?} is stored as {found}: a HuggingFace folder has linear layers as packed trits and embeddings as F32, F16 or BF16"
     )]
     Kind {
         /// Its name.

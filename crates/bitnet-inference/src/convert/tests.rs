@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::*;
-use crate::format::checkpoint::StoredTensor;
+use crate::format::checkpoint::{Origin, StoredTensor};
+use crate::format::gguf::GgufWriter;
+use crate::format::gguf_types::type_id;
 use crate::model::tensors;
 
 const GO_ON: fn(usize, usize) -> ControlFlow<()> = |_, _| ControlFlow::Continue(());
@@ -165,6 +167,139 @@ fn the_head_is_quantized_on_request_only() {
     let error = convert(&original, &out, bad, &mut Team::new(1), GO_ON).unwrap_err();
     assert!(matches!(error, ConvertError::HeadType { found: "Q8_0" }));
     assert!(!out.exists());
+}
+
+fn family(name: &str) -> Checkpoint {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/families");
+    Checkpoint::open(&folder.join(name)).unwrap()
+}
+
+/// What all weights are, whatever they are stored in.
+fn content(checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut content = Vec::new();
+    let unsound = crate::check(checkpoint, |bytes| content.extend_from_slice(bytes), GO_ON);
+    assert!(unsound.unwrap().is_empty());
+    content
+}
+
+/// Writes a model of [`family`] again, with other bytes for what `edit` returns some.
+fn rewritten(
+    name: &str,
+    edit: impl Fn(&Checkpoint, &Expected) -> Option<(Encoding, Vec<u8>)>,
+) -> Checkpoint {
+    let checkpoint = family(name);
+    let Origin::Gguf(gguf) = checkpoint.origin() else {
+        unreachable!("it is a GGUF file")
+    };
+    let mut writer = GgufWriter::new();
+    for (key, value) in gguf.metadata() {
+        writer.metadata(key, value.clone());
+    }
+    let mut data = Vec::new();
+    for expected in tensors::expected(checkpoint.config()) {
+        let stored = checkpoint.tensor(&expected.name);
+        let (encoding, bytes) = edit(&checkpoint, &expected)
+            .unwrap_or_else(|| (stored.encoding, checkpoint.stored_bytes(stored).to_vec()));
+        let shape = [expected.n_cols as u64, expected.n_rows as u64];
+        let n_dims = if expected.role == Role::Norm { 1 } else { 2 };
+        let id = type_id(encoding).unwrap();
+        writer.tensor(&expected.name, &shape[..n_dims], id, bytes.len() as u64);
+        data.push(bytes);
+    }
+    let file = writer.write::<_, io::Error>(Vec::new(), |i, out| out.write_all(&data[i]));
+    Checkpoint::from_gguf_bytes(file.unwrap()).unwrap()
+}
+
+/// The weights of a ternary tensor: trits times scales.
+fn products(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let tensor = checkpoint.ternary(name).unwrap();
+    let mut values = vec![0.0; tensor.n_rows() * tensor.n_cols()];
+    let mut trits = vec![0; tensor.n_cols()];
+    for (row, values) in values.chunks_mut(tensor.n_cols()).enumerate() {
+        tensor.decode_row(row, &mut trits).unwrap();
+        tensor.scales.scale_row(row, &trits, values);
+    }
+    values
+}
+
+#[test]
+fn dense_linear_layers_stay_as_they_are() {
+    const DENSE: &str = "blk.0.attn_q.weight";
+    let folder = tempfile::tempdir().unwrap();
+    let mixed = rewritten("trilm-tq2_0.gguf", |checkpoint, expected| {
+        let source = Source {
+            checkpoint,
+            head: None,
+        };
+        let (f32, rows) = (DenseType::F32, RotaryRows::Interleaved);
+        (expected.name == DENSE).then(|| {
+            let bytes = source.encode_dense(expected, f32, rows, &mut Team::new(1));
+            (Encoding::Dense(f32), bytes.unwrap())
+        })
+    });
+    assert!(mixed.config().dense_linears);
+    let result = converted(&mixed, &folder.path().join("out"), options(TQ2_0));
+    assert_eq!(result.config(), mixed.config());
+    let encoding = result.tensor(DENSE).encoding;
+    assert_eq!(encoding, Encoding::Dense(DenseType::F32));
+    assert!(content(&result) == content(&mixed));
+    assert!(dense(&result, DENSE) == products(&family("trilm-tq2_0.gguf"), DENSE));
+}
+
+#[test]
+fn ternary_embeddings_stay_so_unless_another_type_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first rows of another matrix stand for tokens.
+    let model = rewritten("trilm-tq2_0.gguf", |checkpoint, expected| {
+        let rows = checkpoint.stored_bytes(checkpoint.tensor("blk.0.attn_v.weight"));
+        let tq2_0 = TernaryType::TQ2_0;
+        (expected.name == tensors::TOKEN_EMBD).then(|| {
+            let n_bytes = tq2_0.n_bytes(expected.n_rows, expected.n_cols).unwrap();
+            (Encoding::Ternary(tq2_0), rows[..n_bytes].to_vec())
+        })
+    });
+    let stays = converted(&model, &folder.path().join("stays"), options(TQ1_0));
+    let encoding = stays.tensor(tensors::TOKEN_EMBD).encoding;
+    assert_eq!(encoding, Encoding::Ternary(TernaryType::TQ1_0));
+    assert!(content(&stays) == content(&model));
+    let f16 = ConvertOptions {
+        head: Some(DenseType::F16),
+        ..options(TQ1_0)
+    };
+    let is_dense = converted(&model, &folder.path().join("dense"), f16);
+    let values = dense(&is_dense, tensors::TOKEN_EMBD);
+    assert!(values == products(&model, tensors::TOKEN_EMBD));
+}
+
+#[test]
+fn what_a_target_cannot_hold_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let refused = |name: &str, target| {
+        let from = family(name);
+        let error = convert(&from, &out, options(target), &mut Team::new(1), GO_ON).unwrap_err();
+        assert!(!out.exists());
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        format!("{error}{}", source.unwrap_or_default())
+    };
+    assert_eq!(
+        refused("llama-dense-q8_0.gguf", TQ2_0),
+        "the model has no ternary weights"
+    );
+    assert_eq!(
+        refused("bonsai-q2_0.gguf", Target::HfPacked),
+        "tensor \"token_embd.weight\" is stored as Q2_0: a HuggingFace folder has linear \
+         layers as packed trits and embeddings as F32, F16 or BF16"
+    );
+    assert_eq!(
+        refused("bonsai-q2_0.gguf", TQ2_0),
+        "in tensor \"token_embd.weight\": TQ2_0 stores columns in multiples of 256, found 128"
+    );
+    let several = refused("trilm-tq2_0.gguf", I2_S);
+    assert!(
+        several.starts_with("in tensor \"blk.0.attn_q.weight\": "),
+        "{several}"
+    );
 }
 
 /// Options that replace what is there.
