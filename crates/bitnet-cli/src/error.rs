@@ -96,6 +96,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         checkpoint_hint(cause)?
     } else if let Some(TokenizerError::Read { .. }) = find(error) {
         "download this file of the model, too; `bitnet logits` works without it"
+    } else if let Some(TokenizerError::Unsupported { key, .. }) = find(error)
+        && key.ends_with("tokenizer.model")
+    {
+        "have tokenizer.json made of it, with Python's transformers: \
+         AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
     } else if let Some(PlanError::Context { limit, .. }) = find(error) {
         return Some(format!("try `-c {limit}` or less"));
     } else if let Some(PlanError::MemoryLimit(error)) = find(error) {
@@ -125,6 +130,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                 "make the folder first"
             }
             ConvertError::NotReplaceable { .. } => "name a new folder",
+            ConvertError::Kind { .. } => "a GGUF file can store it: `--to gguf-tq2_0`",
+            ConvertError::NotTernary => "convert is for ternary models; this one is read as it is",
             _ => return None,
         }
     };

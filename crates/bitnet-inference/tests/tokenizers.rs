@@ -1,5 +1,6 @@
 //! Tokenizers against HuggingFace's, on texts that find every difference: a
-//! vocabulary from `tokenizer.json` and the same from GGUF metadata.
+//! vocabulary from `tokenizer.json`, and the same from GGUF metadata and
+//! `tokenizer.model`.
 //!
 //! `tests/data/tokenizers/make_tokenizers.py` made the vocabularies and ids.
 
@@ -224,6 +225,110 @@ fn sentencepiece_agrees_with_huggingface() {
             assert_eq!(&tokenizer.encode_bare(text).unwrap(), expected, "{text:?}");
         }
     }
+}
+
+/// A folder with a `tokenizer.model`, to which `more` is added: of two values of a
+/// protobuf field the last counts, and messages are merged.
+fn from_model(more: &[u8], files: &[(&str, &str)]) -> Result<Tokenizer, TokenizerError> {
+    let folder = tempfile::tempdir().unwrap();
+    let model = include_bytes!("data/tokenizers/tokenizer.model");
+    let write = |name: &str, data: &[u8]| std::fs::write(folder.path().join(name), data).unwrap();
+    write("tokenizer.model", &[model, more].concat());
+    for (name, data) in files {
+        write(name, data.as_bytes());
+    }
+    Tokenizer::from_folder(folder.path())
+}
+
+/// Field 3 of the message, with one number in it.
+const NORMALIZER: u8 = 0x1a;
+const ADD_DUMMY_PREFIX: u8 = 3 << 3;
+
+#[test]
+fn tokenizer_model_is_read_as_sentencepiece_wrote_it() {
+    let Recorded {
+        texts,
+        sentencepiece,
+        ..
+    } = recorded();
+    let tokenizer = from_model(&[], &[]).unwrap();
+    check(&tokenizer, &texts, &sentencepiece.with_prefix, "prefix");
+    let no_prefix = [NORMALIZER, 2, ADD_DUMMY_PREFIX, 0];
+    let other = from_model(&no_prefix, &[]).unwrap();
+    check(&other, &texts, &sentencepiece.without_prefix, "no prefix");
+    // As LLaMA has it where the folder says nothing.
+    assert_eq!(tokenizer.encode("a").unwrap()[0], 1);
+    assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn tokens_beside_tokenizer_model_are_added() {
+    let config = r#"{"add_bos_token": false, "eos_token": "<end>", "added_tokens_decoder": {
+        "1": {"content": "<s>", "special": true}, "901": {"content": "<end>", "special": true},
+        "900": {"content": "<tool>", "special": false}}}"#;
+    let tokenizer = from_model(&[], &[("tokenizer_config.json", config)]).unwrap();
+    let ids = tokenizer.encode("<tool><end>").unwrap();
+    assert_eq!(ids, [900, 901]);
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "<tool>");
+    assert!(tokenizer.is_eos(901) && !tokenizer.adds_bos());
+    let old = |json| from_model(&[], &[("added_tokens.json", json)]);
+    assert_eq!(old(r#"{"<pad>": 900}"#).unwrap().n_tokens(), 901);
+    assert_eq!(
+        old(r#"{"<pad>": 950}"#).unwrap_err().to_string(),
+        "added token \"<pad>\" has id 950, expected 900 by the tokens before it"
+    );
+}
+
+#[test]
+fn tokenizer_models_that_lie_are_refused() {
+    let refused = |more: &[u8], expected: &str| {
+        assert_eq!(from_model(more, &[]).unwrap_err().to_string(), expected);
+    };
+    refused(
+        &[0x12, 2, 3 << 3, 1],
+        "model_type in tokenizer.model \"unigram\" is not supported (supported: bpe)",
+    );
+    refused(
+        &[0x12, 2, 3 << 3, 77],
+        "model_type in tokenizer.model \"77\" is not supported (supported: bpe)",
+    );
+    refused(
+        &[NORMALIZER, 3, 2 << 3 | 2, 1, 0],
+        "normalization in tokenizer.model \"by compiled rules\" is not supported \
+         (supported: identity)",
+    );
+    refused(
+        &[NORMALIZER, 2, 4 << 3, 1],
+        "treatment of spaces in tokenizer.model \"repeated spaces removed\" is not supported \
+         (supported: all kept, as ▁)",
+    );
+    refused(&[0x0a, 3, 0x0a, 1, b'a'], "token 900 repeats \"a\"");
+    refused(
+        &[0x0a, 9, 0x0a, 2, b'~', b'~', 0x15, 0, 0, 0xc0, 0x7f],
+        "the score of token 900 is NaN, expected a finite number",
+    );
+    let broken = "tokenizer.model is not as SentencePiece writes it";
+    refused(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], broken);
+    refused(&[0x0a, 3, 0x0a, 1, 0xff], broken);
+}
+
+#[test]
+fn a_text_that_nothing_follows_is_closed_where_the_file_says_so() {
+    let mut metadata = recorded().sentencepiece.gguf();
+    metadata.push(("bos_token_id", Value::U32(1)));
+    metadata.push(("eos_token_id", Value::U32(2)));
+    let open = from_gguf(&metadata).unwrap();
+    assert_eq!(open.encode_closed("a").unwrap(), open.encode("a").unwrap());
+    metadata.push(("add_eos_token", Value::Bool(true)));
+    let closed = from_gguf(&metadata).unwrap();
+    let plain = closed.encode("a").unwrap();
+    assert_eq!(
+        closed.encode_closed("a").unwrap(),
+        [&plain[..], &[2]].concat()
+    );
+    assert_eq!(closed.encode_closed("a</s>").unwrap().last(), Some(&2));
+    let once = closed.encode_closed("a</s>").unwrap().len();
+    assert_eq!(once, closed.encode("a</s>").unwrap().len());
 }
 
 #[test]

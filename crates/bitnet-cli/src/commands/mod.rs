@@ -6,6 +6,7 @@ pub mod chat;
 pub mod completions;
 pub mod convert;
 pub mod devices;
+pub mod embed;
 mod generation;
 pub mod inspect;
 pub mod logits;

@@ -58,7 +58,7 @@ struct FileReport<'a> {
 /// Weights that run fastest first, as files are named after them.
 const PREFERRED: [&str; 3] = ["i2_s", "tq2_0", "tq1_0"];
 /// What belongs to a model in SafeTensors, besides the weights.
-const BESIDE_SAFETENSORS: [&str; 8] = [
+const BESIDE_SAFETENSORS: [&str; 9] = [
     "config.json",
     "generation_config.json",
     "model.safetensors.index.json",
@@ -67,6 +67,7 @@ const BESIDE_SAFETENSORS: [&str; 8] = [
     "special_tokens_map.json",
     "chat_template.jinja",
     "tokenizer.model",
+    "added_tokens.json",
 ];
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {

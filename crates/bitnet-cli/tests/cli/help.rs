@@ -27,6 +27,7 @@ fn bitnet_itself() {
       devices      Show what can compute on this machine
       tokenize     Show the tokens of a text, or the text of tokens
       logits       Show the most likely next tokens after given tokens
+      embed        Turn a text into a vector that stands for its meaning
       perplexity   Measure how well a model predicts a text
       bench        Measure speed, and how far the machine's limits are
       convert      Write a model in another format
@@ -131,6 +132,49 @@ fn inspect() {
       bitnet inspect ggml-model-i2_s.gguf --tensors
       bitnet inspect --check microsoft/bitnet-b1.58-2B-4T-gguf
     ");
+}
+
+#[test]
+fn embed() {
+    assert_snapshot!(help(&["embed"]), @r#"
+    Turn a text into a vector that stands for its meaning
+
+    Usage: bitnet embed [OPTIONS] [TEXT]
+
+    Arguments:
+      [TEXT]  The text; `-`, or nothing in a pipe, reads stdin
+
+    Options:
+      -f, --file <FILE>   Read the text from a file
+          --tokens <IDS>  Token ids instead of a text, such as 1,2,3, taken as they
+                          are
+          --json          Print one JSON document
+      -q, --quiet         Print nothing on stderr but errors
+      -v, --verbose       Say on stderr what is chosen and how long it takes
+      -h, --help          Print help
+
+    Model:
+      -m, --model <MODEL>         A GGUF file or a HuggingFace folder [default:
+                                  builtin]
+      -t, --threads <N>           Threads [default: as many as the system offers]
+          --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
+                                  auto]
+          --kernel <NAME>         CPU kernel, such as scalar or avx2 [default: the
+                                  best]
+          --head <TYPE>           Output matrix: exact, or int8 and faster [default:
+                                  int8]
+          --kv <TYPE>             Keys and values: f32, f16, or int8 for long
+                                  contexts [default: f16]
+          --memory-limit <BYTES>  Refuse what takes more memory, such as 1.2GiB
+
+    Prints the hidden state of the last token, scaled to length 1, a number a line.
+    The nearer two texts are in meaning, the larger is the product of their vectors,
+    if the model was made for that, such as bitnet-embedding.
+
+    Examples:
+      bitnet embed -m bitnet-embedding.gguf "a cat sat on the mat"
+      bitnet embed -m bitnet-embedding.gguf --json -f letter.txt
+    "#);
 }
 
 #[test]

@@ -259,6 +259,9 @@ fn tokenizer_metadata(
         writer.metadata(keys::EOT, Value::U32(eot));
     }
     writer.metadata(keys::ADD_BOS, Value::Bool(parts.add_bos));
+    if parts.add_eos {
+        writer.metadata(keys::ADD_EOS, Value::Bool(true));
+    }
     if let Some(template) = &parts.chat_template {
         writer.metadata(keys::CHAT_TEMPLATE, text(template));
     }

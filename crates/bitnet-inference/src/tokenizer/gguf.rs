@@ -6,10 +6,9 @@ use ahash::AHashMap;
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::processors::template::TemplateProcessing;
 
 use super::pre_tokenizer::{self, PreTokenizer};
-use super::{Tokenizer, TokenizerError, check_merges, sentence_piece};
+use super::{Tokenizer, TokenizerError, check_merges, put_in_front, sentence_piece};
 use crate::format::gguf::Gguf;
 use crate::model::family::Family;
 
@@ -24,6 +23,7 @@ pub(crate) const EOS: &str = "tokenizer.ggml.eos_token_id";
 pub(crate) const EOT: &str = "tokenizer.ggml.eot_token_id";
 pub(crate) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 pub(crate) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+pub(crate) const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 pub(crate) const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 pub(crate) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
@@ -40,15 +40,19 @@ pub(crate) const TYPE_UNUSED: i32 = 5;
 
 /// The tokens of a file, checked.
 pub(super) struct Vocabulary<'a> {
-    gguf: &'a Gguf,
     pub(super) tokens: &'a [String],
     types: Option<Vec<i64>>,
+    /// The token for text that has none.
+    unknown: Option<usize>,
 }
 
 impl<'a> Vocabulary<'a> {
-    fn read(gguf: &'a Gguf) -> Result<Self, TokenizerError> {
-        let tokens = gguf.strings(TOKENS)?.ok_or(missing(TOKENS))?;
-        let types = gguf.integers(TOKEN_TYPE)?;
+    /// Takes tokens and the type of each, if they have any.
+    pub(super) fn new(
+        tokens: &'a [String],
+        types: Option<Vec<i64>>,
+        unknown: Option<usize>,
+    ) -> Result<Self, TokenizerError> {
         let mut seen = HashSet::with_capacity(tokens.len());
         if let Some((id, token)) =
             (tokens.iter().enumerate()).find(|(_, token)| !seen.insert(*token))
@@ -62,10 +66,20 @@ impl<'a> Vocabulary<'a> {
             same_number(TOKEN_TYPE, types.len(), tokens.len())?;
         }
         Ok(Self {
-            gguf,
             tokens,
             types,
+            unknown,
         })
+    }
+
+    fn read(gguf: &'a Gguf) -> Result<Self, TokenizerError> {
+        let tokens = gguf.strings(TOKENS)?.ok_or(missing(TOKENS))?;
+        let mut vocabulary = Self::new(tokens, gguf.integers(TOKEN_TYPE)?, None)?;
+        vocabulary.unknown = match vocabulary.special_id(gguf, UNKNOWN)? {
+            Some(id) => Some(id as usize),
+            None => (0..tokens.len()).find(|id| vocabulary.kind(*id) == TYPE_UNKNOWN),
+        };
+        Ok(vocabulary)
     }
 
     pub(super) fn ids(&self) -> AHashMap<String, u32> {
@@ -79,17 +93,13 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// Returns the token for text that has none.
-    pub(super) fn unknown(&self) -> Result<Option<&'a str>, TokenizerError> {
-        let id = match self.special_id(UNKNOWN)? {
-            Some(id) => Some(id as usize),
-            None => (0..self.tokens.len()).find(|id| self.kind(*id) == TYPE_UNKNOWN),
-        };
-        Ok(id.map(|id| self.tokens[id].as_str()))
+    pub(super) fn unknown(&self) -> Option<&'a str> {
+        self.unknown.map(|id| self.tokens[id].as_str())
     }
 
-    fn special_id(&self, key: &'static str) -> Result<Option<u32>, TokenizerError> {
+    fn special_id(&self, gguf: &Gguf, key: &'static str) -> Result<Option<u32>, TokenizerError> {
         let n_tokens = self.tokens.len();
-        match self.gguf.unsigned(key)? {
+        match gguf.unsigned(key)? {
             Some(id) if id >= n_tokens as u64 => {
                 Err(TokenizerError::SpecialId { key, id, n_tokens })
             }
@@ -98,7 +108,7 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// Returns the tokens that are found in text before anything is cut.
-    fn added(&self) -> Vec<AddedToken> {
+    pub(super) fn added(&self) -> Vec<AddedToken> {
         let added = self.tokens.iter().enumerate();
         let added = added.filter_map(|(id, token)| match self.kind(id) {
             TYPE_CONTROL => Some(AddedToken::from(token.clone(), true)),
@@ -115,7 +125,7 @@ pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, Tokenizer
         "gpt2" => {
             let pre_tokenizer = pre_tokenizer(gguf, family)?;
             (
-                byte_level(&vocabulary, pre_tokenizer)?,
+                byte_level(gguf, &vocabulary, pre_tokenizer)?,
                 pre_tokenizer.adds_bos,
             )
         }
@@ -139,24 +149,20 @@ pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, Tokenizer
     let build_error = |source| TokenizerError::Build { source };
     inner.add_tokens(vocabulary.added()).map_err(build_error)?;
 
-    let bos = vocabulary.special_id(BOS)?;
-    let eos: Vec<u32> = [vocabulary.special_id(EOS)?, vocabulary.special_id(EOT)?]
+    let bos = vocabulary.special_id(gguf, BOS)?;
+    let eos: Vec<u32> = [EOS, EOT]
         .into_iter()
-        .flatten()
-        .collect();
+        .filter_map(|key| vocabulary.special_id(gguf, key).transpose())
+        .collect::<Result<_, _>>()?;
     let add_bos = gguf.boolean(ADD_BOS)?.unwrap_or(adds_bos);
     if let (true, Some(bos)) = (add_bos, bos) {
-        // For whoever takes the tokenizer on as `tokenizer.json`.
-        let token = vocabulary.tokens[bos as usize].clone();
-        let template = TemplateProcessing::builder()
-            .try_single(vec![token.clone(), "$A".to_owned()])
-            .map_err(|message| build_error(message.into()))?
-            .special_tokens(vec![(token, bos)])
-            .build()
-            .map_err(|error| build_error(Box::new(error)))?;
-        inner.with_post_processor(Some(template));
+        put_in_front(&mut inner, &vocabulary.tokens[bos as usize], bos)?;
     }
-    Ok(Tokenizer::new(inner, bos, add_bos, &eos))
+    let closing = match gguf.boolean(ADD_EOS)? {
+        Some(true) => vocabulary.special_id(gguf, EOS)?,
+        _ => None,
+    };
+    Ok(Tokenizer::new(inner, bos, add_bos, &eos).closed_by(closing))
 }
 
 /// Returns how the file's text is cut.
@@ -171,11 +177,12 @@ fn pre_tokenizer(gguf: &Gguf, family: &Family) -> Result<PreTokenizer, Tokenizer
 }
 
 fn byte_level(
+    gguf: &Gguf,
     vocabulary: &Vocabulary<'_>,
     pre_tokenizer: PreTokenizer,
 ) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let tokens = vocabulary.tokens;
-    let merges = vocabulary.gguf.strings(MERGES)?.ok_or(missing(MERGES))?;
+    let merges = gguf.strings(MERGES)?.ok_or(missing(MERGES))?;
     // Text would lose the byte, and nobody would know.
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();

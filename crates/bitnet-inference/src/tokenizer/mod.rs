@@ -7,14 +7,17 @@ pub(crate) mod gguf;
 pub(crate) mod parts;
 mod pre_tokenizer;
 mod sentence_piece;
+mod sentence_piece_model;
 mod stream;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokenizers::AddedToken;
+use tokenizers::processors::template::TemplateProcessing;
 
 use crate::format::gguf::{Gguf, GgufError};
 use crate::model::family::Family;
@@ -34,6 +37,8 @@ pub struct Tokenizer {
     eos: BTreeSet<u32>,
     /// The one of them that the files call the end.
     end: Option<u32>,
+    /// What is to come behind every text that nothing follows, if the files say so.
+    closing: Option<u32>,
     /// Rows of the model's embedding; ids beyond them cannot be computed.
     vocab_size: usize,
 }
@@ -67,6 +72,18 @@ struct TokenizerConfig {
     bos_token: Option<NamedToken>,
     eos_token: Option<NamedToken>,
     chat_template: Option<OneTemplateOrMany>,
+    /// What follows matters beside a `tokenizer.model`, which does not say it.
+    add_bos_token: Option<bool>,
+    #[serde(default)]
+    added_tokens_decoder: BTreeMap<u32, LateToken>,
+}
+
+/// A token that was added to a vocabulary.
+#[derive(Debug, Deserialize)]
+struct LateToken {
+    content: String,
+    #[serde(default)]
+    special: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,8 +160,14 @@ impl Tokenizer {
             add_bos: add_bos && bos.is_some(),
             eos,
             end,
+            closing: None,
             vocab_size: usize::MAX,
         }
+    }
+
+    /// Makes `closing` the last token of texts that nothing follows.
+    fn closed_by(self, closing: Option<u32>) -> Self {
+        Self { closing, ..self }
     }
 
     /// Makes text with a token beyond the first `vocab_size` an error.
@@ -152,32 +175,23 @@ impl Tokenizer {
         Self { vocab_size, ..self }
     }
 
-    /// Reads `tokenizer.json` of a HuggingFace folder, and the ids that end
-    /// generation from `generation_config.json` or `config.json`.
+    /// Reads `tokenizer.json` of a HuggingFace folder, or else `tokenizer.model`, and the
+    /// ids that end generation from `generation_config.json` or `config.json`.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
         let file = folder.join("tokenizer.json");
-        let bytes = std::fs::read(&file).map_err(|source| TokenizerError::Read {
-            file: file.clone(),
-            source,
-        })?;
-        let json_error = |source| TokenizerError::Json {
-            file: "tokenizer.json",
-            source,
+        let names: TokenizerConfig = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
+        let mut is_sentence_piece = false;
+        let (mut inner, added) = match std::fs::read(&file) {
+            Ok(bytes) => from_json(&bytes)?,
+            Err(source) => match read_optional(folder, sentence_piece_model::FILE)? {
+                Some(bytes) if source.kind() == io::ErrorKind::NotFound => {
+                    is_sentence_piece = true;
+                    with_late_tokens(sentence_piece_model::build(&bytes)?, folder, &names)?
+                }
+                _ => return Err(TokenizerError::Read { file, source }),
+            },
         };
-        let parsed: TokenizerFile = serde_json::from_slice(&bytes).map_err(json_error)?;
-        if parsed.model.kind.as_deref().unwrap_or("BPE") == "BPE" {
-            let lengths = (parsed.model.vocab.as_object().into_iter().flatten())
-                .map(|(token, _)| token.len());
-            let merges = parsed.model.merges.iter().map(|merge| match merge {
-                Merge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
-                Merge::Pair(left, right) => (left.as_str(), right.as_str()),
-            });
-            let prefix = parsed.model.continuing_subword_prefix.as_deref();
-            check_merges(lengths, merges, prefix.unwrap_or_default())?;
-        }
-        let inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|source| TokenizerError::Build { source })?;
-        for AddedTokenEntry { id, content } in parsed.added_tokens {
+        for AddedTokenEntry { id, content } in added {
             // `tokenizers` counts on from the vocabulary, whatever the file says.
             if let Some(found) = inner.token_to_id(&content)
                 && found != id
@@ -190,10 +204,14 @@ impl Tokenizer {
             }
         }
 
-        let names: TokenizerConfig = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
-        let id = |token: Option<NamedToken>| inner.token_to_id(&token?.into_string());
-        let mut bos = id(names.bos_token);
-        let mut eos: Vec<u32> = id(names.eos_token).into_iter().collect();
+        // Beside a `tokenizer.model`, what is not said is as in LLaMA.
+        let or_else = |name: Option<NamedToken>, default: &str| {
+            let default = || is_sentence_piece.then(|| default.to_owned());
+            name.map(NamedToken::into_string).or_else(default)
+        };
+        let id = |token: Option<String>| inner.token_to_id(&token?);
+        let mut bos = id(or_else(names.bos_token, "<s>"));
+        let mut eos: Vec<u32> = id(or_else(names.eos_token, "</s>")).into_iter().collect();
         for name in ["generation_config.json", "config.json"] {
             let ids: SpecialIds = read_json(folder, name)?.unwrap_or_default();
             eos.extend(ids.eos_token_id.into_iter().flat_map(OneOrMany::into_vec));
@@ -210,15 +228,27 @@ impl Tokenizer {
                 });
             }
         }
+        if is_sentence_piece
+            && names.add_bos_token.unwrap_or(true)
+            && let Some(bos) = bos
+        {
+            let token = inner.id_to_token(bos).expect("the id was looked up above");
+            put_in_front(&mut inner, &token, bos)?;
+        }
         // What the post-processor puts in front of a text is the BOS.
         let text = inner
             .encode("a", true)
             .map_err(|source| TokenizerError::Encode { source })?;
-        let prefix = match text.get_special_tokens_mask() {
-            [1, ..] => Some(text.get_ids()[0]),
+        let (ids, is_special) = (text.get_ids(), text.get_special_tokens_mask());
+        let prefix = match is_special {
+            [1, ..] => Some(ids[0]),
             _ => None,
         };
-        Ok(Self::new(inner, prefix.or(bos), prefix.is_some(), &eos))
+        let closing = match is_special {
+            [_, .., 1] => ids.last().copied(),
+            _ => None,
+        };
+        Ok(Self::new(inner, prefix.or(bos), prefix.is_some(), &eos).closed_by(closing))
     }
 
     /// Builds the tokenizer that GGUF metadata describe.
@@ -237,6 +267,15 @@ impl Tokenizer {
         {
             ids.insert(0, bos);
         }
+        Ok(ids)
+    }
+
+    /// Returns the ids of a text that nothing is to follow, as models that turn texts
+    /// into embeddings want it: as [`encode`](Self::encode), and behind it the token
+    /// that the files put there, if they do.
+    pub fn encode_closed(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = self.encode(text)?;
+        ids.extend(self.closing.filter(|closing| ids.last() != Some(closing)));
         Ok(ids)
     }
 
@@ -303,6 +342,12 @@ impl Tokenizer {
         self.end
     }
 
+    /// Returns the token that comes behind every text that nothing follows, if the
+    /// files say so.
+    pub(crate) fn closing(&self) -> Option<u32> {
+        self.closing
+    }
+
     /// Returns the number of tokens, special ones included.
     pub fn n_tokens(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -311,6 +356,74 @@ impl Tokenizer {
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
         &self.inner
     }
+}
+
+/// Builds the tokenizer of a `tokenizer.json`, and returns the added tokens that it
+/// lists.
+fn from_json(
+    bytes: &[u8],
+) -> Result<(tokenizers::Tokenizer, Vec<AddedTokenEntry>), TokenizerError> {
+    let parsed: TokenizerFile =
+        serde_json::from_slice(bytes).map_err(|source| TokenizerError::Json {
+            file: "tokenizer.json",
+            source,
+        })?;
+    if parsed.model.kind.as_deref().unwrap_or("BPE") == "BPE" {
+        let lengths =
+            (parsed.model.vocab.as_object().into_iter().flatten()).map(|(token, _)| token.len());
+        let merges = parsed.model.merges.iter().map(|merge| match merge {
+            Merge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
+            Merge::Pair(left, right) => (left.as_str(), right.as_str()),
+        });
+        let prefix = parsed.model.continuing_subword_prefix.as_deref();
+        check_merges(lengths, merges, prefix.unwrap_or_default())?;
+    }
+    let inner = tokenizers::Tokenizer::from_bytes(bytes)
+        .map_err(|source| TokenizerError::Build { source })?;
+    Ok((inner, parsed.added_tokens))
+}
+
+/// Adds the tokens that a folder has beside its `tokenizer.model`, and returns them.
+fn with_late_tokens(
+    mut inner: tokenizers::Tokenizer,
+    folder: &Path,
+    names: &TokenizerConfig,
+) -> Result<(tokenizers::Tokenizer, Vec<AddedTokenEntry>), TokenizerError> {
+    // Older folders have a file of their own.
+    let old: BTreeMap<String, u32> = read_json(folder, "added_tokens.json")?.unwrap_or_default();
+    let mut late: BTreeMap<u32, (&str, bool)> = (old.iter())
+        .map(|(content, id)| (*id, (content.as_str(), true)))
+        .collect();
+    let new = &names.added_tokens_decoder;
+    late.extend((new.iter()).map(|(id, token)| (*id, (token.content.as_str(), token.special))));
+    let tokens: Vec<_> = (late.values())
+        .map(|&(content, special)| AddedToken::from(content, special).normalized(false))
+        .collect();
+    inner
+        .add_tokens(tokens)
+        .map_err(|source| TokenizerError::Build { source })?;
+    let entries = late.into_iter().map(|(id, (content, _))| AddedTokenEntry {
+        id,
+        content: content.to_owned(),
+    });
+    Ok((inner, entries.collect()))
+}
+
+/// Makes a token the first of every text.
+fn put_in_front(
+    inner: &mut tokenizers::Tokenizer,
+    token: &str,
+    id: u32,
+) -> Result<(), TokenizerError> {
+    let build_error = |source| TokenizerError::Build { source };
+    let template = TemplateProcessing::builder()
+        .try_single(vec![token.to_owned(), "$A".to_owned()])
+        .map_err(|message| build_error(message.into()))?
+        .special_tokens(vec![(token.to_owned(), id)])
+        .build()
+        .map_err(|error| build_error(Box::new(error)))?;
+    inner.with_post_processor(Some(template));
+    Ok(())
 }
 
 /// Reads the chat template of a HuggingFace folder, from its own file or from
@@ -401,6 +514,12 @@ pub enum TokenizerError {
         file: &'static str,
         /// What is wrong with it.
         source: serde_json::Error,
+    },
+    /// `tokenizer.model` cannot be understood.
+    #[error("tokenizer.model is not as SentencePiece writes it")]
+    SentencePiece {
+        /// What is wrong with it.
+        source: prost::DecodeError,
     },
     /// The metadata of a GGUF file have another type than they should.
     #[error("the tokenizer metadata are not as expected")]

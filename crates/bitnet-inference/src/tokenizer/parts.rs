@@ -23,6 +23,8 @@ pub(crate) struct TokenizerParts {
     /// What ends a turn.
     pub(crate) eot: Option<u32>,
     pub(crate) add_bos: bool,
+    /// Whether `eos` comes behind every text that nothing follows.
+    pub(crate) add_eos: bool,
     pub(crate) chat_template: Option<String>,
 }
 
@@ -79,14 +81,16 @@ impl TokenizerParts {
         let eot = ENDS_OF_TURN
             .iter()
             .find_map(|end| tokenizer.inner().token_to_id(end));
+        let eos = tokenizer.eos().find(|id| Some(*id) != eot).or(eot);
         Ok(Self {
             pre: pre.name(),
             tokens,
             merges,
             bos: tokenizer.bos(),
-            eos: tokenizer.eos().find(|id| Some(*id) != eot).or(eot),
+            eos,
             eot,
             add_bos: tokenizer.adds_bos(),
+            add_eos: eos.is_some() && tokenizer.closing() == eos,
             chat_template: super::chat_template(folder)?,
         })
     }

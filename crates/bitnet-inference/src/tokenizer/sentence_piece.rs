@@ -50,7 +50,7 @@ pub(super) fn build(
         .vocab_and_merges(vocabulary.ids(), merges)
         .byte_fallback(true)
         .fuse_unk(true);
-    if let Some(unknown) = vocabulary.unknown()? {
+    if let Some(unknown) = vocabulary.unknown() {
         builder = builder.unk_token(unknown.to_owned());
     } else if let Some(missing) = (0..=u8::MAX)
         .map(|byte| format!("<0x{byte:02X}>"))

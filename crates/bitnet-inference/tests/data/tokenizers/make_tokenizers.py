@@ -176,6 +176,7 @@ def sentence_piece():
         user_defined_symbols=USER,
         minloglevel=2,
     )
+    (HERE / "tokenizer.model").write_bytes(model.getvalue())
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = range(processor.get_piece_size())
 

@@ -1,0 +1,75 @@
+//! `bitnet embed`
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{parse_ids, text_input};
+use crate::error::UsageError;
+use crate::model::RunModelArgs;
+use crate::ui::Ui;
+
+/// Turn a text into a vector that stands for its meaning
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Prints the hidden state of the last token, scaled to length 1, a number a line.
+The nearer two texts are in meaning, the larger is the product of their vectors,
+if the model was made for that, such as bitnet-embedding.
+
+Examples:
+  bitnet embed -m bitnet-embedding.gguf \"a cat sat on the mat\"
+  bitnet embed -m bitnet-embedding.gguf --json -f letter.txt")]
+#[group(id = "input", multiple = false, args = ["text", "file", "tokens"])]
+pub struct Args {
+    /// The text; `-`, or nothing in a pipe, reads stdin
+    text: Option<String>,
+    /// Read the text from a file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Token ids instead of a text, such as 1,2,3, taken as they are
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
+    tokens: Option<String>,
+    #[command(flatten)]
+    model: RunModelArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    ids: Vec<u32>,
+    embedding: Vec<f32>,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let checkpoint = args.model.model.open(ui)?;
+    let ids = if let Some(ids) = &args.tokens {
+        parse_ids(ids)?
+    } else {
+        let text = text_input("text", args.text.as_deref(), args.file.as_deref())?;
+        let tokenizer = args.model.model.tokenizer(&checkpoint)?;
+        tokenizer.encode_closed(&text)?
+    };
+    let config = checkpoint.config();
+    let (n_ids, limit) = (ids.len(), config.context_len);
+    if n_ids == 0 || n_ids > limit {
+        let message = format!("the text has {n_ids} tokens, expected 1 to {limit} for this model");
+        return Err(UsageError(message).into());
+    }
+    if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
+        let last = config.vocab_size - 1;
+        return Err(UsageError(format!("no token has id {id}, expected 0 to {last}")).into());
+    }
+    let head = args.model.compute.head.for_all();
+    let mut loaded = (args.model).load(&checkpoint, Some(n_ids), head, ui)?;
+    let embedding = loaded.engine.embed(&ids)?;
+    if args.json {
+        return ui.json(&Report { ids, embedding });
+    }
+    for value in embedding {
+        ui.line(&value.to_string())?;
+    }
+    Ok(())
+}
