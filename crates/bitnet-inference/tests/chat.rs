@@ -3,9 +3,11 @@
 //! `tests/data/chat/make_chat.py` recorded what `transformers` writes.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use bitnet_inference::gguf::{Gguf, GgufWriter, Value};
 use bitnet_inference::{ChatTemplate, Checkpoint, Message, Role, TemplateOrigin, Tokenizer};
 use serde::Deserialize;
 
@@ -131,6 +133,56 @@ fn templates_of_the_program_end_where_the_answer_begins() {
         assert_eq!(render(name, true), text.to_owned() + generation);
     }
     assert!(ChatTemplate::named("alpaca", &tokenizer).is_none());
+}
+
+/// The template that the first published GGUF of BitNet b1.58 2B-4T has.
+const WRONG: &str = "{% for message in messages %}{% if message['role'] == 'user' %}\
+    {{ 'Human: ' + message['content'] + '\\n\\nBITNETAssistant: ' }}{% endif %}{% endfor %}";
+
+#[test]
+fn the_wrong_template_of_the_published_model_is_replaced() {
+    let storyteller = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/storyteller");
+    let file = std::fs::read(storyteller.join("storyteller.gguf")).unwrap();
+    let with_template = |source: &str| {
+        let sound = Gguf::parse(&file).unwrap();
+        let mut writer = GgufWriter::new();
+        let is_kept = |key: &str| key != "tokenizer.chat_template";
+        for (key, value) in sound.metadata().filter(|(key, _)| is_kept(key)) {
+            writer.metadata(key, value.clone());
+        }
+        writer.metadata("tokenizer.chat_template", Value::String(source.to_owned()));
+        for tensor in sound.tensors() {
+            writer.tensor(&tensor.name, &tensor.shape, tensor.type_id, tensor.span);
+        }
+        let data = |i: usize, out: &mut dyn Write| {
+            let tensor = &sound.tensors()[i];
+            out.write_all(&file[tensor.offset as usize..][..tensor.span as usize])
+        };
+        let bytes = writer.write::<_, std::io::Error>(Vec::new(), data).unwrap();
+        let checkpoint = Checkpoint::from_gguf_bytes(bytes).unwrap();
+        let tokenizer = checkpoint.tokenizer().unwrap();
+        let template = ChatTemplate::of_model(&checkpoint, &tokenizer)
+            .unwrap()
+            .unwrap();
+        let messages = [
+            Message::new(Role::System, "Be brief."),
+            Message::new(Role::User, "Why?"),
+        ];
+        let text = template.render(&messages, true, now()).unwrap();
+        (template.origin(), text)
+    };
+    let (origin, text) = with_template(WRONG);
+    assert_eq!(origin, TemplateOrigin::Corrected);
+    assert_eq!(
+        text,
+        "<|begin_of_text|>System: Be brief.<|eot_id|>User: Why?<|eot_id|>Assistant:"
+    );
+    // Whatever else the file has is the model's.
+    let other = "{{ messages[1].content }}";
+    assert_eq!(
+        with_template(other),
+        (TemplateOrigin::Model, "Why?".to_owned())
+    );
 }
 
 #[test]

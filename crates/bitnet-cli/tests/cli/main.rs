@@ -3,6 +3,7 @@
 mod bad_input;
 mod chat;
 mod convert;
+mod formats;
 mod help;
 #[cfg(unix)]
 mod interrupt;
