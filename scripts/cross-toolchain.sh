@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Unpacks into DIR a compiler for ARM64 Linux, WebAssembly and macOS: DIR/bin has rustc and
+# Unpacks into DIR a compiler for ARM64 Linux, WebAssembly, macOS and Windows: DIR/bin has rustc and
 # wasm-ld. Does nothing where that was done before. Needs Debian or Ubuntu on x86-64 and,
 # for the C toolchain and the emulator, root. Fails if packages cannot be had.
 #

@@ -202,6 +202,9 @@ fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(
     if group == Group::Own {
         std::os::unix::process::CommandExt::process_group(command, 0);
     }
+    // Elsewhere a child and all it started are found by whose children they are.
+    #[cfg(not(unix))]
+    let _ = group;
     command.stdin(Stdio::null());
     let (sender, lines) = sync_channel(1024);
     if merged {

@@ -87,6 +87,7 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there is no mask"))]
     let mut builder = tempfile::Builder::new();
     // As any new file: others may read what the user's mask lets them read.
     #[cfg(unix)]

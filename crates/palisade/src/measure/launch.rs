@@ -363,6 +363,7 @@ fn wait_for_end(_id: u32) -> bool {
 /// What Linux says about the turns of a process's first thread on the processors.
 struct Turns {
     /// How long it ran.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is held up there"))]
     ran: Duration,
     /// How long it was ready to run and waited.
     waited: Duration,
@@ -398,14 +399,17 @@ fn hurry() -> bool {
 
 /// How long a process is stopped at a time. Shorter stops follow each other more evenly,
 /// so that each sample of a benchmark has its share of them; timers are as exact as this.
+#[cfg(unix)]
 const STOP: Duration = Duration::from_micros(100);
 
 /// How long one that runs takes at most to follow a signal. It does not compute then.
 /// (Most of a longer time it waited for a processor.)
+#[cfg(unix)]
 const FOLLOWED: Duration = Duration::from_micros(30);
 
 /// What it takes until it computes as before, with the processor's caches filled again:
 /// measured on an EPYC at slowdowns of 5 and 10 %.
+#[cfg(unix)]
 const RESUMED: Duration = Duration::from_micros(20);
 
 /// Stops a process again and again, for `share` of the time that it runs, until `is_over`.

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Type-checks the libraries of the model half and the guard for Windows on x86-64: nothing
+# can be linked or run here. Says SKIPPED, loudly, when the packages it needs cannot be had
+# (see cross-toolchain.sh).
+#
+#   scripts/check-windows.sh [DIR]     DIR keeps the toolchain between runs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir=$(realpath -m "${1:-target/cross-toolchain}")
+
+if ! scripts/cross-toolchain.sh "$dir" >&2; then
+    echo "SKIPPED: the packages for other targets cannot be had; Windows is NOT checked"
+    exit 0
+fi
+
+# What makes libraries of system calls to link with: a check reads none, so an empty one
+# does.
+cat >"$dir/bin/x86_64-w64-mingw32-dlltool" <<'EOF'
+#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = -l ] && printf '!<arch>\n' >"$2"; shift; done
+EOF
+chmod +x "$dir/bin/x86_64-w64-mingw32-dlltool"
+
+# As in check-darwin.sh: the standard library is checked from its sources, and what stands
+# in for the C compiler writes nothing.
+PATH=$dir/bin:$PATH RUSTC=$dir/bin/rustc RUSTC_BOOTSTRAP=1 \
+    CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/windows \
+    CC_x86_64_pc_windows_gnu=true AR_x86_64_pc_windows_gnu=true \
+    cargo check --locked -Zbuild-std=std,panic_abort --target x86_64-pc-windows-gnu \
+    --package bitnet-core --package bitnet-quant --package bitnet-inference \
+    --package palisade --package cargo-palisade --package palisade-alloc
