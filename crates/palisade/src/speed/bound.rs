@@ -149,7 +149,7 @@ impl BoundJudge {
         let state = self.state.unwrap_or(BoundState::Inconclusive);
         let logarithms: Vec<f64> = self.values.iter().map(|value| value.ln()).collect();
         let found = estimate(&logarithms);
-        let centre = median(&self.values).map_or_else(|| "no value".to_owned(), number);
+        let centre = median(&self.values).map_or_else(String::new, number);
         let interval = found.map_or_else(String::new, |found| {
             let (low, high) = (number(found.low), number(found.high));
             format!(" (95 % interval {low} to {high})")
@@ -168,12 +168,17 @@ impl BoundJudge {
             BoundState::Inconclusive => "is not shown to be, nor not to be,",
         };
         let limit = number(limit);
+        let reason = if self.values.is_empty() {
+            format!("nothing was measured; it is to be {relation} {limit}{tolerance}")
+        } else {
+            format!("{centre}{interval} {answer} {relation} {limit}{tolerance}")
+        };
         BoundDecision {
             bound: self.bound,
             state,
             estimate: found,
             values: self.values.len(),
-            reason: format!("{centre}{interval} {answer} {relation} {limit}{tolerance}"),
+            reason,
         }
     }
 }
@@ -187,6 +192,20 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_value_nothing_is_said_of_one() {
+        let bound = Bound {
+            limit: Limit::AtLeast(2.0),
+            within: 0.05,
+        };
+        let decision = BoundJudge::new(bound, Looks::default(), 0.025).decision();
+        assert_eq!(decision.state, BoundState::Inconclusive);
+        assert_eq!(
+            decision.reason,
+            "nothing was measured; it is to be at least 2.000 within 5.0 %"
+        );
+    }
 
     fn decide(bound: Bound, values: impl Iterator<Item = f64>) -> BoundDecision {
         let mut judge = BoundJudge::new(bound, Looks::default(), 0.025);
