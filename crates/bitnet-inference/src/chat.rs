@@ -15,8 +15,9 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::value::{Kwargs, Rest, Serde, ValueOrKwargs};
+use minijinja::{Environment, Error, ErrorKind, State, Value, context, filters};
+use minijinja_contrib::pycompat;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
@@ -337,12 +338,55 @@ fn environment() -> Environment<'static> {
     );
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(|state, value, method, args| {
+        if method == "format" && !has_ascii_keys(value, '{', '[', ']') {
+            return Err(key_error());
+        }
+        pycompat::unknown_method_callback(state, value, method, args)
+    });
+    environment.add_filter("format", format);
     environment.add_function("raise_exception", |message: &str| {
         Err::<(), _>(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
     });
     environment.add_filter("tojson", to_json);
     environment
+}
+
+/// The filter `format`.
+fn format(
+    state: &mut State,
+    value: &Value,
+    arguments: Rest<ValueOrKwargs>,
+) -> Result<Value, Error> {
+    if !has_ascii_keys(value, '%', '(', ')') {
+        return Err(key_error());
+    }
+    filters::format(state, value, arguments)
+}
+
+/// Returns whether the keys that a format names, such as `name` of `%(name)s` and of
+/// `{0[name]}`, are ASCII: `minijinja` 3.1 panics on others. A key is what stands
+/// between `open` and `close` somewhere behind `start`.
+fn has_ascii_keys(format: &Value, start: char, open: char, close: char) -> bool {
+    let text = format.as_str().unwrap_or_default();
+    let mut has_started = false;
+    let mut in_key = false;
+    text.chars().all(|c| {
+        if in_key {
+            in_key = c != close;
+            return c.is_ascii();
+        }
+        in_key = has_started && c == open;
+        // A field of `str.format` ends at its brace; behind a percent sign comes a key
+        // at once, or none.
+        has_started = c == start || (has_started && start == '{' && c != '}');
+        true
+    })
+}
+
+fn key_error() -> Error {
+    let message = "keys of a format are ASCII here";
+    Error::new(ErrorKind::InvalidOperation, message)
 }
 
 fn strftime(now: DateTime<Utc>, format: &str) -> Result<String, Error> {

@@ -209,6 +209,8 @@ fn templates_that_mean_harm() {
     insta::assert_snapshot!(outcomes, @r#"
     blocks-deep: the chat template nests too deep in line 1
     doubling: the chat template fails: engine ran out of fuel (in chat template:1)
+    format-key-not-ascii: the chat template fails: invalid operation: keys of a format are ASCII here (in chat template:1)
+    format-method-key-not-ascii: the chat template fails: invalid operation: keys of a format are ASCII here (in chat template:1)
     format-wide: the chat template fails: engine ran out of fuel (in chat template:1)
     include: the chat template is not well-formed: syntax error: unknown statement include (in chat template:1)
     indent-wide: the chat template fails: engine ran out of fuel (in chat template:1)
@@ -221,6 +223,7 @@ fn templates_that_mean_harm() {
     repeat-2-33: the chat template fails: engine ran out of fuel (in chat template:1)
     replace: the chat template fails: engine ran out of fuel (in chat template:1)
     sound: fine
+    sound-format: fine
     sound-functions: fine
     strftime-unknown: the chat template fails: invalid operation: "%Q" is not a format of strftime_now (in chat template:1)
     time: the chat template fails: engine ran out of fuel (in chat template:1)
