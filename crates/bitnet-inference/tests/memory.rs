@@ -1,6 +1,6 @@
 //! Memory as a program meets it: what the system sees of it, what happens when
-//! there is none, and what is left of it afterwards.
-#![cfg(feature = "builtin-model")]
+//! there is none, and what is left of it afterwards. Only Linux says enough.
+#![cfg(all(feature = "builtin-model", target_os = "linux"))]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -177,7 +177,6 @@ fn grown_by(n_cycles: usize) -> isize {
 const MEBIBYTE: isize = 1 << 20;
 
 #[test]
-#[cfg(target_os = "linux")]
 fn models_that_come_and_go_leave_nothing() {
     let _alone = alone();
     let grown = grown_by(40);
@@ -185,7 +184,6 @@ fn models_that_come_and_go_leave_nothing() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 #[ignore = "takes minutes; run by hand for the figure in docs/memory.md"]
 #[expect(clippy::print_stdout, reason = "the figure of the page")]
 fn a_thousand_models_that_come_and_go_leave_nothing() {
@@ -235,7 +233,6 @@ fn check_agreement(path: &Path, head: HeadPrecision) {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn what_is_counted_is_what_the_system_sees() {
     let _alone = alone();
     let path = models("storyteller").join("storyteller.gguf");
@@ -246,7 +243,6 @@ fn what_is_counted_is_what_the_system_sees() {
 
 /// Needs a large file: `BITNET_LARGE_MODEL=FILE`.
 #[test]
-#[cfg(target_os = "linux")]
 #[ignore = "needs a file of a gigabyte, named by BITNET_LARGE_MODEL"]
 fn what_is_counted_of_a_large_model_is_what_the_system_sees() {
     let _alone = alone();
