@@ -67,7 +67,7 @@ const FAILURES_IF_CERTAIN: u32 = 5;
 
 /// How much of the best information the commit that is checked out must promise to be
 /// looked at once more: another one has to be built.
-const STAY: f64 = 0.8;
+const STAY: f64 = 0.95;
 
 /// What was seen of a commit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
