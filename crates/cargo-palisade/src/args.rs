@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use palisade::bisect::Model;
-use palisade::check::BaseChoice;
+use palisade::check::{BaseChoice, CandidateChoice};
 use palisade::comparison::{Injection, Selection};
 use palisade::identity::TestId;
 use palisade::policy::{RunnerChoice, Span};
@@ -155,6 +155,29 @@ pub enum Command {
         #[command(subcommand)]
         command: MilestoneCommand,
     },
+    /// Say that you validated a change by hand, and how
+    #[command(
+        after_help = "Example: cargo palisade approve --note 'ran it on the board, 200 prompts'"
+    )]
+    Approve {
+        /// The commit [default: the files as they are]
+        revision: Option<String>,
+        /// What was validated, and how
+        #[arg(long, value_name = "TEXT")]
+        note: String,
+        /// Who you are [default: git's user.name and user.email]
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+    },
+    /// Show what the guard did: plans that missed, approvals, commits without hooks
+    #[command(after_help = "Example: cargo palisade report")]
+    Report,
+    /// Run the guard in git hooks, beside the hooks that are there
+    #[command(after_help = "Example: cargo palisade hooks install")]
+    Hooks {
+        #[command(subcommand)]
+        command: HooksCommand,
+    },
     /// Hold numbers in documents to what proves them
     #[command(after_help = "Example: cargo palisade claims check")]
     Claims {
@@ -210,6 +233,15 @@ impl ChangeArgs {
             None => BaseChoice::Branching,
         }
     }
+
+    /// What is judged.
+    pub fn candidate(&self) -> CandidateChoice {
+        if self.staged {
+            CandidateChoice::Staged
+        } else {
+            CandidateChoice::Files
+        }
+    }
 }
 
 /// How thoroughly a change is judged.
@@ -243,8 +275,8 @@ pub struct ReportArgs {
 pub struct CheckArgs {
     #[command(flatten)]
     pub change: ChangeArgs,
-    /// Judge all tests, not only those that the change can affect
-    #[arg(long)]
+    /// Judge all tests, and say which failures the plan of the change would have missed
+    #[arg(long, visible_alias = "full")]
     pub all: bool,
     /// Measure speed and memory of the crates that the change can reach, too
     #[arg(long, conflicts_with = "shard")]
@@ -575,6 +607,31 @@ pub enum MilestoneCommand {
     /// List the milestones
     #[command(after_help = "Example: cargo palisade milestone list")]
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HooksCommand {
+    /// Install pre-commit and pre-push; hooks that are there are called first
+    #[command(after_help = "Example: cargo palisade hooks install")]
+    Install,
+    /// Take them away and put back what was there
+    #[command(after_help = "Example: cargo palisade hooks uninstall")]
+    Uninstall,
+    /// Do what a hook does
+    #[command(after_help = "Example: cargo palisade hooks run pre-commit")]
+    Run {
+        /// The hook; pre-push reads what git says on standard input
+        hook: HookName,
+        /// Begin nothing new after this time [default: 5s before a commit, 90s before a push]
+        #[arg(long, value_name = "TIME")]
+        budget: Option<Span>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HookName {
+    PreCommit,
+    PrePush,
 }
 
 #[derive(Debug, Subcommand)]

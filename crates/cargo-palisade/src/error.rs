@@ -15,6 +15,7 @@ use palisade::culprit::CulpritError;
 use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
 use palisade::guard::GuardError;
+use palisade::hooks::HookError;
 use palisade::measure::launch::LaunchError;
 use palisade::policy::PolicyError;
 use palisade::recover::IncidentError;
@@ -63,6 +64,12 @@ pub enum UsageError {
     /// A command has no words.
     #[error("read the command {0:?}")]
     NoCommand(String),
+    /// One of the change's authors approves it, where somebody else must.
+    #[error("approve the change as {0}, who is an author of it")]
+    OwnApproval(String),
+    /// Nobody is named who approves, and git knows no name either.
+    #[error("tell who approves")]
+    Nobody,
     /// No package of that name is in the workspace.
     #[error("find a package called {0:?}")]
     NoPackage(String),
@@ -123,6 +130,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             UsageError::NoCommand(_) => {
                 "--cmd 'sh -c \"COMMAND\"' runs what only a shell understands"
             }
+            UsageError::OwnApproval(_) => {
+                "somebody else, with the same memory: --store, or store export and import"
+            }
+            UsageError::Nobody => "--by NAME, or git config user.name",
             UsageError::NoMilestone(_) => "cargo palisade milestone set NAME, or milestone list",
             _ => "cargo palisade flaky list, or cargo palisade test",
         };
@@ -161,6 +172,14 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             (USAGE, known.or_else(|| hint("cargo palisade init in an empty repository writes a palisade.toml with every key")))
         }
         GuardError::Policy(_) => (USAGE, None),
+        GuardError::Hooks(HookError::Shared(_)) => (
+            USAGE,
+            hint("call cargo palisade hooks run pre-commit from your own hook there"),
+        ),
+        GuardError::Hooks(HookError::Aside { .. }) => (
+            USAGE,
+            hint("move one of them away, then cargo palisade hooks install"),
+        ),
         GuardError::Claims(ClaimsError::File { .. }) => (NOT_MEASURED, None),
         GuardError::Claims(_) => (USAGE, hint("cargo palisade claims list; docs/claims.md")),
         GuardError::Merge(_) => (

@@ -19,17 +19,18 @@ use crate::flaky::{FlakyRecord, Judgement, Ledger, judge, release_due};
 use crate::git::Repo;
 use crate::guard::{Event, Events, Guard, GuardError, Known, Side, age};
 use crate::identity::{TargetKind, TestId};
+use crate::journal::{JournalEntry, JournalEvent, Recall};
 use crate::measure::launch::Launcher;
 use crate::policy::ApiBreaks;
-use crate::record::{Purpose, Run, Scope, now};
+use crate::record::{Purpose, Record, Run, Scope, now};
 use crate::report::{Origin, Report, SideReport, Source, counted};
 use crate::risk::{Assessment, Files, Level, assess};
 use crate::run::RunError;
 use crate::shard::ShardNumber;
 use crate::stats::{median, rank_test};
 use crate::verdict::{
-    Effect, Evidence, Finding, FindingKind, Judged, SlowJudged, Verdict, judge_claims, judge_speed,
-    judge_tests,
+    Effect, Evidence, Finding, FindingKind, Judged, SlowJudged, Verdict, judge_approval,
+    judge_claims, judge_speed, judge_tests,
 };
 use crate::workspace::{Target, Workspace};
 
@@ -38,10 +39,8 @@ use crate::workspace::{Target, Workspace};
 pub struct CheckOptions {
     /// What to compare with.
     pub base: BaseChoice,
-    /// Judge what is staged instead of the files as they are.
-    pub staged: bool,
-    /// Judge a revision instead of the files as they are.
-    pub candidate: Option<String>,
+    /// What to judge.
+    pub candidate: CandidateChoice,
     /// Use no stored run.
     pub fresh: bool,
     /// Judge all tests, not only those that the change can affect.
@@ -79,6 +78,20 @@ pub enum BaseChoice {
     Stored,
 }
 
+/// What is judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CandidateChoice {
+    /// The user's files as they are.
+    #[default]
+    Files,
+    /// What is staged.
+    Staged,
+    /// A revision; in the user's files if they hold just that.
+    Revision(String),
+    /// A revision in a checkout of its own, whatever the user's files hold.
+    Beside(String),
+}
+
 /// The error that a judgement "slower" accepts.
 const SLOW_ALPHA: f64 = 0.01;
 
@@ -93,10 +106,7 @@ pub fn check(
     events: Events<'_>,
 ) -> Result<Report, GuardError> {
     let started = Instant::now();
-    let (base, mut candidate) = guard.sides(&options.base, options.staged)?;
-    if let Some(revision) = &options.candidate {
-        candidate = guard.beside(Some(revision))?;
-    }
+    let (base, candidate) = guard.sides(&options.base, &options.candidate)?;
     let assessment = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
     for entry in release_due(guard.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));
@@ -138,11 +148,17 @@ pub fn check(
     }
     findings.extend(check.api(&assessment)?);
     findings.extend(check.claims()?);
+    findings.extend(check.approval(&assessment)?);
+    let recall = check.recall(&assessment, sides.is_some(), &findings)?;
     let speed = check.speed(&assessment, &mut findings)?;
     findings.sort_by_key(|finding| finding.effect);
     let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);
     let report = check.report(assessment, looked_at, sides.as_ref(), findings, started);
-    Ok(Report { speed, ..report })
+    Ok(Report {
+        speed,
+        recall,
+        ..report
+    })
 }
 
 /// The changed files between two trees, and what they risk.
@@ -775,6 +791,61 @@ impl Check<'_> {
         Ok(judge_claims(&checked, &claims::contradictions(&claims)))
     }
 
+    /// Whether a change that needs somebody's eyes had them.
+    fn approval(&mut self, assessment: &Assessment) -> Result<Option<Finding>, GuardError> {
+        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if self.same || !is_first {
+            return Ok(None);
+        }
+        let journal = self.guard.store.journal()?;
+        let of_tree = |entry: &JournalEntry| entry.tree == self.candidate.subject.tree;
+        let entries: Vec<JournalEntry> = journal.into_iter().filter(of_tree).collect();
+        let policy = self.guard.policy.approval;
+        let subject = &self.candidate.subject;
+        let mut authors = self
+            .guard
+            .repo
+            .authors(&self.base.commit.id, &subject.commit)?;
+        if subject.dirty {
+            authors.extend(self.guard.repo.user());
+        }
+        Ok(judge_approval(policy, assessment.level, &authors, &entries))
+    }
+
+    /// What the plan of the change would have found of the failures that all tests show;
+    /// remembered. `None` unless all tests of both sides were looked at for that.
+    fn recall(
+        &mut self,
+        assessment: &Assessment,
+        has_run: bool,
+        findings: &[Finding],
+    ) -> Result<Option<Recall>, GuardError> {
+        let is_whole = self.options.everything && self.options.shard.is_none();
+        if !is_whole || self.same || !has_run {
+            return Ok(None);
+        }
+        // A failure that stayed open is one that the plan had to find, too.
+        let failing = findings.iter().filter(|f| {
+            f.kind == FindingKind::Test && matches!(f.effect, Effect::Regression | Effect::Open)
+        });
+        let tests = failing.filter_map(|finding| finding.name.parse::<TestId>().ok());
+        let is_selected = |test: &TestId| {
+            let scope = assessment.scope.as_ref();
+            scope.is_some_and(|scope| scope.contains(test))
+        };
+        let (found, missed): (Vec<_>, Vec<_>) = tests.partition(is_selected);
+        let recall = Recall {
+            level: assessment.level,
+            found: found.len() as u32,
+            missed,
+        };
+        let subject = &self.candidate.subject;
+        let event = JournalEvent::Scored(recall.clone());
+        let entry = JournalEntry::new(&subject.tree, &subject.commit, event);
+        self.guard.store.add(&Record::Journal(entry))?;
+        Ok(Some(recall))
+    }
+
     /// Measures the benchmarks that the change can reach, where that is asked for or the
     /// risk is High or above and the policy wants it. What is found is added.
     fn speed(
@@ -884,6 +955,7 @@ impl Check<'_> {
             runner: self.guard.runner.name().to_owned(),
             seconds: started.elapsed().as_secs_f64(),
             speed: None,
+            recall: None,
             shard: self.options.shard,
             runs: self.runs,
         }

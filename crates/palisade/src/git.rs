@@ -10,7 +10,7 @@
 mod ancestry;
 mod revert;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -261,6 +261,60 @@ impl Repo {
     pub fn user_name(&self) -> Option<String> {
         let name = self.text(&["config", "user.name"]).ok()?;
         (!name.is_empty()).then_some(name)
+    }
+
+    /// The user as commits name them: `Name <address>`.
+    pub fn user(&self) -> Option<String> {
+        let address = self.text(&["config", "user.email"]).unwrap_or_default();
+        self.user_name().map(|name| format!("{name} <{address}>"))
+    }
+
+    /// Who wrote the commits of `candidate` that `base` does not have, as `Name <address>`.
+    pub fn authors(&self, base: &str, candidate: &str) -> Result<BTreeSet<String>, GitError> {
+        let range = format!("{base}..{candidate}");
+        let listed = self.text(&["log", "--format=%an <%ae>", &range])?;
+        Ok(listed.lines().map(str::to_owned).collect())
+    }
+
+    /// The folder that git looks for hooks in, as the user's settings name it.
+    pub fn hooks_folder(&self) -> Result<PathBuf, GitError> {
+        let args = ["rev-parse", "--path-format=absolute", "--git-path", "hooks"];
+        let output = forget_hook(&mut Command::new("git"))
+            .current_dir(&self.root)
+            .args(args)
+            .output()
+            .map_err(GitError::Start)?;
+        checked(&args, &output).map(PathBuf::from)
+    }
+
+    /// The folder that all working trees of the repository share.
+    pub fn common_dir(&self) -> &Path {
+        &self.common_dir
+    }
+
+    /// The commits that `git commit` made in this working tree since a time, newest first;
+    /// not those of others, nor what a rebase or a merge made.
+    pub fn made_here(&self, since_ms: i64) -> Result<Vec<Commit>, GitError> {
+        let format = "--format=%ct %H %T %gs%x09%s";
+        // Without a log there is nothing to tell.
+        let Ok(listed) = self.text(&["log", "--walk-reflogs", "--max-count=200", format, "HEAD"])
+        else {
+            return Ok(Vec::new());
+        };
+        let commit = |line: &str| {
+            let (entry, subject) = line.split_once('\t')?;
+            let mut fields = entry.splitn(4, ' ');
+            let at: i64 = fields.next()?.parse().ok()?;
+            let (id, tree, done) = (fields.next()?, fields.next()?, fields.next()?);
+            let is_made = done.starts_with("commit:") || done.starts_with("commit (amend):");
+            // Times of commits are whole seconds.
+            (is_made && (at + 1) * 1000 > since_ms).then(|| Commit {
+                id: id.to_owned(),
+                tree: tree.to_owned(),
+                subject: subject.to_owned(),
+            })
+        };
+        Ok(listed.lines().filter_map(commit).collect())
     }
 
     /// The URL of the remote `origin`, if there is one.

@@ -9,10 +9,11 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::baseline::TestSet;
-use crate::check::BaseChoice;
+use crate::check::{BaseChoice, CandidateChoice};
 use crate::claims::ClaimsError;
 use crate::culprit::CulpritError;
 use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
+use crate::hooks::HookError;
 use crate::measure::launch::LaunchError;
 use crate::merge::MergeError;
 use crate::policy::{Policy, PolicyError, RunnerChoice};
@@ -50,6 +51,9 @@ pub enum GuardError {
     /// The claims of the documents cannot be read.
     #[error(transparent)]
     Claims(#[from] ClaimsError),
+    /// Hooks cannot be installed or removed.
+    #[error(transparent)]
+    Hooks(#[from] HookError),
     /// A benchmark could not be launched.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -129,24 +133,33 @@ impl Guard {
     }
 
     /// The two sides of a change: what it is compared with, and what is judged. Where
-    /// a stored base is asked for and there is none, both are the same. The
-    /// candidate is what is staged, or the files as they are.
-    pub fn sides(&self, base: &BaseChoice, staged: bool) -> Result<(Side, Side), GuardError> {
-        let candidate = if staged {
-            self.staged_side()?
-        } else {
-            self.working_side()?
-        };
+    /// a stored base is asked for and there is none, both are the same.
+    pub fn sides(
+        &self,
+        base: &BaseChoice,
+        candidate: &CandidateChoice,
+    ) -> Result<(Side, Side), GuardError> {
+        let choice = candidate;
+        let candidate = self.candidate(choice)?;
         let base = match base {
             BaseChoice::Revision(revision) => self.repo.resolve(revision)?,
             BaseChoice::Branching => self.repo.default_base()?,
             BaseChoice::Stored => match self.stored_base(&candidate)? {
                 Some(commit) => commit,
-                None if staged => return Ok((self.staged_side()?, candidate)),
-                None => return Ok((self.working_side()?, candidate)),
+                None => return Ok((self.candidate(choice)?, candidate)),
             },
         };
         Ok((self.commit_side(base)?, candidate))
+    }
+
+    /// What is judged.
+    fn candidate(&self, choice: &CandidateChoice) -> Result<Side, GuardError> {
+        match choice {
+            CandidateChoice::Files => self.working_side(),
+            CandidateChoice::Staged => self.staged_side(),
+            CandidateChoice::Beside(revision) => self.beside(Some(revision)),
+            CandidateChoice::Revision(revision) => self.commit_side(self.repo.resolve(revision)?),
+        }
     }
 
     /// The newest commit before the candidate of which the memory knows all tests, in

@@ -171,6 +171,14 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
         defaults.reuse.remeasure,
         defaults.api.release,
     );
+    text.push_str(
+        "\n[approval]\n\
+         # From which risk on a change needs `cargo palisade approve` by somebody who is no author\n\
+         # of it: \"critical\", \"high\", … Nothing does by default.\n\
+         # from = \"critical\"\n\
+         # Whether an author's own approval counts.\n\
+         by_author = false\n",
+    );
     push_claims(&mut text, &defaults.claims);
     push_speed(&mut text, &defaults.speed);
     push_classes(&mut text, seen);

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{TargetKind, TestId, place};
+use crate::journal::JournalEntry;
 use crate::recover::Incident;
 use crate::shard::Shard;
 use crate::speed::{Calibration, Milestone, SpeedRun};
@@ -288,6 +289,8 @@ pub enum Record {
     Milestone(Milestone),
     /// A regression with its culprit and the way back.
     Incident(Box<Incident>),
+    /// What people and hooks did.
+    Journal(JournalEntry),
 }
 
 #[cfg(test)]

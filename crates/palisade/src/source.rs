@@ -122,12 +122,14 @@ fn file_modules(root: &Path, path: &Path) -> Vec<String> {
     modules
 }
 
-/// Whether a Rust file below `root` includes a file of this name.
+/// Whether a Rust file below `root` includes a file of this name; of a `.txt` file, which may
+/// as well be data, whether one names it: a test may read it while it runs.
 pub fn includes(root: &Path, name: &str) -> bool {
     let Ok(entries) = fs::read_dir(root) else {
         return false;
     };
     let end = format!("{name}\"");
+    let may_be_data = Path::new(name).extension() == Some("txt".as_ref());
     entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .any(|path| {
@@ -140,7 +142,9 @@ pub fn includes(root: &Path, name: &str) -> bool {
             }
             let is_rust = path.extension().is_some_and(|extension| extension == "rs");
             let text = is_rust.then(|| fs::read_to_string(&path).ok()).flatten();
-            text.is_some_and(|text| text.contains("include") && text.contains(&end))
+            text.is_some_and(|text| {
+                text.contains(&end) && (may_be_data || text.contains("include"))
+            })
         })
 }
 
@@ -225,6 +229,28 @@ pub fn contents(text: &str) -> Option<Contents> {
         visitor.visit_item(item);
     }
     Some(contents)
+}
+
+/// The tests of a Rust file that are marked as ignored, by their names, and whether the mark
+/// gives a reason; `None` if the file does not parse.
+pub fn ignored_tests(text: &str) -> Option<BTreeMap<String, bool>> {
+    struct Ignored(BTreeMap<String, bool>);
+    impl<'ast> Visit<'ast> for Ignored {
+        fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+            let mark = item
+                .attrs
+                .iter()
+                .find(|attribute| attribute.path().is_ident("ignore"));
+            if let Some(mark) = mark {
+                let has_reason = matches!(mark.meta, syn::Meta::NameValue(_));
+                self.0.insert(item.sig.ident.to_string(), has_reason);
+            }
+            syn::visit::visit_item_fn(self, item);
+        }
+    }
+    let mut ignored = Ignored(BTreeMap::new());
+    ignored.visit_file(&syn::parse_file(text).ok()?);
+    Some(ignored.0)
 }
 
 fn is_ffi(item: &syn::Item) -> bool {

@@ -55,6 +55,8 @@ pub struct Package {
     pub dir: String,
     /// Its folder on disk.
     pub root: PathBuf,
+    /// The edition of Rust that it is written in.
+    pub edition: String,
     /// Whether it may be published.
     pub published: bool,
     /// What can be built from it.
@@ -149,6 +151,7 @@ impl Workspace {
                     name: own,
                     dir: relative(folder).ok_or_else(outside)?,
                     root: folder.clone(),
+                    edition: package.edition.to_string(),
                     published: package.publish.as_ref().is_none_or(|to| !to.is_empty()),
                     targets: package.targets.iter().map(target).collect(),
                     dependencies,
@@ -232,6 +235,7 @@ pub(crate) mod tests {
                 name: (*name).to_owned(),
                 dir: (*dir).to_owned(),
                 root: PathBuf::from(dir),
+                edition: "2024".to_owned(),
                 published: true,
                 targets: Vec::new(),
                 dependencies: dependencies.iter().map(|d| (*d).to_owned()).collect(),

@@ -68,7 +68,7 @@ in_every_place! {
 
 /// A store as each version of the schema wrote it, and its records. A new schema adds
 /// its own, and these stay.
-const VERSIONS: [(&str, &str); 2] = [
+const VERSIONS: [(&str, &str); 3] = [
     (
         include_str!("data/store-1.sql"),
         include_str!("data/store-1.jsonl"),
@@ -76,6 +76,10 @@ const VERSIONS: [(&str, &str); 2] = [
     (
         include_str!("data/store-2.sql"),
         include_str!("data/store-2.jsonl"),
+    ),
+    (
+        include_str!("data/store-4.sql"),
+        include_str!("data/store-4.jsonl"),
     ),
 ];
 

@@ -19,7 +19,6 @@ pub fn run(context: &mut Context<'_>, command: &BaselineCommand) -> anyhow::Resu
             let (_, run) = find(&context.guard, branch)?;
             let options = CheckOptions {
                 base: BaseChoice::Revision(run.subject.commit),
-                staged: false,
                 fresh: judge.fresh,
                 everything: true,
                 budget: judge.budget.map(|budget| budget.0),

@@ -14,8 +14,7 @@ const HISTORY: u32 = 100;
 pub fn run(context: &mut Context<'_>, args: &CheckArgs) -> anyhow::Result<u8> {
     let options = CheckOptions {
         base: args.change.base(),
-        staged: args.change.staged,
-        candidate: None,
+        candidate: args.change.candidate(),
         fresh: args.judge.fresh,
         everything: args.all,
         budget: args.judge.budget.map(|budget| budget.0),

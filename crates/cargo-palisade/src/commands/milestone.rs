@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palisade::check::{BaseChoice, CheckOptions, check as judge};
+use palisade::check::{BaseChoice, CandidateChoice, CheckOptions, check as judge};
 use palisade::claims::{Claims, Options, contradictions};
 use palisade::comparison::{CompareOptions, compare};
 use palisade::git::short;
@@ -194,7 +194,7 @@ fn tests(context: &mut Context<'_>, from: &str, to: &str, measure: bool) -> anyh
     }
     let options = CheckOptions {
         base: BaseChoice::Revision(from.to_owned()),
-        candidate: Some(to.to_owned()),
+        candidate: CandidateChoice::Beside(to.to_owned()),
         everything: true,
         ..CheckOptions::default()
     };

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod approve;
 mod baseline;
 mod bench;
 mod bisect;
@@ -9,10 +10,12 @@ mod claims;
 mod compare;
 mod flaky;
 mod history;
+mod hooks;
 mod init;
 mod merge;
 mod milestone;
 mod recover;
+mod report;
 mod risk;
 mod store;
 mod test;
@@ -59,6 +62,11 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         Command::Flaky { command } => flaky::run(&mut context, command),
         Command::History(args) => history::run(&mut context, args),
         Command::Milestone { command } => milestone::run(&mut context, command),
+        Command::Approve { revision, note, by } => {
+            approve::run(&mut context, revision.as_deref(), note, by.as_deref())
+        }
+        Command::Report => report::run(&context),
+        Command::Hooks { command } => hooks::run(&mut context, command),
         Command::Claims { command } => claims::run(&mut context, command),
         Command::Bisect(args) => bisect::run(&mut context, args),
         Command::Recover(args) => recover::run(&mut context, args),

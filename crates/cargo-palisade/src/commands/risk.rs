@@ -9,7 +9,7 @@ use crate::args::ChangeArgs;
 
 pub fn run(context: &mut Context<'_>, args: &ChangeArgs) -> anyhow::Result<u8> {
     let guard = &context.guard;
-    let (base, candidate) = guard.sides(&args.base(), args.staged)?;
+    let (base, candidate) = guard.sides(&args.base(), &args.candidate())?;
     let risk = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
     let seconds = match &risk.scope {
         Some(scope) => guard.expected_seconds(scope)?,

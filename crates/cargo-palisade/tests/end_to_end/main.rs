@@ -1,9 +1,12 @@
 //! The program as a user meets it: few tests, each a whole story.
 
+mod approval;
 mod claims;
 mod culprit;
 mod fixture;
 mod history;
+mod hooks;
+mod recall;
 mod reports;
 mod robustness;
 #[cfg(feature = "postgres")]

@@ -128,6 +128,7 @@ pub fn compare(
         runner: "launches in pairs".to_owned(),
         seconds: started.elapsed().as_secs_f64(),
         speed: Some(measured.report),
+        recall: None,
         shard: None,
         runs: Vec::new(),
     })

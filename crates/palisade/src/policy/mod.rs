@@ -3,6 +3,7 @@
 //! An unknown key is an error with a suggestion: a misspelt policy must not be
 //! taken for a policy.
 
+mod approval;
 mod claims;
 mod speed;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use approval::ApprovalPolicy;
 pub use claims::ClaimsPolicy;
 pub use speed::{
     Better, BuildPolicy, Bytes, CommandPolicy, Counters, ParseBytesError, Prints, RatioMeasure,
@@ -367,6 +369,8 @@ pub struct Policy {
     pub reuse: ReusePolicy,
     /// How the public API is guarded.
     pub api: ApiPolicy,
+    /// Which changes a second person must validate by hand.
+    pub approval: ApprovalPolicy,
     /// How numbers in documents are held.
     pub claims: ClaimsPolicy,
     /// How speed and memory are measured.
@@ -398,6 +402,7 @@ impl Default for Policy {
             flaky: FlakyPolicy::default(),
             reuse: ReusePolicy::default(),
             api: ApiPolicy::default(),
+            approval: ApprovalPolicy::default(),
             claims: ClaimsPolicy::default(),
             speed: SpeedPolicy::default(),
             bench: Vec::new(),

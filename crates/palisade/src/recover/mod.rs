@@ -22,7 +22,7 @@ pub use incident::{
 };
 
 use crate::bisect::{Answer, Observation};
-use crate::check::{BaseChoice, CheckOptions, MeasureSpeed, check};
+use crate::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, check};
 use crate::culprit::{BisectOptions, CulpritError, Observer, SearchState, bisect, start};
 use crate::git::{Reverted, short};
 use crate::guard::{Event, Events, Guard, GuardError};
@@ -215,7 +215,7 @@ fn validate(
     let red = Confirmation::of(&state.observations(&commit), estimate);
     let options = CheckOptions {
         base: BaseChoice::Revision(incident.bad.clone()),
-        candidate: Some(commit),
+        candidate: CandidateChoice::Beside(commit),
         speed: MeasureSpeed::ByRisk(launcher.clone()),
         ..CheckOptions::default()
     };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, counted, speed};
+use super::{Report, counted, recall_text, speed};
 use crate::comparison::SpeedReport;
 use crate::record::now;
 use crate::verdict::Verdict;
@@ -52,6 +52,9 @@ pub fn markdown(report: &Report) -> String {
         let _ = writeln!(text, "| {name} | `{}` | {tests} |", side.name);
     }
     let _ = writeln!(text, "\nLooked at {}.", report.looked_at());
+    if let Some(recall) = &report.recall {
+        let _ = writeln!(text, "\nThe plan: {}.", recall_text(recall));
+    }
     if let Some(measured) = &report.speed {
         push_speed(&mut text, measured);
     }

@@ -2,6 +2,7 @@
 //! same [`Report`]; none of them judges.
 
 use std::fmt::Write as _;
+
 mod html;
 mod junit;
 mod markdown;
@@ -23,6 +24,7 @@ use crate::baseline::Tally;
 use crate::comparison::SpeedReport;
 use crate::git::short;
 use crate::guard::Side;
+use crate::journal::Recall;
 use crate::record::{Millis, Run, Scope};
 use crate::risk::Assessment;
 use crate::shard::ShardNumber;
@@ -127,6 +129,10 @@ pub struct Report {
     /// What was measured of speed and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<SpeedReport>,
+    /// What the plan would have found of the failures that all tests show, where all were
+    /// looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall: Option<Recall>,
     /// Which shard of the check this is; `None` if it is the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<ShardNumber>,
@@ -225,6 +231,24 @@ fn tally_text(tally: Tally) -> String {
         if count > 0 {
             let _ = write!(text, ", {count} {word}");
         }
+    }
+    text
+}
+
+/// What a plan found, in words.
+fn recall_text(recall: &Recall) -> String {
+    let total = recall.total();
+    if total == 0 {
+        return "no failing test, so nothing that the plan could miss".to_owned();
+    }
+    let mut text = format!(
+        "it selects {} of {}",
+        recall.found,
+        counted(total as usize, "failing test")
+    );
+    if !recall.missed.is_empty() {
+        let missed: Vec<String> = recall.missed.iter().map(ToString::to_string).collect();
+        let _ = write!(text, "; it misses {}", missed.join(", "));
     }
     text
 }
@@ -357,6 +381,7 @@ pub(crate) mod tests {
             runner: "cargo-nextest 0.9".to_owned(),
             seconds: 4.25,
             speed: None,
+            recall: None,
             shard: None,
             runs: Vec::new(),
         }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, counted, source_text, speed};
+use super::{Report, counted, recall_text, source_text, speed};
 use crate::flaky::FlakyRecord;
 use crate::git::short;
 use crate::guard::age;
@@ -68,6 +68,9 @@ pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
         if let Some(source) = &side.source {
             row(&mut text, "", &source_text(source, now));
         }
+    }
+    if let Some(recall) = &report.recall {
+        row(&mut text, "Plan", &recall_text(recall));
     }
     // Sides that come from stored runs share all of the key but the tree.
     let sources = [&report.base.source, &report.candidate.source];

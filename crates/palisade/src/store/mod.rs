@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 pub use sqlite::SqliteStore;
 
 use crate::identity::TestId;
+use crate::journal::JournalEntry;
 use crate::record::{BaselineMark, Environment, Millis, QuarantineEntry, Record, Run};
 use crate::recover::Incident;
 use crate::speed::{Calibration, Milestone, SpeedRun};
@@ -210,6 +211,9 @@ pub trait Store {
     /// All incidents whose way back was prepared, oldest first.
     fn incidents(&self) -> Result<Vec<Incident>, StoreError>;
 
+    /// What people and hooks did, oldest first.
+    fn journal(&self) -> Result<Vec<JournalEntry>, StoreError>;
+
     /// Hands every record to `each`, runs first.
     fn for_each(
         &self,
@@ -255,6 +259,7 @@ fn open_part(record: &Record) -> Result<String, StoreError> {
         Record::Speed(run) => serde_json::to_string(&run.fingerprint),
         Record::Calibration(calibration) => serde_json::to_string(calibration),
         Record::Incident(incident) => serde_json::to_string(incident),
+        Record::Journal(entry) => serde_json::to_string(&entry.event),
         Record::Baseline(_) | Record::Milestone(_) => Ok(String::new()),
     };
     json.map_err(|error| StoreError::Copy(error.into()))

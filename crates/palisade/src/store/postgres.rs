@@ -18,6 +18,7 @@ use ::postgres::{Client, Config, Error, NoTls, Row, Transaction};
 
 use super::{Store, StoreError, TreeTally, WHOLE, parse_test, read_json, value};
 use crate::identity::TestId;
+use crate::journal::JournalEntry;
 use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
     Subject,
@@ -35,7 +36,7 @@ const MIGRATION_LOCK: i64 = 0x504c_5344;
 /// it was released; `palisade_schema` counts the steps that were taken.
 ///
 /// A message may hold zero bytes, which PostgreSQL's text cannot.
-const MIGRATIONS: [&str; 3] = [TESTS, speed::TABLES, INCIDENTS];
+const MIGRATIONS: [&str; 4] = [TESTS, speed::TABLES, INCIDENTS, JOURNAL];
 
 /// The first step of the schema.
 const TESTS: &str = "
@@ -97,6 +98,18 @@ const INCIDENTS: &str = "
         id TEXT NOT NULL UNIQUE,
         closed_ms BIGINT NOT NULL,
         incident TEXT NOT NULL
+    );
+";
+
+/// The fourth step of the schema.
+const JOURNAL: &str = "
+    CREATE TABLE palisade_journal (
+        seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        at_ms BIGINT NOT NULL,
+        tree TEXT NOT NULL,
+        commit_id TEXT NOT NULL,
+        event TEXT NOT NULL
     );
 ";
 
@@ -419,6 +432,11 @@ fn insert(client: &mut Client, record: &Record, json: &str) -> Result<(), Error>
              ON CONFLICT (id) DO NOTHING",
             &[&incident.id, &incident.closed_ms.unwrap_or(0), &json],
         )?),
+        Record::Journal(entry) => drop(transaction.execute(
+            "INSERT INTO palisade_journal (id, at_ms, tree, commit_id, event)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING",
+            &[&entry.id, &entry.at_ms, &entry.tree, &entry.commit, &json],
+        )?),
     }
     transaction.commit()
 }
@@ -546,6 +564,21 @@ impl Store for PostgresStore {
         self.query(sql, &[])?.into_iter().map(read).collect()
     }
 
+    fn journal(&self) -> Result<Vec<JournalEntry>, StoreError> {
+        let sql = "SELECT id, at_ms, tree, commit_id, event FROM palisade_journal
+                   ORDER BY at_ms, seq";
+        let read = |row: Row| {
+            Ok(JournalEntry {
+                id: row.get(0),
+                at_ms: row.get(1),
+                tree: row.get(2),
+                commit: row.get(3),
+                event: read_json("journal.event", row.get(4))?,
+            })
+        };
+        self.query(sql, &[])?.into_iter().map(read).collect()
+    }
+
     fn for_each(
         &self,
         each: &mut dyn FnMut(Record) -> Result<(), StoreError>,
@@ -574,6 +607,9 @@ impl Store for PostgresStore {
         }
         for incident in self.incidents()? {
             each(Record::Incident(Box::new(incident)))?;
+        }
+        for entry in self.journal()? {
+            each(Record::Journal(entry))?;
         }
         Ok(())
     }

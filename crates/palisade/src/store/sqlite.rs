@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, 
 
 use super::{Store, StoreError, TreeTally, WHOLE, open_part, parse_test, read_json, value};
 use crate::identity::TestId;
+use crate::journal::JournalEntry;
 use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
     Scope, Subject,
@@ -25,7 +26,7 @@ const BUSY: Duration = Duration::from_secs(20);
 
 /// The steps from an empty file to the present schema. A step is never changed
 /// once it was released; the file's `user_version` counts the steps it has taken.
-const MIGRATIONS: [&str; 3] = [TESTS, speed::TABLES, INCIDENTS];
+const MIGRATIONS: [&str; 4] = [TESTS, speed::TABLES, INCIDENTS, JOURNAL];
 
 /// The first step of the schema.
 const TESTS: &str = "
@@ -85,6 +86,18 @@ const INCIDENTS: &str = "
         id TEXT NOT NULL UNIQUE,
         closed_ms INTEGER NOT NULL,
         incident TEXT NOT NULL
+    ) STRICT;
+";
+
+/// The fourth step of the schema.
+const JOURNAL: &str = "
+    CREATE TABLE journal (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        at_ms INTEGER NOT NULL,
+        tree TEXT NOT NULL,
+        commit_id TEXT NOT NULL,
+        event TEXT NOT NULL
     ) STRICT;
 ";
 
@@ -349,6 +362,13 @@ fn insert(transaction: &Transaction<'_>, record: &Record, json: &str) -> rusqlit
                 params![incident.id, incident.closed_ms.unwrap_or(0), json],
             )
             .map(drop),
+        Record::Journal(entry) => transaction
+            .execute(
+                "INSERT OR IGNORE INTO journal (id, at_ms, tree, commit_id, event)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![entry.id, entry.at_ms, entry.tree, entry.commit, json],
+            )
+            .map(drop),
     }
 }
 
@@ -510,6 +530,26 @@ impl Store for SqliteStore {
         rows.map_err(|e| self.error(e))?.map(read).collect()
     }
 
+    fn journal(&self) -> Result<Vec<JournalEntry>, StoreError> {
+        let sql = "SELECT id, at_ms, tree, commit_id, event FROM journal ORDER BY at_ms, seq";
+        let mut statement = self.connection.prepare(sql).map_err(|e| self.error(e))?;
+        let rows = statement.query_map([], |row| {
+            let (tree, commit): (String, String) = (row.get(2)?, row.get(3)?);
+            Ok((row.get(0)?, row.get(1)?, tree, commit, row.get(4)?))
+        });
+        let read = |row: rusqlite::Result<(String, Millis, String, String, String)>| {
+            let (id, at_ms, tree, commit, event) = row.map_err(|e| self.error(e))?;
+            Ok(JournalEntry {
+                id,
+                at_ms,
+                tree,
+                commit,
+                event: read_json("journal.event", &event)?,
+            })
+        };
+        rows.map_err(|e| self.error(e))?.map(read).collect()
+    }
+
     fn for_each(
         &self,
         each: &mut dyn FnMut(Record) -> Result<(), StoreError>,
@@ -548,6 +588,9 @@ impl Store for SqliteStore {
         }
         for incident in self.incidents()? {
             each(Record::Incident(Box::new(incident)))?;
+        }
+        for entry in self.journal()? {
+            each(Record::Journal(entry))?;
         }
         Ok(())
     }

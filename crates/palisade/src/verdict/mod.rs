@@ -1,11 +1,13 @@
 //! Turns differences and judgements into findings, and findings into one verdict.
 //! Pure: every rule that decides an exit code is in this folder.
 
+mod approval;
 mod claims;
 mod speed;
 
 use std::collections::BTreeMap;
 
+pub use approval::{is_same, judge_approval};
 pub use claims::judge_claims;
 use serde::{Deserialize, Serialize};
 pub use speed::{Unpaired, judge_speed};
@@ -100,6 +102,8 @@ pub enum FindingKind {
     Memory,
     /// A number in a document.
     Claim,
+    /// The risk of the change itself.
+    Risk,
 }
 
 /// One thing that a report says.

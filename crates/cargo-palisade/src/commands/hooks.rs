@@ -1,0 +1,166 @@
+//! `cargo palisade hooks`
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use palisade::hooks::{
+    Done, Hook, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember, uninstall,
+};
+use palisade::record::now;
+use palisade::report::terminal;
+use palisade::risk::Level;
+use palisade::verdict::{Effect, Finding, Verdict};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::args::{HookName, HooksCommand};
+
+pub fn run(context: &mut Context<'_>, command: &HooksCommand) -> anyhow::Result<u8> {
+    match command {
+        HooksCommand::Install => {
+            let program = std::env::current_exe().context("find this program's own file")?;
+            let done = install(&mut context.guard, &program)?;
+            tell(context, &done)
+        }
+        HooksCommand::Uninstall => {
+            let done = uninstall(&context.guard)?;
+            tell(context, &done)
+        }
+        HooksCommand::Run { hook, budget } => {
+            let hook = match hook {
+                HookName::PreCommit => Hook::PreCommit,
+                HookName::PrePush => Hook::PrePush,
+            };
+            let budget = budget.map_or(hook.budget(), |budget| budget.0);
+            for commit in bypassed(&mut context.guard)? {
+                let name = commit.short();
+                let subject = &commit.subject;
+                context.ui.err(&format!(
+                    "note: {name} “{subject}” was made without the pre-commit hook; remembered"
+                ));
+            }
+            match hook {
+                Hook::PreCommit => before_commit(context, budget),
+                Hook::PrePush => before_push(context, budget),
+            }
+        }
+    }
+}
+
+fn tell(context: &Context<'_>, done: &[(std::path::PathBuf, Done)]) -> anyhow::Result<u8> {
+    let mut text = String::new();
+    let mut hooks = Vec::new();
+    for (path, what) in done {
+        let (word, said) = match what {
+            Done::Installed => ("installed", "is installed"),
+            Done::Chained => (
+                "chained",
+                "is installed, and calls the hook first that was there",
+            ),
+            Done::Removed => ("removed", "is gone"),
+            Done::Restored => ("restored", "is the hook again that was there before"),
+            Done::Nothing => ("nothing", "was not ours, and is left as it is"),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} {said}", path.display());
+        hooks.push(json!({"path": path, "done": word}));
+    }
+    context.print(&json!({"schema": 1, "hooks": hooks}), &text)?;
+    Ok(0)
+}
+
+fn before_commit(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8> {
+    let started = Instant::now();
+    let ui = context.ui;
+    let events = |event| ui.event(event);
+    let guard = &mut context.guard;
+    let (risk, findings) = pre_commit(guard, started + budget, &events)?;
+    let verdict = Verdict::of(&findings);
+    let code = verdict.exit_code();
+    let tree = guard.repo.staged_tree()?;
+    let head = guard.repo.head()?;
+    remember(guard, Hook::PreCommit, &tree, &head.id, code)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut text: String = findings.iter().map(shown).collect();
+    let level = risk.level.map_or("none", Level::word);
+    let _ = writeln!(
+        text,
+        "pre-commit: {} ({seconds:.1} s); risk {level}, {} files",
+        verdict.word(),
+        risk.files.len()
+    );
+    if code != 0 {
+        text.push_str(
+            "git commit --no-verify commits it all the same, and the next hook remembers that\n",
+        );
+    }
+    let json = json!({
+        "schema": 1,
+        "verdict": verdict,
+        "exit_code": code,
+        "risk": risk,
+        "findings": findings,
+        "seconds": seconds,
+    });
+    context.print(&json, &text)?;
+    Ok(code)
+}
+
+/// A finding in one line, or with what to do if it blocks.
+fn shown(finding: &Finding) -> String {
+    let state = finding.state.replace('_', " ");
+    let mut text = format!("{}: {state}: {}\n", finding.name, finding.reason);
+    if finding.effect != Effect::Note {
+        let _ = writeln!(text, "  next: {}", finding.next);
+    }
+    text
+}
+
+fn before_push(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8> {
+    let mut said = String::new();
+    std::io::stdin()
+        .read_to_string(&mut said)
+        .context("read what git pushes")?;
+    let ui = context.ui;
+    let events = |event| ui.event(event);
+    let mut text = String::new();
+    let mut answers: Vec<Value> = Vec::new();
+    let mut worst = Verdict::Pass;
+    let pushes = Push::read(&said);
+    for push in &pushes {
+        let answer = pre_push(&mut context.guard, push, budget, &events)?;
+        let commit = palisade::git::short(&push.local);
+        match answer {
+            PushAnswer::TooLong(seconds) => {
+                let _ = writeln!(
+                    text,
+                    "pre-push: the tests that {commit} can affect took {seconds:.0} s, more than \
+                     {:.0} s: they are left to CI",
+                    budget.as_secs_f64()
+                );
+                answers.push(json!({"commit": push.local, "left_out_seconds": seconds}));
+            }
+            PushAnswer::Judged(report) => {
+                text.push_str(&terminal(&report, now(), ui.paint()));
+                let tree = report.candidate.tree.clone();
+                let code = report.exit_code;
+                remember(&mut context.guard, Hook::PrePush, &tree, &push.local, code)?;
+                if worst == Verdict::Pass {
+                    worst = report.verdict;
+                }
+                answers.push(serde_json::to_value(&report)?);
+            }
+        }
+    }
+    if pushes.is_empty() {
+        text.push_str("pre-push: nothing is sent\n");
+    }
+    let code = worst.exit_code();
+    context.print(
+        &json!({"schema": 1, "exit_code": code, "pushes": answers}),
+        &text,
+    )?;
+    Ok(code)
+}

@@ -1,0 +1,287 @@
+//! Git hooks that run the guard: where they are, how they are installed beside others, and
+//! which commits were made without them.
+
+mod pre_commit;
+mod pre_push;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use pre_commit::pre_commit;
+pub use pre_push::{Push, PushAnswer, pre_push};
+
+use crate::git::Commit;
+use crate::guard::{Guard, GuardError};
+use crate::journal::{JournalEntry, JournalEvent};
+use crate::record::Record;
+
+/// A hook that the guard can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// Before a commit is made of what is staged.
+    PreCommit,
+    /// Before commits are sent elsewhere.
+    PrePush,
+}
+
+impl Hook {
+    /// Both, in the order in which they run.
+    pub const ALL: [Self; 2] = [Self::PreCommit, Self::PrePush];
+
+    /// How git calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PreCommit => "pre-commit",
+            Self::PrePush => "pre-push",
+        }
+    }
+
+    /// How long it may take if nothing else is said.
+    pub fn budget(self) -> Duration {
+        match self {
+            Self::PreCommit => Duration::from_secs(5),
+            Self::PrePush => Duration::from_secs(90),
+        }
+    }
+}
+
+/// Why hooks cannot be installed or removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HookError {
+    /// The folder of the hooks is outside of the repository: other repositories use it too.
+    #[error("install a hook in {}: core.hooksPath leads out of this repository", .0.display())]
+    Shared(PathBuf),
+    /// A hook cannot be read, written or moved.
+    #[error("use {}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What was put aside for ours is there already, and ours is not.
+    #[error("put {} aside: {} is there already", .from.display(), .to.display())]
+    Aside {
+        /// The hook of somebody else.
+        from: PathBuf,
+        /// Where it would be kept.
+        to: PathBuf,
+    },
+}
+
+/// The line by which a hook of ours is known.
+const MARK: &str = "# Installed by `cargo palisade hooks install`.";
+
+/// What the name of another hook gets that ours calls first.
+const ASIDE: &str = ".before-palisade";
+
+/// What installing or removing did to a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It is installed now, or is written anew.
+    Installed,
+    /// The same, and calls another hook first that was there.
+    Chained,
+    /// It is gone.
+    Removed,
+    /// The same, and what was there before is back.
+    Restored,
+    /// It was not there, or is somebody else's.
+    Nothing,
+}
+
+/// Installs both hooks in the folder that git looks in, by `program`, this program's file.
+/// A hook that is there is kept and called first.
+pub fn install(guard: &mut Guard, program: &Path) -> Result<Vec<(PathBuf, Done)>, GuardError> {
+    let folder = folder(guard)?;
+    fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
+    let mut done = Vec::new();
+    for hook in Hook::ALL {
+        let path = folder.join(hook.name());
+        done.push((path.clone(), install_one(&path, hook, program)?));
+    }
+    let head = guard.repo.head()?;
+    let entry = JournalEntry::new(&head.tree, &head.id, JournalEvent::HooksInstalled);
+    guard.store.add(&Record::Journal(entry))?;
+    Ok(done)
+}
+
+fn install_one(path: &Path, hook: Hook, program: &Path) -> Result<Done, HookError> {
+    let aside = aside(path);
+    if path.exists() && !is_ours(path) {
+        if aside.exists() {
+            return Err(HookError::Aside {
+                from: path.to_owned(),
+                to: aside,
+            });
+        }
+        fs::rename(path, &aside).map_err(|source| file_error(path, source))?;
+    }
+    write(path, &script(hook, program)).map_err(|source| file_error(path, source))?;
+    Ok(if aside.exists() {
+        Done::Chained
+    } else {
+        Done::Installed
+    })
+}
+
+/// Takes both hooks away and puts back what was there before.
+pub fn uninstall(guard: &Guard) -> Result<Vec<(PathBuf, Done)>, GuardError> {
+    let folder = folder(guard)?;
+    let mut done = Vec::new();
+    for hook in Hook::ALL {
+        let path = folder.join(hook.name());
+        let what = uninstall_one(&path).map_err(|source| file_error(&path, source))?;
+        done.push((path, what));
+    }
+    Ok(done)
+}
+
+fn uninstall_one(path: &Path) -> std::io::Result<Done> {
+    if !path.exists() || !is_ours(path) {
+        return Ok(Done::Nothing);
+    }
+    let aside = aside(path);
+    if aside.exists() {
+        fs::rename(&aside, path)?;
+        return Ok(Done::Restored);
+    }
+    fs::remove_file(path)?;
+    Ok(Done::Removed)
+}
+
+/// The folder that git looks for hooks in. One that other repositories share is refused.
+fn folder(guard: &Guard) -> Result<PathBuf, GuardError> {
+    let folder = guard.repo.hooks_folder()?;
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let homes = [guard.repo.root(), guard.repo.common_dir()];
+    if homes
+        .iter()
+        .any(|home| real(&folder).starts_with(real(home)))
+    {
+        Ok(folder)
+    } else {
+        Err(HookError::Shared(folder).into())
+    }
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ASIDE);
+    path.with_file_name(name)
+}
+
+fn is_ours(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line == MARK))
+}
+
+/// The hook's text. Where the program is gone from its place, the one in `PATH` is taken.
+fn script(hook: Hook, program: &Path) -> String {
+    let name = hook.name();
+    let program = shlex::try_quote(&program.to_string_lossy())
+        .map(std::borrow::Cow::into_owned)
+        .unwrap_or_default();
+    let mut text = format!(
+        "#!/bin/sh\n{MARK}\nguard={program}\n[ -x \"$guard\" ] || guard=cargo-palisade\n\
+         before=$(dirname \"$0\")/{name}{ASIDE}\n"
+    );
+    // What git says on standard input is for both.
+    let (take, give) = match hook {
+        Hook::PreCommit => ("", ""),
+        Hook::PrePush => ("said=$(cat)\n", "printf '%s\\n' \"$said\" | "),
+    };
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "{take}if [ -x \"$before\" ]; then\n    {give}\"$before\" \"$@\" || exit\nfi\n\
+         {give}\"$guard\" hooks run {name}\n"
+    );
+    text
+}
+
+/// Writes an executable file whole, and renames it.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::Permissions::from_mode(0o755);
+        file.as_file().set_permissions(mode)?;
+    }
+    file.persist(path).map_err(|failed| failed.error)?;
+    Ok(())
+}
+
+fn file_error(path: &Path, source: std::io::Error) -> HookError {
+    HookError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Remembers that a hook judged a tree.
+pub fn remember(
+    guard: &mut Guard,
+    hook: Hook,
+    tree: &str,
+    commit: &str,
+    exit_code: u8,
+) -> Result<(), GuardError> {
+    let event = JournalEvent::HookRan {
+        hook: hook.name().to_owned(),
+        exit_code,
+    };
+    let entry = JournalEntry::new(tree, commit, event);
+    guard.store.add(&Record::Journal(entry))?;
+    Ok(())
+}
+
+/// The commits that were made in this working tree since the hooks were installed and that
+/// the pre-commit hook did not let through; each is told, and remembered, once.
+pub fn bypassed(guard: &mut Guard) -> Result<Vec<Commit>, GuardError> {
+    let journal = guard.store.journal()?;
+    let hook = Hook::PreCommit.name();
+    let installed = journal
+        .iter()
+        .filter(|entry| entry.event == JournalEvent::HooksInstalled)
+        .map(|entry| entry.at_ms)
+        .next_back();
+    let Some(installed) = installed else {
+        return Ok(Vec::new());
+    };
+    let passed: BTreeSet<&str> = journal
+        .iter()
+        .filter(|entry| {
+            matches!(&entry.event, JournalEvent::HookRan { hook: ran, exit_code: 0 } if ran == hook)
+        })
+        .map(|entry| entry.tree.as_str())
+        .collect();
+    let told: BTreeSet<&str> = journal
+        .iter()
+        .filter(|entry| matches!(entry.event, JournalEvent::HookBypassed { .. }))
+        .map(|entry| entry.commit.as_str())
+        .collect();
+    let made = guard.repo.made_here(installed)?;
+    let bypassed: Vec<Commit> = made
+        .into_iter()
+        .filter(|commit| {
+            !passed.contains(commit.tree.as_str()) && !told.contains(commit.id.as_str())
+        })
+        .collect();
+    for commit in &bypassed {
+        let event = JournalEvent::HookBypassed {
+            hook: hook.to_owned(),
+        };
+        let entry = JournalEntry::new(&commit.tree, &commit.id, event);
+        guard.store.add(&Record::Journal(entry))?;
+    }
+    Ok(bypassed)
+}

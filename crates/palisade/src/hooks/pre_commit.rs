@@ -1,0 +1,179 @@
+//! What can be said of a commit in a few seconds, before it is made: format, risk, rules
+//! of ignored and quarantined tests, and the cheap claims.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::check::assess_change;
+use crate::claims::{self, Claims};
+use crate::flaky::release_due;
+use crate::git::{ChangeKind, FileChange, forget_hook};
+use crate::guard::{Event, Events, Guard, GuardError};
+use crate::policy::{FILE_NAME, Policy};
+use crate::record::now;
+use crate::risk::Assessment;
+use crate::source::ignored_tests;
+use crate::verdict::{Effect, Finding, FindingKind, judge_claims};
+
+/// Judges what is staged, and begins nothing new after `deadline`. Returns the risk and
+/// what was found; what the time did not suffice for is a note.
+pub fn pre_commit(
+    guard: &mut Guard,
+    deadline: Instant,
+    events: Events<'_>,
+) -> Result<(Assessment, Vec<Finding>), GuardError> {
+    for entry in release_due(guard.store.as_mut(), now())? {
+        events(Event::Note(format!("{} left quarantine", entry.test)));
+    }
+    let head = guard.repo.head()?;
+    let tree = guard.repo.staged_tree()?;
+    let changes = guard.repo.diff(&head.tree, &tree)?;
+    let mut findings = Vec::new();
+    findings.extend(policy(guard, &tree)?);
+    let is_rust = |change: &&FileChange| {
+        std::path::Path::new(&change.path).extension() == Some("rs".as_ref())
+            && change.kind != ChangeKind::Deleted
+    };
+    for change in changes.iter().filter(is_rust) {
+        if Instant::now() >= deadline {
+            findings.push(left("format and rules of the other files"));
+            break;
+        }
+        let Some(text) = text(guard, &tree, &change.path)? else {
+            continue;
+        };
+        let old = match &change.kind {
+            ChangeKind::Renamed { from } => from,
+            _ => &change.path,
+        };
+        let before = self::text(guard, &head.tree, old)?;
+        findings.extend(newly_ignored(&change.path, before.as_deref(), &text));
+        findings.extend(format(guard, &change.path, &text));
+    }
+    let assessment = assess_change(guard, &head.tree, &tree)?;
+    // Claims are measured in the user's files, which must hold what is staged.
+    if guard.repo.working_tree()? == tree {
+        let claims = Claims::load(guard)?;
+        let options = claims::Options {
+            deadline: Some(deadline),
+            ..claims::Options::default()
+        };
+        let checked = claims::check(guard, &claims, &options, events)?;
+        // What the time did not suffice for is measured before the push.
+        let is_over = Instant::now() >= deadline;
+        findings.extend(
+            judge_claims(&checked, &claims::contradictions(&claims))
+                .into_iter()
+                .filter(|finding| !is_over || finding.effect != Effect::Unmeasured),
+        );
+        if is_over {
+            findings.push(left("claims"));
+        }
+    } else {
+        findings.push(left("claims, which need the files as they are staged,"));
+    }
+    findings.sort_by_key(|finding| finding.effect);
+    Ok((assessment, findings))
+}
+
+fn text(guard: &Guard, tree: &str, path: &str) -> Result<Option<String>, GuardError> {
+    let bytes = guard.repo.file(tree, path)?;
+    Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
+}
+
+fn finding(name: &str, state: &str, effect: Effect, reason: String) -> Finding {
+    Finding {
+        kind: FindingKind::Run,
+        name: name.to_owned(),
+        state: state.to_owned(),
+        effect,
+        reason,
+        meaning: String::new(),
+        next: "nothing to do".to_owned(),
+        avoid: String::new(),
+        output: None,
+    }
+}
+
+fn left(what: &str) -> Finding {
+    let reason = format!("{what} are left to the next hook and to CI");
+    finding("budget", "left_out", Effect::Note, reason)
+}
+
+/// Whether the policy that is staged can be read: known failures and accepted differences
+/// need an owner and a reason.
+fn policy(guard: &Guard, tree: &str) -> Result<Option<Finding>, GuardError> {
+    let path = match guard.workspace.dir.as_str() {
+        "" => FILE_NAME.to_owned(),
+        dir => format!("{dir}/{FILE_NAME}"),
+    };
+    let Some(text) = text(guard, tree, &path)? else {
+        return Ok(None);
+    };
+    let error = Policy::parse(&text, std::path::Path::new(&path)).err();
+    Ok(error.map(|error| Finding {
+        next: "correct it, and git add it".to_owned(),
+        ..finding(&path, "unreadable", Effect::Regression, error.to_string())
+    }))
+}
+
+/// A test that is ignored from now on needs a reason in its attribute.
+fn newly_ignored(path: &str, before: Option<&str>, after: &str) -> Vec<Finding> {
+    let before = before.and_then(ignored_tests).unwrap_or_default();
+    let after: BTreeMap<String, bool> = ignored_tests(after).unwrap_or_default();
+    let is_new =
+        |(test, has_reason): &(&String, &bool)| !**has_reason && !before.contains_key(*test);
+    let new = after.iter().filter(is_new);
+    new.map(|(test, _)| Finding {
+        meaning: "what it checked is checked no more, and nobody can tell why".to_owned(),
+        next: "#[ignore = \"why, and who answers for it\"], or flaky quarantine".to_owned(),
+        ..finding(
+            &format!("{path} {test}"),
+            "ignored_without_reason",
+            Effect::Regression,
+            "it is marked #[ignore] and gives no reason".to_owned(),
+        )
+    })
+    .collect()
+}
+
+/// Whether rustfmt would write a file as it is staged.
+fn format(guard: &Guard, path: &str, text: &str) -> Option<Finding> {
+    let package = guard.workspace.owner(path)?;
+    let mut command = Command::new("rustfmt");
+    forget_hook(&mut command)
+        .current_dir(&guard.workspace.root)
+        .args(["--emit", "stdout", "--quiet", "--edition", &package.edition])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn();
+    let ended = child.and_then(|mut child| {
+        if let Some(mut input) = child.stdin.take() {
+            // A formatter that stops reading has seen enough.
+            let _ = input.write_all(text.as_bytes());
+        }
+        child.wait_with_output()
+    });
+    let Ok(output) = ended else {
+        let reason = "rustfmt could not be run: rustup component add rustfmt".to_owned();
+        return Some(finding(path, "not_compared", Effect::Note, reason));
+    };
+    // `--check` says nothing of standard input.
+    if output.status.success() && output.stdout == text.as_bytes() {
+        return None;
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Some(Finding {
+        next: "cargo fmt, and git add it".to_owned(),
+        output: (!said.is_empty()).then_some(said),
+        ..finding(
+            path,
+            "not_formatted",
+            Effect::Regression,
+            "rustfmt would write it otherwise than it is staged".to_owned(),
+        )
+    })
+}
