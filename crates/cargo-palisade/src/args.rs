@@ -178,6 +178,8 @@ pub enum Command {
         #[command(subcommand)]
         command: HooksCommand,
     },
+    /// Remember results that other programs wrote, or compare two of them
+    Import(ImportArgs),
     /// Hold numbers in documents to what proves them
     #[command(after_help = "Example: cargo palisade claims check")]
     Claims {
@@ -632,6 +634,25 @@ pub enum HooksCommand {
 pub enum HookName {
     PreCommit,
     PrePush,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: cargo palisade import new.log --base old.log")]
+pub struct ImportArgs {
+    /// Logs of cargo test, JUnit reports, folders of Criterion, JSON of hyperfine or Bencher
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The commit that they are of
+    #[arg(
+        long,
+        value_name = "REV",
+        default_value = "HEAD",
+        conflicts_with = "base"
+    )]
+    pub commit: String,
+    /// Compare one file with this one, and remember neither
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -16,6 +16,7 @@ use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
 use palisade::guard::GuardError;
 use palisade::hooks::HookError;
+use palisade::import::ImportError;
 use palisade::measure::launch::LaunchError;
 use palisade::policy::PolicyError;
 use palisade::recover::IncidentError;
@@ -171,7 +172,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
                 .map(|key| format!("did you mean `{key}`?"));
             (USAGE, known.or_else(|| hint("cargo palisade init in an empty repository writes a palisade.toml with every key")))
         }
-        GuardError::Policy(_) => (USAGE, None),
+        GuardError::Import(ImportError::Unknown { .. }) => {
+            (USAGE, hint("cargo test --no-fail-fast > FILE 2>&1"))
+        }
+        GuardError::Policy(_) | GuardError::Import(_) => (USAGE, None),
         GuardError::Hooks(HookError::Shared(_)) => (
             USAGE,
             hint("call cargo palisade hooks run pre-commit from your own hook there"),

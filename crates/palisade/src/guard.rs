@@ -14,6 +14,7 @@ use crate::claims::ClaimsError;
 use crate::culprit::CulpritError;
 use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
 use crate::hooks::HookError;
+use crate::import::ImportError;
 use crate::measure::launch::LaunchError;
 use crate::merge::MergeError;
 use crate::policy::{Policy, PolicyError, RunnerChoice};
@@ -54,6 +55,9 @@ pub enum GuardError {
     /// Hooks cannot be installed or removed.
     #[error(transparent)]
     Hooks(#[from] HookError),
+    /// Results of another program cannot be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// A benchmark could not be launched.
     #[error(transparent)]
     Launch(#[from] LaunchError),

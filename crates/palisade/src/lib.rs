@@ -56,6 +56,7 @@ pub mod guard;
 pub mod history;
 pub mod hooks;
 pub mod identity;
+pub mod import;
 pub mod journal;
 pub mod measure;
 pub mod merge;

@@ -11,6 +11,7 @@ mod compare;
 mod flaky;
 mod history;
 mod hooks;
+mod import;
 mod init;
 mod merge;
 mod milestone;
@@ -67,6 +68,7 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         }
         Command::Report => report::run(&context),
         Command::Hooks { command } => hooks::run(&mut context, command),
+        Command::Import(args) => import::run(&mut context, args),
         Command::Claims { command } => claims::run(&mut context, command),
         Command::Bisect(args) => bisect::run(&mut context, args),
         Command::Recover(args) => recover::run(&mut context, args),

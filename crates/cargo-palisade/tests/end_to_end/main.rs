@@ -6,6 +6,7 @@ mod culprit;
 mod fixture;
 mod history;
 mod hooks;
+mod imports;
 mod recall;
 mod reports;
 mod robustness;

@@ -41,6 +41,25 @@ pub fn criterion(home: &Path, id: &str) -> Option<f64> {
     undisturbed(&sample).filter(|time| time.is_finite() && *time > 0.0)
 }
 
+/// The benchmarks of a folder of Criterion, by name, with the nanoseconds of one run in each
+/// of their samples.
+pub fn criterion_samples(home: &Path) -> Vec<(String, Vec<f64>)> {
+    let read = |folder: &PathBuf| {
+        let name = fs::read(folder.join("benchmark.json")).ok()?;
+        let name: Benchmark = serde_json::from_slice(&name).ok()?;
+        let sample = fs::read(folder.join("sample.json")).ok()?;
+        let sample: Sample = serde_json::from_slice(&sample).ok()?;
+        let samples = sample.times.iter().zip(&sample.iters);
+        Some((
+            name.full_id,
+            samples.map(|(time, iters)| time / iters).collect(),
+        ))
+    };
+    let mut found: Vec<_> = sample_folders(home).iter().filter_map(read).collect();
+    found.sort_by(|a: &(String, Vec<f64>), b| a.0.cmp(&b.0));
+    found
+}
+
 /// How many times the median a sample may take that nothing interrupted.
 const INTERRUPTED: f64 = 1.25;
 

@@ -27,8 +27,38 @@ const SLACK: Duration = Duration::from_secs(10);
 /// printed meanwhile.
 const DOCTEST_BUILD: Duration = Duration::from_mins(5);
 
-/// A target that tests are in, without the tests' paths.
-type Place = (String, TargetKind, String);
+/// A target that tests are in, without the tests' paths: package, kind and name.
+pub(crate) type Place = (String, TargetKind, String);
+
+/// What a saved output of `cargo test` says. `place_of` gives the target for what Cargo's
+/// header says: a program's file name, or the name of a library.
+pub(crate) fn read_log(text: &str, place_of: &dyn Fn(&str) -> Option<Place>) -> Seen {
+    let mut reader = Reader::new(place_of);
+    for line in text.lines() {
+        reader.line(line);
+    }
+    reader.close();
+    let mut seen = Seen::default();
+    for section in reader.sections {
+        let (package, kind, target) = &section.place;
+        if !section.is_sound() {
+            let place = crate::identity::place(package, *kind, target);
+            seen.gaps
+                .push(format!("the results of {place} are not all there"));
+            continue;
+        }
+        let paths = doctest_paths(section.results.keys().map(String::as_str));
+        for (name, result) in &section.results {
+            let path = match kind {
+                TargetKind::Doc => &paths[name.as_str()],
+                _ => name,
+            };
+            let test = TestId::new(package, *kind, target, path);
+            seen.observations.push(result.clone().observation(test));
+        }
+    }
+    seen
+}
 
 /// Runs the request's tests that are not documentation tests.
 pub(super) fn run(

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub(crate) use cargo_test::{Place as Target, read_log};
+pub(crate) use nextest::observation as junit_observation;
+
 use crate::git::forget_hook;
 use crate::identity::{TargetKind, TestId};
 use crate::policy::{RunPolicy, RunnerChoice};

@@ -247,7 +247,8 @@ fn binary(package: &str, kind: TargetKind, target: &str) -> String {
     }
 }
 
-fn observation(test: TestId, case: &TestCase) -> Observation {
+/// What a JUnit report says of a test.
+pub(crate) fn observation(test: TestId, case: &TestCase) -> Observation {
     let text = |text: &Option<quick_junit::XmlString>| {
         text.as_ref()
             .map(|text| text.as_str().to_owned())

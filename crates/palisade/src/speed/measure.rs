@@ -60,6 +60,11 @@ impl Measure {
             .find(|measure| measure.as_str() == word)
     }
 
+    /// Whether more of it is better.
+    pub fn is_better_higher(self) -> bool {
+        self == Self::Rate
+    }
+
     /// What a value of it counts.
     pub fn unit(self) -> &'static str {
         match self {

@@ -3,12 +3,14 @@
 
 mod approval;
 mod claims;
+mod saved;
 mod speed;
 
 use std::collections::BTreeMap;
 
 pub use approval::{is_same, judge_approval};
 pub use claims::judge_claims;
+pub use saved::{judge_saved_speed, judge_saved_tests};
 use serde::{Deserialize, Serialize};
 pub use speed::{Unpaired, judge_speed};
 

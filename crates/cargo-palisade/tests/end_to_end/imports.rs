@@ -1,0 +1,132 @@
+//! Results that other programs wrote: remembered, and compared by the scripts.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::fixture::{Answer, Fixture, answer};
+
+/// A script of this repository, run in the fixture with this program.
+fn script(fixture: &Fixture, name: &str, args: &[&Path]) -> Answer {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../scripts")
+        .join(name);
+    let mut command: Command = fixture.command("sh");
+    command
+        .arg(path)
+        .args(args)
+        .env("PALISADE", env!("CARGO_BIN_EXE_cargo-palisade"));
+    answer(command)
+}
+
+/// What `cargo test` prints in the fixture, both streams.
+fn log(fixture: &Fixture, name: &str) -> PathBuf {
+    let path = fixture.outside(name);
+    let file = std::fs::File::create(&path).expect("created");
+    let both = file.try_clone().expect("cloned");
+    let status = fixture
+        .command("cargo")
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .stdout(file)
+        .stderr(both)
+        .status();
+    status.expect("cargo runs");
+    path
+}
+
+#[test]
+fn two_logs_of_cargo_test_are_compared_and_remembered() {
+    let fixture = Fixture::new();
+    let base = log(&fixture, "base.log");
+    fixture.edit("beta/src/lib.rs", "alpha::add(a, a)", "alpha::add(a, 1)");
+    let current = log(&fixture, "current.log");
+    let found = script(&fixture, "compare_test_results.sh", &[&base, &current]);
+    assert_eq!(found.code, 1, "{}{}", found.out, found.err);
+    let line = "REGRESSION beta/lib/tests::doubles (newly failing)";
+    assert!(found.out.contains(line), "{}", found.out);
+    assert!(found.out.contains("no rerun"), "{}", found.out);
+    let same = script(&fixture, "compare_test_results.sh", &[&base, &base]);
+    assert_eq!(same.code, 0, "{}{}", same.out, same.err);
+    // A log that breaks off is no pass.
+    let text = std::fs::read_to_string(&base).expect("read");
+    let cut = text.rfind("test result").expect("a result");
+    let part = fixture.outside("part.log");
+    std::fs::write(&part, &text[..cut]).expect("written");
+    let open = script(&fixture, "compare_test_results.sh", &[&base, &part]);
+    assert_eq!(open.code, 3, "{}{}", open.out, open.err);
+    let usage = script(&fixture, "compare_test_results.sh", &[&base]);
+    assert_eq!(usage.code, 2, "{}{}", usage.out, usage.err);
+
+    let base = base.display().to_string();
+    for _ in 0..2 {
+        let (code, json) = fixture.json(&["import", &base]);
+        assert_eq!(code, 0);
+        assert_eq!(json["files"][0]["format"], "cargo-test");
+        assert_eq!(json["files"][0]["tests"]["passing"], 6, "{json:#}");
+    }
+    let lines = fixture.palisade(&["store", "export"]).out;
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    let unknown = fixture.palisade(&["import", "README.md"]);
+    assert_eq!(unknown.code, 2, "{}", unknown.err);
+}
+
+#[test]
+fn saved_measurements_are_compared_and_remembered() {
+    let fixture = Fixture::new();
+    let hyperfine = |name: &str, seconds: f64| {
+        let times: Vec<f64> = (0..12)
+            .map(|n| seconds * (1.0 + 0.001 * f64::from(n % 4)))
+            .collect();
+        let text = format!("{{\"results\": [{{\"command\": \"app\", \"times\": {times:?}}}]}}");
+        let path = fixture.outside(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    let (base, slower) = (hyperfine("base.json", 1.0), hyperfine("slower.json", 1.1));
+    let found = script(&fixture, "compare_performance.sh", &[&base, &slower]);
+    assert_eq!(found.code, 1, "{}{}", found.out, found.err);
+    assert!(found.out.contains("app: time (regressed)"), "{}", found.out);
+    assert_eq!(
+        script(&fixture, "compare_performance.sh", &[&base, &base]).code,
+        0
+    );
+    // One value without bounds says nothing.
+    let bencher = |value: f64| {
+        let path = fixture.outside(&format!("{value}.json"));
+        let text = format!("{{\"app\": {{\"latency\": {{\"value\": {value}}}}}}}");
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    let open = script(
+        &fixture,
+        "compare_performance.sh",
+        &[&bencher(100.0), &bencher(110.0)],
+    );
+    assert_eq!(open.code, 4, "{}{}", open.out, open.err);
+
+    let samples = "target/criterion/sum/new";
+    fixture.write(
+        &format!("{samples}/benchmark.json"),
+        "{\"full_id\": \"sum\"}",
+    );
+    fixture.write(
+        &format!("{samples}/sample.json"),
+        "{\"iters\": [10.0, 20.0], \"times\": [1000.0, 2000.0]}",
+    );
+    let answer = fixture.palisade(&["import", "target/criterion"]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let history = fixture.palisade(&["history"]).out;
+    assert!(history.contains("sum, time: 100"), "{history}");
+}
+
+#[test]
+fn the_check_is_a_script_too() {
+    let fixture = Fixture::with_baseline();
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    let found = script(&fixture, "regression_check.sh", &[]);
+    assert_eq!(found.code, 1, "{}{}", found.out, found.err);
+    assert!(
+        found.out.contains("gamma/lib/tests::is_one"),
+        "{}",
+        found.out
+    );
+}

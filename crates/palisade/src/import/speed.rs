@@ -1,0 +1,153 @@
+//! Benchmarks that other programs measured.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use statrs::distribution::{Binomial, DiscreteCDF as _};
+
+use crate::measure::read::criterion_samples;
+use crate::speed::Measure;
+use crate::stats::median;
+
+/// A benchmark as a file has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saved {
+    /// The benchmark.
+    pub benchmark: String,
+    /// What was measured.
+    pub measure: Measure,
+    /// The values, in the measure's unit.
+    pub values: Vec<f64>,
+    /// The middle one.
+    pub middle: f64,
+    /// Where the middle lies with 95 % confidence, as far as one process can tell.
+    pub interval: (f64, f64),
+}
+
+impl Saved {
+    fn of(benchmark: &str, measure: Measure, values: Vec<f64>) -> Option<Self> {
+        let middle = median(&values)?;
+        Some(Self {
+            benchmark: benchmark.to_owned(),
+            measure,
+            interval: interval(&values),
+            middle,
+            values,
+        })
+    }
+}
+
+/// The order statistics between which the median lies with 95 % confidence: of fewer than
+/// six values, all of them and a half more to each side.
+fn interval(values: &[f64]) -> (f64, f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    let Ok(below) = Binomial::new(0.5, n as u64) else {
+        return (f64::NAN, f64::NAN);
+    };
+    // The largest rank with less than 2.5 % of the distribution before it.
+    let rank = (0..n / 2)
+        .take_while(|k| below.cdf(*k as u64) <= 0.025)
+        .count();
+    match rank {
+        0 => (0.5 * sorted[0], 1.5 * sorted[n - 1]),
+        rank => (sorted[rank - 1], sorted[n - rank]),
+    }
+}
+
+/// What lies below a folder of Criterion.
+pub(super) fn criterion(folder: &Path) -> Vec<Saved> {
+    criterion_samples(folder)
+        .into_iter()
+        .filter_map(|(name, values)| Saved::of(&name, Measure::Time, values))
+        .collect()
+}
+
+/// What `hyperfine --export-json` wrote: seconds.
+pub(super) fn hyperfine(text: &str) -> Result<Vec<Saved>, String> {
+    #[derive(Deserialize)]
+    struct Export {
+        results: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        command: String,
+        times: Vec<f64>,
+    }
+    let export: Export = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let row = |row: Row| {
+        let times = row.times.iter().map(|seconds| seconds * 1e9).collect();
+        Saved::of(&row.command, Measure::Time, times)
+    };
+    Ok(export.results.into_iter().filter_map(row).collect())
+}
+
+/// What Bencher calls a metric: one value, with bounds if it has them. Measures that mean
+/// nothing here are told.
+pub(super) fn bencher(text: &str) -> Result<(Vec<Saved>, Vec<String>), String> {
+    #[derive(Deserialize)]
+    struct Metric {
+        value: f64,
+        lower_value: Option<f64>,
+        upper_value: Option<f64>,
+    }
+    type Benchmarks =
+        std::collections::BTreeMap<String, std::collections::BTreeMap<String, Metric>>;
+    let benchmarks: Benchmarks = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let (mut saved, mut gaps) = (Vec::new(), Vec::new());
+    for (benchmark, measures) in benchmarks {
+        for (name, metric) in measures {
+            let measure = match name.as_str() {
+                "latency" => Measure::Time,
+                "throughput" => Measure::Rate,
+                "instructions" => Measure::Instructions,
+                "build-time" | "build_time" => Measure::BuildTime,
+                "file-size" | "file_size" => Measure::BinarySize,
+                _ => {
+                    gaps.push(format!("{benchmark}: the measure {name} is not known here"));
+                    continue;
+                }
+            };
+            let bounds = metric.lower_value.zip(metric.upper_value);
+            saved.push(Saved {
+                benchmark: benchmark.clone(),
+                measure,
+                values: vec![metric.value],
+                middle: metric.value,
+                interval: bounds.unwrap_or((0.5 * metric.value, 1.5 * metric.value)),
+            });
+        }
+    }
+    Ok((saved, gaps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_hold_the_median() {
+        // Ranks 2 and 9 of ten values, 40 and 61 of a hundred: the usual tables.
+        let values = |n: u32| (1..=n).map(f64::from).collect::<Vec<f64>>();
+        assert_eq!(interval(&values(10)), (2.0, 9.0));
+        assert_eq!(interval(&values(100)), (40.0, 61.0));
+        assert_eq!(interval(&values(3)), (0.5, 4.5));
+    }
+
+    #[test]
+    fn each_form_is_read_in_our_units() {
+        let text = "{\"results\": [{\"command\": \"sleep 1\", \"mean\": 1.0, \"times\": [1.0, 1.5, 2.0]}]}";
+        let found = hyperfine(text).expect("is hyperfine's");
+        assert_eq!(
+            (found[0].benchmark.as_str(), found[0].middle),
+            ("sleep 1", 1.5e9)
+        );
+        let text = "{\"parse\": {\"latency\": {\"value\": 88.0, \"lower_value\": 87.0, \"upper_value\": 90.0},
+                     \"taste\": {\"value\": 1.0}}}";
+        let (found, gaps) = bencher(text).expect("is Bencher's");
+        assert_eq!(found[0].interval, (87.0, 90.0));
+        assert_eq!(gaps, ["parse: the measure taste is not known here"]);
+        assert!(bencher("{\"a\": 1}").is_err());
+    }
+}

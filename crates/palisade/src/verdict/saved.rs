@@ -1,0 +1,183 @@
+//! What two files with results say of a change. Both were measured at some time by somebody:
+//! reruns and pairs are not to be had, so the answers say less than those of a check.
+
+use std::collections::BTreeMap;
+
+use super::{Effect, Evidence, Finding, FindingKind, Judged, judge_tests};
+use crate::baseline::{Standing, TestSet};
+use crate::compare::{TestState, compare};
+use crate::flaky::{FlakyRecord, Judgement, Ledger};
+use crate::import::{Imported, Saved};
+use crate::policy::Policy;
+use crate::report::amount;
+use crate::stats::fisher;
+
+/// The findings about tests of two files. A test that fails in the second and passed in the
+/// first counts as broken, unless it is known to be flaky.
+pub fn judge_saved_tests(
+    base: &Imported,
+    candidate: &Imported,
+    policy: &Policy,
+    ledger: &Ledger,
+) -> Vec<Finding> {
+    let (before, after) = (base.test_set(), candidate.test_set());
+    let differences = compare(&before, &after, &policy.slower);
+    let counts = |set: &TestSet, test| set.tests.get(test).map(|seen| seen.counts);
+    let mut judged = BTreeMap::new();
+    for difference in &differences {
+        let is_new = matches!(
+            difference.state,
+            TestState::NewlyFailing | TestState::AddedFailing
+        );
+        let test = &difference.test;
+        let old = difference.old_name.as_ref().unwrap_or(test);
+        if let (true, Some(candidate)) = (is_new, counts(&after, test)) {
+            let base = counts(&before, old);
+            let is_flaky = ledger.get(test).is_some_and(FlakyRecord::is_flaky);
+            let found = Judged {
+                judgement: if is_flaky {
+                    Judgement::Flaky
+                } else {
+                    Judgement::Broken
+                },
+                p: base.map_or(1.0, |base| fisher(candidate, base)),
+                candidate,
+                base,
+            };
+            judged.insert(test.clone(), found);
+        }
+    }
+    let failing = after
+        .tests
+        .iter()
+        .filter(|(_, seen)| seen.standing() == Standing::Failing);
+    let known = failing.filter(|(test, _)| policy.known_failure(test).is_some());
+    let mut findings = judge_tests(&Evidence {
+        differences: &differences,
+        judged: &judged,
+        slow: &BTreeMap::new(),
+        before: before.tally(),
+        after: after.tally(),
+        known: known.count(),
+        complete: candidate.gaps.is_empty(),
+        policy,
+        ledger,
+        base_name: &base.name(),
+    });
+    for finding in &mut findings {
+        if finding.kind == FindingKind::Test && finding.effect == Effect::Regression {
+            finding
+                .meaning
+                .push_str("; there is one run of each side, and no rerun");
+        }
+    }
+    findings.extend(gaps(base));
+    findings.extend(gaps(candidate));
+    findings.sort_by_key(|finding| finding.effect);
+    findings
+}
+
+/// The findings about benchmarks of two files. Each was measured in one process at one
+/// time, which may differ by several percent for no reason: the intervals must lie apart
+/// by `floor` (such as .03) for a change, and inside of it for none.
+pub fn judge_saved_speed(base: &Imported, candidate: &Imported, floor: f64) -> Vec<Finding> {
+    let key = |saved: &Saved| (saved.benchmark.clone(), saved.measure);
+    let after: BTreeMap<_, &Saved> = candidate.benchmarks.iter().map(|s| (key(s), s)).collect();
+    let mut findings = Vec::new();
+    for before in &base.benchmarks {
+        let found = after.get(&key(before));
+        findings.push(found.map_or_else(
+            || missing(before, &base.name()),
+            |after| compared(before, after, floor),
+        ));
+    }
+    findings.extend(gaps(base));
+    findings.extend(gaps(candidate));
+    findings.sort_by_key(|finding| finding.effect);
+    findings
+}
+
+fn compared(before: &Saved, after: &Saved, floor: f64) -> Finding {
+    // A rate that falls is a time that rises.
+    let worse = |of: f64, to: f64| {
+        if before.measure.is_better_higher() {
+            to / of
+        } else {
+            of / to
+        }
+    };
+    let ratio = worse(after.middle, before.middle);
+    let ends = [
+        worse(after.interval.0, before.interval.1),
+        worse(after.interval.1, before.interval.0),
+    ];
+    let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
+    let (state, effect, meaning) = if low > 1.0 + floor {
+        (
+            "regressed",
+            Effect::Regression,
+            "it became worse, or the machine did between the two",
+        )
+    } else if high < 1.0 / (1.0 + floor) {
+        (
+            "improved",
+            Effect::Note,
+            "it became better, or the machine did between the two",
+        )
+    } else if high <= 1.0 + floor && low >= 1.0 / (1.0 + floor) {
+        ("equivalent", Effect::Note, "nothing that counts")
+    } else {
+        (
+            "inconclusive",
+            Effect::Open,
+            "the two measurements cannot tell",
+        )
+    };
+    let measure = before.measure;
+    Finding {
+        state: state.to_owned(),
+        effect,
+        reason: format!(
+            "{} → {}: {:+.1} % (between {:+.1} and {:+.1} %, floor {:.0} %)",
+            amount(measure, before.middle),
+            amount(measure, after.middle),
+            100.0 * (ratio - 1.0),
+            100.0 * (low - 1.0),
+            100.0 * (high - 1.0),
+            100.0 * floor
+        ),
+        meaning: meaning.to_owned(),
+        next: "cargo palisade compare BASE, which measures both by turns".to_owned(),
+        ..finding(before)
+    }
+}
+
+fn missing(before: &Saved, base: &str) -> Finding {
+    Finding {
+        state: "missing".to_owned(),
+        effect: Effect::Regression,
+        reason: format!("it is in {base} and was not measured any more"),
+        meaning: "what it measured is guarded no more".to_owned(),
+        next: "measure it again, or compare with a newer base".to_owned(),
+        ..finding(before)
+    }
+}
+
+fn finding(before: &Saved) -> Finding {
+    Finding {
+        kind: FindingKind::Speed,
+        name: format!("{}: {}", before.benchmark, before.measure),
+        state: String::new(),
+        effect: Effect::Note,
+        reason: String::new(),
+        meaning: String::new(),
+        next: String::new(),
+        avoid: String::new(),
+        output: None,
+    }
+}
+
+fn gaps(imported: &Imported) -> Option<Finding> {
+    let gaps = &imported.gaps;
+    (!gaps.is_empty()).then(|| crate::check::incomplete(&imported.name(), gaps))
+}

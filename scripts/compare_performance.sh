@@ -1,0 +1,11 @@
+#!/bin/sh
+# Compares the speed of two revisions, measured by turns here and now, or of two files with
+# results (JSON of hyperfine or Bencher, folders of Criterion):
+#   scripts/compare_performance.sh BASE CURRENT
+# Ends with 0 pass, 1 regression, 2 usage, 3 not measured, 4 undecided.
+# PALISADE names the program where it is not installed.
+[ $# -eq 2 ] || { echo "usage: $0 BASE CURRENT" >&2; exit 2; }
+if [ -e "$1" ] && [ -e "$2" ]; then
+    exec ${PALISADE:-cargo palisade} import "$2" --base "$1"
+fi
+exec ${PALISADE:-cargo palisade} compare "$1" "$2"
