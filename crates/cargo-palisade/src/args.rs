@@ -180,6 +180,18 @@ pub enum Command {
     },
     /// Remember results that other programs wrote, or compare two of them
     Import(ImportArgs),
+    /// Print a workflow for a CI that runs the guard in parts and merges them
+    #[command(after_help = "Example: cargo palisade ci github > .github/workflows/palisade.yml")]
+    Ci {
+        /// Which CI
+        system: CiSystem,
+        /// In how many parts the tests are run
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        shards: u32,
+        /// Keep the memory on the PostgreSQL server that the secret PALISADE_STORE names
+        #[arg(long)]
+        postgres: bool,
+    },
     /// Hold numbers in documents to what proves them
     #[command(after_help = "Example: cargo palisade claims check")]
     Claims {
@@ -271,6 +283,9 @@ pub struct ReportArgs {
     /// Write a self-contained HTML page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Write a SARIF report, for annotations in the code
+    #[arg(long, value_name = "FILE")]
+    pub sarif: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -634,6 +649,12 @@ pub enum HooksCommand {
 pub enum HookName {
     PreCommit,
     PrePush,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CiSystem {
+    Github,
+    Gitlab,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -3,7 +3,7 @@
 use palisade::check::{CheckOptions, MeasureSpeed, check};
 use palisade::flaky::Ledger;
 use palisade::record::now;
-use palisade::report::{HistoryPoint, Report, html, junit, markdown, terminal};
+use palisade::report::{HistoryPoint, Report, html, junit, markdown, sarif, terminal};
 
 use super::{Context, launcher, write};
 use crate::args::{CheckArgs, JudgeArgs, ReportArgs};
@@ -46,6 +46,9 @@ pub fn tell(context: &Context<'_>, report: &Report, args: &ReportArgs) -> anyhow
     }
     if let Some(path) = &args.markdown {
         write(path, &markdown(report))?;
+    }
+    if let Some(path) = &args.sarif {
+        write(path, &format!("{:#}\n", sarif(report)))?;
     }
     if let Some(path) = &args.html {
         write(path, &page(context, report)?)?;

@@ -6,6 +6,7 @@ mod bench;
 mod bisect;
 mod calibrate;
 mod check;
+mod ci;
 mod claims;
 mod compare;
 mod flaky;
@@ -38,6 +39,14 @@ use crate::ui::Ui;
 /// Runs the command and returns its exit code.
 pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
     let global = &args.global;
+    if let Command::Ci {
+        system,
+        shards,
+        postgres,
+    } = &args.command
+    {
+        return ci::run(ui, *system, *shards, *postgres);
+    }
     // What `cargo test` prints is what can be watched.
     let is_watched = matches!(&args.command, Command::Test(test) if !test.command.is_empty());
     let runner = match global.runner {
@@ -69,6 +78,7 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         Command::Report => report::run(&context),
         Command::Hooks { command } => hooks::run(&mut context, command),
         Command::Import(args) => import::run(&mut context, args),
+        Command::Ci { .. } => unreachable!("it needs no workspace, and has run"),
         Command::Claims { command } => claims::run(&mut context, command),
         Command::Bisect(args) => bisect::run(&mut context, args),
         Command::Recover(args) => recover::run(&mut context, args),
