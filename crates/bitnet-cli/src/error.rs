@@ -80,7 +80,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || matches!(
             find(error),
             Some(
-                PlanError::Threads { .. } | PlanError::Context { .. } | PlanError::Sequences { .. }
+                PlanError::Threads { .. }
+                    | PlanError::Context { .. }
+                    | PlanError::Sequences { .. }
+                    | PlanError::Pin(_)
             )
         )
         || matches!(

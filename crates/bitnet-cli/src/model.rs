@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bitnet_core::{Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Team};
+use bitnet_core::{
+    Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Layout, Team,
+};
 use bitnet_inference::{
-    ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout, Model, Plan,
-    PlanOptions, TemplateOrigin, Tokenizer,
+    ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout, Model, Packing,
+    Plan, PlanOptions, TemplateOrigin, Tokenizer,
 };
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
@@ -101,9 +103,22 @@ pub struct ComputeArgs {
         help_heading = "Model"
     )]
     pub device: DeviceArg,
-    /// CPU kernel, such as scalar or avx2 [default: the best]
+    /// CPU kernel, such as avx2 [default: the best]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub kernel: Option<String>,
+    /// Keep threads on a processor each
+    #[arg(long, help_heading = "Model")]
+    pub pin: bool,
+    /// Weights packed in 2.0 or 1.6 bits
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        value_name = "BITS",
+        hide_possible_values = true,
+        help_heading = "Model"
+    )]
+    pub weight_bits: WeightBitsArg,
     /// Output matrix: exact, or int8 and faster
     #[arg(
         long,
@@ -157,6 +172,16 @@ impl From<DeviceArg> for Option<DeviceKind> {
             DeviceArg::Vulkan => Some(DeviceKind::Vulkan),
         }
     }
+}
+
+/// `--weight-bits`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightBitsArg {
+    Auto,
+    #[value(name = "2.0")]
+    TwoBits,
+    #[value(name = "1.6")]
+    FiveTrits,
 }
 
 /// `--head` of commands that compute.
@@ -318,6 +343,24 @@ impl ComputeArgs {
         self.kernel.as_deref().map(Kernel::named).transpose()
     }
 
+    /// Returns how weights are to be packed for this kernel.
+    pub fn packing(&self, kernel: Kernel, head: HeadPrecision) -> Result<Packing, UsageError> {
+        let layout = match self.weight_bits {
+            WeightBitsArg::Auto => None,
+            WeightBitsArg::TwoBits => Some(Layout::TwoBits),
+            WeightBitsArg::FiveTrits => Some(Layout::FiveTrits),
+        };
+        match layout {
+            Some(layout) if !Layout::available(kernel).any(|l| l == layout) => {
+                Err(UsageError(format!(
+                    "kernel {kernel} has no instructions for {layout} weights, expected `--weight-bits \
+                     2.0`"
+                )))
+            }
+            layout => Ok(Packing { head, layout }),
+        }
+    }
+
     /// Makes a plan of these sizes that keeps to the limit of memory.
     pub fn plan(
         &self,
@@ -328,6 +371,7 @@ impl ComputeArgs {
         let options = PlanOptions {
             device: self.device.into(),
             kernel: self.kernel()?,
+            pinned: self.pin,
             kv_precision: self.kv.into(),
             ..sizes
         };
@@ -376,16 +420,25 @@ impl RunModelArgs {
         let memory = MemoryWatch::begin();
         let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
         let kernel = plan.kernel;
-        let model = Model::load(checkpoint, &pool, kernel, &mut team, head, |done, total| {
-            progress.set(done, total);
-        })
+        let packing = self.compute.packing(kernel, head)?;
+        let model = Model::load(
+            checkpoint,
+            &pool,
+            kernel,
+            &mut team,
+            packing,
+            |done, total| {
+                progress.set(done, total);
+            },
+        )
         .with_context(|| self.model.failed())?;
         drop((progress, team));
         ui.detail(&describe_device(plan.device, self.compute.device));
         ui.detail(&format!(
-            "plan: kernel {}, {} threads, context {}, passes of {} tokens, {} head",
+            "plan: kernel {}, {} threads{}, context {}, passes of {} tokens, {} head",
             plan.kernel,
             plan.n_threads,
+            if plan.pinned { ", pinned" } else { "" },
             plan.context_len,
             plan.batch_tokens,
             match head {

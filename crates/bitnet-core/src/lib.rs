@@ -75,5 +75,5 @@ pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use scales::Scales;
 pub use screen::{ScreenScratch, largest_products};
 
-pub use team::Team;
+pub use team::{PinError, Team};
 pub use ternary::PackedTernary;

@@ -11,10 +11,15 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+
+use core_affinity::CoreId;
+
+use crate::machine;
 
 /// Spins before a waiting worker goes to sleep: some tens of microseconds,
 /// longer than the pause between two steps of a token.
@@ -96,6 +101,43 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
+/// Why threads are not bound to processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinError {
+    /// The system binds no threads.
+    Unsupported,
+    /// There are fewer processors than threads.
+    TooFew {
+        /// Threads to bind.
+        n_threads: usize,
+        /// Processors that the process may use.
+        n_processors: usize,
+    },
+}
+
+impl fmt::Display for PinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported => f.write_str("this system binds no threads to processors"),
+            Self::TooFew {
+                n_threads,
+                n_processors,
+            } => write!(
+                f,
+                "{n_threads} threads cannot have a processor each, there are {n_processors}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PinError {}
+
+/// Binds this thread to a processor.
+fn pin_to(processor: CoreId) -> Result<(), PinError> {
+    let is_bound = core_affinity::set_for_current(processor);
+    is_bound.then_some(()).ok_or(PinError::Unsupported)
+}
+
 impl Team {
     /// Starts a team of `n_threads` threads, the calling one included.
     ///
@@ -103,6 +145,42 @@ impl Team {
     ///
     /// Panics if `n_threads` is 0 or the system cannot start a thread.
     pub fn new(n_threads: usize) -> Self {
+        Self::start(n_threads, |_| || {})
+    }
+
+    /// Starts a team whose workers stay on a processor each: one hardware thread of
+    /// every core comes before the second of any. The first processor is left to the
+    /// calling thread, which is not the team's to bind.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn pinned(n_threads: usize) -> Result<Self, PinError> {
+        let processors = machine::processors();
+        if processors.is_empty() {
+            return Err(PinError::Unsupported);
+        }
+        if processors.len() < n_threads {
+            return Err(PinError::TooFew {
+                n_threads,
+                n_processors: processors.len(),
+            });
+        }
+        let (sender, answers) = mpsc::channel();
+        let team = Self::start(n_threads, |thread| {
+            let (processor, sender) = (processors[thread], sender.clone());
+            // The receiver waits for all answers.
+            move || {
+                let _ = sender.send(pin_to(processor));
+            }
+        });
+        drop(sender);
+        answers.iter().collect::<Result<(), _>>()?;
+        Ok(team)
+    }
+
+    /// Starts a team; what `begin(thread)` returns is called on that thread first.
+    fn start<F: FnOnce() + Send + 'static>(n_threads: usize, begin: impl Fn(usize) -> F) -> Self {
         assert!(n_threads > 0, "a team has at least one thread");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
@@ -119,10 +197,13 @@ impl Team {
         });
         let workers = (1..n_threads)
             .map(|thread| {
-                let shared = Arc::clone(&shared);
+                let (shared, begin) = (Arc::clone(&shared), begin(thread));
                 std::thread::Builder::new()
                     .name(format!("bitnet-{thread}"))
-                    .spawn(move || shared.work(thread))
+                    .spawn(move || {
+                        begin();
+                        shared.work(thread);
+                    })
                     .expect("the system can start a thread")
             })
             .collect();
@@ -365,6 +446,42 @@ mod tests {
                 });
                 assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
+        }
+    }
+
+    #[test]
+    fn pinned_workers_have_a_processor_each() {
+        let processors = machine::processors();
+        let too_many = Team::pinned(processors.len() + 1).err();
+        if processors.is_empty() {
+            assert_eq!(too_many, Some(PinError::Unsupported));
+            return;
+        }
+        let (n_threads, n_processors) = (processors.len() + 1, processors.len());
+        let expected = PinError::TooFew {
+            n_threads,
+            n_processors,
+        };
+        assert_eq!(too_many, Some(expected));
+        let mut team = match Team::pinned(n_processors) {
+            Ok(team) => team,
+            Err(error) => return assert_eq!(error, PinError::Unsupported),
+        };
+        let seen = Mutex::new(vec![None; n_processors]);
+        // A worker may come too late for one job.
+        for _ in 0..1000 {
+            team.for_each(n_processors, |thread, _| {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                let here = core_affinity::get_core_ids().unwrap_or_default();
+                seen.lock().expect("no panic")[thread] = Some(here);
+            });
+            if seen.lock().expect("no panic").iter().all(Option::is_some) {
+                break;
+            }
+        }
+        let seen = seen.into_inner().expect("no panic");
+        for (thread, expected) in processors.iter().enumerate().skip(1) {
+            assert_eq!(seen[thread], Some(vec![*expected]));
         }
     }
 

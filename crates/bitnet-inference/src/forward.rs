@@ -144,7 +144,7 @@ impl Engine {
             head_x: scratch("head", HEAD_ROWS * config.hidden_dim)?,
             logits: scratch("logits", HEAD_ROWS * config.vocab_size)?,
             screen: screen.map_err(PlanError::memory("head"))?,
-            team: Team::new(plan.n_threads),
+            team: plan.team()?,
             plan,
             model,
         })

@@ -89,7 +89,7 @@ pub use memory_needs::{Fit, MemoryLimitError, MemoryNeeds};
 pub use model::config::{Activation, Activations, Config, ConfigError, Pooling};
 pub use model::family::Family;
 pub use model::rope::{Rope, RopeScaling};
-pub use model::{HeadPrecision, Model};
+pub use model::{HeadPrecision, Model, Packing};
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use plan::{Plan, PlanError, PlanOptions};
 pub use sampler::{REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};

@@ -2,7 +2,7 @@
 
 use bitnet_core::{
     AttentionScratch, Device, DeviceError, DeviceKind, Kernel, KvPage, KvPrecision, OutOfMemory,
-    ScreenScratch,
+    PinError, ScreenScratch, Team,
 };
 
 use crate::kv_cache;
@@ -36,6 +36,8 @@ pub struct PlanOptions {
     pub kernel: Option<Kernel>,
     /// Threads; as many as the system offers if not given.
     pub n_threads: Option<usize>,
+    /// Whether threads stay on a processor each: [`Team::pinned`].
+    pub pinned: bool,
     /// Positions per sequence; if not given, what the model was made for, but
     /// at most 4096.
     pub context_len: Option<usize>,
@@ -57,6 +59,8 @@ pub struct Plan {
     pub kernel: Kernel,
     /// Threads, the calling one included.
     pub n_threads: usize,
+    /// Whether they stay on a processor each.
+    pub pinned: bool,
     /// Positions per sequence.
     pub context_len: usize,
     /// Sequences side by side.
@@ -76,6 +80,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Starts the threads.
+    pub fn team(&self) -> Result<Team, PlanError> {
+        if self.pinned {
+            return Ok(Team::pinned(self.n_threads)?);
+        }
+        Ok(Team::new(self.n_threads))
+    }
+
     /// Makes a plan for a model.
     pub fn new(config: &Config, options: PlanOptions) -> Result<Self, PlanError> {
         let device = Device::select(options.device)?;
@@ -117,6 +129,7 @@ impl Plan {
             device,
             kernel,
             n_threads,
+            pinned: options.pinned,
             context_len,
             n_sequences,
             kv_precision,
@@ -140,6 +153,9 @@ pub enum PlanError {
     /// A device that cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Threads that cannot have a processor each.
+    #[error("cannot pin threads: {0}")]
+    Pin(#[from] PinError),
     /// A number of threads that makes no sense.
     #[error("cannot run on {n_threads} threads, expected 1 to {MAX_THREADS}")]
     Threads {

@@ -7,10 +7,10 @@ mod common;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use bitnet_core::{Kernel, KvPrecision};
+use bitnet_core::{Kernel, KvPrecision, Layout};
 use bitnet_inference::{
-    Checkpoint, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, PlanOptions,
-    SamplerOptions, SequenceError, generate,
+    Checkpoint, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Packing, Plan,
+    PlanError, PlanOptions, SamplerOptions, SequenceError, generate,
 };
 use common::{engine, load, models};
 
@@ -92,6 +92,43 @@ fn kernels_and_threads_do_not_matter() {
                     found == expected,
                     "{kernel}, {n_threads} threads, {precision:?}"
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn how_weights_are_packed_and_where_threads_run_do_not_matter() {
+    let tokens = tokens(40, 3);
+    let precision = (HeadPrecision::Int8, KvPrecision::F16);
+    let expected = expected(precision, &tokens);
+    let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
+    for kernel in Kernel::available() {
+        for layout in [Layout::TwoBits, Layout::FiveTrits] {
+            let packing = Packing {
+                head: precision.0,
+                layout: Some(layout),
+            };
+            let model = load(&checkpoint, kernel, packing);
+            assert_eq!(model.layout(), layout);
+            let options = options(kernel, 2, 1, precision);
+            let mut free = engine(&model, options);
+            assert!(
+                all_logits(&mut free, 0, &tokens) == expected,
+                "{kernel}, {layout}"
+            );
+            let plan = Plan::new(
+                model.config(),
+                PlanOptions {
+                    pinned: true,
+                    ..options
+                },
+            )
+            .unwrap();
+            match Engine::new(Arc::clone(&model), plan) {
+                Ok(mut pinned) => assert!(all_logits(&mut pinned, 0, &tokens) == expected),
+                // One processor, or a system that binds no threads.
+                Err(error) => assert!(matches!(error, PlanError::Pin(_)), "{error}"),
             }
         }
     }

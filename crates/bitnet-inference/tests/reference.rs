@@ -65,6 +65,7 @@ const AS_COMPUTED: PlanOptions = PlanOptions {
     device: None,
     kernel: None,
     n_threads: None,
+    pinned: false,
     context_len: None,
     n_sequences: None,
     kv_precision: KvPrecision::F32,

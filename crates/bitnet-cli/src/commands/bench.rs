@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 3)]
     repetitions: usize,
     /// Measure each kernel alone, without a model
-    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "depth", "batch", "repetitions", "head", "memory_limit"])]
+    #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "depth", "batch", "repetitions", "head", "memory_limit", "pin", "weight_bits"])]
     kernels: bool,
     #[command(flatten)]
     compute: ComputeArgs,
@@ -94,6 +94,8 @@ struct Row {
     /// `null` where the system does not say.
     peak_memory_bytes: Option<usize>,
     kernel: &'static str,
+    /// How ternary weights are packed.
+    layout: String,
     head: &'static str,
 }
 
@@ -153,12 +155,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut watch = MemoryWatch::begin();
     let pool = HybridMemoryPool::new();
     let mut team = Team::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
+    let packing = args.compute.packing(kernel, head)?;
     let model = Model::load(
         &checkpoint,
         &pool,
         kernel,
         &mut team,
-        head,
+        packing,
         |done, total| progress.set(done, total),
     );
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.model))?);
@@ -361,6 +364,7 @@ impl Test {
             limit_fraction,
             peak_memory_bytes: measured.peak_memory_bytes,
             kernel: plan.kernel.name(),
+            layout: model.layout().to_string(),
             head: match model.head_precision() {
                 HeadPrecision::Exact => "exact",
                 HeadPrecision::Screened => "screened",
@@ -418,8 +422,8 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
         return Ok(());
     };
     ui.line(&format!(
-        "\nkernel {}, {} head, loaded in {:.3} s\n",
-        row.kernel, row.head, report.load_s
+        "\nkernel {}, {} weights, {} head, loaded in {:.3} s\n",
+        row.kernel, row.layout, row.head, report.load_s
     ))?;
     for line in report.memory.lines() {
         ui.line(&line)?;

@@ -1,5 +1,6 @@
 //! `bitnet inspect`
 
+use bitnet_core::Layout;
 use bitnet_inference::{
     ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, MemoryNeeds, Plan, PlanOptions,
     TemplateOrigin, Tokenizer,
@@ -130,6 +131,9 @@ enum TokenizerReport {
 struct PlanReport {
     kernel: &'static str,
     threads: usize,
+    /// How ternary weights may be packed; the first call of `run` measures which is
+    /// faster, if there are several.
+    layouts: Vec<String>,
     context: usize,
     weights_bytes: usize,
     head_bytes: usize,
@@ -137,6 +141,20 @@ struct PlanReport {
     scratch_bytes: usize,
     /// All of them.
     memory_bytes: usize,
+}
+
+impl PlanReport {
+    /// What was chosen, in words.
+    fn choices(&self) -> String {
+        let weights = match self.layouts.as_slice() {
+            [] => String::new(),
+            layouts => format!("{} weights, ", layouts.join(" or ")),
+        };
+        format!(
+            "kernel {}, {} threads, {weights}context {}",
+            self.kernel, self.threads, self.context
+        )
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -237,6 +255,9 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
     } = *checkpoint.config();
     let needs = MemoryNeeds::new(checkpoint, plan, HeadPrecision::Int8);
     let (weights, parameters, ternary_parameters) = weights(checkpoint);
+    let n_linear_weights = checkpoint.config().n_linear_weights();
+    let layouts =
+        Layout::candidates(plan.kernel, n_linear_weights).filter(|_| ternary_parameters > 0);
     let mut anomalies = Vec::new();
     let tokenizer = checkpoint.tokenizer();
     let chat_template = (tokenizer.as_ref().ok())
@@ -285,6 +306,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         plan: PlanReport {
             kernel: plan.kernel.name(),
             threads: plan.n_threads,
+            layouts: layouts.map(|layout| layout.to_string()).collect(),
             context: plan.context_len,
             weights_bytes: needs.weights,
             head_bytes: needs.head,
@@ -473,13 +495,7 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
             Some(template) => format!("{} bytes of Jinja", template.source.len()),
         },
     )?;
-    row(
-        "plan",
-        format!(
-            "kernel {}, {} threads, context {}",
-            r.plan.kernel, r.plan.threads, r.plan.context
-        ),
-    )?;
+    row("plan", r.plan.choices())?;
     row(
         "memory",
         format!(

@@ -540,6 +540,15 @@ fn a_name_of_two_kernels() {
 }
 
 #[test]
+fn weights_that_a_kernel_has_no_instructions_for() {
+    let args = ["run", "--kernel", "scalar", "--weight-bits", "1.6", PROMPT];
+    assert_snapshot!(refused(&args), @r#"
+    exit code 2
+    error: kernel generic-i2xi8-scalar has no instructions for 1.6-bit weights, expected `--weight-bits 2.0`
+    "#);
+}
+
+#[test]
 fn ids_that_are_none() {
     assert_snapshot!(refused(&["logits", "--tokens", "1,8192"]), @"
     exit code 2

@@ -73,8 +73,9 @@ fn run() {
       -t, --threads <N>           Threads [default: as many as the system offers]
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
-          --kernel <NAME>         CPU kernel, such as scalar or avx2 [default: the
-                                  best]
+          --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
+          --pin                   Keep threads on a processor each
+          --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
@@ -159,8 +160,9 @@ fn embed() {
       -t, --threads <N>           Threads [default: as many as the system offers]
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
-          --kernel <NAME>         CPU kernel, such as scalar or avx2 [default: the
-                                  best]
+          --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
+          --pin                   Keep threads on a processor each
+          --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
@@ -265,8 +267,9 @@ fn logits() {
       -t, --threads <N>           Threads [default: as many as the system offers]
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
-          --kernel <NAME>         CPU kernel, such as scalar or avx2 [default: the
-                                  best]
+          --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
+          --pin                   Keep threads on a processor each
+          --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
@@ -303,8 +306,9 @@ fn perplexity() {
       -t, --threads <N>           Threads [default: as many as the system offers]
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
-          --kernel <NAME>         CPU kernel, such as scalar or avx2 [default: the
-                                  best]
+          --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
+          --pin                   Keep threads on a processor each
+          --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
@@ -345,8 +349,9 @@ fn bench() {
                                   builtin]
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
-          --kernel <NAME>         CPU kernel, such as scalar or avx2 [default: the
-                                  best]
+          --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
+          --pin                   Keep threads on a processor each
+          --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long

@@ -223,6 +223,9 @@ fn inspect() {
       "plan": {
         "kernel": "this machine's",
         "threads": "this machine's",
+        "layouts": [
+          "2.0-bit"
+        ],
         "context": 256,
         "weights_bytes": 7989248,
         "head_bytes": 4227072,
@@ -362,6 +365,7 @@ fn bench() {
     assert_eq!(rows.iter().map(key).collect::<Vec<_>>(), expected);
     for row in rows {
         assert_eq!(row["kernel"], "generic-i2xi8-scalar");
+        assert_eq!(row["layout"], "2.0-bit");
         assert_eq!(row["head"], "int8");
         // The model alone is larger; where the system does not say, it is null.
         let memory = row["peak_memory_bytes"].as_u64();

@@ -138,7 +138,7 @@ impl Config {
     }
 
     /// Weights of the linear layers.
-    pub(crate) fn n_linear_weights(&self) -> usize {
+    pub fn n_linear_weights(&self) -> usize {
         let attention = 2 * self.q_dim() + 2 * self.kv_dim();
         self.n_layers * self.hidden_dim * (attention + 3 * self.ffn_dim)
     }

@@ -32,6 +32,22 @@ pub enum HeadPrecision {
     Int8,
 }
 
+/// How weights are kept, where there is a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packing {
+    /// How the output matrix is kept.
+    pub head: HeadPrecision,
+    /// How ternary weights are packed; the faster way on this machine if not given:
+    /// [`Layout::fastest`].
+    pub layout: Option<Layout>,
+}
+
+impl From<HeadPrecision> for Packing {
+    fn from(head: HeadPrecision) -> Self {
+        Self { head, layout: None }
+    }
+}
+
 /// A model ready to compute. It is never changed: engines share it.
 #[derive(Debug)]
 pub struct Model {
@@ -112,9 +128,10 @@ impl Model {
         pool: &HybridMemoryPool,
         kernel: Kernel,
         team: &mut Team,
-        head: HeadPrecision,
+        packing: impl Into<Packing>,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, CheckpointError> {
+        let Packing { head, layout } = packing.into();
         let config = checkpoint.config().clone();
         check_widths(&config)?;
         let norm = |name: &str| {
@@ -123,7 +140,10 @@ impl Model {
             tensor.decode_row(kernel, 0, &mut values);
             Ok::<_, OutOfMemory>(values)
         };
-        let layout = Layout::fastest(pool, kernel, team, config.n_linear_weights())?;
+        let layout = match layout {
+            Some(layout) => layout,
+            None => Layout::fastest(pool, kernel, team, config.n_linear_weights())?,
+        };
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
             progress(layer, config.n_layers);

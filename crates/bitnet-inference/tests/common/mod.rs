@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnet_core::{HybridMemoryPool, Kernel, Team};
-use bitnet_inference::{Checkpoint, Engine, HeadPrecision, Model, Plan, PlanOptions};
+use bitnet_inference::{Checkpoint, Engine, Model, Packing, Plan, PlanOptions};
 
 /// Returns the path of a file or folder under `models/`.
 pub fn models(name: &str) -> PathBuf {
@@ -14,9 +14,9 @@ pub fn models(name: &str) -> PathBuf {
 }
 
 /// Loads the weights of a checkpoint.
-pub fn load(checkpoint: &Checkpoint, kernel: Kernel, head: HeadPrecision) -> Arc<Model> {
+pub fn load(checkpoint: &Checkpoint, kernel: Kernel, packing: impl Into<Packing>) -> Arc<Model> {
     let (pool, mut team) = (HybridMemoryPool::new(), Team::new(2));
-    let model = Model::load(checkpoint, &pool, kernel, &mut team, head, |_, _| ());
+    let model = Model::load(checkpoint, &pool, kernel, &mut team, packing, |_, _| ());
     Arc::new(model.unwrap())
 }
 
