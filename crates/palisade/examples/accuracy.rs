@@ -241,7 +241,7 @@ fn history_table() {
 }
 
 fn bisect_table() {
-    const TRIALS: usize = 500;
+    const TRIALS: usize = 2000;
     let rates = |old: f64, new: f64| {
         let what = format!("fails {:.0} % → {:.0} %", 100.0 * old, 100.0 * new);
         (what, Failure::Rates(old, new))

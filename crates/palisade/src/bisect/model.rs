@@ -9,7 +9,7 @@ use crate::stats::{Counts, median};
 
 /// How likely it is, before anything was seen, that the ends do not differ at all: a failure
 /// was seen, and seldom comes from nothing; a metric may just have been noisy.
-const NO_CHANGE: f64 = 0.05;
+const NO_CHANGE: f64 = 0.01;
 const NO_STEP: f64 = 0.5;
 
 /// A failure rate before the change: hardly any. Failures, then passes.
