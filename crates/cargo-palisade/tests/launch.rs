@@ -123,26 +123,35 @@ fn a_process_can_be_slowed_down_by_a_wanted_share() {
     }
 }
 
-/// In a container, the session that a process was started in may be none of its own:
-/// Linux then calls it number 0.
-#[test]
+/// A launcher in namespaces of its own, and the folder of the script that makes them;
+/// `None` where this system makes none.
 #[expect(clippy::print_stderr, reason = "a test that does not run must say so")]
-fn a_process_of_another_namespace_is_measured_too() {
-    let apart = ["--map-root-user", "--pid", "--fork"];
-    let can = Command::new("unshare").args(apart).arg("true").output();
-    if !can.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: this system makes no namespace for processes");
-        return;
+fn launcher_apart(flags: &[&str]) -> Option<(Launcher, tempfile::TempDir)> {
+    let probe = Command::new("unshare").args(flags).arg("true").output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: unshare {} does not work here", flags.join(" "));
+        return None;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let script = folder.path().join("apart");
-    let apart = apart.join(" ");
+    let script = folder.path().join("launcher");
     let guard = env!("CARGO_BIN_EXE_cargo-palisade");
-    let text = format!("#!/bin/sh\nexec unshare {apart} '{guard}' \"$@\"\n");
+    let flags = flags.join(" ");
+    let text = format!("#!/bin/sh\nexec unshare {flags} '{guard}' \"$@\"\n");
     std::fs::write(&script, text).expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&script, mode).expect("executable");
-    let launched = Launcher::new(script).run(
+    Some((Launcher::new(script), folder))
+}
+
+/// In a container, the session that a process was started in may be none of its own:
+/// Linux then calls it number 0.
+#[test]
+fn a_process_of_another_namespace_is_measured_too() {
+    let flags = ["--map-root-user", "--pid", "--fork"];
+    let Some((launcher, _folder)) = launcher_apart(&flags) else {
+        return;
+    };
+    let launched = launcher.run(
         &program(&["true"]),
         &Conditions::default(),
         &Cancel::default(),
@@ -169,22 +178,12 @@ fn one_that_fails_or_is_missing_or_takes_too_long_is_an_error() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that does not run must say so")]
 fn a_process_runs_where_its_group_has_no_number() {
-    let probe = Command::new("unshare").args(["-U", "true"]).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: this system makes no user namespaces");
+    let Some((launcher, _folder)) = launcher_apart(&["--user"]) else {
         return;
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let script = folder.path().join("launcher");
-    let guard = env!("CARGO_BIN_EXE_cargo-palisade");
-    let text = format!("#!/bin/sh\nexec unshare -U '{guard}' \"$@\"\n");
-    std::fs::write(&script, text).expect("written");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, mode).expect("set");
+    };
     let words = program(&["sh", "-c", "id -g"]);
-    let launched = Launcher::new(script).run(&words, &Conditions::default(), &Cancel::default());
+    let launched = launcher.run(&words, &Conditions::default(), &Cancel::default());
     // The overflow group is what such a namespace shows.
     let overflow = std::fs::read_to_string("/proc/sys/kernel/overflowgid").expect("Linux has it");
     assert_eq!(launched.expect("it runs").out.trim(), overflow.trim());
