@@ -420,6 +420,25 @@ fn several_writers_lose_nothing<P: Place>() {
     );
 }
 
+/// What one sees of a file that another is making must not look like a file of
+/// another program.
+#[test]
+fn many_make_one_store_at_the_same_time() {
+    for _ in 0..30 {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("memory/store.sqlite");
+        let start = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    start.wait();
+                    drop(open(&path));
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn what_is_no_store_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().expect("a folder");

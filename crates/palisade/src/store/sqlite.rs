@@ -4,7 +4,8 @@ mod speed;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
@@ -134,17 +135,9 @@ impl SqliteStore {
         let path = self.path.clone();
         let classify = |error| classify(&path, error);
         self.connection.busy_timeout(BUSY).map_err(classify)?;
-        let number = |connection: &Connection, name: &str| {
-            connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-        };
-        let version = number(&self.connection, "user_version").map_err(classify)?;
-        let application = number(&self.connection, "application_id").map_err(classify)?;
+        let (version, application, tables) = self.marks().map_err(classify)?;
         let known = MIGRATIONS.len() as u32;
         let found = u32::try_from(version).unwrap_or(u32::MAX);
-        let tables: i64 = self
-            .connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(classify)?;
         if application != i64::from(APPLICATION_ID) && (tables > 0 || version > 0) {
             return Err(StoreError::Foreign { path });
         }
@@ -159,17 +152,42 @@ impl SqliteStore {
         if found == known {
             return Ok(());
         }
-        // WAL lets readers go on while one writes. Some file systems cannot do
-        // it; SQLite then keeps its rollback journal, which is slower and as safe.
-        self.connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(classify)?;
+        self.write_ahead().map_err(classify)?;
         let transaction = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(classify)?;
         migrate(&transaction).map_err(classify)?;
         transaction.commit().map_err(classify)
+    }
+
+    /// Sets the file to a write-ahead log, which lets readers go on while one
+    /// writes. Some file systems cannot do it; SQLite then keeps its rollback
+    /// journal, which is slower and as safe.
+    fn write_ahead(&self) -> rusqlite::Result<()> {
+        let began = Instant::now();
+        loop {
+            // SQLite does not wait by itself here where two do this at once.
+            match self.connection.pragma_update(None, "journal_mode", "WAL") {
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                        && began.elapsed() < BUSY =>
+                {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The file's `user_version`, its `application_id`, and how many tables and
+    /// indexes it has: of one moment, as another process may be making them.
+    fn marks(&mut self) -> rusqlite::Result<(i64, i64, i64)> {
+        let moment = self.connection.transaction()?;
+        let number = |name| moment.pragma_query_value(None, name, |row| row.get(0));
+        let tables =
+            moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        Ok((number("user_version")?, number("application_id")?, tables))
     }
 
     fn error(&self, error: rusqlite::Error) -> StoreError {
