@@ -1,0 +1,279 @@
+//! What is judged besides the tests: the public API, the claims of the documents, the
+//! approval of a change, the recall of its plan, and the benchmarks.
+
+use std::time::Instant;
+
+use super::{Check, MeasureSpeed};
+use crate::api::{self, Against, ApiAnswer};
+use crate::claims::{self, Claims};
+use crate::comparison::{CompareOptions, Selection, SpeedReport, measure};
+use crate::guard::{Event, GuardError};
+use crate::identity::{TargetKind, TestId};
+use crate::journal::{JournalEntry, JournalEvent, Recall};
+use crate::policy::ApiBreaks;
+use crate::record::Record;
+use crate::risk::{Assessment, Level};
+use crate::run::RunError;
+use crate::verdict::{Effect, Finding, FindingKind, judge_approval, judge_claims, judge_speed};
+use crate::workspace::{Target, Workspace};
+
+impl Check<'_> {
+    /// What cargo-semver-checks says about the changed packages, where it is installed
+    /// and the risk is High or above.
+    pub(super) fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, GuardError> {
+        let is_risky = assessment.level >= Some(Level::High);
+        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if !is_risky || !is_first || self.same || !api::is_installed() {
+            return Ok(Vec::new());
+        }
+        let base = self.base.root(self.guard, self.events)?;
+        let candidate = self.candidate.root(self.guard, self.events)?;
+        let policy = self.guard.policy.api;
+        let mut findings = Vec::new();
+        for name in &assessment.changed {
+            let has_library = |workspace: &Workspace| {
+                let package = workspace.packages.get(name)?;
+                let is_library = |target: &Target| target.kind == Some(TargetKind::Lib);
+                package
+                    .targets
+                    .iter()
+                    .any(is_library)
+                    .then_some(package.published)
+            };
+            let published = has_library(self.candidate.workspace(self.guard));
+            if has_library(self.base.workspace(self.guard)).is_none() {
+                continue;
+            }
+            let Some(published) = published else {
+                continue;
+            };
+            let base_name = self.base.name();
+            let release = (policy.release && published).then_some(Against::Release);
+            for against in [Some(Against::Base(&base)), release].into_iter().flatten() {
+                let other = match against {
+                    Against::Base(_) => base_name.as_str(),
+                    Against::Release => "the last release",
+                };
+                let step = format!("compare the public API of {name} with {other}");
+                (self.events)(Event::Step(step));
+                let limit = self.guard.policy.run.run_time_out.0;
+                let answer = api::compare(&candidate, name, against, limit, self.guard.cancel())
+                    .map_err(RunError::from)?;
+                findings.extend(api_finding(name, other, answer, policy.breaks));
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Whether the cheap claims of the documents hold. They are measured in the user's
+    /// files, which must be the candidate.
+    pub(super) fn claims(&mut self) -> Result<Vec<Finding>, GuardError> {
+        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if !self.guard.policy.claims.check || !is_first || !self.candidate.in_place {
+            return Ok(Vec::new());
+        }
+        let claims = Claims::load(self.guard)?;
+        let options = claims::Options {
+            deadline: self.deadline,
+            ..claims::Options::default()
+        };
+        let checked = claims::check(self.guard, &claims, &options, self.events)?;
+        Ok(judge_claims(&checked, &claims::contradictions(&claims)))
+    }
+
+    /// Whether a change that needs somebody's eyes had them.
+    pub(super) fn approval(
+        &mut self,
+        assessment: &Assessment,
+    ) -> Result<Option<Finding>, GuardError> {
+        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if self.same || !is_first {
+            return Ok(None);
+        }
+        let journal = self.guard.store.journal()?;
+        let of_tree = |entry: &JournalEntry| entry.tree == self.candidate.subject.tree;
+        let entries: Vec<JournalEntry> = journal.into_iter().filter(of_tree).collect();
+        let policy = self.guard.policy.approval;
+        let subject = &self.candidate.subject;
+        let mut authors = self
+            .guard
+            .repo
+            .authors(&self.base.commit.id, &subject.commit)?;
+        if subject.dirty {
+            authors.extend(self.guard.repo.user());
+        }
+        Ok(judge_approval(policy, assessment.level, &authors, &entries))
+    }
+
+    /// What the plan of the change would have found of the failures that all tests show;
+    /// remembered. `None` unless all tests of both sides were looked at for that.
+    pub(super) fn recall(
+        &mut self,
+        assessment: &Assessment,
+        has_run: bool,
+        findings: &[Finding],
+    ) -> Result<Option<Recall>, GuardError> {
+        let is_whole = self.options.everything && self.options.shard.is_none();
+        if !is_whole || self.same || !has_run {
+            return Ok(None);
+        }
+        // A failure that stayed open is one that the plan had to find, too.
+        let failing = findings.iter().filter(|f| {
+            f.kind == FindingKind::Test && matches!(f.effect, Effect::Regression | Effect::Open)
+        });
+        let tests = failing.filter_map(|finding| finding.name.parse::<TestId>().ok());
+        let is_selected = |test: &TestId| {
+            let scope = assessment.scope.as_ref();
+            scope.is_some_and(|scope| scope.contains(test))
+        };
+        let (found, missed): (Vec<_>, Vec<_>) = tests.partition(is_selected);
+        let recall = Recall {
+            level: assessment.level,
+            found: found.len() as u32,
+            missed,
+        };
+        let subject = &self.candidate.subject;
+        let event = JournalEvent::Scored(recall.clone());
+        let entry = JournalEntry::new(&subject.tree, &subject.commit, event);
+        self.guard.store.add(&Record::Journal(entry))?;
+        Ok(Some(recall))
+    }
+
+    /// Measures the benchmarks that the change can reach, where that is asked for or the
+    /// risk is High or above and the policy wants it. What is found is added.
+    pub(super) fn speed(
+        &mut self,
+        assessment: &Assessment,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<SpeedReport>, GuardError> {
+        let is_risky = assessment.level >= Some(Level::High) && self.guard.policy.speed.check;
+        let reached = assessment.changed.union(&assessment.dependents);
+        let reached = Selection {
+            packages: reached.cloned().collect(),
+            only: Vec::new(),
+        };
+        let monitored = Selection {
+            packages: Vec::new(),
+            only: self.guard.policy.monitored_benches(),
+        };
+        let is_monitored = assessment.scope.is_some() && !monitored.only.is_empty();
+        let (launcher, is_asked_for, selection) = match &self.options.speed {
+            MeasureSpeed::ByRisk(launcher) if is_risky => (launcher, false, reached),
+            MeasureSpeed::ByRisk(launcher) if is_monitored => (launcher, false, monitored),
+            MeasureSpeed::Always(launcher) => (launcher, true, reached),
+            _ => return Ok(None),
+        };
+        if self.same || self.options.shard.is_some() {
+            return Ok(None);
+        }
+        if self.is_over() {
+            let reason = "the budget was over before they were measured";
+            findings.push(no_speed(Effect::Open, "inconclusive", reason.to_owned()));
+            return Ok(None);
+        }
+        let options = CompareOptions {
+            selection,
+            budget: self
+                .deadline
+                .map(|at| at.saturating_duration_since(Instant::now())),
+            ..CompareOptions::default()
+        };
+        let (mut base, mut candidate) = (self.base.beside(), self.candidate.beside());
+        // The checkout of the base is at the place where both are measured.
+        self.base.leave();
+        self.candidate.leave();
+        let sides = [&mut base, &mut candidate];
+        match measure(self.guard, launcher, sides, &options, self.events) {
+            Ok(measured) => {
+                let name = self.base.name();
+                findings.extend(judge_speed(&measured.report, &measured.unpaired, &name));
+                Ok(Some(measured.report))
+            }
+            Err(GuardError::NoBenchmark(_)) if !is_asked_for => Ok(None),
+            Err(GuardError::NoBenchmark(_)) => {
+                let reason = "no benchmark is in the packages that the change can reach";
+                findings.push(no_speed(Effect::Note, "no_benchmark", reason.to_owned()));
+                Ok(None)
+            }
+            Err(GuardError::Run(RunError::Build { output })) => {
+                let reason = "the benchmarks do not build".to_owned();
+                findings.push(Finding {
+                    output: Some(output),
+                    ..no_speed(Effect::Unmeasured, "build_failed", reason)
+                });
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// A finding about benchmarks that were not measured.
+fn no_speed(effect: Effect, state: &str, reason: String) -> Finding {
+    let is_note = effect == Effect::Note;
+    Finding {
+        kind: FindingKind::Speed,
+        name: "benchmarks".to_owned(),
+        state: state.to_owned(),
+        effect,
+        reason,
+        meaning: "a slowdown would not show".to_owned(),
+        next: "cargo palisade bench".to_owned(),
+        avoid: if is_note {
+            ""
+        } else {
+            "do not take this for a pass"
+        }
+        .to_owned(),
+        output: None,
+    }
+}
+
+/// A finding about the public API of a package.
+fn api_finding(
+    package: &str,
+    other: &str,
+    answer: ApiAnswer,
+    breaks: ApiBreaks,
+) -> Option<Finding> {
+    let finding = |state: &str, reason: String, meaning: &str| Finding {
+        kind: FindingKind::Api,
+        name: format!("public API of {package}"),
+        state: state.to_owned(),
+        effect: Effect::Note,
+        reason,
+        meaning: meaning.to_owned(),
+        next: format!("cargo semver-checks --package {package}"),
+        avoid: String::new(),
+        output: None,
+    };
+    match answer {
+        ApiAnswer::Compatible => None,
+        ApiAnswer::Break {
+            version,
+            rules,
+            output,
+        } => {
+            let rules = rules.join("; ");
+            let reason = format!("compared with {other} it needs a new {version} version: {rules}");
+            Some(Finding {
+                effect: match breaks {
+                    ApiBreaks::Note => Effect::Note,
+                    ApiBreaks::Regression => Effect::Regression,
+                },
+                avoid: "do not publish it as a compatible version".to_owned(),
+                output: Some(output),
+                ..finding(
+                    "api_break",
+                    reason,
+                    "code that uses it may no longer compile",
+                )
+            })
+        }
+        ApiAnswer::Unknown(why) => {
+            let reason = format!("it could not be compared with {other}: {why}");
+            let meaning = "a break of the public API would not show";
+            Some(finding("not_compared", reason, meaning))
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The whole path: from a change to a verdict on its tests.
+//!
+//! ```text
+//! trees ─► changed files ─► risk ─► scope ─► runs of both sides ─► differences
+//!                                              │   ▲                   │
+//!                                            store └── reruns, stress ─┴─► verdict ─► report
+//! ```
+
+mod beside;
+mod findings;
+mod obtain;
+mod rerun;
+
+use std::time::{Duration, Instant};
+
+use crate::baseline::{Standing, TestSet};
+use crate::compare::{Difference, TestState, compare};
+use crate::flaky::{Ledger, release_due};
+use crate::git::Repo;
+use crate::guard::{Event, Events, Guard, GuardError, Side};
+use crate::identity::TestId;
+use crate::measure::launch::Launcher;
+use crate::record::{Run, Scope, now};
+use crate::report::{Report, SideReport, Source};
+use crate::risk::{Assessment, Files, assess};
+use crate::shard::ShardNumber;
+use crate::verdict::{Evidence, Finding, FindingKind, Verdict, judge_tests};
+
+use findings::no_history;
+pub(crate) use findings::{incomplete, no_tests};
+
+/// What a check compares, and how much time it may take.
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
+    /// What to compare with.
+    pub base: BaseChoice,
+    /// What to judge.
+    pub candidate: CandidateChoice,
+    /// Use no stored run.
+    pub fresh: bool,
+    /// Judge all tests, not only those that the change can affect.
+    pub everything: bool,
+    /// Begin no more reruns after this time.
+    pub budget: Option<Duration>,
+    /// Run one part of the tests only, for [`merge`](crate::merge) to put together.
+    pub shard: Option<ShardNumber>,
+    /// Whether speed and memory are measured too.
+    pub speed: MeasureSpeed,
+}
+
+/// Whether a check measures speed and memory, and what starts the benchmarks.
+#[derive(Clone, Debug, Default)]
+pub enum MeasureSpeed {
+    /// It does not.
+    #[default]
+    Never,
+    /// It does where the policy wants it and the risk is High or above.
+    ByRisk(Launcher),
+    /// It does.
+    Always(Launcher),
+}
+
+/// What a change is compared with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BaseChoice {
+    /// Where the branch left the default branch.
+    #[default]
+    Branching,
+    /// A revision.
+    Revision(String),
+    /// The newest commit before the change of which a run of all tests is stored: no
+    /// base has to be built. Where there is none, the tests are judged by themselves.
+    Stored,
+}
+
+/// What is judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CandidateChoice {
+    /// The user's files as they are.
+    #[default]
+    Files,
+    /// What is staged.
+    Staged,
+    /// A revision; in the user's files if they hold just that.
+    Revision(String),
+    /// A revision in a checkout of its own, whatever the user's files hold.
+    Beside(String),
+}
+
+/// Judges a change.
+pub fn check(
+    guard: &mut Guard,
+    options: &CheckOptions,
+    events: Events<'_>,
+) -> Result<Report, GuardError> {
+    let started = Instant::now();
+    let (base, candidate) = guard.sides(&options.base, &options.candidate)?;
+    let assessment = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
+    for entry in release_due(guard.store.as_mut(), now())? {
+        events(Event::Note(format!("{} left quarantine", entry.test)));
+    }
+    let all = options.everything || assessment.files.is_empty();
+    let scope = match &assessment.scope {
+        _ if all => Some(Scope::Workspace),
+        scope => scope
+            .clone()
+            .map(|scope| guard.policy.with_monitored(scope)),
+    };
+    let scope = match (scope, options.shard) {
+        (Some(scope), Some(shard)) => Some(guard.shard(scope, shard)?),
+        (scope, _) => scope,
+    };
+    let mut check = Check {
+        guard,
+        options,
+        events,
+        deadline: options.budget.map(|budget| started + budget),
+        same: base.subject.tree == candidate.subject.tree,
+        base,
+        candidate,
+        findings: Vec::new(),
+        // The other shards have the tests that are missing here.
+        complete: options.shard.is_none(),
+        runs: Vec::new(),
+    };
+    let mut sides = match &scope {
+        Some(scope) => check.sides(scope)?,
+        None => check.nothing_to_run()?,
+    };
+    if options.base == BaseChoice::Stored && check.same {
+        check.findings.push(no_history(&check.base.name()));
+    }
+    let mut findings = std::mem::take(&mut check.findings);
+    if let Some(sides) = &mut sides {
+        findings.extend(check.judge(sides)?);
+    }
+    findings.extend(check.api(&assessment)?);
+    findings.extend(check.claims()?);
+    findings.extend(check.approval(&assessment)?);
+    let recall = check.recall(&assessment, sides.is_some(), &findings)?;
+    let speed = check.speed(&assessment, &mut findings)?;
+    findings.sort_by_key(|finding| finding.effect);
+    let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);
+    let report = check.report(assessment, looked_at, sides.as_ref(), findings, started);
+    Ok(Report {
+        speed,
+        recall,
+        ..report
+    })
+}
+
+/// The changed files between two trees, and what they risk.
+pub fn assess_change(guard: &Guard, base: &str, candidate: &str) -> Result<Assessment, GuardError> {
+    let changes = guard.repo.diff(base, candidate)?;
+    let files = TreeFiles {
+        repo: &guard.repo,
+        base,
+        candidate,
+        root: &guard.workspace.root,
+    };
+    Ok(assess(
+        &changes,
+        &guard.workspace,
+        &guard.policy.class,
+        &files,
+    ))
+}
+
+/// The contents of two trees.
+struct TreeFiles<'a> {
+    repo: &'a Repo,
+    base: &'a str,
+    candidate: &'a str,
+    root: &'a std::path::Path,
+}
+
+impl TreeFiles<'_> {
+    fn read(&self, tree: &str, path: &str) -> Option<String> {
+        // A file that cannot be read is judged as one that is not understood.
+        let bytes = self.repo.file(tree, path).ok().flatten()?;
+        String::from_utf8(bytes).ok()
+    }
+}
+
+impl Files for TreeFiles<'_> {
+    fn base(&self, path: &str) -> Option<String> {
+        self.read(self.base, path)
+    }
+
+    fn candidate(&self, path: &str) -> Option<String> {
+        self.read(self.candidate, path)
+    }
+
+    fn is_included(&self, name: &str) -> bool {
+        crate::source::includes(self.root, name)
+    }
+}
+
+/// The tests of both sides.
+pub(crate) struct Sides {
+    pub(crate) scope: Scope,
+    pub(crate) base: TestSet,
+    pub(crate) candidate: TestSet,
+    pub(crate) base_source: Source,
+    pub(crate) candidate_source: Source,
+}
+
+pub(crate) struct Check<'a> {
+    pub(crate) guard: &'a mut Guard,
+    pub(crate) options: &'a CheckOptions,
+    pub(crate) events: Events<'a>,
+    pub(crate) deadline: Option<Instant>,
+    /// Whether both sides are the same tree.
+    pub(crate) same: bool,
+    pub(crate) base: Side,
+    pub(crate) candidate: Side,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) complete: bool,
+    /// The runs that the answer rests on; kept for a shard only.
+    pub(crate) runs: Vec<Run>,
+}
+
+impl Check<'_> {
+    fn is_over(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn step(&self, text: String) {
+        (self.events)(Event::Step(text));
+    }
+
+    /// Judges the differences of both sides; what reruns see is added to them.
+    pub(crate) fn judge(&mut self, sides: &mut Sides) -> Result<Vec<Finding>, GuardError> {
+        let Sides {
+            base, candidate, ..
+        } = sides;
+        let slower = self.guard.policy.slower;
+        let first = compare(base, candidate, &slower);
+        // The ledger is made from every run ever seen, which takes its time.
+        let ledger = if first.is_empty() {
+            Ledger::default()
+        } else {
+            Ledger::read(self.guard.store.as_ref())?
+        };
+        self.stress(&first, candidate)?;
+        let suspicious = compare(base, candidate, &slower);
+        let judged = self.rerun_failures(&suspicious, &ledger, base, candidate)?;
+        let slow = self.rerun_slow(&suspicious, base, candidate)?;
+        let mut differences = compare(base, candidate, &slower);
+        // A test that turned out to do both on both sides no longer differs, and
+        // is still worth a word.
+        for difference in suspicious {
+            let is_told =
+                |told: &Difference| told.test == difference.test && is_failure(told.state);
+            if judged.contains_key(&difference.test)
+                && is_failure(difference.state)
+                && !differences.iter().any(is_told)
+            {
+                differences.push(difference);
+            }
+        }
+        let policy = &self.guard.policy;
+        let is_known = |test: &TestId| policy.known_failure(test).is_some();
+        let failing = candidate
+            .tests
+            .iter()
+            .filter(|(_, e)| e.standing() == Standing::Failing);
+        let known = failing.filter(|(test, _)| is_known(test)).count();
+        let mut findings = judge_tests(&Evidence {
+            differences: &differences,
+            judged: &judged,
+            slow: &slow,
+            before: base.tally(),
+            after: candidate.tally(),
+            known,
+            complete: self.complete,
+            policy,
+            ledger: &ledger,
+            base_name: &self.base.name(),
+        });
+        // The share of the tests that pass is one of all tests.
+        findings.retain(|f| f.kind != FindingKind::Rate || self.options.shard.is_none());
+        Ok(findings)
+    }
+
+    pub(crate) fn report(
+        self,
+        assessment: Assessment,
+        scope: Option<Scope>,
+        sides: Option<&Sides>,
+        findings: Vec<Finding>,
+        started: Instant,
+    ) -> Report {
+        let verdict = Verdict::of(&findings);
+        let side = |side: &Side, set: Option<&TestSet>, source: Option<&Source>| SideReport {
+            name: side.name(),
+            commit: side.subject.commit.clone(),
+            subject: side.commit.subject.clone(),
+            tree: side.subject.tree.clone(),
+            dirty: side.subject.dirty,
+            tests: set.map(TestSet::tally),
+            success_rate: set.and_then(|set| set.tally().success_rate()),
+            source: source.cloned(),
+        };
+        Report {
+            schema: 1,
+            verdict,
+            exit_code: verdict.exit_code(),
+            base: side(
+                &self.base,
+                sides.map(|s| &s.base),
+                sides.map(|s| &s.base_source),
+            ),
+            candidate: side(
+                &self.candidate,
+                sides.map(|s| &s.candidate),
+                sides.map(|s| &s.candidate_source),
+            ),
+            unchanged: self.same,
+            scope,
+            risk: assessment,
+            findings,
+            min_success_rate: self.guard.policy.min_success_rate,
+            runner: self.guard.runner.name().to_owned(),
+            seconds: started.elapsed().as_secs_f64(),
+            speed: None,
+            recall: None,
+            shard: self.options.shard,
+            runs: self.runs,
+        }
+    }
+}
+
+fn is_failure(state: TestState) -> bool {
+    matches!(
+        state,
+        TestState::NewlyFailing | TestState::AddedFailing | TestState::StillFailing
+    )
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Base,
+    Candidate,
+}
+
+impl Which {
+    fn side<'a>(self, base: &'a mut Side, candidate: &'a mut Side) -> &'a mut Side {
+        match self {
+            Self::Base => base,
+            Self::Candidate => candidate,
+        }
+    }
+
+    fn words(self, name: &str) -> String {
+        match self {
+            Self::Base => format!("base {name}"),
+            Self::Candidate => format!("candidate {name}"),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The tests of both sides: from the store, or by running them.
+
+use std::collections::BTreeSet;
+
+use super::findings::{incomplete, no_tests};
+use super::{BaseChoice, Check, Sides, Which};
+use crate::baseline::{Expected, Standing, TestSet};
+use crate::guard::{Event, GuardError, Known, Side, age};
+use crate::identity::TestId;
+use crate::record::{Purpose, Run, Scope, now};
+use crate::report::{Origin, Source, counted};
+use crate::run::RunError;
+use crate::verdict::{Effect, Finding, FindingKind};
+
+impl Check<'_> {
+    /// Gets the tests of both sides, from the store or by running them. `None` if
+    /// a side cannot be had; the findings then say why.
+    pub(super) fn sides(&mut self, scope: &Scope) -> Result<Option<Sides>, GuardError> {
+        let mut scope = scope.clone();
+        let candidate = self.obtain(Which::Candidate, &scope)?;
+        let mut candidate = match candidate {
+            Ok(known) => known,
+            Err(output) => return self.candidate_does_not_build(&scope, output),
+        };
+        let has_tests = |known: &Known| known.set.tally().ran() > 0;
+        if !has_tests(&candidate) && matches!(scope, Scope::Packages(_)) {
+            // No data is no answer: what no test of these packages can say may
+            // show in the others.
+            scope = Scope::Workspace;
+            match self.obtain(Which::Candidate, &scope)? {
+                Ok(known) => candidate = known,
+                Err(output) => return self.candidate_does_not_build(&scope, output),
+            }
+        }
+        let base = if self.same {
+            candidate.clone()
+        } else {
+            match self.obtain(Which::Base, &scope)? {
+                Ok(known) => known,
+                Err(output) => {
+                    self.findings.push(Finding {
+                        kind: FindingKind::Run,
+                        name: format!("base {}", self.base.name()),
+                        state: "build_failed".to_owned(),
+                        effect: Effect::Unmeasured,
+                        reason: "the base does not build".to_owned(),
+                        meaning: "there is nothing to compare the change with".to_owned(),
+                        next: "cargo palisade check --base REV, with a revision that builds"
+                            .to_owned(),
+                        avoid: "do not take this for a pass".to_owned(),
+                        output: Some(output),
+                    });
+                    return Ok(None);
+                }
+            }
+        };
+        let is_empty = !has_tests(&candidate) && !has_tests(&base);
+        // A shard may have nothing to do.
+        if is_empty && !matches!(scope, Scope::Doctests(_) | Scope::Shard(_)) {
+            self.findings.push(no_tests());
+        }
+        Ok(Some(Sides {
+            base_source: Source::of(&base, &self.base),
+            candidate_source: Source::of(&candidate, &self.candidate),
+            base: base.set,
+            candidate: candidate.set,
+            scope,
+        }))
+    }
+
+    /// A change that does not build is a regression if its base does.
+    fn candidate_does_not_build(
+        &mut self,
+        scope: &Scope,
+        output: String,
+    ) -> Result<Option<Sides>, GuardError> {
+        let base_builds = !self.same && self.obtain(Which::Base, scope)?.is_ok();
+        let base = self.base.name();
+        self.findings.push(Finding {
+            kind: FindingKind::Run,
+            name: "build".to_owned(),
+            state: "build_failed".to_owned(),
+            effect: if base_builds {
+                Effect::Regression
+            } else {
+                Effect::Unmeasured
+            },
+            reason: if base_builds {
+                format!("the tests do not build, and did at {base}")
+            } else {
+                "the tests do not build".to_owned()
+            },
+            meaning: "no test could run".to_owned(),
+            next: "cargo test --no-run".to_owned(),
+            avoid: String::new(),
+            output: Some(output),
+        });
+        Ok(None)
+    }
+
+    /// The tests of a side: from the store if it has them, else by running them.
+    /// The inner error is what the compiler said.
+    fn obtain(&mut self, which: Which, scope: &Scope) -> Result<Result<Known, String>, GuardError> {
+        let side = which.side(&mut self.base, &mut self.candidate);
+        let name = side.name();
+        let mut stored = None;
+        if !self.options.fresh {
+            let known = self.guard.known(side, scope)?;
+            if let Some(covering) = &known.covering {
+                if !self.is_due(covering)? {
+                    self.keep(&known.runs);
+                    return Ok(Ok(known));
+                }
+                stored = Some(known);
+            }
+        }
+        let side = which.side(&mut self.base, &mut self.candidate);
+        let why = match &stored {
+            Some(_) => format!("test {name} again, to see whether its stored run still holds"),
+            None if which == Which::Base && !side.in_place => {
+                format!("test {name}, the base, of which no run is stored")
+            }
+            None => format!("test {name}"),
+        };
+        (self.events)(Event::Step(why));
+        let side = which.side(&mut self.base, &mut self.candidate);
+        let ran = self.guard.run(side, scope, Purpose::Tests, self.events);
+        let (run, gaps) = match ran {
+            Ok(ran) => ran,
+            Err(GuardError::Run(RunError::Build { output })) => return Ok(Err(output)),
+            Err(other) => return Err(other),
+        };
+        if !gaps.is_empty() {
+            self.complete = false;
+            self.findings.push(incomplete(&which.words(&name), &gaps));
+        }
+        if let (Some(stored), true) = (&stored, gaps.is_empty()) {
+            let name = which.words(&name);
+            self.findings.extend(differs(&name, stored, &run, scope));
+        }
+        let mut known = if self.options.fresh {
+            Known::default()
+        } else {
+            self.guard
+                .known(which.side(&mut self.base, &mut self.candidate), scope)?
+        };
+        if self.options.fresh || !run.complete {
+            known.set.add(&run, scope);
+            self.keep(&[run]);
+        }
+        self.keep(&known.runs);
+        known.covering = None;
+        Ok(Ok(known))
+    }
+
+    /// Keeps runs for those who merge the shards.
+    pub(super) fn keep(&mut self, runs: &[Run]) {
+        if self.options.shard.is_some() {
+            self.runs.extend(runs.iter().cloned());
+        }
+    }
+
+    /// Whether a stored run has stood for new ones for so long that it is measured
+    /// again. Where nothing changed there is nothing to compare, and no need.
+    fn is_due(&self, stored: &Run) -> Result<bool, GuardError> {
+        let every = u64::from(self.guard.policy.reuse.remeasure);
+        // A base that is to be a stored one is not to be built.
+        let is_due = !self.same
+            && self.options.base != BaseChoice::Stored
+            && every > 0
+            && self.guard.store.runs_since(stored.started_ms)? >= every;
+        Ok(is_due)
+    }
+
+    /// Nothing that code is built from changed. What the store knows is used; else
+    /// that very fact is the answer.
+    pub(super) fn nothing_to_run(&mut self) -> Result<Option<Sides>, GuardError> {
+        let known = self.guard.known(&mut self.base, &Scope::Workspace)?;
+        if known.covering.is_none() {
+            return Ok(None);
+        }
+        self.keep(&known.runs);
+        let source = Source::of(&known, &self.base);
+        Ok(Some(Sides {
+            scope: Scope::Workspace,
+            base: known.set.clone(),
+            candidate: known.set,
+            base_source: source.clone(),
+            candidate_source: source,
+        }))
+    }
+}
+
+/// A finding if what is stored of a tree and a new run of it do not agree.
+fn differs(side: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Finding> {
+    let new = TestSet::of_runs([run], scope);
+    let state_of = |set: &TestSet, test: &TestId| set.tests.get(test).map(Expected::standing);
+    let tests: BTreeSet<&TestId> = stored.set.tests.keys().chain(new.tests.keys()).collect();
+    let mut outcomes = Vec::new();
+    let mut lists = Vec::new();
+    for test in tests {
+        let (before, after) = (state_of(&stored.set, test), state_of(&new, test));
+        let ran = |state: Option<Standing>| state.filter(|state| *state != Standing::Ignored);
+        match (ran(before), ran(after)) {
+            (Some(_), None) | (None, Some(_)) => lists.push(test),
+            // One that is known to do both agrees with either.
+            (Some(Standing::Flaky), _) => {}
+            (before, after) if before != after => outcomes.push(test),
+            _ => {}
+        }
+    }
+    if outcomes.is_empty() && lists.is_empty() {
+        return None;
+    }
+    let named: Vec<String> = lists
+        .iter()
+        .chain(&outcomes)
+        .map(ToString::to_string)
+        .collect();
+    let age = age(
+        stored.covering.as_ref().map_or(0, |run| run.finished_ms),
+        now(),
+    );
+    let (effect, what) = if lists.is_empty() {
+        (Effect::Note, "there is another outcome of")
+    } else {
+        (Effect::Unmeasured, "only once ran")
+    };
+    let count = counted(named.len(), "test");
+    Some(Finding {
+        kind: FindingKind::Run,
+        name: format!("stored run of {side}"),
+        state: "reuse_differs".to_owned(),
+        effect,
+        reason: format!("it is {age} old and was measured again: {what} {count}"),
+        meaning:
+            "they are flaky, or depend on something besides files, compiler, machine and settings"
+                .to_owned(),
+        next: "cargo palisade check --fresh; cargo palisade flaky list".to_owned(),
+        avoid: "do not trust stored runs before you know why".to_owned(),
+        output: Some(named.join("\n")),
+    })
+}
+
+impl Source {
+    fn of(known: &Known, side: &Side) -> Self {
+        let from_store = |run: &Run| Self {
+            origin: Origin::Store,
+            run: Some(run.id.clone()),
+            commit: run.subject.commit.clone(),
+            tree: run.subject.tree.clone(),
+            measured_ms: run.finished_ms,
+            key: key(run),
+        };
+        known.covering.as_ref().map_or_else(
+            || Self {
+                origin: if side.is_checked_out() {
+                    Origin::Checkout
+                } else {
+                    Origin::WorkingTree
+                },
+                run: None,
+                commit: side.subject.commit.clone(),
+                tree: side.subject.tree.clone(),
+                measured_ms: now(),
+                key: String::new(),
+            },
+            from_store,
+        )
+    }
+}
+
+/// What a stored run had to share with the side it stands for, besides the tree.
+fn key(run: &Run) -> String {
+    let environment = &run.environment;
+    format!(
+        "lockfile {}, {}, {}, {}",
+        crate::git::short(&environment.lockfile),
+        environment.toolchain,
+        environment.machine,
+        environment.config
+    )
+}
