@@ -322,6 +322,7 @@ impl SelectionArgs {
         Selection {
             packages: self.package.clone(),
             only: self.only.clone(),
+            ..Selection::default()
         }
     }
 }

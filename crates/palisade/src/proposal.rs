@@ -199,8 +199,9 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
          # [[accepted]]\n# test = \"package/lib/tests::name\"\n# state = \"missing\"\n# owner = \"name\"\n# reason = \"text\"\n",
     );
     text.push_str(
-        "\n# What broke once, and is looked at whenever code changes: a test, or a benchmark by a part\n\
-         # of its name. `cargo palisade recover` writes these:\n\
+        "\n# What broke once, and is looked at in every change: a test, a benchmark by a part of its\n\
+         # name (bench = …), a command that ends with 0 where all is well (command = …), or a\n\
+         # [[ratio]] by its name (ratio = …). `cargo palisade recover` writes these:\n\
          # [[monitor]]\n# name = \"incident\"\n# test = \"package/lib/tests::name\"\n# reason = \"text\"\n",
     );
     text

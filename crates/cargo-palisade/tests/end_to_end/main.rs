@@ -7,6 +7,7 @@ mod fixture;
 mod history;
 mod hooks;
 mod imports;
+mod monitors;
 mod recall;
 mod reports;
 mod robustness;

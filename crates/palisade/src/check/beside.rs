@@ -14,7 +14,10 @@ use crate::policy::ApiBreaks;
 use crate::record::Record;
 use crate::risk::{Assessment, Level};
 use crate::run::RunError;
-use crate::verdict::{Effect, Finding, FindingKind, judge_approval, judge_claims, judge_speed};
+use crate::verdict::{
+    Effect, Finding, FindingKind, Unpaired, judge_approval, judge_claims, judge_monitored,
+    judge_speed,
+};
 use crate::workspace::{Target, Workspace};
 
 impl Check<'_> {
@@ -122,10 +125,8 @@ impl Check<'_> {
             f.kind == FindingKind::Test && matches!(f.effect, Effect::Regression | Effect::Open)
         });
         let tests = failing.filter_map(|finding| finding.name.parse::<TestId>().ok());
-        let is_selected = |test: &TestId| {
-            let scope = assessment.scope.as_ref();
-            scope.is_some_and(|scope| scope.contains(test))
-        };
+        let scope = self.guard.policy.with_monitored(assessment.scope.clone());
+        let is_selected = |test: &TestId| scope.as_ref().is_some_and(|scope| scope.contains(test));
         let (found, missed): (Vec<_>, Vec<_>) = tests.partition(is_selected);
         let recall = Recall {
             level: assessment.level,
@@ -140,28 +141,34 @@ impl Check<'_> {
     }
 
     /// Measures the benchmarks that the change can reach, where that is asked for or the
-    /// risk is High or above and the policy wants it. What is found is added.
+    /// risk is High or above and the policy wants it, and those that are monitored. What is
+    /// found is added.
     pub(super) fn speed(
         &mut self,
         assessment: &Assessment,
         findings: &mut Vec<Finding>,
     ) -> Result<Option<SpeedReport>, GuardError> {
         let is_risky = assessment.level >= Some(Level::High) && self.guard.policy.speed.check;
-        let reached = assessment.changed.union(&assessment.dependents);
-        let reached = Selection {
-            packages: reached.cloned().collect(),
-            only: Vec::new(),
-        };
-        let monitored = Selection {
-            packages: Vec::new(),
-            only: self.guard.policy.monitored_benches(),
-        };
-        let is_monitored = assessment.scope.is_some() && !monitored.only.is_empty();
-        let (launcher, is_asked_for, selection) = match &self.options.speed {
-            MeasureSpeed::ByRisk(launcher) if is_risky => (launcher, false, reached),
-            MeasureSpeed::ByRisk(launcher) if is_monitored => (launcher, false, monitored),
-            MeasureSpeed::Always(launcher) => (launcher, true, reached),
+        let monitored = self.guard.policy.monitored_benches();
+        let (launcher, is_asked_for) = match &self.options.speed {
+            MeasureSpeed::ByRisk(launcher) if is_risky || !monitored.is_empty() => {
+                (launcher, false)
+            }
+            MeasureSpeed::Always(launcher) => (launcher, true),
             _ => return Ok(None),
+        };
+        let selection = if is_risky || is_asked_for {
+            let reached = assessment.changed.union(&assessment.dependents);
+            Selection {
+                packages: reached.cloned().collect(),
+                also: monitored,
+                ..Selection::default()
+            }
+        } else {
+            Selection {
+                only: monitored,
+                ..Selection::default()
+            }
         };
         if self.same || self.options.shard.is_some() {
             return Ok(None);
@@ -186,13 +193,19 @@ impl Check<'_> {
         match measure(self.guard, launcher, sides, &options, self.events) {
             Ok(measured) => {
                 let name = self.base.name();
-                findings.extend(judge_speed(&measured.report, &measured.unpaired, &name));
-                Ok(Some(measured.report))
+                let (report, unpaired) = (measured.report, measured.unpaired);
+                findings.extend(judge_speed(&report, &unpaired, &name));
+                let policy = &self.guard.policy;
+                findings.extend(judge_monitored(policy, Some(&report), &unpaired));
+                Ok(Some(report))
             }
-            Err(GuardError::NoBenchmark(_)) if !is_asked_for => Ok(None),
             Err(GuardError::NoBenchmark(_)) => {
-                let reason = "no benchmark is in the packages that the change can reach";
-                findings.push(no_speed(Effect::Note, "no_benchmark", reason.to_owned()));
+                if is_asked_for {
+                    let reason = "no benchmark is in the packages that the change can reach";
+                    findings.push(no_speed(Effect::Note, "no_benchmark", reason.to_owned()));
+                }
+                let policy = &self.guard.policy;
+                findings.extend(judge_monitored(policy, None, &Unpaired::default()));
                 Ok(None)
             }
             Err(GuardError::Run(RunError::Build { output })) => {

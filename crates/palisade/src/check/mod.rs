@@ -8,6 +8,7 @@
 
 mod beside;
 mod findings;
+mod monitor;
 mod obtain;
 mod rerun;
 
@@ -102,9 +103,7 @@ pub fn check(
     let all = options.everything || assessment.files.is_empty();
     let scope = match &assessment.scope {
         _ if all => Some(Scope::Workspace),
-        scope => scope
-            .clone()
-            .map(|scope| guard.policy.with_monitored(scope)),
+        scope => guard.policy.with_monitored(scope.clone()),
     };
     let scope = match (scope, options.shard) {
         (Some(scope), Some(shard)) => Some(guard.shard(scope, shard)?),
@@ -138,6 +137,7 @@ pub fn check(
     findings.extend(check.claims()?);
     findings.extend(check.approval(&assessment)?);
     let recall = check.recall(&assessment, sides.is_some(), &findings)?;
+    findings.extend(check.monitored_commands()?);
     let speed = check.speed(&assessment, &mut findings)?;
     findings.sort_by_key(|finding| finding.effect);
     let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::session::{Session, chain};
 use crate::guard::{Event, Guard, GuardError, Side};
-use crate::measure::bench::{Bench, Built, Harness, Way, bench_targets};
+use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
 use crate::measure::build::{Wanted, build, package_of};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
 
@@ -16,6 +16,8 @@ pub struct Selection {
     pub packages: Vec<String>,
     /// Parts of their names; all if empty.
     pub only: Vec<String>,
+    /// Parts of the names of others that are looked at too, whatever package they are in.
+    pub also: Vec<String>,
 }
 
 impl Selection {
@@ -43,23 +45,34 @@ impl Selection {
 
     /// Whether a build is to be measured.
     pub(super) fn has(&self, build: &BuildPolicy) -> bool {
-        let is_reached = self.packages.is_empty() || self.packages.contains(&build.package);
-        is_reached && self.wants(&build.package)
+        self.reaches(&build.package) && self.wants(&build.package)
     }
 
+    fn reaches(&self, package: &str) -> bool {
+        self.packages.is_empty() || self.packages.iter().any(|name| name == package)
+    }
+
+    /// Whether a benchmark that is called so is wanted, if its package is.
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
 
+    /// Whether a benchmark that is called so is wanted whatever its package is.
+    fn also_wants(&self, name: &str) -> bool {
+        self.also.iter().any(|part| name.contains(part.as_str()))
+    }
+
     /// Whether a target may hold a wanted benchmark: one that cannot is not built.
-    fn may_want(&self, place: &str) -> bool {
+    fn may_want(&self, target: &BenchTarget) -> bool {
+        let place = target.place();
         let is_named = |part: &String| {
             let begins = |(at, _): (usize, char)| part.starts_with(&place[at..]);
             place.contains(part.as_str())
                 || place.char_indices().any(begins)
                 || !part.contains("bench:")
         };
-        self.only.is_empty() || self.only.iter().any(is_named)
+        let is_wanted = self.only.is_empty() || self.only.iter().any(is_named);
+        is_wanted && self.reaches(&target.package) || self.also.iter().any(is_named)
     }
 }
 
@@ -143,9 +156,9 @@ pub(super) fn prepare_one(
         toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
     let (mut notes, mut failed) = (Vec::new(), Vec::new());
     let mut wanted = Wanted::default();
-    for target in bench_targets(side.workspace(guard), &selection.packages) {
+    for target in bench_targets(side.workspace(guard)) {
         let place = target.place();
-        if !selection.may_want(&place) {
+        if !selection.may_want(&target) {
             continue;
         }
         if target.harness == Harness::Libtest && !has_bench_attribute {
@@ -158,11 +171,13 @@ pub(super) fn prepare_one(
     }
     let may_reach = |words: &[String]| {
         let package = package_of(side.workspace(guard), &words[0]);
-        selection.packages.is_empty()
-            || package.is_some_and(|name| selection.packages.iter().any(|p| p == name))
+        selection.packages.is_empty() || package.is_some_and(|name| selection.reaches(name))
     };
     let chosen: Vec<_> = commands(&guard.policy)
-        .filter(|(command, words)| selection.wants(command.name()) && may_reach(words))
+        .filter(|(command, words)| {
+            let name = command.name();
+            selection.wants(name) && may_reach(words) || selection.also_wants(name)
+        })
         .collect();
     wanted.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
     (session.events)(Event::Step(format!("build {} to measure it", side.name())));
@@ -174,7 +189,10 @@ pub(super) fn prepare_one(
         match session.arena.list(target, &built) {
             Ok(names) => {
                 let named = names.iter().map(|name| Bench::of_target(target, name));
-                let chosen = named.filter(|bench| selection.wants(&bench.name));
+                let is_reached = selection.reaches(&target.package);
+                let chosen = named.filter(|bench| {
+                    is_reached && selection.wants(&bench.name) || selection.also_wants(&bench.name)
+                });
                 benches.extend(chosen.map(|bench| (bench.name.clone(), bench)));
             }
             Err(error) if error.is_interrupt() => return Err(error.into()),

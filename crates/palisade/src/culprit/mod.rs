@@ -17,7 +17,7 @@ mod state;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub(crate) use observe::Observer;
+pub(crate) use observe::{Answer as CommandAnswer, Observer, ask};
 pub use report::{BisectReport, CommitReport, Sighting};
 use serde::{Deserialize, Serialize};
 pub(crate) use state::replace;

@@ -114,29 +114,8 @@ impl<'a> Observer<'a> {
         events: Events<'_>,
     ) -> Result<Seen, GuardError> {
         let side = self.side(guard, commit)?;
-        let root = side.root(guard, events)?;
-        let mut command = Command::new(&words[0]);
-        forget_hook(&mut command)
-            .args(&words[1..])
-            .current_dir(root);
-        if let Some(target) = side.place(guard).target {
-            command.env("CARGO_TARGET_DIR", target);
-        }
-        let limits = Limits {
-            total: Some(guard.policy.run.run_time_out.0),
-            quiet: None,
-        };
-        let mut said = Tail::default();
-        let end = process::run(&mut command, limits, guard.cancel(), true, |_, line| {
-            said.push(line);
-            let line = String::from_utf8_lossy(line).trim().to_owned();
-            events(Event::Progress(Progress::Building(line)));
-        });
-        Ok(match end.map_err(RunError::from)? {
-            End::Exited(Some(0)) => (Observation::Good, None),
-            End::Exited(Some(SKIP)) => skip(format!("the command ended with {SKIP}")),
-            End::Exited(_) | End::TimedOut => (Observation::Bad, None),
-        })
+        let answer = ask(guard, side, words, events)?;
+        Ok((answer.seen, answer.why))
     }
 
     fn bench(
@@ -157,6 +136,50 @@ impl<'a> Observer<'a> {
         let block = against.block(guard, self.launcher, commit, events)?;
         Ok(block.map_or_else(skip, |ratios| (Observation::LogRatios(ratios), None)))
     }
+}
+
+/// What a command says of a side.
+pub(crate) struct Answer {
+    /// Whether all is well.
+    pub(crate) seen: Observation,
+    /// Why nothing can be said.
+    pub(crate) why: Option<String>,
+    /// The end of what it printed.
+    pub(crate) output: String,
+}
+
+/// Runs a command in a side's checkout, once.
+pub(crate) fn ask(
+    guard: &Guard,
+    side: &mut Side,
+    words: &[String],
+    events: Events<'_>,
+) -> Result<Answer, GuardError> {
+    let root = side.root(guard, events)?;
+    let mut command = Command::new(&words[0]);
+    forget_hook(&mut command)
+        .args(&words[1..])
+        .current_dir(root);
+    if let Some(target) = side.place(guard).target {
+        command.env("CARGO_TARGET_DIR", target);
+    }
+    let limits = Limits {
+        total: Some(guard.policy.run.run_time_out.0),
+        quiet: None,
+    };
+    let mut said = Tail::default();
+    let end = process::run(&mut command, limits, guard.cancel(), true, |_, line| {
+        said.push(line);
+        let line = String::from_utf8_lossy(line).trim().to_owned();
+        events(Event::Progress(Progress::Building(line)));
+    });
+    let (seen, why) = match end.map_err(RunError::from)? {
+        End::Exited(Some(0)) => (Observation::Good, None),
+        End::Exited(Some(SKIP)) => skip(format!("the command ended with {SKIP}")),
+        End::Exited(_) | End::TimedOut => (Observation::Bad, None),
+    };
+    let output = said.text();
+    Ok(Answer { seen, why, output })
 }
 
 fn skip(why: String) -> Seen {

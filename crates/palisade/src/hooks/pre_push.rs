@@ -64,7 +64,7 @@ pub fn pre_push(
     let candidate = CandidateChoice::Revision(push.local.clone());
     let (from, mut to) = guard.sides(&base, &candidate)?;
     let assessment = assess_change(guard, &from.subject.tree, &to.subject.tree)?;
-    if let Some(scope) = &assessment.scope {
+    if let Some(scope) = &guard.policy.with_monitored(assessment.scope) {
         let is_stored = guard.known(&mut to, scope)?.covering.is_some();
         let seconds = guard.expected_seconds(scope)?;
         if let (false, Some(seconds)) = (is_stored, seconds.filter(|s| *s > budget.as_secs_f64())) {

@@ -61,12 +61,9 @@ impl BenchTarget {
     }
 }
 
-/// The targets of a workspace that have benchmarks, in the packages that `wanted`
-/// names; of all packages if it is empty.
-pub fn bench_targets(workspace: &Workspace, wanted: &[String]) -> Vec<BenchTarget> {
-    let packages = workspace.packages.values();
-    let packages = packages.filter(|package| wanted.is_empty() || wanted.contains(&package.name));
-    packages.flat_map(targets_of).collect()
+/// The targets of a workspace that have benchmarks.
+pub fn bench_targets(workspace: &Workspace) -> Vec<BenchTarget> {
+    workspace.packages.values().flat_map(targets_of).collect()
 }
 
 fn targets_of(package: &Package) -> Vec<BenchTarget> {

@@ -5,6 +5,7 @@
 
 mod approval;
 mod claims;
+mod monitor;
 mod speed;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 pub use approval::ApprovalPolicy;
 pub use claims::ClaimsPolicy;
+pub use monitor::Monitor;
 pub use speed::{
     Better, BuildPolicy, Bytes, CommandPolicy, Counters, ParseBytesError, Prints, RatioMeasure,
     RatioPolicy, SpeedPolicy,
@@ -23,7 +25,6 @@ pub use speed::{
 
 use crate::compare::TestState;
 use crate::identity::TestId;
-use crate::record::Scope;
 use crate::risk::Level;
 
 /// The file's name, in the workspace's root.
@@ -300,20 +301,6 @@ pub struct Accepted {
     pub reason: String,
 }
 
-/// What broke once and is looked at whenever code changes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Monitor {
-    /// What to call it.
-    pub name: String,
-    /// A test: the tests of its package are run.
-    pub test: Option<TestId>,
-    /// A benchmark, as a part of its name: it is measured.
-    pub bench: Option<String>,
-    /// What broke it.
-    pub reason: Option<String>,
-}
-
 /// A class of files with a risk of their own.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -513,29 +500,10 @@ impl Policy {
             let problem = "needs at_least or at_most, one of them, with a number above 0";
             return Some(("ratio", wrong.name.clone(), problem));
         }
-        let is_one = |monitor: &&Monitor| monitor.test.is_some() != monitor.bench.is_some();
-        let wrong = self.monitor.iter().find(|monitor| !is_one(monitor))?;
-        let problem = "needs a test or a bench, one of them";
-        Some(("monitor", wrong.name.clone(), problem))
-    }
-
-    /// The scope of a change, with the packages of the tests that are monitored.
-    pub fn with_monitored(&self, scope: Scope) -> Scope {
-        let Scope::Packages(mut packages) = scope else {
-            return scope;
-        };
-        let tests = self
-            .monitor
-            .iter()
-            .filter_map(|monitor| monitor.test.as_ref());
-        packages.extend(tests.map(|test| test.package.clone()));
-        Scope::Packages(packages)
-    }
-
-    /// Parts of the names of the benchmarks that are monitored.
-    pub fn monitored_benches(&self) -> Vec<String> {
-        let all = self.monitor.iter();
-        all.filter_map(|monitor| monitor.bench.clone()).collect()
+        self.monitor.iter().find_map(|monitor| {
+            let problem = monitor.problem(&self.ratio)?;
+            Some(("monitor", monitor.name.clone(), problem))
+        })
     }
 
     /// The known failure that names `test`.

@@ -3,6 +3,7 @@
 
 mod approval;
 mod claims;
+mod monitor;
 mod saved;
 mod speed;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 pub use approval::{is_same, judge_approval};
 pub use claims::judge_claims;
+pub use monitor::{judge_monitor, judge_monitored, unmeasured_monitor};
 pub use saved::{judge_saved_speed, judge_saved_tests};
 use serde::{Deserialize, Serialize};
 pub use speed::{Unpaired, judge_speed};
@@ -106,6 +108,8 @@ pub enum FindingKind {
     Claim,
     /// The risk of the change itself.
     Risk,
+    /// What broke once, and is monitored.
+    Monitor,
 }
 
 /// One thing that a report says.

@@ -1,0 +1,121 @@
+//! What is looked at because it broke once: the commands of monitors.
+
+use super::Check;
+use crate::bisect::Observation;
+use crate::culprit::{CommandAnswer, ask};
+use crate::flaky::{Judgement, judge};
+use crate::guard::{GuardError, Side};
+use crate::policy::Monitor;
+use crate::stats::Counts;
+use crate::verdict::{Finding, Judged, judge_monitor, unmeasured_monitor};
+
+impl Check<'_> {
+    /// Runs the commands of monitors on the candidate; those that fail there on both sides,
+    /// until each is judged. Both sides are checkouts, as they were where the culprit was
+    /// looked for.
+    pub(super) fn monitored_commands(&mut self) -> Result<Vec<Finding>, GuardError> {
+        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if self.same || !is_first {
+            return Ok(Vec::new());
+        }
+        let with_words = |monitor: &Monitor| Some((monitor.clone(), monitor.words()?));
+        let monitors: Vec<_> = self
+            .guard
+            .policy
+            .monitor
+            .iter()
+            .filter_map(with_words)
+            .collect();
+        if monitors.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The places of their checkouts are given back, so that they are found again.
+        self.base.leave();
+        self.candidate.leave();
+        let (mut base, mut candidate) = (self.base.beside(), self.candidate.beside());
+        let mut findings = Vec::new();
+        for (monitor, words) in &monitors {
+            let sides = [&mut base, &mut candidate];
+            findings.extend(self.monitored_command(monitor, words, sides)?);
+        }
+        Ok(findings)
+    }
+
+    fn monitored_command(
+        &mut self,
+        monitor: &Monitor,
+        words: &[String],
+        [base, candidate]: [&mut Side; 2],
+    ) -> Result<Option<Finding>, GuardError> {
+        if self.is_over() {
+            let why = "the budget was over before it ran";
+            return Ok(Some(unmeasured_monitor(monitor, why.to_owned())));
+        }
+        self.step(format!("monitor {}: {}", monitor.name, words.join(" ")));
+        let policy = self.guard.policy.flaky;
+        let mut counts = [Counts::default(); 2];
+        let mut output = String::new();
+        let first = ask(self.guard, candidate, words, self.events)?;
+        if let Some(why) = count(&first, &mut counts[1], &mut output) {
+            return Ok(Some(unmeasured_monitor(monitor, why)));
+        }
+        if counts[1].failures == 0 {
+            return Ok(None);
+        }
+        let mut judged = Judged {
+            judgement: Judgement::Open,
+            p: 1.0,
+            candidate: counts[1],
+            base: Some(counts[0]),
+        };
+        for round in 0..policy.max_reruns {
+            if self.is_over() {
+                // Too few runs are no judgement.
+                judged.judgement = Judgement::Open;
+                break;
+            }
+            self.step(format!(
+                "monitor {}: it fails; both sides once more, round {}",
+                monitor.name,
+                round + 1
+            ));
+            // The order turns round, so that what changes with time falls on both.
+            let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+            for at in order {
+                let side = if at == 0 { &mut *base } else { &mut *candidate };
+                let answer = ask(self.guard, side, words, self.events)?;
+                if let Some(why) = count(&answer, &mut counts[at], &mut output) {
+                    return Ok(Some(unmeasured_monitor(monitor, why)));
+                }
+            }
+            let (judgement, p) = judge(counts[1], Some(counts[0]), false);
+            judged = Judged {
+                judgement,
+                p,
+                candidate: counts[1],
+                base: Some(counts[0]),
+            };
+            let is_sure = counts[1].is_mixed() || counts[1].total() > policy.reruns;
+            if judgement != Judgement::Open && is_sure {
+                break;
+            }
+        }
+        let name = self.base.name();
+        Ok(Some(judge_monitor(monitor, &judged, &name, output)))
+    }
+}
+
+/// Counts an answer, and keeps what a failing command said. Says why it is none, if it is.
+fn count(answer: &CommandAnswer, counts: &mut Counts, output: &mut String) -> Option<String> {
+    match &answer.seen {
+        Observation::Good => counts.passes += 1,
+        Observation::Bad => {
+            counts.failures += 1;
+            output.clone_from(&answer.output);
+        }
+        Observation::Skip | Observation::LogRatios(_) => {
+            return Some(answer.why.clone().unwrap_or_default());
+        }
+    }
+    None
+}
