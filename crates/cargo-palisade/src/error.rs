@@ -222,14 +222,15 @@ fn culprit(error: &CulpritError) -> (u8, Option<String>) {
         ),
         CulpritError::NoQuestion | CulpritError::NoState(_) => (
             USAGE,
-            "cargo palisade bisect --test TEST, --bench NAME or --cmd COMMAND",
+            "cargo palisade bisect --test TEST, --bench NAME, --cmd COMMAND or --ratio NAME",
         ),
+        CulpritError::NoRatio(_) => (USAGE, "a [[ratio]] of palisade.toml, by its name"),
         CulpritError::Graph(_) | CulpritError::Unrelated { .. } => {
             (USAGE, "--good with a commit from before the bad end")
         }
         CulpritError::Incident(IncidentError::None(_)) => (
             USAGE,
-            "cargo palisade recover --test TEST, --bench NAME or --cmd COMMAND",
+            "cargo palisade recover --test TEST, --bench NAME, --cmd COMMAND or --ratio NAME",
         ),
         CulpritError::Incident(IncidentError::TooEarly { .. }) => {
             (USAGE, "without --step, all that is left is done in order")

@@ -59,6 +59,9 @@ fn question(context: &Context<'_>, args: &SearchArgs) -> anyhow::Result<Option<Q
             measure: args.measure,
         }));
     }
+    if let Some(name) = &asked.ratio {
+        return Ok(Some(Question::Ratio(name.clone())));
+    }
     let Some(command) = &asked.cmd else {
         return Ok(None);
     };

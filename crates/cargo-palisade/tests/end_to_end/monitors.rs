@@ -188,3 +188,99 @@ fn a_command_is_run_because_it_is_monitored() {
     // Nothing of all that stays.
     assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
 }
+
+/// Goes the way back from what `question` asks for, merges it, does again what the culprit
+/// did, and returns what a check finds then, and the entries that were added to the policy.
+fn relapse(fixture: &Fixture, question: [&str; 2]) -> (i32, Vec<(String, String)>, String) {
+    let args = [&["recover", "--good", "good"], &question[..]].concat();
+    let (code, incident) = fixture.json(&args);
+    assert_eq!(code, 0, "{incident:#}");
+    let culprit = &incident["bisection"]["culprits"][0];
+    assert_eq!(culprit["subject"], "the culprit", "{incident:#}");
+    let branch = incident["revert"]["branch"].as_str().expect("a branch");
+    fixture.git(&["merge", "--quiet", branch]);
+    let again = incident["revert"]["commit"].as_str().expect("a commit");
+    fixture.git(&["revert", "--no-commit", again]);
+    let (code, found, _) = check(fixture, &[]);
+    let entries = incident["monitor"].as_str().expect("entries").to_owned();
+    (code, found, entries)
+}
+
+#[test]
+fn what_recover_writes_for_a_command_catches_the_same_again() {
+    let fixture = Fixture::new();
+    fixture.git(&["tag", "good"]);
+    fixture.write("gamma/src/bad.txt", "\n");
+    fixture.commit("the culprit");
+    let question = ["--cmd", "sh -c 'test ! -e gamma/src/bad.txt'"];
+    let (code, found, entries) = relapse(&fixture, question);
+    let policy = fixture.read("palisade.toml");
+    assert_eq!(policy, entries);
+    let line = "command = \"sh -c 'test ! -e gamma/src/bad.txt'\"\n";
+    assert!(policy.contains(line), "{policy}");
+    assert_eq!(code, 1);
+    let [(name, state)] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert!(name.starts_with("incident "), "{name}");
+    assert_eq!(state, "newly_failing");
+}
+
+#[test]
+fn what_recover_writes_for_a_benchmark_catches_the_same_again() {
+    let fixture = numbers();
+    fixture.git(&["tag", "good"]);
+    fixture.write("large", "125.0\n");
+    fixture.commit("the culprit");
+    let (code, found, entries) = relapse(&fixture, ["--bench", "large"]);
+    // What was there before is as it was.
+    assert_eq!(
+        fixture.read("palisade.toml"),
+        format!("{NUMBERS}\n{entries}")
+    );
+    assert!(entries.contains("bench = \"large\"\n"), "{entries}");
+    assert_eq!(code, 1);
+    assert!(has(&found, "large", "regressed"), "{found:?}");
+}
+
+#[test]
+fn what_recover_writes_for_a_ratio_brings_what_it_rests_on_and_catches_the_same_again() {
+    let fixture = numbers();
+    // The policy of these commits has its monitors in one line, and no ratio.
+    let (before, ratio) = NUMBERS.split_at(NUMBERS.find("[[ratio]]").expect("there"));
+    let inline = "monitor = []\n";
+    fixture.write("palisade.toml", &format!("{inline}{}\n", before.trim_end()));
+    fixture.commit("no ratio");
+    fixture.git(&["tag", "good"]);
+    fixture.write("small", "80.0\n");
+    fixture.commit("the culprit");
+    fixture.write("README.md", "# Later\n");
+    fixture.commit("later");
+    // The user's own is ahead of them.
+    fixture.write("palisade.toml", NUMBERS);
+    let answer = fixture.palisade(&["recover", "--good", "good", "--ratio", "no such ratio"]);
+    assert_eq!(answer.code, 2, "{}", answer.err);
+    let (code, incident) = fixture.json(&["bisect", "--good", "good", "--ratio", "overhead"]);
+    assert_eq!(
+        (code, &incident["question"]["ratio"]),
+        (0, &"overhead".into()),
+        "{incident:#}"
+    );
+    let (code, incident) = fixture.json(&["recover", "--good", "good", "--ratio", "overhead"]);
+    assert_eq!(code, 0, "{incident:#}");
+    assert_eq!(fixture.read("palisade.toml"), NUMBERS);
+    let branch = incident["revert"]["branch"].as_str().expect("a branch");
+    fixture.git(&["checkout", "--quiet", "palisade.toml"]);
+    fixture.git(&["merge", "--quiet", branch]);
+    let policy = fixture.read("palisade.toml");
+    assert!(policy.ends_with(ratio), "{policy}");
+    assert!(
+        policy.starts_with("monitor = [{ name = \"incident "),
+        "{policy}"
+    );
+    let again = incident["revert"]["commit"].as_str().expect("a commit");
+    fixture.git(&["revert", "--no-commit", again]);
+    let (code, found, report) = check(&fixture, &[]);
+    assert_eq!(code, 1, "{report:#}");
+    assert!(has(&found, "overhead", "broken"), "{found:?}");
+}

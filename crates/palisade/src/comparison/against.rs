@@ -8,8 +8,11 @@ use crate::guard::{Events, Guard, GuardError, Side};
 use crate::measure::arena::Arena;
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::launch::{LaunchError, Launcher};
+use crate::policy::RatioPolicy;
 use crate::record::{Record, new_id, now};
-use crate::speed::{Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun, log_ratio};
+use crate::speed::{
+    BoundDecision, Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun, log_ratio,
+};
 
 /// A good commit, built, with the benchmark that others are held against.
 pub(crate) struct Against {
@@ -142,6 +145,28 @@ impl Against {
         }
         Ok(ratios.map_err(|error| error.to_string()))
     }
+}
+
+/// Holds a ratio of the policy against its bound, on one side; `Err` says why nothing is
+/// known of it.
+pub(crate) fn hold_ratio(
+    guard: &Guard,
+    launcher: &Launcher,
+    side: &mut Side,
+    ratio: &RatioPolicy,
+    events: Events<'_>,
+) -> Result<Result<BoundDecision, String>, GuardError> {
+    let Some(bound) = ratio.bound() else {
+        return Ok(Err("it has no bound".to_owned()));
+    };
+    let session = session(guard, launcher, events);
+    let selection = Selection {
+        only: vec![ratio.of.clone(), ratio.to.clone()],
+        ..Selection::default()
+    };
+    let One { built, benches, .. } = prepare_one(guard, &session, side, &selection)?;
+    let benches: Vec<Bench> = benches.into_values().collect();
+    session.ratio(ratio, bound, &benches, &built)
 }
 
 fn session<'a>(guard: &'a Guard, launcher: &'a Launcher, events: Events<'a>) -> Session<'a> {

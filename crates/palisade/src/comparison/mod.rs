@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use against::Against;
+pub(crate) use against::{Against, hold_ratio};
 pub use calibrate::{CalibrateOptions, calibrate};
 pub use contest::Selection;
 use contest::prepare;

@@ -11,11 +11,11 @@ use crate::guard::{Event, Events, GuardError};
 use crate::measure::arena::{Arena, Turn, random};
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::launch::LaunchError;
-use crate::policy::Policy;
+use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
 use crate::speed::{
-    Bound, BoundJudge, Calibration, Decision, Entry, Floor, Judge, Limit, Looks, Measure,
-    Measurement, Rules, Step,
+    Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, Floor, Judge, Limit, Looks,
+    Measure, Measurement, Rules, Step,
 };
 
 /// How likely a bound may be misjudged in each direction.
@@ -359,58 +359,72 @@ impl<'a> Session<'a> {
         is_all: bool,
     ) -> Result<Vec<NamedBound>, GuardError> {
         let mut bounds = Vec::new();
-        let find = |name: &str| benches.iter().find(|bench| bench.name == name);
-        for ratio in self
-            .policy
-            .ratio
-            .iter()
-            .filter(|ratio| ratio.is_for_this_machine())
-        {
+        let ratios = self.policy.ratio.iter();
+        for ratio in ratios.filter(|ratio| ratio.is_for_this_machine()) {
             let Some(bound) = ratio.bound() else {
                 continue;
             };
-            let measure = ratio.measure.measure();
-            let named = |decision| NamedBound {
-                name: ratio.name.clone(),
-                measure,
-                decision,
-            };
-            let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
-            let (Some(of), Some(to)) = (find(&ratio.of), find(&ratio.to)) else {
+            let decision = match self.ratio(ratio, bound, benches, built)? {
+                Ok(decision) => decision,
                 // Where only some benchmarks were asked for, the others are not missed.
-                if is_all {
-                    let lacks_first = find(&ratio.of).is_none();
-                    let missing = if lacks_first { &ratio.of } else { &ratio.to };
-                    let mut decision = judge.decision();
-                    decision.reason = format!("there is no benchmark called {missing}");
-                    bounds.push(named(decision));
+                Err(_) if !is_all => continue,
+                Err(missing) => {
+                    let judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+                    BoundDecision {
+                        reason: missing,
+                        ..judge.decision()
+                    }
                 }
-                continue;
             };
-            (self.events)(Event::Step(format!("measure the ratio {}", ratio.name)));
-            let mut is_open = true;
-            while is_open && !self.is_over() {
-                let turn = Turn::random();
-                let mut values = [None, None];
-                let first = random() as usize % 2;
-                for at in [first, 1 - first] {
-                    let readings = self.arena.launch([of, to][at], built, turn);
-                    let readings = match readings {
-                        Ok(readings) => readings,
-                        Err(error) if error.is_interrupt() => return Err(error.into()),
-                        Err(_) => Vec::new(),
-                    };
-                    values[at] = readings
-                        .into_iter()
-                        .find(|r| r.measure == measure)
-                        .map(|r| r.value);
-                }
-                let [Some(of), Some(to)] = values else { break };
-                is_open = judge.push(of / to).is_ok_and(|wanted| wanted.is_some());
-            }
-            bounds.push(named(judge.decision()));
+            bounds.push(NamedBound {
+                name: ratio.name.clone(),
+                measure: ratio.measure.measure(),
+                decision,
+            });
         }
         Ok(bounds)
+    }
+
+    /// Holds a ratio against its bound, on one side; `Err` says which benchmark is missing.
+    pub(super) fn ratio(
+        &self,
+        ratio: &RatioPolicy,
+        bound: Bound,
+        benches: &[Bench],
+        built: &Built,
+    ) -> Result<Result<BoundDecision, String>, GuardError> {
+        let find = |name: &str| {
+            let found = benches.iter().find(|bench| bench.name == name);
+            found.ok_or_else(|| format!("there is no benchmark called {name}"))
+        };
+        let (of, to) = match (find(&ratio.of), find(&ratio.to)) {
+            (Ok(of), Ok(to)) => (of, to),
+            (Err(missing), _) | (_, Err(missing)) => return Ok(Err(missing)),
+        };
+        let measure = ratio.measure.measure();
+        let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+        (self.events)(Event::Step(format!("measure the ratio {}", ratio.name)));
+        let mut is_open = true;
+        while is_open && !self.is_over() {
+            let turn = Turn::random();
+            let mut values = [None, None];
+            let first = random() as usize % 2;
+            for at in [first, 1 - first] {
+                let readings = self.arena.launch([of, to][at], built, turn);
+                let readings = match readings {
+                    Ok(readings) => readings,
+                    Err(error) if error.is_interrupt() => return Err(error.into()),
+                    Err(_) => Vec::new(),
+                };
+                values[at] = readings
+                    .into_iter()
+                    .find(|r| r.measure == measure)
+                    .map(|r| r.value);
+            }
+            let [Some(of), Some(to)] = values else { break };
+            is_open = judge.push(of / to).is_ok_and(|wanted| wanted.is_some());
+        }
+        Ok(Ok(judge.decision()))
     }
 
     /// Holds what was measured against the budgets of the policy.

@@ -66,6 +66,9 @@ pub enum CulpritError {
     /// Nothing is asked.
     #[error("know what to look for")]
     NoQuestion,
+    /// The policy has no such ratio for this machine.
+    #[error("find a [[ratio]] called {0:?} that holds on this machine")]
+    NoRatio(String),
     /// No search is under way.
     #[error("find a search to go on with at {}", .0.display())]
     NoState(PathBuf),
@@ -107,6 +110,8 @@ pub enum Question {
     },
     /// A command ends with 0 where all is well, with 125 where nothing can be said.
     Command(Vec<String>),
+    /// A ratio of the policy, by its name, holds.
+    Ratio(String),
 }
 
 impl Question {
@@ -119,6 +124,7 @@ impl Question {
                 None => format!("benchmark {name}"),
             },
             Self::Command(words) => format!("command `{}`", words.join(" ")),
+            Self::Ratio(name) => format!("ratio {name}"),
         }
     }
 }
@@ -227,6 +233,12 @@ pub(crate) fn start(
     events: Events<'_>,
 ) -> Result<SearchState, GuardError> {
     let question = options.question.clone().ok_or(CulpritError::NoQuestion)?;
+    if let Question::Ratio(name) = &question {
+        let mut ratios = guard.policy.ratio.iter();
+        if !ratios.any(|ratio| ratio.name == *name && ratio.is_for_this_machine()) {
+            return Err(CulpritError::NoRatio(name.clone()).into());
+        }
+    }
     let bad = guard
         .repo
         .resolve(options.bad.as_deref().unwrap_or("HEAD"))?;
@@ -254,7 +266,7 @@ pub(crate) fn start(
     }
     let model = match question {
         Question::Bench { .. } => Some(Model::Ratios),
-        Question::Test(_) | Question::Command(_) => options.model,
+        Question::Test(_) | Question::Command(_) | Question::Ratio(_) => options.model,
     };
     Ok(SearchState::new(
         question,

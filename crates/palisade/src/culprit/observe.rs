@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::Question;
 use crate::bisect::Observation;
-use crate::comparison::Against;
+use crate::comparison::{Against, hold_ratio};
 use crate::git::forget_hook;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
 use crate::identity::TestId;
@@ -12,6 +12,7 @@ use crate::measure::launch::Launcher;
 use crate::process::{self, End, Limits, Tail};
 use crate::record::{Outcome, Purpose, Scope};
 use crate::run::{Progress, RunError};
+use crate::speed::BoundState;
 
 /// The exit code by which a command says that nothing can be said, as for `git bisect run`.
 const SKIP: i32 = 125;
@@ -55,6 +56,7 @@ impl<'a> Observer<'a> {
         let seen = match self.question.clone() {
             Question::Test(test) => self.test(guard, &test, commit, events),
             Question::Command(words) => self.command(guard, &words, commit, events),
+            Question::Ratio(name) => self.ratio(guard, &name, commit, events),
             Question::Bench { name, measure } => {
                 let what = (name.as_str(), measure);
                 self.bench(guard, what, good, commit, events)
@@ -116,6 +118,30 @@ impl<'a> Observer<'a> {
         let side = self.side(guard, commit)?;
         let answer = ask(guard, side, words, events)?;
         Ok((answer.seen, answer.why))
+    }
+
+    /// Whether a ratio of the user's policy holds.
+    fn ratio(
+        &mut self,
+        guard: &Guard,
+        name: &str,
+        commit: &str,
+        events: Events<'_>,
+    ) -> Result<Seen, GuardError> {
+        let launcher = self.launcher;
+        let side = self.side(guard, commit)?;
+        let Some(ratio) = guard.policy.ratio.iter().find(|ratio| ratio.name == name) else {
+            return Ok(skip(format!("no [[ratio]] is called {name}")));
+        };
+        let held = hold_ratio(guard, launcher, side, ratio, events)?;
+        Ok(match held {
+            Ok(held) => match held.state {
+                BoundState::Kept => (Observation::Good, None),
+                BoundState::Broken => (Observation::Bad, None),
+                BoundState::Inconclusive => skip(held.reason),
+            },
+            Err(why) => skip(why),
+        })
     }
 
     fn bench(

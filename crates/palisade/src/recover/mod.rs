@@ -27,7 +27,7 @@ use crate::culprit::{BisectOptions, CulpritError, Observer, SearchState, bisect,
 use crate::git::{Reverted, short};
 use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::launch::Launcher;
-use crate::policy::{FILE_NAME, Policy};
+use crate::policy::FILE_NAME;
 use crate::record::{Record, now};
 use crate::speed::estimate;
 use crate::verdict::Verdict;
@@ -237,13 +237,6 @@ fn validate(
 /// Writes the monitor into the policy of the branch.
 fn watch(guard: &Guard, incident: &mut Incident) -> Result<String, GuardError> {
     let branch = incident.branch().ok_or(IncidentError::NoBranch)?.to_owned();
-    let Some(entry) = monitor::entry(incident) else {
-        return Ok(
-            "no monitor: palisade.toml watches tests and benchmarks, not commands; \
-                   write a test that fails where the command does"
-                .to_owned(),
-        );
-    };
     let path = match guard.workspace.dir.as_str() {
         "" => FILE_NAME.to_owned(),
         dir => format!("{dir}/{FILE_NAME}"),
@@ -253,18 +246,15 @@ fn watch(guard: &Guard, incident: &mut Incident) -> Result<String, GuardError> {
         .branch_commit(&branch)
         .ok_or(IncidentError::NoBranch)?;
     let before = guard.repo.file(&tip.tree, &path)?.unwrap_or_default();
-    let mut text = String::from_utf8_lossy(&before).into_owned();
-    if !text.contains(&entry) {
-        if !text.is_empty() {
-            text = format!("{}\n\n", text.trim_end());
-        }
-        text.push_str(&entry);
-        // The entry must mean what it says in this file.
-        Policy::parse(&text, &guard.workspace.root.join(FILE_NAME))?;
+    let before = String::from_utf8_lossy(&before);
+    let ours = std::fs::read_to_string(guard.workspace.root.join(FILE_NAME)).unwrap_or_default();
+    let file = guard.workspace.root.join(FILE_NAME);
+    let added = monitor::Added::new(incident, &before, &ours, &file)?;
+    if let Some(text) = &added.file {
         let message = format!("palisade.toml: watch {}", incident.question.words());
-        guard.repo.commit_file(&branch, &path, &text, &message)?;
+        guard.repo.commit_file(&branch, &path, text, &message)?;
     }
-    incident.monitor = Some(entry);
+    incident.monitor = Some(added.entries);
     Ok(format!("{path} of {branch} watches it from now on"))
 }
 
