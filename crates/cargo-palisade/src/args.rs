@@ -555,7 +555,9 @@ pub struct BisectArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example: cargo palisade recover --test tests::connects --good v1.0.0")]
 pub struct RecoverArgs {
-    /// The incident to go on with [default: a new one, or the newest that is open]
+    /// The incident to go on with [default: a new one if one of --test, --bench, --cmd and
+    /// --ratio is given; else the newest that is open, or a new one about the test that fails
+    /// in the newest run of HEAD]
     #[arg(conflicts_with_all = ["question", "good", "bad", "first_parent", "mode"])]
     pub incident: Option<String>,
     #[command(flatten)]

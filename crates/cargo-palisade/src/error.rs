@@ -228,7 +228,15 @@ fn culprit(error: &CulpritError) -> (u8, Option<String>) {
         CulpritError::Graph(_) | CulpritError::Unrelated { .. } => {
             (USAGE, "--good with a commit from before the bad end")
         }
-        CulpritError::Incident(IncidentError::None(_)) => (
+        CulpritError::Incident(IncidentError::NoRun(_)) => (
+            USAGE,
+            "cargo palisade test with the files of that commit; or recover --test TEST",
+        ),
+        CulpritError::Incident(IncidentError::ManyRed { .. }) => (
+            USAGE,
+            "cargo palisade recover --test TEST with one of these",
+        ),
+        CulpritError::Incident(IncidentError::None(_) | IncidentError::NoRed { .. }) => (
             USAGE,
             "cargo palisade recover --test TEST, --bench NAME, --cmd COMMAND or --ratio NAME",
         ),

@@ -9,6 +9,7 @@ mod hooks;
 mod imports;
 mod monitors;
 mod recall;
+mod recover;
 mod reports;
 mod robustness;
 #[cfg(feature = "postgres")]

@@ -28,14 +28,17 @@ const NOBODY: [&str; 4] = [
 
 impl Repo {
     /// Takes `culprit` back on top of `on`, in a checkout beside the user's files, and
-    /// names the result `branch`. A branch that does just that already is left as it is.
+    /// names the result `branch`. A branch that begins with just that is left as it is.
     pub fn revert(&self, on: &Commit, culprit: &str, branch: &str) -> Result<Reverted, GitError> {
         if let Some(there) = self.branch_commit(branch) {
-            let parent = self.resolve(&format!("{}^", there.id))?;
-            let message = self.text(&["show", "-s", "--format=%B", &there.id])?;
+            // Behind it there may be monitors.
+            let range = format!("{}..{}", on.id, there.id);
+            let commits = self.text(&["rev-list", "--reverse", &range])?;
+            let first = commits.lines().next().unwrap_or_default();
+            let message = self.text(&["show", "-s", "--format=%B", first])?;
             let says = format!("This reverts commit {culprit}");
-            if parent.id == on.id && message.contains(&says) {
-                return Ok(Reverted::Done(there));
+            if message.contains(&says) && self.resolve(&format!("{first}^"))?.id == on.id {
+                return self.resolve(first).map(Reverted::Done);
             }
             return Err(GitError::BranchExists {
                 branch: branch.to_owned(),

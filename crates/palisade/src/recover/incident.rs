@@ -23,9 +23,28 @@ const SMALL: f64 = 0.01;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IncidentError {
-    /// There is none of that name, or none that is open.
-    #[error("find an {}", .0.as_ref().map_or("open incident".to_owned(), |id| format!("incident called {id}")))]
-    None(Option<String>),
+    /// There is none of that name.
+    #[error("find an incident called {0}")]
+    None(String),
+    /// No incident is open, and the memory knows no run of the tests of a commit.
+    #[error("find an open incident, or a run of the tests of {0} in the memory")]
+    NoRun(String),
+    /// No incident is open, and no test is known to fail that none was about.
+    #[error("find an open incident, or a test that fails at {commit}: {why}")]
+    NoRed {
+        /// The commit.
+        commit: String,
+        /// Why there is none.
+        why: String,
+    },
+    /// No incident is open, and several tests fail.
+    #[error("tell which of the tests is meant that fail at {commit}: {tests}")]
+    ManyRed {
+        /// The commit.
+        commit: String,
+        /// Their names.
+        tests: String,
+    },
     /// The file is no incident.
     #[error("read {} as an incident", .path.display())]
     Form {
@@ -250,12 +269,12 @@ impl Incident {
 
     pub(super) fn load(root: &Path, id: &str) -> Result<Self, IncidentError> {
         let path = root.join(FOLDER).join(format!("{id}.json"));
-        let text = fs::read(&path).map_err(|_| IncidentError::None(Some(id.to_owned())))?;
+        let text = fs::read(&path).map_err(|_| IncidentError::None(id.to_owned()))?;
         serde_json::from_slice(&text).map_err(|source| IncidentError::Form { path, source })
     }
 
-    /// The incident that was opened last and is still open.
-    pub(super) fn newest_open(root: &Path) -> Result<Self, IncidentError> {
+    /// The incident that was opened last and is still open, if one is.
+    pub(super) fn newest_open(root: &Path) -> Result<Option<Self>, IncidentError> {
         let entries = fs::read_dir(root.join(FOLDER)).into_iter().flatten();
         let ids = entries.flatten().filter_map(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -269,8 +288,7 @@ impl Incident {
                 open.push(incident);
             }
         }
-        let newest = open.into_iter().max_by_key(|incident| incident.opened_ms);
-        newest.ok_or(IncidentError::None(None))
+        Ok(open.into_iter().max_by_key(|incident| incident.opened_ms))
     }
 
     /// Writes it for the next run, and for people.

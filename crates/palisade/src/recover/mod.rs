@@ -12,6 +12,7 @@
 
 mod incident;
 mod monitor;
+mod red;
 mod report;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ pub use incident::{
 
 use crate::bisect::{Answer, Observation};
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, check};
-use crate::culprit::{BisectOptions, CulpritError, Observer, SearchState, bisect, start};
+use crate::culprit::{BisectOptions, CulpritError, Observer, Question, SearchState, bisect, start};
 use crate::git::{Reverted, short};
 use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::launch::Launcher;
@@ -41,7 +42,8 @@ const BLOCKS: usize = 2;
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub struct RecoverOptions {
-    /// The incident; the newest that is open, or a new one where a question is asked.
+    /// The incident; a new one where a question is asked, else the newest that is open,
+    /// else a new one about the one test that the memory knows to fail.
     pub incident: Option<String>,
     /// What is red, and where a culprit is looked for.
     pub search: BisectOptions,
@@ -59,7 +61,18 @@ pub fn recover(
     let mut incident = match (&options.incident, &options.search.question) {
         (Some(id), _) => Incident::load(&guard.workspace.root, id)?,
         (None, Some(_)) => open(guard, &options.search, events)?,
-        (None, None) => Incident::newest_open(&guard.workspace.root)?,
+        (None, None) => {
+            if let Some(incident) = Incident::newest_open(&guard.workspace.root)? {
+                incident
+            } else {
+                let test = red::the_one(guard, options.search.bad.as_deref(), events)?;
+                let search = BisectOptions {
+                    question: Some(Question::Test(test)),
+                    ..options.search.clone()
+                };
+                open(guard, &search, events)?
+            }
+        }
     };
     let stages: Vec<Stage> = match options.only {
         Some(stage) => vec![stage],
@@ -142,7 +155,7 @@ fn confirm(
 
 fn runs(state: &SearchState) -> usize {
     match state.question {
-        crate::culprit::Question::Bench { .. } => BLOCKS,
+        Question::Bench { .. } => BLOCKS,
         _ => RUNS,
     }
 }

@@ -1,0 +1,90 @@
+//! What is red, as the memory knows it: where a way back begins that was not asked for by
+//! name.
+
+use std::collections::BTreeMap;
+
+use super::IncidentError;
+use crate::culprit::Question;
+use crate::flaky::Ledger;
+use crate::guard::{Event, Events, Guard, GuardError, age};
+use crate::identity::TestId;
+use crate::record::{Outcome, Run, now};
+
+/// How many runs are looked through for those of a commit.
+const RUNS: u32 = 200;
+
+/// The one test that fails in the newest complete run of a commit that has it, of HEAD if
+/// none is named; says which it took. Tests that are known to fail or in quarantine are
+/// not red, and those of which an incident at this commit is closed are done.
+pub(super) fn the_one(
+    guard: &Guard,
+    revision: Option<&str>,
+    events: Events<'_>,
+) -> Result<TestId, GuardError> {
+    let commit = guard.repo.resolve(revision.unwrap_or("HEAD"))?;
+    let name = commit.short().to_owned();
+    let is_of_it = |run: &Run| run.complete && run.subject.tree == commit.tree;
+    let mut runs = guard.store.recent_runs(RUNS)?;
+    runs.retain(is_of_it);
+    let Some(newest) = runs.first() else {
+        return Err(IncidentError::NoRun(name).into());
+    };
+    let when = format!("{} ago", age(newest.finished_ms, now()));
+    // Runs are listed newest first: the first outcome of a test is its newest one.
+    let mut outcomes = BTreeMap::new();
+    for seen in runs.iter().flat_map(|run| &run.observations) {
+        outcomes.entry(&seen.test).or_insert(seen.outcome);
+    }
+    let ledger = Ledger::read(guard.store.as_ref())?;
+    let incidents = guard.store.incidents()?;
+    let closed_for = |test: &TestId| {
+        let question = Question::Test(test.clone());
+        let is_it = |bad: &str, asked: &Question| bad == commit.id && *asked == question;
+        let mut about = incidents.iter();
+        about.find(|incident| is_it(&incident.bad, &incident.question))
+    };
+    let is_red = |test: &TestId, outcome: Outcome| {
+        matches!(outcome, Outcome::Fail | Outcome::TimedOut)
+            && guard.policy.known_failure(test).is_none()
+            && ledger.quarantine(test).is_none()
+    };
+    let red = outcomes
+        .into_iter()
+        .filter(|(test, outcome)| is_red(test, *outcome));
+    let (done, red): (Vec<_>, Vec<_>) = red
+        .map(|(test, _)| (test, closed_for(test)))
+        .partition(|(_, incident)| incident.is_some());
+    match red.as_slice() {
+        [] => {
+            let done = done
+                .iter()
+                .filter_map(|(test, incident)| Some((test, (*incident)?)));
+            let done = done.map(|(test, incident)| match incident.branch() {
+                Some(branch) => format!("{branch} takes back what broke {test}"),
+                None => format!("incident {} is about {test}", incident.id),
+            });
+            let done: Vec<String> = done.collect();
+            let why = if done.is_empty() {
+                format!("none does in its newest run, {when}")
+            } else {
+                done.join("; ")
+            };
+            Err(IncidentError::NoRed { commit: name, why }.into())
+        }
+        [(test, _)] => {
+            let note =
+                format!("{test} fails in the newest run of {name}, {when}: the way back from that");
+            events(Event::Note(note));
+            Ok((*test).clone())
+        }
+        many => {
+            let tests: Vec<String> = many.iter().map(|(test, _)| test.to_string()).collect();
+            let tests = tests.join(", ");
+            Err(IncidentError::ManyRed {
+                commit: name,
+                tests,
+            }
+            .into())
+        }
+    }
+}
