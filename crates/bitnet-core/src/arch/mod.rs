@@ -51,3 +51,20 @@ pub(crate) mod scalar;
 pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;
+
+/// Asks for the cache line at `x`, which will be read soon. Nothing is read if there
+/// is no such memory, and nothing happens on processors that this is not written for.
+#[inline(always)]
+pub(crate) fn ask_for<T>(x: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of the target; asking for memory that is not there has no
+    // effect.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(x.cast());
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
+}
+
+/// Bytes that are read from memory together.
+pub(crate) const CACHE_LINE: usize = 64;

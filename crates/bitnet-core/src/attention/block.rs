@@ -1,6 +1,7 @@
 //! One block of positions for some rows of queries: the inner loops.
 
 use super::{BLOCK, TILE};
+use crate::arch::{CACHE_LINE, ask_for};
 use crate::lanes::{Lanes, WIDTH};
 use crate::ops;
 
@@ -41,7 +42,8 @@ pub(super) struct FloatBlock<'a, E> {
 
 impl<E: Stored> FloatBlock<'_, E> {
     /// Writes `query · key` for every query and at least the first
-    /// `n_positions` keys: fused multiply-adds in the order of the dimensions.
+    /// `n_positions` keys: fused multiply-adds in the order of the dimensions. The
+    /// values, which are read next, are asked for meanwhile.
     #[inline(always)]
     pub(super) fn scores<L: Lanes>(
         self,
@@ -50,27 +52,28 @@ impl<E: Stored> FloatBlock<'_, E> {
         n_positions: usize,
         scores: &mut [Scores],
     ) {
+        let mut ahead = Some(self.values);
         let (queries, rest) = queries.as_chunks::<4>();
         let (scores, scores_rest) = scores.as_chunks_mut::<4>();
         for (queries, scores) in queries.iter().zip(scores) {
             if L::MAX_SUMS >= 16 {
-                self.scores_of::<L, 4, 4>(lanes, queries, n_positions, scores);
+                self.scores_of::<L, 4, 4>(lanes, queries, n_positions, scores, ahead.take());
             } else {
-                self.scores_of::<L, 4, 1>(lanes, queries, n_positions, scores);
+                self.scores_of::<L, 4, 1>(lanes, queries, n_positions, scores, ahead.take());
             }
         }
         let (queries, rest) = rest.as_chunks::<2>();
         let (scores, scores_rest) = scores_rest.as_chunks_mut::<2>();
         for (queries, scores) in queries.iter().zip(scores) {
             if L::MAX_SUMS >= 8 {
-                self.scores_of::<L, 2, 4>(lanes, queries, n_positions, scores);
+                self.scores_of::<L, 2, 4>(lanes, queries, n_positions, scores, ahead.take());
             } else {
-                self.scores_of::<L, 2, 2>(lanes, queries, n_positions, scores);
+                self.scores_of::<L, 2, 2>(lanes, queries, n_positions, scores, ahead.take());
             }
         }
         for (query, scores) in rest.iter().zip(scores_rest) {
             let (query, scores) = (std::array::from_ref(query), std::array::from_mut(scores));
-            self.scores_of::<L, 1, 4>(lanes, query, n_positions, scores);
+            self.scores_of::<L, 1, 4>(lanes, query, n_positions, scores, ahead.take());
         }
     }
 
@@ -82,12 +85,15 @@ impl<E: Stored> FloatBlock<'_, E> {
         queries: &[&[f32]; R],
         n_positions: usize,
         scores: &mut [Scores; R],
+        ahead: Option<&[[E; TILE]]>,
     ) {
         let head_dim = queries[0].len();
+        let ahead = ahead.unwrap_or_default();
         for first in (0..n_positions).step_by(T * TILE) {
             let keys = &self.keys[first / TILE * head_dim..][..T * head_dim];
             let mut sums = [[lanes.splat(0.0); T]; R];
             for d in 0..head_dim {
+                ask_for_group::<E, T>(ahead, first / TILE * head_dim + T * d);
                 let mut key = [lanes.splat(0.0); T];
                 for t in 0..T {
                     key[t] = E::load(lanes, &keys[t * head_dim + d]);
@@ -110,6 +116,7 @@ impl<E: Stored> FloatBlock<'_, E> {
 
     /// Writes `Σ_j weight_j · value_j` over the first `n_positions` positions,
     /// in their order, to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
+    /// What is read after this block, `ahead`, is asked for meanwhile.
     #[inline(always)]
     pub(super) fn weighted_sums<L: Lanes>(
         self,
@@ -117,29 +124,31 @@ impl<E: Stored> FloatBlock<'_, E> {
         weights: &[Scores],
         n_positions: usize,
         sums: &mut [[f32; TILE]],
+        ahead: &[[E; TILE]],
     ) {
+        let mut ahead = Some(ahead);
         let width = self.values.len() / BLOCK;
         let (weights, rest) = weights.as_chunks::<4>();
         let (sums, sums_rest) = sums.split_at_mut(4 * weights.len() * width);
         for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(4 * width)) {
             if L::MAX_SUMS >= 16 {
-                self.sums_of::<L, 4, 4>(lanes, weights, n_positions, sums);
+                self.sums_of::<L, 4, 4>(lanes, weights, n_positions, sums, ahead.take());
             } else {
-                self.sums_of::<L, 4, 1>(lanes, weights, n_positions, sums);
+                self.sums_of::<L, 4, 1>(lanes, weights, n_positions, sums, ahead.take());
             }
         }
         let (weights, rest) = rest.as_chunks::<2>();
         let (sums, sums_rest) = sums_rest.split_at_mut(2 * weights.len() * width);
         for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(2 * width)) {
             if L::MAX_SUMS >= 8 {
-                self.sums_of::<L, 2, 4>(lanes, weights, n_positions, sums);
+                self.sums_of::<L, 2, 4>(lanes, weights, n_positions, sums, ahead.take());
             } else {
-                self.sums_of::<L, 2, 2>(lanes, weights, n_positions, sums);
+                self.sums_of::<L, 2, 2>(lanes, weights, n_positions, sums, ahead.take());
             }
         }
         for (weights, sums) in rest.iter().zip(sums_rest.chunks_exact_mut(width)) {
             let weights = std::array::from_ref(weights);
-            self.sums_of::<L, 1, 4>(lanes, weights, n_positions, sums);
+            self.sums_of::<L, 1, 4>(lanes, weights, n_positions, sums, ahead.take());
         }
     }
 
@@ -151,14 +160,16 @@ impl<E: Stored> FloatBlock<'_, E> {
         weights: &[Scores; R],
         n_positions: usize,
         sums: &mut [[f32; TILE]],
+        ahead: Option<&[[E; TILE]]>,
     ) {
+        let ahead = ahead.unwrap_or_default();
         let width = self.values.len() / BLOCK;
         let whole = width / C * C;
         for first in (0..whole).step_by(C) {
-            self.sums_at::<L, R, C>(lanes, weights, n_positions, first, sums);
+            self.sums_at::<L, R, C>(lanes, weights, n_positions, first, sums, ahead);
         }
         for first in whole..width {
-            self.sums_at::<L, R, 1>(lanes, weights, n_positions, first, sums);
+            self.sums_at::<L, R, 1>(lanes, weights, n_positions, first, sums, ahead);
         }
     }
 
@@ -174,10 +185,12 @@ impl<E: Stored> FloatBlock<'_, E> {
         n_positions: usize,
         first: usize,
         out: &mut [[f32; TILE]],
+        ahead: &[[E; TILE]],
     ) {
         let width = self.values.len() / BLOCK;
         let mut sums = [[lanes.splat(0.0); C]; R];
         for j in 0..n_positions.min(BLOCK) {
+            ask_for_group::<E, C>(ahead, first * BLOCK + C * j);
             let mut value = [lanes.splat(0.0); C];
             for c in 0..C {
                 value[c] = E::load(lanes, &self.values[j * width + first + c]);
@@ -193,6 +206,16 @@ impl<E: Stored> FloatBlock<'_, E> {
             for c in 0..C {
                 lanes.store(sums[r][c], &mut out[r * width + first + c]);
             }
+        }
+    }
+}
+
+/// Asks for the `N` of `tiles` from `first` on, if there are as many.
+#[inline(always)]
+fn ask_for_group<E, const N: usize>(tiles: &[[E; TILE]], first: usize) {
+    if first < tiles.len() {
+        for i in (0..N).step_by(CACHE_LINE.div_ceil(size_of::<[E; TILE]>())) {
+            ask_for(tiles.as_ptr().wrapping_add(first + i));
         }
     }
 }

@@ -3,9 +3,12 @@
 //! Queries and the weights of the softmax are quantized as well, so that both
 //! products are those of int8 matrices: exact sums of integers, on every kernel.
 
+use std::iter;
+
 use super::block::Scores;
 use super::{BLOCK, MAX_ROWS, TILE};
 use crate::activations::{COL_STEP, Int8Rows, PARTS};
+use crate::arch::{CACHE_LINE, ask_for};
 use crate::int8::{self, BLOCK_COLS};
 use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes};
@@ -171,7 +174,14 @@ impl Int8Block<'_> {
         let acc = &mut acc[..scores.len()];
         let panels = self.keys.chunks_exact(key_panel(self.head_dim));
         let tiles = panels.zip(self.key_scales).enumerate();
-        for (tile, (panel, key_scales)) in tiles.take(n_positions.div_ceil(TILE)) {
+        let ahead = self
+            .values
+            .chunks(VALUE_PANEL)
+            .map(Some)
+            .chain(iter::repeat(None));
+        let tiles = tiles.zip(ahead);
+        for ((tile, (panel, key_scales)), ahead) in tiles.take(n_positions.div_ceil(TILE)) {
+            ask_for_all(ahead.unwrap_or_default());
             let operands = Operands {
                 blocks: panel,
                 acts: queries,
@@ -201,6 +211,7 @@ impl Int8Block<'_> {
         scratch: &mut Int8Scratch,
         n_positions: usize,
         sums: &mut [[f32; TILE]],
+        next: Option<Int8Block<'_>>,
     ) {
         let n_cols = n_positions.next_multiple_of(COL_STEP).min(BLOCK);
         let rows = &mut scratch.weights;
@@ -219,7 +230,14 @@ impl Int8Block<'_> {
         let width = self.head_dim.div_ceil(TILE);
         let mut acc = [[0; PANEL_ROWS]; 2 * MAX_ROWS];
         let acc = &mut acc[..2 * weights.len()];
-        for (c, panel) in self.values.chunks_exact(VALUE_PANEL).enumerate() {
+        let ahead = next.map(|next| next.keys).unwrap_or_default();
+        let ahead = ahead
+            .chunks(key_panel(self.head_dim))
+            .map(Some)
+            .chain(iter::repeat(None));
+        let panels = self.values.chunks_exact(VALUE_PANEL).zip(ahead);
+        for (c, (panel, ahead)) in panels.enumerate() {
+            ask_for_all(ahead.unwrap_or_default());
             let panel = &panel[..n_cols / BLOCK_COLS];
             for (i, acc) in acc.chunks_mut(MAX_TILE).enumerate() {
                 let operands = Operands {
@@ -237,6 +255,14 @@ impl Int8Block<'_> {
                 width,
             });
         }
+    }
+}
+
+/// Asks for a panel that is read next.
+fn ask_for_all(panel: &[matmul::Block]) {
+    const { assert!(size_of::<matmul::Block>() == CACHE_LINE) };
+    for block in panel {
+        ask_for(block);
     }
 }
 

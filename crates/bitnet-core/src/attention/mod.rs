@@ -385,7 +385,9 @@ impl Unit<'_> {
         let seen = |position: usize| (position + 1).saturating_sub(block * BLOCK).min(BLOCK);
         let n_positions = seen(self.queries()[n - 1].1);
         let (scores, block_sums) = (&mut scratch.scores[..n], &mut scratch.sums[..n * width]);
-        let stored = self.job.kv.block(self.sequence, block, self.kv_head);
+        let block_at = |block| self.job.kv.block(self.sequence, block, self.kv_head);
+        let stored = block_at(block);
+        let next = (block + 1 < self.n_blocks()).then(|| block_at(block + 1));
         match stored {
             Block::F32(block) => block.run_scores(kernel, queries, n_positions, scores),
             Block::F16(block) => block.run_scores(kernel, queries, n_positions, scores),
@@ -403,10 +405,27 @@ impl Unit<'_> {
             });
         }
         match stored {
-            Block::F32(block) => block.run_weighted_sums(kernel, scores, n_positions, block_sums),
-            Block::F16(block) => block.run_weighted_sums(kernel, scores, n_positions, block_sums),
+            Block::F32(block) => {
+                let ahead = match next {
+                    Some(Block::F32(next)) => next.keys,
+                    _ => &[],
+                };
+                block.run_weighted_sums(kernel, scores, n_positions, block_sums, ahead);
+            }
+            Block::F16(block) => {
+                let ahead = match next {
+                    Some(Block::F16(next)) => next.keys,
+                    _ => &[],
+                };
+                block.run_weighted_sums(kernel, scores, n_positions, block_sums, ahead);
+            }
             Block::Int8(block) => {
-                block.weighted_sums(kernel, scores, &mut scratch.int8, n_positions, block_sums);
+                let ahead = match next {
+                    Some(Block::Int8(next)) => Some(next),
+                    _ => None,
+                };
+                let int8 = &mut scratch.int8;
+                block.weighted_sums(kernel, scores, int8, n_positions, block_sums, ahead);
             }
         }
         let rows = states.iter_mut().zip(sums.chunks_exact_mut(width));
@@ -522,12 +541,14 @@ impl<E: Stored> FloatBlock<'_, E> {
         weights: &[Scores],
         n_positions: usize,
         sums: &mut [[f32; TILE]],
+        ahead: &[[E; TILE]],
     ) {
         kernel.run_lanes(WeightedSums {
             block: self,
             weights,
             n_positions,
             sums,
+            ahead,
         });
     }
 }
@@ -553,6 +574,7 @@ struct WeightedSums<'a, E> {
     weights: &'a [Scores],
     n_positions: usize,
     sums: &'a mut [[f32; TILE]],
+    ahead: &'a [[E; TILE]],
 }
 
 impl<E: Stored> LaneOp for WeightedSums<'_, E> {
@@ -560,7 +582,8 @@ impl<E: Stored> LaneOp for WeightedSums<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        (self.block).weighted_sums(lanes, self.weights, self.n_positions, self.sums);
+        let Self { block, sums, .. } = self;
+        block.weighted_sums(lanes, self.weights, self.n_positions, sums, self.ahead);
     }
 }
 

@@ -1,12 +1,12 @@
 //! Tiles of `vpdpbusd`: four columns of every row in one instruction, added to
 //! i32 lanes.
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::hint::black_box;
 
 use super::row_lanes::{RowLanes, assert_parts};
 use super::{Isa, rows};
 use crate::activations::COL_STEP;
+use crate::arch::ask_for;
 use crate::kernel::Op;
 use crate::matmul::{Acc, Block, Operands};
 
@@ -248,10 +248,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
 fn read_ahead(blocks: &[Block]) {
     const BLOCKS_AHEAD: usize = 32;
     for block in blocks {
-        let ahead = std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD);
-        // SAFETY: SSE is part of the target; asking for memory that is not there
-        // has no effect.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+        ask_for(std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD));
     }
 }
 
