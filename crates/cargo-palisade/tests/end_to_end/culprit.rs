@@ -208,7 +208,7 @@ fn a_search_that_is_killed_goes_on_where_it_was() {
 
 /// Everything of the user's that a way back must not touch: files, index, HEAD, stash and
 /// branches.
-fn state(fixture: &Fixture) -> Vec<(String, Vec<u8>)> {
+pub fn state(fixture: &Fixture) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     let mut folders = vec![fixture.root()];
     while let Some(folder) = folders.pop() {
@@ -235,6 +235,19 @@ fn state(fixture: &Fixture) -> Vec<(String, Vec<u8>)> {
     found
 }
 
+/// How many steps the one incident in a folder has behind it.
+#[cfg(unix)]
+pub fn steps(folder: &std::path::Path) -> Option<usize> {
+    let files = std::fs::read_dir(folder).ok()?.flatten();
+    let mut files = files.map(|entry| entry.path()).filter(|path| {
+        let name = path.to_string_lossy();
+        name.ends_with(".json") && !name.ends_with(".search.json")
+    });
+    let text = std::fs::read(files.next()?).ok()?;
+    let incident: Value = serde_json::from_slice(&text).expect("a whole document");
+    incident["timeline"].as_array().map(Vec::len)
+}
+
 #[test]
 #[cfg(unix)]
 fn the_way_back_touches_nothing_of_the_users_also_when_it_is_killed_at_every_step() {
@@ -253,16 +266,7 @@ fn the_way_back_touches_nothing_of_the_users_also_when_it_is_killed_at_every_ste
     fixture.write("new.txt", "untracked\n");
     let before = state(&fixture);
     let folder = fixture.root().join(".palisade/incidents");
-    let steps = || -> Option<usize> {
-        let files = std::fs::read_dir(&folder).ok()?.flatten();
-        let mut files = files.map(|entry| entry.path()).filter(|path| {
-            let name = path.to_string_lossy();
-            name.ends_with(".json") && !name.ends_with(".search.json")
-        });
-        let text = std::fs::read(files.next()?).ok()?;
-        let incident: Value = serde_json::from_slice(&text).expect("a whole document");
-        incident["timeline"].as_array().map(Vec::len)
-    };
+    let steps = || steps(&folder);
     let mut args = vec!["recover", "--test", TEST, "--good", "good"];
     for step in 0..5 {
         let mut program = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));

@@ -1,5 +1,14 @@
 //! The way back: where it begins, and what it does with merges and interrupts.
 
+#[cfg(unix)]
+use std::os::unix::process::CommandExt as _;
+#[cfg(unix)]
+use std::process::{Command, Stdio};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
+
+#[cfg(unix)]
+use crate::culprit::{state, steps};
 use crate::fixture::Fixture;
 
 #[test]
@@ -121,4 +130,113 @@ fn of_a_merge_that_is_the_culprit_what_it_brought_is_taken_back() {
         fixture.git(&["rev-list", "--count", &format!("main..{branch}")]),
         "3"
     );
+}
+
+#[test]
+fn the_claims_that_the_branch_is_held_to_are_those_of_the_branch() {
+    let fixture = Fixture::new();
+    let claims = "[[claim]]\nname = \"answer\"\ncommand = \"cat answer.txt\"\n";
+    fixture.write("claims.toml", claims);
+    fixture.write("README.md", "It is 42<!-- claim: answer -->.\n");
+    fixture.write("answer.txt", "42\n");
+    fixture.commit("a claim");
+    fixture.git(&["tag", "good"]);
+    fixture.write("bad", "\n");
+    fixture.write("answer.txt", "43\n");
+    fixture.commit("the culprit");
+    // What the user has not committed says something else.
+    fixture.write("answer.txt", "44\n");
+    let command = [
+        "recover",
+        "--cmd",
+        "sh -c '! test -e bad'",
+        "--good",
+        "good",
+    ];
+    let (code, incident) = fixture.json(&command);
+    assert_eq!(code, 0, "{incident:#}");
+    assert_eq!(incident["validation"]["verdict"], "pass");
+    fixture.git(&["checkout", "--quiet", "answer.txt"]);
+
+    fixture.write("README.md", "It is 41<!-- claim: answer -->.\n");
+    fixture.commit("a wrong number");
+    fixture.write("answer.txt", "41\n");
+    let branch = incident["revert"]["branch"].as_str().expect("a branch");
+    fixture.git(&["branch", "--quiet", "-D", branch]);
+    let (code, incident) = fixture.json(&command);
+    assert_eq!(code, 1, "{incident:#}");
+    let findings = incident["validation"]["findings"].to_string();
+    let said = "README.md:1 answer is broken: 42 was measured, which is not = 41";
+    assert!(findings.contains(said), "{findings}");
+    assert_eq!(fixture.read("answer.txt"), "41\n");
+    assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupt_in_any_step_leaves_no_checkout_and_the_way_goes_on_there() {
+    let fixture = Fixture::new();
+    fixture.git(&["tag", "good"]);
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    a + b + 1\n");
+    fixture.commit("the culprit");
+    fixture.write("README.md", "stashed\n");
+    fixture.git(&["stash", "--quiet"]);
+    fixture.write("README.md", "staged\n");
+    fixture.git(&["add", "README.md"]);
+    fixture.write("README.md", "changed\n");
+    let before = state(&fixture);
+    let folder = fixture.root().join(".palisade/incidents");
+    let temporary = fixture.outside("temporary");
+    std::fs::create_dir(&temporary).expect("created");
+    let steps = || steps(&folder);
+    let mut args = vec![
+        "recover",
+        "--test",
+        "alpha/lib/tests::adds",
+        "--good",
+        "good",
+    ];
+    let mut interrupted = 0;
+    for step in 0..5 {
+        let mut program = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+        program
+            .args(&args)
+            .env("TMPDIR", &temporary)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        let mut child = program.spawn().expect("it starts");
+        let started = Instant::now();
+        while steps().is_none_or(|steps| steps < step) && started.elapsed() < Duration::from_mins(5)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(150));
+        // As a terminal does, to all that runs there.
+        let group = format!("-{}", child.id());
+        let kill = Command::new("kill")
+            .args(["-s", "INT", "--", &group])
+            .status();
+        let was_running = kill.expect("kill runs").success();
+        let code = child.wait().expect("it ends").code();
+        let is_done = steps() == Some(5);
+        assert_eq!(code, Some(if is_done { 0 } else { 3 }), "in step {step}");
+        interrupted += u32::from(was_running && !is_done);
+        assert_eq!(state(&fixture), before, "in step {step}");
+        let worktrees = fixture.git(&["worktree", "list"]);
+        assert_eq!(worktrees.lines().count(), 1, "in step {step}: {worktrees}");
+        let left: Vec<_> = std::fs::read_dir(&temporary).expect("read").collect();
+        assert!(left.is_empty(), "in step {step}: {left:?}");
+        args = vec!["recover"];
+        if is_done {
+            break;
+        }
+    }
+    assert!(interrupted >= 3, "{interrupted}");
+    if steps() < Some(5) {
+        let answer = fixture.palisade(&["recover"]);
+        assert_eq!(answer.code, 0, "{}{}", answer.out, answer.err);
+    }
+    assert_eq!(steps(), Some(5));
+    assert_eq!(state(&fixture), before);
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Check, MeasureSpeed};
+use super::{CandidateChoice, Check, MeasureSpeed};
 use crate::api::{self, Against, ApiAnswer};
 use crate::claims::{self, Claims};
 use crate::comparison::{CompareOptions, Selection, SpeedReport, measure};
@@ -68,19 +68,23 @@ impl Check<'_> {
         Ok(findings)
     }
 
-    /// Whether the cheap claims of the documents hold. They are measured in the user's
-    /// files, which must be the candidate.
+    /// Whether the cheap claims of the documents hold, where the candidate is: in the user's
+    /// files, or in a checkout where just that was asked for.
     pub(super) fn claims(&mut self) -> Result<Vec<Finding>, GuardError> {
         let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
-        if !self.guard.policy.claims.check || !is_first || !self.candidate.in_place {
+        let is_beside = matches!(self.options.candidate, CandidateChoice::Beside(_));
+        let is_here = self.candidate.in_place || is_beside;
+        if !self.guard.policy.claims.check || !is_first || !is_here {
             return Ok(Vec::new());
         }
-        let claims = Claims::load(self.guard)?;
+        let root = self.candidate.root(self.guard, self.events)?;
+        let claims = Claims::load_in(self.guard, &root)?;
         let options = claims::Options {
             deadline: self.deadline,
             ..claims::Options::default()
         };
-        let checked = claims::check(self.guard, &claims, &options, self.events)?;
+        let side = &mut self.candidate;
+        let checked = claims::check_side(self.guard, side, &claims, &options, self.events)?;
         Ok(judge_claims(&checked, &claims::contradictions(&claims)))
     }
 

@@ -10,7 +10,7 @@ use super::{Claim, Claims, Cost, Proof};
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::comparison::{Selection, SeriesOptions, measure_series};
 use crate::git::forget_hook;
-use crate::guard::{Event, Events, Guard, GuardError};
+use crate::guard::{Event, Events, Guard, GuardError, Side};
 use crate::identity::TestId;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
@@ -66,15 +66,28 @@ pub enum ClaimState {
     LeftOut,
 }
 
-/// Measures claims and judges each.
+/// Measures claims in the user's files and judges each.
 pub fn check(
     guard: &mut Guard,
     claims: &Claims,
     options: &Options,
     events: Events<'_>,
 ) -> Result<Vec<Checked>, GuardError> {
+    let mut side = guard.working_side()?;
+    check_side(guard, &mut side, claims, options, events)
+}
+
+/// The same where a side is: in a checkout if it is not in the user's files.
+pub(crate) fn check_side(
+    guard: &mut Guard,
+    side: &mut Side,
+    claims: &Claims,
+    options: &Options,
+    events: Events<'_>,
+) -> Result<Vec<Checked>, GuardError> {
     let mut measuring = Measuring {
         guard,
+        side,
         options,
         events,
         outputs: BTreeMap::new(),
@@ -97,6 +110,7 @@ enum Answer {
 
 struct Measuring<'a> {
     guard: &'a mut Guard,
+    side: &'a mut Side,
     options: &'a Options,
     events: Events<'a>,
     /// What each command printed: several claims may rest on one.
@@ -200,15 +214,17 @@ impl Measuring<'_> {
     }
 
     /// What a command prints; the inner error says why it printed nothing usable.
-    fn run(&self, line: &str) -> Result<Result<String, String>, GuardError> {
+    fn run(&mut self, line: &str) -> Result<Result<String, String>, GuardError> {
         let words = shlex::split(line).unwrap_or_default();
         let Some((program, arguments)) = words.split_first() else {
             return Ok(Err(format!("`{line}` is no command")));
         };
+        let root = self.side.root(self.guard, self.events)?;
         let mut command = Command::new(program);
-        forget_hook(&mut command)
-            .current_dir(&self.guard.workspace.root)
-            .args(arguments);
+        forget_hook(&mut command).current_dir(root).args(arguments);
+        if let Some(target) = self.side.place(self.guard).target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
         let limit = self.guard.policy.claims.time_out.0;
         let left = self.options.deadline.map_or(limit, |at| {
             at.saturating_duration_since(Instant::now())
@@ -251,15 +267,14 @@ impl Measuring<'_> {
     fn test(&mut self, test: &TestId) -> Result<Answer, GuardError> {
         if !self.tests.contains_key(test) {
             let scope = Scope::Tests([test.clone()].into());
-            let mut side = self.guard.working_side()?;
-            let known = self.guard.known(&mut side, &scope)?;
+            let known = self.guard.known(self.side, &scope)?;
             let set = if known.covering.is_some() {
                 known.set
             } else {
                 (self.events)(Event::Step(format!("claim: test {test}")));
                 let ran = self
                     .guard
-                    .run(&mut side, &scope, Purpose::Tests, self.events);
+                    .run(self.side, &scope, Purpose::Tests, self.events);
                 match ran {
                     Ok((run, _)) => TestSet::of_runs([&run], &scope),
                     Err(GuardError::Run(RunError::Build { .. })) => TestSet::default(),

@@ -23,11 +23,13 @@ use serde::Serialize;
 
 pub use definition::{Cost, Definition, Proof, Relation, Tolerance};
 pub use document::{Document, Marker};
+pub(crate) use measure::check_side;
 pub use measure::{Checked, ClaimState, Options, check};
 pub use number::Number;
 pub use survey::{Contradiction, contradictions, unproved};
 pub use update::update;
 
+use crate::git::Repo;
 use crate::guard::{Guard, GuardError};
 use document::NO_CLAIM;
 
@@ -145,9 +147,13 @@ impl Claims {
     /// Reads the documents that the policy names, as they are in the user's files, and
     /// `claims.toml`.
     pub fn load(guard: &Guard) -> Result<Self, GuardError> {
-        let root = &guard.workspace.root;
+        Self::load_in(guard, &guard.workspace.root)
+    }
+
+    /// The same of a checkout, in which the workspace has its root at `root`.
+    pub(crate) fn load_in(guard: &Guard, root: &Path) -> Result<Self, GuardError> {
         let mut documents = Vec::new();
-        for path in guard.repo.working_files()?.into_keys() {
+        for path in Repo::discover(root)?.working_files()?.into_keys() {
             let inside = path.strip_prefix(&guard.workspace.dir);
             let Some(inside) = inside.map(|path| path.trim_start_matches('/')) else {
                 continue;
