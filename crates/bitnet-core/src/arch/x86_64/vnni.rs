@@ -208,9 +208,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
         let rows = rows::<N>(self.operands, 4 * W::QUADS * n_steps);
         let mut sums = [[[lanes.zero(); CHAINS]; PARTS]; N];
         for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
-            if N >= 8 {
-                read_ahead(blocks);
-            }
+            read_ahead(blocks);
             let (col, fifth) = W::cols(step);
             // SAFETY: every step has four columns for each operand and no two
             // have the same, so all are below the product that `rows` has checked.
@@ -242,11 +240,11 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
     }
 }
 
-/// Asks for the weights 2 KiB ahead: with several tokens they are used so slowly
-/// that the processor by itself does not read far enough ahead.
+/// Asks for the weights 8 KiB ahead: at 40 GB/s they are there in 200 ns, a little
+/// later than memory takes. By itself the processor does not read that far ahead.
 #[inline(always)]
 fn read_ahead(blocks: &[Block]) {
-    const BLOCKS_AHEAD: usize = 32;
+    const BLOCKS_AHEAD: usize = 128;
     for block in blocks {
         ask_for(std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD));
     }
