@@ -406,15 +406,20 @@ impl Repo {
     /// Checks `commit` out beside the user's tree; with `tree`, its content is
     /// replaced by that tree's. The checkout is taken away when it is dropped.
     pub fn worktree(&self, commit: &Commit, tree: Option<&str>) -> Result<Worktree, GitError> {
-        let slot = Slot::acquire(&self.common_dir)?;
-        let worktree = Worktree {
+        let at = |slot: Slot| Worktree {
             root: self.root.clone(),
             dir: slot.dir.join("tree"),
             target: slot.dir.join("target"),
             lock: slot.lock,
         };
-        // What a killed run left behind.
+        let worktree = at(Slot::acquire(&self.common_dir)?);
+        // What killed runs left behind, here and at places that nobody uses now.
         worktree.remove();
+        drop(
+            Slot::left_behind(&self.common_dir)
+                .map(at)
+                .collect::<Vec<_>>(),
+        );
         let dir = worktree.dir.to_string_lossy();
         self.text_in(&self.root, &["worktree", "prune"])?;
         let add = [
@@ -561,9 +566,29 @@ struct Slot {
 }
 
 impl Slot {
-    fn acquire(common_dir: &Path) -> Result<Self, GitError> {
+    /// The folder of all places for a repository.
+    fn home(common_dir: &Path) -> PathBuf {
         let name = XxHash3_128::oneshot(common_dir.as_os_str().as_encoded_bytes());
-        let home = cache_dir().join(format!("{name:032x}"));
+        cache_dir().join(format!("{name:032x}"))
+    }
+
+    /// The places that hold a checkout which no running program uses.
+    fn left_behind(common_dir: &Path) -> impl Iterator<Item = Self> {
+        let home = Self::home(common_dir);
+        let dirs = (0..).map(move |number: u32| home.join(number.to_string()));
+        let dirs = dirs.take_while(|dir| dir.exists());
+        dirs.filter_map(|dir| {
+            if !dir.join("tree").exists() {
+                return None;
+            }
+            let lock = File::create(dir.join("lock")).ok()?;
+            lock.try_lock().ok()?;
+            Some(Self { dir, lock })
+        })
+    }
+
+    fn acquire(common_dir: &Path) -> Result<Self, GitError> {
+        let home = Self::home(common_dir);
         let write_error = |path: &Path| {
             let path = path.to_owned();
             move |source| GitError::Write { path, source }
@@ -746,9 +771,15 @@ mod tests {
         let other = repo.worktree(&head, Some(&tree)).expect("a worktree");
         assert_ne!(other.dir(), place);
         assert!(other.dir().join("new.txt").exists());
-        drop(other);
+        // A killed run leaves its checkout without a lock, here at the second place; the
+        // next one, which needs the first place only, takes it away.
+        other.lock.unlock().expect("unlocked");
+        let left = other.dir().to_owned();
+        std::mem::forget(other);
         drop(worktree);
-        assert!(!place.exists());
+        assert!(!place.exists() && left.exists());
+        drop(repo.worktree(&first, None).expect("a worktree"));
+        assert!(!left.exists());
         let listed = repo.text(&["worktree", "list"]).expect("listed");
         assert_eq!(listed.lines().count(), 1, "{listed}");
     }
