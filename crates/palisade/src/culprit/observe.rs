@@ -9,7 +9,7 @@ use crate::git::forget_hook;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
 use crate::identity::TestId;
 use crate::measure::launch::Launcher;
-use crate::process::{self, End, Limits, Tail};
+use crate::process::{self, End, Limits, ProcessError, Tail};
 use crate::record::{Outcome, Purpose, Scope};
 use crate::run::{Progress, RunError};
 use crate::speed::BoundState;
@@ -62,6 +62,12 @@ impl<'a> Observer<'a> {
                 self.bench(guard, what, good, commit, events)
             }
         };
+        // An interrupt may end a child before it ends us: what that looks like is nothing
+        // that was seen of the commit.
+        if guard.cancel().is_cancelled() && !matches!(&seen, Err(GuardError::Launch(_))) {
+            let program = self.question.words();
+            return Err(RunError::from(ProcessError::Interrupted { program }).into());
+        }
         match seen {
             Ok(seen) => {
                 self.at = Some(commit.to_owned());
