@@ -241,33 +241,45 @@ fn history_table() {
 }
 
 fn bisect_table() {
-    const TRIALS: usize = 2000;
+    /// The limits, and how many searches are made within each.
+    const LIMITS: [(usize, usize); 2] = [(40, 2000), (200, 400)];
     let rates = |old: f64, new: f64| {
         let what = format!("fails {:.0} % → {:.0} %", 100.0 * old, 100.0 * new);
         (what, Failure::Rates(old, new))
     };
     let slower = |name: &str, noise| (format!("5 % slower, {name}"), Failure::Slower(0.05, noise));
-    println!("\n## Searches among {COMMITS} commits, {TRIALS} each\n");
+    println!("\n## Searches among {COMMITS} commits\n");
     let inside = |seed| search(Failure::Rates(0.0, 1.0), 200, seed).inside;
-    let most = (0..TRIALS as u64).map(inside).max().unwrap_or(0);
+    let most = (0..2000).map(inside).max().unwrap_or(0);
     println!("At most {most} observations between the ends of what fails each time.\n");
-    println!("| at the culprit | at most | named right | sure of it | observations, mean |");
-    println!("|---|---|---|---|---|");
-    for ((what, failure), limits) in [
-        (rates(0.0, 1.0), [40, 200]),
-        (rates(0.0, 0.5), [40, 200]),
-        (rates(0.02, 0.5), [40, 200]),
-        (rates(0.0, 0.2), [40, 200]),
-        (rates(0.05, 0.3), [40, 200]),
-        (slower(NOISES[0].0, NOISES[0].1), [40, 200]),
-        (slower(NOISES[1].0, NOISES[1].1), [40, 200]),
+    println!(
+        "| at the culprit | at most | searches | named right | sure of it | right if sure | observations, mean |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for (what, failure) in [
+        rates(0.0, 1.0),
+        rates(0.0, 0.5),
+        rates(0.02, 0.5),
+        rates(0.05, 0.8),
+        rates(0.0, 0.2),
+        rates(0.01, 0.2),
+        rates(0.05, 0.3),
+        rates(0.2, 0.6),
+        rates(0.0, 0.1),
+        slower(NOISES[0].0, NOISES[0].1),
+        slower(NOISES[1].0, NOISES[1].1),
     ] {
-        for limit in limits {
-            let (right, sure, runs) = searches(failure, limit, TRIALS, 50_000);
+        for (limit, trials) in LIMITS {
+            let found = searches(failure, limit, trials, 50_000);
+            // One standard error.
+            let error = (found.right * (1.0 - found.right) / trials as f64).sqrt();
             println!(
-                "| {what} | {limit} | {} | {} | {runs:.1} |",
-                shown(right),
-                shown(sure)
+                "| {what} | {limit} | {trials} | {:.2} ± {:.2} % | {} | {} | {:.1} |",
+                100.0 * found.right,
+                100.0 * error,
+                shown(found.sure),
+                shown(found.right_if_sure),
+                found.runs
             );
         }
     }

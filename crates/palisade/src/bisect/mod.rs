@@ -13,7 +13,8 @@
 //!   looked at once more. As soon as something contradicts that, the failure counts as
 //!   flaky ([`Model::Rates`]): two unknown failure rates, before and after the culprit.
 //!   Metrics are a step in the logarithm of a ratio to the good end ([`Model::Ratios`]).
-//! - **The next commit** is the one whose observation is expected to tell most.
+//! - **The next commit** is the one whose observation is expected to tell most; the last that
+//!   is allowed, the one that most raises the chance to name the culprit.
 //! - **It ends** when one suspect is at least 95 % likely ([`Rules::confidence`]), after
 //!   it was allowed for that the ends may not differ at all. Commits that cannot be
 //!   measured are skipped; a culprit that they hide is named as a set.
@@ -62,8 +63,13 @@ use crate::stats::Counts;
 pub const BLOCK: usize = 6;
 
 /// How often the bad end has to fail to be searched by halving: of what fails every second
-/// time, one in 32 does. The others are found out by the first contradiction.
-const FAILURES_IF_CERTAIN: u32 = 5;
+/// time, one in 128 does. The others are found out by the first contradiction, unless a
+/// commit passes by chance whenever it is looked at.
+const FAILURES_IF_CERTAIN: u32 = 7;
+
+/// The rate from which on a failure is waited for. Where none was seen in 59 looks at the bad
+/// end, it is 95 % sure that the rate is lower, and the ends count as alike.
+const SELDOM: f64 = 0.05;
 
 /// How much of the best information the commit that is checked out must promise to be
 /// looked at once more: another one has to be built.
@@ -309,7 +315,12 @@ impl Search {
             return Step::Done(Answer::Alike { confidence });
         }
         if model == Model::Rates && !has_failed {
-            return Step::Observe(self.name(ends[0]));
+            let confidence = 1.0 - (1.0 - SELDOM).powf(f64::from(self.seen[ends[0]].looks()));
+            return if confidence >= self.rules.confidence {
+                Step::Done(Answer::Alike { confidence })
+            } else {
+                Step::Observe(self.name(ends[0]))
+            };
         }
         if is_found {
             if let Some(before) = self.unconfirmed(model, likeliest) {
@@ -320,16 +331,23 @@ impl Search {
                 confidence,
             });
         }
+        if model == Model::Rates && self.runs + 1 == self.rules.max_runs {
+            let chance = |commit: usize| belief.chance_to_name(&self.graph, commit, &classes);
+            let last = best(&measurable, chance);
+            // Where no outcome would change the answer, it may still become sure.
+            if let Some((last, chance)) = last
+                && chance > confidence + 1e-9
+            {
+                return Step::Observe(self.name(last));
+            }
+        }
         let information = |commit: usize| belief.information(&self.graph, commit);
-        let told: Vec<(usize, f64)> = measurable.iter().map(|c| (*c, information(*c))).collect();
-        // The first of the best: the same observations lead to the same commit.
-        let best = told.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1));
-        let (mut next, most) = best.copied().unwrap_or((ends[0], 0.0));
+        let (mut next, most) = best(&measurable, information).unwrap_or((ends[0], 0.0));
         let here = at.and_then(|at| self.graph.place(at));
-        if let Some((here, told)) = told.iter().find(|(commit, _)| Some(*commit) == here)
-            && *told >= STAY * most
+        if let Some(here) = here.filter(|here| measurable.contains(here))
+            && information(here) >= STAY * most
         {
-            next = *here;
+            next = here;
         }
         Step::Observe(self.name(next))
     }
@@ -400,6 +418,13 @@ impl Search {
     fn names(&self, commits: &[usize]) -> Vec<String> {
         commits.iter().map(|commit| self.name(*commit)).collect()
     }
+}
+
+/// The first commit of those with the highest value, and that value: the same observations
+/// lead to the same commit.
+fn best(commits: &[usize], value: impl Fn(usize) -> f64) -> Option<(usize, f64)> {
+    let valued = commits.iter().rev().map(|commit| (*commit, value(*commit)));
+    valued.max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 #[cfg(test)]

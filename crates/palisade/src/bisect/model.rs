@@ -2,6 +2,7 @@
 //! answer.
 
 use statrs::distribution::{ContinuousCDF as _, Normal};
+use statrs::function::beta::ln_beta;
 
 use super::graph::Graph;
 use super::{Evidence, Model};
@@ -12,14 +13,20 @@ use crate::stats::{Counts, median};
 const NO_CHANGE: f64 = 0.01;
 const NO_STEP: f64 = 0.5;
 
-/// A failure rate before the change: hardly any. Failures, then passes.
-const OLD: [f64; 2] = [0.5, 20.0];
+/// A part of what is believed of a failure rate before anything was seen: its weight, and the
+/// failures and passes of a Beta distribution.
+type Part = (f64, [f64; 2]);
 
-/// A failure rate after the change: any, the ends least.
-const NEW: [f64; 2] = [4.0, 4.0];
+/// A failure rate before the change: none, hardly any, or that of a test that was flaky
+/// already.
+const OLD: [Part; 3] = [(0.5, [0.3, 30.0]), (0.4, [1.5, 40.0]), (0.1, [2.0, 7.0])];
+
+/// A failure rate after the change: about every second time, or seldom. What fails nearly
+/// each time is told apart well by either.
+const NEW: [Part; 2] = [(0.8, [6.0, 6.0]), (0.2, [1.0, 4.0])];
 
 /// A failure rate without a change.
-const SAME: [f64; 2] = [0.5, 1.0];
+const SAME: [Part; 1] = [(1.0, [0.5, 1.0])];
 
 /// How large a step of a metric may be, as a standard deviation of its logarithm.
 const STEP: f64 = 0.3;
@@ -121,6 +128,25 @@ impl Belief {
         }
         (two_way(bad) - noise).max(0.0)
     }
+
+    /// How likely the right one of the `classes` will be named after one more observation of
+    /// a commit.
+    pub(super) fn chance_to_name(
+        &self,
+        graph: &Graph,
+        commit: usize,
+        classes: &[Vec<usize>],
+    ) -> f64 {
+        let outcome = |is_bad: bool| {
+            let joint = |suspect: &usize| {
+                let bad = self.expected[*suspect][usize::from(graph.holds(commit, *suspect))];
+                self.suspects[*suspect] * if is_bad { bad } else { 1.0 - bad }
+            };
+            let weights = classes.iter().map(|class| class.iter().map(joint).sum());
+            weights.fold(0.0, f64::max)
+        };
+        outcome(true) + outcome(false)
+    }
 }
 
 /// The entropy of a coin, in bits.
@@ -159,10 +185,10 @@ fn rates(graph: &Graph, seen: &[Evidence], suspect: usize) -> Facts {
         side.failures += seen.counts.failures;
         side.passes += seen.counts.passes;
     }
-    let [old, new] = sides;
+    let [(old, bad_before), (new, bad_since)] = [rate(sides[0], &OLD), rate(sides[1], &NEW)];
     Facts {
-        log_likelihood: log_marginal(old, OLD) + log_marginal(new, NEW),
-        expected: [mean(old, OLD), mean(new, NEW)],
+        log_likelihood: old + new,
+        expected: [bad_before, bad_since],
     }
 }
 
@@ -172,24 +198,30 @@ fn same_rate(seen: &[Evidence]) -> Facts {
         all.failures += seen.counts.failures;
         all.passes += seen.counts.passes;
     }
+    let (log_likelihood, bad) = rate(all, &SAME);
     Facts {
-        log_likelihood: log_marginal(all, SAME),
-        expected: [mean(all, SAME); 2],
+        log_likelihood,
+        expected: [bad; 2],
     }
 }
 
-/// The likelihood of some outcomes in one order, a Beta-distributed rate integrated out.
-fn log_marginal(counts: Counts, [failures, passes]: [f64; 2]) -> f64 {
-    // A ratio of Beta functions is one of rising products.
-    let rise = |from: f64, steps: u32| -> f64 {
-        (0..steps).map(|step| (from + f64::from(step)).ln()).sum()
+/// The log-likelihood of some outcomes in one order, their rate integrated out, and the chance
+/// that the next one is a failure.
+fn rate(counts: Counts, prior: &[Part]) -> (f64, f64) {
+    let [failures, passes] = [counts.failures, counts.passes].map(f64::from);
+    let fits = |(weight, [a, b]): &Part| {
+        let log = weight.ln() + ln_beta(a + failures, b + passes) - ln_beta(*a, *b);
+        (log, (a + failures) / (a + b + failures + passes))
     };
-    rise(failures, counts.failures) + rise(passes, counts.passes)
-        - rise(failures + passes, counts.total())
-}
-
-fn mean(counts: Counts, [failures, passes]: [f64; 2]) -> f64 {
-    (failures + f64::from(counts.failures)) / (failures + passes + f64::from(counts.total()))
+    let largest = prior.iter().map(|part| fits(part).0);
+    let largest = largest.fold(f64::NEG_INFINITY, f64::max);
+    let (mut sum, mut bad) = (0.0, 0.0);
+    for (log, mean) in prior.iter().map(fits) {
+        let weight = (log - largest).exp();
+        sum += weight;
+        bad += weight * mean;
+    }
+    (largest + sum.ln(), bad / sum)
 }
 
 /// A metric that steps somewhere: the middle of each measured commit with its variance.

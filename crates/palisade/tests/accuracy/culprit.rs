@@ -102,18 +102,31 @@ pub fn search(failure: Failure, max_runs: usize, seed: u64) -> Found {
     }
 }
 
-/// How many searches were right, how many sure, and the mean number of observations.
-pub fn searches(failure: Failure, max_runs: usize, trials: usize, seed: u64) -> (f64, f64, f64) {
+/// What many searches were.
+#[derive(Clone, Copy, Debug)]
+pub struct Searches {
+    /// The share that named the culprit, sure of it or not.
+    pub right: f64,
+    /// The share that was sure.
+    pub sure: f64,
+    /// The share of the sure ones that was right; not a number if none was sure.
+    pub right_if_sure: f64,
+    /// The mean number of observations.
+    pub runs: f64,
+}
+
+/// Searches `trials` times, with the seeds from `seed` on.
+pub fn searches(failure: Failure, max_runs: usize, trials: usize, seed: u64) -> Searches {
     let found: Vec<Found> = (0..trials as u64)
         .map(|trial| search(failure, max_runs, seed + trial))
         .collect();
-    let share = |of: fn(&Found) -> bool| {
-        found.iter().filter(|found| of(found)).count() as f64 / trials as f64
-    };
+    let count = |of: fn(&Found) -> bool| found.iter().filter(|found| of(found)).count() as f64;
     let runs: usize = found.iter().map(|found| found.runs).sum();
-    (
-        share(|found| found.right),
-        share(|found| found.sure),
-        runs as f64 / trials as f64,
-    )
+    let (all, sure) = (trials as f64, count(|found| found.sure));
+    Searches {
+        right: count(|found| found.right) / all,
+        sure: sure / all,
+        right_if_sure: count(|found| found.right && found.sure) / sure,
+        runs: runs as f64 / all,
+    }
 }

@@ -75,22 +75,27 @@ fn a_certain_failure_is_found_in_seven_runs_between_the_ends() {
     for seed in 0..200 {
         let found = search(Failure::Rates(0.0, 1.0), 40, seed);
         assert!(found.right && found.sure, "{seed}: {found:?}");
-        assert!(found.inside <= 7 && found.runs <= 13, "{seed}: {found:?}");
+        assert!(found.inside <= 7 && found.runs <= 15, "{seed}: {found:?}");
     }
 }
 
 #[test]
 fn flaky_failures_and_slowdowns_are_found_among_64_commits() {
-    // Right, sure, observations.
-    let (right, sure, runs) = searches(Failure::Rates(0.0, 0.5), 200, 200, 60_000);
-    assert!(right >= 0.95 && sure >= 0.99, "{right} {sure}");
-    assert!(runs <= 37.0, "{runs}");
-    let (right, _, runs) = searches(Failure::Rates(0.02, 0.5), 40, 200, 61_000);
-    assert!(right >= 0.88, "{right}");
-    assert!(runs <= 37.0, "{runs}");
+    let found = searches(Failure::Rates(0.0, 0.5), 200, 200, 60_000);
+    assert!(found.right >= 0.97 && found.sure >= 0.99, "{found:?}");
+    assert!(found.runs <= 37.0, "{found:?}");
+    let found = searches(Failure::Rates(0.0, 0.5), 40, 400, 61_000);
+    assert!(found.right >= 0.96, "{found:?}");
+    let found = searches(Failure::Rates(0.02, 0.5), 40, 400, 62_000);
+    assert!(found.right >= 0.9, "{found:?}");
+    // Who was flaky before, and who seldom fails, is seldom accused wrongly.
+    let found = searches(Failure::Rates(0.2, 0.6), 200, 100, 63_000);
+    assert!(found.right_if_sure >= 0.72, "{found:?}");
+    let found = searches(Failure::Rates(0.01, 0.2), 200, 100, 64_000);
+    assert!(found.right_if_sure >= 0.85, "{found:?}");
     for noise in [Noise::CALM, Noise::DRIFTING] {
-        let (right, _, blocks) = searches(Failure::Slower(0.05, noise), 60, 60, 62_000);
-        assert!(right >= 0.95, "{right}");
-        assert!(blocks <= 15.0, "{blocks}");
+        let found = searches(Failure::Slower(0.05, noise), 60, 60, 62_000);
+        assert!(found.right >= 0.95, "{found:?}");
+        assert!(found.runs <= 15.0, "{found:?}");
     }
 }
