@@ -224,6 +224,10 @@ fn culprit(error: &CulpritError) -> (u8, Option<String>) {
             USAGE,
             "cargo palisade bisect --test TEST, --bench NAME, --cmd COMMAND or --ratio NAME",
         ),
+        CulpritError::Busy(_) => (
+            USAGE,
+            "wait for its end, or end it and go on with cargo palisade bisect --resume",
+        ),
         CulpritError::NoRatio(_) => (USAGE, "a [[ratio]] of palisade.toml, by its name"),
         CulpritError::Graph(_) | CulpritError::Unrelated { .. } => {
             (USAGE, "--good with a commit from before the bad end")

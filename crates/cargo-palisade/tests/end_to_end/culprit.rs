@@ -1,6 +1,6 @@
 //! The way back: from a failure to the commit that brought it.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -204,6 +204,109 @@ fn a_search_that_is_killed_goes_on_where_it_was() {
     // What was kept was not looked at again; each kill lost one look at most.
     assert!(count() <= runs + 4, "{} {runs}", count());
     assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
+}
+
+/// Waits until something is so, for a minute at most.
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_mins(1), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_search_goes_on_and_a_second_one_beside_it_is_refused() {
+    let fixture = Fixture::new();
+    let [hang, hangs, looks] = ["hang", "hangs", "looks"].map(|name| fixture.outside(name));
+    // A build, and then a command, that do not end while `hang` is there.
+    let script = format!(
+        "fn main() {{
+    while std::path::Path::new({hang:?}).exists() {{
+        std::fs::write({hangs:?}, \"\").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }}
+}}
+"
+    );
+    fixture.write("alpha/build.rs", &script);
+    fixture.commit("a build script");
+    fixture.git(&["tag", "good"]);
+    more(&fixture, 'a', 2);
+    break_it(&fixture);
+    fixture.write("bad", "");
+    fixture.commit("the culprit");
+    more(&fixture, 'b', 2);
+    let command = format!(
+        "sh -c 'echo >> {looks}; while test -e {hang}; do echo > {hangs}; sleep 0.02; done; ! test -e bad'",
+        looks = looks.display(),
+        hang = hang.display(),
+        hangs = hangs.display()
+    );
+    let state = fixture.root().join(".palisade/bisect.json");
+    let kept = || -> Value {
+        let text = std::fs::read(&state).expect("a state");
+        serde_json::from_slice(&text).expect("a whole document")
+    };
+    let looked = || std::fs::read_to_string(&looks).map_or(0, |text| text.lines().count());
+    for (question, name, before) in [("--test", TEST, 0), ("--cmd", command.as_str(), 3)] {
+        if before == 0 {
+            std::fs::write(&hang, "").expect("written");
+        }
+        let mut program = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+        program
+            .args(["bisect", question, name, "--good", "good"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let child = program.spawn().expect("it starts");
+        wait_until("it looks", || looked() >= before);
+        std::fs::write(&hang, "").expect("written");
+        wait_until("it hangs", || hangs.exists());
+        // What is under way is not overwritten, nor gone on with.
+        let under_way = kept();
+        for second in [
+            &["bisect", "--cmd", "true", "--good", "good"][..],
+            &["bisect", "--resume"],
+        ] {
+            let answer = fixture.palisade(second);
+            assert_eq!(answer.code, 2, "{}", answer.err);
+            assert!(
+                answer.err.contains("another one is kept in"),
+                "{}",
+                answer.err
+            );
+        }
+        assert_eq!(kept(), under_way);
+        let id = child.id().to_string();
+        let kill = Command::new("kill").args(["-s", "INT", &id]).status();
+        assert!(kill.expect("kill runs").success());
+        let output = child.wait_with_output().expect("it ends");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{err}");
+        assert!(err.contains("interrupted"), "{err}");
+        // No checkout is left, and nothing that it had started.
+        assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
+        std::fs::remove_file(&hangs).expect("it was there");
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!hangs.exists(), "what was looked at still runs");
+        std::fs::remove_file(&hang).expect("it was there");
+        let (so_far, done) = (kept()["looks"].as_array().expect("a list").len(), looked());
+        let (code, report) = fixture.json(&["bisect", "--resume"]);
+        assert_eq!(
+            (code, culprits(&report)),
+            (0, vec!["the culprit"]),
+            "{report:#}"
+        );
+        let runs = report["runs"].as_u64().expect("a number") as usize;
+        assert!(
+            so_far >= before.saturating_sub(1) && so_far < runs,
+            "{report:#}"
+        );
+        if before > 0 {
+            assert_eq!(looked() - done, runs - so_far, "none is looked at twice");
+        }
+    }
 }
 
 /// Everything of the user's that a way back must not touch: files, index, HEAD, stash and

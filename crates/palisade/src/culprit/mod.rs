@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 pub(crate) use observe::{Answer as CommandAnswer, Observer, ask};
 pub use report::{BisectReport, CommitReport, Sighting};
 use serde::{Deserialize, Serialize};
+use state::Turn;
 pub(crate) use state::replace;
 pub use state::{Look, SearchState};
 
@@ -72,6 +73,9 @@ pub enum CulpritError {
     /// No search is under way.
     #[error("find a search to go on with at {}", .0.display())]
     NoState(PathBuf),
+    /// Another program is at this search.
+    #[error("begin a search while another one is kept in {}", .0.display())]
+    Busy(PathBuf),
     /// The file is no search.
     #[error("read {} as a search", .path.display())]
     State {
@@ -171,7 +175,8 @@ impl BisectOptions {
     }
 }
 
-/// Looks for the culprit.
+/// Looks for the culprit. One search at a time is kept in a file: [`CulpritError::Busy`] is what
+/// a second one gets.
 pub fn bisect(
     guard: &mut Guard,
     launcher: &Launcher,
@@ -179,6 +184,7 @@ pub fn bisect(
     events: Events<'_>,
 ) -> Result<BisectReport, GuardError> {
     let started = Instant::now();
+    let _turn = Turn::take(&options.state)?;
     let mut state = if options.resume {
         SearchState::load(&options.state)?
     } else {

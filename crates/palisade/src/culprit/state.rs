@@ -1,8 +1,8 @@
 //! A search as it is kept between two observations.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -132,6 +132,27 @@ impl SearchState {
     }
 }
 
+/// The right to keep a search in a file, for as long as it lives: a lock on a file beside it,
+/// which ends with the program however that ends.
+pub(super) struct Turn {
+    _lock: File,
+}
+
+impl Turn {
+    pub(super) fn take(search: &Path) -> Result<Self, CulpritError> {
+        let mut path = search.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let lock = make_folder(&path).and_then(|()| File::create(&path));
+        let lock = lock.map_err(|source| keep_error(&path, source))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(CulpritError::Busy(search.to_owned())),
+            Err(TryLockError::Error(source)) => Err(keep_error(&path, source)),
+        }
+    }
+}
+
 fn keep_error(path: &Path, source: std::io::Error) -> CulpritError {
     CulpritError::Keep {
         path: path.to_owned(),
@@ -139,14 +160,20 @@ fn keep_error(path: &Path, source: std::io::Error) -> CulpritError {
     }
 }
 
-/// Puts a file in the place of another one, whole or not at all. A new folder tells git
-/// to ignore it.
-pub(crate) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+/// Makes the folder of a file where there is none; a new one tells git to ignore it.
+fn make_folder(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     if !folder.exists() {
         fs::create_dir_all(folder)?;
         fs::write(folder.join(".gitignore"), "*\n")?;
     }
+    Ok(())
+}
+
+/// Puts a file in the place of another one, whole or not at all.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    make_folder(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text)?;
     file.as_file().sync_all()?;
