@@ -609,27 +609,39 @@ pub struct HistoryArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum MilestoneCommand {
-    /// Set a milestone; the newest of a name counts
-    #[command(after_help = "Example: cargo palisade milestone set 1.0 v1.0.0")]
-    Set {
-        /// What to call it
-        name: String,
-        /// The commit it stands for
-        #[arg(value_name = "REV", default_value = "HEAD")]
-        revision: String,
-    },
-    /// Hold HEAD against a milestone: its tests, and the comparisons that lead from one to the other
+    /// Set a milestone: what is known of tests, speed, memory and claims; the newest of a name counts
+    #[command(after_help = "Example: cargo palisade milestone set 1.0 --measure --file")]
+    Set(MilestoneSetArgs),
+    /// Hold the files against a milestone: tests, claims, and the speed and memory of HEAD
     #[command(after_help = "Example: cargo palisade milestone check 1.0")]
     Check {
         /// The milestone [default: the newest]
         name: Option<String>,
-        /// Run now what is not known: the tests of both, a comparison of their speed, the claims
+        /// Run now what is not known: the tests of both, a comparison of their speed, claims of benchmarks
         #[arg(long)]
         measure: bool,
     },
     /// List the milestones
     #[command(after_help = "Example: cargo palisade milestone list")]
     List,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct MilestoneSetArgs {
+    /// What to call it
+    pub name: String,
+    /// The commit it stands for; claims are measured only while the files are those of it
+    #[arg(value_name = "REV", default_value = "HEAD")]
+    pub revision: String,
+    /// Run its tests and its benchmarks now, where nothing is known of them
+    #[arg(long)]
+    pub measure: bool,
+    /// Measure the costly claims too
+    #[arg(long)]
+    pub costly: bool,
+    /// Write it to milestones/NAME.json too, which git keeps for every clone
+    #[arg(long)]
+    pub file: bool,
 }
 
 #[derive(Debug, Subcommand)]

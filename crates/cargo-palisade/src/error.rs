@@ -18,6 +18,7 @@ use palisade::guard::GuardError;
 use palisade::hooks::HookError;
 use palisade::import::ImportError;
 use palisade::measure::launch::LaunchError;
+use palisade::milestone::MilestoneError;
 use palisade::policy::PolicyError;
 use palisade::recover::IncidentError;
 use palisade::run::RunError;
@@ -184,7 +185,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             USAGE,
             hint("move one of them away, then cargo palisade hooks install"),
         ),
-        GuardError::Claims(ClaimsError::File { .. }) => (NOT_MEASURED, None),
+        GuardError::Claims(ClaimsError::File { .. })
+        | GuardError::Milestone(MilestoneError::File { .. }) => (NOT_MEASURED, None),
+        GuardError::Milestone(_) => (USAGE, hint("cargo palisade milestone set NAME --file")),
         GuardError::Claims(_) => (USAGE, hint("cargo palisade claims list; docs/claims.md")),
         GuardError::Merge(_) => (
             USAGE,

@@ -27,7 +27,7 @@ pub struct Expected {
 }
 
 /// The state of a test on one tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It passed each time.
@@ -38,6 +38,18 @@ pub enum Standing {
     Flaky,
     /// It did not run.
     Ignored,
+}
+
+impl Standing {
+    /// The word for it in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Failing => "failing",
+            Self::Flaky => "flaky",
+            Self::Ignored => "ignored",
+        }
+    }
 }
 
 impl Expected {

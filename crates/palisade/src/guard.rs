@@ -17,6 +17,7 @@ use crate::hooks::HookError;
 use crate::import::ImportError;
 use crate::measure::launch::LaunchError;
 use crate::merge::MergeError;
+use crate::milestone::MilestoneError;
 use crate::policy::{Policy, PolicyError, RunnerChoice};
 use crate::process::Cancel;
 use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, now};
@@ -55,6 +56,9 @@ pub enum GuardError {
     /// Hooks cannot be installed or removed.
     #[error(transparent)]
     Hooks(#[from] HookError),
+    /// A milestone's file cannot be read or written.
+    #[error(transparent)]
+    Milestone(#[from] MilestoneError),
     /// Results of another program cannot be read.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -162,7 +166,7 @@ impl Guard {
             CandidateChoice::Files => self.working_side(),
             CandidateChoice::Staged => self.staged_side(),
             CandidateChoice::Beside(revision) => self.beside(Some(revision)),
-            CandidateChoice::Revision(revision) => self.commit_side(self.repo.resolve(revision)?),
+            CandidateChoice::Revision(revision) => self.side_of(revision),
         }
     }
 
@@ -210,6 +214,11 @@ impl Guard {
         let head = self.repo.head()?;
         let tree = self.repo.working_tree()?;
         Ok(self.side(head, tree, true))
+    }
+
+    /// The side of a revision; in the user's files if they hold just that.
+    pub(crate) fn side_of(&self, revision: &str) -> Result<Side, GuardError> {
+        self.commit_side(self.repo.resolve(revision)?)
     }
 
     /// A revision, or the files as they are, to be run in a checkout of its own.
@@ -349,7 +358,7 @@ impl Guard {
 
     /// Whether a run of all tests of a revision stands in the memory.
     pub fn knows_all_tests(&self, revision: &str) -> Result<bool, GuardError> {
-        let mut side = self.commit_side(self.repo.resolve(revision)?)?;
+        let mut side = self.side_of(revision)?;
         Ok(self.known(&mut side, &Scope::Workspace)?.covering.is_some())
     }
 

@@ -60,6 +60,7 @@ pub mod import;
 pub mod journal;
 pub mod measure;
 pub mod merge;
+pub mod milestone;
 pub mod policy;
 pub mod process;
 pub mod proposal;

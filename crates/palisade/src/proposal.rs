@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::identity::TestId;
-use crate::policy::{ClaimsPolicy, Policy, SpeedPolicy};
+use crate::policy::{ClaimsPolicy, MilestonePolicy, Policy, SpeedPolicy};
 use crate::source::contents;
 use crate::workspace::Workspace;
 
@@ -180,6 +180,7 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
          by_author = false\n",
     );
     push_claims(&mut text, &defaults.claims);
+    push_milestone(&mut text, &defaults.milestone);
     push_speed(&mut text, &defaults.speed);
     push_classes(&mut text, seen);
     text.push_str(
@@ -221,6 +222,17 @@ fn push_claims(text: &mut String, claims: &ClaimsPolicy) {
          check = {}\n\
          time_out = \"{}\"\n",
         claims.check, claims.time_out
+    );
+}
+
+fn push_milestone(text: &mut String, milestone: &MilestonePolicy) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n[milestone]\n\
+         # The folder for milestones that git keeps: cargo palisade milestone set NAME --file.\n\
+         folder = \"{}\"\n",
+        milestone.folder
     );
 }
 

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{TargetKind, TestId, place};
 use crate::journal::JournalEntry;
+use crate::milestone::Milestone;
 use crate::recover::Incident;
 use crate::shard::Shard;
-use crate::speed::{Calibration, Milestone, SpeedRun};
+use crate::speed::{Calibration, SpeedRun};
 
 /// Milliseconds since 1970.
 pub type Millis = i64;

@@ -68,7 +68,7 @@ in_every_place! {
 
 /// A store as each version of the schema wrote it, and its records. A new schema adds
 /// its own, and these stay.
-const VERSIONS: [(&str, &str); 3] = [
+const VERSIONS: [(&str, &str); 5] = [
     (
         include_str!("data/store-1.sql"),
         include_str!("data/store-1.jsonl"),
@@ -78,8 +78,16 @@ const VERSIONS: [(&str, &str); 3] = [
         include_str!("data/store-2.jsonl"),
     ),
     (
+        include_str!("data/store-3.sql"),
+        include_str!("data/store-3.jsonl"),
+    ),
+    (
         include_str!("data/store-4.sql"),
         include_str!("data/store-4.jsonl"),
+    ),
+    (
+        include_str!("data/store-5.sql"),
+        include_str!("data/store-5.jsonl"),
     ),
 ];
 

@@ -67,7 +67,7 @@ fn text(history: &History) -> String {
 }
 
 fn line(series: &Series) -> String {
-    let name = format!("{}, {}", series.benchmark, series.measure);
+    let name = series.title();
     let (Some(first), Some(last)) = (series.points.first(), series.points.last()) else {
         return name;
     };
@@ -85,7 +85,8 @@ fn line(series: &Series) -> String {
 
 /// One line per point. Names are quoted: they may hold anything.
 fn csv(history: &History) -> anyhow::Result<String> {
-    let mut text = String::from("benchmark,measure,unit,commit,at_ms,value,launches,change\n");
+    let mut text =
+        String::from("benchmark,measure,unit,commit,at_ms,value,launches,change,source\n");
     for series in &history.series {
         let name = series.benchmark.replace('"', "\"\"");
         for point in &series.points {
@@ -94,14 +95,15 @@ fn csv(history: &History) -> anyhow::Result<String> {
             let change = change.map(|change| change.change.ratio.to_string());
             writeln!(
                 text,
-                "\"{name}\",{},{},{},{},{},{},{}",
+                "\"{name}\",{},{},{},{},{},{},{},{}",
                 series.measure.as_str(),
                 series.unit,
                 point.commit,
                 point.at_ms,
                 point.value,
                 point.launches,
-                change.unwrap_or_default()
+                change.unwrap_or_default(),
+                series.source.as_deref().unwrap_or_default()
             )?;
         }
     }

@@ -2,58 +2,104 @@
 
 use std::fmt::Write as _;
 
-use palisade::check::{BaseChoice, CandidateChoice, CheckOptions, check as judge};
-use palisade::claims::{Claims, Options, contradictions};
-use palisade::comparison::{CompareOptions, compare};
+use palisade::claims::ClaimState;
 use palisade::git::short;
-use palisade::guard::{Guard, GuardError, age};
-use palisade::history::{Standing, standings};
-use palisade::record::{Millis, Record, Subject, new_id, now};
-use palisade::report::{Report, state_word};
-use palisade::speed::{Milestone, State};
-use palisade::verdict::{Finding, Verdict, judge_claims};
-use serde_json::{Value, json};
+use palisade::guard::{GuardError, age};
+use palisade::milestone::{
+    self, CheckOptions, Milestone, MilestoneReport, SetOptions, Snapshot, write,
+};
+use palisade::record::now;
+use palisade::report::state_word;
+use serde_json::json;
 
 use super::{Context, launcher};
-use crate::args::MilestoneCommand;
+use crate::args::{MilestoneCommand, MilestoneSetArgs};
 use crate::error::UsageError;
 
 pub fn run(context: &mut Context<'_>, command: &MilestoneCommand) -> anyhow::Result<u8> {
     match command {
-        MilestoneCommand::Set { name, revision } => set(context, name, revision),
+        MilestoneCommand::Set(args) => set(context, args),
         MilestoneCommand::List => list(context),
         MilestoneCommand::Check { name, measure } => check(context, name.as_deref(), *measure),
     }
 }
 
-fn set(context: &mut Context<'_>, name: &str, revision: &str) -> anyhow::Result<u8> {
-    let guard = &mut context.guard;
-    let commit = guard.repo.resolve(revision)?;
-    let milestone = Milestone {
-        id: new_id(),
-        name: name.to_owned(),
-        set_ms: now(),
-        subject: Subject {
-            tree: commit.tree.clone(),
-            commit: commit.id.clone(),
-            dirty: false,
-            checkout: true,
-            branch: guard.repo.branch(),
-        },
+fn set(context: &mut Context<'_>, args: &MilestoneSetArgs) -> anyhow::Result<u8> {
+    let options = SetOptions {
+        name: args.name.clone(),
+        revision: args.revision.clone(),
+        measure: args.measure,
+        costly: args.costly,
+        launcher: launcher()?,
     };
-    guard.store.add(&Record::Milestone(milestone.clone()))?;
-    let text = format!(
-        "set {name} to {} “{}”\nmeasure it against later commits: \
-         cargo palisade compare {0} HEAD\n",
-        commit.short(),
-        commit.subject
+    let ui = context.ui;
+    let milestone = milestone::set(&mut context.guard, &options, &|event| ui.event(event))?;
+    let guard = &context.guard;
+    let file = if args.file {
+        let folder = guard.workspace.root.join(&guard.policy.milestone.folder);
+        Some(write(&folder, &milestone).map_err(GuardError::from)?)
+    } else {
+        None
+    };
+    let commit = short(&milestone.subject.commit);
+    let mut text = format!("set {} to {commit}\n", milestone.name);
+    push_parts(&mut text, &milestone);
+    if let Some(file) = &file {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "wrote {}", file.display());
+    }
+    let _ = writeln!(
+        text,
+        "hold later commits against it: cargo palisade milestone check {}",
+        milestone.name
     );
-    context.print(&json!({"schema": 1, "milestone": milestone}), &text)?;
+    let json = json!({"schema": 1, "milestone": milestone, "file": file});
+    context.print(&json, &text)?;
     Ok(0)
 }
 
+/// What is known of a milestone, a line for each part.
+fn push_parts(text: &mut String, milestone: &Milestone) {
+    let unknown = Snapshot::default();
+    let snapshot = milestone.snapshot.as_ref().unwrap_or(&unknown);
+    // Writing to a string cannot fail.
+    let _ = match &snapshot.tests {
+        Some(tests) => {
+            let states = tests.states.iter();
+            let counts: Vec<String> = states
+                .map(|(state, tests)| format!("{} {}", tests.len(), state.word()))
+                .collect();
+            writeln!(text, "  tests: {}", counts.join(", "))
+        }
+        None => writeln!(text, "  tests: not known"),
+    };
+    let series: usize = snapshot
+        .speed
+        .iter()
+        .map(|run| run.measurements.len())
+        .sum();
+    let _ = match series {
+        0 => writeln!(text, "  speed and memory: not known"),
+        series => writeln!(text, "  speed and memory: {series} series"),
+    };
+    let _ = match &snapshot.claims {
+        Some(claims) => {
+            let count = |state| claims.iter().filter(|claim| claim.state == state).count();
+            writeln!(
+                text,
+                "  claims: {} hold, {} broken, {} not measured, {} left out",
+                count(ClaimState::Holds),
+                count(ClaimState::Broken),
+                count(ClaimState::Unmeasured),
+                count(ClaimState::LeftOut)
+            )
+        }
+        None => writeln!(text, "  claims: not known"),
+    };
+}
+
 fn list(context: &Context<'_>) -> anyhow::Result<u8> {
-    let milestones = context.guard.store.milestones()?;
+    let milestones = milestone::all(&context.guard)?;
     let mut text = String::new();
     for milestone in &milestones {
         // Writing to a string cannot fail.
@@ -64,6 +110,7 @@ fn list(context: &Context<'_>) -> anyhow::Result<u8> {
             short(&milestone.subject.commit),
             age(milestone.set_ms, now())
         );
+        push_parts(&mut text, milestone);
     }
     if milestones.is_empty() {
         text.push_str("no milestone is set: cargo palisade milestone set NAME\n");
@@ -72,47 +119,56 @@ fn list(context: &Context<'_>) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Holds HEAD against a milestone: the newest one, or the newest of a name. What was
-/// never seen of the milestone, its tests or its speed, is not held; `measure` runs it.
+/// Holds the files, and the speed of HEAD, against a milestone: the newest one, or the
+/// newest of a name.
 fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow::Result<u8> {
-    let milestones = context.guard.store.milestones()?;
+    let milestones = milestone::all(&context.guard)?;
     let is_it = |milestone: &&Milestone| name.is_none_or(|name| milestone.name == name);
     let milestone = milestones.iter().rev().find(is_it).ok_or_else(|| {
         let name = name.map(str::to_owned);
         UsageError::NoMilestone(name)
     })?;
-    let head = context.guard.repo.head()?;
-    let from = &milestone.subject.commit;
-    let mut standings = stand(&context.guard, from, &head.id)?;
-    if measure && speed_verdict(&standings) == Verdict::Incomparable {
-        measure_speed(context, from, &head.id)?;
-        standings = stand(&context.guard, from, &head.id)?;
-    }
-    let tests = tests(context, from, &head.id, measure)?;
-    let verdict = match &tests {
-        Tests::Unseen => speed_verdict(&standings),
-        _ if standings.is_empty() => tests.verdict(),
-        _ => worse(tests.verdict(), speed_verdict(&standings)),
+    let options = CheckOptions {
+        measure,
+        launcher: launcher()?,
     };
-    let claims = if measure {
-        claims(context)?
-    } else {
-        Vec::new()
-    };
-    let verdict = worse(verdict, Verdict::of(&claims));
-    let (from, to) = (short(&milestone.subject.commit), head.short());
-    let mut text = format!("{}: {from} to {to}\n{}", milestone.name, tests.text());
-    for finding in &claims {
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{}: {}: {}",
-            finding.state, finding.name, finding.reason
-        );
+    let ui = context.ui;
+    let report = milestone::check(&mut context.guard, milestone, &options, &|event| {
+        ui.event(event);
+    })?;
+    let json = json!({
+        "schema": 1,
+        "verdict": report.verdict,
+        "exit_code": report.verdict.exit_code(),
+        "milestone": milestone,
+        "commit": report.commit,
+        "tests": report.tests.verdict.map(|verdict| {
+            json!({"verdict": verdict, "findings": report.tests.findings})
+        }),
+        "claims": report.claims.findings,
+        "claims_verdict": report.claims.verdict,
+        "standings": report.standings,
+        "notes": report.notes,
+    });
+    context.print(&json, &text(milestone, &report))?;
+    Ok(report.verdict.exit_code())
+}
+
+fn text(milestone: &Milestone, report: &MilestoneReport) -> String {
+    let (from, to) = (short(&milestone.subject.commit), short(&report.commit));
+    let mut text = format!("{}: {from} to {to}\n", milestone.name);
+    for (name, part) in [("tests", &report.tests), ("claims", &report.claims)] {
+        if let Some(verdict) = part.verdict {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name}: {}", verdict.word());
+        }
+        for finding in &part.findings {
+            let state = finding.state.replace('_', " ");
+            let _ = writeln!(text, "{state}: {}: {}", finding.name, finding.reason);
+        }
     }
-    for standing in &standings {
+    for standing in &report.standings {
         let decision = &standing.decision;
-        // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "{}: {}, {}: {}",
@@ -122,159 +178,9 @@ fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow
             decision.reason
         );
     }
-    if standings.is_empty() {
-        let _ = writeln!(
-            text,
-            "speed: no comparison leads from {from} to {to}; --measure makes one"
-        );
+    for note in &report.notes {
+        let _ = writeln!(text, "{note}");
     }
-    let _ = writeln!(text, "{}", verdict.word());
-    let json = json!({
-        "schema": 1,
-        "verdict": verdict,
-        "exit_code": verdict.exit_code(),
-        "milestone": milestone,
-        "commit": head.id,
-        "tests": tests.json(),
-        "claims": claims,
-        "standings": standings,
-    });
-    context.print(&json, &text)?;
-    Ok(verdict.exit_code())
-}
-
-/// What the documents say now that is not true, as far as that is cheap to measure.
-fn claims(context: &mut Context<'_>) -> anyhow::Result<Vec<Finding>> {
-    let ui = context.ui;
-    let claims = Claims::load(&context.guard)?;
-    let options = Options {
-        launcher: Some(launcher()?),
-        ..Options::default()
-    };
-    let checked = palisade::claims::check(&mut context.guard, &claims, &options, &|event| {
-        ui.event(event);
-    })?;
-    Ok(judge_claims(&checked, &contradictions(&claims)))
-}
-
-/// Compares the two commits; a workspace without benchmarks has no speed to hold.
-fn measure_speed(context: &mut Context<'_>, from: &str, to: &str) -> anyhow::Result<()> {
-    let options = CompareOptions {
-        base: from.to_owned(),
-        candidate: Some(to.to_owned()),
-        ..CompareOptions::default()
-    };
-    let ui = context.ui;
-    let launcher = launcher()?;
-    let compared = compare(&mut context.guard, &launcher, &options, &|event| {
-        ui.event(event);
-    });
-    match compared {
-        Ok(_) | Err(GuardError::NoBenchmark(_)) => Ok(()),
-        Err(other) => Err(other.into()),
-    }
-}
-
-/// How the tests of HEAD stand against those of a milestone.
-enum Tests {
-    /// Those of the milestone were never seen together.
-    Unseen,
-    /// Those of HEAD were not.
-    Unknown,
-    /// Both are known.
-    Compared(Box<Report>),
-}
-
-fn tests(context: &mut Context<'_>, from: &str, to: &str, measure: bool) -> anyhow::Result<Tests> {
-    if !measure && !context.guard.knows_all_tests(from)? {
-        return Ok(Tests::Unseen);
-    }
-    if !measure && !context.guard.knows_all_tests(to)? {
-        return Ok(Tests::Unknown);
-    }
-    let options = CheckOptions {
-        base: BaseChoice::Revision(from.to_owned()),
-        candidate: CandidateChoice::Beside(to.to_owned()),
-        everything: true,
-        ..CheckOptions::default()
-    };
-    let ui = context.ui;
-    let report = judge(&mut context.guard, &options, &|event| ui.event(event))?;
-    Ok(Tests::Compared(Box::new(report)))
-}
-
-impl Tests {
-    fn verdict(&self) -> Verdict {
-        match self {
-            Self::Unseen | Self::Unknown => Verdict::Incomparable,
-            Self::Compared(report) => report.verdict,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Unseen => "tests: not known at the milestone; --measure runs them\n".to_owned(),
-            Self::Unknown => "tests: not known at HEAD; --measure runs them\n".to_owned(),
-            Self::Compared(report) => {
-                let mut text = format!("tests: {}\n", report.verdict.word());
-                for finding in &report.findings {
-                    let state = finding.state.replace('_', " ");
-                    // Writing to a string cannot fail.
-                    let _ = writeln!(text, "{state}: {}: {}", finding.name, finding.reason);
-                }
-                text
-            }
-        }
-    }
-
-    fn json(&self) -> Value {
-        match self {
-            Self::Unseen => Value::Null,
-            Self::Unknown => json!({"verdict": self.verdict(), "findings": []}),
-            Self::Compared(report) => {
-                json!({"verdict": report.verdict, "findings": report.findings})
-            }
-        }
-    }
-}
-
-/// The worse of two verdicts: what is known to be a regression is one, and what is not
-/// known is no pass.
-fn worse(one: Verdict, other: Verdict) -> Verdict {
-    let order = [
-        Verdict::Regression,
-        Verdict::Incomparable,
-        Verdict::Inconclusive,
-    ];
-    let worst = order.into_iter().find(|v| [one, other].contains(v));
-    worst.unwrap_or(Verdict::Pass)
-}
-
-/// How HEAD stands on the machine that measured it last.
-fn stand(guard: &Guard, milestone: &str, head: &str) -> anyhow::Result<Vec<Standing>> {
-    let runs = guard.store.speed_runs(Millis::MIN)?;
-    let Some(of_head) = runs.iter().rev().find(|run| run.subject.commit == head) else {
-        return Ok(Vec::new());
-    };
-    let calibrations = guard.store.calibrations()?;
-    let machine = &of_head.fingerprint;
-    Ok(standings(&runs, &calibrations, machine, milestone, head))
-}
-
-/// What the standings say together. Nothing measured is never a pass.
-fn speed_verdict(standings: &[Standing]) -> Verdict {
-    let any = |state| {
-        standings
-            .iter()
-            .any(|standing| standing.decision.state == state)
-    };
-    if any(State::Regressed) {
-        Verdict::Regression
-    } else if standings.is_empty() || any(State::Incomparable) {
-        Verdict::Incomparable
-    } else if any(State::Inconclusive) {
-        Verdict::Inconclusive
-    } else {
-        Verdict::Pass
-    }
+    let _ = writeln!(text, "{}", report.verdict.word());
+    text
 }

@@ -115,7 +115,36 @@ fn saved_measurements_are_compared_and_remembered() {
     let answer = fixture.palisade(&["import", "target/criterion"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     let history = fixture.palisade(&["history"]).out;
-    assert!(history.contains("sum, time: 100"), "{history}");
+    assert!(
+        history.contains("sum, time (imported: criterion): 100"),
+        "{history}"
+    );
+
+    // What the guard measured of the same benchmark is not hidden, though it is older.
+    let commit = fixture.git(&["rev-parse", "HEAD"]);
+    let own = serde_json::json!({
+        "record": "speed", "id": "own", "session": "own", "started_ms": 1, "finished_ms": 2,
+        "purpose": "series",
+        "subject": {"tree": commit, "commit": commit, "dirty": false, "checkout": true, "branch": "main"},
+        "fingerprint": {"cores": "2"},
+        "measurements": [{"benchmark": "sum", "measure": "time", "values": [90.0, 90.0]}],
+    });
+    let path = fixture.outside("own.jsonl");
+    std::fs::write(&path, own.to_string()).expect("written");
+    fixture.palisade(&["store", "import", &path.display().to_string()]);
+    let (_, history) = fixture.json(&["history"]);
+    let series = history["series"].as_array().expect("a list");
+    let values: Vec<_> = series
+        .iter()
+        .map(|one| (one["source"].as_str(), one["points"][0]["value"].as_f64()))
+        .collect();
+    assert_eq!(
+        values,
+        [(None, Some(90.0)), (Some("criterion"), Some(100.0))],
+        "{history:#}"
+    );
+    assert_eq!(history["fingerprint"]["cores"], "2", "{history:#}");
+    assert_eq!(history["left_out"], serde_json::json!([]), "{history:#}");
 }
 
 #[test]

@@ -30,6 +30,7 @@ use crate::git::{Commit, short};
 use crate::guard::{Event, Events, Guard, GuardError};
 use crate::identity::TestId;
 use crate::measure::launch::Launcher;
+use crate::milestone;
 use crate::recover::IncidentError;
 use crate::risk::Level;
 use crate::speed::Measure;
@@ -300,7 +301,7 @@ fn known_good(guard: &Guard, question: &Question, bad: &Commit) -> Result<Commit
             return Ok(commit.clone());
         }
     }
-    let milestones = guard.store.milestones()?;
+    let milestones = milestone::all(guard)?;
     let is_milestone = |commit: &&Commit| {
         let mut milestones = milestones.iter();
         milestones.any(|milestone| milestone.subject.commit == commit.id)

@@ -1,6 +1,6 @@
 //! The series of a workspace: one value per commit and benchmark, with its changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -49,16 +49,20 @@ pub struct Series {
     pub measure: Measure,
     /// What a value counts.
     pub unit: &'static str,
+    /// Which program measured it, if it was imported: such a series stands beside what the
+    /// guard measured of the same benchmark, and the two are never mixed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// One for each measured commit.
     pub points: Vec<Point>,
     /// Where it changed.
     pub changes: Vec<ChangePoint>,
 }
 
-/// All series of one machine.
+/// All series of one machine, and those that were imported.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct History {
-    /// The machine: that of the newest measurement.
+    /// The machine: that of the newest measurement of the guard, if there is one.
     pub fingerprint: Fingerprint,
     /// The series, by benchmark and measure.
     pub series: Vec<Series>,
@@ -69,7 +73,7 @@ pub struct History {
 impl History {
     /// The history of `commits`, old to new, as the runs saw it. Measurements of
     /// calibrations, of changed files, and of other machines are left out; so are
-    /// commits that are not listed.
+    /// commits that are not listed. What was imported makes series of its own.
     ///
     /// A change counts beyond three times what its benchmark shows between equal programs,
     /// where one of `calibrations`, old to new, knows that.
@@ -81,18 +85,27 @@ impl History {
                 && place.contains_key(run.subject.commit.as_str())
         };
         let known: Vec<&SpeedRun> = runs.iter().filter(belongs).collect();
-        let Some(newest) = known.iter().max_by_key(|run| run.started_ms) else {
-            return Self::default();
-        };
-        let fingerprint = newest.fingerprint.clone();
-        let is_here = |run: &&&SpeedRun| run.fingerprint == fingerprint;
-        let here: Vec<&SpeedRun> = known.iter().filter(is_here).copied().collect();
-        let mut series = collect(&here, &place);
-        for one in &mut series {
-            let floor = calibrated_floor(calibrations, &fingerprint, &one.benchmark, one.measure);
-            find_changes(one, floor, &here);
+        let is_own = |run: &&SpeedRun| run.fingerprint.source().is_none();
+        let (own, imported): (Vec<&SpeedRun>, Vec<&SpeedRun>) = known.into_iter().partition(is_own);
+        let newest = own.iter().max_by_key(|run| run.started_ms);
+        let fingerprint = newest.map_or_else(Fingerprint::default, |run| run.fingerprint.clone());
+        let sources = imported.iter().map(|run| &run.fingerprint);
+        let machines: BTreeSet<&Fingerprint> = sources.chain([&fingerprint]).collect();
+        let mut series = Vec::new();
+        for machine in machines {
+            let runs = own.iter().chain(&imported);
+            let of_machine = runs.filter(|run| run.fingerprint == *machine).copied();
+            let of_machine: Vec<&SpeedRun> = of_machine.collect();
+            for mut one in collect(&of_machine, &place) {
+                let floor = calibrated_floor(calibrations, machine, &one.benchmark, one.measure);
+                find_changes(&mut one, floor, &of_machine);
+                one.source = machine.source().map(str::to_owned);
+                series.push(one);
+            }
         }
-        let elsewhere = known.iter().filter(|run| run.fingerprint != fingerprint);
+        let key = |one: &Series| (one.benchmark.clone(), one.measure, one.source.clone());
+        series.sort_by_cached_key(key);
+        let elsewhere = own.iter().filter(|run| run.fingerprint != fingerprint);
         let mut counts: BTreeMap<&Fingerprint, usize> = BTreeMap::new();
         for run in elsewhere {
             *counts.entry(&run.fingerprint).or_default() += 1;
@@ -140,11 +153,22 @@ fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<Series> {
             benchmark: benchmark.to_owned(),
             measure,
             unit: measure.unit(),
+            source: None,
             points: commits.into_values().map(point).collect(),
             changes: Vec::new(),
         }
     };
     all.into_iter().map(series).collect()
+}
+
+impl Series {
+    /// What it is called in reports.
+    pub fn title(&self) -> String {
+        let source = self.source.as_ref();
+        let source = source.map(|source| format!(" (imported: {source})"));
+        let (benchmark, measure) = (&self.benchmark, self.measure);
+        format!("{benchmark}, {measure}{}", source.unwrap_or_default())
+    }
 }
 
 fn find_changes(series: &mut Series, floor: Floor, runs: &[&SpeedRun]) {

@@ -9,8 +9,8 @@ use super::session::Session;
 use super::{calibrated_floor, drift};
 use crate::git::short;
 use crate::speed::{
-    Calibration, Decision, Estimate, Fingerprint, Floor, Judge, Measure, Rules, SpeedRun, State,
-    Step, log_ratio,
+    Calibration, Decision, Estimate, Fingerprint, Floor, Judge, Measure, Rules, SpeedPurpose,
+    SpeedRun, State, Step, log_ratio,
 };
 use crate::stats::median;
 
@@ -24,6 +24,9 @@ pub struct Standing {
     pub benchmark: String,
     /// The commits whose comparisons were added up, from the milestone on.
     pub path: Vec<String>,
+    /// Whether both were measured by themselves, at two times: that says enough of
+    /// memory, and nothing of time.
+    pub apart: bool,
     /// What is known.
     #[serde(flatten)]
     pub decision: Decision,
@@ -31,8 +34,9 @@ pub struct Standing {
 
 /// How `commit` stands against `milestone` on one machine. If both were compared with
 /// each other, that comparison decides; else the shortest chain of comparisons between
-/// them, added up. A benchmark of the milestone to which no chain leads is incomparable.
-/// Empty if the milestone was never compared with another commit.
+/// them, added up. Memory does not depend on how busy a machine was: where no chain leads,
+/// series of both decide about it. A benchmark that was compared with the milestone and to
+/// which neither leads is incomparable. Empty if nothing leads to the milestone.
 pub fn standings(
     runs: &[SpeedRun],
     calibrations: &[Calibration],
@@ -53,6 +57,16 @@ pub fn standings(
         };
         let leads = |from: &str, to: &str| !steps(from, to).is_empty();
         let Some(path) = path(&sessions, milestone, commit, leads) else {
+            let floor = calibrated_floor(calibrations, fingerprint, benchmark, measure);
+            if let Some(decision) = apart(&here, milestone, commit, benchmark, measure, floor) {
+                standings.push(Standing {
+                    benchmark: benchmark.to_owned(),
+                    path: vec![milestone.to_owned(), commit.to_owned()],
+                    apart: true,
+                    decision,
+                });
+                continue;
+            }
             let of_milestone = |session: &Session| {
                 session
                     .beside(milestone)
@@ -62,6 +76,7 @@ pub fn standings(
                 standings.push(Standing {
                     benchmark: benchmark.to_owned(),
                     path: Vec::new(),
+                    apart: false,
                     decision: Decision::incomparable(measure, NO_WAY),
                 });
             }
@@ -79,10 +94,38 @@ pub fn standings(
         standings.push(Standing {
             benchmark: benchmark.to_owned(),
             path: path.into_iter().map(str::to_owned).collect(),
+            apart: false,
             decision,
         });
     }
     standings
+}
+
+/// What series of two commits say of memory; `None` of other measures, and where one of
+/// the two was not measured.
+fn apart(
+    runs: &[&SpeedRun],
+    milestone: &str,
+    commit: &str,
+    benchmark: &str,
+    measure: Measure,
+    floor: Floor,
+) -> Option<Decision> {
+    if !measure.is_memory() {
+        return None;
+    }
+    let values = |of: &str| {
+        let is_it = |run: &&&SpeedRun| {
+            run.purpose == SpeedPurpose::Series && run.subject.commit == of && !run.subject.dirty
+        };
+        let newest_first = runs.iter().rev().filter(is_it);
+        let seen = newest_first.flat_map(|run| &run.measurements);
+        let mut seen = seen.filter(|m| m.benchmark == benchmark && m.measure == measure);
+        seen.next().map(|m| m.values.clone())
+    };
+    let (base, candidate) = (values(milestone)?, values(commit)?);
+    let pairs: Vec<(f64, f64)> = base.into_iter().zip(candidate).collect();
+    (!pairs.is_empty()).then(|| judge(measure, floor, &pairs))
 }
 
 /// All benchmarks with all their measures.
@@ -193,7 +236,7 @@ fn state(found: Estimate, margin: f64, threshold: f64) -> State {
 mod tests {
     use super::*;
     use crate::record::Subject;
-    use crate::speed::{Found, KnownSpread, Measurement, SpeedPurpose};
+    use crate::speed::{Found, KnownSpread, Measurement};
 
     fn fingerprint() -> Fingerprint {
         Fingerprint([("cores".to_owned(), "2".to_owned())].into())
@@ -275,6 +318,30 @@ mod tests {
         assert_eq!(stand(&direct, 0.0, "b"), [(State::Equivalent, 2)]);
         let better = session("a", "m", 1.2).to_vec();
         assert_eq!(stand(&better, 0.0, "a"), [(State::Improved, 2)]);
+    }
+
+    #[test]
+    fn memory_is_held_by_series_and_time_is_not() {
+        let series = |commit: &str, bytes: f64| {
+            let mut run = side(commit, commit, vec![100.0; 10]);
+            run.purpose = SpeedPurpose::Series;
+            run.measurements.push(Measurement {
+                benchmark: "sort".to_owned(),
+                measure: Measure::PeakMemory,
+                values: vec![bytes; 10],
+            });
+            run
+        };
+        let stand = |bytes: f64| {
+            let runs = [series("m", 64e6), series("a", bytes)];
+            let found = standings(&runs, &[], &fingerprint(), "m", "a");
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].apart && found[0].decision.measure == Measure::PeakMemory);
+            found[0].decision.state
+        };
+        assert_eq!(stand(64e6), State::Equivalent);
+        assert_eq!(stand(96e6), State::Regressed);
+        assert_eq!(stand(32e6), State::Improved);
     }
 
     #[test]

@@ -247,7 +247,6 @@ impl Imported {
             measure: saved.measure,
             values: saved.values.clone(),
         };
-        let source = ("source".to_owned(), self.format.name().to_owned());
         SpeedRun {
             id: self.id(commit),
             session: self.id(commit),
@@ -255,7 +254,7 @@ impl Imported {
             finished_ms: self.written_ms,
             purpose: SpeedPurpose::Series,
             subject: subject(commit),
-            fingerprint: Fingerprint([source].into()),
+            fingerprint: Fingerprint::imported(self.format.name()),
             measurements: self.benchmarks.iter().map(measurement).collect(),
         }
     }

@@ -5,6 +5,7 @@
 
 mod approval;
 mod claims;
+mod milestone;
 mod monitor;
 mod speed;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 pub use approval::ApprovalPolicy;
 pub use claims::ClaimsPolicy;
+pub use milestone::MilestonePolicy;
 pub use monitor::Monitor;
 pub use speed::{
     Better, BuildPolicy, Bytes, CommandPolicy, Counters, ParseBytesError, Prints, RatioMeasure,
@@ -360,6 +362,8 @@ pub struct Policy {
     pub approval: ApprovalPolicy,
     /// How numbers in documents are held.
     pub claims: ClaimsPolicy,
+    /// Where milestones are kept.
+    pub milestone: MilestonePolicy,
     /// How speed and memory are measured.
     pub speed: SpeedPolicy,
     /// Commands that measure something.
@@ -391,6 +395,7 @@ impl Default for Policy {
             api: ApiPolicy::default(),
             approval: ApprovalPolicy::default(),
             claims: ClaimsPolicy::default(),
+            milestone: MilestonePolicy::default(),
             speed: SpeedPolicy::default(),
             bench: Vec::new(),
             workload: Vec::new(),

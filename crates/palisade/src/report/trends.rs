@@ -75,7 +75,10 @@ pub fn trends(history: &History, remote: Option<&str>) -> String {
 
 fn push_series(page: &mut String, series: &Series, links: Option<&str>) {
     let name = escape(&series.benchmark);
-    let _ = writeln!(page, "<h2>{name}: {}</h2>", series.measure);
+    let source = series.source.as_deref().map(escape);
+    let source = source.map(|source| format!(" (imported: {source})"));
+    let source = source.unwrap_or_default();
+    let _ = writeln!(page, "<h2>{name}: {}{source}</h2>", series.measure);
     let newest = series.points.iter().map(|point| point.at_ms).max();
     for (index, (_, days)) in SPANS.iter().enumerate() {
         let since = days
@@ -129,7 +132,7 @@ fn push_chart(page: &mut String, series: &Series, points: &[&Point], links: Opti
     };
     let x = |index: usize| 90.0 + 495.0 * index as f64 / (points.len().max(2) - 1) as f64;
     let y = |value: f64| 130.0 - 110.0 * (value - low) / (high - low).max(f64::MIN_POSITIVE);
-    let label = format!("{}, {}", series.benchmark, series.measure);
+    let label = series.title();
     let _ = writeln!(
         page,
         "<svg viewBox=\"0 0 600 160\" role=\"img\" aria-label=\"{}\">\
@@ -248,6 +251,7 @@ mod tests {
             benchmark: "sort/<1k>".to_owned(),
             measure: Measure::Time,
             unit: Measure::Time.unit(),
+            source: None,
             points: (0..100).map(point).collect(),
             changes: vec![ChangePoint {
                 before: point(59).commit,

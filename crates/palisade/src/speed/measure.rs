@@ -76,6 +76,14 @@ impl Measure {
         }
     }
 
+    /// Whether it counts memory, which does not depend on how busy the machine is.
+    pub fn is_memory(self) -> bool {
+        matches!(
+            self,
+            Self::AllocationCount | Self::AllocationBytes | Self::PeakMemory
+        )
+    }
+
     /// Whether the same program always gives the same value, so that one pair says
     /// everything.
     pub fn is_exact(self) -> bool {

@@ -66,6 +66,5 @@ pub use floor::{Floor, same_code_spread};
 pub use judge::{Confirmation, Decision, Judge, Looks, Rules, Severity, State, Step};
 pub use measure::{Measure, PairError, log_ratio};
 pub use record::{
-    Calibration, Detection, Fingerprint, Found, KnownSpread, Measurement, Milestone, SpeedPurpose,
-    SpeedRun,
+    Calibration, Detection, Fingerprint, Found, KnownSpread, Measurement, SpeedPurpose, SpeedRun,
 };

@@ -1,5 +1,5 @@
-//! What is remembered of speed and memory: measurements of a commit, what a machine
-//! shows of equal programs, and the points that slow drips are held against.
+//! What is remembered of speed and memory: measurements of a commit, and what a machine
+//! shows of equal programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,6 +17,19 @@ use crate::record::{Millis, Subject};
 pub struct Fingerprint(pub BTreeMap<String, String>);
 
 impl Fingerprint {
+    /// The part that says which program measured what was imported.
+    const SOURCE: &'static str = "source";
+
+    /// That of what another program measured, who knows where.
+    pub fn imported(program: &str) -> Self {
+        Self([(Self::SOURCE.to_owned(), program.to_owned())].into())
+    }
+
+    /// Which program measured what was imported; `None` of what the guard measured.
+    pub fn source(&self) -> Option<&str> {
+        self.0.get(Self::SOURCE).map(String::as_str)
+    }
+
     /// In which parts two of them differ, as `processor: A here, B there`; empty if
     /// their measurements can be compared.
     pub fn differences(&self, there: &Self) -> Vec<String> {
@@ -155,19 +168,6 @@ impl Calibration {
         let known = known.find(|known| known.benchmark == benchmark && known.measure == measure)?;
         Some(known.spread)
     }
-}
-
-/// A commit that later ones are held against, however many there are between.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Milestone {
-    /// The record's name.
-    pub id: String,
-    /// What people call it; the newest of a name counts.
-    pub name: String,
-    /// When it was set.
-    pub set_ms: Millis,
-    /// What it stands for.
-    pub subject: Subject,
 }
 
 #[cfg(test)]

@@ -20,9 +20,10 @@ pub use sqlite::SqliteStore;
 
 use crate::identity::TestId;
 use crate::journal::JournalEntry;
+use crate::milestone::Milestone;
 use crate::record::{BaselineMark, Environment, Millis, QuarantineEntry, Record, Run};
 use crate::recover::Incident;
-use crate::speed::{Calibration, Milestone, SpeedRun};
+use crate::speed::{Calibration, SpeedRun};
 
 /// Why the memory cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -260,7 +261,8 @@ fn open_part(record: &Record) -> Result<String, StoreError> {
         Record::Calibration(calibration) => serde_json::to_string(calibration),
         Record::Incident(incident) => serde_json::to_string(incident),
         Record::Journal(entry) => serde_json::to_string(&entry.event),
-        Record::Baseline(_) | Record::Milestone(_) => Ok(String::new()),
+        Record::Milestone(milestone) => serde_json::to_string(&milestone.snapshot),
+        Record::Baseline(_) => Ok(String::new()),
     };
     json.map_err(|error| StoreError::Copy(error.into()))
 }

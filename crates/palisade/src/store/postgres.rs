@@ -19,12 +19,13 @@ use ::postgres::{Client, Config, Error, NoTls, Row, Transaction};
 use super::{Store, StoreError, TreeTally, WHOLE, parse_test, read_json, value};
 use crate::identity::TestId;
 use crate::journal::JournalEntry;
+use crate::milestone::Milestone;
 use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
     Subject,
 };
 use crate::recover::Incident;
-use crate::speed::{Calibration, Milestone, SpeedRun};
+use crate::speed::{Calibration, SpeedRun};
 
 /// How long a server may take to answer a call, if the URL does not say.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ const MIGRATION_LOCK: i64 = 0x504c_5344;
 /// it was released; `palisade_schema` counts the steps that were taken.
 ///
 /// A message may hold zero bytes, which PostgreSQL's text cannot.
-const MIGRATIONS: [&str; 4] = [TESTS, speed::TABLES, INCIDENTS, JOURNAL];
+const MIGRATIONS: [&str; 5] = [TESTS, speed::TABLES, INCIDENTS, JOURNAL, speed::SNAPSHOTS];
 
 /// The first step of the schema.
 const TESTS: &str = "
@@ -426,7 +427,9 @@ fn insert(client: &mut Client, record: &Record, json: &str) -> Result<(), Error>
         )?),
         Record::Speed(run) => speed::insert_run(&mut transaction, run, json)?,
         Record::Calibration(found) => speed::insert_calibration(&mut transaction, found, json)?,
-        Record::Milestone(milestone) => speed::insert_milestone(&mut transaction, milestone)?,
+        Record::Milestone(milestone) => {
+            speed::insert_milestone(&mut transaction, milestone, json)?;
+        }
         Record::Incident(incident) => drop(transaction.execute(
             "INSERT INTO palisade_incidents (id, closed_ms, incident) VALUES ($1, $2, $3)
              ON CONFLICT (id) DO NOTHING",

@@ -12,12 +12,13 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, 
 use super::{Store, StoreError, TreeTally, WHOLE, open_part, parse_test, read_json, value};
 use crate::identity::TestId;
 use crate::journal::JournalEntry;
+use crate::milestone::Milestone;
 use crate::record::{
     BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
     Scope, Subject,
 };
 use crate::recover::Incident;
-use crate::speed::{Calibration, Milestone, SpeedRun};
+use crate::speed::{Calibration, SpeedRun};
 
 /// Marks the file as ours: "PLSD" as a number.
 const APPLICATION_ID: i32 = 0x504c_5344;
@@ -27,7 +28,7 @@ const BUSY: Duration = Duration::from_secs(20);
 
 /// The steps from an empty file to the present schema. A step is never changed
 /// once it was released; the file's `user_version` counts the steps it has taken.
-const MIGRATIONS: [&str; 4] = [TESTS, speed::TABLES, INCIDENTS, JOURNAL];
+const MIGRATIONS: [&str; 5] = [TESTS, speed::TABLES, INCIDENTS, JOURNAL, speed::SNAPSHOTS];
 
 /// The first step of the schema.
 const TESTS: &str = "
@@ -373,7 +374,7 @@ fn insert(transaction: &Transaction<'_>, record: &Record, json: &str) -> rusqlit
             .map(drop),
         Record::Speed(run) => speed::insert_run(transaction, run, json),
         Record::Calibration(found) => speed::insert_calibration(transaction, found, json),
-        Record::Milestone(milestone) => speed::insert_milestone(transaction, milestone),
+        Record::Milestone(milestone) => speed::insert_milestone(transaction, milestone, json),
         Record::Incident(incident) => transaction
             .execute(
                 "INSERT OR IGNORE INTO incidents (id, closed_ms, incident) VALUES (?1, ?2, ?3)",

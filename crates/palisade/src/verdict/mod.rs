@@ -10,9 +10,9 @@ mod speed;
 use std::collections::BTreeMap;
 
 pub use approval::{is_same, judge_approval};
-pub use claims::judge_claims;
+pub use claims::{judge_claims, judge_claims_since};
 pub use monitor::{judge_monitor, judge_monitored, unmeasured_monitor};
-pub use saved::{judge_saved_speed, judge_saved_tests};
+pub use saved::{judge_saved_speed, judge_saved_tests, judge_single_runs};
 use serde::{Deserialize, Serialize};
 pub use speed::{Unpaired, judge_speed};
 

@@ -12,16 +12,34 @@ use crate::policy::Policy;
 use crate::report::amount;
 use crate::stats::fisher;
 
-/// The findings about tests of two files. A test that fails in the second and passed in the
-/// first counts as broken, unless it is known to be flaky.
+/// The findings about tests of two files.
 pub fn judge_saved_tests(
     base: &Imported,
     candidate: &Imported,
     policy: &Policy,
     ledger: &Ledger,
 ) -> Vec<Finding> {
+    let complete = candidate.gaps.is_empty();
     let (before, after) = (base.test_set(), candidate.test_set());
-    let differences = compare(&before, &after, &policy.slower);
+    let mut findings = judge_single_runs(&before, &after, complete, policy, ledger, &base.name());
+    findings.extend(gaps(base));
+    findings.extend(gaps(candidate));
+    findings.sort_by_key(|finding| finding.effect);
+    findings
+}
+
+/// The findings about tests that were seen once on each side; `complete` says whether all
+/// were on the second. A test that fails in the second and passed in the first counts as
+/// broken, unless it is known to be flaky.
+pub fn judge_single_runs(
+    before: &TestSet,
+    after: &TestSet,
+    complete: bool,
+    policy: &Policy,
+    ledger: &Ledger,
+    base_name: &str,
+) -> Vec<Finding> {
+    let differences = compare(before, after, &policy.slower);
     let counts = |set: &TestSet, test| set.tests.get(test).map(|seen| seen.counts);
     let mut judged = BTreeMap::new();
     for difference in &differences {
@@ -31,8 +49,8 @@ pub fn judge_saved_tests(
         );
         let test = &difference.test;
         let old = difference.old_name.as_ref().unwrap_or(test);
-        if let (true, Some(candidate)) = (is_new, counts(&after, test)) {
-            let base = counts(&before, old);
+        if let (true, Some(candidate)) = (is_new, counts(after, test)) {
+            let base = counts(before, old);
             let is_flaky = ledger.get(test).is_some_and(FlakyRecord::is_flaky);
             let found = Judged {
                 judgement: if is_flaky {
@@ -59,10 +77,10 @@ pub fn judge_saved_tests(
         before: before.tally(),
         after: after.tally(),
         known: known.count(),
-        complete: candidate.gaps.is_empty(),
+        complete,
         policy,
         ledger,
-        base_name: &base.name(),
+        base_name,
     });
     for finding in &mut findings {
         if finding.kind == FindingKind::Test && finding.effect == Effect::Regression {
@@ -71,9 +89,6 @@ pub fn judge_saved_tests(
                 .push_str("; there is one run of each side, and no rerun");
         }
     }
-    findings.extend(gaps(base));
-    findings.extend(gaps(candidate));
-    findings.sort_by_key(|finding| finding.effect);
     findings
 }
 

@@ -1,5 +1,6 @@
 PRAGMA application_id = 1347179332;
 PRAGMA user_version = 4;
+PRAGMA foreign_keys=OFF;
 BEGIN TRANSACTION;
 CREATE TABLE runs (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -106,6 +107,7 @@ CREATE TABLE incidents (
         closed_ms INTEGER NOT NULL,
         incident TEXT NOT NULL
     ) STRICT;
+INSERT INTO incidents VALUES(1,'00000000-0000-4000-8000-000000000010',9550,'{"id":"00000000-0000-4000-8000-000000000010","opened_ms":9510,"closed_ms":9550,"question":{"test":"a/lib/tests::x"},"good":"3333333333333333333333333333333333333333","bad":"2222222222222222222222222222222222222222","timeline":[{"stage":"confirm","at_ms":9520,"seconds":1.5,"words":"it failed in 3 of 3 runs"}],"confirmation":{"failures":3,"passes":0,"ratio":null,"is_red":true,"is_unknown":false},"bisection":null,"revert":null,"validation":null,"monitor":null}');
 CREATE TABLE journal (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -126,6 +128,7 @@ INSERT INTO sqlite_sequence VALUES('quarantine',1);
 INSERT INTO sqlite_sequence VALUES('speed_runs',2);
 INSERT INTO sqlite_sequence VALUES('calibrations',1);
 INSERT INTO sqlite_sequence VALUES('milestones',1);
+INSERT INTO sqlite_sequence VALUES('incidents',1);
 INSERT INTO sqlite_sequence VALUES('journal',5);
 CREATE INDEX runs_by_tree ON runs (tree);
 CREATE INDEX observations_by_run ON observations (run);

@@ -3,8 +3,9 @@
 use ::postgres::{Error, Row, Transaction};
 
 use super::PostgresStore;
+use crate::milestone::Milestone;
 use crate::record::{Millis, Subject};
-use crate::speed::{Calibration, Measure, Measurement, Milestone, SpeedPurpose, SpeedRun};
+use crate::speed::{Calibration, Measure, Measurement, SpeedPurpose, SpeedRun};
 use crate::store::{StoreError, read_json, value};
 
 /// The second step of the schema.
@@ -51,6 +52,9 @@ pub(super) const TABLES: &str = "
         branch TEXT
     );
 ";
+
+/// The fifth step of the schema.
+pub(super) const SNAPSHOTS: &str = "ALTER TABLE palisade_milestones ADD COLUMN snapshot TEXT;";
 
 pub(super) fn insert_run(
     transaction: &mut Transaction<'_>,
@@ -113,12 +117,14 @@ pub(super) fn insert_calibration(
 pub(super) fn insert_milestone(
     transaction: &mut Transaction<'_>,
     milestone: &Milestone,
+    snapshot: &str,
 ) -> Result<(), Error> {
     let subject = &milestone.subject;
     transaction
         .execute(
             "INSERT INTO palisade_milestones (id, name, set_ms, tree, commit_id, dirty, checkout,
-             branch) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING",
+             branch, snapshot) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             ON CONFLICT (id) DO NOTHING",
             &[
                 &milestone.id,
                 &milestone.name,
@@ -128,6 +134,7 @@ pub(super) fn insert_milestone(
                 &subject.dirty,
                 &subject.checkout,
                 &subject.branch,
+                &snapshot,
             ],
         )
         .map(drop)
@@ -187,12 +194,17 @@ impl PostgresStore {
 
     pub(super) fn select_milestones(&self) -> Result<Vec<Milestone>, StoreError> {
         let sql = "SELECT * FROM palisade_milestones ORDER BY set_ms, seq";
-        let read = |row: Row| Milestone {
-            id: row.get("id"),
-            name: row.get("name"),
-            set_ms: row.get("set_ms"),
-            subject: read_subject(&row),
+        let read = |row: Row| {
+            let snapshot: Option<String> = row.get("snapshot");
+            let snapshot = snapshot.map(|json| read_json("milestones.snapshot", &json));
+            Ok(Milestone {
+                id: row.get("id"),
+                name: row.get("name"),
+                set_ms: row.get("set_ms"),
+                subject: read_subject(&row),
+                snapshot: snapshot.transpose()?.flatten(),
+            })
         };
-        Ok(self.query(sql, &[])?.into_iter().map(read).collect())
+        self.query(sql, &[])?.into_iter().map(read).collect()
     }
 }

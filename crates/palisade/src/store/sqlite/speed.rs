@@ -3,10 +3,9 @@
 use rusqlite::{Row, Transaction, params};
 
 use super::{SqliteStore, value};
+use crate::milestone::Milestone;
 use crate::record::{Millis, Subject};
-use crate::speed::{
-    Calibration, Fingerprint, Measure, Measurement, Milestone, SpeedPurpose, SpeedRun,
-};
+use crate::speed::{Calibration, Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun};
 use crate::store::{StoreError, read_json};
 
 /// The second step of the schema.
@@ -52,6 +51,9 @@ pub(super) const TABLES: &str = "
         branch TEXT
     ) STRICT;
 ";
+
+/// The fifth step of the schema.
+pub(super) const SNAPSHOTS: &str = "ALTER TABLE milestones ADD COLUMN snapshot TEXT;";
 
 pub(super) fn insert_run(
     transaction: &Transaction<'_>,
@@ -109,12 +111,13 @@ pub(super) fn insert_calibration(
 pub(super) fn insert_milestone(
     transaction: &Transaction<'_>,
     milestone: &Milestone,
+    snapshot: &str,
 ) -> rusqlite::Result<()> {
     let subject = &milestone.subject;
     transaction
         .execute(
             "INSERT OR IGNORE INTO milestones (id, name, set_ms, tree, commit_id, dirty, checkout,
-             branch) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             branch, snapshot) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 milestone.id,
                 milestone.name,
@@ -123,7 +126,8 @@ pub(super) fn insert_milestone(
                 subject.commit,
                 subject.dirty,
                 subject.checkout,
-                subject.branch
+                subject.branch,
+                snapshot
             ],
         )
         .map(drop)
@@ -204,14 +208,23 @@ impl SqliteStore {
         let sql = "SELECT * FROM milestones ORDER BY set_ms, seq";
         let mut statement = self.connection.prepare(sql).map_err(|e| self.error(e))?;
         let rows = statement.query_map([], |row| {
-            Ok(Milestone {
+            let milestone = Milestone {
                 id: row.get("id")?,
                 name: row.get("name")?,
                 set_ms: row.get("set_ms")?,
                 subject: read_subject(row)?,
-            })
+                snapshot: None,
+            };
+            Ok((milestone, row.get::<_, Option<String>>("snapshot")?))
         });
-        let rows = rows.and_then(Iterator::collect);
-        rows.map_err(|e| self.error(e))
+        let read = |row: rusqlite::Result<(Milestone, Option<String>)>| {
+            let (milestone, snapshot) = row.map_err(|e| self.error(e))?;
+            let snapshot = snapshot.map(|json| read_json("milestones.snapshot", &json));
+            Ok(Milestone {
+                snapshot: snapshot.transpose()?.flatten(),
+                ..milestone
+            })
+        };
+        rows.map_err(|e| self.error(e))?.map(read).collect()
     }
 }

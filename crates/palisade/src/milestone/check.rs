@@ -1,0 +1,391 @@
+//! Holding the user's files, and HEAD, against a milestone.
+
+use serde::Serialize;
+
+use super::{KnownTests, Milestone, Snapshot};
+use crate::check::{BaseChoice, CandidateChoice, CheckOptions as TestOptions, check as judge};
+use crate::claims::{self, Checked, ClaimState, Claims, contradictions};
+use crate::comparison::{CompareOptions, compare};
+use crate::flaky::Ledger;
+use crate::git::short;
+use crate::guard::{Events, Guard, GuardError};
+use crate::history::{Standing, standings};
+use crate::measure::launch::Launcher;
+use crate::record::{Environment, Millis, Scope};
+use crate::speed::{Decision, State};
+use crate::verdict::{Finding, Verdict, judge_claims, judge_claims_since, judge_single_runs};
+
+/// How a milestone is held.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// Run now what is not known: tests, a comparison of speed, claims.
+    pub measure: bool,
+    /// What launches benchmarks.
+    pub launcher: Launcher,
+}
+
+/// How the user's files stand against a milestone, part by part.
+#[derive(Clone, Debug, Serialize)]
+pub struct MilestoneReport {
+    /// All parts together. A part that nothing is known of says nothing, and all of them
+    /// together are no pass.
+    pub verdict: Verdict,
+    /// HEAD.
+    pub commit: String,
+    /// The tests of the user's files.
+    pub tests: Part,
+    /// Speed and memory of HEAD, by benchmark.
+    pub standings: Vec<Standing>,
+    /// The claims of the documents in the user's files.
+    pub claims: Part,
+    /// What could not be compared and why, and what else there is to say.
+    pub notes: Vec<String>,
+}
+
+/// One part of the answer.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Part {
+    /// What it says; `None` if nothing is known of it.
+    pub verdict: Option<Verdict>,
+    /// What became worse, and what is worth knowing.
+    pub findings: Vec<Finding>,
+}
+
+impl Part {
+    fn of(findings: Vec<Finding>) -> Self {
+        Self {
+            verdict: Some(Verdict::of(&findings)),
+            findings,
+        }
+    }
+}
+
+/// Holds the user's files, and the speed of HEAD, against a milestone: by the runs and
+/// comparisons that the memory knows of it, else by its snapshot.
+pub fn check(
+    guard: &mut Guard,
+    milestone: &Milestone,
+    options: &CheckOptions,
+    events: Events<'_>,
+) -> Result<MilestoneReport, GuardError> {
+    let head = guard.repo.head()?.id;
+    let mut notes = Vec::new();
+    let tests = tests(guard, milestone, options, events, &mut notes)?;
+    let standings = speed(guard, milestone, &head, options, events, &mut notes)?;
+    let claims = claims(guard, milestone, options, events, &mut notes)?;
+    let speed = (!standings.is_empty()).then(|| speed_verdict(&standings));
+    let known = [tests.verdict, speed, claims.verdict];
+    let verdict = worst(&known.into_iter().flatten().collect::<Vec<_>>());
+    Ok(MilestoneReport {
+        verdict,
+        commit: head,
+        tests,
+        standings,
+        claims,
+        notes,
+    })
+}
+
+/// The worst of some verdicts: what is known to be a regression is one, and what is not
+/// known is no pass.
+fn worst(verdicts: &[Verdict]) -> Verdict {
+    if verdicts.is_empty() {
+        return Verdict::Incomparable;
+    }
+    let order = [
+        Verdict::Regression,
+        Verdict::Incomparable,
+        Verdict::Inconclusive,
+    ];
+    let worst = order.into_iter().find(|verdict| verdicts.contains(verdict));
+    worst.unwrap_or(Verdict::Pass)
+}
+
+fn tests(
+    guard: &mut Guard,
+    milestone: &Milestone,
+    options: &CheckOptions,
+    events: Events<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Part, GuardError> {
+    let from = &milestone.subject.commit;
+    let mut files = guard.working_side()?;
+    let now_known = guard.known(&mut files, &Scope::Workspace)?;
+    let is_here = guard.repo.resolve(from).is_ok();
+    let is_remembered = is_here && guard.knows_all_tests(from)?;
+    let snapshot = milestone.snapshot.as_ref().and_then(|s| s.tests.as_ref());
+    if is_here && (options.measure || is_remembered && now_known.covering.is_some()) {
+        let candidate = if files.subject.dirty {
+            CandidateChoice::Files
+        } else {
+            CandidateChoice::Beside(files.subject.commit.clone())
+        };
+        let options = TestOptions {
+            base: BaseChoice::Revision(from.clone()),
+            candidate,
+            everything: true,
+            ..TestOptions::default()
+        };
+        let report = judge(guard, &options, events)?;
+        // The documents are held in their own part.
+        let mut findings = report.findings;
+        findings.retain(|finding| finding.kind != crate::verdict::FindingKind::Claim);
+        return Ok(Part::of(findings));
+    }
+    let Some(snapshot) = snapshot else {
+        if !is_remembered {
+            notes.push(format!(
+                "tests: not known at the milestone; {}",
+                if is_here {
+                    "--measure runs them"
+                } else {
+                    "its commit is not in this clone"
+                }
+            ));
+            return Ok(Part::default());
+        }
+        return Ok(unknown_now(notes));
+    };
+    let environment = files.environment(guard)?;
+    if let Err(reason) = comparable(snapshot, &environment, notes) {
+        notes.push(reason);
+        return Ok(Part::default());
+    }
+    if now_known.covering.is_none() {
+        return Ok(unknown_now(notes));
+    }
+    let ledger = Ledger::read(guard.store.as_ref())?;
+    let findings = judge_single_runs(
+        &snapshot.test_set(),
+        &now_known.set,
+        true,
+        &guard.policy,
+        &ledger,
+        &milestone.name,
+    );
+    Ok(Part::of(findings))
+}
+
+/// The milestone's tests are known and those of the files are not: no data is no pass.
+fn unknown_now(notes: &mut Vec<String>) -> Part {
+    notes.push(
+        "tests: not known of the files as they are; --measure runs them, as does \
+         cargo palisade test"
+            .to_owned(),
+    );
+    Part {
+        verdict: Some(Verdict::Incomparable),
+        findings: Vec::new(),
+    }
+}
+
+/// Whether outcomes of tests from where a milestone was set say something here: other
+/// systems have other tests. What differs and does not prevent it becomes a note.
+fn comparable(
+    tests: &KnownTests,
+    here: &Environment,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let there = &tests.environment;
+    let system = |machine: &str| machine.split(',').next().unwrap_or_default().to_owned();
+    let (now, then) = (system(&here.machine), system(&there.machine));
+    if now != then {
+        return Err(format!(
+            "tests: incomparable, they were seen on {then}, and this is {now}"
+        ));
+    }
+    let parts = [
+        ("machine", &there.machine, &here.machine),
+        ("compiler", &there.toolchain, &here.toolchain),
+        ("runner", &there.config, &here.config),
+    ];
+    let differs = parts.iter().filter(|(_, there, here)| there != here);
+    let differs: Vec<String> = differs
+        .map(|(what, there, here)| format!("{what}: {there} there, {here} here"))
+        .collect();
+    if !differs.is_empty() {
+        notes.push(format!(
+            "tests: held by their outcomes alone, which were seen elsewhere ({})",
+            differs.join("; ")
+        ));
+    }
+    Ok(())
+}
+
+fn speed(
+    guard: &mut Guard,
+    milestone: &Milestone,
+    head: &str,
+    options: &CheckOptions,
+    events: Events<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Standing>, GuardError> {
+    let from = &milestone.subject.commit;
+    let mut standings = stand(guard, milestone, head)?;
+    let is_open = speed_verdict(&standings) == Verdict::Incomparable
+        || standings.iter().all(|standing| standing.apart);
+    if options.measure && is_open && guard.repo.resolve(from).is_ok() {
+        compare_speed(guard, from, head, &options.launcher, events)?;
+        standings = stand(guard, milestone, head)?;
+    }
+    let (from, to) = (short(from), short(head));
+    if standings.is_empty() {
+        notes.push(format!(
+            "speed: no comparison leads from {from} to {to}; --measure makes one"
+        ));
+    } else if standings.iter().all(|standing| standing.apart) {
+        notes.push(format!(
+            "speed: memory alone is held, as no comparison leads from {from} to {to}; \
+             --measure makes one"
+        ));
+    }
+    let snapshot = milestone.snapshot.as_ref();
+    let recorded = snapshot.map_or(&[][..], |snapshot| &snapshot.speed);
+    if standings.is_empty()
+        && let Some(there) = recorded.first()
+        && let Some(here) = guard
+            .store
+            .speed_runs(Millis::MIN)?
+            .iter()
+            .rev()
+            .find(|run| {
+                run.subject.commit == head
+                    && !recorded.iter().any(|r| r.fingerprint == run.fingerprint)
+            })
+    {
+        let differs = here.fingerprint.differences(&there.fingerprint).join("; ");
+        notes.push(format!(
+            "speed: incomparable with what was measured at the milestone ({differs})"
+        ));
+    }
+    Ok(standings)
+}
+
+/// Compares the two commits; a workspace without benchmarks has no speed to hold.
+fn compare_speed(
+    guard: &mut Guard,
+    from: &str,
+    to: &str,
+    launcher: &Launcher,
+    events: Events<'_>,
+) -> Result<(), GuardError> {
+    let options = CompareOptions {
+        base: from.to_owned(),
+        candidate: Some(to.to_owned()),
+        ..CompareOptions::default()
+    };
+    match compare(guard, launcher, &options, events) {
+        Ok(_) | Err(GuardError::NoBenchmark(_)) => Ok(()),
+        Err(other) => Err(other),
+    }
+}
+
+/// How HEAD stands on the machine that measured it last.
+fn stand(guard: &Guard, milestone: &Milestone, head: &str) -> Result<Vec<Standing>, GuardError> {
+    let mut runs = guard.store.speed_runs(Millis::MIN)?;
+    let Some(of_head) = runs
+        .iter()
+        .rev()
+        .find(|run| run.subject.commit == head && run.fingerprint.source().is_none())
+    else {
+        return Ok(Vec::new());
+    };
+    let machine = of_head.fingerprint.clone();
+    for kept in milestone.snapshot.iter().flat_map(|s| &s.speed) {
+        if !runs.iter().any(|run| run.id == kept.id) {
+            runs.push(kept.clone());
+        }
+    }
+    let calibrations = guard.store.calibrations()?;
+    let from = &milestone.subject.commit;
+    Ok(standings(&runs, &calibrations, &machine, from, head))
+}
+
+/// What the standings say together. Nothing measured is never a pass.
+fn speed_verdict(standings: &[Standing]) -> Verdict {
+    let of = |decision: &Decision| match decision.state {
+        State::Regressed => Verdict::Regression,
+        State::Incomparable => Verdict::Incomparable,
+        State::Inconclusive => Verdict::Inconclusive,
+        State::Improved | State::Equivalent => Verdict::Pass,
+    };
+    let verdicts: Vec<Verdict> = standings.iter().map(|s| of(&s.decision)).collect();
+    worst(&verdicts)
+}
+
+/// Measures the cheap claims and holds them to what they were at the milestone. Where
+/// that is not known, they are measured if everything is, and held to be true.
+fn claims(
+    guard: &mut Guard,
+    milestone: &Milestone,
+    options: &CheckOptions,
+    events: Events<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Part, GuardError> {
+    let snapshot = milestone.snapshot.as_ref();
+    let known = snapshot.and_then(|snapshot: &Snapshot| snapshot.claims.as_ref());
+    if known.is_none() {
+        notes.push("claims: not recorded at the milestone".to_owned());
+        if !options.measure {
+            return Ok(Part::default());
+        }
+    }
+    let list = Claims::load(guard)?;
+    let claims_options = claims::Options {
+        launcher: options.measure.then(|| options.launcher.clone()),
+        ..claims::Options::default()
+    };
+    let checked = claims::check(guard, &list, &claims_options, events)?;
+    let contradictions = contradictions(&list);
+    let findings = match known {
+        Some(known) => judge_claims_since(known, &checked, &contradictions),
+        None => judge_claims(&checked, &contradictions),
+    };
+    let is_measured = |checked: &Checked| checked.state != ClaimState::LeftOut;
+    let part = Part::of(findings);
+    let says_nothing = part.verdict == Some(Verdict::Pass) && !checked.iter().any(is_measured);
+    if says_nothing {
+        notes.push("claims: none was measured".to_owned());
+    }
+    Ok(Part {
+        verdict: part.verdict.filter(|_| !says_nothing),
+        ..part
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_no_pass_and_hides_no_regression() {
+        use Verdict::{Incomparable, Inconclusive, Pass, Regression};
+        assert_eq!(worst(&[]), Incomparable);
+        assert_eq!(worst(&[Pass, Pass]), Pass);
+        assert_eq!(worst(&[Pass, Inconclusive]), Inconclusive);
+        assert_eq!(worst(&[Inconclusive, Incomparable]), Incomparable);
+        assert_eq!(worst(&[Incomparable, Regression, Pass]), Regression);
+    }
+
+    #[test]
+    fn outcomes_of_another_system_are_incomparable_and_of_another_machine_are_told() {
+        let at = |machine: &str| Environment {
+            toolchain: "rustc 1.95.0".to_owned(),
+            machine: machine.to_owned(),
+            lockfile: String::new(),
+            config: "cargo test".to_owned(),
+        };
+        let tests = KnownTests {
+            environment: at("linux x86_64, a processor, 2 cores"),
+            states: std::collections::BTreeMap::new(),
+        };
+        let compare = |machine: &str| {
+            let mut notes = Vec::new();
+            let answer = comparable(&tests, &at(machine), &mut notes);
+            (answer.is_ok(), notes.len())
+        };
+        assert_eq!(compare("linux x86_64, a processor, 2 cores"), (true, 0));
+        assert_eq!(compare("linux x86_64, a processor, 8 cores"), (true, 1));
+        assert_eq!(compare("macos aarch64, a processor, 2 cores"), (false, 0));
+    }
+}
