@@ -17,7 +17,6 @@ use palisade::git::GitError;
 use palisade::guard::GuardError;
 use palisade::hooks::HookError;
 use palisade::import::ImportError;
-use palisade::measure::launch::LaunchError;
 use palisade::milestone::MilestoneError;
 use palisade::policy::PolicyError;
 use palisade::recover::IncidentError;
@@ -77,12 +76,10 @@ pub enum UsageError {
     NoPackage(String),
 }
 
-/// Prints an error and returns the exit code that goes with it.
-pub fn report(ui: &Ui, error: &anyhow::Error) -> u8 {
-    let launch = launch_error(error);
-    if run_error(error).is_some_and(RunError::is_interrupt)
-        || launch.is_some_and(LaunchError::is_interrupt)
-    {
+/// Prints an error and returns the exit code that goes with it. After an interrupt it
+/// is its consequence, whatever it says.
+pub fn report(ui: &Ui, error: &anyhow::Error, is_interrupted: bool) -> u8 {
+    if is_interrupted {
         ui.err("error: interrupted; the run that was under way is not recorded, earlier ones are");
         return NOT_MEASURED;
     }
@@ -104,13 +101,6 @@ fn output(error: &anyhow::Error) -> Option<String> {
         RunError::Build { output }
         | RunError::Runner { output, .. }
         | RunError::Output { output, .. } => Some(output.clone()),
-        _ => None,
-    }
-}
-
-fn launch_error(error: &anyhow::Error) -> Option<&LaunchError> {
-    match error.downcast_ref::<GuardError>()? {
-        GuardError::Launch(error) => Some(error),
         _ => None,
     }
 }

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let args = args::Args::parse_from(words);
     let ui = ui::Ui::new(&args.global);
     let cancel = palisade::process::Cancel::default();
-    let on_interrupt = cancel.clone();
+    let (on_interrupt, interrupt) = (cancel.clone(), cancel.clone());
     let handler = ctrlc::set_handler(move || on_interrupt.cancel());
     let result = handler
         .map_err(anyhow::Error::from)
@@ -36,6 +36,6 @@ fn main() -> ExitCode {
     ui.finish();
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(error::report(&ui, &error)),
+        Err(error) => ExitCode::from(error::report(&ui, &error, interrupt.is_cancelled())),
     }
 }

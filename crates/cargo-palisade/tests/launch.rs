@@ -69,7 +69,9 @@ fn peaks_are_those_of_the_time_program() {
             .expect("a number");
         let theirs = theirs * 1024;
         let ours = peak(words);
-        let allowed = (theirs / 50).max(256 * 1024);
+        // The least is what whoever starts it holds: each program its own, some 300 KiB
+        // apart. How much of a library the system maps at once varies as well.
+        let allowed = (theirs / 50).max(512 * 1024);
         assert!(
             ours.abs_diff(theirs) <= allowed,
             "{words:?}: {ours}, {theirs}"

@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime};
 pub use revert::Reverted;
 use twox_hash::XxHash3_128;
 
+use crate::process::apart;
+
 /// Why git gave no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -153,10 +155,17 @@ pub fn forget_hook(command: &mut Command) -> &mut Command {
     command
 }
 
+/// Git, as if no hook were around it; an interrupt of ours does not end it half-way.
+fn git() -> Command {
+    let mut command = Command::new("git");
+    forget_hook(apart(&mut command));
+    command
+}
+
 impl Repo {
     /// Finds the repository that holds `dir`.
     pub fn discover(dir: &Path) -> Result<Self, GitError> {
-        let output = Command::new("git")
+        let output = apart(&mut Command::new("git"))
             .current_dir(dir)
             .args(["rev-parse", "--path-format=absolute", "--show-toplevel"])
             .args(["--git-path", "index", "--git-path", "objects"])
@@ -279,7 +288,7 @@ impl Repo {
     /// The folder that git looks for hooks in, as the user's settings name it.
     pub fn hooks_folder(&self) -> Result<PathBuf, GitError> {
         let args = ["rev-parse", "--path-format=absolute", "--git-path", "hooks"];
-        let output = forget_hook(&mut Command::new("git"))
+        let output = git()
             .current_dir(&self.root)
             .args(args)
             .output()
@@ -406,24 +415,13 @@ impl Repo {
     /// Checks `commit` out beside the user's tree; with `tree`, its content is
     /// replaced by that tree's. The checkout is taken away when it is dropped.
     pub fn worktree(&self, commit: &Commit, tree: Option<&str>) -> Result<Worktree, GitError> {
-        let at = |slot: Slot| Worktree {
-            root: self.root.clone(),
-            dir: slot.dir.join("tree"),
-            target: slot.dir.join("target"),
-            lock: slot.lock,
-        };
-        let worktree = at(Slot::acquire(&self.common_dir)?);
-        // What killed runs left behind, here and at places that nobody uses now.
+        let worktree = self.place(Slot::acquire(&self.common_dir)?);
+        // What a killed run left behind.
         worktree.remove();
-        drop(
-            Slot::left_behind(&self.common_dir)
-                .map(at)
-                .collect::<Vec<_>>(),
-        );
         let dir = worktree.dir.to_string_lossy();
         self.text_in(&self.root, &["worktree", "prune"])?;
         let add = [
-            "worktree", "add", "--quiet", "--detach", "--force", &dir, &commit.id,
+            "worktree", "add", "--quiet", "--detach", "--force", "--force", &dir, &commit.id,
         ];
         self.text_in(&self.root, &add)?;
         if let Some(tree) = tree {
@@ -437,6 +435,22 @@ impl Repo {
         }
         self.restore_times(&worktree)?;
         Ok(worktree)
+    }
+
+    /// Takes away what killed runs left checked out, at places that nobody uses now.
+    pub fn sweep(&self) {
+        for slot in Slot::left_behind(&self.common_dir) {
+            drop(self.place(slot));
+        }
+    }
+
+    fn place(&self, slot: Slot) -> Worktree {
+        Worktree {
+            root: self.root.clone(),
+            dir: slot.dir.join("tree"),
+            target: slot.dir.join("target"),
+            lock: slot.lock,
+        }
     }
 
     /// Gives each file of a checkout the time at which its content was first checked
@@ -482,8 +496,8 @@ impl Repo {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("git");
-        forget_hook(&mut command)
+        let mut command = git();
+        command
             .current_dir(&self.root)
             .env("GIT_INDEX_FILE", self.scratch.path().join("index"))
             .env("GIT_OBJECT_DIRECTORY", self.scratch.path().join("objects"))
@@ -540,11 +554,15 @@ impl Worktree {
         if self.dir.exists() {
             // Whatever git refuses to remove is removed as a folder; git forgets
             // it at the next `worktree prune`.
-            let _ = forget_hook(&mut Command::new("git"))
-                .current_dir(&self.root)
-                .args(["worktree", "remove", "--force", "--force"])
-                .arg(&self.dir)
-                .output();
+            let run = |args: &[&str]| {
+                let command = &mut git();
+                command.current_dir(&self.root).args(args).arg(&self.dir);
+                command.output().is_ok_and(|output| output.status.success())
+            };
+            if !run(&["worktree", "remove", "--force", "--force"]) {
+                // Git holds on to one that a killed git had not finished.
+                run(&["worktree", "unlock"]);
+            }
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
@@ -771,14 +789,13 @@ mod tests {
         let other = repo.worktree(&head, Some(&tree)).expect("a worktree");
         assert_ne!(other.dir(), place);
         assert!(other.dir().join("new.txt").exists());
-        // A killed run leaves its checkout without a lock, here at the second place; the
-        // next one, which needs the first place only, takes it away.
+        // A killed run leaves its checkout without a lock.
         other.lock.unlock().expect("unlocked");
         let left = other.dir().to_owned();
         std::mem::forget(other);
         drop(worktree);
         assert!(!place.exists() && left.exists());
-        drop(repo.worktree(&first, None).expect("a worktree"));
+        repo.sweep();
         assert!(!left.exists());
         let listed = repo.text(&["worktree", "list"]).expect("listed");
         assert_eq!(listed.lines().count(), 1, "{listed}");

@@ -125,6 +125,7 @@ impl Guard {
         cancel: Cancel,
     ) -> Result<Self, GuardError> {
         let repo = Repo::discover(dir)?;
+        repo.sweep();
         let workspace = Workspace::load(dir, repo.root())?;
         let policy = Policy::load(&workspace.root)?;
         let runner = Runner::choose(runner.unwrap_or(policy.run.runner))?;

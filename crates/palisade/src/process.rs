@@ -197,14 +197,19 @@ pub fn run_in(
 
 type Lines = Receiver<(Stream, Vec<u8>)>;
 
-fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(Child, Lines)> {
+/// Starts a command in a process group of its own, which Ctrl-C in a terminal does not
+/// reach: what is short comes to its end, so that nothing looks like a failure of its own.
+pub(crate) fn apart(command: &mut Command) -> &mut Command {
     #[cfg(unix)]
-    if group == Group::Own {
-        std::os::unix::process::CommandExt::process_group(command, 0);
-    }
+    std::os::unix::process::CommandExt::process_group(command, 0);
     // Elsewhere a child and all it started are found by whose children they are.
-    #[cfg(not(unix))]
-    let _ = group;
+    command
+}
+
+fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(Child, Lines)> {
+    if group == Group::Own {
+        apart(command);
+    }
     command.stdin(Stdio::null());
     let (sender, lines) = sync_channel(1024);
     if merged {

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::MetadataCommand;
+use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::identity::{TargetKind, place};
+use crate::process::apart;
 use crate::record::Scope;
 
 /// Why there is no workspace to look at.
@@ -106,11 +107,7 @@ impl Workspace {
         {
             return Err(WorkspaceError::None(absolute));
         }
-        let metadata = MetadataCommand::new()
-            .current_dir(dir)
-            .no_deps()
-            .exec()
-            .map_err(WorkspaceError::Metadata)?;
+        let metadata = metadata_of(dir).map_err(WorkspaceError::Metadata)?;
         let root = metadata.workspace_root.clone().into_std_path_buf();
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let repository = real(repository);
@@ -202,6 +199,20 @@ impl Workspace {
         found.remove(package);
         found
     }
+}
+
+/// What Cargo says about the workspace that holds `dir`, without dependencies.
+fn metadata_of(dir: &Path) -> Result<Metadata, cargo_metadata::Error> {
+    let mut command = MetadataCommand::new()
+        .current_dir(dir)
+        .no_deps()
+        .cargo_command();
+    let output = apart(&mut command).output()?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(cargo_metadata::Error::CargoMetadata { stderr });
+    }
+    MetadataCommand::parse(String::from_utf8_lossy(&output.stdout))
 }
 
 fn target(target: &cargo_metadata::Target) -> Target {

@@ -5,9 +5,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use super::{Commit, GitError, Repo, checked, forget_hook};
+use super::{Commit, GitError, Repo, checked, git};
 
 /// What came out of taking a commit back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,10 +111,8 @@ impl Repo {
     /// Runs git in a checkout, so that what it makes stays in the repository. It runs no
     /// hook, asks for no key, and tidies nothing up.
     fn write_in(&self, dir: &Path, args: &[&str]) -> Result<Output, GitError> {
-        let mut command = Command::new("git");
-        forget_hook(&mut command)
-            .current_dir(dir)
-            .env("GIT_EDITOR", "true");
+        let mut command = git();
+        command.current_dir(dir).env("GIT_EDITOR", "true");
         for setting in [
             "core.hooksPath=/dev/null",
             "core.quotePath=false",

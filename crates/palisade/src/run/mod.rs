@@ -19,7 +19,7 @@ pub(crate) use nextest::observation as junit_observation;
 use crate::git::forget_hook;
 use crate::identity::{TargetKind, TestId};
 use crate::policy::{RunPolicy, RunnerChoice};
-use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail};
+use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail, apart};
 use crate::record::{Environment, Observation, Scope};
 use crate::source::{TestBodies, hash};
 use crate::workspace::{Package, Workspace};
@@ -151,7 +151,7 @@ impl Runner {
 
 /// The first line a program prints, if it runs and succeeds.
 pub(crate) fn first_line(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok()?;
+    let output = apart(&mut Command::new(program)).args(args).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default().trim().to_owned();
     output.status.success().then_some(line)
@@ -177,7 +177,10 @@ pub fn environment(
     policy: &RunPolicy,
     runner: &Runner,
 ) -> Environment {
-    let toolchain = Command::new("rustc").arg("-vV").current_dir(root).output();
+    let toolchain = apart(&mut Command::new("rustc"))
+        .arg("-vV")
+        .current_dir(root)
+        .output();
     let toolchain = toolchain.map_or_else(
         |_| "unknown".to_owned(),
         |output| {
