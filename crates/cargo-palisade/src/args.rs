@@ -488,7 +488,7 @@ pub struct QuestionArgs {
     /// A command, run in each checkout: 0 is good, 125 skips the commit, others are bad
     #[arg(long, value_name = "COMMAND")]
     pub cmd: Option<String>,
-    /// The [[ratio]] of palisade.toml that does not hold
+    /// The ratio of palisade.toml that does not hold
     #[arg(long, value_name = "NAME")]
     pub ratio: Option<String>,
 }
