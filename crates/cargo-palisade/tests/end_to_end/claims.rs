@@ -1,6 +1,7 @@
 //! Numbers in documents, held to what proves them.
 
 use crate::fixture::Fixture;
+use crate::speed::{metered, write_meter};
 
 const CLAIMS: &str = "\
 [[claim]]
@@ -112,4 +113,59 @@ fn what_has_no_proof_is_listed_and_contradictions_are_found() {
     assert_eq!(answer.code, 1);
     let said = "contradiction  NOTES.md failing: 8 in line 1, 9 in line 4\n";
     assert!(answer.out.contains(said), "{}", answer.out);
+}
+
+#[test]
+fn a_number_is_held_to_a_benchmark() {
+    let fixture = metered();
+    let claims = "\
+        [[claim]]\nname = \"pace\"\nbench = \"rate\"\nrelation = \"within\"\nwithin = \"3 %\"\n\n\
+        [[claim]]\nname = \"held\"\nbench = \"hold\"\nmeasure = \"peak_memory\"\n\
+        scale = 1e-6\nrelation = \"<=\"\n\n\
+        [[claim]]\nname = \"nothing\"\nbench = \"no such benchmark\"\n";
+    fixture.write("claims.toml", claims);
+    fixture.write(
+        "README.md",
+        "It takes 100 ns<!-- claim: pace --> and 40 MB<!-- claim: held -->, or 1 s<!-- claim: nothing -->.\n",
+    );
+    fixture.commit("claims");
+    // A benchmark is costly where nothing else is said.
+    assert_eq!(fixture.palisade(&["claims", "check", "pace"]).code, 3);
+    let (code, json) = fixture.json(&["claims", "check", "pace", "held", "--costly"]);
+    assert_eq!(code, 0, "{json:#}");
+    let found = |at: usize| json["claims"][at]["found"].as_f64().expect("a number");
+    assert!((100.0..101.0).contains(&found(0)), "{json:#}");
+    // 24 MiB that it holds, and the program itself.
+    assert!((25.0..40.0).contains(&found(1)), "{json:#}");
+
+    write_meter(&fixture, "120.0", 64);
+    let (code, json) = fixture.json(&["claims", "check", "pace", "held", "--costly"]);
+    assert_eq!(code, 1, "{json:#}");
+    assert_eq!(
+        json["findings"].as_array().map(Vec::len),
+        Some(2),
+        "{json:#}"
+    );
+    let update = fixture.palisade(&["claims", "update", "pace", "--costly"]);
+    assert_eq!(update.code, 0, "{}{}", update.out, update.err);
+    // The meter prints up to a hundredth more than its number.
+    let text = fixture.read("README.md");
+    let is_new = |number| text.contains(&format!("It takes {number} ns<!-- claim: pace"));
+    assert!(is_new("120") || is_new("121"), "{text}");
+    assert_eq!(
+        fixture
+            .palisade(&["claims", "check", "pace", "--costly"])
+            .code,
+        0
+    );
+
+    let answer = fixture.palisade(&["claims", "check", "nothing", "--costly"]);
+    assert_eq!(answer.code, 3, "{}", answer.out);
+    assert!(
+        answer
+            .out
+            .contains("there is no benchmark no such benchmark"),
+        "{}",
+        answer.out
+    );
 }

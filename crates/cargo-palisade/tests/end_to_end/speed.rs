@@ -64,7 +64,7 @@ prints = \"number\"
 ";
 
 /// The fixture with the program and the policy, committed.
-fn metered() -> Fixture {
+pub fn metered() -> Fixture {
     let fixture = Fixture::new();
     write_meter(&fixture, "100.0", 24);
     fixture.write("palisade.toml", POLICY);
@@ -72,7 +72,7 @@ fn metered() -> Fixture {
     fixture
 }
 
-fn write_meter(fixture: &Fixture, number: &str, mib: usize) {
+pub fn write_meter(fixture: &Fixture, number: &str, mib: usize) {
     let constants = format!("const NUMBER: f64 = {number};\nconst MIB: usize = {mib};\n\n");
     fixture.write("gamma/src/bin/meter.rs", &format!("{constants}{METER}"));
 }
