@@ -67,7 +67,7 @@ fn panel<I: Vnni, W: Weights<I>>(isa: I, weights: W, operands: Operands<'_>, acc
     for (operands, acc) in operands.tiles::<16>(acc) {
         match acc.len() {
             16 => tile::<I, W, 16, 1>(isa, weights, operands, acc),
-            8 => tile::<I, W, 8, 1>(isa, weights, operands, acc),
+            8 => tile::<I, W, 8, 2>(isa, weights, operands, acc),
             4 => tile::<I, W, 4, 2>(isa, weights, operands, acc),
             2 => tile::<I, W, 2, 4>(isa, weights, operands, acc),
             _ => tile::<I, W, 1, 4>(isa, weights, operands, acc),
