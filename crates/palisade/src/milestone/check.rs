@@ -114,7 +114,9 @@ fn tests(
     let is_here = guard.repo.resolve(from).is_ok();
     let is_remembered = is_here && guard.knows_all_tests(from)?;
     let snapshot = milestone.snapshot.as_ref().and_then(|s| s.tests.as_ref());
-    if is_here && (options.measure || is_remembered && now_known.covering.is_some()) {
+    // A comparison of runs may run tests again; only what was asked for does.
+    let is_compared = snapshot.is_none() && is_remembered && now_known.covering.is_some();
+    if is_here && (options.measure || is_compared) {
         let candidate = if files.subject.dirty {
             CandidateChoice::Files
         } else {

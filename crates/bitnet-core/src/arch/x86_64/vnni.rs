@@ -240,8 +240,8 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
     }
 }
 
-/// Asks for the weights 8 KiB ahead: at 40 GB/s they are there in 200 ns, a little
-/// later than memory takes. By itself the processor does not read that far ahead.
+/// Asks for the weights 8 KiB ahead, which at 40 GB/s are read 200 ns later: as long as
+/// memory takes. What it gains is in docs/performance.md.
 #[inline(always)]
 fn read_ahead(blocks: &[Block]) {
     const BLOCKS_AHEAD: usize = 128;
