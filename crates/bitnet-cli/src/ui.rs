@@ -2,7 +2,12 @@
 //!
 //! stdout carries the result and nothing else; progress, notes, timings and
 //! errors go to stderr.
+//!
+//! Text that models and files bring may contain control characters. A terminal
+//! would act on them (move the cursor, set its title, write its clipboard), so it
+//! is shown pictures of them; files and pipes get the text as it is.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -39,6 +44,7 @@ impl Ui {
     /// Writes part of the result, at once.
     pub fn stream(&self, text: &str) -> anyhow::Result<()> {
         let mut stdout = io::stdout().lock();
+        let text = for_target(&stdout, text);
         let written = stdout.write_all(text.as_bytes());
         written
             .and_then(|()| stdout.flush())
@@ -47,7 +53,9 @@ impl Ui {
 
     /// Writes a line of the result.
     pub fn line(&self, text: &str) -> anyhow::Result<()> {
-        writeln!(io::stdout().lock(), "{text}").context("failed to write to stdout")
+        let mut stdout = io::stdout().lock();
+        let text = for_target(&stdout, text);
+        writeln!(stdout, "{text}").context("failed to write to stdout")
     }
 
     /// Writes the result as one JSON document.
@@ -92,7 +100,35 @@ impl Ui {
 
 /// Writes a line to stderr. Where nobody can read it, there is nobody to tell.
 fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let mut stderr = io::stderr().lock();
+    let text = for_target(&stderr, text);
+    let _ = writeln!(stderr, "{text}");
+}
+
+/// Returns `text` as it may be written to `target`.
+fn for_target<'a>(target: &impl IsTerminal, text: &'a str) -> Cow<'a, str> {
+    if target.is_terminal() {
+        without_controls(text)
+    } else {
+        text.into()
+    }
+}
+
+/// Replaces the control characters that a terminal acts on by Unicode's pictures of
+/// them; those of C1, which have none, by U+FFFD. Line ends and tabs stay, and
+/// carriage returns, which a terminal's line ends do not need, are left out.
+fn without_controls(text: &str) -> Cow<'_, str> {
+    let is_shown = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if text.chars().all(is_shown) {
+        return text.into();
+    }
+    let shown = text.chars().filter(|c| *c != '\r').map(|c| match c {
+        c if is_shown(c) => c,
+        '\x00'..='\x1f' => char::from_u32(0x2400 + u32::from(c)).expect("U+2400 to U+241F"),
+        '\x7f' => '\u{2421}',
+        _ => char::REPLACEMENT_CHARACTER,
+    });
+    shown.collect::<String>().into()
 }
 
 /// A progress bar that appears when work takes long and is gone when dropped.
@@ -126,6 +162,27 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_shown_control_characters_and_does_not_act_on_them() {
+        // Sets the title, moves the cursor, rings, deletes; C1 begins a sequence, too.
+        let hostile = "a\x1b]0;title\x07 \x1b[2J b\rc\x08\x7f \u{9b}31m";
+        let shown = without_controls(hostile);
+        assert_eq!(shown, "a␛]0;title␇ ␛[2J bc␈␡ \u{fffd}31m");
+        assert_eq!(without_controls("two\r\nlines"), "two\nlines");
+    }
+
+    #[test]
+    fn other_text_is_shown_as_it_is() {
+        for text in ["", "two\nlines\tof text", "ü 漢 🙂 \u{200d} \u{a0}"] {
+            assert!(matches!(without_controls(text), Cow::Borrowed(same) if same == text));
         }
     }
 }
