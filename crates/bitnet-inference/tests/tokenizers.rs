@@ -189,6 +189,24 @@ fn byte_level_bpe_agrees_with_huggingface() {
 }
 
 #[test]
+fn a_prompt_is_neither_cut_off_nor_filled_up_as_texts_in_training_were() {
+    let Recorded {
+        texts, byte_level, ..
+    } = recorded();
+    let (tokens, types) = byte_level.vocabulary();
+    let model = json!({ "merges": byte_level.merges });
+    let (pre, configuration) = byte_level.configurations.first_key_value().unwrap();
+    let mut json = tokenizer_json(configuration, &model, &tokens, &types);
+    json["truncation"] =
+        json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+    json["padding"] = json!({
+        "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": tokens[0],
+    });
+    check(&from_json(&json), &texts, configuration, pre);
+}
+
+#[test]
 fn sentencepiece_agrees_with_huggingface() {
     let Recorded {
         texts,

@@ -378,8 +378,14 @@ fn from_json(
         let prefix = parsed.model.continuing_subword_prefix.as_deref();
         check_merges(lengths, merges, prefix.unwrap_or_default())?;
     }
-    let inner = tokenizers::Tokenizer::from_bytes(bytes)
+    let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
         .map_err(|source| TokenizerError::Build { source })?;
+    // How long texts were in training is no rule for a prompt: as in `transformers`,
+    // nothing is cut off or filled up.
+    inner
+        .with_truncation(None)
+        .map_err(|source| TokenizerError::Build { source })?;
+    inner.with_padding(None);
     Ok((inner, parsed.added_tokens))
 }
 
