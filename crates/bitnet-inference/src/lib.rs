@@ -74,6 +74,7 @@ mod model;
 mod perplexity;
 mod plan;
 mod sampler;
+mod stop;
 mod tokenizer;
 
 pub use bitnet_quant::{DenseType, TernaryType};
@@ -93,4 +94,5 @@ pub use model::{HeadPrecision, Model, Packing};
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use plan::{Plan, PlanError, PlanOptions};
 pub use sampler::{REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
+pub use stop::{EmptyStopError, StopMatcher, StopSequences};
 pub use tokenizer::{TextStream, Tokenizer, TokenizerError};

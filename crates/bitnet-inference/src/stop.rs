@@ -1,0 +1,226 @@
+//! Texts that end what is generated.
+//!
+//! A stop text may be spread over several pieces of a stream, and a piece may hold
+//! more than it. So text that may be the beginning of a stop text is held back until
+//! what follows decides. What comes out is the text before the first occurrence, in
+//! whatever pieces it came.
+
+/// Texts that end what is generated. They are no part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopSequences {
+    /// None of them is empty.
+    stops: Vec<String>,
+}
+
+/// A stop text is empty, so it would end every text before it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a stop text is empty, expected at least one character")]
+pub struct EmptyStopError;
+
+impl StopSequences {
+    /// Takes stop texts; without any, nothing is held back and nothing stops.
+    ///
+    /// # Errors
+    ///
+    /// None of them may be empty.
+    pub fn new<S: Into<String>>(
+        stops: impl IntoIterator<Item = S>,
+    ) -> Result<Self, EmptyStopError> {
+        let stops: Vec<String> = stops.into_iter().map(Into::into).collect();
+        if stops.iter().any(String::is_empty) {
+            return Err(EmptyStopError);
+        }
+        Ok(Self { stops })
+    }
+
+    /// Begins to look for them in a text.
+    pub fn matcher(&self) -> StopMatcher<'_> {
+        StopMatcher {
+            stops: &self.stops,
+            held: String::new(),
+            stopped: false,
+        }
+    }
+}
+
+/// Looks for stop texts in a text that comes in pieces. Of several, the one that
+/// begins first ends the text; it does not matter how the text is cut.
+#[derive(Clone, Debug)]
+pub struct StopMatcher<'a> {
+    stops: &'a [String],
+    /// The end of the text so far, from the first place on where a stop text may
+    /// begin that is not complete.
+    held: String,
+    stopped: bool,
+}
+
+impl StopMatcher<'_> {
+    /// Takes the next piece of the text, and returns what is certain to stand before
+    /// every stop text. Nothing does after one.
+    pub fn push(&mut self, text: &str) -> String {
+        if self.stopped {
+            return String::new();
+        }
+        self.held += text;
+        let complete = self.first_complete();
+        let partial = self.first_partial();
+        let end = match (complete, partial) {
+            // One that begins earlier may yet be completed.
+            (Some(complete), Some(partial)) if partial < complete => partial,
+            (Some(complete), _) => {
+                self.stopped = true;
+                complete
+            }
+            (None, Some(partial)) => partial,
+            (None, None) => self.held.len(),
+        };
+        let rest = self.held.split_off(end);
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// Returns whether a stop text ended the text: what follows does not matter.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Ends the text. Returns what was held back of it, and whether a stop text ended
+    /// it.
+    pub fn finish(mut self) -> (String, bool) {
+        if self.stopped {
+            return (String::new(), true);
+        }
+        match self.first_complete() {
+            // It waited for an earlier one, which did not come.
+            Some(complete) => {
+                self.held.truncate(complete);
+                (self.held, true)
+            }
+            None => (self.held, false),
+        }
+    }
+
+    /// Returns where the first stop text in what is held begins.
+    fn first_complete(&self) -> Option<usize> {
+        let found = self.stops.iter().filter_map(|stop| self.held.find(stop));
+        found.min()
+    }
+
+    /// Returns from where on what is held may be the beginning of a stop text.
+    fn first_partial(&self) -> Option<usize> {
+        let longest = self.stops.iter().map(String::len).max()?;
+        let first = (self.held.len() + 1).saturating_sub(longest);
+        let ends = self.held.char_indices().map(|(start, _)| start);
+        let mut ends = ends.skip_while(|&start| start < first);
+        ends.find(|&start| {
+            let end = &self.held[start..];
+            let may_be = |stop: &String| stop.len() > end.len() && stop.starts_with(end);
+            self.stops.iter().any(may_be)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Returns each piece that comes out, the last at the end, and whether a stop text
+    /// was found.
+    fn pieces(stops: &[&str], text: &[&str]) -> (Vec<String>, bool) {
+        let stops = StopSequences::new(stops.iter().copied()).unwrap();
+        let mut matcher = stops.matcher();
+        let mut out: Vec<_> = text.iter().map(|piece| matcher.push(piece)).collect();
+        let was_stopped = matcher.is_stopped();
+        let (rest, stopped) = matcher.finish();
+        assert!(stopped || !was_stopped);
+        out.push(rest);
+        (out, stopped)
+    }
+
+    fn check(stops: &[&str], text: &[&str], expected: &[&str], stopped: bool) {
+        let (out, found) = pieces(stops, text);
+        assert_eq!(
+            (&out[..], found),
+            (
+                &expected.iter().map(ToString::to_string).collect::<Vec<_>>()[..],
+                stopped
+            )
+        );
+    }
+
+    #[test]
+    fn text_is_held_back_only_while_it_may_be_a_stop_text() {
+        check(&[], &["a", "b"], &["a", "b", ""], false);
+        check(
+            &["\n\n"],
+            &["a\n", "b\n", "\nc"],
+            &["a", "\nb", "", ""],
+            true,
+        );
+        check(&["\n\n"], &["a\n", "b\n"], &["a", "\nb", "\n"], false);
+        check(&["stop"], &["no st", "op here"], &["no ", "", ""], true);
+        check(&["stop"], &["no st", "art"], &["no ", "start", ""], false);
+        // A part of the beginning begins again.
+        check(&["aab"], &["aa", "ab!"], &["", "a", ""], true);
+        check(&["stop"], &["stop", "ped"], &["", "", ""], true);
+    }
+
+    #[test]
+    fn of_several_the_one_that_begins_first_ends_the_text() {
+        check(&["b", "abc"], &["xab", "c"], &["x", "", ""], true);
+        // The earlier one is not completed, so the other counts.
+        check(&["b", "abc"], &["xab", "d"], &["x", "a", ""], true);
+        check(&["b", "abc"], &["xab"], &["x", "a"], true);
+        check(&["ab", "abc"], &["xab", "d"], &["x", "", ""], true);
+        check(&["c", "b"], &["abc"], &["a", ""], true);
+    }
+
+    #[test]
+    fn characters_are_never_cut() {
+        check(&["é"], &["caf", "è é"], &["caf", "è ", ""], true);
+        check(
+            &["🐉🐉"],
+            &["a🐉", "🐊🐉", "🐉"],
+            &["a", "🐉🐊", "", ""],
+            true,
+        );
+    }
+
+    #[test]
+    fn an_empty_stop_text_is_refused() {
+        assert_eq!(StopSequences::new(["a", ""]), Err(EmptyStopError));
+        assert_eq!(
+            StopSequences::new([] as [&str; 0]),
+            Ok(StopSequences::default())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_comes_out_is_the_text_before_the_first_stop_text(
+            text in "[abé]{0,40}",
+            stops in prop::collection::vec("[abé]{1,4}", 0..4),
+            cuts in prop::collection::vec(0usize..80, 0..12),
+        ) {
+            let first = stops.iter().filter_map(|stop| text.find(stop)).min();
+            let expected = &text[..first.unwrap_or(text.len())];
+
+            let mut cuts: Vec<_> = cuts.into_iter().filter(|&cut| text.is_char_boundary(cut)).collect();
+            cuts.sort_unstable();
+            let matched = StopSequences::new(&stops).unwrap();
+            let mut matcher = matched.matcher();
+            let mut out = String::new();
+            let mut from = 0;
+            for cut in cuts.into_iter().chain([text.len()]) {
+                out += &matcher.push(&text[from..cut]);
+                // Never more than the text before a stop text, at any time.
+                prop_assert!(expected.starts_with(&out));
+                from = cut;
+            }
+            let (rest, stopped) = matcher.finish();
+            prop_assert_eq!(out + &rest, expected);
+            prop_assert_eq!(stopped, first.is_some());
+        }
+    }
+}
