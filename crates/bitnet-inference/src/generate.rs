@@ -12,7 +12,8 @@ use crate::sampler::{Sampler, SamplerError, SamplerOptions};
 pub struct GenerateOptions<'a> {
     /// The prompt, BOS included.
     pub prompt: &'a [u32],
-    /// The most tokens to generate. The end of the context ends it earlier.
+    /// The most tokens to generate; the end of the context ends it earlier, so
+    /// [`usize::MAX`] stands for no limit but that.
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: SamplerOptions,
@@ -134,7 +135,7 @@ pub fn generate(
                 },
             };
             engine.forward(&[input], |_, _, logits| {
-                next = Some(sampler.sample(logits, &history));
+                next = Some(sampler.sample(logits, &history, prompt.len()));
             })?;
             if done <= prompt.len() {
                 let total = prompt.len();
@@ -146,6 +147,7 @@ pub fn generate(
             }
         }
         let token = next.expect("the last position has logits");
+        let token = token.ok_or(GenerateError::NoCandidate)?;
         let elapsed = since.elapsed();
         since = Instant::now();
         if first_new == reuse {
@@ -187,6 +189,9 @@ pub enum GenerateError {
     /// An option of the sampler makes no sense.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// No token can be chosen: every logit is NaN or minus infinity.
+    #[error("no token can be chosen: every logit is NaN or minus infinity")]
+    NoCandidate,
     /// The tokens cannot be computed.
     #[error(transparent)]
     Forward(#[from] ForwardError),

@@ -93,6 +93,6 @@ pub use model::rope::{Rope, RopeScaling};
 pub use model::{HeadPrecision, Model, Packing};
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use plan::{Plan, PlanError, PlanOptions};
-pub use sampler::{REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
+pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
 pub use stop::{EmptyStopError, StopMatcher, StopSequences};
 pub use tokenizer::{TextStream, Tokenizer, TokenizerError};

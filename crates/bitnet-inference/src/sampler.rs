@@ -1,6 +1,7 @@
 //! Logits to the next token.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use bitnet_core::{Kernel, ops};
 use rand_chacha::ChaCha8Rng;
@@ -10,31 +11,62 @@ use crate::forward::Logits;
 
 /// How the next token is chosen.
 ///
-/// The steps are those of `transformers`, in its order: repeat penalty,
-/// temperature, top-k, top-p, min-p, and a draw from what is left.
+/// The steps are those of `transformers`, in its order: penalties, temperature,
+/// top-k, top-p, min-p, and a draw from what is left. All penalties look back on
+/// the same window of tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
-    /// Divides the logits; 0 takes the most likely token (the lower id where
-    /// two are equal) and leaves out all steps but the repeat penalty.
+    /// Divides the logits. Below [`MIN_TEMPERATURE`] the most likely token is taken
+    /// (the lower id where two are equal), and all steps but the penalties are left
+    /// out.
     pub temperature: f32,
     /// Keeps the k most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the most likely tokens whose probabilities reach p together; 1
-    /// keeps all.
+    /// Keeps the most likely tokens whose probabilities reach p together; 1 keeps
+    /// all, 0 the most likely one.
     pub top_p: f32,
     /// Keeps tokens at least p times as likely as the most likely one; 0 keeps
     /// all.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens that occurred
-    /// among the last [`REPEAT_WINDOW`] (Keskar et al., CTRL, 2019); 1 changes
-    /// nothing.
+    /// Divides positive and multiplies negative logits of tokens that occurred in
+    /// the window, prompt or text (Keskar et al., CTRL, 2019); 1 changes nothing.
     pub repeat_penalty: f32,
+    /// Is subtracted from the logits of tokens that were generated in the window, as
+    /// the API of `OpenAI` has it: tokens of the prompt do not count. From -2 to 2; 0
+    /// changes nothing.
+    pub presence_penalty: f32,
+    /// Is subtracted from a logit once for each time that the token was generated in
+    /// the window. From -2 to 2; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// How many of the last tokens the penalties look back on; 0 turns them off.
+    pub penalty_window: usize,
     /// Where the random numbers begin.
     pub seed: u64,
 }
 
-/// Tokens that the repeat penalty looks back on.
+/// Tokens that the penalties look back on, where nothing else is said.
 pub const REPEAT_WINDOW: usize = 256;
+
+/// The lowest temperature that is one. With less, logits that differ in their last
+/// bit only are told apart, and quotients leave the range of f32: the most likely
+/// token is meant.
+pub const MIN_TEMPERATURE: f32 = 1e-5;
+
+/// What presence and frequency penalties may be.
+const ADDITIVE_PENALTY: RangeInclusive<f32> = -2.0..=2.0;
+
+impl Default for SamplerOptions {
+    /// Returns the options for a model that recommends none: temperature 0.7 and top-p
+    /// 0.95, without penalties. A repeat penalty would spoil text that repeats itself
+    /// rightly, such as code and JSON.
+    fn default() -> Self {
+        Self {
+            temperature: 0.7,
+            top_p: 0.95,
+            ..Self::GREEDY
+        }
+    }
+}
 
 impl SamplerOptions {
     /// The most likely token, always.
@@ -44,25 +76,40 @@ impl SamplerOptions {
         top_p: 1.0,
         min_p: 0.0,
         repeat_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        penalty_window: REPEAT_WINDOW,
         seed: 0,
     };
+
+    /// Returns whether the most likely token is taken, without a draw.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature < MIN_TEMPERATURE
+    }
 
     /// Returns the first option that makes no sense.
     pub fn check(&self) -> Result<(), SamplerError> {
         let checks = [
             ("temperature", self.temperature, 0.0..=f32::MAX, "0 or more"),
-            (
-                "top-p",
-                self.top_p,
-                f32::MIN_POSITIVE..=1.0,
-                "above 0 and at most 1",
-            ),
+            ("top-p", self.top_p, 0.0..=1.0, "0 to 1"),
             ("min-p", self.min_p, 0.0..=1.0, "0 to 1"),
             (
                 "repeat penalty",
                 self.repeat_penalty,
                 f32::MIN_POSITIVE..=f32::MAX,
                 "above 0",
+            ),
+            (
+                "presence penalty",
+                self.presence_penalty,
+                ADDITIVE_PENALTY,
+                "-2 to 2",
+            ),
+            (
+                "frequency penalty",
+                self.frequency_penalty,
+                ADDITIVE_PENALTY,
+                "-2 to 2",
             ),
         ];
         for (what, value, range, expected) in checks {
@@ -75,6 +122,22 @@ impl SamplerOptions {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether the penalties change any logit.
+    fn penalizes(&self) -> bool {
+        let neutral = (1.0, 0.0, 0.0);
+        let penalties = (
+            self.repeat_penalty,
+            self.presence_penalty,
+            self.frequency_penalty,
+        );
+        self.penalty_window > 0 && penalties != neutral
+    }
+
+    /// Returns whether a penalty makes any token more likely.
+    fn encourages(&self) -> bool {
+        self.repeat_penalty < 1.0 || self.presence_penalty < 0.0 || self.frequency_penalty < 0.0
     }
 }
 
@@ -100,10 +163,11 @@ pub struct Sampler {
     rng: ChaCha8Rng,
     candidates: Vec<Candidate>,
     probabilities: Vec<f32>,
-    /// Whether a token has been penalized, while the history is walked.
-    seen: Vec<bool>,
+    /// `[vocab_size]`, all zero but while the history is walked.
+    occurrences: Vec<Occurrences>,
 }
 
+/// A token that can be chosen. The logit is a number, never NaN.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     id: u32,
@@ -113,8 +177,20 @@ struct Candidate {
 impl Candidate {
     /// The more likely one first, then the lower id.
     fn compare(self, other: Self) -> Ordering {
-        (other.logit.total_cmp(&self.logit)).then(self.id.cmp(&other.id))
+        let by_logit = other.logit.partial_cmp(&self.logit);
+        by_logit
+            .expect("`Sampler::sample` leaves out what is no number")
+            .then(self.id.cmp(&other.id))
     }
+}
+
+/// Where a token is in the window of the penalties.
+#[derive(Debug, Clone, Copy, Default)]
+struct Occurrences {
+    /// Whether its logit has been penalized.
+    seen: bool,
+    /// How often it was generated.
+    n_generated: u32,
 }
 
 impl Sampler {
@@ -131,77 +207,105 @@ impl Sampler {
             rng: ChaCha8Rng::seed_from_u64(options.seed),
             candidates: Vec::with_capacity(vocab_size),
             probabilities: Vec::with_capacity(vocab_size),
-            seen: vec![false; vocab_size],
+            occurrences: vec![Occurrences::default(); vocab_size],
         })
     }
 
     /// Returns which logits decide: with these alone, the choice is the same.
     pub fn logits(&self) -> Logits {
         let options = &self.options;
-        let k = match (options.temperature == 0.0, options.top_k) {
+        let k = match (options.is_greedy(), options.top_k) {
             (true, _) => 1,
             (false, 0) => return Logits::Last,
             (false, k) => k,
         };
-        // A penalty above 1 moves tokens of the window down, and others take
-        // their place; one below 1 moves some up, from anywhere.
-        if options.repeat_penalty < 1.0 {
-            Logits::Last
-        } else if options.repeat_penalty > 1.0 {
-            Logits::Top(k.saturating_add(REPEAT_WINDOW))
-        } else {
+        if !options.penalizes() {
             Logits::Top(k)
+        } else if options.encourages() {
+            // Some tokens move up, from anywhere.
+            Logits::Last
+        } else {
+            // Tokens of the window move down, and others take their places: no more
+            // than the window has tokens.
+            Logits::Top(k.saturating_add(options.penalty_window))
         }
     }
 
-    /// Chooses the token after `history` by its logits, `[vocab_size]`.
+    /// Chooses the token after `history` by its logits, `[vocab_size]`; `None` if
+    /// none can be chosen, since every logit is NaN or minus infinity. The first
+    /// `n_prompt` tokens of the history are the prompt, the others were generated.
     ///
     /// # Panics
     ///
     /// Panics if `logits` or an id of the history do not belong to the
     /// vocabulary.
-    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
-        assert_eq!(logits.len(), self.seen.len(), "logits of the vocabulary");
+    pub fn sample(&mut self, logits: &[f32], history: &[u32], n_prompt: usize) -> Option<u32> {
+        assert_eq!(
+            logits.len(),
+            self.occurrences.len(),
+            "logits of the vocabulary"
+        );
         self.candidates.clear();
         self.candidates.extend(
             (0..)
                 .zip(logits)
                 .map(|(id, &logit)| Candidate { id, logit }),
         );
-        self.penalize(history);
-        if self.options.temperature == 0.0 {
-            let best = self.candidates.iter().min_by(|a, b| a.compare(**b));
-            return best.expect("a vocabulary has tokens").id;
+        if self.options.penalizes() {
+            self.penalize(history, n_prompt);
         }
+        // What is no number says nothing about its token, wherever it would be
+        // sorted to; minus infinity says that the token is impossible.
+        self.candidates
+            .retain(|candidate| candidate.logit > f32::NEG_INFINITY);
+        let best = *self.candidates.iter().min_by(|a, b| a.compare(**b))?;
+        if self.options.is_greedy() {
+            return Some(best.id);
+        }
+        // Differences first: the largest quotient is then 0, and the others cannot
+        // be worse than minus infinity.
+        let max = best.logit.min(f32::MAX);
         for candidate in &mut self.candidates {
-            candidate.logit /= self.options.temperature;
+            candidate.logit = (candidate.logit.min(f32::MAX) - max) / self.options.temperature;
         }
         self.keep_top_k();
         self.candidates.sort_unstable_by(|a, b| a.compare(*b));
         self.keep_top_p();
         self.keep_min_p();
-        self.draw()
+        Some(self.draw())
     }
 
-    fn penalize(&mut self, history: &[u32]) {
-        let penalty = self.options.repeat_penalty;
-        if penalty == 1.0 {
-            return;
+    /// Changes the logits of the tokens that the window holds.
+    fn penalize(&mut self, history: &[u32], n_prompt: usize) {
+        let options = &self.options;
+        let first = history.len().saturating_sub(options.penalty_window);
+        let (window, generated) = (&history[first..], history.iter().skip(first.max(n_prompt)));
+        for &id in generated {
+            self.occurrences[id as usize].n_generated += 1;
         }
-        let window = &history[history.len().saturating_sub(REPEAT_WINDOW)..];
         for &id in window {
-            let seen = &mut self.seen[id as usize];
-            if !std::mem::replace(seen, true) {
-                let logit = &mut self.candidates[id as usize].logit;
-                *logit = if *logit > 0.0 {
-                    *logit / penalty
-                } else {
-                    *logit * penalty
-                };
+            let Occurrences { seen, n_generated } = &mut self.occurrences[id as usize];
+            if std::mem::replace(seen, true) {
+                continue;
             }
+            let logit = &mut self.candidates[id as usize].logit;
+            if logit.is_nan() || *logit == f32::NEG_INFINITY {
+                continue;
+            }
+            *logit = if *logit > 0.0 {
+                *logit / options.repeat_penalty
+            } else {
+                *logit * options.repeat_penalty
+            };
+            if *n_generated > 0 {
+                *logit -= options.presence_penalty;
+                *logit -= *n_generated as f32 * options.frequency_penalty;
+            }
+            // A penalty makes no token impossible.
+            *logit = logit.max(f32::MIN);
         }
         for &id in window {
-            self.seen[id as usize] = false;
+            self.occurrences[id as usize] = Occurrences::default();
         }
     }
 
@@ -251,15 +355,23 @@ impl Sampler {
     fn draw(&mut self) -> u32 {
         self.softmax();
         // 24 random bits: every value is an f32, all equally likely.
-        let mut left = (self.rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
+        let random = (self.rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
+        self.pick(random)
+    }
+
+    /// Returns the candidate at which the probabilities reach a number from 0 up to 1.
+    fn pick(&self, random: f32) -> u32 {
+        let mut left = random;
         for (candidate, &probability) in self.candidates.iter().zip(&self.probabilities) {
             left -= probability;
             if left < 0.0 {
                 return candidate.id;
             }
         }
-        // Rounding may leave the sum of all a little below 1.
-        self.candidates[self.candidates.len() - 1].id
+        // Rounding may leave the sum of all a little below 1: the last that is
+        // possible.
+        let possible = self.probabilities.iter().rposition(|&p| p > 0.0);
+        self.candidates[possible.unwrap_or(0)].id
     }
 }
 
@@ -277,7 +389,7 @@ mod tests {
         let mut sampler = Sampler::new(options, Kernel::best(), logits.len()).unwrap();
         let mut counts = vec![0; logits.len()];
         for _ in 0..n {
-            counts[sampler.sample(logits, history) as usize] += 1;
+            counts[sampler.sample(logits, history, 0).unwrap() as usize] += 1;
         }
         counts
     }
@@ -354,6 +466,13 @@ mod tests {
         );
         assert_eq!(
             chosen(SamplerOptions {
+                top_p: 0.0,
+                ..SAMPLE
+            }),
+            [1]
+        );
+        assert_eq!(
+            chosen(SamplerOptions {
                 min_p: 0.45,
                 ..SAMPLE
             }),
@@ -377,7 +496,7 @@ mod tests {
         let choice = |history: &[u32]| {
             let logits = [2.0, 1.5, -1.0];
             let mut sampler = Sampler::new(penalty, Kernel::best(), 3).unwrap();
-            sampler.sample(&logits, history)
+            sampler.sample(&logits, history, 0).unwrap()
         };
         assert_eq!(choice(&[]), 0);
         assert_eq!(choice(&[0]), 1);
@@ -389,7 +508,202 @@ mod tests {
         assert_eq!(choice(&history), 0);
         // Negative logits grow more negative: -1 · 2 < -1.5.
         let mut sampler = Sampler::new(penalty, Kernel::best(), 2).unwrap();
-        assert_eq!(sampler.sample(&[-1.0, -1.5], &[0]), 1);
+        assert_eq!(sampler.sample(&[-1.0, -1.5], &[0], 0), Some(1));
+    }
+
+    #[test]
+    fn presence_and_frequency_penalties_count_what_was_generated() {
+        let choice = |presence_penalty, frequency_penalty, logits: &[f32], history: &[u32]| {
+            let options = SamplerOptions {
+                presence_penalty,
+                frequency_penalty,
+                ..SamplerOptions::GREEDY
+            };
+            let mut sampler = Sampler::new(options, Kernel::best(), logits.len()).unwrap();
+            // The first token is the prompt.
+            sampler.sample(logits, history, 1).unwrap()
+        };
+        let logits = [2.0, 1.5, -1.0];
+        // The prompt does not count.
+        assert_eq!(choice(2.0, 2.0, &logits, &[0, 2]), 0);
+        // 2 - 0.6 < 1.5, and once is as often as thrice.
+        assert_eq!(choice(0.6, 0.0, &logits, &[2, 0]), 1);
+        assert_eq!(choice(0.4, 0.0, &logits, &[2, 0, 0, 0]), 0);
+        // 2 - 0.2 > 1.5, but 2 - 3 · 0.2 < 1.5.
+        assert_eq!(choice(0.0, 0.2, &logits, &[2, 0]), 0);
+        assert_eq!(choice(0.0, 0.2, &logits, &[2, 0, 0, 0]), 1);
+        // Both: 2 - 0.3 - 0.3 < 1.5.
+        assert_eq!(choice(0.3, 0.3, &logits, &[2, 0]), 1);
+        // Below 0 they make tokens likelier: -1 + 2 + 2 > 2.
+        assert_eq!(choice(-2.0, -2.0, &logits, &[0, 2]), 2);
+        // Out of the window.
+        let mut history = vec![2, 0];
+        history.extend([2; REPEAT_WINDOW]);
+        assert_eq!(choice(2.0, 0.0, &logits, &history), 0);
+        // After the repeat penalty: 4 / 2 - 1 < 1.5.
+        let options = SamplerOptions {
+            repeat_penalty: 2.0,
+            presence_penalty: 1.0,
+            ..SamplerOptions::GREEDY
+        };
+        let mut sampler = Sampler::new(options, Kernel::best(), 2).unwrap();
+        assert_eq!(sampler.sample(&[4.0, 1.5], &[1, 0], 2), Some(0));
+        assert_eq!(sampler.sample(&[4.0, 1.2], &[1, 0], 1), Some(0));
+        assert_eq!(sampler.sample(&[4.0, 2.2], &[1, 0], 1), Some(1));
+    }
+
+    #[test]
+    fn the_window_of_the_penalties_may_be_any() {
+        let choice = |penalty_window, history: &[u32]| {
+            let options = SamplerOptions {
+                repeat_penalty: 2.0,
+                penalty_window,
+                ..SamplerOptions::GREEDY
+            };
+            let mut sampler = Sampler::new(options, Kernel::best(), 2).unwrap();
+            sampler.sample(&[2.0, 1.5], history, 0).unwrap()
+        };
+        let mut history = vec![0];
+        history.extend([1; 1000]);
+        assert_eq!(choice(0, &[0]), 0);
+        assert_eq!(choice(1, &[0]), 1);
+        assert_eq!(choice(1, &[0, 1]), 0);
+        // All of it: both are penalized.
+        assert_eq!(choice(usize::MAX, &history), 0);
+        assert_eq!(choice(usize::MAX, &[0]), 1);
+    }
+
+    #[test]
+    fn a_tiny_temperature_is_greedy() {
+        // The likeliest is neither the first nor the last, and unlikely ones are many.
+        let mut logits: Vec<f32> = (0..1000).map(|i| (i % 17) as f32 / 4.0).collect();
+        logits[500] = 4.001;
+        let subnormal = f32::from_bits(1);
+        for temperature in [
+            0.0,
+            -0.0,
+            subnormal,
+            1e-40,
+            1e-38,
+            f32::MIN_POSITIVE,
+            1e-30,
+            1e-20,
+            1e-10,
+            MIN_TEMPERATURE.next_down(),
+            MIN_TEMPERATURE,
+            1e-4,
+        ] {
+            for (top_k, top_p, min_p) in [(0, 1.0, 0.0), (40, 0.95, 0.05), (0, 0.0, 1.0)] {
+                let options = SamplerOptions {
+                    temperature,
+                    top_k,
+                    top_p,
+                    min_p,
+                    ..SAMPLE
+                };
+                let counts = draws(options, &logits, &[], 20);
+                assert_eq!(counts[500], 20, "{options:?}");
+            }
+        }
+        let is_greedy = |temperature| {
+            SamplerOptions {
+                temperature,
+                ..SAMPLE
+            }
+            .is_greedy()
+        };
+        assert!(is_greedy(1e-40) && !is_greedy(MIN_TEMPERATURE));
+    }
+
+    #[test]
+    fn logits_at_the_ends_of_f32_are_ordered_as_numbers() {
+        let (max, inf) = (f32::MAX, f32::INFINITY);
+        for temperature in [0.0, MIN_TEMPERATURE, 0.7, 1.0, 1e30, f32::MAX] {
+            let options = SamplerOptions {
+                temperature,
+                top_k: 2,
+                top_p: 0.5,
+                ..SAMPLE
+            };
+            let always = |logits: &[f32]| {
+                let counts = draws(options, logits, &[], 50);
+                counts.iter().position(|&n| n == 50)
+            };
+            if temperature < 1e30 {
+                assert_eq!(always(&[-max, max / 2.0, max, -inf]), Some(2));
+                assert_eq!(always(&[f32::NAN, 1.0, 9.0, -f32::NAN]), Some(2));
+                assert_eq!(always(&[-inf, -max, inf, 1.0]), Some(2));
+            }
+            // Impossible tokens and those without a number are never chosen, however
+            // flat the distribution is.
+            assert_eq!(always(&[-inf, 1.0, f32::NAN]), Some(1));
+            assert_eq!(always(&[-inf, -inf, -max]), Some(2));
+        }
+        let mut sampler = Sampler::new(SAMPLE, Kernel::best(), 2).unwrap();
+        assert_eq!(sampler.sample(&[-inf, f32::NAN], &[], 0), None);
+        // A penalty that leaves f32 keeps the order of the others, and loses no token.
+        let options = SamplerOptions {
+            repeat_penalty: f32::MAX,
+            ..SAMPLE
+        };
+        assert_eq!(draws(options, &[-9.0, -inf], &[0], 9), [9, 0]);
+        let options = SamplerOptions {
+            repeat_penalty: f32::MIN_POSITIVE,
+            ..SAMPLE
+        };
+        assert_eq!(draws(options, &[9.0, 8.0, 7.0], &[2], 9), [0, 0, 9]);
+        // Zeros are equal, whatever their sign.
+        assert_eq!(draws(SamplerOptions::GREEDY, &[-0.0, 0.0], &[], 1), [1, 0]);
+    }
+
+    #[test]
+    fn rounding_never_chooses_what_is_impossible() {
+        let mut sampler = Sampler::new(SAMPLE, Kernel::best(), 3).unwrap();
+        sampler.candidates = (5..8).map(|id| Candidate { id, logit: 0.0 }).collect();
+        // Their sum is a little below 1, as that of many may be.
+        sampler.probabilities = vec![0.5, 0.499, 0.0];
+        let picked = [0.0, 0.499, 0.5, 0.998, 0.9995].map(|random| sampler.pick(random));
+        assert_eq!(picked, [5, 5, 6, 6, 6]);
+    }
+
+    #[test]
+    fn the_logits_asked_for_are_enough() {
+        let random = SamplerOptions {
+            top_k: 40,
+            ..SAMPLE
+        };
+        let wanted = |options| Sampler::new(options, Kernel::best(), 3).unwrap().logits();
+        assert_eq!(wanted(SamplerOptions::GREEDY), Logits::Top(1));
+        assert_eq!(wanted(SAMPLE), Logits::Last);
+        assert_eq!(wanted(random), Logits::Top(40));
+        let penalties = [(1.1, 0.0, 0.0), (1.0, 0.5, 0.0), (1.0, 0.0, 0.5)];
+        for (repeat_penalty, presence_penalty, frequency_penalty) in penalties {
+            let down = SamplerOptions {
+                repeat_penalty,
+                presence_penalty,
+                frequency_penalty,
+                penalty_window: 64,
+                ..random
+            };
+            assert_eq!(wanted(down), Logits::Top(104), "{down:?}");
+            let off = SamplerOptions {
+                penalty_window: 0,
+                ..down
+            };
+            assert_eq!(wanted(off), Logits::Top(40));
+            let unlimited = SamplerOptions {
+                penalty_window: usize::MAX,
+                ..down
+            };
+            assert_eq!(wanted(unlimited), Logits::Top(usize::MAX));
+            let up = SamplerOptions {
+                repeat_penalty: 2.0 - repeat_penalty,
+                presence_penalty: -presence_penalty,
+                frequency_penalty: -frequency_penalty,
+                ..down
+            };
+            assert_eq!(wanted(up), Logits::Last, "{up:?}");
+        }
     }
 
     #[test]
@@ -402,7 +716,9 @@ mod tests {
                 ..SAMPLE
             };
             let mut sampler = Sampler::new(options, kernel, logits.len()).unwrap();
-            (0..20).map(|_| sampler.sample(&logits, &[])).collect()
+            (0..20)
+                .map(|_| sampler.sample(&logits, &[], 0).unwrap())
+                .collect()
         };
         let expected = run(Kernel::Scalar, 7);
         for kernel in Kernel::available() {
@@ -425,7 +741,15 @@ mod tests {
                 ..SAMPLE
             },
             SamplerOptions {
-                top_p: 0.0,
+                top_p: -0.1,
+                ..SAMPLE
+            },
+            SamplerOptions {
+                presence_penalty: 2.5,
+                ..SAMPLE
+            },
+            SamplerOptions {
+                frequency_penalty: f32::NAN,
                 ..SAMPLE
             },
             SamplerOptions {
@@ -453,9 +777,6 @@ mod tests {
         }
         .check()
         .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "top-p is 1.5, expected above 0 and at most 1"
-        );
+        assert_eq!(error.to_string(), "top-p is 1.5, expected 0 to 1");
     }
 }

@@ -414,6 +414,25 @@ fn a_screened_head_gives_the_same_logits_and_text() {
             top_p: 0.9,
             ..random
         },
+        SamplerOptions {
+            presence_penalty: 1.5,
+            frequency_penalty: 0.5,
+            ..random
+        },
+        SamplerOptions {
+            presence_penalty: 2.0,
+            penalty_window: 3,
+            ..SamplerOptions::GREEDY
+        },
+        SamplerOptions {
+            frequency_penalty: -1.0,
+            ..random
+        },
+        SamplerOptions {
+            repeat_penalty: 1.3,
+            penalty_window: usize::MAX,
+            ..random
+        },
     ] {
         let [exact, screened] = engines.each_mut().map(|engine| {
             let options = GenerateOptions {

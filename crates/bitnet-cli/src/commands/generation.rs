@@ -83,6 +83,7 @@ impl GenerateArgs {
                 None => 1.15,
             },
             seed: self.seed.unwrap_or_else(random_seed),
+            ..SamplerOptions::GREEDY
         }
     }
 }

@@ -474,7 +474,7 @@ fn numbers_out_of_range() {
     ");
     assert_snapshot!(refused(&["run", "--top-p", "2", PROMPT]), @"
     exit code 2
-    error: top-p is 2, expected above 0 and at most 1
+    error: top-p is 2, expected 0 to 1
     ");
     assert_snapshot!(refused(&["run", "--min-p", "-0.5", PROMPT]), @"
     exit code 2
