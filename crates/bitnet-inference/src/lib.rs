@@ -74,6 +74,7 @@ mod model;
 mod perplexity;
 mod plan;
 mod sampler;
+mod sampling_defaults;
 mod stop;
 mod tokenizer;
 
@@ -94,5 +95,6 @@ pub use model::{HeadPrecision, Model, Packing};
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use plan::{Plan, PlanError, PlanOptions};
 pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
+pub use sampling_defaults::SamplingDefaults;
 pub use stop::{EmptyStopError, StopMatcher, StopSequences};
 pub use tokenizer::{TextStream, Tokenizer, TokenizerError};

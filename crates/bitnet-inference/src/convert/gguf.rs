@@ -15,6 +15,7 @@ use crate::format::gguf_types::{FILE_TYPE_I2_S, type_id};
 use crate::model::config::Config;
 use crate::model::rope::RopeScaling;
 use crate::model::tensors::{self, Expected, Role};
+use crate::sampling_defaults::SamplingDefaults;
 use crate::tokenizer::gguf as keys;
 use crate::tokenizer::parts::TokenizerParts;
 
@@ -53,6 +54,9 @@ pub(super) fn write(
         Origin::HuggingFace(folder) => {
             let name = folder.file_name().unwrap_or(folder.as_os_str());
             model_metadata(&mut writer, config, &name.to_string_lossy(), ty);
+            for (key, value) in SamplingDefaults::of_model(checkpoint).gguf_metadata() {
+                writer.metadata(key, value);
+            }
             let parts = TokenizerParts::from_folder(folder)?;
             tokenizer_metadata(&mut writer, config, &parts)?;
         }

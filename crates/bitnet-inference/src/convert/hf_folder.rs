@@ -17,6 +17,7 @@ use crate::format::checkpoint::Origin;
 use crate::model::config::{Config, RotaryRows};
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors::{self, Expected, Role};
+use crate::sampling_defaults::SamplingDefaults;
 use crate::tokenizer::{Tokenizer, TokenizerError, gguf as keys};
 
 /// What a folder holds.
@@ -162,8 +163,10 @@ pub(super) fn write(
     };
     write_json(CONFIG, &config_json(config, &tokenizer, torch_dtype))?;
     let eos: Vec<u32> = tokenizer.eos().collect();
-    let generation = json!({ "bos_token_id": tokenizer.bos(), "eos_token_id": eos });
-    write_json(GENERATION_CONFIG, &generation)?;
+    let mut generation = SamplingDefaults::of_model(source.checkpoint).generation_config();
+    generation.insert("bos_token_id".to_owned(), json!(tokenizer.bos()));
+    generation.insert("eos_token_id".to_owned(), json!(eos));
+    write_json(GENERATION_CONFIG, &generation.into())?;
     let inner = tokenizer
         .inner()
         .to_string(true)
