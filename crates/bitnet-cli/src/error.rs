@@ -7,7 +7,8 @@ use bitnet_core::{DeviceError, KernelError};
 use bitnet_inference::convert::ConvertError;
 use bitnet_inference::gguf::GgufError;
 use bitnet_inference::{
-    CheckpointError, GenerateError, MemoryLimitError, PlanError, SamplerError, TokenizerError,
+    CheckpointError, EmptyStopError, GenerateError, MemoryLimitError, PlanError, SamplerError,
+    TokenizerError,
 };
 
 use crate::commands::pull;
@@ -73,6 +74,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     find::<UsageError>(error).is_some()
         || find::<NoChatTemplate>(error).is_some()
         || find::<SamplerError>(error).is_some()
+        || find::<EmptyStopError>(error).is_some()
         || matches!(
             find(error),
             Some(KernelError::Unknown { .. } | KernelError::Ambiguous { .. })

@@ -8,7 +8,7 @@ use bitnet_inference::{
     Tokenizer, generate,
 };
 
-use super::generation::{GenerateArgs, Printer, Report, Timings};
+use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all};
 use crate::input::Lines;
 use crate::interrupt;
 use crate::model::{ChatTemplateArg, Loaded, RunModelArgs};
@@ -18,7 +18,8 @@ use crate::ui::Ui;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Every line is a message; one that ends in \\ goes on in the next. Ctrl-C stops an
-answer. In a pipe, answers go to stdout and nothing else does.
+answer. In a pipe, answers go to stdout and nothing else does. Tokens are chosen
+as the model's files recommend, unless a flag says otherwise.
 
 In the conversation:
   /reset  forget all of it but --system
@@ -39,12 +40,13 @@ pub struct Args {
     /// Print on stderr what the model reads, before each answer
     #[arg(long)]
     show_prompt: bool,
-    /// The most tokens of an answer
+    /// The most tokens of an answer; -1: no limit
     #[arg(
         short = 'n',
         long,
         value_name = "N",
-        default_value_t = 512,
+        default_value = "512",
+        value_parser = parse_count_or_all,
         allow_negative_numbers = true
     )]
     max_tokens: usize,
@@ -56,13 +58,13 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let sampling = args.generate.sampling();
-    sampling.check()?;
+    args.generate.check()?;
     let checkpoint = args.model.model.open(ui)?;
     let tokenizer = args.model.model.tokenizer(&checkpoint)?;
     let template = (args.template).resolve(&args.model.model, &checkpoint, &tokenizer, ui)?;
     let head = args.model.compute.head.for_largest();
     let loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;
+    let sampling = args.generate.sampling(&checkpoint, ui);
     ui.detail(&format!("seed {}", sampling.seed));
 
     let mut conversation = Conversation {
@@ -151,7 +153,8 @@ impl Conversation<'_> {
             reuse: same.take_while(|(held, wanted)| held == wanted).count(),
         };
         let stream = self.tokenizer.stream(&prompt_ids)?;
-        let mut printer = Printer::new(ui, !self.args.json, "", stream);
+        let stops = self.args.generate.stops()?;
+        let mut printer = Printer::new(ui, !self.args.json, "", stream, &stops);
         let engine = &mut self.loaded.engine;
         let generation = {
             let _deferred = interrupt::Deferred::new();
@@ -166,15 +169,15 @@ impl Conversation<'_> {
         self.held = [&prompt_ids, written].concat();
         self.held.truncate(engine.len(0));
         let generation = generation.context("failed to answer")?;
-        let text = printer.finish()?;
+        let written = printer.finish(&generation)?;
 
         let timings = Timings::new(self.loaded.load_time, prompt_ids.len(), &generation);
         if self.args.json {
             ui.json(&Report {
                 prompt_ids: &prompt_ids,
-                ids: &generation.ids,
-                text: &text,
-                finish_reason: generation.finish_reason.name(),
+                ids: written.ids,
+                text: &written.text,
+                finish_reason: written.finish_reason.name(),
                 seed: self.sampling.seed,
                 timings,
             })?;
@@ -188,12 +191,12 @@ impl Conversation<'_> {
             timings.prefill_tok_s,
             generation.ids.len(),
             timings.decode_tok_s,
-            match generation.finish_reason {
+            match written.finish_reason {
                 FinishReason::Length => ", cut off",
                 FinishReason::Stop => ", stopped",
                 FinishReason::Eos => "",
             }
         ));
-        Ok(text)
+        Ok(written.text)
     }
 }

@@ -3,7 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use bitnet_inference::{Event, Generation, SamplerOptions, TextStream};
+use bitnet_inference::{
+    Checkpoint, EmptyStopError, Event, FinishReason, Generation, MIN_TEMPERATURE, SamplerOptions,
+    SamplingDefaults, StopMatcher, StopSequences, TextStream,
+};
 use serde::Serialize;
 
 use crate::interrupt;
@@ -12,46 +15,46 @@ use crate::ui::{Progress, Ui};
 /// How text is written.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GenerateArgs {
-    /// Room for prompt and text [default: the model's limit, up to 4096]
+    /// Prompt and text in all [default: model's, up to 4096]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     pub context: Option<usize>,
-    /// Randomness; 0 means the likeliest
+    /// End the text before TEXT; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
+    /// Randomness; 0 means the likeliest [default: 0.7]
     #[arg(
         long,
         value_name = "T",
-        default_value_t = 0.7,
         help_heading = "Choice of tokens",
         allow_negative_numbers = true
     )]
-    pub temp: f32,
-    /// Choose among the K likeliest, 0 for all
+    pub temp: Option<f32>,
+    /// Keep the K likeliest; -1 keeps all [default: -1]
     #[arg(
         long,
         value_name = "K",
-        default_value_t = 0,
+        value_parser = parse_top_k,
         help_heading = "Choice of tokens",
         allow_negative_numbers = true
     )]
-    pub top_k: usize,
-    /// Choose among the likeliest that together have probability P
+    pub top_k: Option<usize>,
+    /// Keep the likeliest that sum to P [default: 0.95]
     #[arg(
         long,
         value_name = "P",
-        default_value_t = 0.95,
         help_heading = "Choice of tokens",
         allow_negative_numbers = true
     )]
-    pub top_p: f32,
-    /// Leave out what is less than P times as likely as the likeliest
+    pub top_p: Option<f32>,
+    /// Keep down to P times the likeliest [default: 0]
     #[arg(
         long,
         value_name = "P",
-        default_value_t = 0.0,
         help_heading = "Choice of tokens",
         allow_negative_numbers = true
     )]
-    pub min_p: f32,
-    /// Make recent tokens less likely; 1 changes nothing [default: 1.15, with --temp 0: 1]
+    pub min_p: Option<f32>,
+    /// Make recent tokens less likely [default: 1, off]
     #[arg(
         long,
         value_name = "R",
@@ -59,32 +62,192 @@ pub struct GenerateArgs {
         allow_negative_numbers = true
     )]
     pub repeat_penalty: Option<f32>,
-    /// Where random numbers begin [default: anywhere]
+    /// Make written tokens less likely [default: 0]
     #[arg(
         long,
-        value_name = "S",
+        value_name = "R",
         help_heading = "Choice of tokens",
         allow_negative_numbers = true
     )]
-    pub seed: Option<u64>,
+    pub presence_penalty: Option<f32>,
+    /// The same for each time it occurred [default: 0]
+    #[arg(
+        long,
+        value_name = "R",
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true
+    )]
+    pub frequency_penalty: Option<f32>,
+    /// How many tokens penalties look back on; -1 for all [default: 256]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = parse_count_or_all,
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true,
+        hide = true
+    )]
+    pub repeat_last_n: Option<usize>,
+    /// Seed of the random numbers [default: -1, random]
+    #[arg(
+        long,
+        value_name = "S",
+        value_parser = parse_seed,
+        help_heading = "Choice of tokens",
+        allow_negative_numbers = true
+    )]
+    pub seed: Option<Seed>,
+}
+
+/// `--seed`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seed {
+    Any,
+    This(u64),
+}
+
+fn parse_seed(text: &str) -> Result<Seed, String> {
+    match text {
+        "-1" => Ok(Seed::Any),
+        _ => (text.parse().map(Seed::This))
+            .map_err(|_| "expected a number up to 18446744073709551615, or -1 for any".to_owned()),
+    }
+}
+
+/// Parses a number of tokens, where -1 means as many as there are.
+pub fn parse_count_or_all(text: &str) -> Result<usize, String> {
+    match text {
+        "-1" => Ok(usize::MAX),
+        _ => (text.parse()).map_err(|_| "expected a number of tokens, or -1 for all".to_owned()),
+    }
+}
+
+/// Parses `--top-k`, where all are 0 to the library.
+fn parse_top_k(text: &str) -> Result<usize, String> {
+    parse_count_or_all(text).map(|k| if k == usize::MAX { 0 } else { k })
 }
 
 impl GenerateArgs {
-    /// Returns how tokens are chosen, with a seed.
-    pub fn sampling(&self) -> SamplerOptions {
-        SamplerOptions {
-            temperature: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: match self.repeat_penalty {
-                Some(penalty) => penalty,
-                None if self.temp == 0.0 => 1.0,
-                None => 1.15,
-            },
-            seed: self.seed.unwrap_or_else(random_seed),
-            ..SamplerOptions::GREEDY
+    /// Checks what needs no model.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.with_defaults_of(&SamplingDefaults::default())
+            .check()?;
+        self.stops()?;
+        Ok(())
+    }
+
+    /// Returns the texts that end what is written.
+    pub fn stops(&self) -> Result<StopSequences, EmptyStopError> {
+        StopSequences::new(&self.stop)
+    }
+
+    /// Returns how tokens are chosen, with a seed: as asked for, or else as the model's
+    /// maker recommends. Says which of both.
+    pub fn sampling(&self, checkpoint: &Checkpoint, ui: &Ui) -> SamplerOptions {
+        let mut model = SamplingDefaults::of_model(checkpoint);
+        if self.temp.is_some_and(|temp| temp < MIN_TEMPERATURE) {
+            // The likeliest token is what was asked for, without anyone's penalty.
+            model = SamplingDefaults::default();
         }
+        for ignored in &model.ignored {
+            ui.note(&format!("note: {}: {ignored}; ignored", model.source));
+        }
+        let options = self.with_defaults_of(&model);
+        ui.detail(&self.describe(&options, &model));
+        options
+    }
+
+    fn with_defaults_of(&self, model: &SamplingDefaults) -> SamplerOptions {
+        let default = model.options();
+        SamplerOptions {
+            temperature: self.temp.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(default.repeat_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+            penalty_window: self.repeat_last_n.unwrap_or(default.penalty_window),
+            seed: match self.seed {
+                Some(Seed::This(seed)) => seed,
+                Some(Seed::Any) | None => random_seed(),
+            },
+        }
+    }
+
+    /// Says how tokens are chosen, and where each value that changes something comes
+    /// from.
+    fn describe(&self, options: &SamplerOptions, model: &SamplingDefaults) -> String {
+        let origin = |flag: Option<&str>, recommended: bool| match flag {
+            Some(flag) => flag.to_owned(),
+            None if recommended => model.source.to_owned(),
+            None => "default".to_owned(),
+        };
+        let mut parts = Vec::new();
+        let temperature = origin(self.temp.map(|_| "--temp"), model.temperature.is_some());
+        if options.is_greedy() {
+            parts.push(format!("the likeliest token ({temperature})"));
+        } else {
+            parts.push(format!(
+                "temperature {} ({temperature})",
+                options.temperature
+            ));
+            if options.top_k != 0 {
+                let origin = origin(self.top_k.map(|_| "--top-k"), model.top_k.is_some());
+                parts.push(format!("top-k {} ({origin})", options.top_k));
+            }
+            if options.top_p < 1.0 {
+                let origin = origin(self.top_p.map(|_| "--top-p"), model.top_p.is_some());
+                parts.push(format!("top-p {} ({origin})", options.top_p));
+            }
+            if options.min_p > 0.0 {
+                let origin = origin(self.min_p.map(|_| "--min-p"), model.min_p.is_some());
+                parts.push(format!("min-p {} ({origin})", options.min_p));
+            }
+        }
+        let penalties = [
+            (
+                "repeat",
+                options.repeat_penalty,
+                1.0,
+                self.repeat_penalty,
+                model.repeat_penalty,
+            ),
+            (
+                "presence",
+                options.presence_penalty,
+                0.0,
+                self.presence_penalty,
+                None,
+            ),
+            (
+                "frequency",
+                options.frequency_penalty,
+                0.0,
+                self.frequency_penalty,
+                None,
+            ),
+        ];
+        let mut penalizes = false;
+        for (name, value, neutral, flag, recommended) in penalties {
+            if value != neutral {
+                let flag_name = format!("--{name}-penalty");
+                let origin = origin(flag.map(|_| flag_name.as_str()), recommended.is_some());
+                parts.push(format!("{name} penalty {value} ({origin})"));
+                penalizes = true;
+            }
+        }
+        if penalizes {
+            let flag = self.repeat_last_n.map(|_| "--repeat-last-n");
+            let origin = origin(flag, model.penalty_window.is_some());
+            parts.push(match options.penalty_window {
+                usize::MAX => format!("penalties of all tokens ({origin})"),
+                n => format!("penalties of the last {n} tokens ({origin})"),
+            });
+        } else {
+            parts.push("no penalty".to_owned());
+        }
+        format!("sampling: {}", parts.join(", "))
     }
 }
 
@@ -118,21 +281,42 @@ pub struct Printer<'a> {
     /// What is printed before the text, until it is.
     before: Option<&'a str>,
     stream: TextStream<'a>,
+    stops: StopMatcher<'a>,
     text: String,
+    /// Bytes of text behind each token, stop texts included.
+    ends: Vec<usize>,
     error: Option<anyhow::Error>,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Written<'a> {
+    /// Without a stop text and what is behind it.
+    pub text: String,
+    /// The tokens of which any part is in the text.
+    pub ids: &'a [u32],
+    pub finish_reason: FinishReason,
 }
 
 impl<'a> Printer<'a> {
     /// Makes a printer that shows `before` when the prompt has been read, and the
-    /// text of `stream` as it comes, if it is `shown`.
-    pub fn new(ui: &'a Ui, shown: bool, before: &'a str, stream: TextStream<'a>) -> Self {
+    /// text of `stream` as it comes, if it is `shown`, up to the first of the `stops`.
+    pub fn new(
+        ui: &'a Ui,
+        shown: bool,
+        before: &'a str,
+        stream: TextStream<'a>,
+        stops: &'a StopSequences,
+    ) -> Self {
         Self {
             ui,
             shown,
             progress: Some(ui.progress("reading the prompt")),
             before: Some(before),
             stream,
+            stops: stops.matcher(),
             text: String::new(),
+            ends: Vec::new(),
             error: None,
         }
     }
@@ -149,10 +333,7 @@ impl<'a> Printer<'a> {
                 }
             }
             Event::Token(id) => match self.stream.push(id) {
-                Ok(text) => {
-                    self.text += &text;
-                    self.print(&text)?;
-                }
+                Ok(text) => self.write(&text)?,
                 Err(error) => {
                     self.error = Some(error.into());
                     return ControlFlow::Break(());
@@ -172,8 +353,22 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// Takes the text of the next token, and breaks off behind a stop text.
+    fn write(&mut self, text: &str) -> ControlFlow<()> {
+        let before = self.ends.last().copied().unwrap_or(0);
+        self.ends.push(before + text.len());
+        let text = self.stops.push(text);
+        self.text += &text;
+        self.print(&text)?;
+        if self.stops.is_stopped() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
     fn print(&mut self, text: &str) -> ControlFlow<()> {
         if self.shown
+            && !text.is_empty()
             && let Err(error) = self.ui.stream(text)
         {
             self.error = Some(error);
@@ -182,19 +377,38 @@ impl<'a> Printer<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Prints what waited for the rest of a character and returns the text.
-    pub fn finish(mut self) -> anyhow::Result<String> {
+    /// Prints what waited for the rest of a character or of a stop text, and returns
+    /// what was written of `generation`.
+    pub fn finish(mut self, generation: &Generation) -> anyhow::Result<Written<'_>> {
         // Not yet done where not a single token was asked for; an error is kept.
         let _ = self.begin();
         if let Some(error) = self.error {
             return Err(error);
         }
-        let rest = self.stream.finish()?;
+        let mut rest = self.stops.push(&self.stream.finish()?);
+        let (held, stopped) = self.stops.finish();
+        rest += &held;
         if self.shown {
             self.ui.stream(&rest)?;
         }
         self.text += &rest;
-        Ok(self.text)
+        let n_bytes = self.text.len();
+        let ends = &self.ends[..];
+        // Behind the last token, text may be left that has no end here.
+        let n_ids = match ends.iter().position(|&end| end >= n_bytes) {
+            _ if n_bytes == 0 && stopped => 0,
+            Some(last) if stopped => last + 1,
+            _ => generation.ids.len(),
+        };
+        Ok(Written {
+            text: self.text,
+            ids: &generation.ids[..n_ids],
+            finish_reason: if stopped {
+                FinishReason::Stop
+            } else {
+                generation.finish_reason
+            },
+        })
     }
 }
 

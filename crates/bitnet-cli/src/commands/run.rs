@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use bitnet_inference::{FinishReason, GenerateOptions, generate};
 
-use super::generation::{GenerateArgs, Printer, Report, Timings};
+use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all};
 use super::text_input;
 use crate::error::{Interrupted, UsageError};
 use crate::interrupt;
@@ -18,6 +18,7 @@ use crate::ui::Ui;
 Prints the prompt and its continuation as it is written. A line end at the end
 of a file or of stdin is left out. The same seed gives the same text on every
 machine and with any number of threads; --json and --verbose show the seed.
+What the model's files recommend replaces these defaults; --verbose says so.
 
 Examples:
   bitnet run \"Once upon a time\"
@@ -32,12 +33,13 @@ pub struct Args {
     file: Option<PathBuf>,
     #[command(flatten)]
     model: RunModelArgs,
-    /// The most tokens to write
+    /// The most tokens to write; -1: no limit
     #[arg(
         short = 'n',
         long,
         value_name = "N",
-        default_value_t = 128,
+        default_value = "128",
+        value_parser = parse_count_or_all,
         allow_negative_numbers = true
     )]
     max_tokens: usize,
@@ -50,9 +52,7 @@ pub struct Args {
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let prompt = args.prompt()?;
-    let sampling = args.generate.sampling();
-    sampling.check()?;
-    let seed = sampling.seed;
+    args.generate.check()?;
     let checkpoint = args.model.model.open(ui)?;
     let tokenizer = args.model.model.tokenizer(&checkpoint)?;
     if prompt.is_empty() {
@@ -62,6 +62,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let prompt_ids = tokenizer.encode(&prompt)?;
     let head = args.model.compute.head.for_largest();
     let mut loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;
+    let sampling = args.generate.sampling(&checkpoint, ui);
+    let (seed, stops) = (sampling.seed, args.generate.stops()?);
     ui.detail(&format!("seed {seed}, {} prompt tokens", prompt_ids.len()));
 
     let options = GenerateOptions {
@@ -71,7 +73,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         reuse: 0,
     };
     let stream = tokenizer.stream(&prompt_ids)?;
-    let mut printer = Printer::new(ui, !args.json, &prompt, stream);
+    let mut printer = Printer::new(ui, !args.json, &prompt, stream, &stops);
     interrupt::defer();
     let generation = generate(
         &mut loaded.engine,
@@ -80,15 +82,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         |event| printer.on_event(event),
     )
     .context("failed to generate")?;
-    let text = printer.finish()?;
+    let written = printer.finish(&generation)?;
 
     let timings = Timings::new(loaded.load_time, prompt_ids.len(), &generation);
     if args.json {
         ui.json(&Report {
             prompt_ids: &prompt_ids,
-            ids: &generation.ids,
-            text: &text,
-            finish_reason: generation.finish_reason.name(),
+            ids: written.ids,
+            text: &written.text,
+            finish_reason: written.finish_reason.name(),
             seed,
             timings,
         })?;

@@ -476,6 +476,18 @@ fn numbers_out_of_range() {
     exit code 2
     error: top-p is 2, expected 0 to 1
     ");
+    assert_snapshot!(refused(&["run", "--presence-penalty", "2.5", PROMPT]), @"
+    exit code 2
+    error: presence penalty is 2.5, expected -2 to 2
+    ");
+    assert_snapshot!(refused(&["chat", "--frequency-penalty", "-3"]), @"
+    exit code 2
+    error: frequency penalty is -3, expected -2 to 2
+    ");
+    assert_snapshot!(refused(&["run", "--stop", "", PROMPT]), @"
+    exit code 2
+    error: a stop text is empty, expected at least one character
+    ");
     assert_snapshot!(refused(&["run", "--min-p", "-0.5", PROMPT]), @"
     exit code 2
     error: min-p is -0.5, expected 0 to 1
@@ -497,7 +509,10 @@ fn numbers_out_of_range() {
 #[test]
 fn arguments_that_are_not_understood() {
     for args in [
-        &["run", "--seed", "-1", PROMPT][..],
+        &["run", "--seed", "-2", PROMPT][..],
+        &["run", "--top-k", "-2", PROMPT],
+        &["run", "-n", "-2", PROMPT],
+        &["chat", "-n", "-2"],
         &["run", "-t", "-1", PROMPT],
         &["run", "-n", "many", PROMPT],
         &["run", "--head", "q8_0", PROMPT],

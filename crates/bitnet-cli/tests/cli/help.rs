@@ -59,9 +59,9 @@ fn run() {
 
     Options:
       -f, --file <FILE>     Read the prompt from a file
-      -n, --max-tokens <N>  The most tokens to write [default: 128]
-      -c, --context <N>     Room for prompt and text [default: the model's limit, up
-                            to 4096]
+      -n, --max-tokens <N>  The most tokens to write; -1: no limit [default: 128]
+      -c, --context <N>     Prompt and text in all [default: model's, up to 4096]
+          --stop <TEXT>     End the text before TEXT; may be given several times
           --json            Print one JSON document at the end
       -q, --quiet           Print nothing on stderr but errors
       -v, --verbose         Say on stderr what is chosen and how long it takes
@@ -83,19 +83,19 @@ fn run() {
           --memory-limit <BYTES>  Refuse what takes more memory, such as 1.2GiB
 
     Choice of tokens:
-          --temp <T>            Randomness; 0 means the likeliest [default: 0.7]
-          --top-k <K>           Choose among the K likeliest, 0 for all [default: 0]
-          --top-p <P>           Choose among the likeliest that together have
-                                probability P [default: 0.95]
-          --min-p <P>           Leave out what is less than P times as likely as the
-                                likeliest [default: 0]
-          --repeat-penalty <R>  Make recent tokens less likely; 1 changes nothing
-                                [default: 1.15, with --temp 0: 1]
-          --seed <S>            Where random numbers begin [default: anywhere]
+          --temp <T>               Randomness; 0 means the likeliest [default: 0.7]
+          --top-k <K>              Keep the K likeliest; -1 keeps all [default: -1]
+          --top-p <P>              Keep the likeliest that sum to P [default: 0.95]
+          --min-p <P>              Keep down to P times the likeliest [default: 0]
+          --repeat-penalty <R>     Make recent tokens less likely [default: 1, off]
+          --presence-penalty <R>   Make written tokens less likely [default: 0]
+          --frequency-penalty <R>  The same for each time it occurred [default: 0]
+          --seed <S>               Seed of the random numbers [default: -1, random]
 
     Prints the prompt and its continuation as it is written. A line end at the end
     of a file or of stdin is left out. The same seed gives the same text on every
     machine and with any number of threads; --json and --verbose show the seed.
+    What the model's files recommend replaces these defaults; --verbose says so.
 
     Examples:
       bitnet run "Once upon a time"

@@ -9,6 +9,7 @@ mod help;
 mod interrupt;
 mod json;
 mod pull;
+mod sampling;
 mod text;
 
 use std::io::Write;
