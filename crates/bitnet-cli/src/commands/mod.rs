@@ -36,7 +36,10 @@ fn text_input(what: &str, text: Option<&str>, file: Option<&Path>) -> anyhow::Re
     }
 }
 
-/// Reads a text file, or stdin for `-`.
+/// What some editors put before a text to say how it is encoded.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Reads a text file, or stdin for `-`. A byte-order mark before it is not part of it.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
     let (name, bytes) = if path.as_os_str() == "-" {
         let mut bytes = Vec::new();
@@ -49,10 +52,20 @@ pub fn read_text(path: &Path) -> anyhow::Result<String> {
         let bytes = std::fs::read(path).with_context(|| format!("failed to read {name}"))?;
         (name, bytes)
     };
-    String::from_utf8(bytes).map_err(|error| {
+    let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        anyhow::anyhow!("{name} is not UTF-8 text: invalid byte at offset {at}")
-    })
+        let guess = if is_utf16 {
+            " (it begins as UTF-16 does)"
+        } else {
+            ""
+        };
+        anyhow::anyhow!("{name} is not UTF-8 text: invalid byte at offset {at}{guess}")
+    })?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.remove(0);
+    }
+    Ok(text)
 }
 
 /// Returns bytes in hexadecimal digits.

@@ -92,6 +92,57 @@ fn a_prompt_in_any_script_survives() {
 }
 
 #[test]
+fn a_byte_order_mark_is_not_part_of_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("plain.txt", "One\r\ntwo \u{feff}three four five");
+    write("marked.txt", "\u{feff}One\r\ntwo \u{feff}three four five");
+    let in_folder = |args: &[&str]| bitnet_in(folder.path(), args).quietly();
+    for command in [
+        &["run", "-q", "--temp", "0", "-n", "2"][..],
+        &["tokenize", "-q"],
+        &["perplexity", "-q", "-c", "8"],
+    ] {
+        let with = |file: &str| in_folder(&[command, &["-f", file]].concat());
+        assert_eq!(with("marked.txt"), with("plain.txt"), "{command:?}");
+        let marked = std::fs::read(folder.path().join("marked.txt")).unwrap();
+        let piped = [command, &["-f", "-"]].concat();
+        let piped = bitnet_with_stdin(folder.path(), &piped, &marked).quietly();
+        assert_eq!(piped, with("plain.txt"), "{command:?}");
+    }
+    // The second mark, and the ends of lines, are text.
+    let tokens = in_folder(&["tokenize", "-q", "--json", "-f", "marked.txt"]);
+    let ids: serde_json::Value = serde_json::from_str(&tokens).unwrap();
+    let ids: Vec<_> = ids["ids"].as_array().unwrap()[1..]
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let text = in_folder(&["tokenize", "-q", "--decode", &ids.join(",")]);
+    assert_eq!(text, "One\r\ntwo \u{feff}three four five\n");
+
+    write("marked.jinja", "\u{feff}{{ messages[0].content }}");
+    let args = [
+        "tokenize",
+        "-q",
+        "--json",
+        "--chat",
+        "--chat-template",
+        "marked.jinja",
+        "Hi",
+    ];
+    let prompt: serde_json::Value = serde_json::from_str(&in_folder(&args)).unwrap();
+    assert_eq!(prompt["text"], "Hi");
+
+    for (name, bytes) in [("le.txt", b"\xff\xfeO\0"), ("be.txt", b"\xfe\xff\0O")] {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+        let run = bitnet_in(folder.path(), &["run", "-q", "-f", name]);
+        assert_eq!(run.code, Some(1));
+        let expected = "is not UTF-8 text: invalid byte at offset 0 (it begins as UTF-16 does)";
+        assert_eq!(run.stderr, format!("error: {name} {expected}\n"));
+    }
+}
+
+#[test]
 fn no_tokens_is_the_prompt_alone() {
     let args = ["run", "-q", "-n", "0", PROMPT];
     assert_eq!(bitnet(&args).quietly(), format!("{PROMPT}\n"));
