@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
+use std::sync::LazyLock;
 
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{Checkpoint, Tokenizer, TokenizerError};
+use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -156,13 +159,13 @@ fn check(tokenizer: &Tokenizer, texts: &[String], expected: &Configuration, name
     for (i, text) in texts.iter().enumerate() {
         let ids = tokenizer.encode_bare(text).unwrap();
         assert_eq!(ids, expected.ids[i], "{name}: {text:?}");
-        let decoded = tokenizer.decode(&ids, true).unwrap();
+        let decoded = tokenizer.decode(&ids, true);
         assert_eq!(decoded, expected.decoded[i], "{name}: {text:?}");
         // Token by token, as it is written; special tokens are not text.
-        let mut stream = tokenizer.stream(&[]).unwrap();
-        let mut streamed: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
-        streamed += &stream.finish().unwrap();
-        assert_eq!(streamed, tokenizer.decode(&ids, false).unwrap(), "{name}");
+        let mut stream = tokenizer.stream(&[]);
+        let mut streamed: String = ids.iter().map(|id| stream.push(*id)).collect();
+        streamed += &stream.finish();
+        assert_eq!(streamed, tokenizer.decode(&ids, false), "{name}");
     }
 }
 
@@ -287,7 +290,7 @@ fn tokens_beside_tokenizer_model_are_added() {
     let tokenizer = from_model(&[], &[("tokenizer_config.json", config)]).unwrap();
     let ids = tokenizer.encode("<tool><end>").unwrap();
     assert_eq!(ids, [900, 901]);
-    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "<tool>");
+    assert_eq!(tokenizer.decode(&ids, false), "<tool>");
     assert!(tokenizer.is_eos(901) && !tokenizer.adds_bos());
     let old = |json| from_model(&[], &[("added_tokens.json", json)]);
     assert_eq!(old(r#"{"<pad>": 900}"#).unwrap().n_tokens(), 901);
@@ -355,12 +358,9 @@ fn a_continuation_keeps_the_space_that_a_beginning_loses() {
     let ids = tokenizer.encode_bare("Once upon a time").unwrap();
     let at = ids.len() - 1;
     let rest = |before: &[u32]| {
-        let mut stream = tokenizer.stream(before).unwrap();
-        let mut rest: String = ids[at..]
-            .iter()
-            .map(|id| stream.push(*id).unwrap())
-            .collect();
-        rest += &stream.finish().unwrap();
+        let mut stream = tokenizer.stream(before);
+        let mut rest: String = ids[at..].iter().map(|id| stream.push(*id)).collect();
+        rest += &stream.finish();
         rest
     };
     assert_eq!(rest(&ids[..at]), " time");
@@ -482,4 +482,193 @@ fn pieces_that_lie_are_refused() {
         |m| only(m, &runs(2)),
         "the vocabulary lacks the token \"<0x00>\", which some texts need",
     );
+}
+
+#[test]
+fn a_decoder_that_would_panic_is_refused() {
+    let strip = json!({ "type": "Strip", "content": " ", "start": 1, "stop": 1 });
+    let folder = tempfile::tempdir().unwrap();
+    let json = words(&json!({ "type": "Sequence", "decoders": [strip] }));
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    assert_eq!(
+        Tokenizer::from_folder(folder.path())
+            .unwrap_err()
+            .to_string(),
+        "decoder in tokenizer.json \"Strip with stop 1\" is not supported (supported: Strip \
+         with stop 0)"
+    );
+}
+
+// --- text of ids --------------------------------------------------------------
+
+/// A `tokenizer.json` with a small vocabulary for decoders that look at neighbours.
+fn words(decoder: &Json) -> Json {
+    let tokens = [
+        "<pad>", "a", "b</w>", "##c", "▁d", "é", "|", "\u{fffd}", "<0xE2>", "<0x82>", "<0xAC>", ".",
+    ];
+    let tokens = tokens.map(str::to_owned);
+    let configuration = Configuration {
+        ignore_merges: false,
+        normalizer: Json::Null,
+        pre_tokenizer: Json::Null,
+        decoder: decoder.clone(),
+        ids: Vec::new(),
+        decoded: Vec::new(),
+    };
+    let mut types = [1; 12];
+    types[0] = CONTROL;
+    tokenizer_json(&configuration, &json!({ "merges": [] }), &tokens, &types)
+}
+
+/// A tokenizer, and the same as HuggingFace's `tokenizers` has it, if it reads its file.
+struct Known {
+    name: String,
+    ours: Tokenizer,
+    theirs: Option<tokenizers::Tokenizer>,
+}
+
+/// All tokenizers of the tests.
+static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
+    let mut known = Vec::new();
+    let mut add = |name: String, ours: Tokenizer, json: Option<String>| {
+        let theirs = json.map(|json| tokenizers::Tokenizer::from_bytes(json).unwrap());
+        known.push(Known { name, ours, theirs });
+    };
+    let Recorded {
+        byte_level,
+        sentencepiece,
+        ..
+    } = recorded();
+    let (tokens, types) = byte_level.vocabulary();
+    for (pre, configuration) in &byte_level.configurations {
+        let model = json!({ "merges": byte_level.merges });
+        let json = tokenizer_json(configuration, &model, &tokens, &types);
+        add(
+            format!("{pre} from JSON"),
+            from_json(&json),
+            Some(json.to_string()),
+        );
+        add(
+            format!("{pre} from GGUF"),
+            from_gguf(&byte_level.gguf(pre)).unwrap(),
+            None,
+        );
+    }
+    let model = json!({
+        "merges": sentencepiece.merges,
+        "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+    });
+    for (prefix, configuration) in [
+        (true, &sentencepiece.with_prefix),
+        (false, &sentencepiece.without_prefix),
+    ] {
+        let (tokens, types) = (&sentencepiece.tokens, &sentencepiece.types);
+        let json = tokenizer_json(configuration, &model, tokens, types);
+        let name = format!("pieces, prefix {prefix}, from JSON");
+        add(name, from_json(&json), Some(json.to_string()));
+        let mut metadata = sentencepiece.gguf();
+        metadata.push(("add_space_prefix", Value::Bool(prefix)));
+        let name = format!("pieces, prefix {prefix}, from GGUF");
+        add(name, from_gguf(&metadata).unwrap(), None);
+    }
+    add(
+        "tokenizer.model".to_owned(),
+        from_model(&[], &[]).unwrap(),
+        None,
+    );
+    for (name, decoder) in [
+        ("none", Json::Null),
+        (
+            "WordPiece",
+            json!({ "type": "WordPiece", "prefix": "##", "cleanup": true }),
+        ),
+        ("BPE", json!({ "type": "BPEDecoder", "suffix": "</w>" })),
+        (
+            "Metaspace",
+            json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always",
+                "split": true }),
+        ),
+        (
+            "CTC",
+            json!({ "type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|",
+                "cleanup": true }),
+        ),
+        ("Fuse", json!({ "type": "Fuse" })),
+    ] {
+        let json = words(&decoder);
+        add(
+            format!("decoder {name}"),
+            from_json(&json),
+            Some(json.to_string()),
+        );
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for path in [
+        "../../models/storyteller/storyteller.gguf",
+        "../../models/storyteller-tiny",
+        "tests/data/tiny-llama",
+        "tests/data/tiny-llama-tq2_0.gguf",
+        "tests/data/tiny-bitnet-i2_s.gguf",
+    ] {
+        let ours = Checkpoint::open(&root.join(path))
+            .unwrap()
+            .tokenizer()
+            .unwrap();
+        let json = std::fs::read_to_string(root.join(path).join("tokenizer.json")).ok();
+        add(path.to_owned(), ours, json);
+    }
+    known
+});
+
+/// Returns what `text` has behind the longest beginning that it shares with `before`.
+fn less<'a>(text: &'a str, before: &str) -> &'a str {
+    let same = text.chars().zip(before.chars()).take_while(|(a, b)| a == b);
+    &text[same.map(|(c, _)| c.len_utf8()).sum()..]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 4000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_stream_has_the_text_of_all_ids_less_that_of_the_ids_before(
+        which in any::<prop::sample::Index>(),
+        // Most bytes are among the first tokens.
+        ids in prop::collection::vec((any::<bool>(), any::<u32>()), 0..90),
+        prompt in prop::option::of("\\PC{0,12}"),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let Known { name, ours, theirs } = which.get(&KNOWN);
+        let n_tokens = ours.n_tokens() as u32;
+        let id = |(low, id): (bool, u32)| id % if low { 262.min(n_tokens) } else { n_tokens + 8 };
+        let output = ids.into_iter().map(id);
+        // A prompt that is text, or one that ends anywhere.
+        let (ids, cut) = if let Some(text) = prompt {
+            let prompt = ours.encode(&text).unwrap();
+            let cut = prompt.len();
+            (prompt.into_iter().chain(output).collect(), cut)
+        } else {
+            let ids: Vec<u32> = output.collect();
+            let cut = cut.index(ids.len() + 1);
+            (ids, cut)
+        };
+        let text = ours.decode(&ids, false);
+        let mut stream = ours.stream(&ids[..cut]);
+        let mut written: String = ids[cut..].iter().map(|id| stream.push(*id)).collect();
+        written += &stream.finish();
+        let before = ours.decode(&ids[..cut], false);
+        prop_assert_eq!(written, less(&text, &before), "{} {:?} {}", name, &ids, cut);
+        // Some of their decoders take it for granted that there is a token.
+        if let Some(theirs) = theirs && !text.is_empty() {
+            let theirs = theirs.decode(&ids, true).unwrap_or_default();
+            // Of a run of byte tokens with one that is broken, they show no character.
+            if name.contains("pieces") && theirs.contains('\u{fffd}') {
+                return Ok(());
+            }
+            prop_assert_eq!(text, theirs, "{} {:?}", name, ids);
+        }
+    }
 }

@@ -152,7 +152,7 @@ impl Conversation<'_> {
             sampling: self.sampling,
             reuse: same.take_while(|(held, wanted)| held == wanted).count(),
         };
-        let stream = self.tokenizer.stream(&prompt_ids)?;
+        let stream = self.tokenizer.stream(&prompt_ids);
         let stops = self.args.generate.stops()?;
         let mut printer = Printer::new(ui, !self.args.json, "", stream, &stops);
         let engine = &mut self.loaded.engine;

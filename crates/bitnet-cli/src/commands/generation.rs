@@ -332,13 +332,10 @@ impl<'a> Printer<'a> {
                     self.begin()?;
                 }
             }
-            Event::Token(id) => match self.stream.push(id) {
-                Ok(text) => self.write(&text)?,
-                Err(error) => {
-                    self.error = Some(error.into());
-                    return ControlFlow::Break(());
-                }
-            },
+            Event::Token(id) => {
+                let text = self.stream.push(id);
+                self.write(&text)?;
+            }
         }
         interrupt::poll()
     }
@@ -385,7 +382,7 @@ impl<'a> Printer<'a> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let mut rest = self.stops.push(&self.stream.finish()?);
+        let mut rest = self.stops.push(&self.stream.finish());
         let (held, stopped) = self.stops.finish();
         rest += &held;
         if self.shown {

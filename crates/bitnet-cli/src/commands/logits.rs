@@ -85,7 +85,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let tokenizer = checkpoint.tokenizer().ok();
     for Candidate { id, logit } in top {
         // A model without a tokenizer has logits all the same.
-        let token = tokenizer.as_ref().and_then(|t| t.decode(&[id], true).ok());
+        let token = tokenizer.as_ref().filter(|t| t.contains(id));
+        let token = token.map(|t| t.decode(&[id], true));
         let token = token
             .map(|token| format!("  {token:?}"))
             .unwrap_or_default();

@@ -72,7 +72,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         sampling,
         reuse: 0,
     };
-    let stream = tokenizer.stream(&prompt_ids)?;
+    let stream = tokenizer.stream(&prompt_ids);
     let mut printer = Printer::new(ui, !args.json, &prompt, stream, &stops);
     interrupt::defer();
     let generation = generate(

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use bitnet_inference::{Message, Role, TokenizerError};
+use bitnet_inference::{Message, Role};
 use serde::Serialize;
 
 use super::{parse_ids, text_input};
@@ -59,23 +59,25 @@ struct Report<'a> {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let checkpoint = args.model.open(ui)?;
     let tokenizer = args.model.tokenizer(&checkpoint)?;
-    let pieces = |ids: &[u32]| -> Result<Vec<String>, _> {
-        ids.iter()
-            .map(|id| tokenizer.decode(&[*id], true))
-            .collect()
+    let pieces = |ids: &[u32]| -> Vec<String> {
+        let pieces = ids.iter().map(|id| tokenizer.decode(&[*id], true));
+        pieces.collect()
     };
     if let Some(ids) = &args.decode {
         let ids = parse_ids(ids)?;
-        let text = match tokenizer.decode(&ids, true) {
-            Err(error @ TokenizerError::UnknownId { .. }) => {
-                return Err(UsageError(error.to_string()).into());
-            }
-            text => text?,
-        };
+        // A row of the model without a token has no text; an id without either is a
+        // slip.
+        let rows = checkpoint.config().vocab_size;
+        let is_slip = |id: &&u32| !tokenizer.contains(**id) && **id as usize >= rows;
+        if let Some(id) = ids.iter().find(is_slip) {
+            let n_ids = tokenizer.n_tokens().max(rows);
+            return Err(UsageError(format!("no token has id {id} (there are {n_ids})")).into());
+        }
+        let text = tokenizer.decode(&ids, true);
         if args.json {
             return ui.json(&Report {
                 ids: &ids,
-                tokens: pieces(&ids)?,
+                tokens: pieces(&ids),
                 text: Some(text),
             });
         }
@@ -93,7 +95,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     } else {
         tokenizer.encode(&text)?
     };
-    let tokens = pieces(&ids)?;
+    let tokens = pieces(&ids);
     if args.json {
         return ui.json(&Report {
             ids: &ids,

@@ -11,6 +11,7 @@ mod json;
 mod pull;
 mod sampling;
 mod text;
+mod toy;
 
 use std::io::Write;
 use std::path::Path;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
+use super::toy::Toy;
 use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin};
 
 const STORY: &str = "Once upon a time there was a great noise of shouting, and the noise\n";
@@ -89,6 +90,83 @@ fn a_prompt_in_any_script_survives() {
         assert!(stdout.starts_with(prompt), "{stdout}");
         assert!(stdout.len() > prompt.len() + 1);
     }
+}
+
+#[test]
+fn no_character_is_broken_behind_a_prompt_in_any_script() {
+    for prompt in ["Привет", "\u{1f409}", "漢字", "שלום", "é", "नमस्ते"] {
+        let args = ["run", "-q", "--temp", "0", "-n", "4", "--json", prompt];
+        let run = bitnet(&args).json();
+        let text = run["text"].as_str().unwrap();
+        assert!(!text.contains('\u{fffd}'), "{prompt}: {text:?}");
+        let ids = [&run["prompt_ids"], &run["ids"]].map(|ids| ids.as_array().unwrap().clone());
+        let ids: Vec<_> = ids.concat().iter().map(ToString::to_string).collect();
+        let all = bitnet(&["tokenize", "-q", "--decode", &ids.join(",")]).quietly();
+        assert_eq!(all, format!("<|begin_of_text|>{prompt}{text}\n"));
+    }
+    let args = ["run", "-q", "--temp", "0", "-n", "4", "--json", "Привет"];
+    assert_eq!(bitnet(&args).json()["text"], ", and the other");
+}
+
+#[test]
+fn a_stray_byte_in_the_middle_of_a_text_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b, c, stray) = (u32::from(b'a'), u32::from(b'b'), u32::from(b'c'), 0xa7);
+    let toy = Toy {
+        more: &[],
+        rows: None,
+        eos: None,
+        chain: &[
+            (a, stray),
+            (stray, b),
+            (b, 0xf0),
+            (0xf0, 0x9f),
+            (0x9f, c),
+            (c, c),
+        ],
+        first: a,
+    };
+    toy.write(&folder.path().join("toy.gguf"));
+    let args = ["run", "-q", "-m", "toy.gguf", "--temp", "0", "-n", "7", "x"];
+    let text = bitnet_in(folder.path(), &args).quietly();
+    assert_eq!(text, "xa\u{fffd}b\u{fffd}cc\n");
+    let run = bitnet_in(folder.path(), &[&args[..], &["--json"]].concat()).json();
+    assert_eq!(run["text"], "a\u{fffd}b\u{fffd}cc");
+    assert_eq!(run["ids"].as_array().unwrap().len(), 7);
+    // At the end, what waits for the rest of a character is not one.
+    let args = [
+        "run", "-q", "-m", "toy.gguf", "--temp", "0", "-n", "5", "--json", "x",
+    ];
+    let run = bitnet_in(folder.path(), &args).json();
+    assert_eq!(run["text"], "a\u{fffd}b\u{fffd}");
+}
+
+#[test]
+fn a_row_without_a_token_has_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (u32::from(b'a'), u32::from(b'b'));
+    let toy = Toy {
+        more: &[],
+        rows: Some(300),
+        eos: None,
+        chain: &[(a, 299), (299, b), (b, 280)],
+        first: a,
+    };
+    toy.write(&folder.path().join("toy.gguf"));
+    let in_folder = |args: &[&str]| bitnet_in(folder.path(), args);
+    let args = ["run", "-q", "-m", "toy.gguf", "--temp", "0", "-n", "4", "x"];
+    assert_eq!(in_folder(&args).quietly(), "xab\n");
+    let run = in_folder(&[&args[..], &["--json"]].concat()).json();
+    assert_eq!(run["ids"], serde_json::json!([a, 299, b, 280]));
+    assert_eq!(run["text"], "ab");
+    let decode = |ids| in_folder(&["tokenize", "-q", "-m", "toy.gguf", "--decode", ids]);
+    assert_eq!(decode("97,299,98").quietly(), "ab\n");
+    let beyond = decode("97,300");
+    assert_eq!(beyond.code, Some(2));
+    assert_eq!(
+        beyond.stderr,
+        "error: no token has id 300 (there are 300)\n"
+    );
 }
 
 #[test]

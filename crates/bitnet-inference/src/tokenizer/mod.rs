@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokenizers::AddedToken;
 use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, Model};
 
 use crate::format::gguf::{Gguf, GgufError};
 use crate::model::family::Family;
@@ -235,6 +235,7 @@ impl Tokenizer {
             let token = inner.id_to_token(bos).expect("the id was looked up above");
             put_in_front(&mut inner, &token, bos)?;
         }
+        stream::check_decoder(inner.get_decoder())?;
         // What the post-processor puts in front of a text is the BOS.
         let text = inner
             .encode("a", true)
@@ -296,25 +297,33 @@ impl Tokenizer {
         Ok(ids.to_vec())
     }
 
-    /// Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD;
-    /// special tokens are left out unless `with_special`.
-    pub fn decode(&self, ids: &[u32], with_special: bool) -> Result<String, TokenizerError> {
-        if let Some(&id) = ids.iter().find(|id| self.inner.id_to_token(**id).is_none()) {
-            return Err(TokenizerError::UnknownId {
-                id,
-                n_tokens: self.n_tokens(),
-            });
-        }
-        self.inner
-            .decode(ids, !with_special)
-            .map_err(|source| TokenizerError::Decode { source })
+    /// Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD, as
+    /// `String::from_utf8_lossy` does it; ids without a token, as those of padded
+    /// rows of a vocabulary, have no text; special tokens are left out unless
+    /// `with_special`.
+    pub fn decode(&self, ids: &[u32], with_special: bool) -> String {
+        stream::decode(self, ids, with_special)
     }
 
     /// Starts decoding a stream of ids that continues `before`, which may be
     /// empty. Tokens that begin with a space lose it at the beginning of a text,
-    /// but not in its middle.
-    pub fn stream(&self, before: &[u32]) -> Result<TextStream<'_>, TokenizerError> {
-        TextStream::after(self, before)
+    /// but not in its middle. Special tokens are left out.
+    pub fn stream(&self, before: &[u32]) -> TextStream<'_> {
+        TextStream::after(self, before, false)
+    }
+
+    /// Returns whether a token has this id.
+    pub fn contains(&self, id: u32) -> bool {
+        self.token(id, true).is_some()
+    }
+
+    /// Returns what a token is called in the vocabulary, if one has this id, and if it
+    /// is not special or `with_special`.
+    fn token(&self, id: u32, with_special: bool) -> Option<String> {
+        let added = self.inner.get_added_vocabulary();
+        let token =
+            (added.simple_id_to_token(id)).or_else(|| self.inner.get_model().id_to_token(id))?;
+        (with_special || !added.is_special_token(&token)).then_some(token)
     }
 
     /// Returns the token that begins every text, if there is one.
@@ -612,14 +621,6 @@ pub enum TokenizerError {
         /// Number of tokens.
         n_tokens: usize,
     },
-    /// An id is not in the vocabulary.
-    #[error("no token has id {id} (there are {n_tokens})")]
-    UnknownId {
-        /// The id.
-        id: u32,
-        /// Number of tokens.
-        n_tokens: usize,
-    },
     /// The parts do not make a tokenizer.
     #[error("the tokenizer cannot be built")]
     Build {
@@ -639,12 +640,6 @@ pub enum TokenizerError {
     /// Text cannot be encoded.
     #[error("the text cannot be tokenized")]
     Encode {
-        /// What `tokenizers` says.
-        source: Source,
-    },
-    /// Ids cannot be decoded.
-    #[error("the tokens cannot be decoded")]
-    Decode {
         /// What `tokenizers` says.
         source: Source,
     },

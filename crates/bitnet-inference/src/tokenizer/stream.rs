@@ -1,73 +1,370 @@
-//! Ids to text, as they come.
+//! Ids to text, at once or as they come.
+//!
+//! Most decoders give every token its bytes, whatever stands beside it: those of
+//! byte-level BPE and of SentencePiece. The text of ids is then the text of their
+//! bytes in a row, wherever they are cut. Of other decoders, which no language model
+//! here is published with, the text of the last tokens is asked for again and again.
 
-use tokenizers::{
-    DecodeStream, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
-    PreTokenizerWrapper,
-};
+use tokenizers::normalizers::replace::Replace;
+use tokenizers::{Decoder, DecoderWrapper};
 
 use super::{Tokenizer, TokenizerError};
 
-type Inner<'a> = DecodeStream<
-    'a,
-    ModelWrapper,
-    NormalizerWrapper,
-    PreTokenizerWrapper,
-    PostProcessorWrapper,
-    DecoderWrapper,
->;
+/// What stands for bytes that are not UTF-8.
+const BROKEN: char = char::REPLACEMENT_CHARACTER;
 
 /// Decodes ids one by one and never returns half a character: bytes wait until
 /// their character is complete.
+///
+/// What is returned, joined, is the text of all ids less the text of those before the
+/// stream ([`Tokenizer::stream`]): what [`Tokenizer::decode`] returns for all of
+/// them, behind the longest beginning that it has in common with what it returns for
+/// the ids before. So a character whose bytes begin before the stream and end in it
+/// is the first that is returned; one that stays incomplete was U+FFFD before the
+/// stream already, and is not returned again.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
-    inner: Inner<'a>,
-    /// Ids whose text has not been returned.
-    pending: Vec<u32>,
+    with_special: bool,
+    text: Text<'a>,
+}
+
+/// Tokens to text.
+enum Text<'a> {
+    Bytes(Bytes<'a>),
+    Window(Window<'a>),
 }
 
 impl<'a> TextStream<'a> {
     /// Starts behind `before`.
-    pub(super) fn after(tokenizer: &'a Tokenizer, before: &[u32]) -> Result<Self, TokenizerError> {
+    pub(super) fn after(tokenizer: &'a Tokenizer, before: &[u32], with_special: bool) -> Self {
+        let decoder = tokenizer.inner().get_decoder();
+        let text = match Pieces::of(decoder) {
+            Some(pieces) => Text::Bytes(Bytes::new(pieces)),
+            None => Text::Window(Window::new(decoder)),
+        };
         let mut stream = Self {
             tokenizer,
-            inner: tokenizer.inner().decode_stream(true),
-            pending: Vec::new(),
+            with_special,
+            text,
         };
-        // One token is enough to know that this is not the beginning.
-        for id in before.last_chunk::<1>().into_iter().flatten() {
-            stream.push(*id)?;
-            stream.pending.clear();
+        for &id in before {
+            stream.push(id);
         }
-        Ok(stream)
+        match &mut stream.text {
+            Text::Bytes(bytes) => bytes.is_shown = !bytes.waiting.is_empty(),
+            Text::Window(window) => window.shown = window.text(),
+        }
+        stream
     }
 
     /// Takes the next id and returns the text that it completes, which may be
-    /// empty.
-    pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
-        let text = self
-            .inner
-            .step(id)
-            .map_err(|source| TokenizerError::Decode { source })?;
-        if let Some(text) = text {
-            self.pending.clear();
-            Ok(text)
-        } else {
-            self.pending.push(id);
-            Ok(String::new())
+    /// empty. Special tokens, and ids without a token, have no text.
+    pub fn push(&mut self, id: u32) -> String {
+        let Some(token) = self.tokenizer.token(id, self.with_special) else {
+            return String::new();
+        };
+        match &mut self.text {
+            Text::Bytes(bytes) => bytes.push(&token),
+            Text::Window(window) => window.push(token),
         }
     }
 
     /// Returns the text that waited for more: what is left of a character at
     /// the end of the stream, as U+FFFD.
-    pub fn finish(self) -> Result<String, TokenizerError> {
-        self.tokenizer.decode(&self.pending, false)
+    pub fn finish(self) -> String {
+        match self.text {
+            Text::Bytes(bytes) => bytes.finish(),
+            Text::Window(window) => window.finish(),
+        }
     }
 }
 
 impl std::fmt::Debug for TextStream<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextStream")
-            .field("pending", &self.pending)
-            .finish_non_exhaustive()
+        f.debug_struct("TextStream").finish_non_exhaustive()
+    }
+}
+
+/// Returns the text of `ids`.
+pub(super) fn decode(tokenizer: &Tokenizer, ids: &[u32], with_special: bool) -> String {
+    let mut stream = TextStream::after(tokenizer, &[], with_special);
+    if let Text::Window(window) = &stream.text {
+        let tokens = ids
+            .iter()
+            .filter_map(|id| tokenizer.token(*id, with_special));
+        return text_of(window.decoder, &tokens.collect::<Vec<_>>());
+    }
+    let mut text: String = ids.iter().map(|id| stream.push(*id)).collect();
+    text += &stream.finish();
+    text
+}
+
+/// Refuses a decoder on which `tokenizers` 0.23 panics: one that strips characters
+/// from the end of tokens, as soon as a token has fewer.
+pub(super) fn check_decoder(decoder: Option<&DecoderWrapper>) -> Result<(), TokenizerError> {
+    match decoder {
+        Some(DecoderWrapper::Sequence(steps)) => {
+            (steps.get_decoders().iter()).try_for_each(|step| check_decoder(Some(step)))
+        }
+        Some(DecoderWrapper::Strip(strip)) if strip.stop > 0 => Err(TokenizerError::Unsupported {
+            key: "decoder in tokenizer.json",
+            found: format!("Strip with stop {}", strip.stop),
+            supported: "Strip with stop 0".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Decoders that give a token its bytes, whatever stands beside it.
+enum Pieces<'a> {
+    /// A character for each byte; tokens with other characters are text.
+    ByteLevel,
+    /// Text, or one byte as `<0x0A>`.
+    SentencePiece {
+        /// What is replaced in every token, such as `▁` by a space.
+        replacements: Vec<&'a Replace>,
+        has_bytes: bool,
+        /// A character that texts lose at their beginning, and how often.
+        strip: Option<(u8, usize)>,
+    },
+}
+
+impl<'a> Pieces<'a> {
+    fn of(decoder: Option<&'a DecoderWrapper>) -> Option<Self> {
+        let steps = match decoder? {
+            DecoderWrapper::Sequence(steps) => steps.get_decoders(),
+            decoder => std::slice::from_ref(decoder),
+        };
+        if let [DecoderWrapper::ByteLevel(_)] = steps {
+            return Some(Self::ByteLevel);
+        }
+        let (mut replacements, mut has_bytes, mut is_fused, mut strip) =
+            (Vec::new(), false, false, None);
+        for step in steps {
+            match step {
+                DecoderWrapper::Replace(replace) if !has_bytes && !is_fused => {
+                    replacements.push(replace);
+                }
+                DecoderWrapper::ByteFallback(_) if !has_bytes && !is_fused => has_bytes = true,
+                DecoderWrapper::Fuse(_) if strip.is_none() => is_fused = true,
+                DecoderWrapper::Strip(step)
+                    if is_fused && strip.is_none() && step.content.is_ascii() =>
+                {
+                    strip = Some((step.content as u8, step.start));
+                }
+                _ => return None,
+            }
+        }
+        Some(Self::SentencePiece {
+            replacements,
+            has_bytes,
+            strip,
+        })
+    }
+
+    /// Appends the bytes of a token.
+    fn append(&self, token: &str, bytes: &mut Vec<u8>) {
+        let (replacements, has_bytes) = match self {
+            Self::ByteLevel => {
+                let length = bytes.len();
+                for c in token.chars() {
+                    let Some(byte) = byte_of(c) else {
+                        bytes.truncate(length);
+                        bytes.extend_from_slice(token.as_bytes());
+                        return;
+                    };
+                    bytes.push(byte);
+                }
+                return;
+            }
+            Self::SentencePiece {
+                replacements,
+                has_bytes,
+                ..
+            } => (replacements, *has_bytes),
+        };
+        let token = replacements
+            .iter()
+            .fold(token.to_owned(), |token, replace| {
+                // An error is a pattern that gives up; the token is then as it is.
+                let replaced = replace.decode_chain(vec![token.clone()]);
+                replaced.map_or(token, |replaced| replaced.concat())
+            });
+        let byte = (token.strip_prefix("<0x"))
+            .and_then(|rest| rest.strip_suffix('>'))
+            .filter(|digits| has_bytes && digits.len() == 2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(token.as_bytes()),
+        }
+    }
+}
+
+/// Returns the byte that a character of byte-level vocabularies stands for: itself
+/// where it can be printed; the others are counted from U+0100 on.
+pub(super) fn byte_of(c: char) -> Option<u8> {
+    let code = u32::from(c);
+    let byte = match code {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => code,
+        0x100..=0x120 => code - 0x100,
+        0x121..=0x142 => code - 0x121 + 0x7f,
+        0x143 => 0xad,
+        _ => return None,
+    };
+    u8::try_from(byte).ok()
+}
+
+/// The bytes of tokens, as text.
+struct Bytes<'a> {
+    pieces: Pieces<'a>,
+    /// How many characters the beginning can still lose.
+    n_strip: usize,
+    /// The beginning of a character.
+    waiting: Vec<u8>,
+    /// Whether what waits is part of the text before, as U+FFFD.
+    is_shown: bool,
+}
+
+impl<'a> Bytes<'a> {
+    fn new(pieces: Pieces<'a>) -> Self {
+        let n_strip = match pieces {
+            Pieces::SentencePiece {
+                strip: Some((_, n)),
+                ..
+            } => n,
+            _ => 0,
+        };
+        Self {
+            pieces,
+            n_strip,
+            waiting: Vec::new(),
+            is_shown: false,
+        }
+    }
+
+    fn push(&mut self, token: &str) -> String {
+        let from = self.waiting.len();
+        self.pieces.append(token, &mut self.waiting);
+        if let Pieces::SentencePiece {
+            strip: Some((content, _)),
+            ..
+        } = self.pieces
+        {
+            while self.n_strip > 0 && self.waiting.len() > from {
+                if self.waiting[from] == content {
+                    self.waiting.remove(from);
+                    self.n_strip -= 1;
+                } else {
+                    self.n_strip = 0;
+                }
+            }
+        }
+        let mut text = take_complete(&mut self.waiting);
+        if self.is_shown && !text.is_empty() {
+            self.is_shown = false;
+            if text.starts_with(BROKEN) {
+                text.remove(0);
+            }
+        }
+        text
+    }
+
+    fn finish(self) -> String {
+        let has_rest = !self.waiting.is_empty() && !self.is_shown;
+        if has_rest {
+            BROKEN.into()
+        } else {
+            String::new()
+        }
+    }
+}
+
+/// Takes the text of all bytes but those of a character at the end that is not
+/// complete. Bytes that are not UTF-8 become U+FFFD as `String::from_utf8_lossy`
+/// does it.
+fn take_complete(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut n_taken = 0;
+    for chunk in bytes.utf8_chunks() {
+        text += chunk.valid();
+        n_taken += chunk.valid().len();
+        let invalid = chunk.invalid();
+        let is_incomplete = std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
+        if is_incomplete && n_taken + invalid.len() == bytes.len() {
+            break;
+        }
+        if !invalid.is_empty() {
+            text.push(BROKEN);
+        }
+        n_taken += invalid.len();
+    }
+    bytes.drain(..n_taken);
+    text
+}
+
+/// Tokens of which the text is asked for again.
+const WINDOW: usize = 64;
+/// Those of them that stay when it moves: decoders look at the token before.
+const CONTEXT: usize = 8;
+
+/// The last tokens, and how much of their text was returned.
+struct Window<'a> {
+    decoder: Option<&'a DecoderWrapper>,
+    tokens: Vec<String>,
+    shown: String,
+}
+
+impl<'a> Window<'a> {
+    fn new(decoder: Option<&'a DecoderWrapper>) -> Self {
+        Self {
+            decoder,
+            tokens: Vec::new(),
+            shown: String::new(),
+        }
+    }
+
+    fn text(&self) -> String {
+        text_of(self.decoder, &self.tokens)
+    }
+
+    fn push(&mut self, token: String) -> String {
+        self.tokens.push(token);
+        let text = self.text();
+        // What is broken at the end may become whole.
+        let ready = text.trim_end_matches(BROKEN);
+        let new = self.show(ready);
+        if self.tokens.len() >= WINDOW && ready.len() == text.len() {
+            self.tokens.drain(..WINDOW - CONTEXT);
+            self.shown = self.text();
+        }
+        new
+    }
+
+    fn finish(mut self) -> String {
+        let text = self.text();
+        self.show(&text)
+    }
+
+    /// Returns what is new in a text.
+    fn show(&mut self, text: &str) -> String {
+        let same = self.shown.chars().zip(text.chars());
+        let same = same.take_while(|(shown, c)| shown == c);
+        let new = &text[same.map(|(c, _)| c.len_utf8()).sum()..];
+        if !new.is_empty() {
+            text.clone_into(&mut self.shown);
+        }
+        new.to_owned()
+    }
+}
+
+/// Returns what a decoder makes of tokens. Without a decoder they are words.
+fn text_of(decoder: Option<&DecoderWrapper>, tokens: &[String]) -> String {
+    match decoder {
+        // Some decoders take it for granted that there is a last token.
+        _ if tokens.is_empty() => String::new(),
+        None => tokens.join(" "),
+        // An error is a pattern that gives up; the tokens are then as they are.
+        Some(decoder) => (decoder.decode(tokens.to_vec())).unwrap_or_else(|_| tokens.concat()),
     }
 }

@@ -74,9 +74,7 @@ pub fn tokenizer(data: &[u8]) -> Result<(), String> {
     let ids = tokenizer
         .encode("a ab <s> \u{1f600}")
         .map_err(|error| chain(&error))?;
-    let _ = tokenizer
-        .decode(&ids, false)
-        .map_err(|error| chain(&error))?;
+    let _ = tokenizer.decode(&ids, false);
     Ok(())
 }
 
