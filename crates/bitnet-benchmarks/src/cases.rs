@@ -182,6 +182,8 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
         first: 0,
         n_kv_heads: 5,
         n_heads: 20,
+        scale: 1.0 / (HEAD_DIM as f32).sqrt(),
+        window: None,
     };
     let kv_shape = KvShape {
         precision,

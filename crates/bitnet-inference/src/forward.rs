@@ -13,14 +13,15 @@ use std::sync::Arc;
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
-    AttentionScratch, PackedInt8, QueryRow, ScreenScratch, Team, attention, largest_products,
-    matmul_rows,
+    AttentionScratch, Kernel, PackedInt8, QueryRow, ScreenScratch, Team, attention,
+    largest_products, matmul_rows,
 };
 
 use crate::format::checkpoint::DenseTensor;
 use crate::kv_cache::{KvCache, KvUsage, SequenceError, Started};
-use crate::model::config::{Activation, Pooling};
+use crate::model::config::{Activation, Config, Pooling};
 use crate::model::linear::{Compute, LinearInput};
+use crate::model::rope::Rope;
 use crate::model::{Head, Model};
 use crate::plan::{HEAD_ROWS, Plan, PlanError};
 
@@ -31,6 +32,8 @@ pub struct Engine {
     plan: Plan,
     team: Team,
     rope: RopeTable,
+    /// That of the layers with a sliding window.
+    sliding_rope: Option<RopeTable>,
     kv: KvCache,
     /// Where the rows of the present batch stand.
     rows: Vec<QueryRow>,
@@ -114,7 +117,10 @@ impl Engine {
         let activations = |len| scratch("activations", plan.batch_tokens * len);
         let extents = (plan.n_sequences, plan.context_len);
         let kv = KvCache::new(pool, config, plan.kv_precision, extents, plan.kv_pages);
-        let rope = (config.rope).table(pool, config.head_dim, plan.context_len);
+        let table = |rope: &Rope| {
+            let table = rope.table(pool, config.head_dim, plan.context_len);
+            table.map_err(PlanError::memory("rotary positions"))
+        };
         let screen = ScreenScratch::new(pool, config.vocab_size, config.hidden_dim);
         let attention = AttentionScratch::new(
             pool,
@@ -125,7 +131,11 @@ impl Engine {
         );
         Ok(Self {
             kv,
-            rope: rope.map_err(PlanError::memory("rotary positions"))?,
+            rope: table(&config.rope)?,
+            sliding_rope: match &config.sliding {
+                Some(sliding) => Some(table(&sliding.rope)?),
+                None => None,
+            },
             rows: Vec::with_capacity(plan.batch_tokens),
             wanted: Vec::with_capacity(plan.batch_tokens),
             x: activations(config.hidden_dim)?,
@@ -354,9 +364,17 @@ impl Engine {
         let hidden = self.model.config().hidden_dim;
         let x = &mut self.x[self.rows.len() * hidden..][..hidden];
         (self.model.embedding).decode_row(self.plan.kernel, token as usize, x);
+        multiply(
+            self.plan.kernel,
+            x,
+            self.model.config().multipliers.embedding,
+        );
         let position = self.kv.len(sequence);
         self.kv.push(sequence, token);
         self.rope.extend(position + 1);
+        if let Some(rope) = &mut self.sliding_rope {
+            rope.extend(position + 1);
+        }
         self.rows.push(QueryRow { sequence, position });
         self.wanted.push(wanted);
     }
@@ -387,7 +405,8 @@ impl Engine {
         self.wanted.clear();
     }
 
-    /// `x += W_o · norm(attention(rope(W_q·h), rope(W_k·h), W_v·h))`, `h = norm(x)`.
+    /// `x += W_o · norm(attention(rope(W_q·h), rope(W_k·h), W_v·h))`, `h = norm(x)`; what
+    /// is added may be normalized and multiplied before.
     fn attention_block(&mut self, layer_idx: usize) {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let layer = &self.model.layers[layer_idx];
@@ -421,7 +440,11 @@ impl Engine {
         ];
         self.input.project(&mut on, (n, hidden), eps, h, outputs);
 
-        let rope = &self.rope;
+        let sliding = config.sliding_in(layer_idx);
+        let rope = match (&self.sliding_rope, sliding) {
+            (Some(rope), Some(_)) => rope,
+            _ => &self.rope,
+        };
         let rotate = |norm: Option<&Buffer<f32>>, row: usize, heads: &mut [f32]| {
             if let Some(weight) = norm {
                 ops::rms_norm_each(kernel, heads, weight, eps);
@@ -438,7 +461,8 @@ impl Engine {
             let place = (rows[row].sequence, rows[row].position);
             self.kv.store(kernel, layer_idx, place, k, v);
         }
-        let (kv, heads) = (self.kv.paged(), self.kv.heads(layer_idx));
+        let (kv, mut heads) = (self.kv.paged(), self.kv.heads(layer_idx));
+        heads.window = sliding.map(|sliding| sliding.window);
         let (team, scratch) = (&mut *on.team, &mut self.attention);
         attention(kernel, team, kv, heads, rows, q, scratch, attn);
 
@@ -447,12 +471,12 @@ impl Engine {
         };
         let outputs = [(&layer.attn_output, &mut *branch)];
         self.input.project(&mut on, (n, q_dim), eps, attn, outputs);
-        on.team.for_each_chunk(x, hidden, on.values, |_, row, x| {
-            ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
-        });
+        let norm = layer.post_norms.as_ref().map(|[norm, _]| norm);
+        add_branch(&mut on, config, norm, branch, x);
     }
 
-    /// `x += W_down · norm(act(W_gate·h) ⊙ W_up·h)`, `h = norm(x)`.
+    /// `x += W_down · norm(act(W_gate·h) ⊙ W_up·h)`, `h = norm(x)`; what is added may be
+    /// normalized and multiplied before.
     fn ffn_block(&mut self, layer_idx: usize) {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let layer = &self.model.layers[layer_idx];
@@ -484,6 +508,7 @@ impl Engine {
                 match config.activation {
                     Activation::Relu2 => ops::relu2_mul(kernel, gate, up),
                     Activation::Silu => ops::silu_mul(kernel, gate, up),
+                    Activation::GeluTanh => ops::gelu_tanh_mul(kernel, gate, up),
                 }
             });
         let gated = |row: usize, out: &mut [f32]| {
@@ -491,9 +516,8 @@ impl Engine {
         };
         let outputs = [(&layer.ffn_down, &mut *branch)];
         self.input.project(&mut on, (n, ffn), eps, gated, outputs);
-        on.team.for_each_chunk(x, hidden, on.values, |_, row, x| {
-            ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
-        });
+        let norm = layer.post_norms.as_ref().map(|[_, norm]| norm);
+        add_branch(&mut on, config, norm, branch, x);
     }
 
     /// `norm(x)` of one row.
@@ -568,9 +592,41 @@ impl Engine {
                 matrix.matmul(kernel, on.team, acts, logits);
             }
         }
+        multiply(kernel, logits, config.multipliers.logits);
         for ((_, wanted), logits) in wanted.iter().zip(logits.chunks_exact(vocab)) {
             on_logits(wanted.input, wanted.token, logits);
         }
+    }
+}
+
+/// Adds a branch to the residual stream, `[rows, hidden_dim]` both, and normalizes and
+/// multiplies it before if the model does.
+fn add_branch(
+    on: &mut Compute<'_>,
+    config: &Config,
+    norm: Option<&Buffer<f32>>,
+    branch: &mut [f32],
+    x: &mut [f32],
+) {
+    let (kernel, hidden, eps) = (on.kernel, config.hidden_dim, config.rms_norm_eps);
+    let factor = config.multipliers.residual;
+    if norm.is_some() || factor != 1.0 {
+        (on.team).for_each_chunk(branch, hidden, on.values, |_, _, branch| {
+            if let Some(weight) = norm {
+                ops::rms_norm_each(kernel, branch, weight, eps);
+            }
+            multiply(kernel, branch, factor);
+        });
+    }
+    on.team.for_each_chunk(x, hidden, on.values, |_, row, x| {
+        ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
+    });
+}
+
+/// Multiplies with a factor that is 1 in most models.
+fn multiply(kernel: Kernel, x: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        ops::scale(kernel, x, factor);
     }
 }
 

@@ -83,6 +83,8 @@ impl KvCache {
                 first: 0,
                 n_kv_heads: config.n_kv_heads,
                 n_heads: config.n_heads,
+                scale: config.multipliers.attention,
+                window: None,
             },
             context_len,
             max_pages,

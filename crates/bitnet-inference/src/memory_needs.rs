@@ -240,7 +240,7 @@ mod tests {
         Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
     }
 
-    const MODELS: [&str; 7] = [
+    const MODELS: [&str; 9] = [
         "../../models/storyteller/storyteller.gguf",
         "../../models/storyteller-tiny",
         "tests/data/tiny-llama",
@@ -248,6 +248,8 @@ mod tests {
         "tests/data/families/bonsai-q2_0.gguf",
         "tests/data/families/llama-dense-q8_0.gguf",
         "tests/data/families/bitnet-embedding.gguf",
+        "tests/data/families/minicpm-tq2_0.gguf",
+        "tests/data/families/gemma3-embedding",
     ];
 
     /// Returns the bytes of what is used where it is in the file.

@@ -141,7 +141,7 @@ impl Plan {
                 + LinearInput::n_bytes(config, batch_tokens)
                 + AttentionScratch::n_bytes(n_threads, (kv_shape, context_len), group)
                 + ScreenScratch::n_bytes(config.vocab_size, config.hidden_dim)
-                + config.rope.n_dims * context_len * size_of::<f32>(),
+                + config.rope_dims() * context_len * size_of::<f32>(),
         })
     }
 }
@@ -206,6 +206,7 @@ mod tests {
     use super::*;
     use crate::model::config::{Activation, Activations};
     use crate::model::family::BITNET_B158;
+    use crate::model::multipliers::Multipliers;
     use crate::model::rope::{Rope, RopeScaling};
 
     fn config() -> Config {
@@ -231,6 +232,8 @@ mod tests {
             dense_linears: false,
             activations: Activations::Int8,
             pooling: None,
+            multipliers: Multipliers::plain(64),
+            sliding: None,
         }
     }
 

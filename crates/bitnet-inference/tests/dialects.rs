@@ -14,8 +14,8 @@ use bitnet_core::{HybridMemoryPool, KvPrecision, Team};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
-    Checkpoint, CheckpointError, DenseType, Engine, ForwardError, HeadPrecision, Input, Logits,
-    Model, Plan, PlanOptions, Tokenizer, TokenizerError,
+    Activations, Checkpoint, CheckpointError, DenseType, Engine, ForwardError, HeadPrecision,
+    Input, Logits, Model, Plan, PlanOptions, Tokenizer, TokenizerError,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -523,6 +523,257 @@ fn bitnet_with_silu_goes_to_a_folder_and_back() {
     assert_eq!(&config, open(&data(BITNET)).config());
 }
 
+/// Bytes of BF16 values that BF16 holds.
+fn bf16_bytes(values: &[f32]) -> Vec<u8> {
+    let bytes = |x: &f32| {
+        let short = half::bf16::from_f32(*x);
+        assert_eq!(short.to_f32(), *x);
+        short.to_le_bytes()
+    };
+    values.iter().flat_map(bytes).collect()
+}
+
+/// Pseudo-random numbers below `n`.
+fn random(seed: u32, n: u32) -> impl Iterator<Item = u32> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (u64::from(state) * u64::from(n) >> 32) as u32
+    })
+}
+
+/// The three revisions of Falcon-E, as `onebitllms` writes them: packed trits, the
+/// master weights they come from, and the trits multiplied out.
+#[test]
+fn the_revisions_of_falcon_e_are_one_model() {
+    let is_linear = |name: &str| name.ends_with("_proj.weight");
+    /// Masters of mean magnitude 1/16: half of them are ±1/8.
+    fn masters(seed: usize, len: usize) -> Vec<f32> {
+        let mut values: Vec<f32> = (0..len).map(|i| [0.125, 0.0, -0.125, 0.0][i % 4]).collect();
+        for (i, j) in (1..len).rev().zip(random(seed as u32 + 1, u32::MAX)) {
+            values.swap(i, j as usize % (i + 1));
+        }
+        values
+    }
+    let weights = |folder: &mut Folder, write: fn(&[f32]) -> Vec<u8>| {
+        folder
+            .tensors
+            .retain(|name, _| !name.ends_with("weight_scale"));
+        for (seed, (name, tensor)) in folder.tensors.iter_mut().enumerate() {
+            if is_linear(name) {
+                let [rows, cols] = tensor.1[..] else {
+                    panic!("a matrix")
+                };
+                let values = masters(seed, 4 * rows * cols);
+                *tensor = (Dtype::BF16, vec![4 * rows, cols], write(&values));
+            }
+        }
+        let config = folder.config().as_object_mut().unwrap();
+        config.remove("quantization_config");
+    };
+    let prequantized = |edit: fn(&mut Json)| {
+        Folder::edited(|folder| {
+            weights(folder, bf16_bytes);
+            edit(folder.config());
+        })
+    };
+    let published = Folder::edited(|folder| {
+        weights(folder, |values| {
+            // Packed, quarter i of the rows in bits 2i.
+            let quarter = values.len() / 4;
+            let code = |x: f32| (8.0 * x + 1.0) as u8;
+            (0..quarter)
+                .map(|at| {
+                    (0..4)
+                        .map(|i| code(values[i * quarter + at]) << (2 * i))
+                        .sum()
+                })
+                .collect()
+        });
+        let names: Vec<_> = (folder.tensors.keys().filter(|name| is_linear(name)))
+            .cloned()
+            .collect();
+        for name in names {
+            let (dtype, shape, _) = folder.tensors.get_mut(&name).unwrap();
+            (*dtype, shape[0]) = (Dtype::U8, shape[0] / 4);
+            folder.set_scale(&format!("{name}_scale"), 16.0);
+        }
+        folder.config()["is_bitnet_config"] = true.into();
+        folder.config()["quantization_config"] =
+            json!({ "modules_to_not_convert": ["lm_head"], "quant_method": "bitnet" });
+    });
+    let bfloat16 = Folder::edited(|folder| {
+        weights(folder, |values| {
+            let multiplied: Vec<f32> = values.iter().map(|x| x / 2.0).collect();
+            bf16_bytes(&multiplied)
+        });
+    });
+
+    let prompt = &prompts()[1];
+    let expected = logits(&open(published.path()), prompt);
+    let named = prequantized(|config| config["is_bitnet_config"] = true.into());
+    let online = prequantized(|config| {
+        config["quantization_config"] =
+            json!({ "quant_method": "bitnet", "quantization_mode": "online" });
+    });
+    for folder in [named, online] {
+        let checkpoint = open(folder.path());
+        assert_eq!(checkpoint.config().activations, Activations::Int8);
+        assert!(logits(&checkpoint, prompt) == expected);
+    }
+    // Only activations are not rounded.
+    let bfloat16 = open(bfloat16.path());
+    assert_eq!(bfloat16.config().activations, Activations::Exact);
+    let found = logits(&bfloat16, prompt);
+    assert_ne!(found, expected);
+    for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+        assert!((found - expected).abs() < 0.5, "{found}, {expected}");
+    }
+}
+
+/// A folder like those of 1bitLLM: master weights, and a tokenizer of LLaMA 2.
+fn one_bit_llm(configuration: &str) -> TempDir {
+    let recorded = std::fs::read(data("tokenizers/tokenizers.json")).unwrap();
+    let recorded: Json = serde_json::from_slice(&recorded).unwrap();
+    let pieces = &recorded["sentencepiece"];
+    let tokens = pieces["tokens"].as_array().unwrap();
+    let (hidden, n_rows) = (128, tokens.len() + 2);
+    let vocab: serde_json::Map<String, Json> = (tokens.iter().enumerate())
+        .map(|(id, token)| (token.as_str().unwrap().to_owned(), id.into()))
+        .collect();
+    let added = |id: usize, special: bool| {
+        json!({
+            "id": id, "content": tokens[id], "special": special, "normalized": false,
+            "single_word": false, "lstrip": false, "rstrip": false,
+        })
+    };
+    let bos = json!({ "SpecialToken": { "id": "<s>", "type_id": 0 } });
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [
+            added(0, true), added(1, true), added(2, true), added(3, false), added(4, false),
+        ],
+        "normalizer": pieces[configuration]["normalizer"],
+        "pre_tokenizer": pieces[configuration]["pre_tokenizer"],
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [bos, { "Sequence": { "id": "A", "type_id": 0 } }],
+            "pair": [
+                bos, { "Sequence": { "id": "A", "type_id": 0 } },
+                { "Sequence": { "id": "B", "type_id": 1 } },
+            ],
+            "special_tokens": { "<s>": { "id": "<s>", "ids": [1], "tokens": ["<s>"] } },
+        },
+        "decoder": pieces[configuration]["decoder"],
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": "<unk>",
+            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
+            "byte_fallback": true, "vocab": vocab, "merges": pieces["merges"],
+        },
+    });
+    let config = json!({
+        "architectures": ["BitnetForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": hidden, "intermediate_size": hidden, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": null,
+        "tie_word_embeddings": true, "vocab_size": n_rows, "input_bits": 8, "weight_bits": 1,
+        "bos_token_id": 1, "eos_token_id": 2,
+    });
+    let mut tensors = BTreeMap::new();
+    let mut add = |name: &str, shape: &[usize], one: f32| {
+        let len = shape.iter().product::<usize>();
+        let values: Vec<f32> = random(tensors.len() as u32 + 1, 256)
+            .take(len)
+            .map(|x| one + (x as f32 - 127.5) / 256.0)
+            .map(|x| half::bf16::from_f32(x).to_f32())
+            .collect();
+        tensors.insert(
+            name.to_owned(),
+            (Dtype::BF16, shape.to_vec(), bf16_bytes(&values)),
+        );
+    };
+    add("model.embed_tokens.weight", &[n_rows, hidden], 0.0);
+    add("model.norm.weight", &[hidden], 1.0);
+    for part in ["q", "k", "v", "o"] {
+        let name = format!("model.layers.0.self_attn.{part}_proj.weight");
+        add(&name, &[hidden, hidden], 0.0);
+    }
+    for part in ["gate", "up", "down"] {
+        let name = format!("model.layers.0.mlp.{part}_proj.weight");
+        add(&name, &[hidden, hidden], 0.0);
+    }
+    for norm in [
+        "input_layernorm",
+        "post_attention_layernorm",
+        "self_attn.inner_attn_ln",
+        "mlp.ffn_layernorm",
+    ] {
+        add(&format!("model.layers.0.{norm}.weight"), &[hidden], 1.0);
+    }
+    let generation = json!({ "bos_token_id": 1, "eos_token_id": 2 });
+    let folder = Folder {
+        json: BTreeMap::from([
+            ("config.json", config),
+            ("generation_config.json", generation),
+            ("tokenizer.json", tokenizer),
+        ]),
+        tensors,
+    };
+    folder.write()
+}
+
+#[test]
+fn a_folder_with_the_tokenizer_of_llama_2_goes_to_gguf_and_back() {
+    let recorded = std::fs::read(data("tokenizers/tokenizers.json")).unwrap();
+    let recorded: Json = serde_json::from_slice(&recorded).unwrap();
+    let texts = recorded["texts"].as_array().unwrap();
+    for configuration in ["with_prefix", "without_prefix"] {
+        let source = one_bit_llm(configuration);
+        let source = open(source.path());
+        assert_eq!(source.config().family.name(), "bitnet");
+        let folder = tempfile::tempdir().unwrap();
+        let [gguf, hf] = ["a.gguf", "hf"].map(|name| folder.path().join(name));
+        try_convert(&source, &gguf, Target::Gguf(GgufWeights::I2S), None).unwrap();
+        converted(&gguf, &hf, Target::HfPacked, None);
+        let original = source.tokenizer().unwrap();
+        let prompt = original
+            .encode("Once upon a time there was a king")
+            .unwrap();
+        let expected = logits(&source, &prompt);
+        for path in [&gguf, &hf] {
+            let checkpoint = open(path);
+            let tokenizer = checkpoint.tokenizer().unwrap();
+            for (i, text) in texts.iter().enumerate() {
+                let text = text.as_str().unwrap();
+                let ids = tokenizer.encode(text).unwrap();
+                assert_eq!(
+                    ids,
+                    original.encode(text).unwrap(),
+                    "{configuration}, {text:?}"
+                );
+                let bare = tokenizer.encode_bare(text).unwrap();
+                let theirs = &recorded["sentencepiece"][configuration]["ids"][i];
+                assert_eq!(json!(bare), *theirs, "{configuration}, {text:?}");
+                for with_special in [false, true] {
+                    let decoded = tokenizer.decode(&ids, with_special).unwrap();
+                    assert_eq!(decoded, original.decode(&ids, with_special).unwrap());
+                }
+            }
+            assert_eq!(tokenizer.bos(), original.bos());
+            assert_eq!(tokenizer.adds_bos(), original.adds_bos());
+            let ends = |tokenizer: &Tokenizer| tokenizer.eos().collect::<Vec<_>>();
+            assert_eq!(ends(&tokenizer), ends(&original));
+            assert!(
+                logits(&checkpoint, &prompt) == expected,
+                "{}",
+                path.display()
+            );
+        }
+    }
+}
+
 // --- what is refused ----------------------------------------------------------
 
 #[test]
@@ -586,11 +837,11 @@ fn folders_that_lie_are_refused() {
         ),
         (
             |f| f.config()["rope_scaling"] = json!({ "factor": 8.0 }),
-            r#"Unsupported { what: "RoPE scaling", found: "without a type", expected: "default, linear, llama3 or yarn" }"#,
+            r#"Unsupported { what: "RoPE scaling", found: "without a type", expected: "default, linear, llama3, yarn or longrope" }"#,
         ),
         (
             |f| f.config()["rope_parameters"] = json!({ "rope_type": "dynamic" }),
-            r#"Unsupported { what: "RoPE scaling", found: "dynamic", expected: "default, linear, llama3 or yarn" }"#,
+            r#"Unsupported { what: "RoPE scaling", found: "dynamic", expected: "default, linear, llama3, yarn or longrope" }"#,
         ),
         (
             |f| f.config()["quantization_config"]["quantization_mode"] = "later".into(),
@@ -753,7 +1004,7 @@ fn gguf_files_that_lie_are_refused() {
                     Value::String("longrope".to_owned()),
                 );
             },
-            r#"Unsupported { what: "RoPE scaling", found: "longrope", expected: "none, linear or yarn" }"#,
+            r#"MissingTensor { name: "rope_factors_short.weight" }"#,
         ),
         (
             // Linear, where no type is given.

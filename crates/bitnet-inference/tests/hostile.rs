@@ -82,7 +82,7 @@ fn gguf_files_that_lie() {
     alignment-3: not a readable GGUF file: general.alignment is 3, expected a power of two that is at least 8
     alignment-is-text: not a readable GGUF file: metadata "general.alignment" is of type string, expected u32
     architecture-is-number: not a readable GGUF file: metadata "general.architecture" is of type u32, expected a string
-    architecture-unknown: architecture "mamba" is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama, qwen3)
+    architecture-unknown: architecture "mamba" is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama, qwen3, minicpm, gemma3)
     array-2-40-of-strings: not a readable GGUF file: 1099511627776 elements of metadata "k" are declared but the rest of the file has room for at most 8
     array-2-61-overflows-bytes: not a readable GGUF file: 2305843009213693952 elements of metadata "k" are declared but the rest of the file has room for at most 8
     array-2-62-of-u64: not a readable GGUF file: 4611686018427387904 elements of metadata "k" are declared but the rest of the file has room for at most 8

@@ -171,7 +171,7 @@ fn an_unsupported_architecture() {
     file[at..][..12].copy_from_slice(b"mystery-9.99");
     assert_snapshot!(unreadable(&file), @r#"
     exit code 1
-    error: failed to load model.gguf: architecture "mystery-9.99" is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama, qwen3)
+    error: failed to load model.gguf: architecture "mystery-9.99" is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama, qwen3, minicpm, gemma3)
     "#);
 }
 
@@ -233,7 +233,7 @@ fn a_folder_of_another_kind_of_model() {
     };
     assert_snapshot!(with("\"model_type\": \"bitnet\"", "\"model_type\": \"gemma\""), @r#"
     exit code 1
-    error: failed to load model: architecture "gemma" is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama, qwen3)
+    error: failed to load model: architecture "gemma" is not supported (supported: bitnet-b1.58, bitnet-25, bitnet, llama, qwen3, minicpm, gemma3)
     "#);
     assert_snapshot!(with("\"quant_method\": \"bitnet\"", "\"quant_method\": \"awq\""), @r#"
     exit code 1

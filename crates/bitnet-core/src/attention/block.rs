@@ -1,5 +1,7 @@
 //! One block of positions for some rows of queries: the inner loops.
 
+use std::ops::Range;
+
 use super::{BLOCK, TILE};
 use crate::arch::{CACHE_LINE, ask_for};
 use crate::lanes::{Lanes, WIDTH};
@@ -220,21 +222,21 @@ fn ask_for_group<E, const N: usize>(tiles: &[[E; TILE]], first: usize) {
     }
 }
 
-/// Turns the scores of the first `n_positions` positions into
-/// `exp(scale·score - max)`, the others into 0, and returns the maximum and the
-/// sum: of no position, minus infinity and 0.
+/// Turns the scores of `positions` into `exp(scale·score - max)`, the others into 0,
+/// and returns the maximum and the sum: of no position, minus infinity and 0.
 #[inline(always)]
 pub(super) fn weights<L: Lanes>(
     lanes: L,
     scores: &mut Scores,
-    n_positions: usize,
+    positions: Range<usize>,
     scale: f32,
 ) -> (f32, f32) {
-    if n_positions == 0 {
+    if positions.is_empty() {
         scores.fill(0.0);
         return (f32::NEG_INFINITY, 0.0);
     }
-    scores[n_positions.min(BLOCK)..].fill(f32::NEG_INFINITY);
+    scores[..positions.start.min(BLOCK)].fill(f32::NEG_INFINITY);
+    scores[positions.end.min(BLOCK)..].fill(f32::NEG_INFINITY);
     let (scores, _) = scores.as_chunks_mut::<TILE>();
     let scale = lanes.splat(scale);
     let mut max = lanes.splat(f32::NEG_INFINITY);

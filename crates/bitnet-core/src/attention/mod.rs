@@ -50,7 +50,7 @@ pub struct QueryRow {
     pub position: usize,
 }
 
-/// Which heads of a [`PagedKv`] some queries look at.
+/// Which heads of a [`PagedKv`] some queries look at, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     /// The first key and value head.
@@ -59,6 +59,11 @@ pub struct Heads {
     pub n_kv_heads: usize,
     /// Query heads, a multiple of the key and value heads.
     pub n_heads: usize,
+    /// What scores are multiplied with: usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// How many positions a row sees, its own and those before it; at least 1, all
+    /// if not given.
+    pub window: Option<usize>,
 }
 
 /// Scratch memory of [`attention`].
@@ -157,8 +162,9 @@ impl AttentionScratch {
     }
 }
 
-/// Writes, for every row and head, `Σ_j softmax_j(query·key_j / sqrt(head_dim)) ·
-/// value_j` to `out`. `queries` and `out` are `[rows, n_heads, head_dim]`.
+/// Writes, for every row and head, `Σ_j softmax_j(scale · query·key_j) · value_j` to
+/// `out`, over the positions j that [`Heads::window`] leaves. `queries` and `out` are
+/// `[rows, n_heads, head_dim]`.
 ///
 /// Rows of one sequence that follow each other must be at ascending positions
 /// to be computed together; keys and values up to each must have been stored.
@@ -180,6 +186,7 @@ pub fn attention(
     let KvShape { head_dim, .. } = kv.shape();
     let group = heads.n_heads / heads.n_kv_heads;
     assert_eq!(heads.n_heads, group * heads.n_kv_heads, "whole groups");
+    assert!(heads.window != Some(0), "a row sees itself");
     assert_eq!(queries.len(), rows.len() * heads.n_heads * head_dim);
     assert_eq!(queries.len(), out.len(), "out is like the queries");
     assert!(scratch.threads.len() >= team.n_threads(), "one per thread");
@@ -222,7 +229,7 @@ pub fn attention(
             let mut states = [State::EMPTY; MAX_ROWS];
             sums.fill([0.0; TILE]);
             unit.prepare(scratch);
-            for block in 0..unit.n_blocks() {
+            for block in unit.first_block()..unit.n_blocks() {
                 unit.add_block(block, scratch, &mut states, sums);
             }
             unit.finish(&states, sums);
@@ -247,9 +254,11 @@ pub fn attention(
             let (states, sums) = partial(index, block);
             states.fill(State::EMPTY);
             sums.fill([0.0; TILE]);
-            let scratch = &mut of_thread(thread).block;
-            unit.prepare(scratch);
-            unit.add_block(block, scratch, states, sums);
+            if block >= unit.first_block() {
+                let scratch = &mut of_thread(thread).block;
+                unit.prepare(scratch);
+                unit.add_block(block, scratch, states, sums);
+            }
         }
     });
     team.for_each(n_units, |_, index| {
@@ -344,6 +353,19 @@ impl Unit<'_> {
         &self.queries[..self.n_queries]
     }
 
+    /// Returns the first position that a row sees.
+    fn first_seen(&self, position: usize) -> usize {
+        match self.job.heads.window {
+            Some(window) => (position + 1).saturating_sub(window),
+            None => 0,
+        }
+    }
+
+    /// The first block that the first row, which sees furthest back, sees anything of.
+    fn first_block(&self) -> usize {
+        self.first_seen(self.queries()[0].1) / BLOCK
+    }
+
     /// Blocks that the last row sees.
     fn n_blocks(&self) -> usize {
         self.queries()[self.n_queries - 1].1 / BLOCK + 1
@@ -398,10 +420,11 @@ impl Unit<'_> {
         let mut block_states = [State::EMPTY; MAX_ROWS];
         let rows = scores.iter_mut().zip(&mut block_states).zip(self.queries());
         for ((scores, state), &(_, position)) in rows {
+            let first = self.first_seen(position).saturating_sub(block * BLOCK);
             *state = kernel.run_lanes(Weights {
                 scores,
-                n_positions: seen(position),
-                scale: 1.0 / (head_dim as f32).sqrt(),
+                positions: first..seen(position),
+                scale: self.job.heads.scale,
             });
         }
         match stored {
@@ -505,7 +528,7 @@ impl Op for Join<'_> {
 
 struct Weights<'a> {
     scores: &'a mut Scores,
-    n_positions: usize,
+    positions: Range<usize>,
     scale: f32,
 }
 
@@ -514,7 +537,7 @@ impl LaneOp for Weights<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> State {
-        let (max, sum) = block::weights(lanes, self.scores, self.n_positions, self.scale);
+        let (max, sum) = block::weights(lanes, self.scores, self.positions, self.scale);
         State { max, sum }
     }
 }

@@ -20,6 +20,7 @@ struct Case {
     n_kv_heads: usize,
     group: usize,
     head_dim: usize,
+    window: Option<usize>,
     queries: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -33,9 +34,21 @@ impl Case {
             n_kv_heads,
             group,
             head_dim,
+            window: None,
             queries: values(len * group, 1),
             keys: values(len, 2),
             values: values(len, 3),
+        }
+    }
+
+    /// Those of the second of two layers.
+    fn heads(&self) -> Heads {
+        Heads {
+            first: self.n_kv_heads,
+            n_kv_heads: self.n_kv_heads,
+            n_heads: self.n_kv_heads * self.group,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            window: self.window,
         }
     }
 
@@ -82,16 +95,11 @@ impl Case {
             .zip(queries)
             .zip(out.chunks_mut(cut * width))
         {
-            let heads = Heads {
-                first: self.n_kv_heads,
-                n_kv_heads: self.n_kv_heads,
-                n_heads: self.n_kv_heads * self.group,
-            };
             attention(
                 kernel,
                 &mut team,
                 &kv,
-                heads,
+                self.heads(),
                 rows,
                 queries,
                 &mut scratch,
@@ -109,7 +117,8 @@ impl Case {
             for head in 0..n_heads {
                 let query = &self.queries[(position * n_heads + head) * dim..][..dim];
                 let at = |j: usize| (j * self.n_kv_heads + head / self.group) * dim;
-                let weights: Vec<f64> = (0..=position)
+                let first = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
+                let weights: Vec<f64> = (first..=position)
                     .map(|j| {
                         let key = &self.keys[at(j)..][..dim];
                         let dot: f64 = query
@@ -122,7 +131,8 @@ impl Case {
                     .collect();
                 let sum: f64 = weights.iter().sum();
                 for d in 0..dim {
-                    let value = |(j, w): (usize, &f64)| w / sum * self.values[at(j) + d] as f64;
+                    let value =
+                        |(j, w): (usize, &f64)| w / sum * self.values[at(first + j) + d] as f64;
                     out.push(weights.iter().enumerate().map(value).sum());
                 }
             }
@@ -185,6 +195,60 @@ fn the_bits_depend_neither_on_kernel_nor_threads_nor_cut() {
     }
 }
 
+/// The widths are less than a block, a block, and more; some blocks are seen by the
+/// first rows of a tile only, and some by none.
+#[test]
+fn a_window_hides_what_lies_before_it_from_every_row() {
+    for (n, n_kv_heads, group, head_dim) in [(300, 1, 3, 20), (280, 2, 1, 16)] {
+        for window in [1, 5, 128, 200, 1000] {
+            let case = Case {
+                window: Some(window),
+                ..Case::new(n, n_kv_heads, group, head_dim)
+            };
+            let exact = case.exact(0);
+            for (precision, tolerance) in [
+                (KvPrecision::F32, 2e-6),
+                (KvPrecision::F16, 2e-3),
+                (KvPrecision::Int8, 4e-2),
+            ] {
+                let expected = case.run(Kernel::Scalar, precision, 1, (0, n));
+                for (found, exact) in expected.iter().zip(&exact) {
+                    let error = (*found as f64 - exact).abs();
+                    assert!(
+                        error < tolerance,
+                        "{precision:?}, {window}: {found}, {exact}"
+                    );
+                }
+                let width = expected.len() / n;
+                for kernel in Kernel::available() {
+                    for (n_threads, cut) in [(3, 1), (2, 5), (3, n)] {
+                        for from in [0, n - 20] {
+                            let found = case.run(kernel, precision, n_threads, (from, cut));
+                            assert_eq!(
+                                found,
+                                expected[from * width..],
+                                "{precision:?}, {window}, {kernel}, {n_threads}, {from} by {cut}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_window_hides_may_be_no_number() {
+    let mut case = Case::new(300, 1, 1, 16);
+    case.window = Some(40);
+    let expected = case.run(Kernel::best(), KvPrecision::F32, 1, (299, 1));
+    case.keys[..16 * 260].fill(f32::NAN);
+    for n_threads in [1, 3] {
+        let found = case.run(Kernel::best(), KvPrecision::F32, n_threads, (299, 1));
+        assert_eq!(found, expected);
+    }
+}
+
 #[test]
 fn one_position_returns_its_value() {
     let case = Case::new(1, 1, 2, 64);
@@ -220,11 +284,7 @@ fn scratch_for_smaller_heads_is_not_overrun() {
         sequence: 1,
         position: 299,
     }];
-    let heads = Heads {
-        first: 1,
-        n_kv_heads: 1,
-        n_heads: 1,
-    };
+    let heads = case.heads();
     let mut out = [0.0; 64];
     attention(
         Kernel::best(),
@@ -348,11 +408,7 @@ fn what_an_earlier_owner_left_in_a_page_does_not_matter() {
             sequence: 1,
             position: 129,
         }];
-        let heads = Heads {
-            first: 1,
-            n_kv_heads: 1,
-            n_heads: 2,
-        };
+        let heads = case.heads();
         let mut out = [0.0; 32];
         let queries = &case.queries[129 * 32..];
         let pool = HybridMemoryPool::new();

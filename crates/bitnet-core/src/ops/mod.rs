@@ -13,7 +13,7 @@ mod softmax;
 
 pub use dot::dot;
 pub use exp::exp;
-pub use ffn::{add_assign, relu2_mul, silu_mul};
+pub use ffn::{add_assign, gelu_tanh_mul, relu2_mul, scale, silu_mul};
 pub use norm::{rms_norm, rms_norm_each};
 pub use rope::{RopeTable, rope_frequencies};
 pub use softmax::{log_sum_exp, softmax};

@@ -12,12 +12,14 @@ use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
 use crate::format::checkpoint::{Encoding, Origin};
 use crate::format::gguf::{Array, GgufWriter, Value};
 use crate::format::gguf_types::{FILE_TYPE_I2_S, type_id};
-use crate::model::config::Config;
+use crate::model::config::{Activations, Config, Pooling};
+use crate::model::multipliers::Multipliers;
 use crate::model::rope::RopeScaling;
+use crate::model::sliding::SlidingWindow;
 use crate::model::tensors::{self, Expected, Role};
 use crate::sampling_defaults::SamplingDefaults;
 use crate::tokenizer::gguf as keys;
-use crate::tokenizer::parts::TokenizerParts;
+use crate::tokenizer::parts::{Cutting, TokenizerParts};
 
 const ARCHITECTURE: &str = "general.architecture";
 const FILE_TYPE: &str = "general.file_type";
@@ -52,6 +54,7 @@ pub(super) fn write(
             writer.metadata(FILE_TYPE, Value::U32(file_type(ty)));
         }
         Origin::HuggingFace(folder) => {
+            check_words(config)?;
             let name = folder.file_name().unwrap_or(folder.as_os_str());
             model_metadata(&mut writer, config, &name.to_string_lossy(), ty);
             for (key, value) in SamplingDefaults::of_model(checkpoint).gguf_metadata() {
@@ -63,10 +66,10 @@ pub(super) fn write(
     }
 
     let mut planned = Vec::new();
-    if let Some(divisors) = config.rope.divisors() {
+    for (name, divisors) in rope_divisors(config) {
         let f32 = id(Encoding::Dense(DenseType::F32));
         let (n, n_bytes) = (divisors.len() as u64, size_of_val(&divisors[..]) as u64);
-        writer.tensor(tensors::ROPE_FREQS, &[n], f32, n_bytes);
+        writer.tensor(name, &[n], f32, n_bytes);
         planned.push(Planned::Floats(divisors));
     }
     for expected in tensors::expected(config) {
@@ -153,6 +156,44 @@ fn file_type(ty: TernaryType) -> u32 {
     }
 }
 
+/// Returns the divisors of rotary frequencies, and the tensors that they become.
+fn rope_divisors(config: &Config) -> Vec<(&'static str, Vec<f32>)> {
+    if let RopeScaling::LongRope { short, long, .. } = &config.rope.scaling {
+        return vec![
+            (tensors::ROPE_SHORT, short.clone()),
+            (tensors::ROPE_LONG, long.clone()),
+        ];
+    }
+    let divisors = config.rope.divisors().into_iter();
+    divisors.map(|d| (tensors::ROPE_FREQS, d)).collect()
+}
+
+/// Refuses what the metadata of an architecture cannot say.
+fn check_words(config: &Config) -> Result<(), ConvertError> {
+    let no_words = |what| {
+        Err(ConvertError::NoWords {
+            target: "a GGUF file of this architecture",
+            what,
+        })
+    };
+    let family = config.family;
+    if !family.quantizes_activations && config.activations == Activations::Int8 {
+        return no_words("that ternary weights are multiplied with int8 activations");
+    }
+    let keys = config.multipliers.gguf(family.multipliers);
+    let value = |key: &str| Ok::<_, ConvertError>(keys.iter().find(|k| k.0 == key).map(|k| k.1));
+    let read = Multipliers::from_gguf(family.multipliers, config.sizes(), value)?;
+    if read != config.multipliers {
+        return no_words("what attention scores are multiplied with");
+    }
+    match &config.sliding {
+        Some(sliding) if sliding.rope.scaling != RopeScaling::None => {
+            no_words("a RoPE scaling of layers with a sliding window")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: TernaryType) {
     let architecture = config.family.name;
     let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::check` bounds sizes"));
@@ -182,9 +223,35 @@ fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: Tern
         ),
     ];
     let scaling = rope_scaling(&config.rope.scaling);
-    for (key, value) in values.into_iter().chain(scaling) {
+    let multipliers = config.multipliers.gguf(config.family.multipliers);
+    let multipliers = (multipliers.into_iter()).map(|(key, factor)| (key, Value::F32(factor)));
+    let sliding = config.sliding.iter().flat_map(sliding_window);
+    // llama.cpp's number of the last token.
+    let pooling = (config.pooling == Some(Pooling::Last)).then_some(("pooling_type", size(3)));
+    let more = scaling
+        .into_iter()
+        .chain(multipliers)
+        .chain(sliding)
+        .chain(pooling);
+    for (key, value) in values.into_iter().chain(more) {
         writer.metadata(format!("{architecture}.{key}"), value);
     }
+}
+
+/// Returns the metadata of layers that see only the last positions.
+fn sliding_window(sliding: &SlidingWindow) -> Vec<(&'static str, Value)> {
+    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::check` bounds sizes"));
+    let mut metadata = vec![("attention.sliding_window", size(sliding.window))];
+    let pattern = match sliding.period() {
+        Some(SlidingWindow::GEMMA3_PERIOD) => None,
+        Some(period) => Some(size(period)),
+        None => Some(Value::Array(Array::Bool(sliding.layers.clone()))),
+    };
+    metadata.extend(pattern.map(|pattern| ("attention.sliding_window_pattern", pattern)));
+    if sliding.rope.theta != SlidingWindow::GEMMA3_THETA {
+        metadata.push(("rope.freq_base_swa", Value::F32(sliding.rope.theta)));
+    }
+    metadata
 }
 
 /// Returns the metadata of a RoPE scaling, if it is kept there.
@@ -219,8 +286,23 @@ fn rope_scaling(scaling: &RopeScaling) -> Vec<(&'static str, Value)> {
                 Value::F32(attention_factor / RopeScaling::yarn_attention_factor(factor)),
             ),
         ],
+        RopeScaling::LongRope {
+            original_context_len,
+            attention_factor,
+            ..
+        } => vec![
+            ty,
+            (
+                "rope.scaling.original_context_length",
+                Value::U32(original_context_len as u32),
+            ),
+            ("rope.scaling.attn_factor", Value::F32(attention_factor)),
+        ],
     }
 }
+
+/// The score of rows of the embedding that no token has, as llama.cpp writes it.
+const PADDING_SCORE: f32 = -10_000.0;
 
 fn tokenizer_metadata(
     writer: &mut GgufWriter,
@@ -247,12 +329,35 @@ fn tokenizer_metadata(
         types.push(ty);
     }
     let text = |s: &str| Value::String(s.to_owned());
-    writer.metadata(keys::MODEL, text("gpt2"));
-    writer.metadata(keys::PRE, text(parts.pre));
+    let model = match &parts.cutting {
+        Cutting::ByteLevel { .. } => "gpt2",
+        Cutting::SentencePiece { .. } => "llama",
+    };
+    writer.metadata(keys::MODEL, text(model));
+    if let Cutting::ByteLevel { pre, .. } = &parts.cutting {
+        writer.metadata(keys::PRE, text(pre));
+    }
     writer.metadata(keys::TOKENS, Value::Array(Array::String(tokens)));
     writer.metadata(keys::TOKEN_TYPE, Value::Array(Array::I32(types)));
-    let merges = Array::String(parts.merges.clone());
-    writer.metadata(keys::MERGES, Value::Array(merges));
+    match &parts.cutting {
+        Cutting::ByteLevel { merges, .. } => {
+            let merges = Array::String(merges.clone());
+            writer.metadata(keys::MERGES, Value::Array(merges));
+        }
+        Cutting::SentencePiece {
+            scores,
+            space_prefix,
+            unknown,
+        } => {
+            let mut scores = scores.clone();
+            scores.resize(vocab_size, PADDING_SCORE);
+            writer.metadata(keys::SCORES, Value::Array(Array::F32(scores)));
+            writer.metadata(keys::SPACE_PREFIX, Value::Bool(*space_prefix));
+            if let Some(unknown) = unknown {
+                writer.metadata(keys::UNKNOWN, Value::U32(*unknown));
+            }
+        }
+    }
     if let Some(bos) = parts.bos {
         writer.metadata(keys::BOS, Value::U32(bos));
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
 use crate::format::checkpoint::Origin;
-use crate::model::config::{Config, RotaryRows};
+use crate::model::config::{Activations, Config, RotaryRows};
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors::{self, Expected, Role};
 use crate::sampling_defaults::SamplingDefaults;
@@ -116,6 +116,18 @@ pub(super) fn write(
             });
         }
         types.push(dense);
+    }
+    // Several scales are refused by their names below.
+    let has_one_scale = |tensor: &Expected| {
+        let tensor = source.checkpoint.ternary(&tensor.name);
+        tensor.is_ok_and(|tensor| tensor.scales.tensor().is_some())
+    };
+    let mut linears = expected.iter().filter(|tensor| tensor.is_linear());
+    if config.activations == Activations::Exact && linears.all(has_one_scale) {
+        return Err(ConvertError::NoWords {
+            target: "a HuggingFace folder with packed weights",
+            what: "that they are multiplied with activations as they are",
+        });
     }
     let tokenizer = source.checkpoint.tokenizer()?;
 
@@ -306,7 +318,7 @@ fn scale_bytes(scale: f32) -> (Dtype, Vec<u8>) {
 
 fn config_json(config: &Config, tokenizer: &Tokenizer, torch_dtype: &str) -> Value {
     let (model_type, class) = config.family.hf_names[0];
-    json!({
+    let mut json = json!({
         "architectures": [class],
         "attention_bias": false,
         "bos_token_id": tokenizer.bos(),
@@ -331,7 +343,34 @@ fn config_json(config: &Config, tokenizer: &Tokenizer, torch_dtype: &str) -> Val
         "tie_word_embeddings": config.tied_embeddings,
         "torch_dtype": torch_dtype,
         "vocab_size": config.vocab_size,
-    })
+    });
+    for (key, value) in config
+        .multipliers
+        .hf(config.family.multipliers, config.sizes())
+    {
+        json[key] = value.into();
+    }
+    if config.family.sliding_window {
+        json["hidden_activation"] = config.activation.name().into();
+        let is_sliding = |layer| config.sliding_in(layer).is_some();
+        let layer_type = |layer| {
+            if is_sliding(layer) {
+                "sliding_attention"
+            } else {
+                "full_attention"
+            }
+        };
+        json["layer_types"] = (0..config.n_layers).map(layer_type).collect();
+        // Where no layer has one, any will do.
+        let window = config
+            .sliding
+            .as_ref()
+            .map_or(config.context_len, |s| s.window);
+        json["sliding_window"] = window.into();
+        let theta = config.sliding.as_ref().map(|s| shortest(s.rope.theta));
+        json["rope_local_base_freq"] = theta.into();
+    }
+    json
 }
 
 /// Returns `rope_scaling` of `config.json`.
@@ -339,6 +378,21 @@ fn rope_scaling(rope: &Rope) -> Value {
     let rope_type = rope.scaling.name();
     match rope.scaling {
         RopeScaling::None => Value::Null,
+        RopeScaling::LongRope {
+            ref short,
+            ref long,
+            original_context_len,
+            attention_factor,
+        } => {
+            let divisors = |values: &[f32]| values.iter().map(|x| shortest(*x)).collect::<Value>();
+            json!({
+                "rope_type": rope_type,
+                "short_factor": divisors(short),
+                "long_factor": divisors(long),
+                "original_max_position_embeddings": original_context_len,
+                "attention_factor": shortest(attention_factor),
+            })
+        }
         RopeScaling::Linear { factor } => {
             json!({ "rope_type": rope_type, "factor": shortest(factor) })
         }

@@ -5,6 +5,7 @@
 
 mod gguf;
 mod hf_folder;
+pub(crate) mod piece_scores;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -104,6 +105,7 @@ pub fn convert(
     let source = Source {
         checkpoint,
         head: options.head,
+        to_folder: options.target == Target::HfPacked,
     };
     match options.target {
         Target::Gguf(weights) => gguf::write(&source, out, weights.ternary_type(), team, progress),
@@ -116,9 +118,26 @@ pub fn convert(
 struct Source<'a> {
     checkpoint: &'a Checkpoint,
     head: Option<DenseType>,
+    /// Whether the target is a HuggingFace folder.
+    to_folder: bool,
 }
 
 impl Source<'_> {
+    /// Returns what the result stores a norm more than the checkpoint does: Gemma's
+    /// folders store norms less 1.
+    fn norm_offset(&self, expected: &Expected) -> f32 {
+        let family = self.checkpoint.config().family;
+        let stored = self.checkpoint.norm_is_less_one(&expected.name);
+        let stores = self.to_folder
+            && family.hf_norms_less_one
+            && !tensors::is_projection_norm(&expected.name);
+        match (stored, stores) {
+            (true, false) => 1.0,
+            (false, true) => -1.0,
+            _ => 0.0,
+        }
+    }
+
     /// Returns the dense type that a tensor is written in: `norms` for a norm, the
     /// type asked for, or else the stored one; `None` if it is ternary and stays so.
     fn dense_type(&self, expected: &Expected, norms: DenseType) -> Option<DenseType> {
@@ -165,7 +184,11 @@ impl Source<'_> {
             return Ok(out);
         }
         let tensor = self.checkpoint.dense(&expected.name);
-        if tensor.ty() == ty {
+        let offset = match expected.role {
+            Role::Norm => self.norm_offset(expected),
+            _ => 0.0,
+        };
+        if tensor.ty() == ty && offset == 0.0 {
             for (row, out) in out.chunks_mut(row_bytes).enumerate() {
                 out.copy_from_slice(&tensor.bytes()[source_row(row) * row_bytes..][..row_bytes]);
             }
@@ -177,6 +200,11 @@ impl Source<'_> {
         team.for_each_chunk(&mut out, row_bytes, &mut locals, |local, row, out| {
             let (values, encoded) = local;
             tensor.decode_row(kernel, source_row(row), values);
+            if offset != 0.0 {
+                for value in values.iter_mut() {
+                    *value += offset;
+                }
+            }
             encoded.clear();
             ty.encode_row(values, encoded);
             out.copy_from_slice(encoded);
@@ -351,6 +379,14 @@ pub enum ConvertError {
         "a HuggingFace folder cannot store rope_freqs.weight, the divisors of rotary frequencies"
     )]
     RopeDivisors,
+    /// The target has no words for something.
+    #[error("{target} cannot say {what}")]
+    NoWords {
+        /// The kind of file.
+        target: &'static str,
+        /// What it cannot say.
+        what: &'static str,
+    },
     /// The shape does not suit the type.
     #[error("in tensor {name:?}")]
     Shape {

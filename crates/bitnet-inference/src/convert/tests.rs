@@ -230,6 +230,7 @@ fn dense_linear_layers_stay_as_they_are() {
         let source = Source {
             checkpoint,
             head: None,
+            to_folder: false,
         };
         let (f32, rows) = (DenseType::F32, RotaryRows::Interleaved);
         (expected.name == DENSE).then(|| {

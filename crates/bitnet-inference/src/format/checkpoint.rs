@@ -284,7 +284,9 @@ impl Checkpoint {
             Ok(tensor) => tensor.scales.tensor().is_none(),
             Err(_) => false,
         };
-        let is_bitnet = ternary.peek().is_some() && !ternary.any(has_several_scales);
+        let is_bitnet = config.family.quantizes_activations
+            && ternary.peek().is_some()
+            && !ternary.any(has_several_scales);
         self.config.activations = if is_bitnet {
             Activations::Int8
         } else {
@@ -337,6 +339,13 @@ impl Checkpoint {
 
     pub(crate) fn rotary_rows(&self) -> RotaryRows {
         self.rotary_rows
+    }
+
+    /// Returns whether a norm is stored less 1.
+    pub(crate) fn norm_is_less_one(&self, name: &str) -> bool {
+        matches!(self.origin, Origin::HuggingFace(_))
+            && self.config.family.hf_norms_less_one
+            && !tensors::is_projection_norm(name)
     }
 
     /// Returns every tensor with its role-independent GGUF name, sorted by

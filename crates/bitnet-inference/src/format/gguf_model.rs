@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use bitnet_quant::DenseType;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
-use super::gguf::{Gguf, TensorInfo};
+use super::gguf::{Array, Gguf, TensorInfo, Value};
 use super::gguf_types::{TensorTypes, matrix};
 use super::mapping::FileBytes;
 use crate::model::config::{Activation, Activations, Config, Pooling};
 use crate::model::family::Family;
+use crate::model::multipliers::{Multipliers, Sizes};
 use crate::model::rope::{Rope, RopeScaling};
+use crate::model::sliding::SlidingWindow;
 use crate::model::tensors;
 
 /// Reads the files of a model, of which `gguf` is the directory.
@@ -19,6 +21,7 @@ pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, Chec
     let types = TensorTypes::of(&gguf)?;
     let mut stored = BTreeMap::new();
     let mut scales = Vec::new();
+    let mut factors = [None, None];
     for tensor in gguf.tensors() {
         // `blk.0.attn_q.scale` multiplies what `blk.0.attn_q.weight` gives.
         if let Some(part) = tensor.name.strip_suffix(".scale") {
@@ -32,9 +35,14 @@ pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, Chec
                 });
             }
             config.rope.scaling = RopeScaling::Divisors(floats(&types, tensor, &files)?);
+        } else if let Some(i) = (LONGROPE.iter()).position(|name| tensor.name == *name) {
+            factors[i] = Some(floats(&types, tensor, &files)?);
         } else {
             stored.insert(tensor.name.clone(), stored_tensor(&types, tensor)?);
         }
+    }
+    if factors.iter().any(Option::is_some) || says_longrope(&gguf, &config)? {
+        config.rope.scaling = longrope(&gguf, &config, factors)?;
     }
     for (name, scale) in scales {
         let Some(tensor) = stored.get_mut(&name) else {
@@ -79,7 +87,7 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
             Activation::from_name(found).ok_or_else(|| CheckpointError::Unsupported {
                 what: "activation",
                 found: found.to_owned(),
-                expected: "relu2 or silu",
+                expected: Activation::EXPECTED,
             })?
         }
     };
@@ -101,10 +109,18 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
         scaling: rope_scaling(gguf, name, context_len)?,
     };
     let projection_norms = gguf.tensor(tensors::A_PROJECTION_NORM.0).is_some();
+    let n_layers = size("block_count")?;
+    let sizes = Sizes {
+        hidden_dim,
+        n_layers,
+        n_heads,
+        head_dim,
+    };
+    let float = |part: &str| gguf.float(&key(part));
     Ok(Config {
         family,
         hidden_dim,
-        n_layers: size("block_count")?,
+        n_layers,
         n_heads,
         n_kv_heads: optional_size("attention.head_count_kv")?.unwrap_or(n_heads),
         head_dim,
@@ -115,6 +131,12 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
         rms_norm_eps: gguf
             .float(&key("attention.layer_norm_rms_epsilon"))?
             .ok_or_else(|| missing(&key("attention.layer_norm_rms_epsilon")))?,
+        multipliers: Multipliers::from_gguf(family.multipliers, sizes, float)?,
+        sliding: if family.sliding_window {
+            sliding_window(gguf, name, n_layers, &rope)?
+        } else {
+            None
+        },
         rope,
         activation,
         tied_embeddings: gguf.tensor(tensors::OUTPUT).is_none(),
@@ -129,6 +151,97 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
             Some(3) => Some(Pooling::Last),
             Some(other) => Some(Pooling::Other(other)),
         },
+    })
+}
+
+/// Reads which layers see only the last positions.
+fn sliding_window(
+    gguf: &Gguf,
+    architecture: &str,
+    n_layers: usize,
+    rope: &Rope,
+) -> Result<Option<SlidingWindow>, CheckpointError> {
+    let key = |part: &str| format!("{architecture}.{part}");
+    let window = match gguf.unsigned(&key("attention.sliding_window"))? {
+        // Files that do not say it have no such layers, as llama.cpp reads them.
+        None | Some(0) => return Ok(None),
+        Some(window) => usize::try_from(window).unwrap_or(usize::MAX),
+    };
+    // What exceeds a limit of `Config::check` is refused there.
+    let n_layers = n_layers.min(1 << 12);
+    let pattern = key("attention.sliding_window_pattern");
+    let layers = match gguf.get(&pattern) {
+        Some(Value::Array(Array::Bool(layers))) => layers.clone(),
+        _ => match gguf.unsigned(&pattern)? {
+            // No layer sees everything.
+            Some(0) => vec![true; n_layers],
+            Some(period) => {
+                SlidingWindow::every(usize::try_from(period).unwrap_or(usize::MAX), n_layers)
+            }
+            None => SlidingWindow::every(SlidingWindow::GEMMA3_PERIOD, n_layers),
+        },
+    };
+    if !layers.contains(&true) {
+        return Ok(None);
+    }
+    let theta = gguf.float(&key("rope.freq_base_swa"))?;
+    Ok(Some(SlidingWindow {
+        window,
+        rope: Rope {
+            theta: theta.unwrap_or(SlidingWindow::GEMMA3_THETA),
+            n_dims: rope.n_dims,
+            scaling: RopeScaling::None,
+        },
+        layers,
+    }))
+}
+
+/// The divisors of LongRoPE.
+const LONGROPE: [&str; 2] = [tensors::ROPE_SHORT, tensors::ROPE_LONG];
+
+/// Returns whether the metadata say that there are such divisors.
+fn says_longrope(gguf: &Gguf, config: &Config) -> Result<bool, CheckpointError> {
+    let name = gguf.string("general.architecture")?;
+    let name = name.unwrap_or(config.family.name);
+    Ok(gguf.string(&format!("{name}.rope.scaling.type"))? == Some("longrope"))
+}
+
+/// Returns the scaling of a file with `divisors`, short and long ones.
+fn longrope(
+    gguf: &Gguf,
+    config: &Config,
+    divisors: [Option<Vec<f32>>; 2],
+) -> Result<RopeScaling, CheckpointError> {
+    if config.rope.scaling != RopeScaling::None {
+        return Err(CheckpointError::Unsupported {
+            what: "RoPE scaling",
+            found: format!("{} and {}", config.rope.scaling.name(), LONGROPE[0]),
+            expected: "one of both",
+        });
+    }
+    let [short, long] = match divisors {
+        [Some(short), Some(long)] => [short, long],
+        [None, _] => {
+            let name = LONGROPE[0].to_owned();
+            return Err(CheckpointError::MissingTensor { name });
+        }
+        [_, None] => {
+            let name = LONGROPE[1].to_owned();
+            return Err(CheckpointError::MissingTensor { name });
+        }
+    };
+    let name = gguf.string("general.architecture")?;
+    let name = name.unwrap_or(config.family.name);
+    let key = |part: &str| format!("{name}.rope.scaling.{part}");
+    let original = gguf.unsigned(&key("original_context_length"))?;
+    Ok(RopeScaling::LongRope {
+        short,
+        long,
+        original_context_len: match original {
+            Some(n) => usize::try_from(n).unwrap_or(usize::MAX),
+            None => config.context_len,
+        },
+        attention_factor: gguf.float(&key("attn_factor"))?.unwrap_or(1.0),
     })
 }
 
@@ -148,7 +261,8 @@ fn rope_scaling(
     let factor = factor.filter(|&factor| factor != 0.0).unwrap_or(1.0);
     match gguf.string(&key("scaling.type"))? {
         Some("none") => Ok(RopeScaling::None),
-        Some("linear") | None if factor == 1.0 => Ok(RopeScaling::None),
+        // The divisors of LongRoPE are tensors.
+        Some("linear" | "longrope") | None if factor == 1.0 => Ok(RopeScaling::None),
         Some("linear") | None => Ok(RopeScaling::Linear { factor }),
         Some("yarn") => {
             let original = gguf.unsigned(&key("scaling.original_context_length"))?;
@@ -167,7 +281,7 @@ fn rope_scaling(
         Some(found) => Err(CheckpointError::Unsupported {
             what: "RoPE scaling",
             found: found.to_owned(),
-            expected: "none, linear or yarn",
+            expected: "none, linear, yarn, or longrope without a factor",
         }),
     }
 }

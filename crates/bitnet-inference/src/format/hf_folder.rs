@@ -14,7 +14,9 @@ use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTen
 use super::mapping::FileBytes;
 use crate::model::config::{Activation, Activations, Config, Pooling, RotaryRows};
 use crate::model::family::Family;
+use crate::model::multipliers::{HfMultipliers, Multipliers, Sizes};
 use crate::model::rope::{Rope, RopeScaling};
+use crate::model::sliding::SlidingWindow;
 use crate::model::tensors::{self, Expected, Role};
 
 const CONFIG: &str = "config.json";
@@ -43,9 +45,26 @@ struct HfConfig {
     rope_parameters: Option<RopeParameters>,
     rope_scaling: Option<RopeParameters>,
     partial_rotary_factor: Option<f32>,
-    hidden_act: String,
+    hidden_act: Option<String>,
+    /// What Gemma calls it.
+    hidden_activation: Option<String>,
     tie_word_embeddings: Option<bool>,
     quantization_config: Option<QuantizationConfig>,
+    /// Whether linear layers are BitNet's, packed or not.
+    is_bitnet_config: Option<bool>,
+    /// Of MiniCPM.
+    scale_emb: Option<f64>,
+    scale_depth: Option<f64>,
+    dim_model_base: Option<f64>,
+    query_pre_attn_scalar: Option<f32>,
+    /// Of Gemma.
+    sliding_window: Option<usize>,
+    sliding_window_pattern: Option<usize>,
+    layer_types: Option<Vec<String>>,
+    rope_local_base_freq: Option<f32>,
+    use_bidirectional_attention: Option<bool>,
+    attn_logit_softcapping: Option<f32>,
+    final_logit_softcapping: Option<f32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,6 +82,11 @@ struct RopeParameters {
     beta_fast: Option<f32>,
     beta_slow: Option<f32>,
     attention_factor: Option<f32>,
+    short_factor: Option<Vec<f32>>,
+    long_factor: Option<Vec<f32>>,
+    /// Where layers differ, those of each kind.
+    full_attention: Option<Box<RopeParameters>>,
+    sliding_attention: Option<Box<RopeParameters>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,9 +147,12 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         tensors.iter().any(|(_, view)| view.dtype() == Dtype::U8)
     };
     let is_packed = parsed.iter().any(is_packed);
-    let is_quantized = hf.quantization_config.is_some() || is_packed;
+    let is_quantized = hf.quantization_config.is_some()
+        || is_packed
+        || hf.is_bitnet_config == Some(true)
+        || projection_norms;
     let weights = if config.family.always_ternary || is_quantized {
-        weights(&hf, config.family, is_packed)?
+        weights(&hf, is_packed)?
     } else {
         Weights::Dense
     };
@@ -274,11 +301,15 @@ fn config(
     has_head: bool,
     projection_norms: bool,
 ) -> Result<Config, CheckpointError> {
+    let activation = (hf.hidden_activation.as_ref()).or(hf.hidden_act.as_ref());
+    let activation = activation.ok_or_else(|| CheckpointError::MissingKey {
+        key: "hidden_act".to_owned(),
+    })?;
     let activation =
-        Activation::from_name(&hf.hidden_act).ok_or_else(|| CheckpointError::Unsupported {
+        Activation::from_name(activation).ok_or_else(|| CheckpointError::Unsupported {
             what: "activation",
-            found: hf.hidden_act.clone(),
-            expected: "relu2 or silu",
+            found: activation.clone(),
+            expected: Activation::EXPECTED,
         })?;
     let family = Family::from_hf(&hf.model_type, &hf.architectures, activation);
     let family = family.ok_or_else(|| CheckpointError::Architecture {
@@ -291,6 +322,24 @@ fn config(
             .checked_div(hf.num_attention_heads)
             .unwrap_or(0),
     };
+    let sizes = Sizes {
+        hidden_dim: hf.hidden_size,
+        n_layers: hf.num_hidden_layers,
+        n_heads: hf.num_attention_heads,
+        head_dim,
+    };
+    let multipliers = HfMultipliers {
+        scale_emb: hf.scale_emb,
+        scale_depth: hf.scale_depth,
+        dim_model_base: hf.dim_model_base,
+        query_pre_attn_scalar: hf.query_pre_attn_scalar,
+    };
+    let multipliers = Multipliers::from_hf(family.multipliers, sizes, &multipliers);
+    let sliding = if family.sliding_window {
+        sliding_window(hf, head_dim)?
+    } else {
+        None
+    };
     Ok(Config {
         family,
         hidden_dim: hf.hidden_size,
@@ -302,14 +351,23 @@ fn config(
         vocab_size: hf.vocab_size,
         context_len: hf.max_position_embeddings,
         rms_norm_eps: hf.rms_norm_eps,
-        rope: rope(hf, head_dim)?,
+        rope: if family.sliding_window {
+            global_rope(hf, head_dim)?
+        } else {
+            rope(hf, head_dim)?
+        },
         activation,
+        multipliers: multipliers.map_err(|key| CheckpointError::MissingKey {
+            key: key.to_owned(),
+        })?,
+        sliding,
         tied_embeddings: hf
             .tie_word_embeddings
             .unwrap_or(family.tied_embeddings && !has_head),
         projection_norms,
         dense_linears: false,
         activations: if hf.quantization_config.is_some()
+            || hf.is_bitnet_config == Some(true)
             || family.always_ternary
             || projection_norms
         {
@@ -319,6 +377,106 @@ fn config(
         },
         pooling: projection_norms.then_some(Pooling::Last),
     })
+}
+
+/// Reads which layers of a Gemma 3 see only the last positions.
+fn sliding_window(
+    hf: &HfConfig,
+    head_dim: usize,
+) -> Result<Option<SlidingWindow>, CheckpointError> {
+    let unsupported = |what, found: String, expected| CheckpointError::Unsupported {
+        what,
+        found,
+        expected,
+    };
+    if hf.use_bidirectional_attention == Some(true) {
+        return Err(unsupported(
+            "use_bidirectional_attention",
+            "true".to_owned(),
+            "false: attention to what came before",
+        ));
+    }
+    let softcaps = [hf.attn_logit_softcapping, hf.final_logit_softcapping];
+    if let Some(cap) = softcaps.into_iter().flatten().next() {
+        return Err(unsupported("soft-capping", cap.to_string(), "none"));
+    }
+    let Some(window) = hf.sliding_window else {
+        return Err(CheckpointError::MissingKey {
+            key: "sliding_window".to_owned(),
+        });
+    };
+    let layers: Vec<bool> = if let Some(types) = &hf.layer_types {
+        (types.iter())
+            .map(|ty| match ty.as_str() {
+                "sliding_attention" => Ok(true),
+                "full_attention" => Ok(false),
+                _ => Err(unsupported(
+                    "layer type",
+                    ty.clone(),
+                    "sliding_attention or full_attention",
+                )),
+            })
+            .collect::<Result<_, _>>()?
+    } else {
+        let period = hf.sliding_window_pattern;
+        let period = period.unwrap_or(SlidingWindow::GEMMA3_PERIOD);
+        // What exceeds a limit of `Config::check` is refused there.
+        SlidingWindow::every(period, hf.num_hidden_layers.min(1 << 12))
+    };
+    if !layers.contains(&true) {
+        return Ok(None);
+    }
+    let nested = (hf.rope_parameters.as_ref()).and_then(|p| p.sliding_attention.as_deref());
+    let theta = nested
+        .and_then(|p| p.rope_theta)
+        .or(hf.rope_local_base_freq);
+    let scaling = match nested.and_then(scaling_type) {
+        Some(found) => rope_scaling(hf, found, nested.expect("it has the type"))?,
+        None => RopeScaling::None,
+    };
+    Ok(Some(SlidingWindow {
+        window,
+        rope: Rope {
+            theta: theta.unwrap_or(SlidingWindow::GEMMA3_THETA),
+            n_dims: head_dim,
+            scaling,
+        },
+        layers,
+    }))
+}
+
+/// Reads the rotary position embedding of the layers of a Gemma 3 that see everything.
+fn global_rope(hf: &HfConfig, head_dim: usize) -> Result<Rope, CheckpointError> {
+    let nested = (hf.rope_parameters.as_ref()).and_then(|p| p.full_attention.as_deref());
+    if let Some(nested) = nested {
+        let scaling = match scaling_type(nested) {
+            Some(found) => rope_scaling(hf, found, nested)?,
+            None => RopeScaling::None,
+        };
+        return Ok(Rope {
+            theta: nested.rope_theta.unwrap_or(GEMMA3_THETA),
+            n_dims: head_dim,
+            scaling,
+        });
+    }
+    let has_theta = hf.rope_theta.is_some()
+        || (hf.rope_parameters.as_ref()).is_some_and(|p| p.rope_theta.is_some());
+    let mut rope = rope(hf, head_dim)?;
+    if !has_theta {
+        rope.theta = GEMMA3_THETA;
+    }
+    Ok(rope)
+}
+
+/// The base of the frequencies of the layers of a Gemma 3 that see everything, where a
+/// folder says none.
+const GEMMA3_THETA: f32 = 1_000_000.0;
+
+/// Returns the type of a scaling that changes something.
+fn scaling_type(parameters: &RopeParameters) -> Option<&str> {
+    let types = [&parameters.rope_type, &parameters.old_rope_type];
+    let mut types = types.into_iter().flatten().map(String::as_str);
+    types.find(|ty| *ty != "default")
 }
 
 /// Reads the rotary position embedding, wherever this version of `transformers`
@@ -334,13 +492,11 @@ fn rope(hf: &HfConfig, head_dim: usize) -> Result<Rope, CheckpointError> {
     let partial = partial.unwrap_or(1.0);
     let mut scaling = RopeScaling::None;
     for parameters in places() {
-        let types = [&parameters.rope_type, &parameters.old_rope_type];
-        let mut types = types.into_iter().flatten().map(String::as_str);
         let is_scaling = hf
             .rope_scaling
             .as_ref()
             .is_some_and(|p| std::ptr::eq(p, parameters));
-        let found = match types.find(|ty| *ty != "default") {
+        let found = match scaling_type(parameters) {
             Some(found) => found,
             // Without a type, only the base may be there.
             None if is_scaling
@@ -392,19 +548,37 @@ fn rope_scaling(
                 None => RopeScaling::yarn_attention_factor(factor()?),
             },
         }),
+        "longrope" => {
+            let divisors = |values: &Option<Vec<f32>>, key: &str| {
+                values.clone().ok_or_else(|| CheckpointError::MissingKey {
+                    key: format!("rope_scaling.{key}"),
+                })
+            };
+            let in_contexts = || hf.max_position_embeddings as f64 / original_context_len as f64;
+            let factor = parameters.factor.map_or_else(in_contexts, f64::from);
+            Ok(RopeScaling::LongRope {
+                short: divisors(&parameters.short_factor, "short_factor")?,
+                long: divisors(&parameters.long_factor, "long_factor")?,
+                original_context_len,
+                attention_factor: parameters.attention_factor.unwrap_or_else(|| {
+                    RopeScaling::longrope_attention_factor(factor, original_context_len)
+                }),
+            })
+        }
         _ => Err(CheckpointError::Unsupported {
             what: "RoPE scaling",
             found: found.to_owned(),
-            expected: "default, linear, llama3 or yarn",
+            expected: "default, linear, llama3, yarn or longrope",
         }),
     }
 }
 
 /// Returns how linear layers are stored in this folder.
-fn weights(hf: &HfConfig, family: &Family, is_packed: bool) -> Result<Weights, CheckpointError> {
+fn weights(hf: &HfConfig, is_packed: bool) -> Result<Weights, CheckpointError> {
     let Some(quantization) = &hf.quantization_config else {
-        if family.always_ternary && !is_packed {
-            // As 1bitLLM published them, whose own code rounds them.
+        if !is_packed {
+            // As 1bitLLM, Microsoft (embeddings) and TII (`prequantized`) published
+            // them, whose own code rounds them.
             let unconverted = Vec::new();
             return Ok(Weights::Masters { unconverted });
         }

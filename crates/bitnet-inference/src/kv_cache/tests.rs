@@ -6,6 +6,7 @@ use bitnet_core::memory::Category;
 use super::*;
 use crate::model::config::{Activation, Activations};
 use crate::model::family::LLAMA;
+use crate::model::multipliers::Multipliers;
 use crate::model::rope::{Rope, RopeScaling};
 
 const PAGE: usize = KvPage::POSITIONS;
@@ -34,6 +35,8 @@ fn config() -> Config {
         dense_linears: false,
         activations: Activations::Int8,
         pooling: None,
+        multipliers: Multipliers::plain(2),
+        sliding: None,
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a model looks like: the numbers that fix every tensor.
 
 use super::family::Family;
+use super::multipliers::{Multipliers, Sizes};
 use super::rope::Rope;
+use super::sliding::SlidingWindow;
 
 /// The activation of the feed-forward gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,14 +12,20 @@ pub enum Activation {
     Relu2,
     /// x · sigmoid(x).
     Silu,
+    /// The approximation of x·Φ(x) with a hyperbolic tangent.
+    GeluTanh,
 }
 
 impl Activation {
+    /// What can be read, for messages.
+    pub(crate) const EXPECTED: &str = "relu2, silu or gelu_pytorch_tanh";
+
     /// Returns the name that `transformers` and GGUF use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Relu2 => "relu2",
             Self::Silu => "silu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
         }
     }
 
@@ -26,6 +34,8 @@ impl Activation {
         match name {
             "relu2" | "relu_squared" => Some(Self::Relu2),
             "silu" | "swish" => Some(Self::Silu),
+            // Not `gelu`, which is another function.
+            "gelu_pytorch_tanh" | "gelu_tanh" => Some(Self::GeluTanh),
             _ => None,
         }
     }
@@ -118,6 +128,10 @@ pub struct Config {
     pub activations: Activations,
     /// How embeddings are made, if the file says.
     pub pooling: Option<Pooling>,
+    /// What embeddings, scores, residuals and logits are multiplied with.
+    pub multipliers: Multipliers,
+    /// The layers that see only the last positions, if there are some.
+    pub sliding: Option<SlidingWindow>,
 }
 
 impl Config {
@@ -135,6 +149,29 @@ impl Config {
     /// [`RotaryRows::position_in`].
     pub(crate) fn rotary_widths(&self) -> (usize, usize) {
         (self.head_dim, self.rope.n_dims)
+    }
+
+    /// Values that rotary embedding turns in a position of all its tables: one, and
+    /// another for layers with a sliding window.
+    pub(crate) fn rope_dims(&self) -> usize {
+        let sliding = self.sliding.as_ref().map_or(0, |s| s.rope.n_dims);
+        self.rope.n_dims + sliding
+    }
+
+    /// The sizes that multipliers depend on.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            hidden_dim: self.hidden_dim,
+            n_layers: self.n_layers,
+            n_heads: self.n_heads,
+            head_dim: self.head_dim,
+        }
+    }
+
+    /// Returns the sliding window of a layer, if it has one.
+    pub(crate) fn sliding_in(&self, layer: usize) -> Option<&SlidingWindow> {
+        let sliding = self.sliding.as_ref()?;
+        sliding.layers[layer].then_some(sliding)
     }
 
     /// Weights of the linear layers.
@@ -180,6 +217,10 @@ impl Config {
         let (what, value) = ("RMS norm epsilon", self.rms_norm_eps);
         if !(value.is_finite() && value > 0.0) {
             return Err(ConfigError::Float { what, value });
+        }
+        self.multipliers.check()?;
+        if let Some(sliding) = &self.sliding {
+            sliding.check(self.n_layers, self.head_dim)?;
         }
         self.rope.check(self.head_dim)
     }
@@ -227,6 +268,14 @@ pub enum ConfigError {
         /// Pairs that are turned.
         expected: usize,
         /// Divisors in the file.
+        found: usize,
+    },
+    /// Not every layer is said to have a sliding window or none.
+    #[error("{found} layers are said to have a sliding window or none, expected {expected}")]
+    SlidingLayers {
+        /// Number of layers.
+        expected: usize,
+        /// How many the file tells about.
         found: usize,
     },
     /// A constant is not a positive number.

@@ -3,7 +3,9 @@
 pub mod config;
 pub(crate) mod family;
 pub(crate) mod linear;
+pub(crate) mod multipliers;
 pub(crate) mod rope;
+pub(crate) mod sliding;
 pub(crate) mod tensors;
 
 use std::sync::Arc;
@@ -77,6 +79,8 @@ pub(crate) struct Layer {
     pub(crate) qk_norms: Option<[Buffer<f32>; 2]>,
     /// `[hidden_dim, q_dim]`
     pub(crate) attn_output: Linear,
+    /// Of what attention and feed-forward network add, `[hidden_dim]`.
+    pub(crate) post_norms: Option<[Buffer<f32>; 2]>,
     /// `[hidden_dim]`
     pub(crate) ffn_norm: Buffer<f32>,
     /// `[ffn_dim, hidden_dim]`
@@ -138,6 +142,9 @@ impl Model {
             let tensor = checkpoint.dense(name);
             let mut values = pool.zeroed(Category::Weights, tensor.n_cols)?;
             tensor.decode_row(kernel, 0, &mut values);
+            if checkpoint.norm_is_less_one(name) {
+                values.iter_mut().for_each(|value| *value += 1.0);
+            }
             Ok::<_, OutOfMemory>(values)
         };
         let layout = match layout {
@@ -165,6 +172,13 @@ impl Model {
                     None
                 },
                 attn_output: linear("attn_output", halves)?,
+                post_norms: if config.family.post_norms {
+                    let names = ["post_attention_norm", "post_ffw_norm"];
+                    let [attn, ffn] = names.map(layer_norm);
+                    Some([attn?, ffn?])
+                } else {
+                    None
+                },
                 ffn_norm: layer_norm("ffn_norm")?,
                 ffn_gate: linear("ffn_gate", halves)?,
                 ffn_up: linear("ffn_up", halves)?,
@@ -273,7 +287,8 @@ impl Model {
     fn norm_bytes(&self) -> usize {
         let layers = self.layers.iter().flat_map(|layer| {
             let norms = [&layer.attn_norm, &layer.ffn_norm];
-            norms.into_iter().chain(layer.qk_norms.iter().flatten())
+            let more = layer.qk_norms.iter().chain(&layer.post_norms);
+            norms.into_iter().chain(more.flatten())
         });
         let norms = layers.chain(std::iter::once(&self.output_norm));
         norms.map(|norm| size_of_val(&**norm)).sum()

@@ -59,6 +59,20 @@ pub enum RopeScaling {
         /// `0.1·ln(factor) + 1`.
         attention_factor: f32,
     },
+    /// LongRoPE (Ding et al., 2024): each is divided by its own number, one of two
+    /// lists. `transformers` chooses by the length of the text so far and llama.cpp by
+    /// the context; here it is the context, so that a text is computed by one list from
+    /// beginning to end.
+    LongRope {
+        /// The divisors of contexts up to `original_context_len`.
+        short: Vec<f32>,
+        /// Those of longer ones.
+        long: Vec<f32>,
+        /// Positions of the first training.
+        original_context_len: usize,
+        /// What queries and keys are multiplied with.
+        attention_factor: f32,
+    },
     /// Each is divided by its own number: `rope_freqs.weight` of GGUF files, which
     /// is how they keep Llama 3.1's.
     Divisors(Vec<f32>),
@@ -74,6 +88,15 @@ impl RopeScaling {
         }
     }
 
+    /// Returns the `attention_factor` of LongRoPE where a file gives none, for a
+    /// context that is `factor` times the `original` one.
+    pub(crate) fn longrope_attention_factor(factor: f64, original: usize) -> f32 {
+        if factor <= 1.0 {
+            return 1.0;
+        }
+        (1.0 + libm::log(factor) / libm::log(original as f64)).sqrt() as f32
+    }
+
     /// Returns the name that `transformers` uses.
     pub fn name(&self) -> &'static str {
         match self {
@@ -81,17 +104,38 @@ impl RopeScaling {
             Self::Linear { .. } => "linear",
             Self::Llama3 { .. } | Self::Divisors(_) => "llama3",
             Self::Yarn { .. } => "yarn",
+            Self::LongRope { .. } => "longrope",
         }
     }
 }
 
 impl Rope {
-    /// Returns the angle that each pair turns from one position to the next.
+    /// Returns the angle that each pair turns from one position to the next, in a
+    /// context of any length that makes no difference.
+    #[cfg(test)]
     pub(crate) fn frequencies(&self) -> Vec<f32> {
+        self.frequencies_in(0)
+    }
+
+    /// Returns the angle that each pair turns from one position to the next, in a
+    /// context of `context_len` positions.
+    fn frequencies_in(&self, context_len: usize) -> Vec<f32> {
         let mut frequencies = rope_frequencies(self.n_dims, self.theta);
         match &self.scaling {
             RopeScaling::None => {}
             RopeScaling::Linear { factor } => frequencies.iter_mut().for_each(|f| *f /= factor),
+            RopeScaling::LongRope {
+                short,
+                long,
+                original_context_len,
+                ..
+            } => {
+                let is_long = context_len > *original_context_len;
+                let divisors = if is_long { long } else { short };
+                for (f, divisor) in frequencies.iter_mut().zip(divisors) {
+                    *f /= divisor;
+                }
+            }
             RopeScaling::Divisors(divisors) => {
                 for (f, divisor) in frequencies.iter_mut().zip(divisors) {
                     *f /= divisor;
@@ -148,7 +192,7 @@ impl Rope {
             RopeScaling::Divisors(divisors) => Some(divisors.clone()),
             RopeScaling::Llama3 { .. } => {
                 let plain = rope_frequencies(self.n_dims, self.theta);
-                let pairs = plain.iter().zip(self.frequencies());
+                let pairs = plain.iter().zip(self.frequencies_in(0));
                 Some(pairs.map(|(plain, scaled)| plain / scaled).collect())
             }
             _ => None,
@@ -165,10 +209,14 @@ impl Rope {
         let magnitude = match self.scaling {
             RopeScaling::Yarn {
                 attention_factor, ..
+            }
+            | RopeScaling::LongRope {
+                attention_factor, ..
             } => attention_factor,
             _ => 1.0,
         };
-        RopeTable::new(pool, &self.frequencies(), head_dim, context_len, magnitude)
+        let frequencies = self.frequencies_in(context_len);
+        RopeTable::new(pool, &frequencies, head_dim, context_len, magnitude)
     }
 
     /// Returns the first thing that no model can have.
@@ -210,15 +258,19 @@ impl Rope {
                 ("RoPE attention factor", attention_factor),
                 ("RoPE original context", original_context_len as f32),
             ]),
-            RopeScaling::Divisors(divisors) => {
-                if divisors.len() != self.n_dims / 2 {
-                    return Err(ConfigError::RopeDivisors {
-                        expected: self.n_dims / 2,
-                        found: divisors.len(),
-                    });
+            RopeScaling::LongRope {
+                short,
+                long,
+                original_context_len,
+                attention_factor,
+            } => {
+                floats.push(("RoPE attention factor", *attention_factor));
+                floats.push(("RoPE original context", *original_context_len as f32));
+                for divisors in [short, long] {
+                    self.check_divisors(divisors, &mut floats)?;
                 }
-                floats.extend(divisors.iter().map(|&divisor| ("RoPE divisor", divisor)));
             }
+            RopeScaling::Divisors(divisors) => self.check_divisors(divisors, &mut floats)?,
         }
         match floats
             .into_iter()
@@ -227,6 +279,22 @@ impl Rope {
             Some((what, value)) => Err(ConfigError::Float { what, value }),
             None => Ok(()),
         }
+    }
+
+    /// Refuses divisors that are not one for each pair, and adds them to `floats`.
+    fn check_divisors(
+        &self,
+        divisors: &[f32],
+        floats: &mut Vec<(&'static str, f32)>,
+    ) -> Result<(), ConfigError> {
+        if divisors.len() != self.n_dims / 2 {
+            return Err(ConfigError::RopeDivisors {
+                expected: self.n_dims / 2,
+                found: divisors.len(),
+            });
+        }
+        floats.extend(divisors.iter().map(|&divisor| ("RoPE divisor", divisor)));
+        Ok(())
     }
 }
 
@@ -316,6 +384,30 @@ mod tests {
         for (a, b) in divided.frequencies().iter().zip(llama3().frequencies()) {
             assert!((a / b - 1.0).abs() < 2e-7, "{a}, {b}");
         }
+    }
+
+    #[test]
+    fn longrope_chooses_by_the_context() {
+        let rope = Rope {
+            theta: 10_000.0,
+            n_dims: 8,
+            scaling: RopeScaling::LongRope {
+                short: vec![1.0, 1.0, 2.0, 2.0],
+                long: vec![1.0, 4.0, 8.0, 16.0],
+                original_context_len: 32,
+                attention_factor: 1.0,
+            },
+        };
+        let plain = rope_frequencies(8, 10_000.0);
+        let divided = |by: [f32; 4]| plain.iter().zip(by).map(|(f, by)| f / by);
+        let expected: Vec<f32> = divided([1.0, 1.0, 2.0, 2.0]).collect();
+        assert_eq!(rope.frequencies_in(32), expected);
+        let expected: Vec<f32> = divided([1.0, 4.0, 8.0, 16.0]).collect();
+        assert_eq!(rope.frequencies_in(33), expected);
+        let factor = RopeScaling::longrope_attention_factor;
+        assert_eq!(factor(1.0, 32_768), 1.0);
+        // The square root of 1 + 5/12.
+        assert!((factor(32.0, 4096) - 1.190_238_1).abs() < 1e-6);
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub(crate) const OUTPUT: &str = "output.weight";
 
 /// Divisors of the rotary frequencies, in GGUF files that have some.
 pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
+/// Divisors for contexts up to that of the first training.
+pub(crate) const ROPE_SHORT: &str = "rope_factors_short.weight";
+/// Divisors for longer ones.
+pub(crate) const ROPE_LONG: &str = "rope_factors_long.weight";
 
 /// What a tensor is for, which decides how it may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,11 @@ fn input_norm(config: &Config, linear: &str) -> Option<Names> {
     norm.map(|(_, names)| *names)
 }
 
+/// Returns whether a tensor is the norm of the input of one projection.
+pub(crate) fn is_projection_norm(name: &str) -> bool {
+    name.ends_with("_norm_in.weight")
+}
+
 /// Returns the GGUF name of the norm of the input of a linear layer, if it has one.
 pub(crate) fn input_norm_tensor(config: &Config, layer: usize, linear: &str) -> Option<String> {
     input_norm(config, linear).map(|(norm, _)| layer_tensor(layer, norm))
@@ -155,10 +164,24 @@ pub(crate) fn expected(config: &Config) -> Vec<Expected> {
             add(("attn_k_norm", "self_attn.k_norm"), Norm, 1, head_dim);
         }
         add(("attn_output", "self_attn.o_proj"), Linear, hidden, q);
-        add(("ffn_norm", "post_attention_layernorm"), Norm, 1, hidden);
+        if config.family.post_norms {
+            let norm = ("post_attention_norm", "post_attention_layernorm");
+            add(norm, Norm, 1, hidden);
+            add(("ffn_norm", "pre_feedforward_layernorm"), Norm, 1, hidden);
+        } else {
+            add(("ffn_norm", "post_attention_layernorm"), Norm, 1, hidden);
+        }
         add(("ffn_gate", "mlp.gate_proj"), Linear, ffn, hidden);
         add(("ffn_up", "mlp.up_proj"), Linear, ffn, hidden);
         add(("ffn_down", "mlp.down_proj"), Linear, hidden, ffn);
+        if config.family.post_norms {
+            add(
+                ("post_ffw_norm", "post_feedforward_layernorm"),
+                Norm,
+                1,
+                hidden,
+            );
+        }
     }
     tensors.push(Expected {
         name: OUTPUT_NORM.to_owned(),

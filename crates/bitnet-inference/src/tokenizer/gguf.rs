@@ -37,6 +37,8 @@ pub(crate) const TYPE_CONTROL: i32 = 3;
 pub(crate) const TYPE_USER_DEFINED: i32 = 4;
 /// An id that no text has.
 pub(crate) const TYPE_UNUSED: i32 = 5;
+/// A byte of text that has no token.
+pub(crate) const TYPE_BYTE: i32 = 6;
 
 /// The tokens of a file, checked.
 pub(super) struct Vocabulary<'a> {

@@ -6,17 +6,15 @@ use serde_json::Value;
 
 use super::gguf::{TYPE_CONTROL, TYPE_NORMAL, TYPE_USER_DEFINED};
 use super::{ENDS_OF_TURN, Tokenizer, TokenizerError, pre_tokenizer};
-use crate::convert::ConvertError;
+use crate::convert::{ConvertError, piece_scores};
 
 /// What GGUF metadata need to know of a tokenizer.
 #[derive(Debug)]
 pub(crate) struct TokenizerParts {
-    /// How text is cut, as GGUF files name it.
-    pub(crate) pre: &'static str,
+    /// How text becomes tokens.
+    pub(crate) cutting: Cutting,
     /// Text and GGUF type of each token; `None` for an id that is left out.
     pub(crate) tokens: Vec<Option<(String, i32)>>,
-    /// Pairs, parted by a space, the first to be merged first.
-    pub(crate) merges: Vec<String>,
     pub(crate) bos: Option<u32>,
     /// What ends a text.
     pub(crate) eos: Option<u32>,
@@ -26,6 +24,27 @@ pub(crate) struct TokenizerParts {
     /// Whether `eos` comes behind every text that nothing follows.
     pub(crate) add_eos: bool,
     pub(crate) chat_template: Option<String>,
+}
+
+/// How text becomes tokens: the two ways that GGUF files have words for.
+#[derive(Debug)]
+pub(crate) enum Cutting {
+    /// Byte-level BPE.
+    ByteLevel {
+        /// How text is cut before, as GGUF files name it.
+        pre: &'static str,
+        /// Pairs, parted by a space, the first to be merged first.
+        merges: Vec<String>,
+    },
+    /// SentencePiece BPE, with bytes for what has no piece.
+    SentencePiece {
+        /// By id, the highest to be merged first.
+        scores: Vec<f32>,
+        /// Whether a text begins with a space that it does not have.
+        space_prefix: bool,
+        /// What stands for text without a token.
+        unknown: Option<u32>,
+    },
 }
 
 impl TokenizerParts {
@@ -44,8 +63,6 @@ impl TokenizerParts {
         let vocab = (json["model"]["vocab"].as_object())
             .filter(|_| json["model"]["type"] == "BPE")
             .ok_or(kind("it is not BPE"))?;
-        let pre = pre_tokenizer::described(&json)
-            .ok_or(kind("it cuts text in a way that GGUF has no name for"))?;
         let added: Vec<_> = json["added_tokens"]
             .as_array()
             .into_iter()
@@ -69,7 +86,7 @@ impl TokenizerParts {
             }
             tokens[id] = Some((token.to_owned(), ty));
         }
-        let merges = (json["model"]["merges"].as_array().into_iter().flatten())
+        let merges: Vec<String> = (json["model"]["merges"].as_array().into_iter().flatten())
             .map(|merge| match merge.as_array().map(Vec::as_slice) {
                 Some([left, right]) => {
                     let part = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -82,10 +99,16 @@ impl TokenizerParts {
             .iter()
             .find_map(|end| tokenizer.inner().token_to_id(end));
         let eos = tokenizer.eos().find(|id| Some(*id) != eot).or(eot);
+        let cutting = match pre_tokenizer::described(&json) {
+            Some(pre) => Cutting::ByteLevel {
+                pre: pre.name(),
+                merges,
+            },
+            None => piece_scores::describe(&json, &merges, &mut tokens).map_err(kind)?,
+        };
         Ok(Self {
-            pre: pre.name(),
+            cutting,
             tokens,
-            merges,
             bos: tokenizer.bos(),
             eos,
             eot,

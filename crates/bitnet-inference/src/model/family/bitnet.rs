@@ -1,5 +1,6 @@
 use super::Family;
 use crate::model::config::{Activation, RotaryRows};
+use crate::model::multipliers::MultiplierRule;
 
 /// The reproductions of BitNet b1.58 by 1bitLLM, as they and llama.cpp write
 /// them: sub-norms, and SiLU. Their folders call the sub-norms `inner_attn_ln` and
@@ -14,7 +15,12 @@ pub(crate) const BITNET: Family = Family {
     activation: Activation::Silu,
     sub_norms: true,
     qk_norms: false,
+    post_norms: false,
+    hf_norms_less_one: false,
     always_ternary: true,
+    quantizes_activations: true,
+    sliding_window: false,
+    multipliers: MultiplierRule::Plain,
     gguf_rotary_rows: RotaryRows::Halves,
     tied_embeddings: true,
     pre_tokenizer: Some("llama-bpe"),

@@ -1,5 +1,6 @@
 use super::Family;
 use crate::model::config::{Activation, RotaryRows};
+use crate::model::multipliers::MultiplierRule;
 
 /// microsoft/bitnet-b1.58-2B-4T: sub-norms before the output and down
 /// projections, and squared ReLU. Its published GGUF files name no pre-tokenizer;
@@ -11,7 +12,12 @@ pub(crate) const BITNET_B158: Family = Family {
     activation: Activation::Relu2,
     sub_norms: true,
     qk_norms: false,
+    post_norms: false,
+    hf_norms_less_one: false,
     always_ternary: true,
+    quantizes_activations: true,
+    sliding_window: false,
+    multipliers: MultiplierRule::Plain,
     gguf_rotary_rows: RotaryRows::Halves,
     tied_embeddings: true,
     pre_tokenizer: Some("llama-bpe"),

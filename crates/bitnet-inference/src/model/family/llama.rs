@@ -1,5 +1,6 @@
 use super::Family;
 use crate::model::config::{Activation, RotaryRows};
+use crate::model::multipliers::MultiplierRule;
 
 /// LLaMA and what is built like it: Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E,
 /// TriLM.
@@ -10,7 +11,12 @@ pub(crate) const LLAMA: Family = Family {
     activation: Activation::Silu,
     sub_norms: false,
     qk_norms: false,
+    post_norms: false,
+    hf_norms_less_one: false,
     always_ternary: false,
+    quantizes_activations: true,
+    sliding_window: false,
+    multipliers: MultiplierRule::Plain,
     gguf_rotary_rows: RotaryRows::Interleaved,
     tied_embeddings: false,
     pre_tokenizer: None,

@@ -3,21 +3,26 @@
 
 mod bitnet;
 mod bitnet_b158;
+mod gemma3;
 mod llama;
+mod minicpm;
 mod qwen3;
 
 use std::fmt;
 
 use super::config::{Activation, RotaryRows};
+use super::multipliers::MultiplierRule;
 
 pub(crate) use bitnet::BITNET;
 pub(crate) use bitnet_b158::BITNET_B158;
+pub(crate) use gemma3::GEMMA3;
 pub(crate) use llama::LLAMA;
+pub(crate) use minicpm::MINICPM;
 pub(crate) use qwen3::QWEN3;
 
 /// Every family. Where several have the same names in a `config.json`, the first
 /// whose activation fits is meant.
-const FAMILIES: [&Family; 4] = [&BITNET_B158, &BITNET, &LLAMA, &QWEN3];
+const FAMILIES: [&Family; 6] = [&BITNET_B158, &BITNET, &LLAMA, &QWEN3, &MINICPM, &GEMMA3];
 
 /// A family of models: they differ only in the numbers of
 /// [`Config`](super::config::Config).
@@ -41,9 +46,22 @@ pub struct Family {
     pub(crate) sub_norms: bool,
     /// Whether every head of queries and keys is normalized before it is turned.
     pub(crate) qk_norms: bool,
+    /// Whether what attention and feed-forward network give is normalized before it is
+    /// added.
+    pub(crate) post_norms: bool,
+    /// Whether HuggingFace folders store norms less 1, but for those of the inputs of
+    /// projections.
+    pub(crate) hf_norms_less_one: bool,
     /// Whether only ternary weights and int8 activations make sense: dense weights
     /// are those of training, and compute something else.
     pub(crate) always_ternary: bool,
+    /// Whether ternary weights may have been trained with int8 activations; if not,
+    /// none of this family were.
+    pub(crate) quantizes_activations: bool,
+    /// Whether some layers may see only the last positions.
+    pub(crate) sliding_window: bool,
+    /// Where its multipliers are from.
+    pub(crate) multipliers: MultiplierRule,
     /// How GGUF files order the rows of query and key projections.
     pub(crate) gguf_rotary_rows: RotaryRows,
     /// Whether the embedding is the output matrix in a folder that has no other

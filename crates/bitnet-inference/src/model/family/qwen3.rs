@@ -1,5 +1,6 @@
 use super::Family;
 use crate::model::config::{Activation, RotaryRows};
+use crate::model::multipliers::MultiplierRule;
 
 /// Qwen3 and what is built like it: queries and keys are normalized head by head.
 /// The ternary Bonsai models, which store embedding and output matrix as trits too,
@@ -11,7 +12,12 @@ pub(crate) const QWEN3: Family = Family {
     activation: Activation::Silu,
     sub_norms: false,
     qk_norms: true,
+    post_norms: false,
+    hf_norms_less_one: false,
     always_ternary: false,
+    quantizes_activations: true,
+    sliding_window: false,
+    multipliers: MultiplierRule::Plain,
     gguf_rotary_rows: RotaryRows::Halves,
     tied_embeddings: true,
     pre_tokenizer: None,

@@ -1,0 +1,24 @@
+use super::Family;
+use crate::model::config::{Activation, RotaryRows};
+use crate::model::multipliers::MultiplierRule;
+
+/// MiniCPM: LLaMA with constant factors for embeddings, residuals and logits. BitCPM4,
+/// whose ternary weights, with a scale for every group, are multiplied with activations
+/// as they are. Folders have them multiplied out, in BF16.
+pub(crate) const MINICPM: Family = Family {
+    name: "minicpm",
+    gguf_aliases: &[],
+    hf_names: &[("minicpm", "MiniCPMForCausalLM")],
+    activation: Activation::Silu,
+    sub_norms: false,
+    qk_norms: false,
+    post_norms: false,
+    hf_norms_less_one: false,
+    always_ternary: false,
+    quantizes_activations: false,
+    sliding_window: false,
+    multipliers: MultiplierRule::MiniCpm,
+    gguf_rotary_rows: RotaryRows::Interleaved,
+    tied_embeddings: true,
+    pre_tokenizer: None,
+};
