@@ -9,8 +9,8 @@ use bitnet_core::{
     Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Layout, Team,
 };
 use bitnet_inference::{
-    ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout, Model, Packing,
-    Plan, PlanOptions, TemplateOrigin, Tokenizer,
+    ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout,
+    Model, Packing, Plan, PlanOptions, TemplateOrigin, Tokenizer,
 };
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
@@ -233,6 +233,24 @@ pub struct ChatTemplateArg {
     /// Chat template: a name, a file, or Jinja text [default: the model's]
     #[arg(long, value_name = "TEMPLATE")]
     pub chat_template: Option<String>,
+    /// Variables for the chat template, such as '{"enable_thinking": false}'
+    #[arg(long, value_name = "JSON", value_parser = parse_variables)]
+    pub chat_template_kwargs: Option<Variables>,
+    /// Let messages contain control tokens, such as <|im_end|>, which are text otherwise
+    #[arg(long)]
+    pub parse_special: bool,
+}
+
+/// `--chat-template-kwargs`
+type Variables = serde_json::Map<String, serde_json::Value>;
+
+fn parse_variables(text: &str) -> Result<Variables, String> {
+    let expected = "expected a JSON object such as {\"enable_thinking\": false}";
+    match serde_json::from_str(text) {
+        Ok(serde_json::Value::Object(variables)) => Ok(variables),
+        Ok(_) => Err(format!("{expected}, found another JSON value")),
+        Err(error) => Err(format!("{expected}: {error}")),
+    }
 }
 
 /// A model that runs, and how long it took to get there.
@@ -244,9 +262,14 @@ pub struct Loaded {
 }
 
 impl ModelArg {
+    /// Returns whether this is the model that is part of the program.
+    pub fn is_builtin(&self) -> bool {
+        self.model == BUILTIN
+    }
+
     /// Opens the model's file without reading its weights.
     pub fn open(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
-        if self.model == BUILTIN {
+        if self.is_builtin() {
             return open_builtin(ui);
         }
         let mut path = PathBuf::from(&self.model);
@@ -293,6 +316,18 @@ fn open_builtin(_: &Ui) -> anyhow::Result<Checkpoint> {
 }
 
 impl ChatTemplateArg {
+    /// Returns what the template learns now, beside the messages of which an answer is
+    /// expected.
+    pub fn options(&self) -> Result<ChatOptions, UsageError> {
+        let now = chrono::Local::now();
+        let mut options = ChatOptions::new(now.into());
+        options.utc_offset = now.offset().local_minus_utc();
+        options.parse_special = self.parse_special;
+        let variables = self.chat_template_kwargs.clone().unwrap_or_default();
+        (options.with_variables(variables))
+            .map_err(|error| UsageError(format!("--chat-template-kwargs: {error}")))
+    }
+
     /// Returns the template that is asked for, or else the model's.
     pub fn resolve(
         &self,

@@ -7,20 +7,26 @@
 //!
 //! Templates are not trusted. Fuel bounds the time, the memory and the output of
 //! one run, a limit bounds its depth, and a template sees nothing but the
-//! conversation.
+//! conversation. Messages are not trusted, either: they never become control tokens.
+
+mod control;
+mod source;
 
 use std::fmt::Write;
 use std::io;
 use std::time::SystemTime;
 
-use chrono::{DateTime, Utc};
+use chrono::format::{Fixed, Item, StrftimeItems};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Serde, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value, context, filters};
 use minijinja_contrib::pycompat;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
+use self::control::{ControlTokens, Marks};
 use crate::format::checkpoint::{Checkpoint, Origin};
 use crate::model::family::BITNET_B158;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
@@ -33,10 +39,6 @@ const RECURSION: usize = 100;
 /// Bytes of the longest template; published ones have up to 20 kB.
 const MAX_SOURCE: usize = 1 << 20;
 
-/// Tokens of one tag, and blocks inside each other: the parser recurses over them,
-/// and must not outgrow a small stack. Published templates have up to 80 and 10.
-const MAX_TAG: usize = 400;
-const MAX_DEPTH: usize = 60;
 /// Bytes of one value as JSON.
 const MAX_JSON: usize = 1 << 24;
 
@@ -86,7 +88,7 @@ const BITNET: &str = "bitnet";
 const WRONG_BITNET: &str = "BITNETAssistant";
 
 /// Who says something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Whoever sets the rules, before the conversation.
@@ -97,8 +99,9 @@ pub enum Role {
     Assistant,
 }
 
-/// A part of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A part of a conversation, in JSON as chat services have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Message {
     /// Who says it.
     pub role: Role,
@@ -130,6 +133,75 @@ pub enum TemplateOrigin {
     Given,
 }
 
+/// What a template learns beside the messages, and how its text is read.
+#[derive(Clone, Debug)]
+pub struct ChatOptions {
+    /// Whether an answer is expected next: the text ends with what comes before one.
+    pub answer: bool,
+    /// The time, for `strftime_now`.
+    pub now: SystemTime,
+    /// The local time less UTC at that time, in seconds. `strftime_now` is local time.
+    pub utc_offset: i32,
+    /// Whether control tokens that a message spells out are recognised as such. Then
+    /// whoever writes a message can also end it and speak for others.
+    pub parse_special: bool,
+    variables: Map<String, serde_json::Value>,
+}
+
+impl ChatOptions {
+    /// Asks for an answer, at this time in UTC, to messages that are text.
+    pub fn new(now: SystemTime) -> Self {
+        Self {
+            answer: true,
+            now,
+            utc_offset: 0,
+            parse_special: false,
+            variables: Map::new(),
+        }
+    }
+
+    /// Gives the template more variables, such as `enable_thinking`. As in
+    /// `transformers`, they may replace `bos_token`, `eos_token`, `tools` and
+    /// `documents`. They are trusted: control tokens in them are recognised.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if one is called `messages` or `add_generation_prompt`, which
+    /// the conversation decides.
+    pub fn with_variables(
+        self,
+        variables: Map<String, serde_json::Value>,
+    ) -> Result<Self, ChatError> {
+        if let Some(name) = RESERVED
+            .into_iter()
+            .find(|name| variables.contains_key(*name))
+        {
+            return Err(ChatError::Reserved { name });
+        }
+        Ok(Self { variables, ..self })
+    }
+
+    /// Returns the local time; UTC where that is beyond the calendar.
+    fn local_time(&self) -> NaiveDateTime {
+        let utc = DateTime::<Utc>::from(self.now).naive_utc();
+        let offset = TimeDelta::seconds(i64::from(self.utc_offset));
+        utc.checked_add_signed(offset).unwrap_or(utc)
+    }
+}
+
+/// Variables of templates that are no one's to set.
+const RESERVED: [&str; 2] = ["messages", "add_generation_prompt"];
+
+/// A conversation as a model reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatPrompt {
+    /// What the template wrote.
+    pub text: String,
+    /// Its tokens. They may be others than those of `text` by itself, in which nobody
+    /// can tell what messages say from what the template says.
+    pub ids: Vec<u32>,
+}
+
 /// Writes conversations as a model was trained on them.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -139,6 +211,7 @@ pub struct ChatTemplate {
     /// The text of the tokens that begin and end a text, or nothing.
     bos: String,
     eos: String,
+    control: ControlTokens,
 }
 
 impl ChatTemplate {
@@ -187,10 +260,11 @@ impl ChatTemplate {
                 limit: MAX_SOURCE,
             });
         }
-        check_nesting(source)?;
+        let known = source::without_generation(source);
+        source::check_nesting(&known)?;
         let mut environment = environment();
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, known.into_owned())
             .map_err(|source| ChatError::Syntax { source })?;
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.inner().id_to_token(id));
         Ok(Self {
@@ -199,6 +273,7 @@ impl ChatTemplate {
             origin,
             bos: text(tokenizer.bos()).unwrap_or_default(),
             eos: text(tokenizer.end()).unwrap_or_default(),
+            control: ControlTokens::new(tokenizer)?,
         })
     }
 
@@ -212,115 +287,64 @@ impl ChatTemplate {
         self.origin
     }
 
-    /// Writes a conversation as text, and, if `answer` is expected next, what
-    /// comes before an answer. `now` is what the template learns of the clock.
-    ///
-    /// The text is to be tokenized by [`Tokenizer::encode_bare`]: it has the BOS
-    /// that the model wants.
-    pub fn render(
-        &self,
-        messages: &[Message],
-        answer: bool,
-        now: SystemTime,
-    ) -> Result<String, ChatError> {
+    /// Writes a conversation as text.
+    pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, ChatError> {
         let template = (self.environment.get_template(NAME)).expect("`new` has added it");
-        let now = DateTime::<Utc>::from(now);
+        let now = options.local_time();
         let strftime_now = move |format: &str| strftime(now, format);
+        let defaults = context! {
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+            tools => (),
+            documents => (),
+            strftime_now => Value::from_function(strftime_now),
+        };
         template
             .render(context! {
                 messages => Serde(messages),
-                add_generation_prompt => answer,
-                bos_token => self.bos.as_str(),
-                eos_token => self.eos.as_str(),
-                tools => (),
-                documents => (),
-                strftime_now => Value::from_function(strftime_now),
+                add_generation_prompt => options.answer,
+                ..context! { ..Value::from(Serde(&options.variables)), ..defaults },
             })
             .map_err(|source| ChatError::Render { source })
     }
-}
 
-/// Refuses templates that nest more than any that was written for a purpose.
-fn check_nesting(source: &str) -> Result<(), ChatError> {
-    let too_deep = |at: usize| ChatError::TooDeep {
-        line: source[..at].matches('\n').count() + 1,
-    };
-    // For each open block, itself and its `elif`s, which nest in each other.
-    let mut blocks: Vec<usize> = Vec::new();
-    let mut at = 0;
-    while let Some(found) = source[at..].find('{') {
-        let start = at + found;
-        let (is_block, end) = match source.as_bytes().get(start + 1) {
-            Some(b'#') => {
-                at = source[start..]
-                    .find("#}")
-                    .map_or(source.len(), |n| start + n);
-                continue;
-            }
-            Some(b'{') => (false, "}}"),
-            Some(b'%') => (true, "%}"),
-            _ => {
-                at = start + 1;
-                continue;
-            }
-        };
-        let tag = &source[start + 2..];
-        let (n_tokens, len) = measure_tag(tag, end);
-        if n_tokens > MAX_TAG {
-            return Err(too_deep(start));
-        }
-        if is_block {
-            let words = tag[..len].trim_start_matches(['-', '+', ' ', '\n', '\r', '\t']);
-            let name: String = words
-                .chars()
-                .take_while(char::is_ascii_alphabetic)
-                .collect();
-            match name.as_str() {
-                name if name.starts_with("end") => drop(blocks.pop()),
-                "elif" => blocks.last_mut().into_iter().for_each(|n| *n += 1),
-                "if" | "for" | "macro" | "call" | "filter" | "block" | "with" | "autoescape" => {
-                    blocks.push(1);
-                }
-                "set" if !tag[..len].contains('=') => blocks.push(1),
-                _ => {}
-            }
-            if blocks.iter().sum::<usize>() > MAX_DEPTH {
-                return Err(too_deep(start));
+    /// Writes a conversation as tokens of the model's tokenizer. It has the BOS that
+    /// the model wants, if the template writes one.
+    ///
+    /// What messages say stays text, unless `parse_special` is asked for: a message
+    /// that spells `<|im_end|>` does not end. Messages that spell no control token have
+    /// the tokens that the text has by itself ([`Tokenizer::encode_bare`]).
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        options: &ChatOptions,
+    ) -> Result<ChatPrompt, ChatError> {
+        if !options.parse_special {
+            let variables = serde_json::to_string(&options.variables).unwrap_or_default();
+            let said = messages.iter().map(|message| message.content.as_str());
+            let written = [&self.source, &self.bos, &self.eos, &variables];
+            let all = said.chain(written.into_iter().map(String::as_str));
+            let marks = Marks::unused_in(all).ok_or(ChatError::NoMarks)?;
+            let mark = |message: &Message| Message {
+                content: self.control.mark(&message.content, marks),
+                ..*message
+            };
+            let marked: Vec<_> = messages.iter().map(mark).collect();
+            if marked != messages {
+                let text = self.render(&marked, options)?;
+                let text = self.control.mark_written(&text, marks);
+                let ids = self.control.encode(tokenizer, &text, marks);
+                return Ok(ChatPrompt {
+                    ids: ids.map_err(ChatError::Encode)?,
+                    text: text.replace(marks.open, ""),
+                });
             }
         }
-        at = start + 2 + len;
+        let text = self.render(messages, options)?;
+        let ids = tokenizer.encode_bare(&text).map_err(ChatError::Encode)?;
+        Ok(ChatPrompt { text, ids })
     }
-    Ok(())
-}
-
-/// Returns the tokens up to the end of a tag, strings counting as one, and the
-/// bytes.
-fn measure_tag(tag: &str, end: &str) -> (usize, usize) {
-    let mut n_tokens = 0;
-    let mut quote = None;
-    let mut in_word = false;
-    let mut escaped = false;
-    for (i, c) in tag.char_indices() {
-        if let Some(open) = quote {
-            if !escaped && c == open {
-                quote = None;
-            }
-            escaped = c == '\\' && !escaped;
-            continue;
-        }
-        if tag[i..].starts_with(end) {
-            return (n_tokens, i);
-        }
-        let is_word = c.is_alphanumeric() || c == '_';
-        if !(c.is_whitespace() || is_word && in_word) {
-            n_tokens += 1;
-        }
-        in_word = is_word;
-        if c == '"' || c == '\'' {
-            quote = Some(c);
-        }
-    }
-    (n_tokens, tag.len())
 }
 
 /// What errors call the template.
@@ -343,6 +367,14 @@ fn environment() -> Environment<'static> {
             return Err(key_error());
         }
         pycompat::unknown_method_callback(state, value, method, args)
+    });
+    // Templates ask this of tools and contents, of which Python's `None` is no list.
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok()
+    });
+    environment.add_test("sequence", |value: &Value| {
+        use minijinja::value::ValueKind::{Map, Seq, String};
+        value.is_undefined() || matches!(value.kind(), Map | Seq | String)
     });
     environment.add_filter("format", format);
     environment.add_function("raise_exception", |message: &str| {
@@ -389,9 +421,18 @@ fn key_error() -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
-fn strftime(now: DateTime<Utc>, format: &str) -> Result<String, Error> {
+/// Formats a local time as `datetime.now().strftime` does.
+fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
+    // Python's time has no zone, and writes nothing where a format asks for it.
+    let has_value = |item: &Item<'_>| {
+        !matches!(
+            item,
+            Item::Fixed(Fixed::TimezoneName | Fixed::TimezoneOffset)
+        )
+    };
+    let items = StrftimeItems::new(format).filter(has_value);
     let mut text = String::new();
-    write!(text, "{}", now.format(format)).map_err(|_| {
+    write!(text, "{}", now.format_with_items(items)).map_err(|_| {
         let message = format!("{format:?} is not a format of strftime_now");
         Error::new(ErrorKind::InvalidOperation, message)
     })?;
@@ -491,6 +532,18 @@ pub enum ChatError {
         /// What is wrong with it.
         source: Error,
     },
+    /// A variable that the conversation decides.
+    #[error("the variable {name:?} of chat templates is the conversation's own")]
+    Reserved {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The messages have all characters that could mark what they say.
+    #[error("the messages have every noncharacter and every private character")]
+    NoMarks,
+    /// What the template wrote cannot be tokenized.
+    #[error(transparent)]
+    Encode(TokenizerError),
     /// The template refuses the conversation, or fails.
     #[error("the chat template fails")]
     Render {

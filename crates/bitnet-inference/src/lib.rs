@@ -79,7 +79,7 @@ mod stop;
 mod tokenizer;
 
 pub use bitnet_quant::{DenseType, TernaryType};
-pub use chat::{ChatError, ChatTemplate, Message, Role, TemplateOrigin};
+pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
 pub use check::{Unsound, check};
 pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor};
 pub use format::gguf;

@@ -1,7 +1,5 @@
 //! `bitnet chat`
 
-use std::time::SystemTime;
-
 use anyhow::Context;
 use bitnet_inference::{
     ChatTemplate, FinishReason, GenerateError, GenerateOptions, Message, Role, SamplerOptions,
@@ -140,11 +138,12 @@ impl Conversation<'_> {
     }
 
     fn write_answer(&mut self, ui: &Ui) -> anyhow::Result<String> {
-        let prompt = (self.template).render(&self.messages, true, SystemTime::now())?;
+        let options = self.args.template.options()?;
+        let prompt = (self.template).encode(self.tokenizer, &self.messages, &options)?;
         if self.args.show_prompt {
-            ui.note(&prompt);
+            ui.note(&prompt.text);
         }
-        let prompt_ids = self.tokenizer.encode_bare(&prompt)?;
+        let prompt_ids = prompt.ids;
         let same = self.held.iter().zip(&prompt_ids);
         let options = GenerateOptions {
             prompt: &prompt_ids,

@@ -1,7 +1,6 @@
 //! `bitnet tokenize`
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use bitnet_inference::{Message, Role};
 use serde::Serialize;
@@ -83,18 +82,19 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
         return ui.line(&text);
     }
+    let ids;
     let mut text = text_input("text", args.text.as_deref(), args.file.as_deref())?;
     if args.chat {
         let template = (args.template).resolve(&args.model, &checkpoint, &tokenizer, ui)?;
         let system = args.system.iter().map(|s| Message::new(Role::System, s));
         let messages: Vec<_> = system.chain([Message::new(Role::User, text)]).collect();
-        text = template.render(&messages, true, SystemTime::now())?;
-    }
-    let ids = if args.no_bos || args.chat {
-        tokenizer.encode_bare(&text)?
+        let prompt = template.encode(&tokenizer, &messages, &args.template.options()?)?;
+        (text, ids) = (prompt.text, prompt.ids);
+    } else if args.no_bos {
+        ids = tokenizer.encode_bare(&text)?;
     } else {
-        tokenizer.encode(&text)?
-    };
+        ids = tokenizer.encode(&text)?;
+    }
     let tokens = pieces(&ids);
     if args.json {
         return ui.json(&Report {

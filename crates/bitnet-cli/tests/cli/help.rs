@@ -226,6 +226,11 @@ fn tokenize() {
               With --chat: what the model is told before
           --chat-template <TEMPLATE>
               Chat template: a name, a file, or Jinja text [default: the model's]
+          --chat-template-kwargs <JSON>
+              Variables for the chat template, such as '{"enable_thinking": false}'
+          --parse-special
+              Let messages contain control tokens, such as <|im_end|>, which are
+              text otherwise
           --json
               Print one JSON document
       -q, --quiet

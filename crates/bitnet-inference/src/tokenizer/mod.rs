@@ -4,6 +4,7 @@
 //! building one from GGUF metadata, BOS, and the tokens that end generation.
 
 pub(crate) mod gguf;
+mod marked;
 pub(crate) mod parts;
 mod pre_tokenizer;
 mod sentence_piece;
@@ -287,14 +288,20 @@ impl Tokenizer {
             .encode_fast(text, false)
             .map_err(|source| TokenizerError::Encode { source })?;
         let ids = encoding.get_ids();
-        if let Some(&id) = ids.iter().find(|id| **id as usize >= self.vocab_size) {
-            return Err(TokenizerError::BeyondModel {
+        self.check_rows(ids)?;
+        Ok(ids.to_vec())
+    }
+
+    /// Refuses ids for which the model has no row.
+    fn check_rows(&self, ids: &[u32]) -> Result<(), TokenizerError> {
+        match ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            Some(&id) => Err(TokenizerError::BeyondModel {
                 id,
                 token: self.inner.id_to_token(id).unwrap_or_default(),
                 vocab_size: self.vocab_size,
-            });
+            }),
+            None => Ok(()),
         }
-        Ok(ids.to_vec())
     }
 
     /// Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD, as

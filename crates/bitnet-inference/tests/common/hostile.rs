@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use bitnet_core::{HybridMemoryPool, Kernel, Team};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
-    ChatTemplate, Checkpoint, Family, HeadPrecision, Message, Model, Role, Tokenizer,
+    ChatOptions, ChatTemplate, Checkpoint, Family, HeadPrecision, Message, Model, Role, Tokenizer,
 };
 
 const SOUND: &[u8] = include_bytes!("../../../../fuzz/corpus/gguf/sound");
@@ -131,7 +131,10 @@ pub fn template(source: &[u8]) -> Result<String, String> {
     ];
     let messages = messages.map(|(role, content)| Message::new(role, content));
     ChatTemplate::parse(&String::from_utf8_lossy(source), &TOKENIZER)
-        .and_then(|template| template.render(&messages, true, SystemTime::UNIX_EPOCH))
+        .and_then(|template| {
+            let options = ChatOptions::new(SystemTime::UNIX_EPOCH);
+            template.render(&messages, &options)
+        })
         .map_err(|error| chain(&error))
 }
 
