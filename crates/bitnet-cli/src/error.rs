@@ -32,6 +32,11 @@ pub struct NoChatTemplate {
     pub model: String,
 }
 
+/// A conversation in a pipe that went on without some of its lines.
+#[derive(Debug, thiserror::Error)]
+#[error("lines that were refused: {0}")]
+pub struct Refused(pub usize);
+
 /// The user pressed Ctrl-C, and whatever there is to say about it is said.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
@@ -73,6 +78,7 @@ fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 fn is_usage(error: &anyhow::Error) -> bool {
     find::<UsageError>(error).is_some()
         || find::<NoChatTemplate>(error).is_some()
+        || find::<Refused>(error).is_some()
         || find::<SamplerError>(error).is_some()
         || find::<EmptyStopError>(error).is_some()
         || matches!(

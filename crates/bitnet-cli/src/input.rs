@@ -1,32 +1,56 @@
 //! Lines that a user types, or that come in a pipe.
 
 use std::io::{self, BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use rustyline::DefaultEditor;
+use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
+use rustyline::{Config, DefaultEditor};
+
+use crate::ui::Ui;
 
 /// What a line begins with on a terminal.
 const PROMPT: &str = "> ";
 const CONTINUED: &str = "  ";
 
+/// Messages that the history has at most.
+const MAX_HISTORY: usize = 1000;
+
 /// Reads line by line.
 pub enum Lines {
     /// With editing and a history.
-    Terminal(Box<DefaultEditor>),
+    Terminal(Box<Terminal>),
     /// As they are.
     Pipe,
 }
 
+/// A terminal, and the file of what was typed there.
+pub struct Terminal {
+    editor: DefaultEditor,
+    history: Option<PathBuf>,
+}
+
 impl Lines {
-    /// Reads from the terminal if there is one at both ends.
-    pub fn new() -> anyhow::Result<Self> {
-        if io::stdin().is_terminal() && io::stdout().is_terminal() {
-            let editor = DefaultEditor::new().context("failed to set up the terminal")?;
-            Ok(Self::Terminal(Box::new(editor)))
-        } else {
-            Ok(Self::Pipe)
+    /// Reads from the terminal if there is one at both ends, there with the history of
+    /// earlier conversations if it `keeps_history`.
+    pub fn new(keeps_history: bool, ui: &Ui) -> anyhow::Result<Self> {
+        if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+            return Ok(Self::Pipe);
         }
+        // Several lines that are pasted stay one.
+        let config = Config::builder().bracketed_paste(true).build();
+        let mut editor =
+            DefaultEditor::with_config(config).context("failed to set up the terminal")?;
+        editor.set_max_history_size(MAX_HISTORY)?;
+        let history = history_file().filter(|_| keeps_history);
+        if let Some(file) = &history
+            && let Err(error) = editor.load_history(file)
+            && !matches!(&error, ReadlineError::Io(e) if e.kind() == io::ErrorKind::NotFound)
+        {
+            ui.detail(&format!("failed to read {}: {error}", file.display()));
+        }
+        Ok(Self::Terminal(Box::new(Terminal { editor, history })))
     }
 
     /// Returns whether somebody sits there.
@@ -36,7 +60,7 @@ impl Lines {
 
     /// Returns the next line, joined with those that it goes on in; `None` at the
     /// end.
-    pub fn next(&mut self) -> anyhow::Result<Option<String>> {
+    pub fn next(&mut self, ui: &Ui) -> anyhow::Result<Option<String>> {
         let mut text = String::new();
         loop {
             let prompt = if text.is_empty() { PROMPT } else { CONTINUED };
@@ -49,10 +73,10 @@ impl Lines {
             };
             text = text + line + "\n";
         }
-        if let Self::Terminal(editor) = self
+        if let Self::Terminal(terminal) = self
             && !text.trim().is_empty()
         {
-            editor.add_history_entry(text.as_str())?;
+            terminal.remember(&text, ui)?;
         }
         Ok(Some(text))
     }
@@ -60,8 +84,8 @@ impl Lines {
     /// Returns one line without its end.
     fn line(&mut self, prompt: &str) -> anyhow::Result<Option<String>> {
         match self {
-            Self::Terminal(editor) => loop {
-                match editor.readline(prompt) {
+            Self::Terminal(terminal) => loop {
+                match terminal.editor.readline(prompt) {
                     Ok(line) => return Ok(Some(line)),
                     Err(ReadlineError::Eof) => return Ok(None),
                     // What was typed so far is forgotten, as in a shell.
@@ -85,4 +109,39 @@ impl Lines {
             }
         }
     }
+}
+
+impl Terminal {
+    /// Adds to the history, also of later conversations. Without a file for it, this
+    /// one still has it.
+    fn remember(&mut self, text: &str, ui: &Ui) -> anyhow::Result<()> {
+        self.editor.add_history_entry(text)?;
+        let Some(file) = &self.history else {
+            return Ok(());
+        };
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let made = std::fs::create_dir_all(folder).map_err(ReadlineError::Io);
+        // The editor makes files that only their owner reads.
+        if let Err(error) = made.and_then(|()| self.editor.append_history(file)) {
+            ui.detail(&format!("failed to write {}: {error}", file.display()));
+            self.history = None;
+        }
+        Ok(())
+    }
+}
+
+/// Returns where the history is, by the rules of the system; `None` where there is no
+/// home.
+fn history_file() -> Option<PathBuf> {
+    let folder = |name| {
+        let folder = std::env::var_os(name).map(PathBuf::from);
+        folder.filter(|folder| folder.is_absolute())
+    };
+    let state = if cfg!(windows) {
+        folder("LOCALAPPDATA")
+    } else {
+        let home = || Some(std::env::home_dir()?.join(".local/state"));
+        folder("XDG_STATE_HOME").or_else(home)
+    };
+    Some(state?.join("bitnet").join("history"))
 }

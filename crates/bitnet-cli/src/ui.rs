@@ -77,6 +77,12 @@ impl Ui {
         }
     }
 
+    /// Says what was asked for and is no part of the result, such as help in a
+    /// conversation.
+    pub fn reply(&self, text: &str) {
+        say(text);
+    }
+
     /// Says what failed.
     pub fn error(&self, text: &str) {
         say(&format!("error: {text}"));

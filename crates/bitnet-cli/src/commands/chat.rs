@@ -1,12 +1,21 @@
 //! `bitnet chat`
 
+mod command;
+mod transcript;
+
+use std::path::{Path, PathBuf};
+
 use anyhow::Context;
 use bitnet_inference::{
-    ChatTemplate, FinishReason, GenerateError, GenerateOptions, Message, Role, SamplerOptions,
-    Tokenizer, generate,
+    ChatError, ChatPrompt, ChatTemplate, FinishReason, GenerateError, GenerateOptions,
+    SamplerOptions, Tokenizer, generate,
 };
+use clap::ValueEnum;
 
+use self::command::{Command, Line, LineError};
+use self::transcript::Transcript;
 use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all};
+use crate::error::Refused;
 use crate::input::Lines;
 use crate::interrupt;
 use crate::model::{ChatTemplateArg, Loaded, RunModelArgs};
@@ -14,19 +23,7 @@ use crate::ui::Ui;
 
 /// Talk with a model
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Every line is a message; one that ends in \\ goes on in the next. Ctrl-C stops an
-answer. In a pipe, answers go to stdout and nothing else does. Tokens are chosen
-as the model's files recommend, unless a flag says otherwise.
-
-In the conversation:
-  /reset  forget all of it but --system
-  /exit   end it, as Ctrl-D does
-
-Examples:
-  bitnet chat -m ggml-model-i2_s.gguf
-  bitnet chat -m Falcon3-1B-Instruct-1.58bit/ --system \"Answer in one sentence.\"
-  echo \"Why is the sky blue?\" | bitnet chat -m model.gguf --chat-template chatml")]
+#[command(after_help = after_help())]
 pub struct Args {
     #[command(flatten)]
     model: RunModelArgs,
@@ -35,6 +32,18 @@ pub struct Args {
     system: Option<String>,
     #[command(flatten)]
     template: ChatTemplateArg,
+    /// When the context is full: drop the oldest turns, or stop
+    #[arg(
+        long,
+        value_enum,
+        default_value = "drop",
+        value_name = "WHAT",
+        hide_possible_values = true
+    )]
+    on_full: OnFull,
+    /// Keep no history of what is typed
+    #[arg(long)]
+    no_history: bool,
     /// Print on stderr what the model reads, before each answer
     #[arg(long)]
     show_prompt: bool,
@@ -55,9 +64,45 @@ pub struct Args {
     json: bool,
 }
 
+/// `--on-full`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFull {
+    Drop,
+    Stop,
+}
+
+fn after_help() -> String {
+    format!(
+        "\
+Every line is a message; one that ends in \\ goes on in the next, and several
+lines that are pasted are one. Ctrl-C stops an answer. In a pipe, answers go to
+stdout and nothing else does, and a line that is refused makes the exit code 2.
+Tokens are chosen as the model's files recommend, unless a flag says otherwise.
+
+What is typed is kept in ~/.local/state/bitnet/history.
+
+In the conversation:
+{}
+
+Examples:
+  bitnet chat -m ggml-model-i2_s.gguf
+  bitnet chat -m Falcon3-1B-Instruct-1.58bit/ --system \"Answer in one sentence.\"
+  echo \"Why is the sky blue?\" | bitnet chat -m model.gguf --chat-template chatml",
+        command::list()
+    )
+}
+
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     args.generate.check()?;
+    args.template.options()?;
     let checkpoint = args.model.model.open(ui)?;
+    if args.model.model.is_builtin() {
+        ui.note(
+            "note: it was not trained for conversations; `bitnet run \"Once upon a time\"` is what \
+             it can do. For one that was: `bitnet pull microsoft/bitnet-b1.58-2B-4T-gguf`, then \
+             `bitnet chat -m microsoft/bitnet-b1.58-2B-4T-gguf`",
+        );
+    }
     let tokenizer = args.model.model.tokenizer(&checkpoint)?;
     let template = (args.template).resolve(&args.model.model, &checkpoint, &tokenizer, ui)?;
     let head = args.model.compute.head.for_largest();
@@ -65,34 +110,66 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let sampling = args.generate.sampling(&checkpoint, ui);
     ui.detail(&format!("seed {}", sampling.seed));
 
+    let mut lines = Lines::new(!args.no_history, ui)?;
     let mut conversation = Conversation {
         args,
         sampling,
         tokenizer: &tokenizer,
         template,
         loaded,
-        messages: args.beginning(),
+        transcript: Transcript::new(args.system.clone()),
         held: Vec::new(),
+        retries: 0,
+        timings: None,
+        own_file: None,
+        is_terminal: lines.is_terminal(),
     };
-    let mut lines = Lines::new()?;
     if lines.is_terminal() {
-        ui.note("/reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer");
+        ui.note("/help lists the commands, /exit or Ctrl-D ends it, Ctrl-C stops an answer");
     }
-    while let Some(line) = lines.next()? {
-        match line.trim() {
-            "" => {}
-            "/exit" => break,
-            "/reset" => conversation.messages = args.beginning(),
-            _ => match conversation.answer(&line, ui) {
-                Err(error) if lines.is_terminal() && is_full(&error) => {
-                    ui.error(&format!("{error:#}"));
-                    ui.hint("/reset forgets the conversation; `-c` gives it more room");
+    let mut refused = 0;
+    while let Some(line) = lines.next(ui)? {
+        if line.trim().is_empty() {
+            continue;
+        }
+        match conversation.take(&line, ui) {
+            Ok(Next::Line) => {}
+            Ok(Next::End) => break,
+            Err(error) if conversation.goes_on_after(&error) => {
+                refused += 1;
+                ui.error(&format!("{error:#}"));
+                if let Some(LineError::Unknown(_)) = error.downcast_ref() {
+                    ui.reply(&command::list());
+                } else if let Some(hint) = conversation.hint(&error) {
+                    ui.hint(hint);
                 }
-                answered => answered?,
-            },
+            }
+            Err(error) => return Err(error),
         }
     }
+    if refused > 0 && !lines.is_terminal() {
+        return Err(Refused(refused).into());
+    }
     Ok(())
+}
+
+/// What comes after a line.
+enum Next {
+    Line,
+    End,
+}
+
+/// What a conversation cannot do for whoever asked.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("nothing was said yet")]
+    NothingSaid,
+    #[error("{} is there already", .0.display())]
+    Exists(PathBuf),
+    #[error("{0} is for conversations in a terminal")]
+    OnlyTerminal(&'static str),
+    #[error("{0:#}")]
+    File(anyhow::Error),
 }
 
 /// Returns whether the conversation does not fit any more.
@@ -103,55 +180,189 @@ fn is_full(error: &anyhow::Error) -> bool {
     )
 }
 
-impl Args {
-    /// Returns the messages that every conversation begins with.
-    fn beginning(&self) -> Vec<Message> {
-        let system = self.system.iter();
-        system
-            .map(|text| Message::new(Role::System, text))
-            .collect()
-    }
-}
-
 struct Conversation<'a> {
     args: &'a Args,
     sampling: SamplerOptions,
     tokenizer: &'a Tokenizer,
     template: ChatTemplate,
     loaded: Loaded,
-    messages: Vec<Message>,
+    transcript: Transcript,
     /// The tokens of which the engine has keys and values.
     held: Vec<u32>,
+    /// How often the last message was answered anew.
+    retries: u64,
+    /// What the last answer took.
+    timings: Option<String>,
+    /// The file that this conversation was saved in or comes from.
+    own_file: Option<PathBuf>,
+    is_terminal: bool,
 }
 
 impl Conversation<'_> {
-    /// Says something to the model and prints what it answers. A message that does
-    /// not fit is as if it had not been said.
-    fn answer(&mut self, message: &str, ui: &Ui) -> anyhow::Result<()> {
-        self.messages.push(Message::new(Role::User, message));
-        let answered = self.write_answer(ui);
-        match &answered {
-            Ok(answer) => (self.messages).push(Message::new(Role::Assistant, answer.trim())),
-            Err(_) => drop(self.messages.pop()),
+    /// Does what a line asks for.
+    fn take(&mut self, line: &str, ui: &Ui) -> anyhow::Result<Next> {
+        match Line::parse(line)? {
+            Line::Message(text) => {
+                self.retries = 0;
+                self.say(text, ui)?;
+            }
+            Line::Command(Command::Exit) => return Ok(Next::End),
+            Line::Command(command) => self.obey(command, ui)?,
         }
-        answered.map(drop)
+        Ok(Next::Line)
     }
 
-    fn write_answer(&mut self, ui: &Ui) -> anyhow::Result<String> {
+    fn obey(&mut self, command: Command<'_>, ui: &Ui) -> anyhow::Result<()> {
+        match command {
+            Command::Exit => {}
+            Command::Help => ui.reply(&command::list()),
+            Command::System(None) => match &self.transcript.system {
+                Some(text) => ui.reply(text),
+                None => ui.reply("there is no system message"),
+            },
+            Command::System(Some(text)) => self.transcript.system = Some(text.to_owned()),
+            Command::Reset => self.transcript.reset(),
+            Command::Retry => {
+                let turn = self.transcript.pop().ok_or(Refusal::NothingSaid)?;
+                self.retries += 1;
+                if let Err(error) = self.say(&turn.user, ui) {
+                    self.transcript.push(&turn.user, &turn.answer);
+                    return Err(error);
+                }
+            }
+            Command::Undo => drop(self.transcript.pop().ok_or(Refusal::NothingSaid)?),
+            Command::Timings => match &self.timings {
+                Some(timings) => ui.reply(timings),
+                None => return Err(Refusal::NothingSaid.into()),
+            },
+            // A pipe may bring what a stranger wrote.
+            Command::Save(_) if !self.is_terminal => {
+                return Err(Refusal::OnlyTerminal("/save").into());
+            }
+            Command::Load(_) if !self.is_terminal => {
+                return Err(Refusal::OnlyTerminal("/load").into());
+            }
+            Command::Save(file) => self.save(file.as_ref())?,
+            Command::Load(file) => {
+                let (transcript, open) = Transcript::load(file.as_ref()).map_err(Refusal::File)?;
+                self.transcript = transcript;
+                self.own_file = Some(file.into());
+                ui.reply(&format!("{} turns", self.transcript.kept().len()));
+                if let Some(message) = open {
+                    self.say(&message, ui)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the conversation into a file. One that is there already is replaced if it
+    /// is this conversation's.
+    fn save(&mut self, file: &Path) -> Result<(), Refusal> {
+        let is_own = self.own_file.as_deref() == Some(file);
+        if file.exists() && !is_own {
+            return Err(Refusal::Exists(file.to_owned()));
+        }
+        self.transcript.save(file, is_own).map_err(Refusal::File)?;
+        self.own_file = Some(file.to_owned());
+        Ok(())
+    }
+
+    /// Returns whether an error is about one line, and the next may be better.
+    fn goes_on_after(&self, error: &anyhow::Error) -> bool {
+        error.is::<LineError>()
+            || error.is::<Refusal>()
+            || (is_full(error) && (self.is_terminal || self.args.on_full == OnFull::Drop))
+            || (self.is_terminal && matches!(error.downcast_ref(), Some(ChatError::Render { .. })))
+    }
+
+    /// Returns what the user can do about an error that the conversation goes on after.
+    fn hint(&self, error: &anyhow::Error) -> Option<&'static str> {
+        if error.is::<LineError>() {
+            return Some("/help lists the commands");
+        }
+        if let Some(Refusal::Exists(_)) = error.downcast_ref() {
+            return Some("name another file");
+        }
+        is_full(error).then_some(match self.args.on_full {
+            OnFull::Drop => "the message itself is too long; `-c` gives more room",
+            OnFull::Stop => "/reset forgets the conversation; `-c` gives it more room",
+        })
+    }
+
+    /// Says something to the model and prints what it answers. A message that does
+    /// not fit is as if it had not been said.
+    fn say(&mut self, message: &str, ui: &Ui) -> anyhow::Result<()> {
+        let prompt = self.prompt(message, ui)?;
+        let answer = self.write_answer(&prompt, ui)?;
+        self.transcript.push(message, answer.trim());
+        Ok(())
+    }
+
+    /// Returns what the model reads of the conversation and this message. If there is
+    /// no room for that and an answer, it forgets the oldest turns.
+    fn prompt(&mut self, message: &str, ui: &Ui) -> anyhow::Result<ChatPrompt> {
         let options = self.args.template.options()?;
-        let prompt = (self.template).encode(self.tokenizer, &self.messages, &options)?;
+        let prompt_from = |transcript: &Transcript, first| {
+            let messages = transcript.messages(first, Some(message));
+            self.template.encode(self.tokenizer, &messages, &options)
+        };
+        let context_len = self.loaded.engine.plan().context_len;
+        let n_free = |prompt: &ChatPrompt| context_len.saturating_sub(prompt.ids.len());
+        // Room for a useful answer, and after turns were forgotten for some more turns: the
+        // model has to read anew what is left.
+        let quarter = context_len / 4;
+        let room = self.args.max_tokens.min(quarter);
+
+        let kept = self.transcript.kept();
+        let mut prompt = prompt_from(&self.transcript, kept.start)?;
+        if n_free(&prompt) < room && self.args.on_full == OnFull::Drop && !kept.is_empty() {
+            let (mut first, mut end) = (kept.start + 1, kept.end);
+            while first < end {
+                let middle = first.midpoint(end);
+                if n_free(&prompt_from(&self.transcript, middle)?) < quarter {
+                    first = middle + 1;
+                } else {
+                    end = middle;
+                }
+            }
+            prompt = prompt_from(&self.transcript, first)?;
+            if prompt.ids.len() <= context_len {
+                let forgotten = self.transcript.forget_before(first);
+                ui.note(&format!(
+                    "note: the context is full; the oldest turns are forgotten ({forgotten}); \
+                     `-c` gives more room"
+                ));
+            }
+        }
+        if prompt.ids.len() > context_len {
+            return Err(GenerateError::PromptTooLong {
+                n_tokens: prompt.ids.len(),
+                context_len,
+            }
+            .into());
+        }
+        Ok(prompt)
+    }
+
+    fn write_answer(&mut self, prompt: &ChatPrompt, ui: &Ui) -> anyhow::Result<String> {
         if self.args.show_prompt {
             ui.note(&prompt.text);
         }
-        let prompt_ids = prompt.ids;
-        let same = self.held.iter().zip(&prompt_ids);
+        let prompt_ids = &prompt.ids[..];
+        let same = self.held.iter().zip(prompt_ids);
+        let sampling = SamplerOptions {
+            // The same numbers would give the same answer again.
+            seed: self.sampling.seed.wrapping_add(self.retries),
+            ..self.sampling
+        };
         let options = GenerateOptions {
-            prompt: &prompt_ids,
+            prompt: prompt_ids,
             max_tokens: self.args.max_tokens,
-            sampling: self.sampling,
+            sampling,
             reuse: same.take_while(|(held, wanted)| held == wanted).count(),
         };
-        let stream = self.tokenizer.stream(&prompt_ids);
+        let stream = self.tokenizer.stream(prompt_ids);
         let stops = self.args.generate.stops()?;
         let mut printer = Printer::new(ui, !self.args.json, "", stream, &stops);
         let engine = &mut self.loaded.engine;
@@ -165,7 +376,7 @@ impl Conversation<'_> {
             )
         };
         let written = generation.as_ref().map_or(&[][..], |written| &written.ids);
-        self.held = [&prompt_ids, written].concat();
+        self.held = [prompt_ids, written].concat();
         self.held.truncate(engine.len(0));
         let generation = generation.context("failed to answer")?;
         let written = printer.finish(&generation)?;
@@ -173,17 +384,17 @@ impl Conversation<'_> {
         let timings = Timings::new(self.loaded.load_time, prompt_ids.len(), &generation);
         if self.args.json {
             ui.json(&Report {
-                prompt_ids: &prompt_ids,
+                prompt_ids,
                 ids: written.ids,
                 text: &written.text,
                 finish_reason: written.finish_reason.name(),
-                seed: self.sampling.seed,
+                seed: sampling.seed,
                 timings,
             })?;
         } else {
             ui.line("")?;
         }
-        ui.detail(&format!(
+        let line = format!(
             "[{} prompt tokens, {} of them known, {:.0} tok/s; {} written at {:.0} tok/s{}]",
             prompt_ids.len(),
             generation.reused,
@@ -195,7 +406,9 @@ impl Conversation<'_> {
                 FinishReason::Stop => ", stopped",
                 FinishReason::Eos => "",
             }
-        ));
+        );
+        ui.detail(&line);
+        self.timings = Some(line);
         Ok(written.text)
     }
 }
