@@ -285,11 +285,14 @@ impl ModelArg {
         Ok(checkpoint)
     }
 
-    /// Reads the model's tokenizer.
-    pub fn tokenizer(&self, checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
-        checkpoint
-            .tokenizer()
-            .with_context(|| format!("failed to read the tokenizer of {}", self.model))
+    /// Reads the model's tokenizer, and says what is odd about it.
+    pub fn tokenizer(&self, checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<Tokenizer> {
+        let tokenizer = (checkpoint.tokenizer())
+            .with_context(|| format!("failed to read the tokenizer of {}", self.model))?;
+        for note in tokenizer.notes() {
+            ui.note(&format!("note: {note}"));
+        }
+        Ok(tokenizer)
     }
 
     fn failed(&self) -> String {

@@ -99,4 +99,4 @@ pub use plan::{Plan, PlanError, PlanOptions};
 pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
 pub use sampling_defaults::SamplingDefaults;
 pub use stop::{EmptyStopError, StopMatcher, StopSequences};
-pub use tokenizer::{TextStream, Tokenizer, TokenizerError};
+pub use tokenizer::{TextStream, Tokenizer, TokenizerError, TokenizerNote};

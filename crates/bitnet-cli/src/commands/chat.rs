@@ -103,7 +103,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
              `bitnet chat -m microsoft/bitnet-b1.58-2B-4T-gguf`",
         );
     }
-    let tokenizer = args.model.model.tokenizer(&checkpoint)?;
+    let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
     let template = (args.template).resolve(&args.model.model, &checkpoint, &tokenizer, ui)?;
     let head = args.model.compute.head.for_largest();
     let loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;

@@ -49,7 +49,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         parse_ids(ids)?
     } else {
         let text = text_input("text", args.text.as_deref(), args.file.as_deref())?;
-        let tokenizer = args.model.model.tokenizer(&checkpoint)?;
+        let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
         tokenizer.encode_closed(&text)?
     };
     let config = checkpoint.config();

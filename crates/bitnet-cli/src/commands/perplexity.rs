@@ -58,7 +58,7 @@ struct Report {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let text = read_text(&args.file)?;
     let checkpoint = args.model.model.open(ui)?;
-    let tokenizer = args.model.model.tokenizer(&checkpoint)?;
+    let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
     let bos = tokenizer
         .bos()
         .context("the tokenizer has no token that begins a text (BOS)")?;

@@ -54,7 +54,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let prompt = args.prompt()?;
     args.generate.check()?;
     let checkpoint = args.model.model.open(ui)?;
-    let tokenizer = args.model.model.tokenizer(&checkpoint)?;
+    let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
     if prompt.is_empty() {
         // BOS alone is a prompt to the library, but hardly to a user.
         return Err(bitnet_inference::GenerateError::EmptyPrompt.into());

@@ -57,7 +57,7 @@ struct Report<'a> {
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let checkpoint = args.model.open(ui)?;
-    let tokenizer = args.model.tokenizer(&checkpoint)?;
+    let tokenizer = args.model.tokenizer(&checkpoint, ui)?;
     let pieces = |ids: &[u32]| -> Vec<String> {
         let pieces = ids.iter().map(|id| tokenizer.decode(&[*id], true));
         pieces.collect()

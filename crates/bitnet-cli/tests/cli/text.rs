@@ -4,7 +4,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::toy::Toy;
+use super::toy::{NORMAL, Toy};
 use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin};
 
 const STORY: &str = "Once upon a time there was a great noise of shouting, and the noise\n";
@@ -166,6 +166,31 @@ fn a_row_without_a_token_has_no_text() {
     assert_eq!(
         beyond.stderr,
         "error: no token has id 300 (there are 300)\n"
+    );
+}
+
+#[test]
+fn what_is_odd_about_a_tokenizer_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = u32::from(b'a');
+    let toy = Toy {
+        more: &[("a", NORMAL)],
+        rows: None,
+        eos: Some(9999),
+        chain: &[(a, 256), (256, a)],
+        first: a,
+    };
+    toy.write(&folder.path().join("toy.gguf"));
+    let args = ["run", "-m", "toy.gguf", "--temp", "0", "-n", "4", "x"];
+    let run = bitnet_in(folder.path(), &args);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "xaaaa\n"));
+    let notes: Vec<_> = run.stderr.lines().take(2).collect();
+    assert_eq!(
+        notes,
+        [
+            "note: token 256 repeats \"a\" of token 97: texts get the first id",
+            "note: tokenizer.ggml.eos_token_id is 9999, which no token has (there are 257)",
+        ]
     );
 }
 

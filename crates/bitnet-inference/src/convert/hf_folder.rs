@@ -322,7 +322,7 @@ fn config_json(config: &Config, tokenizer: &Tokenizer, torch_dtype: &str) -> Val
         "architectures": [class],
         "attention_bias": false,
         "bos_token_id": tokenizer.bos(),
-        "eos_token_id": tokenizer.eos().next(),
+        "eos_token_id": tokenizer.end(),
         "head_dim": config.head_dim,
         "hidden_act": config.activation.name(),
         "hidden_size": config.hidden_dim,
@@ -447,6 +447,6 @@ fn tokenizer_config(source: &Source<'_>, tokenizer: &Tokenizer) -> Value {
     json["tokenizer_class"] = "PreTrainedTokenizerFast".into();
     json["model_max_length"] = source.checkpoint.config().context_len.into();
     json["bos_token"] = token(tokenizer.bos()).into();
-    json["eos_token"] = token(tokenizer.eos().next()).into();
+    json["eos_token"] = token(tokenizer.end()).into();
     json
 }

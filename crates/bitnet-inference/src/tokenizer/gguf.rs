@@ -1,14 +1,13 @@
 //! Tokenizers from GGUF metadata: byte-level BPE, and SentencePiece BPE.
 
-use std::collections::HashSet;
-
 use ahash::AHashMap;
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::pre_tokenizer::{self, PreTokenizer};
-use super::{Tokenizer, TokenizerError, check_merges, put_in_front, sentence_piece};
+use super::stream::byte_of;
+use super::{Tokenizer, TokenizerError, TokenizerNote, put_in_front, sentence_piece};
 use crate::format::gguf::Gguf;
 use crate::model::family::Family;
 
@@ -40,9 +39,15 @@ pub(crate) const TYPE_UNUSED: i32 = 5;
 /// A byte of text that has no token.
 pub(crate) const TYPE_BYTE: i32 = 6;
 
+/// Where SentencePiece puts them, and llama.cpp looks for them if no key says more.
+const SENTENCE_PIECE_BOS: u32 = 1;
+const SENTENCE_PIECE_EOS: u32 = 2;
+
 /// The tokens of a file, checked.
 pub(super) struct Vocabulary<'a> {
     pub(super) tokens: &'a [String],
+    /// By text, the first id of each.
+    ids: AHashMap<&'a str, u32>,
     types: Option<Vec<i64>>,
     /// The token for text that has none.
     unknown: Option<usize>,
@@ -54,38 +59,57 @@ impl<'a> Vocabulary<'a> {
         tokens: &'a [String],
         types: Option<Vec<i64>>,
         unknown: Option<usize>,
+        notes: &mut Vec<TokenizerNote>,
     ) -> Result<Self, TokenizerError> {
-        let mut seen = HashSet::with_capacity(tokens.len());
-        if let Some((id, token)) =
-            (tokens.iter().enumerate()).find(|(_, token)| !seen.insert(*token))
-        {
-            return Err(TokenizerError::DuplicateToken {
-                id,
-                token: token.clone(),
-            });
-        }
         if let Some(types) = &types {
-            same_number(TOKEN_TYPE, types.len(), tokens.len())?;
+            enough(TOKEN_TYPE, types.len(), tokens.len(), notes)?;
         }
-        Ok(Self {
+        let mut ids = AHashMap::with_capacity(tokens.len());
+        for (token, id) in tokens.iter().zip(0..) {
+            ids.entry(token.as_str()).or_insert(id);
+        }
+        let vocabulary = Self {
             tokens,
+            ids,
             types,
             unknown,
-        })
+        };
+        let repeated: Vec<_> = vocabulary.repeated().collect();
+        if let Some(&(id, token)) = repeated.first() {
+            notes.push(TokenizerNote::RepeatedTokens {
+                token: token.to_owned(),
+                first: vocabulary.ids[token],
+                id,
+                count: repeated.len(),
+            });
+        }
+        Ok(vocabulary)
     }
 
-    fn read(gguf: &'a Gguf) -> Result<Self, TokenizerError> {
+    fn read(gguf: &'a Gguf, notes: &mut Vec<TokenizerNote>) -> Result<Self, TokenizerError> {
         let tokens = gguf.strings(TOKENS)?.ok_or(missing(TOKENS))?;
-        let mut vocabulary = Self::new(tokens, gguf.integers(TOKEN_TYPE)?, None)?;
-        vocabulary.unknown = match vocabulary.special_id(gguf, UNKNOWN)? {
+        let mut vocabulary = Self::new(tokens, gguf.integers(TOKEN_TYPE)?, None, notes)?;
+        vocabulary.unknown = match vocabulary.special_id(gguf, UNKNOWN, notes)? {
             Some(id) => Some(id as usize),
             None => (0..tokens.len()).find(|id| vocabulary.kind(*id) == TYPE_UNKNOWN),
         };
         Ok(vocabulary)
     }
 
+    /// Returns the id of a text.
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+
     pub(super) fn ids(&self) -> AHashMap<String, u32> {
-        self.tokens.iter().cloned().zip(0..).collect()
+        let ids = self.ids.iter();
+        ids.map(|(token, id)| ((*token).to_owned(), *id)).collect()
+    }
+
+    /// Returns the ids whose text has a smaller id, too, which texts get.
+    pub(super) fn repeated(&self) -> impl Iterator<Item = (u32, &'a str)> {
+        let tokens = (0..).zip(self.tokens.iter().map(String::as_str));
+        tokens.filter(|(id, token)| self.ids[token] != *id)
     }
 
     /// Returns the type of a token; where the file has none, that of text.
@@ -99,14 +123,29 @@ impl<'a> Vocabulary<'a> {
         self.unknown.map(|id| self.tokens[id].as_str())
     }
 
-    fn special_id(&self, gguf: &Gguf, key: &'static str) -> Result<Option<u32>, TokenizerError> {
+    /// Returns the id of a special token. One that no token has is ignored.
+    fn special_id(
+        &self,
+        gguf: &Gguf,
+        key: &'static str,
+        notes: &mut Vec<TokenizerNote>,
+    ) -> Result<Option<u32>, TokenizerError> {
         let n_tokens = self.tokens.len();
-        match gguf.unsigned(key)? {
+        Ok(match gguf.unsigned(key)? {
             Some(id) if id >= n_tokens as u64 => {
-                Err(TokenizerError::SpecialId { key, id, n_tokens })
+                let id = id.into();
+                notes.push(TokenizerNote::SpecialId { key, id, n_tokens });
+                None
             }
-            id => Ok(id.map(|id| id as u32)),
-        }
+            id => id.map(|id| id as u32),
+        })
+    }
+
+    /// Returns an id if it is that of a control token.
+    fn control(&self, id: u32) -> Option<u32> {
+        let is_control =
+            (id as usize) < self.tokens.len() && self.kind(id as usize) == TYPE_CONTROL;
+        is_control.then_some(id)
     }
 
     /// Returns the tokens that are found in text before anything is cut.
@@ -122,21 +161,26 @@ impl<'a> Vocabulary<'a> {
 }
 
 pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, TokenizerError> {
-    let vocabulary = Vocabulary::read(gguf)?;
+    let mut notes = Vec::new();
+    let vocabulary = Vocabulary::read(gguf, &mut notes)?;
+    let mut bos = vocabulary.special_id(gguf, BOS, &mut notes)?;
+    let mut eos = vocabulary.special_id(gguf, EOS, &mut notes)?;
     let (mut inner, adds_bos) = match gguf.string(MODEL)?.ok_or(missing(MODEL))? {
         "gpt2" => {
             let pre_tokenizer = pre_tokenizer(gguf, family)?;
             (
-                byte_level(gguf, &vocabulary, pre_tokenizer)?,
+                byte_level(gguf, &vocabulary, pre_tokenizer, &mut notes)?,
                 pre_tokenizer.adds_bos,
             )
         }
         "llama" => {
             let scores = gguf.floats(SCORES)?.ok_or(missing(SCORES))?;
-            same_number(SCORES, scores.len(), vocabulary.tokens.len())?;
+            enough(SCORES, scores.len(), vocabulary.tokens.len(), &mut notes)?;
             let space_prefix = gguf.boolean(SPACE_PREFIX)?.unwrap_or(true);
+            bos = bos.or(vocabulary.control(SENTENCE_PIECE_BOS));
+            eos = eos.or(vocabulary.control(SENTENCE_PIECE_EOS));
             (
-                sentence_piece::build(&vocabulary, scores, space_prefix)?,
+                sentence_piece::build(&vocabulary, scores, space_prefix, &mut notes)?,
                 true,
             )
         }
@@ -151,20 +195,22 @@ pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, Tokenizer
     let build_error = |source| TokenizerError::Build { source };
     inner.add_tokens(vocabulary.added()).map_err(build_error)?;
 
-    let bos = vocabulary.special_id(gguf, BOS)?;
-    let eos: Vec<u32> = [EOS, EOT]
-        .into_iter()
-        .filter_map(|key| vocabulary.special_id(gguf, key).transpose())
-        .collect::<Result<_, _>>()?;
+    let mut named: Vec<u32> = eos.into_iter().collect();
+    named.extend(vocabulary.special_id(gguf, EOT, &mut notes)?);
     let add_bos = gguf.boolean(ADD_BOS)?.unwrap_or(adds_bos);
     if let (true, Some(bos)) = (add_bos, bos) {
         put_in_front(&mut inner, &vocabulary.tokens[bos as usize], bos)?;
     }
     let closing = match gguf.boolean(ADD_EOS)? {
-        Some(true) => vocabulary.special_id(gguf, EOS)?,
+        Some(true) => eos,
         _ => None,
     };
-    Ok(Tokenizer::new(inner, bos, add_bos, &eos).closed_by(closing))
+    let repeated = vocabulary.repeated();
+    let repeated = repeated.map(|(id, token)| (id, token.to_owned())).collect();
+    Ok(Tokenizer::new(inner, bos, add_bos, named)
+        .closed_by(closing)
+        .with_repeated(repeated)
+        .with_notes(notes))
 }
 
 /// Returns how the file's text is cut.
@@ -182,25 +228,32 @@ fn byte_level(
     gguf: &Gguf,
     vocabulary: &Vocabulary<'_>,
     pre_tokenizer: PreTokenizer,
+    notes: &mut Vec<TokenizerNote>,
 ) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    let tokens = vocabulary.tokens;
     let merges = gguf.strings(MERGES)?.ok_or(missing(MERGES))?;
-    // Text would lose the byte, and nobody would know.
-    let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
-    alphabet.sort_unstable();
-    let ids = vocabulary.ids();
-    if let Some(byte) = (alphabet.into_iter().map(String::from)).find(|c| !ids.contains_key(c)) {
-        return Err(TokenizerError::MissingToken { token: byte });
-    }
     // A byte-level token has no space, so the first one parts the pair.
-    let pairs = || merges.iter().map(|m| m.split_once(' ').unwrap_or((m, "")));
-    check_merges(tokens.iter().map(String::len), pairs(), "")?;
+    let pair = |merge: &'_ str| -> Option<(String, String)> {
+        let (left, right) = merge.split_once(' ')?;
+        let tokens = [left, right, &[left, right].concat()];
+        let are_tokens = tokens.iter().all(|token| vocabulary.id(token).is_some());
+        are_tokens.then(|| (left.to_owned(), right.to_owned()))
+    };
+    // A pair that is never there, or gives nothing: `tokenizers` would not take it.
+    let mut unused = (merges.iter().enumerate()).filter(|(_, merge)| pair(merge).is_none());
+    if let Some((index, merge)) = unused.next() {
+        notes.push(TokenizerNote::UnusedMerges {
+            index,
+            merge: merge.clone(),
+            count: 1 + unused.count(),
+        });
+    }
+    let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    alphabet.retain(|c| vocabulary.id(c.encode_utf8(&mut [0; 4])).is_none());
+    note_missing(alphabet.into_iter().filter_map(byte_of), notes);
     let bpe = BPE::builder()
         .vocab_and_merges(
-            ids,
-            pairs()
-                .map(|(left, right)| (left.to_owned(), right.to_owned()))
-                .collect(),
+            vocabulary.ids(),
+            merges.iter().filter_map(|merge| pair(merge)).collect(),
         )
         .ignore_merges(pre_tokenizer.ignore_merges)
         .build()
@@ -211,18 +264,41 @@ fn byte_level(
     Ok(inner)
 }
 
+/// Notes the bytes without a token, if UTF-8 has any of them.
+pub(super) fn note_missing(bytes: impl Iterator<Item = u8>, notes: &mut Vec<TokenizerNote>) {
+    let mut bytes: Vec<u8> = bytes
+        .filter(|byte| !matches!(byte, 0xc0 | 0xc1 | 0xf5..))
+        .collect();
+    bytes.sort_unstable();
+    if !bytes.is_empty() {
+        notes.push(TokenizerNote::MissingBytes { bytes });
+    }
+}
+
 fn missing(key: &'static str) -> TokenizerError {
     TokenizerError::MissingKey { key }
 }
 
-fn same_number(key: &'static str, found: usize, expected: usize) -> Result<(), TokenizerError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(TokenizerError::Number {
+/// Refuses an array with fewer values than there are tokens.
+fn enough(
+    key: &'static str,
+    found: usize,
+    n_tokens: usize,
+    notes: &mut Vec<TokenizerNote>,
+) -> Result<(), TokenizerError> {
+    if found < n_tokens {
+        return Err(TokenizerError::Number {
             key,
-            expected,
+            expected: n_tokens,
             found,
-        })
+        });
     }
+    if found > n_tokens {
+        notes.push(TokenizerNote::TooManyValues {
+            key,
+            found,
+            n_tokens,
+        });
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod gguf;
 mod marked;
+mod note;
 pub(crate) mod parts;
 mod pre_tokenizer;
 mod sentence_piece;
@@ -23,6 +24,7 @@ use tokenizers::{AddedToken, Model};
 use crate::format::gguf::{Gguf, GgufError};
 use crate::model::family::Family;
 
+pub use note::TokenizerNote;
 pub use stream::TextStream;
 
 /// Tokens that end a turn (Llama 3, ChatML, Gemma); generation stops there even
@@ -36,30 +38,33 @@ pub struct Tokenizer {
     bos: Option<u32>,
     add_bos: bool,
     eos: BTreeSet<u32>,
-    /// The one of them that the files call the end.
-    end: Option<u32>,
+    /// Those of them that the files name; the first is what they call the end.
+    named: Vec<u32>,
     /// What is to come behind every text that nothing follows, if the files say so.
     closing: Option<u32>,
     /// Rows of the model's embedding; ids beyond them cannot be computed.
     vocab_size: usize,
+    /// Ids whose text has a smaller id, too, which texts get; in ascending order.
+    repeated: BTreeMap<u32, String>,
+    notes: Vec<TokenizerNote>,
 }
 
 /// `config.json` or `generation_config.json`, the ids in it.
 #[derive(Debug, Default, Deserialize)]
 struct SpecialIds {
-    bos_token_id: Option<u32>,
+    bos_token_id: Option<i64>,
     eos_token_id: Option<OneOrMany>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
-    One(u32),
-    Many(Vec<u32>),
+    One(i64),
+    Many(Vec<i64>),
 }
 
 impl OneOrMany {
-    fn into_vec(self) -> Vec<u32> {
+    fn into_vec(self) -> Vec<i64> {
         match self {
             Self::One(id) => vec![id],
             Self::Many(ids) => ids,
@@ -150,20 +155,31 @@ enum Merge {
 }
 
 impl Tokenizer {
-    /// Takes `eos`, the first of which is what the files call the end.
-    fn new(inner: tokenizers::Tokenizer, bos: Option<u32>, add_bos: bool, eos: &[u32]) -> Self {
-        let end = eos.first().copied();
-        let mut eos: BTreeSet<u32> = eos.iter().copied().collect();
+    /// Takes the ends that the files name, the first of which they call the end.
+    fn new(inner: tokenizers::Tokenizer, bos: Option<u32>, add_bos: bool, named: Vec<u32>) -> Self {
+        let mut eos: BTreeSet<u32> = named.iter().copied().collect();
         eos.extend(ENDS_OF_TURN.iter().filter_map(|end| inner.token_to_id(end)));
         Self {
             inner,
             bos,
             add_bos: add_bos && bos.is_some(),
             eos,
-            end,
+            named,
             closing: None,
             vocab_size: usize::MAX,
+            repeated: BTreeMap::new(),
+            notes: Vec::new(),
         }
+    }
+
+    /// Takes ids whose text has a smaller id, too.
+    fn with_repeated(self, repeated: Vec<(u32, String)>) -> Self {
+        let repeated = repeated.into_iter().collect();
+        Self { repeated, ..self }
+    }
+
+    fn with_notes(self, notes: Vec<TokenizerNote>) -> Self {
+        Self { notes, ..self }
     }
 
     /// Makes `closing` the last token of texts that nothing follows.
@@ -182,12 +198,15 @@ impl Tokenizer {
         let file = folder.join("tokenizer.json");
         let names: TokenizerConfig = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
         let mut is_sentence_piece = false;
+        let (mut repeated, mut notes) = (Vec::new(), Vec::new());
         let (mut inner, added) = match std::fs::read(&file) {
             Ok(bytes) => from_json(&bytes)?,
             Err(source) => match read_optional(folder, sentence_piece_model::FILE)? {
                 Some(bytes) if source.kind() == io::ErrorKind::NotFound => {
                     is_sentence_piece = true;
-                    with_late_tokens(sentence_piece_model::build(&bytes)?, folder, &names)?
+                    let built = sentence_piece_model::build(&bytes)?;
+                    (repeated, notes) = (built.repeated, built.notes);
+                    with_late_tokens(built.inner, folder, &names)?
                 }
                 _ => return Err(TokenizerError::Read { file, source }),
             },
@@ -212,21 +231,31 @@ impl Tokenizer {
         };
         let id = |token: Option<String>| inner.token_to_id(&token?);
         let mut bos = id(or_else(names.bos_token, "<s>"));
-        let mut eos: Vec<u32> = id(or_else(names.eos_token, "</s>")).into_iter().collect();
+        let mut named: Vec<u32> = id(or_else(names.eos_token, "</s>")).into_iter().collect();
         for name in ["generation_config.json", "config.json"] {
             let ids: SpecialIds = read_json(folder, name)?.unwrap_or_default();
-            eos.extend(ids.eos_token_id.into_iter().flat_map(OneOrMany::into_vec));
-            bos = bos.or(ids.bos_token_id);
-        }
-        let known = eos.iter().map(|id| ("eos_token_id", *id));
-        let known = known.chain(bos.map(|id| ("bos_token_id", id)));
-        for (key, id) in known {
-            if inner.id_to_token(id).is_none() {
-                return Err(TokenizerError::SpecialId {
-                    key,
-                    id: u64::from(id),
-                    n_tokens: inner.get_vocab_size(true),
-                });
+            let is_token = |id: &u32| inner.id_to_token(*id).is_some();
+            let mut note = |key, id: i64| {
+                let n_tokens = inner.get_vocab_size(true);
+                let id = id.into();
+                let note = TokenizerNote::SpecialId { key, id, n_tokens };
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            };
+            for id in ids.eos_token_id.into_iter().flat_map(OneOrMany::into_vec) {
+                // A model may have a row for an id that has no token, and end there.
+                let as_row = u32::try_from(id).ok();
+                if !as_row.as_ref().is_some_and(is_token) {
+                    note("eos_token_id", id);
+                }
+                named.extend(as_row);
+            }
+            if let (None, Some(id)) = (bos, ids.bos_token_id) {
+                bos = u32::try_from(id).ok().filter(is_token);
+                if bos.is_none() {
+                    note("bos_token_id", id);
+                }
             }
         }
         if is_sentence_piece
@@ -250,7 +279,10 @@ impl Tokenizer {
             [_, .., 1] => ids.last().copied(),
             _ => None,
         };
-        Ok(Self::new(inner, prefix.or(bos), prefix.is_some(), &eos).closed_by(closing))
+        Ok(Self::new(inner, prefix.or(bos), prefix.is_some(), named)
+            .closed_by(closing)
+            .with_repeated(repeated)
+            .with_notes(notes))
     }
 
     /// Builds the tokenizer that GGUF metadata describe.
@@ -328,9 +360,15 @@ impl Tokenizer {
     /// is not special or `with_special`.
     fn token(&self, id: u32, with_special: bool) -> Option<String> {
         let added = self.inner.get_added_vocabulary();
-        let token =
-            (added.simple_id_to_token(id)).or_else(|| self.inner.get_model().id_to_token(id))?;
+        let token = (added.simple_id_to_token(id))
+            .or_else(|| self.inner.get_model().id_to_token(id))
+            .or_else(|| self.repeated.get(&id).cloned())?;
         (with_special || !added.is_special_token(&token)).then_some(token)
+    }
+
+    /// Returns what is odd about the files and was read all the same.
+    pub fn notes(&self) -> &[TokenizerNote] {
+        &self.notes
     }
 
     /// Returns the token that begins every text, if there is one.
@@ -355,7 +393,12 @@ impl Tokenizer {
 
     /// Returns the token that the files call the end of a text, if they name one.
     pub(crate) fn end(&self) -> Option<u32> {
-        self.end
+        self.named.iter().copied().find(|id| self.contains(*id))
+    }
+
+    /// Returns the tokens that the files name as ends.
+    pub(crate) fn named_ends(&self) -> impl Iterator<Item = u32> {
+        self.named.iter().copied().filter(|id| self.contains(*id))
     }
 
     /// Returns the token that comes behind every text that nothing follows, if the
@@ -366,7 +409,7 @@ impl Tokenizer {
 
     /// Returns the number of tokens, special ones included.
     pub fn n_tokens(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.inner.get_vocab_size(true) + self.repeated.len()
     }
 
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
@@ -562,14 +605,6 @@ pub enum TokenizerError {
         /// What can be read.
         supported: String,
     },
-    /// Two tokens are the same.
-    #[error("token {id} repeats {token:?}")]
-    DuplicateToken {
-        /// The second one's id.
-        id: usize,
-        /// The text of both.
-        token: String,
-    },
     /// Tokens lack something that each of them has.
     #[error("{key} has {found} values for {expected} tokens")]
     Number {
@@ -580,14 +615,8 @@ pub enum TokenizerError {
         /// Number of values.
         found: usize,
     },
-    /// Some text would have no tokens at all.
-    #[error("the vocabulary lacks the token {token:?}, which some texts need")]
-    MissingToken {
-        /// A token of a single byte.
-        token: String,
-    },
     /// The score of a token cannot be compared.
-    #[error("the score of token {id} is {score}, expected a finite number")]
+    #[error("the score of token {id} is {score}, expected a number")]
     Score {
         /// The token.
         id: usize,
@@ -617,16 +646,6 @@ pub enum TokenizerError {
         index: usize,
         /// The pair.
         merge: String,
-    },
-    /// A special token is not in the vocabulary.
-    #[error("{key} is {id}, but there are {n_tokens} tokens")]
-    SpecialId {
-        /// The key in GGUF metadata or `config.json`.
-        key: &'static str,
-        /// The id.
-        id: u64,
-        /// Number of tokens.
-        n_tokens: usize,
     },
     /// The parts do not make a tokenizer.
     #[error("the tokenizer cannot be built")]

@@ -98,7 +98,7 @@ impl TokenizerParts {
         let eot = ENDS_OF_TURN
             .iter()
             .find_map(|end| tokenizer.inner().token_to_id(end));
-        let eos = tokenizer.eos().find(|id| Some(*id) != eot).or(eot);
+        let eos = (tokenizer.named_ends().filter(|id| Some(*id) != eot).min()).or(eot);
         let cutting = match pre_tokenizer::described(&json) {
             Some(pre) => Cutting::ByteLevel {
                 pre: pre.name(),

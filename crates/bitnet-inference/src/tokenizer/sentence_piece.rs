@@ -7,7 +7,6 @@
 
 use std::cmp::Reverse;
 
-use ahash::AHashMap;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::decoders::sequence::Sequence as Decoders;
@@ -18,8 +17,8 @@ use tokenizers::normalizers::replace::Replace;
 use tokenizers::normalizers::utils::Sequence as Normalizers;
 use tokenizers::{DecoderWrapper, NormalizerWrapper};
 
-use super::gguf::{TYPE_NORMAL, Vocabulary};
-use super::{TokenizerError, check_merges};
+use super::gguf::{TYPE_NORMAL, Vocabulary, note_missing};
+use super::{TokenizerError, TokenizerNote};
 
 /// What stands for a space (U+2581).
 const SPACE: &str = "▁";
@@ -35,29 +34,19 @@ pub(super) fn build(
     vocabulary: &Vocabulary<'_>,
     scores: &[f32],
     space_prefix: bool,
+    notes: &mut Vec<TokenizerNote>,
 ) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let build_error = |source| TokenizerError::Build { source };
-    let tokens = vocabulary.tokens;
     let merges = merges(vocabulary, scores)?;
-    check_merges(
-        tokens.iter().map(String::len),
-        merges
-            .iter()
-            .map(|(left, right)| (left.as_str(), right.as_str())),
-        "",
-    )?;
     let mut builder = BPE::builder()
         .vocab_and_merges(vocabulary.ids(), merges)
         .byte_fallback(true)
         .fuse_unk(true);
     if let Some(unknown) = vocabulary.unknown() {
         builder = builder.unk_token(unknown.to_owned());
-    } else if let Some(missing) = (0..=u8::MAX)
-        .map(|byte| format!("<0x{byte:02X}>"))
-        .find(|token| !tokens.contains(token))
-    {
-        // Without either, text would lose characters and nobody would know.
-        return Err(TokenizerError::MissingToken { token: missing });
+    } else {
+        let is_missing = |byte: &u8| vocabulary.id(&format!("<0x{byte:02X}>")).is_none();
+        note_missing((0..=u8::MAX).filter(is_missing), notes);
     }
     let mut inner = tokenizers::Tokenizer::new(builder.build().map_err(build_error)?);
 
@@ -84,24 +73,25 @@ fn merges(
     vocabulary: &Vocabulary<'_>,
     scores: &[f32],
 ) -> Result<Vec<(String, String)>, TokenizerError> {
-    let ids: AHashMap<&str, u32> = (vocabulary.tokens.iter().map(String::as_str))
-        .zip(0..)
-        .collect();
     let mut merges = Vec::new();
     for (id, piece) in vocabulary.tokens.iter().enumerate() {
-        if !scores[id].is_finite() {
+        if vocabulary.kind(id) != TYPE_NORMAL || piece.len() > MAX_PIECE {
+            continue;
+        }
+        // Texts get the first of several pieces that are the same.
+        if vocabulary.id(piece) != u32::try_from(id).ok() {
+            continue;
+        }
+        if scores[id].is_nan() {
             return Err(TokenizerError::Score {
                 id,
                 score: scores[id],
             });
         }
-        if vocabulary.kind(id) != TYPE_NORMAL || piece.len() > MAX_PIECE {
-            continue;
-        }
         let first = merges.len();
         for (at, _) in piece.char_indices().skip(1) {
             let (left, right) = piece.split_at(at);
-            if let (Some(&left), Some(&right)) = (ids.get(left), ids.get(right)) {
+            if let (Some(left), Some(right)) = (vocabulary.id(left), vocabulary.id(right)) {
                 merges.push((scores[id], [left, right]));
             }
         }

@@ -6,7 +6,7 @@
 use prost::Message;
 
 use super::gguf::{TYPE_NORMAL, TYPE_UNKNOWN, Vocabulary};
-use super::{TokenizerError, sentence_piece};
+use super::{TokenizerError, TokenizerNote, sentence_piece};
 
 pub(super) const FILE: &str = "tokenizer.model";
 
@@ -55,9 +55,17 @@ struct Normalizer {
 /// The names of `model_type`, from 1 on.
 const MODEL_TYPES: [&str; 4] = ["unigram", "bpe", "word", "char"];
 
+/// The tokenizer of a `tokenizer.model`.
+pub(super) struct Built {
+    pub(super) inner: tokenizers::Tokenizer,
+    /// Ids whose text has a smaller id, too.
+    pub(super) repeated: Vec<(u32, String)>,
+    pub(super) notes: Vec<TokenizerNote>,
+}
+
 /// Builds the tokenizer that the bytes of a `tokenizer.model` describe; special tokens
 /// are recognised in texts, none is put in front.
-pub(super) fn build(bytes: &[u8]) -> Result<tokenizers::Tokenizer, TokenizerError> {
+pub(super) fn build(bytes: &[u8]) -> Result<Built, TokenizerError> {
     let model = Model::decode(bytes).map_err(|source| TokenizerError::SentencePiece { source })?;
     let trainer = model.trainer.unwrap_or_default();
     let normalizer = model.normalizer.unwrap_or_default();
@@ -97,11 +105,18 @@ pub(super) fn build(bytes: &[u8]) -> Result<tokenizers::Tokenizer, TokenizerErro
     let kinds: Vec<i64> = model.pieces.iter().map(|p| kind(p).into()).collect();
     let unknown = model.pieces.iter().position(|p| kind(p) == TYPE_UNKNOWN);
     let tokens: Vec<String> = model.pieces.into_iter().map(|piece| piece.text).collect();
-    let vocabulary = Vocabulary::new(&tokens, Some(kinds), unknown)?;
+    let mut notes = Vec::new();
+    let vocabulary = Vocabulary::new(&tokens, Some(kinds), unknown, &mut notes)?;
     let space_prefix = on_by_default(normalizer.add_dummy_prefix);
-    let mut inner = sentence_piece::build(&vocabulary, &scores, space_prefix)?;
+    let mut inner = sentence_piece::build(&vocabulary, &scores, space_prefix, &mut notes)?;
     inner
         .add_tokens(vocabulary.added())
         .map_err(|source| TokenizerError::Build { source })?;
-    Ok(inner)
+    let repeated = vocabulary.repeated();
+    let repeated = repeated.map(|(id, token)| (id, token.to_owned())).collect();
+    Ok(Built {
+        inner,
+        repeated,
+        notes,
+    })
 }
