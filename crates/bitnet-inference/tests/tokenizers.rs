@@ -622,6 +622,54 @@ fn numbers_that_nobody_needs_are_left_out() {
 }
 
 #[test]
+fn a_vocabulary_names_its_ends() {
+    let byte_level = recorded().byte_level;
+    let ends = |texts: &[&str], ty: i32| -> Vec<String> {
+        let tokenizer = edited(&byte_level.gguf("llama-bpe"), |m| {
+            let (mut tokens, mut types) = byte_level.vocabulary();
+            tokens.extend(texts.iter().map(|text| (*text).to_owned()));
+            types.resize(tokens.len(), ty);
+            set(m, "tokens", Value::Array(Array::String(tokens)));
+            set(m, "token_type", Value::Array(Array::I32(types)));
+            set(m, "eos_token_id", Value::U32(5));
+            set(m, "eom_token_id", Value::U32(6));
+        });
+        for id in tokenizer.eos().skip(2) {
+            let text = tokenizer.decode(&[id], true);
+            assert_eq!(tokenizer.encode_bare(&text).unwrap(), [id], "{text}");
+            assert_eq!(tokenizer.decode(&[id], false), "", "{text}");
+        }
+        let ends = tokenizer.eos().map(|id| tokenizer.decode(&[id], true));
+        ends.collect()
+    };
+    let named = ["&", "'"];
+    let with = |more: &[&str]| -> Vec<String> {
+        let all = named.iter().chain(&["<|eot_id|>"]).chain(more);
+        all.map(|text| (*text).to_owned()).collect()
+    };
+    let texts = [
+        "<|endoftext|>",
+        "<|end_of_text|>",
+        "<|eom_id|>",
+        "<|im_end|>",
+        "<end_of_turn>",
+        "<|end|>",
+        "</s>",
+        "<EOT>",
+        "<eos>",
+        "<｜end▁of▁sentence｜>",
+        "<|file_sep|>",
+        "<|fim_pad|>",
+    ];
+    assert_eq!(ends(&texts, CONTROL), with(&texts));
+    // Files have them as plain text, too.
+    assert_eq!(ends(&texts, 1), with(&texts));
+    assert_eq!(ends(&texts, USER_DEFINED), with(&texts));
+    let harmony = ["<|start|>", "<|end|>", "<|return|>", "<|call|>"];
+    assert_eq!(ends(&harmony, CONTROL), with(&harmony[2..]));
+}
+
+#[test]
 fn a_folder_names_ends_by_id() {
     let files = |eos: &str| {
         [(

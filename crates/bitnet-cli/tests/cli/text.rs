@@ -4,7 +4,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::toy::{NORMAL, Toy};
+use super::toy::{CONTROL, NORMAL, Toy};
 use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin};
 
 const STORY: &str = "Once upon a time there was a great noise of shouting, and the noise\n";
@@ -167,6 +167,40 @@ fn a_row_without_a_token_has_no_text() {
         beyond.stderr,
         "error: no token has id 300 (there are 300)\n"
     );
+}
+
+#[test]
+fn a_text_ends_where_the_vocabulary_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (u32::from(b'a'), u32::from(b'b'));
+    let ends = [
+        "<|endoftext|>",
+        "<|end_of_text|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|im_end|>",
+        "<end_of_turn>",
+        "<|end|>",
+        "</s>",
+    ];
+    let types = [CONTROL, NORMAL].into_iter().cycle();
+    for (end, ty) in ends.into_iter().zip(types) {
+        let toy = Toy {
+            more: &[("<|other|>", CONTROL), (end, ty)],
+            rows: None,
+            eos: Some(256),
+            chain: &[(a, b), (b, 257), (257, a)],
+            first: a,
+        };
+        toy.write(&folder.path().join("toy.gguf"));
+        let args = [
+            "run", "-q", "-m", "toy.gguf", "--temp", "0", "-n", "8", "--json", "x",
+        ];
+        let run = bitnet_in(folder.path(), &args).json();
+        assert_eq!(run["finish_reason"], "eos", "{end}");
+        assert_eq!(run["ids"], serde_json::json!([a, b]), "{end}");
+        assert_eq!(run["text"], "ab", "{end}");
+    }
 }
 
 #[test]

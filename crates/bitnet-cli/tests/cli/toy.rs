@@ -5,6 +5,7 @@ use std::path::Path;
 use bitnet_inference::gguf::{Array, GgufWriter, Value};
 
 pub const NORMAL: i32 = 1;
+pub const CONTROL: i32 = 3;
 
 /// Width of the model, and one more than the tokens of a chain.
 const WIDTH: usize = 256;

@@ -7,7 +7,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::pre_tokenizer::{self, PreTokenizer};
 use super::stream::byte_of;
-use super::{Tokenizer, TokenizerError, TokenizerNote, put_in_front, sentence_piece};
+use super::{Tokenizer, TokenizerError, TokenizerNote, ends, put_in_front, sentence_piece};
 use crate::format::gguf::Gguf;
 use crate::model::family::Family;
 
@@ -20,6 +20,10 @@ pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
 pub(crate) const BOS: &str = "tokenizer.ggml.bos_token_id";
 pub(crate) const EOS: &str = "tokenizer.ggml.eos_token_id";
 pub(crate) const EOT: &str = "tokenizer.ggml.eot_token_id";
+const EOM: &str = "tokenizer.ggml.eom_token_id";
+const FIM_PAD: &str = "tokenizer.ggml.fim_pad_token_id";
+const FIM_REPO: &str = "tokenizer.ggml.fim_rep_token_id";
+const FIM_FILE: &str = "tokenizer.ggml.fim_sep_token_id";
 pub(crate) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 pub(crate) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 pub(crate) const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
@@ -152,6 +156,7 @@ impl<'a> Vocabulary<'a> {
     pub(super) fn added(&self) -> Vec<AddedToken> {
         let added = self.tokens.iter().enumerate();
         let added = added.filter_map(|(id, token)| match self.kind(id) {
+            _ if ends::is_control(token) => Some(AddedToken::from(token.clone(), true)),
             TYPE_CONTROL => Some(AddedToken::from(token.clone(), true)),
             TYPE_USER_DEFINED => Some(AddedToken::from(token.clone(), false).normalized(false)),
             _ => None,
@@ -196,7 +201,9 @@ pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, Tokenizer
     inner.add_tokens(vocabulary.added()).map_err(build_error)?;
 
     let mut named: Vec<u32> = eos.into_iter().collect();
-    named.extend(vocabulary.special_id(gguf, EOT, &mut notes)?);
+    for key in [EOT, EOM, FIM_PAD, FIM_REPO, FIM_FILE] {
+        named.extend(vocabulary.special_id(gguf, key, &mut notes)?);
+    }
     let add_bos = gguf.boolean(ADD_BOS)?.unwrap_or(adds_bos);
     if let (true, Some(bos)) = (add_bos, bos) {
         put_in_front(&mut inner, &vocabulary.tokens[bos as usize], bos)?;

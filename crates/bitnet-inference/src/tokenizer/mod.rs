@@ -3,6 +3,7 @@
 //! The work is done by HuggingFace's `tokenizers`; here is what surrounds it:
 //! building one from GGUF metadata, BOS, and the tokens that end generation.
 
+mod ends;
 pub(crate) mod gguf;
 mod marked;
 mod note;
@@ -27,8 +28,7 @@ use crate::model::family::Family;
 pub use note::TokenizerNote;
 pub use stream::TextStream;
 
-/// Tokens that end a turn (Llama 3, ChatML, Gemma); generation stops there even
-/// where the file names another end.
+/// Tokens that end a turn (Llama 3, ChatML, Gemma).
 const ENDS_OF_TURN: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
 
 /// A tokenizer with what a model needs to know of it.
@@ -157,8 +157,8 @@ enum Merge {
 impl Tokenizer {
     /// Takes the ends that the files name, the first of which they call the end.
     fn new(inner: tokenizers::Tokenizer, bos: Option<u32>, add_bos: bool, named: Vec<u32>) -> Self {
-        let mut eos: BTreeSet<u32> = named.iter().copied().collect();
-        eos.extend(ENDS_OF_TURN.iter().filter_map(|end| inner.token_to_id(end)));
+        let mut eos = ends::by_text(|text| inner.token_to_id(text));
+        eos.extend(&named);
         Self {
             inner,
             bos,
