@@ -189,7 +189,7 @@ fn tokenizers_that_lie() {
     model-unknown: tokenizer.ggml.model "bert" is not supported (supported: gpt2 (byte-level BPE), llama (SentencePiece BPE))
     no-unknown-no-bytes: fine
     not-utf8: fine
-    pre-tokenizer-unknown: tokenizer.ggml.pre "none" is not supported (supported: llama-bpe, llama3, llama-v3, falcon3, falcon-e, falcon_e, qwen2, deepseek-r1-qwen, gpt-2, olmo, mpt, smollm, starcoder, refact)
+    pre-tokenizer-unknown: tokenizer.ggml.pre "none" is not supported (supported: llama-bpe, llama3, llama-v3, falcon3, falcon-e, falcon_e, falcon-h1, lfm2, pixtral, qwen2, deepseek-r1-qwen, gpt-2, phi-2, exaone4, gigachat, mellum, olmo, mpt, smollm, starcoder, refact, command-r, codeshell, exaone, minerva-7b)
     score-nan: the score of token 1 is NaN, expected a number
     scores-many-merges: the 200 tokens can be made of each other in too many ways
     sound: fine

@@ -415,8 +415,9 @@ fn byte_level_vocabularies_that_lie_are_refused() {
         &metadata,
         |m| set(m, "pre", text("gpt-5")),
         "tokenizer.ggml.pre \"gpt-5\" is not supported (supported: llama-bpe, llama3, \
-         llama-v3, falcon3, falcon-e, falcon_e, qwen2, deepseek-r1-qwen, gpt-2, olmo, \
-         mpt, smollm, starcoder, refact)",
+         llama-v3, falcon3, falcon-e, falcon_e, falcon-h1, lfm2, pixtral, qwen2, \
+         deepseek-r1-qwen, gpt-2, phi-2, exaone4, gigachat, mellum, olmo, mpt, smollm, \
+         starcoder, refact, command-r, codeshell, exaone, minerva-7b)",
     );
     refused(
         &metadata,
@@ -619,6 +620,25 @@ fn numbers_that_nobody_needs_are_left_out() {
     edited(&metadata, |m| {
         set(m, "scores", Value::Array(Array::F32(scores)));
     });
+}
+
+#[test]
+fn names_that_mean_the_same_cut_are_known() {
+    let recorded = recorded();
+    for (known, others) in [
+        ("llama-bpe", &["falcon-h1", "lfm2", "pixtral"][..]),
+        ("gpt-2", &["phi-2", "exaone4", "gigachat", "mellum"]),
+        (
+            "smollm",
+            &["command-r", "codeshell", "exaone", "minerva-7b"],
+        ),
+    ] {
+        for name in others {
+            let tokenizer = from_gguf(&recorded.byte_level.gguf(name)).unwrap();
+            let expected = &recorded.byte_level.configurations[known];
+            check(&tokenizer, &recorded.texts, expected, name);
+        }
+    }
 }
 
 #[test]
