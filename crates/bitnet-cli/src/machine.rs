@@ -17,6 +17,12 @@ pub struct Machine {
     pub cores: usize,
     /// Cores of the machine, which may have several threads each.
     pub physical_cores: usize,
+    /// Bytes of memory that there are for this process: those of its memory cgroup
+    /// where one limits it; `null` where the system does not say.
+    memory_bytes: Option<usize>,
+    /// The folder of that cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_cgroup: Option<String>,
     /// Data caches of the first core, the smallest first; empty where the
     /// system does not say.
     caches: Vec<Cache>,
@@ -44,12 +50,17 @@ pub struct Limits {
 impl Machine {
     /// Identifies the machine; its limits are still to be measured.
     pub fn identify() -> Self {
+        let memory = machine::memory_bound();
         Self {
             cpu: machine::cpu_name().unwrap_or_else(|| "unknown processor".to_owned()),
             arch: std::env::consts::ARCH,
             os: std::env::consts::OS,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             physical_cores: machine::physical_cores(),
+            memory_bytes: memory.as_ref().map(|bound| bound.total),
+            memory_cgroup: memory
+                .and_then(|bound| bound.cgroup)
+                .map(|folder| folder.display().to_string()),
             caches: caches(),
             kernels: Kernel::available().map(Kernel::name).collect(),
             threads: Vec::new(),

@@ -1,8 +1,10 @@
 //! What memory was used for, as reports show it, beside what the system says.
 
+use anyhow::Context;
 use bitnet_core::HybridMemoryPool;
-use bitnet_core::machine;
+use bitnet_core::machine::{self, MemoryBound};
 use bitnet_core::memory::{Amount, Category};
+use bitnet_inference::{Plan, PlanError};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
@@ -44,6 +46,48 @@ struct CategoryReport {
     category: &'static str,
     #[serde(flatten)]
     amount: AmountReport,
+}
+
+/// Makes a plan that takes no more memory than there is, nor more than a user allows.
+///
+/// # Errors
+///
+/// Returns the error of the plan, and says where the limit is from if it is not the
+/// user's.
+pub fn plan_within(
+    allowed: Option<usize>,
+    plan: impl FnOnce(Option<usize>) -> Result<Plan, PlanError>,
+) -> anyhow::Result<Plan> {
+    let bound = machine::memory_bound();
+    let left = bound.as_ref().map(MemoryBound::left);
+    match (bound, left) {
+        (Some(bound), Some(left)) if allowed.is_none_or(|allowed| left < allowed) => {
+            let plan = plan(Some(left));
+            if let Err(PlanError::MemoryLimit(_)) = plan {
+                return plan.with_context(|| describe(&bound));
+            }
+            Ok(plan?)
+        }
+        _ => Ok(plan(allowed)?),
+    }
+}
+
+/// Says how much memory there is, and why.
+pub fn describe(bound: &MemoryBound) -> String {
+    let bytes = |n: usize| BinaryBytes(n as u64);
+    match &bound.cgroup {
+        Some(folder) => format!(
+            "the memory cgroup {} has {}, {} of them in use",
+            folder.display(),
+            bytes(bound.total),
+            bytes(bound.in_use)
+        ),
+        None => format!(
+            "this machine has {} of memory and {} of swap",
+            bytes(bound.total),
+            bytes(bound.swap)
+        ),
+    }
 }
 
 impl MemoryWatch {

@@ -18,7 +18,7 @@ use indicatif::HumanBytes;
 use crate::commands::pull::pulled;
 use crate::commands::read_text;
 use crate::error::{NoChatTemplate, UsageError};
-use crate::memory::MemoryWatch;
+use crate::memory::{self, MemoryWatch};
 use crate::ui::Ui;
 
 const BUILTIN: &str = "builtin";
@@ -413,9 +413,9 @@ impl ComputeArgs {
             kv_precision: self.kv.into(),
             ..sizes
         };
-        Ok(match self.memory_limit {
-            Some(limit) => Plan::within(limit, checkpoint, head, options)?,
-            None => Plan::new(checkpoint.config(), options)?,
+        memory::plan_within(self.memory_limit, |limit| match limit {
+            Some(limit) => Plan::within(limit, checkpoint, head, options),
+            None => Plan::new(checkpoint.config(), options),
         })
     }
 }

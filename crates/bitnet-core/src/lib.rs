@@ -46,6 +46,8 @@
 mod activations;
 mod arch;
 mod attention;
+#[cfg(target_os = "linux")]
+mod cgroup;
 mod dense;
 mod device;
 mod five_trits;

@@ -2,6 +2,7 @@
 //! compared with.
 
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use core_affinity::CoreId;
@@ -12,6 +13,9 @@ use crate::team::Team;
 
 /// Bytes that a pass reads: far more than any cache holds.
 const READ_BYTES: usize = 1 << 29;
+
+/// Bytes that are read even where memory is scarce.
+const READ_BYTES_AT_LEAST: usize = 1 << 20;
 
 /// Bytes that a pass reads at least, if it can read its data several times.
 const ROUND_BYTES: usize = 1 << 26;
@@ -65,6 +69,63 @@ pub fn physical_cores() -> usize {
     num_cpus::get_physical()
 }
 
+/// The memory that there is for this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryBound {
+    /// Bytes in all.
+    pub total: usize,
+    /// Bytes of them that are taken already, as far as they count here.
+    pub in_use: usize,
+    /// Bytes on disk that the system uses as if they were memory.
+    pub swap: usize,
+    /// The folder of the memory cgroup that limits the process to this; `None` where it
+    /// is all that the machine has.
+    pub cgroup: Option<PathBuf>,
+}
+
+impl MemoryBound {
+    /// Returns the bytes that may still be taken before the system ends a process.
+    pub fn left(&self) -> usize {
+        (self.total.saturating_add(self.swap)).saturating_sub(self.in_use)
+    }
+}
+
+/// Returns the memory that there is for this process: that of the memory cgroup that
+/// leaves least, or that of the machine if it is less. `None` where the system does not
+/// say: on other systems than Linux.
+///
+/// Of a cgroup, what all its processes hold now is in use, but not their pages of
+/// files, which the system takes back when it needs them; swap does not count. Of the
+/// machine, nothing is in use: others may give it back.
+#[cfg(target_os = "linux")]
+pub fn memory_bound() -> Option<MemoryBound> {
+    let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok();
+    let machine = meminfo.and_then(|text| {
+        Some(MemoryBound {
+            total: kibibytes(&text, "MemTotal:")?,
+            in_use: 0,
+            swap: kibibytes(&text, "SwapTotal:").unwrap_or(0),
+            cgroup: None,
+        })
+    });
+    let group = crate::cgroup::tightest("/".as_ref()).map(|group| MemoryBound {
+        total: bytes(group.limit),
+        in_use: bytes(group.in_use),
+        swap: 0,
+        cgroup: Some(group.folder),
+    });
+    let bounds = [group, machine].into_iter().flatten();
+    bounds.min_by_key(MemoryBound::left)
+}
+
+/// Returns the memory that there is for this process; `None`, since this system does
+/// not say.
+#[cfg(not(target_os = "linux"))]
+pub fn memory_bound() -> Option<MemoryBound> {
+    None
+}
+
 /// Returns the bytes of this process that are in memory now: what it wrote to, and
 /// what it looked at of mapped files, its own program among them. `None` where the
 /// system does not say.
@@ -97,9 +158,14 @@ pub fn forget_peak_memory() {
 /// Returns a field of what Linux tells of this process.
 fn status_bytes(field: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    kibibytes(&status, field)
+}
+
+/// Returns the bytes of a line such as `VmRSS:   1234 kB`.
+fn kibibytes(text: &str, field: &str) -> Option<usize> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
+    kibibytes.checked_mul(1024)
 }
 
 /// Returns the processors that the process may use, one hardware thread of each core
@@ -123,14 +189,16 @@ fn is_first_of_core(processor: usize) -> bool {
 
 /// Returns how fast the team reads memory, in bytes per second.
 ///
-/// Takes half a gibibyte of memory while it runs, and a quarter of a second or
-/// so.
+/// Takes half a gibibyte of memory while it runs, or half of what [`memory_bound`]
+/// leaves if that is less, and a quarter of a second or so.
 pub fn read_bandwidth(
     pool: &HybridMemoryPool,
     kernel: Kernel,
     team: &mut Team,
 ) -> Result<f64, OutOfMemory> {
-    read_bandwidth_of(pool, kernel, team, READ_BYTES)
+    let left = memory_bound().map_or(usize::MAX, |bound| bound.left());
+    let n_bytes = READ_BYTES.min(left / 2).max(READ_BYTES_AT_LEAST);
+    read_bandwidth_of(pool, kernel, team, n_bytes)
 }
 
 /// Returns how fast the team reads the same `n_bytes` again and again, in bytes
@@ -288,6 +356,23 @@ impl<const N: usize> Op for MultiplyAdd<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_memory_and_a_part_of_it_is_left() {
+        let bound = memory_bound();
+        assert_eq!(bound.is_some(), cfg!(target_os = "linux"));
+        if let Some(bound) = bound {
+            assert!(bound.total > 1 << 20, "{bound:?}");
+            assert!(bound.left() <= bound.total + bound.swap, "{bound:?}");
+        }
+        let bound = MemoryBound {
+            total: 100,
+            in_use: 130,
+            swap: 20,
+            cgroup: None,
+        };
+        assert_eq!(bound.left(), 0);
+    }
 
     #[test]
     fn limits_are_positive_and_only_the_scalar_kernel_has_no_peak() {

@@ -1,9 +1,11 @@
 //! `bitnet devices`
 
+use bitnet_core::machine::memory_bound;
 use bitnet_core::{Device, HybridMemoryPool, Kernel};
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::memory;
 use crate::ui::Ui;
 
 /// Show what can compute on this machine
@@ -111,6 +113,9 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     ui.line(&format!("chosen  {}, {}", report.default, Kernel::best()))?;
     for line in machine.lines() {
         ui.line(&line)?;
+    }
+    if let Some(bound) = memory_bound() {
+        ui.line(&memory::describe(&bound))?;
     }
     Ok(())
 }

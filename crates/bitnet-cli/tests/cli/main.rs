@@ -8,6 +8,8 @@ mod help;
 #[cfg(unix)]
 mod interrupt;
 mod json;
+#[cfg(target_os = "linux")]
+mod memory;
 mod pull;
 mod sampling;
 mod text;

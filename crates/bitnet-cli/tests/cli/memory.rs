@@ -1,0 +1,123 @@
+//! A memory cgroup, where this process may make one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{PROMPT, Run};
+
+/// A cgroup of this process that goes when it is dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Makes a group that may have so much memory and no swap; none where that is not
+    /// allowed.
+    #[expect(clippy::print_stderr, reason = "what is skipped is said")]
+    fn with_limit(name: &str, bytes: usize) -> Option<Self> {
+        let name = format!("bitnet-test-{}-{name}", std::process::id());
+        let tops = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        for (top, file) in tops {
+            let group = Self(Path::new(top).join(&name));
+            let made = fs::create_dir(&group.0).is_ok();
+            if made && fs::write(group.0.join(file), bytes.to_string()).is_ok() {
+                let _ = fs::write(group.0.join("memory.swap.max"), "0");
+                return Some(group);
+            }
+        }
+        eprintln!("SKIPPED: no memory cgroup can be made here; run this as root");
+        None
+    }
+
+    /// Runs the program in the group.
+    fn run(&self, args: &[&str]) -> Run {
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg("echo $$ > \"$0/cgroup.procs\" && exec \"$@\"")
+            .arg(&self.0)
+            .arg(env!("CARGO_BIN_EXE_bitnet"))
+            .args(args)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn what_does_not_fit_into_a_cgroup_is_refused_with_the_numbers() {
+    let Some(group) = Cgroup::with_limit("small", 24 << 20) else {
+        return;
+    };
+    let args = [
+        "run", "-q", "-t", "2", "--temp", "0", "--kv", "f32", "-n", "900", PROMPT,
+    ];
+    let run = group.run(&args);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:?}");
+    let said = run.stderr;
+    assert!(
+        said.starts_with("error: the memory cgroup /sys/fs/cgroup/"),
+        "{said}"
+    );
+    for part in [
+        " has 24.00 MiB, ",
+        " of them in use: the model takes ",
+        ", more than the limit of ",
+        "\nhint: what fits: `-c ",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    // What is said to fit does fit, and is not killed.
+    let (_, hint) = said.split_once("what fits: `").unwrap();
+    let (options, _) = hint.split_once('`').unwrap();
+    let mut fitting: Vec<_> = args.iter().copied().filter(|arg| !arg.is_empty()).collect();
+    fitting.splice(1..1, options.split(' '));
+    let run = group.run(&fitting);
+    assert_eq!(run.code, Some(0), "{run:?}");
+
+    // The machine is the group, also where it is measured.
+    let args = ["devices", "-q", "--json", "--measure"];
+    let machine = &group.run(&args).json()["machine"];
+    assert_eq!(machine["memory_bytes"], 24 << 20);
+    let folder = machine["memory_cgroup"].as_str();
+    assert_eq!(folder, group.0.to_str());
+}
+
+#[test]
+fn a_larger_cgroup_is_no_limit_and_a_smaller_limit_counts() {
+    let Some(group) = Cgroup::with_limit("large", 512 << 20) else {
+        return;
+    };
+    let run = group.run(&["run", "-q", "--temp", "0", "-n", "4", PROMPT]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let run = group.run(&["run", "-q", "--memory-limit", "20MiB", PROMPT]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(
+        run.stderr.starts_with("error: the model takes "),
+        "{}",
+        run.stderr
+    );
+    let limit = 64_u64 << 30;
+    let run = group.run(&[
+        "run",
+        "-q",
+        "-n",
+        "2",
+        "--memory-limit",
+        &limit.to_string(),
+        PROMPT,
+    ]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+}
