@@ -4,6 +4,7 @@
 //! has the metadata of the model, each has some of the tensors, and
 //! `split.tensors.count` says how many there are in all. Any part may be named.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::CheckpointError;
@@ -87,16 +88,24 @@ struct PartName {
 
 impl PartName {
     fn of(path: &Path) -> Option<Self> {
-        let stem = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
-        let (rest, count) = stem.rsplit_once("-of-")?;
-        let (name, no) = rest.rsplit_once('-')?;
+        const END: &str = "-00001-of-00002.gguf";
+        let name = path.file_name()?;
+        // Where names may be any bytes, only the end of this one has to be text.
+        let bytes = name.as_encoded_bytes();
+        let at = bytes.len().checked_sub(END.len())?;
+        let end = str::from_utf8(&bytes[at..]).ok()?;
+        let (no, count) = end
+            .strip_prefix('-')?
+            .strip_suffix(".gguf")?
+            .split_once("-of-")?;
         let number = |digits: &str| {
             let is_number = digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit());
             is_number.then(|| digits.parse::<u64>().ok()).flatten()
         };
         let (no, count) = (number(no)?, number(count)?);
-        (1..=count).contains(&no).then(|| Self {
-            prefix: path.with_file_name(name),
+        (1..=count).contains(&no).then_some(())?;
+        Some(Self {
+            prefix: path.with_file_name(beginning(name, at)?),
             count,
         })
     }
@@ -107,6 +116,23 @@ impl PartName {
         path.push(format!("-{:05}-of-{:05}.gguf", no + 1, self.count));
         path.into()
     }
+}
+
+/// Returns the first `n_bytes` of a name.
+#[cfg(unix)]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "other systems cannot cut every name"
+)]
+fn beginning(name: &OsStr, n_bytes: usize) -> Option<&OsStr> {
+    use std::os::unix::ffi::OsStrExt;
+    Some(OsStr::from_bytes(&name.as_bytes()[..n_bytes]))
+}
+
+/// Returns the first `n_bytes` of a name, if it is text.
+#[cfg(not(unix))]
+fn beginning(name: &OsStr, n_bytes: usize) -> Option<&OsStr> {
+    Some(name.to_str()?.get(..n_bytes)?.as_ref())
 }
 
 #[cfg(test)]
@@ -132,6 +158,16 @@ mod tests {
         ] {
             assert_eq!(PartName::of(Path::new(other)), None, "{other}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_may_be_other_than_text() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = |name: &'static [u8]| Path::new(OsStr::from_bytes(name));
+        let name = PartName::of(path(b"caf\xe9-00002-of-00002.gguf")).unwrap();
+        assert_eq!(name.path(0), path(b"caf\xe9-00001-of-00002.gguf"));
+        assert_eq!(PartName::of(path(b"\xe9\xe9-00001-of-0000\xe9.gguf")), None);
     }
 
     /// Part `no` of `count` with tensors that hold one byte each.
