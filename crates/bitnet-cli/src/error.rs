@@ -1,6 +1,7 @@
 //! How the program ends when something fails: message, hint, exit code.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use bitnet_core::{DeviceError, KernelError};
@@ -12,7 +13,7 @@ use bitnet_inference::{
 };
 
 use crate::commands::pull;
-use crate::hub::HubError;
+use crate::hub::{HubError, Repository};
 use crate::ui::Ui;
 
 const FAILED: u8 = 1;
@@ -103,7 +104,14 @@ fn is_usage(error: &anyhow::Error) -> bool {
 
 /// Returns what the user can do about it.
 fn hint(error: &anyhow::Error) -> Option<String> {
-    let hint = if let Some(cause) = find::<CheckpointError>(error) {
+    let hint = if let Some(CheckpointError::Read { file, source }) = find(error)
+        && source.kind() == io::ErrorKind::NotFound
+        && let Some(name) = repository_name(file)
+    {
+        return Some(format!(
+            "if this is a model of a hub, `bitnet pull {name}` downloads it"
+        ));
+    } else if let Some(cause) = find::<CheckpointError>(error) {
         checkpoint_hint(cause)?
     } else if let Some(TokenizerError::Read { .. }) = find(error) {
         "download this file of the model, too; `bitnet logits` works without it"
@@ -125,7 +133,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     {
         "`--device cpu` runs everywhere; `bitnet devices` shows what there is"
     } else if let Some(cause) = find::<HubError>(error) {
-        pull::hint(cause)?
+        return pull::hint(cause);
+    } else if let Some(cause) = find::<pull::NotPulled>(error) {
+        return Some(cause.hint());
     } else if let Some(NoChatTemplate { .. }) = find(error) {
         "`bitnet run` continues texts; `--chat-template` takes one of the program's, or yours"
     } else if let Some(GenerateError::EmptyPrompt) = find(error) {
@@ -147,6 +157,18 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
     };
     Some(hint.to_owned())
+}
+
+/// Returns the name of a repository that what is not there may be: a path of two parts
+/// of which not even the first is there.
+fn repository_name(path: &Path) -> Option<&str> {
+    let is_file = path
+        .extension()
+        .is_some_and(|end| end == "gguf" || end == "safetensors");
+    let name = path
+        .to_str()
+        .filter(|name| Repository::parse(name).is_some())?;
+    (!is_file && !path.parent()?.is_dir()).then_some(name)
 }
 
 /// Says by which options something fits into the limit.

@@ -5,7 +5,7 @@
 //! CACHE/models--OWNER--NAME/blobs/HASH              a file by its content
 //!                           blobs/HASH.incomplete   what has arrived so far
 //!                           snapshots/COMMIT/FILE   the same by its name
-//!                           refs/main               the COMMIT
+//!                           refs/REVISION           the COMMIT
 //! ```
 //!
 //! A transfer that breaks is taken up where it broke. A file gets its name when
@@ -13,7 +13,11 @@
 //! large files, git's SHA-1 of small ones.
 
 mod cache;
+pub mod choice;
 mod download;
+mod reference;
+mod settings;
+mod tls;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,34 +26,28 @@ use std::time::Duration;
 use serde::Deserialize;
 use ureq::Agent;
 use ureq::config::RedirectAuthHeaders;
+use ureq::tls::TlsConfig;
 
-pub use cache::Cache;
+use crate::interrupt;
 
-/// The hub that everybody means.
-const ENDPOINT: &str = "https://huggingface.co";
+pub use cache::{Cache, files};
+pub use reference::{Reference, Repository, Revision};
+pub use settings::SettingsError;
+pub use tls::CertificateError;
+
+use reference::{is_hash, is_plain};
+use settings::{Settings, Token};
+
 /// How long a server may say nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a request may fail, or a transfer break before any byte arrives.
+const TRIES: u32 = 5;
+/// The longest that a server that is busy is waited for.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
-/// `OWNER/NAME`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repository(String);
-
-impl Repository {
-    /// Takes a name that may be one.
-    pub fn parse(name: &str) -> Option<Self> {
-        let is_part = |part: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
-        };
-        let (owner, name_part) = name.split_once('/')?;
-        (is_part(owner) && is_part(name_part) && !name.contains("--"))
-            .then(|| Self(name.to_owned()))
-    }
-
-    /// Returns the name.
-    pub fn name(&self) -> &str {
-        &self.0
-    }
+/// Returns whether the user wants nothing to be asked of a hub.
+pub fn is_offline() -> bool {
+    Settings::from_env().is_offline()
 }
 
 /// A repository as it is now.
@@ -95,7 +93,18 @@ impl Hash {
 pub struct Hub {
     agent: Agent,
     endpoint: String,
-    token: Option<String>,
+    token: Option<Token>,
+}
+
+/// Why there is nothing to ask a hub with.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Certificates are missing.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 /// What the hub says of a repository.
@@ -121,10 +130,19 @@ struct Lfs {
 }
 
 impl Hub {
-    /// Makes a client by `HF_ENDPOINT` and `HF_TOKEN`.
-    pub fn from_env() -> Self {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
+    /// Makes a client by what the environment says: where the hub is, who asks, and
+    /// whom to trust. Proxies are those of `ALL_PROXY`, `HTTPS_PROXY` or `HTTP_PROXY`,
+    /// but for the hosts of `NO_PROXY`.
+    pub fn from_env() -> Result<Self, SetupError> {
+        let settings = Settings::from_env();
+        let (endpoint, token) = (settings.endpoint()?, settings.token()?);
+        // Nothing is encrypted, so nobody is trusted.
+        let tls = if endpoint.starts_with("http://") {
+            TlsConfig::default()
+        } else {
+            let roots = tls::trusted(|name| std::env::var_os(name))?;
+            TlsConfig::builder().root_certs(roots).build()
+        };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
@@ -132,26 +150,40 @@ impl Hub {
             .timeout_recv_response(Some(PATIENCE))
             .timeout_per_read(Some(PATIENCE))
             .user_agent(concat!("bitnet/", env!("CARGO_PKG_VERSION")))
+            .tls_config(tls)
             .build();
-        Self {
+        Ok(Self {
             agent: config.into(),
-            endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: variable("HF_TOKEN"),
-        }
+            endpoint,
+            token,
+        })
     }
 
-    /// Asks what a repository holds.
-    pub fn snapshot(&self, repository: &Repository) -> Result<Snapshot, HubError> {
-        let name = repository.name();
+    /// Asks what a revision of a repository holds.
+    pub fn snapshot(
+        &self,
+        repository: &Repository,
+        revision: &Revision,
+    ) -> Result<Snapshot, HubError> {
         let url = format!(
-            "{}/api/models/{name}/revision/main?blobs=true",
-            self.endpoint
+            "{}/api/models/{}/revision/{}?blobs=true",
+            self.endpoint,
+            repository.name(),
+            download::escaped(revision.name()).replace('/', "%2F")
         );
-        let mut response = self.get(&url, 0)?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            return Err(self.refused(status, url));
-        }
+        let mut failures = 0;
+        let mut response = loop {
+            let response = self.get(&url, 0)?;
+            if response.status() == 200 {
+                break response;
+            }
+            let error = self.refused(repository, &response, &url);
+            failures += 1;
+            match error.wait(failures) {
+                Some(wait) if failures < TRIES => interrupt::sleep(wait),
+                _ => return Err(error),
+            }
+        };
         // The largest lists have some thousand files.
         let body = response
             .body_mut()
@@ -185,7 +217,7 @@ impl Hub {
                     hash.digits()
                 ));
             }
-            if !cache::is_plain(&sibling.rfilename) {
+            if !is_plain(&sibling.rfilename) {
                 return Err(format!(
                     "{:?} is not a path inside a folder",
                     sibling.rfilename
@@ -207,7 +239,7 @@ impl Hub {
     fn get(&self, url: &str, from: u64) -> Result<ureq::http::Response<ureq::Body>, HubError> {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+            request = request.header("Authorization", token.header());
         }
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
@@ -218,22 +250,42 @@ impl Hub {
         })
     }
 
-    fn refused(&self, status: u16, url: String) -> HubError {
-        match status {
-            401 | 403 => HubError::Denied {
+    /// Says what an answer means that does not bring what was asked for.
+    fn refused(
+        &self,
+        repository: &Repository,
+        response: &ureq::http::Response<ureq::Body>,
+        url: &str,
+    ) -> HubError {
+        let header = |name| response.headers().get(name)?.to_str().ok();
+        let (status, url) = (response.status().as_u16(), url.to_owned());
+        match (status, header("X-Error-Code")) {
+            (401 | 403, Some("GatedRepo")) => HubError::Gated {
+                page: format!("{}/{}", self.endpoint, repository.name()),
+                token: self.token_origin(),
+            },
+            (401 | 403, _) => HubError::Denied {
                 status,
                 url,
-                with_token: self.token.is_some(),
+                token: self.token_origin(),
             },
-            404 => HubError::NotFound { url },
-            _ => HubError::Status { status, url },
+            (404, Some("RevisionNotFound")) => HubError::NoRevision {
+                repository: repository.name().to_owned(),
+            },
+            (404, _) => HubError::NotFound { url },
+            _ => HubError::Status {
+                status,
+                url,
+                retry_after: header("Retry-After")
+                    .and_then(|seconds| seconds.trim().parse().ok())
+                    .map(Duration::from_secs),
+            },
         }
     }
-}
 
-/// Returns whether these are digits of a hash.
-fn is_hash(digits: &str) -> bool {
-    [40, 64].contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    fn token_origin(&self) -> Option<String> {
+        self.token.as_ref().map(|token| token.origin().to_owned())
+    }
 }
 
 /// Why a hub gives nothing.
@@ -247,14 +299,29 @@ pub enum HubError {
     Denied {
         status: u16,
         url: String,
-        with_token: bool,
+        /// Where the token that was shown is from.
+        token: Option<String>,
     },
+    /// The user may not, yet.
+    #[error("{page} is open only to those who have accepted its conditions")]
+    Gated {
+        page: String,
+        /// Where the token that was shown is from.
+        token: Option<String>,
+    },
+    /// There is a repository, but not in this state.
+    #[error("{repository} has no such revision (404)")]
+    NoRevision { repository: String },
     /// There is nothing.
     #[error("{url} does not exist (404)")]
     NotFound { url: String },
     /// The server is in trouble.
-    #[error("{url} answers with status {status}")]
-    Status { status: u16, url: String },
+    #[error("{url} answers with status {status}{}", asks_to_wait(*.retry_after))]
+    Status {
+        status: u16,
+        url: String,
+        retry_after: Option<Duration>,
+    },
     /// The answer is not what a hub says.
     #[error("{url} answers as no hub does: {what}")]
     Answer { url: String, what: String },
@@ -276,23 +343,36 @@ pub enum HubError {
     Write { path: PathBuf, source: io::Error },
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_repositories_are_told_from_paths() {
-        for name in [
-            "microsoft/bitnet-b1.58-2B-4T-gguf",
-            "a/b",
-            "tiiuae/Falcon3_1B.x",
-        ] {
-            assert_eq!(Repository::parse(name).unwrap().name(), name);
-        }
-        for name in [
-            "", "a", "a/b/c", "/a", "a/", "./a", "../a", "a/..", "a/.b", "a b/c", "a/b--c",
-        ] {
-            assert_eq!(Repository::parse(name), None, "{name}");
+impl HubError {
+    /// Returns how long to wait before another try, after so many; none if it would not
+    /// help.
+    fn wait(&self, failures: u32) -> Option<Duration> {
+        let wait = Duration::from_millis(100 << failures);
+        match self {
+            Self::Status {
+                status: 408 | 429 | 500..,
+                retry_after,
+                ..
+            } => Some(retry_after.unwrap_or(wait)).filter(|wait| *wait <= LONGEST_WAIT),
+            _ => None,
         }
     }
+
+    /// Returns whether the server's certificate is from nobody who is trusted.
+    pub fn is_untrusted(&self) -> bool {
+        let Self::Transfer { source, .. } = self else {
+            return false;
+        };
+        let error = match source {
+            ureq::Error::Rustls(error) => Some(error),
+            ureq::Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref()),
+            _ => None,
+        };
+        matches!(error, Some(rustls::Error::InvalidCertificate(_)))
+    }
+}
+
+fn asks_to_wait(retry_after: Option<Duration>) -> String {
+    let seconds = retry_after.map(|wait| format!(", and asks to wait {} s", wait.as_secs()));
+    seconds.unwrap_or_default()
 }

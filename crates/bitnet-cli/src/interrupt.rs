@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::error::INTERRUPTED;
 
@@ -48,6 +49,18 @@ impl Drop for Deferred {
 /// Returns whether the user asked the work to end.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
+}
+
+/// Waits, but not beyond a request to end.
+pub fn sleep(duration: Duration) {
+    let end = Instant::now() + duration;
+    while !requested() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(100)));
+    }
 }
 
 /// Returns `Break` if the user asked the work to end.

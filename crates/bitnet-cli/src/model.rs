@@ -1,5 +1,7 @@
 //! From `-m` and its companions to a model that runs.
 
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,15 +29,26 @@ const BUILTIN: &str = "builtin";
 #[derive(Clone, Debug, Args)]
 pub struct ModelArg {
     /// A GGUF file or a HuggingFace folder
-    #[arg(short, long, value_name = "MODEL", default_value = BUILTIN, help_heading = "Model")]
-    pub model: String,
+    #[arg(
+        short,
+        long,
+        value_name = "MODEL",
+        default_value = BUILTIN,
+        help_heading = "Model",
+        value_hint = clap::ValueHint::AnyPath
+    )]
+    pub model: OsString,
     #[command(flatten)]
     pub layout: LayoutArg,
 }
 
-/// How I2_S weights lie in a file. Hidden: whoever needs it is told so by name.
-#[derive(Clone, Copy, Debug, Default, Args)]
+/// What few models need: how I2_S weights lie in a file, and which state of a hub's
+/// repository is meant. Hidden: whoever needs it is told so by name.
+#[derive(Clone, Debug, Default, Args)]
 pub struct LayoutArg {
+    /// Revision of a model of a hub, as in `-m OWNER/NAME@REVISION`
+    #[arg(long, value_name = "REVISION", hide = true)]
+    pub revision: Option<String>,
     /// Layout of I2_S weights, which no file says: canonical, neon or rows4
     #[arg(long, value_enum, value_name = "LAYOUT", hide = true)]
     pub i2s_layout: Option<I2SLayoutName>,
@@ -51,7 +64,7 @@ pub enum I2SLayoutName {
 
 impl LayoutArg {
     /// Reads I2_S weights as asked for, or warns if they look otherwise.
-    fn apply(self, checkpoint: &mut Checkpoint, ui: &Ui) -> Result<(), CheckpointError> {
+    fn apply(&self, checkpoint: &mut Checkpoint, ui: &Ui) -> Result<(), CheckpointError> {
         match self.i2s_layout {
             Some(name) => checkpoint.set_i2s_layout(match name {
                 I2SLayoutName::Canonical => I2SLayout::Canonical,
@@ -232,7 +245,7 @@ impl From<KvArg> for KvPrecision {
 pub struct ChatTemplateArg {
     /// Chat template: a name, a file, or Jinja text [default: the model's]
     #[arg(long, value_name = "TEMPLATE")]
-    pub chat_template: Option<String>,
+    pub chat_template: Option<OsString>,
     /// Variables for the chat template, such as '{"enable_thinking": false}'
     #[arg(long, value_name = "JSON", value_parser = parse_variables)]
     pub chat_template_kwargs: Option<Variables>,
@@ -269,14 +282,14 @@ impl ModelArg {
 
     /// Opens the model's file without reading its weights.
     pub fn open(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
-        if self.is_builtin() {
+        let revision = self.layout.revision.as_deref();
+        if self.is_builtin() && revision.is_none() {
             return open_builtin(ui);
         }
         let mut path = PathBuf::from(&self.model);
-        if !path.exists()
-            && let Some(pulled) = pulled(&self.model)?
+        if (revision.is_some() || !path.exists())
+            && let Some(pulled) = pulled(&self.model, revision, ui)?
         {
-            ui.detail(&format!("{} is {}", self.model, pulled.display()));
             path = pulled;
         }
         let mut checkpoint = Checkpoint::open(&path).with_context(|| self.failed())?;
@@ -288,15 +301,20 @@ impl ModelArg {
     /// Reads the model's tokenizer, and says what is odd about it.
     pub fn tokenizer(&self, checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<Tokenizer> {
         let tokenizer = (checkpoint.tokenizer())
-            .with_context(|| format!("failed to read the tokenizer of {}", self.model))?;
+            .with_context(|| format!("failed to read the tokenizer of {}", self.name()))?;
         for note in tokenizer.notes() {
             ui.note(&format!("note: {note}"));
         }
         Ok(tokenizer)
     }
 
+    /// Returns the model's name as messages and documents show it.
+    pub fn name(&self) -> Cow<'_, str> {
+        self.model.to_string_lossy()
+    }
+
     fn failed(&self) -> String {
-        format!("failed to load {}", self.model)
+        format!("failed to load {}", self.name())
     }
 }
 
@@ -340,29 +358,29 @@ impl ChatTemplateArg {
         ui: &Ui,
     ) -> anyhow::Result<ChatTemplate> {
         let template = match &self.chat_template {
-            Some(text) if text.contains("{{") || text.contains("{%") => {
-                ChatTemplate::parse(text, tokenizer)?
-            }
-            Some(name) => match ChatTemplate::named(name, tokenizer) {
-                Some(template) => template,
-                None if Path::new(name).is_file() => {
-                    let text = read_text(name.as_ref())?;
-                    ChatTemplate::parse(&text, tokenizer).with_context(|| format!("in {name}"))?
-                }
-                None => {
+            Some(given) => {
+                let text = given.to_string_lossy();
+                if text.contains("{{") || text.contains("{%") {
+                    ChatTemplate::parse(&text, tokenizer)?
+                } else if let Some(template) = ChatTemplate::named(&text, tokenizer) {
+                    template
+                } else if Path::new(given).is_file() {
+                    let source = read_text(given.as_ref())?;
+                    ChatTemplate::parse(&source, tokenizer).with_context(|| format!("in {text}"))?
+                } else {
                     let names: Vec<_> = ChatTemplate::names().collect();
                     return Err(UsageError(format!(
-                        "there is no chat template {name:?}, expected a file, Jinja text, or one \
+                        "there is no chat template {text:?}, expected a file, Jinja text, or one \
                          of {}",
                         names.join(", ")
                     ))
                     .into());
                 }
-            },
+            }
             None => ChatTemplate::of_model(checkpoint, tokenizer)
                 .with_context(|| model.failed())?
                 .ok_or_else(|| NoChatTemplate {
-                    model: model.model.clone(),
+                    model: model.name().into_owned(),
                 })?,
         };
         if template.origin() == TemplateOrigin::Corrected {

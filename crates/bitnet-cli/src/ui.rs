@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -56,6 +57,17 @@ impl Ui {
         let mut stdout = io::stdout().lock();
         let text = for_target(&stdout, text);
         writeln!(stdout, "{text}").context("failed to write to stdout")
+    }
+
+    /// Writes a path as a line of the result: as it is, where the system lets paths be
+    /// any bytes.
+    pub fn path(&self, path: &Path) -> anyhow::Result<()> {
+        if cfg!(unix) {
+            let line = [path.as_os_str().as_encoded_bytes(), b"\n"].concat();
+            let written = io::stdout().lock().write_all(&line);
+            return written.context("failed to write to stdout");
+        }
+        self.line(&path.display().to_string())
     }
 
     /// Writes the result as one JSON document.

@@ -164,7 +164,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         packing,
         |done, total| progress.set(done, total),
     );
-    let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.model))?);
+    let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.name()))?);
     drop((progress, team));
 
     let load_s = start.elapsed().as_secs_f64();
@@ -201,7 +201,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         rows.extend(of_plan.map(|(test, measured)| test.row(&model, plan, measured, limits)));
     }
     let report = Report {
-        model: args.model.model.clone(),
+        model: args.model.name().into_owned(),
         load_s,
         machine,
         memory: memory.expect("there is a plan"),

@@ -1,5 +1,7 @@
 //! `bitnet convert`
 
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -32,8 +34,8 @@ Examples:
   bitnet convert model.gguf folder/ --to hf-packed")]
 pub struct Args {
     /// A GGUF file, a HuggingFace folder, or `builtin`
-    #[arg(value_name = "IN")]
-    input: String,
+    #[arg(value_name = "IN", value_hint = clap::ValueHint::AnyPath)]
+    input: OsString,
     /// The file or folder to write
     #[arg(value_name = "OUT")]
     output: PathBuf,
@@ -82,14 +84,14 @@ enum Head {
 /// The document of `--json`.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
-    output: &'a Path,
+    output: Cow<'a, str>,
     bytes: u64,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let model = ModelArg {
         model: args.input.clone(),
-        layout: args.layout,
+        layout: args.layout.clone(),
     };
     let checkpoint = model.open(ui)?;
     let options = ConvertOptions {
@@ -124,7 +126,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     .with_context(|| {
         format!(
             "failed to convert {} to {}",
-            args.input,
+            model.name(),
             args.output.display()
         )
     })?;
@@ -132,7 +134,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let bytes = size_of_path(&args.output)?;
     if args.json {
         return ui.json(&Report {
-            output: &args.output,
+            output: args.output.to_string_lossy(),
             bytes,
         });
     }

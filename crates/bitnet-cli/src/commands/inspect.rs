@@ -1,5 +1,7 @@
 //! `bitnet inspect`
 
+use std::ffi::OsString;
+
 use bitnet_core::Layout;
 use bitnet_inference::{
     ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, MemoryNeeds, Plan, PlanOptions,
@@ -27,8 +29,12 @@ Examples:
   bitnet inspect --check microsoft/bitnet-b1.58-2B-4T-gguf")]
 pub struct Args {
     /// A GGUF file or a HuggingFace folder
-    #[arg(value_name = "MODEL", default_value = "builtin")]
-    model: String,
+    #[arg(
+        value_name = "MODEL",
+        default_value = "builtin",
+        value_hint = clap::ValueHint::AnyPath
+    )]
+    model: OsString,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -169,7 +175,7 @@ struct TensorReport {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let model = ModelArg {
         model: args.model.clone(),
-        layout: args.layout,
+        layout: args.layout.clone(),
     };
     let checkpoint = model.open(ui)?;
     let options = PlanOptions {
@@ -189,7 +195,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     match report.check.map_or(0, |check| check.unsound.len()) {
         0 => Ok(()),
         n => Err(Unsound {
-            model: args.model.clone(),
+            model: args.model.to_string_lossy().into_owned(),
             n,
         }
         .into()),
@@ -280,7 +286,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
             .collect()
     });
     Report {
-        model: args.model.clone(),
+        model: args.model.to_string_lossy().into_owned(),
         kind: checkpoint.kind(),
         architecture: family.name(),
         layers: n_layers,

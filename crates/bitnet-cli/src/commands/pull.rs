@@ -1,13 +1,15 @@
 //! `bitnet pull`
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::error::UsageError;
-use crate::hub::{Cache, Hub, HubError, RemoteFile, Repository};
+use crate::hub::choice::{self, Choice, ChoiceError, Entry};
+use crate::hub::{self, Cache, Hub, HubError, Reference, RemoteFile, Revision};
 use crate::interrupt;
 use crate::ui::Ui;
 
@@ -16,23 +18,35 @@ use crate::ui::Ui;
 #[command(after_help = "\
 Files go to the cache of the hub's own programs (HF_HUB_CACHE, HF_HOME); -m REPO
 uses them from there. A broken download goes on where it broke, and every file's
-hash is checked. HF_ENDPOINT names another hub, HF_TOKEN says who asks.
+hash is checked.
 
-Without --file a repository gives its GGUF file: the only one, or the one in
-I2_S, TQ2_0 or TQ1_0, whichever is found first; or, without one, its SafeTensors
-and what belongs to them.
+REPO is OWNER/NAME, as on the hub's pages. OWNER/NAME@REVISION is a branch, a
+tag, a commit, or refs/pr/1; OWNER/NAME:FILE is one of several models, by its
+file or type, such as Q8_0. -m takes the same names. Of several GGUF files the
+one in I2_S, TQ2_0 or TQ1_0 is taken, or else the closest to the original;
+without one, the SafeTensors and what belongs to them.
+
+The environment, as for the hub's own programs:
+  HF_ENDPOINT                  another hub
+  HF_TOKEN, HF_TOKEN_PATH      who asks; or what `hf auth login` has left
+  HF_HUB_OFFLINE=1             ask nothing
+  SSL_CERT_FILE, SSL_CERT_DIR  whom to trust, instead of whom the system does
+  HTTPS_PROXY, NO_PROXY        a proxy, and where there is none
 
 Examples:
   bitnet pull microsoft/bitnet-b1.58-2B-4T-gguf
   bitnet run -m microsoft/bitnet-b1.58-2B-4T-gguf \"The capital of France is\"
-  bitnet pull tiiuae/Falcon3-1B-Instruct-1.58bit")]
+  bitnet pull tiiuae/Falcon3-1B-Instruct-1.58bit@main")]
 pub struct Args {
     /// The repository, OWNER/NAME
     #[arg(value_name = "REPO")]
     repository: String,
-    /// This file of it [default: what a model needs]
+    /// This file or folder of it [default: what a model needs]
     #[arg(long, value_name = "NAME")]
     file: Option<String>,
+    /// This branch, tag or commit [default: main]
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -43,8 +57,10 @@ pub struct Args {
 struct Report<'a> {
     repository: &'a str,
     revision: &'a str,
+    /// The name of the revision that was asked for.
+    reference: &'a str,
     /// What `-m` takes.
-    model: &'a Path,
+    model: String,
     files: Vec<FileReport<'a>>,
 }
 
@@ -52,39 +68,46 @@ struct Report<'a> {
 struct FileReport<'a> {
     name: &'a str,
     bytes: u64,
-    path: PathBuf,
+    path: String,
 }
 
-/// Weights that run fastest first, as files are named after them.
-const PREFERRED: [&str; 3] = ["i2_s", "tq2_0", "tq1_0"];
-/// What belongs to a model in SafeTensors, besides the weights.
-const BESIDE_SAFETENSORS: [&str; 9] = [
-    "config.json",
-    "generation_config.json",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "added_tokens.json",
-];
+/// A model of a hub that is not in the cache.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} was not pulled{}", but(.others))]
+pub struct NotPulled {
+    /// As `pull` takes it.
+    name: String,
+    /// Revisions that were.
+    others: Vec<String>,
+}
+
+fn but(others: &[String]) -> String {
+    match others {
+        [] => String::new(),
+        others => format!(", only {}", others.join(", ")),
+    }
+}
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let Some(repository) = Repository::parse(&args.repository) else {
-        return Err(UsageError(format!(
-            "{:?} is not a repository, expected OWNER/NAME",
-            args.repository
-        ))
-        .into());
-    };
-    let failed = || format!("failed to pull {}", repository.name());
+    let reference = args.reference()?;
+    let (repository, revision) = (&reference.repository, &reference.revision);
+    let failed = || format!("failed to pull {}", reference.name());
+    if hub::is_offline() {
+        let message = "HF_HUB_OFFLINE is set, so nothing is downloaded".to_owned();
+        return Err(UsageError(message)).with_context(failed);
+    }
     let cache = Cache::from_env().ok_or(UsageError(
         "there is no home folder for the cache; HF_HUB_CACHE names one".to_owned(),
     ))?;
-    let hub = Hub::from_env();
-    let snapshot = hub.snapshot(&repository).with_context(failed)?;
-    let chosen = choose(&snapshot.files, args.file.as_deref()).with_context(failed)?;
+    let hub = Hub::from_env().with_context(failed)?;
+    let snapshot = hub.snapshot(repository, revision).with_context(failed)?;
+    let paths: Vec<_> = snapshot.files.iter().map(|f| f.path.as_str()).collect();
+    let choice = choice::choose(&paths, reference.model.as_deref());
+    let choice = choice
+        .map_err(|error| nothing_chosen(&error, &snapshot.files))
+        .with_context(failed)?;
+    let file = |i: &usize| &snapshot.files[*i];
+    let chosen: Vec<_> = choice.files.iter().map(file).collect();
     let total: u64 = chosen.iter().map(|file| file.size).sum();
     ui.note(&format!(
         "{} of {} files, {}: {}",
@@ -93,6 +116,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         HumanBytes(total),
         names(&chosen)
     ));
+    let others: Vec<_> = choice.others.iter().map(file).collect();
+    say_choice(&choice, &paths, &names(&others), "`--file NAME`", ui);
 
     interrupt::defer();
     let mut progress = ui.progress("downloading");
@@ -100,7 +125,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut files = Vec::new();
     for file in &chosen {
         let path = hub
-            .download(&cache, &repository, &snapshot.commit, file, |done| {
+            .download(&cache, repository, &snapshot.commit, file, |done| {
                 progress.set((before + done) as usize, total as usize);
             })
             .with_context(failed)?;
@@ -108,102 +133,79 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         files.push(FileReport {
             name: &file.path,
             bytes: file.size,
-            path,
+            path: path.to_string_lossy().into_owned(),
         });
     }
     drop(progress);
-    cache.set_main(&repository, &snapshot.commit)?;
-    let model = match &files[..] {
-        [file] => file.path.clone(),
-        // The parts of a split file are found from the first.
-        [first, ..] if is_gguf(first.name) => first.path.clone(),
-        _ => cache.snapshot(&repository, &snapshot.commit),
-    };
+    cache.set_reference(repository, revision, &snapshot.commit)?;
+    let folder = cache.snapshot(repository, &snapshot.commit);
+    let model = entry(folder, &choice, &paths);
     if args.json {
         return ui.json(&Report {
             repository: repository.name(),
             revision: &snapshot.commit,
-            model: &model,
+            reference: revision.name(),
+            model: model.to_string_lossy().into_owned(),
             files,
         });
     }
-    ui.line(&model.display().to_string())
+    ui.path(&model)
 }
 
-/// Returns the files that a model needs.
-fn choose(files: &[RemoteFile], name: Option<&str>) -> anyhow::Result<Vec<RemoteFile>> {
-    if let Some(name) = name {
-        let named = files.iter().filter(|file| file.path == name);
-        let named: Vec<_> = named.cloned().collect();
-        if named.is_empty() {
-            return Err(
-                UsageError(format!("there is no file {name:?}, only {}", names(files))).into(),
-            );
+impl Args {
+    /// Returns what to pull, by the name of the repository and by options.
+    fn reference(&self) -> Result<Reference, UsageError> {
+        let mut reference = Reference::parse(&self.repository).ok_or_else(|| {
+            let name = &self.repository;
+            UsageError(format!("{name:?} is not a repository, expected OWNER/NAME"))
+        })?;
+        if let Some(revision) = &self.revision {
+            reference.revision = parse_revision(revision)?;
         }
-        return Ok(named);
-    }
-    let mut models: Vec<Vec<RemoteFile>> = Vec::new();
-    for file in files.iter().filter(|file| is_gguf(&file.path)) {
-        match models
-            .iter_mut()
-            .find(|parts| whole(&parts[0].path) == whole(&file.path))
-        {
-            Some(parts) => parts.push(file.clone()),
-            None => models.push(vec![file.clone()]),
+        if let Some(file) = &self.file {
+            reference.model = Some(file.clone());
         }
+        Ok(reference)
     }
-    for parts in &mut models {
-        parts.sort_by(|a, b| a.path.cmp(&b.path));
-    }
-    if models.len() > 1 {
-        let preferred = PREFERRED.iter().find_map(|ty| {
-            let is = |parts: &&Vec<RemoteFile>| parts[0].path.to_lowercase().contains(ty);
-            models.iter().find(is)
-        });
-        return match preferred {
-            Some(parts) => Ok(parts.clone()),
-            None => Err(UsageError(format!(
-                "there are several GGUF files, choose one with --file: {}",
-                names(&models.concat())
-            ))
-            .into()),
-        };
-    }
-    if let Some(parts) = models.pop() {
-        return Ok(parts);
-    }
-    let is_weights = |file: &&RemoteFile| file.path.ends_with(".safetensors");
-    let belongs = |file: &&RemoteFile| {
-        !file.path.contains('/')
-            && (is_weights(file) || BESIDE_SAFETENSORS.contains(&file.path.as_str()))
-    };
-    let chosen: Vec<_> = files.iter().filter(belongs).cloned().collect();
-    if !chosen.iter().any(|file| is_weights(&file)) {
-        return Err(UsageError(format!(
-            "there is neither a GGUF nor a SafeTensors file, only {}",
-            names(files)
+}
+
+fn parse_revision(name: &str) -> Result<Revision, UsageError> {
+    Revision::parse(name).ok_or_else(|| {
+        UsageError(format!(
+            "{name:?} is not a revision, expected a branch, a tag, a commit, or refs/pr/1"
         ))
-        .into());
+    })
+}
+
+/// Says which of several models was taken, and how to take another.
+fn say_choice(choice: &Choice, paths: &[&str], others: &str, how: &str, ui: &Ui) {
+    if !choice.others.is_empty() {
+        let taken = match &choice.entry {
+            Entry::File(file) => paths[*file],
+            Entry::Folder(folder) => folder,
+        };
+        ui.note(&format!(
+            "note: of several models {taken} was taken, since {}; {how} takes another: {others}",
+            choice.reason
+        ));
     }
-    Ok(chosen)
 }
 
-fn is_gguf(path: &str) -> bool {
-    path.to_lowercase().ends_with(".gguf")
+fn nothing_chosen(error: &ChoiceError, files: &[RemoteFile]) -> UsageError {
+    let files: Vec<_> = files.iter().collect();
+    UsageError(format!("{error}, only {}", names(&files)))
 }
 
-/// Returns the name of what a part of a split file is part of:
-/// `NAME-00001-of-00003.gguf`.
-fn whole(path: &str) -> &str {
-    let part = || {
-        let (name, _) = path.rsplit_once("-of-")?;
-        let (name, number) = name.rsplit_once('-')?;
-        (number.len() == 5 && number.bytes().all(|b| b.is_ascii_digit())).then_some(name)
-    };
-    part().unwrap_or(path)
+/// Returns the path of what was chosen.
+fn entry(folder: PathBuf, choice: &Choice, paths: &[&str]) -> PathBuf {
+    match &choice.entry {
+        Entry::File(file) => folder.join(paths[*file]),
+        Entry::Folder(inner) if inner.is_empty() => folder,
+        Entry::Folder(inner) => folder.join(inner),
+    }
 }
 
-fn names(files: &[RemoteFile]) -> String {
+fn names(files: &[&RemoteFile]) -> String {
     let shown = files.iter().take(20);
     let mut names: Vec<_> = shown
         .map(|file| format!("{} ({})", file.path, HumanBytes(file.size)))
@@ -214,113 +216,94 @@ fn names(files: &[RemoteFile]) -> String {
     names.join(", ")
 }
 
-/// Returns the model that a pulled repository's name means, if it is one.
-pub fn pulled(name: &str) -> anyhow::Result<Option<PathBuf>> {
-    let Some((repository, cache)) = Repository::parse(name).zip(Cache::from_env()) else {
+/// Returns the model that the name of a pulled repository means, if it is one;
+/// `revision` is the one of another option.
+pub fn pulled(name: &OsStr, revision: Option<&str>, ui: &Ui) -> anyhow::Result<Option<PathBuf>> {
+    let reference = name.to_str().and_then(Reference::parse);
+    let Some((mut reference, cache)) = reference.zip(Cache::from_env()) else {
+        if revision.is_some() {
+            let message = "--revision is for models of a hub, expected `-m OWNER/NAME`";
+            return Err(UsageError(message.to_owned()).into());
+        }
         return Ok(None);
     };
-    let Some(folder) = cache.pulled(&repository) else {
-        return Ok(None);
+    if let Some(revision) = revision {
+        reference.revision = parse_revision(revision)?;
+    }
+    let repository = &reference.repository;
+    let Some(folder) = cache.pulled(repository, &reference.revision) else {
+        let others = cache.revisions(repository);
+        if others.is_empty() && reference.name() == name.to_string_lossy() && revision.is_none() {
+            // It may as well be the path of a file that is not there.
+            return Ok(None);
+        }
+        let others = others.iter();
+        return Err(NotPulled {
+            name: reference.name(),
+            others: others
+                .map(|revision| format!("{}@{revision}", repository.name()))
+                .collect(),
+        }
+        .into());
     };
-    let entries = folder.read_dir();
-    let entries = entries.with_context(|| format!("failed to read {}", folder.display()))?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| is_gguf(name))
-        .collect();
-    names.sort_unstable();
-    names.dedup_by(|a, b| whole(a) == whole(b));
-    match &names[..] {
-        [] => Ok(Some(folder)),
-        [name] => Ok(Some(folder.join(name))),
-        several => Err(UsageError(format!(
-            "{name} has several GGUF files here, name one of {} in {}",
-            several.join(", "),
-            folder.display()
-        ))
-        .into()),
+    let files = hub::files(&folder);
+    let paths: Vec<_> = files.iter().map(String::as_str).collect();
+    let choice = match choice::choose(&paths, reference.model.as_deref()) {
+        Ok(choice) => choice,
+        // Whoever opens the folder says what is missing.
+        Err(ChoiceError::NoModel) => return Ok(Some(folder)),
+        Err(error) => {
+            let pulled = paths.join(", ");
+            let message = format!("{error} of {} here, only {pulled}", reference.name());
+            return Err(UsageError(message).into());
+        }
+    };
+    let model = entry(folder, &choice, &paths);
+    ui.detail(&format!("{} is {}", name.display(), model.display()));
+    let others: Vec<_> = choice.others.iter().map(|&i| paths[i]).collect();
+    let how = format!("`-m {}:FILE`", reference.name());
+    say_choice(&choice, &paths, &others.join(", "), &how, ui);
+    Ok(Some(model))
+}
+
+impl NotPulled {
+    /// Returns what may help.
+    pub fn hint(&self) -> String {
+        format!("`bitnet pull {}` downloads it", self.name)
     }
 }
 
 /// Returns what may help.
-pub fn hint(error: &HubError) -> Option<&'static str> {
+pub fn hint(error: &HubError) -> Option<String> {
+    const HOW: &str = "HF_TOKEN, HF_TOKEN_PATH or `hf auth login`";
     Some(match error {
-        HubError::Denied {
-            with_token: false, ..
-        } => "if the repository exists, HF_TOKEN has to hold a token that may read it",
-        HubError::Denied { .. } => "the token in HF_TOKEN may not read this repository",
-        HubError::NotFound { .. } => "a repository is OWNER/NAME, as on the hub's pages",
-        HubError::Transfer { .. } | HubError::Broken { .. } => {
-            "the same command goes on where it broke"
+        HubError::Denied { token: None, .. } => {
+            format!("if the repository exists, it takes a token that may read it, by {HOW}")
         }
-        HubError::Hash { .. } => "try again; if it happens twice, the file on the hub is damaged",
+        HubError::Denied {
+            token: Some(origin),
+            ..
+        } => format!("the token in {origin} may not read this repository"),
+        HubError::Gated { page, token: None } => {
+            format!("accept them at {page}, and give your token by {HOW}")
+        }
+        HubError::Gated {
+            page,
+            token: Some(origin),
+        } => format!("accept them at {page} as the owner of the token in {origin}"),
+        HubError::NoRevision { repository } => {
+            format!("the hub's page of {repository} lists its branches and tags")
+        }
+        HubError::NotFound { .. } => "a repository is OWNER/NAME, as on the hub's pages".to_owned(),
+        error if error.is_untrusted() => "if a company's proxy stands between, name its \
+             certificate authority's file in PEM by SSL_CERT_FILE, or add it to the system's"
+            .to_owned(),
+        HubError::Transfer { .. } | HubError::Broken { .. } => {
+            "the same command goes on where it broke".to_owned()
+        }
+        HubError::Hash { .. } => {
+            "try again; if it happens twice, the file on the hub is damaged".to_owned()
+        }
         _ => return None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hub::Hash;
-
-    fn files(names: &[&str]) -> Vec<RemoteFile> {
-        let file = |name: &&str| RemoteFile {
-            path: (*name).to_owned(),
-            size: 1,
-            hash: Hash::Git("0".repeat(40)),
-        };
-        names.iter().map(file).collect()
-    }
-
-    fn chosen(names: &[&str]) -> String {
-        match choose(&files(names), None) {
-            Ok(files) => files
-                .into_iter()
-                .map(|file| file.path)
-                .collect::<Vec<_>>()
-                .join(" "),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    #[test]
-    fn the_right_files_are_chosen() {
-        assert_eq!(
-            chosen(&["README.md", "ggml-model-i2_s.gguf"]),
-            "ggml-model-i2_s.gguf"
-        );
-        let several = [
-            "m-f16.gguf",
-            "m-TQ1_0.gguf",
-            "m-TQ2_0.gguf",
-            "model.safetensors",
-        ];
-        assert_eq!(chosen(&several), "m-TQ2_0.gguf");
-        assert_eq!(
-            chosen(&["m-f16.gguf", "m-q8.gguf"]),
-            "there are several GGUF files, choose one with --file: m-f16.gguf (1 B), m-q8.gguf (1 B)"
-        );
-        assert_eq!(
-            chosen(&["b-00002-of-00002.gguf", "b-00001-of-00002.gguf", "x.bin"]),
-            "b-00001-of-00002.gguf b-00002-of-00002.gguf"
-        );
-        let folder = [
-            "LICENSE",
-            "config.json",
-            "model-00001-of-00002.safetensors",
-            "model-00002-of-00002.safetensors",
-            "model.safetensors.index.json",
-            "onnx/model.safetensors",
-            "tokenizer.json",
-        ];
-        assert_eq!(
-            chosen(&folder),
-            "config.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors \
-             model.safetensors.index.json tokenizer.json"
-        );
-        assert_eq!(
-            chosen(&["README.md"]),
-            "there is neither a GGUF nor a SafeTensors file, only README.md (1 B)"
-        );
-    }
 }

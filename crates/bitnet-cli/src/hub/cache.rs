@@ -1,8 +1,9 @@
 //! The cache on disk.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use super::{HubError, RemoteFile, Repository};
+use super::settings::Settings;
+use super::{HubError, RemoteFile, Repository, Revision, is_hash};
 
 /// The folder that holds what was pulled.
 #[derive(Clone, Debug)]
@@ -10,27 +11,13 @@ pub struct Cache {
     folder: PathBuf,
 }
 
-/// Returns whether a path stays inside the folder that it begins in.
-pub(super) fn is_plain(path: &str) -> bool {
-    !path.is_empty()
-        && !path.contains('\\')
-        && (Path::new(path).components()).all(|part| matches!(part, Component::Normal(_)))
-}
+/// Folders inside of folders that files are looked for in.
+const DEEPEST: usize = 8;
 
 impl Cache {
-    /// Finds the cache by `HF_HUB_CACHE`, `HF_HOME` or the user's home, as the
-    /// hub's own programs do; `None` where there is no home.
+    /// Finds the cache as the hub's own programs do; `None` where there is no home.
     pub fn from_env() -> Option<Self> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let folder = if let Some(cache) = variable("HF_HUB_CACHE") {
-            PathBuf::from(cache)
-        } else if let Some(home) = variable("HF_HOME") {
-            Path::new(&home).join("hub")
-        } else if let Some(cache) = variable("XDG_CACHE_HOME") {
-            Path::new(&cache).join("huggingface/hub")
-        } else {
-            std::env::home_dir()?.join(".cache/huggingface/hub")
-        };
+        let folder = Settings::from_env().cache()?;
         Some(Self { folder })
     }
 
@@ -39,13 +26,46 @@ impl Cache {
         self.folder.join(format!("models--{name}"))
     }
 
-    /// Returns the folder of the files of the commit that was pulled last.
-    pub fn pulled(&self, repository: &Repository) -> Option<PathBuf> {
+    /// Returns the folder of the files of a revision, if it was pulled.
+    pub fn pulled(&self, repository: &Repository, revision: &Revision) -> Option<PathBuf> {
+        let commit = if revision.is_commit() {
+            revision.name().to_lowercase()
+        } else {
+            let path = self.reference(repository, revision);
+            let commit = std::fs::read_to_string(path).ok()?;
+            commit.trim().to_owned()
+        };
+        let snapshot = self.snapshot(repository, &commit);
+        (is_hash(&commit) && snapshot.is_dir()).then_some(snapshot)
+    }
+
+    /// Returns the revisions of a repository that were pulled, by name, or by commit
+    /// where a commit has no name.
+    pub fn revisions(&self, repository: &Repository) -> Vec<String> {
         let folder = self.repository(repository);
-        let commit = std::fs::read_to_string(folder.join("refs/main")).ok()?;
-        let commit = commit.trim();
-        let snapshot = folder.join("snapshots").join(commit);
-        (super::is_hash(commit) && snapshot.is_dir()).then_some(snapshot)
+        let mut names = Vec::new();
+        let mut named = Vec::new();
+        for name in files(&folder.join("refs")) {
+            let revision = Revision::parse(&name);
+            if let Some(snapshot) = revision.and_then(|name| self.pulled(repository, &name)) {
+                names.push(name);
+                named.push(snapshot);
+            }
+        }
+        let snapshots = folder.join("snapshots").read_dir();
+        let snapshots = snapshots.into_iter().flatten().flatten();
+        let unnamed = snapshots.filter(|entry| !named.contains(&entry.path()));
+        let commits = unnamed.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut commits: Vec<_> = commits.filter(|name| is_hash(name)).collect();
+        commits.sort_unstable();
+        names.extend(commits);
+        names
+    }
+
+    /// Returns the file that says which commit a revision is.
+    fn reference(&self, repository: &Repository, revision: &Revision) -> PathBuf {
+        let refs = self.repository(repository).join("refs");
+        refs.join(revision.name())
     }
 
     /// Returns where a file's content is, once it is complete.
@@ -92,32 +112,51 @@ impl Cache {
         Ok(path)
     }
 
-    /// Makes a commit the one that the repository's name means.
-    pub fn set_main(&self, repository: &Repository, commit: &str) -> Result<(), HubError> {
-        let folder = self.repository(repository).join("refs");
-        let path = folder.join("main");
+    /// Makes a commit the one that a revision means.
+    pub fn set_reference(
+        &self,
+        repository: &Repository,
+        revision: &Revision,
+        commit: &str,
+    ) -> Result<(), HubError> {
+        if revision.is_commit() {
+            return Ok(());
+        }
+        let path = self.reference(repository, revision);
         let failed = |source| HubError::Write {
             path: path.clone(),
             source,
         };
-        std::fs::create_dir_all(&folder).map_err(failed)?;
-        let temporary = folder.join(format!("main.{}", std::process::id()));
+        let folder = path.parent().expect("a reference is in a folder");
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(format!(".{}", std::process::id()));
         std::fs::write(&temporary, commit).map_err(failed)?;
         std::fs::rename(&temporary, &path).map_err(failed)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_name_of_a_file_leads_out_of_its_folder() {
-        for path in ["a", "a/b.gguf", "a.b/c-d_e"] {
-            assert!(is_plain(path), "{path}");
-        }
-        for path in ["", "/a", "../a", "a/../../b", "./a", "a\\b", "a/.."] {
-            assert!(!is_plain(path), "{path}");
+/// Returns the files in a folder and in the folders inside it, sorted, by their paths
+/// from there, with `/` between names. Links to folders are not followed.
+pub fn files(folder: &Path) -> Vec<String> {
+    fn look(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) {
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else {
+                // A hub's names are text.
+                continue;
+            };
+            let path = format!("{prefix}{name}");
+            if entry.file_type().is_ok_and(|ty| ty.is_dir()) {
+                if depth < DEEPEST {
+                    look(&entry.path(), &format!("{path}/"), depth + 1, files);
+                }
+            } else if entry.path().is_file() {
+                files.push(path);
+            }
         }
     }
+    let mut found = Vec::new();
+    look(folder, "", 0, &mut found);
+    found.sort_unstable();
+    found
 }

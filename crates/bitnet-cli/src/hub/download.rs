@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
-use super::{Cache, Hash, Hub, HubError, RemoteFile, Repository};
+use super::{Cache, Hash, Hub, HubError, RemoteFile, Repository, TRIES};
 use crate::commands::hex;
 use crate::interrupt;
 
-/// How often a transfer may break before any byte arrives.
-const TRIES: u32 = 5;
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 18;
 
@@ -37,7 +35,7 @@ impl Hub {
                 repository.name(),
                 escaped(&file.path)
             );
-            self.fetch(&url, file, &blob, &mut progress)?;
+            self.fetch(repository, &url, file, &blob, &mut progress)?;
         }
         progress(file.size);
         cache.name_blob(repository, commit, file)
@@ -45,6 +43,7 @@ impl Hub {
 
     fn fetch(
         &self,
+        repository: &Repository,
         url: &str,
         file: &RemoteFile,
         blob: &Path,
@@ -67,22 +66,27 @@ impl Hub {
         // Two at once would write into each other.
         out.try_lock().map_err(|error| failed(error.into()))?;
 
+        let interrupted = |at| HubError::Interrupted {
+            file: file.path.clone(),
+            at,
+            size: file.size,
+        };
         let mut failures = 0;
         let mut at = out.metadata().map_err(failed)?.len();
         while at < file.size {
             let before = at;
-            match self.continue_at(url, file, &mut out, &mut at, progress) {
+            let mut asked = None;
+            match self.continue_at(repository, url, file, &mut out, &mut at, progress) {
                 Err(Trouble::Network(error)) if failures + 1 == TRIES => return Err(error),
+                Err(Trouble::Network(error @ HubError::Status { .. })) => {
+                    asked = Some(error.wait(failures + 1).ok_or(error)?);
+                }
                 Ok(()) | Err(Trouble::Network(_)) => {}
                 Err(Trouble::File(source)) => return Err(failed(source)),
                 Err(Trouble::Final(error)) => return Err(error),
             }
             if interrupt::requested() {
-                return Err(HubError::Interrupted {
-                    file: file.path.clone(),
-                    at,
-                    size: file.size,
-                });
+                return Err(interrupted(at));
             }
             if at >= file.size {
                 break;
@@ -95,7 +99,10 @@ impl Hub {
                     size: file.size,
                 });
             }
-            std::thread::sleep(Duration::from_millis(100 << failures));
+            interrupt::sleep(asked.unwrap_or(Duration::from_millis(100 << failures)));
+            if interrupt::requested() {
+                return Err(interrupted(at));
+            }
         }
         let found = hash(&mut out, file).map_err(failed)?;
         if at != file.size || !found.eq_ignore_ascii_case(file.hash.digits()) {
@@ -113,6 +120,7 @@ impl Hub {
     /// Asks for the rest once and writes what comes; `at` is how far the file goes.
     fn continue_at(
         &self,
+        repository: &Repository,
         url: &str,
         file: &RemoteFile,
         out: &mut File,
@@ -129,10 +137,13 @@ impl Hub {
                 out.set_len(0)?;
                 return Ok(());
             }
-            status @ (408 | 429 | 500..) => {
-                return Err(Trouble::Network(self.refused(status, url.to_owned())));
+            status => {
+                let error = self.refused(repository, &response, url);
+                return Err(match status {
+                    408 | 429 | 500.. => Trouble::Network(error),
+                    _ => Trouble::Final(error),
+                });
             }
-            status => return Err(Trouble::Final(self.refused(status, url.to_owned()))),
         }
         out.set_len(*at)?;
         out.seek(SeekFrom::Start(*at))?;
@@ -192,7 +203,7 @@ fn hash(out: &mut File, file: &RemoteFile) -> io::Result<String> {
 }
 
 /// Returns a path as part of a URL.
-fn escaped(path: &str) -> String {
+pub(super) fn escaped(path: &str) -> String {
     let mut url = String::new();
     for byte in path.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {

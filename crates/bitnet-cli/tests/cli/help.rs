@@ -419,6 +419,49 @@ fn convert() {
 }
 
 #[test]
+fn pull() {
+    assert_snapshot!(help(&["pull"]), @r#"
+    Download a model
+
+    Usage: bitnet pull [OPTIONS] <REPO>
+
+    Arguments:
+      <REPO>  The repository, OWNER/NAME
+
+    Options:
+          --file <NAME>          This file or folder of it [default: what a model
+                                 needs]
+          --revision <REVISION>  This branch, tag or commit [default: main]
+          --json                 Print one JSON document
+      -q, --quiet                Print nothing on stderr but errors
+      -v, --verbose              Say on stderr what is chosen and how long it takes
+      -h, --help                 Print help
+
+    Files go to the cache of the hub's own programs (HF_HUB_CACHE, HF_HOME); -m REPO
+    uses them from there. A broken download goes on where it broke, and every file's
+    hash is checked.
+
+    REPO is OWNER/NAME, as on the hub's pages. OWNER/NAME@REVISION is a branch, a
+    tag, a commit, or refs/pr/1; OWNER/NAME:FILE is one of several models, by its
+    file or type, such as Q8_0. -m takes the same names. Of several GGUF files the
+    one in I2_S, TQ2_0 or TQ1_0 is taken, or else the closest to the original;
+    without one, the SafeTensors and what belongs to them.
+
+    The environment, as for the hub's own programs:
+      HF_ENDPOINT                  another hub
+      HF_TOKEN, HF_TOKEN_PATH      who asks; or what `hf auth login` has left
+      HF_HUB_OFFLINE=1             ask nothing
+      SSL_CERT_FILE, SSL_CERT_DIR  whom to trust, instead of whom the system does
+      HTTPS_PROXY, NO_PROXY        a proxy, and where there is none
+
+    Examples:
+      bitnet pull microsoft/bitnet-b1.58-2B-4T-gguf
+      bitnet run -m microsoft/bitnet-b1.58-2B-4T-gguf "The capital of France is"
+      bitnet pull tiiuae/Falcon3-1B-Instruct-1.58bit@main
+    "#);
+}
+
+#[test]
 fn completions() {
     assert_snapshot!(help(&["completions"]), @"
     Print a script that completes commands in a shell

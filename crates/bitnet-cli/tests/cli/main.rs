@@ -5,11 +5,14 @@ mod chat;
 mod convert;
 mod formats;
 mod help;
+mod hub;
 #[cfg(unix)]
 mod interrupt;
 mod json;
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(unix)]
+mod names;
 mod pull;
 mod sampling;
 mod text;

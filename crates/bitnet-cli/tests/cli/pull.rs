@@ -1,9 +1,10 @@
 //! `bitnet pull` against a hub on this machine that behaves, and that does not.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -13,22 +14,24 @@ use serde_json::{Value, json};
 
 use super::{Run, command, in_repository};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-const MODEL: &str = "story-tq2_0.gguf";
+pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(super) const MODEL: &str = "story-tq2_0.gguf";
 
 /// What a client asked for.
 #[derive(Clone, Debug)]
-struct Request {
-    path: String,
+pub(super) struct Request {
+    pub(super) path: String,
     host: String,
     from: usize,
-    token: Option<String>,
+    pub(super) token: Option<String>,
 }
 
 /// What it gets.
-enum Reply {
+pub(super) enum Reply {
     /// A status and nothing else.
     Status(u16),
+    /// A status and a header.
+    StatusWith(u16, &'static str),
     Json(Value),
     /// The rest of these bytes, from where the client wants them.
     Bytes(Vec<u8>),
@@ -39,16 +42,49 @@ enum Reply {
     Redirect(String),
 }
 
-struct Hub {
-    port: u16,
+pub(super) struct Hub {
+    pub(super) port: u16,
+    scheme: &'static str,
     asked: Arc<Mutex<Vec<Request>>>,
-    cache: tempfile::TempDir,
+    pub(super) cache: tempfile::TempDir,
 }
+
+/// What says on a user's machine where the hub is, who asks and whom to trust.
+const SETTINGS: [&str; 19] = [
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "XDG_CACHE_HOME",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_TOKEN_PATH",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "https_proxy",
+    "http_proxy",
+    "NO_PROXY",
+];
 
 impl Hub {
     /// Starts a server that answers by `reply`, which knows how many requests for
     /// the same path came before.
-    fn start(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Self {
+    pub(super) fn start(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Self {
+        Self::start_over(None, reply)
+    }
+
+    /// The same over TLS, if it is set up.
+    pub(super) fn start_over(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        reply: impl Fn(&Request, usize) -> Reply + Send + 'static,
+    ) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -56,31 +92,52 @@ impl Hub {
         std::thread::spawn(move || {
             let mut counts = BTreeMap::new();
             for stream in listener.incoming() {
+                let mut stream: Box<dyn Connection> = match &tls {
+                    None => Box::new(stream.unwrap()),
+                    Some(config) => {
+                        let server = rustls::ServerConnection::new(Arc::clone(config)).unwrap();
+                        Box::new(rustls::StreamOwned::new(server, stream.unwrap()))
+                    }
+                };
                 // A client that has gone away is none of the server's business.
-                let Some(request) = read(stream.as_ref().unwrap()) else {
+                let Some(request) = read(&mut stream) else {
                     continue;
                 };
                 let count: &mut usize = counts.entry(request.path.clone()).or_default();
                 let answer = reply(&request, *count);
                 *count += 1;
                 log.lock().unwrap().push(request.clone());
-                let _ = write(stream.unwrap(), &request, &answer);
+                let _ = write(&mut stream, &request, &answer);
             }
         });
         Self {
             port,
+            scheme,
             asked,
             cache: tempfile::tempdir().unwrap(),
         }
     }
 
-    fn run_with(&self, args: &[&str], token: Option<&str>) -> Run {
+    pub(super) fn run_with(&self, args: &[&str], token: Option<&str>) -> Run {
+        let token = token.map(|token| ("HF_TOKEN", OsStr::new(token)));
+        self.run_in(args, token.as_slice())
+    }
+
+    /// Runs the program where the environment says this and nothing else of a hub, but
+    /// where it is and where the cache is.
+    pub(super) fn run_in(&self, args: &[&str], variables: &[(&str, &OsStr)]) -> Run {
         let mut command = command(Path::new("."), args);
+        for name in SETTINGS {
+            command.env_remove(name);
+        }
         command
-            .env("HF_ENDPOINT", format!("http://127.0.0.1:{}/", self.port))
+            .env(
+                "HF_ENDPOINT",
+                format!("{}://127.0.0.1:{}/", self.scheme, self.port),
+            )
+            .env("HF_HOME", self.cache.path().join("home"))
             .env("HF_HUB_CACHE", self.cache.path())
-            .env_remove("HF_TOKEN")
-            .envs(token.map(|token| ("HF_TOKEN", token)));
+            .envs(variables.iter().copied());
         let output = command.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Run {
@@ -94,7 +151,7 @@ impl Hub {
         self.run_with(&["pull", "acme/tiny"], None)
     }
 
-    fn asked(&self) -> Vec<Request> {
+    pub(super) fn asked(&self) -> Vec<Request> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 
@@ -111,13 +168,18 @@ impl Hub {
         names
     }
 
-    fn snapshot(&self) -> PathBuf {
+    pub(super) fn snapshot(&self) -> PathBuf {
         let snapshots = self.cache.path().join("models--acme--tiny/snapshots");
         snapshots.join(COMMIT)
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+/// What a request comes by and an answer goes by.
+trait Connection: Read + Write {}
+
+impl<T: Read + Write> Connection for T {}
+
+fn read(stream: &mut dyn Connection) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next()?.ok()?;
     let path = first.split(' ').nth(1)?.to_owned();
@@ -145,7 +207,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     Some(request)
 }
 
-fn write(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::Result<()> {
+fn write(stream: &mut dyn Connection, request: &Request, reply: &Reply) -> std::io::Result<()> {
     let mut head = |status: &str, length: usize, more: &str| {
         write!(
             stream,
@@ -154,6 +216,9 @@ fn write(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::Re
     };
     match reply {
         Reply::Status(status) => head(&format!("{status} no"), 0, "")?,
+        Reply::StatusWith(status, header) => {
+            head(&format!("{status} no"), 0, &format!("{header}\r\n"))?;
+        }
         Reply::Redirect(to) => head("302 elsewhere", 0, &format!("Location: {to}\r\n"))?,
         Reply::Json(value) => {
             let text = value.to_string();
@@ -185,7 +250,7 @@ fn write(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::Re
 }
 
 /// The file that the repository is about: a model that can be run.
-fn model() -> Vec<u8> {
+pub(super) fn model() -> Vec<u8> {
     let path = "crates/bitnet-inference/tests/data/tiny-llama-tq2_0.gguf";
     std::fs::read(in_repository(path)).unwrap()
 }
@@ -197,11 +262,11 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     hex(digest(&SHA256, bytes).as_ref())
 }
 
-fn git_sha1(bytes: &[u8]) -> String {
+pub(super) fn git_sha1(bytes: &[u8]) -> String {
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     context.update(format!("blob {}\0", bytes.len()).as_bytes());
     context.update(bytes);
@@ -210,7 +275,7 @@ fn git_sha1(bytes: &[u8]) -> String {
 
 /// What the hub says of the repository: the model, whose hash may be a lie, a
 /// text, and another model.
-fn info(hash: &str) -> Reply {
+pub(super) fn info(hash: &str) -> Reply {
     let readme = b"# A tiny model\n";
     Reply::Json(json!({
         "id": "acme/tiny",
@@ -225,12 +290,12 @@ fn info(hash: &str) -> Reply {
     }))
 }
 
-fn is_info(request: &Request) -> bool {
+pub(super) fn is_info(request: &Request) -> bool {
     request.path.starts_with("/api/")
 }
 
 /// A hub whose model arrives by `reply`.
-fn hub_of(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Hub {
+pub(super) fn hub_of(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Hub {
     Hub::start(move |request, count| match request.path.as_str() {
         "/api/models/acme/tiny/revision/main?blobs=true" => info(&sha256(&model())),
         path if path.ends_with(MODEL) => reply(request, count),
@@ -246,7 +311,10 @@ fn a_pulled_model_goes_by_its_name() {
     assert_eq!(run.code, Some(0), "{run:?}");
     let path = hub.snapshot().join(MODEL);
     assert_eq!(run.stdout, format!("{}\n", path.display()));
-    assert_snapshot!(run.stderr, @"1 of 3 files, 320.53 KiB: story-tq2_0.gguf (320.53 KiB)");
+    assert_snapshot!(run.stderr, @"
+    1 of 3 files, 320.53 KiB: story-tq2_0.gguf (320.53 KiB)
+    note: of several models story-tq2_0.gguf was taken, since ternary weights that run fast come first; `--file NAME` takes another: big-f32.gguf (6.52 GiB)
+    ");
     assert_eq!(std::fs::read(path).unwrap(), model());
     assert_eq!(hub.blobs(), [sha256(&model())]);
     let asked = hub.asked();
@@ -312,7 +380,7 @@ fn a_command_goes_on_where_another_gave_up() {
     });
     let run = hub.pull();
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
-    let said = run.stderr.lines().skip(1).collect::<Vec<_>>().join("\n");
+    let said = run.stderr.lines().skip(2).collect::<Vec<_>>().join("\n");
     assert_snapshot!(said, @"
     error: failed to pull acme/tiny: story-tq2_0.gguf breaks off at byte 10000 of 328224; what has arrived is kept
     hint: the same command goes on where it broke
@@ -377,7 +445,7 @@ fn refusals_say_what_helps() {
     };
     assert_snapshot!(said(401, None), @"
     error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true is denied (401)
-    hint: if the repository exists, HF_TOKEN has to hold a token that may read it
+    hint: if the repository exists, it takes a token that may read it, by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
     ");
     assert_snapshot!(said(403, Some("secret")), @"
     error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true is denied (403)

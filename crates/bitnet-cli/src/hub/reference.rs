@@ -1,0 +1,165 @@
+//! What a user calls a model of a hub: `OWNER/NAME@REVISION:FILE`.
+
+use std::path::{Component, Path};
+
+/// `OWNER/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository(String);
+
+impl Repository {
+    /// Takes a name that may be one.
+    pub fn parse(name: &str) -> Option<Self> {
+        let is_part = |part: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
+        };
+        let (owner, name_part) = name.split_once('/')?;
+        (is_part(owner) && is_part(name_part) && !name.contains("--"))
+            .then(|| Self(name.to_owned()))
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A branch, a tag, the hash of a commit, or a reference such as `refs/pr/1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision(String);
+
+impl Revision {
+    /// Takes a name that may be one: the cache has a file of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let forbidden = |c: char| c.is_control() || c.is_whitespace() || ":?*[~^".contains(c);
+        let valid = is_plain(name) && !name.ends_with('/') && !name.contains(forbidden);
+        valid.then(|| Self(name.to_owned()))
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns whether this is the hash of a commit in full, which needs no other name.
+    pub fn is_commit(&self) -> bool {
+        self.0.len() == 40 && is_hash(&self.0)
+    }
+}
+
+impl Default for Revision {
+    fn default() -> Self {
+        Self("main".to_owned())
+    }
+}
+
+/// A model of a hub as it is named on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Whose it is.
+    pub repository: Repository,
+    /// Which state of it.
+    pub revision: Revision,
+    /// Which of its models: a file, a folder, or a type such as `Q8_0`.
+    pub model: Option<String>,
+}
+
+impl Reference {
+    /// Takes a name that may be one: `OWNER/NAME`, `OWNER/NAME@REVISION`, and either
+    /// with `:FILE`.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (name, model) = match name.split_once(':') {
+            Some((_, "")) => return None,
+            Some((name, model)) => (name, Some(model.to_owned())),
+            None => (name, None),
+        };
+        let (name, revision) = match name.split_once('@') {
+            Some((name, revision)) => (name, Revision::parse(revision)?),
+            None => (name, Revision::default()),
+        };
+        Some(Self {
+            repository: Repository::parse(name)?,
+            revision,
+            model,
+        })
+    }
+
+    /// Returns `OWNER/NAME`, with the revision where it is not the usual one.
+    pub fn name(&self) -> String {
+        let name = self.repository.name();
+        if self.revision == Revision::default() {
+            name.to_owned()
+        } else {
+            format!("{name}@{}", self.revision.name())
+        }
+    }
+}
+
+/// Returns whether these are digits of a hash.
+pub fn is_hash(digits: &str) -> bool {
+    [40, 64].contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Returns whether a path stays inside the folder that it begins in.
+pub fn is_plain(path: &str) -> bool {
+    !path.is_empty()
+        && !path.contains('\\')
+        && (Path::new(path).components()).all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_repositories_are_told_from_paths() {
+        for name in [
+            "microsoft/bitnet-b1.58-2B-4T-gguf",
+            "a/b",
+            "tiiuae/Falcon3_1B.x",
+        ] {
+            assert_eq!(Repository::parse(name).unwrap().name(), name);
+        }
+        for name in [
+            "", "a", "a/b/c", "/a", "a/", "./a", "../a", "a/..", "a/.b", "a b/c", "a/b--c",
+        ] {
+            assert_eq!(Repository::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reference_has_a_revision_and_a_model() {
+        let parts = |name| {
+            let reference = Reference::parse(name)?;
+            let model = reference.model.clone().unwrap_or_default();
+            Some((reference.name(), reference.revision.0, model))
+        };
+        let some = |name: &str, revision: &str, model: &str| {
+            Some((name.to_owned(), revision.to_owned(), model.to_owned()))
+        };
+        assert_eq!(parts("a/b"), some("a/b", "main", ""));
+        assert_eq!(parts("a/b@main"), some("a/b", "main", ""));
+        assert_eq!(parts("a/b@v1.0"), some("a/b@v1.0", "v1.0", ""));
+        let pull_request = "a/b@refs/pr/1:Q2/x.gguf";
+        let expected = some("a/b@refs/pr/1", "refs/pr/1", "Q2/x.gguf");
+        assert_eq!(parts(pull_request), expected);
+        assert_eq!(parts("a/b:q8_0"), some("a/b", "main", "q8_0"));
+        for name in [
+            "a/b:", "a/b@", "a/b@../x", "a/b@/x", "a/b@x y", "a/b@x/", "a@x/b", "C:/b",
+        ] {
+            assert_eq!(parts(name), None, "{name}");
+        }
+        let commit = Revision::parse(&"0a".repeat(20)).unwrap();
+        assert!(commit.is_commit() && !Revision::default().is_commit());
+    }
+
+    #[test]
+    fn no_name_of_a_file_leads_out_of_its_folder() {
+        for path in ["a", "a/b.gguf", "a.b/c-d_e"] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in ["", "/a", "../a", "a/../../b", "./a", "a\\b", "a/.."] {
+            assert!(!is_plain(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What the environment says of the hub, by the names that its own programs have.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// The hub that everybody means.
+const ENDPOINT: &str = "https://huggingface.co";
+
+/// Returns a variable by its name.
+type Lookup = dyn Fn(&str) -> Option<OsString>;
+
+/// Looks up environment variables.
+pub struct Settings {
+    variable: Box<Lookup>,
+    home: Option<PathBuf>,
+}
+
+/// What shows a hub who asks. It is never printed.
+#[derive(Clone)]
+pub struct Token {
+    value: String,
+    /// The variable or file that it is from.
+    origin: String,
+}
+
+/// A setting that makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Not where a hub can be.
+    #[error("HF_ENDPOINT is {found:?}, expected a URL that begins with https:// or http://")]
+    Endpoint {
+        /// What it is.
+        found: String,
+    },
+    /// Not what can stand in a header.
+    #[error("the token in {origin} has {what} in it, expected letters and digits, such as hf_…")]
+    Token {
+        /// The variable or file.
+        origin: String,
+        /// What does not belong there.
+        what: &'static str,
+    },
+    /// The file of the token is there, but cannot be read.
+    #[error("cannot read the token in {}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Token {
+    /// Returns the value of the header `Authorization`.
+    pub fn header(&self) -> String {
+        format!("Bearer {}", self.value)
+    }
+
+    /// Returns the variable or the file that it is from.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Takes a token without the white space around it; none if nothing is left.
+    fn clean(text: &str, origin: String) -> Result<Option<Self>, SettingsError> {
+        let value = text.trim().to_owned();
+        let what = value.chars().find_map(|c| match c {
+            '\n' | '\r' => Some("a line end"),
+            c if c.is_whitespace() => Some("white space"),
+            c if !c.is_ascii_graphic() => Some("a character that no token has"),
+            _ => None,
+        });
+        if let Some(what) = what {
+            return Err(SettingsError::Token { origin, what });
+        }
+        Ok((!value.is_empty()).then_some(Self { value, origin }))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token(from {})", self.origin)
+    }
+}
+
+impl Settings {
+    /// Looks up in the environment of this process.
+    pub fn from_env() -> Self {
+        Self {
+            variable: Box::new(|name| std::env::var_os(name)),
+            home: std::env::home_dir(),
+        }
+    }
+
+    /// Returns a variable that is not empty.
+    fn variable(&self, name: &str) -> Option<OsString> {
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
+
+    /// Returns a variable that is a path; `~` is the home folder.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.variable(name)?);
+        Some(match (path.strip_prefix("~"), &self.home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path,
+        })
+    }
+
+    /// Returns whether a variable says yes.
+    fn is_true(&self, name: &str) -> bool {
+        let value = self.variable(name).unwrap_or_default();
+        let words = ["1", "on", "yes", "true"];
+        words.iter().any(|word| value.eq_ignore_ascii_case(word))
+    }
+
+    /// Returns the folder of the hub's programs: `HF_HOME`, or else one among the
+    /// user's caches; none where there is no home.
+    fn hub_home(&self) -> Option<PathBuf> {
+        self.path("HF_HOME").or_else(|| {
+            let home = || Some(self.home.as_ref()?.join(".cache"));
+            let caches = self.path("XDG_CACHE_HOME").or_else(home)?;
+            Some(caches.join("huggingface"))
+        })
+    }
+
+    /// Returns the folder of what was pulled.
+    pub fn cache(&self) -> Option<PathBuf> {
+        self.path("HF_HUB_CACHE")
+            .or_else(|| self.path("HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| Some(self.hub_home()?.join("hub")))
+    }
+
+    /// Returns whether nothing is to be asked of a hub.
+    pub fn is_offline(&self) -> bool {
+        self.is_true("HF_HUB_OFFLINE") || self.is_true("TRANSFORMERS_OFFLINE")
+    }
+
+    /// Returns where the hub is, without a slash at the end.
+    pub fn endpoint(&self) -> Result<String, SettingsError> {
+        let Some(endpoint) = self.variable("HF_ENDPOINT") else {
+            return Ok(ENDPOINT.to_owned());
+        };
+        let endpoint = endpoint.to_string_lossy().trim().to_owned();
+        let is_url = |scheme| {
+            let rest = endpoint.strip_prefix(scheme);
+            rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_alphanumeric() || c == '['))
+        };
+        if !is_url("https://") && !is_url("http://") {
+            return Err(SettingsError::Endpoint { found: endpoint });
+        }
+        Ok(endpoint.trim_end_matches('/').to_owned())
+    }
+
+    /// Returns the token of whoever asks: that of `HF_TOKEN`, or else the one that
+    /// `hf auth login` has left in a file.
+    pub fn token(&self) -> Result<Option<Token>, SettingsError> {
+        if self.is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
+            return Ok(None);
+        }
+        for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
+            let value = self.variable(name).unwrap_or_default();
+            let token = Token::clean(&value.to_string_lossy(), name.to_owned())?;
+            if token.is_some() {
+                return Ok(token);
+            }
+        }
+        let of_home = || Some(self.hub_home()?.join("token"));
+        let Some(path) = self.path("HF_TOKEN_PATH").or_else(of_home) else {
+            return Ok(None);
+        };
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                Token::clean(&text, path.display().to_string())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(SettingsError::TokenFile { path, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        let variables = variables.iter();
+        let variables: Vec<_> = variables
+            .map(|(name, value)| ((*name).to_owned(), OsString::from(value)))
+            .collect();
+        let variable = move |name: &str| {
+            let found = variables.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.clone())
+        };
+        Settings {
+            variable: Box::new(variable),
+            home: Some("/home/ann".into()),
+        }
+    }
+
+    #[test]
+    fn the_cache_is_where_the_hubs_programs_have_it() {
+        let cache = |variables: &[(&str, &str)]| {
+            let cache = settings(variables).cache().unwrap();
+            cache.display().to_string().replace('\\', "/")
+        };
+        assert_eq!(cache(&[]), "/home/ann/.cache/huggingface/hub");
+        assert_eq!(cache(&[("XDG_CACHE_HOME", "/c")]), "/c/huggingface/hub");
+        let home = [("HF_HOME", "~/hf"), ("XDG_CACHE_HOME", "/c")];
+        assert_eq!(cache(&home), "/home/ann/hf/hub");
+        let old = [("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HOME", "/hf")];
+        assert_eq!(cache(&old), "/old");
+        let new = [("HF_HUB_CACHE", "/new"), ("HUGGINGFACE_HUB_CACHE", "/old")];
+        assert_eq!(cache(&new), "/new");
+        let empty = [("HF_HUB_CACHE", ""), ("HF_HOME", "")];
+        assert_eq!(cache(&empty), "/home/ann/.cache/huggingface/hub");
+    }
+
+    #[test]
+    fn the_endpoint_is_a_url() {
+        let endpoint = |url| {
+            let endpoint = settings(&[("HF_ENDPOINT", url)]).endpoint();
+            endpoint.map_err(|error| error.to_string())
+        };
+        assert_eq!(endpoint("").unwrap(), ENDPOINT);
+        assert_eq!(endpoint("https://hub.test/").unwrap(), "https://hub.test");
+        let port = "http://[::1]:80/x";
+        assert_eq!(endpoint(port).unwrap(), port);
+        for url in ["hub.test", "https://", "ftp://hub.test"] {
+            assert!(endpoint(url).unwrap_err().contains(url));
+        }
+    }
+
+    #[test]
+    fn a_token_is_trimmed_and_has_an_origin() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let file = path.to_str().unwrap();
+        let home = folder.path().to_str().unwrap();
+        let token = |variables: &[(&str, &str)]| {
+            let token = settings(variables)
+                .token()
+                .map_err(|error| error.to_string());
+            token.map(|token| token.map(|token| (token.header(), token.origin().to_owned())))
+        };
+        let some =
+            |value: &str, origin: &str| Ok(Some((format!("Bearer {value}"), origin.to_owned())));
+        assert_eq!(token(&[("HF_HOME", home)]), Ok(None));
+        std::fs::write(&path, "\n hf_file \r\n").unwrap();
+        assert_eq!(token(&[("HF_HOME", home)]), some("hf_file", file));
+        assert_eq!(token(&[("HF_TOKEN_PATH", file)]), some("hf_file", file));
+        let all = [
+            ("HF_TOKEN", "\thf_new\n"),
+            ("HUGGING_FACE_HUB_TOKEN", "hf_old"),
+            ("HF_HOME", home),
+        ];
+        assert_eq!(token(&all), some("hf_new", "HF_TOKEN"));
+        assert_eq!(token(&all[1..]), some("hf_old", "HUGGING_FACE_HUB_TOKEN"));
+        assert_eq!(token(&[("HF_TOKEN", " "), all[2]]), some("hf_file", file));
+        let not = ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "TRUE");
+        assert_eq!(token(&[all[0], not]), Ok(None));
+        // What is wrong with a token is said without it.
+        for value in ["hf_a\nhf_b", "hf_a hf_b", "hf_ä"] {
+            let error = token(&[("HF_TOKEN", value)]).unwrap_err();
+            assert!(error.contains("HF_TOKEN has ") && !error.contains("hf_a"));
+        }
+        std::fs::write(&path, "hf_a\nhf_b").unwrap();
+        let error = token(&[("HF_TOKEN_PATH", file)]).unwrap_err();
+        assert!(
+            error.contains(file) && error.contains("a line end"),
+            "{error}"
+        );
+        let printed = format!("{:?}", settings(&[all[0]]).token());
+        assert!(!printed.contains("hf_new"), "{printed}");
+    }
+}
