@@ -70,6 +70,17 @@ pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
     }
 }
 
+/// Ends the program when a model file turns out to be shorter than it was when it was
+/// opened: what is missing cannot be read, and whoever reads it cannot go on.
+#[cfg(unix)]
+pub fn end_for_shortened(file: &std::path::Path, ui: &Ui) -> ! {
+    ui.error(&format!(
+        "{} was shortened while it was in use",
+        file.display()
+    ));
+    std::process::exit(FAILED.into())
+}
+
 /// Returns the first error of this type in the chain of causes.
 fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| cause.downcast_ref())
@@ -208,6 +219,7 @@ fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {
         }
         CheckpointError::Gguf(_)
         | CheckpointError::TensorBytes { .. }
+        | CheckpointError::NotFinite { .. }
         | CheckpointError::SafeTensors { .. }
         | CheckpointError::Json { .. } => damaged,
         CheckpointError::WrongEncoding { .. } | CheckpointError::UnknownType { .. } => {

@@ -66,6 +66,19 @@ enum Command {
     Completions(commands::completions::Args),
 }
 
+/// Has the program end with a message where a model file is shortened meanwhile.
+/// Without it, the system ends the program with none.
+fn watch_files() {
+    #[cfg(unix)]
+    {
+        let ui = Ui::new(Verbosity::Quiet);
+        let watched = bitnet_inference::watch_mapped_files(move |file| {
+            error::end_for_shortened(file, &ui);
+        });
+        let _ = watched;
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::new(match (cli.quiet, cli.verbose) {
@@ -74,6 +87,7 @@ fn main() -> ExitCode {
         _ => Verbosity::Normal,
     });
     interrupt::listen();
+    watch_files();
     let result = match cli.command {
         Command::Run(args) => commands::run::run(&args, &ui),
         Command::Chat(args) => commands::chat::run(&args, &ui),

@@ -12,7 +12,7 @@ use bitnet_core::{
 };
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout,
-    Model, Packing, Plan, PlanOptions, TemplateOrigin, Tokenizer,
+    Model, Note, Packing, Plan, PlanOptions, TemplateOrigin, Tokenizer,
 };
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
@@ -280,8 +280,16 @@ impl ModelArg {
         self.model == BUILTIN
     }
 
-    /// Opens the model's file without reading its weights.
+    /// Opens the model's file without reading its weights, and says what is odd
+    /// about it.
     pub fn open(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
+        let checkpoint = self.open_untold(ui)?;
+        say(checkpoint.notes(), ui);
+        Ok(checkpoint)
+    }
+
+    /// Opens the model's file without reading its weights.
+    pub fn open_untold(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
         let revision = self.layout.revision.as_deref();
         if self.is_builtin() && revision.is_none() {
             return open_builtin(ui);
@@ -315,6 +323,14 @@ impl ModelArg {
 
     fn failed(&self) -> String {
         format!("failed to load {}", self.name())
+    }
+}
+
+/// Says what is odd about a model.
+fn say(notes: &[Note], ui: &Ui) {
+    for note in notes {
+        let kind = if note.is_warning() { "warning" } else { "note" };
+        ui.note(&format!("{kind}: {note}"));
     }
 }
 
@@ -489,6 +505,7 @@ impl RunModelArgs {
         )
         .with_context(|| self.model.failed())?;
         drop((progress, team));
+        say(model.notes(), ui);
         ui.detail(&describe_device(plan.device, self.compute.device));
         ui.detail(&format!(
             "plan: kernel {}, {} threads{}, context {}, passes of {} tokens, {} head",

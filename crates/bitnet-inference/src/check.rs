@@ -7,7 +7,9 @@ use bitnet_quant::TernaryError;
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
 use crate::model::config::RotaryRows;
+use crate::model::linear::odd_values;
 use crate::model::tensors::{self, Expected, Role};
+use crate::note::Note;
 
 /// Bytes between tensors that alignment explains; no file aligns to more.
 const MAX_PADDING: usize = 4096;
@@ -17,7 +19,9 @@ const MAX_PADDING: usize = 4096;
 ///
 /// What is opened is known to be complete; here every trit must have a meaning,
 /// every value and scale must be finite, and no bytes may lie between tensors that
-/// none of them accounts for.
+/// none of them accounts for. What no trained model has, though it can be computed with,
+/// is [`Unsound::Suspicious`]: tensors that are all zero, and scales and norms far from
+/// what is usual.
 ///
 /// `content` is handed what the weights are, whatever file and type they are
 /// stored in: for each tensor in the order of the model its GGUF name, a zero
@@ -44,8 +48,9 @@ pub fn check(
         match checkpoint.tensor(&tensor.name).encoding {
             Encoding::Dense(_) => unsound.extend(dense(checkpoint, tensor, &mut content)),
             Encoding::Ternary(_) | Encoding::Masters(_) => {
-                if let Err(error) = ternary(checkpoint, tensor, &mut content) {
-                    unsound.push(error.into());
+                match ternary(checkpoint, tensor, &mut content) {
+                    Ok(note) => unsound.extend(note.map(Unsound::Suspicious)),
+                    Err(error) => unsound.push(error.into()),
                 }
             }
         }
@@ -63,6 +68,7 @@ fn dense(
     let mut values = vec![0.0; tensor.n_cols];
     let mut bytes = Vec::with_capacity(tensor.n_cols * size_of::<f32>());
     let mut unsound = None;
+    let mut is_zero = true;
     for row in 0..tensor.n_rows {
         let source_row = source_row(checkpoint, expected, row);
         tensor.decode_row(Kernel::best(), source_row, &mut values);
@@ -74,6 +80,7 @@ fn dense(
         bytes.clear();
         bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         content(&bytes);
+        is_zero = is_zero && values.iter().all(|value| *value == 0.0);
         if let Some(col) = values.iter().position(|value| !value.is_finite()) {
             unsound.get_or_insert(Unsound::NotFinite {
                 name: checkpoint.tensor(&expected.name).name.clone(),
@@ -83,14 +90,19 @@ fn dense(
             });
         }
     }
-    unsound
+    // Of a norm, what was read last is all of it.
+    let values = match expected.role {
+        Role::Norm => &values[..],
+        _ => &[1.0],
+    };
+    unsound.or_else(|| odd_values(tensor.name(), values, is_zero).map(Unsound::Suspicious))
 }
 
 fn ternary(
     checkpoint: &Checkpoint,
     expected: &Expected,
     content: &mut impl FnMut(&[u8]),
-) -> Result<(), CheckpointError> {
+) -> Result<Option<Note>, CheckpointError> {
     let tensor = checkpoint.ternary(&expected.name)?;
     let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
     let source_row = |row| source_row(checkpoint, expected, row);
@@ -102,6 +114,7 @@ fn ternary(
     let mut trits = vec![0; n_cols];
     let mut bytes = vec![0; n_cols];
     let mut first: Option<TernaryError> = None;
+    let mut is_zero = true;
     for row in 0..n_rows {
         if let Err(error) = tensor.decode_row(source_row(row), &mut trits) {
             first.get_or_insert(error);
@@ -109,10 +122,14 @@ fn ternary(
         for (byte, trit) in bytes.iter_mut().zip(&trits) {
             *byte = trit.cast_unsigned();
         }
+        is_zero = is_zero && trits.iter().all(|trit| *trit == 0);
         content(&bytes);
     }
     match first {
-        None => Ok(()),
+        None => {
+            let name = &checkpoint.tensor(&expected.name).name;
+            Ok(odd_values(name, tensor.scales.values(), is_zero))
+        }
         Some(source) => Err(CheckpointError::Ternary {
             name: checkpoint.tensor(&expected.name).name.clone(),
             source,
@@ -176,6 +193,9 @@ pub enum Unsound {
         /// The value.
         value: f32,
     },
+    /// Weights that can be computed with, but that no trained model has.
+    #[error("{0}")]
+    Suspicious(Note),
     /// Bytes that no tensor accounts for.
     #[error("{side} tensor {name:?} lie {n_bytes} bytes that no tensor accounts for")]
     Unused {

@@ -8,7 +8,9 @@
 //! so its logits depend neither on the other rows, nor on how a prompt was cut
 //! into passes, nor on the number of threads.
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
@@ -18,11 +20,13 @@ use bitnet_core::{
 };
 
 use crate::format::checkpoint::DenseTensor;
+use crate::format::mapping::Changed;
 use crate::kv_cache::{KvCache, KvUsage, SequenceError, Started};
 use crate::model::config::{Activation, Config, Pooling};
 use crate::model::linear::{Compute, LinearInput};
 use crate::model::rope::Rope;
-use crate::model::{Head, Model};
+use crate::model::{Embedding, Head, Model, not_finite};
+use crate::note::Note;
 use crate::plan::{HEAD_ROWS, Plan, PlanError};
 
 /// Runs a model: keys and values of its sequences, buffers, and threads.
@@ -37,6 +41,8 @@ pub struct Engine {
     kv: KvCache,
     /// Where the rows of the present batch stand.
     rows: Vec<QueryRow>,
+    /// Tokens of the present inputs that sequences hold already.
+    n_pushed: usize,
     /// For each row, where its logits go if they are wanted.
     wanted: Vec<Option<Wanted>>,
     /// The residual stream, `[batch_tokens, hidden_dim]`.
@@ -137,6 +143,7 @@ impl Engine {
                 None => None,
             },
             rows: Vec::with_capacity(plan.batch_tokens),
+            n_pushed: 0,
             wanted: Vec::with_capacity(plan.batch_tokens),
             x: activations(config.hidden_dim)?,
             branch: activations(config.hidden_dim)?,
@@ -259,13 +266,20 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Nothing has changed if there is an error.
+    /// The sequences hold what they held before if there is an error. One that is
+    /// found while computing, [`ForwardError::NotFinite`] or
+    /// [`ForwardError::Overflow`], may come after logits of earlier positions.
     pub fn forward(
         &mut self,
         inputs: &[Input<'_>],
         mut on_logits: impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), ForwardError> {
         self.check(inputs)?;
+        if let Some(Changed { file }) = self.model.changed() {
+            return Err(ForwardError::Changed {
+                file: file.display().to_string(),
+            });
+        }
         let growth = inputs.iter().enumerate().filter_map(|(i, input)| {
             let same = |other: &&Input<'_>| other.sequence == input.sequence;
             let n_new = inputs.iter().filter(same).map(|input| input.tokens.len());
@@ -273,8 +287,29 @@ impl Engine {
             is_first.then(|| (input.sequence, n_new.sum()))
         });
         self.kv.make_room(growth)?;
+        let computed = self.compute(inputs, &mut on_logits);
+        if computed.is_err() {
+            // What was computed of these inputs is forgotten.
+            let mut n_pushed = self.n_pushed;
+            for input in inputs {
+                let n = n_pushed.min(input.tokens.len());
+                n_pushed -= n;
+                let len = self.kv.len(input.sequence) - n;
+                self.kv.truncate(input.sequence, len);
+            }
+        }
+        computed.map_err(|place| self.cause(place))
+    }
+
+    /// Computes inputs that were checked, pass by pass.
+    fn compute(
+        &mut self,
+        inputs: &[Input<'_>],
+        on_logits: &mut impl FnMut(usize, usize, &[f32]),
+    ) -> Result<(), NotFinite> {
         self.rows.clear();
         self.wanted.clear();
+        self.n_pushed = 0;
         for (input_idx, input) in inputs.iter().enumerate() {
             for (token_idx, &token) in input.tokens.iter().enumerate() {
                 let is_last = token_idx + 1 == input.tokens.len();
@@ -290,16 +325,39 @@ impl Engine {
                     top,
                     hidden: input.logits == Logits::Hidden,
                 };
-                self.push_row(input.sequence, token, is_wanted.then_some(wanted));
+                self.push_row(input.sequence, token, is_wanted.then_some(wanted))?;
                 if self.rows.len() == self.plan.batch_tokens {
-                    self.pass(&mut on_logits);
+                    self.pass(on_logits)?;
                 }
             }
         }
         if !self.rows.is_empty() {
-            self.pass(&mut on_logits);
+            self.pass(on_logits)?;
         }
         Ok(())
+    }
+
+    /// Returns what made a value of the computation no finite number: the first weight
+    /// that is none, or else only where it was found.
+    fn cause(&self, place: NotFinite) -> ForwardError {
+        let kernel = self.plan.kernel;
+        if let (NotFinite::Token(token), Embedding::Dense(matrix)) = (place, &self.model.embedding)
+        {
+            let error = not_finite(matrix, kernel, token as usize).to_string();
+            return ForwardError::NotFinite { error };
+        }
+        if let Some(error) = self.model.first_not_finite(kernel) {
+            let error = error.to_string();
+            return ForwardError::NotFinite { error };
+        }
+        let mut notes = self.model.notes().iter();
+        ForwardError::Overflow {
+            place: place.to_string(),
+            extreme: notes.find_map(|note| match note {
+                Note::Extreme { .. } => Some(note.to_string()),
+                _ => None,
+            }),
+        }
     }
 
     /// Returns the embedding of a text: the hidden state of its last token, scaled to
@@ -326,6 +384,9 @@ impl Engine {
         self.forward(&[input], |_, _, hidden| embedding.extend_from_slice(hidden))?;
         self.truncate(0, 0);
         let length = ops::dot(self.plan.kernel, &embedding, &embedding).sqrt();
+        if length == 0.0 {
+            return Err(ForwardError::ZeroEmbedding);
+        }
         for x in &mut embedding {
             *x /= length;
         }
@@ -360,10 +421,18 @@ impl Engine {
     }
 
     /// Adds a token to the batch: its embedding becomes a row of `x`.
-    fn push_row(&mut self, sequence: usize, token: u32, wanted: Option<Wanted>) {
+    fn push_row(
+        &mut self,
+        sequence: usize,
+        token: u32,
+        wanted: Option<Wanted>,
+    ) -> Result<(), NotFinite> {
         let hidden = self.model.config().hidden_dim;
         let x = &mut self.x[self.rows.len() * hidden..][..hidden];
         (self.model.embedding).decode_row(self.plan.kernel, token as usize, x);
+        if !is_sound(self.plan.kernel, x) {
+            return Err(NotFinite::Token(token));
+        }
         multiply(
             self.plan.kernel,
             x,
@@ -371,25 +440,31 @@ impl Engine {
         );
         let position = self.kv.len(sequence);
         self.kv.push(sequence, token);
+        self.n_pushed += 1;
         self.rope.extend(position + 1);
         if let Some(rope) = &mut self.sliding_rope {
             rope.extend(position + 1);
         }
         self.rows.push(QueryRow { sequence, position });
         self.wanted.push(wanted);
+        Ok(())
     }
 
     /// Computes the rows of the batch and empties it.
-    fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) {
+    fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) -> Result<(), NotFinite> {
         for layer in 0..self.model.layers.len() {
-            self.attention_block(layer);
-            self.ffn_block(layer);
+            if !self.attention_block(layer) {
+                return Err(NotFinite::Attention(layer));
+            }
+            if !self.ffn_block(layer) {
+                return Err(NotFinite::FeedForward(layer));
+            }
         }
         let mut wanted = [(0, Wanted::default()); HEAD_ROWS];
         let mut n_wanted = 0;
         for row in 0..self.rows.len() {
             match self.wanted[row] {
-                Some(place) if place.hidden => self.hidden_state(row, place, on_logits),
+                Some(place) if place.hidden => self.hidden_state(row, place, on_logits)?,
                 Some(place) => {
                     wanted[n_wanted] = (row, place);
                     n_wanted += 1;
@@ -397,17 +472,19 @@ impl Engine {
                 None => {}
             }
             if n_wanted == HEAD_ROWS || (n_wanted > 0 && row + 1 == self.rows.len()) {
-                self.head(&wanted[..n_wanted], on_logits);
+                self.head(&wanted[..n_wanted], on_logits)?;
                 n_wanted = 0;
             }
         }
         self.rows.clear();
         self.wanted.clear();
+        Ok(())
     }
 
     /// `x += W_o · norm(attention(rope(W_q·h), rope(W_k·h), W_v·h))`, `h = norm(x)`; what
-    /// is added may be normalized and multiplied before.
-    fn attention_block(&mut self, layer_idx: usize) {
+    /// is added may be normalized and multiplied before. Returns whether queries, keys,
+    /// values, what attention made of them, and the sums can be computed with.
+    fn attention_block(&mut self, layer_idx: usize) -> bool {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let layer = &self.model.layers[layer_idx];
         let rows = &self.rows;
@@ -445,11 +522,15 @@ impl Engine {
             (Some(rope), Some(_)) => rope,
             _ => &self.rope,
         };
+        let sound = AtomicBool::new(true);
         let rotate = |norm: Option<&Buffer<f32>>, row: usize, heads: &mut [f32]| {
             if let Some(weight) = norm {
                 ops::rms_norm_each(kernel, heads, weight, eps);
             }
             rope.rotate(kernel, rows[row].position, heads);
+            if !is_sound(kernel, heads) {
+                sound.store(false, Ordering::Relaxed);
+            }
         };
         let [q_norm, k_norm] = layer
             .qk_norms
@@ -459,6 +540,9 @@ impl Engine {
         (on.team).for_each_chunk(k, kv_dim, on.values, |_, row, k| rotate(k_norm, row, k));
         for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
             let place = (rows[row].sequence, rows[row].position);
+            if !is_sound(kernel, v) {
+                sound.store(false, Ordering::Relaxed);
+            }
             self.kv.store(kernel, layer_idx, place, k, v);
         }
         let (kv, mut heads) = (self.kv.paged(), self.kv.heads(layer_idx));
@@ -468,16 +552,21 @@ impl Engine {
 
         let attn = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&attn[row * q_dim..][..q_dim]);
+            if !is_sound(kernel, out) {
+                sound.store(false, Ordering::Relaxed);
+            }
         };
         let outputs = [(&layer.attn_output, &mut *branch)];
         self.input.project(&mut on, (n, q_dim), eps, attn, outputs);
         let norm = layer.post_norms.as_ref().map(|[norm, _]| norm);
-        add_branch(&mut on, config, norm, branch, x);
+        add_branch(&mut on, config, norm, branch, x, &sound);
+        sound.into_inner()
     }
 
     /// `x += W_down · norm(act(W_gate·h) ⊙ W_up·h)`, `h = norm(x)`; what is added may be
-    /// normalized and multiplied before.
-    fn ffn_block(&mut self, layer_idx: usize) {
+    /// normalized and multiplied before. Returns whether all that is gated, and the sums,
+    /// can be computed with.
+    fn ffn_block(&mut self, layer_idx: usize) -> bool {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let layer = &self.model.layers[layer_idx];
         let (hidden, ffn) = (config.hidden_dim, config.ffn_dim);
@@ -502,9 +591,15 @@ impl Engine {
         };
         let outputs = [(&layer.ffn_gate, &mut *gate), (&layer.ffn_up, &mut *up)];
         self.input.project(&mut on, (n, hidden), eps, h, outputs);
+        let sound = AtomicBool::new(true);
+        // Its maximum with 0 hides what is not a number, which only dense weights make.
+        let hides = config.dense_linears && config.activation == Activation::Relu2;
         on.team
             .for_each_chunk(gate, ffn, on.values, |_, row, gate| {
                 let up = &up[row * ffn..][..ffn];
+                if hides && !is_sound(kernel, gate) {
+                    sound.store(false, Ordering::Relaxed);
+                }
                 match config.activation {
                     Activation::Relu2 => ops::relu2_mul(kernel, gate, up),
                     Activation::Silu => ops::silu_mul(kernel, gate, up),
@@ -513,11 +608,15 @@ impl Engine {
             });
         let gated = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&gate[row * ffn..][..ffn]);
+            if !is_sound(kernel, out) {
+                sound.store(false, Ordering::Relaxed);
+            }
         };
         let outputs = [(&layer.ffn_down, &mut *branch)];
         self.input.project(&mut on, (n, ffn), eps, gated, outputs);
         let norm = layer.post_norms.as_ref().map(|[_, norm]| norm);
-        add_branch(&mut on, config, norm, branch, x);
+        add_branch(&mut on, config, norm, branch, x, &sound);
+        sound.into_inner()
     }
 
     /// `norm(x)` of one row.
@@ -526,14 +625,18 @@ impl Engine {
         row: usize,
         wanted: Wanted,
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
-    ) {
+    ) -> Result<(), NotFinite> {
         let config = self.model.config();
         let hidden = config.hidden_dim;
         let x = &self.x[row * hidden..][..hidden];
         let out = &mut self.head_x[..hidden];
         let (weight, eps) = (&self.model.output_norm, config.rms_norm_eps);
         ops::rms_norm(self.plan.kernel, x, weight, eps, out);
+        if !is_sound(self.plan.kernel, out) {
+            return Err(NotFinite::Head);
+        }
         on_logits(wanted.input, wanted.token, out);
+        Ok(())
     }
 
     /// `logits = W_head · norm(x)` of at most [`HEAD_ROWS`] rows.
@@ -541,7 +644,7 @@ impl Engine {
         &mut self,
         wanted: &[(usize, Wanted)],
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
-    ) {
+    ) -> Result<(), NotFinite> {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, wanted.len());
         let (x, team, scratch) = (&self.x, &mut self.team, &mut self.values);
@@ -594,7 +697,49 @@ impl Engine {
         }
         multiply(kernel, logits, config.multipliers.logits);
         for ((_, wanted), logits) in wanted.iter().zip(logits.chunks_exact(vocab)) {
+            // Minus infinity is what a screen leaves out; it never leaves out all.
+            let left_out = match (&self.model.head, wanted.top) {
+                (Head::Screened { .. }, Some(_)) => f32::NEG_INFINITY,
+                _ => f32::NAN,
+            };
+            let is_number = |logit: &f32| logit.is_finite() || *logit == left_out;
+            // Counted, since that takes whole vectors.
+            let n_bad = logits.iter().filter(|logit| !is_number(logit)).count();
+            if n_bad > 0 || logits.iter().all(|logit| *logit == left_out) {
+                return Err(NotFinite::Head);
+            }
             on_logits(wanted.input, wanted.token, logits);
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether all values and their squares are finite numbers: what is not becomes
+/// 0 where activations are quantized or normalized, and would be seen no more.
+fn is_sound(kernel: Kernel, values: &[f32]) -> bool {
+    ops::dot(kernel, values, values).is_finite()
+}
+
+/// Where a value was found that is no finite number.
+#[derive(Clone, Copy, Debug)]
+enum NotFinite {
+    /// In the embedding of a token.
+    Token(u32),
+    /// In what attention of a layer computed.
+    Attention(usize),
+    /// In what the feed-forward network of a layer computed, or added.
+    FeedForward(usize),
+    /// In the logits or the hidden state.
+    Head,
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(token) => write!(f, "the embedding of token {token}"),
+            Self::Attention(layer) => write!(f, "the attention of layer {layer}"),
+            Self::FeedForward(layer) => write!(f, "the feed-forward network of layer {layer}"),
+            Self::Head => f.write_str("the logits"),
         }
     }
 }
@@ -607,6 +752,7 @@ fn add_branch(
     norm: Option<&Buffer<f32>>,
     branch: &mut [f32],
     x: &mut [f32],
+    sound: &AtomicBool,
 ) {
     let (kernel, hidden, eps) = (on.kernel, config.hidden_dim, config.rms_norm_eps);
     let factor = config.multipliers.residual;
@@ -620,6 +766,9 @@ fn add_branch(
     }
     on.team.for_each_chunk(x, hidden, on.values, |_, row, x| {
         ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
+        if !is_sound(kernel, x) {
+            sound.store(false, Ordering::Relaxed);
+        }
     });
 }
 
@@ -634,6 +783,32 @@ fn multiply(kernel: Kernel, x: &mut [f32], factor: f32) {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
+    /// A weight is no number that can be computed with.
+    #[error("the weights cannot be computed with: {error}")]
+    NotFinite {
+        /// The first tensor with such a value, and where in it.
+        error: String,
+    },
+    /// No weight is to blame alone, but what is computed exceeds what f32 holds.
+    #[error(
+        "values are too large to compute with, first in {place}, though every weight is finite{}",
+        extreme.as_ref().map_or(String::new(), |extreme| format!(": {extreme}"))
+    )]
+    Overflow {
+        /// Where it was found: a part of a layer, or the logits.
+        place: String,
+        /// The first tensor with a scale or norm that no trained model has, if any has.
+        extreme: Option<String>,
+    },
+    /// The hidden state has no direction.
+    #[error("the hidden state is zero, which makes no embedding")]
+    ZeroEmbedding,
+    /// The model's file was shortened or written to.
+    #[error("{file} was changed while it was in use")]
+    Changed {
+        /// The file.
+        file: String,
+    },
     /// There is no such sequence.
     #[error("there is no sequence {sequence}, only {n_sequences}")]
     Sequence {

@@ -30,7 +30,9 @@ impl Perplexity {
 }
 
 /// Scores `tokens` in windows of `window` tokens without overlap, `bos` in front
-/// of each: every token is predicted from BOS and those before it in its window.
+/// of each: every token is predicted from BOS and those before it in its window. Where
+/// there is no BOS, the token before a window takes its place, and the first token of
+/// the text, which has none before it, is not scored.
 ///
 /// `progress(done)` is told what is scored so far and may end the run early;
 /// then what was scored is returned.
@@ -43,10 +45,16 @@ pub fn perplexity(
     engine: &mut Engine,
     tokens: &[u32],
     window: usize,
-    bos: u32,
+    bos: impl Into<Option<u32>>,
     mut progress: impl FnMut(&Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity, PerplexityError> {
-    if tokens.is_empty() {
+    let bos = bos.into();
+    let (mut before, scored) = match (bos, tokens) {
+        (Some(bos), _) => (bos, tokens),
+        (None, [first, rest @ ..]) => (*first, rest),
+        (None, []) => return Err(PerplexityError::NoTokens),
+    };
+    if scored.is_empty() {
         return Err(PerplexityError::NoTokens);
     }
     if window == 0 || window > engine.plan().context_len {
@@ -66,9 +74,9 @@ pub fn perplexity(
         nll_sum: 0.0,
     };
     let mut input = Vec::with_capacity(window);
-    for targets in tokens.chunks(window) {
+    for targets in scored.chunks(window) {
         input.clear();
-        input.push(bos);
+        input.push(before);
         input.extend_from_slice(&targets[..targets.len() - 1]);
         engine.truncate(0, 0);
         let inputs = [Input {
@@ -80,6 +88,7 @@ pub fn perplexity(
             let target = logits[targets[position] as usize];
             result.nll_sum += ops::log_sum_exp(kernel, logits) - target as f64;
         })?;
+        before = bos.unwrap_or(targets[targets.len() - 1]);
         result.windows += 1;
         result.tokens += targets.len();
         if progress(&result).is_break() {
@@ -93,7 +102,7 @@ pub fn perplexity(
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PerplexityError {
-    /// There is no text.
+    /// There is no text, or without BOS a single token of one.
     #[error("there are no tokens to score")]
     NoTokens,
     /// A window that is empty or does not fit.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use bitnet_core::Layout;
 use bitnet_inference::{
     ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, MemoryNeeds, Plan, PlanOptions,
-    TemplateOrigin, Tokenizer,
+    TemplateOrigin, Tokenizer, Unsound,
 };
 use indicatif::HumanBytes;
 use ring::digest::{Context, SHA256};
@@ -20,8 +20,9 @@ use crate::ui::Ui;
 /// Show what a model is, without loading it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
---check reads every weight: each must have a meaning. The content hash is the same
-for every file that holds the same weights, in whatever format.
+--check reads every weight: each must have a meaning. It names what no trained
+model has, too, such as a matrix of zeros. The content hash is the same for
+every file that holds the same weights, in whatever format.
 
 Examples:
   bitnet inspect builtin
@@ -105,6 +106,8 @@ struct TemplateReport {
 #[derive(Debug, Serialize)]
 struct CheckReport {
     unsound: Vec<String>,
+    /// What can be computed with, but no trained model has.
+    suspicious: Vec<String>,
     /// SHA-256 of all weights, in hexadecimal digits.
     content: String,
 }
@@ -177,7 +180,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         model: args.model.clone(),
         layout: args.layout.clone(),
     };
-    let checkpoint = model.open(ui)?;
+    let checkpoint = model.open_untold(ui)?;
     let options = PlanOptions {
         context_len: args.context,
         ..PlanOptions::default()
@@ -194,7 +197,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     match report.check.map_or(0, |check| check.unsound.len()) {
         0 => Ok(()),
-        n => Err(Unsound {
+        n => Err(UnsoundModel {
             model: args.model.to_string_lossy().into_owned(),
             n,
         }
@@ -205,7 +208,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 impl CheckReport {
     fn verdict(&self) -> String {
         match self.unsound.len() {
-            0 => "every weight is sound".to_owned(),
+            0 if self.suspicious.is_empty() => "every weight is sound".to_owned(),
+            0 => format!(
+                "no weight is damaged, but {} tensors are suspicious",
+                self.suspicious.len()
+            ),
             n => format!("{n} tensors or gaps are not sound"),
         }
     }
@@ -214,7 +221,7 @@ impl CheckReport {
 /// A model whose weights are damaged; what is wrong with them has been printed.
 #[derive(Debug, thiserror::Error)]
 #[error("{model} is not sound: {n} tensors or gaps between them")]
-struct Unsound {
+struct UnsoundModel {
     model: String,
     n: usize,
 }
@@ -233,11 +240,15 @@ fn read_weights(checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<CheckReport>
         },
     )
     .ok_or(Interrupted)?;
+    let (suspicious, unsound): (Vec<_>, _) =
+        (unsound.into_iter()).partition(|unsound| matches!(unsound, Unsound::Suspicious(_)));
+    let words = |unsound: Vec<Unsound>| {
+        let errors = unsound.into_iter().map(anyhow::Error::from);
+        errors.map(|error| format!("{error:#}")).collect()
+    };
     Ok(CheckReport {
-        unsound: unsound
-            .into_iter()
-            .map(|unsound| format!("{:#}", anyhow::Error::from(unsound)))
-            .collect(),
+        unsound: words(unsound),
+        suspicious: words(suspicious),
         content: hex(context.finish().as_ref()),
     })
 }
@@ -264,7 +275,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
     let n_linear_weights = checkpoint.config().n_linear_weights();
     let layouts =
         Layout::candidates(plan.kernel, n_linear_weights).filter(|_| ternary_parameters > 0);
-    let mut anomalies = Vec::new();
+    let mut anomalies: Vec<_> = checkpoint.notes().iter().map(ToString::to_string).collect();
     let tokenizer = checkpoint.tokenizer();
     let chat_template = (tokenizer.as_ref().ok())
         .and_then(|tokenizer| chat_template(checkpoint, tokenizer, &mut anomalies));
@@ -518,7 +529,7 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     }
     if let Some(check) = &r.check {
         row("check", check.verdict())?;
-        for unsound in &check.unsound {
+        for unsound in check.unsound.iter().chain(&check.suspicious) {
             row("", unsound.clone())?;
         }
         row("content", format!("sha256 {}", check.content))?;

@@ -16,8 +16,9 @@ use crate::ui::Ui;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The text's tokens are cut into windows of -c tokens without overlap, with BOS in
-front of each; every token is scored. Lower is better. Numbers of two models
-compare only if their tokenizers are the same.
+front of each; every token is scored. Without a BOS, the token before a window
+is in front of it, and the first of the text is not scored. Lower is better.
+Numbers of two models compare only if their tokenizers are the same.
 
 Example:
   bitnet perplexity -f heldout.txt --max-tokens 4096 --head exact")]
@@ -47,6 +48,9 @@ pub struct Args {
 /// The document of `--json`.
 #[derive(Debug, Serialize)]
 struct Report {
+    /// The token in front of each window; none where the tokenizer has no BOS, and then
+    /// the first token of the text is not scored.
+    bos: Option<u32>,
     context: usize,
     windows: usize,
     tokens: usize,
@@ -59,19 +63,27 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let text = read_text(&args.file)?;
     let checkpoint = args.model.model.open(ui)?;
     let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
-    let bos = tokenizer
-        .bos()
-        .context("the tokenizer has no token that begins a text (BOS)")?;
+    let bos = tokenizer.bos();
+    if bos.is_none() {
+        ui.note(
+            "note: the tokenizer has no token that begins a text (BOS): \
+             the first token is not scored",
+        );
+    }
     let mut tokens = tokenizer.encode_bare(&text)?;
     if let Some(max_tokens) = args.max_tokens {
         tokens.truncate(max_tokens);
     }
     let head = args.model.compute.head.for_all();
     let mut loaded = (args.model).load(&checkpoint, Some(args.context), head, ui)?;
+    let n_scored = match bos {
+        Some(_) => tokens.len(),
+        None => tokens.len().saturating_sub(1),
+    };
     let mut progress = ui.progress("scoring");
     interrupt::defer();
     let result = perplexity(&mut loaded.engine, &tokens, args.context, bos, |so_far| {
-        progress.set(so_far.tokens, tokens.len());
+        progress.set(so_far.tokens, n_scored);
         interrupt::poll()
     })
     .with_context(|| match args.file.to_str() {
@@ -80,6 +92,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     })?;
     drop(progress);
     let report = Report {
+        bos,
         context: args.context,
         windows: result.windows,
         tokens: result.tokens,
@@ -95,11 +108,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             report.ppl, report.nll_per_token, report.tokens, report.windows, report.context
         ))?;
     }
-    if result.tokens < tokens.len() {
+    if result.tokens < n_scored {
         ui.note(&format!(
-            "interrupted after {} of {} tokens",
-            result.tokens,
-            tokens.len()
+            "interrupted after {} of {n_scored} tokens",
+            result.tokens
         ));
         return Err(Interrupted.into());
     }

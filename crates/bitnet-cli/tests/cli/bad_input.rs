@@ -280,6 +280,8 @@ fn a_shard_that_is_missing_or_elsewhere() {
         let folder = storyteller_folder();
         let at = folder.path().join("model/model.safetensors.index.json");
         std::fs::write(at, index).unwrap();
+        // Beside the only file, an index need not be right.
+        std::fs::remove_file(folder.path().join("model/model.safetensors")).unwrap();
         failure(folder.path(), &["inspect", "model"])
     };
     #[cfg(unix)]

@@ -124,9 +124,9 @@ fn inspect() {
       -v, --verbose      Say on stderr what is chosen and how long it takes
       -h, --help         Print help
 
-    --check reads every weight: each must have a meaning. The content hash is the
-    same
-    for every file that holds the same weights, in whatever format.
+    --check reads every weight: each must have a meaning. It names what no trained
+    model has, too, such as a matrix of zeros. The content hash is the same for
+    every file that holds the same weights, in whatever format.
 
     Examples:
       bitnet inspect builtin
@@ -321,8 +321,9 @@ fn perplexity() {
           --memory-limit <BYTES>  Refuse what takes more memory, such as 1.2GiB
 
     The text's tokens are cut into windows of -c tokens without overlap, with BOS in
-    front of each; every token is scored. Lower is better. Numbers of two models
-    compare only if their tokenizers are the same.
+    front of each; every token is scored. Without a BOS, the token before a window
+    is in front of it, and the first of the text is not scored. Lower is better.
+    Numbers of two models compare only if their tokenizers are the same.
 
     Example:
       bitnet perplexity -f heldout.txt --max-tokens 4096 --head exact

@@ -137,6 +137,7 @@ fn perplexity() {
     let report = bitnet_with_stdin(Path::new("."), &args, text).json();
     assert_snapshot!(format!("{report:#}"), @r#"
     {
+      "bos": 8176,
       "context": 4,
       "windows": 4,
       "tokens": 14,

@@ -3,6 +3,7 @@
 mod bad_input;
 mod chat;
 mod convert;
+mod damaged;
 mod formats;
 mod help;
 mod hub;

@@ -23,6 +23,7 @@ use super::{gguf_model, gguf_split, hf_folder};
 use crate::model::config::{Activations, Config, ConfigError, RotaryRows};
 use crate::model::family::Family;
 use crate::model::tensors::{self, Expected, Role};
+use crate::note::{self, Note};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// How the values of a tensor are stored.
@@ -94,6 +95,8 @@ pub(crate) struct DenseTensor {
     file_idx: usize,
     range: Range<usize>,
     ty: DenseType,
+    /// The name in the file.
+    name: Arc<str>,
     pub(crate) n_rows: usize,
     pub(crate) n_cols: usize,
 }
@@ -106,6 +109,21 @@ impl DenseTensor {
     /// Returns the bytes of all rows.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.files[self.file_idx][self.range.clone()]
+    }
+
+    /// Returns the name in the file.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the first value of a row that cannot be computed with, as it is not
+    /// finite or its square is not: its column, and what it is.
+    pub(crate) fn not_finite_in(&self, kernel: Kernel, row: usize) -> Option<(usize, f32)> {
+        let mut values = vec![0.0; self.n_cols];
+        self.decode_row(kernel, row, &mut values);
+        let is_not_finite = |value: &f32| !(value * value).is_finite();
+        let col = values.iter().position(is_not_finite)?;
+        Some((col, values[col]))
     }
 
     /// Decodes one row.
@@ -194,6 +212,7 @@ pub struct Checkpoint {
     files: Arc<[FileBytes]>,
     rotary_rows: RotaryRows,
     origin: Origin,
+    notes: Vec<Note>,
 }
 
 impl Checkpoint {
@@ -263,7 +282,20 @@ impl Checkpoint {
             files: files.into(),
             rotary_rows,
             origin,
+            notes: Vec::new(),
         })
+    }
+
+    /// Adds what is odd about the files.
+    pub(crate) fn add_notes(&mut self, notes: impl IntoIterator<Item = Note>) {
+        for note in notes {
+            note::add(&mut self.notes, note);
+        }
+    }
+
+    /// Returns what is odd about the files and was read all the same.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     /// Finds out what ternary weights are multiplied with, which GGUF files do not
@@ -398,6 +430,7 @@ impl Checkpoint {
             file_idx: tensor.file_idx,
             range: tensor.range.clone(),
             ty,
+            name: tensor.name.as_str().into(),
             n_rows: tensor.n_rows,
             n_cols: tensor.n_cols,
         }
@@ -444,6 +477,11 @@ impl Checkpoint {
     pub(crate) fn release(&self, name: &str) {
         let tensor = self.tensor(name);
         self.files[tensor.file_idx].release(tensor.range.clone());
+    }
+
+    /// Returns the files.
+    pub(crate) fn files(&self) -> &Arc<[FileBytes]> {
+        &self.files
     }
 
     /// Takes all files out of memory, but for those that are not mapped: returns
@@ -618,6 +656,14 @@ pub enum CheckpointError {
     /// The numbers of the model contradict each other.
     #[error("the configuration is impossible")]
     Config(#[from] ConfigError),
+    /// A key changes the computation, and nothing here acts on it.
+    #[error("key {key:?} is {value}, which changes the computation in a way that is not supported")]
+    NotUnderstood {
+        /// The key.
+        key: String,
+        /// Its value, in words.
+        value: String,
+    },
     /// A tensor is missing.
     #[error("tensor {name:?} is missing")]
     MissingTensor {
@@ -711,6 +757,26 @@ pub enum CheckpointError {
         name: String,
         /// What is wrong with it.
         source: TernaryError,
+    },
+    /// A value cannot be computed with.
+    #[error(
+        "in tensor {name:?}: the value at row {row}, column {col} is {value:e}, expected a finite number below 1e19"
+    )]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// The row.
+        row: usize,
+        /// The column.
+        col: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A file was shortened or written to while it was read.
+    #[error("{} was changed while it was in use", file.display())]
+    Changed {
+        /// The file.
+        file: PathBuf,
     },
     /// A scale is not a number.
     #[error("in tensor {name:?}: the scale is {scale}, expected a finite number")]

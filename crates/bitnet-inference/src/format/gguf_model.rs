@@ -8,16 +8,20 @@ use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTen
 use super::gguf::{Array, Gguf, TensorInfo, Value};
 use super::gguf_types::{TensorTypes, matrix};
 use super::mapping::FileBytes;
+use super::odd_keys;
 use crate::model::config::{Activation, Activations, Config, Pooling};
 use crate::model::family::Family;
 use crate::model::multipliers::{Multipliers, Sizes};
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::sliding::SlidingWindow;
 use crate::model::tensors;
+use crate::note::{self, Note};
 
 /// Reads the files of a model, of which `gguf` is the directory.
 pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, CheckpointError> {
-    let mut config = config(&gguf)?;
+    let mut notes = gguf.notes().to_vec();
+    let mut config = config(&gguf, &mut notes)?;
+    notes.extend(odd_keys::check_gguf(&gguf, &config)?);
     let types = TensorTypes::of(&gguf)?;
     let mut stored = BTreeMap::new();
     let mut scales = Vec::new();
@@ -37,6 +41,9 @@ pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, Chec
             config.rope.scaling = RopeScaling::Divisors(floats(&types, tensor, &files)?);
         } else if let Some(i) = (LONGROPE.iter()).position(|name| tensor.name == *name) {
             factors[i] = Some(floats(&types, tensor, &files)?);
+        } else if tensors::is_buffer(&tensor.name) {
+            let (name, count) = (tensor.name.clone(), 1);
+            note::add(&mut notes, Note::IgnoredTensors { name, count });
         } else {
             stored.insert(tensor.name.clone(), stored_tensor(&types, tensor)?);
         }
@@ -60,11 +67,12 @@ pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, Chec
     let origin = Origin::Gguf(Box::new(gguf));
     let mut checkpoint = Checkpoint::assemble(config, stored, files, rotary_rows, origin)?;
     checkpoint.infer_activations();
+    checkpoint.add_notes(notes);
     Ok(checkpoint)
 }
 
 /// Reads the numbers of the model from the metadata.
-fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
+fn config(gguf: &Gguf, notes: &mut Vec<Note>) -> Result<Config, CheckpointError> {
     let missing = |key: &str| CheckpointError::MissingKey {
         key: key.to_owned(),
     };
@@ -77,7 +85,11 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
     let key = |part: &str| format!("{name}.{part}");
     let optional_size = |part: &str| -> Result<Option<usize>, CheckpointError> {
         // What exceeds usize exceeds every limit of `Config::check` as well.
-        let value = gguf.unsigned(&key(part))?;
+        let value = match gguf.get(&key(part)) {
+            // One number for each layer, where it differs in some models.
+            Some(Value::Array(_)) => Some(same_in_all_layers(gguf, &key(part))?),
+            _ => gguf.unsigned(&key(part))?,
+        };
         Ok(value.map(|value| usize::try_from(value).unwrap_or(usize::MAX)))
     };
     let size = |part: &str| optional_size(part)?.ok_or_else(|| missing(&key(part)));
@@ -102,7 +114,16 @@ fn config(gguf: &Gguf) -> Result<Config, CheckpointError> {
         Some(head_dim) => head_dim,
         None => hidden_dim.checked_div(n_heads).unwrap_or(0),
     };
+    if let Some(value_dim) = optional_size("attention.value_length")?
+        && value_dim != head_dim
+    {
+        return Err(CheckpointError::NotUnderstood {
+            key: key("attention.value_length"),
+            value: format!("{value_dim} where heads are {head_dim} wide"),
+        });
+    }
     let context_len = size("context_length")?;
+    let context_len = Config::context_len_within_limits(context_len, notes);
     let rope = Rope {
         theta: gguf.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
         n_dims: optional_size("rope.dimension_count")?.unwrap_or(head_dim),
@@ -243,6 +264,21 @@ fn longrope(
         },
         attention_factor: gguf.float(&key("attn_factor"))?.unwrap_or(1.0),
     })
+}
+
+/// Reads a key with a number for each layer, which must all be the same.
+fn same_in_all_layers(gguf: &Gguf, key: &str) -> Result<u64, CheckpointError> {
+    let numbers = gguf.integers(key)?.unwrap_or_default();
+    match numbers[..] {
+        [first, ref rest @ ..] if first >= 0 && rest.iter().all(|n| *n == first) => {
+            Ok(first.cast_unsigned())
+        }
+        _ => Err(CheckpointError::Unsupported {
+            what: "a size that differs between layers",
+            found: key.to_owned(),
+            expected: "the same in all layers",
+        }),
+    }
 }
 
 /// Reads how rotary frequencies are scaled.

@@ -9,37 +9,41 @@ use half::bf16;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
 use super::mapping::FileBytes;
+use super::{lax_json, odd_keys};
 use crate::model::config::{Activation, Activations, Config, Pooling, RotaryRows};
 use crate::model::family::Family;
 use crate::model::multipliers::{HfMultipliers, Multipliers, Sizes};
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::sliding::SlidingWindow;
 use crate::model::tensors::{self, Expected, Role};
+use crate::note::{self, Note};
 
 const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 /// The output matrix, in a file that has one.
 const HEAD: &str = "lm_head.weight";
+/// The embedding, with and without a head.
+const EMBEDDINGS: [&str; 2] = ["model.embed_tokens.weight", "embed_tokens.weight"];
 
 /// `config.json`, the part that matters.
 #[derive(Debug, Deserialize)]
 struct HfConfig {
     model_type: String,
-    #[serde(default)]
-    architectures: Vec<String>,
+    architectures: Option<Vec<String>>,
     hidden_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     intermediate_size: usize,
-    vocab_size: usize,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f32>,
     rope_theta: Option<f32>,
     /// Newer files keep the base here.
     rope_parameters: Option<RopeParameters>,
@@ -121,8 +125,10 @@ enum Weights {
 
 /// Reads a HuggingFace folder.
 pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
-    let shards = shards(folder)?;
-    let hf: HfConfig = read_json(folder, CONFIG)?;
+    let mut notes = Vec::new();
+    let shards = shards(folder, &mut notes)?;
+    let hf: HfConfig = read_json_noting(folder, CONFIG, &mut notes)?;
+    let json: Map<String, Json> = read_json(folder, CONFIG)?;
     let files = (shards.iter())
         .map(|shard| read_file(folder, shard))
         .collect::<Result<Vec<_>, _>>()?;
@@ -142,7 +148,18 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         let mut names = tensors.iter().map(|(name, _)| name);
         names.any(|name| name.ends_with(tensors::A_PROJECTION_NORM.1))
     });
-    let config = config(&hf, has_head, projection_norms)?;
+    let n_embeddings = parsed.iter().find_map(|(_, tensors)| {
+        let mut embeddings = EMBEDDINGS
+            .iter()
+            .filter_map(|name| tensors.tensor(name).ok());
+        embeddings.next()?.shape().first().copied()
+    });
+    let found = Found {
+        has_head,
+        projection_norms,
+        n_embeddings,
+    };
+    let config = config(&hf, found, &mut notes)?;
     let is_packed = |(_, tensors): &(_, SafeTensors<'_>)| {
         tensors.iter().any(|(_, view)| view.dtype() == Dtype::U8)
     };
@@ -157,6 +174,7 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         Weights::Dense
     };
     config.check()?;
+    odd_keys::check_hf(&json, &config)?;
     let names = tensor_names(&config);
     let gguf_name = |name: &str| match names.get(name) {
         Some(expected) => expected.name.clone(),
@@ -178,6 +196,12 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
             }
             if config.tied_embeddings && name == HEAD {
                 // A copy of the embedding that some exporters write.
+                continue;
+            }
+            // Of no element, or no weight; of any type.
+            if !names.contains_key(name) && (view.data().is_empty() || tensors::is_buffer(name)) {
+                let (name, count) = (name.to_owned(), 1);
+                note::add(&mut notes, Note::IgnoredTensors { name, count });
                 continue;
             }
             let start = view.data().as_ptr() as usize - file.as_ptr() as usize;
@@ -221,7 +245,9 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         }
     }
     let origin = Origin::HuggingFace(folder.to_owned());
-    Checkpoint::assemble(config, stored, files, RotaryRows::Halves, origin)
+    let mut checkpoint = Checkpoint::assemble(config, stored, files, RotaryRows::Halves, origin)?;
+    checkpoint.add_notes(notes);
+    Ok(checkpoint)
 }
 
 /// Returns what every name stands for that a tensor may have.
@@ -265,7 +291,7 @@ fn attach_scale(
 }
 
 /// Returns the names of the files with tensors.
-fn shards(folder: &Path) -> Result<Vec<String>, CheckpointError> {
+fn shards(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<String>, CheckpointError> {
     let is_file = |name: &str| folder.join(name).is_file();
     if !is_file(CONFIG) {
         return Err(CheckpointError::NotAModel {
@@ -274,7 +300,7 @@ fn shards(folder: &Path) -> Result<Vec<String>, CheckpointError> {
     }
     if is_file(INDEX) {
         let index: Index = read_json(folder, INDEX)?;
-        let names: BTreeSet<_> = index.weight_map.into_values().collect();
+        let mut names: BTreeSet<_> = index.weight_map.into_values().collect();
         // A shard lies beside its index, nowhere else.
         let outside = |name: &&String| Path::new(name).file_name() != Some(name.as_ref());
         if let Some(name) = names.iter().find(outside) {
@@ -283,6 +309,14 @@ fn shards(folder: &Path) -> Result<Vec<String>, CheckpointError> {
                 found: name.clone(),
                 expected: "a file name without a folder",
             });
+        }
+        // `transformers` looks for the single file first.
+        if is_file(SINGLE)
+            && let Some(missing) = names.iter().find(|name| !is_file(name))
+        {
+            let shard = missing.clone();
+            note::add(notes, Note::IndexWithoutShards { shard });
+            names = BTreeSet::from([SINGLE.to_owned()]);
         }
         return Ok(names.into_iter().collect());
     }
@@ -294,33 +328,126 @@ fn shards(folder: &Path) -> Result<Vec<String>, CheckpointError> {
     })
 }
 
-/// Reads the numbers of the model; `has_head` says whether there is an output
-/// matrix, which decides where the configuration does not.
-fn config(
-    hf: &HfConfig,
+/// What the tensors say about the model, where its configuration does not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    /// Whether there is an output matrix.
     has_head: bool,
+    /// Whether the input of every projection has a norm.
     projection_norms: bool,
-) -> Result<Config, CheckpointError> {
-    let activation = (hf.hidden_activation.as_ref()).or(hf.hidden_act.as_ref());
-    let activation = activation.ok_or_else(|| CheckpointError::MissingKey {
-        key: "hidden_act".to_owned(),
-    })?;
+    /// Rows of the embedding.
+    n_embeddings: Option<usize>,
+}
+
+/// What the classes of `transformers` take for keys that a `config.json` leaves out:
+/// `LlamaConfig`, `Qwen3Config`, `Gemma3TextConfig` and `BitNetConfig` of version 5, and
+/// MiniCPM's own, which is as LLaMA's.
+struct Defaults {
+    hidden_act: &'static str,
+    max_position_embeddings: usize,
+    rms_norm_eps: f32,
+    rope_theta: f32,
+    /// None: the hidden size, divided among the heads.
+    head_dim: Option<usize>,
+}
+
+impl Defaults {
+    fn of(model_type: &str) -> Self {
+        let llama = Self {
+            hidden_act: "silu",
+            max_position_embeddings: 2048,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            head_dim: None,
+        };
+        match model_type {
+            "bitnet" => Self {
+                hidden_act: "relu2",
+                rms_norm_eps: 1e-5,
+                rope_theta: 500_000.0,
+                ..llama
+            },
+            "qwen3" => Self {
+                max_position_embeddings: 32_768,
+                head_dim: Some(128),
+                ..llama
+            },
+            "gemma3_text" => Self {
+                hidden_act: "gelu_pytorch_tanh",
+                max_position_embeddings: 131_072,
+                rope_theta: 1_000_000.0,
+                head_dim: Some(256),
+                ..llama
+            },
+            _ => llama,
+        }
+    }
+}
+
+/// Returns the value of a key, or notes that it is missing and what is taken.
+fn or_default<T: Copy + ToString>(
+    value: Option<T>,
+    key: &str,
+    default: T,
+    notes: &mut Vec<Note>,
+) -> T {
+    value.unwrap_or_else(|| {
+        let (key, taken) = (key.to_owned(), default.to_string());
+        note::add(notes, Note::MissingKey { key, taken });
+        default
+    })
+}
+
+/// Reads the numbers of the model.
+fn config(hf: &HfConfig, found: Found, notes: &mut Vec<Note>) -> Result<Config, CheckpointError> {
+    let Found {
+        has_head,
+        projection_norms,
+        n_embeddings,
+    } = found;
+    let defaults = Defaults::of(&hf.model_type);
+    let hidden_act = (hf.hidden_activation.as_deref()).or(hf.hidden_act.as_deref());
+    let hidden_act = match hidden_act {
+        Some(hidden_act) => hidden_act,
+        None => or_default(None, "hidden_act", defaults.hidden_act, notes),
+    };
     let activation =
-        Activation::from_name(activation).ok_or_else(|| CheckpointError::Unsupported {
+        Activation::from_name(hidden_act).ok_or_else(|| CheckpointError::Unsupported {
             what: "activation",
-            found: activation.clone(),
+            found: hidden_act.to_owned(),
             expected: Activation::EXPECTED,
         })?;
-    let family = Family::from_hf(&hf.model_type, &hf.architectures, activation);
+    let architectures = hf.architectures.as_deref().unwrap_or_default();
+    let family = Family::from_hf(&hf.model_type, architectures, activation);
     let family = family.ok_or_else(|| CheckpointError::Architecture {
         found: hf.model_type.clone(),
     })?;
-    let head_dim = match hf.head_dim {
-        Some(head_dim) => head_dim,
-        None => hf
+    let head_dim = match (hf.head_dim, defaults.head_dim) {
+        (Some(head_dim), _) => head_dim,
+        (None, Some(default)) => or_default(None, "head_dim", default, notes),
+        (None, None) => hf
             .hidden_size
             .checked_div(hf.num_attention_heads)
             .unwrap_or(0),
+    };
+    let vocab_size = match (hf.vocab_size, n_embeddings) {
+        (None, Some(rows)) => or_default(None, "vocab_size", rows, notes),
+        (None, None) => {
+            return Err(CheckpointError::MissingKey {
+                key: "vocab_size".to_owned(),
+            });
+        }
+        (Some(vocab_size), _) => vocab_size,
+    };
+    let (key, default) = ("max_position_embeddings", defaults.max_position_embeddings);
+    let context_len = or_default(hf.max_position_embeddings, key, default, notes);
+    let context_len = Config::context_len_within_limits(context_len, notes);
+    let (key, default) = ("rms_norm_eps", defaults.rms_norm_eps);
+    let rms_norm_eps = or_default(hf.rms_norm_eps, key, default, notes);
+    let rope = if family.sliding_window {
+        global_rope(hf, head_dim, context_len, notes)?
+    } else {
+        rope(hf, head_dim, context_len, notes)?
     };
     let sizes = Sizes {
         hidden_dim: hf.hidden_size,
@@ -336,7 +463,7 @@ fn config(
     };
     let multipliers = Multipliers::from_hf(family.multipliers, sizes, &multipliers);
     let sliding = if family.sliding_window {
-        sliding_window(hf, head_dim)?
+        sliding_window(hf, head_dim, context_len, notes)?
     } else {
         None
     };
@@ -348,14 +475,10 @@ fn config(
         n_kv_heads: hf.num_key_value_heads.unwrap_or(hf.num_attention_heads),
         head_dim,
         ffn_dim: hf.intermediate_size,
-        vocab_size: hf.vocab_size,
-        context_len: hf.max_position_embeddings,
-        rms_norm_eps: hf.rms_norm_eps,
-        rope: if family.sliding_window {
-            global_rope(hf, head_dim)?
-        } else {
-            rope(hf, head_dim)?
-        },
+        vocab_size,
+        context_len,
+        rms_norm_eps,
+        rope,
         activation,
         multipliers: multipliers.map_err(|key| CheckpointError::MissingKey {
             key: key.to_owned(),
@@ -383,6 +506,8 @@ fn config(
 fn sliding_window(
     hf: &HfConfig,
     head_dim: usize,
+    context_len: usize,
+    notes: &mut Vec<Note>,
 ) -> Result<Option<SlidingWindow>, CheckpointError> {
     let unsupported = |what, found: String, expected| CheckpointError::Unsupported {
         what,
@@ -400,11 +525,7 @@ fn sliding_window(
     if let Some(cap) = softcaps.into_iter().flatten().next() {
         return Err(unsupported("soft-capping", cap.to_string(), "none"));
     }
-    let Some(window) = hf.sliding_window else {
-        return Err(CheckpointError::MissingKey {
-            key: "sliding_window".to_owned(),
-        });
-    };
+    let window = or_default(hf.sliding_window, "sliding_window", GEMMA3_WINDOW, notes);
     let layers: Vec<bool> = if let Some(types) = &hf.layer_types {
         (types.iter())
             .map(|ty| match ty.as_str() {
@@ -431,7 +552,7 @@ fn sliding_window(
         .and_then(|p| p.rope_theta)
         .or(hf.rope_local_base_freq);
     let scaling = match nested.and_then(scaling_type) {
-        Some(found) => rope_scaling(hf, found, nested.expect("it has the type"))?,
+        Some(found) => rope_scaling(found, nested.expect("it has the type"), context_len)?,
         None => RopeScaling::None,
     };
     Ok(Some(SlidingWindow {
@@ -446,31 +567,29 @@ fn sliding_window(
 }
 
 /// Reads the rotary position embedding of the layers of a Gemma 3 that see everything.
-fn global_rope(hf: &HfConfig, head_dim: usize) -> Result<Rope, CheckpointError> {
+fn global_rope(
+    hf: &HfConfig,
+    head_dim: usize,
+    context_len: usize,
+    notes: &mut Vec<Note>,
+) -> Result<Rope, CheckpointError> {
     let nested = (hf.rope_parameters.as_ref()).and_then(|p| p.full_attention.as_deref());
-    if let Some(nested) = nested {
-        let scaling = match scaling_type(nested) {
-            Some(found) => rope_scaling(hf, found, nested)?,
+    let Some(nested) = nested else {
+        return rope(hf, head_dim, context_len, notes);
+    };
+    let default = Defaults::of(&hf.model_type).rope_theta;
+    Ok(Rope {
+        theta: or_default(nested.rope_theta, "rope_theta", default, notes),
+        n_dims: head_dim,
+        scaling: match scaling_type(nested) {
+            Some(found) => rope_scaling(found, nested, context_len)?,
             None => RopeScaling::None,
-        };
-        return Ok(Rope {
-            theta: nested.rope_theta.unwrap_or(GEMMA3_THETA),
-            n_dims: head_dim,
-            scaling,
-        });
-    }
-    let has_theta = hf.rope_theta.is_some()
-        || (hf.rope_parameters.as_ref()).is_some_and(|p| p.rope_theta.is_some());
-    let mut rope = rope(hf, head_dim)?;
-    if !has_theta {
-        rope.theta = GEMMA3_THETA;
-    }
-    Ok(rope)
+        },
+    })
 }
 
-/// The base of the frequencies of the layers of a Gemma 3 that see everything, where a
-/// folder says none.
-const GEMMA3_THETA: f32 = 1_000_000.0;
+/// Positions that most layers of a Gemma 3 see, where a folder does not say.
+const GEMMA3_WINDOW: usize = 4096;
 
 /// Returns the type of a scaling that changes something.
 fn scaling_type(parameters: &RopeParameters) -> Option<&str> {
@@ -481,7 +600,12 @@ fn scaling_type(parameters: &RopeParameters) -> Option<&str> {
 
 /// Reads the rotary position embedding, wherever this version of `transformers`
 /// kept it.
-fn rope(hf: &HfConfig, head_dim: usize) -> Result<Rope, CheckpointError> {
+fn rope(
+    hf: &HfConfig,
+    head_dim: usize,
+    context_len: usize,
+    notes: &mut Vec<Note>,
+) -> Result<Rope, CheckpointError> {
     let places = [&hf.rope_parameters, &hf.rope_scaling];
     let places = || places.into_iter().flatten();
     let theta = hf
@@ -507,10 +631,17 @@ fn rope(hf: &HfConfig, head_dim: usize) -> Result<Rope, CheckpointError> {
             }
             None => continue,
         };
-        scaling = rope_scaling(hf, found, parameters)?;
+        let original = parameters.original_max_position_embeddings;
+        if found == "dynamic" && original.is_none_or(|original| original >= context_len) {
+            // Only what lies beyond the context of the configuration is turned slower.
+            note::add(notes, Note::DynamicRope { context_len });
+            continue;
+        }
+        scaling = rope_scaling(found, parameters, context_len)?;
     }
+    let default = Defaults::of(&hf.model_type).rope_theta;
     Ok(Rope {
-        theta: theta.unwrap_or(10_000.0),
+        theta: or_default(theta, "rope_theta", default, notes),
         // As in `transformers`: rounded down.
         n_dims: (head_dim as f32 * partial) as usize,
         scaling,
@@ -518,9 +649,9 @@ fn rope(hf: &HfConfig, head_dim: usize) -> Result<Rope, CheckpointError> {
 }
 
 fn rope_scaling(
-    hf: &HfConfig,
     found: &str,
     parameters: &RopeParameters,
+    context_len: usize,
 ) -> Result<RopeScaling, CheckpointError> {
     let need = |value: Option<f32>, key: &str| {
         value.ok_or_else(|| CheckpointError::MissingKey {
@@ -529,7 +660,7 @@ fn rope_scaling(
     };
     let factor = || need(parameters.factor, "factor");
     let original = parameters.original_max_position_embeddings;
-    let original_context_len = original.unwrap_or(hf.max_position_embeddings);
+    let original_context_len = original.unwrap_or(context_len);
     match found {
         "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
         "llama3" => Ok(RopeScaling::Llama3 {
@@ -554,7 +685,7 @@ fn rope_scaling(
                     key: format!("rope_scaling.{key}"),
                 })
             };
-            let in_contexts = || hf.max_position_embeddings as f64 / original_context_len as f64;
+            let in_contexts = || context_len as f64 / original_context_len as f64;
             let factor = parameters.factor.map_or_else(in_contexts, f64::from);
             Ok(RopeScaling::LongRope {
                 short: divisors(&parameters.short_factor, "short_factor")?,
@@ -568,7 +699,7 @@ fn rope_scaling(
         _ => Err(CheckpointError::Unsupported {
             what: "RoPE scaling",
             found: found.to_owned(),
-            expected: "default, linear, llama3, yarn or longrope",
+            expected: "default, linear, llama3, yarn, longrope or dynamic",
         }),
     }
 }
@@ -692,10 +823,26 @@ pub(crate) fn read_json<T: DeserializeOwned>(
     folder: &Path,
     name: &str,
 ) -> Result<T, CheckpointError> {
-    let bytes = read_file(folder, name)?;
-    serde_json::from_slice(&bytes).map_err(|source| CheckpointError::Json {
-        file: name.to_owned(),
-        source,
+    read_json_noting(folder, name, &mut Vec::new())
+}
+
+/// Reads a JSON file of a folder, and notes if only Python would read it.
+fn read_json_noting<T: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+    notes: &mut Vec<Note>,
+) -> Result<T, CheckpointError> {
+    let file = folder.join(name);
+    let bytes = std::fs::read(&file).map_err(|source| CheckpointError::Read { file, source })?;
+    serde_json::from_slice(&bytes).or_else(|source| {
+        let file = name.to_owned();
+        match lax_json::from_slice(&bytes) {
+            Some(value) => {
+                note::add(notes, Note::LaxJson { file });
+                Ok(value)
+            }
+            None => Err(CheckpointError::Json { file, source }),
+        }
     })
 }
 
@@ -711,7 +858,11 @@ mod tests {
             "rope_theta": 10000.0, "hidden_act": "silu"{more}}}"#
         );
         let hf: HfConfig = serde_json::from_str(&json).unwrap();
-        config(&hf, true, false).unwrap().activations
+        let found = Found {
+            has_head: true,
+            ..Found::default()
+        };
+        config(&hf, found, &mut Vec::new()).unwrap().activations
     }
 
     #[test]

@@ -91,9 +91,10 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     engine.x[..n * hidden].copy_from_slice(&output);
     let wanted: Vec<_> = (0..n).map(|row| (row, Wanted::default())).collect();
     let mut found = Vec::new();
-    engine.head(&wanted, &mut |_, _, logits: &[f32]| {
+    let computed = engine.head(&wanted, &mut |_, _, logits: &[f32]| {
         found.extend_from_slice(logits);
     });
+    computed.unwrap();
     let vocab = engine.model().config().vocab_size;
     let expected = f32s(&tensors, "logits");
     for (found, expected) in found.chunks(vocab).zip(expected.chunks(vocab)) {

@@ -4,6 +4,10 @@ use super::family::Family;
 use super::multipliers::{Multipliers, Sizes};
 use super::rope::Rope;
 use super::sliding::SlidingWindow;
+use crate::note::{self, Note};
+
+/// Far above every model.
+const MAX_CONTEXT_LEN: usize = 1 << 24;
 
 /// The activation of the feed-forward gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +189,16 @@ impl Config {
         self.hidden_dim.max(self.q_dim()).max(self.ffn_dim)
     }
 
+    /// Returns the context length of a file, or the longest that is taken: nothing
+    /// that a file says is longer by mistake.
+    pub(crate) fn context_len_within_limits(found: usize, notes: &mut Vec<Note>) -> usize {
+        if found > MAX_CONTEXT_LEN {
+            let taken = MAX_CONTEXT_LEN;
+            note::add(notes, Note::ContextLength { found, taken });
+        }
+        found.min(MAX_CONTEXT_LEN)
+    }
+
     /// Returns the first thing that no model can have.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         // Limits far above every model and far below every overflow.
@@ -196,7 +210,7 @@ impl Config {
             ("head size", self.head_dim, 1 << 12),
             ("feed-forward size", self.ffn_dim, 1 << 24),
             ("vocabulary size", self.vocab_size, 1 << 24),
-            ("context length", self.context_len, 1 << 24),
+            ("context length", self.context_len, MAX_CONTEXT_LEN),
         ];
         for (what, value, limit) in sizes {
             if value == 0 || value > limit {

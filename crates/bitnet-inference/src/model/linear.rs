@@ -1,6 +1,8 @@
 //! Linear layers: packed ternary or dense weights, and the forms of input that they
 //! need.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
     HybridMemoryPool, Int8Rows, Kernel, Layout, PackedTernary, Team, matmul_rows, ops,
@@ -8,6 +10,7 @@ use bitnet_core::{
 
 use super::config::{Activations, Config, RotaryRows};
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
+use crate::note::{self, Note};
 use crate::plan::PlanError;
 
 /// A linear layer, and the norm of its input if it has one.
@@ -33,6 +36,10 @@ enum Weights {
 impl Linear {
     /// Reads a linear layer, and packs it if it is ternary. Rows of every head are
     /// brought from the order `stored_rows` into that of the forward pass.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what `Model::load` is told, and a name"
+    )]
     pub(crate) fn load(
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
@@ -41,6 +48,7 @@ impl Linear {
         name: &str,
         stored_rows: RotaryRows,
         norm: Option<Buffer<f32>>,
+        notes: &mut Vec<Note>,
     ) -> Result<Self, CheckpointError> {
         let widths = checkpoint.config().rotary_widths();
         let weights = match checkpoint.tensor(name).encoding {
@@ -51,7 +59,7 @@ impl Linear {
             },
             Encoding::Ternary(_) | Encoding::Masters(_) => {
                 let stored = |row| RotaryRows::Halves.position_in(stored_rows, row, widths);
-                Weights::Ternary(pack(checkpoint, pool, layout, team, name, stored)?)
+                Weights::Ternary(pack(checkpoint, pool, layout, team, name, stored, notes)?)
             }
         };
         Ok(Self { norm, weights })
@@ -62,6 +70,14 @@ impl Linear {
         match &self.weights {
             Weights::Ternary(packed) => Some(packed),
             Weights::Dense { .. } => None,
+        }
+    }
+
+    /// Returns the weights that are left where they are.
+    pub(crate) fn dense(&self) -> Option<&DenseTensor> {
+        match &self.weights {
+            Weights::Ternary(_) => None,
+            Weights::Dense { matrix, .. } => Some(matrix),
         }
     }
 
@@ -119,7 +135,8 @@ impl Linear {
     }
 }
 
-/// Packs a ternary matrix whose row `row` is row `stored(row)` of the file.
+/// Packs a ternary matrix whose row `row` is row `stored(row)` of the file, and notes
+/// what no trained matrix has.
 pub(crate) fn pack(
     checkpoint: &Checkpoint,
     pool: &HybridMemoryPool,
@@ -127,8 +144,10 @@ pub(crate) fn pack(
     team: &mut Team,
     name: &str,
     stored: impl Fn(usize) -> usize + Sync,
+    notes: &mut Vec<Note>,
 ) -> Result<PackedTernary, CheckpointError> {
     let tensor = checkpoint.ternary(name)?;
+    let is_zero = AtomicBool::new(true);
     let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
     let scales = tensor.scales.clone().reordered(n_rows, &stored);
     let packed = PackedTernary::pack_as(
@@ -139,6 +158,10 @@ pub(crate) fn pack(
         scales,
         |row, trits| {
             let decoded = tensor.decode_row(stored(row), trits);
+            // Of a matrix that is not zero, hardly more than one row is looked at.
+            if is_zero.load(Ordering::Relaxed) && trits.iter().any(|trit| *trit != 0) {
+                is_zero.store(false, Ordering::Relaxed);
+            }
             decoded.map_err(|source| CheckpointError::Ternary {
                 name: checkpoint.tensor(name).name.clone(),
                 source,
@@ -146,7 +169,30 @@ pub(crate) fn pack(
         },
     );
     checkpoint.release(name);
-    packed
+    let packed = packed?;
+    let stored_name = &checkpoint.tensor(name).name;
+    if let Some(note) = odd_values(stored_name, tensor.scales.values(), is_zero.into_inner()) {
+        note::add(notes, note);
+    }
+    Ok(packed)
+}
+
+/// Returns what no trained tensor has: the scales of one, or the weights of a norm, that
+/// are all zero, as those of a tensor are that `is_zero` otherwise; or one that is not
+/// zero and far from what is usual.
+pub(crate) fn odd_values(name: &str, values: &[f32], is_zero: bool) -> Option<Note> {
+    let name = || name.to_owned();
+    // A group of zeros may well have a scale of zero.
+    if is_zero || values.iter().all(|value| *value == 0.0) {
+        let (name, count) = (name(), 1);
+        return Some(Note::AllZero { name, count });
+    }
+    let is_odd = |value: &&f32| **value != 0.0 && !Note::USUAL.contains(&value.abs());
+    let value = *values.iter().find(is_odd)?;
+    Some(Note::Extreme {
+        name: name(),
+        value,
+    })
 }
 
 /// The input of linear layers, in the forms that their weights need.

@@ -8,15 +8,19 @@ pub(crate) mod rope;
 pub(crate) mod sliding;
 pub(crate) mod tensors;
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bitnet_core::memory::{Buffer, Category, Counted};
-use bitnet_core::{HybridMemoryPool, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, Team};
+use bitnet_core::{HybridMemoryPool, Kernel, Layout, PackedInt8, PackedTernary, Team, ops};
 use config::{Config, RotaryRows};
-use linear::{Linear, pack};
+use linear::{Linear, odd_values, pack};
 use tensors::{OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
+use crate::format::mapping::{Changed, FileBytes};
+use crate::note::{self, Note};
 
 /// How the output matrix is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +66,9 @@ pub struct Model {
     pub(crate) head: Head,
     /// What of the model's files stays in memory.
     _in_files: Counted,
+    /// The files, if weights are read where they lie in them.
+    files: Option<Arc<[FileBytes]>>,
+    notes: Vec<Note>,
 }
 
 /// The weights of one layer.
@@ -138,6 +145,7 @@ impl Model {
         let Packing { head, layout } = packing.into();
         let config = checkpoint.config().clone();
         check_widths(&config)?;
+        let notes = RefCell::new(Vec::new());
         let norm = |name: &str| {
             let tensor = checkpoint.dense(name);
             let mut values = pool.zeroed(Category::Weights, tensor.n_cols)?;
@@ -145,7 +153,14 @@ impl Model {
             if checkpoint.norm_is_less_one(name) {
                 values.iter_mut().for_each(|value| *value += 1.0);
             }
-            Ok::<_, OutOfMemory>(values)
+            // Int8 activations would hide it: what is not a number becomes 0 there.
+            if !values.iter().all(|value| value.is_finite()) {
+                return Err(not_finite(&tensor, kernel, 0));
+            }
+            if let Some(note) = odd_values(tensor.name(), &values, false) {
+                note::add(&mut notes.borrow_mut(), note);
+            }
+            Ok::<_, CheckpointError>(values)
         };
         let layout = match layout {
             Some(layout) => layout,
@@ -158,7 +173,8 @@ impl Model {
             let mut linear = |part, rows| {
                 let norm = input_norm_tensor(&config, layer, part).map(|name| norm(&name));
                 let (name, norm) = (layer_tensor(layer, part), norm.transpose()?);
-                Linear::load(checkpoint, pool, layout, team, &name, rows, norm)
+                let notes = &mut notes.borrow_mut();
+                Linear::load(checkpoint, pool, layout, team, &name, rows, norm, notes)
             };
             let (halves, rotary) = (RotaryRows::Halves, checkpoint.rotary_rows());
             layers.push(Layer {
@@ -188,7 +204,8 @@ impl Model {
         let mut vocabulary = |name| match checkpoint.tensor(name).encoding {
             Encoding::Dense(_) => Ok(Embedding::Dense(checkpoint.dense(name))),
             Encoding::Ternary(_) | Encoding::Masters(_) => {
-                let packed = pack(checkpoint, pool, layout, team, name, |row| row)?;
+                let notes = &mut notes.borrow_mut();
+                let packed = pack(checkpoint, pool, layout, team, name, |row| row, notes)?;
                 Ok::<_, CheckpointError>(Embedding::Ternary(Arc::new(packed)))
             }
         };
@@ -198,7 +215,10 @@ impl Model {
             name => vocabulary(name)?,
         };
         let head = match output {
-            Embedding::Dense(matrix) => dense_head(pool, kernel, team, matrix, head)?,
+            Embedding::Dense(matrix) => {
+                let notes = &mut notes.borrow_mut();
+                dense_head(pool, kernel, team, matrix, head, notes)?
+            }
             Embedding::Ternary(matrix) => Head::Ternary(matrix),
         };
         progress(config.n_layers, config.n_layers);
@@ -210,7 +230,14 @@ impl Model {
         let mapped = mapped + linear.map(Linear::n_mapped_bytes).sum::<usize>();
         let output_norm = norm(OUTPUT_NORM)?;
         let in_memory = checkpoint.release_all();
+        let changed = checkpoint.files().iter().find_map(FileBytes::changed);
+        if let Some(Changed { file }) = changed {
+            return Err(CheckpointError::Changed { file });
+        }
+        let is_read_later = mapped > 0 || matches!(embedding, Embedding::Dense(_));
         Ok(Self {
+            files: is_read_later.then(|| Arc::clone(checkpoint.files())),
+            notes: notes.into_inner(),
             _in_files: pool.count(Category::MappedFile, mapped + in_memory),
             embedding,
             layers,
@@ -218,6 +245,37 @@ impl Model {
             head,
             config,
             pool: pool.clone(),
+        })
+    }
+
+    /// Returns what is odd about the weights: tensors that are all zero, and scales
+    /// and norms that no trained model has.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// Returns the file that was changed since the model was loaded, if weights are
+    /// read where they lie in it.
+    pub(crate) fn changed(&self) -> Option<Changed> {
+        self.files
+            .iter()
+            .flat_map(|files| files.iter())
+            .find_map(FileBytes::changed)
+    }
+
+    /// Returns the first value of the matrices that were not read when the model was
+    /// loaded that cannot be computed with.
+    pub(crate) fn first_not_finite(&self, kernel: Kernel) -> Option<CheckpointError> {
+        let head = match &self.head {
+            Head::Exact(matrix) => Some(matrix),
+            // Read to make int8 of it.
+            Head::Screened { .. } | Head::Int8(_) | Head::Ternary(_) => None,
+        };
+        let matrices = self.linear().filter_map(Linear::dense).chain(head);
+        matrices.into_iter().find_map(|matrix| {
+            let mut rows = 0..matrix.n_rows;
+            let row = rows.find(|row| matrix.not_finite_in(kernel, *row).is_some())?;
+            Some(not_finite(matrix, kernel, row))
         })
     }
 
@@ -310,19 +368,49 @@ impl Layer {
     }
 }
 
-/// Brings a dense output matrix into the form that is asked for.
+/// Returns the error of a row in which a value is not finite.
+pub(crate) fn not_finite(tensor: &DenseTensor, kernel: Kernel, row: usize) -> CheckpointError {
+    let (col, value) = tensor.not_finite_in(kernel, row).unwrap_or((0, f32::NAN));
+    CheckpointError::NotFinite {
+        name: tensor.name().to_owned(),
+        row,
+        col,
+        value,
+    }
+}
+
+/// Brings a dense output matrix into the form that is asked for. Where that is int8,
+/// which would hide what is not a number, its values are looked at.
 fn dense_head(
     pool: &HybridMemoryPool,
     kernel: Kernel,
     team: &mut Team,
     output: DenseTensor,
     precision: HeadPrecision,
-) -> Result<Head, OutOfMemory> {
+    notes: &mut Vec<Note>,
+) -> Result<Head, CheckpointError> {
     let mut int8 = || {
         let shape = (output.n_rows, output.n_cols);
-        PackedInt8::quantize(pool, kernel, team, shape, |row, values| {
+        let first_bad = AtomicUsize::new(usize::MAX);
+        let is_zero = AtomicBool::new(true);
+        let packed = PackedInt8::quantize(pool, kernel, team, shape, |row, values| {
             output.decode_row_once(kernel, row, values);
-        })
+            let square = ops::dot(kernel, values, values);
+            if !square.is_finite() {
+                first_bad.fetch_min(row, Ordering::Relaxed);
+            } else if square > 0.0 && is_zero.load(Ordering::Relaxed) {
+                is_zero.store(false, Ordering::Relaxed);
+            }
+        })?;
+        match first_bad.into_inner() {
+            usize::MAX if is_zero.into_inner() => {
+                let (name, count) = (output.name().to_owned(), 1);
+                note::add(notes, Note::AllZero { name, count });
+            }
+            usize::MAX => {}
+            row => return Err(not_finite(&output, kernel, row)),
+        }
+        Ok::<_, CheckpointError>(packed)
     };
     Ok(match precision {
         HeadPrecision::Int8 => Head::Int8(int8()?),

@@ -19,6 +19,29 @@ pub(crate) const ROPE_SHORT: &str = "rope_factors_short.weight";
 /// Divisors for longer ones.
 pub(crate) const ROPE_LONG: &str = "rope_factors_long.weight";
 
+/// Last parts of the names of tensors that are no weights: what older versions of
+/// programs saved although it is computed, and what newer ones leave out when they
+/// read it.
+const BUFFERS: [&str; 9] = [
+    "attn_rot_embd.weight",
+    "causal_mask",
+    "masked_bias",
+    "position_ids",
+    "rope.freqs",
+    "rotary_emb.cos_cached",
+    "rotary_emb.inv_freq",
+    "rotary_emb.original_inv_freq",
+    "rotary_emb.sin_cached",
+];
+
+/// Returns whether a tensor is no weight, but a buffer that is computed.
+pub(crate) fn is_buffer(name: &str) -> bool {
+    BUFFERS.iter().any(|buffer| {
+        let before = name.strip_suffix(buffer);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    })
+}
+
 /// What a tensor is for, which decides how it may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {

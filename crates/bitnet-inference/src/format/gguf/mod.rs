@@ -34,13 +34,16 @@ pub use read::GgufError;
 pub use value::{Array, Value};
 pub use write::GgufWriter;
 
+use crate::note::Note;
+
 const MAGIC: [u8; 4] = *b"GGUF";
 const ALIGNMENT_KEY: &str = "general.alignment";
 const DEFAULT_ALIGNMENT: u32 = 32;
 /// As many as llama.cpp reads.
 const MAX_DIMS: usize = 4;
 
-/// The specification asks for a multiple of 8, and llama.cpp for a power of two.
+/// What is written: the specification asks for a multiple of 8, and llama.cpp for a
+/// power of two. What is read may be any power of two, as there.
 fn is_alignment(alignment: u32) -> bool {
     alignment.is_power_of_two() && alignment >= 8
 }
@@ -54,6 +57,7 @@ pub struct Gguf {
     metadata_idx: HashMap<String, usize>,
     tensors: Vec<TensorInfo>,
     tensor_idx: HashMap<String, usize>,
+    notes: Vec<Note>,
 }
 
 /// Where a tensor lies in a file and what the file says about it.
@@ -160,6 +164,11 @@ impl Gguf {
             Value::Array(Array::F32(items)) => Some(items.as_slice()),
             _ => None,
         })
+    }
+
+    /// Returns what is odd about the metadata and was read all the same.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     /// Returns all tensors in the order of the directory.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt::{self, Display};
 
 use super::value::{Array, Kind, Number, Value};
-use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, Gguf, MAGIC, MAX_DIMS, TensorInfo, is_alignment};
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, Gguf, MAGIC, MAX_DIMS, TensorInfo};
+use crate::note::{self, Note};
 
 /// The bytes of an empty string.
 const MIN_STRING_BYTES: usize = 8;
@@ -66,16 +67,6 @@ pub enum GgufError {
         /// Where the first wrong byte is.
         offset: u64,
     },
-    /// A truth value is neither 0 nor 1.
-    #[error("{what} at byte {offset} is a bool stored as {found}, which is neither 0 nor 1")]
-    InvalidBool {
-        /// Which value.
-        what: String,
-        /// Where it is.
-        offset: u64,
-        /// The byte it is stored as.
-        found: u8,
-    },
     /// A metadata value is of a type that the specification does not have.
     #[error("metadata {key:?} is of unknown type {type_id}")]
     UnknownValueType {
@@ -90,14 +81,14 @@ pub enum GgufError {
         /// The key of the array.
         key: String,
     },
-    /// Two metadata values have the same key.
-    #[error("metadata {key:?} is there twice")]
+    /// Two different metadata values have the same key.
+    #[error("metadata {key:?} is there twice, with different values")]
     DuplicateKey {
         /// The key.
         key: String,
     },
     /// `general.alignment` is no alignment.
-    #[error("general.alignment is {found}, expected a power of two that is at least 8")]
+    #[error("general.alignment is {found}, expected a power of two")]
     BadAlignment {
         /// The value in the file.
         found: u32,
@@ -180,20 +171,30 @@ impl Gguf {
     /// Reads the header, the metadata and the tensor directory of a whole file;
     /// of the tensor data only where it lies.
     pub fn parse(file: &[u8]) -> Result<Self, GgufError> {
-        let mut reader = Reader { file, at: 0 };
+        let mut reader = Reader {
+            file,
+            at: 0,
+            notes: Vec::new(),
+        };
         let version = reader.version()?;
         let n_tensors: u64 = reader.number("the number of tensors")?;
         let n_metadata: u64 = reader.number("the number of metadata values")?;
 
         let n_metadata = reader.checked_count(n_metadata, MIN_METADATA_BYTES, "metadata values")?;
-        let mut metadata = Vec::new();
+        let mut metadata: Vec<(String, Value)> = Vec::new();
         let mut metadata_idx = HashMap::new();
         for idx in 0..n_metadata {
             let (key, value) = reader.metadata(idx)?;
-            if metadata_idx.insert(key.clone(), idx).is_some() {
-                return Err(GgufError::DuplicateKey { key });
+            match metadata_idx.get(&key) {
+                None => {
+                    metadata_idx.insert(key.clone(), metadata.len());
+                    metadata.push((key, value));
+                }
+                Some(&idx) if metadata[idx].1 == value => {
+                    note::add(&mut reader.notes, Note::RepeatedKey { key });
+                }
+                Some(_) => return Err(GgufError::DuplicateKey { key }),
             }
-            metadata.push((key, value));
         }
         let alignment = alignment(metadata_idx.get(ALIGNMENT_KEY).map(|&i| &metadata[i].1))?;
 
@@ -218,6 +219,7 @@ impl Gguf {
             metadata_idx,
             tensors,
             tensor_idx,
+            notes: reader.notes,
         })
     }
 }
@@ -225,7 +227,7 @@ impl Gguf {
 fn alignment(value: Option<&Value>) -> Result<u64, GgufError> {
     match value {
         None => Ok(DEFAULT_ALIGNMENT.into()),
-        Some(&Value::U32(alignment)) if is_alignment(alignment) => Ok(alignment.into()),
+        Some(&Value::U32(alignment)) if alignment.is_power_of_two() => Ok(alignment.into()),
         Some(&Value::U32(found)) => Err(GgufError::BadAlignment { found }),
         Some(other) => Err(GgufError::WrongType {
             key: ALIGNMENT_KEY.to_owned(),
@@ -289,6 +291,7 @@ fn place(
 struct Reader<'a> {
     file: &'a [u8],
     at: usize,
+    notes: Vec<Note>,
 }
 
 impl<'a> Reader<'a> {
@@ -328,17 +331,31 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn bool(&mut self, what: fmt::Arguments<'_>) -> Result<bool, GgufError> {
-        let offset = self.at as u64;
-        match self.number(what)? {
-            0u8 => Ok(false),
-            1 => Ok(true),
-            found => Err(GgufError::InvalidBool {
-                what: what.to_string(),
-                offset,
-                found,
-            }),
+    /// Reads a text of the metadata, which only people read: bytes that are not UTF-8
+    /// are replaced, where llama.cpp keeps them. Names and lists, which programs
+    /// compare, must be UTF-8.
+    fn text(&mut self, key: &str) -> Result<String, GgufError> {
+        let what = format_args!("metadata {key:?}");
+        let n_bytes: u64 = self.number(format_args!("the length of {what}"))?;
+        let bytes = self.bytes(n_bytes, what)?;
+        let text = String::from_utf8_lossy(bytes);
+        if let std::borrow::Cow::Owned(_) = text {
+            let key = key.to_owned();
+            note::add(&mut self.notes, Note::NotUtf8 { key });
         }
+        Ok(text.into_owned())
+    }
+
+    /// Reads a truth value: like llama.cpp, whatever is not 0 is true.
+    fn bool(&mut self, key: &str, what: fmt::Arguments<'_>) -> Result<bool, GgufError> {
+        let byte: u8 = self.number(what)?;
+        let odd = Note::OddBool {
+            key: key.to_owned(),
+        };
+        if byte > 1 {
+            note::add(&mut self.notes, odd);
+        }
+        Ok(byte != 0)
     }
 
     /// Checks that the rest of the file has room for `count` items that take at
@@ -398,8 +415,8 @@ impl<'a> Reader<'a> {
             Kind::U32 => Value::U32(self.number(what)?),
             Kind::I32 => Value::I32(self.number(what)?),
             Kind::F32 => Value::F32(self.number(what)?),
-            Kind::Bool => Value::Bool(self.bool(what)?),
-            Kind::String => Value::String(self.string(what)?),
+            Kind::Bool => Value::Bool(self.bool(key, what)?),
+            Kind::String => Value::String(self.text(key)?),
             Kind::U64 => Value::U64(self.number(what)?),
             Kind::I64 => Value::I64(self.number(what)?),
             Kind::F64 => Value::F64(self.number(what)?),
@@ -418,7 +435,7 @@ impl<'a> Reader<'a> {
             Kind::U32 => Array::U32(self.numbers(len, key)?),
             Kind::I32 => Array::I32(self.numbers(len, key)?),
             Kind::F32 => Array::F32(self.numbers(len, key)?),
-            Kind::Bool => Array::Bool(self.items(len, 1, key, Self::bool)?),
+            Kind::Bool => Array::Bool(self.items(len, 1, key, |r, what| r.bool(key, what))?),
             Kind::String => Array::String(self.items(len, MIN_STRING_BYTES, key, Self::string)?),
             Kind::U64 => Array::U64(self.numbers(len, key)?),
             Kind::I64 => Array::I64(self.numbers(len, key)?),
@@ -673,10 +690,10 @@ mod tests {
 
     #[test]
     fn not_utf8() {
-        check(
-            &with_value("k", STRING, &string(b"ab\xff")),
-            "metadata \"k\" is not UTF-8 at byte 47",
-        );
+        let gguf = Gguf::parse(&with_value("k", STRING, &string(b"ab\xff"))).unwrap();
+        assert_eq!(gguf.string("k"), Ok(Some("ab\u{fffd}")));
+        let key = "k".to_owned();
+        assert_eq!(gguf.notes(), [Note::NotUtf8 { key }]);
         let texts = [string("ab"), string(b"\xff")].concat();
         check(
             &with_value("k", ARRAY, &array(STRING, 2, &texts)),
@@ -685,16 +702,19 @@ mod tests {
     }
 
     #[test]
-    fn invalid_bool() {
-        check(
-            &with_value("k", BOOL, &[2]),
-            "metadata \"k\" at byte 37 is a bool stored as 2, which is neither 0 nor 1",
+    fn whatever_is_not_0_is_true() {
+        let odd = [Note::OddBool {
+            key: "k".to_owned(),
+        }];
+        let gguf = Gguf::parse(&with_value("k", BOOL, &[2])).unwrap();
+        assert_eq!(
+            (gguf.boolean("k"), gguf.notes()),
+            (Ok(Some(true)), &odd[..])
         );
-        check(
-            &with_value("k", ARRAY, &array(BOOL, 2, &[1, 255])),
-            "element 1 of metadata \"k\" at byte 50 is a bool stored as 255, which is neither 0 \
-             nor 1",
-        );
+        let bools = with_value("k", ARRAY, &array(BOOL, 3, &[2, 0, 255]));
+        let gguf = Gguf::parse(&bools).unwrap();
+        let expected = Value::Array(Array::Bool(vec![true, false, true]));
+        assert_eq!((gguf.get("k"), gguf.notes()), (Some(&expected), &odd[..]));
     }
 
     #[test]
@@ -719,22 +739,29 @@ mod tests {
 
     #[test]
     fn duplicate_key() {
-        let value = metadata("k", U8, &[1]);
+        let value = |value| metadata("k", U8, &[value]);
         check(
-            &[header(3, 0, 2), value.clone(), value].concat(),
-            "metadata \"k\" is there twice",
+            &[header(3, 0, 2), value(1), value(2)].concat(),
+            "metadata \"k\" is there twice, with different values",
         );
+        let gguf = Gguf::parse(&[header(3, 0, 2), value(1), value(1)].concat()).unwrap();
+        assert_eq!(gguf.metadata().count(), 1);
+        let key = "k".to_owned();
+        assert_eq!(gguf.notes(), [Note::RepeatedKey { key }]);
     }
 
     #[test]
     fn bad_alignment() {
-        for alignment in [0u32, 1, 4, 24] {
+        let with = |alignment: u32| with_value(ALIGNMENT_KEY, U32, &alignment.to_le_bytes());
+        for alignment in [0, 3, 24] {
             check(
-                &with_value(ALIGNMENT_KEY, U32, &alignment.to_le_bytes()),
-                &format!(
-                    "general.alignment is {alignment}, expected a power of two that is at least 8"
-                ),
+                &with(alignment),
+                &format!("general.alignment is {alignment}, expected a power of two"),
             );
+        }
+        for alignment in [1, 4, 1 << 31] {
+            let gguf = Gguf::parse(&with(alignment)).unwrap();
+            assert_eq!(gguf.alignment(), u64::from(alignment));
         }
     }
 

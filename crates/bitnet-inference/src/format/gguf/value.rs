@@ -89,7 +89,7 @@ impl Value {
     }
 
     /// Returns the integer, unless it is negative or this is none.
-    pub(super) fn to_unsigned(&self) -> Option<u64> {
+    pub(crate) fn to_unsigned(&self) -> Option<u64> {
         match *self {
             Self::U8(x) => Some(x.into()),
             Self::U16(x) => Some(x.into()),
@@ -147,7 +147,7 @@ impl Array {
     }
 
     /// Returns the elements if they are integers that fit i64.
-    pub(super) fn to_integers(&self) -> Option<Vec<i64>> {
+    pub(crate) fn to_integers(&self) -> Option<Vec<i64>> {
         fn widen<T: Copy + Into<i64>>(items: &[T]) -> Vec<i64> {
             items.iter().map(|&item| item.into()).collect()
         }
