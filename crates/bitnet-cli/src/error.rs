@@ -11,6 +11,7 @@ use bitnet_inference::{
     CheckpointError, EmptyStopError, GenerateError, MemoryLimitError, PlanError, SamplerError,
     TokenizerError,
 };
+use safetensors::SafeTensorError;
 
 use crate::commands::pull;
 use crate::hub::{HubError, Repository};
@@ -198,6 +199,10 @@ fn limit_hint(error: &MemoryLimitError) -> String {
     format!("what fits: {}", fits.join(", or "))
 }
 
+/// What a repository holds that was copied without its large files.
+const POINTER: &str = "this looks like a pointer of Git LFS, not like the file: \
+                       `git lfs pull` brings it";
+
 fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {
     let damaged = "if this was downloaded, compare its size and checksum with the original";
     let hint = match error {
@@ -210,6 +215,17 @@ fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {
         }
         CheckpointError::NotAModel { .. } => {
             "download a model's files into one folder, or name a GGUF file inside it"
+        }
+        CheckpointError::Gguf(GgufError::WrongMagic { found }) if found == b"vers" => POINTER,
+        CheckpointError::Gguf(GgufError::WrongMagic { found }) if found[0] == b'<' => {
+            "this is a page of the web; download the file itself"
+        }
+        CheckpointError::SafeTensors {
+            source: SafeTensorError::HeaderTooLarge,
+            ..
+        } => POINTER,
+        CheckpointError::MissingTensor { name } if name == "token_embd.weight" => {
+            "a file of a vocabulary alone has no weights: take the one of the whole model"
         }
         CheckpointError::Gguf(GgufError::WrongMagic { .. }) => {
             "for SafeTensors, name the folder that they and config.json are in"

@@ -17,7 +17,7 @@ use bitnet_inference::{
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 
-use crate::commands::pull::pulled;
+use crate::commands::pull::{model_in, pulled};
 use crate::commands::read_text;
 use crate::error::{NoChatTemplate, UsageError};
 use crate::memory::{self, MemoryWatch};
@@ -299,6 +299,8 @@ impl ModelArg {
             && let Some(pulled) = pulled(&self.model, revision, ui)?
         {
             path = pulled;
+        } else if let Some(model) = model_in(&path, ui) {
+            path = model;
         }
         let mut checkpoint = Checkpoint::open(&path).with_context(|| self.failed())?;
         let applied = self.layout.apply(&mut checkpoint, ui);

@@ -1,7 +1,7 @@
 //! `bitnet pull`
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use indicatif::HumanBytes;
@@ -264,6 +264,27 @@ pub fn pulled(name: &OsStr, revision: Option<&str>, ui: &Ui) -> anyhow::Result<O
     let how = format!("`-m {}:FILE`", reference.name());
     say_choice(&choice, &paths, &others.join(", "), &how, ui);
     Ok(Some(model))
+}
+
+/// Returns the model in a folder that has GGUF files and is no HuggingFace folder, as
+/// other programs keep what they have downloaded; `None` if there is none.
+pub fn model_in(folder: &Path, ui: &Ui) -> Option<PathBuf> {
+    if folder.join("config.json").is_file() {
+        return None;
+    }
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let mut files: Vec<String> = entries
+        .filter(|entry| entry.path().is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.to_lowercase().ends_with(".gguf"))
+        .collect();
+    files.sort_unstable();
+    let paths: Vec<_> = files.iter().map(String::as_str).collect();
+    let choice = choice::choose(&paths, None).ok()?;
+    let others: Vec<_> = choice.others.iter().map(|&i| paths[i]).collect();
+    let how = format!("`-m {}`", folder.join("FILE").display());
+    say_choice(&choice, &paths, &others.join(", "), &how, ui);
+    Some(entry(folder.to_owned(), &choice, &paths))
 }
 
 impl NotPulled {

@@ -2,6 +2,17 @@
 
 use std::path::{Component, Path};
 
+/// Where people copy addresses from.
+const HOSTS: [&str; 2] = ["huggingface.co", "hf.co"];
+
+/// Returns what stands behind the host in the address of a page of this host.
+fn in_page<'a>(address: &'a str, host: &str) -> Option<&'a str> {
+    let schemes = ["https://", "http://"];
+    let mut without_scheme = schemes.iter().filter_map(|s| address.strip_prefix(s));
+    let address = without_scheme.next().unwrap_or(address);
+    address.strip_prefix(host)?.strip_prefix('/')
+}
+
 /// `OWNER/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repository(String);
@@ -66,8 +77,11 @@ pub struct Reference {
 
 impl Reference {
     /// Takes a name that may be one: `OWNER/NAME`, `OWNER/NAME@REVISION`, and either
-    /// with `:FILE`.
+    /// with `:FILE`; or the address of the page of one of them.
     pub fn parse(name: &str) -> Option<Self> {
+        if let Some(page) = HOSTS.iter().find_map(|host| in_page(name, host)) {
+            return Self::from_page(page);
+        }
         let (name, model) = match name.split_once(':') {
             Some((_, "")) => return None,
             Some((name, model)) => (name, Some(model.to_owned())),
@@ -81,6 +95,24 @@ impl Reference {
             repository: Repository::parse(name)?,
             revision,
             model,
+        })
+    }
+
+    /// Takes what stands behind the host in the address of a page: `OWNER/NAME`, or that
+    /// with `/tree/REVISION`, or with `/blob/REVISION/FILE`.
+    fn from_page(page: &str) -> Option<Self> {
+        let page = page.split(['?', '#']).next().unwrap_or_default();
+        let mut parts = page.trim_end_matches('/').splitn(5, '/');
+        let repository = format!("{}/{}", parts.next()?, parts.next()?);
+        let revision = match (parts.next(), parts.next()) {
+            (None, _) => Revision::default(),
+            (Some("tree" | "blob" | "resolve"), Some(revision)) => Revision::parse(revision)?,
+            _ => return None,
+        };
+        Some(Self {
+            repository: Repository::parse(&repository)?,
+            revision,
+            model: parts.next().map(str::to_owned),
         })
     }
 
@@ -151,6 +183,41 @@ mod tests {
         }
         let commit = Revision::parse(&"0a".repeat(20)).unwrap();
         assert!(commit.is_commit() && !Revision::default().is_commit());
+    }
+
+    #[test]
+    fn the_address_of_a_page_is_a_reference() {
+        let parts = |name| {
+            let reference = Reference::parse(name)?;
+            Some((reference.name(), reference.model.unwrap_or_default()))
+        };
+        for (address, name, model) in [
+            ("https://huggingface.co/a/b", "a/b", ""),
+            ("hf.co/a/b/", "a/b", ""),
+            ("https://huggingface.co/a/b/tree/v1", "a/b@v1", ""),
+            ("https://huggingface.co/a/b/tree/main/Q2", "a/b", "Q2"),
+            (
+                "https://hf.co/a/b/blob/main/Q2/x.gguf?a=b#c",
+                "a/b",
+                "Q2/x.gguf",
+            ),
+            (
+                "http://huggingface.co/a/b/resolve/main/x.gguf",
+                "a/b",
+                "x.gguf",
+            ),
+        ] {
+            let expected = Some((name.to_owned(), model.to_owned()));
+            assert_eq!(parts(address), expected, "{address}");
+        }
+        for address in [
+            "https://huggingface.co/a",
+            "https://huggingface.co/a/b/discussions/1",
+            "https://huggingface.co/a/b/tree/",
+            "https://example.com/a/b",
+        ] {
+            assert_eq!(parts(address), None, "{address}");
+        }
     }
 
     #[test]

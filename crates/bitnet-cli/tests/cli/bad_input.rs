@@ -754,3 +754,20 @@ fn what_takes_more_memory_than_it_may() {
     let said = "'--memory-limit <BYTES>': expected a number of bytes, such as 800MB or 1.2GiB";
     assert!(mistyped.stderr.contains(said), "{}", mistyped.stderr);
 }
+
+#[test]
+fn what_came_in_place_of_a_file_is_told() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 9\n";
+    let lfs = "this looks like a pointer of Git LFS, not like the file: `git lfs pull` brings it";
+    let hint = |failure: String| failure.lines().last().unwrap().to_owned();
+    assert_eq!(hint(unreadable(pointer.as_bytes())), format!("hint: {lfs}"));
+    let page = hint(unreadable(b"<!DOCTYPE html><html></html>"));
+    assert_eq!(
+        page,
+        "hint: this is a page of the web; download the file itself"
+    );
+    let folder = storyteller_folder();
+    std::fs::write(folder.path().join("model/model.safetensors"), pointer).unwrap();
+    let run = ["run", "-m", "model", PROMPT];
+    assert_eq!(hint(failure(folder.path(), &run)), format!("hint: {lfs}"));
+}

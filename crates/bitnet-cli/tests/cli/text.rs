@@ -5,7 +5,7 @@ use std::path::Path;
 use insta::assert_snapshot;
 
 use super::toy::{CONTROL, NORMAL, Toy};
-use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin};
+use super::{PROMPT, Run, bitnet, bitnet_in, bitnet_with_stdin};
 
 const STORY: &str = "Once upon a time there was a great noise of shouting, and the noise\n";
 const GREEDY: [&str; 5] = ["run", "--temp", "0", "-n", "8"];
@@ -408,4 +408,29 @@ fn the_device_asked_for_computes() {
 fn a_limit_that_is_enough_changes_nothing() {
     let args = [&GREEDY[..], &["-q", "--memory-limit", "100MiB", PROMPT]].concat();
     assert_eq!(bitnet(&args).quietly(), STORY);
+}
+
+#[test]
+fn a_folder_with_a_gguf_file_is_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("some model");
+    std::fs::create_dir(&model).unwrap();
+    std::fs::write(model.join("m-TQ1_0.gguf"), super::storyteller()).unwrap();
+    let run = |args: &[&str]| {
+        let args = [
+            &["run", "--temp", "0", "-n", "4", "-m", "some model", PROMPT],
+            args,
+        ]
+        .concat();
+        bitnet_in(folder.path(), &args)
+    };
+    let text = format!("{PROMPT} great noise of shouting\n");
+    assert_eq!(run(&["-q"]).quietly(), text);
+    // Of several, one is taken, and how to take another is said.
+    std::fs::write(model.join("m-F16.gguf"), "").unwrap();
+    let Run { stdout, stderr, .. } = run(&[]);
+    assert_eq!(stdout, text);
+    let note = "note: of several models m-TQ1_0.gguf was taken, since ternary weights that run \
+                fast come first; `-m some model/FILE` takes another: m-F16.gguf";
+    assert!(stderr.lines().any(|line| line == note), "{stderr}");
 }
