@@ -22,6 +22,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::format::checkpoint::{Checkpoint, Origin};
 use crate::format::gguf::{Gguf, Value};
+use crate::format::lax_json;
 use crate::sampler::SamplerOptions;
 
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -102,7 +103,8 @@ impl SamplingDefaults {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
             Err(error) => return ignored(format!("the file cannot be read ({error})")),
         };
-        match serde_json::from_slice(&bytes) {
+        let read = serde_json::from_slice(&bytes);
+        match read.or_else(|error| lax_json::from_slice(&bytes).ok_or(error)) {
             Ok(json) => Self::from_json(&json),
             Err(error) => ignored(format!("the file is not as expected ({error})")),
         }
@@ -515,7 +517,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let read = || SamplingDefaults::from_folder(folder.path());
         assert_eq!(read(), SamplingDefaults::default());
-        for broken in ["", "[1]", "{\"temperature\": NaN}"] {
+        for broken in ["", "[1]", "{\"temperature\": 1"] {
             std::fs::write(folder.path().join(GENERATION_CONFIG), broken).unwrap();
             let found = read();
             assert_eq!(found.options(), SamplerOptions::default());
@@ -524,5 +526,12 @@ mod tests {
                 "{found:?}"
             );
         }
+        // What Python writes for a number that is none harms its key only.
+        let file = folder.path().join(GENERATION_CONFIG);
+        std::fs::write(file, "{\"temperature\": NaN, \"top_p\": 0.5}").unwrap();
+        let found = read();
+        assert_eq!((found.temperature, found.top_p), (None, Some(0.5)));
+        let ignored = ["temperature is \"NaN\", expected a number"];
+        assert_eq!(found.ignored, ignored);
     }
 }

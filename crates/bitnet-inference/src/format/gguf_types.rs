@@ -197,11 +197,12 @@ impl TensorTypes {
     }
 }
 
-/// Returns the rows and columns of a tensor of one or two dimensions.
+/// Returns the rows and columns of a tensor of one or two dimensions, and maybe more of
+/// size 1.
 pub(crate) fn matrix(tensor: &TensorInfo) -> Option<[usize; 2]> {
     let (n_cols, n_rows) = match tensor.shape[..] {
         [n_cols] => (n_cols, 1),
-        [n_cols, n_rows] => (n_cols, n_rows),
+        [n_cols, n_rows, ref more @ ..] if more.iter().all(|n| *n == 1) => (n_cols, n_rows),
         _ => return None,
     };
     // What exceeds usize exceeds the file, too.
@@ -257,6 +258,20 @@ mod tests {
             };
             assert_eq!(found, expected, "{}", tensor.name);
         }
+    }
+
+    #[test]
+    fn dimensions_of_size_1_are_none() {
+        let shape_of = |shape: &[u64]| {
+            let mut writer = GgufWriter::new();
+            writer.tensor("t".to_owned(), shape, 0, 4);
+            let file = writer.write(Vec::new(), |_, out| out.write_all(&[0; 4]));
+            matrix(&Gguf::parse(&file.unwrap()).unwrap().tensors()[0])
+        };
+        assert_eq!(shape_of(&[5]), Some([1, 5]));
+        assert_eq!(shape_of(&[5, 1]), Some([1, 5]));
+        assert_eq!(shape_of(&[5, 3, 1, 1]), Some([3, 5]));
+        assert_eq!(shape_of(&[5, 3, 2]), None);
     }
 
     #[test]

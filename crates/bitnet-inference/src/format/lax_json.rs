@@ -12,7 +12,7 @@ const NO_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
 /// Reads a document; numbers that JSON does not have become texts, so that they do no
 /// harm where nobody asks for a number.
-pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
     let mut value: Value = serde_json::from_slice(&without_no_numbers(bytes)).ok()?;
     whole_numbers(&mut value);

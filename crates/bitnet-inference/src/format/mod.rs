@@ -9,6 +9,6 @@ mod gguf_split;
 pub(crate) mod gguf_types;
 mod hf_folder;
 pub(crate) mod i2s_layout;
-mod lax_json;
+pub(crate) mod lax_json;
 pub(crate) mod mapping;
 mod odd_keys;

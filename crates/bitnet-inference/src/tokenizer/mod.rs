@@ -23,6 +23,7 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Model};
 
 use crate::format::gguf::{Gguf, GgufError};
+use crate::format::lax_json;
 use crate::model::family::Family;
 
 pub use note::TokenizerNote;
@@ -523,7 +524,10 @@ fn read_json<T: DeserializeOwned>(
     let Some(bytes) = read_optional(folder, file)? else {
         return Ok(None);
     };
-    serde_json::from_slice(&bytes).map_err(|source| TokenizerError::Json { file, source })
+    serde_json::from_slice(&bytes).or_else(|source| {
+        // `config.json` is noted where the model is read.
+        lax_json::from_slice(&bytes).ok_or(TokenizerError::Json { file, source })
+    })
 }
 
 /// Reads a file of a folder, if it is there.
