@@ -1,16 +1,22 @@
 //! Starts child processes, reads their output line by line, and ends them with
 //! everything they started when time is up or the user interrupts.
 //!
-//! Each child leads its own process group, or makes itself the head of a session. Output is handed on as it arrives and
+//! Each child leads its own process group, or makes itself the head of a session. On Windows
+//! it is the first process of a job object, which holds everything that the child starts.
+//! Output is handed on as it arrives and
 //! never stored here, so a child that prints 100 MB costs no memory; a single
 //! line is cut after [`LINE_LIMIT`] bytes.
 
+mod tree;
+
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
+
+use tree::Tree;
 
 /// The most bytes of one line that are handed on; the rest of the line is dropped.
 pub const LINE_LIMIT: usize = 64 * 1024;
@@ -79,7 +85,8 @@ pub enum Stream {
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It ended by itself; `None` if a signal ended it.
+    /// It ended by itself; `None` if a signal ended it. A crash on Windows has the code of an
+    /// `NTSTATUS`, which is below 0.
     Exited(Option<i32>),
     /// It ran past its time and was ended with its process group.
     TimedOut,
@@ -88,6 +95,15 @@ pub enum End {
 impl End {
     fn of(status: ExitStatus) -> Self {
         Self::Exited(status.code())
+    }
+}
+
+/// An exit code in words. Those of crashes on Windows are known by their digits.
+pub(crate) fn exit_code(code: i32) -> String {
+    if code < 0 {
+        format!("exit code 0x{code:08X}")
+    } else {
+        format!("exit code {code}")
     }
 }
 
@@ -110,7 +126,7 @@ pub enum Group {
 }
 
 /// Runs `command` to its end and hands each line of its output, without the line
-/// break, to `on_line`. With `merged`, both outputs share one pipe and arrive in
+/// break (`\n` or `\r\n`), to `on_line`. With `merged`, both outputs share one pipe and arrive in
 /// the order they were written, all as [`Stream::Out`].
 pub fn run(
     command: &mut Command,
@@ -172,7 +188,7 @@ pub fn run_in(
             None
         };
         if let Some(ended) = ended {
-            end_group(&mut child, &lines).map_err(wait_error)?;
+            end_tree(&mut child, &lines).map_err(wait_error)?;
             return ended;
         }
         if exited.is_none() {
@@ -188,7 +204,7 @@ pub fn run_in(
                 return Ok(End::of(status));
             }
             if at.elapsed() > GRACE {
-                signal_group(&child, Ask::Kill);
+                child.kill();
                 return Ok(End::of(status));
             }
         }
@@ -202,11 +218,12 @@ type Lines = Receiver<(Stream, Vec<u8>)>;
 pub(crate) fn apart(command: &mut Command) -> &mut Command {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
-    // Elsewhere a child and all it started are found by whose children they are.
+    #[cfg(windows)]
+    std::os::windows::process::CommandExt::creation_flags(command, tree::NEW_PROCESS_GROUP);
     command
 }
 
-fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(Child, Lines)> {
+fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(Tree, Lines)> {
     if group == Group::Own {
         apart(command);
     }
@@ -215,18 +232,18 @@ fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(
     if merged {
         let (reader, writer) = std::io::pipe()?;
         command.stdout(writer.try_clone()?).stderr(writer);
-        let child = command.spawn()?;
+        let child = Tree::spawn(command)?;
         // The command keeps its ends of the pipe; without this the pipe never ends.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         read_lines(reader, Stream::Out, sender);
         return Ok((child, lines));
     }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    if let Some(out) = child.stdout.take() {
+    let mut child = Tree::spawn(command)?;
+    if let Some(out) = child.stdout() {
         read_lines(out, Stream::Out, sender.clone());
     }
-    if let Some(err) = child.stderr.take() {
+    if let Some(err) = child.stderr() {
         read_lines(err, Stream::Err, sender);
     }
     Ok((child, lines))
@@ -252,6 +269,9 @@ fn read_lines(
                 }
             };
             reader.consume(used);
+            if complete && line.last() == Some(&b'\r') {
+                line.pop();
+            }
             if complete && sender.send((stream, std::mem::take(&mut line))).is_err() {
                 return;
             }
@@ -263,44 +283,24 @@ fn read_lines(
     });
 }
 
-fn end_group(child: &mut Child, lines: &Lines) -> std::io::Result<()> {
-    signal_group(child, Ask::End);
+/// Asks a child and what it started to end, and kills what is left after [`GRACE`].
+fn end_tree(child: &mut Tree, lines: &Lines) -> std::io::Result<()> {
+    child.ask_to_end();
     let asked = Instant::now();
     while asked.elapsed() < GRACE && child.try_wait()?.is_none() {
         // Readers block on a full channel, and the child on a full pipe.
         let _ = lines.recv_timeout(TICK);
     }
-    signal_group(child, Ask::Kill);
-    child.wait().map(drop)
-}
-
-#[derive(Clone, Copy)]
-enum Ask {
-    End,
-    Kill,
-}
-
-#[cfg(unix)]
-fn signal_group(child: &Child, ask: Ask) {
-    use rustix::process::{Pid, Signal, kill_process_group};
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let signal = match ask {
-            Ask::End => Signal::TERM,
-            Ask::Kill => Signal::KILL,
-        };
-        // The group is often gone by now, which is what was asked for.
-        let _ = kill_process_group(group, signal);
+    child.kill();
+    child.wait()?;
+    // Windows ends processes after it said so, and keeps their files locked until then. The
+    // pipe is closed when the last one that holds it is gone.
+    while cfg!(windows) && asked.elapsed() < 2 * GRACE {
+        if lines.recv_timeout(TICK) == Err(RecvTimeoutError::Disconnected) {
+            break;
+        }
     }
-}
-
-#[cfg(not(unix))]
-fn signal_group(child: &Child, _ask: Ask) {
-    // `taskkill /T` ends the whole tree of processes.
-    let _ = Command::new("taskkill")
-        .args(["/T", "/F", "/PID", &child.id().to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    Ok(())
 }
 
 /// The last bytes of an output, for messages.

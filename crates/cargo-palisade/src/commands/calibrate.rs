@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use palisade::comparison::{CalibrateOptions, calibrate};
+use palisade::measure::launch::CAN_SLOW_DOWN;
 use palisade::speed::{Calibration, Floor};
 use serde_json::json;
 
@@ -19,7 +20,11 @@ pub fn run(context: &mut Context<'_>, args: &CalibrateArgs) -> anyhow::Result<u8
         selection: args.selection.selection(),
         comparisons: args.comparisons,
         injected: args.injected,
-        slowdowns: SLOWDOWNS.to_vec(),
+        slowdowns: if CAN_SLOW_DOWN {
+            SLOWDOWNS.to_vec()
+        } else {
+            Vec::new()
+        },
         budget: args.budget.map(|budget| budget.0),
     };
     let launcher = launcher()?;
@@ -66,6 +71,9 @@ fn text(calibration: &Calibration) -> String {
             detection.rate.found,
             detection.rate.of
         );
+    }
+    if !CAN_SLOW_DOWN {
+        text.push_str("No program can be slowed down on purpose on this system: whether a slowdown is found was not tried\n");
     }
     let _ = writeln!(text, "On {}", calibration.fingerprint);
     text

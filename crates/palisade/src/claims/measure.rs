@@ -253,7 +253,8 @@ impl Measuring<'_> {
         Ok(match end {
             Ok(End::Exited(Some(0))) => Ok(out),
             Ok(End::Exited(Some(code))) => {
-                Err(format!("`{line}` ended with exit code {code}: {}", last()))
+                let code = process::exit_code(code);
+                Err(format!("`{line}` ended with {code}: {}", last()))
             }
             Ok(End::Exited(None)) => Err(format!("`{line}` was ended by a signal")),
             Ok(End::TimedOut) => Err(format!("`{line}` ran past its time")),

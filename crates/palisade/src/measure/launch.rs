@@ -27,6 +27,10 @@ use crate::process::{self, Cancel, End, Group, Limits, ProcessError, Stream, Tai
 /// The first argument that makes the program a launcher.
 pub const LAUNCH_WORD: &str = "launch-and-measure";
 
+/// Whether a process can be slowed down on purpose here, by stopping it again and again:
+/// not on Windows.
+pub const CAN_SLOW_DOWN: bool = cfg!(unix);
+
 /// The variable that makes the environment block longer or shorter.
 const PADDING: &str = "PALISADE_PADDING";
 
@@ -65,6 +69,12 @@ pub enum LaunchError {
     /// A file for the launcher's answer cannot be made.
     #[error("make a temporary file")]
     Temporary(#[source] std::io::Error),
+    /// A process cannot be slowed down on purpose: see [`CAN_SLOW_DOWN`].
+    #[error("slow {program:?} down: this system cannot stop a process for a while")]
+    NoSlowdown {
+        /// The program.
+        program: String,
+    },
     /// The process ended in a way that says nothing about its speed.
     #[error("run `{command}`: it {end}")]
     Failed {
@@ -130,12 +140,14 @@ pub struct Usage {
     /// Of that, how long its first thread was ready to run and had to wait for a
     /// processor; `None` where the system does not say (it does on Linux).
     pub waited_ns: Option<u64>,
-    /// Processor time in user mode, of it and the children it waited for.
+    /// Processor time in user mode, of it and the children it waited for; on Windows of it
+    /// alone.
     pub user_ns: u64,
     /// Processor time in the kernel.
     pub system_ns: u64,
     /// The most memory that it, or one of the children it waited for, held at a
-    /// time, in bytes: the peak resident set. `None` where the system does not say.
+    /// time, in bytes: the peak resident set; on Windows the peak working set of it alone.
+    /// `None` where the system does not say.
     pub peak_bytes: Option<u64>,
     /// How long it was held up on purpose. What a busy machine added to that is not
     /// part of this, nor of `wall_ns`.
@@ -185,6 +197,10 @@ impl Launcher {
         conditions: &Conditions,
         cancel: &Cancel,
     ) -> Result<Launched, LaunchError> {
+        if conditions.slowdown > 0.0 && !CAN_SLOW_DOWN {
+            let program = program.program.to_string_lossy().into_owned();
+            return Err(LaunchError::NoSlowdown { program });
+        }
         let answer = tempfile::NamedTempFile::new().map_err(LaunchError::Temporary)?;
         let order = Order {
             program: program.program.clone(),
@@ -232,7 +248,9 @@ impl Launcher {
         let text = fs::read(answer.path()).map_err(LaunchError::Temporary)?;
         match serde_json::from_slice(&text) {
             Ok(Answer::Ran(usage, Some(0))) => Ok(Launched { usage, out }),
-            Ok(Answer::Ran(_, Some(code))) => Err(failed(format!("ended with exit code {code}"))),
+            Ok(Answer::Ran(_, Some(code))) => {
+                Err(failed(format!("ended with {}", process::exit_code(code))))
+            }
             Ok(Answer::Ran(_, None)) => Err(failed("was ended by a signal".to_owned())),
             Ok(Answer::NotStarted(message)) => Err(LaunchError::Start {
                 program: name(),
