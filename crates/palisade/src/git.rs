@@ -159,6 +159,8 @@ pub fn forget_hook(command: &mut Command) -> &mut Command {
 fn git() -> Command {
     let mut command = Command::new("git");
     forget_hook(apart(&mut command));
+    // Checkouts lie deep in the user's cache: longer paths than Windows used to take.
+    command.args(["-c", "core.longPaths=true"]);
     command
 }
 
@@ -246,7 +248,7 @@ impl Repo {
         let shown = self.text(&["show", "-s", "--format=%T%n%s", &id])?;
         let (tree, subject) = shown.split_once('\n').unwrap_or((&shown, ""));
         Ok(Commit {
-            tree: tree.to_owned(),
+            tree: tree.trim_end().to_owned(),
             subject: subject.trim_end().to_owned(),
             id,
         })
@@ -474,7 +476,7 @@ impl Repo {
             if place.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
                 let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(time);
                 // Where it fails, the file stays new and is built again.
-                let _ = File::open(&place).and_then(|file| file.set_modified(modified));
+                let _ = open_for_times(&place).and_then(|file| file.set_modified(modified));
             }
             times.insert(path, (content, time));
         }
@@ -504,8 +506,43 @@ impl Repo {
             .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", &self.objects)
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "core.quotePath=false"])
+            // A user may forbid git to change line ends. Nothing is written to the user's
+            // files here, so there is nothing to be safe from, and git would refuse.
+            .args(["-c", "core.safecrlf=false"])
             .args(args);
         command
+    }
+}
+
+/// Opens a file so that its times can be set, whatever else may be done with it.
+#[cfg(not(windows))]
+fn open_for_times(path: &Path) -> std::io::Result<File> {
+    File::open(path)
+}
+
+/// Opens a file so that its times can be set, also one that is read-only.
+#[cfg(windows)]
+fn open_for_times(path: &Path) -> std::io::Result<File> {
+    use std::os::windows::fs::OpenOptionsExt as _;
+    /// Windows sets no times through a file that was opened for reading.
+    const FILE_WRITE_ATTRIBUTES: u32 = 0x100;
+    File::options()
+        .access_mode(FILE_WRITE_ATTRIBUTES)
+        .open(path)
+}
+
+/// Removes a folder. Windows keeps files of a process that just ended locked for a while, and
+/// scanners open new files.
+fn remove_folder(dir: &Path) {
+    const TRIES: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(100);
+    for _ in 0..TRIES {
+        match fs::remove_dir_all(dir) {
+            Err(error) if cfg!(windows) && error.kind() != std::io::ErrorKind::NotFound => {
+                std::thread::sleep(PAUSE);
+            }
+            _ => return,
+        }
     }
 }
 
@@ -521,7 +558,7 @@ fn staged_files(listed: &str) -> impl Iterator<Item = (String, String)> + '_ {
 fn checked(args: &[&str], output: &Output) -> Result<String, GitError> {
     if output.status.success() {
         let text = String::from_utf8_lossy(&output.stdout);
-        return Ok(text.trim_end_matches('\n').to_owned());
+        return Ok(text.trim_end_matches(['\n', '\r']).to_owned());
     }
     Err(GitError::Failed {
         command: args.join(" "),
@@ -563,7 +600,7 @@ impl Worktree {
                 // Git holds on to one that a killed git had not finished.
                 run(&["worktree", "unlock"]);
             }
-            let _ = fs::remove_dir_all(&self.dir);
+            remove_folder(&self.dir);
         }
     }
 }
@@ -587,7 +624,10 @@ impl Slot {
     /// The folder of all places for a repository.
     fn home(common_dir: &Path) -> PathBuf {
         let name = XxHash3_128::oneshot(common_dir.as_os_str().as_encoded_bytes());
-        cache_dir().join(format!("{name:032x}"))
+        let name = format!("{name:032x}");
+        // Programs that compile and link know paths of up to 260 characters there.
+        let length = if cfg!(windows) { 12 } else { name.len() };
+        cache_dir().join(&name[..length])
     }
 
     /// The places that hold a checkout which no running program uses.
@@ -760,6 +800,80 @@ mod tests {
             .expect("a repository")
             .staged_tree();
         assert_eq!(staged.expect("a tree"), head.tree, "the index was written");
+    }
+
+    /// Git's settings of a user on Windows: text has `\r\n` on disk and `\n` in the repository,
+    /// and what cannot be restored is refused.
+    fn crlf_on_disk(dir: &Path) {
+        for setting in [["core.autocrlf", "true"], ["core.safecrlf", "true"]] {
+            let set = forget_hook(&mut Command::new("git"))
+                .current_dir(dir)
+                .arg("config")
+                .args(setting)
+                .status();
+            assert!(set.expect("git runs").success());
+        }
+    }
+
+    #[test]
+    fn line_ends_on_disk_are_no_change() {
+        let (dir, repo) = repository();
+        let head = repo.head().expect("a commit");
+        crlf_on_disk(dir.path());
+        let path = dir.path().join("a.txt");
+        fs::write(&path, "1\r\n2\r\n3\r\n4\r\n5\r\n6\r\n").expect("written");
+        assert_eq!(repo.working_tree().expect("a tree"), head.tree);
+        fs::write(&path, "1\r\n2\r\n9\r\n4\r\n5\r\n6\r\n").expect("written");
+        // Git would refuse the bare line end of a file like this one.
+        fs::write(dir.path().join("new.txt"), "n\n").expect("written");
+        let tree = repo.working_tree().expect("a tree");
+        let changes = repo.diff(&head.tree, &tree).expect("a diff");
+        assert_eq!(changes.len(), 2, "{changes:?}");
+        assert_eq!(changes[0].hunks, [Hunk { start: 3, lines: 1 }]);
+        // A checkout has them too, and is the same tree.
+        let worktree = repo.worktree(&head, Some(&tree)).expect("a worktree");
+        let there = fs::read(worktree.dir().join("a.txt")).expect("read");
+        assert!(there.starts_with(b"1\r\n2\r\n9\r\n"), "{there:?}");
+        let there = Repo::discover(worktree.dir()).expect("a repository");
+        assert_eq!(there.working_tree().expect("a tree"), tree);
+    }
+
+    #[test]
+    fn what_git_says_may_end_its_lines_with_two_characters() {
+        use std::process::ExitStatus;
+        let output = |text: &str| Output {
+            status: ExitStatus::default(),
+            stdout: text.into(),
+            stderr: Vec::new(),
+        };
+        assert_eq!(checked(&[], &output("main\r\n")).expect("said"), "main");
+        let patch = "diff --git a/x b/x\r\n@@ -3,0 +4,2 @@ fn\r\n+a\r\n@@ -9 +12 @@\r\n";
+        assert_eq!(
+            patch_hunks(patch),
+            [[
+                Hunk { start: 4, lines: 2 },
+                Hunk {
+                    start: 12,
+                    lines: 1
+                }
+            ]]
+        );
+    }
+
+    #[test]
+    fn a_read_only_file_of_a_checkout_keeps_its_time_too() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.txt");
+        fs::write(&path, "a").expect("written");
+        let mut permissions = fs::metadata(&path).expect("there").permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&path, permissions).expect("set");
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let file = open_for_times(&path).expect("opened");
+        file.set_modified(time).expect("set");
+        drop(file);
+        let found = fs::metadata(&path).and_then(|meta| meta.modified());
+        assert_eq!(found.expect("a time"), time);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, n
 use crate::report::SideReport;
 use crate::run::{Place, Progress, Request, RunError, Runner, environment, run_tests};
 use crate::shard::{Shard, ShardNumber, assign};
-use crate::source::hash;
+use crate::source::{hash, unix_lines};
 use crate::store::{self, Store, StoreError};
 use crate::workspace::{Workspace, WorkspaceError};
 
@@ -201,8 +201,7 @@ impl Guard {
         };
         let tracked = self.repo.file(tree, &path)?;
         let on_disk = || fs::read(self.workspace.root.join("Cargo.lock")).ok();
-        let bytes = tracked.or_else(on_disk);
-        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(tracked.or_else(on_disk).map(|bytes| as_git_keeps(&bytes)))
     }
 
     /// Ends what runs when it is set.
@@ -434,6 +433,12 @@ impl Guard {
     }
 }
 
+/// The text of a file, which git may have written to the disk with other line ends than it
+/// keeps.
+fn as_git_keeps(bytes: &[u8]) -> String {
+    unix_lines(&String::from_utf8_lossy(bytes)).into_owned()
+}
+
 /// One of some runs that are shards of one cut and cover a scope together; the one
 /// that ended first, since the whole is as old as its oldest part.
 fn shards_together<'a>(runs: &'a [Run], scope: &Scope) -> Option<&'a Run> {
@@ -544,8 +549,9 @@ impl Side {
         let mut root = guard.workspace.root.clone();
         for name in ["rust-toolchain", "rust-toolchain.toml"] {
             let here = fs::read(guard.repo.root().join(name)).ok();
+            let text = |file: Option<Vec<u8>>| file.map(|bytes| as_git_keeps(&bytes));
             // Another toolchain can only be asked where its file is.
-            if !self.in_place && guard.repo.file(&self.subject.tree, name)? != here {
+            if !self.in_place && text(guard.repo.file(&self.subject.tree, name)?) != text(here) {
                 self.check_out(guard)?;
                 root.clone_from(&self.place(guard).workspace.root);
             }
@@ -643,6 +649,12 @@ pub fn age(since_ms: i64, now_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lockfile_on_disk_is_the_one_that_git_keeps() {
+        assert_eq!(as_git_keeps(b"a\r\nb\r\n"), as_git_keeps(b"a\nb\n"));
+        assert_ne!(as_git_keeps(b"a\nb\n"), as_git_keeps(b"a\nc\n"));
+    }
 
     #[test]
     fn ages_are_words() {

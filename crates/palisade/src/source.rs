@@ -5,6 +5,7 @@
 //! Everything is compared as tokens, so layout, comments and line numbers do not
 //! count; text inside of strings and macros does.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -64,7 +65,7 @@ impl TestBodies {
         if !text.contains("test") {
             return;
         }
-        let Ok(file) = syn::parse_file(text) else {
+        let Ok(file) = parse(text) else {
             return;
         };
         let mut visitor = TestVisitor {
@@ -175,6 +176,21 @@ impl<'ast> Visit<'ast> for TestVisitor {
     }
 }
 
+/// Parses a file as the compiler does, for which `\r\n` is one line end also inside of a
+/// string: git may write the one or the other to the disk.
+fn parse(text: &str) -> syn::Result<syn::File> {
+    syn::parse_file(&unix_lines(text))
+}
+
+/// A text with its line ends as git keeps them.
+pub(crate) fn unix_lines(text: &str) -> Cow<'_, str> {
+    if text.contains("\r\n") {
+        Cow::Owned(text.replace("\r\n", "\n"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 /// A short hash for comparing contents; equal on every machine.
 pub fn hash(text: &str) -> String {
     format!("{:032x}", XxHash3_128::oneshot(text.as_bytes()))
@@ -201,7 +217,7 @@ pub struct Contents {
 
 /// Reads a Rust file; `None` if it does not parse.
 pub fn contents(text: &str) -> Option<Contents> {
-    let file = syn::parse_file(text).ok()?;
+    let file = parse(text).ok()?;
     let mut contents = Contents::default();
     split_docs(
         file.to_token_stream(),
@@ -249,7 +265,7 @@ pub fn ignored_tests(text: &str) -> Option<BTreeMap<String, bool>> {
         }
     }
     let mut ignored = Ignored(BTreeMap::new());
-    ignored.visit_file(&syn::parse_file(text).ok()?);
+    ignored.visit_file(&parse(text).ok()?);
     Some(ignored.0)
 }
 
@@ -441,6 +457,21 @@ mod tests {
         let new = after.hash(&TestId::new("a", TargetKind::Lib, "", "n::t::new"));
         assert!(old.is_some());
         assert_eq!(old, new);
+    }
+
+    #[test]
+    fn line_ends_are_no_part_of_the_source() {
+        let text = "/// Says.\npub fn f() -> &'static str { \"one\ntwo\" }\n\
+                    mod tests { #[test] fn t() { assert_eq!(f(), \"one\ntwo\"); } }\n";
+        let crlf = text.replace('\n', "\r\n");
+        assert_eq!(contents(text), contents(&crlf));
+        let test = TestId::new("a", TargetKind::Lib, "", "tests::t");
+        let hash = |text: &str| {
+            let found = bodies(&[("src/lib.rs", text)]);
+            found.hash(&test).map(str::to_owned)
+        };
+        assert!(hash(text).is_some());
+        assert_eq!(hash(text), hash(&crlf));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 use toml_edit::{DocumentMut, Item, value};
 
 use super::{Checked, Claims, ClaimsError, FILE_NAME, Home};
+use crate::source::unix_lines;
 
 /// Writes what was measured over what the documents say, and `measured` beside what proves
 /// it. Returns the paths that were written, from `root`. Each file is written whole and
@@ -67,7 +68,12 @@ pub fn update(
                 table["measured"] = value(when_and_where);
             }
         }
-        replace(&path, &file.to_string())?;
+        let mut new = file.to_string();
+        if text.contains("\r\n") {
+            // The line ends stay what they are.
+            new = unix_lines(&new).replace('\n', "\r\n");
+        }
+        replace(&path, &new)?;
         written.push(FILE_NAME.to_owned());
     }
     Ok(written)
@@ -106,6 +112,30 @@ fn replace(path: &Path, text: &str) -> Result<(), ClaimsError> {
 mod tests {
     use super::*;
     use crate::claims::ClaimState;
+
+    #[test]
+    fn line_ends_stay_what_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "# Size\r\n\r\nIt takes 11.5 MB<!-- claim: size -->.\r\n";
+        let definitions = "[[claim]]\r\nname = \"size\"\r\ncommand = \"s\"\r\n";
+        std::fs::write(folder.path().join("a.md"), text).expect("written");
+        std::fs::write(folder.path().join(FILE_NAME), definitions).expect("written");
+        let claims = Claims::of(vec![("a.md".to_owned(), text.to_owned())], definitions);
+        let claims = claims.expect("valid");
+        let checked = Checked {
+            claim: claims.list[0].clone(),
+            state: ClaimState::Broken,
+            found: Some(12.04),
+            reason: String::new(),
+        };
+        update(folder.path(), &claims, &[checked], "today").expect("written");
+        let read = |name| std::fs::read_to_string(folder.path().join(name)).expect("read");
+        assert_eq!(read("a.md"), text.replace("11.5", "12.0"));
+        assert_eq!(
+            read(FILE_NAME),
+            format!("{definitions}measured = \"today\"\r\n")
+        );
+    }
 
     #[test]
     fn numbers_are_rewritten_and_nothing_else_is() {

@@ -116,6 +116,7 @@ impl Repo {
         for setting in [
             "core.hooksPath=/dev/null",
             "core.quotePath=false",
+            "core.safecrlf=false",
             "commit.gpgSign=false",
             "gc.auto=0",
             "maintenance.auto=false",

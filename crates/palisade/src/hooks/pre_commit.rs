@@ -14,7 +14,7 @@ use crate::guard::{Event, Events, Guard, GuardError};
 use crate::policy::{FILE_NAME, Policy};
 use crate::record::now;
 use crate::risk::Assessment;
-use crate::source::ignored_tests;
+use crate::source::{ignored_tests, unix_lines};
 use crate::verdict::{Effect, Finding, FindingKind, judge_claims};
 
 /// Judges what is staged, and begins nothing new after `deadline`. Returns the risk and
@@ -161,8 +161,15 @@ fn format(guard: &Guard, path: &str, text: &str) -> Option<Finding> {
         let reason = "rustfmt could not be run: rustup component add rustfmt".to_owned();
         return Some(finding(path, "not_compared", Effect::Note, reason));
     };
+    // Git keeps `\n` where rustfmt may be told to write what the system has.
+    let written = String::from_utf8_lossy(&output.stdout);
+    let written = if cfg!(windows) {
+        unix_lines(&written)
+    } else {
+        written
+    };
     // `--check` says nothing of standard input.
-    if output.status.success() && output.stdout == text.as_bytes() {
+    if output.status.success() && written == text {
         return None;
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

@@ -30,6 +30,7 @@ use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::launch::Launcher;
 use crate::policy::FILE_NAME;
 use crate::record::{Record, now};
+use crate::source::unix_lines;
 use crate::speed::estimate;
 use crate::verdict::Verdict;
 
@@ -261,6 +262,7 @@ fn watch(guard: &Guard, incident: &mut Incident) -> Result<String, GuardError> {
     let before = guard.repo.file(&tip.tree, &path)?.unwrap_or_default();
     let before = String::from_utf8_lossy(&before);
     let ours = std::fs::read_to_string(guard.workspace.root.join(FILE_NAME)).unwrap_or_default();
+    let ours = unix_lines(&ours);
     let file = guard.workspace.root.join(FILE_NAME);
     let added = monitor::Added::new(incident, &before, &ours, &file)?;
     if let Some(text) = &added.file {
