@@ -164,13 +164,17 @@ impl<'de> serde::Deserialize<'de> for TestId {
 }
 
 /// Turns the names that rustdoc prints, such as `src/lib.rs - item (line 12)`,
-/// into paths without line numbers. Several doctests of one item are told apart
+/// into paths without line numbers. On Windows rustdoc prints `src\lib.rs`; the path has `/`,
+/// so that a test has one name on every system. Several doctests of one item are told apart
 /// by their order in the file: the second is `src/lib.rs - item #2`.
 pub fn doctest_paths<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeMap<&'a str, String> {
     let mut by_item: BTreeMap<String, Vec<(u64, &str)>> = BTreeMap::new();
     for name in names {
         let (item, line) = split_line(name);
-        by_item.entry(item).or_default().push((line, name));
+        by_item
+            .entry(with_slashes(&item))
+            .or_default()
+            .push((line, name));
     }
     let mut paths = BTreeMap::new();
     for (item, mut places) in by_item {
@@ -185,6 +189,21 @@ pub fn doctest_paths<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeMap<&
         }
     }
     paths
+}
+
+/// The path of a doctest with `/` between the folders of its file.
+fn with_slashes(path: &str) -> String {
+    let (file, item) = path.split_at(path.find(" - ").unwrap_or(path.len()));
+    file.replace('\\', "/") + item
+}
+
+/// What rustdoc takes as the name of some tests, or a part of it, to run the doctest with such
+/// a path, whatever stands between the folders of its file. Others may have that part too.
+pub fn doctest_filter(path: &str) -> &str {
+    let path = path.split(" #").next().unwrap_or(path);
+    let file = path.find(" - ").unwrap_or(path.len());
+    let folder = path[..file].rfind('/').filter(|_| cfg!(windows));
+    folder.map_or(path, |end| &path[end + 1..])
 }
 
 /// Takes ` (line 12)` and what follows it (` - compile fail`) off a doctest's name.
@@ -237,6 +256,42 @@ mod tests {
         assert_eq!(before["src/lib.rs - f (line 9)"], "src/lib.rs - f #2");
         assert_eq!(after["src/lib.rs - f (line 13)"], "src/lib.rs - f");
         assert_eq!(after["src/lib.rs - f (line 19)"], "src/lib.rs - f #2");
+    }
+
+    #[test]
+    fn a_doctest_has_one_name_on_every_system() {
+        let names = [
+            "crates\\a\\src\\lib.rs - m::f (line 3)",
+            "crates/a/src/lib.rs - m::f (line 9)",
+            "src\\../README.md - (line 1)",
+            "src/lib.rs - \\odd (line 7)",
+        ];
+        let paths = doctest_paths(names);
+        assert_eq!(paths[names[0]], "crates/a/src/lib.rs - m::f");
+        assert_eq!(paths[names[1]], "crates/a/src/lib.rs - m::f #2");
+        assert_eq!(paths[names[2]], "src/../README.md");
+        assert_eq!(paths[names[3]], "src/lib.rs - \\odd");
+    }
+
+    #[test]
+    fn a_doctest_is_asked_for_by_what_rustdoc_prints() {
+        let filter = doctest_filter("crates/a/src/lib.rs - m::f #2");
+        if cfg!(windows) {
+            assert_eq!(filter, "lib.rs - m::f");
+        } else {
+            assert_eq!(filter, "crates/a/src/lib.rs - m::f");
+        }
+        for printed in [
+            "crates/a/src/lib.rs - m::f (line 3)",
+            "crates\\a\\src\\lib.rs - m::f (line 3)",
+        ] {
+            let is_native = printed.contains(std::path::MAIN_SEPARATOR);
+            assert_eq!(
+                printed.contains(filter),
+                is_native || cfg!(windows),
+                "{printed}"
+            );
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::{Progress, Request, RunError, Seen, build_error, ended_badly, excerpt};
-use crate::identity::{TargetKind, TestId, doctest_paths};
+use crate::identity::{TargetKind, TestId, doctest_filter, doctest_paths};
 use crate::process::{self, End, Limits, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
 
@@ -159,7 +159,7 @@ fn run_doctest_group(
     command.args(&request.policy.cargo_args).arg("--");
     if let Scope::Tests(tests) = request.scope {
         for test in tests.iter().filter(|test| test.kind == TargetKind::Doc) {
-            command.arg(test.path.split(" #").next().unwrap_or(&test.path));
+            command.arg(doctest_filter(&test.path));
         }
     }
     let place_of = |header: &str| {
