@@ -99,6 +99,7 @@ pub fn report(ui: &Ui, error: &anyhow::Error, is_interrupted: bool) -> u8 {
 fn output(error: &anyhow::Error) -> Option<String> {
     match run_error(error)? {
         RunError::Build { output }
+        | RunError::Locked { output }
         | RunError::Runner { output, .. }
         | RunError::Output { output, .. } => Some(output.clone()),
         _ => None,
@@ -202,6 +203,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             (USAGE, hint("cargo palisade test -- cargo test --workspace"))
         }
         GuardError::Run(RunError::Build { .. }) => (NOT_MEASURED, hint("cargo test --no-run")),
+        GuardError::Run(RunError::Locked { .. }) => (
+            NOT_MEASURED,
+            hint("end what runs from the target folder, then run the same command again"),
+        ),
         _ => (NOT_MEASURED, None),
     }
 }

@@ -43,6 +43,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod aside;
 pub mod baseline;
 pub mod bisect;
 pub mod check;

@@ -24,9 +24,11 @@ mod test;
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
+use palisade::aside;
 use palisade::guard::Guard;
 use palisade::measure::launch::Launcher;
 use palisade::policy::RunnerChoice;
@@ -54,6 +56,9 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         runner => runner.map(Runner::choice),
     };
     let guard = Guard::open(&global.directory, global.store.as_deref(), runner, cancel)?;
+    if cfg!(windows) {
+        make_way(&guard);
+    }
     let mut context = Context {
         guard,
         ui,
@@ -86,8 +91,25 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
     }
 }
 
+/// Where this program's file is, if it made way for a build.
+static MOVED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Lets the workspace's builds replace this program's file, if it is one of theirs. Where that
+/// fails, so may a build, and it says why.
+fn make_way(guard: &Guard) {
+    let program = std::env::current_exe();
+    let moved = program.and_then(|program| aside::make_way(&program, &guard.workspace.target));
+    if let Ok(Some(moved)) = moved {
+        // The program runs one command.
+        let _ = MOVED.set(moved);
+    }
+}
+
 /// This program, as what starts processes to be measured.
 fn launcher() -> anyhow::Result<Launcher> {
+    if let Some(moved) = MOVED.get() {
+        return Ok(Launcher::new(moved.clone()));
+    }
     let program = std::env::current_exe().context("find this program's own file")?;
     Ok(Launcher::new(program))
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde::Deserialize;
 
 use super::bench::{BenchTarget, Built, Way};
 use crate::policy::RunPolicy;
 use crate::process::{self, Cancel, End, Limits, Stream, Tail};
-use crate::run::{Place, Progress, RunError, build_error, cargo};
+use crate::run::{Place, Progress, RunError, build_error, cargo, while_locked};
 use crate::workspace::Workspace;
 
 /// What is to be built.
@@ -146,13 +147,23 @@ fn artifacts(
         .args(args)
         .arg("--message-format=json-render-diagnostics")
         .args(&policy.cargo_args);
+    while_locked(|| artifacts_once(place, &mut command, policy, cancel, progress))
+}
+
+fn artifacts_once(
+    place: Place<'_>,
+    command: &mut Command,
+    policy: &RunPolicy,
+    cancel: &Cancel,
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<Message>, RunError> {
     let limits = Limits {
         total: Some(policy.run_time_out.0),
         ..Limits::default()
     };
     let mut said = Tail::default();
     let mut found = Vec::new();
-    let end = process::run(&mut command, limits, cancel, false, |stream, line| {
+    let end = process::run(command, limits, cancel, false, |stream, line| {
         if stream == Stream::Err {
             said.push(line);
             let line = String::from_utf8_lossy(line);

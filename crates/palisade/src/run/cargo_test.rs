@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Progress, Request, RunError, Seen, build_error, ended_badly, excerpt};
+use super::{Progress, Request, RunError, Seen, build_error, ended_badly, excerpt, while_locked};
 use crate::identity::{TargetKind, TestId, doctest_filter, doctest_paths};
 use crate::process::{self, End, Limits, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
@@ -216,6 +216,16 @@ fn build_with(
     deadline: Instant,
     programs: &mut BTreeMap<String, Place>,
 ) -> Result<(), RunError> {
+    command.arg("--message-format=json-render-diagnostics");
+    while_locked(|| build_once(request, &mut command, deadline, programs))
+}
+
+fn build_once(
+    request: &Request<'_>,
+    command: &mut Command,
+    deadline: Instant,
+    programs: &mut BTreeMap<String, Place>,
+) -> Result<(), RunError> {
     #[derive(Deserialize)]
     struct Artifact {
         manifest_path: std::path::PathBuf,
@@ -233,10 +243,9 @@ fn build_with(
         kind: Vec<String>,
         name: String,
     }
-    command.arg("--message-format=json-render-diagnostics");
     let mut tail = Tail::default();
     let end =
-        request.finish(&mut command, deadline, |stream, line| {
+        request.finish(command, deadline, |stream, line| {
             if stream == Stream::Err {
                 tail.push(line);
                 let line = String::from_utf8_lossy(line).trim().to_owned();
@@ -268,7 +277,7 @@ fn build_with(
     match end {
         End::Exited(Some(PASSED)) => Ok(()),
         End::Exited(Some(FAILED)) => Err(build_error(&tail)),
-        other => Err(ended_badly(&command, other, &tail)),
+        other => Err(ended_badly(command, other, &tail)),
     }
 }
 
@@ -319,7 +328,7 @@ pub(super) fn watch(
     let args: Vec<&str> = words[1..].iter().map(String::as_str).collect();
     let mut programs = BTreeMap::new();
     let mut build = request.cargo(&args);
-    build.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    build.arg("--no-run");
     build_with(request, build, deadline, &mut programs)?;
     // Two packages whose libraries have one name cannot be told apart.
     let mut libraries: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -353,6 +362,8 @@ pub(super) fn watch(
     reader.close();
     match end {
         End::Exited(Some(PASSED | FAILED)) | End::TimedOut if !reader.sections.is_empty() => {}
+        // Where a crash has an exit code, which is below 0, Cargo ends with it.
+        End::Exited(Some(..0)) if !reader.sections.is_empty() => {}
         End::Exited(Some(FAILED)) => return Err(build_error(&tail)),
         End::Exited(_) | End::TimedOut => return Err(ended_badly(&command, end, &tail)),
     }

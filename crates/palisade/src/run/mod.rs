@@ -37,6 +37,12 @@ pub enum RunError {
         /// The errors that the compiler named.
         output: String,
     },
+    /// A program that the build replaces still runs, which Windows does not allow.
+    #[error("replace a program of the last build, which is still running")]
+    Locked {
+        /// What the build said of it.
+        output: String,
+    },
     /// The runner ended in a way that says nothing about the tests.
     #[error("run the tests: `{command}` ended with {end}")]
     Runner {
@@ -227,6 +233,8 @@ fn machine() -> String {
         (key.trim() == "model name").then(|| value.trim().to_owned())
     });
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    // What Windows sets for every process.
+    let model = model.or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok());
     let model = model.unwrap_or_else(|| "unnamed processor".to_owned());
     format!("{os} {arch}, {model}, {cores} cores")
 }
@@ -422,7 +430,7 @@ fn ended_badly(command: &Command, end: End, output: &Tail) -> RunError {
     RunError::Runner {
         command: shown(command),
         end: match end {
-            End::Exited(Some(code)) => format!("exit code {code}"),
+            End::Exited(Some(code)) => process::exit_code(code),
             End::Exited(None) => "a signal".to_owned(),
             End::TimedOut => "the time-out of the run".to_owned(),
         },
@@ -430,10 +438,43 @@ fn ended_badly(command: &Command, end: End, output: &Tail) -> RunError {
     }
 }
 
+/// How often a build is tried that cannot replace a program, and how long it waits between:
+/// Windows keeps the files of a process locked for a moment after its end.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Runs a build again, a few times, while a program that just ended is locked.
+pub(crate) fn while_locked<T>(
+    mut build: impl FnMut() -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    for _ in 1..TRIES {
+        match build() {
+            Err(RunError::Locked { .. }) => std::thread::sleep(PAUSE),
+            ended => return ended,
+        }
+    }
+    build()
+}
+
+/// Whether a build says that it could not write a program: Cargo's words, those of Microsoft's
+/// linker, and those of GNU's. Only on Windows are programs locked, and called so.
+fn is_locked(said: &str) -> bool {
+    const WORDS: [&str; 3] = [
+        "failed to remove file",
+        "LNK1104",
+        "cannot open output file",
+    ];
+    said.lines()
+        .any(|line| line.contains(".exe") && WORDS.iter().any(|words| line.contains(words)))
+}
+
 /// The error of a build that failed, from the end of what it said: the progress
 /// and warnings before the first error are left out.
 pub(crate) fn build_error(said: &Tail) -> RunError {
     let text = said.text();
+    if is_locked(&text) {
+        return RunError::Locked { output: text };
+    }
     let mut lines = text.lines();
     let first = lines.position(|line| line.starts_with("error"));
     let output = first.map(|first| text.lines().skip(first).collect::<Vec<_>>().join("\n"));
@@ -459,4 +500,60 @@ fn without_backtrace(text: &str) -> &str {
         .filter_map(|mark| text.find(mark))
         .min();
     &text[..end.unwrap_or(text.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locked_program_is_no_broken_code() {
+        let error = |text: &str| {
+            let mut said = Tail::default();
+            for line in text.lines() {
+                said.push(line.as_bytes());
+            }
+            build_error(&said)
+        };
+        for said in [
+            "   Compiling a v0.1.0\nerror: failed to remove file `C:\\w\\target\\debug\\a.exe`\n\n\
+             Caused by:\n  Access is denied. (os error 5)",
+            "error: linking with `link.exe` failed: exit code: 1104\n  = note: LINK : fatal error \
+             LNK1104: cannot open file 'C:\\w\\target\\debug\\deps\\a-31.exe'",
+            "  = note: ld.exe: cannot open output file target\\debug\\deps\\a-31.exe: Permission denied",
+        ] {
+            let error = error(said);
+            assert!(
+                matches!(&error, RunError::Locked { output } if output.contains("a")),
+                "{error:?}"
+            );
+        }
+        for said in [
+            "error[E0308]: mismatched types\n --> src\\lib.rs:3:5",
+            "error: linking with `link.exe` failed: exit code: 1120",
+            "error: failed to remove file `/w/target/debug/a`",
+        ] {
+            assert!(matches!(error(said), RunError::Build { .. }), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_locked_build_is_tried_again() {
+        let mut tries = 0;
+        let locked = || RunError::Locked {
+            output: String::new(),
+        };
+        let built = while_locked(|| {
+            tries += 1;
+            if tries < 3 { Err(locked()) } else { Ok(tries) }
+        });
+        assert_eq!(built.expect("built"), 3);
+        let mut tries = 0;
+        let built = while_locked(|| {
+            tries += 1;
+            Err::<(), _>(locked())
+        });
+        assert!(matches!(built, Err(RunError::Locked { .. })));
+        assert_eq!(tries, TRIES);
+    }
 }

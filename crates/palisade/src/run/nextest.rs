@@ -68,11 +68,11 @@ pub(super) fn run(
     // `store.dir` also brings the report to a place that is always the same,
     // whatever the target folder is, and that is not in the user's tree.
     let text = format!(
-        "[store]\ndir = '{}'\n\
+        "[store]\ndir = {}\n\
          [profile.{PROFILE}]\nfail-fast = false\n\
          slow-timeout = {{ period = \"{}ms\", terminate-after = 1, grace-period = \"1s\" }}\n\
          [profile.{PROFILE}.junit]\npath = \"junit.xml\"\n",
-        store.display(),
+        toml::Value::from(store.to_string_lossy().into_owned()),
         request.policy.test_time_out.0.as_millis().max(1),
     );
     std::fs::write(&config, text).map_err(|source| RunError::Write {
