@@ -110,14 +110,16 @@ impl Workspace {
         let metadata = metadata_of(dir).map_err(WorkspaceError::Metadata)?;
         let root = metadata.workspace_root.clone().into_std_path_buf();
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let repository = real(repository);
+        // On Windows these begin with `\\?\`, which other programs may not understand: they are
+        // compared, and neither shown nor handed on.
+        let real_repository = real(repository);
         let relative = |path: &Path| {
             let path = real(path);
-            path.strip_prefix(&repository).ok().map(with_slashes)
+            path.strip_prefix(&real_repository).ok().map(with_slashes)
         };
         let outside = || WorkspaceError::OutsideRepository {
             workspace: root.clone(),
-            repository: repository.clone(),
+            repository: repository.to_owned(),
         };
         let workspace_dir = relative(&root).ok_or_else(outside)?;
         let mut packages = BTreeMap::new();

@@ -184,7 +184,14 @@ fn is_ours(path: &Path) -> bool {
 /// The hook's text. Where the program is gone from its place, the one in `PATH` is taken.
 fn script(hook: Hook, program: &Path) -> String {
     let name = hook.name();
-    let program = shlex::try_quote(&program.to_string_lossy())
+    let program = program.to_string_lossy();
+    // The shell that git brings to Windows takes both, and `\\` for more than that.
+    let program = if cfg!(windows) {
+        program.replace('\\', "/")
+    } else {
+        program.into_owned()
+    };
+    let program = shlex::try_quote(&program)
         .map(std::borrow::Cow::into_owned)
         .unwrap_or_default();
     let mut text = format!(

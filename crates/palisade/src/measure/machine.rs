@@ -15,7 +15,10 @@ pub fn fingerprint(rustc: &str, flags: &str) -> Fingerprint {
         let line = lines.find(|line| line.split(':').next().map(str::trim) == Some(key))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     };
-    let processor = of_cpu("model name").or_else(|| sysctl("machdep.cpu.brand_string"));
+    let processor = of_cpu("model name")
+        .or_else(|| sysctl("machdep.cpu.brand_string"))
+        // What Windows sets for every process.
+        .or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok());
     let governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";
     let governor = fs::read_to_string(governor).ok();
     let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
@@ -59,7 +62,11 @@ fn kernel() -> String {
 
 #[cfg(not(unix))]
 fn kernel() -> String {
-    "unknown".to_owned()
+    // "Microsoft Windows [Version 10.0.22631.4317]", in the user's language.
+    let output = Command::new("cmd").args(["/c", "ver"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let version = text.ok().filter(|text| !text.is_empty());
+    version.unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// What macOS says about itself.
@@ -168,7 +175,8 @@ mod tests {
     #[test]
     fn a_machine_is_itself_and_says_what_differs() {
         let here = fingerprint("rustc 1.95.0", "");
-        assert!(here.0.contains_key("processor") || !cfg!(target_os = "linux"));
+        let is_known = cfg!(any(target_os = "linux", windows));
+        assert!(here.0.contains_key("processor") || !is_known);
         assert_eq!(
             here.differences(&fingerprint("rustc 1.95.0", "")),
             Vec::<String>::new()

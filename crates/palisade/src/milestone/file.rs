@@ -38,6 +38,7 @@ pub fn write(folder: &Path, milestone: &Milestone) -> Result<PathBuf, MilestoneE
     text.push('\n');
     let replace = || {
         fs::create_dir_all(folder)?;
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "there is no mask"))]
         let mut builder = tempfile::Builder::new();
         // As any new file: others may read what the user's mask lets them read.
         #[cfg(unix)]

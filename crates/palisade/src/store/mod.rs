@@ -153,6 +153,8 @@ pub struct TreeTally {
 /// Opens the memory: a file, or a PostgreSQL server if the place is a URL.
 pub fn open(place: &OsStr) -> Result<Box<dyn Store>, StoreError> {
     let url = place.to_str().and_then(|text| text.split_once("://"));
+    // `C://memory.sqlite` is a file on a drive.
+    let url = url.filter(|(scheme, _)| !cfg!(windows) || scheme.len() > 1);
     match url {
         None => Ok(Box::new(SqliteStore::open(Path::new(place))?)),
         #[cfg(feature = "postgres")]
