@@ -1,42 +1,90 @@
 #!/usr/bin/env bash
-# Unpacks into DIR a compiler for ARM64 Linux, WebAssembly, macOS and Windows: DIR/bin has rustc and
-# wasm-ld. Does nothing where that was done before. Needs Debian or Ubuntu on x86-64 and,
-# for the C toolchain and the emulator, root. Fails if packages cannot be had.
+# Unpacks into DIR a compiler for ARM64 Linux, WebAssembly, macOS and Windows: DIR/bin has rustc,
+# wasm-ld and llvm-nm. Does nothing where that was done before. Needs Debian or Ubuntu on
+# x86-64 and, for the C toolchains and the emulators, root. Fails if packages cannot be had.
 #
-#   scripts/cross-toolchain.sh DIR     DIR is absolute
+#   scripts/cross-toolchain.sh DIR [windows]     DIR is absolute
+#
+# With `windows` there is also what programs for it are linked with (MinGW's gcc,
+# DIR/windows/lib) and run in (Wine, DIR/windows/bcryptprimitives.dll).
 #
 # Where rustup can add targets, nobody needs this. The compiler is the distribution's,
 # unpacked privately: its packages conflict with rustup. It brings the standard library
 # for ARM64, and the sources of the one for other targets.
 set -euo pipefail
-dir=$1
-[ ! -e "$dir/complete" ] || exit 0
+dir=$1 also=${2:-}
 
-rm -rf "$dir"/{bin,debs,lists,sysroot}
-mkdir -p "$dir"/{bin,debs,lists/partial}
 # The system's own lists may be missing, or too old to download from.
 apt=(-q -oAPT::Architecture=amd64 -oAPT::Architectures::=amd64 -oAPT::Architectures::=arm64
     -oDir::State::Lists="$dir/lists" -oAPT::Sandbox::User=root)
-apt-get "${apt[@]}" update
-needed=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static libedit2 libxml2 libz3-4)
-dpkg --status "${needed[@]}" >/dev/null 2>&1 ||
-    apt-get "${apt[@]}" install -y --no-install-recommends --no-upgrade "${needed[@]}"
 
-version=$(apt-cache "${apt[@]}" policy rustc-web | sed -n 's/ *Candidate: //p')
-minor=$(cut -d. -f1,2 <<<"$version")
-llvm=$(apt-cache "${apt[@]}" depends "libstd-rust-web-$minor" |
-    sed -n 's/ *Depends: libllvm\([0-9]*\)$/\1/p' | head -1)
-(cd "$dir/debs" && apt-get "${apt[@]}" download "rustc-web=$version" "rust-web-src=$version" \
-    "libstd-rust-web-$minor=$version" "libstd-rust-web-dev=$version" \
-    "libstd-rust-web-dev:arm64=$version" "libllvm$llvm" "lld-$llvm")
-for deb in "$dir"/debs/*.deb; do dpkg -x "$deb" "$dir/sysroot"; done
+update_lists() {
+    rm -rf "$dir/lists"
+    mkdir -p "$dir/lists/partial"
+    apt-get "${apt[@]}" update
+}
 
+install() {
+    dpkg --status "$@" >/dev/null 2>&1 ||
+        apt-get "${apt[@]}" install -y --no-install-recommends --no-upgrade "$@"
+}
+
+# A wrapper NAME in DIR/bin for a program that needs the unpacked libraries.
 tool() {
     printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' \
         "$dir/sysroot/usr/lib/x86_64-linux-gnu" "$2" >"$dir/bin/$1"
     chmod +x "$dir/bin/$1"
 }
-tool rustc "$dir/sysroot/usr/bin/rustc --sysroot $dir/sysroot/usr"
-tool wasm-ld "$dir/sysroot/usr/lib/llvm-$llvm/bin/wasm-ld"
-rm -rf "$dir/debs" "$dir/lists"
-touch "$dir/complete"
+
+compiler() {
+    rm -rf "$dir"/{bin,complete,debs,sysroot,windows}
+    mkdir -p "$dir"/{bin,debs}
+    update_lists
+    install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static libedit2 libxml2 libz3-4
+
+    local version minor llvm deb
+    version=$(apt-cache "${apt[@]}" policy rustc-web | sed -n 's/ *Candidate: //p')
+    minor=$(cut -d. -f1,2 <<<"$version")
+    llvm=$(apt-cache "${apt[@]}" depends "libstd-rust-web-$minor" |
+        sed -n 's/ *Depends: libllvm\([0-9]*\)$/\1/p' | head -1)
+    (cd "$dir/debs" && apt-get "${apt[@]}" download "rustc-web=$version" "rust-web-src=$version" \
+        "libstd-rust-web-$minor=$version" "libstd-rust-web-dev=$version" \
+        "libstd-rust-web-dev:arm64=$version" "libllvm$llvm" "lld-$llvm" "llvm-$llvm")
+    for deb in "$dir"/debs/*.deb; do dpkg -x "$deb" "$dir/sysroot"; done
+
+    tool rustc "$dir/sysroot/usr/bin/rustc --sysroot $dir/sysroot/usr"
+    tool wasm-ld "$dir/sysroot/usr/lib/llvm-$llvm/bin/wasm-ld"
+    tool llvm-nm "$dir/sysroot/usr/lib/llvm-$llvm/bin/llvm-nm"
+    rm -rf "$dir/debs" "$dir/lists"
+    touch "$dir/complete"
+}
+
+windows() {
+    update_lists
+    install gcc-mingw-w64-x86-64 wine wine64
+    rm -rf "$dir/lists" "$dir/windows"
+    mkdir -p "$dir/windows/lib"
+
+    # Start-up objects, which a toolchain for Windows brings.
+    local sources object
+    sources=$(echo "$dir"/sysroot/usr/src/rustc-*/library/rtstartup)
+    for object in rsbegin rsend; do
+        RUSTC_BOOTSTRAP=1 "$dir/bin/rustc" --target x86_64-pc-windows-gnu --crate-type=lib \
+            --emit=obj -o "$dir/windows/lib/$object.o" "$sources/$object.rs"
+    done
+    # The standard library takes random bytes from a DLL that Wine has only since 9.0. The
+    # loader looks beside the program first, so a copy must lie there.
+    cat >"$dir/windows/bcryptprimitives.c" <<'END'
+#include <windows.h>
+BOOLEAN WINAPI SystemFunction036(PVOID buffer, ULONG length);
+__declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE buffer, SIZE_T length) {
+    return SystemFunction036(buffer, (ULONG)length);
+}
+END
+    x86_64-w64-mingw32-gcc -O2 -shared -o "$dir/windows/bcryptprimitives.dll" \
+        "$dir/windows/bcryptprimitives.c" -ladvapi32
+    touch "$dir/windows/complete"
+}
+
+if [ ! -e "$dir/complete" ] || [ ! -x "$dir/bin/llvm-nm" ]; then compiler; fi
+if [ "$also" = windows ] && [ ! -e "$dir/windows/complete" ]; then windows; fi
