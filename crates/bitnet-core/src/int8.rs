@@ -140,6 +140,10 @@ fn blocks_per_panel(n_cols: usize) -> usize {
     n_cols.next_multiple_of(COL_STEP) / BLOCK_COLS
 }
 
+/// Added to a magnitude below 2^22, it leaves an integer. `round_ties_even` calls the
+/// C library where there is no instruction.
+const ROUND: f32 = 12_582_912.0;
+
 struct QuantizeWeights<'a> {
     w: &'a [f32],
     out: &'a mut [i8],
@@ -154,7 +158,9 @@ impl Op for QuantizeWeights<'_> {
         let scale = ops::max_abs(self.w) / 127.0;
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (out, &w) in self.out.iter_mut().zip(self.w) {
-            *out = (w * inverse).round_ties_even().clamp(-127.0, 127.0) as i32 as i8;
+            // The nearest integer, ties to even: there are no bits left for a fraction.
+            let q = (w * inverse + ROUND) - ROUND;
+            *out = q.clamp(-127.0, 127.0) as i32 as i8;
         }
         scale
     }

@@ -3,6 +3,7 @@
 //! Where sums must stay in registers over nested loops, plain Rust over arrays
 //! does not reliably keep them there; such loops are written over [`Lanes`].
 
+use crate::fused;
 use crate::ops::power_of_two;
 
 /// Values of one register group.
@@ -40,6 +41,8 @@ pub(crate) trait Lanes: Copy {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// Returns `a·b + c`, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Returns `a·b + c` of single values, rounded once.
+    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32;
     /// Returns a where it is larger, else b.
     fn larger(self, a: Self::V, b: Self::V) -> Self::V;
     /// Returns a where it is smaller, else b.
@@ -120,7 +123,12 @@ impl Lanes for ScalarLanes {
 
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+        std::array::from_fn(|i| fused::mul_add(a[i], b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+        fused::mul_add(a, b, c)
     }
 
     #[inline(always)]

@@ -51,6 +51,7 @@ mod cgroup;
 mod dense;
 mod device;
 mod five_trits;
+mod fused;
 mod int8;
 mod kernel;
 mod lanes;

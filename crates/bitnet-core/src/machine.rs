@@ -8,6 +8,7 @@ use std::time::Instant;
 use core_affinity::CoreId;
 
 use crate::kernel::{Kernel, Op};
+use crate::lanes::{LaneOp, Lanes};
 use crate::memory::{Category, HybridMemoryPool, OutOfMemory};
 use crate::team::Team;
 
@@ -250,8 +251,7 @@ pub fn int8_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
 }
 
 /// Returns how many fused f32 multiply-adds per second the team does on
-/// registers, or `None` for a kernel without such an instruction: it calls a
-/// function for each.
+/// registers, or `None` for a kernel without such an instruction.
 pub fn f32_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
     let in_baseline = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     if cfg!(target_arch = "wasm32") || kernel == Kernel::Scalar && !in_baseline {
@@ -268,7 +268,7 @@ fn f32_peak_of<const N: usize>(kernel: Kernel, team: &mut Team) -> f64 {
     const PIECES: usize = 16;
     fastest((PIECES * ROUNDS * N) as f64, || {
         team.for_each(PIECES, |_, _| {
-            black_box(kernel.run(MultiplyAdd::<N>(ROUNDS)));
+            black_box(kernel.run_lanes(MultiplyAdd::<N>(ROUNDS)));
         });
     })
 }
@@ -337,16 +337,16 @@ impl Op for Read<'_> {
 /// Rounds of one multiply-add for each of `N` sums.
 struct MultiplyAdd<const N: usize>(usize);
 
-impl<const N: usize> Op for MultiplyAdd<N> {
+impl<const N: usize> LaneOp for MultiplyAdd<N> {
     type Output = f32;
 
     #[inline(always)]
-    fn run(self) -> f32 {
+    fn run<L: Lanes>(self, lanes: L) -> f32 {
         let (x, y) = (black_box(0.999), black_box(0.001));
         let mut sums = [1.0f32; N];
         for _ in 0..self.0 {
             for sum in &mut sums {
-                *sum = sum.mul_add(x, y);
+                *sum = lanes.mul_add_one(*sum, x, y);
             }
         }
         sums.iter().sum()

@@ -19,6 +19,10 @@ use crate::DenseType;
 /// The least mean magnitude.
 const EPSILON: f32 = 1e-5;
 
+/// Added to a magnitude below 2^22, it leaves an integer, and beyond that range no fraction
+/// either. `round_ties_even` calls the C library where there is no instruction.
+const ROUND: f32 = 12_582_912.0;
+
 /// How the masters of one matrix are rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AbsMean {
@@ -62,7 +66,9 @@ impl AbsMean {
     pub fn round_row(&self, masters: &[f32], trits: &mut [i8]) {
         assert_eq!(masters.len(), trits.len(), "trits of a row");
         for (trit, master) in trits.iter_mut().zip(masters) {
-            *trit = (master * self.inverse).round_ties_even().clamp(-1.0, 1.0) as i8;
+            // The nearest integer, ties to even: there are no bits left for a fraction.
+            let nearest = (master * self.inverse + ROUND) - ROUND;
+            *trit = nearest.clamp(-1.0, 1.0) as i8;
         }
     }
 }

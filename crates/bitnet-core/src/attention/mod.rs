@@ -22,7 +22,7 @@ use kv_page::Block;
 pub use kv_page::{KvPage, KvPrecision, KvShape};
 pub use paged_kv::PagedKv;
 
-use crate::kernel::{Kernel, Op};
+use crate::kernel::Kernel;
 use crate::lanes::{LaneOp, Lanes, WIDTH};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
@@ -488,7 +488,7 @@ fn join(
     // The largest score of a block adds 1 to the sum: only an empty one has 0. What
     // is not a number goes on to the result.
     if block.sum != 0.0 {
-        kernel.run(Join {
+        kernel.run_lanes(Join {
             state,
             sums: sums.as_flattened_mut(),
             block,
@@ -504,18 +504,19 @@ struct Join<'a> {
     block_sums: &'a [f32],
 }
 
-impl Op for Join<'_> {
+impl LaneOp for Join<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lanes>(self, lanes: L) {
         let Self { state, block, .. } = self;
         let max = if block.max > state.max {
             block.max
         } else {
             state.max
         };
-        let (old, new) = (ops::exp(state.max - max), ops::exp(block.max - max));
+        let exp = |x| ops::exp_one(lanes, x);
+        let (old, new) = (exp(state.max - max), exp(block.max - max));
         *state = State {
             max,
             sum: state.sum * old + block.sum * new,

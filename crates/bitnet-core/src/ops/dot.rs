@@ -1,7 +1,8 @@
 //! Dot products.
 
 use super::{LANES, add_lanes, padded};
-use crate::kernel::{Kernel, Op};
+use crate::kernel::Kernel;
+use crate::lanes::{LaneOp, Lanes};
 
 /// Returns `Σ x[i]·y[i]`, by fused multiply-add in lane order.
 ///
@@ -11,7 +12,7 @@ use crate::kernel::{Kernel, Op};
 #[inline]
 pub fn dot(kernel: Kernel, x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len(), "a dot product of equal lengths");
-    kernel.run(Dot { x, y })
+    kernel.run_lanes(Dot { x, y })
 }
 
 struct Dot<'a> {
@@ -19,32 +20,27 @@ struct Dot<'a> {
     y: &'a [f32],
 }
 
-impl Op for Dot<'_> {
+impl LaneOp for Dot<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn run(self) -> f32 {
-        dot_inline(self.x, self.y)
-    }
-}
-
-#[inline(always)]
-pub(super) fn dot_inline(x: &[f32], y: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let mut add = |x: &[f32; LANES], y: &[f32; LANES]| {
-        for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
-            *lane = x.mul_add(y, *lane);
+    fn run<L: Lanes>(self, lanes: L) -> f32 {
+        let mut sums = [0.0; LANES];
+        let mut add = |x: &[f32; LANES], y: &[f32; LANES]| {
+            for ((sum, &x), &y) in sums.iter_mut().zip(x).zip(y) {
+                *sum = lanes.mul_add_one(x, y, *sum);
+            }
+        };
+        let (x_chunks, x_rest) = self.x.as_chunks();
+        let (y_chunks, y_rest) = self.y.as_chunks();
+        for (x, y) in x_chunks.iter().zip(y_chunks) {
+            add(x, y);
         }
-    };
-    let (x_chunks, x_rest) = x.as_chunks();
-    let (y_chunks, y_rest) = y.as_chunks();
-    for (x, y) in x_chunks.iter().zip(y_chunks) {
-        add(x, y);
+        if !x_rest.is_empty() {
+            add(&padded(x_rest), &padded(y_rest));
+        }
+        add_lanes(sums)
     }
-    if !x_rest.is_empty() {
-        add(&padded(x_rest), &padded(y_rest));
-    }
-    add_lanes(lanes)
 }
 
 #[cfg(test)]

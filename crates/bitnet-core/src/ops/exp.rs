@@ -1,6 +1,6 @@
 //! The exponential function, the same on every machine.
 
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, ScalarLanes};
 
 /// Returns e^x with an error below 2 units in the last place; 0 below about
 /// -104, infinity above about 88.7, NaN for NaN.
@@ -10,18 +10,24 @@ use crate::lanes::Lanes;
 /// of S. L. Moshier's Cephes library (`expf.c`) for e^r.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
+    exp_one(ScalarLanes, x)
+}
+
+/// Returns [`exp`] with the multiply-add of an instruction set: the same bits, sooner.
+#[inline(always)]
+pub(crate) fn exp_one<L: Lanes>(lanes: L, x: f32) -> f32 {
     // Beyond these the result is 0 or infinite anyway, and n stays small enough
     // for the two factors below.
     let x = x.clamp(LOWEST, HIGHEST);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
-    let r = n.mul_add(-LN2_HIGH, x);
-    let r = n.mul_add(-LN2_LOW, r);
+    let r = lanes.mul_add_one(n, -LN2_HIGH, x);
+    let r = lanes.mul_add_one(n, -LN2_LOW, r);
     let mut p = POLYNOMIAL[0];
     for c in &POLYNOMIAL[1..] {
-        p = p.mul_add(r, *c);
+        p = lanes.mul_add_one(p, r, *c);
     }
-    let p = p.mul_add(r * r, r) + 1.0;
+    let p = lanes.mul_add_one(p, r * r, r) + 1.0;
     // 2^n as two factors, so that results near the ends of the range, which are
     // subnormal or reach infinity, come out rounded once.
     let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;

@@ -1,7 +1,8 @@
 //! What happens element by element between the matrices.
 
-use super::exp;
+use super::exp_one;
 use crate::kernel::{Kernel, Op};
+use crate::lanes::{LaneOp, Lanes};
 
 /// Replaces `gate[i]` by `max(gate[i], 0)² · up[i]`: the gate of BitNet b1.58
 /// 2B-4T.
@@ -11,7 +12,7 @@ use crate::kernel::{Kernel, Op};
 /// Panics if the lengths differ.
 #[inline]
 pub fn relu2_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
-    kernel.run(GateMul {
+    kernel.run_lanes(GateMul {
         gate,
         up,
         activation: Relu2,
@@ -26,7 +27,7 @@ pub fn relu2_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
 /// Panics if the lengths differ.
 #[inline]
 pub fn silu_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
-    kernel.run(GateMul {
+    kernel.run_lanes(GateMul {
         gate,
         up,
         activation: Silu,
@@ -42,7 +43,7 @@ pub fn silu_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
 /// Panics if the lengths differ.
 #[inline]
 pub fn gelu_tanh_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
-    kernel.run(GateMul {
+    kernel.run_lanes(GateMul {
         gate,
         up,
         activation: GeluTanh,
@@ -66,14 +67,14 @@ pub fn add_assign(kernel: Kernel, x: &mut [f32], y: &[f32]) {
 }
 
 trait Activation {
-    fn apply(&self, x: f32) -> f32;
+    fn apply<L: Lanes>(&self, lanes: L, x: f32) -> f32;
 }
 
 struct Relu2;
 
 impl Activation for Relu2 {
     #[inline(always)]
-    fn apply(&self, x: f32) -> f32 {
+    fn apply<L: Lanes>(&self, _: L, x: f32) -> f32 {
         let x = if x > 0.0 { x } else { 0.0 };
         x * x
     }
@@ -83,8 +84,8 @@ struct Silu;
 
 impl Activation for Silu {
     #[inline(always)]
-    fn apply(&self, x: f32) -> f32 {
-        x / (1.0 + exp(-x))
+    fn apply<L: Lanes>(&self, lanes: L, x: f32) -> f32 {
+        x / (1.0 + exp_one(lanes, -x))
     }
 }
 
@@ -92,12 +93,12 @@ struct GeluTanh;
 
 impl Activation for GeluTanh {
     #[inline(always)]
-    fn apply(&self, x: f32) -> f32 {
+    fn apply<L: Lanes>(&self, lanes: L, x: f32) -> f32 {
         // (1 + tanh u) / 2 is 1 / (1 + e^-2u), which loses nothing where tanh is
         // near -1.
         const FACTOR: f32 = -1.595_769_2;
-        let u = (0.044_715 * x).mul_add(x * x, x);
-        x / (1.0 + exp(FACTOR * u))
+        let u = lanes.mul_add_one(0.044_715 * x, x * x, x);
+        x / (1.0 + exp_one(lanes, FACTOR * u))
     }
 }
 
@@ -107,14 +108,14 @@ struct GateMul<'a, A> {
     activation: A,
 }
 
-impl<A: Activation> Op for GateMul<'_, A> {
+impl<A: Activation> LaneOp for GateMul<'_, A> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lanes>(self, lanes: L) {
         assert_eq!(self.gate.len(), self.up.len(), "a gate of equal lengths");
         for (gate, &up) in self.gate.iter_mut().zip(self.up) {
-            *gate = self.activation.apply(*gate) * up;
+            *gate = self.activation.apply(lanes, *gate) * up;
         }
     }
 }

@@ -1,15 +1,16 @@
 //! Softmax and log-sum-exp.
 
-use super::{LANES, exp, sum_lanes};
-use crate::kernel::{Kernel, Op};
+use super::{LANES, exp_one, sum_lanes};
+use crate::kernel::Kernel;
+use crate::lanes::{LaneOp, Lanes};
 
 /// Replaces `x` by exp(x - max) and returns the sum of the results: softmax
 /// before the division.
 #[inline(always)]
-pub(super) fn exp_minus_max(x: &mut [f32]) -> f32 {
+pub(super) fn exp_minus_max<L: Lanes>(lanes: L, x: &mut [f32]) -> f32 {
     let max = max(x);
     for x in x.iter_mut() {
-        *x = exp(*x - max);
+        *x = exp_one(lanes, *x - max);
     }
     sum_lanes(x, |x| x)
 }
@@ -32,35 +33,35 @@ pub(crate) fn max(x: &[f32]) -> f32 {
 
 /// Replaces `x` by `exp(x) / Σ exp(x)`.
 pub fn softmax(kernel: Kernel, x: &mut [f32]) {
-    kernel.run(Softmax(x));
+    kernel.run_lanes(Softmax(x));
 }
 
 /// Returns `ln Σ exp(x)`.
 pub fn log_sum_exp(kernel: Kernel, x: &[f32]) -> f64 {
-    kernel.run(LogSumExp(x))
+    kernel.run_lanes(LogSumExp(x))
 }
 
 struct Softmax<'a>(&'a mut [f32]);
 
-impl Op for Softmax<'_> {
+impl LaneOp for Softmax<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        let inverse = 1.0 / exp_minus_max(self.0);
+    fn run<L: Lanes>(self, lanes: L) {
+        let inverse = 1.0 / exp_minus_max(lanes, self.0);
         self.0.iter_mut().for_each(|x| *x *= inverse);
     }
 }
 
 struct LogSumExp<'a>(&'a [f32]);
 
-impl Op for LogSumExp<'_> {
+impl LaneOp for LogSumExp<'_> {
     type Output = f64;
 
     #[inline(always)]
-    fn run(self) -> f64 {
+    fn run<L: Lanes>(self, lanes: L) -> f64 {
         let max = max(self.0);
-        let sum = sum_lanes(self.0, |x| exp(x - max));
+        let sum = sum_lanes(self.0, |x| exp_one(lanes, x - max));
         max as f64 + libm::log(sum as f64)
     }
 }

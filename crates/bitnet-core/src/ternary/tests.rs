@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fused::mul_add;
 
 fn pack(layout: Layout, n_rows: usize, n_cols: usize, scale: f32, trits: &[i8]) -> PackedTernary {
     let team = &mut Team::new(2);
@@ -181,10 +182,10 @@ fn products(trits: &[i8], n_cols: usize, scales: &Scales, acts: &Int8Rows) -> Ve
                     let mut steps = sum(0, from, *len);
                     if n_parts == 3 {
                         let fine = 1.0 / 254.0f32;
-                        let rest = sum(2, from, *len).mul_add(fine, sum(1, from, *len));
-                        steps = rest.mul_add(fine, steps);
+                        let rest = mul_add(sum(2, from, *len), fine, sum(1, from, *len));
+                        steps = mul_add(rest, fine, steps);
                     }
-                    value = steps.mul_add(scales.at(row, from, n_cols), value);
+                    value = mul_add(steps, scales.at(row, from, n_cols), value);
                 }
                 value * (1.0 / act_scale)
             } else {

@@ -171,8 +171,8 @@ impl Rope {
                     let length = original_context_len as f64 / (f64::from(turns) * 2.0 * PI);
                     self.n_dims as f64 * libm::log(length) / (2.0 * libm::log(self.theta.into()))
                 };
-                let low = pair(beta_fast).floor().max(0.0) as f32;
-                let mut high = pair(beta_slow).ceil().min((self.n_dims - 1) as f64) as f32;
+                let low = libm::floor(pair(beta_fast)).max(0.0) as f32;
+                let mut high = libm::ceil(pair(beta_slow)).min((self.n_dims - 1) as f64) as f32;
                 if high == low {
                     high += 0.001;
                 }

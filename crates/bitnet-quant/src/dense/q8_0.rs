@@ -49,7 +49,7 @@ pub(super) fn encode(values: &[f32], out: &mut Vec<u8>) {
         }
         let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
         out.extend_from_slice(&stored.to_le_bytes());
-        out.extend(block.iter().map(|x| (x * inverse).round() as i8 as u8));
+        out.extend(block.iter().map(|x| libm::roundf(x * inverse) as i8 as u8));
     }
 }
 

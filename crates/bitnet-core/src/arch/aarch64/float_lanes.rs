@@ -50,6 +50,11 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+
+    #[inline(always)]
     fn store(self, x: Self::V, out: &mut [f32; WIDTH]) {
         let (parts, _) = out.as_chunks_mut::<4>();
         for (x, part) in x.into_iter().zip(parts) {

@@ -12,6 +12,7 @@ use std::arch::wasm32::{
 };
 
 use super::Simd128;
+use crate::fused;
 use crate::lanes::{Lanes, WIDTH};
 
 impl Lanes for Simd128 {
@@ -79,6 +80,11 @@ impl Lanes for Simd128 {
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         in_parts!(I => mul_add(a[I], b[I], c[I]))
+    }
+
+    #[inline(always)]
+    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+        fused::mul_add(a, b, c)
     }
 
     #[inline(always)]

@@ -88,6 +88,12 @@ impl Lanes for Avx512bw {
     }
 
     #[inline(always)]
+    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+        // One instruction where this is inlined into the wrapper of `self`.
+        a.mul_add(b, c)
+    }
+
+    #[inline(always)]
     fn larger(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512 F.
         unsafe { _mm512_max_ps(a, b) }
@@ -221,6 +227,12 @@ impl Lanes for Avx2 {
                 _mm256_fmadd_ps(a[1], b[1], c[1]),
             ]
         }
+    }
+
+    #[inline(always)]
+    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+        // One instruction where this is inlined into the wrapper of `self`.
+        a.mul_add(b, c)
     }
 
     #[inline(always)]
