@@ -8,7 +8,7 @@ use bitnet_core::Team;
 use bitnet_quant::{DenseType, Scales, TernaryType};
 use half::f16;
 
-use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
+use super::{ConvertError, Source, dense_row_bytes, folder_of, publish_file, unfinished_file};
 use crate::format::checkpoint::{Encoding, Origin};
 use crate::format::gguf::{Array, GgufWriter, Value};
 use crate::format::gguf_types::{FILE_TYPE_I2_S, type_id};
@@ -108,12 +108,10 @@ pub(super) fn write(
     }
 
     let folder = folder_of(out);
-    let file = temporary(0o666)
-        .tempfile_in(folder)
-        .map_err(|source| ConvertError::WriteInto {
-            folder: folder.to_owned(),
-            source,
-        })?;
+    let file = unfinished_file(folder).map_err(|source| ConvertError::WriteInto {
+        folder: folder.to_owned(),
+        source,
+    })?;
     let total = planned.len();
     let rotary_rows = config.family.gguf_rotary_rows;
     let mut buffered = writer.write(BufWriter::new(file), |i, out| {
@@ -136,7 +134,7 @@ pub(super) fn write(
         .into_inner()
         .map_err(std::io::IntoInnerError::into_error)?;
     file.as_file().sync_all()?;
-    file.persist(out).map_err(|error| error.error)?;
+    publish_file(file, out)?;
     let _ = progress(total, total);
     Ok(())
 }

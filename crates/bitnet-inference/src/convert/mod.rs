@@ -291,6 +291,28 @@ fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     builder
 }
 
+/// Creates the file that becomes a result.
+fn unfinished_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let builder = temporary(0o666);
+    if cfg!(windows) {
+        // `tempfile_in` marks it there as a temporary file, which it does not stay.
+        builder.make_in(folder, |path| std::fs::File::create_new(path))
+    } else {
+        builder.tempfile_in(folder)
+    }
+}
+
+/// Gives a finished file its name, in place of what may be there.
+fn publish_file(file: tempfile::NamedTempFile, out: &Path) -> io::Result<()> {
+    if cfg!(windows) {
+        // `persist` takes no path of more than 260 characters there, nor replaces a file
+        // that another program has open.
+        std::fs::rename(file.into_temp_path(), out)
+    } else {
+        file.persist(out).map(drop).map_err(|error| error.error)
+    }
+}
+
 /// Why nothing was converted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
