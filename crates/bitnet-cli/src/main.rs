@@ -16,6 +16,7 @@ mod machine;
 mod memory;
 mod model;
 mod ui;
+mod windows_names;
 
 use std::process::ExitCode;
 

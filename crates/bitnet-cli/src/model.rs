@@ -22,6 +22,7 @@ use crate::commands::read_text;
 use crate::error::{NoChatTemplate, UsageError};
 use crate::memory::{self, MemoryWatch};
 use crate::ui::Ui;
+use crate::windows_names::refuse_device;
 
 const BUILTIN: &str = "builtin";
 
@@ -295,6 +296,7 @@ impl ModelArg {
             return open_builtin(ui);
         }
         let mut path = PathBuf::from(&self.model);
+        refuse_device(&path)?;
         if (revision.is_some() || !path.exists())
             && let Some(pulled) = pulled(&self.model, revision, ui)?
         {

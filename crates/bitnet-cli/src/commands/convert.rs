@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::interrupt;
 use crate::model::{LayoutArg, ModelArg};
 use crate::ui::Ui;
+use crate::windows_names::refuse_device;
 
 /// Write a model in another format
 #[derive(Debug, clap::Args)]
@@ -89,6 +90,7 @@ struct Report<'a> {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    refuse_device(&args.output)?;
     let model = ModelArg {
         model: args.input.clone(),
         layout: args.layout.clone(),

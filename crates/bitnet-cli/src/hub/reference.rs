@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path};
 
+use crate::windows_names::is_device_name;
+
 /// Where people copy addresses from.
 const HOSTS: [&str; 2] = ["huggingface.co", "hf.co"];
 
@@ -136,7 +138,13 @@ pub fn is_hash(digits: &str) -> bool {
 pub fn is_plain(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\\')
+        && !(cfg!(windows) && path.split('/').any(leads_elsewhere))
         && (Path::new(path).components()).all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Returns whether Windows takes a name for a device, or for a stream beside a file.
+fn leads_elsewhere(name: &str) -> bool {
+    name.contains(':') || is_device_name(name)
 }
 
 #[cfg(test)]
