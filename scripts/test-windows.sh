@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Builds the model half for Windows on x86-64, runs its tests under Wine and compares what
+# the program writes with what it writes here. Says SKIPPED, loudly, when the packages it
+# needs cannot be had (see cross-toolchain.sh). Expects this system's build of the program
+# in target/debug.
+#
+#   scripts/test-windows.sh [DIR]     DIR keeps the toolchain between runs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir=$(realpath -m "${1:-target/cross-toolchain}")
+target=x86_64-pc-windows-gnu
+here=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debug/bitnet
+
+if ! scripts/cross-toolchain.sh "$dir" windows >&2; then
+    echo "SKIPPED: the packages for Windows or Wine cannot be had; NOTHING of it is tested"
+    exit 0
+fi
+
+export PATH=$dir/bin:$PATH RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/windows
+export RUSTFLAGS="-L native=$dir/windows/lib" CARGO_PROFILE_DEV_DEBUG=0
+export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc AR_x86_64_pc_windows_gnu=x86_64-w64-mingw32-ar
+export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
+export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine
+# A system of its own, without the browser that Wine would ask for.
+export WINEDEBUG=-all WINEPREFIX=$dir/windows/wine WINEDLLOVERRIDES=mscoree,mshtml=
+trap 'wineserver --kill || true' EXIT
+
+# The standard library is built from its sources, which only a compiler that takes
+# unstable options does.
+cargo() { RUSTC_BOOTSTRAP=1 command cargo "$@"; }
+# One choice of packages for all, or their dependencies would be built in two ways.
+tests=(test --locked -Zbuild-std=std,panic_unwind,test --target "$target"
+    --package bitnet-core --package bitnet-quant --package bitnet-inference --package bitnet-cli)
+cargo "${tests[@]}" --lib --bins --test golden --test exactness --test reference \
+    --test hostile --test cli --no-run
+built=$CARGO_TARGET_DIR/$target/debug
+cp "$dir/windows/bcryptprimitives.dll" "$built"
+cp "$dir/windows/bcryptprimitives.dll" "$built/deps"
+
+printf '\n-- what the crates import\n'
+scripts/check-imports.sh "$built/deps" llvm-nm
+
+printf '\n-- tests\n'
+# The test of all orders of threads switches stacks by itself, which Wine does not take.
+cargo "${tests[@]}" --lib --bins --test golden --test exactness --test reference \
+    --test hostile --test cli -- --quiet --skip loom
+
+printf '\n-- the same bytes as here\n'
+work=$(mktemp -d)
+trap 'rm -rf "$work"; wineserver --kill || true' EXIT
+exe=$(realpath "$built/bitnet.exe")
+cd "$work"
+there() { wine "$exe" "$@" 2>/dev/null; }
+
+# Runs the same here and there; both must end in the same way and write the same.
+same() {
+    local expected found expected_code=0 found_code=0
+    "$here" "$@" >"$work/expected" 2>/dev/null <"${input:-/dev/null}" || expected_code=$?
+    there "$@" >"$work/found" <"${input:-/dev/null}" || found_code=$?
+    if [ "$expected_code" != "$found_code" ] || ! cmp "$work/expected" "$work/found"; then
+        echo "bitnet $*: exit code $found_code instead of $expected_code, or other bytes" >&2
+        exit 1
+    fi
+}
+prompt="Once upon a time there was a"
+same run --temp 0 -n 40 "$prompt"
+same run --seed 7 -n 40 "$prompt"
+for kernel in scalar avx2; do same logits --json --kernel "$kernel" --tokens 1,2,3; done
+same tokenize --json "Zwölf Boxkämpfer, 日本語 🦀"
+same inspect --json --tensors
+printf 'a tale\r\nof two lines\r\n' >crlf.txt
+same run --temp 0 -n 20 -f crlf.txt
+same run -m no.gguf x
+printf 'Once upon a time\r\n/exit\r\n' >chat.txt
+input=chat.txt same chat --temp 0 -n 12 \
+    --chat-template '{{ bos_token }}{{ messages[-1].content }}'
+
+for to in gguf-i2_s gguf-tq1_0 gguf-tq2_0; do
+    "$here" convert -q builtin "$to.here" --to "$to" >/dev/null
+    there convert -q builtin "$to.there" --to "$to" >/dev/null
+    cmp "$to.here" "$to.there"
+done
+
+printf '\n-- names of files\n'
+long=$(printf 'a folder of some length/%.0s' {1..14})
+for folder in "with spaces" "Ünïcode 日本" "$long"; do
+    mkdir -p "$folder"
+    there convert -q builtin "$folder/model.gguf" >/dev/null
+    cmp "$folder/model.gguf" gguf-i2_s.here
+    [ "$(there run --temp 0 -n 4 -m "$folder/model.gguf" "$prompt")" = \
+        "Once upon a time there was a great noise of shouting" ]
+    [ "$(ls -A "$folder")" = model.gguf ]
+done
+windows_path=$(winepath -w "$work" 2>/dev/null)
+there inspect -q "$windows_path\\gguf-i2_s.here" >/dev/null
+there inspect -q "\\\\?\\$windows_path\\gguf-i2_s.here" >/dev/null
+
+# Must fail with this code and say so.
+refused() {
+    local code=$1 text=$2 found=0
+    shift 2
+    wine "$exe" -q "$@" >/dev/null 2>"$work/said" </dev/null || found=$?
+    if [ "$found" != "$code" ] || ! grep -q "^error: .*$text" "$work/said"; then
+        echo "bitnet $*: exit code $found instead of $code, or another error:" >&2
+        cat "$work/said" >&2
+        exit 1
+    fi
+}
+for device in con nul aux.gguf 'C:\com1' lpt1.txt; do
+    refused 2 "is the name of a device" run -m "$device" x
+    refused 2 "is the name of a device" convert builtin "$device" --force
+done
+refused 1 "cannot read" run -m 'Q:\no\such.gguf' x
+refused 1 "cannot read" run -m '\\no-server\share\model.gguf' x
+refused 2 "is not a repository" pull C:/x
+echo "all the same"
