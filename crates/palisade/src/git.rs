@@ -771,7 +771,10 @@ mod tests {
         let modified = fs::metadata(&path)
             .and_then(|m| m.modified())
             .expect("a time");
-        fs::write(&path, "1\n2\n9\n4\n5\n6\n").expect("written");
+        // Git sees an old time by when the file's entry in its folder changed, which Windows does
+        // not tell; a size of its own it sees there too.
+        let nine = if cfg!(windows) { "99" } else { "9" };
+        fs::write(&path, format!("1\n2\n{nine}\n4\n5\n6\n")).expect("written");
         let file = File::options().append(true).open(&path).expect("opened");
         file.set_modified(modified).expect("time set");
         fs::write(dir.path().join("new.txt"), "n\n").expect("written");
@@ -904,7 +907,9 @@ mod tests {
         assert_ne!(other.dir(), place);
         assert!(other.dir().join("new.txt").exists());
         // A killed run leaves its checkout without a lock.
-        other.lock.unlock().expect("unlocked");
+        // (The standard library unlocks twice on Windows; Wine calls the second time an error.)
+        let unlocked = other.lock.unlock();
+        assert!(unlocked.is_ok() || cfg!(windows), "{unlocked:?}");
         let left = other.dir().to_owned();
         std::mem::forget(other);
         drop(worktree);
