@@ -216,14 +216,16 @@ fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {
         CheckpointError::NotAModel { .. } => {
             "download a model's files into one folder, or name a GGUF file inside it"
         }
-        CheckpointError::Gguf(GgufError::WrongMagic { found }) if found == b"vers" => POINTER,
-        CheckpointError::Gguf(GgufError::WrongMagic { found }) if found[0] == b'<' => {
-            "this is a page of the web; download the file itself"
-        }
-        CheckpointError::SafeTensors {
+        CheckpointError::Gguf(GgufError::WrongMagic {
+            found: [b'v', b'e', b'r', b's'],
+        })
+        | CheckpointError::SafeTensors {
             source: SafeTensorError::HeaderTooLarge,
             ..
         } => POINTER,
+        CheckpointError::Gguf(GgufError::WrongMagic { found: [b'<', ..] }) => {
+            "this is a page of the web; download the file itself"
+        }
         CheckpointError::MissingTensor { name } if name == "token_embd.weight" => {
             "a file of a vocabulary alone has no weights: take the one of the whole model"
         }

@@ -535,8 +535,17 @@ fn random(seed: u32, n: u32) -> impl Iterator<Item = u32> {
         state ^= state << 13;
         state ^= state >> 17;
         state ^= state << 5;
-        (u64::from(state) * u64::from(n) >> 32) as u32
+        ((u64::from(state) * u64::from(n)) >> 32) as u32
     })
+}
+
+/// Masters of mean magnitude 1/16: half of them are ±1/8.
+fn masters(seed: usize, len: usize) -> Vec<f32> {
+    let mut values: Vec<f32> = (0..len).map(|i| [0.125, 0.0, -0.125, 0.0][i % 4]).collect();
+    for (i, j) in (1..len).rev().zip(random(seed as u32 + 1, u32::MAX)) {
+        values.swap(i, j as usize % (i + 1));
+    }
+    values
 }
 
 /// The three revisions of Falcon-E, as `onebitllms` writes them: packed trits, the
@@ -544,14 +553,6 @@ fn random(seed: u32, n: u32) -> impl Iterator<Item = u32> {
 #[test]
 fn the_revisions_of_falcon_e_are_one_model() {
     let is_linear = |name: &str| name.ends_with("_proj.weight");
-    /// Masters of mean magnitude 1/16: half of them are ±1/8.
-    fn masters(seed: usize, len: usize) -> Vec<f32> {
-        let mut values: Vec<f32> = (0..len).map(|i| [0.125, 0.0, -0.125, 0.0][i % 4]).collect();
-        for (i, j) in (1..len).rev().zip(random(seed as u32 + 1, u32::MAX)) {
-            values.swap(i, j as usize % (i + 1));
-        }
-        values
-    }
     let weights = |folder: &mut Folder, write: fn(&[f32]) -> Vec<u8>| {
         folder
             .tensors

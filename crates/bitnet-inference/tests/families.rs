@@ -485,7 +485,7 @@ fn what_a_gemma_or_minicpm_folder_must_not_say_is_refused() {
 #[test]
 fn qwen35_is_refused_by_name() {
     let folder = edited("qwen3", |config| {
-        config["model_type"] = "qwen3_5_text".into()
+        config["model_type"] = "qwen3_5_text".into();
     });
     let error = Checkpoint::open(folder.path()).unwrap_err();
     assert!(

@@ -34,6 +34,7 @@ fn load(checkpoint: &Checkpoint, head: HeadPrecision) -> Result<Model, Checkpoin
 
 /// Not a test by itself: the process that reads what is gone.
 #[test]
+#[expect(clippy::print_stdout, reason = "what the other test reads")]
 fn child() {
     let Some(path) = std::env::var_os(FILE).map(PathBuf::from) else {
         return;

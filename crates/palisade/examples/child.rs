@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// How long anything lasts that nobody ends.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     if let Some(code) = palisade::measure::launch::serve() {

@@ -138,13 +138,13 @@ pub fn is_hash(digits: &str) -> bool {
 pub fn is_plain(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\\')
-        && !(cfg!(windows) && path.split('/').any(leads_elsewhere))
+        && !path.split('/').any(leads_elsewhere)
         && (Path::new(path).components()).all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// Returns whether Windows takes a name for a device, or for a stream beside a file.
+/// Returns whether this is Windows and takes a name for a device, or for a stream beside a file.
 fn leads_elsewhere(name: &str) -> bool {
-    name.contains(':') || is_device_name(name)
+    cfg!(windows) && (name.contains(':') || is_device_name(name))
 }
 
 #[cfg(test)]

@@ -513,7 +513,7 @@ mod terminal {
                 let left = deadline.saturating_duration_since(Instant::now());
                 match self.screen.recv_timeout(left) {
                     Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
-                    Err(_) => panic!("no {text:?} in {:?}", self.seen),
+                    Err(error) => panic!("no {text:?} in {:?}: {error}", self.seen),
                 }
             }
         }

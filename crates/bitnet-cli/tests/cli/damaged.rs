@@ -41,7 +41,7 @@ fn weights_that_are_no_numbers_end_every_command_by_name() {
     };
     // One value of a norm, which quantized activations hide.
     edited(folder.path(), "blk.3.ffn_norm.weight", |bytes| {
-        bytes[..4].fill(0xFF)
+        bytes[..4].fill(0xFF);
     });
     check("blk.3.ffn_norm.weight", &[]);
     // All scales of the embedding: found while loading, and while running.

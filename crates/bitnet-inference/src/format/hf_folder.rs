@@ -141,24 +141,7 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
             })?;
         parsed.push((file, tensors));
     }
-    let has_head = parsed
-        .iter()
-        .any(|(_, tensors)| tensors.tensor(HEAD).is_ok());
-    let projection_norms = parsed.iter().any(|(_, tensors)| {
-        let mut names = tensors.iter().map(|(name, _)| name);
-        names.any(|name| name.ends_with(tensors::A_PROJECTION_NORM.1))
-    });
-    let n_embeddings = parsed.iter().find_map(|(_, tensors)| {
-        let mut embeddings = EMBEDDINGS
-            .iter()
-            .filter_map(|name| tensors.tensor(name).ok());
-        embeddings.next()?.shape().first().copied()
-    });
-    let found = Found {
-        has_head,
-        projection_norms,
-        n_embeddings,
-    };
+    let found = Found::of(&parsed);
     let config = config(&hf, found, &mut notes)?;
     let is_packed = |(_, tensors): &(_, SafeTensors<'_>)| {
         tensors.iter().any(|(_, view)| view.dtype() == Dtype::U8)
@@ -167,7 +150,7 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let is_quantized = hf.quantization_config.is_some()
         || is_packed
         || hf.is_bitnet_config == Some(true)
-        || projection_norms;
+        || found.projection_norms;
     let weights = if config.family.always_ternary || is_quantized {
         weights(&hf, is_packed)?
     } else {
@@ -235,19 +218,22 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         };
         attach_scale(tensor, name, scale, &weights, config.family)?;
     }
-    for tensor in stored.values() {
-        if tensor.encoding == Encoding::Ternary(TernaryType::HfPacked)
-            && tensor.outer_scale.is_nan()
-        {
-            return Err(CheckpointError::MissingTensor {
-                name: format!("{}_scale", tensor.name),
-            });
-        }
-    }
+    stored.values().try_for_each(check_scale)?;
     let origin = Origin::HuggingFace(folder.to_owned());
     let mut checkpoint = Checkpoint::assemble(config, stored, files, RotaryRows::Halves, origin)?;
     checkpoint.add_notes(notes);
     Ok(checkpoint)
+}
+
+/// Refuses a packed tensor that has no scale.
+fn check_scale(tensor: &StoredTensor) -> Result<(), CheckpointError> {
+    let is_packed = tensor.encoding == Encoding::Ternary(TernaryType::HfPacked);
+    if is_packed && tensor.outer_scale.is_nan() {
+        return Err(CheckpointError::MissingTensor {
+            name: format!("{}_scale", tensor.name),
+        });
+    }
+    Ok(())
 }
 
 /// Returns what every name stands for that a tensor may have.
@@ -337,6 +323,26 @@ struct Found {
     projection_norms: bool,
     /// Rows of the embedding.
     n_embeddings: Option<usize>,
+}
+
+impl Found {
+    fn of(parsed: &[(&FileBytes, SafeTensors<'_>)]) -> Self {
+        let all = || parsed.iter().map(|(_, tensors)| tensors);
+        let embedding = |tensors: &SafeTensors<'_>| {
+            let mut found = EMBEDDINGS
+                .iter()
+                .filter_map(|name| tensors.tensor(name).ok());
+            found.next()?.shape().first().copied()
+        };
+        Self {
+            has_head: all().any(|tensors| tensors.tensor(HEAD).is_ok()),
+            projection_norms: all().any(|tensors| {
+                let mut names = tensors.iter().map(|(name, _)| name);
+                names.any(|name| name.ends_with(tensors::A_PROJECTION_NORM.1))
+            }),
+            n_embeddings: all().find_map(embedding),
+        }
+    }
 }
 
 /// What the classes of `transformers` take for keys that a `config.json` leaves out:

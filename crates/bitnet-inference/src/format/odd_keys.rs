@@ -183,7 +183,7 @@ fn is_understood(config: &Config, key: &str) -> bool {
     families.any(|(family, keys)| *family == config.family.name && keys.contains(&key))
 }
 
-fn refused(key: &str, value: impl ToString) -> CheckpointError {
+fn refused(key: &str, value: &impl ToString) -> CheckpointError {
     CheckpointError::NotUnderstood {
         key: key.to_owned(),
         value: value.to_string(),
@@ -201,7 +201,7 @@ pub(crate) fn check_gguf(gguf: &Gguf, config: &Config) -> Result<Vec<Note>, Chec
         let is_turned = is_turned(key) && !numbers(value).iter().all(|x| *x == 0.0);
         let Some(part) = in_architecture else {
             if is_turned {
-                return Err(refused(key, describe(value)));
+                return Err(refused(key, &describe(value)));
             }
             continue;
         };
@@ -214,7 +214,7 @@ pub(crate) fn check_gguf(gguf: &Gguf, config: &Config) -> Result<Vec<Note>, Chec
             None => is_turned || GGUF_GROUPS.iter().any(|group| part.starts_with(group)),
         };
         if is_refused {
-            return Err(refused(key, describe(value)));
+            return Err(refused(key, &describe(value)));
         }
         // The pattern of a window that is no limit.
         if neutral.is_none() && !part.starts_with("attention.sliding_window") {
@@ -228,7 +228,7 @@ pub(crate) fn check_gguf(gguf: &Gguf, config: &Config) -> Result<Vec<Note>, Chec
         Some(factor)
             if factor != 1.0 && !["yarn", "longrope"].contains(&config.rope.scaling.name()) =>
         {
-            Err(refused(&attn_factor, factor))
+            Err(refused(&attn_factor, &factor))
         }
         _ => Ok(notes),
     }
@@ -303,7 +303,7 @@ pub(crate) fn check_hf(json: &Map<String, Json>, config: &Config) -> Result<(), 
     let is_limit = window.is_some_and(|window| !Neutral::Context.holds(window, config));
     let is_used = json.get("use_sliding_window").and_then(Json::as_bool) == Some(true);
     if is_limit && is_used && !is_understood(config, "sliding_window") {
-        return Err(refused("sliding_window", json["sliding_window"].clone()));
+        return Err(refused("sliding_window", &json["sliding_window"]));
     }
     if let Some(Json::Array(types)) = json.get("layer_types")
         && !is_understood(config, "layer_types")
@@ -329,7 +329,7 @@ pub(crate) fn check_hf(json: &Map<String, Json>, config: &Config) -> Result<(), 
                 _ => value.as_f64().unwrap_or(f64::NAN),
             });
             if number.is_some_and(|number| !neutral.holds(number, config)) {
-                return Err(refused(&format!("{part}.{key}"), rope[key].clone()));
+                return Err(refused(&format!("{part}.{key}"), &rope[key]));
             }
         }
     }

@@ -129,6 +129,30 @@ pub(crate) enum Head {
     Ternary(Arc<PackedTernary>),
 }
 
+/// Reads the weights of a norm.
+fn load_norm(
+    checkpoint: &Checkpoint,
+    pool: &HybridMemoryPool,
+    kernel: Kernel,
+    name: &str,
+    notes: &mut Vec<Note>,
+) -> Result<Buffer<f32>, CheckpointError> {
+    let tensor = checkpoint.dense(name);
+    let mut values = pool.zeroed(Category::Weights, tensor.n_cols)?;
+    tensor.decode_row(kernel, 0, &mut values);
+    if checkpoint.norm_is_less_one(name) {
+        values.iter_mut().for_each(|value| *value += 1.0);
+    }
+    // Int8 activations would hide it: what is not a number becomes 0 there.
+    if !values.iter().all(|value| value.is_finite()) {
+        return Err(not_finite(&tensor, kernel, 0));
+    }
+    if let Some(note) = odd_values(tensor.name(), &values, false) {
+        note::add(notes, note);
+    }
+    Ok(values)
+}
+
 impl Model {
     /// Reads all weights of a checkpoint into the layouts of the kernels.
     /// `progress(done, total)` is told the layers that are done.
@@ -146,22 +170,7 @@ impl Model {
         let config = checkpoint.config().clone();
         check_widths(&config)?;
         let notes = RefCell::new(Vec::new());
-        let norm = |name: &str| {
-            let tensor = checkpoint.dense(name);
-            let mut values = pool.zeroed(Category::Weights, tensor.n_cols)?;
-            tensor.decode_row(kernel, 0, &mut values);
-            if checkpoint.norm_is_less_one(name) {
-                values.iter_mut().for_each(|value| *value += 1.0);
-            }
-            // Int8 activations would hide it: what is not a number becomes 0 there.
-            if !values.iter().all(|value| value.is_finite()) {
-                return Err(not_finite(&tensor, kernel, 0));
-            }
-            if let Some(note) = odd_values(tensor.name(), &values, false) {
-                note::add(&mut notes.borrow_mut(), note);
-            }
-            Ok::<_, CheckpointError>(values)
-        };
+        let norm = |name: &str| load_norm(checkpoint, pool, kernel, name, &mut notes.borrow_mut());
         let layout = match layout {
             Some(layout) => layout,
             None => Layout::fastest(pool, kernel, team, config.n_linear_weights())?,

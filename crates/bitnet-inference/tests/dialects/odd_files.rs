@@ -297,7 +297,11 @@ fn configuration_keys_that_change_the_computation_are_refused_by_name() {
         ("logits_scaling", json!(8.0), json!(1)),
         ("embedding_multiplier", json!(12), json!(1.0)),
         ("residual_multiplier", json!(0.22), json!(1.0)),
-        ("attention_multiplier", json!(0.015625), json!(0.176_776_69)),
+        (
+            "attention_multiplier",
+            json!(0.015_625),
+            json!(0.176_776_69),
+        ),
         ("scale_emb", json!(12), json!(1)),
         ("scale_depth", json!(1.4), Json::Null),
         ("num_experts", json!(8), json!(0)),

@@ -361,9 +361,9 @@ pub(super) fn watch(
     })?;
     reader.close();
     match end {
-        End::Exited(Some(PASSED | FAILED)) | End::TimedOut if !reader.sections.is_empty() => {}
         // Where a crash has an exit code, which is below 0, Cargo ends with it.
-        End::Exited(Some(..0)) if !reader.sections.is_empty() => {}
+        End::Exited(Some(PASSED | FAILED | ..0)) | End::TimedOut if !reader.sections.is_empty() => {
+        }
         End::Exited(Some(FAILED)) => return Err(build_error(&tail)),
         End::Exited(_) | End::TimedOut => return Err(ended_badly(&command, end, &tail)),
     }
