@@ -3,7 +3,7 @@
 # SQLite, and what it asks of the operating system (processes that are ended with their
 # children, peak memory, locked programs, line ends, paths). git for Windows is compiled
 # from Debian's sources, once for each DIR. There is no cargo or rustc for Windows here, so
-# no test that builds something can run: docs/windows.md says which. Says SKIPPED, loudly,
+# no test that builds something can run: docs/palisade-windows.md says which. Says SKIPPED, loudly,
 # when the packages that it needs cannot be had (see cross-toolchain.sh).
 #
 #   scripts/test-windows-guard.sh [DIR]     DIR keeps the toolchain between runs
@@ -59,6 +59,8 @@ export RUSTFLAGS="-L native=$dir/windows/lib"
 export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine
+# Most of the time goes into the build; these tests compute little.
+export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
 
 # Every program finds the DLL there that Wine 8 lacks.
 wineboot --init >/dev/null 2>&1

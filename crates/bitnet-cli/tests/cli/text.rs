@@ -434,3 +434,21 @@ fn a_folder_with_a_gguf_file_is_a_model() {
                 fast come first; `-m some model/FILE` takes another: m-F16.gguf";
     assert!(stderr.lines().any(|line| line == note), "{stderr}");
 }
+
+#[test]
+fn the_readme_shows_what_the_program_writes() {
+    let readme = std::fs::read_to_string(super::in_repository("README.md")).unwrap();
+    let (_, shown) = readme
+        .split_once("$ cargo run --release -p bitnet-cli -- run ")
+        .unwrap();
+    let (shown, _) = shown.split_once("…\n```").unwrap();
+    let mut lines = shown.lines();
+    let seed = lines.next().unwrap().strip_prefix("--seed ").unwrap();
+    let (seed, prompt) = seed.split_once(' ').unwrap();
+    assert_eq!(prompt, format!("{PROMPT:?}"));
+    let Run { stdout, stderr, .. } = bitnet(&["run", "--seed", seed, PROMPT]);
+    assert_eq!(stderr.lines().next(), lines.next());
+    let shown: Vec<_> = lines.collect();
+    let written: Vec<_> = stdout.lines().take(shown.len()).collect();
+    assert_eq!(written, shown);
+}

@@ -524,7 +524,7 @@ mod tests {
         ] {
             let error = error(said);
             assert!(
-                matches!(&error, RunError::Locked { output } if output.contains('a')),
+                matches!(&error, RunError::Locked { output } if output.contains(".exe")),
                 "{error:?}"
             );
         }
