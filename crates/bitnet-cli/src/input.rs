@@ -104,6 +104,8 @@ impl Lines {
                         line.pop();
                     }
                 }
+                // What editors put in front of a text is no part of it.
+                let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).to_vec();
                 let line = String::from_utf8(line);
                 Ok(Some(line.context("stdin is not UTF-8 text")?))
             }

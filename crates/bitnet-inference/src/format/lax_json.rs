@@ -51,7 +51,7 @@ fn whole_numbers(value: &mut Value) {
         Value::Number(number) => {
             if let Some(float) = number.as_f64()
                 && number.is_f64()
-                && float.fract() == 0.0
+                && libm::trunc(float) == float
                 && float.abs() < (1u64 << 53) as f64
             {
                 *number = (float as i64).into();

@@ -183,7 +183,7 @@ fn inverse_root(width: f32) -> f32 {
 
 /// Returns the whole number that `x` is but for the rounding of an f32.
 fn whole(x: f64) -> f64 {
-    let near = x.round();
+    let near = libm::round(x);
     if (x - near).abs() < 1e-6 * near {
         near
     } else {
