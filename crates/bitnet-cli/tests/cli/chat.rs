@@ -89,6 +89,8 @@ fn commands_reset_and_end_a_conversation() {
     let [windows, plain] = ["One\\\r\ntwo\r\n", "One\\\ntwo"].map(prompts);
     assert_eq!(windows, plain);
     assert_eq!(plain.len(), 1);
+    // What editors put in front of a file is no part of its first line.
+    assert_eq!(prompts("\u{feff}One\\\ntwo"), plain);
 }
 
 #[test]
