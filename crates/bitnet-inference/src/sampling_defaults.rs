@@ -292,7 +292,7 @@ impl<F: Fn(&str) -> Option<Result<f64, String>>> Fields<F> {
         let number = self.number(key)?;
         if number == -1.0 {
             Some(all)
-        } else if number >= 0.0 && libm::trunc(number) == number {
+        } else if number >= 0.0 && number.is_finite() && libm::trunc(number) == number {
             Some(number as usize)
         } else {
             self.ignore(key, number, "a number of tokens, or -1 for all");
