@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use bitnet_benchmarks::{activations, cases, ternary};
-use bitnet_core::{Kernel, Layout, Team};
+use bitnet_core::{Kernel, Layout, ThreadPool};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn kernels(c: &mut Criterion) {
-    let mut team = Team::new(1);
+    let mut threads = ThreadPool::new(1);
     for mut case in cases() {
         let mut group = c.benchmark_group(format!("{}-{}", case.operation, case.shape));
         group.throughput(match case.n_macs {
@@ -16,7 +16,7 @@ fn kernels(c: &mut Criterion) {
             n_macs => Throughput::Elements(n_macs as u64),
         });
         for kernel in Kernel::available() {
-            group.bench_function(kernel.name(), |b| b.iter(|| case.run(kernel, &mut team)));
+            group.bench_function(kernel.name(), |b| b.iter(|| case.run(kernel, &mut threads)));
         }
         group.finish();
     }
@@ -38,9 +38,9 @@ fn layouts(c: &mut Criterion) {
             let kernels = Kernel::available().filter(usable);
             for kernel in kernels.filter(|&kernel| kernel != Kernel::Scalar) {
                 for n_threads in if cores > 1 { vec![1, cores] } else { vec![1] } {
-                    let mut team = Team::new(n_threads);
+                    let mut threads = ThreadPool::new(n_threads);
                     group.bench_function(BenchmarkId::new(kernel.name(), n_threads), |b| {
-                        b.iter(|| weights.matmul(kernel, &mut team, &acts, &mut out));
+                        b.iter(|| weights.matmul(kernel, &mut threads, &acts, &mut out));
                     });
                 }
             }

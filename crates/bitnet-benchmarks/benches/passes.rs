@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::ratio_in_turns;
-use bitnet_core::{HybridMemoryPool, Kernel, Team};
+use bitnet_core::{HybridMemoryPool, Kernel, ThreadPool};
 use bitnet_inference::{
     Checkpoint, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions, builtin,
 };
@@ -54,8 +54,8 @@ fn passes(c: &mut Criterion) {
 }
 
 fn engine(pool: &HybridMemoryPool, checkpoint: &Checkpoint, plan: Plan) -> Engine {
-    let (head, mut team) = (HeadPrecision::Int8, Team::new(plan.n_threads));
-    let model = Model::load(checkpoint, pool, plan.kernel, &mut team, head, |_, _| ());
+    let (head, mut threads) = (HeadPrecision::Int8, ThreadPool::new(plan.n_threads));
+    let model = Model::load(checkpoint, pool, plan.kernel, &mut threads, head, |_, _| ());
     let model = Arc::new(model.expect("the built-in model is sound"));
     Engine::new(model, plan).expect("there is memory")
 }

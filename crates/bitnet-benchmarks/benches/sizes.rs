@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::{activations, dense_rows, ternary, values};
-use bitnet_core::{HybridMemoryPool, Int8Rows, Kernel, Layout, Team};
+use bitnet_core::{HybridMemoryPool, Int8Rows, Kernel, Layout, ThreadPool};
 use bitnet_quant::DenseType;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
@@ -26,12 +26,12 @@ fn main() {
         .configure_from_args();
     let mut fastest = Fastest::new();
     for (name, n) in SIZES {
-        let mut team = Team::new(1);
+        let mut threads = ThreadPool::new(1);
         let x = values(n);
         let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, n);
         let (mut rows, mut scratch) = (rows.expect("some kilobytes"), [vec![0.0; n]]);
         bench(&mut c, &mut fastest, "quantize", (name, n), |kernel| {
-            rows.quantize_rows(kernel, &mut team, &mut scratch, (1, n), |_, out| {
+            rows.quantize_rows(kernel, &mut threads, &mut scratch, (1, n), |_, out| {
                 out.copy_from_slice(&x);
             });
         });
@@ -42,7 +42,7 @@ fn main() {
         let (weights, acts) = (ternary(Layout::TwoBits, 16, n / 16), activations(1, n / 16));
         let mut out = [0.0; 16];
         bench(&mut c, &mut fastest, "dot", (name, n), |kernel| {
-            weights.matmul(kernel, &mut team, &acts, &mut out);
+            weights.matmul(kernel, &mut threads, &acts, &mut out);
         });
     }
     c.final_summary();

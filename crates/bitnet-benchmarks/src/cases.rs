@@ -5,7 +5,7 @@ use std::time::Instant;
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
     AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Kernel, KvPage, KvPrecision, KvShape,
-    Layout, PagedKv, QueryRow, Team, matmul_rows,
+    Layout, PagedKv, QueryRow, ThreadPool, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
@@ -23,12 +23,12 @@ pub struct Case {
     pub n_macs: usize,
     /// What it multiplies.
     pub arithmetic: Arithmetic,
-    /// Whether a team has more than one piece of it to share.
+    /// Whether there is more than one chunk of work to share among threads.
     pub is_shared: bool,
     run: Box<Run>,
 }
 
-type Run = dyn FnMut(Kernel, &mut Team);
+type Run = dyn FnMut(Kernel, &mut ThreadPool);
 
 /// Which peak of a machine the multiply-adds of an operation are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,18 +94,18 @@ pub fn cases() -> impl ExactSizeIterator<Item = Case> {
 
 impl Case {
     /// Runs the operation once.
-    pub fn run(&mut self, kernel: Kernel, team: &mut Team) {
-        (self.run)(kernel, team);
+    pub fn run(&mut self, kernel: Kernel, threads: &mut ThreadPool) {
+        (self.run)(kernel, threads);
     }
 
     /// Returns the seconds that one run takes: the fastest of several rounds,
     /// each long enough for the clock.
-    pub fn seconds(&mut self, kernel: Kernel, team: &mut Team) -> f64 {
+    pub fn seconds(&mut self, kernel: Kernel, threads: &mut ThreadPool) -> f64 {
         const ROUNDS: usize = 5;
         const ROUND_SECONDS: f64 = 0.01;
         let mut round = |n: usize| {
             let start = Instant::now();
-            (0..n).for_each(|_| self.run(kernel, team));
+            (0..n).for_each(|_| self.run(kernel, threads));
             start.elapsed().as_secs_f64()
         };
         let (mut n, mut seconds) = (1, round(1));
@@ -129,7 +129,7 @@ fn ternary_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
         n_macs: n_tokens * n_rows * n_cols,
         arithmetic: Arithmetic::Int8,
         is_shared: true,
-        run: Box::new(move |kernel, team| weights.matmul(kernel, team, &acts, &mut out)),
+        run: Box::new(move |kernel, threads| weights.matmul(kernel, threads, &acts, &mut out)),
     }
 }
 
@@ -144,7 +144,7 @@ fn int8_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
         n_macs: n_tokens * n_rows * n_cols,
         arithmetic: Arithmetic::Int8,
         is_shared: true,
-        run: Box::new(move |kernel, team| weights.matmul(kernel, team, &acts, &mut out)),
+        run: Box::new(move |kernel, threads| weights.matmul(kernel, threads, &acts, &mut out)),
     }
 }
 
@@ -163,13 +163,13 @@ fn dense_matmul(operation: &'static str, ty: DenseType, n_rows: usize) -> Case {
         n_macs: n_rows * n_cols,
         arithmetic: Arithmetic::F32,
         is_shared: true,
-        run: Box::new(move |kernel, team| {
-            scratch.resize(team.n_threads(), vec![0.0; n_cols]);
+        run: Box::new(move |kernel, threads| {
+            scratch.resize(threads.n_threads(), vec![0.0; n_cols]);
             let decode = |row: usize, out: &mut [f32]| {
                 ty.decode_row(kernel, &weights[row * row_bytes..][..row_bytes], out);
             };
             let shape = (n_rows, n_cols);
-            matmul_rows(kernel, team, &mut scratch, shape, decode, &x, &mut out);
+            matmul_rows(kernel, threads, &mut scratch, shape, decode, &x, &mut out);
         }),
     }
 }
@@ -217,8 +217,8 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
             KvPrecision::F32 | KvPrecision::F16 => Arithmetic::F32,
         },
         is_shared: true,
-        run: Box::new(move |kernel, team| {
-            let n_threads = team.n_threads();
+        run: Box::new(move |kernel, threads| {
+            let n_threads = threads.n_threads();
             let scratch = match &mut scratch {
                 Some((n, scratch)) if *n == n_threads => scratch,
                 place => {
@@ -227,7 +227,9 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
                     &mut place.insert((n_threads, new.expect("some megabytes"))).1
                 }
             };
-            bitnet_core::attention(kernel, team, &kv, heads, &rows, &queries, scratch, &mut out);
+            bitnet_core::attention(
+                kernel, threads, &kv, heads, &rows, &queries, scratch, &mut out,
+            );
         }),
     }
 }
@@ -237,19 +239,25 @@ fn quantize(n_rows: usize, n_cols: usize) -> Case {
     let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_rows, n_cols);
     let mut rows = rows.expect("some megabytes");
     let mut scratch = Vec::new();
-    float_op("quantize", n_rows, n_cols, 4, move |kernel, team| {
-        scratch.resize(team.n_threads(), vec![0.0; n_cols]);
-        rows.quantize_rows(kernel, team, &mut scratch, (n_rows, n_cols), |row, out| {
-            out.copy_from_slice(&x[row * n_cols..][..n_cols]);
-        });
+    float_op("quantize", n_rows, n_cols, 4, move |kernel, threads| {
+        scratch.resize(threads.n_threads(), vec![0.0; n_cols]);
+        rows.quantize_rows(
+            kernel,
+            threads,
+            &mut scratch,
+            (n_rows, n_cols),
+            |row, out| {
+                out.copy_from_slice(&x[row * n_cols..][..n_cols]);
+            },
+        );
     })
 }
 
 fn rms_norm(n_rows: usize, n_cols: usize) -> Case {
     let (x, weight) = (values(n_rows * n_cols), values(n_cols));
     let mut out = vec![0.0; n_rows * n_cols];
-    float_op("rms_norm", n_rows, n_cols, 8, move |kernel, team| {
-        by_rows(team, &mut out, n_cols, |row, out| {
+    float_op("rms_norm", n_rows, n_cols, 8, move |kernel, threads| {
+        by_rows(threads, &mut out, n_cols, |row, out| {
             ops::rms_norm(kernel, &x[row * n_cols..][..n_cols], &weight, 1e-5, out);
         });
     })
@@ -259,8 +267,8 @@ fn rms_norm(n_rows: usize, n_cols: usize) -> Case {
 /// happens.
 fn gate(operation: &'static str, op: fn(Kernel, &mut [f32], &[f32]), n_rows: usize) -> Case {
     let (mut gate, up) = (vec![0.0; n_rows * FFN], values(n_rows * FFN));
-    float_op(operation, n_rows, FFN, 8, move |kernel, team| {
-        by_rows(team, &mut gate, FFN, |row, gate| {
+    float_op(operation, n_rows, FFN, 8, move |kernel, threads| {
+        by_rows(threads, &mut gate, FFN, |row, gate| {
             op(kernel, gate, &up[row * FFN..][..FFN]);
         });
     })
@@ -268,8 +276,8 @@ fn gate(operation: &'static str, op: fn(Kernel, &mut [f32], &[f32]), n_rows: usi
 
 fn add(n_rows: usize) -> Case {
     let (mut x, y) = (vec![0.0; n_rows * HIDDEN], vec![0.0; n_rows * HIDDEN]);
-    float_op("add", n_rows, HIDDEN, 8, move |kernel, team| {
-        by_rows(team, &mut x, HIDDEN, |row, x| {
+    float_op("add", n_rows, HIDDEN, 8, move |kernel, threads| {
+        by_rows(threads, &mut x, HIDDEN, |row, x| {
             ops::add_assign(kernel, x, &y[row * HIDDEN..][..HIDDEN]);
         });
     })
@@ -284,8 +292,8 @@ fn rope(n_heads: usize) -> Case {
     let mut table = table.expect("some kilobytes");
     table.extend(64);
     let mut x = values(n_heads * HEAD_DIM);
-    float_op("rope", 1, n_heads * HEAD_DIM, 4, move |kernel, team| {
-        by_rows(team, &mut x, n_heads * HEAD_DIM, |_, x| {
+    float_op("rope", 1, n_heads * HEAD_DIM, 4, move |kernel, threads| {
+        by_rows(threads, &mut x, n_heads * HEAD_DIM, |_, x| {
             table.rotate(kernel, 63, x);
         });
     })
@@ -293,8 +301,8 @@ fn rope(n_heads: usize) -> Case {
 
 fn softmax(n: usize) -> Case {
     let mut x = values(n);
-    float_op("softmax", 1, n, 4, move |kernel, team| {
-        by_rows(team, &mut x, n, |_, x| ops::softmax(kernel, x));
+    float_op("softmax", 1, n, 4, move |kernel, threads| {
+        by_rows(threads, &mut x, n, |_, x| ops::softmax(kernel, x));
     })
 }
 
@@ -314,7 +322,7 @@ fn float_op(
     n_rows: usize,
     n_cols: usize,
     bytes_per_element: usize,
-    run: impl FnMut(Kernel, &mut Team) + 'static,
+    run: impl FnMut(Kernel, &mut ThreadPool) + 'static,
 ) -> Case {
     Case {
         operation,
@@ -328,9 +336,14 @@ fn float_op(
 }
 
 /// Calls `f(row, values)` for each row, on all threads, as the forward pass does.
-fn by_rows(team: &mut Team, data: &mut [f32], n_cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+fn by_rows(
+    threads: &mut ThreadPool,
+    data: &mut [f32],
+    n_cols: usize,
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) {
     let mut locals = [(); 1024];
-    team.for_each_chunk(data, n_cols, &mut locals, |(), row, values| f(row, values));
+    threads.for_each_chunk(data, n_cols, &mut locals, |(), row, values| f(row, values));
 }
 
 #[cfg(test)]
@@ -340,13 +353,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cases_have_names_of_their_own_and_run_on_any_team() {
+    fn cases_have_names_of_their_own_and_run_on_any_thread_pool() {
         let mut names = HashSet::new();
         for mut case in cases() {
             let name = format!("{}-{}", case.operation, case.shape);
             assert!(case.n_bytes > 0, "{name}");
-            case.run(Kernel::best(), &mut Team::new(1));
-            case.run(Kernel::best(), &mut Team::new(3));
+            case.run(Kernel::best(), &mut ThreadPool::new(1));
+            case.run(Kernel::best(), &mut ThreadPool::new(3));
             assert!(names.insert(name.clone()), "{name}");
         }
     }

@@ -1,7 +1,7 @@
 //! Matrices and activations of any shape.
 
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, Team,
+    HybridMemoryPool, Int8Rows, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, ThreadPool,
 };
 use bitnet_quant::DenseType;
 
@@ -22,9 +22,9 @@ pub fn values(n: usize) -> Vec<f32> {
 
 /// Returns a ternary matrix, a third of it zeros.
 pub fn ternary(layout: Layout, n_rows: usize, n_cols: usize) -> PackedTernary {
-    let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(1));
+    let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
     let shape = (n_rows, n_cols);
-    let packed = PackedTernary::pack_as(&pool, layout, team, shape, 0.02, |row, trits| {
+    let packed = PackedTernary::pack_as(&pool, layout, threads, shape, 0.02, |row, trits| {
         for (col, trit) in trits.iter_mut().enumerate() {
             *trit = (hash(row * n_cols + col) % 3) as i8 - 1;
         }
@@ -35,9 +35,9 @@ pub fn ternary(layout: Layout, n_rows: usize, n_cols: usize) -> PackedTernary {
 
 /// Returns an int8 matrix.
 pub fn int8(n_rows: usize, n_cols: usize) -> PackedInt8 {
-    let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(1));
+    let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
     let shape = (n_rows, n_cols);
-    let packed = PackedInt8::quantize(&pool, Kernel::best(), team, shape, |row, values| {
+    let packed = PackedInt8::quantize(&pool, Kernel::best(), threads, shape, |row, values| {
         for (col, value) in values.iter_mut().enumerate() {
             *value = hash(row * n_cols + col) as f32 / 4e9 - 0.5;
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bitnet_core::{HybridMemoryPool, Kernel, OutOfMemory, Team, machine};
+use bitnet_core::{HybridMemoryPool, Kernel, OutOfMemory, ThreadPool, machine};
 use serde::Serialize;
 
 /// The machine, so that figures of different ones can be told apart, and its
@@ -76,10 +76,10 @@ impl Machine {
         kernel: Kernel,
         n_threads: usize,
     ) -> Result<Limits, OutOfMemory> {
-        let mut team = Team::new(n_threads);
+        let mut threads = ThreadPool::new(n_threads);
         let limits = Limits {
-            read: machine::read_bandwidth(pool, kernel, &mut team)?,
-            int8: machine::int8_peak(kernel, &mut team),
+            read: machine::read_bandwidth(pool, kernel, &mut threads)?,
+            int8: machine::int8_peak(kernel, &mut threads),
         };
         self.threads.push(n_threads);
         self.read_gb_s.push(limits.read / 1e9);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bitnet_core::{
-    Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Layout, Team,
+    Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Layout, ThreadPool,
 };
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout,
@@ -494,21 +494,21 @@ impl RunModelArgs {
         let plan = self.compute.plan(checkpoint, head, sizes)?;
         let mut progress = ui.progress("loading");
         let memory = MemoryWatch::begin();
-        let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
+        let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
         let kernel = plan.kernel;
         let packing = self.compute.packing(kernel, head)?;
         let model = Model::load(
             checkpoint,
             &pool,
             kernel,
-            &mut team,
+            &mut threads,
             packing,
             |done, total| {
                 progress.set(done, total);
             },
         )
         .with_context(|| self.model.failed())?;
-        drop((progress, team));
+        drop((progress, threads));
         say(model.notes(), ui);
         ui.detail(&describe_device(plan.device, self.compute.device));
         ui.detail(&format!(

@@ -7,7 +7,7 @@ use crate::five_trits::GROUP_COLS;
 use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes, WIDTH};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
-use crate::team::{SharedMut, Team};
+use crate::thread_pool::{DisjointMut, ThreadPool};
 
 /// Columns of a block at two bits a weight.
 pub(crate) const COL_STEP: usize = 16;
@@ -100,12 +100,12 @@ impl Int8Rows {
     pub fn quantize_rows(
         &mut self,
         kernel: Kernel,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         scratch: &mut [impl DerefMut<Target = [f32]> + Send],
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        self.fill_rows::<1>(team, scratch, (n_rows, n_cols), |row, values, parts| {
+        self.fill_rows::<1>(threads, scratch, (n_rows, n_cols), |row, values, parts| {
             fill_row(row, values);
             let [out] = parts;
             [kernel.run_lanes(QuantizeRow { x: values, out })]
@@ -123,12 +123,12 @@ impl Int8Rows {
     pub fn split_rows(
         &mut self,
         kernel: Kernel,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         scratch: &mut [impl DerefMut<Target = [f32]> + Send],
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        self.fill_rows::<EXACT_PARTS>(team, scratch, (n_rows, n_cols), |row, values, out| {
+        self.fill_rows::<EXACT_PARTS>(threads, scratch, (n_rows, n_cols), |row, values, out| {
             fill_row(row, values);
             let (step, sums) = kernel.run_lanes(QuantizeParts { x: values, out });
             let mut scale = 1.0 / step;
@@ -145,7 +145,7 @@ impl Int8Rows {
     /// parts)` computes one and returns the scale and sum of each part.
     fn fill_rows<const N: usize>(
         &mut self,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         scratch: &mut [impl DerefMut<Target = [f32]> + Send],
         (n_rows, n_cols): (usize, usize),
         fill: impl Fn(usize, &mut [f32], [&mut [[i8; COL_STEP]]; N]) -> [(f32, i32); N] + Sync,
@@ -154,11 +154,11 @@ impl Int8Rows {
         self.n_parts = N;
         let stride = self.stride().max(1);
         let (scales, sums) = (
-            SharedMut(self.scales.as_mut_ptr()),
-            SharedMut(self.sums.as_mut_ptr()),
+            DisjointMut(self.scales.as_mut_ptr()),
+            DisjointMut(self.sums.as_mut_ptr()),
         );
         let data = &mut self.data[..N * n_rows * stride];
-        team.for_each_chunk(data, N * stride, scratch, |values, row, out| {
+        threads.for_each_chunk(data, N * stride, scratch, |values, row, out| {
             let mut chunks = out.chunks_exact_mut(stride);
             let parts = std::array::from_fn(|_| {
                 let part = chunks.next().expect("a chunk is N rows");
@@ -195,7 +195,7 @@ impl Int8Rows {
         let mut scratch = [vec![0.0; n_cols]];
         self.quantize_rows(
             kernel,
-            &mut Team::new(1),
+            &mut ThreadPool::new(1),
             &mut scratch,
             shape,
             |row, values| {

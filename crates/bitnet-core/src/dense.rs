@@ -5,10 +5,10 @@ use std::ops::DerefMut;
 
 use crate::kernel::Kernel;
 use crate::ops;
-use crate::team::{SharedMut, Team};
+use crate::thread_pool::{DisjointMut, ThreadPool};
 
-/// Rows per piece of work: enough to outweigh handing it out.
-const ROWS_PER_PIECE: usize = 64;
+/// Rows per chunk of work: enough to outweigh handing it out.
+const ROWS_PER_CHUNK: usize = 64;
 
 /// Computes `out[token, row] = Σ_col w[row, col] · x[token, col]` in f32, where
 /// `decode_row(row, values)` writes one row of w. Every row is decoded once for
@@ -21,7 +21,7 @@ const ROWS_PER_PIECE: usize = 64;
 /// `[n_tokens, n_rows]`.
 pub fn matmul_rows(
     kernel: Kernel,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     scratch: &mut [impl DerefMut<Target = [f32]> + Send],
     (n_rows, n_cols): (usize, usize),
     decode_row: impl Fn(usize, &mut [f32]) + Sync,
@@ -32,23 +32,23 @@ pub fn matmul_rows(
     let n_tokens = x.len() / n_cols;
     assert_eq!(out.len(), n_tokens * n_rows, "out is [n_tokens, n_rows]");
     assert!(
-        scratch.len() >= team.n_threads() && scratch.iter().all(|values| values.len() >= n_cols),
+        scratch.len() >= threads.n_threads() && scratch.iter().all(|values| values.len() >= n_cols),
         "one row of scratch per thread"
     );
-    let out = SharedMut(out.as_mut_ptr());
-    let scratch = SharedMut(scratch.as_mut_ptr());
-    team.for_each(n_rows.div_ceil(ROWS_PER_PIECE), |thread, piece| {
+    let out = DisjointMut(out.as_mut_ptr());
+    let scratch = DisjointMut(scratch.as_mut_ptr());
+    threads.for_each(n_rows.div_ceil(ROWS_PER_CHUNK), |thread, chunk| {
         // SAFETY: `thread` is below the number of threads and so of buffers,
-        // and one thread works on one piece at a time.
+        // and one thread works on one chunk at a time.
         let values = unsafe { &mut *scratch.at(thread) };
         let values = &mut values[..n_cols];
-        let first = piece * ROWS_PER_PIECE;
-        for row in first..n_rows.min(first + ROWS_PER_PIECE) {
+        let first = chunk * ROWS_PER_CHUNK;
+        for row in first..n_rows.min(first + ROWS_PER_CHUNK) {
             decode_row(row, values);
             for (token, x) in x.chunks_exact(n_cols).enumerate() {
                 let product = ops::dot(kernel, values, x);
                 // SAFETY: `token < n_tokens` and `row < n_rows`, so the place
-                // lies inside `out`; each row belongs to one piece.
+                // lies inside `out`; each row belongs to one chunk.
                 unsafe { *out.at(token * n_rows + row) = product };
             }
         }
@@ -71,7 +71,7 @@ mod tests {
                         let mut out = vec![f32::NAN; n_tokens * n_rows];
                         matmul_rows(
                             kernel,
-                            &mut Team::new(n_threads),
+                            &mut ThreadPool::new(n_threads),
                             &mut vec![vec![f32::NAN; n_cols + 1]; n_threads],
                             (n_rows, n_cols),
                             |row, out| {

@@ -6,7 +6,7 @@ use crate::kernel::{Kernel, Op};
 use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul, scaled};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
-use crate::team::{SharedMut, Team};
+use crate::thread_pool::{DisjointMut, ThreadPool};
 
 /// Columns of one block: 64 bytes are 16 rows of four.
 pub(crate) const BLOCK_COLS: usize = 4;
@@ -31,7 +31,7 @@ impl PackedInt8 {
     pub const MAX_COLS: usize = i32::MAX as usize / (255 * 128);
 
     /// Quantizes a matrix; `fill_row(row, values)` writes one row. Rows are
-    /// read in any order and on all threads of the team.
+    /// read in any order and on all threads of the pool.
     ///
     /// # Panics
     ///
@@ -39,7 +39,7 @@ impl PackedInt8 {
     pub fn quantize(
         pool: &HybridMemoryPool,
         kernel: Kernel,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<Self, OutOfMemory> {
@@ -49,17 +49,17 @@ impl PackedInt8 {
         let n_blocks = n_panels.saturating_mul(blocks_per_panel);
         let mut blocks = pool.zeroed::<Block>(Category::Weights, n_blocks)?;
         let mut scales = pool.zeroed(Category::Weights, n_panels * PANEL_ROWS)?;
-        let mut rooms = (0..team.n_threads())
+        let mut rooms = (0..threads.n_threads())
             .map(|_| {
                 let values = pool.zeroed(Category::Scratch, n_cols)?;
                 let quantized = pool.zeroed(Category::Scratch, blocks_per_panel * BLOCK_COLS)?;
                 Ok((values, quantized))
             })
             .collect::<Result<Vec<(Buffer<f32>, Buffer<i8>)>, _>>()?;
-        let out_scales = SharedMut(scales.as_mut_ptr());
+        let out_scales = DisjointMut(scales.as_mut_ptr());
         // A matrix without columns has no blocks, and scales of zero.
         let chunk = blocks_per_panel.max(1);
-        team.for_each_chunk(&mut blocks, chunk, &mut rooms, |room, panel, blocks| {
+        threads.for_each_chunk(&mut blocks, chunk, &mut rooms, |room, panel, blocks| {
             // SAFETY: the scales of the panel's rows, each panel handed out once.
             let scales = unsafe {
                 std::slice::from_raw_parts_mut(out_scales.at(panel * PANEL_ROWS), PANEL_ROWS)
@@ -111,7 +111,13 @@ impl PackedInt8 {
     ///
     /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, `out` is
     /// `[n_tokens, n_rows]`.
-    pub fn matmul(&self, kernel: Kernel, team: &mut Team, acts: &Int8Rows, out: &mut [f32]) {
+    pub fn matmul(
+        &self,
+        kernel: Kernel,
+        threads: &mut ThreadPool,
+        acts: &Int8Rows,
+        out: &mut [f32],
+    ) {
         assert_eq!(
             acts.n_cols(),
             self.n_cols,
@@ -122,7 +128,7 @@ impl PackedInt8 {
                 weights: self,
                 kernel,
             },
-            team,
+            threads,
             acts,
             out,
         );
@@ -266,17 +272,17 @@ mod tests {
                         }
                     }
                     for kernel in Kernel::available() {
-                        let mut team = Team::new(2);
+                        let mut threads = ThreadPool::new(2);
                         let packed = PackedInt8::quantize(
                             &HybridMemoryPool::new(),
                             kernel,
-                            &mut team,
+                            &mut threads,
                             (n_rows, n_cols),
                             fill,
                         )
                         .unwrap();
                         let mut out = vec![f32::NAN; n_tokens * n_rows];
-                        packed.matmul(kernel, &mut team, &acts, &mut out);
+                        packed.matmul(kernel, &mut threads, &acts, &mut out);
                         assert_eq!(
                             out, expected,
                             "{kernel} {n_rows}x{n_cols}, {n_tokens} tokens"
@@ -294,17 +300,17 @@ mod tests {
             let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, n_cols).unwrap();
             acts.quantize(Kernel::Scalar, &vec![a; n_cols], n_cols);
             for kernel in Kernel::available() {
-                let mut team = Team::new(1);
+                let mut threads = ThreadPool::new(1);
                 let packed = PackedInt8::quantize(
                     &HybridMemoryPool::new(),
                     kernel,
-                    &mut team,
+                    &mut threads,
                     (1, n_cols),
                     |_, out| out.fill(w),
                 )
                 .unwrap();
                 let mut out = [0.0];
-                packed.matmul(kernel, &mut team, &acts, &mut out);
+                packed.matmul(kernel, &mut threads, &acts, &mut out);
                 let sum = 127.0 * 127.0 * n_cols as f32 * w * a;
                 assert_eq!(out, [sum * ((1.0 / 127.0) / 127.0)], "{kernel}");
             }
@@ -313,19 +319,19 @@ mod tests {
 
     #[test]
     fn a_row_of_zeros_stays_zero() {
-        let mut team = Team::new(1);
+        let mut threads = ThreadPool::new(1);
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 8).unwrap();
         acts.quantize(Kernel::Scalar, &[1.0; 8], 8);
         let packed = PackedInt8::quantize(
             &HybridMemoryPool::new(),
             Kernel::Scalar,
-            &mut team,
+            &mut threads,
             (1, 8),
             |_, out| out.fill(0.0),
         )
         .unwrap();
         let mut out = [f32::NAN];
-        packed.matmul(Kernel::Scalar, &mut team, &acts, &mut out);
+        packed.matmul(Kernel::Scalar, &mut threads, &acts, &mut out);
         assert_eq!(out, [0.0]);
     }
 }

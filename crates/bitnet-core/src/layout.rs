@@ -8,8 +8,8 @@ use crate::activations::{COL_STEP, Int8Rows};
 use crate::five_trits::GROUP_COLS;
 use crate::kernel::Kernel;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
-use crate::team::Team;
 use crate::ternary::PackedTernary;
+use crate::thread_pool::ThreadPool;
 
 /// A way to pack ternary weights: drawn at [`PackedTernary`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +58,13 @@ impl Layout {
     pub fn fastest(
         pool: &HybridMemoryPool,
         kernel: Kernel,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         n_weights: usize,
     ) -> Result<Self, OutOfMemory> {
         if Self::candidates(kernel, n_weights).count() == 1 {
             return Ok(Self::TwoBits);
         }
-        let n_threads = team.n_threads();
+        let n_threads = threads.n_threads();
         let mut measured = MEASURED.lock().expect("no holder panics");
         let known = measured
             .iter()
@@ -72,7 +72,7 @@ impl Layout {
         if let Some(&(.., layout)) = known {
             return Ok(layout);
         }
-        let layout = Self::measure(pool, kernel, team)?;
+        let layout = Self::measure(pool, kernel, threads)?;
         measured.push((kernel, n_threads, layout));
         Ok(layout)
     }
@@ -80,14 +80,14 @@ impl Layout {
     fn measure(
         pool: &HybridMemoryPool,
         kernel: Kernel,
-        team: &mut Team,
+        threads: &mut ThreadPool,
     ) -> Result<Self, OutOfMemory> {
         let mut two_bits = Trial::new(pool, Self::TwoBits)?;
         let mut five_trits = Trial::new(pool, Self::FiveTrits)?;
         // In turn, so that what else the machine does meets both.
         for _ in 0..TRIALS {
-            two_bits.run(kernel, team);
-            five_trits.run(kernel, team);
+            two_bits.run(kernel, threads);
+            five_trits.run(kernel, threads);
         }
         let is_faster = five_trits.seconds_per_weight() < CLEARLY * two_bits.seconds_per_weight();
         Ok(if is_faster {
@@ -140,9 +140,10 @@ impl Trial {
         })
     }
 
-    fn run(&mut self, kernel: Kernel, team: &mut Team) {
+    fn run(&mut self, kernel: Kernel, threads: &mut ThreadPool) {
         let start = Instant::now();
-        self.weights.matmul(kernel, team, &self.acts, &mut self.out);
+        self.weights
+            .matmul(kernel, threads, &self.acts, &mut self.out);
         self.fastest = self.fastest.min(start.elapsed());
     }
 
@@ -158,10 +159,10 @@ mod tests {
 
     #[test]
     fn small_models_and_kernels_with_one_layout_are_not_measured() {
-        let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(1));
+        let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
         for (kernel, n_weights) in [(Kernel::best(), 1 << 20), (Kernel::Scalar, 1 << 40)] {
             assert_eq!(
-                Layout::fastest(&pool, kernel, team, n_weights),
+                Layout::fastest(&pool, kernel, threads, n_weights),
                 Ok(Layout::TwoBits)
             );
         }
@@ -169,10 +170,10 @@ mod tests {
 
     #[test]
     fn the_second_answer_is_the_first() {
-        let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(2));
+        let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(2));
         let kernel = Kernel::best();
-        let first = Layout::fastest(&pool, kernel, team, 1 << 40).unwrap();
+        let first = Layout::fastest(&pool, kernel, threads, 1 << 40).unwrap();
         assert!(Layout::available(kernel).any(|layout| layout == first));
-        assert_eq!(Layout::fastest(&pool, kernel, team, 1 << 40), Ok(first));
+        assert_eq!(Layout::fastest(&pool, kernel, threads, 1 << 40), Ok(first));
     }
 }

@@ -1,6 +1,6 @@
 //! The numbers of BitNet-Rust on the CPU: packed ternary and int8 matrices, the
-//! kernels that multiply them, the float operations between them, and the team
-//! of threads that shares the work.
+//! kernels that multiply them, the float operations between them, and the thread
+//! pool that shares the work.
 //!
 //! It knows no model and no file format, allocates nothing while it computes,
 //! and never prints.
@@ -8,7 +8,7 @@
 //! ```text
 //! trits ──► PackedTernary ─┐                      (once, at load)
 //! f32   ──► PackedInt8 ────┤
-//!                          ├─► matmul ──► f32 rows  (Kernel × Team)
+//!                          ├─► matmul ──► f32 rows  (Kernel × ThreadPool)
 //! f32 rows ──► Int8Rows ───┘
 //!
 //! dense rows, decoded one at a time ──► matmul_rows ──► f32 rows
@@ -25,12 +25,12 @@
 //! batch.
 //!
 //! ```
-//! use bitnet_core::{HybridMemoryPool, Int8Rows, Kernel, OutOfMemory, PackedTernary, Team};
+//! use bitnet_core::{HybridMemoryPool, Int8Rows, Kernel, OutOfMemory, PackedTernary, ThreadPool};
 //!
 //! // y = W·x for W = [[1, -1], [0, 1]] · 0.5 and x = [2, 1].
 //! let pool = HybridMemoryPool::new();
-//! let team = &mut Team::new(1);
-//! let weights = PackedTernary::pack(&pool, team, (2, 2), 0.5, |row, trits| {
+//! let threads = &mut ThreadPool::new(1);
+//! let weights = PackedTernary::pack(&pool, threads, (2, 2), 0.5, |row, trits| {
 //!     trits.copy_from_slice(&[[1, -1], [0, 1]][row]);
 //!     Ok(())
 //! })?;
@@ -38,7 +38,7 @@
 //! let mut x = Int8Rows::with_capacity(&pool, 1, 2)?;
 //! x.quantize(kernel, &[2.0, 1.0], 2);
 //! let mut y = [0.0; 2];
-//! weights.matmul(kernel, team, &x, &mut y);
+//! weights.matmul(kernel, threads, &x, &mut y);
 //! assert!((y[0] - 0.5).abs() < 0.01 && (y[1] - 0.5).abs() < 0.01);
 //! # Ok::<(), OutOfMemory>(())
 //! ```
@@ -62,8 +62,8 @@ pub mod memory;
 pub mod ops;
 mod scales;
 mod screen;
-mod team;
 mod ternary;
+mod thread_pool;
 
 pub use activations::Int8Rows;
 pub use attention::{
@@ -78,5 +78,5 @@ pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use scales::Scales;
 pub use screen::{ScreenScratch, largest_products};
 
-pub use team::{PinError, Team};
 pub use ternary::PackedTernary;
+pub use thread_pool::{PinError, ThreadPool};

@@ -10,7 +10,7 @@ use core_affinity::CoreId;
 use crate::kernel::{Kernel, Op};
 use crate::lanes::{LaneOp, Lanes};
 use crate::memory::{Category, HybridMemoryPool, OutOfMemory};
-use crate::team::Team;
+use crate::thread_pool::ThreadPool;
 
 /// Bytes that a pass reads: far more than any cache holds.
 const READ_BYTES: usize = 1 << 29;
@@ -188,21 +188,21 @@ fn is_first_of_core(processor: usize) -> bool {
     first.is_none_or(|first: usize| first == processor)
 }
 
-/// Returns how fast the team reads memory, in bytes per second.
+/// Returns how fast the thread pool reads memory, in bytes per second.
 ///
 /// Takes half a gibibyte of memory while it runs, or half of what [`memory_bound`]
 /// leaves if that is less, and a quarter of a second or so.
 pub fn read_bandwidth(
     pool: &HybridMemoryPool,
     kernel: Kernel,
-    team: &mut Team,
+    threads: &mut ThreadPool,
 ) -> Result<f64, OutOfMemory> {
     let left = memory_bound().map_or(usize::MAX, |bound| bound.left());
     let n_bytes = READ_BYTES.min(left / 2).max(READ_BYTES_AT_LEAST);
-    read_bandwidth_of(pool, kernel, team, n_bytes)
+    read_bandwidth_of(pool, kernel, threads, n_bytes)
 }
 
-/// Returns how fast the team reads the same `n_bytes` again and again, in bytes
+/// Returns how fast the thread pool reads the same `n_bytes` again and again, in bytes
 /// per second: from the caches, if they hold as much.
 ///
 /// # Panics
@@ -211,7 +211,7 @@ pub fn read_bandwidth(
 pub fn read_bandwidth_of(
     pool: &HybridMemoryPool,
     kernel: Kernel,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     n_bytes: usize,
 ) -> Result<f64, OutOfMemory> {
     let len = n_bytes / (READ_LANES * size_of::<u64>());
@@ -219,55 +219,55 @@ pub fn read_bandwidth_of(
     // So that every page has memory of its own.
     data.fill([1u64; READ_LANES]);
     assert!(!data.is_empty(), "something to read");
-    // A thread's part of small data is one piece; of large data, pieces even out
+    // A thread's part of small data is one chunk; of large data, chunks even out
     // what threads do.
-    let share = data.len().div_ceil(team.n_threads());
-    let chunk = share.min((1 << 21) / (READ_LANES * size_of::<u64>()));
+    let share = data.len().div_ceil(threads.n_threads());
+    let chunk_len = share.min((1 << 21) / (READ_LANES * size_of::<u64>()));
     let n_rounds = (ROUND_BYTES / n_bytes).max(1);
     let n_read = (n_rounds * size_of_val(&*data)) as f64;
     Ok(fastest(n_read, || {
         for _ in 0..n_rounds {
-            team.for_each(data.len().div_ceil(chunk), |_, piece| {
-                let rest = &data[piece * chunk..];
-                black_box(kernel.run(Read(&rest[..chunk.min(rest.len())])));
+            threads.for_each(data.len().div_ceil(chunk_len), |_, chunk| {
+                let rest = &data[chunk * chunk_len..];
+                black_box(kernel.run(Read(&rest[..chunk_len.min(rest.len())])));
             });
         }
     }))
 }
 
-/// Returns how many int8 multiply-adds per second the team's dot product
+/// Returns how many int8 multiply-adds per second the thread pool's dot product
 /// instructions do on registers, or `None` for a kernel without such
 /// instructions.
-pub fn int8_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
+pub fn int8_peak(kernel: Kernel, threads: &mut ThreadPool) -> Option<f64> {
     const ROUNDS: usize = 100_000;
-    const PIECES: usize = 64;
+    const N_CHUNKS: usize = 64;
     let macs_per_round = peak_rounds(kernel, 1)?;
-    let macs = (PIECES * ROUNDS * macs_per_round) as f64;
+    let macs = (N_CHUNKS * ROUNDS * macs_per_round) as f64;
     Some(fastest(macs, || {
-        team.for_each(PIECES, |_, _| {
+        threads.for_each(N_CHUNKS, |_, _| {
             black_box(peak_rounds(kernel, ROUNDS));
         });
     }))
 }
 
-/// Returns how many fused f32 multiply-adds per second the team does on
+/// Returns how many fused f32 multiply-adds per second the thread pool does on
 /// registers, or `None` for a kernel without such an instruction.
-pub fn f32_peak(kernel: Kernel, team: &mut Team) -> Option<f64> {
+pub fn f32_peak(kernel: Kernel, threads: &mut ThreadPool) -> Option<f64> {
     let in_baseline = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     if cfg!(target_arch = "wasm32") || kernel == Kernel::Scalar && !in_baseline {
         return None;
     }
     // As many sums as hide the latency of one where a processor starts two a
     // cycle: more on wide registers, fewer where there are only sixteen.
-    let narrow = f32_peak_of::<80>(kernel, team);
-    Some(narrow.max(f32_peak_of::<128>(kernel, team)))
+    let narrow = f32_peak_of::<80>(kernel, threads);
+    Some(narrow.max(f32_peak_of::<128>(kernel, threads)))
 }
 
-fn f32_peak_of<const N: usize>(kernel: Kernel, team: &mut Team) -> f64 {
+fn f32_peak_of<const N: usize>(kernel: Kernel, threads: &mut ThreadPool) -> f64 {
     const ROUNDS: usize = 20_000;
-    const PIECES: usize = 16;
-    fastest((PIECES * ROUNDS * N) as f64, || {
-        team.for_each(PIECES, |_, _| {
+    const N_CHUNKS: usize = 16;
+    fastest((N_CHUNKS * ROUNDS * N) as f64, || {
+        threads.for_each(N_CHUNKS, |_, _| {
             black_box(kernel.run_lanes(MultiplyAdd::<N>(ROUNDS)));
         });
     })
@@ -376,21 +376,25 @@ mod tests {
 
     #[test]
     fn limits_are_positive_and_only_the_scalar_kernel_has_no_peak() {
-        let mut team = Team::new(2);
+        let mut threads = ThreadPool::new(2);
         for kernel in Kernel::available() {
-            let peak = int8_peak(kernel, &mut team);
+            let peak = int8_peak(kernel, &mut threads);
             assert_eq!(peak.is_none(), kernel == Kernel::Scalar);
             assert!(peak.is_none_or(|peak| peak > 1e6), "{kernel}: {peak:?}");
         }
         for kernel in Kernel::available() {
-            let peak = f32_peak(kernel, &mut team);
+            let peak = f32_peak(kernel, &mut threads);
             assert!(peak.is_some() || kernel == Kernel::Scalar);
             assert!(peak.is_none_or(|peak| peak > 1e6), "{kernel}: {peak:?}");
         }
         for n_bytes in [512, 1000, 1 << 16, READ_BYTES] {
-            let bandwidth =
-                read_bandwidth_of(&HybridMemoryPool::new(), Kernel::best(), &mut team, n_bytes)
-                    .unwrap();
+            let bandwidth = read_bandwidth_of(
+                &HybridMemoryPool::new(),
+                Kernel::best(),
+                &mut threads,
+                n_bytes,
+            )
+            .unwrap();
             assert!(bandwidth.is_finite() && bandwidth > 1e6, "{bandwidth}");
         }
     }

@@ -11,7 +11,7 @@ use bytemuck::Zeroable;
 #[cfg(doc)]
 use crate::activations::COL_STEP;
 use crate::activations::{EXACT_PARTS, Int8Rows, PARTS};
-use crate::team::{SharedMut, Team};
+use crate::thread_pool::{DisjointMut, ThreadPool};
 
 /// Rows per panel: the i32 lanes of a 512-bit register.
 pub(crate) const PANEL_ROWS: usize = 16;
@@ -20,7 +20,7 @@ pub(crate) const PANEL_ROWS: usize = 16;
 pub(crate) const MAX_TILE: usize = 16;
 
 /// Weights that a thread takes at a time.
-const PIECE_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// 64 bytes of packed weights, aligned to a cache line. What the bytes mean is
 /// the matter of [`crate::PackedTernary`] and [`crate::PackedInt8`].
@@ -132,7 +132,7 @@ pub(crate) trait Panels: Sync {
     /// Computes `Σ_col w[row, col] · a[token, col]` for the rows of `panel` and every
     /// token: `put(token, products)`.
     fn products(&self, panel: usize, acts: &Int8Rows, put: impl FnMut(usize, &[f32; PANEL_ROWS]));
-    /// Bytes of a panel, to cut the work into pieces of a sensible size.
+    /// Bytes of a panel, to cut the work into chunks of a sensible size.
     fn panel_bytes(&self) -> usize;
 }
 
@@ -142,33 +142,38 @@ pub(crate) trait Panels: Sync {
 ///
 /// Panics if `out` is not `[n_tokens, panels.n_rows()]`, where a token is a row of
 /// values of `acts`.
-pub(crate) fn matmul(panels: &impl Panels, team: &mut Team, acts: &Int8Rows, out: &mut [f32]) {
+pub(crate) fn matmul(
+    panels: &impl Panels,
+    threads: &mut ThreadPool,
+    acts: &Int8Rows,
+    out: &mut [f32],
+) {
     let (n_tokens, n_rows) = (acts.n_rows() / acts.n_parts(), panels.n_rows());
     assert_eq!(out.len(), n_tokens * n_rows, "out is [n_tokens, n_rows]");
     let n_panels = n_rows.div_ceil(PANEL_ROWS);
-    let out = SharedMut(out.as_mut_ptr());
+    let out = DisjointMut(out.as_mut_ptr());
     let compute = |panel: usize| {
         let row = panel * PANEL_ROWS;
         let rows = PANEL_ROWS.min(n_rows - row);
         panels.products(panel, acts, |token, products| {
             assert!(token < n_tokens, "a product for a token of the batch");
-            // SAFETY: `token < n_tokens` and `row + rows <= n_rows`, so the piece lies
-            // inside `out`; pieces of different panels or tokens do not overlap, and
+            // SAFETY: `token < n_tokens` and `row + rows <= n_rows`, so the chunk lies
+            // inside `out`; chunks of different panels or tokens do not overlap, and
             // each panel is computed once.
             let out = unsafe { std::slice::from_raw_parts_mut(out.at(token * n_rows + row), rows) };
             out.copy_from_slice(&products[..rows]);
         });
     };
-    // About 16 KiB of weights, some microseconds of work for one token, a piece.
+    // About 16 KiB of weights, some microseconds of work for one token, a chunk.
     // Less than four of them are done sooner than another thread has come.
     let panel_bytes = panels.panel_bytes().max(1);
-    let panels_per_piece = if n_panels * panel_bytes * acts.n_rows() <= 4 * PIECE_BYTES {
+    let panels_per_chunk = if n_panels * panel_bytes * acts.n_rows() <= 4 * CHUNK_BYTES {
         n_panels.max(1)
     } else {
-        (PIECE_BYTES / panel_bytes).max(1)
+        (CHUNK_BYTES / panel_bytes).max(1)
     };
-    team.for_each(n_panels.div_ceil(panels_per_piece), |_, piece| {
-        let first = piece * panels_per_piece;
-        (first..n_panels.min(first + panels_per_piece)).for_each(compute);
+    threads.for_each(n_panels.div_ceil(panels_per_chunk), |_, chunk| {
+        let first = chunk * panels_per_chunk;
+        (first..n_panels.min(first + panels_per_chunk)).for_each(compute);
     });
 }

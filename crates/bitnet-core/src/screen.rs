@@ -11,10 +11,10 @@ use crate::int8::PackedInt8;
 use crate::kernel::{Kernel, Op};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
-use crate::team::{SharedMut, Team};
+use crate::thread_pool::{DisjointMut, ThreadPool};
 
-/// Rows per piece of work.
-const ROWS_PER_PIECE: usize = 8;
+/// Rows per chunk of work.
+const ROWS_PER_CHUNK: usize = 8;
 
 /// With more candidates than this part of the rows, reading some rows here and
 /// there takes longer than reading all of them.
@@ -63,7 +63,7 @@ impl ScreenScratch {
 #[expect(clippy::too_many_arguments, reason = "all of them are operands")]
 pub fn largest_products(
     kernel: Kernel,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     screen: &PackedInt8,
     x: &[f32],
     k: usize,
@@ -76,13 +76,13 @@ pub fn largest_products(
     let (n_rows, n_cols) = (screen.n_rows(), x.len());
     assert_eq!(out.len(), n_rows, "one product per row");
     assert!(
-        rows.len() >= team.n_threads() && rows.iter().all(|row| row.len() >= n_cols),
+        rows.len() >= threads.n_threads() && rows.iter().all(|row| row.len() >= n_cols),
         "one row of scratch per thread"
     );
     let ScreenScratch { acts, candidates } = scratch;
     acts.reshape(2, n_cols);
     acts.quantize_parts(kernel, 0, x);
-    screen.matmul(kernel, team, acts, products);
+    screen.matmul(kernel, threads, acts, products);
     // The error of a product is at most this many steps of its row.
     let steps = kernel.run(ErrorSteps {
         x,
@@ -117,17 +117,20 @@ pub fn largest_products(
     }
     let n = if all { n_rows } else { n_candidates };
     let candidates = if all { &[] } else { &candidates[..n] };
-    let (out, rows) = (SharedMut(out.as_mut_ptr()), SharedMut(rows.as_mut_ptr()));
-    team.for_each(n.div_ceil(ROWS_PER_PIECE), |thread, piece| {
+    let (out, rows) = (
+        DisjointMut(out.as_mut_ptr()),
+        DisjointMut(rows.as_mut_ptr()),
+    );
+    threads.for_each(n.div_ceil(ROWS_PER_CHUNK), |thread, chunk| {
         // SAFETY: `thread` is below the number of threads and so of rows, and one
-        // thread works on one piece at a time.
+        // thread works on one chunk at a time.
         let values = unsafe { &mut (&mut *rows.at(thread))[..n_cols] };
-        let first = piece * ROWS_PER_PIECE;
-        for i in first..n.min(first + ROWS_PER_PIECE) {
+        let first = chunk * ROWS_PER_CHUNK;
+        for i in first..n.min(first + ROWS_PER_CHUNK) {
             let row = candidates.get(i).map_or(i, |&row| row as usize);
             decode_row(row, values);
             let product = ops::dot(kernel, values, x);
-            // SAFETY: `row < n_rows`, and each row is in one piece.
+            // SAFETY: `row < n_rows`, and each row is in one chunk.
             unsafe { *out.at(row) = product };
         }
     });
@@ -219,14 +222,14 @@ mod tests {
 
     /// Returns the products that were computed, and all of them.
     fn run(kernel: Kernel, w: &[f32], x: &[f32], k: usize) -> (Vec<f32>, Vec<f32>, usize) {
-        let (n_cols, mut team) = (x.len(), Team::new(2));
+        let (n_cols, mut threads) = (x.len(), ThreadPool::new(2));
         let n_rows = w.len() / n_cols;
         let decode_row =
             |row: usize, out: &mut [f32]| out.copy_from_slice(&w[row * n_cols..][..n_cols]);
         let screen = PackedInt8::quantize(
             &HybridMemoryPool::new(),
             kernel,
-            &mut team,
+            &mut threads,
             (n_rows, n_cols),
             decode_row,
         )
@@ -235,7 +238,7 @@ mod tests {
         let mut found = vec![f32::NAN; n_rows];
         let n = largest_products(
             kernel,
-            &mut team,
+            &mut threads,
             &screen,
             x,
             k,
@@ -248,7 +251,13 @@ mod tests {
         let mut exact = vec![f32::NAN; n_rows];
         let shape = (n_rows, n_cols);
         matmul_rows(
-            kernel, &mut team, &mut rows, shape, decode_row, x, &mut exact,
+            kernel,
+            &mut threads,
+            &mut rows,
+            shape,
+            decode_row,
+            x,
+            &mut exact,
         );
         (found, exact, n)
     }

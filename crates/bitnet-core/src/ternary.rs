@@ -16,7 +16,7 @@ use crate::matmul::{
 };
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::scales::Scales;
-use crate::team::Team;
+use crate::thread_pool::ThreadPool;
 
 /// A ternary matrix `[n_rows, n_cols]` and its [`Scales`], packed as a [`Layout`]
 /// says.
@@ -74,17 +74,17 @@ impl PackedTernary {
     /// memory.
     pub fn pack<E: Send + From<OutOfMemory>>(
         pool: &HybridMemoryPool,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         (n_rows, n_cols): (usize, usize),
         scales: impl Into<Scales>,
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
         let layout = Layout::TwoBits;
-        Self::pack_as(pool, layout, team, (n_rows, n_cols), scales, decode_row)
+        Self::pack_as(pool, layout, threads, (n_rows, n_cols), scales, decode_row)
     }
 
     /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1.
-    /// Rows are decoded in any order and on all threads of the team. A matrix with
+    /// Rows are decoded in any order and on all threads of the pool. A matrix with
     /// scales of groups is packed at two bits a weight.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl PackedTernary {
     pub fn pack_as<E: Send + From<OutOfMemory>>(
         pool: &HybridMemoryPool,
         layout: Layout,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         (n_rows, n_cols): (usize, usize),
         scales: impl Into<Scales>,
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
@@ -130,13 +130,13 @@ impl PackedTernary {
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
         let mut blocks =
             pool.zeroed(Category::Weights, n_panels.saturating_mul(blocks_per_panel))?;
-        let mut rooms = (0..team.n_threads())
+        let mut rooms = (0..threads.n_threads())
             .map(|_| PackingRoom::new(pool, layout, n_cols))
             .collect::<Result<Vec<_>, _>>()?;
         let first_error: Mutex<Option<(usize, E)>> = Mutex::new(None);
         // A matrix without columns has no blocks, and nothing to pack.
         let chunk = blocks_per_panel.max(1);
-        team.for_each_chunk(&mut blocks, chunk, &mut rooms, |room, panel, blocks| {
+        threads.for_each_chunk(&mut blocks, chunk, &mut rooms, |room, panel, blocks| {
             let PackingRoom {
                 codes,
                 two_bits,
@@ -293,7 +293,13 @@ impl PackedTernary {
     ///
     /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, quantized or
     /// split, `out` is `[n_tokens, n_rows]`.
-    pub fn matmul(&self, kernel: Kernel, team: &mut Team, acts: &Int8Rows, out: &mut [f32]) {
+    pub fn matmul(
+        &self,
+        kernel: Kernel,
+        threads: &mut ThreadPool,
+        acts: &Int8Rows,
+        out: &mut [f32],
+    ) {
         assert_eq!(
             acts.n_cols(),
             self.n_cols,
@@ -304,7 +310,7 @@ impl PackedTernary {
                 weights: self,
                 kernel,
             },
-            team,
+            threads,
             acts,
             out,
         );

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision, Team};
+use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision, ThreadPool};
 use bitnet_inference::{
     Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Plan, PlanOptions,
     SamplerOptions, Tokenizer, builtin, generate,
@@ -32,8 +32,15 @@ fn engine(head: HeadPrecision, kv_precision: KvPrecision) -> Engine {
         ..PlanOptions::default()
     };
     let plan = Plan::new(checkpoint.config(), options).expect("the defaults are a plan");
-    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
-    let model = Model::load(&checkpoint, &pool, plan.kernel, &mut team, head, |_, _| ());
+    let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
+    let model = Model::load(
+        &checkpoint,
+        &pool,
+        plan.kernel,
+        &mut threads,
+        head,
+        |_, _| (),
+    );
     let model = model.expect("the built-in model is whole");
     Engine::new(Arc::new(model), plan).expect("there is memory")
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
-    AttentionScratch, Kernel, PackedInt8, QueryRow, ScreenScratch, Team, attention,
+    AttentionScratch, Kernel, PackedInt8, QueryRow, ScreenScratch, ThreadPool, attention,
     largest_products, matmul_rows,
 };
 
@@ -34,7 +34,7 @@ use crate::plan::{HEAD_ROWS, Plan, PlanError};
 pub struct Engine {
     model: Arc<Model>,
     plan: Plan,
-    team: Team,
+    threads: ThreadPool,
     rope: RopeTable,
     /// That of the layers with a sliding window.
     sliding_rope: Option<RopeTable>,
@@ -161,7 +161,7 @@ impl Engine {
             head_x: scratch("head", HEAD_ROWS * config.hidden_dim)?,
             logits: scratch("logits", HEAD_ROWS * config.vocab_size)?,
             screen: screen.map_err(PlanError::memory("head"))?,
-            team: plan.team()?,
+            threads: plan.thread_pool()?,
             plan,
             model,
         })
@@ -498,7 +498,7 @@ impl Engine {
 
         let mut on = Compute {
             kernel,
-            team: &mut self.team,
+            threads: &mut self.threads,
             values: &mut self.values,
         };
         let h = |row: usize, out: &mut [f32]| {
@@ -536,8 +536,8 @@ impl Engine {
             .qk_norms
             .as_ref()
             .map_or([None; 2], |norms| norms.each_ref().map(Some));
-        (on.team).for_each_chunk(q, q_dim, on.values, |_, row, q| rotate(q_norm, row, q));
-        (on.team).for_each_chunk(k, kv_dim, on.values, |_, row, k| rotate(k_norm, row, k));
+        (on.threads).for_each_chunk(q, q_dim, on.values, |_, row, q| rotate(q_norm, row, q));
+        (on.threads).for_each_chunk(k, kv_dim, on.values, |_, row, k| rotate(k_norm, row, k));
         for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
             let place = (rows[row].sequence, rows[row].position);
             if !is_sound(kernel, v) {
@@ -547,8 +547,8 @@ impl Engine {
         }
         let (kv, mut heads) = (self.kv.paged(), self.kv.heads(layer_idx));
         heads.window = sliding.map(|sliding| sliding.window);
-        let (team, scratch) = (&mut *on.team, &mut self.attention);
-        attention(kernel, team, kv, heads, rows, q, scratch, attn);
+        let (threads, scratch) = (&mut *on.threads, &mut self.attention);
+        attention(kernel, threads, kv, heads, rows, q, scratch, attn);
 
         let attn = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&attn[row * q_dim..][..q_dim]);
@@ -577,7 +577,7 @@ impl Engine {
 
         let mut on = Compute {
             kernel,
-            team: &mut self.team,
+            threads: &mut self.threads,
             values: &mut self.values,
         };
         let h = |row: usize, out: &mut [f32]| {
@@ -594,7 +594,7 @@ impl Engine {
         let sound = AtomicBool::new(true);
         // Its maximum with 0 hides what is not a number, which only dense weights make.
         let hides = config.dense_linears && config.activation == Activation::Relu2;
-        on.team
+        on.threads
             .for_each_chunk(gate, ffn, on.values, |_, row, gate| {
                 let up = &up[row * ffn..][..ffn];
                 if hides && !is_sound(kernel, gate) {
@@ -647,7 +647,7 @@ impl Engine {
     ) -> Result<(), NotFinite> {
         let (config, kernel) = (self.model.config(), self.plan.kernel);
         let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, wanted.len());
-        let (x, team, scratch) = (&self.x, &mut self.team, &mut self.values);
+        let (x, threads, scratch) = (&self.x, &mut self.threads, &mut self.values);
         let norm = |i: usize, out: &mut [f32]| {
             let x = &x[wanted[i].0 * hidden..][..hidden];
             let weight = &self.model.output_norm;
@@ -663,10 +663,18 @@ impl Engine {
             if let Some((screen, k)) = screen {
                 let (parts, products) = (&mut self.screen, &mut rest[..2 * vocab]);
                 largest_products(
-                    kernel, team, screen, head_x, k, row, scratch, parts, products, logits,
+                    kernel, threads, screen, head_x, k, row, scratch, parts, products, logits,
                 );
             } else {
-                matmul_rows(kernel, team, scratch, (vocab, hidden), row, head_x, logits);
+                matmul_rows(
+                    kernel,
+                    threads,
+                    scratch,
+                    (vocab, hidden),
+                    row,
+                    head_x,
+                    logits,
+                );
             }
         };
         match &self.model.head {
@@ -679,20 +687,20 @@ impl Engine {
             Head::Int8(matrix) => {
                 let mut on = Compute {
                     kernel,
-                    team,
+                    threads,
                     values: scratch,
                 };
                 let acts = self.input.set_ternary(&mut on, (n, hidden), norm);
-                matrix.matmul(kernel, on.team, acts, logits);
+                matrix.matmul(kernel, on.threads, acts, logits);
             }
             Head::Ternary(matrix) => {
                 let mut on = Compute {
                     kernel,
-                    team,
+                    threads,
                     values: scratch,
                 };
                 let acts = self.input.set_ternary(&mut on, (n, hidden), norm);
-                matrix.matmul(kernel, on.team, acts, logits);
+                matrix.matmul(kernel, on.threads, acts, logits);
             }
         }
         multiply(kernel, logits, config.multipliers.logits);
@@ -757,19 +765,20 @@ fn add_branch(
     let (kernel, hidden, eps) = (on.kernel, config.hidden_dim, config.rms_norm_eps);
     let factor = config.multipliers.residual;
     if norm.is_some() || factor != 1.0 {
-        (on.team).for_each_chunk(branch, hidden, on.values, |_, _, branch| {
+        (on.threads).for_each_chunk(branch, hidden, on.values, |_, _, branch| {
             if let Some(weight) = norm {
                 ops::rms_norm_each(kernel, branch, weight, eps);
             }
             multiply(kernel, branch, factor);
         });
     }
-    on.team.for_each_chunk(x, hidden, on.values, |_, row, x| {
-        ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
-        if !is_sound(kernel, x) {
-            sound.store(false, Ordering::Relaxed);
-        }
-    });
+    on.threads
+        .for_each_chunk(x, hidden, on.values, |_, row, x| {
+            ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
+            if !is_sound(kernel, x) {
+                sound.store(false, Ordering::Relaxed);
+            }
+        });
 }
 
 /// Multiplies with a factor that is 1 in most models.

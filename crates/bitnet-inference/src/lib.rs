@@ -25,7 +25,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Team};
+use bitnet_core::{HybridMemoryPool, ThreadPool};
 use bitnet_inference::{
     Engine, GenerateOptions, HeadPrecision, Model, Plan, PlanOptions, SamplerOptions, builtin,
     generate,
@@ -34,10 +34,10 @@ use bitnet_inference::{
 let checkpoint = builtin::open();
 let tokenizer = checkpoint.tokenizer()?;
 let plan = Plan::new(checkpoint.config(), PlanOptions::default())?;
-let mut team = Team::new(plan.n_threads);
+let mut threads = ThreadPool::new(plan.n_threads);
 let pool = HybridMemoryPool::new();
 let head = HeadPrecision::Int8;
-let model = Model::load(&checkpoint, &pool, plan.kernel, &mut team, head, |_, _| ())?;
+let model = Model::load(&checkpoint, &pool, plan.kernel, &mut threads, head, |_, _| ())?;
 let mut engine = Engine::new(Arc::new(model), plan)?;
 let prompt = tokenizer.encode("Once upon a time there was a")?;
 let options = GenerateOptions {

@@ -229,7 +229,7 @@ mod tests {
     use std::path::Path;
 
     use bitnet_core::memory::Category;
-    use bitnet_core::{HybridMemoryPool, Kernel, Team};
+    use bitnet_core::{HybridMemoryPool, Kernel, ThreadPool};
 
     use super::*;
     use crate::format::checkpoint::StoredTensor;
@@ -285,9 +285,10 @@ mod tests {
                 let plan = Plan::new(checkpoint.config(), options).unwrap();
                 let needs = MemoryNeeds::new(&checkpoint, &plan, head);
                 let pool = HybridMemoryPool::new();
-                let team = &mut Team::new(2);
+                let threads = &mut ThreadPool::new(2);
                 let kernel = Kernel::best();
-                let model = Model::load(&checkpoint, &pool, kernel, team, head, |_, _| ()).unwrap();
+                let model =
+                    Model::load(&checkpoint, &pool, kernel, threads, head, |_, _| ()).unwrap();
                 let told = needs.weights + needs.head - in_file(&checkpoint, head);
                 assert_eq!(told, model.n_bytes(), "{name}, {head:?}");
 

@@ -2,7 +2,7 @@
 
 use bitnet_core::{
     AttentionScratch, Device, DeviceError, DeviceKind, Kernel, KvPage, KvPrecision, OutOfMemory,
-    PinError, ScreenScratch, Team,
+    PinError, ScreenScratch, ThreadPool,
 };
 
 use crate::kv_cache;
@@ -36,7 +36,7 @@ pub struct PlanOptions {
     pub kernel: Option<Kernel>,
     /// Threads; as many as the system offers if not given.
     pub n_threads: Option<usize>,
-    /// Whether threads stay on a processor each: [`Team::pinned`].
+    /// Whether threads stay on a processor each: [`ThreadPool::pinned`].
     pub pinned: bool,
     /// Positions per sequence; if not given, what the model was made for, but
     /// at most 4096.
@@ -81,11 +81,11 @@ pub struct Plan {
 
 impl Plan {
     /// Starts the threads.
-    pub fn team(&self) -> Result<Team, PlanError> {
+    pub fn thread_pool(&self) -> Result<ThreadPool, PlanError> {
         if self.pinned {
-            return Ok(Team::pinned(self.n_threads)?);
+            return Ok(ThreadPool::pinned(self.n_threads)?);
         }
-        Ok(Team::new(self.n_threads))
+        Ok(ThreadPool::new(self.n_threads))
     }
 
     /// Makes a plan for a model.

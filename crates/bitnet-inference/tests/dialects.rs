@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, KvPrecision, Team};
+use bitnet_core::{HybridMemoryPool, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
@@ -41,9 +41,16 @@ fn open(path: &Path) -> Checkpoint {
 
 fn load(checkpoint: &Checkpoint) -> Result<Model, CheckpointError> {
     let plan = plan(checkpoint);
-    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
+    let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
     let exact = HeadPrecision::Exact;
-    Model::load(checkpoint, &pool, plan.kernel, &mut team, exact, |_, _| ())
+    Model::load(
+        checkpoint,
+        &pool,
+        plan.kernel,
+        &mut threads,
+        exact,
+        |_, _| (),
+    )
 }
 
 fn plan(checkpoint: &Checkpoint) -> Plan {
@@ -421,7 +428,7 @@ fn try_convert(
         overwrite: false,
     };
     let carry_on = |_, _| ControlFlow::Continue(());
-    convert(source, out, options, &mut Team::new(2), carry_on)
+    convert(source, out, options, &mut ThreadPool::new(2), carry_on)
 }
 
 fn converted(source: &Path, out: &Path, target: Target, head: Option<DenseType>) {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision, Team};
+use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Gguf, GgufWriter, Value};
 use bitnet_inference::{
@@ -57,13 +57,13 @@ fn engine(checkpoint: &Checkpoint, kernel: Kernel, n_threads: usize, n_sequences
         ..PlanOptions::default()
     };
     let plan = Plan::new(checkpoint.config(), options).unwrap();
-    let mut team = Team::new(n_threads);
+    let mut threads = ThreadPool::new(n_threads);
     let exact = HeadPrecision::Exact;
     let model = Model::load(
         checkpoint,
         &HybridMemoryPool::new(),
         kernel,
-        &mut team,
+        &mut threads,
         exact,
         |_, _| (),
     )
@@ -200,9 +200,16 @@ fn longrope_turns_otherwise_in_a_context_of_the_first_training() {
             ..PlanOptions::default()
         };
         let plan = Plan::new(checkpoint.config(), options).unwrap();
-        let (pool, mut team) = (HybridMemoryPool::new(), Team::new(1));
+        let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(1));
         let head = HeadPrecision::Exact;
-        let model = Model::load(&checkpoint, &pool, plan.kernel, &mut team, head, |_, _| ());
+        let model = Model::load(
+            &checkpoint,
+            &pool,
+            plan.kernel,
+            &mut threads,
+            head,
+            |_, _| (),
+        );
         let mut engine = Engine::new(Arc::new(model.unwrap()), plan).unwrap();
         logits(&mut engine, 0, &[1, 2, 3, 4, 5])
     };
@@ -273,14 +280,14 @@ fn kernels_threads_cuts_and_neighbours_do_not_matter_in_any_family() {
 #[test]
 fn an_int8_head_of_trits_stays_exact() {
     let checkpoint = open("bonsai-q2_0.gguf");
-    let mut team = Team::new(1);
+    let mut threads = ThreadPool::new(1);
     for head in [
         HeadPrecision::Exact,
         HeadPrecision::Int8,
         HeadPrecision::Screened,
     ] {
         let (pool, kernel) = (HybridMemoryPool::new(), Kernel::best());
-        let model = Model::load(&checkpoint, &pool, kernel, &mut team, head, |_, _| ()).unwrap();
+        let model = Model::load(&checkpoint, &pool, kernel, &mut threads, head, |_, _| ()).unwrap();
         assert_eq!(model.head_precision(), HeadPrecision::Exact);
     }
 }
@@ -345,7 +352,7 @@ fn try_convert(source: &Checkpoint, out: &Path, target: Target) -> Result<(), Co
         overwrite: false,
     };
     let carry_on = |_, _| ControlFlow::Continue(());
-    convert(source, out, options, &mut Team::new(2), carry_on)
+    convert(source, out, options, &mut ThreadPool::new(2), carry_on)
 }
 
 #[test]

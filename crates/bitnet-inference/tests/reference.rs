@@ -8,7 +8,7 @@ mod common;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_core::{Kernel, KvPrecision, Team};
+use bitnet_core::{Kernel, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::{
     Checkpoint, Engine, HeadPrecision, Input, Logits, PlanOptions, Tokenizer, perplexity,
@@ -207,7 +207,7 @@ fn tiny_as_gguf(folder: &Path, weights: GgufWeights) -> Checkpoint {
         overwrite: false,
     };
     let tiny = Checkpoint::open(&models("storyteller-tiny")).unwrap();
-    convert(&tiny, &out, options, &mut Team::new(2), |_, _| {
+    convert(&tiny, &out, options, &mut ThreadPool::new(2), |_, _| {
         ControlFlow::Continue(())
     })
     .unwrap();

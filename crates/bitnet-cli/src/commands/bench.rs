@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bitnet_core::{Device, HybridMemoryPool, Kernel, Team};
+use bitnet_core::{Device, HybridMemoryPool, Kernel, ThreadPool};
 use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions};
 use serde::Serialize;
 
@@ -125,7 +125,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let tests = args.tests()?;
     let head = args.compute.head.for_largest();
     let kernel = args.compute.kernel()?.unwrap_or_else(Kernel::best);
-    let threads = if args.threads.is_empty() {
+    let thread_counts = if args.threads.is_empty() {
         vec![std::thread::available_parallelism().map_or(1, usize::from)]
     } else {
         args.threads.clone()
@@ -138,7 +138,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .map(|test| test.depth.saturating_add(test.n_tokens))
         .max();
     let n_sequences = tests.iter().map(|test| test.batch).max();
-    let plans = threads
+    let plans = thread_counts
         .iter()
         .map(|&n_threads| {
             let sizes = PlanOptions {
@@ -154,18 +154,18 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut progress = ui.progress("loading");
     let mut watch = MemoryWatch::begin();
     let pool = HybridMemoryPool::new();
-    let mut team = Team::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
+    let mut threads = ThreadPool::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
     let packing = args.compute.packing(kernel, head)?;
     let model = Model::load(
         &checkpoint,
         &pool,
         kernel,
-        &mut team,
+        &mut threads,
         packing,
         |done, total| progress.set(done, total),
     );
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.name()))?);
-    drop((progress, team));
+    drop((progress, threads));
 
     let load_s = start.elapsed().as_secs_f64();
 
@@ -221,17 +221,17 @@ impl Args {
             Some(kernel) => vec![kernel],
             None => Kernel::available().collect(),
         };
-        let threads = if self.threads.is_empty() {
+        let thread_counts = if self.threads.is_empty() {
             &[1]
         } else {
             self.threads.as_slice()
         };
-        for &n_threads in threads {
+        for &n_threads in thread_counts {
             if n_threads == 0 || n_threads > kernels::MAX_THREADS {
                 return Err(PlanError::Threads { n_threads }.into());
             }
         }
-        kernels::run(&kernels, threads, self.json, ui)
+        kernels::run(&kernels, thread_counts, self.json, ui)
     }
 
     fn tests(&self) -> anyhow::Result<Vec<Test>> {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use bitnet_core::Team;
+use bitnet_core::ThreadPool;
 use bitnet_inference::DenseType;
 use bitnet_inference::convert::{ConvertOptions, GgufWeights, Target, convert};
 use clap::ValueEnum;
@@ -119,7 +119,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         &checkpoint,
         &args.output,
         options,
-        &mut Team::new(n_threads),
+        &mut ThreadPool::new(n_threads),
         |done, total| {
             progress.set(done, total);
             interrupt::poll()

@@ -26,7 +26,7 @@ use crate::kernel::Kernel;
 use crate::lanes::{LaneOp, Lanes, WIDTH};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
-use crate::team::{SharedMut, Team};
+use crate::thread_pool::{DisjointMut, ThreadPool};
 
 /// Positions of a block.
 const BLOCK: usize = 128;
@@ -69,7 +69,7 @@ pub struct Heads {
 /// Scratch memory of [`attention`].
 #[derive(Debug)]
 pub struct AttentionScratch {
-    threads: Vec<ThreadScratch>,
+    per_thread: Vec<ThreadScratch>,
     /// Rows that share a pass: of one sequence, one after the other.
     tiles: Vec<Range<usize>>,
     /// Where the blocks of a unit of work are shared out: what each one came to,
@@ -135,7 +135,7 @@ impl AttentionScratch {
         };
         let n_partial = Self::n_partial(n_threads, n_positions, heads_per_kv_head);
         Ok(Self {
-            threads: (0..n_threads).map(thread).collect::<Result<_, _>>()?,
+            per_thread: (0..n_threads).map(thread).collect::<Result<_, _>>()?,
             tiles: Vec::with_capacity(max_rows),
             partial_states: pool.zeroed(Category::Scratch, n_partial)?,
             partial_sums: pool.zeroed(Category::Scratch, n_partial.saturating_mul(width))?,
@@ -175,7 +175,7 @@ impl AttentionScratch {
 #[expect(clippy::too_many_arguments, reason = "all of them are operands")]
 pub fn attention(
     kernel: Kernel,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     kv: &PagedKv,
     heads: Heads,
     rows: &[QueryRow],
@@ -189,7 +189,10 @@ pub fn attention(
     assert!(heads.window != Some(0), "a row sees itself");
     assert_eq!(queries.len(), rows.len() * heads.n_heads * head_dim);
     assert_eq!(queries.len(), out.len(), "out is like the queries");
-    assert!(scratch.threads.len() >= team.n_threads(), "one per thread");
+    assert!(
+        scratch.per_thread.len() >= threads.n_threads(),
+        "one per thread"
+    );
     cut_tiles(rows, group, &mut scratch.tiles);
     let width = head_dim.div_ceil(TILE);
     let job = Job {
@@ -199,7 +202,7 @@ pub fn attention(
         group,
         rows,
         queries,
-        out: SharedMut(out.as_mut_ptr()),
+        out: DisjointMut(out.as_mut_ptr()),
     };
     let (tiles, n_kv_heads) = (&scratch.tiles, heads.n_kv_heads);
     let n_units = tiles.len() * n_kv_heads * job.parts();
@@ -207,10 +210,10 @@ pub fn attention(
         let (rest, part) = (unit / job.parts(), unit % job.parts());
         job.unit(tiles[rest / n_kv_heads].clone(), rest % n_kv_heads, part)
     };
-    let threads = SharedMut(scratch.threads.as_mut_ptr());
+    let per_thread = DisjointMut(scratch.per_thread.as_mut_ptr());
     // SAFETY: `thread` is below the number of threads and so of scratch, and one
-    // thread works on one piece at a time.
-    let of_thread = |thread| unsafe { &mut *threads.at(thread) };
+    // thread works on one chunk at a time.
+    let of_thread = |thread| unsafe { &mut *per_thread.at(thread) };
 
     let n_blocks = rows.iter().map(|row| row.position / BLOCK + 1).max();
     let n_blocks = n_blocks.unwrap_or(0);
@@ -218,9 +221,9 @@ pub fn attention(
     let n_partial = n_units * n_blocks * unit_rows;
     let fits = n_partial <= scratch.partial_states.len()
         && n_partial * width <= scratch.partial_sums.len();
-    let few = n_units < UNITS_PER_THREAD * team.n_threads() && team.n_threads() > 1;
+    let few = n_units < UNITS_PER_THREAD * threads.n_threads() && threads.n_threads() > 1;
     if !few || n_blocks == 1 || !fits {
-        team.for_each(n_units, |thread, index| {
+        threads.for_each(n_units, |thread, index| {
             let unit = unit(index);
             let ThreadScratch {
                 block: scratch,
@@ -236,9 +239,9 @@ pub fn attention(
         });
         return;
     }
-    let states = SharedMut(scratch.partial_states.as_mut_ptr());
-    let sums = SharedMut(scratch.partial_sums.as_mut_ptr());
-    // SAFETY: the pieces of different units and blocks do not overlap, and all
+    let states = DisjointMut(scratch.partial_states.as_mut_ptr());
+    let sums = DisjointMut(scratch.partial_sums.as_mut_ptr());
+    // SAFETY: the chunks of different units and blocks do not overlap, and all
     // lie within `n_partial` rows, which the scratch has.
     let partial = |index: usize, block: usize| unsafe {
         let first = (index * n_blocks + block) * unit_rows;
@@ -247,8 +250,8 @@ pub fn attention(
             std::slice::from_raw_parts_mut(sums.at(first * width), unit_rows * width),
         )
     };
-    team.for_each(n_units * n_blocks, |thread, piece| {
-        let (index, block) = (piece / n_blocks, piece % n_blocks);
+    threads.for_each(n_units * n_blocks, |thread, chunk| {
+        let (index, block) = (chunk / n_blocks, chunk % n_blocks);
         let unit = unit(index);
         if block < unit.n_blocks() {
             let (states, sums) = partial(index, block);
@@ -261,7 +264,7 @@ pub fn attention(
             }
         }
     });
-    team.for_each(n_units, |_, index| {
+    threads.for_each(n_units, |_, index| {
         let unit = unit(index);
         let (states, sums) = partial(index, 0);
         for block in 1..unit.n_blocks() {
@@ -304,7 +307,7 @@ struct Job<'a> {
     group: usize,
     rows: &'a [QueryRow],
     queries: &'a [f32],
-    out: SharedMut<f32>,
+    out: DisjointMut<f32>,
 }
 
 /// Some rows and one key head: at most [`MAX_ROWS`] queries.

@@ -87,7 +87,7 @@ impl Case {
         let (pool, extents) = (HybridMemoryPool::new(), (kv.shape(), self.n_positions));
         let scratch = AttentionScratch::new(&pool, n_threads, cut, extents, self.group);
         let mut scratch = scratch.unwrap();
-        let mut team = Team::new(n_threads);
+        let mut threads = ThreadPool::new(n_threads);
         let mut out = vec![f32::NAN; rows.len() * width];
         let queries = self.queries[from * width..].chunks(cut * width);
         for ((rows, queries), out) in rows
@@ -97,7 +97,7 @@ impl Case {
         {
             attention(
                 kernel,
-                &mut team,
+                &mut threads,
                 &kv,
                 self.heads(),
                 rows,
@@ -288,7 +288,7 @@ fn scratch_for_smaller_heads_is_not_overrun() {
     let mut out = [0.0; 64];
     attention(
         Kernel::best(),
-        &mut Team::new(3),
+        &mut ThreadPool::new(3),
         &kv,
         heads,
         &rows,
@@ -413,10 +413,10 @@ fn what_an_earlier_owner_left_in_a_page_does_not_matter() {
         let queries = &case.queries[129 * 32..];
         let pool = HybridMemoryPool::new();
         let scratch = &mut AttentionScratch::new(&pool, 1, 1, (kv.shape(), 130), 2).unwrap();
-        let team = &mut Team::new(1);
+        let threads = &mut ThreadPool::new(1);
         attention(
             Kernel::best(),
-            team,
+            threads,
             &kv,
             heads,
             &rows,

@@ -4,12 +4,19 @@ use super::*;
 use crate::fused::mul_add;
 
 fn pack(layout: Layout, n_rows: usize, n_cols: usize, scale: f32, trits: &[i8]) -> PackedTernary {
-    let team = &mut Team::new(2);
+    let threads = &mut ThreadPool::new(2);
     let pool = HybridMemoryPool::new();
-    PackedTernary::pack_as(&pool, layout, team, (n_rows, n_cols), scale, |row, out| {
-        out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
-        Ok::<_, OutOfMemory>(())
-    })
+    PackedTernary::pack_as(
+        &pool,
+        layout,
+        threads,
+        (n_rows, n_cols),
+        scale,
+        |row, out| {
+            out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+            Ok::<_, OutOfMemory>(())
+        },
+    )
     .unwrap()
 }
 
@@ -35,8 +42,8 @@ fn a_block_looks_as_drawn() {
 #[test]
 fn the_error_of_the_lowest_row_is_returned() {
     for n_threads in [1, 3] {
-        let (pool, team) = (HybridMemoryPool::new(), &mut Team::new(n_threads));
-        let result = PackedTernary::pack(&pool, team, (100, 8), 1.0, |row, _| {
+        let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(n_threads));
+        let result = PackedTernary::pack(&pool, threads, (100, 8), 1.0, |row, _| {
             let error = OutOfMemory { n_bytes: row };
             if row % 40 == 39 { Err(error) } else { Ok(()) }
         });
@@ -52,7 +59,7 @@ fn a_two_by_two_product_is_right() {
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 2).unwrap();
         acts.quantize(kernel, &[127.0, -1.0], 2);
         let mut out = [f32::NAN; 2];
-        packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
+        packed.matmul(kernel, &mut ThreadPool::new(1), &acts, &mut out);
         assert_eq!(out, [64.0, -0.5], "{kernel}");
     }
 }
@@ -104,7 +111,7 @@ fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
         for kernel in Kernel::available() {
             for n_threads in [1, 3] {
                 let mut out = vec![f32::NAN; n_tokens * n_rows];
-                packed.matmul(kernel, &mut Team::new(n_threads), &acts, &mut out);
+                packed.matmul(kernel, &mut ThreadPool::new(n_threads), &acts, &mut out);
                 assert_eq!(
                     out, expected,
                     "{layout:?}, {kernel}, {n_rows}x{n_cols}, {n_tokens} tokens"
@@ -140,7 +147,7 @@ fn extreme_values_do_not_saturate() {
         for (layout, kernel) in layouts_and_kernels() {
             let packed = pack(layout, 1, n_cols, 1.0, &vec![trit; n_cols]);
             let mut out = [0.0; 2];
-            packed.matmul(kernel, &mut Team::new(1), &acts, &mut out);
+            packed.matmul(kernel, &mut ThreadPool::new(1), &acts, &mut out);
             assert_eq!(out, [trit as f32 * a * n_cols as f32; 2], "{kernel}");
         }
     }
@@ -213,13 +220,13 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
             let fill = |row: usize, out: &mut [f32]| {
                 out.copy_from_slice(&x[row * n_cols..][..n_cols]);
             };
-            let (kernel, team) = (Kernel::best(), &mut Team::new(2));
+            let (kernel, threads) = (Kernel::best(), &mut ThreadPool::new(2));
             let pool = &HybridMemoryPool::new();
             let scratch = &mut vec![vec![0.0; n_cols]; 2];
             let mut quantized = Int8Rows::with_capacity(pool, n_tokens, n_cols).unwrap();
-            quantized.quantize_rows(kernel, team, scratch, shape, fill);
+            quantized.quantize_rows(kernel, threads, scratch, shape, fill);
             let mut split = Int8Rows::with_exact_capacity(pool, n_tokens, n_cols).unwrap();
-            split.split_rows(kernel, team, scratch, shape, fill);
+            split.split_rows(kernel, threads, scratch, shape, fill);
             for scales in all_scales(n_rows, n_cols) {
                 for layout in [Layout::TwoBits, Layout::FiveTrits] {
                     let decode = |row: usize, out: &mut [i8]| {
@@ -229,7 +236,7 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
                     let packed = PackedTernary::pack_as(
                         pool,
                         layout,
-                        team,
+                        threads,
                         (n_rows, n_cols),
                         scales.clone(),
                         decode,
@@ -246,7 +253,12 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
                         for kernel in Kernel::available() {
                             for n_threads in [1, 3] {
                                 let mut out = vec![f32::NAN; n_tokens * n_rows];
-                                packed.matmul(kernel, &mut Team::new(n_threads), acts, &mut out);
+                                packed.matmul(
+                                    kernel,
+                                    &mut ThreadPool::new(n_threads),
+                                    acts,
+                                    &mut out,
+                                );
                                 assert!(
                                     out == expected,
                                     "{kernel}, {n_rows}x{n_cols}, {n_tokens} tokens, {scales}"
@@ -272,10 +284,10 @@ fn split_activations_are_as_precise_as_f32() {
     x[77] = 50.0;
     let pool = &HybridMemoryPool::new();
     let mut acts = Int8Rows::with_exact_capacity(pool, 1, n_cols).unwrap();
-    let (kernel, team) = (Kernel::best(), &mut Team::new(1));
+    let (kernel, threads) = (Kernel::best(), &mut ThreadPool::new(1));
     acts.split_rows(
         kernel,
-        team,
+        threads,
         &mut [vec![0.0; n_cols]],
         (1, n_cols),
         |_, out| {
@@ -283,14 +295,19 @@ fn split_activations_are_as_precise_as_f32() {
         },
     );
     for scales in all_scales(n_rows, n_cols) {
-        let packed =
-            PackedTernary::pack(pool, team, (n_rows, n_cols), scales.clone(), |row, out| {
+        let packed = PackedTernary::pack(
+            pool,
+            threads,
+            (n_rows, n_cols),
+            scales.clone(),
+            |row, out| {
                 out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
                 Ok::<_, OutOfMemory>(())
-            })
-            .unwrap();
+            },
+        )
+        .unwrap();
         let mut out = vec![f32::NAN; n_rows];
-        packed.matmul(kernel, team, &acts, &mut out);
+        packed.matmul(kernel, threads, &acts, &mut out);
         for (row, (&found, trits)) in out.iter().zip(trits.chunks(n_cols)).enumerate() {
             let weight =
                 |col: usize| f64::from(trits[col]) * f64::from(scales.at(row, col, n_cols));
@@ -311,8 +328,8 @@ fn what_is_not_a_number_is_split_into_zeros() {
         let mut acts = Int8Rows::with_exact_capacity(pool, 1, 20).unwrap();
         let mut x = [1.0; 20];
         (x[3], x[17]) = (f32::NAN, -0.5);
-        let team = &mut Team::new(1);
-        acts.split_rows(kernel, team, &mut [vec![0.0; 20]], (1, 20), |_, out| {
+        let threads = &mut ThreadPool::new(1);
+        acts.split_rows(kernel, threads, &mut [vec![0.0; 20]], (1, 20), |_, out| {
             out.copy_from_slice(&x);
         });
         assert_eq!(acts.n_rows(), 3);

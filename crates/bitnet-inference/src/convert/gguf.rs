@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bitnet_core::Team;
+use bitnet_core::ThreadPool;
 use bitnet_quant::{DenseType, Scales, TernaryType};
 use half::f16;
 
@@ -38,7 +38,7 @@ pub(super) fn write(
     source: &Source<'_>,
     out: &Path,
     ty: TernaryType,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<(), ConvertError> {
     let checkpoint = source.checkpoint;
@@ -120,7 +120,7 @@ pub(super) fn write(
         }
         let data = match &planned[i] {
             Planned::Dense(expected, dense) => {
-                source.encode_dense(expected, *dense, rotary_rows, team)?
+                source.encode_dense(expected, *dense, rotary_rows, threads)?
             }
             Planned::Ternary(expected, scales) => {
                 source.encode_ternary(expected, ty, scales.as_ref(), rotary_rows)?

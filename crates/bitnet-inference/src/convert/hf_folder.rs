@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bitnet_core::Team;
+use bitnet_core::ThreadPool;
 use bitnet_quant::{DenseType, TernaryType};
 use half::bf16;
 use safetensors::{Dtype, View};
@@ -88,7 +88,7 @@ impl View for Lazy<'_> {
 /// What the tensors of a folder need to encode themselves.
 struct Encoder<'a> {
     source: &'a Source<'a>,
-    team: RefCell<&'a mut Team>,
+    threads: RefCell<&'a mut ThreadPool>,
     /// Told before each tensor; may end the work.
     step: Box<dyn Fn() -> Result<(), ConvertError> + 'a>,
     first_error: RefCell<Option<ConvertError>>,
@@ -97,7 +97,7 @@ struct Encoder<'a> {
 pub(super) fn write(
     source: &Source<'_>,
     out: &Path,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     progress: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<(), ConvertError> {
     let config = source.checkpoint.config();
@@ -147,7 +147,7 @@ pub(super) fn write(
     };
     let encoder = Encoder {
         source,
-        team: RefCell::new(team),
+        threads: RefCell::new(threads),
         step: Box::new(step),
         first_error: RefCell::new(None),
     };
@@ -208,9 +208,9 @@ impl Encoder<'_> {
             n_bytes: dense_row_bytes(tensor, ty)? * tensor.n_rows,
             encode: Box::new(move || {
                 (self.step)()?;
-                let mut team = self.team.borrow_mut();
+                let mut threads = self.threads.borrow_mut();
                 self.source
-                    .encode_dense(tensor, ty, RotaryRows::Halves, &mut team)
+                    .encode_dense(tensor, ty, RotaryRows::Halves, &mut threads)
             }),
             first_error: &self.first_error,
         };

@@ -11,7 +11,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_core::{Kernel, Team};
+use bitnet_core::{Kernel, ThreadPool};
 use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, encode_ternary};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
@@ -68,7 +68,7 @@ pub fn convert(
     checkpoint: &Checkpoint,
     out: &Path,
     options: ConvertOptions,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     progress: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<(), ConvertError> {
     if out.exists() {
@@ -108,8 +108,10 @@ pub fn convert(
         to_folder: options.target == Target::HfPacked,
     };
     match options.target {
-        Target::Gguf(weights) => gguf::write(&source, out, weights.ternary_type(), team, progress),
-        Target::HfPacked => hf_folder::write(&source, out, team, progress),
+        Target::Gguf(weights) => {
+            gguf::write(&source, out, weights.ternary_type(), threads, progress)
+        }
+        Target::HfPacked => hf_folder::write(&source, out, threads, progress),
     }
 }
 
@@ -159,7 +161,7 @@ impl Source<'_> {
         expected: &Expected,
         ty: DenseType,
         rotary_rows: RotaryRows,
-        team: &mut Team,
+        threads: &mut ThreadPool,
     ) -> Result<Vec<u8>, ConvertError> {
         let (n_rows, n_cols) = (expected.n_rows, expected.n_cols);
         let row_bytes = dense_row_bytes(expected, ty)?;
@@ -195,9 +197,9 @@ impl Source<'_> {
             return Ok(out);
         }
         let local = (vec![0.0; n_cols], Vec::with_capacity(row_bytes));
-        let mut locals = vec![local; team.n_threads()];
+        let mut locals = vec![local; threads.n_threads()];
         let kernel = Kernel::best();
-        team.for_each_chunk(&mut out, row_bytes, &mut locals, |local, row, out| {
+        threads.for_each_chunk(&mut out, row_bytes, &mut locals, |local, row, out| {
             let (values, encoded) = local;
             tensor.decode_row(kernel, source_row(row), values);
             if offset != 0.0 {

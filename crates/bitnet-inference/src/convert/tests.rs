@@ -28,7 +28,7 @@ fn options(target: Target) -> ConvertOptions {
 
 /// Converts and opens the result.
 fn converted(from: &Checkpoint, out: &Path, options: ConvertOptions) -> Checkpoint {
-    convert(from, out, options, &mut Team::new(2), GO_ON).unwrap();
+    convert(from, out, options, &mut ThreadPool::new(2), GO_ON).unwrap();
     Checkpoint::open(out).unwrap()
 }
 
@@ -104,7 +104,14 @@ fn a_scale_that_f16_cannot_hold_gets_a_tensor_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     // An I2_S file with one f32 scale that is neither BF16 nor F16.
     let path = folder.path().join("i2_s.gguf");
-    convert(&tiny(), &path, options(I2_S), &mut Team::new(2), GO_ON).unwrap();
+    convert(
+        &tiny(),
+        &path,
+        options(I2_S),
+        &mut ThreadPool::new(2),
+        GO_ON,
+    )
+    .unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let StoredTensor { range, .. } = checkpoint.tensor("blk.1.ffn_up.weight").clone();
     drop(checkpoint);
@@ -164,7 +171,7 @@ fn the_head_is_quantized_on_request_only() {
         ..options(Target::HfPacked)
     };
     let out = folder.path().join("bad");
-    let error = convert(&original, &out, bad, &mut Team::new(1), GO_ON).unwrap_err();
+    let error = convert(&original, &out, bad, &mut ThreadPool::new(1), GO_ON).unwrap_err();
     assert!(matches!(error, ConvertError::HeadType { found: "Q8_0" }));
     assert!(!out.exists());
 }
@@ -234,7 +241,7 @@ fn dense_linear_layers_stay_as_they_are() {
         };
         let (f32, rows) = (DenseType::F32, RotaryRows::Interleaved);
         (expected.name == DENSE).then(|| {
-            let bytes = source.encode_dense(expected, f32, rows, &mut Team::new(1));
+            let bytes = source.encode_dense(expected, f32, rows, &mut ThreadPool::new(1));
             (Encoding::Dense(f32), bytes.unwrap())
         })
     });
@@ -278,7 +285,8 @@ fn what_a_target_cannot_hold_is_refused_by_name() {
     let out = folder.path().join("out");
     let refused = |name: &str, target| {
         let from = family(name);
-        let error = convert(&from, &out, options(target), &mut Team::new(1), GO_ON).unwrap_err();
+        let error =
+            convert(&from, &out, options(target), &mut ThreadPool::new(1), GO_ON).unwrap_err();
         assert!(!out.exists());
         let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
         format!("{error}{}", source.unwrap_or_default())
@@ -315,7 +323,7 @@ fn overwriting(target: Target) -> ConvertOptions {
 fn an_interrupted_conversion_leaves_nothing_and_replaces_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let entries = || std::fs::read_dir(folder.path()).unwrap().count();
-    let mut team = Team::new(1);
+    let mut threads = ThreadPool::new(1);
     let out = folder.path().join("out");
     for target in [I2_S, Target::HfPacked] {
         for stop_at in [0, 1, 20] {
@@ -326,14 +334,14 @@ fn an_interrupted_conversion_leaves_nothing_and_replaces_nothing() {
                     ControlFlow::Break(())
                 }
             };
-            let error = convert(&tiny(), &out, options(target), &mut team, stop).unwrap_err();
+            let error = convert(&tiny(), &out, options(target), &mut threads, stop).unwrap_err();
             assert!(matches!(error, ConvertError::Interrupted), "{error}");
             assert_eq!(entries(), 0);
         }
     }
     std::fs::write(&out, "precious").unwrap();
     let stop = |_, _| ControlFlow::Break(());
-    let error = convert(&tiny(), &out, overwriting(I2_S), &mut team, stop).unwrap_err();
+    let error = convert(&tiny(), &out, overwriting(I2_S), &mut threads, stop).unwrap_err();
     assert!(matches!(error, ConvertError::Interrupted), "{error}");
     assert_eq!(std::fs::read(&out).unwrap(), b"precious");
     assert_eq!(entries(), 1);
@@ -343,9 +351,9 @@ fn an_interrupted_conversion_leaves_nothing_and_replaces_nothing() {
 fn what_is_there_is_replaced_whole_on_request_only() {
     let folder = tempfile::tempdir().unwrap();
     let entries = || std::fs::read_dir(folder.path()).unwrap().count();
-    let mut team = Team::new(1);
+    let mut threads = ThreadPool::new(1);
     let mut error =
-        |out: &Path, options| convert(&tiny(), out, options, &mut team, GO_ON).unwrap_err();
+        |out: &Path, options| convert(&tiny(), out, options, &mut threads, GO_ON).unwrap_err();
     for (target, other) in [(I2_S, Target::HfPacked), (Target::HfPacked, I2_S)] {
         let out = folder.path().join(format!("{target:?}"));
         converted(&tiny(), &out, options(target));

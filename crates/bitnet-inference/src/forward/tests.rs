@@ -47,9 +47,9 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let checkpoint = Checkpoint::open(model).unwrap();
     let kernel = Kernel::best();
-    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(2));
+    let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(2));
     let head = HeadPrecision::Exact;
-    let model = Model::load(&checkpoint, &pool, kernel, &mut team, head, |_, _| ()).unwrap();
+    let model = Model::load(&checkpoint, &pool, kernel, &mut threads, head, |_, _| ()).unwrap();
     let options = PlanOptions {
         kv_precision: KvPrecision::F32,
         ..PlanOptions::default()

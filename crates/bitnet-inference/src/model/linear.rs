@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Kernel, Layout, PackedTernary, Team, matmul_rows, ops,
+    HybridMemoryPool, Int8Rows, Kernel, Layout, PackedTernary, ThreadPool, matmul_rows, ops,
 };
 
 use super::config::{Activations, Config, RotaryRows};
@@ -44,7 +44,7 @@ impl Linear {
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
         layout: Layout,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         name: &str,
         stored_rows: RotaryRows,
         norm: Option<Buffer<f32>>,
@@ -59,7 +59,9 @@ impl Linear {
             },
             Encoding::Ternary(_) | Encoding::Masters(_) => {
                 let stored = |row| RotaryRows::Halves.position_in(stored_rows, row, widths);
-                Weights::Ternary(pack(checkpoint, pool, layout, team, name, stored, notes)?)
+                Weights::Ternary(pack(
+                    checkpoint, pool, layout, threads, name, stored, notes,
+                )?)
             }
         };
         Ok(Self { norm, weights })
@@ -111,13 +113,13 @@ impl Linear {
     fn matmul(
         &self,
         kernel: Kernel,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         values: &mut [Buffer<f32>],
         input: &LinearInput,
         out: &mut [f32],
     ) {
         match &self.weights {
-            Weights::Ternary(packed) => packed.matmul(kernel, team, &input.acts, out),
+            Weights::Ternary(packed) => packed.matmul(kernel, threads, &input.acts, out),
             Weights::Dense {
                 matrix,
                 stored_rows,
@@ -129,7 +131,7 @@ impl Linear {
                     matrix.decode_row(kernel, row, out);
                 };
                 let x = &input.dense[..input.n_rows * matrix.n_cols];
-                matmul_rows(kernel, team, values, shape, decode, x, out);
+                matmul_rows(kernel, threads, values, shape, decode, x, out);
             }
         }
     }
@@ -141,7 +143,7 @@ pub(crate) fn pack(
     checkpoint: &Checkpoint,
     pool: &HybridMemoryPool,
     layout: Layout,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     name: &str,
     stored: impl Fn(usize) -> usize + Sync,
     notes: &mut Vec<Note>,
@@ -153,7 +155,7 @@ pub(crate) fn pack(
     let packed = PackedTernary::pack_as(
         pool,
         layout,
-        team,
+        threads,
         (n_rows, n_cols),
         scales,
         |row, trits| {
@@ -209,7 +211,7 @@ pub(crate) struct LinearInput {
 /// What computes: kernel, threads and a row of scratch for each.
 pub(crate) struct Compute<'a> {
     pub(crate) kernel: Kernel,
-    pub(crate) team: &'a mut Team,
+    pub(crate) threads: &'a mut ThreadPool,
     /// `[n_threads][widest]`
     pub(crate) values: &'a mut [Buffer<f32>],
 }
@@ -259,8 +261,8 @@ impl LinearInput {
     ) -> &Int8Rows {
         let (acts, kernel) = (&mut self.acts, on.kernel);
         match self.activations {
-            Activations::Int8 => acts.quantize_rows(kernel, on.team, on.values, shape, fill_row),
-            Activations::Exact => acts.split_rows(kernel, on.team, on.values, shape, fill_row),
+            Activations::Int8 => acts.quantize_rows(kernel, on.threads, on.values, shape, fill_row),
+            Activations::Exact => acts.split_rows(kernel, on.threads, on.values, shape, fill_row),
         }
         acts
     }
@@ -283,7 +285,7 @@ impl LinearInput {
         self.n_rows = n_rows;
         if dense {
             let rows = &mut self.dense[..n_rows * n_cols];
-            on.team
+            on.threads
                 .for_each_chunk(rows, n_cols, on.values, |_, row, out| fill_row(row, out));
         }
         if ternary {
@@ -317,7 +319,7 @@ impl LinearInput {
                     }
                 });
             }
-            linear.matmul(kernel, on.team, on.values, self, out);
+            linear.matmul(kernel, on.threads, on.values, self, out);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bitnet_core::memory::{Buffer, Category, Counted};
-use bitnet_core::{HybridMemoryPool, Kernel, Layout, PackedInt8, PackedTernary, Team, ops};
+use bitnet_core::{HybridMemoryPool, Kernel, Layout, PackedInt8, PackedTernary, ThreadPool, ops};
 use config::{Config, RotaryRows};
 use linear::{Linear, odd_values, pack};
 use tensors::{OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
@@ -162,7 +162,7 @@ impl Model {
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
         kernel: Kernel,
-        team: &mut Team,
+        threads: &mut ThreadPool,
         packing: impl Into<Packing>,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, CheckpointError> {
@@ -173,7 +173,7 @@ impl Model {
         let norm = |name: &str| load_norm(checkpoint, pool, kernel, name, &mut notes.borrow_mut());
         let layout = match layout {
             Some(layout) => layout,
-            None => Layout::fastest(pool, kernel, team, config.n_linear_weights())?,
+            None => Layout::fastest(pool, kernel, threads, config.n_linear_weights())?,
         };
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
@@ -183,7 +183,7 @@ impl Model {
                 let norm = input_norm_tensor(&config, layer, part).map(|name| norm(&name));
                 let (name, norm) = (layer_tensor(layer, part), norm.transpose()?);
                 let notes = &mut notes.borrow_mut();
-                Linear::load(checkpoint, pool, layout, team, &name, rows, norm, notes)
+                Linear::load(checkpoint, pool, layout, threads, &name, rows, norm, notes)
             };
             let (halves, rotary) = (RotaryRows::Halves, checkpoint.rotary_rows());
             layers.push(Layer {
@@ -214,7 +214,7 @@ impl Model {
             Encoding::Dense(_) => Ok(Embedding::Dense(checkpoint.dense(name))),
             Encoding::Ternary(_) | Encoding::Masters(_) => {
                 let notes = &mut notes.borrow_mut();
-                let packed = pack(checkpoint, pool, layout, team, name, |row| row, notes)?;
+                let packed = pack(checkpoint, pool, layout, threads, name, |row| row, notes)?;
                 Ok::<_, CheckpointError>(Embedding::Ternary(Arc::new(packed)))
             }
         };
@@ -226,7 +226,7 @@ impl Model {
         let head = match output {
             Embedding::Dense(matrix) => {
                 let notes = &mut notes.borrow_mut();
-                dense_head(pool, kernel, team, matrix, head, notes)?
+                dense_head(pool, kernel, threads, matrix, head, notes)?
             }
             Embedding::Ternary(matrix) => Head::Ternary(matrix),
         };
@@ -393,7 +393,7 @@ pub(crate) fn not_finite(tensor: &DenseTensor, kernel: Kernel, row: usize) -> Ch
 fn dense_head(
     pool: &HybridMemoryPool,
     kernel: Kernel,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     output: DenseTensor,
     precision: HeadPrecision,
     notes: &mut Vec<Note>,
@@ -402,7 +402,7 @@ fn dense_head(
         let shape = (output.n_rows, output.n_cols);
         let first_bad = AtomicUsize::new(usize::MAX);
         let is_zero = AtomicBool::new(true);
-        let packed = PackedInt8::quantize(pool, kernel, team, shape, |row, values| {
+        let packed = PackedInt8::quantize(pool, kernel, threads, shape, |row, values| {
             output.decode_row_once(kernel, row, values);
             let square = ops::dot(kernel, values, values);
             if !square.is_finite() {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use bitnet_core::{HybridMemoryPool, Kernel, Team};
+use bitnet_core::{HybridMemoryPool, Kernel, ThreadPool};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, Family, HeadPrecision, Message, Model, Role, Tokenizer,
@@ -55,13 +55,13 @@ pub fn open_folder(
 
 /// Loads the weights of a model that could be opened.
 pub fn load(checkpoint: &Checkpoint) -> Result<Model, String> {
-    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(1));
+    let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(1));
     let exact = HeadPrecision::Exact;
     let model = Model::load(
         checkpoint,
         &pool,
         Kernel::best(),
-        &mut team,
+        &mut threads,
         exact,
         |_, _| (),
     );

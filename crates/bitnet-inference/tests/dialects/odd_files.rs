@@ -13,8 +13,15 @@ fn notes(checkpoint: &Checkpoint) -> Vec<String> {
 
 fn load_as(checkpoint: &Checkpoint, head: HeadPrecision) -> Result<Model, CheckpointError> {
     let plan = plan(checkpoint);
-    let (pool, mut team) = (HybridMemoryPool::new(), Team::new(plan.n_threads));
-    Model::load(checkpoint, &pool, plan.kernel, &mut team, head, |_, _| ())
+    let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
+    Model::load(
+        checkpoint,
+        &pool,
+        plan.kernel,
+        &mut threads,
+        head,
+        |_, _| (),
+    )
 }
 
 /// Returns what loading finds odd about the weights.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bitnet_benchmarks::{Arithmetic, Case, cases};
-use bitnet_core::{HybridMemoryPool, Kernel, OutOfMemory, Team, machine};
+use bitnet_core::{HybridMemoryPool, Kernel, OutOfMemory, ThreadPool, machine};
 use serde::Serialize;
 
 use crate::error::Interrupted;
@@ -40,15 +40,15 @@ struct Row {
 }
 
 /// Measures these kernels with these numbers of threads.
-pub fn run(kernels: &[Kernel], threads: &[usize], json: bool, ui: &Ui) -> anyhow::Result<()> {
+pub fn run(kernels: &[Kernel], thread_counts: &[usize], json: bool, ui: &Ui) -> anyhow::Result<()> {
     interrupt::defer();
     let mut progress = ui.progress("measuring");
     let mut machine = Machine::identify();
-    let mut teams: Vec<_> = threads.iter().map(|&n| Team::new(n)).collect();
-    let mut alone = vec![Team::new(1)];
+    let mut thread_pools: Vec<_> = thread_counts.iter().map(|&n| ThreadPool::new(n)).collect();
+    let mut alone = vec![ThreadPool::new(1)];
     let mut ceilings = Ceilings::default();
     let mut rows = Vec::new();
-    for &n_threads in threads {
+    for &n_threads in thread_counts {
         machine.measure(&ceilings.pool, Kernel::best(), n_threads)?;
     }
     let cases = cases();
@@ -57,16 +57,16 @@ pub fn run(kernels: &[Kernel], threads: &[usize], json: bool, ui: &Ui) -> anyhow
         progress.set(i, n_cases);
         for &kernel in kernels {
             // Where there is nothing to share, more threads measure the same.
-            let teams = if case.is_shared {
-                &mut teams
+            let thread_pools = if case.is_shared {
+                &mut thread_pools
             } else {
                 &mut alone
             };
-            for team in teams {
+            for threads in thread_pools {
                 if interrupt::requested() {
                     return Err(Interrupted.into());
                 }
-                rows.push(measure(&mut case, kernel, team, &mut ceilings)?);
+                rows.push(measure(&mut case, kernel, threads, &mut ceilings)?);
             }
         }
     }
@@ -81,17 +81,17 @@ pub fn run(kernels: &[Kernel], threads: &[usize], json: bool, ui: &Ui) -> anyhow
 fn measure(
     case: &mut Case,
     kernel: Kernel,
-    team: &mut Team,
+    threads: &mut ThreadPool,
     ceilings: &mut Ceilings,
 ) -> Result<Row, OutOfMemory> {
-    let time_s = case.seconds(kernel, team);
+    let time_s = case.seconds(kernel, threads);
     let bytes_s = case.n_bytes as f64 / time_s;
     let macs_s = case.n_macs as f64 / time_s;
-    let read = ceilings.read(team, case.n_bytes)?;
+    let read = ceilings.read(threads, case.n_bytes)?;
     let peak = match case.arithmetic {
         _ if case.n_macs == 0 => Some(f64::INFINITY),
-        Arithmetic::Int8 => ceilings.int8(kernel, team),
-        Arithmetic::F32 => ceilings.f32(kernel, team),
+        Arithmetic::Int8 => ceilings.int8(kernel, threads),
+        Arithmetic::F32 => ceilings.f32(kernel, threads),
     };
     let multiplies = match case.arithmetic {
         Arithmetic::Int8 => "int8",
@@ -109,7 +109,7 @@ fn measure(
         kernel: kernel.name(),
         operation: case.operation,
         shape: case.shape.clone(),
-        threads: team.n_threads(),
+        threads: threads.n_threads(),
         time_s,
         bytes: case.n_bytes,
         gb_s: bytes_s / 1e9,
@@ -130,25 +130,25 @@ struct Ceilings {
 }
 
 impl Ceilings {
-    /// How fast the team reads as many bytes, from the caches if they hold them.
-    fn read(&mut self, team: &mut Team, n_bytes: usize) -> Result<f64, OutOfMemory> {
-        let key = (team.n_threads(), n_bytes);
+    /// How fast the thread pool reads as many bytes, from the caches if they hold them.
+    fn read(&mut self, threads: &mut ThreadPool, n_bytes: usize) -> Result<f64, OutOfMemory> {
+        let key = (threads.n_threads(), n_bytes);
         if let Some(&known) = self.read.get(&key) {
             return Ok(known);
         }
-        let read = machine::read_bandwidth_of(&self.pool, Kernel::best(), team, n_bytes)?;
+        let read = machine::read_bandwidth_of(&self.pool, Kernel::best(), threads, n_bytes)?;
         self.read.insert(key, read);
         Ok(read)
     }
 
-    fn int8(&mut self, kernel: Kernel, team: &mut Team) -> Option<f64> {
-        *(self.int8.entry((team.n_threads(), kernel.name())))
-            .or_insert_with(|| machine::int8_peak(kernel, team))
+    fn int8(&mut self, kernel: Kernel, threads: &mut ThreadPool) -> Option<f64> {
+        *(self.int8.entry((threads.n_threads(), kernel.name())))
+            .or_insert_with(|| machine::int8_peak(kernel, threads))
     }
 
-    fn f32(&mut self, kernel: Kernel, team: &mut Team) -> Option<f64> {
-        *(self.f32.entry((team.n_threads(), kernel.name())))
-            .or_insert_with(|| machine::f32_peak(kernel, team))
+    fn f32(&mut self, kernel: Kernel, threads: &mut ThreadPool) -> Option<f64> {
+        *(self.f32.entry((threads.n_threads(), kernel.name())))
+            .or_insert_with(|| machine::f32_peak(kernel, threads))
     }
 }
 

@@ -1,12 +1,12 @@
-//! A team of threads for many short parallel steps.
+//! A thread pool for many short parallel steps.
 //!
 //! One token runs through some two hundred small matrices, each a few
 //! microseconds long: threads must start within a fraction of that. Workers
 //! therefore spin a little before they sleep. (A general work-stealing pool
 //! wakes its threads through the kernel each time.)
 //!
-//! Which thread does which piece is not fixed, so pieces must not depend on it:
-//! every function here hands out disjoint pieces, and the result is the same
+//! Which thread does which chunk is not fixed, so chunks must not depend on it:
+//! every function here hands out disjoint chunks, and the result is the same
 //! for any number of threads.
 
 use std::any::Any;
@@ -25,22 +25,22 @@ use crate::machine;
 /// longer than the pause between two steps of a token.
 const SPINS: u32 = 2000;
 
-/// The most runs of pieces that a job is cut into.
-const MAX_RUNS: usize = 32;
+/// The most ranges of chunks that a job is cut into.
+const MAX_RANGES: usize = 32;
 
-/// Pieces of a run that are taken, on a cache line of their own.
+/// Chunks of a range that are taken, on a cache line of their own.
 #[derive(Default)]
 #[repr(align(64))]
-struct Run(AtomicUsize);
+struct Taken(AtomicUsize);
 
 /// A fixed number of threads that work on one job at a time.
 ///
-/// The calling thread is a member: a team of one has no other thread and no
+/// The calling thread is a member: a pool of one has no other thread and no
 /// synchronisation. A worker that the system does not run while a job lasts is
 /// not waited for, so a busy machine costs its speed and no more. Dropping the
-/// team ends its threads.
+/// pool ends its threads.
 #[derive(Debug)]
-pub struct Team {
+pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -93,10 +93,10 @@ impl State {
     }
 }
 
-// SAFETY: `job` is the only field that is not already `Send + Sync`. The team
+// SAFETY: `job` is the only field that is not already `Send + Sync`. The pool
 // writes it before it opens the state (release), and a worker reads it after it
-// entered an open state (acquire). The team writes it again only after it closed
-// the state and saw no worker inside (release by workers, acquire by the team).
+// entered an open state (acquire). The pool writes it again only after it closed
+// the state and saw no worker inside (release by workers, acquire by the pool).
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -138,8 +138,8 @@ fn pin_to(processor: CoreId) -> Result<(), PinError> {
     is_bound.then_some(()).ok_or(PinError::Unsupported)
 }
 
-impl Team {
-    /// Starts a team of `n_threads` threads, the calling one included.
+impl ThreadPool {
+    /// Starts a pool of `n_threads` threads, the calling one included.
     ///
     /// # Panics
     ///
@@ -148,9 +148,9 @@ impl Team {
         Self::start(n_threads, |_| || {})
     }
 
-    /// Starts a team whose workers stay on a processor each: one hardware thread of
+    /// Starts a pool whose workers stay on a processor each: one hardware thread of
     /// every core comes before the second of any. The first processor is left to the
-    /// calling thread, which is not the team's to bind.
+    /// calling thread, which is not the pool's to bind.
     ///
     /// # Panics
     ///
@@ -167,7 +167,7 @@ impl Team {
             });
         }
         let (sender, answers) = mpsc::channel();
-        let team = Self::start(n_threads, |thread| {
+        let threads = Self::start(n_threads, |thread| {
             let (processor, sender) = (processors[thread], sender.clone());
             // The receiver waits for all answers.
             move || {
@@ -176,12 +176,12 @@ impl Team {
         });
         drop(sender);
         answers.iter().collect::<Result<(), _>>()?;
-        Ok(team)
+        Ok(threads)
     }
 
-    /// Starts a team; what `begin(thread)` returns is called on that thread first.
+    /// Starts a pool; what `begin(thread)` returns is called on that thread first.
     fn start<F: FnOnce() + Send + 'static>(n_threads: usize, begin: impl Fn(usize) -> F) -> Self {
-        assert!(n_threads > 0, "a team has at least one thread");
+        assert!(n_threads > 0, "a pool has at least one thread");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
@@ -245,26 +245,26 @@ impl Team {
         }
     }
 
-    /// Calls `f(thread, piece)` once for each piece from 0 to `n_pieces - 1`.
+    /// Calls `f(thread, chunk)` once for each chunk from 0 to `n_chunks - 1`.
     ///
-    /// Each thread begins with a run of pieces of its own, so that it reads
-    /// memory in one direction, and then helps with the runs of the others.
-    pub fn for_each(&mut self, n_pieces: usize, f: impl Fn(usize, usize) + Sync) {
-        if self.workers.is_empty() || n_pieces <= 1 {
-            return (0..n_pieces).for_each(|piece| f(0, piece));
+    /// Each thread begins with a range of chunks of its own, so that it reads
+    /// memory in one direction, and then helps with the ranges of the others.
+    pub fn for_each(&mut self, n_chunks: usize, f: impl Fn(usize, usize) + Sync) {
+        if self.workers.is_empty() || n_chunks <= 1 {
+            return (0..n_chunks).for_each(|chunk| f(0, chunk));
         }
-        let n_runs = self.n_threads().min(MAX_RUNS);
-        let start = |run: usize| run * n_pieces / n_runs;
-        let next: [Run; MAX_RUNS] = std::array::from_fn(|_| Run::default());
+        let n_ranges = self.n_threads().min(MAX_RANGES);
+        let start = |range: usize| range * n_chunks / n_ranges;
+        let taken: [Taken; MAX_RANGES] = std::array::from_fn(|_| Taken::default());
         self.run(|thread| {
-            for i in 0..n_runs {
-                let run = (thread + i) % n_runs;
+            for i in 0..n_ranges {
+                let range = (thread + i) % n_ranges;
                 loop {
-                    let piece = start(run) + next[run].0.fetch_add(1, Ordering::Relaxed);
-                    if piece >= start(run + 1) {
+                    let chunk = start(range) + taken[range].0.fetch_add(1, Ordering::Relaxed);
+                    if chunk >= start(range + 1) {
                         break;
                     }
-                    f(thread, piece);
+                    f(thread, chunk);
                 }
             }
         });
@@ -291,8 +291,8 @@ impl Team {
         );
         let n_chunks = data.len().div_ceil(chunk_len);
         let len = data.len();
-        let data = SharedMut(data.as_mut_ptr());
-        let locals = SharedMut(locals.as_mut_ptr());
+        let data = DisjointMut(data.as_mut_ptr());
+        let locals = DisjointMut(locals.as_mut_ptr());
         self.for_each(n_chunks, |thread, index| {
             let start = index * chunk_len;
             // SAFETY: `for_each` hands out each index once and chunks do not
@@ -302,14 +302,14 @@ impl Team {
                 std::slice::from_raw_parts_mut(data.at(start), chunk_len.min(len - start))
             };
             // SAFETY: `thread < n_threads <= locals.len()`, and one thread
-            // works on one piece at a time.
+            // works on one chunk at a time.
             let local = unsafe { &mut *locals.at(thread) };
             f(local, index, chunk);
         });
     }
 }
 
-impl Drop for Team {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         // No job is set: workers see `stop` before they would enter.
@@ -409,16 +409,16 @@ impl Shared {
     }
 }
 
-/// A pointer whose pieces are handed to different threads.
+/// A pointer to values of which different threads get disjoint parts.
 #[derive(Clone, Copy)]
-pub(crate) struct SharedMut<T>(pub(crate) *mut T);
+pub(crate) struct DisjointMut<T>(pub(crate) *mut T);
 
-// SAFETY: it is only a pointer; each use states why its pieces are disjoint.
-unsafe impl<T: Send> Send for SharedMut<T> {}
+// SAFETY: it is only a pointer; each use states why its parts are disjoint.
+unsafe impl<T: Send> Send for DisjointMut<T> {}
 // SAFETY: as above.
-unsafe impl<T: Send> Sync for SharedMut<T> {}
+unsafe impl<T: Send> Sync for DisjointMut<T> {}
 
-impl<T> SharedMut<T> {
+impl<T> DisjointMut<T> {
     /// Returns the pointer `offset` elements further.
     ///
     /// # Safety
@@ -435,14 +435,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_piece_is_done_once_with_any_number_of_threads() {
+    fn every_chunk_is_done_once_with_any_number_of_threads() {
         for n_threads in [1, 2, 3, 8] {
-            let mut team = Team::new(n_threads);
-            for n_pieces in [0, 1, 2, 7, 1000] {
-                let done: Vec<_> = (0..n_pieces).map(|_| AtomicUsize::new(0)).collect();
-                team.for_each(n_pieces, |thread, piece| {
+            let mut threads = ThreadPool::new(n_threads);
+            for n_chunks in [0, 1, 2, 7, 1000] {
+                let done: Vec<_> = (0..n_chunks).map(|_| AtomicUsize::new(0)).collect();
+                threads.for_each(n_chunks, |thread, chunk| {
                     assert!(thread < n_threads);
-                    done[piece].fetch_add(1, Ordering::Relaxed);
+                    done[chunk].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
@@ -452,7 +452,7 @@ mod tests {
     #[test]
     fn pinned_workers_have_a_processor_each() {
         let processors = machine::processors();
-        let too_many = Team::pinned(processors.len() + 1).err();
+        let too_many = ThreadPool::pinned(processors.len() + 1).err();
         if processors.is_empty() {
             assert_eq!(too_many, Some(PinError::Unsupported));
             return;
@@ -463,14 +463,14 @@ mod tests {
             n_processors,
         };
         assert_eq!(too_many, Some(expected));
-        let mut team = match Team::pinned(n_processors) {
-            Ok(team) => team,
+        let mut threads = match ThreadPool::pinned(n_processors) {
+            Ok(threads) => threads,
             Err(error) => return assert_eq!(error, PinError::Unsupported),
         };
         let seen = Mutex::new(vec![None; n_processors]);
         // A worker may come too late for one job.
         for _ in 0..1000 {
-            team.for_each(n_processors, |thread, _| {
+            threads.for_each(n_processors, |thread, _| {
                 std::thread::sleep(std::time::Duration::from_millis(1));
                 let here = core_affinity::get_core_ids().unwrap_or_default();
                 seen.lock().expect("no panic")[thread] = Some(here);
@@ -487,10 +487,10 @@ mod tests {
 
     #[test]
     fn chunks_cover_the_slice_and_locals_are_not_shared() {
-        let mut team = Team::new(3);
+        let mut threads = ThreadPool::new(3);
         let mut data = vec![0usize; 1003];
         let mut counts = [0usize; 3];
-        team.for_each_chunk(&mut data, 10, &mut counts, |count, index, chunk| {
+        threads.for_each_chunk(&mut data, 10, &mut counts, |count, index, chunk| {
             *count += chunk.len();
             chunk.fill(index + 1);
         });
@@ -499,14 +499,14 @@ mod tests {
     }
 
     #[test]
-    fn many_short_jobs_after_sleeps_lose_no_piece() {
-        let mut team = Team::new(3);
+    fn many_short_jobs_after_sleeps_lose_no_chunk() {
+        let mut threads = ThreadPool::new(3);
         let count = AtomicUsize::new(0);
         for round in 0..2000 {
             if round % 500 == 0 {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
-            team.for_each(3, |_, _| {
+            threads.for_each(3, |_, _| {
                 count.fetch_add(1, Ordering::Relaxed);
             });
         }
@@ -516,12 +516,12 @@ mod tests {
     #[test]
     fn workers_take_part_in_a_job_that_lasts() {
         for n_threads in [2, 3, 8] {
-            let mut team = Team::new(n_threads);
+            let mut threads = ThreadPool::new(n_threads);
             // Nobody leaves before all have come: a worker that slept through
             // the job would hang this test.
             let barrier = std::sync::Barrier::new(n_threads);
             for _ in 0..100 {
-                team.run(|_| {
+                threads.run(|_| {
                     barrier.wait();
                 });
             }
@@ -529,12 +529,12 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_team_goes_on() {
-        let mut team = Team::new(3);
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let mut threads = ThreadPool::new(3);
         let barrier = std::sync::Barrier::new(3);
         for thread in 0..3 {
             let result = catch_unwind(AssertUnwindSafe(|| {
-                team.run(|t| {
+                threads.run(|t| {
                     barrier.wait();
                     assert!(t != thread, "on purpose");
                 });
@@ -542,7 +542,7 @@ mod tests {
             assert!(result.is_err());
         }
         let count = AtomicUsize::new(0);
-        team.for_each(1000, |_, _| {
+        threads.for_each(1000, |_, _| {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.into_inner(), 1000);
