@@ -1,10 +1,10 @@
-//! Every operation on every kernel that this machine can run, with one thread.
+//! Every operation on every instruction set that this machine can run, with one thread.
 //! Throughput is in multiply-adds where there are any, else in bytes.
 
 use std::time::Duration;
 
 use bitnet_benchmarks::{activations, cases, ternary};
-use bitnet_core::{Kernel, Layout, ThreadPool};
+use bitnet_core::{Isa, Layout, ThreadPool};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn kernels(c: &mut Criterion) {
@@ -15,8 +15,8 @@ fn kernels(c: &mut Criterion) {
             0 => Throughput::Bytes(case.n_bytes as u64),
             n_macs => Throughput::Elements(n_macs as u64),
         });
-        for kernel in Kernel::available() {
-            group.bench_function(kernel.name(), |b| b.iter(|| case.run(kernel, &mut threads)));
+        for isa in Isa::available() {
+            group.bench_function(isa.name(), |b| b.iter(|| case.run(isa, &mut threads)));
         }
         group.finish();
     }
@@ -34,13 +34,13 @@ fn layouts(c: &mut Criterion) {
             let name = format!("layout-{layout}-{n_rows}x{n_cols}x{n_tokens}");
             let mut group = c.benchmark_group(name);
             group.throughput(Throughput::Elements((n_tokens * n_rows * n_cols) as u64));
-            let usable = |kernel: &Kernel| Layout::available(*kernel).any(|l| l == layout);
-            let kernels = Kernel::available().filter(usable);
-            for kernel in kernels.filter(|&kernel| kernel != Kernel::Scalar) {
+            let usable = |isa: &Isa| Layout::available(*isa).any(|l| l == layout);
+            let isas = Isa::available().filter(usable);
+            for isa in isas.filter(|&isa| isa != Isa::Scalar) {
                 for n_threads in if cores > 1 { vec![1, cores] } else { vec![1] } {
                     let mut threads = ThreadPool::new(n_threads);
-                    group.bench_function(BenchmarkId::new(kernel.name(), n_threads), |b| {
-                        b.iter(|| weights.matmul(kernel, &mut threads, &acts, &mut out));
+                    group.bench_function(BenchmarkId::new(isa.name(), n_threads), |b| {
+                        b.iter(|| weights.matmul(isa, &mut threads, &acts, &mut out));
                     });
                 }
             }

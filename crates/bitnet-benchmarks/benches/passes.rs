@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::ratio_in_turns;
-use bitnet_core::{HybridMemoryPool, Kernel, ThreadPool};
+use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{
     Checkpoint, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions, builtin,
 };
@@ -24,23 +24,23 @@ fn passes(c: &mut Criterion) {
     threads.dedup();
     for n_threads in threads {
         let mut group = c.benchmark_group(format!("storyteller-{n_threads}-threads"));
-        for kernel in Kernel::available() {
+        for isa in Isa::available() {
             let options = PlanOptions {
-                kernel: Some(kernel),
+                isa: Some(isa),
                 n_threads: Some(n_threads),
                 ..PlanOptions::default()
             };
             let plan = Plan::new(checkpoint.config(), options).expect("the options are sound");
             let mut engine = engine(&HybridMemoryPool::new(), &checkpoint, plan);
             group.throughput(Throughput::Elements(PROMPT as u64));
-            group.bench_function(BenchmarkId::new("prefill", kernel.name()), |b| {
+            group.bench_function(BenchmarkId::new("prefill", isa.name()), |b| {
                 b.iter(|| {
                     engine.truncate(0, 0);
                     forward(&mut engine, &prompt);
                 });
             });
             group.throughput(Throughput::Elements(DECODED as u64));
-            group.bench_function(BenchmarkId::new("decode", kernel.name()), |b| {
+            group.bench_function(BenchmarkId::new("decode", isa.name()), |b| {
                 b.iter(|| {
                     engine.truncate(0, PROMPT);
                     for token in &prompt[..DECODED] {
@@ -55,7 +55,7 @@ fn passes(c: &mut Criterion) {
 
 fn engine(pool: &HybridMemoryPool, checkpoint: &Checkpoint, plan: Plan) -> Engine {
     let (head, mut threads) = (HeadPrecision::Int8, ThreadPool::new(plan.n_threads));
-    let model = Model::load(checkpoint, pool, plan.kernel, &mut threads, head, |_, _| ());
+    let model = Model::load(checkpoint, pool, plan.isa, &mut threads, head, |_, _| ());
     let model = Arc::new(model.expect("the built-in model is sound"));
     Engine::new(model, plan).expect("there is memory")
 }

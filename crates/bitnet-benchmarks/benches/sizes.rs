@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::{activations, dense_rows, ternary, values};
-use bitnet_core::{HybridMemoryPool, Int8Rows, Kernel, Layout, ThreadPool};
+use bitnet_core::{HybridMemoryPool, Int8Rows, Isa, Layout, ThreadPool};
 use bitnet_quant::DenseType;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
 const SIZES: [(&str, usize); 3] = [("1K", 1 << 10), ("4K", 1 << 12), ("16K", 1 << 14)];
 
-/// Seconds of one run, the fastest sample, by operation and size, then kernel.
+/// Seconds of one run, the fastest sample, by operation and size, then instruction set.
 type Fastest = BTreeMap<(&'static str, usize), BTreeMap<&'static str, f64>>;
 
 fn main() {
@@ -30,19 +30,19 @@ fn main() {
         let x = values(n);
         let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, n);
         let (mut rows, mut scratch) = (rows.expect("some kilobytes"), [vec![0.0; n]]);
-        bench(&mut c, &mut fastest, "quantize", (name, n), |kernel| {
-            rows.quantize_rows(kernel, &mut threads, &mut scratch, (1, n), |_, out| {
+        bench(&mut c, &mut fastest, "quantize", (name, n), |isa| {
+            rows.quantize_rows(isa, &mut threads, &mut scratch, (1, n), |_, out| {
                 out.copy_from_slice(&x);
             });
         });
         let (stored, mut out) = (dense_rows(DenseType::Q6K, 1, n), vec![0.0; n]);
-        bench(&mut c, &mut fastest, "unpack", (name, n), |kernel| {
-            DenseType::Q6K.decode_row(kernel, &stored, &mut out);
+        bench(&mut c, &mut fastest, "unpack", (name, n), |isa| {
+            DenseType::Q6K.decode_row(isa, &stored, &mut out);
         });
         let (weights, acts) = (ternary(Layout::TwoBits, 16, n / 16), activations(1, n / 16));
         let mut out = [0.0; 16];
-        bench(&mut c, &mut fastest, "dot", (name, n), |kernel| {
-            weights.matmul(kernel, &mut threads, &acts, &mut out);
+        bench(&mut c, &mut fastest, "dot", (name, n), |isa| {
+            weights.matmul(isa, &mut threads, &acts, &mut out);
         });
     }
     c.final_summary();
@@ -54,19 +54,19 @@ fn bench(
     fastest: &mut Fastest,
     operation: &'static str,
     (name, n): (&str, usize),
-    mut run: impl FnMut(Kernel),
+    mut run: impl FnMut(Isa),
 ) {
     let mut group = c.benchmark_group(operation);
     group.throughput(Throughput::Elements(n as u64));
-    for kernel in Kernel::available() {
-        group.bench_function(BenchmarkId::new(kernel.name(), name), |b| {
+    for isa in Isa::available() {
+        group.bench_function(BenchmarkId::new(isa.name(), name), |b| {
             b.iter_custom(|n_runs| {
                 let start = Instant::now();
-                (0..n_runs).for_each(|_| run(kernel));
+                (0..n_runs).for_each(|_| run(isa));
                 let elapsed = start.elapsed();
                 let seconds = elapsed.as_secs_f64() / n_runs as f64;
                 let best = fastest.entry((operation, n)).or_default();
-                let best = best.entry(kernel.name()).or_insert(f64::INFINITY);
+                let best = best.entry(isa.name()).or_insert(f64::INFINITY);
                 *best = best.min(seconds);
                 elapsed
             });
@@ -77,13 +77,13 @@ fn bench(
 
 #[expect(clippy::print_stdout, reason = "the result of the bench")]
 fn print_ratios(fastest: &Fastest) {
-    let scalar = Kernel::Scalar.name();
+    let scalar = Isa::Scalar.name();
     println!("\ntimes faster than {scalar}");
-    for ((operation, n), kernels) in fastest {
-        for (kernel, seconds) in kernels {
-            if let Some(generic) = kernels.get(scalar).filter(|_| *kernel != scalar) {
+    for ((operation, n), isas) in fastest {
+        for (isa, seconds) in isas {
+            if let Some(generic) = isas.get(scalar).filter(|_| *isa != scalar) {
                 let ratio = generic / seconds;
-                println!("{operation:<9} {n:>6} elements  {kernel:<26} {ratio:>6.2} x");
+                println!("{operation:<9} {n:>6} elements  {isa:<26} {ratio:>6.2} x");
             }
         }
     }

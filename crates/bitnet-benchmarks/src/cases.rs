@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
-    AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Kernel, KvPage, KvPrecision, KvShape,
-    Layout, PagedKv, QueryRow, ThreadPool, matmul_rows,
+    AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Isa, KvPage, KvPrecision, KvShape, Layout,
+    PagedKv, QueryRow, ThreadPool, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
@@ -28,7 +28,7 @@ pub struct Case {
     run: Box<Run>,
 }
 
-type Run = dyn FnMut(Kernel, &mut ThreadPool);
+type Run = dyn FnMut(Isa, &mut ThreadPool);
 
 /// Which peak of a machine the multiply-adds of an operation are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,18 +94,18 @@ pub fn cases() -> impl ExactSizeIterator<Item = Case> {
 
 impl Case {
     /// Runs the operation once.
-    pub fn run(&mut self, kernel: Kernel, threads: &mut ThreadPool) {
-        (self.run)(kernel, threads);
+    pub fn run(&mut self, isa: Isa, threads: &mut ThreadPool) {
+        (self.run)(isa, threads);
     }
 
     /// Returns the seconds that one run takes: the fastest of several rounds,
     /// each long enough for the clock.
-    pub fn seconds(&mut self, kernel: Kernel, threads: &mut ThreadPool) -> f64 {
+    pub fn seconds(&mut self, isa: Isa, threads: &mut ThreadPool) -> f64 {
         const ROUNDS: usize = 5;
         const ROUND_SECONDS: f64 = 0.01;
         let mut round = |n: usize| {
             let start = Instant::now();
-            (0..n).for_each(|_| self.run(kernel, threads));
+            (0..n).for_each(|_| self.run(isa, threads));
             start.elapsed().as_secs_f64()
         };
         let (mut n, mut seconds) = (1, round(1));
@@ -129,7 +129,7 @@ fn ternary_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
         n_macs: n_tokens * n_rows * n_cols,
         arithmetic: Arithmetic::Int8,
         is_shared: true,
-        run: Box::new(move |kernel, threads| weights.matmul(kernel, threads, &acts, &mut out)),
+        run: Box::new(move |isa, threads| weights.matmul(isa, threads, &acts, &mut out)),
     }
 }
 
@@ -144,7 +144,7 @@ fn int8_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
         n_macs: n_tokens * n_rows * n_cols,
         arithmetic: Arithmetic::Int8,
         is_shared: true,
-        run: Box::new(move |kernel, threads| weights.matmul(kernel, threads, &acts, &mut out)),
+        run: Box::new(move |isa, threads| weights.matmul(isa, threads, &acts, &mut out)),
     }
 }
 
@@ -163,13 +163,13 @@ fn dense_matmul(operation: &'static str, ty: DenseType, n_rows: usize) -> Case {
         n_macs: n_rows * n_cols,
         arithmetic: Arithmetic::F32,
         is_shared: true,
-        run: Box::new(move |kernel, threads| {
+        run: Box::new(move |isa, threads| {
             scratch.resize(threads.n_threads(), vec![0.0; n_cols]);
             let decode = |row: usize, out: &mut [f32]| {
-                ty.decode_row(kernel, &weights[row * row_bytes..][..row_bytes], out);
+                ty.decode_row(isa, &weights[row * row_bytes..][..row_bytes], out);
             };
             let shape = (n_rows, n_cols);
-            matmul_rows(kernel, threads, &mut scratch, shape, decode, &x, &mut out);
+            matmul_rows(isa, threads, &mut scratch, shape, decode, &x, &mut out);
         }),
     }
 }
@@ -201,7 +201,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
     kv.make_room(0, 0, n_positions).expect("some megabytes");
     let key = values(heads.n_kv_heads * HEAD_DIM);
     for position in 0..n_positions {
-        kv.store(Kernel::best(), (0, position), 0, &key, &key);
+        kv.store(Isa::best(), (0, position), 0, &key, &key);
     }
     let queries = values(n_rows * heads.n_heads * HEAD_DIM);
     let mut out = vec![0.0; queries.len()];
@@ -217,7 +217,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
             KvPrecision::F32 | KvPrecision::F16 => Arithmetic::F32,
         },
         is_shared: true,
-        run: Box::new(move |kernel, threads| {
+        run: Box::new(move |isa, threads| {
             let n_threads = threads.n_threads();
             let scratch = match &mut scratch {
                 Some((n, scratch)) if *n == n_threads => scratch,
@@ -227,9 +227,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
                     &mut place.insert((n_threads, new.expect("some megabytes"))).1
                 }
             };
-            bitnet_core::attention(
-                kernel, threads, &kv, heads, &rows, &queries, scratch, &mut out,
-            );
+            bitnet_core::attention(isa, threads, &kv, heads, &rows, &queries, scratch, &mut out);
         }),
     }
 }
@@ -239,46 +237,40 @@ fn quantize(n_rows: usize, n_cols: usize) -> Case {
     let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_rows, n_cols);
     let mut rows = rows.expect("some megabytes");
     let mut scratch = Vec::new();
-    float_op("quantize", n_rows, n_cols, 4, move |kernel, threads| {
+    float_op("quantize", n_rows, n_cols, 4, move |isa, threads| {
         scratch.resize(threads.n_threads(), vec![0.0; n_cols]);
-        rows.quantize_rows(
-            kernel,
-            threads,
-            &mut scratch,
-            (n_rows, n_cols),
-            |row, out| {
-                out.copy_from_slice(&x[row * n_cols..][..n_cols]);
-            },
-        );
+        rows.quantize_rows(isa, threads, &mut scratch, (n_rows, n_cols), |row, out| {
+            out.copy_from_slice(&x[row * n_cols..][..n_cols]);
+        });
     })
 }
 
 fn rms_norm(n_rows: usize, n_cols: usize) -> Case {
     let (x, weight) = (values(n_rows * n_cols), values(n_cols));
     let mut out = vec![0.0; n_rows * n_cols];
-    float_op("rms_norm", n_rows, n_cols, 8, move |kernel, threads| {
+    float_op("rms_norm", n_rows, n_cols, 8, move |isa, threads| {
         by_rows(threads, &mut out, n_cols, |row, out| {
-            ops::rms_norm(kernel, &x[row * n_cols..][..n_cols], &weight, 1e-5, out);
+            ops::rms_norm(isa, &x[row * n_cols..][..n_cols], &weight, 1e-5, out);
         });
     })
 }
 
 /// Gates are replaced by their results; zeros stay zeros however often that
 /// happens.
-fn gate(operation: &'static str, op: fn(Kernel, &mut [f32], &[f32]), n_rows: usize) -> Case {
+fn gate(operation: &'static str, op: fn(Isa, &mut [f32], &[f32]), n_rows: usize) -> Case {
     let (mut gate, up) = (vec![0.0; n_rows * FFN], values(n_rows * FFN));
-    float_op(operation, n_rows, FFN, 8, move |kernel, threads| {
+    float_op(operation, n_rows, FFN, 8, move |isa, threads| {
         by_rows(threads, &mut gate, FFN, |row, gate| {
-            op(kernel, gate, &up[row * FFN..][..FFN]);
+            op(isa, gate, &up[row * FFN..][..FFN]);
         });
     })
 }
 
 fn add(n_rows: usize) -> Case {
     let (mut x, y) = (vec![0.0; n_rows * HIDDEN], vec![0.0; n_rows * HIDDEN]);
-    float_op("add", n_rows, HIDDEN, 8, move |kernel, threads| {
+    float_op("add", n_rows, HIDDEN, 8, move |isa, threads| {
         by_rows(threads, &mut x, HIDDEN, |row, x| {
-            ops::add_assign(kernel, x, &y[row * HIDDEN..][..HIDDEN]);
+            ops::add_assign(isa, x, &y[row * HIDDEN..][..HIDDEN]);
         });
     })
 }
@@ -292,17 +284,17 @@ fn rope(n_heads: usize) -> Case {
     let mut table = table.expect("some kilobytes");
     table.extend(64);
     let mut x = values(n_heads * HEAD_DIM);
-    float_op("rope", 1, n_heads * HEAD_DIM, 4, move |kernel, threads| {
+    float_op("rope", 1, n_heads * HEAD_DIM, 4, move |isa, threads| {
         by_rows(threads, &mut x, n_heads * HEAD_DIM, |_, x| {
-            table.rotate(kernel, 63, x);
+            table.rotate(isa, 63, x);
         });
     })
 }
 
 fn softmax(n: usize) -> Case {
     let mut x = values(n);
-    float_op("softmax", 1, n, 4, move |kernel, threads| {
-        by_rows(threads, &mut x, n, |_, x| ops::softmax(kernel, x));
+    float_op("softmax", 1, n, 4, move |isa, threads| {
+        by_rows(threads, &mut x, n, |_, x| ops::softmax(isa, x));
     })
 }
 
@@ -310,8 +302,8 @@ fn dot(n: usize) -> Case {
     let (x, y) = (values(n), values(n));
     Case {
         n_macs: n,
-        ..float_op("dot", 1, n, 8, move |kernel, _| {
-            std::hint::black_box(ops::dot(kernel, &x, &y));
+        ..float_op("dot", 1, n, 8, move |isa, _| {
+            std::hint::black_box(ops::dot(isa, &x, &y));
         })
     }
 }
@@ -322,7 +314,7 @@ fn float_op(
     n_rows: usize,
     n_cols: usize,
     bytes_per_element: usize,
-    run: impl FnMut(Kernel, &mut ThreadPool) + 'static,
+    run: impl FnMut(Isa, &mut ThreadPool) + 'static,
 ) -> Case {
     Case {
         operation,
@@ -358,8 +350,8 @@ mod tests {
         for mut case in cases() {
             let name = format!("{}-{}", case.operation, case.shape);
             assert!(case.n_bytes > 0, "{name}");
-            case.run(Kernel::best(), &mut ThreadPool::new(1));
-            case.run(Kernel::best(), &mut ThreadPool::new(3));
+            case.run(Isa::best(), &mut ThreadPool::new(1));
+            case.run(Isa::best(), &mut ThreadPool::new(3));
             assert!(names.insert(name.clone()), "{name}");
         }
     }

@@ -1,7 +1,7 @@
 //! Matrices and activations of any shape.
 
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Kernel, Layout, OutOfMemory, PackedInt8, PackedTernary, ThreadPool,
+    HybridMemoryPool, Int8Rows, Isa, Layout, OutOfMemory, PackedInt8, PackedTernary, ThreadPool,
 };
 use bitnet_quant::DenseType;
 
@@ -37,7 +37,7 @@ pub fn ternary(layout: Layout, n_rows: usize, n_cols: usize) -> PackedTernary {
 pub fn int8(n_rows: usize, n_cols: usize) -> PackedInt8 {
     let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
     let shape = (n_rows, n_cols);
-    let packed = PackedInt8::quantize(&pool, Kernel::best(), threads, shape, |row, values| {
+    let packed = PackedInt8::quantize(&pool, Isa::best(), threads, shape, |row, values| {
         for (col, value) in values.iter_mut().enumerate() {
             *value = hash(row * n_cols + col) as f32 / 4e9 - 0.5;
         }
@@ -60,6 +60,6 @@ pub fn dense_rows(ty: DenseType, n_rows: usize, n_cols: usize) -> Vec<u8> {
 pub fn activations(n_tokens: usize, n_cols: usize) -> Int8Rows {
     let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_tokens, n_cols);
     let mut rows = rows.expect("some megabytes");
-    rows.quantize(Kernel::best(), &values(n_tokens * n_cols), n_cols);
+    rows.quantize(Isa::best(), &values(n_tokens * n_cols), n_cols);
     rows
 }

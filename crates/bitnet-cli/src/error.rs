@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bitnet_core::{DeviceError, KernelError};
+use bitnet_core::{DeviceError, IsaError};
 use bitnet_inference::convert::ConvertError;
 use bitnet_inference::gguf::GgufError;
 use bitnet_inference::{
@@ -96,7 +96,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || find::<EmptyStopError>(error).is_some()
         || matches!(
             find(error),
-            Some(KernelError::Unknown { .. } | KernelError::Ambiguous { .. })
+            Some(IsaError::Unknown { .. } | IsaError::Ambiguous { .. })
         )
         || matches!(
             find(error),
@@ -138,7 +138,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return Some(limit_hint(error));
     } else if let Some(PlanError::Memory { .. }) = find(error) {
         "a shorter context takes less: try `-c 512`"
-    } else if let Some(KernelError::NotSupported { .. }) = find(error) {
+    } else if let Some(IsaError::NotSupported { .. }) = find(error) {
         "`--kernel scalar` runs everywhere"
     } else if find::<DeviceError>(error).is_some()
         || matches!(find(error), Some(PlanError::Device(_)))

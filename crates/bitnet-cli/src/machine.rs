@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bitnet_core::{HybridMemoryPool, Kernel, OutOfMemory, ThreadPool, machine};
+use bitnet_core::{HybridMemoryPool, Isa, OutOfMemory, ThreadPool, machine};
 use serde::Serialize;
 
 /// The machine, so that figures of different ones can be told apart, and its
@@ -30,7 +30,7 @@ pub struct Machine {
     kernels: Vec<&'static str>,
     pub threads: Vec<usize>,
     pub read_gb_s: Vec<f64>,
-    /// `null` for a kernel without dot product instructions.
+    /// `null` for an instruction set without dot product instructions.
     pub int8_gmac_s: Vec<Option<f64>>,
 }
 
@@ -62,7 +62,7 @@ impl Machine {
                 .and_then(|bound| bound.cgroup)
                 .map(|folder| folder.display().to_string()),
             caches: caches(),
-            kernels: Kernel::available().map(Kernel::name).collect(),
+            kernels: Isa::available().map(Isa::name).collect(),
             threads: Vec::new(),
             read_gb_s: Vec::new(),
             int8_gmac_s: Vec::new(),
@@ -73,13 +73,13 @@ impl Machine {
     pub fn measure(
         &mut self,
         pool: &HybridMemoryPool,
-        kernel: Kernel,
+        isa: Isa,
         n_threads: usize,
     ) -> Result<Limits, OutOfMemory> {
         let mut threads = ThreadPool::new(n_threads);
         let limits = Limits {
-            read: machine::read_bandwidth(pool, kernel, &mut threads)?,
-            int8: machine::int8_peak(kernel, &mut threads),
+            read: machine::read_bandwidth(pool, isa, &mut threads)?,
+            int8: machine::int8_peak(isa, &mut threads),
         };
         self.threads.push(n_threads);
         self.read_gb_s.push(limits.read / 1e9);

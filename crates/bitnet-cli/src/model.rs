@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bitnet_core::{
-    Device, DeviceKind, HybridMemoryPool, Kernel, KernelError, KvPrecision, Layout, ThreadPool,
+    Device, DeviceKind, HybridMemoryPool, Isa, IsaError, KvPrecision, Layout, ThreadPool,
 };
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout,
@@ -414,22 +414,22 @@ impl ChatTemplateArg {
 }
 
 impl ComputeArgs {
-    /// Returns the kernel that was asked for, if one was.
-    pub fn kernel(&self) -> Result<Option<Kernel>, KernelError> {
-        self.kernel.as_deref().map(Kernel::named).transpose()
+    /// Returns the instruction set that was asked for, if one was.
+    pub fn isa(&self) -> Result<Option<Isa>, IsaError> {
+        self.kernel.as_deref().map(Isa::named).transpose()
     }
 
-    /// Returns how weights are to be packed for this kernel.
-    pub fn packing(&self, kernel: Kernel, head: HeadPrecision) -> Result<Packing, UsageError> {
+    /// Returns how weights are to be packed for this instruction set.
+    pub fn packing(&self, isa: Isa, head: HeadPrecision) -> Result<Packing, UsageError> {
         let layout = match self.weight_bits {
             WeightBitsArg::Auto => None,
             WeightBitsArg::TwoBits => Some(Layout::TwoBits),
             WeightBitsArg::FiveTrits => Some(Layout::FiveTrits),
         };
         match layout {
-            Some(layout) if !Layout::available(kernel).any(|l| l == layout) => {
+            Some(layout) if !Layout::available(isa).any(|l| l == layout) => {
                 Err(UsageError(format!(
-                    "kernel {kernel} has no instructions for {layout} weights, expected `--weight-bits \
+                    "kernel {isa} has no instructions for {layout} weights, expected `--weight-bits \
                      2.0`"
                 )))
             }
@@ -446,7 +446,7 @@ impl ComputeArgs {
     ) -> anyhow::Result<Plan> {
         let options = PlanOptions {
             device: self.device.into(),
-            kernel: self.kernel()?,
+            isa: self.isa()?,
             pinned: self.pin,
             kv_precision: self.kv.into(),
             ..sizes
@@ -495,12 +495,12 @@ impl RunModelArgs {
         let mut progress = ui.progress("loading");
         let memory = MemoryWatch::begin();
         let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
-        let kernel = plan.kernel;
-        let packing = self.compute.packing(kernel, head)?;
+        let isa = plan.isa;
+        let packing = self.compute.packing(isa, head)?;
         let model = Model::load(
             checkpoint,
             &pool,
-            kernel,
+            isa,
             &mut threads,
             packing,
             |done, total| {
@@ -513,7 +513,7 @@ impl RunModelArgs {
         ui.detail(&describe_device(plan.device, self.compute.device));
         ui.detail(&format!(
             "plan: kernel {}, {} threads{}, context {}, passes of {} tokens, {} head",
-            plan.kernel,
+            plan.isa,
             plan.n_threads,
             if plan.pinned { ", pinned" } else { "" },
             plan.context_len,

@@ -4,7 +4,7 @@
 use std::ops::DerefMut;
 
 use crate::five_trits::GROUP_COLS;
-use crate::kernel::{Kernel, Op};
+use crate::isa::{Isa, Op};
 use crate::lanes::{LaneOp, Lanes, WIDTH};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::thread_pool::{DisjointMut, ThreadPool};
@@ -99,7 +99,7 @@ impl Int8Rows {
     /// Panics if the rows exceed the capacity or `scratch` is too small.
     pub fn quantize_rows(
         &mut self,
-        kernel: Kernel,
+        isa: Isa,
         threads: &mut ThreadPool,
         scratch: &mut [impl DerefMut<Target = [f32]> + Send],
         (n_rows, n_cols): (usize, usize),
@@ -108,9 +108,9 @@ impl Int8Rows {
         self.fill_rows::<1>(threads, scratch, (n_rows, n_cols), |row, values, parts| {
             fill_row(row, values);
             let [out] = parts;
-            [kernel.run_lanes(QuantizeRow { x: values, out })]
+            [isa.run_lanes(QuantizeRow { x: values, out })]
         });
-        self.sum_parts(kernel);
+        self.sum_parts(isa);
     }
 
     /// Replaces the batch by `n_rows` rows of `n_cols` columns that are split without
@@ -122,7 +122,7 @@ impl Int8Rows {
     /// `scratch` is too small.
     pub fn split_rows(
         &mut self,
-        kernel: Kernel,
+        isa: Isa,
         threads: &mut ThreadPool,
         scratch: &mut [impl DerefMut<Target = [f32]> + Send],
         (n_rows, n_cols): (usize, usize),
@@ -130,7 +130,7 @@ impl Int8Rows {
     ) {
         self.fill_rows::<EXACT_PARTS>(threads, scratch, (n_rows, n_cols), |row, values, out| {
             fill_row(row, values);
-            let (step, sums) = kernel.run_lanes(QuantizeParts { x: values, out });
+            let (step, sums) = isa.run_lanes(QuantizeParts { x: values, out });
             let mut scale = 1.0 / step;
             sums.map(|sum| {
                 let part = (scale, sum);
@@ -138,7 +138,7 @@ impl Int8Rows {
                 part
             })
         });
-        self.sum_parts(kernel);
+        self.sum_parts(isa);
     }
 
     /// Replaces the batch by `n_rows` rows, each in `N` parts: `fill(row, values,
@@ -175,12 +175,12 @@ impl Int8Rows {
     }
 
     /// Computes the sums of every [`SUM_COLS`] columns.
-    fn sum_parts(&mut self, kernel: Kernel) {
+    fn sum_parts(&mut self, isa: Isa) {
         let n_sums = self.n_cols.div_ceil(SUM_COLS);
         let stride = self.stride();
         let rows = self.data[..self.n_rows * stride].chunks_exact(stride.max(1));
         for (row, sums) in rows.zip(self.part_sums.chunks_exact_mut(n_sums.max(1))) {
-            kernel.run(PartSums { row, sums });
+            isa.run(PartSums { row, sums });
         }
     }
 
@@ -189,12 +189,12 @@ impl Int8Rows {
     /// # Panics
     ///
     /// Panics if `x` is not whole rows or exceeds the capacity.
-    pub fn quantize(&mut self, kernel: Kernel, x: &[f32], n_cols: usize) {
+    pub fn quantize(&mut self, isa: Isa, x: &[f32], n_cols: usize) {
         assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "whole rows");
         let shape = (x.len() / n_cols, n_cols);
         let mut scratch = [vec![0.0; n_cols]];
         self.quantize_rows(
-            kernel,
+            isa,
             &mut ThreadPool::new(1),
             &mut scratch,
             shape,
@@ -218,24 +218,24 @@ impl Int8Rows {
     }
 
     /// Quantizes one row.
-    pub(crate) fn quantize_row(&mut self, kernel: Kernel, row: usize, x: &[f32]) {
+    pub(crate) fn quantize_row(&mut self, isa: Isa, row: usize, x: &[f32]) {
         assert_eq!(x.len(), self.n_cols, "one row");
         let stride = self.stride();
         let out = &mut self.data[..self.n_rows * stride][row * stride..][..stride];
         let (out, _) = out.as_chunks_mut();
-        (self.scales[row], self.sums[row]) = kernel.run_lanes(QuantizeRow { x, out });
+        (self.scales[row], self.sums[row]) = isa.run_lanes(QuantizeRow { x, out });
     }
 
     /// Quantizes one row of values in two parts, to two rows: coarse steps, and
     /// what they leave in fine steps, [`PARTS`] of which make a coarse one.
-    pub(crate) fn quantize_parts(&mut self, kernel: Kernel, row: usize, x: &[f32]) {
+    pub(crate) fn quantize_parts(&mut self, isa: Isa, row: usize, x: &[f32]) {
         assert_eq!(x.len(), self.n_cols, "one row");
         let stride = self.stride();
         let rows = &mut self.data[..self.n_rows * stride][row * stride..][..2 * stride];
         let (chunks, _) = rows.as_chunks_mut::<COL_STEP>();
         let (coarse, fine) = chunks.split_at_mut(stride / COL_STEP);
         let out = [coarse, fine];
-        let (step, sums) = kernel.run_lanes(QuantizeParts { x, out });
+        let (step, sums) = isa.run_lanes(QuantizeParts { x, out });
         self.scales[row] = 1.0 / step;
         self.scales[row + 1] = PARTS / step;
         self.sums[row..row + 2].copy_from_slice(&sums);
@@ -426,19 +426,19 @@ fn round<L: Lanes>(lanes: L, x: L::V) -> L::V {
 mod tests {
     use super::*;
 
-    fn quantize(kernel: Kernel, x: &[f32]) -> (Vec<i8>, f32, i32) {
+    fn quantize(isa: Isa, x: &[f32]) -> (Vec<i8>, f32, i32) {
         let mut rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, x.len()).unwrap();
         rows.data.fill(77); // what an earlier batch left behind
-        rows.quantize(kernel, x, x.len());
+        rows.quantize(isa, x, x.len());
         assert!(rows.padded_row(0)[x.len()..].iter().all(|&q| q == 0));
         (rows.row(0).to_vec(), rows.scale(0), rows.sum(0))
     }
 
     #[test]
     fn the_largest_value_becomes_127_and_halves_round_to_even() {
-        for kernel in Kernel::available() {
+        for isa in Isa::available() {
             let x = [127.0, -127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 0.0];
-            let (q, scale, sum) = quantize(kernel, &x);
+            let (q, scale, sum) = quantize(isa, &x);
             assert_eq!(q, [127, -127, 0, 2, 2, 0, -2, 0]);
             assert_eq!((scale, sum), (1.0, 2));
         }
@@ -446,11 +446,11 @@ mod tests {
 
     #[test]
     fn tiny_and_broken_rows_do_not_divide_by_zero() {
-        for kernel in Kernel::available() {
-            assert_eq!(quantize(kernel, &[0.0; 5]), (vec![0; 5], 127.0 / 1e-5, 0));
-            let (q, scale, _) = quantize(kernel, &[f32::INFINITY, 1.0]);
+        for isa in Isa::available() {
+            assert_eq!(quantize(isa, &[0.0; 5]), (vec![0; 5], 127.0 / 1e-5, 0));
+            let (q, scale, _) = quantize(isa, &[f32::INFINITY, 1.0]);
             assert_eq!((q, scale), (vec![0, 0], 0.0));
-            let (q, ..) = quantize(kernel, &[f32::NAN, 1.0]);
+            let (q, ..) = quantize(isa, &[f32::NAN, 1.0]);
             assert_eq!(q, [0, 127]);
         }
     }
@@ -460,17 +460,13 @@ mod tests {
         let x: Vec<f32> = (0..1003u32)
             .map(|i| ((i * 7919) % 1000) as f32 / 77.0 - 6.0)
             .collect();
-        let expected = quantize(Kernel::Scalar, &x);
-        for kernel in Kernel::available() {
+        let expected = quantize(Isa::Scalar, &x);
+        for isa in Isa::available() {
             for len in [1, 15, 16, 17, 31, 64, 1003] {
-                let reference = quantize(Kernel::Scalar, &x[..len]);
-                assert_eq!(
-                    quantize(kernel, &x[..len]),
-                    reference,
-                    "{kernel}, {len} columns"
-                );
+                let reference = quantize(Isa::Scalar, &x[..len]);
+                assert_eq!(quantize(isa, &x[..len]), reference, "{isa}, {len} columns");
             }
-            assert_eq!(quantize(kernel, &x), expected);
+            assert_eq!(quantize(isa, &x), expected);
         }
     }
 }

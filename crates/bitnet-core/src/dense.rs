@@ -3,7 +3,7 @@
 
 use std::ops::DerefMut;
 
-use crate::kernel::Kernel;
+use crate::isa::Isa;
 use crate::ops;
 use crate::thread_pool::{DisjointMut, ThreadPool};
 
@@ -20,7 +20,7 @@ const ROWS_PER_CHUNK: usize = 64;
 /// Panics if the shapes disagree: `x` is `[n_tokens, n_cols]`, `out` is
 /// `[n_tokens, n_rows]`.
 pub fn matmul_rows(
-    kernel: Kernel,
+    isa: Isa,
     threads: &mut ThreadPool,
     scratch: &mut [impl DerefMut<Target = [f32]> + Send],
     (n_rows, n_cols): (usize, usize),
@@ -46,7 +46,7 @@ pub fn matmul_rows(
         for row in first..n_rows.min(first + ROWS_PER_CHUNK) {
             decode_row(row, values);
             for (token, x) in x.chunks_exact(n_cols).enumerate() {
-                let product = ops::dot(kernel, values, x);
+                let product = ops::dot(isa, values, x);
                 // SAFETY: `token < n_tokens` and `row < n_rows`, so the place
                 // lies inside `out`; each row belongs to one chunk.
                 unsafe { *out.at(token * n_rows + row) = product };
@@ -67,10 +67,10 @@ mod tests {
                 let w = |row: usize, col: usize| (row * 31 + col * 17 % 11) as f32 - 7.5;
                 let x: Vec<f32> = (0..n_tokens * n_cols).map(|i| i as f32 / 9.0).collect();
                 for n_threads in [1, 3] {
-                    for kernel in Kernel::available() {
+                    for isa in Isa::available() {
                         let mut out = vec![f32::NAN; n_tokens * n_rows];
                         matmul_rows(
-                            kernel,
+                            isa,
                             &mut ThreadPool::new(n_threads),
                             &mut vec![vec![f32::NAN; n_cols + 1]; n_threads],
                             (n_rows, n_cols),
@@ -86,7 +86,7 @@ mod tests {
                             let (token, row) = (i / n_rows, i % n_rows);
                             let w: Vec<f32> = (0..n_cols).map(|col| w(row, col)).collect();
                             let x = &x[token * n_cols..][..n_cols];
-                            assert_eq!(y, ops::dot(Kernel::Scalar, &w, x));
+                            assert_eq!(y, ops::dot(Isa::Scalar, &w, x));
                         }
                     }
                 }

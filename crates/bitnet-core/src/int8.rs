@@ -2,7 +2,7 @@
 
 use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
-use crate::kernel::{Kernel, Op};
+use crate::isa::{Isa, Op};
 use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul, scaled};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
@@ -38,7 +38,7 @@ impl PackedInt8 {
     /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS).
     pub fn quantize(
         pool: &HybridMemoryPool,
-        kernel: Kernel,
+        isa: Isa,
         threads: &mut ThreadPool,
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
@@ -68,7 +68,7 @@ impl PackedInt8 {
             let rows = PANEL_ROWS.min(n_rows - panel * PANEL_ROWS);
             for (r, scale) in scales[..rows].iter_mut().enumerate() {
                 fill_row(panel * PANEL_ROWS + r, values);
-                *scale = quantize_row(kernel, values, &mut quantized[..n_cols]);
+                *scale = quantize_row(isa, values, &mut quantized[..n_cols]);
                 let (quads, _) = quantized.as_chunks::<BLOCK_COLS>();
                 for (block, quad) in blocks.iter_mut().zip(quads) {
                     block.0[4 * r..][..4].copy_from_slice(&quad.map(|q| q as u8));
@@ -111,27 +111,13 @@ impl PackedInt8 {
     ///
     /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, `out` is
     /// `[n_tokens, n_rows]`.
-    pub fn matmul(
-        &self,
-        kernel: Kernel,
-        threads: &mut ThreadPool,
-        acts: &Int8Rows,
-        out: &mut [f32],
-    ) {
+    pub fn matmul(&self, isa: Isa, threads: &mut ThreadPool, acts: &Int8Rows, out: &mut [f32]) {
         assert_eq!(
             acts.n_cols(),
             self.n_cols,
             "columns of weights and activations"
         );
-        matmul(
-            &WithKernel {
-                weights: self,
-                kernel,
-            },
-            threads,
-            acts,
-            out,
-        );
+        matmul(&WithIsa { weights: self, isa }, threads, acts, out);
     }
 
     fn panel(&self, panel: usize) -> &[Block] {
@@ -174,40 +160,40 @@ impl Op for QuantizeWeights<'_> {
 
 /// Quantizes a row, `w ≈ q · scale` with `scale = max|w| / 127`, and returns the
 /// scale.
-pub(crate) fn quantize_row(kernel: Kernel, w: &[f32], out: &mut [i8]) -> f32 {
-    kernel.run(QuantizeWeights { w, out })
+pub(crate) fn quantize_row(isa: Isa, w: &[f32], out: &mut [i8]) -> f32 {
+    isa.run(QuantizeWeights { w, out })
 }
 
 /// Writes the dot products of the sixteen rows of a panel with as many rows of
 /// activations as `acc` has.
-pub(crate) fn panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
-    match kernel {
-        Kernel::Scalar => arch::scalar::int8_panel(operands, acc),
+pub(crate) fn panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
+    match isa {
+        Isa::Scalar => arch::scalar::int8_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(isa) => isa.int8_panel(operands, acc),
+        Isa::Avx2(level) => level.int8_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::AvxVnni(isa) => isa.int8_panel(operands, acc),
+        Isa::AvxVnni(level) => level.int8_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512bw(isa) => isa.int8_panel(operands, acc),
+        Isa::Avx512bw(level) => level.int8_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512vnni(isa) => isa.int8_panel(operands, acc),
+        Isa::Avx512vnni(level) => level.int8_panel(operands, acc),
         #[cfg(target_arch = "aarch64")]
-        Kernel::Neon(isa) => isa.int8_panel(operands, acc),
+        Isa::Neon(level) => level.int8_panel(operands, acc),
         #[cfg(target_arch = "aarch64")]
-        Kernel::Dotprod(isa) => isa.int8_panel(operands, acc),
+        Isa::Dotprod(level) => level.int8_panel(operands, acc),
         #[cfg(target_arch = "aarch64")]
-        Kernel::I8mm(isa) => isa.int8_panel(operands, acc),
+        Isa::I8mm(level) => level.int8_panel(operands, acc),
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Kernel::Simd128(isa) => isa.int8_panel(operands, acc),
+        Isa::Simd128(level) => level.int8_panel(operands, acc),
     }
 }
 
-struct WithKernel<'a> {
+struct WithIsa<'a> {
     weights: &'a PackedInt8,
-    kernel: Kernel,
+    isa: Isa,
 }
 
-impl Panels for WithKernel<'_> {
+impl Panels for WithIsa<'_> {
     fn n_rows(&self) -> usize {
         self.weights.n_rows
     }
@@ -226,7 +212,7 @@ impl Panels for WithKernel<'_> {
                 first,
                 first_col: 0,
             };
-            self::panel(self.kernel, operands, acc);
+            self::panel(self.isa, operands, acc);
             scaled(acts, first, acc, scales, &mut put);
         });
     }
@@ -259,7 +245,7 @@ mod tests {
                     let mut acts =
                         Int8Rows::with_capacity(&HybridMemoryPool::new(), n_tokens, n_cols)
                             .unwrap();
-                    acts.quantize(Kernel::Scalar, &x, n_cols);
+                    acts.quantize(Isa::Scalar, &x, n_cols);
                     let mut expected = Vec::new();
                     for token in 0..n_tokens {
                         for w in w.chunks_exact(n_cols) {
@@ -271,22 +257,19 @@ mod tests {
                             expected.push(sum as f32 * (scale / acts.scale(token)));
                         }
                     }
-                    for kernel in Kernel::available() {
+                    for isa in Isa::available() {
                         let mut threads = ThreadPool::new(2);
                         let packed = PackedInt8::quantize(
                             &HybridMemoryPool::new(),
-                            kernel,
+                            isa,
                             &mut threads,
                             (n_rows, n_cols),
                             fill,
                         )
                         .unwrap();
                         let mut out = vec![f32::NAN; n_tokens * n_rows];
-                        packed.matmul(kernel, &mut threads, &acts, &mut out);
-                        assert_eq!(
-                            out, expected,
-                            "{kernel} {n_rows}x{n_cols}, {n_tokens} tokens"
-                        );
+                        packed.matmul(isa, &mut threads, &acts, &mut out);
+                        assert_eq!(out, expected, "{isa} {n_rows}x{n_cols}, {n_tokens} tokens");
                     }
                 }
             }
@@ -298,21 +281,21 @@ mod tests {
         for (w, a) in [(1.0f32, 1.0f32), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)] {
             let n_cols = 4096;
             let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, n_cols).unwrap();
-            acts.quantize(Kernel::Scalar, &vec![a; n_cols], n_cols);
-            for kernel in Kernel::available() {
+            acts.quantize(Isa::Scalar, &vec![a; n_cols], n_cols);
+            for isa in Isa::available() {
                 let mut threads = ThreadPool::new(1);
                 let packed = PackedInt8::quantize(
                     &HybridMemoryPool::new(),
-                    kernel,
+                    isa,
                     &mut threads,
                     (1, n_cols),
                     |_, out| out.fill(w),
                 )
                 .unwrap();
                 let mut out = [0.0];
-                packed.matmul(kernel, &mut threads, &acts, &mut out);
+                packed.matmul(isa, &mut threads, &acts, &mut out);
                 let sum = 127.0 * 127.0 * n_cols as f32 * w * a;
-                assert_eq!(out, [sum * ((1.0 / 127.0) / 127.0)], "{kernel}");
+                assert_eq!(out, [sum * ((1.0 / 127.0) / 127.0)], "{isa}");
             }
         }
     }
@@ -321,17 +304,17 @@ mod tests {
     fn a_row_of_zeros_stays_zero() {
         let mut threads = ThreadPool::new(1);
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 8).unwrap();
-        acts.quantize(Kernel::Scalar, &[1.0; 8], 8);
+        acts.quantize(Isa::Scalar, &[1.0; 8], 8);
         let packed = PackedInt8::quantize(
             &HybridMemoryPool::new(),
-            Kernel::Scalar,
+            Isa::Scalar,
             &mut threads,
             (1, 8),
             |_, out| out.fill(0.0),
         )
         .unwrap();
         let mut out = [f32::NAN];
-        packed.matmul(Kernel::Scalar, &mut threads, &acts, &mut out);
+        packed.matmul(Isa::Scalar, &mut threads, &acts, &mut out);
         assert_eq!(out, [0.0]);
     }
 }

@@ -11,7 +11,7 @@ pub(crate) const WIDTH: usize = 16;
 
 /// An instruction set that computes on sixteen f32 at a time.
 ///
-/// The implementing type is the token of the instruction set: having one proves
+/// The implementing type stands for the instruction set: having a value proves
 /// that the processor has the instructions. Every operation rounds once, so all
 /// instruction sets return the same bits.
 pub(crate) trait Lanes: Copy {
@@ -59,7 +59,7 @@ pub(crate) trait Lanes: Copy {
 }
 
 /// An operation over [`Lanes`], compiled for each instruction set as an
-/// [`Op`](crate::kernel::Op) is.
+/// [`Op`](crate::isa::Op) is.
 pub(crate) trait LaneOp {
     /// What the operation returns.
     type Output;

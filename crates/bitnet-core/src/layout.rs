@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::activations::{COL_STEP, Int8Rows};
 use crate::five_trits::GROUP_COLS;
-use crate::kernel::Kernel;
+use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ternary::PackedTernary;
 use crate::thread_pool::ThreadPool;
@@ -30,64 +30,64 @@ const TRIALS: usize = 4;
 /// that they take a tenth more for 2 to 16 tokens.
 const CLEARLY: f64 = 0.9;
 
-/// What was measured: kernel, threads, result.
-static MEASURED: Mutex<Vec<(Kernel, usize, Layout)>> = Mutex::new(Vec::new());
+/// What was measured: instruction set, threads, result.
+static MEASURED: Mutex<Vec<(Isa, usize, Layout)>> = Mutex::new(Vec::new());
 
 impl Layout {
-    /// Returns the layouts that a kernel has instructions for. It multiplies the
+    /// Returns the layouts that an instruction set has instructions for. It multiplies the
     /// others too, with the scalar kernel.
-    pub fn available(kernel: Kernel) -> impl Iterator<Item = Self> {
-        let five_trits = kernel.has_five_trits().then_some(Self::FiveTrits);
+    pub fn available(isa: Isa) -> impl Iterator<Item = Self> {
+        let five_trits = isa.has_five_trits().then_some(Self::FiveTrits);
         std::iter::once(Self::TwoBits).chain(five_trits)
     }
 
     /// Returns the layouts that [`fastest`](Self::fastest) chooses from. Weights
     /// that a cache might hold are packed at two bits.
-    pub fn candidates(kernel: Kernel, n_weights: usize) -> impl Iterator<Item = Self> {
+    pub fn candidates(isa: Isa, n_weights: usize) -> impl Iterator<Item = Self> {
         let is_small = n_weights / 4 < TRIAL_BYTES;
-        Self::available(kernel).filter(move |layout| !is_small || *layout == Self::TwoBits)
+        Self::available(isa).filter(move |layout| !is_small || *layout == Self::TwoBits)
     }
 
     /// Returns the layout with which one token passes `n_weights` weights in the
     /// least time.
     ///
     /// It depends on how fast this machine reads memory. So the first call for a
-    /// kernel and a number of threads measures it, in some 50 ms; the process
+    /// instruction set and a number of threads measures it, in some 50 ms; the process
     /// remembers. Where there is but one of the [`candidates`](Self::candidates),
     /// nothing is measured.
     pub fn fastest(
         pool: &HybridMemoryPool,
-        kernel: Kernel,
+        isa: Isa,
         threads: &mut ThreadPool,
         n_weights: usize,
     ) -> Result<Self, OutOfMemory> {
-        if Self::candidates(kernel, n_weights).count() == 1 {
+        if Self::candidates(isa, n_weights).count() == 1 {
             return Ok(Self::TwoBits);
         }
         let n_threads = threads.n_threads();
         let mut measured = MEASURED.lock().expect("no holder panics");
         let known = measured
             .iter()
-            .find(|(k, n, _)| (*k, *n) == (kernel, n_threads));
+            .find(|(k, n, _)| (*k, *n) == (isa, n_threads));
         if let Some(&(.., layout)) = known {
             return Ok(layout);
         }
-        let layout = Self::measure(pool, kernel, threads)?;
-        measured.push((kernel, n_threads, layout));
+        let layout = Self::measure(pool, isa, threads)?;
+        measured.push((isa, n_threads, layout));
         Ok(layout)
     }
 
     fn measure(
         pool: &HybridMemoryPool,
-        kernel: Kernel,
+        isa: Isa,
         threads: &mut ThreadPool,
     ) -> Result<Self, OutOfMemory> {
         let mut two_bits = Trial::new(pool, Self::TwoBits)?;
         let mut five_trits = Trial::new(pool, Self::FiveTrits)?;
         // In turn, so that what else the machine does meets both.
         for _ in 0..TRIALS {
-            two_bits.run(kernel, threads);
-            five_trits.run(kernel, threads);
+            two_bits.run(isa, threads);
+            five_trits.run(isa, threads);
         }
         let is_faster = five_trits.seconds_per_weight() < CLEARLY * two_bits.seconds_per_weight();
         Ok(if is_faster {
@@ -127,11 +127,7 @@ impl Trial {
     fn new(pool: &HybridMemoryPool, layout: Layout) -> Result<Self, OutOfMemory> {
         let weights = PackedTernary::filled(pool, layout, TRIAL_BYTES / 2)?;
         let mut acts = Int8Rows::with_capacity(pool, 1, weights.n_cols())?;
-        acts.quantize(
-            Kernel::Scalar,
-            &vec![1.0; weights.n_cols()],
-            weights.n_cols(),
-        );
+        acts.quantize(Isa::Scalar, &vec![1.0; weights.n_cols()], weights.n_cols());
         Ok(Self {
             out: pool.zeroed(Category::Scratch, weights.n_rows())?,
             weights,
@@ -140,10 +136,9 @@ impl Trial {
         })
     }
 
-    fn run(&mut self, kernel: Kernel, threads: &mut ThreadPool) {
+    fn run(&mut self, isa: Isa, threads: &mut ThreadPool) {
         let start = Instant::now();
-        self.weights
-            .matmul(kernel, threads, &self.acts, &mut self.out);
+        self.weights.matmul(isa, threads, &self.acts, &mut self.out);
         self.fastest = self.fastest.min(start.elapsed());
     }
 
@@ -160,9 +155,9 @@ mod tests {
     #[test]
     fn small_models_and_kernels_with_one_layout_are_not_measured() {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
-        for (kernel, n_weights) in [(Kernel::best(), 1 << 20), (Kernel::Scalar, 1 << 40)] {
+        for (isa, n_weights) in [(Isa::best(), 1 << 20), (Isa::Scalar, 1 << 40)] {
             assert_eq!(
-                Layout::fastest(&pool, kernel, threads, n_weights),
+                Layout::fastest(&pool, isa, threads, n_weights),
                 Ok(Layout::TwoBits)
             );
         }
@@ -171,9 +166,9 @@ mod tests {
     #[test]
     fn the_second_answer_is_the_first() {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(2));
-        let kernel = Kernel::best();
-        let first = Layout::fastest(&pool, kernel, threads, 1 << 40).unwrap();
-        assert!(Layout::available(kernel).any(|layout| layout == first));
-        assert_eq!(Layout::fastest(&pool, kernel, threads, 1 << 40), Ok(first));
+        let isa = Isa::best();
+        let first = Layout::fastest(&pool, isa, threads, 1 << 40).unwrap();
+        assert!(Layout::available(isa).any(|layout| layout == first));
+        assert_eq!(Layout::fastest(&pool, isa, threads, 1 << 40), Ok(first));
     }
 }

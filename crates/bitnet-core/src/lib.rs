@@ -8,7 +8,7 @@
 //! ```text
 //! trits ──► PackedTernary ─┐                      (once, at load)
 //! f32   ──► PackedInt8 ────┤
-//!                          ├─► matmul ──► f32 rows  (Kernel × ThreadPool)
+//!                          ├─► matmul ──► f32 rows  (Isa × ThreadPool)
 //! f32 rows ──► Int8Rows ───┘
 //!
 //! dense rows, decoded one at a time ──► matmul_rows ──► f32 rows
@@ -16,7 +16,7 @@
 //!
 //! # One result everywhere
 //!
-//! Integer sums are exact, so every kernel returns the same bits. Float
+//! Integer sums are exact, so every instruction set returns the same bits. Float
 //! operations are written once, as plain Rust over a fixed number of lanes
 //! ([`ops::LANES`]), and compiled once per instruction set: Rust neither
 //! reorders nor contracts float arithmetic, and a fused multiply-add appears
@@ -25,7 +25,7 @@
 //! batch.
 //!
 //! ```
-//! use bitnet_core::{HybridMemoryPool, Int8Rows, Kernel, OutOfMemory, PackedTernary, ThreadPool};
+//! use bitnet_core::{HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, ThreadPool};
 //!
 //! // y = W·x for W = [[1, -1], [0, 1]] · 0.5 and x = [2, 1].
 //! let pool = HybridMemoryPool::new();
@@ -34,11 +34,11 @@
 //!     trits.copy_from_slice(&[[1, -1], [0, 1]][row]);
 //!     Ok(())
 //! })?;
-//! let kernel = Kernel::best();
+//! let isa = Isa::best();
 //! let mut x = Int8Rows::with_capacity(&pool, 1, 2)?;
-//! x.quantize(kernel, &[2.0, 1.0], 2);
+//! x.quantize(isa, &[2.0, 1.0], 2);
 //! let mut y = [0.0; 2];
-//! weights.matmul(kernel, threads, &x, &mut y);
+//! weights.matmul(isa, threads, &x, &mut y);
 //! assert!((y[0] - 0.5).abs() < 0.01 && (y[1] - 0.5).abs() < 0.01);
 //! # Ok::<(), OutOfMemory>(())
 //! ```
@@ -53,7 +53,7 @@ mod device;
 mod five_trits;
 mod fused;
 mod int8;
-mod kernel;
+mod isa;
 mod lanes;
 mod layout;
 pub mod machine;
@@ -72,7 +72,7 @@ pub use attention::{
 pub use dense::matmul_rows;
 pub use device::{Device, DeviceError, DeviceKind, Unusable};
 pub use int8::PackedInt8;
-pub use kernel::{Kernel, KernelError, Op};
+pub use isa::{Isa, IsaError, Op};
 pub use layout::Layout;
 pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use scales::Scales;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use core_affinity::CoreId;
 
-use crate::kernel::{Kernel, Op};
+use crate::isa::{Isa, Op};
 use crate::lanes::{LaneOp, Lanes};
 use crate::memory::{Category, HybridMemoryPool, OutOfMemory};
 use crate::thread_pool::ThreadPool;
@@ -194,12 +194,12 @@ fn is_first_of_core(processor: usize) -> bool {
 /// leaves if that is less, and a quarter of a second or so.
 pub fn read_bandwidth(
     pool: &HybridMemoryPool,
-    kernel: Kernel,
+    isa: Isa,
     threads: &mut ThreadPool,
 ) -> Result<f64, OutOfMemory> {
     let left = memory_bound().map_or(usize::MAX, |bound| bound.left());
     let n_bytes = READ_BYTES.min(left / 2).max(READ_BYTES_AT_LEAST);
-    read_bandwidth_of(pool, kernel, threads, n_bytes)
+    read_bandwidth_of(pool, isa, threads, n_bytes)
 }
 
 /// Returns how fast the thread pool reads the same `n_bytes` again and again, in bytes
@@ -210,7 +210,7 @@ pub fn read_bandwidth(
 /// Panics if `n_bytes` is less than 512.
 pub fn read_bandwidth_of(
     pool: &HybridMemoryPool,
-    kernel: Kernel,
+    isa: Isa,
     threads: &mut ThreadPool,
     n_bytes: usize,
 ) -> Result<f64, OutOfMemory> {
@@ -229,51 +229,51 @@ pub fn read_bandwidth_of(
         for _ in 0..n_rounds {
             threads.for_each(data.len().div_ceil(chunk_len), |_, chunk| {
                 let rest = &data[chunk * chunk_len..];
-                black_box(kernel.run(Read(&rest[..chunk_len.min(rest.len())])));
+                black_box(isa.run(Read(&rest[..chunk_len.min(rest.len())])));
             });
         }
     }))
 }
 
 /// Returns how many int8 multiply-adds per second the thread pool's dot product
-/// instructions do on registers, or `None` for a kernel without such
+/// instructions do on registers, or `None` for an instruction set without such
 /// instructions.
-pub fn int8_peak(kernel: Kernel, threads: &mut ThreadPool) -> Option<f64> {
+pub fn int8_peak(isa: Isa, threads: &mut ThreadPool) -> Option<f64> {
     const ROUNDS: usize = 100_000;
     const N_CHUNKS: usize = 64;
-    let macs_per_round = peak_rounds(kernel, 1)?;
+    let macs_per_round = peak_rounds(isa, 1)?;
     let macs = (N_CHUNKS * ROUNDS * macs_per_round) as f64;
     Some(fastest(macs, || {
         threads.for_each(N_CHUNKS, |_, _| {
-            black_box(peak_rounds(kernel, ROUNDS));
+            black_box(peak_rounds(isa, ROUNDS));
         });
     }))
 }
 
 /// Returns how many fused f32 multiply-adds per second the thread pool does on
-/// registers, or `None` for a kernel without such an instruction.
-pub fn f32_peak(kernel: Kernel, threads: &mut ThreadPool) -> Option<f64> {
+/// registers, or `None` for an instruction set without such an instruction.
+pub fn f32_peak(isa: Isa, threads: &mut ThreadPool) -> Option<f64> {
     let in_baseline = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
-    if cfg!(target_arch = "wasm32") || kernel == Kernel::Scalar && !in_baseline {
+    if cfg!(target_arch = "wasm32") || isa == Isa::Scalar && !in_baseline {
         return None;
     }
     // As many sums as hide the latency of one where a processor starts two a
     // cycle: more on wide registers, fewer where there are only sixteen.
-    let narrow = f32_peak_of::<80>(kernel, threads);
-    Some(narrow.max(f32_peak_of::<128>(kernel, threads)))
+    let narrow = f32_peak_of::<80>(isa, threads);
+    Some(narrow.max(f32_peak_of::<128>(isa, threads)))
 }
 
-fn f32_peak_of<const N: usize>(kernel: Kernel, threads: &mut ThreadPool) -> f64 {
+fn f32_peak_of<const N: usize>(isa: Isa, threads: &mut ThreadPool) -> f64 {
     const ROUNDS: usize = 20_000;
     const N_CHUNKS: usize = 16;
     fastest((N_CHUNKS * ROUNDS * N) as f64, || {
         threads.for_each(N_CHUNKS, |_, _| {
-            black_box(kernel.run_lanes(MultiplyAdd::<N>(ROUNDS)));
+            black_box(isa.run_lanes(MultiplyAdd::<N>(ROUNDS)));
         });
     })
 }
 
-/// Runs a kernel's dot product instructions and returns the multiply-adds done.
+/// Runs the dot product instructions of an instruction set and returns the multiply-adds done.
 #[cfg_attr(
     not(any(
         target_arch = "x86_64",
@@ -285,25 +285,25 @@ fn f32_peak_of<const N: usize>(kernel: Kernel, threads: &mut ThreadPool) -> f64 
         reason = "the scalar kernel has no such instructions"
     )
 )]
-fn peak_rounds(kernel: Kernel, n_rounds: usize) -> Option<usize> {
-    match kernel {
-        Kernel::Scalar => None,
+fn peak_rounds(isa: Isa, n_rounds: usize) -> Option<usize> {
+    match isa {
+        Isa::Scalar => None,
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Isa::Avx2(level) => Some(level.int8_peak_rounds(n_rounds)),
         #[cfg(target_arch = "x86_64")]
-        Kernel::AvxVnni(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Isa::AvxVnni(level) => Some(level.int8_peak_rounds(n_rounds)),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512bw(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Isa::Avx512bw(level) => Some(level.int8_peak_rounds(n_rounds)),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512vnni(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Isa::Avx512vnni(level) => Some(level.int8_peak_rounds(n_rounds)),
         #[cfg(target_arch = "aarch64")]
-        Kernel::Neon(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Isa::Neon(level) => Some(level.int8_peak_rounds(n_rounds)),
         #[cfg(target_arch = "aarch64")]
-        Kernel::Dotprod(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Isa::Dotprod(level) => Some(level.int8_peak_rounds(n_rounds)),
         #[cfg(target_arch = "aarch64")]
-        Kernel::I8mm(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Isa::I8mm(level) => Some(level.int8_peak_rounds(n_rounds)),
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Kernel::Simd128(isa) => Some(isa.int8_peak_rounds(n_rounds)),
+        Isa::Simd128(level) => Some(level.int8_peak_rounds(n_rounds)),
     }
 }
 
@@ -377,24 +377,20 @@ mod tests {
     #[test]
     fn limits_are_positive_and_only_the_scalar_kernel_has_no_peak() {
         let mut threads = ThreadPool::new(2);
-        for kernel in Kernel::available() {
-            let peak = int8_peak(kernel, &mut threads);
-            assert_eq!(peak.is_none(), kernel == Kernel::Scalar);
-            assert!(peak.is_none_or(|peak| peak > 1e6), "{kernel}: {peak:?}");
+        for isa in Isa::available() {
+            let peak = int8_peak(isa, &mut threads);
+            assert_eq!(peak.is_none(), isa == Isa::Scalar);
+            assert!(peak.is_none_or(|peak| peak > 1e6), "{isa}: {peak:?}");
         }
-        for kernel in Kernel::available() {
-            let peak = f32_peak(kernel, &mut threads);
-            assert!(peak.is_some() || kernel == Kernel::Scalar);
-            assert!(peak.is_none_or(|peak| peak > 1e6), "{kernel}: {peak:?}");
+        for isa in Isa::available() {
+            let peak = f32_peak(isa, &mut threads);
+            assert!(peak.is_some() || isa == Isa::Scalar);
+            assert!(peak.is_none_or(|peak| peak > 1e6), "{isa}: {peak:?}");
         }
         for n_bytes in [512, 1000, 1 << 16, READ_BYTES] {
-            let bandwidth = read_bandwidth_of(
-                &HybridMemoryPool::new(),
-                Kernel::best(),
-                &mut threads,
-                n_bytes,
-            )
-            .unwrap();
+            let bandwidth =
+                read_bandwidth_of(&HybridMemoryPool::new(), Isa::best(), &mut threads, n_bytes)
+                    .unwrap();
             assert!(bandwidth.is_finite() && bandwidth > 1e6, "{bandwidth}");
         }
     }

@@ -8,7 +8,7 @@ use std::ops::DerefMut;
 
 use crate::activations::Int8Rows;
 use crate::int8::PackedInt8;
-use crate::kernel::{Kernel, Op};
+use crate::isa::{Isa, Op};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::thread_pool::{DisjointMut, ThreadPool};
@@ -62,7 +62,7 @@ impl ScreenScratch {
 /// Panics if the shapes disagree.
 #[expect(clippy::too_many_arguments, reason = "all of them are operands")]
 pub fn largest_products(
-    kernel: Kernel,
+    isa: Isa,
     threads: &mut ThreadPool,
     screen: &PackedInt8,
     x: &[f32],
@@ -81,15 +81,15 @@ pub fn largest_products(
     );
     let ScreenScratch { acts, candidates } = scratch;
     acts.reshape(2, n_cols);
-    acts.quantize_parts(kernel, 0, x);
-    screen.matmul(kernel, threads, acts, products);
+    acts.quantize_parts(isa, 0, x);
+    screen.matmul(isa, threads, acts, products);
     // The error of a product is at most this many steps of its row.
-    let steps = kernel.run(ErrorSteps {
+    let steps = isa.run(ErrorSteps {
         x,
         step: 1.0 / acts.scale(0),
     });
     let (products, lower) = products.split_at_mut(n_rows);
-    kernel.run(Bounds {
+    isa.run(Bounds {
         products,
         lower,
         scales: screen.scales(),
@@ -98,7 +98,7 @@ pub fn largest_products(
     let mut n_candidates = 0;
     let mut all = k >= n_rows || !steps.is_finite();
     if !all {
-        let threshold = kth_largest(kernel, lower, k.max(1));
+        let threshold = kth_largest(isa, lower, k.max(1));
         for (row, (product, scale)) in products.iter().zip(screen.scales()).enumerate() {
             // Written so that what is not a number is not excluded.
             if *product + *scale * steps < threshold {
@@ -129,7 +129,7 @@ pub fn largest_products(
         for i in first..n.min(first + ROWS_PER_CHUNK) {
             let row = candidates.get(i).map_or(i, |&row| row as usize);
             decode_row(row, values);
-            let product = ops::dot(kernel, values, x);
+            let product = ops::dot(isa, values, x);
             // SAFETY: `row < n_rows`, and each row is in one chunk.
             unsafe { *out.at(row) = product };
         }
@@ -138,9 +138,9 @@ pub fn largest_products(
 }
 
 /// Returns the largest value that `k` values reach, or less.
-fn kth_largest(kernel: Kernel, values: &mut [f32], k: usize) -> f32 {
+fn kth_largest(isa: Isa, values: &mut [f32], k: usize) -> f32 {
     if k == 1 {
-        return kernel.run(Largest(values));
+        return isa.run(Largest(values));
     }
     let (_, kth, _) = values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
     *kth
@@ -221,14 +221,14 @@ mod tests {
     }
 
     /// Returns the products that were computed, and all of them.
-    fn run(kernel: Kernel, w: &[f32], x: &[f32], k: usize) -> (Vec<f32>, Vec<f32>, usize) {
+    fn run(isa: Isa, w: &[f32], x: &[f32], k: usize) -> (Vec<f32>, Vec<f32>, usize) {
         let (n_cols, mut threads) = (x.len(), ThreadPool::new(2));
         let n_rows = w.len() / n_cols;
         let decode_row =
             |row: usize, out: &mut [f32]| out.copy_from_slice(&w[row * n_cols..][..n_cols]);
         let screen = PackedInt8::quantize(
             &HybridMemoryPool::new(),
-            kernel,
+            isa,
             &mut threads,
             (n_rows, n_cols),
             decode_row,
@@ -237,7 +237,7 @@ mod tests {
         let mut rows = vec![vec![0.0; n_cols]; 2];
         let mut found = vec![f32::NAN; n_rows];
         let n = largest_products(
-            kernel,
+            isa,
             &mut threads,
             &screen,
             x,
@@ -251,7 +251,7 @@ mod tests {
         let mut exact = vec![f32::NAN; n_rows];
         let shape = (n_rows, n_cols);
         matmul_rows(
-            kernel,
+            isa,
             &mut threads,
             &mut rows,
             shape,
@@ -283,9 +283,9 @@ mod tests {
             let mut x = values(n_cols, seed);
             // Outliers make int8 coarse.
             x[seed as usize] = 40.0;
-            for kernel in Kernel::available() {
+            for isa in Isa::available() {
                 for k in [1, 2, 40] {
-                    let (found, exact, n) = run(kernel, &w, &x, k);
+                    let (found, exact, n) = run(isa, &w, &x, k);
                     check(&found, &exact, k);
                     assert!((k..n_rows / 4).contains(&n), "{n} rows of {n_rows} for {k}");
                 }
@@ -304,14 +304,14 @@ mod tests {
         }
         let mut x = vec![0.0; n_cols];
         (x[0], x[1]) = (1.0, 1.0);
-        let (found, exact, n) = run(Kernel::best(), &w, &x, 3);
+        let (found, exact, n) = run(Isa::best(), &w, &x, 3);
         assert_eq!((found, n), (exact, 500));
     }
 
     #[test]
     fn ties_and_small_matrices_are_whole() {
         for (n_rows, k) in [(1, 1), (5, 5), (5, 9), (40, 1)] {
-            let (found, exact, _) = run(Kernel::best(), &vec![0.25; n_rows * 8], &[1.0; 8], k);
+            let (found, exact, _) = run(Isa::best(), &vec![0.25; n_rows * 8], &[1.0; 8], k);
             assert_eq!(found, exact);
         }
     }
@@ -321,7 +321,7 @@ mod tests {
         let w = values(100 * 16, 3);
         let mut x = values(16, 4);
         x[3] = f32::NAN;
-        let (found, _, n) = run(Kernel::best(), &w, &x, 1);
+        let (found, _, n) = run(Isa::best(), &w, &x, 1);
         assert!(n == 100 && found.iter().all(|y| y.is_nan()));
     }
 }

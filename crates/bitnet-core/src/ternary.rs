@@ -9,7 +9,7 @@ use scales::{AddGroup, PackedScales};
 use crate::activations::{COL_STEP, Int8Rows, SUM_COLS};
 use crate::arch;
 use crate::five_trits;
-use crate::kernel::Kernel;
+use crate::isa::Isa;
 use crate::layout::Layout;
 use crate::matmul::{
     Acc, Block, MAX_TILE, Operands, PANEL_ROWS, Panels, for_tiles, matmul, scaled,
@@ -293,27 +293,13 @@ impl PackedTernary {
     ///
     /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, quantized or
     /// split, `out` is `[n_tokens, n_rows]`.
-    pub fn matmul(
-        &self,
-        kernel: Kernel,
-        threads: &mut ThreadPool,
-        acts: &Int8Rows,
-        out: &mut [f32],
-    ) {
+    pub fn matmul(&self, isa: Isa, threads: &mut ThreadPool, acts: &Int8Rows, out: &mut [f32]) {
         assert_eq!(
             acts.n_cols(),
             self.n_cols,
             "columns of weights and activations"
         );
-        matmul(
-            &WithKernel {
-                weights: self,
-                kernel,
-            },
-            threads,
-            acts,
-            out,
-        );
+        matmul(&WithIsa { weights: self, isa }, threads, acts, out);
     }
 
     fn panel(&self, panel: usize) -> &[Block] {
@@ -364,12 +350,12 @@ fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [Block]) {
 #[cfg(target_arch = "x86_64")]
 const UNPACKED_BLOCKS: usize = 512;
 
-struct WithKernel<'a> {
+struct WithIsa<'a> {
     weights: &'a PackedTernary,
-    kernel: Kernel,
+    isa: Isa,
 }
 
-impl Panels for WithKernel<'_> {
+impl Panels for WithIsa<'_> {
     fn n_rows(&self) -> usize {
         self.weights.n_rows
     }
@@ -399,8 +385,8 @@ impl Panels for WithKernel<'_> {
                     first_col: 0,
                 };
                 match layout {
-                    Layout::TwoBits => two_bits_panel(self.kernel, operands, acc),
-                    Layout::FiveTrits => five_trits_panel(self.kernel, operands, acc),
+                    Layout::TwoBits => two_bits_panel(self.isa, operands, acc),
+                    Layout::FiveTrits => five_trits_panel(self.isa, operands, acc),
                 }
                 for (i, sums) in acc.iter_mut().enumerate() {
                     let correction = acts.sum(first + i);
@@ -414,13 +400,13 @@ impl Panels for WithKernel<'_> {
         #[cfg(target_arch = "x86_64")]
         if self.weights.layout == Layout::FiveTrits
             && acts.n_rows() > MAX_TILE
-            && let Some(isa) = self.kernel.vbmi()
+            && let Some(level) = self.isa.vbmi()
             && blocks.len() <= UNPACKED_BLOCKS / 5 * 4
         {
             #[expect(clippy::large_stack_arrays, reason = "no recursion here")]
             let mut unpacked = [Block::ZERO; UNPACKED_BLOCKS];
             let unpacked = &mut unpacked[..blocks.len() / 4 * 5];
-            isa.unpack(blocks, unpacked);
+            level.unpack(blocks, unpacked);
             return products(Layout::TwoBits, unpacked);
         }
         products(self.weights.layout, blocks);
@@ -431,7 +417,7 @@ impl Panels for WithKernel<'_> {
     }
 }
 
-impl WithKernel<'_> {
+impl WithIsa<'_> {
     /// Products where every `len` columns have scales of their own, `[n_groups]`.
     fn grouped_products(
         &self,
@@ -453,14 +439,14 @@ impl WithKernel<'_> {
                     first,
                     first_col,
                 };
-                two_bits_panel(self.kernel, operands, acc);
+                two_bits_panel(self.isa, operands, acc);
                 for (i, sums) in acc.iter_mut().enumerate() {
                     let correction = acts.sum_of_cols(first + i, first_col, len);
                     for sum in sums {
                         *sum -= correction;
                     }
                 }
-                self.kernel.run_lanes(AddGroup {
+                self.isa.run_lanes(AddGroup {
                     sums: acc,
                     scales,
                     values,
@@ -475,25 +461,25 @@ impl WithKernel<'_> {
     }
 }
 
-fn two_bits_panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
-    match kernel {
-        Kernel::Scalar => arch::scalar::ternary_panel(operands, acc),
+fn two_bits_panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
+    match isa {
+        Isa::Scalar => arch::scalar::ternary_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(isa) => isa.ternary_panel(operands, acc),
+        Isa::Avx2(level) => level.ternary_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::AvxVnni(isa) => isa.ternary_panel(operands, acc),
+        Isa::AvxVnni(level) => level.ternary_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512bw(isa) => isa.ternary_panel(operands, acc),
+        Isa::Avx512bw(level) => level.ternary_panel(operands, acc),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512vnni(isa) => isa.ternary_panel(operands, acc),
+        Isa::Avx512vnni(level) => level.ternary_panel(operands, acc),
         #[cfg(target_arch = "aarch64")]
-        Kernel::Neon(isa) => isa.ternary_panel(operands, acc),
+        Isa::Neon(level) => level.ternary_panel(operands, acc),
         #[cfg(target_arch = "aarch64")]
-        Kernel::Dotprod(isa) => isa.ternary_panel(operands, acc),
+        Isa::Dotprod(level) => level.ternary_panel(operands, acc),
         #[cfg(target_arch = "aarch64")]
-        Kernel::I8mm(isa) => isa.ternary_panel(operands, acc),
+        Isa::I8mm(level) => level.ternary_panel(operands, acc),
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Kernel::Simd128(isa) => isa.ternary_panel(operands, acc),
+        Isa::Simd128(level) => level.ternary_panel(operands, acc),
     }
 }
 
@@ -501,10 +487,10 @@ fn two_bits_panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
     not(target_arch = "x86_64"),
     expect(unused_variables, reason = "only x86-64 has instructions for it")
 )]
-fn five_trits_panel(kernel: Kernel, operands: Operands<'_>, acc: &mut Acc) {
+fn five_trits_panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(isa) = kernel.vbmi() {
-        return isa.five_trits_panel(operands, acc);
+    if let Some(level) = isa.vbmi() {
+        return level.five_trits_panel(operands, acc);
     }
     arch::scalar::five_trits_panel(operands, acc);
 }

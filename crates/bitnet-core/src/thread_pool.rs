@@ -3,7 +3,7 @@
 //! One token runs through some two hundred small matrices, each a few
 //! microseconds long: threads must start within a fraction of that. Workers
 //! therefore spin a little before they sleep. (A general work-stealing pool
-//! wakes its threads through the kernel each time.)
+//! wakes its threads through the operating system each time.)
 //!
 //! Which thread does which chunk is not fixed, so chunks must not depend on it:
 //! every function here hands out disjoint chunks, and the result is the same

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision, ThreadPool};
+use bitnet_core::{HybridMemoryPool, Isa, KvPrecision, ThreadPool};
 use bitnet_inference::{
     Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Plan, PlanOptions,
     SamplerOptions, Tokenizer, builtin, generate,
@@ -33,14 +33,7 @@ fn engine(head: HeadPrecision, kv_precision: KvPrecision) -> Engine {
     };
     let plan = Plan::new(checkpoint.config(), options).expect("the defaults are a plan");
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
-    let model = Model::load(
-        &checkpoint,
-        &pool,
-        plan.kernel,
-        &mut threads,
-        head,
-        |_, _| (),
-    );
+    let model = Model::load(&checkpoint, &pool, plan.isa, &mut threads, head, |_, _| ());
     let model = model.expect("the built-in model is whole");
     Engine::new(Arc::new(model), plan).expect("there is memory")
 }
@@ -103,10 +96,10 @@ pub extern "C" fn hash_logits(n: usize, precision: usize) -> u64 {
     hash
 }
 
-/// Returns whether the kernel has instructions of its own.
+/// Returns whether the instruction set has instructions of its own.
 #[unsafe(no_mangle)]
 pub extern "C" fn uses_simd() -> bool {
-    Kernel::best() != Kernel::Scalar
+    Isa::best() != Isa::Scalar
 }
 
 /// Adds a byte of UTF-8 to the prompt.

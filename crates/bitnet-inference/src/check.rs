@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use bitnet_core::Kernel;
+use bitnet_core::Isa;
 use bitnet_quant::TernaryError;
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
@@ -71,7 +71,7 @@ fn dense(
     let mut is_zero = true;
     for row in 0..tensor.n_rows {
         let source_row = source_row(checkpoint, expected, row);
-        tensor.decode_row(Kernel::best(), source_row, &mut values);
+        tensor.decode_row(Isa::best(), source_row, &mut values);
         if expected.role == Role::Norm && checkpoint.norm_is_less_one(&expected.name) {
             for value in &mut values {
                 *value += 1.0;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
-    AttentionScratch, Kernel, PackedInt8, QueryRow, ScreenScratch, ThreadPool, attention,
+    AttentionScratch, Isa, PackedInt8, QueryRow, ScreenScratch, ThreadPool, attention,
     largest_products, matmul_rows,
 };
 
@@ -340,13 +340,13 @@ impl Engine {
     /// Returns what made a value of the computation no finite number: the first weight
     /// that is none, or else only where it was found.
     fn cause(&self, place: NotFinite) -> ForwardError {
-        let kernel = self.plan.kernel;
+        let isa = self.plan.isa;
         if let (NotFinite::Token(token), Embedding::Dense(matrix)) = (place, &self.model.embedding)
         {
-            let error = not_finite(matrix, kernel, token as usize).to_string();
+            let error = not_finite(matrix, isa, token as usize).to_string();
             return ForwardError::NotFinite { error };
         }
-        if let Some(error) = self.model.first_not_finite(kernel) {
+        if let Some(error) = self.model.first_not_finite(isa) {
             let error = error.to_string();
             return ForwardError::NotFinite { error };
         }
@@ -383,7 +383,7 @@ impl Engine {
         let mut embedding = Vec::new();
         self.forward(&[input], |_, _, hidden| embedding.extend_from_slice(hidden))?;
         self.truncate(0, 0);
-        let length = ops::dot(self.plan.kernel, &embedding, &embedding).sqrt();
+        let length = ops::dot(self.plan.isa, &embedding, &embedding).sqrt();
         if length == 0.0 {
             return Err(ForwardError::ZeroEmbedding);
         }
@@ -429,15 +429,11 @@ impl Engine {
     ) -> Result<(), NotFinite> {
         let hidden = self.model.config().hidden_dim;
         let x = &mut self.x[self.rows.len() * hidden..][..hidden];
-        (self.model.embedding).decode_row(self.plan.kernel, token as usize, x);
-        if !is_sound(self.plan.kernel, x) {
+        (self.model.embedding).decode_row(self.plan.isa, token as usize, x);
+        if !is_sound(self.plan.isa, x) {
             return Err(NotFinite::Token(token));
         }
-        multiply(
-            self.plan.kernel,
-            x,
-            self.model.config().multipliers.embedding,
-        );
+        multiply(self.plan.isa, x, self.model.config().multipliers.embedding);
         let position = self.kv.len(sequence);
         self.kv.push(sequence, token);
         self.n_pushed += 1;
@@ -485,7 +481,7 @@ impl Engine {
     /// is added may be normalized and multiplied before. Returns whether queries, keys,
     /// values, what attention made of them, and the sums can be computed with.
     fn attention_block(&mut self, layer_idx: usize) -> bool {
-        let (config, kernel) = (self.model.config(), self.plan.kernel);
+        let (config, isa) = (self.model.config(), self.plan.isa);
         let layer = &self.model.layers[layer_idx];
         let rows = &self.rows;
         let hidden = config.hidden_dim;
@@ -497,13 +493,13 @@ impl Engine {
         let branch = &mut self.branch[..n * hidden];
 
         let mut on = Compute {
-            kernel,
+            isa,
             threads: &mut self.threads,
             values: &mut self.values,
         };
         let h = |row: usize, out: &mut [f32]| {
             ops::rms_norm(
-                kernel,
+                isa,
                 &x[row * hidden..][..hidden],
                 &layer.attn_norm,
                 eps,
@@ -525,10 +521,10 @@ impl Engine {
         let sound = AtomicBool::new(true);
         let rotate = |norm: Option<&Buffer<f32>>, row: usize, heads: &mut [f32]| {
             if let Some(weight) = norm {
-                ops::rms_norm_each(kernel, heads, weight, eps);
+                ops::rms_norm_each(isa, heads, weight, eps);
             }
-            rope.rotate(kernel, rows[row].position, heads);
-            if !is_sound(kernel, heads) {
+            rope.rotate(isa, rows[row].position, heads);
+            if !is_sound(isa, heads) {
                 sound.store(false, Ordering::Relaxed);
             }
         };
@@ -540,19 +536,19 @@ impl Engine {
         (on.threads).for_each_chunk(k, kv_dim, on.values, |_, row, k| rotate(k_norm, row, k));
         for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
             let place = (rows[row].sequence, rows[row].position);
-            if !is_sound(kernel, v) {
+            if !is_sound(isa, v) {
                 sound.store(false, Ordering::Relaxed);
             }
-            self.kv.store(kernel, layer_idx, place, k, v);
+            self.kv.store(isa, layer_idx, place, k, v);
         }
         let (kv, mut heads) = (self.kv.paged(), self.kv.heads(layer_idx));
         heads.window = sliding.map(|sliding| sliding.window);
         let (threads, scratch) = (&mut *on.threads, &mut self.attention);
-        attention(kernel, threads, kv, heads, rows, q, scratch, attn);
+        attention(isa, threads, kv, heads, rows, q, scratch, attn);
 
         let attn = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&attn[row * q_dim..][..q_dim]);
-            if !is_sound(kernel, out) {
+            if !is_sound(isa, out) {
                 sound.store(false, Ordering::Relaxed);
             }
         };
@@ -567,7 +563,7 @@ impl Engine {
     /// normalized and multiplied before. Returns whether all that is gated, and the sums,
     /// can be computed with.
     fn ffn_block(&mut self, layer_idx: usize) -> bool {
-        let (config, kernel) = (self.model.config(), self.plan.kernel);
+        let (config, isa) = (self.model.config(), self.plan.isa);
         let layer = &self.model.layers[layer_idx];
         let (hidden, ffn) = (config.hidden_dim, config.ffn_dim);
         let (n, eps) = (self.rows.len(), config.rms_norm_eps);
@@ -576,18 +572,12 @@ impl Engine {
         let branch = &mut self.branch[..n * hidden];
 
         let mut on = Compute {
-            kernel,
+            isa,
             threads: &mut self.threads,
             values: &mut self.values,
         };
         let h = |row: usize, out: &mut [f32]| {
-            ops::rms_norm(
-                kernel,
-                &x[row * hidden..][..hidden],
-                &layer.ffn_norm,
-                eps,
-                out,
-            );
+            ops::rms_norm(isa, &x[row * hidden..][..hidden], &layer.ffn_norm, eps, out);
         };
         let outputs = [(&layer.ffn_gate, &mut *gate), (&layer.ffn_up, &mut *up)];
         self.input.project(&mut on, (n, hidden), eps, h, outputs);
@@ -597,18 +587,18 @@ impl Engine {
         on.threads
             .for_each_chunk(gate, ffn, on.values, |_, row, gate| {
                 let up = &up[row * ffn..][..ffn];
-                if hides && !is_sound(kernel, gate) {
+                if hides && !is_sound(isa, gate) {
                     sound.store(false, Ordering::Relaxed);
                 }
                 match config.activation {
-                    Activation::Relu2 => ops::relu2_mul(kernel, gate, up),
-                    Activation::Silu => ops::silu_mul(kernel, gate, up),
-                    Activation::GeluTanh => ops::gelu_tanh_mul(kernel, gate, up),
+                    Activation::Relu2 => ops::relu2_mul(isa, gate, up),
+                    Activation::Silu => ops::silu_mul(isa, gate, up),
+                    Activation::GeluTanh => ops::gelu_tanh_mul(isa, gate, up),
                 }
             });
         let gated = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&gate[row * ffn..][..ffn]);
-            if !is_sound(kernel, out) {
+            if !is_sound(isa, out) {
                 sound.store(false, Ordering::Relaxed);
             }
         };
@@ -631,8 +621,8 @@ impl Engine {
         let x = &self.x[row * hidden..][..hidden];
         let out = &mut self.head_x[..hidden];
         let (weight, eps) = (&self.model.output_norm, config.rms_norm_eps);
-        ops::rms_norm(self.plan.kernel, x, weight, eps, out);
-        if !is_sound(self.plan.kernel, out) {
+        ops::rms_norm(self.plan.isa, x, weight, eps, out);
+        if !is_sound(self.plan.isa, out) {
             return Err(NotFinite::Head);
         }
         on_logits(wanted.input, wanted.token, out);
@@ -645,13 +635,13 @@ impl Engine {
         wanted: &[(usize, Wanted)],
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
-        let (config, kernel) = (self.model.config(), self.plan.kernel);
+        let (config, isa) = (self.model.config(), self.plan.isa);
         let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, wanted.len());
         let (x, threads, scratch) = (&self.x, &mut self.threads, &mut self.values);
         let norm = |i: usize, out: &mut [f32]| {
             let x = &x[wanted[i].0 * hidden..][..hidden];
             let weight = &self.model.output_norm;
-            ops::rms_norm(kernel, x, weight, config.rms_norm_eps, out);
+            ops::rms_norm(isa, x, weight, config.rms_norm_eps, out);
         };
         let (logits, rest) = self.logits.split_at_mut(n * vocab);
         let mut exact = |matrix: &DenseTensor, screen: Option<(&PackedInt8, usize)>| {
@@ -659,22 +649,14 @@ impl Engine {
             for (i, out) in head_x.chunks_exact_mut(hidden).enumerate() {
                 norm(i, out);
             }
-            let row = |row, out: &mut [f32]| matrix.decode_row(kernel, row, out);
+            let row = |row, out: &mut [f32]| matrix.decode_row(isa, row, out);
             if let Some((screen, k)) = screen {
                 let (parts, products) = (&mut self.screen, &mut rest[..2 * vocab]);
                 largest_products(
-                    kernel, threads, screen, head_x, k, row, scratch, parts, products, logits,
+                    isa, threads, screen, head_x, k, row, scratch, parts, products, logits,
                 );
             } else {
-                matmul_rows(
-                    kernel,
-                    threads,
-                    scratch,
-                    (vocab, hidden),
-                    row,
-                    head_x,
-                    logits,
-                );
+                matmul_rows(isa, threads, scratch, (vocab, hidden), row, head_x, logits);
             }
         };
         match &self.model.head {
@@ -686,24 +668,24 @@ impl Engine {
             },
             Head::Int8(matrix) => {
                 let mut on = Compute {
-                    kernel,
+                    isa,
                     threads,
                     values: scratch,
                 };
                 let acts = self.input.set_ternary(&mut on, (n, hidden), norm);
-                matrix.matmul(kernel, on.threads, acts, logits);
+                matrix.matmul(isa, on.threads, acts, logits);
             }
             Head::Ternary(matrix) => {
                 let mut on = Compute {
-                    kernel,
+                    isa,
                     threads,
                     values: scratch,
                 };
                 let acts = self.input.set_ternary(&mut on, (n, hidden), norm);
-                matrix.matmul(kernel, on.threads, acts, logits);
+                matrix.matmul(isa, on.threads, acts, logits);
             }
         }
-        multiply(kernel, logits, config.multipliers.logits);
+        multiply(isa, logits, config.multipliers.logits);
         for ((_, wanted), logits) in wanted.iter().zip(logits.chunks_exact(vocab)) {
             // Minus infinity is what a screen leaves out; it never leaves out all.
             let left_out = match (&self.model.head, wanted.top) {
@@ -724,8 +706,8 @@ impl Engine {
 
 /// Returns whether all values and their squares are finite numbers: what is not becomes
 /// 0 where activations are quantized or normalized, and would be seen no more.
-fn is_sound(kernel: Kernel, values: &[f32]) -> bool {
-    ops::dot(kernel, values, values).is_finite()
+fn is_sound(isa: Isa, values: &[f32]) -> bool {
+    ops::dot(isa, values, values).is_finite()
 }
 
 /// Where a value was found that is no finite number.
@@ -762,29 +744,29 @@ fn add_branch(
     x: &mut [f32],
     sound: &AtomicBool,
 ) {
-    let (kernel, hidden, eps) = (on.kernel, config.hidden_dim, config.rms_norm_eps);
+    let (isa, hidden, eps) = (on.isa, config.hidden_dim, config.rms_norm_eps);
     let factor = config.multipliers.residual;
     if norm.is_some() || factor != 1.0 {
         (on.threads).for_each_chunk(branch, hidden, on.values, |_, _, branch| {
             if let Some(weight) = norm {
-                ops::rms_norm_each(kernel, branch, weight, eps);
+                ops::rms_norm_each(isa, branch, weight, eps);
             }
-            multiply(kernel, branch, factor);
+            multiply(isa, branch, factor);
         });
     }
     on.threads
         .for_each_chunk(x, hidden, on.values, |_, row, x| {
-            ops::add_assign(kernel, x, &branch[row * hidden..][..hidden]);
-            if !is_sound(kernel, x) {
+            ops::add_assign(isa, x, &branch[row * hidden..][..hidden]);
+            if !is_sound(isa, x) {
                 sound.store(false, Ordering::Relaxed);
             }
         });
 }
 
 /// Multiplies with a factor that is 1 in most models.
-fn multiply(kernel: Kernel, x: &mut [f32], factor: f32) {
+fn multiply(isa: Isa, x: &mut [f32], factor: f32) {
     if factor != 1.0 {
-        ops::scale(kernel, x, factor);
+        ops::scale(isa, x, factor);
     }
 }
 

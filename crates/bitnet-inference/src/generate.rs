@@ -94,7 +94,7 @@ pub fn generate(
         return Err(GenerateError::EmptyPrompt);
     }
     let vocab_size = engine.model().config().vocab_size;
-    let mut sampler = Sampler::new(options.sampling, engine.plan().kernel, vocab_size)?;
+    let mut sampler = Sampler::new(options.sampling, engine.plan().isa, vocab_size)?;
     let start = Instant::now();
     let context_len = engine.plan().context_len;
     if prompt.len() > context_len {

@@ -6,7 +6,7 @@
 //!   began is never refused what it reserved, whatever others do.
 
 use bitnet_core::{
-    Heads, HybridMemoryPool, Kernel, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
+    Heads, HybridMemoryPool, Isa, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
 };
 
 use crate::model::config::Config;
@@ -232,14 +232,14 @@ impl KvCache {
     /// `[n_kv_heads, head_dim]`.
     pub(crate) fn store(
         &mut self,
-        kernel: Kernel,
+        isa: Isa,
         layer: usize,
         place: (usize, usize),
         key: &[f32],
         value: &[f32],
     ) {
         let first = self.heads(layer).first;
-        self.paged.store(kernel, place, first, key, value);
+        self.paged.store(isa, place, first, key, value);
     }
 
     /// Returns the keys and values of all layers.

@@ -53,7 +53,7 @@ impl MemoryNeeds {
     /// Adds up what a planned model takes.
     pub fn new(checkpoint: &Checkpoint, plan: &Plan, head: HeadPrecision) -> Self {
         let n_weights = checkpoint.config().n_linear_weights();
-        let layouts = Layout::candidates(plan.kernel, n_weights);
+        let layouts = Layout::candidates(plan.isa, n_weights);
         let weights = layouts.map(|layout| weights(checkpoint, layout));
         Self {
             weights: weights.max().expect("there is a layout"),
@@ -229,7 +229,7 @@ mod tests {
     use std::path::Path;
 
     use bitnet_core::memory::Category;
-    use bitnet_core::{HybridMemoryPool, Kernel, ThreadPool};
+    use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
 
     use super::*;
     use crate::format::checkpoint::StoredTensor;
@@ -286,9 +286,8 @@ mod tests {
                 let needs = MemoryNeeds::new(&checkpoint, &plan, head);
                 let pool = HybridMemoryPool::new();
                 let threads = &mut ThreadPool::new(2);
-                let kernel = Kernel::best();
-                let model =
-                    Model::load(&checkpoint, &pool, kernel, threads, head, |_, _| ()).unwrap();
+                let isa = Isa::best();
+                let model = Model::load(&checkpoint, &pool, isa, threads, head, |_, _| ()).unwrap();
                 let told = needs.weights + needs.head - in_file(&checkpoint, head);
                 assert_eq!(told, model.n_bytes(), "{name}, {head:?}");
 

@@ -67,7 +67,7 @@ pub fn perplexity(
     if let Some(&id) = tokens.iter().find(|id| **id as usize >= vocab_size) {
         return Err(ForwardError::Token { id, vocab_size }.into());
     }
-    let kernel = engine.plan().kernel;
+    let isa = engine.plan().isa;
     let mut result = Perplexity {
         windows: 0,
         tokens: 0,
@@ -86,7 +86,7 @@ pub fn perplexity(
         }];
         engine.forward(&inputs, |_, position, logits| {
             let target = logits[targets[position] as usize];
-            result.nll_sum += ops::log_sum_exp(kernel, logits) - target as f64;
+            result.nll_sum += ops::log_sum_exp(isa, logits) - target as f64;
         })?;
         before = bos.unwrap_or(targets[targets.len() - 1]);
         result.windows += 1;

@@ -1,7 +1,7 @@
-//! What is decided before the first token: kernel, threads, context, batch.
+//! What is decided before the first token: instruction set, threads, context, batch.
 
 use bitnet_core::{
-    AttentionScratch, Device, DeviceError, DeviceKind, Kernel, KvPage, KvPrecision, OutOfMemory,
+    AttentionScratch, Device, DeviceError, DeviceKind, Isa, KvPage, KvPrecision, OutOfMemory,
     PinError, ScreenScratch, ThreadPool,
 };
 
@@ -32,8 +32,8 @@ const MAX_SEQUENCES: usize = 1 << 16;
 pub struct PlanOptions {
     /// The device; the fastest one of this machine if none is given.
     pub device: Option<DeviceKind>,
-    /// The kernel; the best one of this machine if none is given.
-    pub kernel: Option<Kernel>,
+    /// The instruction set; the best one of this machine if none is given.
+    pub isa: Option<Isa>,
     /// Threads; as many as the system offers if not given.
     pub n_threads: Option<usize>,
     /// Whether threads stay on a processor each: [`ThreadPool::pinned`].
@@ -55,8 +55,8 @@ pub struct PlanOptions {
 pub struct Plan {
     /// What computes.
     pub device: DeviceKind,
-    /// The kernel that multiplies.
-    pub kernel: Kernel,
+    /// The instruction set that computes.
+    pub isa: Isa,
     /// Threads, the calling one included.
     pub n_threads: usize,
     /// Whether they stay on a processor each.
@@ -91,7 +91,7 @@ impl Plan {
     /// Makes a plan for a model.
     pub fn new(config: &Config, options: PlanOptions) -> Result<Self, PlanError> {
         let device = Device::select(options.device)?;
-        let kernel = options.kernel.unwrap_or_else(Kernel::best);
+        let isa = options.isa.unwrap_or_else(Isa::best);
         let n_threads = options.n_threads.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, |n| usize::from(n).min(MAX_THREADS))
         });
@@ -127,7 +127,7 @@ impl Plan {
         let kv_precision = options.kv_precision;
         Ok(Self {
             device,
-            kernel,
+            isa,
             n_threads,
             pinned: options.pinned,
             context_len,

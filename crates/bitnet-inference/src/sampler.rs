@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::RangeInclusive;
 
-use bitnet_core::{Kernel, ops};
+use bitnet_core::{Isa, ops};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -159,7 +159,7 @@ pub struct SamplerError {
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: SamplerOptions,
-    kernel: Kernel,
+    isa: Isa,
     rng: ChaCha8Rng,
     candidates: Vec<Candidate>,
     probabilities: Vec<f32>,
@@ -195,15 +195,11 @@ struct Occurrences {
 
 impl Sampler {
     /// Makes a sampler for a vocabulary.
-    pub fn new(
-        options: SamplerOptions,
-        kernel: Kernel,
-        vocab_size: usize,
-    ) -> Result<Self, SamplerError> {
+    pub fn new(options: SamplerOptions, isa: Isa, vocab_size: usize) -> Result<Self, SamplerError> {
         options.check()?;
         Ok(Self {
             options,
-            kernel,
+            isa,
             rng: ChaCha8Rng::seed_from_u64(options.seed),
             candidates: Vec::with_capacity(vocab_size),
             probabilities: Vec::with_capacity(vocab_size),
@@ -323,7 +319,7 @@ impl Sampler {
         self.probabilities.clear();
         self.probabilities
             .extend(self.candidates.iter().map(|candidate| candidate.logit));
-        ops::softmax(self.kernel, &mut self.probabilities);
+        ops::softmax(self.isa, &mut self.probabilities);
     }
 
     fn keep_top_p(&mut self) {
@@ -386,7 +382,7 @@ mod tests {
 
     /// Counts which tokens `n` draws choose.
     fn draws(options: SamplerOptions, logits: &[f32], history: &[u32], n: usize) -> Vec<usize> {
-        let mut sampler = Sampler::new(options, Kernel::best(), logits.len()).unwrap();
+        let mut sampler = Sampler::new(options, Isa::best(), logits.len()).unwrap();
         let mut counts = vec![0; logits.len()];
         for _ in 0..n {
             counts[sampler.sample(logits, history, 0).unwrap() as usize] += 1;
@@ -495,7 +491,7 @@ mod tests {
         };
         let choice = |history: &[u32]| {
             let logits = [2.0, 1.5, -1.0];
-            let mut sampler = Sampler::new(penalty, Kernel::best(), 3).unwrap();
+            let mut sampler = Sampler::new(penalty, Isa::best(), 3).unwrap();
             sampler.sample(&logits, history, 0).unwrap()
         };
         assert_eq!(choice(&[]), 0);
@@ -507,7 +503,7 @@ mod tests {
         history.extend([2; REPEAT_WINDOW]);
         assert_eq!(choice(&history), 0);
         // Negative logits grow more negative: -1 · 2 < -1.5.
-        let mut sampler = Sampler::new(penalty, Kernel::best(), 2).unwrap();
+        let mut sampler = Sampler::new(penalty, Isa::best(), 2).unwrap();
         assert_eq!(sampler.sample(&[-1.0, -1.5], &[0], 0), Some(1));
     }
 
@@ -519,7 +515,7 @@ mod tests {
                 frequency_penalty,
                 ..SamplerOptions::GREEDY
             };
-            let mut sampler = Sampler::new(options, Kernel::best(), logits.len()).unwrap();
+            let mut sampler = Sampler::new(options, Isa::best(), logits.len()).unwrap();
             // The first token is the prompt.
             sampler.sample(logits, history, 1).unwrap()
         };
@@ -546,7 +542,7 @@ mod tests {
             presence_penalty: 1.0,
             ..SamplerOptions::GREEDY
         };
-        let mut sampler = Sampler::new(options, Kernel::best(), 2).unwrap();
+        let mut sampler = Sampler::new(options, Isa::best(), 2).unwrap();
         assert_eq!(sampler.sample(&[4.0, 1.5], &[1, 0], 2), Some(0));
         assert_eq!(sampler.sample(&[4.0, 1.2], &[1, 0], 1), Some(0));
         assert_eq!(sampler.sample(&[4.0, 2.2], &[1, 0], 1), Some(1));
@@ -560,7 +556,7 @@ mod tests {
                 penalty_window,
                 ..SamplerOptions::GREEDY
             };
-            let mut sampler = Sampler::new(options, Kernel::best(), 2).unwrap();
+            let mut sampler = Sampler::new(options, Isa::best(), 2).unwrap();
             sampler.sample(&[2.0, 1.5], history, 0).unwrap()
         };
         let mut history = vec![0];
@@ -639,7 +635,7 @@ mod tests {
             assert_eq!(always(&[-inf, 1.0, f32::NAN]), Some(1));
             assert_eq!(always(&[-inf, -inf, -max]), Some(2));
         }
-        let mut sampler = Sampler::new(SAMPLE, Kernel::best(), 2).unwrap();
+        let mut sampler = Sampler::new(SAMPLE, Isa::best(), 2).unwrap();
         assert_eq!(sampler.sample(&[-inf, f32::NAN], &[], 0), None);
         // A penalty that leaves f32 keeps the order of the others, and loses no token.
         let options = SamplerOptions {
@@ -658,7 +654,7 @@ mod tests {
 
     #[test]
     fn rounding_never_chooses_what_is_impossible() {
-        let mut sampler = Sampler::new(SAMPLE, Kernel::best(), 3).unwrap();
+        let mut sampler = Sampler::new(SAMPLE, Isa::best(), 3).unwrap();
         sampler.candidates = (5..8).map(|id| Candidate { id, logit: 0.0 }).collect();
         // Their sum is a little below 1, as that of many may be.
         sampler.probabilities = vec![0.5, 0.499, 0.0];
@@ -672,7 +668,7 @@ mod tests {
             top_k: 40,
             ..SAMPLE
         };
-        let wanted = |options| Sampler::new(options, Kernel::best(), 3).unwrap().logits();
+        let wanted = |options| Sampler::new(options, Isa::best(), 3).unwrap().logits();
         assert_eq!(wanted(SamplerOptions::GREEDY), Logits::Top(1));
         assert_eq!(wanted(SAMPLE), Logits::Last);
         assert_eq!(wanted(random), Logits::Top(40));
@@ -709,22 +705,22 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_tokens_and_another_one_others() {
         let logits: Vec<f32> = (0..1000).map(|i| (i % 17) as f32 / 4.0).collect();
-        let run = |kernel, seed| -> Vec<u32> {
+        let run = |isa, seed| -> Vec<u32> {
             let options = SamplerOptions {
                 seed,
                 top_p: 0.9,
                 ..SAMPLE
             };
-            let mut sampler = Sampler::new(options, kernel, logits.len()).unwrap();
+            let mut sampler = Sampler::new(options, isa, logits.len()).unwrap();
             (0..20)
                 .map(|_| sampler.sample(&logits, &[], 0).unwrap())
                 .collect()
         };
-        let expected = run(Kernel::Scalar, 7);
-        for kernel in Kernel::available() {
-            assert_eq!(run(kernel, 7), expected);
+        let expected = run(Isa::Scalar, 7);
+        for isa in Isa::available() {
+            assert_eq!(run(isa, 7), expected);
         }
-        assert_ne!(run(Kernel::Scalar, 8), expected);
+        assert_ne!(run(Isa::Scalar, 8), expected);
         // The stream itself is part of the promise.
         assert_eq!(expected[..6], [560, 645, 730, 679, 117, 965]);
     }
@@ -767,7 +763,7 @@ mod tests {
         ];
         for options in bad {
             assert!(
-                Sampler::new(options, Kernel::best(), 3).is_err(),
+                Sampler::new(options, Isa::best(), 3).is_err(),
                 "{options:?}"
             );
         }

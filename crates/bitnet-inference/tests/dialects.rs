@@ -43,14 +43,7 @@ fn load(checkpoint: &Checkpoint) -> Result<Model, CheckpointError> {
     let plan = plan(checkpoint);
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
     let exact = HeadPrecision::Exact;
-    Model::load(
-        checkpoint,
-        &pool,
-        plan.kernel,
-        &mut threads,
-        exact,
-        |_, _| (),
-    )
+    Model::load(checkpoint, &pool, plan.isa, &mut threads, exact, |_, _| ())
 }
 
 fn plan(checkpoint: &Checkpoint) -> Plan {

@@ -1,5 +1,5 @@
 //! The promise: the same model and tokens give the same logits, bit for bit, with
-//! every kernel and any number of threads, however a prompt is cut and whatever
+//! every instruction set and any number of threads, however a prompt is cut and whatever
 //! else is in the batch.
 
 mod common;
@@ -7,7 +7,7 @@ mod common;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use bitnet_core::{Kernel, KvPrecision, Layout};
+use bitnet_core::{Isa, KvPrecision, Layout};
 use bitnet_inference::{
     Checkpoint, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Packing, Plan,
     PlanError, PlanOptions, SamplerOptions, SequenceError, generate,
@@ -24,9 +24,9 @@ const PRECISIONS: [Precision; 3] = [
     (HeadPrecision::Exact, KvPrecision::Int8),
 ];
 
-fn tiny(kernel: Kernel, head: HeadPrecision) -> Arc<Model> {
+fn tiny(isa: Isa, head: HeadPrecision) -> Arc<Model> {
     let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
-    load(&checkpoint, kernel, head)
+    load(&checkpoint, isa, head)
 }
 
 /// A text of `n` tokens.
@@ -38,13 +38,13 @@ fn tokens(n: usize, seed: u32) -> Vec<u32> {
 }
 
 fn options(
-    kernel: Kernel,
+    isa: Isa,
     n_threads: usize,
     n_sequences: usize,
     (_, kv_precision): Precision,
 ) -> PlanOptions {
     PlanOptions {
-        kernel: Some(kernel),
+        isa: Some(isa),
         n_threads: Some(n_threads),
         n_sequences: Some(n_sequences),
         kv_precision,
@@ -70,9 +70,9 @@ fn all_logits(engine: &mut Engine, sequence: usize, tokens: &[u32]) -> Vec<u32> 
 
 /// As a user of one thread and no special instructions sees them.
 fn expected(precision: Precision, tokens: &[u32]) -> Vec<u32> {
-    let model = tiny(Kernel::Scalar, precision.0);
+    let model = tiny(Isa::Scalar, precision.0);
     all_logits(
-        &mut engine(&model, options(Kernel::Scalar, 1, 1, precision)),
+        &mut engine(&model, options(Isa::Scalar, 1, 1, precision)),
         0,
         tokens,
     )
@@ -83,14 +83,14 @@ fn kernels_and_threads_do_not_matter() {
     let tokens = tokens(70, 1);
     for precision in PRECISIONS {
         let expected = expected(precision, &tokens);
-        for kernel in Kernel::available() {
-            let model = tiny(kernel, precision.0);
+        for isa in Isa::available() {
+            let model = tiny(isa, precision.0);
             for n_threads in [1, 2, 3, 8] {
-                let mut engine = engine(&model, options(kernel, n_threads, 1, precision));
+                let mut engine = engine(&model, options(isa, n_threads, 1, precision));
                 let found = all_logits(&mut engine, 0, &tokens);
                 assert!(
                     found == expected,
-                    "{kernel}, {n_threads} threads, {precision:?}"
+                    "{isa}, {n_threads} threads, {precision:?}"
                 );
             }
         }
@@ -103,19 +103,19 @@ fn how_weights_are_packed_and_where_threads_run_do_not_matter() {
     let precision = (HeadPrecision::Int8, KvPrecision::F16);
     let expected = expected(precision, &tokens);
     let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
-    for kernel in Kernel::available() {
+    for isa in Isa::available() {
         for layout in [Layout::TwoBits, Layout::FiveTrits] {
             let packing = Packing {
                 head: precision.0,
                 layout: Some(layout),
             };
-            let model = load(&checkpoint, kernel, packing);
+            let model = load(&checkpoint, isa, packing);
             assert_eq!(model.layout(), layout);
-            let options = options(kernel, 2, 1, precision);
+            let options = options(isa, 2, 1, precision);
             let mut free = engine(&model, options);
             assert!(
                 all_logits(&mut free, 0, &tokens) == expected,
-                "{kernel}, {layout}"
+                "{isa}, {layout}"
             );
             let plan = Plan::new(
                 model.config(),
@@ -139,8 +139,8 @@ fn cutting_a_prompt_does_not_matter() {
     // More than one pass, whatever the cut.
     let tokens = tokens(300, 2);
     for precision in PRECISIONS {
-        let model = tiny(Kernel::best(), precision.0);
-        let mut engine = engine(&model, options(Kernel::best(), 2, 1, precision));
+        let model = tiny(Isa::best(), precision.0);
+        let mut engine = engine(&model, options(Isa::best(), 2, 1, precision));
         assert!(engine.plan().batch_tokens < tokens.len());
         let expected = all_logits(&mut engine, 0, &tokens);
         for cut in [1, 2, 7, 16, 33, 255] {
@@ -162,9 +162,9 @@ fn cutting_a_prompt_does_not_matter() {
 fn neighbours_in_a_batch_do_not_matter() {
     let texts = [tokens(40, 3), tokens(9, 4), tokens(65, 5), tokens(1, 6)];
     for precision in PRECISIONS {
-        let model = tiny(Kernel::best(), precision.0);
+        let model = tiny(Isa::best(), precision.0);
         let alone: Vec<_> = texts.iter().map(|text| expected(precision, text)).collect();
-        let mut engine = engine(&model, options(Kernel::best(), 2, texts.len(), precision));
+        let mut engine = engine(&model, options(Isa::best(), 2, texts.len(), precision));
 
         // All of them in one pass.
         let inputs: Vec<_> = (0..)
@@ -217,14 +217,14 @@ fn shared_prefixes_do_not_matter() {
     );
     let text = |parts: &[&[u32]]| parts.concat();
     for precision in PRECISIONS {
-        let model = tiny(Kernel::best(), precision.0);
-        let mut alone = engine(&model, options(Kernel::best(), 2, 1, precision));
+        let model = tiny(Isa::best(), precision.0);
+        let mut alone = engine(&model, options(Isa::best(), 2, 1, precision));
         let mut expected = |tokens: &[u32], from: usize| {
             alone.truncate(0, 0);
             let bits = all_logits(&mut alone, 0, tokens);
             bits[bits.len() / tokens.len() * from..].to_vec()
         };
-        let mut engine = engine(&model, options(Kernel::best(), 2, 4, precision));
+        let mut engine = engine(&model, options(Isa::best(), 2, 4, precision));
         let [a, b, c] = &ends;
 
         let first = engine.start(&text(&[&prefix, a]), 400).unwrap();
@@ -296,10 +296,10 @@ fn shared_prefixes_do_not_matter() {
 #[test]
 fn a_sequence_that_does_not_fit_disturbs_none_that_runs() {
     let precision = (HeadPrecision::Int8, KvPrecision::F16);
-    let model = tiny(Kernel::best(), precision.0);
+    let model = tiny(Isa::best(), precision.0);
     let options = PlanOptions {
         kv_pages: Some(2),
-        ..options(Kernel::best(), 2, 3, precision)
+        ..options(Isa::best(), 2, 3, precision)
     };
     let text = tokens(200, 13);
     let expected = expected(precision, &text);
@@ -330,9 +330,9 @@ fn a_sequence_that_does_not_fit_disturbs_none_that_runs() {
 fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
     let prompt = tokens(12, 7);
     let precision = (HeadPrecision::Int8, KvPrecision::F16);
-    let story = |kernel, n_threads| {
-        let model = tiny(kernel, precision.0);
-        let mut engine = engine(&model, options(kernel, n_threads, 1, precision));
+    let story = |isa, n_threads| {
+        let model = tiny(isa, precision.0);
+        let mut engine = engine(&model, options(isa, n_threads, 1, precision));
         let options = GenerateOptions {
             prompt: &prompt,
             max_tokens: 40,
@@ -351,10 +351,10 @@ fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
             .unwrap()
             .ids
     };
-    let expected = story(Kernel::Scalar, 1);
-    for kernel in Kernel::available() {
+    let expected = story(Isa::Scalar, 1);
+    for isa in Isa::available() {
         for n_threads in [1, 3] {
-            assert_eq!(story(kernel, n_threads), expected, "{kernel}, {n_threads}");
+            assert_eq!(story(isa, n_threads), expected, "{isa}, {n_threads}");
         }
     }
 }
@@ -362,11 +362,11 @@ fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
 #[test]
 fn a_screened_head_gives_the_same_logits_and_text() {
     let prompt = tokens(30, 8);
-    let kernel = Kernel::best();
+    let isa = Isa::best();
     let checkpoint = Checkpoint::open(&models("storyteller/storyteller.gguf")).unwrap();
     let mut engines = [HeadPrecision::Exact, HeadPrecision::Screened].map(|head| {
-        let options = options(kernel, 2, 1, (head, KvPrecision::F16));
-        engine(&load(&checkpoint, kernel, head), options)
+        let options = options(isa, 2, 1, (head, KvPrecision::F16));
+        engine(&load(&checkpoint, isa, head), options)
     });
 
     for k in [1, 40, 8192] {
@@ -457,7 +457,7 @@ fn logits_are_those_of_the_golden_record() {
     let mut record = String::new();
     for precision in PRECISIONS {
         let (head, kv_precision) = precision;
-        let model = load(&checkpoint, Kernel::best(), head);
+        let model = load(&checkpoint, Isa::best(), head);
         let options = PlanOptions {
             kv_precision,
             ..PlanOptions::default()

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision, ThreadPool};
+use bitnet_core::{HybridMemoryPool, Isa, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Gguf, GgufWriter, Value};
 use bitnet_inference::{
@@ -47,9 +47,9 @@ fn floats(json: &Json) -> Vec<f64> {
     values.iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-fn engine(checkpoint: &Checkpoint, kernel: Kernel, n_threads: usize, n_sequences: usize) -> Engine {
+fn engine(checkpoint: &Checkpoint, isa: Isa, n_threads: usize, n_sequences: usize) -> Engine {
     let options = PlanOptions {
-        kernel: Some(kernel),
+        isa: Some(isa),
         n_threads: Some(n_threads),
         n_sequences: Some(n_sequences),
         // As the reference has them.
@@ -62,7 +62,7 @@ fn engine(checkpoint: &Checkpoint, kernel: Kernel, n_threads: usize, n_sequences
     let model = Model::load(
         checkpoint,
         &HybridMemoryPool::new(),
-        kernel,
+        isa,
         &mut threads,
         exact,
         |_, _| (),
@@ -97,7 +97,7 @@ fn logits_of_every_family_agree_with_the_reference() {
     for (name, runs) in reference().as_object().unwrap() {
         let checkpoint = open(name);
         for run in runs.as_array().unwrap() {
-            let ours = logits(&mut engine(&checkpoint, Kernel::best(), 2, 1), 0, &ids(run));
+            let ours = logits(&mut engine(&checkpoint, Isa::best(), 2, 1), 0, &ids(run));
             let last = largest_difference(ours.last().unwrap(), &floats(&run["logits"]));
             assert!(last < TOLERANCE, "{name}: logits differ by {last}");
             for (ours, sum) in ours.iter().zip(floats(&run["logsumexp"])) {
@@ -202,14 +202,7 @@ fn longrope_turns_otherwise_in_a_context_of_the_first_training() {
         let plan = Plan::new(checkpoint.config(), options).unwrap();
         let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(1));
         let head = HeadPrecision::Exact;
-        let model = Model::load(
-            &checkpoint,
-            &pool,
-            plan.kernel,
-            &mut threads,
-            head,
-            |_, _| (),
-        );
+        let model = Model::load(&checkpoint, &pool, plan.isa, &mut threads, head, |_, _| ());
         let mut engine = Engine::new(Arc::new(model.unwrap()), plan).unwrap();
         logits(&mut engine, 0, &[1, 2, 3, 4, 5])
     };
@@ -249,13 +242,10 @@ fn kernels_threads_cuts_and_neighbours_do_not_matter_in_any_family() {
     for (name, runs) in reference().as_object().unwrap() {
         let checkpoint = open(name);
         let tokens = ids(runs.as_array().unwrap().last().unwrap());
-        let expected = logits(&mut engine(&checkpoint, Kernel::Scalar, 1, 1), 0, &tokens);
-        for kernel in Kernel::available() {
-            let mut engine = engine(&checkpoint, kernel, 3, 2);
-            assert!(
-                logits(&mut engine, 0, &tokens) == expected,
-                "{name}, {kernel}"
-            );
+        let expected = logits(&mut engine(&checkpoint, Isa::Scalar, 1, 1), 0, &tokens);
+        for isa in Isa::available() {
+            let mut engine = engine(&checkpoint, isa, 3, 2);
+            assert!(logits(&mut engine, 0, &tokens) == expected, "{name}, {isa}");
             // In parts, the other sequence beside it.
             engine.truncate(0, 0);
             let mut found = Vec::new();
@@ -272,7 +262,7 @@ fn kernels_threads_cuts_and_neighbours_do_not_matter_in_any_family() {
                 };
                 engine.forward(&inputs, &mut collect).unwrap();
             }
-            assert!(found == expected, "{name}, {kernel}, in parts");
+            assert!(found == expected, "{name}, {isa}, in parts");
         }
     }
 }
@@ -286,8 +276,8 @@ fn an_int8_head_of_trits_stays_exact() {
         HeadPrecision::Int8,
         HeadPrecision::Screened,
     ] {
-        let (pool, kernel) = (HybridMemoryPool::new(), Kernel::best());
-        let model = Model::load(&checkpoint, &pool, kernel, &mut threads, head, |_, _| ()).unwrap();
+        let (pool, isa) = (HybridMemoryPool::new(), Isa::best());
+        let model = Model::load(&checkpoint, &pool, isa, &mut threads, head, |_, _| ()).unwrap();
         assert_eq!(model.head_precision(), HeadPrecision::Exact);
     }
 }
@@ -300,7 +290,7 @@ fn embeddings_are_those_of_the_reference() {
         "gemma3-i2_s.gguf",
         "gemma3-embedding",
     ] {
-        let mut engine = engine(&open(name), Kernel::best(), 2, 1);
+        let mut engine = engine(&open(name), Isa::best(), 2, 1);
         for run in reference[name].as_array().unwrap() {
             let embedding = engine.embed(&ids(run)).unwrap();
             let difference = largest_difference(&embedding, &floats(&run["embedding"]));
@@ -359,7 +349,7 @@ fn try_convert(source: &Checkpoint, out: &Path, target: Target) -> Result<(), Co
 fn gemma_goes_to_gguf_and_to_a_folder_and_stays_the_same_model() {
     let tokens = ids(&reference()["gemma3-embedding"][1]);
     let run = |checkpoint: &Checkpoint| {
-        let mut engine = engine(checkpoint, Kernel::best(), 1, 1);
+        let mut engine = engine(checkpoint, Isa::best(), 1, 1);
         (
             logits(&mut engine, 0, &tokens),
             engine.embed(&tokens).unwrap(),
@@ -433,7 +423,7 @@ fn minicpm_keeps_its_multipliers_and_divisors_in_another_type() {
     let converted = Checkpoint::open(&tq1_0).unwrap();
     assert_eq!(converted.config(), source.config());
     let tokens = [5, 4, 3, 2, 1];
-    let run = |checkpoint| logits(&mut engine(checkpoint, Kernel::best(), 1, 1), 0, &tokens);
+    let run = |checkpoint| logits(&mut engine(checkpoint, Isa::best(), 1, 1), 0, &tokens);
     assert!(run(&converted) == run(&source));
 }
 

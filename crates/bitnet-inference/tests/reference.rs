@@ -8,7 +8,7 @@ mod common;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_core::{Kernel, KvPrecision, ThreadPool};
+use bitnet_core::{Isa, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::{
     Checkpoint, Engine, HeadPrecision, Input, Logits, PlanOptions, Tokenizer, perplexity,
@@ -63,7 +63,7 @@ fn reference(model: &str) -> Reference {
 /// Keys and values as the reference has them.
 const AS_COMPUTED: PlanOptions = PlanOptions {
     device: None,
-    kernel: None,
+    isa: None,
     n_threads: None,
     pinned: false,
     context_len: None,
@@ -76,7 +76,7 @@ const AS_COMPUTED: PlanOptions = PlanOptions {
 fn check(checkpoint: &Checkpoint, reference: &Reference) {
     let tokenizer = checkpoint.tokenizer().unwrap();
     check_tokenizer(&tokenizer, reference);
-    let model = load(checkpoint, Kernel::best(), HeadPrecision::Exact);
+    let model = load(checkpoint, Isa::best(), HeadPrecision::Exact);
     let mut exact = engine(&model, AS_COMPUTED);
     let mut rounded = engine(&model, PlanOptions::default());
     for prompt in &reference.prompts {
@@ -103,7 +103,7 @@ fn check(checkpoint: &Checkpoint, reference: &Reference) {
         (exact_nll / expected - 1.0).abs() < 0.0005,
         "exact head: {exact_nll}, reference {expected}"
     );
-    let int8 = load(checkpoint, Kernel::best(), HeadPrecision::Int8);
+    let int8 = load(checkpoint, Isa::best(), HeadPrecision::Int8);
     for kv_precision in [KvPrecision::F16, KvPrecision::Int8] {
         let options = PlanOptions {
             kv_precision,
@@ -253,7 +253,7 @@ fn greedy_text_of_a_sure_prompt_is_the_same() {
         .expect("one prompt is safe to the end");
     let checkpoint = Checkpoint::open(&models("storyteller/storyteller.gguf")).unwrap();
     let tokenizer = checkpoint.tokenizer().unwrap();
-    let model = load(&checkpoint, Kernel::best(), HeadPrecision::Exact);
+    let model = load(&checkpoint, Isa::best(), HeadPrecision::Exact);
     let options = bitnet_inference::GenerateOptions {
         prompt: &prompt.ids,
         max_tokens: prompt.greedy_ids.len(),

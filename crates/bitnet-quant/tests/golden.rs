@@ -3,7 +3,7 @@
 //! (`make_ggml.py`), or a program written for this test from their description
 //! (`make_ternary.py`); and as `transformers` rounds them (`make_absmean.py`).
 
-use bitnet_core::Kernel;
+use bitnet_core::Isa;
 use bitnet_quant::{
     AbsMean, DenseType, Scales, TernaryType, TernaryView, encode_ternary, sum_magnitudes,
 };
@@ -44,14 +44,14 @@ fn trits(key: &str) -> Vec<i8> {
 
 fn check_decode(ty: DenseType, stored: &str, decoded: &str) {
     let expected = floats(decoded);
-    for kernel in Kernel::available() {
+    for isa in Isa::available() {
         let mut out = vec![f32::NAN; expected.len()];
-        ty.decode_row(kernel, &bytes(stored), &mut out);
+        ty.decode_row(isa, &bytes(stored), &mut out);
         for (i, (y, expected)) in out.iter().zip(&expected).enumerate() {
             assert_eq!(
                 y.to_bits(),
                 expected.to_bits(),
-                "{kernel}, {i}: {y} {expected}"
+                "{isa}, {i}: {y} {expected}"
             );
         }
     }
@@ -148,7 +148,7 @@ fn masters_are_rounded_as_in_transformers() {
         let decode = |key: &str| {
             let stored = bytes(&format!("{}.{key}", ty.name()));
             let mut values = vec![0.0; stored.len() / ty.block_bytes()];
-            ty.decode_row(Kernel::best(), &stored, &mut values);
+            ty.decode_row(Isa::best(), &stored, &mut values);
             values
         };
         let (masters, expected) = (decode("masters"), decode("weights"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bitnet_core::{Device, HybridMemoryPool, Kernel, ThreadPool};
+use bitnet_core::{Device, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions};
 use serde::Serialize;
 
@@ -124,7 +124,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let tests = args.tests()?;
     let head = args.compute.head.for_largest();
-    let kernel = args.compute.kernel()?.unwrap_or_else(Kernel::best);
+    let isa = args.compute.isa()?.unwrap_or_else(Isa::best);
     let thread_counts = if args.threads.is_empty() {
         vec![std::thread::available_parallelism().map_or(1, usize::from)]
     } else {
@@ -155,11 +155,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut watch = MemoryWatch::begin();
     let pool = HybridMemoryPool::new();
     let mut threads = ThreadPool::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
-    let packing = args.compute.packing(kernel, head)?;
+    let packing = args.compute.packing(isa, head)?;
     let model = Model::load(
         &checkpoint,
         &pool,
-        kernel,
+        isa,
         &mut threads,
         packing,
         |done, total| progress.set(done, total),
@@ -196,7 +196,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let mut measured = measured.iter();
     for plan in &plans {
-        let limits = machine.measure(&pool, plan.kernel, plan.n_threads)?;
+        let limits = machine.measure(&pool, plan.isa, plan.n_threads)?;
         let of_plan = tests.iter().zip(&mut measured);
         rows.extend(of_plan.map(|(test, measured)| test.row(&model, plan, measured, limits)));
     }
@@ -217,9 +217,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 impl Args {
     fn run_kernels(&self, ui: &Ui) -> anyhow::Result<()> {
         Device::select(self.compute.device.into())?;
-        let kernels = match self.compute.kernel()? {
-            Some(kernel) => vec![kernel],
-            None => Kernel::available().collect(),
+        let isas = match self.compute.isa()? {
+            Some(isa) => vec![isa],
+            None => Isa::available().collect(),
         };
         let thread_counts = if self.threads.is_empty() {
             &[1]
@@ -231,7 +231,7 @@ impl Args {
                 return Err(PlanError::Threads { n_threads }.into());
             }
         }
-        kernels::run(&kernels, thread_counts, self.json, ui)
+        kernels::run(&isas, thread_counts, self.json, ui)
     }
 
     fn tests(&self) -> anyhow::Result<Vec<Test>> {
@@ -363,7 +363,7 @@ impl Test {
             limit,
             limit_fraction,
             peak_memory_bytes: measured.peak_memory_bytes,
-            kernel: plan.kernel.name(),
+            kernel: plan.isa.name(),
             layout: model.layout().to_string(),
             head: match model.head_precision() {
                 HeadPrecision::Exact => "exact",

@@ -1,7 +1,7 @@
 //! `bitnet devices`
 
 use bitnet_core::machine::memory_bound;
-use bitnet_core::{Device, HybridMemoryPool, Kernel};
+use bitnet_core::{Device, HybridMemoryPool, Isa};
 use serde::Serialize;
 
 use crate::machine::Machine;
@@ -60,12 +60,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         threads.sort_unstable();
         threads.dedup();
         for n_threads in threads {
-            machine.measure(&pool, Kernel::best(), n_threads)?;
+            machine.measure(&pool, Isa::best(), n_threads)?;
         }
     }
     let report = Report {
         devices: Device::all().into_iter().map(describe).collect(),
-        kernels: Kernel::known()
+        kernels: Isa::known()
             .map(|(name, usable)| KernelReport { name, usable })
             .collect(),
         default: Device::select(None)?.name(),
@@ -83,7 +83,7 @@ fn describe(device: Device) -> DeviceReport {
         kind: device.kind.name(),
         usable: device.unusable.is_none(),
         reason: match device.unusable {
-            None => format!("its best kernel is {}", Kernel::best()),
+            None => format!("its best kernel is {}", Isa::best()),
             Some(reason) => reason.to_string(),
         },
     }
@@ -110,7 +110,7 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
         ui.line(line.trim_end())?;
     }
     let machine = &report.machine;
-    ui.line(&format!("chosen  {}, {}", report.default, Kernel::best()))?;
+    ui.line(&format!("chosen  {}, {}", report.default, Isa::best()))?;
     for line in machine.lines() {
         ui.line(&line)?;
     }

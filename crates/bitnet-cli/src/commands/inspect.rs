@@ -273,8 +273,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
     let needs = MemoryNeeds::new(checkpoint, plan, HeadPrecision::Int8);
     let (weights, parameters, ternary_parameters) = weights(checkpoint);
     let n_linear_weights = checkpoint.config().n_linear_weights();
-    let layouts =
-        Layout::candidates(plan.kernel, n_linear_weights).filter(|_| ternary_parameters > 0);
+    let layouts = Layout::candidates(plan.isa, n_linear_weights).filter(|_| ternary_parameters > 0);
     let mut anomalies: Vec<_> = checkpoint.notes().iter().map(ToString::to_string).collect();
     let tokenizer = checkpoint.tokenizer();
     let chat_template = (tokenizer.as_ref().ok())
@@ -321,7 +320,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         chat_template,
         anomalies,
         plan: PlanReport {
-            kernel: plan.kernel.name(),
+            kernel: plan.isa.name(),
             threads: plan.n_threads,
             layouts: layouts.map(|layout| layout.to_string()).collect(),
             context: plan.context_len,

@@ -69,9 +69,9 @@ fn the_seed_decides_the_text_whatever_computes() {
     let expected = story(&["--seed", "7", "-t", "1"]);
     assert_eq!(story(&["--seed", "7", "-t", "3"]), expected);
     assert_ne!(story(&["--seed", "8"]), expected);
-    for kernel in bitnet_core::Kernel::available() {
-        let variant = kernel.name().rsplit('-').next().unwrap();
-        for name in [kernel.name(), variant] {
+    for isa in bitnet_core::Isa::available() {
+        let variant = isa.name().rsplit('-').next().unwrap();
+        for name in [isa.name(), variant] {
             let options = ["--seed", "7", "--kernel", name];
             assert_eq!(story(&options), expected, "{name}");
         }

@@ -384,7 +384,7 @@ fn inspect_prints_what_a_model_is() {
 #[test]
 fn devices_that_are_not_there_are_listed_with_the_reason() {
     let text = bitnet(&["devices"]).quietly();
-    let best = bitnet_core::Kernel::best();
+    let best = bitnet_core::Isa::best();
     for line in [
         "  cuda                       -       this build has no CUDA support\n",
         "  generic-i2xi8-scalar       usable\n",

@@ -1,7 +1,7 @@
 //! One folder or file per instruction set, the same two functions in each:
 //! `ternary_panel` and `int8_panel` (see [`crate::matmul`] for what they owe).
 
-/// Defines methods of a token that are one instruction each.
+/// Defines methods of an instruction set that are one instruction each.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! instructions {
     ($($vis:vis fn $name:ident ($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)+) => {

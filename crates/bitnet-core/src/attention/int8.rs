@@ -1,7 +1,7 @@
 //! Keys and values in int8.
 //!
 //! Queries and the weights of the softmax are quantized as well, so that both
-//! products are those of int8 matrices: exact sums of integers, on every kernel.
+//! products are those of int8 matrices: exact sums of integers, on every instruction set.
 
 use std::iter;
 
@@ -10,7 +10,7 @@ use super::{BLOCK, MAX_ROWS, TILE};
 use crate::activations::{COL_STEP, Int8Rows, PARTS};
 use crate::arch::{CACHE_LINE, ask_for};
 use crate::int8::{self, BLOCK_COLS};
-use crate::kernel::{Kernel, Op};
+use crate::isa::{Isa, Op};
 use crate::lanes::{LaneOp, Lanes};
 use crate::matmul::{self, MAX_TILE, Operands, PANEL_ROWS};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
@@ -82,14 +82,7 @@ impl Int8Store {
     }
 
     /// Stores one position.
-    pub(super) fn set(
-        &mut self,
-        kernel: Kernel,
-        block: usize,
-        at: usize,
-        key: &[f32],
-        value: &[f32],
-    ) {
+    pub(super) fn set(&mut self, isa: Isa, block: usize, at: usize, key: &[f32], value: &[f32]) {
         let head_dim = self.head_dim;
         let len = Self::packed_len(head_dim);
         let (keys, values) =
@@ -97,11 +90,11 @@ impl Int8Store {
         let (key_scales, value_scales) = self.scales[block].split_at_mut(BLOCK / TILE);
         let panel = &mut keys[at / TILE * key_panel(head_dim)..][..key_panel(head_dim)];
         let quantized = &mut self.row;
-        key_scales[at / TILE][at % TILE] = int8::quantize_row(kernel, key, quantized);
+        key_scales[at / TILE][at % TILE] = int8::quantize_row(isa, key, quantized);
         for (col, &q) in quantized.iter().enumerate() {
             panel[col / BLOCK_COLS].0[at % TILE * BLOCK_COLS + col % BLOCK_COLS] = q as u8;
         }
-        value_scales[at / TILE][at % TILE] = int8::quantize_row(kernel, value, quantized);
+        value_scales[at / TILE][at % TILE] = int8::quantize_row(isa, value, quantized);
         for (dim, &q) in quantized.iter().enumerate() {
             let panel = &mut values[dim / TILE * VALUE_PANEL..][..VALUE_PANEL];
             panel[at / BLOCK_COLS].0[dim % TILE * BLOCK_COLS + at % BLOCK_COLS] = q as u8;
@@ -165,7 +158,7 @@ impl Int8Block<'_> {
     /// `n_positions` keys.
     pub(super) fn scores(
         self,
-        kernel: Kernel,
+        isa: Isa,
         queries: &Int8Rows,
         n_positions: usize,
         scores: &mut [Scores],
@@ -188,8 +181,8 @@ impl Int8Block<'_> {
                 first: 0,
                 first_col: 0,
             };
-            int8::panel(kernel, operands, acc);
-            kernel.run_lanes(ToScores {
+            int8::panel(isa, operands, acc);
+            isa.run_lanes(ToScores {
                 sums: acc,
                 query_scales: queries.scales(),
                 key_scales,
@@ -206,7 +199,7 @@ impl Int8Block<'_> {
     /// largest.
     pub(super) fn weighted_sums(
         self,
-        kernel: Kernel,
+        isa: Isa,
         weights: &[Scores],
         scratch: &mut Int8Scratch,
         n_positions: usize,
@@ -218,14 +211,14 @@ impl Int8Block<'_> {
         rows.reshape(2 * weights.len(), BLOCK);
         for (r, weights) in weights.iter().enumerate() {
             let mut scaled = [0.0; BLOCK];
-            kernel.run(Scale {
+            isa.run(Scale {
                 weights,
                 scales: self.value_scales,
                 out: &mut scaled,
             });
             // What stands behind may be of another sequence, and no number.
             scaled[n_positions..].fill(0.0);
-            rows.quantize_parts(kernel, 2 * r, &scaled);
+            rows.quantize_parts(isa, 2 * r, &scaled);
         }
         let width = self.head_dim.div_ceil(TILE);
         let mut acc = [[0; PANEL_ROWS]; 2 * MAX_ROWS];
@@ -246,9 +239,9 @@ impl Int8Block<'_> {
                     first: i * MAX_TILE,
                     first_col: 0,
                 };
-                int8::panel(kernel, operands, acc);
+                int8::panel(isa, operands, acc);
             }
-            kernel.run_lanes(ToValues {
+            isa.run_lanes(ToValues {
                 sums: acc,
                 scales: rows.scales(),
                 values: &mut sums[c..],

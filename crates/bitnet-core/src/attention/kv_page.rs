@@ -5,7 +5,7 @@ use half::slice::HalfFloatSliceExt;
 use super::block::FloatBlock;
 use super::int8::{Int8Block, Int8Store};
 use super::{BLOCK, TILE};
-use crate::kernel::Kernel;
+use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
 /// How keys and values are kept.
@@ -99,14 +99,7 @@ impl KvPage {
     ///
     /// Panics if the position or a head is out of range, or the values are not
     /// whole heads.
-    pub fn store(
-        &mut self,
-        kernel: Kernel,
-        at: usize,
-        first_head: usize,
-        keys: &[f32],
-        values: &[f32],
-    ) {
+    pub fn store(&mut self, isa: Isa, at: usize, first_head: usize, keys: &[f32], values: &[f32]) {
         let head_dim = self.shape.head_dim;
         assert!(at < BLOCK, "the position is within the page");
         assert!(
@@ -128,7 +121,7 @@ impl KvPage {
                 Data::F16(data) => {
                     store_position(&mut data[head * len..][..len], at, key, value, to_f16);
                 }
-                Data::Int8(store) => store.set(kernel, head, at, key, value),
+                Data::Int8(store) => store.set(isa, head, at, key, value),
             }
         }
     }

@@ -22,7 +22,7 @@ use kv_page::Block;
 pub use kv_page::{KvPage, KvPrecision, KvShape};
 pub use paged_kv::PagedKv;
 
-use crate::kernel::Kernel;
+use crate::isa::Isa;
 use crate::lanes::{LaneOp, Lanes, WIDTH};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
@@ -174,7 +174,7 @@ impl AttentionScratch {
 /// Panics if the shapes disagree or the scratch is too small.
 #[expect(clippy::too_many_arguments, reason = "all of them are operands")]
 pub fn attention(
-    kernel: Kernel,
+    isa: Isa,
     threads: &mut ThreadPool,
     kv: &PagedKv,
     heads: Heads,
@@ -196,7 +196,7 @@ pub fn attention(
     cut_tiles(rows, group, &mut scratch.tiles);
     let width = head_dim.div_ceil(TILE);
     let job = Job {
-        kernel,
+        isa,
         kv,
         heads,
         group,
@@ -272,7 +272,7 @@ pub fn attention(
             let rows = states.iter_mut().zip(sums.chunks_exact_mut(width));
             let block_rows = block_states.iter().zip(block_sums.chunks_exact(width));
             for ((state, sums), (&block_state, block_sums)) in rows.zip(block_rows) {
-                join(kernel, state, sums, block_state, block_sums);
+                join(isa, state, sums, block_state, block_sums);
             }
         }
         unit.finish(states, sums);
@@ -300,7 +300,7 @@ fn cut_tiles(rows: &[QueryRow], group: usize, tiles: &mut Vec<Range<usize>>) {
 
 /// What all units of a call share.
 struct Job<'a> {
-    kernel: Kernel,
+    isa: Isa,
     kv: &'a PagedKv,
     heads: Heads,
     /// Query heads of a key head.
@@ -385,7 +385,7 @@ impl Unit<'_> {
             let rows = &mut scratch.int8.queries;
             rows.reshape(self.n_queries, self.job.kv.shape().head_dim);
             for (r, &(at, _)) in self.queries().iter().enumerate() {
-                rows.quantize_row(self.job.kernel, r, self.query(at));
+                rows.quantize_row(self.job.isa, r, self.query(at));
             }
         }
     }
@@ -398,7 +398,7 @@ impl Unit<'_> {
         states: &mut [State],
         sums: &mut [[f32; TILE]],
     ) {
-        let (kernel, n) = (self.job.kernel, self.n_queries);
+        let (isa, n) = (self.job.isa, self.n_queries);
         let head_dim = self.job.kv.shape().head_dim;
         let width = head_dim.div_ceil(TILE);
         let mut queries: [&[f32]; MAX_ROWS] = [&[]; MAX_ROWS];
@@ -414,17 +414,17 @@ impl Unit<'_> {
         let stored = block_at(block);
         let next = (block + 1 < self.n_blocks()).then(|| block_at(block + 1));
         match stored {
-            Block::F32(block) => block.run_scores(kernel, queries, n_positions, scores),
-            Block::F16(block) => block.run_scores(kernel, queries, n_positions, scores),
+            Block::F32(block) => block.run_scores(isa, queries, n_positions, scores),
+            Block::F16(block) => block.run_scores(isa, queries, n_positions, scores),
             Block::Int8(block) => {
-                block.scores(kernel, &scratch.int8.queries, n_positions, scores);
+                block.scores(isa, &scratch.int8.queries, n_positions, scores);
             }
         }
         let mut block_states = [State::EMPTY; MAX_ROWS];
         let rows = scores.iter_mut().zip(&mut block_states).zip(self.queries());
         for ((scores, state), &(_, position)) in rows {
             let first = self.first_seen(position).saturating_sub(block * BLOCK);
-            *state = kernel.run_lanes(Weights {
+            *state = isa.run_lanes(Weights {
                 scores,
                 positions: first..seen(position),
                 scale: self.job.heads.scale,
@@ -436,14 +436,14 @@ impl Unit<'_> {
                     Some(Block::F32(next)) => next.keys,
                     _ => &[],
                 };
-                block.run_weighted_sums(kernel, scores, n_positions, block_sums, ahead);
+                block.run_weighted_sums(isa, scores, n_positions, block_sums, ahead);
             }
             Block::F16(block) => {
                 let ahead = match next {
                     Some(Block::F16(next)) => next.keys,
                     _ => &[],
                 };
-                block.run_weighted_sums(kernel, scores, n_positions, block_sums, ahead);
+                block.run_weighted_sums(isa, scores, n_positions, block_sums, ahead);
             }
             Block::Int8(block) => {
                 let ahead = match next {
@@ -451,13 +451,13 @@ impl Unit<'_> {
                     _ => None,
                 };
                 let int8 = &mut scratch.int8;
-                block.weighted_sums(kernel, scores, int8, n_positions, block_sums, ahead);
+                block.weighted_sums(isa, scores, int8, n_positions, block_sums, ahead);
             }
         }
         let rows = states.iter_mut().zip(sums.chunks_exact_mut(width));
         let block_rows = block_states.iter().zip(block_sums.chunks_exact(width));
         for ((state, sums), (&block_state, block_sums)) in rows.zip(block_rows) {
-            join(kernel, state, sums, block_state, block_sums);
+            join(isa, state, sums, block_state, block_sums);
         }
     }
 
@@ -482,7 +482,7 @@ impl Unit<'_> {
 /// Joins a block to the blocks before it; one that a row sees nothing of changes
 /// nothing.
 fn join(
-    kernel: Kernel,
+    isa: Isa,
     state: &mut State,
     sums: &mut [[f32; TILE]],
     block: State,
@@ -491,7 +491,7 @@ fn join(
     // The largest score of a block adds 1 to the sum: only an empty one has 0. What
     // is not a number goes on to the result.
     if block.sum != 0.0 {
-        kernel.run_lanes(Join {
+        isa.run_lanes(Join {
             state,
             sums: sums.as_flattened_mut(),
             block,
@@ -547,14 +547,8 @@ impl LaneOp for Weights<'_> {
 }
 
 impl<E: Stored> FloatBlock<'_, E> {
-    fn run_scores(
-        self,
-        kernel: Kernel,
-        queries: &[&[f32]],
-        n_positions: usize,
-        scores: &mut [Scores],
-    ) {
-        kernel.run_lanes(ScoresOp {
+    fn run_scores(self, isa: Isa, queries: &[&[f32]], n_positions: usize, scores: &mut [Scores]) {
+        isa.run_lanes(ScoresOp {
             block: self,
             queries,
             n_positions,
@@ -564,13 +558,13 @@ impl<E: Stored> FloatBlock<'_, E> {
 
     fn run_weighted_sums(
         self,
-        kernel: Kernel,
+        isa: Isa,
         weights: &[Scores],
         n_positions: usize,
         sums: &mut [[f32; TILE]],
         ahead: &[[E; TILE]],
     ) {
-        kernel.run_lanes(WeightedSums {
+        isa.run_lanes(WeightedSums {
             block: self,
             weights,
             n_positions,

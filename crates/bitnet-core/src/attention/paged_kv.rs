@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::kv_page::{Block, KvPage, KvShape};
-use crate::kernel::Kernel;
+use crate::isa::Isa;
 use crate::memory::{HybridMemoryPool, OutOfMemory};
 
 /// Keys and values of several sequences.
@@ -126,7 +126,7 @@ impl PagedKv {
     /// the values are not whole heads.
     pub fn store(
         &mut self,
-        kernel: Kernel,
+        isa: Isa,
         (sequence, position): (usize, usize),
         first_head: usize,
         keys: &[f32],
@@ -135,7 +135,7 @@ impl PagedKv {
         let page = &mut self.tables[sequence][position / KvPage::POSITIONS];
         let page = Arc::get_mut(page).expect("room was made: the page is not shared");
         let at = position % KvPage::POSITIONS;
-        page.store(kernel, at, first_head, keys, values);
+        page.store(isa, at, first_head, keys, values);
     }
 
     /// Returns key and value of a position of a sequence and head as they are

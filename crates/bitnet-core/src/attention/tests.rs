@@ -52,7 +52,7 @@ impl Case {
         }
     }
 
-    fn kv(&self, kernel: Kernel, precision: KvPrecision) -> PagedKv {
+    fn kv(&self, isa: Isa, precision: KvPrecision) -> PagedKv {
         let shape = KvShape {
             precision,
             n_heads: 2 * self.n_kv_heads,
@@ -63,7 +63,7 @@ impl Case {
         let width = self.n_kv_heads * self.head_dim;
         let rows = self.keys.chunks(width).zip(self.values.chunks(width));
         for (position, (key, value)) in rows.enumerate() {
-            kv.store(kernel, (1, position), self.n_kv_heads, key, value);
+            kv.store(isa, (1, position), self.n_kv_heads, key, value);
         }
         kv
     }
@@ -71,12 +71,12 @@ impl Case {
     /// Computes the positions `from` on, cut into calls of `cut` rows.
     fn run(
         &self,
-        kernel: Kernel,
+        isa: Isa,
         precision: KvPrecision,
         n_threads: usize,
         (from, cut): (usize, usize),
     ) -> Vec<f32> {
-        let kv = self.kv(kernel, precision);
+        let kv = self.kv(isa, precision);
         let rows: Vec<_> = (from..self.n_positions)
             .map(|position| QueryRow {
                 sequence: 1,
@@ -96,7 +96,7 @@ impl Case {
             .zip(out.chunks_mut(cut * width))
         {
             attention(
-                kernel,
+                isa,
                 &mut threads,
                 &kv,
                 self.heads(),
@@ -159,7 +159,7 @@ fn attention_is_close_to_its_definition_in_every_precision() {
             (KvPrecision::Int8, 4e-2),
         ];
         for (precision, tolerance) in tolerances {
-            let found = case.run(Kernel::best(), precision, 1, (0, n));
+            let found = case.run(Isa::best(), precision, 1, (0, n));
             assert_eq!(found.len(), exact.len());
             for (found, exact) in found.iter().zip(&exact) {
                 let error = (*found as f64 - exact).abs();
@@ -177,16 +177,16 @@ fn the_bits_depend_neither_on_kernel_nor_threads_nor_cut() {
     for (n, n_kv_heads, group, head_dim) in [(280, 2, 4, 64), (150, 1, 7, 36), (270, 3, 1, 16)] {
         let case = Case::new(n, n_kv_heads, group, head_dim);
         for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
-            let expected = case.run(Kernel::Scalar, precision, 1, (0, n));
+            let expected = case.run(Isa::Scalar, precision, 1, (0, n));
             let width = expected.len() / n;
-            for kernel in Kernel::available() {
+            for isa in Isa::available() {
                 for (n_threads, cut) in [(1, n), (1, 1), (3, 1), (2, 5), (8, 64), (3, n)] {
                     for from in [0, 127, 128, n - 1] {
-                        let found = case.run(kernel, precision, n_threads, (from, cut));
+                        let found = case.run(isa, precision, n_threads, (from, cut));
                         assert_eq!(
                             found,
                             expected[from * width..],
-                            "{precision:?}, {kernel}, {n_threads} threads, from {from} by {cut}"
+                            "{precision:?}, {isa}, {n_threads} threads, from {from} by {cut}"
                         );
                     }
                 }
@@ -211,7 +211,7 @@ fn a_window_hides_what_lies_before_it_from_every_row() {
                 (KvPrecision::F16, 2e-3),
                 (KvPrecision::Int8, 4e-2),
             ] {
-                let expected = case.run(Kernel::Scalar, precision, 1, (0, n));
+                let expected = case.run(Isa::Scalar, precision, 1, (0, n));
                 for (found, exact) in expected.iter().zip(&exact) {
                     let error = (*found as f64 - exact).abs();
                     assert!(
@@ -220,14 +220,14 @@ fn a_window_hides_what_lies_before_it_from_every_row() {
                     );
                 }
                 let width = expected.len() / n;
-                for kernel in Kernel::available() {
+                for isa in Isa::available() {
                     for (n_threads, cut) in [(3, 1), (2, 5), (3, n)] {
                         for from in [0, n - 20] {
-                            let found = case.run(kernel, precision, n_threads, (from, cut));
+                            let found = case.run(isa, precision, n_threads, (from, cut));
                             assert_eq!(
                                 found,
                                 expected[from * width..],
-                                "{precision:?}, {window}, {kernel}, {n_threads}, {from} by {cut}"
+                                "{precision:?}, {window}, {isa}, {n_threads}, {from} by {cut}"
                             );
                         }
                     }
@@ -241,10 +241,10 @@ fn a_window_hides_what_lies_before_it_from_every_row() {
 fn what_a_window_hides_may_be_no_number() {
     let mut case = Case::new(300, 1, 1, 16);
     case.window = Some(40);
-    let expected = case.run(Kernel::best(), KvPrecision::F32, 1, (299, 1));
+    let expected = case.run(Isa::best(), KvPrecision::F32, 1, (299, 1));
     case.keys[..16 * 260].fill(f32::NAN);
     for n_threads in [1, 3] {
-        let found = case.run(Kernel::best(), KvPrecision::F32, n_threads, (299, 1));
+        let found = case.run(Isa::best(), KvPrecision::F32, n_threads, (299, 1));
         assert_eq!(found, expected);
     }
 }
@@ -252,7 +252,7 @@ fn what_a_window_hides_may_be_no_number() {
 #[test]
 fn one_position_returns_its_value() {
     let case = Case::new(1, 1, 2, 64);
-    let out = case.run(Kernel::best(), KvPrecision::F32, 1, (0, 1));
+    let out = case.run(Isa::best(), KvPrecision::F32, 1, (0, 1));
     assert_eq!(out, [&case.values[..], &case.values].concat());
 }
 
@@ -263,7 +263,7 @@ fn what_is_not_a_number_reaches_the_result() {
             let mut case = Case::new(300, 1, 1, 16);
             case.keys[16 * nans.start..16 * nans.end].fill(f32::NAN);
             for n_threads in [1, 3] {
-                let out = case.run(Kernel::best(), precision, n_threads, (299, 1));
+                let out = case.run(Isa::best(), precision, n_threads, (299, 1));
                 assert!(out.iter().all(|y| y.is_nan()), "{precision:?}, {nans:?}");
             }
         }
@@ -275,7 +275,7 @@ fn scratch_for_smaller_heads_is_not_overrun() {
     // One row needs no more than the scratch of a thread has; what blocks come to
     // would not fit where it is kept between threads.
     let case = Case::new(300, 1, 1, 64);
-    let kv = case.kv(Kernel::best(), KvPrecision::F16);
+    let kv = case.kv(Isa::best(), KvPrecision::F16);
     let narrow = KvShape {
         head_dim: 16,
         ..kv.shape()
@@ -287,7 +287,7 @@ fn scratch_for_smaller_heads_is_not_overrun() {
     let heads = case.heads();
     let mut out = [0.0; 64];
     attention(
-        Kernel::best(),
+        Isa::best(),
         &mut ThreadPool::new(3),
         &kv,
         heads,
@@ -296,7 +296,7 @@ fn scratch_for_smaller_heads_is_not_overrun() {
         &mut AttentionScratch::new(&HybridMemoryPool::new(), 3, 1, (narrow, 300), 1).unwrap(),
         &mut out,
     );
-    let expected = case.run(Kernel::best(), KvPrecision::F16, 1, (299, 1));
+    let expected = case.run(Isa::best(), KvPrecision::F16, 1, (299, 1));
     assert_eq!(out[..], expected);
 }
 
@@ -311,7 +311,7 @@ fn small_weights_are_not_lost_in_int8() {
     case.keys[..16].fill(0.35);
     case.values[..16].fill(0.0);
     let exact = *case.exact(127).last().unwrap();
-    let found = case.run(Kernel::best(), KvPrecision::Int8, 1, (127, 1));
+    let found = case.run(Isa::best(), KvPrecision::Int8, 1, (127, 1));
     assert!((0.3..0.9).contains(&exact));
     assert!(
         (found[0] as f64 / exact - 1.0).abs() < 0.02,
@@ -357,7 +357,7 @@ fn sizes_are_told_before_memory_is_taken() {
 fn pages_are_shared_until_somebody_writes() {
     let case = Case::new(300, 1, 1, 20);
     for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
-        let mut kv = case.kv(Kernel::best(), precision);
+        let mut kv = case.kv(Isa::best(), precision);
         let before: Vec<_> = (0..300).map(|at| kv.load((1, at), 1)).collect();
         for (at, (key, value)) in before.iter().enumerate() {
             let exact = [&case.keys, &case.values].map(|x| &x[20 * at..][..20]);
@@ -373,7 +373,7 @@ fn pages_are_shared_until_somebody_writes() {
         kv.make_room(0, 200, 260).unwrap();
         assert_eq!((kv.n_pages(), kv.n_pages_needed(0, 200, 260)), (5, 0));
         for at in 200..260 {
-            kv.store(Kernel::best(), (0, at), 1, &[9.0; 20], &[8.0; 20]);
+            kv.store(Isa::best(), (0, at), 1, &[9.0; 20], &[8.0; 20]);
         }
         for (at, before) in before.iter().enumerate().take(200) {
             assert_eq!(kv.load((0, at), 1), *before);
@@ -397,12 +397,12 @@ fn pages_are_shared_until_somebody_writes() {
 fn what_an_earlier_owner_left_in_a_page_does_not_matter() {
     let case = Case::new(130, 1, 2, 16);
     for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
-        let expected = case.run(Kernel::best(), precision, 1, (129, 1));
-        let mut kv = case.kv(Kernel::best(), precision);
+        let expected = case.run(Isa::best(), precision, 1, (129, 1));
+        let mut kv = case.kv(Isa::best(), precision);
         kv.make_room(1, 130, 256).unwrap();
         for at in 130..256 {
             let nothing = [f32::NAN; 16];
-            kv.store(Kernel::best(), (1, at), 1, &nothing, &nothing);
+            kv.store(Isa::best(), (1, at), 1, &nothing, &nothing);
         }
         let rows = [QueryRow {
             sequence: 1,
@@ -415,7 +415,7 @@ fn what_an_earlier_owner_left_in_a_page_does_not_matter() {
         let scratch = &mut AttentionScratch::new(&pool, 1, 1, (kv.shape(), 130), 2).unwrap();
         let threads = &mut ThreadPool::new(1);
         attention(
-            Kernel::best(),
+            Isa::best(),
             threads,
             &kv,
             heads,

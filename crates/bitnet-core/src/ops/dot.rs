@@ -1,7 +1,7 @@
 //! Dot products.
 
 use super::{LANES, add_lanes, padded};
-use crate::kernel::Kernel;
+use crate::isa::Isa;
 use crate::lanes::{LaneOp, Lanes};
 
 /// Returns `Σ x[i]·y[i]`, by fused multiply-add in lane order.
@@ -10,9 +10,9 @@ use crate::lanes::{LaneOp, Lanes};
 ///
 /// Panics if the lengths differ.
 #[inline]
-pub fn dot(kernel: Kernel, x: &[f32], y: &[f32]) -> f32 {
+pub fn dot(isa: Isa, x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len(), "a dot product of equal lengths");
-    kernel.run_lanes(Dot { x, y })
+    isa.run_lanes(Dot { x, y })
 }
 
 struct Dot<'a> {
@@ -53,19 +53,15 @@ mod tests {
         for n in LENGTHS {
             let (x, y) = (values(n, 1), values(n, 2));
             let exact: f64 = x.iter().zip(&y).map(|(&x, &y)| x as f64 * y as f64).sum();
-            let expected = dot(Kernel::Scalar, &x, &y);
+            let expected = dot(Isa::Scalar, &x, &y);
             // Each lane rounds n/32 times, values are below 16.
             let tolerance = 16.0 * n as f64 * f32::EPSILON as f64;
             assert!(
                 (expected as f64 - exact).abs() <= tolerance,
                 "{expected} vs {exact}"
             );
-            for kernel in Kernel::available() {
-                assert_eq!(
-                    dot(kernel, &x, &y).to_bits(),
-                    expected.to_bits(),
-                    "{kernel}, {n}"
-                );
+            for isa in Isa::available() {
+                assert_eq!(dot(isa, &x, &y).to_bits(), expected.to_bits(), "{isa}, {n}");
             }
         }
     }
@@ -75,8 +71,8 @@ mod tests {
         // 2^24 + 1 is not an f32: the result tells the order.
         let mut x = [0.0; LANES];
         (x[0], x[1], x[16]) = (16_777_216.0, 1.0, 1.0);
-        assert_eq!(dot(Kernel::Scalar, &x, &[1.0; LANES]), 16_777_216.0);
+        assert_eq!(dot(Isa::Scalar, &x, &[1.0; LANES]), 16_777_216.0);
         (x[0], x[1], x[17], x[16]) = (16_777_216.0, 1.0, 1.0, 0.0);
-        assert_eq!(dot(Kernel::Scalar, &x, &[1.0; LANES]), 16_777_218.0);
+        assert_eq!(dot(Isa::Scalar, &x, &[1.0; LANES]), 16_777_218.0);
     }
 }

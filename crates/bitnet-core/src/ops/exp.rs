@@ -86,7 +86,7 @@ pub(crate) fn power_of_two(n: i32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Kernel;
+    use crate::isa::Isa;
     use crate::lanes::{LaneOp, WIDTH};
 
     #[test]
@@ -131,11 +131,11 @@ mod tests {
             .collect();
         let n = x.len() / WIDTH * WIDTH;
         let expected: Vec<u32> = x[..n].iter().map(|&x| exp(x).to_bits()).collect();
-        for kernel in Kernel::available() {
+        for isa in Isa::available() {
             let mut out = vec![0.0; n];
-            kernel.run_lanes(All(&x[..n], &mut out));
+            isa.run_lanes(All(&x[..n], &mut out));
             let found: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
-            assert!(found == expected, "{kernel}");
+            assert!(found == expected, "{isa}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What happens element by element between the matrices.
 
 use super::exp_one;
-use crate::kernel::{Kernel, Op};
+use crate::isa::{Isa, Op};
 use crate::lanes::{LaneOp, Lanes};
 
 /// Replaces `gate[i]` by `max(gate[i], 0)² · up[i]`: the gate of BitNet b1.58
@@ -11,8 +11,8 @@ use crate::lanes::{LaneOp, Lanes};
 ///
 /// Panics if the lengths differ.
 #[inline]
-pub fn relu2_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
-    kernel.run_lanes(GateMul {
+pub fn relu2_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
+    isa.run_lanes(GateMul {
         gate,
         up,
         activation: Relu2,
@@ -26,8 +26,8 @@ pub fn relu2_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
 ///
 /// Panics if the lengths differ.
 #[inline]
-pub fn silu_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
-    kernel.run_lanes(GateMul {
+pub fn silu_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
+    isa.run_lanes(GateMul {
         gate,
         up,
         activation: Silu,
@@ -42,8 +42,8 @@ pub fn silu_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
 ///
 /// Panics if the lengths differ.
 #[inline]
-pub fn gelu_tanh_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
-    kernel.run_lanes(GateMul {
+pub fn gelu_tanh_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
+    isa.run_lanes(GateMul {
         gate,
         up,
         activation: GeluTanh,
@@ -52,8 +52,8 @@ pub fn gelu_tanh_mul(kernel: Kernel, gate: &mut [f32], up: &[f32]) {
 
 /// Multiplies every value of `x` by `factor`.
 #[inline]
-pub fn scale(kernel: Kernel, x: &mut [f32], factor: f32) {
-    kernel.run(Scale { x, factor });
+pub fn scale(isa: Isa, x: &mut [f32], factor: f32) {
+    isa.run(Scale { x, factor });
 }
 
 /// Adds `y` to `x`.
@@ -62,8 +62,8 @@ pub fn scale(kernel: Kernel, x: &mut [f32], factor: f32) {
 ///
 /// Panics if the lengths differ.
 #[inline]
-pub fn add_assign(kernel: Kernel, x: &mut [f32], y: &[f32]) {
-    kernel.run(AddAssign { x, y });
+pub fn add_assign(isa: Isa, x: &mut [f32], y: &[f32]) {
+    isa.run(AddAssign { x, y });
 }
 
 trait Activation {
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn gates_are_close_to_their_definition_and_equal_on_all_kernels() {
-        type GateFn = fn(Kernel, &mut [f32], &[f32]);
+        type GateFn = fn(Isa, &mut [f32], &[f32]);
         type Definition = fn(f64) -> f64;
         let gelu = |x: f64| {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
@@ -174,12 +174,12 @@ mod tests {
         for (gate_mul, definition, tolerance) in cases {
             for n in LENGTHS {
                 let (gate, up) = (values(n, 5), values(n, 6));
-                let run = |kernel| {
+                let run = |isa| {
                     let mut out = gate.clone();
-                    gate_mul(kernel, &mut out, &up);
+                    gate_mul(isa, &mut out, &up);
                     out
                 };
-                let expected = run(Kernel::Scalar);
+                let expected = run(Isa::Scalar);
                 for (i, &y) in expected.iter().enumerate() {
                     let exact = definition(gate[i] as f64) * up[i] as f64;
                     assert!(
@@ -187,8 +187,8 @@ mod tests {
                         "{y} vs {exact}"
                     );
                 }
-                for kernel in Kernel::available() {
-                    assert_eq!(run(kernel), expected, "{kernel}, {n}");
+                for isa in Isa::available() {
+                    assert_eq!(run(isa), expected, "{isa}, {n}");
                 }
             }
         }
@@ -199,27 +199,27 @@ mod tests {
         for n in LENGTHS {
             let x = values(n, 8);
             let expected: Vec<f32> = x.iter().map(|x| x * 0.3).collect();
-            for kernel in Kernel::available() {
+            for isa in Isa::available() {
                 let mut found = x.clone();
-                scale(kernel, &mut found, 0.3);
-                assert_eq!(found, expected, "{kernel}, {n}");
+                scale(isa, &mut found, 0.3);
+                assert_eq!(found, expected, "{isa}, {n}");
             }
         }
     }
 
     #[test]
     fn gelu_of_large_values_is_theirs_or_zero() {
-        for kernel in Kernel::available() {
+        for isa in Isa::available() {
             let mut gate = [-200.0, -1e30, 200.0, 1e30, 0.0];
-            gelu_tanh_mul(kernel, &mut gate, &[1.0; 5]);
-            assert_eq!(gate, [-0.0, -0.0, 200.0, 1e30, 0.0], "{kernel}");
+            gelu_tanh_mul(isa, &mut gate, &[1.0; 5]);
+            assert_eq!(gate, [-0.0, -0.0, 200.0, 1e30, 0.0], "{isa}");
         }
     }
 
     #[test]
     fn silu_of_very_negative_values_is_zero() {
         let mut gate = [-200.0, -1e30];
-        silu_mul(Kernel::best(), &mut gate, &[1.0, 1.0]);
+        silu_mul(Isa::best(), &mut gate, &[1.0, 1.0]);
         assert_eq!(gate, [-0.0, -0.0]);
     }
 }

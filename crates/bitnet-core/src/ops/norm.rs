@@ -1,7 +1,7 @@
 //! RMS norm.
 
 use super::{LANES, sum_lanes};
-use crate::kernel::{Kernel, Op};
+use crate::isa::{Isa, Op};
 
 /// Writes `out[i] = weight[i] · (x[i] / sqrt(mean(x²) + eps))`, RMSNorm of
 /// Zhang & Sennrich (2019), in the order of operations of `transformers`.
@@ -10,12 +10,12 @@ use crate::kernel::{Kernel, Op};
 ///
 /// Panics if the lengths differ.
 #[inline]
-pub fn rms_norm(kernel: Kernel, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(
         x.len() == weight.len() && x.len() == out.len(),
         "a norm of equal lengths"
     );
-    kernel.run(RmsNorm {
+    isa.run(RmsNorm {
         x,
         weight,
         eps,
@@ -30,13 +30,13 @@ pub fn rms_norm(kernel: Kernel, x: &[f32], weight: &[f32], eps: f32, out: &mut [
 ///
 /// Panics if `x` is not whole rows or heads.
 #[inline]
-pub fn rms_norm_each(kernel: Kernel, x: &mut [f32], weight: &[f32], eps: f32) {
+pub fn rms_norm_each(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
     assert!(
         !weight.is_empty() && x.len().is_multiple_of(weight.len()),
         "whole rows"
     );
     for x in x.chunks_exact_mut(weight.len()) {
-        kernel.run(RmsNormEach { x, weight, eps });
+        isa.run(RmsNormEach { x, weight, eps });
     }
 }
 
@@ -113,12 +113,12 @@ mod tests {
     fn the_norm_is_close_to_the_exact_one_and_equal_on_all_kernels() {
         for n in LENGTHS {
             let (x, weight) = (values(n, 3), values(n, 4));
-            let norm = |kernel| {
+            let norm = |isa| {
                 let mut out = vec![f32::NAN; n];
-                rms_norm(kernel, &x, &weight, 1e-5, &mut out);
+                rms_norm(isa, &x, &weight, 1e-5, &mut out);
                 out
             };
-            let expected = norm(Kernel::Scalar);
+            let expected = norm(Isa::Scalar);
             let mean = x.iter().map(|&x| (x as f64).powi(2)).sum::<f64>() / n as f64;
             for (i, &y) in expected.iter().enumerate() {
                 let exact = weight[i] as f64 * x[i] as f64 / (mean + 1e-5).sqrt();
@@ -127,11 +127,11 @@ mod tests {
                     "{y} vs {exact}"
                 );
             }
-            for kernel in Kernel::available() {
-                assert_eq!(norm(kernel), expected, "{kernel}, {n}");
+            for isa in Isa::available() {
+                assert_eq!(norm(isa), expected, "{isa}, {n}");
                 let mut each = [&x[..], &x[..]].concat();
                 if n > 0 {
-                    rms_norm_each(kernel, &mut each, &weight, 1e-5);
+                    rms_norm_each(isa, &mut each, &weight, 1e-5);
                     assert_eq!(each, [&expected[..], &expected[..]].concat());
                 }
             }

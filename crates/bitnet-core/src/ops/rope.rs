@@ -1,6 +1,6 @@
 //! Rotary position embedding.
 
-use crate::kernel::{Kernel, Op};
+use crate::isa::{Isa, Op};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
 /// Returns `theta^(-2i/n_dims)` for i below `n_dims / 2`: the angles that the pairs
@@ -92,11 +92,11 @@ impl RopeTable {
     /// # Panics
     ///
     /// Panics if `position` is not computed or `x` is not whole heads.
-    pub fn rotate(&self, kernel: Kernel, position: usize, x: &mut [f32]) {
+    pub fn rotate(&self, isa: Isa, position: usize, x: &mut [f32]) {
         assert!(position < self.len, "the table was extended");
         assert!(x.len().is_multiple_of(self.head_dim), "whole heads");
         let n_pairs = self.frequencies.len();
-        kernel.run(Rotate {
+        isa.run(Rotate {
             x,
             head_dim: self.head_dim,
             cos: &self.cos[position * n_pairs..][..n_pairs],
@@ -160,10 +160,10 @@ mod tests {
     fn position_zero_changes_nothing_and_one_turns_the_first_pair_by_one_radian() {
         let table = table(&rope_frequencies(4, 10_000.0), 4, 2, 1.0);
         let mut x = [1.0, 2.0, 3.0, 4.0];
-        table.rotate(Kernel::Scalar, 0, &mut x);
+        table.rotate(Isa::Scalar, 0, &mut x);
         assert_eq!(x, [1.0, 2.0, 3.0, 4.0]);
         let mut x = [1.0, 0.0, 0.0, 0.0];
-        table.rotate(Kernel::Scalar, 1, &mut x);
+        table.rotate(Isa::Scalar, 1, &mut x);
         assert!((x[0] - 0.540_302_3).abs() < 1e-7 && (x[2] - 0.841_471).abs() < 1e-6);
     }
 
@@ -171,20 +171,20 @@ mod tests {
     fn lengths_of_pairs_are_kept_and_kernels_agree() {
         let table = table(&rope_frequencies(100, 500_000.0), 100, 50, 1.0);
         let x = values(300, 9);
-        let rotated = |kernel| {
+        let rotated = |isa| {
             let mut x = x.clone();
-            table.rotate(kernel, 49, &mut x);
+            table.rotate(isa, 49, &mut x);
             x
         };
-        let expected = rotated(Kernel::Scalar);
+        let expected = rotated(Isa::Scalar);
         for head in 0..3 {
             for i in 0..50 {
                 let norm = |x: &[f32]| x[head * 100 + i].hypot(x[head * 100 + i + 50]);
                 assert!((norm(&x) - norm(&expected)).abs() < 1e-5);
             }
         }
-        for kernel in Kernel::available() {
-            assert_eq!(rotated(kernel), expected, "{kernel}");
+        for isa in Isa::available() {
+            assert_eq!(rotated(isa), expected, "{isa}");
         }
     }
 
@@ -193,11 +193,11 @@ mod tests {
         let x = values(20, 3);
         let frequencies = rope_frequencies(6, 10_000.0);
         let mut partial = x.clone();
-        table(&frequencies, 10, 8, 1.0).rotate(Kernel::Scalar, 7, &mut partial);
+        table(&frequencies, 10, 8, 1.0).rotate(Isa::Scalar, 7, &mut partial);
         let whole = table(&frequencies, 6, 8, 1.0);
         for (x, partial) in x.chunks(10).zip(partial.chunks(10)) {
             let mut turned = x[..6].to_vec();
-            whole.rotate(Kernel::Scalar, 7, &mut turned);
+            whole.rotate(Isa::Scalar, 7, &mut turned);
             assert_eq!(partial[..6], turned);
             assert_eq!(partial[6..], x[6..]);
         }
@@ -207,7 +207,7 @@ mod tests {
     fn a_magnitude_scales_what_is_turned() {
         let frequencies = rope_frequencies(2, 10_000.0);
         let mut x = [3.0, 4.0];
-        table(&frequencies, 2, 3, 2.0).rotate(Kernel::Scalar, 2, &mut x);
+        table(&frequencies, 2, 3, 2.0).rotate(Isa::Scalar, 2, &mut x);
         assert!((x[0].hypot(x[1]) - 10.0).abs() < 1e-5);
     }
 }

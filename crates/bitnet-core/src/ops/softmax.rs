@@ -1,7 +1,7 @@
 //! Softmax and log-sum-exp.
 
 use super::{LANES, exp_one, sum_lanes};
-use crate::kernel::Kernel;
+use crate::isa::Isa;
 use crate::lanes::{LaneOp, Lanes};
 
 /// Replaces `x` by exp(x - max) and returns the sum of the results: softmax
@@ -32,13 +32,13 @@ pub(crate) fn max(x: &[f32]) -> f32 {
 }
 
 /// Replaces `x` by `exp(x) / Σ exp(x)`.
-pub fn softmax(kernel: Kernel, x: &mut [f32]) {
-    kernel.run_lanes(Softmax(x));
+pub fn softmax(isa: Isa, x: &mut [f32]) {
+    isa.run_lanes(Softmax(x));
 }
 
 /// Returns `ln Σ exp(x)`.
-pub fn log_sum_exp(kernel: Kernel, x: &[f32]) -> f64 {
-    kernel.run_lanes(LogSumExp(x))
+pub fn log_sum_exp(isa: Isa, x: &[f32]) -> f64 {
+    isa.run_lanes(LogSumExp(x))
 }
 
 struct Softmax<'a>(&'a mut [f32]);
@@ -75,20 +75,20 @@ mod tests {
     fn softmax_and_log_sum_exp_are_close_to_exact_and_equal_on_all_kernels() {
         for n in LENGTHS.into_iter().filter(|&n| n > 0) {
             let x = values(n, 7);
-            let run = |kernel| {
+            let run = |isa| {
                 let mut y = x.clone();
-                softmax(kernel, &mut y);
-                (y, log_sum_exp(kernel, &x).to_bits())
+                softmax(isa, &mut y);
+                (y, log_sum_exp(isa, &x).to_bits())
             };
-            let expected = run(Kernel::Scalar);
+            let expected = run(Isa::Scalar);
             let exact = x.iter().map(|&x| (x as f64).exp()).sum::<f64>();
             assert!((f64::from_bits(expected.1) - exact.ln()).abs() < 1e-6);
             for (&x, &y) in x.iter().zip(&expected.0) {
                 let exact = (x as f64).exp() / exact;
                 assert!((y as f64 - exact).abs() < 1e-6 * exact, "{y} vs {exact}");
             }
-            for kernel in Kernel::available() {
-                assert_eq!(run(kernel), expected, "{kernel}, {n}");
+            for isa in Isa::available() {
+                assert_eq!(run(isa), expected, "{isa}, {n}");
             }
         }
     }

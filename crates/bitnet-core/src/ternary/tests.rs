@@ -54,19 +54,19 @@ fn the_error_of_the_lowest_row_is_returned() {
 #[test]
 fn a_two_by_two_product_is_right() {
     // [[1, -1], [0, 1]] · 0.5 · [127, -1] = [64, -0.5]
-    for (layout, kernel) in layouts_and_kernels() {
+    for (layout, isa) in layouts_and_kernels() {
         let packed = pack(layout, 2, 2, 0.5, &[1, -1, 0, 1]);
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 2).unwrap();
-        acts.quantize(kernel, &[127.0, -1.0], 2);
+        acts.quantize(isa, &[127.0, -1.0], 2);
         let mut out = [f32::NAN; 2];
-        packed.matmul(kernel, &mut ThreadPool::new(1), &acts, &mut out);
-        assert_eq!(out, [64.0, -0.5], "{kernel}");
+        packed.matmul(isa, &mut ThreadPool::new(1), &acts, &mut out);
+        assert_eq!(out, [64.0, -0.5], "{isa}");
     }
 }
 
-fn layouts_and_kernels() -> impl Iterator<Item = (Layout, Kernel)> {
+fn layouts_and_kernels() -> impl Iterator<Item = (Layout, Isa)> {
     let layouts = [Layout::TwoBits, Layout::FiveTrits].into_iter();
-    layouts.flat_map(|layout| Kernel::available().map(move |kernel| (layout, kernel)))
+    layouts.flat_map(|layout| Isa::available().map(move |isa| (layout, isa)))
 }
 
 /// Pseudo-random trits and activations, and the product by its definition.
@@ -90,7 +90,7 @@ fn case(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) -> (Vec<i8>, V
 fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
     let (trits, x) = case(n_rows, n_cols, n_tokens, seed);
     let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_tokens, n_cols).unwrap();
-    acts.quantize(Kernel::Scalar, &x, n_cols);
+    acts.quantize(Isa::Scalar, &x, n_cols);
     let mut expected = Vec::new();
     for token in 0..n_tokens {
         for trits in trits.chunks_exact(n_cols) {
@@ -108,13 +108,13 @@ fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
             packed.unpack_row(r, &mut row);
             assert_eq!(row, expected);
         }
-        for kernel in Kernel::available() {
+        for isa in Isa::available() {
             for n_threads in [1, 3] {
                 let mut out = vec![f32::NAN; n_tokens * n_rows];
-                packed.matmul(kernel, &mut ThreadPool::new(n_threads), &acts, &mut out);
+                packed.matmul(isa, &mut ThreadPool::new(n_threads), &acts, &mut out);
                 assert_eq!(
                     out, expected,
-                    "{layout:?}, {kernel}, {n_rows}x{n_cols}, {n_tokens} tokens"
+                    "{layout:?}, {isa}, {n_rows}x{n_cols}, {n_tokens} tokens"
                 );
             }
         }
@@ -143,12 +143,12 @@ fn extreme_values_do_not_saturate() {
     let n_cols = 20_000;
     for (trit, a) in [(1i8, 127.0f32), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 2, n_cols).unwrap();
-        acts.quantize(Kernel::Scalar, &vec![a; 2 * n_cols], n_cols);
-        for (layout, kernel) in layouts_and_kernels() {
+        acts.quantize(Isa::Scalar, &vec![a; 2 * n_cols], n_cols);
+        for (layout, isa) in layouts_and_kernels() {
             let packed = pack(layout, 1, n_cols, 1.0, &vec![trit; n_cols]);
             let mut out = [0.0; 2];
-            packed.matmul(kernel, &mut ThreadPool::new(1), &acts, &mut out);
-            assert_eq!(out, [trit as f32 * a * n_cols as f32; 2], "{kernel}");
+            packed.matmul(isa, &mut ThreadPool::new(1), &acts, &mut out);
+            assert_eq!(out, [trit as f32 * a * n_cols as f32; 2], "{isa}");
         }
     }
 }
@@ -220,13 +220,13 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
             let fill = |row: usize, out: &mut [f32]| {
                 out.copy_from_slice(&x[row * n_cols..][..n_cols]);
             };
-            let (kernel, threads) = (Kernel::best(), &mut ThreadPool::new(2));
+            let (isa, threads) = (Isa::best(), &mut ThreadPool::new(2));
             let pool = &HybridMemoryPool::new();
             let scratch = &mut vec![vec![0.0; n_cols]; 2];
             let mut quantized = Int8Rows::with_capacity(pool, n_tokens, n_cols).unwrap();
-            quantized.quantize_rows(kernel, threads, scratch, shape, fill);
+            quantized.quantize_rows(isa, threads, scratch, shape, fill);
             let mut split = Int8Rows::with_exact_capacity(pool, n_tokens, n_cols).unwrap();
-            split.split_rows(kernel, threads, scratch, shape, fill);
+            split.split_rows(isa, threads, scratch, shape, fill);
             for scales in all_scales(n_rows, n_cols) {
                 for layout in [Layout::TwoBits, Layout::FiveTrits] {
                     let decode = |row: usize, out: &mut [i8]| {
@@ -250,18 +250,13 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
                     }
                     for acts in [&quantized, &split] {
                         let expected = products(&trits, n_cols, &scales, acts);
-                        for kernel in Kernel::available() {
+                        for isa in Isa::available() {
                             for n_threads in [1, 3] {
                                 let mut out = vec![f32::NAN; n_tokens * n_rows];
-                                packed.matmul(
-                                    kernel,
-                                    &mut ThreadPool::new(n_threads),
-                                    acts,
-                                    &mut out,
-                                );
+                                packed.matmul(isa, &mut ThreadPool::new(n_threads), acts, &mut out);
                                 assert!(
                                     out == expected,
-                                    "{kernel}, {n_rows}x{n_cols}, {n_tokens} tokens, {scales}"
+                                    "{isa}, {n_rows}x{n_cols}, {n_tokens} tokens, {scales}"
                                 );
                             }
                         }
@@ -284,9 +279,9 @@ fn split_activations_are_as_precise_as_f32() {
     x[77] = 50.0;
     let pool = &HybridMemoryPool::new();
     let mut acts = Int8Rows::with_exact_capacity(pool, 1, n_cols).unwrap();
-    let (kernel, threads) = (Kernel::best(), &mut ThreadPool::new(1));
+    let (isa, threads) = (Isa::best(), &mut ThreadPool::new(1));
     acts.split_rows(
-        kernel,
+        isa,
         threads,
         &mut [vec![0.0; n_cols]],
         (1, n_cols),
@@ -307,7 +302,7 @@ fn split_activations_are_as_precise_as_f32() {
         )
         .unwrap();
         let mut out = vec![f32::NAN; n_rows];
-        packed.matmul(kernel, threads, &acts, &mut out);
+        packed.matmul(isa, threads, &acts, &mut out);
         for (row, (&found, trits)) in out.iter().zip(trits.chunks(n_cols)).enumerate() {
             let weight =
                 |col: usize| f64::from(trits[col]) * f64::from(scales.at(row, col, n_cols));
@@ -323,17 +318,17 @@ fn split_activations_are_as_precise_as_f32() {
 
 #[test]
 fn what_is_not_a_number_is_split_into_zeros() {
-    for kernel in Kernel::available() {
+    for isa in Isa::available() {
         let pool = &HybridMemoryPool::new();
         let mut acts = Int8Rows::with_exact_capacity(pool, 1, 20).unwrap();
         let mut x = [1.0; 20];
         (x[3], x[17]) = (f32::NAN, -0.5);
         let threads = &mut ThreadPool::new(1);
-        acts.split_rows(kernel, threads, &mut [vec![0.0; 20]], (1, 20), |_, out| {
+        acts.split_rows(isa, threads, &mut [vec![0.0; 20]], (1, 20), |_, out| {
             out.copy_from_slice(&x);
         });
         assert_eq!(acts.n_rows(), 3);
-        assert_eq!((acts.row(0)[3], acts.row(0)[4]), (0, 127), "{kernel}");
+        assert_eq!((acts.row(0)[3], acts.row(0)[4]), (0, 127), "{isa}");
         assert_eq!([0, 1, 2].map(|part| acts.row(part)[17]), [-64, 127, 0]);
     }
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bitnet_core::{Kernel, ThreadPool};
+use bitnet_core::{Isa, ThreadPool};
 use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, encode_ternary};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
@@ -198,10 +198,10 @@ impl Source<'_> {
         }
         let local = (vec![0.0; n_cols], Vec::with_capacity(row_bytes));
         let mut locals = vec![local; threads.n_threads()];
-        let kernel = Kernel::best();
+        let isa = Isa::best();
         threads.for_each_chunk(&mut out, row_bytes, &mut locals, |local, row, out| {
             let (values, encoded) = local;
-            tensor.decode_row(kernel, source_row(row), values);
+            tensor.decode_row(isa, source_row(row), values);
             if offset != 0.0 {
                 for value in values.iter_mut() {
                     *value += offset;

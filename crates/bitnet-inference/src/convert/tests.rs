@@ -61,7 +61,7 @@ fn dense(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     let tensor = checkpoint.dense(name);
     let mut values = vec![0.0; tensor.n_rows * tensor.n_cols];
     for (row, values) in values.chunks_mut(tensor.n_cols).enumerate() {
-        tensor.decode_row(Kernel::best(), row, values);
+        tensor.decode_row(Isa::best(), row, values);
     }
     values
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{Kernel, OutOfMemory};
+use bitnet_core::{Isa, OutOfMemory};
 use bitnet_quant::{
     AbsMean, DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView, sum_magnitudes,
 };
@@ -118,26 +118,26 @@ impl DenseTensor {
 
     /// Returns the first value of a row that cannot be computed with, as it is not
     /// finite or its square is not: its column, and what it is.
-    pub(crate) fn not_finite_in(&self, kernel: Kernel, row: usize) -> Option<(usize, f32)> {
+    pub(crate) fn not_finite_in(&self, isa: Isa, row: usize) -> Option<(usize, f32)> {
         let mut values = vec![0.0; self.n_cols];
-        self.decode_row(kernel, row, &mut values);
+        self.decode_row(isa, row, &mut values);
         let is_not_finite = |value: &f32| !(value * value).is_finite();
         let col = values.iter().position(is_not_finite)?;
         Some((col, values[col]))
     }
 
     /// Decodes one row.
-    pub(crate) fn decode_row(&self, kernel: Kernel, row: usize, out: &mut [f32]) {
+    pub(crate) fn decode_row(&self, isa: Isa, row: usize, out: &mut [f32]) {
         let row_bytes = self.range.len() / self.n_rows;
         self.ty
-            .decode_row(kernel, &self.bytes()[row * row_bytes..][..row_bytes], out);
+            .decode_row(isa, &self.bytes()[row * row_bytes..][..row_bytes], out);
     }
 
     /// Decodes one row of those that are read once, all of them: now and then takes
     /// what was read out of memory.
-    pub(crate) fn decode_row_once(&self, kernel: Kernel, row: usize, out: &mut [f32]) {
+    pub(crate) fn decode_row_once(&self, isa: Isa, row: usize, out: &mut [f32]) {
         const RELEASED_BYTES: usize = 4 << 20;
-        self.decode_row(kernel, row, out);
+        self.decode_row(isa, row, out);
         let row_bytes = self.range.len() / self.n_rows;
         let n_rows = (RELEASED_BYTES / row_bytes.max(1)).max(1);
         if (row + 1).is_multiple_of(n_rows) {
@@ -188,7 +188,7 @@ impl TernaryTensor<'_> {
             TernaryRows::Stored(view) => view.decode_row(row, trits),
             TernaryRows::Masters(tensor, absmean) => {
                 let mut masters = vec![0.0; trits.len()];
-                tensor.decode_row(Kernel::best(), row, &mut masters);
+                tensor.decode_row(Isa::best(), row, &mut masters);
                 absmean.round_row(&masters, trits);
                 Ok(())
             }
@@ -454,7 +454,7 @@ impl Checkpoint {
                 let masters = self.rows_of(tensor, ty);
                 let mut row = vec![0.0; masters.n_cols];
                 let sum = (0..masters.n_rows).map(|idx| {
-                    masters.decode_row(Kernel::best(), idx, &mut row);
+                    masters.decode_row(Isa::best(), idx, &mut row);
                     sum_magnitudes(&row)
                 });
                 let absmean = AbsMean::new(sum.sum(), masters.n_rows * masters.n_cols, ty);

@@ -94,7 +94,7 @@ fn fit(checkpoint: &Checkpoint, layout: I2SLayout, by_norms: bool) -> Option<f32
         let norm = |part| {
             let tensor = checkpoint.dense(&layer_tensor(layer, part));
             let mut values = vec![0.0; tensor.n_cols];
-            tensor.decode_row(bitnet_core::Kernel::best(), 0, &mut values);
+            tensor.decode_row(bitnet_core::Isa::best(), 0, &mut values);
             values
         };
         if by_norms {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use bitnet_core::{HybridMemoryPool, Kernel, KvPrecision};
+use bitnet_core::{HybridMemoryPool, Isa, KvPrecision};
 use safetensors::SafeTensors;
 
 use super::*;
@@ -46,10 +46,10 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     let file = std::fs::read(activations).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let checkpoint = Checkpoint::open(model).unwrap();
-    let kernel = Kernel::best();
+    let isa = Isa::best();
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(2));
     let head = HeadPrecision::Exact;
-    let model = Model::load(&checkpoint, &pool, kernel, &mut threads, head, |_, _| ()).unwrap();
+    let model = Model::load(&checkpoint, &pool, isa, &mut threads, head, |_, _| ()).unwrap();
     let options = PlanOptions {
         kv_precision: KvPrecision::F32,
         ..PlanOptions::default()

@@ -58,7 +58,7 @@ fn extend(cache: &mut KvCache, sequence: usize, tokens: &[u32]) -> Result<(), Se
         for layer in 0..2 {
             let value = [value + layer as f32, -value];
             let key = value.map(|x| x * 3.0);
-            cache.store(Kernel::Scalar, layer, (sequence, position), &key, &value);
+            cache.store(Isa::Scalar, layer, (sequence, position), &key, &value);
         }
     }
     Ok(())

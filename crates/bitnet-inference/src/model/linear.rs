@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Kernel, Layout, PackedTernary, ThreadPool, matmul_rows, ops,
+    HybridMemoryPool, Int8Rows, Isa, Layout, PackedTernary, ThreadPool, matmul_rows, ops,
 };
 
 use super::config::{Activations, Config, RotaryRows};
@@ -112,14 +112,14 @@ impl Linear {
     /// Computes `out[token, row] = Σ_col w[row, col] · x[token, col]`.
     fn matmul(
         &self,
-        kernel: Kernel,
+        isa: Isa,
         threads: &mut ThreadPool,
         values: &mut [Buffer<f32>],
         input: &LinearInput,
         out: &mut [f32],
     ) {
         match &self.weights {
-            Weights::Ternary(packed) => packed.matmul(kernel, threads, &input.acts, out),
+            Weights::Ternary(packed) => packed.matmul(isa, threads, &input.acts, out),
             Weights::Dense {
                 matrix,
                 stored_rows,
@@ -128,10 +128,10 @@ impl Linear {
                 let shape = (matrix.n_rows, matrix.n_cols);
                 let decode = |row: usize, out: &mut [f32]| {
                     let row = RotaryRows::Halves.position_in(*stored_rows, row, *widths);
-                    matrix.decode_row(kernel, row, out);
+                    matrix.decode_row(isa, row, out);
                 };
                 let x = &input.dense[..input.n_rows * matrix.n_cols];
-                matmul_rows(kernel, threads, values, shape, decode, x, out);
+                matmul_rows(isa, threads, values, shape, decode, x, out);
             }
         }
     }
@@ -208,9 +208,9 @@ pub(crate) struct LinearInput {
     n_rows: usize,
 }
 
-/// What computes: kernel, threads and a row of scratch for each.
+/// What computes: instruction set, threads and a row of scratch for each.
 pub(crate) struct Compute<'a> {
-    pub(crate) kernel: Kernel,
+    pub(crate) isa: Isa,
     pub(crate) threads: &'a mut ThreadPool,
     /// `[n_threads][widest]`
     pub(crate) values: &'a mut [Buffer<f32>],
@@ -259,10 +259,10 @@ impl LinearInput {
         shape: (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> &Int8Rows {
-        let (acts, kernel) = (&mut self.acts, on.kernel);
+        let (acts, isa) = (&mut self.acts, on.isa);
         match self.activations {
-            Activations::Int8 => acts.quantize_rows(kernel, on.threads, on.values, shape, fill_row),
-            Activations::Exact => acts.split_rows(kernel, on.threads, on.values, shape, fill_row),
+            Activations::Int8 => acts.quantize_rows(isa, on.threads, on.values, shape, fill_row),
+            Activations::Exact => acts.split_rows(isa, on.threads, on.values, shape, fill_row),
         }
         acts
     }
@@ -304,7 +304,7 @@ impl LinearInput {
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
         outputs: [(&Linear, &mut [f32]); N],
     ) {
-        let kernel = on.kernel;
+        let isa = on.isa;
         let is_shared = outputs.iter().all(|(linear, _)| linear.norm.is_none());
         if is_shared {
             let mut linears = outputs.iter().map(|(linear, _)| *linear);
@@ -315,11 +315,11 @@ impl LinearInput {
                 self.set(on, shape, &mut std::iter::once(linear), |row, values| {
                     fill_row(row, values);
                     if let Some(weight) = &linear.norm {
-                        ops::rms_norm_each(kernel, values, weight, eps);
+                        ops::rms_norm_each(isa, values, weight, eps);
                     }
                 });
             }
-            linear.matmul(kernel, on.threads, on.values, self, out);
+            linear.matmul(isa, on.threads, on.values, self, out);
         }
     }
 }

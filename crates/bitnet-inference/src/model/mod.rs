@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bitnet_core::memory::{Buffer, Category, Counted};
-use bitnet_core::{HybridMemoryPool, Kernel, Layout, PackedInt8, PackedTernary, ThreadPool, ops};
+use bitnet_core::{HybridMemoryPool, Isa, Layout, PackedInt8, PackedTernary, ThreadPool, ops};
 use config::{Config, RotaryRows};
 use linear::{Linear, odd_values, pack};
 use tensors::{OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
@@ -108,9 +108,9 @@ pub(crate) enum Embedding {
 
 impl Embedding {
     /// Writes the embedding of a token.
-    pub(crate) fn decode_row(&self, kernel: Kernel, token: usize, out: &mut [f32]) {
+    pub(crate) fn decode_row(&self, isa: Isa, token: usize, out: &mut [f32]) {
         match self {
-            Self::Dense(matrix) => matrix.decode_row(kernel, token, out),
+            Self::Dense(matrix) => matrix.decode_row(isa, token, out),
             Self::Ternary(matrix) => matrix.decode_row(token, out),
         }
     }
@@ -133,19 +133,19 @@ pub(crate) enum Head {
 fn load_norm(
     checkpoint: &Checkpoint,
     pool: &HybridMemoryPool,
-    kernel: Kernel,
+    isa: Isa,
     name: &str,
     notes: &mut Vec<Note>,
 ) -> Result<Buffer<f32>, CheckpointError> {
     let tensor = checkpoint.dense(name);
     let mut values = pool.zeroed(Category::Weights, tensor.n_cols)?;
-    tensor.decode_row(kernel, 0, &mut values);
+    tensor.decode_row(isa, 0, &mut values);
     if checkpoint.norm_is_less_one(name) {
         values.iter_mut().for_each(|value| *value += 1.0);
     }
     // Int8 activations would hide it: what is not a number becomes 0 there.
     if !values.iter().all(|value| value.is_finite()) {
-        return Err(not_finite(&tensor, kernel, 0));
+        return Err(not_finite(&tensor, isa, 0));
     }
     if let Some(note) = odd_values(tensor.name(), &values, false) {
         note::add(notes, note);
@@ -161,7 +161,7 @@ impl Model {
     pub fn load(
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
-        kernel: Kernel,
+        isa: Isa,
         threads: &mut ThreadPool,
         packing: impl Into<Packing>,
         mut progress: impl FnMut(usize, usize),
@@ -170,10 +170,10 @@ impl Model {
         let config = checkpoint.config().clone();
         check_widths(&config)?;
         let notes = RefCell::new(Vec::new());
-        let norm = |name: &str| load_norm(checkpoint, pool, kernel, name, &mut notes.borrow_mut());
+        let norm = |name: &str| load_norm(checkpoint, pool, isa, name, &mut notes.borrow_mut());
         let layout = match layout {
             Some(layout) => layout,
-            None => Layout::fastest(pool, kernel, threads, config.n_linear_weights())?,
+            None => Layout::fastest(pool, isa, threads, config.n_linear_weights())?,
         };
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
@@ -226,7 +226,7 @@ impl Model {
         let head = match output {
             Embedding::Dense(matrix) => {
                 let notes = &mut notes.borrow_mut();
-                dense_head(pool, kernel, threads, matrix, head, notes)?
+                dense_head(pool, isa, threads, matrix, head, notes)?
             }
             Embedding::Ternary(matrix) => Head::Ternary(matrix),
         };
@@ -274,7 +274,7 @@ impl Model {
 
     /// Returns the first value of the matrices that were not read when the model was
     /// loaded that cannot be computed with.
-    pub(crate) fn first_not_finite(&self, kernel: Kernel) -> Option<CheckpointError> {
+    pub(crate) fn first_not_finite(&self, isa: Isa) -> Option<CheckpointError> {
         let head = match &self.head {
             Head::Exact(matrix) => Some(matrix),
             // Read to make int8 of it.
@@ -283,8 +283,8 @@ impl Model {
         let matrices = self.linear().filter_map(Linear::dense).chain(head);
         matrices.into_iter().find_map(|matrix| {
             let mut rows = 0..matrix.n_rows;
-            let row = rows.find(|row| matrix.not_finite_in(kernel, *row).is_some())?;
-            Some(not_finite(matrix, kernel, row))
+            let row = rows.find(|row| matrix.not_finite_in(isa, *row).is_some())?;
+            Some(not_finite(matrix, isa, row))
         })
     }
 
@@ -378,8 +378,8 @@ impl Layer {
 }
 
 /// Returns the error of a row in which a value is not finite.
-pub(crate) fn not_finite(tensor: &DenseTensor, kernel: Kernel, row: usize) -> CheckpointError {
-    let (col, value) = tensor.not_finite_in(kernel, row).unwrap_or((0, f32::NAN));
+pub(crate) fn not_finite(tensor: &DenseTensor, isa: Isa, row: usize) -> CheckpointError {
+    let (col, value) = tensor.not_finite_in(isa, row).unwrap_or((0, f32::NAN));
     CheckpointError::NotFinite {
         name: tensor.name().to_owned(),
         row,
@@ -392,7 +392,7 @@ pub(crate) fn not_finite(tensor: &DenseTensor, kernel: Kernel, row: usize) -> Ch
 /// which would hide what is not a number, its values are looked at.
 fn dense_head(
     pool: &HybridMemoryPool,
-    kernel: Kernel,
+    isa: Isa,
     threads: &mut ThreadPool,
     output: DenseTensor,
     precision: HeadPrecision,
@@ -402,9 +402,9 @@ fn dense_head(
         let shape = (output.n_rows, output.n_cols);
         let first_bad = AtomicUsize::new(usize::MAX);
         let is_zero = AtomicBool::new(true);
-        let packed = PackedInt8::quantize(pool, kernel, threads, shape, |row, values| {
-            output.decode_row_once(kernel, row, values);
-            let square = ops::dot(kernel, values, values);
+        let packed = PackedInt8::quantize(pool, isa, threads, shape, |row, values| {
+            output.decode_row_once(isa, row, values);
+            let square = ops::dot(isa, values, values);
             if !square.is_finite() {
                 first_bad.fetch_min(row, Ordering::Relaxed);
             } else if square > 0.0 && is_zero.load(Ordering::Relaxed) {
@@ -417,7 +417,7 @@ fn dense_head(
                 note::add(notes, Note::AllZero { name, count });
             }
             usize::MAX => {}
-            row => return Err(not_finite(&output, kernel, row)),
+            row => return Err(not_finite(&output, isa, row)),
         }
         Ok::<_, CheckpointError>(packed)
     };

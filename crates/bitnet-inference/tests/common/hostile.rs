@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use bitnet_core::{HybridMemoryPool, Kernel, ThreadPool};
+use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, Family, HeadPrecision, Message, Model, Role, Tokenizer,
@@ -60,7 +60,7 @@ pub fn load(checkpoint: &Checkpoint) -> Result<Model, String> {
     let model = Model::load(
         checkpoint,
         &pool,
-        Kernel::best(),
+        Isa::best(),
         &mut threads,
         exact,
         |_, _| (),

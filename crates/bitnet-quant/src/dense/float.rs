@@ -83,35 +83,35 @@ pub(super) fn encode_bf16(values: &[f32], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use bitnet_core::Kernel;
+    use bitnet_core::Isa;
 
     use super::super::DenseType;
     use super::*;
 
-    fn decode_all(ty: DenseType, kernel: Kernel) -> Vec<f32> {
+    fn decode_all(ty: DenseType, isa: Isa) -> Vec<f32> {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         let mut out = vec![0.0; 1 << 16];
-        ty.decode_row(kernel, &bytes, &mut out);
+        ty.decode_row(isa, &bytes, &mut out);
         out
     }
 
     #[test]
     fn every_f16_is_what_the_half_crate_says() {
-        for kernel in Kernel::available() {
-            for (bits, y) in (0..=u16::MAX).zip(decode_all(DenseType::F16, kernel)) {
+        for isa in Isa::available() {
+            for (bits, y) in (0..=u16::MAX).zip(decode_all(DenseType::F16, isa)) {
                 let expected = f16::from_bits(bits).to_f32();
-                assert_eq!(y.to_bits(), expected.to_bits(), "{kernel}, {bits:#06x}");
+                assert_eq!(y.to_bits(), expected.to_bits(), "{isa}, {bits:#06x}");
             }
         }
     }
 
     #[test]
     fn every_bf16_is_the_upper_half_of_an_f32() {
-        for kernel in Kernel::available() {
-            for (bits, y) in (0..=u16::MAX).zip(decode_all(DenseType::BF16, kernel)) {
-                assert_eq!(y.to_bits(), (bits as u32) << 16, "{kernel}");
+        for isa in Isa::available() {
+            for (bits, y) in (0..=u16::MAX).zip(decode_all(DenseType::BF16, isa)) {
+                assert_eq!(y.to_bits(), (bits as u32) << 16, "{isa}");
                 let by_half = bf16::from_bits(bits).to_f32();
-                assert!(y == by_half || (y.is_nan() && by_half.is_nan()), "{kernel}");
+                assert!(y == by_half || (y.is_nan() && by_half.is_nan()), "{isa}");
             }
         }
     }

@@ -13,7 +13,7 @@ mod q5;
 mod q6_k;
 mod q8_0;
 
-use bitnet_core::{Kernel, Op};
+use bitnet_core::{Isa, Op};
 
 use crate::error::ShapeError;
 
@@ -159,14 +159,14 @@ impl DenseType {
             })
     }
 
-    /// Decodes one row; every kernel gives the same bits.
+    /// Decodes one row; every instruction set gives the same bits.
     ///
     /// # Panics
     ///
     /// Panics if `bytes` is not as long as [`row_bytes`](Self::row_bytes) of
     /// `out.len()`.
     #[inline]
-    pub fn decode_row(self, kernel: Kernel, bytes: &[u8], out: &mut [f32]) {
+    pub fn decode_row(self, isa: Isa, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(
             self.row_bytes(out.len()),
             Ok(bytes.len()),
@@ -174,7 +174,7 @@ impl DenseType {
             out.len(),
             self.name()
         );
-        kernel.run(DecodeRow {
+        isa.run(DecodeRow {
             ty: self,
             bytes,
             out,
@@ -299,10 +299,10 @@ mod tests {
         out
     }
 
-    fn decode(ty: DenseType, kernel: Kernel, bytes: &[u8]) -> Vec<f32> {
+    fn decode(ty: DenseType, isa: Isa, bytes: &[u8]) -> Vec<f32> {
         let n = bytes.len() / ty.block_bytes() * ty.block_len();
         let mut out = vec![f32::NAN; n];
-        ty.decode_row(kernel, bytes, &mut out);
+        ty.decode_row(isa, bytes, &mut out);
         out
     }
 
@@ -312,15 +312,15 @@ mod tests {
             for n_blocks in [0, 1, 2, 7, 33, 1000] {
                 // One byte further: rows of a file are not aligned.
                 let stored = bytes(n_blocks * ty.block_bytes() + 1, n_blocks as u64);
-                let decode = |kernel| {
-                    decode(ty, kernel, &stored[1..])
+                let decode = |isa| {
+                    decode(ty, isa, &stored[1..])
                         .into_iter()
                         .map(f32::to_bits)
                         .collect::<Vec<_>>()
                 };
-                let expected = decode(Kernel::Scalar);
-                for kernel in Kernel::available() {
-                    assert!(decode(kernel) == expected, "{ty:?}, {kernel}, {n_blocks}");
+                let expected = decode(Isa::Scalar);
+                for isa in Isa::available() {
+                    assert!(decode(isa) == expected, "{ty:?}, {isa}, {n_blocks}");
                 }
             }
         }
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "bytes of a row of 32 weights in Q8_0")]
     fn decoding_a_row_of_another_length_panics() {
-        DenseType::Q8_0.decode_row(Kernel::Scalar, &[0; 35], &mut [0.0; 32]);
+        DenseType::Q8_0.decode_row(Isa::Scalar, &[0; 35], &mut [0.0; 32]);
     }
 
     #[test]
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn zeros_stay_zeros() {
         for ty in DenseType::ALL.into_iter().filter(|ty| ty.is_writable()) {
-            for y in decode(ty, Kernel::best(), &encode(ty, &[0.0; 256])) {
+            for y in decode(ty, Isa::best(), &encode(ty, &[0.0; 256])) {
                 assert_eq!(y, 0.0, "{ty:?}");
             }
         }
@@ -429,7 +429,7 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, f32::MAX] {
                 let mut values = gaussian(3 * ty.block_len(), 1.0, 1);
                 values[ty.block_len() + 5] = bad;
-                let decoded = decode(ty, Kernel::best(), &encode(ty, &values));
+                let decoded = decode(ty, Isa::best(), &encode(ty, &values));
                 for (i, y) in decoded.into_iter().enumerate() {
                     assert_eq!(y.is_nan(), i / ty.block_len() == 1, "{ty:?} {bad} {i}");
                 }
@@ -443,8 +443,8 @@ mod tests {
             for ty in [DenseType::F32, DenseType::F16, DenseType::BF16] {
                 let stored: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
                 let stored = &stored[..stored.len() / ty.block_bytes() * ty.block_bytes()];
-                let values = decode(ty, Kernel::best(), stored);
-                let again = decode(ty, Kernel::best(), &encode(ty, &values));
+                let values = decode(ty, Isa::best(), stored);
+                let again = decode(ty, Isa::best(), &encode(ty, &values));
                 for (a, b) in values.into_iter().zip(again) {
                     prop_assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()));
                 }
@@ -459,7 +459,7 @@ mod tests {
             // across a block of Q8_0, of 63 across a block of Q6_K.
             for (ty, tolerance) in [(DenseType::Q8_0, 0.6 / 127.0), (DenseType::Q6K, 1.5 / 32.0)] {
                 let values = gaussian(n_blocks * ty.block_len(), sigma, seed);
-                let decoded = decode(ty, Kernel::best(), &encode(ty, &values));
+                let decoded = decode(ty, Isa::best(), &encode(ty, &values));
                 let blocks = values.chunks(ty.block_len());
                 for (values, decoded) in blocks.zip(decoded.chunks(ty.block_len())) {
                     let largest = values.iter().fold(0f32, |m, x| m.max(x.abs()));

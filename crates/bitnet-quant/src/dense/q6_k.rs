@@ -15,7 +15,7 @@
 //! `dequantize_row_q6_K` in `ggml/src/ggml-quants.c`. The quantizer is this
 //! crate's own.
 
-use bitnet_core::{Kernel, Op};
+use bitnet_core::{Isa, Op};
 use half::f16;
 
 use super::float::f16_to_f32;
@@ -66,7 +66,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
             // A whole array at once: between single stores, LLVM would have to
             // know that `out` and the codes do not overlap, and would not
             // vectorise. In a loop, not `from_fn`: what is not inlined is compiled
-            // without the kernel's instructions.
+            // without the instructions of `isa`.
             let mut weights = [0.0; SUB_LEN];
             for (weight, (low, high)) in weights.iter_mut().zip(low.iter().zip(high)) {
                 let code = (low >> at.low_shift & 15) | (high >> at.high_shift & 3) << 4;
@@ -79,9 +79,9 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
 
 pub(super) fn encode(values: &[f32], out: &mut Vec<u8>) {
     let (blocks, _) = values.as_chunks::<BLOCK_LEN>();
-    let kernel = Kernel::best();
+    let isa = Isa::best();
     for block in blocks {
-        out.extend_from_slice(&kernel.run(Quantize { block }));
+        out.extend_from_slice(&isa.run(Quantize { block }));
     }
 }
 
@@ -312,9 +312,9 @@ mod tests {
             let values = gaussian(BLOCK_LEN, sigma, seed);
             let (blocks, _) = values.as_chunks();
             let block = &blocks[0];
-            let expected = Kernel::Scalar.run(Quantize { block });
-            for kernel in Kernel::available() {
-                assert_eq!(kernel.run(Quantize { block }), expected, "{kernel}");
+            let expected = Isa::Scalar.run(Quantize { block });
+            for isa in Isa::available() {
+                assert_eq!(isa.run(Quantize { block }), expected, "{isa}");
             }
         }
     }
@@ -339,7 +339,7 @@ mod tests {
         let values = gaussian(400 * BLOCK_LEN, 0.02, 7);
         let error = |ty: DenseType, bytes: &[u8]| {
             let mut out = vec![f32::NAN; values.len()];
-            ty.decode_row(Kernel::best(), bytes, &mut out);
+            ty.decode_row(Isa::best(), bytes, &mut out);
             relative_rms_error(&values, &out)
         };
         let mut bytes = Vec::new();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bitnet_benchmarks::{Arithmetic, Case, cases};
-use bitnet_core::{HybridMemoryPool, Kernel, OutOfMemory, ThreadPool, machine};
+use bitnet_core::{HybridMemoryPool, Isa, OutOfMemory, ThreadPool, machine};
 use serde::Serialize;
 
 use crate::error::Interrupted;
@@ -39,8 +39,8 @@ struct Row {
     limit_fraction: Option<f64>,
 }
 
-/// Measures these kernels with these numbers of threads.
-pub fn run(kernels: &[Kernel], thread_counts: &[usize], json: bool, ui: &Ui) -> anyhow::Result<()> {
+/// Measures the kernels of these instruction sets with these numbers of threads.
+pub fn run(isas: &[Isa], thread_counts: &[usize], json: bool, ui: &Ui) -> anyhow::Result<()> {
     interrupt::defer();
     let mut progress = ui.progress("measuring");
     let mut machine = Machine::identify();
@@ -49,13 +49,13 @@ pub fn run(kernels: &[Kernel], thread_counts: &[usize], json: bool, ui: &Ui) -> 
     let mut ceilings = Ceilings::default();
     let mut rows = Vec::new();
     for &n_threads in thread_counts {
-        machine.measure(&ceilings.pool, Kernel::best(), n_threads)?;
+        machine.measure(&ceilings.pool, Isa::best(), n_threads)?;
     }
     let cases = cases();
     let n_cases = cases.len();
     for (i, mut case) in cases.enumerate() {
         progress.set(i, n_cases);
-        for &kernel in kernels {
+        for &isa in isas {
             // Where there is nothing to share, more threads measure the same.
             let thread_pools = if case.is_shared {
                 &mut thread_pools
@@ -66,7 +66,7 @@ pub fn run(kernels: &[Kernel], thread_counts: &[usize], json: bool, ui: &Ui) -> 
                 if interrupt::requested() {
                     return Err(Interrupted.into());
                 }
-                rows.push(measure(&mut case, kernel, threads, &mut ceilings)?);
+                rows.push(measure(&mut case, isa, threads, &mut ceilings)?);
             }
         }
     }
@@ -80,18 +80,18 @@ pub fn run(kernels: &[Kernel], thread_counts: &[usize], json: bool, ui: &Ui) -> 
 
 fn measure(
     case: &mut Case,
-    kernel: Kernel,
+    isa: Isa,
     threads: &mut ThreadPool,
     ceilings: &mut Ceilings,
 ) -> Result<Row, OutOfMemory> {
-    let time_s = case.seconds(kernel, threads);
+    let time_s = case.seconds(isa, threads);
     let bytes_s = case.n_bytes as f64 / time_s;
     let macs_s = case.n_macs as f64 / time_s;
     let read = ceilings.read(threads, case.n_bytes)?;
     let peak = match case.arithmetic {
         _ if case.n_macs == 0 => Some(f64::INFINITY),
-        Arithmetic::Int8 => ceilings.int8(kernel, threads),
-        Arithmetic::F32 => ceilings.f32(kernel, threads),
+        Arithmetic::Int8 => ceilings.int8(isa, threads),
+        Arithmetic::F32 => ceilings.f32(isa, threads),
     };
     let multiplies = match case.arithmetic {
         Arithmetic::Int8 => "int8",
@@ -106,7 +106,7 @@ fn measure(
         Some(_) => ("memory", Some(read), bytes_s),
     };
     Ok(Row {
-        kernel: kernel.name(),
+        kernel: isa.name(),
         operation: case.operation,
         shape: case.shape.clone(),
         threads: threads.n_threads(),
@@ -120,7 +120,7 @@ fn measure(
     })
 }
 
-/// Ceilings that have been measured, by threads and bytes or kernel.
+/// Ceilings that have been measured, by threads and bytes or instruction set.
 #[derive(Default)]
 struct Ceilings {
     pool: HybridMemoryPool,
@@ -136,19 +136,19 @@ impl Ceilings {
         if let Some(&known) = self.read.get(&key) {
             return Ok(known);
         }
-        let read = machine::read_bandwidth_of(&self.pool, Kernel::best(), threads, n_bytes)?;
+        let read = machine::read_bandwidth_of(&self.pool, Isa::best(), threads, n_bytes)?;
         self.read.insert(key, read);
         Ok(read)
     }
 
-    fn int8(&mut self, kernel: Kernel, threads: &mut ThreadPool) -> Option<f64> {
-        *(self.int8.entry((threads.n_threads(), kernel.name())))
-            .or_insert_with(|| machine::int8_peak(kernel, threads))
+    fn int8(&mut self, isa: Isa, threads: &mut ThreadPool) -> Option<f64> {
+        *(self.int8.entry((threads.n_threads(), isa.name())))
+            .or_insert_with(|| machine::int8_peak(isa, threads))
     }
 
-    fn f32(&mut self, kernel: Kernel, threads: &mut ThreadPool) -> Option<f64> {
-        *(self.f32.entry((threads.n_threads(), kernel.name())))
-            .or_insert_with(|| machine::f32_peak(kernel, threads))
+    fn f32(&mut self, isa: Isa, threads: &mut ThreadPool) -> Option<f64> {
+        *(self.f32.entry((threads.n_threads(), isa.name())))
+            .or_insert_with(|| machine::f32_peak(isa, threads))
     }
 }
 
@@ -197,7 +197,7 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
 /// Rows by kernel, the best first, as they were measured otherwise.
 fn sorted(rows: &[Row]) -> Vec<&Row> {
     let mut sorted: Vec<_> = rows.iter().collect();
-    let rank = |row: &Row| Kernel::available().position(|kernel| kernel.name() == row.kernel);
+    let rank = |row: &Row| Isa::available().position(|isa| isa.name() == row.kernel);
     sorted.sort_by_key(|row| rank(row));
     sorted
 }

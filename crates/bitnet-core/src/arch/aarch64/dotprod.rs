@@ -14,7 +14,7 @@ use crate::matmul::{Acc, Block, Operands, PANEL_ROWS};
 pub struct Dotprod(());
 
 impl Dotprod {
-    /// Returns the token if this processor has `sdot`.
+    /// Returns the value if this processor has `sdot`.
     pub(crate) fn new() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("dotprod").then_some(Self(()))
     }

@@ -15,7 +15,7 @@ use crate::matmul::{Acc, Block, Operands};
 pub struct I8mm(Dotprod);
 
 impl I8mm {
-    /// Returns the token if this processor has `smmla` and `sdot`.
+    /// Returns the value if this processor has `smmla` and `sdot`.
     pub(crate) fn new() -> Option<Self> {
         let dotprod = Dotprod::new()?;
         std::arch::is_aarch64_feature_detected!("i8mm").then_some(Self(dotprod))

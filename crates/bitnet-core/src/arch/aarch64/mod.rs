@@ -30,7 +30,7 @@
 //! NEON belongs to the baseline of ARM64, so other operations need no compilation
 //! of their own; those over lanes have [`float_lanes`] on every tier. `sdot` and
 //! `smmla` have no stable intrinsics: they are inline assembly, in methods of the
-//! token that proves the instruction, which are always inlined into functions
+//! value that proves the instruction, which are always inlined into functions
 //! compiled for it.
 
 mod dotprod;

@@ -16,10 +16,10 @@ use super::avx512bw::Avx512bw;
 use super::avx512vnni::{Avx512vnni, tile};
 use super::row_lanes::RowLanes;
 use super::vnni::{Vnni, Weights, settle_two_bits, two_bits};
-use super::{Isa, define_isa};
+use super::{IsaLevel, define_isa};
 use crate::activations::COL_STEP;
 use crate::five_trits;
-use crate::kernel::Op;
+use crate::isa::Op;
 use crate::matmul::{Acc, Block, Operands};
 
 define_isa!(

@@ -9,7 +9,7 @@ use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32};
 use super::avx512bw::Avx512bw;
 use super::avx512vbmi::Avx512vbmi;
 use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
-use super::{Isa, define_isa};
+use super::{IsaLevel, define_isa};
 use crate::matmul::{Acc, Operands};
 
 define_isa!(
@@ -32,7 +32,7 @@ impl Vnni for Avx512vnni {
 }
 
 impl Avx512vnni {
-    /// Returns the token of the level with byte permutations, if the processor has
+    /// Returns the level with byte permutations, if the processor has
     /// them.
     pub(crate) fn with_vbmi(self) -> Option<Avx512vbmi> {
         Avx512vbmi::new()

@@ -8,7 +8,7 @@ use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32};
 
 use super::avx2::Avx2;
 use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
-use super::{Isa, define_isa};
+use super::{IsaLevel, define_isa};
 use crate::matmul::{Acc, Operands};
 
 define_isa!(
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::activations::Int8Rows;
     use crate::arch::scalar;
-    use crate::kernel::Kernel;
+    use crate::isa::Isa;
     use crate::matmul::{Block, PANEL_ROWS};
     use crate::memory::HybridMemoryPool;
 
@@ -142,7 +142,7 @@ mod tests {
                         .collect();
                     let pool = HybridMemoryPool::new();
                     let mut acts = Int8Rows::with_capacity(&pool, n_tokens, n_cols).unwrap();
-                    acts.quantize(Kernel::Scalar, &x, n_cols);
+                    acts.quantize(Isa::Scalar, &x, n_cols);
                     let operands = Operands {
                         blocks: &blocks,
                         acts: &acts,

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use super::row_lanes::{RowLanes, assert_parts};
 use super::rows;
 use crate::activations::COL_STEP;
-use crate::kernel::Op;
+use crate::isa::Op;
 use crate::matmul::{Acc, Operands};
 
 /// A kind of weights.

@@ -9,7 +9,7 @@
 //!
 //! `avx512vbmi` adds the look-ups for five trits a byte to `avx512vnni`.
 //!
-//! A level with `vpdpbusd` contains the token of the level without: there is
+//! A level with `vpdpbusd` contains the value of the level without: there is
 //! nothing else in it that other operations could use.
 
 mod avx2;
@@ -22,7 +22,7 @@ mod madd;
 mod row_lanes;
 mod vnni;
 
-use crate::kernel::Op;
+use crate::isa::Op;
 use crate::matmul::Operands;
 
 pub use avx2::Avx2;
@@ -41,14 +41,14 @@ fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N]
     })
 }
 
-/// A token: the proof that this processor has the instructions of a level.
-pub(crate) trait Isa: Copy {
+/// A level: the value is the proof that this processor has its instructions.
+pub(crate) trait IsaLevel: Copy {
     /// Runs `op` compiled for these instructions.
     fn run<O: Op>(self, op: O) -> O::Output;
 }
 
-/// Defines a token: its detection and the wrapper that compiles an operation for
-/// it, both from one list of features. A level may contain the token of the one
+/// Defines a level: its detection and the wrapper that compiles an operation for
+/// it, both from one list of features. A level may contain the value of the one
 /// below it.
 macro_rules! define_isa {
     ($(#[$doc:meta])* $name:ident, $features:tt) => {
@@ -62,18 +62,18 @@ macro_rules! define_isa {
         pub struct $name($below);
 
         impl $name {
-            /// Returns the token if this processor has all the instructions.
+            /// Returns the level if this processor has all the instructions.
             pub(crate) fn new() -> Option<Self> {
                 let below = $new_below?;
                 ($(std::arch::is_x86_feature_detected!($feature))&&+).then_some(Self(below))
             }
         }
 
-        impl crate::arch::x86_64::Isa for $name {
+        impl crate::arch::x86_64::IsaLevel for $name {
             #[inline]
-            fn run<O: crate::kernel::Op>(self, op: O) -> O::Output {
+            fn run<O: crate::isa::Op>(self, op: O) -> O::Output {
                 $(#[target_feature(enable = $feature)])+
-                fn compiled<O: crate::kernel::Op>(op: O) -> O::Output {
+                fn compiled<O: crate::isa::Op>(op: O) -> O::Output {
                     op.run()
                 }
                 // SAFETY: `self` exists, so `new` has found every feature that

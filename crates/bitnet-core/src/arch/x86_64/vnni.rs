@@ -4,14 +4,14 @@
 use std::hint::black_box;
 
 use super::row_lanes::{RowLanes, assert_parts};
-use super::{Isa, rows};
+use super::{IsaLevel, rows};
 use crate::activations::COL_STEP;
 use crate::arch::ask_for;
-use crate::kernel::Op;
+use crate::isa::Op;
 use crate::matmul::{Acc, Block, Operands};
 
 /// An instruction set with `vpdpbusd`.
-pub(super) trait Vnni: Isa {
+pub(super) trait Vnni: IsaLevel {
     /// The instruction set below it.
     type Base: RowLanes;
     fn base(self) -> Self::Base;

@@ -7,18 +7,18 @@ use crate::arch::aarch64::{Dotprod, I8mm, Neon};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use crate::arch::wasm32::Simd128;
 #[cfg(target_arch = "x86_64")]
-use crate::arch::x86_64::{Avx2, Avx512bw, Avx512vbmi, Avx512vnni, AvxVnni, Isa};
+use crate::arch::x86_64::{Avx2, Avx512bw, Avx512vbmi, Avx512vnni, AvxVnni, IsaLevel};
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::Lanes;
 use crate::lanes::{LaneOp, ScalarLanes};
 
 /// An instruction set that this machine has.
 ///
-/// A value is the proof: the variants of an instruction set hold a token that
-/// only a successful detection creates, so nothing that takes a `Kernel` has to
+/// A value is the proof: the variants of an instruction set hold a value that
+/// only a successful detection creates, so nothing that takes a `Isa` has to
 /// check again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
+pub enum Isa {
     /// Plain Rust for the target's baseline: the reference of all others.
     Scalar,
     /// AVX2, FMA and F16C.
@@ -59,31 +59,31 @@ pub trait Op {
     fn run(self) -> Self::Output;
 }
 
-/// Why a kernel asked for by name cannot be used.
+/// Why a instruction set asked for by name cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KernelError {
-    /// No kernel has this name.
+pub enum IsaError {
+    /// No instruction set has this name.
     Unknown {
         /// The name that was asked for.
         name: String,
     },
-    /// Several kernels have a name that begins so.
+    /// Several instruction sets have a name that begins so.
     Ambiguous {
         /// The name that was asked for.
         name: String,
-        /// The full names of those kernels, best first.
+        /// The full names of those instruction sets, best first.
         matches: Vec<&'static str>,
     },
-    /// The kernel exists but this machine lacks its instructions.
+    /// The instruction set is known but this machine lacks its instructions.
     NotSupported {
-        /// The full name of the kernel.
+        /// The full name of the instruction set.
         name: &'static str,
         /// What it needs.
         needs: &'static str,
     },
 }
 
-impl fmt::Display for KernelError {
+impl fmt::Display for IsaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown { name } => {
@@ -111,86 +111,86 @@ impl fmt::Display for KernelError {
     }
 }
 
-impl std::error::Error for KernelError {}
+impl std::error::Error for IsaError {}
 
 struct Known {
     /// `{arch}-{weights}x{activations}-{variant}`.
     name: &'static str,
     needs: &'static str,
-    detect: fn() -> Option<Kernel>,
+    detect: fn() -> Option<Isa>,
 }
 
-/// Every kernel of this build, best first.
+/// Every instruction set of this build, best first.
 const KNOWN: &[Known] = &[
     #[cfg(target_arch = "x86_64")]
     Known {
         name: "x86_64-i2xi8-avx512vnni",
         needs: "AVX-512 F, BW, DQ, VL and VNNI",
-        detect: || Avx512vnni::new().map(Kernel::Avx512vnni),
+        detect: || Avx512vnni::new().map(Isa::Avx512vnni),
     },
     #[cfg(target_arch = "x86_64")]
     Known {
         name: "x86_64-i2xi8-avxvnni",
         needs: "AVX-VNNI, AVX2, FMA and F16C",
-        detect: || AvxVnni::new().map(Kernel::AvxVnni),
+        detect: || AvxVnni::new().map(Isa::AvxVnni),
     },
     #[cfg(target_arch = "x86_64")]
     Known {
         name: "x86_64-i2xi8-avx512bw",
         needs: "AVX-512 F, BW, DQ and VL",
-        detect: || Avx512bw::new().map(Kernel::Avx512bw),
+        detect: || Avx512bw::new().map(Isa::Avx512bw),
     },
     #[cfg(target_arch = "x86_64")]
     Known {
         name: "x86_64-i2xi8-avx2",
         needs: "AVX2, FMA and F16C",
-        detect: || Avx2::new().map(Kernel::Avx2),
+        detect: || Avx2::new().map(Isa::Avx2),
     },
     #[cfg(target_arch = "aarch64")]
     Known {
         name: "aarch64-i2xi8-i8mm",
         needs: "the dot product and int8 matrix extensions",
-        detect: || I8mm::new().map(Kernel::I8mm),
+        detect: || I8mm::new().map(Isa::I8mm),
     },
     #[cfg(target_arch = "aarch64")]
     Known {
         name: "aarch64-i2xi8-dotprod",
         needs: "the dot product extension",
-        detect: || Dotprod::new().map(Kernel::Dotprod),
+        detect: || Dotprod::new().map(Isa::Dotprod),
     },
     #[cfg(target_arch = "aarch64")]
     Known {
         name: "aarch64-i2xi8-neon",
         needs: "NEON",
-        detect: || Some(Kernel::Neon(Neon)),
+        detect: || Some(Isa::Neon(Neon)),
     },
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Known {
         name: "wasm32-i2xi8-simd128",
         needs: "128-bit SIMD",
-        detect: || Some(Kernel::Simd128(Simd128)),
+        detect: || Some(Isa::Simd128(Simd128)),
     },
     Known {
         name: "generic-i2xi8-scalar",
         needs: "nothing",
-        detect: || Some(Kernel::Scalar),
+        detect: || Some(Isa::Scalar),
     },
 ];
 
-impl Kernel {
-    /// Returns the fastest kernel that this machine can run.
+impl Isa {
+    /// Returns the fastest instruction set that this machine can run.
     pub fn best() -> Self {
         Self::available()
             .next()
             .expect("the scalar kernel runs everywhere")
     }
 
-    /// Returns every kernel that this machine can run, best first.
+    /// Returns every instruction set that this machine can run, best first.
     pub fn available() -> impl Iterator<Item = Self> {
         KNOWN.iter().filter_map(|known| (known.detect)())
     }
 
-    /// Returns the name of every kernel of this build and whether this machine
+    /// Returns the name of every instruction set of this build and whether this machine
     /// can run it, best first.
     pub fn known() -> impl Iterator<Item = (&'static str, bool)> {
         KNOWN
@@ -198,24 +198,24 @@ impl Kernel {
             .map(|known| (known.name, (known.detect)().is_some()))
     }
 
-    /// Returns the kernel called `name`: its full name, or the beginning of the
+    /// Returns the instruction set called `name`: its full name, or the beginning of the
     /// last part of it, if only one begins so (`scalar`, `avx2`, `avx512v`). Fails if
     /// none or several do, or if this machine lacks its instructions.
-    pub fn named(name: &str) -> Result<Self, KernelError> {
+    pub fn named(name: &str) -> Result<Self, IsaError> {
         let matches = |known: &&Known| {
             let variant = known.name.rsplit('-').next().unwrap_or_default();
             known.name == name || (!name.is_empty() && variant.starts_with(name))
         };
         let found: Vec<_> = KNOWN.iter().filter(matches).collect();
         match found[..] {
-            [known] => (known.detect)().ok_or(KernelError::NotSupported {
+            [known] => (known.detect)().ok_or(IsaError::NotSupported {
                 name: known.name,
                 needs: known.needs,
             }),
-            [] => Err(KernelError::Unknown {
+            [] => Err(IsaError::Unknown {
                 name: name.to_owned(),
             }),
-            _ => Err(KernelError::Ambiguous {
+            _ => Err(IsaError::Ambiguous {
                 name: name.to_owned(),
                 matches: found.iter().map(|known| known.name).collect(),
             }),
@@ -254,11 +254,11 @@ impl Kernel {
         false
     }
 
-    /// Returns the token of AVX-512 VBMI, if this kernel may use it.
+    /// Returns the level of AVX-512 VBMI, if this instruction set may use it.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn vbmi(self) -> Option<Avx512vbmi> {
         match self {
-            Self::Avx512vnni(isa) => isa.with_vbmi(),
+            Self::Avx512vnni(level) => level.with_vbmi(),
             _ => None,
         }
     }
@@ -274,13 +274,13 @@ impl Kernel {
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Self::Simd128(_) => op.run(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(isa) => isa.run(op),
+            Self::Avx2(level) => level.run(op),
             #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni(isa) => isa.without_vnni().run(op),
+            Self::AvxVnni(level) => level.without_vnni().run(op),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512bw(isa) => isa.run(op),
+            Self::Avx512bw(level) => level.run(op),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512vnni(isa) => isa.without_vnni().run(op),
+            Self::Avx512vnni(level) => level.without_vnni().run(op),
         }
     }
 
@@ -290,24 +290,24 @@ impl Kernel {
         match self {
             Self::Scalar => op.run(ScalarLanes),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(isa) => isa.run(OnLanes(isa, op)),
+            Self::Avx2(level) => level.run(OnLanes(level, op)),
             #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni(isa) => {
-                let isa = isa.without_vnni();
-                isa.run(OnLanes(isa, op))
+            Self::AvxVnni(level) => {
+                let level = level.without_vnni();
+                level.run(OnLanes(level, op))
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512bw(isa) => isa.run(OnLanes(isa, op)),
+            Self::Avx512bw(level) => level.run(OnLanes(level, op)),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512vnni(isa) => {
-                let isa = isa.without_vnni();
-                isa.run(OnLanes(isa, op))
+            Self::Avx512vnni(level) => {
+                let level = level.without_vnni();
+                level.run(OnLanes(level, op))
             }
             // NEON is the target's baseline.
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.run(Neon),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Self::Simd128(isa) => op.run(isa),
+            Self::Simd128(level) => op.run(level),
         }
     }
 }
@@ -326,7 +326,7 @@ impl<L: Lanes, O: LaneOp> Op for OnLanes<L, O> {
     }
 }
 
-impl fmt::Display for Kernel {
+impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -338,32 +338,32 @@ mod tests {
 
     #[test]
     fn every_available_kernel_is_found_by_its_own_name() {
-        for kernel in Kernel::available() {
-            assert_eq!(Kernel::named(kernel.name()), Ok(kernel));
+        for isa in Isa::available() {
+            assert_eq!(Isa::named(isa.name()), Ok(isa));
         }
     }
 
-    /// Emulators and test machines say by `BITNET_EXPECT_KERNEL` which kernel must be
+    /// Emulators and test machines say by `BITNET_EXPECT_KERNEL` which one must be
     /// found there: a test that quietly ran another one would prove nothing.
     #[test]
     fn the_best_kernel_is_the_expected_one() {
         if let Ok(expected) = std::env::var("BITNET_EXPECT_KERNEL") {
-            assert_eq!(Kernel::best().name(), expected);
+            assert_eq!(Isa::best().name(), expected);
         }
     }
 
     #[test]
     fn the_last_part_of_a_name_is_enough() {
-        assert_eq!(Kernel::named("scalar"), Ok(Kernel::Scalar));
+        assert_eq!(Isa::named("scalar"), Ok(Isa::Scalar));
     }
 
     #[test]
     fn unknown_names_are_refused() {
         for name in ["", "neon2000", "x86_64", "aarch64"] {
-            let error = Kernel::named(name).unwrap_err();
+            let error = Isa::named(name).unwrap_err();
             assert_eq!(
                 error,
-                KernelError::Unknown {
+                IsaError::Unknown {
                     name: name.to_owned()
                 }
             );
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn an_ambiguous_name_is_refused_with_the_names_it_could_mean() {
-        let error = Kernel::named("avx512").unwrap_err();
+        let error = Isa::named("avx512").unwrap_err();
         assert_eq!(
             error.to_string(),
             "several kernels are called \"avx512\": \
