@@ -4,8 +4,8 @@
 use std::ops::DerefMut;
 
 use crate::five_trits::GROUP_COLS;
-use crate::isa::{Isa, Op};
-use crate::lanes::{LaneOp, Lanes, WIDTH};
+use crate::isa::{Isa, NullaryFnOnce};
+use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::thread_pool::{DisjointMut, ThreadPool};
 
@@ -108,7 +108,7 @@ impl Int8Rows {
         self.fill_rows::<1>(threads, scratch, (n_rows, n_cols), |row, values, parts| {
             fill_row(row, values);
             let [out] = parts;
-            [isa.run_lanes(QuantizeRow { x: values, out })]
+            [isa.dispatch(QuantizeRow { x: values, out })]
         });
         self.sum_parts(isa);
     }
@@ -130,7 +130,7 @@ impl Int8Rows {
     ) {
         self.fill_rows::<EXACT_PARTS>(threads, scratch, (n_rows, n_cols), |row, values, out| {
             fill_row(row, values);
-            let (step, sums) = isa.run_lanes(QuantizeParts { x: values, out });
+            let (step, sums) = isa.dispatch(QuantizeParts { x: values, out });
             let mut scale = 1.0 / step;
             sums.map(|sum| {
                 let part = (scale, sum);
@@ -180,7 +180,7 @@ impl Int8Rows {
         let stride = self.stride();
         let rows = self.data[..self.n_rows * stride].chunks_exact(stride.max(1));
         for (row, sums) in rows.zip(self.part_sums.chunks_exact_mut(n_sums.max(1))) {
-            isa.run(PartSums { row, sums });
+            isa.vectorize(PartSums { row, sums });
         }
     }
 
@@ -223,7 +223,7 @@ impl Int8Rows {
         let stride = self.stride();
         let out = &mut self.data[..self.n_rows * stride][row * stride..][..stride];
         let (out, _) = out.as_chunks_mut();
-        (self.scales[row], self.sums[row]) = isa.run_lanes(QuantizeRow { x, out });
+        (self.scales[row], self.sums[row]) = isa.dispatch(QuantizeRow { x, out });
     }
 
     /// Quantizes one row of values in two parts, to two rows: coarse steps, and
@@ -235,7 +235,7 @@ impl Int8Rows {
         let (chunks, _) = rows.as_chunks_mut::<COL_STEP>();
         let (coarse, fine) = chunks.split_at_mut(stride / COL_STEP);
         let out = [coarse, fine];
-        let (step, sums) = isa.run_lanes(QuantizeParts { x, out });
+        let (step, sums) = isa.dispatch(QuantizeParts { x, out });
         self.scales[row] = 1.0 / step;
         self.scales[row + 1] = PARTS / step;
         self.sums[row..row + 2].copy_from_slice(&sums);
@@ -307,12 +307,12 @@ struct QuantizeRow<'a> {
 
 const _: () = assert!(COL_STEP == WIDTH);
 
-impl LaneOp for QuantizeRow<'_> {
+impl WithSimd for QuantizeRow<'_> {
     /// The scale and the sum of the quantized values.
     type Output = (f32, i32);
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> (f32, i32) {
+    fn with_simd<L: Lanes>(self, lanes: L) -> (f32, i32) {
         let (x, rest) = self.x.as_chunks();
         let last = padded(rest);
         self.out[x.len()..].fill([0; COL_STEP]);
@@ -323,12 +323,12 @@ impl LaneOp for QuantizeRow<'_> {
             let q = lanes.mul(lanes.load(x), lanes.splat(scale));
             // What is not a number, beside others or as infinity times zero,
             // becomes 0.
-            let q = lanes.numbers(round(lanes, q));
+            let q = lanes.nan_to_zero(round(lanes, q));
             lanes.store_i8(q, out);
             sum = lanes.add(sum, q);
         }
         // A sum of integers below 2^24: exact in any order.
-        (scale, lanes.sum(sum) as i32)
+        (scale, lanes.reduce_sum(sum) as i32)
     }
 }
 
@@ -343,12 +343,12 @@ struct QuantizeParts<'a, const N: usize> {
     out: [&'a mut [[i8; COL_STEP]]; N],
 }
 
-impl<const N: usize> LaneOp for QuantizeParts<'_, N> {
+impl<const N: usize> WithSimd for QuantizeParts<'_, N> {
     /// The coarsest step, and the sums of all parts.
     type Output = (f32, [i32; N]);
 
     #[inline(always)]
-    fn run<L: Lanes>(mut self, lanes: L) -> (f32, [i32; N]) {
+    fn with_simd<L: Lanes>(mut self, lanes: L) -> (f32, [i32; N]) {
         let (x, rest) = self.x.as_chunks();
         let last = padded(rest);
         for out in &mut self.out {
@@ -366,14 +366,14 @@ impl<const N: usize> LaneOp for QuantizeParts<'_, N> {
             for (part, sum) in sums.iter_mut().enumerate() {
                 // What is not a number, beside others or as infinity times zero,
                 // becomes 0.
-                let whole = lanes.numbers(round(lanes, x));
+                let whole = lanes.nan_to_zero(round(lanes, x));
                 lanes.store_i8(whole, &mut self.out[part][i]);
                 *sum = lanes.add(*sum, whole);
                 x = lanes.mul(lanes.sub(x, whole), lanes.splat(PARTS));
             }
         }
         // Sums of integers below 2^24: exact in any order.
-        (step, sums.map(|sum| lanes.sum(sum) as i32))
+        (step, sums.map(|sum| lanes.reduce_sum(sum) as i32))
     }
 }
 
@@ -383,11 +383,11 @@ struct PartSums<'a> {
     sums: &'a mut [i32],
 }
 
-impl Op for PartSums<'_> {
+impl NullaryFnOnce for PartSums<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         for (sum, part) in self.sums.iter_mut().zip(self.row.chunks(SUM_COLS)) {
             *sum = part.iter().map(|&q| i32::from(q)).sum();
         }
@@ -409,10 +409,10 @@ fn largest_magnitude<L: Lanes>(lanes: L, x: &[[f32; WIDTH]], last: &[f32; WIDTH]
     let mut max = zero;
     for x in x.iter().chain(std::iter::once(last)) {
         let x = lanes.load(x);
-        max = lanes.larger(x, max);
-        max = lanes.larger(lanes.sub(zero, x), max);
+        max = lanes.max(x, max);
+        max = lanes.max(lanes.sub(zero, x), max);
     }
-    lanes.largest(max)
+    lanes.reduce_max(max)
 }
 
 /// Returns the nearest integers, ties to even, of values up to 2^22.

@@ -2,7 +2,7 @@
 
 use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
-use crate::isa::{Isa, Op};
+use crate::isa::{Isa, NullaryFnOnce};
 use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul, scaled};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
@@ -141,12 +141,12 @@ struct QuantizeWeights<'a> {
     out: &'a mut [i8],
 }
 
-impl Op for QuantizeWeights<'_> {
+impl NullaryFnOnce for QuantizeWeights<'_> {
     /// The scale of the row.
     type Output = f32;
 
     #[inline(always)]
-    fn run(self) -> f32 {
+    fn call(self) -> f32 {
         let scale = ops::max_abs(self.w) / 127.0;
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (out, &w) in self.out.iter_mut().zip(self.w) {
@@ -161,7 +161,7 @@ impl Op for QuantizeWeights<'_> {
 /// Quantizes a row, `w ≈ q · scale` with `scale = max|w| / 127`, and returns the
 /// scale.
 pub(crate) fn quantize_row(isa: Isa, w: &[f32], out: &mut [i8]) -> f32 {
-    isa.run(QuantizeWeights { w, out })
+    isa.vectorize(QuantizeWeights { w, out })
 }
 
 /// Writes the dot products of the sixteen rows of a panel with as many rows of

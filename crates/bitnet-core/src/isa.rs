@@ -10,7 +10,7 @@ use crate::arch::wasm32::Simd128;
 use crate::arch::x86_64::{Avx2, Avx512bw, Avx512vbmi, Avx512vnni, AvxVnni, IsaLevel};
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::Lanes;
-use crate::lanes::{LaneOp, ScalarLanes};
+use crate::lanes::{ScalarLanes, WithSimd};
 
 /// An instruction set that this machine has.
 ///
@@ -47,19 +47,20 @@ pub enum Isa {
     Simd128(Simd128),
 }
 
-/// An operation written once and compiled for each instruction set.
+/// An operation without arguments, written once and compiled for each instruction set:
+/// see [`Isa::vectorize`].
 ///
-/// `run` must be `#[inline(always)]`, and so must everything it calls that is
+/// `call` must be `#[inline(always)]`, and so must everything it calls that is
 /// worth vectorising: only code inlined into the wrapper of an instruction set
 /// is compiled for it.
-pub trait Op {
+pub trait NullaryFnOnce {
     /// What the operation returns.
     type Output;
     /// Runs the operation.
-    fn run(self) -> Self::Output;
+    fn call(self) -> Self::Output;
 }
 
-/// Why a instruction set asked for by name cannot be used.
+/// Why an instruction set asked for by name cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IsaError {
     /// No instruction set has this name.
@@ -263,66 +264,66 @@ impl Isa {
         }
     }
 
-    /// Runs `op` compiled for this instruction set.
+    /// Runs `op` compiled for this instruction set: the compiler vectorises it.
     #[inline]
-    pub fn run<O: Op>(self, op: O) -> O::Output {
+    pub fn vectorize<O: NullaryFnOnce>(self, op: O) -> O::Output {
         match self {
-            Self::Scalar => op.run(),
+            Self::Scalar => op.call(),
             // NEON is in the baseline, and nothing else helps floats.
             #[cfg(target_arch = "aarch64")]
-            Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.run(),
+            Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.call(),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Self::Simd128(_) => op.run(),
+            Self::Simd128(_) => op.call(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(level) => level.run(op),
+            Self::Avx2(level) => level.vectorize(op),
             #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni(level) => level.without_vnni().run(op),
+            Self::AvxVnni(level) => level.without_vnni().vectorize(op),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512bw(level) => level.run(op),
+            Self::Avx512bw(level) => level.vectorize(op),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512vnni(level) => level.without_vnni().run(op),
+            Self::Avx512vnni(level) => level.without_vnni().vectorize(op),
         }
     }
 
-    /// Runs `op` on the registers of this instruction set.
+    /// Runs `op` with the vectors of this instruction set.
     #[inline]
-    pub(crate) fn run_lanes<O: LaneOp>(self, op: O) -> O::Output {
+    pub(crate) fn dispatch<O: WithSimd>(self, op: O) -> O::Output {
         match self {
-            Self::Scalar => op.run(ScalarLanes),
+            Self::Scalar => op.with_simd(ScalarLanes),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(level) => level.run(OnLanes(level, op)),
+            Self::Avx2(level) => level.vectorize(OnLanes(level, op)),
             #[cfg(target_arch = "x86_64")]
             Self::AvxVnni(level) => {
                 let level = level.without_vnni();
-                level.run(OnLanes(level, op))
+                level.vectorize(OnLanes(level, op))
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512bw(level) => level.run(OnLanes(level, op)),
+            Self::Avx512bw(level) => level.vectorize(OnLanes(level, op)),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512vnni(level) => {
                 let level = level.without_vnni();
-                level.run(OnLanes(level, op))
+                level.vectorize(OnLanes(level, op))
             }
             // NEON is the target's baseline.
             #[cfg(target_arch = "aarch64")]
-            Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.run(Neon),
+            Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.with_simd(Neon),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Self::Simd128(level) => op.run(level),
+            Self::Simd128(level) => op.with_simd(level),
         }
     }
 }
 
-/// A [`LaneOp`] with its lanes.
+/// A [`WithSimd`] with its lanes.
 #[cfg(target_arch = "x86_64")]
 struct OnLanes<L, O>(L, O);
 
 #[cfg(target_arch = "x86_64")]
-impl<L: Lanes, O: LaneOp> Op for OnLanes<L, O> {
+impl<L: Lanes, O: WithSimd> NullaryFnOnce for OnLanes<L, O> {
     type Output = O::Output;
 
     #[inline(always)]
-    fn run(self) -> O::Output {
-        self.1.run(self.0)
+    fn call(self) -> O::Output {
+        self.1.with_simd(self.0)
     }
 }
 

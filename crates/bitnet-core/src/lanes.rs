@@ -19,7 +19,7 @@ pub(crate) trait Lanes: Copy {
     type V: Copy;
 
     /// How many `V` the sums of a loop may take.
-    const MAX_SUMS: usize;
+    const MAX_ACCUMULATORS: usize;
 
     /// Returns `x` in all lanes.
     fn splat(self, x: f32) -> Self::V;
@@ -42,29 +42,29 @@ pub(crate) trait Lanes: Copy {
     /// Returns `a·b + c`, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Returns `a·b + c` of single values, rounded once.
-    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32;
+    fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32;
     /// Returns a where it is larger, else b.
-    fn larger(self, a: Self::V, b: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// Returns a where it is smaller, else b.
-    fn smaller(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// Returns x, and 0 where it is not a number.
-    fn numbers(self, x: Self::V) -> Self::V;
+    fn nan_to_zero(self, x: Self::V) -> Self::V;
     /// Returns `x·2^n`, rounded once; `n` holds integers from -151 to 129.
-    fn mul_power_of_two(self, x: Self::V, n: Self::V) -> Self::V;
+    fn ldexp(self, x: Self::V, n: Self::V) -> Self::V;
     /// Returns the sum of the lanes: the upper half is added to the lower until
     /// one is left.
-    fn sum(self, x: Self::V) -> f32;
+    fn reduce_sum(self, x: Self::V) -> f32;
     /// Returns the largest lane.
-    fn largest(self, x: Self::V) -> f32;
+    fn reduce_max(self, x: Self::V) -> f32;
 }
 
-/// An operation over [`Lanes`], compiled for each instruction set as an
-/// [`Op`](crate::isa::Op) is.
-pub(crate) trait LaneOp {
+/// An operation over [`Lanes`], compiled for each instruction set as a
+/// [`NullaryFnOnce`](crate::isa::NullaryFnOnce) is.
+pub(crate) trait WithSimd {
     /// What the operation returns.
     type Output;
     /// Runs the operation; must be `#[inline(always)]`.
-    fn run<L: Lanes>(self, lanes: L) -> Self::Output;
+    fn with_simd<L: Lanes>(self, lanes: L) -> Self::Output;
 }
 
 /// Plain Rust for the target's baseline.
@@ -74,7 +74,7 @@ pub(crate) struct ScalarLanes;
 impl Lanes for ScalarLanes {
     type V = [f32; WIDTH];
 
-    const MAX_SUMS: usize = 4;
+    const MAX_ACCUMULATORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -127,27 +127,27 @@ impl Lanes for ScalarLanes {
     }
 
     #[inline(always)]
-    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+    fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
         fused::mul_add(a, b, c)
     }
 
     #[inline(always)]
-    fn larger(self, a: Self::V, b: Self::V) -> Self::V {
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
 
     #[inline(always)]
-    fn smaller(self, a: Self::V, b: Self::V) -> Self::V {
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
 
     #[inline(always)]
-    fn numbers(self, x: Self::V) -> Self::V {
+    fn nan_to_zero(self, x: Self::V) -> Self::V {
         x.map(|x| if x.is_nan() { 0.0 } else { x })
     }
 
     #[inline(always)]
-    fn mul_power_of_two(self, x: Self::V, n: Self::V) -> Self::V {
+    fn ldexp(self, x: Self::V, n: Self::V) -> Self::V {
         std::array::from_fn(|i| {
             let n = n[i] as i32;
             let half = n >> 1;
@@ -156,7 +156,7 @@ impl Lanes for ScalarLanes {
     }
 
     #[inline(always)]
-    fn sum(self, x: Self::V) -> f32 {
+    fn reduce_sum(self, x: Self::V) -> f32 {
         let x: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
         let x: [f32; 4] = std::array::from_fn(|i| x[i] + x[i + 4]);
         let x: [f32; 2] = std::array::from_fn(|i| x[i] + x[i + 2]);
@@ -164,7 +164,7 @@ impl Lanes for ScalarLanes {
     }
 
     #[inline(always)]
-    fn largest(self, x: Self::V) -> f32 {
+    fn reduce_max(self, x: Self::V) -> f32 {
         x.into_iter()
             .fold(f32::NEG_INFINITY, |max, x| if x > max { x } else { max })
     }

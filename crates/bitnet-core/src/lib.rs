@@ -72,7 +72,7 @@ pub use attention::{
 pub use dense::matmul_rows;
 pub use device::{Device, DeviceError, DeviceKind, Unusable};
 pub use int8::PackedInt8;
-pub use isa::{Isa, IsaError, Op};
+pub use isa::{Isa, IsaError, NullaryFnOnce};
 pub use layout::Layout;
 pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use scales::Scales;

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use core_affinity::CoreId;
 
-use crate::isa::{Isa, Op};
-use crate::lanes::{LaneOp, Lanes};
+use crate::isa::{Isa, NullaryFnOnce};
+use crate::lanes::{Lanes, WithSimd};
 use crate::memory::{Category, HybridMemoryPool, OutOfMemory};
 use crate::thread_pool::ThreadPool;
 
@@ -229,7 +229,7 @@ pub fn read_bandwidth_of(
         for _ in 0..n_rounds {
             threads.for_each(data.len().div_ceil(chunk_len), |_, chunk| {
                 let rest = &data[chunk * chunk_len..];
-                black_box(isa.run(Read(&rest[..chunk_len.min(rest.len())])));
+                black_box(isa.vectorize(Read(&rest[..chunk_len.min(rest.len())])));
             });
         }
     }))
@@ -268,7 +268,7 @@ fn f32_peak_of<const N: usize>(isa: Isa, threads: &mut ThreadPool) -> f64 {
     const N_CHUNKS: usize = 16;
     fastest((N_CHUNKS * ROUNDS * N) as f64, || {
         threads.for_each(N_CHUNKS, |_, _| {
-            black_box(isa.run_lanes(MultiplyAdd::<N>(ROUNDS)));
+            black_box(isa.dispatch(MultiplyAdd::<N>(ROUNDS)));
         });
     })
 }
@@ -319,11 +319,11 @@ fn fastest(amount: f64, mut pass: impl FnMut()) -> f64 {
 
 struct Read<'a>(&'a [[u64; READ_LANES]]);
 
-impl Op for Read<'_> {
+impl NullaryFnOnce for Read<'_> {
     type Output = u64;
 
     #[inline(always)]
-    fn run(self) -> u64 {
+    fn call(self) -> u64 {
         let mut lanes = [0u64; READ_LANES];
         for chunk in self.0 {
             for (lane, x) in lanes.iter_mut().zip(chunk) {
@@ -337,16 +337,16 @@ impl Op for Read<'_> {
 /// Rounds of one multiply-add for each of `N` sums.
 struct MultiplyAdd<const N: usize>(usize);
 
-impl<const N: usize> LaneOp for MultiplyAdd<N> {
+impl<const N: usize> WithSimd for MultiplyAdd<N> {
     type Output = f32;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> f32 {
+    fn with_simd<L: Lanes>(self, lanes: L) -> f32 {
         let (x, y) = (black_box(0.999), black_box(0.001));
         let mut sums = [1.0f32; N];
         for _ in 0..self.0 {
             for sum in &mut sums {
-                *sum = lanes.mul_add_one(*sum, x, y);
+                *sum = lanes.mul_add_scalar(*sum, x, y);
             }
         }
         sums.iter().sum()

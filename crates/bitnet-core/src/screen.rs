@@ -8,7 +8,7 @@ use std::ops::DerefMut;
 
 use crate::activations::Int8Rows;
 use crate::int8::PackedInt8;
-use crate::isa::{Isa, Op};
+use crate::isa::{Isa, NullaryFnOnce};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::thread_pool::{DisjointMut, ThreadPool};
@@ -84,12 +84,12 @@ pub fn largest_products(
     acts.quantize_parts(isa, 0, x);
     screen.matmul(isa, threads, acts, products);
     // The error of a product is at most this many steps of its row.
-    let steps = isa.run(ErrorSteps {
+    let steps = isa.vectorize(ErrorSteps {
         x,
         step: 1.0 / acts.scale(0),
     });
     let (products, lower) = products.split_at_mut(n_rows);
-    isa.run(Bounds {
+    isa.vectorize(Bounds {
         products,
         lower,
         scales: screen.scales(),
@@ -140,7 +140,7 @@ pub fn largest_products(
 /// Returns the largest value that `k` values reach, or less.
 fn kth_largest(isa: Isa, values: &mut [f32], k: usize) -> f32 {
     if k == 1 {
-        return isa.run(Largest(values));
+        return isa.vectorize(Largest(values));
     }
     let (_, kth, _) = values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
     *kth
@@ -159,11 +159,11 @@ struct ErrorSteps<'a> {
     step: f32,
 }
 
-impl Op for ErrorSteps<'_> {
+impl NullaryFnOnce for ErrorSteps<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn run(self) -> f32 {
+    fn call(self) -> f32 {
         let n = self.x.len() as f32;
         let sum = ops::sum_abs(self.x);
         // The number of roundings of one lane, and some for the rest.
@@ -181,11 +181,11 @@ struct Bounds<'a> {
     steps: f32,
 }
 
-impl Op for Bounds<'_> {
+impl NullaryFnOnce for Bounds<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         let rows = self.products.iter_mut().zip(self.lower).zip(self.scales);
         for ((product, lower), &scale) in rows {
             *product += *lower;
@@ -196,11 +196,11 @@ impl Op for Bounds<'_> {
 
 struct Largest<'a>(&'a [f32]);
 
-impl Op for Largest<'_> {
+impl NullaryFnOnce for Largest<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn run(self) -> f32 {
+    fn call(self) -> f32 {
         ops::max(self.0)
     }
 }

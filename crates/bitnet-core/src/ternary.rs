@@ -446,7 +446,7 @@ impl WithIsa<'_> {
                         *sum -= correction;
                     }
                 }
-                self.isa.run_lanes(AddGroup {
+                self.isa.dispatch(AddGroup {
                     sums: acc,
                     scales,
                     values,

@@ -21,7 +21,7 @@ macro_rules! instructions {
     target_arch = "aarch64",
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
-macro_rules! in_parts {
+macro_rules! unroll4 {
     ($i:ident => $value:expr) => {
         [
             {
@@ -52,12 +52,12 @@ pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;
 
-/// Asks for the cache line at `x`, which will be read soon. Nothing is read if there
+/// Prefetches the cache line at `x`, which will be read soon. Nothing is read if there
 /// is no such memory, and nothing happens on processors that this is not written for.
 #[inline(always)]
-pub(crate) fn ask_for<T>(x: *const T) {
+pub(crate) fn prefetch<T>(x: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of the target; asking for memory that is not there has no
+    // SAFETY: SSE is part of the target; prefetching memory that is not there has no
     // effect.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(x.cast());

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{BLOCK, TILE};
-use crate::arch::{CACHE_LINE, ask_for};
+use crate::arch::{CACHE_LINE, prefetch};
 use crate::lanes::{Lanes, WIDTH};
 use crate::ops;
 
@@ -45,7 +45,7 @@ pub(super) struct FloatBlock<'a, E> {
 impl<E: Stored> FloatBlock<'_, E> {
     /// Writes `query · key` for every query and at least the first
     /// `n_positions` keys: fused multiply-adds in the order of the dimensions. The
-    /// values, which are read next, are asked for meanwhile.
+    /// values, which are read next, are prefetched meanwhile.
     #[inline(always)]
     pub(super) fn scores<L: Lanes>(
         self,
@@ -58,7 +58,7 @@ impl<E: Stored> FloatBlock<'_, E> {
         let (queries, rest) = queries.as_chunks::<4>();
         let (scores, scores_rest) = scores.as_chunks_mut::<4>();
         for (queries, scores) in queries.iter().zip(scores) {
-            if L::MAX_SUMS >= 16 {
+            if L::MAX_ACCUMULATORS >= 16 {
                 self.scores_of::<L, 4, 4>(lanes, queries, n_positions, scores, ahead.take());
             } else {
                 self.scores_of::<L, 4, 1>(lanes, queries, n_positions, scores, ahead.take());
@@ -67,7 +67,7 @@ impl<E: Stored> FloatBlock<'_, E> {
         let (queries, rest) = rest.as_chunks::<2>();
         let (scores, scores_rest) = scores_rest.as_chunks_mut::<2>();
         for (queries, scores) in queries.iter().zip(scores) {
-            if L::MAX_SUMS >= 8 {
+            if L::MAX_ACCUMULATORS >= 8 {
                 self.scores_of::<L, 2, 4>(lanes, queries, n_positions, scores, ahead.take());
             } else {
                 self.scores_of::<L, 2, 2>(lanes, queries, n_positions, scores, ahead.take());
@@ -95,7 +95,7 @@ impl<E: Stored> FloatBlock<'_, E> {
             let keys = &self.keys[first / TILE * head_dim..][..T * head_dim];
             let mut sums = [[lanes.splat(0.0); T]; R];
             for d in 0..head_dim {
-                ask_for_group::<E, T>(ahead, first / TILE * head_dim + T * d);
+                prefetch_group::<E, T>(ahead, first / TILE * head_dim + T * d);
                 let mut key = [lanes.splat(0.0); T];
                 for t in 0..T {
                     key[t] = E::load(lanes, &keys[t * head_dim + d]);
@@ -118,7 +118,7 @@ impl<E: Stored> FloatBlock<'_, E> {
 
     /// Writes `Σ_j weight_j · value_j` over the first `n_positions` positions,
     /// in their order, to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
-    /// What is read after this block, `ahead`, is asked for meanwhile.
+    /// What is read after this block, `ahead`, is prefetched meanwhile.
     #[inline(always)]
     pub(super) fn weighted_sums<L: Lanes>(
         self,
@@ -133,7 +133,7 @@ impl<E: Stored> FloatBlock<'_, E> {
         let (weights, rest) = weights.as_chunks::<4>();
         let (sums, sums_rest) = sums.split_at_mut(4 * weights.len() * width);
         for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(4 * width)) {
-            if L::MAX_SUMS >= 16 {
+            if L::MAX_ACCUMULATORS >= 16 {
                 self.sums_of::<L, 4, 4>(lanes, weights, n_positions, sums, ahead.take());
             } else {
                 self.sums_of::<L, 4, 1>(lanes, weights, n_positions, sums, ahead.take());
@@ -142,7 +142,7 @@ impl<E: Stored> FloatBlock<'_, E> {
         let (weights, rest) = rest.as_chunks::<2>();
         let (sums, sums_rest) = sums_rest.split_at_mut(2 * weights.len() * width);
         for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(2 * width)) {
-            if L::MAX_SUMS >= 8 {
+            if L::MAX_ACCUMULATORS >= 8 {
                 self.sums_of::<L, 2, 4>(lanes, weights, n_positions, sums, ahead.take());
             } else {
                 self.sums_of::<L, 2, 2>(lanes, weights, n_positions, sums, ahead.take());
@@ -192,7 +192,7 @@ impl<E: Stored> FloatBlock<'_, E> {
         let width = self.values.len() / BLOCK;
         let mut sums = [[lanes.splat(0.0); C]; R];
         for j in 0..n_positions.min(BLOCK) {
-            ask_for_group::<E, C>(ahead, first * BLOCK + C * j);
+            prefetch_group::<E, C>(ahead, first * BLOCK + C * j);
             let mut value = [lanes.splat(0.0); C];
             for c in 0..C {
                 value[c] = E::load(lanes, &self.values[j * width + first + c]);
@@ -212,12 +212,12 @@ impl<E: Stored> FloatBlock<'_, E> {
     }
 }
 
-/// Asks for the `N` of `tiles` from `first` on, if there are as many.
+/// Prefetches the `N` of `tiles` from `first` on, if there are as many.
 #[inline(always)]
-fn ask_for_group<E, const N: usize>(tiles: &[[E; TILE]], first: usize) {
+fn prefetch_group<E, const N: usize>(tiles: &[[E; TILE]], first: usize) {
     if first < tiles.len() {
         for i in (0..N).step_by(CACHE_LINE.div_ceil(size_of::<[E; TILE]>())) {
-            ask_for(tiles.as_ptr().wrapping_add(first + i));
+            prefetch(tiles.as_ptr().wrapping_add(first + i));
         }
     }
 }
@@ -243,14 +243,14 @@ pub(super) fn weights<L: Lanes>(
     for scores in scores.iter_mut() {
         let scaled = lanes.mul(lanes.load(scores), scale);
         lanes.store(scaled, scores);
-        max = lanes.larger(scaled, max);
+        max = lanes.max(scaled, max);
     }
-    let max = lanes.largest(max);
+    let max = lanes.reduce_max(max);
     let mut sum = lanes.splat(0.0);
     for scores in scores {
         let weight = ops::exp_lanes(lanes, lanes.sub(lanes.load(scores), lanes.splat(max)));
         lanes.store(weight, scores);
         sum = lanes.add(sum, weight);
     }
-    (max, lanes.sum(sum))
+    (max, lanes.reduce_sum(sum))
 }

@@ -8,10 +8,10 @@ use std::iter;
 use super::block::Scores;
 use super::{BLOCK, MAX_ROWS, TILE};
 use crate::activations::{COL_STEP, Int8Rows, PARTS};
-use crate::arch::{CACHE_LINE, ask_for};
+use crate::arch::{CACHE_LINE, prefetch};
 use crate::int8::{self, BLOCK_COLS};
-use crate::isa::{Isa, Op};
-use crate::lanes::{LaneOp, Lanes};
+use crate::isa::{Isa, NullaryFnOnce};
+use crate::lanes::{Lanes, WithSimd};
 use crate::matmul::{self, MAX_TILE, Operands, PANEL_ROWS};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
@@ -174,7 +174,7 @@ impl Int8Block<'_> {
             .chain(iter::repeat(None));
         let tiles = tiles.zip(ahead);
         for ((tile, (panel, key_scales)), ahead) in tiles.take(n_positions.div_ceil(TILE)) {
-            ask_for_all(ahead.unwrap_or_default());
+            prefetch_all(ahead.unwrap_or_default());
             let operands = Operands {
                 blocks: panel,
                 acts: queries,
@@ -182,7 +182,7 @@ impl Int8Block<'_> {
                 first_col: 0,
             };
             int8::panel(isa, operands, acc);
-            isa.run_lanes(ToScores {
+            isa.dispatch(ToScores {
                 sums: acc,
                 query_scales: queries.scales(),
                 key_scales,
@@ -211,7 +211,7 @@ impl Int8Block<'_> {
         rows.reshape(2 * weights.len(), BLOCK);
         for (r, weights) in weights.iter().enumerate() {
             let mut scaled = [0.0; BLOCK];
-            isa.run(Scale {
+            isa.vectorize(Scale {
                 weights,
                 scales: self.value_scales,
                 out: &mut scaled,
@@ -230,7 +230,7 @@ impl Int8Block<'_> {
             .chain(iter::repeat(None));
         let panels = self.values.chunks_exact(VALUE_PANEL).zip(ahead);
         for (c, (panel, ahead)) in panels.enumerate() {
-            ask_for_all(ahead.unwrap_or_default());
+            prefetch_all(ahead.unwrap_or_default());
             let panel = &panel[..n_cols / BLOCK_COLS];
             for (i, acc) in acc.chunks_mut(MAX_TILE).enumerate() {
                 let operands = Operands {
@@ -241,7 +241,7 @@ impl Int8Block<'_> {
                 };
                 int8::panel(isa, operands, acc);
             }
-            isa.run_lanes(ToValues {
+            isa.dispatch(ToValues {
                 sums: acc,
                 scales: rows.scales(),
                 values: &mut sums[c..],
@@ -251,11 +251,11 @@ impl Int8Block<'_> {
     }
 }
 
-/// Asks for a panel that is read next.
-fn ask_for_all(panel: &[matmul::Block]) {
+/// Prefetches a panel that is read next.
+fn prefetch_all(panel: &[matmul::Block]) {
     const { assert!(size_of::<matmul::Block>() == CACHE_LINE) };
     for block in panel {
-        ask_for(block);
+        prefetch(block);
     }
 }
 
@@ -266,11 +266,11 @@ struct Scale<'a> {
     out: &'a mut Scores,
 }
 
-impl Op for Scale<'_> {
+impl NullaryFnOnce for Scale<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         let scales = self.scales.as_flattened();
         for ((out, weight), scale) in self.out.iter_mut().zip(self.weights).zip(scales) {
             *out = weight * scale;
@@ -287,11 +287,11 @@ struct ToScores<'a> {
     tile: usize,
 }
 
-impl LaneOp for ToScores<'_> {
+impl WithSimd for ToScores<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn with_simd<L: Lanes>(self, lanes: L) {
         let key_scales = lanes.load(self.key_scales);
         let rows = self.sums.iter().zip(self.query_scales).zip(self.scores);
         for ((sums, &query_scale), scores) in rows {
@@ -311,11 +311,11 @@ struct ToValues<'a> {
     width: usize,
 }
 
-impl LaneOp for ToValues<'_> {
+impl WithSimd for ToValues<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn with_simd<L: Lanes>(self, lanes: L) {
         let (sums, _) = self.sums.as_chunks::<2>();
         let (scales, _) = self.scales.as_chunks::<2>();
         for (r, ([coarse, fine], [_, scale])) in sums.iter().zip(scales).enumerate() {

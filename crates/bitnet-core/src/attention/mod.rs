@@ -23,7 +23,7 @@ pub use kv_page::{KvPage, KvPrecision, KvShape};
 pub use paged_kv::PagedKv;
 
 use crate::isa::Isa;
-use crate::lanes::{LaneOp, Lanes, WIDTH};
+use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::thread_pool::{DisjointMut, ThreadPool};
@@ -424,7 +424,7 @@ impl Unit<'_> {
         let rows = scores.iter_mut().zip(&mut block_states).zip(self.queries());
         for ((scores, state), &(_, position)) in rows {
             let first = self.first_seen(position).saturating_sub(block * BLOCK);
-            *state = isa.run_lanes(Weights {
+            *state = isa.dispatch(Weights {
                 scores,
                 positions: first..seen(position),
                 scale: self.job.heads.scale,
@@ -491,7 +491,7 @@ fn join(
     // The largest score of a block adds 1 to the sum: only an empty one has 0. What
     // is not a number goes on to the result.
     if block.sum != 0.0 {
-        isa.run_lanes(Join {
+        isa.dispatch(Join {
             state,
             sums: sums.as_flattened_mut(),
             block,
@@ -507,18 +507,18 @@ struct Join<'a> {
     block_sums: &'a [f32],
 }
 
-impl LaneOp for Join<'_> {
+impl WithSimd for Join<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn with_simd<L: Lanes>(self, lanes: L) {
         let Self { state, block, .. } = self;
         let max = if block.max > state.max {
             block.max
         } else {
             state.max
         };
-        let exp = |x| ops::exp_one(lanes, x);
+        let exp = |x| ops::exp_scalar(lanes, x);
         let (old, new) = (exp(state.max - max), exp(block.max - max));
         *state = State {
             max,
@@ -536,11 +536,11 @@ struct Weights<'a> {
     scale: f32,
 }
 
-impl LaneOp for Weights<'_> {
+impl WithSimd for Weights<'_> {
     type Output = State;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> State {
+    fn with_simd<L: Lanes>(self, lanes: L) -> State {
         let (max, sum) = block::weights(lanes, self.scores, self.positions, self.scale);
         State { max, sum }
     }
@@ -548,7 +548,7 @@ impl LaneOp for Weights<'_> {
 
 impl<E: Stored> FloatBlock<'_, E> {
     fn run_scores(self, isa: Isa, queries: &[&[f32]], n_positions: usize, scores: &mut [Scores]) {
-        isa.run_lanes(ScoresOp {
+        isa.dispatch(ScoresOp {
             block: self,
             queries,
             n_positions,
@@ -564,7 +564,7 @@ impl<E: Stored> FloatBlock<'_, E> {
         sums: &mut [[f32; TILE]],
         ahead: &[[E; TILE]],
     ) {
-        isa.run_lanes(WeightedSums {
+        isa.dispatch(WeightedSums {
             block: self,
             weights,
             n_positions,
@@ -581,11 +581,11 @@ struct ScoresOp<'a, E> {
     scores: &'a mut [Scores],
 }
 
-impl<E: Stored> LaneOp for ScoresOp<'_, E> {
+impl<E: Stored> WithSimd for ScoresOp<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn with_simd<L: Lanes>(self, lanes: L) {
         (self.block).scores(lanes, self.queries, self.n_positions, self.scores);
     }
 }
@@ -598,11 +598,11 @@ struct WeightedSums<'a, E> {
     ahead: &'a [[E; TILE]],
 }
 
-impl<E: Stored> LaneOp for WeightedSums<'_, E> {
+impl<E: Stored> WithSimd for WeightedSums<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn with_simd<L: Lanes>(self, lanes: L) {
         let Self { block, sums, .. } = self;
         block.weighted_sums(lanes, self.weights, self.n_positions, sums, self.ahead);
     }

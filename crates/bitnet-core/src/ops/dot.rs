@@ -2,7 +2,7 @@
 
 use super::{LANES, add_lanes, padded};
 use crate::isa::Isa;
-use crate::lanes::{LaneOp, Lanes};
+use crate::lanes::{Lanes, WithSimd};
 
 /// Returns `Σ x[i]·y[i]`, by fused multiply-add in lane order.
 ///
@@ -12,7 +12,7 @@ use crate::lanes::{LaneOp, Lanes};
 #[inline]
 pub fn dot(isa: Isa, x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len(), "a dot product of equal lengths");
-    isa.run_lanes(Dot { x, y })
+    isa.dispatch(Dot { x, y })
 }
 
 struct Dot<'a> {
@@ -20,15 +20,15 @@ struct Dot<'a> {
     y: &'a [f32],
 }
 
-impl LaneOp for Dot<'_> {
+impl WithSimd for Dot<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> f32 {
+    fn with_simd<L: Lanes>(self, lanes: L) -> f32 {
         let mut sums = [0.0; LANES];
         let mut add = |x: &[f32; LANES], y: &[f32; LANES]| {
             for ((sum, &x), &y) in sums.iter_mut().zip(x).zip(y) {
-                *sum = lanes.mul_add_one(x, y, *sum);
+                *sum = lanes.mul_add_scalar(x, y, *sum);
             }
         };
         let (x_chunks, x_rest) = self.x.as_chunks();

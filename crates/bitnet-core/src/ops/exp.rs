@@ -10,24 +10,24 @@ use crate::lanes::{Lanes, ScalarLanes};
 /// of S. L. Moshier's Cephes library (`expf.c`) for e^r.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    exp_one(ScalarLanes, x)
+    exp_scalar(ScalarLanes, x)
 }
 
 /// Returns [`exp`] with the multiply-add of an instruction set: the same bits, sooner.
 #[inline(always)]
-pub(crate) fn exp_one<L: Lanes>(lanes: L, x: f32) -> f32 {
+pub(crate) fn exp_scalar<L: Lanes>(lanes: L, x: f32) -> f32 {
     // Beyond these the result is 0 or infinite anyway, and n stays small enough
     // for the two factors below.
     let x = x.clamp(LOWEST, HIGHEST);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
-    let r = lanes.mul_add_one(n, -LN2_HIGH, x);
-    let r = lanes.mul_add_one(n, -LN2_LOW, r);
+    let r = lanes.mul_add_scalar(n, -LN2_HIGH, x);
+    let r = lanes.mul_add_scalar(n, -LN2_LOW, r);
     let mut p = POLYNOMIAL[0];
     for c in &POLYNOMIAL[1..] {
-        p = lanes.mul_add_one(p, r, *c);
+        p = lanes.mul_add_scalar(p, r, *c);
     }
-    let p = lanes.mul_add_one(p, r * r, r) + 1.0;
+    let p = lanes.mul_add_scalar(p, r * r, r) + 1.0;
     // 2^n as two factors, so that results near the ends of the range, which are
     // subnormal or reach infinity, come out rounded once.
     let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
@@ -39,8 +39,8 @@ pub(crate) fn exp_one<L: Lanes>(lanes: L, x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn exp_lanes<L: Lanes>(lanes: L, x: L::V) -> L::V {
     let splat = |x| lanes.splat(x);
-    let x = lanes.larger(splat(LOWEST), x);
-    let x = lanes.smaller(splat(HIGHEST), x);
+    let x = lanes.max(splat(LOWEST), x);
+    let x = lanes.min(splat(HIGHEST), x);
     let n = lanes.mul(x, splat(std::f32::consts::LOG2_E));
     let n = lanes.sub(lanes.add(n, splat(ROUND)), splat(ROUND));
     let r = lanes.mul_add(n, splat(-LN2_HIGH), x);
@@ -50,7 +50,7 @@ pub(crate) fn exp_lanes<L: Lanes>(lanes: L, x: L::V) -> L::V {
         p = lanes.mul_add(p, r, splat(*c));
     }
     let p = lanes.add(lanes.mul_add(p, lanes.mul(r, r), r), splat(1.0));
-    lanes.mul_power_of_two(p, n)
+    lanes.ldexp(p, n)
 }
 
 const LOWEST: f32 = -104.0;
@@ -87,7 +87,7 @@ pub(crate) fn power_of_two(n: i32) -> f32 {
 mod tests {
     use super::*;
     use crate::isa::Isa;
-    use crate::lanes::{LaneOp, WIDTH};
+    use crate::lanes::{WIDTH, WithSimd};
 
     #[test]
     fn the_error_is_below_two_units_in_the_last_place() {
@@ -104,10 +104,10 @@ mod tests {
     #[test]
     fn lanes_have_the_same_bits_on_every_kernel() {
         struct All<'a>(&'a [f32], &'a mut [f32]);
-        impl LaneOp for All<'_> {
+        impl WithSimd for All<'_> {
             type Output = ();
             #[inline(always)]
-            fn run<L: Lanes>(self, lanes: L) {
+            fn with_simd<L: Lanes>(self, lanes: L) {
                 let (x, _) = self.0.as_chunks();
                 let (out, _) = self.1.as_chunks_mut();
                 for (x, out) in x.iter().zip(out) {
@@ -133,7 +133,7 @@ mod tests {
         let expected: Vec<u32> = x[..n].iter().map(|&x| exp(x).to_bits()).collect();
         for isa in Isa::available() {
             let mut out = vec![0.0; n];
-            isa.run_lanes(All(&x[..n], &mut out));
+            isa.dispatch(All(&x[..n], &mut out));
             let found: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
             assert!(found == expected, "{isa}");
         }

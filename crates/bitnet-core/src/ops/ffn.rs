@@ -1,8 +1,8 @@
 //! What happens element by element between the matrices.
 
-use super::exp_one;
-use crate::isa::{Isa, Op};
-use crate::lanes::{LaneOp, Lanes};
+use super::exp_scalar;
+use crate::isa::{Isa, NullaryFnOnce};
+use crate::lanes::{Lanes, WithSimd};
 
 /// Replaces `gate[i]` by `max(gate[i], 0)² · up[i]`: the gate of BitNet b1.58
 /// 2B-4T.
@@ -12,7 +12,7 @@ use crate::lanes::{LaneOp, Lanes};
 /// Panics if the lengths differ.
 #[inline]
 pub fn relu2_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
-    isa.run_lanes(GateMul {
+    isa.dispatch(GateMul {
         gate,
         up,
         activation: Relu2,
@@ -27,7 +27,7 @@ pub fn relu2_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
 /// Panics if the lengths differ.
 #[inline]
 pub fn silu_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
-    isa.run_lanes(GateMul {
+    isa.dispatch(GateMul {
         gate,
         up,
         activation: Silu,
@@ -43,7 +43,7 @@ pub fn silu_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
 /// Panics if the lengths differ.
 #[inline]
 pub fn gelu_tanh_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
-    isa.run_lanes(GateMul {
+    isa.dispatch(GateMul {
         gate,
         up,
         activation: GeluTanh,
@@ -53,7 +53,7 @@ pub fn gelu_tanh_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
 /// Multiplies every value of `x` by `factor`.
 #[inline]
 pub fn scale(isa: Isa, x: &mut [f32], factor: f32) {
-    isa.run(Scale { x, factor });
+    isa.vectorize(Scale { x, factor });
 }
 
 /// Adds `y` to `x`.
@@ -63,7 +63,7 @@ pub fn scale(isa: Isa, x: &mut [f32], factor: f32) {
 /// Panics if the lengths differ.
 #[inline]
 pub fn add_assign(isa: Isa, x: &mut [f32], y: &[f32]) {
-    isa.run(AddAssign { x, y });
+    isa.vectorize(AddAssign { x, y });
 }
 
 trait Activation {
@@ -85,7 +85,7 @@ struct Silu;
 impl Activation for Silu {
     #[inline(always)]
     fn apply<L: Lanes>(&self, lanes: L, x: f32) -> f32 {
-        x / (1.0 + exp_one(lanes, -x))
+        x / (1.0 + exp_scalar(lanes, -x))
     }
 }
 
@@ -97,8 +97,8 @@ impl Activation for GeluTanh {
         // (1 + tanh u) / 2 is 1 / (1 + e^-2u), which loses nothing where tanh is
         // near -1.
         const FACTOR: f32 = -1.595_769_2;
-        let u = lanes.mul_add_one(0.044_715 * x, x * x, x);
-        x / (1.0 + exp_one(lanes, FACTOR * u))
+        let u = lanes.mul_add_scalar(0.044_715 * x, x * x, x);
+        x / (1.0 + exp_scalar(lanes, FACTOR * u))
     }
 }
 
@@ -108,11 +108,11 @@ struct GateMul<'a, A> {
     activation: A,
 }
 
-impl<A: Activation> LaneOp for GateMul<'_, A> {
+impl<A: Activation> WithSimd for GateMul<'_, A> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn with_simd<L: Lanes>(self, lanes: L) {
         assert_eq!(self.gate.len(), self.up.len(), "a gate of equal lengths");
         for (gate, &up) in self.gate.iter_mut().zip(self.up) {
             *gate = self.activation.apply(lanes, *gate) * up;
@@ -125,11 +125,11 @@ struct Scale<'a> {
     factor: f32,
 }
 
-impl Op for Scale<'_> {
+impl NullaryFnOnce for Scale<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         self.x.iter_mut().for_each(|x| *x *= self.factor);
     }
 }
@@ -139,11 +139,11 @@ struct AddAssign<'a> {
     y: &'a [f32],
 }
 
-impl Op for AddAssign<'_> {
+impl NullaryFnOnce for AddAssign<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         assert_eq!(self.x.len(), self.y.len(), "sums of equal lengths");
         for (x, &y) in self.x.iter_mut().zip(self.y) {
             *x += y;

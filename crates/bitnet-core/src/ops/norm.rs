@@ -1,7 +1,7 @@
 //! RMS norm.
 
 use super::{LANES, sum_lanes};
-use crate::isa::{Isa, Op};
+use crate::isa::{Isa, NullaryFnOnce};
 
 /// Writes `out[i] = weight[i] · (x[i] / sqrt(mean(x²) + eps))`, RMSNorm of
 /// Zhang & Sennrich (2019), in the order of operations of `transformers`.
@@ -15,7 +15,7 @@ pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) 
         x.len() == weight.len() && x.len() == out.len(),
         "a norm of equal lengths"
     );
-    isa.run(RmsNorm {
+    isa.vectorize(RmsNorm {
         x,
         weight,
         eps,
@@ -36,7 +36,7 @@ pub fn rms_norm_each(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
         "whole rows"
     );
     for x in x.chunks_exact_mut(weight.len()) {
-        isa.run(RmsNormEach { x, weight, eps });
+        isa.vectorize(RmsNormEach { x, weight, eps });
     }
 }
 
@@ -46,11 +46,11 @@ struct RmsNormEach<'a> {
     eps: f32,
 }
 
-impl Op for RmsNormEach<'_> {
+impl NullaryFnOnce for RmsNormEach<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         let inverse = inverse_rms(self.x, self.eps);
         for (x, &weight) in self.x.iter_mut().zip(self.weight) {
             *x = weight * (*x * inverse);
@@ -71,11 +71,11 @@ struct RmsNorm<'a> {
     out: &'a mut [f32],
 }
 
-impl Op for RmsNorm<'_> {
+impl NullaryFnOnce for RmsNorm<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         let inverse = inverse_rms(self.x, self.eps);
         for ((out, &x), &weight) in self.out.iter_mut().zip(self.x).zip(self.weight) {
             *out = weight * (x * inverse);

@@ -1,6 +1,6 @@
 //! Rotary position embedding.
 
-use crate::isa::{Isa, Op};
+use crate::isa::{Isa, NullaryFnOnce};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
 /// Returns `theta^(-2i/n_dims)` for i below `n_dims / 2`: the angles that the pairs
@@ -96,7 +96,7 @@ impl RopeTable {
         assert!(position < self.len, "the table was extended");
         assert!(x.len().is_multiple_of(self.head_dim), "whole heads");
         let n_pairs = self.frequencies.len();
-        isa.run(Rotate {
+        isa.vectorize(Rotate {
             x,
             head_dim: self.head_dim,
             cos: &self.cos[position * n_pairs..][..n_pairs],
@@ -117,11 +117,11 @@ struct Rotate<'a> {
     sin: &'a [f32],
 }
 
-impl Op for Rotate<'_> {
+impl NullaryFnOnce for Rotate<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         for head in self.x.chunks_exact_mut(self.head_dim) {
             let (first, second) = head.split_at_mut(self.cos.len());
             let pairs = first.iter_mut().zip(second);

@@ -1,8 +1,8 @@
 //! Softmax and log-sum-exp.
 
-use super::{LANES, exp_one, sum_lanes};
+use super::{LANES, exp_scalar, sum_lanes};
 use crate::isa::Isa;
-use crate::lanes::{LaneOp, Lanes};
+use crate::lanes::{Lanes, WithSimd};
 
 /// Replaces `x` by exp(x - max) and returns the sum of the results: softmax
 /// before the division.
@@ -10,7 +10,7 @@ use crate::lanes::{LaneOp, Lanes};
 pub(super) fn exp_minus_max<L: Lanes>(lanes: L, x: &mut [f32]) -> f32 {
     let max = max(x);
     for x in x.iter_mut() {
-        *x = exp_one(lanes, *x - max);
+        *x = exp_scalar(lanes, *x - max);
     }
     sum_lanes(x, |x| x)
 }
@@ -33,21 +33,21 @@ pub(crate) fn max(x: &[f32]) -> f32 {
 
 /// Replaces `x` by `exp(x) / Σ exp(x)`.
 pub fn softmax(isa: Isa, x: &mut [f32]) {
-    isa.run_lanes(Softmax(x));
+    isa.dispatch(Softmax(x));
 }
 
 /// Returns `ln Σ exp(x)`.
 pub fn log_sum_exp(isa: Isa, x: &[f32]) -> f64 {
-    isa.run_lanes(LogSumExp(x))
+    isa.dispatch(LogSumExp(x))
 }
 
 struct Softmax<'a>(&'a mut [f32]);
 
-impl LaneOp for Softmax<'_> {
+impl WithSimd for Softmax<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn with_simd<L: Lanes>(self, lanes: L) {
         let inverse = 1.0 / exp_minus_max(lanes, self.0);
         self.0.iter_mut().for_each(|x| *x *= inverse);
     }
@@ -55,13 +55,13 @@ impl LaneOp for Softmax<'_> {
 
 struct LogSumExp<'a>(&'a [f32]);
 
-impl LaneOp for LogSumExp<'_> {
+impl WithSimd for LogSumExp<'_> {
     type Output = f64;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> f64 {
+    fn with_simd<L: Lanes>(self, lanes: L) -> f64 {
         let max = max(self.0);
-        let sum = sum_lanes(self.0, |x| exp_one(lanes, x - max));
+        let sum = sum_lanes(self.0, |x| exp_scalar(lanes, x - max));
         max as f64 + libm::log(sum as f64)
     }
 }

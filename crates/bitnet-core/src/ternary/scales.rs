@@ -1,7 +1,7 @@
 //! Scales of a packed matrix, and products where groups have scales of their own.
 
 use crate::activations::{EXACT_PARTS, PARTS};
-use crate::lanes::{LaneOp, Lanes, WIDTH};
+use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::matmul::{Acc, PANEL_ROWS};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::scales::Scales;
@@ -73,11 +73,11 @@ pub(super) struct AddGroup<'a> {
     pub(super) values: &'a mut [[f32; PANEL_ROWS]],
 }
 
-impl LaneOp for AddGroup<'_> {
+impl WithSimd for AddGroup<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn with_simd<L: Lanes>(self, lanes: L) {
         let scales = lanes.load(self.scales);
         let add = |value: &mut [f32; PANEL_ROWS], sum| {
             lanes.store(lanes.mul_add(sum, scales, lanes.load(value)), value);

@@ -13,7 +13,7 @@ mod q5;
 mod q6_k;
 mod q8_0;
 
-use bitnet_core::{Isa, Op};
+use bitnet_core::{Isa, NullaryFnOnce};
 
 use crate::error::ShapeError;
 
@@ -174,7 +174,7 @@ impl DenseType {
             out.len(),
             self.name()
         );
-        isa.run(DecodeRow {
+        isa.vectorize(DecodeRow {
             ty: self,
             bytes,
             out,
@@ -222,11 +222,11 @@ struct DecodeRow<'a> {
     out: &'a mut [f32],
 }
 
-impl Op for DecodeRow<'_> {
+impl NullaryFnOnce for DecodeRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         match self.ty {
             DenseType::F32 => float::decode(self.bytes, self.out, f32::from_le_bytes),
             DenseType::F16 => float::decode(self.bytes, self.out, float::f16_to_f32),

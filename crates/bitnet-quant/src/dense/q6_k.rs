@@ -15,7 +15,7 @@
 //! `dequantize_row_q6_K` in `ggml/src/ggml-quants.c`. The quantizer is this
 //! crate's own.
 
-use bitnet_core::{Isa, Op};
+use bitnet_core::{Isa, NullaryFnOnce};
 use half::f16;
 
 use super::float::f16_to_f32;
@@ -81,7 +81,7 @@ pub(super) fn encode(values: &[f32], out: &mut Vec<u8>) {
     let (blocks, _) = values.as_chunks::<BLOCK_LEN>();
     let isa = Isa::best();
     for block in blocks {
-        out.extend_from_slice(&isa.run(Quantize { block }));
+        out.extend_from_slice(&isa.vectorize(Quantize { block }));
     }
 }
 
@@ -97,11 +97,11 @@ struct Quantize<'a> {
     block: &'a [f32; BLOCK_LEN],
 }
 
-impl Op for Quantize<'_> {
+impl NullaryFnOnce for Quantize<'_> {
     type Output = [u8; BLOCK_BYTES];
 
     #[inline(always)]
-    fn run(self) -> [u8; BLOCK_BYTES] {
+    fn call(self) -> [u8; BLOCK_BYTES] {
         let finite = self.block.iter().all(|x| x.is_finite());
         let x: [Lanes; SUB_LEN] =
             std::array::from_fn(|i| std::array::from_fn(|sub| self.block[sub * SUB_LEN + i]));
@@ -312,9 +312,9 @@ mod tests {
             let values = gaussian(BLOCK_LEN, sigma, seed);
             let (blocks, _) = values.as_chunks();
             let block = &blocks[0];
-            let expected = Isa::Scalar.run(Quantize { block });
+            let expected = Isa::Scalar.vectorize(Quantize { block });
             for isa in Isa::available() {
-                assert_eq!(isa.run(Quantize { block }), expected, "{isa}");
+                assert_eq!(isa.vectorize(Quantize { block }), expected, "{isa}");
             }
         }
     }

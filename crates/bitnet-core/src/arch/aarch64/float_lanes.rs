@@ -16,41 +16,41 @@ impl Lanes for Neon {
     type V = [float32x4_t; 4];
 
     // Four of 32 registers each.
-    const MAX_SUMS: usize = 4;
+    const MAX_ACCUMULATORS: usize = 4;
 
     instructions! {
         fn splat(x: f32) -> Self::V = [vdupq_n_f32(x); 4];
-        fn load(x: &[f32; WIDTH]) -> Self::V = in_parts!(I => vld1q_f32(x[4 * I..].as_ptr()));
+        fn load(x: &[f32; WIDTH]) -> Self::V = unroll4!(I => vld1q_f32(x[4 * I..].as_ptr()));
         fn load_f16(x: &[u16; WIDTH]) -> Self::V =
-            in_parts!(I => vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x[4 * I..].as_ptr()))));
+            unroll4!(I => vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x[4 * I..].as_ptr()))));
         fn load_i32(x: &[i32; WIDTH]) -> Self::V =
-            in_parts!(I => vcvtq_f32_s32(vld1q_s32(x[4 * I..].as_ptr())));
-        fn add(a: Self::V, b: Self::V) -> Self::V = in_parts!(I => vaddq_f32(a[I], b[I]));
-        fn sub(a: Self::V, b: Self::V) -> Self::V = in_parts!(I => vsubq_f32(a[I], b[I]));
-        fn mul(a: Self::V, b: Self::V) -> Self::V = in_parts!(I => vmulq_f32(a[I], b[I]));
+            unroll4!(I => vcvtq_f32_s32(vld1q_s32(x[4 * I..].as_ptr())));
+        fn add(a: Self::V, b: Self::V) -> Self::V = unroll4!(I => vaddq_f32(a[I], b[I]));
+        fn sub(a: Self::V, b: Self::V) -> Self::V = unroll4!(I => vsubq_f32(a[I], b[I]));
+        fn mul(a: Self::V, b: Self::V) -> Self::V = unroll4!(I => vmulq_f32(a[I], b[I]));
         fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V =
-            in_parts!(I => vfmaq_f32(c[I], a[I], b[I]));
+            unroll4!(I => vfmaq_f32(c[I], a[I], b[I]));
         // Not `fmax`, which returns what is not a number wherever it stands.
-        fn larger(a: Self::V, b: Self::V) -> Self::V =
-            in_parts!(I => vbslq_f32(vcgtq_f32(a[I], b[I]), a[I], b[I]));
-        fn smaller(a: Self::V, b: Self::V) -> Self::V =
-            in_parts!(I => vbslq_f32(vcltq_f32(a[I], b[I]), a[I], b[I]));
-        fn numbers(x: Self::V) -> Self::V = in_parts!(I => {
+        fn max(a: Self::V, b: Self::V) -> Self::V =
+            unroll4!(I => vbslq_f32(vcgtq_f32(a[I], b[I]), a[I], b[I]));
+        fn min(a: Self::V, b: Self::V) -> Self::V =
+            unroll4!(I => vbslq_f32(vcltq_f32(a[I], b[I]), a[I], b[I]));
+        fn nan_to_zero(x: Self::V) -> Self::V = unroll4!(I => {
             let bits = vandq_u32(vceqq_f32(x[I], x[I]), vreinterpretq_u32_f32(x[I]));
             vreinterpretq_f32_u32(bits)
         });
-        fn mul_power_of_two(x: Self::V, n: Self::V) -> Self::V =
-            in_parts!(I => mul_power_of_two(x[I], n[I]));
-        fn sum(x: Self::V) -> f32 = {
+        fn ldexp(x: Self::V, n: Self::V) -> Self::V =
+            unroll4!(I => ldexp(x[I], n[I]));
+        fn reduce_sum(x: Self::V) -> f32 = {
             let x = vaddq_f32(vaddq_f32(x[0], x[2]), vaddq_f32(x[1], x[3]));
             vpadds_f32(vadd_f32(vget_low_f32(x), vget_high_f32(x)))
         };
-        fn largest(x: Self::V) -> f32 =
+        fn reduce_max(x: Self::V) -> f32 =
             vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(x[0], x[1]), vmaxnmq_f32(x[2], x[3])));
     }
 
     #[inline(always)]
-    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+    fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)
     }
 
@@ -67,7 +67,7 @@ impl Lanes for Neon {
     fn store_i8(self, x: Self::V, out: &mut [i8; WIDTH]) {
         // SAFETY: NEON is in the baseline, and `out` is 16 bytes.
         unsafe {
-            let x = in_parts!(I => vreinterpretq_s16_s32(vcvtq_s32_f32(x[I])));
+            let x = unroll4!(I => vreinterpretq_s16_s32(vcvtq_s32_f32(x[I])));
             // The lower halves of all lanes, twice.
             let low = vreinterpretq_s8_s16(vuzp1q_s16(x[0], x[1]));
             let high = vreinterpretq_s8_s16(vuzp1q_s16(x[2], x[3]));
@@ -79,7 +79,7 @@ impl Lanes for Neon {
 /// Returns x·2^n, with 2^n as two factors: it may be beyond the range of one.
 #[inline]
 #[target_feature(enable = "neon")]
-fn mul_power_of_two(x: float32x4_t, n: float32x4_t) -> float32x4_t {
+fn ldexp(x: float32x4_t, n: float32x4_t) -> float32x4_t {
     let power = |n| vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(n, vdupq_n_s32(127))));
     let n = vcvtq_s32_f32(n);
     let half = vshrq_n_s32::<1>(n);

@@ -86,7 +86,7 @@ impl Neon {
     ///
     /// `from` is the beginning of as many.
     #[inline(always)]
-    unsafe fn quad(self, from: *const i8) -> int8x16_t {
+    unsafe fn broadcast_i8x4(self, from: *const i8) -> int8x16_t {
         // SAFETY: the caller's promise.
         self.splat_i32(unsafe { from.cast::<i32>().read_unaligned() })
     }
@@ -187,10 +187,10 @@ unsafe fn add_quad<W: Weights, const N: usize, const QUAD: usize>(
         let weights = W::operand::<QUAD>(Neon, blocks, 2 * half + p);
         for t in 0..N {
             // SAFETY: the caller's promise.
-            let quad = unsafe { Neon.quad(rows[t].add(col)) };
+            let acts = unsafe { Neon.broadcast_i8x4(rows[t].add(col)) };
             let [low, high] = &mut pairs[t][p];
-            *low = Neon.add_products_low(*low, weights, quad);
-            *high = Neon.add_products_high(*high, weights, quad);
+            *low = Neon.add_products_low(*low, weights, acts);
+            *high = Neon.add_products_high(*high, weights, acts);
         }
     }
 }

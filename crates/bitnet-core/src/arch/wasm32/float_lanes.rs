@@ -18,7 +18,7 @@ use crate::lanes::{Lanes, WIDTH};
 impl Lanes for Simd128 {
     type V = [v128; 4];
 
-    const MAX_SUMS: usize = 4;
+    const MAX_ACCUMULATORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -28,19 +28,19 @@ impl Lanes for Simd128 {
     #[inline(always)]
     fn load(self, x: &[f32; WIDTH]) -> Self::V {
         // SAFETY: `x` is four times 16 bytes.
-        unsafe { in_parts!(I => v128_load(x[4 * I..].as_ptr().cast())) }
+        unsafe { unroll4!(I => v128_load(x[4 * I..].as_ptr().cast())) }
     }
 
     #[inline(always)]
     fn load_f16(self, x: &[u16; WIDTH]) -> Self::V {
         // SAFETY: `x` is four times 8 bytes.
-        unsafe { in_parts!(I => from_f16(u32x4_load_extend_u16x4(x[4 * I..].as_ptr()))) }
+        unsafe { unroll4!(I => from_f16(u32x4_load_extend_u16x4(x[4 * I..].as_ptr()))) }
     }
 
     #[inline(always)]
     fn load_i32(self, x: &[i32; WIDTH]) -> Self::V {
         // SAFETY: `x` is four times 16 bytes.
-        unsafe { in_parts!(I => f32x4_convert_i32x4(v128_load(x[4 * I..].as_ptr().cast()))) }
+        unsafe { unroll4!(I => f32x4_convert_i32x4(v128_load(x[4 * I..].as_ptr().cast()))) }
     }
 
     #[inline(always)]
@@ -53,7 +53,7 @@ impl Lanes for Simd128 {
 
     #[inline(always)]
     fn store_i8(self, x: Self::V, out: &mut [i8; WIDTH]) {
-        let x = in_parts!(I => i32x4_trunc_sat_f32x4(x[I]));
+        let x = unroll4!(I => i32x4_trunc_sat_f32x4(x[I]));
         let (low, high) = (
             i16x8_narrow_i32x4(x[0], x[1]),
             i16x8_narrow_i32x4(x[2], x[3]),
@@ -64,59 +64,59 @@ impl Lanes for Simd128 {
 
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        in_parts!(I => f32x4_add(a[I], b[I]))
+        unroll4!(I => f32x4_add(a[I], b[I]))
     }
 
     #[inline(always)]
     fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        in_parts!(I => f32x4_sub(a[I], b[I]))
+        unroll4!(I => f32x4_sub(a[I], b[I]))
     }
 
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        in_parts!(I => f32x4_mul(a[I], b[I]))
+        unroll4!(I => f32x4_mul(a[I], b[I]))
     }
 
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        in_parts!(I => mul_add(a[I], b[I], c[I]))
+        unroll4!(I => mul_add(a[I], b[I], c[I]))
     }
 
     #[inline(always)]
-    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+    fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
         fused::mul_add(a, b, c)
     }
 
     #[inline(always)]
-    fn larger(self, a: Self::V, b: Self::V) -> Self::V {
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
         // Returns its first operand unless the second is larger.
-        in_parts!(I => f32x4_pmax(b[I], a[I]))
+        unroll4!(I => f32x4_pmax(b[I], a[I]))
     }
 
     #[inline(always)]
-    fn smaller(self, a: Self::V, b: Self::V) -> Self::V {
-        in_parts!(I => f32x4_pmin(b[I], a[I]))
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        unroll4!(I => f32x4_pmin(b[I], a[I]))
     }
 
     #[inline(always)]
-    fn numbers(self, x: Self::V) -> Self::V {
-        in_parts!(I => v128_and(f32x4_eq(x[I], x[I]), x[I]))
+    fn nan_to_zero(self, x: Self::V) -> Self::V {
+        unroll4!(I => v128_and(f32x4_eq(x[I], x[I]), x[I]))
     }
 
     #[inline(always)]
-    fn mul_power_of_two(self, x: Self::V, n: Self::V) -> Self::V {
-        in_parts!(I => mul_power_of_two(x[I], n[I]))
+    fn ldexp(self, x: Self::V, n: Self::V) -> Self::V {
+        unroll4!(I => ldexp(x[I], n[I]))
     }
 
     #[inline(always)]
-    fn sum(self, x: Self::V) -> f32 {
+    fn reduce_sum(self, x: Self::V) -> f32 {
         let x = f32x4_add(f32x4_add(x[0], x[2]), f32x4_add(x[1], x[3]));
         let x = f32x4_add(x, upper_half(x));
         f32x4_extract_lane::<0>(x) + f32x4_extract_lane::<1>(x)
     }
 
     #[inline(always)]
-    fn largest(self, x: Self::V) -> f32 {
+    fn reduce_max(self, x: Self::V) -> f32 {
         let max = x
             .into_iter()
             .fold(f32x4_splat(f32::NEG_INFINITY), |max, x| f32x4_pmax(max, x));
@@ -150,7 +150,7 @@ fn from_f16(bits: v128) -> v128 {
 
 /// Returns x·2^n, with 2^n as two factors: it may be beyond the range of one.
 #[inline(always)]
-fn mul_power_of_two(x: v128, n: v128) -> v128 {
+fn ldexp(x: v128, n: v128) -> v128 {
     let power = |n| i32x4_shl(i32x4_add(n, i32x4_splat(127)), 23);
     let n = i32x4_trunc_sat_f32x4(n);
     let half = i32x4_shr(n, 1);

@@ -98,7 +98,7 @@ impl Avx2 {
         part: usize,
         acc: &mut Acc,
     ) {
-        self.run(Tile::<W, Self, N, PARTS> {
+        self.vectorize(Tile::<W, Self, N, PARTS> {
             weights,
             lanes: self,
             operands,
@@ -110,7 +110,7 @@ impl Avx2 {
     /// Runs `vpmaddubsw` and the addition that it needs on registers and returns
     /// the multiply-adds done.
     pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        self.run(PeakRounds {
+        self.vectorize(PeakRounds {
             lanes: self,
             n_rounds,
         })

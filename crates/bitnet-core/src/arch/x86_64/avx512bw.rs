@@ -86,7 +86,7 @@ impl Avx512bw {
     }
 
     fn tile<W: Weights, const N: usize>(self, weights: W, operands: Operands<'_>, acc: &mut Acc) {
-        self.run(Tile::<W, Self, N, 1> {
+        self.vectorize(Tile::<W, Self, N, 1> {
             weights,
             lanes: self,
             operands,
@@ -98,7 +98,7 @@ impl Avx512bw {
     /// Runs `vpmaddubsw` and the addition that it needs on registers and returns
     /// the multiply-adds done.
     pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        self.run(PeakRounds {
+        self.vectorize(PeakRounds {
             lanes: self,
             n_rounds,
         })

@@ -15,11 +15,11 @@ use std::arch::x86_64::{
 use super::avx512bw::Avx512bw;
 use super::avx512vnni::{Avx512vnni, tile};
 use super::row_lanes::RowLanes;
-use super::vnni::{Vnni, Weights, settle_two_bits, two_bits};
+use super::vnni::{Vnni, Weights, rescale_two_bits, two_bits};
 use super::{IsaLevel, define_isa};
 use crate::activations::COL_STEP;
 use crate::five_trits;
-use crate::isa::Op;
+use crate::isa::NullaryFnOnce;
 use crate::matmul::{Acc, Block, Operands};
 
 define_isa!(
@@ -106,7 +106,7 @@ impl Avx512vbmi {
 
     /// Unpacks a panel to two bits a weight: four blocks to five.
     pub(crate) fn unpack(self, blocks: &[Block], out: &mut [Block]) {
-        self.run(Unpack {
+        self.vectorize(Unpack {
             isa: self,
             blocks,
             out,
@@ -148,9 +148,9 @@ impl Weights<Avx512vbmi> for FiveTrits {
     }
 
     #[inline(always)]
-    fn settle(self, isa: Avx512vbmi, quad: usize, sum: __m512i) -> __m512i {
+    fn rescale(self, isa: Avx512vbmi, quad: usize, sum: __m512i) -> __m512i {
         if quad < 4 {
-            settle_two_bits(isa, quad, sum)
+            rescale_two_bits(isa, quad, sum)
         } else {
             sum
         }
@@ -163,11 +163,11 @@ struct Unpack<'a> {
     out: &'a mut [Block],
 }
 
-impl Op for Unpack<'_> {
+impl NullaryFnOnce for Unpack<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn call(self) {
         let (isa, lanes) = (self.isa, self.isa.base());
         let groups = self.blocks.as_chunks::<4>().0;
         let out = self.out.as_chunks_mut::<5>().0;

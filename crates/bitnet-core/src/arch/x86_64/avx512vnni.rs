@@ -55,7 +55,7 @@ impl Avx512vnni {
 
     /// Runs `vpdpbusd` on registers and returns the multiply-adds done.
     pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        self.run(PeakRounds {
+        self.vectorize(PeakRounds {
             isa: self,
             n_rounds,
         })
@@ -81,7 +81,7 @@ pub(super) fn tile<I: Vnni, W: Weights<I>, const N: usize, const CHAINS: usize>(
     operands: Operands<'_>,
     acc: &mut Acc,
 ) {
-    isa.run(Tile::<W, I, N, 1, CHAINS> {
+    isa.vectorize(Tile::<W, I, N, 1, CHAINS> {
         weights,
         isa,
         operands,

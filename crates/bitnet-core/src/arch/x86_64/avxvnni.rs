@@ -49,7 +49,7 @@ impl AvxVnni {
 
     /// Runs `vpdpbusd` on registers and returns the multiply-adds done.
     pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        self.run(PeakRounds {
+        self.vectorize(PeakRounds {
             isa: self,
             n_rounds,
         })
@@ -84,7 +84,7 @@ fn tile<I: Vnni, W: Weights<I>, const N: usize, const PARTS: usize, const CHAINS
     part: usize,
     acc: &mut Acc,
 ) {
-    isa.run(Tile::<W, I, N, PARTS, CHAINS> {
+    isa.vectorize(Tile::<W, I, N, PARTS, CHAINS> {
         weights,
         isa,
         operands,

@@ -22,7 +22,7 @@ impl Lanes for Avx512bw {
     type V = __m512;
 
     // Of 32 registers: the others hold a row of keys or values and the factors.
-    const MAX_SUMS: usize = 16;
+    const MAX_ACCUMULATORS: usize = 16;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -88,45 +88,45 @@ impl Lanes for Avx512bw {
     }
 
     #[inline(always)]
-    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+    fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
         // One instruction where this is inlined into the wrapper of `self`.
         a.mul_add(b, c)
     }
 
     #[inline(always)]
-    fn larger(self, a: __m512, b: __m512) -> __m512 {
+    fn max(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512 F.
         unsafe { _mm512_max_ps(a, b) }
     }
 
     #[inline(always)]
-    fn smaller(self, a: __m512, b: __m512) -> __m512 {
+    fn min(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512 F.
         unsafe { _mm512_min_ps(a, b) }
     }
 
     #[inline(always)]
-    fn numbers(self, x: __m512) -> __m512 {
+    fn nan_to_zero(self, x: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512 F.
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(x, x), x) }
     }
 
     #[inline(always)]
-    fn mul_power_of_two(self, x: __m512, n: __m512) -> __m512 {
+    fn ldexp(self, x: __m512, n: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512 F.
         unsafe { _mm512_scalef_ps(x, n) }
     }
 
     #[inline(always)]
-    fn sum(self, x: __m512) -> f32 {
+    fn reduce_sum(self, x: __m512) -> f32 {
         // SAFETY: `self` proves AVX-512 DQ.
         unsafe { sum_halves(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
     }
 
     #[inline(always)]
-    fn largest(self, x: __m512) -> f32 {
+    fn reduce_max(self, x: __m512) -> f32 {
         // SAFETY: `self` proves AVX-512 DQ.
-        unsafe { largest_of(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
+        unsafe { max_halves(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
     }
 }
 
@@ -134,7 +134,7 @@ impl Lanes for Avx2 {
     type V = [__m256; 2];
 
     // Two of 16 registers each.
-    const MAX_SUMS: usize = 4;
+    const MAX_ACCUMULATORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -230,25 +230,25 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
+    fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
         // One instruction where this is inlined into the wrapper of `self`.
         a.mul_add(b, c)
     }
 
     #[inline(always)]
-    fn larger(self, a: Self::V, b: Self::V) -> Self::V {
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: `self` proves AVX.
         unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
-    fn smaller(self, a: Self::V, b: Self::V) -> Self::V {
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: `self` proves AVX.
         unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
-    fn numbers(self, x: Self::V) -> Self::V {
+    fn nan_to_zero(self, x: Self::V) -> Self::V {
         // SAFETY: `self` proves AVX.
         unsafe {
             [
@@ -259,27 +259,27 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn mul_power_of_two(self, x: Self::V, n: Self::V) -> Self::V {
+    fn ldexp(self, x: Self::V, n: Self::V) -> Self::V {
         // SAFETY: `self` proves AVX2.
-        unsafe { [mul_power_of_two(x[0], n[0]), mul_power_of_two(x[1], n[1])] }
+        unsafe { [ldexp(x[0], n[0]), ldexp(x[1], n[1])] }
     }
 
     #[inline(always)]
-    fn sum(self, x: Self::V) -> f32 {
+    fn reduce_sum(self, x: Self::V) -> f32 {
         // SAFETY: `self` proves AVX.
         unsafe { sum_halves(x[0], x[1]) }
     }
 
     #[inline(always)]
-    fn largest(self, x: Self::V) -> f32 {
+    fn reduce_max(self, x: Self::V) -> f32 {
         // SAFETY: `self` proves AVX.
-        unsafe { largest_of(x[0], x[1]) }
+        unsafe { max_halves(x[0], x[1]) }
     }
 }
 
 /// Returns x·2^n, with 2^n as two factors: it may be beyond the range of one.
 #[target_feature(enable = "avx2")]
-fn mul_power_of_two(x: __m256, n: __m256) -> __m256 {
+fn ldexp(x: __m256, n: __m256) -> __m256 {
     let power = |n| {
         let exponent = _mm256_add_epi32(n, _mm256_set1_epi32(127));
         _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
@@ -300,7 +300,7 @@ fn sum_halves(low: __m256, high: __m256) -> f32 {
 }
 
 #[target_feature(enable = "avx")]
-fn largest_of(low: __m256, high: __m256) -> f32 {
+fn max_halves(low: __m256, high: __m256) -> f32 {
     let x = _mm256_max_ps(low, high);
     let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
     let x = _mm_max_ps(x, _mm_movehl_ps(x, x));

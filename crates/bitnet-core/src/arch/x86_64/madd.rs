@@ -5,7 +5,7 @@ use std::hint::black_box;
 use super::row_lanes::{RowLanes, assert_parts};
 use super::rows;
 use crate::activations::COL_STEP;
-use crate::isa::Op;
+use crate::isa::NullaryFnOnce;
 use crate::matmul::{Acc, Operands};
 
 /// A kind of weights.
@@ -93,9 +93,9 @@ unsafe fn add_quarter<V: RowLanes, const N: usize, const PARTS: usize, const QUA
     }
     for t in 0..N {
         // SAFETY: the caller's promise.
-        let quad = unsafe { lanes.quad(rows[t].add(col)) };
+        let acts = unsafe { lanes.broadcast_i8x4(rows[t].add(col)) };
         for p in 0..PARTS {
-            pairs[t][p] = lanes.add_i16(pairs[t][p], lanes.mul_u8_i8(codes[p], quad));
+            pairs[t][p] = lanes.add_i16(pairs[t][p], lanes.mul_u8_i8(codes[p], acts));
         }
     }
 }
@@ -127,11 +127,11 @@ impl Weights for Int8 {
             }
             for t in 0..N {
                 // SAFETY: `4·b + 4 <= 4·blocks.len()`, which `rows` has checked.
-                let quad = unsafe { lanes.quad(rows[t].add(4 * b)) };
+                let acts = unsafe { lanes.broadcast_i8x4(rows[t].add(4 * b)) };
                 for p in 0..PARTS {
                     let magnitudes = lanes.abs_i8(weights[p]);
                     let signs = lanes.signs(weights[p]);
-                    let signed = lanes.negate_where(quad, signs);
+                    let signed = lanes.negate_where(acts, signs);
                     let pairs = lanes.mul_u8_i8(magnitudes, signed);
                     sums[t][p] = lanes.add_i32(sums[t][p], lanes.mul_i16(pairs, ones));
                 }
@@ -151,12 +151,14 @@ pub(super) struct Tile<'a, W, V, const N: usize, const PARTS: usize> {
     pub(super) acc: &'a mut Acc,
 }
 
-impl<W: Weights, V: RowLanes, const N: usize, const PARTS: usize> Op for Tile<'_, W, V, N, PARTS> {
+impl<W: Weights, V: RowLanes, const N: usize, const PARTS: usize> NullaryFnOnce
+    for Tile<'_, W, V, N, PARTS>
+{
     type Output = ();
 
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
-    fn run(self) {
+    fn call(self) {
         assert_parts::<V>(self.part + PARTS);
         let sums = self
             .weights
@@ -179,11 +181,11 @@ pub(super) struct PeakRounds<V> {
     pub(super) n_rounds: usize,
 }
 
-impl<V: RowLanes> Op for PeakRounds<V> {
+impl<V: RowLanes> NullaryFnOnce for PeakRounds<V> {
     type Output = usize;
 
     #[inline(always)]
-    fn run(self) -> usize {
+    fn call(self) -> usize {
         let lanes = self.lanes;
         let mut sums = [lanes.zero(); PEAK_CHAINS];
         let factor = black_box(lanes.splat_i8(1));

@@ -22,7 +22,7 @@ mod madd;
 mod row_lanes;
 mod vnni;
 
-use crate::isa::Op;
+use crate::isa::NullaryFnOnce;
 use crate::matmul::Operands;
 
 pub use avx2::Avx2;
@@ -44,7 +44,7 @@ fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N]
 /// A level: the value is the proof that this processor has its instructions.
 pub(crate) trait IsaLevel: Copy {
     /// Runs `op` compiled for these instructions.
-    fn run<O: Op>(self, op: O) -> O::Output;
+    fn vectorize<O: NullaryFnOnce>(self, op: O) -> O::Output;
 }
 
 /// Defines a level: its detection and the wrapper that compiles an operation for
@@ -71,10 +71,10 @@ macro_rules! define_isa {
 
         impl crate::arch::x86_64::IsaLevel for $name {
             #[inline]
-            fn run<O: crate::isa::Op>(self, op: O) -> O::Output {
+            fn vectorize<O: crate::isa::NullaryFnOnce>(self, op: O) -> O::Output {
                 $(#[target_feature(enable = $feature)])+
-                fn compiled<O: crate::isa::Op>(op: O) -> O::Output {
-                    op.run()
+                fn compiled<O: crate::isa::NullaryFnOnce>(op: O) -> O::Output {
+                    op.call()
                 }
                 // SAFETY: `self` exists, so `new` has found every feature that
                 // `compiled` enables: both come from the one list.

@@ -80,7 +80,7 @@ pub(super) trait RowLanes: Copy {
     ///
     /// `from` is the beginning of four values.
     #[inline(always)]
-    unsafe fn quad(self, from: *const i8) -> Self::Vector {
+    unsafe fn broadcast_i8x4(self, from: *const i8) -> Self::Vector {
         // SAFETY: the caller's promise.
         self.splat_i32(unsafe { from.cast::<i32>().read_unaligned() })
     }

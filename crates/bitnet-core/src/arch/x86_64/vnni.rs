@@ -6,8 +6,8 @@ use std::hint::black_box;
 use super::row_lanes::{RowLanes, assert_parts};
 use super::{IsaLevel, rows};
 use crate::activations::COL_STEP;
-use crate::arch::ask_for;
-use crate::isa::Op;
+use crate::arch::prefetch;
+use crate::isa::NullaryFnOnce;
 use crate::matmul::{Acc, Block, Operands};
 
 /// An instruction set with `vpdpbusd`.
@@ -43,7 +43,7 @@ pub(super) trait Weights<I: Vnni>: Copy {
         own_sum: bool,
     ) -> Vector<I>;
     /// Divides an operand's own sum by what the operand was multiplied with.
-    fn settle(self, isa: I, quad: usize, sum: Vector<I>) -> Vector<I>;
+    fn rescale(self, isa: I, quad: usize, sum: Vector<I>) -> Vector<I>;
 }
 
 /// Codes 0..=2, whose products are returned as they are. A step adds at most
@@ -74,7 +74,7 @@ impl<I: Vnni> Weights<I> for Ternary {
     }
 
     #[inline(always)]
-    fn settle(self, _isa: I, _quad: usize, sum: Vector<I>) -> Vector<I> {
+    fn rescale(self, _isa: I, _quad: usize, sum: Vector<I>) -> Vector<I> {
         sum
     }
 }
@@ -97,7 +97,7 @@ pub(super) fn two_bits<I: Vnni, const QUAD: usize>(
 }
 
 #[inline(always)]
-pub(super) fn settle_two_bits<I: Vnni>(isa: I, quad: usize, sum: Vector<I>) -> Vector<I> {
+pub(super) fn rescale_two_bits<I: Vnni>(isa: I, quad: usize, sum: Vector<I>) -> Vector<I> {
     let lanes = isa.base();
     match quad {
         0 => sum,
@@ -136,7 +136,7 @@ impl<I: Vnni> Weights<I> for Int8 {
     }
 
     #[inline(always)]
-    fn settle(self, _isa: I, _quad: usize, sum: Vector<I>) -> Vector<I> {
+    fn rescale(self, _isa: I, _quad: usize, sum: Vector<I>) -> Vector<I> {
         sum
     }
 }
@@ -181,16 +181,16 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
         }
         for t in 0..N {
             // SAFETY: the caller's promise.
-            let quad = unsafe { lanes.quad(rows[t].add(col)) };
+            let acts = unsafe { lanes.broadcast_i8x4(rows[t].add(col)) };
             for p in 0..PARTS {
                 let sum = &mut sums[t][p][QUAD % CHAINS];
-                *sum = self.isa.dot(*sum, weights[p], quad);
+                *sum = self.isa.dot(*sum, weights[p], acts);
             }
         }
     }
 }
 
-impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: usize> Op
+impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: usize> NullaryFnOnce
     for Tile<'_, W, I, N, PARTS, CHAINS>
 {
     type Output = ();
@@ -200,7 +200,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
     /// over tokens and parts stand by themselves.
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
-    fn run(self) {
+    fn call(self) {
         let lanes = self.isa.base();
         let blocks = self.operands.blocks;
         assert_parts::<I::Base>(self.part + PARTS);
@@ -208,7 +208,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
         let rows = rows::<N>(self.operands, 4 * W::QUADS * n_steps);
         let mut sums = [[[lanes.zero(); CHAINS]; PARTS]; N];
         for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
-            read_ahead(blocks);
+            prefetch_ahead(blocks);
             let (col, fifth) = W::cols(step);
             // SAFETY: every step has four columns for each operand and no two
             // have the same, so all are below the product that `rows` has checked.
@@ -229,7 +229,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
                 for c in 0..CHAINS {
                     let mut chain = sums[t][p][c];
                     if Self::OWN_SUMS {
-                        chain = self.weights.settle(self.isa, c, chain);
+                        chain = self.weights.rescale(self.isa, c, chain);
                     }
                     sum = lanes.add_i32(sum, chain);
                 }
@@ -240,13 +240,13 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
     }
 }
 
-/// Asks for the weights 8 KiB ahead, which at 40 GB/s are read 200 ns later: as long as
+/// Prefetches the weights 8 KiB ahead, which at 40 GB/s are read 200 ns later: as long as
 /// memory takes. What it gains is in docs/performance.md.
 #[inline(always)]
-fn read_ahead(blocks: &[Block]) {
+fn prefetch_ahead(blocks: &[Block]) {
     const BLOCKS_AHEAD: usize = 128;
     for block in blocks {
-        ask_for(std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD));
+        prefetch(std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD));
     }
 }
 
@@ -260,11 +260,11 @@ pub(super) struct PeakRounds<I> {
     pub(super) n_rounds: usize,
 }
 
-impl<I: Vnni> Op for PeakRounds<I> {
+impl<I: Vnni> NullaryFnOnce for PeakRounds<I> {
     type Output = usize;
 
     #[inline(always)]
-    fn run(self) -> usize {
+    fn call(self) -> usize {
         let lanes = self.isa.base();
         let mut sums = [lanes.zero(); PEAK_CHAINS];
         let factor = black_box(lanes.splat_i8(1));
