@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bitnet_benchmarks::{activations, cases, ternary};
-use bitnet_core::{Isa, Layout, ThreadPool};
+use bitnet_core::{Isa, TernaryLayout, ThreadPool};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn kernels(c: &mut Criterion) {
@@ -25,7 +25,7 @@ fn kernels(c: &mut Criterion) {
 /// Both ways to pack trits, from memory as decoding meets them and from caches.
 fn layouts(c: &mut Criterion) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    for layout in [Layout::TwoBits, Layout::FiveTrits] {
+    for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
         for (n_rows, n_tokens) in [(98_304, 1), (98_304, 8), (2560, 1), (2560, 16), (2560, 128)] {
             let n_cols = 2560;
             let weights = ternary(layout, n_rows, n_cols);
@@ -34,7 +34,7 @@ fn layouts(c: &mut Criterion) {
             let name = format!("layout-{layout}-{n_rows}x{n_cols}x{n_tokens}");
             let mut group = c.benchmark_group(name);
             group.throughput(Throughput::Elements((n_tokens * n_rows * n_cols) as u64));
-            let usable = |isa: &Isa| Layout::available(*isa).any(|l| l == layout);
+            let usable = |isa: &Isa| TernaryLayout::available(*isa).any(|l| l == layout);
             let isas = Isa::available().filter(usable);
             for isa in isas.filter(|&isa| isa != Isa::Scalar) {
                 for n_threads in if cores > 1 { vec![1, cores] } else { vec![1] } {

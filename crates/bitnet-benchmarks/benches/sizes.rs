@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::{activations, dense_rows, ternary, values};
-use bitnet_core::{HybridMemoryPool, Int8Rows, Isa, Layout, ThreadPool};
+use bitnet_core::{HybridMemoryPool, Int8Rows, Isa, TernaryLayout, ThreadPool};
 use bitnet_quant::DenseType;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
@@ -39,7 +39,10 @@ fn main() {
         bench(&mut c, &mut fastest, "unpack", (name, n), |isa| {
             DenseType::Q6K.decode_row(isa, &stored, &mut out);
         });
-        let (weights, acts) = (ternary(Layout::TwoBits, 16, n / 16), activations(1, n / 16));
+        let (weights, acts) = (
+            ternary(TernaryLayout::TwoBits, 16, n / 16),
+            activations(1, n / 16),
+        );
         let mut out = [0.0; 16];
         bench(&mut c, &mut fastest, "dot", (name, n), |isa| {
             weights.matmul(isa, &mut threads, &acts, &mut out);

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
-    AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Isa, KvPage, KvPrecision, KvShape, Layout,
-    PagedKv, QueryRow, ThreadPool, matmul_rows,
+    AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Isa, KvPage, KvPrecision, KvShape,
+    PagedKv, QueryRow, TernaryLayout, ThreadPool, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
@@ -119,7 +119,7 @@ impl Case {
 }
 
 fn ternary_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
-    let weights = ternary(Layout::TwoBits, n_rows, n_cols);
+    let weights = ternary(TernaryLayout::TwoBits, n_rows, n_cols);
     let acts = activations(n_tokens, n_cols);
     let mut out = vec![0.0; n_tokens * n_rows];
     Case {
@@ -198,7 +198,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
         .collect();
     let pool = HybridMemoryPool::new();
     let mut kv = PagedKv::new(&pool, kv_shape, 1);
-    kv.make_room(0, 0, n_positions).expect("some megabytes");
+    kv.reserve(0, 0, n_positions).expect("some megabytes");
     let key = values(heads.n_kv_heads * HEAD_DIM);
     for position in 0..n_positions {
         kv.store(Isa::best(), (0, position), 0, &key, &key);

@@ -1,7 +1,8 @@
 //! Matrices and activations of any shape.
 
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Isa, Layout, OutOfMemory, PackedInt8, PackedTernary, ThreadPool,
+    HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedInt8, PackedTernary, TernaryLayout,
+    ThreadPool,
 };
 use bitnet_quant::DenseType;
 
@@ -21,7 +22,7 @@ pub fn values(n: usize) -> Vec<f32> {
 }
 
 /// Returns a ternary matrix, a third of it zeros.
-pub fn ternary(layout: Layout, n_rows: usize, n_cols: usize) -> PackedTernary {
+pub fn ternary(layout: TernaryLayout, n_rows: usize, n_cols: usize) -> PackedTernary {
     let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
     let shape = (n_rows, n_cols);
     let packed = PackedTernary::pack_as(&pool, layout, threads, shape, 0.02, |row, trits| {

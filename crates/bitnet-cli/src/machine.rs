@@ -50,16 +50,16 @@ pub struct Limits {
 impl Machine {
     /// Identifies the machine; its limits are still to be measured.
     pub fn identify() -> Self {
-        let memory = machine::memory_bound();
+        let memory = machine::memory_limit();
         Self {
             cpu: machine::cpu_name().unwrap_or_else(|| "unknown processor".to_owned()),
             arch: std::env::consts::ARCH,
             os: std::env::consts::OS,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             physical_cores: machine::physical_cores(),
-            memory_bytes: memory.as_ref().map(|bound| bound.total),
+            memory_bytes: memory.as_ref().map(|limit| limit.total),
             memory_cgroup: memory
-                .and_then(|bound| bound.cgroup)
+                .and_then(|limit| limit.cgroup)
                 .map(|folder| folder.display().to_string()),
             caches: caches(),
             kernels: Isa::available().map(Isa::name).collect(),

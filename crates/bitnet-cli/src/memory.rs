@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use bitnet_core::HybridMemoryPool;
-use bitnet_core::machine::{self, MemoryBound};
+use bitnet_core::machine::{self, MemoryLimit};
 use bitnet_core::memory::{Amount, Category};
 use bitnet_inference::{Plan, PlanError};
 use indicatif::BinaryBytes;
@@ -58,13 +58,13 @@ pub fn plan_within(
     allowed: Option<usize>,
     plan: impl FnOnce(Option<usize>) -> Result<Plan, PlanError>,
 ) -> anyhow::Result<Plan> {
-    let bound = machine::memory_bound();
-    let left = bound.as_ref().map(MemoryBound::left);
-    match (bound, left) {
-        (Some(bound), Some(left)) if allowed.is_none_or(|allowed| left < allowed) => {
+    let limit = machine::memory_limit();
+    let left = limit.as_ref().map(MemoryLimit::left);
+    match (limit, left) {
+        (Some(limit), Some(left)) if allowed.is_none_or(|allowed| left < allowed) => {
             let plan = plan(Some(left));
             if let Err(PlanError::MemoryLimit(_)) = plan {
-                return plan.with_context(|| describe(&bound));
+                return plan.with_context(|| describe(&limit));
             }
             Ok(plan?)
         }
@@ -73,19 +73,19 @@ pub fn plan_within(
 }
 
 /// Says how much memory there is, and why.
-pub fn describe(bound: &MemoryBound) -> String {
+pub fn describe(limit: &MemoryLimit) -> String {
     let bytes = |n: usize| BinaryBytes(n as u64);
-    match &bound.cgroup {
+    match &limit.cgroup {
         Some(folder) => format!(
             "the memory cgroup {} has {}, {} of them in use",
             folder.display(),
-            bytes(bound.total),
-            bytes(bound.in_use)
+            bytes(limit.total),
+            bytes(limit.in_use)
         ),
         None => format!(
             "this machine has {} of memory and {} of swap",
-            bytes(bound.total),
-            bytes(bound.swap)
+            bytes(limit.total),
+            bytes(limit.swap)
         ),
     }
 }
@@ -93,7 +93,7 @@ pub fn describe(bound: &MemoryBound) -> String {
 impl MemoryWatch {
     /// Begins: what the process takes now is not the model's.
     pub fn begin() -> Self {
-        machine::forget_peak_memory();
+        machine::reset_peak_memory();
         Self {
             before: machine::resident_memory(),
             files_before: machine::resident_file_memory(),
@@ -104,7 +104,7 @@ impl MemoryWatch {
     /// Returns the largest resident set since the last call, and begins anew.
     pub fn next_peak(&mut self) -> Option<usize> {
         let peak = machine::peak_resident_memory();
-        machine::forget_peak_memory();
+        machine::reset_peak_memory();
         self.peak = self.peak.max(peak);
         peak
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bitnet_core::{
-    Device, DeviceKind, HybridMemoryPool, Isa, IsaError, KvPrecision, Layout, ThreadPool,
+    Device, DeviceKind, HybridMemoryPool, Isa, IsaError, KvPrecision, TernaryLayout, ThreadPool,
 };
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout,
@@ -195,7 +195,7 @@ pub enum WeightBitsArg {
     #[value(name = "2.0")]
     TwoBits,
     #[value(name = "1.6")]
-    FiveTrits,
+    Base3,
 }
 
 /// `--head` of commands that compute.
@@ -423,11 +423,11 @@ impl ComputeArgs {
     pub fn packing(&self, isa: Isa, head: HeadPrecision) -> Result<Packing, UsageError> {
         let layout = match self.weight_bits {
             WeightBitsArg::Auto => None,
-            WeightBitsArg::TwoBits => Some(Layout::TwoBits),
-            WeightBitsArg::FiveTrits => Some(Layout::FiveTrits),
+            WeightBitsArg::TwoBits => Some(TernaryLayout::TwoBits),
+            WeightBitsArg::Base3 => Some(TernaryLayout::Base3),
         };
         match layout {
-            Some(layout) if !Layout::available(isa).any(|l| l == layout) => {
+            Some(layout) if !TernaryLayout::available(isa).any(|l| l == layout) => {
                 Err(UsageError(format!(
                     "kernel {isa} has no instructions for {layout} weights, expected `--weight-bits \
                      2.0`"

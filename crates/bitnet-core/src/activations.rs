@@ -3,7 +3,7 @@
 
 use std::ops::DerefMut;
 
-use crate::five_trits::GROUP_COLS;
+use crate::base3::GROUP_COLS;
 use crate::isa::{Isa, NullaryFnOnce};
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
@@ -134,7 +134,7 @@ impl Int8Rows {
             let mut scale = 1.0 / step;
             sums.map(|sum| {
                 let part = (scale, sum);
-                scale *= PARTS;
+                scale *= PART_RADIX;
                 part
             })
         });
@@ -227,7 +227,7 @@ impl Int8Rows {
     }
 
     /// Quantizes one row of values in two parts, to two rows: coarse steps, and
-    /// what they leave in fine steps, [`PARTS`] of which make a coarse one.
+    /// what they leave in fine steps, [`PART_RADIX`] of which make a coarse one.
     pub(crate) fn quantize_parts(&mut self, isa: Isa, row: usize, x: &[f32]) {
         assert_eq!(x.len(), self.n_cols, "one row");
         let stride = self.stride();
@@ -237,7 +237,7 @@ impl Int8Rows {
         let out = [coarse, fine];
         let (step, sums) = isa.dispatch(QuantizeParts { x, out });
         self.scales[row] = 1.0 / step;
-        self.scales[row + 1] = PARTS / step;
+        self.scales[row + 1] = PART_RADIX / step;
         self.sums[row..row + 2].copy_from_slice(&sums);
     }
 
@@ -333,9 +333,9 @@ impl WithSimd for QuantizeRow<'_> {
 }
 
 /// Fine steps in a coarse one: half a coarse step is 127 of them.
-pub(crate) const PARTS: f32 = 254.0;
+pub(crate) const PART_RADIX: f32 = 254.0;
 
-/// `N` parts, each in steps that are [`PARTS`] times finer.
+/// `N` parts, each in steps that are [`PART_RADIX`] times finer.
 struct QuantizeParts<'a, const N: usize> {
     x: &'a [f32],
     /// Each at least as many chunks as x has; the last of them is filled up with
@@ -369,7 +369,7 @@ impl<const N: usize> WithSimd for QuantizeParts<'_, N> {
                 let whole = lanes.nan_to_zero(round(lanes, x));
                 lanes.store_i8(whole, &mut self.out[part][i]);
                 *sum = lanes.add(*sum, whole);
-                x = lanes.mul(lanes.sub(x, whole), lanes.splat(PARTS));
+                x = lanes.mul(lanes.sub(x, whole), lanes.splat(PART_RADIX));
             }
         }
         // Sums of integers below 2^24: exact in any order.

@@ -3,7 +3,9 @@
 use crate::activations::{COL_STEP, Int8Rows};
 use crate::arch;
 use crate::isa::{Isa, NullaryFnOnce};
-use crate::matmul::{Acc, Block, Operands, PANEL_ROWS, Panels, for_tiles, matmul, scaled};
+use crate::matmul::{
+    Acc, Operands, PANEL_ROWS, PackedBlock, Panels, dequantize, for_tiles, matmul,
+};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::thread_pool::{DisjointMut, ThreadPool};
@@ -18,7 +20,7 @@ pub(crate) const BLOCK_COLS: usize = 4;
 /// column j.
 #[derive(Debug)]
 pub struct PackedInt8 {
-    blocks: Buffer<Block>,
+    blocks: Buffer<PackedBlock>,
     /// One per row, zero for the rows that fill up the last panel.
     scales: Buffer<f32>,
     n_rows: usize,
@@ -47,9 +49,9 @@ impl PackedInt8 {
         let blocks_per_panel = blocks_per_panel(n_cols);
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
         let n_blocks = n_panels.saturating_mul(blocks_per_panel);
-        let mut blocks = pool.zeroed::<Block>(Category::Weights, n_blocks)?;
+        let mut blocks = pool.zeroed::<PackedBlock>(Category::Weights, n_blocks)?;
         let mut scales = pool.zeroed(Category::Weights, n_panels * PANEL_ROWS)?;
-        let mut rooms = (0..threads.n_threads())
+        let mut scratch = (0..threads.n_threads())
             .map(|_| {
                 let values = pool.zeroed(Category::Scratch, n_cols)?;
                 let quantized = pool.zeroed(Category::Scratch, blocks_per_panel * BLOCK_COLS)?;
@@ -59,22 +61,27 @@ impl PackedInt8 {
         let out_scales = DisjointMut(scales.as_mut_ptr());
         // A matrix without columns has no blocks, and scales of zero.
         let chunk = blocks_per_panel.max(1);
-        threads.for_each_chunk(&mut blocks, chunk, &mut rooms, |room, panel, blocks| {
-            // SAFETY: the scales of the panel's rows, each panel handed out once.
-            let scales = unsafe {
-                std::slice::from_raw_parts_mut(out_scales.at(panel * PANEL_ROWS), PANEL_ROWS)
-            };
-            let (values, quantized) = room;
-            let rows = PANEL_ROWS.min(n_rows - panel * PANEL_ROWS);
-            for (r, scale) in scales[..rows].iter_mut().enumerate() {
-                fill_row(panel * PANEL_ROWS + r, values);
-                *scale = quantize_row(isa, values, &mut quantized[..n_cols]);
-                let (quads, _) = quantized.as_chunks::<BLOCK_COLS>();
-                for (block, quad) in blocks.iter_mut().zip(quads) {
-                    block.0[4 * r..][..4].copy_from_slice(&quad.map(|q| q as u8));
+        threads.for_each_chunk(
+            &mut blocks,
+            chunk,
+            &mut scratch,
+            |scratch, panel, blocks| {
+                // SAFETY: the scales of the panel's rows, each panel handed out once.
+                let scales = unsafe {
+                    std::slice::from_raw_parts_mut(out_scales.at(panel * PANEL_ROWS), PANEL_ROWS)
+                };
+                let (values, quantized) = scratch;
+                let rows = PANEL_ROWS.min(n_rows - panel * PANEL_ROWS);
+                for (r, scale) in scales[..rows].iter_mut().enumerate() {
+                    fill_row(panel * PANEL_ROWS + r, values);
+                    *scale = quantize_row(isa, values, &mut quantized[..n_cols]);
+                    let (quads, _) = quantized.as_chunks::<BLOCK_COLS>();
+                    for (block, quad) in blocks.iter_mut().zip(quads) {
+                        block.0[4 * r..][..4].copy_from_slice(&quad.map(|q| q as u8));
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(Self {
             blocks,
             scales,
@@ -95,7 +102,8 @@ impl PackedInt8 {
 
     /// Returns the bytes that weights and scales of such a matrix take.
     pub fn n_bytes_of(n_rows: usize, n_cols: usize) -> usize {
-        let panel = blocks_per_panel(n_cols) * size_of::<Block>() + PANEL_ROWS * size_of::<f32>();
+        let panel =
+            blocks_per_panel(n_cols) * size_of::<PackedBlock>() + PANEL_ROWS * size_of::<f32>();
         n_rows.div_ceil(PANEL_ROWS) * panel
     }
 
@@ -120,7 +128,7 @@ impl PackedInt8 {
         matmul(&WithIsa { weights: self, isa }, threads, acts, out);
     }
 
-    fn panel(&self, panel: usize) -> &[Block] {
+    fn panel(&self, panel: usize) -> &[PackedBlock] {
         let len = blocks_per_panel(self.n_cols);
         &self.blocks[panel * len..][..len]
     }
@@ -213,7 +221,7 @@ impl Panels for WithIsa<'_> {
                 first_col: 0,
             };
             self::panel(self.isa, operands, acc);
-            scaled(acts, first, acc, scales, &mut put);
+            dequantize(acts, first, acc, scales, &mut put);
         });
     }
 

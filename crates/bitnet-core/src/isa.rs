@@ -247,7 +247,7 @@ impl Isa {
     }
 
     /// Returns whether there are instructions for five trits a byte.
-    pub(crate) fn has_five_trits(self) -> bool {
+    pub(crate) fn has_base3(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         if self.vbmi().is_some() {
             return true;

@@ -46,24 +46,24 @@
 mod activations;
 mod arch;
 mod attention;
+mod base3;
 #[cfg(target_os = "linux")]
 mod cgroup;
 mod dense;
 mod device;
-mod five_trits;
 mod fused;
 mod int8;
 mod isa;
 mod lanes;
-mod layout;
 pub mod machine;
 mod matmul;
 pub mod memory;
 pub mod ops;
 mod scales;
-mod screen;
 mod ternary;
+mod ternary_layout;
 mod thread_pool;
+mod top_k_matmul;
 
 pub use activations::Int8Rows;
 pub use attention::{
@@ -73,10 +73,10 @@ pub use dense::matmul_rows;
 pub use device::{Device, DeviceError, DeviceKind, Unusable};
 pub use int8::PackedInt8;
 pub use isa::{Isa, IsaError, NullaryFnOnce};
-pub use layout::Layout;
 pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use scales::Scales;
-pub use screen::{ScreenScratch, largest_products};
+pub use ternary_layout::TernaryLayout;
+pub use top_k_matmul::{TopKScratch, top_k_matmul};
 
 pub use ternary::PackedTernary;
 pub use thread_pool::{PinError, ThreadPool};

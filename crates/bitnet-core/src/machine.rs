@@ -72,7 +72,7 @@ pub fn physical_cores() -> usize {
 
 /// The memory that there is for this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemoryBound {
+pub struct MemoryLimit {
     /// Bytes in all.
     pub total: usize,
     /// Bytes of them that are taken already, as far as they count here.
@@ -84,7 +84,7 @@ pub struct MemoryBound {
     pub cgroup: Option<PathBuf>,
 }
 
-impl MemoryBound {
+impl MemoryLimit {
     /// Returns the bytes that may still be taken before the system ends a process.
     pub fn left(&self) -> usize {
         (self.total.saturating_add(self.swap)).saturating_sub(self.in_use)
@@ -99,31 +99,31 @@ impl MemoryBound {
 /// files, which the system takes back when it needs them; swap does not count. Of the
 /// machine, nothing is in use: others may give it back.
 #[cfg(target_os = "linux")]
-pub fn memory_bound() -> Option<MemoryBound> {
+pub fn memory_limit() -> Option<MemoryLimit> {
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok();
     let machine = meminfo.and_then(|text| {
-        Some(MemoryBound {
+        Some(MemoryLimit {
             total: kibibytes(&text, "MemTotal:")?,
             in_use: 0,
             swap: kibibytes(&text, "SwapTotal:").unwrap_or(0),
             cgroup: None,
         })
     });
-    let group = crate::cgroup::tightest("/".as_ref()).map(|group| MemoryBound {
+    let group = crate::cgroup::tightest("/".as_ref()).map(|group| MemoryLimit {
         total: bytes(group.limit),
         in_use: bytes(group.in_use),
         swap: 0,
         cgroup: Some(group.folder),
     });
-    let bounds = [group, machine].into_iter().flatten();
-    bounds.min_by_key(MemoryBound::left)
+    let limits = [group, machine].into_iter().flatten();
+    limits.min_by_key(MemoryLimit::left)
 }
 
 /// Returns the memory that there is for this process; `None`, since this system does
 /// not say.
 #[cfg(not(target_os = "linux"))]
-pub fn memory_bound() -> Option<MemoryBound> {
+pub fn memory_limit() -> Option<MemoryLimit> {
     None
 }
 
@@ -140,7 +140,7 @@ pub fn resident_file_memory() -> Option<usize> {
     status_bytes("RssFile:")
 }
 
-/// Returns the most of [`resident_memory`] since [`forget_peak_memory`], or since
+/// Returns the most of [`resident_memory`] since [`reset_peak_memory`], or since
 /// the process began.
 pub fn peak_resident_memory() -> Option<usize> {
     status_bytes("VmHWM:")
@@ -148,7 +148,7 @@ pub fn peak_resident_memory() -> Option<usize> {
 
 /// Forgets the peak so far, so that [`peak_resident_memory`] tells that of what
 /// comes. Only Linux can; elsewhere nothing happens.
-pub fn forget_peak_memory() {
+pub fn reset_peak_memory() {
     if cfg!(target_os = "linux") {
         // Kernels without the file keep the peak since the start, which is
         // still an upper bound.
@@ -190,14 +190,14 @@ fn is_first_of_core(processor: usize) -> bool {
 
 /// Returns how fast the thread pool reads memory, in bytes per second.
 ///
-/// Takes half a gibibyte of memory while it runs, or half of what [`memory_bound`]
+/// Takes half a gibibyte of memory while it runs, or half of what [`memory_limit`]
 /// leaves if that is less, and a quarter of a second or so.
 pub fn read_bandwidth(
     pool: &HybridMemoryPool,
     isa: Isa,
     threads: &mut ThreadPool,
 ) -> Result<f64, OutOfMemory> {
-    let left = memory_bound().map_or(usize::MAX, |bound| bound.left());
+    let left = memory_limit().map_or(usize::MAX, |limit| limit.left());
     let n_bytes = READ_BYTES.min(left / 2).max(READ_BYTES_AT_LEAST);
     read_bandwidth_of(pool, isa, threads, n_bytes)
 }
@@ -359,19 +359,19 @@ mod tests {
 
     #[test]
     fn there_is_memory_and_a_part_of_it_is_left() {
-        let bound = memory_bound();
-        assert_eq!(bound.is_some(), cfg!(target_os = "linux"));
-        if let Some(bound) = bound {
-            assert!(bound.total > 1 << 20, "{bound:?}");
-            assert!(bound.left() <= bound.total + bound.swap, "{bound:?}");
+        let limit = memory_limit();
+        assert_eq!(limit.is_some(), cfg!(target_os = "linux"));
+        if let Some(limit) = limit {
+            assert!(limit.total > 1 << 20, "{limit:?}");
+            assert!(limit.left() <= limit.total + limit.swap, "{limit:?}");
         }
-        let bound = MemoryBound {
+        let limit = MemoryLimit {
             total: 100,
             in_use: 130,
             swap: 20,
             cgroup: None,
         };
-        assert_eq!(bound.left(), 0);
+        assert_eq!(limit.left(), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytemuck::Zeroable;
 
 #[cfg(doc)]
 use crate::activations::COL_STEP;
-use crate::activations::{EXACT_PARTS, Int8Rows, PARTS};
+use crate::activations::{EXACT_PARTS, Int8Rows, PART_RADIX};
 use crate::thread_pool::{DisjointMut, ThreadPool};
 
 /// Rows per panel: the i32 lanes of a 512-bit register.
@@ -26,14 +26,14 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// the matter of [`crate::PackedTernary`] and [`crate::PackedInt8`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Block(pub(crate) [u8; 64]);
+pub(crate) struct PackedBlock(pub(crate) [u8; 64]);
 
-const _: () = assert!(size_of::<Block>() == 64);
+const _: () = assert!(size_of::<PackedBlock>() == 64);
 
 // SAFETY: bytes may all be zero.
-unsafe impl Zeroable for Block {}
+unsafe impl Zeroable for PackedBlock {}
 
-impl Block {
+impl PackedBlock {
     pub(crate) const ZERO: Self = Self([0; 64]);
 }
 
@@ -44,7 +44,7 @@ pub(crate) type Acc = [[i32; PANEL_ROWS]];
 /// many as there are results.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands<'a> {
-    pub(crate) blocks: &'a [Block],
+    pub(crate) blocks: &'a [PackedBlock],
     pub(crate) acts: &'a Int8Rows,
     pub(crate) first: usize,
     /// Where the columns of the blocks begin: a multiple of [`COL_STEP`], and 0 unless
@@ -100,7 +100,7 @@ fn tiles_of<const N: usize>(n_rows: usize, mut f: impl FnMut(usize, &mut Acc)) {
 /// Turns a tile of sums, which begins at row `first` of `acts`, into products with
 /// values: `put(token, products)`.
 #[inline]
-pub(crate) fn scaled(
+pub(crate) fn dequantize(
     acts: &Int8Rows,
     first: usize,
     tile: &Acc,
@@ -119,7 +119,7 @@ pub(crate) fn scaled(
             let act_scale = acts.scale(row);
             let value = |r: usize| {
                 let [q0, q1, q2] = parts.map(|sums| sums[r] as f32);
-                (q0 + (q1 + q2 / PARTS) / PARTS) * (scales[r] / act_scale)
+                (q0 + (q1 + q2 / PART_RADIX) / PART_RADIX) * (scales[r] / act_scale)
             };
             put(row / EXACT_PARTS, &std::array::from_fn(value));
         }

@@ -8,24 +8,24 @@ use scales::{AddGroup, PackedScales};
 
 use crate::activations::{COL_STEP, Int8Rows, SUM_COLS};
 use crate::arch;
-use crate::five_trits;
+use crate::base3;
 use crate::isa::Isa;
-use crate::layout::Layout;
 use crate::matmul::{
-    Acc, Block, MAX_TILE, Operands, PANEL_ROWS, Panels, for_tiles, matmul, scaled,
+    Acc, MAX_TILE, Operands, PANEL_ROWS, PackedBlock, Panels, dequantize, for_tiles, matmul,
 };
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::scales::Scales;
+use crate::ternary_layout::TernaryLayout;
 use crate::thread_pool::ThreadPool;
 
-/// A ternary matrix `[n_rows, n_cols]` and its [`Scales`], packed as a [`Layout`]
+/// A ternary matrix `[n_rows, n_cols]` and its [`Scales`], packed as a [`TernaryLayout`]
 /// says.
 ///
 /// Sixteen rows form a panel; a panel is a run of 64-byte blocks. In a block,
 /// byte `4r + j` belongs to row r of the panel and holds, of the columns of the
 /// block, those that are j modulo 4; as codes 0, 1, 2 for -1, 0, +1.
 ///
-/// [`Layout::TwoBits`]: 16 columns.
+/// [`TernaryLayout::TwoBits`]: 16 columns.
 ///
 /// ```text
 /// byte 4r+j:  bits 7:6   5:4   3:2   1:0
@@ -37,8 +37,8 @@ use crate::thread_pool::ThreadPool;
 /// signed operand is four activations, broadcast. Codes are unsigned; the dot
 /// product of the trits is that of the codes minus the sum of the activations.
 ///
-/// [`Layout::FiveTrits`]: four blocks for the 80 columns of five blocks of two bits
-/// a weight. Block b has the weights of the other's block b and, as the fifth of
+/// [`TernaryLayout::Base3`]: four blocks for the 80 columns of five blocks of two bits
+/// a weight. PackedBlock b has the weights of the other's block b and, as the fifth of
 /// each byte, those that stand in bits 2b of the other's last block; the five trits
 /// of a byte are one number.
 ///
@@ -50,8 +50,8 @@ use crate::thread_pool::ThreadPool;
 /// Rows and columns are padded with zeros to whole blocks.
 #[derive(Debug)]
 pub struct PackedTernary {
-    blocks: Buffer<Block>,
-    layout: Layout,
+    blocks: Buffer<PackedBlock>,
+    layout: TernaryLayout,
     n_rows: usize,
     n_cols: usize,
     scales: PackedScales,
@@ -79,7 +79,7 @@ impl PackedTernary {
         scales: impl Into<Scales>,
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
-        let layout = Layout::TwoBits;
+        let layout = TernaryLayout::TwoBits;
         Self::pack_as(pool, layout, threads, (n_rows, n_cols), scales, decode_row)
     }
 
@@ -100,7 +100,7 @@ impl PackedTernary {
     /// range (in builds with debug assertions).
     pub fn pack_as<E: Send + From<OutOfMemory>>(
         pool: &HybridMemoryPool,
-        layout: Layout,
+        layout: TernaryLayout,
         threads: &mut ThreadPool,
         (n_rows, n_cols): (usize, usize),
         scales: impl Into<Scales>,
@@ -122,7 +122,7 @@ impl PackedTernary {
                     n_rows * (n_cols / len),
                     "a scale for each group"
                 );
-                layout = Layout::TwoBits;
+                layout = TernaryLayout::TwoBits;
             }
         }
         let scales = PackedScales::new(pool, &scales, n_rows)?;
@@ -130,49 +130,54 @@ impl PackedTernary {
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
         let mut blocks =
             pool.zeroed(Category::Weights, n_panels.saturating_mul(blocks_per_panel))?;
-        let mut rooms = (0..threads.n_threads())
-            .map(|_| PackingRoom::new(pool, layout, n_cols))
+        let mut scratch = (0..threads.n_threads())
+            .map(|_| PackingScratch::new(pool, layout, n_cols))
             .collect::<Result<Vec<_>, _>>()?;
         let first_error: Mutex<Option<(usize, E)>> = Mutex::new(None);
         // A matrix without columns has no blocks, and nothing to pack.
         let chunk = blocks_per_panel.max(1);
-        threads.for_each_chunk(&mut blocks, chunk, &mut rooms, |room, panel, blocks| {
-            let PackingRoom {
-                codes,
-                two_bits,
-                trits,
-            } = room;
-            // Zero trits (code 1) wherever the matrix has no weight.
-            codes.fill(1);
-            for row_in_panel in 0..PANEL_ROWS {
-                let row = panel * PANEL_ROWS + row_in_panel;
-                if row < n_rows {
-                    if let Err(error) = decode_row(row, trits) {
-                        let mut first = first_error.lock().expect("no holder panics");
-                        if first.as_ref().is_none_or(|(other, _)| row < *other) {
-                            *first = Some((row, error));
+        threads.for_each_chunk(
+            &mut blocks,
+            chunk,
+            &mut scratch,
+            |scratch, panel, blocks| {
+                let PackingScratch {
+                    codes,
+                    two_bits,
+                    trits,
+                } = scratch;
+                // Zero trits (code 1) wherever the matrix has no weight.
+                codes.fill(1);
+                for row_in_panel in 0..PANEL_ROWS {
+                    let row = panel * PANEL_ROWS + row_in_panel;
+                    if row < n_rows {
+                        if let Err(error) = decode_row(row, trits) {
+                            let mut first = first_error.lock().expect("no holder panics");
+                            if first.as_ref().is_none_or(|(other, _)| row < *other) {
+                                *first = Some((row, error));
+                            }
+                            return;
                         }
-                        return;
+                        debug_assert!(trits.iter().all(|t| (-1..=1).contains(t)), "trits");
+                        for (code, &trit) in codes.iter_mut().zip(trits.iter()) {
+                            *code = (trit + 1) as u8;
+                        }
+                    } else {
+                        codes.fill(1);
                     }
-                    debug_assert!(trits.iter().all(|t| (-1..=1).contains(t)), "trits");
-                    for (code, &trit) in codes.iter_mut().zip(trits.iter()) {
-                        *code = (trit + 1) as u8;
-                    }
-                } else {
-                    codes.fill(1);
+                    pack_row(codes, row_in_panel, two_bits);
                 }
-                pack_row(codes, row_in_panel, two_bits);
-            }
-            match layout {
-                Layout::TwoBits => blocks.copy_from_slice(two_bits),
-                Layout::FiveTrits => {
-                    let groups = two_bits.as_chunks().0;
-                    for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
-                        *out = five_trits::pack_group(group);
+                match layout {
+                    TernaryLayout::TwoBits => blocks.copy_from_slice(two_bits),
+                    TernaryLayout::Base3 => {
+                        let groups = two_bits.as_chunks().0;
+                        for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
+                            *out = base3::pack_group(group);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
         match first_error.into_inner().expect("no holder panics") {
             Some((_, error)) => Err(error),
             None => Ok(Self {
@@ -196,19 +201,23 @@ impl PackedTernary {
     }
 
     /// Returns how the weights are packed.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> TernaryLayout {
         self.layout
     }
 
     /// Returns the bytes that the packed weights of such a matrix and its scales take.
-    pub fn n_bytes_of(layout: Layout, (n_rows, n_cols): (usize, usize), scales: &Scales) -> usize {
+    pub fn n_bytes_of(
+        layout: TernaryLayout,
+        (n_rows, n_cols): (usize, usize),
+        scales: &Scales,
+    ) -> usize {
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
         let (layout, n_scales) = match scales {
             Scales::Tensor(_) => (layout, 0),
             Scales::Rows(_) => (layout, 1),
-            Scales::Groups { len, .. } => (Layout::TwoBits, n_cols / len),
+            Scales::Groups { len, .. } => (TernaryLayout::TwoBits, n_cols / len),
         };
-        let panel = layout.blocks_per_panel(n_cols) * size_of::<Block>();
+        let panel = layout.blocks_per_panel(n_cols) * size_of::<PackedBlock>();
         n_panels * (panel + n_scales * PANEL_ROWS * size_of::<f32>())
     }
 
@@ -241,22 +250,22 @@ impl PackedTernary {
 
     fn for_each_trit(&self, row: usize, mut f: impl FnMut(usize, i8)) {
         let panel = self.panel(row / PANEL_ROWS);
-        let mut visit = |first_col: usize, block: &Block| {
+        let mut visit = |first_col: usize, block: &PackedBlock| {
             for col in 0..COL_STEP.min(self.n_cols.saturating_sub(first_col)) {
                 let byte = block.0[row % PANEL_ROWS * 4 + col % 4];
                 f(first_col + col, (byte >> (col / 4 * 2) & 3) as i8 - 1);
             }
         };
         match self.layout {
-            Layout::TwoBits => {
+            TernaryLayout::TwoBits => {
                 for (i, block) in panel.iter().enumerate() {
                     visit(COL_STEP * i, block);
                 }
             }
-            Layout::FiveTrits => {
+            TernaryLayout::Base3 => {
                 for (g, group) in panel.as_chunks().0.iter().enumerate() {
-                    for (i, block) in five_trits::unpack_group(group).iter().enumerate() {
-                        visit(five_trits::GROUP_COLS * g + COL_STEP * i, block);
+                    for (i, block) in base3::unpack_group(group).iter().enumerate() {
+                        visit(base3::GROUP_COLS * g + COL_STEP * i, block);
                     }
                 }
             }
@@ -266,15 +275,15 @@ impl PackedTernary {
     /// Returns any weights that take about `n_bytes`, for measuring.
     pub(crate) fn filled(
         pool: &HybridMemoryPool,
-        layout: Layout,
+        layout: TernaryLayout,
         n_bytes: usize,
     ) -> Result<Self, OutOfMemory> {
         const N_COLS: usize = 2560;
         let blocks_per_panel = layout.blocks_per_panel(N_COLS);
-        let n_panels = n_bytes / size_of::<Block>() / blocks_per_panel;
+        let n_panels = n_bytes / size_of::<PackedBlock>() / blocks_per_panel;
         let mut blocks = pool.zeroed(Category::Scratch, n_panels * blocks_per_panel)?;
         // Not zeros: the system would give one page for all of them.
-        blocks.fill(Block([0x55; 64]));
+        blocks.fill(PackedBlock([0x55; 64]));
         Ok(Self {
             blocks,
             layout,
@@ -302,26 +311,30 @@ impl PackedTernary {
         matmul(&WithIsa { weights: self, isa }, threads, acts, out);
     }
 
-    fn panel(&self, panel: usize) -> &[Block] {
+    fn panel(&self, panel: usize) -> &[PackedBlock] {
         let len = self.layout.blocks_per_panel(self.n_cols);
         &self.blocks[panel * len..][..len]
     }
 }
 
 /// What a thread needs to pack a panel.
-struct PackingRoom {
+struct PackingScratch {
     /// A row, filled up to whole blocks.
     codes: Buffer<u8>,
     /// The panel at two bits a weight.
-    two_bits: Buffer<Block>,
+    two_bits: Buffer<PackedBlock>,
     trits: Buffer<i8>,
 }
 
-impl PackingRoom {
-    fn new(pool: &HybridMemoryPool, layout: Layout, n_cols: usize) -> Result<Self, OutOfMemory> {
+impl PackingScratch {
+    fn new(
+        pool: &HybridMemoryPool,
+        layout: TernaryLayout,
+        n_cols: usize,
+    ) -> Result<Self, OutOfMemory> {
         let n_blocks = match layout {
-            Layout::TwoBits => layout.blocks_per_panel(n_cols),
-            Layout::FiveTrits => layout.blocks_per_panel(n_cols) / 4 * 5,
+            TernaryLayout::TwoBits => layout.blocks_per_panel(n_cols),
+            TernaryLayout::Base3 => layout.blocks_per_panel(n_cols) / 4 * 5,
         };
         Ok(Self {
             codes: pool.zeroed(Category::Scratch, n_blocks * COL_STEP)?,
@@ -333,7 +346,7 @@ impl PackingRoom {
 
 /// Packs the codes of one row, a multiple of 16, into its bytes of each block of
 /// two bits a weight.
-fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [Block]) {
+fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [PackedBlock]) {
     let (codes, _) = codes.as_chunks::<COL_STEP>();
     for (block, codes) in blocks.iter_mut().zip(codes) {
         // Four columns at a time: codes are below 4, so no shift leaves its byte.
@@ -376,7 +389,7 @@ impl Panels for WithIsa<'_> {
                 return self.grouped_products(blocks, *len, scales, acts, put);
             }
         };
-        let mut products = |layout: Layout, blocks: &[Block]| {
+        let mut products = |layout: TernaryLayout, blocks: &[PackedBlock]| {
             for_tiles(acts, |first, acc| {
                 let operands = Operands {
                     blocks,
@@ -385,8 +398,8 @@ impl Panels for WithIsa<'_> {
                     first_col: 0,
                 };
                 match layout {
-                    Layout::TwoBits => two_bits_panel(self.isa, operands, acc),
-                    Layout::FiveTrits => five_trits_panel(self.isa, operands, acc),
+                    TernaryLayout::TwoBits => two_bits_panel(self.isa, operands, acc),
+                    TernaryLayout::Base3 => base3_panel(self.isa, operands, acc),
                 }
                 for (i, sums) in acc.iter_mut().enumerate() {
                     let correction = acts.sum(first + i);
@@ -394,20 +407,20 @@ impl Panels for WithIsa<'_> {
                         *sum -= correction;
                     }
                 }
-                scaled(acts, first, acc, scales, &mut put);
+                dequantize(acts, first, acc, scales, &mut put);
             });
         };
         #[cfg(target_arch = "x86_64")]
-        if self.weights.layout == Layout::FiveTrits
+        if self.weights.layout == TernaryLayout::Base3
             && acts.n_rows() > MAX_TILE
             && let Some(level) = self.isa.vbmi()
             && blocks.len() <= UNPACKED_BLOCKS / 5 * 4
         {
             #[expect(clippy::large_stack_arrays, reason = "no recursion here")]
-            let mut unpacked = [Block::ZERO; UNPACKED_BLOCKS];
+            let mut unpacked = [PackedBlock::ZERO; UNPACKED_BLOCKS];
             let unpacked = &mut unpacked[..blocks.len() / 4 * 5];
             level.unpack(blocks, unpacked);
-            return products(Layout::TwoBits, unpacked);
+            return products(TernaryLayout::TwoBits, unpacked);
         }
         products(self.weights.layout, blocks);
     }
@@ -421,7 +434,7 @@ impl WithIsa<'_> {
     /// Products where every `len` columns have scales of their own, `[n_groups]`.
     fn grouped_products(
         &self,
-        blocks: &[Block],
+        blocks: &[PackedBlock],
         len: usize,
         scales: &[[f32; PANEL_ROWS]],
         acts: &Int8Rows,
@@ -487,12 +500,12 @@ fn two_bits_panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
     not(target_arch = "x86_64"),
     expect(unused_variables, reason = "only x86-64 has instructions for it")
 )]
-fn five_trits_panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
+fn base3_panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
     #[cfg(target_arch = "x86_64")]
     if let Some(level) = isa.vbmi() {
-        return level.five_trits_panel(operands, acc);
+        return level.base3_panel(operands, acc);
     }
-    arch::scalar::five_trits_panel(operands, acc);
+    arch::scalar::base3_panel(operands, acc);
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use bitnet_core::machine::{forget_peak_memory, peak_resident_memory, resident_memory};
+use bitnet_core::machine::{peak_resident_memory, reset_peak_memory, resident_memory};
 
 #[test]
 fn the_peak_counts_touched_memory_and_can_be_forgotten() {
@@ -18,6 +18,6 @@ fn the_peak_counts_touched_memory_and_can_be_forgotten() {
     assert!(after + (60 << 20) <= with, "{with} {after}");
     // The system counts pages in lots.
     assert!(peak() + (1 << 20) >= with, "{with} {}", peak());
-    forget_peak_memory();
+    reset_peak_memory();
     assert!(peak() + (60 << 20) <= with, "{with} {}", peak());
 }

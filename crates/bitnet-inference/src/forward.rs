@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
-    AttentionScratch, Isa, PackedInt8, QueryRow, ScreenScratch, ThreadPool, attention,
-    largest_products, matmul_rows,
+    AttentionScratch, Isa, PackedInt8, QueryRow, ThreadPool, TopKScratch, attention, matmul_rows,
+    top_k_matmul,
 };
 
 use crate::format::checkpoint::DenseTensor;
@@ -69,7 +69,7 @@ pub struct Engine {
     head_x: Buffer<f32>,
     /// `[HEAD_ROWS, vocab_size]`
     logits: Buffer<f32>,
-    screen: ScreenScratch,
+    screen: TopKScratch,
 }
 
 /// Tokens that continue a sequence.
@@ -127,7 +127,7 @@ impl Engine {
             let table = rope.table(pool, config.head_dim, plan.context_len);
             table.map_err(PlanError::memory("rotary positions"))
         };
-        let screen = ScreenScratch::new(pool, config.vocab_size, config.hidden_dim);
+        let screen = TopKScratch::new(pool, config.vocab_size, config.hidden_dim);
         let attention = AttentionScratch::new(
             pool,
             plan.n_threads,
@@ -286,7 +286,7 @@ impl Engine {
             let is_first = inputs[..i].iter().all(|other| !same(&other));
             is_first.then(|| (input.sequence, n_new.sum()))
         });
-        self.kv.make_room(growth)?;
+        self.kv.reserve(growth)?;
         let computed = self.compute(inputs, &mut on_logits);
         if computed.is_err() {
             // What was computed of these inputs is forgotten.
@@ -652,7 +652,7 @@ impl Engine {
             let row = |row, out: &mut [f32]| matrix.decode_row(isa, row, out);
             if let Some((screen, k)) = screen {
                 let (parts, products) = (&mut self.screen, &mut rest[..2 * vocab]);
-                largest_products(
+                top_k_matmul(
                     isa, threads, screen, head_x, k, row, scratch, parts, products, logits,
                 );
             } else {

@@ -191,7 +191,7 @@ impl KvCache {
     /// # Errors
     ///
     /// Nothing that can be seen has changed if there is an error.
-    pub(crate) fn make_room(
+    pub(crate) fn reserve(
         &mut self,
         growth: impl Iterator<Item = (usize, usize)> + Clone,
     ) -> Result<(), SequenceError> {
@@ -212,7 +212,7 @@ impl KvCache {
         for (sequence, n_new) in growth.clone() {
             let len = self.len(sequence);
             self.sequences[sequence].tokens.reserve(n_new);
-            if let Err(error) = self.paged.make_room(sequence, len, len + n_new) {
+            if let Err(error) = self.paged.reserve(sequence, len, len + n_new) {
                 for (sequence, _) in growth {
                     self.paged.truncate(sequence, self.len(sequence));
                 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bitnet_core::{KvPrecision, Layout, PackedInt8, PackedTernary, Scales};
+use bitnet_core::{KvPrecision, PackedInt8, PackedTernary, Scales, TernaryLayout};
 
 use crate::format::checkpoint::{Checkpoint, Encoding};
 use crate::model::HeadPrecision;
@@ -53,7 +53,7 @@ impl MemoryNeeds {
     /// Adds up what a planned model takes.
     pub fn new(checkpoint: &Checkpoint, plan: &Plan, head: HeadPrecision) -> Self {
         let n_weights = checkpoint.config().n_linear_weights();
-        let layouts = Layout::candidates(plan.isa, n_weights);
+        let layouts = TernaryLayout::candidates(plan.isa, n_weights);
         let weights = layouts.map(|layout| weights(checkpoint, layout));
         Self {
             weights: weights.max().expect("there is a layout"),
@@ -72,7 +72,7 @@ impl MemoryNeeds {
 
 /// Returns the bytes of all weights but the output matrix, and but an embedding of
 /// which only rows are read in the file.
-fn weights(checkpoint: &Checkpoint, layout: Layout) -> usize {
+fn weights(checkpoint: &Checkpoint, layout: TernaryLayout) -> usize {
     let config = checkpoint.config();
     let bytes = |tensor: &tensors::Expected| match tensor.role {
         Role::Norm => tensor.n_cols * size_of::<f32>(),
@@ -88,7 +88,7 @@ fn weights(checkpoint: &Checkpoint, layout: Layout) -> usize {
 }
 
 /// Returns the bytes of a matrix: packed, or read where it is.
-fn matrix(checkpoint: &Checkpoint, name: &str, layout: Layout) -> usize {
+fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout) -> usize {
     let tensor = checkpoint.tensor(name);
     let packed =
         |scales: &Scales| PackedTernary::n_bytes_of(layout, (tensor.n_rows, tensor.n_cols), scales);
@@ -109,7 +109,7 @@ fn head_bytes(checkpoint: &Checkpoint, head: HeadPrecision) -> usize {
     let name = tensors::output(checkpoint.config());
     let tensor = checkpoint.tensor(name);
     if matches!(tensor.encoding, Encoding::Ternary(_)) {
-        return matrix(checkpoint, name, Layout::TwoBits);
+        return matrix(checkpoint, name, TernaryLayout::TwoBits);
     }
     let int8 = PackedInt8::n_bytes_of(tensor.n_rows, tensor.n_cols);
     match head {

@@ -2,7 +2,7 @@
 
 use bitnet_core::{
     AttentionScratch, Device, DeviceError, DeviceKind, Isa, KvPage, KvPrecision, OutOfMemory,
-    PinError, ScreenScratch, ThreadPool,
+    PinError, ThreadPool, TopKScratch,
 };
 
 use crate::kv_cache;
@@ -140,7 +140,7 @@ impl Plan {
             scratch_bytes: scratch * size_of::<f32>()
                 + LinearInput::n_bytes(config, batch_tokens)
                 + AttentionScratch::n_bytes(n_threads, (kv_shape, context_len), group)
-                + ScreenScratch::n_bytes(config.vocab_size, config.hidden_dim)
+                + TopKScratch::n_bytes(config.vocab_size, config.hidden_dim)
                 + config.rope_dims() * context_len * size_of::<f32>(),
         })
     }

@@ -7,7 +7,7 @@ mod common;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use bitnet_core::{Isa, KvPrecision, Layout};
+use bitnet_core::{Isa, KvPrecision, TernaryLayout};
 use bitnet_inference::{
     Checkpoint, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Packing, Plan,
     PlanError, PlanOptions, SamplerOptions, SequenceError, generate,
@@ -104,7 +104,7 @@ fn how_weights_are_packed_and_where_threads_run_do_not_matter() {
     let expected = expected(precision, &tokens);
     let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
     for isa in Isa::available() {
-        for layout in [Layout::TwoBits, Layout::FiveTrits] {
+        for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
             let packing = Packing {
                 head: precision.0,
                 layout: Some(layout),

@@ -199,7 +199,7 @@ fn a_thousand_models_that_come_and_go_leave_nothing() {
 #[expect(clippy::print_stdout, reason = "the figures of the page")]
 fn check_agreement(path: &Path, head: HeadPrecision) {
     let checkpoint = Checkpoint::open(path).unwrap();
-    machine::forget_peak_memory();
+    machine::reset_peak_memory();
     let before = machine::resident_memory().expect("Linux says");
     let files = || machine::resident_file_memory().expect("Linux says");
     let files_before = files();

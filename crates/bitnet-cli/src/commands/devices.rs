@@ -1,6 +1,6 @@
 //! `bitnet devices`
 
-use bitnet_core::machine::memory_bound;
+use bitnet_core::machine::memory_limit;
 use bitnet_core::{Device, HybridMemoryPool, Isa};
 use serde::Serialize;
 
@@ -114,8 +114,8 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     for line in machine.lines() {
         ui.line(&line)?;
     }
-    if let Some(bound) = memory_bound() {
-        ui.line(&memory::describe(&bound))?;
+    if let Some(limit) = memory_limit() {
+        ui.line(&memory::describe(&limit))?;
     }
     Ok(())
 }

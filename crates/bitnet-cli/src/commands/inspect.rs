@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use bitnet_core::Layout;
+use bitnet_core::TernaryLayout;
 use bitnet_inference::{
     ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, MemoryNeeds, Plan, PlanOptions,
     TemplateOrigin, Tokenizer, Unsound,
@@ -273,7 +273,8 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
     let needs = MemoryNeeds::new(checkpoint, plan, HeadPrecision::Int8);
     let (weights, parameters, ternary_parameters) = weights(checkpoint);
     let n_linear_weights = checkpoint.config().n_linear_weights();
-    let layouts = Layout::candidates(plan.isa, n_linear_weights).filter(|_| ternary_parameters > 0);
+    let layouts =
+        TernaryLayout::candidates(plan.isa, n_linear_weights).filter(|_| ternary_parameters > 0);
     let mut anomalies: Vec<_> = checkpoint.notes().iter().map(ToString::to_string).collect();
     let tokenizer = checkpoint.tokenizer();
     let chat_template = (tokenizer.as_ref().ok())

@@ -1,8 +1,8 @@
 //! The reference: plain Rust, one multiplication at a time.
 
 use crate::activations::COL_STEP;
-use crate::five_trits::{GROUP_COLS, unpack_group};
-use crate::matmul::{Acc, Block, Operands, PANEL_ROWS};
+use crate::base3::{GROUP_COLS, unpack_group};
+use crate::matmul::{Acc, Operands, PANEL_ROWS, PackedBlock};
 
 /// Dot products of codes 0..=2 with activations.
 pub(crate) fn ternary_panel(operands: Operands<'_>, acc: &mut Acc) {
@@ -14,7 +14,7 @@ pub(crate) fn ternary_panel(operands: Operands<'_>, acc: &mut Acc) {
 }
 
 /// Dot products of codes 0..=2, five in a byte, with activations.
-pub(crate) fn five_trits_panel(operands: Operands<'_>, acc: &mut Acc) {
+pub(crate) fn base3_panel(operands: Operands<'_>, acc: &mut Acc) {
     for (i, sums) in acc.iter_mut().enumerate() {
         *sums = [0; PANEL_ROWS];
         let acts = operands.acts.padded_row(operands.first + i);
@@ -26,7 +26,7 @@ pub(crate) fn five_trits_panel(operands: Operands<'_>, acc: &mut Acc) {
 }
 
 /// Adds products of blocks of two bits a weight.
-fn add_blocks(blocks: &[Block], acts: &[i8], sums: &mut [i32; PANEL_ROWS]) {
+fn add_blocks(blocks: &[PackedBlock], acts: &[i8], sums: &mut [i32; PANEL_ROWS]) {
     let (acts, _) = acts.as_chunks::<COL_STEP>();
     for (block, acts) in blocks.iter().zip(acts) {
         for (sum, bytes) in sums.iter_mut().zip(block.0.as_chunks::<4>().0) {

@@ -8,12 +8,12 @@ use crate::lanes::{Lanes, WIDTH};
 use crate::ops;
 
 /// A stored key or value.
-pub(super) trait Stored: Copy {
+pub(super) trait KvElement: Copy {
     /// Returns sixteen of them.
     fn load<L: Lanes>(lanes: L, x: &[Self; WIDTH]) -> L::V;
 }
 
-impl Stored for f32 {
+impl KvElement for f32 {
     #[inline(always)]
     fn load<L: Lanes>(lanes: L, x: &[f32; WIDTH]) -> L::V {
         lanes.load(x)
@@ -21,7 +21,7 @@ impl Stored for f32 {
 }
 
 /// The bits of an f16.
-impl Stored for u16 {
+impl KvElement for u16 {
     #[inline(always)]
     fn load<L: Lanes>(lanes: L, x: &[u16; WIDTH]) -> L::V {
         lanes.load_f16(x)
@@ -42,7 +42,7 @@ pub(super) struct FloatBlock<'a, E> {
     pub(super) values: &'a [[E; TILE]],
 }
 
-impl<E: Stored> FloatBlock<'_, E> {
+impl<E: KvElement> FloatBlock<'_, E> {
     /// Writes `query · key` for every query and at least the first
     /// `n_positions` keys: fused multiply-adds in the order of the dimensions. The
     /// values, which are read next, are prefetched meanwhile.

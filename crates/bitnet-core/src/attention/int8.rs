@@ -7,7 +7,7 @@ use std::iter;
 
 use super::block::Scores;
 use super::{BLOCK, MAX_ROWS, TILE};
-use crate::activations::{COL_STEP, Int8Rows, PARTS};
+use crate::activations::{COL_STEP, Int8Rows, PART_RADIX};
 use crate::arch::{CACHE_LINE, prefetch};
 use crate::int8::{self, BLOCK_COLS};
 use crate::isa::{Isa, NullaryFnOnce};
@@ -21,7 +21,7 @@ const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
 #[derive(Debug)]
 pub(super) struct Int8Store {
     /// Packed blocks.
-    packed: Buffer<matmul::Block>,
+    packed: Buffer<matmul::PackedBlock>,
     /// Of keys and of values, by position.
     scales: Buffer<[[f32; TILE]; 2 * BLOCK / TILE]>,
     head_dim: usize,
@@ -33,10 +33,10 @@ pub(super) struct Int8Store {
 #[derive(Clone, Copy)]
 pub(super) struct Int8Block<'a> {
     /// `[BLOCK / TILE]` panels whose rows are positions and columns dimensions.
-    keys: &'a [matmul::Block],
+    keys: &'a [matmul::PackedBlock],
     /// `[head_dim / TILE]` panels whose rows are dimensions and columns
     /// positions.
-    values: &'a [matmul::Block],
+    values: &'a [matmul::PackedBlock],
     key_scales: &'a [[f32; TILE]],
     value_scales: &'a [[f32; TILE]],
     head_dim: usize,
@@ -73,7 +73,7 @@ impl Int8Store {
 
     /// Returns the bytes of one block with its scales.
     pub(super) fn block_bytes(head_dim: usize) -> usize {
-        Self::packed_len(head_dim) * size_of::<matmul::Block>() + 2 * BLOCK * size_of::<f32>()
+        Self::packed_len(head_dim) * size_of::<matmul::PackedBlock>() + 2 * BLOCK * size_of::<f32>()
     }
 
     /// Packed blocks in a block of positions.
@@ -116,7 +116,7 @@ impl Int8Store {
     }
 }
 
-/// Quantized queries, and room for weights and sums.
+/// Quantized queries, and scratch for weights and sums.
 #[derive(Debug)]
 pub(super) struct Int8Scratch {
     pub(super) queries: Int8Rows,
@@ -136,7 +136,7 @@ impl Int8Scratch {
 impl Int8Block<'_> {
     /// Returns key and value of a position.
     pub(super) fn load(self, at: usize) -> (Vec<f32>, Vec<f32>) {
-        let byte = |block: &matmul::Block, row: usize, col: usize| {
+        let byte = |block: &matmul::PackedBlock, row: usize, col: usize| {
             block.0[row % TILE * BLOCK_COLS + col % BLOCK_COLS] as i8 as f32
         };
         let (row, col) = (at % TILE, at);
@@ -252,8 +252,8 @@ impl Int8Block<'_> {
 }
 
 /// Prefetches a panel that is read next.
-fn prefetch_all(panel: &[matmul::Block]) {
-    const { assert!(size_of::<matmul::Block>() == CACHE_LINE) };
+fn prefetch_all(panel: &[matmul::PackedBlock]) {
+    const { assert!(size_of::<matmul::PackedBlock>() == CACHE_LINE) };
     for block in panel {
         prefetch(block);
     }
@@ -322,7 +322,7 @@ impl WithSimd for ToValues<'_> {
             // Both are below 2^24: only their sum is rounded.
             let sum = lanes.mul_add(
                 lanes.load_i32(coarse),
-                lanes.splat(PARTS),
+                lanes.splat(PART_RADIX),
                 lanes.load_i32(fine),
             );
             let value = lanes.mul(sum, lanes.splat(1.0 / scale));

@@ -53,7 +53,7 @@ enum Data {
 }
 
 /// One block, in its precision.
-pub(super) enum Block<'a> {
+pub(super) enum KvBlock<'a> {
     F32(FloatBlock<'a, f32>),
     F16(FloatBlock<'a, u16>),
     Int8(Int8Block<'a>),
@@ -135,28 +135,28 @@ impl KvPage {
         assert!(at < BLOCK && head < self.shape.n_heads, "within the page");
         let head_dim = self.shape.head_dim;
         match self.block(head) {
-            Block::F32(block) => load_position(block, at, head_dim, |x| x),
-            Block::F16(block) => {
+            KvBlock::F32(block) => load_position(block, at, head_dim, |x| x),
+            KvBlock::F16(block) => {
                 load_position(block, at, head_dim, |x| half::f16::from_bits(x).to_f32())
             }
-            Block::Int8(block) => block.load(at),
+            KvBlock::Int8(block) => block.load(at),
         }
     }
 
     /// Returns the block of a head.
-    pub(super) fn block(&self, head: usize) -> Block<'_> {
+    pub(super) fn block(&self, head: usize) -> KvBlock<'_> {
         let len = self.shape.tiles_per_block();
         let n_keys = BLOCK / TILE * self.shape.head_dim;
         match &self.data {
             Data::F32(data) => {
                 let (keys, values) = data[head * len..][..len].split_at(n_keys);
-                Block::F32(FloatBlock { keys, values })
+                KvBlock::F32(FloatBlock { keys, values })
             }
             Data::F16(data) => {
                 let (keys, values) = data[head * len..][..len].split_at(n_keys);
-                Block::F16(FloatBlock { keys, values })
+                KvBlock::F16(FloatBlock { keys, values })
             }
-            Data::Int8(store) => Block::Int8(store.block(head)),
+            Data::Int8(store) => KvBlock::Int8(store.block(head)),
         }
     }
 }

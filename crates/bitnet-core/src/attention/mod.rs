@@ -15,10 +15,10 @@ mod paged_kv;
 
 use std::ops::Range;
 
-use block::{FloatBlock, Scores, Stored};
+use block::{FloatBlock, KvElement, Scores};
 use bytemuck::Zeroable;
 use int8::Int8Scratch;
-use kv_page::Block;
+use kv_page::KvBlock;
 pub use kv_page::{KvPage, KvPrecision, KvShape};
 pub use paged_kv::PagedKv;
 
@@ -414,9 +414,9 @@ impl Unit<'_> {
         let stored = block_at(block);
         let next = (block + 1 < self.n_blocks()).then(|| block_at(block + 1));
         match stored {
-            Block::F32(block) => block.run_scores(isa, queries, n_positions, scores),
-            Block::F16(block) => block.run_scores(isa, queries, n_positions, scores),
-            Block::Int8(block) => {
+            KvBlock::F32(block) => block.run_scores(isa, queries, n_positions, scores),
+            KvBlock::F16(block) => block.run_scores(isa, queries, n_positions, scores),
+            KvBlock::Int8(block) => {
                 block.scores(isa, &scratch.int8.queries, n_positions, scores);
             }
         }
@@ -431,23 +431,23 @@ impl Unit<'_> {
             });
         }
         match stored {
-            Block::F32(block) => {
+            KvBlock::F32(block) => {
                 let ahead = match next {
-                    Some(Block::F32(next)) => next.keys,
+                    Some(KvBlock::F32(next)) => next.keys,
                     _ => &[],
                 };
                 block.run_weighted_sums(isa, scores, n_positions, block_sums, ahead);
             }
-            Block::F16(block) => {
+            KvBlock::F16(block) => {
                 let ahead = match next {
-                    Some(Block::F16(next)) => next.keys,
+                    Some(KvBlock::F16(next)) => next.keys,
                     _ => &[],
                 };
                 block.run_weighted_sums(isa, scores, n_positions, block_sums, ahead);
             }
-            Block::Int8(block) => {
+            KvBlock::Int8(block) => {
                 let ahead = match next {
-                    Some(Block::Int8(next)) => Some(next),
+                    Some(KvBlock::Int8(next)) => Some(next),
                     _ => None,
                 };
                 let int8 = &mut scratch.int8;
@@ -546,7 +546,7 @@ impl WithSimd for Weights<'_> {
     }
 }
 
-impl<E: Stored> FloatBlock<'_, E> {
+impl<E: KvElement> FloatBlock<'_, E> {
     fn run_scores(self, isa: Isa, queries: &[&[f32]], n_positions: usize, scores: &mut [Scores]) {
         isa.dispatch(ScoresOp {
             block: self,
@@ -581,7 +581,7 @@ struct ScoresOp<'a, E> {
     scores: &'a mut [Scores],
 }
 
-impl<E: Stored> WithSimd for ScoresOp<'_, E> {
+impl<E: KvElement> WithSimd for ScoresOp<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -598,7 +598,7 @@ struct WeightedSums<'a, E> {
     ahead: &'a [[E; TILE]],
 }
 
-impl<E: Stored> WithSimd for WeightedSums<'_, E> {
+impl<E: KvElement> WithSimd for WeightedSums<'_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::kv_page::{Block, KvPage, KvShape};
+use super::kv_page::{KvBlock, KvPage, KvShape};
 use crate::isa::Isa;
 use crate::memory::{HybridMemoryPool, OutOfMemory};
 
@@ -53,7 +53,7 @@ impl PagedKv {
         self.tables[sequence].len()
     }
 
-    /// Returns the pages that [`make_room`](Self::make_room) would take for the
+    /// Returns the pages that [`reserve`](Self::reserve) would take for the
     /// same positions.
     pub fn n_pages_needed(&self, sequence: usize, from: usize, to: usize) -> usize {
         if to <= from {
@@ -74,12 +74,7 @@ impl PagedKv {
     ///
     /// Returns an error if the system has no memory for one of them; those before
     /// it are in the table then.
-    pub fn make_room(
-        &mut self,
-        sequence: usize,
-        from: usize,
-        to: usize,
-    ) -> Result<(), OutOfMemory> {
+    pub fn reserve(&mut self, sequence: usize, from: usize, to: usize) -> Result<(), OutOfMemory> {
         if to <= from {
             return Ok(());
         }
@@ -133,7 +128,7 @@ impl PagedKv {
         values: &[f32],
     ) {
         let page = &mut self.tables[sequence][position / KvPage::POSITIONS];
-        let page = Arc::get_mut(page).expect("room was made: the page is not shared");
+        let page = Arc::get_mut(page).expect("reserved: the page is not shared");
         let at = position % KvPage::POSITIONS;
         page.store(isa, at, first_head, keys, values);
     }
@@ -150,7 +145,7 @@ impl PagedKv {
     }
 
     /// Returns block `index` of a head of a sequence.
-    pub(super) fn block(&self, sequence: usize, index: usize, head: usize) -> Block<'_> {
+    pub(super) fn block(&self, sequence: usize, index: usize, head: usize) -> KvBlock<'_> {
         self.tables[sequence][index].block(head)
     }
 }

@@ -59,7 +59,7 @@ impl Case {
             head_dim: self.head_dim,
         };
         let mut kv = PagedKv::new(&HybridMemoryPool::new(), shape, 2);
-        kv.make_room(1, 0, self.n_positions).unwrap();
+        kv.reserve(1, 0, self.n_positions).unwrap();
         let width = self.n_kv_heads * self.head_dim;
         let rows = self.keys.chunks(width).zip(self.values.chunks(width));
         for (position, (key, value)) in rows.enumerate() {
@@ -370,7 +370,7 @@ fn pages_are_shared_until_somebody_writes() {
         assert_eq!((kv.n_pages(), kv.n_pages_of(0)), (3, 2));
         // The second page is copied, and one is new.
         assert_eq!(kv.n_pages_needed(0, 200, 260), 2);
-        kv.make_room(0, 200, 260).unwrap();
+        kv.reserve(0, 200, 260).unwrap();
         assert_eq!((kv.n_pages(), kv.n_pages_needed(0, 200, 260)), (5, 0));
         for at in 200..260 {
             kv.store(Isa::best(), (0, at), 1, &[9.0; 20], &[8.0; 20]);
@@ -399,7 +399,7 @@ fn what_an_earlier_owner_left_in_a_page_does_not_matter() {
     for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
         let expected = case.run(Isa::best(), precision, 1, (129, 1));
         let mut kv = case.kv(Isa::best(), precision);
-        kv.make_room(1, 130, 256).unwrap();
+        kv.reserve(1, 130, 256).unwrap();
         for at in 130..256 {
             let nothing = [f32::NAN; 16];
             kv.store(Isa::best(), (1, at), 1, &nothing, &nothing);

@@ -1,6 +1,6 @@
 //! Scales of a packed matrix, and products where groups have scales of their own.
 
-use crate::activations::{EXACT_PARTS, PARTS};
+use crate::activations::{EXACT_PARTS, PART_RADIX};
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::matmul::{Acc, PANEL_ROWS};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
@@ -87,7 +87,7 @@ impl WithSimd for AddGroup<'_> {
                 add(value, lanes.load_i32(sums));
             }
         } else {
-            let fine = lanes.splat(1.0 / PARTS);
+            let fine = lanes.splat(1.0 / PART_RADIX);
             let parts = self.sums.as_chunks::<EXACT_PARTS>().0;
             for (parts, value) in parts.iter().zip(self.values) {
                 let [q0, q1, q2] = parts.each_ref().map(|sums| lanes.load_i32(sums));

@@ -3,7 +3,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::fused::mul_add;
 
-fn pack(layout: Layout, n_rows: usize, n_cols: usize, scale: f32, trits: &[i8]) -> PackedTernary {
+fn pack(
+    layout: TernaryLayout,
+    n_rows: usize,
+    n_cols: usize,
+    scale: f32,
+    trits: &[i8],
+) -> PackedTernary {
     let threads = &mut ThreadPool::new(2);
     let pool = HybridMemoryPool::new();
     PackedTernary::pack_as(
@@ -25,18 +31,18 @@ fn a_block_looks_as_drawn() {
     let mut trits = vec![0i8; 16 * 16];
     trits[3 * 16 + 1] = 1; // row 3, col 1: byte 13, bits 1:0
     trits[3 * 16 + 13] = -1; // row 3, col 13: byte 13, bits 7:6
-    let packed = pack(Layout::TwoBits, 16, 16, 1.0, &trits);
+    let packed = pack(TernaryLayout::TwoBits, 16, 16, 1.0, &trits);
     let mut expected = [0b01_01_01_01; 64];
     expected[13] = 0b00_01_01_10;
-    assert_eq!(*packed.blocks, [Block(expected)]);
-    let packed = pack(Layout::FiveTrits, 16, 16, 1.0, &trits);
+    assert_eq!(*packed.blocks, [PackedBlock(expected)]);
+    let packed = pack(TernaryLayout::Base3, 16, 16, 1.0, &trits);
     let mut expected = [0; 64];
     expected[13] = 81 - 3;
     let [first, others @ ..] = &*packed.blocks else {
         panic!("there are blocks");
     };
-    assert_eq!(*first, Block(expected));
-    assert_eq!(others, [Block::ZERO; 3]);
+    assert_eq!(*first, PackedBlock(expected));
+    assert_eq!(others, [PackedBlock::ZERO; 3]);
 }
 
 #[test]
@@ -64,8 +70,8 @@ fn a_two_by_two_product_is_right() {
     }
 }
 
-fn layouts_and_kernels() -> impl Iterator<Item = (Layout, Isa)> {
-    let layouts = [Layout::TwoBits, Layout::FiveTrits].into_iter();
+fn layouts_and_kernels() -> impl Iterator<Item = (TernaryLayout, Isa)> {
+    let layouts = [TernaryLayout::TwoBits, TernaryLayout::Base3].into_iter();
     layouts.flat_map(|layout| Isa::available().map(move |isa| (layout, isa)))
 }
 
@@ -101,7 +107,7 @@ fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
             expected.push(products.sum::<i32>() as f32 * (0.37 / acts.scale(token)));
         }
     }
-    for layout in [Layout::TwoBits, Layout::FiveTrits] {
+    for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
         let packed = pack(layout, n_rows, n_cols, 0.37, &trits);
         let mut row = vec![0; n_cols];
         for (r, expected) in trits.chunks(n_cols).enumerate() {
@@ -228,7 +234,7 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
             let mut split = Int8Rows::with_exact_capacity(pool, n_tokens, n_cols).unwrap();
             split.split_rows(isa, threads, scratch, shape, fill);
             for scales in all_scales(n_rows, n_cols) {
-                for layout in [Layout::TwoBits, Layout::FiveTrits] {
+                for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
                     let decode = |row: usize, out: &mut [i8]| {
                         out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
                         Ok::<_, OutOfMemory>(())

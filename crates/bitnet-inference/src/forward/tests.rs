@@ -68,7 +68,7 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
                 position,
             })
             .collect();
-        engine.kv.make_room(std::iter::once((0, n))).unwrap();
+        engine.kv.reserve(std::iter::once((0, n))).unwrap();
         engine.rope.extend(n);
         engine.x[..n * hidden].copy_from_slice(&stored("input"));
         engine.attention_block(layer);

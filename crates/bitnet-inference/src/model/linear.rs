@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Isa, Layout, PackedTernary, ThreadPool, matmul_rows, ops,
+    HybridMemoryPool, Int8Rows, Isa, PackedTernary, TernaryLayout, ThreadPool, matmul_rows, ops,
 };
 
 use super::config::{Activations, Config, RotaryRows};
@@ -43,7 +43,7 @@ impl Linear {
     pub(crate) fn load(
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
-        layout: Layout,
+        layout: TernaryLayout,
         threads: &mut ThreadPool,
         name: &str,
         stored_rows: RotaryRows,
@@ -142,7 +142,7 @@ impl Linear {
 pub(crate) fn pack(
     checkpoint: &Checkpoint,
     pool: &HybridMemoryPool,
-    layout: Layout,
+    layout: TernaryLayout,
     threads: &mut ThreadPool,
     name: &str,
     stored: impl Fn(usize) -> usize + Sync,

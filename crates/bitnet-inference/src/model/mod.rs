@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bitnet_core::memory::{Buffer, Category, Counted};
-use bitnet_core::{HybridMemoryPool, Isa, Layout, PackedInt8, PackedTernary, ThreadPool, ops};
+use bitnet_core::{
+    HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ThreadPool, ops,
+};
 use config::{Config, RotaryRows};
 use linear::{Linear, odd_values, pack};
 use tensors::{OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
@@ -44,8 +46,8 @@ pub struct Packing {
     /// How the output matrix is kept.
     pub head: HeadPrecision,
     /// How ternary weights are packed; the faster way on this machine if not given:
-    /// [`Layout::fastest`].
-    pub layout: Option<Layout>,
+    /// [`TernaryLayout::fastest`].
+    pub layout: Option<TernaryLayout>,
 }
 
 impl From<HeadPrecision> for Packing {
@@ -173,7 +175,7 @@ impl Model {
         let norm = |name: &str| load_norm(checkpoint, pool, isa, name, &mut notes.borrow_mut());
         let layout = match layout {
             Some(layout) => layout,
-            None => Layout::fastest(pool, isa, threads, config.n_linear_weights())?,
+            None => TernaryLayout::fastest(pool, isa, threads, config.n_linear_weights())?,
         };
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
@@ -309,9 +311,11 @@ impl Model {
     }
 
     /// Returns how the ternary weights are packed.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> TernaryLayout {
         let mut packed = self.linear().filter_map(Linear::packed);
-        packed.next().map_or(Layout::TwoBits, PackedTernary::layout)
+        packed
+            .next()
+            .map_or(TernaryLayout::TwoBits, PackedTernary::layout)
     }
 
     /// Returns the bytes that packed weights, norms and head take in memory;

@@ -63,7 +63,7 @@ const INVALID: i8 = 2;
 /// Where the bytes of a matrix lie: row after row, or four rows after four rows
 /// where their bytes are interleaved.
 #[derive(Clone, Copy, Debug)]
-struct Layout {
+struct StorageLayout {
     /// Weights of a block along a row.
     block_len: usize,
     /// Bytes of a block, of all rows that are stored together.
@@ -190,7 +190,7 @@ impl TernaryType {
         matches!(layout.scale, ScalePlace::Block(_)).then_some(layout.block_len)
     }
 
-    fn layout(self) -> Layout {
+    fn layout(self) -> StorageLayout {
         use ScalePlace::{Beside, Block, RowF16, RowF32, Tail};
         let (block_len, block_bytes, rows, scale) = match self {
             Self::I2S => (128, 32, 1, Tail),
@@ -207,7 +207,7 @@ impl TernaryType {
             Self::IQ2BNR4 => (64, 64, 4, RowF32),
             Self::HfPacked => (1, 1, 4, Beside),
         };
-        Layout {
+        StorageLayout {
             block_len,
             block_bytes,
             rows,
@@ -216,7 +216,7 @@ impl TernaryType {
     }
 }
 
-impl Layout {
+impl StorageLayout {
     /// Returns the bytes in front of the blocks of rows that are stored together.
     fn prefix(self) -> usize {
         match self.scale {

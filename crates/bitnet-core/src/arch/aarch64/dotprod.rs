@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use super::{Int8, Neon, Ternary, Weights, rows};
 use crate::activations::COL_STEP;
-use crate::matmul::{Acc, Block, Operands, PANEL_ROWS};
+use crate::matmul::{Acc, Operands, PANEL_ROWS, PackedBlock};
 
 /// A processor with the dot product extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ fn tile<W: Weights, const N: usize, const CHAINS: usize>(
 fn add_quad<W: Weights, const N: usize, const CHAINS: usize, const QUAD: usize>(
     isa: Dotprod,
     sums: &mut Sums<N, CHAINS>,
-    blocks: &[Block],
+    blocks: &[PackedBlock],
     acts: [int8x16_t; N],
 ) {
     add_part::<W, N, CHAINS, QUAD, 0>(isa, sums, blocks, acts);
@@ -138,7 +138,7 @@ fn add_part<
 >(
     isa: Dotprod,
     sums: &mut Sums<N, CHAINS>,
-    blocks: &[Block],
+    blocks: &[PackedBlock],
     acts: [int8x16_t; N],
 ) {
     let weights = W::operand::<QUAD>(Neon, blocks, PART);

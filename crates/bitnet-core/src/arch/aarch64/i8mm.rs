@@ -8,7 +8,7 @@ use std::hint::black_box;
 use super::dotprod::Dotprod;
 use super::{Int8, Neon, Ternary, Weights, rows};
 use crate::activations::COL_STEP;
-use crate::matmul::{Acc, Block, Operands};
+use crate::matmul::{Acc, Operands, PackedBlock};
 
 /// A processor with the int8 matrix and dot product extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ unsafe fn add_octet<
 >(
     isa: I8mm,
     sums: &mut [[int32x4_t; 4]; PAIRS],
-    blocks: &[Block],
+    blocks: &[PackedBlock],
     half: usize,
     rows: [*const i8; N],
     col: usize,
@@ -157,7 +157,7 @@ fn add_part<
 >(
     isa: I8mm,
     sums: &mut [[int32x4_t; 4]; PAIRS],
-    blocks: &[Block],
+    blocks: &[PackedBlock],
     half: usize,
     acts: [int8x16_t; PAIRS],
 ) {

@@ -40,7 +40,7 @@ mod neon;
 
 use std::arch::aarch64::int8x16_t;
 
-use crate::matmul::{Block, Operands};
+use crate::matmul::{Operands, PackedBlock};
 
 pub use dotprod::Dotprod;
 pub use i8mm::I8mm;
@@ -53,7 +53,7 @@ trait Weights {
     /// Products that an i16 can add up.
     const I16_PRODUCTS: usize;
     /// Returns the columns `4·QUAD..` of 16 for the rows `4·part..` of the panel.
-    fn operand<const QUAD: usize>(neon: Neon, blocks: &[Block], part: usize) -> int8x16_t;
+    fn operand<const QUAD: usize>(neon: Neon, blocks: &[PackedBlock], part: usize) -> int8x16_t;
 }
 
 /// Codes 0..=2, whose products are returned as they are.
@@ -64,7 +64,7 @@ impl Weights for Ternary {
     const I16_PRODUCTS: usize = i16::MAX as usize / (2 * 127);
 
     #[inline(always)]
-    fn operand<const QUAD: usize>(neon: Neon, blocks: &[Block], part: usize) -> int8x16_t {
+    fn operand<const QUAD: usize>(neon: Neon, blocks: &[PackedBlock], part: usize) -> int8x16_t {
         let packed = neon.load_part(&blocks[0], part);
         let shifted = match QUAD {
             0 => packed,
@@ -84,7 +84,7 @@ impl Weights for Int8 {
     const I16_PRODUCTS: usize = i16::MAX as usize / (127 * 127);
 
     #[inline(always)]
-    fn operand<const QUAD: usize>(neon: Neon, blocks: &[Block], part: usize) -> int8x16_t {
+    fn operand<const QUAD: usize>(neon: Neon, blocks: &[PackedBlock], part: usize) -> int8x16_t {
         neon.load_part(&blocks[QUAD], part)
     }
 }

@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use super::{Int8, Ternary, Weights, rows};
 use crate::activations::COL_STEP;
-use crate::matmul::{Acc, Block, Operands};
+use crate::matmul::{Acc, Operands, PackedBlock};
 
 /// Every ARM64 processor: NEON is in the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Neon {
 
     /// Returns the rows `4·part..` of a block.
     #[inline(always)]
-    pub(super) fn load_part(self, block: &Block, part: usize) -> int8x16_t {
+    pub(super) fn load_part(self, block: &PackedBlock, part: usize) -> int8x16_t {
         assert!(part < 4, "a part of a panel");
         // SAFETY: NEON is in the baseline, and a block is four parts of 16 bytes.
         unsafe { vld1q_s8(block.0.as_ptr().add(16 * part).cast()) }
@@ -178,7 +178,7 @@ fn tile<W: Weights, const N: usize>(operands: Operands<'_>, half: usize, acc: &m
 #[inline(always)]
 unsafe fn add_quad<W: Weights, const N: usize, const QUAD: usize>(
     pairs: &mut Pairs<N>,
-    blocks: &[Block],
+    blocks: &[PackedBlock],
     half: usize,
     rows: [*const i8; N],
     col: usize,

@@ -12,7 +12,7 @@ use std::arch::wasm32::{
 };
 use std::hint::black_box;
 
-use crate::matmul::{Acc, Block, Operands, PANEL_ROWS};
+use crate::matmul::{Acc, Operands, PANEL_ROWS, PackedBlock};
 
 /// A build with 128-bit SIMD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +22,14 @@ impl Simd128 {
     /// Dot products of codes 0..=2 with activations.
     pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         let mask = i8x16_splat(3);
-        panel(operands, acc, |[block]: &[Block; 1], part, quad| {
+        panel(operands, acc, |[block]: &[PackedBlock; 1], part, quad| {
             v128_and(u8x16_shr(load_part(block, part), 2 * quad as u32), mask)
         });
     }
 
     /// Dot products of int8 weights with activations.
     pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        panel(operands, acc, |blocks: &[Block; 4], part, quad| {
+        panel(operands, acc, |blocks: &[PackedBlock; 4], part, quad| {
             load_part(&blocks[quad], part)
         });
     }
@@ -52,7 +52,7 @@ impl Simd128 {
 
 /// Returns the rows `4·part..` of a block.
 #[inline(always)]
-fn load_part(block: &Block, part: usize) -> v128 {
+fn load_part(block: &PackedBlock, part: usize) -> v128 {
     let bytes: &[u8] = &block.0[16 * part..][..16];
     // SAFETY: these are 16 bytes.
     unsafe { v128_load(bytes.as_ptr().cast()) }
@@ -64,7 +64,7 @@ fn load_part(block: &Block, part: usize) -> v128 {
 fn panel<const BLOCKS: usize>(
     operands: Operands<'_>,
     acc: &mut Acc,
-    weights: impl Fn(&[Block; BLOCKS], usize, usize) -> v128 + Copy,
+    weights: impl Fn(&[PackedBlock; BLOCKS], usize, usize) -> v128 + Copy,
 ) {
     for (operands, acc) in operands.tiles::<4>(acc) {
         for part in 0..PANEL_ROWS / 4 {
@@ -83,7 +83,7 @@ fn tile<const BLOCKS: usize, const N: usize>(
     operands: Operands<'_>,
     part: usize,
     acc: &mut Acc,
-    weights: impl Fn(&[Block; BLOCKS], usize, usize) -> v128,
+    weights: impl Fn(&[PackedBlock; BLOCKS], usize, usize) -> v128,
 ) {
     let (blocks, _) = operands.blocks.as_chunks::<BLOCKS>();
     let rows: [&[[[i8; 4]; 4]]; N] = std::array::from_fn(|t| {

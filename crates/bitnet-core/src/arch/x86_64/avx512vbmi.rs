@@ -18,9 +18,9 @@ use super::row_lanes::RowLanes;
 use super::vnni::{Vnni, Weights, rescale_two_bits, two_bits};
 use super::{IsaLevel, define_isa};
 use crate::activations::COL_STEP;
-use crate::five_trits;
+use crate::base3;
 use crate::isa::NullaryFnOnce;
-use crate::matmul::{Acc, Block, Operands};
+use crate::matmul::{Acc, Operands, PackedBlock};
 
 define_isa!(
     /// A processor with AVX-512 F, BW, DQ, VL, VNNI and VBMI.
@@ -62,8 +62,8 @@ impl Avx512vbmi {
     }
 
     #[inline(always)]
-    fn block(self, x: __m512i) -> Block {
-        let mut block = Block::ZERO;
+    fn block(self, x: __m512i) -> PackedBlock {
+        let mut block = PackedBlock::ZERO;
         // SAFETY: `self` proves AVX-512, and a block is 64 bytes.
         unsafe { _mm512_storeu_si512(block.0.as_mut_ptr().cast(), x) };
         block
@@ -82,30 +82,30 @@ impl Avx512vbmi {
     #[inline(always)]
     fn first_four(self, bytes: __m512i) -> __m512i {
         let negative = self.base().splat_i8(0b10_10_10_10_u8 as i8);
-        self.codes(bytes, &five_trits::FIRST_FOUR, negative)
+        self.codes(bytes, &base3::FIRST_FOUR, negative)
     }
 
     /// Returns the fifth code of each byte.
     #[inline(always)]
     fn fifth(self, bytes: __m512i) -> __m512i {
-        self.codes(bytes, &five_trits::FIFTH, self.base().splat_i8(2))
+        self.codes(bytes, &base3::FIFTH, self.base().splat_i8(2))
     }
 
     /// Dot products of codes 0..=2, five in a byte, with activations.
-    pub(crate) fn five_trits_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+    pub(crate) fn base3_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         for (operands, acc) in operands.tiles::<16>(acc) {
             match acc.len() {
-                16 => tile::<Self, FiveTrits, 16, 1>(self, FiveTrits, operands, acc),
-                8 => tile::<Self, FiveTrits, 8, 1>(self, FiveTrits, operands, acc),
-                4 => tile::<Self, FiveTrits, 4, 1>(self, FiveTrits, operands, acc),
-                2 => tile::<Self, FiveTrits, 2, 5>(self, FiveTrits, operands, acc),
-                _ => tile::<Self, FiveTrits, 1, 5>(self, FiveTrits, operands, acc),
+                16 => tile::<Self, Base3, 16, 1>(self, Base3, operands, acc),
+                8 => tile::<Self, Base3, 8, 1>(self, Base3, operands, acc),
+                4 => tile::<Self, Base3, 4, 1>(self, Base3, operands, acc),
+                2 => tile::<Self, Base3, 2, 5>(self, Base3, operands, acc),
+                _ => tile::<Self, Base3, 1, 5>(self, Base3, operands, acc),
             }
         }
     }
 
     /// Unpacks a panel to two bits a weight: four blocks to five.
-    pub(crate) fn unpack(self, blocks: &[Block], out: &mut [Block]) {
+    pub(crate) fn unpack(self, blocks: &[PackedBlock], out: &mut [PackedBlock]) {
         self.vectorize(Unpack {
             isa: self,
             blocks,
@@ -116,16 +116,16 @@ impl Avx512vbmi {
 
 /// Codes 0..=2, whose products are returned as they are.
 #[derive(Clone, Copy)]
-struct FiveTrits;
+struct Base3;
 
-impl Weights<Avx512vbmi> for FiveTrits {
+impl Weights<Avx512vbmi> for Base3 {
     const BLOCKS: usize = 1;
     const QUADS: usize = 5;
     const OFFSET: i32 = 0;
 
     #[inline(always)]
     fn cols(step: usize) -> (usize, usize) {
-        let (first, block) = (five_trits::GROUP_COLS * (step / 4), step % 4);
+        let (first, block) = (base3::GROUP_COLS * (step / 4), step % 4);
         (first + COL_STEP * block, first + 4 * COL_STEP + 4 * block)
     }
 
@@ -135,7 +135,7 @@ impl Weights<Avx512vbmi> for FiveTrits {
     fn operand<const QUAD: usize>(
         self,
         isa: Avx512vbmi,
-        blocks: &[Block],
+        blocks: &[PackedBlock],
         part: usize,
         own_sum: bool,
     ) -> __m512i {
@@ -159,8 +159,8 @@ impl Weights<Avx512vbmi> for FiveTrits {
 
 struct Unpack<'a> {
     isa: Avx512vbmi,
-    blocks: &'a [Block],
-    out: &'a mut [Block],
+    blocks: &'a [PackedBlock],
+    out: &'a mut [PackedBlock],
 }
 
 impl NullaryFnOnce for Unpack<'_> {

@@ -101,7 +101,7 @@ mod tests {
     use crate::activations::Int8Rows;
     use crate::arch::scalar;
     use crate::isa::Isa;
-    use crate::matmul::{Block, PANEL_ROWS};
+    use crate::matmul::{PANEL_ROWS, PackedBlock};
     use crate::memory::HybridMemoryPool;
 
     define_isa!(
@@ -133,7 +133,7 @@ mod tests {
         for n_tokens in 1..=16 {
             for n_blocks in [4, 8, 40] {
                 let blocks: Vec<_> = (0..n_blocks)
-                    .map(|b| Block(std::array::from_fn(|i| bytes(64, b).nth(i).unwrap())))
+                    .map(|b| PackedBlock(std::array::from_fn(|i| bytes(64, b).nth(i).unwrap())))
                     .collect();
                 // As many blocks are 16 columns each of ternary weights, 4 of int8.
                 let check = |n_cols: usize, ternary: bool| {

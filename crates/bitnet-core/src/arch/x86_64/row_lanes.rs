@@ -1,6 +1,6 @@
 //! Vectors whose i32 lanes are the rows of a panel.
 
-use crate::matmul::{Block, PANEL_ROWS};
+use crate::matmul::{PANEL_ROWS, PackedBlock};
 
 /// The operations of an instruction set on a part of a panel: as many rows as a
 /// vector has i32 lanes.
@@ -59,7 +59,7 @@ pub(super) trait RowLanes: Copy {
 
     /// Returns the rows `part·ROWS..` of a block.
     #[inline(always)]
-    fn load_part(self, block: &Block, part: usize) -> Self::Vector {
+    fn load_part(self, block: &PackedBlock, part: usize) -> Self::Vector {
         assert_parts::<Self>(part + 1);
         // SAFETY: a block is 64 bytes, four a row, and aligned to 64; so every
         // part is inside and aligned to its size.

@@ -8,7 +8,7 @@ use super::{IsaLevel, rows};
 use crate::activations::COL_STEP;
 use crate::arch::prefetch;
 use crate::isa::NullaryFnOnce;
-use crate::matmul::{Acc, Block, Operands};
+use crate::matmul::{Acc, Operands, PackedBlock};
 
 /// An instruction set with `vpdpbusd`.
 pub(super) trait Vnni: IsaLevel {
@@ -38,7 +38,7 @@ pub(super) trait Weights<I: Vnni>: Copy {
     fn operand<const QUAD: usize>(
         self,
         isa: I,
-        blocks: &[Block],
+        blocks: &[PackedBlock],
         part: usize,
         own_sum: bool,
     ) -> Vector<I>;
@@ -65,7 +65,7 @@ impl<I: Vnni> Weights<I> for Ternary {
     fn operand<const QUAD: usize>(
         self,
         isa: I,
-        blocks: &[Block],
+        blocks: &[PackedBlock],
         part: usize,
         _own_sum: bool,
     ) -> Vector<I> {
@@ -126,7 +126,7 @@ impl<I: Vnni> Weights<I> for Int8 {
     fn operand<const QUAD: usize>(
         self,
         isa: I,
-        blocks: &[Block],
+        blocks: &[PackedBlock],
         part: usize,
         _own_sum: bool,
     ) -> Vector<I> {
@@ -169,7 +169,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
     unsafe fn add_quad<const QUAD: usize>(
         &self,
         sums: &mut [[[Vector<I>; CHAINS]; PARTS]; N],
-        blocks: &[Block],
+        blocks: &[PackedBlock],
         rows: [*const i8; N],
         col: usize,
     ) {
@@ -243,7 +243,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
 /// Prefetches the weights 8 KiB ahead, which at 40 GB/s are read 200 ns later: as long as
 /// memory takes. What it gains is in docs/performance.md.
 #[inline(always)]
-fn prefetch_ahead(blocks: &[Block]) {
+fn prefetch_ahead(blocks: &[PackedBlock]) {
     const BLOCKS_AHEAD: usize = 128;
     for block in blocks {
         prefetch(std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD));

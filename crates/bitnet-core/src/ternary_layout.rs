@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::activations::{COL_STEP, Int8Rows};
-use crate::five_trits::GROUP_COLS;
+use crate::base3::GROUP_COLS;
 use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ternary::PackedTernary;
@@ -13,11 +13,11 @@ use crate::thread_pool::ThreadPool;
 
 /// A way to pack ternary weights: drawn at [`PackedTernary`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum TernaryLayout {
     /// Four weights in a byte.
     TwoBits,
     /// Five weights in a byte: a fifth less to read from memory, more to do.
-    FiveTrits,
+    Base3,
 }
 
 /// Bytes that a trial reads: more than caches hold.
@@ -31,14 +31,14 @@ const TRIALS: usize = 4;
 const CLEARLY: f64 = 0.9;
 
 /// What was measured: instruction set, threads, result.
-static MEASURED: Mutex<Vec<(Isa, usize, Layout)>> = Mutex::new(Vec::new());
+static MEASURED: Mutex<Vec<(Isa, usize, TernaryLayout)>> = Mutex::new(Vec::new());
 
-impl Layout {
+impl TernaryLayout {
     /// Returns the layouts that an instruction set has instructions for. It multiplies the
     /// others too, with the scalar kernel.
     pub fn available(isa: Isa) -> impl Iterator<Item = Self> {
-        let five_trits = isa.has_five_trits().then_some(Self::FiveTrits);
-        std::iter::once(Self::TwoBits).chain(five_trits)
+        let base3 = isa.has_base3().then_some(Self::Base3);
+        std::iter::once(Self::TwoBits).chain(base3)
     }
 
     /// Returns the layouts that [`fastest`](Self::fastest) chooses from. Weights
@@ -83,15 +83,15 @@ impl Layout {
         threads: &mut ThreadPool,
     ) -> Result<Self, OutOfMemory> {
         let mut two_bits = Trial::new(pool, Self::TwoBits)?;
-        let mut five_trits = Trial::new(pool, Self::FiveTrits)?;
+        let mut base3 = Trial::new(pool, Self::Base3)?;
         // In turn, so that what else the machine does meets both.
         for _ in 0..TRIALS {
             two_bits.run(isa, threads);
-            five_trits.run(isa, threads);
+            base3.run(isa, threads);
         }
-        let is_faster = five_trits.seconds_per_weight() < CLEARLY * two_bits.seconds_per_weight();
+        let is_faster = base3.seconds_per_weight() < CLEARLY * two_bits.seconds_per_weight();
         Ok(if is_faster {
-            Self::FiveTrits
+            Self::Base3
         } else {
             Self::TwoBits
         })
@@ -101,17 +101,17 @@ impl Layout {
     pub(crate) fn blocks_per_panel(self, n_cols: usize) -> usize {
         match self {
             Self::TwoBits => n_cols.div_ceil(COL_STEP),
-            Self::FiveTrits => 4 * n_cols.div_ceil(GROUP_COLS),
+            Self::Base3 => 4 * n_cols.div_ceil(GROUP_COLS),
         }
     }
 }
 
-impl fmt::Display for Layout {
+impl fmt::Display for TernaryLayout {
     /// Writes the bits a weight takes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TwoBits => "2.0-bit",
-            Self::FiveTrits => "1.6-bit",
+            Self::Base3 => "1.6-bit",
         })
     }
 }
@@ -124,7 +124,7 @@ struct Trial {
 }
 
 impl Trial {
-    fn new(pool: &HybridMemoryPool, layout: Layout) -> Result<Self, OutOfMemory> {
+    fn new(pool: &HybridMemoryPool, layout: TernaryLayout) -> Result<Self, OutOfMemory> {
         let weights = PackedTernary::filled(pool, layout, TRIAL_BYTES / 2)?;
         let mut acts = Int8Rows::with_capacity(pool, 1, weights.n_cols())?;
         acts.quantize(Isa::Scalar, &vec![1.0; weights.n_cols()], weights.n_cols());
@@ -157,8 +157,8 @@ mod tests {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
         for (isa, n_weights) in [(Isa::best(), 1 << 20), (Isa::Scalar, 1 << 40)] {
             assert_eq!(
-                Layout::fastest(&pool, isa, threads, n_weights),
-                Ok(Layout::TwoBits)
+                TernaryLayout::fastest(&pool, isa, threads, n_weights),
+                Ok(TernaryLayout::TwoBits)
             );
         }
     }
@@ -167,8 +167,11 @@ mod tests {
     fn the_second_answer_is_the_first() {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(2));
         let isa = Isa::best();
-        let first = Layout::fastest(&pool, isa, threads, 1 << 40).unwrap();
-        assert!(Layout::available(isa).any(|layout| layout == first));
-        assert_eq!(Layout::fastest(&pool, isa, threads, 1 << 40), Ok(first));
+        let first = TernaryLayout::fastest(&pool, isa, threads, 1 << 40).unwrap();
+        assert!(TernaryLayout::available(isa).any(|layout| layout == first));
+        assert_eq!(
+            TernaryLayout::fastest(&pool, isa, threads, 1 << 40),
+            Ok(first)
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! Five trits in a byte: bit 7 is the sign and bits 6:0 the magnitude of
+//! Base-3 packing, five trits in a byte: bit 7 is the sign and bits 6:0 the magnitude of
 //! Σ tᵢ·3^(4-i), which is at most 121. The negative of a number has the negative
 //! trits, so a table of 128 entries is enough to read them.
 
-use crate::matmul::Block;
+use crate::matmul::PackedBlock;
 
 /// Trits in a byte.
 const TRITS: usize = 5;
@@ -85,8 +85,8 @@ fn unpack(byte: u8) -> [u8; TRITS] {
 }
 
 /// Unpacks four blocks to five of two bits a weight.
-pub(crate) fn unpack_group(group: &[Block; 4]) -> [Block; 5] {
-    let mut out = [Block::ZERO; 5];
+pub(crate) fn unpack_group(group: &[PackedBlock; 4]) -> [PackedBlock; 5] {
+    let mut out = [PackedBlock::ZERO; 5];
     for (b, block) in group.iter().enumerate() {
         for (i, &byte) in block.0.iter().enumerate() {
             let [first @ .., fifth] = unpack(byte);
@@ -98,8 +98,8 @@ pub(crate) fn unpack_group(group: &[Block; 4]) -> [Block; 5] {
 }
 
 /// Packs five blocks of two bits a weight to four: undoes [`unpack_group`].
-pub(crate) fn pack_group(blocks: &[Block; 5]) -> [Block; 4] {
-    let mut out = [Block::ZERO; 4];
+pub(crate) fn pack_group(blocks: &[PackedBlock; 5]) -> [PackedBlock; 4] {
+    let mut out = [PackedBlock::ZERO; 4];
     for (b, out) in out.iter_mut().enumerate() {
         for (i, out) in out.0.iter_mut().enumerate() {
             *out = pack(blocks[b].0[i], blocks[4].0[i] >> (2 * b) & 3);

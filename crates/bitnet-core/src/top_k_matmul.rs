@@ -1,4 +1,4 @@
-//! The largest products with a matrix, without computing all of them exactly.
+//! Matrix times vector for the k largest products alone: top-k matmul with an int8 bound.
 //!
 //! An int8 copy of the matrix gives every product with a bound on its error.
 //! Only rows that can be among the largest are computed from the matrix itself,
@@ -16,19 +16,19 @@ use crate::thread_pool::{DisjointMut, ThreadPool};
 /// Rows per chunk of work.
 const ROWS_PER_CHUNK: usize = 8;
 
-/// With more candidates than this part of the rows, reading some rows here and
-/// there takes longer than reading all of them.
-const TOO_MANY: usize = 4;
+/// With fewer rows than this for each candidate, reading some rows here and there
+/// takes longer than reading all of them.
+const MIN_ROWS_PER_CANDIDATE: usize = 4;
 
-/// Scratch memory of [`largest_products`].
+/// Scratch memory of [`top_k_matmul`].
 #[derive(Debug)]
-pub struct ScreenScratch {
+pub struct TopKScratch {
     /// One row in two parts.
     acts: Int8Rows,
     candidates: Buffer<u32>,
 }
 
-impl ScreenScratch {
+impl TopKScratch {
     /// Takes memory for matrices of this shape.
     pub fn new(pool: &HybridMemoryPool, n_rows: usize, n_cols: usize) -> Result<Self, OutOfMemory> {
         Ok(Self {
@@ -43,7 +43,7 @@ impl ScreenScratch {
     }
 
     fn max_candidates(n_rows: usize) -> usize {
-        n_rows / TOO_MANY
+        n_rows / MIN_ROWS_PER_CANDIDATE
     }
 }
 
@@ -52,7 +52,7 @@ impl ScreenScratch {
 /// smaller than all of these; some more products may be there too. Products are
 /// those of [`matmul_rows`](crate::matmul_rows), bit for bit.
 ///
-/// `screen` is the quantized matrix, `decode_row(row, values)` writes a row of
+/// `int8` is the quantized matrix, `decode_row(row, values)` writes a row of
 /// the matrix itself, `rows` holds one buffer of at least `n_cols` values per
 /// thread, and `products`, `[2, n_rows]`, is scratch too. Returns how many rows
 /// were computed.
@@ -61,45 +61,45 @@ impl ScreenScratch {
 ///
 /// Panics if the shapes disagree.
 #[expect(clippy::too_many_arguments, reason = "all of them are operands")]
-pub fn largest_products(
+pub fn top_k_matmul(
     isa: Isa,
     threads: &mut ThreadPool,
-    screen: &PackedInt8,
+    int8: &PackedInt8,
     x: &[f32],
     k: usize,
     decode_row: impl Fn(usize, &mut [f32]) + Sync,
     rows: &mut [impl DerefMut<Target = [f32]> + Send],
-    scratch: &mut ScreenScratch,
+    scratch: &mut TopKScratch,
     products: &mut [f32],
     out: &mut [f32],
 ) -> usize {
-    let (n_rows, n_cols) = (screen.n_rows(), x.len());
+    let (n_rows, n_cols) = (int8.n_rows(), x.len());
     assert_eq!(out.len(), n_rows, "one product per row");
     assert!(
         rows.len() >= threads.n_threads() && rows.iter().all(|row| row.len() >= n_cols),
         "one row of scratch per thread"
     );
-    let ScreenScratch { acts, candidates } = scratch;
+    let TopKScratch { acts, candidates } = scratch;
     acts.reshape(2, n_cols);
     acts.quantize_parts(isa, 0, x);
-    screen.matmul(isa, threads, acts, products);
+    int8.matmul(isa, threads, acts, products);
     // The error of a product is at most this many steps of its row.
-    let steps = isa.vectorize(ErrorSteps {
+    let steps = isa.vectorize(ErrorBound {
         x,
         step: 1.0 / acts.scale(0),
     });
     let (products, lower) = products.split_at_mut(n_rows);
-    isa.vectorize(Bounds {
+    isa.vectorize(LowerBounds {
         products,
         lower,
-        scales: screen.scales(),
+        scales: int8.scales(),
         steps,
     });
     let mut n_candidates = 0;
     let mut all = k >= n_rows || !steps.is_finite();
     if !all {
         let threshold = kth_largest(isa, lower, k.max(1));
-        for (row, (product, scale)) in products.iter().zip(screen.scales()).enumerate() {
+        for (row, (product, scale)) in products.iter().zip(int8.scales()).enumerate() {
             // Written so that what is not a number is not excluded.
             if *product + *scale * steps < threshold {
                 continue;
@@ -140,7 +140,7 @@ pub fn largest_products(
 /// Returns the largest value that `k` values reach, or less.
 fn kth_largest(isa: Isa, values: &mut [f32], k: usize) -> f32 {
     if k == 1 {
-        return isa.vectorize(Largest(values));
+        return isa.vectorize(Max(values));
     }
     let (_, kth, _) = values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
     *kth
@@ -154,12 +154,12 @@ fn kth_largest(isa: Isa, values: &mut [f32], k: usize) -> f32 {
 ///   127/508·n·step;
 /// - rounding in f32, of this product and of the exact one, where a sum has n/32
 ///   additions a lane and 5 over lanes: in total below 2^-20·127·Σ|x|.
-struct ErrorSteps<'a> {
+struct ErrorBound<'a> {
     x: &'a [f32],
     step: f32,
 }
 
-impl NullaryFnOnce for ErrorSteps<'_> {
+impl NullaryFnOnce for ErrorBound<'_> {
     type Output = f32;
 
     #[inline(always)]
@@ -174,14 +174,14 @@ impl NullaryFnOnce for ErrorSteps<'_> {
 }
 
 /// Adds both parts of the products, and writes the lower bounds.
-struct Bounds<'a> {
+struct LowerBounds<'a> {
     products: &'a mut [f32],
     lower: &'a mut [f32],
     scales: &'a [f32],
     steps: f32,
 }
 
-impl NullaryFnOnce for Bounds<'_> {
+impl NullaryFnOnce for LowerBounds<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -194,9 +194,9 @@ impl NullaryFnOnce for Bounds<'_> {
     }
 }
 
-struct Largest<'a>(&'a [f32]);
+struct Max<'a>(&'a [f32]);
 
-impl NullaryFnOnce for Largest<'_> {
+impl NullaryFnOnce for Max<'_> {
     type Output = f32;
 
     #[inline(always)]
@@ -226,7 +226,7 @@ mod tests {
         let n_rows = w.len() / n_cols;
         let decode_row =
             |row: usize, out: &mut [f32]| out.copy_from_slice(&w[row * n_cols..][..n_cols]);
-        let screen = PackedInt8::quantize(
+        let int8 = PackedInt8::quantize(
             &HybridMemoryPool::new(),
             isa,
             &mut threads,
@@ -236,15 +236,15 @@ mod tests {
         .unwrap();
         let mut rows = vec![vec![0.0; n_cols]; 2];
         let mut found = vec![f32::NAN; n_rows];
-        let n = largest_products(
+        let n = top_k_matmul(
             isa,
             &mut threads,
-            &screen,
+            &int8,
             x,
             k,
             decode_row,
             &mut rows,
-            &mut ScreenScratch::new(&HybridMemoryPool::new(), n_rows, n_cols).unwrap(),
+            &mut TopKScratch::new(&HybridMemoryPool::new(), n_rows, n_cols).unwrap(),
             &mut vec![f32::NAN; 2 * n_rows],
             &mut found,
         );
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_the_screen_cannot_tell_apart_are_all_computed() {
+    fn rows_that_the_bound_cannot_tell_apart_are_all_computed() {
         // A weight of 1 and one of up to half a step: int8 sees the same row.
         let n_cols = 64;
         let mut w = vec![0.0; 500 * n_cols];
