@@ -188,8 +188,11 @@ fn limit_hint(error: &MemoryLimitError) -> String {
     let fits = error.fits.iter().map(|fit| {
         // Less precision than was asked for is int8.
         let option = |is_less, option| if is_less { option } else { "" };
-        let kv = option(fit.kv_precision != error.asked.kv_precision, " --kv int8");
-        let head = option(fit.head != error.asked.head, " --head int8");
+        let kv = option(
+            fit.kv_precision != error.requested.kv_precision,
+            " --kv int8",
+        );
+        let head = option(fit.head != error.requested.head, " --head int8");
         format!("`-c {}{kv}{head}`", fit.context_len)
     });
     let fits: Vec<_> = fits.collect();

@@ -217,7 +217,7 @@ impl HeadArg {
     /// For commands that choose among the largest.
     pub fn for_largest(self) -> HeadPrecision {
         match self {
-            Self::Exact => HeadPrecision::Screened,
+            Self::Exact => HeadPrecision::ExactTopK,
             Self::Int8 => HeadPrecision::Int8,
         }
     }
@@ -520,7 +520,7 @@ impl RunModelArgs {
             plan.batch_tokens,
             match head {
                 HeadPrecision::Exact => "exact",
-                HeadPrecision::Screened => "screened exact",
+                HeadPrecision::ExactTopK => "screened exact",
                 HeadPrecision::Int8 => "int8",
             }
         ));

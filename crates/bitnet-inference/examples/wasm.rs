@@ -59,9 +59,9 @@ impl Session {
             sampling: SamplerOptions::GREEDY,
             reuse: 0,
         };
-        let is_eos = |id| self.tokenizer.is_eos(id);
+        let is_eog = |id| self.tokenizer.is_eog(id);
         let go_on = |_| ControlFlow::Continue(());
-        let story = generate(&mut self.engine, &options, is_eos, go_on)
+        let story = generate(&mut self.engine, &options, is_eog, go_on)
             .expect("the prompt fits the context");
         self.tokens.extend(story.ids);
         self.tokens.len()

@@ -272,7 +272,7 @@ impl ChatTemplate {
             source: source.to_owned(),
             origin,
             bos: text(tokenizer.bos()).unwrap_or_default(),
-            eos: text(tokenizer.end()).unwrap_or_default(),
+            eos: text(tokenizer.eos()).unwrap_or_default(),
             control: ControlTokens::new(tokenizer)?,
         })
     }
@@ -313,7 +313,7 @@ impl ChatTemplate {
     ///
     /// What messages say stays text, unless `parse_special` is asked for: a message
     /// that spells `<|im_end|>` does not end. Messages that spell no control token have
-    /// the tokens that the text has by itself ([`Tokenizer::encode_bare`]).
+    /// the tokens that the text has by itself ([`Tokenizer::encode_without_bos`]).
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
@@ -342,7 +342,9 @@ impl ChatTemplate {
             }
         }
         let text = self.render(messages, options)?;
-        let ids = tokenizer.encode_bare(&text).map_err(ChatError::Encode)?;
+        let ids = tokenizer
+            .encode_without_bos(&text)
+            .map_err(ChatError::Encode)?;
         Ok(ChatPrompt { text, ids })
     }
 }

@@ -21,9 +21,9 @@ use bitnet_core::{
 
 use crate::format::checkpoint::DenseTensor;
 use crate::format::mapping::Changed;
-use crate::kv_cache::{KvCache, KvUsage, SequenceError, Started};
+use crate::kv_cache::{KvCache, KvUsage, SequenceError, SequenceHandle};
 use crate::model::config::{Activation, Config, Pooling};
-use crate::model::linear::{Compute, LinearInput};
+use crate::model::linear::{ComputeContext, LinearInput};
 use crate::model::rope::Rope;
 use crate::model::{Embedding, Head, Model, not_finite};
 use crate::note::Note;
@@ -43,8 +43,8 @@ pub struct Engine {
     rows: Vec<QueryRow>,
     /// Tokens of the present inputs that sequences hold already.
     n_pushed: usize,
-    /// For each row, where its logits go if they are wanted.
-    wanted: Vec<Option<Wanted>>,
+    /// For each row, where its logits go if they are requested.
+    requests: Vec<Option<LogitsRequest>>,
     /// The residual stream, `[batch_tokens, hidden_dim]`.
     x: Buffer<f32>,
     /// What a block adds to it, `[batch_tokens, hidden_dim]`.
@@ -69,7 +69,7 @@ pub struct Engine {
     head_x: Buffer<f32>,
     /// `[HEAD_ROWS, vocab_size]`
     logits: Buffer<f32>,
-    screen: TopKScratch,
+    top_k: TopKScratch,
 }
 
 /// Tokens that continue a sequence.
@@ -83,9 +83,9 @@ pub struct Input<'a> {
     pub logits: Logits,
 }
 
-/// Logits that somebody waits for.
+/// A request for logits.
 #[derive(Clone, Copy, Debug, Default)]
-struct Wanted {
+struct LogitsRequest {
     input: usize,
     /// Index of the token in the input.
     token: usize,
@@ -127,7 +127,7 @@ impl Engine {
             let table = rope.table(pool, config.head_dim, plan.context_len);
             table.map_err(PlanError::memory("rotary positions"))
         };
-        let screen = TopKScratch::new(pool, config.vocab_size, config.hidden_dim);
+        let top_k = TopKScratch::new(pool, config.vocab_size, config.hidden_dim);
         let attention = AttentionScratch::new(
             pool,
             plan.n_threads,
@@ -144,7 +144,7 @@ impl Engine {
             },
             rows: Vec::with_capacity(plan.batch_tokens),
             n_pushed: 0,
-            wanted: Vec::with_capacity(plan.batch_tokens),
+            requests: Vec::with_capacity(plan.batch_tokens),
             x: activations(config.hidden_dim)?,
             branch: activations(config.hidden_dim)?,
             q: activations(config.q_dim())?,
@@ -160,7 +160,7 @@ impl Engine {
             attention: attention.map_err(PlanError::memory("attention"))?,
             head_x: scratch("head", HEAD_ROWS * config.hidden_dim)?,
             logits: scratch("logits", HEAD_ROWS * config.vocab_size)?,
-            screen: screen.map_err(PlanError::memory("head"))?,
+            top_k: top_k.map_err(PlanError::memory("head"))?,
             threads: plan.thread_pool()?,
             plan,
             model,
@@ -214,7 +214,7 @@ impl Engine {
     }
 
     /// Begins a sequence for a prompt, with what others hold of its beginning:
-    /// continue it by the tokens from [`Started::n_reused`] on. Memory for
+    /// continue it by the tokens from [`SequenceHandle::n_reused`] on. Memory for
     /// `max_len` positions is kept free for it: up to there it is not refused any.
     ///
     /// Sequences that are used by number, without this, need not be started; they
@@ -224,7 +224,11 @@ impl Engine {
     ///
     /// Returns an error if no sequence or not enough memory is left. Sequences that
     /// run are not disturbed.
-    pub fn start(&mut self, prompt: &[u32], max_len: usize) -> Result<Started, SequenceError> {
+    pub fn start(
+        &mut self,
+        prompt: &[u32],
+        max_len: usize,
+    ) -> Result<SequenceHandle, SequenceError> {
         self.kv.start(prompt, max_len)
     }
 
@@ -274,7 +278,7 @@ impl Engine {
         inputs: &[Input<'_>],
         mut on_logits: impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), ForwardError> {
-        self.check(inputs)?;
+        self.validate(inputs)?;
         if let Some(Changed { file }) = self.model.changed() {
             return Err(ForwardError::Changed {
                 file: file.display().to_string(),
@@ -308,24 +312,24 @@ impl Engine {
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
         self.rows.clear();
-        self.wanted.clear();
+        self.requests.clear();
         self.n_pushed = 0;
         for (input_idx, input) in inputs.iter().enumerate() {
             for (token_idx, &token) in input.tokens.iter().enumerate() {
                 let is_last = token_idx + 1 == input.tokens.len();
-                let (is_wanted, top) = match input.logits {
+                let (is_requested, top) = match input.logits {
                     Logits::None => (false, None),
                     Logits::Last | Logits::Hidden => (is_last, None),
                     Logits::All => (true, None),
                     Logits::Top(k) => (is_last, Some(k)),
                 };
-                let wanted = Wanted {
+                let request = LogitsRequest {
                     input: input_idx,
                     token: token_idx,
                     top,
                     hidden: input.logits == Logits::Hidden,
                 };
-                self.push_row(input.sequence, token, is_wanted.then_some(wanted))?;
+                self.push_row(input.sequence, token, is_requested.then_some(request))?;
                 if self.rows.len() == self.plan.batch_tokens {
                     self.pass(on_logits)?;
                 }
@@ -393,7 +397,7 @@ impl Engine {
         Ok(embedding)
     }
 
-    fn check(&self, inputs: &[Input<'_>]) -> Result<(), ForwardError> {
+    fn validate(&self, inputs: &[Input<'_>]) -> Result<(), ForwardError> {
         let vocab_size = self.model.config().vocab_size;
         for (i, input) in inputs.iter().enumerate() {
             if input.sequence >= self.plan.n_sequences {
@@ -425,12 +429,12 @@ impl Engine {
         &mut self,
         sequence: usize,
         token: u32,
-        wanted: Option<Wanted>,
+        request: Option<LogitsRequest>,
     ) -> Result<(), NotFinite> {
         let hidden = self.model.config().hidden_dim;
         let x = &mut self.x[self.rows.len() * hidden..][..hidden];
         (self.model.embedding).decode_row(self.plan.isa, token as usize, x);
-        if !is_sound(self.plan.isa, x) {
+        if !is_finite(self.plan.isa, x) {
             return Err(NotFinite::Token(token));
         }
         multiply(self.plan.isa, x, self.model.config().multipliers.embedding);
@@ -442,7 +446,7 @@ impl Engine {
             rope.extend(position + 1);
         }
         self.rows.push(QueryRow { sequence, position });
-        self.wanted.push(wanted);
+        self.requests.push(request);
         Ok(())
     }
 
@@ -456,24 +460,24 @@ impl Engine {
                 return Err(NotFinite::FeedForward(layer));
             }
         }
-        let mut wanted = [(0, Wanted::default()); HEAD_ROWS];
-        let mut n_wanted = 0;
+        let mut requests = [(0, LogitsRequest::default()); HEAD_ROWS];
+        let mut n_requests = 0;
         for row in 0..self.rows.len() {
-            match self.wanted[row] {
+            match self.requests[row] {
                 Some(place) if place.hidden => self.hidden_state(row, place, on_logits)?,
                 Some(place) => {
-                    wanted[n_wanted] = (row, place);
-                    n_wanted += 1;
+                    requests[n_requests] = (row, place);
+                    n_requests += 1;
                 }
                 None => {}
             }
-            if n_wanted == HEAD_ROWS || (n_wanted > 0 && row + 1 == self.rows.len()) {
-                self.head(&wanted[..n_wanted], on_logits)?;
-                n_wanted = 0;
+            if n_requests == HEAD_ROWS || (n_requests > 0 && row + 1 == self.rows.len()) {
+                self.head(&requests[..n_requests], on_logits)?;
+                n_requests = 0;
             }
         }
         self.rows.clear();
-        self.wanted.clear();
+        self.requests.clear();
         Ok(())
     }
 
@@ -492,7 +496,7 @@ impl Engine {
         let (k, v) = (&mut self.k[..n * kv_dim], &mut self.v[..n * kv_dim]);
         let branch = &mut self.branch[..n * hidden];
 
-        let mut on = Compute {
+        let mut ctx = ComputeContext {
             isa,
             threads: &mut self.threads,
             values: &mut self.values,
@@ -511,52 +515,52 @@ impl Engine {
             (&layer.attn_k, &mut *k),
             (&layer.attn_v, &mut *v),
         ];
-        self.input.project(&mut on, (n, hidden), eps, h, outputs);
+        self.input.project(&mut ctx, (n, hidden), eps, h, outputs);
 
         let sliding = config.sliding_in(layer_idx);
         let rope = match (&self.sliding_rope, sliding) {
             (Some(rope), Some(_)) => rope,
             _ => &self.rope,
         };
-        let sound = AtomicBool::new(true);
+        let finite = AtomicBool::new(true);
         let rotate = |norm: Option<&Buffer<f32>>, row: usize, heads: &mut [f32]| {
             if let Some(weight) = norm {
                 ops::rms_norm_each(isa, heads, weight, eps);
             }
             rope.rotate(isa, rows[row].position, heads);
-            if !is_sound(isa, heads) {
-                sound.store(false, Ordering::Relaxed);
+            if !is_finite(isa, heads) {
+                finite.store(false, Ordering::Relaxed);
             }
         };
         let [q_norm, k_norm] = layer
             .qk_norms
             .as_ref()
             .map_or([None; 2], |norms| norms.each_ref().map(Some));
-        (on.threads).for_each_chunk(q, q_dim, on.values, |_, row, q| rotate(q_norm, row, q));
-        (on.threads).for_each_chunk(k, kv_dim, on.values, |_, row, k| rotate(k_norm, row, k));
+        (ctx.threads).for_each_chunk(q, q_dim, ctx.values, |_, row, q| rotate(q_norm, row, q));
+        (ctx.threads).for_each_chunk(k, kv_dim, ctx.values, |_, row, k| rotate(k_norm, row, k));
         for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
             let place = (rows[row].sequence, rows[row].position);
-            if !is_sound(isa, v) {
-                sound.store(false, Ordering::Relaxed);
+            if !is_finite(isa, v) {
+                finite.store(false, Ordering::Relaxed);
             }
             self.kv.store(isa, layer_idx, place, k, v);
         }
         let (kv, mut heads) = (self.kv.paged(), self.kv.heads(layer_idx));
         heads.window = sliding.map(|sliding| sliding.window);
-        let (threads, scratch) = (&mut *on.threads, &mut self.attention);
+        let (threads, scratch) = (&mut *ctx.threads, &mut self.attention);
         attention(isa, threads, kv, heads, rows, q, scratch, attn);
 
         let attn = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&attn[row * q_dim..][..q_dim]);
-            if !is_sound(isa, out) {
-                sound.store(false, Ordering::Relaxed);
+            if !is_finite(isa, out) {
+                finite.store(false, Ordering::Relaxed);
             }
         };
         let outputs = [(&layer.attn_output, &mut *branch)];
-        self.input.project(&mut on, (n, q_dim), eps, attn, outputs);
+        self.input.project(&mut ctx, (n, q_dim), eps, attn, outputs);
         let norm = layer.post_norms.as_ref().map(|[norm, _]| norm);
-        add_branch(&mut on, config, norm, branch, x, &sound);
-        sound.into_inner()
+        add_branch(&mut ctx, config, norm, branch, x, &finite);
+        finite.into_inner()
     }
 
     /// `x += W_down · norm(act(W_gate·h) ⊙ W_up·h)`, `h = norm(x)`; what is added may be
@@ -571,7 +575,7 @@ impl Engine {
         let (gate, up) = (&mut self.gate[..n * ffn], &mut self.up[..n * ffn]);
         let branch = &mut self.branch[..n * hidden];
 
-        let mut on = Compute {
+        let mut ctx = ComputeContext {
             isa,
             threads: &mut self.threads,
             values: &mut self.values,
@@ -580,15 +584,15 @@ impl Engine {
             ops::rms_norm(isa, &x[row * hidden..][..hidden], &layer.ffn_norm, eps, out);
         };
         let outputs = [(&layer.ffn_gate, &mut *gate), (&layer.ffn_up, &mut *up)];
-        self.input.project(&mut on, (n, hidden), eps, h, outputs);
-        let sound = AtomicBool::new(true);
+        self.input.project(&mut ctx, (n, hidden), eps, h, outputs);
+        let finite = AtomicBool::new(true);
         // Its maximum with 0 hides what is not a number, which only dense weights make.
         let hides = config.dense_linears && config.activation == Activation::Relu2;
-        on.threads
-            .for_each_chunk(gate, ffn, on.values, |_, row, gate| {
+        ctx.threads
+            .for_each_chunk(gate, ffn, ctx.values, |_, row, gate| {
                 let up = &up[row * ffn..][..ffn];
-                if hides && !is_sound(isa, gate) {
-                    sound.store(false, Ordering::Relaxed);
+                if hides && !is_finite(isa, gate) {
+                    finite.store(false, Ordering::Relaxed);
                 }
                 match config.activation {
                     Activation::Relu2 => ops::relu2_mul(isa, gate, up),
@@ -598,22 +602,22 @@ impl Engine {
             });
         let gated = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&gate[row * ffn..][..ffn]);
-            if !is_sound(isa, out) {
-                sound.store(false, Ordering::Relaxed);
+            if !is_finite(isa, out) {
+                finite.store(false, Ordering::Relaxed);
             }
         };
         let outputs = [(&layer.ffn_down, &mut *branch)];
-        self.input.project(&mut on, (n, ffn), eps, gated, outputs);
+        self.input.project(&mut ctx, (n, ffn), eps, gated, outputs);
         let norm = layer.post_norms.as_ref().map(|[_, norm]| norm);
-        add_branch(&mut on, config, norm, branch, x, &sound);
-        sound.into_inner()
+        add_branch(&mut ctx, config, norm, branch, x, &finite);
+        finite.into_inner()
     }
 
     /// `norm(x)` of one row.
     fn hidden_state(
         &mut self,
         row: usize,
-        wanted: Wanted,
+        request: LogitsRequest,
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
         let config = self.model.config();
@@ -622,38 +626,38 @@ impl Engine {
         let out = &mut self.head_x[..hidden];
         let (weight, eps) = (&self.model.output_norm, config.rms_norm_eps);
         ops::rms_norm(self.plan.isa, x, weight, eps, out);
-        if !is_sound(self.plan.isa, out) {
+        if !is_finite(self.plan.isa, out) {
             return Err(NotFinite::Head);
         }
-        on_logits(wanted.input, wanted.token, out);
+        on_logits(request.input, request.token, out);
         Ok(())
     }
 
     /// `logits = W_head · norm(x)` of at most [`HEAD_ROWS`] rows.
     fn head(
         &mut self,
-        wanted: &[(usize, Wanted)],
+        requests: &[(usize, LogitsRequest)],
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
         let (config, isa) = (self.model.config(), self.plan.isa);
-        let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, wanted.len());
+        let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, requests.len());
         let (x, threads, scratch) = (&self.x, &mut self.threads, &mut self.values);
         let norm = |i: usize, out: &mut [f32]| {
-            let x = &x[wanted[i].0 * hidden..][..hidden];
+            let x = &x[requests[i].0 * hidden..][..hidden];
             let weight = &self.model.output_norm;
             ops::rms_norm(isa, x, weight, config.rms_norm_eps, out);
         };
         let (logits, rest) = self.logits.split_at_mut(n * vocab);
-        let mut exact = |matrix: &DenseTensor, screen: Option<(&PackedInt8, usize)>| {
+        let mut exact = |matrix: &DenseTensor, bound: Option<(&PackedInt8, usize)>| {
             let head_x = &mut self.head_x[..n * hidden];
             for (i, out) in head_x.chunks_exact_mut(hidden).enumerate() {
                 norm(i, out);
             }
             let row = |row, out: &mut [f32]| matrix.decode_row(isa, row, out);
-            if let Some((screen, k)) = screen {
-                let (parts, products) = (&mut self.screen, &mut rest[..2 * vocab]);
+            if let Some((int8, k)) = bound {
+                let (top_k, products) = (&mut self.top_k, &mut rest[..2 * vocab]);
                 top_k_matmul(
-                    isa, threads, screen, head_x, k, row, scratch, parts, products, logits,
+                    isa, threads, int8, head_x, k, row, scratch, top_k, products, logits,
                 );
             } else {
                 matmul_rows(isa, threads, scratch, (vocab, hidden), row, head_x, logits);
@@ -662,34 +666,34 @@ impl Engine {
         match &self.model.head {
             Head::Exact(matrix) => exact(matrix, None),
             // Several rows share the reading of the whole matrix.
-            Head::Screened { matrix, screen } => match wanted {
-                [(_, Wanted { top: Some(k), .. })] => exact(matrix, Some((screen, *k))),
+            Head::ExactTopK { matrix, int8 } => match requests {
+                [(_, LogitsRequest { top: Some(k), .. })] => exact(matrix, Some((int8, *k))),
                 _ => exact(matrix, None),
             },
             Head::Int8(matrix) => {
-                let mut on = Compute {
+                let mut ctx = ComputeContext {
                     isa,
                     threads,
                     values: scratch,
                 };
-                let acts = self.input.set_ternary(&mut on, (n, hidden), norm);
-                matrix.matmul(isa, on.threads, acts, logits);
+                let acts = self.input.set_ternary(&mut ctx, (n, hidden), norm);
+                matrix.matmul(isa, ctx.threads, acts, logits);
             }
             Head::Ternary(matrix) => {
-                let mut on = Compute {
+                let mut ctx = ComputeContext {
                     isa,
                     threads,
                     values: scratch,
                 };
-                let acts = self.input.set_ternary(&mut on, (n, hidden), norm);
-                matrix.matmul(isa, on.threads, acts, logits);
+                let acts = self.input.set_ternary(&mut ctx, (n, hidden), norm);
+                matrix.matmul(isa, ctx.threads, acts, logits);
             }
         }
         multiply(isa, logits, config.multipliers.logits);
-        for ((_, wanted), logits) in wanted.iter().zip(logits.chunks_exact(vocab)) {
-            // Minus infinity is what a screen leaves out; it never leaves out all.
-            let left_out = match (&self.model.head, wanted.top) {
-                (Head::Screened { .. }, Some(_)) => f32::NEG_INFINITY,
+        for ((_, request), logits) in requests.iter().zip(logits.chunks_exact(vocab)) {
+            // Minus infinity is what the int8 bound leaves out; it never leaves out all.
+            let left_out = match (&self.model.head, request.top) {
+                (Head::ExactTopK { .. }, Some(_)) => f32::NEG_INFINITY,
                 _ => f32::NAN,
             };
             let is_number = |logit: &f32| logit.is_finite() || *logit == left_out;
@@ -698,7 +702,7 @@ impl Engine {
             if n_bad > 0 || logits.iter().all(|logit| *logit == left_out) {
                 return Err(NotFinite::Head);
             }
-            on_logits(wanted.input, wanted.token, logits);
+            on_logits(request.input, request.token, logits);
         }
         Ok(())
     }
@@ -706,7 +710,7 @@ impl Engine {
 
 /// Returns whether all values and their squares are finite numbers: what is not becomes
 /// 0 where activations are quantized or normalized, and would be seen no more.
-fn is_sound(isa: Isa, values: &[f32]) -> bool {
+fn is_finite(isa: Isa, values: &[f32]) -> bool {
     ops::dot(isa, values, values).is_finite()
 }
 
@@ -737,28 +741,28 @@ impl fmt::Display for NotFinite {
 /// Adds a branch to the residual stream, `[rows, hidden_dim]` both, and normalizes and
 /// multiplies it before if the model does.
 fn add_branch(
-    on: &mut Compute<'_>,
+    ctx: &mut ComputeContext<'_>,
     config: &Config,
     norm: Option<&Buffer<f32>>,
     branch: &mut [f32],
     x: &mut [f32],
-    sound: &AtomicBool,
+    finite: &AtomicBool,
 ) {
-    let (isa, hidden, eps) = (on.isa, config.hidden_dim, config.rms_norm_eps);
+    let (isa, hidden, eps) = (ctx.isa, config.hidden_dim, config.rms_norm_eps);
     let factor = config.multipliers.residual;
     if norm.is_some() || factor != 1.0 {
-        (on.threads).for_each_chunk(branch, hidden, on.values, |_, _, branch| {
+        (ctx.threads).for_each_chunk(branch, hidden, ctx.values, |_, _, branch| {
             if let Some(weight) = norm {
                 ops::rms_norm_each(isa, branch, weight, eps);
             }
             multiply(isa, branch, factor);
         });
     }
-    on.threads
-        .for_each_chunk(x, hidden, on.values, |_, row, x| {
+    ctx.threads
+        .for_each_chunk(x, hidden, ctx.values, |_, row, x| {
             ops::add_assign(isa, x, &branch[row * hidden..][..hidden]);
-            if !is_sound(isa, x) {
-                sound.store(false, Ordering::Relaxed);
+            if !is_finite(isa, x) {
+                finite.store(false, Ordering::Relaxed);
             }
         });
 }

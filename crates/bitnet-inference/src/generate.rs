@@ -76,7 +76,7 @@ pub struct Generation {
     pub decode_steps: usize,
 }
 
-/// Continues a prompt in sequence 0 until `is_eos`, the number of tokens, the
+/// Continues a prompt in sequence 0 until `is_eog`, the number of tokens, the
 /// context, or `on_event` ends it.
 ///
 /// # Errors
@@ -86,7 +86,7 @@ pub struct Generation {
 pub fn generate(
     engine: &mut Engine,
     options: &GenerateOptions<'_>,
-    is_eos: impl Fn(u32) -> bool,
+    is_eog: impl Fn(u32) -> bool,
     mut on_event: impl FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Generation, GenerateError> {
     let prompt = options.prompt;
@@ -156,7 +156,7 @@ pub fn generate(
             generation.decode += elapsed;
             generation.decode_steps += 1;
         }
-        if is_eos(token) {
+        if is_eog(token) {
             generation.finish_reason = FinishReason::Eos;
             break;
         }

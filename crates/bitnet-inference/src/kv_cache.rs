@@ -2,8 +2,8 @@
 //! which pages are kept free for it.
 //!
 //! - *Invariant:* the pages in use, and those that sequences may still need up to
-//!   what they reserved, are at most the pages that there are. So a sequence that
-//!   began is never refused what it reserved, whatever others do.
+//!   what they were guaranteed, are at most the pages that there are. So a sequence that
+//!   began is never refused what it was guaranteed, whatever others do.
 
 use bitnet_core::{
     Heads, HybridMemoryPool, Isa, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
@@ -28,12 +28,12 @@ struct Sequence {
     /// Whose keys and values it holds.
     tokens: Vec<u32>,
     /// Positions up to which pages are kept free for it.
-    reserved: usize,
+    guaranteed: usize,
 }
 
-/// A sequence that has begun.
+/// A handle of a sequence that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Started {
+pub struct SequenceHandle {
     /// Which one it is.
     pub sequence: usize,
     /// Positions that it holds already: so many tokens of the prompt need not be
@@ -102,12 +102,12 @@ impl KvCache {
     }
 
     /// Begins a sequence for a prompt with what others hold of its beginning, and
-    /// reserves pages for `max_len` positions.
+    /// guarantees pages for `max_len` positions.
     pub(crate) fn start(
         &mut self,
         prompt: &[u32],
         max_len: usize,
-    ) -> Result<Started, SequenceError> {
+    ) -> Result<SequenceHandle, SequenceError> {
         // The last token has to be computed, since its logits are wanted.
         let known = &prompt[..prompt.len().saturating_sub(1)];
         let common = |tokens: &[u32]| known.iter().zip(tokens).take_while(|(a, b)| a == b).count();
@@ -124,13 +124,13 @@ impl KvCache {
             }
             begun => begun,
         }?;
-        Ok(Started {
+        Ok(SequenceHandle {
             sequence,
             n_reused: self.len(sequence),
         })
     }
 
-    /// Begins a sequence with all that another one holds, and reserves pages for
+    /// Begins a sequence with all that another one holds, and guarantees pages for
     /// `max_len` positions.
     pub(crate) fn fork(&mut self, source: usize, max_len: usize) -> Result<usize, SequenceError> {
         let len = self.len(source);
@@ -154,7 +154,7 @@ impl KvCache {
         self.sequences[sequence] = Sequence {
             is_started: true,
             tokens: self.tokens(source)[..len].to_vec(),
-            reserved: max_len,
+            guaranteed: max_len,
         };
         let needed = self.n_claimed() + free - self.max_pages;
         if needed > free {
@@ -175,13 +175,13 @@ impl KvCache {
     }
 
     /// Forgets the positions of a sequence from `len` on. It keeps its
-    /// reservation, but for pages that others go on to use.
+    /// guarantee, but for pages that others go on to use.
     pub(crate) fn truncate(&mut self, sequence: usize, len: usize) {
         self.sequences[sequence].tokens.truncate(len);
         self.paged.truncate(sequence, len);
         while self.n_claimed() > self.max_pages {
-            let reserved = &mut self.sequences[sequence].reserved;
-            *reserved = (reserved.div_ceil(KvPage::POSITIONS) - 1) * KvPage::POSITIONS;
+            let guaranteed = &mut self.sequences[sequence].guaranteed;
+            *guaranteed = (guaranteed.div_ceil(KvPage::POSITIONS) - 1) * KvPage::POSITIONS;
         }
     }
 
@@ -196,9 +196,9 @@ impl KvCache {
         growth: impl Iterator<Item = (usize, usize)> + Clone,
     ) -> Result<(), SequenceError> {
         let beyond = |(sequence, n_new)| {
-            let reserved = self.claim(sequence, self.sequences[sequence].reserved);
+            let guaranteed = self.claim(sequence, self.sequences[sequence].guaranteed);
             let claim = self.claim(sequence, self.len(sequence) + n_new);
-            claim.saturating_sub(reserved)
+            claim.saturating_sub(guaranteed)
         };
         let needed = growth.clone().map(beyond).sum();
         // Counting what is free takes a while; mostly nothing is needed.
@@ -274,14 +274,14 @@ impl KvCache {
         (self.paged).n_pages_needed(sequence, self.len(sequence), len)
     }
 
-    /// Returns the pages in use, and those that reservations may still need.
+    /// Returns the pages in use, and those that guarantees may still need.
     fn n_claimed(&self) -> usize {
         let sequences = self.sequences.iter().enumerate();
-        let reserved = sequences.map(|(i, sequence)| self.claim(i, sequence.reserved));
-        self.paged.n_pages() + reserved.sum::<usize>()
+        let guaranteed = sequences.map(|(i, sequence)| self.claim(i, sequence.guaranteed));
+        self.paged.n_pages() + guaranteed.sum::<usize>()
     }
 
-    /// Returns the pages that nobody uses and nobody reserved.
+    /// Returns the pages that nobody uses and nobody was guaranteed.
     fn n_free(&self) -> usize {
         self.max_pages - self.n_claimed()
     }
@@ -305,7 +305,7 @@ pub enum SequenceError {
         /// Positions that it can have.
         context_len: usize,
     },
-    /// There are not enough pages that nobody uses or reserved.
+    /// There are not enough pages that nobody uses or was guaranteed.
     #[error(
         "keys and values need {needed} more pages of {} positions, but of {max_pages} only {free} are free",
         KvPage::POSITIONS

@@ -49,7 +49,7 @@ let options = GenerateOptions {
 let story = generate(
     &mut engine,
     &options,
-    |id| tokenizer.is_eos(id),
+    |id| tokenizer.is_eog(id),
     |_| ControlFlow::Continue(()),
 )?;
 assert_eq!(tokenizer.decode(&story.ids, false), " great noise of shouting");
@@ -62,14 +62,13 @@ assert_eq!(tokenizer.decode(&story.ids, false), " great noise of shouting");
 #[cfg(feature = "builtin-model")]
 pub mod builtin;
 mod chat;
-mod check;
 mod clock;
 pub mod convert;
 mod format;
 mod forward;
 mod generate;
 mod kv_cache;
-mod memory_needs;
+mod memory_estimate;
 mod model;
 mod note;
 mod perplexity;
@@ -78,10 +77,10 @@ mod sampler;
 mod sampling_defaults;
 mod stop;
 mod tokenizer;
+mod validate;
 
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
-pub use check::{Unsound, check};
 pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor};
 pub use format::gguf;
 pub use format::i2s_layout::I2SLayout;
@@ -89,8 +88,8 @@ pub use format::i2s_layout::I2SLayout;
 pub use format::mapping::watch_mapped_files;
 pub use forward::{Engine, ForwardError, Input, Logits};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
-pub use kv_cache::{KvUsage, SequenceError, Started};
-pub use memory_needs::{Fit, MemoryLimitError, MemoryNeeds};
+pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
+pub use memory_estimate::{MemoryEstimate, MemoryLimitError, MemoryOptions};
 pub use model::config::{Activation, Activations, Config, ConfigError, Pooling};
 pub use model::family::Family;
 pub use model::multipliers::Multipliers;
@@ -104,3 +103,4 @@ pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, Sampler
 pub use sampling_defaults::SamplingDefaults;
 pub use stop::{EmptyStopError, StopMatcher, StopSequences};
 pub use tokenizer::{TextStream, Tokenizer, TokenizerError, TokenizerNote};
+pub use validate::{WeightError, validate};

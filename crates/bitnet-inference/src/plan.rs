@@ -6,7 +6,7 @@ use bitnet_core::{
 };
 
 use crate::kv_cache;
-use crate::memory_needs::MemoryLimitError;
+use crate::memory_estimate::MemoryLimitError;
 use crate::model::config::Config;
 use crate::model::linear::LinearInput;
 

@@ -88,7 +88,7 @@ impl SamplerOptions {
     }
 
     /// Returns the first option that makes no sense.
-    pub fn check(&self) -> Result<(), SamplerError> {
+    pub fn validate(&self) -> Result<(), SamplerError> {
         let checks = [
             ("temperature", self.temperature, 0.0..=f32::MAX, "0 or more"),
             ("top-p", self.top_p, 0.0..=1.0, "0 to 1"),
@@ -196,7 +196,7 @@ struct Occurrences {
 impl Sampler {
     /// Makes a sampler for a vocabulary.
     pub fn new(options: SamplerOptions, isa: Isa, vocab_size: usize) -> Result<Self, SamplerError> {
-        options.check()?;
+        options.validate()?;
         Ok(Self {
             options,
             isa,
@@ -771,7 +771,7 @@ mod tests {
             top_p: 1.5,
             ..SAMPLE
         }
-        .check()
+        .validate()
         .unwrap_err();
         assert_eq!(error.to_string(), "top-p is 1.5, expected 0 to 1");
     }

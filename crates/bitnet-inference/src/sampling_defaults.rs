@@ -278,7 +278,7 @@ impl<F: Fn(&str) -> Option<Result<f64, String>>> Fields<F> {
         let value = self.number(key)? as f32;
         let mut options = SamplerOptions::GREEDY;
         *option(&mut options) = value;
-        match options.check() {
+        match options.validate() {
             Ok(()) => Some(value),
             Err(error) => {
                 self.ignore(key, error.value, error.expected);

@@ -376,7 +376,7 @@ fn control_tokens(tokenizer: &Tokenizer) -> Vec<(u32, String)> {
     let all = (0..tokenizer.n_tokens() as u32).map(|id| (id, tokenizer.decode(&[id], true)));
     all.filter(|(id, text)| {
         text.chars().count() > 1
-            && tokenizer.encode_bare(text).unwrap() == [*id]
+            && tokenizer.encode_without_bos(text).unwrap() == [*id]
             && tokenizer.decode(&[*id], false).is_empty()
     })
     .collect()
@@ -428,7 +428,10 @@ fn what_is_said_never_becomes_a_control_token() {
                 let mut special = options(true);
                 special.parse_special = true;
                 let parsed = (template.encode(&tokenizer, &user(&said), &special)).unwrap();
-                assert_eq!(parsed.ids, tokenizer.encode_bare(&prompt.text).unwrap());
+                assert_eq!(
+                    parsed.ids,
+                    tokenizer.encode_without_bos(&prompt.text).unwrap()
+                );
                 assert!(parsed.ids.iter().filter(|id| is_control(id)).count() > 2);
             }
         }
@@ -450,7 +453,7 @@ fn what_spells_no_control_token_has_the_tokens_of_the_text() {
                 let prompt = (template.encode(&tokenizer, &user(&said), &options(true))).unwrap();
                 let text = template.render(&user(&said), &options(true)).unwrap();
                 assert_eq!(prompt.text, text, "{name}");
-                let ids = tokenizer.encode_bare(&text).unwrap();
+                let ids = tokenizer.encode_without_bos(&text).unwrap();
                 assert_eq!(prompt.ids, ids, "{name}: {said:?}");
             }
         }
@@ -462,7 +465,7 @@ fn two_messages_make_no_control_token_together() {
     let tokenizer = tokenizer();
     let source = "{% for message in messages %}{{ message.content | trim }}{% endfor %}";
     let template = ChatTemplate::parse(source, &tokenizer).unwrap();
-    let eot = tokenizer.encode_bare("<|eot_id|>").unwrap();
+    let eot = tokenizer.encode_without_bos("<|eot_id|>").unwrap();
     assert_eq!(eot.len(), 1);
     for at in 1.."<|eot_id|>".len() {
         let (left, right) = "<|eot_id|>".split_at(at);

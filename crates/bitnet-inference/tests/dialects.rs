@@ -749,7 +749,7 @@ fn a_folder_with_the_tokenizer_of_llama_2_goes_to_gguf_and_back() {
                     original.encode(text).unwrap(),
                     "{configuration}, {text:?}"
                 );
-                let bare = tokenizer.encode_bare(text).unwrap();
+                let bare = tokenizer.encode_without_bos(text).unwrap();
                 let theirs = &recorded["sentencepiece"][configuration]["ids"][i];
                 assert_eq!(json!(bare), *theirs, "{configuration}, {text:?}");
                 for with_special in [false, true] {
@@ -759,7 +759,7 @@ fn a_folder_with_the_tokenizer_of_llama_2_goes_to_gguf_and_back() {
             }
             assert_eq!(tokenizer.bos(), original.bos());
             assert_eq!(tokenizer.adds_bos(), original.adds_bos());
-            let ends = |tokenizer: &Tokenizer| tokenizer.eos().collect::<Vec<_>>();
+            let ends = |tokenizer: &Tokenizer| tokenizer.eog().collect::<Vec<_>>();
             assert_eq!(ends(&tokenizer), ends(&original));
             assert!(
                 logits(&checkpoint, &prompt) == expected,
@@ -1046,7 +1046,7 @@ fn tokens_are_those_of_the_python_package() {
         let at = usize::from(expected[1..].starts_with(&expected[..1]));
         for tokenizer in &tokenizers {
             assert_eq!(tokenizer.encode(text).unwrap(), expected[at..], "{text:?}");
-            assert_eq!(tokenizer.encode_bare(text).unwrap(), expected[1..]);
+            assert_eq!(tokenizer.encode_without_bos(text).unwrap(), expected[1..]);
             let decoded = tokenizer.decode(&expected, true);
             assert_eq!(decoded, case["decoded"].as_str().unwrap());
         }
@@ -1060,7 +1060,7 @@ fn both_formats_know_where_texts_begin_and_end() {
         assert_eq!(tokenizer.bos(), Some(266));
         assert!(tokenizer.adds_bos());
         // Only <|end_of_text|> is named in GGUF: <|eot_id|> ends a turn anyway.
-        assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [267, 268], "{name}");
+        assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [267, 268], "{name}");
     }
     assert_eq!(tokenizer(HF).n_tokens(), 270);
     assert_eq!(tokenizer(GGUF).n_tokens(), 272);
@@ -1128,7 +1128,7 @@ fn ids_that_a_model_has_no_row_for_are_errors() {
     });
     // No token has that id, and nothing is said of a row.
     let tokenizer = open(folder.path()).tokenizer().unwrap();
-    assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [267, 268, 401]);
+    assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [267, 268, 401]);
     let said: Vec<_> = tokenizer.notes().iter().map(ToString::to_string).collect();
     assert_eq!(
         said,
@@ -1217,7 +1217,7 @@ fn the_dialect_of_the_published_bitnet_files_is_understood() {
         let tokenizer = published.tokenizer().unwrap();
         assert_eq!(tokenizer.encode("Once upon a time").unwrap(), prompt);
         // `<|eot_id|>` ends generation although no key says so.
-        assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [8177, 8185]);
+        assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [8177, 8185]);
         assert!(logits(&published, &prompt) == expected, "{architecture}");
     }
 }

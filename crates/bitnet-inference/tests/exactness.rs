@@ -364,7 +364,7 @@ fn a_screened_head_gives_the_same_logits_and_text() {
     let prompt = tokens(30, 8);
     let isa = Isa::best();
     let checkpoint = Checkpoint::open(&models("storyteller/storyteller.gguf")).unwrap();
-    let mut engines = [HeadPrecision::Exact, HeadPrecision::Screened].map(|head| {
+    let mut engines = [HeadPrecision::Exact, HeadPrecision::ExactTopK].map(|head| {
         let options = options(isa, 2, 1, (head, KvPrecision::F16));
         engine(&load(&checkpoint, isa, head), options)
     });

@@ -274,7 +274,7 @@ fn an_int8_head_of_trits_stays_exact() {
     for head in [
         HeadPrecision::Exact,
         HeadPrecision::Int8,
-        HeadPrecision::Screened,
+        HeadPrecision::ExactTopK,
     ] {
         let (pool, isa) = (HybridMemoryPool::new(), Isa::best());
         let model = Model::load(&checkpoint, &pool, isa, &mut threads, head, |_, _| ()).unwrap();

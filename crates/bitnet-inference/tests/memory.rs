@@ -90,7 +90,7 @@ fn whichever_allocation_fails_there_is_an_error_and_all_goes_on() {
     let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
     for (head, kv) in [
         (HeadPrecision::Int8, KvPrecision::Int8),
-        (HeadPrecision::Screened, KvPrecision::F16),
+        (HeadPrecision::ExactTopK, KvPrecision::F16),
     ] {
         let pool = HybridMemoryPool::new();
         let expected = {

@@ -88,7 +88,7 @@ fn check(checkpoint: &Checkpoint, reference: &Reference) {
     }
 
     let text = std::fs::read_to_string(models("storyteller/heldout.txt")).unwrap();
-    let tokens = tokenizer.encode_bare(&text).unwrap();
+    let tokens = tokenizer.encode_without_bos(&text).unwrap();
     let nll = |engine: &mut Engine| {
         let heldout = &reference.heldout[0];
         assert_eq!(heldout.name, "heldout-first-4096");
@@ -263,7 +263,7 @@ fn greedy_text_of_a_sure_prompt_is_the_same() {
     let story = bitnet_inference::generate(
         &mut engine(&model, AS_COMPUTED),
         &options,
-        |id| tokenizer.is_eos(id),
+        |id| tokenizer.is_eog(id),
         |_| ControlFlow::Continue(()),
     )
     .unwrap();

@@ -157,7 +157,7 @@ impl SentencePiece {
 
 fn check(tokenizer: &Tokenizer, texts: &[String], expected: &Configuration, name: &str) {
     for (i, text) in texts.iter().enumerate() {
-        let ids = tokenizer.encode_bare(text).unwrap();
+        let ids = tokenizer.encode_without_bos(text).unwrap();
         assert_eq!(ids, expected.ids[i], "{name}: {text:?}");
         let decoded = tokenizer.decode(&ids, true);
         assert_eq!(decoded, expected.decoded[i], "{name}: {text:?}");
@@ -243,7 +243,11 @@ fn sentencepiece_agrees_with_huggingface() {
     let tokenizer = from_gguf(&sentencepiece.gguf()).unwrap();
     for (text, expected) in texts.iter().zip(&sentencepiece.sentencepiece) {
         if !text.contains("<think>") {
-            assert_eq!(&tokenizer.encode_bare(text).unwrap(), expected, "{text:?}");
+            assert_eq!(
+                &tokenizer.encode_without_bos(text).unwrap(),
+                expected,
+                "{text:?}"
+            );
         }
     }
 }
@@ -279,7 +283,7 @@ fn tokenizer_model_is_read_as_sentencepiece_wrote_it() {
     check(&other, &texts, &sentencepiece.without_prefix, "no prefix");
     // As LLaMA has it where the folder says nothing.
     assert_eq!(tokenizer.encode("a").unwrap()[0], 1);
-    assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [2]);
+    assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [2]);
 }
 
 #[test]
@@ -291,7 +295,7 @@ fn tokens_beside_tokenizer_model_are_added() {
     let ids = tokenizer.encode("<tool><end>").unwrap();
     assert_eq!(ids, [900, 901]);
     assert_eq!(tokenizer.decode(&ids, false), "<tool>");
-    assert!(tokenizer.is_eos(901) && !tokenizer.adds_bos());
+    assert!(tokenizer.is_eog(901) && !tokenizer.adds_bos());
     let old = |json| from_model(&[], &[("added_tokens.json", json)]);
     assert_eq!(old(r#"{"<pad>": 900}"#).unwrap().n_tokens(), 901);
     assert_eq!(
@@ -338,23 +342,26 @@ fn a_text_that_nothing_follows_is_closed_where_the_file_says_so() {
     metadata.push(("bos_token_id", Value::U32(1)));
     metadata.push(("eos_token_id", Value::U32(2)));
     let open = from_gguf(&metadata).unwrap();
-    assert_eq!(open.encode_closed("a").unwrap(), open.encode("a").unwrap());
+    assert_eq!(
+        open.encode_with_eos("a").unwrap(),
+        open.encode("a").unwrap()
+    );
     metadata.push(("add_eos_token", Value::Bool(true)));
     let closed = from_gguf(&metadata).unwrap();
     let plain = closed.encode("a").unwrap();
     assert_eq!(
-        closed.encode_closed("a").unwrap(),
+        closed.encode_with_eos("a").unwrap(),
         [&plain[..], &[2]].concat()
     );
-    assert_eq!(closed.encode_closed("a</s>").unwrap().last(), Some(&2));
-    let once = closed.encode_closed("a</s>").unwrap().len();
+    assert_eq!(closed.encode_with_eos("a</s>").unwrap().last(), Some(&2));
+    let once = closed.encode_with_eos("a</s>").unwrap().len();
     assert_eq!(once, closed.encode("a</s>").unwrap().len());
 }
 
 #[test]
 fn a_continuation_keeps_the_space_that_a_beginning_loses() {
     let tokenizer = from_gguf(&recorded().sentencepiece.gguf()).unwrap();
-    let ids = tokenizer.encode_bare("Once upon a time").unwrap();
+    let ids = tokenizer.encode_without_bos("Once upon a time").unwrap();
     let at = ids.len() - 1;
     let rest = |before: &[u32]| {
         let mut stream = tokenizer.stream(before);
@@ -503,7 +510,7 @@ fn a_vocabulary_may_lack_bytes() {
         "the vocabulary has no token for 1 of the bytes of texts (0x00): characters that need \
          them are left out"
     );
-    let ids = tokenizer.encode_bare("a\0b").unwrap();
+    let ids = tokenizer.encode_without_bos("a\0b").unwrap();
     assert_eq!(tokenizer.decode(&ids, true), "ab");
     // Pieces, with neither bytes nor a token for what has none.
     let metadata = recorded().sentencepiece.gguf();
@@ -513,7 +520,7 @@ fn a_vocabulary_may_lack_bytes() {
         m.retain(|(key, _)| *key != "token_type");
     });
     assert!(notes(&tokenizer)[0].starts_with("the vocabulary has no token for 243 of"));
-    assert!(tokenizer.encode_bare("xyz").unwrap().is_empty());
+    assert!(tokenizer.encode_without_bos("xyz").unwrap().is_empty());
 }
 
 #[test]
@@ -530,7 +537,7 @@ fn of_equal_tokens_texts_get_the_first() {
         notes(&tokenizer),
         ["token 500 repeats \"!\" of token 0 (and 1 more like it): texts get the first id"]
     );
-    assert_eq!(tokenizer.encode_bare("!#").unwrap(), [0, 2]);
+    assert_eq!(tokenizer.encode_without_bos("!#").unwrap(), [0, 2]);
     // A model may write the others all the same.
     assert_eq!(tokenizer.decode(&[500, 501, 0], false), "!#!");
     assert_eq!(
@@ -539,7 +546,7 @@ fn of_equal_tokens_texts_get_the_first() {
     );
 
     let model = from_model(&[0x0a, 3, 0x0a, 1, b'a'], &[]).unwrap();
-    let first = model.encode_bare("a").unwrap();
+    let first = model.encode_without_bos("a").unwrap();
     assert_eq!(model.decode(&[900], false), "a");
     assert!(notes(&model)[0].starts_with("token 900 repeats \"a\" of token "));
     assert_ne!(first.last(), Some(&900));
@@ -568,8 +575,8 @@ fn merges_that_give_no_token_are_left_out() {
         ]
     );
     for text in &recorded.texts {
-        let ids = tokenizer.encode_bare(text).unwrap();
-        assert_eq!(ids, plain.encode_bare(text).unwrap(), "{text:?}");
+        let ids = tokenizer.encode_without_bos(text).unwrap();
+        assert_eq!(ids, plain.encode_without_bos(text).unwrap(), "{text:?}");
     }
 }
 
@@ -611,7 +618,7 @@ fn numbers_that_nobody_needs_are_left_out() {
     );
     // As in every vocabulary of SentencePiece, where no key says more.
     assert_eq!((tokenizer.bos(), plain.bos()), (Some(1), Some(1)));
-    assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [2]);
+    assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [2]);
     let text = "Once upon a time\u{1f409}";
     assert_eq!(tokenizer.encode(text).unwrap(), plain.encode(text).unwrap());
     // Infinite scores have an order.
@@ -654,12 +661,12 @@ fn a_vocabulary_names_its_ends() {
             set(m, "eos_token_id", Value::U32(5));
             set(m, "eom_token_id", Value::U32(6));
         });
-        for id in tokenizer.eos().skip(2) {
+        for id in tokenizer.eog().skip(2) {
             let text = tokenizer.decode(&[id], true);
-            assert_eq!(tokenizer.encode_bare(&text).unwrap(), [id], "{text}");
+            assert_eq!(tokenizer.encode_without_bos(&text).unwrap(), [id], "{text}");
             assert_eq!(tokenizer.decode(&[id], false), "", "{text}");
         }
-        let ends = tokenizer.eos().map(|id| tokenizer.decode(&[id], true));
+        let ends = tokenizer.eog().map(|id| tokenizer.decode(&[id], true));
         ends.collect()
     };
     let named = ["&", "'"];
@@ -706,10 +713,10 @@ fn a_folder_names_ends_by_id() {
         from_model(&[], &files).unwrap()
     };
     let tokenizer = open("[7, 2, 9]");
-    assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [2, 7, 9]);
+    assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [2, 7, 9]);
     // A model may have a row for an id that has no token.
     let tokenizer = open("[2, 1000, -1]");
-    assert_eq!(tokenizer.eos().collect::<Vec<_>>(), [2, 1000]);
+    assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [2, 1000]);
     assert_eq!(
         notes(&tokenizer),
         [
@@ -717,7 +724,7 @@ fn a_folder_names_ends_by_id() {
             "eos_token_id is -1, which no token has (there are 900)",
         ]
     );
-    assert_eq!(open("7").eos().collect::<Vec<_>>(), [2, 7]);
+    assert_eq!(open("7").eog().collect::<Vec<_>>(), [2, 7]);
 }
 
 #[test]

@@ -367,7 +367,7 @@ impl Test {
             layout: model.layout().to_string(),
             head: match model.head_precision() {
                 HeadPrecision::Exact => "exact",
-                HeadPrecision::Screened => "screened",
+                HeadPrecision::ExactTopK => "screened",
                 HeadPrecision::Int8 => "int8",
             },
         }

@@ -93,7 +93,7 @@ Examples:
 }
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    args.generate.check()?;
+    args.generate.validate()?;
     args.template.options()?;
     let checkpoint = args.model.model.open(ui)?;
     if args.model.model.is_builtin() {
@@ -371,7 +371,7 @@ impl Conversation<'_> {
             generate(
                 engine,
                 &options,
-                |id| self.tokenizer.is_eos(id),
+                |id| self.tokenizer.is_eog(id),
                 |event| printer.on_event(event),
             )
         };

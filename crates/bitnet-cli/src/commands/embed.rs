@@ -50,7 +50,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     } else {
         let text = text_input("text", args.text.as_deref(), args.file.as_deref())?;
         let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
-        tokenizer.encode_closed(&text)?
+        tokenizer.encode_with_eos(&text)?
     };
     let config = checkpoint.config();
     let (n_ids, limit) = (ids.len(), config.context_len);

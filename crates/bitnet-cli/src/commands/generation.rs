@@ -129,9 +129,9 @@ fn parse_top_k(text: &str) -> Result<usize, String> {
 
 impl GenerateArgs {
     /// Checks what needs no model.
-    pub fn check(&self) -> anyhow::Result<()> {
+    pub fn validate(&self) -> anyhow::Result<()> {
         self.with_defaults_of(&SamplingDefaults::default())
-            .check()?;
+            .validate()?;
         self.stops()?;
         Ok(())
     }

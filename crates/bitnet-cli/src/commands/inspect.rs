@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use bitnet_core::TernaryLayout;
 use bitnet_inference::{
-    ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, MemoryNeeds, Plan, PlanOptions,
-    TemplateOrigin, Tokenizer, Unsound,
+    ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, MemoryEstimate, Plan, PlanOptions,
+    TemplateOrigin, Tokenizer, WeightError,
 };
 use indicatif::HumanBytes;
 use ring::digest::{Context, SHA256};
@@ -197,7 +197,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     match report.check.map_or(0, |check| check.unsound.len()) {
         0 => Ok(()),
-        n => Err(UnsoundModel {
+        n => Err(InvalidModel {
             model: args.model.to_string_lossy().into_owned(),
             n,
         }
@@ -221,7 +221,7 @@ impl CheckReport {
 /// A model whose weights are damaged; what is wrong with them has been printed.
 #[derive(Debug, thiserror::Error)]
 #[error("{model} is not sound: {n} tensors or gaps between them")]
-struct UnsoundModel {
+struct InvalidModel {
     model: String,
     n: usize,
 }
@@ -231,7 +231,7 @@ fn read_weights(checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<CheckReport>
     let mut context = Context::new(&SHA256);
     let mut progress = ui.progress("reading");
     interrupt::defer();
-    let unsound = bitnet_inference::check(
+    let unsound = bitnet_inference::validate(
         checkpoint,
         |bytes| context.update(bytes),
         |done, total| {
@@ -241,8 +241,8 @@ fn read_weights(checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<CheckReport>
     )
     .ok_or(Interrupted)?;
     let (suspicious, unsound): (Vec<_>, _) =
-        (unsound.into_iter()).partition(|unsound| matches!(unsound, Unsound::Suspicious(_)));
-    let words = |unsound: Vec<Unsound>| {
+        (unsound.into_iter()).partition(|unsound| matches!(unsound, WeightError::Suspicious(_)));
+    let words = |unsound: Vec<WeightError>| {
         let errors = unsound.into_iter().map(anyhow::Error::from);
         errors.map(|error| format!("{error:#}")).collect()
     };
@@ -270,7 +270,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         tied_embeddings,
         ..
     } = *checkpoint.config();
-    let needs = MemoryNeeds::new(checkpoint, plan, HeadPrecision::Int8);
+    let estimate = MemoryEstimate::new(checkpoint, plan, HeadPrecision::Int8);
     let (weights, parameters, ternary_parameters) = weights(checkpoint);
     let n_linear_weights = checkpoint.config().n_linear_weights();
     let layouts =
@@ -325,11 +325,11 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
             threads: plan.n_threads,
             layouts: layouts.map(|layout| layout.to_string()).collect(),
             context: plan.context_len,
-            weights_bytes: needs.weights,
-            head_bytes: needs.head,
-            kv_bytes: needs.kv,
-            scratch_bytes: needs.scratch,
-            memory_bytes: needs.total(),
+            weights_bytes: estimate.weights,
+            head_bytes: estimate.head,
+            kv_bytes: estimate.kv,
+            scratch_bytes: estimate.scratch,
+            memory_bytes: estimate.total(),
         },
         tensors,
         check: None,
@@ -379,7 +379,7 @@ fn chat_template(
             tokenizer.n_tokens()
         ));
     }
-    if tokenizer.eos().next().is_none() {
+    if tokenizer.eog().next().is_none() {
         anomalies.push("no token ends a text, so only a limit does".to_owned());
     }
     let template = ChatTemplate::of_model(checkpoint, tokenizer);
@@ -437,7 +437,7 @@ fn describe(tokenizer: &Tokenizer) -> TokenizerReport {
         tokens: tokenizer.n_tokens(),
         bos: tokenizer.bos(),
         adds_bos: tokenizer.adds_bos(),
-        eos: tokenizer.eos().collect(),
+        eos: tokenizer.eog().collect(),
     }
 }
 

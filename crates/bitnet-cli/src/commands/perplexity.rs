@@ -70,7 +70,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
              the first token is not scored",
         );
     }
-    let mut tokens = tokenizer.encode_bare(&text)?;
+    let mut tokens = tokenizer.encode_without_bos(&text)?;
     if let Some(max_tokens) = args.max_tokens {
         tokens.truncate(max_tokens);
     }

@@ -52,7 +52,7 @@ pub struct Args {
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let prompt = args.prompt()?;
-    args.generate.check()?;
+    args.generate.validate()?;
     let checkpoint = args.model.model.open(ui)?;
     let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
     if prompt.is_empty() {
@@ -78,7 +78,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let generation = generate(
         &mut loaded.engine,
         &options,
-        |id| tokenizer.is_eos(id),
+        |id| tokenizer.is_eog(id),
         |event| printer.on_event(event),
     )
     .context("failed to generate")?;

@@ -91,7 +91,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let prompt = template.encode(&tokenizer, &messages, &args.template.options()?)?;
         (text, ids) = (prompt.text, prompt.ids);
     } else if args.no_bos {
-        ids = tokenizer.encode_bare(&text)?;
+        ids = tokenizer.encode_without_bos(&text)?;
     } else {
         ids = tokenizer.encode(&text)?;
     }

@@ -1,7 +1,8 @@
 //! Keys and values in int8.
 //!
 //! Queries and the weights of the softmax are quantized as well, so that both
-//! products are those of int8 matrices: exact sums of integers, on every instruction set.
+//! products are those of int8 matrices: exact sums of integers, on every instruction
+//! set.
 
 use std::iter;
 

@@ -19,7 +19,7 @@ use crate::model::sliding::SlidingWindow;
 use crate::model::tensors::{self, Expected, Role};
 use crate::sampling_defaults::SamplingDefaults;
 use crate::tokenizer::gguf as keys;
-use crate::tokenizer::parts::{Cutting, TokenizerParts};
+use crate::tokenizer::parts::{BpeModel, TokenizerParts};
 
 const ARCHITECTURE: &str = "general.architecture";
 const FILE_TYPE: &str = "general.file_type";
@@ -327,22 +327,22 @@ fn tokenizer_metadata(
         types.push(ty);
     }
     let text = |s: &str| Value::String(s.to_owned());
-    let model = match &parts.cutting {
-        Cutting::ByteLevel { .. } => "gpt2",
-        Cutting::SentencePiece { .. } => "llama",
+    let model = match &parts.model {
+        BpeModel::ByteLevel { .. } => "gpt2",
+        BpeModel::SentencePiece { .. } => "llama",
     };
     writer.metadata(keys::MODEL, text(model));
-    if let Cutting::ByteLevel { pre, .. } = &parts.cutting {
+    if let BpeModel::ByteLevel { pre, .. } = &parts.model {
         writer.metadata(keys::PRE, text(pre));
     }
     writer.metadata(keys::TOKENS, Value::Array(Array::String(tokens)));
     writer.metadata(keys::TOKEN_TYPE, Value::Array(Array::I32(types)));
-    match &parts.cutting {
-        Cutting::ByteLevel { merges, .. } => {
+    match &parts.model {
+        BpeModel::ByteLevel { merges, .. } => {
             let merges = Array::String(merges.clone());
             writer.metadata(keys::MERGES, Value::Array(merges));
         }
-        Cutting::SentencePiece {
+        BpeModel::SentencePiece {
             scores,
             space_prefix,
             unknown,

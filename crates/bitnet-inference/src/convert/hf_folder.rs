@@ -174,7 +174,7 @@ pub(super) fn write(
         std::fs::write(unfinished.path().join(name), format!("{json:#}\n"))
     };
     write_json(CONFIG, &config_json(config, &tokenizer, torch_dtype))?;
-    let eos: Vec<u32> = tokenizer.eos().collect();
+    let eos: Vec<u32> = tokenizer.eog().collect();
     let mut generation = SamplingDefaults::of_model(source.checkpoint).generation_config();
     generation.insert("bos_token_id".to_owned(), json!(tokenizer.bos()));
     generation.insert("eos_token_id".to_owned(), json!(eos));
@@ -322,7 +322,7 @@ fn config_json(config: &Config, tokenizer: &Tokenizer, torch_dtype: &str) -> Val
         "architectures": [class],
         "attention_bias": false,
         "bos_token_id": tokenizer.bos(),
-        "eos_token_id": tokenizer.end(),
+        "eos_token_id": tokenizer.eos(),
         "head_dim": config.head_dim,
         "hidden_act": config.activation.name(),
         "hidden_size": config.hidden_dim,
@@ -447,6 +447,6 @@ fn tokenizer_config(source: &Source<'_>, tokenizer: &Tokenizer) -> Value {
     json["tokenizer_class"] = "PreTrainedTokenizerFast".into();
     json["model_max_length"] = source.checkpoint.config().context_len.into();
     json["bos_token"] = token(tokenizer.bos()).into();
-    json["eos_token"] = token(tokenizer.end()).into();
+    json["eos_token"] = token(tokenizer.eos()).into();
     json
 }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use crate::tokenizer::gguf::{TYPE_BYTE, TYPE_NORMAL, TYPE_UNUSED};
-use crate::tokenizer::parts::Cutting;
+use crate::tokenizer::parts::BpeModel;
 
 /// What stands for a space.
 const SPACE: &str = "▁";
@@ -28,7 +28,7 @@ pub(crate) fn describe(
     json: &Value,
     merges: &[String],
     tokens: &mut Tokens,
-) -> Result<Cutting, &'static str> {
+) -> Result<BpeModel, &'static str> {
     let model = &json["model"];
     if model["byte_fallback"] != true {
         return Err("it cuts text in a way that GGUF has no name for");
@@ -111,7 +111,7 @@ pub(crate) fn describe(
             *ty = TYPE_BYTE;
         }
     }
-    Ok(Cutting::SentencePiece {
+    Ok(BpeModel::SentencePiece {
         scores,
         space_prefix,
         unknown,
@@ -187,8 +187,8 @@ mod tests {
     fn scores(merges: &[&str]) -> Result<(Vec<f32>, Vec<i32>), &'static str> {
         let merges: Vec<String> = merges.iter().map(|merge| (*merge).to_owned()).collect();
         let mut tokens = tokens();
-        let cutting = describe(&file(), &merges, &mut tokens)?;
-        let Cutting::SentencePiece { scores, .. } = cutting else {
+        let model = describe(&file(), &merges, &mut tokens)?;
+        let BpeModel::SentencePiece { scores, .. } = model else {
             panic!("pieces have scores");
         };
         let types = tokens.iter().flatten().map(|(_, ty)| *ty);

@@ -94,7 +94,7 @@ fn a_round_trip_through_every_format_keeps_trits_scales_and_tokenizer() {
         }
         let tokenizer = last.tokenizer().unwrap();
         assert_eq!(tokenizer.encode(text).unwrap(), ids, "step {i}");
-        let eos: Vec<_> = tokenizer.eos().collect();
+        let eos: Vec<_> = tokenizer.eog().collect();
         assert_eq!(eos, [8177, 8185], "step {i}");
     }
 }
@@ -184,7 +184,7 @@ fn family(name: &str) -> Checkpoint {
 /// What all weights are, whatever they are stored in.
 fn content(checkpoint: &Checkpoint) -> Vec<u8> {
     let mut content = Vec::new();
-    let unsound = crate::check(checkpoint, |bytes| content.extend_from_slice(bytes), GO_ON);
+    let unsound = crate::validate(checkpoint, |bytes| content.extend_from_slice(bytes), GO_ON);
     assert!(unsound.unwrap().is_empty());
     content
 }

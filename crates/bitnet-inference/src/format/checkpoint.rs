@@ -254,7 +254,7 @@ impl Checkpoint {
         rotary_rows: RotaryRows,
         origin: Origin,
     ) -> Result<Self, CheckpointError> {
-        config.check()?;
+        config.validate()?;
         let mut found = found;
         let mut tensors = BTreeMap::new();
         for expected in tensors::expected(&config) {

@@ -8,7 +8,7 @@ use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTen
 use super::gguf::{Array, Gguf, TensorInfo, Value};
 use super::gguf_types::{TensorTypes, matrix};
 use super::mapping::FileBytes;
-use super::odd_keys;
+use super::unsupported_keys;
 use crate::model::config::{Activation, Activations, Config, Pooling};
 use crate::model::family::Family;
 use crate::model::multipliers::{Multipliers, Sizes};
@@ -21,7 +21,7 @@ use crate::note::{self, Note};
 pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, CheckpointError> {
     let mut notes = gguf.notes().to_vec();
     let mut config = config(&gguf, &mut notes)?;
-    notes.extend(odd_keys::check_gguf(&gguf, &config)?);
+    notes.extend(unsupported_keys::check_gguf(&gguf, &config)?);
     let types = TensorTypes::of(&gguf)?;
     let mut stored = BTreeMap::new();
     let mut scales = Vec::new();

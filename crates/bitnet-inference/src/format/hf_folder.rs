@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
 use super::mapping::FileBytes;
-use super::{lax_json, odd_keys};
+use super::{lax_json, unsupported_keys};
 use crate::model::config::{Activation, Activations, Config, Pooling, RotaryRows};
 use crate::model::family::Family;
 use crate::model::multipliers::{HfMultipliers, Multipliers, Sizes};
@@ -156,8 +156,8 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     } else {
         Weights::Dense
     };
-    config.check()?;
-    odd_keys::check_hf(&json, &config)?;
+    config.validate()?;
+    unsupported_keys::check_hf(&json, &config)?;
     let names = tensor_names(&config);
     let gguf_name = |name: &str| match names.get(name) {
         Some(expected) => expected.name.clone(),

@@ -11,4 +11,4 @@ mod hf_folder;
 pub(crate) mod i2s_layout;
 pub(crate) mod lax_json;
 pub(crate) mod mapping;
-mod odd_keys;
+mod unsupported_keys;

@@ -89,7 +89,7 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     let last = engine.model().config().n_layers - 1;
     let output = f32s(&tensors, &format!("layers.{last}.output"));
     engine.x[..n * hidden].copy_from_slice(&output);
-    let wanted: Vec<_> = (0..n).map(|row| (row, Wanted::default())).collect();
+    let wanted: Vec<_> = (0..n).map(|row| (row, LogitsRequest::default())).collect();
     let mut found = Vec::new();
     let computed = engine.head(&wanted, &mut |_, _, logits: &[f32]| {
         found.extend_from_slice(logits);

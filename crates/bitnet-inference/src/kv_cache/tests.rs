@@ -105,7 +105,7 @@ impl Random {
 struct Request {
     sequence: usize,
     tokens: Vec<u32>,
-    reserved: usize,
+    guaranteed: usize,
 }
 
 const N_SEQUENCES: usize = 8;
@@ -142,10 +142,10 @@ impl World {
         let n_own = 1 + self.random.below(150);
         let mut prompt: Vec<_> = (0..n_common).map(|i| text + i / 2).collect();
         prompt.extend(self.new_tokens(n_own));
-        let reserved = (prompt.len() + self.random.below(200)).min(CONTEXT);
+        let guaranteed = (prompt.len() + self.random.below(200)).min(CONTEXT);
         let before = self.cache.usage();
-        match self.cache.start(&prompt, reserved) {
-            Ok(Started { sequence, n_reused }) => {
+        match self.cache.start(&prompt, guaranteed) {
+            Ok(SequenceHandle { sequence, n_reused }) => {
                 let known = &prompt[..prompt.len() - 1];
                 let common = |request: &Request| {
                     let pairs = known.iter().zip(&request.tokens);
@@ -160,7 +160,7 @@ impl World {
                 self.running.push(Request {
                     sequence,
                     tokens: prompt,
-                    reserved,
+                    guaranteed,
                 });
             }
             Err(SequenceError::NoneIdle { .. }) => assert_eq!(self.running.len(), N_SEQUENCES),
@@ -177,28 +177,28 @@ impl World {
         let chosen = self.chosen();
         let more = self.random.below(200);
         let request = &self.running[chosen];
-        let reserved = (request.tokens.len() + more).min(CONTEXT);
+        let guaranteed = (request.tokens.len() + more).min(CONTEXT);
         let before = self.cache.usage();
-        if let Ok(sequence) = self.cache.fork(request.sequence, reserved) {
+        if let Ok(sequence) = self.cache.fork(request.sequence, guaranteed) {
             self.n_begun += 1;
             let tokens = request.tokens.clone();
             self.running.push(Request {
                 sequence,
                 tokens,
-                reserved,
+                guaranteed,
             });
         } else {
             assert_eq!(self.cache.usage(), before);
         }
     }
 
-    /// Within what is reserved nobody is ever refused.
+    /// Within what is guaranteed nobody is ever refused.
     fn extend(&mut self) {
         let chosen = self.chosen();
         let Request {
-            reserved, tokens, ..
+            guaranteed, tokens, ..
         } = &self.running[chosen];
-        let room = reserved.saturating_sub(tokens.len());
+        let room = guaranteed.saturating_sub(tokens.len());
         let n_new = self.random.below(room.min(150) + 1);
         let new = self.new_tokens(n_new);
         let request = &mut self.running[chosen];
@@ -228,7 +228,7 @@ impl World {
         self.cache.truncate(request.sequence, len);
         request.tokens.truncate(len);
         // Pages that others go on to use are not kept free as well.
-        request.reserved = len;
+        request.guaranteed = len;
     }
 
     fn finish(&mut self) {
@@ -334,7 +334,7 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
     let text: Vec<_> = (0..300).collect();
     let first = cache.start(&text, 400).unwrap().sequence;
     extend(&mut cache, first, &text).unwrap();
-    // It holds three pages and reserved a fourth.
+    // It holds three pages and was guaranteed a fourth.
     let error = cache.start(&[1; 10], 10).unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -200,7 +200,7 @@ impl Config {
     }
 
     /// Returns the first thing that no model can have.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         // Limits far above every model and far below every overflow.
         let sizes = [
             ("hidden size", self.hidden_dim, 1 << 24),
@@ -232,11 +232,11 @@ impl Config {
         if !(value.is_finite() && value > 0.0) {
             return Err(ConfigError::Float { what, value });
         }
-        self.multipliers.check()?;
+        self.multipliers.validate()?;
         if let Some(sliding) = &self.sliding {
-            sliding.check(self.n_layers, self.head_dim)?;
+            sliding.validate(self.n_layers, self.head_dim)?;
         }
-        self.rope.check(self.head_dim)
+        self.rope.validate(self.head_dim)
     }
 }
 

@@ -173,7 +173,7 @@ pub(crate) fn pack(
     checkpoint.release(name);
     let packed = packed?;
     let stored_name = &checkpoint.tensor(name).name;
-    if let Some(note) = odd_values(stored_name, tensor.scales.values(), is_zero.into_inner()) {
+    if let Some(note) = unusual_values(stored_name, tensor.scales.values(), is_zero.into_inner()) {
         note::add(notes, note);
     }
     Ok(packed)
@@ -182,7 +182,7 @@ pub(crate) fn pack(
 /// Returns what no trained tensor has: the scales of one, or the weights of a norm, that
 /// are all zero, as those of a tensor are that `is_zero` otherwise; or one that is not
 /// zero and far from what is usual.
-pub(crate) fn odd_values(name: &str, values: &[f32], is_zero: bool) -> Option<Note> {
+pub(crate) fn unusual_values(name: &str, values: &[f32], is_zero: bool) -> Option<Note> {
     let name = || name.to_owned();
     // A group of zeros may well have a scale of zero.
     if is_zero || values.iter().all(|value| *value == 0.0) {
@@ -209,7 +209,7 @@ pub(crate) struct LinearInput {
 }
 
 /// What computes: instruction set, threads and a row of scratch for each.
-pub(crate) struct Compute<'a> {
+pub(crate) struct ComputeContext<'a> {
     pub(crate) isa: Isa,
     pub(crate) threads: &'a mut ThreadPool,
     /// `[n_threads][widest]`
@@ -255,14 +255,14 @@ impl LinearInput {
     /// ternary weights need them.
     pub(crate) fn set_ternary(
         &mut self,
-        on: &mut Compute<'_>,
+        ctx: &mut ComputeContext<'_>,
         shape: (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> &Int8Rows {
-        let (acts, isa) = (&mut self.acts, on.isa);
+        let (acts, isa) = (&mut self.acts, ctx.isa);
         match self.activations {
-            Activations::Int8 => acts.quantize_rows(isa, on.threads, on.values, shape, fill_row),
-            Activations::Exact => acts.split_rows(isa, on.threads, on.values, shape, fill_row),
+            Activations::Int8 => acts.quantize_rows(isa, ctx.threads, ctx.values, shape, fill_row),
+            Activations::Exact => acts.split_rows(isa, ctx.threads, ctx.values, shape, fill_row),
         }
         acts
     }
@@ -270,7 +270,7 @@ impl LinearInput {
     /// Takes rows as `linears` need them.
     fn set(
         &mut self,
-        on: &mut Compute<'_>,
+        ctx: &mut ComputeContext<'_>,
         (n_rows, n_cols): (usize, usize),
         linears: &mut dyn Iterator<Item = &Linear>,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
@@ -285,11 +285,11 @@ impl LinearInput {
         self.n_rows = n_rows;
         if dense {
             let rows = &mut self.dense[..n_rows * n_cols];
-            on.threads
-                .for_each_chunk(rows, n_cols, on.values, |_, row, out| fill_row(row, out));
+            ctx.threads
+                .for_each_chunk(rows, n_cols, ctx.values, |_, row, out| fill_row(row, out));
         }
         if ternary {
-            self.set_ternary(on, (n_rows, n_cols), fill_row);
+            self.set_ternary(ctx, (n_rows, n_cols), fill_row);
         }
     }
 
@@ -298,28 +298,28 @@ impl LinearInput {
     /// more.
     pub(crate) fn project<const N: usize>(
         &mut self,
-        on: &mut Compute<'_>,
+        ctx: &mut ComputeContext<'_>,
         shape: (usize, usize),
         eps: f32,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
         outputs: [(&Linear, &mut [f32]); N],
     ) {
-        let isa = on.isa;
+        let isa = ctx.isa;
         let is_shared = outputs.iter().all(|(linear, _)| linear.norm.is_none());
         if is_shared {
             let mut linears = outputs.iter().map(|(linear, _)| *linear);
-            self.set(on, shape, &mut linears, &fill_row);
+            self.set(ctx, shape, &mut linears, &fill_row);
         }
         for (linear, out) in outputs {
             if !is_shared {
-                self.set(on, shape, &mut std::iter::once(linear), |row, values| {
+                self.set(ctx, shape, &mut std::iter::once(linear), |row, values| {
                     fill_row(row, values);
                     if let Some(weight) = &linear.norm {
                         ops::rms_norm_each(isa, values, weight, eps);
                     }
                 });
             }
-            linear.matmul(isa, on.threads, on.values, self, out);
+            linear.matmul(isa, ctx.threads, ctx.values, self, out);
         }
     }
 }

@@ -17,7 +17,7 @@ use bitnet_core::{
     HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ThreadPool, ops,
 };
 use config::{Config, RotaryRows};
-use linear::{Linear, odd_values, pack};
+use linear::{Linear, pack, unusual_values};
 use tensors::{OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
@@ -34,7 +34,7 @@ pub enum HeadPrecision {
     /// computed, with the same bits.
     ///
     /// [`Logits::Top`]: crate::Logits::Top
-    Screened,
+    ExactTopK,
     /// Int8 with one scale per row, and int8 activations.
     #[default]
     Int8,
@@ -122,9 +122,9 @@ impl Embedding {
 #[derive(Debug)]
 pub(crate) enum Head {
     Exact(DenseTensor),
-    Screened {
+    ExactTopK {
         matrix: DenseTensor,
-        screen: PackedInt8,
+        int8: PackedInt8,
     },
     Int8(PackedInt8),
     /// A ternary matrix stays one, whatever precision is asked for.
@@ -149,7 +149,7 @@ fn load_norm(
     if !values.iter().all(|value| value.is_finite()) {
         return Err(not_finite(&tensor, isa, 0));
     }
-    if let Some(note) = odd_values(tensor.name(), &values, false) {
+    if let Some(note) = unusual_values(tensor.name(), &values, false) {
         note::add(notes, note);
     }
     Ok(values)
@@ -234,7 +234,7 @@ impl Model {
         };
         progress(config.n_layers, config.n_layers);
         let mapped = match &head {
-            Head::Exact(matrix) | Head::Screened { matrix, .. } => matrix.n_mapped_bytes(),
+            Head::Exact(matrix) | Head::ExactTopK { matrix, .. } => matrix.n_mapped_bytes(),
             Head::Int8(_) | Head::Ternary(_) => 0,
         };
         let linear = layers.iter().flat_map(Layer::linear);
@@ -280,7 +280,7 @@ impl Model {
         let head = match &self.head {
             Head::Exact(matrix) => Some(matrix),
             // Read to make int8 of it.
-            Head::Screened { .. } | Head::Int8(_) | Head::Ternary(_) => None,
+            Head::ExactTopK { .. } | Head::Int8(_) | Head::Ternary(_) => None,
         };
         let matrices = self.linear().filter_map(Linear::dense).chain(head);
         matrices.into_iter().find_map(|matrix| {
@@ -303,7 +303,7 @@ impl Model {
     /// Returns how the output matrix is kept.
     pub fn head_precision(&self) -> HeadPrecision {
         match self.head {
-            Head::Screened { .. } => HeadPrecision::Screened,
+            Head::ExactTopK { .. } => HeadPrecision::ExactTopK,
             Head::Int8(_) => HeadPrecision::Int8,
             // Of trits, nothing is lost.
             Head::Exact(_) | Head::Ternary(_) => HeadPrecision::Exact,
@@ -323,7 +323,7 @@ impl Model {
     pub fn n_bytes(&self) -> usize {
         let head = match &self.head {
             Head::Exact(_) => 0,
-            Head::Int8(matrix) | Head::Screened { screen: matrix, .. } => matrix.n_bytes(),
+            Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_bytes(),
             Head::Ternary(matrix) => matrix.n_bytes(),
         };
         let linear = self.linear().map(|linear| linear.n_bytes().0);
@@ -332,11 +332,11 @@ impl Model {
 
     /// Returns the bytes of weights that are read to compute one token and choose
     /// the next: all but the rows of the embedding that are not looked up, and
-    /// the few rows that a screen leaves.
+    /// the few rows that the int8 bound leaves.
     pub fn bytes_per_token(&self) -> usize {
         let head = match &self.head {
             Head::Exact(matrix) => matrix.bytes().len(),
-            Head::Int8(matrix) | Head::Screened { screen: matrix, .. } => matrix.n_bytes(),
+            Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_bytes(),
             Head::Ternary(matrix) => matrix.n_bytes(),
         };
         let linear = self.linear().map(|linear| linear.n_bytes().1);
@@ -427,8 +427,8 @@ fn dense_head(
     };
     Ok(match precision {
         HeadPrecision::Int8 => Head::Int8(int8()?),
-        HeadPrecision::Screened => Head::Screened {
-            screen: int8()?,
+        HeadPrecision::ExactTopK => Head::ExactTopK {
+            int8: int8()?,
             matrix: output,
         },
         HeadPrecision::Exact => Head::Exact(output),

@@ -163,7 +163,7 @@ impl Multipliers {
     }
 
     /// Returns the first factor that is none.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let factors = [
             ("the multiplier of embeddings", self.embedding),
             ("the multiplier of residuals", self.residual),
@@ -267,8 +267,8 @@ mod tests {
                 logits,
                 ..Multipliers::plain(64)
             };
-            assert!(multipliers.check().is_err(), "{logits}");
+            assert!(multipliers.validate().is_err(), "{logits}");
         }
-        assert_eq!(Multipliers::plain(64).check(), Ok(()));
+        assert_eq!(Multipliers::plain(64).validate(), Ok(()));
     }
 }

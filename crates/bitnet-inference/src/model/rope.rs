@@ -220,7 +220,7 @@ impl Rope {
     }
 
     /// Returns the first thing that no model can have.
-    pub(crate) fn check(&self, head_dim: usize) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self, head_dim: usize) -> Result<(), ConfigError> {
         if self.n_dims == 0 || self.n_dims > head_dim || !self.n_dims.is_multiple_of(2) {
             return Err(ConfigError::RopeWidth {
                 n_dims: self.n_dims,
@@ -418,19 +418,19 @@ mod tests {
         };
         let float = |what, value| Err(ConfigError::Float { what, value });
         let linear = rope(RopeScaling::Linear { factor: 0.0 });
-        assert_eq!(linear.check(64), float("RoPE factor", 0.0));
+        assert_eq!(linear.validate(64), float("RoPE factor", 0.0));
         let divisors = rope(RopeScaling::Divisors(vec![1.0; 31]));
         let error = ConfigError::RopeDivisors {
             expected: 32,
             found: 31,
         };
-        assert_eq!(divisors.check(64), Err(error));
+        assert_eq!(divisors.validate(64), Err(error));
         let divisors = rope(RopeScaling::Divisors(vec![-1.0; 32]));
-        assert_eq!(divisors.check(64), float("RoPE divisor", -1.0));
+        assert_eq!(divisors.validate(64), float("RoPE divisor", -1.0));
         let error = ConfigError::RopeWidth {
             n_dims: 64,
             head_dim: 32,
         };
-        assert_eq!(llama3().check(32), Err(error));
+        assert_eq!(llama3().validate(32), Err(error));
     }
 }

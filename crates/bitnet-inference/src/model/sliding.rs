@@ -36,7 +36,7 @@ impl SlidingWindow {
     }
 
     /// Returns the first thing that no model can have.
-    pub(crate) fn check(&self, n_layers: usize, head_dim: usize) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self, n_layers: usize, head_dim: usize) -> Result<(), ConfigError> {
         let (what, value, limit) = ("sliding window", self.window, 1 << 24);
         if value == 0 || value > limit {
             return Err(ConfigError::Size { what, value, limit });
@@ -47,7 +47,7 @@ impl SlidingWindow {
                 found: self.layers.len(),
             });
         }
-        self.rope.check(head_dim)
+        self.rope.validate(head_dim)
     }
 }
 
@@ -82,16 +82,16 @@ mod tests {
     #[test]
     fn windows_that_no_model_can_have_are_refused() {
         let layers = [true, false];
-        assert_eq!(sliding(&layers).check(2, 8), Ok(()));
+        assert_eq!(sliding(&layers).validate(2, 8), Ok(()));
         let none = SlidingWindow {
             window: 0,
             ..sliding(&layers)
         };
-        assert!(matches!(none.check(2, 8), Err(ConfigError::Size { .. })));
+        assert!(matches!(none.validate(2, 8), Err(ConfigError::Size { .. })));
         let error = ConfigError::SlidingLayers {
             expected: 3,
             found: 2,
         };
-        assert_eq!(sliding(&layers).check(3, 8), Err(error));
+        assert_eq!(sliding(&layers).validate(3, 8), Err(error));
     }
 }

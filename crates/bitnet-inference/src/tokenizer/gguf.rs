@@ -7,7 +7,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::pre_tokenizer::{self, PreTokenizer};
 use super::stream::byte_of;
-use super::{Tokenizer, TokenizerError, TokenizerNote, ends, put_in_front, sentence_piece};
+use super::{Tokenizer, TokenizerError, TokenizerNote, eog, put_in_front, sentence_piece};
 use crate::format::gguf::Gguf;
 use crate::model::family::Family;
 
@@ -156,7 +156,7 @@ impl<'a> Vocabulary<'a> {
     pub(super) fn added(&self) -> Vec<AddedToken> {
         let added = self.tokens.iter().enumerate();
         let added = added.filter_map(|(id, token)| match self.kind(id) {
-            _ if ends::is_control(token) => Some(AddedToken::from(token.clone(), true)),
+            _ if eog::is_control(token) => Some(AddedToken::from(token.clone(), true)),
             TYPE_CONTROL => Some(AddedToken::from(token.clone(), true)),
             TYPE_USER_DEFINED => Some(AddedToken::from(token.clone(), false).normalized(false)),
             _ => None,
@@ -200,22 +200,22 @@ pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, Tokenizer
     let build_error = |source| TokenizerError::Build { source };
     inner.add_tokens(vocabulary.added()).map_err(build_error)?;
 
-    let mut named: Vec<u32> = eos.into_iter().collect();
+    let mut declared_eos: Vec<u32> = eos.into_iter().collect();
     for key in [EOT, EOM, FIM_PAD, FIM_REPO, FIM_FILE] {
-        named.extend(vocabulary.special_id(gguf, key, &mut notes)?);
+        declared_eos.extend(vocabulary.special_id(gguf, key, &mut notes)?);
     }
     let add_bos = gguf.boolean(ADD_BOS)?.unwrap_or(adds_bos);
     if let (true, Some(bos)) = (add_bos, bos) {
         put_in_front(&mut inner, &vocabulary.tokens[bos as usize], bos)?;
     }
-    let closing = match gguf.boolean(ADD_EOS)? {
+    let appended_eos = match gguf.boolean(ADD_EOS)? {
         Some(true) => eos,
         _ => None,
     };
     let repeated = vocabulary.repeated();
     let repeated = repeated.map(|(id, token)| (id, token.to_owned())).collect();
-    Ok(Tokenizer::new(inner, bos, add_bos, named)
-        .closed_by(closing)
+    Ok(Tokenizer::new(inner, bos, add_bos, declared_eos)
+        .with_appended_eos(appended_eos)
         .with_repeated(repeated)
         .with_notes(notes))
 }

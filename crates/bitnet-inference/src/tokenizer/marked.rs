@@ -13,7 +13,7 @@ impl Tokenizer {
     pub(crate) fn control_tokens(&self) -> Vec<(u32, AddedToken)> {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
         let is_control = |id: u32, token: &AddedToken| {
-            (token.special || self.is_eos(id)) && token.content.chars().nth(1).is_some()
+            (token.special || self.is_eog(id)) && token.content.chars().nth(1).is_some()
         };
         let mut tokens: Vec<_> = (added.iter())
             .filter(|(id, token)| is_control(**id, token))
@@ -23,7 +23,7 @@ impl Tokenizer {
         tokens
     }
 
-    /// Returns the ids of a text, as [`encode_bare`](Self::encode_bare), in which only
+    /// Returns the ids of a text, as [`encode_without_bos`](Self::encode_without_bos), in which only
     /// those of the `control` tokens are recognised that have `mark` before them; all
     /// other spellings of them are text. The mark itself is no part of the text.
     pub(crate) fn encode_marked(

@@ -3,7 +3,7 @@
 //! The work is done by HuggingFace's `tokenizers`; here is what surrounds it:
 //! building one from GGUF metadata, BOS, and the tokens that end generation.
 
-mod ends;
+mod eog;
 pub(crate) mod gguf;
 mod marked;
 mod note;
@@ -30,7 +30,7 @@ pub use note::TokenizerNote;
 pub use stream::TextStream;
 
 /// Tokens that end a turn (Llama 3, ChatML, Gemma).
-const ENDS_OF_TURN: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
+const EOT_TOKENS: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
 
 /// A tokenizer with what a model needs to know of it.
 #[derive(Debug)]
@@ -38,11 +38,11 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     add_bos: bool,
-    eos: BTreeSet<u32>,
-    /// Those of them that the files name; the first is what they call the end.
-    named: Vec<u32>,
+    eog: BTreeSet<u32>,
+    /// Those of them that the files declare; the first is their EOS.
+    declared_eos: Vec<u32>,
     /// What is to come behind every text that nothing follows, if the files say so.
-    closing: Option<u32>,
+    appended_eos: Option<u32>,
     /// Rows of the model's embedding; ids beyond them cannot be computed.
     vocab_size: usize,
     /// Ids whose text has a smaller id, too, which texts get; in ascending order.
@@ -156,17 +156,22 @@ enum Merge {
 }
 
 impl Tokenizer {
-    /// Takes the ends that the files name, the first of which they call the end.
-    fn new(inner: tokenizers::Tokenizer, bos: Option<u32>, add_bos: bool, named: Vec<u32>) -> Self {
-        let mut eos = ends::by_text(|text| inner.token_to_id(text));
-        eos.extend(&named);
+    /// Takes the end tokens that the files declare, the first of which is their EOS.
+    fn new(
+        inner: tokenizers::Tokenizer,
+        bos: Option<u32>,
+        add_bos: bool,
+        declared_eos: Vec<u32>,
+    ) -> Self {
+        let mut eog = eog::by_text(|text| inner.token_to_id(text));
+        eog.extend(&declared_eos);
         Self {
             inner,
             bos,
             add_bos: add_bos && bos.is_some(),
-            eos,
-            named,
-            closing: None,
+            eog,
+            declared_eos,
+            appended_eos: None,
             vocab_size: usize::MAX,
             repeated: BTreeMap::new(),
             notes: Vec::new(),
@@ -183,9 +188,12 @@ impl Tokenizer {
         Self { notes, ..self }
     }
 
-    /// Makes `closing` the last token of texts that nothing follows.
-    fn closed_by(self, closing: Option<u32>) -> Self {
-        Self { closing, ..self }
+    /// Makes this token the last one of texts that nothing follows.
+    fn with_appended_eos(self, appended_eos: Option<u32>) -> Self {
+        Self {
+            appended_eos,
+            ..self
+        }
     }
 
     /// Makes text with a token beyond the first `vocab_size` an error.
@@ -232,7 +240,7 @@ impl Tokenizer {
         };
         let id = |token: Option<String>| inner.token_to_id(&token?);
         let mut bos = id(or_else(names.bos_token, "<s>"));
-        let mut named: Vec<u32> = id(or_else(names.eos_token, "</s>")).into_iter().collect();
+        let mut declared_eos: Vec<u32> = id(or_else(names.eos_token, "</s>")).into_iter().collect();
         for name in ["generation_config.json", "config.json"] {
             let ids: SpecialIds = read_json(folder, name)?.unwrap_or_default();
             let is_token = |id: &u32| inner.id_to_token(*id).is_some();
@@ -250,7 +258,7 @@ impl Tokenizer {
                 if !as_row.as_ref().is_some_and(is_token) {
                     note("eos_token_id", id);
                 }
-                named.extend(as_row);
+                declared_eos.extend(as_row);
             }
             if let (None, Some(id)) = (bos, ids.bos_token_id) {
                 bos = u32::try_from(id).ok().filter(is_token);
@@ -276,14 +284,16 @@ impl Tokenizer {
             [1, ..] => Some(ids[0]),
             _ => None,
         };
-        let closing = match is_special {
+        let appended_eos = match is_special {
             [_, .., 1] => ids.last().copied(),
             _ => None,
         };
-        Ok(Self::new(inner, prefix.or(bos), prefix.is_some(), named)
-            .closed_by(closing)
-            .with_repeated(repeated)
-            .with_notes(notes))
+        Ok(
+            Self::new(inner, prefix.or(bos), prefix.is_some(), declared_eos)
+                .with_appended_eos(appended_eos)
+                .with_repeated(repeated)
+                .with_notes(notes),
+        )
     }
 
     /// Builds the tokenizer that GGUF metadata describe.
@@ -295,7 +305,7 @@ impl Tokenizer {
     /// the text does not begin with it: no text has it twice. Special tokens
     /// written out in the text are recognised.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let mut ids = self.encode_bare(text)?;
+        let mut ids = self.encode_without_bos(text)?;
         if let Some(bos) = self.bos
             && self.add_bos
             && ids.first() != Some(&bos)
@@ -308,14 +318,17 @@ impl Tokenizer {
     /// Returns the ids of a text that nothing is to follow, as models that turn texts
     /// into embeddings want it: as [`encode`](Self::encode), and behind it the token
     /// that the files put there, if they do.
-    pub fn encode_closed(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    pub fn encode_with_eos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = self.encode(text)?;
-        ids.extend(self.closing.filter(|closing| ids.last() != Some(closing)));
+        ids.extend(
+            self.appended_eos
+                .filter(|appended_eos| ids.last() != Some(appended_eos)),
+        );
         Ok(ids)
     }
 
     /// Returns the ids of `text` alone, without BOS.
-    pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    pub fn encode_without_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self
             .inner
             .encode_fast(text, false)
@@ -382,30 +395,36 @@ impl Tokenizer {
         self.add_bos
     }
 
-    /// Returns whether generation ends with this token.
-    pub fn is_eos(&self, id: u32) -> bool {
-        self.eos.contains(&id)
+    /// Returns whether generation ends with this token (end of generation, EOG).
+    pub fn is_eog(&self, id: u32) -> bool {
+        self.eog.contains(&id)
     }
 
-    /// Returns the tokens that end generation, in ascending order.
-    pub fn eos(&self) -> impl Iterator<Item = u32> {
-        self.eos.iter().copied()
+    /// Returns the tokens that end generation (EOG), in ascending order.
+    pub fn eog(&self) -> impl Iterator<Item = u32> {
+        self.eog.iter().copied()
     }
 
-    /// Returns the token that the files call the end of a text, if they name one.
-    pub(crate) fn end(&self) -> Option<u32> {
-        self.named.iter().copied().find(|id| self.contains(*id))
+    /// Returns the end-of-sequence token (EOS) of the files, if they name one.
+    pub(crate) fn eos(&self) -> Option<u32> {
+        self.declared_eos
+            .iter()
+            .copied()
+            .find(|id| self.contains(*id))
     }
 
-    /// Returns the tokens that the files name as ends.
-    pub(crate) fn named_ends(&self) -> impl Iterator<Item = u32> {
-        self.named.iter().copied().filter(|id| self.contains(*id))
+    /// Returns the tokens that the files declare as EOS.
+    pub(crate) fn declared_eos(&self) -> impl Iterator<Item = u32> {
+        self.declared_eos
+            .iter()
+            .copied()
+            .filter(|id| self.contains(*id))
     }
 
     /// Returns the token that comes behind every text that nothing follows, if the
     /// files say so.
-    pub(crate) fn closing(&self) -> Option<u32> {
-        self.closing
+    pub(crate) fn appended_eos(&self) -> Option<u32> {
+        self.appended_eos
     }
 
     /// Returns the number of tokens, special ones included.

@@ -5,14 +5,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::gguf::{TYPE_CONTROL, TYPE_NORMAL, TYPE_USER_DEFINED};
-use super::{ENDS_OF_TURN, Tokenizer, TokenizerError, pre_tokenizer};
+use super::{EOT_TOKENS, Tokenizer, TokenizerError, pre_tokenizer};
 use crate::convert::{ConvertError, piece_scores};
 
 /// What GGUF metadata need to know of a tokenizer.
 #[derive(Debug)]
 pub(crate) struct TokenizerParts {
     /// How text becomes tokens.
-    pub(crate) cutting: Cutting,
+    pub(crate) model: BpeModel,
     /// Text and GGUF type of each token; `None` for an id that is left out.
     pub(crate) tokens: Vec<Option<(String, i32)>>,
     pub(crate) bos: Option<u32>,
@@ -28,7 +28,7 @@ pub(crate) struct TokenizerParts {
 
 /// How text becomes tokens: the two ways that GGUF files have words for.
 #[derive(Debug)]
-pub(crate) enum Cutting {
+pub(crate) enum BpeModel {
     /// Byte-level BPE.
     ByteLevel {
         /// How text is cut before, as GGUF files name it.
@@ -95,25 +95,25 @@ impl TokenizerParts {
                 _ => merge.as_str().unwrap_or_default().to_owned(),
             })
             .collect();
-        let eot = ENDS_OF_TURN
+        let eot = EOT_TOKENS
             .iter()
             .find_map(|end| tokenizer.inner().token_to_id(end));
-        let eos = (tokenizer.named_ends().filter(|id| Some(*id) != eot).min()).or(eot);
-        let cutting = match pre_tokenizer::described(&json) {
-            Some(pre) => Cutting::ByteLevel {
+        let eos = (tokenizer.declared_eos().filter(|id| Some(*id) != eot).min()).or(eot);
+        let model = match pre_tokenizer::described(&json) {
+            Some(pre) => BpeModel::ByteLevel {
                 pre: pre.name(),
                 merges,
             },
             None => piece_scores::describe(&json, &merges, &mut tokens).map_err(kind)?,
         };
         Ok(Self {
-            cutting,
+            model,
             tokens,
             bos: tokenizer.bos(),
             eos,
             eot,
             add_bos: tokenizer.adds_bos(),
-            add_eos: eos.is_some() && tokenizer.closing() == eos,
+            add_eos: eos.is_some() && tokenizer.appended_eos() == eos,
             chat_template: super::chat_template(folder)?,
         })
     }

@@ -415,12 +415,13 @@ fn weights_that_no_trained_model_has_are_named_when_loading() {
         };
         assert!(note.starts_with(expected), "{note}");
         // `check` finds the same, and nothing damaged.
-        let found = bitnet_inference::check(&open(&path), |_| (), |_, _| ControlFlow::Continue(()));
+        let found =
+            bitnet_inference::validate(&open(&path), |_| (), |_, _| ControlFlow::Continue(()));
         let found = found.unwrap();
         assert!(
             found
                 .iter()
-                .all(|unsound| matches!(unsound, bitnet_inference::Unsound::Suspicious(_)))
+                .all(|unsound| matches!(unsound, bitnet_inference::WeightError::Suspicious(_)))
         );
         assert!(!found.is_empty(), "{expected}");
     }
@@ -482,7 +483,7 @@ fn an_output_matrix_that_is_no_number_is_found_in_every_precision() {
         f.tensor("output.weight").data[7 * 210 + 208..][..2].copy_from_slice(&NAN_16);
     });
     let checkpoint = open(&path);
-    for head in [HeadPrecision::Int8, HeadPrecision::Screened] {
+    for head in [HeadPrecision::Int8, HeadPrecision::ExactTopK] {
         let error = load_as(&checkpoint, head).unwrap_err();
         assert!(
             matches!(&error, CheckpointError::NotFinite { name, row: 7, .. } if name == "output.weight"),

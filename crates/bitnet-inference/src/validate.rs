@@ -1,4 +1,4 @@
-//! Reading every weight once: is it sound, and is it the same as elsewhere?
+//! Validation: every weight is read once. Is it finite, and is it the same as elsewhere?
 
 use std::ops::{ControlFlow, Range};
 
@@ -7,7 +7,7 @@ use bitnet_quant::TernaryError;
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
 use crate::model::config::RotaryRows;
-use crate::model::linear::odd_values;
+use crate::model::linear::unusual_values;
 use crate::model::tensors::{self, Expected, Role};
 use crate::note::Note;
 
@@ -20,7 +20,7 @@ const MAX_PADDING: usize = 4096;
 /// What is opened is known to be complete; here every trit must have a meaning,
 /// every value and scale must be finite, and no bytes may lie between tensors that
 /// none of them accounts for. What no trained model has, though it can be computed with,
-/// is [`Unsound::Suspicious`]: tensors that are all zero, and scales and norms far from
+/// is [`WeightError::Suspicious`]: tensors that are all zero, and scales and norms far from
 /// what is usual.
 ///
 /// `content` is handed what the weights are, whatever file and type they are
@@ -30,12 +30,12 @@ const MAX_PADDING: usize = 4096;
 /// values as f32; all little-endian, rows in the order of `transformers`. Equal
 /// bytes are equal models: a hash of them stays the same when a model is converted
 /// between formats that keep every weight.
-pub fn check(
+pub fn validate(
     checkpoint: &Checkpoint,
     mut content: impl FnMut(&[u8]),
     mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
-) -> Option<Vec<Unsound>> {
-    let mut unsound = unused_bytes(checkpoint);
+) -> Option<Vec<WeightError>> {
+    let mut errors = unused_bytes(checkpoint);
     let expected = tensors::expected(checkpoint.config());
     for (i, tensor) in expected.iter().enumerate() {
         if progress(i, expected.len()).is_break() {
@@ -46,28 +46,28 @@ pub fn check(
         content(&(tensor.n_rows as u64).to_le_bytes());
         content(&(tensor.n_cols as u64).to_le_bytes());
         match checkpoint.tensor(&tensor.name).encoding {
-            Encoding::Dense(_) => unsound.extend(dense(checkpoint, tensor, &mut content)),
+            Encoding::Dense(_) => errors.extend(dense(checkpoint, tensor, &mut content)),
             Encoding::Ternary(_) | Encoding::Masters(_) => {
                 match ternary(checkpoint, tensor, &mut content) {
-                    Ok(note) => unsound.extend(note.map(Unsound::Suspicious)),
-                    Err(error) => unsound.push(error.into()),
+                    Ok(note) => errors.extend(note.map(WeightError::Suspicious)),
+                    Err(error) => errors.push(error.into()),
                 }
             }
         }
     }
     let _ = progress(expected.len(), expected.len());
-    Some(unsound)
+    Some(errors)
 }
 
 fn dense(
     checkpoint: &Checkpoint,
     expected: &Expected,
     content: &mut impl FnMut(&[u8]),
-) -> Option<Unsound> {
+) -> Option<WeightError> {
     let tensor = checkpoint.dense(&expected.name);
     let mut values = vec![0.0; tensor.n_cols];
     let mut bytes = Vec::with_capacity(tensor.n_cols * size_of::<f32>());
-    let mut unsound = None;
+    let mut errors = None;
     let mut is_zero = true;
     for row in 0..tensor.n_rows {
         let source_row = source_row(checkpoint, expected, row);
@@ -82,7 +82,7 @@ fn dense(
         content(&bytes);
         is_zero = is_zero && values.iter().all(|value| *value == 0.0);
         if let Some(col) = values.iter().position(|value| !value.is_finite()) {
-            unsound.get_or_insert(Unsound::NotFinite {
+            errors.get_or_insert(WeightError::NotFinite {
                 name: checkpoint.tensor(&expected.name).name.clone(),
                 row,
                 col,
@@ -95,7 +95,7 @@ fn dense(
         Role::Norm => &values[..],
         _ => &[1.0],
     };
-    unsound.or_else(|| odd_values(tensor.name(), values, is_zero).map(Unsound::Suspicious))
+    errors.or_else(|| unusual_values(tensor.name(), values, is_zero).map(WeightError::Suspicious))
 }
 
 fn ternary(
@@ -128,7 +128,7 @@ fn ternary(
     match first {
         None => {
             let name = &checkpoint.tensor(&expected.name).name;
-            Ok(odd_values(name, tensor.scales.values(), is_zero))
+            Ok(unusual_values(name, tensor.scales.values(), is_zero))
         }
         Some(source) => Err(CheckpointError::Ternary {
             name: checkpoint.tensor(&expected.name).name.clone(),
@@ -147,12 +147,12 @@ fn source_row(checkpoint: &Checkpoint, expected: &Expected, row: usize) -> usize
 }
 
 /// Finds bytes between tensors, and behind the last of a file, that are no padding.
-fn unused_bytes(checkpoint: &Checkpoint) -> Vec<Unsound> {
+fn unused_bytes(checkpoint: &Checkpoint) -> Vec<WeightError> {
     let tensors = checkpoint.tensors();
-    let mut unsound = Vec::new();
+    let mut errors = Vec::new();
     let mut look = |name: &str, side, bytes: Range<usize>| {
         if bytes.len() > MAX_PADDING {
-            unsound.push(Unsound::Unused {
+            errors.push(WeightError::Unused {
                 name: name.to_owned(),
                 side,
                 n_bytes: bytes.len(),
@@ -169,13 +169,13 @@ fn unused_bytes(checkpoint: &Checkpoint) -> Vec<Unsound> {
             look(&tensor.name, "behind", range.end..end);
         }
     }
-    unsound
+    errors
 }
 
-/// What is wrong with a tensor.
+/// What is wrong with the weights of a tensor.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Unsound {
+pub enum WeightError {
     /// Trits or scales have no meaning.
     #[error(transparent)]
     Weights(#[from] CheckpointError),
@@ -222,8 +222,8 @@ mod tests {
             let mut file = std::fs::read(path).unwrap();
             file.resize(file.len() + n_more, 0);
             let checkpoint = Checkpoint::from_gguf_bytes(file).unwrap();
-            let unsound = unused_bytes(&checkpoint);
-            unsound.iter().map(ToString::to_string).collect::<Vec<_>>()
+            let errors = unused_bytes(&checkpoint);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert!(found(0).is_empty() && found(MAX_PADDING / 2).is_empty());
         let found = found(10_000);

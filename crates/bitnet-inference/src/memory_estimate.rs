@@ -1,4 +1,4 @@
-//! What a model takes in memory, known before any of it is taken.
+//! What a model takes in memory, estimated before any of it is taken.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::plan::{Plan, PlanError, PlanOptions};
 
 /// Bytes that a model and an engine take, part by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryNeeds {
+pub struct MemoryEstimate {
     /// Packed weights and norms. Where the layout is chosen when the model is
     /// loaded, those of the largest one.
     pub weights: usize,
@@ -26,7 +26,7 @@ pub struct MemoryNeeds {
 
 /// What decides how much memory a model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fit {
+pub struct MemoryOptions {
     /// How the output matrix is kept.
     pub head: HeadPrecision,
     /// How keys and values are kept.
@@ -41,15 +41,15 @@ pub struct MemoryLimitError {
     /// Bytes that it may take.
     pub limit: usize,
     /// What it would take.
-    pub needs: MemoryNeeds,
+    pub estimate: MemoryEstimate,
     /// As asked for.
-    pub asked: Fit,
+    pub requested: MemoryOptions,
     /// What would fit, each with its longest context: as asked for otherwise, then
     /// with less precision. Empty if nothing does.
-    pub fits: Vec<Fit>,
+    pub fits: Vec<MemoryOptions>,
 }
 
-impl MemoryNeeds {
+impl MemoryEstimate {
     /// Adds up what a planned model takes.
     pub fn new(checkpoint: &Checkpoint, plan: &Plan, head: HeadPrecision) -> Self {
         let n_weights = checkpoint.config().n_linear_weights();
@@ -115,7 +115,7 @@ fn head_bytes(checkpoint: &Checkpoint, head: HeadPrecision) -> usize {
     match head {
         HeadPrecision::Int8 => int8,
         HeadPrecision::Exact => tensor.n_bytes(),
-        HeadPrecision::Screened => tensor.n_bytes() + int8,
+        HeadPrecision::ExactTopK => tensor.n_bytes() + int8,
     }
 }
 
@@ -133,8 +133,8 @@ impl Plan {
         options: PlanOptions,
     ) -> Result<Self, PlanError> {
         let plan = Self::new(checkpoint.config(), options)?;
-        let needs = MemoryNeeds::new(checkpoint, &plan, head);
-        if needs.total() <= limit {
+        let estimate = MemoryEstimate::new(checkpoint, &plan, head);
+        if estimate.total() <= limit {
             return Ok(plan);
         }
         let mut fits = Vec::new();
@@ -151,19 +151,19 @@ impl Plan {
                     ..options
                 };
                 Self::new(checkpoint.config(), options).is_ok_and(|plan| {
-                    let needs = MemoryNeeds {
+                    let estimate = MemoryEstimate {
                         head: head_bytes(checkpoint, head),
                         kv: plan.kv_bytes,
                         scratch: plan.scratch_bytes,
-                        ..needs
+                        ..estimate
                     };
-                    needs.total() <= limit
+                    estimate.total() <= limit
                 })
             };
             let context_len = last(plan.context_len, does_fit);
-            let is_better = |fit: &Fit| fit.context_len >= context_len;
+            let is_better = |fit: &MemoryOptions| fit.context_len >= context_len;
             if context_len > 0 && !fits.iter().any(is_better) {
-                fits.push(Fit {
+                fits.push(MemoryOptions {
                     head,
                     kv_precision,
                     context_len,
@@ -172,8 +172,8 @@ impl Plan {
         }
         let error = MemoryLimitError {
             limit,
-            needs,
-            asked: Fit {
+            estimate,
+            requested: MemoryOptions {
                 head,
                 kv_precision: plan.kv_precision,
                 context_len: plan.context_len,
@@ -201,22 +201,22 @@ fn last(max: usize, is_good: impl Fn(usize) -> bool) -> usize {
 impl fmt::Display for MemoryLimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |n_bytes: usize| format!("{:.1} MiB", n_bytes as f64 / (1 << 20) as f64);
-        let MemoryNeeds {
+        let MemoryEstimate {
             weights,
             head,
             kv,
             scratch,
-        } = self.needs;
+        } = self.estimate;
         write!(
             f,
             "the model takes {}, more than the limit of {}: weights {}, head {}, \
              keys and values {} at a context of {}, scratch {}",
-            mib(self.needs.total()),
+            mib(self.estimate.total()),
             mib(self.limit),
             mib(weights),
             mib(head),
             mib(kv),
-            self.asked.context_len,
+            self.requested.context_len,
             mib(scratch),
         )
     }
@@ -268,7 +268,7 @@ mod tests {
 
     const HEADS: [HeadPrecision; 3] = [
         HeadPrecision::Exact,
-        HeadPrecision::Screened,
+        HeadPrecision::ExactTopK,
         HeadPrecision::Int8,
     ];
 
@@ -283,12 +283,12 @@ mod tests {
                     ..PlanOptions::default()
                 };
                 let plan = Plan::new(checkpoint.config(), options).unwrap();
-                let needs = MemoryNeeds::new(&checkpoint, &plan, head);
+                let estimate = MemoryEstimate::new(&checkpoint, &plan, head);
                 let pool = HybridMemoryPool::new();
                 let threads = &mut ThreadPool::new(2);
                 let isa = Isa::best();
                 let model = Model::load(&checkpoint, &pool, isa, threads, head, |_, _| ()).unwrap();
-                let told = needs.weights + needs.head - in_file(&checkpoint, head);
+                let told = estimate.weights + estimate.head - in_file(&checkpoint, head);
                 assert_eq!(told, model.n_bytes(), "{name}, {head:?}");
 
                 let mut engine = Engine::new(std::sync::Arc::new(model), plan).unwrap();
@@ -306,8 +306,8 @@ mod tests {
                     let is_near = taken <= told + slack && told <= taken + slack;
                     assert!(is_near, "{name}, {head:?}, {category}: {told}, {taken}");
                 };
-                near(Category::Kv, needs.kv);
-                near(Category::Scratch, needs.scratch);
+                near(Category::Kv, estimate.kv);
+                near(Category::Scratch, estimate.scratch);
             }
         }
     }
@@ -321,15 +321,15 @@ mod tests {
                 ..PlanOptions::default()
             };
             let plan = Plan::new(checkpoint.config(), options).unwrap();
-            let needs = MemoryNeeds::new(&checkpoint, &plan, head);
-            let total = needs.total();
+            let estimate = MemoryEstimate::new(&checkpoint, &plan, head);
+            let total = estimate.total();
             let within = |limit| Plan::within(limit, &checkpoint, head, options);
             assert_eq!(within(total), Ok(plan));
             for limit in [total - 1, total - (4 << 20), total - (12 << 20)] {
                 let Err(PlanError::MemoryLimit(error)) = within(limit) else {
                     panic!("{limit} is less than {total}");
                 };
-                assert_eq!((error.limit, error.needs), (limit, needs));
+                assert_eq!((error.limit, error.estimate), (limit, estimate));
                 assert!(!error.fits.is_empty());
                 for fit in &error.fits {
                     let at = |context_len| {
@@ -345,7 +345,7 @@ mod tests {
                     assert!(is_all || at(fit.context_len + 1).is_err());
                 }
             }
-            let Err(PlanError::MemoryLimit(error)) = within(needs.weights) else {
+            let Err(PlanError::MemoryLimit(error)) = within(estimate.weights) else {
                 panic!("there is more than weights");
             };
             assert_eq!(error.fits, []);
