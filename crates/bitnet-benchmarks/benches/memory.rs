@@ -13,7 +13,7 @@ use std::sync::Barrier;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use bitnet_benchmarks::ratio_in_turns;
+use bitnet_benchmarks::paired_ratio;
 use bitnet_core::HybridMemoryPool;
 use bitnet_core::memory::{ALIGNMENT, Block, Category};
 use criterion::{BenchmarkId, Criterion};
@@ -164,7 +164,7 @@ fn print_cost_of_counting() {
     let (counts, does_not) = (HybridMemoryPool::new(), HybridMemoryPool::untracked());
     for n_bytes in SIZES {
         let time = |pool| move || replace(pool, n_bytes, 1, 50_000).as_secs_f64();
-        let ratio = ratio_in_turns(101, time(&counts), time(&does_not));
+        let ratio = paired_ratio(101, time(&counts), time(&does_not));
         let percent = |ratio: f64| (ratio - 1.0) * 100.0;
         println!(
             "{n_bytes:>8} bytes   {:>+6.1} % ({:+.1} to {:+.1})",

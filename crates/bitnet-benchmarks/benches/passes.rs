@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitnet_benchmarks::ratio_in_turns;
+use bitnet_benchmarks::paired_ratio;
 use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{
     Checkpoint, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions, builtin,
@@ -84,7 +84,7 @@ fn print_cost_of_counting(n_pairs: usize) {
     };
     let counts = time(HybridMemoryPool::new());
     let does_not = time(HybridMemoryPool::untracked());
-    let ratio = ratio_in_turns(n_pairs, counts, does_not);
+    let ratio = paired_ratio(n_pairs, counts, does_not);
     let percent = |ratio: f64| (ratio - 1.0) * 100.0;
     println!(
         "\nwhat counting adds to {WRITTEN} tokens, median and quartiles of {n_pairs} pairs: \

@@ -10,8 +10,8 @@
 
 mod cases;
 mod data;
-mod turns;
+mod paired;
 
 pub use cases::{Arithmetic, Case, cases};
 pub use data::{activations, dense_rows, int8, ternary, values};
-pub use turns::{Ratio, ratio_in_turns};
+pub use paired::{Ratio, paired_ratio};

@@ -37,7 +37,7 @@ pub struct NoChatTemplate {
 /// A conversation in a pipe that went on without some of its lines.
 #[derive(Debug, thiserror::Error)]
 #[error("lines that were refused: {0}")]
-pub struct Refused(pub usize);
+pub struct RefusedLines(pub usize);
 
 /// The user pressed Ctrl-C, and whatever there is to say about it is said.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
 /// Ends the program when a model file turns out to be shorter than it was when it was
 /// opened: what is missing cannot be read, and whoever reads it cannot go on.
 #[cfg(unix)]
-pub fn end_for_shortened(file: &std::path::Path, ui: &Ui) -> ! {
+pub fn exit_for_shortened_file(file: &std::path::Path, ui: &Ui) -> ! {
     ui.error(&format!(
         "{} was shortened while it was in use",
         file.display()
@@ -91,7 +91,7 @@ fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 fn is_usage(error: &anyhow::Error) -> bool {
     find::<UsageError>(error).is_some()
         || find::<NoChatTemplate>(error).is_some()
-        || find::<Refused>(error).is_some()
+        || find::<RefusedLines>(error).is_some()
         || find::<SamplerError>(error).is_some()
         || find::<EmptyStopError>(error).is_some()
         || matches!(

@@ -18,7 +18,7 @@ const CONTINUED: &str = "  ";
 const MAX_HISTORY: usize = 1000;
 
 /// Reads line by line.
-pub enum Lines {
+pub enum LineReader {
     /// With editing and a history.
     Terminal(Box<Terminal>),
     /// As they are.
@@ -31,7 +31,7 @@ pub struct Terminal {
     history: Option<PathBuf>,
 }
 
-impl Lines {
+impl LineReader {
     /// Reads from the terminal if there is one at both ends, there with the history of
     /// earlier conversations if it `keeps_history`.
     pub fn new(keeps_history: bool, ui: &Ui) -> anyhow::Result<Self> {

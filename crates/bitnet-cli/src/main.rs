@@ -74,7 +74,7 @@ fn watch_files() {
     {
         let ui = Ui::new(Verbosity::Quiet);
         let watched = bitnet_inference::watch_mapped_files(move |file| {
-            error::end_for_shortened(file, &ui);
+            error::exit_for_shortened_file(file, &ui);
         });
         let _ = watched;
     }

@@ -269,7 +269,7 @@ fn parse_variables(text: &str) -> Result<Variables, String> {
 
 /// A model that runs, and how long it took to get there.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedModel {
     pub engine: Engine,
     pub load_time: Duration,
     memory: MemoryWatch,
@@ -284,13 +284,13 @@ impl ModelArg {
     /// Opens the model's file without reading its weights, and says what is odd
     /// about it.
     pub fn open(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
-        let checkpoint = self.open_untold(ui)?;
+        let checkpoint = self.open_quietly(ui)?;
         say(checkpoint.notes(), ui);
         Ok(checkpoint)
     }
 
     /// Opens the model's file without reading its weights.
-    pub fn open_untold(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
+    pub fn open_quietly(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
         let revision = self.layout.revision.as_deref();
         if self.is_builtin() && revision.is_none() {
             return open_builtin(ui);
@@ -458,7 +458,7 @@ impl ComputeArgs {
     }
 }
 
-impl Loaded {
+impl LoadedModel {
     /// Says what memory was used for.
     pub fn show_memory(&mut self, ui: &Ui) {
         let usage = self.engine.kv_usage();
@@ -484,7 +484,7 @@ impl RunModelArgs {
         context_len: Option<usize>,
         head: HeadPrecision,
         ui: &Ui,
-    ) -> anyhow::Result<Loaded> {
+    ) -> anyhow::Result<LoadedModel> {
         let start = Instant::now();
         let sizes = PlanOptions {
             n_threads: self.threads,
@@ -539,7 +539,7 @@ impl RunModelArgs {
         let engine = Engine::new(Arc::new(model), plan)?;
         let load_time = start.elapsed();
         ui.detail(&format!("loaded in {:.3} s", load_time.as_secs_f64()));
-        Ok(Loaded {
+        Ok(LoadedModel {
             engine,
             load_time,
             memory,

@@ -15,10 +15,10 @@ use clap::ValueEnum;
 use self::command::{Command, Line, LineError};
 use self::transcript::Transcript;
 use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all};
-use crate::error::Refused;
-use crate::input::Lines;
+use crate::error::RefusedLines;
+use crate::input::LineReader;
 use crate::interrupt;
-use crate::model::{ChatTemplateArg, Loaded, RunModelArgs};
+use crate::model::{ChatTemplateArg, LoadedModel, RunModelArgs};
 use crate::ui::Ui;
 
 /// Talk with a model
@@ -110,7 +110,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let sampling = args.generate.sampling(&checkpoint, ui);
     ui.detail(&format!("seed {}", sampling.seed));
 
-    let mut lines = Lines::new(!args.no_history, ui)?;
+    let mut lines = LineReader::new(!args.no_history, ui)?;
     let mut conversation = Conversation {
         args,
         sampling,
@@ -148,7 +148,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
     }
     if refused > 0 && !lines.is_terminal() {
-        return Err(Refused(refused).into());
+        return Err(RefusedLines(refused).into());
     }
     Ok(())
 }
@@ -185,7 +185,7 @@ struct Conversation<'a> {
     sampling: SamplerOptions,
     tokenizer: &'a Tokenizer,
     template: ChatTemplate,
-    loaded: Loaded,
+    loaded: LoadedModel,
     transcript: Transcript,
     /// The tokens of which the engine has keys and values.
     held: Vec<u32>,

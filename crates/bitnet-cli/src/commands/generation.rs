@@ -290,7 +290,7 @@ pub struct Printer<'a> {
 
 /// What was written.
 #[derive(Debug)]
-pub struct Written<'a> {
+pub struct GeneratedText<'a> {
     /// Without a stop text and what is behind it.
     pub text: String,
     /// The tokens of which any part is in the text.
@@ -376,7 +376,7 @@ impl<'a> Printer<'a> {
 
     /// Prints what waited for the rest of a character or of a stop text, and returns
     /// what was written of `generation`.
-    pub fn finish(mut self, generation: &Generation) -> anyhow::Result<Written<'_>> {
+    pub fn finish(mut self, generation: &Generation) -> anyhow::Result<GeneratedText<'_>> {
         // Not yet done where not a single token was asked for; an error is kept.
         let _ = self.begin();
         if let Some(error) = self.error {
@@ -397,7 +397,7 @@ impl<'a> Printer<'a> {
             Some(last) if stopped => last + 1,
             _ => generation.ids.len(),
         };
-        Ok(Written {
+        Ok(GeneratedText {
             text: self.text,
             ids: &generation.ids[..n_ids],
             finish_reason: if stopped {

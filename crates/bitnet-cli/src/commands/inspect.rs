@@ -180,7 +180,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         model: args.model.clone(),
         layout: args.layout.clone(),
     };
-    let checkpoint = model.open_untold(ui)?;
+    let checkpoint = model.open_quietly(ui)?;
     let options = PlanOptions {
         context_len: args.context,
         ..PlanOptions::default()

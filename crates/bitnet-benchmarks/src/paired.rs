@@ -17,7 +17,7 @@ pub struct Ratio {
 /// # Panics
 ///
 /// Panics if there are no pairs.
-pub fn ratio_in_turns(
+pub fn paired_ratio(
     n_pairs: usize,
     mut a: impl FnMut() -> f64,
     mut b: impl FnMut() -> f64,
@@ -52,7 +52,7 @@ mod tests {
             turn.set(turn.get() + 1.0);
             slower * turn.get()
         };
-        let ratio = ratio_in_turns(3, || next(1.0), || next(2.0));
+        let ratio = paired_ratio(3, || next(1.0), || next(2.0));
         // 1 / 4, then 4 / 6, then 5 / 12.
         assert_eq!(ratio.median, 5.0 / 12.0);
         assert_eq!(ratio.quartiles, (0.25, 5.0 / 12.0));
