@@ -70,8 +70,9 @@ pub struct StoredTensor {
     pub n_rows: usize,
     /// Inputs of a linear layer.
     pub n_cols: usize,
-    /// What a ternary tensor's own scales, if it has any, are multiplied with.
-    pub(crate) outer_scale: f32,
+    /// What a ternary tensor's own scales, if it has any, are multiplied with; `None` if
+    /// the file gives no such scale.
+    pub(crate) outer_scale: Option<f32>,
     pub(crate) file_idx: usize,
     pub(crate) range: Range<usize>,
 }
@@ -463,7 +464,10 @@ impl Checkpoint {
             }
             Encoding::Dense(_) => unreachable!("`assemble` has checked the encoding of {name}"),
         };
-        let scales = scales.times(tensor.outer_scale);
+        let scales = match tensor.outer_scale {
+            Some(outer_scale) => scales.times(outer_scale),
+            None => scales,
+        };
         if let Some(&scale) = scales.values().iter().find(|scale| !scale.is_finite()) {
             return Err(CheckpointError::Scale {
                 name: tensor.name.clone(),

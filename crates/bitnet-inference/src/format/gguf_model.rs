@@ -61,7 +61,7 @@ pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, Chec
                 family: config.family.name,
             });
         }
-        tensor.outer_scale = scale;
+        tensor.outer_scale = Some(scale);
     }
     let rotary_rows = config.family.gguf_rotary_rows;
     let origin = Origin::Gguf(Box::new(gguf));
@@ -356,7 +356,7 @@ fn stored_tensor(
         encoding,
         n_rows,
         n_cols,
-        outer_scale: 1.0,
+        outer_scale: None,
         file_idx: tensor.file,
         range: start..start + needed,
     })

@@ -202,7 +202,6 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
                 && !unconverted.iter().any(|module| is_part(name, module))
             {
                 tensor.encoding = Encoding::Masters(ty);
-                tensor.outer_scale = 1.0;
             }
             if stored.insert(gguf_name(name), tensor).is_some() {
                 return Err(CheckpointError::DuplicateTensor {
@@ -228,7 +227,7 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
 /// Refuses a packed tensor that has no scale.
 fn check_scale(tensor: &StoredTensor) -> Result<(), CheckpointError> {
     let is_packed = tensor.encoding == Encoding::Ternary(TernaryType::HfPacked);
-    if is_packed && tensor.outer_scale.is_nan() {
+    if is_packed && tensor.outer_scale.is_none() {
         return Err(CheckpointError::MissingTensor {
             name: format!("{}_scale", tensor.name),
         });
@@ -272,7 +271,7 @@ fn attach_scale(
     if !scale.is_finite() {
         return Err(CheckpointError::Scale { name, scale });
     }
-    tensor.outer_scale = scale;
+    tensor.outer_scale = Some(scale);
     Ok(())
 }
 
@@ -800,7 +799,7 @@ fn stored_tensor(
         n_rows,
         n_cols,
         // Packed weights have their scale beside them: not yet seen.
-        outer_scale: f32::NAN,
+        outer_scale: None,
         file_idx: 0,
         range: 0..0,
     })
