@@ -90,7 +90,7 @@ pub use forward::{Engine, ForwardError, Input, Logits};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use memory_estimate::{MemoryEstimate, MemoryLimitError, MemoryOptions};
-pub use model::config::{Activation, Activations, Config, ConfigError, Pooling};
+pub use model::config::{Activation, ActivationPrecision, Config, ConfigError, Pooling};
 pub use model::family::Family;
 pub use model::multipliers::Multipliers;
 pub use model::rope::{Rope, RopeScaling};

@@ -204,7 +204,7 @@ impl PlanError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::{Activation, Activations};
+    use crate::model::config::{Activation, ActivationPrecision};
     use crate::model::family::BITNET_B158;
     use crate::model::multipliers::Multipliers;
     use crate::model::rope::{Rope, RopeScaling};
@@ -230,7 +230,7 @@ mod tests {
             tied_embeddings: true,
             projection_norms: false,
             dense_linears: false,
-            activations: Activations::Int8,
+            activations: ActivationPrecision::Int8,
             pooling: None,
             multipliers: Multipliers::plain(64),
             sliding: None,

@@ -17,8 +17,8 @@ use bitnet_core::{HybridMemoryPool, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
-    Activations, Checkpoint, CheckpointError, DenseType, Engine, ForwardError, HeadPrecision,
-    Input, Logits, Model, Plan, PlanOptions, Tokenizer, TokenizerError,
+    ActivationPrecision, Checkpoint, CheckpointError, DenseType, Engine, ForwardError,
+    HeadPrecision, Input, Logits, Model, Plan, PlanOptions, Tokenizer, TokenizerError,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -616,12 +616,12 @@ fn the_revisions_of_falcon_e_are_one_model() {
     });
     for folder in [named, online] {
         let checkpoint = open(folder.path());
-        assert_eq!(checkpoint.config().activations, Activations::Int8);
+        assert_eq!(checkpoint.config().activations, ActivationPrecision::Int8);
         assert!(logits(&checkpoint, prompt) == expected);
     }
     // Only activations are not rounded.
     let bfloat16 = open(bfloat16.path());
-    assert_eq!(bfloat16.config().activations, Activations::Exact);
+    assert_eq!(bfloat16.config().activations, ActivationPrecision::Exact);
     let found = logits(&bfloat16, prompt);
     assert_ne!(found, expected);
     for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {

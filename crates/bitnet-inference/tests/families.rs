@@ -9,8 +9,8 @@ use bitnet_core::{HybridMemoryPool, Isa, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Gguf, GgufWriter, Value};
 use bitnet_inference::{
-    Activations, Checkpoint, CheckpointError, Engine, ForwardError, HeadPrecision, Input, Logits,
-    Model, Plan, PlanOptions, Pooling,
+    ActivationPrecision, Checkpoint, CheckpointError, Engine, ForwardError, HeadPrecision, Input,
+    Logits, Model, Plan, PlanOptions, Pooling,
 };
 use serde_json::{Value as Json, json};
 
@@ -116,18 +116,18 @@ fn logits_of_every_family_agree_with_the_reference() {
 fn a_model_is_recognised_by_what_it_is() {
     let config = |name: &str| open(name).config().clone();
     for (name, family, activations) in [
-        ("qwen3", "qwen3", Activations::Exact),
-        ("llama-dense", "llama", Activations::Exact),
-        ("llama-dense-q8_0.gguf", "llama", Activations::Exact),
-        ("bonsai-q2_0.gguf", "qwen3", Activations::Exact),
-        ("trilm-tq2_0.gguf", "llama", Activations::Exact),
-        ("bitnet-100", "bitnet", Activations::Int8),
-        ("bitnet-embedding.gguf", "qwen3", Activations::Int8),
-        ("minicpm-tq2_0.gguf", "minicpm", Activations::Exact),
-        ("minicpm", "minicpm", Activations::Exact),
-        ("gemma3-i2_s.gguf", "gemma3", Activations::Int8),
-        ("gemma3-embedding", "gemma3", Activations::Int8),
-        ("gemma3-dense", "gemma3", Activations::Exact),
+        ("qwen3", "qwen3", ActivationPrecision::Exact),
+        ("llama-dense", "llama", ActivationPrecision::Exact),
+        ("llama-dense-q8_0.gguf", "llama", ActivationPrecision::Exact),
+        ("bonsai-q2_0.gguf", "qwen3", ActivationPrecision::Exact),
+        ("trilm-tq2_0.gguf", "llama", ActivationPrecision::Exact),
+        ("bitnet-100", "bitnet", ActivationPrecision::Int8),
+        ("bitnet-embedding.gguf", "qwen3", ActivationPrecision::Int8),
+        ("minicpm-tq2_0.gguf", "minicpm", ActivationPrecision::Exact),
+        ("minicpm", "minicpm", ActivationPrecision::Exact),
+        ("gemma3-i2_s.gguf", "gemma3", ActivationPrecision::Int8),
+        ("gemma3-embedding", "gemma3", ActivationPrecision::Int8),
+        ("gemma3-dense", "gemma3", ActivationPrecision::Exact),
     ] {
         let config = config(name);
         assert_eq!(config.family.name(), family, "{name}");
@@ -181,7 +181,7 @@ fn minicpm_with_one_scale() -> Checkpoint {
 #[test]
 fn minicpm_activations_stay_exact_with_one_scale_a_matrix() {
     let checkpoint = minicpm_with_one_scale();
-    assert_eq!(checkpoint.config().activations, Activations::Exact);
+    assert_eq!(checkpoint.config().activations, ActivationPrecision::Exact);
     let folder = tempfile::tempdir().unwrap();
     let refused = try_convert(&checkpoint, &folder.path().join("hf"), Target::HfPacked);
     let refused = refused.unwrap_err();
@@ -225,14 +225,18 @@ fn one_matrix_with_several_scales_makes_activations_exact() {
     };
     let linear = gguf.tensors().iter().filter(|t| t.type_id == TQ2_0);
     for (i, tensor) in linear.enumerate() {
-        assert_eq!(activations(&file), Activations::Exact, "{i} of {n_linear}");
+        assert_eq!(
+            activations(&file),
+            ActivationPrecision::Exact,
+            "{i} of {n_linear}"
+        );
         // One scale for all blocks, each of which ends with its own.
         let bytes = &mut file[tensor.offset as usize..][..tensor.span as usize];
         for block in bytes.chunks_exact_mut(66) {
             block[64..].copy_from_slice(&0x2c00u16.to_le_bytes());
         }
     }
-    assert_eq!(activations(&file), Activations::Int8);
+    assert_eq!(activations(&file), ActivationPrecision::Int8);
 }
 
 /// The promise of `exactness.rs`, for what only these families compute: scales of

@@ -12,7 +12,7 @@ use super::{ConvertError, Source, dense_row_bytes, folder_of, publish_file, unfi
 use crate::format::checkpoint::{Encoding, Origin};
 use crate::format::gguf::{Array, GgufWriter, Value};
 use crate::format::gguf_types::{FILE_TYPE_I2_S, type_id};
-use crate::model::config::{Activations, Config, Pooling};
+use crate::model::config::{ActivationPrecision, Config, Pooling};
 use crate::model::multipliers::Multipliers;
 use crate::model::rope::RopeScaling;
 use crate::model::sliding::SlidingWindow;
@@ -175,7 +175,7 @@ fn check_words(config: &Config) -> Result<(), ConvertError> {
         })
     };
     let family = config.family;
-    if !family.quantizes_activations && config.activations == Activations::Int8 {
+    if !family.quantizes_activations && config.activations == ActivationPrecision::Int8 {
         return no_words("that ternary weights are multiplied with int8 activations");
     }
     let keys = config.multipliers.gguf(family.multipliers);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
 use crate::format::checkpoint::Origin;
-use crate::model::config::{Activations, Config, RotaryRows};
+use crate::model::config::{ActivationPrecision, Config, RotaryRows};
 use crate::model::rope::{Rope, RopeScaling};
 use crate::model::tensors::{self, Expected, Role};
 use crate::sampling_defaults::SamplingDefaults;
@@ -123,7 +123,7 @@ pub(super) fn write(
         tensor.is_ok_and(|tensor| tensor.scales.tensor().is_some())
     };
     let mut linears = expected.iter().filter(|tensor| tensor.is_linear());
-    if config.activations == Activations::Exact && linears.all(has_one_scale) {
+    if config.activations == ActivationPrecision::Exact && linears.all(has_one_scale) {
         return Err(ConvertError::NoWords {
             target: "a HuggingFace folder with packed weights",
             what: "that they are multiplied with activations as they are",

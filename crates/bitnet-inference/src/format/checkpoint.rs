@@ -20,7 +20,7 @@ use super::gguf::{Gguf, GgufError};
 use super::i2s_layout::I2SLayout;
 use super::mapping::FileBytes;
 use super::{gguf_model, gguf_split, hf_folder};
-use crate::model::config::{Activations, Config, ConfigError, RotaryRows};
+use crate::model::config::{ActivationPrecision, Config, ConfigError, RotaryRows};
 use crate::model::family::Family;
 use crate::model::tensors::{self, Expected, Role};
 use crate::note::{self, Note};
@@ -321,9 +321,9 @@ impl Checkpoint {
             && ternary.peek().is_some()
             && !ternary.any(has_several_scales);
         self.config.activations = if is_bitnet {
-            Activations::Int8
+            ActivationPrecision::Int8
         } else {
-            Activations::Exact
+            ActivationPrecision::Exact
         };
     }
 

@@ -9,7 +9,7 @@ use super::gguf::{Array, Gguf, TensorInfo, Value};
 use super::gguf_types::{TensorTypes, matrix};
 use super::mapping::FileBytes;
 use super::unsupported_keys;
-use crate::model::config::{Activation, Activations, Config, Pooling};
+use crate::model::config::{Activation, ActivationPrecision, Config, Pooling};
 use crate::model::family::Family;
 use crate::model::multipliers::{Multipliers, Sizes};
 use crate::model::rope::{Rope, RopeScaling};
@@ -163,7 +163,7 @@ fn config(gguf: &Gguf, notes: &mut Vec<Note>) -> Result<Config, CheckpointError>
         tied_embeddings: gguf.tensor(tensors::OUTPUT).is_none(),
         projection_norms,
         dense_linears: false,
-        activations: Activations::Int8,
+        activations: ActivationPrecision::Int8,
         pooling: match gguf.unsigned(&key("pooling_type"))? {
             // Converters have written another number for models with projection
             // norms, all of which take the last token.

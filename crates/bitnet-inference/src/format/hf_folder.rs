@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json};
 use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
 use super::mapping::FileBytes;
 use super::{lax_json, unsupported_keys};
-use crate::model::config::{Activation, Activations, Config, Pooling, RotaryRows};
+use crate::model::config::{Activation, ActivationPrecision, Config, Pooling, RotaryRows};
 use crate::model::family::Family;
 use crate::model::multipliers::{HfMultipliers, Multipliers, Sizes};
 use crate::model::rope::{Rope, RopeScaling};
@@ -499,9 +499,9 @@ fn config(hf: &HfConfig, found: Found, notes: &mut Vec<Note>) -> Result<Config, 
             || family.always_ternary
             || projection_norms
         {
-            Activations::Int8
+            ActivationPrecision::Int8
         } else {
-            Activations::Exact
+            ActivationPrecision::Exact
         },
         pooling: projection_norms.then_some(Pooling::Last),
     })
@@ -855,7 +855,7 @@ fn read_json_noting<T: DeserializeOwned>(
 mod tests {
     use super::*;
 
-    fn activations(model_type: &str, class: &str, more: &str) -> Activations {
+    fn activations(model_type: &str, class: &str, more: &str) -> ActivationPrecision {
         let json = format!(
             r#"{{"model_type": "{model_type}", "architectures": ["{class}"], "hidden_size": 64,
             "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
@@ -875,9 +875,9 @@ mod tests {
         let quantized = r#", "quantization_config": {"quant_method": "bitnet"}"#;
         // As 1bitLLM publishes its models: nothing is said.
         let said_nothing = activations("llama", "BitnetForCausalLM", "");
-        assert_eq!(said_nothing, Activations::Int8);
+        assert_eq!(said_nothing, ActivationPrecision::Int8);
         let llama = |more| activations("llama", "LlamaForCausalLM", more);
-        assert_eq!(llama(""), Activations::Exact);
-        assert_eq!(llama(quantized), Activations::Int8);
+        assert_eq!(llama(""), ActivationPrecision::Exact);
+        assert_eq!(llama(quantized), ActivationPrecision::Int8);
     }
 }

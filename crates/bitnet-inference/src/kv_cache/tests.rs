@@ -4,7 +4,7 @@
 use bitnet_core::memory::Category;
 
 use super::*;
-use crate::model::config::{Activation, Activations};
+use crate::model::config::{Activation, ActivationPrecision};
 use crate::model::family::LLAMA;
 use crate::model::multipliers::Multipliers;
 use crate::model::rope::{Rope, RopeScaling};
@@ -33,7 +33,7 @@ fn config() -> Config {
         tied_embeddings: true,
         projection_norms: false,
         dense_linears: false,
-        activations: Activations::Int8,
+        activations: ActivationPrecision::Int8,
         pooling: None,
         multipliers: Multipliers::plain(2),
         sliding: None,

@@ -47,7 +47,7 @@ impl Activation {
 
 /// What ternary weights are multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activations {
+pub enum ActivationPrecision {
     /// Int8 with one scale a token: how BitNet models were trained.
     Int8,
     /// As they are, to the precision of f32: where only weights were quantized.
@@ -129,7 +129,7 @@ pub struct Config {
     /// Whether a linear layer has dense weights.
     pub dense_linears: bool,
     /// What ternary weights are multiplied with.
-    pub activations: Activations,
+    pub activations: ActivationPrecision,
     /// How embeddings are made, if the file says.
     pub pooling: Option<Pooling>,
     /// What embeddings, scores, residuals and logits are multiplied with.

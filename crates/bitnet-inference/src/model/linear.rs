@@ -8,7 +8,7 @@ use bitnet_core::{
     HybridMemoryPool, Int8Rows, Isa, PackedTernary, TernaryLayout, ThreadPool, matmul_rows, ops,
 };
 
-use super::config::{Activations, Config, RotaryRows};
+use super::config::{ActivationPrecision, Config, RotaryRows};
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::plan::PlanError;
@@ -200,7 +200,7 @@ pub(crate) fn unusual_values(name: &str, values: &[f32], is_zero: bool) -> Optio
 /// The input of linear layers, in the forms that their weights need.
 #[derive(Debug)]
 pub(crate) struct LinearInput {
-    activations: Activations,
+    activations: ActivationPrecision,
     /// For ternary weights.
     acts: Int8Rows,
     /// For dense weights, `[n_rows, n_cols]`; empty if the model has none.
@@ -220,8 +220,8 @@ impl LinearInput {
     /// Returns the bytes that [`new`](Self::new) takes.
     pub(crate) fn n_bytes(config: &Config, batch_tokens: usize) -> usize {
         let n_parts = match config.activations {
-            Activations::Int8 => 1,
-            Activations::Exact => 3,
+            ActivationPrecision::Int8 => 1,
+            ActivationPrecision::Exact => 3,
         };
         let dense = usize::from(config.dense_linears) * size_of::<f32>();
         batch_tokens * config.widest() * (n_parts + dense)
@@ -234,8 +234,8 @@ impl LinearInput {
     ) -> Result<Self, PlanError> {
         let widest = config.widest();
         let acts = match config.activations {
-            Activations::Int8 => Int8Rows::with_capacity(pool, batch_tokens, widest),
-            Activations::Exact => Int8Rows::with_exact_capacity(pool, batch_tokens, widest),
+            ActivationPrecision::Int8 => Int8Rows::with_capacity(pool, batch_tokens, widest),
+            ActivationPrecision::Exact => Int8Rows::with_exact_capacity(pool, batch_tokens, widest),
         };
         let n_dense = if config.dense_linears {
             batch_tokens * widest
@@ -261,8 +261,12 @@ impl LinearInput {
     ) -> &Int8Rows {
         let (acts, isa) = (&mut self.acts, ctx.isa);
         match self.activations {
-            Activations::Int8 => acts.quantize_rows(isa, ctx.threads, ctx.values, shape, fill_row),
-            Activations::Exact => acts.split_rows(isa, ctx.threads, ctx.values, shape, fill_row),
+            ActivationPrecision::Int8 => {
+                acts.quantize_rows(isa, ctx.threads, ctx.values, shape, fill_row);
+            }
+            ActivationPrecision::Exact => {
+                acts.split_rows(isa, ctx.threads, ctx.values, shape, fill_row);
+            }
         }
         acts
     }

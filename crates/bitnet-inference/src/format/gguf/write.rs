@@ -104,7 +104,7 @@ impl GgufWriter {
         E: From<io::Error>,
     {
         let alignment = self.alignment();
-        let mut out = Counted { out, n_bytes: 0 };
+        let mut out = CountingWriter { out, n_bytes: 0 };
         out.write_all(&self.directory(alignment))?;
         out.pad(alignment)?;
         for (idx, tensor) in self.tensors.iter().enumerate() {
@@ -206,12 +206,12 @@ fn put_string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Counts the bytes that reach `out`.
-struct Counted<W> {
+struct CountingWriter<W> {
     out: W,
     n_bytes: u64,
 }
 
-impl<W: Write> Counted<W> {
+impl<W: Write> CountingWriter<W> {
     /// Writes zeros up to a multiple of `alignment`.
     fn pad(&mut self, alignment: u64) -> io::Result<()> {
         let n_bytes = self.n_bytes.next_multiple_of(alignment) - self.n_bytes;
@@ -220,7 +220,7 @@ impl<W: Write> Counted<W> {
     }
 }
 
-impl<W: Write> Write for Counted<W> {
+impl<W: Write> Write for CountingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n_written = self.out.write(bytes)?;
         self.n_bytes += n_written as u64;
