@@ -1,9 +1,9 @@
 //! Texts that end what is generated.
 //!
-//! A stop text may be spread over several pieces of a stream, and a piece may hold
+//! A stop text may be spread over several chunks of a stream, and a chunk may hold
 //! more than it. So text that may be the beginning of a stop text is held back until
 //! what follows decides. What comes out is the text before the first occurrence, in
-//! whatever pieces it came.
+//! whatever chunks it came.
 
 /// Texts that end what is generated. They are no part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl StopSequences {
     }
 }
 
-/// Looks for stop texts in a text that comes in pieces. Of several, the one that
+/// Looks for stop texts in a text that comes in chunks. Of several, the one that
 /// begins first ends the text; it does not matter how the text is cut.
 #[derive(Clone, Debug)]
 pub struct StopMatcher<'a> {
@@ -55,7 +55,7 @@ pub struct StopMatcher<'a> {
 }
 
 impl StopMatcher<'_> {
-    /// Takes the next piece of the text, and returns what is certain to stand before
+    /// Takes the next chunk of the text, and returns what is certain to stand before
     /// every stop text. Nothing does after one.
     pub fn push(&mut self, text: &str) -> String {
         if self.stopped {
@@ -125,12 +125,12 @@ mod tests {
 
     use super::*;
 
-    /// Returns each piece that comes out, the last at the end, and whether a stop text
+    /// Returns each chunk that comes out, the last at the end, and whether a stop text
     /// was found.
-    fn pieces(stops: &[&str], text: &[&str]) -> (Vec<String>, bool) {
+    fn chunks(stops: &[&str], text: &[&str]) -> (Vec<String>, bool) {
         let stops = StopSequences::new(stops.iter().copied()).unwrap();
         let mut matcher = stops.matcher();
-        let mut out: Vec<_> = text.iter().map(|piece| matcher.push(piece)).collect();
+        let mut out: Vec<_> = text.iter().map(|chunk| matcher.push(chunk)).collect();
         let was_stopped = matcher.is_stopped();
         let (rest, stopped) = matcher.finish();
         assert!(stopped || !was_stopped);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn check(stops: &[&str], text: &[&str], expected: &[&str], stopped: bool) {
-        let (out, found) = pieces(stops, text);
+        let (out, found) = chunks(stops, text);
         assert_eq!(
             (&out[..], found),
             (
