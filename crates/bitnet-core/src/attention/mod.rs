@@ -518,8 +518,8 @@ impl WithSimd for Join<'_> {
         } else {
             state.max
         };
-        let exp = |x| ops::exp_scalar(lanes, x);
-        let (old, new) = (exp(state.max - max), exp(block.max - max));
+        let old = ops::exp_scalar(lanes, state.max - max);
+        let new = ops::exp_scalar(lanes, block.max - max);
         *state = State {
             max,
             sum: state.sum * old + block.sum * new,
