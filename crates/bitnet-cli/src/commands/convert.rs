@@ -116,7 +116,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut progress = ui.progress("converting");
     interrupt::defer();
     convert(
-        &checkpoint,
+        checkpoint,
         &args.output,
         options,
         &mut ThreadPool::new(n_threads),

@@ -7,8 +7,9 @@ use std::path::Path;
 use bitnet_core::ThreadPool;
 use bitnet_quant::{DenseType, Scales, TernaryType};
 use half::f16;
+use tempfile::NamedTempFile;
 
-use super::{ConvertError, Source, dense_row_bytes, folder_of, publish_file, unfinished_file};
+use super::{ConvertError, Source, dense_row_bytes, folder_of, unfinished_file};
 use crate::format::checkpoint::{Encoding, Origin};
 use crate::format::gguf::{Array, GgufWriter, Value};
 use crate::format::gguf_types::{FILE_TYPE_I2_S, type_id};
@@ -40,7 +41,7 @@ pub(super) fn write(
     ty: TernaryType,
     threads: &mut ThreadPool,
     mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
-) -> Result<(), ConvertError> {
+) -> Result<NamedTempFile, ConvertError> {
     let checkpoint = source.checkpoint;
     let config = checkpoint.config();
     let mut writer = GgufWriter::new();
@@ -134,9 +135,8 @@ pub(super) fn write(
         .into_inner()
         .map_err(std::io::IntoInnerError::into_error)?;
     file.as_file().sync_all()?;
-    publish_file(file, out)?;
     let _ = progress(total, total);
-    Ok(())
+    Ok(file)
 }
 
 fn id(encoding: Encoding) -> u32 {

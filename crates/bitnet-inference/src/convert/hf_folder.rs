@@ -11,6 +11,7 @@ use bitnet_quant::{DenseType, TernaryType};
 use half::bf16;
 use safetensors::{Dtype, View};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
 use crate::format::checkpoint::Origin;
@@ -99,7 +100,7 @@ pub(super) fn write(
     out: &Path,
     threads: &mut ThreadPool,
     progress: impl FnMut(usize, usize) -> ControlFlow<()>,
-) -> Result<(), ConvertError> {
+) -> Result<TempDir, ConvertError> {
     let config = source.checkpoint.config();
     if let RopeScaling::Divisors(_) = config.rope.scaling {
         return Err(ConvertError::RopeDivisors);
@@ -189,7 +190,7 @@ pub(super) fn write(
     // `safetensors` writes a private file; the others are as any new file is.
     let permissions = std::fs::metadata(unfinished.path().join(CONFIG))?.permissions();
     std::fs::set_permissions(&file, permissions)?;
-    publish(unfinished, out)
+    Ok(unfinished)
 }
 
 impl Encoder<'_> {
@@ -261,7 +262,7 @@ impl Encoder<'_> {
 }
 
 /// Gives a finished folder its name, in place of what may be there.
-fn publish(unfinished: tempfile::TempDir, out: &Path) -> Result<(), ConvertError> {
+pub(super) fn publish(unfinished: TempDir, out: &Path) -> Result<(), ConvertError> {
     let old = if out.exists() {
         let aside = temporary(0o700).tempdir_in(folder_of(out))?;
         std::fs::rename(out, aside.path().join("old"))?;

@@ -7,6 +7,7 @@ mod gguf;
 mod hf_folder;
 pub(crate) mod piece_scores;
 
+use std::borrow::Borrow;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -62,10 +63,12 @@ pub struct ConvertOptions {
 
 /// Writes `checkpoint` to `out` in another format.
 ///
+/// A checkpoint that is given away is closed before the result takes its name: Windows
+/// replaces no file that is mapped, so a model could not replace itself otherwise.
 /// `progress(done, total)` is told the tensors that are done and may end the
 /// work, which leaves nothing behind.
 pub fn convert(
-    checkpoint: &Checkpoint,
+    checkpoint: impl Borrow<Checkpoint>,
     out: &Path,
     options: ConvertOptions,
     threads: &mut ThreadPool,
@@ -89,29 +92,30 @@ pub fn convert(
         folder: folder.to_owned(),
         source,
     })?;
+    let opened = checkpoint.borrow();
     let is_ternary = |expected: &Expected| {
         expected.is_linear()
-            && !matches!(
-                checkpoint.tensor(&expected.name).encoding,
-                Encoding::Dense(_)
-            )
+            && !matches!(opened.tensor(&expected.name).encoding, Encoding::Dense(_))
     };
-    if !tensors::expected(checkpoint.config())
-        .iter()
-        .any(is_ternary)
-    {
+    if !tensors::expected(opened.config()).iter().any(is_ternary) {
         return Err(ConvertError::NotTernary);
     }
     let source = Source {
-        checkpoint,
+        checkpoint: opened,
         head: options.head,
         to_folder: options.target == Target::HfPacked,
     };
     match options.target {
         Target::Gguf(weights) => {
-            gguf::write(&source, out, weights.ternary_type(), threads, progress)
+            let file = gguf::write(&source, out, weights.ternary_type(), threads, progress)?;
+            drop(checkpoint);
+            Ok(publish_file(file, out)?)
         }
-        Target::HfPacked => hf_folder::write(&source, out, threads, progress),
+        Target::HfPacked => {
+            let folder = hf_folder::write(&source, out, threads, progress)?;
+            drop(checkpoint);
+            hf_folder::publish(folder, out)
+        }
     }
 }
 

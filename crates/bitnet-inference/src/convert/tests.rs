@@ -104,14 +104,7 @@ fn a_scale_that_f16_cannot_hold_gets_a_tensor_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     // An I2_S file with one f32 scale that is neither BF16 nor F16.
     let path = folder.path().join("i2_s.gguf");
-    convert(
-        &tiny(),
-        &path,
-        options(I2_S),
-        &mut ThreadPool::new(2),
-        GO_ON,
-    )
-    .unwrap();
+    convert(tiny(), &path, options(I2_S), &mut ThreadPool::new(2), GO_ON).unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let StoredTensor { range, .. } = checkpoint.tensor("blk.1.ffn_up.weight").clone();
     drop(checkpoint);
@@ -334,14 +327,14 @@ fn an_interrupted_conversion_leaves_nothing_and_replaces_nothing() {
                     ControlFlow::Break(())
                 }
             };
-            let error = convert(&tiny(), &out, options(target), &mut threads, stop).unwrap_err();
+            let error = convert(tiny(), &out, options(target), &mut threads, stop).unwrap_err();
             assert!(matches!(error, ConvertError::Interrupted), "{error}");
             assert_eq!(entries(), 0);
         }
     }
     std::fs::write(&out, "precious").unwrap();
     let stop = |_, _| ControlFlow::Break(());
-    let error = convert(&tiny(), &out, overwriting(I2_S), &mut threads, stop).unwrap_err();
+    let error = convert(tiny(), &out, overwriting(I2_S), &mut threads, stop).unwrap_err();
     assert!(matches!(error, ConvertError::Interrupted), "{error}");
     assert_eq!(std::fs::read(&out).unwrap(), b"precious");
     assert_eq!(entries(), 1);
@@ -353,7 +346,7 @@ fn what_is_there_is_replaced_whole_on_request_only() {
     let entries = || std::fs::read_dir(folder.path()).unwrap().count();
     let mut threads = ThreadPool::new(1);
     let mut error =
-        |out: &Path, options| convert(&tiny(), out, options, &mut threads, GO_ON).unwrap_err();
+        |out: &Path, options| convert(tiny(), out, options, &mut threads, GO_ON).unwrap_err();
     for (target, other) in [(I2_S, Target::HfPacked), (Target::HfPacked, I2_S)] {
         let out = folder.path().join(format!("{target:?}"));
         converted(&tiny(), &out, options(target));

@@ -216,7 +216,7 @@ mod tests {
         };
         let mut threads = bitnet_core::ThreadPool::new(2);
         let go_on = |_, _| ControlFlow::Continue(());
-        convert(&crate::builtin::open(), &path, options, &mut threads, go_on).unwrap();
+        convert(crate::builtin::open(), &path, options, &mut threads, go_on).unwrap();
         let canonical = std::fs::read(&path).unwrap();
         for stored in I2SLayout::ALL {
             let mut bytes = canonical.clone();
