@@ -30,7 +30,7 @@ use ureq::tls::TlsConfig;
 
 use crate::interrupt;
 
-pub use cache::{Cache, files};
+pub use cache::{Cache, below, files};
 pub use reference::{Reference, Repository, Revision};
 pub use settings::SettingsError;
 pub use tls::CertificateError;

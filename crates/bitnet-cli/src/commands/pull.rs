@@ -199,9 +199,9 @@ fn nothing_chosen(error: &ChoiceError, files: &[RemoteFile]) -> UsageError {
 /// Returns the path of what was chosen.
 fn entry(folder: PathBuf, choice: &Choice, paths: &[&str]) -> PathBuf {
     match &choice.entry {
-        Entry::File(file) => folder.join(paths[*file]),
+        Entry::File(file) => hub::below(folder, paths[*file]),
         Entry::Folder(inner) if inner.is_empty() => folder,
-        Entry::Folder(inner) => folder.join(inner),
+        Entry::Folder(inner) => hub::below(folder, inner),
     }
 }
 

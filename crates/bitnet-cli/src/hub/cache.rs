@@ -80,6 +80,11 @@ impl Cache {
         self.repository(repository).join("snapshots").join(commit)
     }
 
+    /// Returns where a commit's file is, of which the hub gives the path.
+    pub fn named(&self, repository: &Repository, commit: &str, path: &str) -> PathBuf {
+        below(self.snapshot(repository, commit), path)
+    }
+
     /// Gives a complete blob the name that it has in a commit.
     pub(super) fn name_blob(
         &self,
@@ -87,7 +92,7 @@ impl Cache {
         commit: &str,
         file: &RemoteFile,
     ) -> Result<PathBuf, HubError> {
-        let path = self.snapshot(repository, commit).join(&file.path);
+        let path = self.named(repository, commit, &file.path);
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| HubError::Write { path, source }
@@ -134,6 +139,13 @@ impl Cache {
         std::fs::write(&temporary, commit).map_err(failed)?;
         std::fs::rename(&temporary, &path).map_err(failed)
     }
+}
+
+/// Returns a path inside a folder, of which a hub gives the names with `/` between them:
+/// with the system's own separators.
+pub fn below(mut folder: PathBuf, path: &str) -> PathBuf {
+    folder.extend(path.split('/'));
+    folder
 }
 
 /// Returns the files in a folder and in the folders inside it, sorted, by their paths

@@ -26,7 +26,7 @@ impl Hub {
         file: &RemoteFile,
         mut progress: impl FnMut(u64),
     ) -> Result<PathBuf, HubError> {
-        let named = cache.snapshot(repository, commit).join(&file.path);
+        let named = cache.named(repository, commit, &file.path);
         let blob = cache.blob(repository, file);
         if !named.is_file() && !blob.is_file() {
             let url = format!(
