@@ -5,7 +5,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin, storyteller};
+use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin, storyteller, without_system_words};
 
 /// Returns exit code, error and hint of a run that must fail, without what
 /// differs between systems: their own words.
@@ -27,11 +27,7 @@ fn failure_with_stdin(folder: &Path, args: &[&str], stdin: &[u8]) -> String {
     assert!(expected, "{run:?}");
     let mut report = format!("exit code {}", run.code.unwrap());
     for line in lines {
-        let line = match line.split_once(" (os error ") {
-            Some((text, _)) => format!("{}: SYSTEM", text.rsplit_once(": ").unwrap().0),
-            None => line.to_owned(),
-        };
-        report = format!("{report}\n{line}");
+        report = format!("{report}\n{}", without_system_words(line));
     }
     report
 }

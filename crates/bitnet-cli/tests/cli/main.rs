@@ -7,7 +7,6 @@ mod damaged;
 mod formats;
 mod help;
 mod hub;
-#[cfg(unix)]
 mod interrupt;
 mod json;
 #[cfg(target_os = "linux")]
@@ -18,6 +17,8 @@ mod pull;
 mod sampling;
 mod text;
 mod toy;
+#[cfg(windows)]
+mod windows;
 
 use std::io::Write;
 use std::path::Path;
@@ -84,6 +85,15 @@ impl Run {
         let stdout = self.quietly();
         assert_eq!(stdout.matches('\n').count(), 1, "one line: {stdout}");
         serde_json::from_str(&stdout).unwrap()
+    }
+}
+
+/// Returns a message without what the system says of its errors, which each system has
+/// other words for.
+fn without_system_words(message: &str) -> String {
+    match message.split_once(" (os error ") {
+        Some((text, _)) => format!("{}: SYSTEM", text.rsplit_once(": ").unwrap().0),
+        None => message.to_owned(),
     }
 }
 

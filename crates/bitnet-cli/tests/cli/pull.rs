@@ -157,7 +157,7 @@ impl Hub {
 
     /// Returns the names in the folder of blobs.
     fn blobs(&self) -> Vec<String> {
-        let folder = self.cache.path().join("models--acme--tiny/blobs");
+        let folder = self.repository().join("blobs");
         let Ok(entries) = folder.read_dir() else {
             return Vec::new();
         };
@@ -168,9 +168,13 @@ impl Hub {
         names
     }
 
+    /// The folder of the repository in the cache.
+    pub(super) fn repository(&self) -> PathBuf {
+        self.cache.path().join("models--acme--tiny")
+    }
+
     pub(super) fn snapshot(&self) -> PathBuf {
-        let snapshots = self.cache.path().join("models--acme--tiny/snapshots");
-        snapshots.join(COMMIT)
+        self.repository().join("snapshots").join(COMMIT)
     }
 }
 
@@ -391,7 +395,9 @@ fn a_command_goes_on_where_another_gave_up() {
     let run = hub.run_with(&["pull", "-q", "acme/tiny"], None);
     assert_eq!(run.code, Some(0), "{run:?}");
     assert_eq!(hub.asked().last().unwrap().from, 10_000);
-    assert_eq!(hub.blobs(), [sha256(&model())]);
+    // Where links need rights that few have, the file itself gets the name.
+    let blobs = [sha256(&model())];
+    assert_eq!(hub.blobs(), if cfg!(unix) { &blobs[..] } else { &[] });
     assert_eq!(std::fs::read(hub.snapshot().join(MODEL)).unwrap(), model());
 }
 
