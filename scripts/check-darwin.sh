@@ -16,8 +16,11 @@ fi
 # The standard library is checked from its sources, which only a compiler that takes
 # unstable options does. A check needs no code of C libraries (SQLite's): what stands in
 # for the compiler writes none.
-RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1 \
-    SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true \
-    cargo check --locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin \
-    --package bitnet-core --package bitnet-quant --package bitnet-inference \
-    --package palisade --package cargo-palisade --package palisade-alloc
+export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1
+export SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true
+model=(--package bitnet-core --package bitnet-quant --package bitnet-inference)
+cargo check --locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin \
+    "${model[@]}" --package palisade --package cargo-palisade --package palisade-alloc
+# Object files need no linker: what they import can be read.
+cargo build --locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin --lib "${model[@]}"
+scripts/check-imports.sh "$CARGO_TARGET_DIR/aarch64-apple-darwin/debug/deps" "$dir/bin/llvm-nm"

@@ -17,10 +17,13 @@ fi
 export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/wasm32
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$dir/bin/wasm-ld
 export RUSTFLAGS='-Ctarget-feature=+simd128 --cfg getrandom_backend="custom"'
+# Object files, whose imports can be read, and not what is optimized when it is linked.
+export CARGO_PROFILE_RELEASE_LTO=off
 # The standard library is built from its sources, which only a compiler that takes
 # unstable options does.
 RUSTC_BOOTSTRAP=1 cargo build --release --locked -Zbuild-std=std,panic_abort \
     --target "$target" --package bitnet-inference --example wasm
+scripts/check-imports.sh "$CARGO_TARGET_DIR/$target/release/deps" "$dir/bin/llvm-nm"
 node crates/bitnet-inference/examples/wasm.mjs \
     "$CARGO_TARGET_DIR/$target/release/examples/wasm.wasm" models/storyteller/reference.json \
     crates/bitnet-inference/tests/exactness.rs
