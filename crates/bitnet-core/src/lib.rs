@@ -44,6 +44,7 @@
 //! ```
 
 mod activations;
+mod affinity;
 mod arch;
 mod attention;
 mod base3;

@@ -5,8 +5,6 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use core_affinity::CoreId;
-
 use crate::isa::{Isa, NullaryFnOnce};
 use crate::lanes::{Lanes, WithSimd};
 use crate::memory::{Category, HybridMemoryPool, OutOfMemory};
@@ -171,25 +169,6 @@ fn kibibytes(text: &str, field: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
-}
-
-/// Returns the processors that the process may use, one hardware thread of each core
-/// before the others; none where the system does not say.
-pub(crate) fn processors() -> Vec<CoreId> {
-    let mut processors = core_affinity::get_core_ids().unwrap_or_default();
-    processors.sort_by_key(|processor| !is_first_of_core(processor.id));
-    processors
-}
-
-/// Whether no hardware thread of the same core has a smaller number, as far as the
-/// system says: Linux lists them as in `0,4` or `0-1`.
-fn is_first_of_core(processor: usize) -> bool {
-    let list = format!("/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list");
-    let first = std::fs::read_to_string(list).ok().and_then(|list| {
-        let digits = list.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse().ok()
-    });
-    first.is_none_or(|first: usize| first == processor)
 }
 
 /// Returns how fast the thread pool reads memory, in bytes per second.

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 
 use core_affinity::CoreId;
 
-use crate::machine;
+use crate::affinity;
 
 /// Spins before a waiting worker goes to sleep: some tens of microseconds,
 /// longer than the pause between two steps of a token.
@@ -156,7 +156,7 @@ impl ThreadPool {
     ///
     /// As [`new`](Self::new).
     pub fn pinned(n_threads: usize) -> Result<Self, PinError> {
-        let processors = machine::processors();
+        let processors = affinity::processors();
         if processors.is_empty() {
             return Err(PinError::Unsupported);
         }
@@ -451,7 +451,7 @@ mod tests {
 
     #[test]
     fn pinned_workers_have_a_processor_each() {
-        let processors = machine::processors();
+        let processors = affinity::processors();
         let too_many = ThreadPool::pinned(processors.len() + 1).err();
         if processors.is_empty() {
             assert_eq!(too_many, Some(PinError::Unsupported));
