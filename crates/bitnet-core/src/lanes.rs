@@ -4,7 +4,6 @@
 //! does not reliably keep them there; such loops are written over [`Lanes`].
 
 use crate::fused;
-use crate::ops::power_of_two;
 
 /// Values of one register group.
 pub(crate) const WIDTH: usize = 16;
@@ -168,4 +167,10 @@ impl Lanes for ScalarLanes {
         x.into_iter()
             .fold(f32::NEG_INFINITY, |max, x| if x > max { x } else { max })
     }
+}
+
+/// Returns 2^n for n in -126..=127, and anything for other n.
+#[inline(always)]
+pub(crate) fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }

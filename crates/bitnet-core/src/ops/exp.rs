@@ -1,6 +1,6 @@
 //! The exponential function, the same on every machine.
 
-use crate::lanes::{Lanes, ScalarLanes};
+use crate::lanes::{Lanes, ScalarLanes, power_of_two};
 
 /// Returns e^x with an error below 2 units in the last place; 0 below about
 /// -104, infinity above about 88.7, NaN for NaN.
@@ -76,12 +76,6 @@ const POLYNOMIAL: [f32; 6] = [
     1.666_666_545_9e-1,
     5.000_000_120_1e-1,
 ];
-
-/// Returns 2^n for n in -126..=127, and anything for other n.
-#[inline(always)]
-pub(crate) fn power_of_two(n: i32) -> f32 {
-    f32::from_bits((n.wrapping_add(127) as u32) << 23)
-}
 
 #[cfg(test)]
 mod tests {

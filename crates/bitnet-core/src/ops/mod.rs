@@ -18,7 +18,7 @@ pub use norm::{rms_norm, rms_norm_each};
 pub use rope::{RopeTable, rope_frequencies};
 pub use softmax::{log_sum_exp, softmax};
 
-pub(crate) use exp::{exp_lanes, exp_scalar, power_of_two};
+pub(crate) use exp::{exp_lanes, exp_scalar};
 pub(crate) use norm::{max_abs, sum_abs};
 pub(crate) use softmax::max;
 
