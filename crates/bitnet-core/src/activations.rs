@@ -7,10 +7,8 @@ use crate::base3::GROUP_COLS;
 use crate::isa::{Isa, NullaryFnOnce};
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::panel::{COL_STEP, Int8View};
 use crate::thread_pool::{DisjointMut, ThreadPool};
-
-/// Columns of a block at two bits a weight.
-pub(crate) const COL_STEP: usize = 16;
 
 /// Rows are padded to a multiple of this, which is one of the columns of every
 /// kind of block.
@@ -259,7 +257,7 @@ impl Int8Rows {
 
     /// Returns the quantized values of a row, without padding.
     pub fn row(&self, row: usize) -> &[i8] {
-        &self.padded_row(row)[..self.n_cols]
+        &self.view().padded_row(row)[..self.n_cols]
     }
 
     /// Returns the scale of a row: `x ≈ q / scale`.
@@ -272,11 +270,6 @@ impl Int8Rows {
         &self.scales[..self.n_rows]
     }
 
-    /// Returns the sum of the quantized values of a row.
-    pub(crate) fn sum(&self, row: usize) -> i32 {
-        self.sums[..self.n_rows][row]
-    }
-
     /// Returns the sum of the quantized values of a row in the columns from
     /// `first_col`, a multiple of [`SUM_COLS`], on.
     #[inline(always)]
@@ -287,10 +280,15 @@ impl Int8Rows {
         sums[first..].iter().take(n_cols / SUM_COLS).sum()
     }
 
-    /// Returns a row with its padding: a multiple of [`ROW_PADDING`] values.
-    pub(crate) fn padded_row(&self, row: usize) -> &[i8] {
+    /// Returns the rows as kernels read them: each with its padding, a multiple of
+    /// [`ROW_PADDING`] values.
+    pub(crate) fn view(&self) -> Int8View<'_> {
         let stride = self.stride();
-        &self.data[..self.n_rows * stride][row * stride..][..stride]
+        Int8View {
+            data: &self.data[..self.n_rows * stride],
+            stride,
+            sums: &self.sums[..self.n_rows],
+        }
     }
 
     /// Distance between rows.
@@ -430,8 +428,8 @@ mod tests {
         let mut rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, x.len()).unwrap();
         rows.data.fill(77); // what an earlier batch left behind
         rows.quantize(isa, x, x.len());
-        assert!(rows.padded_row(0)[x.len()..].iter().all(|&q| q == 0));
-        (rows.row(0).to_vec(), rows.scale(0), rows.sum(0))
+        assert!(rows.view().padded_row(0)[x.len()..].iter().all(|&q| q == 0));
+        (rows.row(0).to_vec(), rows.scale(0), rows.view().sum(0))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Σ tᵢ·3^(4-i), which is at most 121. The negative of a number has the negative
 //! trits, so a table of 128 entries is enough to read them.
 
-use crate::matmul::PackedBlock;
+use crate::panel::PackedBlock;
 
 /// Trits in a byte.
 const TRITS: usize = 5;

@@ -1,13 +1,12 @@
 //! Int8 matrices: the quantized output head.
 
-use crate::activations::{COL_STEP, Int8Rows};
+use crate::activations::Int8Rows;
 use crate::arch;
 use crate::isa::{Isa, NullaryFnOnce};
-use crate::matmul::{
-    Acc, Operands, PANEL_ROWS, PackedBlock, Panels, dequantize, for_tiles, matmul,
-};
+use crate::matmul::{Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
+use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::thread_pool::{DisjointMut, ThreadPool};
 
 /// Columns of one block: 64 bytes are 16 rows of four.
@@ -216,7 +215,7 @@ impl Panels for WithIsa<'_> {
         for_tiles(acts, |first, acc| {
             let operands = Operands {
                 blocks: self.weights.panel(panel),
-                acts,
+                acts: acts.view(),
                 first,
                 first_col: 0,
             };

@@ -60,6 +60,7 @@ pub mod machine;
 mod matmul;
 pub mod memory;
 pub mod ops;
+mod panel;
 mod scales;
 mod ternary;
 mod ternary_layout;

@@ -1,82 +1,15 @@
 //! The way from packed weights and int8 activations to f32 rows, common to both
 //! kinds of weights and all kernels.
-//!
-//! Both packed layouts consist of *panels* of [`PANEL_ROWS`] rows, and a panel
-//! of 64-byte blocks that hold some columns of all its rows. A kernel computes
-//! one panel for all tokens of a tile: the integer dot products of sixteen
-//! rows stand in sixteen lanes, so there is no horizontal sum at the end.
 
-use bytemuck::Zeroable;
-
-#[cfg(doc)]
-use crate::activations::COL_STEP;
 use crate::activations::{EXACT_PARTS, Int8Rows, PART_RADIX};
+use crate::panel::{Acc, PANEL_ROWS};
 use crate::thread_pool::{DisjointMut, ThreadPool};
-
-/// Rows per panel: the i32 lanes of a 512-bit register.
-pub(crate) const PANEL_ROWS: usize = 16;
 
 /// The most tokens that share one pass over a panel.
 pub(crate) const MAX_TILE: usize = 16;
 
 /// Weights that a thread takes at a time.
 const CHUNK_BYTES: usize = 16 * 1024;
-
-/// 64 bytes of packed weights, aligned to a cache line. What the bytes mean is
-/// the matter of [`crate::PackedTernary`] and [`crate::PackedInt8`].
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PackedBlock(pub(crate) [u8; 64]);
-
-const _: () = assert!(size_of::<PackedBlock>() == 64);
-
-// SAFETY: bytes may all be zero.
-unsafe impl Zeroable for PackedBlock {}
-
-impl PackedBlock {
-    pub(crate) const ZERO: Self = Self([0; 64]);
-}
-
-/// Integer dot products of one panel: `[token][row]`.
-pub(crate) type Acc = [[i32; PANEL_ROWS]];
-
-/// A panel and what it is multiplied with: the rows of `acts` from `first` on, as
-/// many as there are results.
-#[derive(Clone, Copy)]
-pub(crate) struct Operands<'a> {
-    pub(crate) blocks: &'a [PackedBlock],
-    pub(crate) acts: &'a Int8Rows,
-    pub(crate) first: usize,
-    /// Where the columns of the blocks begin: a multiple of [`COL_STEP`], and 0 unless
-    /// the blocks are a part of a panel.
-    pub(crate) first_col: usize,
-}
-
-impl<'a> Operands<'a> {
-    /// Cuts the tokens of `acc` into tiles of `MAX`, .., 4, 2 and 1 tokens: powers
-    /// of two, the sizes that kernels are compiled for.
-    #[cfg(any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        all(target_arch = "wasm32", target_feature = "simd128")
-    ))]
-    pub(crate) fn tiles<const MAX: usize>(
-        self,
-        acc: &mut Acc,
-    ) -> impl Iterator<Item = (Operands<'a>, &mut Acc)> {
-        const { assert!(MAX.is_power_of_two()) };
-        let mut rest = acc;
-        let mut operands = self;
-        std::iter::from_fn(move || {
-            let len = 1 << rest.len().checked_ilog2()?.min(MAX.ilog2());
-            let (tile, tail) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = tail;
-            let tile_operands = operands;
-            operands.first += len;
-            Some((tile_operands, tile))
-        })
-    }
-}
 
 /// Calls `f(first row, sums)` for tiles of at most [`MAX_TILE`] rows of values, with
 /// all their parts.

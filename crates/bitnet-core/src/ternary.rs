@@ -6,14 +6,13 @@ use std::sync::Mutex;
 
 use scales::{AddGroup, PackedScales};
 
-use crate::activations::{COL_STEP, Int8Rows, SUM_COLS};
+use crate::activations::{Int8Rows, SUM_COLS};
 use crate::arch;
 use crate::base3;
 use crate::isa::Isa;
-use crate::matmul::{
-    Acc, MAX_TILE, Operands, PANEL_ROWS, PackedBlock, Panels, dequantize, for_tiles, matmul,
-};
+use crate::matmul::{MAX_TILE, Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::scales::Scales;
 use crate::ternary_layout::TernaryLayout;
 use crate::thread_pool::ThreadPool;
@@ -393,7 +392,7 @@ impl Panels for WithIsa<'_> {
             for_tiles(acts, |first, acc| {
                 let operands = Operands {
                     blocks,
-                    acts,
+                    acts: acts.view(),
                     first,
                     first_col: 0,
                 };
@@ -402,7 +401,7 @@ impl Panels for WithIsa<'_> {
                     TernaryLayout::Base3 => base3_panel(self.isa, operands, acc),
                 }
                 for (i, sums) in acc.iter_mut().enumerate() {
-                    let correction = acts.sum(first + i);
+                    let correction = operands.acts.sum(first + i);
                     for sum in sums {
                         *sum -= correction;
                     }
@@ -448,7 +447,7 @@ impl WithIsa<'_> {
                 let first_col = group * len;
                 let operands = Operands {
                     blocks,
-                    acts,
+                    acts: acts.view(),
                     first,
                     first_col,
                 };

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::activations::{COL_STEP, Int8Rows};
+use crate::activations::Int8Rows;
 use crate::base3::GROUP_COLS;
 use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::panel::COL_STEP;
 use crate::ternary::PackedTernary;
 use crate::thread_pool::ThreadPool;
 

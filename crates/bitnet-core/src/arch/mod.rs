@@ -1,5 +1,5 @@
 //! One folder or file per instruction set, the same two functions in each:
-//! `ternary_panel` and `int8_panel` (see [`crate::matmul`] for what they owe).
+//! `ternary_panel` and `int8_panel` (see [`crate::panel`] for what they owe).
 
 /// Defines methods of an instruction set that are one instruction each.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

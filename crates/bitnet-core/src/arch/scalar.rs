@@ -1,8 +1,7 @@
 //! The reference: plain Rust, one multiplication at a time.
 
-use crate::activations::COL_STEP;
 use crate::base3::{GROUP_COLS, unpack_group};
-use crate::matmul::{Acc, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 
 /// Dot products of codes 0..=2 with activations.
 pub(crate) fn ternary_panel(operands: Operands<'_>, acc: &mut Acc) {

@@ -8,13 +8,14 @@ use std::iter;
 
 use super::block::Scores;
 use super::{BLOCK, MAX_ROWS, TILE};
-use crate::activations::{COL_STEP, Int8Rows, PART_RADIX};
+use crate::activations::{Int8Rows, PART_RADIX};
 use crate::arch::{CACHE_LINE, prefetch};
 use crate::int8::{self, BLOCK_COLS};
 use crate::isa::{Isa, NullaryFnOnce};
 use crate::lanes::{Lanes, WithSimd};
-use crate::matmul::{self, MAX_TILE, Operands, PANEL_ROWS};
+use crate::matmul::MAX_TILE;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 
 const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
 
@@ -22,7 +23,7 @@ const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
 #[derive(Debug)]
 pub(super) struct Int8Store {
     /// Packed blocks.
-    packed: Buffer<matmul::PackedBlock>,
+    packed: Buffer<PackedBlock>,
     /// Of keys and of values, by position.
     scales: Buffer<[[f32; TILE]; 2 * BLOCK / TILE]>,
     head_dim: usize,
@@ -34,10 +35,10 @@ pub(super) struct Int8Store {
 #[derive(Clone, Copy)]
 pub(super) struct Int8Block<'a> {
     /// `[BLOCK / TILE]` panels whose rows are positions and columns dimensions.
-    keys: &'a [matmul::PackedBlock],
+    keys: &'a [PackedBlock],
     /// `[head_dim / TILE]` panels whose rows are dimensions and columns
     /// positions.
-    values: &'a [matmul::PackedBlock],
+    values: &'a [PackedBlock],
     key_scales: &'a [[f32; TILE]],
     value_scales: &'a [[f32; TILE]],
     head_dim: usize,
@@ -74,7 +75,7 @@ impl Int8Store {
 
     /// Returns the bytes of one block with its scales.
     pub(super) fn block_bytes(head_dim: usize) -> usize {
-        Self::packed_len(head_dim) * size_of::<matmul::PackedBlock>() + 2 * BLOCK * size_of::<f32>()
+        Self::packed_len(head_dim) * size_of::<PackedBlock>() + 2 * BLOCK * size_of::<f32>()
     }
 
     /// Packed blocks in a block of positions.
@@ -137,7 +138,7 @@ impl Int8Scratch {
 impl Int8Block<'_> {
     /// Returns key and value of a position.
     pub(super) fn load(self, at: usize) -> (Vec<f32>, Vec<f32>) {
-        let byte = |block: &matmul::PackedBlock, row: usize, col: usize| {
+        let byte = |block: &PackedBlock, row: usize, col: usize| {
             block.0[row % TILE * BLOCK_COLS + col % BLOCK_COLS] as i8 as f32
         };
         let (row, col) = (at % TILE, at);
@@ -178,7 +179,7 @@ impl Int8Block<'_> {
             prefetch_all(ahead.unwrap_or_default());
             let operands = Operands {
                 blocks: panel,
-                acts: queries,
+                acts: queries.view(),
                 first: 0,
                 first_col: 0,
             };
@@ -236,7 +237,7 @@ impl Int8Block<'_> {
             for (i, acc) in acc.chunks_mut(MAX_TILE).enumerate() {
                 let operands = Operands {
                     blocks: panel,
-                    acts: rows,
+                    acts: rows.view(),
                     first: i * MAX_TILE,
                     first_col: 0,
                 };
@@ -253,8 +254,8 @@ impl Int8Block<'_> {
 }
 
 /// Prefetches a panel that is read next.
-fn prefetch_all(panel: &[matmul::PackedBlock]) {
-    const { assert!(size_of::<matmul::PackedBlock>() == CACHE_LINE) };
+fn prefetch_all(panel: &[PackedBlock]) {
+    const { assert!(size_of::<PackedBlock>() == CACHE_LINE) };
     for block in panel {
         prefetch(block);
     }

@@ -2,8 +2,8 @@
 
 use crate::activations::{EXACT_PARTS, PART_RADIX};
 use crate::lanes::{Lanes, WIDTH, WithSimd};
-use crate::matmul::{Acc, PANEL_ROWS};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::panel::{Acc, PANEL_ROWS};
 use crate::scales::Scales;
 
 /// Scales in the order in which panels need them, zero for the rows that fill up the

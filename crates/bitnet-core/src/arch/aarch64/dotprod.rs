@@ -6,8 +6,7 @@ use std::arch::asm;
 use std::hint::black_box;
 
 use super::{Int8, Neon, Ternary, Weights, rows};
-use crate::activations::COL_STEP;
-use crate::matmul::{Acc, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 
 /// A processor with the dot product extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

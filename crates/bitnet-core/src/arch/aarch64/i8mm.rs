@@ -7,8 +7,7 @@ use std::hint::black_box;
 
 use super::dotprod::Dotprod;
 use super::{Int8, Neon, Ternary, Weights, rows};
-use crate::activations::COL_STEP;
-use crate::matmul::{Acc, Operands, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// A processor with the int8 matrix and dot product extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,7 +40,7 @@ mod neon;
 
 use std::arch::aarch64::int8x16_t;
 
-use crate::matmul::{Operands, PackedBlock};
+use crate::panel::{Operands, PackedBlock};
 
 pub use dotprod::Dotprod;
 pub use i8mm::I8mm;

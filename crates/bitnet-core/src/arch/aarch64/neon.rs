@@ -9,8 +9,7 @@ use std::arch::aarch64::{
 use std::hint::black_box;
 
 use super::{Int8, Ternary, Weights, rows};
-use crate::activations::COL_STEP;
-use crate::matmul::{Acc, Operands, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// Every ARM64 processor: NEON is in the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::arch::wasm32::{
 };
 use std::hint::black_box;
 
-use crate::matmul::{Acc, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{Acc, Operands, PANEL_ROWS, PackedBlock};
 
 /// A build with 128-bit SIMD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 use super::madd::{Int8, PeakRounds, Ternary, Tile, Weights};
 use super::row_lanes::RowLanes;
 use super::{IsaLevel, define_isa};
-use crate::matmul::{Acc, Operands};
+use crate::panel::{Acc, Operands};
 
 define_isa!(
     /// A processor with AVX-512 F, BW, DQ and VL (and AVX2, FMA, F16C).

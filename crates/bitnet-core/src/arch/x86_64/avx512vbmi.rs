@@ -17,10 +17,9 @@ use super::avx512vnni::{Avx512vnni, tile};
 use super::row_lanes::RowLanes;
 use super::vnni::{Vnni, Weights, rescale_two_bits, two_bits};
 use super::{IsaLevel, define_isa};
-use crate::activations::COL_STEP;
 use crate::base3;
 use crate::isa::NullaryFnOnce;
-use crate::matmul::{Acc, Operands, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 define_isa!(
     /// A processor with AVX-512 F, BW, DQ, VL, VNNI and VBMI.

@@ -10,7 +10,7 @@ use super::avx512bw::Avx512bw;
 use super::avx512vbmi::Avx512vbmi;
 use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
 use super::{IsaLevel, define_isa};
-use crate::matmul::{Acc, Operands};
+use crate::panel::{Acc, Operands};
 
 define_isa!(
     /// A processor with AVX-512 F, BW, DQ, VL and VNNI (and AVX2, FMA, F16C).

@@ -9,7 +9,7 @@ use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32};
 use super::avx2::Avx2;
 use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
 use super::{IsaLevel, define_isa};
-use crate::matmul::{Acc, Operands};
+use crate::panel::{Acc, Operands};
 
 define_isa!(
     /// A processor with AVX-VNNI, AVX2, FMA and F16C.
@@ -101,8 +101,8 @@ mod tests {
     use crate::activations::Int8Rows;
     use crate::arch::scalar;
     use crate::isa::Isa;
-    use crate::matmul::{PANEL_ROWS, PackedBlock};
     use crate::memory::HybridMemoryPool;
+    use crate::panel::{PANEL_ROWS, PackedBlock};
 
     define_isa!(
         /// A processor that has the same instruction as part of AVX-512: its
@@ -145,7 +145,7 @@ mod tests {
                     acts.quantize(Isa::Scalar, &x, n_cols);
                     let operands = Operands {
                         blocks: &blocks,
-                        acts: &acts,
+                        acts: acts.view(),
                         first: 0,
                         first_col: 0,
                     };

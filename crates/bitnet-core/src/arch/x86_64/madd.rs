@@ -4,9 +4,8 @@ use std::hint::black_box;
 
 use super::row_lanes::{RowLanes, assert_parts};
 use super::rows;
-use crate::activations::COL_STEP;
 use crate::isa::NullaryFnOnce;
-use crate::matmul::{Acc, Operands};
+use crate::panel::{Acc, COL_STEP, Operands};
 
 /// A kind of weights.
 pub(super) trait Weights: Copy {

@@ -23,7 +23,7 @@ mod row_lanes;
 mod vnni;
 
 use crate::isa::NullaryFnOnce;
-use crate::matmul::Operands;
+use crate::panel::Operands;
 
 pub use avx2::Avx2;
 pub use avx512bw::Avx512bw;

@@ -1,6 +1,6 @@
 //! Vectors whose i32 lanes are the rows of a panel.
 
-use crate::matmul::{PANEL_ROWS, PackedBlock};
+use crate::panel::{PANEL_ROWS, PackedBlock};
 
 /// The operations of an instruction set on a part of a panel: as many rows as a
 /// vector has i32 lanes.

@@ -5,10 +5,9 @@ use std::hint::black_box;
 
 use super::row_lanes::{RowLanes, assert_parts};
 use super::{IsaLevel, rows};
-use crate::activations::COL_STEP;
 use crate::arch::prefetch;
 use crate::isa::NullaryFnOnce;
-use crate::matmul::{Acc, Operands, PackedBlock};
+use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// An instruction set with `vpdpbusd`.
 pub(super) trait Vnni: IsaLevel {
