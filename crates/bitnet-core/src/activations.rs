@@ -3,8 +3,9 @@
 
 use std::ops::DerefMut;
 
+use crate::arch::NullaryFnOnce;
 use crate::base3::GROUP_COLS;
-use crate::isa::{Isa, NullaryFnOnce};
+use crate::isa::Isa;
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::panel::{COL_STEP, Int8View};

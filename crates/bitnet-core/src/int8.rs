@@ -2,7 +2,8 @@
 
 use crate::activations::Int8Rows;
 use crate::arch;
-use crate::isa::{Isa, NullaryFnOnce};
+use crate::arch::NullaryFnOnce;
+use crate::isa::Isa;
 use crate::matmul::{Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::arch::NullaryFnOnce;
 #[cfg(target_arch = "aarch64")]
 use crate::arch::aarch64::{Dotprod, I8mm, Neon};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -45,19 +46,6 @@ pub enum Isa {
     /// 128-bit SIMD of WebAssembly.
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128(Simd128),
-}
-
-/// An operation without arguments, written once and compiled for each instruction set:
-/// see [`Isa::vectorize`].
-///
-/// `call` must be `#[inline(always)]`, and so must everything it calls that is
-/// worth vectorising: only code inlined into the wrapper of an instruction set
-/// is compiled for it.
-pub trait NullaryFnOnce {
-    /// What the operation returns.
-    type Output;
-    /// Runs the operation.
-    fn call(self) -> Self::Output;
 }
 
 /// Why an instruction set asked for by name cannot be used.

@@ -58,7 +58,7 @@ pub(crate) trait Lanes: Copy {
 }
 
 /// An operation over [`Lanes`], compiled for each instruction set as a
-/// [`NullaryFnOnce`](crate::isa::NullaryFnOnce) is.
+/// [`NullaryFnOnce`](crate::arch::NullaryFnOnce) is.
 pub(crate) trait WithSimd {
     /// What the operation returns.
     type Output;

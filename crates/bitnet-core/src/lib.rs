@@ -68,13 +68,14 @@ mod thread_pool;
 mod top_k_matmul;
 
 pub use activations::Int8Rows;
+pub use arch::NullaryFnOnce;
 pub use attention::{
     AttentionScratch, Heads, KvPage, KvPrecision, KvShape, PagedKv, QueryRow, attention,
 };
 pub use dense::matmul_rows;
 pub use device::{Device, DeviceError, DeviceKind, Unusable};
 pub use int8::PackedInt8;
-pub use isa::{Isa, IsaError, NullaryFnOnce};
+pub use isa::{Isa, IsaError};
 pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use scales::Scales;
 pub use ternary_layout::TernaryLayout;

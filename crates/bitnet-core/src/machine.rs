@@ -5,7 +5,8 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::isa::{Isa, NullaryFnOnce};
+use crate::arch::NullaryFnOnce;
+use crate::isa::Isa;
 use crate::lanes::{Lanes, WithSimd};
 use crate::memory::{Category, HybridMemoryPool, OutOfMemory};
 use crate::thread_pool::ThreadPool;

@@ -7,8 +7,9 @@
 use std::ops::DerefMut;
 
 use crate::activations::Int8Rows;
+use crate::arch::NullaryFnOnce;
 use crate::int8::PackedInt8;
-use crate::isa::{Isa, NullaryFnOnce};
+use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::thread_pool::{DisjointMut, ThreadPool};

@@ -52,6 +52,19 @@ pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;
 
+/// An operation without arguments, written once and compiled for each instruction set:
+/// see [`Isa::vectorize`](crate::Isa::vectorize).
+///
+/// `call` must be `#[inline(always)]`, and so must everything it calls that is
+/// worth vectorising: only code inlined into the wrapper of an instruction set
+/// is compiled for it.
+pub trait NullaryFnOnce {
+    /// What the operation returns.
+    type Output;
+    /// Runs the operation.
+    fn call(self) -> Self::Output;
+}
+
 /// Prefetches the cache line at `x`, which will be read soon. Nothing is read if there
 /// is no such memory, and nothing happens on processors that this is not written for.
 #[inline(always)]

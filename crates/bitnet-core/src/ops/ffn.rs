@@ -1,7 +1,8 @@
 //! What happens element by element between the matrices.
 
 use super::exp_scalar;
-use crate::isa::{Isa, NullaryFnOnce};
+use crate::arch::NullaryFnOnce;
+use crate::isa::Isa;
 use crate::lanes::{Lanes, WithSimd};
 
 /// Replaces `gate[i]` by `max(gate[i], 0)² · up[i]`: the gate of BitNet b1.58

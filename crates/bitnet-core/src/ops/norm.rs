@@ -1,7 +1,8 @@
 //! RMS norm.
 
 use super::{LANES, sum_lanes};
-use crate::isa::{Isa, NullaryFnOnce};
+use crate::arch::NullaryFnOnce;
+use crate::isa::Isa;
 
 /// Writes `out[i] = weight[i] · (x[i] / sqrt(mean(x²) + eps))`, RMSNorm of
 /// Zhang & Sennrich (2019), in the order of operations of `transformers`.

@@ -1,6 +1,7 @@
 //! Rotary position embedding.
 
-use crate::isa::{Isa, NullaryFnOnce};
+use crate::arch::NullaryFnOnce;
+use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
 /// Returns `theta^(-2i/n_dims)` for i below `n_dims / 2`: the angles that the pairs

@@ -17,8 +17,8 @@ use super::avx512vnni::{Avx512vnni, tile};
 use super::row_lanes::RowLanes;
 use super::vnni::{Vnni, Weights, rescale_two_bits, two_bits};
 use super::{IsaLevel, define_isa};
+use crate::arch::NullaryFnOnce;
 use crate::base3;
-use crate::isa::NullaryFnOnce;
 use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 define_isa!(

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use super::row_lanes::{RowLanes, assert_parts};
 use super::rows;
-use crate::isa::NullaryFnOnce;
+use crate::arch::NullaryFnOnce;
 use crate::panel::{Acc, COL_STEP, Operands};
 
 /// A kind of weights.

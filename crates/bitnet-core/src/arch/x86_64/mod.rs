@@ -22,7 +22,7 @@ mod madd;
 mod row_lanes;
 mod vnni;
 
-use crate::isa::NullaryFnOnce;
+use crate::arch::NullaryFnOnce;
 use crate::panel::Operands;
 
 pub use avx2::Avx2;
@@ -71,9 +71,9 @@ macro_rules! define_isa {
 
         impl crate::arch::x86_64::IsaLevel for $name {
             #[inline]
-            fn vectorize<O: crate::isa::NullaryFnOnce>(self, op: O) -> O::Output {
+            fn vectorize<O: crate::arch::NullaryFnOnce>(self, op: O) -> O::Output {
                 $(#[target_feature(enable = $feature)])+
-                fn compiled<O: crate::isa::NullaryFnOnce>(op: O) -> O::Output {
+                fn compiled<O: crate::arch::NullaryFnOnce>(op: O) -> O::Output {
                     op.call()
                 }
                 // SAFETY: `self` exists, so `new` has found every feature that

@@ -5,8 +5,7 @@ use std::hint::black_box;
 
 use super::row_lanes::{RowLanes, assert_parts};
 use super::{IsaLevel, rows};
-use crate::arch::prefetch;
-use crate::isa::NullaryFnOnce;
+use crate::arch::{NullaryFnOnce, prefetch};
 use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// An instruction set with `vpdpbusd`.
