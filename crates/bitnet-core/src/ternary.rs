@@ -1,5 +1,6 @@
 //! Ternary matrices in the layout that the kernels compute on.
 
+mod fastest_layout;
 mod scales;
 
 use std::sync::Mutex;
