@@ -1,13 +1,12 @@
 //! Int8 matrices: the quantized output head.
 
 use crate::activations::Int8Rows;
-use crate::arch;
 use crate::arch::NullaryFnOnce;
 use crate::isa::Isa;
 use crate::matmul::{Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
-use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::thread_pool::{DisjointMut, ThreadPool};
 
 /// Columns of one block: 64 bytes are 16 rows of four.
@@ -172,30 +171,6 @@ pub(crate) fn quantize_row(isa: Isa, w: &[f32], out: &mut [i8]) -> f32 {
     isa.vectorize(QuantizeWeights { w, out })
 }
 
-/// Writes the dot products of the sixteen rows of a panel with as many rows of
-/// activations as `acc` has.
-pub(crate) fn panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
-    match isa {
-        Isa::Scalar => arch::scalar::int8_panel(operands, acc),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(level) => level.int8_panel(operands, acc),
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni(level) => level.int8_panel(operands, acc),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512bw(level) => level.int8_panel(operands, acc),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512vnni(level) => level.int8_panel(operands, acc),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon(level) => level.int8_panel(operands, acc),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Dotprod(level) => level.int8_panel(operands, acc),
-        #[cfg(target_arch = "aarch64")]
-        Isa::I8mm(level) => level.int8_panel(operands, acc),
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Isa::Simd128(level) => level.int8_panel(operands, acc),
-    }
-}
-
 struct WithIsa<'a> {
     weights: &'a PackedInt8,
     isa: Isa,
@@ -220,7 +195,7 @@ impl Panels for WithIsa<'_> {
                 first,
                 first_col: 0,
             };
-            self::panel(self.isa, operands, acc);
+            self.isa.int8_panel(operands, acc);
             dequantize(acts, first, acc, scales, &mut put);
         });
     }

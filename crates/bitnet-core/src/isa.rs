@@ -2,16 +2,15 @@
 
 use std::fmt;
 
-use crate::arch::NullaryFnOnce;
 #[cfg(target_arch = "aarch64")]
 use crate::arch::aarch64::{Dotprod, I8mm, Neon};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use crate::arch::wasm32::Simd128;
 #[cfg(target_arch = "x86_64")]
-use crate::arch::x86_64::{Avx2, Avx512bw, Avx512vbmi, Avx512vnni, AvxVnni, IsaLevel};
-#[cfg(target_arch = "x86_64")]
-use crate::lanes::Lanes;
-use crate::lanes::{ScalarLanes, WithSimd};
+use crate::arch::x86_64::{Avx2, Avx512bw, Avx512vbmi, Avx512vnni, AvxVnni};
+use crate::arch::{IsaLevel, NullaryFnOnce, Tier};
+use crate::lanes::{Lanes, Scalar, WithSimd};
+use crate::panel::{Acc, Operands};
 
 /// An instruction set that this machine has.
 ///
@@ -46,6 +45,34 @@ pub enum Isa {
     /// 128-bit SIMD of WebAssembly.
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128(Simd128),
+}
+
+/// Evaluates an expression with the [`Tier`] of an [`Isa`]: the one place that chooses.
+macro_rules! with_tier {
+    ($isa:expr, $tier:ident => $value:expr) => {
+        match $isa {
+            Isa::Scalar => {
+                let $tier = Scalar;
+                $value
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2($tier) => $value,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni($tier) => $value,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512bw($tier) => $value,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512vnni($tier) => $value,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon($tier) => $value,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod($tier) => $value,
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm($tier) => $value,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128($tier) => $value,
+        }
+    };
 }
 
 /// Why an instruction set asked for by name cannot be used.
@@ -109,61 +136,35 @@ struct Known {
     detect: fn() -> Option<Isa>,
 }
 
+impl Known {
+    const fn new<T: Tier>(detect: fn() -> Option<Isa>) -> Self {
+        Self {
+            name: T::NAME,
+            needs: T::NEEDS,
+            detect,
+        }
+    }
+}
+
 /// Every instruction set of this build, best first.
 const KNOWN: &[Known] = &[
     #[cfg(target_arch = "x86_64")]
-    Known {
-        name: "x86_64-i2xi8-avx512vnni",
-        needs: "AVX-512 F, BW, DQ, VL and VNNI",
-        detect: || Avx512vnni::new().map(Isa::Avx512vnni),
-    },
+    Known::new::<Avx512vnni>(|| Avx512vnni::new().map(Isa::Avx512vnni)),
     #[cfg(target_arch = "x86_64")]
-    Known {
-        name: "x86_64-i2xi8-avxvnni",
-        needs: "AVX-VNNI, AVX2, FMA and F16C",
-        detect: || AvxVnni::new().map(Isa::AvxVnni),
-    },
+    Known::new::<AvxVnni>(|| AvxVnni::new().map(Isa::AvxVnni)),
     #[cfg(target_arch = "x86_64")]
-    Known {
-        name: "x86_64-i2xi8-avx512bw",
-        needs: "AVX-512 F, BW, DQ and VL",
-        detect: || Avx512bw::new().map(Isa::Avx512bw),
-    },
+    Known::new::<Avx512bw>(|| Avx512bw::new().map(Isa::Avx512bw)),
     #[cfg(target_arch = "x86_64")]
-    Known {
-        name: "x86_64-i2xi8-avx2",
-        needs: "AVX2, FMA and F16C",
-        detect: || Avx2::new().map(Isa::Avx2),
-    },
+    Known::new::<Avx2>(|| Avx2::new().map(Isa::Avx2)),
     #[cfg(target_arch = "aarch64")]
-    Known {
-        name: "aarch64-i2xi8-i8mm",
-        needs: "the dot product and int8 matrix extensions",
-        detect: || I8mm::new().map(Isa::I8mm),
-    },
+    Known::new::<I8mm>(|| I8mm::new().map(Isa::I8mm)),
     #[cfg(target_arch = "aarch64")]
-    Known {
-        name: "aarch64-i2xi8-dotprod",
-        needs: "the dot product extension",
-        detect: || Dotprod::new().map(Isa::Dotprod),
-    },
+    Known::new::<Dotprod>(|| Dotprod::new().map(Isa::Dotprod)),
     #[cfg(target_arch = "aarch64")]
-    Known {
-        name: "aarch64-i2xi8-neon",
-        needs: "NEON",
-        detect: || Some(Isa::Neon(Neon)),
-    },
+    Known::new::<Neon>(|| Some(Isa::Neon(Neon))),
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-    Known {
-        name: "wasm32-i2xi8-simd128",
-        needs: "128-bit SIMD",
-        detect: || Some(Isa::Simd128(Simd128)),
-    },
-    Known {
-        name: "generic-i2xi8-scalar",
-        needs: "nothing",
-        detect: || Some(Isa::Scalar),
-    },
+    Known::new::<Simd128>(|| Some(Isa::Simd128(Simd128))),
+    Known::new::<Scalar>(|| Some(Isa::Scalar)),
 ];
 
 impl Isa {
@@ -213,25 +214,10 @@ impl Isa {
 
     /// Returns the full name, `{arch}-{weights}x{activations}-{variant}`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Scalar => "generic-i2xi8-scalar",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(_) => "x86_64-i2xi8-avx2",
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni(_) => "x86_64-i2xi8-avxvnni",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512bw(_) => "x86_64-i2xi8-avx512bw",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512vnni(_) => "x86_64-i2xi8-avx512vnni",
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon(_) => "aarch64-i2xi8-neon",
-            #[cfg(target_arch = "aarch64")]
-            Self::Dotprod(_) => "aarch64-i2xi8-dotprod",
-            #[cfg(target_arch = "aarch64")]
-            Self::I8mm(_) => "aarch64-i2xi8-i8mm",
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Self::Simd128(_) => "wasm32-i2xi8-simd128",
+        fn name_of<T: Tier>(_: T) -> &'static str {
+            T::NAME
         }
+        with_tier!(self, tier => name_of(tier))
     }
 
     /// Returns whether there are instructions for five trits a byte.
@@ -255,57 +241,45 @@ impl Isa {
     /// Runs `op` compiled for this instruction set: the compiler vectorises it.
     #[inline]
     pub fn vectorize<O: NullaryFnOnce>(self, op: O) -> O::Output {
-        match self {
-            Self::Scalar => op.call(),
-            // NEON is in the baseline, and nothing else helps floats.
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.call(),
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Self::Simd128(_) => op.call(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(level) => level.vectorize(op),
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni(level) => level.without_vnni().vectorize(op),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512bw(level) => level.vectorize(op),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512vnni(level) => level.without_vnni().vectorize(op),
-        }
+        with_tier!(self, tier => tier.floats().vectorize(op))
     }
 
     /// Runs `op` with the vectors of this instruction set.
     #[inline]
     pub(crate) fn dispatch<O: WithSimd>(self, op: O) -> O::Output {
-        match self {
-            Self::Scalar => op.with_simd(ScalarLanes),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(level) => level.vectorize(OnLanes(level, op)),
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni(level) => {
-                let level = level.without_vnni();
-                level.vectorize(OnLanes(level, op))
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512bw(level) => level.vectorize(OnLanes(level, op)),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512vnni(level) => {
-                let level = level.without_vnni();
-                level.vectorize(OnLanes(level, op))
-            }
-            // NEON is the target's baseline.
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => op.with_simd(Neon),
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Self::Simd128(level) => op.with_simd(level),
-        }
+        with_tier!(self, tier => {
+            let lanes = tier.floats();
+            lanes.vectorize(OnLanes(lanes, op))
+        })
+    }
+
+    /// See [`Tier::ternary_panel`].
+    #[inline]
+    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        with_tier!(self, tier => tier.ternary_panel(operands, acc));
+    }
+
+    /// See [`Tier::base3_panel`].
+    #[inline]
+    pub(crate) fn base3_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        with_tier!(self, tier => tier.base3_panel(operands, acc));
+    }
+
+    /// See [`Tier::int8_panel`].
+    #[inline]
+    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        with_tier!(self, tier => tier.int8_panel(operands, acc));
+    }
+
+    /// See [`Tier::int8_peak_rounds`].
+    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        with_tier!(self, tier => tier.int8_peak_rounds(n_rounds))
     }
 }
 
 /// A [`WithSimd`] with its lanes.
-#[cfg(target_arch = "x86_64")]
 struct OnLanes<L, O>(L, O);
 
-#[cfg(target_arch = "x86_64")]
 impl<L: Lanes, O: WithSimd> NullaryFnOnce for OnLanes<L, O> {
     type Output = O::Output;
 

@@ -68,9 +68,9 @@ pub(crate) trait WithSimd {
 
 /// Plain Rust for the target's baseline.
 #[derive(Clone, Copy)]
-pub(crate) struct ScalarLanes;
+pub(crate) struct Scalar;
 
-impl Lanes for ScalarLanes {
+impl Lanes for Scalar {
     type V = [f32; WIDTH];
 
     const MAX_ACCUMULATORS: usize = 4;

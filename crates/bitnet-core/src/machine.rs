@@ -225,11 +225,11 @@ pub fn read_bandwidth_of(
 pub fn int8_peak(isa: Isa, threads: &mut ThreadPool) -> Option<f64> {
     const ROUNDS: usize = 100_000;
     const N_CHUNKS: usize = 64;
-    let macs_per_round = peak_rounds(isa, 1)?;
+    let macs_per_round = isa.int8_peak_rounds(1)?;
     let macs = (N_CHUNKS * ROUNDS * macs_per_round) as f64;
     Some(fastest(macs, || {
         threads.for_each(N_CHUNKS, |_, _| {
-            black_box(peak_rounds(isa, ROUNDS));
+            black_box(isa.int8_peak_rounds(ROUNDS));
         });
     }))
 }
@@ -255,40 +255,6 @@ fn f32_peak_of<const N: usize>(isa: Isa, threads: &mut ThreadPool) -> f64 {
             black_box(isa.dispatch(MultiplyAdd::<N>(ROUNDS)));
         });
     })
-}
-
-/// Runs the dot product instructions of an instruction set and returns the multiply-adds done.
-#[cfg_attr(
-    not(any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        all(target_arch = "wasm32", target_feature = "simd128")
-    )),
-    expect(
-        unused_variables,
-        reason = "the scalar kernel has no such instructions"
-    )
-)]
-fn peak_rounds(isa: Isa, n_rounds: usize) -> Option<usize> {
-    match isa {
-        Isa::Scalar => None,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(level) => Some(level.int8_peak_rounds(n_rounds)),
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni(level) => Some(level.int8_peak_rounds(n_rounds)),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512bw(level) => Some(level.int8_peak_rounds(n_rounds)),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512vnni(level) => Some(level.int8_peak_rounds(n_rounds)),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon(level) => Some(level.int8_peak_rounds(n_rounds)),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Dotprod(level) => Some(level.int8_peak_rounds(n_rounds)),
-        #[cfg(target_arch = "aarch64")]
-        Isa::I8mm(level) => Some(level.int8_peak_rounds(n_rounds)),
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Isa::Simd128(level) => Some(level.int8_peak_rounds(n_rounds)),
-    }
 }
 
 /// Returns `amount` per second of the fastest pass.

@@ -8,12 +8,11 @@ use std::sync::Mutex;
 use scales::{AddGroup, PackedScales};
 
 use crate::activations::{Int8Rows, SUM_COLS};
-use crate::arch;
 use crate::base3;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TILE, Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
-use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::scales::Scales;
 use crate::ternary_layout::TernaryLayout;
 use crate::thread_pool::ThreadPool;
@@ -398,8 +397,8 @@ impl Panels for WithIsa<'_> {
                     first_col: 0,
                 };
                 match layout {
-                    TernaryLayout::TwoBits => two_bits_panel(self.isa, operands, acc),
-                    TernaryLayout::Base3 => base3_panel(self.isa, operands, acc),
+                    TernaryLayout::TwoBits => self.isa.ternary_panel(operands, acc),
+                    TernaryLayout::Base3 => self.isa.base3_panel(operands, acc),
                 }
                 for (i, sums) in acc.iter_mut().enumerate() {
                     let correction = operands.acts.sum(first + i);
@@ -452,7 +451,7 @@ impl WithIsa<'_> {
                     first,
                     first_col,
                 };
-                two_bits_panel(self.isa, operands, acc);
+                self.isa.ternary_panel(operands, acc);
                 for (i, sums) in acc.iter_mut().enumerate() {
                     let correction = acts.sum_of_cols(first + i, first_col, len);
                     for sum in sums {
@@ -472,40 +471,6 @@ impl WithIsa<'_> {
             }
         });
     }
-}
-
-fn two_bits_panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
-    match isa {
-        Isa::Scalar => arch::scalar::ternary_panel(operands, acc),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(level) => level.ternary_panel(operands, acc),
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni(level) => level.ternary_panel(operands, acc),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512bw(level) => level.ternary_panel(operands, acc),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512vnni(level) => level.ternary_panel(operands, acc),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon(level) => level.ternary_panel(operands, acc),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Dotprod(level) => level.ternary_panel(operands, acc),
-        #[cfg(target_arch = "aarch64")]
-        Isa::I8mm(level) => level.ternary_panel(operands, acc),
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Isa::Simd128(level) => level.ternary_panel(operands, acc),
-    }
-}
-
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    expect(unused_variables, reason = "only x86-64 has instructions for it")
-)]
-fn base3_panel(isa: Isa, operands: Operands<'_>, acc: &mut Acc) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(level) = isa.vbmi() {
-        return level.base3_panel(operands, acc);
-    }
-    arch::scalar::base3_panel(operands, acc);
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
-//! One folder or file per instruction set, the same two functions in each:
-//! `ternary_panel` and `int8_panel` (see [`crate::panel`] for what they owe).
+//! One folder or file per instruction set. What each provides is a [`Tier`].
+
+use crate::lanes::Lanes;
+use crate::panel::{Acc, Operands};
 
 /// Defines methods of an instruction set that are one instruction each.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -63,6 +65,48 @@ pub trait NullaryFnOnce {
     type Output;
     /// Runs the operation.
     fn call(self) -> Self::Output;
+}
+
+/// A level: the value is the proof that this processor has its instructions.
+pub(crate) trait IsaLevel: Copy {
+    /// Runs `op` compiled for these instructions: for those of the target, if nothing
+    /// else is said.
+    #[inline(always)]
+    fn vectorize<O: NullaryFnOnce>(self, op: O) -> O::Output {
+        op.call()
+    }
+}
+
+/// What a tier provides: the level of its float operations, and its kernels.
+///
+/// A kernel writes the integer dot products of the sixteen rows of a panel with as many
+/// rows of activations as `acc` has.
+pub(crate) trait Tier: Copy {
+    /// `{arch}-{weights}x{activations}-{variant}`.
+    const NAME: &'static str;
+    /// The instructions that it needs.
+    const NEEDS: &'static str;
+
+    /// The level that has all of this tier that float operations use.
+    type Floats: IsaLevel + Lanes;
+
+    /// Returns the level of float operations.
+    fn floats(self) -> Self::Floats;
+
+    /// Dot products of codes 0..=2 with activations.
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc);
+
+    /// Dot products of int8 weights with activations.
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc);
+
+    /// Dot products of codes 0..=2, five in a byte, with activations.
+    fn base3_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        scalar::base3_panel(operands, acc);
+    }
+
+    /// Runs the dot product instruction on registers and returns the multiply-adds done;
+    /// `None` where there is no such instruction.
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize>;
 }
 
 /// Prefetches the cache line at `x`, which will be read soon. Nothing is read if there

@@ -1,14 +1,53 @@
 //! The reference: plain Rust, one multiplication at a time.
 
+use crate::arch::{IsaLevel, Tier};
 use crate::base3::{GROUP_COLS, unpack_group};
+use crate::lanes::Scalar;
 use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 
-/// Dot products of codes 0..=2 with activations.
-pub(crate) fn ternary_panel(operands: Operands<'_>, acc: &mut Acc) {
-    for (i, sums) in acc.iter_mut().enumerate() {
-        *sums = [0; PANEL_ROWS];
-        let acts = operands.acts.padded_row(operands.first + i);
-        add_blocks(operands.blocks, &acts[operands.first_col..], sums);
+impl IsaLevel for Scalar {}
+
+impl Tier for Scalar {
+    const NAME: &'static str = "generic-i2xi8-scalar";
+    const NEEDS: &'static str = "nothing";
+
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Self {
+        self
+    }
+
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        for (i, sums) in acc.iter_mut().enumerate() {
+            *sums = [0; PANEL_ROWS];
+            let acts = operands.acts.padded_row(operands.first + i);
+            add_blocks(operands.blocks, &acts[operands.first_col..], sums);
+        }
+    }
+
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        let Operands {
+            blocks,
+            acts,
+            first,
+            first_col,
+        } = operands;
+        for (i, sums) in acc.iter_mut().enumerate() {
+            *sums = [0; PANEL_ROWS];
+            let (acts, _) = acts.padded_row(first + i)[first_col..].as_chunks::<4>();
+            for (block, acts) in blocks.iter().zip(acts) {
+                for (sum, bytes) in sums.iter_mut().zip(block.0.as_chunks::<4>().0) {
+                    for (&w, &a) in bytes.iter().zip(acts) {
+                        *sum += (w as i8) as i32 * a as i32;
+                    }
+                }
+            }
+        }
+    }
+
+    fn int8_peak_rounds(self, _: usize) -> Option<usize> {
+        None
     }
 }
 
@@ -32,27 +71,6 @@ fn add_blocks(blocks: &[PackedBlock], acts: &[i8], sums: &mut [i32; PANEL_ROWS])
             for (col, &a) in acts.iter().enumerate() {
                 let code = bytes[col % 4] >> (col / 4 * 2) & 3;
                 *sum += code as i32 * a as i32;
-            }
-        }
-    }
-}
-
-/// Dot products of int8 weights with activations.
-pub(crate) fn int8_panel(operands: Operands<'_>, acc: &mut Acc) {
-    let Operands {
-        blocks,
-        acts,
-        first,
-        first_col,
-    } = operands;
-    for (i, sums) in acc.iter_mut().enumerate() {
-        *sums = [0; PANEL_ROWS];
-        let (acts, _) = acts.padded_row(first + i)[first_col..].as_chunks::<4>();
-        for (block, acts) in blocks.iter().zip(acts) {
-            for (sum, bytes) in sums.iter_mut().zip(block.0.as_chunks::<4>().0) {
-                for (&w, &a) in bytes.iter().zip(acts) {
-                    *sum += (w as i8) as i32 * a as i32;
-                }
             }
         }
     }

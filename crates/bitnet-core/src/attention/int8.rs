@@ -183,7 +183,7 @@ impl Int8Block<'_> {
                 first: 0,
                 first_col: 0,
             };
-            int8::panel(isa, operands, acc);
+            isa.int8_panel(operands, acc);
             isa.dispatch(ToScores {
                 sums: acc,
                 query_scales: queries.scales(),
@@ -241,7 +241,7 @@ impl Int8Block<'_> {
                     first: i * MAX_TILE,
                     first_col: 0,
                 };
-                int8::panel(isa, operands, acc);
+                isa.int8_panel(operands, acc);
             }
             isa.dispatch(ToValues {
                 sums: acc,

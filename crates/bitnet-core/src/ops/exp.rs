@@ -1,6 +1,6 @@
 //! The exponential function, the same on every machine.
 
-use crate::lanes::{Lanes, ScalarLanes, power_of_two};
+use crate::lanes::{Lanes, Scalar, power_of_two};
 
 /// Returns e^x with an error below 2 units in the last place; 0 below about
 /// -104, infinity above about 88.7, NaN for NaN.
@@ -10,7 +10,7 @@ use crate::lanes::{Lanes, ScalarLanes, power_of_two};
 /// of S. L. Moshier's Cephes library (`expf.c`) for e^r.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    exp_scalar(ScalarLanes, x)
+    exp_scalar(Scalar, x)
 }
 
 /// Returns [`exp`] with the multiply-add of an instruction set: the same bits, sooner.

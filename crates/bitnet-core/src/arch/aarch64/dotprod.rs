@@ -6,6 +6,7 @@ use std::arch::asm;
 use std::hint::black_box;
 
 use super::{Int8, Neon, Ternary, Weights, rows};
+use crate::arch::Tier;
 use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 
 /// A processor with the dot product extension.
@@ -16,16 +17,6 @@ impl Dotprod {
     /// Returns the value if this processor has `sdot`.
     pub(crate) fn new() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("dotprod").then_some(Self(()))
-    }
-
-    /// Dot products of codes 0..=2 with activations.
-    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        self.panel::<Ternary>(operands, acc);
-    }
-
-    /// Dot products of int8 weights with activations.
-    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        self.panel::<Int8>(operands, acc);
     }
 
     fn panel<W: Weights>(self, operands: Operands<'_>, acc: &mut Acc) {
@@ -39,12 +30,6 @@ impl Dotprod {
                 }
             }
         }
-    }
-
-    /// Runs `sdot` on registers and returns the multiply-adds done.
-    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        // SAFETY: `self` exists, so `new` has found the extension.
-        unsafe { peak_rounds(self, n_rounds) }
     }
 
     /// Adds to each lane the products of its four weights and the activations
@@ -69,6 +54,32 @@ impl Dotprod {
             );
         }
         sums
+    }
+}
+
+impl Tier for Dotprod {
+    const NAME: &'static str = "aarch64-i2xi8-dotprod";
+    const NEEDS: &'static str = "the dot product extension";
+
+    type Floats = Neon;
+
+    #[inline(always)]
+    fn floats(self) -> Neon {
+        Neon
+    }
+
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        self.panel::<Ternary>(operands, acc);
+    }
+
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        self.panel::<Int8>(operands, acc);
+    }
+
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        // Runs `sdot` on registers.
+        // SAFETY: `self` exists, so `new` has found the extension.
+        Some(unsafe { peak_rounds(self, n_rounds) })
     }
 }
 

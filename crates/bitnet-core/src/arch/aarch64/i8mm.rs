@@ -7,6 +7,7 @@ use std::hint::black_box;
 
 use super::dotprod::Dotprod;
 use super::{Int8, Neon, Ternary, Weights, rows};
+use crate::arch::Tier;
 use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// A processor with the int8 matrix and dot product extensions.
@@ -18,28 +19,6 @@ impl I8mm {
     pub(crate) fn new() -> Option<Self> {
         let dotprod = Dotprod::new()?;
         std::arch::is_aarch64_feature_detected!("i8mm").then_some(Self(dotprod))
-    }
-
-    /// Dot products of codes 0..=2 with activations.
-    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        for (operands, acc) in operands.tiles::<8>(acc) {
-            if acc.len() == 1 {
-                self.0.ternary_panel(operands, acc);
-            } else {
-                self.tiles::<Ternary>(operands, acc);
-            }
-        }
-    }
-
-    /// Dot products of int8 weights with activations.
-    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        for (operands, acc) in operands.tiles::<8>(acc) {
-            if acc.len() == 1 {
-                self.0.int8_panel(operands, acc);
-            } else {
-                self.tiles::<Int8>(operands, acc);
-            }
-        }
     }
 
     /// Half a panel at a time: four pairs of rows by one, two or four pairs of
@@ -57,12 +36,6 @@ impl I8mm {
         }
     }
 
-    /// Runs `smmla` on registers and returns the multiply-adds done.
-    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        // SAFETY: `self` exists, so `new` has found the extension.
-        unsafe { peak_rounds(self, n_rounds) }
-    }
-
     /// Adds the product of two rows of eight weights and two rows of eight activations.
     #[inline(always)]
     fn smmla(self, mut sums: int32x4_t, weights: int8x16_t, acts: int8x16_t) -> int32x4_t {
@@ -78,6 +51,44 @@ impl I8mm {
             );
         }
         sums
+    }
+}
+
+impl Tier for I8mm {
+    const NAME: &'static str = "aarch64-i2xi8-i8mm";
+    const NEEDS: &'static str = "the dot product and int8 matrix extensions";
+
+    type Floats = Neon;
+
+    #[inline(always)]
+    fn floats(self) -> Neon {
+        Neon
+    }
+
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        for (operands, acc) in operands.tiles::<8>(acc) {
+            if acc.len() == 1 {
+                self.0.ternary_panel(operands, acc);
+            } else {
+                self.tiles::<Ternary>(operands, acc);
+            }
+        }
+    }
+
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        for (operands, acc) in operands.tiles::<8>(acc) {
+            if acc.len() == 1 {
+                self.0.int8_panel(operands, acc);
+            } else {
+                self.tiles::<Int8>(operands, acc);
+            }
+        }
+    }
+
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        // Runs `smmla` on registers.
+        // SAFETY: `self` exists, so `new` has found the extension.
+        Some(unsafe { peak_rounds(self, n_rounds) })
     }
 }
 

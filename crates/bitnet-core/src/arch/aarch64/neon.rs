@@ -9,6 +9,7 @@ use std::arch::aarch64::{
 use std::hint::black_box;
 
 use super::{Int8, Ternary, Weights, rows};
+use crate::arch::{IsaLevel, Tier};
 use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// Every ARM64 processor: NEON is in the baseline.
@@ -89,21 +90,33 @@ impl Neon {
         // SAFETY: the caller's promise.
         self.splat_i32(unsafe { from.cast::<i32>().read_unaligned() })
     }
+}
 
-    /// Dot products of codes 0..=2 with activations.
-    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+impl IsaLevel for Neon {}
+
+impl Tier for Neon {
+    const NAME: &'static str = "aarch64-i2xi8-neon";
+    const NEEDS: &'static str = "NEON";
+
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Self {
+        self
+    }
+
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         panel::<Ternary, 4>(operands, acc);
     }
 
-    /// Dot products of int8 weights with activations.
-    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         // Sums of both widths are used all the time: those of four tokens would be
         // more than 32 registers.
         panel::<Int8, 2>(operands, acc);
     }
 
-    /// Runs `smlal` on registers and returns the multiply-adds done.
-    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        // Runs `smlal` on registers.
         const CHAINS: usize = 16;
         let factor = black_box(self.splat_i8(1));
         let mut sums = [self.zero_i16(); CHAINS];
@@ -115,7 +128,7 @@ impl Neon {
             sums = black_box(sums);
         }
         black_box(sums);
-        n_rounds * CHAINS * 8
+        Some(n_rounds * CHAINS * 8)
     }
 }
 

@@ -12,30 +12,41 @@ use std::arch::wasm32::{
 };
 use std::hint::black_box;
 
+use crate::arch::{IsaLevel, Tier};
 use crate::panel::{Acc, Operands, PANEL_ROWS, PackedBlock};
 
 /// A build with 128-bit SIMD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Simd128;
 
-impl Simd128 {
-    /// Dot products of codes 0..=2 with activations.
-    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+impl IsaLevel for Simd128 {}
+
+impl Tier for Simd128 {
+    const NAME: &'static str = "wasm32-i2xi8-simd128";
+    const NEEDS: &'static str = "128-bit SIMD";
+
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Self {
+        self
+    }
+
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         let mask = i8x16_splat(3);
         panel(operands, acc, |[block]: &[PackedBlock; 1], part, quad| {
             v128_and(u8x16_shr(load_part(block, part), 2 * quad as u32), mask)
         });
     }
 
-    /// Dot products of int8 weights with activations.
-    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         panel(operands, acc, |blocks: &[PackedBlock; 4], part, quad| {
             load_part(&blocks[quad], part)
         });
     }
 
-    /// Runs `i32x4.dot_i16x8_s` on registers and returns the multiply-adds done.
-    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        // Runs `i32x4.dot_i16x8_s` on registers.
         const CHAINS: usize = 8;
         let factor = black_box(i8x16_splat(1));
         let mut sums = [i32x4_splat(0); CHAINS];
@@ -46,7 +57,7 @@ impl Simd128 {
             // Or the rounds would become one multiplication.
             sums = black_box(sums);
         }
-        n_rounds * CHAINS * 8
+        Some(n_rounds * CHAINS * 8)
     }
 }
 

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 
 use super::madd::{Int8, PeakRounds, Ternary, Tile, Weights};
 use super::row_lanes::RowLanes;
-use super::{IsaLevel, define_isa};
+use super::{IsaLevel, Tier, define_isa};
 use crate::panel::{Acc, Operands};
 
 define_isa!(
@@ -64,17 +64,35 @@ impl RowLanes for Avx2 {
     }
 }
 
-impl Avx2 {
-    /// Dot products of codes 0..=2 with activations.
-    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+impl Tier for Avx2 {
+    const NAME: &'static str = "x86_64-i2xi8-avx2";
+    const NEEDS: &'static str = "AVX2, FMA and F16C";
+
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Self {
+        self
+    }
+
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         self.panel(Ternary, operands, acc);
     }
 
-    /// Dot products of int8 weights with activations.
-    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         self.panel(Int8, operands, acc);
     }
 
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        // Runs `vpmaddubsw` and the addition that it needs on registers.
+        Some(self.vectorize(PeakRounds {
+            lanes: self,
+            n_rounds,
+        }))
+    }
+}
+
+impl Avx2 {
     /// Many tokens by half a panel, or few by a whole one: eight accumulators
     /// leave the other eight registers for everything else.
     fn panel<W: Weights>(self, weights: W, operands: Operands<'_>, acc: &mut Acc) {
@@ -105,14 +123,5 @@ impl Avx2 {
             part,
             acc,
         });
-    }
-
-    /// Runs `vpmaddubsw` and the addition that it needs on registers and returns
-    /// the multiply-adds done.
-    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        self.vectorize(PeakRounds {
-            lanes: self,
-            n_rounds,
-        })
     }
 }

@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 
 use super::madd::{Int8, PeakRounds, Ternary, Tile, Weights};
 use super::row_lanes::RowLanes;
-use super::{IsaLevel, define_isa};
+use super::{IsaLevel, Tier, define_isa};
 use crate::panel::{Acc, Operands};
 
 define_isa!(
@@ -62,17 +62,35 @@ impl RowLanes for Avx512bw {
     }
 }
 
-impl Avx512bw {
-    /// Dot products of codes 0..=2 with activations.
-    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+impl Tier for Avx512bw {
+    const NAME: &'static str = "x86_64-i2xi8-avx512bw";
+    const NEEDS: &'static str = "AVX-512 F, BW, DQ and VL";
+
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Self {
+        self
+    }
+
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         self.panel(Ternary, operands, acc);
     }
 
-    /// Dot products of int8 weights with activations.
-    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         self.panel(Int8, operands, acc);
     }
 
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        // Runs `vpmaddubsw` and the addition that it needs on registers.
+        Some(self.vectorize(PeakRounds {
+            lanes: self,
+            n_rounds,
+        }))
+    }
+}
+
+impl Avx512bw {
     fn panel<W: Weights>(self, weights: W, operands: Operands<'_>, acc: &mut Acc) {
         for (operands, acc) in operands.tiles::<16>(acc) {
             match acc.len() {
@@ -93,14 +111,5 @@ impl Avx512bw {
             part: 0,
             acc,
         });
-    }
-
-    /// Runs `vpmaddubsw` and the addition that it needs on registers and returns
-    /// the multiply-adds done.
-    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        self.vectorize(PeakRounds {
-            lanes: self,
-            n_rounds,
-        })
     }
 }

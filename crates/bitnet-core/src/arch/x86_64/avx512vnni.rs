@@ -9,7 +9,8 @@ use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32};
 use super::avx512bw::Avx512bw;
 use super::avx512vbmi::Avx512vbmi;
 use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
-use super::{IsaLevel, define_isa};
+use super::{IsaLevel, Tier, define_isa};
+use crate::arch::scalar;
 use crate::panel::{Acc, Operands};
 
 define_isa!(
@@ -31,34 +32,46 @@ impl Vnni for Avx512vnni {
     }
 }
 
+impl Tier for Avx512vnni {
+    const NAME: &'static str = "x86_64-i2xi8-avx512vnni";
+    const NEEDS: &'static str = "AVX-512 F, BW, DQ, VL and VNNI";
+
+    type Floats = Avx512bw;
+
+    #[inline(always)]
+    fn floats(self) -> Avx512bw {
+        self.0
+    }
+
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        panel(self, Ternary, operands, acc);
+    }
+
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        panel(self, Int8, operands, acc);
+    }
+
+    fn base3_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+        match self.with_vbmi() {
+            Some(level) => level.base3_panel(operands, acc),
+            None => scalar::base3_panel(operands, acc),
+        }
+    }
+
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        // Runs `vpdpbusd` on registers.
+        Some(self.vectorize(PeakRounds {
+            isa: self,
+            n_rounds,
+        }))
+    }
+}
+
 impl Avx512vnni {
     /// Returns the level with byte permutations, if the processor has
     /// them.
     pub(crate) fn with_vbmi(self) -> Option<Avx512vbmi> {
         Avx512vbmi::new()
-    }
-
-    /// Returns the level without VNNI, which has all that other operations use.
-    pub(crate) fn without_vnni(self) -> Avx512bw {
-        self.0
-    }
-
-    /// Dot products of codes 0..=2 with activations.
-    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        panel(self, Ternary, operands, acc);
-    }
-
-    /// Dot products of int8 weights with activations.
-    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        panel(self, Int8, operands, acc);
-    }
-
-    /// Runs `vpdpbusd` on registers and returns the multiply-adds done.
-    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        self.vectorize(PeakRounds {
-            isa: self,
-            n_rounds,
-        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32};
 
 use super::avx2::Avx2;
 use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
-use super::{IsaLevel, define_isa};
+use super::{IsaLevel, Tier, define_isa};
 use crate::panel::{Acc, Operands};
 
 define_isa!(
@@ -31,28 +31,31 @@ impl Vnni for AvxVnni {
     }
 }
 
-impl AvxVnni {
-    /// Returns the level without VNNI, which has all that other operations use.
-    pub(crate) fn without_vnni(self) -> Avx2 {
+impl Tier for AvxVnni {
+    const NAME: &'static str = "x86_64-i2xi8-avxvnni";
+    const NEEDS: &'static str = "AVX-VNNI, AVX2, FMA and F16C";
+
+    type Floats = Avx2;
+
+    #[inline(always)]
+    fn floats(self) -> Avx2 {
         self.0
     }
 
-    /// Dot products of codes 0..=2 with activations.
-    pub(crate) fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+    fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         panel(self, Ternary, operands, acc);
     }
 
-    /// Dot products of int8 weights with activations.
-    pub(crate) fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
+    fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         panel(self, Int8, operands, acc);
     }
 
-    /// Runs `vpdpbusd` on registers and returns the multiply-adds done.
-    pub(crate) fn int8_peak_rounds(self, n_rounds: usize) -> usize {
-        self.vectorize(PeakRounds {
+    fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
+        // Runs `vpdpbusd` on registers.
+        Some(self.vectorize(PeakRounds {
             isa: self,
             n_rounds,
-        })
+        }))
     }
 }
 
@@ -99,8 +102,8 @@ mod tests {
 
     use super::*;
     use crate::activations::Int8Rows;
-    use crate::arch::scalar;
     use crate::isa::Isa;
+    use crate::lanes::Scalar;
     use crate::memory::HybridMemoryPool;
     use crate::panel::{PANEL_ROWS, PackedBlock};
 
@@ -152,10 +155,10 @@ mod tests {
                     let mut expected = vec![[0; PANEL_ROWS]; n_tokens];
                     let mut sums = vec![[i32::MIN; PANEL_ROWS]; n_tokens];
                     if ternary {
-                        scalar::ternary_panel(operands, &mut expected);
+                        Scalar.ternary_panel(operands, &mut expected);
                         panel(isa, Ternary, operands, &mut sums);
                     } else {
-                        scalar::int8_panel(operands, &mut expected);
+                        Scalar.int8_panel(operands, &mut expected);
                         panel(isa, Int8, operands, &mut sums);
                     }
                     assert_eq!(sums, expected, "{n_tokens} tokens, {n_cols} columns");

@@ -22,7 +22,7 @@ mod madd;
 mod row_lanes;
 mod vnni;
 
-use crate::arch::NullaryFnOnce;
+use crate::arch::{IsaLevel, Tier};
 use crate::panel::Operands;
 
 pub use avx2::Avx2;
@@ -39,12 +39,6 @@ fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N]
         assert!(row.len() >= n_cols, "a row covers the blocks");
         row.as_ptr()
     })
-}
-
-/// A level: the value is the proof that this processor has its instructions.
-pub(crate) trait IsaLevel: Copy {
-    /// Runs `op` compiled for these instructions.
-    fn vectorize<O: NullaryFnOnce>(self, op: O) -> O::Output;
 }
 
 /// Defines a level: its detection and the wrapper that compiles an operation for
@@ -69,7 +63,7 @@ macro_rules! define_isa {
             }
         }
 
-        impl crate::arch::x86_64::IsaLevel for $name {
+        impl crate::arch::IsaLevel for $name {
             #[inline]
             fn vectorize<O: crate::arch::NullaryFnOnce>(self, op: O) -> O::Output {
                 $(#[target_feature(enable = $feature)])+
