@@ -4,13 +4,8 @@
 //! A kind that is not compiled in is listed with the reason, so that nobody has
 //! to guess why it is not used.
 
-mod selection;
-
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
-
-use selection::Selection;
+use std::sync::OnceLock;
 
 use crate::machine;
 
@@ -82,9 +77,8 @@ const KNOWN: [Known; 4] = [
     },
 ];
 
-/// Which of [`KNOWN`] is chosen where none is asked for.
-static FASTEST: Selection<AtomicUsize, Mutex<()>> =
-    Selection::new(AtomicUsize::new(selection::NOTHING), Mutex::new(()));
+/// The first usable kind of [`KNOWN`]: chosen where none is asked for.
+static FASTEST: OnceLock<DeviceKind> = OnceLock::new();
 
 impl Device {
     /// Returns what this machine has and what it lacks, in the order in which
@@ -110,7 +104,7 @@ impl Device {
     ///
     /// The fastest is found by the first call; the process remembers it. Any
     /// number of threads may ask at once: one of them looks, the others wait,
-    /// and all get the same answer.
+    /// and all get the same answer. If the one that looks panics, the next one looks.
     ///
     /// # Errors
     ///
@@ -118,11 +112,11 @@ impl Device {
     /// in its place.
     pub fn select(wish: Option<DeviceKind>) -> Result<DeviceKind, DeviceError> {
         let Some(kind) = wish else {
-            let fastest = FASTEST.get(|| {
-                let usable = KNOWN.iter().position(|known| (known.probe)().is_ok());
-                usable.expect("the processor is always usable")
+            let fastest = FASTEST.get_or_init(|| {
+                let usable = KNOWN.iter().find(|known| (known.probe)().is_ok());
+                usable.expect("the processor is always usable").kind
             });
-            return Ok(KNOWN[fastest].kind);
+            return Ok(*fastest);
         };
         let known = KNOWN.iter().find(|known| known.kind == kind);
         match (known.expect("every kind is known").probe)() {
