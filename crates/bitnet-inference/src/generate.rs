@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::forward::{Engine, ForwardError, Input, Logits};
+use crate::engine::{Engine, ForwardError, Input, Logits};
 use crate::sampler::{Sampler, SamplerError, SamplerOptions};
 
 /// What to generate.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! path ──► Checkpoint ──► Model ──► Plan, Engine ──► logits ──► Sampler ──► text
-//!          format/        model/    plan, forward,              sampler,    tokenizer/
-//!                                   kv_cache                    generate
+//!          format/        model/    plan, engine,               sampler,    tokenizer/
+//!                                   forward, kv_cache           generate
 //! ```
 //!
 //! A [`Checkpoint`] is a GGUF file or a HuggingFace folder with everything
@@ -64,6 +64,7 @@ pub mod builtin;
 mod chat;
 mod clock;
 pub mod convert;
+mod engine;
 mod format;
 mod forward;
 mod generate;
@@ -81,12 +82,12 @@ mod validate;
 
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
+pub use engine::{Engine, ForwardError, Input, Logits};
 pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor};
 pub use format::gguf;
 pub use format::i2s_layout::I2SLayout;
 #[cfg(unix)]
 pub use format::mapping::watch_mapped_files;
-pub use forward::{Engine, ForwardError, Input, Logits};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use memory_estimate::{MemoryEstimate, MemoryLimitError, MemoryOptions};

@@ -232,8 +232,8 @@ mod tests {
     use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
 
     use super::*;
+    use crate::engine::{Engine, Input, Logits};
     use crate::format::checkpoint::StoredTensor;
-    use crate::forward::{Engine, Input, Logits};
     use crate::model::Model;
 
     fn open(name: &str) -> Checkpoint {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bitnet_core::ops;
 
-use crate::forward::{Engine, ForwardError, Input, Logits};
+use crate::engine::{Engine, ForwardError, Input, Logits};
 
 /// The negative log-likelihood of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]

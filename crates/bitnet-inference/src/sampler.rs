@@ -7,7 +7,7 @@ use bitnet_core::{Isa, ops};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::forward::Logits;
+use crate::engine::Logits;
 
 /// How the next token is chosen.
 ///

@@ -2,14 +2,15 @@
 //! that the reference had.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Isa, KvPrecision};
+use bitnet_core::{HybridMemoryPool, KvPrecision, QueryRow, ThreadPool};
 use safetensors::SafeTensors;
 
 use super::*;
 use crate::format::checkpoint::Checkpoint;
-use crate::model::HeadPrecision;
-use crate::plan::PlanOptions;
+use crate::model::{HeadPrecision, Model};
+use crate::plan::{Plan, PlanOptions};
 
 fn models(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
