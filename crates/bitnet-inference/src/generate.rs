@@ -116,59 +116,89 @@ pub fn generate(
         decode: Duration::ZERO,
         decode_steps: 0,
     };
+    if max_tokens == 0 {
+        return Ok(generation);
+    }
+    let first = prefill(engine, &mut sampler, prompt, reuse, &mut on_event)?;
+    generation.prefill = start.elapsed();
+    let ControlFlow::Continue(mut token) = first else {
+        generation.finish_reason = FinishReason::Stop;
+        return Ok(generation);
+    };
+    let mut since = Instant::now();
     let mut history = prompt.to_vec();
-    let mut first_new = reuse;
-    let mut since = start;
-    while generation.ids.len() < max_tokens {
-        let mut next = None;
-        let new = &history[first_new..];
-        let mut done = first_new;
-        for part in new.chunks(engine.plan().batch_tokens) {
-            done += part.len();
-            let input = Input {
-                sequence: 0,
-                tokens: part,
-                logits: if done == history.len() {
-                    sampler.logits()
-                } else {
-                    Logits::None
-                },
-            };
-            engine.forward(&[input], |_, _, logits| {
-                next = Some(sampler.sample(logits, &history, prompt.len()));
-            })?;
-            if done <= prompt.len() {
-                let total = prompt.len();
-                if on_event(Event::Prefill { done, total }).is_break() {
-                    generation.finish_reason = FinishReason::Stop;
-                    generation.prefill = since.elapsed();
-                    return Ok(generation);
-                }
-            }
-        }
-        let token = next.expect("the last position has logits");
-        let token = token.ok_or(GenerateError::NoCandidate)?;
-        let elapsed = since.elapsed();
-        since = Instant::now();
-        if first_new == reuse {
-            generation.prefill = elapsed;
-        } else {
-            generation.decode += elapsed;
-            generation.decode_steps += 1;
-        }
+    loop {
         if is_eog(token) {
             generation.finish_reason = FinishReason::Eos;
             break;
         }
         generation.ids.push(token);
-        first_new = history.len();
         history.push(token);
         if on_event(Event::Token(token)).is_break() {
             generation.finish_reason = FinishReason::Stop;
             break;
         }
+        if generation.ids.len() == max_tokens {
+            break;
+        }
+        token = decode(engine, &mut sampler, &history, prompt.len())?;
+        generation.decode += since.elapsed();
+        generation.decode_steps += 1;
+        since = Instant::now();
     }
     Ok(generation)
+}
+
+/// Reads the prompt from position `reuse` on, and returns the first token, unless
+/// `on_event` ends it.
+fn prefill(
+    engine: &mut Engine,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    reuse: usize,
+    on_event: &mut impl FnMut(Event) -> ControlFlow<()>,
+) -> Result<ControlFlow<(), u32>, GenerateError> {
+    let (mut done, total) = (reuse, prompt.len());
+    let mut next = None;
+    for tokens in prompt[reuse..].chunks(engine.plan().batch_tokens) {
+        done += tokens.len();
+        let input = Input {
+            sequence: 0,
+            tokens,
+            logits: if done == total {
+                sampler.logits()
+            } else {
+                Logits::None
+            },
+        };
+        engine.forward(&[input], |_, _, logits| {
+            next = sampler.sample(logits, prompt, total);
+        })?;
+        if on_event(Event::Prefill { done, total }).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    next.map(ControlFlow::Continue)
+        .ok_or(GenerateError::NoCandidate)
+}
+
+/// Computes the last token of `history`, and returns the next one.
+fn decode(
+    engine: &mut Engine,
+    sampler: &mut Sampler,
+    history: &[u32],
+    n_prompt: usize,
+) -> Result<u32, GenerateError> {
+    let input = Input {
+        sequence: 0,
+        tokens: &history[history.len() - 1..],
+        logits: sampler.logits(),
+    };
+    let mut next = None;
+    engine.forward(&[input], |_, _, logits| {
+        next = sampler.sample(logits, history, n_prompt);
+    })?;
+    next.ok_or(GenerateError::NoCandidate)
 }
 
 /// Why nothing is generated.
