@@ -28,7 +28,7 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use self::control::{ControlTokens, Marks};
 use crate::format::checkpoint::{Checkpoint, Origin};
-use crate::model::family::BITNET_B158;
+use crate::spec::family::BITNET_B158;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 
 /// Instructions, and blocks of 64 bytes, that a run may use: about a second.

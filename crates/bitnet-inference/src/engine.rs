@@ -12,12 +12,12 @@ use bitnet_core::{AttentionScratch, QueryRow, ThreadPool, TopKScratch};
 
 use crate::format::mapping::Changed;
 use crate::kv_cache::{KvCache, KvUsage, SequenceError, SequenceHandle};
-use crate::model::config::Pooling;
 use crate::model::linear::LinearInput;
-use crate::model::rope::Rope;
 use crate::model::{Embedding, Model, not_finite};
 use crate::note::Note;
 use crate::plan::{HEAD_ROWS, Plan, PlanError};
+use crate::spec::config::Pooling;
+use crate::spec::rope::Rope;
 
 /// Runs a model: keys and values of its sequences, buffers, and threads.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use bitnet_core::{Isa, PackedInt8, attention, matmul_rows, ops, top_k_matmul};
 use crate::engine::{Engine, LogitsRequest, NotFinite};
 use crate::format::checkpoint::DenseTensor;
 use crate::model::Head;
-use crate::model::config::{Activation, Config};
 use crate::model::linear::ComputeContext;
+use crate::spec::config::{Activation, Config};
 
 impl Engine {
     /// `x = W_embedding[token]`, one row of the batch, which may be multiplied.

@@ -9,7 +9,7 @@ use bitnet_core::{
     Heads, HybridMemoryPool, Isa, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
 };
 
-use crate::model::config::Config;
+use crate::spec::config::Config;
 
 /// Keys and values of several sequences side by side.
 #[derive(Debug)]

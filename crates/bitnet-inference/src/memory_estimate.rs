@@ -6,8 +6,8 @@ use bitnet_core::{KvPrecision, PackedInt8, PackedTernary, Scales, TernaryLayout}
 
 use crate::format::checkpoint::{Checkpoint, Encoding};
 use crate::model::HeadPrecision;
-use crate::model::tensors::{self, Role};
 use crate::plan::{Plan, PlanError, PlanOptions};
+use crate::spec::tensors::{self, Role};
 
 /// Bytes that a model and an engine take, part by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use bitnet_core::{
 
 use crate::kv_cache;
 use crate::memory_estimate::MemoryLimitError;
-use crate::model::config::Config;
 use crate::model::linear::LinearInput;
+use crate::spec::config::Config;
 
 /// Positions in one pass over the weights while a prompt is read: enough that
 /// unpacking weights costs little beside multiplying them, few enough that
@@ -204,10 +204,10 @@ impl PlanError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::{Activation, ActivationPrecision};
-    use crate::model::family::BITNET_B158;
-    use crate::model::multipliers::Multipliers;
-    use crate::model::rope::{Rope, RopeScaling};
+    use crate::spec::config::{Activation, ActivationPrecision};
+    use crate::spec::family::BITNET_B158;
+    use crate::spec::multipliers::Multipliers;
+    use crate::spec::rope::{Rope, RopeScaling};
 
     fn config() -> Config {
         Config {

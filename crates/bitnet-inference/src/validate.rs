@@ -6,10 +6,10 @@ use bitnet_core::Isa;
 use bitnet_quant::TernaryError;
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
-use crate::model::config::RotaryRows;
 use crate::model::linear::unusual_values;
-use crate::model::tensors::{self, Expected, Role};
 use crate::note::Note;
+use crate::spec::config::RotaryRows;
+use crate::spec::tensors::{self, Expected, Role};
 
 /// Bytes between tensors that alignment explains; no file aligns to more.
 const MAX_PADDING: usize = 4096;

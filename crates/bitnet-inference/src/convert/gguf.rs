@@ -13,12 +13,12 @@ use super::{ConvertError, Source, dense_row_bytes, folder_of, unfinished_file};
 use crate::format::checkpoint::{Encoding, Origin};
 use crate::format::gguf::{Array, GgufWriter, Value};
 use crate::format::gguf_types::{FILE_TYPE_I2_S, type_id};
-use crate::model::config::{ActivationPrecision, Config, Pooling};
-use crate::model::multipliers::Multipliers;
-use crate::model::rope::RopeScaling;
-use crate::model::sliding::SlidingWindow;
-use crate::model::tensors::{self, Expected, Role};
 use crate::sampling_defaults::SamplingDefaults;
+use crate::spec::config::{ActivationPrecision, Config, Pooling};
+use crate::spec::multipliers::Multipliers;
+use crate::spec::rope::RopeScaling;
+use crate::spec::sliding::SlidingWindow;
+use crate::spec::tensors::{self, Expected, Role};
 use crate::tokenizer::gguf as keys;
 use crate::tokenizer::parts::{BpeModel, TokenizerParts};
 

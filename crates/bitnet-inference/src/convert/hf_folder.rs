@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use super::{ConvertError, Source, dense_row_bytes, folder_of, temporary};
 use crate::format::checkpoint::Origin;
-use crate::model::config::{ActivationPrecision, Config, RotaryRows};
-use crate::model::rope::{Rope, RopeScaling};
-use crate::model::tensors::{self, Expected, Role};
 use crate::sampling_defaults::SamplingDefaults;
+use crate::spec::config::{ActivationPrecision, Config, RotaryRows};
+use crate::spec::rope::{Rope, RopeScaling};
+use crate::spec::tensors::{self, Expected, Role};
 use crate::tokenizer::{Tokenizer, TokenizerError, gguf as keys};
 
 /// What a folder holds.

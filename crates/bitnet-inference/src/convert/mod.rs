@@ -16,8 +16,8 @@ use bitnet_core::{Isa, ThreadPool};
 use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, encode_ternary};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
-use crate::model::config::RotaryRows;
-use crate::model::tensors::{self, Expected, Role};
+use crate::spec::config::RotaryRows;
+use crate::spec::tensors::{self, Expected, Role};
 use crate::tokenizer::TokenizerError;
 
 /// What a model is converted into.

@@ -6,7 +6,7 @@ use super::*;
 use crate::format::checkpoint::{Origin, StoredTensor};
 use crate::format::gguf::GgufWriter;
 use crate::format::gguf_types::type_id;
-use crate::model::tensors;
+use crate::spec::tensors;
 
 const GO_ON: fn(usize, usize) -> ControlFlow<()> = |_, _| ControlFlow::Continue(());
 const I2_S: Target = Target::Gguf(GgufWeights::I2S);

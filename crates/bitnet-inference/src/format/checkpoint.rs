@@ -20,10 +20,10 @@ use super::gguf::{Gguf, GgufError};
 use super::i2s_layout::I2SLayout;
 use super::mapping::FileBytes;
 use super::{gguf_model, gguf_split, hf_folder};
-use crate::model::config::{ActivationPrecision, Config, ConfigError, RotaryRows};
-use crate::model::family::Family;
-use crate::model::tensors::{self, Expected, Role};
 use crate::note::{self, Note};
+use crate::spec::config::{ActivationPrecision, Config, ConfigError, RotaryRows};
+use crate::spec::family::Family;
+use crate::spec::tensors::{self, Expected, Role};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// How the values of a tensor are stored.

@@ -9,13 +9,13 @@ use super::gguf::{Array, Gguf, TensorInfo, Value};
 use super::gguf_types::{TensorTypes, matrix};
 use super::mapping::FileBytes;
 use super::unsupported_keys;
-use crate::model::config::{Activation, ActivationPrecision, Config, Pooling};
-use crate::model::family::Family;
-use crate::model::multipliers::{Multipliers, Sizes};
-use crate::model::rope::{Rope, RopeScaling};
-use crate::model::sliding::SlidingWindow;
-use crate::model::tensors;
 use crate::note::{self, Note};
+use crate::spec::config::{Activation, ActivationPrecision, Config, Pooling};
+use crate::spec::family::Family;
+use crate::spec::multipliers::{Multipliers, Sizes};
+use crate::spec::rope::{Rope, RopeScaling};
+use crate::spec::sliding::SlidingWindow;
+use crate::spec::tensors;
 
 /// Reads the files of a model, of which `gguf` is the directory.
 pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, CheckpointError> {

@@ -16,7 +16,7 @@
 use bitnet_quant::{TernaryType, TernaryView};
 
 use super::checkpoint::{Checkpoint, Encoding};
-use crate::model::tensors::layer_tensor;
+use crate::spec::tensors::layer_tensor;
 
 /// A layout of I2_S.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

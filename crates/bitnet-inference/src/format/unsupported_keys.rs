@@ -8,8 +8,8 @@ use serde_json::{Map, Value as Json};
 
 use super::checkpoint::CheckpointError;
 use super::gguf::{Array, Gguf, Value};
-use crate::model::config::Config;
 use crate::note::{self, Note};
+use crate::spec::config::Config;
 
 /// Keys of the tables below that the code of a family acts on: the family, and the key
 /// without `{architecture}.` in GGUF files, or as it is in `config.json`.

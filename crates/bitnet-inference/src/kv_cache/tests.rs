@@ -4,10 +4,10 @@
 use bitnet_core::memory::Category;
 
 use super::*;
-use crate::model::config::{Activation, ActivationPrecision};
-use crate::model::family::LLAMA;
-use crate::model::multipliers::Multipliers;
-use crate::model::rope::{Rope, RopeScaling};
+use crate::spec::config::{Activation, ActivationPrecision};
+use crate::spec::family::LLAMA;
+use crate::spec::multipliers::Multipliers;
+use crate::spec::rope::{Rope, RopeScaling};
 
 const PAGE: usize = KvPage::POSITIONS;
 const CONTEXT: usize = 1000;

@@ -8,10 +8,10 @@ use bitnet_core::{
     HybridMemoryPool, Int8Rows, Isa, PackedTernary, TernaryLayout, ThreadPool, matmul_rows, ops,
 };
 
-use super::config::{ActivationPrecision, Config, RotaryRows};
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::plan::PlanError;
+use crate::spec::config::{ActivationPrecision, Config, RotaryRows};
 
 /// A linear layer, and the norm of its input if it has one.
 #[derive(Debug)]

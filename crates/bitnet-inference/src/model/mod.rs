@@ -1,12 +1,6 @@
-//! A model in memory: configuration and weights in the layouts of the kernels.
+//! A model in memory: weights in the layouts of the kernels.
 
-pub mod config;
-pub(crate) mod family;
 pub(crate) mod linear;
-pub(crate) mod multipliers;
-pub(crate) mod rope;
-pub(crate) mod sliding;
-pub(crate) mod tensors;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -16,13 +10,13 @@ use bitnet_core::memory::{Buffer, Category, Counted};
 use bitnet_core::{
     HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ThreadPool, ops,
 };
-use config::{Config, RotaryRows};
 use linear::{Linear, pack, unusual_values};
-use tensors::{OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 use crate::format::mapping::{Changed, FileBytes};
 use crate::note::{self, Note};
+use crate::spec::config::{Config, ConfigError, RotaryRows};
+use crate::spec::tensors::{self, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
 
 /// How the output matrix is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -444,7 +438,7 @@ fn check_widths(config: &Config) -> Result<(), CheckpointError> {
     ];
     let limit = PackedTernary::MAX_COLS.min(PackedInt8::MAX_COLS);
     match widths.into_iter().find(|(_, width)| *width > limit) {
-        Some((what, value)) => Err(config::ConfigError::Size { what, value, limit }.into()),
+        Some((what, value)) => Err(ConfigError::Size { what, value, limit }.into()),
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use super::pre_tokenizer::{self, PreTokenizer};
 use super::stream::byte_of;
 use super::{Tokenizer, TokenizerError, TokenizerNote, eog, put_in_front, sentence_piece};
 use crate::format::gguf::Gguf;
-use crate::model::family::Family;
+use crate::spec::family::Family;
 
 pub(crate) const MODEL: &str = "tokenizer.ggml.model";
 pub(crate) const PRE: &str = "tokenizer.ggml.pre";

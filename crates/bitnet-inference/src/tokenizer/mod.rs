@@ -24,7 +24,7 @@ use tokenizers::{AddedToken, Model};
 
 use crate::format::gguf::{Gguf, GgufError};
 use crate::format::lax_json;
-use crate::model::family::Family;
+use crate::spec::family::Family;
 
 pub use note::TokenizerNote;
 pub use stream::TextStream;

@@ -1,6 +1,6 @@
 use super::Family;
-use crate::model::config::{Activation, RotaryRows};
-use crate::model::multipliers::MultiplierRule;
+use crate::spec::config::{Activation, RotaryRows};
+use crate::spec::multipliers::MultiplierRule;
 
 /// Gemma 3, text only: norms before and behind attention and feed-forward network, GELU,
 /// and layers with a sliding window. bitnet-embedding-270m, which normalizes the input

@@ -1,6 +1,6 @@
 use super::Family;
-use crate::model::config::{Activation, RotaryRows};
-use crate::model::multipliers::MultiplierRule;
+use crate::spec::config::{Activation, RotaryRows};
+use crate::spec::multipliers::MultiplierRule;
 
 /// LLaMA and what is built like it: Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E,
 /// TriLM.

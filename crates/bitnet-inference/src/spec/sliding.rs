@@ -54,7 +54,7 @@ impl SlidingWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::rope::RopeScaling;
+    use crate::spec::rope::RopeScaling;
 
     fn sliding(layers: &[bool]) -> SlidingWindow {
         SlidingWindow {

@@ -1,6 +1,6 @@
 use super::Family;
-use crate::model::config::{Activation, RotaryRows};
-use crate::model::multipliers::MultiplierRule;
+use crate::spec::config::{Activation, RotaryRows};
+use crate::spec::multipliers::MultiplierRule;
 
 /// microsoft/bitnet-b1.58-2B-4T: sub-norms before the output and down
 /// projections, and squared ReLU. Its published GGUF files name no pre-tokenizer;

@@ -1,6 +1,6 @@
 use super::Family;
-use crate::model::config::{Activation, RotaryRows};
-use crate::model::multipliers::MultiplierRule;
+use crate::spec::config::{Activation, RotaryRows};
+use crate::spec::multipliers::MultiplierRule;
 
 /// MiniCPM: LLaMA with constant factors for embeddings, residuals and logits. BitCPM4,
 /// whose ternary weights, with a scale for every group, are multiplied with activations

@@ -1,6 +1,6 @@
 use super::Family;
-use crate::model::config::{Activation, RotaryRows};
-use crate::model::multipliers::MultiplierRule;
+use crate::spec::config::{Activation, RotaryRows};
+use crate::spec::multipliers::MultiplierRule;
 
 /// The reproductions of BitNet b1.58 by 1bitLLM, as they and llama.cpp write
 /// them: sub-norms, and SiLU. Their folders call the sub-norms `inner_attn_ln` and

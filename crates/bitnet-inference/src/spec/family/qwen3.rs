@@ -1,6 +1,6 @@
 use super::Family;
-use crate::model::config::{Activation, RotaryRows};
-use crate::model::multipliers::MultiplierRule;
+use crate::spec::config::{Activation, RotaryRows};
+use crate::spec::multipliers::MultiplierRule;
 
 /// Qwen3 and what is built like it: queries and keys are normalized head by head.
 /// The ternary Bonsai models, which store embedding and output matrix as trits too,

@@ -1,0 +1,9 @@
+//! What a model is made of, whatever file it comes from: the numbers of its
+//! configuration, its family, the names and shapes of its tensors.
+
+pub mod config;
+pub(crate) mod family;
+pub(crate) mod multipliers;
+pub(crate) mod rope;
+pub(crate) mod sliding;
+pub(crate) mod tensors;
