@@ -143,7 +143,8 @@ impl Engine {
             attn: activations(config.q_dim())?,
             gate: activations(config.ffn_dim)?,
             up: activations(config.ffn_dim)?,
-            input: LinearInput::new(pool, config, plan.batch_tokens)?,
+            input: LinearInput::new(pool, config, plan.batch_tokens)
+                .map_err(PlanError::memory("activations"))?,
             values: (0..plan.n_threads)
                 .map(|_| scratch("activations", config.widest()))
                 .collect::<Result<_, _>>()?,

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Isa, PackedTernary, TernaryLayout, ThreadPool, matmul_rows, ops,
+    HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, TernaryLayout, ThreadPool,
+    matmul_rows, ops,
 };
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 use crate::note::{self, Note};
-use crate::plan::PlanError;
 use crate::spec::config::{ActivationPrecision, Config, RotaryRows};
 
 /// A linear layer, and the norm of its input if it has one.
@@ -231,7 +231,7 @@ impl LinearInput {
         pool: &HybridMemoryPool,
         config: &Config,
         batch_tokens: usize,
-    ) -> Result<Self, PlanError> {
+    ) -> Result<Self, OutOfMemory> {
         let widest = config.widest();
         let acts = match config.activations {
             ActivationPrecision::Int8 => Int8Rows::with_capacity(pool, batch_tokens, widest),
@@ -245,8 +245,8 @@ impl LinearInput {
         let dense = pool.zeroed(Category::Scratch, n_dense);
         Ok(Self {
             activations: config.activations,
-            acts: acts.map_err(PlanError::memory("activations"))?,
-            dense: dense.map_err(PlanError::memory("activations"))?,
+            acts: acts?,
+            dense: dense?,
             n_rows: 0,
         })
     }
