@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use bitnet_core::{KvPrecision, PackedInt8, PackedTernary, Scales, TernaryLayout};
+use bitnet_core::{Isa, KvPrecision, PackedInt8, PackedTernary, Scales, TernaryLayout};
 
 use crate::format::checkpoint::{Checkpoint, Encoding};
 use crate::model::HeadPrecision;
-use crate::plan::{Plan, PlanError, PlanOptions};
 use crate::spec::tensors::{self, Role};
 
 /// Bytes that a model and an engine take, part by part.
@@ -50,19 +49,6 @@ pub struct MemoryLimitError {
 }
 
 impl MemoryEstimate {
-    /// Adds up what a planned model takes.
-    pub fn new(checkpoint: &Checkpoint, plan: &Plan, head: HeadPrecision) -> Self {
-        let n_weights = checkpoint.config().n_linear_weights();
-        let layouts = TernaryLayout::candidates(plan.isa, n_weights);
-        let weights = layouts.map(|layout| weights(checkpoint, layout));
-        Self {
-            weights: weights.max().expect("there is a layout"),
-            head: head_bytes(checkpoint, head),
-            kv: plan.kv_bytes,
-            scratch: plan.scratch_bytes,
-        }
-    }
-
     /// Returns the sum.
     pub fn total(&self) -> usize {
         let rest = self.head.saturating_add(self.scratch);
@@ -71,7 +57,15 @@ impl MemoryEstimate {
 }
 
 /// Returns the bytes of all weights but the output matrix, and but an embedding of
-/// which only rows are read in the file.
+/// which only rows are read in the file, in the largest layout that may be chosen.
+pub(crate) fn weight_bytes(checkpoint: &Checkpoint, isa: Isa) -> usize {
+    let n_weights = checkpoint.config().n_linear_weights();
+    let layouts = TernaryLayout::candidates(isa, n_weights);
+    let weights = layouts.map(|layout| weights(checkpoint, layout));
+    weights.max().expect("there is a layout")
+}
+
+/// Returns the bytes of these weights in a layout.
 fn weights(checkpoint: &Checkpoint, layout: TernaryLayout) -> usize {
     let config = checkpoint.config();
     let bytes = |tensor: &tensors::Expected| match tensor.role {
@@ -105,7 +99,7 @@ fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout) -> usize {
 }
 
 /// Returns the bytes of the output matrix.
-fn head_bytes(checkpoint: &Checkpoint, head: HeadPrecision) -> usize {
+pub(crate) fn head_bytes(checkpoint: &Checkpoint, head: HeadPrecision) -> usize {
     let name = tensors::output(checkpoint.config());
     let tensor = checkpoint.tensor(name);
     if matches!(tensor.encoding, Encoding::Ternary(_)) {
@@ -117,85 +111,6 @@ fn head_bytes(checkpoint: &Checkpoint, head: HeadPrecision) -> usize {
         HeadPrecision::Exact => tensor.n_bytes(),
         HeadPrecision::ExactTopK => tensor.n_bytes() + int8,
     }
-}
-
-impl Plan {
-    /// Makes a plan for a model that takes at most `limit` bytes.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error that tells what it would take and what would fit, before
-    /// anything is taken.
-    pub fn within(
-        limit: usize,
-        checkpoint: &Checkpoint,
-        head: HeadPrecision,
-        options: PlanOptions,
-    ) -> Result<Self, PlanError> {
-        let plan = Self::new(checkpoint.config(), options)?;
-        let estimate = MemoryEstimate::new(checkpoint, &plan, head);
-        if estimate.total() <= limit {
-            return Ok(plan);
-        }
-        let mut fits = Vec::new();
-        for (head, kv_precision) in [
-            (head, options.kv_precision),
-            (head, KvPrecision::Int8),
-            (HeadPrecision::Int8, options.kv_precision),
-            (HeadPrecision::Int8, KvPrecision::Int8),
-        ] {
-            let does_fit = |context_len: usize| {
-                let options = PlanOptions {
-                    context_len: Some(context_len),
-                    kv_precision,
-                    ..options
-                };
-                Self::new(checkpoint.config(), options).is_ok_and(|plan| {
-                    let estimate = MemoryEstimate {
-                        head: head_bytes(checkpoint, head),
-                        kv: plan.kv_bytes,
-                        scratch: plan.scratch_bytes,
-                        ..estimate
-                    };
-                    estimate.total() <= limit
-                })
-            };
-            let context_len = last(plan.context_len, does_fit);
-            let is_better = |fit: &MemoryOptions| fit.context_len >= context_len;
-            if context_len > 0 && !fits.iter().any(is_better) {
-                fits.push(MemoryOptions {
-                    head,
-                    kv_precision,
-                    context_len,
-                });
-            }
-        }
-        let error = MemoryLimitError {
-            limit,
-            estimate,
-            requested: MemoryOptions {
-                head,
-                kv_precision: plan.kv_precision,
-                context_len: plan.context_len,
-            },
-            fits,
-        };
-        Err(PlanError::MemoryLimit(Box::new(error)))
-    }
-}
-
-/// Returns the largest number up to `max` that is good, if all below it are, or 0.
-fn last(max: usize, is_good: impl Fn(usize) -> bool) -> usize {
-    let (mut good, mut bad) = (0, max + 1);
-    while bad - good > 1 {
-        let middle = good.midpoint(bad);
-        if is_good(middle) {
-            good = middle;
-        } else {
-            bad = middle;
-        }
-    }
-    good
 }
 
 impl fmt::Display for MemoryLimitError {
@@ -229,12 +144,13 @@ mod tests {
     use std::path::Path;
 
     use bitnet_core::memory::Category;
-    use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
+    use bitnet_core::{HybridMemoryPool, ThreadPool};
 
     use super::*;
     use crate::engine::{Engine, Input, Logits};
     use crate::format::checkpoint::StoredTensor;
     use crate::model::Model;
+    use crate::plan::{Plan, PlanError, PlanOptions};
 
     fn open(name: &str) -> Checkpoint {
         Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -283,7 +199,7 @@ mod tests {
                     ..PlanOptions::default()
                 };
                 let plan = Plan::new(checkpoint.config(), options).unwrap();
-                let estimate = MemoryEstimate::new(&checkpoint, &plan, head);
+                let estimate = plan.memory_estimate(&checkpoint, head);
                 let pool = HybridMemoryPool::new();
                 let threads = &mut ThreadPool::new(2);
                 let isa = Isa::best();
@@ -321,7 +237,7 @@ mod tests {
                 ..PlanOptions::default()
             };
             let plan = Plan::new(checkpoint.config(), options).unwrap();
-            let estimate = MemoryEstimate::new(&checkpoint, &plan, head);
+            let estimate = plan.memory_estimate(&checkpoint, head);
             let total = estimate.total();
             let within = |limit| Plan::within(limit, &checkpoint, head, options);
             assert_eq!(within(total), Ok(plan));

@@ -5,8 +5,10 @@ use bitnet_core::{
     PinError, ThreadPool, TopKScratch,
 };
 
+use crate::format::checkpoint::Checkpoint;
 use crate::kv_cache;
-use crate::memory_estimate::MemoryLimitError;
+use crate::memory_estimate::{self, MemoryEstimate, MemoryLimitError, MemoryOptions};
+use crate::model::HeadPrecision;
 use crate::model::linear::LinearInput;
 use crate::spec::config::Config;
 
@@ -144,6 +146,93 @@ impl Plan {
                 + config.rope_dims() * context_len * size_of::<f32>(),
         })
     }
+
+    /// Makes a plan for a model that takes at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that tells what it would take and what would fit, before
+    /// anything is taken.
+    pub fn within(
+        limit: usize,
+        checkpoint: &Checkpoint,
+        head: HeadPrecision,
+        options: PlanOptions,
+    ) -> Result<Self, PlanError> {
+        let plan = Self::new(checkpoint.config(), options)?;
+        let estimate = plan.memory_estimate(checkpoint, head);
+        if estimate.total() <= limit {
+            return Ok(plan);
+        }
+        let mut fits = Vec::new();
+        for (head, kv_precision) in [
+            (head, options.kv_precision),
+            (head, KvPrecision::Int8),
+            (HeadPrecision::Int8, options.kv_precision),
+            (HeadPrecision::Int8, KvPrecision::Int8),
+        ] {
+            let does_fit = |context_len: usize| {
+                let options = PlanOptions {
+                    context_len: Some(context_len),
+                    kv_precision,
+                    ..options
+                };
+                Self::new(checkpoint.config(), options).is_ok_and(|plan| {
+                    let estimate = MemoryEstimate {
+                        head: memory_estimate::head_bytes(checkpoint, head),
+                        kv: plan.kv_bytes,
+                        scratch: plan.scratch_bytes,
+                        ..estimate
+                    };
+                    estimate.total() <= limit
+                })
+            };
+            let context_len = last(plan.context_len, does_fit);
+            let is_better = |fit: &MemoryOptions| fit.context_len >= context_len;
+            if context_len > 0 && !fits.iter().any(is_better) {
+                fits.push(MemoryOptions {
+                    head,
+                    kv_precision,
+                    context_len,
+                });
+            }
+        }
+        let error = MemoryLimitError {
+            limit,
+            estimate,
+            requested: MemoryOptions {
+                head,
+                kv_precision: plan.kv_precision,
+                context_len: plan.context_len,
+            },
+            fits,
+        };
+        Err(PlanError::MemoryLimit(Box::new(error)))
+    }
+
+    /// Adds up what a model takes.
+    pub fn memory_estimate(&self, checkpoint: &Checkpoint, head: HeadPrecision) -> MemoryEstimate {
+        MemoryEstimate {
+            weights: memory_estimate::weight_bytes(checkpoint, self.isa),
+            head: memory_estimate::head_bytes(checkpoint, head),
+            kv: self.kv_bytes,
+            scratch: self.scratch_bytes,
+        }
+    }
+}
+
+/// Returns the largest number up to `max` that is good, if all below it are, or 0.
+fn last(max: usize, is_good: impl Fn(usize) -> bool) -> usize {
+    let (mut good, mut bad) = (0, max + 1);
+    while bad - good > 1 {
+        let middle = good.midpoint(bad);
+        if is_good(middle) {
+            good = middle;
+        } else {
+            bad = middle;
+        }
+    }
+    good
 }
 
 /// Why a plan is impossible.

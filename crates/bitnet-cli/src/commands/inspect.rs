@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use bitnet_core::TernaryLayout;
 use bitnet_inference::{
-    ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, MemoryEstimate, Plan, PlanOptions,
-    TemplateOrigin, Tokenizer, WeightError,
+    ChatTemplate, Checkpoint, Config, Encoding, HeadPrecision, Plan, PlanOptions, TemplateOrigin,
+    Tokenizer, WeightError,
 };
 use indicatif::HumanBytes;
 use ring::digest::{Context, SHA256};
@@ -270,7 +270,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
         tied_embeddings,
         ..
     } = *checkpoint.config();
-    let estimate = MemoryEstimate::new(checkpoint, plan, HeadPrecision::Int8);
+    let estimate = plan.memory_estimate(checkpoint, HeadPrecision::Int8);
     let (weights, parameters, ternary_parameters) = weights(checkpoint);
     let n_linear_weights = checkpoint.config().n_linear_weights();
     let layouts =
