@@ -9,6 +9,7 @@ use bitnet_quant::{DenseType, Scales, TernaryType};
 use half::f16;
 use tempfile::NamedTempFile;
 
+use super::tokenizer_parts::{BpeModel, TokenizerParts};
 use super::{ConvertError, Source, dense_row_bytes, folder_of, unfinished_file};
 use crate::format::checkpoint::{Encoding, Origin};
 use crate::format::gguf::{Array, GgufWriter, Value};
@@ -20,7 +21,6 @@ use crate::spec::rope::RopeScaling;
 use crate::spec::sliding::SlidingWindow;
 use crate::spec::tensors::{self, Expected, Role};
 use crate::tokenizer::gguf as keys;
-use crate::tokenizer::parts::{BpeModel, TokenizerParts};
 
 const ARCHITECTURE: &str = "general.architecture";
 const FILE_TYPE: &str = "general.file_type";

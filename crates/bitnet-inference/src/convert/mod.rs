@@ -5,7 +5,8 @@
 
 mod gguf;
 mod hf_folder;
-pub(crate) mod piece_scores;
+mod piece_scores;
+mod tokenizer_parts;
 
 use std::borrow::Borrow;
 use std::io;

@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::tokenizer_parts::BpeModel;
 use crate::tokenizer::gguf::{TYPE_BYTE, TYPE_NORMAL, TYPE_UNUSED};
-use crate::tokenizer::parts::BpeModel;
 
 /// What stands for a space.
 const SPACE: &str = "▁";

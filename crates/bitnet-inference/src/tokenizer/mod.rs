@@ -7,8 +7,7 @@ mod eog;
 pub(crate) mod gguf;
 mod marked;
 mod note;
-pub(crate) mod parts;
-mod pre_tokenizer;
+pub(crate) mod pre_tokenizer;
 mod sentence_piece;
 mod sentence_piece_model;
 mod stream;
@@ -30,7 +29,7 @@ pub use note::TokenizerNote;
 pub use stream::TextStream;
 
 /// Tokens that end a turn (Llama 3, ChatML, Gemma).
-const EOT_TOKENS: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
+pub(crate) const EOT_TOKENS: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
 
 /// A tokenizer with what a model needs to know of it.
 #[derive(Debug)]

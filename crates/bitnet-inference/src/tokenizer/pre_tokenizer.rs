@@ -32,7 +32,7 @@ enum Cut {
 
 /// A way to prepare text for byte-level BPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PreTokenizer {
+pub(crate) struct PreTokenizer {
     /// Names in GGUF files; the first is the one to write.
     names: &'static [&'static str],
     cut: Cut,
@@ -112,7 +112,7 @@ pub(super) fn names() -> String {
 }
 
 /// Returns the way that a `tokenizer.json` describes, if it is a known one.
-pub(super) fn described(json: &Value) -> Option<PreTokenizer> {
+pub(crate) fn described(json: &Value) -> Option<PreTokenizer> {
     let pre_tokenizer = &json["pre_tokenizer"];
     let steps = match pre_tokenizer["pretokenizers"].as_array() {
         Some(steps) => steps.as_slice(),
@@ -159,7 +159,7 @@ pub(super) fn described(json: &Value) -> Option<PreTokenizer> {
 
 impl PreTokenizer {
     /// Returns the name to write into GGUF files.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.names[0]
     }
 

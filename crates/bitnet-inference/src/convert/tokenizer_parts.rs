@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::gguf::{TYPE_CONTROL, TYPE_NORMAL, TYPE_USER_DEFINED};
-use super::{EOT_TOKENS, Tokenizer, TokenizerError, pre_tokenizer};
-use crate::convert::{ConvertError, piece_scores};
+use super::{ConvertError, piece_scores};
+use crate::tokenizer::gguf::{TYPE_CONTROL, TYPE_NORMAL, TYPE_USER_DEFINED};
+use crate::tokenizer::{self, EOT_TOKENS, Tokenizer, TokenizerError, pre_tokenizer};
 
 /// What GGUF metadata need to know of a tokenizer.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl TokenizerParts {
             eot,
             add_bos: tokenizer.adds_bos(),
             add_eos: eos.is_some() && tokenizer.appended_eos() == eos,
-            chat_template: super::chat_template(folder)?,
+            chat_template: tokenizer::chat_template(folder)?,
         })
     }
 }
