@@ -8,6 +8,6 @@ mod hostile;
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Ok(checkpoint) = hostile::open_gguf(data.to_vec()) {
         let _ = hostile::load(&checkpoint);
-        let _ = checkpoint.tokenizer();
+        let _ = bitnet_inference::Tokenizer::from_checkpoint(&checkpoint);
     }
 });

@@ -312,7 +312,7 @@ impl ModelArg {
 
     /// Reads the model's tokenizer, and says what is odd about it.
     pub fn tokenizer(&self, checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<Tokenizer> {
-        let tokenizer = (checkpoint.tokenizer())
+        let tokenizer = Tokenizer::from_checkpoint(checkpoint)
             .with_context(|| format!("failed to read the tokenizer of {}", self.name()))?;
         for note in tokenizer.notes() {
             ui.note(&format!("note: {note}"));

@@ -42,7 +42,7 @@ impl Session {
     /// Begins one in the precision of the reference.
     fn new() -> Self {
         Self {
-            tokenizer: builtin::open().tokenizer().expect("it has a tokenizer"),
+            tokenizer: Tokenizer::from_checkpoint(&builtin::open()).expect("it has a tokenizer"),
             engine: engine(HeadPrecision::Exact, KvPrecision::F32),
             prompt: Vec::new(),
             tokens: Vec::new(),

@@ -27,12 +27,12 @@ use std::sync::Arc;
 
 use bitnet_core::{HybridMemoryPool, ThreadPool};
 use bitnet_inference::{
-    Engine, GenerateOptions, HeadPrecision, Model, Plan, PlanOptions, SamplerOptions, builtin,
-    generate,
+    Engine, GenerateOptions, HeadPrecision, Model, Plan, PlanOptions, SamplerOptions, Tokenizer,
+    builtin, generate,
 };
 
 let checkpoint = builtin::open();
-let tokenizer = checkpoint.tokenizer()?;
+let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
 let plan = Plan::new(checkpoint.config(), PlanOptions::default())?;
 let mut threads = ThreadPool::new(plan.n_threads);
 let pool = HybridMemoryPool::new();

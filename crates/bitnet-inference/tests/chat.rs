@@ -47,7 +47,7 @@ fn checkpoint() -> Checkpoint {
 
 /// Its BOS is `<|begin_of_text|>`, its end `<|end_of_text|>`.
 fn tokenizer() -> Tokenizer {
-    checkpoint().tokenizer().unwrap()
+    Tokenizer::from_checkpoint(&checkpoint()).unwrap()
 }
 
 fn conversation(messages: &[(String, String)]) -> Vec<Message> {
@@ -168,7 +168,7 @@ fn the_wrong_template_of_the_published_model_is_replaced() {
         };
         let bytes = writer.write::<_, std::io::Error>(Vec::new(), data).unwrap();
         let checkpoint = Checkpoint::from_gguf_bytes(bytes).unwrap();
-        let tokenizer = checkpoint.tokenizer().unwrap();
+        let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
         let template = ChatTemplate::of_model(&checkpoint, &tokenizer)
             .unwrap()
             .unwrap();
@@ -209,7 +209,7 @@ fn templates_of_folders_are_where_transformers_puts_them() {
     }
     let written = || {
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
-        let tokenizer = checkpoint.tokenizer().unwrap();
+        let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
         let template = ChatTemplate::of_model(&checkpoint, &tokenizer);
         let template = template.unwrap().unwrap();
         assert_eq!(template.origin(), TemplateOrigin::Model);
@@ -347,10 +347,7 @@ fn long_conversations_have_fuel_enough() {
 fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let opened = |path: &str| {
-        Checkpoint::open(&root.join(path))
-            .unwrap()
-            .tokenizer()
-            .unwrap()
+        Tokenizer::from_checkpoint(&Checkpoint::open(&root.join(path)).unwrap()).unwrap()
     };
     let sentence_piece = tempfile::tempdir().unwrap();
     std::fs::copy(

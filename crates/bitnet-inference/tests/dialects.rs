@@ -285,7 +285,7 @@ fn load_error(path: &Path) -> String {
 }
 
 fn tokenizer_error(path: &Path) -> TokenizerError {
-    open(path).tokenizer().unwrap_err()
+    Tokenizer::from_checkpoint(&open(path)).unwrap_err()
 }
 
 // --- numbers ------------------------------------------------------------------
@@ -733,14 +733,14 @@ fn a_folder_with_the_tokenizer_of_llama_2_goes_to_gguf_and_back() {
         let [gguf, hf] = ["a.gguf", "hf"].map(|name| folder.path().join(name));
         try_convert(&source, &gguf, Target::Gguf(GgufWeights::I2S), None).unwrap();
         converted(&gguf, &hf, Target::HfPacked, None);
-        let original = source.tokenizer().unwrap();
+        let original = Tokenizer::from_checkpoint(&source).unwrap();
         let prompt = original
             .encode("Once upon a time there was a king")
             .unwrap();
         let expected = logits(&source, &prompt);
         for path in [&gguf, &hf] {
             let checkpoint = open(path);
-            let tokenizer = checkpoint.tokenizer().unwrap();
+            let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
             for (i, text) in texts.iter().enumerate() {
                 let text = text.as_str().unwrap();
                 let ids = tokenizer.encode(text).unwrap();
@@ -1030,7 +1030,7 @@ fn gguf_files_that_lie_are_refused() {
 // --- tokenizers ---------------------------------------------------------------
 
 fn tokenizer(name: &str) -> Tokenizer {
-    open(&data(name)).tokenizer().unwrap()
+    Tokenizer::from_checkpoint(&open(&data(name))).unwrap()
 }
 
 #[test]
@@ -1038,7 +1038,7 @@ fn tokens_are_those_of_the_python_package() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("converted.gguf");
     converted(&data(HF), &path, Target::Gguf(GgufWeights::TQ2_0), None);
-    let converted = open(&path).tokenizer().unwrap();
+    let converted = Tokenizer::from_checkpoint(&open(&path)).unwrap();
     let tokenizers = [tokenizer(HF), tokenizer(GGUF), tokenizer(BITNET), converted];
     for case in reference()["texts"].as_array().unwrap() {
         let (text, expected) = (case["text"].as_str().unwrap(), ids(case));
@@ -1106,7 +1106,7 @@ fn ids_that_a_model_has_no_row_for_are_errors() {
     let folder = Folder::edited(|folder| {
         folder.tokenizer()["model"]["vocab"]["345"] = json!(400);
     });
-    let tokenizer = open(folder.path()).tokenizer().unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(&open(folder.path())).unwrap();
     assert!(tokenizer.encode("34 5").is_ok());
     let error = tokenizer.encode("34 345").unwrap_err();
     assert_eq!(
@@ -1127,7 +1127,7 @@ fn ids_that_a_model_has_no_row_for_are_errors() {
         config["eos_token_id"] = json!([267, 401]);
     });
     // No token has that id, and nothing is said of a row.
-    let tokenizer = open(folder.path()).tokenizer().unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(&open(folder.path())).unwrap();
     assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [267, 268, 401]);
     let said: Vec<_> = tokenizer.notes().iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -1184,8 +1184,7 @@ fn the_dialect_of_the_published_bitnet_files_is_understood() {
     let complete = folder.path().join("complete.gguf");
     let i2_s = Target::Gguf(GgufWeights::I2S);
     converted(&models.join("storyteller-tiny"), &complete, i2_s, None);
-    let prompt = original
-        .tokenizer()
+    let prompt = Tokenizer::from_checkpoint(&original)
         .unwrap()
         .encode("Once upon a time")
         .unwrap();
@@ -1214,7 +1213,7 @@ fn the_dialect_of_the_published_bitnet_files_is_understood() {
         let (_folder, path) = file.write();
         let published = open(&path);
         assert_eq!(published.config(), original.config(), "{architecture}");
-        let tokenizer = published.tokenizer().unwrap();
+        let tokenizer = Tokenizer::from_checkpoint(&published).unwrap();
         assert_eq!(tokenizer.encode("Once upon a time").unwrap(), prompt);
         // `<|eot_id|>` ends generation although no key says so.
         assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [8177, 8185]);

@@ -9,7 +9,7 @@ use bitnet_core::memory::Category;
 use bitnet_core::{HybridMemoryPool, Isa, KvPrecision, ThreadPool, machine};
 use bitnet_inference::{
     Checkpoint, CheckpointError, Engine, ForwardError, HeadPrecision, Input, Logits, Model, Plan,
-    PlanError, PlanOptions, SequenceError, builtin,
+    PlanError, PlanOptions, SequenceError, Tokenizer, builtin,
 };
 
 /// What the system says is of the whole process, so only one test runs at a time.
@@ -151,7 +151,7 @@ fn whichever_allocation_fails_there_is_an_error_and_all_goes_on() {
 /// Loads a model, runs it a little and drops it again.
 fn live_once() {
     let checkpoint = builtin::open();
-    let tokenizer = checkpoint.tokenizer().unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
     let pool = HybridMemoryPool::new();
     let model = load(&checkpoint, &pool, HeadPrecision::Int8).unwrap();
     let plan = plan(&model, 200, KvPrecision::F16);

@@ -74,7 +74,7 @@ const AS_COMPUTED: PlanOptions = PlanOptions {
 
 /// Checks everything that the reference holds.
 fn check(checkpoint: &Checkpoint, reference: &Reference) {
-    let tokenizer = checkpoint.tokenizer().unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(checkpoint).unwrap();
     check_tokenizer(&tokenizer, reference);
     let model = load(checkpoint, Isa::best(), HeadPrecision::Exact);
     let mut exact = engine(&model, AS_COMPUTED);
@@ -252,7 +252,7 @@ fn greedy_text_of_a_sure_prompt_is_the_same() {
         .find(|prompt| prompt.greedy_safe_steps == prompt.greedy_ids.len())
         .expect("one prompt is safe to the end");
     let checkpoint = Checkpoint::open(&models("storyteller/storyteller.gguf")).unwrap();
-    let tokenizer = checkpoint.tokenizer().unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
     let model = load(&checkpoint, Isa::best(), HeadPrecision::Exact);
     let options = bitnet_inference::GenerateOptions {
         prompt: &prompt.ids,

@@ -853,10 +853,8 @@ static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
         "tests/data/tiny-llama-tq2_0.gguf",
         "tests/data/tiny-bitnet-i2_s.gguf",
     ] {
-        let ours = Checkpoint::open(&root.join(path))
-            .unwrap()
-            .tokenizer()
-            .unwrap();
+        let ours =
+            Tokenizer::from_checkpoint(&Checkpoint::open(&root.join(path)).unwrap()).unwrap();
         let json = std::fs::read_to_string(root.join(path).join("tokenizer.json")).ok();
         add(path.to_owned(), ours, json);
     }

@@ -276,7 +276,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
     let layouts =
         TernaryLayout::candidates(plan.isa, n_linear_weights).filter(|_| ternary_parameters > 0);
     let mut anomalies: Vec<_> = checkpoint.notes().iter().map(ToString::to_string).collect();
-    let tokenizer = checkpoint.tokenizer();
+    let tokenizer = Tokenizer::from_checkpoint(checkpoint);
     let chat_template = (tokenizer.as_ref().ok())
         .and_then(|tokenizer| chat_template(checkpoint, tokenizer, &mut anomalies));
     let tokenizer = match tokenizer {

@@ -1,6 +1,6 @@
 //! `bitnet logits`
 
-use bitnet_inference::{Input, Logits};
+use bitnet_inference::{Input, Logits, Tokenizer};
 use serde::Serialize;
 
 use super::parse_ids;
@@ -82,7 +82,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if args.json {
         return ui.json(&Report { ids, top });
     }
-    let tokenizer = checkpoint.tokenizer().ok();
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).ok();
     for Candidate { id, logit } in top {
         // A model without a tokenizer has logits all the same.
         let token = tokenizer.as_ref().filter(|t| t.contains(id));

@@ -130,7 +130,7 @@ pub(super) fn write(
             what: "that they are multiplied with activations as they are",
         });
     }
-    let tokenizer = source.checkpoint.tokenizer()?;
+    let tokenizer = Tokenizer::from_checkpoint(source.checkpoint)?;
 
     let folder = folder_of(out);
     let unfinished =

@@ -24,7 +24,6 @@ use crate::note::{self, Note};
 use crate::spec::config::{ActivationPrecision, Config, ConfigError, RotaryRows};
 use crate::spec::family::Family;
 use crate::spec::tensors::{self, Expected, Role};
-use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// How the values of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -496,15 +495,6 @@ impl Checkpoint {
         }
         let in_memory = self.files.iter().filter(|file| !file.is_mapped());
         in_memory.map(|file| file.len()).sum()
-    }
-
-    /// Reads the tokenizer.
-    pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
-        let tokenizer = match &self.origin {
-            Origin::Gguf(gguf) => Tokenizer::from_gguf(gguf, self.config.family)?,
-            Origin::HuggingFace(folder) => Tokenizer::from_folder(folder)?,
-        };
-        Ok(tokenizer.for_model(self.config.vocab_size))
     }
 }
 

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Model};
 
+use crate::format::checkpoint::{Checkpoint, Origin};
 use crate::format::gguf::{Gguf, GgufError};
 use crate::format::lax_json;
 use crate::spec::family::Family;
@@ -198,6 +199,16 @@ impl Tokenizer {
     /// Makes text with a token beyond the first `vocab_size` an error.
     pub(crate) fn for_model(self, vocab_size: usize) -> Self {
         Self { vocab_size, ..self }
+    }
+
+    /// Reads the tokenizer of a model.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, TokenizerError> {
+        let config = checkpoint.config();
+        let tokenizer = match checkpoint.origin() {
+            Origin::Gguf(gguf) => Self::from_gguf(gguf, config.family)?,
+            Origin::HuggingFace(folder) => Self::from_folder(folder)?,
+        };
+        Ok(tokenizer.for_model(config.vocab_size))
     }
 
     /// Reads `tokenizer.json` of a HuggingFace folder, or else `tokenizer.model`, and the

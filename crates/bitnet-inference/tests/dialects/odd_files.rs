@@ -153,7 +153,7 @@ fn json_that_only_python_reads_is_read() {
     assert_eq!(odd.config(), open(&data(HF)).config());
     assert_eq!(notes(&odd).len(), 1);
     // Whoever reads the file after that reads it so, too.
-    odd.tokenizer().unwrap();
+    Tokenizer::from_checkpoint(&odd).unwrap();
     // Not where a number is needed.
     std::fs::write(
         &path,
