@@ -12,6 +12,7 @@ use bitnet_core::{AttentionScratch, QueryRow, ThreadPool, TopKScratch};
 
 use crate::format::mapping::Changed;
 use crate::kv_cache::{KvCache, KvUsage, SequenceError, SequenceHandle};
+use crate::logits::Logits;
 use crate::model::linear::LinearInput;
 use crate::model::{Embedding, Model, not_finite};
 use crate::note::Note;
@@ -83,23 +84,6 @@ pub(crate) struct LogitsRequest {
     pub(crate) top: Option<usize>,
     /// The hidden state instead.
     pub(crate) hidden: bool,
-}
-
-/// Which positions need logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logits {
-    /// No position: the tokens are only remembered.
-    None,
-    /// The last position.
-    Last,
-    /// Every position.
-    All,
-    /// The last position: at least its `k` largest logits. Others may be minus
-    /// infinity instead; the model's head may be faster so.
-    Top(usize),
-    /// The last position: not logits but what they are computed from, the
-    /// normalized hidden state of `hidden_dim` values.
-    Hidden,
 }
 
 impl Engine {

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::engine::{Engine, ForwardError, Input, Logits};
+use crate::engine::{Engine, ForwardError, Input};
+use crate::logits::Logits;
 use crate::sampler::{Sampler, SamplerError, SamplerOptions};
 
 /// What to generate.

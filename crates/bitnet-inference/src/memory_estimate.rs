@@ -147,8 +147,9 @@ mod tests {
     use bitnet_core::{HybridMemoryPool, ThreadPool};
 
     use super::*;
-    use crate::engine::{Engine, Input, Logits};
+    use crate::engine::{Engine, Input};
     use crate::format::checkpoint::StoredTensor;
+    use crate::logits::Logits;
     use crate::model::Model;
     use crate::plan::{Plan, PlanError, PlanOptions};
 

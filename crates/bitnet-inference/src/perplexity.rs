@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use bitnet_core::ops;
 
-use crate::engine::{Engine, ForwardError, Input, Logits};
+use crate::engine::{Engine, ForwardError, Input};
+use crate::logits::Logits;
 
 /// The negative log-likelihood of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]

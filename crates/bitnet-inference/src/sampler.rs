@@ -7,7 +7,7 @@ use bitnet_core::{Isa, ops};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::engine::Logits;
+use crate::logits::Logits;
 
 /// How the next token is chosen.
 ///
