@@ -9,6 +9,7 @@
 
 mod commands;
 mod error;
+mod exit;
 mod hub;
 mod input;
 mod interrupt;
@@ -74,7 +75,7 @@ fn watch_files() {
     {
         let ui = Ui::new(Verbosity::Quiet);
         let watched = bitnet_inference::watch_mapped_files(move |file| {
-            error::exit_for_shortened_file(file, &ui);
+            exit::exit_for_shortened_file(file, &ui);
         });
         let _ = watched;
     }
@@ -105,6 +106,6 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error::report(&error, &ui),
+        Err(error) => exit::report(&error, &ui),
     }
 }
