@@ -1,6 +1,6 @@
-//! Lines that a user types, or that come in a pipe.
+//! Lines that a user types, or that come in a pipe, and texts in files.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -146,4 +146,36 @@ fn history_file() -> Option<PathBuf> {
         folder("XDG_STATE_HOME").or_else(home)
     };
     Some(state?.join("bitnet").join("history"))
+}
+
+/// What some editors put before a text to say how it is encoded.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Reads a text file, or stdin for `-`. A byte-order mark before it is not part of it.
+pub fn read_text(path: &Path) -> anyhow::Result<String> {
+    let (name, bytes) = if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        io::stdin()
+            .read_to_end(&mut bytes)
+            .context("failed to read stdin")?;
+        ("stdin".to_owned(), bytes)
+    } else {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).with_context(|| format!("failed to read {name}"))?;
+        (name, bytes)
+    };
+    let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let guess = if is_utf16 {
+            " (it begins as UTF-16 does)"
+        } else {
+            ""
+        };
+        anyhow::anyhow!("{name} is not UTF-8 text: invalid byte at offset {at}{guess}")
+    })?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.remove(0);
+    }
+    Ok(text)
 }

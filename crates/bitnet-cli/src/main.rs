@@ -10,6 +10,7 @@
 mod commands;
 mod error;
 mod exit;
+mod hex;
 mod hub;
 mod input;
 mod interrupt;

@@ -18,8 +18,8 @@ use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 
 use crate::commands::pull::{model_in, pulled};
-use crate::commands::read_text;
 use crate::error::{NoChatTemplate, UsageError};
+use crate::input::read_text;
 use crate::memory::{self, MemoryWatch};
 use crate::ui::Ui;
 use crate::windows_names::refuse_device;

@@ -11,8 +11,8 @@ use indicatif::HumanBytes;
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
-use super::hex;
 use crate::error::Interrupted;
+use crate::hex::hex;
 use crate::interrupt;
 use crate::model::{LayoutArg, ModelArg};
 use crate::ui::Ui;

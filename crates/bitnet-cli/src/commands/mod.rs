@@ -15,13 +15,11 @@ pub mod pull;
 pub mod run;
 pub mod tokenize;
 
-use std::fmt::Write;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::Path;
 
-use anyhow::Context;
-
 use crate::error::UsageError;
+use crate::input::read_text;
 
 /// Returns the text that is an argument, in a file, or on stdin.
 fn text_input(what: &str, text: Option<&str>, file: Option<&Path>) -> anyhow::Result<String> {
@@ -34,46 +32,6 @@ fn text_input(what: &str, text: Option<&str>, file: Option<&Path>) -> anyhow::Re
         .into()),
         _ => read_text("-".as_ref()),
     }
-}
-
-/// What some editors put before a text to say how it is encoded.
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
-/// Reads a text file, or stdin for `-`. A byte-order mark before it is not part of it.
-pub fn read_text(path: &Path) -> anyhow::Result<String> {
-    let (name, bytes) = if path.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin()
-            .read_to_end(&mut bytes)
-            .context("failed to read stdin")?;
-        ("stdin".to_owned(), bytes)
-    } else {
-        let name = path.display().to_string();
-        let bytes = std::fs::read(path).with_context(|| format!("failed to read {name}"))?;
-        (name, bytes)
-    };
-    let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    let mut text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let guess = if is_utf16 {
-            " (it begins as UTF-16 does)"
-        } else {
-            ""
-        };
-        anyhow::anyhow!("{name} is not UTF-8 text: invalid byte at offset {at}{guess}")
-    })?;
-    if text.starts_with(BYTE_ORDER_MARK) {
-        text.remove(0);
-    }
-    Ok(text)
-}
-
-/// Returns bytes in hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
 }
 
 /// Parses `1,2,3` (or `1 2 3`) as token ids.

@@ -6,8 +6,8 @@ use anyhow::Context;
 use bitnet_inference::perplexity;
 use serde::Serialize;
 
-use super::read_text;
 use crate::error::Interrupted;
+use crate::input::read_text;
 use crate::interrupt;
 use crate::model::RunModelArgs;
 use crate::ui::Ui;

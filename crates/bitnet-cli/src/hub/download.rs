@@ -9,7 +9,7 @@ use std::time::Duration;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::{Cache, Hash, Hub, HubError, RemoteFile, Repository, TRIES};
-use crate::commands::hex;
+use crate::hex::hex;
 use crate::interrupt;
 
 /// Bytes read at a time.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use bitnet_inference::{Message, Role};
 
-use crate::commands::read_text;
+use crate::input::read_text;
 
 /// A message with its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
