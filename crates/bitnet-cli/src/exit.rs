@@ -16,6 +16,7 @@ use safetensors::SafeTensorError;
 use crate::commands::pull;
 use crate::error::{INTERRUPTED, Interrupted, NoChatTemplate, RefusedLines, UsageError};
 use crate::hub::{HubError, Repository};
+use crate::pulled::NotPulled;
 use crate::ui::Ui;
 
 const FAILED: u8 = 1;
@@ -123,7 +124,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         "`--device cpu` runs everywhere; `bitnet devices` shows what there is"
     } else if let Some(cause) = find::<HubError>(error) {
         return pull::hint(cause);
-    } else if let Some(cause) = find::<pull::NotPulled>(error) {
+    } else if let Some(cause) = find::<NotPulled>(error) {
         return Some(cause.hint());
     } else if let Some(NoChatTemplate { .. }) = find(error) {
         "`bitnet run` continues texts; `--chat-template` takes one of the program's, or yours"

@@ -17,6 +17,7 @@ mod interrupt;
 mod machine;
 mod memory;
 mod model;
+mod pulled;
 mod ui;
 mod windows_names;
 

@@ -17,10 +17,10 @@ use bitnet_inference::{
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 
-use crate::commands::pull::{model_in, pulled};
 use crate::error::{NoChatTemplate, UsageError};
 use crate::input::read_text;
 use crate::memory::{self, MemoryWatch};
+use crate::pulled::{model_in, pulled};
 use crate::ui::Ui;
 use crate::windows_names::refuse_device;
 

@@ -1,16 +1,14 @@
 //! `bitnet pull`
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::error::UsageError;
-use crate::hub::choice::{self, Choice, ChoiceError, Entry};
-use crate::hub::{self, Cache, Hub, HubError, Reference, RemoteFile, Revision};
+use crate::hub::choice::{self, ChoiceError};
+use crate::hub::{self, Cache, Hub, HubError, Reference, RemoteFile};
 use crate::interrupt;
+use crate::pulled::{entry, parse_revision, say_choice};
 use crate::ui::Ui;
 
 /// Download a model
@@ -69,23 +67,6 @@ struct FileReport<'a> {
     name: &'a str,
     bytes: u64,
     path: String,
-}
-
-/// A model of a hub that is not in the cache.
-#[derive(Debug, thiserror::Error)]
-#[error("{name} was not pulled{}", but(.others))]
-pub struct NotPulled {
-    /// As `pull` takes it.
-    name: String,
-    /// Revisions that were.
-    others: Vec<String>,
-}
-
-fn but(others: &[String]) -> String {
-    match others {
-        [] => String::new(),
-        others => format!(", only {}", others.join(", ")),
-    }
 }
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
@@ -169,40 +150,9 @@ impl Args {
     }
 }
 
-fn parse_revision(name: &str) -> Result<Revision, UsageError> {
-    Revision::parse(name).ok_or_else(|| {
-        UsageError(format!(
-            "{name:?} is not a revision, expected a branch, a tag, a commit, or refs/pr/1"
-        ))
-    })
-}
-
-/// Says which of several models was taken, and how to take another.
-fn say_choice(choice: &Choice, paths: &[&str], others: &str, how: &str, ui: &Ui) {
-    if !choice.others.is_empty() {
-        let taken = match &choice.entry {
-            Entry::File(file) => paths[*file],
-            Entry::Folder(folder) => folder,
-        };
-        ui.note(&format!(
-            "note: of several models {taken} was taken, since {}; {how} takes another: {others}",
-            choice.reason
-        ));
-    }
-}
-
 fn nothing_chosen(error: &ChoiceError, files: &[RemoteFile]) -> UsageError {
     let files: Vec<_> = files.iter().collect();
     UsageError(format!("{error}, only {}", names(&files)))
-}
-
-/// Returns the path of what was chosen.
-fn entry(folder: PathBuf, choice: &Choice, paths: &[&str]) -> PathBuf {
-    match &choice.entry {
-        Entry::File(file) => hub::below(folder, paths[*file]),
-        Entry::Folder(inner) if inner.is_empty() => folder,
-        Entry::Folder(inner) => hub::below(folder, inner),
-    }
 }
 
 fn names(files: &[&RemoteFile]) -> String {
@@ -214,84 +164,6 @@ fn names(files: &[&RemoteFile]) -> String {
         names.push(format!("and {} more", files.len() - names.len()));
     }
     names.join(", ")
-}
-
-/// Returns the model that the name of a pulled repository means, if it is one;
-/// `revision` is the one of another option.
-pub fn pulled(name: &OsStr, revision: Option<&str>, ui: &Ui) -> anyhow::Result<Option<PathBuf>> {
-    let reference = name.to_str().and_then(Reference::parse);
-    let Some((mut reference, cache)) = reference.zip(Cache::from_env()) else {
-        if revision.is_some() {
-            let message = "--revision is for models of a hub, expected `-m OWNER/NAME`";
-            return Err(UsageError(message.to_owned()).into());
-        }
-        return Ok(None);
-    };
-    if let Some(revision) = revision {
-        reference.revision = parse_revision(revision)?;
-    }
-    let repository = &reference.repository;
-    let Some(folder) = cache.pulled(repository, &reference.revision) else {
-        let others = cache.revisions(repository);
-        if others.is_empty() && reference.name() == name.to_string_lossy() && revision.is_none() {
-            // It may as well be the path of a file that is not there.
-            return Ok(None);
-        }
-        let others = others.iter();
-        return Err(NotPulled {
-            name: reference.name(),
-            others: others
-                .map(|revision| format!("{}@{revision}", repository.name()))
-                .collect(),
-        }
-        .into());
-    };
-    let files = hub::files(&folder);
-    let paths: Vec<_> = files.iter().map(String::as_str).collect();
-    let choice = match choice::choose(&paths, reference.model.as_deref()) {
-        Ok(choice) => choice,
-        // Whoever opens the folder says what is missing.
-        Err(ChoiceError::NoModel) => return Ok(Some(folder)),
-        Err(error) => {
-            let pulled = paths.join(", ");
-            let message = format!("{error} of {} here, only {pulled}", reference.name());
-            return Err(UsageError(message).into());
-        }
-    };
-    let model = entry(folder, &choice, &paths);
-    ui.detail(&format!("{} is {}", name.display(), model.display()));
-    let others: Vec<_> = choice.others.iter().map(|&i| paths[i]).collect();
-    let how = format!("`-m {}:FILE`", reference.name());
-    say_choice(&choice, &paths, &others.join(", "), &how, ui);
-    Ok(Some(model))
-}
-
-/// Returns the model in a folder that has GGUF files and is no HuggingFace folder, as
-/// other programs keep what they have downloaded; `None` if there is none.
-pub fn model_in(folder: &Path, ui: &Ui) -> Option<PathBuf> {
-    if folder.join("config.json").is_file() {
-        return None;
-    }
-    let entries = folder.read_dir().into_iter().flatten().flatten();
-    let mut files: Vec<String> = entries
-        .filter(|entry| entry.path().is_file())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.to_lowercase().ends_with(".gguf"))
-        .collect();
-    files.sort_unstable();
-    let paths: Vec<_> = files.iter().map(String::as_str).collect();
-    let choice = choice::choose(&paths, None).ok()?;
-    let others: Vec<_> = choice.others.iter().map(|&i| paths[i]).collect();
-    let how = format!("`-m {}`", folder.join("FILE").display());
-    say_choice(&choice, &paths, &others.join(", "), &how, ui);
-    Some(entry(folder.to_owned(), &choice, &paths))
-}
-
-impl NotPulled {
-    /// Returns what may help.
-    pub fn hint(&self) -> String {
-        format!("`bitnet pull {}` downloads it", self.name)
-    }
 }
 
 /// Returns what may help.
