@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Fails if modules of a crate import each other in a circle.
+
+A module here is what lies directly in a crate's src: `foo.rs` and all below `foo/` is
+`foo`. Arrows are `crate::foo` in code that is not tests, and `super::foo` in the crate's root.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_MODULES = {"lib", "main"}
+# Crates whose circles are not untied yet.
+PENDING = {"bitnet-core", "palisade"}
+TESTS = re.compile(r"^#\[cfg\(test\)\]\nmod \w+ \{.*?^\}", re.M | re.S)
+
+
+def arrows(src):
+    """Returns what each module of a crate imports: {module: {modules}}."""
+    files = {}
+    for path in src.rglob("*.rs"):
+        name = path.relative_to(src).parts[0].removesuffix(".rs")
+        if name not in NOT_MODULES and path.stem != "tests":
+            code = re.sub(r"//.*", "", TESTS.sub("", path.read_text()))
+            files.setdefault(name, []).append(code)
+    found = {}
+    for name, texts in files.items():
+        code = "\n".join(texts)
+        used = set(re.findall(r"\bcrate::(\w+)", code))
+        for group in re.findall(r"\bcrate::\{(.*?)\};", code, re.S):
+            used |= set(re.findall(r"(?:^|[,\s])(\w+)", re.sub(r"\{[^{}]*\}", "", group)))
+        found[name] = (used & files.keys()) - {name}
+    return found
+
+
+def circles(found):
+    """Returns the groups of modules that reach each other."""
+    def reach(name):
+        seen, todo = set(), [name]
+        while todo:
+            for other in found[todo.pop()] - seen:
+                seen.add(other)
+                todo.append(other)
+        return seen
+    below = {name: reach(name) for name in found}
+    return {frozenset(b for b in below[a] if a in below[b]) for a in found if a in below[a]}
+
+
+failed = False
+for src in sorted(ROOT.glob("crates/*/src")):
+    if src.parent.name in PENDING:
+        continue
+    found = arrows(src)
+    for circle in circles(found):
+        failed = True
+        print(f"{src.parent.name}: {len(circle)} of {len(found)} modules in a circle")
+        for name in sorted(circle):
+            print(f"  {name} -> {', '.join(sorted(found[name] & circle))}")
+sys.exit(failed)
