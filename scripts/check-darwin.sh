@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Type-checks the libraries of the model half and the guard for Apple's processors: nothing
-# can be linked or run here. Says SKIPPED, loudly, when the packages it needs cannot be had
-# (see cross-toolchain.sh).
+# Compiles the libraries of the model half for Apple's processors, reads what their object
+# files import, and type-checks the guard: nothing can be linked or run here. Says SKIPPED,
+# loudly, when the packages it needs cannot be had (see cross-toolchain.sh).
 #
 #   scripts/check-darwin.sh [DIR]     DIR keeps the toolchain between runs
 set -euo pipefail
@@ -18,9 +18,7 @@ fi
 # for the compiler writes none.
 export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1
 export SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true
-model=(--package bitnet-core --package bitnet-quant --package bitnet-inference)
-cargo check --locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin \
-    "${model[@]}" --package palisade --package cargo-palisade --package palisade-alloc
-# Object files need no linker: what they import can be read.
-cargo build --locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin --lib "${model[@]}"
+target=(--locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin)
+cargo check "${target[@]}" --package palisade --package cargo-palisade --package palisade-alloc
+cargo build "${target[@]}" --package bitnet-core --package bitnet-quant --package bitnet-inference
 scripts/check-imports.sh "$CARGO_TARGET_DIR/aarch64-apple-darwin/debug/deps" "$dir/bin/llvm-nm"
