@@ -41,9 +41,8 @@ printf '\n-- what the crates import\n'
 scripts/check-imports.sh "$built/deps" llvm-nm
 
 printf '\n-- tests\n'
-# The test of every interleaving switches stacks by itself, which Wine does not take.
 cargo "${tests[@]}" --lib --bins --test golden --test exactness --test reference \
-    --test hostile --test cli -- --quiet --skip every_interleaving
+    --test hostile --test cli -- --quiet
 
 printf '\n-- the same bytes as here\n'
 work=$(mktemp -d)
