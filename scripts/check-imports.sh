@@ -6,16 +6,16 @@
 #                                          target/debug/deps; NM reads its object files
 #
 # Compilers turn some methods of f32 into such calls where there is no instruction, so
-# this looks at what the object files import. Not meant are `fmax` and `fmin`, which
-# return one of their operands and so are exact everywhere, and what Rust brings itself
-# (`memcpy`, `__floattidf`, ...).
+# this looks at what the object files import. Not meant are functions whose result is
+# never rounded, and so the same everywhere: `fmax` and `fmin`, `fmod` and `remainder`; and
+# what Rust brings itself (`memcpy`, `__floattidf`, ...).
 set -euo pipefail
 deps=$1 nm=${2:-nm}
 
 functions='acos|acosh|asin|asinh|atan|atan2|atanh|cbrt|ceil|copysign|cos|cosh|cospi|erf|erfc'
-functions+='|exp|exp10|exp2|expm1|fdim|floor|fma|fmod|frexp|hypot|ilogb|ldexp|lgamma|llrint'
+functions+='|exp|exp10|exp2|expm1|fdim|floor|fma|frexp|hypot|ilogb|ldexp|lgamma|llrint'
 functions+='|llround|log|log10|log1p|log2|logb|lrint|lround|modf|nearbyint|nextafter|pow|powi'
-functions+='|remainder|remquo|rint|round|roundeven|scalbn|scalbln|sin|sincos|sincospi|sinh'
+functions+='|rint|round|roundeven|scalbn|scalbln|sin|sincos|sincospi|sinh'
 functions+='|sinpi|sqrt|tan|tanh|tanpi|tgamma|trunc'
 # Apple's linkers put an underscore before each name, and `__sincosf_stret` is one more.
 pattern="^_*($functions)(f|l|_r|f_r|_finite|f_finite|_stret|f_stret)?\$"
