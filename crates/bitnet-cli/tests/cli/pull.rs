@@ -308,6 +308,16 @@ pub(super) fn hub_of(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) 
     })
 }
 
+/// What is among the blobs once the model is there: where links need rights that few
+/// have, the file itself gets the name.
+fn blobs_of_the_model() -> Vec<String> {
+    if cfg!(unix) {
+        vec![sha256(&model())]
+    } else {
+        Vec::new()
+    }
+}
+
 #[test]
 fn a_pulled_model_goes_by_its_name() {
     let hub = hub_of(|_, _| Reply::Bytes(model()));
@@ -320,7 +330,7 @@ fn a_pulled_model_goes_by_its_name() {
     note: of several models story-tq2_0.gguf was taken, since ternary weights that run fast come first; `--file NAME` takes another: big-f32.gguf (6.52 GiB)
     ");
     assert_eq!(std::fs::read(path).unwrap(), model());
-    assert_eq!(hub.blobs(), [sha256(&model())]);
+    assert_eq!(hub.blobs(), blobs_of_the_model());
     let asked = hub.asked();
     let paths: Vec<_> = asked.iter().map(|request| request.path.as_str()).collect();
     assert_eq!(
@@ -395,9 +405,7 @@ fn a_command_goes_on_where_another_gave_up() {
     let run = hub.run_with(&["pull", "-q", "acme/tiny"], None);
     assert_eq!(run.code, Some(0), "{run:?}");
     assert_eq!(hub.asked().last().unwrap().from, 10_000);
-    // Where links need rights that few have, the file itself gets the name.
-    let blobs = [sha256(&model())];
-    assert_eq!(hub.blobs(), if cfg!(unix) { &blobs[..] } else { &[] });
+    assert_eq!(hub.blobs(), blobs_of_the_model());
     assert_eq!(std::fs::read(hub.snapshot().join(MODEL)).unwrap(), model());
 }
 
