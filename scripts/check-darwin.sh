@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compiles the libraries of the model half for Apple's processors, reads what their object
-# files import, and type-checks the guard: nothing can be linked or run here. Says SKIPPED,
-# loudly, when the packages it needs cannot be had (see cross-toolchain.sh).
+# Type-checks the libraries of the model half and the guard for Apple's processors: nothing
+# can be linked or run here. Says SKIPPED, loudly, when the packages it needs cannot be had
+# (see cross-toolchain.sh).
 #
 #   scripts/check-darwin.sh [DIR]     DIR keeps the toolchain between runs
 set -euo pipefail
@@ -16,9 +16,8 @@ fi
 # The standard library is checked from its sources, which only a compiler that takes
 # unstable options does. A check needs no code of C libraries (SQLite's): what stands in
 # for the compiler writes none.
-export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1
-export SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true
-target=(--locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin)
-cargo check "${target[@]}" --package palisade --package cargo-palisade --package palisade-alloc
-cargo build "${target[@]}" --package bitnet-core --package bitnet-quant --package bitnet-inference
-scripts/check-imports.sh "$CARGO_TARGET_DIR/aarch64-apple-darwin/debug/deps" "$dir/bin/llvm-nm"
+RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1 \
+    SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true \
+    cargo check --locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin \
+    --package bitnet-core --package bitnet-quant --package bitnet-inference \
+    --package palisade --package cargo-palisade --package palisade-alloc
