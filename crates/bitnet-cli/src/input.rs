@@ -21,8 +21,8 @@ const MAX_HISTORY: usize = 1000;
 pub enum LineReader {
     /// With editing and a history.
     Terminal(Box<Terminal>),
-    /// As they are.
-    Pipe,
+    /// As they are, but for a byte-order mark before the first.
+    Pipe { is_first: bool },
 }
 
 /// A terminal, and the file of what was typed there.
@@ -36,7 +36,7 @@ impl LineReader {
     /// earlier conversations if it `keeps_history`.
     pub fn new(keeps_history: bool, ui: &Ui) -> anyhow::Result<Self> {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-            return Ok(Self::Pipe);
+            return Ok(Self::Pipe { is_first: true });
         }
         // Several lines that are pasted stay one.
         let config = Config::builder().bracketed_paste(true).build();
@@ -93,7 +93,7 @@ impl LineReader {
                     Err(error) => return Err(error).context("failed to read the terminal"),
                 }
             },
-            Self::Pipe => {
+            Self::Pipe { is_first } => {
                 let mut line = Vec::new();
                 let read = io::stdin().lock().read_until(b'\n', &mut line);
                 if read.context("failed to read stdin")? == 0 {
@@ -104,10 +104,11 @@ impl LineReader {
                         line.pop();
                     }
                 }
-                // What editors put in front of a text is no part of it.
-                let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).to_vec();
-                let line = String::from_utf8(line);
-                Ok(Some(line.context("stdin is not UTF-8 text")?))
+                let mut line = String::from_utf8(line).context("stdin is not UTF-8 text")?;
+                if std::mem::take(is_first) {
+                    remove_byte_order_mark(&mut line);
+                }
+                Ok(Some(line))
             }
         }
     }
@@ -148,9 +149,6 @@ fn history_file() -> Option<PathBuf> {
     Some(state?.join("bitnet").join("history"))
 }
 
-/// What some editors put before a text to say how it is encoded.
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
 /// Reads a text file, or stdin for `-`. A byte-order mark before it is not part of it.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
     let (name, bytes) = if path.as_os_str() == "-" {
@@ -174,8 +172,13 @@ pub fn read_text(path: &Path) -> anyhow::Result<String> {
         };
         anyhow::anyhow!("{name} is not UTF-8 text: invalid byte at offset {at}{guess}")
     })?;
-    if text.starts_with(BYTE_ORDER_MARK) {
+    remove_byte_order_mark(&mut text);
+    Ok(text)
+}
+
+/// Removes what some editors put before a text to say how it is encoded.
+fn remove_byte_order_mark(text: &mut String) {
+    if text.starts_with('\u{feff}') {
         text.remove(0);
     }
-    Ok(text)
 }

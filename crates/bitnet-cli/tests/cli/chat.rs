@@ -91,6 +91,8 @@ fn commands_reset_and_end_a_conversation() {
     assert_eq!(plain.len(), 1);
     // What editors put in front of a file is no part of its first line.
     assert_eq!(prompts("\u{feff}One\\\ntwo"), plain);
+    // Anywhere else the character is meant.
+    assert_ne!(prompts("One\\\n\u{feff}two"), plain);
 }
 
 #[test]
