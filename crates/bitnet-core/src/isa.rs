@@ -15,7 +15,7 @@ use crate::panel::{Acc, Operands};
 /// An instruction set that this machine has.
 ///
 /// A value is the proof: the variants of an instruction set hold a value that
-/// only a successful detection creates, so nothing that takes a `Isa` has to
+/// only a successful detection creates, so nothing that takes an `Isa` has to
 /// check again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {

@@ -37,7 +37,7 @@ use crate::thread_pool::ThreadPool;
 /// product of the trits is that of the codes minus the sum of the activations.
 ///
 /// [`TernaryLayout::Base3`]: four blocks for the 80 columns of five blocks of two bits
-/// a weight. PackedBlock b has the weights of the other's block b and, as the fifth of
+/// a weight. Block b has the weights of the other's block b and, as the fifth of
 /// each byte, those that stand in bits 2b of the other's last block; the five trits
 /// of a byte are one number.
 ///

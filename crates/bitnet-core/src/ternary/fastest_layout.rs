@@ -24,7 +24,7 @@ impl TernaryLayout {
     /// Returns the layout with which one token passes `n_weights` weights in the
     /// least time.
     ///
-    /// It depends on how fast this machine reads memory. So the first call for a
+    /// It depends on how fast this machine reads memory. So the first call for an
     /// instruction set and a number of threads measures it, in some 50 ms; the process
     /// remembers. Where there is but one of the [`candidates`](Self::candidates),
     /// nothing is measured.
