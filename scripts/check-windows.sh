@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Type-checks the guard for Windows on x86-64: there is no cargo for Windows here to run it
-# with. The model half is built and run by test-windows.sh. Says SKIPPED, loudly, when the packages it needs cannot be had
-# (see cross-toolchain.sh).
+# Type-checks the libraries of the model half and the guard for Windows on x86-64, without
+# what links and runs programs for it: test-windows.sh and test-windows-guard.sh do. Says
+# SKIPPED, loudly, when the packages it needs cannot be had (see cross-toolchain.sh).
 #
 #   scripts/check-windows.sh [DIR]     DIR keeps the toolchain between runs
 set -euo pipefail
@@ -28,4 +28,5 @@ PATH=$dir/check:$dir/bin:$PATH RUSTC=$dir/bin/rustc RUSTC_BOOTSTRAP=1 \
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/windows \
     CC_x86_64_pc_windows_gnu=true AR_x86_64_pc_windows_gnu=true \
     cargo check --locked -Zbuild-std=std,panic_abort --target x86_64-pc-windows-gnu \
+    --package bitnet-core --package bitnet-quant --package bitnet-inference \
     --package palisade --package cargo-palisade --package palisade-alloc
