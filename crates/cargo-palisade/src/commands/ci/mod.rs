@@ -3,8 +3,8 @@
 use crate::args::CiSystem;
 use crate::ui::Ui;
 
-const GITHUB: &str = include_str!("ci/github.yml");
-const GITLAB: &str = include_str!("ci/gitlab.yml");
+const GITHUB: &str = include_str!("github.yml");
+const GITLAB: &str = include_str!("gitlab.yml");
 
 pub fn run(ui: &Ui, system: CiSystem, shards: u32, postgres: bool) -> anyhow::Result<u8> {
     ui.out(&workflow(system, shards.max(1), postgres))?;
