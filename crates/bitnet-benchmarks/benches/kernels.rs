@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bitnet_benchmarks::{activations, cases, ternary};
-use bitnet_core::{Isa, TernaryLayout, ThreadPool};
+use bitnet_core::{ComputeContext, Isa, TernaryLayout, ThreadPool};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn kernels(c: &mut Criterion) {
@@ -39,8 +39,9 @@ fn layouts(c: &mut Criterion) {
             for isa in isas.filter(|&isa| isa != Isa::Scalar) {
                 for n_threads in if cores > 1 { vec![1, cores] } else { vec![1] } {
                     let mut threads = ThreadPool::new(n_threads);
+                    let mut ctx = ComputeContext::new(isa, &mut threads);
                     group.bench_function(BenchmarkId::new(isa.name(), n_threads), |b| {
-                        b.iter(|| weights.matmul(isa, &mut threads, &acts, &mut out));
+                        b.iter(|| weights.matmul(&mut ctx, &acts, &mut out));
                     });
                 }
             }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::{activations, dense_rows, ternary, values};
-use bitnet_core::{HybridMemoryPool, Int8Rows, Isa, TernaryLayout, ThreadPool};
+use bitnet_core::memory::Category;
+use bitnet_core::{ComputeContext, HybridMemoryPool, Int8Rows, Isa, TernaryLayout, ThreadPool};
 use bitnet_quant::DenseType;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
@@ -28,12 +29,16 @@ fn main() {
     for (name, n) in SIZES {
         let mut threads = ThreadPool::new(1);
         let x = values(n);
-        let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, n);
-        let (mut rows, mut scratch) = (rows.expect("some kilobytes"), [vec![0.0; n]]);
+        let pool = HybridMemoryPool::new();
+        let mut rows = Int8Rows::with_capacity(&pool, 1, n).expect("some kilobytes");
+        let mut scratch = [pool.zeroed(Category::Scratch, n).expect("some kilobytes")];
         bench(&mut c, &mut fastest, "quantize", (name, n), |isa| {
-            rows.quantize_rows(isa, &mut threads, &mut scratch, (1, n), |_, out| {
-                out.copy_from_slice(&x);
-            });
+            let mut ctx = ComputeContext {
+                isa,
+                threads: &mut threads,
+                scratch: &mut scratch,
+            };
+            rows.quantize_rows(&mut ctx, (1, n), |_, out| out.copy_from_slice(&x));
         });
         let (stored, mut out) = (dense_rows(DenseType::Q6K, 1, n), vec![0.0; n]);
         bench(&mut c, &mut fastest, "unpack", (name, n), |isa| {
@@ -45,7 +50,8 @@ fn main() {
         );
         let mut out = [0.0; 16];
         bench(&mut c, &mut fastest, "dot", (name, n), |isa| {
-            weights.matmul(isa, &mut threads, &acts, &mut out);
+            let mut ctx = ComputeContext::new(isa, &mut threads);
+            weights.matmul(&mut ctx, &acts, &mut out);
         });
     }
     c.final_summary();

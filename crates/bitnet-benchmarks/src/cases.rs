@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
-    AttentionScratch, Heads, HybridMemoryPool, Int8Rows, Isa, KvPage, KvPrecision, KvShape,
-    PagedKv, QueryRow, TernaryLayout, ThreadPool, matmul_rows,
+    AttentionScratch, ComputeContext, Heads, HybridMemoryPool, Int8Rows, Isa, KvPage, KvPrecision,
+    KvShape, PagedKv, QueryRow, TernaryLayout, ThreadPool, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
@@ -129,7 +130,9 @@ fn ternary_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
         n_macs: n_tokens * n_rows * n_cols,
         arithmetic: Arithmetic::Int8,
         is_shared: true,
-        run: Box::new(move |isa, threads| weights.matmul(isa, threads, &acts, &mut out)),
+        run: Box::new(move |isa, threads| {
+            weights.matmul(&mut ComputeContext::new(isa, threads), &acts, &mut out);
+        }),
     }
 }
 
@@ -144,7 +147,9 @@ fn int8_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
         n_macs: n_tokens * n_rows * n_cols,
         arithmetic: Arithmetic::Int8,
         is_shared: true,
-        run: Box::new(move |isa, threads| weights.matmul(isa, threads, &acts, &mut out)),
+        run: Box::new(move |isa, threads| {
+            weights.matmul(&mut ComputeContext::new(isa, threads), &acts, &mut out);
+        }),
     }
 }
 
@@ -164,12 +169,17 @@ fn dense_matmul(operation: &'static str, ty: DenseType, n_rows: usize) -> Case {
         arithmetic: Arithmetic::F32,
         is_shared: true,
         run: Box::new(move |isa, threads| {
-            scratch.resize(threads.n_threads(), vec![0.0; n_cols]);
+            scratch.resize_with(threads.n_threads(), || row(n_cols));
+            let mut ctx = ComputeContext {
+                isa,
+                threads,
+                scratch: &mut scratch,
+            };
             let decode = |row: usize, out: &mut [f32]| {
                 ty.decode_row(isa, &weights[row * row_bytes..][..row_bytes], out);
             };
             let shape = (n_rows, n_cols);
-            matmul_rows(isa, threads, &mut scratch, shape, decode, &x, &mut out);
+            matmul_rows(&mut ctx, shape, decode, &x, &mut out);
         }),
     }
 }
@@ -238,8 +248,13 @@ fn quantize(n_rows: usize, n_cols: usize) -> Case {
     let mut rows = rows.expect("some megabytes");
     let mut scratch = Vec::new();
     float_op("quantize", n_rows, n_cols, 4, move |isa, threads| {
-        scratch.resize(threads.n_threads(), vec![0.0; n_cols]);
-        rows.quantize_rows(isa, threads, &mut scratch, (n_rows, n_cols), |row, out| {
+        scratch.resize_with(threads.n_threads(), || row(n_cols));
+        let mut ctx = ComputeContext {
+            isa,
+            threads,
+            scratch: &mut scratch,
+        };
+        rows.quantize_rows(&mut ctx, (n_rows, n_cols), |row, out| {
             out.copy_from_slice(&x[row * n_cols..][..n_cols]);
         });
     })
@@ -306,6 +321,12 @@ fn dot(n: usize) -> Case {
             std::hint::black_box(ops::dot(isa, &x, &y));
         })
     }
+}
+
+/// Returns a row of scratch memory.
+fn row(n_cols: usize) -> Buffer<f32> {
+    let row = HybridMemoryPool::new().zeroed(Category::Scratch, n_cols);
+    row.expect("some kilobytes")
 }
 
 /// An operation between the matrices, which reads so many bytes for each element.

@@ -1,8 +1,8 @@
 //! Matrices and activations of any shape.
 
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedInt8, PackedTernary, TernaryLayout,
-    ThreadPool,
+    ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedInt8, PackedTernary,
+    TernaryLayout, ThreadPool,
 };
 use bitnet_quant::DenseType;
 
@@ -38,7 +38,8 @@ pub fn ternary(layout: TernaryLayout, n_rows: usize, n_cols: usize) -> PackedTer
 pub fn int8(n_rows: usize, n_cols: usize) -> PackedInt8 {
     let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
     let shape = (n_rows, n_cols);
-    let packed = PackedInt8::quantize(&pool, Isa::best(), threads, shape, |row, values| {
+    let ctx = &mut ComputeContext::new(Isa::best(), threads);
+    let packed = PackedInt8::quantize(&pool, ctx, shape, |row, values| {
         for (col, value) in values.iter_mut().enumerate() {
             *value = hash(row * n_cols + col) as f32 / 4e9 - 0.5;
         }

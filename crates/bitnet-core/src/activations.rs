@@ -1,15 +1,14 @@
 //! Rows of activations quantized to int8, the right-hand side of every packed
 //! matrix.
 
-use std::ops::DerefMut;
-
 use crate::arch::NullaryFnOnce;
 use crate::base3::GROUP_COLS;
+use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::panel::{COL_STEP, Int8View};
-use crate::thread_pool::{DisjointMut, ThreadPool};
+use crate::thread_pool::DisjointMut;
 
 /// Rows are padded to a multiple of this, which is one of the columns of every
 /// kind of block.
@@ -90,21 +89,19 @@ impl Int8Rows {
 
     /// Replaces the batch by `n_rows` rows of `n_cols` columns;
     /// `fill_row(row, values)` writes one row in f32. Rows are filled in any
-    /// order and on all threads; `scratch` holds one buffer of at least
-    /// `n_cols` values per thread.
+    /// order and on all threads, in the scratch memory of `ctx`.
     ///
     /// # Panics
     ///
-    /// Panics if the rows exceed the capacity or `scratch` is too small.
+    /// Panics if the rows exceed the capacity or the scratch memory is too small.
     pub fn quantize_rows(
         &mut self,
-        isa: Isa,
-        threads: &mut ThreadPool,
-        scratch: &mut [impl DerefMut<Target = [f32]> + Send],
+        ctx: &mut ComputeContext<'_>,
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        self.fill_rows::<1>(threads, scratch, (n_rows, n_cols), |row, values, parts| {
+        let isa = ctx.isa;
+        self.fill_rows::<1>(ctx, (n_rows, n_cols), |row, values, parts| {
             fill_row(row, values);
             let [out] = parts;
             [isa.dispatch(QuantizeRow { x: values, out })]
@@ -118,16 +115,15 @@ impl Int8Rows {
     /// # Panics
     ///
     /// Panics if the rows exceed the [exact capacity](Self::with_exact_capacity) or
-    /// `scratch` is too small.
+    /// the scratch memory is too small.
     pub fn split_rows(
         &mut self,
-        isa: Isa,
-        threads: &mut ThreadPool,
-        scratch: &mut [impl DerefMut<Target = [f32]> + Send],
+        ctx: &mut ComputeContext<'_>,
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        self.fill_rows::<EXACT_PARTS>(threads, scratch, (n_rows, n_cols), |row, values, out| {
+        let isa = ctx.isa;
+        self.fill_rows::<EXACT_PARTS>(ctx, (n_rows, n_cols), |row, values, out| {
             fill_row(row, values);
             let (step, sums) = isa.dispatch(QuantizeParts { x: values, out });
             let mut scale = 1.0 / step;
@@ -144,8 +140,7 @@ impl Int8Rows {
     /// parts)` computes one and returns the scale and sum of each part.
     fn fill_rows<const N: usize>(
         &mut self,
-        threads: &mut ThreadPool,
-        scratch: &mut [impl DerefMut<Target = [f32]> + Send],
+        ctx: &mut ComputeContext<'_>,
         (n_rows, n_cols): (usize, usize),
         fill: impl Fn(usize, &mut [f32], [&mut [[i8; COL_STEP]]; N]) -> [(f32, i32); N] + Sync,
     ) {
@@ -157,7 +152,7 @@ impl Int8Rows {
             DisjointMut(self.sums.as_mut_ptr()),
         );
         let data = &mut self.data[..N * n_rows * stride];
-        threads.for_each_chunk(data, N * stride, scratch, |values, row, out| {
+        (ctx.threads).for_each_chunk(data, N * stride, ctx.scratch, |values, row, out| {
             let mut chunks = out.chunks_exact_mut(stride);
             let parts = std::array::from_fn(|_| {
                 let part = chunks.next().expect("a chunk is N rows");
@@ -190,17 +185,11 @@ impl Int8Rows {
     /// Panics if `x` is not whole rows or exceeds the capacity.
     pub fn quantize(&mut self, isa: Isa, x: &[f32], n_cols: usize) {
         assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "whole rows");
-        let shape = (x.len() / n_cols, n_cols);
-        let mut scratch = [vec![0.0; n_cols]];
-        self.quantize_rows(
-            isa,
-            &mut ThreadPool::new(1),
-            &mut scratch,
-            shape,
-            |row, values| {
-                values.copy_from_slice(&x[row * n_cols..][..n_cols]);
-            },
-        );
+        self.reshape(x.len() / n_cols, n_cols);
+        for (row, x) in x.chunks_exact(n_cols).enumerate() {
+            self.quantize_row(isa, row, x);
+        }
+        self.sum_parts(isa);
     }
 
     /// Makes room for `n_rows` rows of `n_cols` columns, whose contents are to be

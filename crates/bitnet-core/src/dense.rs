@@ -1,28 +1,23 @@
 //! Products with dense matrices that stay in their storage format: the exact
 //! output head.
 
-use std::ops::DerefMut;
-
-use crate::isa::Isa;
+use crate::compute_context::ComputeContext;
 use crate::ops;
-use crate::thread_pool::{DisjointMut, ThreadPool};
+use crate::thread_pool::DisjointMut;
 
 /// Rows per chunk of work: enough to outweigh handing it out.
 const ROWS_PER_CHUNK: usize = 64;
 
 /// Computes `out[token, row] = Σ_col w[row, col] · x[token, col]` in f32, where
 /// `decode_row(row, values)` writes one row of w. Every row is decoded once for
-/// all tokens, in any order and on all threads; `scratch` holds one buffer of
-/// at least `n_cols` values per thread.
+/// all tokens, in any order and on all threads, in the scratch memory of `ctx`.
 ///
 /// # Panics
 ///
-/// Panics if the shapes disagree: `x` is `[n_tokens, n_cols]`, `out` is
-/// `[n_tokens, n_rows]`.
+/// Panics if the scratch memory is too small or the shapes disagree: `x` is
+/// `[n_tokens, n_cols]`, `out` is `[n_tokens, n_rows]`.
 pub fn matmul_rows(
-    isa: Isa,
-    threads: &mut ThreadPool,
-    scratch: &mut [impl DerefMut<Target = [f32]> + Send],
+    ctx: &mut ComputeContext<'_>,
     (n_rows, n_cols): (usize, usize),
     decode_row: impl Fn(usize, &mut [f32]) + Sync,
     x: &[f32],
@@ -31,36 +26,39 @@ pub fn matmul_rows(
     assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "whole rows");
     let n_tokens = x.len() / n_cols;
     assert_eq!(out.len(), n_tokens * n_rows, "out is [n_tokens, n_rows]");
-    assert!(
-        scratch.len() >= threads.n_threads() && scratch.iter().all(|values| values.len() >= n_cols),
-        "one row of scratch per thread"
-    );
+    ctx.assert_scratch(n_cols);
+    let isa = ctx.isa;
     let out = DisjointMut(out.as_mut_ptr());
-    let scratch = DisjointMut(scratch.as_mut_ptr());
-    threads.for_each(n_rows.div_ceil(ROWS_PER_CHUNK), |thread, chunk| {
-        // SAFETY: `thread` is below the number of threads and so of buffers,
-        // and one thread works on one chunk at a time.
-        let values = unsafe { &mut *scratch.at(thread) };
-        let values = &mut values[..n_cols];
-        let first = chunk * ROWS_PER_CHUNK;
-        for row in first..n_rows.min(first + ROWS_PER_CHUNK) {
-            decode_row(row, values);
-            for (token, x) in x.chunks_exact(n_cols).enumerate() {
-                let product = ops::dot(isa, values, x);
-                // SAFETY: `token < n_tokens` and `row < n_rows`, so the place
-                // lies inside `out`; each row belongs to one chunk.
-                unsafe { *out.at(token * n_rows + row) = product };
+    let scratch = DisjointMut(ctx.scratch.as_mut_ptr());
+    ctx.threads
+        .for_each(n_rows.div_ceil(ROWS_PER_CHUNK), |thread, chunk| {
+            // SAFETY: `thread` is below the number of threads and so of buffers,
+            // and one thread works on one chunk at a time.
+            let values = unsafe { &mut *scratch.at(thread) };
+            let values = &mut values[..n_cols];
+            let first = chunk * ROWS_PER_CHUNK;
+            for row in first..n_rows.min(first + ROWS_PER_CHUNK) {
+                decode_row(row, values);
+                for (token, x) in x.chunks_exact(n_cols).enumerate() {
+                    let product = ops::dot(isa, values, x);
+                    // SAFETY: `token < n_tokens` and `row < n_rows`, so the place
+                    // lies inside `out`; each row belongs to one chunk.
+                    unsafe { *out.at(token * n_rows + row) = product };
+                }
             }
-        }
-    });
+        });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
+    use crate::memory::{Category, HybridMemoryPool};
+    use crate::thread_pool::ThreadPool;
 
     #[test]
     fn products_equal_single_dot_products_with_any_number_of_threads() {
+        let pool = HybridMemoryPool::new();
         for n_rows in [0, 1, 63, 64, 65, 200] {
             for n_tokens in [0, 1, 3] {
                 let n_cols = 37;
@@ -69,10 +67,19 @@ mod tests {
                 for n_threads in [1, 3] {
                     for isa in Isa::available() {
                         let mut out = vec![f32::NAN; n_tokens * n_rows];
-                        matmul_rows(
+                        let mut scratch = Vec::new();
+                        for _ in 0..n_threads {
+                            let mut row = pool.zeroed(Category::Scratch, n_cols + 1).unwrap();
+                            row.fill(f32::NAN);
+                            scratch.push(row);
+                        }
+                        let mut ctx = ComputeContext {
                             isa,
-                            &mut ThreadPool::new(n_threads),
-                            &mut vec![vec![f32::NAN; n_cols + 1]; n_threads],
+                            threads: &mut ThreadPool::new(n_threads),
+                            scratch: &mut scratch,
+                        };
+                        matmul_rows(
+                            &mut ctx,
                             (n_rows, n_cols),
                             |row, out| {
                                 for (col, out) in out.iter_mut().enumerate() {

@@ -2,12 +2,13 @@
 
 use crate::activations::Int8Rows;
 use crate::arch::NullaryFnOnce;
+use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::matmul::{Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
-use crate::thread_pool::{DisjointMut, ThreadPool};
+use crate::thread_pool::DisjointMut;
 
 /// Columns of one block: 64 bytes are 16 rows of four.
 pub(crate) const BLOCK_COLS: usize = 4;
@@ -39,8 +40,7 @@ impl PackedInt8 {
     /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS).
     pub fn quantize(
         pool: &HybridMemoryPool,
-        isa: Isa,
-        threads: &mut ThreadPool,
+        ctx: &mut ComputeContext<'_>,
         (n_rows, n_cols): (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<Self, OutOfMemory> {
@@ -50,17 +50,18 @@ impl PackedInt8 {
         let n_blocks = n_panels.saturating_mul(blocks_per_panel);
         let mut blocks = pool.zeroed::<PackedBlock>(Category::Weights, n_blocks)?;
         let mut scales = pool.zeroed(Category::Weights, n_panels * PANEL_ROWS)?;
-        let mut scratch = (0..threads.n_threads())
+        let mut scratch = (0..ctx.threads.n_threads())
             .map(|_| {
                 let values = pool.zeroed(Category::Scratch, n_cols)?;
                 let quantized = pool.zeroed(Category::Scratch, blocks_per_panel * BLOCK_COLS)?;
                 Ok((values, quantized))
             })
             .collect::<Result<Vec<(Buffer<f32>, Buffer<i8>)>, _>>()?;
+        let isa = ctx.isa;
         let out_scales = DisjointMut(scales.as_mut_ptr());
         // A matrix without columns has no blocks, and scales of zero.
         let chunk = blocks_per_panel.max(1);
-        threads.for_each_chunk(
+        ctx.threads.for_each_chunk(
             &mut blocks,
             chunk,
             &mut scratch,
@@ -118,13 +119,14 @@ impl PackedInt8 {
     ///
     /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, `out` is
     /// `[n_tokens, n_rows]`.
-    pub fn matmul(&self, isa: Isa, threads: &mut ThreadPool, acts: &Int8Rows, out: &mut [f32]) {
+    pub fn matmul(&self, ctx: &mut ComputeContext<'_>, acts: &Int8Rows, out: &mut [f32]) {
         assert_eq!(
             acts.n_cols(),
             self.n_cols,
             "columns of weights and activations"
         );
-        matmul(&WithIsa { weights: self, isa }, threads, acts, out);
+        let (weights, isa) = (self, ctx.isa);
+        matmul(&WithIsa { weights, isa }, ctx.threads, acts, out);
     }
 
     fn panel(&self, panel: usize) -> &[PackedBlock] {
@@ -208,6 +210,7 @@ impl Panels for WithIsa<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::thread_pool::ThreadPool;
 
     fn values(n: usize, seed: u32) -> Vec<f32> {
         (0..n as u32)
@@ -241,17 +244,17 @@ mod tests {
                         }
                     }
                     for isa in Isa::available() {
-                        let mut threads = ThreadPool::new(2);
+                        let threads = &mut ThreadPool::new(2);
+                        let ctx = &mut ComputeContext::new(isa, threads);
                         let packed = PackedInt8::quantize(
                             &HybridMemoryPool::new(),
-                            isa,
-                            &mut threads,
+                            ctx,
                             (n_rows, n_cols),
                             fill,
                         )
                         .unwrap();
                         let mut out = vec![f32::NAN; n_tokens * n_rows];
-                        packed.matmul(isa, &mut threads, &acts, &mut out);
+                        packed.matmul(ctx, &acts, &mut out);
                         assert_eq!(out, expected, "{isa} {n_rows}x{n_cols}, {n_tokens} tokens");
                     }
                 }
@@ -266,17 +269,15 @@ mod tests {
             let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, n_cols).unwrap();
             acts.quantize(Isa::Scalar, &vec![a; n_cols], n_cols);
             for isa in Isa::available() {
-                let mut threads = ThreadPool::new(1);
-                let packed = PackedInt8::quantize(
-                    &HybridMemoryPool::new(),
-                    isa,
-                    &mut threads,
-                    (1, n_cols),
-                    |_, out| out.fill(w),
-                )
-                .unwrap();
+                let threads = &mut ThreadPool::new(1);
+                let ctx = &mut ComputeContext::new(isa, threads);
+                let packed =
+                    PackedInt8::quantize(&HybridMemoryPool::new(), ctx, (1, n_cols), |_, out| {
+                        out.fill(w);
+                    })
+                    .unwrap();
                 let mut out = [0.0];
-                packed.matmul(isa, &mut threads, &acts, &mut out);
+                packed.matmul(ctx, &acts, &mut out);
                 let sum = 127.0 * 127.0 * n_cols as f32 * w * a;
                 assert_eq!(out, [sum * ((1.0 / 127.0) / 127.0)], "{isa}");
             }
@@ -285,19 +286,16 @@ mod tests {
 
     #[test]
     fn a_row_of_zeros_stays_zero() {
-        let mut threads = ThreadPool::new(1);
+        let threads = &mut ThreadPool::new(1);
+        let ctx = &mut ComputeContext::new(Isa::Scalar, threads);
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 8).unwrap();
         acts.quantize(Isa::Scalar, &[1.0; 8], 8);
-        let packed = PackedInt8::quantize(
-            &HybridMemoryPool::new(),
-            Isa::Scalar,
-            &mut threads,
-            (1, 8),
-            |_, out| out.fill(0.0),
-        )
+        let packed = PackedInt8::quantize(&HybridMemoryPool::new(), ctx, (1, 8), |_, out| {
+            out.fill(0.0);
+        })
         .unwrap();
         let mut out = [f32::NAN];
-        packed.matmul(Isa::Scalar, &mut threads, &acts, &mut out);
+        packed.matmul(ctx, &acts, &mut out);
         assert_eq!(out, [0.0]);
     }
 }

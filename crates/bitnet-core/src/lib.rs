@@ -8,7 +8,7 @@
 //! ```text
 //! trits ──► PackedTernary ─┐                      (once, at load)
 //! f32   ──► PackedInt8 ────┤
-//!                          ├─► matmul ──► f32 rows  (Isa × ThreadPool)
+//!                          ├─► matmul ──► f32 rows  (ComputeContext)
 //! f32 rows ──► Int8Rows ───┘
 //!
 //! dense rows, decoded one at a time ──► matmul_rows ──► f32 rows
@@ -25,7 +25,9 @@
 //! batch.
 //!
 //! ```
-//! use bitnet_core::{HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, ThreadPool};
+//! use bitnet_core::{
+//!     ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, ThreadPool,
+//! };
 //!
 //! // y = W·x for W = [[1, -1], [0, 1]] · 0.5 and x = [2, 1].
 //! let pool = HybridMemoryPool::new();
@@ -38,7 +40,7 @@
 //! let mut x = Int8Rows::with_capacity(&pool, 1, 2)?;
 //! x.quantize(isa, &[2.0, 1.0], 2);
 //! let mut y = [0.0; 2];
-//! weights.matmul(isa, threads, &x, &mut y);
+//! weights.matmul(&mut ComputeContext::new(isa, threads), &x, &mut y);
 //! assert!((y[0] - 0.5).abs() < 0.01 && (y[1] - 0.5).abs() < 0.01);
 //! # Ok::<(), OutOfMemory>(())
 //! ```
@@ -50,6 +52,7 @@ mod attention;
 mod base3;
 #[cfg(target_os = "linux")]
 mod cgroup;
+mod compute_context;
 mod dense;
 mod device;
 mod fused;
@@ -72,6 +75,7 @@ pub use arch::NullaryFnOnce;
 pub use attention::{
     AttentionScratch, Heads, KvPage, KvPrecision, KvShape, PagedKv, QueryRow, attention,
 };
+pub use compute_context::ComputeContext;
 pub use dense::matmul_rows;
 pub use device::{Device, DeviceError, DeviceKind, Unusable};
 pub use int8::PackedInt8;
@@ -79,7 +83,7 @@ pub use isa::{Isa, IsaError};
 pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use scales::Scales;
 pub use ternary_layout::TernaryLayout;
-pub use top_k_matmul::{TopKScratch, top_k_matmul};
+pub use top_k_matmul::{TopKOperands, TopKScratch, top_k_matmul};
 
 pub use ternary::PackedTernary;
 pub use thread_pool::{PinError, ThreadPool};

@@ -4,15 +4,14 @@
 //! Only rows that can be among the largest are computed from the matrix itself,
 //! so a result is exact by construction and most of the matrix is never read.
 
-use std::ops::DerefMut;
-
 use crate::activations::Int8Rows;
 use crate::arch::NullaryFnOnce;
+use crate::compute_context::ComputeContext;
 use crate::int8::PackedInt8;
 use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
-use crate::thread_pool::{DisjointMut, ThreadPool};
+use crate::thread_pool::DisjointMut;
 
 /// Rows per chunk of work.
 const ROWS_PER_CHUNK: usize = 8;
@@ -20,6 +19,19 @@ const ROWS_PER_CHUNK: usize = 8;
 /// With fewer rows than this for each candidate, reading some rows here and there
 /// takes longer than reading all of them.
 const MIN_ROWS_PER_CANDIDATE: usize = 4;
+
+/// What [`top_k_matmul`] multiplies.
+#[derive(Clone, Copy, Debug)]
+pub struct TopKOperands<'a, F> {
+    /// The quantized matrix.
+    pub int8: &'a PackedInt8,
+    /// `decode_row(row, values)` writes a row of the matrix itself.
+    pub decode_row: F,
+    /// `[n_cols]`
+    pub x: &'a [f32],
+    /// How many of the largest products are wanted.
+    pub k: usize,
+}
 
 /// Scratch memory of [`top_k_matmul`].
 #[derive(Debug)]
@@ -53,37 +65,33 @@ impl TopKScratch {
 /// smaller than all of these; some more products may be there too. Products are
 /// those of [`matmul_rows`](crate::matmul_rows), bit for bit.
 ///
-/// `int8` is the quantized matrix, `decode_row(row, values)` writes a row of
-/// the matrix itself, `rows` holds one buffer of at least `n_cols` values per
-/// thread, and `products`, `[2, n_rows]`, is scratch too. Returns how many rows
-/// were computed.
+/// Rows are decoded in the scratch memory of `ctx`; `products`, `[2, n_rows]`, is
+/// scratch too. Returns how many rows were computed.
 ///
 /// # Panics
 ///
-/// Panics if the shapes disagree.
-#[expect(clippy::too_many_arguments, reason = "all of them are operands")]
+/// Panics if the shapes disagree or the scratch memory is too small.
 pub fn top_k_matmul(
-    isa: Isa,
-    threads: &mut ThreadPool,
-    int8: &PackedInt8,
-    x: &[f32],
-    k: usize,
-    decode_row: impl Fn(usize, &mut [f32]) + Sync,
-    rows: &mut [impl DerefMut<Target = [f32]> + Send],
+    ctx: &mut ComputeContext<'_>,
+    operands: TopKOperands<'_, impl Fn(usize, &mut [f32]) + Sync>,
     scratch: &mut TopKScratch,
     products: &mut [f32],
     out: &mut [f32],
 ) -> usize {
+    let TopKOperands {
+        int8,
+        decode_row,
+        x,
+        k,
+    } = operands;
+    let isa = ctx.isa;
     let (n_rows, n_cols) = (int8.n_rows(), x.len());
     assert_eq!(out.len(), n_rows, "one product per row");
-    assert!(
-        rows.len() >= threads.n_threads() && rows.iter().all(|row| row.len() >= n_cols),
-        "one row of scratch per thread"
-    );
+    ctx.assert_scratch(n_cols);
     let TopKScratch { acts, candidates } = scratch;
     acts.reshape(2, n_cols);
     acts.quantize_parts(isa, 0, x);
-    int8.matmul(isa, threads, acts, products);
+    int8.matmul(ctx, acts, products);
     // The error of a product is at most this many steps of its row.
     let steps = isa.vectorize(ErrorBound {
         x,
@@ -120,21 +128,22 @@ pub fn top_k_matmul(
     let candidates = if all { &[] } else { &candidates[..n] };
     let (out, rows) = (
         DisjointMut(out.as_mut_ptr()),
-        DisjointMut(rows.as_mut_ptr()),
+        DisjointMut(ctx.scratch.as_mut_ptr()),
     );
-    threads.for_each(n.div_ceil(ROWS_PER_CHUNK), |thread, chunk| {
-        // SAFETY: `thread` is below the number of threads and so of rows, and one
-        // thread works on one chunk at a time.
-        let values = unsafe { &mut (&mut *rows.at(thread))[..n_cols] };
-        let first = chunk * ROWS_PER_CHUNK;
-        for i in first..n.min(first + ROWS_PER_CHUNK) {
-            let row = candidates.get(i).map_or(i, |&row| row as usize);
-            decode_row(row, values);
-            let product = ops::dot(isa, values, x);
-            // SAFETY: `row < n_rows`, and each row is in one chunk.
-            unsafe { *out.at(row) = product };
-        }
-    });
+    ctx.threads
+        .for_each(n.div_ceil(ROWS_PER_CHUNK), |thread, chunk| {
+            // SAFETY: `thread` is below the number of threads and so of rows, and one
+            // thread works on one chunk at a time.
+            let values = unsafe { &mut (&mut *rows.at(thread))[..n_cols] };
+            let first = chunk * ROWS_PER_CHUNK;
+            for i in first..n.min(first + ROWS_PER_CHUNK) {
+                let row = candidates.get(i).map_or(i, |&row| row as usize);
+                decode_row(row, values);
+                let product = ops::dot(isa, values, x);
+                // SAFETY: `row < n_rows`, and each row is in one chunk.
+                unsafe { *out.at(row) = product };
+            }
+        });
     n
 }
 
@@ -210,6 +219,7 @@ impl NullaryFnOnce for Max<'_> {
 mod tests {
     use super::*;
     use crate::dense::matmul_rows;
+    use crate::thread_pool::ThreadPool;
 
     fn values(n: usize, seed: u32) -> Vec<f32> {
         (0..n as u32)
@@ -223,43 +233,34 @@ mod tests {
 
     /// Returns the products that were computed, and all of them.
     fn run(isa: Isa, w: &[f32], x: &[f32], k: usize) -> (Vec<f32>, Vec<f32>, usize) {
-        let (n_cols, mut threads) = (x.len(), ThreadPool::new(2));
+        let (n_cols, pool) = (x.len(), HybridMemoryPool::new());
+        let row = || pool.zeroed(Category::Scratch, n_cols).unwrap();
+        let mut ctx = ComputeContext {
+            isa,
+            threads: &mut ThreadPool::new(2),
+            scratch: &mut [row(), row()],
+        };
         let n_rows = w.len() / n_cols;
         let decode_row =
             |row: usize, out: &mut [f32]| out.copy_from_slice(&w[row * n_cols..][..n_cols]);
-        let int8 = PackedInt8::quantize(
-            &HybridMemoryPool::new(),
-            isa,
-            &mut threads,
-            (n_rows, n_cols),
-            decode_row,
-        )
-        .unwrap();
-        let mut rows = vec![vec![0.0; n_cols]; 2];
+        let shape = (n_rows, n_cols);
+        let int8 = PackedInt8::quantize(&pool, &mut ctx, shape, decode_row).unwrap();
         let mut found = vec![f32::NAN; n_rows];
-        let n = top_k_matmul(
-            isa,
-            &mut threads,
-            &int8,
+        let operands = TopKOperands {
+            int8: &int8,
+            decode_row,
             x,
             k,
-            decode_row,
-            &mut rows,
-            &mut TopKScratch::new(&HybridMemoryPool::new(), n_rows, n_cols).unwrap(),
+        };
+        let n = top_k_matmul(
+            &mut ctx,
+            operands,
+            &mut TopKScratch::new(&pool, n_rows, n_cols).unwrap(),
             &mut vec![f32::NAN; 2 * n_rows],
             &mut found,
         );
         let mut exact = vec![f32::NAN; n_rows];
-        let shape = (n_rows, n_cols);
-        matmul_rows(
-            isa,
-            &mut threads,
-            &mut rows,
-            shape,
-            decode_row,
-            x,
-            &mut exact,
-        );
+        matmul_rows(&mut ctx, shape, decode_row, x, &mut exact);
         (found, exact, n)
     }
 

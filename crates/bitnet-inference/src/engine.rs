@@ -54,7 +54,7 @@ pub struct Engine {
     pub(crate) up: Buffer<f32>,
     pub(crate) input: LinearInput,
     /// `[n_threads][widest]`
-    pub(crate) values: Vec<Buffer<f32>>,
+    pub(crate) scratch: Vec<Buffer<f32>>,
     pub(crate) attention: AttentionScratch,
     /// The input of the exact head, `[HEAD_ROWS, hidden_dim]`.
     pub(crate) head_x: Buffer<f32>,
@@ -129,7 +129,7 @@ impl Engine {
             up: activations(config.ffn_dim)?,
             input: LinearInput::new(pool, config, plan.batch_tokens)
                 .map_err(PlanError::memory("activations"))?,
-            values: (0..plan.n_threads)
+            scratch: (0..plan.n_threads)
                 .map(|_| scratch("activations", config.widest()))
                 .collect::<Result<_, _>>()?,
             attention: attention.map_err(PlanError::memory("attention"))?,

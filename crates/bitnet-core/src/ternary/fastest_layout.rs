@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::PackedTernary;
 use crate::activations::Int8Rows;
+use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ternary_layout::{TRIAL_BYTES, TernaryLayout};
-use crate::thread_pool::ThreadPool;
 
 /// Trials of each layout, of which the fastest counts.
 const TRIALS: usize = 4;
@@ -17,8 +17,14 @@ const TRIALS: usize = 4;
 /// that they take a tenth more for 2 to 16 tokens.
 const CLEARLY: f64 = 0.9;
 
-/// What was measured: instruction set, threads, result.
-static MEASURED: Mutex<Vec<(Isa, usize, TernaryLayout)>> = Mutex::new(Vec::new());
+static MEASURED: Mutex<Vec<Measured>> = Mutex::new(Vec::new());
+
+/// What was measured.
+struct Measured {
+    isa: Isa,
+    n_threads: usize,
+    fastest: TernaryLayout,
+}
 
 impl TernaryLayout {
     /// Returns the layout with which one token passes `n_weights` weights in the
@@ -30,37 +36,36 @@ impl TernaryLayout {
     /// nothing is measured.
     pub fn fastest(
         pool: &HybridMemoryPool,
-        isa: Isa,
-        threads: &mut ThreadPool,
+        ctx: &mut ComputeContext<'_>,
         n_weights: usize,
     ) -> Result<Self, OutOfMemory> {
+        let (isa, n_threads) = (ctx.isa, ctx.threads.n_threads());
         if Self::candidates(isa, n_weights).count() == 1 {
             return Ok(Self::TwoBits);
         }
-        let n_threads = threads.n_threads();
         let mut measured = MEASURED.lock().expect("no holder panics");
         let known = measured
             .iter()
-            .find(|(k, n, _)| (*k, *n) == (isa, n_threads));
-        if let Some(&(.., layout)) = known {
-            return Ok(layout);
+            .find(|known| (known.isa, known.n_threads) == (isa, n_threads));
+        if let Some(known) = known {
+            return Ok(known.fastest);
         }
-        let layout = Self::measure(pool, isa, threads)?;
-        measured.push((isa, n_threads, layout));
-        Ok(layout)
+        let fastest = Self::measure(pool, ctx)?;
+        measured.push(Measured {
+            isa,
+            n_threads,
+            fastest,
+        });
+        Ok(fastest)
     }
 
-    fn measure(
-        pool: &HybridMemoryPool,
-        isa: Isa,
-        threads: &mut ThreadPool,
-    ) -> Result<Self, OutOfMemory> {
+    fn measure(pool: &HybridMemoryPool, ctx: &mut ComputeContext<'_>) -> Result<Self, OutOfMemory> {
         let mut two_bits = Trial::new(pool, Self::TwoBits)?;
         let mut base3 = Trial::new(pool, Self::Base3)?;
         // In turn, so that what else the machine does meets both.
         for _ in 0..TRIALS {
-            two_bits.run(isa, threads);
-            base3.run(isa, threads);
+            two_bits.run(ctx);
+            base3.run(ctx);
         }
         let is_faster = base3.seconds_per_weight() < CLEARLY * two_bits.seconds_per_weight();
         Ok(if is_faster {
@@ -91,9 +96,9 @@ impl Trial {
         })
     }
 
-    fn run(&mut self, isa: Isa, threads: &mut ThreadPool) {
+    fn run(&mut self, ctx: &mut ComputeContext<'_>) {
         let start = Instant::now();
-        self.weights.matmul(isa, threads, &self.acts, &mut self.out);
+        self.weights.matmul(ctx, &self.acts, &mut self.out);
         self.fastest = self.fastest.min(start.elapsed());
     }
 
@@ -106,13 +111,14 @@ impl Trial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::thread_pool::ThreadPool;
 
     #[test]
     fn small_models_and_kernels_with_one_layout_are_not_measured() {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
         for (isa, n_weights) in [(Isa::best(), 1 << 20), (Isa::Scalar, 1 << 40)] {
             assert_eq!(
-                TernaryLayout::fastest(&pool, isa, threads, n_weights),
+                TernaryLayout::fastest(&pool, &mut ComputeContext::new(isa, threads), n_weights),
                 Ok(TernaryLayout::TwoBits)
             );
         }
@@ -121,12 +127,9 @@ mod tests {
     #[test]
     fn the_second_answer_is_the_first() {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(2));
-        let isa = Isa::best();
-        let first = TernaryLayout::fastest(&pool, isa, threads, 1 << 40).unwrap();
-        assert!(TernaryLayout::available(isa).any(|layout| layout == first));
-        assert_eq!(
-            TernaryLayout::fastest(&pool, isa, threads, 1 << 40),
-            Ok(first)
-        );
+        let ctx = &mut ComputeContext::new(Isa::best(), threads);
+        let first = TernaryLayout::fastest(&pool, ctx, 1 << 40).unwrap();
+        assert!(TernaryLayout::available(ctx.isa).any(|layout| layout == first));
+        assert_eq!(TernaryLayout::fastest(&pool, ctx, 1 << 40), Ok(first));
     }
 }

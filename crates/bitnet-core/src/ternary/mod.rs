@@ -9,6 +9,7 @@ use scales::{AddGroup, PackedScales};
 
 use crate::activations::{Int8Rows, SUM_COLS};
 use crate::base3;
+use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TILE, Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
@@ -301,13 +302,14 @@ impl PackedTernary {
     ///
     /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, quantized or
     /// split, `out` is `[n_tokens, n_rows]`.
-    pub fn matmul(&self, isa: Isa, threads: &mut ThreadPool, acts: &Int8Rows, out: &mut [f32]) {
+    pub fn matmul(&self, ctx: &mut ComputeContext<'_>, acts: &Int8Rows, out: &mut [f32]) {
         assert_eq!(
             acts.n_cols(),
             self.n_cols,
             "columns of weights and activations"
         );
-        matmul(&WithIsa { weights: self, isa }, threads, acts, out);
+        let (weights, isa) = (self, ctx.isa);
+        matmul(&WithIsa { weights, isa }, ctx.threads, acts, out);
     }
 
     fn panel(&self, panel: usize) -> &[PackedBlock] {

@@ -65,7 +65,8 @@ fn a_two_by_two_product_is_right() {
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 2).unwrap();
         acts.quantize(isa, &[127.0, -1.0], 2);
         let mut out = [f32::NAN; 2];
-        packed.matmul(isa, &mut ThreadPool::new(1), &acts, &mut out);
+        let threads = &mut ThreadPool::new(1);
+        packed.matmul(&mut ComputeContext::new(isa, threads), &acts, &mut out);
         assert_eq!(out, [64.0, -0.5], "{isa}");
     }
 }
@@ -117,7 +118,8 @@ fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
         for isa in Isa::available() {
             for n_threads in [1, 3] {
                 let mut out = vec![f32::NAN; n_tokens * n_rows];
-                packed.matmul(isa, &mut ThreadPool::new(n_threads), &acts, &mut out);
+                let threads = &mut ThreadPool::new(n_threads);
+                packed.matmul(&mut ComputeContext::new(isa, threads), &acts, &mut out);
                 assert_eq!(
                     out, expected,
                     "{layout:?}, {isa}, {n_rows}x{n_cols}, {n_tokens} tokens"
@@ -153,7 +155,8 @@ fn extreme_values_do_not_saturate() {
         for (layout, isa) in layouts_and_kernels() {
             let packed = pack(layout, 1, n_cols, 1.0, &vec![trit; n_cols]);
             let mut out = [0.0; 2];
-            packed.matmul(isa, &mut ThreadPool::new(1), &acts, &mut out);
+            let threads = &mut ThreadPool::new(1);
+            packed.matmul(&mut ComputeContext::new(isa, threads), &acts, &mut out);
             assert_eq!(out, [trit as f32 * a * n_cols as f32; 2], "{isa}");
         }
     }
@@ -226,13 +229,18 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
             let fill = |row: usize, out: &mut [f32]| {
                 out.copy_from_slice(&x[row * n_cols..][..n_cols]);
             };
-            let (isa, threads) = (Isa::best(), &mut ThreadPool::new(2));
+            let threads = &mut ThreadPool::new(2);
             let pool = &HybridMemoryPool::new();
-            let scratch = &mut vec![vec![0.0; n_cols]; 2];
+            let row = || pool.zeroed(Category::Scratch, n_cols).unwrap();
+            let ctx = &mut ComputeContext {
+                isa: Isa::best(),
+                threads,
+                scratch: &mut [row(), row()],
+            };
             let mut quantized = Int8Rows::with_capacity(pool, n_tokens, n_cols).unwrap();
-            quantized.quantize_rows(isa, threads, scratch, shape, fill);
+            quantized.quantize_rows(ctx, shape, fill);
             let mut split = Int8Rows::with_exact_capacity(pool, n_tokens, n_cols).unwrap();
-            split.split_rows(isa, threads, scratch, shape, fill);
+            split.split_rows(ctx, shape, fill);
             for scales in all_scales(n_rows, n_cols) {
                 for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
                     let decode = |row: usize, out: &mut [i8]| {
@@ -242,7 +250,7 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
                     let packed = PackedTernary::pack_as(
                         pool,
                         layout,
-                        threads,
+                        ctx.threads,
                         (n_rows, n_cols),
                         scales.clone(),
                         decode,
@@ -259,7 +267,12 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
                         for isa in Isa::available() {
                             for n_threads in [1, 3] {
                                 let mut out = vec![f32::NAN; n_tokens * n_rows];
-                                packed.matmul(isa, &mut ThreadPool::new(n_threads), acts, &mut out);
+                                let threads = &mut ThreadPool::new(n_threads);
+                                packed.matmul(
+                                    &mut ComputeContext::new(isa, threads),
+                                    acts,
+                                    &mut out,
+                                );
                                 assert!(
                                     out == expected,
                                     "{isa}, {n_rows}x{n_cols}, {n_tokens} tokens, {scales}"
@@ -285,20 +298,16 @@ fn split_activations_are_as_precise_as_f32() {
     x[77] = 50.0;
     let pool = &HybridMemoryPool::new();
     let mut acts = Int8Rows::with_exact_capacity(pool, 1, n_cols).unwrap();
-    let (isa, threads) = (Isa::best(), &mut ThreadPool::new(1));
-    acts.split_rows(
-        isa,
-        threads,
-        &mut [vec![0.0; n_cols]],
-        (1, n_cols),
-        |_, out| {
-            out.copy_from_slice(&x);
-        },
-    );
+    let ctx = &mut ComputeContext {
+        isa: Isa::best(),
+        threads: &mut ThreadPool::new(1),
+        scratch: &mut [pool.zeroed(Category::Scratch, n_cols).unwrap()],
+    };
+    acts.split_rows(ctx, (1, n_cols), |_, out| out.copy_from_slice(&x));
     for scales in all_scales(n_rows, n_cols) {
         let packed = PackedTernary::pack(
             pool,
-            threads,
+            ctx.threads,
             (n_rows, n_cols),
             scales.clone(),
             |row, out| {
@@ -308,7 +317,7 @@ fn split_activations_are_as_precise_as_f32() {
         )
         .unwrap();
         let mut out = vec![f32::NAN; n_rows];
-        packed.matmul(isa, threads, &acts, &mut out);
+        packed.matmul(ctx, &acts, &mut out);
         for (row, (&found, trits)) in out.iter().zip(trits.chunks(n_cols)).enumerate() {
             let weight =
                 |col: usize| f64::from(trits[col]) * f64::from(scales.at(row, col, n_cols));
@@ -329,10 +338,12 @@ fn what_is_not_a_number_is_split_into_zeros() {
         let mut acts = Int8Rows::with_exact_capacity(pool, 1, 20).unwrap();
         let mut x = [1.0; 20];
         (x[3], x[17]) = (f32::NAN, -0.5);
-        let threads = &mut ThreadPool::new(1);
-        acts.split_rows(isa, threads, &mut [vec![0.0; 20]], (1, 20), |_, out| {
-            out.copy_from_slice(&x);
-        });
+        let ctx = &mut ComputeContext {
+            isa,
+            threads: &mut ThreadPool::new(1),
+            scratch: &mut [pool.zeroed(Category::Scratch, 20).unwrap()],
+        };
+        acts.split_rows(ctx, (1, 20), |_, out| out.copy_from_slice(&x));
         assert_eq!(acts.n_rows(), 3);
         assert_eq!((acts.row(0)[3], acts.row(0)[4]), (0, 127), "{isa}");
         assert_eq!([0, 1, 2].map(|part| acts.row(part)[17]), [-64, 127, 0]);

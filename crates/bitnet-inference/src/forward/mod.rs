@@ -8,12 +8,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::Buffer;
-use bitnet_core::{Isa, PackedInt8, attention, matmul_rows, ops, top_k_matmul};
+use bitnet_core::{
+    ComputeContext, Isa, PackedInt8, TopKOperands, attention, matmul_rows, ops, top_k_matmul,
+};
 
 use crate::engine::{Engine, LogitsRequest, NotFinite};
 use crate::format::checkpoint::DenseTensor;
 use crate::model::Head;
-use crate::model::linear::ComputeContext;
 use crate::spec::config::{Activation, Config};
 
 impl Engine {
@@ -48,7 +49,7 @@ impl Engine {
         let mut ctx = ComputeContext {
             isa,
             threads: &mut self.threads,
-            values: &mut self.values,
+            scratch: &mut self.scratch,
         };
         let h = |row: usize, out: &mut [f32]| {
             ops::rms_norm(
@@ -85,8 +86,8 @@ impl Engine {
             .qk_norms
             .as_ref()
             .map_or([None; 2], |norms| norms.each_ref().map(Some));
-        (ctx.threads).for_each_chunk(q, q_dim, ctx.values, |_, row, q| rotate(q_norm, row, q));
-        (ctx.threads).for_each_chunk(k, kv_dim, ctx.values, |_, row, k| rotate(k_norm, row, k));
+        (ctx.threads).for_each_chunk(q, q_dim, ctx.scratch, |_, row, q| rotate(q_norm, row, q));
+        (ctx.threads).for_each_chunk(k, kv_dim, ctx.scratch, |_, row, k| rotate(k_norm, row, k));
         for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
             let place = (rows[row].sequence, rows[row].position);
             if !is_finite(isa, v) {
@@ -127,7 +128,7 @@ impl Engine {
         let mut ctx = ComputeContext {
             isa,
             threads: &mut self.threads,
-            values: &mut self.values,
+            scratch: &mut self.scratch,
         };
         let h = |row: usize, out: &mut [f32]| {
             ops::rms_norm(isa, &x[row * hidden..][..hidden], &layer.ffn_norm, eps, out);
@@ -138,7 +139,7 @@ impl Engine {
         // Its maximum with 0 hides what is not a number, which only dense weights make.
         let hides = config.dense_linears && config.activation == Activation::Relu2;
         ctx.threads
-            .for_each_chunk(gate, ffn, ctx.values, |_, row, gate| {
+            .for_each_chunk(gate, ffn, ctx.scratch, |_, row, gate| {
                 let up = &up[row * ffn..][..ffn];
                 if hides && !is_finite(isa, gate) {
                     finite.store(false, Ordering::Relaxed);
@@ -190,7 +191,12 @@ impl Engine {
     ) -> Result<(), NotFinite> {
         let (config, isa) = (self.model.config(), self.plan.isa);
         let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, requests.len());
-        let (x, threads, scratch) = (&self.x, &mut self.threads, &mut self.values);
+        let mut ctx = ComputeContext {
+            isa,
+            threads: &mut self.threads,
+            scratch: &mut self.scratch,
+        };
+        let x = &self.x;
         let norm = |i: usize, out: &mut [f32]| {
             let x = &x[requests[i].0 * hidden..][..hidden];
             let weight = &self.model.output_norm;
@@ -202,14 +208,18 @@ impl Engine {
             for (i, out) in head_x.chunks_exact_mut(hidden).enumerate() {
                 norm(i, out);
             }
-            let row = |row, out: &mut [f32]| matrix.decode_row(isa, row, out);
+            let decode_row = |row, out: &mut [f32]| matrix.decode_row(isa, row, out);
             if let Some((int8, k)) = bound {
                 let (top_k, products) = (&mut self.top_k, &mut rest[..2 * vocab]);
-                top_k_matmul(
-                    isa, threads, int8, head_x, k, row, scratch, top_k, products, logits,
-                );
+                let operands = TopKOperands {
+                    int8,
+                    decode_row,
+                    x: head_x,
+                    k,
+                };
+                top_k_matmul(&mut ctx, operands, top_k, products, logits);
             } else {
-                matmul_rows(isa, threads, scratch, (vocab, hidden), row, head_x, logits);
+                matmul_rows(&mut ctx, (vocab, hidden), decode_row, head_x, logits);
             }
         };
         match &self.model.head {
@@ -220,22 +230,12 @@ impl Engine {
                 _ => exact(matrix, None),
             },
             Head::Int8(matrix) => {
-                let mut ctx = ComputeContext {
-                    isa,
-                    threads,
-                    values: scratch,
-                };
                 let acts = self.input.set_ternary(&mut ctx, (n, hidden), norm);
-                matrix.matmul(isa, ctx.threads, acts, logits);
+                matrix.matmul(&mut ctx, acts, logits);
             }
             Head::Ternary(matrix) => {
-                let mut ctx = ComputeContext {
-                    isa,
-                    threads,
-                    values: scratch,
-                };
                 let acts = self.input.set_ternary(&mut ctx, (n, hidden), norm);
-                matrix.matmul(isa, ctx.threads, acts, logits);
+                matrix.matmul(&mut ctx, acts, logits);
             }
         }
         multiply(isa, logits, config.multipliers.logits);
@@ -269,7 +269,7 @@ fn add_branch(
     let (isa, hidden, eps) = (ctx.isa, config.hidden_dim, config.rms_norm_eps);
     let factor = config.multipliers.residual;
     if norm.is_some() || factor != 1.0 {
-        (ctx.threads).for_each_chunk(branch, hidden, ctx.values, |_, _, branch| {
+        (ctx.threads).for_each_chunk(branch, hidden, ctx.scratch, |_, _, branch| {
             if let Some(weight) = norm {
                 ops::rms_norm_each(isa, branch, weight, eps);
             }
@@ -277,7 +277,7 @@ fn add_branch(
         });
     }
     ctx.threads
-        .for_each_chunk(x, hidden, ctx.values, |_, row, x| {
+        .for_each_chunk(x, hidden, ctx.scratch, |_, row, x| {
             ops::add_assign(isa, x, &branch[row * hidden..][..hidden]);
             if !is_finite(isa, x) {
                 finite.store(false, Ordering::Relaxed);

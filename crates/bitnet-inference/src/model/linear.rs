@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, TernaryLayout, ThreadPool,
-    matmul_rows, ops,
+    ComputeContext, HybridMemoryPool, Int8Rows, OutOfMemory, PackedTernary, TernaryLayout,
+    ThreadPool, matmul_rows, ops,
 };
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
@@ -110,28 +110,22 @@ impl Linear {
     }
 
     /// Computes `out[token, row] = Σ_col w[row, col] · x[token, col]`.
-    fn matmul(
-        &self,
-        isa: Isa,
-        threads: &mut ThreadPool,
-        values: &mut [Buffer<f32>],
-        input: &LinearInput,
-        out: &mut [f32],
-    ) {
+    fn matmul(&self, ctx: &mut ComputeContext<'_>, input: &LinearInput, out: &mut [f32]) {
         match &self.weights {
-            Weights::Ternary(packed) => packed.matmul(isa, threads, &input.acts, out),
+            Weights::Ternary(packed) => packed.matmul(ctx, &input.acts, out),
             Weights::Dense {
                 matrix,
                 stored_rows,
                 widths,
             } => {
+                let isa = ctx.isa;
                 let shape = (matrix.n_rows, matrix.n_cols);
                 let decode = |row: usize, out: &mut [f32]| {
                     let row = RotaryRows::Halves.position_in(*stored_rows, row, *widths);
                     matrix.decode_row(isa, row, out);
                 };
                 let x = &input.dense[..input.n_rows * matrix.n_cols];
-                matmul_rows(isa, threads, values, shape, decode, x, out);
+                matmul_rows(ctx, shape, decode, x, out);
             }
         }
     }
@@ -208,14 +202,6 @@ pub(crate) struct LinearInput {
     n_rows: usize,
 }
 
-/// What computes: instruction set, threads and a row of scratch for each.
-pub(crate) struct ComputeContext<'a> {
-    pub(crate) isa: Isa,
-    pub(crate) threads: &'a mut ThreadPool,
-    /// `[n_threads][widest]`
-    pub(crate) values: &'a mut [Buffer<f32>],
-}
-
 impl LinearInput {
     /// Returns the bytes that [`new`](Self::new) takes.
     pub(crate) fn n_bytes(config: &Config, batch_tokens: usize) -> usize {
@@ -259,14 +245,10 @@ impl LinearInput {
         shape: (usize, usize),
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> &Int8Rows {
-        let (acts, isa) = (&mut self.acts, ctx.isa);
+        let acts = &mut self.acts;
         match self.activations {
-            ActivationPrecision::Int8 => {
-                acts.quantize_rows(isa, ctx.threads, ctx.values, shape, fill_row);
-            }
-            ActivationPrecision::Exact => {
-                acts.split_rows(isa, ctx.threads, ctx.values, shape, fill_row);
-            }
+            ActivationPrecision::Int8 => acts.quantize_rows(ctx, shape, fill_row),
+            ActivationPrecision::Exact => acts.split_rows(ctx, shape, fill_row),
         }
         acts
     }
@@ -290,7 +272,7 @@ impl LinearInput {
         if dense {
             let rows = &mut self.dense[..n_rows * n_cols];
             ctx.threads
-                .for_each_chunk(rows, n_cols, ctx.values, |_, row, out| fill_row(row, out));
+                .for_each_chunk(rows, n_cols, ctx.scratch, |_, row, out| fill_row(row, out));
         }
         if ternary {
             self.set_ternary(ctx, (n_rows, n_cols), fill_row);
@@ -323,7 +305,7 @@ impl LinearInput {
                     }
                 });
             }
-            linear.matmul(isa, ctx.threads, ctx.values, self, out);
+            linear.matmul(ctx, self, out);
         }
     }
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bitnet_core::memory::{Buffer, Category, Counted};
 use bitnet_core::{
-    HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ThreadPool, ops,
+    ComputeContext, HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ThreadPool,
+    ops,
 };
 use linear::{Linear, pack, unusual_values};
 
@@ -169,7 +170,11 @@ impl Model {
         let norm = |name: &str| load_norm(checkpoint, pool, isa, name, &mut notes.borrow_mut());
         let layout = match layout {
             Some(layout) => layout,
-            None => TernaryLayout::fastest(pool, isa, threads, config.n_linear_weights())?,
+            None => TernaryLayout::fastest(
+                pool,
+                &mut ComputeContext::new(isa, threads),
+                config.n_linear_weights(),
+            )?,
         };
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
@@ -400,7 +405,8 @@ fn dense_head(
         let shape = (output.n_rows, output.n_cols);
         let first_bad = AtomicUsize::new(usize::MAX);
         let is_zero = AtomicBool::new(true);
-        let packed = PackedInt8::quantize(pool, isa, threads, shape, |row, values| {
+        let ctx = &mut ComputeContext::new(isa, threads);
+        let packed = PackedInt8::quantize(pool, ctx, shape, |row, values| {
             output.decode_row_once(isa, row, values);
             let square = ops::dot(isa, values, values);
             if !square.is_finite() {

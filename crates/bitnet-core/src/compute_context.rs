@@ -1,0 +1,37 @@
+//! What matrices and attention are computed with.
+
+use crate::isa::Isa;
+use crate::memory::Buffer;
+use crate::thread_pool::ThreadPool;
+
+/// What computes: instruction set, threads, and a row of scratch memory for each.
+#[derive(Debug)]
+pub struct ComputeContext<'a> {
+    /// The instruction set.
+    pub isa: Isa,
+    /// The threads.
+    pub threads: &'a mut ThreadPool,
+    /// `[n_threads]` rows, each at least as wide as the widest that is computed. Only
+    /// what makes rows of f32 needs them.
+    pub scratch: &'a mut [Buffer<f32>],
+}
+
+impl<'a> ComputeContext<'a> {
+    /// Returns a context without scratch memory.
+    pub fn new(isa: Isa, threads: &'a mut ThreadPool) -> Self {
+        Self {
+            isa,
+            threads,
+            scratch: &mut [],
+        }
+    }
+
+    /// Panics unless each thread has a row of `n_cols` values.
+    pub(crate) fn assert_scratch(&self, n_cols: usize) {
+        let is_wide = |row: &Buffer<f32>| row.len() >= n_cols;
+        assert!(
+            self.scratch.len() >= self.threads.n_threads() && self.scratch.iter().all(is_wide),
+            "one row of scratch per thread"
+        );
+    }
+}
