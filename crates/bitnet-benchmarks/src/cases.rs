@@ -5,8 +5,9 @@ use std::time::Instant;
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
-    AttentionScratch, ComputeContext, Heads, HybridMemoryPool, Int8Rows, Isa, KvPage, KvPrecision,
-    KvShape, PagedKv, QueryRow, TernaryLayout, ThreadPool, matmul_rows,
+    AttentionExtents, AttentionScratch, ComputeContext, Heads, HybridMemoryPool, Int8Rows, Isa,
+    KeyValue, KvPage, KvPrecision, KvShape, PagedKv, Queries, RowPosition, TernaryLayout,
+    ThreadPool, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
@@ -200,18 +201,21 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
         n_heads: heads.n_kv_heads,
         head_dim: HEAD_DIM,
     };
-    let rows: Vec<_> = (n_positions - n_rows..n_positions)
-        .map(|position| QueryRow {
-            sequence: 0,
-            position,
-        })
-        .collect();
+    let at = |position| RowPosition {
+        sequence: 0,
+        position,
+    };
+    let rows: Vec<_> = (n_positions - n_rows..n_positions).map(at).collect();
     let pool = HybridMemoryPool::new();
     let mut kv = PagedKv::new(&pool, kv_shape, 1);
     kv.reserve(0, 0, n_positions).expect("some megabytes");
     let key = values(heads.n_kv_heads * HEAD_DIM);
     for position in 0..n_positions {
-        kv.store(Isa::best(), (0, position), 0, &key, &key);
+        let both = KeyValue {
+            key: &key,
+            value: &key,
+        };
+        kv.store(Isa::best(), at(position), 0, both);
     }
     let queries = values(n_rows * heads.n_heads * HEAD_DIM);
     let mut out = vec![0.0; queries.len()];
@@ -232,12 +236,24 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
             let scratch = match &mut scratch {
                 Some((n, scratch)) if *n == n_threads => scratch,
                 place => {
-                    let extents = (kv_shape, n_positions);
-                    let new = AttentionScratch::new(&pool, n_threads, n_rows, extents, 4);
+                    let extents = AttentionExtents {
+                        n_threads,
+                        max_rows: n_rows,
+                        kv_shape,
+                        n_positions,
+                        heads_per_kv_head: 4,
+                    };
+                    let new = AttentionScratch::new(&pool, extents);
                     &mut place.insert((n_threads, new.expect("some megabytes"))).1
                 }
             };
-            bitnet_core::attention(isa, threads, &kv, heads, &rows, &queries, scratch, &mut out);
+            let queries = Queries {
+                rows: &rows,
+                values: &queries,
+                heads,
+            };
+            let ctx = &mut ComputeContext::new(isa, threads);
+            bitnet_core::attention(ctx, &kv, queries, scratch, &mut out);
         }),
     }
 }

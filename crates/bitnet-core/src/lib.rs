@@ -73,7 +73,8 @@ mod top_k_matmul;
 pub use activations::Int8Rows;
 pub use arch::NullaryFnOnce;
 pub use attention::{
-    AttentionScratch, Heads, KvPage, KvPrecision, KvShape, PagedKv, QueryRow, attention,
+    AttentionExtents, AttentionScratch, Heads, KeyValue, KvPage, KvPrecision, KvShape, PagedKv,
+    Queries, RowPosition, attention,
 };
 pub use compute_context::ComputeContext;
 pub use dense::matmul_rows;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
-use bitnet_core::{AttentionScratch, QueryRow, ThreadPool, TopKScratch};
+use bitnet_core::{AttentionExtents, AttentionScratch, RowPosition, ThreadPool, TopKScratch};
 
 use crate::format::mapping::Changed;
 use crate::kv_cache::{KvCache, KvUsage, SequenceError, SequenceHandle};
@@ -31,7 +31,7 @@ pub struct Engine {
     pub(crate) sliding_rope: Option<RopeTable>,
     pub(crate) kv: KvCache,
     /// Where the rows of the present batch stand.
-    pub(crate) rows: Vec<QueryRow>,
+    pub(crate) rows: Vec<RowPosition>,
     /// Tokens of the present inputs that sequences hold already.
     pub(crate) n_pushed: usize,
     /// For each row, where its logits go if they are requested.
@@ -102,13 +102,14 @@ impl Engine {
             table.map_err(PlanError::memory("rotary positions"))
         };
         let top_k = TopKScratch::new(pool, config.vocab_size, config.hidden_dim);
-        let attention = AttentionScratch::new(
-            pool,
-            plan.n_threads,
-            plan.batch_tokens,
-            (kv.paged().shape(), plan.context_len),
-            config.n_heads / config.n_kv_heads,
-        );
+        let extents = AttentionExtents {
+            n_threads: plan.n_threads,
+            max_rows: plan.batch_tokens,
+            kv_shape: kv.paged().shape(),
+            n_positions: plan.context_len,
+            heads_per_kv_head: config.n_heads / config.n_kv_heads,
+        };
+        let attention = AttentionScratch::new(pool, extents);
         Ok(Self {
             kv,
             rope: table(&config.rope)?,
@@ -413,7 +414,7 @@ impl Engine {
         if let Some(rope) = &mut self.sliding_rope {
             rope.extend(position + 1);
         }
-        self.rows.push(QueryRow { sequence, position });
+        self.rows.push(RowPosition { sequence, position });
         self.requests.push(request);
         Ok(())
     }

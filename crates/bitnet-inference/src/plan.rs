@@ -1,8 +1,8 @@
 //! What is decided before the first token: instruction set, threads, context, batch.
 
 use bitnet_core::{
-    AttentionScratch, Device, DeviceError, DeviceKind, Isa, KvPage, KvPrecision, OutOfMemory,
-    PinError, ThreadPool, TopKScratch,
+    AttentionExtents, AttentionScratch, Device, DeviceError, DeviceKind, Isa, KvPage, KvPrecision,
+    OutOfMemory, PinError, ThreadPool, TopKScratch,
 };
 
 use crate::format::checkpoint::Checkpoint;
@@ -125,7 +125,13 @@ impl Plan {
             return Err(PlanError::KvPages);
         }
         let kv_shape = kv_cache::shape(config, options.kv_precision);
-        let group = config.n_heads / config.n_kv_heads;
+        let attention = AttentionExtents {
+            n_threads,
+            max_rows: batch_tokens,
+            kv_shape,
+            n_positions: context_len,
+            heads_per_kv_head: config.n_heads / config.n_kv_heads,
+        };
         let kv_precision = options.kv_precision;
         Ok(Self {
             device,
@@ -141,7 +147,7 @@ impl Plan {
             kv_bytes_per_position: kv_shape.page_bytes() / KvPage::POSITIONS,
             scratch_bytes: scratch * size_of::<f32>()
                 + LinearInput::n_bytes(config, batch_tokens)
-                + AttentionScratch::n_bytes(n_threads, (kv_shape, context_len), group)
+                + AttentionScratch::n_bytes(attention)
                 + TopKScratch::n_bytes(config.vocab_size, config.hidden_dim)
                 + config.rope_dims() * context_len * size_of::<f32>(),
         })

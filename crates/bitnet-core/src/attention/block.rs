@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{BLOCK, TILE};
+use super::{BLOCK, State, TILE};
 use crate::arch::{CACHE_LINE, prefetch};
-use crate::lanes::{Lanes, WIDTH};
+use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::ops;
 
 /// A stored key or value.
@@ -42,41 +42,109 @@ pub(super) struct FloatBlock<'a, E> {
     pub(super) values: &'a [[E; TILE]],
 }
 
-impl<E: KvElement> FloatBlock<'_, E> {
-    /// Writes `query · key` for every query and at least the first
-    /// `n_positions` keys: fused multiply-adds in the order of the dimensions. The
-    /// values, which are read next, are prefetched meanwhile.
+/// A pass over the first positions of a block.
+#[derive(Clone, Copy)]
+pub(super) struct BlockPass<'a, B, T> {
+    pub(super) block: B,
+    pub(super) n_positions: usize,
+    /// What is read after it, and prefetched meanwhile.
+    pub(super) ahead: &'a [T],
+}
+
+type FloatPass<'a, E> = BlockPass<'a, FloatBlock<'a, E>, [E; TILE]>;
+
+/// Writes `query · key` for every query and at least the first `n_positions` keys:
+/// fused multiply-adds in the order of the dimensions. The values, which are read next,
+/// are prefetched meanwhile.
+pub(super) struct ScoresOp<'a, E> {
+    pub(super) block: FloatBlock<'a, E>,
+    pub(super) queries: &'a [&'a [f32]],
+    pub(super) n_positions: usize,
+    pub(super) scores: &'a mut [Scores],
+}
+
+impl<E: KvElement> WithSimd for ScoresOp<'_, E> {
+    type Output = ();
+
     #[inline(always)]
-    pub(super) fn scores<L: Lanes>(
-        self,
-        lanes: L,
-        queries: &[&[f32]],
-        n_positions: usize,
-        scores: &mut [Scores],
-    ) {
-        let mut ahead = Some(self.values);
-        let (queries, rest) = queries.as_chunks::<4>();
-        let (scores, scores_rest) = scores.as_chunks_mut::<4>();
+    fn with_simd<L: Lanes>(self, lanes: L) {
+        let mut pass = BlockPass {
+            block: self.block,
+            n_positions: self.n_positions,
+            ahead: self.block.values,
+        };
+        let (queries, rest) = self.queries.as_chunks::<4>();
+        let (scores, scores_rest) = self.scores.as_chunks_mut::<4>();
         for (queries, scores) in queries.iter().zip(scores) {
             if L::MAX_ACCUMULATORS >= 16 {
-                self.scores_of::<L, 4, 4>(lanes, queries, n_positions, scores, ahead.take());
+                pass.take().scores_of::<L, 4, 4>(lanes, queries, scores);
             } else {
-                self.scores_of::<L, 4, 1>(lanes, queries, n_positions, scores, ahead.take());
+                pass.take().scores_of::<L, 4, 1>(lanes, queries, scores);
             }
         }
         let (queries, rest) = rest.as_chunks::<2>();
         let (scores, scores_rest) = scores_rest.as_chunks_mut::<2>();
         for (queries, scores) in queries.iter().zip(scores) {
             if L::MAX_ACCUMULATORS >= 8 {
-                self.scores_of::<L, 2, 4>(lanes, queries, n_positions, scores, ahead.take());
+                pass.take().scores_of::<L, 2, 4>(lanes, queries, scores);
             } else {
-                self.scores_of::<L, 2, 2>(lanes, queries, n_positions, scores, ahead.take());
+                pass.take().scores_of::<L, 2, 2>(lanes, queries, scores);
             }
         }
         for (query, scores) in rest.iter().zip(scores_rest) {
             let (query, scores) = (std::array::from_ref(query), std::array::from_mut(scores));
-            self.scores_of::<L, 1, 4>(lanes, query, n_positions, scores, ahead.take());
+            pass.take().scores_of::<L, 1, 4>(lanes, query, scores);
         }
+    }
+}
+
+/// Writes `Σ_j weight_j · value_j` over the positions of a pass, in their order, to the
+/// rows of `sums`, `[weights.len()][head_dim / TILE]`.
+pub(super) struct WeightedSums<'a, E> {
+    pub(super) pass: FloatPass<'a, E>,
+    pub(super) weights: &'a [Scores],
+    pub(super) sums: &'a mut [[f32; TILE]],
+}
+
+impl<E: KvElement> WithSimd for WeightedSums<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<L: Lanes>(self, lanes: L) {
+        let Self { mut pass, .. } = self;
+        let width = pass.block.values.len() / BLOCK;
+        let (weights, rest) = self.weights.as_chunks::<4>();
+        let (sums, sums_rest) = self.sums.split_at_mut(4 * weights.len() * width);
+        for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(4 * width)) {
+            if L::MAX_ACCUMULATORS >= 16 {
+                pass.take().sums_of::<L, 4, 4>(lanes, weights, sums);
+            } else {
+                pass.take().sums_of::<L, 4, 1>(lanes, weights, sums);
+            }
+        }
+        let (weights, rest) = rest.as_chunks::<2>();
+        let (sums, sums_rest) = sums_rest.split_at_mut(2 * weights.len() * width);
+        for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(2 * width)) {
+            if L::MAX_ACCUMULATORS >= 8 {
+                pass.take().sums_of::<L, 2, 4>(lanes, weights, sums);
+            } else {
+                pass.take().sums_of::<L, 2, 2>(lanes, weights, sums);
+            }
+        }
+        for (weights, sums) in rest.iter().zip(sums_rest.chunks_exact_mut(width)) {
+            let weights = std::array::from_ref(weights);
+            pass.take().sums_of::<L, 1, 4>(lanes, weights, sums);
+        }
+    }
+}
+
+impl<'a, E: KvElement> FloatPass<'a, E> {
+    /// Returns the pass for some rows, the first of which prefetch for all.
+    #[inline(always)]
+    fn take(&mut self) -> FloatPass<'a, E> {
+        let pass = *self;
+        self.ahead = &[];
+        pass
     }
 
     /// `R` queries and `T` tiles of keys at a time; their sums are registers.
@@ -85,17 +153,14 @@ impl<E: KvElement> FloatBlock<'_, E> {
         self,
         lanes: L,
         queries: &[&[f32]; R],
-        n_positions: usize,
         scores: &mut [Scores; R],
-        ahead: Option<&[[E; TILE]]>,
     ) {
         let head_dim = queries[0].len();
-        let ahead = ahead.unwrap_or_default();
-        for first in (0..n_positions).step_by(T * TILE) {
-            let keys = &self.keys[first / TILE * head_dim..][..T * head_dim];
+        for first in (0..self.n_positions).step_by(T * TILE) {
+            let keys = &self.block.keys[first / TILE * head_dim..][..T * head_dim];
             let mut sums = [[lanes.splat(0.0); T]; R];
             for d in 0..head_dim {
-                prefetch_group::<E, T>(ahead, first / TILE * head_dim + T * d);
+                prefetch_group::<E, T>(self.ahead, first / TILE * head_dim + T * d);
                 let mut key = [lanes.splat(0.0); T];
                 for t in 0..T {
                     key[t] = E::load(lanes, &keys[t * head_dim + d]);
@@ -116,62 +181,21 @@ impl<E: KvElement> FloatBlock<'_, E> {
         }
     }
 
-    /// Writes `Σ_j weight_j · value_j` over the first `n_positions` positions,
-    /// in their order, to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
-    /// What is read after this block, `ahead`, is prefetched meanwhile.
-    #[inline(always)]
-    pub(super) fn weighted_sums<L: Lanes>(
-        self,
-        lanes: L,
-        weights: &[Scores],
-        n_positions: usize,
-        sums: &mut [[f32; TILE]],
-        ahead: &[[E; TILE]],
-    ) {
-        let mut ahead = Some(ahead);
-        let width = self.values.len() / BLOCK;
-        let (weights, rest) = weights.as_chunks::<4>();
-        let (sums, sums_rest) = sums.split_at_mut(4 * weights.len() * width);
-        for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(4 * width)) {
-            if L::MAX_ACCUMULATORS >= 16 {
-                self.sums_of::<L, 4, 4>(lanes, weights, n_positions, sums, ahead.take());
-            } else {
-                self.sums_of::<L, 4, 1>(lanes, weights, n_positions, sums, ahead.take());
-            }
-        }
-        let (weights, rest) = rest.as_chunks::<2>();
-        let (sums, sums_rest) = sums_rest.split_at_mut(2 * weights.len() * width);
-        for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(2 * width)) {
-            if L::MAX_ACCUMULATORS >= 8 {
-                self.sums_of::<L, 2, 4>(lanes, weights, n_positions, sums, ahead.take());
-            } else {
-                self.sums_of::<L, 2, 2>(lanes, weights, n_positions, sums, ahead.take());
-            }
-        }
-        for (weights, sums) in rest.iter().zip(sums_rest.chunks_exact_mut(width)) {
-            let weights = std::array::from_ref(weights);
-            self.sums_of::<L, 1, 4>(lanes, weights, n_positions, sums, ahead.take());
-        }
-    }
-
     /// `R` rows of weights, `C` groups of dimensions at a time.
     #[inline(always)]
     fn sums_of<L: Lanes, const R: usize, const C: usize>(
         self,
         lanes: L,
         weights: &[Scores; R],
-        n_positions: usize,
         sums: &mut [[f32; TILE]],
-        ahead: Option<&[[E; TILE]]>,
     ) {
-        let ahead = ahead.unwrap_or_default();
-        let width = self.values.len() / BLOCK;
+        let width = self.block.values.len() / BLOCK;
         let whole = width / C * C;
         for first in (0..whole).step_by(C) {
-            self.sums_at::<L, R, C>(lanes, weights, n_positions, first, sums, ahead);
+            self.sums_at::<L, R, C>(lanes, weights, first, sums);
         }
         for first in whole..width {
-            self.sums_at::<L, R, 1>(lanes, weights, n_positions, first, sums, ahead);
+            self.sums_at::<L, R, 1>(lanes, weights, first, sums);
         }
     }
 
@@ -184,18 +208,16 @@ impl<E: KvElement> FloatBlock<'_, E> {
         self,
         lanes: L,
         weights: &[Scores; R],
-        n_positions: usize,
         first: usize,
         out: &mut [[f32; TILE]],
-        ahead: &[[E; TILE]],
     ) {
-        let width = self.values.len() / BLOCK;
+        let width = self.block.values.len() / BLOCK;
         let mut sums = [[lanes.splat(0.0); C]; R];
-        for j in 0..n_positions.min(BLOCK) {
-            prefetch_group::<E, C>(ahead, first * BLOCK + C * j);
+        for j in 0..self.n_positions.min(BLOCK) {
+            prefetch_group::<E, C>(self.ahead, first * BLOCK + C * j);
             let mut value = [lanes.splat(0.0); C];
             for c in 0..C {
-                value[c] = E::load(lanes, &self.values[j * width + first + c]);
+                value[c] = E::load(lanes, &self.block.values[j * width + first + c]);
             }
             for r in 0..R {
                 let weight = lanes.splat(weights[r][j]);
@@ -223,17 +245,17 @@ fn prefetch_group<E, const N: usize>(tiles: &[[E; TILE]], first: usize) {
 }
 
 /// Turns the scores of `positions` into `exp(scale·score - max)`, the others into 0,
-/// and returns the maximum and the sum: of no position, minus infinity and 0.
+/// and returns the maximum and the sum.
 #[inline(always)]
 pub(super) fn weights<L: Lanes>(
     lanes: L,
     scores: &mut Scores,
     positions: Range<usize>,
     scale: f32,
-) -> (f32, f32) {
+) -> State {
     if positions.is_empty() {
         scores.fill(0.0);
-        return (f32::NEG_INFINITY, 0.0);
+        return State::EMPTY;
     }
     scores[..positions.start.min(BLOCK)].fill(f32::NEG_INFINITY);
     scores[positions.end.min(BLOCK)..].fill(f32::NEG_INFINITY);
@@ -252,5 +274,8 @@ pub(super) fn weights<L: Lanes>(
         lanes.store(weight, scores);
         sum = lanes.add(sum, weight);
     }
-    (max, lanes.reduce_sum(sum))
+    State {
+        max,
+        sum: lanes.reduce_sum(sum),
+    }
 }

@@ -6,7 +6,8 @@
 
 use std::iter;
 
-use super::block::Scores;
+use super::block::{BlockPass, Scores};
+use super::kv_page::KeyValue;
 use super::{BLOCK, MAX_ROWS, TILE};
 use crate::activations::{Int8Rows, PART_RADIX};
 use crate::arch::{CACHE_LINE, NullaryFnOnce, prefetch};
@@ -35,7 +36,7 @@ pub(super) struct Int8Store {
 #[derive(Clone, Copy)]
 pub(super) struct Int8Block<'a> {
     /// `[BLOCK / TILE]` panels whose rows are positions and columns dimensions.
-    keys: &'a [PackedBlock],
+    pub(super) keys: &'a [PackedBlock],
     /// `[head_dim / TILE]` panels whose rows are dimensions and columns
     /// positions.
     values: &'a [PackedBlock],
@@ -84,7 +85,8 @@ impl Int8Store {
     }
 
     /// Stores one position.
-    pub(super) fn set(&mut self, isa: Isa, block: usize, at: usize, key: &[f32], value: &[f32]) {
+    pub(super) fn set(&mut self, isa: Isa, block: usize, at: usize, kv: KeyValue<'_>) {
+        let KeyValue { key, value } = kv;
         let head_dim = self.head_dim;
         let len = Self::packed_len(head_dim);
         let (keys, values) =
@@ -193,9 +195,10 @@ impl Int8Block<'_> {
             });
         }
     }
+}
 
-    /// Writes `Σ_j weight_j · value_j` over at least the first `n_positions`
-    /// positions to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
+impl BlockPass<'_, Int8Block<'_>, PackedBlock> {
+    /// Writes `Σ_j weight_j · value_j` over at least the positions of the pass to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
     ///
     /// Weights are quantized in two parts, since most of them are far below the
     /// largest.
@@ -204,10 +207,13 @@ impl Int8Block<'_> {
         isa: Isa,
         weights: &[Scores],
         scratch: &mut Int8Scratch,
-        n_positions: usize,
         sums: &mut [[f32; TILE]],
-        next: Option<Int8Block<'_>>,
     ) {
+        let Self {
+            block,
+            n_positions,
+            ahead,
+        } = self;
         let n_cols = n_positions.next_multiple_of(COL_STEP).min(BLOCK);
         let rows = &mut scratch.weights;
         rows.reshape(2 * weights.len(), BLOCK);
@@ -215,22 +221,21 @@ impl Int8Block<'_> {
             let mut scaled = [0.0; BLOCK];
             isa.vectorize(Scale {
                 weights,
-                scales: self.value_scales,
+                scales: block.value_scales,
                 out: &mut scaled,
             });
             // What stands behind may be of another sequence, and no number.
             scaled[n_positions..].fill(0.0);
             rows.quantize_parts(isa, 2 * r, &scaled);
         }
-        let width = self.head_dim.div_ceil(TILE);
+        let width = block.head_dim.div_ceil(TILE);
         let mut acc = [[0; PANEL_ROWS]; 2 * MAX_ROWS];
         let acc = &mut acc[..2 * weights.len()];
-        let ahead = next.map(|next| next.keys).unwrap_or_default();
         let ahead = ahead
-            .chunks(key_panel(self.head_dim))
+            .chunks(key_panel(block.head_dim))
             .map(Some)
             .chain(iter::repeat(None));
-        let panels = self.values.chunks_exact(VALUE_PANEL).zip(ahead);
+        let panels = block.values.chunks_exact(VALUE_PANEL).zip(ahead);
         for (c, (panel, ahead)) in panels.enumerate() {
             prefetch_all(ahead.unwrap_or_default());
             let panel = &panel[..n_cols / BLOCK_COLS];

@@ -32,6 +32,15 @@ pub struct KvShape {
     pub head_dim: usize,
 }
 
+/// Keys and values of one position.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyValue<'a> {
+    /// `[heads, head_dim]`
+    pub key: &'a [f32],
+    /// `[heads, head_dim]`
+    pub value: &'a [f32],
+}
+
 /// Keys and values of 128 positions that follow each other, `[n_heads]` blocks.
 ///
 /// The keys of a block stand in tiles of sixteen positions side by side,
@@ -92,24 +101,23 @@ impl KvPage {
         self.shape
     }
 
-    /// Stores position `at` of the page for the heads from `first_head` on:
-    /// `keys` and `values` are `[heads, head_dim]`.
+    /// Stores position `at` of the page for the heads from `first_head` on.
     ///
     /// # Panics
     ///
     /// Panics if the position or a head is out of range, or the values are not
     /// whole heads.
-    pub fn store(&mut self, isa: Isa, at: usize, first_head: usize, keys: &[f32], values: &[f32]) {
+    pub fn store(&mut self, isa: Isa, at: usize, first_head: usize, kv: KeyValue<'_>) {
         let head_dim = self.shape.head_dim;
         assert!(at < BLOCK, "the position is within the page");
         assert!(
-            keys.len() == values.len() && keys.len().is_multiple_of(head_dim),
+            kv.key.len() == kv.value.len() && kv.key.len().is_multiple_of(head_dim),
             "whole heads"
         );
         let len = self.shape.tiles_per_block();
-        let heads = keys
+        let heads = (kv.key)
             .chunks_exact(head_dim)
-            .zip(values.chunks_exact(head_dim));
+            .zip(kv.value.chunks_exact(head_dim));
         for (head, (key, value)) in (first_head..).zip(heads) {
             assert!(head < self.shape.n_heads, "the head is within the shape");
             match &mut self.data {
@@ -121,7 +129,7 @@ impl KvPage {
                 Data::F16(data) => {
                     store_position(&mut data[head * len..][..len], at, key, value, to_f16);
                 }
-                Data::Int8(store) => store.set(isa, head, at, key, value),
+                Data::Int8(store) => store.set(isa, head, at, KeyValue { key, value }),
             }
         }
     }

@@ -15,18 +15,19 @@ mod paged_kv;
 
 use std::ops::Range;
 
-use block::{FloatBlock, KvElement, Scores};
+use block::{BlockPass, Scores, ScoresOp, WeightedSums};
 use bytemuck::Zeroable;
 use int8::Int8Scratch;
 use kv_page::KvBlock;
-pub use kv_page::{KvPage, KvPrecision, KvShape};
+pub use kv_page::{KeyValue, KvPage, KvPrecision, KvShape};
 pub use paged_kv::PagedKv;
 
+use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
-use crate::thread_pool::{DisjointMut, ThreadPool};
+use crate::thread_pool::DisjointMut;
 
 /// Positions of a block.
 const BLOCK: usize = 128;
@@ -41,12 +42,12 @@ const MAX_ROWS: usize = 16;
 /// out too.
 const UNITS_PER_THREAD: usize = 4;
 
-/// Where a row of queries stands.
+/// Where a row of a batch stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueryRow {
+pub struct RowPosition {
     /// Its sequence.
     pub sequence: usize,
-    /// Its position: it sees the keys up to and including this one.
+    /// Its position in the sequence: it sees the keys up to and including this one.
     pub position: usize,
 }
 
@@ -64,6 +65,32 @@ pub struct Heads {
     /// How many positions a row sees, its own and those before it; at least 1, all
     /// if not given.
     pub window: Option<usize>,
+}
+
+/// The queries of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// Where each row stands.
+    pub rows: &'a [RowPosition],
+    /// `[rows, n_heads, head_dim]`
+    pub values: &'a [f32],
+    /// What they look at.
+    pub heads: Heads,
+}
+
+/// What an [`AttentionScratch`] has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionExtents {
+    /// The most threads.
+    pub n_threads: usize,
+    /// The most rows of a batch.
+    pub max_rows: usize,
+    /// Of keys and values.
+    pub kv_shape: KvShape,
+    /// A single row is shared by all threads up to this position.
+    pub n_positions: usize,
+    /// Query heads of a key head.
+    pub heads_per_kv_head: usize,
 }
 
 /// Scratch memory of [`attention`].
@@ -113,30 +140,26 @@ impl State {
 }
 
 impl AttentionScratch {
-    /// Takes memory for batches of `max_rows` rows over keys and values of this
-    /// shape. A single row is shared by all threads up to position `n_positions`.
-    pub fn new(
-        pool: &HybridMemoryPool,
-        n_threads: usize,
-        max_rows: usize,
-        (shape, n_positions): (KvShape, usize),
-        heads_per_kv_head: usize,
-    ) -> Result<Self, OutOfMemory> {
-        let width = shape.head_dim.div_ceil(TILE);
+    /// Takes memory.
+    pub fn new(pool: &HybridMemoryPool, extents: AttentionExtents) -> Result<Self, OutOfMemory> {
+        let head_dim = extents.kv_shape.head_dim;
+        let width = head_dim.div_ceil(TILE);
         let thread = |_| {
             Ok(ThreadScratch {
                 block: BlockScratch {
                     scores: pool.zeroed(Category::Scratch, MAX_ROWS)?,
                     sums: pool.zeroed(Category::Scratch, MAX_ROWS * width)?,
-                    int8: Int8Scratch::new(pool, shape.head_dim)?,
+                    int8: Int8Scratch::new(pool, head_dim)?,
                 },
                 sums: pool.zeroed(Category::Scratch, MAX_ROWS * width)?,
             })
         };
-        let n_partial = Self::n_partial(n_threads, n_positions, heads_per_kv_head);
+        let n_partial = extents.n_partial();
         Ok(Self {
-            per_thread: (0..n_threads).map(thread).collect::<Result<_, _>>()?,
-            tiles: Vec::with_capacity(max_rows),
+            per_thread: (0..extents.n_threads)
+                .map(thread)
+                .collect::<Result<_, _>>()?,
+            tiles: Vec::with_capacity(extents.max_rows),
             partial_states: pool.zeroed(Category::Scratch, n_partial)?,
             partial_sums: pool.zeroed(Category::Scratch, n_partial.saturating_mul(width))?,
         })
@@ -144,26 +167,24 @@ impl AttentionScratch {
 
     /// Returns the bytes that [`new`](Self::new) takes, but for some kilobytes of
     /// int8 rows a thread.
-    pub fn n_bytes(
-        n_threads: usize,
-        (shape, n_positions): (KvShape, usize),
-        heads_per_kv_head: usize,
-    ) -> usize {
-        let row = shape.head_dim.next_multiple_of(TILE) * size_of::<f32>();
+    pub fn n_bytes(extents: AttentionExtents) -> usize {
+        let row = extents.kv_shape.head_dim.next_multiple_of(TILE) * size_of::<f32>();
         let thread = MAX_ROWS * (2 * row + size_of::<Scores>());
-        let n_partial = Self::n_partial(n_threads, n_positions, heads_per_kv_head);
-        n_threads * thread + n_partial.saturating_mul(row + size_of::<State>())
+        let n_partial = extents.n_partial().saturating_mul(row + size_of::<State>());
+        extents.n_threads * thread + n_partial
     }
+}
 
-    /// Enough for one row of one sequence after another.
-    fn n_partial(n_threads: usize, n_positions: usize, heads_per_kv_head: usize) -> usize {
-        let n_blocks = n_positions.div_ceil(BLOCK);
-        (UNITS_PER_THREAD * n_threads * heads_per_kv_head).saturating_mul(n_blocks)
+impl AttentionExtents {
+    /// Rows of partial results: enough for one row of one sequence after another.
+    fn n_partial(self) -> usize {
+        let n_blocks = self.n_positions.div_ceil(BLOCK);
+        (UNITS_PER_THREAD * self.n_threads * self.heads_per_kv_head).saturating_mul(n_blocks)
     }
 }
 
 /// Writes, for every row and head, `Σ_j softmax_j(scale · query·key_j) · value_j` to
-/// `out`, over the positions j that [`Heads::window`] leaves. `queries` and `out` are
+/// `out`, over the positions j that [`Heads::window`] leaves. `out` is
 /// `[rows, n_heads, head_dim]`.
 ///
 /// Rows of one sequence that follow each other must be at ascending positions
@@ -172,23 +193,25 @@ impl AttentionScratch {
 /// # Panics
 ///
 /// Panics if the shapes disagree or the scratch is too small.
-#[expect(clippy::too_many_arguments, reason = "all of them are operands")]
 pub fn attention(
-    isa: Isa,
-    threads: &mut ThreadPool,
+    ctx: &mut ComputeContext<'_>,
     kv: &PagedKv,
-    heads: Heads,
-    rows: &[QueryRow],
-    queries: &[f32],
+    queries: Queries<'_>,
     scratch: &mut AttentionScratch,
     out: &mut [f32],
 ) {
+    let (isa, threads) = (ctx.isa, &mut *ctx.threads);
+    let Queries {
+        rows,
+        values,
+        heads,
+    } = queries;
     let KvShape { head_dim, .. } = kv.shape();
     let group = heads.n_heads / heads.n_kv_heads;
     assert_eq!(heads.n_heads, group * heads.n_kv_heads, "whole groups");
     assert!(heads.window != Some(0), "a row sees itself");
-    assert_eq!(queries.len(), rows.len() * heads.n_heads * head_dim);
-    assert_eq!(queries.len(), out.len(), "out is like the queries");
+    assert_eq!(values.len(), rows.len() * heads.n_heads * head_dim);
+    assert_eq!(values.len(), out.len(), "out is like the queries");
     assert!(
         scratch.per_thread.len() >= threads.n_threads(),
         "one per thread"
@@ -198,10 +221,8 @@ pub fn attention(
     let job = Job {
         isa,
         kv,
-        heads,
-        group,
-        rows,
         queries,
+        group,
         out: DisjointMut(out.as_mut_ptr()),
     };
     let (tiles, n_kv_heads) = (&scratch.tiles, heads.n_kv_heads);
@@ -281,7 +302,7 @@ pub fn attention(
 
 /// Cuts rows into tiles of one sequence with at most [`MAX_ROWS`] query heads
 /// for a key head.
-fn cut_tiles(rows: &[QueryRow], group: usize, tiles: &mut Vec<Range<usize>>) {
+fn cut_tiles(rows: &[RowPosition], group: usize, tiles: &mut Vec<Range<usize>>) {
     let max_rows = (MAX_ROWS / group).max(1);
     tiles.clear();
     for (i, row) in rows.iter().enumerate() {
@@ -302,11 +323,9 @@ fn cut_tiles(rows: &[QueryRow], group: usize, tiles: &mut Vec<Range<usize>>) {
 struct Job<'a> {
     isa: Isa,
     kv: &'a PagedKv,
-    heads: Heads,
+    queries: Queries<'a>,
     /// Query heads of a key head.
     group: usize,
-    rows: &'a [QueryRow],
-    queries: &'a [f32],
     out: DisjointMut<f32>,
 }
 
@@ -315,9 +334,16 @@ struct Unit<'a> {
     job: &'a Job<'a>,
     kv_head: usize,
     sequence: usize,
-    /// Where each query stands in `queries` and `out`, and its position.
-    queries: [(usize, usize); MAX_ROWS],
+    queries: [Query; MAX_ROWS],
     n_queries: usize,
+}
+
+/// One head of a row.
+#[derive(Clone, Copy, Default)]
+struct Query {
+    /// Where its values begin in the queries and in `out`.
+    start: usize,
+    position: usize,
 }
 
 impl Job<'_> {
@@ -331,19 +357,23 @@ impl Job<'_> {
         let head_dim = self.kv.shape().head_dim;
         let first = part * MAX_ROWS;
         let n_heads = MAX_ROWS.min(self.group - first);
-        let mut queries = [(0, 0); MAX_ROWS];
+        let mut queries = [Query::default(); MAX_ROWS];
         let mut n_queries = 0;
-        let sequence = self.rows[tile.start].sequence;
+        let Queries { rows, heads, .. } = self.queries;
+        let sequence = rows[tile.start].sequence;
         for row in tile {
             for head in first..first + n_heads {
-                let head = row * self.heads.n_heads + kv_head * self.group + head;
-                queries[n_queries] = (head * head_dim, self.rows[row].position);
+                let head = row * heads.n_heads + kv_head * self.group + head;
+                queries[n_queries] = Query {
+                    start: head * head_dim,
+                    position: rows[row].position,
+                };
                 n_queries += 1;
             }
         }
         Unit {
             job: self,
-            kv_head: self.heads.first + kv_head,
+            kv_head: heads.first + kv_head,
             sequence,
             queries,
             n_queries,
@@ -352,13 +382,13 @@ impl Job<'_> {
 }
 
 impl Unit<'_> {
-    fn queries(&self) -> &[(usize, usize)] {
+    fn queries(&self) -> &[Query] {
         &self.queries[..self.n_queries]
     }
 
     /// Returns the first position that a row sees.
     fn first_seen(&self, position: usize) -> usize {
-        match self.job.heads.window {
+        match self.job.queries.heads.window {
             Some(window) => (position + 1).saturating_sub(window),
             None => 0,
         }
@@ -366,17 +396,17 @@ impl Unit<'_> {
 
     /// The first block that the first row, which sees furthest back, sees anything of.
     fn first_block(&self) -> usize {
-        self.first_seen(self.queries()[0].1) / BLOCK
+        self.first_seen(self.queries()[0].position) / BLOCK
     }
 
     /// Blocks that the last row sees.
     fn n_blocks(&self) -> usize {
-        self.queries()[self.n_queries - 1].1 / BLOCK + 1
+        self.queries()[self.n_queries - 1].position / BLOCK + 1
     }
 
-    /// Returns a query.
-    fn query(&self, at: usize) -> &[f32] {
-        &self.job.queries[at..][..self.job.kv.shape().head_dim]
+    /// Returns the values of a query.
+    fn values(&self, query: Query) -> &[f32] {
+        &self.job.queries.values[query.start..][..self.job.kv.shape().head_dim]
     }
 
     /// Quantizes the queries if the keys are.
@@ -384,8 +414,8 @@ impl Unit<'_> {
         if self.job.kv.shape().precision == KvPrecision::Int8 {
             let rows = &mut scratch.int8.queries;
             rows.reshape(self.n_queries, self.job.kv.shape().head_dim);
-            for (r, &(at, _)) in self.queries().iter().enumerate() {
-                rows.quantize_row(self.job.isa, r, self.query(at));
+            for (r, query) in self.queries().iter().enumerate() {
+                rows.quantize_row(self.job.isa, r, self.values(*query));
             }
         }
     }
@@ -402,32 +432,42 @@ impl Unit<'_> {
         let head_dim = self.job.kv.shape().head_dim;
         let width = head_dim.div_ceil(TILE);
         let mut queries: [&[f32]; MAX_ROWS] = [&[]; MAX_ROWS];
-        for (query, &(at, _)) in queries.iter_mut().zip(self.queries()) {
-            *query = self.query(at);
+        for (values, query) in queries.iter_mut().zip(self.queries()) {
+            *values = self.values(*query);
         }
         let queries = &queries[..n];
         // How many positions of the block a row sees.
         let seen = |position: usize| (position + 1).saturating_sub(block * BLOCK).min(BLOCK);
-        let n_positions = seen(self.queries()[n - 1].1);
+        let n_positions = seen(self.queries()[n - 1].position);
         let (scores, block_sums) = (&mut scratch.scores[..n], &mut scratch.sums[..n * width]);
         let block_at = |block| self.job.kv.block(self.sequence, block, self.kv_head);
         let stored = block_at(block);
         let next = (block + 1 < self.n_blocks()).then(|| block_at(block + 1));
         match stored {
-            KvBlock::F32(block) => block.run_scores(isa, queries, n_positions, scores),
-            KvBlock::F16(block) => block.run_scores(isa, queries, n_positions, scores),
+            KvBlock::F32(block) => isa.dispatch(ScoresOp {
+                block,
+                queries,
+                n_positions,
+                scores,
+            }),
+            KvBlock::F16(block) => isa.dispatch(ScoresOp {
+                block,
+                queries,
+                n_positions,
+                scores,
+            }),
             KvBlock::Int8(block) => {
                 block.scores(isa, &scratch.int8.queries, n_positions, scores);
             }
         }
         let mut block_states = [State::EMPTY; MAX_ROWS];
         let rows = scores.iter_mut().zip(&mut block_states).zip(self.queries());
-        for ((scores, state), &(_, position)) in rows {
+        for ((scores, state), &Query { position, .. }) in rows {
             let first = self.first_seen(position).saturating_sub(block * BLOCK);
             *state = isa.dispatch(Weights {
                 scores,
                 positions: first..seen(position),
-                scale: self.job.heads.scale,
+                scale: self.job.queries.heads.scale,
             });
         }
         match stored {
@@ -436,22 +476,42 @@ impl Unit<'_> {
                     Some(KvBlock::F32(next)) => next.keys,
                     _ => &[],
                 };
-                block.run_weighted_sums(isa, scores, n_positions, block_sums, ahead);
+                isa.dispatch(WeightedSums {
+                    pass: BlockPass {
+                        block,
+                        n_positions,
+                        ahead,
+                    },
+                    weights: scores,
+                    sums: block_sums,
+                });
             }
             KvBlock::F16(block) => {
                 let ahead = match next {
                     Some(KvBlock::F16(next)) => next.keys,
                     _ => &[],
                 };
-                block.run_weighted_sums(isa, scores, n_positions, block_sums, ahead);
+                isa.dispatch(WeightedSums {
+                    pass: BlockPass {
+                        block,
+                        n_positions,
+                        ahead,
+                    },
+                    weights: scores,
+                    sums: block_sums,
+                });
             }
             KvBlock::Int8(block) => {
                 let ahead = match next {
-                    Some(KvBlock::Int8(next)) => Some(next),
-                    _ => None,
+                    Some(KvBlock::Int8(next)) => next.keys,
+                    _ => &[],
                 };
-                let int8 = &mut scratch.int8;
-                block.weighted_sums(isa, scores, int8, n_positions, block_sums, ahead);
+                let pass = BlockPass {
+                    block,
+                    n_positions,
+                    ahead,
+                };
+                pass.weighted_sums(isa, scores, &mut scratch.int8, block_sums);
             }
         }
         let rows = states.iter_mut().zip(sums.chunks_exact_mut(width));
@@ -467,11 +527,12 @@ impl Unit<'_> {
         let rows = states
             .iter()
             .zip(sums.chunks_exact(head_dim.div_ceil(TILE)));
-        for ((state, sums), &(at, _)) in rows.zip(self.queries()) {
+        for ((state, sums), query) in rows.zip(self.queries()) {
             let inverse = 1.0 / state.sum;
-            // SAFETY: `at` is the place of a query, which `out` has as well, and
+            let start = query.start;
+            // SAFETY: a query begins at `start`, `out` is as long as the queries, and
             // every query belongs to one unit.
-            let out = unsafe { std::slice::from_raw_parts_mut(self.job.out.at(at), head_dim) };
+            let out = unsafe { std::slice::from_raw_parts_mut(self.job.out.at(start), head_dim) };
             for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
                 *out = sum * inverse;
             }
@@ -541,70 +602,7 @@ impl WithSimd for Weights<'_> {
 
     #[inline(always)]
     fn with_simd<L: Lanes>(self, lanes: L) -> State {
-        let (max, sum) = block::weights(lanes, self.scores, self.positions, self.scale);
-        State { max, sum }
-    }
-}
-
-impl<E: KvElement> FloatBlock<'_, E> {
-    fn run_scores(self, isa: Isa, queries: &[&[f32]], n_positions: usize, scores: &mut [Scores]) {
-        isa.dispatch(ScoresOp {
-            block: self,
-            queries,
-            n_positions,
-            scores,
-        });
-    }
-
-    fn run_weighted_sums(
-        self,
-        isa: Isa,
-        weights: &[Scores],
-        n_positions: usize,
-        sums: &mut [[f32; TILE]],
-        ahead: &[[E; TILE]],
-    ) {
-        isa.dispatch(WeightedSums {
-            block: self,
-            weights,
-            n_positions,
-            sums,
-            ahead,
-        });
-    }
-}
-
-struct ScoresOp<'a, E> {
-    block: FloatBlock<'a, E>,
-    queries: &'a [&'a [f32]],
-    n_positions: usize,
-    scores: &'a mut [Scores],
-}
-
-impl<E: KvElement> WithSimd for ScoresOp<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<L: Lanes>(self, lanes: L) {
-        (self.block).scores(lanes, self.queries, self.n_positions, self.scores);
-    }
-}
-
-struct WeightedSums<'a, E> {
-    block: FloatBlock<'a, E>,
-    weights: &'a [Scores],
-    n_positions: usize,
-    sums: &'a mut [[f32; TILE]],
-    ahead: &'a [[E; TILE]],
-}
-
-impl<E: KvElement> WithSimd for WeightedSums<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<L: Lanes>(self, lanes: L) {
-        let Self { block, sums, .. } = self;
-        block.weighted_sums(lanes, self.weights, self.n_positions, sums, self.ahead);
+        block::weights(lanes, self.scores, self.positions, self.scale)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::kv_page::{KvBlock, KvPage, KvShape};
+use super::RowPosition;
+use super::kv_page::{KeyValue, KvBlock, KvPage, KvShape};
 use crate::isa::Isa;
 use crate::memory::{HybridMemoryPool, OutOfMemory};
 
@@ -112,25 +113,16 @@ impl PagedKv {
         self.tables[to] = pages;
     }
 
-    /// Stores one position of a sequence for the heads from `first_head` on:
-    /// `keys` and `values` are `[heads, head_dim]`.
+    /// Stores one position of a sequence for the heads from `first_head` on.
     ///
     /// # Panics
     ///
     /// Panics if there is no room for the position, a head is out of range, or
     /// the values are not whole heads.
-    pub fn store(
-        &mut self,
-        isa: Isa,
-        (sequence, position): (usize, usize),
-        first_head: usize,
-        keys: &[f32],
-        values: &[f32],
-    ) {
-        let page = &mut self.tables[sequence][position / KvPage::POSITIONS];
+    pub fn store(&mut self, isa: Isa, at: RowPosition, first_head: usize, kv: KeyValue<'_>) {
+        let page = &mut self.tables[at.sequence][at.position / KvPage::POSITIONS];
         let page = Arc::get_mut(page).expect("reserved: the page is not shared");
-        let at = position % KvPage::POSITIONS;
-        page.store(isa, at, first_head, keys, values);
+        page.store(isa, at.position % KvPage::POSITIONS, first_head, kv);
     }
 
     /// Returns key and value of a position of a sequence and head as they are
@@ -139,9 +131,9 @@ impl PagedKv {
     /// # Panics
     ///
     /// Panics if the position was not stored or the head is out of range.
-    pub fn load(&self, (sequence, position): (usize, usize), head: usize) -> (Vec<f32>, Vec<f32>) {
-        let page = &self.tables[sequence][position / KvPage::POSITIONS];
-        page.load(position % KvPage::POSITIONS, head)
+    pub fn load(&self, at: RowPosition, head: usize) -> (Vec<f32>, Vec<f32>) {
+        let page = &self.tables[at.sequence][at.position / KvPage::POSITIONS];
+        page.load(at.position % KvPage::POSITIONS, head)
     }
 
     /// Returns block `index` of a head of a sequence.

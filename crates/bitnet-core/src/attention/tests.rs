@@ -1,5 +1,6 @@
 use super::*;
 use crate::memory::HybridMemoryPool;
+use crate::thread_pool::ThreadPool;
 
 /// Pseudo-random values in -2..2.
 fn values(n: usize, seed: u32) -> Vec<f32> {
@@ -12,6 +13,10 @@ fn values(n: usize, seed: u32) -> Vec<f32> {
     })
     .take(n)
     .collect()
+}
+
+fn at(sequence: usize, position: usize) -> RowPosition {
+    RowPosition { sequence, position }
 }
 
 /// Some positions of two layers, of which the second is looked at.
@@ -63,7 +68,8 @@ impl Case {
         let width = self.n_kv_heads * self.head_dim;
         let rows = self.keys.chunks(width).zip(self.values.chunks(width));
         for (position, (key, value)) in rows.enumerate() {
-            kv.store(isa, (1, position), self.n_kv_heads, key, value);
+            let kv_at = KeyValue { key, value };
+            kv.store(isa, at(1, position), self.n_kv_heads, kv_at);
         }
         kv
     }
@@ -78,33 +84,33 @@ impl Case {
     ) -> Vec<f32> {
         let kv = self.kv(isa, precision);
         let rows: Vec<_> = (from..self.n_positions)
-            .map(|position| QueryRow {
-                sequence: 1,
-                position,
-            })
+            .map(|position| at(1, position))
             .collect();
         let width = self.n_kv_heads * self.group * self.head_dim;
-        let (pool, extents) = (HybridMemoryPool::new(), (kv.shape(), self.n_positions));
-        let scratch = AttentionScratch::new(&pool, n_threads, cut, extents, self.group);
-        let mut scratch = scratch.unwrap();
-        let mut threads = ThreadPool::new(n_threads);
+        let extents = AttentionExtents {
+            n_threads,
+            max_rows: cut,
+            kv_shape: kv.shape(),
+            n_positions: self.n_positions,
+            heads_per_kv_head: self.group,
+        };
+        let mut scratch = AttentionScratch::new(&HybridMemoryPool::new(), extents).unwrap();
+        let threads = &mut ThreadPool::new(n_threads);
+        let ctx = &mut ComputeContext::new(isa, threads);
         let mut out = vec![f32::NAN; rows.len() * width];
         let queries = self.queries[from * width..].chunks(cut * width);
-        for ((rows, queries), out) in rows
+        for ((rows, values), out) in rows
             .chunks(cut)
             .zip(queries)
             .zip(out.chunks_mut(cut * width))
         {
-            attention(
-                isa,
-                &mut threads,
-                &kv,
-                self.heads(),
+            let heads = self.heads();
+            let queries = Queries {
                 rows,
-                queries,
-                &mut scratch,
-                out,
-            );
+                values,
+                heads,
+            };
+            attention(ctx, &kv, queries, &mut scratch, out);
         }
         out
     }
@@ -280,22 +286,23 @@ fn scratch_for_smaller_heads_is_not_overrun() {
         head_dim: 16,
         ..kv.shape()
     };
-    let rows = [QueryRow {
-        sequence: 1,
-        position: 299,
-    }];
-    let heads = case.heads();
+    let queries = Queries {
+        rows: &[at(1, 299)],
+        values: &case.queries[299 * 64..],
+        heads: case.heads(),
+    };
+    let extents = AttentionExtents {
+        n_threads: 3,
+        max_rows: 1,
+        kv_shape: narrow,
+        n_positions: 300,
+        heads_per_kv_head: 1,
+    };
+    let mut scratch = AttentionScratch::new(&HybridMemoryPool::new(), extents).unwrap();
+    let threads = &mut ThreadPool::new(3);
+    let ctx = &mut ComputeContext::new(Isa::best(), threads);
     let mut out = [0.0; 64];
-    attention(
-        Isa::best(),
-        &mut ThreadPool::new(3),
-        &kv,
-        heads,
-        &rows,
-        &case.queries[299 * 64..],
-        &mut AttentionScratch::new(&HybridMemoryPool::new(), 3, 1, (narrow, 300), 1).unwrap(),
-        &mut out,
-    );
+    attention(ctx, &kv, queries, &mut scratch, &mut out);
     let expected = case.run(Isa::best(), KvPrecision::F16, 1, (299, 1));
     assert_eq!(out[..], expected);
 }
@@ -358,9 +365,9 @@ fn pages_are_shared_until_somebody_writes() {
     let case = Case::new(300, 1, 1, 20);
     for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
         let mut kv = case.kv(Isa::best(), precision);
-        let before: Vec<_> = (0..300).map(|at| kv.load((1, at), 1)).collect();
-        for (at, (key, value)) in before.iter().enumerate() {
-            let exact = [&case.keys, &case.values].map(|x| &x[20 * at..][..20]);
+        let before: Vec<_> = (0..300).map(|i| kv.load(at(1, i), 1)).collect();
+        for (i, (key, value)) in before.iter().enumerate() {
+            let exact = [&case.keys, &case.values].map(|x| &x[20 * i..][..20]);
             for (kept, exact) in [key, value].into_iter().zip(exact) {
                 let errors = kept.iter().zip(exact).map(|(a, b)| (a - b).abs());
                 assert!(errors.fold(0.0, f32::max) < 0.01, "{precision:?}");
@@ -372,20 +379,24 @@ fn pages_are_shared_until_somebody_writes() {
         assert_eq!(kv.n_pages_needed(0, 200, 260), 2);
         kv.reserve(0, 200, 260).unwrap();
         assert_eq!((kv.n_pages(), kv.n_pages_needed(0, 200, 260)), (5, 0));
-        for at in 200..260 {
-            kv.store(Isa::best(), (0, at), 1, &[9.0; 20], &[8.0; 20]);
+        let written = KeyValue {
+            key: &[9.0; 20],
+            value: &[8.0; 20],
+        };
+        for i in 200..260 {
+            kv.store(Isa::best(), at(0, i), 1, written);
         }
-        for (at, before) in before.iter().enumerate().take(200) {
-            assert_eq!(kv.load((0, at), 1), *before);
+        for (i, before) in before.iter().enumerate().take(200) {
+            assert_eq!(kv.load(at(0, i), 1), *before);
         }
-        assert_eq!(kv.load((0, 200), 1), (vec![9.0; 20], vec![8.0; 20]));
-        for (at, before) in before.iter().enumerate() {
-            assert_eq!(kv.load((1, at), 1), *before);
+        assert_eq!(kv.load(at(0, 200), 1), (vec![9.0; 20], vec![8.0; 20]));
+        for (i, before) in before.iter().enumerate() {
+            assert_eq!(kv.load(at(1, i), 1), *before);
         }
         // What only one of them holds is given back.
         kv.truncate(1, 0);
         assert_eq!(kv.n_pages(), 3);
-        assert_eq!(kv.load((0, 100), 1), before[100]);
+        assert_eq!(kv.load(at(0, 100), 1), before[100]);
         kv.truncate(0, 129);
         assert_eq!(kv.n_pages(), 2);
         kv.truncate(0, 128);
@@ -400,30 +411,30 @@ fn what_an_earlier_owner_left_in_a_page_does_not_matter() {
         let expected = case.run(Isa::best(), precision, 1, (129, 1));
         let mut kv = case.kv(Isa::best(), precision);
         kv.reserve(1, 130, 256).unwrap();
-        for at in 130..256 {
-            let nothing = [f32::NAN; 16];
-            kv.store(Isa::best(), (1, at), 1, &nothing, &nothing);
+        let nothing = KeyValue {
+            key: &[f32::NAN; 16],
+            value: &[f32::NAN; 16],
+        };
+        for i in 130..256 {
+            kv.store(Isa::best(), at(1, i), 1, nothing);
         }
-        let rows = [QueryRow {
-            sequence: 1,
-            position: 129,
-        }];
-        let heads = case.heads();
-        let mut out = [0.0; 32];
-        let queries = &case.queries[129 * 32..];
-        let pool = HybridMemoryPool::new();
-        let scratch = &mut AttentionScratch::new(&pool, 1, 1, (kv.shape(), 130), 2).unwrap();
+        let queries = Queries {
+            rows: &[at(1, 129)],
+            values: &case.queries[129 * 32..],
+            heads: case.heads(),
+        };
+        let extents = AttentionExtents {
+            n_threads: 1,
+            max_rows: 1,
+            kv_shape: kv.shape(),
+            n_positions: 130,
+            heads_per_kv_head: 2,
+        };
+        let mut scratch = AttentionScratch::new(&HybridMemoryPool::new(), extents).unwrap();
         let threads = &mut ThreadPool::new(1);
-        attention(
-            Isa::best(),
-            threads,
-            &kv,
-            heads,
-            &rows,
-            queries,
-            scratch,
-            &mut out,
-        );
+        let ctx = &mut ComputeContext::new(Isa::best(), threads);
+        let mut out = [0.0; 32];
+        attention(ctx, &kv, queries, &mut scratch, &mut out);
         assert_eq!(out[..], expected, "{precision:?}");
     }
 }

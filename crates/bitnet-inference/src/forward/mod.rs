@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::Buffer;
 use bitnet_core::{
-    ComputeContext, Isa, PackedInt8, TopKOperands, attention, matmul_rows, ops, top_k_matmul,
+    ComputeContext, Isa, KeyValue, PackedInt8, Queries, TopKOperands, attention, matmul_rows, ops,
+    top_k_matmul,
 };
 
 use crate::engine::{Engine, LogitsRequest, NotFinite};
@@ -88,17 +89,20 @@ impl Engine {
             .map_or([None; 2], |norms| norms.each_ref().map(Some));
         (ctx.threads).for_each_chunk(q, q_dim, ctx.scratch, |_, row, q| rotate(q_norm, row, q));
         (ctx.threads).for_each_chunk(k, kv_dim, ctx.scratch, |_, row, k| rotate(k_norm, row, k));
-        for (row, (k, v)) in k.chunks(kv_dim).zip(v.chunks(kv_dim)).enumerate() {
-            let place = (rows[row].sequence, rows[row].position);
-            if !is_finite(isa, v) {
+        for (row, (key, value)) in rows.iter().zip(k.chunks(kv_dim).zip(v.chunks(kv_dim))) {
+            if !is_finite(isa, value) {
                 finite.store(false, Ordering::Relaxed);
             }
-            self.kv.store(isa, layer_idx, place, k, v);
+            self.kv.store(isa, layer_idx, *row, KeyValue { key, value });
         }
         let (kv, mut heads) = (self.kv.paged(), self.kv.heads(layer_idx));
         heads.window = sliding.map(|sliding| sliding.window);
-        let (threads, scratch) = (&mut *ctx.threads, &mut self.attention);
-        attention(isa, threads, kv, heads, rows, q, scratch, attn);
+        let queries = Queries {
+            rows,
+            values: q,
+            heads,
+        };
+        attention(&mut ctx, kv, queries, &mut self.attention, attn);
 
         let attn = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&attn[row * q_dim..][..q_dim]);

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, KvPrecision, QueryRow, ThreadPool};
+use bitnet_core::{HybridMemoryPool, KvPrecision, RowPosition, ThreadPool};
 use safetensors::SafeTensors;
 
 use super::*;
@@ -64,7 +64,7 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     for layer in 0..engine.model().config().n_layers {
         let stored = |part: &str| f32s(&tensors, &format!("layers.{layer}.{part}"));
         engine.rows = (0..n)
-            .map(|position| QueryRow {
+            .map(|position| RowPosition {
                 sequence: 0,
                 position,
             })

@@ -6,7 +6,8 @@
 //!   began is never refused what it was guaranteed, whatever others do.
 
 use bitnet_core::{
-    Heads, HybridMemoryPool, Isa, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
+    Heads, HybridMemoryPool, Isa, KeyValue, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
+    RowPosition,
 };
 
 use crate::spec::config::Config;
@@ -228,18 +229,10 @@ impl KvCache {
         self.sequences[sequence].tokens.push(token);
     }
 
-    /// Stores one position of a sequence: `key` and `value` are
-    /// `[n_kv_heads, head_dim]`.
-    pub(crate) fn store(
-        &mut self,
-        isa: Isa,
-        layer: usize,
-        place: (usize, usize),
-        key: &[f32],
-        value: &[f32],
-    ) {
+    /// Stores one position of a sequence for a layer.
+    pub(crate) fn store(&mut self, isa: Isa, layer: usize, at: RowPosition, kv: KeyValue<'_>) {
         let first = self.heads(layer).first;
-        self.paged.store(isa, place, first, key, value);
+        self.paged.store(isa, at, first, kv);
     }
 
     /// Returns the keys and values of all layers.

@@ -58,7 +58,12 @@ fn extend(cache: &mut KvCache, sequence: usize, tokens: &[u32]) -> Result<(), Se
         for layer in 0..2 {
             let value = [value + layer as f32, -value];
             let key = value.map(|x| x * 3.0);
-            cache.store(Isa::Scalar, layer, (sequence, position), &key, &value);
+            let at = RowPosition { sequence, position };
+            let kv = KeyValue {
+                key: &key,
+                value: &value,
+            };
+            cache.store(Isa::Scalar, layer, at, kv);
         }
     }
     Ok(())
@@ -79,7 +84,7 @@ fn check_contents(cache: &KvCache, sequence: usize, tokens: &[u32]) {
     for position in 0..tokens.len() {
         let value = expected(&tokens[..=position]);
         for layer in 0..2 {
-            let place = (sequence, position);
+            let place = RowPosition { sequence, position };
             let first = cache.heads(layer).first;
             let (found_key, found_value) = cache.paged().load(place, first);
             let value = [value + layer as f32, -value];
