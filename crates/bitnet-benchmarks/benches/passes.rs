@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::paired_ratio;
-use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{
     Checkpoint, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanOptions, builtin,
 };
@@ -55,7 +55,8 @@ fn passes(c: &mut Criterion) {
 
 fn engine(pool: &HybridMemoryPool, checkpoint: &Checkpoint, plan: Plan) -> Engine {
     let (head, mut threads) = (HeadPrecision::Int8, ThreadPool::new(plan.n_threads));
-    let model = Model::load(checkpoint, pool, plan.isa, &mut threads, head, |_, _| ());
+    let ctx = &mut ComputeContext::new(plan.isa, &mut threads);
+    let model = Model::load(checkpoint, pool, ctx, head, |_, _| ());
     let model = Arc::new(model.expect("the built-in model is sound"));
     Engine::new(model, plan).expect("there is memory")
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bitnet_core::{
-    Device, DeviceKind, HybridMemoryPool, Isa, IsaError, KvPrecision, TernaryLayout, ThreadPool,
+    ComputeContext, Device, DeviceKind, HybridMemoryPool, Isa, IsaError, KvPrecision,
+    TernaryLayout, ThreadPool,
 };
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout,
@@ -500,8 +501,7 @@ impl RunModelArgs {
         let model = Model::load(
             checkpoint,
             &pool,
-            isa,
-            &mut threads,
+            &mut ComputeContext::new(isa, &mut threads),
             packing,
             |done, total| {
                 progress.set(done, total);

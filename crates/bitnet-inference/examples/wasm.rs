@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Isa, KvPrecision, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, KvPrecision, ThreadPool};
 use bitnet_inference::{
     Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Plan, PlanOptions,
     SamplerOptions, Tokenizer, builtin, generate,
@@ -33,7 +33,8 @@ fn engine(head: HeadPrecision, kv_precision: KvPrecision) -> Engine {
     };
     let plan = Plan::new(checkpoint.config(), options).expect("the defaults are a plan");
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
-    let model = Model::load(&checkpoint, &pool, plan.isa, &mut threads, head, |_, _| ());
+    let ctx = &mut ComputeContext::new(plan.isa, &mut threads);
+    let model = Model::load(&checkpoint, &pool, ctx, head, |_, _| ());
     let model = model.expect("the built-in model is whole");
     Engine::new(Arc::new(model), plan).expect("there is memory")
 }

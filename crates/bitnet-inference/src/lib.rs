@@ -25,7 +25,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, ThreadPool};
 use bitnet_inference::{
     Engine, GenerateOptions, HeadPrecision, Model, Plan, PlanOptions, SamplerOptions, Tokenizer,
     builtin, generate,
@@ -37,7 +37,8 @@ let plan = Plan::new(checkpoint.config(), PlanOptions::default())?;
 let mut threads = ThreadPool::new(plan.n_threads);
 let pool = HybridMemoryPool::new();
 let head = HeadPrecision::Int8;
-let model = Model::load(&checkpoint, &pool, plan.isa, &mut threads, head, |_, _| ())?;
+let ctx = &mut ComputeContext::new(plan.isa, &mut threads);
+let model = Model::load(&checkpoint, &pool, ctx, head, |_, _| ())?;
 let mut engine = Engine::new(Arc::new(model), plan)?;
 let prompt = tokenizer.encode("Once upon a time there was a")?;
 let options = GenerateOptions {

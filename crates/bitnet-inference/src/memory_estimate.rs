@@ -144,7 +144,7 @@ mod tests {
     use std::path::Path;
 
     use bitnet_core::memory::Category;
-    use bitnet_core::{HybridMemoryPool, ThreadPool};
+    use bitnet_core::{ComputeContext, HybridMemoryPool, ThreadPool};
 
     use super::*;
     use crate::engine::{Engine, Input};
@@ -203,8 +203,8 @@ mod tests {
                 let estimate = plan.memory_estimate(&checkpoint, head);
                 let pool = HybridMemoryPool::new();
                 let threads = &mut ThreadPool::new(2);
-                let isa = Isa::best();
-                let model = Model::load(&checkpoint, &pool, isa, threads, head, |_, _| ()).unwrap();
+                let ctx = &mut ComputeContext::new(Isa::best(), threads);
+                let model = Model::load(&checkpoint, &pool, ctx, head, |_, _| ()).unwrap();
                 let told = estimate.weights + estimate.head - in_file(&checkpoint, head);
                 assert_eq!(told, model.n_bytes(), "{name}, {head:?}");
 

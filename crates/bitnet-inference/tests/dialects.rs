@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, KvPrecision, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
@@ -43,7 +43,8 @@ fn load(checkpoint: &Checkpoint) -> Result<Model, CheckpointError> {
     let plan = plan(checkpoint);
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
     let exact = HeadPrecision::Exact;
-    Model::load(checkpoint, &pool, plan.isa, &mut threads, exact, |_, _| ())
+    let ctx = &mut ComputeContext::new(plan.isa, &mut threads);
+    Model::load(checkpoint, &pool, ctx, exact, |_, _| ())
 }
 
 fn plan(checkpoint: &Checkpoint) -> Plan {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Isa, KvPrecision, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertError, ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::gguf::{Gguf, GgufWriter, Value};
 use bitnet_inference::{
@@ -59,15 +59,11 @@ fn engine(checkpoint: &Checkpoint, isa: Isa, n_threads: usize, n_sequences: usiz
     let plan = Plan::new(checkpoint.config(), options).unwrap();
     let mut threads = ThreadPool::new(n_threads);
     let exact = HeadPrecision::Exact;
-    let model = Model::load(
-        checkpoint,
-        &HybridMemoryPool::new(),
-        isa,
-        &mut threads,
-        exact,
-        |_, _| (),
-    )
-    .unwrap();
+    let (pool, ctx) = (
+        HybridMemoryPool::new(),
+        &mut ComputeContext::new(isa, &mut threads),
+    );
+    let model = Model::load(checkpoint, &pool, ctx, exact, |_, _| ()).unwrap();
     Engine::new(Arc::new(model), plan).unwrap()
 }
 
@@ -202,7 +198,8 @@ fn longrope_turns_otherwise_in_a_context_of_the_first_training() {
         let plan = Plan::new(checkpoint.config(), options).unwrap();
         let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(1));
         let head = HeadPrecision::Exact;
-        let model = Model::load(&checkpoint, &pool, plan.isa, &mut threads, head, |_, _| ());
+        let ctx = &mut ComputeContext::new(plan.isa, &mut threads);
+        let model = Model::load(&checkpoint, &pool, ctx, head, |_, _| ());
         let mut engine = Engine::new(Arc::new(model.unwrap()), plan).unwrap();
         logits(&mut engine, 0, &[1, 2, 3, 4, 5])
     };
@@ -280,8 +277,9 @@ fn an_int8_head_of_trits_stays_exact() {
         HeadPrecision::Int8,
         HeadPrecision::ExactTopK,
     ] {
-        let (pool, isa) = (HybridMemoryPool::new(), Isa::best());
-        let model = Model::load(&checkpoint, &pool, isa, &mut threads, head, |_, _| ()).unwrap();
+        let pool = HybridMemoryPool::new();
+        let ctx = &mut ComputeContext::new(Isa::best(), &mut threads);
+        let model = Model::load(&checkpoint, &pool, ctx, head, |_, _| ()).unwrap();
         assert_eq!(model.head_precision(), HeadPrecision::Exact);
     }
 }

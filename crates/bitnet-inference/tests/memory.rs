@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitnet_core::memory::Category;
-use bitnet_core::{HybridMemoryPool, Isa, KvPrecision, ThreadPool, machine};
+use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, KvPrecision, ThreadPool, machine};
 use bitnet_inference::{
     Checkpoint, CheckpointError, Engine, ForwardError, HeadPrecision, Input, Logits, Model, Plan,
     PlanError, PlanOptions, SequenceError, Tokenizer, builtin,
@@ -32,7 +32,8 @@ fn load(
     head: HeadPrecision,
 ) -> Result<Model, CheckpointError> {
     let threads = &mut ThreadPool::new(N_THREADS);
-    Model::load(checkpoint, pool, Isa::best(), threads, head, |_, _| ())
+    let ctx = &mut ComputeContext::new(Isa::best(), threads);
+    Model::load(checkpoint, pool, ctx, head, |_, _| ())
 }
 
 fn plan(model: &Model, context_len: usize, kv_precision: KvPrecision) -> Plan {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{
     Checkpoint, CheckpointError, Engine, ForwardError, HeadPrecision, Input, Logits, Model, Plan,
     PlanOptions, watch_mapped_files,
@@ -28,8 +28,8 @@ fn shorten(path: &Path) {
 
 fn load(checkpoint: &Checkpoint, head: HeadPrecision) -> Result<Model, CheckpointError> {
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(2));
-    let isa = Isa::best();
-    Model::load(checkpoint, &pool, isa, &mut threads, head, |_, _| ())
+    let ctx = &mut ComputeContext::new(Isa::best(), &mut threads);
+    Model::load(checkpoint, &pool, ctx, head, |_, _| ())
 }
 
 /// Not a test by itself: the process that reads what is gone.

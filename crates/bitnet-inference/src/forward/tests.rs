@@ -47,10 +47,10 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     let file = std::fs::read(activations).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let checkpoint = Checkpoint::open(model).unwrap();
-    let isa = Isa::best();
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(2));
     let head = HeadPrecision::Exact;
-    let model = Model::load(&checkpoint, &pool, isa, &mut threads, head, |_, _| ()).unwrap();
+    let ctx = &mut ComputeContext::new(Isa::best(), &mut threads);
+    let model = Model::load(&checkpoint, &pool, ctx, head, |_, _| ()).unwrap();
     let options = PlanOptions {
         kv_precision: KvPrecision::F32,
         ..PlanOptions::default()

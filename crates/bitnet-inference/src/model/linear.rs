@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    ComputeContext, HybridMemoryPool, Int8Rows, OutOfMemory, PackedTernary, TernaryLayout,
-    ThreadPool, matmul_rows, ops,
+    ComputeContext, HybridMemoryPool, Int8Rows, OutOfMemory, PackedTernary, matmul_rows, ops,
 };
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
+use super::load_context::LoadContext;
+use crate::format::checkpoint::{CheckpointError, DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::spec::config::{ActivationPrecision, Config, RotaryRows};
 
@@ -36,20 +36,13 @@ enum Weights {
 impl Linear {
     /// Reads a linear layer, and packs it if it is ternary. Rows of every head are
     /// brought from the order `stored_rows` into that of the forward pass.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what `Model::load` is told, and a name"
-    )]
     pub(crate) fn load(
-        checkpoint: &Checkpoint,
-        pool: &HybridMemoryPool,
-        layout: TernaryLayout,
-        threads: &mut ThreadPool,
+        ctx: &mut LoadContext<'_, '_>,
         name: &str,
         stored_rows: RotaryRows,
         norm: Option<Buffer<f32>>,
-        notes: &mut Vec<Note>,
     ) -> Result<Self, CheckpointError> {
+        let checkpoint = ctx.checkpoint;
         let widths = checkpoint.config().rotary_widths();
         let weights = match checkpoint.tensor(name).encoding {
             Encoding::Dense(_) => Weights::Dense {
@@ -59,9 +52,7 @@ impl Linear {
             },
             Encoding::Ternary(_) | Encoding::Masters(_) => {
                 let stored = |row| RotaryRows::Halves.position_in(stored_rows, row, widths);
-                Weights::Ternary(pack(
-                    checkpoint, pool, layout, threads, name, stored, notes,
-                )?)
+                Weights::Ternary(pack(ctx, name, stored)?)
             }
         };
         Ok(Self { norm, weights })
@@ -134,22 +125,19 @@ impl Linear {
 /// Packs a ternary matrix whose row `row` is row `stored(row)` of the file, and notes
 /// what no trained matrix has.
 pub(crate) fn pack(
-    checkpoint: &Checkpoint,
-    pool: &HybridMemoryPool,
-    layout: TernaryLayout,
-    threads: &mut ThreadPool,
+    ctx: &mut LoadContext<'_, '_>,
     name: &str,
     stored: impl Fn(usize) -> usize + Sync,
-    notes: &mut Vec<Note>,
 ) -> Result<PackedTernary, CheckpointError> {
+    let checkpoint = ctx.checkpoint;
     let tensor = checkpoint.ternary(name)?;
     let is_zero = AtomicBool::new(true);
     let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
     let scales = tensor.scales.clone().reordered(n_rows, &stored);
     let packed = PackedTernary::pack_as(
-        pool,
-        layout,
-        threads,
+        ctx.pool,
+        ctx.layout,
+        ctx.compute.threads,
         (n_rows, n_cols),
         scales,
         |row, trits| {
@@ -168,7 +156,7 @@ pub(crate) fn pack(
     let packed = packed?;
     let stored_name = &checkpoint.tensor(name).name;
     if let Some(note) = unusual_values(stored_name, tensor.scales.values(), is_zero.into_inner()) {
-        note::add(notes, note);
+        note::add(&mut ctx.notes, note);
     }
     Ok(packed)
 }

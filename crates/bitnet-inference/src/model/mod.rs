@@ -1,17 +1,17 @@
 //! A model in memory: weights in the layouts of the kernels.
 
 pub(crate) mod linear;
+mod load_context;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bitnet_core::memory::{Buffer, Category, Counted};
 use bitnet_core::{
-    ComputeContext, HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ThreadPool,
-    ops,
+    ComputeContext, HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ops,
 };
 use linear::{Linear, pack, unusual_values};
+use load_context::LoadContext;
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 use crate::format::mapping::{Changed, FileBytes};
@@ -127,17 +127,11 @@ pub(crate) enum Head {
 }
 
 /// Reads the weights of a norm.
-fn load_norm(
-    checkpoint: &Checkpoint,
-    pool: &HybridMemoryPool,
-    isa: Isa,
-    name: &str,
-    notes: &mut Vec<Note>,
-) -> Result<Buffer<f32>, CheckpointError> {
-    let tensor = checkpoint.dense(name);
-    let mut values = pool.zeroed(Category::Weights, tensor.n_cols)?;
+fn load_norm(ctx: &mut LoadContext<'_, '_>, name: &str) -> Result<Buffer<f32>, CheckpointError> {
+    let (tensor, isa) = (ctx.checkpoint.dense(name), ctx.compute.isa);
+    let mut values = ctx.pool.zeroed(Category::Weights, tensor.n_cols)?;
     tensor.decode_row(isa, 0, &mut values);
-    if checkpoint.norm_is_less_one(name) {
+    if ctx.checkpoint.norm_is_less_one(name) {
         values.iter_mut().for_each(|value| *value += 1.0);
     }
     // Int8 activations would hide it: what is not a number becomes 0 there.
@@ -145,90 +139,63 @@ fn load_norm(
         return Err(not_finite(&tensor, isa, 0));
     }
     if let Some(note) = unusual_values(tensor.name(), &values, false) {
-        note::add(notes, note);
+        note::add(&mut ctx.notes, note);
     }
     Ok(values)
+}
+
+/// Reads the token embedding or the output matrix.
+fn load_vocabulary(
+    ctx: &mut LoadContext<'_, '_>,
+    name: &str,
+) -> Result<Embedding, CheckpointError> {
+    Ok(match ctx.checkpoint.tensor(name).encoding {
+        Encoding::Dense(_) => Embedding::Dense(ctx.checkpoint.dense(name)),
+        Encoding::Ternary(_) | Encoding::Masters(_) => {
+            Embedding::Ternary(Arc::new(pack(ctx, name, |row| row)?))
+        }
+    })
 }
 
 impl Model {
     /// Reads all weights of a checkpoint into the layouts of the kernels.
     /// `progress(done, total)` is told the layers that are done.
     ///
-    /// All memory comes from `pool`, and that of the model's engines too.
+    /// All memory comes from `pool`, and that of the model's engines too. Scratch memory
+    /// of `ctx` is not needed.
     pub fn load(
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
-        isa: Isa,
-        threads: &mut ThreadPool,
+        ctx: &mut ComputeContext<'_>,
         packing: impl Into<Packing>,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, CheckpointError> {
         let Packing { head, layout } = packing.into();
         let config = checkpoint.config().clone();
         check_widths(&config)?;
-        let notes = RefCell::new(Vec::new());
-        let norm = |name: &str| load_norm(checkpoint, pool, isa, name, &mut notes.borrow_mut());
         let layout = match layout {
             Some(layout) => layout,
-            None => TernaryLayout::fastest(
-                pool,
-                &mut ComputeContext::new(isa, threads),
-                config.n_linear_weights(),
-            )?,
+            None => TernaryLayout::fastest(pool, ctx, config.n_linear_weights())?,
+        };
+        let ctx = &mut LoadContext {
+            checkpoint,
+            pool,
+            compute: ctx,
+            layout,
+            notes: Vec::new(),
         };
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
             progress(layer, config.n_layers);
-            let layer_norm = |part| norm(&layer_tensor(layer, part));
-            let mut linear = |part, rows| {
-                let norm = input_norm_tensor(&config, layer, part).map(|name| norm(&name));
-                let (name, norm) = (layer_tensor(layer, part), norm.transpose()?);
-                let notes = &mut notes.borrow_mut();
-                Linear::load(checkpoint, pool, layout, threads, &name, rows, norm, notes)
-            };
-            let (halves, rotary) = (RotaryRows::Halves, checkpoint.rotary_rows());
-            layers.push(Layer {
-                attn_norm: layer_norm("attn_norm")?,
-                attn_q: linear("attn_q", rotary)?,
-                attn_k: linear("attn_k", rotary)?,
-                attn_v: linear("attn_v", halves)?,
-                qk_norms: if config.family.qk_norms {
-                    Some([layer_norm("attn_q_norm")?, layer_norm("attn_k_norm")?])
-                } else {
-                    None
-                },
-                attn_output: linear("attn_output", halves)?,
-                post_norms: if config.family.post_norms {
-                    let names = ["post_attention_norm", "post_ffw_norm"];
-                    let [attn, ffn] = names.map(layer_norm);
-                    Some([attn?, ffn?])
-                } else {
-                    None
-                },
-                ffn_norm: layer_norm("ffn_norm")?,
-                ffn_gate: linear("ffn_gate", halves)?,
-                ffn_up: linear("ffn_up", halves)?,
-                ffn_down: linear("ffn_down", halves)?,
-            });
+            layers.push(Layer::load(ctx, layer)?);
         }
-        let mut vocabulary = |name| match checkpoint.tensor(name).encoding {
-            Encoding::Dense(_) => Ok(Embedding::Dense(checkpoint.dense(name))),
-            Encoding::Ternary(_) | Encoding::Masters(_) => {
-                let notes = &mut notes.borrow_mut();
-                let packed = pack(checkpoint, pool, layout, threads, name, |row| row, notes)?;
-                Ok::<_, CheckpointError>(Embedding::Ternary(Arc::new(packed)))
-            }
-        };
-        let embedding = vocabulary(TOKEN_EMBD)?;
+        let embedding = load_vocabulary(ctx, TOKEN_EMBD)?;
         let output = match tensors::output(&config) {
             TOKEN_EMBD => embedding.clone(),
-            name => vocabulary(name)?,
+            name => load_vocabulary(ctx, name)?,
         };
         let head = match output {
-            Embedding::Dense(matrix) => {
-                let notes = &mut notes.borrow_mut();
-                dense_head(pool, isa, threads, matrix, head, notes)?
-            }
+            Embedding::Dense(matrix) => dense_head(ctx, matrix, head)?,
             Embedding::Ternary(matrix) => Head::Ternary(matrix),
         };
         progress(config.n_layers, config.n_layers);
@@ -238,7 +205,7 @@ impl Model {
         };
         let linear = layers.iter().flat_map(Layer::linear);
         let mapped = mapped + linear.map(Linear::n_mapped_bytes).sum::<usize>();
-        let output_norm = norm(OUTPUT_NORM)?;
+        let output_norm = load_norm(ctx, OUTPUT_NORM)?;
         let in_memory = checkpoint.release_all();
         let changed = checkpoint.files().iter().find_map(FileBytes::changed);
         if let Some(Changed { file }) = changed {
@@ -247,7 +214,7 @@ impl Model {
         let is_read_later = mapped > 0 || matches!(embedding, Embedding::Dense(_));
         Ok(Self {
             files: is_read_later.then(|| Arc::clone(checkpoint.files())),
-            notes: notes.into_inner(),
+            notes: std::mem::take(&mut ctx.notes),
             _in_files: pool.count(Category::MappedFile, mapped + in_memory),
             embedding,
             layers,
@@ -366,6 +333,40 @@ impl Model {
 }
 
 impl Layer {
+    fn load(ctx: &mut LoadContext<'_, '_>, layer: usize) -> Result<Self, CheckpointError> {
+        let norm = |ctx: &mut LoadContext<'_, '_>, part| load_norm(ctx, &layer_tensor(layer, part));
+        let linear = |ctx: &mut LoadContext<'_, '_>, part, rows| {
+            let norm = input_norm_tensor(ctx.checkpoint.config(), layer, part);
+            let norm = norm.map(|name| load_norm(ctx, &name)).transpose()?;
+            Linear::load(ctx, &layer_tensor(layer, part), rows, norm)
+        };
+        let family = ctx.checkpoint.config().family;
+        let (halves, rotary) = (RotaryRows::Halves, ctx.checkpoint.rotary_rows());
+        Ok(Self {
+            attn_norm: norm(ctx, "attn_norm")?,
+            attn_q: linear(ctx, "attn_q", rotary)?,
+            attn_k: linear(ctx, "attn_k", rotary)?,
+            attn_v: linear(ctx, "attn_v", halves)?,
+            qk_norms: if family.qk_norms {
+                let q = norm(ctx, "attn_q_norm")?;
+                Some([q, norm(ctx, "attn_k_norm")?])
+            } else {
+                None
+            },
+            attn_output: linear(ctx, "attn_output", halves)?,
+            post_norms: if family.post_norms {
+                let attn = norm(ctx, "post_attention_norm")?;
+                Some([attn, norm(ctx, "post_ffw_norm")?])
+            } else {
+                None
+            },
+            ffn_norm: norm(ctx, "ffn_norm")?,
+            ffn_gate: linear(ctx, "ffn_gate", halves)?,
+            ffn_up: linear(ctx, "ffn_up", halves)?,
+            ffn_down: linear(ctx, "ffn_down", halves)?,
+        })
+    }
+
     /// Returns the linear layers.
     fn linear(&self) -> [&Linear; 7] {
         [
@@ -394,19 +395,16 @@ pub(crate) fn not_finite(tensor: &DenseTensor, isa: Isa, row: usize) -> Checkpoi
 /// Brings a dense output matrix into the form that is asked for. Where that is int8,
 /// which would hide what is not a number, its values are looked at.
 fn dense_head(
-    pool: &HybridMemoryPool,
-    isa: Isa,
-    threads: &mut ThreadPool,
+    ctx: &mut LoadContext<'_, '_>,
     output: DenseTensor,
     precision: HeadPrecision,
-    notes: &mut Vec<Note>,
 ) -> Result<Head, CheckpointError> {
     let mut int8 = || {
         let shape = (output.n_rows, output.n_cols);
         let first_bad = AtomicUsize::new(usize::MAX);
         let is_zero = AtomicBool::new(true);
-        let ctx = &mut ComputeContext::new(isa, threads);
-        let packed = PackedInt8::quantize(pool, ctx, shape, |row, values| {
+        let isa = ctx.compute.isa;
+        let packed = PackedInt8::quantize(ctx.pool, ctx.compute, shape, |row, values| {
             output.decode_row_once(isa, row, values);
             let square = ops::dot(isa, values, values);
             if !square.is_finite() {
@@ -418,7 +416,7 @@ fn dense_head(
         match first_bad.into_inner() {
             usize::MAX if is_zero.into_inner() => {
                 let (name, count) = (output.name().to_owned(), 1);
-                note::add(notes, Note::AllZero { name, count });
+                note::add(&mut ctx.notes, Note::AllZero { name, count });
             }
             usize::MAX => {}
             row => return Err(not_finite(&output, isa, row)),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::gguf::{Array, Gguf, GgufWriter, Value};
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, Family, HeadPrecision, Message, Model, Role, Tokenizer,
@@ -57,14 +57,8 @@ pub fn open_folder(
 pub fn load(checkpoint: &Checkpoint) -> Result<Model, String> {
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(1));
     let exact = HeadPrecision::Exact;
-    let model = Model::load(
-        checkpoint,
-        &pool,
-        Isa::best(),
-        &mut threads,
-        exact,
-        |_, _| (),
-    );
+    let ctx = &mut ComputeContext::new(Isa::best(), &mut threads);
+    let model = Model::load(checkpoint, &pool, ctx, exact, |_, _| ());
     model.map_err(|error| chain(&error))
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, Isa, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{Checkpoint, Engine, Model, Packing, Plan, PlanOptions};
 
 /// Returns the path of a file or folder under `models/`.
@@ -16,7 +16,8 @@ pub fn models(name: &str) -> PathBuf {
 /// Loads the weights of a checkpoint.
 pub fn load(checkpoint: &Checkpoint, isa: Isa, packing: impl Into<Packing>) -> Arc<Model> {
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(2));
-    let model = Model::load(checkpoint, &pool, isa, &mut threads, packing, |_, _| ());
+    let ctx = &mut ComputeContext::new(isa, &mut threads);
+    let model = Model::load(checkpoint, &pool, ctx, packing, |_, _| ());
     Arc::new(model.unwrap())
 }
 

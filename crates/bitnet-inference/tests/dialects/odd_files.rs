@@ -14,7 +14,8 @@ fn notes(checkpoint: &Checkpoint) -> Vec<String> {
 fn load_as(checkpoint: &Checkpoint, head: HeadPrecision) -> Result<Model, CheckpointError> {
     let plan = plan(checkpoint);
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
-    Model::load(checkpoint, &pool, plan.isa, &mut threads, head, |_, _| ())
+    let ctx = &mut ComputeContext::new(plan.isa, &mut threads);
+    Model::load(checkpoint, &pool, ctx, head, |_, _| ())
 }
 
 /// Returns what loading finds odd about the weights.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bitnet_core::{Device, HybridMemoryPool, Isa, ThreadPool};
+use bitnet_core::{ComputeContext, Device, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions};
 use serde::Serialize;
 
@@ -159,8 +159,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let model = Model::load(
         &checkpoint,
         &pool,
-        isa,
-        &mut threads,
+        &mut ComputeContext::new(isa, &mut threads),
         packing,
         |done, total| progress.set(done, total),
     );
