@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use bitnet_benchmarks::{activations, dense_rows, ternary, values};
 use bitnet_core::memory::Category;
-use bitnet_core::{ComputeContext, HybridMemoryPool, Int8Rows, Isa, TernaryLayout, ThreadPool};
+use bitnet_core::{
+    ComputeContext, HybridMemoryPool, Int8Rows, Isa, Shape, TernaryLayout, ThreadPool,
+};
 use bitnet_quant::DenseType;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
@@ -38,7 +40,11 @@ fn main() {
                 threads: &mut threads,
                 scratch: &mut scratch,
             };
-            rows.quantize_rows(&mut ctx, (1, n), |_, out| out.copy_from_slice(&x));
+            let shape = Shape {
+                n_rows: 1,
+                n_cols: n,
+            };
+            rows.quantize_rows(&mut ctx, shape, |_, out| out.copy_from_slice(&x));
         });
         let (stored, mut out) = (dense_rows(DenseType::Q6K, 1, n), vec![0.0; n]);
         bench(&mut c, &mut fastest, "unpack", (name, n), |isa| {

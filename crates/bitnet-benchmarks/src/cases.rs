@@ -6,7 +6,7 @@ use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
     AttentionExtents, AttentionScratch, ComputeContext, Heads, HybridMemoryPool, Int8Rows, Isa,
-    KeyValue, KvPage, KvPrecision, KvShape, PagedKv, Queries, RowPosition, TernaryLayout,
+    KeyValue, KvPage, KvPrecision, KvShape, PagedKv, Queries, RowPosition, Shape, TernaryLayout,
     ThreadPool, matmul_rows,
 };
 use bitnet_quant::DenseType;
@@ -179,7 +179,7 @@ fn dense_matmul(operation: &'static str, ty: DenseType, n_rows: usize) -> Case {
             let decode = |row: usize, out: &mut [f32]| {
                 ty.decode_row(isa, &weights[row * row_bytes..][..row_bytes], out);
             };
-            let shape = (n_rows, n_cols);
+            let shape = Shape { n_rows, n_cols };
             matmul_rows(&mut ctx, shape, decode, &x, &mut out);
         }),
     }
@@ -270,7 +270,7 @@ fn quantize(n_rows: usize, n_cols: usize) -> Case {
             threads,
             scratch: &mut scratch,
         };
-        rows.quantize_rows(&mut ctx, (n_rows, n_cols), |row, out| {
+        rows.quantize_rows(&mut ctx, Shape { n_rows, n_cols }, |row, out| {
             out.copy_from_slice(&x[row * n_cols..][..n_cols]);
         });
     })

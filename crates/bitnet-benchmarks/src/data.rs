@@ -1,8 +1,8 @@
 //! Matrices and activations of any shape.
 
 use bitnet_core::{
-    ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedInt8, PackedTernary,
-    TernaryLayout, ThreadPool,
+    ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedInt8, PackedTernary, Shape,
+    TernaryLayout, TernarySpec, ThreadPool,
 };
 use bitnet_quant::DenseType;
 
@@ -24,8 +24,12 @@ pub fn values(n: usize) -> Vec<f32> {
 /// Returns a ternary matrix, a third of it zeros.
 pub fn ternary(layout: TernaryLayout, n_rows: usize, n_cols: usize) -> PackedTernary {
     let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
-    let shape = (n_rows, n_cols);
-    let packed = PackedTernary::pack_as(&pool, layout, threads, shape, 0.02, |row, trits| {
+    let spec = TernarySpec {
+        layout,
+        shape: Shape { n_rows, n_cols },
+        scales: 0.02.into(),
+    };
+    let packed = PackedTernary::pack(&pool, threads, spec, |row, trits| {
         for (col, trit) in trits.iter_mut().enumerate() {
             *trit = (hash(row * n_cols + col) % 3) as i8 - 1;
         }
@@ -37,7 +41,7 @@ pub fn ternary(layout: TernaryLayout, n_rows: usize, n_cols: usize) -> PackedTer
 /// Returns an int8 matrix.
 pub fn int8(n_rows: usize, n_cols: usize) -> PackedInt8 {
     let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
-    let shape = (n_rows, n_cols);
+    let shape = Shape { n_rows, n_cols };
     let ctx = &mut ComputeContext::new(Isa::best(), threads);
     let packed = PackedInt8::quantize(&pool, ctx, shape, |row, values| {
         for (col, value) in values.iter_mut().enumerate() {

@@ -8,6 +8,7 @@ use crate::isa::Isa;
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::panel::{COL_STEP, Int8View};
+use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
 
 /// Rows are padded to a multiple of this, which is one of the columns of every
@@ -87,8 +88,7 @@ impl Int8Rows {
         Self::with_capacity(pool, max_rows.saturating_mul(EXACT_PARTS), max_cols)
     }
 
-    /// Replaces the batch by `n_rows` rows of `n_cols` columns;
-    /// `fill_row(row, values)` writes one row in f32. Rows are filled in any
+    /// Replaces the batch by rows of this shape; `fill_row(row, values)` writes one row in f32. Rows are filled in any
     /// order and on all threads, in the scratch memory of `ctx`.
     ///
     /// # Panics
@@ -97,11 +97,11 @@ impl Int8Rows {
     pub fn quantize_rows(
         &mut self,
         ctx: &mut ComputeContext<'_>,
-        (n_rows, n_cols): (usize, usize),
+        shape: Shape,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         let isa = ctx.isa;
-        self.fill_rows::<1>(ctx, (n_rows, n_cols), |row, values, parts| {
+        self.fill_rows::<1>(ctx, shape, |row, values, parts| {
             fill_row(row, values);
             let [out] = parts;
             [isa.dispatch(QuantizeRow { x: values, out })]
@@ -109,8 +109,7 @@ impl Int8Rows {
         self.sum_parts(isa);
     }
 
-    /// Replaces the batch by `n_rows` rows of `n_cols` columns that are split without
-    /// loss; otherwise as [`quantize_rows`](Self::quantize_rows).
+    /// Replaces the batch by rows of this shape that are split without loss; otherwise as [`quantize_rows`](Self::quantize_rows).
     ///
     /// # Panics
     ///
@@ -119,16 +118,16 @@ impl Int8Rows {
     pub fn split_rows(
         &mut self,
         ctx: &mut ComputeContext<'_>,
-        (n_rows, n_cols): (usize, usize),
+        shape: Shape,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         let isa = ctx.isa;
-        self.fill_rows::<EXACT_PARTS>(ctx, (n_rows, n_cols), |row, values, out| {
+        self.fill_rows::<EXACT_PARTS>(ctx, shape, |row, values, out| {
             fill_row(row, values);
-            let (step, sums) = isa.dispatch(QuantizeParts { x: values, out });
+            let PartStats { step, sums } = isa.dispatch(QuantizeParts { x: values, out });
             let mut scale = 1.0 / step;
             sums.map(|sum| {
-                let part = (scale, sum);
+                let part = RowStats { scale, sum };
                 scale *= PART_RADIX;
                 part
             })
@@ -136,14 +135,15 @@ impl Int8Rows {
         self.sum_parts(isa);
     }
 
-    /// Replaces the batch by `n_rows` rows, each in `N` parts: `fill(row, values,
-    /// parts)` computes one and returns the scale and sum of each part.
+    /// Replaces the batch by rows of this shape, each in `N` parts: `fill(row, values,
+    /// parts)` computes one and returns what belongs to each part.
     fn fill_rows<const N: usize>(
         &mut self,
         ctx: &mut ComputeContext<'_>,
-        (n_rows, n_cols): (usize, usize),
-        fill: impl Fn(usize, &mut [f32], [&mut [[i8; COL_STEP]]; N]) -> [(f32, i32); N] + Sync,
+        shape: Shape,
+        fill: impl Fn(usize, &mut [f32], [&mut [[i8; COL_STEP]]; N]) -> [RowStats; N] + Sync,
     ) {
+        let Shape { n_rows, n_cols } = shape;
         self.reshape(N * n_rows, n_cols);
         self.n_parts = N;
         let stride = self.stride().max(1);
@@ -159,7 +159,7 @@ impl Int8Rows {
                 part.as_chunks_mut().0
             });
             let filled = fill(row, &mut values[..n_cols], parts);
-            for (part, (scale, sum)) in filled.into_iter().enumerate() {
+            for (part, RowStats { scale, sum }) in filled.into_iter().enumerate() {
                 let i = N * row + part;
                 // SAFETY: `i < N * n_rows <= scales.len() == sums.len()`, and each row
                 // is handed out once.
@@ -211,7 +211,8 @@ impl Int8Rows {
         let stride = self.stride();
         let out = &mut self.data[..self.n_rows * stride][row * stride..][..stride];
         let (out, _) = out.as_chunks_mut();
-        (self.scales[row], self.sums[row]) = isa.dispatch(QuantizeRow { x, out });
+        let RowStats { scale, sum } = isa.dispatch(QuantizeRow { x, out });
+        (self.scales[row], self.sums[row]) = (scale, sum);
     }
 
     /// Quantizes one row of values in two parts, to two rows: coarse steps, and
@@ -223,7 +224,7 @@ impl Int8Rows {
         let (chunks, _) = rows.as_chunks_mut::<COL_STEP>();
         let (coarse, fine) = chunks.split_at_mut(stride / COL_STEP);
         let out = [coarse, fine];
-        let (step, sums) = isa.dispatch(QuantizeParts { x, out });
+        let PartStats { step, sums } = isa.dispatch(QuantizeParts { x, out });
         self.scales[row] = 1.0 / step;
         self.scales[row + 1] = PART_RADIX / step;
         self.sums[row..row + 2].copy_from_slice(&sums);
@@ -287,6 +288,12 @@ impl Int8Rows {
     }
 }
 
+/// What belongs to a quantized row: `x ≈ q / scale`, and the sum of all q.
+struct RowStats {
+    scale: f32,
+    sum: i32,
+}
+
 struct QuantizeRow<'a> {
     x: &'a [f32],
     /// At least as many chunks as x has; the last of them is filled up with zeros.
@@ -296,11 +303,10 @@ struct QuantizeRow<'a> {
 const _: () = assert!(COL_STEP == WIDTH);
 
 impl WithSimd for QuantizeRow<'_> {
-    /// The scale and the sum of the quantized values.
-    type Output = (f32, i32);
+    type Output = RowStats;
 
     #[inline(always)]
-    fn with_simd<L: Lanes>(self, lanes: L) -> (f32, i32) {
+    fn with_simd<L: Lanes>(self, lanes: L) -> RowStats {
         let (x, rest) = self.x.as_chunks();
         let last = padded(rest);
         self.out[x.len()..].fill([0; COL_STEP]);
@@ -316,12 +322,21 @@ impl WithSimd for QuantizeRow<'_> {
             sum = lanes.add(sum, q);
         }
         // A sum of integers below 2^24: exact in any order.
-        (scale, lanes.reduce_sum(sum) as i32)
+        RowStats {
+            scale,
+            sum: lanes.reduce_sum(sum) as i32,
+        }
     }
 }
 
 /// Fine steps in a coarse one: half a coarse step is 127 of them.
 pub(crate) const PART_RADIX: f32 = 254.0;
+
+/// What belongs to a row in parts: the coarsest step, and the sum of each part.
+struct PartStats<const N: usize> {
+    step: f32,
+    sums: [i32; N],
+}
 
 /// `N` parts, each in steps that are [`PART_RADIX`] times finer.
 struct QuantizeParts<'a, const N: usize> {
@@ -332,11 +347,10 @@ struct QuantizeParts<'a, const N: usize> {
 }
 
 impl<const N: usize> WithSimd for QuantizeParts<'_, N> {
-    /// The coarsest step, and the sums of all parts.
-    type Output = (f32, [i32; N]);
+    type Output = PartStats<N>;
 
     #[inline(always)]
-    fn with_simd<L: Lanes>(mut self, lanes: L) -> (f32, [i32; N]) {
+    fn with_simd<L: Lanes>(mut self, lanes: L) -> PartStats<N> {
         let (x, rest) = self.x.as_chunks();
         let last = padded(rest);
         for out in &mut self.out {
@@ -361,7 +375,10 @@ impl<const N: usize> WithSimd for QuantizeParts<'_, N> {
             }
         }
         // Sums of integers below 2^24: exact in any order.
-        (step, sums.map(|sum| lanes.reduce_sum(sum) as i32))
+        PartStats {
+            step,
+            sums: sums.map(|sum| lanes.reduce_sum(sum) as i32),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::compute_context::ComputeContext;
 use crate::ops;
+use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
 
 /// Rows per chunk of work: enough to outweigh handing it out.
@@ -18,7 +19,7 @@ const ROWS_PER_CHUNK: usize = 64;
 /// `[n_tokens, n_cols]`, `out` is `[n_tokens, n_rows]`.
 pub fn matmul_rows(
     ctx: &mut ComputeContext<'_>,
-    (n_rows, n_cols): (usize, usize),
+    Shape { n_rows, n_cols }: Shape,
     decode_row: impl Fn(usize, &mut [f32]) + Sync,
     x: &[f32],
     out: &mut [f32],
@@ -80,7 +81,7 @@ mod tests {
                         };
                         matmul_rows(
                             &mut ctx,
-                            (n_rows, n_cols),
+                            Shape { n_rows, n_cols },
                             |row, out| {
                                 for (col, out) in out.iter_mut().enumerate() {
                                     *out = w(row, col);

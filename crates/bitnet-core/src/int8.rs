@@ -8,6 +8,7 @@ use crate::matmul::{Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
+use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
 
 /// Columns of one block: 64 bytes are 16 rows of four.
@@ -41,7 +42,7 @@ impl PackedInt8 {
     pub fn quantize(
         pool: &HybridMemoryPool,
         ctx: &mut ComputeContext<'_>,
-        (n_rows, n_cols): (usize, usize),
+        Shape { n_rows, n_cols }: Shape,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<Self, OutOfMemory> {
         assert!(n_cols <= Self::MAX_COLS, "dot products fit i32");
@@ -101,7 +102,7 @@ impl PackedInt8 {
     }
 
     /// Returns the bytes that weights and scales of such a matrix take.
-    pub fn n_bytes_of(n_rows: usize, n_cols: usize) -> usize {
+    pub fn n_bytes_of(Shape { n_rows, n_cols }: Shape) -> usize {
         let panel =
             blocks_per_panel(n_cols) * size_of::<PackedBlock>() + PANEL_ROWS * size_of::<f32>();
         n_rows.div_ceil(PANEL_ROWS) * panel
@@ -249,7 +250,7 @@ mod tests {
                         let packed = PackedInt8::quantize(
                             &HybridMemoryPool::new(),
                             ctx,
-                            (n_rows, n_cols),
+                            Shape { n_rows, n_cols },
                             fill,
                         )
                         .unwrap();
@@ -271,11 +272,13 @@ mod tests {
             for isa in Isa::available() {
                 let threads = &mut ThreadPool::new(1);
                 let ctx = &mut ComputeContext::new(isa, threads);
-                let packed =
-                    PackedInt8::quantize(&HybridMemoryPool::new(), ctx, (1, n_cols), |_, out| {
-                        out.fill(w);
-                    })
-                    .unwrap();
+                let packed = PackedInt8::quantize(
+                    &HybridMemoryPool::new(),
+                    ctx,
+                    Shape { n_rows: 1, n_cols },
+                    |_, out| out.fill(w),
+                )
+                .unwrap();
                 let mut out = [0.0];
                 packed.matmul(ctx, &acts, &mut out);
                 let sum = 127.0 * 127.0 * n_cols as f32 * w * a;
@@ -290,9 +293,15 @@ mod tests {
         let ctx = &mut ComputeContext::new(Isa::Scalar, threads);
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, 8).unwrap();
         acts.quantize(Isa::Scalar, &[1.0; 8], 8);
-        let packed = PackedInt8::quantize(&HybridMemoryPool::new(), ctx, (1, 8), |_, out| {
-            out.fill(0.0);
-        })
+        let packed = PackedInt8::quantize(
+            &HybridMemoryPool::new(),
+            ctx,
+            Shape {
+                n_rows: 1,
+                n_cols: 8,
+            },
+            |_, out| out.fill(0.0),
+        )
         .unwrap();
         let mut out = [f32::NAN];
         packed.matmul(ctx, &acts, &mut out);

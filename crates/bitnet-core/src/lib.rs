@@ -26,13 +26,19 @@
 //!
 //! ```
 //! use bitnet_core::{
-//!     ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, ThreadPool,
+//!     ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, Shape,
+//!     TernaryLayout, TernarySpec, ThreadPool,
 //! };
 //!
 //! // y = W·x for W = [[1, -1], [0, 1]] · 0.5 and x = [2, 1].
 //! let pool = HybridMemoryPool::new();
 //! let threads = &mut ThreadPool::new(1);
-//! let weights = PackedTernary::pack(&pool, threads, (2, 2), 0.5, |row, trits| {
+//! let spec = TernarySpec {
+//!     layout: TernaryLayout::TwoBits,
+//!     shape: Shape { n_rows: 2, n_cols: 2 },
+//!     scales: 0.5.into(),
+//! };
+//! let weights = PackedTernary::pack(&pool, threads, spec, |row, trits| {
 //!     trits.copy_from_slice(&[[1, -1], [0, 1]][row]);
 //!     Ok(())
 //! })?;
@@ -65,6 +71,7 @@ pub mod memory;
 pub mod ops;
 mod panel;
 mod scales;
+mod shape;
 mod ternary;
 mod ternary_layout;
 mod thread_pool;
@@ -83,8 +90,9 @@ pub use int8::PackedInt8;
 pub use isa::{Isa, IsaError};
 pub use memory::{HybridMemoryPool, OutOfMemory};
 pub use scales::Scales;
+pub use shape::Shape;
 pub use ternary_layout::TernaryLayout;
 pub use top_k_matmul::{TopKOperands, TopKScratch, top_k_matmul};
 
-pub use ternary::PackedTernary;
+pub use ternary::{PackedTernary, TernarySpec};
 pub use thread_pool::{PinError, ThreadPool};

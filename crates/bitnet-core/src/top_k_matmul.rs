@@ -11,6 +11,7 @@ use crate::int8::PackedInt8;
 use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
+use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
 
 /// Rows per chunk of work.
@@ -43,16 +44,17 @@ pub struct TopKScratch {
 
 impl TopKScratch {
     /// Takes memory for matrices of this shape.
-    pub fn new(pool: &HybridMemoryPool, n_rows: usize, n_cols: usize) -> Result<Self, OutOfMemory> {
+    pub fn new(pool: &HybridMemoryPool, shape: Shape) -> Result<Self, OutOfMemory> {
+        let n_candidates = Self::max_candidates(shape.n_rows);
         Ok(Self {
-            acts: Int8Rows::with_capacity(pool, 2, n_cols)?,
-            candidates: pool.zeroed(Category::Scratch, Self::max_candidates(n_rows))?,
+            acts: Int8Rows::with_capacity(pool, 2, shape.n_cols)?,
+            candidates: pool.zeroed(Category::Scratch, n_candidates)?,
         })
     }
 
     /// Returns the bytes that [`new`](Self::new) takes.
-    pub fn n_bytes(n_rows: usize, n_cols: usize) -> usize {
-        2 * n_cols + Self::max_candidates(n_rows) * size_of::<u32>()
+    pub fn n_bytes(shape: Shape) -> usize {
+        2 * shape.n_cols + Self::max_candidates(shape.n_rows) * size_of::<u32>()
     }
 
     fn max_candidates(n_rows: usize) -> usize {
@@ -243,7 +245,7 @@ mod tests {
         let n_rows = w.len() / n_cols;
         let decode_row =
             |row: usize, out: &mut [f32]| out.copy_from_slice(&w[row * n_cols..][..n_cols]);
-        let shape = (n_rows, n_cols);
+        let shape = Shape { n_rows, n_cols };
         let int8 = PackedInt8::quantize(&pool, &mut ctx, shape, decode_row).unwrap();
         let mut found = vec![f32::NAN; n_rows];
         let operands = TopKOperands {
@@ -255,7 +257,7 @@ mod tests {
         let n = top_k_matmul(
             &mut ctx,
             operands,
-            &mut TopKScratch::new(&pool, n_rows, n_cols).unwrap(),
+            &mut TopKScratch::new(&pool, shape).unwrap(),
             &mut vec![f32::NAN; 2 * n_rows],
             &mut found,
         );

@@ -101,7 +101,7 @@ impl Engine {
             let table = rope.table(pool, config.head_dim, plan.context_len);
             table.map_err(PlanError::memory("rotary positions"))
         };
-        let top_k = TopKScratch::new(pool, config.vocab_size, config.hidden_dim);
+        let top_k = TopKScratch::new(pool, config.head_shape());
         let extents = AttentionExtents {
             n_threads: plan.n_threads,
             max_rows: plan.batch_tokens,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bitnet_core::{Isa, KvPrecision, PackedInt8, PackedTernary, Scales, TernaryLayout};
+use bitnet_core::{Isa, KvPrecision, PackedInt8, PackedTernary, Scales, Shape, TernaryLayout};
 
 use crate::format::checkpoint::{Checkpoint, Encoding};
 use crate::model::HeadPrecision;
@@ -84,8 +84,11 @@ fn weights(checkpoint: &Checkpoint, layout: TernaryLayout) -> usize {
 /// Returns the bytes of a matrix: packed, or read where it is.
 fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout) -> usize {
     let tensor = checkpoint.tensor(name);
-    let packed =
-        |scales: &Scales| PackedTernary::n_bytes_of(layout, (tensor.n_rows, tensor.n_cols), scales);
+    let shape = Shape {
+        n_rows: tensor.n_rows,
+        n_cols: tensor.n_cols,
+    };
+    let packed = |scales: &Scales| PackedTernary::n_bytes_of(layout, shape, scales);
     match tensor.encoding {
         Encoding::Dense(_) => tensor.n_bytes(),
         // Rounding finds one scale, whatever it is.
@@ -105,7 +108,7 @@ pub(crate) fn head_bytes(checkpoint: &Checkpoint, head: HeadPrecision) -> usize 
     if matches!(tensor.encoding, Encoding::Ternary(_)) {
         return matrix(checkpoint, name, TernaryLayout::TwoBits);
     }
-    let int8 = PackedInt8::n_bytes_of(tensor.n_rows, tensor.n_cols);
+    let int8 = PackedInt8::n_bytes_of(checkpoint.config().head_shape());
     match head {
         HeadPrecision::Int8 => int8,
         HeadPrecision::Exact => tensor.n_bytes(),

@@ -148,7 +148,7 @@ impl Plan {
             scratch_bytes: scratch * size_of::<f32>()
                 + LinearInput::n_bytes(config, batch_tokens)
                 + AttentionScratch::n_bytes(attention)
-                + TopKScratch::n_bytes(config.vocab_size, config.hidden_dim)
+                + TopKScratch::n_bytes(config.head_shape())
                 + config.rope_dims() * context_len * size_of::<f32>(),
         })
     }

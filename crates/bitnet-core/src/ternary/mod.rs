@@ -15,6 +15,7 @@ use crate::matmul::{MAX_TILE, Panels, dequantize, for_tiles, matmul};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::scales::Scales;
+use crate::shape::Shape;
 use crate::ternary_layout::TernaryLayout;
 use crate::thread_pool::ThreadPool;
 
@@ -57,6 +58,17 @@ pub struct PackedTernary {
     scales: PackedScales,
 }
 
+/// What a ternary matrix is, but for its trits.
+#[derive(Clone, Debug)]
+pub struct TernarySpec {
+    /// How it is packed: one with scales of groups at two bits a weight, whatever this is.
+    pub layout: TernaryLayout,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its scales.
+    pub scales: Scales,
+}
+
 impl PackedTernary {
     /// The most columns a matrix may have: with activations of at most 127, a
     /// dot product then stays below 2^24 and is exact in f32.
@@ -66,26 +78,8 @@ impl PackedTernary {
     /// own.
     pub const GROUP_STEP: usize = SUM_COLS;
 
-    /// Packs a matrix at two bits a weight: see [`pack_as`](Self::pack_as).
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `decode_row` with the lowest row, or that there is no
-    /// memory.
-    pub fn pack<E: Send + From<OutOfMemory>>(
-        pool: &HybridMemoryPool,
-        threads: &mut ThreadPool,
-        (n_rows, n_cols): (usize, usize),
-        scales: impl Into<Scales>,
-        decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
-    ) -> Result<Self, E> {
-        let layout = TernaryLayout::TwoBits;
-        Self::pack_as(pool, layout, threads, (n_rows, n_cols), scales, decode_row)
-    }
-
     /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1.
-    /// Rows are decoded in any order and on all threads of the pool. A matrix with
-    /// scales of groups is packed at two bits a weight.
+    /// Rows are decoded in any order and on all threads of the pool.
     ///
     /// # Errors
     ///
@@ -98,16 +92,18 @@ impl PackedTernary {
     /// many scales as rows or groups, if groups are not multiples of
     /// [`GROUP_STEP`](Self::GROUP_STEP) that divide `n_cols`, or if a trit is out of
     /// range (in builds with debug assertions).
-    pub fn pack_as<E: Send + From<OutOfMemory>>(
+    pub fn pack<E: Send + From<OutOfMemory>>(
         pool: &HybridMemoryPool,
-        layout: TernaryLayout,
         threads: &mut ThreadPool,
-        (n_rows, n_cols): (usize, usize),
-        scales: impl Into<Scales>,
+        spec: TernarySpec,
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
+        let TernarySpec {
+            mut layout,
+            shape: Shape { n_rows, n_cols },
+            scales,
+        } = spec;
         assert!(n_cols <= Self::MAX_COLS, "dot products are exact in f32");
-        let (mut layout, scales) = (layout, scales.into());
         match &scales {
             Scales::Tensor(_) => {}
             Scales::Rows(values) => assert_eq!(values.len(), n_rows, "a scale for each row"),
@@ -206,11 +202,8 @@ impl PackedTernary {
     }
 
     /// Returns the bytes that the packed weights of such a matrix and its scales take.
-    pub fn n_bytes_of(
-        layout: TernaryLayout,
-        (n_rows, n_cols): (usize, usize),
-        scales: &Scales,
-    ) -> usize {
+    pub fn n_bytes_of(layout: TernaryLayout, shape: Shape, scales: &Scales) -> usize {
+        let Shape { n_rows, n_cols } = shape;
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
         let (layout, n_scales) = match scales {
             Scales::Tensor(_) => (layout, 0),
@@ -387,7 +380,7 @@ impl Panels for WithIsa<'_> {
             PackedScales::Groups { len, values } => {
                 let n_groups = self.weights.n_cols / len;
                 let scales = &values[panel * n_groups..][..n_groups];
-                return self.grouped_products(blocks, *len, scales, acts, put);
+                return self.grouped_products(blocks, GroupScales { len: *len, scales }, acts, put);
             }
         };
         let mut products = |layout: TernaryLayout, blocks: &[PackedBlock]| {
@@ -431,13 +424,19 @@ impl Panels for WithIsa<'_> {
     }
 }
 
+/// Scales of a panel where every `len` columns have some of their own.
+struct GroupScales<'a> {
+    len: usize,
+    /// `[n_groups]`
+    scales: &'a [[f32; PANEL_ROWS]],
+}
+
 impl WithIsa<'_> {
-    /// Products where every `len` columns have scales of their own, `[n_groups]`.
+    /// Products where groups have scales of their own.
     fn grouped_products(
         &self,
         blocks: &[PackedBlock],
-        len: usize,
-        scales: &[[f32; PANEL_ROWS]],
+        GroupScales { len, scales }: GroupScales<'_>,
         acts: &Int8Rows,
         mut put: impl FnMut(usize, &[f32; PANEL_ROWS]),
     ) {

@@ -12,18 +12,16 @@ fn pack(
 ) -> PackedTernary {
     let threads = &mut ThreadPool::new(2);
     let pool = HybridMemoryPool::new();
-    PackedTernary::pack_as(
-        &pool,
+    let spec = TernarySpec {
         layout,
-        threads,
-        (n_rows, n_cols),
-        scale,
-        |row, out| {
-            out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
-            Ok::<_, OutOfMemory>(())
-        },
-    )
-    .unwrap()
+        shape: Shape { n_rows, n_cols },
+        scales: scale.into(),
+    };
+    let packed = PackedTernary::pack(&pool, threads, spec, |row, out| {
+        out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+        Ok::<_, OutOfMemory>(())
+    });
+    packed.unwrap()
 }
 
 #[test]
@@ -49,7 +47,15 @@ fn a_block_looks_as_drawn() {
 fn the_error_of_the_lowest_row_is_returned() {
     for n_threads in [1, 3] {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(n_threads));
-        let result = PackedTernary::pack(&pool, threads, (100, 8), 1.0, |row, _| {
+        let spec = TernarySpec {
+            layout: TernaryLayout::TwoBits,
+            shape: Shape {
+                n_rows: 100,
+                n_cols: 8,
+            },
+            scales: 1.0.into(),
+        };
+        let result = PackedTernary::pack(&pool, threads, spec, |row, _| {
             let error = OutOfMemory { n_bytes: row };
             if row % 40 == 39 { Err(error) } else { Ok(()) }
         });
@@ -225,7 +231,10 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
             for (i, x) in x.iter_mut().enumerate() {
                 *x *= 1.0 + (i % 89) as f32 / 90.0;
             }
-            let shape = (n_tokens, n_cols);
+            let shape = Shape {
+                n_rows: n_tokens,
+                n_cols,
+            };
             let fill = |row: usize, out: &mut [f32]| {
                 out.copy_from_slice(&x[row * n_cols..][..n_cols]);
             };
@@ -247,15 +256,12 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
                         out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
                         Ok::<_, OutOfMemory>(())
                     };
-                    let packed = PackedTernary::pack_as(
-                        pool,
+                    let spec = TernarySpec {
                         layout,
-                        ctx.threads,
-                        (n_rows, n_cols),
-                        scales.clone(),
-                        decode,
-                    )
-                    .unwrap();
+                        shape: Shape { n_rows, n_cols },
+                        scales: scales.clone(),
+                    };
+                    let packed = PackedTernary::pack(pool, ctx.threads, spec, decode).unwrap();
                     let mut row = vec![0.0; n_cols];
                     packed.decode_row(n_rows - 1, &mut row);
                     for (col, &value) in row.iter().enumerate() {
@@ -303,19 +309,20 @@ fn split_activations_are_as_precise_as_f32() {
         threads: &mut ThreadPool::new(1),
         scratch: &mut [pool.zeroed(Category::Scratch, n_cols).unwrap()],
     };
-    acts.split_rows(ctx, (1, n_cols), |_, out| out.copy_from_slice(&x));
+    acts.split_rows(ctx, Shape { n_rows: 1, n_cols }, |_, out| {
+        out.copy_from_slice(&x);
+    });
     for scales in all_scales(n_rows, n_cols) {
-        let packed = PackedTernary::pack(
-            pool,
-            ctx.threads,
-            (n_rows, n_cols),
-            scales.clone(),
-            |row, out| {
-                out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
-                Ok::<_, OutOfMemory>(())
-            },
-        )
-        .unwrap();
+        let spec = TernarySpec {
+            layout: TernaryLayout::TwoBits,
+            shape: Shape { n_rows, n_cols },
+            scales: scales.clone(),
+        };
+        let packed = PackedTernary::pack(pool, ctx.threads, spec, |row, out| {
+            out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+            Ok::<_, OutOfMemory>(())
+        });
+        let packed = packed.unwrap();
         let mut out = vec![f32::NAN; n_rows];
         packed.matmul(ctx, &acts, &mut out);
         for (row, (&found, trits)) in out.iter().zip(trits.chunks(n_cols)).enumerate() {
@@ -343,7 +350,11 @@ fn what_is_not_a_number_is_split_into_zeros() {
             threads: &mut ThreadPool::new(1),
             scratch: &mut [pool.zeroed(Category::Scratch, 20).unwrap()],
         };
-        acts.split_rows(ctx, (1, 20), |_, out| out.copy_from_slice(&x));
+        let shape = Shape {
+            n_rows: 1,
+            n_cols: 20,
+        };
+        acts.split_rows(ctx, shape, |_, out| out.copy_from_slice(&x));
         assert_eq!(acts.n_rows(), 3);
         assert_eq!((acts.row(0)[3], acts.row(0)[4]), (0, 127), "{isa}");
         assert_eq!([0, 1, 2].map(|part| acts.row(part)[17]), [-64, 127, 0]);

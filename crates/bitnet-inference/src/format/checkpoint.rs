@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{Isa, OutOfMemory};
+use bitnet_core::{Isa, OutOfMemory, Shape};
 use bitnet_quant::{
     AbsMean, DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView, sum_magnitudes,
 };
@@ -104,6 +104,13 @@ pub(crate) struct DenseTensor {
 impl DenseTensor {
     pub(crate) fn ty(&self) -> DenseType {
         self.ty
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            n_rows: self.n_rows,
+            n_cols: self.n_cols,
+        }
     }
 
     /// Returns the bytes of all rows.

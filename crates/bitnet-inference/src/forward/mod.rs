@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::Buffer;
 use bitnet_core::{
-    ComputeContext, Isa, KeyValue, PackedInt8, Queries, TopKOperands, attention, matmul_rows, ops,
-    top_k_matmul,
+    ComputeContext, Isa, KeyValue, PackedInt8, Queries, Shape, TopKOperands, attention,
+    matmul_rows, ops, top_k_matmul,
 };
 
 use crate::engine::{Engine, LogitsRequest, NotFinite};
@@ -66,7 +66,11 @@ impl Engine {
             (&layer.attn_k, &mut *k),
             (&layer.attn_v, &mut *v),
         ];
-        self.input.project(&mut ctx, (n, hidden), eps, h, outputs);
+        let shape = Shape {
+            n_rows: n,
+            n_cols: hidden,
+        };
+        self.input.project(&mut ctx, shape, h, outputs);
 
         let sliding = config.sliding_in(layer_idx);
         let rope = match (&self.sliding_rope, sliding) {
@@ -111,7 +115,11 @@ impl Engine {
             }
         };
         let outputs = [(&layer.attn_output, &mut *branch)];
-        self.input.project(&mut ctx, (n, q_dim), eps, attn, outputs);
+        let shape = Shape {
+            n_rows: n,
+            n_cols: q_dim,
+        };
+        self.input.project(&mut ctx, shape, attn, outputs);
         let norm = layer.post_norms.as_ref().map(|[norm, _]| norm);
         add_branch(&mut ctx, config, norm, branch, x, &finite);
         finite.into_inner()
@@ -138,7 +146,11 @@ impl Engine {
             ops::rms_norm(isa, &x[row * hidden..][..hidden], &layer.ffn_norm, eps, out);
         };
         let outputs = [(&layer.ffn_gate, &mut *gate), (&layer.ffn_up, &mut *up)];
-        self.input.project(&mut ctx, (n, hidden), eps, h, outputs);
+        let shape = Shape {
+            n_rows: n,
+            n_cols: hidden,
+        };
+        self.input.project(&mut ctx, shape, h, outputs);
         let finite = AtomicBool::new(true);
         // Its maximum with 0 hides what is not a number, which only dense weights make.
         let hides = config.dense_linears && config.activation == Activation::Relu2;
@@ -161,7 +173,11 @@ impl Engine {
             }
         };
         let outputs = [(&layer.ffn_down, &mut *branch)];
-        self.input.project(&mut ctx, (n, ffn), eps, gated, outputs);
+        let shape = Shape {
+            n_rows: n,
+            n_cols: ffn,
+        };
+        self.input.project(&mut ctx, shape, gated, outputs);
         let norm = layer.post_norms.as_ref().map(|[_, norm]| norm);
         add_branch(&mut ctx, config, norm, branch, x, &finite);
         finite.into_inner()
@@ -223,8 +239,12 @@ impl Engine {
                 };
                 top_k_matmul(&mut ctx, operands, top_k, products, logits);
             } else {
-                matmul_rows(&mut ctx, (vocab, hidden), decode_row, head_x, logits);
+                matmul_rows(&mut ctx, matrix.shape(), decode_row, head_x, logits);
             }
+        };
+        let shape = Shape {
+            n_rows: n,
+            n_cols: hidden,
         };
         match &self.model.head {
             Head::Exact(matrix) => exact(matrix, None),
@@ -234,11 +254,11 @@ impl Engine {
                 _ => exact(matrix, None),
             },
             Head::Int8(matrix) => {
-                let acts = self.input.set_ternary(&mut ctx, (n, hidden), norm);
+                let acts = self.input.set_ternary(&mut ctx, shape, norm);
                 matrix.matmul(&mut ctx, acts, logits);
             }
             Head::Ternary(matrix) => {
-                let acts = self.input.set_ternary(&mut ctx, (n, hidden), norm);
+                let acts = self.input.set_ternary(&mut ctx, shape, norm);
                 matrix.matmul(&mut ctx, acts, logits);
             }
         }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    ComputeContext, HybridMemoryPool, Int8Rows, OutOfMemory, PackedTernary, matmul_rows, ops,
+    ComputeContext, HybridMemoryPool, Int8Rows, OutOfMemory, PackedTernary, Shape, TernarySpec,
+    matmul_rows, ops,
 };
 
 use super::load_context::LoadContext;
@@ -110,7 +111,7 @@ impl Linear {
                 widths,
             } => {
                 let isa = ctx.isa;
-                let shape = (matrix.n_rows, matrix.n_cols);
+                let shape = matrix.shape();
                 let decode = |row: usize, out: &mut [f32]| {
                     let row = RotaryRows::Halves.position_in(*stored_rows, row, *widths);
                     matrix.decode_row(isa, row, out);
@@ -133,25 +134,22 @@ pub(crate) fn pack(
     let tensor = checkpoint.ternary(name)?;
     let is_zero = AtomicBool::new(true);
     let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
-    let scales = tensor.scales.clone().reordered(n_rows, &stored);
-    let packed = PackedTernary::pack_as(
-        ctx.pool,
-        ctx.layout,
-        ctx.compute.threads,
-        (n_rows, n_cols),
-        scales,
-        |row, trits| {
-            let decoded = tensor.decode_row(stored(row), trits);
-            // Of a matrix that is not zero, hardly more than one row is looked at.
-            if is_zero.load(Ordering::Relaxed) && trits.iter().any(|trit| *trit != 0) {
-                is_zero.store(false, Ordering::Relaxed);
-            }
-            decoded.map_err(|source| CheckpointError::Ternary {
-                name: checkpoint.tensor(name).name.clone(),
-                source,
-            })
-        },
-    );
+    let spec = TernarySpec {
+        layout: ctx.layout,
+        shape: Shape { n_rows, n_cols },
+        scales: tensor.scales.clone().reordered(n_rows, &stored),
+    };
+    let packed = PackedTernary::pack(ctx.pool, ctx.compute.threads, spec, |row, trits| {
+        let decoded = tensor.decode_row(stored(row), trits);
+        // Of a matrix that is not zero, hardly more than one row is looked at.
+        if is_zero.load(Ordering::Relaxed) && trits.iter().any(|trit| *trit != 0) {
+            is_zero.store(false, Ordering::Relaxed);
+        }
+        decoded.map_err(|source| CheckpointError::Ternary {
+            name: checkpoint.tensor(name).name.clone(),
+            source,
+        })
+    });
     checkpoint.release(name);
     let packed = packed?;
     let stored_name = &checkpoint.tensor(name).name;
@@ -183,6 +181,8 @@ pub(crate) fn unusual_values(name: &str, values: &[f32], is_zero: bool) -> Optio
 #[derive(Debug)]
 pub(crate) struct LinearInput {
     activations: ActivationPrecision,
+    /// Of the norms of linear layers.
+    eps: f32,
     /// For ternary weights.
     acts: Int8Rows,
     /// For dense weights, `[n_rows, n_cols]`; empty if the model has none.
@@ -219,18 +219,19 @@ impl LinearInput {
         let dense = pool.zeroed(Category::Scratch, n_dense);
         Ok(Self {
             activations: config.activations,
+            eps: config.rms_norm_eps,
             acts: acts?,
             dense: dense?,
             n_rows: 0,
         })
     }
 
-    /// Takes `n_rows` rows of `n_cols` columns, which `fill_row(row, values)` writes, as
-    /// ternary weights need them.
+    /// Takes rows of this shape, which `fill_row(row, values)` writes, as ternary weights
+    /// need them.
     pub(crate) fn set_ternary(
         &mut self,
         ctx: &mut ComputeContext<'_>,
-        shape: (usize, usize),
+        shape: Shape,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> &Int8Rows {
         let acts = &mut self.acts;
@@ -241,11 +242,11 @@ impl LinearInput {
         acts
     }
 
-    /// Takes rows as `linears` need them.
+    /// Takes rows of this shape as `linears` need them.
     fn set(
         &mut self,
         ctx: &mut ComputeContext<'_>,
-        (n_rows, n_cols): (usize, usize),
+        shape: Shape,
         linears: &mut dyn Iterator<Item = &Linear>,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
@@ -256,6 +257,7 @@ impl LinearInput {
                 Weights::Dense { .. } => dense = true,
             }
         }
+        let Shape { n_rows, n_cols } = shape;
         self.n_rows = n_rows;
         if dense {
             let rows = &mut self.dense[..n_rows * n_cols];
@@ -263,22 +265,20 @@ impl LinearInput {
                 .for_each_chunk(rows, n_cols, ctx.scratch, |_, row, out| fill_row(row, out));
         }
         if ternary {
-            self.set_ternary(ctx, (n_rows, n_cols), fill_row);
+            self.set_ternary(ctx, shape, fill_row);
         }
     }
 
-    /// Computes several linear layers with one input of `n_rows` rows and `n_cols`
-    /// columns, which `fill_row(row, values)` writes; each layer may normalize it once
-    /// more.
+    /// Computes several linear layers with one input of this shape, which
+    /// `fill_row(row, values)` writes; each layer may normalize it once more.
     pub(crate) fn project<const N: usize>(
         &mut self,
         ctx: &mut ComputeContext<'_>,
-        shape: (usize, usize),
-        eps: f32,
+        shape: Shape,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
         outputs: [(&Linear, &mut [f32]); N],
     ) {
-        let isa = ctx.isa;
+        let (isa, eps) = (ctx.isa, self.eps);
         let is_shared = outputs.iter().all(|(linear, _)| linear.norm.is_none());
         if is_shared {
             let mut linears = outputs.iter().map(|(linear, _)| *linear);

@@ -400,11 +400,10 @@ fn dense_head(
     precision: HeadPrecision,
 ) -> Result<Head, CheckpointError> {
     let mut int8 = || {
-        let shape = (output.n_rows, output.n_cols);
         let first_bad = AtomicUsize::new(usize::MAX);
         let is_zero = AtomicBool::new(true);
         let isa = ctx.compute.isa;
-        let packed = PackedInt8::quantize(ctx.pool, ctx.compute, shape, |row, values| {
+        let packed = PackedInt8::quantize(ctx.pool, ctx.compute, output.shape(), |row, values| {
             output.decode_row_once(isa, row, values);
             let square = ops::dot(isa, values, values);
             if !square.is_finite() {

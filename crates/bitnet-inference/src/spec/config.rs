@@ -1,5 +1,7 @@
 //! What a model looks like: the numbers that fix every tensor.
 
+use bitnet_core::Shape;
+
 use super::family::Family;
 use super::multipliers::{Multipliers, Sizes};
 use super::rope::Rope;
@@ -147,6 +149,14 @@ impl Config {
     /// Width of all key (or value) heads together.
     pub fn kv_dim(&self) -> usize {
         self.n_kv_heads * self.head_dim
+    }
+
+    /// Shape of the output matrix.
+    pub(crate) fn head_shape(&self) -> Shape {
+        Shape {
+            n_rows: self.vocab_size,
+            n_cols: self.hidden_dim,
+        }
     }
 
     /// The widths of a head and of its part that rotary embedding turns, for
