@@ -11,7 +11,7 @@ use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{AttentionExtents, AttentionScratch, RowPosition, ThreadPool, TopKScratch};
 
 use crate::format::mapping::Changed;
-use crate::kv_cache::{KvCache, KvUsage, SequenceError, SequenceHandle};
+use crate::kv_cache::{Growth, KvCache, KvCacheOptions, KvUsage, SequenceError, SequenceHandle};
 use crate::logits::Logits;
 use crate::model::linear::LinearInput;
 use crate::model::{Embedding, Model, not_finite};
@@ -77,6 +77,8 @@ pub struct Input<'a> {
 /// A request for logits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LogitsRequest {
+    /// The row of the batch.
+    pub(crate) row: usize,
     pub(crate) input: usize,
     /// Index of the token in the input.
     pub(crate) token: usize,
@@ -95,8 +97,13 @@ impl Engine {
             buffer.map_err(PlanError::memory(what))
         };
         let activations = |len| scratch("activations", plan.batch_tokens * len);
-        let extents = (plan.n_sequences, plan.context_len);
-        let kv = KvCache::new(pool, config, plan.kv_precision, extents, plan.kv_pages);
+        let options = KvCacheOptions {
+            precision: plan.kv_precision,
+            n_sequences: plan.n_sequences,
+            context_len: plan.context_len,
+            max_pages: plan.kv_pages,
+        };
+        let kv = KvCache::new(pool, config, options);
         let table = |rope: &Rope| {
             let table = rope.table(pool, config.head_dim, plan.context_len);
             table.map_err(PlanError::memory("rotary positions"))
@@ -264,7 +271,10 @@ impl Engine {
             let same = |other: &&Input<'_>| other.sequence == input.sequence;
             let n_new = inputs.iter().filter(same).map(|input| input.tokens.len());
             let is_first = inputs[..i].iter().all(|other| !same(&other));
-            is_first.then(|| (input.sequence, n_new.sum()))
+            is_first.then(|| Growth {
+                sequence: input.sequence,
+                n_new: n_new.sum(),
+            })
         });
         self.kv.reserve(growth)?;
         let computed = self.compute(inputs, &mut on_logits);
@@ -300,6 +310,7 @@ impl Engine {
                     Logits::Top(k) => (is_last, Some(k)),
                 };
                 let request = LogitsRequest {
+                    row: self.rows.len(),
                     input: input_idx,
                     token: token_idx,
                     top,
@@ -429,13 +440,13 @@ impl Engine {
                 return Err(NotFinite::FeedForward(layer));
             }
         }
-        let mut requests = [(0, LogitsRequest::default()); HEAD_ROWS];
+        let mut requests = [LogitsRequest::default(); HEAD_ROWS];
         let mut n_requests = 0;
         for row in 0..self.rows.len() {
             match self.requests[row] {
-                Some(place) if place.hidden => self.hidden_state(row, place, on_logits)?,
-                Some(place) => {
-                    requests[n_requests] = (row, place);
+                Some(request) if request.hidden => self.hidden_state(request, on_logits)?,
+                Some(request) => {
+                    requests[n_requests] = request;
                     n_requests += 1;
                 }
                 None => {}

@@ -121,8 +121,8 @@ impl Engine {
         };
         self.input.project(&mut ctx, shape, attn, outputs);
         let norm = layer.post_norms.as_ref().map(|[norm, _]| norm);
-        add_branch(&mut ctx, config, norm, branch, x, &finite);
-        finite.into_inner()
+        let is_sum_finite = add_branch(&mut ctx, config, norm, branch, x);
+        is_sum_finite && finite.into_inner()
     }
 
     /// `x += W_down · norm(act(W_gate·h) ⊙ W_up·h)`, `h = norm(x)`; what is added may be
@@ -179,20 +179,19 @@ impl Engine {
         };
         self.input.project(&mut ctx, shape, gated, outputs);
         let norm = layer.post_norms.as_ref().map(|[_, norm]| norm);
-        add_branch(&mut ctx, config, norm, branch, x, &finite);
-        finite.into_inner()
+        let is_sum_finite = add_branch(&mut ctx, config, norm, branch, x);
+        is_sum_finite && finite.into_inner()
     }
 
     /// `norm(x)` of one row.
     pub(crate) fn hidden_state(
         &mut self,
-        row: usize,
         request: LogitsRequest,
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
         let config = self.model.config();
         let hidden = config.hidden_dim;
-        let x = &self.x[row * hidden..][..hidden];
+        let x = &self.x[request.row * hidden..][..hidden];
         let out = &mut self.head_x[..hidden];
         let (weight, eps) = (&self.model.output_norm, config.rms_norm_eps);
         ops::rms_norm(self.plan.isa, x, weight, eps, out);
@@ -206,7 +205,7 @@ impl Engine {
     /// `logits = W_head · norm(x)` of at most [`HEAD_ROWS`](crate::plan::HEAD_ROWS) rows.
     pub(crate) fn head(
         &mut self,
-        requests: &[(usize, LogitsRequest)],
+        requests: &[LogitsRequest],
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
         let (config, isa) = (self.model.config(), self.plan.isa);
@@ -218,7 +217,7 @@ impl Engine {
         };
         let x = &self.x;
         let norm = |i: usize, out: &mut [f32]| {
-            let x = &x[requests[i].0 * hidden..][..hidden];
+            let x = &x[requests[i].row * hidden..][..hidden];
             let weight = &self.model.output_norm;
             ops::rms_norm(isa, x, weight, config.rms_norm_eps, out);
         };
@@ -250,7 +249,7 @@ impl Engine {
             Head::Exact(matrix) => exact(matrix, None),
             // Several rows share the reading of the whole matrix.
             Head::ExactTopK { matrix, int8 } => match requests {
-                [(_, LogitsRequest { top: Some(k), .. })] => exact(matrix, Some((int8, *k))),
+                [LogitsRequest { top: Some(k), .. }] => exact(matrix, Some((int8, *k))),
                 _ => exact(matrix, None),
             },
             Head::Int8(matrix) => {
@@ -263,7 +262,7 @@ impl Engine {
             }
         }
         multiply(isa, logits, config.multipliers.logits);
-        for ((_, request), logits) in requests.iter().zip(logits.chunks_exact(vocab)) {
+        for (request, logits) in requests.iter().zip(logits.chunks_exact(vocab)) {
             // Minus infinity is what the int8 bound leaves out; it never leaves out all.
             let left_out = match (&self.model.head, request.top) {
                 (Head::ExactTopK { .. }, Some(_)) => f32::NEG_INFINITY,
@@ -281,15 +280,15 @@ impl Engine {
     }
 }
 /// Adds a branch to the residual stream, `[rows, hidden_dim]` both, and normalizes and
-/// multiplies it before if the model does.
+/// multiplies it before if the model does. Returns whether the sums can be computed with.
 fn add_branch(
     ctx: &mut ComputeContext<'_>,
     config: &Config,
     norm: Option<&Buffer<f32>>,
     branch: &mut [f32],
     x: &mut [f32],
-    finite: &AtomicBool,
-) {
+) -> bool {
+    let finite = AtomicBool::new(true);
     let (isa, hidden, eps) = (ctx.isa, config.hidden_dim, config.rms_norm_eps);
     let factor = config.multipliers.residual;
     if norm.is_some() || factor != 1.0 {
@@ -307,6 +306,7 @@ fn add_branch(
                 finite.store(false, Ordering::Relaxed);
             }
         });
+    finite.into_inner()
 }
 
 /// Multiplies with a factor that is 1 in most models.

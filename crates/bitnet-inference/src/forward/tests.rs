@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 
 use super::*;
 use crate::format::checkpoint::Checkpoint;
+use crate::kv_cache::Growth;
 use crate::model::{HeadPrecision, Model};
 use crate::plan::{Plan, PlanOptions};
 
@@ -69,7 +70,11 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
                 position,
             })
             .collect();
-        engine.kv.reserve(std::iter::once((0, n))).unwrap();
+        let growth = Growth {
+            sequence: 0,
+            n_new: n,
+        };
+        engine.kv.reserve(std::iter::once(growth)).unwrap();
         engine.rope.extend(n);
         engine.x[..n * hidden].copy_from_slice(&stored("input"));
         engine.attention_block(layer);
@@ -90,7 +95,12 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
     let last = engine.model().config().n_layers - 1;
     let output = f32s(&tensors, &format!("layers.{last}.output"));
     engine.x[..n * hidden].copy_from_slice(&output);
-    let wanted: Vec<_> = (0..n).map(|row| (row, LogitsRequest::default())).collect();
+    let wanted: Vec<_> = (0..n)
+        .map(|row| LogitsRequest {
+            row,
+            ..LogitsRequest::default()
+        })
+        .collect();
     let mut found = Vec::new();
     let computed = engine.head(&wanted, &mut |_, _, logits: &[f32]| {
         found.extend_from_slice(logits);

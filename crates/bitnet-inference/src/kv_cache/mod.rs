@@ -42,6 +42,23 @@ pub struct SequenceHandle {
     pub n_reused: usize,
 }
 
+/// What a [`KvCache`] has room for, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KvCacheOptions {
+    pub(crate) precision: KvPrecision,
+    pub(crate) n_sequences: usize,
+    /// Positions per sequence.
+    pub(crate) context_len: usize,
+    pub(crate) max_pages: usize,
+}
+
+/// Positions that are to be added to a sequence.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Growth {
+    pub(crate) sequence: usize,
+    pub(crate) n_new: usize,
+}
+
 /// What keys and values take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvUsage {
@@ -70,16 +87,11 @@ pub(crate) fn shape(config: &Config, precision: KvPrecision) -> KvShape {
 
 impl KvCache {
     /// Makes an empty cache, which takes memory as it is filled.
-    pub(crate) fn new(
-        pool: &HybridMemoryPool,
-        config: &Config,
-        precision: KvPrecision,
-        (n_sequences, context_len): (usize, usize),
-        max_pages: usize,
-    ) -> Self {
+    pub(crate) fn new(pool: &HybridMemoryPool, config: &Config, options: KvCacheOptions) -> Self {
+        let shape = shape(config, options.precision);
         Self {
-            paged: PagedKv::new(pool, shape(config, precision), n_sequences),
-            sequences: vec![Sequence::default(); n_sequences],
+            paged: PagedKv::new(pool, shape, options.n_sequences),
+            sequences: vec![Sequence::default(); options.n_sequences],
             heads: Heads {
                 first: 0,
                 n_kv_heads: config.n_kv_heads,
@@ -87,8 +99,8 @@ impl KvCache {
                 scale: config.multipliers.attention,
                 window: None,
             },
-            context_len,
-            max_pages,
+            context_len: options.context_len,
+            max_pages: options.max_pages,
         }
     }
 
@@ -186,17 +198,16 @@ impl KvCache {
         }
     }
 
-    /// Takes the pages for sequences to grow: `(sequence, n_new)`, each sequence
-    /// once.
+    /// Takes the pages for sequences to grow, each sequence once.
     ///
     /// # Errors
     ///
     /// Nothing that can be seen has changed if there is an error.
     pub(crate) fn reserve(
         &mut self,
-        growth: impl Iterator<Item = (usize, usize)> + Clone,
+        growth: impl Iterator<Item = Growth> + Clone,
     ) -> Result<(), SequenceError> {
-        let beyond = |(sequence, n_new)| {
+        let beyond = |Growth { sequence, n_new }| {
             let guaranteed = self.claim(sequence, self.sequences[sequence].guaranteed);
             let claim = self.claim(sequence, self.len(sequence) + n_new);
             claim.saturating_sub(guaranteed)
@@ -210,11 +221,11 @@ impl KvCache {
                 max_pages: self.max_pages,
             });
         }
-        for (sequence, n_new) in growth.clone() {
+        for Growth { sequence, n_new } in growth.clone() {
             let len = self.len(sequence);
             self.sequences[sequence].tokens.reserve(n_new);
             if let Err(error) = self.paged.reserve(sequence, len, len + n_new) {
-                for (sequence, _) in growth {
+                for Growth { sequence, .. } in growth {
                     self.paged.truncate(sequence, self.len(sequence));
                 }
                 return Err(error.into());

@@ -42,15 +42,24 @@ fn config() -> Config {
 
 fn cache(n_sequences: usize, max_pages: usize) -> (HybridMemoryPool, KvCache) {
     let pool = HybridMemoryPool::new();
-    let extents = (n_sequences, CONTEXT);
-    let cache = KvCache::new(&pool, &config(), KvPrecision::F32, extents, max_pages);
+    let options = KvCacheOptions {
+        precision: KvPrecision::F32,
+        n_sequences,
+        context_len: CONTEXT,
+        max_pages,
+    };
+    let cache = KvCache::new(&pool, &config(), options);
     (pool, cache)
+}
+
+fn growth(sequence: usize, n_new: usize) -> impl Iterator<Item = Growth> + Clone {
+    std::iter::once(Growth { sequence, n_new })
 }
 
 /// Continues a sequence as the forward pass does: what is stored depends on all
 /// tokens up to a position.
 fn extend(cache: &mut KvCache, sequence: usize, tokens: &[u32]) -> Result<(), SequenceError> {
-    cache.reserve(std::iter::once((sequence, tokens.len())))?;
+    cache.reserve(growth(sequence, tokens.len()))?;
     for &token in tokens {
         let position = cache.len(sequence);
         cache.push(sequence, token);
@@ -260,7 +269,7 @@ impl World {
         };
         let cache = &mut self.cache;
         let free = cache.n_free();
-        let pages = |n: usize| std::iter::once((idle, n * PAGE));
+        let pages = |n: usize| growth(idle, n * PAGE);
         assert!(cache.reserve(pages(free + 1)).is_err());
         cache.reserve(pages(free)).unwrap();
         assert_eq!(cache.n_free(), 0);
@@ -349,7 +358,7 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
     let second = cache.fork(first, 0);
     assert!(matches!(second, Err(SequenceError::PagesExhausted { .. })));
     extend(&mut cache, first, &[1; 100]).unwrap();
-    let error = cache.reserve(std::iter::once((first, 113))).unwrap_err();
+    let error = cache.reserve(growth(first, 113)).unwrap_err();
     assert_eq!(
         error,
         SequenceError::PagesExhausted {
@@ -379,7 +388,7 @@ fn a_page_that_the_system_refuses_changes_nothing() {
     // The copy of the shared page, and the new one behind it.
     for n in 0..2 {
         pool.fail_nth(n);
-        let error = cache.reserve([(other, 100)].into_iter()).unwrap_err();
+        let error = cache.reserve(growth(other, 100)).unwrap_err();
         assert!(matches!(error, SequenceError::Memory(_)), "{error}");
         assert!(pool.end_fault());
         assert_eq!(cache.usage().unused_positions, before.unused_positions);

@@ -12,7 +12,7 @@ use bitnet_core::{
 use super::load_context::LoadContext;
 use crate::format::checkpoint::{CheckpointError, DenseTensor, Encoding};
 use crate::note::{self, Note};
-use crate::spec::config::{ActivationPrecision, Config, RotaryRows};
+use crate::spec::config::{ActivationPrecision, Config, RotaryRows, RotaryWidths};
 
 /// A linear layer, and the norm of its input if it has one.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ enum Weights {
         matrix: DenseTensor,
         /// The order of its rows, and the widths for [`RotaryRows::position_in`].
         stored_rows: RotaryRows,
-        widths: (usize, usize),
+        widths: RotaryWidths,
     },
 }
 
@@ -75,14 +75,15 @@ impl Linear {
         }
     }
 
-    /// Returns the bytes that the layer takes in memory, and those that are read for
-    /// one token.
-    pub(crate) fn n_bytes(&self) -> (usize, usize) {
+    /// Returns the bytes that the layer takes in memory.
+    pub(crate) fn n_bytes(&self) -> usize {
         let norm = self.norm.as_deref().map_or(0, size_of_val);
-        match &self.weights {
-            Weights::Ternary(packed) => (norm + packed.n_bytes(), norm + packed.n_bytes()),
-            Weights::Dense { matrix, .. } => (norm, norm + matrix.bytes().len()),
-        }
+        norm + self.packed().map_or(0, PackedTernary::n_bytes)
+    }
+
+    /// Returns the bytes that are read for one token.
+    pub(crate) fn bytes_per_token(&self) -> usize {
+        self.n_bytes() + self.dense().map_or(0, |matrix| matrix.bytes().len())
     }
 
     /// Returns the bytes that are read where they lie in a mapped file.

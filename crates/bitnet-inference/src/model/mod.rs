@@ -292,7 +292,7 @@ impl Model {
             Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_bytes(),
             Head::Ternary(matrix) => matrix.n_bytes(),
         };
-        let linear = self.linear().map(|linear| linear.n_bytes().0);
+        let linear = self.linear().map(Linear::n_bytes);
         linear.sum::<usize>() + self.norm_bytes() + head
     }
 
@@ -305,7 +305,7 @@ impl Model {
             Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_bytes(),
             Head::Ternary(matrix) => matrix.n_bytes(),
         };
-        let linear = self.linear().map(|linear| linear.n_bytes().1);
+        let linear = self.linear().map(Linear::bytes_per_token);
         linear.sum::<usize>() + self.norm_bytes() + head
     }
 

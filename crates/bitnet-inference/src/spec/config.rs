@@ -76,14 +76,22 @@ pub(crate) enum RotaryRows {
     Interleaved,
 }
 
+/// How much of a head rotary embedding turns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RotaryWidths {
+    /// Rows of a head.
+    pub(crate) head_dim: usize,
+    /// How many of them are turned, from the first on.
+    pub(crate) n_dims: usize,
+}
+
 impl RotaryRows {
-    /// Returns where row `row` of the order `self` stands in the order `target`,
-    /// if the first `n_dims` of the `head_dim` rows of every head are turned.
+    /// Returns where row `row` of the order `self` stands in the order `target`.
     pub(crate) fn position_in(
         self,
         target: Self,
         row: usize,
-        (head_dim, n_dims): (usize, usize),
+        RotaryWidths { head_dim, n_dims }: RotaryWidths,
     ) -> usize {
         let (head, i) = (row / head_dim, row % head_dim);
         let half = n_dims / 2;
@@ -159,10 +167,12 @@ impl Config {
         }
     }
 
-    /// The widths of a head and of its part that rotary embedding turns, for
-    /// [`RotaryRows::position_in`].
-    pub(crate) fn rotary_widths(&self) -> (usize, usize) {
-        (self.head_dim, self.rope.n_dims)
+    /// How much of a head rotary embedding turns.
+    pub(crate) fn rotary_widths(&self) -> RotaryWidths {
+        RotaryWidths {
+            head_dim: self.head_dim,
+            n_dims: self.rope.n_dims,
+        }
     }
 
     /// Values that rotary embedding turns in a position of all its tables: one, and
@@ -316,19 +326,23 @@ pub enum ConfigError {
 mod tests {
     use super::*;
 
+    fn widths(head_dim: usize, n_dims: usize) -> RotaryWidths {
+        RotaryWidths { head_dim, n_dims }
+    }
+
     #[test]
     fn rotary_rows_of_the_first_head_interleave() {
         use RotaryRows::{Halves, Interleaved};
         let order = |from: RotaryRows, to| -> Vec<_> {
             (0..6)
-                .map(|row| from.position_in(to, row, (6, 6)))
+                .map(|row| from.position_in(to, row, widths(6, 6)))
                 .collect()
         };
         assert_eq!(order(Halves, Interleaved), [0, 2, 4, 1, 3, 5]);
         assert_eq!(order(Interleaved, Halves), [0, 3, 1, 4, 2, 5]);
         assert_eq!(order(Halves, Halves), [0, 1, 2, 3, 4, 5]);
         // Four of six are turned.
-        let partial = (0..6).map(|row| Halves.position_in(Interleaved, row, (6, 4)));
+        let partial = (0..6).map(|row| Halves.position_in(Interleaved, row, widths(6, 4)));
         assert_eq!(partial.collect::<Vec<_>>(), [0, 2, 1, 3, 4, 5]);
     }
 
@@ -336,9 +350,9 @@ mod tests {
     fn rotary_orders_are_inverse_in_every_head() {
         use RotaryRows::{Halves, Interleaved};
         for row in 0..24 {
-            let there = Halves.position_in(Interleaved, row, (8, 8));
+            let there = Halves.position_in(Interleaved, row, widths(8, 8));
             assert_eq!(there / 8, row / 8);
-            assert_eq!(Interleaved.position_in(Halves, there, (8, 8)), row);
+            assert_eq!(Interleaved.position_in(Halves, there, widths(8, 8)), row);
         }
     }
 }

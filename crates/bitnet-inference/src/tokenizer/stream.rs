@@ -124,9 +124,16 @@ enum Pieces<'a> {
         /// What is replaced in every token, such as `▁` by a space.
         replacements: Vec<&'a Replace>,
         has_bytes: bool,
-        /// A character that texts lose at their beginning, and how often.
-        strip: Option<(u8, usize)>,
+        strip: Option<LeadingStrip>,
     },
+}
+
+/// A character that texts lose at their beginning.
+#[derive(Clone, Copy)]
+struct LeadingStrip {
+    content: u8,
+    /// How often at most.
+    n_times: usize,
 }
 
 impl<'a> Pieces<'a> {
@@ -150,7 +157,10 @@ impl<'a> Pieces<'a> {
                 DecoderWrapper::Strip(step)
                     if is_fused && strip.is_none() && step.content.is_ascii() =>
                 {
-                    strip = Some((step.content as u8, step.start));
+                    strip = Some(LeadingStrip {
+                        content: step.content as u8,
+                        n_times: step.start,
+                    });
                 }
                 _ => return None,
             }
@@ -230,9 +240,8 @@ impl<'a> Bytes<'a> {
     fn new(pieces: Pieces<'a>) -> Self {
         let n_strip = match pieces {
             Pieces::SentencePiece {
-                strip: Some((_, n)),
-                ..
-            } => n,
+                strip: Some(strip), ..
+            } => strip.n_times,
             _ => 0,
         };
         Self {
@@ -247,7 +256,7 @@ impl<'a> Bytes<'a> {
         let from = self.waiting.len();
         self.pieces.append(token, &mut self.waiting);
         if let Pieces::SentencePiece {
-            strip: Some((content, _)),
+            strip: Some(LeadingStrip { content, .. }),
             ..
         } = self.pieces
         {

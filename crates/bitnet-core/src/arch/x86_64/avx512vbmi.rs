@@ -15,7 +15,7 @@ use std::arch::x86_64::{
 use super::avx512bw::Avx512bw;
 use super::avx512vnni::{Avx512vnni, tile};
 use super::row_lanes::RowLanes;
-use super::vnni::{Vnni, Weights, rescale_two_bits, two_bits};
+use super::vnni::{StepCols, Vnni, Weights, rescale_two_bits, two_bits};
 use super::{IsaLevel, define_isa};
 use crate::arch::NullaryFnOnce;
 use crate::base3;
@@ -123,9 +123,12 @@ impl Weights<Avx512vbmi> for Base3 {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
-    fn cols(step: usize) -> (usize, usize) {
+    fn cols(step: usize) -> StepCols {
         let (first, block) = (base3::GROUP_COLS * (step / 4), step % 4);
-        (first + COL_STEP * block, first + 4 * COL_STEP + 4 * block)
+        StepCols {
+            col: first + COL_STEP * block,
+            fifth: first + 4 * COL_STEP + 4 * block,
+        }
     }
 
     /// What operands have in common is written again in each and computed once:

@@ -19,6 +19,14 @@ pub(super) trait Vnni: IsaLevel {
 
 pub(super) type Vector<I> = <<I as Vnni>::Base as RowLanes>::Vector;
 
+/// Where the columns of a step begin.
+pub(super) struct StepCols {
+    /// Those of the operands 0..4, which lie side by side.
+    pub(super) col: usize,
+    /// Those of the fifth operand, if there is one.
+    pub(super) fifth: usize,
+}
+
 /// A kind of weights: how blocks become unsigned operands of four columns.
 pub(super) trait Weights<I: Vnni>: Copy {
     /// Blocks of a step.
@@ -28,9 +36,8 @@ pub(super) trait Weights<I: Vnni>: Copy {
     /// What an operand is above the weight it stands for, if the tile is to take
     /// it off again.
     const OFFSET: i32;
-    /// Returns the first column of the operands 0..4 of a step, which lie side by
-    /// side, and the first column of the fifth.
-    fn cols(step: usize) -> (usize, usize);
+    /// Returns where the columns of a step begin.
+    fn cols(step: usize) -> StepCols;
     /// Returns an operand for a part of the panel. One whose products have a sum
     /// of their own may be a multiple of what it stands for.
     fn operand<const QUAD: usize>(
@@ -55,8 +62,11 @@ impl<I: Vnni> Weights<I> for Ternary {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
-    fn cols(step: usize) -> (usize, usize) {
-        (COL_STEP * step, 0)
+    fn cols(step: usize) -> StepCols {
+        StepCols {
+            col: COL_STEP * step,
+            fifth: 0,
+        }
     }
 
     #[inline(always)]
@@ -116,8 +126,11 @@ impl<I: Vnni> Weights<I> for Int8 {
     const OFFSET: i32 = 128;
 
     #[inline(always)]
-    fn cols(step: usize) -> (usize, usize) {
-        (COL_STEP * step, 0)
+    fn cols(step: usize) -> StepCols {
+        StepCols {
+            col: COL_STEP * step,
+            fifth: 0,
+        }
     }
 
     #[inline(always)]
@@ -207,7 +220,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
         let mut sums = [[[lanes.zero(); CHAINS]; PARTS]; N];
         for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
             prefetch_ahead(blocks);
-            let (col, fifth) = W::cols(step);
+            let StepCols { col, fifth } = W::cols(step);
             // SAFETY: every step has four columns for each operand and no two
             // have the same, so all are below the product that `rows` has checked.
             unsafe {
