@@ -15,6 +15,14 @@ use crate::interrupt;
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 18;
 
+/// A file of a commit, and where it comes from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    repository: &'a Repository,
+    file: &'a RemoteFile,
+    url: &'a str,
+}
+
 impl Hub {
     /// Brings a file of a commit into the cache, unless it is there, and returns
     /// its path. `progress` learns how many of its bytes are there.
@@ -35,7 +43,12 @@ impl Hub {
                 repository.name(),
                 escaped(&file.path)
             );
-            self.fetch(repository, &url, file, &blob, &mut progress)?;
+            let source = Source {
+                repository,
+                file,
+                url: &url,
+            };
+            self.fetch(source, &blob, &mut progress)?;
         }
         progress(file.size);
         cache.name_blob(repository, commit, file)
@@ -43,12 +56,11 @@ impl Hub {
 
     fn fetch(
         &self,
-        repository: &Repository,
-        url: &str,
-        file: &RemoteFile,
+        source: Source<'_>,
         blob: &Path,
         progress: &mut impl FnMut(u64),
     ) -> Result<(), HubError> {
+        let file = source.file;
         let incomplete = blob.with_extension("incomplete");
         let failed = |source| HubError::Write {
             path: incomplete.clone(),
@@ -76,7 +88,7 @@ impl Hub {
         while at < file.size {
             let before = at;
             let mut asked = None;
-            match self.continue_at(repository, url, file, &mut out, &mut at, progress) {
+            match self.continue_at(source, &mut out, &mut at, progress) {
                 Err(Trouble::Network(error)) if failures + 1 == TRIES => return Err(error),
                 Err(Trouble::Network(error @ HubError::Status { .. })) => {
                     asked = Some(error.wait(failures + 1).ok_or(error)?);
@@ -120,13 +132,16 @@ impl Hub {
     /// Asks for the rest once and writes what comes; `at` is how far the file goes.
     fn continue_at(
         &self,
-        repository: &Repository,
-        url: &str,
-        file: &RemoteFile,
+        source: Source<'_>,
         out: &mut File,
         at: &mut u64,
         progress: &mut impl FnMut(u64),
     ) -> Result<(), Trouble> {
+        let Source {
+            repository,
+            file,
+            url,
+        } = source;
         let response = self.get(url, *at).map_err(Trouble::Network)?;
         match response.status().as_u16() {
             206 if *at > 0 => {}
