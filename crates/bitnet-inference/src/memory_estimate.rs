@@ -91,8 +91,8 @@ fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout) -> usize {
         // Rounding finds one scale, whatever it is.
         Encoding::Masters(_) => packed(&Scales::Tensor(1.0)),
         // What is damaged is refused when it is loaded.
-        Encoding::Ternary(_) => match checkpoint.ternary(name) {
-            Ok(view) => packed(&view.scales),
+        Encoding::Ternary(_) => match checkpoint.trits(name) {
+            Ok((_, scales)) => packed(&scales),
             Err(_) => packed(&Scales::Tensor(1.0)),
         },
     }

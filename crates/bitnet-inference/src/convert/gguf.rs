@@ -84,7 +84,7 @@ pub(super) fn write(
             planned.push(Planned::Dense(expected, dense));
             continue;
         }
-        let scales = checkpoint.ternary(&name)?.scales;
+        let scales = source.ternary(&name)?.scales;
         let n_bytes = (ty.n_bytes(expected.n_rows, expected.n_cols)).map_err(|source| {
             ConvertError::Shape {
                 name: name.clone(),

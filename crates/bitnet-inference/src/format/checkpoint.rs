@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnet_core::{Isa, OutOfMemory};
-use bitnet_quant::{
-    AbsMean, DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView, sum_magnitudes,
-};
+use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView};
 
 use super::gguf::{Gguf, GgufError};
 use super::i2s_layout::I2SLayout;
@@ -32,8 +30,8 @@ pub enum Encoding {
     Dense(DenseType),
     /// Trits.
     Ternary(TernaryType),
-    /// Master weights, which are rounded to trits when they are read: see
-    /// [`AbsMean`].
+    /// Master weights, which are rounded to trits when the model is loaded: see
+    /// [`AbsMean`](bitnet_quant::AbsMean).
     Masters(DenseType),
 }
 
@@ -116,21 +114,15 @@ impl DenseTensor {
         &self.name
     }
 
-    /// Returns the first value of a row that cannot be computed with, as it is not
-    /// finite or its square is not: its column, and what it is.
-    pub(crate) fn not_finite_in(&self, isa: Isa, row: usize) -> Option<(usize, f32)> {
-        let mut values = vec![0.0; self.n_cols];
-        self.decode_row(isa, row, &mut values);
-        let is_not_finite = |value: &f32| !(value * value).is_finite();
-        let col = values.iter().position(is_not_finite)?;
-        Some((col, values[col]))
+    /// Returns the bytes of one row.
+    pub(crate) fn row(&self, row: usize) -> &[u8] {
+        let n_bytes = self.range.len() / self.n_rows;
+        &self.bytes()[row * n_bytes..][..n_bytes]
     }
 
     /// Decodes one row.
     pub(crate) fn decode_row(&self, isa: Isa, row: usize, out: &mut [f32]) {
-        let row_bytes = self.range.len() / self.n_rows;
-        self.ty
-            .decode_row(isa, &self.bytes()[row * row_bytes..][..row_bytes], out);
+        self.ty.decode_row(isa, self.row(row), out);
     }
 
     /// Decodes one row of those that are read once, all of them: now and then takes
@@ -150,49 +142,6 @@ impl DenseTensor {
     pub(crate) fn n_mapped_bytes(&self) -> usize {
         let is_mapped = self.files[self.file_idx].is_mapped();
         if is_mapped { self.range.len() } else { 0 }
-    }
-}
-
-/// A ternary tensor in its storage format.
-#[derive(Debug)]
-pub(crate) struct TernaryTensor<'a> {
-    rows: TernaryRows<'a>,
-    /// What the trits are multiplied with; all finite.
-    pub(crate) scales: Scales,
-}
-
-#[derive(Debug)]
-enum TernaryRows<'a> {
-    Stored(TernaryView<'a>),
-    Masters(DenseTensor, AbsMean),
-}
-
-impl TernaryTensor<'_> {
-    pub(crate) fn n_rows(&self) -> usize {
-        match &self.rows {
-            TernaryRows::Stored(view) => view.n_rows(),
-            TernaryRows::Masters(tensor, _) => tensor.n_rows,
-        }
-    }
-
-    pub(crate) fn n_cols(&self) -> usize {
-        match &self.rows {
-            TernaryRows::Stored(view) => view.n_cols(),
-            TernaryRows::Masters(tensor, _) => tensor.n_cols,
-        }
-    }
-
-    /// Writes one row as -1, 0, +1: see [`TernaryView::decode_row`].
-    pub(crate) fn decode_row(&self, row: usize, trits: &mut [i8]) -> Result<(), TernaryError> {
-        match &self.rows {
-            TernaryRows::Stored(view) => view.decode_row(row, trits),
-            TernaryRows::Masters(tensor, absmean) => {
-                let mut masters = vec![0.0; trits.len()];
-                tensor.decode_row(Isa::best(), row, &mut masters);
-                absmean.round_row(&masters, trits);
-                Ok(())
-            }
-        }
     }
 }
 
@@ -312,8 +261,8 @@ impl Checkpoint {
             .filter(Expected::is_linear)
             .filter(|linear| matches!(self.tensor(&linear.name).encoding, Encoding::Ternary(_)))
             .peekable();
-        let has_several_scales = |linear: Expected| match self.ternary(&linear.name) {
-            Ok(tensor) => tensor.scales.tensor().is_none(),
+        let has_several_scales = |linear: Expected| match self.trits(&linear.name) {
+            Ok((_, scales)) => scales.tensor().is_none(),
             Err(_) => false,
         };
         let is_bitnet = config.family.quantizes_activations
@@ -415,16 +364,12 @@ impl Checkpoint {
             .expect("`assemble` has found every expected tensor")
     }
 
-    /// Returns a dense tensor by GGUF name.
+    /// Returns a dense tensor, or master weights, by GGUF name.
     pub(crate) fn dense(&self, name: &str) -> DenseTensor {
         let tensor = self.tensor(name);
-        let Encoding::Dense(ty) = tensor.encoding else {
+        let (Encoding::Dense(ty) | Encoding::Masters(ty)) = tensor.encoding else {
             unreachable!("`assemble` has checked the encoding of {name}")
         };
-        self.rows_of(tensor, ty)
-    }
-
-    fn rows_of(&self, tensor: &StoredTensor, ty: DenseType) -> DenseTensor {
         DenseTensor {
             files: Arc::clone(&self.files),
             file_idx: tensor.file_idx,
@@ -436,44 +381,20 @@ impl Checkpoint {
         }
     }
 
-    /// Returns a ternary tensor by GGUF name.
-    pub(crate) fn ternary(&self, name: &str) -> Result<TernaryTensor<'_>, CheckpointError> {
+    /// Returns stored trits, by GGUF name, and the scales that are stored among them.
+    pub(crate) fn trits(&self, name: &str) -> Result<(TernaryView<'_>, Scales), CheckpointError> {
         let tensor = self.tensor(name);
-        let in_tensor = |source| CheckpointError::Ternary {
-            name: tensor.name.clone(),
-            source,
+        let Encoding::Ternary(ty) = tensor.encoding else {
+            unreachable!("`assemble` has checked the encoding of {name}")
         };
-        let (rows, scales) = match tensor.encoding {
-            Encoding::Ternary(ty) => {
-                let bytes = self.stored_bytes(tensor);
-                let view = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes);
-                let view = view.map_err(in_tensor)?;
-                (TernaryRows::Stored(view), view.scales().map_err(in_tensor)?)
-            }
-            Encoding::Masters(ty) => {
-                let masters = self.rows_of(tensor, ty);
-                let mut row = vec![0.0; masters.n_cols];
-                let sum = (0..masters.n_rows).map(|idx| {
-                    masters.decode_row(Isa::best(), idx, &mut row);
-                    sum_magnitudes(&row)
-                });
-                let absmean = AbsMean::new(sum.sum(), masters.n_rows * masters.n_cols, ty);
-                let scales = Scales::Tensor(absmean.scale());
-                (TernaryRows::Masters(masters, absmean), scales)
-            }
-            Encoding::Dense(_) => unreachable!("`assemble` has checked the encoding of {name}"),
-        };
-        let scales = match tensor.outer_scale {
-            Some(outer_scale) => scales.times(outer_scale),
-            None => scales,
-        };
-        if let Some(&scale) = scales.values().iter().find(|scale| !scale.is_finite()) {
-            return Err(CheckpointError::Scale {
+        let bytes = self.stored_bytes(tensor);
+        let trits = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes);
+        trits
+            .and_then(|trits| Ok((trits, trits.scales()?)))
+            .map_err(|source| CheckpointError::Ternary {
                 name: tensor.name.clone(),
-                scale,
-            });
-        }
-        Ok(TernaryTensor { rows, scales })
+                source,
+            })
     }
 
     /// Takes a tensor out of memory, until somebody looks at it again.

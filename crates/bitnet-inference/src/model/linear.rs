@@ -9,6 +9,7 @@ use bitnet_core::{
     matmul_rows, ops,
 };
 
+use super::ternary::TernaryTensor;
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::spec::config::{ActivationPrecision, Config, RotaryRows};
@@ -43,6 +44,7 @@ impl Linear {
     pub(crate) fn load(
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
+        isa: Isa,
         layout: TernaryLayout,
         threads: &mut ThreadPool,
         name: &str,
@@ -59,9 +61,10 @@ impl Linear {
             },
             Encoding::Ternary(_) | Encoding::Masters(_) => {
                 let stored = |row| RotaryRows::Halves.position_in(stored_rows, row, widths);
-                Weights::Ternary(pack(
-                    checkpoint, pool, layout, threads, name, stored, notes,
-                )?)
+                let tensor = TernaryTensor::new(checkpoint, isa, name)?;
+                let packed = pack(&tensor, pool, layout, threads, stored, notes);
+                checkpoint.release(name);
+                Weights::Ternary(packed?)
             }
         };
         Ok(Self { norm, weights })
@@ -140,17 +143,15 @@ impl Linear {
 /// Packs a ternary matrix whose row `row` is row `stored(row)` of the file, and notes
 /// what no trained matrix has.
 pub(crate) fn pack(
-    checkpoint: &Checkpoint,
+    tensor: &TernaryTensor<'_>,
     pool: &HybridMemoryPool,
     layout: TernaryLayout,
     threads: &mut ThreadPool,
-    name: &str,
     stored: impl Fn(usize) -> usize + Sync,
     notes: &mut Vec<Note>,
 ) -> Result<PackedTernary, CheckpointError> {
-    let tensor = checkpoint.ternary(name)?;
     let is_zero = AtomicBool::new(true);
-    let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
+    let (n_rows, n_cols) = (tensor.n_rows, tensor.n_cols);
     let scales = tensor.scales.clone().reordered(n_rows, &stored);
     let packed = PackedTernary::pack_as(
         pool,
@@ -165,15 +166,12 @@ pub(crate) fn pack(
                 is_zero.store(false, Ordering::Relaxed);
             }
             decoded.map_err(|source| CheckpointError::Ternary {
-                name: checkpoint.tensor(name).name.clone(),
+                name: tensor.name.to_owned(),
                 source,
             })
         },
-    );
-    checkpoint.release(name);
-    let packed = packed?;
-    let stored_name = &checkpoint.tensor(name).name;
-    if let Some(note) = unusual_values(stored_name, tensor.scales.values(), is_zero.into_inner()) {
+    )?;
+    if let Some(note) = unusual_values(tensor.name, tensor.scales.values(), is_zero.into_inner()) {
         note::add(notes, note);
     }
     Ok(packed)

@@ -1,6 +1,7 @@
 //! A model in memory: weights in the layouts of the kernels.
 
 pub(crate) mod linear;
+pub(crate) mod ternary;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use bitnet_core::{
     HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ThreadPool, ops,
 };
 use linear::{Linear, pack, unusual_values};
+use ternary::TernaryTensor;
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
 use crate::format::mapping::{Changed, FileBytes};
@@ -179,7 +181,9 @@ impl Model {
                 let norm = input_norm_tensor(&config, layer, part).map(|name| norm(&name));
                 let (name, norm) = (layer_tensor(layer, part), norm.transpose()?);
                 let notes = &mut notes.borrow_mut();
-                Linear::load(checkpoint, pool, layout, threads, &name, rows, norm, notes)
+                Linear::load(
+                    checkpoint, pool, isa, layout, threads, &name, rows, norm, notes,
+                )
             };
             let (halves, rotary) = (RotaryRows::Halves, checkpoint.rotary_rows());
             layers.push(Layer {
@@ -210,8 +214,10 @@ impl Model {
             Encoding::Dense(_) => Ok(Embedding::Dense(checkpoint.dense(name))),
             Encoding::Ternary(_) | Encoding::Masters(_) => {
                 let notes = &mut notes.borrow_mut();
-                let packed = pack(checkpoint, pool, layout, threads, name, |row| row, notes)?;
-                Ok::<_, CheckpointError>(Embedding::Ternary(Arc::new(packed)))
+                let tensor = TernaryTensor::new(checkpoint, isa, name)?;
+                let packed = pack(&tensor, pool, layout, threads, |row| row, notes);
+                checkpoint.release(name);
+                Ok::<_, CheckpointError>(Embedding::Ternary(Arc::new(packed?)))
             }
         };
         let embedding = vocabulary(TOKEN_EMBD)?;
@@ -278,8 +284,9 @@ impl Model {
         };
         let matrices = self.linear().filter_map(Linear::dense).chain(head);
         matrices.into_iter().find_map(|matrix| {
+            let mut values = vec![0.0; matrix.n_cols];
             let mut rows = 0..matrix.n_rows;
-            let row = rows.find(|row| matrix.not_finite_in(isa, *row).is_some())?;
+            let row = rows.find(|row| not_finite_in(matrix, isa, *row, &mut values).is_some())?;
             Some(not_finite(matrix, isa, row))
         })
     }
@@ -377,13 +384,21 @@ impl Layer {
 
 /// Returns the error of a row in which a value is not finite.
 pub(crate) fn not_finite(tensor: &DenseTensor, isa: Isa, row: usize) -> CheckpointError {
-    let (col, value) = tensor.not_finite_in(isa, row).unwrap_or((0, f32::NAN));
+    let mut values = vec![0.0; tensor.n_cols];
+    let col = not_finite_in(tensor, isa, row, &mut values);
     CheckpointError::NotFinite {
         name: tensor.name().to_owned(),
         row,
-        col,
-        value,
+        col: col.unwrap_or(0),
+        value: col.map_or(f32::NAN, |col| values[col]),
     }
+}
+
+/// Decodes a row into `values`, and returns the column of the first that cannot be
+/// computed with: it is not finite, or its square is not.
+fn not_finite_in(tensor: &DenseTensor, isa: Isa, row: usize, values: &mut [f32]) -> Option<usize> {
+    tensor.decode_row(isa, row, values);
+    (values.iter()).position(|value| !(value * value).is_finite())
 }
 
 /// Brings a dense output matrix into the form that is asked for. Where that is int8,
