@@ -1,5 +1,6 @@
 //! A model in memory: weights in the layouts of the kernels.
 
+mod better_i2s_layout;
 pub(crate) mod linear;
 pub(crate) mod ternary;
 
