@@ -85,11 +85,12 @@ mod validate;
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
 pub use engine::{Engine, ForwardError, Input};
-pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor};
+pub use format::checkpoint::{Checkpoint, CheckpointError};
 pub use format::gguf;
 pub use format::i2s_layout::I2SLayout;
 #[cfg(unix)]
 pub use format::mapping::watch_mapped_files;
+pub use format::tensor::{Encoding, StoredTensor};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use logits::Logits;

@@ -4,7 +4,8 @@ use std::fmt;
 
 use bitnet_core::{Isa, KvPrecision, PackedInt8, PackedTernary, Scales, TernaryLayout};
 
-use crate::format::checkpoint::{Checkpoint, Encoding};
+use crate::format::checkpoint::Checkpoint;
+use crate::format::tensor::Encoding;
 use crate::model::HeadPrecision;
 use crate::spec::tensors::{self, Role};
 
@@ -148,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Engine, Input};
-    use crate::format::checkpoint::StoredTensor;
+    use crate::format::tensor::StoredTensor;
     use crate::logits::Logits;
     use crate::model::Model;
     use crate::plan::{Plan, PlanError, PlanOptions};

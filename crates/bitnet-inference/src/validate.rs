@@ -5,7 +5,8 @@ use std::ops::{ControlFlow, Range};
 use bitnet_core::Isa;
 use bitnet_quant::TernaryError;
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
+use crate::format::tensor::Encoding;
 use crate::model::linear::unusual_values;
 use crate::model::ternary::TernaryTensor;
 use crate::note::Note;

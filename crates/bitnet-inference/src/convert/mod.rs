@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use bitnet_core::{Isa, ThreadPool};
 use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, encode_ternary};
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
+use crate::format::tensor::Encoding;
 use crate::model::ternary::TernaryTensor;
 use crate::spec::config::RotaryRows;
 use crate::spec::tensors::{self, Expected, Role};

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::*;
-use crate::format::checkpoint::{Origin, StoredTensor};
+use crate::format::checkpoint::Origin;
 use crate::format::gguf::GgufWriter;
 use crate::format::gguf_types::type_id;
+use crate::format::tensor::StoredTensor;
 use crate::spec::tensors;
 use crate::tokenizer::Tokenizer;
 

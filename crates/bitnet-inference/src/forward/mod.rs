@@ -11,7 +11,7 @@ use bitnet_core::memory::Buffer;
 use bitnet_core::{Isa, PackedInt8, attention, matmul_rows, ops, top_k_matmul};
 
 use crate::engine::{Engine, LogitsRequest, NotFinite};
-use crate::format::checkpoint::DenseTensor;
+use crate::format::tensor::DenseTensor;
 use crate::model::Head;
 use crate::model::linear::ComputeContext;
 use crate::spec::config::{Activation, Config};

@@ -15,8 +15,9 @@
 use bitnet_core::Isa;
 use bitnet_quant::{TernaryType, TernaryView};
 
-use crate::format::checkpoint::{Checkpoint, Encoding};
+use crate::format::checkpoint::Checkpoint;
 use crate::format::i2s_layout::I2SLayout;
+use crate::format::tensor::Encoding;
 use crate::spec::tensors::layer_tensor;
 
 /// Layers that are looked at, evenly spread.

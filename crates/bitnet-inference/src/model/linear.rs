@@ -10,7 +10,8 @@ use bitnet_core::{
 };
 
 use super::ternary::TernaryTensor;
-use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
+use crate::format::tensor::{DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::spec::config::{ActivationPrecision, Config, RotaryRows};
 

@@ -15,8 +15,9 @@ use bitnet_core::{
 use linear::{Linear, pack, unusual_values};
 use ternary::TernaryTensor;
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
 use crate::format::mapping::{Changed, FileBytes};
+use crate::format::tensor::{DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::spec::config::{Config, ConfigError, RotaryRows};
 use crate::spec::tensors::{self, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};

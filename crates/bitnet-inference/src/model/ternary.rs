@@ -4,7 +4,8 @@
 use bitnet_core::Isa;
 use bitnet_quant::{AbsMean, DenseType, Scales, TernaryError, TernaryView, sum_magnitudes};
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
+use crate::format::tensor::{DenseTensor, Encoding};
 
 /// A ternary tensor: rows of trits, and their scales.
 #[derive(Debug)]
