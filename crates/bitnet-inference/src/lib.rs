@@ -84,7 +84,7 @@ mod validate;
 
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
-pub use engine::{Engine, ForwardError, Input};
+pub use engine::{Engine, ForwardError, Input, LoadError};
 pub use format::checkpoint::{Checkpoint, CheckpointError};
 pub use format::gguf;
 pub use format::i2s_layout::I2SLayout;
