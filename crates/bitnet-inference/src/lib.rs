@@ -1,4 +1,6 @@
-//! Ternary language models from file to tokens.
+#![cfg_attr(feature = "builtin-model", doc = include_str!("../README.md"))]
+//!
+//! # From file to text
 //!
 //! ```text
 //! path ──► Checkpoint ──► Model ──► Plan, Engine ──► logits ──► Sampler ──► text
@@ -18,45 +20,6 @@
 //! In WebAssembly without a system (`wasm32-unknown-unknown`) there are one thread, no
 //! files and no clock, so a model comes from `builtin`, and the final crate chooses a
 //! backend of `getrandom`: `examples/wasm.rs`.
-#![cfg_attr(
-    feature = "builtin-model",
-    doc = r#"
-```
-use std::ops::ControlFlow;
-use std::sync::Arc;
-
-use bitnet_core::{HybridMemoryPool, ThreadPool};
-use bitnet_inference::{
-    Engine, GenerateOptions, HeadPrecision, Model, Plan, PlanOptions, SamplerOptions, Tokenizer,
-    builtin, generate,
-};
-
-let checkpoint = builtin::open();
-let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
-let plan = Plan::new(checkpoint.config(), PlanOptions::default())?;
-let mut threads = ThreadPool::new(plan.n_threads);
-let pool = HybridMemoryPool::new();
-let head = HeadPrecision::Int8;
-let model = Model::load(&checkpoint, &pool, plan.isa, &mut threads, head, |_, _| ())?;
-let mut engine = Engine::new(Arc::new(model), plan)?;
-let prompt = tokenizer.encode("Once upon a time there was a")?;
-let options = GenerateOptions {
-    prompt: &prompt,
-    max_tokens: 4,
-    sampling: SamplerOptions::GREEDY,
-    reuse: 0,
-};
-let story = generate(
-    &mut engine,
-    &options,
-    |id| tokenizer.is_eog(id),
-    |_| ControlFlow::Continue(()),
-)?;
-assert_eq!(tokenizer.decode(&story.ids, false), " great noise of shouting");
-# Ok::<(), Box<dyn std::error::Error>>(())
-```
-"#
-)]
 #![deny(unsafe_code)]
 
 #[cfg(feature = "builtin-model")]
