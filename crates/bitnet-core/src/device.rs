@@ -34,15 +34,17 @@ pub struct Device {
 }
 
 /// Why a device cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unusable {
     /// The code for it is not part of this program.
+    #[error("this build has no {} support", .0.title())]
     NotCompiledIn(DeviceKind),
 }
 
 /// A device was asked for that cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("device {kind} cannot be used: {reason}")]
 pub struct DeviceError {
     /// What was asked for.
     pub kind: DeviceKind,
@@ -153,22 +155,6 @@ impl fmt::Display for DeviceKind {
         f.write_str(self.name())
     }
 }
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotCompiledIn(kind) => write!(f, "this build has no {} support", kind.title()),
-        }
-    }
-}
-
-impl fmt::Display for DeviceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "device {} cannot be used: {}", self.kind, self.reason)
-    }
-}
-
-impl std::error::Error for DeviceError {}
 
 #[cfg(test)]
 mod tests {

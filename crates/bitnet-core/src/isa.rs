@@ -76,14 +76,16 @@ macro_rules! with_tier {
 }
 
 /// Why an instruction set asked for by name cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// No instruction set has this name.
+    #[error("no kernel is called {name:?} (known: {})", known_names())]
     Unknown {
         /// The name that was asked for.
         name: String,
     },
     /// Several instruction sets have a name that begins so.
+    #[error("several kernels are called {name:?}: {}", matches.join(", "))]
     Ambiguous {
         /// The name that was asked for.
         name: String,
@@ -91,6 +93,7 @@ pub enum IsaError {
         matches: Vec<&'static str>,
     },
     /// The instruction set is known but this machine lacks its instructions.
+    #[error("kernel {name} needs {needs}, which this processor does not have")]
     NotSupported {
         /// The full name of the instruction set.
         name: &'static str,
@@ -99,35 +102,10 @@ pub enum IsaError {
     },
 }
 
-impl fmt::Display for IsaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown { name } => {
-                let known: Vec<_> = KNOWN.iter().map(|k| k.name).collect();
-                write!(
-                    f,
-                    "no kernel is called {name:?} (known: {})",
-                    known.join(", ")
-                )
-            }
-            Self::Ambiguous { name, matches } => {
-                write!(
-                    f,
-                    "several kernels are called {name:?}: {}",
-                    matches.join(", ")
-                )
-            }
-            Self::NotSupported { name, needs } => {
-                write!(
-                    f,
-                    "kernel {name} needs {needs}, which this processor does not have"
-                )
-            }
-        }
-    }
+fn known_names() -> String {
+    let names: Vec<_> = KNOWN.iter().map(|known| known.name).collect();
+    names.join(", ")
 }
-
-impl std::error::Error for IsaError {}
 
 struct Known {
     /// `{arch}-{weights}x{activations}-{variant}`.

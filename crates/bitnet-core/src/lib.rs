@@ -1,18 +1,4 @@
-//! The numbers of BitNet-Rust on the CPU: packed ternary and int8 matrices, the
-//! kernels that multiply them, the float operations between them, and the thread
-//! pool that shares the work.
-//!
-//! It knows no model and no file format, allocates nothing while it computes,
-//! and never prints.
-//!
-//! ```text
-//! trits ──► PackedTernary ─┐                      (once, at load)
-//! f32   ──► PackedInt8 ────┤
-//!                          ├─► matmul ──► f32 rows  (ComputeContext)
-//! f32 rows ──► Int8Rows ───┘
-//!
-//! dense rows, decoded one at a time ──► matmul_rows ──► f32 rows
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # One result everywhere
 //!
@@ -23,33 +9,6 @@
 //! only where the source says `mul_add`. So a result depends neither on the
 //! instruction set nor on the number of threads, nor on what else is in the
 //! batch.
-//!
-//! ```
-//! use bitnet_core::{
-//!     ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, Shape,
-//!     TernaryLayout, TernarySpec, ThreadPool,
-//! };
-//!
-//! // y = W·x for W = [[1, -1], [0, 1]] · 0.5 and x = [2, 1].
-//! let pool = HybridMemoryPool::new();
-//! let threads = &mut ThreadPool::new(1);
-//! let spec = TernarySpec {
-//!     layout: TernaryLayout::TwoBits,
-//!     shape: Shape { n_rows: 2, n_cols: 2 },
-//!     scales: 0.5.into(),
-//! };
-//! let weights = PackedTernary::pack(&pool, threads, spec, |row, trits| {
-//!     trits.copy_from_slice(&[[1, -1], [0, 1]][row]);
-//!     Ok(())
-//! })?;
-//! let isa = Isa::best();
-//! let mut x = Int8Rows::with_capacity(&pool, 1, 2)?;
-//! x.quantize(isa, &[2.0, 1.0], 2);
-//! let mut y = [0.0; 2];
-//! weights.matmul(&mut ComputeContext::new(isa, threads), &x, &mut y);
-//! assert!((y[0] - 0.5).abs() < 0.01 && (y[1] - 0.5).abs() < 0.01);
-//! # Ok::<(), OutOfMemory>(())
-//! ```
 
 mod activations;
 mod affinity;

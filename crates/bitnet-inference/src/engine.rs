@@ -8,15 +8,19 @@ use std::sync::Arc;
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
-use bitnet_core::{AttentionExtents, AttentionScratch, RowPosition, ThreadPool, TopKScratch};
+use bitnet_core::{
+    AttentionExtents, AttentionScratch, ComputeContext, HybridMemoryPool, RowPosition, ThreadPool,
+    TopKScratch,
+};
 
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
 use crate::format::mapping::Changed;
 use crate::kv_cache::{Growth, KvCache, KvCacheOptions, KvUsage, SequenceError, SequenceHandle};
 use crate::logits::Logits;
 use crate::model::linear::LinearInput;
-use crate::model::{Embedding, Model, not_finite};
+use crate::model::{Embedding, Model, Packing, not_finite};
 use crate::note::Note;
-use crate::plan::{HEAD_ROWS, Plan, PlanError};
+use crate::plan::{HEAD_ROWS, Plan, PlanError, PlanOptions};
 use crate::spec::config::Pooling;
 use crate::spec::rope::Rope;
 
@@ -89,6 +93,18 @@ pub(crate) struct LogitsRequest {
 }
 
 impl Engine {
+    /// Plans, reads all weights of a checkpoint, and makes an engine: the short way where
+    /// nothing else shares the model or its pool of memory.
+    pub fn load(checkpoint: &Checkpoint, options: PlanOptions) -> Result<Self, LoadError> {
+        let plan = Plan::new(checkpoint.config(), options)?;
+        let (pool, packing) = (HybridMemoryPool::new(), Packing::default());
+        let mut threads = plan.thread_pool()?;
+        let ctx = &mut ComputeContext::new(plan.isa, &mut threads);
+        let model = Model::load(checkpoint, &pool, ctx, packing, |_, _| ())?;
+        drop(threads);
+        Ok(Self::new(Arc::new(model), plan)?)
+    }
+
     /// Takes memory and starts threads as planned.
     pub fn new(model: Arc<Model>, plan: Plan) -> Result<Self, PlanError> {
         let (config, pool) = (model.config(), model.pool());
@@ -485,6 +501,19 @@ impl fmt::Display for NotFinite {
         }
     }
 }
+
+/// Why a checkpoint does not become an engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The plan is impossible, or there is too little memory for it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+}
+
 /// Why tokens cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -23,6 +23,18 @@ pub struct GenerateOptions<'a> {
     pub reuse: usize,
 }
 
+impl<'a> GenerateOptions<'a> {
+    /// Starts anew, and chooses tokens as [`SamplerOptions::default`] does.
+    pub fn new(prompt: &'a [u32], max_tokens: usize) -> Self {
+        Self {
+            prompt,
+            max_tokens,
+            sampling: SamplerOptions::default(),
+            reuse: 0,
+        }
+    }
+}
+
 /// What happens while text is generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

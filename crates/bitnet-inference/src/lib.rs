@@ -1,4 +1,6 @@
-//! Ternary language models from file to tokens.
+#![cfg_attr(feature = "builtin-model", doc = include_str!("../README.md"))]
+//!
+//! # From file to text
 //!
 //! ```text
 //! path ──► Checkpoint ──► Model ──► Plan, Engine ──► logits ──► Sampler ──► text
@@ -18,46 +20,6 @@
 //! In WebAssembly without a system (`wasm32-unknown-unknown`) there are one thread, no
 //! files and no clock, so a model comes from `builtin`, and the final crate chooses a
 //! backend of `getrandom`: `examples/wasm.rs`.
-#![cfg_attr(
-    feature = "builtin-model",
-    doc = r#"
-```
-use std::ops::ControlFlow;
-use std::sync::Arc;
-
-use bitnet_core::{ComputeContext, HybridMemoryPool, ThreadPool};
-use bitnet_inference::{
-    Engine, GenerateOptions, HeadPrecision, Model, Plan, PlanOptions, SamplerOptions, Tokenizer,
-    builtin, generate,
-};
-
-let checkpoint = builtin::open();
-let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
-let plan = Plan::new(checkpoint.config(), PlanOptions::default())?;
-let mut threads = ThreadPool::new(plan.n_threads);
-let pool = HybridMemoryPool::new();
-let head = HeadPrecision::Int8;
-let ctx = &mut ComputeContext::new(plan.isa, &mut threads);
-let model = Model::load(&checkpoint, &pool, ctx, head, |_, _| ())?;
-let mut engine = Engine::new(Arc::new(model), plan)?;
-let prompt = tokenizer.encode("Once upon a time there was a")?;
-let options = GenerateOptions {
-    prompt: &prompt,
-    max_tokens: 4,
-    sampling: SamplerOptions::GREEDY,
-    reuse: 0,
-};
-let story = generate(
-    &mut engine,
-    &options,
-    |id| tokenizer.is_eog(id),
-    |_| ControlFlow::Continue(()),
-)?;
-assert_eq!(tokenizer.decode(&story.ids, false), " great noise of shouting");
-# Ok::<(), Box<dyn std::error::Error>>(())
-```
-"#
-)]
 #![deny(unsafe_code)]
 
 #[cfg(feature = "builtin-model")]
@@ -85,12 +47,13 @@ mod validate;
 
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
-pub use engine::{Engine, ForwardError, Input};
-pub use format::checkpoint::{Checkpoint, CheckpointError, Encoding, StoredTensor};
+pub use engine::{Engine, ForwardError, Input, LoadError};
+pub use format::checkpoint::{Checkpoint, CheckpointError};
 pub use format::gguf;
 pub use format::i2s_layout::I2SLayout;
 #[cfg(unix)]
 pub use format::mapping::watch_mapped_files;
+pub use format::tensor::{Encoding, StoredTensor};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use logits::Logits;

@@ -4,7 +4,8 @@ use std::fmt;
 
 use bitnet_core::{Isa, KvPrecision, PackedInt8, PackedTernary, Scales, Shape, TernaryLayout};
 
-use crate::format::checkpoint::{Checkpoint, Encoding};
+use crate::format::checkpoint::Checkpoint;
+use crate::format::tensor::Encoding;
 use crate::model::HeadPrecision;
 use crate::spec::tensors::{self, Role};
 
@@ -94,8 +95,8 @@ fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout) -> usize {
         // Rounding finds one scale, whatever it is.
         Encoding::Masters(_) => packed(&Scales::Tensor(1.0)),
         // What is damaged is refused when it is loaded.
-        Encoding::Ternary(_) => match checkpoint.ternary(name) {
-            Ok(view) => packed(&view.scales),
+        Encoding::Ternary(_) => match checkpoint.trits(name) {
+            Ok((_, scales)) => packed(&scales),
             Err(_) => packed(&Scales::Tensor(1.0)),
         },
     }
@@ -151,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Engine, Input};
-    use crate::format::checkpoint::StoredTensor;
+    use crate::format::tensor::StoredTensor;
     use crate::logits::Logits;
     use crate::model::Model;
     use crate::plan::{Plan, PlanError, PlanOptions};

@@ -5,8 +5,10 @@ use std::ops::{ControlFlow, Range};
 use bitnet_core::Isa;
 use bitnet_quant::TernaryError;
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
+use crate::format::tensor::Encoding;
 use crate::model::linear::unusual_values;
+use crate::model::ternary::TernaryTensor;
 use crate::note::Note;
 use crate::spec::config::RotaryRows;
 use crate::spec::tensors::{self, Expected, Role};
@@ -35,6 +37,7 @@ pub fn validate(
     mut content: impl FnMut(&[u8]),
     mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Option<Vec<WeightError>> {
+    let isa = Isa::best();
     let mut errors = unused_bytes(checkpoint);
     let expected = tensors::expected(checkpoint.config());
     for (i, tensor) in expected.iter().enumerate() {
@@ -46,9 +49,9 @@ pub fn validate(
         content(&(tensor.n_rows as u64).to_le_bytes());
         content(&(tensor.n_cols as u64).to_le_bytes());
         match checkpoint.tensor(&tensor.name).encoding {
-            Encoding::Dense(_) => errors.extend(dense(checkpoint, tensor, &mut content)),
+            Encoding::Dense(_) => errors.extend(dense(checkpoint, isa, tensor, &mut content)),
             Encoding::Ternary(_) | Encoding::Masters(_) => {
-                match ternary(checkpoint, tensor, &mut content) {
+                match ternary(checkpoint, isa, tensor, &mut content) {
                     Ok(note) => errors.extend(note.map(WeightError::Suspicious)),
                     Err(error) => errors.push(error.into()),
                 }
@@ -61,6 +64,7 @@ pub fn validate(
 
 fn dense(
     checkpoint: &Checkpoint,
+    isa: Isa,
     expected: &Expected,
     content: &mut impl FnMut(&[u8]),
 ) -> Option<WeightError> {
@@ -71,7 +75,7 @@ fn dense(
     let mut is_zero = true;
     for row in 0..tensor.n_rows {
         let source_row = source_row(checkpoint, expected, row);
-        tensor.decode_row(Isa::best(), source_row, &mut values);
+        tensor.decode_row(isa, source_row, &mut values);
         if expected.role == Role::Norm && checkpoint.norm_is_less_one(&expected.name) {
             for value in &mut values {
                 *value += 1.0;
@@ -100,11 +104,12 @@ fn dense(
 
 fn ternary(
     checkpoint: &Checkpoint,
+    isa: Isa,
     expected: &Expected,
     content: &mut impl FnMut(&[u8]),
 ) -> Result<Option<Note>, CheckpointError> {
-    let tensor = checkpoint.ternary(&expected.name)?;
-    let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
+    let tensor = TernaryTensor::new(checkpoint, isa, &expected.name)?;
+    let (n_rows, n_cols) = (tensor.n_rows, tensor.n_cols);
     let source_row = |row| source_row(checkpoint, expected, row);
     let scales = tensor.scales.clone().reordered(n_rows, source_row);
     content(&(scales.values().len() as u64).to_le_bytes());
@@ -126,12 +131,9 @@ fn ternary(
         content(&bytes);
     }
     match first {
-        None => {
-            let name = &checkpoint.tensor(&expected.name).name;
-            Ok(unusual_values(name, tensor.scales.values(), is_zero))
-        }
+        None => Ok(unusual_values(tensor.name, tensor.scales.values(), is_zero)),
         Some(source) => Err(CheckpointError::Ternary {
-            name: checkpoint.tensor(&expected.name).name.clone(),
+            name: tensor.name.to_owned(),
             source,
         }),
     }

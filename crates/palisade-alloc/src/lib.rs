@@ -1,16 +1,4 @@
-//! Counts what a program allocates, for `cargo palisade`.
-//!
-//! ```
-//! #[global_allocator]
-//! static ALLOCATOR: palisade_alloc::Counting = palisade_alloc::Counting;
-//!
-//! let before = palisade_alloc::counts();
-//! let list = vec![0_u8; 1000];
-//! let after = palisade_alloc::counts();
-//! assert_eq!(after.allocations - before.allocations, 1);
-//! assert_eq!(after.bytes - before.bytes, 1000);
-//! # drop(list);
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! At the end of the program the counts are written to the file that the variable
 //! `PALISADE_ALLOC_FILE` names, as `{"allocations": 1, "bytes": 1000}`; without the

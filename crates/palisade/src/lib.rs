@@ -1,10 +1,6 @@
-//! The regression guard of a Cargo workspace as a library: from a change to a
-//! verdict on its tests.
+#![doc = include_str!("../README.md")]
 //!
-//! It runs the tests of both sides of a change, remembers every run, and says what
-//! became worse and how sure that is. It has no terminal and no command line, and
-//! prints nothing; that is the program `cargo-palisade`. It knows nothing about
-//! the workspace it guards but what Cargo, git and the source say.
+//! # Modules
 //!
 //! ```text
 //! git ─► changed files ─► risk ─► scope ─► run ─► record ─► store
@@ -14,6 +10,18 @@
 //!                                   └─ flaky ──┘  reruns of both sides, ledger
 //! ```
 //!
+//! | module | what it holds |
+//! |---|---|
+//! | `git`, `workspace`, `source` | the two trees, the packages and who depends on whom, what the source says without compiling it |
+//! | `risk` | changed files to classes, levels with reasons, and the tests they can affect |
+//! | `run` | tests by cargo-nextest or `cargo test`, documentation tests by `cargo test --doc`; sees, never judges |
+//! | `identity`, `record`, `store` | what makes two observations the same test, what is remembered, and where |
+//! | `baseline`, `compare` | the state of a tree as a set of tests, and the differences of two of them |
+//! | `flaky`, `stats` | the ledger of contradictory outcomes, quarantine, exact tests and intervals |
+//! | `verdict`, `report` | every rule that decides an exit code, and the forms it is told in |
+//! | `api` | breaks of the public API, where cargo-semver-checks is installed |
+//! | `guard`, `check`, `shard`, `merge` | the whole path, also in parts |
+//!
 //! # What is absent
 //!
 //! - [`bisect`], [`compare`], [`verdict`], [`risk`], [`stats`], [`speed`] and [`history`]
@@ -21,25 +29,6 @@
 //! - [`run`] judges nothing; [`report`] judges nothing.
 //! - Nothing writes to the user's files, index or git objects.
 //! - A run that did not finish is never taken for one that did.
-//!
-//! # Example
-//!
-//! ```
-//! use palisade::baseline::{Expected, TestSet};
-//! use palisade::compare::{TestState, compare};
-//! use palisade::identity::{TargetKind, TestId};
-//! use palisade::policy::SlowerPolicy;
-//! use palisade::stats::Counts;
-//!
-//! let test = TestId::new("parser", TargetKind::Lib, "", "tests::reads");
-//! let side = |failures, passes| {
-//!     let counts = Counts { failures, passes };
-//!     let expected = Expected { counts, ..Expected::default() };
-//!     TestSet { tests: [(test.clone(), expected)].into() }
-//! };
-//! let found = compare(&side(0, 1), &side(1, 0), &SlowerPolicy::default());
-//! assert_eq!(found[0].state, TestState::NewlyFailing);
-//! ```
 #![forbid(unsafe_code)]
 
 pub mod api;

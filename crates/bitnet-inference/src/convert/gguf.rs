@@ -11,9 +11,10 @@ use tempfile::NamedTempFile;
 
 use super::tokenizer_parts::{BpeModel, TokenizerParts};
 use super::{ConvertError, Source, dense_row_bytes, folder_of, unfinished_file};
-use crate::format::checkpoint::{Encoding, Origin};
+use crate::format::checkpoint::Origin;
 use crate::format::gguf::{Array, GgufWriter, Value};
 use crate::format::gguf_types::{FILE_TYPE_I2_S, type_id};
+use crate::format::tensor::Encoding;
 use crate::sampling_defaults::SamplingDefaults;
 use crate::spec::config::{ActivationPrecision, Config, Pooling};
 use crate::spec::multipliers::Multipliers;
@@ -84,7 +85,7 @@ pub(super) fn write(
             planned.push(Planned::Dense(expected, dense));
             continue;
         }
-        let scales = checkpoint.ternary(&name)?.scales;
+        let scales = source.ternary(&name)?.scales;
         let n_bytes = (ty.n_bytes(expected.n_rows, expected.n_cols)).map_err(|source| {
             ConvertError::Shape {
                 name: name.clone(),

@@ -120,7 +120,7 @@ pub(super) fn write(
     }
     // Several scales are refused by their names below.
     let has_one_scale = |tensor: &Expected| {
-        let tensor = source.checkpoint.ternary(&tensor.name);
+        let tensor = source.ternary(&tensor.name);
         tensor.is_ok_and(|tensor| tensor.scales.tensor().is_some())
     };
     let mut linears = expected.iter().filter(|tensor| tensor.is_linear());
@@ -223,7 +223,7 @@ impl Encoder<'_> {
         &'a self,
         tensor: &'a Expected,
     ) -> Result<[(String, Lazy<'a>); 2], ConvertError> {
-        let scales = self.source.checkpoint.ternary(&tensor.name)?.scales;
+        let scales = self.source.ternary(&tensor.name)?.scales;
         let Some(scale) = scales.tensor() else {
             return Err(ConvertError::SeveralScales {
                 name: tensor.name.clone(),

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use bitnet_core::{Isa, ThreadPool};
 use bitnet_quant::{DenseType, Scales, ShapeError, TernaryError, TernaryType, encode_ternary};
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, Encoding};
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
+use crate::format::tensor::Encoding;
+use crate::model::ternary::TernaryTensor;
 use crate::spec::config::RotaryRows;
 use crate::spec::tensors::{self, Expected, Role};
 use crate::tokenizer::TokenizerError;
@@ -103,6 +105,7 @@ pub fn convert(
     }
     let source = Source {
         checkpoint: opened,
+        isa: Isa::best(),
         head: options.head,
         to_folder: options.target == Target::HfPacked,
     };
@@ -124,12 +127,19 @@ pub fn convert(
 #[derive(Clone, Copy)]
 struct Source<'a> {
     checkpoint: &'a Checkpoint,
+    /// What decodes dense weights.
+    isa: Isa,
     head: Option<DenseType>,
     /// Whether the target is a HuggingFace folder.
     to_folder: bool,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// Returns a ternary tensor by GGUF name.
+    fn ternary(&self, name: &str) -> Result<TernaryTensor<'a>, CheckpointError> {
+        TernaryTensor::new(self.checkpoint, self.isa, name)
+    }
+
     /// Returns what the result stores a norm more than the checkpoint does: Gemma's
     /// folders store norms less 1.
     fn norm_offset(&self, expected: &Expected) -> f32 {
@@ -174,7 +184,7 @@ impl Source<'_> {
         let mut out = vec![0; row_bytes * n_rows];
         let stored = self.checkpoint.tensor(&expected.name).encoding;
         if !matches!(stored, Encoding::Dense(_)) {
-            let tensor = self.checkpoint.ternary(&expected.name)?;
+            let tensor = self.ternary(&expected.name)?;
             let (mut trits, mut values) = (vec![0; n_cols], vec![0.0; n_cols]);
             let mut encoded = Vec::with_capacity(row_bytes);
             for (row, out) in out.chunks_mut(row_bytes).enumerate() {
@@ -203,10 +213,9 @@ impl Source<'_> {
         }
         let local = (vec![0.0; n_cols], Vec::with_capacity(row_bytes));
         let mut locals = vec![local; threads.n_threads()];
-        let isa = Isa::best();
         threads.for_each_chunk(&mut out, row_bytes, &mut locals, |local, row, out| {
             let (values, encoded) = local;
-            tensor.decode_row(isa, source_row(row), values);
+            tensor.decode_row(self.isa, source_row(row), values);
             if offset != 0.0 {
                 for value in values.iter_mut() {
                     *value += offset;
@@ -244,8 +253,8 @@ impl Source<'_> {
         given: Option<&Scales>,
         rotary_rows: RotaryRows,
     ) -> Result<Vec<u8>, ConvertError> {
-        let tensor = self.checkpoint.ternary(&expected.name)?;
-        let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
+        let tensor = self.ternary(&expected.name)?;
+        let (n_rows, n_cols) = (tensor.n_rows, tensor.n_cols);
         let source_row = self.source_row(expected, rotary_rows);
         let scales = given.unwrap_or(&tensor.scales).clone();
         let scales = scales.reordered(n_rows, &source_row);

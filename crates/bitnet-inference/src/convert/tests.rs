@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::*;
-use crate::format::checkpoint::{Origin, StoredTensor};
+use crate::format::checkpoint::Origin;
 use crate::format::gguf::GgufWriter;
 use crate::format::gguf_types::type_id;
+use crate::format::tensor::StoredTensor;
 use crate::spec::tensors;
 use crate::tokenizer::Tokenizer;
 
@@ -40,7 +41,7 @@ fn ternaries(checkpoint: &Checkpoint) -> Vec<(String, u32, Vec<i8>)> {
         .into_iter()
         .filter(|e| matches!(e.role, Role::Linear | Role::Rotary))
         .map(|expected| {
-            let tensor = checkpoint.ternary(&expected.name).unwrap();
+            let tensor = TernaryTensor::new(checkpoint, Isa::best(), &expected.name).unwrap();
             let scale = tensor.scales.tensor().unwrap();
             let mut trits = vec![0; expected.n_rows * expected.n_cols];
             for (row, trits) in trits.chunks_mut(expected.n_cols).enumerate() {
@@ -216,10 +217,10 @@ fn rewritten(
 
 /// The weights of a ternary tensor: trits times scales.
 fn products(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
-    let tensor = checkpoint.ternary(name).unwrap();
-    let mut values = vec![0.0; tensor.n_rows() * tensor.n_cols()];
-    let mut trits = vec![0; tensor.n_cols()];
-    for (row, values) in values.chunks_mut(tensor.n_cols()).enumerate() {
+    let tensor = TernaryTensor::new(checkpoint, Isa::best(), name).unwrap();
+    let mut values = vec![0.0; tensor.n_rows * tensor.n_cols];
+    let mut trits = vec![0; tensor.n_cols];
+    for (row, values) in values.chunks_mut(tensor.n_cols).enumerate() {
         tensor.decode_row(row, &mut trits).unwrap();
         tensor.scales.scale_row(row, &trits, values);
     }
@@ -233,6 +234,7 @@ fn dense_linear_layers_stay_as_they_are() {
     let mixed = rewritten("trilm-tq2_0.gguf", |checkpoint, expected| {
         let source = Source {
             checkpoint,
+            isa: Isa::best(),
             head: None,
             to_folder: false,
         };

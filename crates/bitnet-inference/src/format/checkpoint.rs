@@ -7,201 +7,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::{Isa, OutOfMemory, Shape};
-use bitnet_quant::{
-    AbsMean, DenseType, Scales, ShapeError, TernaryError, TernaryType, TernaryView, sum_magnitudes,
-};
+use bitnet_core::OutOfMemory;
+use bitnet_quant::{Scales, ShapeError, TernaryError, TernaryView};
 
 use super::gguf::{Gguf, GgufError};
 use super::i2s_layout::I2SLayout;
 use super::mapping::FileBytes;
+use super::tensor::{DenseTensor, Encoding, StoredTensor};
 use super::{gguf_model, gguf_split, hf_folder};
 use crate::note::{self, Note};
 use crate::spec::config::{ActivationPrecision, Config, ConfigError, RotaryRows};
 use crate::spec::family::Family;
 use crate::spec::tensors::{self, Expected, Role};
-
-/// How the values of a tensor are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Encoding {
-    /// Values row by row.
-    Dense(DenseType),
-    /// Trits.
-    Ternary(TernaryType),
-    /// Master weights, which are rounded to trits when they are read: see
-    /// [`AbsMean`].
-    Masters(DenseType),
-}
-
-impl Encoding {
-    /// Returns the published name of the format.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Dense(ty) => ty.name(),
-            Self::Ternary(ty) => ty.name(),
-            Self::Masters(DenseType::F32) => "F32 masters",
-            Self::Masters(DenseType::F16) => "F16 masters",
-            Self::Masters(_) => "BF16 masters",
-        }
-    }
-
-    /// Returns the bytes of a matrix.
-    pub(crate) fn n_bytes(self, n_rows: usize, n_cols: usize) -> Result<usize, ShapeError> {
-        match self {
-            Self::Dense(ty) | Self::Masters(ty) => ty.n_bytes(n_rows, n_cols),
-            Self::Ternary(ty) => ty.n_bytes(n_rows, n_cols),
-        }
-    }
-}
-
-/// A tensor as a file holds it.
-#[derive(Clone, Debug)]
-pub struct StoredTensor {
-    /// The name in the file.
-    pub name: String,
-    /// How its values are stored.
-    pub encoding: Encoding,
-    /// Outputs of a linear layer; 1 for a norm.
-    pub n_rows: usize,
-    /// Inputs of a linear layer.
-    pub n_cols: usize,
-    /// What a ternary tensor's own scales, if it has any, are multiplied with; `None` if
-    /// the file gives no such scale.
-    pub(crate) outer_scale: Option<f32>,
-    pub(crate) file_idx: usize,
-    pub(crate) range: Range<usize>,
-}
-
-impl StoredTensor {
-    /// Returns the bytes that the tensor takes in its file.
-    pub fn n_bytes(&self) -> usize {
-        self.range.len()
-    }
-
-    /// Returns the file that the tensor is in, and where in it.
-    pub(crate) fn place(&self) -> (usize, Range<usize>) {
-        (self.file_idx, self.range.clone())
-    }
-}
-
-/// A dense tensor in its storage format.
-#[derive(Clone, Debug)]
-pub(crate) struct DenseTensor {
-    files: Arc<[FileBytes]>,
-    file_idx: usize,
-    range: Range<usize>,
-    ty: DenseType,
-    /// The name in the file.
-    name: Arc<str>,
-    pub(crate) n_rows: usize,
-    pub(crate) n_cols: usize,
-}
-
-impl DenseTensor {
-    pub(crate) fn ty(&self) -> DenseType {
-        self.ty
-    }
-
-    pub(crate) fn shape(&self) -> Shape {
-        Shape {
-            n_rows: self.n_rows,
-            n_cols: self.n_cols,
-        }
-    }
-
-    /// Returns the bytes of all rows.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.files[self.file_idx][self.range.clone()]
-    }
-
-    /// Returns the name in the file.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the first value of a row that cannot be computed with, as it is not
-    /// finite or its square is not: its column, and what it is.
-    pub(crate) fn not_finite_in(&self, isa: Isa, row: usize) -> Option<(usize, f32)> {
-        let mut values = vec![0.0; self.n_cols];
-        self.decode_row(isa, row, &mut values);
-        let is_not_finite = |value: &f32| !(value * value).is_finite();
-        let col = values.iter().position(is_not_finite)?;
-        Some((col, values[col]))
-    }
-
-    /// Decodes one row.
-    pub(crate) fn decode_row(&self, isa: Isa, row: usize, out: &mut [f32]) {
-        let row_bytes = self.range.len() / self.n_rows;
-        self.ty
-            .decode_row(isa, &self.bytes()[row * row_bytes..][..row_bytes], out);
-    }
-
-    /// Decodes one row of those that are read once, all of them: now and then takes
-    /// what was read out of memory.
-    pub(crate) fn decode_row_once(&self, isa: Isa, row: usize, out: &mut [f32]) {
-        const RELEASED_BYTES: usize = 4 << 20;
-        self.decode_row(isa, row, out);
-        let row_bytes = self.range.len() / self.n_rows;
-        let n_rows = (RELEASED_BYTES / row_bytes.max(1)).max(1);
-        if (row + 1).is_multiple_of(n_rows) {
-            let first = self.range.start + (row + 1 - n_rows) * row_bytes;
-            self.files[self.file_idx].release(first..first + n_rows * row_bytes);
-        }
-    }
-
-    /// Returns the bytes, if they are in a mapped file.
-    pub(crate) fn n_mapped_bytes(&self) -> usize {
-        let is_mapped = self.files[self.file_idx].is_mapped();
-        if is_mapped { self.range.len() } else { 0 }
-    }
-}
-
-/// A ternary tensor in its storage format.
-#[derive(Debug)]
-pub(crate) struct TernaryTensor<'a> {
-    rows: TernaryRows<'a>,
-    /// What the trits are multiplied with; all finite.
-    pub(crate) scales: Scales,
-}
-
-#[derive(Debug)]
-enum TernaryRows<'a> {
-    Stored(TernaryView<'a>),
-    Masters(DenseTensor, AbsMean),
-}
-
-impl TernaryTensor<'_> {
-    pub(crate) fn n_rows(&self) -> usize {
-        match &self.rows {
-            TernaryRows::Stored(view) => view.n_rows(),
-            TernaryRows::Masters(tensor, _) => tensor.n_rows,
-        }
-    }
-
-    pub(crate) fn n_cols(&self) -> usize {
-        match &self.rows {
-            TernaryRows::Stored(view) => view.n_cols(),
-            TernaryRows::Masters(tensor, _) => tensor.n_cols,
-        }
-    }
-
-    /// Writes one row as -1, 0, +1: see [`TernaryView::decode_row`].
-    pub(crate) fn decode_row(&self, row: usize, trits: &mut [i8]) -> Result<(), TernaryError> {
-        match &self.rows {
-            TernaryRows::Stored(view) => view.decode_row(row, trits),
-            TernaryRows::Masters(tensor, absmean) => {
-                let mut masters = vec![0.0; trits.len()];
-                tensor.decode_row(Isa::best(), row, &mut masters);
-                absmean.round_row(&masters, trits);
-                Ok(())
-            }
-        }
-    }
-}
 
 /// Where a checkpoint came from, for what only one kind of file has.
 #[derive(Debug)]
@@ -319,8 +139,8 @@ impl Checkpoint {
             .filter(Expected::is_linear)
             .filter(|linear| matches!(self.tensor(&linear.name).encoding, Encoding::Ternary(_)))
             .peekable();
-        let has_several_scales = |linear: Expected| match self.ternary(&linear.name) {
-            Ok(tensor) => tensor.scales.tensor().is_none(),
+        let has_several_scales = |linear: Expected| match self.trits(&linear.name) {
+            Ok((_, scales)) => scales.tensor().is_none(),
             Err(_) => false,
         };
         let is_bitnet = config.family.quantizes_activations
@@ -422,65 +242,29 @@ impl Checkpoint {
             .expect("`assemble` has found every expected tensor")
     }
 
-    /// Returns a dense tensor by GGUF name.
+    /// Returns a dense tensor, or master weights, by GGUF name.
     pub(crate) fn dense(&self, name: &str) -> DenseTensor {
         let tensor = self.tensor(name);
-        let Encoding::Dense(ty) = tensor.encoding else {
+        let (Encoding::Dense(ty) | Encoding::Masters(ty)) = tensor.encoding else {
             unreachable!("`assemble` has checked the encoding of {name}")
         };
-        self.rows_of(tensor, ty)
+        DenseTensor::new(&self.files, tensor, ty)
     }
 
-    fn rows_of(&self, tensor: &StoredTensor, ty: DenseType) -> DenseTensor {
-        DenseTensor {
-            files: Arc::clone(&self.files),
-            file_idx: tensor.file_idx,
-            range: tensor.range.clone(),
-            ty,
-            name: tensor.name.as_str().into(),
-            n_rows: tensor.n_rows,
-            n_cols: tensor.n_cols,
-        }
-    }
-
-    /// Returns a ternary tensor by GGUF name.
-    pub(crate) fn ternary(&self, name: &str) -> Result<TernaryTensor<'_>, CheckpointError> {
+    /// Returns stored trits, by GGUF name, and the scales that are stored among them.
+    pub(crate) fn trits(&self, name: &str) -> Result<(TernaryView<'_>, Scales), CheckpointError> {
         let tensor = self.tensor(name);
-        let in_tensor = |source| CheckpointError::Ternary {
-            name: tensor.name.clone(),
-            source,
+        let Encoding::Ternary(ty) = tensor.encoding else {
+            unreachable!("`assemble` has checked the encoding of {name}")
         };
-        let (rows, scales) = match tensor.encoding {
-            Encoding::Ternary(ty) => {
-                let bytes = self.stored_bytes(tensor);
-                let view = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes);
-                let view = view.map_err(in_tensor)?;
-                (TernaryRows::Stored(view), view.scales().map_err(in_tensor)?)
-            }
-            Encoding::Masters(ty) => {
-                let masters = self.rows_of(tensor, ty);
-                let mut row = vec![0.0; masters.n_cols];
-                let sum = (0..masters.n_rows).map(|idx| {
-                    masters.decode_row(Isa::best(), idx, &mut row);
-                    sum_magnitudes(&row)
-                });
-                let absmean = AbsMean::new(sum.sum(), masters.n_rows * masters.n_cols, ty);
-                let scales = Scales::Tensor(absmean.scale());
-                (TernaryRows::Masters(masters, absmean), scales)
-            }
-            Encoding::Dense(_) => unreachable!("`assemble` has checked the encoding of {name}"),
-        };
-        let scales = match tensor.outer_scale {
-            Some(outer_scale) => scales.times(outer_scale),
-            None => scales,
-        };
-        if let Some(&scale) = scales.values().iter().find(|scale| !scale.is_finite()) {
-            return Err(CheckpointError::Scale {
+        let bytes = self.stored_bytes(tensor);
+        let trits = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes);
+        trits
+            .and_then(|trits| Ok((trits, trits.scales()?)))
+            .map_err(|source| CheckpointError::Ternary {
                 name: tensor.name.clone(),
-                scale,
-            });
-        }
-        Ok(TernaryTensor { rows, scales })
+                source,
+            })
     }
 
     /// Takes a tensor out of memory, until somebody looks at it again.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bitnet_quant::DenseType;
 
-use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
+use super::checkpoint::{Checkpoint, CheckpointError, Origin};
 use super::gguf::{Array, Gguf, TensorInfo, Value};
 use super::gguf_types::{TensorTypes, matrix};
 use super::mapping::FileBytes;
+use super::tensor::{Encoding, StoredTensor};
 use super::unsupported_keys;
 use crate::note::{self, Note};
 use crate::spec::config::{Activation, ActivationPrecision, Config, Pooling};

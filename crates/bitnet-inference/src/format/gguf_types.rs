@@ -10,8 +10,9 @@ use std::collections::HashMap;
 
 use bitnet_quant::{DenseType, TernaryType};
 
-use super::checkpoint::{CheckpointError, Encoding};
+use super::checkpoint::CheckpointError;
 use super::gguf::{Gguf, TensorInfo};
+use super::tensor::Encoding;
 
 /// bitnet.cpp's `general.file_type` of I2_S files.
 pub(crate) const FILE_TYPE_I2_S: u32 = 40;

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
-use super::checkpoint::{Checkpoint, CheckpointError, Encoding, Origin, StoredTensor};
+use super::checkpoint::{Checkpoint, CheckpointError, Origin};
 use super::mapping::FileBytes;
+use super::tensor::{Encoding, StoredTensor};
 use super::{lax_json, unsupported_keys};
 use crate::note::{self, Note};
 use crate::spec::config::{Activation, ActivationPrecision, Config, Pooling, RotaryRows};

@@ -11,4 +11,5 @@ mod hf_folder;
 pub(crate) mod i2s_layout;
 pub(crate) mod lax_json;
 pub(crate) mod mapping;
+pub(crate) mod tensor;
 mod unsupported_keys;

@@ -14,7 +14,7 @@ use bitnet_core::{
 };
 
 use crate::engine::{Engine, LogitsRequest, NotFinite};
-use crate::format::checkpoint::DenseTensor;
+use crate::format::tensor::DenseTensor;
 use crate::model::Head;
 use crate::spec::config::{Activation, Config};
 

@@ -10,7 +10,9 @@ use bitnet_core::{
 };
 
 use super::load_context::LoadContext;
-use crate::format::checkpoint::{CheckpointError, DenseTensor, Encoding};
+use super::ternary::TernaryTensor;
+use crate::format::checkpoint::CheckpointError;
+use crate::format::tensor::{DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::spec::config::{ActivationPrecision, Config, RotaryRows, RotaryWidths};
 
@@ -132,13 +134,12 @@ pub(crate) fn pack(
     stored: impl Fn(usize) -> usize + Sync,
 ) -> Result<PackedTernary, CheckpointError> {
     let checkpoint = ctx.checkpoint;
-    let tensor = checkpoint.ternary(name)?;
+    let tensor = TernaryTensor::new(checkpoint, ctx.compute.isa, name)?;
     let is_zero = AtomicBool::new(true);
-    let (n_rows, n_cols) = (tensor.n_rows(), tensor.n_cols());
     let spec = TernarySpec {
         layout: ctx.layout,
-        shape: Shape { n_rows, n_cols },
-        scales: tensor.scales.clone().reordered(n_rows, &stored),
+        shape: tensor.shape(),
+        scales: tensor.scales.clone().reordered(tensor.n_rows, &stored),
     };
     let packed = PackedTernary::pack(ctx.pool, ctx.compute.threads, spec, |row, trits| {
         let decoded = tensor.decode_row(stored(row), trits);
@@ -147,14 +148,13 @@ pub(crate) fn pack(
             is_zero.store(false, Ordering::Relaxed);
         }
         decoded.map_err(|source| CheckpointError::Ternary {
-            name: checkpoint.tensor(name).name.clone(),
+            name: tensor.name.to_owned(),
             source,
         })
     });
     checkpoint.release(name);
     let packed = packed?;
-    let stored_name = &checkpoint.tensor(name).name;
-    if let Some(note) = unusual_values(stored_name, tensor.scales.values(), is_zero.into_inner()) {
+    if let Some(note) = unusual_values(tensor.name, tensor.scales.values(), is_zero.into_inner()) {
         note::add(&mut ctx.notes, note);
     }
     Ok(packed)

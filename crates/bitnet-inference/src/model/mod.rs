@@ -1,7 +1,9 @@
 //! A model in memory: weights in the layouts of the kernels.
 
+mod better_i2s_layout;
 pub(crate) mod linear;
 mod load_context;
+pub(crate) mod ternary;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,8 +15,9 @@ use bitnet_core::{
 use linear::{Linear, pack, unusual_values};
 use load_context::LoadContext;
 
-use crate::format::checkpoint::{Checkpoint, CheckpointError, DenseTensor, Encoding};
+use crate::format::checkpoint::{Checkpoint, CheckpointError};
 use crate::format::mapping::{Changed, FileBytes};
+use crate::format::tensor::{DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::spec::config::{Config, ConfigError, RotaryRows};
 use crate::spec::tensors::{self, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
@@ -250,8 +253,9 @@ impl Model {
         };
         let matrices = self.linear().filter_map(Linear::dense).chain(head);
         matrices.into_iter().find_map(|matrix| {
+            let mut values = vec![0.0; matrix.n_cols];
             let mut rows = 0..matrix.n_rows;
-            let row = rows.find(|row| matrix.not_finite_in(isa, *row).is_some())?;
+            let row = rows.find(|row| not_finite_in(matrix, isa, *row, &mut values).is_some())?;
             Some(not_finite(matrix, isa, row))
         })
     }
@@ -383,13 +387,21 @@ impl Layer {
 
 /// Returns the error of a row in which a value is not finite.
 pub(crate) fn not_finite(tensor: &DenseTensor, isa: Isa, row: usize) -> CheckpointError {
-    let (col, value) = tensor.not_finite_in(isa, row).unwrap_or((0, f32::NAN));
+    let mut values = vec![0.0; tensor.n_cols];
+    let col = not_finite_in(tensor, isa, row, &mut values);
     CheckpointError::NotFinite {
         name: tensor.name().to_owned(),
         row,
-        col,
-        value,
+        col: col.unwrap_or(0),
+        value: col.map_or(f32::NAN, |col| values[col]),
     }
+}
+
+/// Decodes a row into `values`, and returns the column of the first that cannot be
+/// computed with: it is not finite, or its square is not.
+fn not_finite_in(tensor: &DenseTensor, isa: Isa, row: usize, values: &mut [f32]) -> Option<usize> {
+    tensor.decode_row(isa, row, values);
+    (values.iter()).position(|value| !(value * value).is_finite())
 }
 
 /// Brings a dense output matrix into the form that is asked for. Where that is int8,
