@@ -104,7 +104,7 @@ fn a_file_that_is_no_model() {
     assert_snapshot!(unreadable(b"PK\x03\x04 and so on"), @r#"
     exit code 1
     error: failed to load model.gguf: not a readable GGUF file: it begins with "PK\x03\x04" instead of "GGUF"
-    hint: for SafeTensors, name the folder that they and config.json are in
+    hint: for SafeTensors, pass the folder that contains them and config.json
     "#);
 }
 
@@ -754,14 +754,11 @@ fn what_takes_more_memory_than_it_may() {
 #[test]
 fn what_came_in_place_of_a_file_is_told() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 9\n";
-    let lfs = "this looks like a pointer of Git LFS, not like the file: `git lfs pull` brings it";
+    let lfs = "this looks like a Git LFS pointer instead of the file: `git lfs pull` downloads it";
     let hint = |failure: String| failure.lines().last().unwrap().to_owned();
     assert_eq!(hint(unreadable(pointer.as_bytes())), format!("hint: {lfs}"));
     let page = hint(unreadable(b"<!DOCTYPE html><html></html>"));
-    assert_eq!(
-        page,
-        "hint: this is a page of the web; download the file itself"
-    );
+    assert_eq!(page, "hint: this is an HTML page; download the file itself");
     let folder = storyteller_folder();
     std::fs::write(folder.path().join("model/model.safetensors"), pointer).unwrap();
     let run = ["run", "-m", "model", PROMPT];

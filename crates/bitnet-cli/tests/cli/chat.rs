@@ -305,7 +305,7 @@ fn a_full_context_forgets_the_oldest_turns() {
     assert_eq!(dropped.stdout.lines().count(), 6);
     let notes = dropped
         .stderr
-        .matches("note: the context is full; the oldest turns are forgotten (");
+        .matches("note: the context is full; the oldest turns are dropped (");
     assert!(notes.count() >= 1, "{}", dropped.stderr);
     let prompts: Vec<_> = (dropped.stderr.lines())
         .filter(|line| line.starts_with("<|begin_of_text|>System: Be brief.<|eot_id|>User: "))
@@ -343,7 +343,7 @@ fn a_message_that_never_fits_is_refused_and_the_next_is_answered() {
         run.stderr
     );
     assert!(
-        run.stderr.ends_with("error: lines that were refused: 1\n"),
+        run.stderr.ends_with("error: rejected lines: 1\n"),
         "{}",
         run.stderr
     );
@@ -360,18 +360,18 @@ fn words_with_a_slash_never_reach_the_model() {
     let unknown = run("/helo\nHello.\n");
     assert_eq!((unknown.code, unknown.stdout.lines().count()), (Some(2), 1));
     assert_snapshot!(unknown.stderr, @"
-    error: there is no command /helo, expected one of these
+    error: unknown command /helo, expected one of these
       /help           show this list
       /system [TEXT]  show the system message, or replace it
-      /retry          answer the last message anew
-      /undo           forget the last message and its answer
+      /retry          regenerate the last answer
+      /undo           remove the last message and its answer
       /save FILE      write the conversation as JSON
-      /load FILE      go on with a conversation that was saved
-      /timings        show what the last answer took
-      /reset          forget all of it but the system message
-      /exit           end it, as Ctrl-D does
-    A message that begins with a slash is typed with two: //etc is a folder.
-    error: lines that were refused: 1
+      /load FILE      load a saved conversation
+      /timings        show the timings of the last answer
+      /reset          remove everything but the system message
+      /exit           end the chat, like Ctrl-D
+    Type two slashes to begin a message with one: //etc is a folder.
+    error: rejected lines: 1
     ");
     // With two slashes it is a message.
     let said = run("//helo\n");
@@ -425,7 +425,9 @@ fn turns_are_taken_back_and_answered_anew() {
     let run = bitnet_with_stdin(Path::new("."), &CHAT, b"/undo\n/retry\n/timings\n");
     assert_eq!(run.code, Some(2));
     assert_eq!(
-        run.stderr.matches("error: nothing was said yet\n").count(),
+        run.stderr
+            .matches("error: there is no message yet\n")
+            .count(),
         3
     );
 }
@@ -556,7 +558,7 @@ fn a_terminal_has_commands_and_a_history() {
     terminal.enter("/help");
     terminal.wait_for("/timings");
     terminal.enter("/helo");
-    terminal.wait_for("there is no command /helo");
+    terminal.wait_for("unknown command /helo");
     // Two pasted lines are one message.
     terminal.wait_for("> ");
     terminal.type_text(&format!("{}One\ntwo{}\r", PASTE[0], PASTE[1]));
@@ -577,7 +579,7 @@ fn a_terminal_has_commands_and_a_history() {
     // Another conversation knows what was typed, and does not replace a file of others.
     let mut terminal = terminal::Terminal::start(folder.path(), &args);
     terminal.enter("/save talk.json");
-    terminal.wait_for("talk.json is there already");
+    terminal.wait_for("talk.json already exists");
     terminal.wait_for("> ");
     // Up, past what was just typed and `/exit`.
     terminal.type_text(&"\x1b[A".repeat(3));

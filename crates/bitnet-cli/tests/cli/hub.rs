@@ -96,7 +96,7 @@ fn a_companys_authority_is_trusted_when_it_is_named() {
     assert!(reason == "UnknownIssuer" || !ours && !reason.is_empty());
     assert_snapshot!(format!("{said}certificate: REASON\n{hint}"), @"
     error: failed to pull acme/tiny: cannot get https://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true: io: invalid peer certificate: REASON
-    hint: if a company's proxy stands between, name its certificate authority's file in PEM by SSL_CERT_FILE, or add it to the system's
+    hint: if a company's proxy intercepts TLS, set SSL_CERT_FILE to its CA certificate in PEM, or add it to the system's
     ");
     assert!(hub.asked().is_empty());
 
@@ -237,11 +237,11 @@ fn what_is_gated_says_where_it_is_opened() {
         run.stderr
     };
     assert_snapshot!(said(None), @"
-    error: failed to pull acme/tiny: http://127.0.0.1:PORT/acme/tiny is open only to those who have accepted its conditions
-    hint: accept them at http://127.0.0.1:PORT/acme/tiny, and give your token by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
+    error: failed to pull acme/tiny: http://127.0.0.1:PORT/acme/tiny is gated: its conditions must be accepted first
+    hint: accept them at http://127.0.0.1:PORT/acme/tiny, and provide your token by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
     ");
     assert_snapshot!(said(Some("secret")), @"
-    error: failed to pull acme/tiny: http://127.0.0.1:PORT/acme/tiny is open only to those who have accepted its conditions
+    error: failed to pull acme/tiny: http://127.0.0.1:PORT/acme/tiny is gated: its conditions must be accepted first
     hint: accept them at http://127.0.0.1:PORT/acme/tiny as the owner of the token in HF_TOKEN
     ");
 }
@@ -270,7 +270,7 @@ fn a_busy_hub_is_waited_for_as_long_as_it_asks() {
     let run = hub.run_with(&["pull", "-q", "acme/tiny"], None);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert_eq!(hub.asked().len(), 1);
-    assert_snapshot!(run.stderr, @"error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true answers with status 429, and asks to wait 3600 s");
+    assert_snapshot!(run.stderr, @"error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true answers with status 429, retry after 3600 s");
 }
 
 #[test]
@@ -385,7 +385,7 @@ fn files_in_folders_are_found_and_a_choice_is_said() {
     assert_eq!(run.stdout, format!("{}\n", path.display()));
     assert_snapshot!(run.stderr, @"
     1 of 4 files, 320.53 KiB: Q8/x-Q8_0.gguf (320.53 KiB)
-    note: of several models Q8/x-Q8_0.gguf was taken, since it is the closest to the original that runs well; `--file NAME` takes another: Q8/x-F16.gguf (320.53 KiB), Q2/x.gguf (320.53 KiB)
+    note: selected Q8/x-Q8_0.gguf among several models: it is the closest to the original that runs well; `--file NAME` selects another: Q8/x-F16.gguf (320.53 KiB), Q2/x.gguf (320.53 KiB)
     ");
     let run = inspect("acme/tiny");
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
@@ -409,7 +409,7 @@ fn files_in_folders_are_found_and_a_choice_is_said() {
     // Now there are several here, too.
     let run = inspect("acme/tiny");
     assert_eq!(run.code, Some(0), "{run:?}");
-    assert_snapshot!(run.stderr, @"note: of several models Q8/x-Q8_0.gguf was taken, since it is the closest to the original that runs well; `-m acme/tiny:FILE` takes another: Q8/x-F16.gguf, Q2/x.gguf");
+    assert_snapshot!(run.stderr, @"note: selected Q8/x-Q8_0.gguf among several models: it is the closest to the original that runs well; `-m acme/tiny:FILE` selects another: Q8/x-F16.gguf, Q2/x.gguf");
     let run = hub.run_with(&["inspect", "-v", "acme/tiny:Q2/x.gguf"], None);
     assert!(
         run.stderr.contains("acme/tiny:Q2/x.gguf is "),

@@ -266,7 +266,7 @@ fn inspect_check_knows_equal_weights_and_broken_ones() {
     assert_eq!(run.code, Some(1));
     assert_eq!(
         run.stderr,
-        "error: m.gguf is not sound: 1 tensors or gaps between them\n"
+        "error: m.gguf is invalid: 1 tensors or gaps between them\n"
     );
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_ne!(report["check"]["content"], builtin["check"]["content"]);

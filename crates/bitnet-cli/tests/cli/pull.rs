@@ -327,7 +327,7 @@ fn a_pulled_model_goes_by_its_name() {
     assert_eq!(run.stdout, format!("{}\n", path.display()));
     assert_snapshot!(run.stderr, @"
     1 of 3 files, 320.53 KiB: story-tq2_0.gguf (320.53 KiB)
-    note: of several models story-tq2_0.gguf was taken, since ternary weights that run fast come first; `--file NAME` takes another: big-f32.gguf (6.52 GiB)
+    note: selected story-tq2_0.gguf among several models: ternary weights that run fast come first; `--file NAME` selects another: big-f32.gguf (6.52 GiB)
     ");
     assert_eq!(std::fs::read(path).unwrap(), model());
     assert_eq!(hub.blobs(), blobs_of_the_model());
@@ -396,8 +396,8 @@ fn a_command_goes_on_where_another_gave_up() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
     let said = run.stderr.lines().skip(2).collect::<Vec<_>>().join("\n");
     assert_snapshot!(said, @"
-    error: failed to pull acme/tiny: story-tq2_0.gguf breaks off at byte 10000 of 328224; what has arrived is kept
-    hint: the same command goes on where it broke
+    error: failed to pull acme/tiny: story-tq2_0.gguf stopped at byte 10000 of 328224; the partial download is kept
+    hint: run the same command to resume
     ");
     assert_eq!(hub.blobs(), [sha256(&model()) + ".incomplete"]);
     assert!(!hub.snapshot().exists());
@@ -429,8 +429,8 @@ fn wrong_content_is_not_kept() {
         let hub = hub_of(move |_, _| Reply::Bytes(content.clone()));
         let run = hub.pull();
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
-        let expected = format!(", expected {}; nothing of it was kept\n", sha256(&model()));
-        assert!(run.stderr.contains("arrived with hash "), "{}", run.stderr);
+        let expected = format!(", expected {}; the download was discarded\n", sha256(&model()));
+        assert!(run.stderr.contains("has hash "), "{}", run.stderr);
         assert!(run.stderr.contains(&expected), "{}", run.stderr);
         assert!(hub.blobs().is_empty());
         assert!(!hub.snapshot().exists());
@@ -459,11 +459,11 @@ fn refusals_say_what_helps() {
     };
     assert_snapshot!(said(401, None), @"
     error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true is denied (401)
-    hint: if the repository exists, it takes a token that may read it, by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
+    hint: if the repository exists, provide a token with read access by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
     ");
     assert_snapshot!(said(403, Some("secret")), @"
     error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true is denied (403)
-    hint: the token in HF_TOKEN may not read this repository
+    hint: the token in HF_TOKEN has no access to this repository
     ");
     assert_snapshot!(said(404, None), @"
     error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true does not exist (404)
@@ -518,7 +518,7 @@ fn a_hub_that_lies_is_refused() {
         let run = hub.pull();
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{said}");
         assert!(
-            run.stderr.contains("answers as no hub does: "),
+            run.stderr.contains("sent an unexpected response: "),
             "{}",
             run.stderr
         );

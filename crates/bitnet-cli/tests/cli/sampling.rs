@@ -134,7 +134,7 @@ fn a_folder_recommends_and_flags_decide() {
     assert_eq!(ids(with.path(), &greedy), ids(without.path(), &greedy));
     assert_eq!(
         said(with.path(), &greedy),
-        "sampling: the likeliest token (--temp), no penalty"
+        "sampling: greedy (--temp), no penalty"
     );
     // A conversation follows it, too.
     let args = ["chat", "-v", "-n", "1", "-m", "model"];
@@ -153,7 +153,7 @@ fn a_folder_that_does_not_sample_is_greedy_until_a_flag_says_otherwise() {
     assert_eq!(ids(greedy.path(), &model), expected);
     assert_eq!(
         said(greedy.path(), &model),
-        "sampling: the likeliest token (generation_config.json), no penalty"
+        "sampling: greedy (generation_config.json), no penalty"
     );
     assert_eq!(
         said(greedy.path(), &["-m", "model", "--temp", "0.9"]),

@@ -25,7 +25,7 @@ fn run_prints_prompt_and_continuation() {
     });
     assert_snapshot!(masked.collect::<Vec<_>>().join(" "), @"
     note: this is the built-in demo model, a small storyteller; for a real one: -m FILE.gguf or -m FOLDER
-    [9 prompt tokens at N tok/s, 8 written at N tok/s, load N s]
+    [9 prompt tokens at N tok/s, 8 generated at N tok/s, load N s]
     ");
 }
 
@@ -49,7 +49,7 @@ fn quiet_and_verbose_may_stand_anywhere() {
         "plan: kernel generic-i2xi8-scalar",
         "context 1024",
         "memory: ",
-        "keys and values: 1 of 8 pages, ",
+        "KV cache: 1 of 8 pages, ",
         "loaded in ",
         "seed 5, 9 prompt tokens",
     ];
@@ -347,7 +347,7 @@ fn perplexity_prints_a_line() {
     let text = b"Once upon a time there was a king who had three sons.";
     let args = ["perplexity", "-q", "-f", "-", "-c", "8"];
     let run = bitnet_with_stdin(Path::new("."), &args, text);
-    assert_snapshot!(run.quietly(), @"perplexity 29.0534  (3.36913 nats a token, 14 tokens in 2 windows of 8)");
+    assert_snapshot!(run.quietly(), @"perplexity 29.0534  (3.36913 nats per token, 14 tokens in 2 windows of 8)");
 }
 
 #[test]
@@ -362,10 +362,10 @@ fn inspect_prints_what_a_model_is() {
     vocabulary     8192 tokens, tied embedding
     activation     relu2, sub-norms
     positions      1024, RoPE base 500000
-    weights        embedding     Q8_0         1 tensors    4.25 MiB  8.50 bits a weight
-                   norm          F32         41 tensors  122.00 KiB  32.00 bits a weight
-                   attention     TQ1_0       40 tensors    1.58 MiB  1.69 bits a weight
-                   feed-forward  TQ1_0       30 tensors    4.75 MiB  1.69 bits a weight
+    weights        embedding     Q8_0         1 tensors    4.25 MiB  8.50 bits per weight
+                   norm          F32         41 tensors  122.00 KiB  32.00 bits per weight
+                   attention     TQ1_0       40 tensors    1.58 MiB  1.69 bits per weight
+                   feed-forward  TQ1_0       30 tensors    4.75 MiB  1.69 bits per weight
     tokenizer      8192 tokens, BOS 8176, ends at [8177, 8185]
     chat template  185 bytes of Jinja
     ");
@@ -401,7 +401,7 @@ fn the_device_asked_for_computes() {
     let args = [&GREEDY[..], &["-v", "--device", "cpu", PROMPT]].concat();
     let run = bitnet(&args);
     assert_eq!(run.stdout, STORY);
-    assert!(run.stderr.contains(", as asked for\n"), "{}", run.stderr);
+    assert!(run.stderr.contains(", as requested\n"), "{}", run.stderr);
 }
 
 #[test]
@@ -430,8 +430,8 @@ fn a_folder_with_a_gguf_file_is_a_model() {
     std::fs::write(model.join("m-F16.gguf"), "").unwrap();
     let Run { stdout, stderr, .. } = run(&[]);
     assert_eq!(stdout, text);
-    let note = "note: of several models m-TQ1_0.gguf was taken, since ternary weights that run \
-                fast come first; `-m some model/FILE` takes another: m-F16.gguf";
+    let note = "note: selected m-TQ1_0.gguf among several models: ternary weights that run \
+                fast come first; `-m some model/FILE` selects another: m-F16.gguf";
     let mut lines = stderr.lines();
     assert!(
         lines.any(|line| line.replace('\\', "/") == note),
