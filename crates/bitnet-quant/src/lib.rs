@@ -1,8 +1,8 @@
-//! The storage formats of BitNet-Rust: how ternary and dense weights lie in
-//! model files, decoded and encoded.
+//! The storage formats of BitNet-Rust: decoding and encoding of ternary and dense
+//! weights in model files.
 //!
-//! It reads no files, knows no model, computes no products and never prints.
-//! What the processor multiplies is packed anew by `bitnet-core`.
+//! This crate reads no files, depends on no model, computes no products and never
+//! prints. `bitnet-core` repacks weights for its kernels.
 //!
 //! ```text
 //! bytes of a tensor ──► TernaryView ──► trits -1, 0, +1  and Scales
@@ -17,8 +17,8 @@
 //!   F32, F16, BF16, Q8_0, Q6_K
 //! ```
 //!
-//! Between two ternary formats nothing is lost: trits and scales come out as
-//! they went in, or the conversion is refused with a [`TernaryError`].
+//! Conversion between ternary formats is lossless: it preserves all trits and scales,
+//! or fails with a [`TernaryError`].
 //!
 //! ```
 //! use bitnet_quant::{Scales, TernaryType, TernaryView, encode_ternary};
