@@ -1,17 +1,15 @@
-//! Which of three layouts the I2_S weights of a file are in.
+//! Detection of the layout of I2_S weights.
 //!
-//! No header says it, and every layout decodes to the same numbers of -1, 0 and +1,
-//! only elsewhere. What tells them apart is that training leaves its mark on
-//! channels: how many weights of a column are not zero goes with the weight of the
-//! norm in front of it, and with the row of the matrix that produces the channel.
-//! Norms are F32, so they stay where they are when trits are read in another order,
-//! and the correlation is lost.
+//! No header specifies it, and every layout is a permutation of the same trits. It can be
+//! detected because training correlates channels: the number of nonzero weights of a
+//! column correlates with the weight of the preceding norm, and with the row of the matrix
+//! that produces the channel. Norms are F32 and not permuted, so a wrong layout destroys
+//! the correlation.
 //!
-//! Of the built-in model, the mean rank correlation is 0.54 in the layout it is
-//! stored in; stored in blocks of 64 and read in blocks of 128 it is 0.13, and stored
-//! as four rows a byte 0.05. Without the sub-norms, by rows alone, the three are
-//! 0.33, 0.09 and 0.03 (`trained_weights_show_their_layout` below). Random weights
-//! have none at all.
+//! For the built-in model, the mean rank correlation is 0.54 in the correct layout; stored
+//! in blocks of 64 and read in blocks of 128 it is 0.13, and stored as four rows per byte
+//! 0.05. Without the sub-norms, by rows alone, the three are 0.33, 0.09 and 0.03
+//! (`trained_weights_show_their_layout` below). Random weights show no correlation.
 
 use bitnet_quant::{TernaryType, TernaryView};
 
@@ -25,7 +23,7 @@ pub enum I2SLayout {
     Canonical,
     /// 64 weights in 16 bytes: bitnet.cpp's quantizer in old ARM builds.
     Neon,
-    /// Four rows a byte: its quantizer in x86 builds without parallel activations.
+    /// Four rows per byte: its quantizer in x86 builds without parallel activations.
     Rows4,
 }
 
@@ -33,7 +31,7 @@ impl I2SLayout {
     /// Every layout.
     pub const ALL: [Self; 3] = [Self::Canonical, Self::Neon, Self::Rows4];
 
-    /// Returns the name, as `--i2s-layout` has it.
+    /// Returns the name, as in `--i2s-layout`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Canonical => "canonical",
@@ -51,18 +49,18 @@ impl I2SLayout {
     }
 }
 
-/// Layers that are looked at, evenly spread.
+/// Number of evenly spaced layers to examine.
 const MAX_LAYERS: usize = 4;
-/// Rows of a matrix that are counted: a multiple of those that share a byte.
+/// Rows of a matrix to examine: a multiple of those that share a byte.
 const MAX_ROWS: usize = 512;
-/// The least correlation that says anything, and how many times that of the layout
-/// in use it must be.
+/// The minimum significant correlation, and its minimum ratio to that of the layout in
+/// use.
 const LEAST: f32 = 0.2;
 const RATIO: f32 = 2.0;
 
 impl Checkpoint {
-    /// Returns the layout that the I2_S weights fit far better than the one they are
-    /// read in, if there is one.
+    /// Returns the layout that fits the I2_S weights much better than the current one, if
+    /// there is one.
     pub fn better_i2s_layout(&self) -> Option<I2SLayout> {
         better_layout(self, self.config().family.has_sub_norms())
     }
@@ -82,8 +80,8 @@ fn better_layout(checkpoint: &Checkpoint, by_norms: bool) -> Option<I2SLayout> {
     (found != current && best >= LEAST && best >= RATIO * fit(current)).then_some(found)
 }
 
-/// Returns the mean magnitude of the correlations that training leaves, read in a
-/// layout; `None` if no pair of tensors shows it.
+/// Returns the mean magnitude of the correlations in a layout; `None` if there is no
+/// suitable pair of tensors.
 fn fit(checkpoint: &Checkpoint, layout: I2SLayout, by_norms: bool) -> Option<f32> {
     let n_layers = checkpoint.config().n_layers;
     let n_looked_at = n_layers.min(MAX_LAYERS);
@@ -114,7 +112,7 @@ fn fit(checkpoint: &Checkpoint, layout: I2SLayout, by_norms: bool) -> Option<f32
     (!correlations.is_empty()).then(|| sum / correlations.len() as f32)
 }
 
-/// Returns a tensor of I2_S in a layout, if it can have it.
+/// Returns a view of an I2_S tensor in a layout, if its shape allows it.
 fn view<'a>(checkpoint: &'a Checkpoint, name: &str, layout: I2SLayout) -> Option<TernaryView<'a>> {
     let tensor = checkpoint.tensor(name);
     let Encoding::Ternary(TernaryType::I2S | TernaryType::I2SNeon | TernaryType::I2SRows4) =
@@ -131,7 +129,7 @@ fn column_density(view: &TernaryView<'_>) -> Vec<f32> {
     let mut density = vec![0.0; view.n_cols()];
     let mut trits = vec![0; view.n_cols()];
     for row in 0..view.n_rows().min(MAX_ROWS) {
-        // A broken row is reported by whoever computes with it.
+        // Invalid rows are reported when the weights are used.
         if view.decode_row(row, &mut trits).is_ok() {
             for (count, trit) in density.iter_mut().zip(&trits) {
                 *count += f32::from(trit.unsigned_abs());
@@ -154,7 +152,7 @@ fn row_density(view: &TernaryView<'_>) -> Vec<f32> {
     (0..view.n_rows()).map(count).collect()
 }
 
-/// Returns Spearman's rank correlation; 0 where one side is constant.
+/// Returns Spearman's rank correlation; 0 if one side is constant.
 fn rank_correlation(a: &[f32], b: &[f32]) -> f32 {
     let (a, b) = (ranks(a), ranks(b));
     let mean = (a.len() as f64 - 1.0) / 2.0;
@@ -171,7 +169,7 @@ fn rank_correlation(a: &[f32], b: &[f32]) -> f32 {
     (ab / (aa * bb).sqrt()) as f32
 }
 
-/// Returns the rank of each value; equal ones share the mean of theirs.
+/// Returns the rank of each value; equal values get their mean rank.
 fn ranks(values: &[f32]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
