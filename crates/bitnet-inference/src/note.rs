@@ -123,39 +123,36 @@ impl fmt::Display for Note {
         match self {
             Self::IgnoredTensors { name, count } => write!(
                 f,
-                "tensor {name:?}{} left out: no weight, but a buffer that is computed",
+                "tensor {name:?}{} ignored: not a weight, but a computed buffer",
                 more(*count)
             ),
             Self::MissingKey { key, taken } => {
                 write!(
                     f,
-                    "key {key:?} is missing: {taken} is taken, as transformers does"
+                    "key {key:?} is missing: using {taken}, as transformers does"
                 )
             }
-            Self::UnknownKey { key } => write!(f, "metadata {key:?} is not known and ignored"),
+            Self::UnknownKey { key } => write!(f, "metadata {key:?} is unknown and ignored"),
             Self::RepeatedKey { key } => {
-                write!(f, "metadata {key:?} is there twice, with the same value")
+                write!(f, "metadata {key:?} is duplicated, with the same value")
             }
             Self::NotUtf8 { key } => write!(f, "metadata {key:?} is not UTF-8 throughout"),
             Self::OddBool { key } => write!(
                 f,
-                "metadata {key:?} is a bool stored as neither 0 nor 1, taken as true"
+                "metadata {key:?} is a bool stored as neither 0 nor 1, read as true"
             ),
-            Self::LaxJson { file } => write!(
-                f,
-                "{file} is not JSON as the standard has it, and read as Python reads it"
-            ),
+            Self::LaxJson { file } => write!(f, "{file} is not standard JSON; parsed as by Python"),
             Self::IndexWithoutShards { shard } => write!(
                 f,
-                "the index names {shard}, which is not there; model.safetensors is read instead"
+                "the index names {shard}, which is missing; model.safetensors is read instead"
             ),
             Self::ContextLength { found, taken } => {
-                write!(f, "the context length is {found}: {taken} is taken")
+                write!(f, "the context length is {found}: using {taken}")
             }
             Self::DynamicRope { context_len } => write!(
                 f,
-                "RoPE scaling \"dynamic\" changes nothing within {context_len} positions, and \
-                 more are not offered"
+                "RoPE scaling \"dynamic\" has no effect within {context_len} positions, and \
+                 more are not supported"
             ),
             Self::AllZero { name, count } => {
                 write!(f, "tensor {name:?}{}: every value is zero", more(*count))

@@ -125,7 +125,7 @@ fn gguf_files_that_lie() {
     tensor-missing: tensor "blk.0.attn_q.weight" is missing
     tensor-of-tl1: tensor "blk.0.attn_q.weight" is stored as TL1, in tiles whose sizes were chosen when the file was made and are not in it
     tensor-of-type-99: tensor "blk.0.attn_q.weight" has type id 99, which is not supported
-    tensor-twice: not a readable GGUF file: tensor "t" is there twice
+    tensor-twice: not a readable GGUF file: tensor "t" is duplicated
     tensor-unexpected: tensor "blk.0.attn_q.bias" is not part of architecture bitnet as implemented
     tensors-2-64: not a readable GGUF file: 18446744073709551615 tensors are declared but the rest of the file has room for at most 0
     tensors-at-one-place: not a readable GGUF file: tensors "t" and "u" are both at byte 96

@@ -508,7 +508,7 @@ fn a_vocabulary_may_lack_bytes() {
     assert_eq!(
         notes(&tokenizer).last().unwrap(),
         "the vocabulary has no token for 1 of the bytes of texts (0x00): characters that need \
-         them are left out"
+         them are dropped"
     );
     let ids = tokenizer.encode_without_bos("a\0b").unwrap();
     assert_eq!(tokenizer.decode(&ids, true), "ab");
@@ -571,7 +571,7 @@ fn merges_that_give_no_token_are_left_out() {
     assert_eq!(
         notes(&tokenizer),
         [
-            "merge 0 (\"! !zzz\") (and 3 more like it) gives no token of the vocabulary and is left out"
+            "merge 0 (\"! !zzz\") (and 3 more like it) gives no token of the vocabulary and is ignored"
         ]
     );
     for text in &recorded.texts {
@@ -607,12 +607,12 @@ fn numbers_that_nobody_needs_are_left_out() {
     assert_eq!(
         notes(&tokenizer),
         [
-            "tokenizer.ggml.token_type has 902 values for 900 tokens: the rest is left out"
+            "tokenizer.ggml.token_type has 902 values for 900 tokens: the rest is ignored"
                 .to_owned(),
             format!("tokenizer.ggml.unknown_token_id is {id}"),
             format!("tokenizer.ggml.bos_token_id is {id}"),
             format!("tokenizer.ggml.eos_token_id is {id}"),
-            "tokenizer.ggml.scores has 901 values for 900 tokens: the rest is left out".to_owned(),
+            "tokenizer.ggml.scores has 901 values for 900 tokens: the rest is ignored".to_owned(),
             format!("tokenizer.ggml.eot_token_id is {id}"),
         ]
     );

@@ -66,7 +66,7 @@ impl fmt::Display for TokenizerNote {
                     write!(f, "{}0x{byte:02X}", if i == 0 { "" } else { ", " })?;
                 }
                 let more = if bytes.len() > 8 { ", …" } else { "" };
-                write!(f, "{more}): characters that need them are left out")
+                write!(f, "{more}): characters that need them are dropped")
             }
             Self::RepeatedTokens {
                 token,
@@ -84,7 +84,7 @@ impl fmt::Display for TokenizerNote {
                 count,
             } => write!(
                 f,
-                "merge {index} ({merge:?}){} gives no token of the vocabulary and is left out",
+                "merge {index} ({merge:?}){} gives no token of the vocabulary and is ignored",
                 and_others(*count)
             ),
             Self::SpecialId { key, id, n_tokens } => {
@@ -99,7 +99,7 @@ impl fmt::Display for TokenizerNote {
                 n_tokens,
             } => write!(
                 f,
-                "{key} has {found} values for {n_tokens} tokens: the rest is left out"
+                "{key} has {found} values for {n_tokens} tokens: the rest is ignored"
             ),
         }
     }

@@ -49,7 +49,7 @@ fn buffers_that_are_no_weights_are_left_out() {
         panic!("{:?}", odd.notes())
     };
     assert!(
-        note.ends_with(" and 6 more left out: no weight, but a buffer that is computed"),
+        note.ends_with(" and 6 more ignored: not a weight, but a computed buffer"),
         "{note}"
     );
 
@@ -111,11 +111,11 @@ fn configurations_as_programs_write_them_are_read() {
         // What Python computed is often a float.
         (
             |f| f.config()["hidden_size"] = 256.0.into(),
-            "config.json is not JSON as the standard has it, and read as Python reads it",
+            "config.json is not standard JSON; parsed as by Python",
         ),
         (
             |f| f.config()["rope_scaling"] = json!({ "type": "dynamic", "factor": 4.0 }),
-            "RoPE scaling \"dynamic\" changes nothing within 64 positions, and more are not offered",
+            "RoPE scaling \"dynamic\" has no effect within 64 positions, and more are not supported",
         ),
         (|f| f.config()["sliding_window"] = 4096.into(), ""),
         (
@@ -137,7 +137,7 @@ fn configurations_as_programs_write_them_are_read() {
     });
     let odd = open(folder.path());
     assert_eq!(odd.config().context_len, 1 << 24);
-    let note = "the context length is 1099511627776: 16777216 is taken";
+    let note = "the context length is 1099511627776: using 16777216";
     assert_eq!(notes(&odd), [note]);
 }
 
@@ -173,7 +173,7 @@ fn an_index_beside_the_only_file_may_name_others() {
     let odd = open(folder.path());
     let prompt = &prompts()[0];
     assert_eq!(logits(&odd, prompt), logits(&open(&data(HF)), prompt));
-    let note = "the index names model-00001-of-00002.safetensors, which is not there; \
+    let note = "the index names model-00001-of-00002.safetensors, which is missing; \
         model.safetensors is read instead";
     assert_eq!(notes(&odd), [note]);
     // With no file to fall back on, the shard is missed.
@@ -196,11 +196,11 @@ fn gguf_metadata_as_programs_write_it_is_read() {
     let cases: [(Edit, &str); 3] = [
         (
             |f| f.set("llama.some_new_key", Value::F32(0.5)),
-            "metadata \"llama.some_new_key\" is not known and ignored",
+            "metadata \"llama.some_new_key\" is unknown and ignored",
         ),
         (
             |f| f.set("llama.context_length", Value::U64(1 << 40)),
-            "the context length is 1099511627776: 16777216 is taken",
+            "the context length is 1099511627776: using 16777216",
         ),
         // Of other programs, and no business of ours.
         (

@@ -82,7 +82,7 @@ pub enum GgufError {
         key: String,
     },
     /// Two different metadata values have the same key.
-    #[error("metadata {key:?} is there twice, with different values")]
+    #[error("metadata {key:?} is duplicated, with different values")]
     DuplicateKey {
         /// The key.
         key: String,
@@ -120,7 +120,7 @@ pub enum GgufError {
         shape: Vec<u64>,
     },
     /// Two tensors have the same name.
-    #[error("tensor {tensor:?} is there twice")]
+    #[error("tensor {tensor:?} is duplicated")]
     DuplicateTensor {
         /// The name.
         tensor: String,
@@ -170,6 +170,11 @@ pub enum GgufError {
 impl Gguf {
     /// Parses the header, the metadata and the tensor directory of a whole file. Tensor data
     /// is not read.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file is truncated, inconsistent or of an unsupported
+    /// version.
     pub fn parse(file: &[u8]) -> Result<Self, GgufError> {
         let mut reader = Reader {
             file,
@@ -742,7 +747,7 @@ mod tests {
         let value = |value| metadata("k", U8, &[value]);
         check(
             &[header(3, 0, 2), value(1), value(2)].concat(),
-            "metadata \"k\" is there twice, with different values",
+            "metadata \"k\" is duplicated, with different values",
         );
         let gguf = Gguf::parse(&[header(3, 0, 2), value(1), value(1)].concat()).unwrap();
         assert_eq!(gguf.metadata().count(), 1);
@@ -801,7 +806,7 @@ mod tests {
     fn duplicate_tensor() {
         check(
             &with_tensors(&[tensor("t", &[1], 0), tensor("t", &[1], 32)]),
-            "tensor \"t\" is there twice",
+            "tensor \"t\" is duplicated",
         );
     }
 
