@@ -195,6 +195,10 @@ struct Occurrences {
 
 impl Sampler {
     /// Returns a sampler for a vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if an option is out of range.
     pub fn new(options: SamplerOptions, isa: Isa, vocab_size: usize) -> Result<Self, SamplerError> {
         options.validate()?;
         Ok(Self {

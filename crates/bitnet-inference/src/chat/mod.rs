@@ -214,7 +214,11 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Takes the template of a model; `None` if it has none.
+    /// Returns the template of a model; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the template cannot be read or parsed, or exceeds a limit.
     pub fn of_model(
         checkpoint: &Checkpoint,
         tokenizer: &Tokenizer,
@@ -235,19 +239,23 @@ impl ChatTemplate {
         Self::new(&source, TemplateOrigin::Model, tokenizer).map(Some)
     }
 
-    /// Takes one of [`names`](Self::names); `None` if it is not one of them.
+    /// Returns a built-in template by name; `None` if it is not one of [`names`](Self::names).
     pub fn named(name: &str, tokenizer: &Tokenizer) -> Option<Self> {
         let (name, source) = NAMED.into_iter().find(|(known, _)| *known == name)?;
         let template = Self::new(source, TemplateOrigin::Named(name), tokenizer);
         Some(template.expect("the templates of the program are well-formed"))
     }
 
-    /// Takes a template from wherever the caller has it.
+    /// Returns the template with this source.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the template cannot be parsed, or exceeds a limit.
     pub fn parse(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
         Self::new(source, TemplateOrigin::Given, tokenizer)
     }
 
-    /// Returns the names of the templates that are part of the program.
+    /// Returns the names of the built-in templates.
     pub fn names() -> impl Iterator<Item = &'static str> {
         NAMED.into_iter().map(|(name, _)| name)
     }
@@ -276,17 +284,22 @@ impl ChatTemplate {
         })
     }
 
-    /// Returns the Jinja program.
+    /// Returns the Jinja source.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Returns where the template comes from.
+    /// Returns the origin of the template.
     pub fn origin(&self) -> TemplateOrigin {
         self.origin
     }
 
     /// Renders a conversation as text.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::Render`] if the template rejects the conversation, fails, or exceeds
+    /// a limit.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, ChatError> {
         let template = (self.environment.get_template(NAME)).expect("`new` has added it");
         let now = options.local_time();
@@ -313,6 +326,11 @@ impl ChatTemplate {
     /// Messages remain text unless `parse_special` is set: `<|im_end|>` in a message does not
     /// end it. If no message contains a control token, the tokens are those of the rendered
     /// text ([`Tokenizer::encode_without_bos`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`render`](Self::render); or if the rendered text cannot be tokenized, or the
+    /// messages contain every character usable as a mark.
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,

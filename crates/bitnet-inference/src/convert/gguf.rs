@@ -194,7 +194,7 @@ fn check_words(config: &Config) -> Result<(), ConvertError> {
 
 fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: TernaryType) {
     let architecture = config.family.name;
-    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::check` bounds sizes"));
+    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::validate` bounds sizes"));
     writer.metadata(ARCHITECTURE, Value::String(architecture.to_owned()));
     writer.metadata("general.name", Value::String(name.to_owned()));
     writer.metadata(FILE_TYPE, Value::U32(file_type(ty)));
@@ -238,7 +238,7 @@ fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: Tern
 
 /// Returns the metadata of layers with a sliding window.
 fn sliding_window(sliding: &SlidingWindow) -> Vec<(&'static str, Value)> {
-    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::check` bounds sizes"));
+    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::validate` bounds sizes"));
     let mut metadata = vec![("attention.sliding_window", size(sliding.window))];
     let pattern = match sliding.period() {
         Some(SlidingWindow::GEMMA3_PERIOD) => None,

@@ -68,6 +68,12 @@ pub struct ConvertOptions {
 /// cannot replace a mapped file, so a model could not replace itself otherwise.
 /// `progress(done, total)` is called with the number of finished tensors and may cancel
 /// the conversion, which leaves no output.
+///
+/// # Errors
+///
+/// Returns an error if the output exists and is not to be replaced or cannot be written,
+/// the checkpoint cannot be read, the target cannot represent it, or `progress` cancelled
+/// the conversion.
 pub fn convert(
     checkpoint: impl Borrow<Checkpoint>,
     out: &Path,

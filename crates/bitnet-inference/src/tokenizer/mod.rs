@@ -202,6 +202,10 @@ impl Tokenizer {
     }
 
     /// Reads the tokenizer of a model.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the model's files contain no complete and supported tokenizer.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, TokenizerError> {
         let config = checkpoint.config();
         let tokenizer = match checkpoint.origin() {
@@ -213,6 +217,11 @@ impl Tokenizer {
 
     /// Reads `tokenizer.json` of a HuggingFace folder, or else `tokenizer.model`, and the
     /// ids that end generation from `generation_config.json` or `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be read, or contains no complete and supported
+    /// tokenizer.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
         let file = folder.join("tokenizer.json");
         let names: TokenizerConfig = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
@@ -307,12 +316,21 @@ impl Tokenizer {
     }
 
     /// Returns the tokenizer described by GGUF metadata.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the metadata contain no complete and supported tokenizer.
     pub fn from_gguf(gguf: &Gguf, family: &Family) -> Result<Self, TokenizerError> {
         gguf::build(gguf, family)
     }
 
     /// Returns the ids of `text`. BOS is prepended if the model uses one and the text
     /// does not begin with it already. Spellings of special tokens are recognized.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the text cannot be tokenized, or has a token beyond the
+    /// vocabulary of the model.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = self.encode_without_bos(text)?;
         if let Some(bos) = self.bos
@@ -326,6 +344,10 @@ impl Tokenizer {
 
     /// Returns the ids of a complete text, for embedding models: as
     /// [`encode`](Self::encode), followed by the token that the files specify, if any.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
     pub fn encode_with_eos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = self.encode(text)?;
         ids.extend(
@@ -336,6 +358,10 @@ impl Tokenizer {
     }
 
     /// Returns the ids of `text` alone, without BOS.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
     pub fn encode_without_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self
             .inner

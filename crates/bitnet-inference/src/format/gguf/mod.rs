@@ -102,6 +102,10 @@ impl Gguf {
     }
 
     /// Returns the string `key`, `None` if the file has no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn string(&self, key: &str) -> Result<Option<&str>, GgufError> {
         self.typed(key, "a string", |value| match value {
             Value::String(text) => Some(text.as_str()),
@@ -111,12 +115,20 @@ impl Gguf {
 
     /// Returns the non-negative integer `key`, of any integer type; `None` if the file has
     /// no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn unsigned(&self, key: &str) -> Result<Option<u64>, GgufError> {
         self.typed(key, "an integer that is not negative", Value::to_unsigned)
     }
 
     /// Returns the float `key`, rounded to f32 if stored as f64; `None` if the
     /// file has no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn float(&self, key: &str) -> Result<Option<f32>, GgufError> {
         self.typed(key, "a float", |value| match *value {
             Value::F32(x) => Some(x),
@@ -126,6 +138,10 @@ impl Gguf {
     }
 
     /// Returns the boolean `key`, `None` if the file has no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn boolean(&self, key: &str) -> Result<Option<bool>, GgufError> {
         self.typed(key, "a bool", |value| match *value {
             Value::Bool(x) => Some(x),
@@ -134,6 +150,10 @@ impl Gguf {
     }
 
     /// Returns the array of strings `key`, `None` if the file has no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn strings(&self, key: &str) -> Result<Option<&[String]>, GgufError> {
         self.typed(key, "an array of strings", |value| match value {
             Value::Array(Array::String(items)) => Some(items.as_slice()),
@@ -143,6 +163,10 @@ impl Gguf {
 
     /// Returns the array `key` of integers of any type, `None` if the file has
     /// no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, GgufError> {
         self.typed(
             key,
@@ -156,6 +180,10 @@ impl Gguf {
 
     /// Returns the array of 32-bit floats `key`, `None` if the file has no such
     /// key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn floats(&self, key: &str) -> Result<Option<&[f32]>, GgufError> {
         self.typed(key, "an array of f32", |value| match value {
             Value::Array(Array::F32(items)) => Some(items.as_slice()),
