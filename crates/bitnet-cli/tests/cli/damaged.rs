@@ -1,4 +1,4 @@
-//! Models whose weights are damaged, or whose files change while they are in use.
+//! Models with invalid weights, or whose files change while in use.
 
 use std::path::Path;
 
@@ -167,7 +167,7 @@ mod shortened {
             shorten(&path);
             let output = child.wait_with_output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
-            // Done before, or an error of its own; never ended by the system.
+            // It either finished before or exited with an error, but was not killed by a signal.
             assert!(
                 matches!(output.status.code(), Some(0 | 1)),
                 "{millis} ms: {output:?}"

@@ -1,4 +1,4 @@
-//! Output for people: the result on stdout, the rest on stderr.
+//! Text output: the result on stdout, the rest on stderr.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const GREEDY: [&str; 5] = ["run", "--temp", "0", "-n", "8"];
 fn run_prints_prompt_and_continuation() {
     let run = bitnet(&[&GREEDY[..], &[PROMPT]].concat());
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), STORY));
-    // Numbers that differ from run to run stand behind `at` and `load`.
+    // Numbers that differ from run to run follow `at` and `load`.
     let words: Vec<_> = run.stderr.split(' ').collect();
     let masked = words.iter().enumerate().map(|(i, word)| {
         let before = if i == 0 { "" } else { words[i - 1] };
@@ -66,7 +66,7 @@ fn the_prompt_comes_from_wherever_it_is() {
         let args = [&greedy, more].concat();
         bitnet_with_stdin(folder.path(), &args, stdin.as_bytes()).quietly()
     };
-    // One line end at the end is the file's, not the prompt's.
+    // One trailing newline is removed from a file.
     for end in ["", "\n", "\r\n"] {
         let text = format!("{PROMPT}{end}");
         std::fs::write(folder.path().join("prompt.txt"), &text).unwrap();
@@ -77,7 +77,7 @@ fn the_prompt_comes_from_wherever_it_is() {
     }
     let second = run(&["-"], "One line.\n\n");
     assert!(second.starts_with("One line.\n"), "{second}");
-    // In an argument every character is meant.
+    // An argument is unmodified.
     let argument = run(&["One line.\n"], "");
     assert_eq!(argument, second);
 }
@@ -133,7 +133,7 @@ fn a_stray_byte_in_the_middle_of_a_text_ends_nothing() {
     let run = bitnet_in(folder.path(), &[&args[..], &["--json"]].concat()).json();
     assert_eq!(run["text"], "a\u{fffd}b\u{fffd}cc");
     assert_eq!(run["ids"].as_array().unwrap().len(), 7);
-    // At the end, what waits for the rest of a character is not one.
+    // At the end, an incomplete character becomes U+FFFD.
     let args = [
         "run", "-q", "-m", "toy.gguf", "--temp", "0", "-n", "5", "--json", "x",
     ];
@@ -247,7 +247,7 @@ fn a_byte_order_mark_is_not_part_of_a_text() {
         let piped = bitnet_with_stdin(folder.path(), &piped, &marked).quietly();
         assert_eq!(piped, with("plain.txt"), "{command:?}");
     }
-    // The second mark, and the ends of lines, are text.
+    // The second mark, and line ends, are text.
     let tokens = in_folder(&["tokenize", "-q", "--json", "-f", "marked.txt"]);
     let ids: serde_json::Value = serde_json::from_str(&tokens).unwrap();
     let ids: Vec<_> = ids["ids"].as_array().unwrap()[1..]
@@ -426,7 +426,7 @@ fn a_folder_with_a_gguf_file_is_a_model() {
     };
     let text = format!("{PROMPT} great noise of shouting\n");
     assert_eq!(run(&["-q"]).quietly(), text);
-    // Of several, one is taken, and how to take another is said.
+    // Of several models one is selected, with a note on how to select another.
     std::fs::write(model.join("m-F16.gguf"), "").unwrap();
     let Run { stdout, stderr, .. } = run(&[]);
     assert_eq!(stdout, text);
