@@ -1,5 +1,5 @@
-//! Every operation on every instruction set that this machine can run, with one thread.
-//! Throughput is in multiply-adds where there are any, else in bytes.
+//! Every operation on every supported instruction set, with one thread. Throughput is in
+//! multiply-adds if there are any, else in bytes.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn kernels(c: &mut Criterion) {
     }
 }
 
-/// Both ways to pack trits, from memory as decoding meets them and from caches.
+/// Both ternary layouts, from memory as in decoding and from caches.
 fn layouts(c: &mut Criterion) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {

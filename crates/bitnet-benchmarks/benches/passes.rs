@@ -1,6 +1,5 @@
-//! Whole passes of the built-in model: reading a prompt and writing tokens.
-//! Throughput is in tokens. At the end, how much longer writing takes because
-//! memory is counted.
+//! Whole passes of the built-in model: prefill and decode. Throughput is in tokens. At
+//! the end, the overhead of memory accounting in decoding.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use bitnet_inference::{
 };
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-/// Tokens of a prompt, and the context that decoding starts from.
+/// Prompt length, and the context that decoding starts from.
 const PROMPT: usize = 128;
 const DECODED: usize = 32;
 
@@ -61,10 +60,10 @@ fn engine(pool: &HybridMemoryPool, checkpoint: &Checkpoint, plan: Plan) -> Engin
     Engine::new(model, plan).expect("there is memory")
 }
 
-/// Writes tokens with a pool that counts and with one that does not, in turns.
+/// Decodes with and without memory accounting, alternately.
 #[expect(clippy::print_stdout, reason = "the result of the bench")]
 fn print_cost_of_counting(n_pairs: usize) {
-    // Over an end of a page, so that memory is taken at all.
+    // Crosses the end of a page, so that memory is allocated.
     const WRITTEN: usize = 256;
     let checkpoint = builtin::open();
     let options = PlanOptions {

@@ -1,5 +1,5 @@
-//! The scalar kernel against the others at 1K, 4K and 16K elements, and the
-//! ratios, which are comparable between machines where times are not.
+//! The scalar kernel compared with the others at 1K, 4K and 16K elements. Unlike times,
+//! the ratios are comparable between machines.
 //!
 //! - `quantize`: a row of f32 to int8
 //! - `unpack`: a stored Q6_K row to f32

@@ -1,4 +1,4 @@
-//! The operations, in shapes that stay in the caches and in shapes that do not.
+//! The measured operations, in shapes that fit in the caches and in shapes that do not.
 
 use std::time::Instant;
 
@@ -13,26 +13,26 @@ use bitnet_quant::DenseType;
 
 use crate::data::{activations, dense_rows, int8, ternary, values};
 
-/// One operation on data of one shape, ready to be repeated.
+/// One operation with its data.
 pub struct Case {
-    /// What it is called, such as `ternary`.
+    /// Its name, such as `ternary`.
     pub operation: &'static str,
     /// `weights`, or `rows x columns`; `x tokens` for products.
     pub shape: String,
-    /// Bytes that it reads at least: everything once.
+    /// Minimum bytes read: all data once.
     pub n_bytes: usize,
-    /// Multiply-adds that it does, 0 where that says little.
+    /// Number of multiply-adds, 0 if irrelevant.
     pub n_macs: usize,
-    /// What it multiplies.
+    /// The arithmetic of the multiply-adds.
     pub arithmetic: Arithmetic,
-    /// Whether there is more than one chunk of work to share among threads.
+    /// Whether the work is shared among threads.
     pub is_shared: bool,
     run: Box<Run>,
 }
 
 type Run = dyn FnMut(Isa, &mut ThreadPool);
 
-/// Which peak of a machine the multiply-adds of an operation are compared with.
+/// The machine's peak that an operation's multiply-adds are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
     /// Four-way dot products of int8.
@@ -46,7 +46,7 @@ const HIDDEN: usize = 2560;
 const FFN: usize = 6912;
 const HEAD_DIM: usize = 128;
 
-/// Rows of HIDDEN columns that take more than 64 MB: beyond the caches of most
+/// Rows of HIDDEN columns that take more than 64 MB, more than the caches of most
 /// machines.
 const MANY_TERNARY_ROWS: usize = 106_496;
 const MANY_INT8_ROWS: usize = 26_624;
@@ -89,7 +89,7 @@ const CASES: &[fn() -> Case] = &[
     || dot(HIDDEN),
 ];
 
-/// Returns every case, each made when it is asked for: some take 100 MB.
+/// Returns every case, each created lazily, since some take 100 MB.
 pub fn cases() -> impl ExactSizeIterator<Item = Case> {
     CASES.iter().map(|make| make())
 }
@@ -100,8 +100,8 @@ impl Case {
         (self.run)(isa, threads);
     }
 
-    /// Returns the seconds that one run takes: the fastest of several rounds,
-    /// each long enough for the clock.
+    /// Returns the duration of one run in seconds: the fastest of several rounds, each
+    /// long enough for the clock's resolution.
     pub fn seconds(&mut self, isa: Isa, threads: &mut ThreadPool) -> f64 {
         const ROUNDS: usize = 5;
         const ROUND_SECONDS: f64 = 0.01;
@@ -185,8 +185,8 @@ fn dense_matmul(operation: &'static str, ty: DenseType, n_rows: usize) -> Case {
     }
 }
 
-/// The last positions of a sequence over all before, with the heads of one layer
-/// of BitNet b1.58 2B-4T.
+/// Attention of the last positions of a sequence, with the heads of one layer of BitNet
+/// b1.58 2B-4T.
 fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usize)) -> Case {
     let (n_rows, n_positions) = shape;
     let heads = Heads {
@@ -286,8 +286,7 @@ fn rms_norm(n_rows: usize, n_cols: usize) -> Case {
     })
 }
 
-/// Gates are replaced by their results; zeros stay zeros however often that
-/// happens.
+/// The gates are overwritten in place; zeros stay zeros over repeated runs.
 fn gate(operation: &'static str, op: fn(Isa, &mut [f32], &[f32]), n_rows: usize) -> Case {
     let (mut gate, up) = (vec![0.0; n_rows * FFN], values(n_rows * FFN));
     float_op(operation, n_rows, FFN, 8, move |isa, threads| {
@@ -345,7 +344,7 @@ fn row(n_cols: usize) -> Buffer<f32> {
     row.expect("some kilobytes")
 }
 
-/// An operation between the matrices, which reads so many bytes for each element.
+/// A float operation that reads this many bytes per element.
 fn float_op(
     operation: &'static str,
     n_rows: usize,
@@ -364,7 +363,7 @@ fn float_op(
     }
 }
 
-/// Calls `f(row, values)` for each row, on all threads, as the forward pass does.
+/// Calls `f(row, values)` for each row, on all threads, like the forward pass.
 fn by_rows(
     threads: &mut ThreadPool,
     data: &mut [f32],

@@ -1,4 +1,4 @@
-//! Matrices and activations of any shape.
+//! Test matrices and activations.
 
 use bitnet_core::{
     ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedInt8, PackedTernary, Shape,
@@ -14,7 +14,7 @@ fn hash(i: usize) -> u32 {
         .rotate_left(31) as u32
 }
 
-/// Returns numbers between -2 and 2.
+/// Returns pseudo-random numbers between -2 and 2.
 pub fn values(n: usize) -> Vec<f32> {
     (0..n)
         .map(|i| hash(i) as f32 / (1 << 30) as f32 - 2.0)
@@ -51,7 +51,7 @@ pub fn int8(n_rows: usize, n_cols: usize) -> PackedInt8 {
     packed.expect("some megabytes")
 }
 
-/// Returns the bytes of rows of a storage format, all of them alike.
+/// Returns the bytes of identical rows in a storage format.
 ///
 /// # Panics
 ///

@@ -1,11 +1,11 @@
-//! Every kernel operation by itself, with data to run it on: what the Criterion
-//! benches and `bitnet bench --kernels` measure.
+//! Micro-benchmarks of the kernel operations, used by the Criterion benches and
+//! `bitnet bench --kernels`.
 //!
 //! ```text
 //! cargo bench -p bitnet-benchmarks --bench kernels   each operation on each instruction set
 //! cargo bench -p bitnet-benchmarks --bench sizes     generic against SIMD at 1K, 4K and 16K elements
 //! cargo bench -p bitnet-benchmarks --bench passes    prefill and decode of the built-in model
-//! cargo bench -p bitnet-benchmarks --bench memory    blocks of the pool beside the system's and mimalloc's
+//! cargo bench -p bitnet-benchmarks --bench memory    the pool against the system's allocator and mimalloc
 //! ```
 
 mod cases;

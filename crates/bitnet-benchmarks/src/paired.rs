@@ -1,22 +1,20 @@
-//! Two ways to do the same, measured in turns, so that what else the machine does
-//! meets both.
+//! Paired measurement: two variants are run alternately, so that other load affects both.
 
-/// How much longer one of two ways takes.
+/// The ratio of two durations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
-    /// The median over all pairs of turns.
+    /// The median over all pairs.
     pub median: f64,
-    /// What a quarter of the pairs is at most, and at least.
+    /// The lower and upper quartile.
     pub quartiles: (f64, f64),
 }
 
-/// Runs `a` and `b` in turns, `n_pairs` times each, in the order a, b, b, a; both
-/// return how long they took. Returns how much longer `a` took than its neighbour
-/// `b`.
+/// Runs `a` and `b` alternately, `n_pairs` times each, in the order a, b, b, a; both
+/// return their duration. Returns the ratio of `a` to `b` of adjacent runs.
 ///
 /// # Panics
 ///
-/// Panics if there are no pairs.
+/// Panics if `n_pairs` is 0.
 pub fn paired_ratio(
     n_pairs: usize,
     mut a: impl FnMut() -> f64,

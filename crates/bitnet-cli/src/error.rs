@@ -1,26 +1,26 @@
-//! Errors of the program itself; what ends with which code is in `exit.rs`.
+//! Errors of the program itself; `exit.rs` maps errors to exit codes.
 
-/// The exit code of [`Interrupted`]: 128 + SIGINT, as shells have it.
+/// The exit code of [`Interrupted`]: 128 + SIGINT, as in shells.
 pub const INTERRUPTED: u8 = 130;
 
-/// Arguments that are each well-formed but make no sense.
+/// Arguments that are well-formed but invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// A model that was not made for conversations.
+/// A model without a chat template.
 #[derive(Debug, thiserror::Error)]
 #[error("{model} has no chat template")]
 pub struct NoChatTemplate {
     pub model: String,
 }
 
-/// A conversation in a pipe that went on without some of its lines.
+/// A chat in a pipe of which some lines were rejected.
 #[derive(Debug, thiserror::Error)]
-#[error("lines that were refused: {0}")]
+#[error("rejected lines: {0}")]
 pub struct RefusedLines(pub usize);
 
-/// The user pressed Ctrl-C, and whatever there is to say about it is said.
+/// The user pressed Ctrl-C; the message has already been printed.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;

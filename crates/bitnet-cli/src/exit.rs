@@ -1,4 +1,4 @@
-//! How the program ends when something fails: message, hint, exit code.
+//! Error reporting: message, hint, exit code.
 
 use std::io;
 use std::path::Path;
@@ -22,16 +22,16 @@ use crate::ui::Ui;
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
-/// Prints an error with what may help, and returns the exit code.
+/// Prints an error and a hint, and returns the exit code.
 pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
     if find::<io::Error>(error).is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-        // Whoever reads has seen enough.
+        // The reader closed the pipe.
         return ExitCode::SUCCESS;
     }
     if find::<Interrupted>(error).is_some() {
         return INTERRUPTED.into();
     }
-    // Other people's messages may have several lines.
+    // Messages of dependencies may have several lines.
     let message = format!("{error:#}");
     let lines: Vec<_> = message.lines().map(str::trim).collect();
     ui.error(&lines.join(" "));
@@ -49,14 +49,11 @@ pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
     }
 }
 
-/// Ends the program when a model file turns out to be shorter than it was when it was
-/// opened: what is missing cannot be read, and whoever reads it cannot go on.
+/// Exits with an error because a mapped model file was truncated: the thread that
+/// accesses the missing pages cannot continue.
 #[cfg(unix)]
 pub fn exit_for_shortened_file(file: &std::path::Path, ui: &Ui) -> ! {
-    ui.error(&format!(
-        "{} was shortened while it was in use",
-        file.display()
-    ));
+    ui.error(&format!("{} was truncated while in use", file.display()));
     std::process::exit(FAILED.into())
 }
 
@@ -65,7 +62,7 @@ fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| cause.downcast_ref())
 }
 
-/// Returns whether other arguments, and nothing else, would have helped.
+/// Returns whether the error is due to the arguments alone.
 fn is_usage(error: &anyhow::Error) -> bool {
     find::<UsageError>(error).is_some()
         || find::<NoChatTemplate>(error).is_some()
@@ -92,7 +89,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || matches!(find(error), Some(ConvertError::HeadType { .. }))
 }
 
-/// Returns what the user can do about it.
+/// Returns a hint for the user, if there is one.
 fn hint(error: &anyhow::Error) -> Option<String> {
     let hint = if let Some(CheckpointError::Read { file, source }) = find(error)
         && source.kind() == io::ErrorKind::NotFound
@@ -149,8 +146,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     Some(hint.to_owned())
 }
 
-/// Returns the name of a repository that what is not there may be: a path of two parts
-/// of which not even the first is there.
+/// Returns the repository name that a missing path may be: a path of two parts whose
+/// first part does not exist either.
 fn repository_name(path: &Path) -> Option<&str> {
     let is_file = path
         .extension()
@@ -161,10 +158,10 @@ fn repository_name(path: &Path) -> Option<&str> {
     (!is_file && !path.parent()?.is_dir()).then_some(name)
 }
 
-/// Says by which options something fits into the limit.
+/// Returns the options with which the model fits into the memory limit.
 fn limit_hint(error: &MemoryLimitError) -> String {
     let fits = error.fits.iter().map(|fit| {
-        // Less precision than was asked for is int8.
+        // The only lower precision is int8.
         let option = |is_less, option| if is_less { option } else { "" };
         let kv = option(
             fit.kv_precision != error.requested.kv_precision,
@@ -180,9 +177,9 @@ fn limit_hint(error: &MemoryLimitError) -> String {
     format!("what fits: {}", fits.join(", or "))
 }
 
-/// What a repository holds that was copied without its large files.
-const POINTER: &str = "this looks like a pointer of Git LFS, not like the file: \
-                       `git lfs pull` brings it";
+/// Hint for a repository that was cloned without its large files.
+const POINTER: &str = "this looks like a Git LFS pointer instead of the file: \
+                       `git lfs pull` downloads it";
 
 fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {
     let damaged = "if this was downloaded, compare its size and checksum with the original";
@@ -205,13 +202,13 @@ fn checkpoint_hint(error: &CheckpointError) -> Option<&'static str> {
             ..
         } => POINTER,
         CheckpointError::Gguf(GgufError::WrongMagic { found: [b'<', ..] }) => {
-            "this is a page of the web; download the file itself"
+            "this is an HTML page; download the file itself"
         }
         CheckpointError::MissingTensor { name } if name == "token_embd.weight" => {
             "a file of a vocabulary alone has no weights: take the one of the whole model"
         }
         CheckpointError::Gguf(GgufError::WrongMagic { .. }) => {
-            "for SafeTensors, name the folder that they and config.json are in"
+            "for SafeTensors, pass the folder that contains them and config.json"
         }
         CheckpointError::Gguf(GgufError::BigEndian | GgufError::UnsupportedVersion { .. }) => {
             return None;

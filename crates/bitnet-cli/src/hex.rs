@@ -1,4 +1,4 @@
-//! Hashes as they are written.
+//! Hexadecimal formatting of hashes.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Lines that a user types, or that come in a pipe, and texts in files.
+//! Reading lines from a terminal or a pipe, and text files.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -10,35 +10,39 @@ use rustyline::{Config, DefaultEditor};
 
 use crate::ui::Ui;
 
-/// What a line begins with on a terminal.
+/// Terminal prompts of a first line and of a continuation line.
 const PROMPT: &str = "> ";
 const CONTINUED: &str = "  ";
 
-/// Messages that the history has at most.
+/// Maximum number of messages in the history.
 const MAX_HISTORY: usize = 1000;
 
-/// Reads line by line.
+/// Reads input line by line.
 pub enum LineReader {
     /// With editing and a history.
     Terminal(Box<Terminal>),
-    /// As they are, but for a byte-order mark before the first.
+    /// Unmodified, except that a byte-order mark is removed from the first line.
     Pipe { is_first: bool },
 }
 
-/// A terminal, and the file of what was typed there.
+/// A terminal, and its history file.
 pub struct Terminal {
     editor: DefaultEditor,
     history: Option<PathBuf>,
 }
 
 impl LineReader {
-    /// Reads from the terminal if there is one at both ends, there with the history of
-    /// earlier conversations if it `keeps_history`.
+    /// Returns a reader of stdin. If stdin and stdout are a terminal, it has line editing,
+    /// and with `keeps_history` the history of earlier chats.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the terminal cannot be set up.
     pub fn new(keeps_history: bool, ui: &Ui) -> anyhow::Result<Self> {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
             return Ok(Self::Pipe { is_first: true });
         }
-        // Several lines that are pasted stay one.
+        // Several pasted lines are one message.
         let config = Config::builder().bracketed_paste(true).build();
         let mut editor =
             DefaultEditor::with_config(config).context("failed to set up the terminal")?;
@@ -53,13 +57,13 @@ impl LineReader {
         Ok(Self::Terminal(Box::new(Terminal { editor, history })))
     }
 
-    /// Returns whether somebody sits there.
+    /// Returns whether this reads from a terminal.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal(_))
     }
 
-    /// Returns the next line, joined with those that it goes on in; `None` at the
-    /// end.
+    /// Returns the next line, joined with its continuation lines; `None` at the end of
+    /// input.
     pub fn next(&mut self, ui: &Ui) -> anyhow::Result<Option<String>> {
         let mut text = String::new();
         loop {
@@ -81,14 +85,14 @@ impl LineReader {
         Ok(Some(text))
     }
 
-    /// Returns one line without its end.
+    /// Returns one line without its line terminator; `None` at the end of input.
     fn line(&mut self, prompt: &str) -> anyhow::Result<Option<String>> {
         match self {
             Self::Terminal(terminal) => loop {
                 match terminal.editor.readline(prompt) {
                     Ok(line) => return Ok(Some(line)),
                     Err(ReadlineError::Eof) => return Ok(None),
-                    // What was typed so far is forgotten, as in a shell.
+                    // Ctrl-C discards the line, as in a shell.
                     Err(ReadlineError::Interrupted) => {}
                     Err(error) => return Err(error).context("failed to read the terminal"),
                 }
@@ -115,8 +119,8 @@ impl LineReader {
 }
 
 impl Terminal {
-    /// Adds to the history, also of later conversations. Without a file for it, this
-    /// one still has it.
+    /// Adds a message to the history and its file. If the file cannot be written, the
+    /// history lasts only for this process.
     fn remember(&mut self, text: &str, ui: &Ui) -> anyhow::Result<()> {
         self.editor.add_history_entry(text)?;
         let Some(file) = &self.history else {
@@ -124,7 +128,7 @@ impl Terminal {
         };
         let folder = file.parent().unwrap_or(Path::new(""));
         let made = std::fs::create_dir_all(folder).map_err(ReadlineError::Io);
-        // The editor makes files that only their owner reads.
+        // The editor creates the file readable by its owner only.
         if let Err(error) = made.and_then(|()| self.editor.append_history(file)) {
             ui.detail(&format!("failed to write {}: {error}", file.display()));
             self.history = None;
@@ -133,8 +137,8 @@ impl Terminal {
     }
 }
 
-/// Returns where the history is, by the rules of the system; `None` where there is no
-/// home.
+/// Returns the path of the history file by the platform's conventions; `None` without
+/// a home folder.
 fn history_file() -> Option<PathBuf> {
     let folder = |name| {
         let folder = std::env::var_os(name).map(PathBuf::from);
@@ -149,7 +153,7 @@ fn history_file() -> Option<PathBuf> {
     Some(state?.join("bitnet").join("history"))
 }
 
-/// Reads a text file, or stdin for `-`. A byte-order mark before it is not part of it.
+/// Reads a text file, or stdin for `-`. A byte-order mark is removed.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
     let (name, bytes) = if path.as_os_str() == "-" {
         let mut bytes = Vec::new();
@@ -176,7 +180,7 @@ pub fn read_text(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Removes what some editors put before a text to say how it is encoded.
+/// Removes a leading byte-order mark.
 fn remove_byte_order_mark(text: &mut String) {
     if text.starts_with('\u{feff}') {
         text.remove(0);

@@ -1,5 +1,5 @@
-//! Ctrl-C: work that has said it can end cleanly is asked to; anything else, and
-//! work that is asked twice, ends at once.
+//! Ctrl-C: work that polls for it is asked to stop; otherwise, and on a second
+//! Ctrl-C, the process exits immediately.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use crate::error::INTERRUPTED;
 static DEFERRED: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Starts to listen.
+/// Installs the Ctrl-C handler.
 pub fn listen() {
     let result = ctrlc::set_handler(|| {
         let again = REQUESTED.swap(true, Ordering::Relaxed);
@@ -18,21 +18,21 @@ pub fn listen() {
             std::process::exit(INTERRUPTED.into());
         }
     });
-    // Without a handler, Ctrl-C ends the program as the system does it.
+    // Without a handler, Ctrl-C has the system's default action.
     let _ = result;
 }
 
-/// Says that the work polls from now on.
+/// Declares that the work polls from now on, so Ctrl-C does not exit.
 pub fn defer() {
     DEFERRED.store(true, Ordering::Relaxed);
 }
 
-/// Work that polls, for as long as this exists; afterwards Ctrl-C ends the program
-/// again, and one that came before is forgotten.
+/// A scope in which the work polls. When dropped, Ctrl-C exits again, and a previous
+/// request is cleared.
 pub struct Deferred(());
 
 impl Deferred {
-    /// Says that the work polls from now on.
+    /// Declares that the work polls from now on.
     pub fn new() -> Self {
         defer();
         Self(())
@@ -46,12 +46,12 @@ impl Drop for Deferred {
     }
 }
 
-/// Returns whether the user asked the work to end.
+/// Returns whether the user pressed Ctrl-C.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
 
-/// Waits, but not beyond a request to end.
+/// Sleeps for `duration`, or until Ctrl-C.
 pub fn sleep(duration: Duration) {
     let end = Instant::now() + duration;
     while !requested() {
@@ -63,7 +63,7 @@ pub fn sleep(duration: Duration) {
     }
 }
 
-/// Returns `Break` if the user asked the work to end.
+/// Returns `Break` if the user pressed Ctrl-C.
 pub fn poll() -> ControlFlow<()> {
     if requested() {
         ControlFlow::Break(())

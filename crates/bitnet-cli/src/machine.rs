@@ -1,15 +1,14 @@
-//! Which machine this is, and what it can do at most.
+//! Identification of the machine and its peak performance.
 
 use std::fs;
 
 use bitnet_core::{HybridMemoryPool, Isa, OutOfMemory, ThreadPool, machine};
 use serde::Serialize;
 
-/// The machine, so that figures of different ones can be told apart, and its
-/// limits, one value for each entry of `threads`.
+/// The machine and its limits, one value for each entry of `threads`.
 #[derive(Debug, Serialize)]
 pub struct Machine {
-    /// As the system calls it.
+    /// The processor name reported by the system.
     pub cpu: String,
     arch: &'static str,
     os: &'static str,
@@ -17,16 +16,15 @@ pub struct Machine {
     pub cores: usize,
     /// Cores of the machine, which may have several threads each.
     pub physical_cores: usize,
-    /// Bytes of memory that there are for this process: those of its memory cgroup
-    /// where one limits it; `null` where the system does not say.
+    /// Memory available to this process in bytes, limited by its memory cgroup; `null`
+    /// if unknown.
     memory_bytes: Option<usize>,
-    /// The folder of that cgroup.
+    /// The folder of the limiting cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_cgroup: Option<String>,
-    /// Data caches of the first core, the smallest first; empty where the
-    /// system does not say.
+    /// Data caches of the first core, the smallest first; empty if unknown.
     caches: Vec<Cache>,
-    /// Kernels that run here, the best first.
+    /// Supported kernels, the best first.
     kernels: Vec<&'static str>,
     pub threads: Vec<usize>,
     pub read_gb_s: Vec<f64>,
@@ -48,7 +46,7 @@ pub struct Limits {
 }
 
 impl Machine {
-    /// Identifies the machine; its limits are still to be measured.
+    /// Identifies the machine, without measuring its limits.
     pub fn identify() -> Self {
         let memory = machine::memory_limit();
         Self {
@@ -69,7 +67,11 @@ impl Machine {
         }
     }
 
-    /// Measures the limits of this many threads.
+    /// Measures and records the limits of this many threads.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is not enough memory for the measurement.
     pub fn measure(
         &mut self,
         pool: &HybridMemoryPool,
@@ -87,7 +89,7 @@ impl Machine {
         Ok(limits)
     }
 
-    /// Returns the machine and its limits, a line each.
+    /// Returns the machine and its limits, one per line.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![match (self.physical_cores, self.cores) {
             (cores, threads) if cores == threads => format!("{}, {cores} cores", self.cpu),
@@ -107,7 +109,7 @@ impl Machine {
     }
 }
 
-/// Returns the caches that Linux describes; other systems have no such files.
+/// Returns the caches from Linux's sysfs; empty on other systems.
 fn caches() -> Vec<Cache> {
     let read = |index: usize, file: &str| {
         let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{file}");

@@ -40,7 +40,7 @@ Exit codes:  0 done, 1 something failed, 2 bad arguments, 130 interrupted"
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print nothing on stderr but errors
+    /// Print only errors on stderr
     #[arg(
         short,
         long,
@@ -49,7 +49,7 @@ struct Cli {
         display_order = 900
     )]
     quiet: bool,
-    /// Say on stderr what is chosen and how long it takes
+    /// Print settings and timings on stderr
     #[arg(short, long, global = true, display_order = 901)]
     verbose: bool,
 }
@@ -70,8 +70,8 @@ enum Command {
     Completions(commands::completions::Args),
 }
 
-/// Has the program end with a message where a model file is shortened meanwhile.
-/// Without it, the system ends the program with none.
+/// Exits with an error message if a mapped model file is truncated. Otherwise the
+/// process would be killed by a signal without one.
 fn watch_files() {
     #[cfg(unix)]
     {

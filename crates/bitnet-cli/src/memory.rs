@@ -1,4 +1,4 @@
-//! What memory was used for, as reports show it, beside what the system says.
+//! Reports of memory use: the pool's accounting and the process's resident set.
 
 use anyhow::Context;
 use bitnet_core::HybridMemoryPool;
@@ -8,7 +8,7 @@ use bitnet_inference::{Plan, PlanError};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-/// Follows the memory of this process from before a model is loaded.
+/// Tracks the memory of this process from before a model is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryWatch {
     before: Option<usize>,
@@ -23,14 +23,13 @@ pub struct MemoryReport {
     total: AmountReport,
     /// By category.
     categories: Vec<CategoryReport>,
-    /// What the pool has from the system beyond its blocks.
+    /// Bytes that the pool has mapped beyond its blocks in use.
     reserve_bytes: usize,
-    /// What the process took before there was a model; `null` where the system does
-    /// not say, as below.
+    /// Resident set before the model was loaded; `null` if unknown, as below.
     before_bytes: Option<usize>,
-    /// What it holds of files more than before.
+    /// Increase of resident file pages since then.
     file_bytes: Option<usize>,
-    /// The largest resident set of the process.
+    /// Peak resident set of the process.
     peak_resident_bytes: Option<usize>,
 }
 
@@ -48,12 +47,12 @@ struct CategoryReport {
     amount: AmountReport,
 }
 
-/// Makes a plan that takes no more memory than there is, nor more than a user allows.
+/// Returns a plan within the available memory and the user's limit.
 ///
 /// # Errors
 ///
-/// Returns the error of the plan, and says where the limit is from if it is not the
-/// user's.
+/// Returns the error of the plan, with the origin of the limit as context if it is not
+/// the user's.
 pub fn plan_within(
     allowed: Option<usize>,
     plan: impl FnOnce(Option<usize>) -> Result<Plan, PlanError>,
@@ -72,7 +71,7 @@ pub fn plan_within(
     }
 }
 
-/// Says how much memory there is, and why.
+/// Returns a description of the memory limit and its origin.
 pub fn describe(limit: &MemoryLimit) -> String {
     let bytes = |n: usize| BinaryBytes(n as u64);
     match &limit.cgroup {
@@ -91,7 +90,7 @@ pub fn describe(limit: &MemoryLimit) -> String {
 }
 
 impl MemoryWatch {
-    /// Begins: what the process takes now is not the model's.
+    /// Starts tracking; the current resident set does not count as the model's.
     pub fn begin() -> Self {
         machine::reset_peak_memory();
         Self {
@@ -101,7 +100,7 @@ impl MemoryWatch {
         }
     }
 
-    /// Returns the largest resident set since the last call, and begins anew.
+    /// Returns the peak resident set in bytes since the last call, and resets it.
     pub fn next_peak(&mut self) -> Option<usize> {
         let peak = machine::peak_resident_memory();
         machine::reset_peak_memory();
@@ -109,14 +108,14 @@ impl MemoryWatch {
         peak
     }
 
-    /// Says what a pool is used for, and what the process took at most.
+    /// Returns a report of the pool's usage and the process's peak resident set.
     pub fn report(&mut self, pool: &HybridMemoryPool) -> MemoryReport {
         let usage = pool.usage();
         let category = |category: Category| CategoryReport {
             category: category.name(),
             amount: usage.of(category).into(),
         };
-        // Mapped files are counted by the pool, but not its own.
+        // The pool counts mapped files, but does not allocate them.
         let in_pool = usage.total.current - usage.of(Category::MappedFile).current;
         self.next_peak();
         MemoryReport {
@@ -133,7 +132,7 @@ impl MemoryWatch {
 }
 
 impl MemoryReport {
-    /// Returns a table, a line each.
+    /// Returns a table, one row per line.
     pub fn lines(&self) -> Vec<String> {
         let bytes = |n: usize| BinaryBytes(n as u64).to_string();
         let line = |name: &str, amount: &AmountReport| {
@@ -159,7 +158,7 @@ impl MemoryReport {
         let process = (self.peak_resident_bytes, self.before_bytes, self.file_bytes);
         if let (Some(peak), Some(before), Some(files)) = process {
             lines.push(format!(
-                "the process held {} at most: {} before the model was loaded, {} are pages of files",
+                "peak resident memory {}: {} before the model was loaded, {} are file pages",
                 bytes(peak),
                 bytes(before),
                 bytes(files)

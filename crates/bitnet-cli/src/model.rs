@@ -1,4 +1,4 @@
-//! From `-m` and its companions to a model that runs.
+//! From `-m` and related options to a loaded model.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ use crate::windows_names::refuse_device;
 
 const BUILTIN: &str = "builtin";
 
-/// Which model.
+/// Arguments that select a model.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArg {
     /// A GGUF file or a HuggingFace folder
@@ -44,14 +44,14 @@ pub struct ModelArg {
     pub layout: LayoutArg,
 }
 
-/// What few models need: how I2_S weights lie in a file, and which state of a hub's
-/// repository is meant. Hidden: whoever needs it is told so by name.
+/// Rarely needed options: the layout of I2_S weights, and the revision of a hub
+/// repository. Hidden in the help; messages name them where they are needed.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LayoutArg {
     /// Revision of a model of a hub, as in `-m OWNER/NAME@REVISION`
     #[arg(long, value_name = "REVISION", hide = true)]
     pub revision: Option<String>,
-    /// Layout of I2_S weights, which no file says: canonical, neon or rows4
+    /// Layout of I2_S weights, which files do not specify: canonical, neon or rows4
     #[arg(long, value_enum, value_name = "LAYOUT", hide = true)]
     pub i2s_layout: Option<I2SLayoutName>,
 }
@@ -65,7 +65,7 @@ pub enum I2SLayoutName {
 }
 
 impl LayoutArg {
-    /// Reads I2_S weights as asked for, or warns if they look otherwise.
+    /// Sets the requested I2_S layout, or warns if another one seems likely.
     fn apply(&self, checkpoint: &mut Checkpoint, ui: &Ui) -> Result<(), CheckpointError> {
         match self.i2s_layout {
             Some(name) => checkpoint.set_i2s_layout(match name {
@@ -87,7 +87,7 @@ impl LayoutArg {
     }
 }
 
-/// How it runs.
+/// Arguments that select a model and how it runs.
 #[derive(Clone, Debug, Args)]
 pub struct RunModelArgs {
     #[command(flatten)]
@@ -105,7 +105,7 @@ pub struct RunModelArgs {
     pub compute: ComputeArgs,
 }
 
-/// What computes.
+/// Arguments that select the device, kernel, precision and memory limit.
 #[derive(Clone, Debug, Args)]
 pub struct ComputeArgs {
     /// Device: auto, cpu, cuda, metal or vulkan
@@ -121,7 +121,7 @@ pub struct ComputeArgs {
     /// CPU kernel, such as avx2 [default: the best]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub kernel: Option<String>,
-    /// Keep threads on a processor each
+    /// Pin each thread to a processor
     #[arg(long, help_heading = "Model")]
     pub pin: bool,
     /// Weights packed in 2.0 or 1.6 bits
@@ -154,7 +154,7 @@ pub struct ComputeArgs {
         help_heading = "Model"
     )]
     pub kv: KvArg,
-    /// Refuse what takes more memory, such as 1.2GiB
+    /// Maximum memory use, such as 1.2GiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model")]
     pub memory_limit: Option<usize>,
 }
@@ -199,7 +199,7 @@ pub enum WeightBitsArg {
     Base3,
 }
 
-/// `--head` of commands that compute.
+/// `--head`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HeadArg {
     Exact,
@@ -207,7 +207,7 @@ pub enum HeadArg {
 }
 
 impl HeadArg {
-    /// For commands that look at all logits.
+    /// Returns the precision for commands that need all logits.
     pub fn for_all(self) -> HeadPrecision {
         match self {
             Self::Exact => HeadPrecision::Exact,
@@ -215,7 +215,7 @@ impl HeadArg {
         }
     }
 
-    /// For commands that choose among the largest.
+    /// Returns the precision for commands that need only the largest logits.
     pub fn for_largest(self) -> HeadPrecision {
         match self {
             Self::Exact => HeadPrecision::ExactTopK,
@@ -242,7 +242,7 @@ impl From<KvArg> for KvPrecision {
     }
 }
 
-/// How a conversation becomes a prompt.
+/// Arguments that select the chat template.
 #[derive(Clone, Debug, Args)]
 pub struct ChatTemplateArg {
     /// Chat template: a name, a file, or Jinja text [default: the model's]
@@ -268,7 +268,7 @@ fn parse_variables(text: &str) -> Result<Variables, String> {
     }
 }
 
-/// A model that runs, and how long it took to get there.
+/// A loaded model with its engine and its loading time.
 #[derive(Debug)]
 pub struct LoadedModel {
     pub engine: Engine,
@@ -277,13 +277,12 @@ pub struct LoadedModel {
 }
 
 impl ModelArg {
-    /// Returns whether this is the model that is part of the program.
+    /// Returns whether this is the built-in model.
     pub fn is_builtin(&self) -> bool {
         self.model == BUILTIN
     }
 
-    /// Opens the model's file without reading its weights, and says what is odd
-    /// about it.
+    /// Opens the model's file without reading its weights, and prints its notes.
     pub fn open(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
         let checkpoint = self.open_quietly(ui)?;
         say(checkpoint.notes(), ui);
@@ -311,7 +310,7 @@ impl ModelArg {
         Ok(checkpoint)
     }
 
-    /// Reads the model's tokenizer, and says what is odd about it.
+    /// Reads the model's tokenizer, and prints its notes.
     pub fn tokenizer(&self, checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<Tokenizer> {
         let tokenizer = Tokenizer::from_checkpoint(checkpoint)
             .with_context(|| format!("failed to read the tokenizer of {}", self.name()))?;
@@ -331,7 +330,7 @@ impl ModelArg {
     }
 }
 
-/// Says what is odd about a model.
+/// Prints the notes of a model.
 fn say(notes: &[Note], ui: &Ui) {
     for note in notes {
         let kind = if note.is_warning() { "warning" } else { "note" };
@@ -358,8 +357,7 @@ fn open_builtin(_: &Ui) -> anyhow::Result<Checkpoint> {
 }
 
 impl ChatTemplateArg {
-    /// Returns what the template learns now, beside the messages of which an answer is
-    /// expected.
+    /// Returns the template's variables besides the messages.
     pub fn options(&self) -> Result<ChatOptions, UsageError> {
         let now = chrono::Local::now();
         let mut options = ChatOptions::new(now.into());
@@ -370,7 +368,7 @@ impl ChatTemplateArg {
             .map_err(|error| UsageError(format!("--chat-template-kwargs: {error}")))
     }
 
-    /// Returns the template that is asked for, or else the model's.
+    /// Returns the requested template, or the model's by default.
     pub fn resolve(
         &self,
         model: &ModelArg,
@@ -407,7 +405,7 @@ impl ChatTemplateArg {
         if template.origin() == TemplateOrigin::Corrected {
             ui.note(
                 "note: the chat template in this file is known to be wrong and was replaced; \
-                 `--chat-template` takes another",
+                 `--chat-template` selects another",
             );
         }
         Ok(template)
@@ -415,12 +413,12 @@ impl ChatTemplateArg {
 }
 
 impl ComputeArgs {
-    /// Returns the instruction set that was asked for, if one was.
+    /// Returns the requested instruction set, if any.
     pub fn isa(&self) -> Result<Option<Isa>, IsaError> {
         self.kernel.as_deref().map(Isa::named).transpose()
     }
 
-    /// Returns how weights are to be packed for this instruction set.
+    /// Returns the packing of weights for this instruction set.
     pub fn packing(&self, isa: Isa, head: HeadPrecision) -> Result<Packing, UsageError> {
         let layout = match self.weight_bits {
             WeightBitsArg::Auto => None,
@@ -438,7 +436,7 @@ impl ComputeArgs {
         }
     }
 
-    /// Makes a plan of these sizes that keeps to the limit of memory.
+    /// Returns a plan for these sizes within the memory limit.
     pub fn plan(
         &self,
         checkpoint: &Checkpoint,
@@ -460,11 +458,11 @@ impl ComputeArgs {
 }
 
 impl LoadedModel {
-    /// Says what memory was used for.
+    /// Prints the memory use by category.
     pub fn show_memory(&mut self, ui: &Ui) {
         let usage = self.engine.kv_usage();
         ui.detail(&format!(
-            "keys and values: {} of {} pages, {}, room for {} more tokens in them",
+            "KV cache: {} of {} pages, {}, room for {} more tokens in them",
             usage.pages,
             usage.max_pages,
             HumanBytes((usage.pages * usage.page_bytes) as u64),
@@ -478,7 +476,7 @@ impl LoadedModel {
 }
 
 impl RunModelArgs {
-    /// Plans, loads the weights and makes an engine.
+    /// Plans, loads the weights and creates an engine.
     pub fn load(
         &self,
         checkpoint: &Checkpoint,
@@ -525,7 +523,7 @@ impl RunModelArgs {
             }
         ));
         ui.detail(&format!(
-            "memory: {} weights, ternary ones in {}, up to {} keys and values in {}, {} scratch",
+            "memory: {} weights, ternary ones in {}, up to {} KV cache in {}, {} scratch",
             HumanBytes(model.n_bytes() as u64),
             model.layout(),
             HumanBytes(plan.kv_bytes as u64),
@@ -547,7 +545,7 @@ impl RunModelArgs {
     }
 }
 
-/// Says what computes, and why.
+/// Returns a description of the selected device and the reason.
 fn describe_device(kind: DeviceKind, wish: DeviceArg) -> String {
     let devices = Device::all();
     let name = devices.iter().find(|device| device.kind == kind);
@@ -557,7 +555,7 @@ fn describe_device(kind: DeviceKind, wish: DeviceArg) -> String {
         .filter_map(|device| Some(format!("{}: {}", device.kind, device.unusable?)))
         .collect();
     let why = if wish != DeviceArg::Auto {
-        "as asked for".to_owned()
+        "as requested".to_owned()
     } else if reasons.is_empty() {
         "the fastest".to_owned()
     } else {

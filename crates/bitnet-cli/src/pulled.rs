@@ -1,5 +1,4 @@
-//! Models that were pulled before, or that other programs downloaded: from a name to a
-//! path.
+//! Finds models that were pulled or downloaded by other programs.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -13,9 +12,9 @@ use crate::ui::Ui;
 #[derive(Debug, thiserror::Error)]
 #[error("{name} was not pulled{}", but(.others))]
 pub struct NotPulled {
-    /// As `pull` takes it.
+    /// The name for `bitnet pull`.
     name: String,
-    /// Revisions that were.
+    /// Revisions that were pulled.
     others: Vec<String>,
 }
 
@@ -27,14 +26,18 @@ fn but(others: &[String]) -> String {
 }
 
 impl NotPulled {
-    /// Returns what may help.
+    /// Returns a hint for the user.
     pub fn hint(&self) -> String {
         format!("`bitnet pull {}` downloads it", self.name)
     }
 }
 
-/// Returns the model that the name of a pulled repository means, if it is one;
-/// `revision` is the one of another option.
+/// Returns the path of a pulled model by its name; `None` if `name` is not the name of
+/// a repository. `revision` overrides the revision in the name.
+///
+/// # Errors
+///
+/// Returns an error if the revision was not pulled or has no such model.
 pub fn pulled(name: &OsStr, revision: Option<&str>, ui: &Ui) -> anyhow::Result<Option<PathBuf>> {
     let reference = name.to_str().and_then(Reference::parse);
     let Some((mut reference, cache)) = reference.zip(Cache::from_env()) else {
@@ -51,7 +54,7 @@ pub fn pulled(name: &OsStr, revision: Option<&str>, ui: &Ui) -> anyhow::Result<O
     let Some(folder) = cache.pulled(repository, &reference.revision) else {
         let others = cache.revisions(repository);
         if others.is_empty() && reference.name() == name.to_string_lossy() && revision.is_none() {
-            // It may as well be the path of a file that is not there.
+            // It may also be the path of a missing file.
             return Ok(None);
         }
         let others = others.iter();
@@ -67,7 +70,7 @@ pub fn pulled(name: &OsStr, revision: Option<&str>, ui: &Ui) -> anyhow::Result<O
     let paths: Vec<_> = files.iter().map(String::as_str).collect();
     let choice = match choice::choose(&paths, reference.model.as_deref()) {
         Ok(choice) => choice,
-        // Whoever opens the folder says what is missing.
+        // Opening the folder reports what is missing.
         Err(ChoiceError::NoModel) => return Ok(Some(folder)),
         Err(error) => {
             let pulled = paths.join(", ");
@@ -83,8 +86,8 @@ pub fn pulled(name: &OsStr, revision: Option<&str>, ui: &Ui) -> anyhow::Result<O
     Ok(Some(model))
 }
 
-/// Returns the model in a folder that has GGUF files and is no HuggingFace folder, as
-/// other programs keep what they have downloaded; `None` if there is none.
+/// Returns the model in a folder of GGUF files that is not a HuggingFace folder, as in
+/// the caches of other programs; `None` if there is none.
 pub fn model_in(folder: &Path, ui: &Ui) -> Option<PathBuf> {
     if folder.join("config.json").is_file() {
         return None;
@@ -105,6 +108,10 @@ pub fn model_in(folder: &Path, ui: &Ui) -> Option<PathBuf> {
 }
 
 /// Parses the name of a revision.
+///
+/// # Errors
+///
+/// Returns an error if it is not a valid name of a revision.
 pub fn parse_revision(name: &str) -> Result<Revision, UsageError> {
     Revision::parse(name).ok_or_else(|| {
         UsageError(format!(
@@ -113,7 +120,7 @@ pub fn parse_revision(name: &str) -> Result<Revision, UsageError> {
     })
 }
 
-/// Says which of several models was taken, and how to take another.
+/// Prints which of several models was selected, and how to select another.
 pub fn say_choice(choice: &Choice, paths: &[&str], others: &str, how: &str, ui: &Ui) {
     if !choice.others.is_empty() {
         let taken = match &choice.entry {
@@ -121,13 +128,13 @@ pub fn say_choice(choice: &Choice, paths: &[&str], others: &str, how: &str, ui: 
             Entry::Folder(folder) => folder,
         };
         ui.note(&format!(
-            "note: of several models {taken} was taken, since {}; {how} takes another: {others}",
+            "note: selected {taken} among several models: {}; {how} selects another: {others}",
             choice.reason
         ));
     }
 }
 
-/// Returns the path of what was chosen.
+/// Returns the path of the chosen model.
 pub fn entry(folder: PathBuf, choice: &Choice, paths: &[&str]) -> PathBuf {
     match &choice.entry {
         Entry::File(file) => hub::below(folder, paths[*file]),

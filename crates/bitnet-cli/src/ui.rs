@@ -1,11 +1,10 @@
-//! The only door to the terminal.
+//! All terminal output.
 //!
-//! stdout carries the result and nothing else; progress, notes, timings and
-//! errors go to stderr.
+//! stdout carries only the result; progress, notes, timings and errors go to stderr.
 //!
-//! Text that models and files bring may contain control characters. A terminal
-//! would act on them (move the cursor, set its title, write its clipboard), so it
-//! is shown pictures of them; files and pipes get the text as it is.
+//! Text from models and files may contain control characters. A terminal would
+//! interpret them (move the cursor, set its title, write its clipboard), so they are
+//! replaced by visible symbols; files and pipes get the text unmodified.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
@@ -16,33 +15,33 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// Work that ends sooner shows no progress.
+/// Work that is done sooner shows no progress bar.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How much stderr says.
+/// How much is printed on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// Errors only.
     Quiet,
     /// Notes and a line of timings.
     Normal,
-    /// What was chosen and how long it took, too.
+    /// Also settings and timings.
     Verbose,
 }
 
-/// Prints.
+/// Writes to stdout and stderr.
 #[derive(Debug)]
 pub struct Ui {
     verbosity: Verbosity,
 }
 
 impl Ui {
-    /// Makes a door that lets through as much as asked for.
+    /// Returns an interface with this verbosity.
     pub fn new(verbosity: Verbosity) -> Self {
         Self { verbosity }
     }
 
-    /// Writes part of the result, at once.
+    /// Writes part of the result and flushes stdout.
     pub fn stream(&self, text: &str) -> anyhow::Result<()> {
         let mut stdout = io::stdout().lock();
         let text = for_target(&stdout, text);
@@ -59,8 +58,7 @@ impl Ui {
         writeln!(stdout, "{text}").context("failed to write to stdout")
     }
 
-    /// Writes a path as a line of the result: as it is, where the system lets paths be
-    /// any bytes.
+    /// Writes a path as a line of the result; on Unix, its bytes unmodified.
     pub fn path(&self, path: &Path) -> anyhow::Result<()> {
         if cfg!(unix) {
             let line = [path.as_os_str().as_encoded_bytes(), b"\n"].concat();
@@ -75,37 +73,37 @@ impl Ui {
         self.line(&serde_json::to_string(document)?)
     }
 
-    /// Says something that users should know, unless they want quiet.
+    /// Prints a note on stderr, unless quiet.
     pub fn note(&self, text: &str) {
         if self.verbosity >= Verbosity::Normal {
             say(text);
         }
     }
 
-    /// Says something for those who asked for details.
+    /// Prints details on stderr if verbose.
     pub fn detail(&self, text: &str) {
         if self.verbosity >= Verbosity::Verbose {
             say(text);
         }
     }
 
-    /// Says what was asked for and is no part of the result, such as help in a
-    /// conversation.
+    /// Prints a requested text that is not part of the result, such as help in a chat,
+    /// on stderr.
     pub fn reply(&self, text: &str) {
         say(text);
     }
 
-    /// Says what failed.
+    /// Prints an error on stderr.
     pub fn error(&self, text: &str) {
         say(&format!("error: {text}"));
     }
 
-    /// Says what may help.
+    /// Prints a hint on stderr.
     pub fn hint(&self, text: &str) {
         say(&format!("hint: {text}"));
     }
 
-    /// Starts to show how far `what` is, if it takes long and someone watches.
+    /// Returns a progress bar for `what`, shown if it takes long and stderr is a terminal.
     pub fn progress(&self, what: &'static str) -> Progress {
         Progress {
             what,
@@ -116,14 +114,14 @@ impl Ui {
     }
 }
 
-/// Writes a line to stderr. Where nobody can read it, there is nobody to tell.
+/// Writes a line to stderr, ignoring failures.
 fn say(text: &str) {
     let mut stderr = io::stderr().lock();
     let text = for_target(&stderr, text);
     let _ = writeln!(stderr, "{text}");
 }
 
-/// Returns `text` as it may be written to `target`.
+/// Returns `text` without control characters if `target` is a terminal.
 fn for_target<'a>(target: &impl IsTerminal, text: &'a str) -> Cow<'a, str> {
     if target.is_terminal() {
         without_controls(text)
@@ -132,9 +130,8 @@ fn for_target<'a>(target: &impl IsTerminal, text: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// Replaces the control characters that a terminal acts on by Unicode's pictures of
-/// them; those of C1, which have none, by U+FFFD. Line ends and tabs stay, and
-/// carriage returns, which a terminal's line ends do not need, are left out.
+/// Replaces control characters by Unicode's control pictures; those of C1, which have
+/// none, by U+FFFD. Line feeds and tabs are kept, carriage returns are removed.
 fn without_controls(text: &str) -> Cow<'_, str> {
     let is_shown = |c: char| !c.is_control() || c == '\n' || c == '\t';
     if text.chars().all(is_shown) {
@@ -149,7 +146,7 @@ fn without_controls(text: &str) -> Cow<'_, str> {
     shown.collect::<String>().into()
 }
 
-/// A progress bar that appears when work takes long and is gone when dropped.
+/// A progress bar that appears when work takes long and is removed when dropped.
 #[derive(Debug)]
 pub struct Progress {
     what: &'static str,
@@ -159,7 +156,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Tells how much is done.
+    /// Updates how much is done.
     pub fn set(&mut self, done: usize, total: usize) {
         if !self.shown || self.start.elapsed() < PATIENCE {
             return;

@@ -1,14 +1,14 @@
-//! Names that mean devices on Windows, in every folder: opening `con` as a model would
-//! wait for the keyboard, and what is written to `nul` is lost.
+//! Reserved device names of Windows, which apply in every folder: opening `con` would
+//! read from the keyboard, and output to `nul` is discarded.
 
 use std::path::{Component, Path};
 
 use crate::error::UsageError;
 
-/// The devices that have no number.
+/// Devices without a number.
 const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
 
-/// Fails on Windows if a path leads to a device.
+/// Returns an error on Windows if a path names a device.
 pub fn refuse_device(path: &Path) -> Result<(), UsageError> {
     match path.to_str() {
         Some(text) if cfg!(windows) && is_device(path) => Err(UsageError(format!(
@@ -18,9 +18,9 @@ pub fn refuse_device(path: &Path) -> Result<(), UsageError> {
     }
 }
 
-/// Returns whether Windows takes a path for a device.
+/// Returns whether Windows treats a path as a device.
 fn is_device(path: &Path) -> bool {
-    // `\\?\C:\con` says that it is to be taken as it is.
+    // `\\?\C:\con` is a verbatim path, not a device.
     let verbatim = matches!(
         path.components().next(),
         Some(Component::Prefix(prefix)) if prefix.kind().is_verbatim()
@@ -29,8 +29,8 @@ fn is_device(path: &Path) -> bool {
     !verbatim && name.is_some_and(is_device_name)
 }
 
-/// Returns whether Windows takes a name, in any folder, for a device: with any
-/// extension, too, and with spaces or a colon behind it.
+/// Returns whether Windows treats a name as a device in any folder, with any extension
+/// and any trailing spaces or colon.
 pub fn is_device_name(name: &str) -> bool {
     let stem = name.split(['.', ':']).next().unwrap_or_default();
     let stem = stem.trim_end_matches(' ').to_uppercase();

@@ -1,5 +1,5 @@
-//! The built-in model in WebAssembly: continues a prompt, token by token. Only numbers
-//! pass the border, so no memory is shared with the host.
+//! The built-in model in WebAssembly: continues a prompt, token by token. The interface
+//! passes only numbers, so no memory is shared with the host.
 //!
 //! `wasm.mjs` runs it in Node; `scripts/test-wasm.sh` builds and runs both.
 
@@ -40,7 +40,7 @@ fn engine(head: HeadPrecision, kv_precision: KvPrecision) -> Engine {
 }
 
 impl Session {
-    /// Begins one in the precision of the reference.
+    /// Returns a session in the precision of the reference.
     fn new() -> Self {
         Self {
             tokenizer: Tokenizer::from_checkpoint(&builtin::open()).expect("it has a tokenizer"),
@@ -97,7 +97,7 @@ pub extern "C" fn hash_logits(n: usize, precision: usize) -> u64 {
     hash
 }
 
-/// Returns whether the instruction set has instructions of its own.
+/// Returns whether the kernel uses SIMD.
 #[unsafe(no_mangle)]
 pub extern "C" fn uses_simd() -> bool {
     Isa::best() != Isa::Scalar
@@ -109,21 +109,21 @@ pub extern "C" fn push_byte(byte: u8) {
     SESSION.with_borrow_mut(|session| session.prompt.push(byte));
 }
 
-/// Continues the prompt by the likeliest tokens, at most `max_tokens`, and returns the
-/// number of all; the next prompt is empty.
+/// Continues the prompt greedily by at most `max_tokens`, and returns the total number of
+/// tokens; the next prompt is empty.
 #[unsafe(no_mangle)]
 pub extern "C" fn run(max_tokens: usize) -> usize {
     SESSION.with_borrow_mut(|session| session.run(max_tokens))
 }
 
-/// Returns a token of the last prompt and what follows it.
+/// Returns a token of the last prompt and its continuation.
 #[unsafe(no_mangle)]
 pub extern "C" fn token(index: usize) -> u32 {
     SESSION.with_borrow(|session| session.tokens[index])
 }
 
-/// What hash maps are seeded with, for the backend `custom` of getrandom: nobody
-/// attacks the ones here. In a browser, take its backend `wasm_js`.
+/// Constant seeds of hash maps, for the backend `custom` of getrandom: the input is trusted.
+/// In a browser, use its backend `wasm_js`.
 ///
 /// # Safety
 ///

@@ -1,9 +1,9 @@
-//! Time that passes, where the system tells it.
+//! A monotonic clock, if the platform has one.
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub(crate) use std::time::Instant;
 
-/// A moment in WebAssembly without a system: there is no clock, and no time passes.
+/// Replacement in WebAssembly without a system: there is no clock, so durations are 0.
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 #[derive(Clone, Copy)]
 pub(crate) struct Instant;

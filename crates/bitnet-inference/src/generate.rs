@@ -1,4 +1,4 @@
-//! A prompt to text: the loop that users wait for.
+//! Text generation: prefill and the decode loop.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use crate::engine::{Engine, ForwardError, Input};
 use crate::logits::Logits;
 use crate::sampler::{Sampler, SamplerError, SamplerOptions};
 
-/// What to generate.
+/// Options of a generation.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerateOptions<'a> {
     /// The prompt, BOS included.
     pub prompt: &'a [u32],
-    /// The most tokens to generate; the end of the context ends it earlier, so
-    /// [`usize::MAX`] stands for no limit but that.
+    /// Maximum number of tokens to generate. The context is a limit in any case, so
+    /// [`usize::MAX`] means no other limit.
     pub max_tokens: usize,
-    /// How tokens are chosen.
+    /// The sampling parameters.
     pub sampling: SamplerOptions,
-    /// How many tokens at the beginning of the prompt sequence 0 already holds,
-    /// from a call before; 0 to start anew. They are not computed again.
+    /// Number of leading prompt tokens that are already in sequence 0 from a previous call
+    /// and not computed again; 0 to start a new sequence.
     pub reuse: usize,
 }
 
 impl<'a> GenerateOptions<'a> {
-    /// Starts anew, and chooses tokens as [`SamplerOptions::default`] does.
+    /// Returns options with the default sampling parameters, without a reused prefix.
     pub fn new(prompt: &'a [u32], max_tokens: usize) -> Self {
         Self {
             prompt,
@@ -35,28 +35,28 @@ impl<'a> GenerateOptions<'a> {
     }
 }
 
-/// What happens while text is generated.
+/// An event of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Positions of the prompt that have been read.
+    /// Progress of prefill, in prompt positions.
     Prefill {
-        /// So far.
+        /// Positions computed so far.
         done: usize,
-        /// All.
+        /// All positions.
         total: usize,
     },
-    /// A token was chosen.
+    /// A token was sampled.
     Token(u32),
 }
 
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The number of tokens, or the context, is used up.
+    /// The maximum number of tokens or the end of the context was reached.
     Length,
-    /// The caller said so.
+    /// The caller stopped it.
     Stop,
-    /// The model chose a token that ends the text.
+    /// An end-of-generation token was sampled.
     Eos,
 }
 
@@ -71,31 +71,31 @@ impl FinishReason {
     }
 }
 
-/// What was generated, and how fast: times are zero where there is no clock, in
-/// WebAssembly without a system.
+/// The result of a generation with its timings, which are zero in WebAssembly without a
+/// clock.
 #[derive(Clone, Debug)]
 pub struct Generation {
-    /// The tokens, without the one that ended the text.
+    /// The tokens, without the end-of-generation token.
     pub ids: Vec<u32>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// Tokens of the prompt that the sequence held already.
+    /// Prompt tokens that were not computed again.
     pub reused: usize,
-    /// Time to read the rest of the prompt and choose the first token.
+    /// Time of prefill, including the first token.
     pub prefill: Duration,
     /// Time of all tokens after the first.
     pub decode: Duration,
-    /// Tokens chosen in that time, the one that ended the text included.
+    /// Tokens sampled in that time, including the end-of-generation token.
     pub decode_steps: usize,
 }
 
-/// Continues a prompt in sequence 0 until `is_eog`, the number of tokens, the
-/// context, or `on_event` ends it.
+/// Continues a prompt in sequence 0 until `is_eog`, the maximum number of tokens, the
+/// context, or `on_event` ends it. Returns the tokens and timings.
 ///
 /// # Errors
 ///
-/// Returns an error if the prompt is empty, does not fit, or an option makes no
-/// sense.
+/// Returns an error if the prompt is empty or too long, an option is invalid, the forward
+/// pass fails, or every logit is NaN or minus infinity.
 pub fn generate(
     engine: &mut Engine,
     options: &GenerateOptions<'_>,
@@ -118,7 +118,7 @@ pub fn generate(
     }
     let max_tokens = options.max_tokens.min(context_len - prompt.len() + 1);
 
-    // The last token is computed in any case: its logits are wanted.
+    // The last token is always computed, since its logits are needed.
     let reuse = options.reuse.min(engine.len(0)).min(prompt.len() - 1);
     engine.truncate(0, reuse);
     let mut generation = Generation {
@@ -162,8 +162,8 @@ pub fn generate(
     Ok(generation)
 }
 
-/// Reads the prompt from position `reuse` on, and returns the first token, unless
-/// `on_event` ends it.
+/// Computes the prompt from position `reuse` on, and returns the first token, unless
+/// `on_event` stops it.
 fn prefill(
     engine: &mut Engine,
     sampler: &mut Sampler,
@@ -214,14 +214,14 @@ fn decode(
     next.ok_or(GenerateError::NoCandidate)
 }
 
-/// Why nothing is generated.
+/// An error of a generation.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerateError {
-    /// There is nothing to continue.
+    /// The prompt is empty.
     #[error("the prompt is empty")]
     EmptyPrompt,
-    /// The prompt leaves no room.
+    /// The prompt exceeds the context.
     #[error("the prompt has {n_tokens} tokens, but the context only {context_len}")]
     PromptTooLong {
         /// Tokens of the prompt.
@@ -229,13 +229,13 @@ pub enum GenerateError {
         /// Positions of the context.
         context_len: usize,
     },
-    /// An option of the sampler makes no sense.
+    /// A sampling parameter is invalid.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
     /// No token can be chosen: every logit is NaN or minus infinity.
     #[error("no token can be chosen: every logit is NaN or minus infinity")]
     NoCandidate,
-    /// The tokens cannot be computed.
+    /// The forward pass failed.
     #[error(transparent)]
     Forward(#[from] ForwardError),
 }

@@ -1,18 +1,18 @@
-//! Which logits a caller asks for: what a sampler needs, and an engine computes.
+//! The logits that a caller requests from an engine.
 
-/// Which positions need logits.
+/// The positions whose logits are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
-    /// No position: the tokens are only remembered.
+    /// No position: the tokens are only added to the KV cache.
     None,
     /// The last position.
     Last,
     /// Every position.
     All,
-    /// The last position: at least its `k` largest logits. Others may be minus
-    /// infinity instead; the model's head may be faster so.
+    /// The last position: at least its `k` largest logits. Others may be minus infinity,
+    /// which may be faster.
     Top(usize),
-    /// The last position: not logits but what they are computed from, the
-    /// normalized hidden state of `hidden_dim` values.
+    /// The last position: instead of logits the final normalized hidden state, of
+    /// `hidden_dim` values.
     Hidden,
 }

@@ -1,67 +1,65 @@
-//! What is odd about a model that is read all the same.
+//! Notes on irregular models that are accepted.
 
 use std::fmt;
 
-/// Something about a model that its user should know, and that is no error: what a
-/// file says wrongly, or not at all, and other programs read as it is read here;
-/// or weights that no trained model has.
+/// An irregularity of a model that is not an error: a wrong or missing value that other
+/// programs interpret in the same way, or weights that no trained model has.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Note {
-    /// Tensors that are no weights were left out: buffers that a program computes
-    /// by itself.
+    /// Tensors that are not weights were ignored: buffers that are computed at run time.
     IgnoredTensors {
         /// The first.
         name: String,
-        /// How many there are.
+        /// The number of such tensors.
         count: usize,
     },
-    /// A key is missing, and what `transformers` takes without it was taken.
+    /// A key is missing, and the default of `transformers` is used.
     MissingKey {
         /// The key.
         key: String,
-        /// What was taken.
+        /// The default.
         taken: String,
     },
-    /// A key of the architecture is not known here, nor to change the computation.
+    /// A key of the architecture is unknown and ignored.
     UnknownKey {
         /// The key.
         key: String,
     },
-    /// A metadata key is there twice, with the same value.
+    /// A duplicate metadata key with the same value.
     RepeatedKey {
         /// The key.
         key: String,
     },
-    /// A text of the metadata is not UTF-8; what is not shows as U+FFFD.
+    /// A metadata string is not UTF-8; invalid bytes are replaced by U+FFFD.
     NotUtf8 {
         /// The key.
         key: String,
     },
-    /// A truth value is stored as neither 0 nor 1, and was taken as true.
+    /// A boolean is stored as neither 0 nor 1, and read as true.
     OddBool {
         /// The key.
         key: String,
     },
-    /// A JSON file is written in a way that only Python's reader takes.
+    /// A JSON file is not standard JSON, but accepted by Python's parser.
     LaxJson {
         /// The name of the file.
         file: String,
     },
-    /// An index names shards that are not there, and one file has all tensors.
+    /// The shards of an index are missing, and a single file is read instead.
     IndexWithoutShards {
         /// The shard that is missing.
         shard: String,
     },
-    /// The context is longer than any program could hold.
+    /// The context length exceeds the limit.
     ContextLength {
-        /// What the file says.
+        /// The value in the file.
         found: usize,
-        /// What was taken.
+        /// The value used.
         taken: usize,
     },
-    /// Rotary frequencies that change beyond the context that the model was made
-    /// for, which is the longest here.
+    /// Dynamic RoPE scaling, which has no effect within the trained context, the longest
+    /// supported one.
     DynamicRope {
         /// That context.
         context_len: usize,
@@ -70,11 +68,10 @@ pub enum Note {
     AllZero {
         /// The first such tensor.
         name: String,
-        /// How many there are.
+        /// The number of such tensors.
         count: usize,
     },
-    /// A scale or the weight of a norm is so small or so large that no trained model
-    /// has it.
+    /// A scale or norm weight is outside of the range of trained models.
     Extreme {
         /// The tensor.
         name: String,
@@ -84,22 +81,21 @@ pub enum Note {
 }
 
 impl Note {
-    /// The magnitudes that a scale or the weight of a norm may have without being
-    /// told. Files store most scales as f16 or bf16 of weights near 1/sqrt(width), and
-    /// published ones lie between 1e-4 and 1e3; these bounds leave eight decimal
-    /// places more, and what is outside soon leaves f32 when it is squared.
+    /// The magnitudes of scales and norm weights that give no note. Most scales are near
+    /// 1/sqrt(width), and published ones are between 1e-4 and 1e3; these bounds add eight
+    /// decimal places, and squares of values outside soon overflow f32.
     pub const USUAL: std::ops::RangeInclusive<f32> = 1e-12..=1e12;
 
-    /// Returns whether the model may be damaged, not only its files unusual.
+    /// Returns whether the model may be damaged.
     pub fn is_warning(&self) -> bool {
         matches!(self, Self::AllZero { .. } | Self::Extreme { .. })
     }
 }
 
-/// As many as anybody reads: a file may give reason for millions.
+/// Maximum number of notes; a malicious file could cause millions.
 const MAX_NOTES: usize = 64;
 
-/// Adds a note; notes on tensors of one kind become one.
+/// Adds a note; notes of one kind on several tensors are merged.
 pub(crate) fn add(notes: &mut Vec<Note>, note: Note) {
     if let Some(count) = notes.iter_mut().find_map(|known| same(known, &note)) {
         *count += 1;
@@ -108,7 +104,7 @@ pub(crate) fn add(notes: &mut Vec<Note>, note: Note) {
     }
 }
 
-/// Returns the count of a note on tensors of the same kind.
+/// Returns the count of `known` if `note` is of the same kind.
 fn same<'a>(known: &'a mut Note, note: &Note) -> Option<&'a mut usize> {
     match (known, note) {
         (Note::IgnoredTensors { count, .. }, Note::IgnoredTensors { .. })
@@ -127,39 +123,36 @@ impl fmt::Display for Note {
         match self {
             Self::IgnoredTensors { name, count } => write!(
                 f,
-                "tensor {name:?}{} left out: no weight, but a buffer that is computed",
+                "tensor {name:?}{} ignored: not a weight, but a computed buffer",
                 more(*count)
             ),
             Self::MissingKey { key, taken } => {
                 write!(
                     f,
-                    "key {key:?} is missing: {taken} is taken, as transformers does"
+                    "key {key:?} is missing: using {taken}, as transformers does"
                 )
             }
-            Self::UnknownKey { key } => write!(f, "metadata {key:?} is not known and ignored"),
+            Self::UnknownKey { key } => write!(f, "metadata {key:?} is unknown and ignored"),
             Self::RepeatedKey { key } => {
-                write!(f, "metadata {key:?} is there twice, with the same value")
+                write!(f, "metadata {key:?} is duplicated, with the same value")
             }
             Self::NotUtf8 { key } => write!(f, "metadata {key:?} is not UTF-8 throughout"),
             Self::OddBool { key } => write!(
                 f,
-                "metadata {key:?} is a bool stored as neither 0 nor 1, taken as true"
+                "metadata {key:?} is a bool stored as neither 0 nor 1, read as true"
             ),
-            Self::LaxJson { file } => write!(
-                f,
-                "{file} is not JSON as the standard has it, and read as Python reads it"
-            ),
+            Self::LaxJson { file } => write!(f, "{file} is not standard JSON; parsed as by Python"),
             Self::IndexWithoutShards { shard } => write!(
                 f,
-                "the index names {shard}, which is not there; model.safetensors is read instead"
+                "the index names {shard}, which is missing; model.safetensors is read instead"
             ),
             Self::ContextLength { found, taken } => {
-                write!(f, "the context length is {found}: {taken} is taken")
+                write!(f, "the context length is {found}: using {taken}")
             }
             Self::DynamicRope { context_len } => write!(
                 f,
-                "RoPE scaling \"dynamic\" changes nothing within {context_len} positions, and \
-                 more are not offered"
+                "RoPE scaling \"dynamic\" has no effect within {context_len} positions, and \
+                 more are not supported"
             ),
             Self::AllZero { name, count } => {
                 write!(f, "tensor {name:?}{}: every value is zero", more(*count))

@@ -1,4 +1,4 @@
-//! How well a model predicts a text.
+//! Perplexity of a text.
 
 use std::ops::ControlFlow;
 
@@ -10,33 +10,33 @@ use crate::logits::Logits;
 /// The negative log-likelihood of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Perplexity {
-    /// Windows that were scored.
+    /// Number of windows scored.
     pub windows: usize,
-    /// Tokens that were scored.
+    /// Number of tokens scored.
     pub tokens: usize,
     /// Sum of -ln p over all tokens.
     pub nll_sum: f64,
 }
 
 impl Perplexity {
-    /// Returns the mean of -ln p.
+    /// Returns the mean of -ln p in nats.
     pub fn nll_per_token(&self) -> f64 {
         self.nll_sum / self.tokens as f64
     }
 
-    /// Returns e to the mean of -ln p.
+    /// Returns the perplexity: e to the mean of -ln p.
     pub fn perplexity(&self) -> f64 {
         libm::exp(self.nll_per_token())
     }
 }
 
-/// Scores `tokens` in windows of `window` tokens without overlap, `bos` in front
-/// of each: every token is predicted from BOS and those before it in its window. Where
-/// there is no BOS, the token before a window takes its place, and the first token of
-/// the text, which has none before it, is not scored.
+/// Scores `tokens` in windows of `window` tokens without overlap, each preceded by `bos`:
+/// every token is predicted from BOS and the tokens before it in its window. Without a
+/// BOS, a window is preceded by the token before it, and the first token of the text is
+/// not scored.
 ///
-/// `progress(done)` is told what is scored so far and may end the run early;
-/// then what was scored is returned.
+/// `progress(done)` is called with the intermediate result and may end the run early;
+/// then that result is returned.
 ///
 /// # Errors
 ///
@@ -99,14 +99,14 @@ pub fn perplexity(
     Ok(result)
 }
 
-/// Why a text cannot be scored.
+/// An error of scoring a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PerplexityError {
-    /// There is no text, or without BOS a single token of one.
+    /// The text is empty or, without a BOS, has only one token.
     #[error("there are no tokens to score")]
     NoTokens,
-    /// A window that is empty or does not fit.
+    /// The window is empty or exceeds the context.
     #[error("windows of {window} tokens do not fit into the context of {context_len}")]
     Window {
         /// Tokens per window.
@@ -114,7 +114,7 @@ pub enum PerplexityError {
         /// Positions of the context.
         context_len: usize,
     },
-    /// The tokens cannot be computed.
+    /// The forward pass failed.
     #[error(transparent)]
     Forward(#[from] ForwardError),
 }

@@ -1,4 +1,4 @@
-//! Logits to the next token.
+//! Sampling of the next token from logits.
 
 use std::cmp::Ordering;
 use std::ops::RangeInclusive;
@@ -9,21 +9,19 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::logits::Logits;
 
-/// How the next token is chosen.
+/// Sampling parameters.
 ///
-/// The steps are those of `transformers`, in its order: penalties, temperature,
-/// top-k, top-p, min-p, and a draw from what is left. All penalties look back on
-/// the same window of tokens.
+/// The steps are those of `transformers`, in its order: penalties, temperature, top-k,
+/// top-p, min-p, and a random draw. All penalties use the same window of tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
-    /// Divides the logits. Below [`MIN_TEMPERATURE`] the most likely token is taken
-    /// (the lower id where two are equal), and all steps but the penalties are left
-    /// out.
+    /// Divides the logits. Below [`MIN_TEMPERATURE`], sampling is greedy (ties go to the
+    /// lower id), and all steps but the penalties are skipped.
     pub temperature: f32,
     /// Keeps the k most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the most likely tokens whose probabilities reach p together; 1 keeps
-    /// all, 0 the most likely one.
+    /// Keeps the smallest set of most likely tokens whose probabilities sum to p or more; 1
+    /// keeps all, 0 the most likely one.
     pub top_p: f32,
     /// Keeps tokens at least p times as likely as the most likely one; 0 keeps
     /// all.
@@ -31,34 +29,32 @@ pub struct SamplerOptions {
     /// Divides positive and multiplies negative logits of tokens that occurred in
     /// the window, prompt or text (Keskar et al., CTRL, 2019); 1 changes nothing.
     pub repeat_penalty: f32,
-    /// Is subtracted from the logits of tokens that were generated in the window, as
-    /// the API of `OpenAI` has it: tokens of the prompt do not count. From -2 to 2; 0
-    /// changes nothing.
+    /// Subtracted from the logits of tokens generated in the window, as in the API of
+    /// `OpenAI`: prompt tokens do not count. From -2 to 2; 0 has no effect.
     pub presence_penalty: f32,
-    /// Is subtracted from a logit once for each time that the token was generated in
-    /// the window. From -2 to 2; 0 changes nothing.
+    /// Subtracted from a logit once per occurrence of the token among those generated in
+    /// the window. From -2 to 2; 0 has no effect.
     pub frequency_penalty: f32,
-    /// How many of the last tokens the penalties look back on; 0 turns them off.
+    /// Number of last tokens that the penalties apply to; 0 disables them.
     pub penalty_window: usize,
-    /// Where the random numbers begin.
+    /// Seed of the random number generator.
     pub seed: u64,
 }
 
-/// Tokens that the penalties look back on, where nothing else is said.
+/// The default penalty window.
 pub const REPEAT_WINDOW: usize = 256;
 
-/// The lowest temperature that is one. With less, logits that differ in their last
-/// bit only are told apart, and quotients leave the range of f32: the most likely
-/// token is meant.
+/// The lowest temperature of random sampling. Lower values would separate logits that
+/// differ in the last bit only and overflow f32, so they mean greedy sampling.
 pub const MIN_TEMPERATURE: f32 = 1e-5;
 
-/// What presence and frequency penalties may be.
+/// The range of presence and frequency penalties.
 const ADDITIVE_PENALTY: RangeInclusive<f32> = -2.0..=2.0;
 
 impl Default for SamplerOptions {
     /// Returns the options for a model that recommends none: temperature 0.7 and top-p
-    /// 0.95, without penalties. A repeat penalty would spoil text that repeats itself
-    /// rightly, such as code and JSON.
+    /// 0.95, without penalties. A repeat penalty would harm legitimately repetitive text, such
+    /// as code and JSON.
     fn default() -> Self {
         Self {
             temperature: 0.7,
@@ -69,7 +65,7 @@ impl Default for SamplerOptions {
 }
 
 impl SamplerOptions {
-    /// The most likely token, always.
+    /// Greedy sampling.
     pub const GREEDY: Self = Self {
         temperature: 0.0,
         top_k: 0,
@@ -82,12 +78,16 @@ impl SamplerOptions {
         seed: 0,
     };
 
-    /// Returns whether the most likely token is taken, without a draw.
+    /// Returns whether sampling is greedy.
     pub fn is_greedy(&self) -> bool {
         self.temperature < MIN_TEMPERATURE
     }
 
-    /// Returns the first option that makes no sense.
+    /// Checks all options.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error for the first option that is out of range.
     pub fn validate(&self) -> Result<(), SamplerError> {
         let checks = [
             ("temperature", self.temperature, 0.0..=f32::MAX, "0 or more"),
@@ -141,21 +141,21 @@ impl SamplerOptions {
     }
 }
 
-/// An option that makes no sense.
+/// An option that is out of range.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{what} is {value}, expected {expected}")]
 pub struct SamplerError {
-    /// Which option.
+    /// The option.
     pub what: &'static str,
     /// Its value.
     pub value: f32,
-    /// What it may be.
+    /// The expected range.
     pub expected: &'static str,
 }
 
-/// Chooses tokens. The same options, logits and history give the same tokens on
-/// every machine: the random numbers are ChaCha8's, and the probabilities come
-/// from the kernels' fixed order of operations.
+/// Samples tokens. The same options, logits and history give the same tokens on every
+/// machine: the random number generator is ChaCha8, and probabilities are computed in the
+/// kernels' fixed order of operations.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -163,11 +163,11 @@ pub struct Sampler {
     rng: ChaCha8Rng,
     candidates: Vec<Candidate>,
     probabilities: Vec<f32>,
-    /// `[vocab_size]`, all zero but while the history is walked.
+    /// `[vocab_size]`, all zero except while penalties are applied.
     occurrences: Vec<Occurrences>,
 }
 
-/// A token that can be chosen. The logit is a number, never NaN.
+/// A candidate token. The logit is never NaN.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     id: u32,
@@ -175,7 +175,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The more likely one first, then the lower id.
+    /// Orders by descending logit, then by ascending id.
     fn compare(self, other: Self) -> Ordering {
         let by_logit = other.logit.partial_cmp(&self.logit);
         by_logit
@@ -184,7 +184,7 @@ impl Candidate {
     }
 }
 
-/// Where a token is in the window of the penalties.
+/// Occurrences of a token in the penalty window.
 #[derive(Debug, Clone, Copy, Default)]
 struct Occurrences {
     /// Whether its logit has been penalized.
@@ -194,7 +194,11 @@ struct Occurrences {
 }
 
 impl Sampler {
-    /// Makes a sampler for a vocabulary.
+    /// Returns a sampler for a vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if an option is out of range.
     pub fn new(options: SamplerOptions, isa: Isa, vocab_size: usize) -> Result<Self, SamplerError> {
         options.validate()?;
         Ok(Self {
@@ -207,7 +211,7 @@ impl Sampler {
         })
     }
 
-    /// Returns which logits decide: with these alone, the choice is the same.
+    /// Returns the logits that suffice for the same choice.
     pub fn logits(&self) -> Logits {
         let options = &self.options;
         let k = match (options.is_greedy(), options.top_k) {
@@ -218,22 +222,22 @@ impl Sampler {
         if !options.penalizes() {
             Logits::Top(k)
         } else if options.encourages() {
-            // Some tokens move up, from anywhere.
+            // Any token may move up.
             Logits::Last
         } else {
-            // Tokens of the window move down, and others take their places: no more
-            // than the window has tokens.
+            // Tokens of the window may move down, so at most that many others take
+            // their places.
             Logits::Top(k.saturating_add(options.penalty_window))
         }
     }
 
-    /// Chooses the token after `history` by its logits, `[vocab_size]`; `None` if
-    /// none can be chosen, since every logit is NaN or minus infinity. The first
-    /// `n_prompt` tokens of the history are the prompt, the others were generated.
+    /// Returns the token after `history`, sampled from `logits`, `[vocab_size]`; `None` if
+    /// every logit is NaN or minus infinity. The first `n_prompt` tokens of the history
+    /// are the prompt, the others were generated.
     ///
     /// # Panics
     ///
-    /// Panics if `logits` or an id of the history do not belong to the
+    /// Panics if `logits` has another length, or an id of the history is not in the
     /// vocabulary.
     pub fn sample(&mut self, logits: &[f32], history: &[u32], n_prompt: usize) -> Option<u32> {
         assert_eq!(
@@ -250,16 +254,16 @@ impl Sampler {
         if self.options.penalizes() {
             self.penalize(history, n_prompt);
         }
-        // What is no number says nothing about its token, wherever it would be
-        // sorted to; minus infinity says that the token is impossible.
+        // NaN is not comparable, so its token is excluded; minus infinity means that
+        // the token is impossible.
         self.candidates
             .retain(|candidate| candidate.logit > f32::NEG_INFINITY);
         let best = *self.candidates.iter().min_by(|a, b| a.compare(**b))?;
         if self.options.is_greedy() {
             return Some(best.id);
         }
-        // Differences first: the largest quotient is then 0, and the others cannot
-        // be worse than minus infinity.
+        // Subtract the maximum first: the largest quotient is then 0, and the others
+        // are at least minus infinity.
         let max = best.logit.min(f32::MAX);
         for candidate in &mut self.candidates {
             candidate.logit = (candidate.logit.min(f32::MAX) - max) / self.options.temperature;
@@ -271,7 +275,7 @@ impl Sampler {
         Some(self.draw())
     }
 
-    /// Changes the logits of the tokens that the window holds.
+    /// Applies the penalties to the tokens in the window.
     fn penalize(&mut self, history: &[u32], n_prompt: usize) {
         let options = &self.options;
         let first = history.len().saturating_sub(options.penalty_window);
@@ -332,7 +336,7 @@ impl Sampler {
             sum += p;
             sum >= self.options.top_p
         });
-        // Rounding may keep the sum of all below p.
+        // By rounding, the sum of all may be below p.
         if let Some(last) = reached {
             self.candidates.truncate(last + 1);
         }
@@ -355,7 +359,7 @@ impl Sampler {
         self.pick(random)
     }
 
-    /// Returns the candidate at which the probabilities reach a number from 0 up to 1.
+    /// Returns the candidate at which the cumulative probability exceeds `random`, in 0..1.
     fn pick(&self, random: f32) -> u32 {
         let mut left = random;
         for (candidate, &probability) in self.candidates.iter().zip(&self.probabilities) {
@@ -364,8 +368,8 @@ impl Sampler {
                 return candidate.id;
             }
         }
-        // Rounding may leave the sum of all a little below 1: the last that is
-        // possible.
+        // By rounding, the sum of all may be slightly below 1: use the last possible
+        // candidate.
         let possible = self.probabilities.iter().rposition(|&p| p > 0.0);
         self.candidates[possible.unwrap_or(0)].id
     }
@@ -390,7 +394,7 @@ mod tests {
         counts
     }
 
-    /// ln of these probabilities, so that softmax gives them back.
+    /// The logarithms of these probabilities, the inverse of softmax.
     fn logits(probabilities: &[f32]) -> Vec<f32> {
         probabilities.iter().map(|p| p.ln()).collect()
     }
@@ -571,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_tiny_temperature_is_greedy() {
-        // The likeliest is neither the first nor the last, and unlikely ones are many.
+        // The most likely token is neither first nor last, among many unlikely ones.
         let mut logits: Vec<f32> = (0..1000).map(|i| (i % 17) as f32 / 4.0).collect();
         logits[500] = 4.001;
         let subnormal = f32::from_bits(1);
@@ -630,14 +634,14 @@ mod tests {
                 assert_eq!(always(&[f32::NAN, 1.0, 9.0, -f32::NAN]), Some(2));
                 assert_eq!(always(&[-inf, -max, inf, 1.0]), Some(2));
             }
-            // Impossible tokens and those without a number are never chosen, however
-            // flat the distribution is.
+            // Impossible tokens and those with NaN are never chosen, however flat the
+            // distribution is.
             assert_eq!(always(&[-inf, 1.0, f32::NAN]), Some(1));
             assert_eq!(always(&[-inf, -inf, -max]), Some(2));
         }
         let mut sampler = Sampler::new(SAMPLE, Isa::best(), 2).unwrap();
         assert_eq!(sampler.sample(&[-inf, f32::NAN], &[], 0), None);
-        // A penalty that leaves f32 keeps the order of the others, and loses no token.
+        // A penalty that overflows f32 keeps the order of the others and drops no token.
         let options = SamplerOptions {
             repeat_penalty: f32::MAX,
             ..SAMPLE
@@ -721,7 +725,7 @@ mod tests {
             assert_eq!(run(isa, 7), expected);
         }
         assert_ne!(run(Isa::Scalar, 8), expected);
-        // The stream itself is part of the promise.
+        // The stream of random numbers is part of the API.
         assert_eq!(expected[..6], [560, 645, 730, 679, 117, 965]);
     }
 

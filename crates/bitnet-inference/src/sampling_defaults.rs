@@ -1,19 +1,18 @@
-//! How a model's maker recommends that its tokens are chosen.
+//! Recommended sampling parameters of a model.
 //!
-//! Two kinds of files say it, and each means what the program that defined it makes
-//! of it.
+//! They come from two kinds of files, each interpreted like the program that defined it.
 //!
-//! - `generation_config.json` of a folder is of `transformers`, which leaves out what
-//!   equals its own defaults when it writes the file. So beside `"do_sample": true`
-//!   what is missing is temperature 1, top-k 50, top-p 1 and no min-p: Gemma 3 recommends
-//!   temperature 1 by not naming one. `"do_sample": false` is greedy. Without `do_sample`
-//!   (files made of `config.json`, which most base models have) only what the file names
-//!   counts: nobody decided the rest. Its repeat penalty looks back on the whole text.
-//! - `general.sampling.*` in GGUF metadata is of llama.cpp, where each value that is
-//!   there takes the place of the program's own, and what is not there changes nothing.
+//! - `generation_config.json` of a folder is defined by `transformers`, which omits values
+//!   equal to its defaults. With `"do_sample": true`, missing values are therefore
+//!   temperature 1, top-k 50, top-p 1 and no min-p: Gemma 3 recommends temperature 1
+//!   implicitly. `"do_sample": false` is greedy. Without `do_sample` (files generated from
+//!   `config.json`, as in most base models) only values in the file count, since the others
+//!   were not chosen. Its repeat penalty applies to the whole text.
+//! - `general.sampling.*` in GGUF metadata is defined by llama.cpp, where each value
+//!   replaces the program's default.
 //!
-//! Nothing here is needed to run a model. So a value that makes no sense is left out
-//! with a message, and so is a step that this library does not have.
+//! These values are optional, so an invalid value or an unsupported step is ignored with a
+//! message.
 
 use std::io;
 use std::path::Path;
@@ -28,11 +27,10 @@ use crate::sampler::SamplerOptions;
 const GENERATION_CONFIG: &str = "generation_config.json";
 const GGUF_KEYS: &str = "general.sampling";
 
-/// What `transformers` takes for a top-k that is not named.
+/// The default top-k of `transformers`.
 const TRANSFORMERS_TOP_K: usize = 50;
 
-/// Steps of `transformers` that are not implemented, with the number at which they
-/// change nothing.
+/// Unsupported steps of `transformers`, with the values at which they have no effect.
 const OTHER_STEPS_OF_TRANSFORMERS: [(&str, f64); 7] = [
     ("num_beams", 1.0),
     ("typical_p", 1.0),
@@ -46,13 +44,13 @@ const OTHER_STEPS_OF_TRANSFORMERS: [(&str, f64); 7] = [
 /// The same for llama.cpp.
 const OTHER_STEPS_OF_LLAMA_CPP: [(&str, f64); 2] = [("mirostat", 0.0), ("xtc_probability", 0.0)];
 
-/// How a model's maker recommends that its tokens are chosen; `None` where nothing is
-/// said. All values are in the range of the [`SamplerOptions`] of the same names.
+/// Recommended sampling parameters of a model; `None` without a recommendation. All values
+/// are in the range of the [`SamplerOptions`] of the same names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SamplingDefaults {
-    /// What says it: `generation_config.json` or `general.sampling`.
+    /// The source: `generation_config.json` or `general.sampling`.
     pub source: &'static str,
-    /// See [`SamplerOptions::temperature`]; 0 where the maker wants greedy text.
+    /// See [`SamplerOptions::temperature`]; 0 if greedy sampling is recommended.
     pub temperature: Option<f32>,
     /// See [`SamplerOptions::top_k`].
     pub top_k: Option<usize>,
@@ -64,13 +62,12 @@ pub struct SamplingDefaults {
     pub repeat_penalty: Option<f32>,
     /// See [`SamplerOptions::penalty_window`]; [`usize::MAX`] for all tokens.
     pub penalty_window: Option<usize>,
-    /// What the file says and is not followed: a message for each, such as `top_p is 7,
-    /// expected 0 to 1`.
+    /// A message for each ignored value, such as `top_p is 7, expected 0 to 1`.
     pub ignored: Vec<String>,
 }
 
 impl SamplingDefaults {
-    /// Reads what the files of a model say.
+    /// Returns the recommendations in the files of a model.
     pub fn of_model(checkpoint: &Checkpoint) -> Self {
         match checkpoint.origin() {
             Origin::Gguf(gguf) => Self::from_gguf(gguf),
@@ -78,7 +75,7 @@ impl SamplingDefaults {
         }
     }
 
-    /// Returns options as recommended, and as by default where nothing is.
+    /// Returns the recommended options, with defaults for the others.
     pub fn options(&self) -> SamplerOptions {
         let default = SamplerOptions::default();
         SamplerOptions {
@@ -112,7 +109,7 @@ impl SamplingDefaults {
 
     fn from_json(json: &Map<String, Json>) -> Self {
         let mut fields = Fields::new(|key| match json.get(key)? {
-            // As if it were not there.
+            // Equivalent to a missing key.
             Json::Null => None,
             Json::Number(number) => Some(number.as_f64().ok_or_else(|| number.to_string())),
             other => Some(Err(other.to_string())),
@@ -136,7 +133,7 @@ impl SamplingDefaults {
         defaults.ignored = fields.ignored;
         match json.get("do_sample") {
             Some(Json::Bool(true)) => {
-                // A top-k of null is none.
+                // A top-k of null disables it.
                 let is_null = json.get("top_k").is_some_and(Json::is_null);
                 let top_k = if is_null { 0 } else { TRANSFORMERS_TOP_K };
                 defaults.temperature.get_or_insert(1.0);
@@ -156,7 +153,7 @@ impl SamplingDefaults {
 
     fn from_gguf(gguf: &Gguf) -> Self {
         let get = |key: &str| gguf.get(&format!("{GGUF_KEYS}.{key}"));
-        // llama.cpp takes a number of any type.
+        // llama.cpp accepts numbers of any type.
         let mut fields = Fields::new(|key| {
             Some(match *get(key)? {
                 Value::U8(x) => Ok(x.into()),
@@ -194,10 +191,10 @@ impl SamplingDefaults {
     }
 }
 
-/// What conversions write.
+/// Serialization for conversion.
 impl SamplingDefaults {
-    /// Returns the metadata of a GGUF file that recommends the same, in the types that
-    /// llama.cpp's converter writes.
+    /// Returns the same recommendations as GGUF metadata, in the types that llama.cpp's
+    /// converter writes.
     pub(crate) fn gguf_metadata(&self) -> impl Iterator<Item = (String, Value)> {
         // As in llama.cpp, whose -1 is all.
         let count = |n: usize| Value::I32(i32::try_from(n).unwrap_or(-1));
@@ -213,9 +210,9 @@ impl SamplingDefaults {
         values.filter_map(|(key, value)| Some((format!("{GGUF_KEYS}.{key}"), value?)))
     }
 
-    /// Returns the part of a `generation_config.json` that recommends the same.
+    /// Returns the same recommendations as a part of `generation_config.json`.
     pub(crate) fn generation_config(&self) -> Map<String, Json> {
-        // The shortest decimal of an f32, which its conversion to f64 is not.
+        // The shortest decimal of the f32; converting it to f64 would not give that.
         let float = |x: f32| x.to_string().parse::<f64>().map_or(Json::Null, Json::from);
         let options = self.options();
         let mut json = Map::new();
@@ -242,10 +239,10 @@ impl SamplingDefaults {
     }
 }
 
-/// The numbers of a file, and what is wrong with them.
+/// The numbers of a file, and messages about invalid ones.
 struct Fields<F> {
-    /// Returns the number of a key, or else what is there instead; `None` if the key is
-    /// not there.
+    /// Returns the number of a key, or a description of another value; `None` if the key is
+    /// missing.
     find: F,
     ignored: Vec<String>,
 }
@@ -273,7 +270,7 @@ impl<F: Fn(&str) -> Option<Result<f64, String>>> Fields<F> {
         }
     }
 
-    /// Returns a value that makes sense as this option.
+    /// Returns a value that is valid for this option.
     fn float(&mut self, key: &str, option: fn(&mut SamplerOptions) -> &mut f32) -> Option<f32> {
         let value = self.number(key)? as f32;
         let mut options = SamplerOptions::GREEDY;
@@ -287,7 +284,7 @@ impl<F: Fn(&str) -> Option<Result<f64, String>>> Fields<F> {
         }
     }
 
-    /// Returns a number of tokens; -1 stands for `all`.
+    /// Returns a number of tokens; -1 means `all`.
     fn count(&mut self, key: &str, all: usize) -> Option<usize> {
         let number = self.number(key)?;
         if number == -1.0 {
@@ -300,7 +297,7 @@ impl<F: Fn(&str) -> Option<Result<f64, String>>> Fields<F> {
         }
     }
 
-    /// Says so if a step is asked for that is not implemented.
+    /// Adds a message if an unsupported step is recommended.
     fn not_implemented(&mut self, key: &str, neutral: f64) {
         if let Some(number) = self.number(key)
             && number != neutral
@@ -340,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_samples_means_what_transformers_makes_of_it() {
-        // BitNet b1.58 2B-4T, Qwen 3, Gemma 3, and one that says no more.
+        // BitNet b1.58 2B-4T, Qwen 3, Gemma 3, and a minimal file.
         let cases = [
             (
                 r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9}"#,
@@ -526,7 +523,7 @@ mod tests {
                 "{found:?}"
             );
         }
-        // What Python writes for a number that is none harms its key only.
+        // Python's NaN invalidates only its own key.
         let file = folder.path().join(GENERATION_CONFIG);
         std::fs::write(file, "{\"temperature\": NaN, \"top_p\": 0.5}").unwrap();
         let found = read();

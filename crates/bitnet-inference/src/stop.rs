@@ -1,28 +1,27 @@
-//! Texts that end what is generated.
+//! Stop sequences.
 //!
-//! A stop text may be spread over several chunks of a stream, and a chunk may hold
-//! more than it. So text that may be the beginning of a stop text is held back until
-//! what follows decides. What comes out is the text before the first occurrence, in
-//! whatever chunks it came.
+//! A stop sequence may span several chunks of a stream, and a chunk may contain more than
+//! it. So a suffix that may begin a stop sequence is held back until further text decides.
+//! The output is the text before the first occurrence, however it was chunked.
 
-/// Texts that end what is generated. They are no part of it.
+/// Stop sequences: texts that end generation and are not part of the output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopSequences {
     /// None of them is empty.
     stops: Vec<String>,
 }
 
-/// A stop text is empty, so it would end every text before it begins.
+/// A stop sequence is empty, so it would match immediately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a stop text is empty, expected at least one character")]
 pub struct EmptyStopError;
 
 impl StopSequences {
-    /// Takes stop texts; without any, nothing is held back and nothing stops.
+    /// Returns a set of stop sequences. An empty set never stops or holds back text.
     ///
     /// # Errors
     ///
-    /// None of them may be empty.
+    /// Returns an error if one of them is empty.
     pub fn new<S: Into<String>>(
         stops: impl IntoIterator<Item = S>,
     ) -> Result<Self, EmptyStopError> {
@@ -33,7 +32,7 @@ impl StopSequences {
         Ok(Self { stops })
     }
 
-    /// Begins to look for them in a text.
+    /// Returns a matcher for a new text.
     pub fn matcher(&self) -> StopMatcher<'_> {
         StopMatcher {
             stops: &self.stops,
@@ -43,20 +42,20 @@ impl StopSequences {
     }
 }
 
-/// Looks for stop texts in a text that comes in chunks. Of several, the one that
-/// begins first ends the text; it does not matter how the text is cut.
+/// Searches a chunked text for stop sequences. Of several, the one that begins first ends
+/// the text, independently of the chunks.
 #[derive(Clone, Debug)]
 pub struct StopMatcher<'a> {
     stops: &'a [String],
-    /// The end of the text so far, from the first place on where a stop text may
-    /// begin that is not complete.
+    /// The end of the text so far, from the first position at which an incomplete stop
+    /// sequence may begin.
     held: String,
     stopped: bool,
 }
 
 impl StopMatcher<'_> {
-    /// Takes the next chunk of the text, and returns what is certain to stand before
-    /// every stop text. Nothing does after one.
+    /// Processes the next chunk of the text, and returns the text that certainly precedes
+    /// every stop sequence; empty after a match.
     pub fn push(&mut self, text: &str) -> String {
         if self.stopped {
             return String::new();
@@ -65,7 +64,7 @@ impl StopMatcher<'_> {
         let complete = self.first_complete();
         let partial = self.first_partial();
         let end = match (complete, partial) {
-            // One that begins earlier may yet be completed.
+            // One that begins earlier may still be completed.
             (Some(complete), Some(partial)) if partial < complete => partial,
             (Some(complete), _) => {
                 self.stopped = true;
@@ -78,19 +77,18 @@ impl StopMatcher<'_> {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// Returns whether a stop text ended the text: what follows does not matter.
+    /// Returns whether a stop sequence was matched.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Ends the text. Returns what was held back of it, and whether a stop text ended
-    /// it.
+    /// Ends the text. Returns the text held back, and whether a stop sequence was matched.
     pub fn finish(mut self) -> (String, bool) {
         if self.stopped {
             return (String::new(), true);
         }
         match self.first_complete() {
-            // It waited for an earlier one, which did not come.
+            // It was held back for an earlier one, which was not completed.
             Some(complete) => {
                 self.held.truncate(complete);
                 (self.held, true)
@@ -99,13 +97,13 @@ impl StopMatcher<'_> {
         }
     }
 
-    /// Returns where the first stop text in what is held begins.
+    /// Returns the position of the first stop sequence in the text held back.
     fn first_complete(&self) -> Option<usize> {
         let found = self.stops.iter().filter_map(|stop| self.held.find(stop));
         found.min()
     }
 
-    /// Returns from where on what is held may be the beginning of a stop text.
+    /// Returns the position from which the text held back may begin a stop sequence.
     fn first_partial(&self) -> Option<usize> {
         let longest = self.stops.iter().map(String::len).max()?;
         let first = (self.held.len() + 1).saturating_sub(longest);
@@ -125,8 +123,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns each chunk that comes out, the last at the end, and whether a stop text
-    /// was found.
+    /// Returns the output chunks, including the final one, and whether a stop sequence was
+    /// matched.
     fn chunks(stops: &[&str], text: &[&str]) -> (Vec<String>, bool) {
         let stops = StopSequences::new(stops.iter().copied()).unwrap();
         let mut matcher = stops.matcher();
@@ -214,7 +212,7 @@ mod tests {
             let mut from = 0;
             for cut in cuts.into_iter().chain([text.len()]) {
                 out += &matcher.push(&text[from..cut]);
-                // Never more than the text before a stop text, at any time.
+                // The output never exceeds the text before a stop sequence.
                 prop_assert!(expected.starts_with(&out));
                 from = cut;
             }

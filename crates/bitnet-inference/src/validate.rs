@@ -1,4 +1,4 @@
-//! Validation: every weight is read once. Is it finite, and is it the same as elsewhere?
+//! Validation and content hashing of all weights.
 
 use std::ops::{ControlFlow, Range};
 
@@ -13,25 +13,23 @@ use crate::note::Note;
 use crate::spec::config::RotaryRows;
 use crate::spec::tensors::{self, Expected, Role};
 
-/// Bytes between tensors that alignment explains; no file aligns to more.
+/// Maximum padding between tensors; no file has a larger alignment.
 const MAX_PADDING: usize = 4096;
 
-/// Reads all tensors of a checkpoint and returns what is wrong with them; `None`
-/// if `progress` broke off.
+/// Reads all tensors of a checkpoint and returns the errors found; `None` if `progress`
+/// cancelled it.
 ///
-/// What is opened is known to be complete; here every trit must have a meaning,
-/// every value and scale must be finite, and no bytes may lie between tensors that
-/// none of them accounts for. What no trained model has, though it can be computed with,
-/// is [`WeightError::Suspicious`]: tensors that are all zero, and scales and norms far from
-/// what is usual.
+/// Opening a checkpoint has verified that it is complete. Here every trit must be valid,
+/// every value and scale finite, and there must be no unused bytes between tensors. Valid
+/// weights that no trained model has are [`WeightError::Suspicious`]: tensors that are all
+/// zero, and scales and norms of unusual magnitude.
 ///
-/// `content` is handed what the weights are, whatever file and type they are
-/// stored in: for each tensor in the order of the model its GGUF name, a zero
-/// byte, rows and columns as u64; then of a ternary tensor the number of scales as
-/// u64, the scales as f32, and the trits as a byte each, and of a dense one its
-/// values as f32; all little-endian, rows in the order of `transformers`. Equal
-/// bytes are equal models: a hash of them stays the same when a model is converted
-/// between formats that keep every weight.
+/// `content` is called with the content of the weights, independent of file format and
+/// storage type: for each tensor in the order of the model its GGUF name, a zero byte,
+/// rows and columns as u64; then for a ternary tensor the number of scales as u64, the
+/// scales as f32, and one byte per trit, and for a dense one its values as f32; all
+/// little-endian, rows in the order of `transformers`. Lossless conversion of a model does
+/// not change a hash of these bytes.
 pub fn validate(
     checkpoint: &Checkpoint,
     mut content: impl FnMut(&[u8]),
@@ -94,7 +92,7 @@ fn dense(
             });
         }
     }
-    // Of a norm, what was read last is all of it.
+    // A norm has a single row.
     let values = match expected.role {
         Role::Norm => &values[..],
         _ => &[1.0],
@@ -139,7 +137,7 @@ fn ternary(
     }
 }
 
-/// Returns where the file keeps a row.
+/// Returns the index of a row in the file.
 fn source_row(checkpoint: &Checkpoint, expected: &Expected, row: usize) -> usize {
     let widths = checkpoint.config().rotary_widths();
     match expected.role {
@@ -148,7 +146,7 @@ fn source_row(checkpoint: &Checkpoint, expected: &Expected, row: usize) -> usize
     }
 }
 
-/// Finds bytes between tensors, and behind the last of a file, that are no padding.
+/// Returns unused bytes between tensors and after the last one that are not padding.
 fn unused_bytes(checkpoint: &Checkpoint) -> Vec<WeightError> {
     let tensors = checkpoint.tensors();
     let mut errors = Vec::new();
@@ -174,14 +172,14 @@ fn unused_bytes(checkpoint: &Checkpoint) -> Vec<WeightError> {
     errors
 }
 
-/// What is wrong with the weights of a tensor.
+/// An error in the weights of a tensor.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightError {
-    /// Trits or scales have no meaning.
+    /// Trits or scales are invalid.
     #[error(transparent)]
     Weights(#[from] CheckpointError),
-    /// A value cannot be computed with.
+    /// A value is not finite.
     #[error(
         "in tensor {name:?}: the value at row {row}, column {col} is {value}, expected a finite number"
     )]
@@ -195,17 +193,17 @@ pub enum WeightError {
         /// The value.
         value: f32,
     },
-    /// Weights that can be computed with, but that no trained model has.
+    /// Valid weights that no trained model has.
     #[error("{0}")]
     Suspicious(Note),
-    /// Bytes that no tensor accounts for.
+    /// Unused bytes.
     #[error("{side} tensor {name:?} lie {n_bytes} bytes that no tensor accounts for")]
     Unused {
         /// The tensor beside them.
         name: String,
-        /// On which side of it they lie: before or behind.
+        /// The side of it: before or behind.
         side: &'static str,
-        /// How many.
+        /// Number of bytes.
         n_bytes: usize,
     },
 }

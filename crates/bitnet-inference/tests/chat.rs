@@ -1,6 +1,6 @@
-//! Chat templates against `transformers`, and templates that mean harm.
+//! Chat templates compared with `transformers`, and malicious templates.
 //!
-//! `tests/data/chat/make_chat.py` recorded what `transformers` writes.
+//! `tests/data/chat/make_chat.py` recorded the output of `transformers`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -84,7 +84,7 @@ fn templates_write_what_transformers_writes() {
             Ok(text) => assert_eq!(Some(text), case.text, "{name}"),
             Err(error) => {
                 let expected = case.error.expect(&name);
-                // Templates speak to users by `raise_exception`; other messages differ.
+                // `raise_exception` messages are compared; other messages differ.
                 if case.template == "refuses" {
                     assert!(chain(&error).contains(&expected), "{}", chain(&error));
                 }
@@ -143,7 +143,7 @@ fn templates_of_the_program_end_where_the_answer_begins() {
     assert!(ChatTemplate::named("alpaca", &tokenizer).is_none());
 }
 
-/// The template that the first published GGUF of BitNet b1.58 2B-4T has.
+/// The template of the first published GGUF of BitNet b1.58 2B-4T.
 const WRONG: &str = "{% for message in messages %}{% if message['role'] == 'user' %}\
     {{ 'Human: ' + message['content'] + '\\n\\nBITNETAssistant: ' }}{% endif %}{% endfor %}";
 
@@ -185,7 +185,7 @@ fn the_wrong_template_of_the_published_model_is_replaced() {
         text,
         "<|begin_of_text|>System: Be brief.<|eot_id|>User: Why?<|eot_id|>Assistant:"
     );
-    // Whatever else the file has is the model's.
+    // Any other template of the file is used.
     let other = "{{ messages[1].content }}";
     assert_eq!(
         with_template(other),
@@ -219,7 +219,7 @@ fn templates_of_folders_are_where_transformers_puts_them() {
     let config = "tokenizer_config.json";
     write(config, r#"{"chat_template": "one {{ eos_token }}"}"#);
     assert_eq!(written(), "one <|end_of_text|>");
-    // What the tokenizer calls the end is what templates know.
+    // Templates get the tokenizer's EOS.
     write(
         config,
         r#"{"chat_template": "{{ bos_token }}{{ eos_token }}", "eos_token": "<|eot_id|>",
@@ -236,7 +236,7 @@ fn templates_of_folders_are_where_transformers_puts_them() {
     assert_eq!(written(), "by itself");
 }
 
-/// Runs a template and returns what is wrong with it.
+/// Renders a template and returns its error.
 fn fails(source: &str) -> String {
     let tokenizer = tokenizer();
     let messages = [Message::new(Role::User, "Hello!")];
@@ -244,7 +244,7 @@ fn fails(source: &str) -> String {
     let error = ChatTemplate::parse(source, &tokenizer)
         .and_then(|template| template.render(&messages, &options(true)))
         .expect_err(source);
-    // Not a matter of speed: without limits it would be days, or the memory.
+    // Without limits it would take days, or exhaust memory.
     assert!(start.elapsed() < Duration::from_mins(1), "{source}");
     chain(&error)
 }
@@ -312,7 +312,7 @@ fn deep_templates_end_in_a_small_stack() {
         deep("{% if 1 %}", "", "{% endif %}"),
         format!("{{% if 1 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(20_000)),
         format!("{{{{ 1{} }}}}", " + 1".repeat(20_000)),
-        // As much as is allowed.
+        // The maximum allowed.
         format!("{{{{ x{} }}}}", ".a".repeat(190)),
         format!(
             "{}{{{{",
@@ -417,7 +417,7 @@ fn what_is_said_never_becomes_a_control_token() {
                 );
                 let found: Vec<_> = prompt.ids.iter().copied().filter(is_control).collect();
                 assert_eq!(found, [*first, *last], "{name}: {said:?}");
-                // Nothing is lost of it. (SentencePiece may add a space in front.)
+                // The text is complete. (SentencePiece may prepend a space.)
                 let inside = &prompt.ids[1..prompt.ids.len() - 1];
                 let text = tokenizer.decode(inside, true);
                 assert_eq!(text.trim_start(), said.trim(), "{name}");
@@ -442,7 +442,7 @@ fn what_spells_no_control_token_has_the_tokens_of_the_text() {
         let ((_, begin), (_, end)) = (control.first().unwrap(), control.last().unwrap());
         let source = format!("{begin}user\n{{{{ messages[0].content }}}}{end}\n{begin}you\n");
         let template = ChatTemplate::parse(&source, &tokenizer).unwrap();
-        // An end that a control token may begin with is looked at more closely.
+        // An end that is a prefix of a control token is a special case.
         let half = &begin[..begin.len() - 1];
         let spells = |text: &String| control.iter().any(|(_, token)| text.contains(token));
         for text in texts().into_iter().filter(|text| !spells(text)) {
@@ -534,10 +534,10 @@ fn generation_blocks_write_their_body() {
         render(source).unwrap(),
         "Why?{% generation %}{% generation %}"
     );
-    // As in `transformers`, what is set inside is not set behind it.
+    // As in `transformers`, the block has its own scope.
     let source = "{% generation %}{% set x = 1 %}{{ x }}{% endgeneration %}{{ x is defined }}";
     assert!(render(source).unwrap().eq_ignore_ascii_case("1false"));
-    // Errors name the line that is in the file.
+    // Errors have the line number of the original source.
     let error = render("{% generation %}\n{% endgeneration %}\n{{ 1 +* }}").unwrap_err();
     assert!(
         chain(&error).contains("(in chat template:3)"),
@@ -560,7 +560,7 @@ fn variables_are_the_callers() {
     let no = serde_json::json!({"enable_thinking": false});
     assert_eq!(render(thinking, no).unwrap(), "no");
     assert_eq!(render(thinking, serde_json::json!({})).unwrap(), "");
-    // As in `transformers`, they go before what the tokenizer says.
+    // As in `transformers`, they override the tokenizer's.
     let other = serde_json::json!({"bos_token": "<s>", "tools": [{"name": "f"}]});
     let source = "{{ bos_token }}{{ eos_token }}{{ tools[0].name }}";
     assert_eq!(render(source, other).unwrap(), "<s><|end_of_text|>f");
@@ -584,7 +584,7 @@ fn the_time_is_local() {
     assert_eq!(format(0, full), "2026-01-02 03:04");
     assert_eq!(format(-4 * 3600, full), "2026-01-01 23:04");
     assert_eq!(format(20_700, full), "2026-01-02 08:49");
-    // Python's local time does not know its zone.
+    // Python's naive local time has no zone.
     assert_eq!(format(3600, "%H%z%Z."), "04.");
     for extreme in [i32::MIN, i32::MAX] {
         assert_eq!(format(extreme, "%y").len(), 2);
@@ -594,7 +594,7 @@ fn the_time_is_local() {
 #[test]
 fn what_is_iterable_is_so_as_in_python() {
     let tokenizer = tokenizer();
-    // What `jinja2` 3.1 answers.
+    // The results of `jinja2` 3.1.
     let cases = [
         ("none", "none"),
         ("[]", "iterable sequence"),
@@ -614,7 +614,7 @@ fn what_is_iterable_is_so_as_in_python() {
         let found = template.render(&[], &options(true)).unwrap();
         assert_eq!(found, expected, "{value}");
     }
-    // Tools that there may be none of.
+    // `tools` may be undefined.
     let source = "{% if tools is iterable and tools | length > 0 %}tools{% endif %}.";
     let template = ChatTemplate::parse(source, &tokenizer).unwrap();
     assert_eq!(template.render(&[], &options(true)).unwrap(), ".");

@@ -1,5 +1,5 @@
-//! The `llama` architecture and the dialects that no model of this repository
-//! covers, against files and numbers of other programs.
+//! The `llama` architecture and format variants that no model of this repository covers,
+//! compared with files and numbers of other programs.
 //!
 //! `data/make_tiny_llama.py` writes the models with the Python packages of GGUF
 //! and SafeTensors, and computes their logits in float64.
@@ -107,7 +107,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     sum.ln()
 }
 
-/// A HuggingFace folder taken apart, to be changed and written again.
+/// The parts of a HuggingFace folder, for editing and rewriting.
 struct Folder {
     json: BTreeMap<&'static str, Json>,
     tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
@@ -195,7 +195,7 @@ fn serialize(tensors: &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>) -> Vec<u8
     safetensors::serialize(views, None).unwrap()
 }
 
-/// A GGUF file taken apart, to be changed and written again.
+/// The parts of a GGUF file, for editing and rewriting.
 struct File {
     metadata: Vec<(String, Value)>,
     tensors: Vec<Tensor>,
@@ -206,7 +206,7 @@ struct Tensor {
     name: String,
     shape: Vec<u64>,
     type_id: u32,
-    /// With the padding behind it.
+    /// Including padding.
     data: Vec<u8>,
 }
 
@@ -293,11 +293,11 @@ fn tokenizer_error(path: &Path) -> TokenizerError {
 
 #[test]
 fn logits_agree_with_the_reference() {
-    // The prompts are such that every activation, times its scale, keeps 3e-4
-    // away from where int8 rounds the other way: further than f32 is off. So
-    // nothing flips, and only the rounding of f32 is left. Measured: 1.4e-6,
-    // where logits reach 9. (64 tokens without such care differ by 0.12, since
-    // one activation that rounds the other way moves all that follow it.)
+    // The prompts are chosen so that every scaled activation is at least 3e-4 from
+    // an int8 rounding boundary, more than the f32 error. So all activations round
+    // equally, and only f32 rounding differs. Measured: 1.4e-6, with logits up to
+    // 9. (64 arbitrary tokens differ by 0.12, since one activation that rounds
+    // differently affects all later ones.)
     const TOLERANCE: f64 = 1e-5;
     for (name, runs) in reference()["models"].as_object().unwrap() {
         let checkpoint = open(&data(name));
@@ -356,7 +356,7 @@ fn an_untied_output_matrix_is_used_and_a_tied_one_is_not() {
     let tied = logits(&open(tied.path()), prompt);
     assert_ne!(tied, untied);
 
-    // GGUF ties by leaving the matrix out.
+    // In GGUF, a missing output matrix means tied embeddings.
     let (_folder, path) = File::edited(GGUF, |file| {
         file.tensors.retain(|tensor| tensor.name != "output.weight");
     });
@@ -374,7 +374,7 @@ fn an_untied_output_matrix_is_used_and_a_tied_one_is_not() {
 fn bitnet_is_tied_unless_there_is_an_output_matrix() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
     let mut folder = Folder::read(&models.join("storyteller-tiny"));
-    // The reference's activations lie beside the model.
+    // The folder also contains the reference's activations.
     folder.tensors.retain(|name, _| name.starts_with("model."));
     let config = folder.config().as_object_mut().unwrap();
     config.remove("tie_word_embeddings");
@@ -446,15 +446,15 @@ fn a_converted_folder_has_the_bytes_that_the_gguf_package_writes() {
     converted(&data(HF), &path, tq2_0, Some(DenseType::Q8_0));
     let (mut ours, mut theirs) = (File::read(&path), File::read(&data(GGUF)));
 
-    // Rows of queries and keys in llama.cpp's order among them, and scales that
-    // no f16 holds in tensors of their own.
+    // Including query and key rows in llama.cpp's order, and separate tensors for scales
+    // that f16 cannot represent.
     assert_eq!(linear_tensors(&ours).len(), 16);
     assert_eq!(linear_tensors(&ours), linear_tensors(&theirs));
 
     let embedding = "token_embd.weight";
     assert_eq!(ours.tensor(embedding), theirs.tensor(embedding));
     for file in [&mut ours, &mut theirs] {
-        // Additions of other kinds of files.
+        // Keys that only other writers add.
         for key in ["general.name", "general.quantization_version"] {
             file.remove(key);
         }
@@ -519,7 +519,7 @@ fn bitnet_with_silu_goes_to_a_folder_and_back() {
     assert_eq!(&config, open(&data(BITNET)).config());
 }
 
-/// Bytes of BF16 values that BF16 holds.
+/// Bytes of values that are representable in BF16.
 fn bf16_bytes(values: &[f32]) -> Vec<u8> {
     let bytes = |x: &f32| {
         let short = half::bf16::from_f32(*x);
@@ -540,7 +540,7 @@ fn random(seed: u32, n: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Masters of mean magnitude 1/16: half of them are ±1/8.
+/// Master weights of mean magnitude 1/16: half of them are ±1/8.
 fn masters(seed: usize, len: usize) -> Vec<f32> {
     let mut values: Vec<f32> = (0..len).map(|i| [0.125, 0.0, -0.125, 0.0][i % 4]).collect();
     for (i, j) in (1..len).rev().zip(random(seed as u32 + 1, u32::MAX)) {
@@ -549,8 +549,8 @@ fn masters(seed: usize, len: usize) -> Vec<f32> {
     values
 }
 
-/// The three revisions of Falcon-E, as `onebitllms` writes them: packed trits, the
-/// master weights they come from, and the trits multiplied out.
+/// The three revisions of Falcon-E, as written by `onebitllms`: packed trits, their master
+/// weights, and dequantized trits.
 #[test]
 fn the_revisions_of_falcon_e_are_one_model() {
     let is_linear = |name: &str| name.ends_with("_proj.weight");
@@ -620,7 +620,7 @@ fn the_revisions_of_falcon_e_are_one_model() {
         assert_eq!(checkpoint.config().activations, ActivationPrecision::Int8);
         assert!(logits(&checkpoint, prompt) == expected);
     }
-    // Only activations are not rounded.
+    // Only activations are not quantized.
     let bfloat16 = open(bfloat16.path());
     assert_eq!(bfloat16.config().activations, ActivationPrecision::Exact);
     let found = logits(&bfloat16, prompt);
@@ -771,7 +771,7 @@ fn a_folder_with_the_tokenizer_of_llama_2_goes_to_gguf_and_back() {
     }
 }
 
-// --- what is refused ----------------------------------------------------------
+// --- rejected files -----------------------------------------------------------
 
 #[test]
 fn folders_that_lie_are_refused() {
@@ -876,7 +876,7 @@ fn rope_settings_that_change_nothing_are_accepted() {
     }
 }
 
-/// The same scaling in both worlds, and what it does not mean.
+/// The same scaling in both formats, and invalid ones.
 #[test]
 fn rope_scalings_are_the_same_in_both_formats() {
     let folder = tempfile::tempdir().unwrap();
@@ -900,7 +900,7 @@ fn rope_scalings_are_the_same_in_both_formats() {
         let found = logits(&open(&gguf), prompt);
         assert_ne!(expected, plain, "{name}");
         for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
-            // Divisors round once more, and an activation may round the other way.
+            // Divisors are rounded once more, so an activation may round differently.
             assert!(
                 (found - expected).abs() < 0.2,
                 "{name}: {found}, {expected}"
@@ -1004,12 +1004,12 @@ fn gguf_files_that_lie_are_refused() {
             r#"MissingTensor { name: "rope_factors_short.weight" }"#,
         ),
         (
-            // Linear, where no type is given.
+            // Linear is the default type.
             |f| f.set("llama.rope.scaling.factor", Value::F32(-4.0)),
             r#"Config(Float { what: "RoPE factor", value: -4.0 })"#,
         ),
         (
-            // As old files say it.
+            // The key of old files.
             |f| f.set("llama.rope.scale_linear", Value::F32(f32::NAN)),
             r#"Config(Float { what: "RoPE factor", value: NaN })"#,
         ),
@@ -1043,7 +1043,7 @@ fn tokens_are_those_of_the_python_package() {
     let tokenizers = [tokenizer(HF), tokenizer(GGUF), tokenizer(BITNET), converted];
     for case in reference()["texts"].as_array().unwrap() {
         let (text, expected) = (case["text"].as_str().unwrap(), ids(case));
-        // The package puts BOS in front of a text that begins with it, too.
+        // The package prepends BOS even if the text begins with it.
         let at = usize::from(expected[1..].starts_with(&expected[..1]));
         for tokenizer in &tokenizers {
             assert_eq!(tokenizer.encode(text).unwrap(), expected[at..], "{text:?}");
@@ -1060,7 +1060,7 @@ fn both_formats_know_where_texts_begin_and_end() {
         let tokenizer = tokenizer(name);
         assert_eq!(tokenizer.bos(), Some(266));
         assert!(tokenizer.adds_bos());
-        // Only <|end_of_text|> is named in GGUF: <|eot_id|> ends a turn anyway.
+        // GGUF declares only <|end_of_text|>; <|eot_id|> is recognized by its text.
         assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [267, 268], "{name}");
     }
     assert_eq!(tokenizer(HF).n_tokens(), 270);
@@ -1079,7 +1079,7 @@ fn gguf_tokenizers_that_lie_are_refused() {
     type Edit = fn(&mut File);
     let cases: [(Edit, &str); 3] = [
         (
-            // Without it llama.cpp takes another one than Llama 3's.
+            // Without it llama.cpp uses a different one than Llama 3's.
             |f| f.remove("tokenizer.ggml.pre"),
             r#"MissingKey { key: "tokenizer.ggml.pre" }"#,
         ),
@@ -1114,7 +1114,7 @@ fn ids_that_a_model_has_no_row_for_are_errors() {
         error.to_string(),
         "token 400 (\"345\") is beyond the model's vocabulary of 272"
     );
-    // An added token would get the next id instead of its own.
+    // `tokenizers` would assign the next id instead of the declared one.
     let folder = Folder::edited(|folder| {
         folder.tokenizer()["added_tokens"][0]["id"] = json!(400);
         folder.tokenizer()["added_tokens"][0]["content"] = json!("<late>");
@@ -1127,7 +1127,7 @@ fn ids_that_a_model_has_no_row_for_are_errors() {
         let config = folder.json.get_mut("generation_config.json").unwrap();
         config["eos_token_id"] = json!([267, 401]);
     });
-    // No token has that id, and nothing is said of a row.
+    // The id has no token, and the folder does not specify the vocabulary size.
     let tokenizer = Tokenizer::from_checkpoint(&open(folder.path())).unwrap();
     assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [267, 268, 401]);
     let said: Vec<_> = tokenizer.notes().iter().map(ToString::to_string).collect();
@@ -1142,7 +1142,7 @@ fn hostile_tokenizer_json_is_an_error() {
     type Edit = fn(&mut Json);
     let cases: [(Edit, &str); 8] = [
         (
-            // Longer than every token: no buffer of the library fits it.
+            // Longer than every token, so beyond the library's buffer.
             |json| json["model"]["merges"] = json!([["a", "b".repeat(1000)]]),
             "Merge { index: 0",
         ),
@@ -1151,13 +1151,13 @@ fn hostile_tokenizer_json_is_an_error() {
             "Merge { index: 0",
         ),
         (
-            // Short enough, but no token.
+            // Short enough, but not a token.
             |json| json["model"]["merges"] = json!([["z", "z"]]),
             "Build",
         ),
         (|json| json["model"]["merges"] = json!(["a"]), "Build"),
         (
-            // A prefix that the second part does not have cannot be cut off.
+            // The second part lacks the prefix to be removed.
             |json| json["model"]["continuing_subword_prefix"] = "########".into(),
             "Merge { index: 0",
         ),
@@ -1175,8 +1175,8 @@ fn hostile_tokenizer_json_is_an_error() {
     }
 }
 
-/// As microsoft/bitnet-b1.58-2B-4T is published: no pre-tokenizer, no activation,
-/// no end of turn among the metadata, and an older name of the architecture.
+/// As in the published microsoft/bitnet-b1.58-2B-4T: no pre-tokenizer, no activation, no
+/// end of turn in the metadata, and an older name of the architecture.
 #[test]
 fn the_dialect_of_the_published_bitnet_files_is_understood() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");

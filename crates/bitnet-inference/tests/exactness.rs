@@ -1,6 +1,5 @@
-//! The promise: the same model and tokens give the same logits, bit for bit, with
-//! every instruction set and any number of threads, however a prompt is cut and whatever
-//! else is in the batch.
+//! Exactness: the same model and tokens give bit-identical logits with every instruction
+//! set, any number of threads, any split of a prompt, and any batch.
 
 mod common;
 
@@ -14,10 +13,10 @@ use bitnet_inference::{
 };
 use common::{engine, load, models};
 
-/// How the output matrix, and keys and values, are kept.
+/// Precision of the output matrix and of the KV cache.
 type Precision = (HeadPrecision, KvPrecision);
 
-/// Every precision of the head and of keys and values at least once.
+/// Every precision of the head and of the KV cache at least once.
 const PRECISIONS: [Precision; 3] = [
     (HeadPrecision::Exact, KvPrecision::F32),
     (HeadPrecision::Int8, KvPrecision::F16),
@@ -68,7 +67,7 @@ fn all_logits(engine: &mut Engine, sequence: usize, tokens: &[u32]) -> Vec<u32> 
     bits
 }
 
-/// As a user of one thread and no special instructions sees them.
+/// The reference: one thread, scalar kernel.
 fn expected(precision: Precision, tokens: &[u32]) -> Vec<u32> {
     let model = tiny(Isa::Scalar, precision.0);
     all_logits(
@@ -127,7 +126,7 @@ fn how_weights_are_packed_and_where_threads_run_do_not_matter() {
             .unwrap();
             match Engine::new(Arc::clone(&model), plan) {
                 Ok(mut pinned) => assert!(all_logits(&mut pinned, 0, &tokens) == expected),
-                // One processor, or a system that binds no threads.
+                // A single processor, or a platform without thread pinning.
                 Err(error) => assert!(matches!(error, PlanError::Pin(_)), "{error}"),
             }
         }
@@ -136,7 +135,7 @@ fn how_weights_are_packed_and_where_threads_run_do_not_matter() {
 
 #[test]
 fn cutting_a_prompt_does_not_matter() {
-    // More than one pass, whatever the cut.
+    // More than one pass for any split.
     let tokens = tokens(300, 2);
     for precision in PRECISIONS {
         let model = tiny(Isa::best(), precision.0);
@@ -151,7 +150,7 @@ fn cutting_a_prompt_does_not_matter() {
             }
             assert!(found == expected, "parts of {cut} tokens, {precision:?}");
         }
-        // A kept prefix, and another end.
+        // A kept prefix with a different suffix.
         engine.truncate(0, 123);
         let again = all_logits(&mut engine, 0, &tokens[123..]);
         assert!(again == expected[expected.len() - again.len()..]);
@@ -183,7 +182,7 @@ fn neighbours_in_a_batch_do_not_matter() {
             .unwrap();
         assert!(found == alone, "one pass, {precision:?}");
 
-        // Side by side, a token of each at a time.
+        // In a batch, one token of each at a time.
         (0..texts.len()).for_each(|sequence| engine.truncate(sequence, 0));
         let mut found = vec![Vec::new(); texts.len()];
         for i in 0..texts.iter().map(Vec::len).max().unwrap() {
@@ -233,7 +232,7 @@ fn shared_prefixes_do_not_matter() {
         let found = all_logits(&mut engine, first, &text(&[&prefix, a]));
         assert!(found == expected(&text(&[&prefix, a]), 0), "{precision:?}");
 
-        // A prompt whose beginning another sequence holds.
+        // A prompt with a prefix in another sequence.
         let reused = engine.start(&text(&[&prefix, b]), 400).unwrap();
         assert_eq!(reused.n_reused, prefix.len());
         let reused = reused.sequence;
@@ -241,7 +240,7 @@ fn shared_prefixes_do_not_matter() {
         let whole = expected(&text(&[&prefix, b]), prefix.len());
         assert!(found == whole, "reused, {precision:?}");
 
-        // A prompt of which another sequence holds all.
+        // A prompt that is completely in another sequence.
         let same = engine.start(&text(&[&prefix, a]), 400).unwrap();
         assert_eq!(same.n_reused, prefix.len() + a.len() - 1);
         let same = same.sequence;
@@ -249,7 +248,7 @@ fn shared_prefixes_do_not_matter() {
         let whole = expected(&text(&[&prefix, a]), prefix.len() + a.len() - 1);
         assert!(found == whole, "all reused, {precision:?}");
 
-        // Both sides of a fork go on in one pass, each its own way.
+        // Both sides of a fork continue differently in one pass.
         let fork = engine.fork(first, 400).unwrap();
         let mut found = [Vec::new(), Vec::new()];
         let input = |sequence, tokens| Input {
@@ -273,7 +272,7 @@ fn shared_prefixes_do_not_matter() {
             "{precision:?}"
         );
 
-        // What others end or forget is still there for those that share it.
+        // Finishing or truncating a sequence does not affect those that share its pages.
         engine.finish(first);
         engine.truncate(same, 150);
         let found = all_logits(&mut engine, same, c);
@@ -448,8 +447,7 @@ fn a_screened_head_gives_the_same_logits_and_text() {
     }
 }
 
-/// What this engine computed when it was written: it holds on every machine, and
-/// changes only when the numbers are meant to.
+/// Recorded results of this engine, valid on every machine. They change only on purpose.
 #[test]
 fn logits_are_those_of_the_golden_record() {
     let checkpoint = Checkpoint::open(&models("storyteller/storyteller.gguf")).unwrap();

@@ -1,5 +1,5 @@
-//! A tiny model of each family, against what `transformers` computes for it, or numpy
-//! in float64: `data/make_families.py` and `data/make_minicpm_gemma3.py` write both.
+//! A tiny model of each family, compared with the results of `transformers`, or of numpy in
+//! float64: `data/make_families.py` and `data/make_minicpm_gemma3.py` write both.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -135,7 +135,7 @@ fn a_model_is_recognised_by_what_it_is() {
         );
     }
     assert_eq!(config("qwen3").pooling, None);
-    // One of them says another pooling, as Microsoft's converter writes it.
+    // One of them has another pooling type, as written by Microsoft's converter.
     for name in [
         "bitnet-embedding.gguf",
         "gemma3-i2_s.gguf",
@@ -145,7 +145,7 @@ fn a_model_is_recognised_by_what_it_is() {
         assert!(embedding.projection_norms);
         assert_eq!(embedding.pooling, Some(Pooling::Last));
     }
-    // What files say of sliding windows, and what they leave out.
+    // Sliding windows in files, and defaults.
     assert_eq!(config("gemma3-i2_s.gguf").sliding, None);
     let sliding = config("gemma3-embedding").sliding.unwrap();
     assert_eq!(
@@ -172,8 +172,8 @@ fn minicpm_with_one_scale() -> Checkpoint {
     Checkpoint::from_gguf_bytes(file).unwrap()
 }
 
-/// BitCPM4's activations are never quantized, not even if all scales of a matrix happen
-/// to be one; a folder with packed weights would say that they are.
+/// BitCPM4's activations are never quantized, even if all scales of a matrix are equal; a
+/// folder with packed weights would imply that they are.
 #[test]
 fn minicpm_activations_stay_exact_with_one_scale_a_matrix() {
     let checkpoint = minicpm_with_one_scale();
@@ -184,7 +184,7 @@ fn minicpm_activations_stay_exact_with_one_scale_a_matrix() {
     assert!(matches!(refused, ConvertError::NoWords { .. }), "{refused}");
 }
 
-/// The reference has the divisors of long contexts.
+/// The reference uses the divisors of long contexts.
 #[test]
 fn longrope_turns_otherwise_in_a_context_of_the_first_training() {
     let checkpoint = open("minicpm-tq2_0.gguf");
@@ -205,12 +205,12 @@ fn longrope_turns_otherwise_in_a_context_of_the_first_training() {
     };
     assert_eq!(run(33), run(64));
     assert_eq!(run(8), run(32));
-    // The first position is not turned at all.
+    // The first position is not rotated.
     assert_eq!(run(8)[0], run(64)[0]);
     assert_ne!(run(8)[4], run(64)[4]);
 }
 
-/// A matrix made by one shard has one scale, and the next may have several.
+/// One matrix may have a single scale, and the next several.
 #[test]
 fn one_matrix_with_several_scales_makes_activations_exact() {
     let mut file = std::fs::read(data("trilm-tq2_0.gguf")).unwrap();
@@ -236,8 +236,8 @@ fn one_matrix_with_several_scales_makes_activations_exact() {
     assert_eq!(activations(&file), ActivationPrecision::Int8);
 }
 
-/// The promise of `exactness.rs`, for what only these families compute: scales of
-/// groups and rows, split activations, dense weights, norms of heads and inputs.
+/// The guarantee of `exactness.rs` for operations specific to these families: scales per
+/// group and row, split activations, dense weights, norms of heads and inputs.
 #[test]
 fn kernels_threads_cuts_and_neighbours_do_not_matter_in_any_family() {
     for (name, runs) in reference().as_object().unwrap() {
@@ -247,7 +247,7 @@ fn kernels_threads_cuts_and_neighbours_do_not_matter_in_any_family() {
         for isa in Isa::available() {
             let mut engine = engine(&checkpoint, isa, 3, 2);
             assert!(logits(&mut engine, 0, &tokens) == expected, "{name}, {isa}");
-            // In parts, the other sequence beside it.
+            // In parts, batched with another sequence.
             engine.truncate(0, 0);
             let mut found = Vec::new();
             for part in tokens.chunks(7) {
@@ -302,7 +302,7 @@ fn embeddings_are_those_of_the_reference() {
             );
             let length: f32 = embedding.iter().map(|x| x * x).sum();
             assert!((length - 1.0).abs() < 1e-6);
-            // The text before leaves nothing behind.
+            // Previous texts have no effect.
             assert!(engine.is_empty(0));
         }
         assert_eq!(engine.embed(&[]), Err(ForwardError::NoTokens));
@@ -359,7 +359,7 @@ fn gemma_goes_to_gguf_and_to_a_folder_and_stays_the_same_model() {
     };
     let folder = tempfile::tempdir().unwrap();
     let [gguf, hf, again] = ["a.gguf", "hf", "b.gguf"].map(|name| folder.path().join(name));
-    // GGUF files of Gemma 3 have no word for another divisor than the width of a head.
+    // GGUF files of Gemma 3 cannot represent a divisor other than the head size.
     let i2_s = Target::Gguf(GgufWeights::I2S);
     let other = edited("gemma3-embedding", |_| ());
     let refused = try_convert(&Checkpoint::open(other.path()).unwrap(), &gguf, i2_s);
@@ -388,7 +388,7 @@ fn gemma_goes_to_gguf_and_to_a_folder_and_stays_the_same_model() {
     try_convert(&in_folder, &again, i2_s).unwrap();
     assert!(run(&Checkpoint::open(&again).unwrap()) == expected);
 
-    // Every form of which layers have a window.
+    // Every pattern of layers with a window.
     for layers in [vec![true, true], vec![false, true], vec![false, false]] {
         let types: Vec<_> = (layers.iter())
             .map(|is_sliding| {
@@ -480,7 +480,7 @@ fn what_a_gemma_or_minicpm_folder_must_not_say_is_refused() {
     }
 }
 
-/// Linear attention is another computation, whatever else the files share with Qwen3.
+/// Linear attention is unsupported, although the files resemble Qwen3's.
 #[test]
 fn qwen35_is_refused_by_name() {
     let folder = edited("qwen3", |config| {

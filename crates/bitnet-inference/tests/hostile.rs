@@ -1,7 +1,7 @@
-//! Files that lie: the corpus of `fuzz/`, and sound files cut anywhere.
+//! Malformed files: the corpus of `fuzz/`, and valid files truncated at any position.
 //!
-//! Each is an error that says what and where, and none takes much more memory than
-//! its own size.
+//! Each gives an error with problem and location, and memory use is bounded by a small
+//! multiple of the file size.
 
 #[path = "common/hostile.rs"]
 mod hostile;
@@ -16,12 +16,12 @@ use cap::Cap;
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// What opening a file may allocate in all: this many times its size, and more for
-/// what errors and the first use of a table take.
+/// Limit of all allocations of opening a file, as a multiple of its size; plus a constant
+/// for errors and lazily initialized tables.
 const TIMES: usize = 16;
 const CONSTANT: usize = 64 << 10;
 
-/// Only one test measures at a time.
+/// Serializes the tests, since they measure allocations.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE
@@ -57,7 +57,7 @@ fn corpus(folder: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Returns what each file of a corpus leads to, one line each.
+/// Returns the outcome of each file of a corpus, one per line.
 fn outcomes(folder: &str, mut run: impl FnMut(&str, Vec<u8>) -> Result<(), String>) -> String {
     let mut lines = String::new();
     for (name, data) in corpus(folder) {
@@ -125,7 +125,7 @@ fn gguf_files_that_lie() {
     tensor-missing: tensor "blk.0.attn_q.weight" is missing
     tensor-of-tl1: tensor "blk.0.attn_q.weight" is stored as TL1, in tiles whose sizes were chosen when the file was made and are not in it
     tensor-of-type-99: tensor "blk.0.attn_q.weight" has type id 99, which is not supported
-    tensor-twice: not a readable GGUF file: tensor "t" is there twice
+    tensor-twice: not a readable GGUF file: tensor "t" is duplicated
     tensor-unexpected: tensor "blk.0.attn_q.bias" is not part of architecture bitnet as implemented
     tensors-2-64: not a readable GGUF file: 18446744073709551615 tensors are declared but the rest of the file has room for at most 0
     tensors-at-one-place: not a readable GGUF file: tensors "t" and "u" are both at byte 96
@@ -259,8 +259,8 @@ fn a_folder_cut_anywhere_is_refused() {
     let parts = hostile::parts(&sound);
     hostile::open_folder(folder.path(), parts).unwrap();
     for (i, part) in parts.into_iter().enumerate() {
-        // Writing files takes most of the time: every byte of the last part's header,
-        // and every seventh of the rest.
+        // Writing files takes most of the time, so truncate at every byte of the last
+        // part's header, and at every seventh of the rest.
         for len in (0..part.len()).filter(|len| *len < 64 || len % 7 == 0) {
             let mut cut = parts;
             cut[i] = &part[..len];

@@ -1,5 +1,5 @@
-//! Memory as a program meets it: what the system sees of it, what happens when
-//! there is none, and what is left of it afterwards. Only Linux says enough.
+//! Memory use: accounting compared with the resident set, allocation failures, and leaks.
+//! Only Linux reports enough.
 #![cfg(all(feature = "builtin-model", target_os = "linux"))]
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use bitnet_inference::{
     PlanError, PlanOptions, SequenceError, Tokenizer, builtin,
 };
 
-/// What the system says is of the whole process, so only one test runs at a time.
+/// Serializes the tests, since they measure the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -25,7 +25,7 @@ fn models(name: &str) -> PathBuf {
 
 const N_THREADS: usize = 2;
 
-/// Loads and plans; everything is in `pool`.
+/// Loads and plans; all allocations are in `pool`.
 fn load(
     checkpoint: &Checkpoint,
     pool: &HybridMemoryPool,
@@ -50,7 +50,7 @@ fn prompt(n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| i * 61 % 8000).collect()
 }
 
-/// Continues sequence 0 by tokens and returns the likeliest next one.
+/// Continues sequence 0 with tokens and returns the most likely next one.
 fn next(engine: &mut Engine, tokens: &[u32]) -> Result<u32, ForwardError> {
     let input = Input {
         sequence: 0,
@@ -65,8 +65,8 @@ fn next(engine: &mut Engine, tokens: &[u32]) -> Result<u32, ForwardError> {
     Ok(likeliest)
 }
 
-/// Reads 100 tokens and writes 200, over two ends of pages. If a step fails, calls
-/// `on_error` and takes it again.
+/// Prefills 100 tokens and decodes 200, crossing two page boundaries. If a step fails,
+/// calls `on_error` and retries it.
 fn write(engine: &mut Engine, mut on_error: impl FnMut(ForwardError)) -> Vec<u32> {
     let mut step = |engine: &mut Engine, tokens: &[u32]| {
         let len = engine.len(0);
@@ -143,13 +143,13 @@ fn whichever_allocation_fails_there_is_an_error_and_all_goes_on() {
             }
             n_decode += 1;
         }
-        // All of it was walked: weights and norms, buffers, three pages.
+        // All kinds of allocations were covered: weights and norms, buffers, three pages.
         assert!(n_load > 40 && n_engine > 15, "{n_load}, {n_engine}");
         assert!(n_decode >= 3, "{n_decode}");
     }
 }
 
-/// Loads a model, runs it a little and drops it again.
+/// Loads, runs and drops a model.
 fn live_once() {
     let checkpoint = builtin::open();
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
@@ -161,8 +161,8 @@ fn live_once() {
     next(&mut engine, &ids).unwrap();
 }
 
-/// Returns by how many bytes `n_cycles` of loading and dropping have let the
-/// process grow, once it has grown by what a few of them leave.
+/// Returns the growth of the resident set in bytes over `n_cycles` of loading and dropping,
+/// after a few warm-up cycles.
 fn grown_by(n_cycles: usize) -> isize {
     let resident = || machine::resident_memory().expect("Linux says") as isize;
     for _ in 0..10 {
@@ -194,9 +194,9 @@ fn a_thousand_models_that_come_and_go_leave_nothing() {
     assert!(grown.abs() <= MEBIBYTE, "{grown} bytes in 1000 cycles");
 }
 
-/// Loads a model from a file, fills its buffers, and compares what the process took
-/// at most with the sum of what it had before, what was counted at most, what the pool
-/// has in reserve, and what there is of files.
+/// Loads a model from a file, fills its buffers, and compares the peak resident set with
+/// the sum of the initial resident set, the peak of the accounting, the pool's reserve, and
+/// file pages.
 #[expect(clippy::print_stdout, reason = "the figures of the page")]
 fn check_agreement(path: &Path, head: HeadPrecision) {
     let checkpoint = Checkpoint::open(path).unwrap();
@@ -216,7 +216,7 @@ fn check_agreement(path: &Path, head: HeadPrecision) {
     engine.forward(&[input], |_, _, _| ()).unwrap();
 
     let usage = pool.usage();
-    // The mapped file is among what the system says of files.
+    // The mapped file is part of the resident file pages.
     let in_file = usage.of(Category::MappedFile);
     let counted = usage.total.peak - in_file.peak;
     let reserve = usage.mapped - (usage.total.current - in_file.current);
@@ -228,7 +228,7 @@ fn check_agreement(path: &Path, head: HeadPrecision) {
         files()
     );
     println!("{what}");
-    // Huge pages hold some of what the pool keeps in reserve.
+    // Part of the pool's reserve is backed by huge pages.
     let (least, most) = (expected as f64 * 0.95, (expected + reserve) as f64 * 1.05);
     assert!((least..=most).contains(&(taken as f64)), "{what}");
 }

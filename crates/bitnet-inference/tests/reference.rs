@@ -1,7 +1,7 @@
-//! Agreement with the reference implementation (`transformers`), whose results
-//! lie beside the models as `reference.json`. Their model cards say how they
-//! were made and how closely a correct program can agree: rounding activations
-//! to int8 turns last-bit differences into whole steps.
+//! Agreement with the reference implementation (`transformers`), whose results are in
+//! `reference.json` of each model. The model cards describe how they were made and how
+//! closely a correct program can agree: quantizing activations to int8 turns last-bit
+//! differences into whole steps.
 
 mod common;
 
@@ -60,7 +60,7 @@ fn reference(model: &str) -> Reference {
     serde_json::from_slice(&json).unwrap()
 }
 
-/// Keys and values as the reference has them.
+/// The KV cache precision of the reference.
 const AS_COMPUTED: PlanOptions = PlanOptions {
     device: None,
     isa: None,
@@ -72,7 +72,7 @@ const AS_COMPUTED: PlanOptions = PlanOptions {
     kv_pages: None,
 };
 
-/// Checks everything that the reference holds.
+/// Checks all results of the reference.
 fn check(checkpoint: &Checkpoint, reference: &Reference) {
     let tokenizer = Tokenizer::from_checkpoint(checkpoint).unwrap();
     check_tokenizer(&tokenizer, reference);
@@ -165,8 +165,8 @@ fn check_logits(engine: &mut Engine, prompt: &Prompt) {
     assert_eq!(n_calls, 1);
 }
 
-/// Feeds the reference's own tokens: the next one is the most likely here as
-/// well while the reference was sure, and later never far behind.
+/// Feeds the reference's tokens: the next one must be the most likely as long as the
+/// reference had a clear maximum, and later close to it.
 fn check_greedy(engine: &mut Engine, prompt: &Prompt) {
     engine.truncate(0, 0);
     let greedy = &prompt.greedy_ids;
@@ -235,8 +235,7 @@ fn the_tiny_model_agrees_from_gguf() {
     }
 }
 
-/// The sharded folder that the built-in model was made from is too large for the
-/// repository.
+/// The sharded original of the built-in model is too large for the repository.
 #[test]
 #[ignore = "needs the original model: set BITNET_STORYTELLER_HF to its folder"]
 fn the_sharded_original_agrees() {

@@ -1,4 +1,4 @@
-//! Model files that are shortened while they are mapped.
+//! Model files that are truncated while mapped.
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use bitnet_inference::{
     PlanOptions, watch_mapped_files,
 };
 
-/// Where the child process of a test finds its file.
+/// Variable with the file of the child process.
 const FILE: &str = "BITNET_TEST_SHRINKING_FILE";
 const TOLD: i32 = 7;
 
@@ -32,7 +32,7 @@ fn load(checkpoint: &Checkpoint, head: HeadPrecision) -> Result<Model, Checkpoin
     Model::load(checkpoint, &pool, ctx, head, |_, _| ())
 }
 
-/// Not a test by itself: the process that reads what is gone.
+/// Not a test: the child process that accesses the missing part.
 #[test]
 #[expect(clippy::print_stdout, reason = "what the other test reads")]
 fn child() {
@@ -44,7 +44,7 @@ fn child() {
         std::process::exit(TOLD);
     })
     .unwrap();
-    // Others that are mapped, and one that is no more, are not meant.
+    // Other mappings, and a dropped one, must not be reported.
     let other = tempfile::tempdir().unwrap();
     let _other = Checkpoint::open(&copy(other.path())).unwrap();
     drop(Checkpoint::open(&copy(other.path())).unwrap());
@@ -92,7 +92,7 @@ fn a_file_that_was_changed_is_an_error_before_it_is_read() {
         engine.forward(&[input], |_, _, _| ())
     };
     assert_eq!(run(), Ok(()));
-    // Another file under the same name is no business of ours.
+    // Replacing the file by another of the same name is allowed.
     let bytes = std::fs::read(&path).unwrap();
     std::fs::rename(&path, folder.path().join("old.gguf")).unwrap();
     std::fs::write(&path, bytes).unwrap();

@@ -1,6 +1,5 @@
-//! Tokenizers against HuggingFace's, on texts that find every difference: a
-//! vocabulary from `tokenizer.json`, and the same from GGUF metadata and
-//! `tokenizer.model`.
+//! Tokenizers compared with HuggingFace's: a vocabulary from `tokenizer.json`, and the same
+//! from GGUF metadata and `tokenizer.model`.
 //!
 //! `tests/data/tokenizers/make_tokenizers.py` made the vocabularies and ids.
 
@@ -60,7 +59,7 @@ fn recorded() -> Recorded {
     serde_json::from_str(include_str!("data/tokenizers/tokenizers.json")).unwrap()
 }
 
-/// A `tokenizer.json` as published ones are.
+/// A `tokenizer.json` in the published format.
 fn tokenizer_json(
     configuration: &Configuration,
     model: &Json,
@@ -108,7 +107,7 @@ fn from_gguf(metadata: &[(&str, Value)]) -> Result<Tokenizer, TokenizerError> {
     }
     let file = writer.write(Vec::new(), |_, _| Ok::<_, io::Error>(()));
     let gguf = Gguf::parse(&file.unwrap()).unwrap();
-    // A family whose files all name how text is cut.
+    // A family without a default pre-tokenizer.
     let llama = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
     let family = Checkpoint::open(llama.as_ref()).unwrap().config().family;
     Tokenizer::from_gguf(&gguf, family)
@@ -161,7 +160,7 @@ fn check(tokenizer: &Tokenizer, texts: &[String], expected: &Configuration, name
         assert_eq!(ids, expected.ids[i], "{name}: {text:?}");
         let decoded = tokenizer.decode(&ids, true);
         assert_eq!(decoded, expected.decoded[i], "{name}: {text:?}");
-        // Token by token, as it is written; special tokens are not text.
+        // Incrementally, as in generation; special tokens are omitted.
         let mut stream = tokenizer.stream(&[]);
         let mut streamed: String = ids.iter().map(|id| stream.push(*id)).collect();
         streamed += &stream.finish();
@@ -182,7 +181,7 @@ fn byte_level_bpe_agrees_with_huggingface() {
         let tokenizer = from_gguf(&byte_level.gguf(pre)).unwrap();
         check(&tokenizer, &texts, configuration, pre);
     }
-    // The texts tell the configurations apart, all but their names.
+    // The texts distinguish all configurations, except aliases.
     let mut ids: Vec<_> = (byte_level.configurations.values())
         .map(|c| &c.ids)
         .collect();
@@ -238,8 +237,8 @@ fn sentencepiece_agrees_with_huggingface() {
         }
         check(&from_gguf(&metadata).unwrap(), &texts, configuration, &name);
     }
-    // And with the program that made the vocabulary, which does not know tokens
-    // that were added later.
+    // And with the program that made the vocabulary, which does not know added
+    // tokens.
     let tokenizer = from_gguf(&sentencepiece.gguf()).unwrap();
     for (text, expected) in texts.iter().zip(&sentencepiece.sentencepiece) {
         if !text.contains("<think>") {
@@ -252,8 +251,8 @@ fn sentencepiece_agrees_with_huggingface() {
     }
 }
 
-/// A folder with a `tokenizer.model`, to which `more` is added: of two values of a
-/// protobuf field the last counts, and messages are merged.
+/// A folder with a `tokenizer.model`, to which `more` is appended: in protobuf, the last
+/// value of a field wins, and messages are merged.
 fn from_model(more: &[u8], files: &[(&str, &str)]) -> Result<Tokenizer, TokenizerError> {
     let folder = tempfile::tempdir().unwrap();
     let model = include_bytes!("data/tokenizers/tokenizer.model");
@@ -281,7 +280,7 @@ fn tokenizer_model_is_read_as_sentencepiece_wrote_it() {
     let no_prefix = [NORMALIZER, 2, ADD_DUMMY_PREFIX, 0];
     let other = from_model(&no_prefix, &[]).unwrap();
     check(&other, &texts, &sentencepiece.without_prefix, "no prefix");
-    // As LLaMA has it where the folder says nothing.
+    // LLaMA's default.
     assert_eq!(tokenizer.encode("a").unwrap()[0], 1);
     assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [2]);
 }
@@ -388,10 +387,10 @@ fn no_text_has_bos_twice() {
     assert_eq!(plain[0], bos);
     assert_eq!(tokenizer.encode("<|begin_of_text|>Hello").unwrap(), plain);
     assert_eq!(tokenizer.encode("").unwrap(), [bos]);
-    // Only where it would be put: what else the text says is kept.
+    // BOS is not prepended if the text begins with it; further ones are kept.
     let twice = "<|begin_of_text|><|begin_of_text|>";
     assert_eq!(tokenizer.encode(twice).unwrap(), [bos, bos]);
-    // A family that begins texts with nothing keeps what is written, too.
+    // Without a prepended BOS, the text is kept, too.
     let mut metadata = byte_level.gguf("qwen2");
     metadata.push(("bos_token_id", Value::U32(bos)));
     let tokenizer = from_gguf(&metadata).unwrap();
@@ -402,7 +401,7 @@ fn no_text_has_bos_twice() {
 
 type Metadata = Vec<(&'static str, Value)>;
 
-/// Edits metadata and checks what is said about them.
+/// Edits metadata and checks the error.
 fn refused(metadata: &Metadata, edit: impl FnOnce(&mut Metadata), expected: &str) {
     let mut metadata = metadata.clone();
     edit(&mut metadata);
@@ -455,7 +454,7 @@ fn pieces_that_lie_are_refused() {
         |m| set(m, "scores", Value::Array(Array::F32(scores))),
         "the score of token 300 is NaN, expected a number",
     );
-    // Every token is made of two others in as many ways as it is long.
+    // The number of ways to split a token grows with its length.
     let runs = |n: usize| -> Vec<_> { (1..=n).map(|n| "a".repeat(n)).collect() };
     let only = |m: &mut Metadata, tokens: &[String]| {
         set(m, "tokens", texts(tokens));
@@ -470,7 +469,7 @@ fn pieces_that_lie_are_refused() {
     );
 }
 
-/// Metadata, edited.
+/// Returns the tokenizer of edited metadata.
 fn edited(metadata: &Metadata, edit: impl FnOnce(&mut Metadata)) -> Tokenizer {
     let mut metadata = metadata.clone();
     edit(&mut metadata);
@@ -502,17 +501,17 @@ fn a_vocabulary_may_lack_bytes() {
             }
         })
     };
-    // The bytes 0xC0, 0xC1 and 0xFF are in no text.
+    // The bytes 0xC0, 0xC1 and 0xFF never occur in UTF-8.
     assert!(notes(&without("ÀÁÿ")).is_empty());
     let tokenizer = without("Āÿ");
     assert_eq!(
         notes(&tokenizer).last().unwrap(),
         "the vocabulary has no token for 1 of the bytes of texts (0x00): characters that need \
-         them are left out"
+         them are dropped"
     );
     let ids = tokenizer.encode_without_bos("a\0b").unwrap();
     assert_eq!(tokenizer.decode(&ids, true), "ab");
-    // Pieces, with neither bytes nor a token for what has none.
+    // Pieces without byte fallback and without an unknown token.
     let metadata = recorded().sentencepiece.gguf();
     let tokenizer = edited(&metadata, |m| {
         set(m, "tokens", texts(&["▁a", "b"].map(str::to_owned)));
@@ -530,7 +529,7 @@ fn of_equal_tokens_texts_get_the_first() {
         let tokens = tokens_of(m, "tokens");
         tokens[500] = "!".to_owned();
         tokens[501] = "#".to_owned();
-        // What they were is no token any more, so merges give nothing.
+        // The results of the merges are no longer tokens.
         tokens_of(m, "merges").clear();
     });
     assert_eq!(
@@ -538,7 +537,7 @@ fn of_equal_tokens_texts_get_the_first() {
         ["token 500 repeats \"!\" of token 0 (and 1 more like it): texts get the first id"]
     );
     assert_eq!(tokenizer.encode_without_bos("!#").unwrap(), [0, 2]);
-    // A model may write the others all the same.
+    // A model may still generate the duplicates.
     assert_eq!(tokenizer.decode(&[500, 501, 0], false), "!#!");
     assert_eq!(
         tokenizer.n_tokens(),
@@ -550,7 +549,7 @@ fn of_equal_tokens_texts_get_the_first() {
     assert_eq!(model.decode(&[900], false), "a");
     assert!(notes(&model)[0].starts_with("token 900 repeats \"a\" of token "));
     assert_ne!(first.last(), Some(&900));
-    // Empty ones are no text.
+    // Empty tokens are not text.
     let empty = edited(&metadata, |m| {
         tokens_of(m, "tokens")[700..710].fill(String::new());
         tokens_of(m, "merges").clear();
@@ -571,7 +570,7 @@ fn merges_that_give_no_token_are_left_out() {
     assert_eq!(
         notes(&tokenizer),
         [
-            "merge 0 (\"! !zzz\") (and 3 more like it) gives no token of the vocabulary and is left out"
+            "merge 0 (\"! !zzz\") (and 3 more like it) gives no token of the vocabulary and is ignored"
         ]
     );
     for text in &recorded.texts {
@@ -586,7 +585,7 @@ fn numbers_that_nobody_needs_are_left_out() {
     let metadata = pieces.gguf();
     let plain = from_gguf(&metadata).unwrap();
     let mut scores = pieces.scores.clone();
-    // No text is merged to a control token.
+    // Merges never give a control token.
     scores[1] = f32::NAN;
     scores.push(0.0);
     let tokenizer = edited(&metadata, |m| {
@@ -607,16 +606,16 @@ fn numbers_that_nobody_needs_are_left_out() {
     assert_eq!(
         notes(&tokenizer),
         [
-            "tokenizer.ggml.token_type has 902 values for 900 tokens: the rest is left out"
+            "tokenizer.ggml.token_type has 902 values for 900 tokens: the rest is ignored"
                 .to_owned(),
             format!("tokenizer.ggml.unknown_token_id is {id}"),
             format!("tokenizer.ggml.bos_token_id is {id}"),
             format!("tokenizer.ggml.eos_token_id is {id}"),
-            "tokenizer.ggml.scores has 901 values for 900 tokens: the rest is left out".to_owned(),
+            "tokenizer.ggml.scores has 901 values for 900 tokens: the rest is ignored".to_owned(),
             format!("tokenizer.ggml.eot_token_id is {id}"),
         ]
     );
-    // As in every vocabulary of SentencePiece, where no key says more.
+    // SentencePiece's default without keys.
     assert_eq!((tokenizer.bos(), plain.bos()), (Some(1), Some(1)));
     assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [2]);
     let text = "Once upon a time\u{1f409}";
@@ -689,7 +688,7 @@ fn a_vocabulary_names_its_ends() {
         "<|fim_pad|>",
     ];
     assert_eq!(ends(&texts, CONTROL), with(&texts));
-    // Files have them as plain text, too.
+    // Also if files declare them as normal tokens.
     assert_eq!(ends(&texts, 1), with(&texts));
     assert_eq!(ends(&texts, USER_DEFINED), with(&texts));
     let harmony = ["<|start|>", "<|end|>", "<|return|>", "<|call|>"];
@@ -714,7 +713,7 @@ fn a_folder_names_ends_by_id() {
     };
     let tokenizer = open("[7, 2, 9]");
     assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [2, 7, 9]);
-    // A model may have a row for an id that has no token.
+    // A model may have a row for an id without a token.
     let tokenizer = open("[2, 1000, -1]");
     assert_eq!(tokenizer.eog().collect::<Vec<_>>(), [2, 1000]);
     assert_eq!(
@@ -744,7 +743,7 @@ fn a_decoder_that_would_panic_is_refused() {
 
 // --- text of ids --------------------------------------------------------------
 
-/// A `tokenizer.json` with a small vocabulary for decoders that look at neighbours.
+/// A `tokenizer.json` with a small vocabulary for decoders that depend on neighbours.
 fn words(decoder: &Json) -> Json {
     let tokens = [
         "<pad>", "a", "b</w>", "##c", "▁d", "é", "|", "\u{fffd}", "<0xE2>", "<0x82>", "<0xAC>", ".",
@@ -763,7 +762,7 @@ fn words(decoder: &Json) -> Json {
     tokenizer_json(&configuration, &json!({ "merges": [] }), &tokens, &types)
 }
 
-/// A tokenizer, and the same as HuggingFace's `tokenizers` has it, if it reads its file.
+/// A tokenizer, and that of HuggingFace's `tokenizers`, if it can read the file.
 struct Known {
     name: String,
     ours: Tokenizer,
@@ -861,7 +860,7 @@ static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
     known
 });
 
-/// Returns what `text` has behind the longest beginning that it shares with `before`.
+/// Returns `text` without its longest common prefix with `before`.
 fn less<'a>(text: &'a str, before: &str) -> &'a str {
     let same = text.chars().zip(before.chars()).take_while(|(a, b)| a == b);
     &text[same.map(|(c, _)| c.len_utf8()).sum()..]
@@ -886,7 +885,7 @@ proptest! {
         let n_tokens = ours.n_tokens() as u32;
         let id = |(low, id): (bool, u32)| id % if low { 262.min(n_tokens) } else { n_tokens + 8 };
         let output = ids.into_iter().map(id);
-        // A prompt that is text, or one that ends anywhere.
+        // A prompt that is text, or one that may end within a character.
         let (ids, cut) = if let Some(text) = prompt {
             let prompt = ours.encode(&text).unwrap();
             let cut = prompt.len();
@@ -902,10 +901,10 @@ proptest! {
         written += &stream.finish();
         let before = ours.decode(&ids[..cut], false);
         prop_assert_eq!(written, less(&text, &before), "{} {:?} {}", name, &ids, cut);
-        // Some of their decoders take it for granted that there is a token.
+        // Some of their decoders panic without tokens.
         if let Some(theirs) = theirs && !text.is_empty() {
             let theirs = theirs.decode(&ids, true).unwrap_or_default();
-            // Of a run of byte tokens with one that is broken, they show no character.
+            // They replace a whole run of byte tokens if it contains an invalid one.
             if name.contains("pieces") && theirs.contains('\u{fffd}') {
                 return Ok(());
             }

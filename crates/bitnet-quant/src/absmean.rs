@@ -1,13 +1,12 @@
-//! From master weights to trits, as BitNet b1.58 rounds them: by their mean
-//! magnitude.
+//! Quantization of master weights to trits as in BitNet b1.58: by their mean magnitude.
 //!
 //! ```text
 //! s = 1 / max(mean |w|, 1e-5)      trit = clamp(round(s · w), -1, 1)      scale = 1 / s
 //! ```
 //!
 //! All in f32, ties to even. `transformers` converts the product of trit and scale
-//! back to the type of the masters, and so is the scale here. Its mean is a sum in
-//! f32 whose order it does not fix; here it is the f32 nearest to the true mean.
+//! back to the type of the master weights; here the scale is converted likewise. Its
+//! mean is an f32 sum of unspecified order; here it is the f32 nearest to the true mean.
 //!
 //! Source: Ma et al. 2024, "The Era of 1-bit LLMs", section 2; transformers,
 //! `WeightQuant` in `src/transformers/integrations/bitnet.py`.
@@ -16,19 +15,19 @@ use half::{bf16, f16};
 
 use crate::DenseType;
 
-/// The least mean magnitude.
+/// The minimum mean magnitude.
 const EPSILON: f32 = 1e-5;
 
-/// Added to a magnitude below 2^22, it leaves an integer, and beyond that range no fraction
-/// either. `round_ties_even` calls the C library where there is no instruction.
+/// 1.5 · 2^23: adding and subtracting it rounds to an integer, ties to even. Unlike this,
+/// `round_ties_even` calls the C library on targets without an instruction for it.
 const ROUND: f32 = 12_582_912.0;
 
-/// How the masters of one matrix are rounded.
+/// The quantization of one matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AbsMean {
-    /// What a weight is multiplied with before it is rounded.
+    /// Factor of a weight before rounding.
     inverse: f32,
-    /// What a trit is multiplied with.
+    /// Factor of a trit.
     scale: f32,
 }
 
@@ -53,12 +52,12 @@ impl AbsMean {
         }
     }
 
-    /// Returns what trits are multiplied with.
+    /// Returns the factor of the trits.
     pub fn scale(&self) -> f32 {
         self.scale
     }
 
-    /// Rounds a row of masters to -1, 0, +1.
+    /// Quantizes a row of master weights to -1, 0, +1 in `trits`.
     ///
     /// # Panics
     ///

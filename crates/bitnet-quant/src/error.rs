@@ -1,4 +1,4 @@
-//! Why weights cannot be stored, or stored weights not be read.
+//! Errors of reading and writing stored weights.
 
 use thiserror::Error;
 
@@ -6,16 +6,16 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ShapeError {
-    /// The shape is not made of whole blocks.
+    /// The shape does not consist of whole blocks.
     #[error("{format} stores {axis} in multiples of {multiple}, found {found}")]
     PartialBlock {
         /// The name of the format.
         format: &'static str,
-        /// What comes in blocks: "rows" or "columns".
+        /// The axis: "rows" or "columns".
         axis: &'static str,
         /// Rows or columns of one block.
         multiple: usize,
-        /// Rows or columns asked for.
+        /// Rows or columns requested.
         found: usize,
     },
     /// A ternary matrix has no weights.
@@ -28,7 +28,7 @@ pub enum ShapeError {
         /// Columns asked for.
         n_cols: usize,
     },
-    /// The bytes are more than memory can address.
+    /// The size exceeds the address space.
     #[error("{n_rows} x {n_cols} weights in {format} exceed what memory can address")]
     TooLarge {
         /// The name of the format.
@@ -40,14 +40,14 @@ pub enum ShapeError {
     },
 }
 
-/// Why a ternary matrix cannot be read or written.
+/// An error of reading or writing a ternary matrix.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum TernaryError {
     /// The format cannot store the shape.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// The bytes are not as many as the shape needs.
+    /// The number of bytes does not match the shape.
     #[error("{n_rows} x {n_cols} weights in {format} take {expected} bytes, found {found}")]
     Length {
         /// The name of the format.
@@ -61,7 +61,7 @@ pub enum TernaryError {
         /// Bytes given.
         found: usize,
     },
-    /// A weight has the code 3, which stands for no trit.
+    /// A weight has the invalid code 3.
     #[error("code 3 at row {row}, column {col} is no ternary weight")]
     InvalidCode {
         /// The row of the weight.
@@ -69,15 +69,15 @@ pub enum TernaryError {
         /// The first column of that row with such a code.
         col: usize,
     },
-    /// The scales are more than the format has room for.
+    /// The format cannot store that many scales.
     #[error("{format} has no room for {found}")]
     TooManyScales {
         /// The name of the format.
         format: &'static str,
-        /// The scales given, in words.
+        /// A description of the scales.
         found: String,
     },
-    /// The format has only -1 and +1.
+    /// The format cannot represent 0.
     #[error("{format} cannot store the 0 at row {row}, column {col}")]
     ZeroWeight {
         /// The name of the format.
@@ -98,12 +98,12 @@ pub enum TernaryError {
     GroupScaleNotFinite {
         /// The scale found or given.
         scale: f32,
-        /// The row that it belongs to.
+        /// Its row.
         row: usize,
-        /// The first column that it belongs to.
+        /// Its first column.
         col: usize,
     },
-    /// The format stores scales in a type that cannot hold this one.
+    /// The format's type of scales cannot represent this one.
     #[error("{format} stores the scale as f16, which turns {scale} into {nearest}")]
     ScaleNotRepresentable {
         /// The name of the format.

@@ -1,7 +1,7 @@
-//! Weights as other programs store and read them: the `gguf` package of llama.cpp
-//! (`tests/data/make_golden.py`); for types that it does not know, llama.cpp's library
-//! (`make_ggml.py`), or a program written for this test from their description
-//! (`make_ternary.py`); and as `transformers` rounds them (`make_absmean.py`).
+//! Comparison with weights encoded and decoded by other programs: the `gguf` package of
+//! llama.cpp (`tests/data/make_golden.py`); for types that it does not support,
+//! llama.cpp's library (`make_ggml.py`), or an independent implementation for this test
+//! (`make_ternary.py`); and with those quantized by `transformers` (`make_absmean.py`).
 
 use bitnet_core::Isa;
 use bitnet_quant::{

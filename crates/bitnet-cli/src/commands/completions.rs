@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use crate::Cli;
 use crate::ui::Ui;
 
-/// Print a script that completes commands in a shell
+/// Print a shell completion script
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   bitnet completions bash > ~/.local/share/bash-completion/completions/bitnet

@@ -17,17 +17,17 @@ use crate::model::{LayoutArg, ModelArg};
 use crate::ui::Ui;
 use crate::windows_names::refuse_device;
 
-/// Write a model in another format
+/// Convert a model to another format
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every trit and scale is kept; so are, in GGUF files, dense linear layers and
-ternary embeddings. OUT appears when it is complete, never before.
+Every trit and scale is preserved; in GGUF files, so are dense linear layers and
+ternary embeddings. OUT appears only when it is complete.
 
 Formats of --to:
-  gguf-i2_s   one file, 2 bits a weight, for bitnet.cpp
-  gguf-tq2_0  one file, 2.06 bits a weight, for llama.cpp
-  gguf-tq1_0  one file, 1.69 bits a weight, for llama.cpp
-  hf-packed   a HuggingFace folder, 2 bits a weight, for transformers
+  gguf-i2_s   one file, 2 bits per weight, for bitnet.cpp
+  gguf-tq2_0  one file, 2.06 bits per weight, for llama.cpp
+  gguf-tq1_0  one file, 1.69 bits per weight, for llama.cpp
+  hf-packed   a HuggingFace folder, 2 bits per weight, for transformers
 
 Examples:
   bitnet convert bitnet-b1.58-2B-4T/ model.gguf --head q6_k

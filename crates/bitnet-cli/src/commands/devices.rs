@@ -8,18 +8,18 @@ use crate::machine::Machine;
 use crate::memory;
 use crate::ui::Ui;
 
-/// Show what can compute on this machine
+/// Show the devices and kernels available
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Devices stand in the order in which they are chosen, kernels too: the first that
-is usable, unless --device and --kernel say otherwise. --measure takes some
-seconds and half a gigabyte of memory.
+Devices and kernels are listed in order of preference: the default is the first
+usable one, unless --device or --kernel is given. --measure takes some seconds
+and half a gigabyte of memory.
 
 Examples:
   bitnet devices
   bitnet devices --measure --json")]
 pub struct Args {
-    /// Measure how fast memory is read and int8 multiplied
+    /// Measure memory bandwidth and int8 throughput
     #[arg(long)]
     measure: bool,
     /// Print one JSON document
@@ -41,7 +41,7 @@ struct DeviceReport {
     name: String,
     kind: &'static str,
     usable: bool,
-    /// Why it can be used, or not.
+    /// Why it is usable or not.
     reason: String,
 }
 

@@ -9,19 +9,19 @@ use crate::error::UsageError;
 use crate::model::RunModelArgs;
 use crate::ui::Ui;
 
-/// Turn a text into a vector that stands for its meaning
+/// Compute the embedding vector of a text
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Prints the hidden state of the last token, scaled to length 1, a number a line.
-The nearer two texts are in meaning, the larger is the product of their vectors,
-if the model was made for that, such as bitnet-embedding.
+Prints the hidden state of the last token, normalized to length 1, one number
+per line. The dot product of two vectors is the similarity of their texts, if
+the model was trained for that, such as bitnet-embedding.
 
 Examples:
   bitnet embed -m bitnet-embedding.gguf \"a cat sat on the mat\"
   bitnet embed -m bitnet-embedding.gguf --json -f letter.txt")]
 #[group(id = "input", multiple = false, args = ["text", "file", "tokens"])]
 pub struct Args {
-    /// The text; `-`, or nothing in a pipe, reads stdin
+    /// The text; `-`, or none in a pipe, reads stdin
     text: Option<String>,
     /// Read the text from a file
     #[arg(short, long, value_name = "FILE")]

@@ -1,4 +1,4 @@
-//! Text as it is written: what `run` and `chat` share.
+//! Text generation: the part shared by `run` and `chat`.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -12,88 +12,88 @@ use serde::Serialize;
 use crate::interrupt;
 use crate::ui::{Progress, Ui};
 
-/// How text is written.
+/// Arguments of text generation.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GenerateArgs {
-    /// Prompt and text in all [default: model's, up to 4096]
+    /// Context length [default: model's, up to 4096]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     pub context: Option<usize>,
-    /// End the text before TEXT; may be given several times
+    /// Stop sequence; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
-    /// Randomness; 0 means the likeliest [default: 0.7]
+    /// Temperature; 0 is greedy [default: 0.7]
     #[arg(
         long,
         value_name = "T",
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true
     )]
     pub temp: Option<f32>,
-    /// Keep the K likeliest; -1 keeps all [default: -1]
+    /// Keep the K most likely; -1: all [default: -1]
     #[arg(
         long,
         value_name = "K",
         value_parser = parse_top_k,
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true
     )]
     pub top_k: Option<usize>,
-    /// Keep the likeliest that sum to P [default: 0.95]
+    /// Nucleus sampling probability [default: 0.95]
     #[arg(
         long,
         value_name = "P",
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true
     )]
     pub top_p: Option<f32>,
-    /// Keep down to P times the likeliest [default: 0]
+    /// Minimum relative probability [default: 0]
     #[arg(
         long,
         value_name = "P",
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true
     )]
     pub min_p: Option<f32>,
-    /// Make recent tokens less likely [default: 1, off]
+    /// Penalty of recent tokens [default: 1, off]
     #[arg(
         long,
         value_name = "R",
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true
     )]
     pub repeat_penalty: Option<f32>,
-    /// Make written tokens less likely [default: 0]
+    /// Penalty of present tokens [default: 0]
     #[arg(
         long,
         value_name = "R",
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true
     )]
     pub presence_penalty: Option<f32>,
-    /// The same for each time it occurred [default: 0]
+    /// Penalty per occurrence [default: 0]
     #[arg(
         long,
         value_name = "R",
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true
     )]
     pub frequency_penalty: Option<f32>,
-    /// How many tokens penalties look back on; -1 for all [default: 256]
+    /// Tokens that penalties look back at; -1 for all [default: 256]
     #[arg(
         long,
         value_name = "N",
         value_parser = parse_count_or_all,
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true,
         hide = true
     )]
     pub repeat_last_n: Option<usize>,
-    /// Seed of the random numbers [default: -1, random]
+    /// Random seed [default: -1, random]
     #[arg(
         long,
         value_name = "S",
         value_parser = parse_seed,
-        help_heading = "Choice of tokens",
+        help_heading = "Sampling",
         allow_negative_numbers = true
     )]
     pub seed: Option<Seed>,
@@ -114,7 +114,7 @@ fn parse_seed(text: &str) -> Result<Seed, String> {
     }
 }
 
-/// Parses a number of tokens, where -1 means as many as there are.
+/// Parses a number of tokens, where -1 means no limit.
 pub fn parse_count_or_all(text: &str) -> Result<usize, String> {
     match text {
         "-1" => Ok(usize::MAX),
@@ -122,13 +122,13 @@ pub fn parse_count_or_all(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Parses `--top-k`, where all are 0 to the library.
+/// Parses `--top-k`; "all" is 0 in the library.
 fn parse_top_k(text: &str) -> Result<usize, String> {
     parse_count_or_all(text).map(|k| if k == usize::MAX { 0 } else { k })
 }
 
 impl GenerateArgs {
-    /// Checks what needs no model.
+    /// Validates the arguments as far as possible without a model.
     pub fn validate(&self) -> anyhow::Result<()> {
         self.with_defaults_of(&SamplingDefaults::default())
             .validate()?;
@@ -136,17 +136,17 @@ impl GenerateArgs {
         Ok(())
     }
 
-    /// Returns the texts that end what is written.
+    /// Returns the stop sequences.
     pub fn stops(&self) -> Result<StopSequences, EmptyStopError> {
         StopSequences::new(&self.stop)
     }
 
-    /// Returns how tokens are chosen, with a seed: as asked for, or else as the model's
-    /// maker recommends. Says which of both.
+    /// Returns the sampling parameters with a seed: from the arguments, or those that
+    /// the model recommends. Prints them if verbose.
     pub fn sampling(&self, checkpoint: &Checkpoint, ui: &Ui) -> SamplerOptions {
         let mut model = SamplingDefaults::of_model(checkpoint);
         if self.temp.is_some_and(|temp| temp < MIN_TEMPERATURE) {
-            // The likeliest token is what was asked for, without anyone's penalty.
+            // Greedy decoding was requested, so the model's penalties do not apply.
             model = SamplingDefaults::default();
         }
         for ignored in &model.ignored {
@@ -175,8 +175,8 @@ impl GenerateArgs {
         }
     }
 
-    /// Says how tokens are chosen, and where each value that changes something comes
-    /// from.
+    /// Returns a description of the sampling parameters in effect, with the origin of
+    /// each.
     fn describe(&self, options: &SamplerOptions, model: &SamplingDefaults) -> String {
         let origin = |flag: Option<&str>, recommended: bool| match flag {
             Some(flag) => flag.to_owned(),
@@ -186,7 +186,7 @@ impl GenerateArgs {
         let mut parts = Vec::new();
         let temperature = origin(self.temp.map(|_| "--temp"), model.temperature.is_some());
         if options.is_greedy() {
-            parts.push(format!("the likeliest token ({temperature})"));
+            parts.push(format!("greedy ({temperature})"));
         } else {
             parts.push(format!(
                 "temperature {} ({temperature})",
@@ -262,7 +262,7 @@ pub struct Report<'a> {
     pub timings: Timings,
 }
 
-/// How long it took, and how fast that is.
+/// Times and rates of a generation.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the keys name their units")]
 pub struct Timings {
@@ -273,34 +273,34 @@ pub struct Timings {
     pub decode_tok_s: f64,
 }
 
-/// Shows text as it comes, and keeps it.
+/// Prints and collects text while it is generated.
 pub struct Printer<'a> {
     ui: &'a Ui,
     shown: bool,
     progress: Option<Progress>,
-    /// What is printed before the text, until it is.
+    /// Printed once before the text; `None` afterwards.
     before: Option<&'a str>,
     stream: TextStream<'a>,
     stops: StopMatcher<'a>,
     text: String,
-    /// Bytes of text behind each token, stop texts included.
+    /// Length of the text after each token, in bytes, stop sequences included.
     ends: Vec<usize>,
     error: Option<anyhow::Error>,
 }
 
-/// What was written.
+/// The generated text.
 #[derive(Debug)]
 pub struct GeneratedText<'a> {
-    /// Without a stop text and what is behind it.
+    /// The text up to the stop sequence, if any.
     pub text: String,
-    /// The tokens of which any part is in the text.
+    /// The tokens that contribute to the text.
     pub ids: &'a [u32],
     pub finish_reason: FinishReason,
 }
 
 impl<'a> Printer<'a> {
-    /// Makes a printer that shows `before` when the prompt has been read, and the
-    /// text of `stream` as it comes, if it is `shown`, up to the first of the `stops`.
+    /// Returns a printer that, if `shown`, prints `before` after prefill and then the
+    /// text of `stream`, up to the first of the `stops`.
     pub fn new(
         ui: &'a Ui,
         shown: bool,
@@ -321,7 +321,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Takes what happens while text is generated.
+    /// Handles an event of the generation. Returns `Break` to stop it.
     pub fn on_event(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Prefill { done, total } => {
@@ -340,9 +340,9 @@ impl<'a> Printer<'a> {
         interrupt::poll()
     }
 
-    /// Prints what comes before the text, once.
+    /// Prints the text before the generated text, once.
     fn begin(&mut self) -> ControlFlow<()> {
-        // The bar goes before the text comes.
+        // Remove the progress bar before the text is printed.
         self.progress = None;
         match self.before.take() {
             Some(before) => self.print(before),
@@ -350,7 +350,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Takes the text of the next token, and breaks off behind a stop text.
+    /// Handles the text of the next token. Returns `Break` after a stop sequence.
     fn write(&mut self, text: &str) -> ControlFlow<()> {
         let before = self.ends.last().copied().unwrap_or(0);
         self.ends.push(before + text.len());
@@ -374,10 +374,14 @@ impl<'a> Printer<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Prints what waited for the rest of a character or of a stop text, and returns
-    /// what was written of `generation`.
+    /// Prints text held back as a partial character or stop sequence, and returns the
+    /// text of `generation`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if stdout cannot be written.
     pub fn finish(mut self, generation: &Generation) -> anyhow::Result<GeneratedText<'_>> {
-        // Not yet done where not a single token was asked for; an error is kept.
+        // Not done yet if no token was requested; the error is handled below.
         let _ = self.begin();
         if let Some(error) = self.error {
             return Err(error);
@@ -391,7 +395,7 @@ impl<'a> Printer<'a> {
         self.text += &rest;
         let n_bytes = self.text.len();
         let ends = &self.ends[..];
-        // Behind the last token, text may be left that has no end here.
+        // Text held back after the last token has no entry in `ends`.
         let n_ids = match ends.iter().position(|&end| end >= n_bytes) {
             _ if n_bytes == 0 && stopped => 0,
             Some(last) if stopped => last + 1,
@@ -410,7 +414,7 @@ impl<'a> Printer<'a> {
 }
 
 impl Timings {
-    /// Takes the time to load, the length of the prompt, and the rest.
+    /// Returns the timings, given the load time and the number of prompt tokens.
     pub fn new(load: Duration, n_prompt: usize, generation: &Generation) -> Self {
         let prefill_s = generation.prefill.as_secs_f64();
         let decode_s = generation.decode.as_secs_f64();
@@ -428,9 +432,9 @@ impl Timings {
     }
 }
 
-/// Returns a number that differs from run to run.
+/// Returns a random seed.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    // Keyed by the system's randomness; 32 bits are easier to type again.
+    // Keyed by the system's random numbers; 32 bits are easier to retype.
     RandomState::new().hash_one(0) >> 32
 }

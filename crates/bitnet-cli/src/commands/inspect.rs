@@ -17,12 +17,12 @@ use crate::interrupt;
 use crate::model::{LayoutArg, ModelArg};
 use crate::ui::Ui;
 
-/// Show what a model is, without loading it
+/// Show a model's properties without loading
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
---check reads every weight: each must have a meaning. It names what no trained
-model has, too, such as a matrix of zeros. The content hash is the same for
-every file that holds the same weights, in whatever format.
+--check validates every weight. It also reports what no trained model has, such
+as a matrix of zeros. The content hash is the same for every file with the same
+weights, whatever its format.
 
 Examples:
   bitnet inspect builtin
@@ -39,7 +39,7 @@ pub struct Args {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
-    /// Read every weight, and print a hash of them all
+    /// Validate every weight, and print their hash
     #[arg(long)]
     check: bool,
     /// Plan for this context [default: the model's, up to 4096]
@@ -85,7 +85,7 @@ struct Report {
     check: Option<CheckReport>,
 }
 
-/// Tensors of one type with one purpose.
+/// Tensors of one role and type.
 #[derive(Debug, Serialize)]
 struct RoleGroup {
     role: &'static str,
@@ -94,7 +94,7 @@ struct RoleGroup {
     bits_per_weight: f64,
 }
 
-/// How conversations become prompts.
+/// The chat template.
 #[derive(Debug, Serialize)]
 struct TemplateReport {
     /// `model`, or `corrected` where the model's own is known to be wrong.
@@ -102,11 +102,11 @@ struct TemplateReport {
     source: String,
 }
 
-/// What reading every weight found.
+/// The result of validating every weight.
 #[derive(Debug, Serialize)]
 struct CheckReport {
     unsound: Vec<String>,
-    /// What can be computed with, but no trained model has.
+    /// Valid weights that no trained model has.
     suspicious: Vec<String>,
     /// SHA-256 of all weights, in hexadecimal digits.
     content: String,
@@ -140,20 +140,20 @@ enum TokenizerReport {
 struct PlanReport {
     kernel: &'static str,
     threads: usize,
-    /// How ternary weights may be packed; the first call of `run` measures which is
-    /// faster, if there are several.
+    /// The candidate layouts of ternary weights; if there are several, loading the
+    /// model measures which is faster.
     layouts: Vec<String>,
     context: usize,
     weights_bytes: usize,
     head_bytes: usize,
     kv_bytes: usize,
     scratch_bytes: usize,
-    /// All of them.
+    /// The sum of all.
     memory_bytes: usize,
 }
 
 impl PlanReport {
-    /// What was chosen, in words.
+    /// Returns a description of the plan.
     fn choices(&self) -> String {
         let weights = match self.layouts.as_slice() {
             [] => String::new(),
@@ -208,25 +208,25 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 impl CheckReport {
     fn verdict(&self) -> String {
         match self.unsound.len() {
-            0 if self.suspicious.is_empty() => "every weight is sound".to_owned(),
+            0 if self.suspicious.is_empty() => "all weights are valid".to_owned(),
             0 => format!(
-                "no weight is damaged, but {} tensors are suspicious",
+                "all weights are valid, but {} tensors are suspicious",
                 self.suspicious.len()
             ),
-            n => format!("{n} tensors or gaps are not sound"),
+            n => format!("{n} tensors or gaps are invalid"),
         }
     }
 }
 
-/// A model whose weights are damaged; what is wrong with them has been printed.
+/// A model with invalid weights; the details have been printed.
 #[derive(Debug, thiserror::Error)]
-#[error("{model} is not sound: {n} tensors or gaps between them")]
+#[error("{model} is invalid: {n} tensors or gaps between them")]
 struct InvalidModel {
     model: String,
     n: usize,
 }
 
-/// Reads all weights.
+/// Validates all weights.
 fn read_weights(checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<CheckReport> {
     let mut context = Context::new(&SHA256);
     let mut progress = ui.progress("reading");
@@ -336,7 +336,7 @@ fn report(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Report {
     }
 }
 
-/// Returns the tensors by type, and how many weights they have: all, and ternary.
+/// Returns the tensors by type, the number of weights, and the number of ternary ones.
 fn weights(checkpoint: &Checkpoint) -> (Vec<WeightGroup>, usize, usize) {
     let mut weights: Vec<WeightGroup> = Vec::new();
     let (mut parameters, mut ternary_parameters) = (0, 0);
@@ -365,7 +365,7 @@ fn weights(checkpoint: &Checkpoint) -> (Vec<WeightGroup>, usize, usize) {
     (weights, parameters, ternary_parameters)
 }
 
-/// Returns the chat template, and says what is odd about it and the tokenizer.
+/// Returns the chat template, and adds anomalies of it and of the tokenizer.
 fn chat_template(
     checkpoint: &Checkpoint,
     tokenizer: &Tokenizer,
@@ -380,7 +380,7 @@ fn chat_template(
         ));
     }
     if tokenizer.eog().next().is_none() {
-        anomalies.push("no token ends a text, so only a limit does".to_owned());
+        anomalies.push("no end-of-sequence token: text ends only at a limit".to_owned());
     }
     let template = ChatTemplate::of_model(checkpoint, tokenizer);
     let template = template.unwrap_or_else(|error| {
@@ -398,7 +398,7 @@ fn chat_template(
     })
 }
 
-/// Returns the tensors by purpose and type, in the order of a forward pass.
+/// Returns the tensors by role and type, in the order of a forward pass.
 fn roles(checkpoint: &Checkpoint) -> Vec<RoleGroup> {
     let order = ["embedding", "norm", "attention", "feed-forward", "output"];
     let mut groups: Vec<RoleGroup> = Vec::new();
@@ -485,7 +485,7 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
         row(
             if i == 0 { "weights" } else { "" },
             format!(
-                "{role:<13} {:<9} {:>4} tensors  {:>10}  {bits_per_weight:.2} bits a weight",
+                "{role:<13} {:<9} {:>4} tensors  {:>10}  {bits_per_weight:.2} bits per weight",
                 group.ty,
                 group.tensors,
                 HumanBytes(group.bytes as u64).to_string(),

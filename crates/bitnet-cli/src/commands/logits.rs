@@ -11,8 +11,8 @@ use crate::ui::Ui;
 /// Show the most likely next tokens after given tokens
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Prints id, logit and text of each. The tokens are taken as they are: no BOS is
-added. `bitnet tokenize --json` has the ids of a text.
+Prints id, logit and text of each. The tokens are used as given: no BOS is
+added. `bitnet tokenize --json` prints the ids of a text.
 
 Example:
   bitnet logits --tokens 8176,46,1277,597,258,587 --top 5 --head exact")]
@@ -84,7 +84,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).ok();
     for Candidate { id, logit } in top {
-        // A model without a tokenizer has logits all the same.
+        // A tokenizer is optional.
         let token = tokenizer.as_ref().filter(|t| t.contains(id));
         let token = token.map(|t| t.decode(&[id], true));
         let token = token

@@ -1,5 +1,5 @@
-//! One file per subcommand: its arguments, whose comments are the help text,
-//! and what it does.
+//! One file per subcommand: its arguments, whose comments are the help text, and its
+//! implementation.
 
 pub mod bench;
 pub mod chat;
@@ -21,7 +21,7 @@ use std::path::Path;
 use crate::error::UsageError;
 use crate::input::read_text;
 
-/// Returns the text that is an argument, in a file, or on stdin.
+/// Returns the text of an argument, a file, or stdin.
 fn text_input(what: &str, text: Option<&str>, file: Option<&Path>) -> anyhow::Result<String> {
     match (text, file) {
         (Some(text), _) if text != "-" => Ok(text.to_owned()),

@@ -12,13 +12,13 @@ use crate::interrupt;
 use crate::model::RunModelArgs;
 use crate::ui::Ui;
 
-/// Measure how well a model predicts a text
+/// Measure the perplexity of a text
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The text's tokens are cut into windows of -c tokens without overlap, with BOS in
-front of each; every token is scored. Without a BOS, the token before a window
-is in front of it, and the first of the text is not scored. Lower is better.
-Numbers of two models compare only if their tokenizers are the same.
+The text's tokens are split into windows of -c tokens without overlap, each
+preceded by BOS; every token is scored. Without a BOS, a window is preceded by
+the token before it, and the first of the text is not scored. Lower is better.
+Only numbers of models with the same tokenizer are comparable.
 
 Example:
   bitnet perplexity -f heldout.txt --max-tokens 4096 --head exact")]
@@ -48,8 +48,8 @@ pub struct Args {
 /// The document of `--json`.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// The token in front of each window; none where the tokenizer has no BOS, and then
-    /// the first token of the text is not scored.
+    /// The token before each window; `None` if the tokenizer has no BOS, and then the
+    /// first token of the text is not scored.
     bos: Option<u32>,
     context: usize,
     windows: usize,
@@ -66,7 +66,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let bos = tokenizer.bos();
     if bos.is_none() {
         ui.note(
-            "note: the tokenizer has no token that begins a text (BOS): \
+            "note: the tokenizer has no BOS token: \
              the first token is not scored",
         );
     }
@@ -104,7 +104,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ui.json(&report)?;
     } else {
         ui.line(&format!(
-            "perplexity {:.4}  ({:.5} nats a token, {} tokens in {} windows of {})",
+            "perplexity {:.4}  ({:.5} nats per token, {} tokens in {} windows of {})",
             report.ppl, report.nll_per_token, report.tokens, report.windows, report.context
         ))?;
     }

@@ -14,22 +14,22 @@ use crate::ui::Ui;
 /// Download a model
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Files go to the cache of the hub's own programs (HF_HUB_CACHE, HF_HOME); -m REPO
-uses them from there. A broken download goes on where it broke, and every file's
-hash is checked.
+Files are stored in the cache of the hub's own programs (HF_HUB_CACHE, HF_HOME);
+-m REPO loads them from there. An interrupted download is resumed, and every
+file's hash is verified.
 
 REPO is OWNER/NAME, as on the hub's pages. OWNER/NAME@REVISION is a branch, a
-tag, a commit, or refs/pr/1; OWNER/NAME:FILE is one of several models, by its
+tag, a commit, or refs/pr/1; OWNER/NAME:FILE selects one of several models, by
 file or type, such as Q8_0. -m takes the same names. Of several GGUF files the
-one in I2_S, TQ2_0 or TQ1_0 is taken, or else the closest to the original;
-without one, the SafeTensors and what belongs to them.
+one in I2_S, TQ2_0 or TQ1_0 is selected, else the closest to the original;
+without GGUF files, the SafeTensors with their configuration and tokenizer.
 
-The environment, as for the hub's own programs:
-  HF_ENDPOINT                  another hub
-  HF_TOKEN, HF_TOKEN_PATH      who asks; or what `hf auth login` has left
-  HF_HUB_OFFLINE=1             ask nothing
-  SSL_CERT_FILE, SSL_CERT_DIR  whom to trust, instead of whom the system does
-  HTTPS_PROXY, NO_PROXY        a proxy, and where there is none
+Environment variables, as in the hub's own programs:
+  HF_ENDPOINT                  URL of another hub
+  HF_TOKEN, HF_TOKEN_PATH      access token; default: that of `hf auth login`
+  HF_HUB_OFFLINE=1             make no network requests
+  SSL_CERT_FILE, SSL_CERT_DIR  trusted certificates, instead of the system's
+  HTTPS_PROXY, NO_PROXY        a proxy, and hosts to access without it
 
 Examples:
   bitnet pull microsoft/bitnet-b1.58-2B-4T-gguf
@@ -55,9 +55,9 @@ pub struct Args {
 struct Report<'a> {
     repository: &'a str,
     revision: &'a str,
-    /// The name of the revision that was asked for.
+    /// The requested revision.
     reference: &'a str,
-    /// What `-m` takes.
+    /// The value for `-m`.
     model: String,
     files: Vec<FileReport<'a>>,
 }
@@ -134,7 +134,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// Returns what to pull, by the name of the repository and by options.
+    /// Returns the model to pull, from the repository name and the options.
     fn reference(&self) -> Result<Reference, UsageError> {
         let mut reference = Reference::parse(&self.repository).ok_or_else(|| {
             let name = &self.repository;
@@ -166,19 +166,19 @@ fn names(files: &[&RemoteFile]) -> String {
     names.join(", ")
 }
 
-/// Returns what may help.
+/// Returns a hint for the user, if there is one.
 pub fn hint(error: &HubError) -> Option<String> {
     const HOW: &str = "HF_TOKEN, HF_TOKEN_PATH or `hf auth login`";
     Some(match error {
         HubError::Denied { token: None, .. } => {
-            format!("if the repository exists, it takes a token that may read it, by {HOW}")
+            format!("if the repository exists, provide a token with read access by {HOW}")
         }
         HubError::Denied {
             token: Some(origin),
             ..
-        } => format!("the token in {origin} may not read this repository"),
+        } => format!("the token in {origin} has no access to this repository"),
         HubError::Gated { page, token: None } => {
-            format!("accept them at {page}, and give your token by {HOW}")
+            format!("accept them at {page}, and provide your token by {HOW}")
         }
         HubError::Gated {
             page,
@@ -188,11 +188,13 @@ pub fn hint(error: &HubError) -> Option<String> {
             format!("the hub's page of {repository} lists its branches and tags")
         }
         HubError::NotFound { .. } => "a repository is OWNER/NAME, as on the hub's pages".to_owned(),
-        error if error.is_untrusted() => "if a company's proxy stands between, name its \
-             certificate authority's file in PEM by SSL_CERT_FILE, or add it to the system's"
-            .to_owned(),
+        error if error.is_untrusted() => {
+            "if a company's proxy intercepts TLS, set SSL_CERT_FILE to its \
+             CA certificate in PEM, or add it to the system's"
+                .to_owned()
+        }
         HubError::Transfer { .. } | HubError::Broken { .. } => {
-            "the same command goes on where it broke".to_owned()
+            "run the same command to resume".to_owned()
         }
         HubError::Hash { .. } => {
             "try again; if it happens twice, the file on the hub is damaged".to_owned()

@@ -15,10 +15,10 @@ use crate::ui::Ui;
 /// Continue a prompt
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Prints the prompt and its continuation as it is written. A line end at the end
-of a file or of stdin is left out. The same seed gives the same text on every
-machine and with any number of threads; --json and --verbose show the seed.
-What the model's files recommend replaces these defaults; --verbose says so.
+Prints the prompt, then streams its continuation. A trailing newline of a file
+or of stdin is removed. The same seed gives the same text on every machine and
+with any number of threads; --json and --verbose show the seed. Parameters that
+the model's files recommend replace these defaults; --verbose shows them.
 
 Examples:
   bitnet run \"Once upon a time\"
@@ -26,14 +26,14 @@ Examples:
   bitnet run --temp 0 --json \"Once upon a time\"
   bitnet run --seed 7 -f prompt.txt")]
 pub struct Args {
-    /// What to continue; `-`, or nothing in a pipe, reads stdin
+    /// The prompt; `-`, or none in a pipe, reads stdin
     prompt: Option<String>,
     /// Read the prompt from a file
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
     #[command(flatten)]
     model: RunModelArgs,
-    /// The most tokens to write; -1: no limit
+    /// Maximum tokens to write; -1: no limit
     #[arg(
         short = 'n',
         long,
@@ -56,7 +56,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let checkpoint = args.model.model.open(ui)?;
     let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
     if prompt.is_empty() {
-        // BOS alone is a prompt to the library, but hardly to a user.
+        // The library accepts BOS alone as a prompt; for a user it is a mistake.
         return Err(bitnet_inference::GenerateError::EmptyPrompt.into());
     }
     let prompt_ids = tokenizer.encode(&prompt)?;
@@ -103,7 +103,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     if !args.json {
         ui.note(&format!(
-            "[{} prompt tokens at {:.0} tok/s, {} written at {:.0} tok/s, load {:.2} s]",
+            "[{} prompt tokens at {:.0} tok/s, {} generated at {:.0} tok/s, load {:.2} s]",
             prompt_ids.len(),
             timings.prefill_tok_s,
             generation.ids.len(),
@@ -128,7 +128,7 @@ impl Args {
         }
         let mut prompt = text_input("prompt", self.prompt.as_deref(), self.file.as_deref())?;
         if self.prompt.as_deref().is_none_or(|prompt| prompt == "-") && prompt.ends_with('\n') {
-            // What `echo` and editors put there is hardly part of the prompt.
+            // `echo` and editors append a newline that is not part of the prompt.
             prompt.pop();
             if prompt.ends_with('\r') {
                 prompt.pop();

@@ -19,7 +19,7 @@ use crate::ui::Ui;
   bitnet tokenize --decode 46,1277,597,258,587")]
 #[group(id = "input", multiple = false, args = ["text", "file", "decode"])]
 pub struct Args {
-    /// The text; `-`, or nothing in a pipe, reads stdin
+    /// The text; `-`, or none in a pipe, reads stdin
     text: Option<String>,
     /// Read the text from a file
     #[arg(short, long, value_name = "FILE")]
@@ -29,13 +29,13 @@ pub struct Args {
     decode: Option<String>,
     #[command(flatten)]
     model: ModelArg,
-    /// Leave out the token that begins every text (BOS)
+    /// Do not prepend the BOS token
     #[arg(long)]
     no_bos: bool,
-    /// Show the prompt that a chat with this first message makes
+    /// Show the chat prompt of this first message
     #[arg(long, conflicts_with_all = ["decode", "no_bos"])]
     chat: bool,
-    /// With --chat: what the model is told before
+    /// With --chat: the system message
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
     #[command(flatten)]
@@ -64,8 +64,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     if let Some(ids) = &args.decode {
         let ids = parse_ids(ids)?;
-        // A row of the model without a token has no text; an id without either is a
-        // slip.
+        // An embedding row without a token decodes to no text; an id without a row or
+        // token is an error.
         let rows = checkpoint.config().vocab_size;
         let is_slip = |id: &&u32| !tokenizer.contains(**id) && **id as usize >= rows;
         if let Some(id) = ids.iter().find(is_slip) {

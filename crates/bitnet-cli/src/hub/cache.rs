@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use super::settings::Settings;
 use super::{HubError, RemoteFile, Repository, Revision, is_hash};
 
-/// The folder that holds what was pulled.
+/// The cache folder of the hub's programs.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
 }
 
-/// Folders inside of folders that files are looked for in.
+/// Maximum depth of the search for files.
 const DEEPEST: usize = 8;
 
 impl Cache {
-    /// Finds the cache as the hub's own programs do; `None` where there is no home.
+    /// Returns the cache at the location of the hub's own programs; `None` without a
+    /// home folder.
     pub fn from_env() -> Option<Self> {
         let folder = Settings::from_env().cache()?;
         Some(Self { folder })
@@ -39,8 +40,8 @@ impl Cache {
         (is_hash(&commit) && snapshot.is_dir()).then_some(snapshot)
     }
 
-    /// Returns the revisions of a repository that were pulled, by name, or by commit
-    /// where a commit has no name.
+    /// Returns the pulled revisions of a repository, by name, or by commit if it has
+    /// none.
     pub fn revisions(&self, repository: &Repository) -> Vec<String> {
         let folder = self.repository(repository);
         let mut names = Vec::new();
@@ -62,13 +63,13 @@ impl Cache {
         names
     }
 
-    /// Returns the file that says which commit a revision is.
+    /// Returns the path of the file with a revision's commit.
     fn reference(&self, repository: &Repository, revision: &Revision) -> PathBuf {
         let refs = self.repository(repository).join("refs");
         refs.join(revision.name())
     }
 
-    /// Returns where a file's content is, once it is complete.
+    /// Returns the path of a file's content by its hash.
     pub(super) fn blob(&self, repository: &Repository, file: &RemoteFile) -> PathBuf {
         self.repository(repository)
             .join("blobs")
@@ -80,12 +81,12 @@ impl Cache {
         self.repository(repository).join("snapshots").join(commit)
     }
 
-    /// Returns where a commit's file is, of which the hub gives the path.
+    /// Returns the path of a commit's file, by its path in the repository.
     pub fn named(&self, repository: &Repository, commit: &str, path: &str) -> PathBuf {
         below(self.snapshot(repository, commit), path)
     }
 
-    /// Gives a complete blob the name that it has in a commit.
+    /// Links a complete blob to its path in a commit.
     pub(super) fn name_blob(
         &self,
         repository: &Repository,
@@ -103,7 +104,7 @@ impl Cache {
             return Ok(path);
         }
         let blob = self.blob(repository, file);
-        // What is left of an earlier file of this name leads nowhere.
+        // Remove a dangling link of the same name.
         let _ = std::fs::remove_file(&path);
         #[cfg(unix)]
         {
@@ -117,7 +118,11 @@ impl Cache {
         Ok(path)
     }
 
-    /// Makes a commit the one that a revision means.
+    /// Sets the commit of a revision.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be written.
     pub fn set_reference(
         &self,
         repository: &Repository,
@@ -141,20 +146,19 @@ impl Cache {
     }
 }
 
-/// Returns a path inside a folder, of which a hub gives the names with `/` between them:
-/// with the system's own separators.
+/// Joins a `/`-separated path of a hub to a folder, with the platform's separators.
 pub fn below(mut folder: PathBuf, path: &str) -> PathBuf {
     folder.extend(path.split('/'));
     folder
 }
 
-/// Returns the files in a folder and in the folders inside it, sorted, by their paths
-/// from there, with `/` between names. Links to folders are not followed.
+/// Returns the sorted relative paths of all files in a folder and its subfolders, with
+/// `/` as separator. Links to folders are not followed.
 pub fn files(folder: &Path) -> Vec<String> {
     fn look(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) {
         for entry in folder.read_dir().into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else {
-                // A hub's names are text.
+                // File names of a hub are UTF-8.
                 continue;
             };
             let path = format!("{prefix}{name}");

@@ -1,7 +1,7 @@
-//! Which files of a repository are a model, and which of several is taken.
+//! Selection of a model among the files of a repository.
 
-/// Types of weights as files are named after them, the first taken first: ternary
-/// ones, in the order in which they run fastest, then the closest to the original.
+/// Weight types as they occur in file names, in order of preference: ternary types by
+/// speed, then dense types by closeness to the original.
 const TYPES: [&str; 24] = [
     "i2_s", "tq2_0", "tq1_0", "q2_0", "pq2_0", "iq2_bn", "ptq1_0", "iq1_bn", "q1_0", "q8_0",
     "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0", "q3_k", "q2_k", "bf16", "f16", "fp16",
@@ -9,14 +9,14 @@ const TYPES: [&str; 24] = [
 ];
 /// How many of [`TYPES`] are ternary.
 const TERNARY: usize = 9;
-/// Types that are not read, or only from another file: taken last.
+/// Unsupported types: selected last.
 const NOT_READ: [&str; 12] = [
     "tl1", "tl2", "mxfp4", "nvfp4", "iq4_nl", "iq4_xs", "iq3_s", "iq3_xxs", "iq2_s", "iq2_xs",
     "iq2_xxs", "iq1_m",
 ];
-/// What GGUF files hold that are no language model.
+/// Name parts of GGUF files that are not language models.
 const COMPANIONS: [&str; 3] = ["mmproj", "imatrix", "ggml-vocab"];
-/// What belongs to a model in SafeTensors, besides the weights.
+/// Files of a SafeTensors model besides the weights.
 const BESIDE_SAFETENSORS: [&str; 9] = [
     "config.json",
     "generation_config.json",
@@ -29,53 +29,56 @@ const BESIDE_SAFETENSORS: [&str; 9] = [
     "added_tokens.json",
 ];
 
-/// The files of one model, as indices into the paths that there were.
+/// The files of one model, as indices into the given paths.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// All that it needs, in order.
+    /// All files of the model, in order.
     pub files: Vec<usize>,
-    /// What leads to it.
+    /// The path to open.
     pub entry: Entry,
-    /// The first file of each GGUF model, or a file of each folder, that was not taken
-    /// although nothing says that it is not meant.
+    /// The other candidates: the first file of each GGUF model, or a file of each
+    /// folder.
     pub others: Vec<usize>,
-    /// Why it was preferred to them.
+    /// The reason for the selection.
     pub reason: &'static str,
 }
 
-/// What `-m` is given.
+/// The path for `-m`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A file; of a split model, its first.
     File(usize),
-    /// A folder; empty for the outermost.
+    /// A folder; empty for the top level.
     Folder(String),
 }
 
-/// Why nothing is chosen.
+/// Why no model was selected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChoiceError {
-    /// No file can be a model.
+    /// No file is a model.
     #[error("there is neither a GGUF nor a SafeTensors file")]
     NoModel,
-    /// Nothing goes by this name.
+    /// No file, folder or type has this name.
     #[error("there is no file {name:?}")]
     NoFile {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
 }
 
-/// Chooses among files by their paths in a repository: the model that is asked for by
-/// the name of a file, of a folder, or of a type (or by whatever words stand in the path
-/// of its file), or else the one that is best to run.
+/// Selects a model among files by their paths in a repository: by the name of a file, a
+/// folder, or a type (or another word in its path), or the preferred one without a name.
+///
+/// # Errors
+///
+/// Returns an error if no file is a model or matches the name.
 pub fn choose(paths: &[&str], name: Option<&str>) -> Result<Choice, ChoiceError> {
     let all: Vec<usize> = (0..paths.len()).collect();
     let Some(name) = name else {
         return choose_among(paths, &all, None).ok_or(ChoiceError::NoModel);
     };
     if let Some(file) = paths.iter().position(|path| *path == name) {
-        // Of a split model all parts are needed.
+        // A split model needs all parts.
         let mut models = gguf_models(paths, &all).into_iter();
         let parts = models.find(|parts| parts.contains(&file));
         let files = parts.unwrap_or_else(|| vec![file]);
@@ -83,7 +86,7 @@ pub fn choose(paths: &[&str], name: Option<&str>) -> Result<Choice, ChoiceError>
             entry: Entry::File(files[0]),
             files,
             others: Vec::new(),
-            reason: "as asked for",
+            reason: "as requested",
         });
     }
     let folder = format!("{}/", name.trim_end_matches('/'));
@@ -98,7 +101,7 @@ pub fn choose(paths: &[&str], name: Option<&str>) -> Result<Choice, ChoiceError>
     chosen.ok_or(ChoiceError::NoFile { name })
 }
 
-/// Chooses among some of the files, and among GGUF files of one type if it is given.
+/// Selects among some of the files, and among GGUF files of type `ty` if it is given.
 fn choose_among(paths: &[&str], among: &[usize], ty: Option<&str>) -> Option<Choice> {
     let mut models = gguf_models(paths, among);
     models.retain(|parts| {
@@ -152,7 +155,7 @@ fn choose_among(paths: &[&str], among: &[usize], ty: Option<&str>) -> Option<Cho
     })
 }
 
-/// Returns the models in GGUF files, each with its parts in order.
+/// Returns the GGUF models, each with its parts in order.
 fn gguf_models(paths: &[&str], among: &[usize]) -> Vec<Vec<usize>> {
     let mut models: Vec<Vec<usize>> = Vec::new();
     let mut files = among.to_vec();
@@ -168,7 +171,7 @@ fn gguf_models(paths: &[&str], among: &[usize]) -> Vec<Vec<usize>> {
     models
 }
 
-/// Returns how early a file of this name is taken.
+/// Returns the preference of a file by its name; lower is better.
 fn rank(path: &str) -> usize {
     if NOT_READ.iter().any(|ty| has_type(path, ty)) {
         return TYPES.len() + 1;
@@ -177,7 +180,7 @@ fn rank(path: &str) -> usize {
     ty.unwrap_or(TYPES.len())
 }
 
-/// Returns whether the name of a type stands in a path, by itself: `q2_0` is not in
+/// Returns whether a path contains the name of a type as a whole word: `q2_0` is not in
 /// `tq2_0`, but `q4_k` is in `q4_k_m`. The type is in lower case.
 fn has_type(path: &str, ty: &str) -> bool {
     let path = path.to_lowercase();
@@ -203,12 +206,12 @@ fn file_name(path: &str) -> String {
     path.rsplit('/').next().unwrap_or(path).to_lowercase()
 }
 
-/// Returns the folder of a file with the slash after it; empty for the outermost.
+/// Returns the folder of a file with a trailing slash; empty for the top level.
 fn folder(path: &str) -> &str {
     path.rfind('/').map_or("", |at| &path[..=at])
 }
 
-/// Returns the name of what a part of a split file is part of:
+/// Returns the common name of the parts of a split file: `NAME` of
 /// `NAME-00001-of-00003.gguf`.
 fn whole(path: &str) -> &str {
     let part = || {

@@ -1,4 +1,4 @@
-//! Bringing one file here.
+//! Downloading one file.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -24,8 +24,13 @@ struct Source<'a> {
 }
 
 impl Hub {
-    /// Brings a file of a commit into the cache, unless it is there, and returns
-    /// its path. `progress` learns how many of its bytes are there.
+    /// Downloads a file of a commit into the cache, unless it is cached, and returns
+    /// its path. `progress` is called with the number of bytes available.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the download fails, its hash is wrong, the cache cannot be
+    /// written, or the user pressed Ctrl-C.
     pub fn download(
         &self,
         cache: &Cache,
@@ -75,7 +80,7 @@ impl Hub {
             .truncate(false)
             .open(&incomplete)
             .map_err(failed)?;
-        // Two at once would write into each other.
+        // Prevent two concurrent downloads of one file.
         out.try_lock().map_err(|error| failed(error.into()))?;
 
         let interrupted = |at| HubError::Interrupted {
@@ -129,7 +134,7 @@ impl Hub {
         std::fs::rename(&incomplete, blob).map_err(failed)
     }
 
-    /// Asks for the rest once and writes what comes; `at` is how far the file goes.
+    /// Requests the rest of the file once and writes it; `at` is the current length.
     fn continue_at(
         &self,
         source: Source<'_>,
@@ -145,7 +150,7 @@ impl Hub {
         let response = self.get(url, *at).map_err(Trouble::Network)?;
         match response.status().as_u16() {
             206 if *at > 0 => {}
-            // The server does not know ranges, or the part here is no part of it.
+            // The server does not support ranges, or ignores this one.
             200 => *at = 0,
             416 => {
                 *at = 0;
@@ -162,11 +167,11 @@ impl Hub {
         }
         out.set_len(*at)?;
         out.seek(SeekFrom::Start(*at))?;
-        // A byte more than expected is enough to know that it is another file.
+        // One byte beyond the expected size proves that the file is a different one.
         let mut body = response.into_body().into_reader().take(file.size - *at + 1);
         let mut chunk = vec![0; CHUNK];
         loop {
-            // What breaks off here is taken up by the next request.
+            // The next request resumes an interrupted transfer.
             let Ok(n) = body.read(&mut chunk) else {
                 return Ok(());
             };
@@ -180,13 +185,13 @@ impl Hub {
     }
 }
 
-/// Why one request did not bring all.
+/// Why a request did not complete the file.
 enum Trouble {
-    /// Another may.
+    /// A retry may succeed.
     Network(HubError),
-    /// The disk is full, or the like.
+    /// A file error, such as a full disk.
     File(io::Error),
-    /// Another would not, either.
+    /// A retry is useless.
     Final(HubError),
 }
 
@@ -196,7 +201,7 @@ impl From<io::Error> for Trouble {
     }
 }
 
-/// Returns the hash of what is in a file, in hexadecimal digits.
+/// Returns the hash of a file's content, in hexadecimal digits.
 fn hash(out: &mut File, file: &RemoteFile) -> io::Result<String> {
     let mut context = match file.hash {
         Hash::Sha256(_) => Context::new(&SHA256),
@@ -217,7 +222,7 @@ fn hash(out: &mut File, file: &RemoteFile) -> io::Result<String> {
     Ok(hex(context.finish().as_ref()))
 }
 
-/// Returns a path as part of a URL.
+/// Returns a path percent-encoded for a URL.
 pub(super) fn escaped(path: &str) -> String {
     let mut url = String::new();
     for byte in path.bytes() {

@@ -1,16 +1,15 @@
-//! A HuggingFace-compatible hub: what a repository holds, and its files, brought
-//! into the cache that other programs of the hub use, too.
+//! A client for a HuggingFace-compatible hub: lists the files of a repository and
+//! downloads them into the cache shared with the hub's own programs.
 //!
 //! ```text
 //! CACHE/models--OWNER--NAME/blobs/HASH              a file by its content
-//!                           blobs/HASH.incomplete   what has arrived so far
-//!                           snapshots/COMMIT/FILE   the same by its name
+//!                           blobs/HASH.incomplete   a partial download
+//!                           snapshots/COMMIT/FILE   the same file by its name
 //!                           refs/REVISION           the COMMIT
 //! ```
 //!
-//! A transfer that breaks is taken up where it broke. A file gets its name when
-//! all of it is there and its hash is the one that the hub states: the SHA-256 of
-//! large files, git's SHA-1 of small ones.
+//! An interrupted transfer is resumed. A file gets its final name when it is complete
+//! and its hash matches the hub's: SHA-256 for large files, git's SHA-1 for small ones.
 
 mod cache;
 pub mod choice;
@@ -38,19 +37,19 @@ pub use tls::CertificateError;
 use reference::{is_hash, is_plain};
 use settings::{Settings, Token};
 
-/// How long a server may say nothing.
+/// Network timeout.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a request may fail, or a transfer break before any byte arrives.
+/// Maximum number of consecutive attempts that fail or transfer no data.
 const TRIES: u32 = 5;
-/// The longest that a server that is busy is waited for.
+/// Maximum accepted `Retry-After`.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
-/// Returns whether the user wants nothing to be asked of a hub.
+/// Returns whether network requests are disabled by the environment.
 pub fn is_offline() -> bool {
     Settings::from_env().is_offline()
 }
 
-/// A repository as it is now.
+/// The files of a repository at a commit.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The commit, in hexadecimal digits.
@@ -66,16 +65,16 @@ pub struct RemoteFile {
     pub path: String,
     /// Its length in bytes.
     pub size: u64,
-    /// What its content must be.
+    /// The expected hash of its content.
     pub hash: Hash,
 }
 
-/// What a file is known by.
+/// The hash of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hash {
-    /// SHA-256, of files in large file storage.
+    /// SHA-256, for files in Git LFS.
     Sha256(String),
-    /// SHA-1 over `blob LENGTH`, a zero, and the file, as git has it.
+    /// git's blob hash: SHA-1 over `blob LENGTH`, a zero byte, and the file.
     Git(String),
 }
 
@@ -88,7 +87,7 @@ impl Hash {
     }
 }
 
-/// A hub, and who asks.
+/// A hub with an optional access token.
 #[derive(Debug)]
 pub struct Hub {
     agent: Agent,
@@ -96,18 +95,18 @@ pub struct Hub {
     token: Option<Token>,
 }
 
-/// Why there is nothing to ask a hub with.
+/// An error while creating a client.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// A setting makes no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// Certificates are missing.
+    /// The configured certificates cannot be read.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
 
-/// What the hub says of a repository.
+/// The hub's description of a repository.
 #[derive(Deserialize)]
 struct Info {
     sha: String,
@@ -130,13 +129,17 @@ struct Lfs {
 }
 
 impl Hub {
-    /// Makes a client by what the environment says: where the hub is, who asks, and
-    /// whom to trust. Proxies are those of `ALL_PROXY`, `HTTPS_PROXY` or `HTTP_PROXY`,
-    /// but for the hosts of `NO_PROXY`.
+    /// Returns a client configured by the environment: endpoint, token, certificates,
+    /// and the proxies of `ALL_PROXY`, `HTTPS_PROXY` or `HTTP_PROXY`, except for the
+    /// hosts of `NO_PROXY`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a setting is invalid or certificates cannot be read.
     pub fn from_env() -> Result<Self, SetupError> {
         let settings = Settings::from_env();
         let (endpoint, token) = (settings.endpoint()?, settings.token()?);
-        // Nothing is encrypted, so nobody is trusted.
+        // Without TLS, no certificates are needed.
         let tls = if endpoint.starts_with("http://") {
             TlsConfig::default()
         } else {
@@ -159,7 +162,11 @@ impl Hub {
         })
     }
 
-    /// Asks what a revision of a repository holds.
+    /// Returns the commit and the files of a revision of a repository.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the request fails or the response is invalid.
     pub fn snapshot(
         &self,
         repository: &Repository,
@@ -184,7 +191,7 @@ impl Hub {
                 _ => return Err(error),
             }
         };
-        // The largest lists have some thousand files.
+        // The largest repositories have some thousand files.
         let body = response
             .body_mut()
             .with_config()
@@ -209,7 +216,7 @@ impl Hub {
                 (None, Some(blob), Some(size)) => (Hash::Git(blob), size),
                 _ => return Err(format!("{:?} has no hash or size", sibling.rfilename)),
             };
-            // It becomes part of a path.
+            // The hash becomes part of a path.
             if !is_hash(hash.digits()) {
                 return Err(format!(
                     "{:?} has hash {:?}",
@@ -235,7 +242,7 @@ impl Hub {
         })
     }
 
-    /// Asks for a file or the like, from byte `from` on.
+    /// Sends a GET request for the content from byte `from` on.
     fn get(&self, url: &str, from: u64) -> Result<ureq::http::Response<ureq::Body>, HubError> {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
@@ -250,7 +257,7 @@ impl Hub {
         })
     }
 
-    /// Says what an answer means that does not bring what was asked for.
+    /// Returns the error of an unsuccessful response.
     fn refused(
         &self,
         repository: &Repository,
@@ -288,13 +295,13 @@ impl Hub {
     }
 }
 
-/// Why a hub gives nothing.
+/// An error of a request or a download.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// The connection fails, now and again.
+    /// The connection failed repeatedly.
     #[error("cannot get {url}")]
     Transfer { url: String, source: ureq::Error },
-    /// The user may not.
+    /// Access is denied.
     #[error("{url} is denied ({status})")]
     Denied {
         status: u16,
@@ -302,50 +309,50 @@ pub enum HubError {
         /// Where the token that was shown is from.
         token: Option<String>,
     },
-    /// The user may not, yet.
-    #[error("{page} is open only to those who have accepted its conditions")]
+    /// The repository's conditions have not been accepted.
+    #[error("{page} is gated: its conditions must be accepted first")]
     Gated {
         page: String,
         /// Where the token that was shown is from.
         token: Option<String>,
     },
-    /// There is a repository, but not in this state.
+    /// The repository has no such revision.
     #[error("{repository} has no such revision (404)")]
     NoRevision { repository: String },
-    /// There is nothing.
+    /// The URL does not exist.
     #[error("{url} does not exist (404)")]
     NotFound { url: String },
-    /// The server is in trouble.
+    /// The server responded with an error status.
     #[error("{url} answers with status {status}{}", asks_to_wait(*.retry_after))]
     Status {
         status: u16,
         url: String,
         retry_after: Option<Duration>,
     },
-    /// The answer is not what a hub says.
-    #[error("{url} answers as no hub does: {what}")]
+    /// The response is invalid.
+    #[error("{url} sent an unexpected response: {what}")]
     Answer { url: String, what: String },
-    /// All bytes are there, but not the right ones.
-    #[error("{file} arrived with hash {found}, expected {expected}; nothing of it was kept")]
+    /// The hash of a complete download is wrong.
+    #[error("{file} has hash {found}, expected {expected}; the download was discarded")]
     Hash {
         file: String,
         expected: String,
         found: String,
     },
-    /// The connection ends early, again and again.
-    #[error("{file} breaks off at byte {at} of {size}; what has arrived is kept")]
+    /// The connection was closed early, repeatedly.
+    #[error("{file} stopped at byte {at} of {size}; the partial download is kept")]
     Broken { file: String, at: u64, size: u64 },
-    /// The user asked to end.
-    #[error("{file}: {at} of {size} bytes have arrived and are kept; the same command goes on")]
+    /// The user pressed Ctrl-C.
+    #[error("{file}: interrupted after {at} of {size} bytes; run the same command to resume")]
     Interrupted { file: String, at: u64, size: u64 },
-    /// The cache cannot be written or read.
+    /// A file of the cache cannot be written or read.
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 
 impl HubError {
-    /// Returns how long to wait before another try, after so many; none if it would not
-    /// help.
+    /// Returns the delay before the next attempt after `failures` ones; `None` if
+    /// retrying is useless.
     fn wait(&self, failures: u32) -> Option<Duration> {
         let wait = Duration::from_millis(100 << failures);
         match self {
@@ -358,7 +365,7 @@ impl HubError {
         }
     }
 
-    /// Returns whether the server's certificate is from nobody who is trusted.
+    /// Returns whether the server's certificate is untrusted.
     pub fn is_untrusted(&self) -> bool {
         let Self::Transfer { source, .. } = self else {
             return false;
@@ -373,6 +380,6 @@ impl HubError {
 }
 
 fn asks_to_wait(retry_after: Option<Duration>) -> String {
-    let seconds = retry_after.map(|wait| format!(", and asks to wait {} s", wait.as_secs()));
+    let seconds = retry_after.map(|wait| format!(", retry after {} s", wait.as_secs()));
     seconds.unwrap_or_default()
 }

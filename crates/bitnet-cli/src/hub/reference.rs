@@ -1,13 +1,13 @@
-//! What a user calls a model of a hub: `OWNER/NAME@REVISION:FILE`.
+//! Names of hub models: `OWNER/NAME@REVISION:FILE`.
 
 use std::path::{Component, Path};
 
 use crate::windows_names::is_device_name;
 
-/// Where people copy addresses from.
+/// Hosts whose page addresses are accepted.
 const HOSTS: [&str; 2] = ["huggingface.co", "hf.co"];
 
-/// Returns what stands behind the host in the address of a page of this host.
+/// Returns the path in the address of a page of this host.
 fn in_page<'a>(address: &'a str, host: &str) -> Option<&'a str> {
     let schemes = ["https://", "http://"];
     let mut without_scheme = schemes.iter().filter_map(|s| address.strip_prefix(s));
@@ -20,7 +20,7 @@ fn in_page<'a>(address: &'a str, host: &str) -> Option<&'a str> {
 pub struct Repository(String);
 
 impl Repository {
-    /// Takes a name that may be one.
+    /// Parses a repository name; `None` if it is invalid.
     pub fn parse(name: &str) -> Option<Self> {
         let is_part = |part: &str| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -42,7 +42,7 @@ impl Repository {
 pub struct Revision(String);
 
 impl Revision {
-    /// Takes a name that may be one: the cache has a file of this name.
+    /// Parses a revision; `None` if it is invalid. The cache has a file of this name.
     pub fn parse(name: &str) -> Option<Self> {
         let forbidden = |c: char| c.is_control() || c.is_whitespace() || ":?*[~^".contains(c);
         let valid = is_plain(name) && !name.ends_with('/') && !name.contains(forbidden);
@@ -54,7 +54,7 @@ impl Revision {
         &self.0
     }
 
-    /// Returns whether this is the hash of a commit in full, which needs no other name.
+    /// Returns whether this is the full hash of a commit.
     pub fn is_commit(&self) -> bool {
         self.0.len() == 40 && is_hash(&self.0)
     }
@@ -66,20 +66,20 @@ impl Default for Revision {
     }
 }
 
-/// A model of a hub as it is named on the command line.
+/// A hub model as named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// Whose it is.
+    /// The repository.
     pub repository: Repository,
-    /// Which state of it.
+    /// The revision of the repository.
     pub revision: Revision,
-    /// Which of its models: a file, a folder, or a type such as `Q8_0`.
+    /// The model in it: a file, a folder, or a type such as `Q8_0`.
     pub model: Option<String>,
 }
 
 impl Reference {
-    /// Takes a name that may be one: `OWNER/NAME`, `OWNER/NAME@REVISION`, and either
-    /// with `:FILE`; or the address of the page of one of them.
+    /// Parses `OWNER/NAME` or `OWNER/NAME@REVISION`, either with `:FILE`, or the address
+    /// of such a page; `None` if it is invalid.
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(page) = HOSTS.iter().find_map(|host| in_page(name, host)) {
             return Self::from_page(page);
@@ -100,8 +100,8 @@ impl Reference {
         })
     }
 
-    /// Takes what stands behind the host in the address of a page: `OWNER/NAME`, or that
-    /// with `/tree/REVISION`, or with `/blob/REVISION/FILE`.
+    /// Parses the path of a page address: `OWNER/NAME`, optionally with `/tree/REVISION`
+    /// or `/blob/REVISION/FILE`.
     fn from_page(page: &str) -> Option<Self> {
         let page = page.split(['?', '#']).next().unwrap_or_default();
         let mut parts = page.trim_end_matches('/').splitn(5, '/');
@@ -118,7 +118,7 @@ impl Reference {
         })
     }
 
-    /// Returns `OWNER/NAME`, with the revision where it is not the usual one.
+    /// Returns `OWNER/NAME`, with the revision unless it is the default.
     pub fn name(&self) -> String {
         let name = self.repository.name();
         if self.revision == Revision::default() {
@@ -129,12 +129,12 @@ impl Reference {
     }
 }
 
-/// Returns whether these are digits of a hash.
+/// Returns whether this is a hash in hexadecimal digits.
 pub fn is_hash(digits: &str) -> bool {
     [40, 64].contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Returns whether a path stays inside the folder that it begins in.
+/// Returns whether a relative path stays inside its base folder.
 pub fn is_plain(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\\')
@@ -142,7 +142,7 @@ pub fn is_plain(path: &str) -> bool {
         && (Path::new(path).components()).all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// Returns whether this is Windows and takes a name for a device, or for a stream beside a file.
+/// Returns whether this is Windows and the name is a device or an alternate data stream.
 fn leads_elsewhere(name: &str) -> bool {
     cfg!(windows) && (name.contains(':') || is_device_name(name))
 }

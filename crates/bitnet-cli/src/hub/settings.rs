@@ -1,11 +1,11 @@
-//! What the environment says of the hub, by the names that its own programs have.
+//! Environment variables for the hub, with the names of the hub's own programs.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// The hub that everybody means.
+/// The default endpoint.
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// Returns a variable by its name.
@@ -17,37 +17,37 @@ pub struct Settings {
     home: Option<PathBuf>,
 }
 
-/// What shows a hub who asks. It is never printed.
+/// An access token. It is never printed.
 #[derive(Clone)]
 pub struct Token {
     value: String,
-    /// The variable or file that it is from.
+    /// The variable or file of its origin.
     origin: String,
 }
 
-/// A setting that makes no sense.
+/// An invalid setting.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// Not where a hub can be.
+    /// The endpoint is not a URL.
     #[error("HF_ENDPOINT is {found:?}, expected a URL that begins with https:// or http://")]
     Endpoint {
-        /// What it is.
+        /// The value.
         found: String,
     },
-    /// Not what can stand in a header.
+    /// The token contains an invalid character.
     #[error("the token in {origin} has {what} in it, expected letters and digits, such as hf_…")]
     Token {
         /// The variable or file.
         origin: String,
-        /// What does not belong there.
+        /// A description of the invalid character.
         what: &'static str,
     },
-    /// The file of the token is there, but cannot be read.
+    /// The token file exists but cannot be read.
     #[error("cannot read the token in {}", path.display())]
     TokenFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -58,18 +58,18 @@ impl Token {
         format!("Bearer {}", self.value)
     }
 
-    /// Returns the variable or the file that it is from.
+    /// Returns the variable or file of its origin.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// Takes a token without the white space around it; none if nothing is left.
+    /// Trims and validates a token; `None` if it is empty.
     fn clean(text: &str, origin: String) -> Result<Option<Self>, SettingsError> {
         let value = text.trim().to_owned();
         let what = value.chars().find_map(|c| match c {
             '\n' | '\r' => Some("a line end"),
             c if c.is_whitespace() => Some("white space"),
-            c if !c.is_ascii_graphic() => Some("a character that no token has"),
+            c if !c.is_ascii_graphic() => Some("an invalid character"),
             _ => None,
         });
         if let Some(what) = what {
@@ -86,7 +86,7 @@ impl fmt::Debug for Token {
 }
 
 impl Settings {
-    /// Looks up in the environment of this process.
+    /// Returns the settings of this process's environment.
     pub fn from_env() -> Self {
         Self {
             variable: Box::new(|name| std::env::var_os(name)),
@@ -108,15 +108,15 @@ impl Settings {
         })
     }
 
-    /// Returns whether a variable says yes.
+    /// Returns whether a variable is true.
     fn is_true(&self, name: &str) -> bool {
         let value = self.variable(name).unwrap_or_default();
         let words = ["1", "on", "yes", "true"];
         words.iter().any(|word| value.eq_ignore_ascii_case(word))
     }
 
-    /// Returns the folder of the hub's programs: `HF_HOME`, or else one among the
-    /// user's caches; none where there is no home.
+    /// Returns the folder of the hub's programs: `HF_HOME`, or `huggingface` in the
+    /// user's cache folder; `None` without a home folder.
     fn hub_home(&self) -> Option<PathBuf> {
         self.path("HF_HOME").or_else(|| {
             let home = || Some(self.home.as_ref()?.join(".cache"));
@@ -125,19 +125,23 @@ impl Settings {
         })
     }
 
-    /// Returns the folder of what was pulled.
+    /// Returns the cache folder; `None` without a home folder.
     pub fn cache(&self) -> Option<PathBuf> {
         self.path("HF_HUB_CACHE")
             .or_else(|| self.path("HUGGINGFACE_HUB_CACHE"))
             .or_else(|| Some(self.hub_home()?.join("hub")))
     }
 
-    /// Returns whether nothing is to be asked of a hub.
+    /// Returns whether network requests are disabled.
     pub fn is_offline(&self) -> bool {
         self.is_true("HF_HUB_OFFLINE") || self.is_true("TRANSFORMERS_OFFLINE")
     }
 
-    /// Returns where the hub is, without a slash at the end.
+    /// Returns the hub's URL, without a trailing slash.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `HF_ENDPOINT` is not an HTTP URL.
     pub fn endpoint(&self) -> Result<String, SettingsError> {
         let Some(endpoint) = self.variable("HF_ENDPOINT") else {
             return Ok(ENDPOINT.to_owned());
@@ -153,8 +157,12 @@ impl Settings {
         Ok(endpoint.trim_end_matches('/').to_owned())
     }
 
-    /// Returns the token of whoever asks: that of `HF_TOKEN`, or else the one that
-    /// `hf auth login` has left in a file.
+    /// Returns the access token: that of `HF_TOKEN`, or the one that `hf auth login`
+    /// stored in a file; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the token is malformed or its file cannot be read.
     pub fn token(&self) -> Result<Option<Token>, SettingsError> {
         if self.is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
             return Ok(None);
@@ -261,7 +269,7 @@ mod tests {
         assert_eq!(token(&[("HF_TOKEN", " "), all[2]]), some("hf_file", file));
         let not = ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "TRUE");
         assert_eq!(token(&[all[0], not]), Ok(None));
-        // What is wrong with a token is said without it.
+        // Error messages do not contain the token.
         for value in ["hf_a\nhf_b", "hf_a hf_b", "hf_ä"] {
             let error = token(&[("HF_TOKEN", value)]).unwrap_err();
             assert!(error.contains("HF_TOKEN has ") && !error.contains("hf_a"));

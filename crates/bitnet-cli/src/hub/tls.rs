@@ -1,4 +1,4 @@
-//! Whom a TLS connection trusts.
+//! Trusted certificates of TLS connections.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use rustls_native_certs::{CertificateResult, load_certs_from_paths};
 use ureq::tls::{Certificate, RootCerts};
 
-/// A file of certificates.
+/// Variable for a file of certificates.
 const FILE: &str = "SSL_CERT_FILE";
-/// Folders of such files.
+/// Variable for folders of such files.
 const DIR: &str = "SSL_CERT_DIR";
 
-/// Certificates that were asked for are not there.
+/// The configured certificates cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("no certificate can be read in {}, which {variable} names{}", path.display(), why(.errors))]
 pub struct CertificateError {
@@ -25,9 +25,12 @@ fn why(errors: &[String]) -> String {
     first.unwrap_or_else(|| ": nothing there is a certificate in PEM".to_owned())
 }
 
-/// Returns the certificate authorities that are trusted: those that the environment
-/// names, as OpenSSL does it, or else the system's, or else, where the system has none,
-/// Mozilla's.
+/// Returns the trusted certificate authorities: those of the environment variables of
+/// OpenSSL, by default the system's, or Mozilla's if the system has none.
+///
+/// # Errors
+///
+/// Returns an error if the environment names certificates and none can be read.
 pub fn trusted(variable: impl Fn(&str) -> Option<OsString>) -> Result<RootCerts, CertificateError> {
     let variable = |name| variable(name).filter(|value| !value.is_empty());
     let (file, dirs) = (variable(FILE), variable(DIR));
@@ -44,7 +47,7 @@ pub fn trusted(variable: impl Fn(&str) -> Option<OsString>) -> Result<RootCerts,
         all.extend(certs);
     }
     if let Some(dirs) = dirs {
-        // Of several folders some may be missing, and files may be no certificates.
+        // Some of several folders may be missing, and files need not be certificates.
         let mut errors = Vec::new();
         for dir in std::env::split_paths(&dirs) {
             let loaded = load_certs_from_paths(None, Some(&dir));
@@ -75,7 +78,7 @@ fn specific(certificates: &[impl AsRef<[u8]>]) -> RootCerts {
     RootCerts::from(certificates.map(|der| Certificate::from_der(der.as_ref()).to_owned()))
 }
 
-/// Windows and macOS check certificates themselves.
+/// On Windows and macOS the system verifies certificates.
 #[cfg(any(windows, target_vendor = "apple"))]
 fn system() -> RootCerts {
     RootCerts::PlatformVerifier
@@ -83,7 +86,7 @@ fn system() -> RootCerts {
 
 #[cfg(not(any(windows, target_vendor = "apple")))]
 fn system() -> RootCerts {
-    // Files that are no certificates lie in such folders, too.
+    // Such folders may contain other files.
     let certificates = rustls_native_certs::load_native_certs().certs;
     if certificates.is_empty() {
         return RootCerts::WebPki;

@@ -1,5 +1,5 @@
-//! Bad input: one line that says what, where and what was expected, mostly one
-//! that says what to do, and the documented exit code.
+//! Invalid input: an error line with the problem, its location and the expectation, mostly
+//! a hint, and the documented exit code.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use insta::assert_snapshot;
 
 use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin, storyteller, without_system_words};
 
-/// Returns exit code, error and hint of a run that must fail, without what
-/// differs between systems: their own words.
+/// Returns exit code, error and hint of a run that must fail, without platform-specific
+/// messages.
 fn failure(folder: &Path, args: &[&str]) -> String {
     failure_with_stdin(folder, args, b"")
 }
@@ -39,7 +39,7 @@ fn names(folder: &Path) -> Vec<std::ffi::OsString> {
     names
 }
 
-/// Returns the failure where files do not matter.
+/// Returns the failure of a run without files.
 fn refused(args: &[&str]) -> String {
     failure(tempfile::tempdir().unwrap().path(), args)
 }
@@ -104,7 +104,7 @@ fn a_file_that_is_no_model() {
     assert_snapshot!(unreadable(b"PK\x03\x04 and so on"), @r#"
     exit code 1
     error: failed to load model.gguf: not a readable GGUF file: it begins with "PK\x03\x04" instead of "GGUF"
-    hint: for SafeTensors, name the folder that they and config.json are in
+    hint: for SafeTensors, pass the folder that contains them and config.json
     "#);
 }
 
@@ -276,7 +276,7 @@ fn a_shard_that_is_missing_or_elsewhere() {
         let folder = storyteller_folder();
         let at = folder.path().join("model/model.safetensors.index.json");
         std::fs::write(at, index).unwrap();
-        // Beside the only file, an index need not be right.
+        // With the single file, the index is ignored.
         std::fs::remove_file(folder.path().join("model/model.safetensors")).unwrap();
         failure(folder.path(), &["inspect", "model"])
     };
@@ -314,7 +314,7 @@ fn a_tokenizer_that_is_broken_or_missing() {
     error: failed to read the tokenizer of model: cannot read model/tokenizer.json: SYSTEM
     hint: download this file of the model, too; `bitnet logits` works without it
     ");
-    // Whoever has ids needs no tokenizer.
+    // Token ids need no tokenizer.
     let logits = ["logits", "-q", "-m", "model", "--top", "1", "--tokens", "1"];
     let table = bitnet_in(folder.path(), &logits).quietly();
     assert_eq!(table.split_whitespace().count(), 2, "{table}");
@@ -322,7 +322,7 @@ fn a_tokenizer_that_is_broken_or_missing() {
     assert!(report["tokenizer"]["error"].is_string());
 }
 
-/// A tokenizer may know tokens that the model does not have.
+/// A tokenizer may have more tokens than the model has rows.
 #[test]
 fn a_text_with_a_token_that_the_model_lacks() {
     let folder = storyteller_folder();
@@ -534,7 +534,7 @@ fn arguments_that_are_not_understood() {
 #[test]
 fn an_unknown_kernel() {
     let report = refused(&["run", "--kernel", "neon2000", PROMPT]);
-    // The names depend on what the program was built for.
+    // The names depend on the target architecture.
     let (known, names) = report.split_once(" (known: ").unwrap();
     assert_snapshot!(known, @r#"
     exit code 2
@@ -714,7 +714,7 @@ fn devices_that_cannot_be_used() {
 #[test]
 fn what_takes_more_memory_than_it_may() {
     let limited = |limit, more: &[&str]| {
-        // Scratch depends on threads.
+        // Scratch memory depends on the number of threads.
         let args = ["run", "-t", "2", "--memory-limit", limit, PROMPT];
         refused(&[&args[..], more].concat())
     };
@@ -754,14 +754,11 @@ fn what_takes_more_memory_than_it_may() {
 #[test]
 fn what_came_in_place_of_a_file_is_told() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 9\n";
-    let lfs = "this looks like a pointer of Git LFS, not like the file: `git lfs pull` brings it";
+    let lfs = "this looks like a Git LFS pointer instead of the file: `git lfs pull` downloads it";
     let hint = |failure: String| failure.lines().last().unwrap().to_owned();
     assert_eq!(hint(unreadable(pointer.as_bytes())), format!("hint: {lfs}"));
     let page = hint(unreadable(b"<!DOCTYPE html><html></html>"));
-    assert_eq!(
-        page,
-        "hint: this is a page of the web; download the file itself"
-    );
+    assert_eq!(page, "hint: this is an HTML page; download the file itself");
     let folder = storyteller_folder();
     std::fs::write(folder.path().join("model/model.safetensors"), pointer).unwrap();
     let run = ["run", "-m", "model", PROMPT];

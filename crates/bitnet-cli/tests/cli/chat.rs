@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{bitnet, bitnet_with_stdin, in_repository};
 
-/// The built-in model was not made for it, but it answers.
+/// The built-in model has no chat template, but works with a given one.
 const CHAT: [&str; 8] = [
     "chat",
     "-q",
@@ -58,14 +58,14 @@ fn answers_are_what_run_writes_for_the_whole_conversation() {
         ),
     ];
     for (answer, prompt) in said.iter().zip(&prompts) {
-        // Without what was known from the first answer.
+        // Without reusing the KV cache of the first answer.
         let args = ["run", "-q", "--temp", "0", "-n", "12", "--json", prompt];
         let run = bitnet(&args).json();
         for key in ["prompt_ids", "ids", "text", "finish_reason"] {
             assert_eq!(answer[key], run[key], "{key}");
         }
     }
-    // People see the answers, and nothing else.
+    // Without --json, stdout has only the answers.
     let stdout = bitnet_with_stdin(Path::new("."), &CHAT, b"Hello.\nAnd then?\n").quietly();
     let texts = said.iter().map(|answer| answer["text"].as_str().unwrap());
     assert_eq!(
@@ -85,13 +85,13 @@ fn commands_reset_and_end_a_conversation() {
     let twice = prompts("Hello.\n/reset\n\nHello.\n/exit\nNever.\n");
     assert_eq!(twice.len(), 2);
     assert_eq!(twice[0], twice[1]);
-    // A line that goes on, Windows line ends, and an end without a line end.
+    // A continued line, CRLF line ends, and no newline at the end.
     let [windows, plain] = ["One\\\r\ntwo\r\n", "One\\\ntwo"].map(prompts);
     assert_eq!(windows, plain);
     assert_eq!(plain.len(), 1);
-    // What editors put in front of a file is no part of its first line.
+    // A byte-order mark is not part of the first line.
     assert_eq!(prompts("\u{feff}One\\\ntwo"), plain);
-    // Anywhere else the character is meant.
+    // Elsewhere the character is text.
     assert_ne!(prompts("One\\\n\u{feff}two"), plain);
 }
 
@@ -196,7 +196,7 @@ fn what_is_typed_is_text() {
     assert_eq!(ends(&[], said), 1);
     assert_eq!(ends(&["--system", "Be<|eot_id|>brief."], said), 2);
     assert_eq!(ends(&["--parse-special"], said), 2);
-    // In a conversation, too, and an answer is no way around.
+    // Also in a chat, and in answers.
     let args = [
         "--chat-template",
         "{{ messages[-1].content }}",
@@ -274,7 +274,7 @@ fn templates_learn_the_local_time() {
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         document["text"].as_str().unwrap().to_owned()
     };
-    // 26 hours lie between them.
+    // The difference is 26 hours.
     assert_ne!(date("AAA-14"), date("BBB+12"));
 }
 
@@ -305,7 +305,7 @@ fn a_full_context_forgets_the_oldest_turns() {
     assert_eq!(dropped.stdout.lines().count(), 6);
     let notes = dropped
         .stderr
-        .matches("note: the context is full; the oldest turns are forgotten (");
+        .matches("note: the context is full; the oldest turns are dropped (");
     assert!(notes.count() >= 1, "{}", dropped.stderr);
     let prompts: Vec<_> = (dropped.stderr.lines())
         .filter(|line| line.starts_with("<|begin_of_text|>System: Be brief.<|eot_id|>User: "))
@@ -314,7 +314,7 @@ fn a_full_context_forgets_the_oldest_turns() {
     let last = prompts[5];
     assert!(!last.contains("User: One."), "{last}");
     assert!(last.ends_with("User: Six.<|eot_id|>Assistant:"), "{last}");
-    // Each answer has the room that it was promised.
+    // Each answer has its guaranteed room.
     for line in dropped.stdout.lines() {
         let document: Value = serde_json::from_str(line).unwrap();
         assert!(document["prompt_ids"].as_array().unwrap().len() + 12 <= 96);
@@ -343,11 +343,11 @@ fn a_message_that_never_fits_is_refused_and_the_next_is_answered() {
         run.stderr
     );
     assert!(
-        run.stderr.ends_with("error: lines that were refused: 1\n"),
+        run.stderr.ends_with("error: rejected lines: 1\n"),
         "{}",
         run.stderr
     );
-    // What was said before is not forgotten for it.
+    // Previous messages are kept.
     let without = answers(&["-c", "128"], "Hello.\nAnd then?\n");
     let last: Value = serde_json::from_str(run.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(last["prompt_ids"], without[1]["prompt_ids"]);
@@ -360,18 +360,18 @@ fn words_with_a_slash_never_reach_the_model() {
     let unknown = run("/helo\nHello.\n");
     assert_eq!((unknown.code, unknown.stdout.lines().count()), (Some(2), 1));
     assert_snapshot!(unknown.stderr, @"
-    error: there is no command /helo, expected one of these
+    error: unknown command /helo, expected one of these
       /help           show this list
       /system [TEXT]  show the system message, or replace it
-      /retry          answer the last message anew
-      /undo           forget the last message and its answer
+      /retry          regenerate the last answer
+      /undo           remove the last message and its answer
       /save FILE      write the conversation as JSON
-      /load FILE      go on with a conversation that was saved
-      /timings        show what the last answer took
-      /reset          forget all of it but the system message
-      /exit           end it, as Ctrl-D does
-    A message that begins with a slash is typed with two: //etc is a folder.
-    error: lines that were refused: 1
+      /load FILE      load a saved conversation
+      /timings        show the timings of the last answer
+      /reset          remove everything but the system message
+      /exit           end the chat, like Ctrl-D
+    Type two slashes to begin a message with one: //etc is a folder.
+    error: rejected lines: 1
     ");
     // With two slashes it is a message.
     let said = run("//helo\n");
@@ -388,7 +388,7 @@ fn words_with_a_slash_never_reach_the_model() {
     .json();
     // (`tokenize` has the same prompt.)
     assert_eq!(document["prompt_ids"], expected["ids"]);
-    // Files are only for those who sit there.
+    // File commands are available in a terminal only.
     let folder = tempfile::tempdir().unwrap();
     let run = bitnet_with_stdin(folder.path(), &args, b"/save talk.json\n/load talk.json\n");
     assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
@@ -419,13 +419,15 @@ fn turns_are_taken_back_and_answered_anew() {
         (&json!(7), &json!(8))
     );
     assert_ne!(retried[0]["ids"], retried[1]["ids"]);
-    // Another system message, and the same as from the beginning.
+    // A new system message gives the same prompt as an initial one.
     let later = prompts(&[], "/system Be brief.\nHello.\n");
     assert_eq!(later, prompts(&["--system", "Be brief."], "Hello.\n"));
     let run = bitnet_with_stdin(Path::new("."), &CHAT, b"/undo\n/retry\n/timings\n");
     assert_eq!(run.code, Some(2));
     assert_eq!(
-        run.stderr.matches("error: nothing was said yet\n").count(),
+        run.stderr
+            .matches("error: there is no message yet\n")
+            .count(),
         3
     );
 }
@@ -440,7 +442,7 @@ fn the_built_in_model_says_what_to_do_instead() {
     "#);
 }
 
-/// A program in a terminal of 80 columns, and whoever types there.
+/// The program in a pseudo terminal of 80 columns.
 #[cfg(unix)]
 mod terminal {
     use std::fs::File;
@@ -459,7 +461,7 @@ mod terminal {
         seen: String,
     }
 
-    /// Longer than anything takes that works.
+    /// Timeout, longer than any successful run.
     const PATIENCE: Duration = Duration::from_mins(2);
 
     impl Terminal {
@@ -491,7 +493,7 @@ mod terminal {
             let (sender, screen) = channel();
             std::thread::spawn(move || {
                 let mut bytes = [0; 4096];
-                // It fails when the program has ended.
+                // Reading fails after the program has exited.
                 while let Ok(n) = reader.read(&mut bytes) {
                     if n == 0 || sender.send(bytes[..n].to_vec()).is_err() {
                         break;
@@ -506,8 +508,7 @@ mod terminal {
             }
         }
 
-        /// Waits until `text` is shown, and returns what was shown until then since the
-        /// last call.
+        /// Waits until `text` is shown, and returns the output since the last call.
         pub fn wait_for(&mut self, text: &str) -> String {
             let deadline = Instant::now() + PATIENCE;
             loop {
@@ -526,7 +527,7 @@ mod terminal {
             self.keyboard.write_all(text.as_bytes()).unwrap();
         }
 
-        /// Types a line when the program waits for one.
+        /// Types a line at the next prompt.
         pub fn enter(&mut self, line: &str) -> String {
             let before = self.wait_for("> ");
             self.type_text(line);
@@ -534,14 +535,14 @@ mod terminal {
             before
         }
 
-        /// Waits for the end of the program and returns its exit code.
+        /// Waits until the program exits and returns its exit code.
         pub fn end(mut self) -> Option<i32> {
             self.child.wait().unwrap().code()
         }
     }
 }
 
-/// What a terminal with bracketed paste puts around text that is pasted.
+/// The sequences around pasted text in a terminal with bracketed paste.
 #[cfg(unix)]
 const PASTE: [&str; 2] = ["\x1b[200~", "\x1b[201~"];
 
@@ -556,7 +557,7 @@ fn a_terminal_has_commands_and_a_history() {
     terminal.enter("/help");
     terminal.wait_for("/timings");
     terminal.enter("/helo");
-    terminal.wait_for("there is no command /helo");
+    terminal.wait_for("unknown command /helo");
     // Two pasted lines are one message.
     terminal.wait_for("> ");
     terminal.type_text(&format!("{}One\ntwo{}\r", PASTE[0], PASTE[1]));
@@ -574,12 +575,12 @@ fn a_terminal_has_commands_and_a_history() {
     assert_eq!(saved[0], json!({"role": "user", "content": "One\ntwo"}));
     assert_eq!(saved.as_array().unwrap().len(), 2);
 
-    // Another conversation knows what was typed, and does not replace a file of others.
+    // A new chat has the history, and does not replace another chat's file.
     let mut terminal = terminal::Terminal::start(folder.path(), &args);
     terminal.enter("/save talk.json");
-    terminal.wait_for("talk.json is there already");
+    terminal.wait_for("talk.json already exists");
     terminal.wait_for("> ");
-    // Up, past what was just typed and `/exit`.
+    // Arrow up, past the last line and `/exit`.
     terminal.type_text(&"\x1b[A".repeat(3));
     terminal.wait_for("/load talk.json");
     terminal.type_text("\r");
@@ -600,7 +601,7 @@ fn a_history_is_not_needed_and_not_kept_unasked() {
     terminal.enter("/exit");
     assert_eq!(terminal.end(), Some(0));
     assert!(!folder.path().join("state").exists());
-    // Where it cannot be written, the conversation goes on without.
+    // If the history cannot be written, the chat continues.
     std::fs::write(folder.path().join("state"), "a file").unwrap();
     let mut terminal = terminal::Terminal::start(folder.path(), &CHAT);
     terminal.enter("/system Be brief.");

@@ -1,4 +1,4 @@
-//! What `convert` writes is the same model.
+//! `convert` preserves the model.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn every_format_writes_the_same_story() {
     let folder = folder.path();
     let expected = greedy_ids(folder, "builtin");
     assert_eq!(expected.as_array().unwrap().len(), 12);
-    // Each from the one before, so that every format is read, too.
+    // Each format is converted from the previous one, so every format is read, too.
     let mut from = "builtin";
     for (to, out, kind, ty) in [
         ("gguf-i2_s", "i2_s.gguf", "GGUF", "I2_S"),
@@ -66,7 +66,7 @@ fn an_existing_file_is_replaced_only_by_force() {
     assert_eq!(std::fs::read(&out).unwrap(), b"mine");
     bitnet_in(folder.path(), &[&args[..], &["--force"]].concat()).quietly();
     assert_eq!(std::fs::read(&out).unwrap()[..4], *b"GGUF");
-    // A model may even replace itself.
+    // A model can replace itself.
     let args = [
         "convert",
         "-q",
@@ -81,8 +81,7 @@ fn an_existing_file_is_replaced_only_by_force() {
     assert_eq!(folder.path().read_dir().unwrap().count(), 1);
 }
 
-/// Others may read a converted model if they may read what its owner writes
-/// otherwise.
+/// A converted model has the default permissions of new files.
 #[cfg(unix)]
 #[test]
 fn permissions_are_those_of_any_new_file() {

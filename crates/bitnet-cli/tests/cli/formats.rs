@@ -1,4 +1,4 @@
-//! Models as they are published, through the program.
+//! The program with models in published formats.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,7 +42,7 @@ fn write_folder(folder: &Path, config: &Value, tensors: &Tensors) {
     fs::write(folder.join("model.safetensors"), file).unwrap();
 }
 
-/// Stores a value; returns its bytes and what they stand for.
+/// Returns the bytes of a value, and the value that they represent.
 fn stored(dtype: Dtype, value: f32) -> (Vec<u8>, f32) {
     match dtype {
         Dtype::F16 => {
@@ -57,8 +57,8 @@ fn stored(dtype: Dtype, value: f32) -> (Vec<u8>, f32) {
     }
 }
 
-/// Returns masters between -1 and 1, the trits that they round to, and the scale: by
-/// the words of the reference, not by the code that is tested.
+/// Returns master weights between -1 and 1, their trits, and the scale, by an
+/// implementation of the reference independent of the tested code.
 fn masters(dtype: Dtype, n: usize, seed: u64) -> (Vec<u8>, Vec<i8>, f32) {
     let mut state = seed;
     let random = std::iter::repeat_with(|| {
@@ -212,7 +212,7 @@ fn embeddings_are_those_of_the_reference() {
         }
         let lines = bitnet(&args).quietly();
         let lines: Vec<f64> = lines.lines().map(|line| line.parse().unwrap()).collect();
-        // As f32 writes them in both.
+        // Both are formatted as f32.
         assert_eq!(lines, found);
     }
 }

@@ -22,22 +22,22 @@ fn bitnet_itself() {
 
     Commands:
       run          Continue a prompt
-      chat         Talk with a model
-      inspect      Show what a model is, without loading it
-      devices      Show what can compute on this machine
+      chat         Chat with a model
+      inspect      Show a model's properties without loading
+      devices      Show the devices and kernels available
       tokenize     Show the tokens of a text, or the text of tokens
       logits       Show the most likely next tokens after given tokens
-      embed        Turn a text into a vector that stands for its meaning
-      perplexity   Measure how well a model predicts a text
-      bench        Measure speed, and how far the machine's limits are
-      convert      Write a model in another format
+      embed        Compute the embedding vector of a text
+      perplexity   Measure the perplexity of a text
+      bench        Measure speed relative to the machine's limits
+      convert      Convert a model to another format
       pull         Download a model
-      completions  Print a script that completes commands in a shell
+      completions  Print a shell completion script
       help         Print this message or the help of the given subcommand(s)
 
     Options:
-      -q, --quiet    Print nothing on stderr but errors
-      -v, --verbose  Say on stderr what is chosen and how long it takes
+      -q, --quiet    Print only errors on stderr
+      -v, --verbose  Print settings and timings on stderr
       -h, --help     Print help
       -V, --version  Print version
 
@@ -55,16 +55,16 @@ fn run() {
     Usage: bitnet run [OPTIONS] [PROMPT]
 
     Arguments:
-      [PROMPT]  What to continue; `-`, or nothing in a pipe, reads stdin
+      [PROMPT]  The prompt; `-`, or none in a pipe, reads stdin
 
     Options:
       -f, --file <FILE>     Read the prompt from a file
-      -n, --max-tokens <N>  The most tokens to write; -1: no limit [default: 128]
-      -c, --context <N>     Prompt and text in all [default: model's, up to 4096]
-          --stop <TEXT>     End the text before TEXT; may be given several times
+      -n, --max-tokens <N>  Maximum tokens to write; -1: no limit [default: 128]
+      -c, --context <N>     Context length [default: model's, up to 4096]
+          --stop <TEXT>     Stop sequence; may be given several times
           --json            Print one JSON document at the end
-      -q, --quiet           Print nothing on stderr but errors
-      -v, --verbose         Say on stderr what is chosen and how long it takes
+      -q, --quiet           Print only errors on stderr
+      -v, --verbose         Print settings and timings on stderr
       -h, --help            Print help
 
     Model:
@@ -74,28 +74,28 @@ fn run() {
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
-          --pin                   Keep threads on a processor each
+          --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Refuse what takes more memory, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
 
-    Choice of tokens:
-          --temp <T>               Randomness; 0 means the likeliest [default: 0.7]
-          --top-k <K>              Keep the K likeliest; -1 keeps all [default: -1]
-          --top-p <P>              Keep the likeliest that sum to P [default: 0.95]
-          --min-p <P>              Keep down to P times the likeliest [default: 0]
-          --repeat-penalty <R>     Make recent tokens less likely [default: 1, off]
-          --presence-penalty <R>   Make written tokens less likely [default: 0]
-          --frequency-penalty <R>  The same for each time it occurred [default: 0]
-          --seed <S>               Seed of the random numbers [default: -1, random]
+    Sampling:
+          --temp <T>               Temperature; 0 is greedy [default: 0.7]
+          --top-k <K>              Keep the K most likely; -1: all [default: -1]
+          --top-p <P>              Nucleus sampling probability [default: 0.95]
+          --min-p <P>              Minimum relative probability [default: 0]
+          --repeat-penalty <R>     Penalty of recent tokens [default: 1, off]
+          --presence-penalty <R>   Penalty of present tokens [default: 0]
+          --frequency-penalty <R>  Penalty per occurrence [default: 0]
+          --seed <S>               Random seed [default: -1, random]
 
-    Prints the prompt and its continuation as it is written. A line end at the end
-    of a file or of stdin is left out. The same seed gives the same text on every
-    machine and with any number of threads; --json and --verbose show the seed.
-    What the model's files recommend replaces these defaults; --verbose says so.
+    Prints the prompt, then streams its continuation. A trailing newline of a file
+    or of stdin is removed. The same seed gives the same text on every machine and
+    with any number of threads; --json and --verbose show the seed. Parameters that
+    the model's files recommend replace these defaults; --verbose shows them.
 
     Examples:
       bitnet run "Once upon a time"
@@ -108,7 +108,7 @@ fn run() {
 #[test]
 fn inspect() {
     assert_snapshot!(help(&["inspect"]), @"
-    Show what a model is, without loading it
+    Show a model's properties without loading
 
     Usage: bitnet inspect [OPTIONS] [MODEL]
 
@@ -117,16 +117,16 @@ fn inspect() {
 
     Options:
           --tensors      List every tensor
-          --check        Read every weight, and print a hash of them all
+          --check        Validate every weight, and print their hash
       -c, --context <N>  Plan for this context [default: the model's, up to 4096]
           --json         Print one JSON document
-      -q, --quiet        Print nothing on stderr but errors
-      -v, --verbose      Say on stderr what is chosen and how long it takes
+      -q, --quiet        Print only errors on stderr
+      -v, --verbose      Print settings and timings on stderr
       -h, --help         Print help
 
-    --check reads every weight: each must have a meaning. It names what no trained
-    model has, too, such as a matrix of zeros. The content hash is the same for
-    every file that holds the same weights, in whatever format.
+    --check validates every weight. It also reports what no trained model has, such
+    as a matrix of zeros. The content hash is the same for every file with the same
+    weights, whatever its format.
 
     Examples:
       bitnet inspect builtin
@@ -138,20 +138,20 @@ fn inspect() {
 #[test]
 fn embed() {
     assert_snapshot!(help(&["embed"]), @r#"
-    Turn a text into a vector that stands for its meaning
+    Compute the embedding vector of a text
 
     Usage: bitnet embed [OPTIONS] [TEXT]
 
     Arguments:
-      [TEXT]  The text; `-`, or nothing in a pipe, reads stdin
+      [TEXT]  The text; `-`, or none in a pipe, reads stdin
 
     Options:
       -f, --file <FILE>   Read the text from a file
           --tokens <IDS>  Token ids instead of a text, such as 1,2,3, taken as they
                           are
           --json          Print one JSON document
-      -q, --quiet         Print nothing on stderr but errors
-      -v, --verbose       Say on stderr what is chosen and how long it takes
+      -q, --quiet         Print only errors on stderr
+      -v, --verbose       Print settings and timings on stderr
       -h, --help          Print help
 
     Model:
@@ -161,17 +161,17 @@ fn embed() {
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
-          --pin                   Keep threads on a processor each
+          --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Refuse what takes more memory, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
 
-    Prints the hidden state of the last token, scaled to length 1, a number a line.
-    The nearer two texts are in meaning, the larger is the product of their vectors,
-    if the model was made for that, such as bitnet-embedding.
+    Prints the hidden state of the last token, normalized to length 1, one number
+    per line. The dot product of two vectors is the similarity of their texts, if
+    the model was trained for that, such as bitnet-embedding.
 
     Examples:
       bitnet embed -m bitnet-embedding.gguf "a cat sat on the mat"
@@ -182,20 +182,20 @@ fn embed() {
 #[test]
 fn devices() {
     assert_snapshot!(help(&["devices"]), @"
-    Show what can compute on this machine
+    Show the devices and kernels available
 
     Usage: bitnet devices [OPTIONS]
 
     Options:
-          --measure  Measure how fast memory is read and int8 multiplied
+          --measure  Measure memory bandwidth and int8 throughput
           --json     Print one JSON document
-      -q, --quiet    Print nothing on stderr but errors
-      -v, --verbose  Say on stderr what is chosen and how long it takes
+      -q, --quiet    Print only errors on stderr
+      -v, --verbose  Print settings and timings on stderr
       -h, --help     Print help
 
-    Devices stand in the order in which they are chosen, kernels too: the first that
-    is usable, unless --device and --kernel say otherwise. --measure takes some
-    seconds and half a gigabyte of memory.
+    Devices and kernels are listed in order of preference: the default is the first
+    usable one, unless --device or --kernel is given. --measure takes some seconds
+    and half a gigabyte of memory.
 
     Examples:
       bitnet devices
@@ -211,7 +211,7 @@ fn tokenize() {
     Usage: bitnet tokenize [OPTIONS] [TEXT]
 
     Arguments:
-      [TEXT]  The text; `-`, or nothing in a pipe, reads stdin
+      [TEXT]  The text; `-`, or none in a pipe, reads stdin
 
     Options:
       -f, --file <FILE>
@@ -219,11 +219,11 @@ fn tokenize() {
           --decode <IDS>
               Print the text of these ids, such as 1,2,3
           --no-bos
-              Leave out the token that begins every text (BOS)
+              Do not prepend the BOS token
           --chat
-              Show the prompt that a chat with this first message makes
+              Show the chat prompt of this first message
           --system <TEXT>
-              With --chat: what the model is told before
+              With --chat: the system message
           --chat-template <TEMPLATE>
               Chat template: a name, a file, or Jinja text [default: the model's]
           --chat-template-kwargs <JSON>
@@ -234,9 +234,9 @@ fn tokenize() {
           --json
               Print one JSON document
       -q, --quiet
-              Print nothing on stderr but errors
+              Print only errors on stderr
       -v, --verbose
-              Say on stderr what is chosen and how long it takes
+              Print settings and timings on stderr
       -h, --help
               Print help
 
@@ -262,8 +262,8 @@ fn logits() {
           --tokens <IDS>  Token ids, such as 1,2,3
           --top <N>       How many to show [default: 10]
           --json          Print one JSON document
-      -q, --quiet         Print nothing on stderr but errors
-      -v, --verbose       Say on stderr what is chosen and how long it takes
+      -q, --quiet         Print only errors on stderr
+      -v, --verbose       Print settings and timings on stderr
       -h, --help          Print help
 
     Model:
@@ -273,16 +273,16 @@ fn logits() {
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
-          --pin                   Keep threads on a processor each
+          --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Refuse what takes more memory, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
 
-    Prints id, logit and text of each. The tokens are taken as they are: no BOS is
-    added. `bitnet tokenize --json` has the ids of a text.
+    Prints id, logit and text of each. The tokens are used as given: no BOS is
+    added. `bitnet tokenize --json` prints the ids of a text.
 
     Example:
       bitnet logits --tokens 8176,46,1277,597,258,587 --top 5 --head exact
@@ -292,7 +292,7 @@ fn logits() {
 #[test]
 fn perplexity() {
     assert_snapshot!(help(&["perplexity"]), @"
-    Measure how well a model predicts a text
+    Measure the perplexity of a text
 
     Usage: bitnet perplexity [OPTIONS] --file <FILE>
 
@@ -301,8 +301,8 @@ fn perplexity() {
       -c, --context <N>     Tokens per window [default: 512]
           --max-tokens <N>  Score only the first N tokens [default: all]
           --json            Print one JSON document
-      -q, --quiet           Print nothing on stderr but errors
-      -v, --verbose         Say on stderr what is chosen and how long it takes
+      -q, --quiet           Print only errors on stderr
+      -v, --verbose         Print settings and timings on stderr
       -h, --help            Print help
 
     Model:
@@ -312,18 +312,18 @@ fn perplexity() {
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
-          --pin                   Keep threads on a processor each
+          --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Refuse what takes more memory, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
 
-    The text's tokens are cut into windows of -c tokens without overlap, with BOS in
-    front of each; every token is scored. Without a BOS, the token before a window
-    is in front of it, and the first of the text is not scored. Lower is better.
-    Numbers of two models compare only if their tokenizers are the same.
+    The text's tokens are split into windows of -c tokens without overlap, each
+    preceded by BOS; every token is scored. Without a BOS, a window is preceded by
+    the token before it, and the first of the text is not scored. Lower is better.
+    Only numbers of models with the same tokenizer are comparable.
 
     Example:
       bitnet perplexity -f heldout.txt --max-tokens 4096 --head exact
@@ -333,21 +333,21 @@ fn perplexity() {
 #[test]
 fn bench() {
     assert_snapshot!(help(&["bench"]), @"
-    Measure speed, and how far the machine's limits are
+    Measure speed relative to the machine's limits
 
     Usage: bitnet bench [OPTIONS]
 
     Options:
       -p, --prompt <N,…>     Prompt lengths; 0 for none [default: 512]
       -n, --generate <N,…>   Numbers of tokens to write; 0 for none [default: 128]
-      -d, --depth <N,…>      Tokens of context before [default: 0]
-      -b, --batch <N,…>      Sequences side by side [default: 1]
+      -d, --depth <N,…>      Tokens of context before each test [default: 0]
+      -b, --batch <N,…>      Batch size in sequences [default: 1]
       -t, --threads <N,…>    Threads [default: as many as the system offers]
       -r, --repetitions <N>  Repetitions of each row [default: 3]
           --kernels          Measure each kernel alone, without a model
           --json             Print one JSON document
-      -q, --quiet            Print nothing on stderr but errors
-      -v, --verbose          Say on stderr what is chosen and how long it takes
+      -q, --quiet            Print only errors on stderr
+      -v, --verbose          Print settings and timings on stderr
       -h, --help             Print help
 
     Model:
@@ -356,35 +356,34 @@ fn bench() {
           --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
-          --pin                   Keep threads on a processor each
+          --pin                   Pin each thread to a processor
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Refuse what takes more memory, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
 
-    pp N reads a prompt of N tokens, tg N writes N tokens, each after a context of
-    -d tokens. The limit is how fast this machine reads memory or how fast it
-    multiplies int8, whichever would take longer; both are measured too, and % is
-    the part reached. MB is the most memory that the program held during the row,
-    mapped files included.
-    --kernels measures each operation alone on every kernel of this machine, on one
-    thread unless -t says otherwise. The ceiling is how fast as many bytes are read,
-    from the caches where they fit, or how fast the kernel's instructions multiply.
-    Numbers of several values, such as -p 128,512, give a row for each combination.
+    pp N is prefill of N tokens, tg N is decode of N tokens, each after a context of
+    -d tokens. The limit is the machine's memory bandwidth or its int8 throughput,
+    whichever takes longer; both are measured, and % is the share reached. MB is the
+    peak resident memory of the row, mapped files included.
+    --kernels measures each operation on every kernel of this machine, on one thread
+    unless -t is given. The ceiling is the time to read as many bytes, from the
+    caches if they fit, or the peak rate of the kernel's multiply instructions.
+    Lists of values, such as -p 128,512, give a row for each combination.
 
     Examples:
       bitnet bench
       bitnet bench -m model.gguf -p 512 -n 64 -t 1,2 -r 5 --json
-      bitnet bench --kernels --json     what this machine does, for a report
+      bitnet bench --kernels --json     report of this machine's kernels
     ");
 }
 
 #[test]
 fn convert() {
     assert_snapshot!(help(&["convert"]), @"
-    Write a model in another format
+    Convert a model to another format
 
     Usage: bitnet convert [OPTIONS] <IN> <OUT>
 
@@ -399,18 +398,18 @@ fn convert() {
                          [possible values: f32, f16, bf16, q8_0, q6_k]
           --force        Replace OUT if it exists
           --json         Print one JSON document
-      -q, --quiet        Print nothing on stderr but errors
-      -v, --verbose      Say on stderr what is chosen and how long it takes
+      -q, --quiet        Print only errors on stderr
+      -v, --verbose      Print settings and timings on stderr
       -h, --help         Print help
 
-    Every trit and scale is kept; so are, in GGUF files, dense linear layers and
-    ternary embeddings. OUT appears when it is complete, never before.
+    Every trit and scale is preserved; in GGUF files, so are dense linear layers and
+    ternary embeddings. OUT appears only when it is complete.
 
     Formats of --to:
-      gguf-i2_s   one file, 2 bits a weight, for bitnet.cpp
-      gguf-tq2_0  one file, 2.06 bits a weight, for llama.cpp
-      gguf-tq1_0  one file, 1.69 bits a weight, for llama.cpp
-      hf-packed   a HuggingFace folder, 2 bits a weight, for transformers
+      gguf-i2_s   one file, 2 bits per weight, for bitnet.cpp
+      gguf-tq2_0  one file, 2.06 bits per weight, for llama.cpp
+      gguf-tq1_0  one file, 1.69 bits per weight, for llama.cpp
+      hf-packed   a HuggingFace folder, 2 bits per weight, for transformers
 
     Examples:
       bitnet convert bitnet-b1.58-2B-4T/ model.gguf --head q6_k
@@ -434,26 +433,26 @@ fn pull() {
                                  needs]
           --revision <REVISION>  This branch, tag or commit [default: main]
           --json                 Print one JSON document
-      -q, --quiet                Print nothing on stderr but errors
-      -v, --verbose              Say on stderr what is chosen and how long it takes
+      -q, --quiet                Print only errors on stderr
+      -v, --verbose              Print settings and timings on stderr
       -h, --help                 Print help
 
-    Files go to the cache of the hub's own programs (HF_HUB_CACHE, HF_HOME); -m REPO
-    uses them from there. A broken download goes on where it broke, and every file's
-    hash is checked.
+    Files are stored in the cache of the hub's own programs (HF_HUB_CACHE, HF_HOME);
+    -m REPO loads them from there. An interrupted download is resumed, and every
+    file's hash is verified.
 
     REPO is OWNER/NAME, as on the hub's pages. OWNER/NAME@REVISION is a branch, a
-    tag, a commit, or refs/pr/1; OWNER/NAME:FILE is one of several models, by its
+    tag, a commit, or refs/pr/1; OWNER/NAME:FILE selects one of several models, by
     file or type, such as Q8_0. -m takes the same names. Of several GGUF files the
-    one in I2_S, TQ2_0 or TQ1_0 is taken, or else the closest to the original;
-    without one, the SafeTensors and what belongs to them.
+    one in I2_S, TQ2_0 or TQ1_0 is selected, else the closest to the original;
+    without GGUF files, the SafeTensors with their configuration and tokenizer.
 
-    The environment, as for the hub's own programs:
-      HF_ENDPOINT                  another hub
-      HF_TOKEN, HF_TOKEN_PATH      who asks; or what `hf auth login` has left
-      HF_HUB_OFFLINE=1             ask nothing
-      SSL_CERT_FILE, SSL_CERT_DIR  whom to trust, instead of whom the system does
-      HTTPS_PROXY, NO_PROXY        a proxy, and where there is none
+    Environment variables, as in the hub's own programs:
+      HF_ENDPOINT                  URL of another hub
+      HF_TOKEN, HF_TOKEN_PATH      access token; default: that of `hf auth login`
+      HF_HUB_OFFLINE=1             make no network requests
+      SSL_CERT_FILE, SSL_CERT_DIR  trusted certificates, instead of the system's
+      HTTPS_PROXY, NO_PROXY        a proxy, and hosts to access without it
 
     Examples:
       bitnet pull microsoft/bitnet-b1.58-2B-4T-gguf
@@ -465,7 +464,7 @@ fn pull() {
 #[test]
 fn completions() {
     assert_snapshot!(help(&["completions"]), @"
-    Print a script that completes commands in a shell
+    Print a shell completion script
 
     Usage: bitnet completions [OPTIONS] <SHELL>
 
@@ -473,8 +472,8 @@ fn completions() {
       <SHELL>  The shell [possible values: bash, elvish, fish, powershell, zsh]
 
     Options:
-      -q, --quiet    Print nothing on stderr but errors
-      -v, --verbose  Say on stderr what is chosen and how long it takes
+      -q, --quiet    Print only errors on stderr
+      -v, --verbose  Print settings and timings on stderr
       -h, --help     Print help
 
     Examples:

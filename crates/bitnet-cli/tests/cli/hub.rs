@@ -1,5 +1,5 @@
-//! What names a model of a hub, who asks for it, and whom the program trusts: `pull`
-//! and `-m OWNER/NAME` against the hub of `pull.rs`.
+//! Model names, tokens and certificates: `pull` and `-m OWNER/NAME` against the test hub
+//! of `pull.rs`.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,7 +18,7 @@ use super::without_system_words;
 /// The commit of the branch `dev`.
 const DEV: &str = "fedcba9876543210fedcba9876543210fedcba98";
 
-/// What the hub says of a file.
+/// The hub's description of a file.
 fn sibling(name: &str, content: &[u8]) -> Value {
     json!({"rfilename": name, "size": content.len(), "blobId": git_sha1(content)})
 }
@@ -45,7 +45,7 @@ fn hub_with(revisions: &'static [(&str, &str, &[&str])]) -> Hub {
     })
 }
 
-/// A certificate authority of its own, and a server that it vouches for.
+/// A certificate authority and the certificate of a server signed by it.
 struct Authority {
     pem: String,
     server: Arc<rustls::ServerConfig>,
@@ -86,17 +86,17 @@ fn a_companys_authority_is_trusted_when_it_is_named() {
         Reply::Bytes(model())
     });
     let pull = |variables: &[(&str, &OsStr)]| hub.run_in(&["pull", "-q", "acme/tiny"], variables);
-    // The system knows nothing of it.
+    // The system does not trust it.
     let run = pull(&[]);
     assert_eq!(run.code, Some(1), "{run:?}");
     let (said, reason) = run.stderr.split_once("certificate: ").unwrap();
     let (reason, hint) = reason.split_once('\n').unwrap();
-    // Where the system checks certificates, the reason is in its words.
+    // On platforms that verify certificates themselves, the message is theirs.
     let ours = !cfg!(any(windows, target_vendor = "apple"));
     assert!(reason == "UnknownIssuer" || !ours && !reason.is_empty());
     assert_snapshot!(format!("{said}certificate: REASON\n{hint}"), @"
     error: failed to pull acme/tiny: cannot get https://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true: io: invalid peer certificate: REASON
-    hint: if a company's proxy stands between, name its certificate authority's file in PEM by SSL_CERT_FILE, or add it to the system's
+    hint: if a company's proxy intercepts TLS, set SSL_CERT_FILE to its CA certificate in PEM, or add it to the system's
     ");
     assert!(hub.asked().is_empty());
 
@@ -106,7 +106,7 @@ fn a_companys_authority_is_trusted_when_it_is_named() {
     let run = pull(&[("SSL_CERT_FILE", file.as_os_str())]);
     assert_eq!(run.code, Some(0), "{run:?}");
     assert_eq!(std::fs::read(hub.snapshot().join(MODEL)).unwrap(), model());
-    // A folder is as good, also beside one that is not there.
+    // A folder works as well, even if another one is missing.
     let dirs = [folder.path().join("none"), folder.path().to_owned()];
     let dirs = std::env::join_paths(dirs).unwrap();
     std::fs::write(folder.path().join("README"), "no certificate").unwrap();
@@ -115,7 +115,7 @@ fn a_companys_authority_is_trusted_when_it_is_named() {
         assert_eq!(run.code, Some(0), "{run:?}");
     }
 
-    // Others are not trusted for that.
+    // Other authorities are not trusted.
     let other = folder.path().join("other.pem");
     std::fs::write(&other, authority().pem).unwrap();
     let run = pull(&[("SSL_CERT_FILE", other.as_os_str())]);
@@ -123,7 +123,7 @@ fn a_companys_authority_is_trusted_when_it_is_named() {
     let said = "invalid peer certificate: ";
     assert!(run.stderr.contains(said), "{}", run.stderr);
 
-    // What is named has to be there.
+    // The configured files must exist.
     let said = |variable, path: PathBuf| {
         let run = pull(&[(variable, path.as_os_str())]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
@@ -139,7 +139,7 @@ fn a_companys_authority_is_trusted_when_it_is_named() {
 #[test]
 fn a_proxy_stands_between_but_for_the_hosts_that_need_none() {
     let hub = hub_of(|_, _| Reply::Bytes(model()));
-    // A proxy that connects to the hub, whatever host it is asked for.
+    // A proxy that connects to the hub for any requested host.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -237,11 +237,11 @@ fn what_is_gated_says_where_it_is_opened() {
         run.stderr
     };
     assert_snapshot!(said(None), @"
-    error: failed to pull acme/tiny: http://127.0.0.1:PORT/acme/tiny is open only to those who have accepted its conditions
-    hint: accept them at http://127.0.0.1:PORT/acme/tiny, and give your token by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
+    error: failed to pull acme/tiny: http://127.0.0.1:PORT/acme/tiny is gated: its conditions must be accepted first
+    hint: accept them at http://127.0.0.1:PORT/acme/tiny, and provide your token by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
     ");
     assert_snapshot!(said(Some("secret")), @"
-    error: failed to pull acme/tiny: http://127.0.0.1:PORT/acme/tiny is open only to those who have accepted its conditions
+    error: failed to pull acme/tiny: http://127.0.0.1:PORT/acme/tiny is gated: its conditions must be accepted first
     hint: accept them at http://127.0.0.1:PORT/acme/tiny as the owner of the token in HF_TOKEN
     ");
 }
@@ -265,12 +265,12 @@ fn a_busy_hub_is_waited_for_as_long_as_it_asks() {
         start.elapsed()
     );
     assert_eq!(hub.asked().len(), 4);
-    // But not for ever.
+    // But there is a limit.
     let hub = Hub::start(|_, _| Reply::StatusWith(429, "Retry-After: 3600"));
     let run = hub.run_with(&["pull", "-q", "acme/tiny"], None);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert_eq!(hub.asked().len(), 1);
-    assert_snapshot!(run.stderr, @"error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true answers with status 429, and asks to wait 3600 s");
+    assert_snapshot!(run.stderr, @"error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true answers with status 429, retry after 3600 s");
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn a_revision_is_a_branch_a_tag_a_commit_or_a_pull_request() {
     let inspect = |name: &str| hub.run_with(&["inspect", "-q", "--json", name], None);
     let refs = hub.repository().join("refs");
 
-    // Of a commit alone nothing but the commit is known.
+    // A commit has no other name.
     let run = hub.run_with(&["pull", "-q", &format!("acme/tiny@{DEV}")], None);
     assert_eq!(run.quietly(), format!("{}\n", dev.display()));
     assert!(!refs.exists());
@@ -298,7 +298,7 @@ fn a_revision_is_a_branch_a_tag_a_commit_or_a_pull_request() {
     hint: `bitnet pull acme/tiny` downloads it
     ");
 
-    // A branch and a pull request have names.
+    // Branches and pull requests have names.
     let args = [
         "pull",
         "-q",
@@ -358,7 +358,7 @@ fn a_revision_is_a_branch_a_tag_a_commit_or_a_pull_request() {
 }
 
 impl Hub {
-    /// Pulls and returns the name of the file that `-m` is given.
+    /// Pulls and returns the name of the file for `-m`.
     fn pull_quietly(&self, name: &str) -> String {
         let path = self.run_with(&["pull", "-q", name], None).quietly();
         let path = PathBuf::from(path.trim_end());
@@ -385,7 +385,7 @@ fn files_in_folders_are_found_and_a_choice_is_said() {
     assert_eq!(run.stdout, format!("{}\n", path.display()));
     assert_snapshot!(run.stderr, @"
     1 of 4 files, 320.53 KiB: Q8/x-Q8_0.gguf (320.53 KiB)
-    note: of several models Q8/x-Q8_0.gguf was taken, since it is the closest to the original that runs well; `--file NAME` takes another: Q8/x-F16.gguf (320.53 KiB), Q2/x.gguf (320.53 KiB)
+    note: selected Q8/x-Q8_0.gguf among several models: it is the closest to the original that runs well; `--file NAME` selects another: Q8/x-F16.gguf (320.53 KiB), Q2/x.gguf (320.53 KiB)
     ");
     let run = inspect("acme/tiny");
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
@@ -406,10 +406,10 @@ fn files_in_folders_are_found_and_a_choice_is_said() {
     assert_eq!(hub.pull_quietly("acme/tiny:f16"), "x-F16.gguf");
     hub.asked();
 
-    // Now there are several here, too.
+    // Now the cache has several models.
     let run = inspect("acme/tiny");
     assert_eq!(run.code, Some(0), "{run:?}");
-    assert_snapshot!(run.stderr, @"note: of several models Q8/x-Q8_0.gguf was taken, since it is the closest to the original that runs well; `-m acme/tiny:FILE` takes another: Q8/x-F16.gguf, Q2/x.gguf");
+    assert_snapshot!(run.stderr, @"note: selected Q8/x-Q8_0.gguf among several models: it is the closest to the original that runs well; `-m acme/tiny:FILE` selects another: Q8/x-F16.gguf, Q2/x.gguf");
     let run = hub.run_with(&["inspect", "-v", "acme/tiny:Q2/x.gguf"], None);
     assert!(
         run.stderr.contains("acme/tiny:Q2/x.gguf is "),

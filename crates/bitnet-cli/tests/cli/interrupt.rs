@@ -1,4 +1,4 @@
-//! Ctrl-C, and readers and writers that go away.
+//! Ctrl-C, and closed pipes.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::{PROMPT, command};
 
-/// A story that takes much longer than the tests wait.
+/// A generation that takes much longer than the tests wait.
 const LONG: [&str; 9] = [
     "run", "--seed", "1", "--temp", "1", "-n", "100000", "-c", "1024",
 ];
 const NOTE: &str = "note: this is the built-in demo model";
 
-/// Waits for the end, but not for ever.
+/// Waits for the exit with a timeout.
 fn end_of(child: &mut Child) -> std::process::ExitStatus {
     let start = Instant::now();
     loop {
@@ -50,7 +50,7 @@ fn a_reader_who_has_seen_enough_ends_a_story() {
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
-/// Returns the writing end of a pipe that nobody reads.
+/// Returns the write end of a pipe whose read end is closed.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -88,7 +88,7 @@ fn nobody_who_reads_stderr_changes_nothing() {
     }
 }
 
-/// Ctrl-C where a signal says it; scripts/test-windows.sh has it for Windows.
+/// Ctrl-C as a Unix signal; scripts/test-windows.sh tests it for Windows.
 #[cfg(unix)]
 mod ctrl_c {
     use std::io::{BufRead, BufReader, Read, Write};
@@ -134,8 +134,8 @@ mod ctrl_c {
             line.clear();
             assert_ne!(stderr.read_line(&mut line).unwrap(), 0);
         }
-        // The work begins at once; an interruption before would end the program
-        // with the same code, but without a word.
+        // The work begins immediately; an earlier interrupt would exit with the same
+        // code, but without a message.
         std::thread::sleep(Duration::from_millis(100));
         interrupt(&child);
         assert_eq!(end_of(&mut child).code(), Some(130));
@@ -164,7 +164,7 @@ mod ctrl_c {
                 let said = "error: failed to convert builtin to out.gguf: interrupted; nothing was written\n";
                 assert_eq!(stderr, said);
             }
-            // It was done before the signal came.
+            // It finished before the signal.
             Some(0) => assert_eq!(names(), ["out.gguf"]),
             _ => panic!("{status}: {stderr}"),
         }
@@ -177,7 +177,7 @@ mod ctrl_c {
         std::thread::sleep(Duration::from_millis(100));
         interrupt(&child);
         let status = end_of(&mut child);
-        // By the system, if the program had no time to listen.
+        // Killed by the signal, if the handler was not installed yet.
         let ended = status.code() == Some(130) || status.signal() == Some(2);
         assert!(ended, "{status}");
         assert_eq!(stderr_of(&mut child), "");
@@ -207,7 +207,7 @@ mod ctrl_c {
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let end = stderr.find_map(|line| line.ok().filter(|line| line.starts_with('[')));
         assert!(end.unwrap().ends_with(", stopped]"));
-        // It listens again.
+        // It accepts input again.
         writeln!(stdin, "/exit").unwrap();
         assert_eq!(end_of(&mut child).code(), Some(0));
     }

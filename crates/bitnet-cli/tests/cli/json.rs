@@ -1,4 +1,4 @@
-//! The documents of `--json`: one on stdout, and nothing else anywhere.
+//! The documents of `--json`: one on stdout, and no other output.
 
 use std::path::Path;
 
@@ -93,7 +93,7 @@ fn run_stops_where_the_context_ends() {
     let run = bitnet(&[&args[..], &[PROMPT]].concat()).json();
     let n_prompt = run["prompt_ids"].as_array().unwrap().len();
     let n_written = run["ids"].as_array().unwrap().len();
-    // The last token needs no place of its own.
+    // The last token is not added to the KV cache.
     assert_eq!(n_prompt + n_written, 13);
     assert_eq!(run["finish_reason"], "length");
 }
@@ -105,7 +105,7 @@ fn logits() {
     let mut exact = bitnet(&[&args[..], &["--head", "exact"]].concat()).json();
     let int8 = bitnet(&args).json();
     assert_eq!(exact["top"][0]["id"], int8["top"][0]["id"]);
-    // The prompt of the test above: what is likeliest here comes first there.
+    // The prompt of the test above: the most likely token here is the first one there.
     assert_eq!(int8["top"][0]["id"], 668);
     let top = exact["top"].as_array_mut().unwrap();
     assert!(
@@ -254,7 +254,7 @@ fn inspect_check_knows_equal_weights_and_broken_ones() {
         super::bitnet_in(folder.path(), &args).quietly();
         assert_eq!(check("m.gguf").json()["check"], builtin["check"], "{to}");
     }
-    // Four codes that mean nothing.
+    // Four invalid codes.
     let args = ["convert", "-q", "builtin", "m.gguf", "--force"];
     super::bitnet_in(folder.path(), &args).quietly();
     let path = folder.path().join("m.gguf");
@@ -266,7 +266,7 @@ fn inspect_check_knows_equal_weights_and_broken_ones() {
     assert_eq!(run.code, Some(1));
     assert_eq!(
         run.stderr,
-        "error: m.gguf is not sound: 1 tensors or gaps between them\n"
+        "error: m.gguf is invalid: 1 tensors or gaps between them\n"
     );
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_ne!(report["check"]["content"], builtin["check"]["content"]);
@@ -335,14 +335,14 @@ fn bench() {
     for read in machine["read_gb_s"].as_array().unwrap() {
         assert!(read.as_f64().unwrap() > 0.0);
     }
-    // The scalar kernel has no dot product instruction to compare with.
+    // The scalar kernel has no measured peak.
     assert_eq!(machine["int8_gmac_s"], json!([null]));
     let memory = &document["memory"];
     let categories = memory["categories"].as_array().unwrap();
     for key in ["current_bytes", "peak_bytes", "blocks"] {
         let of_all = categories.iter().map(|c| c[key].as_u64().unwrap());
         let (sum, all) = (of_all.sum::<u64>(), memory[key].as_u64().unwrap());
-        // Peaks may have been at different times.
+        // The categories may peak at different times.
         assert!(all == sum || key == "peak_bytes" && all <= sum, "{memory}");
     }
     let used = |name: &str| {
@@ -368,7 +368,7 @@ fn bench() {
         assert_eq!(row["kernel"], "generic-i2xi8-scalar");
         assert_eq!(row["layout"], "2.0-bit");
         assert_eq!(row["head"], "int8");
-        // The model alone is larger; where the system does not say, it is null.
+        // The model alone is larger; null on platforms without this information.
         let memory = row["peak_memory_bytes"].as_u64();
         assert!(memory.is_none_or(|bytes| bytes > 10_000_000), "{row}");
         assert_eq!(memory.is_some(), cfg!(target_os = "linux"));
@@ -380,7 +380,7 @@ fn bench() {
         assert_eq!(row["limit"], if writes { "memory" } else { "int8" });
         assert_eq!(row["limit_fraction"].is_null(), !writes);
     }
-    // Weights are shared by the sequences of a batch, positions are not.
+    // The sequences of a batch share the weights but not the KV cache.
     let bytes = |i: usize| rows[i]["bytes_per_token"].as_f64().unwrap();
     let kv = 2.0 * 2.0 * 10.0 * 4.0 * 64.0;
     assert!((bytes(1) - kv - 3.0 * (bytes(3) - kv)).abs() < 1.0);
@@ -421,7 +421,7 @@ fn bench_kernels() {
     ] {
         assert!(!of(operation).is_empty(), "{operation}");
     }
-    // One row of quantization is nothing to share.
+    // Quantization of one row is not parallel.
     let threads = of("quantize").into_iter().map(|row| &row["threads"]);
     assert_eq!(threads.collect::<Vec<_>>(), [1, 2]);
     for row in rows {

@@ -1,4 +1,4 @@
-//! The program `bitnet` as users meet it, mostly with the built-in model.
+//! End-to-end tests of the program `bitnet`, mostly with the built-in model.
 
 mod bad_input;
 mod chat;
@@ -27,7 +27,7 @@ use std::process::{Command, Stdio};
 /// The prompt that the documentation uses.
 const PROMPT: &str = "Once upon a time there was a";
 
-/// How the program ended and what it said.
+/// The exit code and output of a run.
 #[derive(Debug)]
 struct Run {
     code: Option<i32>,
@@ -35,8 +35,8 @@ struct Run {
     stderr: String,
 }
 
-/// The program with these arguments, in this folder, with nothing on stdin and
-/// a terminal of 80 columns.
+/// Returns the command with these arguments, in this folder, with empty stdin and a width
+/// of 80 columns.
 fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
     command
@@ -54,14 +54,14 @@ fn bitnet_in(folder: &Path, args: &[&str]) -> Run {
     bitnet_with_stdin(folder, args, b"")
 }
 
-/// Runs the program where files do not matter.
+/// Runs the program without files.
 fn bitnet(args: &[&str]) -> Run {
     bitnet_in(Path::new("."), args)
 }
 
 fn bitnet_with_stdin(folder: &Path, args: &[&str], stdin: &[u8]) -> Run {
     let mut child = command(folder, args).stdin(Stdio::piped()).spawn().unwrap();
-    // Programs that need no input may end before they get it.
+    // The program may exit without reading its input.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -73,14 +73,13 @@ fn bitnet_with_stdin(folder: &Path, args: &[&str], stdin: &[u8]) -> Run {
 }
 
 impl Run {
-    /// Returns stdout of a run that went well and had nothing else to say.
+    /// Returns stdout of a successful run without output on stderr.
     fn quietly(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
         self.stdout
     }
 
-    /// Returns the one document on stdout of a run that went well and had
-    /// nothing else to say.
+    /// Returns the JSON document of a successful run without output on stderr.
     fn json(self) -> serde_json::Value {
         let stdout = self.quietly();
         assert_eq!(stdout.matches('\n').count(), 1, "one line: {stdout}");
@@ -88,8 +87,7 @@ impl Run {
     }
 }
 
-/// Returns a message without what the system says of its errors, which each system has
-/// other words for.
+/// Returns a message without the platform-specific text of system errors.
 fn without_system_words(message: &str) -> String {
     match message.split_once(" (os error ") {
         Some((text, _)) => format!("{}: SYSTEM", text.rsplit_once(": ").unwrap().0),

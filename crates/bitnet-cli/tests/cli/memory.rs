@@ -1,4 +1,4 @@
-//! A memory cgroup, where this process may make one.
+//! Memory cgroups, if this process may create one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,11 @@ use std::process::Command;
 
 use super::{PROMPT, Run};
 
-/// A cgroup of this process that goes when it is dropped.
+/// A cgroup that is removed when dropped.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes a group that may have so much memory and no swap; none where that is not
-    /// allowed.
+    /// Creates a group with this memory limit and no swap; `None` without permission.
     #[expect(clippy::print_stderr, reason = "what is skipped is said")]
     fn with_limit(name: &str, bytes: usize) -> Option<Self> {
         let name = format!("bitnet-test-{}-{name}", std::process::id());
@@ -79,7 +78,7 @@ fn what_does_not_fit_into_a_cgroup_is_refused_with_the_numbers() {
     ] {
         assert!(said.contains(part), "{part} in {said}");
     }
-    // What is said to fit does fit, and is not killed.
+    // The suggested options fit and the process is not killed.
     let (_, hint) = said.split_once("what fits: `").unwrap();
     let (options, _) = hint.split_once('`').unwrap();
     let mut fitting: Vec<_> = args.iter().copied().filter(|arg| !arg.is_empty()).collect();
@@ -87,7 +86,7 @@ fn what_does_not_fit_into_a_cgroup_is_refused_with_the_numbers() {
     let run = group.run(&fitting);
     assert_eq!(run.code, Some(0), "{run:?}");
 
-    // The machine is the group, also where it is measured.
+    // The report and measurements use the group's limit.
     let args = ["devices", "-q", "--json", "--measure"];
     let machine = &group.run(&args).json()["machine"];
     assert_eq!(machine["memory_bytes"], 24 << 20);

@@ -1,4 +1,4 @@
-//! Names of files that are not UTF-8, as a file system from another time has them.
+//! File names that are not UTF-8, as in old file systems.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{PROMPT, Run, command, storyteller};
 
-/// `café` in Latin-1, and what comes after.
+/// `café` in Latin-1, followed by `end`.
 fn cafe(end: &str) -> OsString {
     OsString::from_vec([b"caf\xe9", end.as_bytes()].concat())
 }
@@ -22,8 +22,8 @@ fn run(folder: &Path, args: &[&OsStr]) -> Run {
     }
 }
 
-/// A folder with a model and a text of such names; none where the file system takes no
-/// such names, as that of macOS.
+/// A folder with a model and a text of such names; `None` if the file system does not
+/// support them, as on macOS.
 #[expect(clippy::print_stderr, reason = "what is skipped is said")]
 fn folder() -> Option<tempfile::TempDir> {
     let folder = tempfile::tempdir().unwrap();
@@ -99,7 +99,7 @@ fn what_is_written_may_have_any_name() {
         let run = here(args!["inspect", "-q", name]);
         assert_eq!(run.code, Some(0), "{run:?}");
     }
-    // What a pull prints is what `-m` is to be given, byte by byte.
+    // A pull prints the path for `-m` byte by byte.
     let hub = super::pull::hub_of(|_, _| super::pull::Reply::Bytes(super::pull::model()));
     let output = command(folder.path(), &["pull", "-q", "acme/tiny"])
         .env("HF_ENDPOINT", format!("http://127.0.0.1:{}", hub.port))
@@ -138,7 +138,7 @@ fn what_fails_says_so_with_such_names() {
             run.stderr
         );
     }
-    // A prompt is text.
+    // A prompt must be UTF-8.
     for args in [
         &args!["run", "-q", cafe("")][..],
         args!["tokenize", "-q", cafe("")],

@@ -1,4 +1,4 @@
-//! `bitnet pull` against a hub on this machine that behaves, and that does not.
+//! `bitnet pull` against a local test hub, with and without faults.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use super::{Run, command, in_repository};
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub(super) const MODEL: &str = "story-tq2_0.gguf";
 
-/// What a client asked for.
+/// A request of the client.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) path: String,
@@ -26,18 +26,18 @@ pub(super) struct Request {
     pub(super) token: Option<String>,
 }
 
-/// What it gets.
+/// The server's reply.
 pub(super) enum Reply {
-    /// A status and nothing else.
+    /// A status only.
     Status(u16),
     /// A status and a header.
     StatusWith(u16, &'static str),
     Json(Value),
-    /// The rest of these bytes, from where the client wants them.
+    /// These bytes from the requested offset on.
     Bytes(Vec<u8>),
-    /// The same, but the connection ends after so many.
+    /// The same, but the connection is closed after this many bytes.
     Cut(Vec<u8>, usize),
-    /// All of them, whatever the client wants.
+    /// All bytes, ignoring the requested range.
     Whole(Vec<u8>),
     Redirect(String),
 }
@@ -49,7 +49,7 @@ pub(super) struct Hub {
     pub(super) cache: tempfile::TempDir,
 }
 
-/// What says on a user's machine where the hub is, who asks and whom to trust.
+/// Environment variables that affect the client, which the tests clear.
 const SETTINGS: [&str; 19] = [
     "HF_ENDPOINT",
     "HF_HOME",
@@ -73,13 +73,13 @@ const SETTINGS: [&str; 19] = [
 ];
 
 impl Hub {
-    /// Starts a server that answers by `reply`, which knows how many requests for
-    /// the same path came before.
+    /// Starts a server that answers by `reply`, which gets the number of earlier requests
+    /// for the same path.
     pub(super) fn start(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Self {
         Self::start_over(None, reply)
     }
 
-    /// The same over TLS, if it is set up.
+    /// The same over TLS, if configured.
     pub(super) fn start_over(
         tls: Option<Arc<rustls::ServerConfig>>,
         reply: impl Fn(&Request, usize) -> Reply + Send + 'static,
@@ -99,7 +99,7 @@ impl Hub {
                         Box::new(rustls::StreamOwned::new(server, stream.unwrap()))
                     }
                 };
-                // A client that has gone away is none of the server's business.
+                // Ignore a closed connection.
                 let Some(request) = read(&mut stream) else {
                     continue;
                 };
@@ -123,8 +123,8 @@ impl Hub {
         self.run_in(args, token.as_slice())
     }
 
-    /// Runs the program where the environment says this and nothing else of a hub, but
-    /// where it is and where the cache is.
+    /// Runs the program with these variables, the endpoint and the cache, and no other
+    /// settings of a hub.
     pub(super) fn run_in(&self, args: &[&str], variables: &[(&str, &OsStr)]) -> Run {
         let mut command = command(Path::new("."), args);
         for name in SETTINGS {
@@ -178,7 +178,7 @@ impl Hub {
     }
 }
 
-/// What a request comes by and an answer goes by.
+/// A plain or TLS connection.
 trait Connection: Read + Write {}
 
 impl<T: Read + Write> Connection for T {}
@@ -253,7 +253,7 @@ fn write(stream: &mut dyn Connection, request: &Request, reply: &Reply) -> std::
     stream.flush()
 }
 
-/// The file that the repository is about: a model that can be run.
+/// The repository's model file, which can be run.
 pub(super) fn model() -> Vec<u8> {
     let path = "crates/bitnet-inference/tests/data/tiny-llama-tq2_0.gguf";
     std::fs::read(in_repository(path)).unwrap()
@@ -277,8 +277,8 @@ pub(super) fn git_sha1(bytes: &[u8]) -> String {
     hex(context.finish().as_ref())
 }
 
-/// What the hub says of the repository: the model, whose hash may be a lie, a
-/// text, and another model.
+/// The hub's description of the repository: the model, whose hash may be wrong, a text,
+/// and another model.
 pub(super) fn info(hash: &str) -> Reply {
     let readme = b"# A tiny model\n";
     Reply::Json(json!({
@@ -298,7 +298,7 @@ pub(super) fn is_info(request: &Request) -> bool {
     request.path.starts_with("/api/")
 }
 
-/// A hub whose model arrives by `reply`.
+/// A hub that serves the model by `reply`.
 pub(super) fn hub_of(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Hub {
     Hub::start(move |request, count| match request.path.as_str() {
         "/api/models/acme/tiny/revision/main?blobs=true" => info(&sha256(&model())),
@@ -308,8 +308,8 @@ pub(super) fn hub_of(reply: impl Fn(&Request, usize) -> Reply + Send + 'static) 
     })
 }
 
-/// What is among the blobs once the model is there: where links need rights that few
-/// have, the file itself gets the name.
+/// The names of the blobs after the download: on platforms where links need special
+/// permissions, the file itself is moved to its path.
 fn blobs_of_the_model() -> Vec<String> {
     if cfg!(unix) {
         vec![sha256(&model())]
@@ -327,7 +327,7 @@ fn a_pulled_model_goes_by_its_name() {
     assert_eq!(run.stdout, format!("{}\n", path.display()));
     assert_snapshot!(run.stderr, @"
     1 of 3 files, 320.53 KiB: story-tq2_0.gguf (320.53 KiB)
-    note: of several models story-tq2_0.gguf was taken, since ternary weights that run fast come first; `--file NAME` takes another: big-f32.gguf (6.52 GiB)
+    note: selected story-tq2_0.gguf among several models: ternary weights that run fast come first; `--file NAME` selects another: big-f32.gguf (6.52 GiB)
     ");
     assert_eq!(std::fs::read(path).unwrap(), model());
     assert_eq!(hub.blobs(), blobs_of_the_model());
@@ -343,7 +343,7 @@ fn a_pulled_model_goes_by_its_name() {
     let token = Some("Bearer secret".to_owned());
     assert!(asked.iter().all(|request| request.token == token));
 
-    // What is here is not asked for again.
+    // A cached file is not downloaded again.
     let run = hub
         .run_with(&["pull", "-q", "--json", "acme/tiny"], None)
         .json();
@@ -351,7 +351,7 @@ fn a_pulled_model_goes_by_its_name() {
     assert_eq!(run["files"][0]["name"], MODEL);
     assert_eq!(run["files"][0]["bytes"], model().len());
     assert!(hub.asked().iter().all(is_info));
-    // And nothing at all is asked for to use it.
+    // Using it makes no requests.
     let run = hub
         .run_with(&["inspect", "-q", "--json", "acme/tiny"], None)
         .json();
@@ -386,7 +386,7 @@ fn a_transfer_that_breaks_goes_on_where_it_broke() {
 
 #[test]
 fn a_command_goes_on_where_another_gave_up() {
-    // The server breaks down after a part, and is well again later.
+    // The server fails during the transfer, and recovers later.
     let hub = hub_of(|_, count| match count {
         0 => Reply::Cut(model(), 10_000),
         1..=5 => Reply::Cut(model(), 0),
@@ -396,8 +396,8 @@ fn a_command_goes_on_where_another_gave_up() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
     let said = run.stderr.lines().skip(2).collect::<Vec<_>>().join("\n");
     assert_snapshot!(said, @"
-    error: failed to pull acme/tiny: story-tq2_0.gguf breaks off at byte 10000 of 328224; what has arrived is kept
-    hint: the same command goes on where it broke
+    error: failed to pull acme/tiny: story-tq2_0.gguf stopped at byte 10000 of 328224; the partial download is kept
+    hint: run the same command to resume
     ");
     assert_eq!(hub.blobs(), [sha256(&model()) + ".incomplete"]);
     assert!(!hub.snapshot().exists());
@@ -429,13 +429,16 @@ fn wrong_content_is_not_kept() {
         let hub = hub_of(move |_, _| Reply::Bytes(content.clone()));
         let run = hub.pull();
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
-        let expected = format!(", expected {}; nothing of it was kept\n", sha256(&model()));
-        assert!(run.stderr.contains("arrived with hash "), "{}", run.stderr);
+        let expected = format!(
+            ", expected {}; the download was discarded\n",
+            sha256(&model())
+        );
+        assert!(run.stderr.contains("has hash "), "{}", run.stderr);
         assert!(run.stderr.contains(&expected), "{}", run.stderr);
         assert!(hub.blobs().is_empty());
         assert!(!hub.snapshot().exists());
     }
-    // Small files are known by git's hash.
+    // Small files have git's hash.
     let hub = Hub::start(|request, _| match request.path.as_str() {
         path if path.starts_with("/api/") => info(&sha256(&model())),
         _ => Reply::Bytes(b"# A tiny madel\n".to_vec()),
@@ -459,18 +462,18 @@ fn refusals_say_what_helps() {
     };
     assert_snapshot!(said(401, None), @"
     error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true is denied (401)
-    hint: if the repository exists, it takes a token that may read it, by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
+    hint: if the repository exists, provide a token with read access by HF_TOKEN, HF_TOKEN_PATH or `hf auth login`
     ");
     assert_snapshot!(said(403, Some("secret")), @"
     error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true is denied (403)
-    hint: the token in HF_TOKEN may not read this repository
+    hint: the token in HF_TOKEN has no access to this repository
     ");
     assert_snapshot!(said(404, None), @"
     error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true does not exist (404)
     hint: a repository is OWNER/NAME, as on the hub's pages
     ");
     assert_snapshot!(said(500, None), @"error: failed to pull acme/tiny: http://127.0.0.1:PORT/api/models/acme/tiny/revision/main?blobs=true answers with status 500");
-    // A server that is in trouble for a moment is asked again.
+    // Temporary server errors are retried.
     let hub = hub_of(|_, count| match count {
         0 => Reply::Status(503),
         1 => Reply::Status(429),
@@ -518,7 +521,7 @@ fn a_hub_that_lies_is_refused() {
         let run = hub.pull();
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{said}");
         assert!(
-            run.stderr.contains("answers as no hub does: "),
+            run.stderr.contains("sent an unexpected response: "),
             "{}",
             run.stderr
         );

@@ -1,5 +1,5 @@
-//! How tokens are chosen: by the model's maker, by flags, and by default; and texts
-//! that end what is written.
+//! Sampling parameters: recommended by the model, by flags, and defaults; and stop
+//! sequences.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use tempfile::TempDir;
 
 use super::{PROMPT, bitnet, bitnet_in, bitnet_with_stdin, in_repository, storyteller};
 
-/// Returns the ids that a model writes.
+/// Returns the ids that a model generates.
 fn ids(folder: &Path, more: &[&str]) -> Json {
     let args = [&["run", "-q", "--json", "-n", "24"], more, &[PROMPT]].concat();
     bitnet_in(folder, &args).json()["ids"].take()
 }
 
-/// Returns the ids that the built-in model writes.
+/// Returns the ids that the built-in model generates.
 fn builtin(more: &[&str]) -> Json {
     ids(Path::new("."), more)
 }
 
-/// Returns the line that says how tokens are chosen, after the notes about it.
+/// Returns the line with the sampling parameters, after the notes about them.
 fn said(folder: &Path, more: &[&str]) -> String {
     let args = [&["run", "-v", "-n", "1"], more, &[PROMPT]].concat();
     let run = bitnet_in(folder, &args);
@@ -48,7 +48,7 @@ fn folder_model(generation_config: Option<&Json>) -> TempDir {
     folder
 }
 
-/// The built-in model as `model.gguf` with these `general.sampling` keys more.
+/// The built-in model as `model.gguf` with these `general.sampling` keys.
 fn gguf_model(keys: &[(&str, Value)]) -> TempDir {
     let file = storyteller();
     let gguf = Gguf::parse(&file).unwrap();
@@ -118,7 +118,7 @@ fn a_folder_recommends_and_flags_decide() {
          repeat penalty 1.2 (generation_config.json), penalties of all tokens \
          (generation_config.json)"
     );
-    // Each value by itself.
+    // Each value alone.
     let some = [
         &model[..],
         &["--temp", "0.5", "--repeat-penalty", "1", "--min-p", "0"],
@@ -129,14 +129,14 @@ fn a_folder_recommends_and_flags_decide() {
         "sampling: temperature 0.5 (--temp), top-k 7 (generation_config.json), \
          top-p 0.9 (generation_config.json), no penalty"
     );
-    // The likeliest token, whatever is recommended.
+    // Greedy, regardless of the recommendation.
     let greedy = [&model[..], &["--temp", "0"]].concat();
     assert_eq!(ids(with.path(), &greedy), ids(without.path(), &greedy));
     assert_eq!(
         said(with.path(), &greedy),
-        "sampling: the likeliest token (--temp), no penalty"
+        "sampling: greedy (--temp), no penalty"
     );
-    // A conversation follows it, too.
+    // Also in a chat.
     let args = ["chat", "-v", "-n", "1", "-m", "model"];
     let run = bitnet_with_stdin(with.path(), &args, b"Hello.\n");
     assert!(
@@ -153,7 +153,7 @@ fn a_folder_that_does_not_sample_is_greedy_until_a_flag_says_otherwise() {
     assert_eq!(ids(greedy.path(), &model), expected);
     assert_eq!(
         said(greedy.path(), &model),
-        "sampling: the likeliest token (generation_config.json), no penalty"
+        "sampling: greedy (generation_config.json), no penalty"
     );
     assert_eq!(
         said(greedy.path(), &["-m", "model", "--temp", "0.9"]),
@@ -292,12 +292,12 @@ fn presence_and_frequency_penalties_keep_text_from_going_round() {
     );
 }
 
-/// What the built-in model writes: ` great| noise| of| shouting|,| and| the| noise`.
+/// The built-in model generates ` great| noise| of| shouting|,| and| the| noise`.
 fn stopped(stops: &[&str]) -> Json {
     let mut args = vec!["run", "-q", "--temp", "0", "-n", "8", PROMPT];
     args.extend(stops.iter().flat_map(|&stop| ["--stop", stop]));
     let mut run = bitnet(&[&args[..], &["--json"]].concat()).json();
-    // People see the same text.
+    // Without --json, the text is the same.
     let text = run["text"].as_str().unwrap();
     assert_eq!(bitnet(&args).quietly(), format!("{PROMPT}{text}\n"));
     json!([
@@ -321,15 +321,15 @@ fn text_ends_before_a_stop_text() {
     assert_eq!(stopped(&[", and", "nothing", "f sh"]), across);
     // At the very beginning.
     assert_eq!(stopped(&[" gr"]), json!(["", [], "stop"]));
-    // Stop texts are not looked for in the prompt.
+    // Stop sequences are not matched in the prompt.
     let all = stopped(&[]);
     assert_eq!(all[0], " great noise of shouting, and the noise");
     assert_eq!(all[2], "length");
     assert_eq!(stopped(&["Once upon"]), all);
-    // What looked like the beginning of one is text after all.
+    // Partial matches are output as text.
     assert_eq!(stopped(&["great noise of shouts", " noise of a"]), all);
     assert_eq!(stopped(&[" the noise of", "noise?"]), all);
-    // A stop text that is complete waits for an earlier one that never comes.
+    // A complete match is held back for an earlier partial one, which is not completed.
     let waited = json!([
         " great noise of shouting, and t",
         [great, noise, of, shouting, 11, 278, 262],
@@ -367,7 +367,7 @@ fn an_answer_ends_before_a_stop_text_and_the_conversation_goes_on() {
     let said = documents(&["--stop", stop], "Hello.\nAnd then?\n");
     assert_eq!(said[0]["text"], expected);
     assert_eq!(said[0]["finish_reason"], "stop");
-    // What the model holds of the first answer is not taken for what was said.
+    // Tokens of the first answer beyond the stop sequence are not part of the prompt.
     let prompt = format!(
         "User: Hello.<|eot_id|>Assistant: {}<|eot_id|>User: And then?<|eot_id|>Assistant:",
         expected.trim()

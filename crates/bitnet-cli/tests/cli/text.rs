@@ -1,4 +1,4 @@
-//! Output for people: the result on stdout, the rest on stderr.
+//! Text output: the result on stdout, the rest on stderr.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const GREEDY: [&str; 5] = ["run", "--temp", "0", "-n", "8"];
 fn run_prints_prompt_and_continuation() {
     let run = bitnet(&[&GREEDY[..], &[PROMPT]].concat());
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), STORY));
-    // Numbers that differ from run to run stand behind `at` and `load`.
+    // Numbers that differ from run to run follow `at` and `load`.
     let words: Vec<_> = run.stderr.split(' ').collect();
     let masked = words.iter().enumerate().map(|(i, word)| {
         let before = if i == 0 { "" } else { words[i - 1] };
@@ -25,7 +25,7 @@ fn run_prints_prompt_and_continuation() {
     });
     assert_snapshot!(masked.collect::<Vec<_>>().join(" "), @"
     note: this is the built-in demo model, a small storyteller; for a real one: -m FILE.gguf or -m FOLDER
-    [9 prompt tokens at N tok/s, 8 written at N tok/s, load N s]
+    [9 prompt tokens at N tok/s, 8 generated at N tok/s, load N s]
     ");
 }
 
@@ -49,7 +49,7 @@ fn quiet_and_verbose_may_stand_anywhere() {
         "plan: kernel generic-i2xi8-scalar",
         "context 1024",
         "memory: ",
-        "keys and values: 1 of 8 pages, ",
+        "KV cache: 1 of 8 pages, ",
         "loaded in ",
         "seed 5, 9 prompt tokens",
     ];
@@ -66,7 +66,7 @@ fn the_prompt_comes_from_wherever_it_is() {
         let args = [&greedy, more].concat();
         bitnet_with_stdin(folder.path(), &args, stdin.as_bytes()).quietly()
     };
-    // One line end at the end is the file's, not the prompt's.
+    // One trailing newline is removed from a file.
     for end in ["", "\n", "\r\n"] {
         let text = format!("{PROMPT}{end}");
         std::fs::write(folder.path().join("prompt.txt"), &text).unwrap();
@@ -77,7 +77,7 @@ fn the_prompt_comes_from_wherever_it_is() {
     }
     let second = run(&["-"], "One line.\n\n");
     assert!(second.starts_with("One line.\n"), "{second}");
-    // In an argument every character is meant.
+    // An argument is unmodified.
     let argument = run(&["One line.\n"], "");
     assert_eq!(argument, second);
 }
@@ -133,7 +133,7 @@ fn a_stray_byte_in_the_middle_of_a_text_ends_nothing() {
     let run = bitnet_in(folder.path(), &[&args[..], &["--json"]].concat()).json();
     assert_eq!(run["text"], "a\u{fffd}b\u{fffd}cc");
     assert_eq!(run["ids"].as_array().unwrap().len(), 7);
-    // At the end, what waits for the rest of a character is not one.
+    // At the end, an incomplete character becomes U+FFFD.
     let args = [
         "run", "-q", "-m", "toy.gguf", "--temp", "0", "-n", "5", "--json", "x",
     ];
@@ -247,7 +247,7 @@ fn a_byte_order_mark_is_not_part_of_a_text() {
         let piped = bitnet_with_stdin(folder.path(), &piped, &marked).quietly();
         assert_eq!(piped, with("plain.txt"), "{command:?}");
     }
-    // The second mark, and the ends of lines, are text.
+    // The second mark, and line ends, are text.
     let tokens = in_folder(&["tokenize", "-q", "--json", "-f", "marked.txt"]);
     let ids: serde_json::Value = serde_json::from_str(&tokens).unwrap();
     let ids: Vec<_> = ids["ids"].as_array().unwrap()[1..]
@@ -347,7 +347,7 @@ fn perplexity_prints_a_line() {
     let text = b"Once upon a time there was a king who had three sons.";
     let args = ["perplexity", "-q", "-f", "-", "-c", "8"];
     let run = bitnet_with_stdin(Path::new("."), &args, text);
-    assert_snapshot!(run.quietly(), @"perplexity 29.0534  (3.36913 nats a token, 14 tokens in 2 windows of 8)");
+    assert_snapshot!(run.quietly(), @"perplexity 29.0534  (3.36913 nats per token, 14 tokens in 2 windows of 8)");
 }
 
 #[test]
@@ -362,10 +362,10 @@ fn inspect_prints_what_a_model_is() {
     vocabulary     8192 tokens, tied embedding
     activation     relu2, sub-norms
     positions      1024, RoPE base 500000
-    weights        embedding     Q8_0         1 tensors    4.25 MiB  8.50 bits a weight
-                   norm          F32         41 tensors  122.00 KiB  32.00 bits a weight
-                   attention     TQ1_0       40 tensors    1.58 MiB  1.69 bits a weight
-                   feed-forward  TQ1_0       30 tensors    4.75 MiB  1.69 bits a weight
+    weights        embedding     Q8_0         1 tensors    4.25 MiB  8.50 bits per weight
+                   norm          F32         41 tensors  122.00 KiB  32.00 bits per weight
+                   attention     TQ1_0       40 tensors    1.58 MiB  1.69 bits per weight
+                   feed-forward  TQ1_0       30 tensors    4.75 MiB  1.69 bits per weight
     tokenizer      8192 tokens, BOS 8176, ends at [8177, 8185]
     chat template  185 bytes of Jinja
     ");
@@ -401,7 +401,7 @@ fn the_device_asked_for_computes() {
     let args = [&GREEDY[..], &["-v", "--device", "cpu", PROMPT]].concat();
     let run = bitnet(&args);
     assert_eq!(run.stdout, STORY);
-    assert!(run.stderr.contains(", as asked for\n"), "{}", run.stderr);
+    assert!(run.stderr.contains(", as requested\n"), "{}", run.stderr);
 }
 
 #[test]
@@ -426,12 +426,12 @@ fn a_folder_with_a_gguf_file_is_a_model() {
     };
     let text = format!("{PROMPT} great noise of shouting\n");
     assert_eq!(run(&["-q"]).quietly(), text);
-    // Of several, one is taken, and how to take another is said.
+    // Of several models one is selected, with a note on how to select another.
     std::fs::write(model.join("m-F16.gguf"), "").unwrap();
     let Run { stdout, stderr, .. } = run(&[]);
     assert_eq!(stdout, text);
-    let note = "note: of several models m-TQ1_0.gguf was taken, since ternary weights that run \
-                fast come first; `-m some model/FILE` takes another: m-F16.gguf";
+    let note = "note: selected m-TQ1_0.gguf among several models: ternary weights that run \
+                fast come first; `-m some model/FILE` selects another: m-F16.gguf";
     let mut lines = stderr.lines();
     assert!(
         lines.any(|line| line.replace('\\', "/") == note),

@@ -1,4 +1,4 @@
-//! Tiny models whose greedy text is chosen: after each token, one other.
+//! Tiny models with a prescribed greedy text: each token has a fixed successor.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use bitnet_inference::gguf::{Array, GgufWriter, Value};
 pub const NORMAL: i32 = 1;
 pub const CONTROL: i32 = 3;
 
-/// Width of the model, and one more than the tokens of a chain.
+/// Width of the model; a chain has fewer tokens.
 const WIDTH: usize = 256;
 
 /// A model of the architecture `llama` in float32, with a byte-level vocabulary: all
@@ -15,13 +15,13 @@ const WIDTH: usize = 256;
 pub struct Toy<'a> {
     /// Text and type of the tokens from id 256 on.
     pub more: &'a [(&'a str, i32)],
-    /// Rows of the vocabulary, if it has more than there are tokens.
+    /// Rows of the embedding, if more than there are tokens.
     pub rows: Option<usize>,
-    /// The id that ends generation by the file's word.
+    /// The EOS declared by the file.
     pub eos: Option<u32>,
-    /// What follows what.
+    /// Pairs of a token and its successor.
     pub chain: &'a [(u32, u32)],
-    /// What follows a token that is not in the chain.
+    /// The successor of all other tokens.
     pub first: u32,
 }
 
@@ -58,8 +58,8 @@ impl Toy<'_> {
             writer.metadata("tokenizer.ggml.eos_token_id", Value::U32(eos));
         }
 
-        // Every token of the chain is a direction of its own, the others are one; the
-        // layer adds nothing, and the output turns each direction into what follows.
+        // Every token of the chain has its own direction, the others share one; the layer
+        // adds nothing, and the output matrix maps each direction to its successor.
         let mut embedding = vec![0.0; rows * WIDTH];
         let mut output = vec![0.0; rows * WIDTH];
         for row in 0..rows {
@@ -104,7 +104,7 @@ impl Toy<'_> {
     }
 }
 
-/// Returns the character that stands for a byte in byte-level vocabularies.
+/// Returns the character of a byte in byte-level vocabularies.
 fn byte_char(byte: u8) -> char {
     let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
     if printable(&byte) {

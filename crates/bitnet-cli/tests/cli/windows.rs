@@ -1,5 +1,5 @@
-//! What only Windows has: devices in every folder, drives and shares, long paths, files
-//! that nobody else may touch.
+//! Windows specifics: reserved device names, drives and shares, long paths, exclusive
+//! file access.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -11,7 +11,7 @@ use super::{PROMPT, bitnet_in, command, storyteller};
 
 const STORY: &str = "Once upon a time there was a great noise of shouting\n";
 
-/// Opens a file so that others may do with it what `share` says; 0 is nothing.
+/// Opens a file with a share mode; 0 is exclusive.
 fn open_sharing(path: &Path, share: u32) -> File {
     let mut options = OpenOptions::new();
     options.read(true).share_mode(share).open(path).unwrap()
@@ -44,7 +44,7 @@ fn paths_with_spaces_other_letters_and_any_length_work() {
         let run = ["run", "-q", "--temp", "0", "-n", "4", "-m", model, PROMPT];
         assert_eq!(bitnet_in(root.path(), &run).quietly(), STORY);
         assert_eq!(names_in(&folder), ["model.gguf"]);
-        // As it is, without what Windows makes of paths otherwise.
+        // A verbatim path, without Windows' path normalization.
         let verbatim = format!(r"\\?\{model}");
         bitnet_in(root.path(), &["inspect", "-q", &verbatim]).quietly();
     }
@@ -78,7 +78,7 @@ fn drives_and_shares_that_are_not_there_are_named() {
         assert_eq!(run.code, Some(1), "{run:?}");
         assert!(run.stderr.starts_with("error: "), "{run:?}");
     }
-    // A drive's letter is no owner of a repository.
+    // A drive letter is not the owner of a repository.
     let run = bitnet_in(folder.path(), &["pull", "C:/x"]);
     assert_eq!(run.code, Some(2), "{run:?}");
 }
@@ -128,8 +128,8 @@ fn a_result_that_another_program_keeps_for_itself_stays_as_it_is() {
     assert_eq!(std::fs::read(&out).unwrap()[..4], *b"GGUF");
 }
 
-/// Replaced in whole or not at all, under readers who allow it and under a program that
-/// has it mapped.
+/// Replacement is atomic while readers that allow it have the file open, and while it is
+/// mapped.
 #[test]
 fn a_file_that_is_open_or_mapped_is_replaced_in_whole_or_not_at_all() {
     const SHARE_ALL: u32 = 7;

@@ -1,11 +1,10 @@
-//! Messages that spell control tokens, such as `<|im_end|>`, and what keeps them
-//! text.
+//! Escaping of control tokens, such as `<|im_end|>`, in messages.
 //!
-//! A template mixes its own text with that of the messages, and only its own may
-//! become control tokens. So spellings in messages are put between two characters
-//! that nothing else has, before the template runs. A spelling beside such a mark is
-//! a message's; any other is the template's. The marks stand outside of the spelling:
-//! templates that look for one in a message still find it.
+//! A template combines its own text with that of the messages, and only its own may
+//! become control tokens. Before the template runs, spellings of control tokens in
+//! messages are enclosed in two otherwise unused characters. A marked spelling belongs to
+//! a message, any other to the template. The marks are outside of the spelling, so
+//! templates can still search messages for it.
 
 use std::collections::HashSet;
 
@@ -19,11 +18,11 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 pub(super) struct ControlTokens {
     tokens: Vec<(u32, AddedToken)>,
     finder: AhoCorasick,
-    /// Bytes of the longest spelling.
+    /// Length in bytes of the longest spelling.
     longest: usize,
 }
 
-/// What stands before and behind a spelling in a message.
+/// The characters before and after a spelling in a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
     pub(super) open: char,
@@ -31,8 +30,8 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Chooses two characters that none of the texts has. Noncharacters are for such
-    /// uses inside a program; where a text has them all, there are private ones.
+    /// Returns two characters that occur in none of the texts, if there are any.
+    /// Noncharacters are for such internal use; private-use characters are the fallback.
     pub(super) fn unused_in<'t>(texts: impl Iterator<Item = &'t str>) -> Option<Self> {
         let candidates = || ('\u{FDD0}'..='\u{FDEF}').chain('\u{F_0000}'..='\u{F_FFFD}');
         let is_candidate = |c: &char| ('\u{FDD0}'..='\u{FDEF}').contains(c) || *c >= '\u{F_0000}';
@@ -44,7 +43,7 @@ impl Marks {
         })
     }
 
-    /// Appends what is left of a text without marks.
+    /// Appends a text without its marks.
     fn append_unmarked(self, text: &mut String, marked: &str) {
         text.extend(
             marked
@@ -55,7 +54,7 @@ impl Marks {
 }
 
 impl ControlTokens {
-    /// Takes them from a tokenizer.
+    /// Returns the control tokens of a tokenizer.
     pub(super) fn new(tokenizer: &Tokenizer) -> Result<Self, TokenizerError> {
         let tokens = tokenizer.control_tokens();
         let spellings = tokens.iter().map(|(_, token)| token.content.as_str());
@@ -73,8 +72,8 @@ impl ControlTokens {
         })
     }
 
-    /// Returns a message with marks around the spellings of control tokens, and one
-    /// before an end that the text behind it might complete.
+    /// Returns a message with marks around spellings of control tokens, and before a partial
+    /// spelling at its end that the following text could complete.
     pub(super) fn mark(&self, message: &str, marks: Marks) -> String {
         let mut text = String::with_capacity(message.len());
         let mut at = 0;
@@ -97,14 +96,14 @@ impl ControlTokens {
         text
     }
 
-    /// Returns whether a spelling goes on behind `text`.
+    /// Returns whether `text` is a proper prefix of a spelling.
     fn is_beginning(&self, text: &str) -> bool {
         let mut spellings = self.tokens.iter().map(|(_, token)| &token.content);
         spellings.any(|spelling| spelling.len() > text.len() && spelling.starts_with(text))
     }
 
-    /// Takes what a template made of marked messages, and returns it without their
-    /// marks, but with `open` before each control token that the template wrote.
+    /// Returns the rendered text of marked messages without their marks, but with `open`
+    /// before each control token that the template wrote.
     pub(super) fn mark_written(&self, rendered: &str, marks: Marks) -> String {
         let mut text = String::with_capacity(rendered.len());
         let mut at = 0;
@@ -123,7 +122,7 @@ impl ControlTokens {
         text
     }
 
-    /// Returns the ids of what [`mark_written`](Self::mark_written) returned.
+    /// Returns the ids of the text from [`mark_written`](Self::mark_written).
     pub(super) fn encode(
         &self,
         tokenizer: &Tokenizer,

@@ -1,13 +1,13 @@
-//! Conversations to prompts: chat templates.
+//! Chat templates: from conversations to prompts.
 //!
-//! A chat template is a Jinja program that comes with a model and writes a
-//! conversation as the text that the model was trained on. Here it runs as it
-//! does in `transformers`: blocks trimmed, Python's methods on strings, and
-//! `raise_exception`, `strftime_now` and `tojson` as there.
+//! A chat template is a Jinja program that comes with a model and renders a conversation
+//! in the format of the model's training. The environment is that of `transformers`:
+//! trimmed blocks, Python's string methods, and `raise_exception`, `strftime_now` and
+//! `tojson`.
 //!
-//! Templates are not trusted. Fuel bounds the time, the memory and the output of
-//! one run, a limit bounds its depth, and a template sees nothing but the
-//! conversation. Messages are not trusted, either: they never become control tokens.
+//! Templates are untrusted. A fuel limit bounds time, memory and output, a recursion limit
+//! bounds the depth, and a template has access to the conversation only. Messages are
+//! untrusted, too: they never become control tokens.
 
 mod control;
 mod source;
@@ -31,21 +31,21 @@ use crate::format::checkpoint::{Checkpoint, Origin};
 use crate::spec::family::BITNET_B158;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 
-/// Instructions, and blocks of 64 bytes, that a run may use: about a second.
-/// A conversation of a hundred messages takes some thousands.
+/// Limit of instructions, and of blocks of 64 bytes, per rendering: about a second. A
+/// conversation of a hundred messages takes some thousands.
 const FUEL: u64 = 2_000_000;
-/// Nested calls, well within a small stack.
+/// Limit of nested calls, safe for a small stack.
 const RECURSION: usize = 100;
-/// Bytes of the longest template; published ones have up to 20 kB.
+/// Maximum template length in bytes; published ones have up to 20 kB.
 const MAX_SOURCE: usize = 1 << 20;
 
-/// Bytes of one value as JSON.
+/// Maximum length in bytes of a value as JSON.
 const MAX_JSON: usize = 1 << 24;
 
-/// The templates that are part of the program, by name.
+/// The built-in templates, by name.
 const NAMED: [(&str, &str); 4] = [
     // microsoft/bitnet-b1.58-2B-4T, as its authors describe it. The published one
-    // puts a space behind `Assistant:`, which belongs to the answer's first token.
+    // has a space after `Assistant:`, which belongs to the answer's first token.
     (
         BITNET,
         "{% for message in messages %}\
@@ -83,34 +83,34 @@ const NAMED: [(&str, &str); 4] = [
     ),
 ];
 const BITNET: &str = "bitnet";
-/// In the template of the first published GGUF of BitNet b1.58 2B-4T, which knows
-/// no system message and ends the text before the answer.
+/// Identifies the template of the first published GGUF of BitNet b1.58 2B-4T, which
+/// ignores system messages and ends the text before the answer.
 const WRONG_BITNET: &str = "BITNETAssistant";
 
-/// Who says something.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Whoever sets the rules, before the conversation.
+    /// The system message.
     System,
-    /// Whoever asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
 }
 
-/// A part of a conversation, in JSON as chat services have it.
+/// A message, serialized as in the JSON of chat services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// Who says it.
+    /// The author.
     pub role: Role,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
 impl Message {
-    /// Makes a message.
+    /// Returns a message.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self {
             role,
@@ -119,37 +119,36 @@ impl Message {
     }
 }
 
-/// Where a template comes from.
+/// The origin of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateOrigin {
     /// The model's files.
     Model,
-    /// Part of the program, in place of one in the model's files that is known to
-    /// be wrong.
+    /// Built in, replacing one in the model's files that is known to be wrong.
     Corrected,
-    /// Part of the program, asked for by this name.
+    /// Built in, selected by this name.
     Named(&'static str),
     /// The caller.
     Given,
 }
 
-/// What a template learns beside the messages, and how its text is read.
+/// The variables of a template besides the messages, and how its text is tokenized.
 #[derive(Clone, Debug)]
 pub struct ChatOptions {
-    /// Whether an answer is expected next: the text ends with what comes before one.
+    /// Whether to append the generation prompt.
     pub answer: bool,
     /// The time, for `strftime_now`.
     pub now: SystemTime,
-    /// The local time less UTC at that time, in seconds. `strftime_now` is local time.
+    /// The offset of local time from UTC in seconds. `strftime_now` is local time.
     pub utc_offset: i32,
-    /// Whether control tokens that a message spells out are recognised as such. Then
-    /// whoever writes a message can also end it and speak for others.
+    /// Whether control tokens in messages are recognized. The author of a message can then
+    /// end it and forge others.
     pub parse_special: bool,
     variables: Map<String, serde_json::Value>,
 }
 
 impl ChatOptions {
-    /// Asks for an answer, at this time in UTC, to messages that are text.
+    /// Returns options with a generation prompt, this time in UTC, and messages as text.
     pub fn new(now: SystemTime) -> Self {
         Self {
             answer: true,
@@ -160,14 +159,14 @@ impl ChatOptions {
         }
     }
 
-    /// Gives the template more variables, such as `enable_thinking`. As in
-    /// `transformers`, they may replace `bos_token`, `eos_token`, `tools` and
-    /// `documents`. They are trusted: control tokens in them are recognised.
+    /// Adds variables, such as `enable_thinking`. As in `transformers`, they may replace
+    /// `bos_token`, `eos_token`, `tools` and `documents`. They are trusted: control tokens
+    /// in them are recognized.
     ///
     /// # Errors
     ///
-    /// Returns an error if one is called `messages` or `add_generation_prompt`, which
-    /// the conversation decides.
+    /// Returns an error if one is named `messages` or `add_generation_prompt`, which are
+    /// reserved.
     pub fn with_variables(
         self,
         variables: Map<String, serde_json::Value>,
@@ -181,7 +180,7 @@ impl ChatOptions {
         Ok(Self { variables, ..self })
     }
 
-    /// Returns the local time; UTC where that is beyond the calendar.
+    /// Returns the local time, or UTC if that is out of range.
     fn local_time(&self) -> NaiveDateTime {
         let utc = DateTime::<Utc>::from(self.now).naive_utc();
         let offset = TimeDelta::seconds(i64::from(self.utc_offset));
@@ -189,20 +188,20 @@ impl ChatOptions {
     }
 }
 
-/// Variables of templates that are no one's to set.
+/// Reserved template variables.
 const RESERVED: [&str; 2] = ["messages", "add_generation_prompt"];
 
-/// A conversation as a model reads it.
+/// The prompt of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatPrompt {
-    /// What the template wrote.
+    /// The rendered text.
     pub text: String,
-    /// Its tokens. They may be others than those of `text` by itself, in which nobody
-    /// can tell what messages say from what the template says.
+    /// Its tokens. They may differ from the tokens of `text` alone, which does not
+    /// distinguish messages from the template's text.
     pub ids: Vec<u32>,
 }
 
-/// Writes conversations as a model was trained on them.
+/// Renders conversations in the format of a model's training.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -215,7 +214,11 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Takes the template of a model; `None` if it has none.
+    /// Returns the template of a model; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the template cannot be read or parsed, or exceeds a limit.
     pub fn of_model(
         checkpoint: &Checkpoint,
         tokenizer: &Tokenizer,
@@ -236,19 +239,23 @@ impl ChatTemplate {
         Self::new(&source, TemplateOrigin::Model, tokenizer).map(Some)
     }
 
-    /// Takes one of [`names`](Self::names); `None` if it is not one of them.
+    /// Returns a built-in template by name; `None` if it is not one of [`names`](Self::names).
     pub fn named(name: &str, tokenizer: &Tokenizer) -> Option<Self> {
         let (name, source) = NAMED.into_iter().find(|(known, _)| *known == name)?;
         let template = Self::new(source, TemplateOrigin::Named(name), tokenizer);
         Some(template.expect("the templates of the program are well-formed"))
     }
 
-    /// Takes a template from wherever the caller has it.
+    /// Returns the template with this source.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the template cannot be parsed, or exceeds a limit.
     pub fn parse(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
         Self::new(source, TemplateOrigin::Given, tokenizer)
     }
 
-    /// Returns the names of the templates that are part of the program.
+    /// Returns the names of the built-in templates.
     pub fn names() -> impl Iterator<Item = &'static str> {
         NAMED.into_iter().map(|(name, _)| name)
     }
@@ -277,17 +284,22 @@ impl ChatTemplate {
         })
     }
 
-    /// Returns the Jinja program.
+    /// Returns the Jinja source.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Returns where the template comes from.
+    /// Returns the origin of the template.
     pub fn origin(&self) -> TemplateOrigin {
         self.origin
     }
 
-    /// Writes a conversation as text.
+    /// Renders a conversation as text.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::Render`] if the template rejects the conversation, fails, or exceeds
+    /// a limit.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, ChatError> {
         let template = (self.environment.get_template(NAME)).expect("`new` has added it");
         let now = options.local_time();
@@ -308,12 +320,17 @@ impl ChatTemplate {
             .map_err(|source| ChatError::Render { source })
     }
 
-    /// Writes a conversation as tokens of the model's tokenizer. It has the BOS that
-    /// the model wants, if the template writes one.
+    /// Renders a conversation and returns its text and tokens. BOS is included if the
+    /// template writes it.
     ///
-    /// What messages say stays text, unless `parse_special` is asked for: a message
-    /// that spells `<|im_end|>` does not end. Messages that spell no control token have
-    /// the tokens that the text has by itself ([`Tokenizer::encode_without_bos`]).
+    /// Messages remain text unless `parse_special` is set: `<|im_end|>` in a message does not
+    /// end it. If no message contains a control token, the tokens are those of the rendered
+    /// text ([`Tokenizer::encode_without_bos`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`render`](Self::render); or if the rendered text cannot be tokenized, or the
+    /// messages contain every character usable as a mark.
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
@@ -349,10 +366,10 @@ impl ChatTemplate {
     }
 }
 
-/// What errors call the template.
+/// The template's name in errors.
 const NAME: &str = "chat template";
 
-/// Returns Jinja as `transformers` sets it up.
+/// Returns a Jinja environment configured as in `transformers`.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(
@@ -370,7 +387,7 @@ fn environment() -> Environment<'static> {
         }
         pycompat::unknown_method_callback(state, value, method, args)
     });
-    // Templates ask this of tools and contents, of which Python's `None` is no list.
+    // Templates test tools and contents; Python's `None` is not iterable.
     environment.add_test("iterable", |value: &Value| {
         !value.is_none() && value.try_iter().is_ok()
     });
@@ -398,9 +415,9 @@ fn format(
     filters::format(state, value, arguments)
 }
 
-/// Returns whether the keys that a format names, such as `name` of `%(name)s` and of
-/// `{0[name]}`, are ASCII: `minijinja` 3.1 panics on others. A key is what stands
-/// between `open` and `close` somewhere behind `start`.
+/// Returns whether the keys in a format, such as `name` in `%(name)s` and `{0[name]}`, are
+/// ASCII: `minijinja` 3.1 panics on others. A key is the text between `open` and `close`
+/// after `start`.
 fn has_ascii_keys(format: &Value, start: char, open: char, close: char) -> bool {
     let text = format.as_str().unwrap_or_default();
     let mut has_started = false;
@@ -411,8 +428,8 @@ fn has_ascii_keys(format: &Value, start: char, open: char, close: char) -> bool 
             return c.is_ascii();
         }
         in_key = has_started && c == open;
-        // A field of `str.format` ends at its brace; behind a percent sign comes a key
-        // at once, or none.
+        // A field of `str.format` ends at its brace; after a percent sign, a key follows
+        // immediately or not at all.
         has_started = c == start || (has_started && start == '{' && c != '}');
         true
     })
@@ -425,7 +442,7 @@ fn key_error() -> Error {
 
 /// Formats a local time as `datetime.now().strftime` does.
 fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
-    // Python's time has no zone, and writes nothing where a format asks for it.
+    // Python's naive time has no zone and formats it as an empty string.
     let has_value = |item: &Item<'_>| {
         !matches!(
             item,
@@ -446,7 +463,7 @@ fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
 #[expect(clippy::needless_pass_by_value, reason = "as a filter takes it")]
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
-    // Whatever else `json.dumps` takes changes nothing that templates rely on.
+    // The other arguments of `json.dumps` have no effect that templates rely on.
     for ignored in ["ensure_ascii", "sort_keys", "separators"] {
         let _ = options.get::<Option<Value>>(ignored);
     }
@@ -464,8 +481,8 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     Ok(String::from_utf8(text.0).expect("JSON is UTF-8"))
 }
 
-/// At most [`MAX_JSON`] bytes: a short list may stand for a long one, and fuel is
-/// taken only when the text is there.
+/// A buffer of at most [`MAX_JSON`] bytes: a small value can expand to a long text, and
+/// fuel is consumed only after rendering it.
 struct Limited(Vec<u8>);
 
 impl io::Write for Limited {
@@ -507,14 +524,14 @@ impl Formatter for OneLine {
     }
 }
 
-/// Why a conversation cannot be written.
+/// An error of rendering a conversation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChatError {
     /// The file that holds the template cannot be read.
     #[error(transparent)]
     Read(#[from] TokenizerError),
-    /// The template is longer than any that was written for a purpose.
+    /// The template is too long.
     #[error("the chat template has {n_bytes} bytes, more than {limit}")]
     TooLong {
         /// Its length.
@@ -522,34 +539,34 @@ pub enum ChatError {
         /// The limit.
         limit: usize,
     },
-    /// The template nests more than any that was written for a purpose.
+    /// The template nests too deeply.
     #[error("the chat template nests too deep in line {line}")]
     TooDeep {
         /// The line.
         line: usize,
     },
-    /// The template is not a Jinja program.
+    /// The template is not valid Jinja.
     #[error("the chat template is not well-formed")]
     Syntax {
         /// What is wrong with it.
         source: Error,
     },
-    /// A variable that the conversation decides.
+    /// A reserved variable was set.
     #[error("the variable {name:?} of chat templates is the conversation's own")]
     Reserved {
         /// Its name.
         name: &'static str,
     },
-    /// The messages have all characters that could mark what they say.
+    /// The messages contain all characters usable as marks.
     #[error("the messages have every noncharacter and every private character")]
     NoMarks,
-    /// What the template wrote cannot be tokenized.
+    /// The rendered text cannot be tokenized.
     #[error(transparent)]
     Encode(TokenizerError),
-    /// The template refuses the conversation, or fails.
+    /// The template rejects the conversation, or fails.
     #[error("the chat template fails")]
     Render {
-        /// What it says.
+        /// The cause.
         source: Error,
     },
 }

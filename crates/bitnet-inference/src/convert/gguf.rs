@@ -26,13 +26,12 @@ use crate::tokenizer::gguf as keys;
 const ARCHITECTURE: &str = "general.architecture";
 const FILE_TYPE: &str = "general.file_type";
 
-/// A tensor of the file to be.
+/// A tensor to write.
 enum Planned {
     Dense(Expected, DenseType),
-    /// With the scales that its blocks carry, if not its own.
+    /// A ternary tensor, with the scales of its blocks if they differ from its own.
     Ternary(Expected, Option<Scales>),
-    /// The scale of a tensor whose blocks cannot carry it, or the divisors of rotary
-    /// frequencies.
+    /// A scale that the blocks cannot store, or the divisors of rotary frequencies.
     Floats(Vec<f32>),
 }
 
@@ -48,7 +47,7 @@ pub(super) fn write(
     let mut writer = GgufWriter::new();
     match checkpoint.origin() {
         Origin::Gguf(gguf) => {
-            // What says how the model was split is not true of the result.
+            // The result is not split.
             let is_kept = |key: &str| key != FILE_TYPE && !key.starts_with("split.");
             for (key, value) in gguf.metadata().filter(|(key, _)| is_kept(key)) {
                 writer.metadata(key, value.clone());
@@ -94,8 +93,8 @@ pub(super) fn write(
         })?;
         writer.tensor(&name, &shape, id(Encoding::Ternary(ty)), n_bytes as u64);
         match scales {
-            // An f16 that would round the scale carries 1 instead, and the
-            // scale gets a tensor of its own.
+            // If f16 would round the scale, the blocks have scale 1 and the scale is
+            // stored in a separate tensor.
             Scales::Tensor(scale)
                 if ty != TernaryType::I2S && f16::from_f32(scale).to_f32() != scale =>
             {
@@ -155,7 +154,7 @@ fn file_type(ty: TernaryType) -> u32 {
     }
 }
 
-/// Returns the divisors of rotary frequencies, and the tensors that they become.
+/// Returns the divisors of rotary frequencies with the names of their tensors.
 fn rope_divisors(config: &Config) -> Vec<(&'static str, Vec<f32>)> {
     if let RopeScaling::LongRope { short, long, .. } = &config.rope.scaling {
         return vec![
@@ -167,7 +166,8 @@ fn rope_divisors(config: &Config) -> Vec<(&'static str, Vec<f32>)> {
     divisors.map(|d| (tensors::ROPE_FREQS, d)).collect()
 }
 
-/// Refuses what the metadata of an architecture cannot say.
+/// Returns an error if the metadata of the architecture cannot represent the
+/// configuration.
 fn check_words(config: &Config) -> Result<(), ConvertError> {
     let no_words = |what| {
         Err(ConvertError::NoWords {
@@ -195,7 +195,7 @@ fn check_words(config: &Config) -> Result<(), ConvertError> {
 
 fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: TernaryType) {
     let architecture = config.family.name;
-    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::check` bounds sizes"));
+    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::validate` bounds sizes"));
     writer.metadata(ARCHITECTURE, Value::String(architecture.to_owned()));
     writer.metadata("general.name", Value::String(name.to_owned()));
     writer.metadata(FILE_TYPE, Value::U32(file_type(ty)));
@@ -237,9 +237,9 @@ fn model_metadata(writer: &mut GgufWriter, config: &Config, name: &str, ty: Tern
     }
 }
 
-/// Returns the metadata of layers that see only the last positions.
+/// Returns the metadata of layers with a sliding window.
 fn sliding_window(sliding: &SlidingWindow) -> Vec<(&'static str, Value)> {
-    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::check` bounds sizes"));
+    let size = |n: usize| Value::U32(u32::try_from(n).expect("`Config::validate` bounds sizes"));
     let mut metadata = vec![("attention.sliding_window", size(sliding.window))];
     let pattern = match sliding.period() {
         Some(SlidingWindow::GEMMA3_PERIOD) => None,
@@ -253,7 +253,7 @@ fn sliding_window(sliding: &SlidingWindow) -> Vec<(&'static str, Value)> {
     metadata
 }
 
-/// Returns the metadata of a RoPE scaling, if it is kept there.
+/// Returns the metadata of a RoPE scaling, if metadata represent it.
 fn rope_scaling(scaling: &RopeScaling) -> Vec<(&'static str, Value)> {
     let ty = (
         "rope.scaling.type",
@@ -280,7 +280,7 @@ fn rope_scaling(scaling: &RopeScaling) -> Vec<(&'static str, Value)> {
             ("rope.scaling.yarn_beta_fast", Value::F32(beta_fast)),
             ("rope.scaling.yarn_beta_slow", Value::F32(beta_slow)),
             (
-                // Readers multiply it with the usual one.
+                // Readers multiply it by the default factor.
                 "rope.scaling.attn_factor",
                 Value::F32(attention_factor / RopeScaling::yarn_attention_factor(factor)),
             ),
@@ -300,7 +300,7 @@ fn rope_scaling(scaling: &RopeScaling) -> Vec<(&'static str, Value)> {
     }
 }
 
-/// The score of rows of the embedding that no token has, as llama.cpp writes it.
+/// The score of embedding rows without a token, as written by llama.cpp.
 const PADDING_SCORE: f32 = -10_000.0;
 
 fn tokenizer_metadata(
@@ -321,7 +321,7 @@ fn tokenizer_metadata(
     for id in 0..vocab_size {
         let (token, ty) = match parts.tokens.get(id) {
             Some(Some((token, ty))) => (token.clone(), *ty),
-            // Rows of the embedding that no token has.
+            // Embedding rows without a token.
             _ => (format!("[PAD{id}]"), keys::TYPE_UNUSED),
         };
         tokens.push(token);

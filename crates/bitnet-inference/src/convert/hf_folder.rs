@@ -21,7 +21,7 @@ use crate::spec::rope::{Rope, RopeScaling};
 use crate::spec::tensors::{self, Expected, Role};
 use crate::tokenizer::{Tokenizer, TokenizerError, gguf as keys};
 
-/// What a folder holds.
+/// The files of a converted folder.
 const FILES: [&str; 5] = [
     WEIGHTS,
     CONFIG,
@@ -35,7 +35,8 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// Refuses to replace a folder that holds anything but a converted model.
+/// Returns an error if a folder contains anything but a converted model, since it would
+/// be replaced.
 pub(super) fn check_replaceable(folder: &Path) -> Result<(), ConvertError> {
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
@@ -86,11 +87,11 @@ impl View for Lazy<'_> {
     }
 }
 
-/// What the tensors of a folder need to encode themselves.
+/// The context for encoding the tensors of a folder.
 struct Encoder<'a> {
     source: &'a Source<'a>,
     threads: RefCell<&'a mut ThreadPool>,
-    /// Told before each tensor; may end the work.
+    /// Called before each tensor; an error cancels the conversion.
     step: Box<dyn Fn() -> Result<(), ConvertError> + 'a>,
     first_error: RefCell<Option<ConvertError>>,
 }
@@ -118,7 +119,7 @@ pub(super) fn write(
         }
         types.push(dense);
     }
-    // Several scales are refused by their names below.
+    // Several scales are rejected below, with the tensor's name.
     let has_one_scale = |tensor: &Expected| {
         let tensor = source.ternary(&tensor.name);
         tensor.is_ok_and(|tensor| tensor.scales.tensor().is_some())
@@ -187,14 +188,14 @@ pub(super) fn write(
     std::fs::write(unfinished.path().join(TOKENIZER), inner)?;
     let tokenizer_config = tokenizer_config(source, &tokenizer);
     write_json(TOKENIZER_CONFIG, &tokenizer_config)?;
-    // `safetensors` writes a private file; the others are as any new file is.
+    // `safetensors` creates a private file; use the permissions of the other files.
     let permissions = std::fs::metadata(unfinished.path().join(CONFIG))?.permissions();
     std::fs::set_permissions(&file, permissions)?;
     Ok(unfinished)
 }
 
 impl Encoder<'_> {
-    /// Returns a dense tensor under its name.
+    /// Returns a dense tensor with its name.
     fn dense<'a>(
         &'a self,
         tensor: &'a Expected,
@@ -218,7 +219,7 @@ impl Encoder<'_> {
         Ok((tensor.hf_name.clone(), lazy))
     }
 
-    /// Returns a packed tensor and its scale under their names.
+    /// Returns a packed tensor and its scale with their names.
     fn ternary<'a>(
         &'a self,
         tensor: &'a Expected,
@@ -261,7 +262,7 @@ impl Encoder<'_> {
     }
 }
 
-/// Gives a finished folder its name, in place of what may be there.
+/// Renames a finished folder to its name, replacing an existing one.
 pub(super) fn publish(unfinished: TempDir, out: &Path) -> Result<(), ConvertError> {
     let old = if out.exists() {
         let aside = temporary(0o700).tempdir_in(folder_of(out))?;
@@ -272,14 +273,14 @@ pub(super) fn publish(unfinished: TempDir, out: &Path) -> Result<(), ConvertErro
     };
     if let Err(error) = std::fs::rename(unfinished.path(), out) {
         if let Some(aside) = old {
-            // Kept if even this fails: better a stray folder than a lost one.
+            // If this fails as well, the old folder is kept under its temporary name.
             let aside = aside.keep();
             std::fs::rename(aside.join("old"), out)?;
             std::fs::remove_dir(aside)?;
         }
         return Err(error.into());
     }
-    // The folder has another name now: there is nothing left to remove.
+    // The folder was renamed, so there is nothing to remove.
     let _ = unfinished.keep();
     Ok(())
 }
@@ -306,8 +307,7 @@ fn dtype(ty: DenseType) -> Dtype {
     }
 }
 
-/// Returns a scale as BF16, as published models have it, or as F32 where that
-/// would change it.
+/// Returns a scale as BF16, as in published models, or as F32 if BF16 would change it.
 fn scale_bytes(scale: f32) -> (Dtype, Vec<u8>) {
     let short = bf16::from_f32(scale);
     if short.to_f32() == scale {
@@ -362,7 +362,7 @@ fn config_json(config: &Config, tokenizer: &Tokenizer, torch_dtype: &str) -> Val
             }
         };
         json["layer_types"] = (0..config.n_layers).map(layer_type).collect();
-        // Where no layer has one, any will do.
+        // If no layer has one, the value is arbitrary.
         let window = config
             .sliding
             .as_ref()
@@ -427,8 +427,8 @@ fn rope_scaling(rope: &Rope) -> Value {
     }
 }
 
-/// Returns the f64 with the shortest decimal form that reads back as `x`: 1e-5
-/// and not 9.999999747378752e-6.
+/// Returns the f64 of the shortest decimal form that parses as `x`: 1e-5 and not
+/// 9.999999747378752e-6.
 fn shortest(x: f32) -> f64 {
     x.to_string().parse().expect("a finite number")
 }

@@ -1,7 +1,7 @@
-//! One model format into another, with every trit and scale kept.
+//! Conversion between model formats, preserving every trit and scale.
 //!
-//! Only what the options name is quantized: the embedding and output matrix.
-//! Output appears under its name when it is complete, never before.
+//! Only the embedding and output matrix are quantized, if the options say so. Output
+//! appears under its name only when it is complete.
 
 mod gguf;
 mod hf_folder;
@@ -23,7 +23,7 @@ use crate::spec::config::RotaryRows;
 use crate::spec::tensors::{self, Expected, Role};
 use crate::tokenizer::TokenizerError;
 
-/// What a model is converted into.
+/// The target format of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// One GGUF file.
@@ -32,7 +32,7 @@ pub enum Target {
     HfPacked,
 }
 
-/// How a GGUF file stores ternary weights.
+/// The type of ternary weights in a GGUF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GgufWeights {
     /// bitnet.cpp's I2_S.
@@ -53,12 +53,12 @@ impl GgufWeights {
     }
 }
 
-/// How to convert.
+/// Options of a conversion.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvertOptions {
     /// The format of the result.
     pub target: Target,
-    /// How embedding and output matrix are stored; as they are if not given.
+    /// The type of embedding and output matrix; unchanged if `None`.
     pub head: Option<DenseType>,
     /// Whether an existing file or folder is replaced.
     pub overwrite: bool,
@@ -66,10 +66,16 @@ pub struct ConvertOptions {
 
 /// Writes `checkpoint` to `out` in another format.
 ///
-/// A checkpoint that is given away is closed before the result takes its name: Windows
-/// replaces no file that is mapped, so a model could not replace itself otherwise.
-/// `progress(done, total)` is told the tensors that are done and may end the
-/// work, which leaves nothing behind.
+/// If `checkpoint` is passed by value, it is closed before the result is renamed: Windows
+/// cannot replace a mapped file, so a model could not replace itself otherwise.
+/// `progress(done, total)` is called with the number of finished tensors and may cancel
+/// the conversion, which leaves no output.
+///
+/// # Errors
+///
+/// Returns an error if the output exists and is not to be replaced or cannot be written,
+/// the checkpoint cannot be read, the target cannot represent it, or `progress` cancelled
+/// the conversion.
 pub fn convert(
     checkpoint: impl Borrow<Checkpoint>,
     out: &Path,
@@ -89,7 +95,7 @@ pub fn convert(
             (Target::HfPacked, true) => hf_folder::check_replaceable(out)?,
         }
     }
-    // A missing folder is reported by its own name, not that of a temporary file.
+    // Report a missing folder by its name, not by that of a temporary file.
     let folder = folder_of(out);
     std::fs::metadata(folder).map_err(|source| ConvertError::WriteInto {
         folder: folder.to_owned(),
@@ -123,7 +129,7 @@ pub fn convert(
     }
 }
 
-/// A checkpoint as the writers see it.
+/// The source of a conversion.
 #[derive(Clone, Copy)]
 struct Source<'a> {
     checkpoint: &'a Checkpoint,
@@ -140,8 +146,7 @@ impl<'a> Source<'a> {
         TernaryTensor::new(self.checkpoint, self.isa, name)
     }
 
-    /// Returns what the result stores a norm more than the checkpoint does: Gemma's
-    /// folders store norms less 1.
+    /// Returns the offset to add to a norm's weights: Gemma's folders store them minus 1.
     fn norm_offset(&self, expected: &Expected) -> f32 {
         let family = self.checkpoint.config().family;
         let stored = self.checkpoint.norm_is_less_one(&expected.name);
@@ -155,8 +160,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the dense type that a tensor is written in: `norms` for a norm, the
-    /// type asked for, or else the stored one; `None` if it is ternary and stays so.
+    /// Returns the dense type of a tensor in the result: `norms` for a norm, the requested
+    /// type, or the stored one; `None` if it remains ternary.
     fn dense_type(&self, expected: &Expected, norms: DenseType) -> Option<DenseType> {
         let stored = match self.checkpoint.tensor(&expected.name).encoding {
             Encoding::Dense(ty) => Some(ty),
@@ -169,8 +174,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns a tensor in the dense type `ty`, its rows in the order `rotary_rows` if
-    /// that matters. Trits are multiplied with their scales.
+    /// Returns a tensor in the dense type `ty`, with rotary rows in the order `rotary_rows`.
+    /// Trits are dequantized.
     fn encode_dense(
         &self,
         expected: &Expected,
@@ -228,7 +233,7 @@ impl<'a> Source<'a> {
         Ok(out)
     }
 
-    /// Returns where each row of the result stands in the checkpoint.
+    /// Returns a function from rows of the result to rows of the checkpoint.
     fn source_row(
         &self,
         expected: &Expected,
@@ -243,9 +248,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns a ternary tensor in type `ty`, with its own or the `given` scales
-    /// where the type has room for them, its rows in the order `rotary_rows` if
-    /// that matters.
+    /// Returns a ternary tensor in type `ty`, with its own or the `given` scales if the type
+    /// stores scales, and with rotary rows in the order `rotary_rows`.
     fn encode_ternary(
         &self,
         expected: &Expected,
@@ -285,7 +289,7 @@ fn dense_row_bytes(expected: &Expected, ty: DenseType) -> Result<usize, ConvertE
         })
 }
 
-/// Where temporary output goes: beside the result, so that a rename suffices.
+/// Returns the folder of temporary output: that of the result, so that a rename suffices.
 fn folder_of(out: &Path) -> &Path {
     match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -293,8 +297,8 @@ fn folder_of(out: &Path) -> &Path {
     }
 }
 
-/// Returns a builder of temporary files with these permissions, before the user's mask:
-/// 0o666 and 0o777 are those of any new file and folder.
+/// Returns a builder of temporary files with these permissions, before the umask: 0o666
+/// and 0o777 are the defaults of new files and folders.
 #[cfg_attr(
     not(unix),
     expect(unused_variables, reason = "permissions have no mode")
@@ -311,29 +315,29 @@ fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
 fn unfinished_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let builder = temporary(0o666);
     if cfg!(windows) {
-        // `tempfile_in` marks it there as a temporary file, which it does not stay.
+        // `tempfile_in` would set the temporary attribute there, but the file is permanent.
         builder.make_in(folder, |path| std::fs::File::create_new(path))
     } else {
         builder.tempfile_in(folder)
     }
 }
 
-/// Gives a finished file its name, in place of what may be there.
+/// Renames a finished file to its name, replacing an existing one.
 fn publish_file(file: tempfile::NamedTempFile, out: &Path) -> io::Result<()> {
     if cfg!(windows) {
-        // `persist` takes no path of more than 260 characters there, nor replaces a file
-        // that another program has open.
+        // `persist` supports neither paths of more than 260 characters there, nor replacing
+        // a file that another program has open.
         std::fs::rename(file.into_temp_path(), out)
     } else {
         file.persist(out).map(drop).map_err(|error| error.error)
     }
 }
 
-/// Why nothing was converted.
+/// An error of a conversion. No output was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
-    /// Something is there already.
+    /// The output exists.
     #[error("{} exists", path.display())]
     Exists {
         /// Where the result should go.
@@ -350,24 +354,24 @@ pub enum ConvertError {
         /// What the system said.
         source: io::Error,
     },
-    /// A folder stands where a file should go.
+    /// The output is a file, but a folder of this name exists.
     #[error("{} is a folder, expected a file to replace", path.display())]
     Folder {
         /// Where the result should go.
         path: PathBuf,
     },
-    /// Something else stands where a folder should go.
+    /// The output is a folder, but something else of this name exists.
     #[error("{} is not a folder, expected one to replace", path.display())]
     NotAFolder {
         /// Where the result should go.
         path: PathBuf,
     },
-    /// The folder to be replaced holds more than a converted model.
+    /// The folder to be replaced contains other files than a converted model.
     #[error("{} holds {found:?}, which no conversion has written", path.display())]
     NotReplaceable {
         /// Where the result should go.
         path: PathBuf,
-        /// What would be lost.
+        /// One of these files.
         found: String,
     },
     /// SafeTensors cannot be written.
@@ -379,13 +383,13 @@ pub enum ConvertError {
     /// The tokenizer cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The tokenizer is of a kind that the target cannot describe.
+    /// The target cannot represent this kind of tokenizer.
     #[error("the tokenizer cannot be written as GGUF metadata: {reason}")]
     TokenizerKind {
-        /// What stands in the way.
+        /// The reason.
         reason: &'static str,
     },
-    /// The model has fewer tokens than its tokenizer.
+    /// The tokenizer has more tokens than the model.
     #[error("the tokenizer has {n_tokens} tokens, the model only {vocab_size}")]
     TooManyTokens {
         /// Tokens of the tokenizer.
@@ -393,13 +397,13 @@ pub enum ConvertError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
-    /// The type does not suit the target.
+    /// The target does not support the type.
     #[error("a HuggingFace folder cannot store embeddings as {found}, expected F32, F16 or BF16")]
     HeadType {
-        /// The type asked for.
+        /// The requested type.
         found: &'static str,
     },
-    /// There is nothing that would be stored as asked for.
+    /// The model has no ternary weights to store in the requested type.
     #[error("the model has no ternary weights")]
     NotTernary,
     /// A linear layer is not ternary, or embeddings are.
@@ -412,44 +416,44 @@ pub enum ConvertError {
         /// Its type.
         found: &'static str,
     },
-    /// The rotary frequencies have divisors, which `config.json` has no words for.
+    /// The rotary frequencies have divisors, which `config.json` cannot represent.
     #[error(
         "a HuggingFace folder cannot store rope_freqs.weight, the divisors of rotary frequencies"
     )]
     RopeDivisors,
-    /// The target has no words for something.
+    /// The target cannot represent a property of the model.
     #[error("{target} cannot say {what}")]
     NoWords {
         /// The kind of file.
         target: &'static str,
-        /// What it cannot say.
+        /// The property.
         what: &'static str,
     },
-    /// The shape does not suit the type.
+    /// The type cannot store the shape.
     #[error("in tensor {name:?}")]
     Shape {
         /// Its name.
         name: String,
-        /// What does not fit.
+        /// The cause.
         source: ShapeError,
     },
-    /// Ternary data are broken or do not suit the type.
+    /// Ternary data are invalid or not representable in the type.
     #[error("in tensor {name:?}")]
     Ternary {
         /// Its name.
         name: String,
-        /// What is wrong.
+        /// The cause.
         source: TernaryError,
     },
-    /// The target has one scale for a tensor.
+    /// The target supports only one scale per tensor.
     #[error("tensor {name:?} has {found}, and a HuggingFace folder one for the whole tensor")]
     SeveralScales {
         /// Its name.
         name: String,
-        /// The scales, in words.
+        /// A description of the scales.
         found: String,
     },
-    /// The caller ended the work.
+    /// The caller cancelled the conversion.
     #[error("interrupted; nothing was written")]
     Interrupted,
 }

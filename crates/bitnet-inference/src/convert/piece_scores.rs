@@ -1,9 +1,9 @@
-//! SentencePiece BPE of a `tokenizer.json`, as GGUF metadata have it: pieces with
-//! scores instead of merges.
+//! Conversion of SentencePiece BPE from `tokenizer.json` to GGUF metadata: from merges to
+//! pieces with scores.
 //!
-//! `transformers` turned scores into merges when it wrote the file: for every piece, a
-//! merge for each way to cut it in two, the piece with the highest score first. Here it
-//! is undone: the place of its merges in the list gives a piece its score.
+//! `transformers` converted scores to merges when it wrote the file: for every piece, a
+//! merge for each split of it in two, ordered by descending score of the piece. This
+//! module inverts that: the position of its merges in the list gives a piece its score.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,18 +12,18 @@ use serde_json::Value;
 use super::tokenizer_parts::BpeModel;
 use crate::tokenizer::gguf::{TYPE_BYTE, TYPE_NORMAL, TYPE_UNUSED};
 
-/// What stands for a space.
+/// The symbol for a space.
 const SPACE: &str = "▁";
 
-/// The text and GGUF type of each token; `None` for an id that is left out.
+/// The text and GGUF type of each token; `None` for an unused id.
 type Tokens = [Option<(String, i32)>];
 
-/// Returns the scores of the pieces of a `tokenizer.json`, and gives byte tokens their
-/// type, and pieces that nothing is merged to that of ids no text has.
+/// Returns the scores of the pieces of a `tokenizer.json`. Sets the type of byte tokens,
+/// and the type "unused" for pieces that no merge gives.
 ///
 /// # Errors
 ///
-/// Returns what stands in the way, if scores do not say the same as the file.
+/// Returns the reason if scores cannot represent the merges of the file.
 pub(crate) fn describe(
     json: &Value,
     merges: &[String],
@@ -50,7 +50,7 @@ pub(crate) fn describe(
         Some((_, ty)) => *ty != TYPE_NORMAL,
         None => true,
     };
-    // The pieces in the order of their first merges, and the parts of each.
+    // Pieces in the order of their first merges, with the parts of each.
     let mut order: Vec<String> = Vec::new();
     let mut parts: HashMap<String, HashSet<(&str, &str)>> = HashMap::new();
     for merge in merges {
@@ -66,7 +66,7 @@ pub(crate) fn describe(
     }
     for (piece, parts) in &parts {
         let mut cuts = (piece.char_indices().skip(1)).map(|(at, _)| piece.split_at(at));
-        // Added tokens are found in a text before anything is merged.
+        // Added tokens are matched before merging.
         let is_left_out = |(left, right): (&str, &str)| {
             ids.contains_key(left)
                 && ids.contains_key(right)
@@ -126,8 +126,8 @@ fn is_byte(token: &str) -> bool {
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }
 
-/// Returns whether every text begins with a space that it does not have; spaces must
-/// become ▁, and nothing else may happen to a text.
+/// Returns whether a space is prepended to every text. Spaces must be replaced by ▁, and
+/// no other normalization is allowed.
 fn space_prefix(json: &Value) -> Result<bool, &'static str> {
     let steps = |value: &Value, list: &str| match value {
         Value::Null => Vec::new(),
@@ -145,7 +145,7 @@ fn space_prefix(json: &Value) -> Result<bool, &'static str> {
     match (&normalizers[..], &pre_tokenizers[..]) {
         ([prepend, replace], []) if prepends(prepend) && replaces(replace) => Ok(true),
         ([replace], []) if replaces(replace) => Ok(false),
-        // As Gemma has it: there is no space left to cut at.
+        // As in Gemma: the split has no effect, since no space is left.
         ([replace], [split])
             if replaces(replace)
                 && split["type"] == "Split"

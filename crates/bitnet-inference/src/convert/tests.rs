@@ -179,7 +179,7 @@ fn family(name: &str) -> Checkpoint {
     Checkpoint::open(&folder.join(name)).unwrap()
 }
 
-/// What all weights are, whatever they are stored in.
+/// The content bytes of all weights, independent of their storage type.
 fn content(checkpoint: &Checkpoint) -> Vec<u8> {
     let mut content = Vec::new();
     let errors = crate::validate(checkpoint, |bytes| content.extend_from_slice(bytes), GO_ON);
@@ -187,7 +187,8 @@ fn content(checkpoint: &Checkpoint) -> Vec<u8> {
     content
 }
 
-/// Writes a model of [`family`] again, with other bytes for what `edit` returns some.
+/// Rewrites a model of [`family`], replacing the bytes of tensors for which `edit`
+/// returns some.
 fn rewritten(
     name: &str,
     edit: impl Fn(&Checkpoint, &Expected) -> Option<(Encoding, Vec<u8>)>,
@@ -256,7 +257,7 @@ fn dense_linear_layers_stay_as_they_are() {
 #[test]
 fn ternary_embeddings_stay_so_unless_another_type_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    // The first rows of another matrix stand for tokens.
+    // Use the first rows of another matrix as the embedding.
     let model = rewritten("trilm-tq2_0.gguf", |checkpoint, expected| {
         let rows = checkpoint.stored_bytes(checkpoint.tensor("blk.0.attn_v.weight"));
         let tq2_0 = TernaryType::TQ2_0;
@@ -310,7 +311,7 @@ fn what_a_target_cannot_hold_is_refused_by_name() {
     );
 }
 
-/// Options that replace what is there.
+/// Options that overwrite existing output.
 fn overwriting(target: Target) -> ConvertOptions {
     ConvertOptions {
         overwrite: true,

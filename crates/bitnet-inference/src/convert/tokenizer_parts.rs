@@ -1,4 +1,4 @@
-//! A tokenizer taken apart, to be written in another format.
+//! The parts of a tokenizer, for conversion to another format.
 
 use std::path::Path;
 
@@ -8,47 +8,47 @@ use super::{ConvertError, piece_scores};
 use crate::tokenizer::gguf::{TYPE_CONTROL, TYPE_NORMAL, TYPE_USER_DEFINED};
 use crate::tokenizer::{self, EOT_TOKENS, Tokenizer, TokenizerError, pre_tokenizer};
 
-/// What GGUF metadata need to know of a tokenizer.
+/// The properties of a tokenizer that GGUF metadata represent.
 #[derive(Debug)]
 pub(crate) struct TokenizerParts {
-    /// How text becomes tokens.
+    /// The model.
     pub(crate) model: BpeModel,
-    /// Text and GGUF type of each token; `None` for an id that is left out.
+    /// Text and GGUF type of each token; `None` for an unused id.
     pub(crate) tokens: Vec<Option<(String, i32)>>,
     pub(crate) bos: Option<u32>,
-    /// What ends a text.
+    /// End of sequence.
     pub(crate) eos: Option<u32>,
-    /// What ends a turn.
+    /// End of turn.
     pub(crate) eot: Option<u32>,
     pub(crate) add_bos: bool,
-    /// Whether `eos` comes behind every text that nothing follows.
+    /// Whether `eos` is appended to complete texts.
     pub(crate) add_eos: bool,
     pub(crate) chat_template: Option<String>,
 }
 
-/// How text becomes tokens: the two ways that GGUF files have words for.
+/// The tokenizer models that GGUF files can represent.
 #[derive(Debug)]
 pub(crate) enum BpeModel {
     /// Byte-level BPE.
     ByteLevel {
-        /// How text is cut before, as GGUF files name it.
+        /// The pre-tokenizer's name in GGUF files.
         pre: &'static str,
-        /// Pairs, parted by a space, the first to be merged first.
+        /// Pairs separated by a space, in order of priority.
         merges: Vec<String>,
     },
-    /// SentencePiece BPE, with bytes for what has no piece.
+    /// SentencePiece BPE with byte fallback.
     SentencePiece {
-        /// By id, the highest to be merged first.
+        /// By id; higher scores are merged first.
         scores: Vec<f32>,
-        /// Whether a text begins with a space that it does not have.
+        /// Whether a space is prepended to a text.
         space_prefix: bool,
-        /// What stands for text without a token.
+        /// The token for unknown text.
         unknown: Option<u32>,
     },
 }
 
 impl TokenizerParts {
-    /// Takes the tokenizer of a HuggingFace folder apart.
+    /// Reads the parts of the tokenizer of a HuggingFace folder.
     pub(crate) fn from_folder(folder: &Path) -> Result<Self, ConvertError> {
         let tokenizer = Tokenizer::from_folder(folder)?;
         let json: Value = (tokenizer.inner().to_string(false))

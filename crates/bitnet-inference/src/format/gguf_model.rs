@@ -18,7 +18,7 @@ use crate::spec::rope::{Rope, RopeScaling};
 use crate::spec::sliding::SlidingWindow;
 use crate::spec::tensors;
 
-/// Reads the files of a model, of which `gguf` is the directory.
+/// Returns the checkpoint of the files with the directory `gguf`.
 pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, CheckpointError> {
     let mut notes = gguf.notes().to_vec();
     let mut config = config(&gguf, &mut notes)?;
@@ -28,7 +28,7 @@ pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, Chec
     let mut scales = Vec::new();
     let mut factors = [None, None];
     for tensor in gguf.tensors() {
-        // `blk.0.attn_q.scale` multiplies what `blk.0.attn_q.weight` gives.
+        // `blk.0.attn_q.scale` is the outer scale of `blk.0.attn_q.weight`.
         if let Some(part) = tensor.name.strip_suffix(".scale") {
             scales.push((format!("{part}.weight"), scalar(&types, tensor, &files)?));
         } else if tensor.name == tensors::ROPE_FREQS {
@@ -72,7 +72,7 @@ pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, Chec
     Ok(checkpoint)
 }
 
-/// Reads the numbers of the model from the metadata.
+/// Reads the configuration from the metadata.
 fn config(gguf: &Gguf, notes: &mut Vec<Note>) -> Result<Config, CheckpointError> {
     let missing = |key: &str| CheckpointError::MissingKey {
         key: key.to_owned(),
@@ -85,9 +85,9 @@ fn config(gguf: &Gguf, notes: &mut Vec<Note>) -> Result<Config, CheckpointError>
     })?;
     let key = |part: &str| format!("{name}.{part}");
     let optional_size = |part: &str| -> Result<Option<usize>, CheckpointError> {
-        // What exceeds usize exceeds every limit of `Config::check` as well.
+        // Values beyond usize exceed the limits of `Config::validate` as well.
         let value = match gguf.get(&key(part)) {
-            // One number for each layer, where it differs in some models.
+            // One value per layer, which differs in some models.
             Some(Value::Array(_)) => Some(same_in_all_layers(gguf, &key(part))?),
             _ => gguf.unsigned(&key(part))?,
         };
@@ -166,8 +166,8 @@ fn config(gguf: &Gguf, notes: &mut Vec<Note>) -> Result<Config, CheckpointError>
         dense_linears: false,
         activations: ActivationPrecision::Int8,
         pooling: match gguf.unsigned(&key("pooling_type"))? {
-            // Converters have written another number for models with projection
-            // norms, all of which take the last token.
+            // Converters have written wrong numbers for models with projection norms,
+            // all of which use the last token.
             _ if projection_norms => Some(Pooling::Last),
             None | Some(0) => None,
             Some(3) => Some(Pooling::Last),
@@ -176,7 +176,7 @@ fn config(gguf: &Gguf, notes: &mut Vec<Note>) -> Result<Config, CheckpointError>
     })
 }
 
-/// Reads which layers see only the last positions.
+/// Reads the sliding window.
 fn sliding_window(
     gguf: &Gguf,
     architecture: &str,
@@ -185,17 +185,17 @@ fn sliding_window(
 ) -> Result<Option<SlidingWindow>, CheckpointError> {
     let key = |part: &str| format!("{architecture}.{part}");
     let window = match gguf.unsigned(&key("attention.sliding_window"))? {
-        // Files that do not say it have no such layers, as llama.cpp reads them.
+        // Without the key there are no such layers, as in llama.cpp.
         None | Some(0) => return Ok(None),
         Some(window) => usize::try_from(window).unwrap_or(usize::MAX),
     };
-    // What exceeds a limit of `Config::check` is refused there.
+    // `Config::validate` rejects larger values.
     let n_layers = n_layers.min(1 << 12);
     let pattern = key("attention.sliding_window_pattern");
     let layers = match gguf.get(&pattern) {
         Some(Value::Array(Array::Bool(layers))) => layers.clone(),
         _ => match gguf.unsigned(&pattern)? {
-            // No layer sees everything.
+            // All layers have the window.
             Some(0) => vec![true; n_layers],
             Some(period) => {
                 SlidingWindow::every(usize::try_from(period).unwrap_or(usize::MAX), n_layers)
@@ -221,14 +221,14 @@ fn sliding_window(
 /// The divisors of LongRoPE.
 const LONGROPE: [&str; 2] = [tensors::ROPE_SHORT, tensors::ROPE_LONG];
 
-/// Returns whether the metadata say that there are such divisors.
+/// Returns whether the metadata specify LongRoPE.
 fn says_longrope(gguf: &Gguf, config: &Config) -> Result<bool, CheckpointError> {
     let name = gguf.string("general.architecture")?;
     let name = name.unwrap_or(config.family.name);
     Ok(gguf.string(&format!("{name}.rope.scaling.type"))? == Some("longrope"))
 }
 
-/// Returns the scaling of a file with `divisors`, short and long ones.
+/// Returns the scaling of a file with short and long `divisors`.
 fn longrope(
     gguf: &Gguf,
     config: &Config,
@@ -267,7 +267,7 @@ fn longrope(
     })
 }
 
-/// Reads a key with a number for each layer, which must all be the same.
+/// Reads a key with one value per layer, which must all be equal.
 fn same_in_all_layers(gguf: &Gguf, key: &str) -> Result<u64, CheckpointError> {
     let numbers = gguf.integers(key)?.unwrap_or_default();
     match numbers[..] {
@@ -282,7 +282,7 @@ fn same_in_all_layers(gguf: &Gguf, key: &str) -> Result<u64, CheckpointError> {
     }
 }
 
-/// Reads how rotary frequencies are scaled.
+/// Reads the RoPE scaling.
 fn rope_scaling(
     gguf: &Gguf,
     architecture: &str,
@@ -350,7 +350,7 @@ fn stored_tensor(
             available: tensor.span,
         });
     }
-    // Inside the file, so inside usize.
+    // The offset is within the file, so it fits in usize.
     let start = tensor.offset as usize;
     Ok(StoredTensor {
         name: name(),

@@ -1,8 +1,8 @@
-//! Models in several GGUF files: `NAME-00001-of-00003.gguf` and its sisters.
+//! Models split into several GGUF files: `NAME-00001-of-00003.gguf` and so on.
 //!
 //! Each part is a GGUF file with `split.no` (from 0) and `split.count`; the first
 //! has the metadata of the model, each has some of the tensors, and
-//! `split.tensors.count` says how many there are in all. Any part may be named.
+//! `split.tensors.count` is their total number. Any part can be opened.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const NO: &str = "split.no";
 const COUNT: &str = "split.count";
 const TENSORS: &str = "split.tensors.count";
 
-/// Reads a file, and all others of the model if it is one of several parts.
+/// Reads a file, and all other parts if the model is split.
 /// `file` of a tensor is an index into the files that are returned.
 pub(crate) fn open(path: &Path) -> Result<(Gguf, Vec<FileBytes>), CheckpointError> {
     let given = read(path)?;
@@ -90,7 +90,7 @@ impl PartName {
     fn of(path: &Path) -> Option<Self> {
         const END: &str = "-00001-of-00002.gguf";
         let name = path.file_name()?;
-        // Where names may be any bytes, only the end of this one has to be text.
+        // On platforms where names may be any bytes, only the suffix must be text.
         let bytes = name.as_encoded_bytes();
         let at = bytes.len().checked_sub(END.len())?;
         let end = str::from_utf8(&bytes[at..]).ok()?;
@@ -129,7 +129,7 @@ fn beginning(name: &OsStr, n_bytes: usize) -> Option<&OsStr> {
     Some(OsStr::from_bytes(&name.as_bytes()[..n_bytes]))
 }
 
-/// Returns the first `n_bytes` of a name, if it is text.
+/// Returns the first `n_bytes` of a name, if it is UTF-8.
 #[cfg(not(unix))]
 fn beginning(name: &OsStr, n_bytes: usize) -> Option<&OsStr> {
     Some(name.to_str()?.get(..n_bytes)?.as_ref())

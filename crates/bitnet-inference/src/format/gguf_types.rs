@@ -1,10 +1,10 @@
-//! What the tensor types of GGUF files mean.
+//! Interpretation of the tensor types of GGUF files.
 //!
-//! A type is a number, and programs disagree about some of them: bitnet.cpp took
-//! 36 to 39 where llama.cpp had retired or later gave out the same, and PrismML's
-//! Q2_0 became llama.cpp's with another block. Such a number means what agrees
-//! with the bytes of every tensor that has it; if several do, the program that
-//! wrote the file decides, known by its architecture and file type.
+//! A type is a number, and programs disagree about some of them: bitnet.cpp uses 36 to 39,
+//! which llama.cpp had retired or assigned later, and llama.cpp adopted PrismML's Q2_0 with
+//! another block size. Such a number is interpreted as the type that matches the sizes of
+//! all tensors that have it; if several match, the program that wrote the file decides,
+//! identified by architecture and file type.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use super::tensor::Encoding;
 /// bitnet.cpp's `general.file_type` of I2_S files.
 pub(crate) const FILE_TYPE_I2_S: u32 = 40;
 
-/// Types that are read and mean the same everywhere.
+/// Supported types with a unique meaning.
 const TYPES: [(u32, Encoding); 21] = [
     (0, Encoding::Dense(DenseType::F32)),
     (1, Encoding::Dense(DenseType::F16)),
@@ -42,7 +42,7 @@ const TYPES: [(u32, Encoding); 21] = [
     (335, Encoding::Ternary(TernaryType::IQ2BNR4)),
 ];
 
-/// Types that have more than one meaning: bitnet.cpp's or llama.cpp's own first.
+/// Types with more than one meaning: bitnet.cpp's or llama.cpp's own first.
 const CONTESTED: [(u32, [Meaning; 2]); 5] = [
     (
         36,
@@ -75,7 +75,7 @@ const CONTESTED: [(u32, [Meaning; 2]); 5] = [
     ),
 ];
 
-/// Names of types that are not read, for the error message.
+/// Names of unsupported types, for the error message.
 const OTHER_TYPES: [(u32, &str); 13] = [
     (9, "Q8_1"),
     (15, "Q8_K"),
@@ -92,19 +92,19 @@ const OTHER_TYPES: [(u32, &str); 13] = [
     (40, "NVFP4"),
 ];
 
-/// What a number can stand for.
+/// A possible meaning of a number.
 #[derive(Clone, Copy, Debug)]
 enum Meaning {
-    /// A type that is read.
+    /// A supported type.
     Read(Encoding),
-    /// One that is not.
+    /// An unsupported type.
     NotRead {
         name: &'static str,
         block_len: u64,
         block_bytes: u64,
     },
-    /// One of bitnet.cpp's whose bytes are ordered by parameters that the file
-    /// does not have.
+    /// A type of bitnet.cpp whose byte order depends on parameters that are not in the
+    /// file.
     Tiled(&'static str),
 }
 
@@ -117,7 +117,7 @@ impl Meaning {
         }
     }
 
-    /// Returns whether the tensor takes the bytes of this type and what pads it.
+    /// Returns whether the tensor's size matches this type with padding.
     fn fits(self, tensor: &TensorInfo, alignment: u64) -> bool {
         let needed = match self {
             Self::Read(encoding) => matrix(tensor)
@@ -131,7 +131,7 @@ impl Meaning {
                 let n_weights: u64 = tensor.shape.iter().product();
                 (n_weights / block_len).checked_mul(block_bytes)
             }
-            // Nothing else is as small: at most 2 bits a weight.
+            // No other type is as small: at most 2 bits per weight.
             Self::Tiled(_) => {
                 let n_weights: u64 = tensor.shape.iter().product();
                 return tensor.span <= (n_weights / 4).next_multiple_of(alignment);
@@ -144,14 +144,14 @@ impl Meaning {
     }
 }
 
-/// What the tensor types of one file mean.
+/// The interpretation of the tensor types of one file.
 #[derive(Debug)]
 pub(crate) struct TensorTypes {
     contested: HashMap<u32, Meaning>,
 }
 
 impl TensorTypes {
-    /// Decides what the contested types of a file mean.
+    /// Resolves the contested types of a file.
     pub(crate) fn of(gguf: &Gguf) -> Result<Self, CheckpointError> {
         let by_bitnet_cpp = gguf.unsigned("general.file_type")? == Some(FILE_TYPE_I2_S.into())
             || gguf
@@ -159,7 +159,7 @@ impl TensorTypes {
                 .is_some_and(|name| name.starts_with("bitnet"));
         let mut contested = HashMap::new();
         for (id, mut meanings) in CONTESTED {
-            // 42 is llama.cpp's whatever the architecture.
+            // 42 is llama.cpp's, regardless of the architecture.
             if id < 40 && !by_bitnet_cpp {
                 meanings.reverse();
             }
@@ -173,7 +173,7 @@ impl TensorTypes {
         Ok(Self { contested })
     }
 
-    /// Returns how a tensor is stored.
+    /// Returns the encoding of a tensor.
     pub(crate) fn encoding(&self, tensor: &TensorInfo) -> Result<Encoding, CheckpointError> {
         let id = tensor.type_id;
         let name = tensor.name.clone();
@@ -198,19 +198,19 @@ impl TensorTypes {
     }
 }
 
-/// Returns the rows and columns of a tensor of one or two dimensions, and maybe more of
-/// size 1.
+/// Returns the rows and columns of a tensor of one or two dimensions, ignoring further
+/// ones of size 1; `None` for other shapes.
 pub(crate) fn matrix(tensor: &TensorInfo) -> Option<[usize; 2]> {
     let (n_cols, n_rows) = match tensor.shape[..] {
         [n_cols] => (n_cols, 1),
         [n_cols, n_rows, ref more @ ..] if more.iter().all(|n| *n == 1) => (n_cols, n_rows),
         _ => return None,
     };
-    // What exceeds usize exceeds the file, too.
+    // Values beyond usize exceed the file, too.
     Some([n_rows, n_cols].map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
 }
 
-/// Returns the number of an encoding; none for those that GGUF files do not have.
+/// Returns the number of an encoding; `None` if GGUF does not have it.
 pub(crate) fn type_id(encoding: Encoding) -> Option<u32> {
     let contested = CONTESTED.iter().filter_map(|(id, meanings)| {
         let encodings = meanings.iter().filter_map(|meaning| match meaning {

@@ -26,12 +26,12 @@ use crate::spec::tensors::{self, Expected, Role};
 const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
-/// The output matrix, in a file that has one.
+/// The output matrix, if not tied.
 const HEAD: &str = "lm_head.weight";
 /// The embedding, with and without a head.
 const EMBEDDINGS: [&str; 2] = ["model.embed_tokens.weight", "embed_tokens.weight"];
 
-/// `config.json`, the part that matters.
+/// The relevant part of `config.json`.
 #[derive(Debug, Deserialize)]
 struct HfConfig {
     model_type: String,
@@ -46,16 +46,16 @@ struct HfConfig {
     max_position_embeddings: Option<usize>,
     rms_norm_eps: Option<f32>,
     rope_theta: Option<f32>,
-    /// Newer files keep the base here.
+    /// Newer files have the base here.
     rope_parameters: Option<RopeParameters>,
     rope_scaling: Option<RopeParameters>,
     partial_rotary_factor: Option<f32>,
     hidden_act: Option<String>,
-    /// What Gemma calls it.
+    /// Gemma's name for `hidden_act`.
     hidden_activation: Option<String>,
     tie_word_embeddings: Option<bool>,
     quantization_config: Option<QuantizationConfig>,
-    /// Whether linear layers are BitNet's, packed or not.
+    /// Whether linear layers are BitLinear, packed or not.
     is_bitnet_config: Option<bool>,
     /// Of MiniCPM.
     scale_emb: Option<f64>,
@@ -89,7 +89,7 @@ struct RopeParameters {
     attention_factor: Option<f32>,
     short_factor: Option<Vec<f32>>,
     long_factor: Option<Vec<f32>>,
-    /// Where layers differ, those of each kind.
+    /// Parameters per layer type, if they differ.
     full_attention: Option<Box<RopeParameters>>,
     sliding_attention: Option<Box<RopeParameters>>,
 }
@@ -97,30 +97,30 @@ struct RopeParameters {
 #[derive(Debug, Deserialize)]
 struct QuantizationConfig {
     quant_method: String,
-    /// `transformers` takes `bitlinear` where none is given.
+    /// The default of `transformers` is `bitlinear`.
     linear_class: Option<String>,
     quantization_mode: Option<String>,
     #[serde(default)]
     modules_to_not_convert: Option<Vec<String>>,
 }
 
-/// `model.safetensors.index.json`, the part that matters.
+/// The relevant part of `model.safetensors.index.json`.
 #[derive(Debug, Deserialize)]
 struct Index {
     /// Tensor name to file name.
     weight_map: BTreeMap<String, String>,
 }
 
-/// How the weights of linear layers are stored.
+/// The storage of linear layers' weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Weights {
-    /// As trits; outputs are multiplied with `weight_scale` (`autobitlinear`).
+    /// Packed trits; outputs are multiplied by `weight_scale` (`autobitlinear`).
     Direct,
-    /// As trits; outputs are divided by `weight_scale` (`bitlinear`).
+    /// Packed trits; outputs are divided by `weight_scale` (`bitlinear`).
     Inverse,
-    /// As they are.
+    /// Dense weights.
     Dense,
-    /// As master weights (`online`), but for modules that stay as they are.
+    /// Master weights (`online`), except for dense modules.
     Masters { unconverted: Vec<String> },
 }
 
@@ -179,10 +179,10 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
                 continue;
             }
             if config.tied_embeddings && name == HEAD {
-                // A copy of the embedding that some exporters write.
+                // Some exporters write a copy of the embedding.
                 continue;
             }
-            // Of no element, or no weight; of any type.
+            // Empty tensors and buffers, of any type.
             if !names.contains_key(name) && (view.data().is_empty() || tensors::is_buffer(name)) {
                 let (name, count) = (name.to_owned(), 1);
                 note::add(&mut notes, Note::IgnoredTensors { name, count });
@@ -225,7 +225,7 @@ pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     Ok(checkpoint)
 }
 
-/// Refuses a packed tensor that has no scale.
+/// Returns an error if a packed tensor has no scale.
 fn check_scale(tensor: &StoredTensor) -> Result<(), CheckpointError> {
     let is_packed = tensor.encoding == Encoding::Ternary(TernaryType::HfPacked);
     if is_packed && tensor.outer_scale.is_none() {
@@ -236,12 +236,12 @@ fn check_scale(tensor: &StoredTensor) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Returns what every name stands for that a tensor may have.
+/// Returns the expected tensors by all their possible names.
 fn tensor_names(config: &Config) -> BTreeMap<String, Expected> {
     let mut names = BTreeMap::new();
     for expected in tensors::expected(config) {
         for hf_name in std::iter::once(&expected.hf_name).chain(&expected.hf_alias) {
-            // Without a head, the model is all there is, and its name is left out.
+            // Models without a head have names without the `model.` prefix.
             if let Some(bare) = hf_name.strip_prefix("model.") {
                 names.insert(bare.to_owned(), expected.clone());
             }
@@ -251,7 +251,7 @@ fn tensor_names(config: &Config) -> BTreeMap<String, Expected> {
     names
 }
 
-/// Gives a tensor the value of its `weight_scale`.
+/// Sets a tensor's scale to the value of its `weight_scale`.
 fn attach_scale(
     tensor: &mut StoredTensor,
     name: String,
@@ -287,7 +287,7 @@ fn shards(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<String>, Checkpoin
     if is_file(INDEX) {
         let index: Index = read_json(folder, INDEX)?;
         let mut names: BTreeSet<_> = index.weight_map.into_values().collect();
-        // A shard lies beside its index, nowhere else.
+        // Shards must be in the same folder as the index.
         let outside = |name: &&String| Path::new(name).file_name() != Some(name.as_ref());
         if let Some(name) = names.iter().find(outside) {
             return Err(CheckpointError::Unsupported {
@@ -296,7 +296,7 @@ fn shards(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<String>, Checkpoin
                 expected: "a file name without a folder",
             });
         }
-        // `transformers` looks for the single file first.
+        // `transformers` prefers the single file.
         if is_file(SINGLE)
             && let Some(missing) = names.iter().find(|name| !is_file(name))
         {
@@ -314,12 +314,12 @@ fn shards(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<String>, Checkpoin
     })
 }
 
-/// What the tensors say about the model, where its configuration does not.
+/// Properties of the model that are derived from its tensors.
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
     /// Whether there is an output matrix.
     has_head: bool,
-    /// Whether the input of every projection has a norm.
+    /// Whether every projection has an input norm.
     projection_norms: bool,
     /// Rows of the embedding.
     n_embeddings: Option<usize>,
@@ -345,15 +345,15 @@ impl Found {
     }
 }
 
-/// What the classes of `transformers` take for keys that a `config.json` leaves out:
+/// Defaults of the classes of `transformers` for keys missing in `config.json`:
 /// `LlamaConfig`, `Qwen3Config`, `Gemma3TextConfig` and `BitNetConfig` of version 5, and
-/// MiniCPM's own, which is as LLaMA's.
+/// MiniCPM's own, which equals LLaMA's.
 struct Defaults {
     hidden_act: &'static str,
     max_position_embeddings: usize,
     rms_norm_eps: f32,
     rope_theta: f32,
-    /// None: the hidden size, divided among the heads.
+    /// `None`: the hidden size divided by the number of heads.
     head_dim: Option<usize>,
 }
 
@@ -390,7 +390,7 @@ impl Defaults {
     }
 }
 
-/// Returns the value of a key, or notes that it is missing and what is taken.
+/// Returns the value of a key, or its default with a note that it is missing.
 fn or_default<T: Copy + ToString>(
     value: Option<T>,
     key: &str,
@@ -404,7 +404,7 @@ fn or_default<T: Copy + ToString>(
     })
 }
 
-/// Reads the numbers of the model.
+/// Reads the configuration.
 fn config(hf: &HfConfig, found: Found, notes: &mut Vec<Note>) -> Result<Config, CheckpointError> {
     let Found {
         has_head,
@@ -508,7 +508,7 @@ fn config(hf: &HfConfig, found: Found, notes: &mut Vec<Note>) -> Result<Config, 
     })
 }
 
-/// Reads which layers of a Gemma 3 see only the last positions.
+/// Reads the sliding window of a Gemma 3.
 fn sliding_window(
     hf: &HfConfig,
     head_dim: usize,
@@ -547,7 +547,7 @@ fn sliding_window(
     } else {
         let period = hf.sliding_window_pattern;
         let period = period.unwrap_or(SlidingWindow::GEMMA3_PERIOD);
-        // What exceeds a limit of `Config::check` is refused there.
+        // `Config::validate` rejects larger values.
         SlidingWindow::every(period, hf.num_hidden_layers.min(1 << 12))
     };
     if !layers.contains(&true) {
@@ -572,7 +572,7 @@ fn sliding_window(
     }))
 }
 
-/// Reads the rotary position embedding of the layers of a Gemma 3 that see everything.
+/// Reads the rotary position embedding of a Gemma 3's layers with full attention.
 fn global_rope(
     hf: &HfConfig,
     head_dim: usize,
@@ -594,18 +594,17 @@ fn global_rope(
     })
 }
 
-/// Positions that most layers of a Gemma 3 see, where a folder does not say.
+/// The default sliding window of a Gemma 3 in positions.
 const GEMMA3_WINDOW: usize = 4096;
 
-/// Returns the type of a scaling that changes something.
+/// Returns the type of a scaling that has an effect.
 fn scaling_type(parameters: &RopeParameters) -> Option<&str> {
     let types = [&parameters.rope_type, &parameters.old_rope_type];
     let mut types = types.into_iter().flatten().map(String::as_str);
     types.find(|ty| *ty != "default")
 }
 
-/// Reads the rotary position embedding, wherever this version of `transformers`
-/// kept it.
+/// Reads the rotary position embedding, in the format of any version of `transformers`.
 fn rope(
     hf: &HfConfig,
     head_dim: usize,
@@ -628,7 +627,7 @@ fn rope(
             .is_some_and(|p| std::ptr::eq(p, parameters));
         let found = match scaling_type(parameters) {
             Some(found) => found,
-            // Without a type, only the base may be there.
+            // Without a type, only the base is allowed.
             None if is_scaling
                 && parameters.rope_type.is_none()
                 && parameters.old_rope_type.is_none() =>
@@ -639,7 +638,7 @@ fn rope(
         };
         let original = parameters.original_max_position_embeddings;
         if found == "dynamic" && original.is_none_or(|original| original >= context_len) {
-            // Only what lies beyond the context of the configuration is turned slower.
+            // Frequencies change only beyond the configured context.
             note::add(notes, Note::DynamicRope { context_len });
             continue;
         }
@@ -710,12 +709,12 @@ fn rope_scaling(
     }
 }
 
-/// Returns how linear layers are stored in this folder.
+/// Returns the storage of linear layers in this folder.
 fn weights(hf: &HfConfig, is_packed: bool) -> Result<Weights, CheckpointError> {
     let Some(quantization) = &hf.quantization_config else {
         if !is_packed {
-            // As 1bitLLM, Microsoft (embeddings) and TII (`prequantized`) published
-            // them, whose own code rounds them.
+            // Published by 1bitLLM, Microsoft (embeddings) and TII (`prequantized`) as
+            // master weights, which their own code quantizes.
             let unconverted = Vec::new();
             return Ok(Weights::Masters { unconverted });
         }
@@ -758,12 +757,12 @@ fn weights(hf: &HfConfig, is_packed: bool) -> Result<Weights, CheckpointError> {
     }
 }
 
-/// Returns whether a tensor belongs to a module, given by any part of its path.
+/// Returns whether a tensor belongs to a module, given by a part of its path.
 fn is_part(tensor: &str, module: &str) -> bool {
     format!(".{tensor}").contains(&format!(".{module}."))
 }
 
-/// Returns the tensor without its place in the file.
+/// Returns a tensor without its location in the file.
 fn stored_tensor(
     name: &str,
     dtype: Dtype,
@@ -784,7 +783,7 @@ fn stored_tensor(
     let (n_rows, n_cols) = match (encoding, shape) {
         (Encoding::Dense(_), &[n_cols]) => (1, n_cols),
         (Encoding::Dense(_), &[n_rows, n_cols]) => (n_rows, n_cols),
-        // Four rows in one; no file has so many that this could overflow.
+        // Four rows are packed in one; saturation is safe, since no file is that large.
         (Encoding::Ternary(_), &[n_rows, n_cols]) => (n_rows.saturating_mul(4), n_cols),
         _ => {
             return Err(CheckpointError::Unsupported {
@@ -799,7 +798,7 @@ fn stored_tensor(
         encoding,
         n_rows,
         n_cols,
-        // Packed weights have their scale beside them: not yet seen.
+        // Packed weights have a separate scale tensor, which is attached later.
         outer_scale: None,
         file_idx: 0,
         range: 0..0,
@@ -832,7 +831,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(
     read_json_noting(folder, name, &mut Vec::new())
 }
 
-/// Reads a JSON file of a folder, and notes if only Python would read it.
+/// Reads a JSON file of a folder, with a note if it is not standard JSON.
 fn read_json_noting<T: DeserializeOwned>(
     folder: &Path,
     name: &str,
@@ -874,7 +873,7 @@ mod tests {
     #[test]
     fn bitnet_models_have_int8_activations_whether_or_not_a_folder_says_so() {
         let quantized = r#", "quantization_config": {"quant_method": "bitnet"}"#;
-        // As 1bitLLM publishes its models: nothing is said.
+        // The published models of 1bitLLM do not specify it.
         let said_nothing = activations("llama", "BitnetForCausalLM", "");
         assert_eq!(said_nothing, ActivationPrecision::Int8);
         let llama = |more| activations("llama", "LlamaForCausalLM", more);

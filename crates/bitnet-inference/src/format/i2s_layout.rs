@@ -1,5 +1,5 @@
-//! The three layouts of I2_S. No header says which one a file has, and every layout
-//! decodes to the same numbers of -1, 0 and +1, only elsewhere.
+//! The three layouts of I2_S. No header specifies which one a file has, and every layout
+//! is a permutation of the same trits.
 
 use bitnet_quant::TernaryType;
 
@@ -10,7 +10,7 @@ pub enum I2SLayout {
     Canonical,
     /// 64 weights in 16 bytes: bitnet.cpp's quantizer in old ARM builds.
     Neon,
-    /// Four rows a byte: its quantizer in x86 builds without parallel activations.
+    /// Four rows per byte: its quantizer in x86 builds without parallel activations.
     Rows4,
 }
 
@@ -18,7 +18,7 @@ impl I2SLayout {
     /// Every layout.
     pub const ALL: [Self; 3] = [Self::Canonical, Self::Neon, Self::Rows4];
 
-    /// Returns the name, as `--i2s-layout` has it.
+    /// Returns the name, as in `--i2s-layout`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Canonical => "canonical",

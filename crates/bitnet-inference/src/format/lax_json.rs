@@ -1,17 +1,16 @@
-//! JSON as Python's reader takes it and the standard does not: with a byte-order
-//! mark, `NaN` and `Infinity`, keys that are there twice (the last counts), and
-//! integers written as `4096.0`.
+//! A lenient JSON parser that accepts Python's extensions: a byte-order mark, `NaN` and
+//! `Infinity`, duplicate keys (the last one wins), and integers written as `4096.0`.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// The byte-order mark of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
-/// Numbers that JSON does not have, the longest first.
+/// Non-standard number literals, the longest first.
 const NO_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
-/// Reads a document; numbers that JSON does not have become texts, so that they do no
-/// harm where nobody asks for a number.
+/// Parses a document; `None` if it is invalid. Non-standard number literals become
+/// strings, so they are errors only where a number is needed.
 pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
     let mut value: Value = serde_json::from_slice(&without_no_numbers(bytes)).ok()?;
@@ -45,7 +44,7 @@ fn without_no_numbers(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Makes integers of floats that are whole and that f64 holds exactly.
+/// Converts floats with exact integer values to integers.
 fn whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => {

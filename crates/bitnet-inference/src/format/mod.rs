@@ -1,6 +1,6 @@
-//! Model files: bytes to checked views.
+//! Reading model files into validated views.
 //!
-//! Nothing here does arithmetic on weights.
+//! This module does no arithmetic on weights.
 
 pub mod checkpoint;
 pub mod gguf;

@@ -1,8 +1,8 @@
-//! Keys that change what a model computes, and that nothing here acts on.
+//! Unsupported keys that change the computation.
 //!
-//! A model whose file has one of them with a value that changes something is refused
-//! by the name of the key: run without it, it would write wrong text that looks right.
-//! What a family does act on is in [`UNDERSTOOD`].
+//! A model with such a key is rejected with the key's name unless its value is neutral:
+//! ignoring it would give plausible but wrong text. Keys that a family supports are in
+//! [`UNDERSTOOD`].
 
 use serde_json::{Map, Value as Json};
 
@@ -11,8 +11,8 @@ use super::gguf::{Array, Gguf, Value};
 use crate::note::{self, Note};
 use crate::spec::config::Config;
 
-/// Keys of the tables below that the code of a family acts on: the family, and the key
-/// without `{architecture}.` in GGUF files, or as it is in `config.json`.
+/// Keys of the tables below that are supported for a family: the family, and the key
+/// without `{architecture}.` in GGUF files, or as in `config.json`.
 const UNDERSTOOD: &[(&str, &[&str])] = &[
     (
         "minicpm",
@@ -38,16 +38,16 @@ const UNDERSTOOD: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Values with which a key changes nothing.
+/// Values with which a key has no effect.
 #[derive(Clone, Copy, Debug)]
 enum Neutral {
     /// 0 or false.
     Zero,
-    /// 1 or true, or 0 where that means that there is none.
+    /// 1 or true, or 0 meaning "none".
     One,
-    /// 1 / sqrt(`head_dim`), which attention has anyway; or 0.
+    /// 1 / sqrt(`head_dim`), the default of attention; or 0.
     AttentionScale,
-    /// A window that the context does not exceed; or 0.
+    /// A window not smaller than the context; or 0.
     Context,
     /// `head_dim`, where attention is scaled by 1 / sqrt of it; or 0.
     HeadDim,
@@ -57,7 +57,7 @@ enum Neutral {
     True,
 }
 
-/// Keys of GGUF files behind the name of the architecture.
+/// Keys of GGUF files, without the architecture's prefix.
 const GGUF_KEYS: &[(&str, Neutral)] = &[
     ("attention.causal", Neutral::True),
     ("attention.clamp_kqv", Neutral::Zero),
@@ -88,7 +88,7 @@ const GGUF_KEYS: &[(&str, Neutral)] = &[
     ("use_parallel_residual", Neutral::Zero),
 ];
 
-/// Beginnings of keys behind the name of the architecture, for layers of other kinds.
+/// Key prefixes of other kinds of layers, without the architecture's prefix.
 const GGUF_GROUPS: &[&str] = &[
     "altup.",
     "attention.indexer.",
@@ -100,7 +100,7 @@ const GGUF_GROUPS: &[&str] = &[
     "xielu.",
 ];
 
-/// Keys behind the name of the architecture that are read, or that change nothing.
+/// Keys that are supported or have no effect, without the architecture's prefix.
 const GGUF_KNOWN: &[&str] = &[
     "attention.head_count",
     "attention.head_count_kv",
@@ -157,11 +157,11 @@ const HF_KEYS: &[(&str, Neutral)] = &[
     ("use_qk_norm", Neutral::QkNorms),
 ];
 
-/// Parts of keys, anywhere in a file, that say that weights were turned.
+/// Parts of keys, in any namespace, that indicate rotated weights.
 const TURNED: [&str; 3] = ["hadamard", "quarot", "spinquant"];
 
 impl Neutral {
-    /// Returns whether this value changes nothing.
+    /// Returns whether this value has no effect.
     fn holds(self, value: f64, config: &Config) -> bool {
         match self {
             Self::Zero => value == 0.0,
@@ -190,7 +190,7 @@ fn refused(key: &str, value: &impl ToString) -> CheckpointError {
     }
 }
 
-/// Checks the metadata of a GGUF file and returns what it says that is not known.
+/// Checks the metadata of a GGUF file and returns notes on unknown keys.
 pub(crate) fn check_gguf(gguf: &Gguf, config: &Config) -> Result<Vec<Note>, CheckpointError> {
     let architecture = gguf.string("general.architecture")?.unwrap_or_default();
     let mut notes = Vec::new();
@@ -216,7 +216,7 @@ pub(crate) fn check_gguf(gguf: &Gguf, config: &Config) -> Result<Vec<Note>, Chec
         if is_refused {
             return Err(refused(key, &describe(value)));
         }
-        // The pattern of a window that is no limit.
+        // The pattern of a window that has no effect.
         if neutral.is_none() && !part.starts_with("attention.sliding_window") {
             let key = key.to_owned();
             note::add(&mut notes, Note::UnknownKey { key });
@@ -224,7 +224,7 @@ pub(crate) fn check_gguf(gguf: &Gguf, config: &Config) -> Result<Vec<Note>, Chec
     }
     let attn_factor = format!("{architecture}.rope.scaling.attn_factor");
     match gguf.float(&attn_factor)? {
-        // What YaRN and LongRoPE make of it is read with the rest of them.
+        // For YaRN and LongRoPE it is read with their other parameters.
         Some(factor)
             if factor != 1.0 && !["yarn", "longrope"].contains(&config.rope.scaling.name()) =>
         {
@@ -239,7 +239,7 @@ fn is_turned(key: &str) -> bool {
     TURNED.iter().any(|part| key.contains(part))
 }
 
-/// Returns the numbers of a value: truth values are 0 and 1, and a text is no number.
+/// Returns the numbers of a value: booleans are 0 and 1, strings are not numbers.
 fn numbers(value: &Value) -> Vec<f64> {
     let float = |x: &f32| f64::from(*x);
     let truth = |x: &bool| f64::from(u8::from(*x));
@@ -298,7 +298,7 @@ pub(crate) fn check_hf(json: &Map<String, Json>, config: &Config) -> Result<(), 
             return Err(refused(key, value));
         }
     }
-    // A window is used where a switch says so, or where a layer is of that type.
+    // A window applies if enabled by a switch or by the type of a layer.
     let window = json.get("sliding_window").and_then(Json::as_f64);
     let is_limit = window.is_some_and(|window| !Neutral::Context.holds(window, config));
     let is_used = json.get("use_sliding_window").and_then(Json::as_bool) == Some(true);

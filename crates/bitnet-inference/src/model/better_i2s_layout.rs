@@ -1,16 +1,13 @@
-//! Which of its three layouts the I2_S weights of a file fit best.
+//! Detection of the layout of I2_S weights.
 //!
-//! What tells them apart is that training leaves its mark on channels: how many
-//! weights of a column are not zero goes with the weight of the norm in front of it,
-//! and with the row of the matrix that produces the channel. Norms are F32, so they
-//! stay where they are when trits are read in another order, and the correlation is
-//! lost.
+//! Training correlates channels: the number of nonzero weights of a column correlates with
+//! the weight of the preceding norm, and with the row of the matrix that produces the
+//! channel. Norms are F32 and not permuted, so a wrong layout destroys the correlation.
 //!
-//! Of the built-in model, the mean rank correlation is 0.54 in the layout it is
-//! stored in; stored in blocks of 64 and read in blocks of 128 it is 0.13, and stored
-//! as four rows a byte 0.05. Without the sub-norms, by rows alone, the three are
-//! 0.33, 0.09 and 0.03 (`trained_weights_show_their_layout` below). Random weights
-//! have none at all.
+//! For the built-in model, the mean rank correlation is 0.54 in the correct layout; stored
+//! in blocks of 64 and read in blocks of 128 it is 0.13, and stored as four rows per byte
+//! 0.05. Without the sub-norms, by rows alone, the three are 0.33, 0.09 and 0.03
+//! (`trained_weights_show_their_layout` below). Random weights show no correlation.
 
 use bitnet_core::Isa;
 use bitnet_quant::{TernaryType, TernaryView};
@@ -20,18 +17,18 @@ use crate::format::i2s_layout::I2SLayout;
 use crate::format::tensor::Encoding;
 use crate::spec::tensors::layer_tensor;
 
-/// Layers that are looked at, evenly spread.
+/// Number of evenly spaced layers to examine.
 const MAX_LAYERS: usize = 4;
-/// Rows of a matrix that are counted: a multiple of those that share a byte.
+/// Rows of a matrix to examine: a multiple of those that share a byte.
 const MAX_ROWS: usize = 512;
-/// The least correlation that says anything, and how many times that of the layout
-/// in use it must be.
+/// The minimum significant correlation, and its minimum ratio to that of the layout in
+/// use.
 const LEAST: f32 = 0.2;
 const RATIO: f32 = 2.0;
 
 impl Checkpoint {
-    /// Returns the layout that the I2_S weights fit far better than the one they are
-    /// read in, if there is one.
+    /// Returns the layout that fits the I2_S weights much better than the current one, if
+    /// there is one.
     pub fn better_i2s_layout(&self) -> Option<I2SLayout> {
         better_layout(self, self.config().family.has_sub_norms())
     }
@@ -51,8 +48,8 @@ fn better_layout(checkpoint: &Checkpoint, by_norms: bool) -> Option<I2SLayout> {
     (found != current && best >= LEAST && best >= RATIO * fit(current)).then_some(found)
 }
 
-/// Returns the mean magnitude of the correlations that training leaves, read in a
-/// layout; `None` if no pair of tensors shows it.
+/// Returns the mean magnitude of the correlations in a layout; `None` if there is no
+/// suitable pair of tensors.
 fn fit(checkpoint: &Checkpoint, layout: I2SLayout, by_norms: bool) -> Option<f32> {
     let n_layers = checkpoint.config().n_layers;
     let n_looked_at = n_layers.min(MAX_LAYERS);

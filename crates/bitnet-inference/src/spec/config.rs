@@ -1,4 +1,4 @@
-//! What a model looks like: the numbers that fix every tensor.
+//! The configuration of a model.
 
 use bitnet_core::Shape;
 
@@ -8,7 +8,7 @@ use super::rope::Rope;
 use super::sliding::SlidingWindow;
 use crate::note::{self, Note};
 
-/// Far above every model.
+/// Limit of the context length, far above every model.
 const MAX_CONTEXT_LEN: usize = 1 << 24;
 
 /// The activation of the feed-forward gate.
@@ -18,12 +18,12 @@ pub enum Activation {
     Relu2,
     /// x · sigmoid(x).
     Silu,
-    /// The approximation of x·Φ(x) with a hyperbolic tangent.
+    /// The tanh approximation of GELU.
     GeluTanh,
 }
 
 impl Activation {
-    /// What can be read, for messages.
+    /// The supported names, for error messages.
     pub(crate) const EXPECTED: &str = "relu2, silu or gelu_pytorch_tanh";
 
     /// Returns the name that `transformers` and GGUF use.
@@ -35,58 +35,58 @@ impl Activation {
         }
     }
 
-    /// Returns the activation called `name`.
+    /// Returns the activation with this name, if it is supported.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "relu2" | "relu_squared" => Some(Self::Relu2),
             "silu" | "swish" => Some(Self::Silu),
-            // Not `gelu`, which is another function.
+            // Not `gelu`, which is the exact function.
             "gelu_pytorch_tanh" | "gelu_tanh" => Some(Self::GeluTanh),
             _ => None,
         }
     }
 }
 
-/// What ternary weights are multiplied with.
+/// The precision of the activations of ternary matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActivationPrecision {
-    /// Int8 with one scale a token: how BitNet models were trained.
+    /// Int8 with one scale per token, as in the training of BitNet models.
     Int8,
-    /// As they are, to the precision of f32: where only weights were quantized.
+    /// The precision of f32, for models of which only weights were quantized.
     Exact,
 }
 
-/// How the hidden states of a text become its embedding.
+/// The pooling of hidden states to an embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// That of the last token.
+    /// The hidden state of the last token.
     Last,
-    /// In a way that is not implemented, by its number in GGUF files.
+    /// An unsupported pooling, by its number in GGUF files.
     Other(u64),
 }
 
-/// The order in which a file keeps the rows of one head's query and key
-/// projections: which two of them rotary embedding turns together.
+/// The row order of a head's query and key projections in a file: which two rows rotary
+/// embedding rotates together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RotaryRows {
-    /// Row i and row i + `head_dim` / 2, as `transformers` has it. The forward
-    /// pass works in this order.
+    /// Row i and row i + `head_dim` / 2, as in `transformers`. The forward pass uses this
+    /// order.
     Halves,
     /// Row 2i and row 2i + 1, as llama.cpp reorders LLaMA models.
     Interleaved,
 }
 
-/// How much of a head rotary embedding turns.
+/// How much of a head is rotated by rotary embedding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RotaryWidths {
     /// Rows of a head.
     pub(crate) head_dim: usize,
-    /// How many of them are turned, from the first on.
+    /// Number of rotated rows, from the first on.
     pub(crate) n_dims: usize,
 }
 
 impl RotaryRows {
-    /// Returns where row `row` of the order `self` stands in the order `target`.
+    /// Returns the position in the order `target` of row `row` in the order `self`.
     pub(crate) fn position_in(
         self,
         target: Self,
@@ -105,10 +105,10 @@ impl RotaryRows {
     }
 }
 
-/// The numbers of a model.
+/// The configuration of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What the model is one of.
+    /// The model's family.
     pub family: &'static Family,
     /// Width of the residual stream.
     pub hidden_dim: usize,
@@ -124,7 +124,7 @@ pub struct Config {
     pub ffn_dim: usize,
     /// Number of tokens.
     pub vocab_size: usize,
-    /// The most positions the model was made for.
+    /// The maximum context length in positions.
     pub context_len: usize,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f32,
@@ -132,34 +132,34 @@ pub struct Config {
     pub rope: Rope,
     /// Activation of the feed-forward gate.
     pub activation: Activation,
-    /// Whether the token embedding is the output matrix too.
+    /// Whether the token embedding is also the output matrix.
     pub tied_embeddings: bool,
-    /// Whether the input of every linear layer is normalized by itself.
+    /// Whether every linear layer has an input norm of its own.
     pub projection_norms: bool,
     /// Whether a linear layer has dense weights.
     pub dense_linears: bool,
-    /// What ternary weights are multiplied with.
+    /// The precision of the activations of ternary matrices.
     pub activations: ActivationPrecision,
-    /// How embeddings are made, if the file says.
+    /// The pooling of embeddings, if the file specifies it.
     pub pooling: Option<Pooling>,
-    /// What embeddings, scores, residuals and logits are multiplied with.
+    /// Factors of embeddings, attention scores, residuals and logits.
     pub multipliers: Multipliers,
-    /// The layers that see only the last positions, if there are some.
+    /// The layers with a sliding window, if there are any.
     pub sliding: Option<SlidingWindow>,
 }
 
 impl Config {
-    /// Width of all query heads together.
+    /// Returns the width of all query heads together.
     pub fn q_dim(&self) -> usize {
         self.n_heads * self.head_dim
     }
 
-    /// Width of all key (or value) heads together.
+    /// Returns the width of all key (or value) heads together.
     pub fn kv_dim(&self) -> usize {
         self.n_kv_heads * self.head_dim
     }
 
-    /// Shape of the output matrix.
+    /// Returns the shape of the output matrix.
     pub(crate) fn head_shape(&self) -> Shape {
         Shape {
             n_rows: self.vocab_size,
@@ -167,7 +167,7 @@ impl Config {
         }
     }
 
-    /// How much of a head rotary embedding turns.
+    /// Returns how much of a head is rotated.
     pub(crate) fn rotary_widths(&self) -> RotaryWidths {
         RotaryWidths {
             head_dim: self.head_dim,
@@ -175,8 +175,8 @@ impl Config {
         }
     }
 
-    /// Values that rotary embedding turns in a position of all its tables: one, and
-    /// another for layers with a sliding window.
+    /// Returns the number of rotated dimensions over all rotary tables: one, and another for
+    /// layers with a sliding window.
     pub(crate) fn rope_dims(&self) -> usize {
         let sliding = self.sliding.as_ref().map_or(0, |s| s.rope.n_dims);
         self.rope.n_dims + sliding
@@ -198,19 +198,19 @@ impl Config {
         sliding.layers[layer].then_some(sliding)
     }
 
-    /// Weights of the linear layers.
+    /// Returns the number of weights of the linear layers.
     pub fn n_linear_weights(&self) -> usize {
         let attention = 2 * self.q_dim() + 2 * self.kv_dim();
         self.n_layers * self.hidden_dim * (attention + 3 * self.ffn_dim)
     }
 
-    /// Width of the widest input of a linear layer.
+    /// Returns the largest input width of a linear layer.
     pub(crate) fn widest(&self) -> usize {
         self.hidden_dim.max(self.q_dim()).max(self.ffn_dim)
     }
 
-    /// Returns the context length of a file, or the longest that is taken: nothing
-    /// that a file says is longer by mistake.
+    /// Returns the context length of a file, limited to the maximum, with a note if it is
+    /// exceeded.
     pub(crate) fn context_len_within_limits(found: usize, notes: &mut Vec<Note>) -> usize {
         if found > MAX_CONTEXT_LEN {
             let taken = MAX_CONTEXT_LEN;
@@ -219,7 +219,7 @@ impl Config {
         found.min(MAX_CONTEXT_LEN)
     }
 
-    /// Returns the first thing that no model can have.
+    /// Checks the configuration; returns the first invalid value as an error.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         // Limits far above every model and far below every overflow.
         let sizes = [
@@ -260,21 +260,21 @@ impl Config {
     }
 }
 
-/// A configuration that no model can have.
+/// An invalid configuration.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A size is zero or absurd.
+    /// A size is zero or too large.
     #[error("{what} is {value}, expected 1 to {limit}")]
     Size {
-        /// What has the size.
+        /// The name of the size.
         what: &'static str,
         /// The size.
         value: usize,
         /// The largest size allowed.
         limit: usize,
     },
-    /// Query heads cannot share the key-value heads evenly.
+    /// The number of query heads is not a multiple of that of key-value heads.
     #[error("{n_heads} heads cannot share {n_kv_heads} key-value heads evenly")]
     HeadGroups {
         /// Number of query heads.
@@ -282,40 +282,40 @@ pub enum ConfigError {
         /// Number of key-value heads.
         n_kv_heads: usize,
     },
-    /// Rotary embedding needs pairs.
+    /// The head size is odd, but rotary embedding needs pairs.
     #[error("head size is {head_dim}, expected an even number")]
     OddHeadSize {
         /// Width of a head.
         head_dim: usize,
     },
-    /// Rotary embedding turns pairs within a head.
+    /// The number of rotated dimensions is odd or exceeds the head size.
     #[error("RoPE turns {n_dims} values of a head, expected an even number up to {head_dim}")]
     RopeWidth {
-        /// How many values are turned.
+        /// Number of rotated dimensions.
         n_dims: usize,
         /// Width of a head.
         head_dim: usize,
     },
-    /// Not every rotary frequency has its divisor.
+    /// The number of RoPE divisors is wrong.
     #[error("there are {found} RoPE divisors, expected {expected}, one for each pair")]
     RopeDivisors {
-        /// Pairs that are turned.
+        /// Number of rotated pairs.
         expected: usize,
         /// Divisors in the file.
         found: usize,
     },
-    /// Not every layer is said to have a sliding window or none.
+    /// The number of layer types is wrong.
     #[error("{found} layers are said to have a sliding window or none, expected {expected}")]
     SlidingLayers {
         /// Number of layers.
         expected: usize,
-        /// How many the file tells about.
+        /// Number of layer types in the file.
         found: usize,
     },
     /// A constant is not a positive number.
     #[error("{what} is {value}, expected a positive number")]
     Float {
-        /// Which constant.
+        /// The constant.
         what: &'static str,
         /// Its value.
         value: f32,
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(order(Halves, Interleaved), [0, 2, 4, 1, 3, 5]);
         assert_eq!(order(Interleaved, Halves), [0, 3, 1, 4, 2, 5]);
         assert_eq!(order(Halves, Halves), [0, 1, 2, 3, 4, 5]);
-        // Four of six are turned.
+        // Four of six are rotated.
         let partial = (0..6).map(|row| Halves.position_in(Interleaved, row, widths(6, 4)));
         assert_eq!(partial.collect::<Vec<_>>(), [0, 2, 1, 3, 4, 5]);
     }

@@ -1,5 +1,5 @@
-//! What a model is made of, whatever file it comes from: the numbers of its
-//! configuration, its family, the names and shapes of its tensors.
+//! The description of a model, independent of its file format: its configuration, its
+//! family, the names and shapes of its tensors.
 
 pub mod config;
 pub(crate) mod family;

@@ -1,13 +1,13 @@
-//! What families multiply with between the matrices.
+//! Constant factors of embeddings, residuals, attention scores and logits.
 
 use super::config::ConfigError;
 
-/// Constant factors; 1 leaves a family as LLaMA is.
+/// Constant factors; LLaMA has 1 for all but attention scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Multipliers {
     /// Of the embedding of every token.
     pub embedding: f32,
-    /// Of what attention and feed-forward network add to the residual stream.
+    /// Of the outputs of attention and feed-forward network before the residual addition.
     pub residual: f32,
     /// Of the scores of attention, before the softmax.
     pub attention: f32,
@@ -15,13 +15,13 @@ pub struct Multipliers {
     pub logits: f32,
 }
 
-/// Where a family has its multipliers from.
+/// The source of a family's multipliers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MultiplierRule {
-    /// There are none but that of scores.
+    /// Only attention scores have one.
     Plain,
-    /// Gemma: embeddings grow by the root of their width, and `query_pre_attn_scalar`
-    /// is the width that scores are divided by the root of.
+    /// Gemma: embeddings are multiplied by the square root of their width, and scores are
+    /// divided by that of `query_pre_attn_scalar`.
     Gemma,
     /// MiniCPM (maximal update parametrization): `scale_emb`, `scale_depth` and
     /// `dim_model_base` of `config.json`; `embedding_scale`, `residual_scale` and
@@ -47,12 +47,12 @@ pub(crate) struct HfMultipliers {
     pub(crate) query_pre_attn_scalar: Option<f32>,
 }
 
-/// Layers of the one Gemma 3 whose GGUF files mean another attention multiplier than
-/// all others: llama.cpp tells it by their number.
+/// The number of layers of Gemma 3 27B, by which llama.cpp identifies it; its attention
+/// multiplier differs from that of all others.
 const GEMMA3_27B_LAYERS: usize = 62;
 
 impl Multipliers {
-    /// Returns those of a model that multiplies nothing but scores.
+    /// Returns the multipliers of a model that has only that of attention scores.
     pub(crate) fn plain(head_dim: usize) -> Self {
         Self {
             embedding: 1.0,
@@ -82,7 +82,7 @@ impl Multipliers {
                 },
                 ..Self::gemma(sizes)
             },
-            // Old files have no keys: those of the first models are meant.
+            // Old files have no keys; the defaults are those of the first models.
             MultiplierRule::MiniCpm => Self {
                 embedding: float("embedding_scale")?.unwrap_or(12.0),
                 residual: match float("residual_scale")? {
@@ -125,7 +125,7 @@ impl Multipliers {
         Ok(match rule {
             MultiplierRule::Plain => plain,
             MultiplierRule::Gemma => Self {
-                // As `transformers` has it where a file says nothing.
+                // The default of `transformers`.
                 attention: inverse_root(hf.query_pre_attn_scalar.unwrap_or(256.0)),
                 ..Self::gemma(sizes)
             },
@@ -162,7 +162,7 @@ impl Multipliers {
         }
     }
 
-    /// Returns the first factor that is none.
+    /// Returns an error for the first invalid factor.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let factors = [
             ("the multiplier of embeddings", self.embedding),
@@ -181,7 +181,7 @@ fn inverse_root(width: f32) -> f32 {
     1.0 / width.sqrt()
 }
 
-/// Returns the whole number that `x` is but for the rounding of an f32.
+/// Returns `x` rounded to an integer if it differs only by f32 rounding.
 fn whole(x: f64) -> f64 {
     let near = libm::round(x);
     if (x - near).abs() < 1e-6 * near {

@@ -1,5 +1,4 @@
-//! Rotary position embedding: base, width, and how files stretch it to longer
-//! contexts.
+//! Rotary position embedding: base, width, and scaling to longer contexts.
 
 use std::f64::consts::PI;
 
@@ -13,26 +12,26 @@ use super::config::ConfigError;
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f32,
-    /// How many values of a head are turned, from the first on; even.
+    /// Number of leading dimensions of a head that are rotated; even.
     pub n_dims: usize,
-    /// What is done to the frequencies.
+    /// The scaling of the frequencies.
     pub scaling: RopeScaling,
 }
 
-/// What is done to rotary frequencies so that a model reaches further than it was
-/// first trained for.
+/// The scaling of rotary frequencies to contexts longer than that of the first training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Nothing.
     None,
-    /// All are divided by `factor` (Chen et al., Position Interpolation, 2023).
+    /// All frequencies are divided by `factor` (Chen et al., Position Interpolation, 2023).
     Linear {
         /// Greater than 0.
         factor: f32,
     },
-    /// Llama 3.1's: wavelengths above `original_context_len / low_freq_factor` are
-    /// divided by `factor`, those below `original_context_len / high_freq_factor`
-    /// are kept, and those between change over.
+    /// Llama 3.1's: frequencies with wavelengths above
+    /// `original_context_len / low_freq_factor` are divided by `factor`, those below
+    /// `original_context_len / high_freq_factor` are kept, and those between are
+    /// interpolated.
     Llama3 {
         /// Greater than 0.
         factor: f32,
@@ -43,43 +42,41 @@ pub enum RopeScaling {
         /// Positions of the first training.
         original_context_len: usize,
     },
-    /// Peng et al., YaRN, 2023: what turns less than `beta_slow` times in
-    /// `original_context_len` positions is divided by `factor`, what turns more than
-    /// `beta_fast` times is kept.
+    /// Peng et al., YaRN, 2023: frequencies of less than `beta_slow` rotations in
+    /// `original_context_len` positions are divided by `factor`, those of more than
+    /// `beta_fast` rotations are kept.
     Yarn {
         /// Greater than 0.
         factor: f32,
         /// Positions of the first training.
         original_context_len: usize,
-        /// Turns, usually 32.
+        /// Rotations, usually 32.
         beta_fast: f32,
-        /// Turns, usually 1.
+        /// Rotations, usually 1.
         beta_slow: f32,
-        /// What queries and keys are multiplied with, usually
-        /// `0.1·ln(factor) + 1`.
+        /// Factor of queries and keys, usually `0.1·ln(factor) + 1`.
         attention_factor: f32,
     },
-    /// LongRoPE (Ding et al., 2024): each is divided by its own number, one of two
-    /// lists. `transformers` chooses by the length of the text so far and llama.cpp by
-    /// the context; here it is the context, so that a text is computed by one list from
-    /// beginning to end.
+    /// LongRoPE (Ding et al., 2024): each frequency has a divisor, from one of two lists.
+    /// `transformers` selects the list by the current text length and llama.cpp by the
+    /// context; here the context decides, so that a text is computed with one list only.
     LongRope {
         /// The divisors of contexts up to `original_context_len`.
         short: Vec<f32>,
-        /// Those of longer ones.
+        /// The divisors of longer contexts.
         long: Vec<f32>,
         /// Positions of the first training.
         original_context_len: usize,
-        /// What queries and keys are multiplied with.
+        /// Factor of queries and keys.
         attention_factor: f32,
     },
-    /// Each is divided by its own number: `rope_freqs.weight` of GGUF files, which
-    /// is how they keep Llama 3.1's.
+    /// Each frequency has a divisor: `rope_freqs.weight` of GGUF files, which represents
+    /// Llama 3.1's scaling.
     Divisors(Vec<f32>),
 }
 
 impl RopeScaling {
-    /// Returns the `attention_factor` of YaRN where a file gives none.
+    /// Returns the default `attention_factor` of YaRN.
     pub(crate) fn yarn_attention_factor(factor: f32) -> f32 {
         if factor <= 1.0 {
             1.0
@@ -88,8 +85,8 @@ impl RopeScaling {
         }
     }
 
-    /// Returns the `attention_factor` of LongRoPE where a file gives none, for a
-    /// context that is `factor` times the `original` one.
+    /// Returns the default `attention_factor` of LongRoPE for a context that is `factor` times
+    /// the `original` one.
     pub(crate) fn longrope_attention_factor(factor: f64, original: usize) -> f32 {
         if factor <= 1.0 {
             return 1.0;
@@ -110,15 +107,15 @@ impl RopeScaling {
 }
 
 impl Rope {
-    /// Returns the angle that each pair turns from one position to the next, in a
-    /// context of any length that makes no difference.
+    /// Returns the frequency of each pair in radians per position, for scalings that do not
+    /// depend on the context.
     #[cfg(test)]
     pub(crate) fn frequencies(&self) -> Vec<f32> {
         self.frequencies_in(0)
     }
 
-    /// Returns the angle that each pair turns from one position to the next, in a
-    /// context of `context_len` positions.
+    /// Returns the frequency of each pair in radians per position, in a context of
+    /// `context_len` positions.
     fn frequencies_in(&self, context_len: usize) -> Vec<f32> {
         let mut frequencies = rope_frequencies(self.n_dims, self.theta);
         match &self.scaling {
@@ -166,7 +163,7 @@ impl Rope {
                 beta_slow,
                 ..
             } => {
-                // The pair that turns `turns` times in the original context.
+                // The pair with `turns` rotations in the original context.
                 let pair = |turns: f32| {
                     let length = original_context_len as f64 / (f64::from(turns) * 2.0 * PI);
                     self.n_dims as f64 * libm::log(length) / (2.0 * libm::log(self.theta.into()))
@@ -185,8 +182,8 @@ impl Rope {
         frequencies
     }
 
-    /// Returns what each frequency is divided by, for files that keep Llama 3.1's
-    /// scaling so.
+    /// Returns the divisor of each frequency, for files that represent Llama 3.1's scaling by
+    /// divisors.
     pub(crate) fn divisors(&self) -> Option<Vec<f32>> {
         match &self.scaling {
             RopeScaling::Divisors(divisors) => Some(divisors.clone()),
@@ -199,7 +196,7 @@ impl Rope {
         }
     }
 
-    /// Takes memory for the cosines and sines of a context.
+    /// Allocates the table of cosines and sines of a context.
     pub(crate) fn table(
         &self,
         pool: &HybridMemoryPool,
@@ -219,7 +216,7 @@ impl Rope {
         RopeTable::new(pool, &frequencies, head_dim, context_len, magnitude)
     }
 
-    /// Returns the first thing that no model can have.
+    /// Checks the parameters; returns the first invalid value as an error.
     pub(crate) fn validate(&self, head_dim: usize) -> Result<(), ConfigError> {
         if self.n_dims == 0 || self.n_dims > head_dim || !self.n_dims.is_multiple_of(2) {
             return Err(ConfigError::RopeWidth {
@@ -281,7 +278,7 @@ impl Rope {
         }
     }
 
-    /// Refuses divisors that are not one for each pair, and adds them to `floats`.
+    /// Checks that there is one divisor per pair, and adds them to `floats`.
     fn check_divisors(
         &self,
         divisors: &[f32],

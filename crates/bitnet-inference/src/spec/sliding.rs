@@ -1,33 +1,33 @@
-//! Layers that see only the last positions.
+//! Sliding-window attention.
 
 use super::config::ConfigError;
 use super::rope::Rope;
 
-/// How some layers see: the last positions only, by a rotary embedding of their own.
+/// Sliding-window attention of some layers, with a separate rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlidingWindow {
-    /// How many positions a row sees, its own and those before it.
+    /// Window size in positions, including the current one.
     pub window: usize,
     /// The rotary position embedding of these layers.
     pub rope: Rope,
-    /// Whether a layer is one of them.
+    /// Whether each layer has the window.
     pub layers: Vec<bool>,
 }
 
 impl SlidingWindow {
-    /// The period of Gemma 3, where a file says none.
+    /// The default period of Gemma 3.
     pub(crate) const GEMMA3_PERIOD: usize = 6;
-    /// The base of the frequencies of Gemma 3, where a file says none.
+    /// The default base of the frequencies of Gemma 3.
     pub(crate) const GEMMA3_THETA: f32 = 10_000.0;
 
-    /// Returns which of `n_layers` layers have a window, if every `period`-th has none.
+    /// Returns whether each of `n_layers` layers has a window, if every `period`-th has none.
     pub(crate) fn every(period: usize, n_layers: usize) -> Vec<bool> {
         (0..n_layers)
             .map(|layer| !(layer + 1).is_multiple_of(period))
             .collect()
     }
 
-    /// Returns the period of the layers without a window, if they have one.
+    /// Returns the period of the layers without a window, if they are periodic.
     pub(crate) fn period(&self) -> Option<usize> {
         let n_layers = self.layers.len();
         let first = self.layers.iter().position(|is_sliding| !is_sliding);
@@ -35,7 +35,7 @@ impl SlidingWindow {
         (Self::every(period, n_layers) == self.layers).then_some(period)
     }
 
-    /// Returns the first thing that no model can have.
+    /// Checks the parameters; returns the first invalid value as an error.
     pub(crate) fn validate(&self, n_layers: usize, head_dim: usize) -> Result<(), ConfigError> {
         let (what, value, limit) = ("sliding window", self.window, 1 << 24);
         if value == 0 || value > limit {

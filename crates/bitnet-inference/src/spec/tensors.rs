@@ -1,6 +1,6 @@
-//! The tensors of a model: names in both worlds, shapes, and what each is for.
+//! The tensors of a model: names in both file formats, shapes, and roles.
 //!
-//! Inside the program a tensor goes by its GGUF name.
+//! The code uses GGUF names.
 
 use super::config::Config;
 
@@ -12,16 +12,15 @@ pub(crate) const OUTPUT_NORM: &str = "output_norm.weight";
 /// not tied.
 pub(crate) const OUTPUT: &str = "output.weight";
 
-/// Divisors of the rotary frequencies, in GGUF files that have some.
+/// Divisors of the rotary frequencies in GGUF files, optional.
 pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 /// Divisors for contexts up to that of the first training.
 pub(crate) const ROPE_SHORT: &str = "rope_factors_short.weight";
 /// Divisors for longer ones.
 pub(crate) const ROPE_LONG: &str = "rope_factors_long.weight";
 
-/// Last parts of the names of tensors that are no weights: what older versions of
-/// programs saved although it is computed, and what newer ones leave out when they
-/// read it.
+/// Name suffixes of buffers: tensors that are computed at run time, but were saved by
+/// older versions of programs and are ignored by newer ones.
 const BUFFERS: [&str; 9] = [
     "attn_rot_embd.weight",
     "causal_mask",
@@ -34,7 +33,7 @@ const BUFFERS: [&str; 9] = [
     "rotary_emb.sin_cached",
 ];
 
-/// Returns whether a tensor is no weight, but a buffer that is computed.
+/// Returns whether a tensor is a computed buffer instead of a weight.
 pub(crate) fn is_buffer(name: &str) -> bool {
     BUFFERS.iter().any(|buffer| {
         let before = name.strip_suffix(buffer);
@@ -42,7 +41,7 @@ pub(crate) fn is_buffer(name: &str) -> bool {
     })
 }
 
-/// What a tensor is for, which decides how it may be stored.
+/// The role of a tensor, which determines the supported storage types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Embedding or output matrix.
@@ -55,14 +54,14 @@ pub(crate) enum Role {
     Rotary,
 }
 
-/// A tensor that a configuration calls for.
+/// A tensor that a configuration requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
     /// The GGUF name.
     pub(crate) name: String,
     /// The name in `transformers` checkpoints.
     pub(crate) hf_name: String,
-    /// Another name there.
+    /// An alternative name there.
     pub(crate) hf_alias: Option<String>,
     pub(crate) role: Role,
     pub(crate) n_rows: usize,
@@ -78,8 +77,8 @@ impl Expected {
 /// Names of a part of a layer, in GGUF files and in `transformers` checkpoints.
 type Names = (&'static str, &'static str);
 
-/// The names of the norm of a linear layer's input where every projection has one
-/// (bitnet-embedding), by the layer's GGUF name.
+/// The names of the input norms of linear layers in models with a norm before every
+/// projection (bitnet-embedding), by the layer's GGUF name.
 const PROJECTION_NORMS: [(&str, Names); 7] = [
     ("attn_q", ("attn_q_norm_in", "self_attn.q_proj.norm")),
     ("attn_k", ("attn_k_norm_in", "self_attn.k_proj.norm")),
@@ -99,7 +98,7 @@ pub(crate) const A_PROJECTION_NORM: Names = (
     "layers.0.self_attn.q_proj.norm.weight",
 );
 
-/// Sub-norms: those of the two inputs that have not just been normalized.
+/// Sub-norms: the norms before the output and down projections.
 const SUB_NORMS: [(&str, Names); 2] = [
     ("attn_output", ("attn_sub_norm", "self_attn.attn_sub_norm")),
     ("ffn_down", ("ffn_sub_norm", "mlp.ffn_sub_norm")),
@@ -119,7 +118,7 @@ pub(crate) fn layer_tensor(layer: usize, part: &str) -> String {
     format!("blk.{layer}.{part}.weight")
 }
 
-/// Returns the names of the norm of the input of a linear layer, if it has one.
+/// Returns the names of the input norm of a linear layer, if it has one.
 fn input_norm(config: &Config, linear: &str) -> Option<Names> {
     let norms: &[_] = if config.projection_norms {
         &PROJECTION_NORMS
@@ -132,12 +131,12 @@ fn input_norm(config: &Config, linear: &str) -> Option<Names> {
     norm.map(|(_, names)| *names)
 }
 
-/// Returns whether a tensor is the norm of the input of one projection.
+/// Returns whether a tensor is the input norm of a projection.
 pub(crate) fn is_projection_norm(name: &str) -> bool {
     name.ends_with("_norm_in.weight")
 }
 
-/// Returns the GGUF name of the norm of the input of a linear layer, if it has one.
+/// Returns the GGUF name of the input norm of a linear layer, if it has one.
 pub(crate) fn input_norm_tensor(config: &Config, layer: usize, linear: &str) -> Option<String> {
     input_norm(config, linear).map(|(norm, _)| layer_tensor(layer, norm))
 }
@@ -166,7 +165,7 @@ pub(crate) fn expected(config: &Config) -> Vec<Expected> {
                 tensors.push(Expected {
                     name: layer_tensor(layer, name),
                     hf_name: hf(hf_name),
-                    // As 1bitLLM calls them.
+                    // The names of 1bitLLM.
                     hf_alias: match name {
                         "attn_sub_norm" => Some(hf("self_attn.inner_attn_ln")),
                         "ffn_sub_norm" => Some(hf("mlp.ffn_layernorm")),

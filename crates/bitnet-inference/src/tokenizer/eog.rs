@@ -1,4 +1,4 @@
-//! Which tokens end generation, by their text.
+//! End-of-generation tokens by their text.
 //!
 //! Files name one end, or a few; models write others, too. The lists are those of
 //! llama.cpp (`llama_vocab::impl::load`), whatever the type of the token.
@@ -31,7 +31,7 @@ const ENDS: [&str; 22] = [
     "[e~[",
 ];
 
-/// What stands between files of code, and what fills the rest of a row of tokens.
+/// Separators between code files, and padding.
 const GAPS: [&str; 11] = [
     "<|fim_pad|>",
     "<fim-pad>",
@@ -55,19 +55,19 @@ pub(super) fn by_text(id_of: impl Fn(&str) -> Option<u32>) -> BTreeSet<u32> {
         .collect();
     let has = |text| id_of(text).is_some();
     let has_call = has("<|call|>") || has("<|calls|>");
-    // There it parts the channels of one answer.
+    // With these, the token separates the channels of one answer.
     if has_call && (has("<|return|>") || has("<|flush|>")) {
         ends.retain(|id| Some(*id) != id_of("<|end|>"));
     }
-    // There it is a tag of HTML.
+    // With this one, the token is an HTML tag.
     if has("<|tool_response>") {
         ends.retain(|id| Some(*id) != id_of("</s>"));
     }
     ends
 }
 
-/// Returns whether llama.cpp takes a token of this text as a control token, whatever
-/// type the file gives it.
+/// Returns whether llama.cpp treats a token of this text as a control token, regardless
+/// of its type in the file.
 pub(super) fn is_control(text: &str) -> bool {
     ENDS.contains(&text) || GAPS.contains(&text)
 }

@@ -32,33 +32,33 @@ pub(crate) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// A token of ordinary text, in [`TOKEN_TYPE`].
 pub(crate) const TYPE_NORMAL: i32 = 1;
-/// What stands for text without a token.
+/// The token for unknown text.
 pub(crate) const TYPE_UNKNOWN: i32 = 2;
 /// A special token that is not part of the text.
 pub(crate) const TYPE_CONTROL: i32 = 3;
 /// A token added by hand, part of the text.
 pub(crate) const TYPE_USER_DEFINED: i32 = 4;
-/// An id that no text has.
+/// An unused id.
 pub(crate) const TYPE_UNUSED: i32 = 5;
-/// A byte of text that has no token.
+/// A single byte, for text without a token.
 pub(crate) const TYPE_BYTE: i32 = 6;
 
-/// Where SentencePiece puts them, and llama.cpp looks for them if no key says more.
+/// Default ids of SentencePiece, which llama.cpp assumes without a key.
 const SENTENCE_PIECE_BOS: u32 = 1;
 const SENTENCE_PIECE_EOS: u32 = 2;
 
-/// The tokens of a file, checked.
+/// The validated tokens of a file.
 pub(super) struct Vocabulary<'a> {
     pub(super) tokens: &'a [String],
-    /// By text, the first id of each.
+    /// The first id of each text.
     ids: AHashMap<&'a str, u32>,
     types: Option<Vec<i64>>,
-    /// The token for text that has none.
+    /// The token for unknown text.
     unknown: Option<usize>,
 }
 
 impl<'a> Vocabulary<'a> {
-    /// Takes tokens and the type of each, if they have any.
+    /// Returns the vocabulary of these tokens and their types, if any.
     pub(super) fn new(
         tokens: &'a [String],
         types: Option<Vec<i64>>,
@@ -110,24 +110,25 @@ impl<'a> Vocabulary<'a> {
         ids.map(|(token, id)| ((*token).to_owned(), *id)).collect()
     }
 
-    /// Returns the ids whose text has a smaller id, too, which texts get.
+    /// Returns the duplicate ids: those whose text also has a smaller id, which is used
+    /// for encoding.
     pub(super) fn repeated(&self) -> impl Iterator<Item = (u32, &'a str)> {
         let tokens = (0..).zip(self.tokens.iter().map(String::as_str));
         tokens.filter(|(id, token)| self.ids[token] != *id)
     }
 
-    /// Returns the type of a token; where the file has none, that of text.
+    /// Returns the type of a token; normal if the file has no types.
     pub(super) fn kind(&self, id: usize) -> i32 {
         let types = self.types.as_ref();
         types.map_or(TYPE_NORMAL, |types| i32::try_from(types[id]).unwrap_or(0))
     }
 
-    /// Returns the token for text that has none.
+    /// Returns the token for unknown text.
     pub(super) fn unknown(&self) -> Option<&'a str> {
         self.unknown.map(|id| self.tokens[id].as_str())
     }
 
-    /// Returns the id of a special token. One that no token has is ignored.
+    /// Returns the id of a special token. An id without a token is ignored.
     fn special_id(
         &self,
         gguf: &Gguf,
@@ -152,7 +153,7 @@ impl<'a> Vocabulary<'a> {
         is_control.then_some(id)
     }
 
-    /// Returns the tokens that are found in text before anything is cut.
+    /// Returns the added tokens, which are matched before pre-tokenization.
     pub(super) fn added(&self) -> Vec<AddedToken> {
         let added = self.tokens.iter().enumerate();
         let added = added.filter_map(|(id, token)| match self.kind(id) {
@@ -220,7 +221,7 @@ pub(super) fn build(gguf: &Gguf, family: &Family) -> Result<Tokenizer, Tokenizer
         .with_notes(notes))
 }
 
-/// Returns how the file's text is cut.
+/// Returns the pre-tokenizer of the file.
 fn pre_tokenizer(gguf: &Gguf, family: &Family) -> Result<PreTokenizer, TokenizerError> {
     let name = gguf.string(PRE)?.or(family.pre_tokenizer);
     let name = name.ok_or(missing(PRE))?;
@@ -238,14 +239,14 @@ fn byte_level(
     notes: &mut Vec<TokenizerNote>,
 ) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let merges = gguf.strings(MERGES)?.ok_or(missing(MERGES))?;
-    // A byte-level token has no space, so the first one parts the pair.
+    // A byte-level token has no space, so the first one separates the pair.
     let pair = |merge: &'_ str| -> Option<(String, String)> {
         let (left, right) = merge.split_once(' ')?;
         let tokens = [left, right, &[left, right].concat()];
         let are_tokens = tokens.iter().all(|token| vocabulary.id(token).is_some());
         are_tokens.then(|| (left.to_owned(), right.to_owned()))
     };
-    // A pair that is never there, or gives nothing: `tokenizers` would not take it.
+    // `tokenizers` rejects merges of pairs that are not tokens or give none.
     let mut unused = (merges.iter().enumerate()).filter(|(_, merge)| pair(merge).is_none());
     if let Some((index, merge)) = unused.next() {
         notes.push(TokenizerNote::UnusedMerges {
@@ -271,7 +272,7 @@ fn byte_level(
     Ok(inner)
 }
 
-/// Notes the bytes without a token, if UTF-8 has any of them.
+/// Adds a note about bytes without a token, if any of them occurs in UTF-8.
 pub(super) fn note_missing(bytes: impl Iterator<Item = u8>, notes: &mut Vec<TokenizerNote>) {
     let mut bytes: Vec<u8> = bytes
         .filter(|byte| !matches!(byte, 0xc0 | 0xc1 | 0xf5..))
@@ -286,7 +287,7 @@ fn missing(key: &'static str) -> TokenizerError {
     TokenizerError::MissingKey { key }
 }
 
-/// Refuses an array with fewer values than there are tokens.
+/// Returns an error if an array has fewer values than there are tokens.
 fn enough(
     key: &'static str,
     found: usize,

@@ -1,4 +1,4 @@
-//! Text of which some may become control tokens, and the rest may not.
+//! Encoding of text in which only marked spellings become control tokens.
 
 use std::collections::HashMap;
 
@@ -7,9 +7,9 @@ use tokenizers::{AddedToken, Model, OffsetType, PreTokenizer};
 use super::{Source, Tokenizer, TokenizerError};
 
 impl Tokenizer {
-    /// Returns the added tokens that are no text: those that the files call special,
-    /// and those that end generation. A token of one character is never among them:
-    /// text must be able to have every character.
+    /// Returns the control tokens: added tokens that the files declare special, and
+    /// those that end generation. Tokens of one character are excluded, since every
+    /// character must be representable as text.
     pub(crate) fn control_tokens(&self) -> Vec<(u32, AddedToken)> {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
         let is_control = |id: u32, token: &AddedToken| {
@@ -24,8 +24,8 @@ impl Tokenizer {
     }
 
     /// Returns the ids of a text, as [`encode_without_bos`](Self::encode_without_bos), in which only
-    /// those of the `control` tokens are recognised that have `mark` before them; all
-    /// other spellings of them are text. The mark itself is no part of the text.
+    /// `control` tokens preceded by `mark` are recognized; all other spellings of them
+    /// are text. The mark itself is not part of the text.
     pub(crate) fn encode_marked(
         &self,
         text: &str,
@@ -35,8 +35,8 @@ impl Tokenizer {
         let failed = |source: Source| TokenizerError::Encode { source };
         let (model, normalizer) = (self.inner.get_model(), self.inner.get_normalizer());
 
-        // Control tokens as such are not looked for; their marked twins are, as tokens
-        // of another kind, and have ids of their own.
+        // Control tokens are not matched; their marked variants are, as temporary tokens
+        // with ids of their own.
         let mut vocabulary = self.inner.get_added_vocabulary().clone();
         let twin = |token: &AddedToken| format!("{mark}{}", token.content);
         let unmarked = control.iter().map(|(_, token)| token.clone().special(true));
@@ -67,8 +67,8 @@ impl Tokenizer {
             if let Some(id) = twins.get(id) {
                 ids.push(*id);
             } else if let Ok(i) = control.binary_search_by_key(id, |(id, _)| *id) {
-                // The model itself joins the spelling to the token: its characters, each
-                // by itself.
+                // The model itself merges the spelling to the token, so its characters are
+                // encoded separately.
                 for c in control[i].1.content.chars() {
                     let tokens = model.tokenize(&c.to_string()).map_err(failed)?;
                     ids.extend(tokens.iter().map(|token| token.id));

@@ -1,7 +1,7 @@
 //! Text to token ids and back.
 //!
-//! The work is done by HuggingFace's `tokenizers`; here is what surrounds it:
-//! building one from GGUF metadata, BOS, and the tokens that end generation.
+//! A wrapper of HuggingFace's `tokenizers` that adds construction from GGUF metadata,
+//! BOS, and end-of-generation tokens.
 
 mod eog;
 pub(crate) mod gguf;
@@ -32,20 +32,20 @@ pub use stream::TextStream;
 /// Tokens that end a turn (Llama 3, ChatML, Gemma).
 pub(crate) const EOT_TOKENS: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
 
-/// A tokenizer with what a model needs to know of it.
+/// A tokenizer with the special tokens of a model.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     add_bos: bool,
     eog: BTreeSet<u32>,
-    /// Those of them that the files declare; the first is their EOS.
+    /// The end tokens declared by the files; the first is the EOS.
     declared_eos: Vec<u32>,
-    /// What is to come behind every text that nothing follows, if the files say so.
+    /// The token appended to complete texts, if the files specify one.
     appended_eos: Option<u32>,
-    /// Rows of the model's embedding; ids beyond them cannot be computed.
+    /// Rows of the model's embedding; larger ids are errors.
     vocab_size: usize,
-    /// Ids whose text has a smaller id, too, which texts get; in ascending order.
+    /// Duplicate ids, whose text also has a smaller id.
     repeated: BTreeMap<u32, String>,
     notes: Vec<TokenizerNote>,
 }
@@ -79,7 +79,7 @@ struct TokenizerConfig {
     bos_token: Option<NamedToken>,
     eos_token: Option<NamedToken>,
     chat_template: Option<OneTemplateOrMany>,
-    /// What follows matters beside a `tokenizer.model`, which does not say it.
+    /// The following fields are used with a `tokenizer.model`, which lacks them.
     add_bos_token: Option<bool>,
     #[serde(default)]
     added_tokens_decoder: BTreeMap<u32, LateToken>,
@@ -123,7 +123,7 @@ struct NamedTemplate {
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// The parts of `tokenizer.json` that are checked.
+/// The validated parts of `tokenizer.json`.
 #[derive(Debug, Deserialize)]
 struct TokenizerFile {
     model: TokenizerModel,
@@ -156,7 +156,7 @@ enum Merge {
 }
 
 impl Tokenizer {
-    /// Takes the end tokens that the files declare, the first of which is their EOS.
+    /// Returns a tokenizer with the declared end tokens, the first of which is the EOS.
     fn new(
         inner: tokenizers::Tokenizer,
         bos: Option<u32>,
@@ -178,7 +178,7 @@ impl Tokenizer {
         }
     }
 
-    /// Takes ids whose text has a smaller id, too.
+    /// Sets the duplicate ids, whose text also has a smaller id.
     fn with_repeated(self, repeated: Vec<(u32, String)>) -> Self {
         let repeated = repeated.into_iter().collect();
         Self { repeated, ..self }
@@ -188,7 +188,7 @@ impl Tokenizer {
         Self { notes, ..self }
     }
 
-    /// Makes this token the last one of texts that nothing follows.
+    /// Sets the token appended to complete texts.
     fn with_appended_eos(self, appended_eos: Option<u32>) -> Self {
         Self {
             appended_eos,
@@ -196,12 +196,16 @@ impl Tokenizer {
         }
     }
 
-    /// Makes text with a token beyond the first `vocab_size` an error.
+    /// Limits ids to `vocab_size`; text with a larger id becomes an error.
     pub(crate) fn for_model(self, vocab_size: usize) -> Self {
         Self { vocab_size, ..self }
     }
 
     /// Reads the tokenizer of a model.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the model's files contain no complete and supported tokenizer.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, TokenizerError> {
         let config = checkpoint.config();
         let tokenizer = match checkpoint.origin() {
@@ -213,6 +217,11 @@ impl Tokenizer {
 
     /// Reads `tokenizer.json` of a HuggingFace folder, or else `tokenizer.model`, and the
     /// ids that end generation from `generation_config.json` or `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be read, or contains no complete and supported
+    /// tokenizer.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
         let file = folder.join("tokenizer.json");
         let names: TokenizerConfig = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
@@ -231,7 +240,7 @@ impl Tokenizer {
             },
         };
         for AddedTokenEntry { id, content } in added {
-            // `tokenizers` counts on from the vocabulary, whatever the file says.
+            // `tokenizers` numbers added tokens consecutively, whatever the file says.
             if let Some(found) = inner.token_to_id(&content)
                 && found != id
             {
@@ -243,7 +252,7 @@ impl Tokenizer {
             }
         }
 
-        // Beside a `tokenizer.model`, what is not said is as in LLaMA.
+        // With a `tokenizer.model`, the defaults are those of LLaMA.
         let or_else = |name: Option<NamedToken>, default: &str| {
             let default = || is_sentence_piece.then(|| default.to_owned());
             name.map(NamedToken::into_string).or_else(default)
@@ -263,7 +272,7 @@ impl Tokenizer {
                 }
             };
             for id in ids.eos_token_id.into_iter().flat_map(OneOrMany::into_vec) {
-                // A model may have a row for an id that has no token, and end there.
+                // A model may have a row without a token as its end token.
                 let as_row = u32::try_from(id).ok();
                 if !as_row.as_ref().is_some_and(is_token) {
                     note("eos_token_id", id);
@@ -285,7 +294,7 @@ impl Tokenizer {
             put_in_front(&mut inner, &token, bos)?;
         }
         stream::check_decoder(inner.get_decoder())?;
-        // What the post-processor puts in front of a text is the BOS.
+        // The token that the post-processor prepends is the BOS.
         let text = inner
             .encode("a", true)
             .map_err(|source| TokenizerError::Encode { source })?;
@@ -306,14 +315,22 @@ impl Tokenizer {
         )
     }
 
-    /// Builds the tokenizer that GGUF metadata describe.
+    /// Returns the tokenizer described by GGUF metadata.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the metadata contain no complete and supported tokenizer.
     pub fn from_gguf(gguf: &Gguf, family: &Family) -> Result<Self, TokenizerError> {
         gguf::build(gguf, family)
     }
 
-    /// Returns the ids of `text`, with BOS in front if the model wants one and
-    /// the text does not begin with it: no text has it twice. Special tokens
-    /// written out in the text are recognised.
+    /// Returns the ids of `text`. BOS is prepended if the model uses one and the text
+    /// does not begin with it already. Spellings of special tokens are recognized.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the text cannot be tokenized, or has a token beyond the
+    /// vocabulary of the model.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = self.encode_without_bos(text)?;
         if let Some(bos) = self.bos
@@ -325,9 +342,12 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Returns the ids of a text that nothing is to follow, as models that turn texts
-    /// into embeddings want it: as [`encode`](Self::encode), and behind it the token
-    /// that the files put there, if they do.
+    /// Returns the ids of a complete text, for embedding models: as
+    /// [`encode`](Self::encode), followed by the token that the files specify, if any.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
     pub fn encode_with_eos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = self.encode(text)?;
         ids.extend(
@@ -338,6 +358,10 @@ impl Tokenizer {
     }
 
     /// Returns the ids of `text` alone, without BOS.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
     pub fn encode_without_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self
             .inner
@@ -348,7 +372,7 @@ impl Tokenizer {
         Ok(ids.to_vec())
     }
 
-    /// Refuses ids for which the model has no row.
+    /// Returns an error if the model has no row for an id.
     fn check_rows(&self, ids: &[u32]) -> Result<(), TokenizerError> {
         match ids.iter().find(|id| **id as usize >= self.vocab_size) {
             Some(&id) => Err(TokenizerError::BeyondModel {
@@ -360,17 +384,16 @@ impl Tokenizer {
         }
     }
 
-    /// Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD, as
-    /// `String::from_utf8_lossy` does it; ids without a token, as those of padded
-    /// rows of a vocabulary, have no text; special tokens are left out unless
-    /// `with_special`.
+    /// Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD, as in
+    /// `String::from_utf8_lossy`; ids without a token, such as padding rows of a
+    /// vocabulary, have no text; special tokens are omitted unless `with_special`.
     pub fn decode(&self, ids: &[u32], with_special: bool) -> String {
         stream::decode(self, ids, with_special)
     }
 
-    /// Starts decoding a stream of ids that continues `before`, which may be
-    /// empty. Tokens that begin with a space lose it at the beginning of a text,
-    /// but not in its middle. Special tokens are left out.
+    /// Returns a decoder for a stream of ids that continues `before`, which may be
+    /// empty. A leading space of a token is removed at the beginning of a text, but not
+    /// in its middle. Special tokens are omitted.
     pub fn stream(&self, before: &[u32]) -> TextStream<'_> {
         TextStream::after(self, before, false)
     }
@@ -380,8 +403,8 @@ impl Tokenizer {
         self.token(id, true).is_some()
     }
 
-    /// Returns what a token is called in the vocabulary, if one has this id, and if it
-    /// is not special or `with_special`.
+    /// Returns the vocabulary entry of an id, if it exists, and is not special unless
+    /// `with_special`.
     fn token(&self, id: u32, with_special: bool) -> Option<String> {
         let added = self.inner.get_added_vocabulary();
         let token = (added.simple_id_to_token(id))
@@ -390,17 +413,17 @@ impl Tokenizer {
         (with_special || !added.is_special_token(&token)).then_some(token)
     }
 
-    /// Returns what is odd about the files and was read all the same.
+    /// Returns notes on irregularities of the files.
     pub fn notes(&self) -> &[TokenizerNote] {
         &self.notes
     }
 
-    /// Returns the token that begins every text, if there is one.
+    /// Returns the beginning-of-sequence token (BOS), if there is one.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// Returns whether [`encode`](Self::encode) puts BOS in front.
+    /// Returns whether [`encode`](Self::encode) prepends BOS.
     pub fn adds_bos(&self) -> bool {
         self.add_bos
     }
@@ -431,8 +454,7 @@ impl Tokenizer {
             .filter(|id| self.contains(*id))
     }
 
-    /// Returns the token that comes behind every text that nothing follows, if the
-    /// files say so.
+    /// Returns the token appended to complete texts, if the files specify one.
     pub(crate) fn appended_eos(&self) -> Option<u32> {
         self.appended_eos
     }
@@ -469,8 +491,8 @@ fn from_json(
     }
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
         .map_err(|source| TokenizerError::Build { source })?;
-    // How long texts were in training is no rule for a prompt: as in `transformers`,
-    // nothing is cut off or filled up.
+    // As in `transformers`, the truncation and padding used in training do not apply to
+    // prompts.
     inner
         .with_truncation(None)
         .map_err(|source| TokenizerError::Build { source })?;
@@ -478,13 +500,14 @@ fn from_json(
     Ok((inner, parsed.added_tokens))
 }
 
-/// Adds the tokens that a folder has beside its `tokenizer.model`, and returns them.
+/// Adds the tokens that a folder lists in addition to its `tokenizer.model`, and returns
+/// them.
 fn with_late_tokens(
     mut inner: tokenizers::Tokenizer,
     folder: &Path,
     names: &TokenizerConfig,
 ) -> Result<(tokenizers::Tokenizer, Vec<AddedTokenEntry>), TokenizerError> {
-    // Older folders have a file of their own.
+    // Older folders have a separate file.
     let old: BTreeMap<String, u32> = read_json(folder, "added_tokens.json")?.unwrap_or_default();
     let mut late: BTreeMap<u32, (&str, bool)> = (old.iter())
         .map(|(content, id)| (*id, (content.as_str(), true)))
@@ -504,7 +527,7 @@ fn with_late_tokens(
     Ok((inner, entries.collect()))
 }
 
-/// Makes a token the first of every text.
+/// Sets the token to prepend to every text.
 fn put_in_front(
     inner: &mut tokenizers::Tokenizer,
     token: &str,
@@ -521,8 +544,8 @@ fn put_in_front(
     Ok(())
 }
 
-/// Reads the chat template of a HuggingFace folder, from its own file or from
-/// `tokenizer_config.json`.
+/// Reads the chat template of a HuggingFace folder, from `chat_template.jinja` or
+/// `tokenizer_config.json`; `None` if there is none.
 pub(crate) fn chat_template(folder: &Path) -> Result<Option<String>, TokenizerError> {
     if let Some(bytes) = read_optional(folder, "chat_template.jinja")? {
         return match String::from_utf8(bytes) {
@@ -537,7 +560,7 @@ pub(crate) fn chat_template(folder: &Path) -> Result<Option<String>, TokenizerEr
     Ok(match config.chat_template {
         None => None,
         Some(OneTemplateOrMany::One(template)) => Some(template),
-        // The others are for tools and documents.
+        // Other templates are for tools and documents.
         Some(OneTemplateOrMany::Many(templates)) => templates
             .into_iter()
             .find(|known| known.name == "default")
@@ -545,7 +568,7 @@ pub(crate) fn chat_template(folder: &Path) -> Result<Option<String>, TokenizerEr
     })
 }
 
-/// Reads a JSON file of a folder, if it is there.
+/// Reads a JSON file of a folder, if it exists.
 fn read_json<T: DeserializeOwned>(
     folder: &Path,
     file: &'static str,
@@ -554,12 +577,12 @@ fn read_json<T: DeserializeOwned>(
         return Ok(None);
     };
     serde_json::from_slice(&bytes).or_else(|source| {
-        // `config.json` is noted where the model is read.
+        // Opening the model adds the note about `config.json`.
         lax_json::from_slice(&bytes).ok_or(TokenizerError::Json { file, source })
     })
 }
 
-/// Reads a file of a folder, if it is there.
+/// Reads a file of a folder, if it exists.
 fn read_optional(folder: &Path, file: &str) -> Result<Option<Vec<u8>>, TokenizerError> {
     match std::fs::read(folder.join(file)) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -571,8 +594,8 @@ fn read_optional(folder: &Path, file: &str) -> Result<Option<Vec<u8>>, Tokenizer
     }
 }
 
-/// Refuses merges whose result is longer than every token, or whose second part
-/// lacks the prefix that it loses: `tokenizers` 0.23 panics on them.
+/// Rejects merges whose result is longer than every token, or whose second part lacks
+/// the prefix to be removed: `tokenizers` 0.23 panics on them.
 fn check_merges<'a>(
     token_lengths: impl Iterator<Item = usize>,
     merges: impl Iterator<Item = (&'a str, &'a str)>,
@@ -593,7 +616,7 @@ fn check_merges<'a>(
 /// An error inside `tokenizers`.
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why there is no tokenizer, or why it cannot do what was asked.
+/// An error of loading or using a tokenizer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
@@ -602,10 +625,10 @@ pub enum TokenizerError {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// A JSON file cannot be understood.
+    /// A JSON file is invalid.
     #[error("{file} is not as expected")]
     Json {
         /// The name of the file.
@@ -613,32 +636,32 @@ pub enum TokenizerError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// `tokenizer.model` cannot be understood.
+    /// `tokenizer.model` is invalid.
     #[error("tokenizer.model is not as SentencePiece writes it")]
     SentencePiece {
         /// What is wrong with it.
         source: prost::DecodeError,
     },
-    /// The metadata of a GGUF file have another type than they should.
+    /// A GGUF metadata value has the wrong type.
     #[error("the tokenizer metadata are not as expected")]
     Gguf(#[from] GgufError),
-    /// The file holds no tokenizer, or only part of one.
+    /// The file contains no complete tokenizer.
     #[error("key {key:?} is missing")]
     MissingKey {
         /// The metadata key.
         key: &'static str,
     },
-    /// A kind of tokenizer that is not implemented.
+    /// An unsupported kind of tokenizer.
     #[error("{key} {found:?} is not supported (supported: {supported})")]
     Unsupported {
         /// The metadata key.
         key: &'static str,
-        /// What the file says.
+        /// The value in the file.
         found: String,
-        /// What can be read.
+        /// The supported values.
         supported: String,
     },
-    /// Tokens lack something that each of them has.
+    /// An array has fewer values than there are tokens.
     #[error("{key} has {found} values for {expected} tokens")]
     Number {
         /// The metadata key.
@@ -648,7 +671,7 @@ pub enum TokenizerError {
         /// Number of values.
         found: usize,
     },
-    /// The score of a token cannot be compared.
+    /// The score of a token is NaN.
     #[error("the score of token {id} is {score}, expected a number")]
     Score {
         /// The token.
@@ -656,13 +679,13 @@ pub enum TokenizerError {
         /// Its score.
         score: f32,
     },
-    /// The tokens can be cut in two in more ways than those of any language.
+    /// The tokens have more possible merges than any learned vocabulary.
     #[error("the {n_tokens} tokens can be made of each other in too many ways")]
     TooManyMerges {
         /// Number of tokens.
         n_tokens: usize,
     },
-    /// The text has a token for which the model has no row.
+    /// The text has a token without a row in the model's embedding.
     #[error("token {id} ({token:?}) is beyond the model's vocabulary of {vocab_size}")]
     BeyondModel {
         /// The id.
@@ -680,10 +703,10 @@ pub enum TokenizerError {
         /// The pair.
         merge: String,
     },
-    /// The parts do not make a tokenizer.
+    /// The tokenizer cannot be built.
     #[error("the tokenizer cannot be built")]
     Build {
-        /// What `tokenizers` says.
+        /// The error of `tokenizers`.
         source: Source,
     },
     /// An added token cannot have the id that the file gives it.
@@ -699,7 +722,7 @@ pub enum TokenizerError {
     /// Text cannot be encoded.
     #[error("the text cannot be tokenized")]
     Encode {
-        /// What `tokenizers` says.
+        /// The error of `tokenizers`.
         source: Source,
     },
 }

@@ -1,36 +1,36 @@
-//! What is odd about a tokenizer that is read all the same.
+//! Notes on irregular tokenizers that are accepted.
 
 use std::fmt;
 
-/// Something about the files of a tokenizer that its user should know, and that is no
-/// error: other programs read them as they are read here.
+/// An irregularity in the files of a tokenizer that is not an error: other programs read
+/// them in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenizerNote {
-    /// No token stands for these bytes, and none for what has no token: characters
-    /// that need them are left out of texts, as `tokenizers` does it.
+    /// These bytes have no token, and there is no unknown token: characters that need
+    /// them are dropped when encoding, as in `tokenizers`.
     MissingBytes {
-        /// Bytes that UTF-8 has, in ascending order.
+        /// The bytes, of those that occur in UTF-8, in ascending order.
         bytes: Vec<u8>,
     },
-    /// Several ids have the same text: texts get the first of them.
+    /// Several ids have the same text; encoding uses the first.
     RepeatedTokens {
-        /// The text that is the first to be there again.
+        /// The first duplicate text.
         token: String,
-        /// The id that texts get.
+        /// The id used for encoding.
         first: u32,
-        /// The id where it is there again.
+        /// The duplicate id.
         id: u32,
-        /// How many ids have a text that is there before.
+        /// The number of duplicate ids.
         count: usize,
     },
-    /// Merges that join what is no token, or give none: they are left out.
+    /// Merges of parts that are not tokens, or that give no token; they are ignored.
     UnusedMerges {
         /// The place of the first in the list.
         index: usize,
         /// The pair.
         merge: String,
-        /// How many there are.
+        /// The number of such merges.
         count: usize,
     },
     /// No token has the id of a special token.
@@ -42,7 +42,7 @@ pub enum TokenizerNote {
         /// The number of tokens.
         n_tokens: usize,
     },
-    /// An array has more values than there are tokens: the rest is left out.
+    /// An array has more values than there are tokens; the rest is ignored.
     TooManyValues {
         /// The metadata key.
         key: &'static str,
@@ -66,7 +66,7 @@ impl fmt::Display for TokenizerNote {
                     write!(f, "{}0x{byte:02X}", if i == 0 { "" } else { ", " })?;
                 }
                 let more = if bytes.len() > 8 { ", …" } else { "" };
-                write!(f, "{more}): characters that need them are left out")
+                write!(f, "{more}): characters that need them are dropped")
             }
             Self::RepeatedTokens {
                 token,
@@ -84,7 +84,7 @@ impl fmt::Display for TokenizerNote {
                 count,
             } => write!(
                 f,
-                "merge {index} ({merge:?}){} gives no token of the vocabulary and is left out",
+                "merge {index} ({merge:?}){} gives no token of the vocabulary and is ignored",
                 and_others(*count)
             ),
             Self::SpecialId { key, id, n_tokens } => {
@@ -99,13 +99,13 @@ impl fmt::Display for TokenizerNote {
                 n_tokens,
             } => write!(
                 f,
-                "{key} has {found} values for {n_tokens} tokens: the rest is left out"
+                "{key} has {found} values for {n_tokens} tokens: the rest is ignored"
             ),
         }
     }
 }
 
-/// Says how many there are beside the first.
+/// Returns a description of the number of further items.
 fn and_others(count: usize) -> String {
     match count {
         0 | 1 => String::new(),

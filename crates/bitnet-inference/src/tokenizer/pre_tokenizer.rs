@@ -1,8 +1,8 @@
-//! How byte-level BPE tokenizers normalize and cut text before they merge: the
-//! table of what `tokenizer.ggml.pre` can name.
+//! Normalization and pre-tokenization of byte-level BPE tokenizers: the table of values
+//! of `tokenizer.ggml.pre`.
 //!
-//! Each row is what the published `tokenizer.json` of its families says. The
-//! names are llama.cpp's.
+//! Each row corresponds to the published `tokenizer.json` of its families. The names are
+//! llama.cpp's.
 
 use serde_json::Value;
 use tokenizers::normalizers::unicode::NFC;
@@ -19,28 +19,28 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 /// Qwen 2: the same, with digits one by one.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Where text is cut.
+/// How text is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
-    /// As this pattern matches.
+    /// By matches of this pattern.
     Pattern(&'static str),
-    /// As GPT-2 does.
+    /// As in GPT-2.
     Gpt2,
-    /// Around every digit, then as GPT-2 does.
+    /// Around every digit, then as in GPT-2.
     DigitsThenGpt2,
 }
 
-/// A way to prepare text for byte-level BPE.
+/// A pre-tokenizer for byte-level BPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PreTokenizer {
     /// Names in GGUF files; the first is the one to write.
     names: &'static [&'static str],
     cut: Cut,
-    /// Whether text is first brought into Unicode's composed form.
+    /// Whether text is normalized to NFC first.
     nfc: bool,
-    /// Whether a word that is a token stays one, whatever the merges say.
+    /// Whether a word that is a token is not split, regardless of the merges.
     pub(super) ignore_merges: bool,
-    /// Whether BOS begins a text where the file does not say.
+    /// Whether BOS is prepended by default.
     pub(super) adds_bos: bool,
 }
 
@@ -101,17 +101,17 @@ const KNOWN: [PreTokenizer; 5] = [
     },
 ];
 
-/// Returns the way that GGUF files call `name`.
+/// Returns the pre-tokenizer with this name in GGUF files.
 pub(super) fn named(name: &str) -> Option<PreTokenizer> {
     KNOWN.into_iter().find(|known| known.names.contains(&name))
 }
 
-/// Returns all names, for people.
+/// Returns all names, for error messages.
 pub(super) fn names() -> String {
     KNOWN.map(|known| known.names.join(", ")).join(", ")
 }
 
-/// Returns the way that a `tokenizer.json` describes, if it is a known one.
+/// Returns the pre-tokenizer of a `tokenizer.json`, if it is a known one.
 pub(crate) fn described(json: &Value) -> Option<PreTokenizer> {
     let pre_tokenizer = &json["pre_tokenizer"];
     let steps = match pre_tokenizer["pretokenizers"].as_array() {
@@ -141,7 +141,7 @@ pub(crate) fn described(json: &Value) -> Option<PreTokenizer> {
     let by_pattern = matches!(cut, Cut::Pattern(_));
     if byte_level["type"] != "ByteLevel"
         || byte_level["add_prefix_space"] != false
-        // Older files lack the key and mean GPT-2's cut.
+        // Older files lack the key; the default is GPT-2's pattern.
         || byte_level["use_regex"].as_bool().unwrap_or(true) == by_pattern
     {
         return None;
@@ -163,7 +163,7 @@ impl PreTokenizer {
         self.names[0]
     }
 
-    /// Sets a tokenizer up to prepare text so.
+    /// Installs this pre-tokenizer in a tokenizer.
     pub(super) fn install(self, inner: &mut tokenizers::Tokenizer) -> Result<(), TokenizerError> {
         let byte_level = |use_regex| ByteLevel::new(false, true, use_regex);
         let steps: Vec<PreTokenizerWrapper> = match self.cut {

@@ -1,9 +1,8 @@
-//! SentencePiece BPE as GGUF files have it (`llama`): pieces with scores, and
-//! bytes for what has no piece.
+//! SentencePiece BPE from GGUF files (`llama`): pieces with scores, and byte fallback.
 //!
-//! SentencePiece joins the neighbours whose piece has the highest score. That
-//! is BPE with a merge for every way to cut a piece in two, ordered by score:
-//! `transformers` reads these models so, and so is it done here.
+//! SentencePiece merges the adjacent pair whose piece has the highest score. That is BPE
+//! with a merge for every split of a piece in two, ordered by score, as in
+//! `transformers`.
 
 use std::cmp::Reverse;
 
@@ -20,16 +19,16 @@ use tokenizers::{DecoderWrapper, NormalizerWrapper};
 use super::gguf::{TYPE_NORMAL, Vocabulary, note_missing};
 use super::{TokenizerError, TokenizerNote};
 
-/// What stands for a space (U+2581).
+/// The symbol for a space (U+2581).
 const SPACE: &str = "▁";
-/// Bytes of the longest piece that is made by merging. SentencePiece stops at 16
-/// characters unless told otherwise.
+/// Maximum length in bytes of a merged piece. SentencePiece's default limit is 16
+/// characters.
 const MAX_PIECE: usize = 256;
-/// Merges for each piece, on average, beyond which a vocabulary is not one that
-/// was learned: LLaMA 2 has 1.9.
+/// Maximum average number of merges per piece; LLaMA 2 has 1.9. No learned vocabulary
+/// has more.
 const MAX_MERGES_PER_PIECE: usize = 8;
 
-/// Builds the model, and what surrounds it, of a vocabulary with `scores`.
+/// Returns the tokenizer of a vocabulary with `scores`.
 pub(super) fn build(
     vocabulary: &Vocabulary<'_>,
     scores: &[f32],
@@ -68,7 +67,7 @@ pub(super) fn build(
     Ok(inner)
 }
 
-/// Returns every way to cut a piece in two pieces, the highest score first.
+/// Returns every split of a piece into two pieces, the highest score first.
 fn merges(
     vocabulary: &Vocabulary<'_>,
     scores: &[f32],
@@ -78,7 +77,7 @@ fn merges(
         if vocabulary.kind(id) != TYPE_NORMAL || piece.len() > MAX_PIECE {
             continue;
         }
-        // Texts get the first of several pieces that are the same.
+        // Encoding uses the first of duplicate pieces.
         if vocabulary.id(piece) != u32::try_from(id).ok() {
             continue;
         }
@@ -104,7 +103,7 @@ fn merges(
     }
     let token = |id: u32| vocabulary.tokens[id as usize].as_str();
     let length = |id: u32| token(id).chars().count();
-    // Among equals the longer parts go first, then the order of the vocabulary.
+    // Ties: longer parts first, then the order of the vocabulary.
     merges.sort_by(|(a, [a_left, a_right]), (b, [b_left, b_right])| {
         b.total_cmp(a).then_with(|| {
             let key = |left, right| Reverse((length(left), length(right)));

@@ -1,7 +1,7 @@
-//! `tokenizer.model`: what SentencePiece writes, a protobuf message.
+//! `tokenizer.model`: SentencePiece's protobuf message.
 //!
-//! Only what the BPE models of LLaMA and its kin use is read: no normalization but
-//! that of spaces. Numbers of fields are those of `sentencepiece_model.proto`.
+//! Supports BPE models as used by LLaMA: no normalization except that of spaces. Field
+//! numbers are those of `sentencepiece_model.proto`.
 
 use prost::Message;
 
@@ -26,7 +26,7 @@ struct Piece {
     text: String,
     #[prost(float, tag = "2")]
     score: f32,
-    /// The numbers that GGUF files have taken over; text if there is none.
+    /// The type, numbered as in GGUF files; default normal.
     #[prost(int32, optional, tag = "3")]
     kind: Option<i32>,
 }
@@ -41,7 +41,7 @@ struct Trainer {
 
 #[derive(Clone, PartialEq, Message)]
 struct Normalizer {
-    /// Compiled rules; none for the normalization called `identity`.
+    /// Compiled normalization rules; empty for `identity`.
     #[prost(bytes = "vec", tag = "2")]
     precompiled_charsmap: Vec<u8>,
     #[prost(bool, optional, tag = "3")]
@@ -58,13 +58,13 @@ const MODEL_TYPES: [&str; 4] = ["unigram", "bpe", "word", "char"];
 /// The tokenizer of a `tokenizer.model`.
 pub(super) struct Built {
     pub(super) inner: tokenizers::Tokenizer,
-    /// Ids whose text has a smaller id, too.
+    /// Duplicate ids, whose text also has a smaller id.
     pub(super) repeated: Vec<(u32, String)>,
     pub(super) notes: Vec<TokenizerNote>,
 }
 
-/// Builds the tokenizer that the bytes of a `tokenizer.model` describe; special tokens
-/// are recognised in texts, none is put in front.
+/// Returns the tokenizer of a `tokenizer.model`. It recognizes special tokens in texts
+/// and prepends none.
 pub(super) fn build(bytes: &[u8]) -> Result<Built, TokenizerError> {
     let model = Model::decode(bytes).map_err(|source| TokenizerError::SentencePiece { source })?;
     let trainer = model.trainer.unwrap_or_default();
@@ -86,7 +86,7 @@ pub(super) fn build(bytes: &[u8]) -> Result<Built, TokenizerError> {
         let key = "normalization in tokenizer.model";
         return Err(unsupported(key, "by compiled rules", "identity"));
     }
-    // As SentencePiece has them where a file says nothing.
+    // SentencePiece's defaults.
     let on_by_default = |value: Option<bool>| value.unwrap_or(true);
     let removes_spaces = on_by_default(normalizer.remove_extra_whitespaces);
     let keeps_spaces = !on_by_default(normalizer.escape_whitespaces);

@@ -1,27 +1,26 @@
-//! Ids to text, at once or as they come.
+//! Decoding of ids to text, at once or incrementally.
 //!
-//! Most decoders give every token its bytes, whatever stands beside it: those of
-//! byte-level BPE and of SentencePiece. The text of ids is then the text of their
-//! bytes in a row, wherever they are cut. Of other decoders, which no language model
-//! here is published with, the text of the last tokens is asked for again and again.
+//! The decoders of byte-level BPE and SentencePiece map every token to bytes
+//! independently of its neighbours, so the text of ids is that of their concatenated
+//! bytes. For other decoders, which no supported model uses, the last tokens are decoded
+//! repeatedly.
 
 use tokenizers::normalizers::replace::Replace;
 use tokenizers::{Decoder, DecoderWrapper};
 
 use super::{Tokenizer, TokenizerError};
 
-/// What stands for bytes that are not UTF-8.
+/// The replacement for bytes that are not UTF-8.
 const BROKEN: char = char::REPLACEMENT_CHARACTER;
 
-/// Decodes ids one by one and never returns half a character: bytes wait until
+/// Decodes ids one by one and returns only whole characters: bytes are held back until
 /// their character is complete.
 ///
-/// What is returned, joined, is the text of all ids less the text of those before the
-/// stream ([`Tokenizer::stream`]): what [`Tokenizer::decode`] returns for all of
-/// them, behind the longest beginning that it has in common with what it returns for
-/// the ids before. So a character whose bytes begin before the stream and end in it
-/// is the first that is returned; one that stays incomplete was U+FFFD before the
-/// stream already, and is not returned again.
+/// The concatenated output is the text of all ids ([`Tokenizer::decode`]) without its
+/// longest common prefix with the text of the ids before the stream
+/// ([`Tokenizer::stream`]). So a character whose bytes begin before the stream and end
+/// in it is returned first; one that stays incomplete was already U+FFFD before the
+/// stream, and is not returned again.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     with_special: bool,
@@ -35,7 +34,7 @@ enum Text<'a> {
 }
 
 impl<'a> TextStream<'a> {
-    /// Starts behind `before`.
+    /// Returns a stream that continues `before`.
     pub(super) fn after(tokenizer: &'a Tokenizer, before: &[u32], with_special: bool) -> Self {
         let decoder = tokenizer.inner().get_decoder();
         let text = match Pieces::of(decoder) {
@@ -57,8 +56,8 @@ impl<'a> TextStream<'a> {
         stream
     }
 
-    /// Takes the next id and returns the text that it completes, which may be
-    /// empty. Special tokens, and ids without a token, have no text.
+    /// Decodes the next id and returns the text that it completes, which may be empty.
+    /// Special tokens, and ids without a token, have no text.
     pub fn push(&mut self, id: u32) -> String {
         let Some(token) = self.tokenizer.token(id, self.with_special) else {
             return String::new();
@@ -69,8 +68,7 @@ impl<'a> TextStream<'a> {
         }
     }
 
-    /// Returns the text that waited for more: what is left of a character at
-    /// the end of the stream, as U+FFFD.
+    /// Returns the rest of the text: an incomplete character at the end as U+FFFD.
     pub fn finish(self) -> String {
         match self.text {
             Text::Bytes(bytes) => bytes.finish(),
@@ -99,8 +97,8 @@ pub(super) fn decode(tokenizer: &Tokenizer, ids: &[u32], with_special: bool) -> 
     text
 }
 
-/// Refuses a decoder on which `tokenizers` 0.23 panics: one that strips characters
-/// from the end of tokens, as soon as a token has fewer.
+/// Rejects decoders that strip characters from the end of tokens: `tokenizers` 0.23
+/// panics if a token has fewer.
 pub(super) fn check_decoder(decoder: Option<&DecoderWrapper>) -> Result<(), TokenizerError> {
     match decoder {
         Some(DecoderWrapper::Sequence(steps)) => {
@@ -115,15 +113,16 @@ pub(super) fn check_decoder(decoder: Option<&DecoderWrapper>) -> Result<(), Toke
     }
 }
 
-/// Decoders that give a token its bytes, whatever stands beside it.
+/// Decoders that map a token to bytes independently of its neighbours.
 enum Pieces<'a> {
-    /// A character for each byte; tokens with other characters are text.
+    /// One character per byte; tokens with other characters are text.
     ByteLevel,
     /// Text, or one byte as `<0x0A>`.
     SentencePiece {
-        /// What is replaced in every token, such as `▁` by a space.
+        /// Replacements in every token, such as `▁` by a space.
         replacements: Vec<&'a Replace>,
         has_bytes: bool,
+        /// A character to strip at the beginning of texts, and its maximum count.
         strip: Option<LeadingStrip>,
     },
 }
@@ -196,7 +195,7 @@ impl<'a> Pieces<'a> {
         let token = replacements
             .iter()
             .fold(token.to_owned(), |token, replace| {
-                // An error is a pattern that gives up; the token is then as it is.
+                // If the pattern fails, the token is unchanged.
                 let replaced = replace.decode_chain(vec![token.clone()]);
                 replaced.map_or(token, |replaced| replaced.concat())
             });
@@ -211,8 +210,8 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// Returns the byte that a character of byte-level vocabularies stands for: itself
-/// where it can be printed; the others are counted from U+0100 on.
+/// Returns the byte of a character in byte-level vocabularies: printable characters map
+/// to themselves; the other bytes are numbered from U+0100 on.
 pub(super) fn byte_of(c: char) -> Option<u8> {
     let code = u32::from(c);
     let byte = match code {
@@ -228,11 +227,11 @@ pub(super) fn byte_of(c: char) -> Option<u8> {
 /// The bytes of tokens, as text.
 struct Bytes<'a> {
     pieces: Pieces<'a>,
-    /// How many characters the beginning can still lose.
+    /// Number of characters that may still be stripped at the beginning.
     n_strip: usize,
-    /// The beginning of a character.
+    /// An incomplete character.
     waiting: Vec<u8>,
-    /// Whether what waits is part of the text before, as U+FFFD.
+    /// Whether the incomplete character was already in the previous text, as U+FFFD.
     is_shown: bool,
 }
 
@@ -289,9 +288,8 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Takes the text of all bytes but those of a character at the end that is not
-/// complete. Bytes that are not UTF-8 become U+FFFD as `String::from_utf8_lossy`
-/// does it.
+/// Removes and returns the text of all bytes except an incomplete character at the end.
+/// Bytes that are not UTF-8 become U+FFFD, as in `String::from_utf8_lossy`.
 fn take_complete(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut n_taken = 0;
@@ -312,12 +310,12 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
     text
 }
 
-/// Tokens of which the text is asked for again.
+/// Maximum number of tokens that are decoded repeatedly.
 const WINDOW: usize = 64;
-/// Those of them that stay when it moves: decoders look at the token before.
+/// Number of tokens kept when the window moves: decoders depend on the previous token.
 const CONTEXT: usize = 8;
 
-/// The last tokens, and how much of their text was returned.
+/// The last tokens, and the length of their text already returned.
 struct Window<'a> {
     decoder: Option<&'a DecoderWrapper>,
     tokens: Vec<String>,
@@ -340,7 +338,7 @@ impl<'a> Window<'a> {
     fn push(&mut self, token: String) -> String {
         self.tokens.push(token);
         let text = self.text();
-        // What is broken at the end may become whole.
+        // An incomplete character at the end may be completed.
         let ready = text.trim_end_matches(BROKEN);
         let new = self.show(ready);
         if self.tokens.len() >= WINDOW && ready.len() == text.len() {
@@ -355,7 +353,7 @@ impl<'a> Window<'a> {
         self.show(&text)
     }
 
-    /// Returns what is new in a text.
+    /// Returns the new part of a text.
     fn show(&mut self, text: &str) -> String {
         let same = self.shown.chars().zip(text.chars());
         let same = same.take_while(|(shown, c)| shown == c);
@@ -367,13 +365,13 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Returns what a decoder makes of tokens. Without a decoder they are words.
+/// Returns the decoded text of tokens; without a decoder they are joined as words.
 fn text_of(decoder: Option<&DecoderWrapper>, tokens: &[String]) -> String {
     match decoder {
-        // Some decoders take it for granted that there is a last token.
+        // Some decoders panic without tokens.
         _ if tokens.is_empty() => String::new(),
         None => tokens.join(" "),
-        // An error is a pattern that gives up; the tokens are then as they are.
+        // If the pattern fails, the tokens are unchanged.
         Some(decoder) => (decoder.decode(tokens.to_vec())).unwrap_or_else(|_| tokens.concat()),
     }
 }

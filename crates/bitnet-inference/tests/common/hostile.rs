@@ -1,7 +1,6 @@
-//! One function for each parser of files that come from strangers: the fuzz targets
-//! (`fuzz/`) call them with anything, `tests/hostile.rs` with a corpus of lies.
-//!
-//! Each goes as far as the data lets it, and returns the error that stopped it.
+//! One function per parser of untrusted files: the fuzz targets (`fuzz/`) call them with
+//! arbitrary data, `tests/hostile.rs` with a corpus of malformed files. Each proceeds as
+//! far as the data allows, and returns the error.
 
 use std::error::Error;
 use std::path::Path;
@@ -17,7 +16,7 @@ use bitnet_inference::{
 const SOUND: &[u8] = include_bytes!("../../../../fuzz/corpus/gguf/sound");
 const SOUND_TOKENIZER: &[u8] = include_bytes!("../../../../fuzz/corpus/tokenizer/sound");
 
-/// What stands between the parts of a file of the `safetensors` corpus.
+/// The separator of the parts of a file in the `safetensors` corpus.
 const BETWEEN: &[u8] = b"\n----\n";
 
 /// A file of the `safetensors` corpus: `config.json`, index, `model.safetensors`.
@@ -62,7 +61,7 @@ pub fn load(checkpoint: &Checkpoint) -> Result<Model, String> {
     model.map_err(|error| chain(&error))
 }
 
-/// Builds the tokenizer that `data` describe and uses it.
+/// Builds the tokenizer described by `data` and uses it.
 pub fn tokenizer(data: &[u8]) -> Result<(), String> {
     let tokenizer = described_tokenizer(data)?;
     let ids = tokenizer
@@ -74,7 +73,7 @@ pub fn tokenizer(data: &[u8]) -> Result<(), String> {
 
 /// Builds a tokenizer from GGUF metadata. `data` are a line with `tokenizer.ggml.model`
 /// and, after a space, `tokenizer.ggml.pre`; lines of a token, its type and its score,
-/// parted by tabs, where type and score may be left out; after an empty line, merges.
+/// separated by tabs, type and score optional; after an empty line, merges.
 /// Byte-level vocabularies have the tokens of all bytes before these.
 fn described_tokenizer(data: &[u8]) -> Result<Tokenizer, String> {
     static FAMILY: LazyLock<&Family> = LazyLock::new(|| {
@@ -113,7 +112,7 @@ fn described_tokenizer(data: &[u8]) -> Result<Tokenizer, String> {
     Tokenizer::from_gguf(&gguf, *FAMILY).map_err(|error| chain(&error))
 }
 
-/// Writes a conversation by a chat template.
+/// Renders a conversation with a chat template.
 pub fn template(source: &[u8]) -> Result<String, String> {
     static TOKENIZER: LazyLock<Tokenizer> =
         LazyLock::new(|| described_tokenizer(SOUND_TOKENIZER).expect("it is sound"));
@@ -132,8 +131,8 @@ pub fn template(source: &[u8]) -> Result<String, String> {
         .map_err(|error| chain(&error))
 }
 
-/// Returns the characters that stand for bytes in byte-level vocabularies: printable
-/// ones for themselves, the others from U+0100 on.
+/// Returns the characters of bytes in byte-level vocabularies: printable bytes map to
+/// themselves, the others to U+0100 and up.
 fn byte_alphabet() -> impl Iterator<Item = char> {
     let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
     let rest = (0..=u8::MAX).filter(move |byte| !printable(byte)).count() as u32;

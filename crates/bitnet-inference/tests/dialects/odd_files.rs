@@ -1,5 +1,5 @@
-//! Files that are odd: read with a note where other programs read them and are right,
-//! refused where they would compute something else.
+//! Irregular files: accepted with a note if other programs read them correctly, rejected if
+//! the computation would differ.
 
 use std::ops::ControlFlow;
 
@@ -18,13 +18,13 @@ fn load_as(checkpoint: &Checkpoint, head: HeadPrecision) -> Result<Model, Checkp
     Model::load(checkpoint, &pool, ctx, head, |_, _| ())
 }
 
-/// Returns what loading finds odd about the weights.
+/// Returns the notes on weights from loading.
 fn weight_notes(path: &Path) -> Vec<String> {
     let model = load(&open(path)).unwrap();
     model.notes().iter().map(ToString::to_string).collect()
 }
 
-// --- read with a note ------------------------------------------------------------
+// --- accepted with a note --------------------------------------------------------
 
 #[test]
 fn buffers_that_are_no_weights_are_left_out() {
@@ -50,7 +50,7 @@ fn buffers_that_are_no_weights_are_left_out() {
         panic!("{:?}", odd.notes())
     };
     assert!(
-        note.ends_with(" and 6 more left out: no weight, but a buffer that is computed"),
+        note.ends_with(" and 6 more ignored: not a weight, but a computed buffer"),
         "{note}"
     );
 
@@ -109,14 +109,14 @@ fn configurations_as_programs_write_them_are_read() {
             },
             "",
         ),
-        // What Python computed is often a float.
+        // Values computed in Python are often floats.
         (
             |f| f.config()["hidden_size"] = 256.0.into(),
-            "config.json is not JSON as the standard has it, and read as Python reads it",
+            "config.json is not standard JSON; parsed as by Python",
         ),
         (
             |f| f.config()["rope_scaling"] = json!({ "type": "dynamic", "factor": 4.0 }),
-            "RoPE scaling \"dynamic\" changes nothing within 64 positions, and more are not offered",
+            "RoPE scaling \"dynamic\" has no effect within 64 positions, and more are not supported",
         ),
         (|f| f.config()["sliding_window"] = 4096.into(), ""),
         (
@@ -138,7 +138,7 @@ fn configurations_as_programs_write_them_are_read() {
     });
     let odd = open(folder.path());
     assert_eq!(odd.config().context_len, 1 << 24);
-    let note = "the context length is 1099511627776: 16777216 is taken";
+    let note = "the context length is 1099511627776: using 16777216";
     assert_eq!(notes(&odd), [note]);
 }
 
@@ -153,7 +153,7 @@ fn json_that_only_python_reads_is_read() {
     let odd = open(folder.path());
     assert_eq!(odd.config(), open(&data(HF)).config());
     assert_eq!(notes(&odd).len(), 1);
-    // Whoever reads the file after that reads it so, too.
+    // Other readers of the file accept it, too.
     Tokenizer::from_checkpoint(&odd).unwrap();
     // Not where a number is needed.
     std::fs::write(
@@ -174,10 +174,10 @@ fn an_index_beside_the_only_file_may_name_others() {
     let odd = open(folder.path());
     let prompt = &prompts()[0];
     assert_eq!(logits(&odd, prompt), logits(&open(&data(HF)), prompt));
-    let note = "the index names model-00001-of-00002.safetensors, which is not there; \
+    let note = "the index names model-00001-of-00002.safetensors, which is missing; \
         model.safetensors is read instead";
     assert_eq!(notes(&odd), [note]);
-    // With no file to fall back on, the shard is missed.
+    // Without a single file, the missing shard is an error.
     std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     assert!(load_error(folder.path()).starts_with("Read { file: "));
 }
@@ -197,13 +197,13 @@ fn gguf_metadata_as_programs_write_it_is_read() {
     let cases: [(Edit, &str); 3] = [
         (
             |f| f.set("llama.some_new_key", Value::F32(0.5)),
-            "metadata \"llama.some_new_key\" is not known and ignored",
+            "metadata \"llama.some_new_key\" is unknown and ignored",
         ),
         (
             |f| f.set("llama.context_length", Value::U64(1 << 40)),
-            "the context length is 1099511627776: 16777216 is taken",
+            "the context length is 1099511627776: using 16777216",
         ),
-        // Of other programs, and no business of ours.
+        // Namespaces of other programs are ignored.
         (
             |f| f.set("quantize.imatrix.file", Value::String("x".to_owned())),
             "",
@@ -285,7 +285,7 @@ fn gguf_keys_that_change_the_computation_are_refused_by_name() {
         assert_eq!(odd.config(), expected.config(), "{key}");
         assert_eq!(notes(&odd), [""; 0], "{key}");
     }
-    // Whatever it says.
+    // With any value.
     let (_folder, path) = File::edited(GGUF, |f| f.set("llama.ssm.conv_kernel", Value::U32(4)));
     assert!(load_error(&path).starts_with("NotUnderstood { key: \"llama.ssm.conv_kernel\""));
 }
@@ -415,7 +415,7 @@ fn weights_that_no_trained_model_has_are_named_when_loading() {
             panic!("{expected}: {:?}", weight_notes(&path))
         };
         assert!(note.starts_with(expected), "{note}");
-        // `check` finds the same, and nothing damaged.
+        // Validation finds the same, and no errors.
         let found =
             bitnet_inference::validate(&open(&path), |_| (), |_, _| ControlFlow::Continue(()));
         let found = found.unwrap();
@@ -436,7 +436,7 @@ fn weights_that_no_trained_model_has_are_named_when_loading() {
     }
 }
 
-/// Returns the error of tokens, and whether the engine works on afterwards.
+/// Returns the error for these tokens, and checks that the engine remains usable.
 fn run(model: Model, plan: Plan, tokens: &[u32], wanted: Logits) -> ForwardError {
     let mut engine = Engine::new(Arc::new(model), plan).unwrap();
     let input = |tokens, logits| Input {
@@ -453,7 +453,7 @@ fn run(model: Model, plan: Plan, tokens: &[u32], wanted: Logits) -> ForwardError
 
 #[test]
 fn a_token_without_an_embedding_ends_the_run_by_name() {
-    // Blocks of 32 with an f16 scale: row 5 begins with a scale that is no number.
+    // Blocks of 32 with an f16 scale: the first scale of row 5 is NaN.
     let (_folder, path) = File::edited(GGUF, |f| {
         f.tensor("token_embd.weight").data[5 * 272..][..2].copy_from_slice(&NAN_16);
     });
@@ -472,7 +472,7 @@ fn a_token_without_an_embedding_ends_the_run_by_name() {
         let error = error.to_owned();
         assert_eq!(found, ForwardError::NotFinite { error }, "{wanted:?}");
     }
-    // Other tokens are as ever.
+    // Other tokens are unaffected.
     let sound = logits(&open(&data(GGUF)), &[1, 2]);
     assert_eq!(logits(&checkpoint, &[1, 2]), sound);
 }

@@ -30,18 +30,18 @@ pub(super) fn decode<const N: usize>(
 /// Returns the value of an f16; NaNs become quiet and keep sign and payload, as
 /// in hardware.
 ///
-/// The `half` crate asks at each call whether the processor has F16C; this form
-/// has no branches left once compiled, so that a loop over it vectorises.
+/// The `half` crate checks at each call whether the processor has F16C; this form
+/// compiles without branches, so that a loop over it vectorizes.
 #[inline(always)]
 pub(super) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     const INFINITE: u32 = 0x7c00 << 13;
     const SMALLEST_NORMAL: u32 = 0x0400 << 13;
     const QUIET: u32 = 1 << 22;
-    // What the two biases differ by.
+    // The difference of the two biases.
     const REBIAS: u32 = (127 - 15) << 23;
     let half = u16::from_le_bytes(bytes) as u32;
     let sign = (half & 0x8000) << 16;
-    // Exponent and mantissa where an f32 has them.
+    // Exponent and mantissa at their places in an f32.
     let magnitude = (half & 0x7fff) << 13;
     let normal = magnitude + REBIAS;
     // The largest exponent of f16 becomes the largest of f32.

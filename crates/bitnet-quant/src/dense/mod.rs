@@ -1,8 +1,7 @@
 //! Dense weights, row by row.
 //!
-//! A row is a run of whole blocks; no block crosses into the next row. Decoding
-//! is elementwise, without fused multiply-adds, so it gives the same bits on
-//! every instruction set.
+//! A row consists of whole blocks; no block spans two rows. Decoding is elementwise,
+//! without fused multiply-adds, so it gives the same bits on every instruction set.
 
 mod float;
 mod q2_k;
@@ -17,7 +16,7 @@ use bitnet_core::{Isa, NullaryFnOnce};
 
 use crate::error::ShapeError;
 
-/// Storage of a dense tensor, row by row.
+/// Storage type of a dense tensor, row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DenseType {
     /// IEEE 754 single precision, little-endian.
@@ -26,26 +25,26 @@ pub enum DenseType {
     F16,
     /// The upper half of an `F32`, little-endian.
     BF16,
-    /// 32 weights as int8 with one f16 scale; 8.5 bits a weight.
+    /// 32 weights as int8 with one f16 scale; 8.5 bits per weight.
     Q8_0,
-    /// 32 weights as 4 bits with one f16 scale; 4.5 bits a weight.
+    /// 32 weights as 4 bits with one f16 scale; 4.5 bits per weight.
     Q4_0,
-    /// 32 weights as 4 bits with an f16 scale and offset; 5 bits a weight.
+    /// 32 weights as 4 bits with an f16 scale and offset; 5 bits per weight.
     Q4_1,
-    /// 32 weights as 5 bits with one f16 scale; 5.5 bits a weight.
+    /// 32 weights as 5 bits with one f16 scale; 5.5 bits per weight.
     Q5_0,
-    /// 32 weights as 5 bits with an f16 scale and offset; 6 bits a weight.
+    /// 32 weights as 5 bits with an f16 scale and offset; 6 bits per weight.
     Q5_1,
     /// 256 weights as 2 bits with scale and offset for each 16; 2.625 bits a
     /// weight.
     Q2K,
-    /// 256 weights as 3 bits with a scale for each 16; 3.4375 bits a weight.
+    /// 256 weights as 3 bits with a scale for each 16; 3.4375 bits per weight.
     Q3K,
-    /// 256 weights as 4 bits with scale and offset for each 32; 4.5 bits a weight.
+    /// 256 weights as 4 bits with scale and offset for each 32; 4.5 bits per weight.
     Q4K,
-    /// 256 weights as 5 bits with scale and offset for each 32; 5.5 bits a weight.
+    /// 256 weights as 5 bits with scale and offset for each 32; 5.5 bits per weight.
     Q5K,
-    /// 256 weights as 6 bits with a scale for each 16; 6.5625 bits a weight.
+    /// 256 weights as 6 bits with a scale for each 16; 6.5625 bits per weight.
     Q6K,
 }
 
@@ -122,8 +121,8 @@ impl DenseType {
     ///
     /// # Errors
     ///
-    /// [`ShapeError::PartialBlock`] if the row is not whole blocks,
-    /// [`ShapeError::TooLarge`] if memory cannot hold it.
+    /// [`ShapeError::PartialBlock`] if the row does not consist of whole blocks,
+    /// [`ShapeError::TooLarge`] if the size exceeds the address space.
     pub fn row_bytes(self, n_cols: usize) -> Result<usize, ShapeError> {
         if !n_cols.is_multiple_of(self.block_len()) {
             return Err(ShapeError::PartialBlock {
@@ -181,8 +180,8 @@ impl DenseType {
         });
     }
 
-    /// Returns whether rows can be encoded, too: floats, `Q8_0` and `Q6_K`. The
-    /// others lose more than a model is converted for.
+    /// Returns whether rows can be encoded: floats, `Q8_0` and `Q6_K`. The others are
+    /// too inaccurate as a target of conversion.
     pub fn is_writable(self) -> bool {
         matches!(
             self,
@@ -190,17 +189,17 @@ impl DenseType {
         )
     }
 
-    /// Appends one encoded row of a type that is writable.
+    /// Appends the encoded row to `out`.
     ///
-    /// `F16` and `BF16` round to the nearest value, ties to even; too large for
-    /// `F16` becomes infinite. `Q8_0` scales the largest magnitude of a block to
-    /// 127. `Q6_K` searches the scales for the least squared error. A block of
-    /// `Q8_0` or `Q6_K` that holds a value which is not finite, or too large for
-    /// an f16 scale (about 8.3e6 and 2.3e8), decodes to NaN throughout.
+    /// `F16` and `BF16` round to the nearest value, ties to even; values too large for
+    /// `F16` become infinite. `Q8_0` scales the largest magnitude of a block to 127.
+    /// `Q6_K` searches for the scales of least squared error. A block of `Q8_0` or
+    /// `Q6_K` with a value that is not finite, or too large for an f16 scale (about
+    /// 8.3e6 and 2.3e8), decodes to NaN only.
     ///
     /// # Panics
     ///
-    /// Panics if `values` is not whole blocks, or the type not
+    /// Panics if `values` is not whole blocks, or the type is not
     /// [writable](Self::is_writable).
     pub fn encode_row(self, values: &[f32], out: &mut Vec<u8>) {
         let n_bytes = self.row_bytes(values.len());

@@ -28,7 +28,7 @@ const N_SUBS: usize = BLOCK_LEN / SUB_LEN;
 const LOW_BYTES: usize = BLOCK_LEN / 2;
 const HIGH_BYTES: usize = BLOCK_LEN / 4;
 
-/// Where the codes of a sub-block lie, in runs of 16 bytes.
+/// The place of a sub-block's codes, in runs of 16 bytes.
 struct Place {
     low: usize,
     low_shift: usize,
@@ -63,10 +63,10 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
             let scale = d * (scale as i8 as f32);
             let at = place(sub);
             let (low, high) = (&low[at.low], &high[at.high]);
-            // A whole array at once: between single stores, LLVM would have to
-            // know that `out` and the codes do not overlap, and would not
-            // vectorise. In a loop, not `from_fn`: what is not inlined is compiled
-            // without the instructions of `isa`.
+            // Store a whole array at once: with single stores, LLVM would have to prove
+            // that `out` and the codes do not overlap, and would not vectorize. A loop
+            // instead of `from_fn`, which, if not inlined, is compiled without the
+            // instructions of `isa`.
             let mut weights = [0.0; SUB_LEN];
             for (weight, (low, high)) in weights.iter_mut().zip(low.iter().zip(high)) {
                 let code = (low >> at.low_shift & 15) | (high >> at.high_shift & 3) << 4;
@@ -85,14 +85,14 @@ pub(super) fn encode(values: &[f32], out: &mut Vec<u8>) {
     }
 }
 
-/// One value for each sub-block. The quantizer treats all sub-blocks of a block
-/// side by side, so that nothing has to be summed across a vector.
+/// One value per sub-block. The quantizer processes all sub-blocks of a block in
+/// parallel lanes, which avoids horizontal sums.
 type Lanes = [f32; N_SUBS];
 
 /// Quantizes one block in two steps: for each sub-block the real scale with the
 /// least squared error, found by search around the one that fits the largest
 /// magnitude; then, with `d` fixed so that the largest of these scales becomes
-/// -128, the integer scale beside it that leaves the least error.
+/// -128, the nearby integer scale with the least error.
 struct Quantize<'a> {
     block: &'a [f32; BLOCK_LEN],
 }
@@ -127,8 +127,8 @@ impl NullaryFnOnce for Quantize<'_> {
 ///
 /// For given codes q the best scale is s = Σxq / Σq², and its error is
 /// Σx² - (Σxq)² / Σq²; the codes change with the scale, so codes of scales
-/// around the obvious one are tried. Codes reach -32 but only 31: the largest
-/// magnitude goes to the negative end, by a negative scale if need be.
+/// around the obvious one are tried. Codes range from -32 to 31: the largest magnitude
+/// is mapped to the negative end, by a negative scale if necessary.
 #[inline(always)]
 fn best_scales(x: &[Lanes; SUB_LEN]) -> Lanes {
     let mut peak = [0f32; N_SUBS];
@@ -172,8 +172,8 @@ const TRIES: i32 = 8;
 /// Distance of the tries in codes.
 const TRY_STEP: f32 = 0.5;
 
-/// Returns the f16 of which -128 times is the largest scale, or the next larger
-/// where rounding down would leave that out of reach; NaN if it overflows.
+/// Returns the f16 `d` for which -128 · d is the largest scale, or the next larger f16
+/// if rounding down would put that out of range; NaN on overflow.
 #[inline(always)]
 fn block_scale(ideal: &Lanes) -> f16 {
     let largest = ideal
@@ -227,9 +227,9 @@ fn code(x: f32) -> f32 {
     round(x).clamp(-32.0, 31.0)
 }
 
-/// Returns the nearest integer, ties to even, for |x| < 2^22: the sum has no
-/// bits left for the fraction. Unlike `round_ties_even` it vectorises on every
-/// instruction set; beyond the range it is large enough to be clamped.
+/// Returns the nearest integer, ties to even, for |x| < 2^22: the sum has no fraction
+/// bits. Unlike `round_ties_even` it vectorizes on every instruction set; results
+/// outside the range are large enough to be clamped.
 #[inline(always)]
 fn round(x: f32) -> f32 {
     const MAGIC: f32 = 1.5 * (1 << 23) as f32;

@@ -14,9 +14,9 @@ use super::float::f16_to_f32;
 pub(super) const BLOCK_LEN: usize = 32;
 pub(super) const BLOCK_BYTES: usize = 34;
 
-/// Weights decoded as one array: between single stores, LLVM would have to know
-/// that input and output do not overlap, and would not vectorise. Arrays of the
-/// whole block are five times as slow on AVX-512.
+/// Weights decoded as one array: with single stores, LLVM would have to prove that
+/// input and output do not overlap, and would not vectorize. Arrays of the whole block
+/// are five times as slow on AVX-512.
 const RUN: usize = 16;
 
 #[inline(always)]
@@ -33,15 +33,15 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Scales by the f32 of which `d` is the f16, and rounds half away from zero, as
-/// llama.cpp does: the bytes are the same.
+/// Divides by the unrounded f32 scale, and rounds half away from zero, as llama.cpp
+/// does: the bytes are identical.
 pub(super) fn encode(values: &[f32], out: &mut Vec<u8>) {
     let (blocks, _) = values.as_chunks::<BLOCK_LEN>();
     for block in blocks {
         let largest = block.iter().fold(0f32, |m, x| m.max(x.abs()));
         let d = largest / 127.0;
         let stored = f16::from_f32(d);
-        // `f32::max` passes over NaN, so the values are asked too.
+        // `f32::max` ignores NaN, so the values are checked, too.
         if !stored.is_finite() || block.iter().any(|x| x.is_nan()) {
             out.extend_from_slice(&f16::NAN.to_le_bytes());
             out.extend_from_slice(&[0; BLOCK_LEN]);

@@ -1,4 +1,4 @@
-//! Writing.
+//! Encoding.
 
 use half::f16;
 
@@ -10,23 +10,22 @@ use crate::error::TernaryError;
 /// Encodes a matrix; `fill_row(row, trits)` writes one row as -1, 0, +1 and is
 /// called once for each row, in order.
 ///
-/// HF-packed has no room for scales: there they are neither stored nor looked
-/// at, and belong in a tensor of their own (`weight_scale`). Where every block
-/// carries a scale, blocks of zeros do, too.
+/// Returns the bytes of the matrix, including its scales. HF-packed stores no scales:
+/// they are ignored, and belong in a separate tensor (`weight_scale`). In formats with
+/// a scale per block, blocks of zeros have one, too.
 ///
 /// # Errors
 ///
 /// [`TernaryError::Shape`] if the format cannot store the shape,
 /// [`TernaryError::ScaleNotFinite`] or [`TernaryError::GroupScaleNotFinite`] if a
-/// scale is infinite or NaN, [`TernaryError::TooManyScales`] if the format has no
-/// room for so many, [`TernaryError::ScaleNotRepresentable`] if it would change
-/// one, [`TernaryError::ZeroWeight`] if a weight is 0 and the format has only -1
-/// and +1.
+/// scale is infinite or NaN, [`TernaryError::TooManyScales`] if the format cannot store
+/// that many, [`TernaryError::ScaleNotRepresentable`] if it would change one,
+/// [`TernaryError::ZeroWeight`] if a weight is 0 and the format has only -1 and +1.
 ///
 /// # Panics
 ///
-/// Panics if `fill_row` leaves anything but -1, 0 and +1, and if `scales` is not
-/// for a matrix of this shape.
+/// Panics if `fill_row` writes anything but -1, 0 and +1, or if `scales` does not match
+/// the shape of the matrix.
 pub fn encode_ternary(
     ty: TernaryType,
     n_rows: usize,
@@ -75,7 +74,7 @@ pub fn encode_ternary(
     Ok(bytes)
 }
 
-/// Puts the scales where the format keeps them.
+/// Writes the scales at their place in the format.
 fn write_scales(
     ty: TernaryType,
     n_rows: usize,

@@ -1,23 +1,23 @@
-//! HF-packed: four rows a byte, in the `uint8` tensors of checkpoints on the
+//! HF-packed: four rows per byte, in the `uint8` tensors of checkpoints on the
 //! Hugging Face hub.
 //!
 //! ```text
-//! packed[n_rows / 4, n_cols], rows as quarters of the matrix, R = n_rows / 4:
+//! packed[n_rows / 4, n_cols], one row from each quarter of the matrix, R = n_rows / 4:
 //!
 //! packed[r, c]:
 //!   bits 7:6        5:4        3:2       1:0
 //!        w[3R+r, c] w[2R+r, c] w[R+r, c] w[r, c]     code 0, 1, 2 = -1, 0, +1
 //! ```
 //!
-//! The scale is a tensor of its own, `weight_scale`; some models multiply by it
-//! and some divide, which the model's configuration decides.
+//! The scale is a separate tensor, `weight_scale`; the model's configuration decides
+//! whether it is a factor or a divisor.
 //!
 //! Source: transformers, `pack_weights` and `unpack_weights` in
 //! `src/transformers/integrations/bitnet.py`.
 
 const ROWS_PER_BYTE: usize = 4;
 
-/// Returns the packed row of a row, and which quarter of the matrix it is in.
+/// Returns the packed row of a row, and its quarter of the matrix.
 pub(super) fn place(row: usize, n_rows: usize) -> (usize, usize) {
     let n_packed = n_rows / ROWS_PER_BYTE;
     (row % n_packed, row / n_packed)
@@ -25,7 +25,7 @@ pub(super) fn place(row: usize, n_rows: usize) -> (usize, usize) {
 
 /// Decodes one quarter's row; returns false if a code of it was 3.
 pub(super) fn decode(packed: &[u8], quarter: usize, trits: &mut [i8]) -> bool {
-    // Constant shifts vectorise best.
+    // Constant shifts vectorize best.
     match quarter {
         0 => decode_at::<0>(packed, trits),
         1 => decode_at::<2>(packed, trits),
@@ -44,7 +44,7 @@ fn decode_at<const SHIFT: u32>(packed: &[u8], trits: &mut [i8]) -> bool {
     invalid == 0
 }
 
-/// Adds one quarter's row to a packed row that does not have it yet.
+/// Adds one quarter's row to a packed row in which its bits are 0.
 pub(super) fn encode(trits: &[i8], quarter: usize, packed: &mut [u8]) {
     for (byte, trit) in packed.iter_mut().zip(trits) {
         *byte |= ((trit + 1) as u8) << (2 * quarter);

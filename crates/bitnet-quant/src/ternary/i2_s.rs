@@ -1,4 +1,4 @@
-//! I2_S: 128 weights in 32 bytes; behind all blocks the scale.
+//! I2_S: 128 weights in 32 bytes; the scale follows all blocks.
 //!
 //! ```text
 //! byte j of a block, j in 0..32:
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! This is the layout of the published files. bitnet.cpp has written two others
-//! under the same name and with as many bytes, which no header tells apart.
+//! under the same name and of the same size, which no header distinguishes.
 //! *neon*, by the quantizer of its old ARM builds:
 //!
 //! ```text
@@ -18,8 +18,7 @@
 //!        w[j]  w[16+j] w[32+j] w[48+j]
 //! ```
 //!
-//! *rows4*, by x86 builds without `ACT_PARALLEL`, with n_cols bytes for each
-//! four rows:
+//! *rows4*, by x86 builds without `ACT_PARALLEL`, with n_cols bytes per four rows:
 //!
 //! ```text
 //! byte g · n_cols + c:
@@ -31,13 +30,13 @@
 
 use super::{no_code_3, pack_runs, unpack_runs};
 
-/// The scale and what pads it.
+/// Bytes of the scale and its padding.
 pub(super) const TAIL_BYTES: usize = 32;
 
 const SHIFTS: [u32; 4] = [6, 4, 2, 0];
 
-/// Decodes a row of blocks of `N` bytes, 32 or as the old ARM quantizer had it
-/// 16; returns false if a code was 3.
+/// Decodes a row of blocks of `N` bytes, 32 or, by the old ARM quantizer, 16; returns
+/// false if a code was 3.
 pub(super) fn decode<const N: usize>(row: &[u8], trits: &mut [i8]) -> bool {
     let (blocks, _) = row.as_chunks::<N>();
     let mut invalid = [0; N];

@@ -1,5 +1,4 @@
-//! IQ1_BN and IQ2_BN: 64 weights in 13 or 16 bytes; in front of each row its
-//! scale.
+//! IQ1_BN and IQ2_BN: 64 weights in 13 or 16 bytes; each row begins with its scale.
 //!
 //! IQ1_BN, rows of `f16 d | blocks`:
 //!
@@ -10,12 +9,12 @@
 //! t of weight  16i + 5k + j    in ql[3i + k],  i in 0..4, k in 0..3, j in 0..5
 //!              16i + 15        in extra, as its j = i
 //!
-//! v = Σ_j t_j · 3^j                  the first trit counts least, v < 243
+//! v = Σ_j t_j · 3^j                  the first trit is least significant, v < 243
 //! byte = ceil(v · 256 / 243)
 //! t_j = byte · 3^(4-j) mod 256 · 3 / 256
 //! ```
 //!
-//! Every byte decodes to five trits, so nothing in a block is invalid.
+//! Every byte decodes to five trits, so no block is invalid.
 //!
 //! IQ2_BN, rows of `f32 d | blocks`:
 //!
@@ -206,7 +205,7 @@ mod tests {
         assert_eq!(view.scales(), Ok(scales));
     }
 
-    /// ik_llama.cpp decodes with these steps.
+    /// The decoding steps of ik_llama.cpp.
     #[test]
     fn every_byte_decodes_by_the_formula() {
         for byte in 0..=u8::MAX {

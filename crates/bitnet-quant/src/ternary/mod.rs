@@ -1,8 +1,8 @@
 //! Ternary matrices as they are stored.
 //!
-//! A matrix is `[n_rows, n_cols]` of -1, 0, +1 and its [`Scales`]. Each format
-//! has a module that knows its bits; this one knows where rows and scales lie,
-//! and checks. Nothing is read before the length is known to be right.
+//! A matrix is `[n_rows, n_cols]` of -1, 0, +1 and its [`Scales`]. Each format has a
+//! module for its bits; this one locates rows and scales, and validates. The length is
+//! checked before anything is read.
 
 mod encode;
 mod hf_packed;
@@ -23,45 +23,45 @@ pub use view::TernaryView;
 
 use crate::error::ShapeError;
 
-/// Storage of a ternary matrix.
+/// Storage type of a ternary matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TernaryType {
-    /// bitnet.cpp: 2 bits a weight, one f32 scale behind them.
+    /// bitnet.cpp: 2 bits per weight, followed by one f32 scale.
     I2S,
     /// [`I2S`](Self::I2S) as bitnet.cpp's old ARM quantizer wrote it: blocks of 64.
     I2SNeon,
     /// [`I2S`](Self::I2S) as bitnet.cpp wrote it without parallel activations:
-    /// four rows a byte.
+    /// four rows per byte.
     I2SRows4,
-    /// llama.cpp: five weights a byte, an f16 scale for each 256 weights.
+    /// llama.cpp: five weights per byte, an f16 scale for each 256 weights.
     TQ1_0,
-    /// llama.cpp: 2 bits a weight, an f16 scale for each 256 weights.
+    /// llama.cpp: 2 bits per weight, an f16 scale for each 256 weights.
     TQ2_0,
-    /// llama.cpp: 1 bit a weight, -1 or +1, an f16 scale for each 128 weights.
+    /// llama.cpp: 1 bit per weight, -1 or +1, an f16 scale for each 128 weights.
     Q1_0,
-    /// llama.cpp: 2 bits a weight, an f16 scale for each 64 weights.
+    /// llama.cpp: 2 bits per weight, an f16 scale for each 64 weights.
     Q2_0,
-    /// PrismML: 2 bits a weight, an f16 scale for each 128 weights. Its earlier
-    /// files call it Q2_0, too.
+    /// PrismML: 2 bits per weight, an f16 scale for each 128 weights. Its earlier
+    /// files also call it Q2_0.
     PQ2_0,
-    /// PrismML: five weights a byte, an f16 scale for each 128 weights.
+    /// PrismML: five weights per byte, an f16 scale for each 128 weights.
     PTQ1_0,
     /// ik_llama.cpp: 13 bytes for 64 weights, an f16 scale for each row.
     IQ1BN,
-    /// ik_llama.cpp: 2 bits a weight, an f32 scale for each row.
+    /// ik_llama.cpp: 2 bits per weight, an f32 scale for each row.
     IQ2BN,
     /// [`IQ2BN`](Self::IQ2BN) with the blocks of four rows interleaved.
     IQ2BNR4,
-    /// Hugging Face: 2 bits a weight, four rows a byte, the scale in a tensor of
-    /// its own.
+    /// Hugging Face: 2 bits per weight, four rows per byte, the scale in a separate
+    /// tensor.
     HfPacked,
 }
 
-/// What the decoders write for a code 3.
+/// Written by the decoders for the invalid code 3.
 const INVALID: i8 = 2;
 
-/// Where the bytes of a matrix lie: row after row, or four rows after four rows
-/// where their bytes are interleaved.
+/// The arrangement of a matrix's bytes: row by row, or in groups of four rows whose
+/// bytes are interleaved.
 #[derive(Clone, Copy, Debug)]
 struct StorageLayout {
     /// Weights of a block along a row.
@@ -73,16 +73,16 @@ struct StorageLayout {
     scale: ScalePlace,
 }
 
-/// Where a format keeps scales.
+/// The place of a format's scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ScalePlace {
     /// In another tensor.
     Beside,
-    /// One f32 behind all blocks.
+    /// One f32 after all blocks.
     Tail,
-    /// One f16 in front of a row.
+    /// One f16 before each row.
     RowF16,
-    /// One f32 in front of a row; of rows stored together, all of them first.
+    /// One f32 before each row; for rows stored together, all scales come first.
     RowF32,
     /// An f16 in each block, from this byte on.
     Block(usize),
@@ -125,22 +125,21 @@ impl TernaryType {
         }
     }
 
-    /// Returns the bits of a weight, with scales inside blocks and without those
-    /// of rows and of the matrix.
+    /// Returns the bits per weight, including scales of blocks and excluding those of
+    /// rows and of the matrix.
     pub fn bits_per_weight(self) -> f64 {
         let layout = self.layout();
         8.0 * layout.block_bytes as f64 / (layout.block_len * layout.rows) as f64
     }
 
-    /// Returns the bytes of a matrix, with all scales that it holds (I2_S: and
-    /// with what pads them).
+    /// Returns the bytes of a matrix, including its scales (and for I2_S their
+    /// padding).
     ///
     /// # Errors
     ///
     /// [`ShapeError::Empty`] without weights, [`ShapeError::PartialBlock`] if
-    /// the columns are not whole blocks, or the rows not whole groups of rows
-    /// that are stored together, [`ShapeError::TooLarge`] if memory cannot hold
-    /// the matrix.
+    /// the columns are not whole blocks, or the rows not whole groups of rows stored
+    /// together, [`ShapeError::TooLarge`] if the size exceeds the address space.
     pub fn n_bytes(self, n_rows: usize, n_cols: usize) -> Result<usize, ShapeError> {
         let format = self.name();
         if n_rows == 0 || n_cols == 0 {
@@ -174,7 +173,7 @@ impl TernaryType {
             .and_then(|n| n.checked_mul(n_rows / layout.rows))
             .and_then(|n| n.checked_add(tail))
             .filter(|&n| isize::try_from(n).is_ok())
-            // Rows of an index must fit, too.
+            // The number of weights must fit in a usize, too.
             .filter(|_| n_rows.checked_mul(n_cols).is_some())
             .ok_or(ShapeError::TooLarge {
                 format,
@@ -183,8 +182,8 @@ impl TernaryType {
             })
     }
 
-    /// Returns how many weights of a row share a scale inside the format;
-    /// `None` if whole rows or the matrix do.
+    /// Returns the number of weights of a row that share an inline scale; `None` if
+    /// scales are per row or per matrix.
     pub fn group_len(self) -> Option<usize> {
         let layout = self.layout();
         matches!(layout.scale, ScalePlace::Block(_)).then_some(layout.block_len)
@@ -217,7 +216,7 @@ impl TernaryType {
 }
 
 impl StorageLayout {
-    /// Returns the bytes in front of the blocks of rows that are stored together.
+    /// Returns the bytes before the blocks of rows stored together.
     fn prefix(self) -> usize {
         match self.scale {
             ScalePlace::RowF16 => 2 * self.rows,
@@ -226,13 +225,13 @@ impl StorageLayout {
         }
     }
 
-    /// Returns the bytes of rows that are stored together.
+    /// Returns the bytes of rows stored together.
     fn stride(self, n_cols: usize) -> usize {
         self.prefix() + n_cols / self.block_len * self.block_bytes
     }
 
-    /// Returns where the blocks of `row` lie, and which of the rows stored
-    /// together it is; not for HF-packed, whose rows are quarters.
+    /// Returns the byte range of the blocks of `row`, and its index among the rows
+    /// stored together; not for HF-packed, whose rows are in quarters.
     fn place(self, row: usize, n_cols: usize) -> (std::ops::Range<usize>, usize) {
         let stride = self.stride(n_cols);
         let start = row / self.rows * stride;
@@ -242,7 +241,7 @@ impl StorageLayout {
 
 /// Writes the trits of `N` bytes with four 2-bit codes each, run by run: run `r`
 /// of `N` trits lies in the bits from `shifts[r]` on. Sets bits 0, 2, 4 or 6 of
-/// `invalid` where a code is 3; other bits of it mean nothing.
+/// `invalid` where a code is 3; its other bits are unspecified.
 #[inline(always)]
 fn unpack_runs<const N: usize>(
     bytes: &[u8; N],
@@ -261,7 +260,7 @@ fn unpack_runs<const N: usize>(
     }
 }
 
-/// Returns whether [`unpack_runs`] met no code 3.
+/// Returns whether [`unpack_runs`] found no code 3.
 #[inline(always)]
 fn no_code_3<const N: usize>(invalid: [u8; N]) -> bool {
     invalid.iter().fold(0, |all, i| all | i) & 0b0101_0101 == 0
@@ -309,7 +308,7 @@ fn pack_base3<const N: usize>(trits: &[i8], bytes: &mut [u8]) {
     }
 }
 
-/// Returns the base-3 fraction v / 243 as the byte that stands for it.
+/// Returns the byte that encodes the base-3 fraction v / 243.
 const fn base3_byte(v: u16) -> u8 {
     (v * 256).div_ceil(243) as u8
 }

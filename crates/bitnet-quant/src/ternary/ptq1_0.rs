@@ -9,7 +9,7 @@
 //!              120 + 2n + m    in qh[m],       n in 0..4, m in 0..2
 //! ```
 //!
-//! Five trits make a byte as in TQ1_0, and as there no byte is invalid.
+//! Five trits are packed per byte as in TQ1_0; no byte is invalid.
 //!
 //! Source: PrismML's fork of llama.cpp, `block_ptq1_0` in
 //! `ggml/src/ggml-common.h` and `dequantize_row_ptq1_0` in

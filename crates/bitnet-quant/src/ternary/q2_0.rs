@@ -9,8 +9,8 @@
 //!        w[4j+3] w[4j+2] w[4j+1] w[4j]       code 0, 1, 2 = -1, 0, +1
 //! ```
 //!
-//! The code 3 stands for +2 d: llama.cpp's quantizer never writes it for values
-//! within the scale, and no ternary model has it.
+//! Code 3 means +2 d: llama.cpp's quantizer never writes it for values within the
+//! scale, and no ternary model contains it.
 //!
 //! Source: llama.cpp, `block_q2_0` in `ggml/src/ggml-common.h` and
 //! `dequantize_row_q2_0` in `ggml/src/ggml-quants.c`; for PQ2_0 the same in

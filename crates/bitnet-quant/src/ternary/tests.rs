@@ -1,4 +1,4 @@
-//! What holds for every format.
+//! Tests of properties common to all formats.
 
 use half::f16;
 use proptest::prelude::*;

@@ -8,13 +8,13 @@
 //!              160 + 16n + m    in qs[32 + m],  n in 0..5, m in 0..16
 //!              240 +  4n + m    in qh[m],       n in 0..4, m in 0..4
 //!
-//! v = Σ_n t_n · 3^(4-n)              the first trit counts most, v < 243
+//! v = Σ_n t_n · 3^(4-n)              the first trit is most significant, v < 243
 //! byte = ceil(v · 256 / 243)         the base-3 fraction 0.t0t1t2t3t4
 //! t_n = byte · 3^n mod 256 · 3 / 256
 //! ```
 //!
-//! Every byte decodes to five trits, also the thirteen that encoding does not
-//! produce; so nothing in a block is invalid.
+//! Every byte decodes to five trits, including the thirteen that encoding never
+//! produces, so no block is invalid.
 //!
 //! Source: llama.cpp, `block_tq1_0` in `ggml/src/ggml-common.h` and
 //! `quantize_row_tq1_0_ref` in `ggml/src/ggml-quants.c`.

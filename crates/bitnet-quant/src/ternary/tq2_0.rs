@@ -9,7 +9,7 @@
 //!        w[96+j] w[64+j] w[32+j] w[j]        code 0, 1, 2 = -1, 0, +1
 //! ```
 //!
-//! The order of the bits is the opposite of I2_S.
+//! The bit order is the reverse of I2_S.
 //!
 //! Source: llama.cpp, `block_tq2_0` in `ggml/src/ggml-common.h` and
 //! `quantize_row_tq2_0_ref` in `ggml/src/ggml-quants.c`.

@@ -1,4 +1,4 @@
-//! Reading.
+//! Decoding.
 
 use half::f16;
 
@@ -14,7 +14,7 @@ pub struct TernaryView<'a> {
     ty: TernaryType,
     n_rows: usize,
     n_cols: usize,
-    /// As long as `ty.n_bytes(n_rows, n_cols)`.
+    /// Of length `ty.n_bytes(n_rows, n_cols)`.
     bytes: &'a [u8],
 }
 
@@ -24,7 +24,7 @@ impl<'a> TernaryView<'a> {
     /// # Errors
     ///
     /// [`TernaryError::Shape`] if the format cannot store the shape,
-    /// [`TernaryError::Length`] if it takes more or fewer bytes.
+    /// [`TernaryError::Length`] if the number of bytes is wrong.
     pub fn new(
         ty: TernaryType,
         n_rows: usize,
@@ -59,12 +59,12 @@ impl<'a> TernaryView<'a> {
         self.n_cols
     }
 
-    /// Returns the scales in their simplest form; 1 where the format keeps them
-    /// beside the tensor (HF-packed).
+    /// Returns the scales in their simplest form; 1 if the format stores them in a
+    /// separate tensor (HF-packed).
     ///
-    /// A block or row of only zeros may carry any scale, since it has no effect
-    /// (llama.cpp writes 0 there), and takes that of its neighbours. If there is
-    /// nothing else, the scale is the first.
+    /// The scale of a block or row of zeros has no effect (llama.cpp writes 0) and is
+    /// replaced by that of its neighbours. If all weights are zero, the first scale is
+    /// used.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl<'a> TernaryView<'a> {
         let n_groups = self.n_cols / len;
         let mut trits = vec![0; self.n_cols];
         let mut is_zero = |group: usize| {
-            // A row that does not decode is reported by whoever needs it.
+            // Invalid codes are reported when the row is decoded.
             self.decode_row(group / n_groups, &mut trits).is_ok()
                 && trits[group % n_groups * len..][..len]
                     .iter()
@@ -109,7 +109,7 @@ impl<'a> TernaryView<'a> {
         self.finite(scales, is_zero)
     }
 
-    /// Checks that all scales are numbers; of groups without weights, they are 0.
+    /// Checks that all scales are finite; groups of zeros get the scale 0.
     fn finite(
         &self,
         mut scales: Scales,
@@ -141,8 +141,8 @@ impl<'a> TernaryView<'a> {
     ///
     /// # Errors
     ///
-    /// [`TernaryError::InvalidCode`] if a weight of the row has the code 3; what
-    /// `trits` then holds is of no use.
+    /// [`TernaryError::InvalidCode`] if a weight of the row has the code 3; the content
+    /// of `trits` is then unspecified.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! `bitnet bench --kernels`: every operation alone, against its ceiling.
+//! `bitnet bench --kernels`: every operation, compared with its ceiling.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::interrupt;
 use crate::machine::Machine;
 use crate::ui::Ui;
 
-/// As many as a plan allows.
+/// The maximum of a plan.
 pub const MAX_THREADS: usize = 1024;
 
 /// The document of `--kernels --json`.
@@ -28,10 +28,10 @@ struct Row {
     shape: String,
     threads: usize,
     time_s: f64,
-    /// Bytes that have to be read: everything once.
+    /// Bytes to read, each counted once.
     bytes: usize,
     gb_s: f64,
-    /// `null` where multiply-adds say little.
+    /// `null` for operations without relevant multiply-adds.
     gmac_s: Option<f64>,
     limit: &'static str,
     /// The ceiling, in GB/s or GMAC/s.
@@ -39,7 +39,12 @@ struct Row {
     limit_fraction: Option<f64>,
 }
 
-/// Measures the kernels of these instruction sets with these numbers of threads.
+/// Measures the kernels of these instruction sets with these numbers of threads, and
+/// prints a table or a JSON document.
+///
+/// # Errors
+///
+/// Returns an error if memory or output fails.
 pub fn run(isas: &[Isa], thread_counts: &[usize], json: bool, ui: &Ui) -> anyhow::Result<()> {
     interrupt::defer();
     let mut progress = ui.progress("measuring");
@@ -56,7 +61,7 @@ pub fn run(isas: &[Isa], thread_counts: &[usize], json: bool, ui: &Ui) -> anyhow
     for (i, mut case) in cases.enumerate() {
         progress.set(i, n_cases);
         for &isa in isas {
-            // Where there is nothing to share, more threads measure the same.
+            // An operation that is not parallel is measured with one thread.
             let thread_pools = if case.is_shared {
                 &mut thread_pools
             } else {
@@ -97,7 +102,7 @@ fn measure(
         Arithmetic::Int8 => "int8",
         Arithmetic::F32 => "f32",
     };
-    // What would take longer at the machine's best is the limit.
+    // The limit is whichever takes longer at the machine's peak.
     let (limit, ceiling, reached) = match peak {
         None => (multiplies, None, macs_s),
         Some(peak) if case.n_macs as f64 / peak > case.n_bytes as f64 / read => {
@@ -120,7 +125,7 @@ fn measure(
     })
 }
 
-/// Ceilings that have been measured, by threads and bytes or instruction set.
+/// Measured ceilings, by threads and bytes or instruction set.
 #[derive(Default)]
 struct Ceilings {
     pool: HybridMemoryPool,
@@ -130,7 +135,8 @@ struct Ceilings {
 }
 
 impl Ceilings {
-    /// How fast the thread pool reads as many bytes, from the caches if they hold them.
+    /// Returns the measured read bandwidth for this many bytes, in bytes per second,
+    /// from the caches if they fit.
     fn read(&mut self, threads: &mut ThreadPool, n_bytes: usize) -> Result<f64, OutOfMemory> {
         let key = (threads.n_threads(), n_bytes);
         if let Some(&known) = self.read.get(&key) {
@@ -194,7 +200,7 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rows by kernel, the best first, as they were measured otherwise.
+/// Returns the rows sorted by kernel, the best first, else in order of measurement.
 fn sorted(rows: &[Row]) -> Vec<&Row> {
     let mut sorted: Vec<_> = rows.iter().collect();
     let rank = |row: &Row| Isa::available().position(|isa| isa.name() == row.kernel);

@@ -17,23 +17,22 @@ use crate::memory::{MemoryReport, MemoryWatch};
 use crate::model::{ComputeArgs, ModelArg};
 use crate::ui::Ui;
 
-/// Measure speed, and how far the machine's limits are
+/// Measure speed relative to the machine's limits
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-pp N reads a prompt of N tokens, tg N writes N tokens, each after a context of
--d tokens. The limit is how fast this machine reads memory or how fast it
-multiplies int8, whichever would take longer; both are measured too, and % is
-the part reached. MB is the most memory that the program held during the row,
-mapped files included.
---kernels measures each operation alone on every kernel of this machine, on one
-thread unless -t says otherwise. The ceiling is how fast as many bytes are read,
-from the caches where they fit, or how fast the kernel's instructions multiply.
-Numbers of several values, such as -p 128,512, give a row for each combination.
+pp N is prefill of N tokens, tg N is decode of N tokens, each after a context of
+-d tokens. The limit is the machine's memory bandwidth or its int8 throughput,
+whichever takes longer; both are measured, and % is the share reached. MB is the
+peak resident memory of the row, mapped files included.
+--kernels measures each operation on every kernel of this machine, on one thread
+unless -t is given. The ceiling is the time to read as many bytes, from the
+caches if they fit, or the peak rate of the kernel's multiply instructions.
+Lists of values, such as -p 128,512, give a row for each combination.
 
 Examples:
   bitnet bench
   bitnet bench -m model.gguf -p 512 -n 64 -t 1,2 -r 5 --json
-  bitnet bench --kernels --json     what this machine does, for a report")]
+  bitnet bench --kernels --json     report of this machine's kernels")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArg,
@@ -43,10 +42,10 @@ pub struct Args {
     /// Numbers of tokens to write; 0 for none
     #[arg(short = 'n', long, value_name = "N,…", value_delimiter = ',', default_values_t = [128])]
     generate: Vec<usize>,
-    /// Tokens of context before
+    /// Tokens of context before each test
     #[arg(short, long, value_name = "N,…", value_delimiter = ',', default_values_t = [0])]
     depth: Vec<usize>,
-    /// Sequences side by side
+    /// Batch size in sequences
     #[arg(short, long, value_name = "N,…", value_delimiter = ',', default_values_t = [1])]
     batch: Vec<usize>,
     /// Threads [default: as many as the system offers]
@@ -69,10 +68,10 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
-    /// Seconds from the path to packed weights.
+    /// Seconds to open the model and pack its weights.
     load_s: f64,
     machine: Machine,
-    /// Of the engine that ran last, while it was there.
+    /// Memory use with the last engine.
     memory: MemoryReport,
     rows: Vec<Row>,
 }
@@ -91,27 +90,27 @@ struct Row {
     gmac_s: f64,
     limit: &'static str,
     limit_fraction: Option<f64>,
-    /// `null` where the system does not say.
+    /// `null` if unknown.
     peak_memory_bytes: Option<usize>,
     kernel: &'static str,
-    /// How ternary weights are packed.
+    /// The layout of ternary weights.
     layout: String,
     head: &'static str,
 }
 
-/// What the repetitions of a test gave.
+/// The results of a test's repetitions.
 struct Measured {
     rates: Vec<f64>,
     peak_memory_bytes: Option<usize>,
 }
 
-/// Tokens that warm up a test.
+/// Warm-up tokens of a test.
 const WARM_UP: usize = 32;
 
-/// What a row measures.
+/// The test of a row.
 #[derive(Clone, Copy, Debug)]
 struct Test {
-    /// Tokens of a prompt, or tokens to write.
+    /// Prompt tokens, or tokens to decode.
     n_tokens: usize,
     writes: bool,
     depth: usize,
@@ -132,7 +131,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let start = Instant::now();
     let checkpoint = args.model.open(ui)?;
-    // The longest test decides what memory is needed; plan it before any work.
+    // The longest test determines the memory; plan it before any work.
     let context_len = tests
         .iter()
         .map(|test| test.depth.saturating_add(test.n_tokens))
@@ -190,7 +189,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
         memory = Some(watch.report(&pool));
     }
-    // Last, because it takes memory that no row shall count.
+    // Last, since its memory must not count in any row.
     let mut machine = Machine::identify();
     let mut rows = Vec::new();
     let mut measured = measured.iter();
@@ -261,7 +260,7 @@ impl Args {
 }
 
 impl Test {
-    /// Brings every sequence to the depth, and runs a little beyond it.
+    /// Fills every sequence to the depth, and warms up beyond it.
     fn prepare(&self, engine: &mut Engine) -> anyhow::Result<()> {
         for sequence in 0..self.batch {
             engine.truncate(sequence, 0);
@@ -284,7 +283,7 @@ impl Test {
         let start = Instant::now();
         if self.writes {
             for token in prompt.chunks(1) {
-                // As the most likely token is chosen.
+                // As in greedy decoding.
                 self.forward(engine, token, Logits::Top(1))?;
             }
         } else {
@@ -294,7 +293,7 @@ impl Test {
         Ok((self.n_tokens * self.batch) as f64 / seconds)
     }
 
-    /// Continues every sequence by the same tokens.
+    /// Runs the same tokens in every sequence.
     fn forward(&self, engine: &mut Engine, tokens: &[u32], logits: Logits) -> anyhow::Result<()> {
         if interrupt::requested() {
             return Err(Interrupted.into());
@@ -318,8 +317,8 @@ impl Test {
         let tok_s = rates.iter().sum::<f64>() / n;
         let squares = rates.iter().map(|rate| (rate - tok_s).powi(2)).sum::<f64>();
         let config = model.config();
-        // A pass reads the weights once, and what each sequence holds: half of
-        // what is written is there on average.
+        // A pass reads the weights once, and each sequence's KV cache, which on average
+        // contains half of the test's tokens.
         let positions = self.depth as f64 + self.n_tokens as f64 / 2.0;
         let kv_bytes = plan.kv_bytes_per_position as f64;
         let bytes_per_pass =
@@ -341,7 +340,7 @@ impl Test {
         let read = bytes_s / limits.read;
         let (limit, limit_fraction) = match limits.int8.map(|peak| macs_s / peak) {
             Some(int8) if int8 > read => ("int8", Some(int8)),
-            // Without a peak to compare with, multiplying may be what limits.
+            // Without a measured peak, prefill may be compute-bound.
             None if !self.writes => ("int8", None),
             _ => ("memory", Some(read)),
         };
@@ -373,7 +372,7 @@ impl Test {
     }
 }
 
-/// Returns tokens; which ones does not matter for the time.
+/// Returns arbitrary tokens.
 fn tokens(engine: &Engine, n: usize) -> Vec<u32> {
     let vocab_size = engine.model().config().vocab_size;
     (0..n).map(|i| (i * 61 % vocab_size) as u32).collect()

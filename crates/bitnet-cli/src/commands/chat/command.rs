@@ -1,34 +1,34 @@
-//! Lines of a conversation that are not for the model.
+//! Commands of `bitnet chat`.
 
 use std::fmt::Write;
 
-/// What a line is.
+/// A parsed line of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// For the model.
+    /// A message for the model.
     Message(&'a str),
-    /// For the program.
+    /// A command for the program.
     Command(Command<'a>),
 }
 
-/// What the program is asked to do.
+/// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
     Help,
-    /// Show the system message, or replace it by this one.
+    /// Show the system message, or replace it.
     System(Option<&'a str>),
     Retry,
     Undo,
     /// Write the conversation to this file.
     Save(&'a str),
-    /// Take the conversation from this file.
+    /// Load the conversation from this file.
     Load(&'a str),
     Timings,
     Reset,
     Exit,
 }
 
-/// Every command, with its argument and what it does.
+/// Every command, with its argument and description.
 const COMMANDS: [(&str, &str, &str); 9] = [
     ("/help", "", "show this list"),
     (
@@ -36,37 +36,41 @@ const COMMANDS: [(&str, &str, &str); 9] = [
         " [TEXT]",
         "show the system message, or replace it",
     ),
-    ("/retry", "", "answer the last message anew"),
-    ("/undo", "", "forget the last message and its answer"),
+    ("/retry", "", "regenerate the last answer"),
+    ("/undo", "", "remove the last message and its answer"),
     ("/save", " FILE", "write the conversation as JSON"),
-    ("/load", " FILE", "go on with a conversation that was saved"),
-    ("/timings", "", "show what the last answer took"),
-    ("/reset", "", "forget all of it but the system message"),
-    ("/exit", "", "end it, as Ctrl-D does"),
+    ("/load", " FILE", "load a saved conversation"),
+    ("/timings", "", "show the timings of the last answer"),
+    ("/reset", "", "remove everything but the system message"),
+    ("/exit", "", "end the chat, like Ctrl-D"),
 ];
 
-/// Returns the commands, one a line.
+/// Returns the commands, one per line.
 pub fn list() -> String {
     let mut list = String::new();
     for (name, argument, what) in COMMANDS {
         let _ = writeln!(list, "  {:16}{what}", format!("{name}{argument}"));
     }
-    list + "A message that begins with a slash is typed with two: //etc is a folder."
+    list + "Type two slashes to begin a message with one: //etc is a folder."
 }
 
 /// A line that is neither a message nor a command.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    #[error("there is no command {0}, expected one of these")]
+    #[error("unknown command {0}, expected one of these")]
     Unknown(String),
     #[error("{0} takes no argument")]
     Argument(&'static str),
-    #[error("{0} takes the name of a file")]
+    #[error("{0} requires the name of a file")]
     NoFile(&'static str),
 }
 
 impl<'a> Line<'a> {
-    /// Tells commands from messages.
+    /// Parses a line as a command or a message.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error for an unknown command or a wrong argument.
     pub fn parse(line: &'a str) -> Result<Self, LineError> {
         let text = line.trim();
         if !text.starts_with('/') {

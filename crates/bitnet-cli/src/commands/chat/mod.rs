@@ -21,13 +21,13 @@ use crate::interrupt;
 use crate::model::{ChatTemplateArg, LoadedModel, RunModelArgs};
 use crate::ui::Ui;
 
-/// Talk with a model
+/// Chat with a model
 #[derive(Debug, clap::Args)]
 #[command(after_help = after_help())]
 pub struct Args {
     #[command(flatten)]
     model: RunModelArgs,
-    /// What the model is told before the conversation
+    /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     #[command(flatten)]
@@ -41,13 +41,13 @@ pub struct Args {
         hide_possible_values = true
     )]
     on_full: OnFull,
-    /// Keep no history of what is typed
+    /// Do not store the input history
     #[arg(long)]
     no_history: bool,
-    /// Print on stderr what the model reads, before each answer
+    /// Print the prompt of each answer on stderr
     #[arg(long)]
     show_prompt: bool,
-    /// The most tokens of an answer; -1: no limit
+    /// Maximum tokens per answer; -1: no limit
     #[arg(
         short = 'n',
         long,
@@ -74,14 +74,14 @@ pub enum OnFull {
 fn after_help() -> String {
     format!(
         "\
-Every line is a message; one that ends in \\ goes on in the next, and several
-lines that are pasted are one. Ctrl-C stops an answer. In a pipe, answers go to
-stdout and nothing else does, and a line that is refused makes the exit code 2.
-Tokens are chosen as the model's files recommend, unless a flag says otherwise.
+Every line is a message; one that ends in \\ continues on the next, and several
+pasted lines are one. Ctrl-C stops an answer. In a pipe, stdout has only the
+answers, and a rejected line makes the exit code 2.
+Flags override the sampling parameters that the model's files recommend.
 
-What is typed is kept in ~/.local/state/bitnet/history.
+The input history is stored in ~/.local/state/bitnet/history.
 
-In the conversation:
+Commands:
 {}
 
 Examples:
@@ -153,26 +153,26 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What comes after a line.
+/// Whether the chat continues after a line.
 enum Next {
     Line,
     End,
 }
 
-/// What a conversation cannot do for whoever asked.
+/// A command that cannot be executed.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("nothing was said yet")]
+    #[error("there is no message yet")]
     NothingSaid,
-    #[error("{} is there already", .0.display())]
+    #[error("{} already exists", .0.display())]
     Exists(PathBuf),
-    #[error("{0} is for conversations in a terminal")]
+    #[error("{0} is only available in a terminal")]
     OnlyTerminal(&'static str),
     #[error("{0:#}")]
     File(anyhow::Error),
 }
 
-/// Returns whether the conversation does not fit any more.
+/// Returns whether the conversation exceeds the context.
 fn is_full(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),
@@ -187,19 +187,19 @@ struct Conversation<'a> {
     template: ChatTemplate,
     loaded: LoadedModel,
     transcript: Transcript,
-    /// The tokens of which the engine has keys and values.
+    /// The tokens in the engine's KV cache.
     held: Vec<u32>,
-    /// How often the last message was answered anew.
+    /// How often the last answer was regenerated.
     retries: u64,
-    /// What the last answer took.
+    /// The timings of the last answer.
     timings: Option<String>,
-    /// The file that this conversation was saved in or comes from.
+    /// The file that this conversation was saved to or loaded from.
     own_file: Option<PathBuf>,
     is_terminal: bool,
 }
 
 impl Conversation<'_> {
-    /// Does what a line asks for.
+    /// Handles a line of input.
     fn take(&mut self, line: &str, ui: &Ui) -> anyhow::Result<Next> {
         match Line::parse(line)? {
             Line::Message(text) => {
@@ -235,7 +235,7 @@ impl Conversation<'_> {
                 Some(timings) => ui.reply(timings),
                 None => return Err(Refusal::NothingSaid.into()),
             },
-            // A pipe may bring what a stranger wrote.
+            // Piped input may be untrusted.
             Command::Save(_) if !self.is_terminal => {
                 return Err(Refusal::OnlyTerminal("/save").into());
             }
@@ -256,8 +256,8 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Writes the conversation into a file. One that is there already is replaced if it
-    /// is this conversation's.
+    /// Writes the conversation to a file. An existing file is replaced only if this
+    /// conversation was saved to or loaded from it.
     fn save(&mut self, file: &Path) -> Result<(), Refusal> {
         let is_own = self.own_file.as_deref() == Some(file);
         if file.exists() && !is_own {
@@ -268,7 +268,7 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Returns whether an error is about one line, and the next may be better.
+    /// Returns whether an error concerns only one line, so that the chat continues.
     fn goes_on_after(&self, error: &anyhow::Error) -> bool {
         error.is::<LineError>()
             || error.is::<Refusal>()
@@ -276,7 +276,7 @@ impl Conversation<'_> {
             || (self.is_terminal && matches!(error.downcast_ref(), Some(ChatError::Render { .. })))
     }
 
-    /// Returns what the user can do about an error that the conversation goes on after.
+    /// Returns a hint for an error that does not end the chat, if there is one.
     fn hint(&self, error: &anyhow::Error) -> Option<&'static str> {
         if error.is::<LineError>() {
             return Some("/help lists the commands");
@@ -285,13 +285,13 @@ impl Conversation<'_> {
             return Some("name another file");
         }
         is_full(error).then_some(match self.args.on_full {
-            OnFull::Drop => "the message itself is too long; `-c` gives more room",
-            OnFull::Stop => "/reset forgets the conversation; `-c` gives it more room",
+            OnFull::Drop => "the message itself is too long; `-c` sets a larger context",
+            OnFull::Stop => "/reset clears the conversation; `-c` sets a larger context",
         })
     }
 
-    /// Says something to the model and prints what it answers. A message that does
-    /// not fit is as if it had not been said.
+    /// Sends a message to the model and prints its answer. A message that does not fit
+    /// is discarded.
     fn say(&mut self, message: &str, ui: &Ui) -> anyhow::Result<()> {
         let prompt = self.prompt(message, ui)?;
         let answer = self.write_answer(&prompt, ui)?;
@@ -299,8 +299,8 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Returns what the model reads of the conversation and this message. If there is
-    /// no room for that and an answer, it forgets the oldest turns.
+    /// Returns the prompt of the conversation with this message. If there is no room
+    /// for it and an answer, the oldest turns are dropped.
     fn prompt(&mut self, message: &str, ui: &Ui) -> anyhow::Result<ChatPrompt> {
         let options = self.args.template.options()?;
         let prompt_from = |transcript: &Transcript, first| {
@@ -309,8 +309,8 @@ impl Conversation<'_> {
         };
         let context_len = self.loaded.engine.plan().context_len;
         let n_free = |prompt: &ChatPrompt| context_len.saturating_sub(prompt.ids.len());
-        // Room for a useful answer, and after turns were forgotten for some more turns: the
-        // model has to read anew what is left.
+        // Room for a useful answer, and after dropping turns for some more turns, since
+        // the rest has to be prefilled again.
         let quarter = context_len / 4;
         let room = self.args.max_tokens.min(quarter);
 
@@ -330,8 +330,8 @@ impl Conversation<'_> {
             if prompt.ids.len() <= context_len {
                 let forgotten = self.transcript.forget_before(first);
                 ui.note(&format!(
-                    "note: the context is full; the oldest turns are forgotten ({forgotten}); \
-                     `-c` gives more room"
+                    "note: the context is full; the oldest turns are dropped ({forgotten}); \
+                     `-c` sets a larger one"
                 ));
             }
         }
@@ -352,7 +352,7 @@ impl Conversation<'_> {
         let prompt_ids = &prompt.ids[..];
         let same = self.held.iter().zip(prompt_ids);
         let sampling = SamplerOptions {
-            // The same numbers would give the same answer again.
+            // The same seed would give the same answer again.
             seed: self.sampling.seed.wrapping_add(self.retries),
             ..self.sampling
         };
@@ -395,7 +395,7 @@ impl Conversation<'_> {
             ui.line("")?;
         }
         let line = format!(
-            "[{} prompt tokens, {} of them known, {:.0} tok/s; {} written at {:.0} tok/s{}]",
+            "[{} prompt tokens, {} of them cached, {:.0} tok/s; {} generated at {:.0} tok/s{}]",
             prompt_ids.len(),
             generation.reused,
             timings.prefill_tok_s,

@@ -1,4 +1,4 @@
-//! What was said in a conversation, and its file.
+//! The transcript of a conversation, and its file.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,12 +15,12 @@ pub struct Turn {
     pub answer: String,
 }
 
-/// A conversation, in which everything is answered.
+/// A conversation in which every message has an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transcript {
     pub system: Option<String>,
     turns: Vec<Turn>,
-    /// The first turn that the model still reads.
+    /// The first turn that is still part of the prompt.
     first: usize,
 }
 
@@ -32,7 +32,7 @@ impl Transcript {
         }
     }
 
-    /// Forgets everything but the system message.
+    /// Removes everything but the system message.
     pub fn reset(&mut self) {
         *self = Self::new(self.system.take());
     }
@@ -44,27 +44,26 @@ impl Transcript {
         });
     }
 
-    /// Takes the last turn out.
+    /// Removes and returns the last turn.
     pub fn pop(&mut self) -> Option<Turn> {
         let turn = self.turns.pop();
         self.first = self.first.min(self.turns.len());
         turn
     }
 
-    /// Returns which turns the model may read: the first of them, and one behind the
-    /// last.
+    /// Returns the range of turns that are part of the prompt.
     pub fn kept(&self) -> std::ops::Range<usize> {
         self.first..self.turns.len()
     }
 
-    /// Lets the model read nothing before turn `first` any more, and returns how many
-    /// turns that are less than before.
+    /// Drops the turns before `first` from the prompt, and returns their number.
     pub fn forget_before(&mut self, first: usize) -> usize {
         let before = std::mem::replace(&mut self.first, first);
         first - before
     }
 
-    /// Returns what the model reads if it reads from turn `first` on, and then this.
+    /// Returns the messages of the prompt: the system message, the turns from `first`
+    /// on, and `next`.
     pub fn messages(&self, first: usize, next: Option<&str>) -> Vec<Message> {
         let system = (self.system.iter()).map(|text| Message::new(Role::System, text));
         let turns = self.turns[first..].iter().flat_map(|turn| {
@@ -77,8 +76,12 @@ impl Transcript {
         system.chain(turns).chain(next).collect()
     }
 
-    /// Writes all of the conversation into a file, which appears when it is complete.
-    /// Only with `replace` may it be there already.
+    /// Writes the whole conversation to a file atomically. An existing file is an error
+    /// unless `replace` is set.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file exists or cannot be written.
     pub fn save(&self, file: &Path, replace: bool) -> anyhow::Result<()> {
         let failed = || format!("failed to write {}", file.display());
         let folder = match file.parent() {
@@ -100,8 +103,11 @@ impl Transcript {
         Ok(())
     }
 
-    /// Reads a conversation, and the message at its end that has no answer, if there is
-    /// one.
+    /// Reads a conversation, and its last message if that has no answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be read or is not a conversation.
     pub fn load(file: &Path) -> anyhow::Result<(Self, Option<String>)> {
         let text = read_text(file)?;
         Self::from_json(&text).with_context(|| {
@@ -177,7 +183,7 @@ mod tests {
         );
         let (loaded, open) = Transcript::load(&file).unwrap();
         assert_eq!((&loaded, open), (&transcript, None));
-        // A file that is there is kept, unless it may be replaced.
+        // An existing file is kept unless it may be replaced.
         let before = std::fs::read(&file).unwrap();
         assert!(Transcript::default().save(&file, false).is_err());
         assert_eq!(std::fs::read(&file).unwrap(), before);
@@ -242,7 +248,7 @@ mod tests {
             .map(|message| message.content.as_str())
             .collect();
         assert_eq!(said, ["s", "e", "f", "g"]);
-        // Taking back what was said brings nothing back that was forgotten.
+        // Removing turns does not restore dropped ones.
         transcript.pop();
         transcript.pop();
         assert_eq!(transcript.kept(), 1..1);

@@ -1,5 +1,4 @@
-//! GGUF, the container of llama.cpp: typed metadata and named tensors in one
-//! file.
+//! GGUF, llama.cpp's container format: typed metadata and named tensors in one file.
 //!
 //! ```text
 //! "GGUF"  version u32  n_tensors u64  n_metadata u64
@@ -9,20 +8,18 @@
 //! tensor data, each tensor at `offset` from here
 //! ```
 //!
-//! Numbers are little-endian; a string is its length as u64, then UTF-8; an
-//! array is the type of its elements as u32, their number as u64, then they.
+//! Numbers are little-endian; a string is its length as u64, then UTF-8; an array is its
+//! element type as u32, its length as u64, then the elements.
 //!
-//! This module knows the container and not what is in it: which keys a model
-//! needs and what a tensor type means is decided by the caller. So the size of
-//! a tensor is not known here either; a tensor has a [`span`](TensorInfo::span),
-//! and whoever decodes it checks that its data fits.
+//! This module handles only the container: the caller decides which keys a model needs and
+//! how tensor types are interpreted. So the size of a tensor is unknown here; a tensor has
+//! a [`span`](TensorInfo::span), and the decoder checks that its data fits.
 //!
-//! Files are not trusted. Every length is checked against the bytes that remain
-//! before anything is allocated, so memory stays within a small multiple of what
-//! the header and the directory take in the file. [`Gguf::parse`] returns an
-//! error for whatever contradicts itself, and what it returns can be relied on:
-//! keys and tensor names are unique, all dimensions are at least 1, their
-//! product fits u64, and each tensor has its own non-empty range in the file.
+//! Files are untrusted. Every length is checked against the remaining bytes before
+//! anything is allocated, so memory is bounded by a small multiple of the size of header
+//! and directory. [`Gguf::parse`] returns an error for inconsistent files, and its result
+//! is valid: keys and tensor names are unique, all dimensions are at least 1, their
+//! product fits in u64, and each tensor has its own non-empty range in the file.
 
 mod read;
 mod value;
@@ -39,11 +36,11 @@ use crate::note::Note;
 const MAGIC: [u8; 4] = *b"GGUF";
 const ALIGNMENT_KEY: &str = "general.alignment";
 const DEFAULT_ALIGNMENT: u32 = 32;
-/// As many as llama.cpp reads.
+/// The limit of llama.cpp.
 const MAX_DIMS: usize = 4;
 
-/// What is written: the specification asks for a multiple of 8, and llama.cpp for a
-/// power of two. What is read may be any power of two, as there.
+/// Returns whether an alignment may be written: the specification requires a multiple of
+/// 8, llama.cpp a power of two. Any power of two is accepted in reading, as in llama.cpp.
 fn is_alignment(alignment: u32) -> bool {
     alignment.is_power_of_two() && alignment >= 8
 }
@@ -60,7 +57,7 @@ pub struct Gguf {
     notes: Vec<Note>,
 }
 
-/// Where a tensor lies in a file and what the file says about it.
+/// The directory entry of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The name, unique in the file.
@@ -68,15 +65,15 @@ pub struct TensorInfo {
     /// The dimensions, fastest first; at most four, none of them 0. Empty for
     /// a single value.
     pub shape: Vec<u64>,
-    /// The type as stored. Programs disagree about what some of the numbers
-    /// mean, so this is left to the caller.
+    /// The type as stored. Programs disagree about some numbers, so the caller interprets
+    /// it.
     pub type_id: u32,
-    /// Where the data starts, in bytes from the start of the file.
+    /// Offset of the data, in bytes from the start of the file.
     pub offset: u64,
-    /// The bytes up to the next tensor or the end of the file, at least 1: the
-    /// most that the data can take, padding included.
+    /// The bytes up to the next tensor or the end of the file, at least 1: the maximum size
+    /// of the data, padding included.
     pub span: u64,
-    /// The index of its file, where a model is split among several; else 0.
+    /// The index of its file in a split model; else 0.
     pub file: usize,
 }
 
@@ -86,7 +83,7 @@ impl Gguf {
         self.version
     }
 
-    /// Returns what every offset in the file is a multiple of.
+    /// Returns the alignment of tensor data in bytes.
     pub fn alignment(&self) -> u64 {
         self.alignment
     }
@@ -105,6 +102,10 @@ impl Gguf {
     }
 
     /// Returns the string `key`, `None` if the file has no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn string(&self, key: &str) -> Result<Option<&str>, GgufError> {
         self.typed(key, "a string", |value| match value {
             Value::String(text) => Some(text.as_str()),
@@ -112,14 +113,22 @@ impl Gguf {
         })
     }
 
-    /// Returns the integer `key`, of any type but not negative; `None` if the
-    /// file has no such key.
+    /// Returns the non-negative integer `key`, of any integer type; `None` if the file has
+    /// no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn unsigned(&self, key: &str) -> Result<Option<u64>, GgufError> {
         self.typed(key, "an integer that is not negative", Value::to_unsigned)
     }
 
     /// Returns the float `key`, rounded to f32 if stored as f64; `None` if the
     /// file has no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn float(&self, key: &str) -> Result<Option<f32>, GgufError> {
         self.typed(key, "a float", |value| match *value {
             Value::F32(x) => Some(x),
@@ -128,7 +137,11 @@ impl Gguf {
         })
     }
 
-    /// Returns the truth value `key`, `None` if the file has no such key.
+    /// Returns the boolean `key`, `None` if the file has no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn boolean(&self, key: &str) -> Result<Option<bool>, GgufError> {
         self.typed(key, "a bool", |value| match *value {
             Value::Bool(x) => Some(x),
@@ -137,6 +150,10 @@ impl Gguf {
     }
 
     /// Returns the array of strings `key`, `None` if the file has no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn strings(&self, key: &str) -> Result<Option<&[String]>, GgufError> {
         self.typed(key, "an array of strings", |value| match value {
             Value::Array(Array::String(items)) => Some(items.as_slice()),
@@ -146,6 +163,10 @@ impl Gguf {
 
     /// Returns the array `key` of integers of any type, `None` if the file has
     /// no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, GgufError> {
         self.typed(
             key,
@@ -159,6 +180,10 @@ impl Gguf {
 
     /// Returns the array of 32-bit floats `key`, `None` if the file has no such
     /// key.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::WrongType`] if the value is of another type.
     pub fn floats(&self, key: &str) -> Result<Option<&[f32]>, GgufError> {
         self.typed(key, "an array of f32", |value| match value {
             Value::Array(Array::F32(items)) => Some(items.as_slice()),
@@ -166,7 +191,7 @@ impl Gguf {
         })
     }
 
-    /// Returns what is odd about the metadata and was read all the same.
+    /// Returns notes on irregular metadata.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
@@ -182,12 +207,11 @@ impl Gguf {
         Some(&self.tensors[idx])
     }
 
-    /// Adds the tensors of file `file` of a split model; its metadata is not looked
-    /// at.
+    /// Adds the tensors of file `file` of a split model; its metadata is ignored.
     ///
     /// # Errors
     ///
-    /// [`GgufError::DuplicateTensor`] if a name is there already.
+    /// [`GgufError::DuplicateTensor`] if a name exists already.
     pub fn append(&mut self, part: Self, file: usize) -> Result<(), GgufError> {
         for tensor in part.tensors {
             let idx = self.tensors.len();
@@ -227,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    /// A file with one of everything, by another writer.
+    /// A file with every feature, by another writer.
     const TINY: &[u8] = include_bytes!("testdata/tiny.gguf");
 
     fn with_metadata(pairs: &[(&str, Value)]) -> Gguf {

@@ -14,7 +14,7 @@ const MIN_METADATA_BYTES: usize = MIN_STRING_BYTES + 4 + 1;
 /// A name, the number of dimensions, a type and an offset.
 const MIN_TENSOR_BYTES: usize = MIN_STRING_BYTES + 4 + 4 + 8;
 
-/// Why a file cannot be read as GGUF, or not as what the caller expects.
+/// An error of reading a GGUF file or a metadata value.
 ///
 /// Offsets are in bytes from the start of the file unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,25 +49,25 @@ pub enum GgufError {
         /// The bytes up to the end of the file.
         available: u64,
     },
-    /// There are said to be more items than the rest of the file can hold.
+    /// More items are declared than the rest of the file can contain.
     #[error("{count} {what} are declared but the rest of the file has room for at most {limit}")]
     TooMany {
-        /// What was counted, in the plural.
+        /// The items, in the plural.
         what: String,
-        /// How many the file declares.
+        /// The declared number.
         count: u64,
-        /// How many would fit if each were as small as possible.
+        /// The maximum number that fits.
         limit: u64,
     },
     /// A string is not UTF-8.
     #[error("{what} is not UTF-8 at byte {offset}")]
     NotUtf8 {
-        /// Which string.
+        /// The string.
         what: String,
-        /// Where the first wrong byte is.
+        /// Offset of the first invalid byte.
         offset: u64,
     },
-    /// A metadata value is of a type that the specification does not have.
+    /// A metadata value has an unknown type.
     #[error("metadata {key:?} is of unknown type {type_id}")]
     UnknownValueType {
         /// The key of the value.
@@ -82,12 +82,12 @@ pub enum GgufError {
         key: String,
     },
     /// Two different metadata values have the same key.
-    #[error("metadata {key:?} is there twice, with different values")]
+    #[error("metadata {key:?} is duplicated, with different values")]
     DuplicateKey {
         /// The key.
         key: String,
     },
-    /// `general.alignment` is no alignment.
+    /// `general.alignment` is invalid.
     #[error("general.alignment is {found}, expected a power of two")]
     BadAlignment {
         /// The value in the file.
@@ -103,7 +103,7 @@ pub enum GgufError {
         /// The largest number that is supported.
         limit: u32,
     },
-    /// A dimension of a tensor is 0, so that it has no elements.
+    /// A dimension of a tensor is 0.
     #[error("tensor {tensor:?} is empty: its shape is {shape:?}")]
     ZeroDimension {
         /// The name of the tensor.
@@ -111,7 +111,7 @@ pub enum GgufError {
         /// All its dimensions, fastest first.
         shape: Vec<u64>,
     },
-    /// The number of elements of a tensor does not fit u64.
+    /// The number of elements of a tensor overflows u64.
     #[error("tensor {tensor:?} has 2^64 elements or more: its shape is {shape:?}")]
     ShapeOverflow {
         /// The name of the tensor.
@@ -120,7 +120,7 @@ pub enum GgufError {
         shape: Vec<u64>,
     },
     /// Two tensors have the same name.
-    #[error("tensor {tensor:?} is there twice")]
+    #[error("tensor {tensor:?} is duplicated")]
     DuplicateTensor {
         /// The name.
         tensor: String,
@@ -132,7 +132,7 @@ pub enum GgufError {
         tensor: String,
         /// Where it starts, in bytes from the start of the data section.
         offset: u64,
-        /// What the offset should be a multiple of.
+        /// The required alignment.
         alignment: u64,
     },
     /// The data of a tensor would start after the end of the file.
@@ -155,12 +155,12 @@ pub enum GgufError {
         /// Where both start.
         offset: u64,
     },
-    /// A metadata value is of another type than the caller needs.
+    /// A metadata value has the wrong type.
     #[error("metadata {key:?} is of type {found}, expected {expected}")]
     WrongType {
         /// The key of the value.
         key: String,
-        /// The type that was asked for, or that the specification prescribes.
+        /// The requested type, or the one required by the specification.
         expected: &'static str,
         /// The type in the file.
         found: String,
@@ -168,8 +168,13 @@ pub enum GgufError {
 }
 
 impl Gguf {
-    /// Reads the header, the metadata and the tensor directory of a whole file;
-    /// of the tensor data only where it lies.
+    /// Parses the header, the metadata and the tensor directory of a whole file. Tensor data
+    /// is not read.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file is truncated, inconsistent or of an unsupported
+    /// version.
     pub fn parse(file: &[u8]) -> Result<Self, GgufError> {
         let mut reader = Reader {
             file,
@@ -237,8 +242,8 @@ fn alignment(value: Option<&Value>) -> Result<u64, GgufError> {
     }
 }
 
-/// Turns the offsets of all tensors from relative to absolute and finds how far
-/// each may reach.
+/// Converts the offsets of all tensors from relative to absolute and computes their
+/// spans.
 fn place(
     tensors: &mut [TensorInfo],
     alignment: u64,
@@ -285,9 +290,9 @@ fn place(
     Ok(())
 }
 
-/// A position in the file, never behind its end.
+/// A position in the file, never beyond its end.
 ///
-/// `what` names what is read, for the error; it is only rendered if there is one.
+/// `what` describes the item for an error; it is only formatted if there is one.
 struct Reader<'a> {
     file: &'a [u8],
     at: usize,
@@ -331,9 +336,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a text of the metadata, which only people read: bytes that are not UTF-8
-    /// are replaced, where llama.cpp keeps them. Names and lists, which programs
-    /// compare, must be UTF-8.
+    /// Reads a string value of the metadata. Invalid UTF-8 is replaced (llama.cpp keeps it),
+    /// since such values are only displayed. Names and array elements, which are compared,
+    /// must be UTF-8.
     fn text(&mut self, key: &str) -> Result<String, GgufError> {
         let what = format_args!("metadata {key:?}");
         let n_bytes: u64 = self.number(format_args!("the length of {what}"))?;
@@ -346,7 +351,7 @@ impl<'a> Reader<'a> {
         Ok(text.into_owned())
     }
 
-    /// Reads a truth value: like llama.cpp, whatever is not 0 is true.
+    /// Reads a boolean: any value but 0 is true, as in llama.cpp.
     fn bool(&mut self, key: &str, what: fmt::Arguments<'_>) -> Result<bool, GgufError> {
         let byte: u8 = self.number(what)?;
         let odd = Note::OddBool {
@@ -455,8 +460,8 @@ impl<'a> Reader<'a> {
         Ok(bytes.chunks_exact(T::N_BYTES).map(T::from_le).collect())
     }
 
-    /// Reads `len` items of at least `min_bytes`; the vector grows with what was
-    /// read, as `len` alone is no reason to allocate.
+    /// Reads `len` items of at least `min_bytes`. The vector grows as items are read, since
+    /// `len` is untrusted.
     fn items<T>(
         &mut self,
         len: u64,
@@ -575,7 +580,7 @@ mod tests {
         file
     }
 
-    /// A file with something of everything; 32 bytes of each tensor.
+    /// A file with every feature; 32 bytes per tensor.
     fn small() -> Vec<u8> {
         let texts = [string("a"), string("Ġb")].concat();
         let mut file = [
@@ -742,7 +747,7 @@ mod tests {
         let value = |value| metadata("k", U8, &[value]);
         check(
             &[header(3, 0, 2), value(1), value(2)].concat(),
-            "metadata \"k\" is there twice, with different values",
+            "metadata \"k\" is duplicated, with different values",
         );
         let gguf = Gguf::parse(&[header(3, 0, 2), value(1), value(1)].concat()).unwrap();
         assert_eq!(gguf.metadata().count(), 1);
@@ -801,7 +806,7 @@ mod tests {
     fn duplicate_tensor() {
         check(
             &with_tensors(&[tensor("t", &[1], 0), tensor("t", &[1], 32)]),
-            "tensor \"t\" is there twice",
+            "tensor \"t\" is duplicated",
         );
     }
 
@@ -849,7 +854,7 @@ mod tests {
             if len <= last {
                 assert!(gguf.is_err(), "cut at {len}");
             } else {
-                // How long the data should be, only its type can tell.
+                // The expected size depends on the type, which is unknown here.
                 assert_eq!(gguf.unwrap().tensors()[1].span as usize, len - last);
             }
         }

@@ -1,4 +1,4 @@
-//! What metadata can hold.
+//! Metadata values.
 
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +31,8 @@ pub enum Value {
     Array(Array),
 }
 
-/// A metadata array. The type is that of the whole array and not of each
-/// element, so that a vocabulary is one `Vec`. Arrays do not nest.
+/// A metadata array. All elements have one type, so that a vocabulary is one `Vec`. Nested
+/// arrays are unsupported.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Array {
     /// 8-bit unsigned integers.
@@ -88,7 +88,7 @@ impl Value {
         }
     }
 
-    /// Returns the integer, unless it is negative or this is none.
+    /// Returns the integer, if this is a non-negative integer.
     pub(crate) fn to_unsigned(&self) -> Option<u64> {
         match *self {
             Self::U8(x) => Some(x.into()),
@@ -165,7 +165,7 @@ impl Array {
     }
 }
 
-/// A type of values, numbered as files number them.
+/// A type of values, with its number in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     U8 = 0,
@@ -227,7 +227,7 @@ impl Kind {
     }
 }
 
-/// A number as files store it: little-endian and of a fixed size.
+/// A number in its stored form: little-endian, of fixed size.
 pub(super) trait Number: Copy {
     const N_BYTES: usize;
 

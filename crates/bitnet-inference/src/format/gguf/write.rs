@@ -8,10 +8,9 @@ use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, is_alignment};
 
 const VERSION: u32 = 3;
 
-/// What a file will hold, declared before any data is written.
+/// A writer of GGUF files. Metadata and tensors are declared before any data is written.
 ///
-/// Files are of version 3 and aligned to 32 bytes, or to what the metadata says
-/// under `general.alignment`.
+/// Files are of version 3 and aligned to 32 bytes, or to `general.alignment` if set.
 #[derive(Debug, Clone, Default)]
 pub struct GgufWriter {
     metadata: Vec<(String, Value)>,
@@ -29,7 +28,7 @@ struct Declared {
 }
 
 impl GgufWriter {
-    /// Returns a writer of a file that holds nothing.
+    /// Returns a writer of an empty file.
     pub fn new() -> Self {
         Self::default()
     }
@@ -51,13 +50,12 @@ impl GgufWriter {
     }
 
     /// Declares the next tensor, `shape` with the fastest dimension first, whose
-    /// data takes `n_bytes`. llama.cpp wants names shorter than 64 bytes.
+    /// data takes `n_bytes`. llama.cpp requires names shorter than 64 bytes.
     ///
     /// # Panics
     ///
-    /// Panics if the name was declared before, and if the reader would refuse
-    /// the tensor: more than four dimensions, a dimension of 0, more elements
-    /// than fit u64, no data.
+    /// Panics if the name was declared before, or if the tensor is invalid: more than four
+    /// dimensions, a dimension of 0, more elements than fit in u64, no data.
     pub fn tensor(&mut self, name: impl Into<String>, shape: &[u64], type_id: u32, n_bytes: u64) {
         let name = name.into();
         assert!(

@@ -1,9 +1,9 @@
 //! The bytes of a model file: mapped, in memory, or built into the program.
 //!
-//! A mapped file may be shortened by another program. Whoever reads it then is sent
-//! SIGBUS by Unix systems, which ends the program without a word. So it is looked at
-//! where work begins and ends ([`FileBytes::changed`]); and a program that wants to
-//! know of it in between calls [`watch_mapped_files`]. Windows does not allow it.
+//! If another program truncates a mapped file, accessing it raises SIGBUS on Unix, which
+//! kills the process. So files are checked before and after work
+//! ([`FileBytes::changed`]), and a program can call [`watch_mapped_files`] to be notified
+//! in between. Windows does not allow truncation of mapped files.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -25,12 +25,12 @@ pub(crate) enum FileBytes {
     Mapped(MappedFile),
     /// Read by the caller.
     Owned(Vec<u8>),
-    /// Part of the program.
+    /// Built into the program.
     #[cfg_attr(not(feature = "builtin-model"), expect(dead_code))]
     Static(&'static [u8]),
 }
 
-/// A file in memory, and what it was when it was mapped.
+/// A mapped file with its size and modification time when it was mapped.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     #[cfg(unix)]
@@ -39,11 +39,11 @@ pub(crate) struct MappedFile {
     file: File,
     path: PathBuf,
     len: u64,
-    /// When it was last written to, where the system knows.
+    /// Modification time, if known.
     modified: Option<SystemTime>,
 }
 
-/// A file was shortened or written to since it was mapped.
+/// A file was truncated or modified since it was mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Changed {
     pub(crate) file: PathBuf,
@@ -58,12 +58,11 @@ impl FileBytes {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        // SAFETY: the mapping is private and read-only. That no other program
-        // rewrites the file while it is mapped is the usual assumption of every
-        // program that maps model files: all of them are written once and replaced by
-        // a rename. It is checked by `changed`, and bytes that change meanwhile are
-        // weights or were checked before; what lies behind a new end is never read:
-        // the system sends a signal instead.
+        // SAFETY: the mapping is private and read-only. As usual for model files, we
+        // assume that no other program modifies the file while it is mapped: they are
+        // written once and replaced by a rename. `changed` checks this; bytes that
+        // change meanwhile are weights or were validated before, and accesses beyond
+        // a new end raise a signal.
         #[expect(unsafe_code, reason = "mapping a file is unsafe by its nature")]
         let mapping = unsafe { Mmap::map(&file)? };
         Ok(Self::Mapped(MappedFile {
@@ -77,8 +76,7 @@ impl FileBytes {
         }))
     }
 
-    /// Returns whether a mapped file was shortened or written to, as far as the
-    /// system tells.
+    /// Returns whether a mapped file was truncated or modified, as far as known.
     pub(crate) fn changed(&self) -> Option<Changed> {
         let Self::Mapped(mapped) = self else {
             return None;
@@ -90,13 +88,13 @@ impl FileBytes {
         })
     }
 
-    /// Returns whether what is released takes no memory.
+    /// Returns whether [`release`](Self::release) frees memory.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self, Self::Mapped(_))
     }
 
-    /// Takes a part of a mapped file out of memory, until somebody looks at it
-    /// again. Where the system cannot, and for what is not mapped, nothing happens.
+    /// Evicts a part of a mapped file from memory until it is accessed again. Does nothing if
+    /// the file is not mapped or the platform does not support it.
     #[cfg_attr(not(unix), expect(unused_variables))]
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
@@ -104,12 +102,12 @@ impl FileBytes {
             && !range.is_empty()
         {
             let dont_need = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: nobody can write to the mapping, so what is read from the file
-            // again is what was there. (What the advice could lose is changes.)
+            // SAFETY: the mapping is read-only, so its pages can be read from the file
+            // again. (The advice discards modified pages only.)
             #[expect(unsafe_code, reason = "it is unsafe for mappings that were changed")]
             let advised =
                 unsafe { mapping.unchecked_advise_range(dont_need, range.start, range.len()) };
-            // A wish: what is not released stays in memory, as page cache does.
+            // Best effort: pages that are not released stay in memory as page cache.
             let _ = advised;
         }
     }

@@ -1,10 +1,9 @@
-//! What happens when bytes of a mapped file are read that are there no more.
+//! Detection of accesses to truncated mapped files.
 //!
-//! The system sends SIGBUS to the thread that reads them. The handler here does what a
-//! handler may do: it looks for the address among the mapped files, writes one byte
-//! into a pipe, and keeps the thread from reading on. A thread of its own waits at the
-//! other end and tells the program, which ends itself. Whatever else sends SIGBUS is
-//! left to the handler that was there before.
+//! The system sends SIGBUS to the accessing thread. The handler is async-signal-safe: it
+//! searches the mapped files for the address, writes one byte to a pipe, and blocks the
+//! thread. A watcher thread reads the pipe and notifies the program, which exits. Other
+//! causes of SIGBUS are passed to the previous handler.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,12 +13,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// A mapped file in the list of all that were ever mapped while somebody watched. A
-/// handler may not wait for a lock, so no place is taken out of the list again; a
-/// program maps few files.
+/// An entry in the list of all files mapped since watching began. A signal handler must
+/// not take a lock, so entries are never removed; a program maps few files.
 #[derive(Debug)]
 struct Place {
-    /// Where the mapping starts; 0 when it is gone.
+    /// Start address of the mapping; 0 after it is unmapped.
     start: AtomicUsize,
     len: usize,
     path: PathBuf,
@@ -27,34 +25,33 @@ struct Place {
 }
 
 static FIRST: OnceLock<&'static Place> = OnceLock::new();
-/// Where in the list the file is that was found to be too short.
+/// The list index of the truncated file.
 static FOUND: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// What the handler needs, once it is set up.
+/// The handler's data, once it is installed.
 static HANDLER: OnceLock<Handler> = OnceLock::new();
 
 struct Handler {
-    /// The end of the pipe that the handler writes to.
+    /// The write end of the pipe.
     pipe: OwnedFd,
     before: libc::sigaction,
 }
 
-/// Calls `tell` with the path of a model file that turns out to be shorter than it was
-/// when it was mapped, at the moment at which what is missing is read. `tell` runs in a
-/// thread of its own and has to end the process: the thread that read the file stands
-/// still for ever.
+/// Calls `tell` with the path of a mapped model file that was truncated, when the missing
+/// part is accessed. `tell` runs in a separate thread and must exit the process: the
+/// accessing thread is blocked forever.
 ///
-/// This installs a handler of SIGBUS for the whole process. Files that were mapped
-/// before are not watched. Only the first call does something.
+/// This installs a SIGBUS handler for the whole process. Files that were mapped before are
+/// not watched. Only the first call has an effect.
 ///
 /// # Errors
 ///
-/// Returns what the system said if there is no pipe, no thread, or no handler.
+/// Returns an error if the pipe, the thread or the handler cannot be created.
 pub fn watch_mapped_files(tell: impl FnOnce(&Path) + Send + 'static) -> io::Result<()> {
     if HANDLER.get().is_some() {
         return Ok(());
     }
     let (mut reader, writer) = io::pipe()?;
-    // SAFETY: `sigaction` is plain data, for which zeros are a value.
+    // SAFETY: `sigaction` is plain data, for which all zeros is a valid value.
     #[expect(unsafe_code, reason = "a struct of C")]
     let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: with a null pointer nothing is changed, and `before` is written to.
@@ -69,16 +66,16 @@ pub fn watch_mapped_files(tell: impl FnOnce(&Path) + Send + 'static) -> io::Resu
     }
     let watcher = thread::Builder::new().name("mapped-files".to_owned());
     watcher.spawn(move || {
-        // Nobody closes the other end while the process lives.
+        // The other end is never closed.
         if reader.read_exact(&mut [0]).is_ok()
             && let Some(place) = Place::all().nth(FOUND.load(Ordering::Acquire))
         {
             tell(&place.path);
         }
     })?;
-    // SAFETY: zeros are a value of the struct, and then all its fields that matter are
-    // set: a handler with three arguments, as SA_SIGINFO says, that runs on the stack
-    // for handlers that the standard library gives its threads.
+    // SAFETY: all zeros is a valid value of the struct, and all relevant fields are set: a
+    // handler with three arguments, as required by SA_SIGINFO, that runs on the
+    // alternate signal stack that the standard library sets up for its threads.
     #[expect(unsafe_code, reason = "a struct and functions of C")]
     let installed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -94,18 +91,17 @@ pub fn watch_mapped_files(tell: impl FnOnce(&Path) + Send + 'static) -> io::Resu
     }
 }
 
-/// Runs in the thread that reads what is not there. Nothing in it allocates or locks.
+/// Runs in the accessing thread. It neither allocates nor locks.
 extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let Some(handler) = HANDLER.get() else {
         return;
     };
-    // SAFETY: the system hands a handler with SA_SIGINFO a valid pointer, and SIGBUS has
-    // an address.
+    // SAFETY: with SA_SIGINFO the system passes a valid pointer, and SIGBUS has an address.
     #[expect(unsafe_code, reason = "what the system hands over")]
     let address = unsafe { (*info).si_addr() } as usize;
     let Some(found) = Place::all().position(|place| place.has(address)) else {
-        // SAFETY: what is installed is what the system said was there before; then the
-        // read is tried again, and that handler is called.
+        // SAFETY: this restores the previous handler, which is called when the access is
+        // retried.
         #[expect(unsafe_code, reason = "a function of C")]
         unsafe {
             libc::sigaction(libc::SIGBUS, &raw const handler.before, ptr::null_mut());
@@ -113,8 +109,8 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         return;
     };
     FOUND.store(found, Ordering::Release);
-    // SAFETY: `write` and `pause` are safe in a handler; the pipe is open for ever, and
-    // one byte is there to be written.
+    // SAFETY: `write` and `pause` are async-signal-safe; the pipe is never closed, and the
+    // buffer has one byte.
     #[expect(unsafe_code, reason = "functions of C")]
     unsafe {
         libc::write(handler.pipe.as_raw_fd(), [0u8].as_ptr().cast(), 1);
@@ -125,7 +121,7 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
 }
 
 impl Place {
-    /// Returns the places of the list.
+    /// Returns the entries of the list.
     fn all() -> impl Iterator<Item = &'static Self> {
         let first = FIRST.get().copied();
         std::iter::successors(first, |place| place.next.get().copied())
@@ -133,19 +129,19 @@ impl Place {
 
     /// Returns whether an address is in the mapping.
     fn has(&self, address: usize) -> bool {
-        // A mapping is whole pages, which are 64 KiB at most.
+        // A mapping consists of whole pages of at most 64 KiB.
         let start = self.start.load(Ordering::Acquire);
         let end = start.saturating_add(self.len.next_multiple_of(1 << 16));
         start != 0 && (start..end).contains(&address)
     }
 }
 
-/// A mapping that the handler knows, until this is dropped.
+/// A watched mapping, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Watched(&'static Place);
 
 impl Watched {
-    /// Takes a mapping into the list, if anybody watches.
+    /// Adds a mapping to the list, if watching is enabled.
     pub(super) fn new(mapping: &[u8], path: &Path) -> Option<Self> {
         HANDLER.get()?;
         let place: &Place = Box::leak(Box::new(Place {

@@ -2,8 +2,8 @@ use super::Family;
 use crate::spec::config::{Activation, RotaryRows};
 use crate::spec::multipliers::MultiplierRule;
 
-/// The reproductions of BitNet b1.58 by 1bitLLM, as they and llama.cpp write
-/// them: sub-norms, and SiLU. Their folders call the sub-norms `inner_attn_ln` and
+/// The reproductions of BitNet b1.58 by 1bitLLM, in their format and llama.cpp's:
+/// sub-norms, and SiLU. Their folders name the sub-norms `inner_attn_ln` and
 /// `ffn_layernorm`, and the model type `llama`.
 pub(crate) const BITNET: Family = Family {
     name: "bitnet",

@@ -2,9 +2,9 @@ use super::Family;
 use crate::spec::config::{Activation, RotaryRows};
 use crate::spec::multipliers::MultiplierRule;
 
-/// Gemma 3, text only: norms before and behind attention and feed-forward network, GELU,
-/// and layers with a sliding window. bitnet-embedding-270m, which normalizes the input
-/// of every projection.
+/// Gemma 3, text only: norms before and after attention and feed-forward network, GELU,
+/// and layers with a sliding window. Includes bitnet-embedding-270m, which normalizes the
+/// input of every projection.
 pub(crate) const GEMMA3: Family = Family {
     name: "gemma3",
     gguf_aliases: &[],

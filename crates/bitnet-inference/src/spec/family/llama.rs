@@ -2,7 +2,7 @@ use super::Family;
 use crate::spec::config::{Activation, RotaryRows};
 use crate::spec::multipliers::MultiplierRule;
 
-/// LLaMA and what is built like it: Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E,
+/// LLaMA and models of the same architecture: Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E,
 /// TriLM.
 pub(crate) const LLAMA: Family = Family {
     name: "llama",

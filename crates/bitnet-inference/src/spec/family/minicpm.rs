@@ -2,9 +2,9 @@ use super::Family;
 use crate::spec::config::{Activation, RotaryRows};
 use crate::spec::multipliers::MultiplierRule;
 
-/// MiniCPM: LLaMA with constant factors for embeddings, residuals and logits. BitCPM4,
-/// whose ternary weights, with a scale for every group, are multiplied with activations
-/// as they are. Folders have them multiplied out, in BF16.
+/// MiniCPM: LLaMA with constant factors for embeddings, residuals and logits. Includes
+/// BitCPM4, whose ternary weights have group scales and unquantized activations. Its
+/// folders have dequantized weights in BF16.
 pub(crate) const MINICPM: Family = Family {
     name: "minicpm",
     gguf_aliases: &[],

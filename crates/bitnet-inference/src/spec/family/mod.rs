@@ -1,5 +1,4 @@
-//! What differs between the families of models: one file a family, and nothing
-//! of it anywhere else.
+//! The differences between model families, one file per family, and nowhere else.
 
 mod bitnet;
 mod bitnet_b158;
@@ -20,11 +19,11 @@ pub(crate) use llama::LLAMA;
 pub(crate) use minicpm::MINICPM;
 pub(crate) use qwen3::QWEN3;
 
-/// Every family. Where several have the same names in a `config.json`, the first
-/// whose activation fits is meant.
+/// Every family. If several have the same names in a `config.json`, the first with the
+/// same activation is selected.
 const FAMILIES: [&Family; 6] = [&BITNET_B158, &BITNET, &LLAMA, &QWEN3, &MINICPM, &GEMMA3];
 
-/// A family of models: they differ only in the numbers of
+/// A family of models, which differ only in the values of
 /// [`Config`](super::config::Config).
 #[derive(Debug, PartialEq, Eq)]
 #[expect(
@@ -36,38 +35,35 @@ pub struct Family {
     pub(crate) name: &'static str,
     /// Older names in GGUF files.
     pub(crate) gguf_aliases: &'static [&'static str],
-    /// `model_type` and one of `architectures` in `config.json`. The first pair is
-    /// what we write, and its type is enough; of the others, both must be there.
+    /// `model_type` and one of `architectures` in `config.json`. The first pair is the one
+    /// written, and its type alone is sufficient; for the others, both are required.
     pub(crate) hf_names: &'static [(&'static str, &'static str)],
-    /// The activation of the feed-forward gate where a file names none.
+    /// The default activation of the feed-forward gate.
     pub(crate) activation: Activation,
     /// Whether attention and feed-forward outputs are normalized before they are
     /// projected.
     pub(crate) sub_norms: bool,
-    /// Whether every head of queries and keys is normalized before it is turned.
+    /// Whether every head of queries and keys is normalized before rotary embedding.
     pub(crate) qk_norms: bool,
-    /// Whether what attention and feed-forward network give is normalized before it is
-    /// added.
+    /// Whether the outputs of attention and feed-forward network are normalized before the
+    /// residual addition.
     pub(crate) post_norms: bool,
-    /// Whether HuggingFace folders store norms less 1, but for those of the inputs of
-    /// projections.
+    /// Whether HuggingFace folders store norms minus 1, except input norms of projections.
     pub(crate) hf_norms_less_one: bool,
-    /// Whether only ternary weights and int8 activations make sense: dense weights
-    /// are those of training, and compute something else.
+    /// Whether the model requires ternary weights and int8 activations: dense weights are
+    /// master weights and must be quantized.
     pub(crate) always_ternary: bool,
-    /// Whether ternary weights may have been trained with int8 activations; if not,
-    /// none of this family were.
+    /// Whether models of this family may have been trained with int8 activations.
     pub(crate) quantizes_activations: bool,
-    /// Whether some layers may see only the last positions.
+    /// Whether layers may have a sliding window.
     pub(crate) sliding_window: bool,
-    /// Where its multipliers are from.
+    /// The source of its multipliers.
     pub(crate) multipliers: MultiplierRule,
-    /// How GGUF files order the rows of query and key projections.
+    /// The order of query and key projection rows in GGUF files.
     pub(crate) gguf_rotary_rows: RotaryRows,
-    /// Whether the embedding is the output matrix in a folder that has no other
-    /// and does not say.
+    /// Whether embeddings are tied by default in a folder without an output matrix.
     pub(crate) tied_embeddings: bool,
-    /// `tokenizer.ggml.pre` where a file has none.
+    /// The default of `tokenizer.ggml.pre`.
     pub(crate) pre_tokenizer: Option<&'static str>,
 }
 
@@ -104,7 +100,7 @@ impl Family {
         let candidates = FAMILIES
             .iter()
             .filter(|family| family.hf_names[0].0 == model_type || is_named(family));
-        // The last of equal keys wins.
+        // `max_by_key` returns the last of equal keys, hence `rev`.
         candidates
             .rev()
             .max_by_key(|family| (is_named(family), family.activation == activation))

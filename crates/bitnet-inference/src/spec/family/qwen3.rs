@@ -2,8 +2,8 @@ use super::Family;
 use crate::spec::config::{Activation, RotaryRows};
 use crate::spec::multipliers::MultiplierRule;
 
-/// Qwen3 and what is built like it: queries and keys are normalized head by head.
-/// The ternary Bonsai models, which store embedding and output matrix as trits too,
+/// Qwen3 and models of the same architecture: queries and keys are normalized per head.
+/// Includes the ternary Bonsai models, whose embedding and output matrix are ternary, too,
 /// and bitnet-embedding-0.6b, which normalizes the input of every projection.
 pub(crate) const QWEN3: Family = Family {
     name: "qwen3",
