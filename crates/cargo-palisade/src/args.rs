@@ -44,7 +44,7 @@ pub struct Global {
         global = true
     )]
     pub directory: PathBuf,
-    /// The memory: a file or postgres://… [default: .palisade/store.sqlite]
+    /// The store: a file or postgres://… [default: .palisade/store.sqlite]
     // A URL may hold a password, which help must not print.
     #[arg(
         long,
@@ -188,7 +188,7 @@ pub enum Command {
         /// In how many parts the tests are run
         #[arg(long, value_name = "N", default_value_t = 3)]
         shards: u32,
-        /// Keep the memory on the PostgreSQL server that the secret PALISADE_STORE names
+        /// Keep the store on the PostgreSQL server that the secret PALISADE_STORE names
         #[arg(long)]
         postgres: bool,
     },
@@ -202,7 +202,7 @@ pub enum Command {
     Bisect(BisectArgs),
     /// Prepare the way back: confirm, find the culprit, revert on a branch, validate, watch
     Recover(RecoverArgs),
-    /// Copy the memory out or in, as JSON lines
+    /// Copy the store out or in, as JSON lines
     #[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
     Store {
         #[command(subcommand)]

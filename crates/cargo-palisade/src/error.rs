@@ -124,7 +124,7 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
                 "--cmd 'sh -c \"COMMAND\"' runs what only a shell understands"
             }
             UsageError::OwnApproval(_) => {
-                "somebody else, with the same memory: --store, or store export and import"
+                "somebody else, with the same store: --store, or store export and import"
             }
             UsageError::Nobody => "--by NAME, or git config user.name",
             UsageError::NoMilestone(_) => "cargo palisade milestone set NAME, or milestone list",
@@ -258,7 +258,7 @@ fn culprit(error: &CulpritError) -> (u8, Option<String>) {
     (code, Some(hint.to_owned()))
 }
 
-/// What keeps the memory from being used.
+/// What keeps the store from being used.
 fn store(error: &StoreError) -> (u8, Option<String>) {
     let hint = |text: &str| Some(text.to_owned());
     match error {
@@ -285,12 +285,12 @@ fn store(error: &StoreError) -> (u8, Option<String>) {
         ),
         StoreError::Connect { .. } => (
             NOT_MEASURED,
-            hint("psql with the same URL says more; --store FILE keeps the memory in a file"),
+            hint("psql with the same URL says more; --store FILE keeps the store in a file"),
         ),
         StoreError::TooNew { .. } => (NOT_MEASURED, hint("cargo install cargo-palisade")),
         StoreError::Create { .. } | StoreError::Database { .. } => (
             NOT_MEASURED,
-            hint("make room if the disk is full; --store FILE keeps the memory elsewhere"),
+            hint("make room if the disk is full; --store FILE keeps the store elsewhere"),
         ),
         _ => (NOT_MEASURED, None),
     }

@@ -81,7 +81,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the ledger out of the memory.
+    /// Reads the ledger out of the store.
     pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
         Ok(Self::of(store.tallies(None)?, &store.quarantine_entries()?))
     }

@@ -1,5 +1,5 @@
 //! A workspace with everything needed to judge it: its repository, its policy,
-//! its memory and the runner of its tests; and the two sides of a change.
+//! its store and the runner of its tests; and the two sides of a change.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -41,7 +41,7 @@ pub enum GuardError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The memory cannot be read or written.
+    /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The tests could not be run.
@@ -96,7 +96,7 @@ pub enum Event {
 /// Is told what happens.
 pub type Events<'a> = &'a dyn Fn(Event);
 
-/// The file of the memory, from the workspace's root.
+/// The file of the store, from the workspace's root.
 pub const STORE_FILE: &str = ".palisade/store.sqlite";
 
 /// A workspace under guard.
@@ -116,7 +116,7 @@ pub struct Guard {
 
 impl Guard {
     /// Opens the workspace that holds `dir`; `store` is the file or the URL of its
-    /// memory if that is not in its usual place.
+    /// store if that is not in its usual place.
     /// `runner` overrules the policy's.
     pub fn open(
         dir: &Path,
@@ -171,7 +171,7 @@ impl Guard {
         }
     }
 
-    /// The newest commit before the candidate of which the memory knows all tests, in
+    /// The newest commit before the candidate of which the store has all tests, in
     /// an environment that differs by the lockfile at most.
     fn stored_base(&self, candidate: &Side) -> Result<Option<Commit>, GuardError> {
         /// How many commits it looks back.
@@ -356,14 +356,14 @@ impl Guard {
         })
     }
 
-    /// Whether a run of all tests of a revision stands in the memory.
+    /// Whether a run of all tests of a revision stands in the store.
     pub fn knows_all_tests(&self, revision: &str) -> Result<bool, GuardError> {
         let mut side = self.side_of(revision)?;
         Ok(self.known(&mut side, &Scope::Workspace)?.covering.is_some())
     }
 
     /// The part of a scope that one shard runs: cut by the newest run of all tests in
-    /// the memory, and by the targets of the user's files.
+    /// the store, and by the targets of the user's files.
     pub fn shard(&self, of: Scope, number: ShardNumber) -> Result<Scope, GuardError> {
         let history = self.store.whole_run()?;
         let targets = self.workspace.test_places();
@@ -460,7 +460,7 @@ fn shards_together<'a>(runs: &'a [Run], scope: &Scope) -> Option<&'a Run> {
     })
 }
 
-/// What the memory knows of a side.
+/// What the store knows of a side.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// The state of its tests.

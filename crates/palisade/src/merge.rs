@@ -120,7 +120,7 @@ fn gather(
                 "shard_differs",
                 format!("{name} and {first_name} {difference}"),
                 "shards of different checks say nothing together",
-                "run all shards of one commit again, with the same memory",
+                "run all shards of one commit again, with the same store",
             ));
             continue;
         }

@@ -2,7 +2,7 @@
 //!
 //! The smallest piece is a target (`parser/lib`, `parser/test:cli`, `parser/doc`): a
 //! shard builds only what it runs. Every machine cuts alike, from the durations in
-//! the memory and the targets of the candidate; a target that neither names goes by
+//! the store and the targets of the candidate; a target that neither names goes by
 //! its name. So each test belongs to exactly one shard, also one that is gone.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::fixture::{Answer, Fixture};
 
-/// Runs one shard with a memory of its own, as another machine would, and returns
+/// Runs one shard with a store of its own, as another machine would, and returns
 /// the file with its report.
 fn shard(fixture: &Fixture, index: u32, count: u32, expected: i32) -> (String, Value) {
     let store = fixture.outside(&format!("shard-{index}.sqlite"));
@@ -20,7 +20,7 @@ fn shard(fixture: &Fixture, index: u32, count: u32, expected: i32) -> (String, V
     (file.display().to_string(), report)
 }
 
-/// Merges reports into a memory of its own.
+/// Merges reports into a store of its own.
 fn merge(fixture: &Fixture, files: &[&str], more: &[&str]) -> Answer {
     let store = fixture.outside("merged.sqlite").display().to_string();
     fixture.palisade(&[&["merge"], files, &["--store", &store], more].concat())

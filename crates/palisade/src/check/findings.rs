@@ -14,7 +14,7 @@ pub(super) fn no_history(head: &str) -> Finding {
         reason: format!("of no commit before {head} a run of all tests is stored"),
         meaning: "the tests are judged by themselves: none may fail that is not known to"
             .to_owned(),
-        next: "keep the memory for the next check, or share it: --store postgres://…".to_owned(),
+        next: "keep the store for the next check, or share it: --store postgres://…".to_owned(),
         avoid: String::new(),
         output: None,
     }

@@ -1,5 +1,5 @@
 //! What can be said of commits before they are sent elsewhere: the tests that they can
-//! affect, from the memory where it knows them.
+//! affect, from the store where it knows them.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ pub enum PushAnswer {
     TooLong(f64),
 }
 
-/// Judges the tests that a push can affect. What the memory does not know and would take
+/// Judges the tests that a push can affect. What the store does not know and would take
 /// longer than `budget` is left to CI.
 pub fn pre_push(
     guard: &mut Guard,

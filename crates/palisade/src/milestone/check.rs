@@ -61,7 +61,7 @@ impl Part {
 }
 
 /// Holds the user's files, and the speed of HEAD, against a milestone: by the runs and
-/// comparisons that the memory knows of it, else by its snapshot.
+/// comparisons that the store knows of it, else by its snapshot.
 pub fn check(
     guard: &mut Guard,
     milestone: &Milestone,

@@ -177,7 +177,7 @@ impl KnownClaim {
     }
 }
 
-/// All milestones, oldest first: those of the memory, and those that files of the
+/// All milestones, oldest first: those of the store, and those that files of the
 /// repository keep.
 pub fn all(guard: &Guard) -> Result<Vec<Milestone>, GuardError> {
     let mut milestones = guard.store.milestones()?;

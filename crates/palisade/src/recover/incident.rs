@@ -26,8 +26,8 @@ pub enum IncidentError {
     /// There is none of that name.
     #[error("find an incident called {0}")]
     None(String),
-    /// No incident is open, and the memory knows no run of the tests of a commit.
-    #[error("find an open incident, or a run of the tests of {0} in the memory")]
+    /// No incident is open, and the store has no run of the tests of a commit.
+    #[error("find an open incident, or a run of the tests of {0} in the store")]
     NoRun(String),
     /// No incident is open, and no test is known to fail that none was about.
     #[error("find an open incident, or a test that fails at {commit}: {why}")]

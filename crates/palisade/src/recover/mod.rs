@@ -44,7 +44,7 @@ const BLOCKS: usize = 2;
 #[derive(Clone, Debug)]
 pub struct RecoverOptions {
     /// The incident; a new one where a question is asked, else the newest that is open,
-    /// else a new one about the one test that the memory knows to fail.
+    /// else a new one about the one test that the store knows to fail.
     pub incident: Option<String>,
     /// What is red, and where a culprit is looked for.
     pub search: BisectOptions,

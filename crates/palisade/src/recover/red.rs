@@ -1,4 +1,4 @@
-//! What is red, as the memory knows it: where a way back begins that was not asked for by
+//! What is red, as the store knows it: where a way back begins that was not asked for by
 //! name.
 
 use std::collections::BTreeMap;

@@ -65,7 +65,7 @@ pub fn judge_approval(
         ),
         meaning: "the policy wants a second person to validate such a change by hand".to_owned(),
         next: "cargo palisade approve --note 'what was validated, and how', by somebody else, \
-               with the same memory"
+               with the same store"
             .to_owned(),
         avoid: "do not approve what you did not try".to_owned(),
         ..finding

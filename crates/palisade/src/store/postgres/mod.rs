@@ -1,7 +1,7 @@
-//! The memory on a PostgreSQL server, shared by the machines of a team.
+//! The store on a PostgreSQL server, shared by the machines of a team.
 //!
 //! The tables lie in the first schema of the connection's `search_path`; one schema
-//! is the memory of one workspace. Each record is added in one transaction and by
+//! is the store of one workspace. Each record is added in one transaction and by
 //! its name, so a connection that breaks leaves no half record, and adding it again
 //! over a new connection is safe.
 
@@ -114,7 +114,7 @@ const JOURNAL: &str = "
     );
 ";
 
-/// The memory of one workspace in a schema of a PostgreSQL database.
+/// The store of one workspace in a schema of a PostgreSQL database.
 pub struct PostgresStore {
     /// The server as people call it, without a password.
     server: String,

@@ -1,4 +1,4 @@
-//! The memory as a SQLite file.
+//! The store as a SQLite file.
 
 mod speed;
 
@@ -103,7 +103,7 @@ const JOURNAL: &str = "
     ) STRICT;
 ";
 
-/// The memory of one workspace in a SQLite file.
+/// The store of one workspace in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
