@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use palisade::benchmark_comparison::{Injection, Selection};
 use palisade::bisect::Model;
 use palisade::check::{BaseChoice, CandidateChoice};
-use palisade::comparison::{Injection, Selection};
 use palisade::identity::TestId;
 use palisade::policy::{RunnerChoice, Span};
 use palisade::recover::Stage;

@@ -45,11 +45,11 @@
 pub mod api;
 pub mod aside;
 pub mod baseline;
+pub mod benchmark_comparison;
 pub mod bisect;
 pub mod check;
 pub mod claims;
 pub mod compare;
-pub mod comparison;
 pub mod culprit;
 pub mod flaky;
 pub mod git;

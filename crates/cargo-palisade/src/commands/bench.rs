@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palisade::comparison::{Series, SeriesOptions, measure_series};
+use palisade::benchmark_comparison::{Series, SeriesOptions, measure_series};
 use palisade::report::amount;
 use palisade::speed::{BoundState, estimate};
 use serde_json::{Value, json};

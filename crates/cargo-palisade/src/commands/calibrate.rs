@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palisade::comparison::{CalibrateOptions, calibrate};
+use palisade::benchmark_comparison::{CalibrateOptions, calibrate};
 use palisade::measure::launch::CAN_SLOW_DOWN;
 use palisade::speed::{Calibration, Floor};
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! `cargo palisade compare`
 
-use palisade::comparison::{CompareOptions, compare};
+use palisade::benchmark_comparison::{CompareOptions, compare};
 
 use super::{Context, check, launcher};
 use crate::args::CompareArgs;

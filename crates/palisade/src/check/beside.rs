@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::{CandidateChoice, Check, MeasureSpeed};
 use crate::api::{self, Against, ApiAnswer};
+use crate::benchmark_comparison::{CompareOptions, Selection, SpeedReport, measure};
 use crate::claims::{self, Claims};
-use crate::comparison::{CompareOptions, Selection, SpeedReport, measure};
 use crate::guard::{Event, GuardError};
 use crate::identity::{TargetKind, TestId};
 use crate::journal::{JournalEntry, JournalEvent, Recall};

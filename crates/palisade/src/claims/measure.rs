@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claim, Claims, Cost, Proof};
 use crate::baseline::{Expected, Standing, TestSet};
-use crate::comparison::{Selection, SeriesOptions, measure_series};
+use crate::benchmark_comparison::{Selection, SeriesOptions, measure_series};
 use crate::git::forget_hook;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
 use crate::identity::TestId;

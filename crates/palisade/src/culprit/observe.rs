@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use super::Question;
+use crate::benchmark_comparison::{Against, hold_ratio};
 use crate::bisect::Observation;
-use crate::comparison::{Against, hold_ratio};
 use crate::git::forget_hook;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
 use crate::identity::TestId;

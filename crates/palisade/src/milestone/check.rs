@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::{KnownTests, Milestone, Snapshot};
+use crate::benchmark_comparison::{CompareOptions, compare};
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions as TestOptions, check as judge};
 use crate::claims::{self, Checked, ClaimState, Claims, contradictions};
-use crate::comparison::{CompareOptions, compare};
 use crate::flaky::Ledger;
 use crate::git::short;
 use crate::guard::{Events, Guard, GuardError};

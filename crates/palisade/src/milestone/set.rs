@@ -1,8 +1,8 @@
 //! Setting a milestone: all that is known of a commit, or measured now.
 
 use super::{KnownClaim, KnownTests, Milestone, Snapshot};
+use crate::benchmark_comparison::{SeriesOptions, measure_series};
 use crate::claims::{self, Claims};
-use crate::comparison::{SeriesOptions, measure_series};
 use crate::git::Commit;
 use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::launch::Launcher;

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, source_text, speed};
-use crate::comparison::SpeedReport;
+use crate::benchmark_comparison::SpeedReport;
 use crate::flaky::FlakyRecord;
 use crate::record::{Millis, Run, Scope};
 use crate::verdict::{Effect, Finding, Verdict};

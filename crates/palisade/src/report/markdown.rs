@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, counted, recall_text, speed};
-use crate::comparison::SpeedReport;
+use crate::benchmark_comparison::SpeedReport;
 use crate::record::now;
 use crate::verdict::Verdict;
 

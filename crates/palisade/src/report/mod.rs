@@ -23,7 +23,7 @@ pub use terminal::{Paint, flaky_table, printable, risk_text, terminal};
 pub use trends::{comparison, trends};
 
 use crate::baseline::Tally;
-use crate::comparison::SpeedReport;
+use crate::benchmark_comparison::SpeedReport;
 use crate::git::short;
 use crate::guard::Side;
 use crate::journal::Recall;

@@ -1,6 +1,6 @@
 //! What was measured, as rows that every form of a report shows.
 
-use crate::comparison::SpeedReport;
+use crate::benchmark_comparison::SpeedReport;
 use crate::guard::age;
 use crate::policy::Bytes;
 use crate::record::Millis;

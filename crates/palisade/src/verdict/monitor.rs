@@ -1,7 +1,7 @@
 //! What the monitors of the policy do to the verdict.
 
 use super::{Effect, Finding, FindingKind, Judged, Unpaired, p_value};
-use crate::comparison::SpeedReport;
+use crate::benchmark_comparison::SpeedReport;
 use crate::flaky::Judgement;
 use crate::policy::{Monitor, Policy};
 

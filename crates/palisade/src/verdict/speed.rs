@@ -1,7 +1,7 @@
 //! What decisions about speed and memory do to the verdict.
 
 use super::{Effect, Finding, FindingKind};
-use crate::comparison::{NamedBound, SpeedReport};
+use crate::benchmark_comparison::{NamedBound, SpeedReport};
 use crate::report::{bound_word, named, state_word};
 use crate::speed::{BoundState, Entry, Measure, Severity, State};
 
