@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::NamedBound;
-use super::contest::Selection;
-use super::session::{Outcome, Session, at_most, chain};
+use super::pair::Selection;
+use super::runner::{Outcome, Session, at_most, chain};
 use crate::guard::{Event, GuardError};
 use crate::measure::arena::random;
 use crate::measure::launch::{LaunchError, Program};

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::contest::{Contest, Selection, prepare};
 use super::fingerprint;
-use super::session::{Injection, Outcome, Session};
+use super::pair::{Contest, Selection, prepare};
+use super::runner::{Injection, Outcome, Session};
 use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::arena::Arena;
 use crate::measure::launch::Launcher;

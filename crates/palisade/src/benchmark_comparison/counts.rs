@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::contest::{Contest, is_unchanged};
-use super::session::{Session, chain};
+use super::pair::{Contest, is_unchanged};
+use super::runner::{Session, chain};
 use crate::guard::{Event, GuardError};
 use crate::measure::bench::{Bench, Built};
 use crate::measure::counter::{Counter, is_countable};

@@ -11,25 +11,25 @@
 //! come in blocks of two pairs, base–candidate–candidate–base or the reverse as chance
 //! has it, so that what changes with time, or with every second launch, falls on both.
 
-mod against;
 mod builds;
 mod calibrate;
-mod contest;
 mod counts;
+mod good_commit;
+mod pair;
+mod runner;
 mod series;
-mod session;
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use against::{Against, hold_ratio};
 pub use calibrate::{CalibrateOptions, calibrate};
-pub use contest::Selection;
-use contest::prepare;
+pub(crate) use good_commit::{Against, hold_ratio};
+pub use pair::Selection;
+use pair::prepare;
+pub use runner::Injection;
+use runner::{Outcome, Session};
 pub use series::{Series, SeriesOptions, measure_series};
-pub use session::Injection;
-use session::{Outcome, Session};
 
 use crate::check::assess_change;
 use crate::guard::{Event, Events, Guard, GuardError, Side};

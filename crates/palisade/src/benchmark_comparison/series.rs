@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::contest::{Selection, prepare_one};
-use super::session::{OneSided, Session};
+use super::pair::{Selection, prepare_one};
+use super::runner::{OneSided, Session};
 use super::{NamedBound, fingerprint};
 use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::arena::Arena;

@@ -1,8 +1,8 @@
 //! One benchmark of one commit after the other, each in pairs with the same good commit.
 
-use super::contest::{One, Selection, prepare_one};
 use super::fingerprint;
-use super::session::{Session, chain};
+use super::pair::{One, Selection, prepare_one};
+use super::runner::{Session, chain};
 use crate::bisect::BLOCK;
 use crate::guard::{Events, Guard, GuardError, Side};
 use crate::measure::arena::Arena;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::NamedBound;
-use super::contest::{Contest, commands, is_unchanged};
+use super::pair::{Contest, commands, is_unchanged};
 use crate::guard::{Event, Events, GuardError};
 use crate::measure::arena::{Arena, Turn, random};
 use crate::measure::bench::{Bench, Built, Reading};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::session::{Session, chain};
+use super::runner::{Session, chain};
 use crate::guard::{Event, Guard, GuardError, Side};
 use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
 use crate::measure::build::{Wanted, build, package_of};
