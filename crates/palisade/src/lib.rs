@@ -9,14 +9,14 @@
 //! ```text
 //! git ─► changed files ─► risk ─► scope ─► run ─► record ─► store
 //!        (git, source)                                        │
-//!                      report ◄─ verdict ◄─ compare ◄─ baseline (a set of tests)
+//!                      report ◄─ verdict ◄─ test_set_diff ◄─ baseline (a set of tests)
 //!                                   │          ▲
 //!                                   └─ flaky ──┘  reruns of both sides, ledger
 //! ```
 //!
 //! # What is absent
 //!
-//! - [`bisect`], [`compare`], [`verdict`], [`risk`], [`stats`], [`speed`] and [`history`]
+//! - [`bisect`], [`test_set_diff`], [`verdict`], [`risk`], [`stats`], [`speed`] and [`history`]
 //!   read no clock and no disk.
 //! - [`run`] judges nothing; [`report`] judges nothing.
 //! - Nothing writes to the user's files, index or git objects.
@@ -26,7 +26,7 @@
 //!
 //! ```
 //! use palisade::baseline::{Expected, TestSet};
-//! use palisade::compare::{TestState, compare};
+//! use palisade::test_set_diff::{TestState, compare};
 //! use palisade::identity::{TargetKind, TestId};
 //! use palisade::policy::SlowerPolicy;
 //! use palisade::stats::Counts;
@@ -49,7 +49,6 @@ pub mod benchmark_comparison;
 pub mod bisect;
 pub mod check;
 pub mod claims;
-pub mod compare;
 pub mod culprit;
 pub mod flaky;
 pub mod git;
@@ -75,5 +74,6 @@ pub mod source;
 pub mod speed;
 pub mod stats;
 pub mod store;
+pub mod test_set_diff;
 pub mod verdict;
 pub mod workspace;

@@ -15,7 +15,6 @@ mod rerun;
 use std::time::{Duration, Instant};
 
 use crate::baseline::{Standing, TestSet};
-use crate::compare::{Difference, TestState, compare};
 use crate::flaky::{Ledger, release_due};
 use crate::git::Repo;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
@@ -25,6 +24,7 @@ use crate::record::{Run, Scope, now};
 use crate::report::{Report, SideReport, Source};
 use crate::risk::{Assessment, Files, assess};
 use crate::shard::ShardNumber;
+use crate::test_set_diff::{Difference, TestState, compare};
 use crate::verdict::{Evidence, Finding, FindingKind, Verdict, judge_tests};
 
 use findings::no_history;

@@ -25,9 +25,9 @@ pub use speed::{
     RatioPolicy, SpeedPolicy,
 };
 
-use crate::compare::TestState;
 use crate::identity::TestId;
 use crate::risk::Level;
+use crate::test_set_diff::TestState;
 
 /// The file's name, in the workspace's root.
 pub const FILE_NAME: &str = "palisade.toml";

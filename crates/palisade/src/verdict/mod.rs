@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 pub use speed::{Unpaired, judge_speed};
 
 use crate::baseline::{Expected, Tally};
-use crate::compare::{Difference, TestState};
 use crate::flaky::{Judgement, Ledger};
 use crate::identity::TestId;
 use crate::policy::Policy;
 use crate::stats::{Counts, failure_rate};
+use crate::test_set_diff::{Difference, TestState};
 
 /// The answer of a check, with the exit code it ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -563,9 +563,9 @@ mod tests {
 
     use super::*;
     use crate::baseline::TestSet;
-    use crate::compare::compare;
     use crate::identity::TargetKind;
     use crate::policy::SlowerPolicy;
+    use crate::test_set_diff::compare;
 
     fn id(n: usize) -> TestId {
         TestId::new("a", TargetKind::Lib, "", &format!("t{n:03}"))

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use super::{Effect, Evidence, Finding, FindingKind, Judged, judge_tests};
 use crate::baseline::{Standing, TestSet};
-use crate::compare::{TestState, compare};
 use crate::flaky::{FlakyRecord, Judgement, Ledger};
 use crate::import::{Imported, Saved};
 use crate::policy::Policy;
 use crate::report::amount;
 use crate::stats::fisher;
+use crate::test_set_diff::{TestState, compare};
 
 /// The findings about tests of two files.
 pub fn judge_saved_tests(
