@@ -6,7 +6,7 @@ use super::NamedBound;
 use super::pair::Selection;
 use super::runner::{Outcome, Session, at_most, chain};
 use crate::guard::{Event, GuardError};
-use crate::measure::arena::random;
+use crate::measure::executor::random;
 use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
 use crate::run::{Place, cargo};

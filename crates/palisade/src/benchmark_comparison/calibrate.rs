@@ -8,7 +8,7 @@ use super::fingerprint;
 use super::pair::{Contest, Selection, prepare};
 use super::runner::{Injection, Outcome, Session};
 use crate::guard::{Event, Events, Guard, GuardError};
-use crate::measure::arena::Arena;
+use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
 use crate::speed::{

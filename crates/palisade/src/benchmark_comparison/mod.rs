@@ -33,7 +33,7 @@ pub use series::{Series, SeriesOptions, measure_series};
 
 use crate::check::assess_change;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
-use crate::measure::arena::Arena;
+use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::record::{Millis, Record, new_id, now};

@@ -6,7 +6,7 @@ use super::pair::{Selection, prepare_one};
 use super::runner::{OneSided, Session};
 use super::{NamedBound, fingerprint};
 use crate::guard::{Event, Events, Guard, GuardError};
-use crate::measure::arena::Arena;
+use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
