@@ -6,11 +6,11 @@
 //!                                            store └── reruns, stress ─┴─► verdict ─► report
 //! ```
 
-mod beside;
 mod findings;
 mod monitor;
-mod obtain;
+mod other_checks;
 mod rerun;
+mod test_sets;
 
 use std::time::{Duration, Instant};
 
