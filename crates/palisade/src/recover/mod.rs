@@ -10,9 +10,9 @@
 //! `palisade/recover-…` and the incident: a file that is replaced after every step, so
 //! that a run that was ended goes on at the step it was at.
 
+mod failing_test;
 mod incident;
 mod monitor;
-mod red;
 mod report;
 
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ pub fn recover(
             if let Some(incident) = Incident::newest_open(&guard.workspace.root)? {
                 incident
             } else {
-                let test = red::the_one(guard, options.search.bad.as_deref(), events)?;
+                let test = failing_test::the_one(guard, options.search.bad.as_deref(), events)?;
                 let search = BisectOptions {
                     question: Some(Question::Test(test)),
                     ..options.search.clone()
