@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use palisade::baseline::{Standing, TestSet};
 use palisade::policy::FILE_NAME;
-use palisade::proposal::{look, policy_text};
+use palisade::policy_template::{look, policy_text};
 use palisade::record::{Purpose, Scope};
 use serde_json::json;
 
