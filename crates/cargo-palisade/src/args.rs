@@ -7,11 +7,11 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use palisade::benchmark_comparison::{Injection, Selection};
 use palisade::bisect::Model;
 use palisade::check::{BaseChoice, CandidateChoice};
-use palisade::identity::TestId;
 use palisade::policy::{RunnerChoice, Span};
 use palisade::recover::Stage;
 use palisade::shard::ShardNumber;
 use palisade::speed::Measure;
+use palisade::test_id::TestId;
 
 /// Says whether a change made a Cargo workspace worse, and how sure that is.
 ///

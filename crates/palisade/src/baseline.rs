@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::TestId;
 use crate::record::{Outcome, Run, Scope};
 use crate::stats::{Counts, median};
+use crate::test_id::TestId;
 
 /// What was seen of one test on one tree.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::identity::TestId;
 use crate::record::{Millis, QuarantineEntry, QuarantineEvent, Record, new_id};
 use crate::stats::{Counts, Rate, failure_rate, fisher, passes_demanded};
 use crate::store::{Store, StoreError, TreeTally};
+use crate::test_id::TestId;
 
 /// How long evidence that asks for a quarantine stays fresh.
 const FRESH: Millis = 30 * 86_400_000;
@@ -345,7 +345,7 @@ pub fn judge(candidate: Counts, base: Option<Counts>, known_flaky: bool) -> (Jud
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TargetKind;
+    use crate::test_id::TargetKind;
 
     const DAY: Millis = 86_400_000;
 

@@ -27,7 +27,7 @@
 //! ```
 //! use palisade::baseline::{Expected, TestSet};
 //! use palisade::test_set_diff::{TestState, compare};
-//! use palisade::identity::{TargetKind, TestId};
+//! use palisade::test_id::{TargetKind, TestId};
 //! use palisade::policy::SlowerPolicy;
 //! use palisade::stats::Counts;
 //!
@@ -55,7 +55,6 @@ pub mod git;
 pub mod guard;
 pub mod history;
 pub mod hooks;
-pub mod identity;
 pub mod import;
 pub mod journal;
 pub mod measure;
@@ -74,6 +73,7 @@ pub mod source;
 pub mod speed;
 pub mod stats;
 pub mod store;
+pub mod test_id;
 pub mod test_set_diff;
 pub mod verdict;
 pub mod workspace;

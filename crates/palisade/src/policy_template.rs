@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::identity::TestId;
 use crate::policy::{ClaimsPolicy, MilestonePolicy, Policy, SpeedPolicy};
 use crate::source::contents;
+use crate::test_id::TestId;
 use crate::workspace::Workspace;
 
 /// Words in the names of files that read what others wrote.
@@ -325,7 +325,7 @@ fn push_classes(text: &mut String, seen: &Seen) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TargetKind;
+    use crate::test_id::TargetKind;
 
     #[test]
     fn the_text_is_a_policy_that_says_the_defaults() {

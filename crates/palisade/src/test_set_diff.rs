@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::{Expected, Standing, TestSet};
-use crate::identity::TestId;
 use crate::policy::SlowerPolicy;
+use crate::test_id::TestId;
 
 /// How a test differs between the base and the candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -191,8 +191,8 @@ fn renames<'a>(base: &'a TestSet, candidate: &'a TestSet) -> BTreeMap<&'a TestId
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TargetKind;
     use crate::stats::Counts;
+    use crate::test_id::TargetKind;
 
     fn id(path: &str) -> TestId {
         TestId::new("a", TargetKind::Lib, "", path)

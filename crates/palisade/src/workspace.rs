@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{Metadata, MetadataCommand};
 
-use crate::identity::{TargetKind, place};
 use crate::process::apart;
 use crate::record::Scope;
+use crate::test_id::{TargetKind, place};
 
 /// Why there is no workspace to look at.
 #[derive(Debug, thiserror::Error)]

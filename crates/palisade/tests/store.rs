@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use palisade::identity::{TargetKind, TestId};
 use palisade::record::{
     BaselineMark, Environment, Observation, Outcome, Purpose, QuarantineEntry, QuarantineEvent,
     Record, Run, Scope, Subject,
 };
 use palisade::speed::{Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun};
 use palisade::store::{SqliteStore, Store, StoreError, export, import};
+use palisade::test_id::{TargetKind, TestId};
 
 /// A place where a store is kept; it is gone when this is dropped.
 trait Place: Sync {

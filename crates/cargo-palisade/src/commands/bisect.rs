@@ -2,7 +2,7 @@
 
 use palisade::culprit::{BisectOptions, Question, bisect};
 use palisade::flaky::Ledger;
-use palisade::identity::TestId;
+use palisade::test_id::TestId;
 
 use super::{Context, flaky, launcher, write};
 use crate::args::{BisectArgs, SearchArgs};

@@ -9,9 +9,9 @@ use palisade::flaky::{
     FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, release_due, release_entry,
 };
 use palisade::guard::{Event, age};
-use palisade::identity::TestId;
 use palisade::record::{Purpose, Record, Scope, now};
 use palisade::report::flaky_table;
+use palisade::test_id::TestId;
 use serde_json::json;
 
 use super::Context;

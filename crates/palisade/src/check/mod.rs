@@ -18,12 +18,12 @@ use crate::baseline::{Standing, TestSet};
 use crate::flaky::{Ledger, release_due};
 use crate::git::Repo;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
-use crate::identity::TestId;
 use crate::measure::launch::Launcher;
 use crate::record::{Run, Scope, now};
 use crate::report::{Report, SideReport, Source};
 use crate::risk::{Assessment, Files, assess};
 use crate::shard::ShardNumber;
+use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState, compare};
 use crate::verdict::{Evidence, Finding, FindingKind, Verdict, judge_tests};
 

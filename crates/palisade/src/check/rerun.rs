@@ -7,10 +7,10 @@ use super::{Check, Which};
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge};
 use crate::guard::{Event, GuardError};
-use crate::identity::TestId;
 use crate::record::{Purpose, Scope};
 use crate::report::counted;
 use crate::stats::{median, rank_test};
+use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState};
 use crate::verdict::{Judged, SlowJudged};
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::number::Number;
 use super::{ClaimsError, FILE_NAME, definition_error};
-use crate::identity::TestId;
 use crate::speed::Measure;
+use crate::test_id::TestId;
 
 /// What proves a claim, and how close the number must be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,6 @@ use crate::baseline::{Expected, Standing, TestSet};
 use crate::benchmark_comparison::{Selection, SeriesOptions, measure_series};
 use crate::git::forget_hook;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
-use crate::identity::TestId;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::measure::read::last_number;
@@ -20,6 +19,7 @@ use crate::record::{Purpose, Scope};
 use crate::run::RunError;
 use crate::speed::Measure;
 use crate::stats::median;
+use crate::test_id::TestId;
 
 /// The most that is read of what a command prints.
 const OUTPUT_LIMIT: usize = 16 << 20;

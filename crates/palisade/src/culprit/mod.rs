@@ -28,12 +28,12 @@ use crate::bisect::{Graph, GraphError, Model, Search, Step};
 use crate::check::assess_change;
 use crate::git::{Commit, short};
 use crate::guard::{Event, Events, Guard, GuardError};
-use crate::identity::TestId;
 use crate::measure::launch::Launcher;
 use crate::milestone;
 use crate::recover::IncidentError;
 use crate::risk::Level;
 use crate::speed::Measure;
+use crate::test_id::TestId;
 
 /// The file of a search that is under way, from the workspace's root.
 pub const STATE_FILE: &str = ".palisade/bisect.json";

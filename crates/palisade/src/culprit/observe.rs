@@ -7,12 +7,12 @@ use crate::benchmark_comparison::{Against, hold_ratio};
 use crate::bisect::Observation;
 use crate::git::forget_hook;
 use crate::guard::{Event, Events, Guard, GuardError, Side};
-use crate::identity::TestId;
 use crate::measure::launch::Launcher;
 use crate::process::{self, End, Limits, ProcessError, Tail};
 use crate::record::{Outcome, Purpose, Scope};
 use crate::run::{Progress, RunError};
 use crate::speed::BoundState;
+use crate::test_id::TestId;
 
 /// The exit code by which a command says that nothing can be said, as for `git bisect run`.
 const SKIP: i32 = 125;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use quick_junit::Report;
 
-use crate::identity::{TargetKind, TestId};
 use crate::record::Observation;
 use crate::run::{Target, junit_observation, read_log};
+use crate::test_id::{TargetKind, TestId};
 use crate::workspace::Workspace;
 
 /// The tests of a log of `cargo test`, and the targets of which some have no result.

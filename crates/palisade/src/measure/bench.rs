@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::launch::{Launched, Program};
 use super::read;
-use crate::identity::TargetKind;
 use crate::policy::{Better, CommandPolicy, Prints, SpeedPolicy};
 use crate::speed::Measure;
+use crate::test_id::TargetKind;
 use crate::workspace::{Package, Workspace};
 
 /// The variable by which a program that counts its allocations is told where to write
@@ -49,7 +49,7 @@ pub struct BenchTarget {
 impl BenchTarget {
     /// How the names of its benchmarks begin: `package/bench:name`.
     pub fn place(&self) -> String {
-        crate::identity::place(&self.package, self.kind, &self.name)
+        crate::test_id::place(&self.package, self.kind, &self.name)
     }
 
     /// The flags by which Cargo selects it, besides the package.

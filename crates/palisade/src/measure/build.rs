@@ -127,7 +127,7 @@ pub(crate) fn package_of<'a>(workspace: &'a Workspace, program: &str) -> Option<
     let packages = workspace.packages.values();
     let mut owners = packages.filter(|package| {
         let is_it = |target: &crate::workspace::Target| {
-            target.kind == Some(crate::identity::TargetKind::Bin) && target.name == program
+            target.kind == Some(crate::test_id::TargetKind::Bin) && target.name == program
         };
         package.targets.iter().any(is_it)
     });

@@ -26,10 +26,10 @@ pub use set::{SetOptions, set};
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::claims::{Checked, ClaimState};
 use crate::guard::{Guard, GuardError};
-use crate::identity::TestId;
 use crate::record::{Environment, Millis, Subject};
 use crate::speed::SpeedRun;
 use crate::stats::Counts;
+use crate::test_id::TestId;
 
 /// Why a milestone cannot be kept in a file or read from one.
 #[derive(Debug, thiserror::Error)]

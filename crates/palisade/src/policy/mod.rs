@@ -25,8 +25,8 @@ pub use speed::{
     RatioPolicy, SpeedPolicy,
 };
 
-use crate::identity::TestId;
 use crate::risk::Level;
+use crate::test_id::TestId;
 use crate::test_set_diff::TestState;
 
 /// The file's name, in the workspace's root.
@@ -675,7 +675,7 @@ mod tests {
         assert!(!pattern.matches("crates/core/deep/src/arch/avx2.rs"));
     }
 
-    use crate::identity::TargetKind;
+    use crate::test_id::TargetKind;
 
     #[test]
     fn spans_round_trip() {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Policy, RatioPolicy};
-use crate::identity::TestId;
 use crate::record::Scope;
+use crate::test_id::TestId;
 
 /// What broke once and is looked at in every change, whatever the change risks.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -7,8 +7,8 @@ use super::IncidentError;
 use crate::culprit::Question;
 use crate::flaky::Ledger;
 use crate::guard::{Event, Events, Guard, GuardError, age};
-use crate::identity::TestId;
 use crate::record::{Outcome, Run, now};
+use crate::test_id::TestId;
 
 /// How many runs are looked through for those of a commit.
 const RUNS: u32 = 200;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Report;
-use crate::identity::TestId;
+use crate::test_id::TestId;
 use crate::verdict::{Effect, Finding, FindingKind};
 
 /// The whole report. What a test found is shown at the riskiest changed file of its

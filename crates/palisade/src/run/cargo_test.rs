@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::{Progress, Request, RunError, Seen, build_error, ended_badly, excerpt, while_locked};
-use crate::identity::{TargetKind, TestId, doctest_filter, doctest_paths};
 use crate::process::{self, End, Limits, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
+use crate::test_id::{TargetKind, TestId, doctest_filter, doctest_paths};
 
 /// Exit codes of `cargo test`.
 const PASSED: i32 = 0;
@@ -42,7 +42,7 @@ pub(crate) fn read_log(text: &str, place_of: &dyn Fn(&str) -> Option<Place>) -> 
     for section in reader.sections {
         let (package, kind, target) = &section.place;
         if !section.is_sound() {
-            let place = crate::identity::place(package, *kind, target);
+            let place = crate::test_id::place(package, *kind, target);
             seen.gaps
                 .push(format!("the results of {place} are not all there"));
             continue;
@@ -384,7 +384,7 @@ pub(super) fn watch(
         }
     }
     for (package, kind, target) in missing {
-        let place = crate::identity::place(&package, kind, &target);
+        let place = crate::test_id::place(&package, kind, &target);
         seen.gaps
             .push(format!("the tests of {place} came to no end"));
     }

@@ -17,11 +17,11 @@ pub(crate) use cargo_test::{Place as Target, read_log};
 pub(crate) use nextest::observation as junit_observation;
 
 use crate::git::forget_hook;
-use crate::identity::{TargetKind, TestId};
 use crate::policy::{RunPolicy, RunnerChoice};
 use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail, apart};
 use crate::record::{Environment, Observation, Scope};
 use crate::source::{TestBodies, hash};
+use crate::test_id::{TargetKind, TestId};
 use crate::workspace::{Package, Workspace};
 
 /// The most that is kept of what a failing test said.

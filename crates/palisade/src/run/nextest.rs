@@ -12,9 +12,9 @@ use serde::Deserialize;
 use super::{
     Progress, Request, RunError, Seen, build_error, ended_badly, excerpt, shown, without_backtrace,
 };
-use crate::identity::{TargetKind, TestId};
 use crate::process::{End, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
+use crate::test_id::{TargetKind, TestId};
 
 /// Exit codes that nextest documents.
 const PASSED: i32 = 0;

@@ -18,12 +18,12 @@ pub use postgres::PostgresStore;
 use serde::de::DeserializeOwned;
 pub use sqlite::SqliteStore;
 
-use crate::identity::TestId;
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
 use crate::record::{BaselineMark, Environment, Millis, QuarantineEntry, Record, Run};
 use crate::recover::Incident;
 use crate::speed::{Calibration, SpeedRun};
+use crate::test_id::TestId;
 
 /// Why the store cannot be read or written.
 #[derive(Debug, thiserror::Error)]

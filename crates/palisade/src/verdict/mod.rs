@@ -18,9 +18,9 @@ pub use speed::{Unpaired, judge_speed};
 
 use crate::baseline::{Expected, Tally};
 use crate::flaky::{Judgement, Ledger};
-use crate::identity::TestId;
 use crate::policy::Policy;
 use crate::stats::{Counts, failure_rate};
+use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState};
 
 /// The answer of a check, with the exit code it ends with.
@@ -563,8 +563,8 @@ mod tests {
 
     use super::*;
     use crate::baseline::TestSet;
-    use crate::identity::TargetKind;
     use crate::policy::SlowerPolicy;
+    use crate::test_id::TargetKind;
     use crate::test_set_diff::compare;
 
     fn id(n: usize) -> TestId {

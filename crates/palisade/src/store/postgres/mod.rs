@@ -17,7 +17,6 @@ use ::postgres::types::ToSql;
 use ::postgres::{Client, Config, Error, NoTls, Row, Transaction};
 
 use super::{Store, StoreError, TreeTally, WHOLE, parse_test, read_json, value};
-use crate::identity::TestId;
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
 use crate::record::{
@@ -26,6 +25,7 @@ use crate::record::{
 };
 use crate::recover::Incident;
 use crate::speed::{Calibration, SpeedRun};
+use crate::test_id::TestId;
 
 /// How long a server may take to answer a call, if the URL does not say.
 const CONNECT: Duration = Duration::from_secs(10);
