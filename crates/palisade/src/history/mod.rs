@@ -12,16 +12,16 @@
 //! points are for, the second what milestones are for ([`drift`]).
 
 mod e_divisive;
+mod milestone_comparison;
 mod pelt;
 mod series;
-mod session;
-mod standing;
+mod stored_comparison;
 
 pub use e_divisive::{EDivisive, Split};
+pub use milestone_comparison::{Standing, standings};
 pub use pelt::pelt;
 use serde::{Deserialize, Serialize};
 pub use series::{ChangePoint, History, Point, Series};
-pub use standing::{Standing, standings};
 
 use crate::speed::{Calibration, Estimate, Fingerprint, Floor, Measure, median_variance};
 use crate::stats::median;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::session::Session;
+use super::stored_comparison::Session;
 use super::{Change, calibrated_floor, changes};
 use crate::record::Millis;
 use crate::speed::{

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
-use super::session::Session;
+use super::stored_comparison::Session;
 use super::{calibrated_floor, drift};
 use crate::git::short;
 use crate::speed::{
