@@ -43,7 +43,6 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
-pub mod aside;
 pub mod baseline;
 pub mod benchmark_comparison;
 pub mod bisect;
@@ -68,6 +67,7 @@ pub mod recover;
 pub mod report;
 pub mod risk;
 pub mod run;
+pub mod running_program;
 pub mod shard;
 pub mod source;
 pub mod speed;

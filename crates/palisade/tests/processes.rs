@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use palisade::aside::make_way;
 use palisade::measure::launch::{
     CAN_SLOW_DOWN, Conditions, LaunchError, Launched, Launcher, Program,
 };
 use palisade::process::{Cancel, End, Limits, ProcessError, Stream, run};
+use palisade::running_program::make_way;
 
 const MIB: u64 = 1 << 20;
 

@@ -28,11 +28,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
-use palisade::aside;
 use palisade::guard::Guard;
 use palisade::measure::launch::Launcher;
 use palisade::policy::RunnerChoice;
 use palisade::process::Cancel;
+use palisade::running_program;
 use serde_json::Value;
 
 use crate::args::{Args, Command, Runner};
@@ -98,7 +98,8 @@ static MOVED: OnceLock<PathBuf> = OnceLock::new();
 /// fails, so may a build, and it says why.
 fn make_way(guard: &Guard) {
     let program = std::env::current_exe();
-    let moved = program.and_then(|program| aside::make_way(&program, &guard.workspace.target));
+    let moved =
+        program.and_then(|program| running_program::make_way(&program, &guard.workspace.target));
     if let Ok(Some(moved)) = moved {
         // The program runs one command.
         let _ = MOVED.set(moved);
