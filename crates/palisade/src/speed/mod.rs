@@ -51,9 +51,9 @@ mod bound;
 mod count;
 mod estimate;
 mod family;
-mod floor;
 mod judge;
 mod measure;
+mod noise_threshold;
 mod record;
 
 pub use bound::{Bound, BoundDecision, BoundJudge, BoundState, Limit};
@@ -62,9 +62,9 @@ pub use estimate::{
     Estimate, estimate, evidence, hodges_lehmann, median_variance, signed_rank, student,
 };
 pub use family::{Entry, Family, Shift, benjamini_hochberg};
-pub use floor::{Floor, same_code_spread};
 pub use judge::{Confirmation, Decision, Judge, Looks, Rules, Severity, State, Step};
 pub use measure::{Measure, PairError, log_ratio};
+pub use noise_threshold::{Floor, same_code_spread};
 pub use record::{
     Calibration, Detection, Fingerprint, Found, KnownSpread, Measurement, SpeedPurpose, SpeedRun,
 };
