@@ -14,13 +14,13 @@ use palisade::claims::ClaimsError;
 use palisade::culprit::CulpritError;
 use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
-use palisade::guard::GuardError;
 use palisade::hooks::HookError;
 use palisade::import::ImportError;
 use palisade::milestone::MilestoneError;
 use palisade::policy::PolicyError;
 use palisade::recover::IncidentError;
 use palisade::run::RunError;
+use palisade::session::GuardError;
 use palisade::store::StoreError;
 use palisade::workspace::WorkspaceError;
 

@@ -10,9 +10,9 @@ use std::time::Instant;
 use crate::baseline::TestSet;
 use crate::check::{Check, CheckOptions, Sides, no_tests};
 use crate::git::short;
-use crate::guard::{Events, Guard, GuardError, Side};
 use crate::record::{Millis, Record, Run, Scope};
 use crate::report::{Origin, Report, SideReport, Source};
+use crate::session::{Events, Guard, GuardError, Side};
 use crate::shard::{Shard, ShardNumber};
 use crate::verdict::{Effect, Finding, FindingKind};
 

@@ -2,8 +2,8 @@
 
 use palisade::baseline::{Standing, TestSet};
 use palisade::check::{BaseChoice, CheckOptions};
-use palisade::guard::{Event, Guard, GuardError, age};
 use palisade::record::{BaselineMark, Purpose, Record, Run, Scope, new_id, now};
+use palisade::session::{Event, Guard, GuardError, age};
 use serde_json::json;
 use std::fmt::Write as _;
 

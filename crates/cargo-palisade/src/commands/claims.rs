@@ -31,7 +31,7 @@ fn measured(
     let mut claims = Claims::load(&context.guard)?;
     claims
         .only(&args.claims)
-        .map_err(palisade::guard::GuardError::from)?;
+        .map_err(palisade::session::GuardError::from)?;
     let options = Options {
         costly: args.costly,
         deadline: None,
@@ -114,7 +114,7 @@ fn rewrite(context: &mut Context<'_>, args: &ClaimsArgs) -> anyhow::Result<u8> {
     );
     let root = &context.guard.workspace.root;
     let written =
-        update(root, &claims, &checked, &place).map_err(palisade::guard::GuardError::from)?;
+        update(root, &claims, &checked, &place).map_err(palisade::session::GuardError::from)?;
     let mut text = String::new();
     for checked in &checked {
         line(&mut text, checked);

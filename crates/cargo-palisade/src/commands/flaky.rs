@@ -8,9 +8,9 @@ use palisade::baseline::TestSet;
 use palisade::flaky::{
     FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, release_due, release_entry,
 };
-use palisade::guard::{Event, age};
 use palisade::record::{Purpose, Record, Scope, now};
 use palisade::report::flaky_table;
+use palisade::session::{Event, age};
 use palisade::test_id::TestId;
 use serde_json::json;
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use palisade::baseline::Tally;
 use palisade::flaky::Ledger;
-use palisade::guard::GuardError;
 use palisade::import::{ImportError, Imported};
+use palisade::session::GuardError;
 use palisade::verdict::{Effect, Finding, Verdict, judge_saved_speed, judge_saved_tests};
 use serde_json::{Value, json};
 

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use palisade::claims::ClaimState;
 use palisade::git::short;
-use palisade::guard::{GuardError, age};
 use palisade::milestone::{
     self, CheckOptions, Milestone, MilestoneReport, SetOptions, Snapshot, write,
 };
 use palisade::record::now;
 use palisade::report::state_word;
+use palisade::session::{GuardError, age};
 use serde_json::json;
 
 use super::{Context, launcher};

@@ -28,11 +28,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
-use palisade::guard::Guard;
 use palisade::measure::launch::Launcher;
 use palisade::policy::RunnerChoice;
 use palisade::process::Cancel;
 use palisade::running_program;
+use palisade::session::Guard;
 use serde_json::Value;
 
 use crate::args::{Args, Command, Runner};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use palisade::git::short;
-use palisade::guard::age;
 use palisade::journal::{JournalEntry, JournalEvent, Recall, share_found};
 use palisade::record::now;
 use palisade::risk::Level;
+use palisade::session::age;
 use serde_json::json;
 
 use super::Context;

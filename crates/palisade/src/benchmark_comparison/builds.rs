@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use super::NamedBound;
 use super::pair::Selection;
 use super::runner::{Outcome, Session, at_most, chain};
-use crate::guard::{Event, GuardError};
 use crate::measure::executor::random;
 use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
 use crate::run::{Place, cargo};
+use crate::session::{Event, GuardError};
 use crate::speed::{Decision, Entry, Judge, Measure, Measurement, Step};
 
 /// The folder below that of a side's build in which the timed builds are made.

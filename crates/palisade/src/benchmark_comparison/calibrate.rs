@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::fingerprint;
 use super::pair::{Contest, Selection, prepare};
 use super::runner::{Injection, Outcome, Session};
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
+use crate::session::{Event, Events, Guard, GuardError};
 use crate::speed::{
     Calibration, Detection, Family, Fingerprint, Found, KnownSpread, Measure, State, log_ratio,
     same_code_spread,

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::pair::{Contest, is_unchanged};
 use super::runner::{Session, chain};
-use crate::guard::{Event, GuardError};
 use crate::measure::bench::{Bench, Built};
 use crate::measure::counter::{Counter, is_countable};
 use crate::measure::launch::LaunchError;
+use crate::session::{Event, GuardError};
 use crate::speed::{Counts, Entry, State, judge_counts};
 
 /// Which part of the time that is left one counted launch may take: the four of a

@@ -4,12 +4,12 @@ use super::fingerprint;
 use super::pair::{One, Selection, prepare_one};
 use super::runner::{Session, chain};
 use crate::bisect::BLOCK;
-use crate::guard::{Events, Guard, GuardError, Side};
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::executor::Arena;
 use crate::measure::launch::{LaunchError, Launcher};
 use crate::policy::RatioPolicy;
 use crate::record::{Record, new_id, now};
+use crate::session::{Events, Guard, GuardError, Side};
 use crate::speed::{
     BoundDecision, Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun, log_ratio,
 };

@@ -32,13 +32,13 @@ use runner::{Outcome, Session};
 pub use series::{Series, SeriesOptions, measure_series};
 
 use crate::check::assess_change;
-use crate::guard::{Event, Events, Guard, GuardError, Side};
 use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::record::{Millis, Record, new_id, now};
 use crate::report::{Report, SideReport};
 use crate::run::build_settings;
+use crate::session::{Event, Events, Guard, GuardError, Side};
 use crate::speed::{
     BoundDecision, Calibration, Entry, Family, Fingerprint, Measure, Measurement, Shift,
     SpeedPurpose, SpeedRun,

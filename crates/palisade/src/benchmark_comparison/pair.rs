@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::runner::{Session, chain};
-use crate::guard::{Event, Guard, GuardError, Side};
 use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
 use crate::measure::build::{Wanted, build, package_of};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
+use crate::session::{Event, Guard, GuardError, Side};
 
 /// Which benchmarks are looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

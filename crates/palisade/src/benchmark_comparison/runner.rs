@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::NamedBound;
 use super::pair::{Contest, commands, is_unchanged};
-use crate::guard::{Event, Events, GuardError};
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::executor::{Arena, Turn, random};
 use crate::measure::launch::LaunchError;
 use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
+use crate::session::{Event, Events, GuardError};
 use crate::speed::{
     Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, Floor, Judge, Limit, Looks,
     Measure, Measurement, Rules, Step,

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::pair::{Selection, prepare_one};
 use super::runner::{OneSided, Session};
 use super::{NamedBound, fingerprint};
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
+use crate::session::{Event, Events, Guard, GuardError};
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 
 /// What is measured, and how often.

@@ -4,8 +4,8 @@ use super::Check;
 use crate::bisect::Observation;
 use crate::culprit::{CommandAnswer, ask};
 use crate::flaky::{Judgement, judge};
-use crate::guard::{GuardError, Side};
 use crate::policy::Monitor;
+use crate::session::{GuardError, Side};
 use crate::stats::Counts;
 use crate::verdict::{Finding, Judged, judge_monitor, unmeasured_monitor};
 

@@ -7,12 +7,12 @@ use super::{CandidateChoice, Check, MeasureSpeed};
 use crate::api::{self, Against, ApiAnswer};
 use crate::benchmark_comparison::{CompareOptions, Selection, SpeedReport, measure};
 use crate::claims::{self, Claims};
-use crate::guard::{Event, GuardError};
 use crate::journal::{JournalEntry, JournalEvent, Recall};
 use crate::policy::ApiBreaks;
 use crate::record::Record;
 use crate::risk::{Assessment, Level};
 use crate::run::RunError;
+use crate::session::{Event, GuardError};
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::{
     Effect, Finding, FindingKind, Unpaired, judge_approval, judge_claims, judge_monitored,

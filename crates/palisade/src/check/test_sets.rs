@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::findings::{incomplete, no_tests};
 use super::{BaseChoice, Check, Sides, Which};
 use crate::baseline::{Expected, Standing, TestSet};
-use crate::guard::{Event, GuardError, Known, Side, age};
 use crate::record::{Purpose, Run, Scope, now};
 use crate::report::{Origin, Source, counted};
 use crate::run::RunError;
+use crate::session::{Event, GuardError, Known, Side, age};
 use crate::test_id::TestId;
 use crate::verdict::{Effect, Finding, FindingKind};
 

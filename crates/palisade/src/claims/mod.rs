@@ -30,7 +30,7 @@ pub use survey::{Contradiction, contradictions, unproved};
 pub use update::update;
 
 use crate::git::Repo;
-use crate::guard::{Guard, GuardError};
+use crate::session::{Guard, GuardError};
 use document::NO_CLAIM;
 
 /// The file that defines claims, in the workspace's root.

@@ -27,11 +27,11 @@ pub use state::{Look, SearchState};
 use crate::bisect::{Graph, GraphError, Model, Search, Step};
 use crate::check::assess_change;
 use crate::git::{Commit, short};
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::launch::Launcher;
 use crate::milestone;
 use crate::recover::IncidentError;
 use crate::risk::Level;
+use crate::session::{Event, Events, Guard, GuardError};
 use crate::speed::Measure;
 use crate::test_id::TestId;
 

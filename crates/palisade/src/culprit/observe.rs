@@ -6,11 +6,11 @@ use super::Question;
 use crate::benchmark_comparison::{Against, hold_ratio};
 use crate::bisect::Observation;
 use crate::git::forget_hook;
-use crate::guard::{Event, Events, Guard, GuardError, Side};
 use crate::measure::launch::Launcher;
 use crate::process::{self, End, Limits, ProcessError, Tail};
 use crate::record::{Outcome, Purpose, Scope};
 use crate::run::{Progress, RunError};
+use crate::session::{Event, Events, Guard, GuardError, Side};
 use crate::speed::BoundState;
 use crate::test_id::TestId;
 

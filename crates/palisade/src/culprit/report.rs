@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{Question, SearchState};
 use crate::bisect::{Answer, Evidence, Model, Search};
 use crate::git::short;
-use crate::guard::{Guard, GuardError};
 use crate::report::counted;
+use crate::session::{Guard, GuardError};
 use crate::stats::median;
 
 /// A commit as people know it.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{CulpritError, Observer, Question};
 use crate::bisect::{Answer, Model, Observation, Rules};
 use crate::git::short;
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::record::{Millis, now};
+use crate::session::{Event, Events, Guard, GuardError};
 
 /// What was seen of a commit, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,9 +15,9 @@ pub use pre_commit::pre_commit;
 pub use pre_push::{Push, PushAnswer, pre_push};
 
 use crate::git::Commit;
-use crate::guard::{Guard, GuardError};
 use crate::journal::{JournalEntry, JournalEvent};
 use crate::record::Record;
+use crate::session::{Guard, GuardError};
 
 /// A hook that the guard can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,10 +10,10 @@ use crate::check::assess_change;
 use crate::claims::{self, Claims};
 use crate::flaky::release_due;
 use crate::git::{ChangeKind, FileChange, forget_hook};
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::policy::{FILE_NAME, Policy};
 use crate::record::now;
 use crate::risk::Assessment;
+use crate::session::{Event, Events, Guard, GuardError};
 use crate::source::{ignored_tests, unix_lines};
 use crate::verdict::{Effect, Finding, FindingKind, judge_claims};
 

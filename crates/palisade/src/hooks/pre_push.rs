@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, assess_change, check};
-use crate::guard::{Events, Guard, GuardError};
 use crate::report::Report;
+use crate::session::{Events, Guard, GuardError};
 
 /// A ref that is pushed, as git tells the hook.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,8 +21,8 @@ pub use speed::Saved;
 
 use crate::baseline::TestSet;
 use crate::git::Commit;
-use crate::guard::{Guard, GuardError};
 use crate::record::{Environment, Millis, Observation, Purpose, Record, Run, Scope, Subject, now};
+use crate::session::{Guard, GuardError};
 use crate::source::hash;
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 use crate::workspace::Workspace;

@@ -8,10 +8,10 @@ use crate::check::{BaseChoice, CandidateChoice, CheckOptions as TestOptions, che
 use crate::claims::{self, Checked, ClaimState, Claims, contradictions};
 use crate::flaky::Ledger;
 use crate::git::short;
-use crate::guard::{Events, Guard, GuardError};
 use crate::history::{Standing, standings};
 use crate::measure::launch::Launcher;
 use crate::record::{Environment, Millis, Scope};
+use crate::session::{Events, Guard, GuardError};
 use crate::speed::{Decision, State};
 use crate::verdict::{Finding, Verdict, judge_claims, judge_claims_since, judge_single_runs};
 

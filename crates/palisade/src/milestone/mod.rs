@@ -25,8 +25,8 @@ pub use set::{SetOptions, set};
 
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::claims::{Checked, ClaimState};
-use crate::guard::{Guard, GuardError};
 use crate::record::{Environment, Millis, Subject};
+use crate::session::{Guard, GuardError};
 use crate::speed::SpeedRun;
 use crate::stats::Counts;
 use crate::test_id::TestId;

@@ -4,9 +4,9 @@ use super::{KnownClaim, KnownTests, Milestone, Snapshot};
 use crate::benchmark_comparison::{SeriesOptions, measure_series};
 use crate::claims::{self, Claims};
 use crate::git::Commit;
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::launch::Launcher;
 use crate::record::{Millis, Purpose, Record, Scope, Subject, new_id, now};
+use crate::session::{Event, Events, Guard, GuardError};
 use crate::speed::{SpeedPurpose, SpeedRun};
 
 /// How often a benchmark is launched for a milestone.

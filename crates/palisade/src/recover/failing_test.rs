@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::IncidentError;
 use crate::culprit::Question;
 use crate::flaky::Ledger;
-use crate::guard::{Event, Events, Guard, GuardError, age};
 use crate::record::{Outcome, Run, now};
+use crate::session::{Event, Events, Guard, GuardError, age};
 use crate::test_id::TestId;
 
 /// How many runs are looked through for those of a commit.

@@ -6,8 +6,8 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
 
 use super::{Incident, IncidentError};
 use crate::culprit::Question;
-use crate::guard::GuardError;
 use crate::policy::{Policy, PolicyError};
+use crate::session::GuardError;
 
 /// What is added to a policy.
 #[derive(Debug)]

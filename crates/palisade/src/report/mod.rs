@@ -25,10 +25,10 @@ pub use trends::{comparison, trends};
 use crate::baseline::Tally;
 use crate::benchmark_comparison::SpeedReport;
 use crate::git::short;
-use crate::guard::Side;
 use crate::journal::Recall;
 use crate::record::{Millis, Run, Scope};
 use crate::risk::Assessment;
+use crate::session::Side;
 use crate::shard::ShardNumber;
 use crate::verdict::{Effect, Finding, Verdict};
 
@@ -257,7 +257,7 @@ fn recall_text(recall: &Recall) -> String {
 
 /// How the state of a side is known, in words.
 fn source_text(source: &Source, now: Millis) -> String {
-    let age = crate::guard::age(source.measured_ms, now);
+    let age = crate::session::age(source.measured_ms, now);
     match source.origin {
         Origin::Store => format!(
             "stored run {}, {age} old, made at commit {}, tree {}",

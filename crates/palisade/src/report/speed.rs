@@ -1,9 +1,9 @@
 //! What was measured, as rows that every form of a report shows.
 
 use crate::benchmark_comparison::SpeedReport;
-use crate::guard::age;
 use crate::policy::Bytes;
 use crate::record::Millis;
+use crate::session::age;
 use crate::speed::{BoundState, Entry, Measure, State};
 
 /// The heads of [`rows`].

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use super::{Report, counted, recall_text, source_text, speed};
 use crate::flaky::FlakyRecord;
 use crate::git::short;
-use crate::guard::age;
 use crate::record::Millis;
 use crate::risk::Assessment;
+use crate::session::age;
 use crate::verdict::{Effect, Finding, Verdict, quoted};
 
 /// How many notes are told one by one.
