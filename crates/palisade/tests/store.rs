@@ -232,7 +232,7 @@ fn measurements_come_back_from_a_time_on<P: Place>() {
     let mut store = place.open();
     let speed_run = |id: &str, at| SpeedRun {
         id: id.to_owned(),
-        session: "s".to_owned(),
+        comparison_id: "s".to_owned(),
         started_ms: at,
         finished_ms: at + 1,
         purpose: SpeedPurpose::Comparison,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::NamedBound;
 use super::pair::Selection;
-use super::runner::{Outcome, Session, at_most, chain};
+use super::runner::{BenchmarkRunner, Outcome, at_most, chain};
 use crate::measure::executor::random;
 use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
@@ -18,7 +18,7 @@ const FOLDER: &str = "build-time";
 /// The build times of both sides, and what is known of them.
 type Timed = (Decision, [Vec<f64>; 2]);
 
-impl Session<'_> {
+impl BenchmarkRunner<'_> {
     /// Compares how long the packages of the policy take to build, each after it was
     /// cleaned away, with its dependencies there; and holds that against their budgets.
     pub(super) fn builds(

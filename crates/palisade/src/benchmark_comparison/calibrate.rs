@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::fingerprint;
 use super::pair::{Contest, Selection, prepare};
-use super::runner::{Injection, Outcome, Session};
+use super::runner::{BenchmarkRunner, Injection, Outcome};
 use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
@@ -42,7 +42,7 @@ pub fn calibrate(
     let mut sides = [guard.beside(None)?, guard.beside(None)?];
     let machine = fingerprint(guard, &mut sides[0])?;
     let calibration = {
-        let session = Session {
+        let runner = BenchmarkRunner {
             policy: &guard.policy,
             arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
             events,
@@ -51,18 +51,18 @@ pub fn calibrate(
         };
         let selection = options.selection.or_policy(&guard.policy.speed);
         let [base, candidate] = &mut sides;
-        let contest = prepare(guard, &session, [base, candidate], &selection)?;
+        let contest = prepare(guard, &runner, [base, candidate], &selection)?;
         if contest.benches.is_empty() {
             return Err(GuardError::NoBenchmark(selection.words()));
         }
-        session
+        runner
             .arena
             .wait_for_quiet(&|text| events(Event::Note(text)));
-        let session = Session {
+        let runner = BenchmarkRunner {
             deadline: options.budget.map(|budget| Instant::now() + budget),
-            ..session
+            ..runner
         };
-        learn(&session, &contest, options, machine)?
+        learn(&runner, &contest, options, machine)?
     };
     // What says nothing does not take the place of what says something.
     if calibration.false_alarms.of > 0 {
@@ -72,7 +72,7 @@ pub fn calibrate(
 }
 
 fn learn(
-    session: &Session<'_>,
+    runner: &BenchmarkRunner<'_>,
     contest: &Contest,
     options: &CalibrateOptions,
     machine: Fingerprint,
@@ -81,12 +81,12 @@ fn learn(
     let mut false_alarms = Found::default();
     for at in 1..=options.comparisons {
         let of = options.comparisons;
-        (session.events)(Event::Note(format!(
+        (runner.events)(Event::Note(format!(
             "equal programs, comparison {at} of {of}"
         )));
-        let outcome = session.compare(contest, &[])?;
+        let outcome = runner.compare(contest, &[])?;
         // What the time cut off says nothing.
-        if session.is_over() {
+        if runner.is_over() {
             break;
         }
         if !is_measured(&outcome) {
@@ -118,21 +118,21 @@ fn learn(
     };
     for slowdown in &options.slowdowns {
         let learnt = calibration.clone();
-        let session = session.with(&learnt);
+        let runner = runner.with(&learnt);
         let mut rate = Found::default();
         for at in 1..=options.injected {
             let of = options.injected;
             let percent = 100.0 * slowdown;
             let note = format!("slowed down by {percent:.0} %, comparison {at} of {of}");
-            (session.events)(Event::Note(note));
+            (runner.events)(Event::Note(note));
             // One benchmark at a time, in turns: others must not be named with it.
             let slow = &contest.benches[at % contest.benches.len()].name;
             let injection = Injection {
                 name: slow.clone(),
                 slowdown: *slowdown,
             };
-            let outcome = session.compare(contest, &[injection])?;
-            if session.is_over() {
+            let outcome = runner.compare(contest, &[injection])?;
+            if runner.is_over() {
                 break;
             }
             if !is_measured(&outcome) {

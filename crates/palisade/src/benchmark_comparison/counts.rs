@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::pair::{Contest, is_unchanged};
-use super::runner::{Session, chain};
+use super::runner::{BenchmarkRunner, chain};
 use crate::measure::bench::{Bench, Built};
 use crate::measure::counter::{Counter, is_countable};
 use crate::measure::launch::LaunchError;
@@ -22,7 +22,7 @@ pub(super) struct Counted {
     pub(super) notes: Vec<String>,
 }
 
-impl Session<'_> {
+impl BenchmarkRunner<'_> {
     /// Counts the instructions of what does the same work each time, twice on each side.
     pub(super) fn count(&self, contest: &Contest) -> Result<Counted, GuardError> {
         let mut counted = Counted::default();

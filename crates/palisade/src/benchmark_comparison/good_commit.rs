@@ -2,7 +2,7 @@
 
 use super::fingerprint;
 use super::pair::{One, Selection, prepare_one};
-use super::runner::{Session, chain};
+use super::runner::{BenchmarkRunner, chain};
 use crate::bisect::BLOCK;
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::executor::Arena;
@@ -38,12 +38,12 @@ impl Against {
     ) -> Result<Self, GuardError> {
         let mut good = guard.beside(Some(good))?;
         let machine = fingerprint(guard, &mut good)?;
-        let session = session(guard, launcher, events);
+        let runner = runner(guard, launcher, events);
         let selection = Selection {
             only: vec![name.to_owned()],
             ..Selection::default()
         };
-        let One { built, benches, .. } = prepare_one(guard, &session, &mut good, &selection)?;
+        let One { built, benches, .. } = prepare_one(guard, &runner, &mut good, &selection)?;
         let missing = || GuardError::NoBenchmark(selection.words());
         let bench = match benches.get(name) {
             Some(exact) => exact.clone(),
@@ -53,7 +53,7 @@ impl Against {
             }
             None => benches.into_values().next().ok_or_else(missing)?,
         };
-        let readings = session.arena.try_out(&bench, &built)?;
+        let readings = runner.arena.try_out(&bench, &built)?;
         let is_it = |reading: &&Reading| match measure {
             Some(measure) => reading.measure == measure,
             None => matches!(reading.measure, Measure::Time | Measure::Rate),
@@ -84,16 +84,16 @@ impl Against {
             // Its place is given back first, so that the next one finds what was built.
             self.beside = None;
             let mut side = guard.beside(Some(commit))?;
-            let session = session(guard, launcher, events);
+            let runner = runner(guard, launcher, events);
             let selection = Selection {
                 only: vec![self.bench.name.clone()],
                 ..Selection::default()
             };
-            let one = prepare_one(guard, &session, &mut side, &selection)?;
+            let one = prepare_one(guard, &runner, &mut side, &selection)?;
             if !one.benches.contains_key(&self.bench.name) {
                 return Ok(Err(format!("there is no {}", self.bench.name)));
             }
-            if let Err(error) = session.arena.try_out(&self.bench, &one.built) {
+            if let Err(error) = runner.arena.try_out(&self.bench, &one.built) {
                 return unless_interrupted(error);
             }
             self.beside = Some((side, one.built));
@@ -104,9 +104,9 @@ impl Against {
         let started_ms = now();
         let mut values: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
         {
-            let session = session(guard, launcher, events);
+            let runner = runner(guard, launcher, events);
             while values[0].len() < BLOCK {
-                let pairs = match session.two_pairs(&self.bench, [&self.built, built], 0.0) {
+                let pairs = match runner.two_pairs(&self.bench, [&self.built, built], 0.0) {
                     Ok(pairs) => pairs,
                     Err(error) => return unless_interrupted(error),
                 };
@@ -124,12 +124,12 @@ impl Against {
         let pairs = values[0].iter().zip(&values[1]);
         let ratios = pairs.map(|(good, other)| log_ratio(self.measure, *good, *other));
         let ratios = ratios.collect::<Result<Vec<f64>, _>>();
-        let session = new_id();
+        let comparison_id = new_id();
         if side.subject.commit != self.good.subject.commit {
             for (side, values) in [&self.good, side].into_iter().zip(values) {
                 guard.store.add(&Record::Speed(SpeedRun {
                     id: new_id(),
-                    session: session.clone(),
+                    comparison_id: comparison_id.clone(),
                     started_ms,
                     finished_ms: now(),
                     purpose: SpeedPurpose::Comparison,
@@ -159,18 +159,18 @@ pub(crate) fn hold_ratio(
     let Some(bound) = ratio.bound() else {
         return Ok(Err("it has no bound".to_owned()));
     };
-    let session = session(guard, launcher, events);
+    let runner = runner(guard, launcher, events);
     let selection = Selection {
         only: vec![ratio.of.clone(), ratio.to.clone()],
         ..Selection::default()
     };
-    let One { built, benches, .. } = prepare_one(guard, &session, side, &selection)?;
+    let One { built, benches, .. } = prepare_one(guard, &runner, side, &selection)?;
     let benches: Vec<Bench> = benches.into_values().collect();
-    session.ratio(ratio, bound, &benches, &built)
+    runner.ratio(ratio, bound, &benches, &built)
 }
 
-fn session<'a>(guard: &'a Guard, launcher: &'a Launcher, events: Events<'a>) -> Session<'a> {
-    Session {
+fn runner<'a>(guard: &'a Guard, launcher: &'a Launcher, events: Events<'a>) -> BenchmarkRunner<'a> {
+    BenchmarkRunner {
         policy: &guard.policy,
         arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
         events,

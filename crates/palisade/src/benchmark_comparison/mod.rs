@@ -28,7 +28,7 @@ pub(crate) use good_commit::{Against, hold_ratio};
 pub use pair::Selection;
 use pair::prepare;
 pub use runner::Injection;
-use runner::{Outcome, Session};
+use runner::{BenchmarkRunner, Outcome};
 pub use series::{Series, SeriesOptions, measure_series};
 
 use crate::check::assess_change;
@@ -154,7 +154,7 @@ pub(crate) fn measure(
     let calibration = newest_calibration(guard, &machine)?;
     let started_ms = now();
     let (contest, outcome, bounds, mut notes, disturbance) = {
-        let session = Session {
+        let runner = BenchmarkRunner {
             policy: &guard.policy,
             arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
             events,
@@ -162,14 +162,14 @@ pub(crate) fn measure(
             calibration: calibration.as_ref().ok(),
         };
         let selection = options.selection.or_policy(&guard.policy.speed);
-        let mut contest = prepare(guard, &session, [base, candidate], &selection)?;
+        let mut contest = prepare(guard, &runner, [base, candidate], &selection)?;
         let has_builds = guard.policy.build.iter().any(|build| selection.has(build));
         if contest.benches.is_empty() && contest.is_paired() && !has_builds {
             return Err(GuardError::NoBenchmark(selection.words()));
         }
         let mut notes = std::mem::take(&mut contest.notes);
         let note = |text: String| events(Event::Note(text));
-        if let Some(busy) = session.arena.wait_for_quiet(&note) {
+        if let Some(busy) = runner.arena.wait_for_quiet(&note) {
             notes.push(format!(
                 "other work used {:.0} % of the processors when measuring began",
                 100.0 * busy
@@ -177,23 +177,23 @@ pub(crate) fn measure(
         }
         // Builds do not count.
         let budget = options.budget.unwrap_or(guard.policy.speed.budget.0);
-        let session = Session {
+        let runner = BenchmarkRunner {
             deadline: Some(Instant::now() + budget),
-            ..session
+            ..runner
         };
-        let counted = session.count(&contest)?;
+        let counted = runner.count(&contest)?;
         notes.extend(counted.notes);
-        let mut outcome = session.compare(&contest, &options.injections)?;
+        let mut outcome = runner.compare(&contest, &options.injections)?;
         // Not remembered: a history of counters would be held against milestones alone.
         outcome.entries.extend(counted.entries);
-        outcome.entries.extend(session.sizes(&contest));
-        let mut bounds = session.budgets(&outcome.measurements[1]);
+        outcome.entries.extend(runner.sizes(&contest));
+        let mut bounds = runner.budgets(&outcome.measurements[1]);
         let places = [base.place(guard), candidate.place(guard)];
-        let (of_builds, of_budgets) = session.builds(places, &selection)?;
+        let (of_builds, of_budgets) = runner.builds(places, &selection)?;
         outcome.extend(of_builds);
         bounds.extend(of_budgets);
-        bounds.extend(session.ratios(&contest.benches, &contest.sides[1], selection.is_all())?);
-        let disturbance = session.arena.disturbance();
+        bounds.extend(runner.ratios(&contest.benches, &contest.sides[1], selection.is_all())?);
+        let disturbance = runner.arena.disturbance();
         (contest, outcome, bounds, notes, disturbance)
     };
     let Outcome {
@@ -246,7 +246,7 @@ pub(crate) fn measure(
     })
 }
 
-/// Keeps what was measured of both sides as one session.
+/// Keeps what was measured of both sides as one comparison.
 fn remember(
     guard: &mut Guard,
     sides: [&Side; 2],
@@ -254,11 +254,11 @@ fn remember(
     measurements: [Vec<Measurement>; 2],
     started_ms: Millis,
 ) -> Result<(), GuardError> {
-    let session = new_id();
+    let comparison_id = new_id();
     for ((side, machine), measurements) in sides.into_iter().zip(machines).zip(measurements) {
         guard.store.add(&Record::Speed(SpeedRun {
             id: new_id(),
-            session: session.clone(),
+            comparison_id: comparison_id.clone(),
             started_ms,
             finished_ms: now(),
             purpose: SpeedPurpose::Comparison,

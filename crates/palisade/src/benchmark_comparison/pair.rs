@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::runner::{Session, chain};
+use super::runner::{BenchmarkRunner, chain};
 use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
 use crate::measure::build::{Wanted, build, package_of};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
@@ -118,12 +118,12 @@ pub(super) struct One {
 /// Checks both sides out, builds what they measure, and lists it.
 pub(super) fn prepare(
     guard: &Guard,
-    session: &Session<'_>,
+    runner: &BenchmarkRunner<'_>,
     [base, candidate]: [&mut Side; 2],
     selection: &Selection,
 ) -> Result<Contest, GuardError> {
-    let base = prepare_one(guard, session, base, selection)?;
-    let mut candidate = prepare_one(guard, session, candidate, selection)?;
+    let base = prepare_one(guard, runner, base, selection)?;
+    let mut candidate = prepare_one(guard, runner, candidate, selection)?;
     let lacks = |name: &&String, other: &One| !other.benches.contains_key(*name);
     let gone = base.benches.keys().filter(|name| lacks(name, &candidate));
     let added = candidate.benches.keys().filter(|name| lacks(name, &base));
@@ -146,11 +146,11 @@ pub(super) fn prepare(
 /// Checks a side out, builds what it measures, and lists it.
 pub(super) fn prepare_one(
     guard: &Guard,
-    session: &Session<'_>,
+    runner: &BenchmarkRunner<'_>,
     side: &mut Side,
     selection: &Selection,
 ) -> Result<One, GuardError> {
-    side.root(guard, session.events)?;
+    side.root(guard, runner.events)?;
     let toolchain = side.environment(guard)?.toolchain;
     let has_bench_attribute =
         toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
@@ -180,13 +180,13 @@ pub(super) fn prepare_one(
         })
         .collect();
     wanted.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
-    (session.events)(Event::Step(format!("build {} to measure it", side.name())));
-    let progress = |progress| (session.events)(Event::Progress(progress));
+    (runner.events)(Event::Step(format!("build {} to measure it", side.name())));
+    let progress = |progress| (runner.events)(Event::Progress(progress));
     let (place, policy) = (side.place(guard), &guard.policy.run);
     let built = build(place, &wanted, policy, guard.cancel(), &progress)?;
     let mut benches = BTreeMap::new();
     for target in &wanted.targets {
-        match session.arena.list(target, &built) {
+        match runner.arena.list(target, &built) {
             Ok(names) => {
                 let named = names.iter().map(|name| Bench::of_target(target, name));
                 let is_reached = selection.reaches(&target.package);

@@ -31,7 +31,7 @@ pub struct Injection {
 }
 
 /// What launches are made and judged with.
-pub(crate) struct Session<'a> {
+pub(crate) struct BenchmarkRunner<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) arena: Arena<'a>,
     pub(crate) events: Events<'a>,
@@ -109,13 +109,13 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl<'a> Session<'a> {
-    /// The same session, judging by a calibration.
-    pub(super) fn with<'b>(&'b self, calibration: &'b Calibration) -> Session<'b>
+impl<'a> BenchmarkRunner<'a> {
+    /// The same runner, judging by a calibration.
+    pub(super) fn with<'b>(&'b self, calibration: &'b Calibration) -> BenchmarkRunner<'b>
     where
         'a: 'b,
     {
-        Session {
+        BenchmarkRunner {
             policy: self.policy,
             arena: self.arena.clone(),
             events: self.events,

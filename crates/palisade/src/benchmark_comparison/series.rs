@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::pair::{Selection, prepare_one};
-use super::runner::{OneSided, Session};
+use super::runner::{BenchmarkRunner, OneSided};
 use super::{NamedBound, fingerprint};
 use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
@@ -52,7 +52,7 @@ pub fn measure_series(
     let machine = fingerprint(guard, &mut side)?;
     let started_ms = now();
     let series = {
-        let session = Session {
+        let runner = BenchmarkRunner {
             policy: &guard.policy,
             arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
             events,
@@ -60,25 +60,25 @@ pub fn measure_series(
             calibration: None,
         };
         let selection = options.selection.or_policy(&guard.policy.speed);
-        let one = prepare_one(guard, &session, &mut side, &selection)?;
+        let one = prepare_one(guard, &runner, &mut side, &selection)?;
         let benches: Vec<_> = one.benches.into_values().collect();
         if benches.is_empty() && one.failed.is_empty() {
             return Err(GuardError::NoBenchmark(selection.words()));
         }
-        session
+        runner
             .arena
             .wait_for_quiet(&|text| events(Event::Note(text)));
         let budget = options.budget.unwrap_or(guard.policy.speed.budget.0);
-        let session = Session {
+        let runner = BenchmarkRunner {
             deadline: Some(Instant::now() + budget),
-            ..session
+            ..runner
         };
         let OneSided {
             measurements,
             failed,
-        } = session.measure(&benches, &one.built, options.launches)?;
-        let mut bounds = session.budgets(&measurements);
-        bounds.extend(session.ratios(&benches, &one.built, selection.is_all())?);
+        } = runner.measure(&benches, &one.built, options.launches)?;
+        let mut bounds = runner.budgets(&measurements);
+        bounds.extend(runner.ratios(&benches, &one.built, selection.is_all())?);
         Series {
             name: side.name(),
             machine,
@@ -90,7 +90,7 @@ pub fn measure_series(
     };
     guard.store.add(&Record::Speed(SpeedRun {
         id: new_id(),
-        session: new_id(),
+        comparison_id: new_id(),
         started_ms,
         finished_ms: now(),
         purpose: SpeedPurpose::Series,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
-use super::stored_comparison::Session;
+use super::stored_comparison::StoredComparison;
 use super::{calibrated_floor, drift};
 use crate::git::short;
 use crate::speed::{
@@ -48,15 +48,16 @@ pub fn standings(
         .iter()
         .filter(|run| run.fingerprint == *fingerprint)
         .collect();
-    let sessions = Session::all(&here);
+    let comparisons = StoredComparison::all(&here);
     let mut standings = Vec::new();
     for (benchmark, measure) in measured(&here) {
         let steps = |from: &str, to: &str| -> Vec<(f64, f64)> {
-            let between = |session: &Session| session.between(from, to, benchmark, measure);
-            sessions.iter().flat_map(between).collect()
+            let between =
+                |comparison: &StoredComparison| comparison.between(from, to, benchmark, measure);
+            comparisons.iter().flat_map(between).collect()
         };
         let leads = |from: &str, to: &str| !steps(from, to).is_empty();
-        let Some(path) = path(&sessions, milestone, commit, leads) else {
+        let Some(path) = path(&comparisons, milestone, commit, leads) else {
             let floor = calibrated_floor(calibrations, fingerprint, benchmark, measure);
             if let Some(decision) = apart(&here, milestone, commit, benchmark, measure, floor) {
                 standings.push(Standing {
@@ -67,12 +68,12 @@ pub fn standings(
                 });
                 continue;
             }
-            let of_milestone = |session: &Session| {
-                session
+            let of_milestone = |comparison: &StoredComparison| {
+                comparison
                     .beside(milestone)
                     .is_some_and(|other| leads(milestone, other))
             };
-            if sessions.iter().any(of_milestone) {
+            if comparisons.iter().any(of_milestone) {
                 standings.push(Standing {
                     benchmark: benchmark.to_owned(),
                     path: Vec::new(),
@@ -137,7 +138,7 @@ fn measured<'a>(runs: &[&'a SpeedRun]) -> BTreeSet<(&'a str, Measure)> {
 
 /// The shortest way from one commit to another, both included.
 fn path<'a>(
-    sessions: &[Session<'a>],
+    comparisons: &[StoredComparison<'a>],
     from: &'a str,
     to: &str,
     leads: impl Fn(&str, &str) -> bool,
@@ -145,7 +146,10 @@ fn path<'a>(
     let mut before: BTreeMap<&str, &str> = BTreeMap::new();
     let mut queue = VecDeque::from([from]);
     while let Some(at) = queue.pop_front() {
-        for next in sessions.iter().filter_map(|session| session.beside(at)) {
+        for next in comparisons
+            .iter()
+            .filter_map(|comparison| comparison.beside(at))
+        {
             if next == from || before.contains_key(next) || !leads(at, next) {
                 continue;
             }
@@ -242,10 +246,10 @@ mod tests {
         Fingerprint([("cores".to_owned(), "2".to_owned())].into())
     }
 
-    fn side(session: &str, commit: &str, values: Vec<f64>) -> SpeedRun {
+    fn side(comparison: &str, commit: &str, values: Vec<f64>) -> SpeedRun {
         SpeedRun {
-            id: format!("{session}{commit}"),
-            session: session.to_owned(),
+            id: format!("{comparison}{commit}"),
+            comparison_id: comparison.to_owned(),
             started_ms: 0,
             finished_ms: 1,
             purpose: SpeedPurpose::Comparison,
@@ -266,7 +270,7 @@ mod tests {
     }
 
     /// A comparison of two commits of which the second is slower by `ratio`.
-    fn session(base: &str, candidate: &str, ratio: f64) -> [SpeedRun; 2] {
+    fn comparison(base: &str, candidate: &str, ratio: f64) -> [SpeedRun; 2] {
         let name = format!("{base}-{candidate}");
         let noise = |i: usize| 1.0 + 0.002 * [0.5, -0.8, 0.1, 0.9, -0.4][i % 5];
         let times = |scale: f64, shift: usize| (0..24).map(|i| scale * noise(i + shift)).collect();
@@ -299,9 +303,9 @@ mod tests {
     fn a_chain_of_small_steps_adds_up_to_an_alarm() {
         // Each step is less than the threshold of 4.5 %.
         let runs = [
-            session("m", "a", 1.03),
-            session("a", "b", 1.03),
-            session("b", "c", 1.03),
+            comparison("m", "a", 1.03),
+            comparison("a", "b", 1.03),
+            comparison("b", "c", 1.03),
         ]
         .concat();
         assert_eq!(stand(&runs, 0.015, "a"), [(State::Inconclusive, 2)]);
@@ -313,10 +317,10 @@ mod tests {
 
     #[test]
     fn a_direct_comparison_is_heard_first_and_direction_does_not_matter() {
-        let chain = [session("m", "a", 1.03), session("a", "b", 1.03)].concat();
-        let direct = [chain, session("b", "m", 1.0).to_vec()].concat();
+        let chain = [comparison("m", "a", 1.03), comparison("a", "b", 1.03)].concat();
+        let direct = [chain, comparison("b", "m", 1.0).to_vec()].concat();
         assert_eq!(stand(&direct, 0.0, "b"), [(State::Equivalent, 2)]);
-        let better = session("a", "m", 1.2).to_vec();
+        let better = comparison("a", "m", 1.2).to_vec();
         assert_eq!(stand(&better, 0.0, "a"), [(State::Improved, 2)]);
     }
 
@@ -346,7 +350,7 @@ mod tests {
 
     #[test]
     fn other_machines_say_nothing() {
-        let mut runs = session("m", "a", 1.2).to_vec();
+        let mut runs = comparison("m", "a", 1.2).to_vec();
         for run in &mut runs {
             run.fingerprint = Fingerprint::default();
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::stored_comparison::Session;
+use super::stored_comparison::StoredComparison;
 use super::{Change, calibrated_floor, changes};
 use crate::record::Millis;
 use crate::speed::{
@@ -192,15 +192,17 @@ fn find_changes(series: &mut Series, floor: Floor, runs: &[&SpeedRun]) {
     series.changes = found.into_iter().map(point).collect();
 }
 
-/// What the sessions that compared two commits say about one series.
+/// What the comparisons of two commits say about one series.
 fn compared(
     runs: &[&SpeedRun],
     [base, candidate]: [&str; 2],
     floor: Floor,
     of: &Series,
 ) -> Option<Decision> {
-    let of_both = |session: &Session| session.between(base, candidate, &of.benchmark, of.measure);
-    let pairs = Session::all(runs)
+    let of_both = |comparison: &StoredComparison| {
+        comparison.between(base, candidate, &of.benchmark, of.measure)
+    };
+    let pairs = StoredComparison::all(runs)
         .iter()
         .flat_map(of_both)
         .collect::<Vec<_>>();

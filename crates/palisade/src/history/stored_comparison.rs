@@ -3,12 +3,12 @@
 use crate::speed::{Measure, SpeedPurpose, SpeedRun};
 
 /// A comparison of two commits.
-pub(super) struct Session<'a> {
+pub(super) struct StoredComparison<'a> {
     /// Its two runs.
     pub sides: [&'a SpeedRun; 2],
 }
 
-impl<'a> Session<'a> {
+impl<'a> StoredComparison<'a> {
     /// All comparisons of two commits without changed files, oldest first.
     pub fn all(runs: &[&'a SpeedRun]) -> Vec<Self> {
         let is_side =
@@ -17,7 +17,8 @@ impl<'a> Session<'a> {
         let other = |(at, run): (usize, &&'a SpeedRun)| {
             let mut later = runs[at + 1..].iter();
             let other = later.find(|other| {
-                other.session == run.session && other.subject.commit != run.subject.commit
+                other.comparison_id == run.comparison_id
+                    && other.subject.commit != run.subject.commit
             })?;
             Some(Self {
                 sides: [*run, *other],

@@ -249,7 +249,7 @@ impl Imported {
         };
         SpeedRun {
             id: self.id(commit),
-            session: self.id(commit),
+            comparison_id: self.id(commit),
             started_ms: self.written_ms,
             finished_ms: self.written_ms,
             purpose: SpeedPurpose::Series,

@@ -56,7 +56,7 @@ impl fmt::Display for Fingerprint {
 pub enum SpeedPurpose {
     /// To know how fast a tree is; the only purpose whose runs are a history.
     Series,
-    /// To compare it with another one: both sides are runs of one session.
+    /// To compare it with another one: both sides have runs with one comparison id.
     Comparison,
     /// To learn what equal programs show, or an injected slowdown.
     Calibration,
@@ -86,8 +86,8 @@ pub struct Measurement {
     pub benchmark: String,
     /// What was measured.
     pub measure: Measure,
-    /// One value per launch, in order, in the measure's unit. In a session of two
-    /// runs the values at the same place are a pair.
+    /// One value per launch, in order, in the measure's unit. In the two runs of
+    /// a comparison, the values at the same place are a pair.
     pub values: Vec<f64>,
 }
 
@@ -96,9 +96,10 @@ pub struct Measurement {
 pub struct SpeedRun {
     /// The record's name.
     pub id: String,
-    /// What was measured together, alternately: runs with the same session are the
-    /// two sides of a comparison.
-    pub session: String,
+    /// What was measured together, alternately: runs with the same id are the two sides
+    /// of a comparison. JSON and the stores call it `session`.
+    #[serde(rename = "session")]
+    pub comparison_id: String,
     /// When it began.
     pub started_ms: Millis,
     /// When it ended.
