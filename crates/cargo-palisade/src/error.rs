@@ -20,7 +20,7 @@ use palisade::milestone::MilestoneError;
 use palisade::policy::PolicyError;
 use palisade::recover::IncidentError;
 use palisade::run::RunError;
-use palisade::session::GuardError;
+use palisade::session::SessionError;
 use palisade::store::StoreError;
 use palisade::workspace::WorkspaceError;
 
@@ -107,8 +107,8 @@ fn output(error: &anyhow::Error) -> Option<String> {
 }
 
 fn run_error(error: &anyhow::Error) -> Option<&RunError> {
-    match error.downcast_ref::<GuardError>()? {
-        GuardError::Run(error) => Some(error),
+    match error.downcast_ref::<SessionError>()? {
+        SessionError::Run(error) => Some(error),
         _ => None,
     }
 }
@@ -138,72 +138,72 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
             hint("cargo palisade flaky hunt TEST gathers evidence"),
         );
     }
-    let Some(error) = error.downcast_ref::<GuardError>() else {
+    let Some(error) = error.downcast_ref::<SessionError>() else {
         return (NOT_MEASURED, None);
     };
     match error {
-        GuardError::Git(GitError::NotARepository(_)) => {
+        SessionError::Git(GitError::NotARepository(_)) => {
             (USAGE, hint("git init && git add . && git commit"))
         }
-        GuardError::Git(GitError::NoCommit(_)) => (USAGE, hint("git add . && git commit")),
-        GuardError::Git(GitError::BranchExists { .. }) => {
+        SessionError::Git(GitError::NoCommit(_)) => (USAGE, hint("git add . && git commit")),
+        SessionError::Git(GitError::BranchExists { .. }) => {
             (USAGE, hint("git branch --move that branch to another name"))
         }
-        GuardError::Git(GitError::UnknownRevision { shallow: true, .. }) => {
+        SessionError::Git(GitError::UnknownRevision { shallow: true, .. }) => {
             (USAGE, hint("git fetch --unshallow"))
         }
-        GuardError::Git(GitError::UnknownRevision { .. }) => (
+        SessionError::Git(GitError::UnknownRevision { .. }) => (
             USAGE,
             hint("git fetch --all, or git branch --all to see what there is"),
         ),
-        GuardError::Workspace(WorkspaceError::None(_)) => (USAGE, hint("cargo init")),
-        GuardError::Workspace(_) => (USAGE, hint("cargo metadata shows the same")),
-        GuardError::Policy(PolicyError::UnknownKey { suggestion, .. }) => {
+        SessionError::Workspace(WorkspaceError::None(_)) => (USAGE, hint("cargo init")),
+        SessionError::Workspace(_) => (USAGE, hint("cargo metadata shows the same")),
+        SessionError::Policy(PolicyError::UnknownKey { suggestion, .. }) => {
             let known = suggestion
                 .as_ref()
                 .map(|key| format!("did you mean `{key}`?"));
             (USAGE, known.or_else(|| hint("cargo palisade init in an empty repository writes a palisade.toml with every key")))
         }
-        GuardError::Import(ImportError::Unknown { .. }) => {
+        SessionError::Import(ImportError::Unknown { .. }) => {
             (USAGE, hint("cargo test --no-fail-fast > FILE 2>&1"))
         }
-        GuardError::Policy(_) | GuardError::Import(_) => (USAGE, None),
-        GuardError::Hooks(HookError::Shared(_)) => (
+        SessionError::Policy(_) | SessionError::Import(_) => (USAGE, None),
+        SessionError::Hooks(HookError::Shared(_)) => (
             USAGE,
             hint("call cargo palisade hooks run pre-commit from your own hook there"),
         ),
-        GuardError::Hooks(HookError::Aside { .. }) => (
+        SessionError::Hooks(HookError::Aside { .. }) => (
             USAGE,
             hint("move one of them away, then cargo palisade hooks install"),
         ),
-        GuardError::Claims(ClaimsError::File { .. })
-        | GuardError::Milestone(MilestoneError::File { .. }) => (NOT_MEASURED, None),
-        GuardError::Milestone(_) => (USAGE, hint("cargo palisade milestone set NAME --file")),
-        GuardError::Claims(_) => (USAGE, hint("cargo palisade claims list; docs/claims.md")),
-        GuardError::Merge(_) => (
+        SessionError::Claims(ClaimsError::File { .. })
+        | SessionError::Milestone(MilestoneError::File { .. }) => (NOT_MEASURED, None),
+        SessionError::Milestone(_) => (USAGE, hint("cargo palisade milestone set NAME --file")),
+        SessionError::Claims(_) => (USAGE, hint("cargo palisade claims list; docs/claims.md")),
+        SessionError::Merge(_) => (
             USAGE,
             hint("cargo palisade check --shard I/N --json > FILE, once for each shard"),
         ),
-        GuardError::NoBenchmark(_) => (
+        SessionError::NoBenchmark(_) => (
             USAGE,
             hint("cargo bench, or a [[bench]] or [[workload]] with a command in palisade.toml"),
         ),
-        GuardError::ManyBenchmarks(_) => (USAGE, hint("--bench with one of these names")),
-        GuardError::Culprit(error) => culprit(error),
-        GuardError::NoBaseline(_) => (USAGE, hint("cargo palisade baseline record")),
-        GuardError::Dirty => (
+        SessionError::ManyBenchmarks(_) => (USAGE, hint("--bench with one of these names")),
+        SessionError::Culprit(error) => culprit(error),
+        SessionError::NoBaseline(_) => (USAGE, hint("cargo palisade baseline record")),
+        SessionError::Dirty => (
             USAGE,
             hint("git commit or git stash, then cargo palisade baseline record"),
         ),
-        GuardError::Store(error) => store(error),
-        GuardError::Run(RunError::NoNextest) => {
+        SessionError::Store(error) => store(error),
+        SessionError::Run(RunError::NoNextest) => {
             (USAGE, hint("cargo install --locked cargo-nextest"))
         }
-        GuardError::Run(RunError::Watch { .. }) => {
+        SessionError::Run(RunError::Watch { .. }) => {
             (USAGE, hint("cargo palisade test -- cargo test --workspace"))
         }
-        GuardError::Run(RunError::Build { .. }) => (NOT_MEASURED, hint("cargo test --no-run")),
-        GuardError::Run(RunError::Locked { .. }) => (
+        SessionError::Run(RunError::Build { .. }) => (NOT_MEASURED, hint("cargo test --no-run")),
+        SessionError::Run(RunError::Locked { .. }) => (
             NOT_MEASURED,
             hint("end what runs from the target folder, then run the same command again"),
         ),

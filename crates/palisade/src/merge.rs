@@ -12,7 +12,7 @@ use crate::check::{Check, CheckOptions, Sides, no_tests};
 use crate::git::short;
 use crate::record::{Millis, Record, Run, Scope};
 use crate::report::{Origin, Report, SideReport, Source};
-use crate::session::{Events, Guard, GuardError, Side};
+use crate::session::{Events, Session, SessionError, Side};
 use crate::shard::{Shard, ShardNumber};
 use crate::verdict::{Effect, Finding, FindingKind};
 
@@ -31,17 +31,17 @@ pub enum MergeError {
 /// Merges the reports of shards, each with the name of where it comes from. All
 /// their runs are remembered.
 pub fn merge(
-    guard: &mut Guard,
+    session: &mut Session,
     reports: &[(String, Report)],
     events: Events<'_>,
-) -> Result<Report, GuardError> {
+) -> Result<Report, SessionError> {
     let (_, first) = reports.first().ok_or(MergeError::Nothing)?;
     let mut numbers = Vec::new();
     for (name, report) in reports {
         let no_shard = || MergeError::NoShard(name.clone());
         numbers.push(report.shard.ok_or_else(no_shard)?);
     }
-    let (runs, mut findings) = gather(guard, reports, &numbers)?;
+    let (runs, mut findings) = gather(session, reports, &numbers)?;
     let is_whole = findings.iter().all(|f| f.effect != Effect::Unmeasured);
     let scope = first.scope.as_ref().map(|scope| match scope {
         Scope::Shard(shard) => (*shard.of).clone(),
@@ -65,7 +65,7 @@ pub fn merge(
         }
     });
     let mut check = Check {
-        guard,
+        session,
         options: &CheckOptions::default(),
         events,
         // Nothing is run any more: what the shards left open stays open.
@@ -104,10 +104,10 @@ pub fn merge(
 /// The runs of all shards of one check, newest first, which are remembered; and the
 /// findings that are not about tests, with those about shards that do not belong.
 fn gather(
-    guard: &mut Guard,
+    session: &mut Session,
     reports: &[(String, Report)],
     numbers: &[ShardNumber],
-) -> Result<(Vec<Run>, Vec<Finding>), GuardError> {
+) -> Result<(Vec<Run>, Vec<Finding>), SessionError> {
     let (first_name, first) = &reports[0];
     let count = numbers[0].count;
     let mut findings: Vec<Finding> = Vec::new();
@@ -127,7 +127,7 @@ fn gather(
         present.insert(number.index);
         for run in &report.runs {
             if runs.insert(&run.id, run).is_none() {
-                guard.store.add(&Record::Run(run.clone()))?;
+                session.store.add(&Record::Run(run.clone()))?;
             }
         }
         // What is said about tests is judged anew; the rest stays.

@@ -1,4 +1,4 @@
-//! A workspace with everything needed to judge it: its repository, its policy,
+//! A session: a workspace with everything needed to judge it: its repository, its policy,
 //! its store and the runner of its tests; and the two sides of a change.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ use crate::workspace::{Workspace, WorkspaceError};
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum GuardError {
+pub enum SessionError {
     /// Git gave no answer.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -100,7 +100,7 @@ pub type Events<'a> = &'a dyn Fn(Event);
 pub const STORE_FILE: &str = ".palisade/store.sqlite";
 
 /// A workspace under guard.
-pub struct Guard {
+pub struct Session {
     /// Its repository.
     pub repo: Repo,
     /// Its packages.
@@ -114,7 +114,7 @@ pub struct Guard {
     cancel: Cancel,
 }
 
-impl Guard {
+impl Session {
     /// Opens the workspace that holds `dir`; `store` is the file or the URL of its
     /// store if that is not in its usual place.
     /// `runner` overrules the policy's.
@@ -123,7 +123,7 @@ impl Guard {
         store: Option<&OsStr>,
         runner: Option<RunnerChoice>,
         cancel: Cancel,
-    ) -> Result<Self, GuardError> {
+    ) -> Result<Self, SessionError> {
         let repo = Repo::discover(dir)?;
         repo.sweep();
         let workspace = Workspace::load(dir, repo.root())?;
@@ -147,7 +147,7 @@ impl Guard {
         &self,
         base: &BaseChoice,
         candidate: &CandidateChoice,
-    ) -> Result<(Side, Side), GuardError> {
+    ) -> Result<(Side, Side), SessionError> {
         let choice = candidate;
         let candidate = self.candidate(choice)?;
         let base = match base {
@@ -162,7 +162,7 @@ impl Guard {
     }
 
     /// What is judged.
-    fn candidate(&self, choice: &CandidateChoice) -> Result<Side, GuardError> {
+    fn candidate(&self, choice: &CandidateChoice) -> Result<Side, SessionError> {
         match choice {
             CandidateChoice::Files => self.working_side(),
             CandidateChoice::Staged => self.staged_side(),
@@ -173,7 +173,7 @@ impl Guard {
 
     /// The newest commit before the candidate of which the store has all tests, in
     /// an environment that differs by the lockfile at most.
-    fn stored_base(&self, candidate: &Side) -> Result<Option<Commit>, GuardError> {
+    fn stored_base(&self, candidate: &Side) -> Result<Option<Commit>, SessionError> {
         /// How many commits it looks back.
         const COMMITS: u32 = 100;
         let mut environment =
@@ -194,7 +194,7 @@ impl Guard {
     }
 
     /// The lockfile of a tree; the one on disk if git ignores it.
-    fn lockfile(&self, tree: &str) -> Result<Option<String>, GuardError> {
+    fn lockfile(&self, tree: &str) -> Result<Option<String>, SessionError> {
         let path = match self.workspace.dir.as_str() {
             "" => "Cargo.lock".to_owned(),
             dir => format!("{dir}/Cargo.lock"),
@@ -210,19 +210,19 @@ impl Guard {
     }
 
     /// The side of a change that is in the user's files now.
-    pub fn working_side(&self) -> Result<Side, GuardError> {
+    pub fn working_side(&self) -> Result<Side, SessionError> {
         let head = self.repo.head()?;
         let tree = self.repo.working_tree()?;
         Ok(self.side(head, tree, true))
     }
 
     /// The side of a revision; in the user's files if they hold just that.
-    pub(crate) fn side_of(&self, revision: &str) -> Result<Side, GuardError> {
+    pub(crate) fn side_of(&self, revision: &str) -> Result<Side, SessionError> {
         self.commit_side(self.repo.resolve(revision)?)
     }
 
     /// A revision, or the files as they are, to be run in a checkout of its own.
-    pub(crate) fn beside(&self, revision: Option<&str>) -> Result<Side, GuardError> {
+    pub(crate) fn beside(&self, revision: Option<&str>) -> Result<Side, SessionError> {
         let side = match revision {
             Some(revision) => self.commit_side(self.repo.resolve(revision)?)?,
             None => self.working_side()?,
@@ -232,7 +232,7 @@ impl Guard {
 
     /// The side that the index would make as a commit. It is run in the user's
     /// files if they hold just that.
-    fn staged_side(&self) -> Result<Side, GuardError> {
+    fn staged_side(&self) -> Result<Side, SessionError> {
         let head = self.repo.head()?;
         let tree = self.repo.staged_tree()?;
         let in_place = self.repo.working_tree()? == tree;
@@ -240,7 +240,7 @@ impl Guard {
     }
 
     /// The side of a commit. It is run in the user's files if they hold just that.
-    fn commit_side(&self, commit: Commit) -> Result<Side, GuardError> {
+    fn commit_side(&self, commit: Commit) -> Result<Side, SessionError> {
         let in_place = self.repo.working_tree()? == commit.tree;
         let tree = commit.tree.clone();
         Ok(self.side(commit, tree, in_place))
@@ -271,7 +271,7 @@ impl Guard {
         scope: &Scope,
         purpose: Purpose,
         events: Events<'_>,
-    ) -> Result<(Run, Vec<String>), GuardError> {
+    ) -> Result<(Run, Vec<String>), SessionError> {
         self.run_by(None, side, scope, purpose, events)
     }
 
@@ -281,7 +281,7 @@ impl Guard {
         &mut self,
         command: &[String],
         events: Events<'_>,
-    ) -> Result<(Run, Vec<String>), GuardError> {
+    ) -> Result<(Run, Vec<String>), SessionError> {
         let mut side = self.working_side()?;
         self.run_by(
             Some(command),
@@ -299,7 +299,7 @@ impl Guard {
         scope: &Scope,
         purpose: Purpose,
         events: Events<'_>,
-    ) -> Result<(Run, Vec<String>), GuardError> {
+    ) -> Result<(Run, Vec<String>), SessionError> {
         let environment = side.environment(self)?;
         side.prepare(self, events)?;
         let started_ms = now();
@@ -337,14 +337,14 @@ impl Guard {
         Ok((run, gaps))
     }
 
-    fn still_holds(&self, tree: &str) -> Result<bool, GuardError> {
+    fn still_holds(&self, tree: &str) -> Result<bool, SessionError> {
         // The index is copied anew: the user may have staged something meanwhile.
         Ok(Repo::discover(self.repo.root())?.working_tree()? == tree)
     }
 
     /// What is known of a side: all complete runs of its tree in its environment,
     /// and whether one of them covers `scope`.
-    pub fn known(&self, side: &mut Side, scope: &Scope) -> Result<Known, GuardError> {
+    pub fn known(&self, side: &mut Side, scope: &Scope) -> Result<Known, SessionError> {
         let environment = side.environment(self)?;
         let runs = self.store.runs_of(&side.subject.tree, &environment)?;
         let covering = runs.iter().find(|run| run.scope.covers(scope));
@@ -357,14 +357,14 @@ impl Guard {
     }
 
     /// Whether a run of all tests of a revision stands in the store.
-    pub fn knows_all_tests(&self, revision: &str) -> Result<bool, GuardError> {
+    pub fn knows_all_tests(&self, revision: &str) -> Result<bool, SessionError> {
         let mut side = self.side_of(revision)?;
         Ok(self.known(&mut side, &Scope::Workspace)?.covering.is_some())
     }
 
     /// The part of a scope that one shard runs: cut by the newest run of all tests in
     /// the store, and by the targets of the user's files.
-    pub fn shard(&self, of: Scope, number: ShardNumber) -> Result<Scope, GuardError> {
+    pub fn shard(&self, of: Scope, number: ShardNumber) -> Result<Scope, SessionError> {
         let history = self.store.whole_run()?;
         let targets = self.workspace.test_places();
         Ok(Scope::Shard(Shard {
@@ -376,7 +376,7 @@ impl Guard {
 
     /// How long the tests of `scope` took, one after the other, when they were last
     /// seen; `None` if no recent run has durations.
-    pub fn expected_seconds(&self, scope: &Scope) -> Result<Option<f64>, GuardError> {
+    pub fn expected_seconds(&self, scope: &Scope) -> Result<Option<f64>, SessionError> {
         const RUNS: u32 = 10;
         for run in self.store.recent_runs(RUNS)? {
             let of_scope = run
@@ -395,7 +395,7 @@ impl Guard {
     /// its time is older than the last build; a file whose content differs from
     /// what was last run here, and whose time is older than that, has a wrong time.
     /// What was built of its package is removed.
-    fn freshen(&self) -> Result<(), GuardError> {
+    fn freshen(&self) -> Result<(), SessionError> {
         let root = self.workspace.root.to_string_lossy();
         let list = self
             .workspace
@@ -541,55 +541,55 @@ impl Side {
     }
 
     /// What besides the tree decides the outcome of its tests.
-    pub fn environment(&mut self, guard: &Guard) -> Result<Environment, GuardError> {
+    pub fn environment(&mut self, session: &Session) -> Result<Environment, SessionError> {
         if let Some(environment) = &self.environment {
             return Ok(environment.clone());
         }
-        let lockfile = guard.lockfile(&self.subject.tree)?;
-        let mut root = guard.workspace.root.clone();
+        let lockfile = session.lockfile(&self.subject.tree)?;
+        let mut root = session.workspace.root.clone();
         for name in ["rust-toolchain", "rust-toolchain.toml"] {
-            let here = fs::read(guard.repo.root().join(name)).ok();
+            let here = fs::read(session.repo.root().join(name)).ok();
             let text = |file: Option<Vec<u8>>| file.map(|bytes| as_git_keeps(&bytes));
             // Another toolchain can only be asked where its file is.
-            if !self.in_place && text(guard.repo.file(&self.subject.tree, name)?) != text(here) {
-                self.check_out(guard)?;
-                root.clone_from(&self.place(guard).workspace.root);
+            if !self.in_place && text(session.repo.file(&self.subject.tree, name)?) != text(here) {
+                self.check_out(session)?;
+                root.clone_from(&self.place(session).workspace.root);
             }
         }
-        let policy = &guard.policy.run;
-        let environment = environment(&root, lockfile.as_deref(), policy, &guard.runner);
+        let policy = &session.policy.run;
+        let environment = environment(&root, lockfile.as_deref(), policy, &session.runner);
         self.environment = Some(environment.clone());
         Ok(environment)
     }
 
-    fn check_out(&mut self, guard: &Guard) -> Result<(), GuardError> {
+    fn check_out(&mut self, session: &Session) -> Result<(), SessionError> {
         if self.in_place || self.checkout.is_some() {
             return Ok(());
         }
         let tree = self.subject.dirty.then_some(self.subject.tree.as_str());
-        let worktree = guard.repo.worktree(&self.commit, tree)?;
-        let root = worktree.dir().join(&guard.workspace.dir);
+        let worktree = session.repo.worktree(&self.commit, tree)?;
+        let root = worktree.dir().join(&session.workspace.dir);
         // A lockfile that git ignores is part of neither side, and of both.
         let lockfile = root.join("Cargo.lock");
         if !lockfile.exists() && root.exists() {
             // Without one, Cargo makes its own.
-            let _ = fs::copy(guard.workspace.root.join("Cargo.lock"), &lockfile);
+            let _ = fs::copy(session.workspace.root.join("Cargo.lock"), &lockfile);
         }
         let workspace = Workspace::load(&root, worktree.dir())?;
         self.checkout = Some((worktree, workspace));
         Ok(())
     }
 
-    fn prepare(&mut self, guard: &Guard, events: Events<'_>) -> Result<(), GuardError> {
+    fn prepare(&mut self, session: &Session, events: Events<'_>) -> Result<(), SessionError> {
         if self.in_place {
-            return guard.freshen();
+            return session.freshen();
         }
         if self.checkout.is_none() {
             let name = self.name();
             events(Event::Step(format!(
                 "check out {name} beside the working tree"
             )));
-            self.check_out(guard)?;
+            self.check_out(session)?;
         }
         Ok(())
     }
@@ -597,29 +597,29 @@ impl Side {
     /// The root of its workspace, checked out if it has to be.
     pub(crate) fn root(
         &mut self,
-        guard: &Guard,
+        session: &Session,
         events: Events<'_>,
-    ) -> Result<PathBuf, GuardError> {
+    ) -> Result<PathBuf, SessionError> {
         if !self.in_place {
-            self.prepare(guard, events)?;
+            self.prepare(session, events)?;
         }
-        Ok(self.workspace(guard).root.clone())
+        Ok(self.workspace(session).root.clone())
     }
 
     /// Its packages; those of the user's files while it is not checked out.
-    pub(crate) fn workspace<'a>(&'a self, guard: &'a Guard) -> &'a Workspace {
-        self.place(guard).workspace
+    pub(crate) fn workspace<'a>(&'a self, session: &'a Session) -> &'a Workspace {
+        self.place(session).workspace
     }
 
     /// Where it is run.
-    pub(crate) fn place<'a>(&'a self, guard: &'a Guard) -> Place<'a> {
+    pub(crate) fn place<'a>(&'a self, session: &'a Session) -> Place<'a> {
         match &self.checkout {
             Some((worktree, workspace)) => Place {
                 workspace,
                 target: Some(worktree.target()),
             },
             None => Place {
-                workspace: &guard.workspace,
+                workspace: &session.workspace,
                 target: None,
             },
         }

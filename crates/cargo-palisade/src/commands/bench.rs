@@ -26,7 +26,7 @@ pub fn run(context: &mut Context<'_>, args: &BenchArgs) -> anyhow::Result<u8> {
         budget: args.budget.map(|budget| budget.0),
     };
     let launcher = launcher()?;
-    let series = measure_series(&mut context.guard, &launcher, &options, &|event| {
+    let series = measure_series(&mut context.session, &launcher, &options, &|event| {
         ui.event(event);
     })?;
     let any = |state| series.bounds.iter().any(|b| b.decision.state == state);

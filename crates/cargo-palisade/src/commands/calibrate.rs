@@ -28,7 +28,7 @@ pub fn run(context: &mut Context<'_>, args: &CalibrateArgs) -> anyhow::Result<u8
         budget: args.budget.map(|budget| budget.0),
     };
     let launcher = launcher()?;
-    let calibration = calibrate(&mut context.guard, &launcher, &options, &|event| {
+    let calibration = calibrate(&mut context.session, &launcher, &options, &|event| {
         ui.event(event);
     })?;
     // A calibration that had no time says nothing.

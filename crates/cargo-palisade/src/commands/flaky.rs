@@ -22,12 +22,12 @@ use crate::error::{NOT_MEASURED, UsageError};
 const FOUND: u8 = 1;
 
 pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<u8> {
-    for entry in release_due(context.guard.store.as_mut(), now())? {
+    for entry in release_due(context.session.store.as_mut(), now())? {
         context
             .ui
             .event(Event::Note(format!("{} left quarantine", entry.test)));
     }
-    let ledger = Ledger::read(context.guard.store.as_ref())?;
+    let ledger = Ledger::read(context.session.store.as_ref())?;
     match command {
         FlakyCommand::List => {
             let records = ledger.flaky();
@@ -43,7 +43,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             lasts,
         } => {
             let record = find(&ledger, test)?;
-            let lasts = lasts.unwrap_or(context.guard.policy.flaky.quarantine);
+            let lasts = lasts.unwrap_or(context.session.policy.flaky.quarantine);
             let request = QuarantineRequest {
                 owner: owner.clone(),
                 reason: reason.clone(),
@@ -52,7 +52,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             };
             let entry = quarantine_entry(record, request, now())?;
             let json = json!({"schema": 1, "entry": entry});
-            context.guard.store.add(&Record::Quarantine(entry))?;
+            context.session.store.add(&Record::Quarantine(entry))?;
             let text = format!(
                 "{} is in quarantine for {lasts}: it still runs and is still reported, and its failures do not count\n",
                 record.test
@@ -63,7 +63,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             let record = find(&ledger, test)?;
             let entry = release_entry(&record.test, reason.clone(), now());
             let json = json!({"schema": 1, "entry": entry});
-            context.guard.store.add(&Record::Quarantine(entry))?;
+            context.session.store.add(&Record::Quarantine(entry))?;
             let text = format!("{} is released: its failures count\n", record.test);
             context.print(&json, &text)?;
         }
@@ -91,7 +91,7 @@ pub(super) fn find<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a FlakyRecord
 }
 
 fn show(context: &Context<'_>, record: &FlakyRecord) -> anyhow::Result<()> {
-    let tallies = context.guard.store.tallies(Some(&record.test))?;
+    let tallies = context.session.store.tallies(Some(&record.test))?;
     let mut text = if record.is_flaky() || record.quarantine.is_some() {
         flaky_table(&[record], now())
     } else {
@@ -135,7 +135,7 @@ fn hunt(
         [] => Scope::Workspace,
         some => Scope::Tests(some.iter().cloned().collect::<BTreeSet<_>>()),
     };
-    let mut side = context.guard.working_side()?;
+    let mut side = context.session.working_side()?;
     let started = Instant::now();
     let mut set = TestSet::default();
     let mut rounds = 0;
@@ -145,7 +145,7 @@ fn hunt(
         ui.event(Event::Step(format!("round {rounds} of {runs}")));
         let events = |event| ui.event(event);
         let (run, new_gaps) = context
-            .guard
+            .session
             .run(&mut side, &scope, Purpose::Stress, &events)?;
         gaps.extend(new_gaps);
         set.add(&run, &scope);

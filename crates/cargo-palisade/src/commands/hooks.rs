@@ -21,11 +21,11 @@ pub fn run(context: &mut Context<'_>, command: &HooksCommand) -> anyhow::Result<
     match command {
         HooksCommand::Install => {
             let program = std::env::current_exe().context("find this program's own file")?;
-            let done = install(&mut context.guard, &program)?;
+            let done = install(&mut context.session, &program)?;
             tell(context, &done)
         }
         HooksCommand::Uninstall => {
-            let done = uninstall(&context.guard)?;
+            let done = uninstall(&context.session)?;
             tell(context, &done)
         }
         HooksCommand::Run { hook, budget } => {
@@ -34,7 +34,7 @@ pub fn run(context: &mut Context<'_>, command: &HooksCommand) -> anyhow::Result<
                 HookName::PrePush => Hook::PrePush,
             };
             let budget = budget.map_or(hook.budget(), |budget| budget.0);
-            for commit in bypassed(&mut context.guard)? {
+            for commit in bypassed(&mut context.session)? {
                 let name = commit.short();
                 let subject = &commit.subject;
                 context.ui.err(&format!(
@@ -75,13 +75,13 @@ fn before_commit(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<
     let started = Instant::now();
     let ui = context.ui;
     let events = |event| ui.event(event);
-    let guard = &mut context.guard;
-    let (risk, findings) = pre_commit(guard, started + budget, &events)?;
+    let session = &mut context.session;
+    let (risk, findings) = pre_commit(session, started + budget, &events)?;
     let verdict = Verdict::of(&findings);
     let code = verdict.exit_code();
-    let tree = guard.repo.staged_tree()?;
-    let head = guard.repo.head()?;
-    remember(guard, Hook::PreCommit, &tree, &head.id, code)?;
+    let tree = session.repo.staged_tree()?;
+    let head = session.repo.head()?;
+    remember(session, Hook::PreCommit, &tree, &head.id, code)?;
     let seconds = started.elapsed().as_secs_f64();
     let mut text: String = findings.iter().map(shown).collect();
     let level = risk.level.map_or("none", Level::word);
@@ -130,7 +130,7 @@ fn before_push(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8
     let mut worst = Verdict::Pass;
     let pushes = Push::read(&said);
     for push in &pushes {
-        let answer = pre_push(&mut context.guard, push, budget, &events)?;
+        let answer = pre_push(&mut context.session, push, budget, &events)?;
         let commit = palisade::git::short(&push.local);
         match answer {
             PushAnswer::TooLong(seconds) => {
@@ -146,7 +146,13 @@ fn before_push(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8
                 text.push_str(&terminal(&report, now(), ui.paint()));
                 let tree = report.candidate.tree.clone();
                 let code = report.exit_code;
-                remember(&mut context.guard, Hook::PrePush, &tree, &push.local, code)?;
+                remember(
+                    &mut context.session,
+                    Hook::PrePush,
+                    &tree,
+                    &push.local,
+                    code,
+                )?;
                 if worst == Verdict::Pass {
                     worst = report.verdict;
                 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::Context;
 
 pub fn run(context: &Context<'_>) -> anyhow::Result<u8> {
-    let journal = context.guard.store.journal()?;
+    let journal = context.session.store.journal()?;
     let scores: Vec<(&JournalEntry, &Recall)> = journal
         .iter()
         .filter_map(|entry| match &entry.event {

@@ -9,7 +9,7 @@ use crate::measure::executor::random;
 use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
 use crate::run::{Place, cargo};
-use crate::session::{Event, GuardError};
+use crate::session::{Event, SessionError};
 use crate::speed::{Decision, Entry, Judge, Measure, Measurement, Step};
 
 /// The folder below that of a side's build in which the timed builds are made.
@@ -25,7 +25,7 @@ impl BenchmarkRunner<'_> {
         &self,
         places: [Place<'_>; 2],
         selection: &Selection,
-    ) -> Result<(Outcome, Vec<NamedBound>), GuardError> {
+    ) -> Result<(Outcome, Vec<NamedBound>), SessionError> {
         let (mut outcome, mut bounds) = (Outcome::default(), Vec::new());
         for build in self.policy.build.iter().filter(|b| selection.has(b)) {
             let name = &build.package;

@@ -10,7 +10,7 @@ use super::runner::{BenchmarkRunner, Injection, Outcome};
 use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
-use crate::session::{Event, Events, Guard, GuardError};
+use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::{
     Calibration, Detection, Family, Fingerprint, Found, KnownSpread, Measure, State, log_ratio,
     same_code_spread,
@@ -34,26 +34,26 @@ pub struct CalibrateOptions {
 /// Compares the files as they are with themselves, and with themselves slowed down, and
 /// remembers what that showed.
 pub fn calibrate(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     options: &CalibrateOptions,
     events: Events<'_>,
-) -> Result<Calibration, GuardError> {
-    let mut sides = [guard.beside(None)?, guard.beside(None)?];
-    let machine = fingerprint(guard, &mut sides[0])?;
+) -> Result<Calibration, SessionError> {
+    let mut sides = [session.beside(None)?, session.beside(None)?];
+    let machine = fingerprint(session, &mut sides[0])?;
     let calibration = {
         let runner = BenchmarkRunner {
-            policy: &guard.policy,
-            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+            policy: &session.policy,
+            arena: Arena::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: None,
         };
-        let selection = options.selection.or_policy(&guard.policy.speed);
+        let selection = options.selection.or_policy(&session.policy.speed);
         let [base, candidate] = &mut sides;
-        let contest = prepare(guard, &runner, [base, candidate], &selection)?;
+        let contest = prepare(session, &runner, [base, candidate], &selection)?;
         if contest.benches.is_empty() {
-            return Err(GuardError::NoBenchmark(selection.words()));
+            return Err(SessionError::NoBenchmark(selection.words()));
         }
         runner
             .arena
@@ -66,7 +66,9 @@ pub fn calibrate(
     };
     // What says nothing does not take the place of what says something.
     if calibration.false_alarms.of > 0 {
-        guard.store.add(&Record::Calibration(calibration.clone()))?;
+        session
+            .store
+            .add(&Record::Calibration(calibration.clone()))?;
     }
     Ok(calibration)
 }
@@ -76,7 +78,7 @@ fn learn(
     contest: &Contest,
     options: &CalibrateOptions,
     machine: Fingerprint,
-) -> Result<Calibration, GuardError> {
+) -> Result<Calibration, SessionError> {
     let mut log_ratios: BTreeMap<(String, Measure), Vec<Vec<f64>>> = BTreeMap::new();
     let mut false_alarms = Found::default();
     for at in 1..=options.comparisons {

@@ -7,7 +7,7 @@ use super::runner::{BenchmarkRunner, chain};
 use crate::measure::bench::{Bench, Built};
 use crate::measure::counter::{Counter, is_countable};
 use crate::measure::launch::LaunchError;
-use crate::session::{Event, GuardError};
+use crate::session::{Event, SessionError};
 use crate::speed::{Counts, Entry, State, judge_counts};
 
 /// Which part of the time that is left one counted launch may take: the four of a
@@ -24,7 +24,7 @@ pub(super) struct Counted {
 
 impl BenchmarkRunner<'_> {
     /// Counts the instructions of what does the same work each time, twice on each side.
-    pub(super) fn count(&self, contest: &Contest) -> Result<Counted, GuardError> {
+    pub(super) fn count(&self, contest: &Contest) -> Result<Counted, SessionError> {
         let mut counted = Counted::default();
         let mut countable = contest
             .benches

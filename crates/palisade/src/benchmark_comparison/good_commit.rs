@@ -9,7 +9,7 @@ use crate::measure::executor::Arena;
 use crate::measure::launch::{LaunchError, Launcher};
 use crate::policy::RatioPolicy;
 use crate::record::{Record, new_id, now};
-use crate::session::{Events, Guard, GuardError, Side};
+use crate::session::{Events, Session, SessionError, Side};
 use crate::speed::{
     BoundDecision, Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun, log_ratio,
 };
@@ -30,26 +30,26 @@ impl Against {
     /// Checks the good commit out, builds it, and finds the one benchmark that is called
     /// `name`, or has it in its name. Without a measure, it is its time or rate.
     pub(crate) fn new(
-        guard: &Guard,
+        session: &Session,
         launcher: &Launcher,
         good: &str,
         (name, measure): (&str, Option<Measure>),
         events: Events<'_>,
-    ) -> Result<Self, GuardError> {
-        let mut good = guard.beside(Some(good))?;
-        let machine = fingerprint(guard, &mut good)?;
-        let runner = runner(guard, launcher, events);
+    ) -> Result<Self, SessionError> {
+        let mut good = session.beside(Some(good))?;
+        let machine = fingerprint(session, &mut good)?;
+        let runner = runner(session, launcher, events);
         let selection = Selection {
             only: vec![name.to_owned()],
             ..Selection::default()
         };
-        let One { built, benches, .. } = prepare_one(guard, &runner, &mut good, &selection)?;
-        let missing = || GuardError::NoBenchmark(selection.words());
+        let One { built, benches, .. } = prepare_one(session, &runner, &mut good, &selection)?;
+        let missing = || SessionError::NoBenchmark(selection.words());
         let bench = match benches.get(name) {
             Some(exact) => exact.clone(),
             None if benches.len() > 1 => {
                 let names: Vec<String> = benches.into_keys().collect();
-                return Err(GuardError::ManyBenchmarks(names.join(", ")));
+                return Err(SessionError::ManyBenchmarks(names.join(", ")));
             }
             None => benches.into_values().next().ok_or_else(missing)?,
         };
@@ -74,22 +74,22 @@ impl Against {
     /// logarithms of its ratios to the good commit; `Err` says why there are none.
     pub(crate) fn block(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         launcher: &Launcher,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Result<Vec<f64>, String>, GuardError> {
+    ) -> Result<Result<Vec<f64>, String>, SessionError> {
         let is_beside = |(side, _): &(Side, Built)| side.subject.commit == commit;
         if !self.beside.as_ref().is_some_and(is_beside) {
             // Its place is given back first, so that the next one finds what was built.
             self.beside = None;
-            let mut side = guard.beside(Some(commit))?;
-            let runner = runner(guard, launcher, events);
+            let mut side = session.beside(Some(commit))?;
+            let runner = runner(session, launcher, events);
             let selection = Selection {
                 only: vec![self.bench.name.clone()],
                 ..Selection::default()
             };
-            let one = prepare_one(guard, &runner, &mut side, &selection)?;
+            let one = prepare_one(session, &runner, &mut side, &selection)?;
             if !one.benches.contains_key(&self.bench.name) {
                 return Ok(Err(format!("there is no {}", self.bench.name)));
             }
@@ -104,7 +104,7 @@ impl Against {
         let started_ms = now();
         let mut values: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
         {
-            let runner = runner(guard, launcher, events);
+            let runner = runner(session, launcher, events);
             while values[0].len() < BLOCK {
                 let pairs = match runner.two_pairs(&self.bench, [&self.built, built], 0.0) {
                     Ok(pairs) => pairs,
@@ -127,7 +127,7 @@ impl Against {
         let comparison_id = new_id();
         if side.subject.commit != self.good.subject.commit {
             for (side, values) in [&self.good, side].into_iter().zip(values) {
-                guard.store.add(&Record::Speed(SpeedRun {
+                session.store.add(&Record::Speed(SpeedRun {
                     id: new_id(),
                     comparison_id: comparison_id.clone(),
                     started_ms,
@@ -150,29 +150,33 @@ impl Against {
 /// Holds a ratio of the policy against its bound, on one side; `Err` says why nothing is
 /// known of it.
 pub(crate) fn hold_ratio(
-    guard: &Guard,
+    session: &Session,
     launcher: &Launcher,
     side: &mut Side,
     ratio: &RatioPolicy,
     events: Events<'_>,
-) -> Result<Result<BoundDecision, String>, GuardError> {
+) -> Result<Result<BoundDecision, String>, SessionError> {
     let Some(bound) = ratio.bound() else {
         return Ok(Err("it has no bound".to_owned()));
     };
-    let runner = runner(guard, launcher, events);
+    let runner = runner(session, launcher, events);
     let selection = Selection {
         only: vec![ratio.of.clone(), ratio.to.clone()],
         ..Selection::default()
     };
-    let One { built, benches, .. } = prepare_one(guard, &runner, side, &selection)?;
+    let One { built, benches, .. } = prepare_one(session, &runner, side, &selection)?;
     let benches: Vec<Bench> = benches.into_values().collect();
     runner.ratio(ratio, bound, &benches, &built)
 }
 
-fn runner<'a>(guard: &'a Guard, launcher: &'a Launcher, events: Events<'a>) -> BenchmarkRunner<'a> {
+fn runner<'a>(
+    session: &'a Session,
+    launcher: &'a Launcher,
+    events: Events<'a>,
+) -> BenchmarkRunner<'a> {
     BenchmarkRunner {
-        policy: &guard.policy,
-        arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+        policy: &session.policy,
+        arena: Arena::new(launcher, &session.policy.speed, session.cancel()),
         events,
         deadline: None,
         calibration: None,
@@ -180,7 +184,7 @@ fn runner<'a>(guard: &'a Guard, launcher: &'a Launcher, events: Events<'a>) -> B
 }
 
 /// What a launch that failed says of its commit.
-fn unless_interrupted(error: LaunchError) -> Result<Result<Vec<f64>, String>, GuardError> {
+fn unless_interrupted(error: LaunchError) -> Result<Result<Vec<f64>, String>, SessionError> {
     if error.is_interrupt() {
         return Err(error.into());
     }

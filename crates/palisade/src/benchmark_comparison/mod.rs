@@ -38,7 +38,7 @@ use crate::measure::machine;
 use crate::record::{Millis, Record, new_id, now};
 use crate::report::{Report, SideReport};
 use crate::run::build_settings;
-use crate::session::{Event, Events, Guard, GuardError, Side};
+use crate::session::{Event, Events, Session, SessionError, Side};
 use crate::speed::{
     BoundDecision, Calibration, Entry, Family, Fingerprint, Measure, Measurement, Shift,
     SpeedPurpose, SpeedRun,
@@ -100,17 +100,17 @@ pub struct SpeedReport {
 
 /// Compares two revisions, and remembers what was measured.
 pub fn compare(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     options: &CompareOptions,
     events: Events<'_>,
-) -> Result<Report, GuardError> {
+) -> Result<Report, SessionError> {
     let started = Instant::now();
-    let mut base = guard.beside(Some(&options.base))?;
-    let mut candidate = guard.beside(options.candidate.as_deref())?;
-    let risk = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
+    let mut base = session.beside(Some(&options.base))?;
+    let mut candidate = session.beside(options.candidate.as_deref())?;
+    let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
     let sides = [&mut base, &mut candidate];
-    let measured = measure(guard, launcher, sides, options, events)?;
+    let measured = measure(session, launcher, sides, options, events)?;
     let mut findings = judge_speed(&measured.report, &measured.unpaired, &base.name());
     findings.sort_by_key(|finding| finding.effect);
     let verdict = Verdict::of(&findings);
@@ -124,7 +124,7 @@ pub fn compare(
         scope: None,
         risk,
         findings,
-        min_success_rate: guard.policy.min_success_rate,
+        min_success_rate: session.policy.min_success_rate,
         runner: "launches in pairs".to_owned(),
         seconds: started.elapsed().as_secs_f64(),
         speed: Some(measured.report),
@@ -142,30 +142,34 @@ pub(crate) struct Measured {
 
 /// Builds, measures and decides; remembers the values unless a slowdown was put in.
 pub(crate) fn measure(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     sides: [&mut Side; 2],
     options: &CompareOptions,
     events: Events<'_>,
-) -> Result<Measured, GuardError> {
+) -> Result<Measured, SessionError> {
     let [base, candidate] = sides;
-    let machine = fingerprint(guard, candidate)?;
-    let machine_of_base = fingerprint(guard, base)?;
-    let calibration = newest_calibration(guard, &machine)?;
+    let machine = fingerprint(session, candidate)?;
+    let machine_of_base = fingerprint(session, base)?;
+    let calibration = newest_calibration(session, &machine)?;
     let started_ms = now();
     let (contest, outcome, bounds, mut notes, disturbance) = {
         let runner = BenchmarkRunner {
-            policy: &guard.policy,
-            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+            policy: &session.policy,
+            arena: Arena::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: calibration.as_ref().ok(),
         };
-        let selection = options.selection.or_policy(&guard.policy.speed);
-        let mut contest = prepare(guard, &runner, [base, candidate], &selection)?;
-        let has_builds = guard.policy.build.iter().any(|build| selection.has(build));
+        let selection = options.selection.or_policy(&session.policy.speed);
+        let mut contest = prepare(session, &runner, [base, candidate], &selection)?;
+        let has_builds = session
+            .policy
+            .build
+            .iter()
+            .any(|build| selection.has(build));
         if contest.benches.is_empty() && contest.is_paired() && !has_builds {
-            return Err(GuardError::NoBenchmark(selection.words()));
+            return Err(SessionError::NoBenchmark(selection.words()));
         }
         let mut notes = std::mem::take(&mut contest.notes);
         let note = |text: String| events(Event::Note(text));
@@ -176,7 +180,7 @@ pub(crate) fn measure(
             ));
         }
         // Builds do not count.
-        let budget = options.budget.unwrap_or(guard.policy.speed.budget.0);
+        let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
         let runner = BenchmarkRunner {
             deadline: Some(Instant::now() + budget),
             ..runner
@@ -188,7 +192,7 @@ pub(crate) fn measure(
         outcome.entries.extend(counted.entries);
         outcome.entries.extend(runner.sizes(&contest));
         let mut bounds = runner.budgets(&outcome.measurements[1]);
-        let places = [base.place(guard), candidate.place(guard)];
+        let places = [base.place(session), candidate.place(session)];
         let (of_builds, of_budgets) = runner.builds(places, &selection)?;
         outcome.extend(of_builds);
         bounds.extend(of_budgets);
@@ -202,7 +206,13 @@ pub(crate) fn measure(
     } = outcome;
     if options.injections.is_empty() {
         let machines = [&machine_of_base, &machine];
-        remember(guard, [base, candidate], machines, measurements, started_ms)?;
+        remember(
+            session,
+            [base, candidate],
+            machines,
+            measurements,
+            started_ms,
+        )?;
     }
     notes.extend(what_else_differs(&machine, &machine_of_base));
     for injection in &options.injections {
@@ -248,15 +258,15 @@ pub(crate) fn measure(
 
 /// Keeps what was measured of both sides as one comparison.
 fn remember(
-    guard: &mut Guard,
+    session: &mut Session,
     sides: [&Side; 2],
     machines: [&Fingerprint; 2],
     measurements: [Vec<Measurement>; 2],
     started_ms: Millis,
-) -> Result<(), GuardError> {
+) -> Result<(), SessionError> {
     let comparison_id = new_id();
     for ((side, machine), measurements) in sides.into_iter().zip(machines).zip(measurements) {
-        guard.store.add(&Record::Speed(SpeedRun {
+        session.store.add(&Record::Speed(SpeedRun {
             id: new_id(),
             comparison_id: comparison_id.clone(),
             started_ms,
@@ -271,9 +281,9 @@ fn remember(
 }
 
 /// What a side is measured on.
-pub(crate) fn fingerprint(guard: &Guard, side: &mut Side) -> Result<Fingerprint, GuardError> {
-    let toolchain = side.environment(guard)?.toolchain;
-    let settings = build_settings(&guard.policy.run);
+pub(crate) fn fingerprint(session: &Session, side: &mut Side) -> Result<Fingerprint, SessionError> {
+    let toolchain = side.environment(session)?.toolchain;
+    let settings = build_settings(&session.policy.run);
     Ok(machine::fingerprint(&toolchain, &settings))
 }
 
@@ -292,10 +302,10 @@ fn what_else_differs(candidate: &Fingerprint, base: &Fingerprint) -> Option<Stri
 
 /// The newest calibration on this machine; else why there is none, in words.
 fn newest_calibration(
-    guard: &Guard,
+    session: &Session,
     machine: &Fingerprint,
-) -> Result<Result<Calibration, String>, GuardError> {
-    let mut all = guard.store.calibrations()?;
+) -> Result<Result<Calibration, String>, SessionError> {
+    let mut all = session.store.calibrations()?;
     all.sort_by_key(|calibration| calibration.at_ms);
     let Some(newest) = all.last() else {
         let why = "not calibrated here: cargo palisade calibrate says how often this errs";

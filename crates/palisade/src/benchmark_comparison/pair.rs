@@ -7,7 +7,7 @@ use super::runner::{BenchmarkRunner, chain};
 use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
 use crate::measure::build::{Wanted, build, package_of};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
-use crate::session::{Event, Guard, GuardError, Side};
+use crate::session::{Event, Session, SessionError, Side};
 
 /// Which benchmarks are looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,13 +117,13 @@ pub(super) struct One {
 
 /// Checks both sides out, builds what they measure, and lists it.
 pub(super) fn prepare(
-    guard: &Guard,
+    session: &Session,
     runner: &BenchmarkRunner<'_>,
     [base, candidate]: [&mut Side; 2],
     selection: &Selection,
-) -> Result<Contest, GuardError> {
-    let base = prepare_one(guard, runner, base, selection)?;
-    let mut candidate = prepare_one(guard, runner, candidate, selection)?;
+) -> Result<Contest, SessionError> {
+    let base = prepare_one(session, runner, base, selection)?;
+    let mut candidate = prepare_one(session, runner, candidate, selection)?;
     let lacks = |name: &&String, other: &One| !other.benches.contains_key(*name);
     let gone = base.benches.keys().filter(|name| lacks(name, &candidate));
     let added = candidate.benches.keys().filter(|name| lacks(name, &base));
@@ -145,18 +145,18 @@ pub(super) fn prepare(
 
 /// Checks a side out, builds what it measures, and lists it.
 pub(super) fn prepare_one(
-    guard: &Guard,
+    session: &Session,
     runner: &BenchmarkRunner<'_>,
     side: &mut Side,
     selection: &Selection,
-) -> Result<One, GuardError> {
-    side.root(guard, runner.events)?;
-    let toolchain = side.environment(guard)?.toolchain;
+) -> Result<One, SessionError> {
+    side.root(session, runner.events)?;
+    let toolchain = side.environment(session)?.toolchain;
     let has_bench_attribute =
         toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
     let (mut notes, mut failed) = (Vec::new(), Vec::new());
     let mut wanted = Wanted::default();
-    for target in bench_targets(side.workspace(guard)) {
+    for target in bench_targets(side.workspace(session)) {
         let place = target.place();
         if !selection.may_want(&target) {
             continue;
@@ -170,10 +170,10 @@ pub(super) fn prepare_one(
         }
     }
     let may_reach = |words: &[String]| {
-        let package = package_of(side.workspace(guard), &words[0]);
+        let package = package_of(side.workspace(session), &words[0]);
         selection.packages.is_empty() || package.is_some_and(|name| selection.reaches(name))
     };
-    let chosen: Vec<_> = commands(&guard.policy)
+    let chosen: Vec<_> = commands(&session.policy)
         .filter(|(command, words)| {
             let name = command.name();
             selection.wants(name) && may_reach(words) || selection.also_wants(name)
@@ -182,8 +182,8 @@ pub(super) fn prepare_one(
     wanted.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
     (runner.events)(Event::Step(format!("build {} to measure it", side.name())));
     let progress = |progress| (runner.events)(Event::Progress(progress));
-    let (place, policy) = (side.place(guard), &guard.policy.run);
-    let built = build(place, &wanted, policy, guard.cancel(), &progress)?;
+    let (place, policy) = (side.place(session), &session.policy.run);
+    let built = build(place, &wanted, policy, session.cancel(), &progress)?;
     let mut benches = BTreeMap::new();
     for target in &wanted.targets {
         match runner.arena.list(target, &built) {

@@ -12,7 +12,7 @@ use crate::measure::executor::{Arena, Turn, random};
 use crate::measure::launch::LaunchError;
 use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
-use crate::session::{Event, Events, GuardError};
+use crate::session::{Event, Events, SessionError};
 use crate::speed::{
     Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, Floor, Judge, Limit, Looks,
     Measure, Measurement, Rules, Step,
@@ -150,7 +150,7 @@ impl<'a> BenchmarkRunner<'a> {
         &self,
         contest: &Contest,
         injections: &[Injection],
-    ) -> Result<Outcome, GuardError> {
+    ) -> Result<Outcome, SessionError> {
         let mut tracks = self.begin(contest, injections)?;
         while !self.is_over() {
             self.tell(&tracks);
@@ -198,7 +198,7 @@ impl<'a> BenchmarkRunner<'a> {
         benches: &[Bench],
         built: &Built,
         launches: usize,
-    ) -> Result<OneSided, GuardError> {
+    ) -> Result<OneSided, SessionError> {
         let mut measurements: BTreeMap<(String, Measure), Vec<f64>> = BTreeMap::new();
         let mut failed: BTreeMap<&str, String> = BTreeMap::new();
         // The first launch of each is not counted.
@@ -250,7 +250,7 @@ impl<'a> BenchmarkRunner<'a> {
         &self,
         contest: &'b Contest,
         injections: &[Injection],
-    ) -> Result<Vec<Track<'b>>, GuardError> {
+    ) -> Result<Vec<Track<'b>>, SessionError> {
         let mut tracks = Vec::new();
         let mut seen: Vec<Vec<Reading>> = Vec::new();
         for bench in &contest.benches {
@@ -357,7 +357,7 @@ impl<'a> BenchmarkRunner<'a> {
         benches: &[Bench],
         built: &Built,
         is_all: bool,
-    ) -> Result<Vec<NamedBound>, GuardError> {
+    ) -> Result<Vec<NamedBound>, SessionError> {
         let mut bounds = Vec::new();
         let ratios = self.policy.ratio.iter();
         for ratio in ratios.filter(|ratio| ratio.is_for_this_machine()) {
@@ -392,7 +392,7 @@ impl<'a> BenchmarkRunner<'a> {
         bound: Bound,
         benches: &[Bench],
         built: &Built,
-    ) -> Result<Result<BoundDecision, String>, GuardError> {
+    ) -> Result<Result<BoundDecision, String>, SessionError> {
         let find = |name: &str| {
             let found = benches.iter().find(|bench| bench.name == name);
             found.ok_or_else(|| format!("there is no benchmark called {name}"))

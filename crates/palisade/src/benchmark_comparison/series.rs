@@ -8,7 +8,7 @@ use super::{NamedBound, fingerprint};
 use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
-use crate::session::{Event, Events, Guard, GuardError};
+use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 
 /// What is measured, and how often.
@@ -43,32 +43,32 @@ pub struct Series {
 
 /// Measures the benchmarks of one tree, and remembers the values.
 pub fn measure_series(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     options: &SeriesOptions,
     events: Events<'_>,
-) -> Result<Series, GuardError> {
-    let mut side = guard.beside(options.revision.as_deref())?;
-    let machine = fingerprint(guard, &mut side)?;
+) -> Result<Series, SessionError> {
+    let mut side = session.beside(options.revision.as_deref())?;
+    let machine = fingerprint(session, &mut side)?;
     let started_ms = now();
     let series = {
         let runner = BenchmarkRunner {
-            policy: &guard.policy,
-            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+            policy: &session.policy,
+            arena: Arena::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: None,
         };
-        let selection = options.selection.or_policy(&guard.policy.speed);
-        let one = prepare_one(guard, &runner, &mut side, &selection)?;
+        let selection = options.selection.or_policy(&session.policy.speed);
+        let one = prepare_one(session, &runner, &mut side, &selection)?;
         let benches: Vec<_> = one.benches.into_values().collect();
         if benches.is_empty() && one.failed.is_empty() {
-            return Err(GuardError::NoBenchmark(selection.words()));
+            return Err(SessionError::NoBenchmark(selection.words()));
         }
         runner
             .arena
             .wait_for_quiet(&|text| events(Event::Note(text)));
-        let budget = options.budget.unwrap_or(guard.policy.speed.budget.0);
+        let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
         let runner = BenchmarkRunner {
             deadline: Some(Instant::now() + budget),
             ..runner
@@ -88,7 +88,7 @@ pub fn measure_series(
             notes: one.notes,
         }
     };
-    guard.store.add(&Record::Speed(SpeedRun {
+    session.store.add(&Record::Speed(SpeedRun {
         id: new_id(),
         comparison_id: new_id(),
         started_ms,

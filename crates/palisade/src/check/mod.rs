@@ -21,7 +21,7 @@ use crate::measure::launch::Launcher;
 use crate::record::{Run, Scope, now};
 use crate::report::{Report, SideReport, Source};
 use crate::risk::{Assessment, Files, assess};
-use crate::session::{Event, Events, Guard, GuardError, Side};
+use crate::session::{Event, Events, Session, SessionError, Side};
 use crate::shard::ShardNumber;
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState, compare};
@@ -90,27 +90,27 @@ pub enum CandidateChoice {
 
 /// Judges a change.
 pub fn check(
-    guard: &mut Guard,
+    session: &mut Session,
     options: &CheckOptions,
     events: Events<'_>,
-) -> Result<Report, GuardError> {
+) -> Result<Report, SessionError> {
     let started = Instant::now();
-    let (base, candidate) = guard.sides(&options.base, &options.candidate)?;
-    let assessment = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
-    for entry in release_due(guard.store.as_mut(), now())? {
+    let (base, candidate) = session.sides(&options.base, &options.candidate)?;
+    let assessment = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
+    for entry in release_due(session.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));
     }
     let all = options.everything || assessment.files.is_empty();
     let scope = match &assessment.scope {
         _ if all => Some(Scope::Workspace),
-        scope => guard.policy.with_monitored(scope.clone()),
+        scope => session.policy.with_monitored(scope.clone()),
     };
     let scope = match (scope, options.shard) {
-        (Some(scope), Some(shard)) => Some(guard.shard(scope, shard)?),
+        (Some(scope), Some(shard)) => Some(session.shard(scope, shard)?),
         (scope, _) => scope,
     };
     let mut check = Check {
-        guard,
+        session,
         options,
         events,
         deadline: options.budget.map(|budget| started + budget),
@@ -150,18 +150,22 @@ pub fn check(
 }
 
 /// The changed files between two trees, and what they risk.
-pub fn assess_change(guard: &Guard, base: &str, candidate: &str) -> Result<Assessment, GuardError> {
-    let changes = guard.repo.diff(base, candidate)?;
+pub fn assess_change(
+    session: &Session,
+    base: &str,
+    candidate: &str,
+) -> Result<Assessment, SessionError> {
+    let changes = session.repo.diff(base, candidate)?;
     let files = TreeFiles {
-        repo: &guard.repo,
+        repo: &session.repo,
         base,
         candidate,
-        root: &guard.workspace.root,
+        root: &session.workspace.root,
     };
     Ok(assess(
         &changes,
-        &guard.workspace,
-        &guard.policy.class,
+        &session.workspace,
+        &session.policy.class,
         &files,
     ))
 }
@@ -206,7 +210,7 @@ pub(crate) struct Sides {
 }
 
 pub(crate) struct Check<'a> {
-    pub(crate) guard: &'a mut Guard,
+    pub(crate) session: &'a mut Session,
     pub(crate) options: &'a CheckOptions,
     pub(crate) events: Events<'a>,
     pub(crate) deadline: Option<Instant>,
@@ -231,17 +235,17 @@ impl Check<'_> {
     }
 
     /// Judges the differences of both sides; what reruns see is added to them.
-    pub(crate) fn judge(&mut self, sides: &mut Sides) -> Result<Vec<Finding>, GuardError> {
+    pub(crate) fn judge(&mut self, sides: &mut Sides) -> Result<Vec<Finding>, SessionError> {
         let Sides {
             base, candidate, ..
         } = sides;
-        let slower = self.guard.policy.slower;
+        let slower = self.session.policy.slower;
         let first = compare(base, candidate, &slower);
         // The ledger is made from every run ever seen, which takes its time.
         let ledger = if first.is_empty() {
             Ledger::default()
         } else {
-            Ledger::read(self.guard.store.as_ref())?
+            Ledger::read(self.session.store.as_ref())?
         };
         self.stress(&first, candidate)?;
         let suspicious = compare(base, candidate, &slower);
@@ -260,7 +264,7 @@ impl Check<'_> {
                 differences.push(difference);
             }
         }
-        let policy = &self.guard.policy;
+        let policy = &self.session.policy;
         let is_known = |test: &TestId| policy.known_failure(test).is_some();
         let failing = candidate
             .tests
@@ -321,8 +325,8 @@ impl Check<'_> {
             scope,
             risk: assessment,
             findings,
-            min_success_rate: self.guard.policy.min_success_rate,
-            runner: self.guard.runner.name().to_owned(),
+            min_success_rate: self.session.policy.min_success_rate,
+            runner: self.session.runner.name().to_owned(),
             seconds: started.elapsed().as_secs_f64(),
             speed: None,
             recall: None,

@@ -5,7 +5,7 @@ use crate::bisect::Observation;
 use crate::culprit::{CommandAnswer, ask};
 use crate::flaky::{Judgement, judge};
 use crate::policy::Monitor;
-use crate::session::{GuardError, Side};
+use crate::session::{SessionError, Side};
 use crate::stats::Counts;
 use crate::verdict::{Finding, Judged, judge_monitor, unmeasured_monitor};
 
@@ -13,14 +13,14 @@ impl Check<'_> {
     /// Runs the commands of monitors on the candidate; those that fail there on both sides,
     /// until each is judged. Both sides are checkouts, as they were where the culprit was
     /// looked for.
-    pub(super) fn monitored_commands(&mut self) -> Result<Vec<Finding>, GuardError> {
+    pub(super) fn monitored_commands(&mut self) -> Result<Vec<Finding>, SessionError> {
         let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
         if self.same || !is_first {
             return Ok(Vec::new());
         }
         let with_words = |monitor: &Monitor| Some((monitor.clone(), monitor.words()?));
         let monitors: Vec<_> = self
-            .guard
+            .session
             .policy
             .monitor
             .iter()
@@ -46,16 +46,16 @@ impl Check<'_> {
         monitor: &Monitor,
         words: &[String],
         [base, candidate]: [&mut Side; 2],
-    ) -> Result<Option<Finding>, GuardError> {
+    ) -> Result<Option<Finding>, SessionError> {
         if self.is_over() {
             let why = "the budget was over before it ran";
             return Ok(Some(unmeasured_monitor(monitor, why.to_owned())));
         }
         self.step(format!("monitor {}: {}", monitor.name, words.join(" ")));
-        let policy = self.guard.policy.flaky;
+        let policy = self.session.policy.flaky;
         let mut counts = [Counts::default(); 2];
         let mut output = String::new();
-        let first = ask(self.guard, candidate, words, self.events)?;
+        let first = ask(self.session, candidate, words, self.events)?;
         if let Some(why) = count(&first, &mut counts[1], &mut output) {
             return Ok(Some(unmeasured_monitor(monitor, why)));
         }
@@ -83,7 +83,7 @@ impl Check<'_> {
             let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
             for at in order {
                 let side = if at == 0 { &mut *base } else { &mut *candidate };
-                let answer = ask(self.guard, side, words, self.events)?;
+                let answer = ask(self.session, side, words, self.events)?;
                 if let Some(why) = count(&answer, &mut counts[at], &mut output) {
                     return Ok(Some(unmeasured_monitor(monitor, why)));
                 }

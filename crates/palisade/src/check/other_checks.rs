@@ -12,7 +12,7 @@ use crate::policy::ApiBreaks;
 use crate::record::Record;
 use crate::risk::{Assessment, Level};
 use crate::run::RunError;
-use crate::session::{Event, GuardError};
+use crate::session::{Event, SessionError};
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::{
     Effect, Finding, FindingKind, Unpaired, judge_approval, judge_claims, judge_monitored,
@@ -23,15 +23,15 @@ use crate::workspace::{Target, Workspace};
 impl Check<'_> {
     /// What cargo-semver-checks says about the changed packages, where it is installed
     /// and the risk is High or above.
-    pub(super) fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, GuardError> {
+    pub(super) fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, SessionError> {
         let is_risky = assessment.level >= Some(Level::High);
         let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
         if !is_risky || !is_first || self.same || !api::is_installed() {
             return Ok(Vec::new());
         }
-        let base = self.base.root(self.guard, self.events)?;
-        let candidate = self.candidate.root(self.guard, self.events)?;
-        let policy = self.guard.policy.api;
+        let base = self.base.root(self.session, self.events)?;
+        let candidate = self.candidate.root(self.session, self.events)?;
+        let policy = self.session.policy.api;
         let mut findings = Vec::new();
         for name in &assessment.changed {
             let has_library = |workspace: &Workspace| {
@@ -43,8 +43,8 @@ impl Check<'_> {
                     .any(is_library)
                     .then_some(package.published)
             };
-            let published = has_library(self.candidate.workspace(self.guard));
-            if has_library(self.base.workspace(self.guard)).is_none() {
+            let published = has_library(self.candidate.workspace(self.session));
+            if has_library(self.base.workspace(self.session)).is_none() {
                 continue;
             }
             let Some(published) = published else {
@@ -59,8 +59,8 @@ impl Check<'_> {
                 };
                 let step = format!("compare the public API of {name} with {other}");
                 (self.events)(Event::Step(step));
-                let limit = self.guard.policy.run.run_time_out.0;
-                let answer = api::compare(&candidate, name, against, limit, self.guard.cancel())
+                let limit = self.session.policy.run.run_time_out.0;
+                let answer = api::compare(&candidate, name, against, limit, self.session.cancel())
                     .map_err(RunError::from)?;
                 findings.extend(api_finding(name, other, answer, policy.breaks));
             }
@@ -70,21 +70,21 @@ impl Check<'_> {
 
     /// Whether the cheap claims of the documents hold, where the candidate is: in the user's
     /// files, or in a checkout where just that was asked for.
-    pub(super) fn claims(&mut self) -> Result<Vec<Finding>, GuardError> {
+    pub(super) fn claims(&mut self) -> Result<Vec<Finding>, SessionError> {
         let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
         let is_beside = matches!(self.options.candidate, CandidateChoice::Beside(_));
         let is_here = self.candidate.in_place || is_beside;
-        if !self.guard.policy.claims.check || !is_first || !is_here {
+        if !self.session.policy.claims.check || !is_first || !is_here {
             return Ok(Vec::new());
         }
-        let root = self.candidate.root(self.guard, self.events)?;
-        let claims = Claims::load_in(self.guard, &root)?;
+        let root = self.candidate.root(self.session, self.events)?;
+        let claims = Claims::load_in(self.session, &root)?;
         let options = claims::Options {
             deadline: self.deadline,
             ..claims::Options::default()
         };
         let side = &mut self.candidate;
-        let checked = claims::check_side(self.guard, side, &claims, &options, self.events)?;
+        let checked = claims::check_side(self.session, side, &claims, &options, self.events)?;
         Ok(judge_claims(&checked, &claims::contradictions(&claims)))
     }
 
@@ -92,22 +92,22 @@ impl Check<'_> {
     pub(super) fn approval(
         &mut self,
         assessment: &Assessment,
-    ) -> Result<Option<Finding>, GuardError> {
+    ) -> Result<Option<Finding>, SessionError> {
         let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
         if self.same || !is_first {
             return Ok(None);
         }
-        let journal = self.guard.store.journal()?;
+        let journal = self.session.store.journal()?;
         let of_tree = |entry: &JournalEntry| entry.tree == self.candidate.subject.tree;
         let entries: Vec<JournalEntry> = journal.into_iter().filter(of_tree).collect();
-        let policy = self.guard.policy.approval;
+        let policy = self.session.policy.approval;
         let subject = &self.candidate.subject;
         let mut authors = self
-            .guard
+            .session
             .repo
             .authors(&self.base.commit.id, &subject.commit)?;
         if subject.dirty {
-            authors.extend(self.guard.repo.user());
+            authors.extend(self.session.repo.user());
         }
         Ok(judge_approval(policy, assessment.level, &authors, &entries))
     }
@@ -119,7 +119,7 @@ impl Check<'_> {
         assessment: &Assessment,
         has_run: bool,
         findings: &[Finding],
-    ) -> Result<Option<Recall>, GuardError> {
+    ) -> Result<Option<Recall>, SessionError> {
         let is_whole = self.options.everything && self.options.shard.is_none();
         if !is_whole || self.same || !has_run {
             return Ok(None);
@@ -129,7 +129,7 @@ impl Check<'_> {
             f.kind == FindingKind::Test && matches!(f.effect, Effect::Regression | Effect::Open)
         });
         let tests = failing.filter_map(|finding| finding.name.parse::<TestId>().ok());
-        let scope = self.guard.policy.with_monitored(assessment.scope.clone());
+        let scope = self.session.policy.with_monitored(assessment.scope.clone());
         let is_selected = |test: &TestId| scope.as_ref().is_some_and(|scope| scope.contains(test));
         let (found, missed): (Vec<_>, Vec<_>) = tests.partition(is_selected);
         let recall = Recall {
@@ -140,7 +140,7 @@ impl Check<'_> {
         let subject = &self.candidate.subject;
         let event = JournalEvent::Scored(recall.clone());
         let entry = JournalEntry::new(&subject.tree, &subject.commit, event);
-        self.guard.store.add(&Record::Journal(entry))?;
+        self.session.store.add(&Record::Journal(entry))?;
         Ok(Some(recall))
     }
 
@@ -151,9 +151,9 @@ impl Check<'_> {
         &mut self,
         assessment: &Assessment,
         findings: &mut Vec<Finding>,
-    ) -> Result<Option<SpeedReport>, GuardError> {
-        let is_risky = assessment.level >= Some(Level::High) && self.guard.policy.speed.check;
-        let monitored = self.guard.policy.monitored_benches();
+    ) -> Result<Option<SpeedReport>, SessionError> {
+        let is_risky = assessment.level >= Some(Level::High) && self.session.policy.speed.check;
+        let monitored = self.session.policy.monitored_benches();
         let (launcher, is_asked_for) = match &self.options.speed {
             MeasureSpeed::ByRisk(launcher) if is_risky || !monitored.is_empty() => {
                 (launcher, false)
@@ -194,25 +194,25 @@ impl Check<'_> {
         self.base.leave();
         self.candidate.leave();
         let sides = [&mut base, &mut candidate];
-        match measure(self.guard, launcher, sides, &options, self.events) {
+        match measure(self.session, launcher, sides, &options, self.events) {
             Ok(measured) => {
                 let name = self.base.name();
                 let (report, unpaired) = (measured.report, measured.unpaired);
                 findings.extend(judge_speed(&report, &unpaired, &name));
-                let policy = &self.guard.policy;
+                let policy = &self.session.policy;
                 findings.extend(judge_monitored(policy, Some(&report), &unpaired));
                 Ok(Some(report))
             }
-            Err(GuardError::NoBenchmark(_)) => {
+            Err(SessionError::NoBenchmark(_)) => {
                 if is_asked_for {
                     let reason = "no benchmark is in the packages that the change can reach";
                     findings.push(no_speed(Effect::Note, "no_benchmark", reason.to_owned()));
                 }
-                let policy = &self.guard.policy;
+                let policy = &self.session.policy;
                 findings.extend(judge_monitored(policy, None, &Unpaired::default()));
                 Ok(None)
             }
-            Err(GuardError::Run(RunError::Build { output })) => {
+            Err(SessionError::Run(RunError::Build { output })) => {
                 let reason = "the benchmarks do not build".to_owned();
                 findings.push(Finding {
                     output: Some(output),

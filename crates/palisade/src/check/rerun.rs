@@ -8,7 +8,7 @@ use crate::baseline::{Expected, Standing, TestSet};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge};
 use crate::record::{Purpose, Scope};
 use crate::report::counted;
-use crate::session::{Event, GuardError};
+use crate::session::{Event, SessionError};
 use crate::stats::{median, rank_test};
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState};
@@ -29,13 +29,13 @@ impl Check<'_> {
         tests: &BTreeSet<TestId>,
         purpose: Purpose,
         set: &mut TestSet,
-    ) -> Result<bool, GuardError> {
+    ) -> Result<bool, SessionError> {
         if tests.is_empty() {
             return Ok(true);
         }
         let scope = Scope::Tests(tests.clone());
         let side = which.side(&mut self.base, &mut self.candidate);
-        match self.guard.run(side, &scope, purpose, self.events) {
+        match self.session.run(side, &scope, purpose, self.events) {
             Ok((run, _)) => {
                 set.add(&run, &scope);
                 self.keep(&[run]);
@@ -43,9 +43,9 @@ impl Check<'_> {
             }
             // A base whose run is stored may not build any more, with another
             // system library for instance; then the answer stays open.
-            Err(GuardError::Run(error)) if !error.is_interrupt() => Ok(false),
+            Err(SessionError::Run(error)) if !error.is_interrupt() => Ok(false),
             // Where nothing can be written, the base cannot be checked out.
-            Err(GuardError::Git(error)) => {
+            Err(SessionError::Git(error)) => {
                 let name = which.words(&which.side(&mut self.base, &mut self.candidate).name());
                 let note = format!("{name} cannot be run again: failed to {error}");
                 (self.events)(Event::Note(note));
@@ -63,7 +63,7 @@ impl Check<'_> {
         round: u32,
         candidate: (&BTreeSet<TestId>, &mut TestSet),
         base: (&BTreeSet<TestId>, &mut TestSet),
-    ) -> Result<(bool, bool), GuardError> {
+    ) -> Result<(bool, bool), SessionError> {
         let base_first = round % 2 == 1;
         let mut sides = [(Which::Candidate, candidate), (Which::Base, base)];
         if base_first {
@@ -85,8 +85,8 @@ impl Check<'_> {
         &mut self,
         differences: &[Difference],
         candidate: &mut TestSet,
-    ) -> Result<(), GuardError> {
-        let policy = self.guard.policy.flaky;
+    ) -> Result<(), SessionError> {
+        let policy = self.session.policy.flaky;
         let is_new = |d: &&Difference| {
             matches!(
                 d.state,
@@ -130,12 +130,12 @@ impl Check<'_> {
         ledger: &Ledger,
         base: &mut TestSet,
         candidate: &mut TestSet,
-    ) -> Result<BTreeMap<TestId, Judged>, GuardError> {
-        let policy = self.guard.policy.flaky;
+    ) -> Result<BTreeMap<TestId, Judged>, SessionError> {
+        let policy = self.session.policy.flaky;
         let suspects: Vec<&Difference> = differences
             .iter()
             .filter(|d| matches!(d.state, TestState::NewlyFailing | TestState::AddedFailing))
-            .filter(|d| self.guard.policy.known_failure(&d.test).is_none())
+            .filter(|d| self.session.policy.known_failure(&d.test).is_none())
             .collect();
         let changed: BTreeSet<&TestId> = differences
             .iter()
@@ -218,8 +218,8 @@ impl Check<'_> {
         differences: &[Difference],
         base: &mut TestSet,
         candidate: &mut TestSet,
-    ) -> Result<BTreeMap<TestId, SlowJudged>, GuardError> {
-        let wanted = self.guard.policy.flaky.reruns as usize + 1;
+    ) -> Result<BTreeMap<TestId, SlowJudged>, SessionError> {
+        let wanted = self.session.policy.flaky.reruns as usize + 1;
         let suspects = differences.iter().filter(|d| d.state == TestState::Slower);
         let suspects: BTreeMap<TestId, TestId> = suspects
             .map(|d| {

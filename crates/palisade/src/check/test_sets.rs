@@ -8,14 +8,14 @@ use crate::baseline::{Expected, Standing, TestSet};
 use crate::record::{Purpose, Run, Scope, now};
 use crate::report::{Origin, Source, counted};
 use crate::run::RunError;
-use crate::session::{Event, GuardError, Known, Side, age};
+use crate::session::{Event, Known, SessionError, Side, age};
 use crate::test_id::TestId;
 use crate::verdict::{Effect, Finding, FindingKind};
 
 impl Check<'_> {
     /// Gets the tests of both sides, from the store or by running them. `None` if
     /// a side cannot be had; the findings then say why.
-    pub(super) fn sides(&mut self, scope: &Scope) -> Result<Option<Sides>, GuardError> {
+    pub(super) fn sides(&mut self, scope: &Scope) -> Result<Option<Sides>, SessionError> {
         let mut scope = scope.clone();
         let candidate = self.obtain(Which::Candidate, &scope)?;
         let mut candidate = match candidate {
@@ -73,7 +73,7 @@ impl Check<'_> {
         &mut self,
         scope: &Scope,
         output: String,
-    ) -> Result<Option<Sides>, GuardError> {
+    ) -> Result<Option<Sides>, SessionError> {
         let base_builds = !self.same && self.obtain(Which::Base, scope)?.is_ok();
         let base = self.base.name();
         self.findings.push(Finding {
@@ -100,12 +100,16 @@ impl Check<'_> {
 
     /// The tests of a side: from the store if it has them, else by running them.
     /// The inner error is what the compiler said.
-    fn obtain(&mut self, which: Which, scope: &Scope) -> Result<Result<Known, String>, GuardError> {
+    fn obtain(
+        &mut self,
+        which: Which,
+        scope: &Scope,
+    ) -> Result<Result<Known, String>, SessionError> {
         let side = which.side(&mut self.base, &mut self.candidate);
         let name = side.name();
         let mut stored = None;
         if !self.options.fresh {
-            let known = self.guard.known(side, scope)?;
+            let known = self.session.known(side, scope)?;
             if let Some(covering) = &known.covering {
                 if !self.is_due(covering)? {
                     self.keep(&known.runs);
@@ -124,10 +128,10 @@ impl Check<'_> {
         };
         (self.events)(Event::Step(why));
         let side = which.side(&mut self.base, &mut self.candidate);
-        let ran = self.guard.run(side, scope, Purpose::Tests, self.events);
+        let ran = self.session.run(side, scope, Purpose::Tests, self.events);
         let (run, gaps) = match ran {
             Ok(ran) => ran,
-            Err(GuardError::Run(RunError::Build { output })) => return Ok(Err(output)),
+            Err(SessionError::Run(RunError::Build { output })) => return Ok(Err(output)),
             Err(other) => return Err(other),
         };
         if !gaps.is_empty() {
@@ -141,7 +145,7 @@ impl Check<'_> {
         let mut known = if self.options.fresh {
             Known::default()
         } else {
-            self.guard
+            self.session
                 .known(which.side(&mut self.base, &mut self.candidate), scope)?
         };
         if self.options.fresh || !run.complete {
@@ -162,20 +166,20 @@ impl Check<'_> {
 
     /// Whether a stored run has stood for new ones for so long that it is measured
     /// again. Where nothing changed there is nothing to compare, and no need.
-    fn is_due(&self, stored: &Run) -> Result<bool, GuardError> {
-        let every = u64::from(self.guard.policy.reuse.remeasure);
+    fn is_due(&self, stored: &Run) -> Result<bool, SessionError> {
+        let every = u64::from(self.session.policy.reuse.remeasure);
         // A base that is to be a stored one is not to be built.
         let is_due = !self.same
             && self.options.base != BaseChoice::Stored
             && every > 0
-            && self.guard.store.runs_since(stored.started_ms)? >= every;
+            && self.session.store.runs_since(stored.started_ms)? >= every;
         Ok(is_due)
     }
 
     /// Nothing that code is built from changed. What the store knows is used; else
     /// that very fact is the answer.
-    pub(super) fn nothing_to_run(&mut self) -> Result<Option<Sides>, GuardError> {
-        let known = self.guard.known(&mut self.base, &Scope::Workspace)?;
+    pub(super) fn nothing_to_run(&mut self) -> Result<Option<Sides>, SessionError> {
+        let known = self.session.known(&mut self.base, &Scope::Workspace)?;
         if known.covering.is_none() {
             return Ok(None);
         }

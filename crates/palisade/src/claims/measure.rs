@@ -16,7 +16,7 @@ use crate::measure::read::last_number;
 use crate::process::{self, End, Limits, Stream, Tail};
 use crate::record::{Purpose, Scope};
 use crate::run::RunError;
-use crate::session::{Event, Events, Guard, GuardError, Side};
+use crate::session::{Event, Events, Session, SessionError, Side};
 use crate::speed::Measure;
 use crate::stats::median;
 use crate::test_id::TestId;
@@ -68,25 +68,25 @@ pub enum ClaimState {
 
 /// Measures claims in the user's files and judges each.
 pub fn check(
-    guard: &mut Guard,
+    session: &mut Session,
     claims: &Claims,
     options: &Options,
     events: Events<'_>,
-) -> Result<Vec<Checked>, GuardError> {
-    let mut side = guard.working_side()?;
-    check_side(guard, &mut side, claims, options, events)
+) -> Result<Vec<Checked>, SessionError> {
+    let mut side = session.working_side()?;
+    check_side(session, &mut side, claims, options, events)
 }
 
 /// The same where a side is: in a checkout if it is not in the user's files.
 pub(crate) fn check_side(
-    guard: &mut Guard,
+    session: &mut Session,
     side: &mut Side,
     claims: &Claims,
     options: &Options,
     events: Events<'_>,
-) -> Result<Vec<Checked>, GuardError> {
+) -> Result<Vec<Checked>, SessionError> {
     let mut measuring = Measuring {
-        guard,
+        session,
         side,
         options,
         events,
@@ -109,7 +109,7 @@ enum Answer {
 }
 
 struct Measuring<'a> {
-    guard: &'a mut Guard,
+    session: &'a mut Session,
     side: &'a mut Side,
     options: &'a Options,
     events: Events<'a>,
@@ -119,7 +119,7 @@ struct Measuring<'a> {
 }
 
 impl Measuring<'_> {
-    fn check(&mut self, claim: &Claim) -> Result<Checked, GuardError> {
+    fn check(&mut self, claim: &Claim) -> Result<Checked, SessionError> {
         let definition = &claim.definition;
         if let Some(reason) = self.left_out(claim) {
             return Ok(checked(claim, ClaimState::LeftOut, None, reason));
@@ -181,7 +181,7 @@ impl Measuring<'_> {
         is_over.then(|| "the budget was over before it was measured".to_owned())
     }
 
-    fn command(&mut self, command: &str, json: Option<&str>) -> Result<Answer, GuardError> {
+    fn command(&mut self, command: &str, json: Option<&str>) -> Result<Answer, SessionError> {
         if !self.outputs.contains_key(command) {
             (self.events)(Event::Step(format!("claim: {command}")));
             let output = self.run(command)?;
@@ -214,18 +214,18 @@ impl Measuring<'_> {
     }
 
     /// What a command prints; the inner error says why it printed nothing usable.
-    fn run(&mut self, line: &str) -> Result<Result<String, String>, GuardError> {
+    fn run(&mut self, line: &str) -> Result<Result<String, String>, SessionError> {
         let words = shlex::split(line).unwrap_or_default();
         let Some((program, arguments)) = words.split_first() else {
             return Ok(Err(format!("`{line}` is no command")));
         };
-        let root = self.side.root(self.guard, self.events)?;
+        let root = self.side.root(self.session, self.events)?;
         let mut command = Command::new(program);
         forget_hook(&mut command).current_dir(root).args(arguments);
-        if let Some(target) = self.side.place(self.guard).target {
+        if let Some(target) = self.side.place(self.session).target {
             command.env("CARGO_TARGET_DIR", target);
         }
-        let limit = self.guard.policy.claims.time_out.0;
+        let limit = self.session.policy.claims.time_out.0;
         let left = self.options.deadline.map_or(limit, |at| {
             at.saturating_duration_since(Instant::now())
                 .max(Duration::from_millis(1))
@@ -238,7 +238,7 @@ impl Measuring<'_> {
         let end = process::run(
             &mut command,
             limits,
-            self.guard.cancel(),
+            self.session.cancel(),
             false,
             |stream, text| {
                 if stream == Stream::Err {
@@ -265,20 +265,20 @@ impl Measuring<'_> {
         })
     }
 
-    fn test(&mut self, test: &TestId) -> Result<Answer, GuardError> {
+    fn test(&mut self, test: &TestId) -> Result<Answer, SessionError> {
         if !self.tests.contains_key(test) {
             let scope = Scope::Tests([test.clone()].into());
-            let known = self.guard.known(self.side, &scope)?;
+            let known = self.session.known(self.side, &scope)?;
             let set = if known.covering.is_some() {
                 known.set
             } else {
                 (self.events)(Event::Step(format!("claim: test {test}")));
                 let ran = self
-                    .guard
+                    .session
                     .run(self.side, &scope, Purpose::Tests, self.events);
                 match ran {
                     Ok((run, _)) => TestSet::of_runs([&run], &scope),
-                    Err(GuardError::Run(RunError::Build { .. })) => TestSet::default(),
+                    Err(SessionError::Run(RunError::Build { .. })) => TestSet::default(),
                     Err(other) => return Err(other),
                 }
             };
@@ -294,7 +294,7 @@ impl Measuring<'_> {
         })
     }
 
-    fn bench(&mut self, name: &str, measure: Measure) -> Result<Answer, GuardError> {
+    fn bench(&mut self, name: &str, measure: Measure) -> Result<Answer, SessionError> {
         let launcher = self.options.launcher.clone().expect("else it is left out");
         let options = SeriesOptions {
             selection: Selection {
@@ -308,12 +308,12 @@ impl Measuring<'_> {
                 .map(|at| at.saturating_duration_since(Instant::now())),
             ..SeriesOptions::default()
         };
-        let series = match measure_series(self.guard, &launcher, &options, self.events) {
+        let series = match measure_series(self.session, &launcher, &options, self.events) {
             Ok(series) => series,
-            Err(GuardError::NoBenchmark(_)) => {
+            Err(SessionError::NoBenchmark(_)) => {
                 return Ok(Answer::Nothing(format!("there is no benchmark {name}")));
             }
-            Err(GuardError::Run(RunError::Build { .. })) => {
+            Err(SessionError::Run(RunError::Build { .. })) => {
                 return Ok(Answer::Nothing("the benchmarks do not build".to_owned()));
             }
             Err(other) => return Err(other),

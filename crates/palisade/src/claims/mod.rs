@@ -30,7 +30,7 @@ pub use survey::{Contradiction, contradictions, unproved};
 pub use update::update;
 
 use crate::git::Repo;
-use crate::session::{Guard, GuardError};
+use crate::session::{Session, SessionError};
 use document::NO_CLAIM;
 
 /// The file that defines claims, in the workspace's root.
@@ -146,19 +146,19 @@ pub struct Claims {
 impl Claims {
     /// Reads the documents that the policy names, as they are in the user's files, and
     /// `claims.toml`.
-    pub fn load(guard: &Guard) -> Result<Self, GuardError> {
-        Self::load_in(guard, &guard.workspace.root)
+    pub fn load(session: &Session) -> Result<Self, SessionError> {
+        Self::load_in(session, &session.workspace.root)
     }
 
     /// The same of a checkout, in which the workspace has its root at `root`.
-    pub(crate) fn load_in(guard: &Guard, root: &Path) -> Result<Self, GuardError> {
+    pub(crate) fn load_in(session: &Session, root: &Path) -> Result<Self, SessionError> {
         let mut documents = Vec::new();
         for path in Repo::discover(root)?.working_files()?.into_keys() {
-            let inside = path.strip_prefix(&guard.workspace.dir);
+            let inside = path.strip_prefix(&session.workspace.dir);
             let Some(inside) = inside.map(|path| path.trim_start_matches('/')) else {
                 continue;
             };
-            if guard.policy.claims.holds(inside) {
+            if session.policy.claims.holds(inside) {
                 documents.push((inside.to_owned(), read(&root.join(inside))?));
             }
         }

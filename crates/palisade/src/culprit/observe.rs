@@ -10,7 +10,7 @@ use crate::measure::launch::Launcher;
 use crate::process::{self, End, Limits, ProcessError, Tail};
 use crate::record::{Outcome, Purpose, Scope};
 use crate::run::{Progress, RunError};
-use crate::session::{Event, Events, Guard, GuardError, Side};
+use crate::session::{Event, Events, Session, SessionError, Side};
 use crate::speed::BoundState;
 use crate::test_id::TestId;
 
@@ -48,23 +48,23 @@ impl<'a> Observer<'a> {
     /// Looks at a commit once. What cannot be built or run is skipped, with the reason.
     pub(super) fn look(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         good: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
+    ) -> Result<Seen, SessionError> {
         let seen = match self.question.clone() {
-            Question::Test(test) => self.test(guard, &test, commit, events),
-            Question::Command(words) => self.command(guard, &words, commit, events),
-            Question::Ratio(name) => self.ratio(guard, &name, commit, events),
+            Question::Test(test) => self.test(session, &test, commit, events),
+            Question::Command(words) => self.command(session, &words, commit, events),
+            Question::Ratio(name) => self.ratio(session, &name, commit, events),
             Question::Bench { name, measure } => {
                 let what = (name.as_str(), measure);
-                self.bench(guard, what, good, commit, events)
+                self.bench(session, what, good, commit, events)
             }
         };
         // An interrupt may end a child before it ends us: what that looks like is nothing
         // that was seen of the commit.
-        if guard.cancel().is_cancelled() && !matches!(&seen, Err(GuardError::Launch(_))) {
+        if session.cancel().is_cancelled() && !matches!(&seen, Err(SessionError::Launch(_))) {
             let program = self.question.words();
             return Err(RunError::from(ProcessError::Interrupted { program }).into());
         }
@@ -73,37 +73,37 @@ impl<'a> Observer<'a> {
                 self.at = Some(commit.to_owned());
                 Ok(seen)
             }
-            Err(GuardError::Run(error)) if !error.is_interrupt() => {
+            Err(SessionError::Run(error)) if !error.is_interrupt() => {
                 self.at = Some(commit.to_owned());
                 Ok(skip(reason(&error)))
             }
             // A commit whose manifests Cargo cannot read.
-            Err(GuardError::Workspace(error)) => Ok(skip(error.to_string())),
+            Err(SessionError::Workspace(error)) => Ok(skip(error.to_string())),
             Err(other) => Err(other),
         }
     }
 
     /// The checkout of a commit.
-    fn side(&mut self, guard: &Guard, commit: &str) -> Result<&mut Side, GuardError> {
+    fn side(&mut self, session: &Session, commit: &str) -> Result<&mut Side, SessionError> {
         let is_it = |side: &Side| side.subject.commit == commit;
         if !self.side.as_ref().is_some_and(is_it) {
             // Its place is given back first, so that the next one finds what was built.
             self.side = None;
-            self.side = Some(guard.beside(Some(commit))?);
+            self.side = Some(session.beside(Some(commit))?);
         }
         Ok(self.side.as_mut().expect("set above"))
     }
 
     fn test(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         test: &TestId,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
+    ) -> Result<Seen, SessionError> {
         let scope = Scope::Tests([test.clone()].into());
-        let side = self.side(guard, commit)?;
-        let (run, gaps) = guard.run(side, &scope, Purpose::Rerun, events)?;
+        let side = self.side(session, commit)?;
+        let (run, gaps) = session.run(side, &scope, Purpose::Rerun, events)?;
         let seen = run.observations.iter().find(|seen| seen.test == *test);
         Ok(match seen.map(|seen| seen.outcome) {
             Some(Outcome::Pass) => (Observation::Good, None),
@@ -116,30 +116,30 @@ impl<'a> Observer<'a> {
 
     fn command(
         &mut self,
-        guard: &Guard,
+        session: &Session,
         words: &[String],
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
-        let side = self.side(guard, commit)?;
-        let answer = ask(guard, side, words, events)?;
+    ) -> Result<Seen, SessionError> {
+        let side = self.side(session, commit)?;
+        let answer = ask(session, side, words, events)?;
         Ok((answer.seen, answer.why))
     }
 
     /// Whether a ratio of the user's policy holds.
     fn ratio(
         &mut self,
-        guard: &Guard,
+        session: &Session,
         name: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
+    ) -> Result<Seen, SessionError> {
         let launcher = self.launcher;
-        let side = self.side(guard, commit)?;
-        let Some(ratio) = guard.policy.ratio.iter().find(|ratio| ratio.name == name) else {
+        let side = self.side(session, commit)?;
+        let Some(ratio) = session.policy.ratio.iter().find(|ratio| ratio.name == name) else {
             return Ok(skip(format!("no [[ratio]] is called {name}")));
         };
-        let held = hold_ratio(guard, launcher, side, ratio, events)?;
+        let held = hold_ratio(session, launcher, side, ratio, events)?;
         Ok(match held {
             Ok(held) => match held.state {
                 BoundState::Kept => (Observation::Good, None),
@@ -152,20 +152,20 @@ impl<'a> Observer<'a> {
 
     fn bench(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         what: (&str, Option<crate::speed::Measure>),
         good: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
+    ) -> Result<Seen, SessionError> {
         let against = match &mut self.against {
             Some(against) => against,
             none => {
                 events(Event::Step("build the good end to measure it".to_owned()));
-                none.insert(Against::new(guard, self.launcher, good, what, events)?)
+                none.insert(Against::new(session, self.launcher, good, what, events)?)
             }
         };
-        let block = against.block(guard, self.launcher, commit, events)?;
+        let block = against.block(session, self.launcher, commit, events)?;
         Ok(block.map_or_else(skip, |ratios| (Observation::LogRatios(ratios), None)))
     }
 }
@@ -182,25 +182,25 @@ pub(crate) struct Answer {
 
 /// Runs a command in a side's checkout, once.
 pub(crate) fn ask(
-    guard: &Guard,
+    session: &Session,
     side: &mut Side,
     words: &[String],
     events: Events<'_>,
-) -> Result<Answer, GuardError> {
-    let root = side.root(guard, events)?;
+) -> Result<Answer, SessionError> {
+    let root = side.root(session, events)?;
     let mut command = Command::new(&words[0]);
     forget_hook(&mut command)
         .args(&words[1..])
         .current_dir(root);
-    if let Some(target) = side.place(guard).target {
+    if let Some(target) = side.place(session).target {
         command.env("CARGO_TARGET_DIR", target);
     }
     let limits = Limits {
-        total: Some(guard.policy.run.run_time_out.0),
+        total: Some(session.policy.run.run_time_out.0),
         quiet: None,
     };
     let mut said = Tail::default();
-    let end = process::run(&mut command, limits, guard.cancel(), true, |_, line| {
+    let end = process::run(&mut command, limits, session.cancel(), true, |_, line| {
         said.push(line);
         let line = String::from_utf8_lossy(line).trim().to_owned();
         events(Event::Progress(Progress::Building(line)));

@@ -8,7 +8,7 @@ use super::{Question, SearchState};
 use crate::bisect::{Answer, Evidence, Model, Search};
 use crate::git::short;
 use crate::report::counted;
-use crate::session::{Guard, GuardError};
+use crate::session::{Session, SessionError};
 use crate::stats::median;
 
 /// A commit as people know it.
@@ -25,11 +25,11 @@ pub struct CommitReport {
 }
 
 impl CommitReport {
-    pub(crate) fn of(guard: &Guard, id: &str) -> Result<Self, GuardError> {
-        let (author, date) = guard.repo.signature(id)?;
+    pub(crate) fn of(session: &Session, id: &str) -> Result<Self, SessionError> {
+        let (author, date) = session.repo.signature(id)?;
         Ok(Self {
             id: id.to_owned(),
-            subject: guard.repo.resolve(id)?.subject,
+            subject: session.repo.resolve(id)?.subject,
             author,
             date,
         })
@@ -95,16 +95,16 @@ pub struct BisectReport {
 
 impl BisectReport {
     pub(super) fn of(
-        guard: &Guard,
+        session: &Session,
         search: &Search,
         state: &SearchState,
         answer: Answer,
-    ) -> Result<Self, GuardError> {
+    ) -> Result<Self, SessionError> {
         let named: &[String] = match &answer {
             Answer::Culprit { commits, .. } | Answer::Open { commits, .. } => commits,
             _ => &[],
         };
-        let named = named.iter().map(|id| CommitReport::of(guard, id));
+        let named = named.iter().map(|id| CommitReport::of(session, id));
         let culprits = named.collect::<Result<Vec<_>, _>>()?;
         let probabilities = search.probabilities();
         let all = search.graph().nodes().iter().zip(search.evidence());
@@ -122,7 +122,7 @@ impl BisectReport {
             let why = looks.find(|look| look.commit == node.id && look.why.is_some());
             seen.push(Sighting {
                 commit: node.id.clone(),
-                subject: guard.repo.resolve(&node.id)?.subject,
+                subject: session.repo.resolve(&node.id)?.subject,
                 failures: counts.failures,
                 passes: counts.passes,
                 pairs: log_ratios.len(),
@@ -143,8 +143,8 @@ impl BisectReport {
                 Answer::Alike { .. } | Answer::Unmeasured { .. } | Answer::Contradiction => 3,
             },
             question: state.question.clone(),
-            good: CommitReport::of(guard, &state.good)?,
-            bad: CommitReport::of(guard, &state.bad)?,
+            good: CommitReport::of(session, &state.good)?,
+            bad: CommitReport::of(session, &state.bad)?,
             model: search.model(),
             answer,
             culprits,

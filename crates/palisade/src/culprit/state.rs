@@ -11,7 +11,7 @@ use super::{CulpritError, Observer, Question};
 use crate::bisect::{Answer, Model, Observation, Rules};
 use crate::git::short;
 use crate::record::{Millis, now};
-use crate::session::{Event, Events, Guard, GuardError};
+use crate::session::{Event, Events, Session, SessionError};
 
 /// What was seen of a commit, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,13 +85,13 @@ impl SearchState {
     /// Looks at a commit once more, and adds what is seen.
     pub(crate) fn look(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         observer: &mut Observer<'_>,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Observation, GuardError> {
+    ) -> Result<Observation, SessionError> {
         let began = Instant::now();
-        let (seen, why) = observer.look(guard, &self.good, commit, events)?;
+        let (seen, why) = observer.look(session, &self.good, commit, events)?;
         if let Some(why) = &why {
             let note = format!("{} is skipped: {why}", short(commit));
             events(Event::Note(note));

@@ -17,7 +17,7 @@ pub use pre_push::{Push, PushAnswer, pre_push};
 use crate::git::Commit;
 use crate::journal::{JournalEntry, JournalEvent};
 use crate::record::Record;
-use crate::session::{Guard, GuardError};
+use crate::session::{Session, SessionError};
 
 /// A hook that the guard can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,17 +98,20 @@ pub enum Done {
 
 /// Installs both hooks in the folder that git looks in, by `program`, this program's file.
 /// A hook that is there is kept and called first.
-pub fn install(guard: &mut Guard, program: &Path) -> Result<Vec<(PathBuf, Done)>, GuardError> {
-    let folder = folder(guard)?;
+pub fn install(
+    session: &mut Session,
+    program: &Path,
+) -> Result<Vec<(PathBuf, Done)>, SessionError> {
+    let folder = folder(session)?;
     fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
     let mut done = Vec::new();
     for hook in Hook::ALL {
         let path = folder.join(hook.name());
         done.push((path.clone(), install_one(&path, hook, program)?));
     }
-    let head = guard.repo.head()?;
+    let head = session.repo.head()?;
     let entry = JournalEntry::new(&head.tree, &head.id, JournalEvent::HooksInstalled);
-    guard.store.add(&Record::Journal(entry))?;
+    session.store.add(&Record::Journal(entry))?;
     Ok(done)
 }
 
@@ -132,8 +135,8 @@ fn install_one(path: &Path, hook: Hook, program: &Path) -> Result<Done, HookErro
 }
 
 /// Takes both hooks away and puts back what was there before.
-pub fn uninstall(guard: &Guard) -> Result<Vec<(PathBuf, Done)>, GuardError> {
-    let folder = folder(guard)?;
+pub fn uninstall(session: &Session) -> Result<Vec<(PathBuf, Done)>, SessionError> {
+    let folder = folder(session)?;
     let mut done = Vec::new();
     for hook in Hook::ALL {
         let path = folder.join(hook.name());
@@ -157,10 +160,10 @@ fn uninstall_one(path: &Path) -> std::io::Result<Done> {
 }
 
 /// The folder that git looks for hooks in. One that other repositories share is refused.
-fn folder(guard: &Guard) -> Result<PathBuf, GuardError> {
-    let folder = guard.repo.hooks_folder()?;
+fn folder(session: &Session) -> Result<PathBuf, SessionError> {
+    let folder = session.repo.hooks_folder()?;
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let homes = [guard.repo.root(), guard.repo.common_dir()];
+    let homes = [session.repo.root(), session.repo.common_dir()];
     if homes
         .iter()
         .any(|home| real(&folder).starts_with(real(home)))
@@ -236,25 +239,25 @@ fn file_error(path: &Path, source: std::io::Error) -> HookError {
 
 /// Remembers that a hook judged a tree.
 pub fn remember(
-    guard: &mut Guard,
+    session: &mut Session,
     hook: Hook,
     tree: &str,
     commit: &str,
     exit_code: u8,
-) -> Result<(), GuardError> {
+) -> Result<(), SessionError> {
     let event = JournalEvent::HookRan {
         hook: hook.name().to_owned(),
         exit_code,
     };
     let entry = JournalEntry::new(tree, commit, event);
-    guard.store.add(&Record::Journal(entry))?;
+    session.store.add(&Record::Journal(entry))?;
     Ok(())
 }
 
 /// The commits that were made in this working tree since the hooks were installed and that
 /// the pre-commit hook did not let through; each is told, and remembered, once.
-pub fn bypassed(guard: &mut Guard) -> Result<Vec<Commit>, GuardError> {
-    let journal = guard.store.journal()?;
+pub fn bypassed(session: &mut Session) -> Result<Vec<Commit>, SessionError> {
+    let journal = session.store.journal()?;
     let hook = Hook::PreCommit.name();
     let installed = journal
         .iter()
@@ -276,7 +279,7 @@ pub fn bypassed(guard: &mut Guard) -> Result<Vec<Commit>, GuardError> {
         .filter(|entry| matches!(entry.event, JournalEvent::HookBypassed { .. }))
         .map(|entry| entry.commit.as_str())
         .collect();
-    let made = guard.repo.made_here(installed)?;
+    let made = session.repo.made_here(installed)?;
     let bypassed: Vec<Commit> = made
         .into_iter()
         .filter(|commit| {
@@ -288,7 +291,7 @@ pub fn bypassed(guard: &mut Guard) -> Result<Vec<Commit>, GuardError> {
             hook: hook.to_owned(),
         };
         let entry = JournalEntry::new(&commit.tree, &commit.id, event);
-        guard.store.add(&Record::Journal(entry))?;
+        session.store.add(&Record::Journal(entry))?;
     }
     Ok(bypassed)
 }

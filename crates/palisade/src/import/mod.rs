@@ -22,7 +22,7 @@ pub use speed::Saved;
 use crate::baseline::TestSet;
 use crate::git::Commit;
 use crate::record::{Environment, Millis, Observation, Purpose, Record, Run, Scope, Subject, now};
-use crate::session::{Guard, GuardError};
+use crate::session::{Session, SessionError};
 use crate::source::hash;
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 use crate::workspace::Workspace;
@@ -206,12 +206,12 @@ impl Imported {
     }
 
     /// Remembers what it holds as results of a commit. Doing it twice is doing it once.
-    pub fn remember(&self, guard: &mut Guard, commit: &Commit) -> Result<(), GuardError> {
+    pub fn remember(&self, session: &mut Session, commit: &Commit) -> Result<(), SessionError> {
         if !self.tests.is_empty() {
-            guard.store.add(&Record::Run(self.run(commit)))?;
+            session.store.add(&Record::Run(self.run(commit)))?;
         }
         if !self.benchmarks.is_empty() {
-            guard.store.add(&Record::Speed(self.speed_run(commit)))?;
+            session.store.add(&Record::Speed(self.speed_run(commit)))?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::git::short;
 use crate::history::{Standing, standings};
 use crate::measure::launch::Launcher;
 use crate::record::{Environment, Millis, Scope};
-use crate::session::{Events, Guard, GuardError};
+use crate::session::{Events, Session, SessionError};
 use crate::speed::{Decision, State};
 use crate::verdict::{Finding, Verdict, judge_claims, judge_claims_since, judge_single_runs};
 
@@ -63,16 +63,16 @@ impl Part {
 /// Holds the user's files, and the speed of HEAD, against a milestone: by the runs and
 /// comparisons that the store knows of it, else by its snapshot.
 pub fn check(
-    guard: &mut Guard,
+    session: &mut Session,
     milestone: &Milestone,
     options: &CheckOptions,
     events: Events<'_>,
-) -> Result<MilestoneReport, GuardError> {
-    let head = guard.repo.head()?.id;
+) -> Result<MilestoneReport, SessionError> {
+    let head = session.repo.head()?.id;
     let mut notes = Vec::new();
-    let tests = tests(guard, milestone, options, events, &mut notes)?;
-    let standings = speed(guard, milestone, &head, options, events, &mut notes)?;
-    let claims = claims(guard, milestone, options, events, &mut notes)?;
+    let tests = tests(session, milestone, options, events, &mut notes)?;
+    let standings = speed(session, milestone, &head, options, events, &mut notes)?;
+    let claims = claims(session, milestone, options, events, &mut notes)?;
     let speed = (!standings.is_empty()).then(|| speed_verdict(&standings));
     let known = [tests.verdict, speed, claims.verdict];
     let verdict = worst(&known.into_iter().flatten().collect::<Vec<_>>());
@@ -102,17 +102,17 @@ fn worst(verdicts: &[Verdict]) -> Verdict {
 }
 
 fn tests(
-    guard: &mut Guard,
+    session: &mut Session,
     milestone: &Milestone,
     options: &CheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Part, GuardError> {
+) -> Result<Part, SessionError> {
     let from = &milestone.subject.commit;
-    let mut files = guard.working_side()?;
-    let now_known = guard.known(&mut files, &Scope::Workspace)?;
-    let is_here = guard.repo.resolve(from).is_ok();
-    let is_remembered = is_here && guard.knows_all_tests(from)?;
+    let mut files = session.working_side()?;
+    let now_known = session.known(&mut files, &Scope::Workspace)?;
+    let is_here = session.repo.resolve(from).is_ok();
+    let is_remembered = is_here && session.knows_all_tests(from)?;
     let snapshot = milestone.snapshot.as_ref().and_then(|s| s.tests.as_ref());
     // A comparison of runs may run tests again; only what was asked for does.
     let is_compared = snapshot.is_none() && is_remembered && now_known.covering.is_some();
@@ -128,7 +128,7 @@ fn tests(
             everything: true,
             ..TestOptions::default()
         };
-        let report = judge(guard, &options, events)?;
+        let report = judge(session, &options, events)?;
         // The documents are held in their own part.
         let mut findings = report.findings;
         findings.retain(|finding| finding.kind != crate::verdict::FindingKind::Claim);
@@ -148,7 +148,7 @@ fn tests(
         }
         return Ok(unknown_now(notes));
     };
-    let environment = files.environment(guard)?;
+    let environment = files.environment(session)?;
     if let Err(reason) = comparable(snapshot, &environment, notes) {
         notes.push(reason);
         return Ok(Part::default());
@@ -156,12 +156,12 @@ fn tests(
     if now_known.covering.is_none() {
         return Ok(unknown_now(notes));
     }
-    let ledger = Ledger::read(guard.store.as_ref())?;
+    let ledger = Ledger::read(session.store.as_ref())?;
     let findings = judge_single_runs(
         &snapshot.test_set(),
         &now_known.set,
         true,
-        &guard.policy,
+        &session.policy,
         &ledger,
         &milestone.name,
     );
@@ -215,20 +215,20 @@ fn comparable(
 }
 
 fn speed(
-    guard: &mut Guard,
+    session: &mut Session,
     milestone: &Milestone,
     head: &str,
     options: &CheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Vec<Standing>, GuardError> {
+) -> Result<Vec<Standing>, SessionError> {
     let from = &milestone.subject.commit;
-    let mut standings = stand(guard, milestone, head)?;
+    let mut standings = stand(session, milestone, head)?;
     let is_open = speed_verdict(&standings) == Verdict::Incomparable
         || standings.iter().all(|standing| standing.apart);
-    if options.measure && is_open && guard.repo.resolve(from).is_ok() {
-        compare_speed(guard, from, head, &options.launcher, events)?;
-        standings = stand(guard, milestone, head)?;
+    if options.measure && is_open && session.repo.resolve(from).is_ok() {
+        compare_speed(session, from, head, &options.launcher, events)?;
+        standings = stand(session, milestone, head)?;
     }
     let (from, to) = (short(from), short(head));
     if standings.is_empty() {
@@ -245,7 +245,7 @@ fn speed(
     let recorded = snapshot.map_or(&[][..], |snapshot| &snapshot.speed);
     if standings.is_empty()
         && let Some(there) = recorded.first()
-        && let Some(here) = guard
+        && let Some(here) = session
             .store
             .speed_runs(Millis::MIN)?
             .iter()
@@ -265,26 +265,30 @@ fn speed(
 
 /// Compares the two commits; a workspace without benchmarks has no speed to hold.
 fn compare_speed(
-    guard: &mut Guard,
+    session: &mut Session,
     from: &str,
     to: &str,
     launcher: &Launcher,
     events: Events<'_>,
-) -> Result<(), GuardError> {
+) -> Result<(), SessionError> {
     let options = CompareOptions {
         base: from.to_owned(),
         candidate: Some(to.to_owned()),
         ..CompareOptions::default()
     };
-    match compare(guard, launcher, &options, events) {
-        Ok(_) | Err(GuardError::NoBenchmark(_)) => Ok(()),
+    match compare(session, launcher, &options, events) {
+        Ok(_) | Err(SessionError::NoBenchmark(_)) => Ok(()),
         Err(other) => Err(other),
     }
 }
 
 /// How HEAD stands on the machine that measured it last.
-fn stand(guard: &Guard, milestone: &Milestone, head: &str) -> Result<Vec<Standing>, GuardError> {
-    let mut runs = guard.store.speed_runs(Millis::MIN)?;
+fn stand(
+    session: &Session,
+    milestone: &Milestone,
+    head: &str,
+) -> Result<Vec<Standing>, SessionError> {
+    let mut runs = session.store.speed_runs(Millis::MIN)?;
     let Some(of_head) = runs
         .iter()
         .rev()
@@ -298,7 +302,7 @@ fn stand(guard: &Guard, milestone: &Milestone, head: &str) -> Result<Vec<Standin
             runs.push(kept.clone());
         }
     }
-    let calibrations = guard.store.calibrations()?;
+    let calibrations = session.store.calibrations()?;
     let from = &milestone.subject.commit;
     Ok(standings(&runs, &calibrations, &machine, from, head))
 }
@@ -318,12 +322,12 @@ fn speed_verdict(standings: &[Standing]) -> Verdict {
 /// Measures the cheap claims and holds them to what they were at the milestone. Where
 /// that is not known, they are measured if everything is, and held to be true.
 fn claims(
-    guard: &mut Guard,
+    session: &mut Session,
     milestone: &Milestone,
     options: &CheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Part, GuardError> {
+) -> Result<Part, SessionError> {
     let snapshot = milestone.snapshot.as_ref();
     let known = snapshot.and_then(|snapshot: &Snapshot| snapshot.claims.as_ref());
     if known.is_none() {
@@ -332,12 +336,12 @@ fn claims(
             return Ok(Part::default());
         }
     }
-    let list = Claims::load(guard)?;
+    let list = Claims::load(session)?;
     let claims_options = claims::Options {
         launcher: options.measure.then(|| options.launcher.clone()),
         ..claims::Options::default()
     };
-    let checked = claims::check(guard, &list, &claims_options, events)?;
+    let checked = claims::check(session, &list, &claims_options, events)?;
     let contradictions = contradictions(&list);
     let findings = match known {
         Some(known) => judge_claims_since(known, &checked, &contradictions),

@@ -26,7 +26,7 @@ pub use set::{SetOptions, set};
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::claims::{Checked, ClaimState};
 use crate::record::{Environment, Millis, Subject};
-use crate::session::{Guard, GuardError};
+use crate::session::{Session, SessionError};
 use crate::speed::SpeedRun;
 use crate::stats::Counts;
 use crate::test_id::TestId;
@@ -179,9 +179,14 @@ impl KnownClaim {
 
 /// All milestones, oldest first: those of the store, and those that files of the
 /// repository keep.
-pub fn all(guard: &Guard) -> Result<Vec<Milestone>, GuardError> {
-    let mut milestones = guard.store.milestones()?;
-    for kept in file::read_all(&guard.workspace.root.join(&guard.policy.milestone.folder))? {
+pub fn all(session: &Session) -> Result<Vec<Milestone>, SessionError> {
+    let mut milestones = session.store.milestones()?;
+    for kept in file::read_all(
+        &session
+            .workspace
+            .root
+            .join(&session.policy.milestone.folder),
+    )? {
         if !milestones.iter().any(|known| known.id == kept.id) {
             milestones.push(kept);
         }

@@ -7,7 +7,7 @@ use super::IncidentError;
 use crate::culprit::Question;
 use crate::flaky::Ledger;
 use crate::record::{Outcome, Run, now};
-use crate::session::{Event, Events, Guard, GuardError, age};
+use crate::session::{Event, Events, Session, SessionError, age};
 use crate::test_id::TestId;
 
 /// How many runs are looked through for those of a commit.
@@ -17,14 +17,14 @@ const RUNS: u32 = 200;
 /// none is named; says which it took. Tests that are known to fail or in quarantine are
 /// not red, and those of which an incident at this commit is closed are done.
 pub(super) fn the_one(
-    guard: &Guard,
+    session: &Session,
     revision: Option<&str>,
     events: Events<'_>,
-) -> Result<TestId, GuardError> {
-    let commit = guard.repo.resolve(revision.unwrap_or("HEAD"))?;
+) -> Result<TestId, SessionError> {
+    let commit = session.repo.resolve(revision.unwrap_or("HEAD"))?;
     let name = commit.short().to_owned();
     let is_of_it = |run: &Run| run.complete && run.subject.tree == commit.tree;
-    let mut runs = guard.store.recent_runs(RUNS)?;
+    let mut runs = session.store.recent_runs(RUNS)?;
     runs.retain(is_of_it);
     let Some(newest) = runs.first() else {
         return Err(IncidentError::NoRun(name).into());
@@ -35,8 +35,8 @@ pub(super) fn the_one(
     for seen in runs.iter().flat_map(|run| &run.observations) {
         outcomes.entry(&seen.test).or_insert(seen.outcome);
     }
-    let ledger = Ledger::read(guard.store.as_ref())?;
-    let incidents = guard.store.incidents()?;
+    let ledger = Ledger::read(session.store.as_ref())?;
+    let incidents = session.store.incidents()?;
     let closed_for = |test: &TestId| {
         let question = Question::Test(test.clone());
         let is_it = |bad: &str, asked: &Question| bad == commit.id && *asked == question;
@@ -45,7 +45,7 @@ pub(super) fn the_one(
     };
     let is_red = |test: &TestId, outcome: Outcome| {
         matches!(outcome, Outcome::Fail | Outcome::TimedOut)
-            && guard.policy.known_failure(test).is_none()
+            && session.policy.known_failure(test).is_none()
             && ledger.quarantine(test).is_none()
     };
     let red = outcomes

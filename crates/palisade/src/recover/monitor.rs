@@ -7,7 +7,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
 use super::{Incident, IncidentError};
 use crate::culprit::Question;
 use crate::policy::{Policy, PolicyError};
-use crate::session::GuardError;
+use crate::session::SessionError;
 
 /// What is added to a policy.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Added {
         before: &str,
         ours: &str,
         path: &Path,
-    ) -> Result<Self, GuardError> {
+    ) -> Result<Self, SessionError> {
         let policy = Policy::parse(before, path)?;
         let form = |error: &toml_edit::TomlError| PolicyError::Form {
             path: path.to_owned(),
