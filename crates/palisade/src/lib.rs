@@ -1,7 +1,7 @@
 //! The regression guard of a Cargo workspace as a library: from a change to a
 //! verdict on its tests.
 //!
-//! It runs the tests of both sides of a change, remembers every run, and says what
+//! It runs the tests of both revisions of a change, remembers every run, and says what
 //! became worse and how sure that is. It has no terminal and no command line, and
 //! prints nothing; that is the program `cargo-palisade`. It knows nothing about
 //! the workspace it guards but what Cargo, git and the source say.
@@ -11,7 +11,7 @@
 //!        (git, source)                                        │
 //!                      report ◄─ verdict ◄─ test_set_diff ◄─ baseline (a set of tests)
 //!                                   │          ▲
-//!                                   └─ flaky ──┘  reruns of both sides, ledger
+//!                                   └─ flaky ──┘  reruns of both revisions, ledger
 //! ```
 //!
 //! # What is absent
@@ -32,12 +32,12 @@
 //! use palisade::stats::Counts;
 //!
 //! let test = TestId::new("parser", TargetKind::Lib, "", "tests::reads");
-//! let side = |failures, passes| {
+//! let revision = |failures, passes| {
 //!     let counts = Counts { failures, passes };
 //!     let expected = Expected { counts, ..Expected::default() };
 //!     TestSet { tests: [(test.clone(), expected)].into() }
 //! };
-//! let found = compare(&side(0, 1), &side(1, 0), &SlowerPolicy::default());
+//! let found = compare(&revision(0, 1), &revision(1, 0), &SlowerPolicy::default());
 //! assert_eq!(found[0].state, TestState::NewlyFailing);
 //! ```
 #![forbid(unsafe_code)]

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::baseline::TestSet;
-use crate::check::{Check, CheckOptions, Sides, no_tests};
+use crate::check::{Check, CheckOptions, ComparedTests, no_tests};
 use crate::git::short;
 use crate::record::{Millis, Record, Run, Scope};
-use crate::report::{Origin, Report, SideReport, Source};
-use crate::session::{Events, Session, SessionError, Side};
+use crate::report::{Origin, Report, RevisionReport, Source};
+use crate::session::{Events, Revision, Session, SessionError};
 use crate::shard::{Shard, ShardNumber};
 use crate::verdict::{Effect, Finding, FindingKind};
 
@@ -47,16 +47,16 @@ pub fn merge(
         Scope::Shard(shard) => (*shard.of).clone(),
         other => other.clone(),
     });
-    let mut sides = scope.map(|scope| {
-        let side = |side: &SideReport| {
-            let of_tree = runs.iter().filter(|run| run.subject.tree == side.tree);
+    let mut compared = scope.map(|scope| {
+        let tests_of = |revision: &RevisionReport| {
+            let of_tree = runs.iter().filter(|run| run.subject.tree == revision.tree);
             let oldest = of_tree.clone().map(|run| run.finished_ms).min();
             let set = TestSet::of_runs(of_tree, &scope);
-            (set, source(side, oldest.unwrap_or_default()))
+            (set, source(revision, oldest.unwrap_or_default()))
         };
-        let (base, base_source) = side(&first.base);
-        let (candidate, candidate_source) = side(&first.candidate);
-        Sides {
+        let (base, base_source) = tests_of(&first.base);
+        let (candidate, candidate_source) = tests_of(&first.candidate);
+        ComparedTests {
             scope,
             base,
             candidate,
@@ -71,25 +71,25 @@ pub fn merge(
         // Nothing is run any more: what the shards left open stays open.
         deadline: Some(Instant::now()),
         same: first.unchanged,
-        base: Side::elsewhere(&first.base),
-        candidate: Side::elsewhere(&first.candidate),
+        base: Revision::elsewhere(&first.base),
+        candidate: Revision::elsewhere(&first.candidate),
         findings: Vec::new(),
         complete: is_whole,
         runs: Vec::new(),
     };
-    if let Some(sides) = &mut sides {
-        findings.extend(check.judge(sides)?);
-        let ran = sides.base.tally().ran() + sides.candidate.tally().ran();
-        if is_whole && ran == 0 && !matches!(sides.scope, Scope::Doctests(_)) {
+    if let Some(compared) = &mut compared {
+        findings.extend(check.judge(compared)?);
+        let ran = compared.base.tally().ran() + compared.candidate.tally().ran();
+        if is_whole && ran == 0 && !matches!(compared.scope, Scope::Doctests(_)) {
             findings.push(no_tests());
         }
     }
     findings.sort_by_key(|finding| finding.effect);
-    let looked_at = sides.as_ref().map(|sides| sides.scope.clone());
+    let looked_at = compared.as_ref().map(|compared| compared.scope.clone());
     let report = check.report(
         first.risk.clone(),
         looked_at,
-        sides.as_ref(),
+        compared.as_ref(),
         findings,
         Instant::now(),
     );
@@ -195,12 +195,12 @@ fn unmeasured(name: String, state: &str, reason: String, meaning: &str, next: &s
     }
 }
 
-fn source(side: &SideReport, measured_ms: Millis) -> Source {
+fn source(revision: &RevisionReport, measured_ms: Millis) -> Source {
     Source {
         origin: Origin::Shards,
         run: None,
-        commit: side.commit.clone(),
-        tree: side.tree.clone(),
+        commit: revision.commit.clone(),
+        tree: revision.tree.clone(),
         measured_ms,
         key: String::new(),
     }

@@ -132,12 +132,12 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
          \n\
          [slower]\n\
          # A test is much slower if its median is this many times the base's, and longer by\n\
-         # the floor, and a rank test over reruns of both sides agrees.\n\
+         # the floor, and a rank test over reruns of both revisions agrees.\n\
          factor = {:.1}\n\
          floor = \"{}\"\n\
          \n\
          [flaky]\n\
-         # A new failure is rerun on both sides this often, and up to the maximum while it is\n\
+         # A new failure is rerun on both revisions this often, and up to the maximum while it is\n\
          # not clear whether the change broke it.\n\
          reruns = {}\n\
          max_reruns = {}\n\

@@ -1,5 +1,5 @@
 //! A session: a workspace with everything needed to judge it: its repository, its policy,
-//! its store and the runner of its tests; and the two sides of a change.
+//! its store and the runner of its tests; and the two revisions of a change.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use crate::milestone::MilestoneError;
 use crate::policy::{Policy, PolicyError, RunnerChoice};
 use crate::process::Cancel;
 use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, now};
-use crate::report::SideReport;
+use crate::report::RevisionReport;
 use crate::run::{Place, Progress, Request, RunError, Runner, environment, run_tests};
 use crate::shard::{Shard, ShardNumber, assign};
 use crate::source::{hash, unix_lines};
@@ -141,13 +141,13 @@ impl Session {
         })
     }
 
-    /// The two sides of a change: what it is compared with, and what is judged. Where
+    /// The two revisions of a change: what it is compared with, and what is judged. Where
     /// a stored base is asked for and there is none, both are the same.
-    pub fn sides(
+    pub fn revisions(
         &self,
         base: &BaseChoice,
         candidate: &CandidateChoice,
-    ) -> Result<(Side, Side), SessionError> {
+    ) -> Result<(Revision, Revision), SessionError> {
         let choice = candidate;
         let candidate = self.candidate(choice)?;
         let base = match base {
@@ -158,22 +158,22 @@ impl Session {
                 None => return Ok((self.candidate(choice)?, candidate)),
             },
         };
-        Ok((self.commit_side(base)?, candidate))
+        Ok((self.commit_revision(base)?, candidate))
     }
 
     /// What is judged.
-    fn candidate(&self, choice: &CandidateChoice) -> Result<Side, SessionError> {
+    fn candidate(&self, choice: &CandidateChoice) -> Result<Revision, SessionError> {
         match choice {
-            CandidateChoice::Files => self.working_side(),
-            CandidateChoice::Staged => self.staged_side(),
+            CandidateChoice::Files => self.working_revision(),
+            CandidateChoice::Staged => self.staged_revision(),
             CandidateChoice::Beside(revision) => self.beside(Some(revision)),
-            CandidateChoice::Revision(revision) => self.side_of(revision),
+            CandidateChoice::Revision(revision) => self.revision_of(revision),
         }
     }
 
     /// The newest commit before the candidate of which the store has all tests, in
     /// an environment that differs by the lockfile at most.
-    fn stored_base(&self, candidate: &Side) -> Result<Option<Commit>, SessionError> {
+    fn stored_base(&self, candidate: &Revision) -> Result<Option<Commit>, SessionError> {
         /// How many commits it looks back.
         const COMMITS: u32 = 100;
         let mut environment =
@@ -209,44 +209,44 @@ impl Session {
         &self.cancel
     }
 
-    /// The side of a change that is in the user's files now.
-    pub fn working_side(&self) -> Result<Side, SessionError> {
+    /// The working tree as a revision.
+    pub fn working_revision(&self) -> Result<Revision, SessionError> {
         let head = self.repo.head()?;
         let tree = self.repo.working_tree()?;
-        Ok(self.side(head, tree, true))
+        Ok(self.revision(head, tree, true))
     }
 
-    /// The side of a revision; in the user's files if they hold just that.
-    pub(crate) fn side_of(&self, revision: &str) -> Result<Side, SessionError> {
-        self.commit_side(self.repo.resolve(revision)?)
+    /// What a name of git resolves to; in the user's files if they hold just that.
+    pub(crate) fn revision_of(&self, revision: &str) -> Result<Revision, SessionError> {
+        self.commit_revision(self.repo.resolve(revision)?)
     }
 
     /// A revision, or the files as they are, to be run in a checkout of its own.
-    pub(crate) fn beside(&self, revision: Option<&str>) -> Result<Side, SessionError> {
-        let side = match revision {
-            Some(revision) => self.commit_side(self.repo.resolve(revision)?)?,
-            None => self.working_side()?,
+    pub(crate) fn beside(&self, revision: Option<&str>) -> Result<Revision, SessionError> {
+        let revision = match revision {
+            Some(revision) => self.commit_revision(self.repo.resolve(revision)?)?,
+            None => self.working_revision()?,
         };
-        Ok(side.beside())
+        Ok(revision.beside())
     }
 
-    /// The side that the index would make as a commit. It is run in the user's
+    /// The commit that the index would make, as a revision. It is run in the user's
     /// files if they hold just that.
-    fn staged_side(&self) -> Result<Side, SessionError> {
+    fn staged_revision(&self) -> Result<Revision, SessionError> {
         let head = self.repo.head()?;
         let tree = self.repo.staged_tree()?;
         let in_place = self.repo.working_tree()? == tree;
-        Ok(self.side(head, tree, in_place))
+        Ok(self.revision(head, tree, in_place))
     }
 
-    /// The side of a commit. It is run in the user's files if they hold just that.
-    fn commit_side(&self, commit: Commit) -> Result<Side, SessionError> {
+    /// A commit as a revision. It is run in the user's files if they hold just that.
+    fn commit_revision(&self, commit: Commit) -> Result<Revision, SessionError> {
         let in_place = self.repo.working_tree()? == commit.tree;
         let tree = commit.tree.clone();
-        Ok(self.side(commit, tree, in_place))
+        Ok(self.revision(commit, tree, in_place))
     }
 
-    fn side(&self, commit: Commit, tree: String, in_place: bool) -> Side {
+    fn revision(&self, commit: Commit, tree: String, in_place: bool) -> Revision {
         let subject = Subject {
             dirty: tree != commit.tree,
             checkout: !in_place,
@@ -254,7 +254,7 @@ impl Session {
             commit: commit.id.clone(),
             branch: self.repo.branch(),
         };
-        Side {
+        Revision {
             subject,
             commit,
             in_place,
@@ -263,16 +263,16 @@ impl Session {
         }
     }
 
-    /// Runs the tests of `scope` on a side and remembers the run. A run during
+    /// Runs the tests of `scope` on a revision and remembers the run. A run during
     /// which the user's files changed stands for no tree: it is kept as incomplete.
     pub fn run(
         &mut self,
-        side: &mut Side,
+        revision: &mut Revision,
         scope: &Scope,
         purpose: Purpose,
         events: Events<'_>,
     ) -> Result<(Run, Vec<String>), SessionError> {
-        self.run_by(None, side, scope, purpose, events)
+        self.run_by(None, revision, scope, purpose, events)
     }
 
     /// Watches the user's own `cargo test` of the whole workspace, in the user's files,
@@ -282,10 +282,10 @@ impl Session {
         command: &[String],
         events: Events<'_>,
     ) -> Result<(Run, Vec<String>), SessionError> {
-        let mut side = self.working_side()?;
+        let mut revision = self.working_revision()?;
         self.run_by(
             Some(command),
-            &mut side,
+            &mut revision,
             &Scope::Workspace,
             Purpose::Tests,
             events,
@@ -295,15 +295,15 @@ impl Session {
     fn run_by(
         &mut self,
         command: Option<&[String]>,
-        side: &mut Side,
+        revision: &mut Revision,
         scope: &Scope,
         purpose: Purpose,
         events: Events<'_>,
     ) -> Result<(Run, Vec<String>), SessionError> {
-        let environment = side.environment(self)?;
-        side.prepare(self, events)?;
+        let environment = revision.environment(self)?;
+        revision.prepare(self, events)?;
         let started_ms = now();
-        let place = side.place(self);
+        let place = revision.place(self);
         let progress = |progress| events(Event::Progress(progress));
         let seen = run_tests(&Request {
             place,
@@ -315,7 +315,7 @@ impl Session {
             progress: &progress,
         })?;
         let mut gaps = seen.gaps;
-        if side.in_place && !self.still_holds(&side.subject.tree)? {
+        if revision.in_place && !self.still_holds(&revision.subject.tree)? {
             gaps.push("files changed while the tests ran".to_owned());
         }
         let run = Run {
@@ -323,7 +323,7 @@ impl Session {
             started_ms,
             finished_ms: now(),
             purpose,
-            subject: side.subject.clone(),
+            subject: revision.subject.clone(),
             environment,
             scope: scope.clone(),
             complete: gaps.is_empty(),
@@ -342,11 +342,11 @@ impl Session {
         Ok(Repo::discover(self.repo.root())?.working_tree()? == tree)
     }
 
-    /// What is known of a side: all complete runs of its tree in its environment,
+    /// What is known of a revision: all complete runs of its tree in its environment,
     /// and whether one of them covers `scope`.
-    pub fn known(&self, side: &mut Side, scope: &Scope) -> Result<Known, SessionError> {
-        let environment = side.environment(self)?;
-        let runs = self.store.runs_of(&side.subject.tree, &environment)?;
+    pub fn known(&self, revision: &mut Revision, scope: &Scope) -> Result<Known, SessionError> {
+        let environment = revision.environment(self)?;
+        let runs = self.store.runs_of(&revision.subject.tree, &environment)?;
         let covering = runs.iter().find(|run| run.scope.covers(scope));
         let covering = covering.or_else(|| shards_together(&runs, scope)).cloned();
         Ok(Known {
@@ -358,8 +358,11 @@ impl Session {
 
     /// Whether a run of all tests of a revision stands in the store.
     pub fn knows_all_tests(&self, revision: &str) -> Result<bool, SessionError> {
-        let mut side = self.side_of(revision)?;
-        Ok(self.known(&mut side, &Scope::Workspace)?.covering.is_some())
+        let mut revision = self.revision_of(revision)?;
+        Ok(self
+            .known(&mut revision, &Scope::Workspace)?
+            .covering
+            .is_some())
     }
 
     /// The part of a scope that one shard runs: cut by the newest run of all tests in
@@ -460,7 +463,7 @@ fn shards_together<'a>(runs: &'a [Run], scope: &Scope) -> Option<&'a Run> {
     })
 }
 
-/// What the store knows of a side.
+/// What the store knows of a revision.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// The state of its tests.
@@ -471,9 +474,9 @@ pub struct Known {
     pub runs: Vec<Run>,
 }
 
-/// One side of a change: a tree, and the place where it can be run.
+/// One revision of a change: a tree, and the place where it can be run.
 #[derive(Debug)]
-pub struct Side {
+pub struct Revision {
     /// What it is.
     pub subject: Subject,
     /// The commit it is, or is made from.
@@ -484,9 +487,9 @@ pub struct Side {
     environment: Option<Environment>,
 }
 
-impl Side {
-    /// A side that was run elsewhere: there is nothing to run it in here.
-    pub(crate) fn elsewhere(report: &SideReport) -> Self {
+impl Revision {
+    /// A revision that was run elsewhere: there is nothing to run it in here.
+    pub(crate) fn elsewhere(report: &RevisionReport) -> Self {
         let subject = Subject {
             tree: report.tree.clone(),
             commit: report.commit.clone(),
@@ -508,7 +511,7 @@ impl Side {
         }
     }
 
-    /// The same side, to be run in a checkout beside the user's files.
+    /// The same revision, to be run in a checkout beside the user's files.
     pub(crate) fn beside(&self) -> Self {
         let mut subject = self.subject.clone();
         subject.checkout = true;
@@ -569,7 +572,7 @@ impl Side {
         let tree = self.subject.dirty.then_some(self.subject.tree.as_str());
         let worktree = session.repo.worktree(&self.commit, tree)?;
         let root = worktree.dir().join(&session.workspace.dir);
-        // A lockfile that git ignores is part of neither side, and of both.
+        // A lockfile that git ignores is part of neither revision, and of both.
         let lockfile = root.join("Cargo.lock");
         if !lockfile.exists() && root.exists() {
             // Without one, Cargo makes its own.

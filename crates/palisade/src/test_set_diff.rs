@@ -23,7 +23,7 @@ pub enum TestState {
     NewlyIgnored,
     /// It passes, and takes much longer.
     Slower,
-    /// It fails on both sides.
+    /// It fails on both revisions.
     StillFailing,
     /// It failed and passes now.
     NewlyPassing,
@@ -33,7 +33,7 @@ pub enum TestState {
     NoLongerIgnored,
     /// It is new.
     Added,
-    /// It exists on both sides, and its body changed.
+    /// It exists on both revisions, and its body changed.
     Changed,
 }
 
@@ -145,7 +145,7 @@ fn states(
 }
 
 /// Whether the medians differ by the factor *and* by the floor. That is a
-/// suspicion: one slow run proves nothing, so the caller measures both sides again.
+/// suspicion: one slow run proves nothing, so the caller measures both revisions again.
 pub fn is_slower(before: &Expected, after: &Expected, slower: &SlowerPolicy) -> bool {
     let (Some(before), Some(after)) = (before.median_ms(), after.median_ms()) else {
         return false;

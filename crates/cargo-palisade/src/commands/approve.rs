@@ -19,7 +19,7 @@ pub fn run(
     let candidate = revision.map_or(CandidateChoice::Files, |revision| {
         CandidateChoice::Revision(revision.to_owned())
     });
-    let (base, candidate) = session.sides(&BaseChoice::Branching, &candidate)?;
+    let (base, candidate) = session.revisions(&BaseChoice::Branching, &candidate)?;
     let by = by.map(str::to_owned).or_else(|| session.repo.user());
     let by = by.ok_or(UsageError::Nobody)?;
     let subject = &candidate.subject;

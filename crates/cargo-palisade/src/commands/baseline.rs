@@ -44,22 +44,23 @@ pub fn mark(context: &mut Context<'_>, run: &Run) -> anyhow::Result<BaselineMark
 
 fn record(context: &mut Context<'_>) -> anyhow::Result<u8> {
     let ui = context.ui;
-    let mut side = context.session.working_side()?;
-    if side.subject.dirty {
+    let mut revision = context.session.working_revision()?;
+    if revision.subject.dirty {
         return Err(SessionError::Dirty.into());
     }
-    ui.event(Event::Step(format!("test {}", side.name())));
+    ui.event(Event::Step(format!("test {}", revision.name())));
     let events = |event| ui.event(event);
-    let (run, gaps) = context
-        .session
-        .run(&mut side, &Scope::Workspace, Purpose::Tests, &events)?;
+    let (run, gaps) =
+        context
+            .session
+            .run(&mut revision, &Scope::Workspace, Purpose::Tests, &events)?;
     let tally = TestSet::of_runs([&run], &Scope::Workspace).tally();
     let is_usable = run.complete && tally.ran() > 0;
     let mut text = format!(
         "{} of {} tests pass at {}, {} fail, {} ignored\n",
         tally.passing,
         tally.ran(),
-        side.name(),
+        revision.name(),
         tally.failing,
         tally.ignored
     );

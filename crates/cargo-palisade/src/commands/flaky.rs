@@ -135,7 +135,7 @@ fn hunt(
         [] => Scope::Workspace,
         some => Scope::Tests(some.iter().cloned().collect::<BTreeSet<_>>()),
     };
-    let mut side = context.session.working_side()?;
+    let mut revision = context.session.working_revision()?;
     let started = Instant::now();
     let mut set = TestSet::default();
     let mut rounds = 0;
@@ -144,9 +144,10 @@ fn hunt(
         rounds += 1;
         ui.event(Event::Step(format!("round {rounds} of {runs}")));
         let events = |event| ui.event(event);
-        let (run, new_gaps) = context
-            .session
-            .run(&mut side, &scope, Purpose::Stress, &events)?;
+        let (run, new_gaps) =
+            context
+                .session
+                .run(&mut revision, &scope, Purpose::Stress, &events)?;
         gaps.extend(new_gaps);
         set.add(&run, &scope);
     }

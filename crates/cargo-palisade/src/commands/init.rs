@@ -15,12 +15,13 @@ pub fn run(context: &mut Context<'_>) -> anyhow::Result<u8> {
     let ui = context.ui;
     let events = |event| ui.event(event);
     let path = context.session.workspace.root.join(FILE_NAME);
-    let mut side = context.session.working_side()?;
+    let mut revision = context.session.working_revision()?;
     // The file is written after the run: the run stands for the tree without it,
     // which is the one that the next check compares with.
-    let (run, gaps) = context
-        .session
-        .run(&mut side, &Scope::Workspace, Purpose::Tests, &events)?;
+    let (run, gaps) =
+        context
+            .session
+            .run(&mut revision, &Scope::Workspace, Purpose::Tests, &events)?;
     let set = TestSet::of_runs([&run], &Scope::Workspace);
     let failing: Vec<_> = set
         .tests

@@ -9,7 +9,7 @@ use crate::args::ChangeArgs;
 
 pub fn run(context: &mut Context<'_>, args: &ChangeArgs) -> anyhow::Result<u8> {
     let session = &context.session;
-    let (base, candidate) = session.sides(&args.base(), &args.candidate())?;
+    let (base, candidate) = session.revisions(&args.base(), &args.candidate())?;
     let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
     let seconds = match &risk.scope {
         Some(scope) => session.expected_seconds(scope)?,

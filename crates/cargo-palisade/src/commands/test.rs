@@ -36,9 +36,11 @@ pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
     }
     let events = |event| ui.event(event);
     let (run, mut gaps) = if args.command.is_empty() {
-        let mut side = context.session.working_side()?;
+        let mut revision = context.session.working_revision()?;
         let purpose = Purpose::Tests;
-        context.session.run(&mut side, &scope, purpose, &events)?
+        context
+            .session
+            .run(&mut revision, &scope, purpose, &events)?
     } else {
         context.session.watch(&args.command, &events)?
     };

@@ -1,4 +1,4 @@
-//! How long packages take to build, on both sides by turns.
+//! How long packages take to build, on both revisions by turns.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ use crate::run::{Place, cargo};
 use crate::session::{Event, SessionError};
 use crate::speed::{Decision, Entry, Judge, Measure, Measurement, Step};
 
-/// The folder below that of a side's build in which the timed builds are made.
+/// The folder below that of a revision's build in which the timed builds are made.
 const FOLDER: &str = "build-time";
 
-/// The build times of both sides, and what is known of them.
+/// The build times of both revisions, and what is known of them.
 type Timed = (Decision, [Vec<f64>; 2]);
 
 impl BenchmarkRunner<'_> {
@@ -36,8 +36,8 @@ impl BenchmarkRunner<'_> {
                         let limit = limit.0.as_nanos() as f64;
                         bounds.push(at_most(name, Measure::BuildTime, limit, &values[1]));
                     }
-                    for (side, values) in outcome.measurements.iter_mut().zip(values) {
-                        side.push(Measurement {
+                    for (revision, values) in outcome.measurements.iter_mut().zip(values) {
+                        revision.push(Measurement {
                             benchmark: name.clone(),
                             measure: Measure::BuildTime,
                             values,
@@ -57,7 +57,7 @@ impl BenchmarkRunner<'_> {
         Ok((outcome, bounds))
     }
 
-    /// Builds a package on both sides in blocks of two pairs, until that decides or the
+    /// Builds a package on both revisions in blocks of two pairs, until that decides or the
     /// time is over.
     fn time_builds(
         &self,
@@ -68,14 +68,14 @@ impl BenchmarkRunner<'_> {
         words.extend(build.release.then_some("--release"));
         let args = self.policy.run.cargo_args.iter().map(String::as_str);
         words.extend(args);
-        let run = |side: usize, words: &[&str]| {
+        let run = |revision: usize, words: &[&str]| {
             let limit = self.policy.run.run_time_out.0;
-            let launched = self.arena.run(&program(places[side], words), limit)?;
+            let launched = self.arena.run(&program(places[revision], words), limit)?;
             Ok::<f64, LaunchError>(launched.usage.wall_ns as f64)
         };
         // What the package depends on is built before, and not counted.
-        for side in 0..2 {
-            run(side, &words)?;
+        for revision in 0..2 {
+            run(revision, &words)?;
         }
         let mut judge = Judge::new(self.rules(&build.package, Measure::BuildTime, 1));
         let mut values = [Vec::new(), Vec::new()];
@@ -83,9 +83,9 @@ impl BenchmarkRunner<'_> {
             let first = random() as usize % 2;
             for order in [[first, 1 - first], [1 - first, first]] {
                 let mut pair = [0.0; 2];
-                for side in order {
-                    run(side, &["clean", "--package", &build.package])?;
-                    pair[side] = run(side, &words)?;
+                for revision in order {
+                    run(revision, &["clean", "--package", &build.package])?;
+                    pair[revision] = run(revision, &words)?;
                 }
                 for (all, value) in values.iter_mut().zip(pair) {
                     all.push(value);

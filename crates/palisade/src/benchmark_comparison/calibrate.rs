@@ -39,8 +39,8 @@ pub fn calibrate(
     options: &CalibrateOptions,
     events: Events<'_>,
 ) -> Result<Calibration, SessionError> {
-    let mut sides = [session.beside(None)?, session.beside(None)?];
-    let machine = fingerprint(session, &mut sides[0])?;
+    let mut revisions = [session.beside(None)?, session.beside(None)?];
+    let machine = fingerprint(session, &mut revisions[0])?;
     let calibration = {
         let runner = BenchmarkRunner {
             policy: &session.policy,
@@ -50,7 +50,7 @@ pub fn calibrate(
             calibration: None,
         };
         let selection = options.selection.or_policy(&session.policy.speed);
-        let [base, candidate] = &mut sides;
+        let [base, candidate] = &mut revisions;
         let contest = prepare(session, &runner, [base, candidate], &selection)?;
         if contest.benches.is_empty() {
             return Err(SessionError::NoBenchmark(selection.words()));
@@ -151,7 +151,7 @@ fn learn(
     Ok(calibration)
 }
 
-/// Whether there are numbers of both sides of every benchmark: no alarm about what could
+/// Whether there are numbers of both revisions of every benchmark: no alarm about what could
 /// not be run is no merit.
 fn is_measured(outcome: &Outcome) -> bool {
     let mut states = outcome.entries.iter().map(|entry| entry.decision.state);
@@ -170,7 +170,7 @@ fn pairs(outcome: &Outcome) -> BTreeMap<(String, Measure), Vec<f64>> {
     of_measure.collect()
 }
 
-/// The benchmarks that are called slower or larger. That both sides are the same counts
+/// The benchmarks that are called slower or larger. That both revisions are the same counts
 /// for nothing here: the question is what is said where that is not known.
 fn alarms(outcome: Outcome) -> Vec<String> {
     let blind = outcome.entries.into_iter().map(|mut entry| {

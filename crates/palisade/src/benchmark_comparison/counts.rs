@@ -23,7 +23,7 @@ pub(super) struct Counted {
 }
 
 impl BenchmarkRunner<'_> {
-    /// Counts the instructions of what does the same work each time, twice on each side.
+    /// Counts the instructions of what does the same work each time, twice on each revision.
     pub(super) fn count(&self, contest: &Contest) -> Result<Counted, SessionError> {
         let mut counted = Counted::default();
         let mut countable = contest
@@ -49,7 +49,7 @@ impl BenchmarkRunner<'_> {
             }
             (self.events)(Event::Step(format!("count {}", bench.name)));
             let not_counted = |why: &str| format!("{} was not counted: {why}", bench.name);
-            let counts = match self.counts(bench, &contest.sides, counter) {
+            let counts = match self.counts(bench, &contest.revisions, counter) {
                 Ok(counts) => counts,
                 Err(error) if error.is_interrupt() => return Err(error.into()),
                 Err(error) => {
@@ -65,7 +65,7 @@ impl BenchmarkRunner<'_> {
                     }
                     counted.entries.push(Entry {
                         benchmark: bench.name.clone(),
-                        unchanged: is_unchanged(bench, &contest.sides),
+                        unchanged: is_unchanged(bench, &contest.revisions),
                         decision,
                     });
                 }
@@ -85,15 +85,17 @@ impl BenchmarkRunner<'_> {
     fn counts(
         &self,
         bench: &Bench,
-        sides: &[Built; 2],
+        revisions: &[Built; 2],
         counter: Counter,
     ) -> Result<Counts, LaunchError> {
         let left = |at: Instant| at.saturating_duration_since(Instant::now()) / PART;
         let mut counts = Counts::default();
         for round in 0..2 {
-            for (side, counts) in counts.iter_mut().enumerate() {
+            for (revision, counts) in counts.iter_mut().enumerate() {
                 let limit = self.deadline.map_or(Duration::MAX, left);
-                counts[round] = self.arena.count(bench, &sides[side], counter, limit)?;
+                counts[round] = self
+                    .arena
+                    .count(bench, &revisions[revision], counter, limit)?;
             }
         }
         Ok(counts)

@@ -9,21 +9,21 @@ use crate::measure::executor::Arena;
 use crate::measure::launch::{LaunchError, Launcher};
 use crate::policy::RatioPolicy;
 use crate::record::{Record, new_id, now};
-use crate::session::{Events, Session, SessionError, Side};
+use crate::session::{Events, Revision, Session, SessionError};
 use crate::speed::{
     BoundDecision, Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun, log_ratio,
 };
 
 /// A good commit, built, with the benchmark that others are held against.
 pub(crate) struct Against {
-    good: Side,
+    good: Revision,
     built: Built,
     bench: Bench,
     name: String,
     measure: Measure,
     machine: Fingerprint,
     /// The commit that is checked out beside it, built.
-    beside: Option<(Side, Built)>,
+    beside: Option<(Revision, Built)>,
 }
 
 impl Against {
@@ -79,26 +79,26 @@ impl Against {
         commit: &str,
         events: Events<'_>,
     ) -> Result<Result<Vec<f64>, String>, SessionError> {
-        let is_beside = |(side, _): &(Side, Built)| side.subject.commit == commit;
+        let is_beside = |(revision, _): &(Revision, Built)| revision.subject.commit == commit;
         if !self.beside.as_ref().is_some_and(is_beside) {
             // Its place is given back first, so that the next one finds what was built.
             self.beside = None;
-            let mut side = session.beside(Some(commit))?;
+            let mut revision = session.beside(Some(commit))?;
             let runner = runner(session, launcher, events);
             let selection = Selection {
                 only: vec![self.bench.name.clone()],
                 ..Selection::default()
             };
-            let one = prepare_one(session, &runner, &mut side, &selection)?;
+            let one = prepare_one(session, &runner, &mut revision, &selection)?;
             if !one.benches.contains_key(&self.bench.name) {
                 return Ok(Err(format!("there is no {}", self.bench.name)));
             }
             if let Err(error) = runner.arena.try_out(&self.bench, &one.built) {
                 return unless_interrupted(error);
             }
-            self.beside = Some((side, one.built));
+            self.beside = Some((revision, one.built));
         }
-        let Some((side, built)) = &self.beside else {
+        let Some((revision, built)) = &self.beside else {
             unreachable!("it was checked out above");
         };
         let started_ms = now();
@@ -125,15 +125,15 @@ impl Against {
         let ratios = pairs.map(|(good, other)| log_ratio(self.measure, *good, *other));
         let ratios = ratios.collect::<Result<Vec<f64>, _>>();
         let comparison_id = new_id();
-        if side.subject.commit != self.good.subject.commit {
-            for (side, values) in [&self.good, side].into_iter().zip(values) {
+        if revision.subject.commit != self.good.subject.commit {
+            for (revision, values) in [&self.good, revision].into_iter().zip(values) {
                 session.store.add(&Record::Speed(SpeedRun {
                     id: new_id(),
                     comparison_id: comparison_id.clone(),
                     started_ms,
                     finished_ms: now(),
                     purpose: SpeedPurpose::Comparison,
-                    subject: side.subject.clone(),
+                    subject: revision.subject.clone(),
                     fingerprint: self.machine.clone(),
                     measurements: vec![Measurement {
                         benchmark: self.name.clone(),
@@ -147,12 +147,12 @@ impl Against {
     }
 }
 
-/// Holds a ratio of the policy against its bound, on one side; `Err` says why nothing is
+/// Holds a ratio of the policy against its bound, on one revision; `Err` says why nothing is
 /// known of it.
 pub(crate) fn hold_ratio(
     session: &Session,
     launcher: &Launcher,
-    side: &mut Side,
+    revision: &mut Revision,
     ratio: &RatioPolicy,
     events: Events<'_>,
 ) -> Result<Result<BoundDecision, String>, SessionError> {
@@ -164,7 +164,7 @@ pub(crate) fn hold_ratio(
         only: vec![ratio.of.clone(), ratio.to.clone()],
         ..Selection::default()
     };
-    let One { built, benches, .. } = prepare_one(session, &runner, side, &selection)?;
+    let One { built, benches, .. } = prepare_one(session, &runner, revision, &selection)?;
     let benches: Vec<Bench> = benches.into_values().collect();
     runner.ratio(ratio, bound, &benches, &built)
 }

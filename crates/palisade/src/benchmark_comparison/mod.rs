@@ -1,4 +1,4 @@
-//! Compares the speed and the memory of two sides: from their benchmarks to decisions.
+//! Compares the speed and the memory of two revisions: from their benchmarks to decisions.
 //!
 //! ```text
 //! checkouts ─► builds ─► lists of benchmarks ─► launches in pairs ─► Judge ─► Family ─► report
@@ -6,7 +6,7 @@
 //!                                                 └─── more pairs ────┘
 //! ```
 //!
-//! Both sides are checked out beside each other and built alike, also where they are
+//! Both revisions are checked out beside each other and built alike, also where they are
 //! the same: a comparison of a revision with itself is measured like any other. Launches
 //! come in blocks of two pairs, base–candidate–candidate–base or the reverse as chance
 //! has it, so that what changes with time, or with every second launch, falls on both.
@@ -36,9 +36,9 @@ use crate::measure::executor::Arena;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::record::{Millis, Record, new_id, now};
-use crate::report::{Report, SideReport};
+use crate::report::{Report, RevisionReport};
 use crate::run::build_settings;
-use crate::session::{Event, Events, Session, SessionError, Side};
+use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::{
     BoundDecision, Calibration, Entry, Family, Fingerprint, Measure, Measurement, Shift,
     SpeedPurpose, SpeedRun,
@@ -109,8 +109,8 @@ pub fn compare(
     let mut base = session.beside(Some(&options.base))?;
     let mut candidate = session.beside(options.candidate.as_deref())?;
     let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
-    let sides = [&mut base, &mut candidate];
-    let measured = measure(session, launcher, sides, options, events)?;
+    let revisions = [&mut base, &mut candidate];
+    let measured = measure(session, launcher, revisions, options, events)?;
     let mut findings = judge_speed(&measured.report, &measured.unpaired, &base.name());
     findings.sort_by_key(|finding| finding.effect);
     let verdict = Verdict::of(&findings);
@@ -119,8 +119,8 @@ pub fn compare(
         verdict,
         exit_code: verdict.exit_code(),
         unchanged: base.subject.tree == candidate.subject.tree,
-        base: SideReport::untested(&base),
-        candidate: SideReport::untested(&candidate),
+        base: RevisionReport::untested(&base),
+        candidate: RevisionReport::untested(&candidate),
         scope: None,
         risk,
         findings,
@@ -144,11 +144,11 @@ pub(crate) struct Measured {
 pub(crate) fn measure(
     session: &mut Session,
     launcher: &Launcher,
-    sides: [&mut Side; 2],
+    revisions: [&mut Revision; 2],
     options: &CompareOptions,
     events: Events<'_>,
 ) -> Result<Measured, SessionError> {
-    let [base, candidate] = sides;
+    let [base, candidate] = revisions;
     let machine = fingerprint(session, candidate)?;
     let machine_of_base = fingerprint(session, base)?;
     let calibration = newest_calibration(session, &machine)?;
@@ -196,7 +196,11 @@ pub(crate) fn measure(
         let (of_builds, of_budgets) = runner.builds(places, &selection)?;
         outcome.extend(of_builds);
         bounds.extend(of_budgets);
-        bounds.extend(runner.ratios(&contest.benches, &contest.sides[1], selection.is_all())?);
+        bounds.extend(runner.ratios(
+            &contest.benches,
+            &contest.revisions[1],
+            selection.is_all(),
+        )?);
         let disturbance = runner.arena.disturbance();
         (contest, outcome, bounds, notes, disturbance)
     };
@@ -256,23 +260,24 @@ pub(crate) fn measure(
     })
 }
 
-/// Keeps what was measured of both sides as one comparison.
+/// Keeps what was measured of both revisions as one comparison.
 fn remember(
     session: &mut Session,
-    sides: [&Side; 2],
+    revisions: [&Revision; 2],
     machines: [&Fingerprint; 2],
     measurements: [Vec<Measurement>; 2],
     started_ms: Millis,
 ) -> Result<(), SessionError> {
     let comparison_id = new_id();
-    for ((side, machine), measurements) in sides.into_iter().zip(machines).zip(measurements) {
+    for ((revision, machine), measurements) in revisions.into_iter().zip(machines).zip(measurements)
+    {
         session.store.add(&Record::Speed(SpeedRun {
             id: new_id(),
             comparison_id: comparison_id.clone(),
             started_ms,
             finished_ms: now(),
             purpose: SpeedPurpose::Comparison,
-            subject: side.subject.clone(),
+            subject: revision.subject.clone(),
             fingerprint: machine.clone(),
             measurements,
         }))?;
@@ -280,20 +285,23 @@ fn remember(
     Ok(())
 }
 
-/// What a side is measured on.
-pub(crate) fn fingerprint(session: &Session, side: &mut Side) -> Result<Fingerprint, SessionError> {
-    let toolchain = side.environment(session)?.toolchain;
+/// What a revision is measured on.
+pub(crate) fn fingerprint(
+    session: &Session,
+    revision: &mut Revision,
+) -> Result<Fingerprint, SessionError> {
+    let toolchain = revision.environment(session)?.toolchain;
     let settings = build_settings(&session.policy.run);
     Ok(machine::fingerprint(&toolchain, &settings))
 }
 
-/// What differs between the sides besides the programs, such as the compiler where the
+/// What differs between the revisions besides the programs, such as the compiler where the
 /// toolchain file was changed: it is measured with the change, and that must be said.
 fn what_else_differs(candidate: &Fingerprint, base: &Fingerprint) -> Option<String> {
     let differences = candidate.differences(base);
     (!differences.is_empty()).then(|| {
         format!(
-            "the sides differ in more than the programs, and what is measured is all of it together \
+            "the revisions differ in more than the programs, and what is measured is all of it together \
              ({}; here is the candidate)",
             differences.join("; ")
         )

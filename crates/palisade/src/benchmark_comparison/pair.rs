@@ -1,4 +1,4 @@
-//! Both sides of a comparison, checked out, built, and with their benchmarks listed.
+//! Both revisions of a comparison, checked out, built, and with their benchmarks listed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use super::runner::{BenchmarkRunner, chain};
 use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
 use crate::measure::build::{Wanted, build, package_of};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
-use crate::session::{Event, Session, SessionError, Side};
+use crate::session::{Event, Revision, Session, SessionError};
 
 /// Which benchmarks are looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,13 +76,13 @@ impl Selection {
     }
 }
 
-/// Two sides, built, with the benchmarks they have.
+/// Two revisions, built, with the benchmarks they have.
 pub(crate) struct Contest {
     /// What was built of the base and of the candidate.
-    pub(crate) sides: [Built; 2],
+    pub(crate) revisions: [Built; 2],
     /// The benchmarks that both have.
     pub(crate) benches: Vec<Bench>,
-    /// Those that only one of the sides has.
+    /// Those that only one of the revisions has.
     pub(crate) only: [Vec<String>; 2],
     /// Targets of which the benchmarks are not known, and why.
     pub(crate) failed: Vec<(String, String)>,
@@ -103,7 +103,7 @@ pub(super) fn commands(policy: &Policy) -> impl Iterator<Item = (&CommandPolicy,
     all.filter_map(|command| Some((command, command.words()?)))
 }
 
-/// One side, built, with the benchmarks it has.
+/// One revision, built, with the benchmarks it has.
 pub(super) struct One {
     /// What was built.
     pub(super) built: Built,
@@ -115,11 +115,11 @@ pub(super) struct One {
     pub(super) notes: Vec<String>,
 }
 
-/// Checks both sides out, builds what they measure, and lists it.
+/// Checks both revisions out, builds what they measure, and lists it.
 pub(super) fn prepare(
     session: &Session,
     runner: &BenchmarkRunner<'_>,
-    [base, candidate]: [&mut Side; 2],
+    [base, candidate]: [&mut Revision; 2],
     selection: &Selection,
 ) -> Result<Contest, SessionError> {
     let base = prepare_one(session, runner, base, selection)?;
@@ -135,7 +135,7 @@ pub(super) fn prepare(
     notes.extend(candidate.notes);
     notes.dedup();
     Ok(Contest {
-        sides: [base.built, candidate.built],
+        revisions: [base.built, candidate.built],
         benches: candidate.benches.into_values().collect(),
         only,
         failed: [base.failed, candidate.failed].concat(),
@@ -143,20 +143,20 @@ pub(super) fn prepare(
     })
 }
 
-/// Checks a side out, builds what it measures, and lists it.
+/// Checks a revision out, builds what it measures, and lists it.
 pub(super) fn prepare_one(
     session: &Session,
     runner: &BenchmarkRunner<'_>,
-    side: &mut Side,
+    revision: &mut Revision,
     selection: &Selection,
 ) -> Result<One, SessionError> {
-    side.root(session, runner.events)?;
-    let toolchain = side.environment(session)?.toolchain;
+    revision.root(session, runner.events)?;
+    let toolchain = revision.environment(session)?.toolchain;
     let has_bench_attribute =
         toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
     let (mut notes, mut failed) = (Vec::new(), Vec::new());
     let mut wanted = Wanted::default();
-    for target in bench_targets(side.workspace(session)) {
+    for target in bench_targets(revision.workspace(session)) {
         let place = target.place();
         if !selection.may_want(&target) {
             continue;
@@ -170,7 +170,7 @@ pub(super) fn prepare_one(
         }
     }
     let may_reach = |words: &[String]| {
-        let package = package_of(side.workspace(session), &words[0]);
+        let package = package_of(revision.workspace(session), &words[0]);
         selection.packages.is_empty() || package.is_some_and(|name| selection.reaches(name))
     };
     let chosen: Vec<_> = commands(&session.policy)
@@ -180,9 +180,12 @@ pub(super) fn prepare_one(
         })
         .collect();
     wanted.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
-    (runner.events)(Event::Step(format!("build {} to measure it", side.name())));
+    (runner.events)(Event::Step(format!(
+        "build {} to measure it",
+        revision.name()
+    )));
     let progress = |progress| (runner.events)(Event::Progress(progress));
-    let (place, policy) = (side.place(session), &session.policy.run);
+    let (place, policy) = (revision.place(session), &session.policy.run);
     let built = build(place, &wanted, policy, session.cancel(), &progress)?;
     let mut benches = BTreeMap::new();
     for target in &wanted.targets {
@@ -212,9 +215,9 @@ pub(super) fn prepare_one(
     })
 }
 
-/// Whether both sides run the same program.
-pub(super) fn is_unchanged(bench: &Bench, sides: &[Built; 2]) -> bool {
+/// Whether both revisions run the same program.
+pub(super) fn is_unchanged(bench: &Bench, revisions: &[Built; 2]) -> bool {
     let content = |built: &Built| fs::read(built.executable(bench)?).ok();
-    let [base, candidate] = sides;
+    let [base, candidate] = revisions;
     content(base).is_some_and(|content_of_base| content(candidate) == Some(content_of_base))
 }

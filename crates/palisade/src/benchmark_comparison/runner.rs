@@ -44,7 +44,7 @@ pub(crate) struct BenchmarkRunner<'a> {
 pub(crate) struct Outcome {
     /// Each measure of each benchmark.
     pub(crate) entries: Vec<Entry>,
-    /// The values of each side.
+    /// The values of each revision.
     pub(crate) measurements: [Vec<Measurement>; 2],
 }
 
@@ -57,7 +57,7 @@ impl Outcome {
     }
 }
 
-/// What came out of launches of one side.
+/// What came out of launches of one revision.
 pub(super) struct OneSided {
     pub(super) measurements: Vec<Measurement>,
     /// Benchmarks that could not be launched, and why.
@@ -75,7 +75,7 @@ struct Series {
 /// A benchmark while it is measured.
 struct Track<'a> {
     bench: &'a Bench,
-    /// Whether the programs of both sides are equal.
+    /// Whether the programs of both revisions are equal.
     unchanged: bool,
     slowdown: f64,
     series: Vec<Series>,
@@ -145,7 +145,7 @@ impl<'a> BenchmarkRunner<'a> {
         rules
     }
 
-    /// Measures benchmarks on both sides until each is decided or the time is over.
+    /// Measures benchmarks on both revisions until each is decided or the time is over.
     pub(crate) fn compare(
         &self,
         contest: &Contest,
@@ -160,7 +160,7 @@ impl<'a> BenchmarkRunner<'a> {
                     break;
                 }
                 has_measured = true;
-                match self.block(track, &contest.sides) {
+                match self.block(track, &contest.revisions) {
                     Ok(()) => {}
                     Err(error) if error.is_interrupt() => return Err(error.into()),
                     Err(error) => track.failed = Some(chain(&error)),
@@ -175,7 +175,7 @@ impl<'a> BenchmarkRunner<'a> {
 
     /// Compares the sizes of the workspace's programs that are measured.
     pub(super) fn sizes(&self, contest: &Contest) -> Vec<Entry> {
-        let [base, candidate] = &contest.sides;
+        let [base, candidate] = &contest.revisions;
         let size = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len() as f64);
         let of_program = |(name, path): (&String, &PathBuf)| {
             let (before, after) = (size(path)?, size(candidate.programs.get(name)?)?);
@@ -191,7 +191,7 @@ impl<'a> BenchmarkRunner<'a> {
         base.programs.iter().filter_map(of_program).collect()
     }
 
-    /// Measures benchmarks on one side, so many launches of each, in turns. One that
+    /// Measures benchmarks on one revision, so many launches of each, in turns. One that
     /// fails says why.
     pub(super) fn measure(
         &self,
@@ -245,7 +245,7 @@ impl<'a> BenchmarkRunner<'a> {
         })
     }
 
-    /// Tries every benchmark out on both sides.
+    /// Tries every benchmark out on both revisions.
     fn begin<'b>(
         &self,
         contest: &'b Contest,
@@ -256,7 +256,7 @@ impl<'a> BenchmarkRunner<'a> {
         for bench in &contest.benches {
             (self.events)(Event::Step(format!("try {}", bench.name)));
             let started = Instant::now();
-            let [base, candidate] = &contest.sides;
+            let [base, candidate] = &contest.revisions;
             let tried = self.arena.try_out(bench, base);
             let tried = tried.and_then(|_| self.arena.try_out(bench, candidate));
             let injected = injections.iter().find(|i| bench.name.contains(&i.name));
@@ -267,7 +267,7 @@ impl<'a> BenchmarkRunner<'a> {
             };
             tracks.push(Track {
                 bench,
-                unchanged: is_unchanged(bench, &contest.sides),
+                unchanged: is_unchanged(bench, &contest.revisions),
                 slowdown: injected.map_or(0.0, |injected| injected.slowdown),
                 series: Vec::new(),
                 failed,
@@ -295,7 +295,7 @@ impl<'a> BenchmarkRunner<'a> {
     pub(super) fn two_pairs(
         &self,
         bench: &Bench,
-        sides: [&Built; 2],
+        revisions: [&Built; 2],
         slowdown: f64,
     ) -> Result<[[Vec<Reading>; 2]; 2], LaunchError> {
         let first = random() as usize % 2;
@@ -305,22 +305,22 @@ impl<'a> BenchmarkRunner<'a> {
             .zip([[first, 1 - first], [1 - first, first]])
         {
             let turn = Turn::random();
-            for side in order {
-                let slowdown = if side == 1 { slowdown } else { 0.0 };
+            for revision in order {
+                let slowdown = if revision == 1 { slowdown } else { 0.0 };
                 let turn = Turn { slowdown, ..turn };
-                pair[side] = self.arena.launch(bench, sides[side], turn)?;
+                pair[revision] = self.arena.launch(bench, revisions[revision], turn)?;
             }
         }
         Ok(pairs)
     }
 
     /// Measures one block more of a benchmark.
-    fn block(&self, track: &mut Track<'_>, sides: &[Built; 2]) -> Result<(), LaunchError> {
+    fn block(&self, track: &mut Track<'_>, revisions: &[Built; 2]) -> Result<(), LaunchError> {
         self.arena
             .look_around(&|text| (self.events)(Event::Note(text)));
         let started = Instant::now();
-        let sides = [&sides[0], &sides[1]];
-        for readings in self.two_pairs(track.bench, sides, track.slowdown)? {
+        let revisions = [&revisions[0], &revisions[1]];
+        for readings in self.two_pairs(track.bench, revisions, track.slowdown)? {
             for series in &mut track.series {
                 series.push(&readings).map_err(|end| LaunchError::Failed {
                     command: track.bench.name.clone(),
@@ -350,7 +350,7 @@ impl<'a> BenchmarkRunner<'a> {
         }));
     }
 
-    /// Holds ratios against their bounds, on one side. Each value is that of two launches
+    /// Holds ratios against their bounds, on one revision. Each value is that of two launches
     /// next to each other. `is_all` says that every benchmark was asked for.
     pub(crate) fn ratios(
         &self,
@@ -385,7 +385,7 @@ impl<'a> BenchmarkRunner<'a> {
         Ok(bounds)
     }
 
-    /// Holds a ratio against its bound, on one side; `Err` says which benchmark is missing.
+    /// Holds a ratio against its bound, on one revision; `Err` says which benchmark is missing.
     pub(super) fn ratio(
         &self,
         ratio: &RatioPolicy,
@@ -502,8 +502,8 @@ fn outcome(tracks: Vec<Track<'_>>) -> Outcome {
             continue;
         }
         for series in track.series {
-            for (side, values) in outcome.measurements.iter_mut().zip(series.values) {
-                side.push(Measurement {
+            for (revision, values) in outcome.measurements.iter_mut().zip(series.values) {
+                revision.push(Measurement {
                     benchmark: series.name.clone(),
                     measure: series.measure,
                     values,

@@ -48,8 +48,8 @@ pub fn measure_series(
     options: &SeriesOptions,
     events: Events<'_>,
 ) -> Result<Series, SessionError> {
-    let mut side = session.beside(options.revision.as_deref())?;
-    let machine = fingerprint(session, &mut side)?;
+    let mut revision = session.beside(options.revision.as_deref())?;
+    let machine = fingerprint(session, &mut revision)?;
     let started_ms = now();
     let series = {
         let runner = BenchmarkRunner {
@@ -60,7 +60,7 @@ pub fn measure_series(
             calibration: None,
         };
         let selection = options.selection.or_policy(&session.policy.speed);
-        let one = prepare_one(session, &runner, &mut side, &selection)?;
+        let one = prepare_one(session, &runner, &mut revision, &selection)?;
         let benches: Vec<_> = one.benches.into_values().collect();
         if benches.is_empty() && one.failed.is_empty() {
             return Err(SessionError::NoBenchmark(selection.words()));
@@ -80,7 +80,7 @@ pub fn measure_series(
         let mut bounds = runner.budgets(&measurements);
         bounds.extend(runner.ratios(&benches, &one.built, selection.is_all())?);
         Series {
-            name: side.name(),
+            name: revision.name(),
             machine,
             measurements,
             bounds,
@@ -94,7 +94,7 @@ pub fn measure_series(
         started_ms,
         finished_ms: now(),
         purpose: SpeedPurpose::Series,
-        subject: side.subject.clone(),
+        subject: revision.subject.clone(),
         fingerprint: series.machine.clone(),
         measurements: series.measurements.clone(),
     }))?;

@@ -179,13 +179,16 @@ fn certain(graph: &Graph, seen: &[Evidence], suspect: usize) -> Facts {
 
 /// Two failure rates, without and with the change, each integrated out.
 fn rates(graph: &Graph, seen: &[Evidence], suspect: usize) -> Facts {
-    let mut sides = [Counts::default(); 2];
+    let mut before_and_since = [Counts::default(); 2];
     for (commit, seen) in seen.iter().enumerate() {
-        let side = &mut sides[usize::from(graph.holds(commit, suspect))];
-        side.failures += seen.counts.failures;
-        side.passes += seen.counts.passes;
+        let counts = &mut before_and_since[usize::from(graph.holds(commit, suspect))];
+        counts.failures += seen.counts.failures;
+        counts.passes += seen.counts.passes;
     }
-    let [(old, bad_before), (new, bad_since)] = [rate(sides[0], &OLD), rate(sides[1], &NEW)];
+    let [(old, bad_before), (new, bad_since)] = [
+        rate(before_and_since[0], &OLD),
+        rate(before_and_since[1], &NEW),
+    ];
     Facts {
         log_likelihood: old + new,
         expected: [bad_before, bad_since],

@@ -27,7 +27,7 @@ pub(crate) fn no_tests() -> Finding {
         name: "tests".to_owned(),
         state: "no_tests".to_owned(),
         effect: Effect::Unmeasured,
-        reason: "no test ran on either side".to_owned(),
+        reason: "no test ran on either revision".to_owned(),
         meaning: "nothing was measured, and that is not a pass".to_owned(),
         next: "write a test for what changed".to_owned(),
         avoid: String::new(),
@@ -36,7 +36,7 @@ pub(crate) fn no_tests() -> Finding {
 }
 
 /// A finding about a run in which tests have no outcome.
-pub fn incomplete(side: &str, gaps: &[String]) -> Finding {
+pub fn incomplete(revision: &str, gaps: &[String]) -> Finding {
     const NAMED: usize = 5;
     let more = gaps.len().saturating_sub(NAMED);
     let mut output = gaps[..gaps.len().min(NAMED)].join("\n");
@@ -45,7 +45,7 @@ pub fn incomplete(side: &str, gaps: &[String]) -> Finding {
     }
     Finding {
         kind: FindingKind::Run,
-        name: side.to_owned(),
+        name: revision.to_owned(),
         state: "incomplete".to_owned(),
         effect: Effect::Unmeasured,
         reason: match gaps.len() {

@@ -1,7 +1,7 @@
 //! The whole path: from a change to a verdict on its tests.
 //!
 //! ```text
-//! trees ─► changed files ─► risk ─► scope ─► runs of both sides ─► differences
+//! trees ─► changed files ─► risk ─► scope ─► runs of both revisions ─► differences
 //!                                              │   ▲                   │
 //!                                            store └── reruns, stress ─┴─► verdict ─► report
 //! ```
@@ -19,9 +19,9 @@ use crate::flaky::{Ledger, release_due};
 use crate::git::Repo;
 use crate::measure::launch::Launcher;
 use crate::record::{Run, Scope, now};
-use crate::report::{Report, SideReport, Source};
+use crate::report::{Report, RevisionReport, Source};
 use crate::risk::{Assessment, Files, assess};
-use crate::session::{Event, Events, Session, SessionError, Side};
+use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::shard::ShardNumber;
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState, compare};
@@ -95,7 +95,7 @@ pub fn check(
     events: Events<'_>,
 ) -> Result<Report, SessionError> {
     let started = Instant::now();
-    let (base, candidate) = session.sides(&options.base, &options.candidate)?;
+    let (base, candidate) = session.revisions(&options.base, &options.candidate)?;
     let assessment = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
     for entry in release_due(session.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));
@@ -122,26 +122,29 @@ pub fn check(
         complete: options.shard.is_none(),
         runs: Vec::new(),
     };
-    let mut sides = match &scope {
-        Some(scope) => check.sides(scope)?,
+    let mut compared = match &scope {
+        Some(scope) => check.compared_tests(scope)?,
         None => check.nothing_to_run()?,
     };
     if options.base == BaseChoice::Stored && check.same {
         check.findings.push(no_history(&check.base.name()));
     }
     let mut findings = std::mem::take(&mut check.findings);
-    if let Some(sides) = &mut sides {
-        findings.extend(check.judge(sides)?);
+    if let Some(compared) = &mut compared {
+        findings.extend(check.judge(compared)?);
     }
     findings.extend(check.api(&assessment)?);
     findings.extend(check.claims()?);
     findings.extend(check.approval(&assessment)?);
-    let recall = check.recall(&assessment, sides.is_some(), &findings)?;
+    let recall = check.recall(&assessment, compared.is_some(), &findings)?;
     findings.extend(check.monitored_commands()?);
     let speed = check.speed(&assessment, &mut findings)?;
     findings.sort_by_key(|finding| finding.effect);
-    let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);
-    let report = check.report(assessment, looked_at, sides.as_ref(), findings, started);
+    let looked_at = compared
+        .as_ref()
+        .map(|compared| compared.scope.clone())
+        .or(scope);
+    let report = check.report(assessment, looked_at, compared.as_ref(), findings, started);
     Ok(Report {
         speed,
         recall,
@@ -200,8 +203,8 @@ impl Files for TreeFiles<'_> {
     }
 }
 
-/// The tests of both sides.
-pub(crate) struct Sides {
+/// The tests of both revisions.
+pub(crate) struct ComparedTests {
     pub(crate) scope: Scope,
     pub(crate) base: TestSet,
     pub(crate) candidate: TestSet,
@@ -214,10 +217,10 @@ pub(crate) struct Check<'a> {
     pub(crate) options: &'a CheckOptions,
     pub(crate) events: Events<'a>,
     pub(crate) deadline: Option<Instant>,
-    /// Whether both sides are the same tree.
+    /// Whether both revisions are the same tree.
     pub(crate) same: bool,
-    pub(crate) base: Side,
-    pub(crate) candidate: Side,
+    pub(crate) base: Revision,
+    pub(crate) candidate: Revision,
     pub(crate) findings: Vec<Finding>,
     pub(crate) complete: bool,
     /// The runs that the answer rests on; kept for a shard only.
@@ -234,11 +237,14 @@ impl Check<'_> {
         (self.events)(Event::Step(text));
     }
 
-    /// Judges the differences of both sides; what reruns see is added to them.
-    pub(crate) fn judge(&mut self, sides: &mut Sides) -> Result<Vec<Finding>, SessionError> {
-        let Sides {
+    /// Judges the differences of both revisions; what reruns see is added to them.
+    pub(crate) fn judge(
+        &mut self,
+        compared: &mut ComparedTests,
+    ) -> Result<Vec<Finding>, SessionError> {
+        let ComparedTests {
             base, candidate, ..
-        } = sides;
+        } = compared;
         let slower = self.session.policy.slower;
         let first = compare(base, candidate, &slower);
         // The ledger is made from every run ever seen, which takes its time.
@@ -252,7 +258,7 @@ impl Check<'_> {
         let judged = self.rerun_failures(&suspicious, &ledger, base, candidate)?;
         let slow = self.rerun_slow(&suspicious, base, candidate)?;
         let mut differences = compare(base, candidate, &slower);
-        // A test that turned out to do both on both sides no longer differs, and
+        // A test that turned out to do both on both revisions no longer differs, and
         // is still worth a word.
         for difference in suspicious {
             let is_told =
@@ -292,34 +298,35 @@ impl Check<'_> {
         self,
         assessment: Assessment,
         scope: Option<Scope>,
-        sides: Option<&Sides>,
+        compared: Option<&ComparedTests>,
         findings: Vec<Finding>,
         started: Instant,
     ) -> Report {
         let verdict = Verdict::of(&findings);
-        let side = |side: &Side, set: Option<&TestSet>, source: Option<&Source>| SideReport {
-            name: side.name(),
-            commit: side.subject.commit.clone(),
-            subject: side.commit.subject.clone(),
-            tree: side.subject.tree.clone(),
-            dirty: side.subject.dirty,
-            tests: set.map(TestSet::tally),
-            success_rate: set.and_then(|set| set.tally().success_rate()),
-            source: source.cloned(),
-        };
+        let revision =
+            |revision: &Revision, set: Option<&TestSet>, source: Option<&Source>| RevisionReport {
+                name: revision.name(),
+                commit: revision.subject.commit.clone(),
+                subject: revision.commit.subject.clone(),
+                tree: revision.subject.tree.clone(),
+                dirty: revision.subject.dirty,
+                tests: set.map(TestSet::tally),
+                success_rate: set.and_then(|set| set.tally().success_rate()),
+                source: source.cloned(),
+            };
         Report {
             schema: 1,
             verdict,
             exit_code: verdict.exit_code(),
-            base: side(
+            base: revision(
                 &self.base,
-                sides.map(|s| &s.base),
-                sides.map(|s| &s.base_source),
+                compared.map(|s| &s.base),
+                compared.map(|s| &s.base_source),
             ),
-            candidate: side(
+            candidate: revision(
                 &self.candidate,
-                sides.map(|s| &s.candidate),
-                sides.map(|s| &s.candidate_source),
+                compared.map(|s| &s.candidate),
+                compared.map(|s| &s.candidate_source),
             ),
             unchanged: self.same,
             scope,
@@ -344,13 +351,13 @@ fn is_failure(state: TestState) -> bool {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
+enum Role {
     Base,
     Candidate,
 }
 
-impl Which {
-    fn side<'a>(self, base: &'a mut Side, candidate: &'a mut Side) -> &'a mut Side {
+impl Role {
+    fn revision<'a>(self, base: &'a mut Revision, candidate: &'a mut Revision) -> &'a mut Revision {
         match self {
             Self::Base => base,
             Self::Candidate => candidate,

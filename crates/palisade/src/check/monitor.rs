@@ -5,13 +5,13 @@ use crate::bisect::Observation;
 use crate::culprit::{CommandAnswer, ask};
 use crate::flaky::{Judgement, judge};
 use crate::policy::Monitor;
-use crate::session::{SessionError, Side};
+use crate::session::{Revision, SessionError};
 use crate::stats::Counts;
 use crate::verdict::{Finding, Judged, judge_monitor, unmeasured_monitor};
 
 impl Check<'_> {
-    /// Runs the commands of monitors on the candidate; those that fail there on both sides,
-    /// until each is judged. Both sides are checkouts, as they were where the culprit was
+    /// Runs the commands of monitors on the candidate; those that fail there on both revisions,
+    /// until each is judged. Both revisions are checkouts, as they were where the culprit was
     /// looked for.
     pub(super) fn monitored_commands(&mut self) -> Result<Vec<Finding>, SessionError> {
         let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
@@ -35,8 +35,8 @@ impl Check<'_> {
         let (mut base, mut candidate) = (self.base.beside(), self.candidate.beside());
         let mut findings = Vec::new();
         for (monitor, words) in &monitors {
-            let sides = [&mut base, &mut candidate];
-            findings.extend(self.monitored_command(monitor, words, sides)?);
+            let revisions = [&mut base, &mut candidate];
+            findings.extend(self.monitored_command(monitor, words, revisions)?);
         }
         Ok(findings)
     }
@@ -45,7 +45,7 @@ impl Check<'_> {
         &mut self,
         monitor: &Monitor,
         words: &[String],
-        [base, candidate]: [&mut Side; 2],
+        [base, candidate]: [&mut Revision; 2],
     ) -> Result<Option<Finding>, SessionError> {
         if self.is_over() {
             let why = "the budget was over before it ran";
@@ -75,15 +75,15 @@ impl Check<'_> {
                 break;
             }
             self.step(format!(
-                "monitor {}: it fails; both sides once more, round {}",
+                "monitor {}: it fails; both revisions once more, round {}",
                 monitor.name,
                 round + 1
             ));
             // The order turns round, so that what changes with time falls on both.
             let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
             for at in order {
-                let side = if at == 0 { &mut *base } else { &mut *candidate };
-                let answer = ask(self.session, side, words, self.events)?;
+                let revision = if at == 0 { &mut *base } else { &mut *candidate };
+                let answer = ask(self.session, revision, words, self.events)?;
                 if let Some(why) = count(&answer, &mut counts[at], &mut output) {
                     return Ok(Some(unmeasured_monitor(monitor, why)));
                 }

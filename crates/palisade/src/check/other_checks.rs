@@ -83,8 +83,9 @@ impl Check<'_> {
             deadline: self.deadline,
             ..claims::Options::default()
         };
-        let side = &mut self.candidate;
-        let checked = claims::check_side(self.session, side, &claims, &options, self.events)?;
+        let revision = &mut self.candidate;
+        let checked =
+            claims::check_revision(self.session, revision, &claims, &options, self.events)?;
         Ok(judge_claims(&checked, &claims::contradictions(&claims)))
     }
 
@@ -113,7 +114,7 @@ impl Check<'_> {
     }
 
     /// What the plan of the change would have found of the failures that all tests show;
-    /// remembered. `None` unless all tests of both sides were looked at for that.
+    /// remembered. `None` unless all tests of both revisions were looked at for that.
     pub(super) fn recall(
         &mut self,
         assessment: &Assessment,
@@ -193,8 +194,8 @@ impl Check<'_> {
         // The checkout of the base is at the place where both are measured.
         self.base.leave();
         self.candidate.leave();
-        let sides = [&mut base, &mut candidate];
-        match measure(self.session, launcher, sides, &options, self.events) {
+        let revisions = [&mut base, &mut candidate];
+        match measure(self.session, launcher, revisions, &options, self.events) {
             Ok(measured) => {
                 let name = self.base.name();
                 let (report, unpaired) = (measured.report, measured.unpaired);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{Check, Which};
+use super::{Check, Role};
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge};
 use crate::record::{Purpose, Scope};
@@ -22,10 +22,10 @@ const SLOW_ALPHA: f64 = 0.01;
 const TIME_OUT_RERUNS: u32 = 2;
 
 impl Check<'_> {
-    /// Runs some tests once more on a side and adds what was seen to its tests.
+    /// Runs some tests once more on a revision and adds what was seen to its tests.
     fn again(
         &mut self,
-        which: Which,
+        role: Role,
         tests: &BTreeSet<TestId>,
         purpose: Purpose,
         set: &mut TestSet,
@@ -34,8 +34,8 @@ impl Check<'_> {
             return Ok(true);
         }
         let scope = Scope::Tests(tests.clone());
-        let side = which.side(&mut self.base, &mut self.candidate);
-        match self.session.run(side, &scope, purpose, self.events) {
+        let revision = role.revision(&mut self.base, &mut self.candidate);
+        match self.session.run(revision, &scope, purpose, self.events) {
             Ok((run, _)) => {
                 set.add(&run, &scope);
                 self.keep(&[run]);
@@ -46,7 +46,7 @@ impl Check<'_> {
             Err(SessionError::Run(error)) if !error.is_interrupt() => Ok(false),
             // Where nothing can be written, the base cannot be checked out.
             Err(SessionError::Git(error)) => {
-                let name = which.words(&which.side(&mut self.base, &mut self.candidate).name());
+                let name = role.words(&role.revision(&mut self.base, &mut self.candidate).name());
                 let note = format!("{name} cannot be run again: failed to {error}");
                 (self.events)(Event::Note(note));
                 Ok(false)
@@ -55,9 +55,9 @@ impl Check<'_> {
         }
     }
 
-    /// Runs tests once more on both sides; says which side could be run. The order
+    /// Runs tests once more on both revisions; says which revision could be run. The order
     /// turns round each time: what changes with time, or with every second run, does
-    /// not fall on one side.
+    /// not fall on one revision.
     fn again_both(
         &mut self,
         round: u32,
@@ -65,13 +65,13 @@ impl Check<'_> {
         base: (&BTreeSet<TestId>, &mut TestSet),
     ) -> Result<(bool, bool), SessionError> {
         let base_first = round % 2 == 1;
-        let mut sides = [(Which::Candidate, candidate), (Which::Base, base)];
+        let mut revisions = [(Role::Candidate, candidate), (Role::Base, base)];
         if base_first {
-            sides.reverse();
+            revisions.reverse();
         }
         let mut ran = Vec::new();
-        for (which, (tests, set)) in sides {
-            ran.push(self.again(which, tests, Purpose::Rerun, set)?);
+        for (role, (tests, set)) in revisions {
+            ran.push(self.again(role, tests, Purpose::Rerun, set)?);
         }
         if base_first {
             ran.reverse();
@@ -116,13 +116,13 @@ impl Check<'_> {
                 "stress {}, round {round}",
                 counted(count, "new or changed test")
             ));
-            if !self.again(Which::Candidate, &open, Purpose::Stress, candidate)? {
+            if !self.again(Role::Candidate, &open, Purpose::Stress, candidate)? {
                 return Ok(());
             }
         }
     }
 
-    /// Runs tests that fail on the candidate again on both sides, until each is
+    /// Runs tests that fail on the candidate again on both revisions, until each is
     /// judged or the reruns are used up.
     pub(super) fn rerun_failures(
         &mut self,
@@ -196,7 +196,7 @@ impl Check<'_> {
             }
             let count = open.len();
             self.step(format!(
-                "rerun {} on both sides, round {}",
+                "rerun {} on both revisions, round {}",
                 counted(count, "failing test"),
                 round + 1
             ));
@@ -212,7 +212,7 @@ impl Check<'_> {
         Ok(judged)
     }
 
-    /// Measures tests that seem slower again, the sides in turn.
+    /// Measures tests that seem slower again, the revisions in turn.
     pub(super) fn rerun_slow(
         &mut self,
         differences: &[Difference],
@@ -252,7 +252,7 @@ impl Check<'_> {
             }
             let count = suspects.len();
             self.step(format!(
-                "time {} on both sides, round {}",
+                "time {} on both revisions, round {}",
                 counted(count, "slow test"),
                 round + 1
             ));

@@ -1,23 +1,26 @@
-//! The tests of both sides: from the store, or by running them.
+//! The tests of both revisions: from the store, or by running them.
 
 use std::collections::BTreeSet;
 
 use super::findings::{incomplete, no_tests};
-use super::{BaseChoice, Check, Sides, Which};
+use super::{BaseChoice, Check, ComparedTests, Role};
 use crate::baseline::{Expected, Standing, TestSet};
 use crate::record::{Purpose, Run, Scope, now};
 use crate::report::{Origin, Source, counted};
 use crate::run::RunError;
-use crate::session::{Event, Known, SessionError, Side, age};
+use crate::session::{Event, Known, Revision, SessionError, age};
 use crate::test_id::TestId;
 use crate::verdict::{Effect, Finding, FindingKind};
 
 impl Check<'_> {
-    /// Gets the tests of both sides, from the store or by running them. `None` if
-    /// a side cannot be had; the findings then say why.
-    pub(super) fn sides(&mut self, scope: &Scope) -> Result<Option<Sides>, SessionError> {
+    /// Gets the tests of both revisions, from the store or by running them. `None` if
+    /// a revision cannot be had; the findings then say why.
+    pub(super) fn compared_tests(
+        &mut self,
+        scope: &Scope,
+    ) -> Result<Option<ComparedTests>, SessionError> {
         let mut scope = scope.clone();
-        let candidate = self.obtain(Which::Candidate, &scope)?;
+        let candidate = self.obtain(Role::Candidate, &scope)?;
         let mut candidate = match candidate {
             Ok(known) => known,
             Err(output) => return self.candidate_does_not_build(&scope, output),
@@ -27,7 +30,7 @@ impl Check<'_> {
             // No data is no answer: what no test of these packages can say may
             // show in the others.
             scope = Scope::Workspace;
-            match self.obtain(Which::Candidate, &scope)? {
+            match self.obtain(Role::Candidate, &scope)? {
                 Ok(known) => candidate = known,
                 Err(output) => return self.candidate_does_not_build(&scope, output),
             }
@@ -35,7 +38,7 @@ impl Check<'_> {
         let base = if self.same {
             candidate.clone()
         } else {
-            match self.obtain(Which::Base, &scope)? {
+            match self.obtain(Role::Base, &scope)? {
                 Ok(known) => known,
                 Err(output) => {
                     self.findings.push(Finding {
@@ -59,7 +62,7 @@ impl Check<'_> {
         if is_empty && !matches!(scope, Scope::Doctests(_) | Scope::Shard(_)) {
             self.findings.push(no_tests());
         }
-        Ok(Some(Sides {
+        Ok(Some(ComparedTests {
             base_source: Source::of(&base, &self.base),
             candidate_source: Source::of(&candidate, &self.candidate),
             base: base.set,
@@ -73,8 +76,8 @@ impl Check<'_> {
         &mut self,
         scope: &Scope,
         output: String,
-    ) -> Result<Option<Sides>, SessionError> {
-        let base_builds = !self.same && self.obtain(Which::Base, scope)?.is_ok();
+    ) -> Result<Option<ComparedTests>, SessionError> {
+        let base_builds = !self.same && self.obtain(Role::Base, scope)?.is_ok();
         let base = self.base.name();
         self.findings.push(Finding {
             kind: FindingKind::Run,
@@ -98,18 +101,14 @@ impl Check<'_> {
         Ok(None)
     }
 
-    /// The tests of a side: from the store if it has them, else by running them.
+    /// The tests of a revision: from the store if it has them, else by running them.
     /// The inner error is what the compiler said.
-    fn obtain(
-        &mut self,
-        which: Which,
-        scope: &Scope,
-    ) -> Result<Result<Known, String>, SessionError> {
-        let side = which.side(&mut self.base, &mut self.candidate);
-        let name = side.name();
+    fn obtain(&mut self, role: Role, scope: &Scope) -> Result<Result<Known, String>, SessionError> {
+        let revision = role.revision(&mut self.base, &mut self.candidate);
+        let name = revision.name();
         let mut stored = None;
         if !self.options.fresh {
-            let known = self.session.known(side, scope)?;
+            let known = self.session.known(revision, scope)?;
             if let Some(covering) = &known.covering {
                 if !self.is_due(covering)? {
                     self.keep(&known.runs);
@@ -118,17 +117,19 @@ impl Check<'_> {
                 stored = Some(known);
             }
         }
-        let side = which.side(&mut self.base, &mut self.candidate);
+        let revision = role.revision(&mut self.base, &mut self.candidate);
         let why = match &stored {
             Some(_) => format!("test {name} again, to see whether its stored run still holds"),
-            None if which == Which::Base && !side.in_place => {
+            None if role == Role::Base && !revision.in_place => {
                 format!("test {name}, the base, of which no run is stored")
             }
             None => format!("test {name}"),
         };
         (self.events)(Event::Step(why));
-        let side = which.side(&mut self.base, &mut self.candidate);
-        let ran = self.session.run(side, scope, Purpose::Tests, self.events);
+        let revision = role.revision(&mut self.base, &mut self.candidate);
+        let ran = self
+            .session
+            .run(revision, scope, Purpose::Tests, self.events);
         let (run, gaps) = match ran {
             Ok(ran) => ran,
             Err(SessionError::Run(RunError::Build { output })) => return Ok(Err(output)),
@@ -136,17 +137,17 @@ impl Check<'_> {
         };
         if !gaps.is_empty() {
             self.complete = false;
-            self.findings.push(incomplete(&which.words(&name), &gaps));
+            self.findings.push(incomplete(&role.words(&name), &gaps));
         }
         if let (Some(stored), true) = (&stored, gaps.is_empty()) {
-            let name = which.words(&name);
+            let name = role.words(&name);
             self.findings.extend(differs(&name, stored, &run, scope));
         }
         let mut known = if self.options.fresh {
             Known::default()
         } else {
             self.session
-                .known(which.side(&mut self.base, &mut self.candidate), scope)?
+                .known(role.revision(&mut self.base, &mut self.candidate), scope)?
         };
         if self.options.fresh || !run.complete {
             known.set.add(&run, scope);
@@ -178,14 +179,14 @@ impl Check<'_> {
 
     /// Nothing that code is built from changed. What the store knows is used; else
     /// that very fact is the answer.
-    pub(super) fn nothing_to_run(&mut self) -> Result<Option<Sides>, SessionError> {
+    pub(super) fn nothing_to_run(&mut self) -> Result<Option<ComparedTests>, SessionError> {
         let known = self.session.known(&mut self.base, &Scope::Workspace)?;
         if known.covering.is_none() {
             return Ok(None);
         }
         self.keep(&known.runs);
         let source = Source::of(&known, &self.base);
-        Ok(Some(Sides {
+        Ok(Some(ComparedTests {
             scope: Scope::Workspace,
             base: known.set.clone(),
             candidate: known.set,
@@ -196,7 +197,7 @@ impl Check<'_> {
 }
 
 /// A finding if what is stored of a tree and a new run of it do not agree.
-fn differs(side: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Finding> {
+fn differs(revision: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Finding> {
     let new = TestSet::of_runs([run], scope);
     let state_of = |set: &TestSet, test: &TestId| set.tests.get(test).map(Expected::standing);
     let tests: BTreeSet<&TestId> = stored.set.tests.keys().chain(new.tests.keys()).collect();
@@ -233,7 +234,7 @@ fn differs(side: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Findi
     let count = counted(named.len(), "test");
     Some(Finding {
         kind: FindingKind::Run,
-        name: format!("stored run of {side}"),
+        name: format!("stored run of {revision}"),
         state: "reuse_differs".to_owned(),
         effect,
         reason: format!("it is {age} old and was measured again: {what} {count}"),
@@ -247,7 +248,7 @@ fn differs(side: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Findi
 }
 
 impl Source {
-    fn of(known: &Known, side: &Side) -> Self {
+    fn of(known: &Known, revision: &Revision) -> Self {
         let from_store = |run: &Run| Self {
             origin: Origin::Store,
             run: Some(run.id.clone()),
@@ -258,14 +259,14 @@ impl Source {
         };
         known.covering.as_ref().map_or_else(
             || Self {
-                origin: if side.is_checked_out() {
+                origin: if revision.is_checked_out() {
                     Origin::Checkout
                 } else {
                     Origin::WorkingTree
                 },
                 run: None,
-                commit: side.subject.commit.clone(),
-                tree: side.subject.tree.clone(),
+                commit: revision.subject.commit.clone(),
+                tree: revision.subject.tree.clone(),
                 measured_ms: now(),
                 key: String::new(),
             },
@@ -274,7 +275,7 @@ impl Source {
     }
 }
 
-/// What a stored run had to share with the side it stands for, besides the tree.
+/// What a stored run had to share with the revision it stands for, besides the tree.
 fn key(run: &Run) -> String {
     let environment = &run.environment;
     format!(

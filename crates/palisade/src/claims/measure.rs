@@ -16,7 +16,7 @@ use crate::measure::read::last_number;
 use crate::process::{self, End, Limits, Stream, Tail};
 use crate::record::{Purpose, Scope};
 use crate::run::RunError;
-use crate::session::{Event, Events, Session, SessionError, Side};
+use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::Measure;
 use crate::stats::median;
 use crate::test_id::TestId;
@@ -73,21 +73,21 @@ pub fn check(
     options: &Options,
     events: Events<'_>,
 ) -> Result<Vec<Checked>, SessionError> {
-    let mut side = session.working_side()?;
-    check_side(session, &mut side, claims, options, events)
+    let mut revision = session.working_revision()?;
+    check_revision(session, &mut revision, claims, options, events)
 }
 
-/// The same where a side is: in a checkout if it is not in the user's files.
-pub(crate) fn check_side(
+/// The same where a revision is: in a checkout if it is not in the user's files.
+pub(crate) fn check_revision(
     session: &mut Session,
-    side: &mut Side,
+    revision: &mut Revision,
     claims: &Claims,
     options: &Options,
     events: Events<'_>,
 ) -> Result<Vec<Checked>, SessionError> {
     let mut measuring = Measuring {
         session,
-        side,
+        revision,
         options,
         events,
         outputs: BTreeMap::new(),
@@ -110,7 +110,7 @@ enum Answer {
 
 struct Measuring<'a> {
     session: &'a mut Session,
-    side: &'a mut Side,
+    revision: &'a mut Revision,
     options: &'a Options,
     events: Events<'a>,
     /// What each command printed: several claims may rest on one.
@@ -219,10 +219,10 @@ impl Measuring<'_> {
         let Some((program, arguments)) = words.split_first() else {
             return Ok(Err(format!("`{line}` is no command")));
         };
-        let root = self.side.root(self.session, self.events)?;
+        let root = self.revision.root(self.session, self.events)?;
         let mut command = Command::new(program);
         forget_hook(&mut command).current_dir(root).args(arguments);
-        if let Some(target) = self.side.place(self.session).target {
+        if let Some(target) = self.revision.place(self.session).target {
             command.env("CARGO_TARGET_DIR", target);
         }
         let limit = self.session.policy.claims.time_out.0;
@@ -268,14 +268,14 @@ impl Measuring<'_> {
     fn test(&mut self, test: &TestId) -> Result<Answer, SessionError> {
         if !self.tests.contains_key(test) {
             let scope = Scope::Tests([test.clone()].into());
-            let known = self.session.known(self.side, &scope)?;
+            let known = self.session.known(self.revision, &scope)?;
             let set = if known.covering.is_some() {
                 known.set
             } else {
                 (self.events)(Event::Step(format!("claim: test {test}")));
                 let ran = self
                     .session
-                    .run(self.side, &scope, Purpose::Tests, self.events);
+                    .run(self.revision, &scope, Purpose::Tests, self.events);
                 match ran {
                     Ok((run, _)) => TestSet::of_runs([&run], &scope),
                     Err(SessionError::Run(RunError::Build { .. })) => TestSet::default(),

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 pub use definition::{Cost, Definition, Proof, Relation, Tolerance};
 pub use document::{Document, Marker};
-pub(crate) use measure::check_side;
+pub(crate) use measure::check_revision;
 pub use measure::{Checked, ClaimState, Options, check};
 pub use number::Number;
 pub use survey::{Contradiction, contradictions, unproved};

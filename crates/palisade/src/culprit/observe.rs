@@ -10,7 +10,7 @@ use crate::measure::launch::Launcher;
 use crate::process::{self, End, Limits, ProcessError, Tail};
 use crate::record::{Outcome, Purpose, Scope};
 use crate::run::{Progress, RunError};
-use crate::session::{Event, Events, Session, SessionError, Side};
+use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::BoundState;
 use crate::test_id::TestId;
 
@@ -24,7 +24,7 @@ type Seen = (Observation, Option<String>);
 pub(crate) struct Observer<'a> {
     launcher: &'a Launcher,
     question: Question,
-    side: Option<Side>,
+    revision: Option<Revision>,
     against: Option<Against>,
     at: Option<String>,
 }
@@ -34,7 +34,7 @@ impl<'a> Observer<'a> {
         Self {
             launcher,
             question: question.clone(),
-            side: None,
+            revision: None,
             against: None,
             at: None,
         }
@@ -84,14 +84,14 @@ impl<'a> Observer<'a> {
     }
 
     /// The checkout of a commit.
-    fn side(&mut self, session: &Session, commit: &str) -> Result<&mut Side, SessionError> {
-        let is_it = |side: &Side| side.subject.commit == commit;
-        if !self.side.as_ref().is_some_and(is_it) {
+    fn revision(&mut self, session: &Session, commit: &str) -> Result<&mut Revision, SessionError> {
+        let is_it = |revision: &Revision| revision.subject.commit == commit;
+        if !self.revision.as_ref().is_some_and(is_it) {
             // Its place is given back first, so that the next one finds what was built.
-            self.side = None;
-            self.side = Some(session.beside(Some(commit))?);
+            self.revision = None;
+            self.revision = Some(session.beside(Some(commit))?);
         }
-        Ok(self.side.as_mut().expect("set above"))
+        Ok(self.revision.as_mut().expect("set above"))
     }
 
     fn test(
@@ -102,8 +102,8 @@ impl<'a> Observer<'a> {
         events: Events<'_>,
     ) -> Result<Seen, SessionError> {
         let scope = Scope::Tests([test.clone()].into());
-        let side = self.side(session, commit)?;
-        let (run, gaps) = session.run(side, &scope, Purpose::Rerun, events)?;
+        let revision = self.revision(session, commit)?;
+        let (run, gaps) = session.run(revision, &scope, Purpose::Rerun, events)?;
         let seen = run.observations.iter().find(|seen| seen.test == *test);
         Ok(match seen.map(|seen| seen.outcome) {
             Some(Outcome::Pass) => (Observation::Good, None),
@@ -121,8 +121,8 @@ impl<'a> Observer<'a> {
         commit: &str,
         events: Events<'_>,
     ) -> Result<Seen, SessionError> {
-        let side = self.side(session, commit)?;
-        let answer = ask(session, side, words, events)?;
+        let revision = self.revision(session, commit)?;
+        let answer = ask(session, revision, words, events)?;
         Ok((answer.seen, answer.why))
     }
 
@@ -135,11 +135,11 @@ impl<'a> Observer<'a> {
         events: Events<'_>,
     ) -> Result<Seen, SessionError> {
         let launcher = self.launcher;
-        let side = self.side(session, commit)?;
+        let revision = self.revision(session, commit)?;
         let Some(ratio) = session.policy.ratio.iter().find(|ratio| ratio.name == name) else {
             return Ok(skip(format!("no [[ratio]] is called {name}")));
         };
-        let held = hold_ratio(session, launcher, side, ratio, events)?;
+        let held = hold_ratio(session, launcher, revision, ratio, events)?;
         Ok(match held {
             Ok(held) => match held.state {
                 BoundState::Kept => (Observation::Good, None),
@@ -170,7 +170,7 @@ impl<'a> Observer<'a> {
     }
 }
 
-/// What a command says of a side.
+/// What a command says of a revision.
 pub(crate) struct Answer {
     /// Whether all is well.
     pub(crate) seen: Observation,
@@ -180,19 +180,19 @@ pub(crate) struct Answer {
     pub(crate) output: String,
 }
 
-/// Runs a command in a side's checkout, once.
+/// Runs a command in a revision's checkout, once.
 pub(crate) fn ask(
     session: &Session,
-    side: &mut Side,
+    revision: &mut Revision,
     words: &[String],
     events: Events<'_>,
 ) -> Result<Answer, SessionError> {
-    let root = side.root(session, events)?;
+    let root = revision.root(session, events)?;
     let mut command = Command::new(&words[0]);
     forget_hook(&mut command)
         .args(&words[1..])
         .current_dir(root);
-    if let Some(target) = side.place(session).target {
+    if let Some(target) = revision.place(session).target {
         command.env("CARGO_TARGET_DIR", target);
     }
     let limits = Limits {

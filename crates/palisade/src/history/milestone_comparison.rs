@@ -186,10 +186,10 @@ fn add_up(measure: Measure, floor: Floor, path: &[&str], steps: &[Vec<(f64, f64)
         step.iter().filter_map(ratio).collect()
     };
     let steps_taken: Vec<Vec<f64>> = steps.iter().map(log_ratios).collect();
-    let side = |step: &Vec<(f64, f64)>, of: fn(&(f64, f64)) -> f64| {
+    let median_of = |step: &Vec<(f64, f64)>, of: fn(&(f64, f64)) -> f64| {
         median(&step.iter().map(of).collect::<Vec<f64>>())
     };
-    let base = side(&steps[0], |pair| pair.0);
+    let base = median_of(&steps[0], |pair| pair.0);
     let (margin, threshold) = (
         floor.margin(base.unwrap_or(0.0)),
         floor.threshold(base.unwrap_or(0.0)),
@@ -215,7 +215,7 @@ fn add_up(measure: Measure, floor: Floor, path: &[&str], steps: &[Vec<(f64, f64)
         severity: (state == State::Regressed).then_some(crate::speed::Severity::Block),
         pairs: steps.iter().map(Vec::len).sum(),
         base,
-        candidate: steps.last().and_then(|step| side(step, |pair| pair.1)),
+        candidate: steps.last().and_then(|step| median_of(step, |pair| pair.1)),
         estimate: found,
         margin,
         threshold,
@@ -246,7 +246,7 @@ mod tests {
         Fingerprint([("cores".to_owned(), "2".to_owned())].into())
     }
 
-    fn side(comparison: &str, commit: &str, values: Vec<f64>) -> SpeedRun {
+    fn run_of(comparison: &str, commit: &str, values: Vec<f64>) -> SpeedRun {
         SpeedRun {
             id: format!("{comparison}{commit}"),
             comparison_id: comparison.to_owned(),
@@ -275,8 +275,8 @@ mod tests {
         let noise = |i: usize| 1.0 + 0.002 * [0.5, -0.8, 0.1, 0.9, -0.4][i % 5];
         let times = |scale: f64, shift: usize| (0..24).map(|i| scale * noise(i + shift)).collect();
         [
-            side(&name, base, times(100.0, 0)),
-            side(&name, candidate, times(100.0 * ratio, 2)),
+            run_of(&name, base, times(100.0, 0)),
+            run_of(&name, candidate, times(100.0 * ratio, 2)),
         ]
     }
 
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn memory_is_held_by_series_and_time_is_not() {
         let series = |commit: &str, bytes: f64| {
-            let mut run = side(commit, commit, vec![100.0; 10]);
+            let mut run = run_of(commit, commit, vec![100.0; 10]);
             run.purpose = SpeedPurpose::Series;
             run.measurements.push(Measurement {
                 benchmark: "sort".to_owned(),

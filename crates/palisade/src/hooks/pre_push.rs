@@ -62,7 +62,7 @@ pub fn pre_push(
         BaseChoice::Branching
     };
     let candidate = CandidateChoice::Revision(push.local.clone());
-    let (from, mut to) = session.sides(&base, &candidate)?;
+    let (from, mut to) = session.revisions(&base, &candidate)?;
     let assessment = assess_change(session, &from.subject.tree, &to.subject.tree)?;
     if let Some(scope) = &session.policy.with_monitored(assessment.scope) {
         let is_stored = session.known(&mut to, scope)?.covering.is_some();

@@ -140,7 +140,7 @@ pub struct Bench {
     pub way: Way,
 }
 
-/// The executables that were built from one side, and where its files are.
+/// The executables that were built from one revision, and where its files are.
 #[derive(Clone, Debug, Default)]
 pub struct Built {
     /// The workspace's root.
@@ -184,8 +184,8 @@ impl Bench {
         }
     }
 
-    /// The program that one launch runs on a side, with so many samples where the harness
-    /// can be told; `scratch` is an empty folder for what it writes. `None` if the side has no executable for it.
+    /// The program that one launch runs on a revision, with so many samples where the harness
+    /// can be told; `scratch` is an empty folder for what it writes. `None` if the revision has no executable for it.
     pub fn program(
         &self,
         built: &Built,

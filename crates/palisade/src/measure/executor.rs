@@ -186,7 +186,7 @@ impl<'a> Arena<'a> {
         })
     }
 
-    /// Launches a benchmark once on one side, on one processor if one is enough for it.
+    /// Launches a benchmark once on one revision, on one processor if one is enough for it.
     pub fn launch(
         &self,
         bench: &Bench,
@@ -238,8 +238,8 @@ impl<'a> Arena<'a> {
         Counter::choose(self.policy.counters, self.launcher, self.cancel)
     }
 
-    /// Launches a benchmark once on one side to count its instructions. The environment
-    /// is as large on both sides: what a program does with it counts too.
+    /// Launches a benchmark once on one revision to count its instructions. The environment
+    /// is as large on both revisions: what a program does with it counts too.
     pub fn count(
         &self,
         bench: &Bench,

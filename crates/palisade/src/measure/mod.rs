@@ -3,7 +3,7 @@
 //!
 //! - [`launch`] runs one process, and [`executor`] one launch of a benchmark;
 //! - [`bench`](mod@bench) knows the harnesses, and [`read`] what they write;
-//! - [`build`](mod@build) makes the executables of a side;
+//! - [`build`](mod@build) makes the executables of a revision;
 //! - [`counter`] counts instructions;
 //! - [`machine`] says what measures.
 

@@ -109,7 +109,7 @@ fn tests(
     notes: &mut Vec<String>,
 ) -> Result<Part, SessionError> {
     let from = &milestone.subject.commit;
-    let mut files = session.working_side()?;
+    let mut files = session.working_revision()?;
     let now_known = session.known(&mut files, &Scope::Workspace)?;
     let is_here = session.repo.resolve(from).is_ok();
     let is_remembered = is_here && session.knows_all_tests(from)?;

@@ -69,14 +69,14 @@ fn tests(
     events: Events<'_>,
 ) -> Result<Option<KnownTests>, SessionError> {
     let scope = Scope::Workspace;
-    let mut side = session.side_of(&options.revision)?;
-    let mut known = session.known(&mut side, &scope)?;
+    let mut revision = session.revision_of(&options.revision)?;
+    let mut known = session.known(&mut revision, &scope)?;
     if options.measure && known.covering.is_none() {
-        events(Event::Step(format!("run the tests of {}", side.name())));
-        session.run(&mut side, &scope, Purpose::Tests, events)?;
-        known = session.known(&mut side, &scope)?;
+        events(Event::Step(format!("run the tests of {}", revision.name())));
+        session.run(&mut revision, &scope, Purpose::Tests, events)?;
+        known = session.known(&mut revision, &scope)?;
     }
-    let environment = side.environment(session)?;
+    let environment = revision.environment(session)?;
     let of_known = |_| KnownTests::of(&known.set, environment);
     Ok(known.covering.as_ref().map(of_known))
 }

@@ -207,7 +207,7 @@ impl Default for SlowerPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlakyPolicy {
-    /// How often a new failure is run again, on each side.
+    /// How often a new failure is run again, on each revision.
     pub reruns: u32,
     /// How often at most, while the answer is open.
     pub max_reruns: u32,

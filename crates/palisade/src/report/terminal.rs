@@ -62,10 +62,10 @@ pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
     }
     row(&mut text, "Risk", &risk_line(&report.risk));
     row(&mut text, "Looked at", &report.looked_at());
-    for (name, side) in [("Base", &report.base), ("Candidate", &report.candidate)] {
-        let tests = report.tests_of(side);
-        row(&mut text, name, &format!("{}: {tests}", side.name));
-        if let Some(source) = &side.source {
+    for (name, revision) in [("Base", &report.base), ("Candidate", &report.candidate)] {
+        let tests = report.tests_of(revision);
+        row(&mut text, name, &format!("{}: {tests}", revision.name));
+        if let Some(source) = &revision.source {
             row(&mut text, "", &source_text(source, now));
         }
     }
@@ -286,7 +286,7 @@ fn plan(risk: &Assessment) -> Vec<String> {
         }
     }
     steps.push("new and changed tests many times, to name a flaky one now".to_owned());
-    steps.push("new failures again on both sides, to tell broken from flaky".to_owned());
+    steps.push("new failures again on both revisions, to tell broken from flaky".to_owned());
     steps
 }
 
@@ -395,7 +395,7 @@ mod tests {
             Risk       Medium
             Plan       1. all tests of the workspace
                        2. new and changed tests many times, to name a flaky one now
-                       3. new failures again on both sides, to tell broken from flaky
+                       3. new failures again on both revisions, to tell broken from flaky
             Time       about 2.0 s of tests by the last stored run, builds not counted
         "#);
     }

@@ -1,13 +1,13 @@
-//! The decision about counted instructions: two launches of each side, next to no noise.
+//! The decision about counted instructions: two launches of each revision, next to no noise.
 
 use super::judge::{percent, share};
 use super::{Decision, Estimate, Floor, Measure, PairError, Severity, State, log_ratio};
 
-/// The counts of both launches of each side, base and candidate.
+/// The counts of both launches of each revision, base and candidate.
 pub type Counts = [[f64; 2]; 2];
 
 /// Decides from counts, which warn at most: instructions are not time. Where two launches
-/// of one side differ by more than the floor, the program does not do the same work each
+/// of one revision differ by more than the floor, the program does not do the same work each
 /// time; the error says by which share, and nothing is decided.
 pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError> {
     let measure = Measure::Instructions;

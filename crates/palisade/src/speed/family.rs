@@ -15,7 +15,7 @@ pub struct Entry {
     /// The benchmark's name.
     pub benchmark: String,
     /// Whether the change cannot have reached the program that was measured: both
-    /// sides' programs are equal, or built from equal files. (When a revision is
+    /// revisions' programs are equal, or built from equal files. (When a revision is
     /// compared with itself to learn how often the guard errs, leave it false: the
     /// question is what the clock alone would say.)
     pub unchanged: bool,
@@ -42,7 +42,7 @@ pub struct Family {
     /// How the clocks of all benchmarks moved; `None` without any.
     pub shift: Option<Shift>,
     /// How more than half of the benchmarks that the change cannot have reached moved
-    /// in one direction: the environment differed between the sides.
+    /// in one direction: the environment differed between the revisions.
     pub environment: Option<Shift>,
 }
 

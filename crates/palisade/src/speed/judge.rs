@@ -18,7 +18,7 @@ pub enum State {
     Equivalent,
     /// None of the others is shown.
     Inconclusive,
-    /// The two sides cannot be compared.
+    /// The two revisions cannot be compared.
     Incomparable,
 }
 
@@ -176,7 +176,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Of a benchmark whose sides cannot be compared: it exists on one side only, it
+    /// Of a benchmark whose revisions cannot be compared: it exists on one revision only, it
     /// failed, the machines differ.
     pub fn incomparable(measure: Measure, reason: impl Into<String>) -> Self {
         Self {

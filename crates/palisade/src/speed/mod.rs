@@ -12,7 +12,7 @@
 //!
 //! What keeps noise from deciding:
 //!
-//! - **Pairs.** What drifts with time hits both sides; only `ln(candidate / base)` of
+//! - **Pairs.** What drifts with time hits both revisions; only `ln(candidate / base)` of
 //!   neighbours is looked at ([`log_ratio`]).
 //! - **A floor.** A change counts only beyond what the policy calls small and beyond
 //!   three times what the benchmark shows between equal programs ([`Floor`]).

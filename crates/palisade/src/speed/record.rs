@@ -56,7 +56,7 @@ impl fmt::Display for Fingerprint {
 pub enum SpeedPurpose {
     /// To know how fast a tree is; the only purpose whose runs are a history.
     Series,
-    /// To compare it with another one: both sides have runs with one comparison id.
+    /// To compare it with another one: both revisions have runs with one comparison id.
     Comparison,
     /// To learn what equal programs show, or an injected slowdown.
     Calibration,
@@ -96,7 +96,7 @@ pub struct Measurement {
 pub struct SpeedRun {
     /// The record's name.
     pub id: String,
-    /// What was measured together, alternately: runs with the same id are the two sides
+    /// What was measured together, alternately: runs with the same id are the two revisions
     /// of a comparison. JSON and the stores call it `session`.
     #[serde(rename = "session")]
     pub comparison_id: String,

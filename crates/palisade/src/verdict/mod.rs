@@ -31,7 +31,7 @@ pub enum Verdict {
     Pass,
     /// Something became worse.
     Regression,
-    /// Something could not be measured, or the two sides cannot be compared.
+    /// Something could not be measured, or the two revisions cannot be compared.
     Incomparable,
     /// The budget was over before the answer was clear.
     Inconclusive,
@@ -117,7 +117,7 @@ pub enum FindingKind {
 pub struct Finding {
     /// What it is about.
     pub kind: FindingKind,
-    /// The test, or the side a run belongs to.
+    /// The test, or the revision a run belongs to.
     pub name: String,
     /// What happened to it, as a word for programs.
     pub state: String,
@@ -159,7 +159,7 @@ pub struct SlowJudged {
     pub before_ms: f64,
     /// The candidate's median.
     pub after_ms: f64,
-    /// How many runs each side had.
+    /// How many runs each revision had.
     pub runs: (usize, usize),
 }
 
@@ -419,7 +419,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
     finding
 }
 
-/// How often a test failed on both sides, in words.
+/// How often a test failed on both revisions, in words.
 fn counts_text(after: &Expected, judged: Option<&Judged>, base: &str) -> String {
     let candidate = judged.map_or(after.counts, |judged| judged.candidate);
     let how = if after.timed_out {

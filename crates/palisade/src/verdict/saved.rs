@@ -28,7 +28,7 @@ pub fn judge_saved_tests(
     findings
 }
 
-/// The findings about tests that were seen once on each side; `complete` says whether all
+/// The findings about tests that were seen once on each revision; `complete` says whether all
 /// were on the second. A test that fails in the second and passed in the first counts as
 /// broken, unless it is known to be flaky.
 pub fn judge_single_runs(
@@ -86,7 +86,7 @@ pub fn judge_single_runs(
         if finding.kind == FindingKind::Test && finding.effect == Effect::Regression {
             finding
                 .meaning
-                .push_str("; there is one run of each side, and no rerun");
+                .push_str("; there is one run of each revision, and no rerun");
         }
     }
     findings

@@ -66,7 +66,7 @@ pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec
                 "benchmarks",
                 "incomparable",
                 Effect::Unmeasured,
-                "there is none on both sides".to_owned(),
+                "there is none on both revisions".to_owned(),
             )
         });
     }
@@ -125,7 +125,7 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
         ),
         (State::Incomparable, _) => (
             Effect::Unmeasured,
-            "the two sides cannot be compared".to_owned(),
+            "the two revisions cannot be compared".to_owned(),
             again,
             "do not take this for a pass",
         ),
