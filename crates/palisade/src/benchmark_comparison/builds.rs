@@ -70,7 +70,9 @@ impl BenchmarkRunner<'_> {
         words.extend(args);
         let run = |revision: usize, words: &[&str]| {
             let limit = self.policy.run.run_time_out.0;
-            let launched = self.arena.run(&program(places[revision], words), limit)?;
+            let launched = self
+                .executor
+                .run(&program(places[revision], words), limit)?;
             Ok::<f64, LaunchError>(launched.usage.wall_ns as f64)
         };
         // What the package depends on is built before, and not counted.

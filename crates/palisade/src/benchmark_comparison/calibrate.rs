@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::fingerprint;
 use super::pair::{Contest, Selection, prepare};
 use super::runner::{BenchmarkRunner, Injection, Outcome};
-use crate::measure::executor::Arena;
+use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
 use crate::session::{Event, Events, Session, SessionError};
@@ -44,7 +44,7 @@ pub fn calibrate(
     let calibration = {
         let runner = BenchmarkRunner {
             policy: &session.policy,
-            arena: Arena::new(launcher, &session.policy.speed, session.cancel()),
+            executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: None,
@@ -56,7 +56,7 @@ pub fn calibrate(
             return Err(SessionError::NoBenchmark(selection.words()));
         }
         runner
-            .arena
+            .executor
             .wait_for_quiet(&|text| events(Event::Note(text)));
         let runner = BenchmarkRunner {
             deadline: options.budget.map(|budget| Instant::now() + budget),

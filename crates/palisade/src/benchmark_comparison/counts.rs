@@ -34,7 +34,7 @@ impl BenchmarkRunner<'_> {
         if countable.peek().is_none() {
             return Ok(counted);
         }
-        let counter = match self.arena.counter() {
+        let counter = match self.executor.counter() {
             Ok(Some(counter)) => counter,
             Ok(None) => return Ok(counted),
             Err(why) => {
@@ -94,7 +94,7 @@ impl BenchmarkRunner<'_> {
             for (revision, counts) in counts.iter_mut().enumerate() {
                 let limit = self.deadline.map_or(Duration::MAX, left);
                 counts[round] = self
-                    .arena
+                    .executor
                     .count(bench, &revisions[revision], counter, limit)?;
             }
         }

@@ -5,7 +5,7 @@ use super::pair::{One, Selection, prepare_one};
 use super::runner::{BenchmarkRunner, chain};
 use crate::bisect::BLOCK;
 use crate::measure::bench::{Bench, Built, Reading};
-use crate::measure::executor::Arena;
+use crate::measure::executor::Executor;
 use crate::measure::launch::{LaunchError, Launcher};
 use crate::policy::RatioPolicy;
 use crate::record::{Record, new_id, now};
@@ -53,7 +53,7 @@ impl Against {
             }
             None => benches.into_values().next().ok_or_else(missing)?,
         };
-        let readings = runner.arena.try_out(&bench, &built)?;
+        let readings = runner.executor.try_out(&bench, &built)?;
         let is_it = |reading: &&Reading| match measure {
             Some(measure) => reading.measure == measure,
             None => matches!(reading.measure, Measure::Time | Measure::Rate),
@@ -93,7 +93,7 @@ impl Against {
             if !one.benches.contains_key(&self.bench.name) {
                 return Ok(Err(format!("there is no {}", self.bench.name)));
             }
-            if let Err(error) = runner.arena.try_out(&self.bench, &one.built) {
+            if let Err(error) = runner.executor.try_out(&self.bench, &one.built) {
                 return unless_interrupted(error);
             }
             self.beside = Some((revision, one.built));
@@ -176,7 +176,7 @@ fn runner<'a>(
 ) -> BenchmarkRunner<'a> {
     BenchmarkRunner {
         policy: &session.policy,
-        arena: Arena::new(launcher, &session.policy.speed, session.cancel()),
+        executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
         events,
         deadline: None,
         calibration: None,

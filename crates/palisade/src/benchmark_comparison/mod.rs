@@ -32,7 +32,7 @@ use runner::{BenchmarkRunner, Outcome};
 pub use series::{Series, SeriesOptions, measure_series};
 
 use crate::check::assess_change;
-use crate::measure::executor::Arena;
+use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::record::{Millis, Record, new_id, now};
@@ -156,7 +156,7 @@ pub(crate) fn measure(
     let (contest, outcome, bounds, mut notes, disturbance) = {
         let runner = BenchmarkRunner {
             policy: &session.policy,
-            arena: Arena::new(launcher, &session.policy.speed, session.cancel()),
+            executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: calibration.as_ref().ok(),
@@ -173,7 +173,7 @@ pub(crate) fn measure(
         }
         let mut notes = std::mem::take(&mut contest.notes);
         let note = |text: String| events(Event::Note(text));
-        if let Some(busy) = runner.arena.wait_for_quiet(&note) {
+        if let Some(busy) = runner.executor.wait_for_quiet(&note) {
             notes.push(format!(
                 "other work used {:.0} % of the processors when measuring began",
                 100.0 * busy
@@ -201,7 +201,7 @@ pub(crate) fn measure(
             &contest.revisions[1],
             selection.is_all(),
         )?);
-        let disturbance = runner.arena.disturbance();
+        let disturbance = runner.executor.disturbance();
         (contest, outcome, bounds, notes, disturbance)
     };
     let Outcome {

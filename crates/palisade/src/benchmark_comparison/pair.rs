@@ -189,7 +189,7 @@ pub(super) fn prepare_one(
     let built = build(place, &wanted, policy, session.cancel(), &progress)?;
     let mut benches = BTreeMap::new();
     for target in &wanted.targets {
-        match runner.arena.list(target, &built) {
+        match runner.executor.list(target, &built) {
             Ok(names) => {
                 let named = names.iter().map(|name| Bench::of_target(target, name));
                 let is_reached = selection.reaches(&target.package);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::NamedBound;
 use super::pair::{Contest, commands, is_unchanged};
 use crate::measure::bench::{Bench, Built, Reading};
-use crate::measure::executor::{Arena, Turn, random};
+use crate::measure::executor::{Executor, Turn, random};
 use crate::measure::launch::LaunchError;
 use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
@@ -33,7 +33,7 @@ pub struct Injection {
 /// What launches are made and judged with.
 pub(crate) struct BenchmarkRunner<'a> {
     pub(crate) policy: &'a Policy,
-    pub(crate) arena: Arena<'a>,
+    pub(crate) executor: Executor<'a>,
     pub(crate) events: Events<'a>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) calibration: Option<&'a Calibration>,
@@ -117,7 +117,7 @@ impl<'a> BenchmarkRunner<'a> {
     {
         BenchmarkRunner {
             policy: self.policy,
-            arena: self.arena.clone(),
+            executor: self.executor.clone(),
             events: self.events,
             deadline: self.deadline,
             calibration: Some(calibration),
@@ -212,8 +212,8 @@ impl<'a> BenchmarkRunner<'a> {
                     continue;
                 }
                 let launched = match round {
-                    0 => self.arena.try_out(bench, built).map(|_| Vec::new()),
-                    _ => self.arena.launch(bench, built, Turn::random()),
+                    0 => self.executor.try_out(bench, built).map(|_| Vec::new()),
+                    _ => self.executor.launch(bench, built, Turn::random()),
                 };
                 match launched {
                     Ok(readings) => {
@@ -257,8 +257,8 @@ impl<'a> BenchmarkRunner<'a> {
             (self.events)(Event::Step(format!("try {}", bench.name)));
             let started = Instant::now();
             let [base, candidate] = &contest.revisions;
-            let tried = self.arena.try_out(bench, base);
-            let tried = tried.and_then(|_| self.arena.try_out(bench, candidate));
+            let tried = self.executor.try_out(bench, base);
+            let tried = tried.and_then(|_| self.executor.try_out(bench, candidate));
             let injected = injections.iter().find(|i| bench.name.contains(&i.name));
             let failed = match &tried {
                 Err(error) if error.is_interrupt() => return Err(tried.unwrap_err().into()),
@@ -308,7 +308,7 @@ impl<'a> BenchmarkRunner<'a> {
             for revision in order {
                 let slowdown = if revision == 1 { slowdown } else { 0.0 };
                 let turn = Turn { slowdown, ..turn };
-                pair[revision] = self.arena.launch(bench, revisions[revision], turn)?;
+                pair[revision] = self.executor.launch(bench, revisions[revision], turn)?;
             }
         }
         Ok(pairs)
@@ -316,7 +316,7 @@ impl<'a> BenchmarkRunner<'a> {
 
     /// Measures one block more of a benchmark.
     fn block(&self, track: &mut Track<'_>, revisions: &[Built; 2]) -> Result<(), LaunchError> {
-        self.arena
+        self.executor
             .look_around(&|text| (self.events)(Event::Note(text)));
         let started = Instant::now();
         let revisions = [&revisions[0], &revisions[1]];
@@ -410,7 +410,7 @@ impl<'a> BenchmarkRunner<'a> {
             let mut values = [None, None];
             let first = random() as usize % 2;
             for at in [first, 1 - first] {
-                let readings = self.arena.launch([of, to][at], built, turn);
+                let readings = self.executor.launch([of, to][at], built, turn);
                 let readings = match readings {
                     Ok(readings) => readings,
                     Err(error) if error.is_interrupt() => return Err(error.into()),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::pair::{Selection, prepare_one};
 use super::runner::{BenchmarkRunner, OneSided};
 use super::{NamedBound, fingerprint};
-use crate::measure::executor::Arena;
+use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
 use crate::session::{Event, Events, Session, SessionError};
@@ -54,7 +54,7 @@ pub fn measure_series(
     let series = {
         let runner = BenchmarkRunner {
             policy: &session.policy,
-            arena: Arena::new(launcher, &session.policy.speed, session.cancel()),
+            executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: None,
@@ -66,7 +66,7 @@ pub fn measure_series(
             return Err(SessionError::NoBenchmark(selection.words()));
         }
         runner
-            .arena
+            .executor
             .wait_for_quiet(&|text| events(Event::Note(text)));
         let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
         let runner = BenchmarkRunner {

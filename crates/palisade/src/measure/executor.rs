@@ -1,4 +1,4 @@
-//! Where launches are made: one after the other, on a processor of their own if there
+//! Executes launches: one after the other, on a processor of their own if there
 //! is one, and with an eye on what else the machine does.
 
 use std::cell::{Cell, RefCell};
@@ -31,9 +31,9 @@ const SHORT: f64 = 2000.0;
 /// How many times its elapsed time a program with one thread may compute.
 const ONE_THREAD: f64 = 1.1;
 
-/// Starts launches.
+/// Starts launches of benchmarks.
 #[derive(Clone)]
-pub struct Arena<'a> {
+pub struct Executor<'a> {
     launcher: &'a Launcher,
     policy: &'a SpeedPolicy,
     cancel: &'a Cancel,
@@ -93,8 +93,8 @@ pub struct Disturbance {
     pub disturbed: Option<usize>,
 }
 
-impl<'a> Arena<'a> {
-    /// An arena on this machine.
+impl<'a> Executor<'a> {
+    /// An executor on this machine.
     pub fn new(launcher: &'a Launcher, policy: &'a SpeedPolicy, cancel: &'a Cancel) -> Self {
         Self {
             launcher,
