@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::fingerprint;
-use super::pair::{Contest, Selection, prepare};
+use super::pair::{RevisionPair, Selection, prepare_pair};
 use super::runner::{BenchmarkRunner, Injection, Outcome};
 use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
@@ -51,8 +51,8 @@ pub fn calibrate(
         };
         let selection = options.selection.or_policy(&session.policy.speed);
         let [base, candidate] = &mut revisions;
-        let contest = prepare(session, &runner, [base, candidate], &selection)?;
-        if contest.benches.is_empty() {
+        let pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
+        if pair.benches.is_empty() {
             return Err(SessionError::NoBenchmark(selection.words()));
         }
         runner
@@ -62,7 +62,7 @@ pub fn calibrate(
             deadline: options.budget.map(|budget| Instant::now() + budget),
             ..runner
         };
-        learn(&runner, &contest, options, machine)?
+        learn(&runner, &pair, options, machine)?
     };
     // What says nothing does not take the place of what says something.
     if calibration.false_alarms.of > 0 {
@@ -75,7 +75,7 @@ pub fn calibrate(
 
 fn learn(
     runner: &BenchmarkRunner<'_>,
-    contest: &Contest,
+    pair: &RevisionPair,
     options: &CalibrateOptions,
     machine: Fingerprint,
 ) -> Result<Calibration, SessionError> {
@@ -86,7 +86,7 @@ fn learn(
         (runner.events)(Event::Note(format!(
             "equal programs, comparison {at} of {of}"
         )));
-        let outcome = runner.compare(contest, &[])?;
+        let outcome = runner.compare(pair, &[])?;
         // What the time cut off says nothing.
         if runner.is_over() {
             break;
@@ -128,12 +128,12 @@ fn learn(
             let note = format!("slowed down by {percent:.0} %, comparison {at} of {of}");
             (runner.events)(Event::Note(note));
             // One benchmark at a time, in turns: others must not be named with it.
-            let slow = &contest.benches[at % contest.benches.len()].name;
+            let slow = &pair.benches[at % pair.benches.len()].name;
             let injection = Injection {
                 name: slow.clone(),
                 slowdown: *slowdown,
             };
-            let outcome = runner.compare(contest, &[injection])?;
+            let outcome = runner.compare(pair, &[injection])?;
             if runner.is_over() {
                 break;
             }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::pair::{Contest, is_unchanged};
+use super::pair::{RevisionPair, is_unchanged};
 use super::runner::{BenchmarkRunner, chain};
 use crate::measure::bench::{Bench, Built};
 use crate::measure::counter::{Counter, is_countable};
@@ -24,9 +24,9 @@ pub(super) struct Counted {
 
 impl BenchmarkRunner<'_> {
     /// Counts the instructions of what does the same work each time, twice on each revision.
-    pub(super) fn count(&self, contest: &Contest) -> Result<Counted, SessionError> {
+    pub(super) fn count(&self, pair: &RevisionPair) -> Result<Counted, SessionError> {
         let mut counted = Counted::default();
-        let mut countable = contest
+        let mut countable = pair
             .benches
             .iter()
             .filter(|bench| is_countable(bench))
@@ -49,7 +49,7 @@ impl BenchmarkRunner<'_> {
             }
             (self.events)(Event::Step(format!("count {}", bench.name)));
             let not_counted = |why: &str| format!("{} was not counted: {why}", bench.name);
-            let counts = match self.counts(bench, &contest.revisions, counter) {
+            let counts = match self.counts(bench, &pair.built, counter) {
                 Ok(counts) => counts,
                 Err(error) if error.is_interrupt() => return Err(error.into()),
                 Err(error) => {
@@ -65,7 +65,7 @@ impl BenchmarkRunner<'_> {
                     }
                     counted.entries.push(Entry {
                         benchmark: bench.name.clone(),
-                        unchanged: is_unchanged(bench, &contest.revisions),
+                        unchanged: is_unchanged(bench, &pair.built),
                         decision,
                     });
                 }

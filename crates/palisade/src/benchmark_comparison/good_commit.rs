@@ -1,7 +1,7 @@
 //! One benchmark of one commit after the other, each in pairs with the same good commit.
 
 use super::fingerprint;
-use super::pair::{One, Selection, prepare_one};
+use super::pair::{PreparedRevision, Selection, prepare_revision};
 use super::runner::{BenchmarkRunner, chain};
 use crate::bisect::BLOCK;
 use crate::measure::bench::{Bench, Built, Reading};
@@ -43,7 +43,8 @@ impl Against {
             only: vec![name.to_owned()],
             ..Selection::default()
         };
-        let One { built, benches, .. } = prepare_one(session, &runner, &mut good, &selection)?;
+        let PreparedRevision { built, benches, .. } =
+            prepare_revision(session, &runner, &mut good, &selection)?;
         let missing = || SessionError::NoBenchmark(selection.words());
         let bench = match benches.get(name) {
             Some(exact) => exact.clone(),
@@ -89,14 +90,14 @@ impl Against {
                 only: vec![self.bench.name.clone()],
                 ..Selection::default()
             };
-            let one = prepare_one(session, &runner, &mut revision, &selection)?;
-            if !one.benches.contains_key(&self.bench.name) {
+            let prepared = prepare_revision(session, &runner, &mut revision, &selection)?;
+            if !prepared.benches.contains_key(&self.bench.name) {
                 return Ok(Err(format!("there is no {}", self.bench.name)));
             }
-            if let Err(error) = runner.executor.try_out(&self.bench, &one.built) {
+            if let Err(error) = runner.executor.try_out(&self.bench, &prepared.built) {
                 return unless_interrupted(error);
             }
-            self.beside = Some((revision, one.built));
+            self.beside = Some((revision, prepared.built));
         }
         let Some((revision, built)) = &self.beside else {
             unreachable!("it was checked out above");
@@ -164,7 +165,8 @@ pub(crate) fn hold_ratio(
         only: vec![ratio.of.clone(), ratio.to.clone()],
         ..Selection::default()
     };
-    let One { built, benches, .. } = prepare_one(session, &runner, revision, &selection)?;
+    let PreparedRevision { built, benches, .. } =
+        prepare_revision(session, &runner, revision, &selection)?;
     let benches: Vec<Bench> = benches.into_values().collect();
     runner.ratio(ratio, bound, &benches, &built)
 }

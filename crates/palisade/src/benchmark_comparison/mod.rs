@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use calibrate::{CalibrateOptions, calibrate};
 pub(crate) use good_commit::{Against, hold_ratio};
 pub use pair::Selection;
-use pair::prepare;
+use pair::prepare_pair;
 pub use runner::Injection;
 use runner::{BenchmarkRunner, Outcome};
 pub use series::{Series, SeriesOptions, measure_series};
@@ -153,7 +153,7 @@ pub(crate) fn measure(
     let machine_of_base = fingerprint(session, base)?;
     let calibration = newest_calibration(session, &machine)?;
     let started_ms = now();
-    let (contest, outcome, bounds, mut notes, disturbance) = {
+    let (pair, outcome, bounds, mut notes, disturbance) = {
         let runner = BenchmarkRunner {
             policy: &session.policy,
             executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
@@ -162,16 +162,16 @@ pub(crate) fn measure(
             calibration: calibration.as_ref().ok(),
         };
         let selection = options.selection.or_policy(&session.policy.speed);
-        let mut contest = prepare(session, &runner, [base, candidate], &selection)?;
+        let mut pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
         let has_builds = session
             .policy
             .build
             .iter()
             .any(|build| selection.has(build));
-        if contest.benches.is_empty() && contest.is_paired() && !has_builds {
+        if pair.benches.is_empty() && pair.is_all_paired() && !has_builds {
             return Err(SessionError::NoBenchmark(selection.words()));
         }
-        let mut notes = std::mem::take(&mut contest.notes);
+        let mut notes = std::mem::take(&mut pair.notes);
         let note = |text: String| events(Event::Note(text));
         if let Some(busy) = runner.executor.wait_for_quiet(&note) {
             notes.push(format!(
@@ -185,24 +185,20 @@ pub(crate) fn measure(
             deadline: Some(Instant::now() + budget),
             ..runner
         };
-        let counted = runner.count(&contest)?;
+        let counted = runner.count(&pair)?;
         notes.extend(counted.notes);
-        let mut outcome = runner.compare(&contest, &options.injections)?;
+        let mut outcome = runner.compare(&pair, &options.injections)?;
         // Not remembered: a history of counters would be held against milestones alone.
         outcome.entries.extend(counted.entries);
-        outcome.entries.extend(runner.sizes(&contest));
+        outcome.entries.extend(runner.sizes(&pair));
         let mut bounds = runner.budgets(&outcome.measurements[1]);
         let places = [base.place(session), candidate.place(session)];
         let (of_builds, of_budgets) = runner.builds(places, &selection)?;
         outcome.extend(of_builds);
         bounds.extend(of_budgets);
-        bounds.extend(runner.ratios(
-            &contest.benches,
-            &contest.revisions[1],
-            selection.is_all(),
-        )?);
+        bounds.extend(runner.ratios(&pair.benches, &pair.built[1], selection.is_all())?);
         let disturbance = runner.executor.disturbance();
-        (contest, outcome, bounds, notes, disturbance)
+        (pair, outcome, bounds, notes, disturbance)
     };
     let Outcome {
         entries,
@@ -249,13 +245,13 @@ pub(crate) fn measure(
         calibration,
         notes,
     };
-    let [gone, added] = contest.only;
+    let [gone, added] = pair.unpaired;
     Ok(Measured {
         report,
         unpaired: Unpaired {
             gone,
             added,
-            failed: contest.failed,
+            failed: pair.failed,
         },
     })
 }

@@ -77,23 +77,23 @@ impl Selection {
 }
 
 /// Two revisions, built, with the benchmarks they have.
-pub(crate) struct Contest {
+pub(crate) struct RevisionPair {
     /// What was built of the base and of the candidate.
-    pub(crate) revisions: [Built; 2],
+    pub(crate) built: [Built; 2],
     /// The benchmarks that both have.
     pub(crate) benches: Vec<Bench>,
     /// Those that only one of the revisions has.
-    pub(crate) only: [Vec<String>; 2],
+    pub(crate) unpaired: [Vec<String>; 2],
     /// Targets of which the benchmarks are not known, and why.
     pub(crate) failed: Vec<(String, String)>,
     /// What else there is to say.
     pub(crate) notes: Vec<String>,
 }
 
-impl Contest {
+impl RevisionPair {
     /// Whether nothing stands alone, or is not known.
-    pub(super) fn is_paired(&self) -> bool {
-        self.only.iter().all(Vec::is_empty) && self.failed.is_empty()
+    pub(super) fn is_all_paired(&self) -> bool {
+        self.unpaired.iter().all(Vec::is_empty) && self.failed.is_empty()
     }
 }
 
@@ -104,7 +104,7 @@ pub(super) fn commands(policy: &Policy) -> impl Iterator<Item = (&CommandPolicy,
 }
 
 /// One revision, built, with the benchmarks it has.
-pub(super) struct One {
+pub(super) struct PreparedRevision {
     /// What was built.
     pub(super) built: Built,
     /// Its benchmarks by name.
@@ -116,40 +116,40 @@ pub(super) struct One {
 }
 
 /// Checks both revisions out, builds what they measure, and lists it.
-pub(super) fn prepare(
+pub(super) fn prepare_pair(
     session: &Session,
     runner: &BenchmarkRunner<'_>,
     [base, candidate]: [&mut Revision; 2],
     selection: &Selection,
-) -> Result<Contest, SessionError> {
-    let base = prepare_one(session, runner, base, selection)?;
-    let mut candidate = prepare_one(session, runner, candidate, selection)?;
-    let lacks = |name: &&String, other: &One| !other.benches.contains_key(*name);
+) -> Result<RevisionPair, SessionError> {
+    let base = prepare_revision(session, runner, base, selection)?;
+    let mut candidate = prepare_revision(session, runner, candidate, selection)?;
+    let lacks = |name: &&String, other: &PreparedRevision| !other.benches.contains_key(*name);
     let gone = base.benches.keys().filter(|name| lacks(name, &candidate));
     let added = candidate.benches.keys().filter(|name| lacks(name, &base));
-    let only = [gone.cloned().collect(), added.cloned().collect()];
+    let unpaired = [gone.cloned().collect(), added.cloned().collect()];
     candidate
         .benches
         .retain(|name, _| base.benches.contains_key(name));
     let mut notes = base.notes;
     notes.extend(candidate.notes);
     notes.dedup();
-    Ok(Contest {
-        revisions: [base.built, candidate.built],
+    Ok(RevisionPair {
+        built: [base.built, candidate.built],
         benches: candidate.benches.into_values().collect(),
-        only,
+        unpaired,
         failed: [base.failed, candidate.failed].concat(),
         notes,
     })
 }
 
 /// Checks a revision out, builds what it measures, and lists it.
-pub(super) fn prepare_one(
+pub(super) fn prepare_revision(
     session: &Session,
     runner: &BenchmarkRunner<'_>,
     revision: &mut Revision,
     selection: &Selection,
-) -> Result<One, SessionError> {
+) -> Result<PreparedRevision, SessionError> {
     revision.root(session, runner.events)?;
     let toolchain = revision.environment(session)?.toolchain;
     let has_bench_attribute =
@@ -207,7 +207,7 @@ pub(super) fn prepare_one(
         let way = Way::Command(command.clone(), words);
         benches.insert(name.clone(), Bench { name, way });
     }
-    Ok(One {
+    Ok(PreparedRevision {
         built,
         benches,
         failed,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::NamedBound;
-use super::pair::{Contest, commands, is_unchanged};
+use super::pair::{RevisionPair, commands, is_unchanged};
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::executor::{Executor, Turn, random};
 use crate::measure::launch::LaunchError;
@@ -81,7 +81,7 @@ struct Track<'a> {
     series: Vec<Series>,
     failed: Option<String>,
     /// How long one pair took.
-    pair: Duration,
+    pair_duration: Duration,
 }
 
 impl Track<'_> {
@@ -148,10 +148,10 @@ impl<'a> BenchmarkRunner<'a> {
     /// Measures benchmarks on both revisions until each is decided or the time is over.
     pub(crate) fn compare(
         &self,
-        contest: &Contest,
+        pair: &RevisionPair,
         injections: &[Injection],
     ) -> Result<Outcome, SessionError> {
-        let mut tracks = self.begin(contest, injections)?;
+        let mut tracks = self.begin(pair, injections)?;
         while !self.is_over() {
             self.tell(&tracks);
             let mut has_measured = false;
@@ -160,7 +160,7 @@ impl<'a> BenchmarkRunner<'a> {
                     break;
                 }
                 has_measured = true;
-                match self.block(track, &contest.revisions) {
+                match self.block(track, &pair.built) {
                     Ok(()) => {}
                     Err(error) if error.is_interrupt() => return Err(error.into()),
                     Err(error) => track.failed = Some(chain(&error)),
@@ -174,8 +174,8 @@ impl<'a> BenchmarkRunner<'a> {
     }
 
     /// Compares the sizes of the workspace's programs that are measured.
-    pub(super) fn sizes(&self, contest: &Contest) -> Vec<Entry> {
-        let [base, candidate] = &contest.revisions;
+    pub(super) fn sizes(&self, pair: &RevisionPair) -> Vec<Entry> {
+        let [base, candidate] = &pair.built;
         let size = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len() as f64);
         let of_program = |(name, path): (&String, &PathBuf)| {
             let (before, after) = (size(path)?, size(candidate.programs.get(name)?)?);
@@ -248,15 +248,15 @@ impl<'a> BenchmarkRunner<'a> {
     /// Tries every benchmark out on both revisions.
     fn begin<'b>(
         &self,
-        contest: &'b Contest,
+        pair: &'b RevisionPair,
         injections: &[Injection],
     ) -> Result<Vec<Track<'b>>, SessionError> {
         let mut tracks = Vec::new();
         let mut seen: Vec<Vec<Reading>> = Vec::new();
-        for bench in &contest.benches {
+        for bench in &pair.benches {
             (self.events)(Event::Step(format!("try {}", bench.name)));
             let started = Instant::now();
-            let [base, candidate] = &contest.revisions;
+            let [base, candidate] = &pair.built;
             let tried = self.executor.try_out(bench, base);
             let tried = tried.and_then(|_| self.executor.try_out(bench, candidate));
             let injected = injections.iter().find(|i| bench.name.contains(&i.name));
@@ -267,11 +267,11 @@ impl<'a> BenchmarkRunner<'a> {
             };
             tracks.push(Track {
                 bench,
-                unchanged: is_unchanged(bench, &contest.revisions),
+                unchanged: is_unchanged(bench, &pair.built),
                 slowdown: injected.map_or(0.0, |injected| injected.slowdown),
                 series: Vec::new(),
                 failed,
-                pair: started.elapsed(),
+                pair_duration: started.elapsed(),
             });
             seen.push(tried.unwrap_or_default());
         }
@@ -329,7 +329,7 @@ impl<'a> BenchmarkRunner<'a> {
                 })?;
             }
         }
-        track.pair = started.elapsed() / 2;
+        track.pair_duration = started.elapsed() / 2;
         Ok(())
     }
 
@@ -338,7 +338,7 @@ impl<'a> BenchmarkRunner<'a> {
         let open = tracks.iter().filter(|track| track.wanted() > 0);
         let left: Duration = open
             .clone()
-            .map(|track| track.pair * track.wanted() as u32)
+            .map(|track| track.pair_duration * track.wanted() as u32)
             .sum();
         let until = self
             .deadline

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::pair::{Selection, prepare_one};
+use super::pair::{Selection, prepare_revision};
 use super::runner::{BenchmarkRunner, OneSided};
 use super::{NamedBound, fingerprint};
 use crate::measure::executor::Executor;
@@ -60,9 +60,9 @@ pub fn measure_series(
             calibration: None,
         };
         let selection = options.selection.or_policy(&session.policy.speed);
-        let one = prepare_one(session, &runner, &mut revision, &selection)?;
-        let benches: Vec<_> = one.benches.into_values().collect();
-        if benches.is_empty() && one.failed.is_empty() {
+        let prepared = prepare_revision(session, &runner, &mut revision, &selection)?;
+        let benches: Vec<_> = prepared.benches.into_values().collect();
+        if benches.is_empty() && prepared.failed.is_empty() {
             return Err(SessionError::NoBenchmark(selection.words()));
         }
         runner
@@ -76,16 +76,16 @@ pub fn measure_series(
         let OneSided {
             measurements,
             failed,
-        } = runner.measure(&benches, &one.built, options.launches)?;
+        } = runner.measure(&benches, &prepared.built, options.launches)?;
         let mut bounds = runner.budgets(&measurements);
-        bounds.extend(runner.ratios(&benches, &one.built, selection.is_all())?);
+        bounds.extend(runner.ratios(&benches, &prepared.built, selection.is_all())?);
         Series {
             name: revision.name(),
             machine,
             measurements,
             bounds,
-            failed: [one.failed, failed].concat(),
-            notes: one.notes,
+            failed: [prepared.failed, failed].concat(),
+            notes: prepared.notes,
         }
     };
     session.store.add(&Record::Speed(SpeedRun {
