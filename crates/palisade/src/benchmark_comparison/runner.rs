@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::NamedBound;
 use super::pair::{RevisionPair, commands, is_unchanged};
 use crate::measure::bench::{Bench, Built, Reading};
-use crate::measure::executor::{Executor, Turn, random};
+use crate::measure::executor::{Executor, LaunchSettings, random};
 use crate::measure::launch::LaunchError;
 use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
@@ -213,7 +213,7 @@ impl<'a> BenchmarkRunner<'a> {
                 }
                 let launched = match round {
                     0 => self.executor.try_out(bench, built).map(|_| Vec::new()),
-                    _ => self.executor.launch(bench, built, Turn::random()),
+                    _ => self.executor.launch(bench, built, LaunchSettings::random()),
                 };
                 match launched {
                     Ok(readings) => {
@@ -304,11 +304,14 @@ impl<'a> BenchmarkRunner<'a> {
             .iter_mut()
             .zip([[first, 1 - first], [1 - first, first]])
         {
-            let turn = Turn::random();
+            let settings = LaunchSettings::random();
             for revision in order {
                 let slowdown = if revision == 1 { slowdown } else { 0.0 };
-                let turn = Turn { slowdown, ..turn };
-                pair[revision] = self.executor.launch(bench, revisions[revision], turn)?;
+                let settings = LaunchSettings {
+                    slowdown,
+                    ..settings
+                };
+                pair[revision] = self.executor.launch(bench, revisions[revision], settings)?;
             }
         }
         Ok(pairs)
@@ -406,11 +409,11 @@ impl<'a> BenchmarkRunner<'a> {
         (self.events)(Event::Step(format!("measure the ratio {}", ratio.name)));
         let mut is_open = true;
         while is_open && !self.is_over() {
-            let turn = Turn::random();
+            let settings = LaunchSettings::random();
             let mut values = [None, None];
             let first = random() as usize % 2;
             for at in [first, 1 - first] {
-                let readings = self.executor.launch([of, to][at], built, turn);
+                let readings = self.executor.launch([of, to][at], built, settings);
                 let readings = match readings {
                     Ok(readings) => readings,
                     Err(error) if error.is_interrupt() => return Err(error.into()),

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub(crate) use observe::{Answer as CommandAnswer, Observer, ask};
 pub use report::{BisectReport, CommitReport, Sighting};
 use serde::{Deserialize, Serialize};
-use state::Turn;
+use state::SearchLock;
 pub(crate) use state::replace;
 pub use state::{Look, SearchState};
 
@@ -185,7 +185,7 @@ pub fn bisect(
     events: Events<'_>,
 ) -> Result<BisectReport, SessionError> {
     let started = Instant::now();
-    let _turn = Turn::take(&options.state)?;
+    let _lock = SearchLock::acquire(&options.state)?;
     let mut state = if options.resume {
         SearchState::load(&options.state)?
     } else {

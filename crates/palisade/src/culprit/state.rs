@@ -134,12 +134,12 @@ impl SearchState {
 
 /// The right to keep a search in a file, for as long as it lives: a lock on a file beside it,
 /// which ends with the program however that ends.
-pub(super) struct Turn {
+pub(super) struct SearchLock {
     _lock: File,
 }
 
-impl Turn {
-    pub(super) fn take(search: &Path) -> Result<Self, CulpritError> {
+impl SearchLock {
+    pub(super) fn acquire(search: &Path) -> Result<Self, CulpritError> {
         let mut path = search.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);

@@ -56,7 +56,7 @@ pub struct Executor<'a> {
 
 /// How one launch is made, besides what the policy says.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Turn {
+pub struct LaunchSettings {
     /// What the size of the environment and the processor follow from; the launches of
     /// a pair have the same.
     pub seed: u64,
@@ -64,8 +64,8 @@ pub struct Turn {
     pub slowdown: f64,
 }
 
-impl Turn {
-    /// A turn as chance has it.
+impl LaunchSettings {
+    /// Settings with a random seed.
     pub fn random() -> Self {
         Self {
             seed: random(),
@@ -191,13 +191,13 @@ impl<'a> Executor<'a> {
         &self,
         bench: &Bench,
         built: &Built,
-        turn: Turn,
+        settings: LaunchSettings,
     ) -> Result<Vec<Reading>, LaunchError> {
         let is_parallel = self.parallel.borrow().contains(&bench.name);
         let may_pin = self.policy.pin && !is_parallel && !self.cores.is_empty();
-        let core = may_pin.then(|| self.cores[turn.seed as usize % self.cores.len()]);
+        let core = may_pin.then(|| self.cores[settings.seed as usize % self.cores.len()]);
         let before = machine::ticks();
-        let (launched, readings) = self.once(bench, built, turn, core)?;
+        let (launched, readings) = self.once(bench, built, settings, core)?;
         if let Some(others) = others_share(before, machine::ticks(), &launched.usage) {
             self.others.set(others);
             let disturbed = self.disturbed.get();
@@ -217,7 +217,7 @@ impl<'a> Executor<'a> {
     /// Launches a benchmark once to see that it runs, what it measures, and whether it
     /// computes on several processors. What it reads from files is in memory then.
     pub fn try_out(&self, bench: &Bench, built: &Built) -> Result<Vec<Reading>, LaunchError> {
-        let (launched, readings) = self.once(bench, built, Turn::random(), None)?;
+        let (launched, readings) = self.once(bench, built, LaunchSettings::random(), None)?;
         let usage = launched.usage;
         let computed = (usage.user_ns + usage.system_ns) as f64;
         let passed = usage.wall_ns.saturating_sub(usage.waited_ns.unwrap_or(0)) as f64;
@@ -282,7 +282,7 @@ impl<'a> Executor<'a> {
         &self,
         bench: &Bench,
         built: &Built,
-        turn: Turn,
+        settings: LaunchSettings,
         core: Option<usize>,
     ) -> Result<(Launched, Vec<Reading>), LaunchError> {
         let scratch = tempfile::tempdir().map_err(LaunchError::Temporary)?;
@@ -290,8 +290,8 @@ impl<'a> Executor<'a> {
         let program = self.program(bench, built, samples, scratch.path())?;
         let conditions = Conditions {
             core,
-            slowdown: turn.slowdown,
-            seed: turn.seed,
+            slowdown: settings.slowdown,
+            seed: settings.seed,
             limit: Some(self.policy.time_out.0),
         };
         let launched = self.launcher.run(&program, &conditions, self.cancel)?;
