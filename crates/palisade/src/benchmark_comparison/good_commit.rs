@@ -54,7 +54,7 @@ impl Against {
             }
             None => benches.into_values().next().ok_or_else(missing)?,
         };
-        let readings = runner.executor.try_out(&bench, &built)?;
+        let readings = runner.executor.trial_launch(&bench, &built)?;
         let is_it = |reading: &&Reading| match measure {
             Some(measure) => reading.measure == measure,
             None => matches!(reading.measure, Measure::Time | Measure::Rate),
@@ -94,7 +94,7 @@ impl Against {
             if !prepared.benches.contains_key(&self.bench.name) {
                 return Ok(Err(format!("there is no {}", self.bench.name)));
             }
-            if let Err(error) = runner.executor.try_out(&self.bench, &prepared.built) {
+            if let Err(error) = runner.executor.trial_launch(&self.bench, &prepared.built) {
                 return unless_interrupted(error);
             }
             self.beside = Some((revision, prepared.built));

@@ -229,7 +229,7 @@ pub(crate) fn measure(
             None
         }
     };
-    if !disturbance.is_first {
+    if !disturbance.has_priority {
         notes.push("the system did not let the launches run before other work".to_owned());
     }
     let family = Family::judge(entries);

@@ -212,7 +212,7 @@ impl<'a> BenchmarkRunner<'a> {
                     continue;
                 }
                 let launched = match round {
-                    0 => self.executor.try_out(bench, built).map(|_| Vec::new()),
+                    0 => self.executor.trial_launch(bench, built).map(|_| Vec::new()),
                     _ => self.executor.launch(bench, built, LaunchSettings::random()),
                 };
                 match launched {
@@ -257,8 +257,8 @@ impl<'a> BenchmarkRunner<'a> {
             (self.events)(Event::Step(format!("try {}", bench.name)));
             let started = Instant::now();
             let [base, candidate] = &pair.built;
-            let tried = self.executor.try_out(bench, base);
-            let tried = tried.and_then(|_| self.executor.try_out(bench, candidate));
+            let tried = self.executor.trial_launch(bench, base);
+            let tried = tried.and_then(|_| self.executor.trial_launch(bench, candidate));
             let injected = injections.iter().find(|i| bench.name.contains(&i.name));
             let failed = match &tried {
                 Err(error) if error.is_interrupt() => return Err(tried.unwrap_err().into()),
@@ -320,7 +320,7 @@ impl<'a> BenchmarkRunner<'a> {
     /// Measures one block more of a benchmark.
     fn block(&self, track: &mut Track<'_>, revisions: &[Built; 2]) -> Result<(), LaunchError> {
         self.executor
-            .look_around(&|text| (self.events)(Event::Note(text)));
+            .wait_if_disturbed(&|text| (self.events)(Event::Note(text)));
         let started = Instant::now();
         let revisions = [&revisions[0], &revisions[1]];
         for readings in self.two_pairs(track.bench, revisions, track.slowdown)? {

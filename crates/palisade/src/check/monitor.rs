@@ -14,8 +14,8 @@ impl Check<'_> {
     /// until each is judged. Both revisions are checkouts, as they were where the culprit was
     /// looked for.
     pub(super) fn monitored_commands(&mut self) -> Result<Vec<Finding>, SessionError> {
-        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
-        if self.same || !is_first {
+        let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if self.same || !is_first_shard {
             return Ok(Vec::new());
         }
         let with_words = |monitor: &Monitor| Some((monitor.clone(), monitor.words()?));

@@ -25,8 +25,8 @@ impl Check<'_> {
     /// and the risk is High or above.
     pub(super) fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, SessionError> {
         let is_risky = assessment.level >= Some(Level::High);
-        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
-        if !is_risky || !is_first || self.same || !api::is_installed() {
+        let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if !is_risky || !is_first_shard || self.same || !api::is_installed() {
             return Ok(Vec::new());
         }
         let base = self.base.root(self.session, self.events)?;
@@ -71,10 +71,10 @@ impl Check<'_> {
     /// Whether the cheap claims of the documents hold, where the candidate is: in the user's
     /// files, or in a checkout where just that was asked for.
     pub(super) fn claims(&mut self) -> Result<Vec<Finding>, SessionError> {
-        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
+        let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
         let is_beside = matches!(self.options.candidate, CandidateChoice::Beside(_));
         let is_here = self.candidate.in_place || is_beside;
-        if !self.session.policy.claims.check || !is_first || !is_here {
+        if !self.session.policy.claims.check || !is_first_shard || !is_here {
             return Ok(Vec::new());
         }
         let root = self.candidate.root(self.session, self.events)?;
@@ -94,8 +94,8 @@ impl Check<'_> {
         &mut self,
         assessment: &Assessment,
     ) -> Result<Option<Finding>, SessionError> {
-        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
-        if self.same || !is_first {
+        let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if self.same || !is_first_shard {
             return Ok(None);
         }
         let journal = self.session.store.journal()?;
