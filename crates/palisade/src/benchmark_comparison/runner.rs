@@ -14,8 +14,8 @@ use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
 use crate::session::{Event, Events, SessionError};
 use crate::speed::{
-    Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, Floor, Judge, Limit, Looks,
-    Measure, Measurement, Rules, Step,
+    Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, Floor, InterimLooks, Judge,
+    Limit, Measure, Measurement, Rules, Step,
 };
 
 /// How likely a bound may be misjudged in each direction.
@@ -372,7 +372,7 @@ impl<'a> BenchmarkRunner<'a> {
                 // Where only some benchmarks were asked for, the others are not missed.
                 Err(_) if !is_all => continue,
                 Err(missing) => {
-                    let judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+                    let judge = BoundJudge::new(bound, InterimLooks::default(), BOUND_LEVEL);
                     BoundDecision {
                         reason: missing,
                         ..judge.decision()
@@ -405,7 +405,7 @@ impl<'a> BenchmarkRunner<'a> {
             (Err(missing), _) | (_, Err(missing)) => return Ok(Err(missing)),
         };
         let measure = ratio.measure.measure();
-        let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+        let mut judge = BoundJudge::new(bound, InterimLooks::default(), BOUND_LEVEL);
         (self.events)(Event::Step(format!("measure the ratio {}", ratio.name)));
         let mut is_open = true;
         while is_open && !self.is_over() {
@@ -459,7 +459,7 @@ pub(super) fn at_most(name: &str, measure: Measure, limit: f64, values: &[f64]) 
         limit: Limit::AtMost(limit),
         within: 0.0,
     };
-    let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+    let mut judge = BoundJudge::new(bound, InterimLooks::default(), BOUND_LEVEL);
     for value in values {
         if !judge.push(*value).is_ok_and(|wanted| wanted.is_some()) {
             break;

@@ -34,15 +34,15 @@ pub enum Severity {
 }
 
 /// After how many pairs the data are looked at, and which share of the level each
-/// look may spend.
+/// interim look may spend.
 ///
 /// The shares add up to 1, so the chance of a wrong step at any look is at most the
 /// level, whatever the looks have to do with each other (Bonferroni). Later looks
 /// have more of it: the k-th of five has k / 15.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looks(Vec<usize>);
+pub struct InterimLooks(Vec<usize>);
 
-impl Looks {
+impl InterimLooks {
     /// Looks after these numbers of pairs, which are put in order. Fewer than two
     /// pairs say nothing; with no number left it is one look after two pairs.
     pub fn new(pairs: &[usize]) -> Self {
@@ -60,9 +60,12 @@ impl Looks {
         *self.0.last().expect("there is a look")
     }
 
-    /// How many pairs the next look waits for; `None` after the last.
+    /// How many pairs the next interim look waits for; `None` after the last.
     pub fn next(&self, pairs: usize) -> Option<usize> {
-        self.0.iter().copied().find(|look| *look > pairs)
+        self.0
+            .iter()
+            .copied()
+            .find(|interim_look| *interim_look > pairs)
     }
 
     /// The share of the look after so many pairs, if there is one.
@@ -73,7 +76,7 @@ impl Looks {
     }
 }
 
-impl Default for Looks {
+impl Default for InterimLooks {
     fn default() -> Self {
         Self(vec![6, 10, 16, 24, 40])
     }
@@ -89,7 +92,7 @@ pub struct Rules {
     /// Beyond which share the lower end of the interval blocks without confirmation.
     pub block: f64,
     /// When the data are looked at.
-    pub looks: Looks,
+    pub interim_looks: InterimLooks,
     /// How likely a step in one direction may be if there is none.
     pub level: f64,
     /// How likely equivalence may be where there is a change as large as the margin.
@@ -106,7 +109,7 @@ impl Rules {
             measure,
             floor,
             block: 0.03,
-            looks: Looks::default(),
+            interim_looks: InterimLooks::default(),
             level: 0.025,
             equivalence_level: 0.05,
             family: 1,
@@ -226,8 +229,8 @@ impl Round {
         self.log_ratios.push(log_ratio);
         if rules.measure.is_exact() {
             self.state = Some(self.exact(rules));
-        } else if let Some(share) = rules.looks.share(self.pairs()) {
-            self.state = self.look(rules, level, share);
+        } else if let Some(share) = rules.interim_looks.share(self.pairs()) {
+            self.state = self.interim_look(rules, level, share);
         }
         Ok(())
     }
@@ -268,7 +271,7 @@ impl Round {
     }
 
     /// Looks at the data; an answer ends the round.
-    fn look(&mut self, rules: &Rules, level: f64, share: f64) -> Option<State> {
+    fn interim_look(&mut self, rules: &Rules, level: f64, share: f64) -> Option<State> {
         let d = &self.log_ratios;
         let margin = rules.floor.margin(self.base_median()).ln_1p();
         let threshold = rules.floor.threshold(self.base_median()).ln_1p();
@@ -285,7 +288,7 @@ impl Round {
         self.better = spend(self.better, evidence(&map(&|d| -d)));
         self.equal = spend(self.equal, apart);
         let Estimate { ratio, low, high } = estimate(d)?;
-        let is_last = rules.looks.next(d.len()).is_none();
+        let is_last = rules.interim_looks.next(d.len()).is_none();
         let alarm_level = if is_last {
             rules.level
         } else {
@@ -344,7 +347,7 @@ impl Judge {
             let is_alarm = self.first.state == Some(State::Regressed);
             if is_alarm && !self.rules.measure.is_exact() {
                 self.confirmation = Some(Round::default());
-                let pairs = self.rules.looks.next(0).expect("there is a look");
+                let pairs = self.rules.interim_looks.next(0).expect("there is a look");
                 return Ok(Step::Confirm { pairs });
             }
         }
@@ -355,7 +358,7 @@ impl Judge {
     pub fn step(&self) -> Step {
         let round = self.confirmation.as_ref().unwrap_or(&self.first);
         let pairs = round.pairs();
-        match (round.state, self.rules.looks.next(pairs)) {
+        match (round.state, self.rules.interim_looks.next(pairs)) {
             (None, Some(next)) => Step::Measure {
                 pairs: next - pairs,
             },
@@ -663,16 +666,20 @@ mod tests {
 
     #[test]
     fn looks_share_the_level() {
-        let looks = Looks::new(&[16, 6, 10, 6, 0, 1]);
-        assert_eq!(looks.most(), 16);
-        let shares = [6, 10, 16].map(|pairs| looks.share(pairs).expect("a look"));
+        let interim_looks = InterimLooks::new(&[16, 6, 10, 6, 0, 1]);
+        assert_eq!(interim_looks.most(), 16);
+        let shares = [6, 10, 16].map(|pairs| interim_looks.share(pairs).expect("a look"));
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        assert_eq!(looks.share(7), None);
+        assert_eq!(interim_looks.share(7), None);
         assert_eq!(
-            (looks.next(0), looks.next(6), looks.next(16)),
+            (
+                interim_looks.next(0),
+                interim_looks.next(6),
+                interim_looks.next(16)
+            ),
             (Some(6), Some(10), None)
         );
-        assert_eq!(Looks::new(&[]).most(), 2);
+        assert_eq!(InterimLooks::new(&[]).most(), 2);
     }
 
     #[test]

@@ -16,8 +16,8 @@
 //!   neighbours is looked at ([`log_ratio`]).
 //! - **A floor.** A change counts only beyond what the policy calls small and beyond
 //!   three times what the benchmark shows between equal programs ([`Floor`]).
-//! - **Looks that are paid for.** The data are looked at after 6, 10, 16, 24 and 40
-//!   pairs; each look has its share of the level ([`Looks`]).
+//! - **Interim looks that are paid for.** The data are looked at after 6, 10, 16, 24 and 40
+//!   pairs; each look has its share of the level ([`InterimLooks`]).
 //! - **Three answers.** Regressed, equivalent and improved are each shown, or the
 //!   answer is inconclusive ([`State`]).
 //! - **Confirmation.** An alarm is measured again on fresh launches by the same rule.
@@ -62,7 +62,7 @@ pub use estimate::{
     Estimate, estimate, evidence, hodges_lehmann, median_variance, signed_rank, student,
 };
 pub use family::{Entry, Family, Shift, benjamini_hochberg};
-pub use judge::{Confirmation, Decision, Judge, Looks, Rules, Severity, State, Step};
+pub use judge::{Confirmation, Decision, InterimLooks, Judge, Rules, Severity, State, Step};
 pub use measure::{Measure, PairError, log_ratio};
 pub use noise_threshold::{Floor, same_code_spread};
 pub use record::{

@@ -1,7 +1,7 @@
 //! Real measurements of equal programs: whatever is found between two of them is a
 //! false alarm.
 
-use palisade::speed::{Decision, Floor, Judge, Looks, Measure, Rules, Severity, Step};
+use palisade::speed::{Decision, Floor, InterimLooks, Judge, Measure, Rules, Severity, Step};
 
 /// One benchmark, measured again and again on one commit, in order.
 pub struct Row {
@@ -24,12 +24,12 @@ pub fn read(text: &str) -> Vec<Row> {
 /// other way round if `swapped`. An alarm is confirmed by what is left of the row.
 pub fn judge(row: &Row, swapped: bool) -> Decision {
     let pairs = row.values.len() / 2;
-    let looks: Vec<usize> = [6, 10, 16, 24, 40]
+    let interim_looks: Vec<usize> = [6, 10, 16, 24, 40]
         .into_iter()
         .filter(|n| *n < pairs)
         .collect();
     let rules = Rules {
-        looks: Looks::new(&[looks, vec![pairs.min(40)]].concat()),
+        interim_looks: InterimLooks::new(&[interim_looks, vec![pairs.min(40)]].concat()),
         ..Rules::new(Measure::Time, Floor::of(Measure::Time))
     };
     let mut judge = Judge::new(rules);
