@@ -22,7 +22,7 @@ use std::path::Path;
 use culprit::{COMMITS, Failure, search, searches};
 use drip::{Seen, drip};
 use palisade::history::{EDivisive, changes, pelt};
-use palisade::speed::{Floor, Measure, State};
+use palisade::speed::{Measure, NoiseThreshold, State};
 use rivals::{critcmp_shows, criterion_says_slower};
 use simulation::{Machine, Noise, Random, judge, simulate};
 
@@ -121,7 +121,12 @@ fn rivals_on(noise: Noise, change: f64, trials: usize, apart: usize) -> [usize; 
             machine.launch(1.0);
         }
         let candidate = machine.process(100.0 * (1.0 + change), SAMPLES);
-        let ours = judge(&mut machine, 1.0 + change, Floor::of(Measure::Time)).state;
+        let ours = judge(
+            &mut machine,
+            1.0 + change,
+            NoiseThreshold::of(Measure::Time),
+        )
+        .state;
         let slower = [
             criterion_says_slower(&base, &candidate),
             critcmp_shows(&base, &candidate, 0.05),

@@ -162,7 +162,7 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
         run.test_time_out,
         run.run_time_out,
         slower.factor,
-        slower.floor,
+        slower.noise_threshold,
         flaky.reruns,
         flaky.max_reruns,
         flaky.stress_runs,
@@ -271,7 +271,7 @@ fn push_speed(text: &mut String, speed: &SpeedPolicy) {
         speed.wait,
         speed.pin,
         speed.counters.as_str(),
-        speed.floor,
+        speed.noise_threshold,
         speed.block,
     );
     text.push_str(

@@ -144,14 +144,14 @@ fn states(
     states
 }
 
-/// Whether the medians differ by the factor *and* by the floor. That is a
+/// Whether the medians differ by the factor *and* by the noise threshold. That is a
 /// suspicion: one slow run proves nothing, so the caller measures both revisions again.
 pub fn is_slower(before: &Expected, after: &Expected, slower: &SlowerPolicy) -> bool {
     let (Some(before), Some(after)) = (before.median_ms(), after.median_ms()) else {
         return false;
     };
-    let floor = slower.floor.0.as_secs_f64() * 1e3;
-    after > before * slower.factor && after - before > floor
+    let noise_threshold = slower.noise_threshold.0.as_secs_f64() * 1e3;
+    after > before * slower.factor && after - before > noise_threshold
 }
 
 /// Pairs tests that are gone with new ones of the same body. Where several share

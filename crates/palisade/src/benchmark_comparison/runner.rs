@@ -14,8 +14,8 @@ use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
 use crate::session::{Event, Events, SessionError};
 use crate::speed::{
-    Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, Floor, InterimLooks, Judge,
-    Limit, Measure, Measurement, Rules, Step,
+    Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, InterimLooks, Judge, Limit,
+    Measure, Measurement, NoiseThreshold, Rules, Step,
 };
 
 /// How likely a bound may be misjudged in each direction.
@@ -131,15 +131,15 @@ impl<'a> BenchmarkRunner<'a> {
 
     /// The rules for a measure of a benchmark, one of `family`.
     pub(super) fn rules(&self, name: &str, measure: Measure, family: usize) -> Rules {
-        let mut floor = Floor::of(measure);
+        let mut noise_threshold = NoiseThreshold::of(measure);
         if matches!(measure, Measure::Time | Measure::Rate) {
-            floor.policy = self.policy.speed.floor / 100.0;
+            noise_threshold.policy = self.policy.speed.noise_threshold / 100.0;
         }
         let known = self.calibration.and_then(|c| c.spread(name, measure));
         if let Some(spread) = known {
-            floor = floor.with_spread(spread);
+            noise_threshold = noise_threshold.with_spread(spread);
         }
-        let mut rules = Rules::new(measure, floor);
+        let mut rules = Rules::new(measure, noise_threshold);
         rules.block = self.policy.speed.block / 100.0;
         rules.family = family;
         rules

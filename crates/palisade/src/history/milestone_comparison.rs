@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::Serialize;
 
 use super::stored_comparison::StoredComparison;
-use super::{calibrated_floor, drift};
+use super::{calibrated_noise_threshold, drift};
 use crate::git::short;
 use crate::speed::{
-    Calibration, Decision, Estimate, Fingerprint, Floor, Judge, Measure, Rules, SpeedPurpose,
-    SpeedRun, State, Step, log_ratio,
+    Calibration, Decision, Estimate, Fingerprint, Judge, Measure, NoiseThreshold, Rules,
+    SpeedPurpose, SpeedRun, State, Step, log_ratio,
 };
 use crate::stats::median;
 
@@ -58,8 +58,16 @@ pub fn standings(
         };
         let leads = |from: &str, to: &str| !steps(from, to).is_empty();
         let Some(path) = path(&comparisons, milestone, commit, leads) else {
-            let floor = calibrated_floor(calibrations, fingerprint, benchmark, measure);
-            if let Some(decision) = apart(&here, milestone, commit, benchmark, measure, floor) {
+            let noise_threshold =
+                calibrated_noise_threshold(calibrations, fingerprint, benchmark, measure);
+            if let Some(decision) = apart(
+                &here,
+                milestone,
+                commit,
+                benchmark,
+                measure,
+                noise_threshold,
+            ) {
                 standings.push(Standing {
                     benchmark: benchmark.to_owned(),
                     path: vec![milestone.to_owned(), commit.to_owned()],
@@ -87,10 +95,11 @@ pub fn standings(
             .windows(2)
             .map(|step| steps(step[0], step[1]))
             .collect();
-        let floor = calibrated_floor(calibrations, fingerprint, benchmark, measure);
+        let noise_threshold =
+            calibrated_noise_threshold(calibrations, fingerprint, benchmark, measure);
         let decision = match &pairs[..] {
-            [direct] => judge(measure, floor, direct),
-            _ => add_up(measure, floor, &path, &pairs),
+            [direct] => judge(measure, noise_threshold, direct),
+            _ => add_up(measure, noise_threshold, &path, &pairs),
         };
         standings.push(Standing {
             benchmark: benchmark.to_owned(),
@@ -110,7 +119,7 @@ fn apart(
     commit: &str,
     benchmark: &str,
     measure: Measure,
-    floor: Floor,
+    noise_threshold: NoiseThreshold,
 ) -> Option<Decision> {
     if !measure.is_memory() {
         return None;
@@ -126,7 +135,7 @@ fn apart(
     };
     let (base, candidate) = (values(milestone)?, values(commit)?);
     let pairs: Vec<(f64, f64)> = base.into_iter().zip(candidate).collect();
-    (!pairs.is_empty()).then(|| judge(measure, floor, &pairs))
+    (!pairs.is_empty()).then(|| judge(measure, noise_threshold, &pairs))
 }
 
 /// All benchmarks with all their measures.
@@ -169,8 +178,8 @@ fn path<'a>(
 }
 
 /// The decision of a direct comparison, by the rules of every comparison.
-fn judge(measure: Measure, floor: Floor, pairs: &[(f64, f64)]) -> Decision {
-    let mut judge = Judge::new(Rules::new(measure, floor));
+fn judge(measure: Measure, noise_threshold: NoiseThreshold, pairs: &[(f64, f64)]) -> Decision {
+    let mut judge = Judge::new(Rules::new(measure, noise_threshold));
     for (base, candidate) in pairs {
         if judge.push(*base, *candidate) == Ok(Step::Done) {
             break;
@@ -180,7 +189,12 @@ fn judge(measure: Measure, floor: Floor, pairs: &[(f64, f64)]) -> Decision {
 }
 
 /// The decision about a sum of steps.
-fn add_up(measure: Measure, floor: Floor, path: &[&str], steps: &[Vec<(f64, f64)>]) -> Decision {
+fn add_up(
+    measure: Measure,
+    noise_threshold: NoiseThreshold,
+    path: &[&str],
+    steps: &[Vec<(f64, f64)>],
+) -> Decision {
     let log_ratios = |step: &Vec<(f64, f64)>| -> Vec<f64> {
         let ratio = |(base, candidate): &(f64, f64)| log_ratio(measure, *base, *candidate).ok();
         step.iter().filter_map(ratio).collect()
@@ -191,8 +205,8 @@ fn add_up(measure: Measure, floor: Floor, path: &[&str], steps: &[Vec<(f64, f64)
     };
     let base = median_of(&steps[0], |pair| pair.0);
     let (margin, threshold) = (
-        floor.margin(base.unwrap_or(0.0)),
-        floor.threshold(base.unwrap_or(0.0)),
+        noise_threshold.equivalence_margin(base.unwrap_or(0.0)),
+        noise_threshold.threshold(base.unwrap_or(0.0)),
     );
     let found = drift(&steps_taken);
     let state = found.map_or(State::Inconclusive, |found| state(found, margin, threshold));

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::stored_comparison::StoredComparison;
-use super::{Change, calibrated_floor, changes};
+use super::{Change, calibrated_noise_threshold, changes};
 use crate::record::Millis;
 use crate::speed::{
-    Calibration, Decision, Fingerprint, Floor, Judge, Measure, Rules, SpeedPurpose, SpeedRun, Step,
-    log_ratio,
+    Calibration, Decision, Fingerprint, Judge, Measure, NoiseThreshold, Rules, SpeedPurpose,
+    SpeedRun, Step, log_ratio,
 };
 use crate::stats::median;
 
@@ -97,8 +97,9 @@ impl History {
             let of_machine = runs.filter(|run| run.fingerprint == *machine).copied();
             let of_machine: Vec<&SpeedRun> = of_machine.collect();
             for mut one in collect(&of_machine, &place) {
-                let floor = calibrated_floor(calibrations, machine, &one.benchmark, one.measure);
-                find_changes(&mut one, floor, &of_machine);
+                let noise_threshold =
+                    calibrated_noise_threshold(calibrations, machine, &one.benchmark, one.measure);
+                find_changes(&mut one, noise_threshold, &of_machine);
                 one.source = machine.source().map(str::to_owned);
                 series.push(one);
             }
@@ -171,14 +172,14 @@ impl Series {
     }
 }
 
-fn find_changes(series: &mut Series, floor: Floor, runs: &[&SpeedRun]) {
+fn find_changes(series: &mut Series, noise_threshold: NoiseThreshold, runs: &[&SpeedRun]) {
     let measure = series.measure;
     // The log-cost of a commit: its ratio to the least that can be.
     let least = if measure.may_be_zero() { 0.0 } else { 1.0 };
     let cost = |point: &Point| log_ratio(measure, least, point.value).ok();
     let costs: Option<Vec<f64>> = series.points.iter().map(cost).collect();
     let values: Vec<f64> = series.points.iter().map(|point| point.value).collect();
-    let threshold = floor.threshold(median(&values).unwrap_or(0.0));
+    let threshold = noise_threshold.threshold(median(&values).unwrap_or(0.0));
     let found = changes(&costs.unwrap_or_default(), threshold);
     let point = |change: Change| {
         let (before, after) = (&series.points[change.at - 1], &series.points[change.at]);
@@ -186,7 +187,12 @@ fn find_changes(series: &mut Series, floor: Floor, runs: &[&SpeedRun]) {
             before: before.commit.clone(),
             commit: after.commit.clone(),
             change,
-            comparison: compared(runs, [&before.commit, &after.commit], floor, series),
+            comparison: compared(
+                runs,
+                [&before.commit, &after.commit],
+                noise_threshold,
+                series,
+            ),
         }
     };
     series.changes = found.into_iter().map(point).collect();
@@ -196,7 +202,7 @@ fn find_changes(series: &mut Series, floor: Floor, runs: &[&SpeedRun]) {
 fn compared(
     runs: &[&SpeedRun],
     [base, candidate]: [&str; 2],
-    floor: Floor,
+    noise_threshold: NoiseThreshold,
     of: &Series,
 ) -> Option<Decision> {
     let of_both = |comparison: &StoredComparison| {
@@ -209,7 +215,7 @@ fn compared(
     if pairs.is_empty() {
         return None;
     }
-    let mut judge = Judge::new(Rules::new(of.measure, floor));
+    let mut judge = Judge::new(Rules::new(of.measure, noise_threshold));
     for (base, candidate) in pairs {
         if judge.push(base, candidate) == Ok(Step::Done) {
             break;

@@ -191,14 +191,15 @@ pub struct SlowerPolicy {
     /// How many times the base's median it must take.
     pub factor: f64,
     /// How much longer than the base's median it must take.
-    pub floor: Span,
+    #[serde(rename = "floor")]
+    pub noise_threshold: Span,
 }
 
 impl Default for SlowerPolicy {
     fn default() -> Self {
         Self {
             factor: 3.0,
-            floor: Span(Duration::from_millis(200)),
+            noise_threshold: Span(Duration::from_millis(200)),
         }
     }
 }
@@ -445,8 +446,8 @@ impl Policy {
             ),
             (
                 "speed.floor",
-                policy.speed.floor,
-                (0.0..=100.0).contains(&policy.speed.floor),
+                policy.speed.noise_threshold,
+                (0.0..=100.0).contains(&policy.speed.noise_threshold),
                 "a percentage from 0 to 100",
             ),
             (

@@ -1,29 +1,29 @@
 //! The decision about counted instructions: two launches of each revision, next to no noise.
 
 use super::judge::{percent, share};
-use super::{Decision, Estimate, Floor, Measure, PairError, Severity, State, log_ratio};
+use super::{Decision, Estimate, Measure, NoiseThreshold, PairError, Severity, State, log_ratio};
 
 /// The counts of both launches of each revision, base and candidate.
 pub type Counts = [[f64; 2]; 2];
 
 /// Decides from counts, which warn at most: instructions are not time. Where two launches
-/// of one revision differ by more than the floor, the program does not do the same work each
-/// time; the error says by which share, and nothing is decided.
+/// of one revision differ by more than the noise threshold, the program does not do the same
+/// work each time; the error says by which share, and nothing is decided.
 pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError> {
     let measure = Measure::Instructions;
-    let floor = Floor::of(measure);
+    let noise_threshold = NoiseThreshold::of(measure);
     let [base, candidate] = *counts;
     let own = |[one, other]: [f64; 2]| log_ratio(measure, one, other).map(f64::abs);
     let spread = own(base)?.max(own(candidate)?);
     let middle = |[one, other]: [f64; 2]| (one * other).sqrt();
-    let margin = floor.margin(middle(base));
+    let margin = noise_threshold.equivalence_margin(middle(base));
     if spread > margin.ln_1p() {
         return Ok(Err(spread.exp_m1()));
     }
     let ratio = log_ratio(measure, middle(base), middle(candidate))?;
     // All four pairs lie within.
     let (low, high) = (ratio - spread, ratio + spread);
-    let threshold = floor.with_spread(spread).threshold(middle(base));
+    let threshold = noise_threshold.with_spread(spread).threshold(middle(base));
     let state = if ratio > threshold.ln_1p() {
         State::Regressed
     } else if ratio < -threshold.ln_1p() {
@@ -42,11 +42,11 @@ pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError>
     let reason = match state {
         State::Equivalent => format!("the same within {}: {seen}", share(margin)),
         State::Inconclusive => format!(
-            "{seen}: not beyond its floor of {}, and not within {} either",
+            "{seen}: not beyond its noise threshold of {}, and not within {} either",
             share(threshold),
             share(margin)
         ),
-        _ => format!("{seen}, beyond its floor of {}", share(threshold)),
+        _ => format!("{seen}, beyond its noise threshold of {}", share(threshold)),
     };
     Ok(Ok(Decision {
         state,
@@ -80,7 +80,10 @@ mod tests {
         let judged = judge_counts(&[base, [1.02e6, 1.02e6]]).expect("counts");
         let decision = judged.expect("steady");
         assert_eq!(decision.severity, Some(Severity::Warn));
-        assert_eq!(decision.reason, "+2.0 %, beyond its floor of 0.20 %");
+        assert_eq!(
+            decision.reason,
+            "+2.0 %, beyond its noise threshold of 0.20 %"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, estimate, evidence};
-use super::{Floor, Measure, PairError, log_ratio};
+use super::{Measure, NoiseThreshold, PairError, log_ratio};
 use crate::stats::median;
 
 /// What is known about a benchmark.
@@ -88,7 +88,7 @@ pub struct Rules {
     /// What is measured.
     pub measure: Measure,
     /// How small a change is too small to count.
-    pub floor: Floor,
+    pub noise_threshold: NoiseThreshold,
     /// Beyond which share the lower end of the interval blocks without confirmation.
     pub block: f64,
     /// When the data are looked at.
@@ -104,10 +104,10 @@ pub struct Rules {
 
 impl Rules {
     /// The default rules.
-    pub fn new(measure: Measure, floor: Floor) -> Self {
+    pub fn new(measure: Measure, noise_threshold: NoiseThreshold) -> Self {
         Self {
             measure,
-            floor,
+            noise_threshold,
             block: 0.03,
             interim_looks: InterimLooks::default(),
             level: 0.025,
@@ -257,7 +257,7 @@ impl Round {
 
     /// The answer of a measure without noise.
     fn exact(&mut self, rules: &Rules) -> State {
-        let threshold = rules.floor.threshold(self.base_median()).ln_1p();
+        let threshold = rules.noise_threshold.threshold(self.base_median()).ln_1p();
         let moved = self.log_ratios.last().copied().unwrap_or(0.0);
         let p = |is_shown| Some(if is_shown { 0.0 } else { 1.0 });
         (self.worse, self.better) = (p(moved > threshold), p(moved < -threshold));
@@ -273,8 +273,11 @@ impl Round {
     /// Looks at the data; an answer ends the round.
     fn interim_look(&mut self, rules: &Rules, level: f64, share: f64) -> Option<State> {
         let d = &self.log_ratios;
-        let margin = rules.floor.margin(self.base_median()).ln_1p();
-        let threshold = rules.floor.threshold(self.base_median()).ln_1p();
+        let margin = rules
+            .noise_threshold
+            .equivalence_margin(self.base_median())
+            .ln_1p();
+        let threshold = rules.noise_threshold.threshold(self.base_median()).ln_1p();
         let map = |f: &dyn Fn(f64) -> f64| d.iter().map(|d| f(*d)).collect::<Vec<f64>>();
         let spend = |so_far: Option<f64>, p: f64| Some((p / share).min(so_far.unwrap_or(1.0)));
         // Two one-sided tests (Schuirmann, 1987): below the upper end of the margin
@@ -404,8 +407,8 @@ impl Judge {
             base: median(&round.base),
             candidate: median(&round.candidate),
             estimate,
-            margin: self.rules.floor.margin(base),
-            threshold: self.rules.floor.threshold(base),
+            margin: self.rules.noise_threshold.equivalence_margin(base),
+            threshold: self.rules.noise_threshold.threshold(base),
             p: if is_worse { round.worse } else { round.better }.unwrap_or(1.0),
             q: None,
             confirmation,
@@ -456,9 +459,11 @@ fn reason(decision: &Decision, is_open: bool) -> String {
                 Some(_) => "; not confirmed by fresh launches yet".to_owned(),
                 None => String::new(),
             };
-            format!("{moved} {word}{seen}, beyond its floor of {threshold}{fresh}")
+            format!("{moved} {word}{seen}, beyond its noise threshold of {threshold}{fresh}")
         }
-        State::Improved => format!("{moved} {word}{seen}, beyond its floor of {threshold}"),
+        State::Improved => {
+            format!("{moved} {word}{seen}, beyond its noise threshold of {threshold}")
+        }
         State::Equivalent => format!(
             "the same within {}: {}{seen}",
             share(decision.margin),
@@ -485,7 +490,7 @@ fn inconclusive(decision: &Decision, found: Estimate, seen: &str, is_open: bool)
     if found.low > 1.0 || found.high < 1.0 {
         if size.0 <= size.1 {
             return format!(
-                "{here}{seen}: not beyond its floor of {threshold}, and not within {margin} either"
+                "{here}{seen}: not beyond its noise threshold of {threshold}, and not within {margin} either"
             );
         }
         return format!(
@@ -535,7 +540,7 @@ mod tests {
     }
 
     fn time() -> Judge {
-        Judge::new(Rules::new(Measure::Time, Floor::of(Measure::Time)))
+        Judge::new(Rules::new(Measure::Time, NoiseThreshold::of(Measure::Time)))
     }
 
     /// Feeds pairs whose candidate is slower by `ratio` until the judge is done or
@@ -567,7 +572,7 @@ mod tests {
         assert_eq!(decision.severity, Some(Severity::Block));
         assert_eq!(decision.confirmation.expect("began").agrees, Some(true));
         assert!(decision.p <= 0.025);
-        insta::assert_snapshot!(decision.reason, @"2.9 % slower (95 % interval +2.6 % to +3.3 %, 6 pairs), beyond its floor of 1.0 %; fresh launches confirm it: +2.9 % in 6 pairs");
+        insta::assert_snapshot!(decision.reason, @"2.9 % slower (95 % interval +2.6 % to +3.3 %, 6 pairs), beyond its noise threshold of 1.0 %; fresh launches confirm it: +2.9 % in 6 pairs");
         // What comes later changes nothing.
         assert_eq!(judge.push(1.0, 9.0), Ok(Step::Done));
         assert_eq!(judge.decision(), decision);
@@ -598,7 +603,7 @@ mod tests {
         assert_eq!(feed(&mut judge, 0.9, 0.005), Step::Done);
         let decision = judge.decision();
         assert_eq!((decision.state, decision.severity), (State::Improved, None));
-        insta::assert_snapshot!(decision.reason, @"10 % faster (95 % interval −10 % to −9.8 %, 6 pairs), beyond its floor of 1.0 %");
+        insta::assert_snapshot!(decision.reason, @"10 % faster (95 % interval −10 % to −9.8 %, 6 pairs), beyond its noise threshold of 1.0 %");
     }
 
     #[test]
@@ -608,7 +613,7 @@ mod tests {
         let decision = judge.decision();
         assert_eq!((decision.state, decision.pairs), (State::Inconclusive, 40));
         insta::assert_snapshot!(decision.reason, @"−4.7 % (95 % interval −6.1 % to +3.3 %, 40 pairs): too noisy to show a change, or that there is none beyond 1.0 %");
-        // A little slower, less than the floor and more than nothing.
+        // A little slower, less than the noise threshold and more than nothing.
         let mut judge = time();
         assert_eq!(feed(&mut judge, 1.0095, 0.008), Step::Done);
         assert_eq!(judge.decision().state, State::Inconclusive);
@@ -630,9 +635,9 @@ mod tests {
 
     #[test]
     fn a_restless_benchmark_must_move_farther_to_raise_an_alarm() {
-        let floor = Floor::of(Measure::Time).with_spread(0.02);
+        let noise_threshold = NoiseThreshold::of(Measure::Time).with_spread(0.02);
         let judged = |ratio| {
-            let mut judge = Judge::new(Rules::new(Measure::Time, floor));
+            let mut judge = Judge::new(Rules::new(Measure::Time, noise_threshold));
             feed(&mut judge, ratio, 0.005);
             judge.decision().state
         };
@@ -646,14 +651,14 @@ mod tests {
     #[test]
     fn counts_and_sizes_are_compared_as_they_are() {
         let judged = |measure, base, candidate| {
-            let mut judge = Judge::new(Rules::new(measure, Floor::of(measure)));
+            let mut judge = Judge::new(Rules::new(measure, NoiseThreshold::of(measure)));
             while judge.push(base, candidate).expect("a pair") != Step::Done {}
             judge.decision()
         };
         let size = judged(Measure::BinarySize, 1_000_000.0, 1_020_000.0);
         assert_eq!((size.state, size.pairs), (State::Regressed, 1));
         assert_eq!(size.severity, Some(Severity::Block));
-        insta::assert_snapshot!(size.reason, @"2.0 % more, beyond its floor of 1.0 %");
+        insta::assert_snapshot!(size.reason, @"2.0 % more, beyond its noise threshold of 1.0 %");
         let count = |base, candidate| judged(Measure::AllocationCount, base, candidate).state;
         assert_eq!(count(0.0, 0.0), State::Equivalent);
         assert_eq!(count(7.0, 7.0), State::Equivalent);
@@ -661,7 +666,7 @@ mod tests {
         assert_eq!(count(1000.0, 999.0), State::Improved);
         let rate = judged(Measure::Rate, 50.0, 40.0);
         assert_eq!(rate.state, State::Regressed);
-        insta::assert_snapshot!(rate.reason, @"25 % slower (95 % interval +25 % to +25 %, 6 pairs), beyond its floor of 1.0 %; fresh launches confirm it: +25 % in 6 pairs");
+        insta::assert_snapshot!(rate.reason, @"25 % slower (95 % interval +25 % to +25 %, 6 pairs), beyond its noise threshold of 1.0 %; fresh launches confirm it: +25 % in 6 pairs");
     }
 
     #[test]
@@ -685,7 +690,7 @@ mod tests {
     #[test]
     fn among_many_an_early_alarm_waits_for_more_evidence() {
         let judged = |family| {
-            let rules = Rules::new(Measure::Time, Floor::of(Measure::Time));
+            let rules = Rules::new(Measure::Time, NoiseThreshold::of(Measure::Time));
             let mut judge = Judge::new(Rules { family, ..rules });
             feed(&mut judge, 1.05, 0.02);
             (judge.decision().state, judge.decision().pairs)

@@ -14,8 +14,8 @@
 //!
 //! - **Pairs.** What drifts with time hits both revisions; only `ln(candidate / base)` of
 //!   neighbours is looked at ([`log_ratio`]).
-//! - **A floor.** A change counts only beyond what the policy calls small and beyond
-//!   three times what the benchmark shows between equal programs ([`Floor`]).
+//! - **A noise threshold.** A change counts only beyond what the policy calls small and beyond
+//!   three times what the benchmark shows between equal programs ([`NoiseThreshold`]).
 //! - **Interim looks that are paid for.** The data are looked at after 6, 10, 16, 24 and 40
 //!   pairs; each look has its share of the level ([`InterimLooks`]).
 //! - **Three answers.** Regressed, equivalent and improved are each shown, or the
@@ -27,9 +27,9 @@
 //! # Example
 //!
 //! ```
-//! use palisade::speed::{Floor, Judge, Measure, Rules, State, Step};
+//! use palisade::speed::{NoiseThreshold, Judge, Measure, Rules, State, Step};
 //!
-//! let mut judge = Judge::new(Rules::new(Measure::Time, Floor::of(Measure::Time)));
+//! let mut judge = Judge::new(Rules::new(Measure::Time, NoiseThreshold::of(Measure::Time)));
 //! // Nanoseconds of one launch each; the candidate takes about 5 % longer.
 //! let noise = [0.1, -0.2, 0.05, 0.3, -0.1, 0.0];
 //! let mut launch = (0..).map(|i| 100.0 + noise[i % noise.len()]);
@@ -64,7 +64,7 @@ pub use estimate::{
 pub use family::{Entry, Family, Shift, benjamini_hochberg};
 pub use judge::{Confirmation, Decision, InterimLooks, Judge, Rules, Severity, State, Step};
 pub use measure::{Measure, PairError, log_ratio};
-pub use noise_threshold::{Floor, same_code_spread};
+pub use noise_threshold::{NoiseThreshold, same_code_spread};
 pub use record::{
     Calibration, Detection, Fingerprint, Found, KnownSpread, Measurement, SpeedPurpose, SpeedRun,
 };

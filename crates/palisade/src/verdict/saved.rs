@@ -95,7 +95,11 @@ pub fn judge_single_runs(
 /// The findings about benchmarks of two files. Each was measured in one process at one
 /// time, which may differ by several percent for no reason: the intervals must lie apart
 /// by `floor` (such as .03) for a change, and inside of it for none.
-pub fn judge_saved_speed(base: &Imported, candidate: &Imported, floor: f64) -> Vec<Finding> {
+pub fn judge_saved_speed(
+    base: &Imported,
+    candidate: &Imported,
+    noise_threshold: f64,
+) -> Vec<Finding> {
     let key = |saved: &Saved| (saved.benchmark.clone(), saved.measure);
     let after: BTreeMap<_, &Saved> = candidate.benchmarks.iter().map(|s| (key(s), s)).collect();
     let mut findings = Vec::new();
@@ -103,7 +107,7 @@ pub fn judge_saved_speed(base: &Imported, candidate: &Imported, floor: f64) -> V
         let found = after.get(&key(before));
         findings.push(found.map_or_else(
             || missing(before, &base.name()),
-            |after| compared(before, after, floor),
+            |after| compared(before, after, noise_threshold),
         ));
     }
     findings.extend(gaps(base));
@@ -112,7 +116,7 @@ pub fn judge_saved_speed(base: &Imported, candidate: &Imported, floor: f64) -> V
     findings
 }
 
-fn compared(before: &Saved, after: &Saved, floor: f64) -> Finding {
+fn compared(before: &Saved, after: &Saved, noise_threshold: f64) -> Finding {
     // A rate that falls is a time that rises.
     let worse = |of: f64, to: f64| {
         if before.measure.is_better_higher() {
@@ -127,19 +131,19 @@ fn compared(before: &Saved, after: &Saved, floor: f64) -> Finding {
         worse(after.interval.1, before.interval.0),
     ];
     let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
-    let (state, effect, meaning) = if low > 1.0 + floor {
+    let (state, effect, meaning) = if low > 1.0 + noise_threshold {
         (
             "regressed",
             Effect::Regression,
             "it became worse, or the machine did between the two",
         )
-    } else if high < 1.0 / (1.0 + floor) {
+    } else if high < 1.0 / (1.0 + noise_threshold) {
         (
             "improved",
             Effect::Note,
             "it became better, or the machine did between the two",
         )
-    } else if high <= 1.0 + floor && low >= 1.0 / (1.0 + floor) {
+    } else if high <= 1.0 + noise_threshold && low >= 1.0 / (1.0 + noise_threshold) {
         ("equivalent", Effect::Note, "nothing that counts")
     } else {
         (
@@ -153,13 +157,13 @@ fn compared(before: &Saved, after: &Saved, floor: f64) -> Finding {
         state: state.to_owned(),
         effect,
         reason: format!(
-            "{} → {}: {:+.1} % (between {:+.1} and {:+.1} %, floor {:.0} %)",
+            "{} → {}: {:+.1} % (between {:+.1} and {:+.1} %, noise threshold {:.0} %)",
             amount(measure, before.middle),
             amount(measure, after.middle),
             100.0 * (ratio - 1.0),
             100.0 * (low - 1.0),
             100.0 * (high - 1.0),
-            100.0 * floor
+            100.0 * noise_threshold
         ),
         meaning: meaning.to_owned(),
         next: "cargo palisade compare BASE, which measures both by turns".to_owned(),

@@ -1,7 +1,9 @@
 //! Real measurements of equal programs: whatever is found between two of them is a
 //! false alarm.
 
-use palisade::speed::{Decision, Floor, InterimLooks, Judge, Measure, Rules, Severity, Step};
+use palisade::speed::{
+    Decision, InterimLooks, Judge, Measure, NoiseThreshold, Rules, Severity, Step,
+};
 
 /// One benchmark, measured again and again on one commit, in order.
 pub struct Row {
@@ -30,7 +32,7 @@ pub fn judge(row: &Row, swapped: bool) -> Decision {
         .collect();
     let rules = Rules {
         interim_looks: InterimLooks::new(&[interim_looks, vec![pairs.min(40)]].concat()),
-        ..Rules::new(Measure::Time, Floor::of(Measure::Time))
+        ..Rules::new(Measure::Time, NoiseThreshold::of(Measure::Time))
     };
     let mut judge = Judge::new(rules);
     for (at, pair) in row.values.chunks_exact(2).enumerate() {

@@ -1,6 +1,6 @@
 //! A machine with known noise, and the rules of other programs to set beside ours.
 
-use palisade::speed::{Decision, Floor, Judge, Measure, Rules, State, Step};
+use palisade::speed::{Decision, Judge, Measure, NoiseThreshold, Rules, State, Step};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
@@ -144,8 +144,8 @@ impl Machine {
 }
 
 /// Measures a change of a cost by `ratio` until the judge is done.
-pub fn judge(machine: &mut Machine, ratio: f64, floor: Floor) -> Decision {
-    let mut judge = Judge::new(Rules::new(Measure::Time, floor));
+pub fn judge(machine: &mut Machine, ratio: f64, noise_threshold: NoiseThreshold) -> Decision {
+    let mut judge = Judge::new(Rules::new(Measure::Time, noise_threshold));
     loop {
         let (base, candidate) = machine.pair(100.0, 100.0 * ratio);
         if judge.push(base, candidate).expect("times") == Step::Done {
@@ -193,7 +193,11 @@ pub fn simulate(noise: Noise, ratio: f64, trials: usize, seed: u64) -> Said {
     let mut said = Said::default();
     for trial in 0..trials as u64 {
         let mut machine = Machine::new(noise, seed + trial);
-        said.add(&judge(&mut machine, ratio, Floor::of(Measure::Time)));
+        said.add(&judge(
+            &mut machine,
+            ratio,
+            NoiseThreshold::of(Measure::Time),
+        ));
     }
     said
 }
