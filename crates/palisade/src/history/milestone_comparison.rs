@@ -226,7 +226,7 @@ fn add_up(
     );
     Decision {
         state,
-        severity: (state == State::Regressed).then_some(crate::speed::Severity::Block),
+        action: (state == State::Regressed).then_some(crate::speed::RegressionAction::Block),
         pairs: steps.iter().map(Vec::len).sum(),
         base,
         candidate: steps.last().and_then(|step| median_of(step, |pair| pair.1)),

@@ -1,7 +1,9 @@
 //! The decision about counted instructions: two launches of each revision, next to no noise.
 
 use super::judge::{percent, share};
-use super::{Decision, Estimate, Measure, NoiseThreshold, PairError, Severity, State, log_ratio};
+use super::{
+    Decision, Estimate, Measure, NoiseThreshold, PairError, RegressionAction, State, log_ratio,
+};
 
 /// The counts of both launches of each revision, base and candidate.
 pub type Counts = [[f64; 2]; 2];
@@ -50,7 +52,7 @@ pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError>
     };
     Ok(Ok(Decision {
         state,
-        severity: (state == State::Regressed).then_some(Severity::Warn),
+        action: (state == State::Regressed).then_some(RegressionAction::Warn),
         pairs: base.len(),
         base: Some(middle(base)),
         candidate: Some(middle(candidate)),
@@ -79,7 +81,7 @@ mod tests {
         assert_eq!(state(base, [0.99e6, 0.99e6]), Ok(State::Improved));
         let judged = judge_counts(&[base, [1.02e6, 1.02e6]]).expect("counts");
         let decision = judged.expect("steady");
-        assert_eq!(decision.severity, Some(Severity::Warn));
+        assert_eq!(decision.action, Some(RegressionAction::Warn));
         assert_eq!(
             decision.reason,
             "+2.0 %, beyond its noise threshold of 0.20 %"

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::judge::{FALSE_DISCOVERIES, percent, share};
-use super::{Decision, Measure, Severity, State};
+use super::{Decision, Measure, RegressionAction, State};
 
 /// How many unchanged benchmarks it takes to speak of the environment.
 const WITNESSES: usize = 3;
@@ -157,7 +157,7 @@ fn hear_counters(entries: &mut [Entry]) {
                 Some(State::Regressed) => "the clock shows it too",
             };
             let decision = &mut entries[at].decision;
-            decision.severity = Some(Severity::Warn);
+            decision.action = Some(RegressionAction::Warn);
             decision.reason = format!("{}; {warning}", decision.reason);
         }
     }
@@ -235,7 +235,7 @@ mod tests {
             unchanged: false,
             decision: Decision {
                 state,
-                severity: (state == State::Regressed).then_some(Severity::Block),
+                action: (state == State::Regressed).then_some(RegressionAction::Block),
                 estimate,
                 threshold: 0.01,
                 p: 1e-6,
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(judge(1e-4).q, Some(0.005));
         let open = judge(0.01);
         assert_eq!(open.state, State::Inconclusive);
-        assert_eq!(open.severity, None);
+        assert_eq!(open.action, None);
         assert_eq!(
             open.reason,
             "among 50 measurements one like it comes up by chance: q = 0.50 (seen)"
@@ -316,12 +316,12 @@ mod tests {
     #[test]
     fn counters_alone_warn() {
         let counted = || entry("a", Measure::Instructions, State::Regressed, 1.02);
-        let severity = |family: Family| family.entries[0].decision.severity;
+        let action = |family: Family| family.entries[0].decision.action;
         let alone = Family::judge(vec![counted()]);
-        assert_eq!(severity(alone), Some(Severity::Warn));
+        assert_eq!(action(alone), Some(RegressionAction::Warn));
         let calm = entry("a", Measure::Time, State::Equivalent, 1.0);
         let refuted = Family::judge(vec![counted(), calm]);
-        assert_eq!(severity(refuted), Some(Severity::Warn));
+        assert_eq!(action(refuted), Some(RegressionAction::Warn));
         // The clock could not tell: the counters found it, and that is said.
         let noisy = entry("a", Measure::Time, State::Inconclusive, 1.01);
         let found = Family::judge(vec![counted(), noisy]);
@@ -331,7 +331,7 @@ mod tests {
                 .reason
                 .ends_with("the clock cannot tell")
         );
-        assert_eq!(severity(found), Some(Severity::Warn));
+        assert_eq!(action(found), Some(RegressionAction::Warn));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub enum State {
 /// What a regression does to the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Severity {
+pub enum RegressionAction {
     /// It is reported.
     Warn,
     /// It stops the change: fresh launches confirm it, or its interval lies beyond
@@ -154,7 +154,8 @@ pub struct Decision {
     /// What is known.
     pub state: State,
     /// What a regression does to the verdict.
-    pub severity: Option<Severity>,
+    #[serde(rename = "severity")]
+    pub action: Option<RegressionAction>,
     /// Why, in words.
     pub reason: String,
     /// How many pairs were measured, without those of the confirmation.
@@ -185,7 +186,7 @@ impl Decision {
         Self {
             measure,
             state: State::Incomparable,
-            severity: None,
+            action: None,
             reason: reason.into(),
             pairs: 0,
             base: None,
@@ -202,7 +203,7 @@ impl Decision {
     /// Replaces the answer, and puts the reason before the present one.
     pub(super) fn become_state(&mut self, state: State, reason: &str) {
         self.state = state;
-        self.severity = None;
+        self.action = None;
         self.reason = format!("{reason} ({})", self.reason);
     }
 }
@@ -397,10 +398,10 @@ impl Judge {
         let mut decision = Decision {
             measure,
             state,
-            severity: (state == State::Regressed).then_some(if blocks {
-                Severity::Block
+            action: (state == State::Regressed).then_some(if blocks {
+                RegressionAction::Block
             } else {
-                Severity::Warn
+                RegressionAction::Warn
             }),
             reason: String::new(),
             pairs: round.pairs(),
@@ -564,12 +565,12 @@ mod tests {
         assert!(judge.confirms());
         let open = judge.decision();
         assert_eq!(
-            (open.state, open.severity),
-            (State::Regressed, Some(Severity::Warn))
+            (open.state, open.action),
+            (State::Regressed, Some(RegressionAction::Warn))
         );
         assert_eq!(feed(&mut judge, 1.03, 0.005), Step::Done);
         let decision = judge.decision();
-        assert_eq!(decision.severity, Some(Severity::Block));
+        assert_eq!(decision.action, Some(RegressionAction::Block));
         assert_eq!(decision.confirmation.expect("began").agrees, Some(true));
         assert!(decision.p <= 0.025);
         insta::assert_snapshot!(decision.reason, @"2.9 % slower (95 % interval +2.6 % to +3.3 %, 6 pairs), beyond its noise threshold of 1.0 %; fresh launches confirm it: +2.9 % in 6 pairs");
@@ -583,11 +584,11 @@ mod tests {
         let mut judge = time();
         assert_eq!(feed(&mut judge, 1.1, 0.005), Step::Confirm { pairs: 6 });
         // So far beyond the blocking size that it blocks while it is not confirmed.
-        assert_eq!(judge.decision().severity, Some(Severity::Block));
+        assert_eq!(judge.decision().action, Some(RegressionAction::Block));
         assert_eq!(feed(&mut judge, 1.0, 0.002), Step::Done);
         let decision = judge.decision();
         assert_eq!(
-            (decision.state, decision.severity),
+            (decision.state, decision.action),
             (State::Inconclusive, None)
         );
         insta::assert_snapshot!(decision.reason, @"+9.9 % (95 % interval +9.5 % to +10 %, 6 pairs), and fresh launches do not confirm it: −0.05 % in 6 pairs");
@@ -602,7 +603,7 @@ mod tests {
         let mut judge = time();
         assert_eq!(feed(&mut judge, 0.9, 0.005), Step::Done);
         let decision = judge.decision();
-        assert_eq!((decision.state, decision.severity), (State::Improved, None));
+        assert_eq!((decision.state, decision.action), (State::Improved, None));
         insta::assert_snapshot!(decision.reason, @"10 % faster (95 % interval −10 % to −9.8 %, 6 pairs), beyond its noise threshold of 1.0 %");
     }
 
@@ -657,7 +658,7 @@ mod tests {
         };
         let size = judged(Measure::BinarySize, 1_000_000.0, 1_020_000.0);
         assert_eq!((size.state, size.pairs), (State::Regressed, 1));
-        assert_eq!(size.severity, Some(Severity::Block));
+        assert_eq!(size.action, Some(RegressionAction::Block));
         insta::assert_snapshot!(size.reason, @"2.0 % more, beyond its noise threshold of 1.0 %");
         let count = |base, candidate| judged(Measure::AllocationCount, base, candidate).state;
         assert_eq!(count(0.0, 0.0), State::Equivalent);

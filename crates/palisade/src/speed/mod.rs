@@ -62,7 +62,9 @@ pub use estimate::{
     Estimate, estimate, evidence, hodges_lehmann, median_variance, signed_rank, student,
 };
 pub use family::{Entry, Family, Shift, benjamini_hochberg};
-pub use judge::{Confirmation, Decision, InterimLooks, Judge, Rules, Severity, State, Step};
+pub use judge::{
+    Confirmation, Decision, InterimLooks, Judge, RegressionAction, Rules, State, Step,
+};
 pub use measure::{Measure, PairError, log_ratio};
 pub use noise_threshold::{NoiseThreshold, same_code_spread};
 pub use record::{

@@ -3,7 +3,7 @@
 use super::{Effect, Finding, FindingKind};
 use crate::benchmark_comparison::{NamedBound, SpeedReport};
 use crate::report::{bound_word, named, state_word};
-use crate::speed::{BoundState, Entry, Measure, Severity, State};
+use crate::speed::{BoundState, Entry, Measure, RegressionAction, State};
 
 /// Benchmarks that stand alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
         "cargo palisade compare {base} --only '{}'",
         entry.benchmark.replace('\'', "'\\''")
     );
-    let (effect, meaning, next, avoid) = match (decision.state, decision.severity) {
+    let (effect, meaning, next, avoid) = match (decision.state, decision.action) {
         (State::Equivalent, _) => return None,
         (State::Improved, _) => (
             Effect::Note,
@@ -104,7 +104,7 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
             again,
             "",
         ),
-        (State::Regressed, Some(Severity::Block)) => (
+        (State::Regressed, Some(RegressionAction::Block)) => (
             Effect::Regression,
             format!("it costs more than at {base}, and noise does not explain it"),
             again,
@@ -204,10 +204,10 @@ mod tests {
         ))
     }
 
-    fn decision(state: State, severity: Option<Severity>) -> Decision {
+    fn decision(state: State, action: Option<RegressionAction>) -> Decision {
         Decision {
             state,
-            severity,
+            action,
             ..Decision::incomparable(Measure::Time, "seen")
         }
     }
@@ -215,27 +215,31 @@ mod tests {
     #[test]
     fn every_state_has_its_verdict() {
         let none = Unpaired::default();
-        for (state, severity, expected) in [
+        for (state, action, expected) in [
             (State::Equivalent, None, Verdict::Pass),
             (State::Improved, None, Verdict::Pass),
-            (State::Regressed, Some(Severity::Block), Verdict::Regression),
             (
                 State::Regressed,
-                Some(Severity::Warn),
+                Some(RegressionAction::Block),
+                Verdict::Regression,
+            ),
+            (
+                State::Regressed,
+                Some(RegressionAction::Warn),
                 Verdict::Inconclusive,
             ),
             (State::Inconclusive, None, Verdict::Inconclusive),
             (State::Incomparable, None, Verdict::Incomparable),
         ] {
             assert_eq!(
-                verdict(vec![decision(state, severity)], &none),
+                verdict(vec![decision(state, action)], &none),
                 expected,
                 "{state:?}"
             );
         }
         let counted = Decision {
             measure: Measure::Instructions,
-            ..decision(State::Regressed, Some(Severity::Warn))
+            ..decision(State::Regressed, Some(RegressionAction::Warn))
         };
         assert_eq!(verdict(vec![counted], &none), Verdict::Pass);
     }

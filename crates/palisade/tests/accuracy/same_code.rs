@@ -2,7 +2,7 @@
 //! false alarm.
 
 use palisade::speed::{
-    Decision, InterimLooks, Judge, Measure, NoiseThreshold, Rules, Severity, Step,
+    Decision, InterimLooks, Judge, Measure, NoiseThreshold, RegressionAction, Rules, Step,
 };
 
 /// One benchmark, measured again and again on one commit, in order.
@@ -58,7 +58,7 @@ pub fn false_alarms(rows: &[Row]) -> (usize, usize, usize) {
             let decision = judge(row, swapped);
             found.0 += 1;
             found.1 += usize::from(decision.confirmation.is_some());
-            found.2 += usize::from(decision.severity == Some(Severity::Block));
+            found.2 += usize::from(decision.action == Some(RegressionAction::Block));
         }
     }
     found
