@@ -14,7 +14,7 @@ use crate::record::{Millis, Record, Run, Scope};
 use crate::report::{Origin, Report, RevisionReport, Source};
 use crate::session::{Events, Revision, Session, SessionError};
 use crate::shard::{Shard, ShardNumber};
-use crate::verdict::{Effect, Finding, FindingKind};
+use crate::verdict::{Finding, FindingKind, Severity};
 
 /// Why reports cannot be merged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,7 @@ pub fn merge(
         numbers.push(report.shard.ok_or_else(no_shard)?);
     }
     let (runs, mut findings) = gather(session, reports, &numbers)?;
-    let is_whole = findings.iter().all(|f| f.effect != Effect::Unmeasured);
+    let is_whole = findings.iter().all(|f| f.severity != Severity::Unmeasured);
     let scope = first.scope.as_ref().map(|scope| match scope {
         Scope::Shard(shard) => (*shard.of).clone(),
         other => other.clone(),
@@ -84,7 +84,7 @@ pub fn merge(
             findings.push(no_tests());
         }
     }
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     let looked_at = compared.as_ref().map(|compared| compared.scope.clone());
     let report = check.report(
         first.risk.clone(),
@@ -186,7 +186,7 @@ fn unmeasured(name: String, state: &str, reason: String, meaning: &str, next: &s
         kind: FindingKind::Run,
         name,
         state: state.to_owned(),
-        effect: Effect::Unmeasured,
+        severity: Severity::Unmeasured,
         reason,
         meaning: meaning.to_owned(),
         next: next.to_owned(),

@@ -15,7 +15,7 @@ use crate::error::NOT_MEASURED;
 const BROKEN: u8 = 1;
 
 /// Whether a bound holds is not shown.
-const OPEN: u8 = 4;
+const UNDECIDED: u8 = 4;
 
 pub fn run(context: &mut Context<'_>, args: &BenchArgs) -> anyhow::Result<u8> {
     let ui = context.ui;
@@ -35,7 +35,7 @@ pub fn run(context: &mut Context<'_>, args: &BenchArgs) -> anyhow::Result<u8> {
     } else if !series.failed.is_empty() || series.measurements.is_empty() {
         NOT_MEASURED
     } else if any(BoundState::Inconclusive) {
-        OPEN
+        UNDECIDED
     } else {
         0
     };
@@ -110,7 +110,7 @@ fn text(series: &Series, code: u8) -> String {
         let word = match bound.decision.state {
             BoundState::Kept => "kept",
             BoundState::Broken => "BROKEN",
-            BoundState::Inconclusive => "OPEN",
+            BoundState::Inconclusive => "UNDECIDED",
         };
         let _ = writeln!(
             text,

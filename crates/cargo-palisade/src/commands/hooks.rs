@@ -11,7 +11,7 @@ use palisade::hooks::{
 use palisade::record::now;
 use palisade::report::terminal;
 use palisade::risk::Level;
-use palisade::verdict::{Effect, Finding, Verdict};
+use palisade::verdict::{Finding, Severity, Verdict};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -112,7 +112,7 @@ fn before_commit(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<
 fn shown(finding: &Finding) -> String {
     let state = finding.state.replace('_', " ");
     let mut text = format!("{}: {state}: {}\n", finding.name, finding.reason);
-    if finding.effect != Effect::Note {
+    if finding.severity != Severity::Note {
         let _ = writeln!(text, "  next: {}", finding.next);
     }
     text

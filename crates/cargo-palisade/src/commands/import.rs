@@ -7,7 +7,7 @@ use palisade::baseline::Tally;
 use palisade::flaky::Ledger;
 use palisade::import::{ImportError, Imported};
 use palisade::session::SessionError;
-use palisade::verdict::{Effect, Finding, Verdict, judge_saved_speed, judge_saved_tests};
+use palisade::verdict::{Finding, Severity, Verdict, judge_saved_speed, judge_saved_tests};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -103,11 +103,11 @@ fn compare(context: &Context<'_>, base: &Path, files: &[std::path::PathBuf]) -> 
     }
     let verdict = Verdict::of(&findings);
     for finding in &findings {
-        let head = match finding.effect {
-            Effect::Regression => "REGRESSION",
-            Effect::Unmeasured => "NOT MEASURED",
-            Effect::Open => "OPEN",
-            Effect::Note => "note",
+        let head = match finding.severity {
+            Severity::Regression => "REGRESSION",
+            Severity::Unmeasured => "NOT MEASURED",
+            Severity::Undecided => "UNDECIDED",
+            Severity::Note => "note",
         };
         let state = finding.state.replace('_', " ");
         let _ = writeln!(

@@ -112,7 +112,7 @@ pub fn compare(
     let revisions = [&mut base, &mut candidate];
     let measured = measure(session, launcher, revisions, options, events)?;
     let mut findings = judge_speed(&measured.report, &measured.unpaired, &base.name());
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     let verdict = Verdict::of(&findings);
     Ok(Report {
         schema: 1,

@@ -168,7 +168,8 @@ pub enum Answer {
         confidence: f64,
     },
     /// The observations are used up before one suspect is likely enough.
-    Open {
+    #[serde(rename = "open")]
+    Undecided {
         /// The likeliest commits, oldest first.
         commits: Vec<String>,
         /// How likely it is among them.
@@ -301,7 +302,7 @@ impl Search {
                     confidence,
                 }
             } else {
-                Answer::Open {
+                Answer::Undecided {
                     commits,
                     confidence,
                 }

@@ -121,7 +121,7 @@ fn ends_that_cannot_be_measured_or_show_the_same_are_said_to() {
         ..Rules::default()
     };
     let (answer, _) = search(graph(words), few, |_| verdict(false));
-    assert!(matches!(answer, Answer::Open { .. }), "{answer:?}");
+    assert!(matches!(answer, Answer::Undecided { .. }), "{answer:?}");
     let metric = Rules {
         model: Some(Model::Ratios),
         ..Rules::default()
@@ -200,7 +200,7 @@ fn a_likelier_suspect_needs_less_evidence_and_the_end_of_the_runs_is_open() {
         verdict(at % 3 == 0)
     });
     assert!(
-        matches!(answer, Answer::Open { .. } | Answer::Alike { .. }),
+        matches!(answer, Answer::Undecided { .. } | Answer::Alike { .. }),
         "{answer:?}"
     );
     assert!(looked.len() <= 12);

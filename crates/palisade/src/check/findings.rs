@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::verdict::{Effect, Finding, FindingKind};
+use crate::verdict::{Finding, FindingKind, Severity};
 
 /// A note that there was nothing to compare with.
 pub(super) fn no_history(head: &str) -> Finding {
@@ -10,7 +10,7 @@ pub(super) fn no_history(head: &str) -> Finding {
         kind: FindingKind::Run,
         name: "base".to_owned(),
         state: "no_history".to_owned(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason: format!("of no commit before {head} a run of all tests is stored"),
         meaning: "the tests are judged by themselves: none may fail that is not known to"
             .to_owned(),
@@ -26,7 +26,7 @@ pub(crate) fn no_tests() -> Finding {
         kind: FindingKind::Run,
         name: "tests".to_owned(),
         state: "no_tests".to_owned(),
-        effect: Effect::Unmeasured,
+        severity: Severity::Unmeasured,
         reason: "no test ran on either revision".to_owned(),
         meaning: "nothing was measured, and that is not a pass".to_owned(),
         next: "write a test for what changed".to_owned(),
@@ -47,7 +47,7 @@ pub fn incomplete(revision: &str, gaps: &[String]) -> Finding {
         kind: FindingKind::Run,
         name: revision.to_owned(),
         state: "incomplete".to_owned(),
-        effect: Effect::Unmeasured,
+        severity: Severity::Unmeasured,
         reason: match gaps.len() {
             1 => gaps[0].clone(),
             count => format!("{count} tests have no outcome"),

@@ -139,7 +139,7 @@ pub fn check(
     let recall = check.recall(&assessment, compared.is_some(), &findings)?;
     findings.extend(check.monitored_commands()?);
     let speed = check.speed(&assessment, &mut findings)?;
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     let looked_at = compared
         .as_ref()
         .map(|compared| compared.scope.clone())

@@ -63,7 +63,7 @@ impl Check<'_> {
             return Ok(None);
         }
         let mut judged = Judged {
-            judgement: Judgement::Open,
+            judgement: Judgement::Undecided,
             p: 1.0,
             candidate: counts[1],
             base: Some(counts[0]),
@@ -71,7 +71,7 @@ impl Check<'_> {
         for round in 0..policy.max_reruns {
             if self.is_over() {
                 // Too few runs are no judgement.
-                judged.judgement = Judgement::Open;
+                judged.judgement = Judgement::Undecided;
                 break;
             }
             self.step(format!(
@@ -96,7 +96,7 @@ impl Check<'_> {
                 base: Some(counts[0]),
             };
             let is_sure = counts[1].is_mixed() || counts[1].total() > policy.reruns;
-            if judgement != Judgement::Open && is_sure {
+            if judgement != Judgement::Undecided && is_sure {
                 break;
             }
         }

@@ -15,7 +15,7 @@ use crate::run::RunError;
 use crate::session::{Event, SessionError};
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::{
-    Effect, Finding, FindingKind, Unpaired, judge_approval, judge_claims, judge_monitored,
+    Finding, FindingKind, Severity, Unpaired, judge_approval, judge_claims, judge_monitored,
     judge_speed,
 };
 use crate::workspace::{Target, Workspace};
@@ -127,7 +127,8 @@ impl Check<'_> {
         }
         // A failure that stayed open is one that the plan had to find, too.
         let failing = findings.iter().filter(|f| {
-            f.kind == FindingKind::Test && matches!(f.effect, Effect::Regression | Effect::Open)
+            f.kind == FindingKind::Test
+                && matches!(f.severity, Severity::Regression | Severity::Undecided)
         });
         let tests = failing.filter_map(|finding| finding.name.parse::<TestId>().ok());
         let scope = self.session.policy.with_monitored(assessment.scope.clone());
@@ -180,7 +181,11 @@ impl Check<'_> {
         }
         if self.is_over() {
             let reason = "the budget was over before they were measured";
-            findings.push(no_speed(Effect::Open, "inconclusive", reason.to_owned()));
+            findings.push(no_speed(
+                Severity::Undecided,
+                "inconclusive",
+                reason.to_owned(),
+            ));
             return Ok(None);
         }
         let options = CompareOptions {
@@ -207,7 +212,7 @@ impl Check<'_> {
             Err(SessionError::NoBenchmark(_)) => {
                 if is_asked_for {
                     let reason = "no benchmark is in the packages that the change can reach";
-                    findings.push(no_speed(Effect::Note, "no_benchmark", reason.to_owned()));
+                    findings.push(no_speed(Severity::Note, "no_benchmark", reason.to_owned()));
                 }
                 let policy = &self.session.policy;
                 findings.extend(judge_monitored(policy, None, &Unpaired::default()));
@@ -217,7 +222,7 @@ impl Check<'_> {
                 let reason = "the benchmarks do not build".to_owned();
                 findings.push(Finding {
                     output: Some(output),
-                    ..no_speed(Effect::Unmeasured, "build_failed", reason)
+                    ..no_speed(Severity::Unmeasured, "build_failed", reason)
                 });
                 Ok(None)
             }
@@ -227,13 +232,13 @@ impl Check<'_> {
 }
 
 /// A finding about benchmarks that were not measured.
-fn no_speed(effect: Effect, state: &str, reason: String) -> Finding {
-    let is_note = effect == Effect::Note;
+fn no_speed(severity: Severity, state: &str, reason: String) -> Finding {
+    let is_note = severity == Severity::Note;
     Finding {
         kind: FindingKind::Speed,
         name: "benchmarks".to_owned(),
         state: state.to_owned(),
-        effect,
+        severity,
         reason,
         meaning: "a slowdown would not show".to_owned(),
         next: "cargo palisade bench".to_owned(),
@@ -258,7 +263,7 @@ fn api_finding(
         kind: FindingKind::Api,
         name: format!("public API of {package}"),
         state: state.to_owned(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason,
         meaning: meaning.to_owned(),
         next: format!("cargo semver-checks --package {package}"),
@@ -275,9 +280,9 @@ fn api_finding(
             let rules = rules.join("; ");
             let reason = format!("compared with {other} it needs a new {version} version: {rules}");
             Some(Finding {
-                effect: match breaks {
-                    ApiBreaks::Note => Effect::Note,
-                    ApiBreaks::Regression => Effect::Regression,
+                severity: match breaks {
+                    ApiBreaks::Note => Severity::Note,
+                    ApiBreaks::Regression => Severity::Regression,
                 },
                 avoid: "do not publish it as a compatible version".to_owned(),
                 output: Some(output),

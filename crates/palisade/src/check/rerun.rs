@@ -170,7 +170,7 @@ impl Check<'_> {
                     policy.reruns
                 };
                 let is_sure = counts.is_mixed() || counts.total() > demanded;
-                if judgement == Judgement::Open || !is_sure {
+                if judgement == Judgement::Undecided || !is_sure {
                     open.insert(test.clone());
                     open_base.extend(before.map(|_| old.clone()));
                 }
@@ -190,7 +190,7 @@ impl Check<'_> {
                 for test in &open {
                     judged
                         .entry(test.clone())
-                        .and_modify(|j: &mut Judged| j.judgement = Judgement::Open);
+                        .and_modify(|j: &mut Judged| j.judgement = Judgement::Undecided);
                 }
                 break;
             }

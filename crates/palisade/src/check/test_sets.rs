@@ -10,7 +10,7 @@ use crate::report::{Origin, Source, counted};
 use crate::run::RunError;
 use crate::session::{Event, Known, Revision, SessionError, age};
 use crate::test_id::TestId;
-use crate::verdict::{Effect, Finding, FindingKind};
+use crate::verdict::{Finding, FindingKind, Severity};
 
 impl Check<'_> {
     /// Gets the tests of both revisions, from the store or by running them. `None` if
@@ -45,7 +45,7 @@ impl Check<'_> {
                         kind: FindingKind::Run,
                         name: format!("base {}", self.base.name()),
                         state: "build_failed".to_owned(),
-                        effect: Effect::Unmeasured,
+                        severity: Severity::Unmeasured,
                         reason: "the base does not build".to_owned(),
                         meaning: "there is nothing to compare the change with".to_owned(),
                         next: "cargo palisade check --base REV, with a revision that builds"
@@ -83,10 +83,10 @@ impl Check<'_> {
             kind: FindingKind::Run,
             name: "build".to_owned(),
             state: "build_failed".to_owned(),
-            effect: if base_builds {
-                Effect::Regression
+            severity: if base_builds {
+                Severity::Regression
             } else {
-                Effect::Unmeasured
+                Severity::Unmeasured
             },
             reason: if base_builds {
                 format!("the tests do not build, and did at {base}")
@@ -226,17 +226,17 @@ fn differs(revision: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<F
         stored.covering.as_ref().map_or(0, |run| run.finished_ms),
         now(),
     );
-    let (effect, what) = if lists.is_empty() {
-        (Effect::Note, "there is another outcome of")
+    let (severity, what) = if lists.is_empty() {
+        (Severity::Note, "there is another outcome of")
     } else {
-        (Effect::Unmeasured, "only once ran")
+        (Severity::Unmeasured, "only once ran")
     };
     let count = counted(named.len(), "test");
     Some(Finding {
         kind: FindingKind::Run,
         name: format!("stored run of {revision}"),
         state: "reuse_differs".to_owned(),
-        effect,
+        severity,
         reason: format!("it is {age} old and was measured again: {what} {count}"),
         meaning:
             "they are flaky, or depend on something besides files, compiler, machine and settings"

@@ -101,7 +101,7 @@ impl BisectReport {
         answer: Answer,
     ) -> Result<Self, SessionError> {
         let named: &[String] = match &answer {
-            Answer::Culprit { commits, .. } | Answer::Open { commits, .. } => commits,
+            Answer::Culprit { commits, .. } | Answer::Undecided { commits, .. } => commits,
             _ => &[],
         };
         let named = named.iter().map(|id| CommitReport::of(session, id));
@@ -139,7 +139,7 @@ impl BisectReport {
             schema: 1,
             exit_code: match &answer {
                 Answer::Culprit { .. } => 0,
-                Answer::Open { .. } => 4,
+                Answer::Undecided { .. } => 4,
                 Answer::Alike { .. } | Answer::Unmeasured { .. } | Answer::Contradiction => 3,
             },
             question: state.question.clone(),
@@ -178,7 +178,7 @@ impl BisectReport {
                     ),
                 }
             }
-            Answer::Open { confidence, .. } => format!(
+            Answer::Undecided { confidence, .. } => format!(
                 "not decided after {}; likeliest, with {}: {}",
                 counted(self.runs, "observation"),
                 percent(*confidence),

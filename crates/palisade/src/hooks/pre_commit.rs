@@ -15,7 +15,7 @@ use crate::record::now;
 use crate::risk::Assessment;
 use crate::session::{Event, Events, Session, SessionError};
 use crate::source::{ignored_tests, unix_lines};
-use crate::verdict::{Effect, Finding, FindingKind, judge_claims};
+use crate::verdict::{Finding, FindingKind, Severity, judge_claims};
 
 /// Judges what is staged, and begins nothing new after `deadline`. Returns the risk and
 /// what was found; what the time did not suffice for is a note.
@@ -66,7 +66,7 @@ pub fn pre_commit(
         findings.extend(
             judge_claims(&checked, &claims::contradictions(&claims))
                 .into_iter()
-                .filter(|finding| !is_over || finding.effect != Effect::Unmeasured),
+                .filter(|finding| !is_over || finding.severity != Severity::Unmeasured),
         );
         if is_over {
             findings.push(left("claims"));
@@ -74,7 +74,7 @@ pub fn pre_commit(
     } else {
         findings.push(left("claims, which need the files as they are staged,"));
     }
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     Ok((assessment, findings))
 }
 
@@ -83,12 +83,12 @@ fn text(session: &Session, tree: &str, path: &str) -> Result<Option<String>, Ses
     Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
-fn finding(name: &str, state: &str, effect: Effect, reason: String) -> Finding {
+fn finding(name: &str, state: &str, severity: Severity, reason: String) -> Finding {
     Finding {
         kind: FindingKind::Run,
         name: name.to_owned(),
         state: state.to_owned(),
-        effect,
+        severity,
         reason,
         meaning: String::new(),
         next: "nothing to do".to_owned(),
@@ -99,7 +99,7 @@ fn finding(name: &str, state: &str, effect: Effect, reason: String) -> Finding {
 
 fn left(what: &str) -> Finding {
     let reason = format!("{what} are left to the next hook and to CI");
-    finding("budget", "left_out", Effect::Note, reason)
+    finding("budget", "left_out", Severity::Note, reason)
 }
 
 /// Whether the policy that is staged can be read: known failures and accepted differences
@@ -115,7 +115,7 @@ fn policy(session: &Session, tree: &str) -> Result<Option<Finding>, SessionError
     let error = Policy::parse(&text, std::path::Path::new(&path)).err();
     Ok(error.map(|error| Finding {
         next: "correct it, and git add it".to_owned(),
-        ..finding(&path, "unreadable", Effect::Regression, error.to_string())
+        ..finding(&path, "unreadable", Severity::Regression, error.to_string())
     }))
 }
 
@@ -132,7 +132,7 @@ fn newly_ignored(path: &str, before: Option<&str>, after: &str) -> Vec<Finding> 
         ..finding(
             &format!("{path} {test}"),
             "ignored_without_reason",
-            Effect::Regression,
+            Severity::Regression,
             "it is marked #[ignore] and gives no reason".to_owned(),
         )
     })
@@ -159,7 +159,7 @@ fn format(session: &Session, path: &str, text: &str) -> Option<Finding> {
     });
     let Ok(output) = ended else {
         let reason = "rustfmt could not be run: rustup component add rustfmt".to_owned();
-        return Some(finding(path, "not_compared", Effect::Note, reason));
+        return Some(finding(path, "not_compared", Severity::Note, reason));
     };
     // Git keeps `\n` where rustfmt may be told to write what the system has.
     let written = String::from_utf8_lossy(&output.stdout);
@@ -179,7 +179,7 @@ fn format(session: &Session, path: &str, text: &str) -> Option<Finding> {
         ..finding(
             path,
             "not_formatted",
-            Effect::Regression,
+            Severity::Regression,
             "rustfmt would write it otherwise than it is staged".to_owned(),
         )
     })

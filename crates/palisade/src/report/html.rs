@@ -7,7 +7,7 @@ use super::{Report, source_text, speed};
 use crate::benchmark_comparison::SpeedReport;
 use crate::flaky::FlakyRecord;
 use crate::record::{Millis, Run, Scope};
-use crate::verdict::{Effect, Finding, Verdict};
+use crate::verdict::{Finding, Severity, Verdict};
 
 /// One run of the whole workspace, as a point of the curves.
 #[derive(Clone, Debug, PartialEq)]
@@ -190,7 +190,7 @@ fn push_revisions(page: &mut String, report: &Report, now: Millis) {
 }
 
 fn push_finding(page: &mut String, finding: &Finding) {
-    let class = if finding.effect == Effect::Regression {
+    let class = if finding.severity == Severity::Regression {
         ""
     } else {
         " class=\"open\""

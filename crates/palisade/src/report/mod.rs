@@ -30,7 +30,7 @@ use crate::record::{Millis, Run, Scope};
 use crate::risk::Assessment;
 use crate::session::Revision;
 use crate::shard::ShardNumber;
-use crate::verdict::{Effect, Finding, Verdict};
+use crate::verdict::{Finding, Severity, Verdict};
 
 /// Where the state of a revision comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,13 +200,13 @@ impl Report {
 
     /// The findings that decide the verdict, and the notes.
     fn split(&self) -> (Vec<&Finding>, Vec<&Finding>) {
-        let decides = |finding: &&Finding| finding.effect != Effect::Note;
+        let decides = |finding: &&Finding| finding.severity != Severity::Note;
         self.findings.iter().partition(decides)
     }
 
     fn blocking(&self) -> String {
-        let worst = self.findings.iter().map(|finding| finding.effect).min();
-        let is_one = |finding: &&Finding| Some(finding.effect) == worst;
+        let worst = self.findings.iter().map(|finding| finding.severity).min();
+        let is_one = |finding: &&Finding| Some(finding.severity) == worst;
         counted(self.findings.iter().filter(is_one).count(), "thing")
     }
 }
@@ -337,7 +337,7 @@ pub(crate) mod tests {
             kind: FindingKind::Test,
             name: "a/lib/tests::adds".to_owned(),
             state: "newly_failing".to_owned(),
-            effect: Effect::Regression,
+            severity: Severity::Regression,
             reason: "it failed in 6 of 6 runs, and in 0 of 6 at 1a2b3c4d5e".to_owned(),
             meaning: "the change broke it".to_owned(),
             next: "cargo palisade test --test a/lib/tests::adds".to_owned(),
@@ -347,7 +347,7 @@ pub(crate) mod tests {
         let renamed = Finding {
             name: "a/lib/tests::subtracts".to_owned(),
             state: "renamed".to_owned(),
-            effect: Effect::Note,
+            severity: Severity::Note,
             reason: "it was called a/lib/tests::minus and has the same body".to_owned(),
             meaning: "it is the same test, and keeps its history".to_owned(),
             next: "nothing to do".to_owned(),

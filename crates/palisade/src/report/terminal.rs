@@ -9,7 +9,7 @@ use crate::git::short;
 use crate::record::Millis;
 use crate::risk::Assessment;
 use crate::session::age;
-use crate::verdict::{Effect, Finding, Verdict, quoted};
+use crate::verdict::{Finding, Severity, Verdict, quoted};
 
 /// How many notes are told one by one.
 const NOTES: usize = 12;
@@ -129,11 +129,11 @@ fn push_table<const N: usize>(text: &mut String, heads: &[String; N], rows: &[[S
 }
 
 fn push_finding(text: &mut String, finding: &Finding, paint: Paint) {
-    let (colour, head) = match finding.effect {
-        Effect::Regression => (RED, "REGRESSION"),
-        Effect::Unmeasured => (YELLOW, "NOT MEASURED"),
-        Effect::Open => (YELLOW, "OPEN"),
-        Effect::Note => (BLUE, "note"),
+    let (colour, head) = match finding.severity {
+        Severity::Regression => (RED, "REGRESSION"),
+        Severity::Unmeasured => (YELLOW, "NOT MEASURED"),
+        Severity::Undecided => (YELLOW, "UNDECIDED"),
+        Severity::Note => (BLUE, "note"),
     };
     let state = finding.state.replace('_', " ");
     line(

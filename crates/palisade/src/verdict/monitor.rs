@@ -1,6 +1,6 @@
 //! What the monitors of the policy do to the verdict.
 
-use super::{Effect, Finding, FindingKind, Judged, Unpaired, p_value};
+use super::{Finding, FindingKind, Judged, Severity, Unpaired, p_value};
 use crate::benchmark_comparison::SpeedReport;
 use crate::flaky::Judgement;
 use crate::policy::{Monitor, Policy};
@@ -18,33 +18,33 @@ pub fn judge_monitor(monitor: &Monitor, judged: &Judged, base: &str, output: Str
         before.total(),
         p_value(judged.p)
     );
-    let (effect, state, meaning, avoid) = match judged.judgement {
+    let (severity, state, meaning, avoid) = match judged.judgement {
         Judgement::Broken => (
-            Effect::Regression,
+            Severity::Regression,
             "newly_failing",
             "what broke once is broken again",
             "do not take the monitor away to get past this",
         ),
         Judgement::MadeFlaky => (
-            Effect::Regression,
+            Severity::Regression,
             "flaky",
             "it fails at times as of this change",
             "do not take the monitor away to get past this",
         ),
         Judgement::Flaky => (
-            Effect::Note,
+            Severity::Note,
             "flaky",
             "it both passes and fails on the same tree, and did so before this change",
             "",
         ),
         Judgement::BrokenBefore => (
-            Effect::Note,
+            Severity::Note,
             "still_failing",
             "it fails at the base too: this change did not break it",
             "",
         ),
-        Judgement::Open => (
-            Effect::Open,
+        Judgement::Undecided => (
+            Severity::Undecided,
             "open",
             "the runs so far do not tell whether the change did it",
             "do not take this for a pass",
@@ -52,7 +52,7 @@ pub fn judge_monitor(monitor: &Monitor, judged: &Judged, base: &str, output: Str
     };
     Finding {
         state: state.to_owned(),
-        effect,
+        severity,
         reason,
         meaning: format!("{meaning}{}", broken_by(monitor)),
         next: "run the command; cargo palisade bisect --cmd COMMAND".to_owned(),
@@ -68,7 +68,7 @@ pub fn unmeasured_monitor(monitor: &Monitor, why: String) -> Finding {
         kind: FindingKind::Monitor,
         name: monitor.name.clone(),
         state: "unmeasured".to_owned(),
-        effect: Effect::Unmeasured,
+        severity: Severity::Unmeasured,
         reason: why,
         meaning: format!("what broke once would not show{}", broken_by(monitor)),
         next: "repair the [[monitor]] in palisade.toml".to_owned(),
@@ -137,7 +137,7 @@ mod tests {
             (Judgement::MadeFlaky, Verdict::Regression),
             (Judgement::Flaky, Verdict::Pass),
             (Judgement::BrokenBefore, Verdict::Pass),
-            (Judgement::Open, Verdict::Inconclusive),
+            (Judgement::Undecided, Verdict::Inconclusive),
         ] {
             let judged = Judged {
                 judgement,
@@ -167,7 +167,7 @@ mod tests {
         let here = policy(&format!("{ratio}{monitors}"));
         let names = |policy: &Policy, unpaired: &Unpaired| -> Vec<String> {
             let found = judge_monitored(policy, None, unpaired);
-            assert!(found.iter().all(|f| f.effect == Effect::Unmeasured));
+            assert!(found.iter().all(|f| f.severity == Severity::Unmeasured));
             found.into_iter().map(|finding| finding.name).collect()
         };
         assert_eq!(names(&here, &Unpaired::default()), ["n", "m"]);

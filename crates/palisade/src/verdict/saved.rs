@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Evidence, Finding, FindingKind, Judged, judge_tests};
+use super::{Evidence, Finding, FindingKind, Judged, Severity, judge_tests};
 use crate::baseline::{Standing, TestSet};
 use crate::flaky::{FlakyRecord, Judgement, Ledger};
 use crate::import::{Imported, Saved};
@@ -24,7 +24,7 @@ pub fn judge_saved_tests(
     let mut findings = judge_single_runs(&before, &after, complete, policy, ledger, &base.name());
     findings.extend(gaps(base));
     findings.extend(gaps(candidate));
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
@@ -83,7 +83,7 @@ pub fn judge_single_runs(
         base_name,
     });
     for finding in &mut findings {
-        if finding.kind == FindingKind::Test && finding.effect == Effect::Regression {
+        if finding.kind == FindingKind::Test && finding.severity == Severity::Regression {
             finding
                 .meaning
                 .push_str("; there is one run of each revision, and no rerun");
@@ -112,7 +112,7 @@ pub fn judge_saved_speed(
     }
     findings.extend(gaps(base));
     findings.extend(gaps(candidate));
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
@@ -131,31 +131,31 @@ fn compared(before: &Saved, after: &Saved, noise_threshold: f64) -> Finding {
         worse(after.interval.1, before.interval.0),
     ];
     let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
-    let (state, effect, meaning) = if low > 1.0 + noise_threshold {
+    let (state, severity, meaning) = if low > 1.0 + noise_threshold {
         (
             "regressed",
-            Effect::Regression,
+            Severity::Regression,
             "it became worse, or the machine did between the two",
         )
     } else if high < 1.0 / (1.0 + noise_threshold) {
         (
             "improved",
-            Effect::Note,
+            Severity::Note,
             "it became better, or the machine did between the two",
         )
     } else if high <= 1.0 + noise_threshold && low >= 1.0 / (1.0 + noise_threshold) {
-        ("equivalent", Effect::Note, "nothing that counts")
+        ("equivalent", Severity::Note, "nothing that counts")
     } else {
         (
             "inconclusive",
-            Effect::Open,
+            Severity::Undecided,
             "the two measurements cannot tell",
         )
     };
     let measure = before.measure;
     Finding {
         state: state.to_owned(),
-        effect,
+        severity,
         reason: format!(
             "{} → {}: {:+.1} % (between {:+.1} and {:+.1} %, noise threshold {:.0} %)",
             amount(measure, before.middle),
@@ -174,7 +174,7 @@ fn compared(before: &Saved, after: &Saved, noise_threshold: f64) -> Finding {
 fn missing(before: &Saved, base: &str) -> Finding {
     Finding {
         state: "missing".to_owned(),
-        effect: Effect::Regression,
+        severity: Severity::Regression,
         reason: format!("it is in {base} and was not measured any more"),
         meaning: "what it measured is guarded no more".to_owned(),
         next: "measure it again, or compare with a newer base".to_owned(),
@@ -187,7 +187,7 @@ fn finding(before: &Saved) -> Finding {
         kind: FindingKind::Speed,
         name: format!("{}: {}", before.benchmark, before.measure),
         state: String::new(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason: String::new(),
         meaning: String::new(),
         next: String::new(),

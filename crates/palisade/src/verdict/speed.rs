@@ -1,6 +1,6 @@
 //! What decisions about speed and memory do to the verdict.
 
-use super::{Effect, Finding, FindingKind};
+use super::{Finding, FindingKind, Severity};
 use crate::benchmark_comparison::{NamedBound, SpeedReport};
 use crate::report::{bound_word, named, state_word};
 use crate::speed::{BoundState, Entry, Measure, RegressionAction, State};
@@ -21,11 +21,11 @@ pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec
     let mut findings = Vec::new();
     findings.extend(report.benchmarks.iter().filter_map(|e| of_entry(e, base)));
     findings.extend(report.bounds.iter().filter_map(of_bound));
-    let finding = |name: &str, state: &str, effect, reason: String| Finding {
+    let finding = |name: &str, state: &str, severity, reason: String| Finding {
         kind: FindingKind::Speed,
         name: name.to_owned(),
         state: state.to_owned(),
-        effect,
+        severity,
         reason,
         meaning: String::new(),
         next: String::new(),
@@ -40,24 +40,24 @@ pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec
             ..finding(
                 name,
                 "missing",
-                Effect::Unmeasured,
+                Severity::Unmeasured,
                 format!("it is at {base}, and gone"),
             )
         });
     }
     for name in &unpaired.added {
         let reason = format!("it is new, and was not at {base}");
-        findings.push(finding(name, "added", Effect::Note, reason));
+        findings.push(finding(name, "added", Severity::Note, reason));
     }
     for (place, why) in &unpaired.failed {
         findings.push(Finding {
             meaning: "its benchmarks are not known".to_owned(),
             next: "cargo bench shows the same".to_owned(),
             avoid: "do not take this for a pass".to_owned(),
-            ..finding(place, "incomparable", Effect::Unmeasured, why.clone())
+            ..finding(place, "incomparable", Severity::Unmeasured, why.clone())
         });
     }
-    let is_told = findings.iter().any(|f| f.effect == Effect::Unmeasured);
+    let is_told = findings.iter().any(|f| f.severity == Severity::Unmeasured);
     if report.benchmarks.is_empty() && !is_told {
         findings.push(Finding {
             meaning: "nothing was measured, and that is not a pass".to_owned(),
@@ -65,7 +65,7 @@ pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec
             ..finding(
                 "benchmarks",
                 "incomparable",
-                Effect::Unmeasured,
+                Severity::Unmeasured,
                 "there is none on both revisions".to_owned(),
             )
         });
@@ -88,10 +88,10 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
         "cargo palisade compare {base} --only '{}'",
         entry.benchmark.replace('\'', "'\\''")
     );
-    let (effect, meaning, next, avoid) = match (decision.state, decision.action) {
+    let (severity, meaning, next, avoid) = match (decision.state, decision.action) {
         (State::Equivalent, _) => return None,
         (State::Improved, _) => (
-            Effect::Note,
+            Severity::Note,
             format!("it costs less than at {base}, and noise does not explain it"),
             "nothing to do".to_owned(),
             "",
@@ -99,32 +99,32 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
         // Counters are never the only ground.
         (State::Inconclusive, _) if decision.measure == Measure::Instructions => return None,
         (State::Regressed, _) if decision.measure == Measure::Instructions => (
-            Effect::Note,
+            Severity::Note,
             "a counter alone decides nothing".to_owned(),
             again,
             "",
         ),
         (State::Regressed, Some(RegressionAction::Block)) => (
-            Effect::Regression,
+            Severity::Regression,
             format!("it costs more than at {base}, and noise does not explain it"),
             again,
             "do not measure it again until it passes",
         ),
         (State::Regressed, _) => (
-            Effect::Open,
+            Severity::Undecided,
             "the first launches say that it costs more; fresh ones have not confirmed it"
                 .to_owned(),
             format!("{again}, with a larger --budget"),
             "do not take this for a pass",
         ),
         (State::Inconclusive, _) => (
-            Effect::Open,
+            Severity::Undecided,
             "neither a change nor that there is none is shown".to_owned(),
             format!("{again}, with a larger --budget or on a quieter machine"),
             "do not take this for a pass",
         ),
         (State::Incomparable, _) => (
-            Effect::Unmeasured,
+            Severity::Unmeasured,
             "the two revisions cannot be compared".to_owned(),
             again,
             "do not take this for a pass",
@@ -134,7 +134,7 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
         kind: kind(decision.measure),
         name: named(&entry.benchmark, decision.measure),
         state: state_word(decision.state).to_owned(),
-        effect,
+        severity,
         reason: decision.reason.clone(),
         meaning,
         next,
@@ -144,15 +144,15 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
 }
 
 fn of_bound(bound: &NamedBound) -> Option<Finding> {
-    let (effect, meaning, next) = match bound.decision.state {
+    let (severity, meaning, next) = match bound.decision.state {
         BoundState::Kept => return None,
         BoundState::Broken => (
-            Effect::Regression,
+            Severity::Regression,
             "the bound of palisade.toml does not hold",
             "find out what became slower or larger, on either side of the bound",
         ),
         BoundState::Inconclusive => (
-            Effect::Open,
+            Severity::Undecided,
             "whether the bound of palisade.toml holds is not shown",
             "cargo palisade compare with a larger --budget",
         ),
@@ -161,7 +161,7 @@ fn of_bound(bound: &NamedBound) -> Option<Finding> {
         kind: kind(bound.measure),
         name: bound.name.clone(),
         state: bound_word(bound.decision.state).to_owned(),
-        effect,
+        severity,
         reason: bound.decision.reason.clone(),
         meaning: meaning.to_owned(),
         next: next.to_owned(),

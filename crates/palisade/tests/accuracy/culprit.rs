@@ -88,7 +88,7 @@ pub fn search(failure: Failure, max_runs: usize, seed: u64) -> Found {
             Step::Done(answer) => {
                 let (named, sure) = match answer {
                     Answer::Culprit { commits, .. } => (commits, true),
-                    Answer::Open { commits, .. } => (commits, false),
+                    Answer::Undecided { commits, .. } => (commits, false),
                     _ => (Vec::new(), false),
                 };
                 return Found {
