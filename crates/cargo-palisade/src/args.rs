@@ -138,7 +138,7 @@ pub enum Command {
         #[command(subcommand)]
         command: BaselineCommand,
     },
-    /// List, show, quarantine, release or hunt flaky tests
+    /// List, show, quarantine, release or stress flaky tests
     #[command(after_help = "Example: cargo palisade flaky list")]
     Flaky {
         #[command(subcommand)]
@@ -462,8 +462,11 @@ pub enum FlakyCommand {
         reason: String,
     },
     /// Run tests many times to find out whether they are flaky
-    #[command(after_help = "Example: cargo palisade flaky hunt a/lib/tests::connects --runs 200")]
-    Hunt {
+    #[command(
+        visible_alias = "hunt",
+        after_help = "Example: cargo palisade flaky stress a/lib/tests::connects --runs 200"
+    )]
+    Stress {
         /// The tests; all of the workspace if none is given
         tests: Vec<TestId>,
         /// How often at most

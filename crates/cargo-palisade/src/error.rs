@@ -135,7 +135,7 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
     if error.is::<QuarantineRefusal>() {
         return (
             USAGE,
-            hint("cargo palisade flaky hunt TEST gathers evidence"),
+            hint("cargo palisade flaky stress TEST gathers evidence"),
         );
     }
     let Some(error) = error.downcast_ref::<SessionError>() else {

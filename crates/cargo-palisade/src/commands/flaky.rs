@@ -18,7 +18,7 @@ use super::Context;
 use crate::args::FlakyCommand;
 use crate::error::{NOT_MEASURED, UsageError};
 
-/// The exit code of a hunt that found something.
+/// The exit code of a stress that found something.
 const FOUND: u8 = 1;
 
 pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<u8> {
@@ -67,8 +67,8 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             let text = format!("{} is released: its failures count\n", record.test);
             context.print(&json, &text)?;
         }
-        FlakyCommand::Hunt { tests, runs, time } => {
-            return hunt(context, tests, *runs, time.0);
+        FlakyCommand::Stress { tests, runs, time } => {
+            return stress(context, tests, *runs, time.0);
         }
     }
     Ok(0)
@@ -124,7 +124,7 @@ fn show(context: &Context<'_>, record: &FlakyRecord) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn hunt(
+fn stress(
     context: &mut Context<'_>,
     tests: &[TestId],
     runs: u32,

@@ -83,7 +83,7 @@ impl Incident {
             .as_ref()
             .is_some_and(|found| !found.is_red)
         {
-            return "Not confirmed: fresh runs do not show it. Next: cargo palisade flaky hunt"
+            return "Not confirmed: fresh runs do not show it. Next: cargo palisade flaky stress"
                 .to_owned();
         }
         if self.bisection.is_some() && self.culprit().is_none() {

@@ -414,7 +414,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
             "open".clone_into(&mut finding.state);
             "the runs so far do not tell whether the change did it"
                 .clone_into(&mut finding.meaning);
-            finding.next = format!("cargo palisade flaky hunt {}", quoted(test));
+            finding.next = format!("cargo palisade flaky stress {}", quoted(test));
             "do not take this for a pass".clone_into(&mut finding.avoid);
         }
     }
