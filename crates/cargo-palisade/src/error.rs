@@ -234,11 +234,11 @@ fn culprit(error: &CulpritError) -> (u8, Option<String>) {
             USAGE,
             "cargo palisade test with the files of that commit; or recover --test TEST",
         ),
-        CulpritError::Incident(IncidentError::ManyRed { .. }) => (
+        CulpritError::Incident(IncidentError::ManyFailingTests { .. }) => (
             USAGE,
             "cargo palisade recover --test TEST with one of these",
         ),
-        CulpritError::Incident(IncidentError::None(_) | IncidentError::NoRed { .. }) => (
+        CulpritError::Incident(IncidentError::None(_) | IncidentError::NoFailingTest { .. }) => (
             USAGE,
             "cargo palisade recover --test TEST, --bench NAME, --cmd COMMAND or --ratio NAME",
         ),

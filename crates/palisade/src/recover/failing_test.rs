@@ -1,5 +1,5 @@
-//! What is red, as the store knows it: where a way back begins that was not asked for by
-//! name.
+//! The failing test with which a recovery begins that was asked for without a name, as the
+//! store has it.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ const RUNS: u32 = 200;
 
 /// The one test that fails in the newest complete run of a commit that has it, of HEAD if
 /// none is named; says which it took. Tests that are known to fail or in quarantine are
-/// not red, and those of which an incident at this commit is closed are done.
-pub(super) fn the_one(
+/// not counted, and those of which an incident at this commit is closed are done.
+pub(super) fn single_failing_test(
     session: &Session,
     revision: Option<&str>,
     events: Events<'_>,
@@ -43,18 +43,18 @@ pub(super) fn the_one(
         let mut about = incidents.iter();
         about.find(|incident| is_it(&incident.bad, &incident.question))
     };
-    let is_red = |test: &TestId, outcome: Outcome| {
+    let is_failing = |test: &TestId, outcome: Outcome| {
         matches!(outcome, Outcome::Fail | Outcome::TimedOut)
             && session.policy.known_failure(test).is_none()
             && ledger.quarantine(test).is_none()
     };
-    let red = outcomes
+    let failing = outcomes
         .into_iter()
-        .filter(|(test, outcome)| is_red(test, *outcome));
-    let (done, red): (Vec<_>, Vec<_>) = red
+        .filter(|(test, outcome)| is_failing(test, *outcome));
+    let (done, failing): (Vec<_>, Vec<_>) = failing
         .map(|(test, _)| (test, closed_for(test)))
         .partition(|(_, incident)| incident.is_some());
-    match red.as_slice() {
+    match failing.as_slice() {
         [] => {
             let done = done
                 .iter()
@@ -69,7 +69,7 @@ pub(super) fn the_one(
             } else {
                 done.join("; ")
             };
-            Err(IncidentError::NoRed { commit: name, why }.into())
+            Err(IncidentError::NoFailingTest { commit: name, why }.into())
         }
         [(test, _)] => {
             let note =
@@ -80,7 +80,7 @@ pub(super) fn the_one(
         many => {
             let tests: Vec<String> = many.iter().map(|(test, _)| test.to_string()).collect();
             let tests = tests.join(", ");
-            Err(IncidentError::ManyRed {
+            Err(IncidentError::ManyFailingTests {
                 commit: name,
                 tests,
             }

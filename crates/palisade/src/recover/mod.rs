@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! confirm ─► bisect ─► revert ─► validate ─► monitor ─► incident record
-//! fresh runs  culprit   branch    red again?  palisade.toml   Markdown, store
+//! fresh runs  culprit   branch    fails?      palisade.toml   Markdown, store
 //!                                 risk plan   on the branch
 //! ```
 //!
@@ -34,7 +34,7 @@ use crate::source::unix_lines;
 use crate::speed::estimate;
 use crate::verdict::Verdict;
 
-/// How often what is red is run afresh to confirm it, and to see that it is gone.
+/// How often what fails is run afresh to confirm it, and to see that it is gone.
 const RUNS: usize = 5;
 
 /// The same for a benchmark: blocks of pairs.
@@ -46,7 +46,7 @@ pub struct RecoverOptions {
     /// The incident; a new one where a question is asked, else the newest that is open,
     /// else a new one about the one test that the store knows to fail.
     pub incident: Option<String>,
-    /// What is red, and where a culprit is looked for.
+    /// What fails, and where a culprit is looked for.
     pub search: BisectOptions,
     /// Do this step only.
     pub only: Option<Stage>,
@@ -66,7 +66,11 @@ pub fn recover(
             if let Some(incident) = Incident::newest_open(&session.workspace.root)? {
                 incident
             } else {
-                let test = failing_test::the_one(session, options.search.bad.as_deref(), events)?;
+                let test = failing_test::single_failing_test(
+                    session,
+                    options.search.bad.as_deref(),
+                    events,
+                )?;
                 let search = BisectOptions {
                     question: Some(Question::Test(test)),
                     ..options.search.clone()
@@ -134,7 +138,7 @@ fn search_file(session: &Session, incident: &Incident) -> PathBuf {
     folder.join(format!("{}.search.json", incident.id))
 }
 
-/// Runs what is red afresh at the bad end. What it sees is the beginning of the search.
+/// Runs what fails afresh at the bad end. What it sees is the beginning of the search.
 fn confirm(
     session: &mut Session,
     launcher: &Launcher,
@@ -212,7 +216,7 @@ fn revert(session: &Session, incident: &mut Incident) -> Result<String, SessionE
     Ok(words)
 }
 
-/// Runs on the branch what was red, and what a change like it risks.
+/// Runs on the branch what failed, and what a change like it risks.
 fn validate(
     session: &mut Session,
     launcher: &Launcher,
@@ -230,7 +234,7 @@ fn validate(
         state.look(session, &mut observer, &commit, events)?;
     }
     drop(observer);
-    let red = Confirmation::of(&state.observations(&commit), estimate);
+    let rerun = Confirmation::of(&state.observations(&commit), estimate);
     let options = CheckOptions {
         base: BaseChoice::Revision(incident.bad.clone()),
         candidate: CandidateChoice::Beside(commit),
@@ -243,7 +247,7 @@ fn validate(
         format!("{} is {state}: {}", finding.name, finding.reason)
     });
     let validation = Validation {
-        red,
+        rerun,
         verdict: report.verdict,
         findings: found.collect(),
     };
@@ -281,7 +285,10 @@ impl Incident {
     /// The exit code: 0 where the way back is prepared, 1 where somebody has to look at it, 3
     /// where the failure was not confirmed, 4 where the culprit is not known.
     pub fn exit_code(&self) -> u8 {
-        let confirmed = self.confirmation.as_ref().is_none_or(|found| found.is_red);
+        let confirmed = self
+            .confirmation
+            .as_ref()
+            .is_none_or(|found| found.is_failing);
         let found = self.bisection.as_ref();
         match () {
             () if !confirmed => 3,
