@@ -150,7 +150,7 @@ fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow
         }),
         "claims": report.claims.findings,
         "claims_verdict": report.claims.verdict,
-        "standings": report.standings,
+        "standings": report.comparisons,
         "notes": report.notes,
     });
     context.print(&json, &text(milestone, &report))?;
@@ -170,13 +170,13 @@ fn text(milestone: &Milestone, report: &MilestoneReport) -> String {
             let _ = writeln!(text, "{state}: {}: {}", finding.name, finding.reason);
         }
     }
-    for standing in &report.standings {
-        let decision = &standing.decision;
+    for comparison in &report.comparisons {
+        let decision = &comparison.decision;
         let _ = writeln!(
             text,
             "{}: {}, {}: {}",
             state_word(decision.state),
-            standing.benchmark,
+            comparison.benchmark,
             decision.measure,
             decision.reason
         );

@@ -1,4 +1,4 @@
-//! How a commit stands against a milestone, by the comparisons that lead from one to
+//! How a commit compares with a milestone, by the comparisons that lead from one to
 //! the other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,42 +14,43 @@ use crate::speed::{
 };
 use crate::stats::median;
 
-/// Why a benchmark that was measured at a milestone has no standing.
-const NO_WAY: &str = "it was measured at the milestone, and no comparison leads here";
+/// Why a benchmark that was measured at a milestone has no comparison.
+const NO_COMPARISON: &str = "it was measured at the milestone, and no comparison leads here";
 
-/// How one measure of one benchmark stands against a milestone.
+/// How one measure of one benchmark compares with a milestone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Standing {
+pub struct MilestoneComparison {
     /// The benchmark.
     pub benchmark: String,
     /// The commits whose comparisons were added up, from the milestone on.
     pub path: Vec<String>,
     /// Whether both were measured by themselves, at two times: that says enough of
     /// memory, and nothing of time.
-    pub apart: bool,
+    #[serde(rename = "apart")]
+    pub separate_series: bool,
     /// What is known.
     #[serde(flatten)]
     pub decision: Decision,
 }
 
-/// How `commit` stands against `milestone` on one machine. If both were compared with
+/// How `commit` compares with `milestone` on one machine. If both were compared with
 /// each other, that comparison decides; else the shortest chain of comparisons between
 /// them, added up. Memory does not depend on how busy a machine was: where no chain leads,
 /// series of both decide about it. A benchmark that was compared with the milestone and to
 /// which neither leads is incomparable. Empty if nothing leads to the milestone.
-pub fn standings(
+pub fn compare_with_milestone(
     runs: &[SpeedRun],
     calibrations: &[Calibration],
     fingerprint: &Fingerprint,
     milestone: &str,
     commit: &str,
-) -> Vec<Standing> {
+) -> Vec<MilestoneComparison> {
     let here: Vec<&SpeedRun> = runs
         .iter()
         .filter(|run| run.fingerprint == *fingerprint)
         .collect();
     let comparisons = StoredComparison::all(&here);
-    let mut standings = Vec::new();
+    let mut found = Vec::new();
     for (benchmark, measure) in measured(&here) {
         let steps = |from: &str, to: &str| -> Vec<(f64, f64)> {
             let between =
@@ -60,7 +61,7 @@ pub fn standings(
         let Some(path) = path(&comparisons, milestone, commit, leads) else {
             let noise_threshold =
                 calibrated_noise_threshold(calibrations, fingerprint, benchmark, measure);
-            if let Some(decision) = apart(
+            if let Some(decision) = compare_separate_series(
                 &here,
                 milestone,
                 commit,
@@ -68,10 +69,10 @@ pub fn standings(
                 measure,
                 noise_threshold,
             ) {
-                standings.push(Standing {
+                found.push(MilestoneComparison {
                     benchmark: benchmark.to_owned(),
                     path: vec![milestone.to_owned(), commit.to_owned()],
-                    apart: true,
+                    separate_series: true,
                     decision,
                 });
                 continue;
@@ -82,11 +83,11 @@ pub fn standings(
                     .is_some_and(|other| leads(milestone, other))
             };
             if comparisons.iter().any(of_milestone) {
-                standings.push(Standing {
+                found.push(MilestoneComparison {
                     benchmark: benchmark.to_owned(),
                     path: Vec::new(),
-                    apart: false,
-                    decision: Decision::incomparable(measure, NO_WAY),
+                    separate_series: false,
+                    decision: Decision::incomparable(measure, NO_COMPARISON),
                 });
             }
             continue;
@@ -101,19 +102,19 @@ pub fn standings(
             [direct] => judge(measure, noise_threshold, direct),
             _ => add_up(measure, noise_threshold, &path, &pairs),
         };
-        standings.push(Standing {
+        found.push(MilestoneComparison {
             benchmark: benchmark.to_owned(),
             path: path.into_iter().map(str::to_owned).collect(),
-            apart: false,
+            separate_series: false,
             decision,
         });
     }
-    standings
+    found
 }
 
 /// What series of two commits say of memory; `None` of other measures, and where one of
 /// the two was not measured.
-fn apart(
+fn compare_separate_series(
     runs: &[&SpeedRun],
     milestone: &str,
     commit: &str,
@@ -294,7 +295,7 @@ mod tests {
         ]
     }
 
-    fn stand(runs: &[SpeedRun], spread: f64, commit: &str) -> Vec<(State, usize)> {
+    fn states(runs: &[SpeedRun], spread: f64, commit: &str) -> Vec<(State, usize)> {
         let calibration = Calibration {
             id: String::new(),
             at_ms: 0,
@@ -308,8 +309,9 @@ mod tests {
             false_alarms: Found::default(),
             detections: Vec::new(),
         };
-        let found = standings(runs, &[calibration], &fingerprint(), "m", commit);
-        let short = |standing: &Standing| (standing.decision.state, standing.path.len());
+        let found = compare_with_milestone(runs, &[calibration], &fingerprint(), "m", commit);
+        let short =
+            |comparison: &MilestoneComparison| (comparison.decision.state, comparison.path.len());
         found.iter().map(short).collect()
     }
 
@@ -322,20 +324,20 @@ mod tests {
             comparison("b", "c", 1.03),
         ]
         .concat();
-        assert_eq!(stand(&runs, 0.015, "a"), [(State::Inconclusive, 2)]);
-        assert_eq!(stand(&runs, 0.015, "b"), [(State::Regressed, 3)]);
-        assert_eq!(stand(&runs, 0.015, "c"), [(State::Regressed, 4)]);
-        assert_eq!(stand(&runs, 0.1, "c"), [(State::Inconclusive, 4)]);
-        assert_eq!(stand(&runs, 0.015, "unknown"), [(State::Incomparable, 0)]);
+        assert_eq!(states(&runs, 0.015, "a"), [(State::Inconclusive, 2)]);
+        assert_eq!(states(&runs, 0.015, "b"), [(State::Regressed, 3)]);
+        assert_eq!(states(&runs, 0.015, "c"), [(State::Regressed, 4)]);
+        assert_eq!(states(&runs, 0.1, "c"), [(State::Inconclusive, 4)]);
+        assert_eq!(states(&runs, 0.015, "unknown"), [(State::Incomparable, 0)]);
     }
 
     #[test]
     fn a_direct_comparison_is_heard_first_and_direction_does_not_matter() {
         let chain = [comparison("m", "a", 1.03), comparison("a", "b", 1.03)].concat();
         let direct = [chain, comparison("b", "m", 1.0).to_vec()].concat();
-        assert_eq!(stand(&direct, 0.0, "b"), [(State::Equivalent, 2)]);
+        assert_eq!(states(&direct, 0.0, "b"), [(State::Equivalent, 2)]);
         let better = comparison("a", "m", 1.2).to_vec();
-        assert_eq!(stand(&better, 0.0, "a"), [(State::Improved, 2)]);
+        assert_eq!(states(&better, 0.0, "a"), [(State::Improved, 2)]);
     }
 
     #[test]
@@ -350,16 +352,16 @@ mod tests {
             });
             run
         };
-        let stand = |bytes: f64| {
+        let states = |bytes: f64| {
             let runs = [series("m", 64e6), series("a", bytes)];
-            let found = standings(&runs, &[], &fingerprint(), "m", "a");
+            let found = compare_with_milestone(&runs, &[], &fingerprint(), "m", "a");
             assert_eq!(found.len(), 1, "{found:?}");
-            assert!(found[0].apart && found[0].decision.measure == Measure::PeakMemory);
+            assert!(found[0].separate_series && found[0].decision.measure == Measure::PeakMemory);
             found[0].decision.state
         };
-        assert_eq!(stand(64e6), State::Equivalent);
-        assert_eq!(stand(96e6), State::Regressed);
-        assert_eq!(stand(32e6), State::Improved);
+        assert_eq!(states(64e6), State::Equivalent);
+        assert_eq!(states(96e6), State::Regressed);
+        assert_eq!(states(32e6), State::Improved);
     }
 
     #[test]
@@ -368,6 +370,6 @@ mod tests {
         for run in &mut runs {
             run.fingerprint = Fingerprint::default();
         }
-        assert!(stand(&runs, 0.0, "a").is_empty());
+        assert!(states(&runs, 0.0, "a").is_empty());
     }
 }

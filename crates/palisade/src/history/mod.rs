@@ -18,7 +18,7 @@ mod series;
 mod stored_comparison;
 
 pub use e_divisive::{EDivisive, Split};
-pub use milestone_comparison::{Standing, standings};
+pub use milestone_comparison::{MilestoneComparison, compare_with_milestone};
 pub use pelt::pelt;
 use serde::{Deserialize, Serialize};
 pub use series::{ChangePoint, History, Point, Series};

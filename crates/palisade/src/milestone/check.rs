@@ -8,7 +8,7 @@ use crate::check::{BaseChoice, CandidateChoice, CheckOptions as TestOptions, che
 use crate::claims::{self, Checked, ClaimState, Claims, contradictions};
 use crate::flaky::Ledger;
 use crate::git::short;
-use crate::history::{Standing, standings};
+use crate::history::{MilestoneComparison, compare_with_milestone};
 use crate::measure::launch::Launcher;
 use crate::record::{Environment, Millis, Scope};
 use crate::session::{Events, Session, SessionError};
@@ -24,7 +24,7 @@ pub struct CheckOptions {
     pub launcher: Launcher,
 }
 
-/// How the user's files stand against a milestone, part by part.
+/// How the user's files compare with a milestone, part by part.
 #[derive(Clone, Debug, Serialize)]
 pub struct MilestoneReport {
     /// All parts together. A part that nothing is known of says nothing, and all of them
@@ -35,7 +35,8 @@ pub struct MilestoneReport {
     /// The tests of the user's files.
     pub tests: Part,
     /// Speed and memory of HEAD, by benchmark.
-    pub standings: Vec<Standing>,
+    #[serde(rename = "standings")]
+    pub comparisons: Vec<MilestoneComparison>,
     /// The claims of the documents in the user's files.
     pub claims: Part,
     /// What could not be compared and why, and what else there is to say.
@@ -71,16 +72,16 @@ pub fn check(
     let head = session.repo.head()?.id;
     let mut notes = Vec::new();
     let tests = tests(session, milestone, options, events, &mut notes)?;
-    let standings = speed(session, milestone, &head, options, events, &mut notes)?;
+    let comparisons = speed(session, milestone, &head, options, events, &mut notes)?;
     let claims = claims(session, milestone, options, events, &mut notes)?;
-    let speed = (!standings.is_empty()).then(|| speed_verdict(&standings));
+    let speed = (!comparisons.is_empty()).then(|| speed_verdict(&comparisons));
     let known = [tests.verdict, speed, claims.verdict];
     let verdict = worst(&known.into_iter().flatten().collect::<Vec<_>>());
     Ok(MilestoneReport {
         verdict,
         commit: head,
         tests,
-        standings,
+        comparisons,
         claims,
         notes,
     })
@@ -221,21 +222,26 @@ fn speed(
     options: &CheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Vec<Standing>, SessionError> {
+) -> Result<Vec<MilestoneComparison>, SessionError> {
     let from = &milestone.subject.commit;
-    let mut standings = stand(session, milestone, head)?;
-    let is_open = speed_verdict(&standings) == Verdict::Incomparable
-        || standings.iter().all(|standing| standing.apart);
+    let mut comparisons = speed_comparisons(session, milestone, head)?;
+    let is_open = speed_verdict(&comparisons) == Verdict::Incomparable
+        || comparisons
+            .iter()
+            .all(|comparison| comparison.separate_series);
     if options.measure && is_open && session.repo.resolve(from).is_ok() {
         compare_speed(session, from, head, &options.launcher, events)?;
-        standings = stand(session, milestone, head)?;
+        comparisons = speed_comparisons(session, milestone, head)?;
     }
     let (from, to) = (short(from), short(head));
-    if standings.is_empty() {
+    if comparisons.is_empty() {
         notes.push(format!(
             "speed: no comparison leads from {from} to {to}; --measure makes one"
         ));
-    } else if standings.iter().all(|standing| standing.apart) {
+    } else if comparisons
+        .iter()
+        .all(|comparison| comparison.separate_series)
+    {
         notes.push(format!(
             "speed: memory alone is held, as no comparison leads from {from} to {to}; \
              --measure makes one"
@@ -243,7 +249,7 @@ fn speed(
     }
     let snapshot = milestone.snapshot.as_ref();
     let recorded = snapshot.map_or(&[][..], |snapshot| &snapshot.speed);
-    if standings.is_empty()
+    if comparisons.is_empty()
         && let Some(there) = recorded.first()
         && let Some(here) = session
             .store
@@ -260,7 +266,7 @@ fn speed(
             "speed: incomparable with what was measured at the milestone ({differs})"
         ));
     }
-    Ok(standings)
+    Ok(comparisons)
 }
 
 /// Compares the two commits; a workspace without benchmarks has no speed to hold.
@@ -283,11 +289,11 @@ fn compare_speed(
 }
 
 /// How HEAD stands on the machine that measured it last.
-fn stand(
+fn speed_comparisons(
     session: &Session,
     milestone: &Milestone,
     head: &str,
-) -> Result<Vec<Standing>, SessionError> {
+) -> Result<Vec<MilestoneComparison>, SessionError> {
     let mut runs = session.store.speed_runs(Millis::MIN)?;
     let Some(of_head) = runs
         .iter()
@@ -304,18 +310,24 @@ fn stand(
     }
     let calibrations = session.store.calibrations()?;
     let from = &milestone.subject.commit;
-    Ok(standings(&runs, &calibrations, &machine, from, head))
+    Ok(compare_with_milestone(
+        &runs,
+        &calibrations,
+        &machine,
+        from,
+        head,
+    ))
 }
 
-/// What the standings say together. Nothing measured is never a pass.
-fn speed_verdict(standings: &[Standing]) -> Verdict {
+/// What the comparisons say together. Nothing measured is never a pass.
+fn speed_verdict(comparisons: &[MilestoneComparison]) -> Verdict {
     let of = |decision: &Decision| match decision.state {
         State::Regressed => Verdict::Regression,
         State::Incomparable => Verdict::Incomparable,
         State::Inconclusive => Verdict::Inconclusive,
         State::Improved | State::Equivalent => Verdict::Pass,
     };
-    let verdicts: Vec<Verdict> = standings.iter().map(|s| of(&s.decision)).collect();
+    let verdicts: Vec<Verdict> = comparisons.iter().map(|s| of(&s.decision)).collect();
     worst(&verdicts)
 }
 
