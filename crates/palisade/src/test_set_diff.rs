@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::baseline::{Expected, Standing, TestSet};
+use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::policy::SlowerPolicy;
 use crate::test_id::TestId;
 
@@ -120,26 +120,26 @@ fn states(
     } else if before.body.is_some() && after.body.is_some() && before.body != after.body {
         states.push(TestState::Changed);
     }
-    match (before.standing(), after.standing()) {
-        (Standing::Ignored, Standing::Failing | Standing::Flaky) => {
+    match (before.status(), after.status()) {
+        (TestStatus::Ignored, TestStatus::Failing | TestStatus::Flaky) => {
             states.push(TestState::AddedFailing);
         }
-        (Standing::Ignored, Standing::Passing) => states.push(TestState::NoLongerIgnored),
-        (Standing::Passing | Standing::Failing | Standing::Flaky, Standing::Ignored) => {
+        (TestStatus::Ignored, TestStatus::Passing) => states.push(TestState::NoLongerIgnored),
+        (TestStatus::Passing | TestStatus::Failing | TestStatus::Flaky, TestStatus::Ignored) => {
             states.push(TestState::NewlyIgnored);
         }
-        (Standing::Passing, Standing::Failing | Standing::Flaky)
-        | (Standing::Flaky, Standing::Failing) => states.push(TestState::NewlyFailing),
-        (Standing::Failing, Standing::Passing) => states.push(TestState::NewlyPassing),
-        (Standing::Failing, Standing::Failing | Standing::Flaky) => {
+        (TestStatus::Passing, TestStatus::Failing | TestStatus::Flaky)
+        | (TestStatus::Flaky, TestStatus::Failing) => states.push(TestState::NewlyFailing),
+        (TestStatus::Failing, TestStatus::Passing) => states.push(TestState::NewlyPassing),
+        (TestStatus::Failing, TestStatus::Failing | TestStatus::Flaky) => {
             states.push(TestState::StillFailing);
         }
-        (Standing::Passing | Standing::Flaky, Standing::Passing | Standing::Flaky) => {
+        (TestStatus::Passing | TestStatus::Flaky, TestStatus::Passing | TestStatus::Flaky) => {
             if is_slower(before, after, slower) {
                 states.push(TestState::Slower);
             }
         }
-        (Standing::Ignored, Standing::Ignored) => {}
+        (TestStatus::Ignored, TestStatus::Ignored) => {}
     }
     states
 }

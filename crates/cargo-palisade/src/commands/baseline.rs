@@ -1,6 +1,6 @@
 //! `cargo palisade baseline`
 
-use palisade::baseline::{Standing, TestSet};
+use palisade::baseline::{TestSet, TestStatus};
 use palisade::check::{BaseChoice, CheckOptions};
 use palisade::record::{BaselineMark, Purpose, Record, Run, Scope, new_id, now};
 use palisade::session::{Event, Session, SessionError, age};
@@ -109,11 +109,11 @@ fn show(context: &mut Context<'_>, branch: &BranchArgs) -> anyhow::Result<u8> {
     let tally = set.tally();
     let mut text = String::new();
     for (test, expected) in &set.tests {
-        let word = match expected.standing() {
-            Standing::Passing => "passes",
-            Standing::Failing => "fails",
-            Standing::Flaky => "flaky",
-            Standing::Ignored => "ignored",
+        let word = match expected.status() {
+            TestStatus::Passing => "passes",
+            TestStatus::Failing => "fails",
+            TestStatus::Flaky => "flaky",
+            TestStatus::Ignored => "ignored",
         };
         let median = expected
             .median_ms()
@@ -142,7 +142,7 @@ fn show(context: &mut Context<'_>, branch: &BranchArgs) -> anyhow::Result<u8> {
         .map(|(test, expected)| {
             json!({
                 "name": test,
-                "expected": expected.standing(),
+                "expected": expected.status(),
                 "median_ms": expected.median_ms(),
             })
         })

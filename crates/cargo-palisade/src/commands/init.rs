@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palisade::baseline::{Standing, TestSet};
+use palisade::baseline::{TestSet, TestStatus};
 use palisade::policy::FILE_NAME;
 use palisade::policy_template::{look, policy_text};
 use palisade::record::{Purpose, Scope};
@@ -26,7 +26,7 @@ pub fn run(context: &mut Context<'_>) -> anyhow::Result<u8> {
     let failing: Vec<_> = set
         .tests
         .iter()
-        .filter(|(_, expected)| expected.standing() == Standing::Failing)
+        .filter(|(_, expected)| expected.status() == TestStatus::Failing)
         .map(|(test, _)| test.clone())
         .collect();
     let is_new = !path.exists();

@@ -14,7 +14,7 @@ mod test_sets;
 
 use std::time::{Duration, Instant};
 
-use crate::baseline::{Standing, TestSet};
+use crate::baseline::{TestSet, TestStatus};
 use crate::flaky::{Ledger, release_due};
 use crate::git::Repo;
 use crate::measure::launch::Launcher;
@@ -275,7 +275,7 @@ impl Check<'_> {
         let failing = candidate
             .tests
             .iter()
-            .filter(|(_, e)| e.standing() == Standing::Failing);
+            .filter(|(_, e)| e.status() == TestStatus::Failing);
         let known = failing.filter(|(test, _)| is_known(test)).count();
         let mut findings = judge_tests(&Evidence {
             differences: &differences,

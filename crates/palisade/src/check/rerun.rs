@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{Check, Role};
-use crate::baseline::{Expected, Standing, TestSet};
+use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge};
 use crate::record::{Purpose, Scope};
 use crate::report::counted;
@@ -155,7 +155,7 @@ impl Check<'_> {
                 let before = base
                     .tests
                     .get(old)
-                    .filter(|e| e.standing() != Standing::Ignored);
+                    .filter(|e| e.status() != TestStatus::Ignored);
                 // A test whose body changed is another test: that the old one
                 // never failed says nothing about the new one being flaky.
                 let is_other = changed.contains(test) && counts.is_mixed();

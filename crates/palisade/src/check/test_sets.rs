@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::findings::{incomplete, no_tests};
 use super::{BaseChoice, Check, ComparedTests, Role};
-use crate::baseline::{Expected, Standing, TestSet};
+use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::record::{Purpose, Run, Scope, now};
 use crate::report::{Origin, Source, counted};
 use crate::run::RunError;
@@ -199,17 +199,17 @@ impl Check<'_> {
 /// A finding if what is stored of a tree and a new run of it do not agree.
 fn differs(revision: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Finding> {
     let new = TestSet::of_runs([run], scope);
-    let state_of = |set: &TestSet, test: &TestId| set.tests.get(test).map(Expected::standing);
+    let state_of = |set: &TestSet, test: &TestId| set.tests.get(test).map(Expected::status);
     let tests: BTreeSet<&TestId> = stored.set.tests.keys().chain(new.tests.keys()).collect();
     let mut outcomes = Vec::new();
     let mut lists = Vec::new();
     for test in tests {
         let (before, after) = (state_of(&stored.set, test), state_of(&new, test));
-        let ran = |state: Option<Standing>| state.filter(|state| *state != Standing::Ignored);
+        let ran = |state: Option<TestStatus>| state.filter(|state| *state != TestStatus::Ignored);
         match (ran(before), ran(after)) {
             (Some(_), None) | (None, Some(_)) => lists.push(test),
             // One that is known to do both agrees with either.
-            (Some(Standing::Flaky), _) => {}
+            (Some(TestStatus::Flaky), _) => {}
             (before, after) if before != after => outcomes.push(test),
             _ => {}
         }

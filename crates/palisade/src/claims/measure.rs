@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Claims, Cost, Proof};
-use crate::baseline::{Expected, Standing, TestSet};
+use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::benchmark_comparison::{Selection, SeriesOptions, measure_series};
 use crate::git::forget_hook;
 use crate::measure::launch::Launcher;
@@ -115,7 +115,7 @@ struct Measuring<'a> {
     events: Events<'a>,
     /// What each command printed: several claims may rest on one.
     outputs: BTreeMap<String, Result<String, String>>,
-    tests: BTreeMap<TestId, Option<Standing>>,
+    tests: BTreeMap<TestId, Option<TestStatus>>,
 }
 
 impl Measuring<'_> {
@@ -282,14 +282,14 @@ impl Measuring<'_> {
                     Err(other) => return Err(other),
                 }
             };
-            let standing = set.tests.get(test).map(Expected::standing);
-            self.tests.insert(test.clone(), standing);
+            let status = set.tests.get(test).map(Expected::status);
+            self.tests.insert(test.clone(), status);
         }
         Ok(match self.tests[test] {
-            Some(Standing::Passing) => Answer::Passes,
-            Some(Standing::Failing) => Answer::Fails(format!("its test {test} fails")),
-            Some(Standing::Flaky) => Answer::Fails(format!("its test {test} passes and fails")),
-            Some(Standing::Ignored) => Answer::Nothing(format!("its test {test} is ignored")),
+            Some(TestStatus::Passing) => Answer::Passes,
+            Some(TestStatus::Failing) => Answer::Fails(format!("its test {test} fails")),
+            Some(TestStatus::Flaky) => Answer::Fails(format!("its test {test} passes and fails")),
+            Some(TestStatus::Ignored) => Answer::Nothing(format!("its test {test} is ignored")),
             None => Answer::Nothing(format!("its test {test} did not run")),
         })
     }

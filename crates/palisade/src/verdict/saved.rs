@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Evidence, Finding, FindingKind, Judged, Severity, judge_tests};
-use crate::baseline::{Standing, TestSet};
+use crate::baseline::{TestSet, TestStatus};
 use crate::flaky::{FlakyRecord, Judgement, Ledger};
 use crate::import::{Imported, Saved};
 use crate::policy::Policy;
@@ -68,7 +68,7 @@ pub fn judge_single_runs(
     let failing = after
         .tests
         .iter()
-        .filter(|(_, seen)| seen.standing() == Standing::Failing);
+        .filter(|(_, seen)| seen.status() == TestStatus::Failing);
     let known = failing.filter(|(test, _)| policy.known_failure(test).is_some());
     let mut findings = judge_tests(&Evidence {
         differences: &differences,
