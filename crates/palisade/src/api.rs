@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::git::forget_hook;
+use crate::git::remove_hook_variables;
 use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail};
 use crate::run::first_line;
 
@@ -52,7 +52,7 @@ pub fn compare(
     cancel: &Cancel,
 ) -> Result<ApiAnswer, ProcessError> {
     let mut command = Command::new("cargo-semver-checks");
-    forget_hook(&mut command)
+    remove_hook_variables(&mut command)
         .current_dir(root)
         .env("CARGO_TERM_COLOR", "never")
         .args(["semver-checks", "check-release", "--color", "never"])

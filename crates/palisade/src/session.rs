@@ -12,7 +12,7 @@ use crate::baseline::TestSet;
 use crate::check::{BaseChoice, CandidateChoice};
 use crate::claims::ClaimsError;
 use crate::culprit::CulpritError;
-use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
+use crate::git::{Commit, GitError, Repo, Worktree, remove_hook_variables};
 use crate::hooks::HookError;
 use crate::import::ImportError;
 use crate::measure::launch::LaunchError;
@@ -420,7 +420,7 @@ impl Session {
                     (is_overlooked(path, content), self.workspace.owner(path))
                 {
                     // If cleaning fails, so does the build after it, and says why.
-                    let _ = forget_hook(&mut Command::new("cargo"))
+                    let _ = remove_hook_variables(&mut Command::new("cargo"))
                         .current_dir(&self.workspace.root)
                         .args(["clean", "--quiet", "--package", &package.name])
                         .output();

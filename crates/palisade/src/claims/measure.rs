@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Claim, Claims, Cost, Proof};
 use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::benchmark_comparison::{Selection, SeriesOptions, measure_series};
-use crate::git::forget_hook;
+use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::measure::read::last_number;
@@ -221,7 +221,9 @@ impl Measuring<'_> {
         };
         let root = self.revision.root(self.session, self.events)?;
         let mut command = Command::new(program);
-        forget_hook(&mut command).current_dir(root).args(arguments);
+        remove_hook_variables(&mut command)
+            .current_dir(root)
+            .args(arguments);
         if let Some(target) = self.revision.place(self.session).target {
             command.env("CARGO_TARGET_DIR", target);
         }

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::Question;
 use crate::benchmark_comparison::{Against, hold_ratio};
 use crate::bisect::Observation;
-use crate::git::forget_hook;
+use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
 use crate::process::{self, End, Limits, ProcessError, Tail};
 use crate::record::{Outcome, Purpose, Scope};
@@ -189,7 +189,7 @@ pub(crate) fn ask(
 ) -> Result<Answer, SessionError> {
     let root = revision.root(session, events)?;
     let mut command = Command::new(&words[0]);
-    forget_hook(&mut command)
+    remove_hook_variables(&mut command)
         .args(&words[1..])
         .current_dir(root);
     if let Some(target) = revision.place(session).target {

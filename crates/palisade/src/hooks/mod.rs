@@ -279,7 +279,7 @@ pub fn bypassed(session: &mut Session) -> Result<Vec<Commit>, SessionError> {
         .filter(|entry| matches!(entry.event, JournalEvent::HookBypassed { .. }))
         .map(|entry| entry.commit.as_str())
         .collect();
-    let made = session.repo.made_here(installed)?;
+    let made = session.repo.local_commits_since(installed)?;
     let bypassed: Vec<Commit> = made
         .into_iter()
         .filter(|commit| {

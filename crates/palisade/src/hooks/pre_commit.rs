@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::check::assess_change;
 use crate::claims::{self, Claims};
 use crate::flaky::release_due;
-use crate::git::{ChangeKind, FileChange, forget_hook};
+use crate::git::{ChangeKind, FileChange, remove_hook_variables};
 use crate::policy::{FILE_NAME, Policy};
 use crate::record::now;
 use crate::risk::Assessment;
@@ -143,7 +143,7 @@ fn newly_ignored(path: &str, before: Option<&str>, after: &str) -> Vec<Finding> 
 fn format(session: &Session, path: &str, text: &str) -> Option<Finding> {
     let package = session.workspace.owner(path)?;
     let mut command = Command::new("rustfmt");
-    forget_hook(&mut command)
+    remove_hook_variables(&mut command)
         .current_dir(&session.workspace.root)
         .args(["--emit", "stdout", "--quiet", "--edition", &package.edition])
         .stdin(Stdio::piped())

@@ -215,7 +215,7 @@ type Lines = Receiver<(Stream, Vec<u8>)>;
 
 /// Starts a command in a process group of its own, which Ctrl-C in a terminal does not
 /// reach: what is short comes to its end, so that nothing looks like a failure of its own.
-pub(crate) fn apart(command: &mut Command) -> &mut Command {
+pub(crate) fn in_own_process_group(command: &mut Command) -> &mut Command {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
     #[cfg(windows)]
@@ -225,7 +225,7 @@ pub(crate) fn apart(command: &mut Command) -> &mut Command {
 
 fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(Tree, Lines)> {
     if group == Group::Own {
-        apart(command);
+        in_own_process_group(command);
     }
     command.stdin(Stdio::null());
     let (sender, lines) = sync_channel(1024);

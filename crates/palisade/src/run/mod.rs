@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 pub(crate) use cargo_test::{Place as Target, read_log};
 pub(crate) use nextest::observation as junit_observation;
 
-use crate::git::forget_hook;
+use crate::git::remove_hook_variables;
 use crate::policy::{RunPolicy, RunnerChoice};
-use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail, apart};
+use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail, in_own_process_group};
 use crate::record::{Environment, Observation, Scope};
 use crate::source::{TestBodies, hash};
 use crate::test_id::{TargetKind, TestId};
@@ -157,7 +157,10 @@ impl Runner {
 
 /// The first line a program prints, if it runs and succeeds.
 pub(crate) fn first_line(program: &str, args: &[&str]) -> Option<String> {
-    let output = apart(&mut Command::new(program)).args(args).output().ok()?;
+    let output = in_own_process_group(&mut Command::new(program))
+        .args(args)
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default().trim().to_owned();
     output.status.success().then_some(line)
@@ -183,7 +186,7 @@ pub fn environment(
     policy: &RunPolicy,
     runner: &Runner,
 ) -> Environment {
-    let toolchain = apart(&mut Command::new("rustc"))
+    let toolchain = in_own_process_group(&mut Command::new("rustc"))
         .arg("-vV")
         .current_dir(root)
         .output();
@@ -394,7 +397,7 @@ impl<'a> Request<'a> {
 /// A `cargo` command in a place.
 pub(crate) fn cargo(place: Place<'_>) -> Command {
     let mut command = Command::new("cargo");
-    forget_hook(&mut command)
+    remove_hook_variables(&mut command)
         .current_dir(&place.workspace.root)
         .env("CARGO_TERM_COLOR", "never")
         .env("CARGO_TERM_PROGRESS_WHEN", "never");
