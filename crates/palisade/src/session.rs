@@ -166,7 +166,7 @@ impl Session {
         match choice {
             CandidateChoice::Files => self.working_revision(),
             CandidateChoice::Staged => self.staged_revision(),
-            CandidateChoice::Beside(revision) => self.beside(Some(revision)),
+            CandidateChoice::Checkout(revision) => self.in_checkout(Some(revision)),
             CandidateChoice::Revision(revision) => self.revision_of(revision),
         }
     }
@@ -222,12 +222,12 @@ impl Session {
     }
 
     /// A revision, or the files as they are, to be run in a checkout of its own.
-    pub(crate) fn beside(&self, revision: Option<&str>) -> Result<Revision, SessionError> {
+    pub(crate) fn in_checkout(&self, revision: Option<&str>) -> Result<Revision, SessionError> {
         let revision = match revision {
             Some(revision) => self.commit_revision(self.repo.resolve(revision)?)?,
             None => self.working_revision()?,
         };
-        Ok(revision.beside())
+        Ok(revision.in_checkout())
     }
 
     /// The commit that the index would make, as a revision. It is run in the user's
@@ -512,7 +512,7 @@ impl Revision {
     }
 
     /// The same revision, to be run in a checkout beside the user's files.
-    pub(crate) fn beside(&self) -> Self {
+    pub(crate) fn in_checkout(&self) -> Self {
         let mut subject = self.subject.clone();
         subject.checkout = true;
         Self {

@@ -39,7 +39,7 @@ pub fn calibrate(
     options: &CalibrateOptions,
     events: Events<'_>,
 ) -> Result<Calibration, SessionError> {
-    let mut revisions = [session.beside(None)?, session.beside(None)?];
+    let mut revisions = [session.in_checkout(None)?, session.in_checkout(None)?];
     let machine = fingerprint(session, &mut revisions[0])?;
     let calibration = {
         let runner = BenchmarkRunner {

@@ -22,8 +22,8 @@ pub(crate) struct Against {
     name: String,
     measure: Measure,
     machine: Fingerprint,
-    /// The commit that is checked out beside it, built.
-    beside: Option<(Revision, Built)>,
+    /// The commit that is compared with it now, checked out and built.
+    compared: Option<(Revision, Built)>,
 }
 
 impl Against {
@@ -36,7 +36,7 @@ impl Against {
         (name, measure): (&str, Option<Measure>),
         events: Events<'_>,
     ) -> Result<Self, SessionError> {
-        let mut good = session.beside(Some(good))?;
+        let mut good = session.in_checkout(Some(good))?;
         let machine = fingerprint(session, &mut good)?;
         let runner = runner(session, launcher, events);
         let selection = Selection {
@@ -67,7 +67,7 @@ impl Against {
             built,
             bench,
             machine,
-            beside: None,
+            compared: None,
         })
     }
 
@@ -80,11 +80,11 @@ impl Against {
         commit: &str,
         events: Events<'_>,
     ) -> Result<Result<Vec<f64>, String>, SessionError> {
-        let is_beside = |(revision, _): &(Revision, Built)| revision.subject.commit == commit;
-        if !self.beside.as_ref().is_some_and(is_beside) {
+        let is_compared = |(revision, _): &(Revision, Built)| revision.subject.commit == commit;
+        if !self.compared.as_ref().is_some_and(is_compared) {
             // Its place is given back first, so that the next one finds what was built.
-            self.beside = None;
-            let mut revision = session.beside(Some(commit))?;
+            self.compared = None;
+            let mut revision = session.in_checkout(Some(commit))?;
             let runner = runner(session, launcher, events);
             let selection = Selection {
                 only: vec![self.bench.name.clone()],
@@ -97,9 +97,9 @@ impl Against {
             if let Err(error) = runner.executor.trial_launch(&self.bench, &prepared.built) {
                 return unless_interrupted(error);
             }
-            self.beside = Some((revision, prepared.built));
+            self.compared = Some((revision, prepared.built));
         }
-        let Some((revision, built)) = &self.beside else {
+        let Some((revision, built)) = &self.compared else {
             unreachable!("it was checked out above");
         };
         let started_ms = now();

@@ -106,8 +106,8 @@ pub fn compare(
     events: Events<'_>,
 ) -> Result<Report, SessionError> {
     let started = Instant::now();
-    let mut base = session.beside(Some(&options.base))?;
-    let mut candidate = session.beside(options.candidate.as_deref())?;
+    let mut base = session.in_checkout(Some(&options.base))?;
+    let mut candidate = session.in_checkout(options.candidate.as_deref())?;
     let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
     let revisions = [&mut base, &mut candidate];
     let measured = measure(session, launcher, revisions, options, events)?;

@@ -48,7 +48,7 @@ pub fn measure_series(
     options: &SeriesOptions,
     events: Events<'_>,
 ) -> Result<Series, SessionError> {
-    let mut revision = session.beside(options.revision.as_deref())?;
+    let mut revision = session.in_checkout(options.revision.as_deref())?;
     let machine = fingerprint(session, &mut revision)?;
     let started_ms = now();
     let series = {

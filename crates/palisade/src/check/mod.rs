@@ -85,7 +85,7 @@ pub enum CandidateChoice {
     /// A revision; in the user's files if they hold just that.
     Revision(String),
     /// A revision in a checkout of its own, whatever the user's files hold.
-    Beside(String),
+    Checkout(String),
 }
 
 /// Judges a change.

@@ -32,7 +32,7 @@ impl Check<'_> {
         // The places of their checkouts are given back, so that they are found again.
         self.base.leave();
         self.candidate.leave();
-        let (mut base, mut candidate) = (self.base.beside(), self.candidate.beside());
+        let (mut base, mut candidate) = (self.base.in_checkout(), self.candidate.in_checkout());
         let mut findings = Vec::new();
         for (monitor, words) in &monitors {
             let revisions = [&mut base, &mut candidate];

@@ -72,8 +72,8 @@ impl Check<'_> {
     /// files, or in a checkout where just that was asked for.
     pub(super) fn claims(&mut self) -> Result<Vec<Finding>, SessionError> {
         let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
-        let is_beside = matches!(self.options.candidate, CandidateChoice::Beside(_));
-        let is_here = self.candidate.in_place || is_beside;
+        let is_checkout = matches!(self.options.candidate, CandidateChoice::Checkout(_));
+        let is_here = self.candidate.in_place || is_checkout;
         if !self.session.policy.claims.check || !is_first_shard || !is_here {
             return Ok(Vec::new());
         }
@@ -195,7 +195,7 @@ impl Check<'_> {
                 .map(|at| at.saturating_duration_since(Instant::now())),
             ..CompareOptions::default()
         };
-        let (mut base, mut candidate) = (self.base.beside(), self.candidate.beside());
+        let (mut base, mut candidate) = (self.base.in_checkout(), self.candidate.in_checkout());
         // The checkout of the base is at the place where both are measured.
         self.base.leave();
         self.candidate.leave();

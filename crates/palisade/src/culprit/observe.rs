@@ -89,7 +89,7 @@ impl<'a> Observer<'a> {
         if !self.revision.as_ref().is_some_and(is_it) {
             // Its place is given back first, so that the next one finds what was built.
             self.revision = None;
-            self.revision = Some(session.beside(Some(commit))?);
+            self.revision = Some(session.in_checkout(Some(commit))?);
         }
         Ok(self.revision.as_mut().expect("set above"))
     }

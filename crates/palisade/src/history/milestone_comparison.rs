@@ -79,7 +79,7 @@ pub fn compare_with_milestone(
             }
             let of_milestone = |comparison: &StoredComparison| {
                 comparison
-                    .beside(milestone)
+                    .other_commit(milestone)
                     .is_some_and(|other| leads(milestone, other))
             };
             if comparisons.iter().any(of_milestone) {
@@ -158,7 +158,7 @@ fn path<'a>(
     while let Some(at) = queue.pop_front() {
         for next in comparisons
             .iter()
-            .filter_map(|comparison| comparison.beside(at))
+            .filter_map(|comparison| comparison.other_commit(at))
         {
             if next == from || before.contains_key(next) || !leads(at, next) {
                 continue;

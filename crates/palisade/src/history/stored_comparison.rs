@@ -28,7 +28,7 @@ impl<'a> StoredComparison<'a> {
     }
 
     /// The other commit of the comparison of one.
-    pub fn beside(&self, commit: &str) -> Option<&'a str> {
+    pub fn other_commit(&self, commit: &str) -> Option<&'a str> {
         let [a, b] = self.revisions.map(|run| run.subject.commit.as_str());
         match commit {
             _ if commit == a => Some(b),

@@ -121,7 +121,7 @@ fn tests(
         let candidate = if files.subject.dirty {
             CandidateChoice::Files
         } else {
-            CandidateChoice::Beside(files.subject.commit.clone())
+            CandidateChoice::Checkout(files.subject.commit.clone())
         };
         let options = TestOptions {
             base: BaseChoice::Revision(from.clone()),

@@ -237,7 +237,7 @@ fn validate(
     let rerun = Confirmation::of(&state.observations(&commit), estimate);
     let options = CheckOptions {
         base: BaseChoice::Revision(incident.bad.clone()),
-        candidate: CandidateChoice::Beside(commit),
+        candidate: CandidateChoice::Checkout(commit),
         speed: MeasureSpeed::ByRisk(launcher.clone()),
         ..CheckOptions::default()
     };
