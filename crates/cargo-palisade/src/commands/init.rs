@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use palisade::baseline::{TestSet, TestStatus};
 use palisade::policy::FILE_NAME;
-use palisade::policy_template::{look, policy_text};
+use palisade::policy_template::{policy_text, survey_source};
 use palisade::record::{Purpose, Scope};
 use serde_json::json;
 
@@ -36,7 +36,7 @@ pub fn run(context: &mut Context<'_>) -> anyhow::Result<u8> {
             .repo
             .user_name()
             .unwrap_or_else(|| "unknown".to_owned());
-        let text = policy_text(&look(&context.session.workspace), &failing, &owner);
+        let text = policy_text(&survey_source(&context.session.workspace), &failing, &owner);
         write(&path, &text)?;
     }
     let tally = set.tally();

@@ -38,7 +38,7 @@ impl Check<'_> {
         match self.session.run(revision, &scope, purpose, self.events) {
             Ok((run, _)) => {
                 set.add(&run, &scope);
-                self.keep(&[run]);
+                self.keep_runs(&[run]);
                 Ok(true)
             }
             // A base whose run is stored may not build any more, with another

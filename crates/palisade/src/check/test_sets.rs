@@ -20,7 +20,7 @@ impl Check<'_> {
         scope: &Scope,
     ) -> Result<Option<ComparedTests>, SessionError> {
         let mut scope = scope.clone();
-        let candidate = self.obtain(Role::Candidate, &scope)?;
+        let candidate = self.load_or_run(Role::Candidate, &scope)?;
         let mut candidate = match candidate {
             Ok(known) => known,
             Err(output) => return self.candidate_does_not_build(&scope, output),
@@ -30,7 +30,7 @@ impl Check<'_> {
             // No data is no answer: what no test of these packages can say may
             // show in the others.
             scope = Scope::Workspace;
-            match self.obtain(Role::Candidate, &scope)? {
+            match self.load_or_run(Role::Candidate, &scope)? {
                 Ok(known) => candidate = known,
                 Err(output) => return self.candidate_does_not_build(&scope, output),
             }
@@ -38,7 +38,7 @@ impl Check<'_> {
         let base = if self.same {
             candidate.clone()
         } else {
-            match self.obtain(Role::Base, &scope)? {
+            match self.load_or_run(Role::Base, &scope)? {
                 Ok(known) => known,
                 Err(output) => {
                     self.findings.push(Finding {
@@ -77,7 +77,7 @@ impl Check<'_> {
         scope: &Scope,
         output: String,
     ) -> Result<Option<ComparedTests>, SessionError> {
-        let base_builds = !self.same && self.obtain(Role::Base, scope)?.is_ok();
+        let base_builds = !self.same && self.load_or_run(Role::Base, scope)?.is_ok();
         let base = self.base.name();
         self.findings.push(Finding {
             kind: FindingKind::Run,
@@ -103,7 +103,11 @@ impl Check<'_> {
 
     /// The tests of a revision: from the store if it has them, else by running them.
     /// The inner error is what the compiler said.
-    fn obtain(&mut self, role: Role, scope: &Scope) -> Result<Result<Known, String>, SessionError> {
+    fn load_or_run(
+        &mut self,
+        role: Role,
+        scope: &Scope,
+    ) -> Result<Result<Known, String>, SessionError> {
         let revision = role.revision(&mut self.base, &mut self.candidate);
         let name = revision.name();
         let mut stored = None;
@@ -111,7 +115,7 @@ impl Check<'_> {
             let known = self.session.known(revision, scope)?;
             if let Some(covering) = &known.covering {
                 if !self.is_due(covering)? {
-                    self.keep(&known.runs);
+                    self.keep_runs(&known.runs);
                     return Ok(Ok(known));
                 }
                 stored = Some(known);
@@ -151,15 +155,15 @@ impl Check<'_> {
         };
         if self.options.fresh || !run.complete {
             known.set.add(&run, scope);
-            self.keep(&[run]);
+            self.keep_runs(&[run]);
         }
-        self.keep(&known.runs);
+        self.keep_runs(&known.runs);
         known.covering = None;
         Ok(Ok(known))
     }
 
     /// Keeps runs for those who merge the shards.
-    pub(super) fn keep(&mut self, runs: &[Run]) {
+    pub(super) fn keep_runs(&mut self, runs: &[Run]) {
         if self.options.shard.is_some() {
             self.runs.extend(runs.iter().cloned());
         }
@@ -184,7 +188,7 @@ impl Check<'_> {
         if known.covering.is_none() {
             return Ok(None);
         }
-        self.keep(&known.runs);
+        self.keep_runs(&known.runs);
         let source = Source::of(&known, &self.base);
         Ok(Some(ComparedTests {
             scope: Scope::Workspace,
