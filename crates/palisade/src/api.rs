@@ -13,7 +13,7 @@ use crate::run::first_line;
 
 /// What a package is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against<'a> {
+pub enum ApiReference<'a> {
     /// The workspace at this folder.
     Base(&'a Path),
     /// The newest version in the registry.
@@ -47,7 +47,7 @@ pub fn is_installed() -> bool {
 pub fn compare(
     root: &Path,
     package: &str,
-    against: Against<'_>,
+    reference: ApiReference<'_>,
     limit: Duration,
     cancel: &Cancel,
 ) -> Result<ApiAnswer, ProcessError> {
@@ -57,7 +57,7 @@ pub fn compare(
         .env("CARGO_TERM_COLOR", "never")
         .args(["semver-checks", "check-release", "--color", "never"])
         .args(["--package", package]);
-    if let Against::Base(base) = against {
+    if let ApiReference::Base(base) = reference {
         command.arg("--baseline-root").arg(base);
     }
     let limits = Limits {

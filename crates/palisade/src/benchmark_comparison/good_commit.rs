@@ -15,7 +15,7 @@ use crate::speed::{
 };
 
 /// A good commit, built, with the benchmark that others are held against.
-pub(crate) struct Against {
+pub(crate) struct GoodCommit {
     good: Revision,
     built: Built,
     bench: Bench,
@@ -26,7 +26,7 @@ pub(crate) struct Against {
     compared: Option<(Revision, Built)>,
 }
 
-impl Against {
+impl GoodCommit {
     /// Checks the good commit out, builds it, and finds the one benchmark that is called
     /// `name`, or has it in its name. Without a measure, it is its time or rate.
     pub(crate) fn new(

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 pub use calibrate::{CalibrateOptions, calibrate};
-pub(crate) use good_commit::{Against, hold_ratio};
+pub(crate) use good_commit::{GoodCommit, hold_ratio};
 pub use pair::Selection;
 use pair::prepare_pair;
 pub use runner::Injection;

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{CandidateChoice, Check, MeasureSpeed};
-use crate::api::{self, Against, ApiAnswer};
+use crate::api::{self, ApiAnswer, ApiReference};
 use crate::benchmark_comparison::{CompareOptions, Selection, SpeedReport, measure};
 use crate::claims::{self, Claims};
 use crate::journal::{JournalEntry, JournalEvent, Recall};
@@ -51,17 +51,21 @@ impl Check<'_> {
                 continue;
             };
             let base_name = self.base.name();
-            let release = (policy.release && published).then_some(Against::Release);
-            for against in [Some(Against::Base(&base)), release].into_iter().flatten() {
-                let other = match against {
-                    Against::Base(_) => base_name.as_str(),
-                    Against::Release => "the last release",
+            let release = (policy.release && published).then_some(ApiReference::Release);
+            for reference in [Some(ApiReference::Base(&base)), release]
+                .into_iter()
+                .flatten()
+            {
+                let other = match reference {
+                    ApiReference::Base(_) => base_name.as_str(),
+                    ApiReference::Release => "the last release",
                 };
                 let step = format!("compare the public API of {name} with {other}");
                 (self.events)(Event::Step(step));
                 let limit = self.session.policy.run.run_time_out.0;
-                let answer = api::compare(&candidate, name, against, limit, self.session.cancel())
-                    .map_err(RunError::from)?;
+                let answer =
+                    api::compare(&candidate, name, reference, limit, self.session.cancel())
+                        .map_err(RunError::from)?;
                 findings.extend(api_finding(name, other, answer, policy.breaks));
             }
         }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::Question;
-use crate::benchmark_comparison::{Against, hold_ratio};
+use crate::benchmark_comparison::{GoodCommit, hold_ratio};
 use crate::bisect::Observation;
 use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
@@ -25,7 +25,7 @@ pub(crate) struct Observer<'a> {
     launcher: &'a Launcher,
     question: Question,
     revision: Option<Revision>,
-    against: Option<Against>,
+    good_commit: Option<GoodCommit>,
     at: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Observer<'a> {
             launcher,
             question: question.clone(),
             revision: None,
-            against: None,
+            good_commit: None,
             at: None,
         }
     }
@@ -158,14 +158,14 @@ impl<'a> Observer<'a> {
         commit: &str,
         events: Events<'_>,
     ) -> Result<Seen, SessionError> {
-        let against = match &mut self.against {
-            Some(against) => against,
+        let good_commit = match &mut self.good_commit {
+            Some(good_commit) => good_commit,
             none => {
                 events(Event::Step("build the good end to measure it".to_owned()));
-                none.insert(Against::new(session, self.launcher, good, what, events)?)
+                none.insert(GoodCommit::new(session, self.launcher, good, what, events)?)
             }
         };
-        let block = against.block(session, self.launcher, commit, events)?;
+        let block = good_commit.block(session, self.launcher, commit, events)?;
         Ok(block.map_or_else(skip, |ratios| (Observation::LogRatios(ratios), None)))
     }
 }
