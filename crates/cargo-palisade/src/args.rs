@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use palisade::benchmark_comparison::{Injection, Selection};
-use palisade::bisect::Model;
+use palisade::bisect::FailureModel;
 use palisade::check::{BaseChoice, CandidateChoice};
 use palisade::policy::{RunnerChoice, Span};
 use palisade::recover::Stage;
@@ -529,10 +529,10 @@ pub enum SearchMode {
 
 impl SearchMode {
     /// The same, as the library says it.
-    pub fn model(self) -> Model {
+    pub fn model(self) -> FailureModel {
         match self {
-            Self::Certain => Model::Certain,
-            Self::Flaky => Model::Rates,
+            Self::Certain => FailureModel::Certain,
+            Self::Flaky => FailureModel::Rates,
         }
     }
 }

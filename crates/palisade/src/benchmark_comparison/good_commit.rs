@@ -3,7 +3,7 @@
 use super::fingerprint;
 use super::pair::{PreparedRevision, Selection, prepare_revision};
 use super::runner::{BenchmarkRunner, chain};
-use crate::bisect::BLOCK;
+use crate::bisect::BLOCK_PAIRS;
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::executor::Executor;
 use crate::measure::launch::{LaunchError, Launcher};
@@ -106,7 +106,7 @@ impl GoodCommit {
         let mut values: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
         {
             let runner = runner(session, launcher, events);
-            while values[0].len() < BLOCK {
+            while values[0].len() < BLOCK_PAIRS {
                 let pairs = match runner.two_pairs(&self.bench, [&self.built, built], 0.0) {
                     Ok(pairs) => pairs,
                     Err(error) => return unless_interrupted(error),

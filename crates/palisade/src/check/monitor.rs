@@ -1,8 +1,8 @@
 //! What is looked at because it broke once: the commands of monitors.
 
 use super::Check;
-use crate::bisect::Observation;
-use crate::culprit::{CommandAnswer, ask};
+use crate::bisect::CommitObservation;
+use crate::culprit::{CommandResult, run_command};
 use crate::flaky::{Judgement, judge};
 use crate::policy::Monitor;
 use crate::session::{Revision, SessionError};
@@ -55,7 +55,7 @@ impl Check<'_> {
         let policy = self.session.policy.flaky;
         let mut counts = [Counts::default(); 2];
         let mut output = String::new();
-        let first = ask(self.session, candidate, words, self.events)?;
+        let first = run_command(self.session, candidate, words, self.events)?;
         if let Some(why) = count(&first, &mut counts[1], &mut output) {
             return Ok(Some(unmeasured_monitor(monitor, why)));
         }
@@ -83,8 +83,8 @@ impl Check<'_> {
             let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
             for at in order {
                 let revision = if at == 0 { &mut *base } else { &mut *candidate };
-                let answer = ask(self.session, revision, words, self.events)?;
-                if let Some(why) = count(&answer, &mut counts[at], &mut output) {
+                let result = run_command(self.session, revision, words, self.events)?;
+                if let Some(why) = count(&result, &mut counts[at], &mut output) {
                     return Ok(Some(unmeasured_monitor(monitor, why)));
                 }
             }
@@ -106,15 +106,15 @@ impl Check<'_> {
 }
 
 /// Counts an answer, and keeps what a failing command said. Says why it is none, if it is.
-fn count(answer: &CommandAnswer, counts: &mut Counts, output: &mut String) -> Option<String> {
-    match &answer.seen {
-        Observation::Good => counts.passes += 1,
-        Observation::Bad => {
+fn count(result: &CommandResult, counts: &mut Counts, output: &mut String) -> Option<String> {
+    match &result.seen {
+        CommitObservation::Good => counts.passes += 1,
+        CommitObservation::Bad => {
             counts.failures += 1;
-            output.clone_from(&answer.output);
+            output.clone_from(&result.output);
         }
-        Observation::Skip | Observation::LogRatios(_) => {
-            return Some(answer.why.clone().unwrap_or_default());
+        CommitObservation::Skip | CommitObservation::LogRatios(_) => {
+            return Some(result.why.clone().unwrap_or_default());
         }
     }
     None

@@ -17,14 +17,14 @@ mod state;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub(crate) use observe::{Answer as CommandAnswer, Observer, ask};
-pub use report::{BisectReport, CommitReport, Sighting};
+pub(crate) use observe::{CommandResult, Observer, run_command};
+pub use report::{BisectReport, CommitReport, CommitSummary};
 use serde::{Deserialize, Serialize};
 use state::SearchLock;
 pub(crate) use state::replace;
-pub use state::{Look, SearchState};
+pub use state::{LoggedObservation, SearchState};
 
-use crate::bisect::{Graph, GraphError, Model, Search, Step};
+use crate::bisect::{FailureModel, Graph, GraphError, Search, SearchStep};
 use crate::check::assess_change;
 use crate::git::{Commit, short};
 use crate::measure::launch::Launcher;
@@ -151,7 +151,7 @@ pub struct BisectOptions {
     /// Whether of merges only the first parent is followed.
     pub first_parent: bool,
     /// What the failure is taken for; found out if nothing is said.
-    pub model: Option<Model>,
+    pub model: Option<FailureModel>,
     /// After how many observations it ends at the latest.
     pub max_runs: Option<usize>,
     /// Go on with the search that is under way.
@@ -199,25 +199,25 @@ pub fn bisect(
         .between(&state.good, &state.bad, state.first_parent)?;
     let graph = Graph::new(&state.good, nodes).map_err(CulpritError::from)?;
     let mut search = Search::new(graph, state.rules());
-    for look in &state.looks {
-        search.observe(&look.commit, look.seen.clone());
+    for entry in &state.log {
+        search.observe(&entry.commit, entry.seen.clone());
     }
     if !options.resume {
         state.save(&options.state)?;
     }
     let mut observer = Observer::new(launcher, &state.question);
     let answer = loop {
-        if search.model() != Model::Certain && state.weights.is_none() {
+        if search.model() != FailureModel::Certain && state.weights.is_none() {
             state.weights = Some(weights(session, search.graph(), events)?);
         }
         if let Some(weights) = &state.weights {
             search.weigh(weights);
         }
         match search.step(observer.at()) {
-            Step::Done(answer) => break answer,
-            Step::Observe(commit) => {
+            SearchStep::Done(answer) => break answer,
+            SearchStep::Observe(commit) => {
                 events(Event::Step(progress(&search, &state, &commit)));
-                let seen = state.look(session, &mut observer, &commit, events)?;
+                let seen = state.observe(session, &mut observer, &commit, events)?;
                 search.observe(&commit, seen);
                 state.save(&options.state)?;
             }
@@ -272,7 +272,7 @@ pub(crate) fn start(
         good = common;
     }
     let model = match question {
-        Question::Bench { .. } => Some(Model::Ratios),
+        Question::Bench { .. } => Some(FailureModel::Ratios),
         Question::Test(_) | Question::Command(_) | Question::Ratio(_) => options.model,
     };
     Ok(SearchState::new(
@@ -347,8 +347,8 @@ fn weights(session: &Session, graph: &Graph, events: Events<'_>) -> Result<Vec<f
 fn progress(search: &Search, state: &SearchState, commit: &str) -> String {
     /// How many of the last observations say how long the next ones take.
     const RECENT: usize = 8;
-    let recent = state.looks.iter().rev().take(RECENT);
-    let seconds: Vec<f64> = recent.map(|look| look.seconds).collect();
+    let recent = state.log.iter().rev().take(RECENT);
+    let seconds: Vec<f64> = recent.map(|entry| entry.seconds).collect();
     let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
     let left = match search.runs_left() {
         Some(left) if !seconds.is_empty() => {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::Question;
 use crate::benchmark_comparison::{GoodCommit, hold_ratio};
-use crate::bisect::Observation;
+use crate::bisect::CommitObservation;
 use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
 use crate::process::{self, End, Limits, ProcessError, Tail};
@@ -18,7 +18,7 @@ use crate::test_id::TestId;
 const SKIP: i32 = 125;
 
 /// What is seen, and why nothing is.
-type Seen = (Observation, Option<String>);
+type ObservationAndReason = (CommitObservation, Option<String>);
 
 /// Looks at commits, and keeps the last one checked out.
 pub(crate) struct Observer<'a> {
@@ -46,13 +46,13 @@ impl<'a> Observer<'a> {
     }
 
     /// Looks at a commit once. What cannot be built or run is skipped, with the reason.
-    pub(super) fn look(
+    pub(super) fn observe(
         &mut self,
         session: &mut Session,
         good: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, SessionError> {
+    ) -> Result<ObservationAndReason, SessionError> {
         let seen = match self.question.clone() {
             Question::Test(test) => self.test(session, &test, commit, events),
             Question::Command(words) => self.command(session, &words, commit, events),
@@ -100,14 +100,14 @@ impl<'a> Observer<'a> {
         test: &TestId,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, SessionError> {
+    ) -> Result<ObservationAndReason, SessionError> {
         let scope = Scope::Tests([test.clone()].into());
         let revision = self.revision(session, commit)?;
         let (run, gaps) = session.run(revision, &scope, Purpose::Rerun, events)?;
         let seen = run.observations.iter().find(|seen| seen.test == *test);
         Ok(match seen.map(|seen| seen.outcome) {
-            Some(Outcome::Pass) => (Observation::Good, None),
-            Some(Outcome::Fail | Outcome::TimedOut) => (Observation::Bad, None),
+            Some(Outcome::Pass) => (CommitObservation::Good, None),
+            Some(Outcome::Fail | Outcome::TimedOut) => (CommitObservation::Bad, None),
             Some(Outcome::Ignored) => skip("the test is ignored".to_owned()),
             None if gaps.is_empty() => skip("there is no such test".to_owned()),
             None => skip(gaps.join("; ")),
@@ -120,10 +120,10 @@ impl<'a> Observer<'a> {
         words: &[String],
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, SessionError> {
+    ) -> Result<ObservationAndReason, SessionError> {
         let revision = self.revision(session, commit)?;
-        let answer = ask(session, revision, words, events)?;
-        Ok((answer.seen, answer.why))
+        let result = run_command(session, revision, words, events)?;
+        Ok((result.seen, result.why))
     }
 
     /// Whether a ratio of the user's policy holds.
@@ -133,7 +133,7 @@ impl<'a> Observer<'a> {
         name: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, SessionError> {
+    ) -> Result<ObservationAndReason, SessionError> {
         let launcher = self.launcher;
         let revision = self.revision(session, commit)?;
         let Some(ratio) = session.policy.ratio.iter().find(|ratio| ratio.name == name) else {
@@ -142,8 +142,8 @@ impl<'a> Observer<'a> {
         let held = hold_ratio(session, launcher, revision, ratio, events)?;
         Ok(match held {
             Ok(held) => match held.state {
-                BoundState::Kept => (Observation::Good, None),
-                BoundState::Broken => (Observation::Bad, None),
+                BoundState::Kept => (CommitObservation::Good, None),
+                BoundState::Broken => (CommitObservation::Bad, None),
                 BoundState::Inconclusive => skip(held.reason),
             },
             Err(why) => skip(why),
@@ -157,7 +157,7 @@ impl<'a> Observer<'a> {
         good: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, SessionError> {
+    ) -> Result<ObservationAndReason, SessionError> {
         let good_commit = match &mut self.good_commit {
             Some(good_commit) => good_commit,
             none => {
@@ -166,14 +166,14 @@ impl<'a> Observer<'a> {
             }
         };
         let block = good_commit.block(session, self.launcher, commit, events)?;
-        Ok(block.map_or_else(skip, |ratios| (Observation::LogRatios(ratios), None)))
+        Ok(block.map_or_else(skip, |ratios| (CommitObservation::LogRatios(ratios), None)))
     }
 }
 
 /// What a command says of a revision.
-pub(crate) struct Answer {
+pub(crate) struct CommandResult {
     /// Whether all is well.
-    pub(crate) seen: Observation,
+    pub(crate) seen: CommitObservation,
     /// Why nothing can be said.
     pub(crate) why: Option<String>,
     /// The end of what it printed.
@@ -181,12 +181,12 @@ pub(crate) struct Answer {
 }
 
 /// Runs a command in a revision's checkout, once.
-pub(crate) fn ask(
+pub(crate) fn run_command(
     session: &Session,
     revision: &mut Revision,
     words: &[String],
     events: Events<'_>,
-) -> Result<Answer, SessionError> {
+) -> Result<CommandResult, SessionError> {
     let root = revision.root(session, events)?;
     let mut command = Command::new(&words[0]);
     remove_hook_variables(&mut command)
@@ -206,16 +206,16 @@ pub(crate) fn ask(
         events(Event::Progress(Progress::Building(line)));
     });
     let (seen, why) = match end.map_err(RunError::from)? {
-        End::Exited(Some(0)) => (Observation::Good, None),
+        End::Exited(Some(0)) => (CommitObservation::Good, None),
         End::Exited(Some(SKIP)) => skip(format!("the command ended with {SKIP}")),
-        End::Exited(_) | End::TimedOut => (Observation::Bad, None),
+        End::Exited(_) | End::TimedOut => (CommitObservation::Bad, None),
     };
     let output = said.text();
-    Ok(Answer { seen, why, output })
+    Ok(CommandResult { seen, why, output })
 }
 
-fn skip(why: String) -> Seen {
-    (Observation::Skip, Some(why))
+fn skip(why: String) -> ObservationAndReason {
+    (CommitObservation::Skip, Some(why))
 }
 
 /// Why a run says nothing: the first line of what the compiler said.

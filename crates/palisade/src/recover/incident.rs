@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::is_bad;
-use crate::bisect::{Answer, Observation};
+use crate::bisect::{CommitObservation, SearchResult};
 use crate::culprit::{BisectReport, CommitReport, Question, SearchState, replace};
 use crate::git::short;
 use crate::record::{Millis, new_id, now};
@@ -147,12 +147,15 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    pub(super) fn of(seen: &[Observation], estimate: impl Fn(&[f64]) -> Option<Estimate>) -> Self {
+    pub(super) fn of(
+        seen: &[CommitObservation],
+        estimate: impl Fn(&[f64]) -> Option<Estimate>,
+    ) -> Self {
         let count = |bad: bool| seen.iter().filter(|seen| is_bad(seen) == Some(bad)).count();
         let (failures, passes) = (count(true), count(false));
         let mut pairs = Vec::new();
         for seen in seen {
-            if let Observation::LogRatios(ratios) = seen {
+            if let CommitObservation::LogRatios(ratios) = seen {
                 pairs.extend_from_slice(ratios);
             }
         }
@@ -346,7 +349,7 @@ impl Incident {
         let [culprit] = found.culprits.as_slice() else {
             return None;
         };
-        matches!(found.answer, Answer::Culprit { .. }).then_some(culprit)
+        matches!(found.answer, SearchResult::Culprit { .. }).then_some(culprit)
     }
 
     /// The branch that takes it back.

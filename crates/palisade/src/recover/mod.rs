@@ -22,7 +22,7 @@ pub use incident::{
     Confirmation, Incident, IncidentError, Revert, Stage, TimelineEntry, Validation,
 };
 
-use crate::bisect::{Answer, Observation};
+use crate::bisect::{CommitObservation, SearchResult};
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, check};
 use crate::culprit::{BisectOptions, CulpritError, Observer, Question, SearchState, bisect, start};
 use crate::git::{Reverted, short};
@@ -152,7 +152,7 @@ fn confirm(
     let runs = runs(&state);
     let mut observer = Observer::new(launcher, &state.question);
     for _ in before..runs {
-        state.look(session, &mut observer, &bad, events)?;
+        state.observe(session, &mut observer, &bad, events)?;
         state.save(&path)?;
     }
     let seen = state.observations(&bad);
@@ -228,10 +228,10 @@ fn validate(
         .ok_or(IncidentError::NoBranch)?
         .to_owned();
     let mut state = SearchState::load(&search_file(session, incident))?;
-    state.looks.clear();
+    state.log.clear();
     let mut observer = Observer::new(launcher, &state.question);
     for _ in 0..runs(&state) {
-        state.look(session, &mut observer, &commit, events)?;
+        state.observe(session, &mut observer, &commit, events)?;
     }
     drop(observer);
     let rerun = Confirmation::of(&state.observations(&commit), estimate);
@@ -292,7 +292,11 @@ impl Incident {
         let found = self.bisection.as_ref();
         match () {
             () if !confirmed => 3,
-            () if found.is_some_and(|found| !matches!(found.answer, Answer::Culprit { .. })) => 4,
+            () if found
+                .is_some_and(|found| !matches!(found.answer, SearchResult::Culprit { .. })) =>
+            {
+                4
+            }
             () if self.is_stuck() => 1,
             () if self
                 .validation
@@ -307,11 +311,11 @@ impl Incident {
 }
 
 /// Whether an observation is bad, good or neither.
-pub(crate) fn is_bad(seen: &Observation) -> Option<bool> {
+pub(crate) fn is_bad(seen: &CommitObservation) -> Option<bool> {
     match seen {
-        Observation::Good => Some(false),
-        Observation::Bad => Some(true),
-        Observation::Skip | Observation::LogRatios(_) => None,
+        CommitObservation::Good => Some(false),
+        CommitObservation::Bad => Some(true),
+        CommitObservation::Skip | CommitObservation::LogRatios(_) => None,
     }
 }
 
