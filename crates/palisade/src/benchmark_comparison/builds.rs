@@ -10,7 +10,7 @@ use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
 use crate::run::{Place, cargo};
 use crate::session::{Event, SessionError};
-use crate::speed::{Decision, Entry, Judge, Measure, Measurement, Step};
+use crate::speed::{BenchmarkResult, Decision, Judge, JudgeStep, Measure, Measurement};
 
 /// The folder below that of a revision's build in which the timed builds are made.
 const FOLDER: &str = "build-time";
@@ -48,7 +48,7 @@ impl BenchmarkRunner<'_> {
                 Err(error) if error.is_interrupt() => return Err(error.into()),
                 Err(error) => Decision::incomparable(Measure::BuildTime, chain(&error)),
             };
-            outcome.entries.push(Entry {
+            outcome.results.push(BenchmarkResult {
                 benchmark: name.clone(),
                 unchanged: false,
                 decision,
@@ -81,7 +81,7 @@ impl BenchmarkRunner<'_> {
         }
         let mut judge = Judge::new(self.rules(&build.package, Measure::BuildTime, 1));
         let mut values = [Vec::new(), Vec::new()];
-        while judge.step() != Step::Done && !self.is_over() {
+        while judge.step() != JudgeStep::Done && !self.is_over() {
             let first = random() as usize % 2;
             for order in [[first, 1 - first], [1 - first, first]] {
                 let mut pair = [0.0; 2];

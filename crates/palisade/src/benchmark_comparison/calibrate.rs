@@ -12,8 +12,8 @@ use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
 use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::{
-    Calibration, Detection, Family, Fingerprint, Found, KnownSpread, Measure, State, log_ratio,
-    same_code_spread,
+    BenchmarkState, Calibration, Detection, Family, Fingerprint, KnownSpread, Measure, Proportion,
+    log_ratio, same_code_spread,
 };
 
 /// What is measured, and how often.
@@ -80,7 +80,7 @@ fn learn(
     machine: Fingerprint,
 ) -> Result<Calibration, SessionError> {
     let mut log_ratios: BTreeMap<(String, Measure), Vec<Vec<f64>>> = BTreeMap::new();
-    let mut false_alarms = Found::default();
+    let mut false_alarms = Proportion::default();
     for at in 1..=options.comparisons {
         let of = options.comparisons;
         (runner.events)(Event::Note(format!(
@@ -121,7 +121,7 @@ fn learn(
     for slowdown in &options.slowdowns {
         let learnt = calibration.clone();
         let runner = runner.with(&learnt);
-        let mut rate = Found::default();
+        let mut rate = Proportion::default();
         for at in 1..=options.injected {
             let of = options.injected;
             let percent = 100.0 * slowdown;
@@ -154,8 +154,8 @@ fn learn(
 /// Whether there are numbers of both revisions of every benchmark: no alarm about what could
 /// not be run is no merit.
 fn is_measured(outcome: &Outcome) -> bool {
-    let mut states = outcome.entries.iter().map(|entry| entry.decision.state);
-    states.all(|state| state != State::Incomparable)
+    let mut states = outcome.results.iter().map(|result| result.decision.state);
+    states.all(|state| state != BenchmarkState::Incomparable)
 }
 
 /// The log-ratios of each measure of each benchmark.
@@ -173,12 +173,12 @@ fn pairs(outcome: &Outcome) -> BTreeMap<(String, Measure), Vec<f64>> {
 /// The benchmarks that are called slower or larger. That both revisions are the same counts
 /// for nothing here: the question is what is said where that is not known.
 fn alarms(outcome: Outcome) -> Vec<String> {
-    let blind = outcome.entries.into_iter().map(|mut entry| {
-        entry.unchanged = false;
-        entry
+    let blind = outcome.results.into_iter().map(|mut result| {
+        result.unchanged = false;
+        result
     });
     let family = Family::judge(blind.collect());
-    let alarms = family.entries.into_iter();
-    let alarms = alarms.filter(|entry| entry.decision.state == State::Regressed);
-    alarms.map(|entry| entry.benchmark).collect()
+    let alarms = family.results.into_iter();
+    let alarms = alarms.filter(|result| result.decision.state == BenchmarkState::Regressed);
+    alarms.map(|result| result.benchmark).collect()
 }

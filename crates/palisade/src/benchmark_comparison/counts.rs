@@ -8,7 +8,7 @@ use crate::measure::bench::{Bench, Built};
 use crate::measure::counter::{Counter, is_countable};
 use crate::measure::launch::LaunchError;
 use crate::session::{Event, SessionError};
-use crate::speed::{Counts, Entry, State, judge_counts};
+use crate::speed::{BenchmarkResult, BenchmarkState, InstructionCounts, judge_counts};
 
 /// Which part of the time that is left one counted launch may take: the four of a
 /// benchmark take a quarter at most.
@@ -17,7 +17,7 @@ const PART: u32 = 16;
 /// What was counted.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    pub(super) entries: Vec<Entry>,
+    pub(super) results: Vec<BenchmarkResult>,
     /// What was not counted, and why; by what the rest was.
     pub(super) notes: Vec<String>,
 }
@@ -59,11 +59,14 @@ impl BenchmarkRunner<'_> {
             };
             match judge_counts(&counts) {
                 Ok(Ok(decision)) => {
-                    if matches!(decision.state, State::Regressed | State::Improved) {
+                    if matches!(
+                        decision.state,
+                        BenchmarkState::Regressed | BenchmarkState::Improved
+                    ) {
                         let look = format!("first look: {}, {}", bench.name, decision.reason);
                         (self.events)(Event::Note(look));
                     }
-                    counted.entries.push(Entry {
+                    counted.results.push(BenchmarkResult {
                         benchmark: bench.name.clone(),
                         unchanged: is_unchanged(bench, &pair.built),
                         decision,
@@ -76,7 +79,7 @@ impl BenchmarkRunner<'_> {
                 Err(error) => counted.notes.push(not_counted(&error.to_string())),
             }
         }
-        if !counted.entries.is_empty() {
+        if !counted.results.is_empty() {
             counted.notes.push(counter.remark().to_owned());
         }
         Ok(counted)
@@ -87,9 +90,9 @@ impl BenchmarkRunner<'_> {
         bench: &Bench,
         revisions: &[Built; 2],
         counter: Counter,
-    ) -> Result<Counts, LaunchError> {
+    ) -> Result<InstructionCounts, LaunchError> {
         let left = |at: Instant| at.saturating_duration_since(Instant::now()) / PART;
-        let mut counts = Counts::default();
+        let mut counts = InstructionCounts::default();
         for round in 0..2 {
             for (revision, counts) in counts.iter_mut().enumerate() {
                 let limit = self.deadline.map_or(Duration::MAX, left);

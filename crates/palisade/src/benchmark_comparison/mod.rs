@@ -40,7 +40,7 @@ use crate::report::{Report, RevisionReport};
 use crate::run::build_settings;
 use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::{
-    BoundDecision, Calibration, Entry, Family, Fingerprint, Measure, Measurement, Shift,
+    BenchmarkResult, BoundDecision, Calibration, Family, Fingerprint, Measure, Measurement, Shift,
     SpeedPurpose, SpeedRun,
 };
 use crate::verdict::{Unpaired, Verdict, judge_speed};
@@ -77,7 +77,7 @@ pub struct SpeedReport {
     /// On what.
     pub machine: Fingerprint,
     /// Each measure of each benchmark.
-    pub benchmarks: Vec<Entry>,
+    pub benchmarks: Vec<BenchmarkResult>,
     /// The bounds of the policy.
     pub bounds: Vec<NamedBound>,
     /// How the clocks of all benchmarks moved.
@@ -189,8 +189,8 @@ pub(crate) fn measure(
         notes.extend(counted.notes);
         let mut outcome = runner.compare(&pair, &options.injections)?;
         // Not remembered: a history of counters would be held against milestones alone.
-        outcome.entries.extend(counted.entries);
-        outcome.entries.extend(runner.sizes(&pair));
+        outcome.results.extend(counted.results);
+        outcome.results.extend(runner.sizes(&pair));
         let mut bounds = runner.budgets(&outcome.measurements[1]);
         let places = [base.place(session), candidate.place(session)];
         let (of_builds, of_budgets) = runner.builds(places, &selection)?;
@@ -201,7 +201,7 @@ pub(crate) fn measure(
         (pair, outcome, bounds, notes, disturbance)
     };
     let Outcome {
-        entries,
+        results,
         measurements,
     } = outcome;
     if options.injections.is_empty() {
@@ -232,10 +232,10 @@ pub(crate) fn measure(
     if !disturbance.has_priority {
         notes.push("the system did not let the launches run before other work".to_owned());
     }
-    let family = Family::judge(entries);
+    let family = Family::judge(results);
     let report = SpeedReport {
         machine,
-        benchmarks: family.entries,
+        benchmarks: family.results,
         bounds,
         shift: family.shift,
         environment: family.environment,

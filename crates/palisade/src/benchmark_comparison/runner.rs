@@ -14,8 +14,8 @@ use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
 use crate::session::{Event, Events, SessionError};
 use crate::speed::{
-    Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, InterimLooks, Judge, Limit,
-    Measure, Measurement, NoiseThreshold, Rules, Step,
+    BenchmarkResult, Bound, BoundDecision, BoundJudge, Calibration, Decision, DecisionRules,
+    InterimLooks, Judge, JudgeStep, Limit, Measure, Measurement, NoiseThreshold,
 };
 
 /// How likely a bound may be misjudged in each direction.
@@ -43,14 +43,14 @@ pub(crate) struct BenchmarkRunner<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// Each measure of each benchmark.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) results: Vec<BenchmarkResult>,
     /// The values of each revision.
     pub(crate) measurements: [Vec<Measurement>; 2],
 }
 
 impl Outcome {
     pub(super) fn extend(&mut self, other: Self) {
-        self.entries.extend(other.entries);
+        self.results.extend(other.results);
         for (all, more) in self.measurements.iter_mut().zip(other.measurements) {
             all.extend(more);
         }
@@ -88,8 +88,8 @@ impl Track<'_> {
     /// How many pairs it takes to the next looks; 0 when all is decided.
     fn wanted(&self) -> usize {
         let wanted = |series: &Series| match series.judge.step() {
-            Step::Measure { pairs } | Step::Confirm { pairs } => pairs,
-            Step::Done => 0,
+            JudgeStep::Measure { pairs } | JudgeStep::Confirm { pairs } => pairs,
+            JudgeStep::Done => 0,
         };
         match self.failed {
             Some(_) => 0,
@@ -130,7 +130,7 @@ impl<'a> BenchmarkRunner<'a> {
     }
 
     /// The rules for a measure of a benchmark, one of `family`.
-    pub(super) fn rules(&self, name: &str, measure: Measure, family: usize) -> Rules {
+    pub(super) fn rules(&self, name: &str, measure: Measure, family: usize) -> DecisionRules {
         let mut noise_threshold = NoiseThreshold::of(measure);
         if matches!(measure, Measure::Time | Measure::Rate) {
             noise_threshold.policy = self.policy.speed.noise_threshold / 100.0;
@@ -139,7 +139,7 @@ impl<'a> BenchmarkRunner<'a> {
         if let Some(spread) = known {
             noise_threshold = noise_threshold.with_spread(spread);
         }
-        let mut rules = Rules::new(measure, noise_threshold);
+        let mut rules = DecisionRules::new(measure, noise_threshold);
         rules.block = self.policy.speed.block / 100.0;
         rules.family = family;
         rules
@@ -174,7 +174,7 @@ impl<'a> BenchmarkRunner<'a> {
     }
 
     /// Compares the sizes of the workspace's programs that are measured.
-    pub(super) fn sizes(&self, pair: &RevisionPair) -> Vec<Entry> {
+    pub(super) fn sizes(&self, pair: &RevisionPair) -> Vec<BenchmarkResult> {
         let [base, candidate] = &pair.built;
         let size = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len() as f64);
         let of_program = |(name, path): (&String, &PathBuf)| {
@@ -182,7 +182,7 @@ impl<'a> BenchmarkRunner<'a> {
             let rules = self.rules(name, Measure::BinarySize, 1);
             let mut judge = Judge::new(rules);
             judge.push(before, after).ok()?;
-            Some(Entry {
+            Some(BenchmarkResult {
                 benchmark: name.clone(),
                 unchanged: false,
                 decision: judge.decision(),
@@ -497,7 +497,7 @@ fn outcome(tracks: Vec<Track<'_>>) -> Outcome {
     let mut outcome = Outcome::default();
     for track in tracks {
         if let Some(reason) = &track.failed {
-            outcome.entries.push(Entry {
+            outcome.results.push(BenchmarkResult {
                 benchmark: track.bench.name.clone(),
                 unchanged: track.unchanged,
                 decision: Decision::incomparable(Measure::Time, reason.clone()),
@@ -512,7 +512,7 @@ fn outcome(tracks: Vec<Track<'_>>) -> Outcome {
                     values,
                 });
             }
-            outcome.entries.push(Entry {
+            outcome.results.push(BenchmarkResult {
                 benchmark: series.name,
                 unchanged: track.unchanged,
                 decision: series.judge.decision(),

@@ -9,8 +9,8 @@ use super::stored_comparison::StoredComparison;
 use super::{calibrated_noise_threshold, drift};
 use crate::git::short;
 use crate::speed::{
-    Calibration, Decision, Estimate, Fingerprint, Judge, Measure, NoiseThreshold, Rules,
-    SpeedPurpose, SpeedRun, State, Step, log_ratio,
+    BenchmarkState, Calibration, Decision, DecisionRules, Estimate, Fingerprint, Judge, JudgeStep,
+    Measure, NoiseThreshold, SpeedPurpose, SpeedRun, log_ratio,
 };
 use crate::stats::median;
 
@@ -180,9 +180,9 @@ fn path<'a>(
 
 /// The decision of a direct comparison, by the rules of every comparison.
 fn judge(measure: Measure, noise_threshold: NoiseThreshold, pairs: &[(f64, f64)]) -> Decision {
-    let mut judge = Judge::new(Rules::new(measure, noise_threshold));
+    let mut judge = Judge::new(DecisionRules::new(measure, noise_threshold));
     for (base, candidate) in pairs {
-        if judge.push(*base, *candidate) == Ok(Step::Done) {
+        if judge.push(*base, *candidate) == Ok(JudgeStep::Done) {
             break;
         }
     }
@@ -210,7 +210,9 @@ fn add_up(
         noise_threshold.threshold(base.unwrap_or(0.0)),
     );
     let found = drift(&steps_taken);
-    let state = found.map_or(State::Inconclusive, |found| state(found, margin, threshold));
+    let state = found.map_or(BenchmarkState::Inconclusive, |found| {
+        state(found, margin, threshold)
+    });
     let commits: Vec<&str> = path.iter().map(|commit| short(commit)).collect();
     let reason = found.map_or_else(
         || "a step was not measured".to_owned(),
@@ -227,7 +229,8 @@ fn add_up(
     );
     Decision {
         state,
-        action: (state == State::Regressed).then_some(crate::speed::RegressionAction::Block),
+        action: (state == BenchmarkState::Regressed)
+            .then_some(crate::speed::RegressionAction::Block),
         pairs: steps.iter().map(Vec::len).sum(),
         base,
         candidate: steps.last().and_then(|step| median_of(step, |pair| pair.1)),
@@ -238,16 +241,16 @@ fn add_up(
     }
 }
 
-fn state(found: Estimate, margin: f64, threshold: f64) -> State {
+fn state(found: Estimate, margin: f64, threshold: f64) -> BenchmarkState {
     let within = |share: f64| found.high <= 1.0 + share && found.low >= 1.0 / (1.0 + share);
     if found.low > 1.0 && found.ratio > 1.0 + threshold {
-        State::Regressed
+        BenchmarkState::Regressed
     } else if found.high < 1.0 && found.ratio < 1.0 / (1.0 + threshold) {
-        State::Improved
+        BenchmarkState::Improved
     } else if within(margin) {
-        State::Equivalent
+        BenchmarkState::Equivalent
     } else {
-        State::Inconclusive
+        BenchmarkState::Inconclusive
     }
 }
 
@@ -255,7 +258,7 @@ fn state(found: Estimate, margin: f64, threshold: f64) -> State {
 mod tests {
     use super::*;
     use crate::record::Subject;
-    use crate::speed::{Found, KnownSpread, Measurement};
+    use crate::speed::{KnownSpread, Measurement, Proportion};
 
     fn fingerprint() -> Fingerprint {
         Fingerprint([("cores".to_owned(), "2".to_owned())].into())
@@ -295,7 +298,7 @@ mod tests {
         ]
     }
 
-    fn states(runs: &[SpeedRun], spread: f64, commit: &str) -> Vec<(State, usize)> {
+    fn states(runs: &[SpeedRun], spread: f64, commit: &str) -> Vec<(BenchmarkState, usize)> {
         let calibration = Calibration {
             id: String::new(),
             at_ms: 0,
@@ -306,7 +309,7 @@ mod tests {
                 comparisons: 20,
                 spread,
             }],
-            false_alarms: Found::default(),
+            false_alarms: Proportion::default(),
             detections: Vec::new(),
         };
         let found = compare_with_milestone(runs, &[calibration], &fingerprint(), "m", commit);
@@ -324,20 +327,26 @@ mod tests {
             comparison("b", "c", 1.03),
         ]
         .concat();
-        assert_eq!(states(&runs, 0.015, "a"), [(State::Inconclusive, 2)]);
-        assert_eq!(states(&runs, 0.015, "b"), [(State::Regressed, 3)]);
-        assert_eq!(states(&runs, 0.015, "c"), [(State::Regressed, 4)]);
-        assert_eq!(states(&runs, 0.1, "c"), [(State::Inconclusive, 4)]);
-        assert_eq!(states(&runs, 0.015, "unknown"), [(State::Incomparable, 0)]);
+        assert_eq!(
+            states(&runs, 0.015, "a"),
+            [(BenchmarkState::Inconclusive, 2)]
+        );
+        assert_eq!(states(&runs, 0.015, "b"), [(BenchmarkState::Regressed, 3)]);
+        assert_eq!(states(&runs, 0.015, "c"), [(BenchmarkState::Regressed, 4)]);
+        assert_eq!(states(&runs, 0.1, "c"), [(BenchmarkState::Inconclusive, 4)]);
+        assert_eq!(
+            states(&runs, 0.015, "unknown"),
+            [(BenchmarkState::Incomparable, 0)]
+        );
     }
 
     #[test]
     fn a_direct_comparison_is_heard_first_and_direction_does_not_matter() {
         let chain = [comparison("m", "a", 1.03), comparison("a", "b", 1.03)].concat();
         let direct = [chain, comparison("b", "m", 1.0).to_vec()].concat();
-        assert_eq!(states(&direct, 0.0, "b"), [(State::Equivalent, 2)]);
+        assert_eq!(states(&direct, 0.0, "b"), [(BenchmarkState::Equivalent, 2)]);
         let better = comparison("a", "m", 1.2).to_vec();
-        assert_eq!(states(&better, 0.0, "a"), [(State::Improved, 2)]);
+        assert_eq!(states(&better, 0.0, "a"), [(BenchmarkState::Improved, 2)]);
     }
 
     #[test]
@@ -359,9 +368,9 @@ mod tests {
             assert!(found[0].separate_series && found[0].decision.measure == Measure::PeakMemory);
             found[0].decision.state
         };
-        assert_eq!(states(64e6), State::Equivalent);
-        assert_eq!(states(96e6), State::Regressed);
-        assert_eq!(states(32e6), State::Improved);
+        assert_eq!(states(64e6), BenchmarkState::Equivalent);
+        assert_eq!(states(96e6), BenchmarkState::Regressed);
+        assert_eq!(states(32e6), BenchmarkState::Improved);
     }
 
     #[test]

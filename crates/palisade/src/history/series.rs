@@ -8,8 +8,8 @@ use super::stored_comparison::StoredComparison;
 use super::{Change, calibrated_noise_threshold, changes};
 use crate::record::Millis;
 use crate::speed::{
-    Calibration, Decision, Fingerprint, Judge, Measure, NoiseThreshold, Rules, SpeedPurpose,
-    SpeedRun, Step, log_ratio,
+    Calibration, Decision, DecisionRules, Fingerprint, Judge, JudgeStep, Measure, NoiseThreshold,
+    SpeedPurpose, SpeedRun, log_ratio,
 };
 use crate::stats::median;
 
@@ -215,9 +215,9 @@ fn compared(
     if pairs.is_empty() {
         return None;
     }
-    let mut judge = Judge::new(Rules::new(of.measure, noise_threshold));
+    let mut judge = Judge::new(DecisionRules::new(of.measure, noise_threshold));
     for (base, candidate) in pairs {
-        if judge.push(base, candidate) == Ok(Step::Done) {
+        if judge.push(base, candidate) == Ok(JudgeStep::Done) {
             break;
         }
     }

@@ -12,7 +12,7 @@ use crate::history::{MilestoneComparison, compare_with_milestone};
 use crate::measure::launch::Launcher;
 use crate::record::{Environment, Millis, Scope};
 use crate::session::{Events, Session, SessionError};
-use crate::speed::{Decision, State};
+use crate::speed::{BenchmarkState, Decision};
 use crate::verdict::{Finding, Verdict, judge_claims, judge_claims_since, judge_single_runs};
 
 /// How a milestone is held.
@@ -322,10 +322,10 @@ fn speed_comparisons(
 /// What the comparisons say together. Nothing measured is never a pass.
 fn speed_verdict(comparisons: &[MilestoneComparison]) -> Verdict {
     let of = |decision: &Decision| match decision.state {
-        State::Regressed => Verdict::Regression,
-        State::Incomparable => Verdict::Incomparable,
-        State::Inconclusive => Verdict::Inconclusive,
-        State::Improved | State::Equivalent => Verdict::Pass,
+        BenchmarkState::Regressed => Verdict::Regression,
+        BenchmarkState::Incomparable => Verdict::Incomparable,
+        BenchmarkState::Inconclusive => Verdict::Inconclusive,
+        BenchmarkState::Improved | BenchmarkState::Equivalent => Verdict::Pass,
     };
     let verdicts: Vec<Verdict> = comparisons.iter().map(|s| of(&s.decision)).collect();
     worst(&verdicts)

@@ -188,7 +188,7 @@ impl Report {
         let Some(speed) = &self.speed else {
             return tests;
         };
-        let names = speed.benchmarks.iter().map(|entry| &entry.benchmark);
+        let names = speed.benchmarks.iter().map(|result| &result.benchmark);
         let count = names.collect::<std::collections::BTreeSet<_>>().len();
         let benchmarks = counted(count, "benchmark");
         if self.is_of_speed() {

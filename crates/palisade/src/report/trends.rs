@@ -15,7 +15,7 @@ use super::html::{STYLE, escape};
 use crate::git::short;
 use crate::history::{ChangePoint, History, Point, Series};
 use crate::record::Millis;
-use crate::speed::State;
+use crate::speed::BenchmarkState;
 
 /// The spans of time to choose from, in days back from the newest point.
 const SPANS: [(&str, Option<i64>); 4] = [
@@ -110,7 +110,9 @@ pub fn comparison(change: &ChangePoint) -> String {
     let (before, commit) = (short(&change.before), short(&change.commit));
     match &change.comparison {
         Some(decision) => match decision.state {
-            State::Regressed | State::Improved => format!("confirmed: {}", decision.reason),
+            BenchmarkState::Regressed | BenchmarkState::Improved => {
+                format!("confirmed: {}", decision.reason)
+            }
             _ => format!("not confirmed: {}", decision.reason),
         },
         None => format!("not compared yet: cargo palisade compare {before} {commit}"),

@@ -2,16 +2,17 @@
 
 use super::judge::{percent, share};
 use super::{
-    Decision, Estimate, Measure, NoiseThreshold, PairError, RegressionAction, State, log_ratio,
+    BenchmarkState, Decision, Estimate, Measure, NoiseThreshold, PairError, RegressionAction,
+    log_ratio,
 };
 
 /// The counts of both launches of each revision, base and candidate.
-pub type Counts = [[f64; 2]; 2];
+pub type InstructionCounts = [[f64; 2]; 2];
 
 /// Decides from counts, which warn at most: instructions are not time. Where two launches
 /// of one revision differ by more than the noise threshold, the program does not do the same
 /// work each time; the error says by which share, and nothing is decided.
-pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError> {
+pub fn judge_counts(counts: &InstructionCounts) -> Result<Result<Decision, f64>, PairError> {
     let measure = Measure::Instructions;
     let noise_threshold = NoiseThreshold::of(measure);
     let [base, candidate] = *counts;
@@ -27,13 +28,13 @@ pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError>
     let (low, high) = (ratio - spread, ratio + spread);
     let threshold = noise_threshold.with_spread(spread).threshold(middle(base));
     let state = if ratio > threshold.ln_1p() {
-        State::Regressed
+        BenchmarkState::Regressed
     } else if ratio < -threshold.ln_1p() {
-        State::Improved
+        BenchmarkState::Improved
     } else if low >= -margin.ln_1p() && high <= margin.ln_1p() {
-        State::Equivalent
+        BenchmarkState::Equivalent
     } else {
-        State::Inconclusive
+        BenchmarkState::Inconclusive
     };
     let estimate = Estimate {
         ratio: ratio.exp(),
@@ -42,8 +43,8 @@ pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError>
     };
     let seen = percent(estimate.ratio);
     let reason = match state {
-        State::Equivalent => format!("the same within {}: {seen}", share(margin)),
-        State::Inconclusive => format!(
+        BenchmarkState::Equivalent => format!("the same within {}: {seen}", share(margin)),
+        BenchmarkState::Inconclusive => format!(
             "{seen}: not beyond its noise threshold of {}, and not within {} either",
             share(threshold),
             share(margin)
@@ -52,7 +53,7 @@ pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError>
     };
     Ok(Ok(Decision {
         state,
-        action: (state == State::Regressed).then_some(RegressionAction::Warn),
+        action: (state == BenchmarkState::Regressed).then_some(RegressionAction::Warn),
         pairs: base.len(),
         base: Some(middle(base)),
         candidate: Some(middle(candidate)),
@@ -67,7 +68,7 @@ pub fn judge_counts(counts: &Counts) -> Result<Result<Decision, f64>, PairError>
 mod tests {
     use super::*;
 
-    fn state(base: [f64; 2], candidate: [f64; 2]) -> Result<State, f64> {
+    fn state(base: [f64; 2], candidate: [f64; 2]) -> Result<BenchmarkState, f64> {
         let judged = judge_counts(&[base, candidate]).expect("counts");
         judged.map(|decision| decision.state)
     }
@@ -75,10 +76,16 @@ mod tests {
     #[test]
     fn small_differences_count_where_there_is_no_noise() {
         let base = [1e6, 1e6];
-        assert_eq!(state(base, [1e6, 1e6]), Ok(State::Equivalent));
-        assert_eq!(state(base, [1.001e6, 1.001e6]), Ok(State::Equivalent));
-        assert_eq!(state(base, [1.003e6, 1.003e6]), Ok(State::Regressed));
-        assert_eq!(state(base, [0.99e6, 0.99e6]), Ok(State::Improved));
+        assert_eq!(state(base, [1e6, 1e6]), Ok(BenchmarkState::Equivalent));
+        assert_eq!(
+            state(base, [1.001e6, 1.001e6]),
+            Ok(BenchmarkState::Equivalent)
+        );
+        assert_eq!(
+            state(base, [1.003e6, 1.003e6]),
+            Ok(BenchmarkState::Regressed)
+        );
+        assert_eq!(state(base, [0.99e6, 0.99e6]), Ok(BenchmarkState::Improved));
         let judged = judge_counts(&[base, [1.02e6, 1.02e6]]).expect("counts");
         let decision = judged.expect("steady");
         assert_eq!(decision.action, Some(RegressionAction::Warn));
@@ -92,8 +99,11 @@ mod tests {
     fn noise_raises_the_floor_and_much_of_it_decides_nothing() {
         // .15 % apart: .3 % more is less than three times that.
         let restless = [0.9985e6, 1e6];
-        assert_eq!(state(restless, [1.0023e6; 2]), Ok(State::Inconclusive));
-        assert_eq!(state(restless, [1.01e6; 2]), Ok(State::Regressed));
+        assert_eq!(
+            state(restless, [1.0023e6; 2]),
+            Ok(BenchmarkState::Inconclusive)
+        );
+        assert_eq!(state(restless, [1.01e6; 2]), Ok(BenchmarkState::Regressed));
         let apart = state([1e6, 1.05e6], [2e6, 2e6]).expect_err("not the same work");
         assert!((apart - 0.05).abs() < 1e-9, "{apart}");
         assert!(judge_counts(&[[0.0, 1.0], [1.0, 1.0]]).is_err());

@@ -129,7 +129,7 @@ pub struct KnownSpread {
 
 /// How often something was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct Proportion {
     /// How often it was.
     pub found: u32,
     /// How often it was looked for.
@@ -142,7 +142,7 @@ pub struct Detection {
     /// The injected slowdown: .05 takes 5 % longer.
     pub slowdown: f64,
     /// How often it was found.
-    pub rate: Found,
+    pub rate: Proportion,
 }
 
 /// What the guard is worth on one machine, measured there.
@@ -157,7 +157,7 @@ pub struct Calibration {
     /// The spread of each benchmark.
     pub spreads: Vec<KnownSpread>,
     /// How many comparisons of equal programs ended with an alarm.
-    pub false_alarms: Found,
+    pub false_alarms: Proportion,
     /// How many injected slowdowns were found, by their size.
     pub detections: Vec<Detection>,
 }

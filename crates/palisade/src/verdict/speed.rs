@@ -3,7 +3,7 @@
 use super::{Finding, FindingKind, Severity};
 use crate::benchmark_comparison::{NamedBound, SpeedReport};
 use crate::report::{bound_word, named, state_word};
-use crate::speed::{BoundState, Entry, Measure, RegressionAction, State};
+use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure, RegressionAction};
 
 /// Benchmarks that stand alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Unpaired {
 /// The findings about what was measured.
 pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(report.benchmarks.iter().filter_map(|e| of_entry(e, base)));
+    findings.extend(report.benchmarks.iter().filter_map(|e| of_result(e, base)));
     findings.extend(report.bounds.iter().filter_map(of_bound));
     let finding = |name: &str, state: &str, severity, reason: String| Finding {
         kind: FindingKind::Speed,
@@ -82,48 +82,50 @@ fn kind(measure: Measure) -> FindingKind {
     }
 }
 
-fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
-    let decision = &entry.decision;
+fn of_result(result: &BenchmarkResult, base: &str) -> Option<Finding> {
+    let decision = &result.decision;
     let again = format!(
         "cargo palisade compare {base} --only '{}'",
-        entry.benchmark.replace('\'', "'\\''")
+        result.benchmark.replace('\'', "'\\''")
     );
     let (severity, meaning, next, avoid) = match (decision.state, decision.action) {
-        (State::Equivalent, _) => return None,
-        (State::Improved, _) => (
+        (BenchmarkState::Equivalent, _) => return None,
+        (BenchmarkState::Improved, _) => (
             Severity::Note,
             format!("it costs less than at {base}, and noise does not explain it"),
             "nothing to do".to_owned(),
             "",
         ),
         // Counters are never the only ground.
-        (State::Inconclusive, _) if decision.measure == Measure::Instructions => return None,
-        (State::Regressed, _) if decision.measure == Measure::Instructions => (
+        (BenchmarkState::Inconclusive, _) if decision.measure == Measure::Instructions => {
+            return None;
+        }
+        (BenchmarkState::Regressed, _) if decision.measure == Measure::Instructions => (
             Severity::Note,
             "a counter alone decides nothing".to_owned(),
             again,
             "",
         ),
-        (State::Regressed, Some(RegressionAction::Block)) => (
+        (BenchmarkState::Regressed, Some(RegressionAction::Block)) => (
             Severity::Regression,
             format!("it costs more than at {base}, and noise does not explain it"),
             again,
             "do not measure it again until it passes",
         ),
-        (State::Regressed, _) => (
+        (BenchmarkState::Regressed, _) => (
             Severity::Undecided,
             "the first launches say that it costs more; fresh ones have not confirmed it"
                 .to_owned(),
             format!("{again}, with a larger --budget"),
             "do not take this for a pass",
         ),
-        (State::Inconclusive, _) => (
+        (BenchmarkState::Inconclusive, _) => (
             Severity::Undecided,
             "neither a change nor that there is none is shown".to_owned(),
             format!("{again}, with a larger --budget or on a quieter machine"),
             "do not take this for a pass",
         ),
-        (State::Incomparable, _) => (
+        (BenchmarkState::Incomparable, _) => (
             Severity::Unmeasured,
             "the two revisions cannot be compared".to_owned(),
             again,
@@ -132,7 +134,7 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
     };
     Some(Finding {
         kind: kind(decision.measure),
-        name: named(&entry.benchmark, decision.measure),
+        name: named(&result.benchmark, decision.measure),
         state: state_word(decision.state).to_owned(),
         severity,
         reason: decision.reason.clone(),
@@ -177,14 +179,14 @@ mod tests {
     use crate::verdict::Verdict;
 
     fn report(decisions: Vec<Decision>, bounds: Vec<NamedBound>) -> SpeedReport {
-        let entry = |decision| Entry {
+        let result = |decision| BenchmarkResult {
             benchmark: "b".to_owned(),
             unchanged: false,
             decision,
         };
         SpeedReport {
             machine: Fingerprint::default(),
-            benchmarks: decisions.into_iter().map(entry).collect(),
+            benchmarks: decisions.into_iter().map(result).collect(),
             bounds,
             shift: None,
             environment: None,
@@ -204,7 +206,7 @@ mod tests {
         ))
     }
 
-    fn decision(state: State, action: Option<RegressionAction>) -> Decision {
+    fn decision(state: BenchmarkState, action: Option<RegressionAction>) -> Decision {
         Decision {
             state,
             action,
@@ -216,20 +218,20 @@ mod tests {
     fn every_state_has_its_verdict() {
         let none = Unpaired::default();
         for (state, action, expected) in [
-            (State::Equivalent, None, Verdict::Pass),
-            (State::Improved, None, Verdict::Pass),
+            (BenchmarkState::Equivalent, None, Verdict::Pass),
+            (BenchmarkState::Improved, None, Verdict::Pass),
             (
-                State::Regressed,
+                BenchmarkState::Regressed,
                 Some(RegressionAction::Block),
                 Verdict::Regression,
             ),
             (
-                State::Regressed,
+                BenchmarkState::Regressed,
                 Some(RegressionAction::Warn),
                 Verdict::Inconclusive,
             ),
-            (State::Inconclusive, None, Verdict::Inconclusive),
-            (State::Incomparable, None, Verdict::Incomparable),
+            (BenchmarkState::Inconclusive, None, Verdict::Inconclusive),
+            (BenchmarkState::Incomparable, None, Verdict::Incomparable),
         ] {
             assert_eq!(
                 verdict(vec![decision(state, action)], &none),
@@ -239,7 +241,7 @@ mod tests {
         }
         let counted = Decision {
             measure: Measure::Instructions,
-            ..decision(State::Regressed, Some(RegressionAction::Warn))
+            ..decision(BenchmarkState::Regressed, Some(RegressionAction::Warn))
         };
         assert_eq!(verdict(vec![counted], &none), Verdict::Pass);
     }
@@ -251,7 +253,7 @@ mod tests {
             Verdict::Incomparable
         );
         let name = || vec!["b".to_owned()];
-        let calm = || vec![decision(State::Equivalent, None)];
+        let calm = || vec![decision(BenchmarkState::Equivalent, None)];
         let gone = Unpaired {
             gone: name(),
             ..Unpaired::default()
@@ -277,7 +279,7 @@ mod tests {
                 measure: Measure::Time,
                 decision: held,
             };
-            let calm = decision(State::Equivalent, None);
+            let calm = decision(BenchmarkState::Equivalent, None);
             let report = report(vec![calm], vec![bound]);
             let findings = judge_speed(&report, &Unpaired::default(), "main");
             assert_eq!(Verdict::of(&findings), expected);

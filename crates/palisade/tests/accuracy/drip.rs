@@ -1,7 +1,7 @@
 //! A slow drip: many commits, each a little slower than its parent.
 
 use palisade::history::drift;
-use palisade::speed::{Measure, NoiseThreshold, State, log_ratio};
+use palisade::speed::{BenchmarkState, Measure, NoiseThreshold, log_ratio};
 
 use super::simulation::{Machine, Noise, judge};
 
@@ -33,7 +33,7 @@ pub fn drip(noise: Noise, step: f64, seed: u64) -> Seen {
     let mut steps = Vec::new();
     for commit in 1..=COMMITS {
         let mut is_alarm =
-            |ratio| judge(&mut machine, ratio, noise_threshold).state == State::Regressed;
+            |ratio| judge(&mut machine, ratio, noise_threshold).state == BenchmarkState::Regressed;
         let parent = is_alarm(step);
         let milestone = is_alarm(step.powi(commit as i32));
         let pair = |_| {

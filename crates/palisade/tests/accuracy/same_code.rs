@@ -2,7 +2,8 @@
 //! false alarm.
 
 use palisade::speed::{
-    Decision, InterimLooks, Judge, Measure, NoiseThreshold, RegressionAction, Rules, Step,
+    Decision, DecisionRules, InterimLooks, Judge, JudgeStep, Measure, NoiseThreshold,
+    RegressionAction,
 };
 
 /// One benchmark, measured again and again on one commit, in order.
@@ -30,9 +31,9 @@ pub fn judge(row: &Row, swapped: bool) -> Decision {
         .into_iter()
         .filter(|n| *n < pairs)
         .collect();
-    let rules = Rules {
+    let rules = DecisionRules {
         interim_looks: InterimLooks::new(&[interim_looks, vec![pairs.min(40)]].concat()),
-        ..Rules::new(Measure::Time, NoiseThreshold::of(Measure::Time))
+        ..DecisionRules::new(Measure::Time, NoiseThreshold::of(Measure::Time))
     };
     let mut judge = Judge::new(rules);
     for (at, pair) in row.values.chunks_exact(2).enumerate() {
@@ -43,7 +44,7 @@ pub fn judge(row: &Row, swapped: bool) -> Decision {
         };
         // A few benchmarks take no time at all: nothing to judge.
         match judge.push(base, candidate) {
-            Ok(Step::Done) | Err(_) => break,
+            Ok(JudgeStep::Done) | Err(_) => break,
             Ok(_) => {}
         }
     }

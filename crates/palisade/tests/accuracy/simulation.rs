@@ -1,6 +1,8 @@
 //! A machine with known noise, and the rules of other programs to set beside ours.
 
-use palisade::speed::{Decision, Judge, Measure, NoiseThreshold, Rules, State, Step};
+use palisade::speed::{
+    BenchmarkState, Decision, DecisionRules, Judge, JudgeStep, Measure, NoiseThreshold,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
@@ -145,10 +147,10 @@ impl Machine {
 
 /// Measures a change of a cost by `ratio` until the judge is done.
 pub fn judge(machine: &mut Machine, ratio: f64, noise_threshold: NoiseThreshold) -> Decision {
-    let mut judge = Judge::new(Rules::new(Measure::Time, noise_threshold));
+    let mut judge = Judge::new(DecisionRules::new(Measure::Time, noise_threshold));
     loop {
         let (base, candidate) = machine.pair(100.0, 100.0 * ratio);
-        if judge.push(base, candidate).expect("times") == Step::Done {
+        if judge.push(base, candidate).expect("times") == JudgeStep::Done {
             return judge.decision();
         }
     }
@@ -171,10 +173,10 @@ pub struct Said {
 impl Said {
     pub fn add(&mut self, decision: &Decision) {
         let count = match decision.state {
-            State::Regressed => &mut self.regressed,
-            State::Improved => &mut self.improved,
-            State::Equivalent => &mut self.equivalent,
-            State::Inconclusive | State::Incomparable => &mut self.inconclusive,
+            BenchmarkState::Regressed => &mut self.regressed,
+            BenchmarkState::Improved => &mut self.improved,
+            BenchmarkState::Equivalent => &mut self.equivalent,
+            BenchmarkState::Inconclusive | BenchmarkState::Incomparable => &mut self.inconclusive,
         };
         *count += 1;
         self.of += 1;
