@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palisade::benchmark_comparison::{Series, SeriesOptions, measure_series};
+use palisade::benchmark_comparison::{SeriesOptions, SeriesReport, measure_series};
 use palisade::report::amount;
 use palisade::speed::{BoundState, estimate};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ fn middle(values: &[f64]) -> Option<(f64, f64, f64)> {
     Some((found.ratio, found.low, found.high))
 }
 
-fn document(series: &Series, code: u8) -> Value {
+fn document(series: &SeriesReport, code: u8) -> Value {
     let benchmarks = series.measurements.iter().map(|m| {
         let (median, low, high) = middle(&m.values).unwrap_or_default();
         json!({
@@ -78,7 +78,7 @@ fn document(series: &Series, code: u8) -> Value {
     })
 }
 
-fn text(series: &Series, code: u8) -> String {
+fn text(series: &SeriesReport, code: u8) -> String {
     let mut text = String::new();
     for (name, why) in &series.failed {
         // Writing to a string cannot fail.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::NamedBound;
 use super::pair::Selection;
-use super::runner::{BenchmarkRunner, Outcome, at_most, chain};
+use super::runner::{BenchmarkRunner, PairedResults, at_most, error_chain};
 use crate::measure::executor::random;
 use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
@@ -25,8 +25,8 @@ impl BenchmarkRunner<'_> {
         &self,
         places: [Place<'_>; 2],
         selection: &Selection,
-    ) -> Result<(Outcome, Vec<NamedBound>), SessionError> {
-        let (mut outcome, mut bounds) = (Outcome::default(), Vec::new());
+    ) -> Result<(PairedResults, Vec<NamedBound>), SessionError> {
+        let (mut paired, mut bounds) = (PairedResults::default(), Vec::new());
         for build in self.policy.build.iter().filter(|b| selection.has(b)) {
             let name = &build.package;
             (self.events)(Event::Step(format!("measure the build of {name}")));
@@ -36,7 +36,7 @@ impl BenchmarkRunner<'_> {
                         let limit = limit.0.as_nanos() as f64;
                         bounds.push(at_most(name, Measure::BuildTime, limit, &values[1]));
                     }
-                    for (revision, values) in outcome.measurements.iter_mut().zip(values) {
+                    for (revision, values) in paired.measurements.iter_mut().zip(values) {
                         revision.push(Measurement {
                             benchmark: name.clone(),
                             measure: Measure::BuildTime,
@@ -46,15 +46,15 @@ impl BenchmarkRunner<'_> {
                     decision
                 }
                 Err(error) if error.is_interrupt() => return Err(error.into()),
-                Err(error) => Decision::incomparable(Measure::BuildTime, chain(&error)),
+                Err(error) => Decision::incomparable(Measure::BuildTime, error_chain(&error)),
             };
-            outcome.results.push(BenchmarkResult {
+            paired.results.push(BenchmarkResult {
                 benchmark: name.clone(),
                 unchanged: false,
                 decision,
             });
         }
-        Ok((outcome, bounds))
+        Ok((paired, bounds))
     }
 
     /// Builds a package on both revisions in blocks of two pairs, until that decides or the

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::fingerprint;
 use super::pair::{RevisionPair, Selection, prepare_pair};
-use super::runner::{BenchmarkRunner, Injection, Outcome};
+use super::runner::{BenchmarkRunner, Injection, PairedResults};
 use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
@@ -62,7 +62,7 @@ pub fn calibrate(
             deadline: options.budget.map(|budget| Instant::now() + budget),
             ..runner
         };
-        learn(&runner, &pair, options, machine)?
+        run_calibration(&runner, &pair, options, machine)?
     };
     // What says nothing does not take the place of what says something.
     if calibration.false_alarms.of > 0 {
@@ -73,7 +73,7 @@ pub fn calibrate(
     Ok(calibration)
 }
 
-fn learn(
+fn run_calibration(
     runner: &BenchmarkRunner<'_>,
     pair: &RevisionPair,
     options: &CalibrateOptions,
@@ -86,22 +86,22 @@ fn learn(
         (runner.events)(Event::Note(format!(
             "equal programs, comparison {at} of {of}"
         )));
-        let outcome = runner.compare(pair, &[])?;
+        let paired = runner.compare(pair, &[])?;
         // What the time cut off says nothing.
         if runner.is_over() {
             break;
         }
-        if !is_measured(&outcome) {
+        if !is_measured(&paired) {
             continue;
         }
-        for ((benchmark, measure), pairs) in pairs(&outcome) {
+        for ((benchmark, measure), pairs) in pairs(&paired) {
             log_ratios
                 .entry((benchmark, measure))
                 .or_default()
                 .push(pairs);
         }
         false_alarms.of += 1;
-        false_alarms.found += u32::from(!alarms(outcome).is_empty());
+        false_alarms.found += u32::from(!alarms(paired).is_empty());
     }
     let known =
         |((benchmark, measure), comparisons): (&(String, Measure), &Vec<Vec<f64>>)| KnownSpread {
@@ -119,8 +119,8 @@ fn learn(
         detections: Vec::new(),
     };
     for slowdown in &options.slowdowns {
-        let learnt = calibration.clone();
-        let runner = runner.with(&learnt);
+        let calibrated = calibration.clone();
+        let runner = runner.with(&calibrated);
         let mut rate = Proportion::default();
         for at in 1..=options.injected {
             let of = options.injected;
@@ -133,15 +133,15 @@ fn learn(
                 name: slow.clone(),
                 slowdown: *slowdown,
             };
-            let outcome = runner.compare(pair, &[injection])?;
+            let paired = runner.compare(pair, &[injection])?;
             if runner.is_over() {
                 break;
             }
-            if !is_measured(&outcome) {
+            if !is_measured(&paired) {
                 continue;
             }
             rate.of += 1;
-            rate.found += u32::from(alarms(outcome).contains(slow));
+            rate.found += u32::from(alarms(paired).contains(slow));
         }
         calibration.detections.push(Detection {
             slowdown: *slowdown,
@@ -153,14 +153,14 @@ fn learn(
 
 /// Whether there are numbers of both revisions of every benchmark: no alarm about what could
 /// not be run is no merit.
-fn is_measured(outcome: &Outcome) -> bool {
-    let mut states = outcome.results.iter().map(|result| result.decision.state);
+fn is_measured(paired: &PairedResults) -> bool {
+    let mut states = paired.results.iter().map(|result| result.decision.state);
     states.all(|state| state != BenchmarkState::Incomparable)
 }
 
 /// The log-ratios of each measure of each benchmark.
-fn pairs(outcome: &Outcome) -> BTreeMap<(String, Measure), Vec<f64>> {
-    let [base, candidate] = &outcome.measurements;
+fn pairs(paired: &PairedResults) -> BTreeMap<(String, Measure), Vec<f64>> {
+    let [base, candidate] = &paired.measurements;
     let of_measure = base.iter().zip(candidate).map(|(base, candidate)| {
         let measure = base.measure;
         let pairs = base.values.iter().zip(&candidate.values);
@@ -172,8 +172,8 @@ fn pairs(outcome: &Outcome) -> BTreeMap<(String, Measure), Vec<f64>> {
 
 /// The benchmarks that are called slower or larger. That both revisions are the same counts
 /// for nothing here: the question is what is said where that is not known.
-fn alarms(outcome: Outcome) -> Vec<String> {
-    let blind = outcome.results.into_iter().map(|mut result| {
+fn alarms(paired: PairedResults) -> Vec<String> {
+    let blind = paired.results.into_iter().map(|mut result| {
         result.unchanged = false;
         result
     });

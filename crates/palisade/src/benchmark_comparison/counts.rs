@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::pair::{RevisionPair, is_unchanged};
-use super::runner::{BenchmarkRunner, chain};
+use super::runner::{BenchmarkRunner, error_chain};
 use crate::measure::bench::{Bench, Built};
 use crate::measure::counter::{Counter, is_countable};
 use crate::measure::launch::LaunchError;
@@ -53,7 +53,7 @@ impl BenchmarkRunner<'_> {
                 Ok(counts) => counts,
                 Err(error) if error.is_interrupt() => return Err(error.into()),
                 Err(error) => {
-                    counted.notes.push(not_counted(&chain(&error)));
+                    counted.notes.push(not_counted(&error_chain(&error)));
                     continue;
                 }
             };

@@ -2,7 +2,7 @@
 
 use super::fingerprint;
 use super::pair::{PreparedRevision, Selection, prepare_revision};
-use super::runner::{BenchmarkRunner, chain};
+use super::runner::{BenchmarkRunner, error_chain};
 use crate::bisect::BLOCK_PAIRS;
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::executor::Executor;
@@ -190,5 +190,5 @@ fn unless_interrupted(error: LaunchError) -> Result<Result<Vec<f64>, String>, Se
     if error.is_interrupt() {
         return Err(error.into());
     }
-    Ok(Err(chain(&error)))
+    Ok(Err(error_chain(&error)))
 }

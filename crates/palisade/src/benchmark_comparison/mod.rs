@@ -28,8 +28,8 @@ pub(crate) use good_commit::{GoodCommit, hold_ratio};
 pub use pair::Selection;
 use pair::prepare_pair;
 pub use runner::Injection;
-use runner::{BenchmarkRunner, Outcome};
-pub use series::{Series, SeriesOptions, measure_series};
+use runner::{BenchmarkRunner, PairedResults};
+pub use series::{SeriesOptions, SeriesReport, measure_series};
 
 use crate::check::assess_change;
 use crate::measure::executor::Executor;
@@ -153,7 +153,7 @@ pub(crate) fn measure(
     let machine_of_base = fingerprint(session, base)?;
     let calibration = newest_calibration(session, &machine)?;
     let started_ms = now();
-    let (pair, outcome, bounds, mut notes, disturbance) = {
+    let (pair, paired, bounds, mut notes, disturbance) = {
         let runner = BenchmarkRunner {
             policy: &session.policy,
             executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
@@ -187,26 +187,26 @@ pub(crate) fn measure(
         };
         let counted = runner.count(&pair)?;
         notes.extend(counted.notes);
-        let mut outcome = runner.compare(&pair, &options.injections)?;
+        let mut paired = runner.compare(&pair, &options.injections)?;
         // Not remembered: a history of counters would be held against milestones alone.
-        outcome.results.extend(counted.results);
-        outcome.results.extend(runner.sizes(&pair));
-        let mut bounds = runner.budgets(&outcome.measurements[1]);
+        paired.results.extend(counted.results);
+        paired.results.extend(runner.sizes(&pair));
+        let mut bounds = runner.budgets(&paired.measurements[1]);
         let places = [base.place(session), candidate.place(session)];
         let (of_builds, of_budgets) = runner.builds(places, &selection)?;
-        outcome.extend(of_builds);
+        paired.extend(of_builds);
         bounds.extend(of_budgets);
         bounds.extend(runner.ratios(&pair.benches, &pair.built[1], selection.is_all())?);
         let disturbance = runner.executor.disturbance();
-        (pair, outcome, bounds, notes, disturbance)
+        (pair, paired, bounds, notes, disturbance)
     };
-    let Outcome {
+    let PairedResults {
         results,
         measurements,
-    } = outcome;
+    } = paired;
     if options.injections.is_empty() {
         let machines = [&machine_of_base, &machine];
-        remember(
+        store_speed_runs(
             session,
             [base, candidate],
             machines,
@@ -257,7 +257,7 @@ pub(crate) fn measure(
 }
 
 /// Keeps what was measured of both revisions as one comparison.
-fn remember(
+fn store_speed_runs(
     session: &mut Session,
     revisions: [&Revision; 2],
     machines: [&Fingerprint; 2],

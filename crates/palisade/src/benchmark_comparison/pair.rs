@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::runner::{BenchmarkRunner, chain};
+use super::runner::{BenchmarkRunner, error_chain};
 use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
 use crate::measure::build::{Wanted, build, package_of};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
@@ -199,7 +199,7 @@ pub(super) fn prepare_revision(
                 benches.extend(chosen.map(|bench| (bench.name.clone(), bench)));
             }
             Err(error) if error.is_interrupt() => return Err(error.into()),
-            Err(error) => failed.push((target.place(), chain(&error))),
+            Err(error) => failed.push((target.place(), error_chain(&error))),
         }
     }
     for (command, words) in chosen {

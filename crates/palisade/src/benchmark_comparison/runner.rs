@@ -41,14 +41,14 @@ pub(crate) struct BenchmarkRunner<'a> {
 
 /// What came out of launches in pairs.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct PairedResults {
     /// Each measure of each benchmark.
     pub(crate) results: Vec<BenchmarkResult>,
     /// The values of each revision.
     pub(crate) measurements: [Vec<Measurement>; 2],
 }
 
-impl Outcome {
+impl PairedResults {
     pub(super) fn extend(&mut self, other: Self) {
         self.results.extend(other.results);
         for (all, more) in self.measurements.iter_mut().zip(other.measurements) {
@@ -58,14 +58,14 @@ impl Outcome {
 }
 
 /// What came out of launches of one revision.
-pub(super) struct OneSided {
+pub(super) struct UnpairedResults {
     pub(super) measurements: Vec<Measurement>,
     /// Benchmarks that could not be launched, and why.
     pub(super) failed: Vec<(String, String)>,
 }
 
 /// A measure of a benchmark while it is judged.
-struct Series {
+struct MeasureInProgress {
     name: String,
     measure: Measure,
     judge: Judge,
@@ -73,33 +73,33 @@ struct Series {
 }
 
 /// A benchmark while it is measured.
-struct Track<'a> {
+struct BenchmarkInProgress<'a> {
     bench: &'a Bench,
     /// Whether the programs of both revisions are equal.
     unchanged: bool,
     slowdown: f64,
-    series: Vec<Series>,
+    measures: Vec<MeasureInProgress>,
     failed: Option<String>,
     /// How long one pair took.
     pair_duration: Duration,
 }
 
-impl Track<'_> {
+impl BenchmarkInProgress<'_> {
     /// How many pairs it takes to the next looks; 0 when all is decided.
-    fn wanted(&self) -> usize {
-        let wanted = |series: &Series| match series.judge.step() {
+    fn pairs_wanted(&self) -> usize {
+        let wanted = |measure: &MeasureInProgress| match measure.judge.step() {
             JudgeStep::Measure { pairs } | JudgeStep::Confirm { pairs } => pairs,
             JudgeStep::Done => 0,
         };
         match self.failed {
             Some(_) => 0,
-            None => self.series.iter().map(wanted).max().unwrap_or(0),
+            None => self.measures.iter().map(wanted).max().unwrap_or(0),
         }
     }
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -150,27 +150,30 @@ impl<'a> BenchmarkRunner<'a> {
         &self,
         pair: &RevisionPair,
         injections: &[Injection],
-    ) -> Result<Outcome, SessionError> {
-        let mut tracks = self.begin(pair, injections)?;
+    ) -> Result<PairedResults, SessionError> {
+        let mut benchmarks = self.trial_launches(pair, injections)?;
         while !self.is_over() {
-            self.tell(&tracks);
+            self.report_progress(&benchmarks);
             let mut has_measured = false;
-            for track in tracks.iter_mut().filter(|track| track.wanted() > 0) {
+            for benchmark in benchmarks
+                .iter_mut()
+                .filter(|benchmark| benchmark.pairs_wanted() > 0)
+            {
                 if self.is_over() {
                     break;
                 }
                 has_measured = true;
-                match self.block(track, &pair.built) {
+                match self.measure_block(benchmark, &pair.built) {
                     Ok(()) => {}
                     Err(error) if error.is_interrupt() => return Err(error.into()),
-                    Err(error) => track.failed = Some(chain(&error)),
+                    Err(error) => benchmark.failed = Some(error_chain(&error)),
                 }
             }
             if !has_measured {
                 break;
             }
         }
-        Ok(outcome(tracks))
+        Ok(results_of(benchmarks))
     }
 
     /// Compares the sizes of the workspace's programs that are measured.
@@ -198,7 +201,7 @@ impl<'a> BenchmarkRunner<'a> {
         benches: &[Bench],
         built: &Built,
         launches: usize,
-    ) -> Result<OneSided, SessionError> {
+    ) -> Result<UnpairedResults, SessionError> {
         let mut measurements: BTreeMap<(String, Measure), Vec<f64>> = BTreeMap::new();
         let mut failed: BTreeMap<&str, String> = BTreeMap::new();
         // The first launch of each is not counted.
@@ -228,7 +231,7 @@ impl<'a> BenchmarkRunner<'a> {
                     }
                     Err(error) if error.is_interrupt() => return Err(error.into()),
                     Err(error) => {
-                        failed.insert(&bench.name, chain(&error));
+                        failed.insert(&bench.name, error_chain(&error));
                     }
                 }
             }
@@ -239,19 +242,19 @@ impl<'a> BenchmarkRunner<'a> {
             values,
         };
         let failed = failed.into_iter().map(|(name, why)| (name.to_owned(), why));
-        Ok(OneSided {
+        Ok(UnpairedResults {
             measurements: measurements.into_iter().map(named).collect(),
             failed: failed.collect(),
         })
     }
 
     /// Tries every benchmark out on both revisions.
-    fn begin<'b>(
+    fn trial_launches<'b>(
         &self,
         pair: &'b RevisionPair,
         injections: &[Injection],
-    ) -> Result<Vec<Track<'b>>, SessionError> {
-        let mut tracks = Vec::new();
+    ) -> Result<Vec<BenchmarkInProgress<'b>>, SessionError> {
+        let mut benchmarks = Vec::new();
         let mut seen: Vec<Vec<Reading>> = Vec::new();
         for bench in &pair.benches {
             (self.events)(Event::Step(format!("try {}", bench.name)));
@@ -262,24 +265,24 @@ impl<'a> BenchmarkRunner<'a> {
             let injected = injections.iter().find(|i| bench.name.contains(&i.name));
             let failed = match &tried {
                 Err(error) if error.is_interrupt() => return Err(tried.unwrap_err().into()),
-                Err(error) => Some(chain(error)),
+                Err(error) => Some(error_chain(error)),
                 Ok(_) => None,
             };
-            tracks.push(Track {
+            benchmarks.push(BenchmarkInProgress {
                 bench,
                 unchanged: is_unchanged(bench, &pair.built),
                 slowdown: injected.map_or(0.0, |injected| injected.slowdown),
-                series: Vec::new(),
+                measures: Vec::new(),
                 failed,
                 pair_duration: started.elapsed(),
             });
             seen.push(tried.unwrap_or_default());
         }
         let family = seen.iter().map(Vec::len).sum();
-        for (track, readings) in tracks.iter_mut().zip(seen) {
-            track.series = readings
+        for (benchmark, readings) in benchmarks.iter_mut().zip(seen) {
+            benchmark.measures = readings
                 .into_iter()
-                .map(|reading| Series {
+                .map(|reading| MeasureInProgress {
                     judge: Judge::new(self.rules(&reading.name, reading.measure, family)),
                     name: reading.name,
                     measure: reading.measure,
@@ -287,7 +290,7 @@ impl<'a> BenchmarkRunner<'a> {
                 })
                 .collect();
         }
-        Ok(tracks)
+        Ok(benchmarks)
     }
 
     /// Makes two pairs of launches, in the order B C C B or C B B C, the candidate slowed
@@ -318,37 +321,43 @@ impl<'a> BenchmarkRunner<'a> {
     }
 
     /// Measures one block more of a benchmark.
-    fn block(&self, track: &mut Track<'_>, revisions: &[Built; 2]) -> Result<(), LaunchError> {
+    fn measure_block(
+        &self,
+        benchmark: &mut BenchmarkInProgress<'_>,
+        revisions: &[Built; 2],
+    ) -> Result<(), LaunchError> {
         self.executor
             .wait_if_disturbed(&|text| (self.events)(Event::Note(text)));
         let started = Instant::now();
         let revisions = [&revisions[0], &revisions[1]];
-        for readings in self.two_pairs(track.bench, revisions, track.slowdown)? {
-            for series in &mut track.series {
-                series.push(&readings).map_err(|end| LaunchError::Failed {
-                    command: track.bench.name.clone(),
+        for readings in self.two_pairs(benchmark.bench, revisions, benchmark.slowdown)? {
+            for measure in &mut benchmark.measures {
+                measure.push(&readings).map_err(|end| LaunchError::Failed {
+                    command: benchmark.bench.name.clone(),
                     end,
                     output: String::new(),
                 })?;
             }
         }
-        track.pair_duration = started.elapsed() / 2;
+        benchmark.pair_duration = started.elapsed() / 2;
         Ok(())
     }
 
     /// Says how far it is.
-    fn tell(&self, tracks: &[Track<'_>]) {
-        let open = tracks.iter().filter(|track| track.wanted() > 0);
+    fn report_progress(&self, benchmarks: &[BenchmarkInProgress<'_>]) {
+        let open = benchmarks
+            .iter()
+            .filter(|benchmark| benchmark.pairs_wanted() > 0);
         let left: Duration = open
             .clone()
-            .map(|track| track.pair_duration * track.wanted() as u32)
+            .map(|benchmark| benchmark.pair_duration * benchmark.pairs_wanted() as u32)
             .sum();
         let until = self
             .deadline
             .map(|at| at.saturating_duration_since(Instant::now()));
         (self.events)(Event::Progress(Progress::Measuring {
-            done: tracks.len() - open.count(),
-            total: tracks.len(),
+            done: benchmarks.len() - open.count(),
+            total: benchmarks.len(),
             left: until.map_or(left, |until| until.min(left)),
         }));
     }
@@ -425,7 +434,9 @@ impl<'a> BenchmarkRunner<'a> {
                     .map(|r| r.value);
             }
             let [Some(of), Some(to)] = values else { break };
-            is_open = judge.push(of / to).is_ok_and(|wanted| wanted.is_some());
+            is_open = judge
+                .push(of / to)
+                .is_ok_and(|pairs_wanted| pairs_wanted.is_some());
         }
         Ok(Ok(judge.decision()))
     }
@@ -461,7 +472,10 @@ pub(super) fn at_most(name: &str, measure: Measure, limit: f64, values: &[f64]) 
     };
     let mut judge = BoundJudge::new(bound, InterimLooks::default(), BOUND_LEVEL);
     for value in values {
-        if !judge.push(*value).is_ok_and(|wanted| wanted.is_some()) {
+        if !judge
+            .push(*value)
+            .is_ok_and(|pairs_wanted| pairs_wanted.is_some())
+        {
             break;
         }
     }
@@ -472,7 +486,7 @@ pub(super) fn at_most(name: &str, measure: Measure, limit: f64, values: &[f64]) 
     }
 }
 
-impl Series {
+impl MeasureInProgress {
     /// Takes the readings of one pair.
     fn push(&mut self, readings: &[Vec<Reading>; 2]) -> Result<(), String> {
         let mut values = [0.0; 2];
@@ -493,31 +507,31 @@ impl Series {
     }
 }
 
-fn outcome(tracks: Vec<Track<'_>>) -> Outcome {
-    let mut outcome = Outcome::default();
-    for track in tracks {
-        if let Some(reason) = &track.failed {
-            outcome.results.push(BenchmarkResult {
-                benchmark: track.bench.name.clone(),
-                unchanged: track.unchanged,
+fn results_of(benchmarks: Vec<BenchmarkInProgress<'_>>) -> PairedResults {
+    let mut paired = PairedResults::default();
+    for benchmark in benchmarks {
+        if let Some(reason) = &benchmark.failed {
+            paired.results.push(BenchmarkResult {
+                benchmark: benchmark.bench.name.clone(),
+                unchanged: benchmark.unchanged,
                 decision: Decision::incomparable(Measure::Time, reason.clone()),
             });
             continue;
         }
-        for series in track.series {
-            for (revision, values) in outcome.measurements.iter_mut().zip(series.values) {
+        for measure in benchmark.measures {
+            for (revision, values) in paired.measurements.iter_mut().zip(measure.values) {
                 revision.push(Measurement {
-                    benchmark: series.name.clone(),
-                    measure: series.measure,
+                    benchmark: measure.name.clone(),
+                    measure: measure.measure,
                     values,
                 });
             }
-            outcome.results.push(BenchmarkResult {
-                benchmark: series.name,
-                unchanged: track.unchanged,
-                decision: series.judge.decision(),
+            paired.results.push(BenchmarkResult {
+                benchmark: measure.name,
+                unchanged: benchmark.unchanged,
+                decision: measure.judge.decision(),
             });
         }
     }
-    outcome
+    paired
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::pair::{Selection, prepare_revision};
-use super::runner::{BenchmarkRunner, OneSided};
+use super::runner::{BenchmarkRunner, UnpairedResults};
 use super::{NamedBound, fingerprint};
 use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
@@ -26,7 +26,7 @@ pub struct SeriesOptions {
 
 /// What was measured of a tree.
 #[derive(Clone, Debug)]
-pub struct Series {
+pub struct SeriesReport {
     /// What people call the tree.
     pub name: String,
     /// On what it was measured.
@@ -47,7 +47,7 @@ pub fn measure_series(
     launcher: &Launcher,
     options: &SeriesOptions,
     events: Events<'_>,
-) -> Result<Series, SessionError> {
+) -> Result<SeriesReport, SessionError> {
     let mut revision = session.in_checkout(options.revision.as_deref())?;
     let machine = fingerprint(session, &mut revision)?;
     let started_ms = now();
@@ -73,13 +73,13 @@ pub fn measure_series(
             deadline: Some(Instant::now() + budget),
             ..runner
         };
-        let OneSided {
+        let UnpairedResults {
             measurements,
             failed,
         } = runner.measure(&benches, &prepared.built, options.launches)?;
         let mut bounds = runner.budgets(&measurements);
         bounds.extend(runner.ratios(&benches, &prepared.built, selection.is_all())?);
-        Series {
+        SeriesReport {
             name: revision.name(),
             machine,
             measurements,
