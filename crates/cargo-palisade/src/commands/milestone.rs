@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use palisade::claims::ClaimState;
 use palisade::git::short;
 use palisade::milestone::{
-    self, CheckOptions, Milestone, MilestoneReport, SetOptions, Snapshot, write,
+    self, Milestone, MilestoneCheckOptions, MilestoneReport, SetOptions, Snapshot, write,
 };
 use palisade::record::now;
 use palisade::report::state_word;
@@ -131,7 +131,7 @@ fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow
         let name = name.map(str::to_owned);
         UsageError::NoMilestone(name)
     })?;
-    let options = CheckOptions {
+    let options = MilestoneCheckOptions {
         measure,
         launcher: launcher()?,
     };

@@ -101,7 +101,7 @@ pub(crate) fn check_revision(
 }
 
 /// What a measurement says of a claim: a number or that a test passes; or why not.
-enum Answer {
+enum MeasuredClaim {
     Number(f64),
     Passes,
     Fails(String),
@@ -130,13 +130,13 @@ impl Measuring<'_> {
             Proof::Bench(name, measure) => self.bench(name, measure)?,
         };
         Ok(match answer {
-            Answer::Nothing(reason) => checked(claim, ClaimState::Unmeasured, None, reason),
-            Answer::Fails(reason) => checked(claim, ClaimState::Broken, None, reason),
-            Answer::Passes => {
+            MeasuredClaim::Nothing(reason) => checked(claim, ClaimState::Unmeasured, None, reason),
+            MeasuredClaim::Fails(reason) => checked(claim, ClaimState::Broken, None, reason),
+            MeasuredClaim::Passes => {
                 let reason = "its test passes".to_owned();
                 checked(claim, ClaimState::Holds, None, reason)
             }
-            Answer::Number(raw) => {
+            MeasuredClaim::Number(raw) => {
                 let found = raw * definition.scale.unwrap_or(1.0);
                 let relation = definition.relation;
                 let holds = relation.holds(found, &claim.number, definition.within);
@@ -181,7 +181,11 @@ impl Measuring<'_> {
         is_over.then(|| "the budget was over before it was measured".to_owned())
     }
 
-    fn command(&mut self, command: &str, json: Option<&str>) -> Result<Answer, SessionError> {
+    fn command(
+        &mut self,
+        command: &str,
+        json: Option<&str>,
+    ) -> Result<MeasuredClaim, SessionError> {
         if !self.outputs.contains_key(command) {
             (self.events)(Event::Step(format!("claim: {command}")));
             let output = self.run(command)?;
@@ -189,28 +193,29 @@ impl Measuring<'_> {
         }
         let output = match &self.outputs[command] {
             Ok(output) => output,
-            Err(reason) => return Ok(Answer::Nothing(reason.clone())),
+            Err(reason) => return Ok(MeasuredClaim::Nothing(reason.clone())),
         };
         let Some(pointer) = json else {
-            let none = || Answer::Nothing(format!("the last line of `{command}` is no number"));
-            return Ok(last_number(output).map_or_else(none, Answer::Number));
+            let none =
+                || MeasuredClaim::Nothing(format!("the last line of `{command}` is no number"));
+            return Ok(last_number(output).map_or_else(none, MeasuredClaim::Number));
         };
         let document: serde_json::Value = match serde_json::from_str(output) {
             Ok(document) => document,
             Err(error) => {
                 let reason = format!("`{command}` printed no JSON document: {error}");
-                return Ok(Answer::Nothing(reason));
+                return Ok(MeasuredClaim::Nothing(reason));
             }
         };
         let number = document
             .pointer(pointer)
             .and_then(serde_json::Value::as_f64);
         let none = || {
-            Answer::Nothing(format!(
+            MeasuredClaim::Nothing(format!(
                 "what `{command}` printed has no number at {pointer}"
             ))
         };
-        Ok(number.map_or_else(none, Answer::Number))
+        Ok(number.map_or_else(none, MeasuredClaim::Number))
     }
 
     /// What a command prints; the inner error says why it printed nothing usable.
@@ -267,7 +272,7 @@ impl Measuring<'_> {
         })
     }
 
-    fn test(&mut self, test: &TestId) -> Result<Answer, SessionError> {
+    fn test(&mut self, test: &TestId) -> Result<MeasuredClaim, SessionError> {
         if !self.tests.contains_key(test) {
             let scope = Scope::Tests([test.clone()].into());
             let known = self.session.known(self.revision, &scope)?;
@@ -288,15 +293,19 @@ impl Measuring<'_> {
             self.tests.insert(test.clone(), status);
         }
         Ok(match self.tests[test] {
-            Some(TestStatus::Passing) => Answer::Passes,
-            Some(TestStatus::Failing) => Answer::Fails(format!("its test {test} fails")),
-            Some(TestStatus::Flaky) => Answer::Fails(format!("its test {test} passes and fails")),
-            Some(TestStatus::Ignored) => Answer::Nothing(format!("its test {test} is ignored")),
-            None => Answer::Nothing(format!("its test {test} did not run")),
+            Some(TestStatus::Passing) => MeasuredClaim::Passes,
+            Some(TestStatus::Failing) => MeasuredClaim::Fails(format!("its test {test} fails")),
+            Some(TestStatus::Flaky) => {
+                MeasuredClaim::Fails(format!("its test {test} passes and fails"))
+            }
+            Some(TestStatus::Ignored) => {
+                MeasuredClaim::Nothing(format!("its test {test} is ignored"))
+            }
+            None => MeasuredClaim::Nothing(format!("its test {test} did not run")),
         })
     }
 
-    fn bench(&mut self, name: &str, measure: Measure) -> Result<Answer, SessionError> {
+    fn bench(&mut self, name: &str, measure: Measure) -> Result<MeasuredClaim, SessionError> {
         let launcher = self.options.launcher.clone().expect("else it is left out");
         let options = SeriesOptions {
             selection: Selection {
@@ -313,10 +322,14 @@ impl Measuring<'_> {
         let series = match measure_series(self.session, &launcher, &options, self.events) {
             Ok(series) => series,
             Err(SessionError::NoBenchmark(_)) => {
-                return Ok(Answer::Nothing(format!("there is no benchmark {name}")));
+                return Ok(MeasuredClaim::Nothing(format!(
+                    "there is no benchmark {name}"
+                )));
             }
             Err(SessionError::Run(RunError::Build { .. })) => {
-                return Ok(Answer::Nothing("the benchmarks do not build".to_owned()));
+                return Ok(MeasuredClaim::Nothing(
+                    "the benchmarks do not build".to_owned(),
+                ));
             }
             Err(other) => return Err(other),
         };
@@ -325,8 +338,8 @@ impl Measuring<'_> {
             .iter()
             .find(|seen| seen.benchmark == name && seen.measure == measure);
         let value = seen.and_then(|seen| median(&seen.values));
-        let none = || Answer::Nothing(format!("{name} was not measured"));
-        Ok(value.map_or_else(none, Answer::Number))
+        let none = || MeasuredClaim::Nothing(format!("{name} was not measured"));
+        Ok(value.map_or_else(none, MeasuredClaim::Number))
     }
 }
 

@@ -115,12 +115,12 @@ pub struct Claim {
     #[serde(flatten)]
     pub definition: Definition,
     #[serde(skip)]
-    pub(crate) home: Home,
+    pub(crate) location: ClaimLocation,
 }
 
 /// Where a claim is defined.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Home {
+pub(crate) enum ClaimLocation {
     /// In `claims.toml`, at this place of the list.
     File(usize),
     /// In a marker whose content stands at these bytes of its document.
@@ -207,7 +207,7 @@ impl Claims {
                         &number,
                         &entry.name,
                         &entry.definition,
-                        Home::File(at),
+                        ClaimLocation::File(at),
                     ));
                 }
                 (None, None) if used.contains(&at) => {}
@@ -261,7 +261,7 @@ fn claim(
     number: &Number,
     name: &str,
     definition: &Definition,
-    home: Home,
+    location: ClaimLocation,
 ) -> Claim {
     Claim {
         name: name.to_owned(),
@@ -270,7 +270,7 @@ fn claim(
         written: document.text[number.at.clone()].to_owned(),
         number: number.clone(),
         definition: definition.clone(),
-        home,
+        location,
     }
 }
 
@@ -278,7 +278,7 @@ fn claim(
 fn of_marker(
     document: &Document,
     marker: &Marker,
-    entries: &[definition::Entry],
+    entries: &[definition::DefinitionEntry],
     named: &BTreeMap<&str, usize>,
     used: &mut BTreeSet<usize>,
 ) -> Result<Option<Claim>, ClaimsError> {
@@ -310,7 +310,7 @@ fn of_marker(
             number,
             content,
             definition,
-            Home::File(at),
+            ClaimLocation::File(at),
         )));
     }
     // GitHub ends such a comment there.
@@ -321,14 +321,14 @@ fn of_marker(
     }
     let definition = definition::inline(&document.path, line, content)?;
     let name = definition.proof().title();
-    let home = Home::Marker(marker.content.clone());
-    Ok(Some(claim(document, number, &name, &definition, home)))
+    let location = ClaimLocation::Marker(marker.content.clone());
+    Ok(Some(claim(document, number, &name, &definition, location)))
 }
 
 /// The number of an entry that says where it stands by the text around it.
 fn by_text(
     document: &Document,
-    entry: &definition::Entry,
+    entry: &definition::DefinitionEntry,
     text: &str,
 ) -> Result<Number, ClaimsError> {
     let Some((before, after)) = text.split_once("{}") else {

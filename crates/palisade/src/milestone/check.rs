@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{KnownTests, Milestone, Snapshot};
 use crate::benchmark_comparison::{CompareOptions, compare};
-use crate::check::{BaseChoice, CandidateChoice, CheckOptions as TestOptions, check as judge};
+use crate::check::{BaseChoice, CandidateChoice, CheckOptions, check as check_tests};
 use crate::claims::{self, Checked, ClaimState, Claims, contradictions};
 use crate::flaky::Ledger;
 use crate::git::short;
@@ -17,7 +17,7 @@ use crate::verdict::{Finding, Verdict, judge_claims, judge_claims_since, judge_s
 
 /// How a milestone is held.
 #[derive(Clone, Debug)]
-pub struct CheckOptions {
+pub struct MilestoneCheckOptions {
     /// Run now what is not known: tests, a comparison of speed, claims.
     pub measure: bool,
     /// What launches benchmarks.
@@ -33,26 +33,26 @@ pub struct MilestoneReport {
     /// HEAD.
     pub commit: String,
     /// The tests of the user's files.
-    pub tests: Part,
+    pub tests: MilestoneSection,
     /// Speed and memory of HEAD, by benchmark.
     #[serde(rename = "standings")]
     pub comparisons: Vec<MilestoneComparison>,
     /// The claims of the documents in the user's files.
-    pub claims: Part,
+    pub claims: MilestoneSection,
     /// What could not be compared and why, and what else there is to say.
     pub notes: Vec<String>,
 }
 
 /// One part of the answer.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Part {
+pub struct MilestoneSection {
     /// What it says; `None` if nothing is known of it.
     pub verdict: Option<Verdict>,
     /// What became worse, and what is worth knowing.
     pub findings: Vec<Finding>,
 }
 
-impl Part {
+impl MilestoneSection {
     fn of(findings: Vec<Finding>) -> Self {
         Self {
             verdict: Some(Verdict::of(&findings)),
@@ -66,7 +66,7 @@ impl Part {
 pub fn check(
     session: &mut Session,
     milestone: &Milestone,
-    options: &CheckOptions,
+    options: &MilestoneCheckOptions,
     events: Events<'_>,
 ) -> Result<MilestoneReport, SessionError> {
     let head = session.repo.head()?.id;
@@ -105,10 +105,10 @@ fn worst(verdicts: &[Verdict]) -> Verdict {
 fn tests(
     session: &mut Session,
     milestone: &Milestone,
-    options: &CheckOptions,
+    options: &MilestoneCheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Part, SessionError> {
+) -> Result<MilestoneSection, SessionError> {
     let from = &milestone.subject.commit;
     let mut files = session.working_revision()?;
     let now_known = session.known(&mut files, &Scope::Workspace)?;
@@ -123,17 +123,17 @@ fn tests(
         } else {
             CandidateChoice::Checkout(files.subject.commit.clone())
         };
-        let options = TestOptions {
+        let options = CheckOptions {
             base: BaseChoice::Revision(from.clone()),
             candidate,
             everything: true,
-            ..TestOptions::default()
+            ..CheckOptions::default()
         };
-        let report = judge(session, &options, events)?;
+        let report = check_tests(session, &options, events)?;
         // The documents are held in their own part.
         let mut findings = report.findings;
         findings.retain(|finding| finding.kind != crate::verdict::FindingKind::Claim);
-        return Ok(Part::of(findings));
+        return Ok(MilestoneSection::of(findings));
     }
     let Some(snapshot) = snapshot else {
         if !is_remembered {
@@ -145,14 +145,14 @@ fn tests(
                     "its commit is not in this clone"
                 }
             ));
-            return Ok(Part::default());
+            return Ok(MilestoneSection::default());
         }
         return Ok(unknown_now(notes));
     };
     let environment = files.environment(session)?;
     if let Err(reason) = comparable(snapshot, &environment, notes) {
         notes.push(reason);
-        return Ok(Part::default());
+        return Ok(MilestoneSection::default());
     }
     if now_known.covering.is_none() {
         return Ok(unknown_now(notes));
@@ -166,17 +166,17 @@ fn tests(
         &ledger,
         &milestone.name,
     );
-    Ok(Part::of(findings))
+    Ok(MilestoneSection::of(findings))
 }
 
 /// The milestone's tests are known and those of the files are not: no data is no pass.
-fn unknown_now(notes: &mut Vec<String>) -> Part {
+fn unknown_now(notes: &mut Vec<String>) -> MilestoneSection {
     notes.push(
         "tests: not known of the files as they are; --measure runs them, as does \
          cargo palisade test"
             .to_owned(),
     );
-    Part {
+    MilestoneSection {
         verdict: Some(Verdict::Incomparable),
         findings: Vec::new(),
     }
@@ -219,7 +219,7 @@ fn speed(
     session: &mut Session,
     milestone: &Milestone,
     head: &str,
-    options: &CheckOptions,
+    options: &MilestoneCheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<MilestoneComparison>, SessionError> {
@@ -336,16 +336,16 @@ fn speed_verdict(comparisons: &[MilestoneComparison]) -> Verdict {
 fn claims(
     session: &mut Session,
     milestone: &Milestone,
-    options: &CheckOptions,
+    options: &MilestoneCheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Part, SessionError> {
+) -> Result<MilestoneSection, SessionError> {
     let snapshot = milestone.snapshot.as_ref();
     let known = snapshot.and_then(|snapshot: &Snapshot| snapshot.claims.as_ref());
     if known.is_none() {
         notes.push("claims: not recorded at the milestone".to_owned());
         if !options.measure {
-            return Ok(Part::default());
+            return Ok(MilestoneSection::default());
         }
     }
     let list = Claims::load(session)?;
@@ -360,12 +360,12 @@ fn claims(
         None => judge_claims(&checked, &contradictions),
     };
     let is_measured = |checked: &Checked| checked.state != ClaimState::LeftOut;
-    let part = Part::of(findings);
+    let part = MilestoneSection::of(findings);
     let says_nothing = part.verdict == Some(Verdict::Pass) && !checked.iter().any(is_measured);
     if says_nothing {
         notes.push("claims: none was measured".to_owned());
     }
-    Ok(Part {
+    Ok(MilestoneSection {
         verdict: part.verdict.filter(|_| !says_nothing),
         ..part
     })

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{CheckOptions, MilestoneReport, Part, check};
+pub use check::{MilestoneCheckOptions, MilestoneReport, MilestoneSection, check};
 pub use file::write;
 pub use set::{SetOptions, set};
 

@@ -132,7 +132,7 @@ pub struct TimelineEntry {
 
 /// What fresh runs of what fails show on one commit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Confirmation {
+pub struct IncidentConfirmation {
     /// How often it failed.
     pub failures: usize,
     /// How often it passed.
@@ -146,7 +146,7 @@ pub struct Confirmation {
     pub is_unknown: bool,
 }
 
-impl Confirmation {
+impl IncidentConfirmation {
     pub(super) fn of(
         seen: &[CommitObservation],
         estimate: impl Fn(&[f64]) -> Option<Estimate>,
@@ -205,7 +205,7 @@ pub struct Revert {
 pub struct Validation {
     /// What fresh runs of what failed show there.
     #[serde(rename = "red")]
-    pub rerun: Confirmation,
+    pub rerun: IncidentConfirmation,
     /// What a check says of the revert against the bad end.
     pub verdict: Verdict,
     /// What it found.
@@ -241,7 +241,7 @@ pub struct Incident {
     /// What was done.
     pub timeline: Vec<TimelineEntry>,
     /// What fresh runs of the bad end show.
-    pub confirmation: Option<Confirmation>,
+    pub confirmation: Option<IncidentConfirmation>,
     /// What the search found.
     pub bisection: Option<BisectReport>,
     /// The branch.

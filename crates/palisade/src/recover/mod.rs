@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 pub use incident::{
-    Confirmation, Incident, IncidentError, Revert, Stage, TimelineEntry, Validation,
+    Incident, IncidentConfirmation, IncidentError, Revert, Stage, TimelineEntry, Validation,
 };
 
 use crate::bisect::{CommitObservation, SearchResult};
@@ -156,7 +156,7 @@ fn confirm(
         state.save(&path)?;
     }
     let seen = state.observations(&bad);
-    let found = Confirmation::of(&seen, estimate);
+    let found = IncidentConfirmation::of(&seen, estimate);
     let words = found.words();
     incident.confirmation = Some(found);
     Ok(words)
@@ -234,7 +234,7 @@ fn validate(
         state.observe(session, &mut observer, &commit, events)?;
     }
     drop(observer);
-    let rerun = Confirmation::of(&state.observations(&commit), estimate);
+    let rerun = IncidentConfirmation::of(&state.observations(&commit), estimate);
     let options = CheckOptions {
         base: BaseChoice::Revision(incident.bad.clone()),
         candidate: CandidateChoice::Checkout(commit),
