@@ -43,7 +43,7 @@ use crate::speed::{
     BenchmarkResult, BoundDecision, Calibration, Family, Fingerprint, Measure, Measurement, Shift,
     SpeedPurpose, SpeedRun,
 };
-use crate::verdict::{Unpaired, Verdict, judge_speed};
+use crate::verdict::{UnpairedBenchmarks, Verdict, judge_speed};
 
 /// What is compared, and how much time it may take.
 #[derive(Clone, Debug, Default)]
@@ -137,7 +137,7 @@ pub fn compare(
 /// What was measured, and what could not be.
 pub(crate) struct Measured {
     pub(crate) report: SpeedReport,
-    pub(crate) unpaired: Unpaired,
+    pub(crate) unpaired: UnpairedBenchmarks,
 }
 
 /// Builds, measures and decides; remembers the values unless a slowdown was put in.
@@ -248,7 +248,7 @@ pub(crate) fn measure(
     let [gone, added] = pair.unpaired;
     Ok(Measured {
         report,
-        unpaired: Unpaired {
+        unpaired: UnpairedBenchmarks {
             gone,
             added,
             failed: pair.failed,

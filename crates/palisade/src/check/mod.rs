@@ -25,7 +25,7 @@ use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::shard::ShardNumber;
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState, compare};
-use crate::verdict::{Evidence, Finding, FindingKind, Verdict, judge_tests};
+use crate::verdict::{Finding, FindingKind, TestEvidence, Verdict, judge_tests};
 
 use findings::no_history;
 pub(crate) use findings::{incomplete, no_tests};
@@ -277,7 +277,7 @@ impl Check<'_> {
             .iter()
             .filter(|(_, e)| e.status() == TestStatus::Failing);
         let known = failing.filter(|(test, _)| is_known(test)).count();
-        let mut findings = judge_tests(&Evidence {
+        let mut findings = judge_tests(&TestEvidence {
             differences: &differences,
             judged: &judged,
             slow: &slow,

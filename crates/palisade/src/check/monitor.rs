@@ -7,7 +7,7 @@ use crate::flaky::{Judgement, judge};
 use crate::policy::Monitor;
 use crate::session::{Revision, SessionError};
 use crate::stats::Counts;
-use crate::verdict::{Finding, Judged, judge_monitor, unmeasured_monitor};
+use crate::verdict::{Finding, RerunResult, judge_monitor, unmeasured_monitor};
 
 impl Check<'_> {
     /// Runs the commands of monitors on the candidate; those that fail there on both revisions,
@@ -62,7 +62,7 @@ impl Check<'_> {
         if counts[1].failures == 0 {
             return Ok(None);
         }
-        let mut judged = Judged {
+        let mut judged = RerunResult {
             judgement: Judgement::Undecided,
             p: 1.0,
             candidate: counts[1],
@@ -89,7 +89,7 @@ impl Check<'_> {
                 }
             }
             let (judgement, p) = judge(counts[1], Some(counts[0]), false);
-            judged = Judged {
+            judged = RerunResult {
                 judgement,
                 p,
                 candidate: counts[1],

@@ -15,8 +15,8 @@ use crate::run::RunError;
 use crate::session::{Event, SessionError};
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::{
-    Finding, FindingKind, Severity, Unpaired, judge_approval, judge_claims, judge_monitored,
-    judge_speed,
+    Finding, FindingKind, Severity, UnpairedBenchmarks, judge_approval, judge_claims,
+    judge_monitored, judge_speed,
 };
 use crate::workspace::{Target, Workspace};
 
@@ -219,7 +219,11 @@ impl Check<'_> {
                     findings.push(no_speed(Severity::Note, "no_benchmark", reason.to_owned()));
                 }
                 let policy = &self.session.policy;
-                findings.extend(judge_monitored(policy, None, &Unpaired::default()));
+                findings.extend(judge_monitored(
+                    policy,
+                    None,
+                    &UnpairedBenchmarks::default(),
+                ));
                 Ok(None)
             }
             Err(SessionError::Run(RunError::Build { output })) => {

@@ -12,7 +12,7 @@ use crate::session::{Event, SessionError};
 use crate::stats::{median, rank_test};
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState};
-use crate::verdict::{Judged, SlowJudged};
+use crate::verdict::{DurationRerunResult, RerunResult};
 
 /// The error that a judgement "slower" accepts.
 const SLOW_ALPHA: f64 = 0.01;
@@ -130,7 +130,7 @@ impl Check<'_> {
         ledger: &Ledger,
         base: &mut TestSet,
         candidate: &mut TestSet,
-    ) -> Result<BTreeMap<TestId, Judged>, SessionError> {
+    ) -> Result<BTreeMap<TestId, RerunResult>, SessionError> {
         let policy = self.session.policy.flaky;
         let suspects: Vec<&Difference> = differences
             .iter()
@@ -174,7 +174,7 @@ impl Check<'_> {
                     open.insert(test.clone());
                     open_base.extend(before.map(|_| old.clone()));
                 }
-                let found = Judged {
+                let found = RerunResult {
                     judgement,
                     p,
                     candidate: counts,
@@ -190,7 +190,7 @@ impl Check<'_> {
                 for test in &open {
                     judged
                         .entry(test.clone())
-                        .and_modify(|j: &mut Judged| j.judgement = Judgement::Undecided);
+                        .and_modify(|j: &mut RerunResult| j.judgement = Judgement::Undecided);
                 }
                 break;
             }
@@ -218,7 +218,7 @@ impl Check<'_> {
         differences: &[Difference],
         base: &mut TestSet,
         candidate: &mut TestSet,
-    ) -> Result<BTreeMap<TestId, SlowJudged>, SessionError> {
+    ) -> Result<BTreeMap<TestId, DurationRerunResult>, SessionError> {
         let wanted = self.session.policy.flaky.reruns as usize + 1;
         let suspects = differences.iter().filter(|d| d.state == TestState::Slower);
         let suspects: BTreeMap<TestId, TestId> = suspects
@@ -265,7 +265,7 @@ impl Check<'_> {
             let (before, after) = (durations(base, &old), durations(candidate, &new));
             let p = rank_test(&after, &before);
             let enough = before.len() >= wanted && after.len() >= wanted;
-            let judged = SlowJudged {
+            let judged = DurationRerunResult {
                 slower: enough.then_some(p <= SLOW_ALPHA),
                 p,
                 before_ms: median(&before).unwrap_or_default(),

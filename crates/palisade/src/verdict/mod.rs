@@ -14,7 +14,7 @@ pub use claims::{judge_claims, judge_claims_since};
 pub use monitor::{judge_monitor, judge_monitored, unmeasured_monitor};
 pub use saved::{judge_saved_speed, judge_saved_tests, judge_single_runs};
 use serde::{Deserialize, Serialize};
-pub use speed::{Unpaired, judge_speed};
+pub use speed::{UnpairedBenchmarks, judge_speed};
 
 use crate::baseline::{Expected, Tally};
 use crate::flaky::{Judgement, Ledger};
@@ -139,7 +139,7 @@ pub struct Finding {
 
 /// What repeated runs said about a test that failed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Judged {
+pub struct RerunResult {
     /// The answer.
     pub judgement: Judgement,
     /// The p-value of Fisher's test; 1 where there is nothing to compare with.
@@ -152,7 +152,7 @@ pub struct Judged {
 
 /// What repeated runs said about a test that seemed slower.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SlowJudged {
+pub struct DurationRerunResult {
     /// Whether it is; `None` while that is open.
     pub slower: Option<bool>,
     /// The p-value of the rank test.
@@ -167,13 +167,13 @@ pub struct SlowJudged {
 
 /// All that the findings about tests are made from.
 #[derive(Clone, Copy)]
-pub struct Evidence<'a> {
+pub struct TestEvidence<'a> {
     /// The tests that differ.
     pub differences: &'a [Difference],
     /// What repeated runs said about failures.
-    pub judged: &'a BTreeMap<TestId, Judged>,
+    pub judged: &'a BTreeMap<TestId, RerunResult>,
     /// What repeated runs said about durations.
-    pub slow: &'a BTreeMap<TestId, SlowJudged>,
+    pub slow: &'a BTreeMap<TestId, DurationRerunResult>,
     /// The base's tests by state.
     pub before: Tally,
     /// The candidate's tests by state.
@@ -192,7 +192,7 @@ pub struct Evidence<'a> {
 }
 
 /// The findings about the tests, worst first.
-pub fn judge_tests(evidence: &Evidence<'_>) -> Vec<Finding> {
+pub fn judge_tests(evidence: &TestEvidence<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = evidence
         .differences
         .iter()
@@ -203,7 +203,7 @@ pub fn judge_tests(evidence: &Evidence<'_>) -> Vec<Finding> {
     findings
 }
 
-fn finding(evidence: &Evidence<'_>, difference: &Difference) -> Option<Finding> {
+fn finding(evidence: &TestEvidence<'_>, difference: &Difference) -> Option<Finding> {
     let state = difference.state;
     let base = evidence.base_name;
     let test = &difference.test;
@@ -278,7 +278,7 @@ type Draft<'a> = &'a dyn Fn(Severity, String, &str, String, &str) -> Finding;
 
 /// A finding about a difference that makes nothing worse.
 fn harmless(
-    evidence: &Evidence<'_>,
+    evidence: &TestEvidence<'_>,
     difference: &Difference,
     state: TestState,
     draft: Draft<'_>,
@@ -334,7 +334,7 @@ fn harmless(
 }
 
 /// A finding about a test that fails on the candidate.
-fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
+fn failing(evidence: &TestEvidence<'_>, difference: &Difference) -> Finding {
     let test = &difference.test;
     let base = evidence.base_name;
     let after = difference.after.clone().unwrap_or_default();
@@ -422,7 +422,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
 }
 
 /// How often a test failed on both revisions, in words.
-fn counts_text(after: &Expected, judged: Option<&Judged>, base: &str) -> String {
+fn counts_text(after: &Expected, judged: Option<&RerunResult>, base: &str) -> String {
     let candidate = judged.map_or(after.counts, |judged| judged.candidate);
     let how = if after.timed_out {
         "ran past its time"
@@ -443,7 +443,11 @@ fn counts_text(after: &Expected, judged: Option<&Judged>, base: &str) -> String 
     }
 }
 
-fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) -> Option<Finding> {
+fn slower(
+    evidence: &TestEvidence<'_>,
+    difference: &Difference,
+    draft: Draft<'_>,
+) -> Option<Finding> {
     let test = &difference.test;
     let judged = evidence.slow.get(test)?;
     let (before, after) = judged.runs;
@@ -485,7 +489,7 @@ fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) ->
     }
 }
 
-fn rate_finding(evidence: &Evidence<'_>) -> Option<Finding> {
+fn rate_finding(evidence: &TestEvidence<'_>) -> Option<Finding> {
     let minimum = evidence.policy.min_success_rate;
     let rate = evidence.after.guarded_rate(evidence.known)?;
     if rate >= minimum {
@@ -615,7 +619,7 @@ mod tests {
             .iter()
             .filter(|d| d.state == TestState::NewlyFailing)
             .map(|d| {
-                let judged = Judged {
+                let judged = RerunResult {
                     judgement,
                     p: 0.004,
                     candidate: Counts {
@@ -635,7 +639,7 @@ mod tests {
             .iter()
             .filter(|(test, e)| e.counts.failures > 0 && policy.known_failure(test).is_some())
             .count();
-        let findings = judge_tests(&Evidence {
+        let findings = judge_tests(&TestEvidence {
             differences: &differences,
             judged: &judged,
             slow: &BTreeMap::new(),

@@ -1,13 +1,18 @@
 //! What the monitors of the policy do to the verdict.
 
-use super::{Finding, FindingKind, Judged, Severity, Unpaired, p_value};
+use super::{Finding, FindingKind, RerunResult, Severity, UnpairedBenchmarks, p_value};
 use crate::benchmark_comparison::SpeedReport;
 use crate::flaky::Judgement;
 use crate::policy::{Monitor, Policy};
 
 /// The finding about a monitored command that failed on the candidate; `output` is what it
 /// said.
-pub fn judge_monitor(monitor: &Monitor, judged: &Judged, base: &str, output: String) -> Finding {
+pub fn judge_monitor(
+    monitor: &Monitor,
+    judged: &RerunResult,
+    base: &str,
+    output: String,
+) -> Finding {
     let (counts, before) = (judged.candidate, judged.base.unwrap_or_default());
     let reason = format!(
         "`{}` failed in {} of {} runs, and in {} of {} at {base} (Fisher's exact test, p = {})",
@@ -87,7 +92,7 @@ fn broken_by(monitor: &Monitor) -> String {
 pub fn judge_monitored(
     policy: &Policy,
     report: Option<&SpeedReport>,
-    unpaired: &Unpaired,
+    unpaired: &UnpairedBenchmarks,
 ) -> Vec<Finding> {
     let alone: Vec<&String> = unpaired.gone.iter().chain(&unpaired.added).collect();
     let is_alone = |name: &str| alone.iter().any(|alone| alone.contains(name));
@@ -139,7 +144,7 @@ mod tests {
             (Judgement::BrokenBefore, Verdict::Pass),
             (Judgement::Undecided, Verdict::Inconclusive),
         ] {
-            let judged = Judged {
+            let judged = RerunResult {
                 judgement,
                 p: 0.001,
                 candidate: Counts {
@@ -165,17 +170,17 @@ mod tests {
         let monitors = "[[monitor]]\nname = \"m\"\nratio = \"simd\"\n\
                         [[monitor]]\nname = \"n\"\nbench = \"c\"\n";
         let here = policy(&format!("{ratio}{monitors}"));
-        let names = |policy: &Policy, unpaired: &Unpaired| -> Vec<String> {
+        let names = |policy: &Policy, unpaired: &UnpairedBenchmarks| -> Vec<String> {
             let found = judge_monitored(policy, None, unpaired);
             assert!(found.iter().all(|f| f.severity == Severity::Unmeasured));
             found.into_iter().map(|finding| finding.name).collect()
         };
-        assert_eq!(names(&here, &Unpaired::default()), ["n", "m"]);
+        assert_eq!(names(&here, &UnpairedBenchmarks::default()), ["n", "m"]);
         let elsewhere = policy(&format!("{ratio}arch = [\"no such\"]\n{monitors}"));
-        assert_eq!(names(&elsewhere, &Unpaired::default()), ["n"]);
-        let added = Unpaired {
+        assert_eq!(names(&elsewhere, &UnpairedBenchmarks::default()), ["n"]);
+        let added = UnpairedBenchmarks {
             added: vec!["the c".to_owned()],
-            ..Unpaired::default()
+            ..UnpairedBenchmarks::default()
         };
         assert_eq!(names(&here, &added), ["m"]);
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Evidence, Finding, FindingKind, Judged, Severity, judge_tests};
+use super::{Finding, FindingKind, RerunResult, Severity, TestEvidence, judge_tests};
 use crate::baseline::{TestSet, TestStatus};
 use crate::flaky::{FlakyRecord, Judgement, Ledger};
 use crate::import::{Imported, Saved};
@@ -52,7 +52,7 @@ pub fn judge_single_runs(
         if let (true, Some(candidate)) = (is_new, counts(after, test)) {
             let base = counts(before, old);
             let is_flaky = ledger.get(test).is_some_and(FlakyRecord::is_flaky);
-            let found = Judged {
+            let found = RerunResult {
                 judgement: if is_flaky {
                     Judgement::Flaky
                 } else {
@@ -70,7 +70,7 @@ pub fn judge_single_runs(
         .iter()
         .filter(|(_, seen)| seen.status() == TestStatus::Failing);
     let known = failing.filter(|(test, _)| policy.known_failure(test).is_some());
-    let mut findings = judge_tests(&Evidence {
+    let mut findings = judge_tests(&TestEvidence {
         differences: &differences,
         judged: &judged,
         slow: &BTreeMap::new(),

@@ -7,7 +7,7 @@ use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure, Regress
 
 /// Benchmarks that stand alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unpaired {
+pub struct UnpairedBenchmarks {
     /// Those that only the base has.
     pub gone: Vec<String>,
     /// Those that only the candidate has.
@@ -17,7 +17,11 @@ pub struct Unpaired {
 }
 
 /// The findings about what was measured.
-pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec<Finding> {
+pub fn judge_speed(
+    report: &SpeedReport,
+    unpaired: &UnpairedBenchmarks,
+    base: &str,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(report.benchmarks.iter().filter_map(|e| of_result(e, base)));
     findings.extend(report.bounds.iter().filter_map(of_bound));
@@ -198,7 +202,7 @@ mod tests {
         }
     }
 
-    fn verdict(decisions: Vec<Decision>, unpaired: &Unpaired) -> Verdict {
+    fn verdict(decisions: Vec<Decision>, unpaired: &UnpairedBenchmarks) -> Verdict {
         Verdict::of(&judge_speed(
             &report(decisions, Vec::new()),
             unpaired,
@@ -216,7 +220,7 @@ mod tests {
 
     #[test]
     fn every_state_has_its_verdict() {
-        let none = Unpaired::default();
+        let none = UnpairedBenchmarks::default();
         for (state, action, expected) in [
             (BenchmarkState::Equivalent, None, Verdict::Pass),
             (BenchmarkState::Improved, None, Verdict::Pass),
@@ -249,19 +253,19 @@ mod tests {
     #[test]
     fn nothing_measured_is_no_pass() {
         assert_eq!(
-            verdict(Vec::new(), &Unpaired::default()),
+            verdict(Vec::new(), &UnpairedBenchmarks::default()),
             Verdict::Incomparable
         );
         let name = || vec!["b".to_owned()];
         let calm = || vec![decision(BenchmarkState::Equivalent, None)];
-        let gone = Unpaired {
+        let gone = UnpairedBenchmarks {
             gone: name(),
-            ..Unpaired::default()
+            ..UnpairedBenchmarks::default()
         };
         assert_eq!(verdict(calm(), &gone), Verdict::Incomparable);
-        let added = Unpaired {
+        let added = UnpairedBenchmarks {
             added: name(),
-            ..Unpaired::default()
+            ..UnpairedBenchmarks::default()
         };
         assert_eq!(verdict(calm(), &added), Verdict::Pass);
     }
@@ -281,7 +285,7 @@ mod tests {
             };
             let calm = decision(BenchmarkState::Equivalent, None);
             let report = report(vec![calm], vec![bound]);
-            let findings = judge_speed(&report, &Unpaired::default(), "main");
+            let findings = judge_speed(&report, &UnpairedBenchmarks::default(), "main");
             assert_eq!(Verdict::of(&findings), expected);
         }
     }
