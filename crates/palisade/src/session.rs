@@ -22,7 +22,7 @@ use crate::policy::{Policy, PolicyError, RunnerChoice};
 use crate::process::Cancel;
 use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, now};
 use crate::report::RevisionReport;
-use crate::run::{Place, Progress, Request, RunError, Runner, environment, run_tests};
+use crate::run::{BuildLocation, Progress, Request, RunError, Runner, environment, run_tests};
 use crate::shard::{Shard, ShardNumber, assign};
 use crate::source::{hash, unix_lines};
 use crate::store::{self, Store, StoreError};
@@ -303,10 +303,10 @@ impl Session {
         let environment = revision.environment(self)?;
         revision.prepare(self, events)?;
         let started_ms = now();
-        let place = revision.place(self);
+        let location = revision.location(self);
         let progress = |progress| events(Event::Progress(progress));
         let seen = run_tests(&Request {
-            place,
+            location,
             scope,
             command,
             policy: &self.policy.run,
@@ -556,7 +556,7 @@ impl Revision {
             // Another toolchain can only be asked where its file is.
             if !self.in_place && text(session.repo.file(&self.subject.tree, name)?) != text(here) {
                 self.check_out(session)?;
-                root.clone_from(&self.place(session).workspace.root);
+                root.clone_from(&self.location(session).workspace.root);
             }
         }
         let policy = &session.policy.run;
@@ -611,17 +611,17 @@ impl Revision {
 
     /// Its packages; those of the user's files while it is not checked out.
     pub(crate) fn workspace<'a>(&'a self, session: &'a Session) -> &'a Workspace {
-        self.place(session).workspace
+        self.location(session).workspace
     }
 
     /// Where it is run.
-    pub(crate) fn place<'a>(&'a self, session: &'a Session) -> Place<'a> {
+    pub(crate) fn location<'a>(&'a self, session: &'a Session) -> BuildLocation<'a> {
         match &self.checkout {
-            Some((worktree, workspace)) => Place {
+            Some((worktree, workspace)) => BuildLocation {
                 workspace,
                 target: Some(worktree.target()),
             },
-            None => Place {
+            None => BuildLocation {
                 workspace: &session.workspace,
                 target: None,
             },

@@ -8,7 +8,7 @@ use super::runner::{BenchmarkRunner, PairedResults, at_most, error_chain};
 use crate::measure::executor::random;
 use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
-use crate::run::{Place, cargo};
+use crate::run::{BuildLocation, cargo};
 use crate::session::{Event, SessionError};
 use crate::speed::{BenchmarkResult, Decision, Judge, JudgeStep, Measure, Measurement};
 
@@ -23,14 +23,14 @@ impl BenchmarkRunner<'_> {
     /// cleaned away, with its dependencies there; and holds that against their budgets.
     pub(super) fn builds(
         &self,
-        places: [Place<'_>; 2],
+        locations: [BuildLocation<'_>; 2],
         selection: &Selection,
     ) -> Result<(PairedResults, Vec<NamedBound>), SessionError> {
         let (mut paired, mut bounds) = (PairedResults::default(), Vec::new());
         for build in self.policy.build.iter().filter(|b| selection.has(b)) {
             let name = &build.package;
             (self.events)(Event::Step(format!("measure the build of {name}")));
-            let decision = match self.time_builds(build, places) {
+            let decision = match self.time_builds(build, locations) {
                 Ok((decision, values)) => {
                     if let Some(limit) = build.max_build_time {
                         let limit = limit.0.as_nanos() as f64;
@@ -62,7 +62,7 @@ impl BenchmarkRunner<'_> {
     fn time_builds(
         &self,
         build: &BuildPolicy,
-        places: [Place<'_>; 2],
+        locations: [BuildLocation<'_>; 2],
     ) -> Result<Timed, LaunchError> {
         let mut words = vec!["build", "--package", &build.package];
         words.extend(build.release.then_some("--release"));
@@ -72,7 +72,7 @@ impl BenchmarkRunner<'_> {
             let limit = self.policy.run.run_time_out.0;
             let launched = self
                 .executor
-                .run(&program(places[revision], words), limit)?;
+                .run(&program(locations[revision], words), limit)?;
             Ok::<f64, LaunchError>(launched.usage.wall_ns as f64)
         };
         // What the package depends on is built before, and not counted.
@@ -102,18 +102,18 @@ impl BenchmarkRunner<'_> {
 
 /// Cargo with some words, in a place, building to a folder of its own: what else was
 /// built there is to be neither found nor cleaned away.
-fn program(place: Place<'_>, words: &[&str]) -> Program {
-    let target = place.target.map(|target| target.join(FOLDER));
-    let command = cargo(Place {
+fn program(location: BuildLocation<'_>, words: &[&str]) -> Program {
+    let target = location.target.map(|target| target.join(FOLDER));
+    let command = cargo(BuildLocation {
         target: target.as_deref(),
-        ..place
+        ..location
     });
     let set = command.get_envs();
     let set = set.filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
     Program {
         program: PathBuf::from(command.get_program()),
         args: words.iter().map(Into::into).collect(),
-        dir: place.workspace.root.clone(),
+        dir: location.workspace.root.clone(),
         variables: set.collect(),
     }
 }

@@ -192,7 +192,7 @@ pub(crate) fn measure(
         paired.results.extend(counted.results);
         paired.results.extend(runner.sizes(&pair));
         let mut bounds = runner.budgets(&paired.measurements[1]);
-        let places = [base.place(session), candidate.place(session)];
+        let places = [base.location(session), candidate.location(session)];
         let (of_builds, of_budgets) = runner.builds(places, &selection)?;
         paired.extend(of_builds);
         bounds.extend(of_budgets);

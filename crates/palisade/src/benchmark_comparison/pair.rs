@@ -185,7 +185,7 @@ pub(super) fn prepare_revision(
         revision.name()
     )));
     let progress = |progress| (runner.events)(Event::Progress(progress));
-    let (place, policy) = (revision.place(session), &session.policy.run);
+    let (place, policy) = (revision.location(session), &session.policy.run);
     let built = build(place, &wanted, policy, session.cancel(), &progress)?;
     let mut benches = BTreeMap::new();
     for target in &wanted.targets {

@@ -229,7 +229,7 @@ impl Measuring<'_> {
         remove_hook_variables(&mut command)
             .current_dir(root)
             .args(arguments);
-        if let Some(target) = self.revision.place(self.session).target {
+        if let Some(target) = self.revision.location(self.session).target {
             command.env("CARGO_TARGET_DIR", target);
         }
         let limit = self.session.policy.claims.time_out.0;

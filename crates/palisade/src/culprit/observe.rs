@@ -192,7 +192,7 @@ pub(crate) fn run_command(
     remove_hook_variables(&mut command)
         .args(&words[1..])
         .current_dir(root);
-    if let Some(target) = revision.place(session).target {
+    if let Some(target) = revision.location(session).target {
         command.env("CARGO_TARGET_DIR", target);
     }
     let limits = Limits {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::bench::{BenchTarget, Built, Way};
 use crate::policy::RunPolicy;
 use crate::process::{self, Cancel, End, Limits, Stream, Tail};
-use crate::run::{Place, Progress, RunError, build_error, cargo, while_locked};
+use crate::run::{BuildLocation, Progress, RunError, build_error, cargo, while_locked};
 use crate::workspace::Workspace;
 
 /// What is to be built.
@@ -54,13 +54,13 @@ struct MessageTarget {
 /// Builds what is wanted in a place. Benchmarks that the place does not have are left
 /// out.
 pub fn build(
-    place: Place<'_>,
+    location: BuildLocation<'_>,
     wanted: &Wanted,
     policy: &RunPolicy,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<Built, RunError> {
-    let workspace = place.workspace;
+    let workspace = location.workspace;
     let mut built = Built {
         root: workspace.root.clone(),
         ..Built::default()
@@ -91,7 +91,7 @@ pub fn build(
         let mut args = vec!["bench".to_owned(), "--no-run".to_owned()];
         args.extend(["--package".to_owned(), package.to_owned()]);
         args.extend(flags.into_iter().flatten());
-        for message in artifacts(place, &args, policy, cancel, progress)? {
+        for message in artifacts(location, &args, policy, cancel, progress)? {
             let is_it = |target: &&&BenchTarget| {
                 let kind = target.kind.as_str();
                 target.package == package
@@ -112,7 +112,7 @@ pub fn build(
         };
         let args = ["build", "--release", "--package", package, "--bin", program];
         let args = args.map(str::to_owned);
-        for message in artifacts(place, &args, policy, cancel, progress)? {
+        for message in artifacts(location, &args, policy, cancel, progress)? {
             if let (true, Some(executable)) = (message.target.name == *program, message.executable)
             {
                 built.programs.insert(program.clone(), executable);
@@ -136,22 +136,22 @@ pub(crate) fn package_of<'a>(workspace: &'a Workspace, program: &str) -> Option<
 
 /// Runs a build and returns the executables it made or found made.
 fn artifacts(
-    place: Place<'_>,
+    location: BuildLocation<'_>,
     args: &[String],
     policy: &RunPolicy,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<Message>, RunError> {
-    let mut command = cargo(place);
+    let mut command = cargo(location);
     command
         .args(args)
         .arg("--message-format=json-render-diagnostics")
         .args(&policy.cargo_args);
-    while_locked(|| artifacts_once(place, &mut command, policy, cancel, progress))
+    while_locked(|| artifacts_once(location, &mut command, policy, cancel, progress))
 }
 
 fn artifacts_once(
-    place: Place<'_>,
+    location: BuildLocation<'_>,
     command: &mut Command,
     policy: &RunPolicy,
     cancel: &Cancel,
@@ -175,7 +175,7 @@ fn artifacts_once(
     })?;
     match end {
         End::Exited(Some(0)) => {
-            let root = &place.workspace.root;
+            let root = &location.workspace.root;
             found.retain(|message| message.manifest_path.starts_with(root));
             Ok(found)
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub(crate) use cargo_test::{Place as Target, read_log};
+pub(crate) use cargo_test::{TargetKey, read_log};
 pub(crate) use nextest::observation as junit_observation;
 
 use crate::git::remove_hook_variables;
@@ -242,9 +242,9 @@ fn machine() -> String {
     format!("{os} {arch}, {model}, {cores} cores")
 }
 
-/// A place where tests are run: the user's tree, or a checkout.
+/// Where a revision is built and run: the user's tree, or a checkout.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct BuildLocation<'a> {
     /// The workspace there.
     pub workspace: &'a Workspace,
     /// Where the build goes; `None` for where Cargo puts it.
@@ -255,7 +255,7 @@ pub struct Place<'a> {
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Where.
-    pub place: Place<'a>,
+    pub location: BuildLocation<'a>,
     /// Which tests.
     pub scope: &'a Scope,
     /// The user's own `cargo test` of the whole workspace, to be watched instead.
@@ -272,7 +272,7 @@ pub struct Request<'a> {
 
 /// What a run saw.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct TestRunOutput {
     /// The tests with their outcomes.
     pub observations: Vec<Observation>,
     /// Why some outcome is missing, in words; empty if none is.
@@ -280,9 +280,9 @@ pub struct Seen {
 }
 
 /// Runs the tests of a request once.
-pub fn run_tests(request: &Request<'_>) -> Result<Seen, RunError> {
+pub fn run_tests(request: &Request<'_>) -> Result<TestRunOutput, RunError> {
     let deadline = Instant::now() + request.policy.run_time_out.0;
-    let mut seen = Seen::default();
+    let mut seen = TestRunOutput::default();
     if let Some(words) = request.command {
         cargo_test::watch(request, words, deadline, &mut seen)?;
         add_bodies(request, &mut seen);
@@ -301,7 +301,7 @@ pub fn run_tests(request: &Request<'_>) -> Result<Seen, RunError> {
     Ok(seen)
 }
 
-fn add_bodies(request: &Request<'_>, seen: &mut Seen) {
+fn add_bodies(request: &Request<'_>, seen: &mut TestRunOutput) {
     let packages = request.packages();
     let bodies = TestBodies::read(packages.iter().copied());
     for observation in &mut seen.observations {
@@ -313,7 +313,7 @@ fn add_bodies(request: &Request<'_>, seen: &mut Seen) {
 fn has_tests(request: &Request<'_>, of: impl Fn(TargetKind) -> bool) -> bool {
     match request.scope {
         Scope::Tests(tests) => {
-            let packages = &request.place.workspace.packages;
+            let packages = &request.location.workspace.packages;
             let is_there = |test: &TestId| packages.contains_key(&test.package);
             tests.iter().any(|test| of(test.kind) && is_there(test))
         }
@@ -330,7 +330,7 @@ fn has_tests(request: &Request<'_>, of: impl Fn(TargetKind) -> bool) -> bool {
 impl<'a> Request<'a> {
     /// The packages that the scope's tests are in.
     fn packages(&self) -> Vec<&'a Package> {
-        let all = &self.place.workspace.packages;
+        let all = &self.location.workspace.packages;
         let names: BTreeSet<&str> = match self.scope {
             Scope::Workspace => all.keys().map(String::as_str).collect(),
             Scope::Packages(names) | Scope::Doctests(names) => {
@@ -348,7 +348,7 @@ impl<'a> Request<'a> {
 
     /// A `cargo` command in the request's place.
     fn cargo(&self, args: &[&str]) -> Command {
-        let mut command = cargo(self.place);
+        let mut command = cargo(self.location);
         command.args(args);
         command
     }
@@ -395,16 +395,16 @@ impl<'a> Request<'a> {
 }
 
 /// A `cargo` command in a place.
-pub(crate) fn cargo(place: Place<'_>) -> Command {
+pub(crate) fn cargo(location: BuildLocation<'_>) -> Command {
     let mut command = Command::new("cargo");
     remove_hook_variables(&mut command)
-        .current_dir(&place.workspace.root)
+        .current_dir(&location.workspace.root)
         .env("CARGO_TERM_COLOR", "never")
         .env("CARGO_TERM_PROGRESS_WHEN", "never");
     for inherited in ["RUST_TEST_THREADS", "NEXTEST_PROFILE", "CARGO_TERM_QUIET"] {
         command.env_remove(inherited);
     }
-    if let Some(target) = place.target {
+    if let Some(target) = location.target {
         command.env("CARGO_TARGET_DIR", target);
     }
     command

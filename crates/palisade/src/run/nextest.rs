@@ -10,7 +10,8 @@ use quick_junit::{Report, TestCase, TestCaseStatus};
 use serde::Deserialize;
 
 use super::{
-    Progress, Request, RunError, Seen, build_error, ended_badly, excerpt, shown, without_backtrace,
+    Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, shown,
+    without_backtrace,
 };
 use crate::process::{End, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
@@ -57,7 +58,7 @@ struct FilterMatch {
 pub(super) fn run(
     request: &Request<'_>,
     deadline: Instant,
-    seen: &mut Seen,
+    seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
     let folder = tempfile::tempdir().map_err(|source| RunError::Write {
         path: std::env::temp_dir(),
@@ -136,11 +137,11 @@ pub(super) fn run(
     })?;
     for suite in &report.test_suites {
         for case in &suite.test_cases {
-            let place = (
+            let key = (
                 suite.name.as_str().to_owned(),
                 case.name.as_str().to_owned(),
             );
-            if let Some(test) = expected.remove(&place) {
+            if let Some(test) = expected.remove(&key) {
                 seen.observations.push(observation(test, case));
             }
         }
