@@ -344,12 +344,16 @@ impl Session {
 
     /// What is known of a revision: all complete runs of its tree in its environment,
     /// and whether one of them covers `scope`.
-    pub fn known(&self, revision: &mut Revision, scope: &Scope) -> Result<Known, SessionError> {
+    pub fn known(
+        &self,
+        revision: &mut Revision,
+        scope: &Scope,
+    ) -> Result<StoredTests, SessionError> {
         let environment = revision.environment(self)?;
         let runs = self.store.runs_of(&revision.subject.tree, &environment)?;
         let covering = runs.iter().find(|run| run.scope.covers(scope));
         let covering = covering.or_else(|| shards_together(&runs, scope)).cloned();
-        Ok(Known {
+        Ok(StoredTests {
             set: TestSet::of_runs(&runs, scope),
             covering,
             runs,
@@ -463,9 +467,9 @@ fn shards_together<'a>(runs: &'a [Run], scope: &Scope) -> Option<&'a Run> {
     })
 }
 
-/// What the store knows of a revision.
+/// What the store has of the tests of a revision.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct StoredTests {
     /// The state of its tests.
     pub set: TestSet,
     /// The newest run that covers what was asked for.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use palisade::hooks::{
-    Done, Hook, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember, uninstall,
+    Hook, HookChange, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember,
+    uninstall,
 };
 use palisade::record::now;
 use palisade::report::terminal;
@@ -49,19 +50,19 @@ pub fn run(context: &mut Context<'_>, command: &HooksCommand) -> anyhow::Result<
     }
 }
 
-fn tell(context: &Context<'_>, done: &[(std::path::PathBuf, Done)]) -> anyhow::Result<u8> {
+fn tell(context: &Context<'_>, done: &[(std::path::PathBuf, HookChange)]) -> anyhow::Result<u8> {
     let mut text = String::new();
     let mut hooks = Vec::new();
     for (path, what) in done {
         let (word, said) = match what {
-            Done::Installed => ("installed", "is installed"),
-            Done::Chained => (
+            HookChange::Installed => ("installed", "is installed"),
+            HookChange::Chained => (
                 "chained",
                 "is installed, and calls the hook first that was there",
             ),
-            Done::Removed => ("removed", "is gone"),
-            Done::Restored => ("restored", "is the hook again that was there before"),
-            Done::Nothing => ("nothing", "was not ours, and is left as it is"),
+            HookChange::Removed => ("removed", "is gone"),
+            HookChange::Restored => ("restored", "is the hook again that was there before"),
+            HookChange::Nothing => ("nothing", "was not ours, and is left as it is"),
         };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} {said}", path.display());

@@ -57,7 +57,7 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
     };
     let session = Session::open(&global.directory, global.store.as_deref(), runner, cancel)?;
     if cfg!(windows) {
-        make_way(&session);
+        move_running_program(&session);
     }
     let mut context = Context {
         session,
@@ -96,10 +96,11 @@ static MOVED: OnceLock<PathBuf> = OnceLock::new();
 
 /// Lets the workspace's builds replace this program's file, if it is one of theirs. Where that
 /// fails, so may a build, and it says why.
-fn make_way(session: &Session) {
+fn move_running_program(session: &Session) {
     let program = std::env::current_exe();
-    let moved =
-        program.and_then(|program| running_program::make_way(&program, &session.workspace.target));
+    let moved = program.and_then(|program| {
+        running_program::move_running_program(&program, &session.workspace.target)
+    });
     if let Ok(Some(moved)) = moved {
         // The program runs one command.
         let _ = MOVED.set(moved);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::runner::{BenchmarkRunner, error_chain};
-use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
-use crate::measure::build::{Wanted, build, package_of};
+use crate::measure::bench::{Bench, BenchKind, BenchTarget, Built, Harness, bench_targets};
+use crate::measure::build::{BuildPlan, build, package_of};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
 use crate::session::{Event, Revision, Session, SessionError};
 
@@ -155,7 +155,7 @@ pub(super) fn prepare_revision(
     let has_bench_attribute =
         toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
     let (mut notes, mut failed) = (Vec::new(), Vec::new());
-    let mut wanted = Wanted::default();
+    let mut plan = BuildPlan::default();
     for target in bench_targets(revision.workspace(session)) {
         let place = target.place();
         if !selection.may_want(&target) {
@@ -166,7 +166,7 @@ pub(super) fn prepare_revision(
                 "{place} is not measured: #[bench] needs a nightly compiler, this is {toolchain}"
             ));
         } else {
-            wanted.targets.push(target);
+            plan.targets.push(target);
         }
     }
     let may_reach = |words: &[String]| {
@@ -179,16 +179,16 @@ pub(super) fn prepare_revision(
             selection.wants(name) && may_reach(words) || selection.also_wants(name)
         })
         .collect();
-    wanted.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
+    plan.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
     (runner.events)(Event::Step(format!(
         "build {} to measure it",
         revision.name()
     )));
     let progress = |progress| (runner.events)(Event::Progress(progress));
     let (place, policy) = (revision.location(session), &session.policy.run);
-    let built = build(place, &wanted, policy, session.cancel(), &progress)?;
+    let built = build(place, &plan, policy, session.cancel(), &progress)?;
     let mut benches = BTreeMap::new();
-    for target in &wanted.targets {
+    for target in &plan.targets {
         match runner.executor.list(target, &built) {
             Ok(names) => {
                 let named = names.iter().map(|name| Bench::of_target(target, name));
@@ -204,8 +204,8 @@ pub(super) fn prepare_revision(
     }
     for (command, words) in chosen {
         let name = command.name().to_owned();
-        let way = Way::Command(command.clone(), words);
-        benches.insert(name.clone(), Bench { name, way });
+        let kind = BenchKind::Command(command.clone(), words);
+        benches.insert(name.clone(), Bench { name, kind });
     }
     Ok(PreparedRevision {
         built,

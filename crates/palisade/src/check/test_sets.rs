@@ -8,7 +8,7 @@ use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::record::{Purpose, Run, Scope, now};
 use crate::report::{Origin, Source, counted};
 use crate::run::RunError;
-use crate::session::{Event, Known, Revision, SessionError, age};
+use crate::session::{Event, Revision, SessionError, StoredTests, age};
 use crate::test_id::TestId;
 use crate::verdict::{Finding, FindingKind, Severity};
 
@@ -25,7 +25,7 @@ impl Check<'_> {
             Ok(known) => known,
             Err(output) => return self.candidate_does_not_build(&scope, output),
         };
-        let has_tests = |known: &Known| known.set.tally().ran() > 0;
+        let has_tests = |known: &StoredTests| known.set.tally().ran() > 0;
         if !has_tests(&candidate) && matches!(scope, Scope::Packages(_)) {
             // No data is no answer: what no test of these packages can say may
             // show in the others.
@@ -107,7 +107,7 @@ impl Check<'_> {
         &mut self,
         role: Role,
         scope: &Scope,
-    ) -> Result<Result<Known, String>, SessionError> {
+    ) -> Result<Result<StoredTests, String>, SessionError> {
         let revision = role.revision(&mut self.base, &mut self.candidate);
         let name = revision.name();
         let mut stored = None;
@@ -148,7 +148,7 @@ impl Check<'_> {
             self.findings.extend(differs(&name, stored, &run, scope));
         }
         let mut known = if self.options.fresh {
-            Known::default()
+            StoredTests::default()
         } else {
             self.session
                 .known(role.revision(&mut self.base, &mut self.candidate), scope)?
@@ -201,7 +201,7 @@ impl Check<'_> {
 }
 
 /// A finding if what is stored of a tree and a new run of it do not agree.
-fn differs(revision: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Finding> {
+fn differs(revision: &str, stored: &StoredTests, run: &Run, scope: &Scope) -> Option<Finding> {
     let new = TestSet::of_runs([run], scope);
     let state_of = |set: &TestSet, test: &TestId| set.tests.get(test).map(Expected::status);
     let tests: BTreeSet<&TestId> = stored.set.tests.keys().chain(new.tests.keys()).collect();
@@ -252,7 +252,7 @@ fn differs(revision: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<F
 }
 
 impl Source {
-    fn of(known: &Known, revision: &Revision) -> Self {
+    fn of(known: &StoredTests, revision: &Revision) -> Self {
         let from_store = |run: &Run| Self {
             origin: Origin::Store,
             run: Some(run.id.clone()),

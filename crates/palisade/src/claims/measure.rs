@@ -13,7 +13,7 @@ use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::measure::read::last_number;
-use crate::process::{self, End, Limits, Stream, Tail};
+use crate::process::{self, Limits, ProcessEnd, Stream, Tail};
 use crate::record::{Purpose, Scope};
 use crate::run::RunError;
 use crate::session::{Event, Events, Revision, Session, SessionError};
@@ -258,13 +258,13 @@ impl Measuring<'_> {
         );
         let last = || said.text().lines().last().unwrap_or_default().to_owned();
         Ok(match end {
-            Ok(End::Exited(Some(0))) => Ok(out),
-            Ok(End::Exited(Some(code))) => {
+            Ok(ProcessEnd::Exited(Some(0))) => Ok(out),
+            Ok(ProcessEnd::Exited(Some(code))) => {
                 let code = process::exit_code(code);
                 Err(format!("`{line}` ended with {code}: {}", last()))
             }
-            Ok(End::Exited(None)) => Err(format!("`{line}` was ended by a signal")),
-            Ok(End::TimedOut) => Err(format!("`{line}` ran past its time")),
+            Ok(ProcessEnd::Exited(None)) => Err(format!("`{line}` was ended by a signal")),
+            Ok(ProcessEnd::TimedOut) => Err(format!("`{line}` ran past its time")),
             Err(error @ process::ProcessError::Interrupted { .. }) => {
                 return Err(RunError::from(error).into());
             }

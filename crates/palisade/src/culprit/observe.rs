@@ -7,7 +7,7 @@ use crate::benchmark_comparison::{GoodCommit, hold_ratio};
 use crate::bisect::CommitObservation;
 use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
-use crate::process::{self, End, Limits, ProcessError, Tail};
+use crate::process::{self, Limits, ProcessEnd, ProcessError, Tail};
 use crate::record::{Outcome, Purpose, Scope};
 use crate::run::{Progress, RunError};
 use crate::session::{Event, Events, Revision, Session, SessionError};
@@ -206,9 +206,9 @@ pub(crate) fn run_command(
         events(Event::Progress(Progress::Building(line)));
     });
     let (seen, why) = match end.map_err(RunError::from)? {
-        End::Exited(Some(0)) => (CommitObservation::Good, None),
-        End::Exited(Some(SKIP)) => skip(format!("the command ended with {SKIP}")),
-        End::Exited(_) | End::TimedOut => (CommitObservation::Bad, None),
+        ProcessEnd::Exited(Some(0)) => (CommitObservation::Good, None),
+        ProcessEnd::Exited(Some(SKIP)) => skip(format!("the command ended with {SKIP}")),
+        ProcessEnd::Exited(_) | ProcessEnd::TimedOut => (CommitObservation::Bad, None),
     };
     let output = said.text();
     Ok(CommandResult { seen, why, output })

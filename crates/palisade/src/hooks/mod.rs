@@ -79,11 +79,11 @@ pub enum HookError {
 const MARK: &str = "# Installed by `cargo palisade hooks install`.";
 
 /// What the name of another hook gets that ours calls first.
-const ASIDE: &str = ".before-palisade";
+const KEPT_SUFFIX: &str = ".before-palisade";
 
 /// What installing or removing did to a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum HookChange {
     /// It is installed now, or is written anew.
     Installed,
     /// The same, and calls another hook first that was there.
@@ -101,7 +101,7 @@ pub enum Done {
 pub fn install(
     session: &mut Session,
     program: &Path,
-) -> Result<Vec<(PathBuf, Done)>, SessionError> {
+) -> Result<Vec<(PathBuf, HookChange)>, SessionError> {
     let folder = folder(session)?;
     fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
     let mut done = Vec::new();
@@ -115,27 +115,27 @@ pub fn install(
     Ok(done)
 }
 
-fn install_one(path: &Path, hook: Hook, program: &Path) -> Result<Done, HookError> {
-    let aside = aside(path);
+fn install_one(path: &Path, hook: Hook, program: &Path) -> Result<HookChange, HookError> {
+    let kept_path = kept_path(path);
     if path.exists() && !is_ours(path) {
-        if aside.exists() {
+        if kept_path.exists() {
             return Err(HookError::Aside {
                 from: path.to_owned(),
-                to: aside,
+                to: kept_path,
             });
         }
-        fs::rename(path, &aside).map_err(|source| file_error(path, source))?;
+        fs::rename(path, &kept_path).map_err(|source| file_error(path, source))?;
     }
     write(path, &script(hook, program)).map_err(|source| file_error(path, source))?;
-    Ok(if aside.exists() {
-        Done::Chained
+    Ok(if kept_path.exists() {
+        HookChange::Chained
     } else {
-        Done::Installed
+        HookChange::Installed
     })
 }
 
 /// Takes both hooks away and puts back what was there before.
-pub fn uninstall(session: &Session) -> Result<Vec<(PathBuf, Done)>, SessionError> {
+pub fn uninstall(session: &Session) -> Result<Vec<(PathBuf, HookChange)>, SessionError> {
     let folder = folder(session)?;
     let mut done = Vec::new();
     for hook in Hook::ALL {
@@ -146,17 +146,17 @@ pub fn uninstall(session: &Session) -> Result<Vec<(PathBuf, Done)>, SessionError
     Ok(done)
 }
 
-fn uninstall_one(path: &Path) -> std::io::Result<Done> {
+fn uninstall_one(path: &Path) -> std::io::Result<HookChange> {
     if !path.exists() || !is_ours(path) {
-        return Ok(Done::Nothing);
+        return Ok(HookChange::Nothing);
     }
-    let aside = aside(path);
-    if aside.exists() {
-        fs::rename(&aside, path)?;
-        return Ok(Done::Restored);
+    let kept_path = kept_path(path);
+    if kept_path.exists() {
+        fs::rename(&kept_path, path)?;
+        return Ok(HookChange::Restored);
     }
     fs::remove_file(path)?;
-    Ok(Done::Removed)
+    Ok(HookChange::Removed)
 }
 
 /// The folder that git looks for hooks in. One that other repositories share is refused.
@@ -174,9 +174,9 @@ fn folder(session: &Session) -> Result<PathBuf, SessionError> {
     }
 }
 
-fn aside(path: &Path) -> PathBuf {
+fn kept_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(ASIDE);
+    name.push(KEPT_SUFFIX);
     path.with_file_name(name)
 }
 
@@ -199,7 +199,7 @@ fn script(hook: Hook, program: &Path) -> String {
         .unwrap_or_default();
     let mut text = format!(
         "#!/bin/sh\n{MARK}\nguard={program}\n[ -x \"$guard\" ] || guard=cargo-palisade\n\
-         before=$(dirname \"$0\")/{name}{ASIDE}\n"
+         before=$(dirname \"$0\")/{name}{KEPT_SUFFIX}\n"
     );
     // What git says on standard input is for both.
     let (take, give) = match hook {

@@ -17,7 +17,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-pub use speed::Saved;
+pub use speed::ImportedBenchmark;
 
 use crate::baseline::TestSet;
 use crate::git::Commit;
@@ -137,7 +137,7 @@ pub struct Imported {
     /// The tests that were seen.
     pub tests: Vec<Observation>,
     /// The benchmarks that were measured.
-    pub benchmarks: Vec<Saved>,
+    pub benchmarks: Vec<ImportedBenchmark>,
     /// What is not all there, in words.
     pub gaps: Vec<String>,
     /// When it was written.
@@ -242,7 +242,7 @@ impl Imported {
     }
 
     fn speed_run(&self, commit: &Commit) -> SpeedRun {
-        let measurement = |saved: &Saved| Measurement {
+        let measurement = |saved: &ImportedBenchmark| Measurement {
             benchmark: saved.benchmark.clone(),
             measure: saved.measure,
             values: saved.values.clone(),

@@ -123,7 +123,7 @@ fn marks_a_bench(source: &str) -> bool {
 
 /// How a benchmark is started and read.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Way {
+pub enum BenchKind {
     /// A benchmark of a target, by its name there; empty for a target that is one
     /// benchmark.
     Target(BenchTarget, String),
@@ -137,7 +137,7 @@ pub struct Bench {
     /// Its name in reports: `package/bench:target/name`, or the command's name.
     pub name: String,
     /// How it is started and read.
-    pub way: Way,
+    pub kind: BenchKind,
 }
 
 /// The executables that were built from one revision, and where its files are.
@@ -156,9 +156,9 @@ pub struct Built {
 impl Built {
     /// The executable that a benchmark runs, if it was built here.
     pub fn executable(&self, bench: &Bench) -> Option<&Path> {
-        let path = match &bench.way {
-            Way::Target(target, _) => self.benches.get(&target.place()),
-            Way::Command(_, words) => self.programs.get(&words[0]),
+        let path = match &bench.kind {
+            BenchKind::Target(target, _) => self.benches.get(&target.place()),
+            BenchKind::Command(_, words) => self.programs.get(&words[0]),
         };
         path.map(PathBuf::as_path)
     }
@@ -180,7 +180,7 @@ impl Bench {
             } else {
                 format!("{place}/{id}")
             },
-            way: Way::Target(target.clone(), id.to_owned()),
+            kind: BenchKind::Target(target.clone(), id.to_owned()),
         }
     }
 
@@ -196,8 +196,8 @@ impl Bench {
         let words =
             |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
         let mut variables = Vec::new();
-        let (program, args, dir) = match &self.way {
-            Way::Target(target, id) => {
+        let (program, args, dir) = match &self.kind {
+            BenchKind::Target(target, id) => {
                 let program = built.executable(self)?.to_owned();
                 let seconds = |time: std::time::Duration| time.as_secs_f64().to_string();
                 let args = match target.harness {
@@ -230,7 +230,7 @@ impl Bench {
                 };
                 (program, args, built.folder(target))
             }
-            Way::Command(_, line) => {
+            BenchKind::Command(_, line) => {
                 variables.push((
                     ALLOCATIONS_VARIABLE.into(),
                     scratch.join(ALLOCATIONS).into(),
@@ -260,8 +260,8 @@ impl Bench {
             let time = found.ok_or_else(missing)?;
             Ok::<_, String>(vec![Reading::new(&self.name, Measure::Time, time)])
         };
-        let mut readings = match &self.way {
-            Way::Target(target, id) => match target.harness {
+        let mut readings = match &self.kind {
+            BenchKind::Target(target, id) => match target.harness {
                 Harness::Criterion => time(read::criterion(scratch, id), "samples of Criterion's")?,
                 Harness::Libtest => time(read::libtest(&launched.out, id), "line of libtest's")?,
                 Harness::Divan => {
@@ -271,7 +271,7 @@ impl Bench {
                 }
                 Harness::Own => time(Some(whole), "")?,
             },
-            Way::Command(policy, _) => self.read_command(policy, &launched.out, whole)?,
+            BenchKind::Command(policy, _) => self.read_command(policy, &launched.out, whole)?,
         };
         if let Some((count, bytes)) = read::allocations(&scratch.join(ALLOCATIONS)) {
             let measures = [

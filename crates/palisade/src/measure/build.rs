@@ -6,27 +6,27 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use super::bench::{BenchTarget, Built, Way};
+use super::bench::{BenchKind, BenchTarget, Built};
 use crate::policy::RunPolicy;
-use crate::process::{self, Cancel, End, Limits, Stream, Tail};
+use crate::process::{self, Cancel, Limits, ProcessEnd, Stream, Tail};
 use crate::run::{BuildLocation, Progress, RunError, build_error, cargo, while_locked};
 use crate::workspace::Workspace;
 
 /// What is to be built.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct BuildPlan {
     /// Targets with benchmarks.
     pub targets: Vec<BenchTarget>,
     /// The first words of commands; those that are programs of the workspace are built.
     pub programs: BTreeSet<String>,
 }
 
-impl Wanted {
+impl BuildPlan {
     /// Adds what a way to measure needs.
-    pub fn add(&mut self, way: &Way) {
-        match way {
-            Way::Target(target, _) => self.targets.push(target.clone()),
-            Way::Command(_, words) => {
+    pub fn add(&mut self, kind: &BenchKind) {
+        match kind {
+            BenchKind::Target(target, _) => self.targets.push(target.clone()),
+            BenchKind::Command(_, words) => {
                 self.programs.insert(words[0].clone());
             }
         }
@@ -55,7 +55,7 @@ struct MessageTarget {
 /// out.
 pub fn build(
     location: BuildLocation<'_>,
-    wanted: &Wanted,
+    plan: &BuildPlan,
     policy: &RunPolicy,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
@@ -80,7 +80,7 @@ pub fn build(
         })
     };
     // One command for each package: the names of targets count for all of a command's.
-    let targets: Vec<&BenchTarget> = wanted.targets.iter().filter(has).collect();
+    let targets: Vec<&BenchTarget> = plan.targets.iter().filter(has).collect();
     let packages: BTreeSet<&str> = targets
         .iter()
         .map(|target| target.package.as_str())
@@ -106,7 +106,7 @@ pub fn build(
             }
         }
     }
-    for program in &wanted.programs {
+    for program in &plan.programs {
         let Some(package) = package_of(workspace, program) else {
             continue;
         };
@@ -174,7 +174,7 @@ fn artifacts_once(
         found.extend(message.filter(|m| m.reason == "compiler-artifact" && m.executable.is_some()));
     })?;
     match end {
-        End::Exited(Some(0)) => {
+        ProcessEnd::Exited(Some(0)) => {
             let root = &location.workspace.root;
             found.retain(|message| message.manifest_path.starts_with(root));
             Ok(found)

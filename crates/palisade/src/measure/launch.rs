@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use wait4::Wait4 as _;
 
 use super::machine;
-use crate::process::{self, Cancel, End, Group, Limits, ProcessError, Stream, Tail};
+use crate::process::{self, Cancel, Group, Limits, ProcessEnd, ProcessError, Stream, Tail};
 
 /// The first argument that makes the program a launcher.
 pub const LAUNCH_WORD: &str = "launch-and-measure";
@@ -241,7 +241,7 @@ impl Launcher {
             end,
             output: said.text(),
         };
-        if end == End::TimedOut {
+        if end == ProcessEnd::TimedOut {
             return Err(failed("ran past its time".to_owned()));
         }
         let name = || program.program.to_string_lossy().into_owned();

@@ -272,7 +272,7 @@ fn watch(session: &Session, incident: &mut Incident) -> Result<String, SessionEr
     let ours = std::fs::read_to_string(session.workspace.root.join(FILE_NAME)).unwrap_or_default();
     let ours = unix_lines(&ours);
     let file = session.workspace.root.join(FILE_NAME);
-    let added = monitor::Added::new(incident, &before, &ours, &file)?;
+    let added = monitor::MonitorEntry::new(incident, &before, &ours, &file)?;
     if let Some(text) = &added.file {
         let message = format!("palisade.toml: watch {}", incident.question.words());
         session.repo.commit_file(&branch, &path, text, &message)?;

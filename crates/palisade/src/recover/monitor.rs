@@ -11,14 +11,14 @@ use crate::session::SessionError;
 
 /// What is added to a policy.
 #[derive(Debug)]
-pub(super) struct Added {
+pub(super) struct MonitorEntry {
     /// The entries.
     pub(super) entries: String,
     /// The file with them; `None` if it watches the incident already.
     pub(super) file: Option<String>,
 }
 
-impl Added {
+impl MonitorEntry {
     /// The monitor of an incident, for the policy `before`; of what the monitor names, what
     /// that lacks and the policy `ours` has comes with it. `path` names both in errors.
     pub(super) fn new(

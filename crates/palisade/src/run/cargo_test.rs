@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{
     Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, while_locked,
 };
-use crate::process::{self, End, Limits, Stream, Tail};
+use crate::process::{self, Limits, ProcessEnd, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
 use crate::test_id::{TargetKind, TestId, doctest_filter, doctest_paths};
 
@@ -281,8 +281,8 @@ fn build_once(
         }
     })?;
     match end {
-        End::Exited(Some(PASSED)) => Ok(()),
-        End::Exited(Some(FAILED)) => Err(build_error(&tail)),
+        ProcessEnd::Exited(Some(PASSED)) => Ok(()),
+        ProcessEnd::Exited(Some(FAILED)) => Err(build_error(&tail)),
         other => Err(ended_badly(command, other, &tail)),
     }
 }
@@ -368,10 +368,12 @@ pub(super) fn watch(
     reader.close();
     match end {
         // Where a crash has an exit code, which is below 0, Cargo ends with it.
-        End::Exited(Some(PASSED | FAILED | ..0)) | End::TimedOut if !reader.sections.is_empty() => {
+        ProcessEnd::Exited(Some(PASSED | FAILED | ..0)) | ProcessEnd::TimedOut
+            if !reader.sections.is_empty() => {}
+        ProcessEnd::Exited(Some(FAILED)) => return Err(build_error(&tail)),
+        ProcessEnd::Exited(_) | ProcessEnd::TimedOut => {
+            return Err(ended_badly(&command, end, &tail));
         }
-        End::Exited(Some(FAILED)) => return Err(build_error(&tail)),
-        End::Exited(_) | End::TimedOut => return Err(ended_badly(&command, end, &tail)),
     }
     let docs = libraries.values().flatten();
     let docs = docs.map(|package| ((*package).to_owned(), TargetKind::Doc, String::new()));
@@ -440,10 +442,10 @@ fn read(
     reader.close();
     let started = !reader.sections.is_empty();
     match end {
-        End::Exited(Some(PASSED)) | End::TimedOut => Ok(()),
-        End::Exited(Some(FAILED)) if started => Ok(()),
-        End::Exited(Some(FAILED)) => Err(build_error(&tail)),
-        End::Exited(_) => Err(ended_badly(&command, end, &tail)),
+        ProcessEnd::Exited(Some(PASSED)) | ProcessEnd::TimedOut => Ok(()),
+        ProcessEnd::Exited(Some(FAILED)) if started => Ok(()),
+        ProcessEnd::Exited(Some(FAILED)) => Err(build_error(&tail)),
+        ProcessEnd::Exited(_) => Err(ended_badly(&command, end, &tail)),
     }
 }
 
@@ -472,13 +474,13 @@ fn run_alone(request: &Request<'_>, test: &TestId) -> Result<Option<Observation>
     reader.close();
     let sound = reader.sections.iter().find(|section| section.is_sound());
     let result = match (end, sound) {
-        (End::TimedOut, _) => Some(TestResult {
+        (ProcessEnd::TimedOut, _) => Some(TestResult {
             outcome: Outcome::TimedOut,
             message: excerpt(&tail.text()),
         }),
         (_, Some(section)) => section.results.get(&test.path).cloned(),
         // The program ended before libtest could print: it crashed or exited.
-        (End::Exited(code), None) => Some(TestResult {
+        (ProcessEnd::Exited(code), None) => Some(TestResult {
             outcome: if code == Some(PASSED) {
                 Outcome::Pass
             } else {

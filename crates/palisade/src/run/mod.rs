@@ -18,7 +18,9 @@ pub(crate) use nextest::observation as junit_observation;
 
 use crate::git::remove_hook_variables;
 use crate::policy::{RunPolicy, RunnerChoice};
-use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail, in_own_process_group};
+use crate::process::{
+    self, Cancel, Limits, ProcessEnd, ProcessError, Stream, Tail, in_own_process_group,
+};
 use crate::record::{Environment, Observation, Scope};
 use crate::source::{TestBodies, hash};
 use crate::test_id::{TargetKind, TestId};
@@ -385,7 +387,7 @@ impl<'a> Request<'a> {
         command: &mut Command,
         deadline: Instant,
         on_line: impl FnMut(Stream, &[u8]),
-    ) -> Result<End, RunError> {
+    ) -> Result<ProcessEnd, RunError> {
         let limits = Limits {
             total: Some(deadline.saturating_duration_since(Instant::now())),
             quiet: None,
@@ -429,13 +431,13 @@ fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-fn ended_badly(command: &Command, end: End, output: &Tail) -> RunError {
+fn ended_badly(command: &Command, end: ProcessEnd, output: &Tail) -> RunError {
     RunError::Runner {
         command: shown(command),
         end: match end {
-            End::Exited(Some(code)) => process::exit_code(code),
-            End::Exited(None) => "a signal".to_owned(),
-            End::TimedOut => "the time-out of the run".to_owned(),
+            ProcessEnd::Exited(Some(code)) => process::exit_code(code),
+            ProcessEnd::Exited(None) => "a signal".to_owned(),
+            ProcessEnd::TimedOut => "the time-out of the run".to_owned(),
         },
         output: output.text(),
     }

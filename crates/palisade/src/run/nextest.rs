@@ -13,7 +13,7 @@ use super::{
     Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, shown,
     without_backtrace,
 };
-use crate::process::{End, Stream, Tail};
+use crate::process::{ProcessEnd, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
 use crate::test_id::{TargetKind, TestId};
 
@@ -166,8 +166,8 @@ fn list(request: &Request<'_>, mut command: Command, deadline: Instant) -> Resul
         }
     })?;
     match end {
-        End::Exited(Some(PASSED)) => {}
-        End::Exited(Some(BUILD_FAILED)) => {
+        ProcessEnd::Exited(Some(PASSED)) => {}
+        ProcessEnd::Exited(Some(BUILD_FAILED)) => {
             return Err(build_error(&tail));
         }
         other => return Err(ended_badly(&command, other, &tail)),
@@ -193,8 +193,8 @@ fn run_listed(
         }
     })?;
     match end {
-        End::Exited(Some(PASSED | TESTS_FAILED | NO_TESTS)) => Ok(()),
-        End::Exited(Some(BUILD_FAILED)) => Err(build_error(&tail)),
+        ProcessEnd::Exited(Some(PASSED | TESTS_FAILED | NO_TESTS)) => Ok(()),
+        ProcessEnd::Exited(Some(BUILD_FAILED)) => Err(build_error(&tail)),
         other => Err(ended_badly(&command, other, &tail)),
     }
 }

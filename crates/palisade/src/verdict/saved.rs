@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Finding, FindingKind, RerunResult, Severity, TestEvidence, judge_tests};
 use crate::baseline::{TestSet, TestStatus};
 use crate::flaky::{FlakyRecord, Judgement, Ledger};
-use crate::import::{Imported, Saved};
+use crate::import::{Imported, ImportedBenchmark};
 use crate::policy::Policy;
 use crate::report::amount;
 use crate::stats::fisher;
@@ -100,8 +100,9 @@ pub fn judge_saved_speed(
     candidate: &Imported,
     noise_threshold: f64,
 ) -> Vec<Finding> {
-    let key = |saved: &Saved| (saved.benchmark.clone(), saved.measure);
-    let after: BTreeMap<_, &Saved> = candidate.benchmarks.iter().map(|s| (key(s), s)).collect();
+    let key = |saved: &ImportedBenchmark| (saved.benchmark.clone(), saved.measure);
+    let after: BTreeMap<_, &ImportedBenchmark> =
+        candidate.benchmarks.iter().map(|s| (key(s), s)).collect();
     let mut findings = Vec::new();
     for before in &base.benchmarks {
         let found = after.get(&key(before));
@@ -116,7 +117,11 @@ pub fn judge_saved_speed(
     findings
 }
 
-fn compared(before: &Saved, after: &Saved, noise_threshold: f64) -> Finding {
+fn compared(
+    before: &ImportedBenchmark,
+    after: &ImportedBenchmark,
+    noise_threshold: f64,
+) -> Finding {
     // A rate that falls is a time that rises.
     let worse = |of: f64, to: f64| {
         if before.measure.is_better_higher() {
@@ -171,7 +176,7 @@ fn compared(before: &Saved, after: &Saved, noise_threshold: f64) -> Finding {
     }
 }
 
-fn missing(before: &Saved, base: &str) -> Finding {
+fn missing(before: &ImportedBenchmark, base: &str) -> Finding {
     Finding {
         state: "missing".to_owned(),
         severity: Severity::Regression,
@@ -182,7 +187,7 @@ fn missing(before: &Saved, base: &str) -> Finding {
     }
 }
 
-fn finding(before: &Saved) -> Finding {
+fn finding(before: &ImportedBenchmark) -> Finding {
     Finding {
         kind: FindingKind::Speed,
         name: format!("{}: {}", before.benchmark, before.measure),
