@@ -26,7 +26,7 @@
 //!
 //! ```
 //! use palisade::baseline::{Expected, TestSet};
-//! use palisade::test_set_diff::{TestState, compare};
+//! use palisade::test_set_diff::{TestState, diff};
 //! use palisade::test_id::{TargetKind, TestId};
 //! use palisade::policy::SlowerPolicy;
 //! use palisade::stats::Counts;
@@ -37,7 +37,7 @@
 //!     let expected = Expected { counts, ..Expected::default() };
 //!     TestSet { tests: [(test.clone(), expected)].into() }
 //! };
-//! let found = compare(&revision(0, 1), &revision(1, 0), &SlowerPolicy::default());
+//! let found = diff(&revision(0, 1), &revision(1, 0), &SlowerPolicy::default());
 //! assert_eq!(found[0].state, TestState::NewlyFailing);
 //! ```
 #![forbid(unsafe_code)]

@@ -72,7 +72,7 @@ pub struct Difference {
 }
 
 /// All tests that differ, worst first.
-pub fn compare(base: &TestSet, candidate: &TestSet, slower: &SlowerPolicy) -> Vec<Difference> {
+pub fn diff(base: &TestSet, candidate: &TestSet, slower: &SlowerPolicy) -> Vec<Difference> {
     let renames = renames(base, candidate);
     let old_names: BTreeMap<&TestId, &TestId> =
         renames.iter().map(|(old, new)| (*new, *old)).collect();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn check(base: &[Row], candidate: &[Row], expected: &[(&str, TestState)]) {
-        let found = compare(&set(base), &set(candidate), &SlowerPolicy::default());
+        let found = diff(&set(base), &set(candidate), &SlowerPolicy::default());
         let found: Vec<_> = found
             .iter()
             .map(|d| (d.test.path.as_str(), d.state))

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use palisade::git::short;
-use palisade::history::{History, Series};
+use palisade::history::{BenchmarkHistory, History};
 use palisade::record::Millis;
 use palisade::report::{amount, comparison, trends};
 
@@ -66,7 +66,7 @@ fn text(history: &History) -> String {
     text
 }
 
-fn line(series: &Series) -> String {
+fn line(series: &BenchmarkHistory) -> String {
     let name = series.title();
     let (Some(first), Some(last)) = (series.points.first(), series.points.last()) else {
         return name;

@@ -24,7 +24,7 @@ use crate::risk::{Assessment, Files, assess};
 use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::shard::ShardNumber;
 use crate::test_id::TestId;
-use crate::test_set_diff::{Difference, TestState, compare};
+use crate::test_set_diff::{Difference, TestState, diff};
 use crate::verdict::{Finding, FindingKind, TestEvidence, Verdict, judge_tests};
 
 use findings::no_history;
@@ -246,7 +246,7 @@ impl Check<'_> {
             base, candidate, ..
         } = compared;
         let slower = self.session.policy.slower;
-        let first = compare(base, candidate, &slower);
+        let first = diff(base, candidate, &slower);
         // The ledger is made from every run ever seen, which takes its time.
         let ledger = if first.is_empty() {
             Ledger::default()
@@ -254,10 +254,10 @@ impl Check<'_> {
             Ledger::read(self.session.store.as_ref())?
         };
         self.stress(&first, candidate)?;
-        let suspicious = compare(base, candidate, &slower);
+        let suspicious = diff(base, candidate, &slower);
         let judged = self.rerun_failures(&suspicious, &ledger, base, candidate)?;
         let slow = self.rerun_slow(&suspicious, base, candidate)?;
-        let mut differences = compare(base, candidate, &slower);
+        let mut differences = diff(base, candidate, &slower);
         // A test that turned out to do both on both revisions no longer differs, and
         // is still worth a word.
         for difference in suspicious {

@@ -21,7 +21,7 @@ pub use e_divisive::{EDivisive, Split};
 pub use milestone_comparison::{MilestoneComparison, compare_with_milestone};
 pub use pelt::pelt;
 use serde::{Deserialize, Serialize};
-pub use series::{ChangePoint, History, Point, Series};
+pub use series::{BenchmarkHistory, ChangePoint, History, Point};
 
 use crate::speed::{Calibration, Estimate, Fingerprint, Measure, NoiseThreshold, median_variance};
 use crate::stats::median;

@@ -42,7 +42,7 @@ pub struct ChangePoint {
 
 /// One measure of one benchmark over the commits, old to new.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Series {
+pub struct BenchmarkHistory {
     /// The benchmark.
     pub benchmark: String,
     /// What was measured.
@@ -65,7 +65,7 @@ pub struct History {
     /// The machine: that of the newest measurement of the guard, if there is one.
     pub fingerprint: Fingerprint,
     /// The series, by benchmark and measure.
-    pub series: Vec<Series>,
+    pub series: Vec<BenchmarkHistory>,
     /// Which measurements were left out, and why, in words.
     pub left_out: Vec<String>,
 }
@@ -104,7 +104,7 @@ impl History {
                 series.push(one);
             }
         }
-        let key = |one: &Series| (one.benchmark.clone(), one.measure, one.source.clone());
+        let key = |one: &BenchmarkHistory| (one.benchmark.clone(), one.measure, one.source.clone());
         series.sort_by_cached_key(key);
         let elsewhere = own.iter().filter(|run| run.fingerprint != fingerprint);
         let mut counts: BTreeMap<&Fingerprint, usize> = BTreeMap::new();
@@ -125,9 +125,9 @@ impl History {
 }
 
 /// The values of each commit, put together.
-fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<Series> {
-    type Commit<'a> = (&'a str, Millis, Vec<f64>);
-    let mut all: BTreeMap<(&str, Measure), BTreeMap<usize, Commit>> = BTreeMap::new();
+fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<BenchmarkHistory> {
+    type CommitValues<'a> = (&'a str, Millis, Vec<f64>);
+    let mut all: BTreeMap<(&str, Measure), BTreeMap<usize, CommitValues>> = BTreeMap::new();
     for run in runs {
         let commit = run.subject.commit.as_str();
         for seen in run
@@ -143,26 +143,27 @@ fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<Series> {
             values.extend(&seen.values);
         }
     }
-    let series = |((benchmark, measure), commits): ((&str, Measure), BTreeMap<usize, Commit>)| {
-        let point = |(commit, at_ms, values): Commit| Point {
-            commit: commit.to_owned(),
-            at_ms,
-            value: median(&values).unwrap_or(f64::NAN),
-            launches: values.len(),
+    let series =
+        |((benchmark, measure), commits): ((&str, Measure), BTreeMap<usize, CommitValues>)| {
+            let point = |(commit, at_ms, values): CommitValues| Point {
+                commit: commit.to_owned(),
+                at_ms,
+                value: median(&values).unwrap_or(f64::NAN),
+                launches: values.len(),
+            };
+            BenchmarkHistory {
+                benchmark: benchmark.to_owned(),
+                measure,
+                unit: measure.unit(),
+                source: None,
+                points: commits.into_values().map(point).collect(),
+                changes: Vec::new(),
+            }
         };
-        Series {
-            benchmark: benchmark.to_owned(),
-            measure,
-            unit: measure.unit(),
-            source: None,
-            points: commits.into_values().map(point).collect(),
-            changes: Vec::new(),
-        }
-    };
     all.into_iter().map(series).collect()
 }
 
-impl Series {
+impl BenchmarkHistory {
     /// What it is called in reports.
     pub fn title(&self) -> String {
         let source = self.source.as_ref();
@@ -172,7 +173,11 @@ impl Series {
     }
 }
 
-fn find_changes(series: &mut Series, noise_threshold: NoiseThreshold, runs: &[&SpeedRun]) {
+fn find_changes(
+    series: &mut BenchmarkHistory,
+    noise_threshold: NoiseThreshold,
+    runs: &[&SpeedRun],
+) {
     let measure = series.measure;
     // The log-cost of a commit: its ratio to the least that can be.
     let least = if measure.may_be_zero() { 0.0 } else { 1.0 };
@@ -203,7 +208,7 @@ fn compared(
     runs: &[&SpeedRun],
     [base, candidate]: [&str; 2],
     noise_threshold: NoiseThreshold,
-    of: &Series,
+    of: &BenchmarkHistory,
 ) -> Option<Decision> {
     let of_both = |comparison: &StoredComparison| {
         comparison.between(base, candidate, &of.benchmark, of.measure)

@@ -571,7 +571,7 @@ mod tests {
     use crate::baseline::TestSet;
     use crate::policy::SlowerPolicy;
     use crate::test_id::TargetKind;
-    use crate::test_set_diff::compare;
+    use crate::test_set_diff::diff;
 
     fn id(n: usize) -> TestId {
         TestId::new("a", TargetKind::Lib, "", &format!("t{n:03}"))
@@ -614,7 +614,7 @@ mod tests {
         policy: &Policy,
         judgement: Judgement,
     ) -> (Verdict, Vec<Finding>) {
-        let differences = compare(base, candidate, &SlowerPolicy::default());
+        let differences = diff(base, candidate, &SlowerPolicy::default());
         let judged = differences
             .iter()
             .filter(|d| d.state == TestState::NewlyFailing)

@@ -10,7 +10,7 @@ use crate::import::{Imported, ImportedBenchmark};
 use crate::policy::Policy;
 use crate::report::amount;
 use crate::stats::fisher;
-use crate::test_set_diff::{TestState, compare};
+use crate::test_set_diff::{TestState, diff};
 
 /// The findings about tests of two files.
 pub fn judge_saved_tests(
@@ -39,7 +39,7 @@ pub fn judge_single_runs(
     ledger: &Ledger,
     base_name: &str,
 ) -> Vec<Finding> {
-    let differences = compare(before, after, &policy.slower);
+    let differences = diff(before, after, &policy.slower);
     let counts = |set: &TestSet, test| set.tests.get(test).map(|seen| seen.counts);
     let mut judged = BTreeMap::new();
     for difference in &differences {
