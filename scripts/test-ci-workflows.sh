@@ -43,10 +43,10 @@ else
 fi
 guard=${CARGO_TARGET_DIR:-target}/debug/cargo-palisade
 [ -x "$guard" ] || cargo build --quiet --locked --package cargo-palisade
-for memory in "" --postgres; do
+for store in "" --postgres; do
     mkdir -p "$folder/.github/workflows"
-    "$guard" ci github --shards 4 $memory > "$folder/.github/workflows/palisade.yml"
-    "$guard" ci gitlab --shards 4 $memory > "$folder/gitlab.yml"
+    "$guard" ci github --shards 4 $store > "$folder/.github/workflows/palisade.yml"
+    "$guard" ci gitlab --shards 4 $store > "$folder/gitlab.yml"
     check-jsonschema --builtin-schema vendor.github-workflows "$folder/.github/workflows/palisade.yml"
     check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci "$folder/gitlab.yml"
     lint "$folder/.github/workflows/palisade.yml"

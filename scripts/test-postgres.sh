@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the memory on a PostgreSQL server: starts the distribution's server in a
+# Tests the store on a PostgreSQL server: starts the distribution's server in a
 # temporary folder, on a Unix socket only, runs the tests that need one, and takes it
 # away again. Where no server is installed it says so and tests nothing.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the guard's own tests as programs for Windows, in Wine: unit tests, the memory on
+# Runs the guard's own tests as programs for Windows, in Wine: unit tests, the store on
 # SQLite, and what it asks of the operating system (processes that are ended with their
 # children, peak memory, locked programs, line ends, paths). git for Windows is compiled
 # from Debian's sources, once for each DIR. There is no cargo or rustc for Windows here, so

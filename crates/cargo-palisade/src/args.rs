@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use palisade::bisect::Model;
+use palisade::benchmark_comparison::{Injection, Selection};
+use palisade::bisect::FailureModel;
 use palisade::check::{BaseChoice, CandidateChoice};
-use palisade::comparison::{Injection, Selection};
-use palisade::identity::TestId;
 use palisade::policy::{RunnerChoice, Span};
 use palisade::recover::Stage;
 use palisade::shard::ShardNumber;
 use palisade::speed::Measure;
+use palisade::test_id::TestId;
 
 /// Says whether a change made a Cargo workspace worse, and how sure that is.
 ///
@@ -44,7 +44,7 @@ pub struct Global {
         global = true
     )]
     pub directory: PathBuf,
-    /// The memory: a file or postgres://… [default: .palisade/store.sqlite]
+    /// The store: a file or postgres://… [default: .palisade/store.sqlite]
     // A URL may hold a password, which help must not print.
     #[arg(
         long,
@@ -138,7 +138,7 @@ pub enum Command {
         #[command(subcommand)]
         command: BaselineCommand,
     },
-    /// List, show, quarantine, release or hunt flaky tests
+    /// List, show, quarantine, release or stress flaky tests
     #[command(after_help = "Example: cargo palisade flaky list")]
     Flaky {
         #[command(subcommand)]
@@ -188,7 +188,7 @@ pub enum Command {
         /// In how many parts the tests are run
         #[arg(long, value_name = "N", default_value_t = 3)]
         shards: u32,
-        /// Keep the memory on the PostgreSQL server that the secret PALISADE_STORE names
+        /// Keep the store on the PostgreSQL server that the secret PALISADE_STORE names
         #[arg(long)]
         postgres: bool,
     },
@@ -202,7 +202,7 @@ pub enum Command {
     Bisect(BisectArgs),
     /// Prepare the way back: confirm, find the culprit, revert on a branch, validate, watch
     Recover(RecoverArgs),
-    /// Copy the memory out or in, as JSON lines
+    /// Copy the store out or in, as JSON lines
     #[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
     Store {
         #[command(subcommand)]
@@ -462,8 +462,11 @@ pub enum FlakyCommand {
         reason: String,
     },
     /// Run tests many times to find out whether they are flaky
-    #[command(after_help = "Example: cargo palisade flaky hunt a/lib/tests::connects --runs 200")]
-    Hunt {
+    #[command(
+        visible_alias = "hunt",
+        after_help = "Example: cargo palisade flaky stress a/lib/tests::connects --runs 200"
+    )]
+    Stress {
         /// The tests; all of the workspace if none is given
         tests: Vec<TestId>,
         /// How often at most
@@ -526,10 +529,10 @@ pub enum SearchMode {
 
 impl SearchMode {
     /// The same, as the library says it.
-    pub fn model(self) -> Model {
+    pub fn model(self) -> FailureModel {
         match self {
-            Self::Certain => Model::Certain,
-            Self::Flaky => Model::Rates,
+            Self::Certain => FailureModel::Certain,
+            Self::Flaky => FailureModel::Rates,
         }
     }
 }

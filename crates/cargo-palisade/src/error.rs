@@ -14,13 +14,13 @@ use palisade::claims::ClaimsError;
 use palisade::culprit::CulpritError;
 use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
-use palisade::guard::GuardError;
 use palisade::hooks::HookError;
 use palisade::import::ImportError;
 use palisade::milestone::MilestoneError;
 use palisade::policy::PolicyError;
 use palisade::recover::IncidentError;
 use palisade::run::RunError;
+use palisade::session::SessionError;
 use palisade::store::StoreError;
 use palisade::workspace::WorkspaceError;
 
@@ -107,8 +107,8 @@ fn output(error: &anyhow::Error) -> Option<String> {
 }
 
 fn run_error(error: &anyhow::Error) -> Option<&RunError> {
-    match error.downcast_ref::<GuardError>()? {
-        GuardError::Run(error) => Some(error),
+    match error.downcast_ref::<SessionError>()? {
+        SessionError::Run(error) => Some(error),
         _ => None,
     }
 }
@@ -124,7 +124,7 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
                 "--cmd 'sh -c \"COMMAND\"' runs what only a shell understands"
             }
             UsageError::OwnApproval(_) => {
-                "somebody else, with the same memory: --store, or store export and import"
+                "somebody else, with the same store: --store, or store export and import"
             }
             UsageError::Nobody => "--by NAME, or git config user.name",
             UsageError::NoMilestone(_) => "cargo palisade milestone set NAME, or milestone list",
@@ -135,75 +135,75 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
     if error.is::<QuarantineRefusal>() {
         return (
             USAGE,
-            hint("cargo palisade flaky hunt TEST gathers evidence"),
+            hint("cargo palisade flaky stress TEST gathers evidence"),
         );
     }
-    let Some(error) = error.downcast_ref::<GuardError>() else {
+    let Some(error) = error.downcast_ref::<SessionError>() else {
         return (NOT_MEASURED, None);
     };
     match error {
-        GuardError::Git(GitError::NotARepository(_)) => {
+        SessionError::Git(GitError::NotARepository(_)) => {
             (USAGE, hint("git init && git add . && git commit"))
         }
-        GuardError::Git(GitError::NoCommit(_)) => (USAGE, hint("git add . && git commit")),
-        GuardError::Git(GitError::BranchExists { .. }) => {
+        SessionError::Git(GitError::NoCommit(_)) => (USAGE, hint("git add . && git commit")),
+        SessionError::Git(GitError::BranchExists { .. }) => {
             (USAGE, hint("git branch --move that branch to another name"))
         }
-        GuardError::Git(GitError::UnknownRevision { shallow: true, .. }) => {
+        SessionError::Git(GitError::UnknownRevision { shallow: true, .. }) => {
             (USAGE, hint("git fetch --unshallow"))
         }
-        GuardError::Git(GitError::UnknownRevision { .. }) => (
+        SessionError::Git(GitError::UnknownRevision { .. }) => (
             USAGE,
             hint("git fetch --all, or git branch --all to see what there is"),
         ),
-        GuardError::Workspace(WorkspaceError::None(_)) => (USAGE, hint("cargo init")),
-        GuardError::Workspace(_) => (USAGE, hint("cargo metadata shows the same")),
-        GuardError::Policy(PolicyError::UnknownKey { suggestion, .. }) => {
+        SessionError::Workspace(WorkspaceError::None(_)) => (USAGE, hint("cargo init")),
+        SessionError::Workspace(_) => (USAGE, hint("cargo metadata shows the same")),
+        SessionError::Policy(PolicyError::UnknownKey { suggestion, .. }) => {
             let known = suggestion
                 .as_ref()
                 .map(|key| format!("did you mean `{key}`?"));
             (USAGE, known.or_else(|| hint("cargo palisade init in an empty repository writes a palisade.toml with every key")))
         }
-        GuardError::Import(ImportError::Unknown { .. }) => {
+        SessionError::Import(ImportError::Unknown { .. }) => {
             (USAGE, hint("cargo test --no-fail-fast > FILE 2>&1"))
         }
-        GuardError::Policy(_) | GuardError::Import(_) => (USAGE, None),
-        GuardError::Hooks(HookError::Shared(_)) => (
+        SessionError::Policy(_) | SessionError::Import(_) => (USAGE, None),
+        SessionError::Hooks(HookError::Shared(_)) => (
             USAGE,
             hint("call cargo palisade hooks run pre-commit from your own hook there"),
         ),
-        GuardError::Hooks(HookError::Aside { .. }) => (
+        SessionError::Hooks(HookError::Aside { .. }) => (
             USAGE,
             hint("move one of them away, then cargo palisade hooks install"),
         ),
-        GuardError::Claims(ClaimsError::File { .. })
-        | GuardError::Milestone(MilestoneError::File { .. }) => (NOT_MEASURED, None),
-        GuardError::Milestone(_) => (USAGE, hint("cargo palisade milestone set NAME --file")),
-        GuardError::Claims(_) => (USAGE, hint("cargo palisade claims list; docs/claims.md")),
-        GuardError::Merge(_) => (
+        SessionError::Claims(ClaimsError::File { .. })
+        | SessionError::Milestone(MilestoneError::File { .. }) => (NOT_MEASURED, None),
+        SessionError::Milestone(_) => (USAGE, hint("cargo palisade milestone set NAME --file")),
+        SessionError::Claims(_) => (USAGE, hint("cargo palisade claims list; docs/claims.md")),
+        SessionError::Merge(_) => (
             USAGE,
             hint("cargo palisade check --shard I/N --json > FILE, once for each shard"),
         ),
-        GuardError::NoBenchmark(_) => (
+        SessionError::NoBenchmark(_) => (
             USAGE,
             hint("cargo bench, or a [[bench]] or [[workload]] with a command in palisade.toml"),
         ),
-        GuardError::ManyBenchmarks(_) => (USAGE, hint("--bench with one of these names")),
-        GuardError::Culprit(error) => culprit(error),
-        GuardError::NoBaseline(_) => (USAGE, hint("cargo palisade baseline record")),
-        GuardError::Dirty => (
+        SessionError::ManyBenchmarks(_) => (USAGE, hint("--bench with one of these names")),
+        SessionError::Culprit(error) => culprit(error),
+        SessionError::NoBaseline(_) => (USAGE, hint("cargo palisade baseline record")),
+        SessionError::Dirty => (
             USAGE,
             hint("git commit or git stash, then cargo palisade baseline record"),
         ),
-        GuardError::Store(error) => store(error),
-        GuardError::Run(RunError::NoNextest) => {
+        SessionError::Store(error) => store(error),
+        SessionError::Run(RunError::NoNextest) => {
             (USAGE, hint("cargo install --locked cargo-nextest"))
         }
-        GuardError::Run(RunError::Watch { .. }) => {
+        SessionError::Run(RunError::Watch { .. }) => {
             (USAGE, hint("cargo palisade test -- cargo test --workspace"))
         }
-        GuardError::Run(RunError::Build { .. }) => (NOT_MEASURED, hint("cargo test --no-run")),
-        GuardError::Run(RunError::Locked { .. }) => (
+        SessionError::Run(RunError::Build { .. }) => (NOT_MEASURED, hint("cargo test --no-run")),
+        SessionError::Run(RunError::Locked { .. }) => (
             NOT_MEASURED,
             hint("end what runs from the target folder, then run the same command again"),
         ),
@@ -234,11 +234,11 @@ fn culprit(error: &CulpritError) -> (u8, Option<String>) {
             USAGE,
             "cargo palisade test with the files of that commit; or recover --test TEST",
         ),
-        CulpritError::Incident(IncidentError::ManyRed { .. }) => (
+        CulpritError::Incident(IncidentError::ManyFailingTests { .. }) => (
             USAGE,
             "cargo palisade recover --test TEST with one of these",
         ),
-        CulpritError::Incident(IncidentError::None(_) | IncidentError::NoRed { .. }) => (
+        CulpritError::Incident(IncidentError::None(_) | IncidentError::NoFailingTest { .. }) => (
             USAGE,
             "cargo palisade recover --test TEST, --bench NAME, --cmd COMMAND or --ratio NAME",
         ),
@@ -258,7 +258,7 @@ fn culprit(error: &CulpritError) -> (u8, Option<String>) {
     (code, Some(hint.to_owned()))
 }
 
-/// What keeps the memory from being used.
+/// What keeps the store from being used.
 fn store(error: &StoreError) -> (u8, Option<String>) {
     let hint = |text: &str| Some(text.to_owned());
     match error {
@@ -285,12 +285,12 @@ fn store(error: &StoreError) -> (u8, Option<String>) {
         ),
         StoreError::Connect { .. } => (
             NOT_MEASURED,
-            hint("psql with the same URL says more; --store FILE keeps the memory in a file"),
+            hint("psql with the same URL says more; --store FILE keeps the store in a file"),
         ),
         StoreError::TooNew { .. } => (NOT_MEASURED, hint("cargo install cargo-palisade")),
         StoreError::Create { .. } | StoreError::Database { .. } => (
             NOT_MEASURED,
-            hint("make room if the disk is full; --store FILE keeps the memory elsewhere"),
+            hint("make room if the disk is full; --store FILE keeps the store elsewhere"),
         ),
         _ => (NOT_MEASURED, None),
     }

@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use palisade::guard::Event;
 use palisade::report::Paint;
 use palisade::run::Progress;
+use palisade::session::Event;
 
 use crate::args::{Color, Global};
 

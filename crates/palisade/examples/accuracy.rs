@@ -22,7 +22,7 @@ use std::path::Path;
 use culprit::{COMMITS, Failure, search, searches};
 use drip::{Seen, drip};
 use palisade::history::{EDivisive, changes, pelt};
-use palisade::speed::{Floor, Measure, State};
+use palisade::speed::{BenchmarkState, Measure, NoiseThreshold};
 use rivals::{critcmp_shows, criterion_says_slower};
 use simulation::{Machine, Noise, Random, judge, simulate};
 
@@ -121,13 +121,18 @@ fn rivals_on(noise: Noise, change: f64, trials: usize, apart: usize) -> [usize; 
             machine.launch(1.0);
         }
         let candidate = machine.process(100.0 * (1.0 + change), SAMPLES);
-        let ours = judge(&mut machine, 1.0 + change, Floor::of(Measure::Time)).state;
+        let ours = judge(
+            &mut machine,
+            1.0 + change,
+            NoiseThreshold::of(Measure::Time),
+        )
+        .state;
         let slower = [
             criterion_says_slower(&base, &candidate),
             critcmp_shows(&base, &candidate, 0.05),
             critcmp_shows(&base, &candidate, 0.02),
-            ours == State::Regressed,
-            ours == State::Inconclusive,
+            ours == BenchmarkState::Regressed,
+            ours == BenchmarkState::Inconclusive,
         ];
         for (count, is_slower) in said.iter_mut().zip(slower) {
             *count += usize::from(is_slower);

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::git::forget_hook;
-use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail};
+use crate::git::remove_hook_variables;
+use crate::process::{self, Cancel, Limits, ProcessEnd, ProcessError, Stream, Tail};
 use crate::run::first_line;
 
 /// What a package is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against<'a> {
+pub enum ApiReference<'a> {
     /// The workspace at this folder.
     Base(&'a Path),
     /// The newest version in the registry.
@@ -47,17 +47,17 @@ pub fn is_installed() -> bool {
 pub fn compare(
     root: &Path,
     package: &str,
-    against: Against<'_>,
+    reference: ApiReference<'_>,
     limit: Duration,
     cancel: &Cancel,
 ) -> Result<ApiAnswer, ProcessError> {
     let mut command = Command::new("cargo-semver-checks");
-    forget_hook(&mut command)
+    remove_hook_variables(&mut command)
         .current_dir(root)
         .env("CARGO_TERM_COLOR", "never")
         .args(["semver-checks", "check-release", "--color", "never"])
         .args(["--package", package]);
-    if let Against::Base(base) = against {
+    if let ApiReference::Base(base) = reference {
         command.arg("--baseline-root").arg(base);
     }
     let limits = Limits {
@@ -80,13 +80,13 @@ pub fn compare(
 
 /// Reads what it printed. Its exit code alone does not tell a break from a
 /// comparison that could not be made, so a break is what says that it is one.
-fn read(end: End, out: &str, err: &str) -> ApiAnswer {
+fn read(end: ProcessEnd, out: &str, err: &str) -> ApiAnswer {
     const DEMAND: &str = "semver requires new ";
     let lines = || err.lines().chain(out.lines());
-    if end == End::Exited(Some(0)) {
+    if end == ProcessEnd::Exited(Some(0)) {
         return ApiAnswer::Compatible;
     }
-    if end == End::TimedOut {
+    if end == ProcessEnd::TimedOut {
         return ApiAnswer::Unknown("it came to no end".to_owned());
     }
     let demand = lines().find_map(|line| line.split_once(DEMAND));
@@ -140,7 +140,7 @@ Failed in:
      Checked [   0.010s] 190 checks: 189 pass, 1 fail, 0 warn, 0 skip
      Summary semver requires new major version: 1 major and 0 minor checks failed
     Finished [   1.502s] alpha";
-        let found = read(End::Exited(Some(100)), BREAK, summary);
+        let found = read(ProcessEnd::Exited(Some(100)), BREAK, summary);
         let ApiAnswer::Break {
             version,
             rules,
@@ -163,13 +163,13 @@ Failed in:
             other => panic!("{other:?}"),
         };
         assert_eq!(
-            unknown(End::Exited(Some(1)), error),
+            unknown(ProcessEnd::Exited(Some(1)), error),
             "error: rustdoc format v99 is not supported"
         );
-        assert_eq!(unknown(End::Exited(None), ""), "it said nothing");
-        assert_eq!(unknown(End::TimedOut, ""), "it came to no end");
+        assert_eq!(unknown(ProcessEnd::Exited(None), ""), "it said nothing");
+        assert_eq!(unknown(ProcessEnd::TimedOut, ""), "it came to no end");
         let good = read(
-            End::Exited(Some(0)),
+            ProcessEnd::Exited(Some(0)),
             "",
             "     Summary no semver update required",
         );

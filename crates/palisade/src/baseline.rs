@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::TestId;
 use crate::record::{Outcome, Run, Scope};
 use crate::stats::{Counts, median};
+use crate::test_id::TestId;
 
 /// What was seen of one test on one tree.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -26,10 +26,10 @@ pub struct Expected {
     pub timed_out: bool,
 }
 
-/// The state of a test on one tree.
+/// The status of a test on one tree: what its runs there say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
+pub enum TestStatus {
     /// It passed each time.
     Passing,
     /// It failed each time.
@@ -40,7 +40,7 @@ pub enum Standing {
     Ignored,
 }
 
-impl Standing {
+impl TestStatus {
     /// The word for it in reports.
     pub fn word(self) -> &'static str {
         match self {
@@ -53,16 +53,16 @@ impl Standing {
 }
 
 impl Expected {
-    /// The state that the counts say.
-    pub fn standing(&self) -> Standing {
+    /// The status that the counts say.
+    pub fn status(&self) -> TestStatus {
         match self.counts {
             Counts {
                 failures: 0,
                 passes: 0,
-            } => Standing::Ignored,
-            Counts { failures: 0, .. } => Standing::Passing,
-            Counts { passes: 0, .. } => Standing::Failing,
-            Counts { .. } => Standing::Flaky,
+            } => TestStatus::Ignored,
+            Counts { failures: 0, .. } => TestStatus::Passing,
+            Counts { passes: 0, .. } => TestStatus::Failing,
+            Counts { .. } => TestStatus::Flaky,
         }
     }
 
@@ -130,11 +130,11 @@ impl TestSet {
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for expected in self.tests.values() {
-            match expected.standing() {
-                Standing::Passing => tally.passing += 1,
-                Standing::Failing => tally.failing += 1,
-                Standing::Flaky => tally.flaky += 1,
-                Standing::Ignored => tally.ignored += 1,
+            match expected.status() {
+                TestStatus::Passing => tally.passing += 1,
+                TestStatus::Failing => tally.failing += 1,
+                TestStatus::Flaky => tally.flaky += 1,
+                TestStatus::Ignored => tally.ignored += 1,
             }
         }
         tally

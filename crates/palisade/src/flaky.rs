@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::identity::TestId;
 use crate::record::{Millis, QuarantineEntry, QuarantineEvent, Record, new_id};
 use crate::stats::{Counts, Rate, failure_rate, fisher, passes_demanded};
 use crate::store::{Store, StoreError, TreeTally};
+use crate::test_id::TestId;
 
 /// How long evidence that asks for a quarantine stays fresh.
 const FRESH: Millis = 30 * 86_400_000;
@@ -81,7 +81,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the ledger out of the memory.
+    /// Reads the ledger out of the store.
     pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
         Ok(Self::of(store.tallies(None)?, &store.quarantine_entries()?))
     }
@@ -301,7 +301,8 @@ pub enum Judgement {
     /// The change made it flaky.
     MadeFlaky,
     /// More runs are needed.
-    Open,
+    #[serde(rename = "open")]
+    Undecided,
 }
 
 /// The error that a judgement against the change accepts.
@@ -324,20 +325,20 @@ pub fn judge(candidate: Counts, base: Option<Counts>, known_flaky: bool) -> (Jud
     };
     let p = fisher(candidate, base);
     let judgement = if base.total() == 0 {
-        Judgement::Open
+        Judgement::Undecided
     } else if !candidate.is_mixed() {
         // It failed each time.
         match () {
             () if p <= ALPHA + 1e-9 => Judgement::Broken,
             () if base.passes == 0 => Judgement::BrokenBefore,
-            () => Judgement::Open,
+            () => Judgement::Undecided,
         }
     } else if p <= ALPHA_MIXED {
         Judgement::MadeFlaky
     } else if known_flaky {
         Judgement::Flaky
     } else {
-        Judgement::Open
+        Judgement::Undecided
     };
     (judgement, p)
 }
@@ -345,7 +346,7 @@ pub fn judge(candidate: Counts, base: Option<Counts>, known_flaky: bool) -> (Jud
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TargetKind;
+    use crate::test_id::TargetKind;
 
     const DAY: Millis = 86_400_000;
 
@@ -458,26 +459,26 @@ mod tests {
         use Judgement::*;
         let judged = |candidate, base, known| judge(candidate, base, known).0;
         // One failure alone says nothing yet.
-        assert_eq!(judged(counts(1, 0), Some(counts(0, 1)), false), Open);
+        assert_eq!(judged(counts(1, 0), Some(counts(0, 1)), false), Undecided);
         assert_eq!(judged(counts(6, 0), Some(counts(0, 6)), false), Broken);
         assert_eq!(
             judged(counts(6, 0), Some(counts(6, 0)), false),
             BrokenBefore
         );
         // Flaky before, failing each time now.
-        assert_eq!(judged(counts(6, 0), Some(counts(3, 3)), true), Open);
+        assert_eq!(judged(counts(6, 0), Some(counts(3, 3)), true), Undecided);
         assert_eq!(judged(counts(20, 0), Some(counts(10, 10)), true), Broken);
         assert_eq!(judged(counts(3, 3), Some(counts(2, 4)), true), Flaky);
         // A pass here and failures elsewhere are no sign of flakiness.
-        assert_eq!(judged(counts(3, 3), Some(counts(5, 1)), false), Open);
+        assert_eq!(judged(counts(3, 3), Some(counts(5, 1)), false), Undecided);
         assert_eq!(judged(counts(1, 5), Some(counts(0, 6)), true), Flaky);
-        assert_eq!(judged(counts(1, 5), Some(counts(0, 6)), false), Open);
+        assert_eq!(judged(counts(1, 5), Some(counts(0, 6)), false), Undecided);
         assert_eq!(judged(counts(15, 6), Some(counts(0, 21)), false), MadeFlaky);
         assert_eq!(judged(counts(1, 5), None, false), MadeFlaky);
         assert_eq!(judged(counts(1, 5), None, true), Flaky);
         assert_eq!(judged(counts(6, 0), None, true), Broken);
         // Three of three against none of three is exactly 5 %.
         assert_eq!(judged(counts(3, 0), Some(counts(0, 3)), false), Broken);
-        assert_eq!(judged(counts(6, 0), Some(counts(0, 0)), false), Open);
+        assert_eq!(judged(counts(6, 0), Some(counts(0, 0)), false), Undecided);
     }
 }

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::TestId;
 use crate::record::{Millis, new_id, now};
 use crate::risk::Level;
+use crate::test_id::TestId;
 
 /// Something that was done about a tree.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ pub fn share_found<'a>(scores: impl IntoIterator<Item = &'a Recall>) -> Option<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TargetKind;
+    use crate::test_id::TargetKind;
 
     #[test]
     fn shares_are_over_failures_and_not_over_checks() {

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::baseline::TestSet;
-use crate::check::{Check, CheckOptions, Sides, no_tests};
+use crate::check::{Check, CheckOptions, ComparedTests, no_tests};
 use crate::git::short;
-use crate::guard::{Events, Guard, GuardError, Side};
 use crate::record::{Millis, Record, Run, Scope};
-use crate::report::{Origin, Report, SideReport, Source};
+use crate::report::{Origin, Report, RevisionReport, Source};
+use crate::session::{Events, Revision, Session, SessionError};
 use crate::shard::{Shard, ShardNumber};
-use crate::verdict::{Effect, Finding, FindingKind};
+use crate::verdict::{Finding, FindingKind, Severity};
 
 /// Why reports cannot be merged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,32 +31,32 @@ pub enum MergeError {
 /// Merges the reports of shards, each with the name of where it comes from. All
 /// their runs are remembered.
 pub fn merge(
-    guard: &mut Guard,
+    session: &mut Session,
     reports: &[(String, Report)],
     events: Events<'_>,
-) -> Result<Report, GuardError> {
+) -> Result<Report, SessionError> {
     let (_, first) = reports.first().ok_or(MergeError::Nothing)?;
     let mut numbers = Vec::new();
     for (name, report) in reports {
         let no_shard = || MergeError::NoShard(name.clone());
         numbers.push(report.shard.ok_or_else(no_shard)?);
     }
-    let (runs, mut findings) = gather(guard, reports, &numbers)?;
-    let is_whole = findings.iter().all(|f| f.effect != Effect::Unmeasured);
+    let (runs, mut findings) = gather(session, reports, &numbers)?;
+    let is_whole = findings.iter().all(|f| f.severity != Severity::Unmeasured);
     let scope = first.scope.as_ref().map(|scope| match scope {
         Scope::Shard(shard) => (*shard.of).clone(),
         other => other.clone(),
     });
-    let mut sides = scope.map(|scope| {
-        let side = |side: &SideReport| {
-            let of_tree = runs.iter().filter(|run| run.subject.tree == side.tree);
+    let mut compared = scope.map(|scope| {
+        let tests_of = |revision: &RevisionReport| {
+            let of_tree = runs.iter().filter(|run| run.subject.tree == revision.tree);
             let oldest = of_tree.clone().map(|run| run.finished_ms).min();
             let set = TestSet::of_runs(of_tree, &scope);
-            (set, source(side, oldest.unwrap_or_default()))
+            (set, source(revision, oldest.unwrap_or_default()))
         };
-        let (base, base_source) = side(&first.base);
-        let (candidate, candidate_source) = side(&first.candidate);
-        Sides {
+        let (base, base_source) = tests_of(&first.base);
+        let (candidate, candidate_source) = tests_of(&first.candidate);
+        ComparedTests {
             scope,
             base,
             candidate,
@@ -65,31 +65,31 @@ pub fn merge(
         }
     });
     let mut check = Check {
-        guard,
+        session,
         options: &CheckOptions::default(),
         events,
         // Nothing is run any more: what the shards left open stays open.
         deadline: Some(Instant::now()),
         same: first.unchanged,
-        base: Side::elsewhere(&first.base),
-        candidate: Side::elsewhere(&first.candidate),
+        base: Revision::elsewhere(&first.base),
+        candidate: Revision::elsewhere(&first.candidate),
         findings: Vec::new(),
         complete: is_whole,
         runs: Vec::new(),
     };
-    if let Some(sides) = &mut sides {
-        findings.extend(check.judge(sides)?);
-        let ran = sides.base.tally().ran() + sides.candidate.tally().ran();
-        if is_whole && ran == 0 && !matches!(sides.scope, Scope::Doctests(_)) {
+    if let Some(compared) = &mut compared {
+        findings.extend(check.judge(compared)?);
+        let ran = compared.base.tally().ran() + compared.candidate.tally().ran();
+        if is_whole && ran == 0 && !matches!(compared.scope, Scope::Doctests(_)) {
             findings.push(no_tests());
         }
     }
-    findings.sort_by_key(|finding| finding.effect);
-    let looked_at = sides.as_ref().map(|sides| sides.scope.clone());
+    findings.sort_by_key(|finding| finding.severity);
+    let looked_at = compared.as_ref().map(|compared| compared.scope.clone());
     let report = check.report(
         first.risk.clone(),
         looked_at,
-        sides.as_ref(),
+        compared.as_ref(),
         findings,
         Instant::now(),
     );
@@ -104,10 +104,10 @@ pub fn merge(
 /// The runs of all shards of one check, newest first, which are remembered; and the
 /// findings that are not about tests, with those about shards that do not belong.
 fn gather(
-    guard: &mut Guard,
+    session: &mut Session,
     reports: &[(String, Report)],
     numbers: &[ShardNumber],
-) -> Result<(Vec<Run>, Vec<Finding>), GuardError> {
+) -> Result<(Vec<Run>, Vec<Finding>), SessionError> {
     let (first_name, first) = &reports[0];
     let count = numbers[0].count;
     let mut findings: Vec<Finding> = Vec::new();
@@ -120,14 +120,14 @@ fn gather(
                 "shard_differs",
                 format!("{name} and {first_name} {difference}"),
                 "shards of different checks say nothing together",
-                "run all shards of one commit again, with the same memory",
+                "run all shards of one commit again, with the same store",
             ));
             continue;
         }
         present.insert(number.index);
         for run in &report.runs {
             if runs.insert(&run.id, run).is_none() {
-                guard.store.add(&Record::Run(run.clone()))?;
+                session.store.add(&Record::Run(run.clone()))?;
             }
         }
         // What is said about tests is judged anew; the rest stays.
@@ -186,7 +186,7 @@ fn unmeasured(name: String, state: &str, reason: String, meaning: &str, next: &s
         kind: FindingKind::Run,
         name,
         state: state.to_owned(),
-        effect: Effect::Unmeasured,
+        severity: Severity::Unmeasured,
         reason,
         meaning: meaning.to_owned(),
         next: next.to_owned(),
@@ -195,12 +195,12 @@ fn unmeasured(name: String, state: &str, reason: String, meaning: &str, next: &s
     }
 }
 
-fn source(side: &SideReport, measured_ms: Millis) -> Source {
+fn source(revision: &RevisionReport, measured_ms: Millis) -> Source {
     Source {
         origin: Origin::Shards,
         run: None,
-        commit: side.commit.clone(),
-        tree: side.tree.clone(),
+        commit: revision.commit.clone(),
+        tree: revision.tree.clone(),
         measured_ms,
         key: String::new(),
     }

@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{TargetKind, TestId, place};
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
 use crate::recover::Incident;
 use crate::shard::Shard;
 use crate::speed::{Calibration, SpeedRun};
+use crate::test_id::{TargetKind, TestId, place};
 
 /// Milliseconds since 1970.
 pub type Millis = i64;

@@ -2,7 +2,7 @@
 //!
 //! The smallest piece is a target (`parser/lib`, `parser/test:cli`, `parser/doc`): a
 //! shard builds only what it runs. Every machine cuts alike, from the durations in
-//! the memory and the targets of the candidate; a target that neither names goes by
+//! the store and the targets of the candidate; a target that neither names goes by
 //! its name. So each test belongs to exactly one shard, also one that is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +11,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::TestId;
 use crate::record::{Run, Scope};
 use crate::source::hash;
+use crate::test_id::TestId;
 
 /// Which shard of how many: `2/3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ pub fn assign(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TargetKind;
+    use crate::test_id::TargetKind;
 
     #[test]
     fn numbers_are_read_and_nothing_else_is() {

@@ -15,7 +15,7 @@ use quote::ToTokens as _;
 use syn::visit::Visit;
 use twox_hash::XxHash3_128;
 
-use crate::identity::{TargetKind, TestId};
+use crate::test_id::{TargetKind, TestId};
 use crate::workspace::Package;
 
 /// The tests found in the source of some packages.

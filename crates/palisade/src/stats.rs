@@ -25,7 +25,7 @@ impl Counts {
 }
 
 /// Fisher's exact test, one-sided: how likely it is that the failures of both
-/// sides fall so heavily on the candidate if both fail equally often.
+/// revisions fall so heavily on the candidate if both fail equally often.
 pub fn fisher(candidate: Counts, base: Counts) -> f64 {
     if candidate.failures == 0 {
         return 1.0;
@@ -86,7 +86,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// The exact one-sided rank test of Mann and Whitney: how likely the candidate's
-/// values rank as high as they do if both sides are alike. Ties count for the base.
+/// values rank as high as they do if both revisions are alike. Ties count for the base.
 pub fn rank_test(candidate: &[f64], base: &[f64]) -> f64 {
     let (n, m) = (candidate.len(), base.len());
     let wins: usize = candidate

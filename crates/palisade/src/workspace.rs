@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{Metadata, MetadataCommand};
 
-use crate::identity::{TargetKind, place};
-use crate::process::apart;
+use crate::process::in_own_process_group;
 use crate::record::Scope;
+use crate::test_id::{TargetKind, place};
 
 /// Why there is no workspace to look at.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +209,7 @@ fn metadata_of(dir: &Path) -> Result<Metadata, cargo_metadata::Error> {
         .current_dir(dir)
         .no_deps()
         .cargo_command();
-    let output = apart(&mut command).output()?;
+    let output = in_own_process_group(&mut command).output()?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(cargo_metadata::Error::CargoMetadata { stderr });

@@ -3,8 +3,8 @@
 //! always fails come under suspicion?
 
 use palisade::flaky::Ledger;
-use palisade::identity::{TargetKind, TestId};
 use palisade::store::TreeTally;
+use palisade::test_id::{TargetKind, TestId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 

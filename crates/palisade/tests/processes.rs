@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use palisade::aside::make_way;
 use palisade::measure::launch::{
     CAN_SLOW_DOWN, Conditions, LaunchError, Launched, Launcher, Program,
 };
-use palisade::process::{Cancel, End, Limits, ProcessError, Stream, run};
+use palisade::process::{Cancel, Limits, ProcessEnd, ProcessError, Stream, run};
+use palisade::running_program::move_running_program;
 
 const MIB: u64 = 1 << 20;
 
@@ -120,7 +120,7 @@ fn a_time_out_ends_a_whole_tree_of_processes() {
     let mut command = Command::new(child());
     command.args(["tree", "1"]).arg(&file);
     let end = run(&mut command, limits, &Cancel::default(), false, |_, _| {});
-    assert_eq!(end.expect("it runs"), End::TimedOut);
+    assert_eq!(end.expect("it runs"), ProcessEnd::TimedOut);
     assert!(started.elapsed() < STARTED, "{:?}", started.elapsed());
     assert!(length(&file) > 0, "the grandchild did not start in time");
     assert!(!beats(&file), "the grandchild still runs");
@@ -140,7 +140,7 @@ fn one_that_keeps_the_output_open_is_ended_after_its_parent() {
         true,
         |_, _| {},
     );
-    assert_eq!(end.expect("it runs"), End::Exited(Some(0)));
+    assert_eq!(end.expect("it runs"), ProcessEnd::Exited(Some(0)));
     assert!(started.elapsed() < STARTED, "{:?}", started.elapsed());
     assert!(!beats(&file), "it still runs");
 }
@@ -166,12 +166,14 @@ fn lines_come_without_their_ends_and_codes_as_they_are() {
         (end.expect("it runs"), lines)
     };
     let (end, lines) = ended(&["say"]);
-    assert_eq!(end, End::Exited(Some(0)));
+    assert_eq!(end, ProcessEnd::Exited(Some(0)));
     assert_eq!(lines, ["one", "", "two", "last\r"]);
-    assert_eq!(ended(&["exit", "101"]).0, End::Exited(Some(101)));
+    assert_eq!(ended(&["exit", "101"]).0, ProcessEnd::Exited(Some(101)));
     match ended(&["crash"]).0 {
-        End::Exited(Some(code)) if cfg!(windows) => assert!(code < 0 || code == 3, "{code:#x}"),
-        end => assert_eq!(end, End::Exited(None)),
+        ProcessEnd::Exited(Some(code)) if cfg!(windows) => {
+            assert!(code < 0 || code == 3, "{code:#x}")
+        }
+        end => assert_eq!(end, ProcessEnd::Exited(None)),
     }
 }
 
@@ -196,7 +198,7 @@ fn words_and_folders_reach_a_child_as_they_are() {
     let end = run(&mut command, Limits::default(), &cancel, true, |_, line| {
         lines.push(String::from_utf8_lossy(line).into_owned());
     });
-    assert_eq!(end.expect("it runs"), End::Exited(Some(0)));
+    assert_eq!(end.expect("it runs"), ProcessEnd::Exited(Some(0)));
     let real = |path: &Path| path.canonicalize().expect("there");
     assert_eq!(real(Path::new(&lines[0])), real(folder));
     assert_eq!(lines[1..], words[1..]);
@@ -303,7 +305,7 @@ fn a_program_that_runs_makes_way_for_a_build() {
         let locked = fs::write(&program, "a new build");
         assert!(locked.is_err(), "Windows would not allow that");
     }
-    let moved = make_way(&program, &target).expect("moved");
+    let moved = move_running_program(&program, &target).expect("moved");
     for path in [&program, &built] {
         replace(path);
     }

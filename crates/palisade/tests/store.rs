@@ -1,23 +1,23 @@
-//! The promises of the memory: atomic, append-only, idempotent, shared by several
+//! The promises of the store: atomic, append-only, idempotent, shared by several
 //! writers, and never read wrongly. The same tests run on a SQLite file and on a
 //! PostgreSQL server; `scripts/test-postgres.sh` starts the server.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use palisade::identity::{TargetKind, TestId};
 use palisade::record::{
     BaselineMark, Environment, Observation, Outcome, Purpose, QuarantineEntry, QuarantineEvent,
     Record, Run, Scope, Subject,
 };
 use palisade::speed::{Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun};
 use palisade::store::{SqliteStore, Store, StoreError, export, import};
+use palisade::test_id::{TargetKind, TestId};
 
-/// A place where a memory is kept; it is gone when this is dropped.
+/// A place where a store is kept; it is gone when this is dropped.
 trait Place: Sync {
     /// A place that is empty.
     fn new() -> Self;
-    /// Opens the memory; each call opens the same.
+    /// Opens the store; each call opens the same.
     fn open(&self) -> Box<dyn Store>;
 }
 
@@ -30,7 +30,7 @@ impl Place for File {
     }
 
     fn open(&self) -> Box<dyn Store> {
-        let path = self.0.path().join("memory/store.sqlite");
+        let path = self.0.path().join("kept/store.sqlite");
         palisade::store::open(path.as_os_str()).expect("opens")
     }
 }
@@ -232,7 +232,7 @@ fn measurements_come_back_from_a_time_on<P: Place>() {
     let mut store = place.open();
     let speed_run = |id: &str, at| SpeedRun {
         id: id.to_owned(),
-        session: "s".to_owned(),
+        comparison_id: "s".to_owned(),
         started_ms: at,
         finished_ms: at + 1,
         purpose: SpeedPurpose::Comparison,
@@ -266,7 +266,7 @@ fn measurements_come_back_from_a_time_on<P: Place>() {
 fn a_new_folder_is_ignored_by_git() {
     let place = File::new();
     drop(place.open());
-    let ignored = std::fs::read_to_string(place.0.path().join("memory/.gitignore"));
+    let ignored = std::fs::read_to_string(place.0.path().join("kept/.gitignore"));
     assert_eq!(ignored.expect("written"), "*\n");
 }
 
@@ -434,7 +434,7 @@ fn several_writers_lose_nothing<P: Place>() {
 fn many_make_one_store_at_the_same_time() {
     for _ in 0..30 {
         let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("memory/store.sqlite");
+        let path = dir.path().join("kept/store.sqlite");
         let start = std::sync::Barrier::new(8);
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -530,7 +530,7 @@ fn a_place_of_another_kind_is_refused() {
     };
     check("mysql://ada:secret@host/x", "open the store mysql://…");
     if cfg!(not(feature = "postgres")) {
-        let expected = "this build keeps its memory in files only";
+        let expected = "this build keeps its store in files only";
         check("postgres://ada:secret@host/x", expected);
     }
 }

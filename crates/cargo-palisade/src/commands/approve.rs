@@ -15,19 +15,19 @@ pub fn run(
     note: &str,
     by: Option<&str>,
 ) -> anyhow::Result<u8> {
-    let guard = &mut context.guard;
+    let session = &mut context.session;
     let candidate = revision.map_or(CandidateChoice::Files, |revision| {
         CandidateChoice::Revision(revision.to_owned())
     });
-    let (base, candidate) = guard.sides(&BaseChoice::Branching, &candidate)?;
-    let by = by.map(str::to_owned).or_else(|| guard.repo.user());
+    let (base, candidate) = session.revisions(&BaseChoice::Branching, &candidate)?;
+    let by = by.map(str::to_owned).or_else(|| session.repo.user());
     let by = by.ok_or(UsageError::Nobody)?;
     let subject = &candidate.subject;
-    let mut authors = guard.repo.authors(&base.commit.id, &subject.commit)?;
+    let mut authors = session.repo.authors(&base.commit.id, &subject.commit)?;
     if subject.dirty {
-        authors.extend(guard.repo.user());
+        authors.extend(session.repo.user());
     }
-    let policy = &guard.policy.approval;
+    let policy = &session.policy.approval;
     let is_author = authors.iter().any(|author| is_same(author, &by));
     if is_author && policy.from.is_some() && !policy.by_author {
         return Err(UsageError::OwnApproval(by).into());
@@ -37,7 +37,7 @@ pub fn run(
         note: note.to_owned(),
     };
     let entry = JournalEntry::new(&subject.tree, &subject.commit, event);
-    guard.store.add(&Record::Journal(entry.clone()))?;
+    session.store.add(&Record::Journal(entry.clone()))?;
     let text = format!(
         "{by} approves {}, this very content (tree {}): {note}\n",
         candidate.name(),

@@ -1,9 +1,9 @@
 //! `cargo palisade baseline`
 
-use palisade::baseline::{Standing, TestSet};
+use palisade::baseline::{TestSet, TestStatus};
 use palisade::check::{BaseChoice, CheckOptions};
-use palisade::guard::{Event, Guard, GuardError, age};
 use palisade::record::{BaselineMark, Purpose, Record, Run, Scope, new_id, now};
+use palisade::session::{Event, Session, SessionError, age};
 use serde_json::json;
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ pub fn run(context: &mut Context<'_>, command: &BaselineCommand) -> anyhow::Resu
         BaselineCommand::Record => record(context),
         BaselineCommand::Show(branch) => show(context, branch),
         BaselineCommand::Diff { branch, judge } => {
-            let (_, run) = find(&context.guard, branch)?;
+            let (_, run) = find(&context.session, branch)?;
             let options = CheckOptions {
                 base: BaseChoice::Revision(run.subject.commit),
                 fresh: judge.fresh,
@@ -38,28 +38,29 @@ pub fn mark(context: &mut Context<'_>, run: &Run) -> anyhow::Result<BaselineMark
         branch: run.subject.branch.clone().unwrap_or_default(),
         run: run.id.clone(),
     };
-    context.guard.store.add(&Record::Baseline(mark.clone()))?;
+    context.session.store.add(&Record::Baseline(mark.clone()))?;
     Ok(mark)
 }
 
 fn record(context: &mut Context<'_>) -> anyhow::Result<u8> {
     let ui = context.ui;
-    let mut side = context.guard.working_side()?;
-    if side.subject.dirty {
-        return Err(GuardError::Dirty.into());
+    let mut revision = context.session.working_revision()?;
+    if revision.subject.dirty {
+        return Err(SessionError::Dirty.into());
     }
-    ui.event(Event::Step(format!("test {}", side.name())));
+    ui.event(Event::Step(format!("test {}", revision.name())));
     let events = |event| ui.event(event);
-    let (run, gaps) = context
-        .guard
-        .run(&mut side, &Scope::Workspace, Purpose::Tests, &events)?;
+    let (run, gaps) =
+        context
+            .session
+            .run(&mut revision, &Scope::Workspace, Purpose::Tests, &events)?;
     let tally = TestSet::of_runs([&run], &Scope::Workspace).tally();
     let is_usable = run.complete && tally.ran() > 0;
     let mut text = format!(
         "{} of {} tests pass at {}, {} fail, {} ignored\n",
         tally.passing,
         tally.ran(),
-        side.name(),
+        revision.name(),
         tally.failing,
         tally.ignored
     );
@@ -88,31 +89,31 @@ fn record(context: &mut Context<'_>) -> anyhow::Result<u8> {
 }
 
 /// The baseline of a branch with its run.
-fn find(guard: &Guard, args: &BranchArgs) -> Result<(BaselineMark, Run), GuardError> {
+fn find(session: &Session, args: &BranchArgs) -> Result<(BaselineMark, Run), SessionError> {
     let branch = args
         .branch
         .clone()
-        .or_else(|| guard.repo.branch())
+        .or_else(|| session.repo.branch())
         .unwrap_or_default();
-    let mark = guard.store.baseline(&branch)?;
+    let mark = session.store.baseline(&branch)?;
     let run = match &mark {
-        Some(mark) => guard.store.run(&mark.run)?,
+        Some(mark) => session.store.run(&mark.run)?,
         None => None,
     };
-    mark.zip(run).ok_or(GuardError::NoBaseline(branch))
+    mark.zip(run).ok_or(SessionError::NoBaseline(branch))
 }
 
 fn show(context: &mut Context<'_>, branch: &BranchArgs) -> anyhow::Result<u8> {
-    let (mark, run) = find(&context.guard, branch)?;
+    let (mark, run) = find(&context.session, branch)?;
     let set = TestSet::of_runs([&run], &Scope::Workspace);
     let tally = set.tally();
     let mut text = String::new();
     for (test, expected) in &set.tests {
-        let word = match expected.standing() {
-            Standing::Passing => "passes",
-            Standing::Failing => "fails",
-            Standing::Flaky => "flaky",
-            Standing::Ignored => "ignored",
+        let word = match expected.status() {
+            TestStatus::Passing => "passes",
+            TestStatus::Failing => "fails",
+            TestStatus::Flaky => "flaky",
+            TestStatus::Ignored => "ignored",
         };
         let median = expected
             .median_ms()
@@ -141,7 +142,7 @@ fn show(context: &mut Context<'_>, branch: &BranchArgs) -> anyhow::Result<u8> {
         .map(|(test, expected)| {
             json!({
                 "name": test,
-                "expected": expected.standing(),
+                "expected": expected.status(),
                 "median_ms": expected.median_ms(),
             })
         })

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palisade::comparison::{Series, SeriesOptions, measure_series};
+use palisade::benchmark_comparison::{SeriesOptions, SeriesReport, measure_series};
 use palisade::report::amount;
 use palisade::speed::{BoundState, estimate};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::error::NOT_MEASURED;
 const BROKEN: u8 = 1;
 
 /// Whether a bound holds is not shown.
-const OPEN: u8 = 4;
+const UNDECIDED: u8 = 4;
 
 pub fn run(context: &mut Context<'_>, args: &BenchArgs) -> anyhow::Result<u8> {
     let ui = context.ui;
@@ -26,7 +26,7 @@ pub fn run(context: &mut Context<'_>, args: &BenchArgs) -> anyhow::Result<u8> {
         budget: args.budget.map(|budget| budget.0),
     };
     let launcher = launcher()?;
-    let series = measure_series(&mut context.guard, &launcher, &options, &|event| {
+    let series = measure_series(&mut context.session, &launcher, &options, &|event| {
         ui.event(event);
     })?;
     let any = |state| series.bounds.iter().any(|b| b.decision.state == state);
@@ -35,7 +35,7 @@ pub fn run(context: &mut Context<'_>, args: &BenchArgs) -> anyhow::Result<u8> {
     } else if !series.failed.is_empty() || series.measurements.is_empty() {
         NOT_MEASURED
     } else if any(BoundState::Inconclusive) {
-        OPEN
+        UNDECIDED
     } else {
         0
     };
@@ -50,7 +50,7 @@ fn middle(values: &[f64]) -> Option<(f64, f64, f64)> {
     Some((found.ratio, found.low, found.high))
 }
 
-fn document(series: &Series, code: u8) -> Value {
+fn document(series: &SeriesReport, code: u8) -> Value {
     let benchmarks = series.measurements.iter().map(|m| {
         let (median, low, high) = middle(&m.values).unwrap_or_default();
         json!({
@@ -78,7 +78,7 @@ fn document(series: &Series, code: u8) -> Value {
     })
 }
 
-fn text(series: &Series, code: u8) -> String {
+fn text(series: &SeriesReport, code: u8) -> String {
     let mut text = String::new();
     for (name, why) in &series.failed {
         // Writing to a string cannot fail.
@@ -110,7 +110,7 @@ fn text(series: &Series, code: u8) -> String {
         let word = match bound.decision.state {
             BoundState::Kept => "kept",
             BoundState::Broken => "BROKEN",
-            BoundState::Inconclusive => "OPEN",
+            BoundState::Inconclusive => "UNDECIDED",
         };
         let _ = writeln!(
             text,

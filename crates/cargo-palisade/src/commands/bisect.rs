@@ -2,7 +2,7 @@
 
 use palisade::culprit::{BisectOptions, Question, bisect};
 use palisade::flaky::Ledger;
-use palisade::identity::TestId;
+use palisade::test_id::TestId;
 
 use super::{Context, flaky, launcher, write};
 use crate::args::{BisectArgs, SearchArgs};
@@ -15,7 +15,7 @@ pub fn run(context: &mut Context<'_>, args: &BisectArgs) -> anyhow::Result<u8> {
         ..options(context, &args.search)?
     };
     let launcher = launcher()?;
-    let report = bisect(&mut context.guard, &launcher, &options, &|event| {
+    let report = bisect(&mut context.session, &launcher, &options, &|event| {
         ui.event(event);
     })?;
     if let Some(path) = &args.markdown {
@@ -34,7 +34,7 @@ pub(super) fn options(context: &Context<'_>, args: &SearchArgs) -> anyhow::Resul
         first_parent: args.first_parent,
         model: args.mode.map(crate::args::SearchMode::model),
         max_runs: args.max_runs,
-        ..BisectOptions::new(&context.guard, question)
+        ..BisectOptions::new(&context.session, question)
     })
 }
 
@@ -42,13 +42,13 @@ fn question(context: &Context<'_>, args: &SearchArgs) -> anyhow::Result<Option<Q
     let asked = &args.question;
     if let Some(name) = &asked.test {
         // A whole name need not have been seen before.
-        let packages = &context.guard.workspace.packages;
+        let packages = &context.session.workspace.packages;
         let whole = name.parse::<TestId>().ok();
         let whole = whole.filter(|test| packages.contains_key(&test.package));
         let test = if let Some(test) = whole {
             test
         } else {
-            let ledger = Ledger::read(context.guard.store.as_ref())?;
+            let ledger = Ledger::read(context.session.store.as_ref())?;
             flaky::find(&ledger, name)?.test.clone()
         };
         return Ok(Some(Question::Test(test)));

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use palisade::comparison::{CalibrateOptions, calibrate};
+use palisade::benchmark_comparison::{CalibrateOptions, calibrate};
 use palisade::measure::launch::CAN_SLOW_DOWN;
-use palisade::speed::{Calibration, Floor};
+use palisade::speed::{Calibration, NoiseThreshold};
 use serde_json::json;
 
 use super::{Context, launcher};
@@ -28,7 +28,7 @@ pub fn run(context: &mut Context<'_>, args: &CalibrateArgs) -> anyhow::Result<u8
         budget: args.budget.map(|budget| budget.0),
     };
     let launcher = launcher()?;
-    let calibration = calibrate(&mut context.guard, &launcher, &options, &|event| {
+    let calibration = calibrate(&mut context.session, &launcher, &options, &|event| {
         ui.event(event);
     })?;
     // A calibration that had no time says nothing.
@@ -45,7 +45,7 @@ pub fn run(context: &mut Context<'_>, args: &CalibrateArgs) -> anyhow::Result<u8
 fn text(calibration: &Calibration) -> String {
     let mut text = String::new();
     for known in &calibration.spreads {
-        let floor = Floor::of(known.measure).with_spread(known.spread);
+        let noise_threshold = NoiseThreshold::of(known.measure).with_spread(known.spread);
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -54,7 +54,7 @@ fn text(calibration: &Calibration) -> String {
             known.measure,
             100.0 * known.spread,
             known.comparisons,
-            100.0 * floor.threshold(f64::INFINITY)
+            100.0 * noise_threshold.threshold(f64::INFINITY)
         );
     }
     let alarms = calibration.false_alarms;

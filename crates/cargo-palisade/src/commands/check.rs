@@ -35,7 +35,7 @@ pub fn judge(
     args: &JudgeArgs,
 ) -> anyhow::Result<u8> {
     let ui = context.ui;
-    let report = check(&mut context.guard, options, &|event| ui.event(event))?;
+    let report = check(&mut context.session, options, &|event| ui.event(event))?;
     tell(context, &report, &args.reports)
 }
 
@@ -59,7 +59,7 @@ pub fn tell(context: &Context<'_>, report: &Report, args: &ReportArgs) -> anyhow
 }
 
 fn page(context: &Context<'_>, report: &Report) -> anyhow::Result<String> {
-    let store = context.guard.store.as_ref();
+    let store = context.session.store.as_ref();
     let mut history: Vec<HistoryPoint> = store
         .recent_runs(HISTORY)?
         .iter()

@@ -28,16 +28,16 @@ fn measured(
     args: &ClaimsArgs,
 ) -> anyhow::Result<(Claims, Vec<Checked>)> {
     let ui = context.ui;
-    let mut claims = Claims::load(&context.guard)?;
+    let mut claims = Claims::load(&context.session)?;
     claims
         .only(&args.claims)
-        .map_err(palisade::guard::GuardError::from)?;
+        .map_err(palisade::session::SessionError::from)?;
     let options = Options {
         costly: args.costly,
         deadline: None,
         launcher: Some(launcher()?),
     };
-    let checked = claims::check(&mut context.guard, &claims, &options, &|event| {
+    let checked = claims::check(&mut context.session, &claims, &options, &|event| {
         ui.event(event);
     })?;
     Ok((claims, checked))
@@ -112,9 +112,9 @@ fn rewrite(context: &mut Context<'_>, args: &ClaimsArgs) -> anyhow::Result<u8> {
         part("processor"),
         part("cores")
     );
-    let root = &context.guard.workspace.root;
+    let root = &context.session.workspace.root;
     let written =
-        update(root, &claims, &checked, &place).map_err(palisade::guard::GuardError::from)?;
+        update(root, &claims, &checked, &place).map_err(palisade::session::SessionError::from)?;
     let mut text = String::new();
     for checked in &checked {
         line(&mut text, checked);
@@ -138,7 +138,7 @@ fn rewrite(context: &mut Context<'_>, args: &ClaimsArgs) -> anyhow::Result<u8> {
 }
 
 fn list(context: &Context<'_>) -> anyhow::Result<u8> {
-    let claims = Claims::load(&context.guard)?;
+    let claims = Claims::load(&context.session)?;
     let unproved = unproved(&claims);
     let contradictions = contradictions(&claims);
     let mut text = String::new();

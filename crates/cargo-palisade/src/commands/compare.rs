@@ -1,6 +1,6 @@
 //! `cargo palisade compare`
 
-use palisade::comparison::{CompareOptions, compare};
+use palisade::benchmark_comparison::{CompareOptions, compare};
 
 use super::{Context, check, launcher};
 use crate::args::CompareArgs;
@@ -15,7 +15,7 @@ pub fn run(context: &mut Context<'_>, args: &CompareArgs) -> anyhow::Result<u8> 
         injections: args.inject.clone(),
     };
     let launcher = launcher()?;
-    let report = compare(&mut context.guard, &launcher, &options, &|event| {
+    let report = compare(&mut context.session, &launcher, &options, &|event| {
         ui.event(event);
     })?;
     check::tell(context, &report, &args.reports)

@@ -8,26 +8,26 @@ use palisade::baseline::TestSet;
 use palisade::flaky::{
     FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, release_due, release_entry,
 };
-use palisade::guard::{Event, age};
-use palisade::identity::TestId;
 use palisade::record::{Purpose, Record, Scope, now};
 use palisade::report::flaky_table;
+use palisade::session::{Event, age};
+use palisade::test_id::TestId;
 use serde_json::json;
 
 use super::Context;
 use crate::args::FlakyCommand;
 use crate::error::{NOT_MEASURED, UsageError};
 
-/// The exit code of a hunt that found something.
+/// The exit code of a stress that found something.
 const FOUND: u8 = 1;
 
 pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<u8> {
-    for entry in release_due(context.guard.store.as_mut(), now())? {
+    for entry in release_due(context.session.store.as_mut(), now())? {
         context
             .ui
             .event(Event::Note(format!("{} left quarantine", entry.test)));
     }
-    let ledger = Ledger::read(context.guard.store.as_ref())?;
+    let ledger = Ledger::read(context.session.store.as_ref())?;
     match command {
         FlakyCommand::List => {
             let records = ledger.flaky();
@@ -43,7 +43,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             lasts,
         } => {
             let record = find(&ledger, test)?;
-            let lasts = lasts.unwrap_or(context.guard.policy.flaky.quarantine);
+            let lasts = lasts.unwrap_or(context.session.policy.flaky.quarantine);
             let request = QuarantineRequest {
                 owner: owner.clone(),
                 reason: reason.clone(),
@@ -52,7 +52,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             };
             let entry = quarantine_entry(record, request, now())?;
             let json = json!({"schema": 1, "entry": entry});
-            context.guard.store.add(&Record::Quarantine(entry))?;
+            context.session.store.add(&Record::Quarantine(entry))?;
             let text = format!(
                 "{} is in quarantine for {lasts}: it still runs and is still reported, and its failures do not count\n",
                 record.test
@@ -63,12 +63,12 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             let record = find(&ledger, test)?;
             let entry = release_entry(&record.test, reason.clone(), now());
             let json = json!({"schema": 1, "entry": entry});
-            context.guard.store.add(&Record::Quarantine(entry))?;
+            context.session.store.add(&Record::Quarantine(entry))?;
             let text = format!("{} is released: its failures count\n", record.test);
             context.print(&json, &text)?;
         }
-        FlakyCommand::Hunt { tests, runs, time } => {
-            return hunt(context, tests, *runs, time.0);
+        FlakyCommand::Stress { tests, runs, time } => {
+            return stress(context, tests, *runs, time.0);
         }
     }
     Ok(0)
@@ -91,7 +91,7 @@ pub(super) fn find<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a FlakyRecord
 }
 
 fn show(context: &Context<'_>, record: &FlakyRecord) -> anyhow::Result<()> {
-    let tallies = context.guard.store.tallies(Some(&record.test))?;
+    let tallies = context.session.store.tallies(Some(&record.test))?;
     let mut text = if record.is_flaky() || record.quarantine.is_some() {
         flaky_table(&[record], now())
     } else {
@@ -124,7 +124,7 @@ fn show(context: &Context<'_>, record: &FlakyRecord) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn hunt(
+fn stress(
     context: &mut Context<'_>,
     tests: &[TestId],
     runs: u32,
@@ -135,7 +135,7 @@ fn hunt(
         [] => Scope::Workspace,
         some => Scope::Tests(some.iter().cloned().collect::<BTreeSet<_>>()),
     };
-    let mut side = context.guard.working_side()?;
+    let mut revision = context.session.working_revision()?;
     let started = Instant::now();
     let mut set = TestSet::default();
     let mut rounds = 0;
@@ -144,9 +144,10 @@ fn hunt(
         rounds += 1;
         ui.event(Event::Step(format!("round {rounds} of {runs}")));
         let events = |event| ui.event(event);
-        let (run, new_gaps) = context
-            .guard
-            .run(&mut side, &scope, Purpose::Stress, &events)?;
+        let (run, new_gaps) =
+            context
+                .session
+                .run(&mut revision, &scope, Purpose::Stress, &events)?;
         gaps.extend(new_gaps);
         set.add(&run, &scope);
     }

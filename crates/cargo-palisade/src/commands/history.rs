@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use palisade::git::short;
-use palisade::history::{History, Series};
+use palisade::history::{BenchmarkHistory, History};
 use palisade::record::Millis;
 use palisade::report::{amount, comparison, trends};
 
@@ -12,23 +12,23 @@ use crate::args::HistoryArgs;
 use crate::error::NOT_MEASURED;
 
 pub fn run(context: &mut Context<'_>, args: &HistoryArgs) -> anyhow::Result<u8> {
-    let guard = &context.guard;
-    let mut commits: Vec<String> = guard
+    let session = &context.session;
+    let mut commits: Vec<String> = session
         .repo
         .ancestors("HEAD", args.commits)?
         .into_iter()
         .map(|commit| commit.id)
         .collect();
     commits.reverse();
-    let runs = guard.store.speed_runs(Millis::MIN)?;
-    let mut history = History::of(&runs, &guard.store.calibrations()?, &commits);
+    let runs = session.store.speed_runs(Millis::MIN)?;
+    let mut history = History::of(&runs, &session.store.calibrations()?, &commits);
     if let Some(part) = &args.benchmark {
         history
             .series
             .retain(|series| series.benchmark.contains(part));
     }
     if let Some(path) = &args.html {
-        let page = trends(&history, guard.repo.remote_url().as_deref());
+        let page = trends(&history, session.repo.remote_url().as_deref());
         write(path, &page)?;
     }
     if args.csv {
@@ -66,7 +66,7 @@ fn text(history: &History) -> String {
     text
 }
 
-fn line(series: &Series) -> String {
+fn line(series: &BenchmarkHistory) -> String {
     let name = series.title();
     let (Some(first), Some(last)) = (series.points.first(), series.points.last()) else {
         return name;

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use palisade::hooks::{
-    Done, Hook, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember, uninstall,
+    Hook, HookChange, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember,
+    uninstall,
 };
 use palisade::record::now;
 use palisade::report::terminal;
 use palisade::risk::Level;
-use palisade::verdict::{Effect, Finding, Verdict};
+use palisade::verdict::{Finding, Severity, Verdict};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -21,11 +22,11 @@ pub fn run(context: &mut Context<'_>, command: &HooksCommand) -> anyhow::Result<
     match command {
         HooksCommand::Install => {
             let program = std::env::current_exe().context("find this program's own file")?;
-            let done = install(&mut context.guard, &program)?;
+            let done = install(&mut context.session, &program)?;
             tell(context, &done)
         }
         HooksCommand::Uninstall => {
-            let done = uninstall(&context.guard)?;
+            let done = uninstall(&context.session)?;
             tell(context, &done)
         }
         HooksCommand::Run { hook, budget } => {
@@ -34,7 +35,7 @@ pub fn run(context: &mut Context<'_>, command: &HooksCommand) -> anyhow::Result<
                 HookName::PrePush => Hook::PrePush,
             };
             let budget = budget.map_or(hook.budget(), |budget| budget.0);
-            for commit in bypassed(&mut context.guard)? {
+            for commit in bypassed(&mut context.session)? {
                 let name = commit.short();
                 let subject = &commit.subject;
                 context.ui.err(&format!(
@@ -49,19 +50,19 @@ pub fn run(context: &mut Context<'_>, command: &HooksCommand) -> anyhow::Result<
     }
 }
 
-fn tell(context: &Context<'_>, done: &[(std::path::PathBuf, Done)]) -> anyhow::Result<u8> {
+fn tell(context: &Context<'_>, done: &[(std::path::PathBuf, HookChange)]) -> anyhow::Result<u8> {
     let mut text = String::new();
     let mut hooks = Vec::new();
     for (path, what) in done {
         let (word, said) = match what {
-            Done::Installed => ("installed", "is installed"),
-            Done::Chained => (
+            HookChange::Installed => ("installed", "is installed"),
+            HookChange::Chained => (
                 "chained",
                 "is installed, and calls the hook first that was there",
             ),
-            Done::Removed => ("removed", "is gone"),
-            Done::Restored => ("restored", "is the hook again that was there before"),
-            Done::Nothing => ("nothing", "was not ours, and is left as it is"),
+            HookChange::Removed => ("removed", "is gone"),
+            HookChange::Restored => ("restored", "is the hook again that was there before"),
+            HookChange::Nothing => ("nothing", "was not ours, and is left as it is"),
         };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} {said}", path.display());
@@ -75,13 +76,13 @@ fn before_commit(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<
     let started = Instant::now();
     let ui = context.ui;
     let events = |event| ui.event(event);
-    let guard = &mut context.guard;
-    let (risk, findings) = pre_commit(guard, started + budget, &events)?;
+    let session = &mut context.session;
+    let (risk, findings) = pre_commit(session, started + budget, &events)?;
     let verdict = Verdict::of(&findings);
     let code = verdict.exit_code();
-    let tree = guard.repo.staged_tree()?;
-    let head = guard.repo.head()?;
-    remember(guard, Hook::PreCommit, &tree, &head.id, code)?;
+    let tree = session.repo.staged_tree()?;
+    let head = session.repo.head()?;
+    remember(session, Hook::PreCommit, &tree, &head.id, code)?;
     let seconds = started.elapsed().as_secs_f64();
     let mut text: String = findings.iter().map(shown).collect();
     let level = risk.level.map_or("none", Level::word);
@@ -112,7 +113,7 @@ fn before_commit(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<
 fn shown(finding: &Finding) -> String {
     let state = finding.state.replace('_', " ");
     let mut text = format!("{}: {state}: {}\n", finding.name, finding.reason);
-    if finding.effect != Effect::Note {
+    if finding.severity != Severity::Note {
         let _ = writeln!(text, "  next: {}", finding.next);
     }
     text
@@ -130,7 +131,7 @@ fn before_push(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8
     let mut worst = Verdict::Pass;
     let pushes = Push::read(&said);
     for push in &pushes {
-        let answer = pre_push(&mut context.guard, push, budget, &events)?;
+        let answer = pre_push(&mut context.session, push, budget, &events)?;
         let commit = palisade::git::short(&push.local);
         match answer {
             PushAnswer::TooLong(seconds) => {
@@ -146,7 +147,13 @@ fn before_push(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8
                 text.push_str(&terminal(&report, now(), ui.paint()));
                 let tree = report.candidate.tree.clone();
                 let code = report.exit_code;
-                remember(&mut context.guard, Hook::PrePush, &tree, &push.local, code)?;
+                remember(
+                    &mut context.session,
+                    Hook::PrePush,
+                    &tree,
+                    &push.local,
+                    code,
+                )?;
                 if worst == Verdict::Pass {
                     worst = report.verdict;
                 }

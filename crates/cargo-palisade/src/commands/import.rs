@@ -5,9 +5,9 @@ use std::path::Path;
 
 use palisade::baseline::Tally;
 use palisade::flaky::Ledger;
-use palisade::guard::GuardError;
 use palisade::import::{ImportError, Imported};
-use palisade::verdict::{Effect, Finding, Verdict, judge_saved_speed, judge_saved_tests};
+use palisade::session::SessionError;
+use palisade::verdict::{Finding, Severity, Verdict, judge_saved_speed, judge_saved_tests};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -20,18 +20,18 @@ pub fn run(context: &mut Context<'_>, args: &ImportArgs) -> anyhow::Result<u8> {
     }
 }
 
-fn read(context: &Context<'_>, path: &Path) -> Result<Imported, GuardError> {
-    Ok(Imported::read(path, &context.guard.workspace)?)
+fn read(context: &Context<'_>, path: &Path) -> Result<Imported, SessionError> {
+    Ok(Imported::read(path, &context.session.workspace)?)
 }
 
 fn remember(context: &mut Context<'_>, args: &ImportArgs) -> anyhow::Result<u8> {
-    let commit = context.guard.repo.resolve(&args.commit)?;
+    let commit = context.session.repo.resolve(&args.commit)?;
     let mut text = String::new();
     let mut files = Vec::new();
     // All are read before any is remembered.
     let read: Result<Vec<Imported>, _> = args.files.iter().map(|f| read(context, f)).collect();
     for imported in read? {
-        imported.remember(&mut context.guard, &commit)?;
+        imported.remember(&mut context.session, &commit)?;
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -77,8 +77,8 @@ fn document(imported: &Imported) -> Value {
 
 fn compare(context: &Context<'_>, base: &Path, files: &[std::path::PathBuf]) -> anyhow::Result<u8> {
     let base = read(context, base)?;
-    let guard = &context.guard;
-    let ledger = Ledger::read(guard.store.as_ref())?;
+    let session = &context.session;
+    let ledger = Ledger::read(session.store.as_ref())?;
     let mut findings: Vec<Finding> = Vec::new();
     let mut text = format!("base       {}: {}\n", base.name(), holds(&base));
     let mut candidates = Vec::new();
@@ -86,7 +86,7 @@ fn compare(context: &Context<'_>, base: &Path, files: &[std::path::PathBuf]) -> 
         let candidate = read(context, file)?;
         if base.tests.is_empty() != candidate.tests.is_empty() {
             let (base, candidate) = (base.name(), candidate.name());
-            return Err(GuardError::from(ImportError::Kinds { base, candidate }).into());
+            return Err(SessionError::from(ImportError::Kinds { base, candidate }).into());
         }
         let _ = writeln!(
             text,
@@ -95,19 +95,19 @@ fn compare(context: &Context<'_>, base: &Path, files: &[std::path::PathBuf]) -> 
             holds(&candidate)
         );
         findings.extend(if base.tests.is_empty() {
-            judge_saved_speed(&base, &candidate, guard.policy.speed.block / 100.0)
+            judge_saved_speed(&base, &candidate, session.policy.speed.block / 100.0)
         } else {
-            judge_saved_tests(&base, &candidate, &guard.policy, &ledger)
+            judge_saved_tests(&base, &candidate, &session.policy, &ledger)
         });
         candidates.push(document(&candidate));
     }
     let verdict = Verdict::of(&findings);
     for finding in &findings {
-        let head = match finding.effect {
-            Effect::Regression => "REGRESSION",
-            Effect::Unmeasured => "NOT MEASURED",
-            Effect::Open => "OPEN",
-            Effect::Note => "note",
+        let head = match finding.severity {
+            Severity::Regression => "REGRESSION",
+            Severity::Unmeasured => "NOT MEASURED",
+            Severity::Undecided => "UNDECIDED",
+            Severity::Note => "note",
         };
         let state = finding.state.replace('_', " ");
         let _ = writeln!(

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use palisade::baseline::{Standing, TestSet};
+use palisade::baseline::{TestSet, TestStatus};
 use palisade::policy::FILE_NAME;
-use palisade::proposal::{look, policy_text};
+use palisade::policy_template::{policy_text, survey_source};
 use palisade::record::{Purpose, Scope};
 use serde_json::json;
 
@@ -14,28 +14,29 @@ use crate::error::NOT_MEASURED;
 pub fn run(context: &mut Context<'_>) -> anyhow::Result<u8> {
     let ui = context.ui;
     let events = |event| ui.event(event);
-    let path = context.guard.workspace.root.join(FILE_NAME);
-    let mut side = context.guard.working_side()?;
+    let path = context.session.workspace.root.join(FILE_NAME);
+    let mut revision = context.session.working_revision()?;
     // The file is written after the run: the run stands for the tree without it,
     // which is the one that the next check compares with.
-    let (run, gaps) = context
-        .guard
-        .run(&mut side, &Scope::Workspace, Purpose::Tests, &events)?;
+    let (run, gaps) =
+        context
+            .session
+            .run(&mut revision, &Scope::Workspace, Purpose::Tests, &events)?;
     let set = TestSet::of_runs([&run], &Scope::Workspace);
     let failing: Vec<_> = set
         .tests
         .iter()
-        .filter(|(_, expected)| expected.standing() == Standing::Failing)
+        .filter(|(_, expected)| expected.status() == TestStatus::Failing)
         .map(|(test, _)| test.clone())
         .collect();
     let is_new = !path.exists();
     if is_new {
         let owner = context
-            .guard
+            .session
             .repo
             .user_name()
             .unwrap_or_else(|| "unknown".to_owned());
-        let text = policy_text(&look(&context.guard.workspace), &failing, &owner);
+        let text = policy_text(&survey_source(&context.session.workspace), &failing, &owner);
         write(&path, &text)?;
     }
     let tally = set.tally();
@@ -59,7 +60,7 @@ pub fn run(context: &mut Context<'_>) -> anyhow::Result<u8> {
         text,
         "ran {} tests with {} in {:.1} s: {} pass, {} fail, {} ignored",
         tally.ran(),
-        context.guard.runner.name(),
+        context.session.runner.name(),
         (run.finished_ms - run.started_ms) as f64 / 1000.0,
         tally.passing,
         tally.failing,

@@ -21,7 +21,7 @@ pub fn run(
         Ok((name, read(file)?))
     });
     let read = read.collect::<Result<Vec<_>, UsageError>>()?;
-    let merged = merge(&mut context.guard, &read, &|event| ui.event(event))?;
+    let merged = merge(&mut context.session, &read, &|event| ui.event(event))?;
     check::tell(context, &merged, reports)
 }
 

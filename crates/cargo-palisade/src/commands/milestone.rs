@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use palisade::claims::ClaimState;
 use palisade::git::short;
-use palisade::guard::{GuardError, age};
 use palisade::milestone::{
-    self, CheckOptions, Milestone, MilestoneReport, SetOptions, Snapshot, write,
+    self, Milestone, MilestoneCheckOptions, MilestoneReport, SetOptions, Snapshot, write,
 };
 use palisade::record::now;
 use palisade::report::state_word;
+use palisade::session::{SessionError, age};
 use serde_json::json;
 
 use super::{Context, launcher};
@@ -33,11 +33,14 @@ fn set(context: &mut Context<'_>, args: &MilestoneSetArgs) -> anyhow::Result<u8>
         launcher: launcher()?,
     };
     let ui = context.ui;
-    let milestone = milestone::set(&mut context.guard, &options, &|event| ui.event(event))?;
-    let guard = &context.guard;
+    let milestone = milestone::set(&mut context.session, &options, &|event| ui.event(event))?;
+    let session = &context.session;
     let file = if args.file {
-        let folder = guard.workspace.root.join(&guard.policy.milestone.folder);
-        Some(write(&folder, &milestone).map_err(GuardError::from)?)
+        let folder = session
+            .workspace
+            .root
+            .join(&session.policy.milestone.folder);
+        Some(write(&folder, &milestone).map_err(SessionError::from)?)
     } else {
         None
     };
@@ -99,7 +102,7 @@ fn push_parts(text: &mut String, milestone: &Milestone) {
 }
 
 fn list(context: &Context<'_>) -> anyhow::Result<u8> {
-    let milestones = milestone::all(&context.guard)?;
+    let milestones = milestone::all(&context.session)?;
     let mut text = String::new();
     for milestone in &milestones {
         // Writing to a string cannot fail.
@@ -122,18 +125,18 @@ fn list(context: &Context<'_>) -> anyhow::Result<u8> {
 /// Holds the files, and the speed of HEAD, against a milestone: the newest one, or the
 /// newest of a name.
 fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow::Result<u8> {
-    let milestones = milestone::all(&context.guard)?;
+    let milestones = milestone::all(&context.session)?;
     let is_it = |milestone: &&Milestone| name.is_none_or(|name| milestone.name == name);
     let milestone = milestones.iter().rev().find(is_it).ok_or_else(|| {
         let name = name.map(str::to_owned);
         UsageError::NoMilestone(name)
     })?;
-    let options = CheckOptions {
+    let options = MilestoneCheckOptions {
         measure,
         launcher: launcher()?,
     };
     let ui = context.ui;
-    let report = milestone::check(&mut context.guard, milestone, &options, &|event| {
+    let report = milestone::check(&mut context.session, milestone, &options, &|event| {
         ui.event(event);
     })?;
     let json = json!({
@@ -147,7 +150,7 @@ fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow
         }),
         "claims": report.claims.findings,
         "claims_verdict": report.claims.verdict,
-        "standings": report.standings,
+        "standings": report.comparisons,
         "notes": report.notes,
     });
     context.print(&json, &text(milestone, &report))?;
@@ -167,13 +170,13 @@ fn text(milestone: &Milestone, report: &MilestoneReport) -> String {
             let _ = writeln!(text, "{state}: {}: {}", finding.name, finding.reason);
         }
     }
-    for standing in &report.standings {
-        let decision = &standing.decision;
+    for comparison in &report.comparisons {
+        let decision = &comparison.decision;
         let _ = writeln!(
             text,
             "{}: {}, {}: {}",
             state_word(decision.state),
-            standing.benchmark,
+            comparison.benchmark,
             decision.measure,
             decision.reason
         );

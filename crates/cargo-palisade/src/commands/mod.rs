@@ -28,11 +28,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
-use palisade::aside;
-use palisade::guard::Guard;
 use palisade::measure::launch::Launcher;
 use palisade::policy::RunnerChoice;
 use palisade::process::Cancel;
+use palisade::running_program;
+use palisade::session::Session;
 use serde_json::Value;
 
 use crate::args::{Args, Command, Runner};
@@ -55,12 +55,12 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         _ if is_watched => Some(RunnerChoice::Cargo),
         runner => runner.map(Runner::choice),
     };
-    let guard = Guard::open(&global.directory, global.store.as_deref(), runner, cancel)?;
+    let session = Session::open(&global.directory, global.store.as_deref(), runner, cancel)?;
     if cfg!(windows) {
-        make_way(&guard);
+        move_running_program(&session);
     }
     let mut context = Context {
-        guard,
+        session,
         ui,
         json: global.json,
     };
@@ -96,9 +96,11 @@ static MOVED: OnceLock<PathBuf> = OnceLock::new();
 
 /// Lets the workspace's builds replace this program's file, if it is one of theirs. Where that
 /// fails, so may a build, and it says why.
-fn make_way(guard: &Guard) {
+fn move_running_program(session: &Session) {
     let program = std::env::current_exe();
-    let moved = program.and_then(|program| aside::make_way(&program, &guard.workspace.target));
+    let moved = program.and_then(|program| {
+        running_program::move_running_program(&program, &session.workspace.target)
+    });
     if let Ok(Some(moved)) = moved {
         // The program runs one command.
         let _ = MOVED.set(moved);
@@ -142,7 +144,7 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// What every command works with.
 struct Context<'a> {
-    guard: Guard,
+    session: Session,
     ui: &'a Ui,
     json: bool,
 }

@@ -13,7 +13,7 @@ pub fn run(context: &mut Context<'_>, args: &RecoverArgs) -> anyhow::Result<u8> 
         only: args.step.map(crate::args::Step::stage),
     };
     let launcher = launcher()?;
-    let incident = recover(&mut context.guard, &launcher, &options, &|event| {
+    let incident = recover(&mut context.session, &launcher, &options, &|event| {
         ui.event(event);
     })?;
     if let Some(path) = &args.markdown {
@@ -23,7 +23,7 @@ pub fn run(context: &mut Context<'_>, args: &RecoverArgs) -> anyhow::Result<u8> 
     let mut json = serde_json::to_value(&incident)?;
     json["schema"] = 1.into();
     json["exit_code"] = code.into();
-    let page = incident.page(&context.guard.workspace.root);
+    let page = incident.page(&context.session.workspace.root);
     let text = format!("{}record: {}\n", incident.text(), page.display());
     context.print(&json, &text)?;
     Ok(code)

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use palisade::git::short;
-use palisade::guard::age;
 use palisade::journal::{JournalEntry, JournalEvent, Recall, share_found};
 use palisade::record::now;
 use palisade::risk::Level;
+use palisade::session::age;
 use serde_json::json;
 
 use super::Context;
 
 pub fn run(context: &Context<'_>) -> anyhow::Result<u8> {
-    let journal = context.guard.store.journal()?;
+    let journal = context.session.store.journal()?;
     let scores: Vec<(&JournalEntry, &Recall)> = journal
         .iter()
         .filter_map(|entry| match &entry.event {

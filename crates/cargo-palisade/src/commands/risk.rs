@@ -8,11 +8,11 @@ use super::Context;
 use crate::args::ChangeArgs;
 
 pub fn run(context: &mut Context<'_>, args: &ChangeArgs) -> anyhow::Result<u8> {
-    let guard = &context.guard;
-    let (base, candidate) = guard.sides(&args.base(), &args.candidate())?;
-    let risk = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
+    let session = &context.session;
+    let (base, candidate) = session.revisions(&args.base(), &args.candidate())?;
+    let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
     let seconds = match &risk.scope {
-        Some(scope) => guard.expected_seconds(scope)?,
+        Some(scope) => session.expected_seconds(scope)?,
         None => Some(0.0),
     };
     let text = risk_text(&risk, seconds, context.ui.paint());

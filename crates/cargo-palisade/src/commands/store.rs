@@ -14,11 +14,11 @@ pub fn run(context: &mut Context<'_>, command: &StoreCommand) -> anyhow::Result<
     match command {
         StoreCommand::Export => {
             context.ui.finish();
-            export(context.guard.store.as_ref(), std::io::stdout().lock())?;
+            export(context.session.store.as_ref(), std::io::stdout().lock())?;
         }
         StoreCommand::Import { file } => {
             let open = File::open(file).with_context(|| format!("read {}", file.display()))?;
-            let records = import(context.guard.store.as_mut(), BufReader::new(open))?;
+            let records = import(context.session.store.as_mut(), BufReader::new(open))?;
             let text = format!("read {records} records; those that were known changed nothing\n");
             context.print(&json!({"schema": 1, "records": records}), &text)?;
         }

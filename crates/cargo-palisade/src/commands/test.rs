@@ -24,7 +24,7 @@ pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
     } else {
         Scope::Workspace
     };
-    let packages = &context.guard.workspace.packages;
+    let packages = &context.session.workspace.packages;
     let named = args
         .package
         .iter()
@@ -36,11 +36,13 @@ pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
     }
     let events = |event| ui.event(event);
     let (run, mut gaps) = if args.command.is_empty() {
-        let mut side = context.guard.working_side()?;
+        let mut revision = context.session.working_revision()?;
         let purpose = Purpose::Tests;
-        context.guard.run(&mut side, &scope, purpose, &events)?
+        context
+            .session
+            .run(&mut revision, &scope, purpose, &events)?
     } else {
-        context.guard.watch(&args.command, &events)?
+        context.session.watch(&args.command, &events)?
     };
     let set = TestSet::of_runs([&run], &scope);
     let unseen = args
@@ -48,8 +50,8 @@ pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
         .iter()
         .filter(|test| !set.tests.contains_key(test));
     gaps.extend(unseen.map(|test| format!("there is no test {test}")));
-    let ledger = Ledger::read(context.guard.store.as_ref())?;
-    let failures = failures(&run, &context.guard.policy, &ledger);
+    let ledger = Ledger::read(context.session.store.as_ref())?;
+    let failures = failures(&run, &context.session.policy, &ledger);
     let blocking = failures.iter().any(|failure| failure.excuse.is_none());
     let tally = set.tally();
     let mut text: String = failures.iter().map(Failure::text).collect();
@@ -64,7 +66,7 @@ pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
         tally.failing,
         tally.ignored,
         (run.finished_ms - run.started_ms) as f64 / 1000.0,
-        context.guard.runner.name(),
+        context.session.runner.name(),
         &run.id[..8]
     );
     let nothing = tally.ran() == 0;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A workspace in a temporary folder, with its own memory and cache.
+/// A workspace in a temporary folder, with its own store and cache.
 pub struct Fixture {
     dir: tempfile::TempDir,
 }

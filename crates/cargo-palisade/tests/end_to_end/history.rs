@@ -144,14 +144,14 @@ fn a_drip_is_caught_against_the_milestone() {
         let session = format!("s{step}");
         let cost = 1e6 * 1.03_f64.powi(step);
         let at = step as usize;
-        for (side, ratio) in [(0, 1.0), (1, 1.03)] {
-            let id = format!("{session}-{side}");
-            let values = around(cost * ratio, 24, 2 * side);
+        for (revision, ratio) in [(0, 1.0), (1, 1.03)] {
+            let id = format!("{session}-{revision}");
+            let values = around(cost * ratio, 24, 2 * revision);
             records.push(measured(
                 &id,
                 &session,
                 "comparison",
-                &commits[at + side],
+                &commits[at + revision],
                 &values,
             ));
         }

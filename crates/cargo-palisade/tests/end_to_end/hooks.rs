@@ -93,7 +93,7 @@ fn commits_and_pushes_are_judged_and_other_hooks_still_run() {
     );
 
     // A push of a broken test is refused, and of a good one is not; the second time the
-    // memory answers.
+    // store answers.
     fixture.git(&["init", "--quiet", "--bare", "../remote"]);
     fixture.git(&["remote", "add", "origin", "../remote"]);
     let first = git(&fixture, &["push", "--quiet", "origin", "main"]);

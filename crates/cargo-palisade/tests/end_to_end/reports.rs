@@ -207,6 +207,7 @@ fn a_quarantined_test_still_runs_and_is_still_reported() {
     fixture.add_test("gamma", "flips", &body);
     fixture.commit("a flaky test");
     let test = "gamma/lib/tests::flips";
+    // The word of earlier versions.
     assert_eq!(
         fixture
             .palisade(&["flaky", "hunt", test, "--runs", "4"])

@@ -72,7 +72,7 @@ fn usage_errors_are_one_sentence_and_one_command_at_once() {
         let found = fixture.palisade(&["check", "--store", "postgres://localhost/x"]);
         check(
             &found,
-            "error: failed to open the store on a PostgreSQL server: this build keeps its memory in files only",
+            "error: failed to open the store on a PostgreSQL server: this build keeps its store in files only",
             "hint: cargo install --locked cargo-palisade --features postgres",
         );
     }
@@ -152,9 +152,7 @@ fn a_full_disk_loses_nothing_that_was_recorded() {
         found.err
     );
     assert!(
-        found
-            .err
-            .contains("--store FILE keeps the memory elsewhere"),
+        found.err.contains("--store FILE keeps the store elsewhere"),
         "{}",
         found.err
     );
@@ -193,9 +191,7 @@ fn a_checkout_that_cannot_be_written_is_judged_with_a_memory_elsewhere() {
         found.err
     );
     assert!(
-        found
-            .err
-            .contains("--store FILE keeps the memory elsewhere"),
+        found.err.contains("--store FILE keeps the store elsewhere"),
         "{}",
         found.err
     );

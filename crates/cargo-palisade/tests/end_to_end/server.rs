@@ -1,4 +1,4 @@
-//! A memory on a PostgreSQL server, shared by several clones.
+//! A store on a PostgreSQL server, shared by several clones.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

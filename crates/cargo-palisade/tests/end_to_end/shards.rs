@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::fixture::{Answer, Fixture};
 
-/// Runs one shard with a memory of its own, as another machine would, and returns
+/// Runs one shard with a store of its own, as another machine would, and returns
 /// the file with its report.
 fn shard(fixture: &Fixture, index: u32, count: u32, expected: i32) -> (String, Value) {
     let store = fixture.outside(&format!("shard-{index}.sqlite"));
@@ -20,7 +20,7 @@ fn shard(fixture: &Fixture, index: u32, count: u32, expected: i32) -> (String, V
     (file.display().to_string(), report)
 }
 
-/// Merges reports into a memory of its own.
+/// Merges reports into a store of its own.
 fn merge(fixture: &Fixture, files: &[&str], more: &[&str]) -> Answer {
     let store = fixture.outside("merged.sqlite").display().to_string();
     fixture.palisade(&[&["merge"], files, &["--store", &store], more].concat())
@@ -73,9 +73,12 @@ fn shards_together_say_what_one_machine_says() {
     assert_eq!(merged.code, 1, "{}{}", merged.out, merged.err);
     let report: Value = serde_json::from_str(&merged.out).expect("is JSON");
     assert_eq!(findings(&report), key);
-    for side in ["base", "candidate"] {
-        assert_eq!(report[side]["tests"], whole[side]["tests"], "{side}");
-        assert_eq!(report[side]["source"]["origin"], "shards");
+    for revision in ["base", "candidate"] {
+        assert_eq!(
+            report[revision]["tests"], whole[revision]["tests"],
+            "{revision}"
+        );
+        assert_eq!(report[revision]["source"]["origin"], "shards");
     }
     // Without the shard that holds the regression there is no verdict, and no pass.
     let partial = merge(&fixture, &files[1..], &[]);
@@ -91,8 +94,8 @@ fn shards_together_say_what_one_machine_says() {
     let store = fixture.outside("merged.sqlite").display().to_string();
     let (code, known) = fixture.json(&["check", "--store", &store]);
     assert_eq!(code, 1);
-    for side in ["base", "candidate"] {
-        assert_eq!(known[side]["source"]["origin"], "store", "{known:#}");
+    for revision in ["base", "candidate"] {
+        assert_eq!(known[revision]["source"]["origin"], "store", "{known:#}");
     }
     // A shard of another tree belongs to another check.
     fixture.add_test("gamma", "more", "assert_eq!(super::one(), 1);");

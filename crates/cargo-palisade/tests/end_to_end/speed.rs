@@ -115,17 +115,17 @@ fn the_same_code_is_measured_on_both_sides_and_equivalent() {
         );
         assert!(disturbed.is_some());
     }
-    // Not one launch was used for both sides.
+    // Not one launch was used for both revisions.
     let pairs = rate["decision"]["pairs"].as_u64().expect("a number");
     assert!(pairs >= 6);
     assert!(report["speed"]["launches"].as_u64().expect("a number") >= 2 * pairs);
     let answer = fixture.palisade(&["store", "export"]);
-    let sides = answer
+    let revisions = answer
         .out
         .lines()
         .filter(|line| line.contains("\"speed\""))
         .count();
-    assert_eq!(sides, 2, "{}", answer.out);
+    assert_eq!(revisions, 2, "{}", answer.out);
     // The checkouts are gone, and the user's tree is as it was.
     assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
     assert_eq!(fixture.git(&["status", "--porcelain"]), "");
@@ -274,7 +274,7 @@ fn benchmarks_of_the_workspace_are_found_and_paired() {
                     [[bench]]\nname = \"naps\"\nharness = false\n";
     fixture.write("gamma/Cargo.toml", manifest);
     let (code, _, findings) = compare(&fixture, &["HEAD", "--only", "naps"]);
-    // Nothing is on both sides.
+    // Nothing is on both revisions.
     let expected = [
         ("benchmarks", "incomparable"),
         ("gamma/bench:naps", "added"),

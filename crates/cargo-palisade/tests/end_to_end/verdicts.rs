@@ -218,26 +218,28 @@ fn a_broken_test_is_never_quarantined_and_a_flaky_one_is_released() {
     fixture.add_test("gamma", "flips", &body);
     fixture.add_test("gamma", "fails", "panic!(\"always\");");
     fixture.commit("two bad tests");
-    let hunt = fixture.palisade(&[
+    let stress = fixture.palisade(&[
         "flaky",
-        "hunt",
+        "stress",
         "gamma/lib/tests::flips",
         "gamma/lib/tests::fails",
         "--runs",
         "4",
     ]);
-    assert_eq!(hunt.code, 1, "{}{}", hunt.out, hunt.err);
+    assert_eq!(stress.code, 1, "{}{}", stress.out, stress.err);
     assert!(
-        hunt.out
+        stress
+            .out
             .contains("flaky: gamma/lib/tests::flips failed 2 of 4 times"),
         "{}",
-        hunt.out
+        stress.out
     );
     assert!(
-        hunt.out
+        stress
+            .out
             .contains("broken: gamma/lib/tests::fails failed 4 of 4 times"),
         "{}",
-        hunt.out
+        stress.out
     );
     let quarantine = |test: &str| {
         fixture.palisade(&[

@@ -4,18 +4,18 @@
 //! which commit to look at next.
 //!
 //! ```text
-//! both ends ─► Model ─► belief in each suspect ─► Step::Observe(commit) ─► observation …
-//!                                              ─► Step::Done(Answer)
+//! both ends ─► FailureModel ─► belief in each suspect ─► SearchStep::Observe ─► observation …
+//!                                                    ─► SearchStep::Done(SearchResult)
 //! ```
 //!
 //! - **Both ends are measured.** What fails at the bad end each time and never at the
-//!   good one is searched by halving ([`Model::Certain`]); the last good commit is then
+//!   good one is searched by halving ([`FailureModel::Certain`]); the last good commit is then
 //!   looked at once more. As soon as something contradicts that, the failure counts as
-//!   flaky ([`Model::Rates`]): two unknown failure rates, before and after the culprit.
-//!   Metrics are a step in the logarithm of a ratio to the good end ([`Model::Ratios`]).
+//!   flaky ([`FailureModel::Rates`]): two unknown failure rates, before and after the culprit.
+//!   Metrics are a step in the logarithm of a ratio to the good end ([`FailureModel::Ratios`]).
 //! - **The next commit** is the one whose observation is expected to tell most; the last that
 //!   is allowed, the one that most raises the chance to name the culprit.
-//! - **It ends** when one suspect is at least 95 % likely ([`Rules::confidence`]), after
+//! - **It ends** when one suspect is at least 95 % likely ([`SearchRules::confidence`]), after
 //!   it was allowed for that the ends may not differ at all. Commits that cannot be
 //!   measured are skipped; a culprit that they hide is named as a set.
 //! - **Merges.** A commit is bad if it holds the culprit, directly or through any of its
@@ -27,7 +27,9 @@
 //! # Example
 //!
 //! ```
-//! use palisade::bisect::{Answer, Graph, Node, Observation, Rules, Search, Step};
+//! use palisade::bisect::{
+//!     CommitObservation, Graph, Node, Search, SearchResult, SearchRules, SearchStep,
+//! };
 //!
 //! let commits = ["a", "b", "c", "d", "e"];
 //! let node = |(at, id): (usize, &&str)| Node {
@@ -35,18 +37,18 @@
 //!     parents: vec![at.checked_sub(1).map_or("good", |at| commits[at]).to_owned()],
 //! };
 //! let graph = Graph::new("good", commits.iter().enumerate().map(node).collect())?;
-//! let mut search = Search::new(graph, Rules::default());
+//! let mut search = Search::new(graph, SearchRules::default());
 //! let answer = loop {
 //!     match search.step(None) {
-//!         Step::Observe(commit) => {
+//!         SearchStep::Observe(commit) => {
 //!             let is_bad = ["d", "e"].contains(&commit.as_str());
-//!             let seen = if is_bad { Observation::Bad } else { Observation::Good };
+//!             let seen = if is_bad { CommitObservation::Bad } else { CommitObservation::Good };
 //!             search.observe(&commit, seen);
 //!         }
-//!         Step::Done(answer) => break answer,
+//!         SearchStep::Done(answer) => break answer,
 //!     }
 //! };
-//! assert_eq!(answer, Answer::Culprit { commits: vec!["d".to_owned()], confidence: 1.0 });
+//! assert_eq!(answer, SearchResult::Culprit { commits: vec!["d".to_owned()], confidence: 1.0 });
 //! # Ok::<(), palisade::bisect::GraphError>(())
 //! ```
 
@@ -60,7 +62,7 @@ use serde::{Deserialize, Serialize};
 use crate::stats::Counts;
 
 /// How many pairs of launches are one observation of a metric.
-pub const BLOCK: usize = 6;
+pub const BLOCK_PAIRS: usize = 6;
 
 /// How often the bad end has to fail to be searched by halving: of what fails every second
 /// time, one in 128 does. The others are found out by the first contradiction, unless a
@@ -69,16 +71,16 @@ const FAILURES_IF_CERTAIN: u32 = 7;
 
 /// The rate from which on a failure is waited for. Where none was seen in 59 looks at the bad
 /// end, it is 95 % sure that the rate is lower, and the ends count as alike.
-const SELDOM: f64 = 0.05;
+const RARE_FAILURE_RATE: f64 = 0.05;
 
 /// How much of the best information the commit that is checked out must promise to be
 /// looked at once more: another one has to be built.
-const STAY: f64 = 0.95;
+const STAY_SHARE: f64 = 0.95;
 
 /// What was seen of a commit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Observation {
+pub enum CommitObservation {
     /// What is searched for did not happen.
     Good,
     /// It happened.
@@ -93,7 +95,7 @@ pub enum Observation {
 /// What the failure is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Model {
+pub enum FailureModel {
     /// It happens each time or never.
     Certain,
     /// It happens at one rate before the culprit and at another from it on.
@@ -104,17 +106,17 @@ pub enum Model {
 
 /// How a search is made.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rules {
+pub struct SearchRules {
     /// What the failure is taken for; `None` to begin as certain, until something
     /// contradicts that.
-    pub model: Option<Model>,
+    pub model: Option<FailureModel>,
     /// How likely one suspect must be.
     pub confidence: f64,
     /// After how many observations it ends at the latest.
     pub max_runs: usize,
 }
 
-impl Default for Rules {
+impl Default for SearchRules {
     fn default() -> Self {
         Self {
             model: None,
@@ -126,7 +128,7 @@ impl Default for Rules {
 
 /// All that was seen of a commit.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Evidence {
+pub struct CommitEvidence {
     /// Good and bad observations.
     pub counts: Counts,
     /// The pairs of a metric.
@@ -135,25 +137,25 @@ pub struct Evidence {
     pub skipped: bool,
 }
 
-impl Evidence {
-    fn looks(&self) -> u32 {
-        self.counts.total() + (self.log_ratios.len() / BLOCK) as u32
+impl CommitEvidence {
+    fn observations(&self) -> u32 {
+        self.counts.total() + (self.log_ratios.len() / BLOCK_PAIRS) as u32
     }
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum SearchStep {
     /// Look at a commit, once.
     Observe(String),
     /// The search is over.
-    Done(Answer),
+    Done(SearchResult),
 }
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
-pub enum Answer {
+pub enum SearchResult {
     /// The culprit; several commits where those that could not be measured hide which of
     /// them it is.
     Culprit {
@@ -168,7 +170,8 @@ pub enum Answer {
         confidence: f64,
     },
     /// The observations are used up before one suspect is likely enough.
-    Open {
+    #[serde(rename = "open")]
+    Undecided {
         /// The likeliest commits, oldest first.
         commits: Vec<String>,
         /// How likely it is among them.
@@ -187,18 +190,18 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub struct Search {
     graph: Graph,
-    rules: Rules,
+    rules: SearchRules,
     prior: Vec<f64>,
-    seen: Vec<Evidence>,
+    seen: Vec<CommitEvidence>,
     runs: usize,
 }
 
 impl Search {
     /// A search in which every suspect is as likely as any other.
-    pub fn new(graph: Graph, rules: Rules) -> Self {
+    pub fn new(graph: Graph, rules: SearchRules) -> Self {
         let count = graph.suspects();
         Self {
-            seen: vec![Evidence::default(); count + 1],
+            seen: vec![CommitEvidence::default(); count + 1],
             prior: vec![1.0; count],
             graph,
             rules,
@@ -221,7 +224,7 @@ impl Search {
     }
 
     /// What was seen so far of each commit of the graph.
-    pub fn evidence(&self) -> &[Evidence] {
+    pub fn evidence(&self) -> &[CommitEvidence] {
         &self.seen
     }
 
@@ -231,34 +234,38 @@ impl Search {
     }
 
     /// Takes what was seen of a commit; of one that is not in the graph nothing.
-    pub fn observe(&mut self, commit: &str, observation: Observation) {
+    pub fn observe(&mut self, commit: &str, observation: CommitObservation) {
         let Some(place) = self.graph.place(commit) else {
             return;
         };
         let seen = &mut self.seen[place];
         match observation {
-            Observation::Skip => {
+            CommitObservation::Skip => {
                 seen.skipped = true;
                 return;
             }
-            Observation::Good => seen.counts.passes += 1,
-            Observation::Bad => seen.counts.failures += 1,
-            Observation::LogRatios(pairs) => seen.log_ratios.extend(pairs),
+            CommitObservation::Good => seen.counts.passes += 1,
+            CommitObservation::Bad => seen.counts.failures += 1,
+            CommitObservation::LogRatios(pairs) => seen.log_ratios.extend(pairs),
         }
         self.runs += 1;
     }
 
     /// What the failure is taken for, by all that was seen.
-    pub fn model(&self) -> Model {
+    pub fn model(&self) -> FailureModel {
         self.rules.model.unwrap_or_else(|| {
-            let fits = self.belief(Model::Certain).is_some();
-            if fits { Model::Certain } else { Model::Rates }
+            let fits = self.belief(FailureModel::Certain).is_some();
+            if fits {
+                FailureModel::Certain
+            } else {
+                FailureModel::Rates
+            }
         })
     }
 
-    fn belief(&self, model: Model) -> Option<Belief> {
+    fn belief(&self, model: FailureModel) -> Option<Belief> {
         let even = vec![1.0; self.graph.suspects()];
-        let prior = if model == Model::Certain {
+        let prior = if model == FailureModel::Certain {
             &even
         } else {
             &self.prior
@@ -274,15 +281,15 @@ impl Search {
 
     /// What to do next. `at` is the commit that is checked out, if one is: it is looked
     /// at again where that tells nearly as much as another one would.
-    pub fn step(&self, at: Option<&str>) -> Step {
+    pub fn step(&self, at: Option<&str>) -> SearchStep {
         let model = self.model();
         let ends = [self.graph.bad(), self.graph.good()];
         if let Some(end) = ends.into_iter().find(|end| self.seen[*end].skipped) {
             let commit = self.name(end);
-            return Step::Done(Answer::Unmeasured { commit });
+            return SearchStep::Done(SearchResult::Unmeasured { commit });
         }
         let Some(belief) = self.belief(model) else {
-            return Step::Done(Answer::Contradiction);
+            return SearchStep::Done(SearchResult::Contradiction);
         };
         let measurable = self.measurable();
         let mut classes = self.graph.classes(&measurable);
@@ -293,63 +300,64 @@ impl Search {
         // Before it failed once there is nothing to be found.
         let has_failed = self.seen.iter().any(|seen| seen.counts.failures > 0);
         let is_found =
-            confidence >= self.rules.confidence && (has_failed || model == Model::Ratios);
+            confidence >= self.rules.confidence && (has_failed || model == FailureModel::Ratios);
         if self.runs >= self.rules.max_runs {
-            return Step::Done(if is_found {
-                Answer::Culprit {
+            return SearchStep::Done(if is_found {
+                SearchResult::Culprit {
                     commits,
                     confidence,
                 }
             } else {
-                Answer::Open {
+                SearchResult::Undecided {
                     commits,
                     confidence,
                 }
             });
         }
         if let Some(end) = self.open_end(model, at) {
-            return Step::Observe(self.name(end));
+            return SearchStep::Observe(self.name(end));
         }
         if belief.none >= self.rules.confidence {
             let confidence = belief.none;
-            return Step::Done(Answer::Alike { confidence });
+            return SearchStep::Done(SearchResult::Alike { confidence });
         }
-        if model == Model::Rates && !has_failed {
-            let confidence = 1.0 - (1.0 - SELDOM).powf(f64::from(self.seen[ends[0]].looks()));
+        if model == FailureModel::Rates && !has_failed {
+            let confidence =
+                1.0 - (1.0 - RARE_FAILURE_RATE).powf(f64::from(self.seen[ends[0]].observations()));
             return if confidence >= self.rules.confidence {
-                Step::Done(Answer::Alike { confidence })
+                SearchStep::Done(SearchResult::Alike { confidence })
             } else {
-                Step::Observe(self.name(ends[0]))
+                SearchStep::Observe(self.name(ends[0]))
             };
         }
         if is_found {
             if let Some(before) = self.unconfirmed(model, likeliest) {
-                return Step::Observe(self.name(before));
+                return SearchStep::Observe(self.name(before));
             }
-            return Step::Done(Answer::Culprit {
+            return SearchStep::Done(SearchResult::Culprit {
                 commits,
                 confidence,
             });
         }
-        if model == Model::Rates && self.runs + 1 == self.rules.max_runs {
+        if model == FailureModel::Rates && self.runs + 1 == self.rules.max_runs {
             let chance = |commit: usize| belief.chance_to_name(&self.graph, commit, &classes);
             let last = best(&measurable, chance);
             // Where no outcome would change the answer, it may still become sure.
             if let Some((last, chance)) = last
                 && chance > confidence + 1e-9
             {
-                return Step::Observe(self.name(last));
+                return SearchStep::Observe(self.name(last));
             }
         }
         let information = |commit: usize| belief.information(&self.graph, commit);
         let (mut next, most) = best(&measurable, information).unwrap_or((ends[0], 0.0));
         let here = at.and_then(|at| self.graph.place(at));
         if let Some(here) = here.filter(|here| measurable.contains(here))
-            && information(here) >= STAY * most
+            && information(here) >= STAY_SHARE * most
         {
             next = here;
         }
-        Step::Observe(self.name(next))
+        SearchStep::Observe(self.name(next))
     }
 
     /// An estimate of how many observations are left; `None` while the ends are looked at.
@@ -366,23 +374,28 @@ impl Search {
             .fold(0.0, f64::max);
         let known = self.rules.max_runs.saturating_sub(self.runs);
         // What one suspect of 95 % and many others of 5 % together leave open.
-        let bits = belief.entropy() - if model == Model::Certain { 0.0 } else { 0.3 };
+        let bits = belief.entropy()
+            - if model == FailureModel::Certain {
+                0.0
+            } else {
+                0.3
+            };
         let left = (bits.max(0.0) / each.max(1e-6)).ceil() as usize;
         Some(left.min(known))
     }
 
     /// An end that has to be looked at before anything else; first the one that is
     /// checked out.
-    fn open_end(&self, model: Model, at: Option<&str>) -> Option<usize> {
+    fn open_end(&self, model: FailureModel, at: Option<&str>) -> Option<usize> {
         let (bad, good) = (self.graph.bad(), self.graph.good());
-        let looks_certain = model == Model::Certain && self.rules.model.is_none();
+        let looks_certain = model == FailureModel::Certain && self.rules.model.is_none();
         let is_open = |end: &usize| {
             let wanted = if looks_certain && *end == bad {
                 FAILURES_IF_CERTAIN
             } else {
                 1
             };
-            self.seen[*end].looks() < wanted
+            self.seen[*end].observations() < wanted
         };
         let here = at.and_then(|at| self.graph.place(at));
         let mut ends = [bad, good];
@@ -394,9 +407,9 @@ impl Search {
 
     /// A parent of a certain culprit that was seen good once only: one pass of what was
     /// taken for certain would have led astray.
-    fn unconfirmed(&self, model: Model, class: &[usize]) -> Option<usize> {
+    fn unconfirmed(&self, model: FailureModel, class: &[usize]) -> Option<usize> {
         let [culprit] = class else { return None };
-        if model != Model::Certain || self.rules.model.is_some() {
+        if model != FailureModel::Certain || self.rules.model.is_some() {
             return None;
         }
         let once = |parent: &usize| {

@@ -5,7 +5,7 @@ use statrs::distribution::{ContinuousCDF as _, Normal};
 use statrs::function::beta::ln_beta;
 
 use super::graph::Graph;
-use super::{Evidence, Model};
+use super::{CommitEvidence, FailureModel};
 use crate::stats::{Counts, median};
 
 /// How likely it is, before anything was seen, that the ends do not differ at all: a failure
@@ -15,18 +15,18 @@ const NO_STEP: f64 = 0.5;
 
 /// A part of what is believed of a failure rate before anything was seen: its weight, and the
 /// failures and passes of a Beta distribution.
-type Part = (f64, [f64; 2]);
+type PriorComponent = (f64, [f64; 2]);
 
 /// A failure rate before the change: none, hardly any, or that of a test that was flaky
 /// already.
-const OLD: [Part; 3] = [(0.5, [0.3, 30.0]), (0.4, [1.5, 40.0]), (0.1, [2.0, 7.0])];
+const OLD: [PriorComponent; 3] = [(0.5, [0.3, 30.0]), (0.4, [1.5, 40.0]), (0.1, [2.0, 7.0])];
 
 /// A failure rate after the change: about every second time, or seldom. What fails nearly
 /// each time is told apart well by either.
-const NEW: [Part; 2] = [(0.8, [6.0, 6.0]), (0.2, [1.0, 4.0])];
+const NEW: [PriorComponent; 2] = [(0.8, [6.0, 6.0]), (0.2, [1.0, 4.0])];
 
 /// A failure rate without a change.
-const SAME: [Part; 1] = [(1.0, [0.5, 1.0])];
+const SAME: [PriorComponent; 1] = [(1.0, [0.5, 1.0])];
 
 /// How large a step of a metric may be, as a standard deviation of its logarithm.
 const STEP: f64 = 0.3;
@@ -59,32 +59,32 @@ impl Belief {
     /// What is believed after some observations; `None` if they contradict each other
     /// under this model. `prior` has a weight for each suspect.
     pub(super) fn of(
-        model: Model,
+        model: FailureModel,
         graph: &Graph,
-        seen: &[Evidence],
+        seen: &[CommitEvidence],
         prior: &[f64],
     ) -> Option<Self> {
         let steps = Steps::of(seen);
         let facts: Vec<Facts> = (0..graph.suspects())
             .map(|suspect| match model {
-                Model::Certain => certain(graph, seen, suspect),
-                Model::Rates => rates(graph, seen, suspect),
-                Model::Ratios => steps.facts(graph, suspect),
+                FailureModel::Certain => certain(graph, seen, suspect),
+                FailureModel::Rates => rates(graph, seen, suspect),
+                FailureModel::Ratios => steps.facts(graph, suspect),
             })
             .collect();
         let without = match model {
-            Model::Certain => None,
-            Model::Rates => Some(same_rate(seen)),
-            Model::Ratios => Some(Facts {
+            FailureModel::Certain => None,
+            FailureModel::Rates => Some(same_rate(seen)),
+            FailureModel::Ratios => Some(Facts {
                 log_likelihood: 0.0,
                 expected: [0.5, 0.5],
             }),
         };
         let total: f64 = prior.iter().sum();
         let no_change = match model {
-            Model::Certain => 0.0,
-            Model::Rates => NO_CHANGE,
-            Model::Ratios => NO_STEP,
+            FailureModel::Certain => 0.0,
+            FailureModel::Rates => NO_CHANGE,
+            FailureModel::Ratios => NO_STEP,
         };
         let mut logs: Vec<f64> = facts
             .iter()
@@ -163,7 +163,7 @@ struct Facts {
 }
 
 /// Every observation with the change fails, and none without.
-fn certain(graph: &Graph, seen: &[Evidence], suspect: usize) -> Facts {
+fn certain(graph: &Graph, seen: &[CommitEvidence], suspect: usize) -> Facts {
     let agrees = seen.iter().enumerate().all(|(commit, seen)| {
         if graph.holds(commit, suspect) {
             seen.counts.passes == 0
@@ -178,21 +178,24 @@ fn certain(graph: &Graph, seen: &[Evidence], suspect: usize) -> Facts {
 }
 
 /// Two failure rates, without and with the change, each integrated out.
-fn rates(graph: &Graph, seen: &[Evidence], suspect: usize) -> Facts {
-    let mut sides = [Counts::default(); 2];
+fn rates(graph: &Graph, seen: &[CommitEvidence], suspect: usize) -> Facts {
+    let mut before_and_since = [Counts::default(); 2];
     for (commit, seen) in seen.iter().enumerate() {
-        let side = &mut sides[usize::from(graph.holds(commit, suspect))];
-        side.failures += seen.counts.failures;
-        side.passes += seen.counts.passes;
+        let counts = &mut before_and_since[usize::from(graph.holds(commit, suspect))];
+        counts.failures += seen.counts.failures;
+        counts.passes += seen.counts.passes;
     }
-    let [(old, bad_before), (new, bad_since)] = [rate(sides[0], &OLD), rate(sides[1], &NEW)];
+    let [(old, bad_before), (new, bad_since)] = [
+        rate(before_and_since[0], &OLD),
+        rate(before_and_since[1], &NEW),
+    ];
     Facts {
         log_likelihood: old + new,
         expected: [bad_before, bad_since],
     }
 }
 
-fn same_rate(seen: &[Evidence]) -> Facts {
+fn same_rate(seen: &[CommitEvidence]) -> Facts {
     let mut all = Counts::default();
     for seen in seen {
         all.failures += seen.counts.failures;
@@ -207,9 +210,9 @@ fn same_rate(seen: &[Evidence]) -> Facts {
 
 /// The log-likelihood of some outcomes in one order, their rate integrated out, and the chance
 /// that the next one is a failure.
-fn rate(counts: Counts, prior: &[Part]) -> (f64, f64) {
+fn rate(counts: Counts, prior: &[PriorComponent]) -> (f64, f64) {
     let [failures, passes] = [counts.failures, counts.passes].map(f64::from);
-    let fits = |(weight, [a, b]): &Part| {
+    let fits = |(weight, [a, b]): &PriorComponent| {
         let log = weight.ln() + ln_beta(a + failures, b + passes) - ln_beta(*a, *b);
         (log, (a + failures) / (a + b + failures + passes))
     };
@@ -232,15 +235,15 @@ struct Steps {
 }
 
 impl Steps {
-    fn of(seen: &[Evidence]) -> Self {
+    fn of(seen: &[CommitEvidence]) -> Self {
         let noise = noise(seen);
-        let middle = |(commit, seen): (usize, &Evidence)| {
+        let middle = |(commit, seen): (usize, &CommitEvidence)| {
             let variance = variance_of_median(noise, seen.log_ratios.len());
             Some((commit, median(&seen.log_ratios)?, variance))
         };
         Self {
             middles: seen.iter().enumerate().filter_map(middle).collect(),
-            of_block: variance_of_median(noise, super::BLOCK),
+            of_block: variance_of_median(noise, super::BLOCK_PAIRS),
         }
     }
 
@@ -275,7 +278,7 @@ fn variance_of_median(noise: f64, pairs: usize) -> f64 {
 
 /// The standard deviation of a pair's log-ratio, by the distances from the medians of the
 /// commits: what a spike does counts once.
-fn noise(seen: &[Evidence]) -> f64 {
+fn noise(seen: &[CommitEvidence]) -> f64 {
     let mut distances = Vec::new();
     let mut commits = 0;
     for seen in seen.iter().filter(|seen| seen.log_ratios.len() > 1) {

@@ -15,37 +15,37 @@ fn graph(words: &str) -> Graph {
 /// Searches with an oracle; returns the answer and the commits that were looked at.
 fn search(
     graph: Graph,
-    rules: Rules,
-    mut look: impl FnMut(&str) -> Observation,
-) -> (Answer, Vec<String>) {
+    rules: SearchRules,
+    mut look: impl FnMut(&str) -> CommitObservation,
+) -> (SearchResult, Vec<String>) {
     let mut search = Search::new(graph, rules);
     let mut looked = Vec::new();
     loop {
         let at = looked.last().map(String::as_str);
         match search.step(at) {
-            Step::Observe(commit) => {
+            SearchStep::Observe(commit) => {
                 assert!(looked.len() < 500, "{looked:?}");
                 let seen = look(&commit);
                 search.observe(&commit, seen);
                 looked.push(commit);
             }
-            Step::Done(answer) => return (answer, looked),
+            SearchStep::Done(answer) => return (answer, looked),
         }
     }
 }
 
-fn verdict(is_bad: bool) -> Observation {
+fn verdict(is_bad: bool) -> CommitObservation {
     if is_bad {
-        Observation::Bad
+        CommitObservation::Bad
     } else {
-        Observation::Good
+        CommitObservation::Good
     }
 }
 
 /// That these commits are named, and nothing is left to doubt.
-fn check(answer: &Answer, expected: &[&str]) {
+fn check(answer: &SearchResult, expected: &[&str]) {
     assert!(
-        matches!(answer, Answer::Culprit { commits, confidence }
+        matches!(answer, SearchResult::Culprit { commits, confidence }
             if commits == expected && *confidence > 1.0 - 1e-9),
         "{answer:?}"
     );
@@ -71,7 +71,7 @@ fn a_culprit_on_either_side_of_a_merge_is_found() {
             let held = held.iter().find(|(id, _)| id == commit);
             held.is_some_and(|(_, held)| held.contains(&broken))
         };
-        let (answer, _) = search(all.clone(), Rules::default(), |c| verdict(is_bad(c)));
+        let (answer, _) = search(all.clone(), SearchRules::default(), |c| verdict(is_bad(c)));
         check(&answer, &[&broken]);
     }
 }
@@ -80,18 +80,18 @@ fn a_culprit_on_either_side_of_a_merge_is_found() {
 fn a_culprit_among_skipped_commits_is_a_set() {
     let words = "a:good b:a c:b d:c e:d f:e";
     let look = |commit: &str| match commit {
-        "c" | "d" => Observation::Skip,
+        "c" | "d" => CommitObservation::Skip,
         commit => verdict(commit >= "c" && commit != "good"),
     };
-    let (answer, _) = search(graph(words), Rules::default(), look);
+    let (answer, _) = search(graph(words), SearchRules::default(), look);
     check(&answer, &["c", "d", "e"]);
     // Where nothing but the ends can be measured, it is one of all.
     let look = |commit: &str| match commit {
-        "f" => Observation::Bad,
-        "good" => Observation::Good,
-        _ => Observation::Skip,
+        "f" => CommitObservation::Bad,
+        "good" => CommitObservation::Good,
+        _ => CommitObservation::Skip,
     };
-    let (answer, _) = search(graph(words), Rules::default(), look);
+    let (answer, _) = search(graph(words), SearchRules::default(), look);
     check(&answer, &["a", "b", "c", "d", "e", "f"]);
 }
 
@@ -101,35 +101,38 @@ fn ends_that_cannot_be_measured_or_show_the_same_are_said_to() {
     for end in ["c", "good"] {
         let look = |commit: &str| {
             if commit == end {
-                Observation::Skip
+                CommitObservation::Skip
             } else {
                 verdict(commit != "good")
             }
         };
-        let (answer, _) = search(graph(words), Rules::default(), look);
+        let (answer, _) = search(graph(words), SearchRules::default(), look);
         let commit = end.to_owned();
-        assert_eq!(answer, Answer::Unmeasured { commit });
+        assert_eq!(answer, SearchResult::Unmeasured { commit });
     }
     for is_bad in [true, false] {
-        let (answer, looked) = search(graph(words), Rules::default(), |_| verdict(is_bad));
-        assert!(matches!(answer, Answer::Alike { confidence } if confidence >= 0.95));
+        let (answer, looked) = search(graph(words), SearchRules::default(), |_| verdict(is_bad));
+        assert!(matches!(answer, SearchResult::Alike { confidence } if confidence >= 0.95));
         assert!(looked.len() <= 60, "{}", looked.len());
     }
     // A few passes of both ends, and no failure, name nobody.
-    let few = Rules {
+    let few = SearchRules {
         max_runs: 8,
-        ..Rules::default()
+        ..SearchRules::default()
     };
     let (answer, _) = search(graph(words), few, |_| verdict(false));
-    assert!(matches!(answer, Answer::Open { .. }), "{answer:?}");
-    let metric = Rules {
-        model: Some(Model::Ratios),
-        ..Rules::default()
+    assert!(
+        matches!(answer, SearchResult::Undecided { .. }),
+        "{answer:?}"
+    );
+    let metric = SearchRules {
+        model: Some(FailureModel::Ratios),
+        ..SearchRules::default()
     };
     let noise = |i: usize| 0.01 * [0.5, -0.8, 0.1, 0.9, -0.4, 0.0][i];
-    let same = || Observation::LogRatios((0..BLOCK).map(noise).collect());
+    let same = || CommitObservation::LogRatios((0..BLOCK_PAIRS).map(noise).collect());
     let (answer, _) = search(graph(words), metric, |_| same());
-    assert!(matches!(answer, Answer::Alike { .. }), "{answer:?}");
+    assert!(matches!(answer, SearchResult::Alike { .. }), "{answer:?}");
 }
 
 #[test]
@@ -141,14 +144,14 @@ fn a_pass_of_what_seemed_certain_is_not_believed() {
         verdict(commit >= "d" && commit != "good" && (commit != "d" || looks > 1))
     };
     let words = "a:good b:a c:b d:c e:d f:e g:f h:g";
-    let (answer, _) = search(graph(words), Rules::default(), look);
+    let (answer, _) = search(graph(words), SearchRules::default(), look);
     assert!(
-        matches!(&answer, Answer::Culprit { commits, .. } if commits == &["d"]),
+        matches!(&answer, SearchResult::Culprit { commits, .. } if commits == &["d"]),
         "{answer:?}"
     );
-    let certain = Rules {
-        model: Some(Model::Certain),
-        ..Rules::default()
+    let certain = SearchRules {
+        model: Some(FailureModel::Certain),
+        ..SearchRules::default()
     };
     // What cannot be is said, where the failure was said to be certain.
     let look = |commit: &str| verdict(["b", "h"].contains(&commit));
@@ -156,20 +159,23 @@ fn a_pass_of_what_seemed_certain_is_not_believed() {
     for commit in ["h", "good", "d", "b"] {
         flipping.observe(commit, look(commit));
     }
-    assert_eq!(flipping.step(None), Step::Done(Answer::Contradiction));
+    assert_eq!(
+        flipping.step(None),
+        SearchStep::Done(SearchResult::Contradiction)
+    );
 }
 
 #[test]
 fn the_same_observations_lead_to_the_same_commit() {
-    let mut search = Search::new(graph(MERGED), Rules::default());
-    let mut log: Vec<(String, Observation)> = Vec::new();
+    let mut search = Search::new(graph(MERGED), SearchRules::default());
+    let mut log: Vec<(String, CommitObservation)> = Vec::new();
     let mut fails = [true, true, false, true, false, false, true, false].into_iter();
-    while let (Step::Observe(commit), Some(is_bad)) = (search.step(None), fails.next()) {
-        let mut again = Search::new(graph(MERGED), Rules::default());
+    while let (SearchStep::Observe(commit), Some(is_bad)) = (search.step(None), fails.next()) {
+        let mut again = Search::new(graph(MERGED), SearchRules::default());
         for (commit, seen) in &log {
             again.observe(commit, seen.clone());
         }
-        assert_eq!(again.step(None), Step::Observe(commit.clone()));
+        assert_eq!(again.step(None), SearchStep::Observe(commit.clone()));
         let seen = verdict(is_bad);
         search.observe(&commit, seen.clone());
         log.push((commit, seen));
@@ -179,10 +185,10 @@ fn the_same_observations_lead_to_the_same_commit() {
 
 #[test]
 fn a_likelier_suspect_needs_less_evidence_and_the_end_of_the_runs_is_open() {
-    let rules = Rules {
-        model: Some(Model::Rates),
+    let rules = SearchRules {
+        model: Some(FailureModel::Rates),
         max_runs: 12,
-        ..Rules::default()
+        ..SearchRules::default()
     };
     let words = "a:good b:a c:b d:c e:d f:e g:f h:g";
     let probability = |weights: &[f64; 8]| {
@@ -200,7 +206,10 @@ fn a_likelier_suspect_needs_less_evidence_and_the_end_of_the_runs_is_open() {
         verdict(at % 3 == 0)
     });
     assert!(
-        matches!(answer, Answer::Open { .. } | Answer::Alike { .. }),
+        matches!(
+            answer,
+            SearchResult::Undecided { .. } | SearchResult::Alike { .. }
+        ),
         "{answer:?}"
     );
     assert!(looked.len() <= 12);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::verdict::{Effect, Finding, FindingKind};
+use crate::verdict::{Finding, FindingKind, Severity};
 
 /// A note that there was nothing to compare with.
 pub(super) fn no_history(head: &str) -> Finding {
@@ -10,11 +10,11 @@ pub(super) fn no_history(head: &str) -> Finding {
         kind: FindingKind::Run,
         name: "base".to_owned(),
         state: "no_history".to_owned(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason: format!("of no commit before {head} a run of all tests is stored"),
         meaning: "the tests are judged by themselves: none may fail that is not known to"
             .to_owned(),
-        next: "keep the memory for the next check, or share it: --store postgres://…".to_owned(),
+        next: "keep the store for the next check, or share it: --store postgres://…".to_owned(),
         avoid: String::new(),
         output: None,
     }
@@ -26,8 +26,8 @@ pub(crate) fn no_tests() -> Finding {
         kind: FindingKind::Run,
         name: "tests".to_owned(),
         state: "no_tests".to_owned(),
-        effect: Effect::Unmeasured,
-        reason: "no test ran on either side".to_owned(),
+        severity: Severity::Unmeasured,
+        reason: "no test ran on either revision".to_owned(),
         meaning: "nothing was measured, and that is not a pass".to_owned(),
         next: "write a test for what changed".to_owned(),
         avoid: String::new(),
@@ -36,7 +36,7 @@ pub(crate) fn no_tests() -> Finding {
 }
 
 /// A finding about a run in which tests have no outcome.
-pub fn incomplete(side: &str, gaps: &[String]) -> Finding {
+pub fn incomplete(revision: &str, gaps: &[String]) -> Finding {
     const NAMED: usize = 5;
     let more = gaps.len().saturating_sub(NAMED);
     let mut output = gaps[..gaps.len().min(NAMED)].join("\n");
@@ -45,9 +45,9 @@ pub fn incomplete(side: &str, gaps: &[String]) -> Finding {
     }
     Finding {
         kind: FindingKind::Run,
-        name: side.to_owned(),
+        name: revision.to_owned(),
         state: "incomplete".to_owned(),
-        effect: Effect::Unmeasured,
+        severity: Severity::Unmeasured,
         reason: match gaps.len() {
             1 => gaps[0].clone(),
             count => format!("{count} tests have no outcome"),

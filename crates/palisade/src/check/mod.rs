@@ -1,31 +1,31 @@
 //! The whole path: from a change to a verdict on its tests.
 //!
 //! ```text
-//! trees ─► changed files ─► risk ─► scope ─► runs of both sides ─► differences
+//! trees ─► changed files ─► risk ─► scope ─► runs of both revisions ─► differences
 //!                                              │   ▲                   │
 //!                                            store └── reruns, stress ─┴─► verdict ─► report
 //! ```
 
-mod beside;
 mod findings;
 mod monitor;
-mod obtain;
+mod other_checks;
 mod rerun;
+mod test_sets;
 
 use std::time::{Duration, Instant};
 
-use crate::baseline::{Standing, TestSet};
-use crate::compare::{Difference, TestState, compare};
+use crate::baseline::{TestSet, TestStatus};
 use crate::flaky::{Ledger, release_due};
 use crate::git::Repo;
-use crate::guard::{Event, Events, Guard, GuardError, Side};
-use crate::identity::TestId;
 use crate::measure::launch::Launcher;
 use crate::record::{Run, Scope, now};
-use crate::report::{Report, SideReport, Source};
+use crate::report::{Report, RevisionReport, Source};
 use crate::risk::{Assessment, Files, assess};
+use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::shard::ShardNumber;
-use crate::verdict::{Evidence, Finding, FindingKind, Verdict, judge_tests};
+use crate::test_id::TestId;
+use crate::test_set_diff::{Difference, TestState, diff};
+use crate::verdict::{Finding, FindingKind, TestEvidence, Verdict, judge_tests};
 
 use findings::no_history;
 pub(crate) use findings::{incomplete, no_tests};
@@ -85,32 +85,32 @@ pub enum CandidateChoice {
     /// A revision; in the user's files if they hold just that.
     Revision(String),
     /// A revision in a checkout of its own, whatever the user's files hold.
-    Beside(String),
+    Checkout(String),
 }
 
 /// Judges a change.
 pub fn check(
-    guard: &mut Guard,
+    session: &mut Session,
     options: &CheckOptions,
     events: Events<'_>,
-) -> Result<Report, GuardError> {
+) -> Result<Report, SessionError> {
     let started = Instant::now();
-    let (base, candidate) = guard.sides(&options.base, &options.candidate)?;
-    let assessment = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
-    for entry in release_due(guard.store.as_mut(), now())? {
+    let (base, candidate) = session.revisions(&options.base, &options.candidate)?;
+    let assessment = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
+    for entry in release_due(session.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));
     }
     let all = options.everything || assessment.files.is_empty();
     let scope = match &assessment.scope {
         _ if all => Some(Scope::Workspace),
-        scope => guard.policy.with_monitored(scope.clone()),
+        scope => session.policy.with_monitored(scope.clone()),
     };
     let scope = match (scope, options.shard) {
-        (Some(scope), Some(shard)) => Some(guard.shard(scope, shard)?),
+        (Some(scope), Some(shard)) => Some(session.shard(scope, shard)?),
         (scope, _) => scope,
     };
     let mut check = Check {
-        guard,
+        session,
         options,
         events,
         deadline: options.budget.map(|budget| started + budget),
@@ -122,26 +122,29 @@ pub fn check(
         complete: options.shard.is_none(),
         runs: Vec::new(),
     };
-    let mut sides = match &scope {
-        Some(scope) => check.sides(scope)?,
+    let mut compared = match &scope {
+        Some(scope) => check.compared_tests(scope)?,
         None => check.nothing_to_run()?,
     };
     if options.base == BaseChoice::Stored && check.same {
         check.findings.push(no_history(&check.base.name()));
     }
     let mut findings = std::mem::take(&mut check.findings);
-    if let Some(sides) = &mut sides {
-        findings.extend(check.judge(sides)?);
+    if let Some(compared) = &mut compared {
+        findings.extend(check.judge(compared)?);
     }
     findings.extend(check.api(&assessment)?);
     findings.extend(check.claims()?);
     findings.extend(check.approval(&assessment)?);
-    let recall = check.recall(&assessment, sides.is_some(), &findings)?;
+    let recall = check.recall(&assessment, compared.is_some(), &findings)?;
     findings.extend(check.monitored_commands()?);
     let speed = check.speed(&assessment, &mut findings)?;
-    findings.sort_by_key(|finding| finding.effect);
-    let looked_at = sides.as_ref().map(|sides| sides.scope.clone()).or(scope);
-    let report = check.report(assessment, looked_at, sides.as_ref(), findings, started);
+    findings.sort_by_key(|finding| finding.severity);
+    let looked_at = compared
+        .as_ref()
+        .map(|compared| compared.scope.clone())
+        .or(scope);
+    let report = check.report(assessment, looked_at, compared.as_ref(), findings, started);
     Ok(Report {
         speed,
         recall,
@@ -150,18 +153,22 @@ pub fn check(
 }
 
 /// The changed files between two trees, and what they risk.
-pub fn assess_change(guard: &Guard, base: &str, candidate: &str) -> Result<Assessment, GuardError> {
-    let changes = guard.repo.diff(base, candidate)?;
+pub fn assess_change(
+    session: &Session,
+    base: &str,
+    candidate: &str,
+) -> Result<Assessment, SessionError> {
+    let changes = session.repo.diff(base, candidate)?;
     let files = TreeFiles {
-        repo: &guard.repo,
+        repo: &session.repo,
         base,
         candidate,
-        root: &guard.workspace.root,
+        root: &session.workspace.root,
     };
     Ok(assess(
         &changes,
-        &guard.workspace,
-        &guard.policy.class,
+        &session.workspace,
+        &session.policy.class,
         &files,
     ))
 }
@@ -196,8 +203,8 @@ impl Files for TreeFiles<'_> {
     }
 }
 
-/// The tests of both sides.
-pub(crate) struct Sides {
+/// The tests of both revisions.
+pub(crate) struct ComparedTests {
     pub(crate) scope: Scope,
     pub(crate) base: TestSet,
     pub(crate) candidate: TestSet,
@@ -206,14 +213,14 @@ pub(crate) struct Sides {
 }
 
 pub(crate) struct Check<'a> {
-    pub(crate) guard: &'a mut Guard,
+    pub(crate) session: &'a mut Session,
     pub(crate) options: &'a CheckOptions,
     pub(crate) events: Events<'a>,
     pub(crate) deadline: Option<Instant>,
-    /// Whether both sides are the same tree.
+    /// Whether both revisions are the same tree.
     pub(crate) same: bool,
-    pub(crate) base: Side,
-    pub(crate) candidate: Side,
+    pub(crate) base: Revision,
+    pub(crate) candidate: Revision,
     pub(crate) findings: Vec<Finding>,
     pub(crate) complete: bool,
     /// The runs that the answer rests on; kept for a shard only.
@@ -230,25 +237,28 @@ impl Check<'_> {
         (self.events)(Event::Step(text));
     }
 
-    /// Judges the differences of both sides; what reruns see is added to them.
-    pub(crate) fn judge(&mut self, sides: &mut Sides) -> Result<Vec<Finding>, GuardError> {
-        let Sides {
+    /// Judges the differences of both revisions; what reruns see is added to them.
+    pub(crate) fn judge(
+        &mut self,
+        compared: &mut ComparedTests,
+    ) -> Result<Vec<Finding>, SessionError> {
+        let ComparedTests {
             base, candidate, ..
-        } = sides;
-        let slower = self.guard.policy.slower;
-        let first = compare(base, candidate, &slower);
+        } = compared;
+        let slower = self.session.policy.slower;
+        let first = diff(base, candidate, &slower);
         // The ledger is made from every run ever seen, which takes its time.
         let ledger = if first.is_empty() {
             Ledger::default()
         } else {
-            Ledger::read(self.guard.store.as_ref())?
+            Ledger::read(self.session.store.as_ref())?
         };
         self.stress(&first, candidate)?;
-        let suspicious = compare(base, candidate, &slower);
+        let suspicious = diff(base, candidate, &slower);
         let judged = self.rerun_failures(&suspicious, &ledger, base, candidate)?;
         let slow = self.rerun_slow(&suspicious, base, candidate)?;
-        let mut differences = compare(base, candidate, &slower);
-        // A test that turned out to do both on both sides no longer differs, and
+        let mut differences = diff(base, candidate, &slower);
+        // A test that turned out to do both on both revisions no longer differs, and
         // is still worth a word.
         for difference in suspicious {
             let is_told =
@@ -260,14 +270,14 @@ impl Check<'_> {
                 differences.push(difference);
             }
         }
-        let policy = &self.guard.policy;
+        let policy = &self.session.policy;
         let is_known = |test: &TestId| policy.known_failure(test).is_some();
         let failing = candidate
             .tests
             .iter()
-            .filter(|(_, e)| e.standing() == Standing::Failing);
+            .filter(|(_, e)| e.status() == TestStatus::Failing);
         let known = failing.filter(|(test, _)| is_known(test)).count();
-        let mut findings = judge_tests(&Evidence {
+        let mut findings = judge_tests(&TestEvidence {
             differences: &differences,
             judged: &judged,
             slow: &slow,
@@ -288,41 +298,42 @@ impl Check<'_> {
         self,
         assessment: Assessment,
         scope: Option<Scope>,
-        sides: Option<&Sides>,
+        compared: Option<&ComparedTests>,
         findings: Vec<Finding>,
         started: Instant,
     ) -> Report {
         let verdict = Verdict::of(&findings);
-        let side = |side: &Side, set: Option<&TestSet>, source: Option<&Source>| SideReport {
-            name: side.name(),
-            commit: side.subject.commit.clone(),
-            subject: side.commit.subject.clone(),
-            tree: side.subject.tree.clone(),
-            dirty: side.subject.dirty,
-            tests: set.map(TestSet::tally),
-            success_rate: set.and_then(|set| set.tally().success_rate()),
-            source: source.cloned(),
-        };
+        let revision =
+            |revision: &Revision, set: Option<&TestSet>, source: Option<&Source>| RevisionReport {
+                name: revision.name(),
+                commit: revision.subject.commit.clone(),
+                subject: revision.commit.subject.clone(),
+                tree: revision.subject.tree.clone(),
+                dirty: revision.subject.dirty,
+                tests: set.map(TestSet::tally),
+                success_rate: set.and_then(|set| set.tally().success_rate()),
+                source: source.cloned(),
+            };
         Report {
             schema: 1,
             verdict,
             exit_code: verdict.exit_code(),
-            base: side(
+            base: revision(
                 &self.base,
-                sides.map(|s| &s.base),
-                sides.map(|s| &s.base_source),
+                compared.map(|s| &s.base),
+                compared.map(|s| &s.base_source),
             ),
-            candidate: side(
+            candidate: revision(
                 &self.candidate,
-                sides.map(|s| &s.candidate),
-                sides.map(|s| &s.candidate_source),
+                compared.map(|s| &s.candidate),
+                compared.map(|s| &s.candidate_source),
             ),
             unchanged: self.same,
             scope,
             risk: assessment,
             findings,
-            min_success_rate: self.guard.policy.min_success_rate,
-            runner: self.guard.runner.name().to_owned(),
+            min_success_rate: self.session.policy.min_success_rate,
+            runner: self.session.runner.name().to_owned(),
             seconds: started.elapsed().as_secs_f64(),
             speed: None,
             recall: None,
@@ -340,13 +351,13 @@ fn is_failure(state: TestState) -> bool {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
+enum Role {
     Base,
     Candidate,
 }
 
-impl Which {
-    fn side<'a>(self, base: &'a mut Side, candidate: &'a mut Side) -> &'a mut Side {
+impl Role {
+    fn revision<'a>(self, base: &'a mut Revision, candidate: &'a mut Revision) -> &'a mut Revision {
         match self {
             Self::Base => base,
             Self::Candidate => candidate,

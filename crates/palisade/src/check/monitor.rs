@@ -1,26 +1,26 @@
 //! What is looked at because it broke once: the commands of monitors.
 
 use super::Check;
-use crate::bisect::Observation;
-use crate::culprit::{CommandAnswer, ask};
+use crate::bisect::CommitObservation;
+use crate::culprit::{CommandResult, run_command};
 use crate::flaky::{Judgement, judge};
-use crate::guard::{GuardError, Side};
 use crate::policy::Monitor;
+use crate::session::{Revision, SessionError};
 use crate::stats::Counts;
-use crate::verdict::{Finding, Judged, judge_monitor, unmeasured_monitor};
+use crate::verdict::{Finding, RerunResult, judge_monitor, unmeasured_monitor};
 
 impl Check<'_> {
-    /// Runs the commands of monitors on the candidate; those that fail there on both sides,
-    /// until each is judged. Both sides are checkouts, as they were where the culprit was
+    /// Runs the commands of monitors on the candidate; those that fail there on both revisions,
+    /// until each is judged. Both revisions are checkouts, as they were where the culprit was
     /// looked for.
-    pub(super) fn monitored_commands(&mut self) -> Result<Vec<Finding>, GuardError> {
-        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
-        if self.same || !is_first {
+    pub(super) fn monitored_commands(&mut self) -> Result<Vec<Finding>, SessionError> {
+        let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if self.same || !is_first_shard {
             return Ok(Vec::new());
         }
         let with_words = |monitor: &Monitor| Some((monitor.clone(), monitor.words()?));
         let monitors: Vec<_> = self
-            .guard
+            .session
             .policy
             .monitor
             .iter()
@@ -32,11 +32,11 @@ impl Check<'_> {
         // The places of their checkouts are given back, so that they are found again.
         self.base.leave();
         self.candidate.leave();
-        let (mut base, mut candidate) = (self.base.beside(), self.candidate.beside());
+        let (mut base, mut candidate) = (self.base.in_checkout(), self.candidate.in_checkout());
         let mut findings = Vec::new();
         for (monitor, words) in &monitors {
-            let sides = [&mut base, &mut candidate];
-            findings.extend(self.monitored_command(monitor, words, sides)?);
+            let revisions = [&mut base, &mut candidate];
+            findings.extend(self.monitored_command(monitor, words, revisions)?);
         }
         Ok(findings)
     }
@@ -45,25 +45,25 @@ impl Check<'_> {
         &mut self,
         monitor: &Monitor,
         words: &[String],
-        [base, candidate]: [&mut Side; 2],
-    ) -> Result<Option<Finding>, GuardError> {
+        [base, candidate]: [&mut Revision; 2],
+    ) -> Result<Option<Finding>, SessionError> {
         if self.is_over() {
             let why = "the budget was over before it ran";
             return Ok(Some(unmeasured_monitor(monitor, why.to_owned())));
         }
         self.step(format!("monitor {}: {}", monitor.name, words.join(" ")));
-        let policy = self.guard.policy.flaky;
+        let policy = self.session.policy.flaky;
         let mut counts = [Counts::default(); 2];
         let mut output = String::new();
-        let first = ask(self.guard, candidate, words, self.events)?;
+        let first = run_command(self.session, candidate, words, self.events)?;
         if let Some(why) = count(&first, &mut counts[1], &mut output) {
             return Ok(Some(unmeasured_monitor(monitor, why)));
         }
         if counts[1].failures == 0 {
             return Ok(None);
         }
-        let mut judged = Judged {
-            judgement: Judgement::Open,
+        let mut judged = RerunResult {
+            judgement: Judgement::Undecided,
             p: 1.0,
             candidate: counts[1],
             base: Some(counts[0]),
@@ -71,32 +71,32 @@ impl Check<'_> {
         for round in 0..policy.max_reruns {
             if self.is_over() {
                 // Too few runs are no judgement.
-                judged.judgement = Judgement::Open;
+                judged.judgement = Judgement::Undecided;
                 break;
             }
             self.step(format!(
-                "monitor {}: it fails; both sides once more, round {}",
+                "monitor {}: it fails; both revisions once more, round {}",
                 monitor.name,
                 round + 1
             ));
             // The order turns round, so that what changes with time falls on both.
             let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
             for at in order {
-                let side = if at == 0 { &mut *base } else { &mut *candidate };
-                let answer = ask(self.guard, side, words, self.events)?;
-                if let Some(why) = count(&answer, &mut counts[at], &mut output) {
+                let revision = if at == 0 { &mut *base } else { &mut *candidate };
+                let result = run_command(self.session, revision, words, self.events)?;
+                if let Some(why) = count(&result, &mut counts[at], &mut output) {
                     return Ok(Some(unmeasured_monitor(monitor, why)));
                 }
             }
             let (judgement, p) = judge(counts[1], Some(counts[0]), false);
-            judged = Judged {
+            judged = RerunResult {
                 judgement,
                 p,
                 candidate: counts[1],
                 base: Some(counts[0]),
             };
             let is_sure = counts[1].is_mixed() || counts[1].total() > policy.reruns;
-            if judgement != Judgement::Open && is_sure {
+            if judgement != Judgement::Undecided && is_sure {
                 break;
             }
         }
@@ -106,15 +106,15 @@ impl Check<'_> {
 }
 
 /// Counts an answer, and keeps what a failing command said. Says why it is none, if it is.
-fn count(answer: &CommandAnswer, counts: &mut Counts, output: &mut String) -> Option<String> {
-    match &answer.seen {
-        Observation::Good => counts.passes += 1,
-        Observation::Bad => {
+fn count(result: &CommandResult, counts: &mut Counts, output: &mut String) -> Option<String> {
+    match &result.seen {
+        CommitObservation::Good => counts.passes += 1,
+        CommitObservation::Bad => {
             counts.failures += 1;
-            output.clone_from(&answer.output);
+            output.clone_from(&result.output);
         }
-        Observation::Skip | Observation::LogRatios(_) => {
-            return Some(answer.why.clone().unwrap_or_default());
+        CommitObservation::Skip | CommitObservation::LogRatios(_) => {
+            return Some(result.why.clone().unwrap_or_default());
         }
     }
     None

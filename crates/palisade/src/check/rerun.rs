@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{Check, Which};
-use crate::baseline::{Expected, Standing, TestSet};
-use crate::compare::{Difference, TestState};
+use super::{Check, Role};
+use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge};
-use crate::guard::{Event, GuardError};
-use crate::identity::TestId;
 use crate::record::{Purpose, Scope};
 use crate::report::counted;
+use crate::session::{Event, SessionError};
 use crate::stats::{median, rank_test};
-use crate::verdict::{Judged, SlowJudged};
+use crate::test_id::TestId;
+use crate::test_set_diff::{Difference, TestState};
+use crate::verdict::{DurationRerunResult, RerunResult};
 
 /// The error that a judgement "slower" accepts.
 const SLOW_ALPHA: f64 = 0.01;
@@ -22,31 +22,31 @@ const SLOW_ALPHA: f64 = 0.01;
 const TIME_OUT_RERUNS: u32 = 2;
 
 impl Check<'_> {
-    /// Runs some tests once more on a side and adds what was seen to its tests.
+    /// Runs some tests once more on a revision and adds what was seen to its tests.
     fn again(
         &mut self,
-        which: Which,
+        role: Role,
         tests: &BTreeSet<TestId>,
         purpose: Purpose,
         set: &mut TestSet,
-    ) -> Result<bool, GuardError> {
+    ) -> Result<bool, SessionError> {
         if tests.is_empty() {
             return Ok(true);
         }
         let scope = Scope::Tests(tests.clone());
-        let side = which.side(&mut self.base, &mut self.candidate);
-        match self.guard.run(side, &scope, purpose, self.events) {
+        let revision = role.revision(&mut self.base, &mut self.candidate);
+        match self.session.run(revision, &scope, purpose, self.events) {
             Ok((run, _)) => {
                 set.add(&run, &scope);
-                self.keep(&[run]);
+                self.keep_runs(&[run]);
                 Ok(true)
             }
             // A base whose run is stored may not build any more, with another
             // system library for instance; then the answer stays open.
-            Err(GuardError::Run(error)) if !error.is_interrupt() => Ok(false),
+            Err(SessionError::Run(error)) if !error.is_interrupt() => Ok(false),
             // Where nothing can be written, the base cannot be checked out.
-            Err(GuardError::Git(error)) => {
-                let name = which.words(&which.side(&mut self.base, &mut self.candidate).name());
+            Err(SessionError::Git(error)) => {
+                let name = role.words(&role.revision(&mut self.base, &mut self.candidate).name());
                 let note = format!("{name} cannot be run again: failed to {error}");
                 (self.events)(Event::Note(note));
                 Ok(false)
@@ -55,23 +55,23 @@ impl Check<'_> {
         }
     }
 
-    /// Runs tests once more on both sides; says which side could be run. The order
+    /// Runs tests once more on both revisions; says which revision could be run. The order
     /// turns round each time: what changes with time, or with every second run, does
-    /// not fall on one side.
+    /// not fall on one revision.
     fn again_both(
         &mut self,
         round: u32,
         candidate: (&BTreeSet<TestId>, &mut TestSet),
         base: (&BTreeSet<TestId>, &mut TestSet),
-    ) -> Result<(bool, bool), GuardError> {
+    ) -> Result<(bool, bool), SessionError> {
         let base_first = round % 2 == 1;
-        let mut sides = [(Which::Candidate, candidate), (Which::Base, base)];
+        let mut revisions = [(Role::Candidate, candidate), (Role::Base, base)];
         if base_first {
-            sides.reverse();
+            revisions.reverse();
         }
         let mut ran = Vec::new();
-        for (which, (tests, set)) in sides {
-            ran.push(self.again(which, tests, Purpose::Rerun, set)?);
+        for (role, (tests, set)) in revisions {
+            ran.push(self.again(role, tests, Purpose::Rerun, set)?);
         }
         if base_first {
             ran.reverse();
@@ -85,8 +85,8 @@ impl Check<'_> {
         &mut self,
         differences: &[Difference],
         candidate: &mut TestSet,
-    ) -> Result<(), GuardError> {
-        let policy = self.guard.policy.flaky;
+    ) -> Result<(), SessionError> {
+        let policy = self.session.policy.flaky;
         let is_new = |d: &&Difference| {
             matches!(
                 d.state,
@@ -116,13 +116,13 @@ impl Check<'_> {
                 "stress {}, round {round}",
                 counted(count, "new or changed test")
             ));
-            if !self.again(Which::Candidate, &open, Purpose::Stress, candidate)? {
+            if !self.again(Role::Candidate, &open, Purpose::Stress, candidate)? {
                 return Ok(());
             }
         }
     }
 
-    /// Runs tests that fail on the candidate again on both sides, until each is
+    /// Runs tests that fail on the candidate again on both revisions, until each is
     /// judged or the reruns are used up.
     pub(super) fn rerun_failures(
         &mut self,
@@ -130,12 +130,12 @@ impl Check<'_> {
         ledger: &Ledger,
         base: &mut TestSet,
         candidate: &mut TestSet,
-    ) -> Result<BTreeMap<TestId, Judged>, GuardError> {
-        let policy = self.guard.policy.flaky;
+    ) -> Result<BTreeMap<TestId, RerunResult>, SessionError> {
+        let policy = self.session.policy.flaky;
         let suspects: Vec<&Difference> = differences
             .iter()
             .filter(|d| matches!(d.state, TestState::NewlyFailing | TestState::AddedFailing))
-            .filter(|d| self.guard.policy.known_failure(&d.test).is_none())
+            .filter(|d| self.session.policy.known_failure(&d.test).is_none())
             .collect();
         let changed: BTreeSet<&TestId> = differences
             .iter()
@@ -155,7 +155,7 @@ impl Check<'_> {
                 let before = base
                     .tests
                     .get(old)
-                    .filter(|e| e.standing() != Standing::Ignored);
+                    .filter(|e| e.status() != TestStatus::Ignored);
                 // A test whose body changed is another test: that the old one
                 // never failed says nothing about the new one being flaky.
                 let is_other = changed.contains(test) && counts.is_mixed();
@@ -170,11 +170,11 @@ impl Check<'_> {
                     policy.reruns
                 };
                 let is_sure = counts.is_mixed() || counts.total() > demanded;
-                if judgement == Judgement::Open || !is_sure {
+                if judgement == Judgement::Undecided || !is_sure {
                     open.insert(test.clone());
                     open_base.extend(before.map(|_| old.clone()));
                 }
-                let found = Judged {
+                let found = RerunResult {
                     judgement,
                     p,
                     candidate: counts,
@@ -190,13 +190,13 @@ impl Check<'_> {
                 for test in &open {
                     judged
                         .entry(test.clone())
-                        .and_modify(|j: &mut Judged| j.judgement = Judgement::Open);
+                        .and_modify(|j: &mut RerunResult| j.judgement = Judgement::Undecided);
                 }
                 break;
             }
             let count = open.len();
             self.step(format!(
-                "rerun {} on both sides, round {}",
+                "rerun {} on both revisions, round {}",
                 counted(count, "failing test"),
                 round + 1
             ));
@@ -212,14 +212,14 @@ impl Check<'_> {
         Ok(judged)
     }
 
-    /// Measures tests that seem slower again, the sides in turn.
+    /// Measures tests that seem slower again, the revisions in turn.
     pub(super) fn rerun_slow(
         &mut self,
         differences: &[Difference],
         base: &mut TestSet,
         candidate: &mut TestSet,
-    ) -> Result<BTreeMap<TestId, SlowJudged>, GuardError> {
-        let wanted = self.guard.policy.flaky.reruns as usize + 1;
+    ) -> Result<BTreeMap<TestId, DurationRerunResult>, SessionError> {
+        let wanted = self.session.policy.flaky.reruns as usize + 1;
         let suspects = differences.iter().filter(|d| d.state == TestState::Slower);
         let suspects: BTreeMap<TestId, TestId> = suspects
             .map(|d| {
@@ -252,7 +252,7 @@ impl Check<'_> {
             }
             let count = suspects.len();
             self.step(format!(
-                "time {} on both sides, round {}",
+                "time {} on both revisions, round {}",
                 counted(count, "slow test"),
                 round + 1
             ));
@@ -265,7 +265,7 @@ impl Check<'_> {
             let (before, after) = (durations(base, &old), durations(candidate, &new));
             let p = rank_test(&after, &before);
             let enough = before.len() >= wanted && after.len() >= wanted;
-            let judged = SlowJudged {
+            let judged = DurationRerunResult {
                 slower: enough.then_some(p <= SLOW_ALPHA),
                 p,
                 before_ms: median(&before).unwrap_or_default(),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::number::Number;
 use super::{ClaimsError, FILE_NAME, definition_error};
-use crate::identity::TestId;
 use crate::speed::Measure;
+use crate::test_id::TestId;
 
 /// What proves a claim, and how close the number must be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -249,7 +249,7 @@ impl Definition {
 
 /// A claim of `claims.toml`.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct DefinitionEntry {
     pub(super) name: String,
     pub(super) document: Option<String>,
     pub(super) text: Option<String>,
@@ -257,7 +257,7 @@ pub(super) struct Entry {
 }
 
 /// Reads `claims.toml`.
-pub(super) fn entries(text: &str) -> Result<Vec<Entry>, ClaimsError> {
+pub(super) fn entries(text: &str) -> Result<Vec<DefinitionEntry>, ClaimsError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct File {
@@ -295,7 +295,7 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, ClaimsError> {
         if let Some(problem) = definition.problem() {
             return Err(definition_error(FILE_NAME, &name, problem));
         }
-        entries.push(Entry {
+        entries.push(DefinitionEntry {
             name,
             document,
             text,

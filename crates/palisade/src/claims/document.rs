@@ -18,14 +18,14 @@ pub struct Document {
     /// What it says.
     pub text: String,
     /// The numbers outside of code.
-    pub numbers: Vec<Seen>,
+    pub numbers: Vec<DocumentNumber>,
     /// The markers, in order.
     pub markers: Vec<Marker>,
 }
 
 /// A number where it stands.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct DocumentNumber {
     /// The number.
     pub number: Number,
     /// The paragraph, heading, list item or table cell that it is in.
@@ -70,7 +70,7 @@ const PERFORMANCE: [&str; 12] = [
 impl Document {
     /// Reads a document.
     pub fn read(path: &str, text: String) -> Self {
-        let mut reader = Reader::default();
+        let mut reader = MarkdownReader::default();
         let parser = Parser::new_ext(&text, Options::ENABLE_TABLES).into_offset_iter();
         for (event, at) in parser {
             reader.event(&text, &event, at);
@@ -109,8 +109,8 @@ impl Document {
 }
 
 #[derive(Default)]
-struct Reader {
-    numbers: Vec<Seen>,
+struct MarkdownReader {
+    numbers: Vec<DocumentNumber>,
     markers: Vec<Marker>,
     block: usize,
     /// How many code blocks, links' targets and the like are open.
@@ -123,7 +123,7 @@ struct Reader {
     said: String,
 }
 
-impl Reader {
+impl MarkdownReader {
     fn event(&mut self, text: &str, event: &Event<'_>, at: Range<usize>) {
         match event {
             Event::Start(Tag::CodeBlock(_)) => self.hidden += 1,
@@ -175,7 +175,7 @@ impl Reader {
             ]
             .iter()
             .any(|spelled| words.starts_with(spelled));
-            self.numbers.push(Seen {
+            self.numbers.push(DocumentNumber {
                 block: self.block,
                 column: column.clone(),
                 is_performance: unit || spelled || by_head,

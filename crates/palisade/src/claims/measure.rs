@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Claims, Cost, Proof};
-use crate::baseline::{Expected, Standing, TestSet};
-use crate::comparison::{Selection, SeriesOptions, measure_series};
-use crate::git::forget_hook;
-use crate::guard::{Event, Events, Guard, GuardError, Side};
-use crate::identity::TestId;
+use crate::baseline::{Expected, TestSet, TestStatus};
+use crate::benchmark_comparison::{Selection, SeriesOptions, measure_series};
+use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::measure::read::last_number;
-use crate::process::{self, End, Limits, Stream, Tail};
+use crate::process::{self, Limits, ProcessEnd, Stream, Tail};
 use crate::record::{Purpose, Scope};
 use crate::run::RunError;
+use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::Measure;
 use crate::stats::median;
+use crate::test_id::TestId;
 
 /// The most that is read of what a command prints.
 const OUTPUT_LIMIT: usize = 16 << 20;
@@ -68,26 +68,26 @@ pub enum ClaimState {
 
 /// Measures claims in the user's files and judges each.
 pub fn check(
-    guard: &mut Guard,
+    session: &mut Session,
     claims: &Claims,
     options: &Options,
     events: Events<'_>,
-) -> Result<Vec<Checked>, GuardError> {
-    let mut side = guard.working_side()?;
-    check_side(guard, &mut side, claims, options, events)
+) -> Result<Vec<Checked>, SessionError> {
+    let mut revision = session.working_revision()?;
+    check_revision(session, &mut revision, claims, options, events)
 }
 
-/// The same where a side is: in a checkout if it is not in the user's files.
-pub(crate) fn check_side(
-    guard: &mut Guard,
-    side: &mut Side,
+/// The same where a revision is: in a checkout if it is not in the user's files.
+pub(crate) fn check_revision(
+    session: &mut Session,
+    revision: &mut Revision,
     claims: &Claims,
     options: &Options,
     events: Events<'_>,
-) -> Result<Vec<Checked>, GuardError> {
+) -> Result<Vec<Checked>, SessionError> {
     let mut measuring = Measuring {
-        guard,
-        side,
+        session,
+        revision,
         options,
         events,
         outputs: BTreeMap::new(),
@@ -101,7 +101,7 @@ pub(crate) fn check_side(
 }
 
 /// What a measurement says of a claim: a number or that a test passes; or why not.
-enum Answer {
+enum MeasuredClaim {
     Number(f64),
     Passes,
     Fails(String),
@@ -109,17 +109,17 @@ enum Answer {
 }
 
 struct Measuring<'a> {
-    guard: &'a mut Guard,
-    side: &'a mut Side,
+    session: &'a mut Session,
+    revision: &'a mut Revision,
     options: &'a Options,
     events: Events<'a>,
     /// What each command printed: several claims may rest on one.
     outputs: BTreeMap<String, Result<String, String>>,
-    tests: BTreeMap<TestId, Option<Standing>>,
+    tests: BTreeMap<TestId, Option<TestStatus>>,
 }
 
 impl Measuring<'_> {
-    fn check(&mut self, claim: &Claim) -> Result<Checked, GuardError> {
+    fn check(&mut self, claim: &Claim) -> Result<Checked, SessionError> {
         let definition = &claim.definition;
         if let Some(reason) = self.left_out(claim) {
             return Ok(checked(claim, ClaimState::LeftOut, None, reason));
@@ -130,13 +130,13 @@ impl Measuring<'_> {
             Proof::Bench(name, measure) => self.bench(name, measure)?,
         };
         Ok(match answer {
-            Answer::Nothing(reason) => checked(claim, ClaimState::Unmeasured, None, reason),
-            Answer::Fails(reason) => checked(claim, ClaimState::Broken, None, reason),
-            Answer::Passes => {
+            MeasuredClaim::Nothing(reason) => checked(claim, ClaimState::Unmeasured, None, reason),
+            MeasuredClaim::Fails(reason) => checked(claim, ClaimState::Broken, None, reason),
+            MeasuredClaim::Passes => {
                 let reason = "its test passes".to_owned();
                 checked(claim, ClaimState::Holds, None, reason)
             }
-            Answer::Number(raw) => {
+            MeasuredClaim::Number(raw) => {
                 let found = raw * definition.scale.unwrap_or(1.0);
                 let relation = definition.relation;
                 let holds = relation.holds(found, &claim.number, definition.within);
@@ -181,7 +181,11 @@ impl Measuring<'_> {
         is_over.then(|| "the budget was over before it was measured".to_owned())
     }
 
-    fn command(&mut self, command: &str, json: Option<&str>) -> Result<Answer, GuardError> {
+    fn command(
+        &mut self,
+        command: &str,
+        json: Option<&str>,
+    ) -> Result<MeasuredClaim, SessionError> {
         if !self.outputs.contains_key(command) {
             (self.events)(Event::Step(format!("claim: {command}")));
             let output = self.run(command)?;
@@ -189,43 +193,46 @@ impl Measuring<'_> {
         }
         let output = match &self.outputs[command] {
             Ok(output) => output,
-            Err(reason) => return Ok(Answer::Nothing(reason.clone())),
+            Err(reason) => return Ok(MeasuredClaim::Nothing(reason.clone())),
         };
         let Some(pointer) = json else {
-            let none = || Answer::Nothing(format!("the last line of `{command}` is no number"));
-            return Ok(last_number(output).map_or_else(none, Answer::Number));
+            let none =
+                || MeasuredClaim::Nothing(format!("the last line of `{command}` is no number"));
+            return Ok(last_number(output).map_or_else(none, MeasuredClaim::Number));
         };
         let document: serde_json::Value = match serde_json::from_str(output) {
             Ok(document) => document,
             Err(error) => {
                 let reason = format!("`{command}` printed no JSON document: {error}");
-                return Ok(Answer::Nothing(reason));
+                return Ok(MeasuredClaim::Nothing(reason));
             }
         };
         let number = document
             .pointer(pointer)
             .and_then(serde_json::Value::as_f64);
         let none = || {
-            Answer::Nothing(format!(
+            MeasuredClaim::Nothing(format!(
                 "what `{command}` printed has no number at {pointer}"
             ))
         };
-        Ok(number.map_or_else(none, Answer::Number))
+        Ok(number.map_or_else(none, MeasuredClaim::Number))
     }
 
     /// What a command prints; the inner error says why it printed nothing usable.
-    fn run(&mut self, line: &str) -> Result<Result<String, String>, GuardError> {
+    fn run(&mut self, line: &str) -> Result<Result<String, String>, SessionError> {
         let words = shlex::split(line).unwrap_or_default();
         let Some((program, arguments)) = words.split_first() else {
             return Ok(Err(format!("`{line}` is no command")));
         };
-        let root = self.side.root(self.guard, self.events)?;
+        let root = self.revision.root(self.session, self.events)?;
         let mut command = Command::new(program);
-        forget_hook(&mut command).current_dir(root).args(arguments);
-        if let Some(target) = self.side.place(self.guard).target {
+        remove_hook_variables(&mut command)
+            .current_dir(root)
+            .args(arguments);
+        if let Some(target) = self.revision.location(self.session).target {
             command.env("CARGO_TARGET_DIR", target);
         }
-        let limit = self.guard.policy.claims.time_out.0;
+        let limit = self.session.policy.claims.time_out.0;
         let left = self.options.deadline.map_or(limit, |at| {
             at.saturating_duration_since(Instant::now())
                 .max(Duration::from_millis(1))
@@ -238,7 +245,7 @@ impl Measuring<'_> {
         let end = process::run(
             &mut command,
             limits,
-            self.guard.cancel(),
+            self.session.cancel(),
             false,
             |stream, text| {
                 if stream == Stream::Err {
@@ -251,13 +258,13 @@ impl Measuring<'_> {
         );
         let last = || said.text().lines().last().unwrap_or_default().to_owned();
         Ok(match end {
-            Ok(End::Exited(Some(0))) => Ok(out),
-            Ok(End::Exited(Some(code))) => {
+            Ok(ProcessEnd::Exited(Some(0))) => Ok(out),
+            Ok(ProcessEnd::Exited(Some(code))) => {
                 let code = process::exit_code(code);
                 Err(format!("`{line}` ended with {code}: {}", last()))
             }
-            Ok(End::Exited(None)) => Err(format!("`{line}` was ended by a signal")),
-            Ok(End::TimedOut) => Err(format!("`{line}` ran past its time")),
+            Ok(ProcessEnd::Exited(None)) => Err(format!("`{line}` was ended by a signal")),
+            Ok(ProcessEnd::TimedOut) => Err(format!("`{line}` ran past its time")),
             Err(error @ process::ProcessError::Interrupted { .. }) => {
                 return Err(RunError::from(error).into());
             }
@@ -265,36 +272,40 @@ impl Measuring<'_> {
         })
     }
 
-    fn test(&mut self, test: &TestId) -> Result<Answer, GuardError> {
+    fn test(&mut self, test: &TestId) -> Result<MeasuredClaim, SessionError> {
         if !self.tests.contains_key(test) {
             let scope = Scope::Tests([test.clone()].into());
-            let known = self.guard.known(self.side, &scope)?;
+            let known = self.session.known(self.revision, &scope)?;
             let set = if known.covering.is_some() {
                 known.set
             } else {
                 (self.events)(Event::Step(format!("claim: test {test}")));
                 let ran = self
-                    .guard
-                    .run(self.side, &scope, Purpose::Tests, self.events);
+                    .session
+                    .run(self.revision, &scope, Purpose::Tests, self.events);
                 match ran {
                     Ok((run, _)) => TestSet::of_runs([&run], &scope),
-                    Err(GuardError::Run(RunError::Build { .. })) => TestSet::default(),
+                    Err(SessionError::Run(RunError::Build { .. })) => TestSet::default(),
                     Err(other) => return Err(other),
                 }
             };
-            let standing = set.tests.get(test).map(Expected::standing);
-            self.tests.insert(test.clone(), standing);
+            let status = set.tests.get(test).map(Expected::status);
+            self.tests.insert(test.clone(), status);
         }
         Ok(match self.tests[test] {
-            Some(Standing::Passing) => Answer::Passes,
-            Some(Standing::Failing) => Answer::Fails(format!("its test {test} fails")),
-            Some(Standing::Flaky) => Answer::Fails(format!("its test {test} passes and fails")),
-            Some(Standing::Ignored) => Answer::Nothing(format!("its test {test} is ignored")),
-            None => Answer::Nothing(format!("its test {test} did not run")),
+            Some(TestStatus::Passing) => MeasuredClaim::Passes,
+            Some(TestStatus::Failing) => MeasuredClaim::Fails(format!("its test {test} fails")),
+            Some(TestStatus::Flaky) => {
+                MeasuredClaim::Fails(format!("its test {test} passes and fails"))
+            }
+            Some(TestStatus::Ignored) => {
+                MeasuredClaim::Nothing(format!("its test {test} is ignored"))
+            }
+            None => MeasuredClaim::Nothing(format!("its test {test} did not run")),
         })
     }
 
-    fn bench(&mut self, name: &str, measure: Measure) -> Result<Answer, GuardError> {
+    fn bench(&mut self, name: &str, measure: Measure) -> Result<MeasuredClaim, SessionError> {
         let launcher = self.options.launcher.clone().expect("else it is left out");
         let options = SeriesOptions {
             selection: Selection {
@@ -308,13 +319,17 @@ impl Measuring<'_> {
                 .map(|at| at.saturating_duration_since(Instant::now())),
             ..SeriesOptions::default()
         };
-        let series = match measure_series(self.guard, &launcher, &options, self.events) {
+        let series = match measure_series(self.session, &launcher, &options, self.events) {
             Ok(series) => series,
-            Err(GuardError::NoBenchmark(_)) => {
-                return Ok(Answer::Nothing(format!("there is no benchmark {name}")));
+            Err(SessionError::NoBenchmark(_)) => {
+                return Ok(MeasuredClaim::Nothing(format!(
+                    "there is no benchmark {name}"
+                )));
             }
-            Err(GuardError::Run(RunError::Build { .. })) => {
-                return Ok(Answer::Nothing("the benchmarks do not build".to_owned()));
+            Err(SessionError::Run(RunError::Build { .. })) => {
+                return Ok(MeasuredClaim::Nothing(
+                    "the benchmarks do not build".to_owned(),
+                ));
             }
             Err(other) => return Err(other),
         };
@@ -323,8 +338,8 @@ impl Measuring<'_> {
             .iter()
             .find(|seen| seen.benchmark == name && seen.measure == measure);
         let value = seen.and_then(|seen| median(&seen.values));
-        let none = || Answer::Nothing(format!("{name} was not measured"));
-        Ok(value.map_or_else(none, Answer::Number))
+        let none = || MeasuredClaim::Nothing(format!("{name} was not measured"));
+        Ok(value.map_or_else(none, MeasuredClaim::Number))
     }
 }
 

@@ -23,14 +23,14 @@ use serde::Serialize;
 
 pub use definition::{Cost, Definition, Proof, Relation, Tolerance};
 pub use document::{Document, Marker};
-pub(crate) use measure::check_side;
+pub(crate) use measure::check_revision;
 pub use measure::{Checked, ClaimState, Options, check};
 pub use number::Number;
 pub use survey::{Contradiction, contradictions, unproved};
 pub use update::update;
 
 use crate::git::Repo;
-use crate::guard::{Guard, GuardError};
+use crate::session::{Session, SessionError};
 use document::NO_CLAIM;
 
 /// The file that defines claims, in the workspace's root.
@@ -115,12 +115,12 @@ pub struct Claim {
     #[serde(flatten)]
     pub definition: Definition,
     #[serde(skip)]
-    pub(crate) home: Home,
+    pub(crate) location: ClaimLocation,
 }
 
 /// Where a claim is defined.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Home {
+pub(crate) enum ClaimLocation {
     /// In `claims.toml`, at this place of the list.
     File(usize),
     /// In a marker whose content stands at these bytes of its document.
@@ -146,19 +146,19 @@ pub struct Claims {
 impl Claims {
     /// Reads the documents that the policy names, as they are in the user's files, and
     /// `claims.toml`.
-    pub fn load(guard: &Guard) -> Result<Self, GuardError> {
-        Self::load_in(guard, &guard.workspace.root)
+    pub fn load(session: &Session) -> Result<Self, SessionError> {
+        Self::load_in(session, &session.workspace.root)
     }
 
     /// The same of a checkout, in which the workspace has its root at `root`.
-    pub(crate) fn load_in(guard: &Guard, root: &Path) -> Result<Self, GuardError> {
+    pub(crate) fn load_in(session: &Session, root: &Path) -> Result<Self, SessionError> {
         let mut documents = Vec::new();
         for path in Repo::discover(root)?.working_files()?.into_keys() {
-            let inside = path.strip_prefix(&guard.workspace.dir);
+            let inside = path.strip_prefix(&session.workspace.dir);
             let Some(inside) = inside.map(|path| path.trim_start_matches('/')) else {
                 continue;
             };
-            if guard.policy.claims.holds(inside) {
+            if session.policy.claims.holds(inside) {
                 documents.push((inside.to_owned(), read(&root.join(inside))?));
             }
         }
@@ -207,7 +207,7 @@ impl Claims {
                         &number,
                         &entry.name,
                         &entry.definition,
-                        Home::File(at),
+                        ClaimLocation::File(at),
                     ));
                 }
                 (None, None) if used.contains(&at) => {}
@@ -261,7 +261,7 @@ fn claim(
     number: &Number,
     name: &str,
     definition: &Definition,
-    home: Home,
+    location: ClaimLocation,
 ) -> Claim {
     Claim {
         name: name.to_owned(),
@@ -270,7 +270,7 @@ fn claim(
         written: document.text[number.at.clone()].to_owned(),
         number: number.clone(),
         definition: definition.clone(),
-        home,
+        location,
     }
 }
 
@@ -278,7 +278,7 @@ fn claim(
 fn of_marker(
     document: &Document,
     marker: &Marker,
-    entries: &[definition::Entry],
+    entries: &[definition::DefinitionEntry],
     named: &BTreeMap<&str, usize>,
     used: &mut BTreeSet<usize>,
 ) -> Result<Option<Claim>, ClaimsError> {
@@ -310,7 +310,7 @@ fn of_marker(
             number,
             content,
             definition,
-            Home::File(at),
+            ClaimLocation::File(at),
         )));
     }
     // GitHub ends such a comment there.
@@ -321,14 +321,14 @@ fn of_marker(
     }
     let definition = definition::inline(&document.path, line, content)?;
     let name = definition.proof().title();
-    let home = Home::Marker(marker.content.clone());
-    Ok(Some(claim(document, number, &name, &definition, home)))
+    let location = ClaimLocation::Marker(marker.content.clone());
+    Ok(Some(claim(document, number, &name, &definition, location)))
 }
 
 /// The number of an entry that says where it stands by the text around it.
 fn by_text(
     document: &Document,
-    entry: &definition::Entry,
+    entry: &definition::DefinitionEntry,
     text: &str,
 ) -> Result<Number, ClaimsError> {
     let Some((before, after)) = text.split_once("{}") else {

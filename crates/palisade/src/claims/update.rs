@@ -7,7 +7,7 @@ use std::path::Path;
 
 use toml_edit::{DocumentMut, Item, value};
 
-use super::{Checked, Claims, ClaimsError, FILE_NAME, Home};
+use super::{Checked, ClaimLocation, Claims, ClaimsError, FILE_NAME};
 use crate::source::unix_lines;
 
 /// Writes what was measured over what the documents say, and `measured` beside what proves
@@ -28,9 +28,9 @@ pub fn update(
         let claim = &checked.claim;
         let of_document = edits.entry(&claim.document).or_default();
         of_document.push((claim.number.at.clone(), claim.number.write(found)));
-        match &claim.home {
-            Home::File(at) => defined.push(*at),
-            Home::Marker(content) => {
+        match &claim.location {
+            ClaimLocation::File(at) => defined.push(*at),
+            ClaimLocation::Marker(content) => {
                 let text = &claims.document(claim).text[content.clone()];
                 of_document.push((content.clone(), with_measured(text, when_and_where)));
             }

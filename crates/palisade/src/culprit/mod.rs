@@ -17,23 +17,23 @@ mod state;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub(crate) use observe::{Answer as CommandAnswer, Observer, ask};
-pub use report::{BisectReport, CommitReport, Sighting};
+pub(crate) use observe::{CommandResult, Observer, run_command};
+pub use report::{BisectReport, CommitReport, CommitSummary};
 use serde::{Deserialize, Serialize};
-use state::Turn;
+use state::SearchLock;
 pub(crate) use state::replace;
-pub use state::{Look, SearchState};
+pub use state::{LoggedObservation, SearchState};
 
-use crate::bisect::{Graph, GraphError, Model, Search, Step};
+use crate::bisect::{FailureModel, Graph, GraphError, Search, SearchStep};
 use crate::check::assess_change;
 use crate::git::{Commit, short};
-use crate::guard::{Event, Events, Guard, GuardError};
-use crate::identity::TestId;
 use crate::measure::launch::Launcher;
 use crate::milestone;
 use crate::recover::IncidentError;
 use crate::risk::Level;
+use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::Measure;
+use crate::test_id::TestId;
 
 /// The file of a search that is under way, from the workspace's root.
 pub const STATE_FILE: &str = ".palisade/bisect.json";
@@ -151,7 +151,7 @@ pub struct BisectOptions {
     /// Whether of merges only the first parent is followed.
     pub first_parent: bool,
     /// What the failure is taken for; found out if nothing is said.
-    pub model: Option<Model>,
+    pub model: Option<FailureModel>,
     /// After how many observations it ends at the latest.
     pub max_runs: Option<usize>,
     /// Go on with the search that is under way.
@@ -162,7 +162,7 @@ pub struct BisectOptions {
 
 impl BisectOptions {
     /// A search in a workspace for an answer to a question, with nothing else said.
-    pub fn new(guard: &Guard, question: Option<Question>) -> Self {
+    pub fn new(session: &Session, question: Option<Question>) -> Self {
         Self {
             question,
             good: None,
@@ -171,7 +171,7 @@ impl BisectOptions {
             model: None,
             max_runs: None,
             resume: false,
-            state: guard.workspace.root.join(STATE_FILE),
+            state: session.workspace.root.join(STATE_FILE),
         }
     }
 }
@@ -179,45 +179,45 @@ impl BisectOptions {
 /// Looks for the culprit. One search at a time is kept in a file: [`CulpritError::Busy`] is what
 /// a second one gets.
 pub fn bisect(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     options: &BisectOptions,
     events: Events<'_>,
-) -> Result<BisectReport, GuardError> {
+) -> Result<BisectReport, SessionError> {
     let started = Instant::now();
-    let _turn = Turn::take(&options.state)?;
+    let _lock = SearchLock::acquire(&options.state)?;
     let mut state = if options.resume {
         SearchState::load(&options.state)?
     } else {
-        start(guard, options, events)?
+        start(session, options, events)?
     };
     if let Some(max_runs) = options.max_runs {
         state.max_runs = max_runs;
     }
-    let nodes = guard
+    let nodes = session
         .repo
         .between(&state.good, &state.bad, state.first_parent)?;
     let graph = Graph::new(&state.good, nodes).map_err(CulpritError::from)?;
     let mut search = Search::new(graph, state.rules());
-    for look in &state.looks {
-        search.observe(&look.commit, look.seen.clone());
+    for entry in &state.log {
+        search.observe(&entry.commit, entry.seen.clone());
     }
     if !options.resume {
         state.save(&options.state)?;
     }
     let mut observer = Observer::new(launcher, &state.question);
     let answer = loop {
-        if search.model() != Model::Certain && state.weights.is_none() {
-            state.weights = Some(weights(guard, search.graph(), events)?);
+        if search.model() != FailureModel::Certain && state.weights.is_none() {
+            state.weights = Some(weights(session, search.graph(), events)?);
         }
         if let Some(weights) = &state.weights {
             search.weigh(weights);
         }
         match search.step(observer.at()) {
-            Step::Done(answer) => break answer,
-            Step::Observe(commit) => {
+            SearchStep::Done(answer) => break answer,
+            SearchStep::Observe(commit) => {
                 events(Event::Step(progress(&search, &state, &commit)));
-                let seen = state.look(guard, &mut observer, &commit, events)?;
+                let seen = state.observe(session, &mut observer, &commit, events)?;
                 search.observe(&commit, seen);
                 state.save(&options.state)?;
             }
@@ -226,7 +226,7 @@ pub fn bisect(
     state.answer = Some(answer.clone());
     state.save(&options.state)?;
     drop(observer);
-    let report = BisectReport::of(guard, &search, &state, answer)?;
+    let report = BisectReport::of(session, &search, &state, answer)?;
     Ok(BisectReport {
         seconds: started.elapsed().as_secs_f64(),
         ..report
@@ -235,30 +235,30 @@ pub fn bisect(
 
 /// Resolves the ends of a search in which nothing was seen yet.
 pub(crate) fn start(
-    guard: &Guard,
+    session: &Session,
     options: &BisectOptions,
     events: Events<'_>,
-) -> Result<SearchState, GuardError> {
+) -> Result<SearchState, SessionError> {
     let question = options.question.clone().ok_or(CulpritError::NoQuestion)?;
     if let Question::Ratio(name) = &question {
-        let mut ratios = guard.policy.ratio.iter();
+        let mut ratios = session.policy.ratio.iter();
         if !ratios.any(|ratio| ratio.name == *name && ratio.is_for_this_machine()) {
             return Err(CulpritError::NoRatio(name.clone()).into());
         }
     }
-    let bad = guard
+    let bad = session
         .repo
         .resolve(options.bad.as_deref().unwrap_or("HEAD"))?;
-    if options.bad.is_none() && guard.repo.working_tree()? != bad.tree {
+    if options.bad.is_none() && session.repo.working_tree()? != bad.tree {
         let note = "changes that are not committed are no part of the search";
         events(Event::Note(note.to_owned()));
     }
     let mut good = match &options.good {
-        Some(revision) => guard.repo.resolve(revision)?,
-        None => known_good(guard, &question, &bad)?,
+        Some(revision) => session.repo.resolve(revision)?,
+        None => known_good(session, &question, &bad)?,
     };
-    if !guard.repo.is_ancestor(&good.id, &bad.id)? {
-        let common = guard.repo.merge_base(&good.id, &bad.id)?;
+    if !session.repo.is_ancestor(&good.id, &bad.id)? {
+        let common = session.repo.merge_base(&good.id, &bad.id)?;
         let common = common.ok_or_else(|| CulpritError::Unrelated {
             good: good.short().to_owned(),
             bad: bad.short().to_owned(),
@@ -272,7 +272,7 @@ pub(crate) fn start(
         good = common;
     }
     let model = match question {
-        Question::Bench { .. } => Some(Model::Ratios),
+        Question::Bench { .. } => Some(FailureModel::Ratios),
         Question::Test(_) | Question::Command(_) | Question::Ratio(_) => options.model,
     };
     Ok(SearchState::new(
@@ -285,11 +285,15 @@ pub(crate) fn start(
 
 /// The newest commit before the bad one that is known to be good: of a test one whose tree
 /// it passed on and never failed, else the newest milestone.
-fn known_good(guard: &Guard, question: &Question, bad: &Commit) -> Result<Commit, GuardError> {
-    let before = guard.repo.ancestors(&bad.id, BACK)?;
+fn known_good(
+    session: &Session,
+    question: &Question,
+    bad: &Commit,
+) -> Result<Commit, SessionError> {
+    let before = session.repo.ancestors(&bad.id, BACK)?;
     let before = before.iter().filter(|commit| commit.id != bad.id);
     if let Question::Test(test) = question {
-        let tallies = guard.store.tallies(Some(test))?;
+        let tallies = session.store.tallies(Some(test))?;
         let counts = |commit: &&Commit| {
             let of_tree = tallies.iter().filter(|tally| tally.tree == commit.tree);
             of_tree.fold((0, 0), |(passes, failures), tally| {
@@ -301,7 +305,7 @@ fn known_good(guard: &Guard, question: &Question, bad: &Commit) -> Result<Commit
             return Ok(commit.clone());
         }
     }
-    let milestones = milestone::all(guard)?;
+    let milestones = milestone::all(session)?;
     let is_milestone = |commit: &&Commit| {
         let mut milestones = milestones.iter();
         milestones.any(|milestone| milestone.subject.commit == commit.id)
@@ -314,7 +318,7 @@ fn known_good(guard: &Guard, question: &Question, bad: &Commit) -> Result<Commit
 }
 
 /// How likely each suspect is the culprit before anything is seen, by what it risks.
-fn weights(guard: &Guard, graph: &Graph, events: Events<'_>) -> Result<Vec<f64>, GuardError> {
+fn weights(session: &Session, graph: &Graph, events: Events<'_>) -> Result<Vec<f64>, SessionError> {
     let suspects = &graph.nodes()[..graph.suspects()];
     if suspects.len() > WEIGHED {
         return Ok(vec![1.0; suspects.len()]);
@@ -323,12 +327,12 @@ fn weights(guard: &Guard, graph: &Graph, events: Events<'_>) -> Result<Vec<f64>,
         "weigh the suspects by what they risk".to_owned(),
     ));
     let weight = |node: &crate::bisect::Node| {
-        let tree = guard.repo.resolve(&node.id)?.tree;
+        let tree = session.repo.resolve(&node.id)?.tree;
         let Some(parent) = node.parents.first() else {
             return Ok(2.0);
         };
-        let parent = guard.repo.resolve(parent)?.tree;
-        Ok(match assess_change(guard, &parent, &tree)?.level {
+        let parent = session.repo.resolve(parent)?.tree;
+        Ok(match assess_change(session, &parent, &tree)?.level {
             Some(Level::Critical) => 8.0,
             Some(Level::High) => 4.0,
             Some(Level::Medium) => 2.0,
@@ -343,8 +347,8 @@ fn weights(guard: &Guard, graph: &Graph, events: Events<'_>) -> Result<Vec<f64>,
 fn progress(search: &Search, state: &SearchState, commit: &str) -> String {
     /// How many of the last observations say how long the next ones take.
     const RECENT: usize = 8;
-    let recent = state.looks.iter().rev().take(RECENT);
-    let seconds: Vec<f64> = recent.map(|look| look.seconds).collect();
+    let recent = state.log.iter().rev().take(RECENT);
+    let seconds: Vec<f64> = recent.map(|entry| entry.seconds).collect();
     let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
     let left = match search.runs_left() {
         Some(left) if !seconds.is_empty() => {

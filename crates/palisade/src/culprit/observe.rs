@@ -3,29 +3,29 @@
 use std::process::Command;
 
 use super::Question;
-use crate::bisect::Observation;
-use crate::comparison::{Against, hold_ratio};
-use crate::git::forget_hook;
-use crate::guard::{Event, Events, Guard, GuardError, Side};
-use crate::identity::TestId;
+use crate::benchmark_comparison::{GoodCommit, hold_ratio};
+use crate::bisect::CommitObservation;
+use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
-use crate::process::{self, End, Limits, ProcessError, Tail};
+use crate::process::{self, Limits, ProcessEnd, ProcessError, Tail};
 use crate::record::{Outcome, Purpose, Scope};
 use crate::run::{Progress, RunError};
+use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::BoundState;
+use crate::test_id::TestId;
 
 /// The exit code by which a command says that nothing can be said, as for `git bisect run`.
 const SKIP: i32 = 125;
 
 /// What is seen, and why nothing is.
-type Seen = (Observation, Option<String>);
+type ObservationAndReason = (CommitObservation, Option<String>);
 
 /// Looks at commits, and keeps the last one checked out.
 pub(crate) struct Observer<'a> {
     launcher: &'a Launcher,
     question: Question,
-    side: Option<Side>,
-    against: Option<Against>,
+    revision: Option<Revision>,
+    good_commit: Option<GoodCommit>,
     at: Option<String>,
 }
 
@@ -34,8 +34,8 @@ impl<'a> Observer<'a> {
         Self {
             launcher,
             question: question.clone(),
-            side: None,
-            against: None,
+            revision: None,
+            good_commit: None,
             at: None,
         }
     }
@@ -46,25 +46,25 @@ impl<'a> Observer<'a> {
     }
 
     /// Looks at a commit once. What cannot be built or run is skipped, with the reason.
-    pub(super) fn look(
+    pub(super) fn observe(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         good: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
+    ) -> Result<ObservationAndReason, SessionError> {
         let seen = match self.question.clone() {
-            Question::Test(test) => self.test(guard, &test, commit, events),
-            Question::Command(words) => self.command(guard, &words, commit, events),
-            Question::Ratio(name) => self.ratio(guard, &name, commit, events),
+            Question::Test(test) => self.test(session, &test, commit, events),
+            Question::Command(words) => self.command(session, &words, commit, events),
+            Question::Ratio(name) => self.ratio(session, &name, commit, events),
             Question::Bench { name, measure } => {
                 let what = (name.as_str(), measure);
-                self.bench(guard, what, good, commit, events)
+                self.bench(session, what, good, commit, events)
             }
         };
         // An interrupt may end a child before it ends us: what that looks like is nothing
         // that was seen of the commit.
-        if guard.cancel().is_cancelled() && !matches!(&seen, Err(GuardError::Launch(_))) {
+        if session.cancel().is_cancelled() && !matches!(&seen, Err(SessionError::Launch(_))) {
             let program = self.question.words();
             return Err(RunError::from(ProcessError::Interrupted { program }).into());
         }
@@ -73,41 +73,41 @@ impl<'a> Observer<'a> {
                 self.at = Some(commit.to_owned());
                 Ok(seen)
             }
-            Err(GuardError::Run(error)) if !error.is_interrupt() => {
+            Err(SessionError::Run(error)) if !error.is_interrupt() => {
                 self.at = Some(commit.to_owned());
                 Ok(skip(reason(&error)))
             }
             // A commit whose manifests Cargo cannot read.
-            Err(GuardError::Workspace(error)) => Ok(skip(error.to_string())),
+            Err(SessionError::Workspace(error)) => Ok(skip(error.to_string())),
             Err(other) => Err(other),
         }
     }
 
     /// The checkout of a commit.
-    fn side(&mut self, guard: &Guard, commit: &str) -> Result<&mut Side, GuardError> {
-        let is_it = |side: &Side| side.subject.commit == commit;
-        if !self.side.as_ref().is_some_and(is_it) {
+    fn revision(&mut self, session: &Session, commit: &str) -> Result<&mut Revision, SessionError> {
+        let is_it = |revision: &Revision| revision.subject.commit == commit;
+        if !self.revision.as_ref().is_some_and(is_it) {
             // Its place is given back first, so that the next one finds what was built.
-            self.side = None;
-            self.side = Some(guard.beside(Some(commit))?);
+            self.revision = None;
+            self.revision = Some(session.in_checkout(Some(commit))?);
         }
-        Ok(self.side.as_mut().expect("set above"))
+        Ok(self.revision.as_mut().expect("set above"))
     }
 
     fn test(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         test: &TestId,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
+    ) -> Result<ObservationAndReason, SessionError> {
         let scope = Scope::Tests([test.clone()].into());
-        let side = self.side(guard, commit)?;
-        let (run, gaps) = guard.run(side, &scope, Purpose::Rerun, events)?;
+        let revision = self.revision(session, commit)?;
+        let (run, gaps) = session.run(revision, &scope, Purpose::Rerun, events)?;
         let seen = run.observations.iter().find(|seen| seen.test == *test);
         Ok(match seen.map(|seen| seen.outcome) {
-            Some(Outcome::Pass) => (Observation::Good, None),
-            Some(Outcome::Fail | Outcome::TimedOut) => (Observation::Bad, None),
+            Some(Outcome::Pass) => (CommitObservation::Good, None),
+            Some(Outcome::Fail | Outcome::TimedOut) => (CommitObservation::Bad, None),
             Some(Outcome::Ignored) => skip("the test is ignored".to_owned()),
             None if gaps.is_empty() => skip("there is no such test".to_owned()),
             None => skip(gaps.join("; ")),
@@ -116,34 +116,34 @@ impl<'a> Observer<'a> {
 
     fn command(
         &mut self,
-        guard: &Guard,
+        session: &Session,
         words: &[String],
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
-        let side = self.side(guard, commit)?;
-        let answer = ask(guard, side, words, events)?;
-        Ok((answer.seen, answer.why))
+    ) -> Result<ObservationAndReason, SessionError> {
+        let revision = self.revision(session, commit)?;
+        let result = run_command(session, revision, words, events)?;
+        Ok((result.seen, result.why))
     }
 
     /// Whether a ratio of the user's policy holds.
     fn ratio(
         &mut self,
-        guard: &Guard,
+        session: &Session,
         name: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
+    ) -> Result<ObservationAndReason, SessionError> {
         let launcher = self.launcher;
-        let side = self.side(guard, commit)?;
-        let Some(ratio) = guard.policy.ratio.iter().find(|ratio| ratio.name == name) else {
+        let revision = self.revision(session, commit)?;
+        let Some(ratio) = session.policy.ratio.iter().find(|ratio| ratio.name == name) else {
             return Ok(skip(format!("no [[ratio]] is called {name}")));
         };
-        let held = hold_ratio(guard, launcher, side, ratio, events)?;
+        let held = hold_ratio(session, launcher, revision, ratio, events)?;
         Ok(match held {
             Ok(held) => match held.state {
-                BoundState::Kept => (Observation::Good, None),
-                BoundState::Broken => (Observation::Bad, None),
+                BoundState::Kept => (CommitObservation::Good, None),
+                BoundState::Broken => (CommitObservation::Bad, None),
                 BoundState::Inconclusive => skip(held.reason),
             },
             Err(why) => skip(why),
@@ -152,70 +152,70 @@ impl<'a> Observer<'a> {
 
     fn bench(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         what: (&str, Option<crate::speed::Measure>),
         good: &str,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Seen, GuardError> {
-        let against = match &mut self.against {
-            Some(against) => against,
+    ) -> Result<ObservationAndReason, SessionError> {
+        let good_commit = match &mut self.good_commit {
+            Some(good_commit) => good_commit,
             none => {
                 events(Event::Step("build the good end to measure it".to_owned()));
-                none.insert(Against::new(guard, self.launcher, good, what, events)?)
+                none.insert(GoodCommit::new(session, self.launcher, good, what, events)?)
             }
         };
-        let block = against.block(guard, self.launcher, commit, events)?;
-        Ok(block.map_or_else(skip, |ratios| (Observation::LogRatios(ratios), None)))
+        let block = good_commit.block(session, self.launcher, commit, events)?;
+        Ok(block.map_or_else(skip, |ratios| (CommitObservation::LogRatios(ratios), None)))
     }
 }
 
-/// What a command says of a side.
-pub(crate) struct Answer {
+/// What a command says of a revision.
+pub(crate) struct CommandResult {
     /// Whether all is well.
-    pub(crate) seen: Observation,
+    pub(crate) seen: CommitObservation,
     /// Why nothing can be said.
     pub(crate) why: Option<String>,
     /// The end of what it printed.
     pub(crate) output: String,
 }
 
-/// Runs a command in a side's checkout, once.
-pub(crate) fn ask(
-    guard: &Guard,
-    side: &mut Side,
+/// Runs a command in a revision's checkout, once.
+pub(crate) fn run_command(
+    session: &Session,
+    revision: &mut Revision,
     words: &[String],
     events: Events<'_>,
-) -> Result<Answer, GuardError> {
-    let root = side.root(guard, events)?;
+) -> Result<CommandResult, SessionError> {
+    let root = revision.root(session, events)?;
     let mut command = Command::new(&words[0]);
-    forget_hook(&mut command)
+    remove_hook_variables(&mut command)
         .args(&words[1..])
         .current_dir(root);
-    if let Some(target) = side.place(guard).target {
+    if let Some(target) = revision.location(session).target {
         command.env("CARGO_TARGET_DIR", target);
     }
     let limits = Limits {
-        total: Some(guard.policy.run.run_time_out.0),
+        total: Some(session.policy.run.run_time_out.0),
         quiet: None,
     };
     let mut said = Tail::default();
-    let end = process::run(&mut command, limits, guard.cancel(), true, |_, line| {
+    let end = process::run(&mut command, limits, session.cancel(), true, |_, line| {
         said.push(line);
         let line = String::from_utf8_lossy(line).trim().to_owned();
         events(Event::Progress(Progress::Building(line)));
     });
     let (seen, why) = match end.map_err(RunError::from)? {
-        End::Exited(Some(0)) => (Observation::Good, None),
-        End::Exited(Some(SKIP)) => skip(format!("the command ended with {SKIP}")),
-        End::Exited(_) | End::TimedOut => (Observation::Bad, None),
+        ProcessEnd::Exited(Some(0)) => (CommitObservation::Good, None),
+        ProcessEnd::Exited(Some(SKIP)) => skip(format!("the command ended with {SKIP}")),
+        ProcessEnd::Exited(_) | ProcessEnd::TimedOut => (CommitObservation::Bad, None),
     };
     let output = said.text();
-    Ok(Answer { seen, why, output })
+    Ok(CommandResult { seen, why, output })
 }
 
-fn skip(why: String) -> Seen {
-    (Observation::Skip, Some(why))
+fn skip(why: String) -> ObservationAndReason {
+    (CommitObservation::Skip, Some(why))
 }
 
 /// Why a run says nothing: the first line of what the compiler said.

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Question, SearchState};
-use crate::bisect::{Answer, Evidence, Model, Search};
+use crate::bisect::{CommitEvidence, FailureModel, Search, SearchResult};
 use crate::git::short;
-use crate::guard::{Guard, GuardError};
 use crate::report::counted;
+use crate::session::{Session, SessionError};
 use crate::stats::median;
 
 /// A commit as people know it.
@@ -25,11 +25,11 @@ pub struct CommitReport {
 }
 
 impl CommitReport {
-    pub(crate) fn of(guard: &Guard, id: &str) -> Result<Self, GuardError> {
-        let (author, date) = guard.repo.signature(id)?;
+    pub(crate) fn of(session: &Session, id: &str) -> Result<Self, SessionError> {
+        let (author, date) = session.repo.signature(id)?;
         Ok(Self {
             id: id.to_owned(),
-            subject: guard.repo.resolve(id)?.subject,
+            subject: session.repo.resolve(id)?.subject,
             author,
             date,
         })
@@ -43,7 +43,7 @@ impl CommitReport {
 
 /// All that was seen of a commit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sighting {
+pub struct CommitSummary {
     /// The commit.
     pub commit: String,
     /// The first line of its message.
@@ -77,9 +77,9 @@ pub struct BisectReport {
     /// The bad end.
     pub bad: CommitReport,
     /// What the failure was taken for in the end.
-    pub model: Model,
+    pub model: FailureModel,
     /// What was found.
-    pub answer: Answer,
+    pub answer: SearchResult,
     /// The commits that the answer names, oldest first.
     pub culprits: Vec<CommitReport>,
     /// How many commits were suspects.
@@ -88,29 +88,31 @@ pub struct BisectReport {
     pub runs: usize,
     /// What was seen of each commit that was looked at, oldest first, the good end before
     /// all.
-    pub seen: Vec<Sighting>,
+    pub seen: Vec<CommitSummary>,
     /// How long it took in this call, in seconds.
     pub seconds: f64,
 }
 
 impl BisectReport {
     pub(super) fn of(
-        guard: &Guard,
+        session: &Session,
         search: &Search,
         state: &SearchState,
-        answer: Answer,
-    ) -> Result<Self, GuardError> {
+        answer: SearchResult,
+    ) -> Result<Self, SessionError> {
         let named: &[String] = match &answer {
-            Answer::Culprit { commits, .. } | Answer::Open { commits, .. } => commits,
+            SearchResult::Culprit { commits, .. } | SearchResult::Undecided { commits, .. } => {
+                commits
+            }
             _ => &[],
         };
-        let named = named.iter().map(|id| CommitReport::of(guard, id));
+        let named = named.iter().map(|id| CommitReport::of(session, id));
         let culprits = named.collect::<Result<Vec<_>, _>>()?;
         let probabilities = search.probabilities();
         let all = search.graph().nodes().iter().zip(search.evidence());
         let mut seen = Vec::new();
         for (at, (node, evidence)) in all.enumerate() {
-            let Evidence {
+            let CommitEvidence {
                 counts,
                 log_ratios,
                 skipped,
@@ -118,16 +120,16 @@ impl BisectReport {
             if counts.total() == 0 && log_ratios.is_empty() && !skipped {
                 continue;
             }
-            let mut looks = state.looks.iter();
-            let why = looks.find(|look| look.commit == node.id && look.why.is_some());
-            seen.push(Sighting {
+            let mut log = state.log.iter();
+            let why = log.find(|entry| entry.commit == node.id && entry.why.is_some());
+            seen.push(CommitSummary {
                 commit: node.id.clone(),
-                subject: guard.repo.resolve(&node.id)?.subject,
+                subject: session.repo.resolve(&node.id)?.subject,
                 failures: counts.failures,
                 passes: counts.passes,
                 pairs: log_ratios.len(),
                 ratio: median(log_ratios).map(f64::exp),
-                skipped: why.and_then(|look| look.why.clone()),
+                skipped: why.and_then(|observe| observe.why.clone()),
                 probability: probabilities.get(at).copied().unwrap_or(0.0),
             });
         }
@@ -138,13 +140,15 @@ impl BisectReport {
         Ok(Self {
             schema: 1,
             exit_code: match &answer {
-                Answer::Culprit { .. } => 0,
-                Answer::Open { .. } => 4,
-                Answer::Alike { .. } | Answer::Unmeasured { .. } | Answer::Contradiction => 3,
+                SearchResult::Culprit { .. } => 0,
+                SearchResult::Undecided { .. } => 4,
+                SearchResult::Alike { .. }
+                | SearchResult::Unmeasured { .. }
+                | SearchResult::Contradiction => 3,
             },
             question: state.question.clone(),
-            good: CommitReport::of(guard, &state.good)?,
-            bad: CommitReport::of(guard, &state.bad)?,
+            good: CommitReport::of(session, &state.good)?,
+            bad: CommitReport::of(session, &state.bad)?,
             model: search.model(),
             answer,
             culprits,
@@ -163,10 +167,12 @@ impl BisectReport {
             part => format!("{:.1} %", 100.0 * part),
         };
         match &self.answer {
-            Answer::Culprit { confidence, .. } => {
+            SearchResult::Culprit { confidence, .. } => {
                 let how = match self.model {
-                    Model::Certain => "it fails each time from there on, and never before".into(),
-                    Model::Rates | Model::Ratios => {
+                    FailureModel::Certain => {
+                        "it fails each time from there on, and never before".into()
+                    }
+                    FailureModel::Rates | FailureModel::Ratios => {
                         format!("{} likely", percent(*confidence))
                     }
                 };
@@ -178,23 +184,23 @@ impl BisectReport {
                     ),
                 }
             }
-            Answer::Open { confidence, .. } => format!(
+            SearchResult::Undecided { confidence, .. } => format!(
                 "not decided after {}; likeliest, with {}: {}",
                 counted(self.runs, "observation"),
                 percent(*confidence),
                 names.join(", ")
             ),
-            Answer::Alike { confidence } => format!(
+            SearchResult::Alike { confidence } => format!(
                 "both ends show the same ({} likely): there is no culprit between them",
                 percent(*confidence)
             ),
-            Answer::Unmeasured { commit } => {
+            SearchResult::Unmeasured { commit } => {
                 format!(
                     "{}, an end of the search, cannot be measured",
                     short(commit)
                 )
             }
-            Answer::Contradiction => {
+            SearchResult::Contradiction => {
                 "what was seen contradicts itself: the failure is not certain".to_owned()
             }
         }
@@ -277,7 +283,7 @@ impl BisectReport {
     }
 }
 
-impl Sighting {
+impl CommitSummary {
     fn words(&self) -> String {
         match (&self.skipped, self.ratio) {
             (Some(why), _) => format!("skipped: {why}"),
@@ -286,8 +292,8 @@ impl Sighting {
                 format!("{percent:+.1} % ({})", counted(self.pairs, "pair"))
             }
             (None, None) => {
-                let looks = self.failures + self.passes;
-                format!("failed {} of {looks}", self.failures)
+                let total = self.failures + self.passes;
+                format!("failed {} of {total}", self.failures)
             }
         }
     }

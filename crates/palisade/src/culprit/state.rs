@@ -8,18 +8,18 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{CulpritError, Observer, Question};
-use crate::bisect::{Answer, Model, Observation, Rules};
+use crate::bisect::{CommitObservation, FailureModel, SearchResult, SearchRules};
 use crate::git::short;
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::record::{Millis, now};
+use crate::session::{Event, Events, Session, SessionError};
 
 /// What was seen of a commit, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Look {
+pub struct LoggedObservation {
     /// The commit.
     pub commit: String,
     /// What was seen.
-    pub seen: Observation,
+    pub seen: CommitObservation,
     /// Why it was skipped.
     pub why: Option<String>,
     /// When it ended.
@@ -40,7 +40,7 @@ pub struct SearchState {
     /// Whether of merges only the first parent is followed.
     pub first_parent: bool,
     /// What the failure is taken for, if that was said.
-    pub model: Option<Model>,
+    pub model: Option<FailureModel>,
     /// After how many observations it ends at the latest.
     pub max_runs: usize,
     /// When it began.
@@ -48,9 +48,10 @@ pub struct SearchState {
     /// How likely each suspect was before anything was seen, if that was asked for.
     pub weights: Option<Vec<f64>>,
     /// What was seen, in order.
-    pub looks: Vec<Look>,
+    #[serde(rename = "looks")]
+    pub log: Vec<LoggedObservation>,
     /// What was found.
-    pub answer: Option<Answer>,
+    pub answer: Option<SearchResult>,
 }
 
 impl SearchState {
@@ -58,7 +59,7 @@ impl SearchState {
         question: Question,
         (good, bad): (String, String),
         first_parent: bool,
-        model: Option<Model>,
+        model: Option<FailureModel>,
     ) -> Self {
         Self {
             question,
@@ -66,37 +67,37 @@ impl SearchState {
             bad,
             first_parent,
             model,
-            max_runs: Rules::default().max_runs,
+            max_runs: SearchRules::default().max_runs,
             started_ms: now(),
             weights: None,
-            looks: Vec::new(),
+            log: Vec::new(),
             answer: None,
         }
     }
 
-    pub(super) fn rules(&self) -> Rules {
-        Rules {
+    pub(super) fn rules(&self) -> SearchRules {
+        SearchRules {
             model: self.model,
             max_runs: self.max_runs,
-            ..Rules::default()
+            ..SearchRules::default()
         }
     }
 
     /// Looks at a commit once more, and adds what is seen.
-    pub(crate) fn look(
+    pub(crate) fn observe(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         observer: &mut Observer<'_>,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Observation, GuardError> {
+    ) -> Result<CommitObservation, SessionError> {
         let began = Instant::now();
-        let (seen, why) = observer.look(guard, &self.good, commit, events)?;
+        let (seen, why) = observer.observe(session, &self.good, commit, events)?;
         if let Some(why) = &why {
             let note = format!("{} is skipped: {why}", short(commit));
             events(Event::Note(note));
         }
-        self.looks.push(Look {
+        self.log.push(LoggedObservation {
             commit: commit.to_owned(),
             seen: seen.clone(),
             why,
@@ -107,9 +108,9 @@ impl SearchState {
     }
 
     /// What was seen of a commit, in order.
-    pub(crate) fn observations(&self, commit: &str) -> Vec<Observation> {
-        let of_it = self.looks.iter().filter(|look| look.commit == commit);
-        of_it.map(|look| look.seen.clone()).collect()
+    pub(crate) fn observations(&self, commit: &str) -> Vec<CommitObservation> {
+        let of_it = self.log.iter().filter(|entry| entry.commit == commit);
+        of_it.map(|entry| entry.seen.clone()).collect()
     }
 
     pub(crate) fn load(path: &Path) -> Result<Self, CulpritError> {
@@ -134,12 +135,12 @@ impl SearchState {
 
 /// The right to keep a search in a file, for as long as it lives: a lock on a file beside it,
 /// which ends with the program however that ends.
-pub(super) struct Turn {
+pub(super) struct SearchLock {
     _lock: File,
 }
 
-impl Turn {
-    pub(super) fn take(search: &Path) -> Result<Self, CulpritError> {
+impl SearchLock {
+    pub(super) fn acquire(search: &Path) -> Result<Self, CulpritError> {
         let mut path = search.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);

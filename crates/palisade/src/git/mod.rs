@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 pub use revert::Reverted;
 use twox_hash::XxHash3_128;
 
-use crate::process::apart;
+use crate::process::in_own_process_group;
 
 /// Why git gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +148,7 @@ const HOOK_VARIABLES: [&str; 6] = [
 ];
 
 /// Takes the variables of a surrounding git hook out of a command's environment.
-pub fn forget_hook(command: &mut Command) -> &mut Command {
+pub fn remove_hook_variables(command: &mut Command) -> &mut Command {
     for variable in HOOK_VARIABLES {
         command.env_remove(variable);
     }
@@ -158,7 +158,7 @@ pub fn forget_hook(command: &mut Command) -> &mut Command {
 /// Git, as if no hook were around it; an interrupt of ours does not end it half-way.
 fn git() -> Command {
     let mut command = Command::new("git");
-    forget_hook(apart(&mut command));
+    remove_hook_variables(in_own_process_group(&mut command));
     // Checkouts lie deep in the user's cache: longer paths than Windows used to take.
     command.args(["-c", "core.longPaths=true"]);
     command
@@ -167,7 +167,7 @@ fn git() -> Command {
 impl Repo {
     /// Finds the repository that holds `dir`.
     pub fn discover(dir: &Path) -> Result<Self, GitError> {
-        let output = apart(&mut Command::new("git"))
+        let output = in_own_process_group(&mut Command::new("git"))
             .current_dir(dir)
             .args(["rev-parse", "--path-format=absolute", "--show-toplevel"])
             .args(["--git-path", "index", "--git-path", "objects"])
@@ -305,7 +305,7 @@ impl Repo {
 
     /// The commits that `git commit` made in this working tree since a time, newest first;
     /// not those of others, nor what a rebase or a merge made.
-    pub fn made_here(&self, since_ms: i64) -> Result<Vec<Commit>, GitError> {
+    pub fn local_commits_since(&self, since_ms: i64) -> Result<Vec<Commit>, GitError> {
         let format = "--format=%ct %H %T %gs%x09%s";
         // Without a log there is nothing to tell.
         let Ok(listed) = self.text(&["log", "--walk-reflogs", "--max-count=200", format, "HEAD"])
@@ -735,7 +735,7 @@ mod tests {
     fn repository() -> (tempfile::TempDir, Repo) {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let git = |args: &[&str]| {
-            let output = forget_hook(&mut Command::new("git"))
+            let output = remove_hook_variables(&mut Command::new("git"))
                 .current_dir(dir.path())
                 .args(["-c", "user.name=t", "-c", "user.email=t@t"])
                 .args(args)
@@ -809,7 +809,7 @@ mod tests {
     /// and what cannot be restored is refused.
     fn crlf_on_disk(dir: &Path) {
         for setting in [["core.autocrlf", "true"], ["core.safecrlf", "true"]] {
-            let set = forget_hook(&mut Command::new("git"))
+            let set = remove_hook_variables(&mut Command::new("git"))
                 .current_dir(dir)
                 .arg("config")
                 .args(setting)

@@ -12,35 +12,35 @@
 //! points are for, the second what milestones are for ([`drift`]).
 
 mod e_divisive;
+mod milestone_comparison;
 mod pelt;
 mod series;
-mod session;
-mod standing;
+mod stored_comparison;
 
 pub use e_divisive::{EDivisive, Split};
+pub use milestone_comparison::{MilestoneComparison, compare_with_milestone};
 pub use pelt::pelt;
 use serde::{Deserialize, Serialize};
-pub use series::{ChangePoint, History, Point, Series};
-pub use standing::{Standing, standings};
+pub use series::{BenchmarkHistory, ChangePoint, History, Point};
 
-use crate::speed::{Calibration, Estimate, Fingerprint, Floor, Measure, median_variance};
+use crate::speed::{Calibration, Estimate, Fingerprint, Measure, NoiseThreshold, median_variance};
 use crate::stats::median;
 
 /// How many commits the two detectors may be apart and still mean the same change.
 const TOGETHER: usize = 3;
 
-/// The floor of one measure of a benchmark on a machine, by the newest of `calibrations`
+/// The noise threshold of one measure of a benchmark on a machine, by the newest of `calibrations`
 /// (old to new) that knows it.
-fn calibrated_floor(
+fn calibrated_noise_threshold(
     calibrations: &[Calibration],
     machine: &Fingerprint,
     benchmark: &str,
     measure: Measure,
-) -> Floor {
+) -> NoiseThreshold {
     let newest = calibrations.iter().rev();
     let mut here = newest.filter(|calibration| calibration.fingerprint == *machine);
     let known = here.find_map(|calibration| calibration.spread(benchmark, measure));
-    Floor::of(measure).with_spread(known.unwrap_or(0.0))
+    NoiseThreshold::of(measure).with_spread(known.unwrap_or(0.0))
 }
 
 /// A lasting change in a history, that two detectors agree on.
@@ -57,7 +57,7 @@ pub struct Change {
 /// The lasting changes of a series of log-values by more than a share of the value, in
 /// order. Single outliers are taken back first ([`hampel`]); a place counts if
 /// [`EDivisive`] and [`pelt`] both name it, give or take three values.
-pub fn changes(log_values: &[f64], floor: f64) -> Vec<Change> {
+pub fn changes(log_values: &[f64], noise_threshold: f64) -> Vec<Change> {
     let values = hampel(log_values);
     let second = pelt(&values);
     let agrees = |at: usize| second.iter().any(|other| other.abs_diff(at) <= TOGETHER);
@@ -71,7 +71,7 @@ pub fn changes(log_values: &[f64], floor: f64) -> Vec<Change> {
         .iter()
         .filter(|split| agrees(split.at))
         .map(change)
-        .filter(|change| change.ratio.ln().abs() > floor.ln_1p())
+        .filter(|change| change.ratio.ln().abs() > noise_threshold.ln_1p())
         .collect()
 }
 
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].at.abs_diff(60) <= 1, "{found:?}");
         assert!((found[0].ratio - 1.05).abs() < 0.01, "{found:?}");
-        // Less than the floor is none.
+        // Less than the noise threshold is none.
         assert!(changes(&values, 0.1).is_empty());
     }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::session::Session;
-use super::{Change, calibrated_floor, changes};
+use super::stored_comparison::StoredComparison;
+use super::{Change, calibrated_noise_threshold, changes};
 use crate::record::Millis;
 use crate::speed::{
-    Calibration, Decision, Fingerprint, Floor, Judge, Measure, Rules, SpeedPurpose, SpeedRun, Step,
-    log_ratio,
+    Calibration, Decision, DecisionRules, Fingerprint, Judge, JudgeStep, Measure, NoiseThreshold,
+    SpeedPurpose, SpeedRun, log_ratio,
 };
 use crate::stats::median;
 
@@ -42,7 +42,7 @@ pub struct ChangePoint {
 
 /// One measure of one benchmark over the commits, old to new.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Series {
+pub struct BenchmarkHistory {
     /// The benchmark.
     pub benchmark: String,
     /// What was measured.
@@ -65,7 +65,7 @@ pub struct History {
     /// The machine: that of the newest measurement of the guard, if there is one.
     pub fingerprint: Fingerprint,
     /// The series, by benchmark and measure.
-    pub series: Vec<Series>,
+    pub series: Vec<BenchmarkHistory>,
     /// Which measurements were left out, and why, in words.
     pub left_out: Vec<String>,
 }
@@ -97,13 +97,14 @@ impl History {
             let of_machine = runs.filter(|run| run.fingerprint == *machine).copied();
             let of_machine: Vec<&SpeedRun> = of_machine.collect();
             for mut one in collect(&of_machine, &place) {
-                let floor = calibrated_floor(calibrations, machine, &one.benchmark, one.measure);
-                find_changes(&mut one, floor, &of_machine);
+                let noise_threshold =
+                    calibrated_noise_threshold(calibrations, machine, &one.benchmark, one.measure);
+                find_changes(&mut one, noise_threshold, &of_machine);
                 one.source = machine.source().map(str::to_owned);
                 series.push(one);
             }
         }
-        let key = |one: &Series| (one.benchmark.clone(), one.measure, one.source.clone());
+        let key = |one: &BenchmarkHistory| (one.benchmark.clone(), one.measure, one.source.clone());
         series.sort_by_cached_key(key);
         let elsewhere = own.iter().filter(|run| run.fingerprint != fingerprint);
         let mut counts: BTreeMap<&Fingerprint, usize> = BTreeMap::new();
@@ -124,9 +125,9 @@ impl History {
 }
 
 /// The values of each commit, put together.
-fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<Series> {
-    type Commit<'a> = (&'a str, Millis, Vec<f64>);
-    let mut all: BTreeMap<(&str, Measure), BTreeMap<usize, Commit>> = BTreeMap::new();
+fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<BenchmarkHistory> {
+    type CommitValues<'a> = (&'a str, Millis, Vec<f64>);
+    let mut all: BTreeMap<(&str, Measure), BTreeMap<usize, CommitValues>> = BTreeMap::new();
     for run in runs {
         let commit = run.subject.commit.as_str();
         for seen in run
@@ -142,26 +143,27 @@ fn collect(runs: &[&SpeedRun], place: &BTreeMap<&str, usize>) -> Vec<Series> {
             values.extend(&seen.values);
         }
     }
-    let series = |((benchmark, measure), commits): ((&str, Measure), BTreeMap<usize, Commit>)| {
-        let point = |(commit, at_ms, values): Commit| Point {
-            commit: commit.to_owned(),
-            at_ms,
-            value: median(&values).unwrap_or(f64::NAN),
-            launches: values.len(),
+    let series =
+        |((benchmark, measure), commits): ((&str, Measure), BTreeMap<usize, CommitValues>)| {
+            let point = |(commit, at_ms, values): CommitValues| Point {
+                commit: commit.to_owned(),
+                at_ms,
+                value: median(&values).unwrap_or(f64::NAN),
+                launches: values.len(),
+            };
+            BenchmarkHistory {
+                benchmark: benchmark.to_owned(),
+                measure,
+                unit: measure.unit(),
+                source: None,
+                points: commits.into_values().map(point).collect(),
+                changes: Vec::new(),
+            }
         };
-        Series {
-            benchmark: benchmark.to_owned(),
-            measure,
-            unit: measure.unit(),
-            source: None,
-            points: commits.into_values().map(point).collect(),
-            changes: Vec::new(),
-        }
-    };
     all.into_iter().map(series).collect()
 }
 
-impl Series {
+impl BenchmarkHistory {
     /// What it is called in reports.
     pub fn title(&self) -> String {
         let source = self.source.as_ref();
@@ -171,14 +173,18 @@ impl Series {
     }
 }
 
-fn find_changes(series: &mut Series, floor: Floor, runs: &[&SpeedRun]) {
+fn find_changes(
+    series: &mut BenchmarkHistory,
+    noise_threshold: NoiseThreshold,
+    runs: &[&SpeedRun],
+) {
     let measure = series.measure;
     // The log-cost of a commit: its ratio to the least that can be.
     let least = if measure.may_be_zero() { 0.0 } else { 1.0 };
     let cost = |point: &Point| log_ratio(measure, least, point.value).ok();
     let costs: Option<Vec<f64>> = series.points.iter().map(cost).collect();
     let values: Vec<f64> = series.points.iter().map(|point| point.value).collect();
-    let threshold = floor.threshold(median(&values).unwrap_or(0.0));
+    let threshold = noise_threshold.threshold(median(&values).unwrap_or(0.0));
     let found = changes(&costs.unwrap_or_default(), threshold);
     let point = |change: Change| {
         let (before, after) = (&series.points[change.at - 1], &series.points[change.at]);
@@ -186,30 +192,37 @@ fn find_changes(series: &mut Series, floor: Floor, runs: &[&SpeedRun]) {
             before: before.commit.clone(),
             commit: after.commit.clone(),
             change,
-            comparison: compared(runs, [&before.commit, &after.commit], floor, series),
+            comparison: compared(
+                runs,
+                [&before.commit, &after.commit],
+                noise_threshold,
+                series,
+            ),
         }
     };
     series.changes = found.into_iter().map(point).collect();
 }
 
-/// What the sessions that compared two commits say about one series.
+/// What the comparisons of two commits say about one series.
 fn compared(
     runs: &[&SpeedRun],
     [base, candidate]: [&str; 2],
-    floor: Floor,
-    of: &Series,
+    noise_threshold: NoiseThreshold,
+    of: &BenchmarkHistory,
 ) -> Option<Decision> {
-    let of_both = |session: &Session| session.between(base, candidate, &of.benchmark, of.measure);
-    let pairs = Session::all(runs)
+    let of_both = |comparison: &StoredComparison| {
+        comparison.between(base, candidate, &of.benchmark, of.measure)
+    };
+    let pairs = StoredComparison::all(runs)
         .iter()
         .flat_map(of_both)
         .collect::<Vec<_>>();
     if pairs.is_empty() {
         return None;
     }
-    let mut judge = Judge::new(Rules::new(of.measure, floor));
+    let mut judge = Judge::new(DecisionRules::new(of.measure, noise_threshold));
     for (base, candidate) in pairs {
-        if judge.push(base, candidate) == Ok(Step::Done) {
+        if judge.push(base, candidate) == Ok(JudgeStep::Done) {
             break;
         }
     }

@@ -15,9 +15,9 @@ pub use pre_commit::pre_commit;
 pub use pre_push::{Push, PushAnswer, pre_push};
 
 use crate::git::Commit;
-use crate::guard::{Guard, GuardError};
 use crate::journal::{JournalEntry, JournalEvent};
 use crate::record::Record;
+use crate::session::{Session, SessionError};
 
 /// A hook that the guard can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,11 +79,11 @@ pub enum HookError {
 const MARK: &str = "# Installed by `cargo palisade hooks install`.";
 
 /// What the name of another hook gets that ours calls first.
-const ASIDE: &str = ".before-palisade";
+const KEPT_SUFFIX: &str = ".before-palisade";
 
 /// What installing or removing did to a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum HookChange {
     /// It is installed now, or is written anew.
     Installed,
     /// The same, and calls another hook first that was there.
@@ -98,42 +98,45 @@ pub enum Done {
 
 /// Installs both hooks in the folder that git looks in, by `program`, this program's file.
 /// A hook that is there is kept and called first.
-pub fn install(guard: &mut Guard, program: &Path) -> Result<Vec<(PathBuf, Done)>, GuardError> {
-    let folder = folder(guard)?;
+pub fn install(
+    session: &mut Session,
+    program: &Path,
+) -> Result<Vec<(PathBuf, HookChange)>, SessionError> {
+    let folder = folder(session)?;
     fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
     let mut done = Vec::new();
     for hook in Hook::ALL {
         let path = folder.join(hook.name());
         done.push((path.clone(), install_one(&path, hook, program)?));
     }
-    let head = guard.repo.head()?;
+    let head = session.repo.head()?;
     let entry = JournalEntry::new(&head.tree, &head.id, JournalEvent::HooksInstalled);
-    guard.store.add(&Record::Journal(entry))?;
+    session.store.add(&Record::Journal(entry))?;
     Ok(done)
 }
 
-fn install_one(path: &Path, hook: Hook, program: &Path) -> Result<Done, HookError> {
-    let aside = aside(path);
+fn install_one(path: &Path, hook: Hook, program: &Path) -> Result<HookChange, HookError> {
+    let kept_path = kept_path(path);
     if path.exists() && !is_ours(path) {
-        if aside.exists() {
+        if kept_path.exists() {
             return Err(HookError::Aside {
                 from: path.to_owned(),
-                to: aside,
+                to: kept_path,
             });
         }
-        fs::rename(path, &aside).map_err(|source| file_error(path, source))?;
+        fs::rename(path, &kept_path).map_err(|source| file_error(path, source))?;
     }
     write(path, &script(hook, program)).map_err(|source| file_error(path, source))?;
-    Ok(if aside.exists() {
-        Done::Chained
+    Ok(if kept_path.exists() {
+        HookChange::Chained
     } else {
-        Done::Installed
+        HookChange::Installed
     })
 }
 
 /// Takes both hooks away and puts back what was there before.
-pub fn uninstall(guard: &Guard) -> Result<Vec<(PathBuf, Done)>, GuardError> {
-    let folder = folder(guard)?;
+pub fn uninstall(session: &Session) -> Result<Vec<(PathBuf, HookChange)>, SessionError> {
+    let folder = folder(session)?;
     let mut done = Vec::new();
     for hook in Hook::ALL {
         let path = folder.join(hook.name());
@@ -143,24 +146,24 @@ pub fn uninstall(guard: &Guard) -> Result<Vec<(PathBuf, Done)>, GuardError> {
     Ok(done)
 }
 
-fn uninstall_one(path: &Path) -> std::io::Result<Done> {
+fn uninstall_one(path: &Path) -> std::io::Result<HookChange> {
     if !path.exists() || !is_ours(path) {
-        return Ok(Done::Nothing);
+        return Ok(HookChange::Nothing);
     }
-    let aside = aside(path);
-    if aside.exists() {
-        fs::rename(&aside, path)?;
-        return Ok(Done::Restored);
+    let kept_path = kept_path(path);
+    if kept_path.exists() {
+        fs::rename(&kept_path, path)?;
+        return Ok(HookChange::Restored);
     }
     fs::remove_file(path)?;
-    Ok(Done::Removed)
+    Ok(HookChange::Removed)
 }
 
 /// The folder that git looks for hooks in. One that other repositories share is refused.
-fn folder(guard: &Guard) -> Result<PathBuf, GuardError> {
-    let folder = guard.repo.hooks_folder()?;
+fn folder(session: &Session) -> Result<PathBuf, SessionError> {
+    let folder = session.repo.hooks_folder()?;
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let homes = [guard.repo.root(), guard.repo.common_dir()];
+    let homes = [session.repo.root(), session.repo.common_dir()];
     if homes
         .iter()
         .any(|home| real(&folder).starts_with(real(home)))
@@ -171,9 +174,9 @@ fn folder(guard: &Guard) -> Result<PathBuf, GuardError> {
     }
 }
 
-fn aside(path: &Path) -> PathBuf {
+fn kept_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(ASIDE);
+    name.push(KEPT_SUFFIX);
     path.with_file_name(name)
 }
 
@@ -196,7 +199,7 @@ fn script(hook: Hook, program: &Path) -> String {
         .unwrap_or_default();
     let mut text = format!(
         "#!/bin/sh\n{MARK}\nguard={program}\n[ -x \"$guard\" ] || guard=cargo-palisade\n\
-         before=$(dirname \"$0\")/{name}{ASIDE}\n"
+         before=$(dirname \"$0\")/{name}{KEPT_SUFFIX}\n"
     );
     // What git says on standard input is for both.
     let (take, give) = match hook {
@@ -236,25 +239,25 @@ fn file_error(path: &Path, source: std::io::Error) -> HookError {
 
 /// Remembers that a hook judged a tree.
 pub fn remember(
-    guard: &mut Guard,
+    session: &mut Session,
     hook: Hook,
     tree: &str,
     commit: &str,
     exit_code: u8,
-) -> Result<(), GuardError> {
+) -> Result<(), SessionError> {
     let event = JournalEvent::HookRan {
         hook: hook.name().to_owned(),
         exit_code,
     };
     let entry = JournalEntry::new(tree, commit, event);
-    guard.store.add(&Record::Journal(entry))?;
+    session.store.add(&Record::Journal(entry))?;
     Ok(())
 }
 
 /// The commits that were made in this working tree since the hooks were installed and that
 /// the pre-commit hook did not let through; each is told, and remembered, once.
-pub fn bypassed(guard: &mut Guard) -> Result<Vec<Commit>, GuardError> {
-    let journal = guard.store.journal()?;
+pub fn bypassed(session: &mut Session) -> Result<Vec<Commit>, SessionError> {
+    let journal = session.store.journal()?;
     let hook = Hook::PreCommit.name();
     let installed = journal
         .iter()
@@ -276,7 +279,7 @@ pub fn bypassed(guard: &mut Guard) -> Result<Vec<Commit>, GuardError> {
         .filter(|entry| matches!(entry.event, JournalEvent::HookBypassed { .. }))
         .map(|entry| entry.commit.as_str())
         .collect();
-    let made = guard.repo.made_here(installed)?;
+    let made = session.repo.local_commits_since(installed)?;
     let bypassed: Vec<Commit> = made
         .into_iter()
         .filter(|commit| {
@@ -288,7 +291,7 @@ pub fn bypassed(guard: &mut Guard) -> Result<Vec<Commit>, GuardError> {
             hook: hook.to_owned(),
         };
         let entry = JournalEntry::new(&commit.tree, &commit.id, event);
-        guard.store.add(&Record::Journal(entry))?;
+        session.store.add(&Record::Journal(entry))?;
     }
     Ok(bypassed)
 }

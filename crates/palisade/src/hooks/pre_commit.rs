@@ -9,29 +9,29 @@ use std::time::Instant;
 use crate::check::assess_change;
 use crate::claims::{self, Claims};
 use crate::flaky::release_due;
-use crate::git::{ChangeKind, FileChange, forget_hook};
-use crate::guard::{Event, Events, Guard, GuardError};
+use crate::git::{ChangeKind, FileChange, remove_hook_variables};
 use crate::policy::{FILE_NAME, Policy};
 use crate::record::now;
 use crate::risk::Assessment;
+use crate::session::{Event, Events, Session, SessionError};
 use crate::source::{ignored_tests, unix_lines};
-use crate::verdict::{Effect, Finding, FindingKind, judge_claims};
+use crate::verdict::{Finding, FindingKind, Severity, judge_claims};
 
 /// Judges what is staged, and begins nothing new after `deadline`. Returns the risk and
 /// what was found; what the time did not suffice for is a note.
 pub fn pre_commit(
-    guard: &mut Guard,
+    session: &mut Session,
     deadline: Instant,
     events: Events<'_>,
-) -> Result<(Assessment, Vec<Finding>), GuardError> {
-    for entry in release_due(guard.store.as_mut(), now())? {
+) -> Result<(Assessment, Vec<Finding>), SessionError> {
+    for entry in release_due(session.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));
     }
-    let head = guard.repo.head()?;
-    let tree = guard.repo.staged_tree()?;
-    let changes = guard.repo.diff(&head.tree, &tree)?;
+    let head = session.repo.head()?;
+    let tree = session.repo.staged_tree()?;
+    let changes = session.repo.diff(&head.tree, &tree)?;
     let mut findings = Vec::new();
-    findings.extend(policy(guard, &tree)?);
+    findings.extend(policy(session, &tree)?);
     let is_rust = |change: &&FileChange| {
         std::path::Path::new(&change.path).extension() == Some("rs".as_ref())
             && change.kind != ChangeKind::Deleted
@@ -41,32 +41,32 @@ pub fn pre_commit(
             findings.push(left("format and rules of the other files"));
             break;
         }
-        let Some(text) = text(guard, &tree, &change.path)? else {
+        let Some(text) = text(session, &tree, &change.path)? else {
             continue;
         };
         let old = match &change.kind {
             ChangeKind::Renamed { from } => from,
             _ => &change.path,
         };
-        let before = self::text(guard, &head.tree, old)?;
+        let before = self::text(session, &head.tree, old)?;
         findings.extend(newly_ignored(&change.path, before.as_deref(), &text));
-        findings.extend(format(guard, &change.path, &text));
+        findings.extend(format(session, &change.path, &text));
     }
-    let assessment = assess_change(guard, &head.tree, &tree)?;
+    let assessment = assess_change(session, &head.tree, &tree)?;
     // Claims are measured in the user's files, which must hold what is staged.
-    if guard.repo.working_tree()? == tree {
-        let claims = Claims::load(guard)?;
+    if session.repo.working_tree()? == tree {
+        let claims = Claims::load(session)?;
         let options = claims::Options {
             deadline: Some(deadline),
             ..claims::Options::default()
         };
-        let checked = claims::check(guard, &claims, &options, events)?;
+        let checked = claims::check(session, &claims, &options, events)?;
         // What the time did not suffice for is measured before the push.
         let is_over = Instant::now() >= deadline;
         findings.extend(
             judge_claims(&checked, &claims::contradictions(&claims))
                 .into_iter()
-                .filter(|finding| !is_over || finding.effect != Effect::Unmeasured),
+                .filter(|finding| !is_over || finding.severity != Severity::Unmeasured),
         );
         if is_over {
             findings.push(left("claims"));
@@ -74,21 +74,21 @@ pub fn pre_commit(
     } else {
         findings.push(left("claims, which need the files as they are staged,"));
     }
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     Ok((assessment, findings))
 }
 
-fn text(guard: &Guard, tree: &str, path: &str) -> Result<Option<String>, GuardError> {
-    let bytes = guard.repo.file(tree, path)?;
+fn text(session: &Session, tree: &str, path: &str) -> Result<Option<String>, SessionError> {
+    let bytes = session.repo.file(tree, path)?;
     Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
-fn finding(name: &str, state: &str, effect: Effect, reason: String) -> Finding {
+fn finding(name: &str, state: &str, severity: Severity, reason: String) -> Finding {
     Finding {
         kind: FindingKind::Run,
         name: name.to_owned(),
         state: state.to_owned(),
-        effect,
+        severity,
         reason,
         meaning: String::new(),
         next: "nothing to do".to_owned(),
@@ -99,23 +99,23 @@ fn finding(name: &str, state: &str, effect: Effect, reason: String) -> Finding {
 
 fn left(what: &str) -> Finding {
     let reason = format!("{what} are left to the next hook and to CI");
-    finding("budget", "left_out", Effect::Note, reason)
+    finding("budget", "left_out", Severity::Note, reason)
 }
 
 /// Whether the policy that is staged can be read: known failures and accepted differences
 /// need an owner and a reason.
-fn policy(guard: &Guard, tree: &str) -> Result<Option<Finding>, GuardError> {
-    let path = match guard.workspace.dir.as_str() {
+fn policy(session: &Session, tree: &str) -> Result<Option<Finding>, SessionError> {
+    let path = match session.workspace.dir.as_str() {
         "" => FILE_NAME.to_owned(),
         dir => format!("{dir}/{FILE_NAME}"),
     };
-    let Some(text) = text(guard, tree, &path)? else {
+    let Some(text) = text(session, tree, &path)? else {
         return Ok(None);
     };
     let error = Policy::parse(&text, std::path::Path::new(&path)).err();
     Ok(error.map(|error| Finding {
         next: "correct it, and git add it".to_owned(),
-        ..finding(&path, "unreadable", Effect::Regression, error.to_string())
+        ..finding(&path, "unreadable", Severity::Regression, error.to_string())
     }))
 }
 
@@ -132,7 +132,7 @@ fn newly_ignored(path: &str, before: Option<&str>, after: &str) -> Vec<Finding> 
         ..finding(
             &format!("{path} {test}"),
             "ignored_without_reason",
-            Effect::Regression,
+            Severity::Regression,
             "it is marked #[ignore] and gives no reason".to_owned(),
         )
     })
@@ -140,11 +140,11 @@ fn newly_ignored(path: &str, before: Option<&str>, after: &str) -> Vec<Finding> 
 }
 
 /// Whether rustfmt would write a file as it is staged.
-fn format(guard: &Guard, path: &str, text: &str) -> Option<Finding> {
-    let package = guard.workspace.owner(path)?;
+fn format(session: &Session, path: &str, text: &str) -> Option<Finding> {
+    let package = session.workspace.owner(path)?;
     let mut command = Command::new("rustfmt");
-    forget_hook(&mut command)
-        .current_dir(&guard.workspace.root)
+    remove_hook_variables(&mut command)
+        .current_dir(&session.workspace.root)
         .args(["--emit", "stdout", "--quiet", "--edition", &package.edition])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -159,7 +159,7 @@ fn format(guard: &Guard, path: &str, text: &str) -> Option<Finding> {
     });
     let Ok(output) = ended else {
         let reason = "rustfmt could not be run: rustup component add rustfmt".to_owned();
-        return Some(finding(path, "not_compared", Effect::Note, reason));
+        return Some(finding(path, "not_compared", Severity::Note, reason));
     };
     // Git keeps `\n` where rustfmt may be told to write what the system has.
     let written = String::from_utf8_lossy(&output.stdout);
@@ -179,7 +179,7 @@ fn format(guard: &Guard, path: &str, text: &str) -> Option<Finding> {
         ..finding(
             path,
             "not_formatted",
-            Effect::Regression,
+            Severity::Regression,
             "rustfmt would write it otherwise than it is staged".to_owned(),
         )
     })

@@ -1,11 +1,11 @@
 //! What can be said of commits before they are sent elsewhere: the tests that they can
-//! affect, from the memory where it knows them.
+//! affect, from the store where it knows them.
 
 use std::time::{Duration, Instant};
 
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, assess_change, check};
-use crate::guard::{Events, Guard, GuardError};
 use crate::report::Report;
+use crate::session::{Events, Session, SessionError};
 
 /// A ref that is pushed, as git tells the hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,27 +46,27 @@ pub enum PushAnswer {
     TooLong(f64),
 }
 
-/// Judges the tests that a push can affect. What the memory does not know and would take
+/// Judges the tests that a push can affect. What the store does not know and would take
 /// longer than `budget` is left to CI.
 pub fn pre_push(
-    guard: &mut Guard,
+    session: &mut Session,
     push: &Push,
     budget: Duration,
     events: Events<'_>,
-) -> Result<PushAnswer, GuardError> {
+) -> Result<PushAnswer, SessionError> {
     let started = Instant::now();
-    let is_known = !is_zero(&push.remote) && guard.repo.resolve(&push.remote).is_ok();
+    let is_known = !is_zero(&push.remote) && session.repo.resolve(&push.remote).is_ok();
     let base = if is_known {
         BaseChoice::Revision(push.remote.clone())
     } else {
         BaseChoice::Branching
     };
     let candidate = CandidateChoice::Revision(push.local.clone());
-    let (from, mut to) = guard.sides(&base, &candidate)?;
-    let assessment = assess_change(guard, &from.subject.tree, &to.subject.tree)?;
-    if let Some(scope) = &guard.policy.with_monitored(assessment.scope) {
-        let is_stored = guard.known(&mut to, scope)?.covering.is_some();
-        let seconds = guard.expected_seconds(scope)?;
+    let (from, mut to) = session.revisions(&base, &candidate)?;
+    let assessment = assess_change(session, &from.subject.tree, &to.subject.tree)?;
+    if let Some(scope) = &session.policy.with_monitored(assessment.scope) {
+        let is_stored = session.known(&mut to, scope)?.covering.is_some();
+        let seconds = session.expected_seconds(scope)?;
         if let (false, Some(seconds)) = (is_stored, seconds.filter(|s| *s > budget.as_secs_f64())) {
             return Ok(PushAnswer::TooLong(seconds));
         }
@@ -79,7 +79,7 @@ pub fn pre_push(
         speed: MeasureSpeed::Never,
         ..CheckOptions::default()
     };
-    let report = check(guard, &options, events)?;
+    let report = check(session, &options, events)?;
     Ok(PushAnswer::Judged(Box::new(report)))
 }
 

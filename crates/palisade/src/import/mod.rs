@@ -17,12 +17,12 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-pub use speed::Saved;
+pub use speed::ImportedBenchmark;
 
 use crate::baseline::TestSet;
 use crate::git::Commit;
-use crate::guard::{Guard, GuardError};
 use crate::record::{Environment, Millis, Observation, Purpose, Record, Run, Scope, Subject, now};
+use crate::session::{Session, SessionError};
 use crate::source::hash;
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 use crate::workspace::Workspace;
@@ -137,7 +137,7 @@ pub struct Imported {
     /// The tests that were seen.
     pub tests: Vec<Observation>,
     /// The benchmarks that were measured.
-    pub benchmarks: Vec<Saved>,
+    pub benchmarks: Vec<ImportedBenchmark>,
     /// What is not all there, in words.
     pub gaps: Vec<String>,
     /// When it was written.
@@ -206,12 +206,12 @@ impl Imported {
     }
 
     /// Remembers what it holds as results of a commit. Doing it twice is doing it once.
-    pub fn remember(&self, guard: &mut Guard, commit: &Commit) -> Result<(), GuardError> {
+    pub fn remember(&self, session: &mut Session, commit: &Commit) -> Result<(), SessionError> {
         if !self.tests.is_empty() {
-            guard.store.add(&Record::Run(self.run(commit)))?;
+            session.store.add(&Record::Run(self.run(commit)))?;
         }
         if !self.benchmarks.is_empty() {
-            guard.store.add(&Record::Speed(self.speed_run(commit)))?;
+            session.store.add(&Record::Speed(self.speed_run(commit)))?;
         }
         Ok(())
     }
@@ -242,14 +242,14 @@ impl Imported {
     }
 
     fn speed_run(&self, commit: &Commit) -> SpeedRun {
-        let measurement = |saved: &Saved| Measurement {
+        let measurement = |saved: &ImportedBenchmark| Measurement {
             benchmark: saved.benchmark.clone(),
             measure: saved.measure,
             values: saved.values.clone(),
         };
         SpeedRun {
             id: self.id(commit),
-            session: self.id(commit),
+            comparison_id: self.id(commit),
             started_ms: self.written_ms,
             finished_ms: self.written_ms,
             purpose: SpeedPurpose::Series,

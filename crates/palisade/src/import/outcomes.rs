@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use quick_junit::Report;
 
-use crate::identity::{TargetKind, TestId};
 use crate::record::Observation;
-use crate::run::{Target, junit_observation, read_log};
+use crate::run::{TargetKey, junit_observation, read_log};
+use crate::test_id::{TargetKind, TestId};
 use crate::workspace::Workspace;
 
 /// The tests of a log of `cargo test`, and the targets of which some have no result.
@@ -18,13 +18,13 @@ pub(super) fn log(text: &str, workspace: &Workspace) -> (Vec<Observation>, Vec<S
             sources.insert(program, source);
         }
     }
-    let place_of = |header: &str| {
+    let target_of = |header: &str| {
         Some(match sources.get(header) {
             Some(source) => target(workspace, source, stem(header)),
             None => library(workspace, header),
         })
     };
-    let seen = read_log(&text, &place_of);
+    let seen = read_log(&text, &target_of);
     (seen.observations, seen.gaps)
 }
 
@@ -51,7 +51,7 @@ fn stem(program: &str) -> &str {
 }
 
 /// The target that a header means; one of no package known here is called by its program.
-fn target(workspace: &Workspace, source: &str, stem: &str) -> Target {
+fn target(workspace: &Workspace, source: &str, stem: &str) -> TargetKey {
     let source = source.replace('\\', "/");
     for package in workspace.packages.values() {
         for target in &package.targets {
@@ -73,7 +73,7 @@ fn target(workspace: &Workspace, source: &str, stem: &str) -> Target {
 }
 
 /// The documentation of a library.
-fn library(workspace: &Workspace, name: &str) -> Target {
+fn library(workspace: &Workspace, name: &str) -> TargetKey {
     let mut packages = workspace.packages.values();
     let owner = packages.find(|package| {
         let mut targets = package.targets.iter();
@@ -110,7 +110,7 @@ pub(super) fn junit(text: &str) -> Result<Vec<Observation>, String> {
 }
 
 /// The target of `package`, `package::test` or `package::kind/target`.
-fn suite_target(suite: &str) -> Target {
+fn suite_target(suite: &str) -> TargetKey {
     let (package, rest) = suite.split_once("::").unwrap_or((suite, ""));
     let package = package.replace('/', "-");
     let kind = rest.split_once('/').and_then(|(kind, target)| {

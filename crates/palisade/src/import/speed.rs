@@ -11,7 +11,7 @@ use crate::stats::median;
 
 /// A benchmark as a file has it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Saved {
+pub struct ImportedBenchmark {
     /// The benchmark.
     pub benchmark: String,
     /// What was measured.
@@ -24,7 +24,7 @@ pub struct Saved {
     pub interval: (f64, f64),
 }
 
-impl Saved {
+impl ImportedBenchmark {
     fn of(benchmark: &str, measure: Measure, values: Vec<f64>) -> Option<Self> {
         let middle = median(&values)?;
         Some(Self {
@@ -57,15 +57,15 @@ fn interval(values: &[f64]) -> (f64, f64) {
 }
 
 /// What lies below a folder of Criterion.
-pub(super) fn criterion(folder: &Path) -> Vec<Saved> {
+pub(super) fn criterion(folder: &Path) -> Vec<ImportedBenchmark> {
     criterion_samples(folder)
         .into_iter()
-        .filter_map(|(name, values)| Saved::of(&name, Measure::Time, values))
+        .filter_map(|(name, values)| ImportedBenchmark::of(&name, Measure::Time, values))
         .collect()
 }
 
 /// What `hyperfine --export-json` wrote: seconds.
-pub(super) fn hyperfine(text: &str) -> Result<Vec<Saved>, String> {
+pub(super) fn hyperfine(text: &str) -> Result<Vec<ImportedBenchmark>, String> {
     #[derive(Deserialize)]
     struct Export {
         results: Vec<Row>,
@@ -78,14 +78,14 @@ pub(super) fn hyperfine(text: &str) -> Result<Vec<Saved>, String> {
     let export: Export = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let row = |row: Row| {
         let times = row.times.iter().map(|seconds| seconds * 1e9).collect();
-        Saved::of(&row.command, Measure::Time, times)
+        ImportedBenchmark::of(&row.command, Measure::Time, times)
     };
     Ok(export.results.into_iter().filter_map(row).collect())
 }
 
 /// What Bencher calls a metric: one value, with bounds if it has them. Measures that mean
 /// nothing here are told.
-pub(super) fn bencher(text: &str) -> Result<(Vec<Saved>, Vec<String>), String> {
+pub(super) fn bencher(text: &str) -> Result<(Vec<ImportedBenchmark>, Vec<String>), String> {
     #[derive(Deserialize)]
     struct Metric {
         value: f64,
@@ -110,7 +110,7 @@ pub(super) fn bencher(text: &str) -> Result<(Vec<Saved>, Vec<String>), String> {
                 }
             };
             let bounds = metric.lower_value.zip(metric.upper_value);
-            saved.push(Saved {
+            saved.push(ImportedBenchmark {
                 benchmark: benchmark.clone(),
                 measure,
                 values: vec![metric.value],

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::launch::{Launched, Program};
 use super::read;
-use crate::identity::TargetKind;
 use crate::policy::{Better, CommandPolicy, Prints, SpeedPolicy};
 use crate::speed::Measure;
+use crate::test_id::TargetKind;
 use crate::workspace::{Package, Workspace};
 
 /// The variable by which a program that counts its allocations is told where to write
@@ -49,7 +49,7 @@ pub struct BenchTarget {
 impl BenchTarget {
     /// How the names of its benchmarks begin: `package/bench:name`.
     pub fn place(&self) -> String {
-        crate::identity::place(&self.package, self.kind, &self.name)
+        crate::test_id::place(&self.package, self.kind, &self.name)
     }
 
     /// The flags by which Cargo selects it, besides the package.
@@ -123,7 +123,7 @@ fn marks_a_bench(source: &str) -> bool {
 
 /// How a benchmark is started and read.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Way {
+pub enum BenchKind {
     /// A benchmark of a target, by its name there; empty for a target that is one
     /// benchmark.
     Target(BenchTarget, String),
@@ -137,10 +137,10 @@ pub struct Bench {
     /// Its name in reports: `package/bench:target/name`, or the command's name.
     pub name: String,
     /// How it is started and read.
-    pub way: Way,
+    pub kind: BenchKind,
 }
 
-/// The executables that were built from one side, and where its files are.
+/// The executables that were built from one revision, and where its files are.
 #[derive(Clone, Debug, Default)]
 pub struct Built {
     /// The workspace's root.
@@ -156,9 +156,9 @@ pub struct Built {
 impl Built {
     /// The executable that a benchmark runs, if it was built here.
     pub fn executable(&self, bench: &Bench) -> Option<&Path> {
-        let path = match &bench.way {
-            Way::Target(target, _) => self.benches.get(&target.place()),
-            Way::Command(_, words) => self.programs.get(&words[0]),
+        let path = match &bench.kind {
+            BenchKind::Target(target, _) => self.benches.get(&target.place()),
+            BenchKind::Command(_, words) => self.programs.get(&words[0]),
         };
         path.map(PathBuf::as_path)
     }
@@ -180,12 +180,12 @@ impl Bench {
             } else {
                 format!("{place}/{id}")
             },
-            way: Way::Target(target.clone(), id.to_owned()),
+            kind: BenchKind::Target(target.clone(), id.to_owned()),
         }
     }
 
-    /// The program that one launch runs on a side, with so many samples where the harness
-    /// can be told; `scratch` is an empty folder for what it writes. `None` if the side has no executable for it.
+    /// The program that one launch runs on a revision, with so many samples where the harness
+    /// can be told; `scratch` is an empty folder for what it writes. `None` if the revision has no executable for it.
     pub fn program(
         &self,
         built: &Built,
@@ -196,8 +196,8 @@ impl Bench {
         let words =
             |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
         let mut variables = Vec::new();
-        let (program, args, dir) = match &self.way {
-            Way::Target(target, id) => {
+        let (program, args, dir) = match &self.kind {
+            BenchKind::Target(target, id) => {
                 let program = built.executable(self)?.to_owned();
                 let seconds = |time: std::time::Duration| time.as_secs_f64().to_string();
                 let args = match target.harness {
@@ -230,7 +230,7 @@ impl Bench {
                 };
                 (program, args, built.folder(target))
             }
-            Way::Command(_, line) => {
+            BenchKind::Command(_, line) => {
                 variables.push((
                     ALLOCATIONS_VARIABLE.into(),
                     scratch.join(ALLOCATIONS).into(),
@@ -260,8 +260,8 @@ impl Bench {
             let time = found.ok_or_else(missing)?;
             Ok::<_, String>(vec![Reading::new(&self.name, Measure::Time, time)])
         };
-        let mut readings = match &self.way {
-            Way::Target(target, id) => match target.harness {
+        let mut readings = match &self.kind {
+            BenchKind::Target(target, id) => match target.harness {
                 Harness::Criterion => time(read::criterion(scratch, id), "samples of Criterion's")?,
                 Harness::Libtest => time(read::libtest(&launched.out, id), "line of libtest's")?,
                 Harness::Divan => {
@@ -271,7 +271,7 @@ impl Bench {
                 }
                 Harness::Own => time(Some(whole), "")?,
             },
-            Way::Command(policy, _) => self.read_command(policy, &launched.out, whole)?,
+            BenchKind::Command(policy, _) => self.read_command(policy, &launched.out, whole)?,
         };
         if let Some((count, bytes)) = read::allocations(&scratch.join(ALLOCATIONS)) {
             let measures = [

@@ -6,27 +6,27 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use super::bench::{BenchTarget, Built, Way};
+use super::bench::{BenchKind, BenchTarget, Built};
 use crate::policy::RunPolicy;
-use crate::process::{self, Cancel, End, Limits, Stream, Tail};
-use crate::run::{Place, Progress, RunError, build_error, cargo, while_locked};
+use crate::process::{self, Cancel, Limits, ProcessEnd, Stream, Tail};
+use crate::run::{BuildLocation, Progress, RunError, build_error, cargo, while_locked};
 use crate::workspace::Workspace;
 
 /// What is to be built.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct BuildPlan {
     /// Targets with benchmarks.
     pub targets: Vec<BenchTarget>,
     /// The first words of commands; those that are programs of the workspace are built.
     pub programs: BTreeSet<String>,
 }
 
-impl Wanted {
+impl BuildPlan {
     /// Adds what a way to measure needs.
-    pub fn add(&mut self, way: &Way) {
-        match way {
-            Way::Target(target, _) => self.targets.push(target.clone()),
-            Way::Command(_, words) => {
+    pub fn add(&mut self, kind: &BenchKind) {
+        match kind {
+            BenchKind::Target(target, _) => self.targets.push(target.clone()),
+            BenchKind::Command(_, words) => {
                 self.programs.insert(words[0].clone());
             }
         }
@@ -54,13 +54,13 @@ struct MessageTarget {
 /// Builds what is wanted in a place. Benchmarks that the place does not have are left
 /// out.
 pub fn build(
-    place: Place<'_>,
-    wanted: &Wanted,
+    location: BuildLocation<'_>,
+    plan: &BuildPlan,
     policy: &RunPolicy,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<Built, RunError> {
-    let workspace = place.workspace;
+    let workspace = location.workspace;
     let mut built = Built {
         root: workspace.root.clone(),
         ..Built::default()
@@ -80,7 +80,7 @@ pub fn build(
         })
     };
     // One command for each package: the names of targets count for all of a command's.
-    let targets: Vec<&BenchTarget> = wanted.targets.iter().filter(has).collect();
+    let targets: Vec<&BenchTarget> = plan.targets.iter().filter(has).collect();
     let packages: BTreeSet<&str> = targets
         .iter()
         .map(|target| target.package.as_str())
@@ -91,7 +91,7 @@ pub fn build(
         let mut args = vec!["bench".to_owned(), "--no-run".to_owned()];
         args.extend(["--package".to_owned(), package.to_owned()]);
         args.extend(flags.into_iter().flatten());
-        for message in artifacts(place, &args, policy, cancel, progress)? {
+        for message in artifacts(location, &args, policy, cancel, progress)? {
             let is_it = |target: &&&BenchTarget| {
                 let kind = target.kind.as_str();
                 target.package == package
@@ -106,13 +106,13 @@ pub fn build(
             }
         }
     }
-    for program in &wanted.programs {
+    for program in &plan.programs {
         let Some(package) = package_of(workspace, program) else {
             continue;
         };
         let args = ["build", "--release", "--package", package, "--bin", program];
         let args = args.map(str::to_owned);
-        for message in artifacts(place, &args, policy, cancel, progress)? {
+        for message in artifacts(location, &args, policy, cancel, progress)? {
             if let (true, Some(executable)) = (message.target.name == *program, message.executable)
             {
                 built.programs.insert(program.clone(), executable);
@@ -127,7 +127,7 @@ pub(crate) fn package_of<'a>(workspace: &'a Workspace, program: &str) -> Option<
     let packages = workspace.packages.values();
     let mut owners = packages.filter(|package| {
         let is_it = |target: &crate::workspace::Target| {
-            target.kind == Some(crate::identity::TargetKind::Bin) && target.name == program
+            target.kind == Some(crate::test_id::TargetKind::Bin) && target.name == program
         };
         package.targets.iter().any(is_it)
     });
@@ -136,22 +136,22 @@ pub(crate) fn package_of<'a>(workspace: &'a Workspace, program: &str) -> Option<
 
 /// Runs a build and returns the executables it made or found made.
 fn artifacts(
-    place: Place<'_>,
+    location: BuildLocation<'_>,
     args: &[String],
     policy: &RunPolicy,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<Message>, RunError> {
-    let mut command = cargo(place);
+    let mut command = cargo(location);
     command
         .args(args)
         .arg("--message-format=json-render-diagnostics")
         .args(&policy.cargo_args);
-    while_locked(|| artifacts_once(place, &mut command, policy, cancel, progress))
+    while_locked(|| artifacts_once(location, &mut command, policy, cancel, progress))
 }
 
 fn artifacts_once(
-    place: Place<'_>,
+    location: BuildLocation<'_>,
     command: &mut Command,
     policy: &RunPolicy,
     cancel: &Cancel,
@@ -174,8 +174,8 @@ fn artifacts_once(
         found.extend(message.filter(|m| m.reason == "compiler-artifact" && m.executable.is_some()));
     })?;
     match end {
-        End::Exited(Some(0)) => {
-            let root = &place.workspace.root;
+        ProcessEnd::Exited(Some(0)) => {
+            let root = &location.workspace.root;
             found.retain(|message| message.manifest_path.starts_with(root));
             Ok(found)
         }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::bench::{Bench, Harness, Way};
+use super::bench::{Bench, BenchKind, Harness};
 use super::launch::{Conditions, Launcher, Program};
 use crate::policy::Counters;
 use crate::process::Cancel;
@@ -32,12 +32,12 @@ impl Counter {
     /// The counter that the policy asks for. `Err` says why there is none where one was
     /// asked for by name; `Ok(None)` is what nobody needs to hear of.
     pub fn choose(
-        wanted: Counters,
+        plan: Counters,
         launcher: &Launcher,
         cancel: &Cancel,
     ) -> Result<Option<Self>, String> {
         let works = |counter: Self| counter.works(launcher, cancel).then_some(counter);
-        match wanted {
+        match plan {
             Counters::Off => Ok(None),
             Counters::Auto => Ok(works(Self::Perf).or_else(|| works(Self::Callgrind))),
             Counters::Perf => works(Self::Perf)
@@ -132,9 +132,9 @@ impl Counter {
 
 /// Whether each launch of a benchmark does the same work.
 pub fn is_countable(bench: &Bench) -> bool {
-    match &bench.way {
-        Way::Command(..) => true,
-        Way::Target(target, _) => target.harness == Harness::Own,
+    match &bench.kind {
+        BenchKind::Command(..) => true,
+        BenchKind::Target(target, _) => target.harness == Harness::Own,
     }
 }
 

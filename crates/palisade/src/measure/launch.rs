@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use wait4::Wait4 as _;
 
 use super::machine;
-use crate::process::{self, Cancel, End, Group, Limits, ProcessError, Stream, Tail};
+use crate::process::{self, Cancel, Group, Limits, ProcessEnd, ProcessError, Stream, Tail};
 
 /// The first argument that makes the program a launcher.
 pub const LAUNCH_WORD: &str = "launch-and-measure";
@@ -149,11 +149,11 @@ pub struct Usage {
     /// time, in bytes: the peak resident set; on Windows the peak working set of it alone.
     /// `None` where the system does not say.
     pub peak_bytes: Option<u64>,
-    /// How long it was held up on purpose. What a busy machine added to that is not
+    /// How long it was stopped on purpose. What a busy machine added to that is not
     /// part of this, nor of `wall_ns`.
     pub stopped_ns: u64,
     /// Whether the system was willing to let it run before other work.
-    pub is_first: bool,
+    pub has_priority: bool,
 }
 
 /// A process that was run.
@@ -170,7 +170,7 @@ pub struct Launched {
 pub struct Launcher(PathBuf);
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
+struct LaunchOrder {
     program: PathBuf,
     args: Vec<OsString>,
     answer: PathBuf,
@@ -179,7 +179,7 @@ struct Order {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Answer {
+enum LaunchAnswer {
     Ran(Usage, Option<i32>),
     NotStarted(String),
 }
@@ -202,7 +202,7 @@ impl Launcher {
             return Err(LaunchError::NoSlowdown { program });
         }
         let answer = tempfile::NamedTempFile::new().map_err(LaunchError::Temporary)?;
-        let order = Order {
+        let order = LaunchOrder {
             program: program.program.clone(),
             args: program.args.clone(),
             answer: answer.path().to_owned(),
@@ -241,18 +241,18 @@ impl Launcher {
             end,
             output: said.text(),
         };
-        if end == End::TimedOut {
+        if end == ProcessEnd::TimedOut {
             return Err(failed("ran past its time".to_owned()));
         }
         let name = || program.program.to_string_lossy().into_owned();
         let text = fs::read(answer.path()).map_err(LaunchError::Temporary)?;
         match serde_json::from_slice(&text) {
-            Ok(Answer::Ran(usage, Some(0))) => Ok(Launched { usage, out }),
-            Ok(Answer::Ran(_, Some(code))) => {
+            Ok(LaunchAnswer::Ran(usage, Some(0))) => Ok(Launched { usage, out }),
+            Ok(LaunchAnswer::Ran(_, Some(code))) => {
                 Err(failed(format!("ended with {}", process::exit_code(code))))
             }
-            Ok(Answer::Ran(_, None)) => Err(failed("was ended by a signal".to_owned())),
-            Ok(Answer::NotStarted(message)) => Err(LaunchError::Start {
+            Ok(LaunchAnswer::Ran(_, None)) => Err(failed("was ended by a signal".to_owned())),
+            Ok(LaunchAnswer::NotStarted(message)) => Err(LaunchError::Start {
                 program: name(),
                 message,
             }),
@@ -274,12 +274,12 @@ pub fn serve() -> Option<ExitCode> {
         return None;
     }
     let order = words.next()?;
-    let Ok(order) = serde_json::from_slice::<Order>(order.as_encoded_bytes()) else {
+    let Ok(order) = serde_json::from_slice::<LaunchOrder>(order.as_encoded_bytes()) else {
         return Some(ExitCode::FAILURE);
     };
     let answer = match measure(&order) {
-        Ok((usage, code)) => Answer::Ran(usage, code),
-        Err(error) => Answer::NotStarted(error.to_string()),
+        Ok((usage, code)) => LaunchAnswer::Ran(usage, code),
+        Err(error) => LaunchAnswer::NotStarted(error.to_string()),
     };
     let written = serde_json::to_vec(&answer)
         .map_err(std::io::Error::from)
@@ -291,8 +291,8 @@ pub fn serve() -> Option<ExitCode> {
     })
 }
 
-fn measure(order: &Order) -> std::io::Result<(Usage, Option<i32>)> {
-    let is_first = hurry();
+fn measure(order: &LaunchOrder) -> std::io::Result<(Usage, Option<i32>)> {
+    let has_priority = raise_priority();
     let all = machine::cores();
     if let Some(core) = order.core {
         machine::run_on(&[core])?;
@@ -320,10 +320,11 @@ fn measure(order: &Order) -> std::io::Result<(Usage, Option<i32>)> {
     let id = child.id();
     let is_over = AtomicBool::new(false);
     let (wall, waited, used, stopped) = std::thread::scope(|scope| {
-        let holding = (order.slowdown > 0.0).then(|| scope.spawn(|| hold_up(id, order, &is_over)));
+        let holding =
+            (order.slowdown > 0.0).then(|| scope.spawn(|| inject_slowdown(id, order, &is_over)));
         let has_waited = wait_for_end(id);
         let wall = started.elapsed();
-        let waited = turns(id).map(|turns| turns.waited);
+        let waited = sched_stat(id).map(|sched_stat| sched_stat.waited);
         is_over.store(true, Ordering::Relaxed);
         // Only now may the process's number be given to another.
         let stopped = holding.map_or(Ok(Duration::ZERO), std::thread::ScopedJoinHandle::join);
@@ -345,12 +346,12 @@ fn measure(order: &Order) -> std::io::Result<(Usage, Option<i32>)> {
         system_ns: nanos(used.rusage.stime),
         peak_bytes: (used.rusage.maxrss > 0).then_some(used.rusage.maxrss),
         stopped_ns: nanos(stopped),
-        is_first,
+        has_priority,
     };
     Ok((usage, used.status.code()))
 }
 
-fn command_of(order: &Order) -> Command {
+fn command_of(order: &LaunchOrder) -> Command {
     let mut command = Command::new(&order.program);
     command.args(&order.args).stdin(Stdio::null());
     command
@@ -378,20 +379,20 @@ fn wait_for_end(_id: u32) -> bool {
     false
 }
 
-/// What Linux says about the turns of a process's first thread on the processors.
-struct Turns {
+/// What Linux says in `schedstat` about a process's first thread.
+struct SchedStat {
     /// How long it ran.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is held up there"))]
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is slowed down there"))]
     ran: Duration,
     /// How long it was ready to run and waited.
     waited: Duration,
 }
 
-fn turns(id: u32) -> Option<Turns> {
+fn sched_stat(id: u32) -> Option<SchedStat> {
     let text = fs::read_to_string(format!("/proc/{id}/schedstat")).ok()?;
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     let mut next = || Some(Duration::from_nanos(numbers.next()?.ok()?));
-    Some(Turns {
+    Some(SchedStat {
         ran: next()?,
         waited: next()?,
     })
@@ -400,18 +401,18 @@ fn turns(id: u32) -> Option<Turns> {
 /// Asks that the process be let run before other work; whether it is. Linux shares
 /// processors between sessions first, so it gets one of its own.
 #[cfg(target_os = "linux")]
-fn hurry() -> bool {
-    const FIRST: i32 = -20;
+fn raise_priority() -> bool {
+    const HIGHEST: i32 = -20;
     let has_own_session = rustix::process::setsid().is_ok();
     let of_session =
-        has_own_session && fs::write("/proc/self/autogroup", FIRST.to_string()).is_ok();
-    let of_process = rustix::process::setpriority_process(None, FIRST).is_ok();
+        has_own_session && fs::write("/proc/self/autogroup", HIGHEST.to_string()).is_ok();
+    let of_process = rustix::process::setpriority_process(None, HIGHEST).is_ok();
     // Without sharing between sessions there is no such file.
     of_process && (of_session || !std::path::Path::new("/proc/self/autogroup").exists())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn hurry() -> bool {
+fn raise_priority() -> bool {
     false
 }
 
@@ -423,18 +424,18 @@ const STOP: Duration = Duration::from_micros(100);
 /// How long one that runs takes at most to follow a signal. It does not compute then.
 /// (Most of a longer time it waited for a processor.)
 #[cfg(unix)]
-const FOLLOWED: Duration = Duration::from_micros(30);
+const STOP_LATENCY: Duration = Duration::from_micros(30);
 
 /// What it takes until it computes as before, with the processor's caches filled again:
 /// measured on an EPYC at slowdowns of 5 and 10 %.
 #[cfg(unix)]
-const RESUMED: Duration = Duration::from_micros(20);
+const RESUME_COST: Duration = Duration::from_micros(20);
 
 /// Stops a process again and again, for `share` of the time that it runs, until `is_over`.
 /// Stops that turn out too long or too short are made up for by the next ones.
 /// Returns how long it was stopped.
 #[cfg(unix)]
-fn hold_up(id: u32, order: &Order, is_over: &AtomicBool) -> Duration {
+fn inject_slowdown(id: u32, order: &LaunchOrder, is_over: &AtomicBool) -> Duration {
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
     let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else {
         return Duration::ZERO;
@@ -469,10 +470,10 @@ fn hold_up(id: u32, order: &Order, is_over: &AtomicBool) -> Duration {
         let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let _ = waitid(WaitId::Pid(pid), options);
         let stop = Instant::now();
-        let followed = asked.elapsed().min(FOLLOWED);
+        let followed = asked.elapsed().min(STOP_LATENCY);
         let passed = || started.elapsed().saturating_sub(stopped);
-        ran = turns(id).map_or_else(passed, |turns| turns.ran);
-        let owed = owes(ran).saturating_sub(followed + RESUMED);
+        ran = sched_stat(id).map_or_else(passed, |sched_stat| sched_stat.ran);
+        let owed = owes(ran).saturating_sub(followed + RESUME_COST);
         if takes_its_place {
             while stop.elapsed() < owed {
                 std::hint::spin_loop();
@@ -480,7 +481,7 @@ fn hold_up(id: u32, order: &Order, is_over: &AtomicBool) -> Duration {
         } else {
             std::thread::sleep(owed);
         }
-        stopped += stop.elapsed() + followed + RESUMED;
+        stopped += stop.elapsed() + followed + RESUME_COST;
         since = Instant::now();
         // It is our child: it can be signalled until it is taken leave of.
         let _ = kill_process(pid, Signal::CONT);
@@ -489,6 +490,6 @@ fn hold_up(id: u32, order: &Order, is_over: &AtomicBool) -> Duration {
 }
 
 #[cfg(not(unix))]
-fn hold_up(_id: u32, _order: &Order, _is_over: &AtomicBool) -> Duration {
+fn inject_slowdown(_id: u32, _order: &LaunchOrder, _is_over: &AtomicBool) -> Duration {
     Duration::ZERO
 }

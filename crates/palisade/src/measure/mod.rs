@@ -1,16 +1,16 @@
 //! Measures: finds benchmarks, builds them, starts processes and says what they took.
 //! It judges nothing.
 //!
-//! - [`launch`] runs one process, and [`arena`] one launch of a benchmark;
+//! - [`launch`] runs one process, and [`executor`] one launch of a benchmark;
 //! - [`bench`](mod@bench) knows the harnesses, and [`read`] what they write;
-//! - [`build`](mod@build) makes the executables of a side;
+//! - [`build`](mod@build) makes the executables of a revision;
 //! - [`counter`] counts instructions;
 //! - [`machine`] says what measures.
 
-pub mod arena;
 pub mod bench;
 pub mod build;
 pub mod counter;
+pub mod executor;
 pub mod launch;
 pub mod machine;
 pub mod read;

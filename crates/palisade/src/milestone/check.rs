@@ -3,28 +3,28 @@
 use serde::Serialize;
 
 use super::{KnownTests, Milestone, Snapshot};
-use crate::check::{BaseChoice, CandidateChoice, CheckOptions as TestOptions, check as judge};
+use crate::benchmark_comparison::{CompareOptions, compare};
+use crate::check::{BaseChoice, CandidateChoice, CheckOptions, check as check_tests};
 use crate::claims::{self, Checked, ClaimState, Claims, contradictions};
-use crate::comparison::{CompareOptions, compare};
 use crate::flaky::Ledger;
 use crate::git::short;
-use crate::guard::{Events, Guard, GuardError};
-use crate::history::{Standing, standings};
+use crate::history::{MilestoneComparison, compare_with_milestone};
 use crate::measure::launch::Launcher;
 use crate::record::{Environment, Millis, Scope};
-use crate::speed::{Decision, State};
+use crate::session::{Events, Session, SessionError};
+use crate::speed::{BenchmarkState, Decision};
 use crate::verdict::{Finding, Verdict, judge_claims, judge_claims_since, judge_single_runs};
 
 /// How a milestone is held.
 #[derive(Clone, Debug)]
-pub struct CheckOptions {
+pub struct MilestoneCheckOptions {
     /// Run now what is not known: tests, a comparison of speed, claims.
     pub measure: bool,
     /// What launches benchmarks.
     pub launcher: Launcher,
 }
 
-/// How the user's files stand against a milestone, part by part.
+/// How the user's files compare with a milestone, part by part.
 #[derive(Clone, Debug, Serialize)]
 pub struct MilestoneReport {
     /// All parts together. A part that nothing is known of says nothing, and all of them
@@ -33,25 +33,26 @@ pub struct MilestoneReport {
     /// HEAD.
     pub commit: String,
     /// The tests of the user's files.
-    pub tests: Part,
+    pub tests: MilestoneSection,
     /// Speed and memory of HEAD, by benchmark.
-    pub standings: Vec<Standing>,
+    #[serde(rename = "standings")]
+    pub comparisons: Vec<MilestoneComparison>,
     /// The claims of the documents in the user's files.
-    pub claims: Part,
+    pub claims: MilestoneSection,
     /// What could not be compared and why, and what else there is to say.
     pub notes: Vec<String>,
 }
 
 /// One part of the answer.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Part {
+pub struct MilestoneSection {
     /// What it says; `None` if nothing is known of it.
     pub verdict: Option<Verdict>,
     /// What became worse, and what is worth knowing.
     pub findings: Vec<Finding>,
 }
 
-impl Part {
+impl MilestoneSection {
     fn of(findings: Vec<Finding>) -> Self {
         Self {
             verdict: Some(Verdict::of(&findings)),
@@ -61,26 +62,26 @@ impl Part {
 }
 
 /// Holds the user's files, and the speed of HEAD, against a milestone: by the runs and
-/// comparisons that the memory knows of it, else by its snapshot.
+/// comparisons that the store knows of it, else by its snapshot.
 pub fn check(
-    guard: &mut Guard,
+    session: &mut Session,
     milestone: &Milestone,
-    options: &CheckOptions,
+    options: &MilestoneCheckOptions,
     events: Events<'_>,
-) -> Result<MilestoneReport, GuardError> {
-    let head = guard.repo.head()?.id;
+) -> Result<MilestoneReport, SessionError> {
+    let head = session.repo.head()?.id;
     let mut notes = Vec::new();
-    let tests = tests(guard, milestone, options, events, &mut notes)?;
-    let standings = speed(guard, milestone, &head, options, events, &mut notes)?;
-    let claims = claims(guard, milestone, options, events, &mut notes)?;
-    let speed = (!standings.is_empty()).then(|| speed_verdict(&standings));
+    let tests = tests(session, milestone, options, events, &mut notes)?;
+    let comparisons = speed(session, milestone, &head, options, events, &mut notes)?;
+    let claims = claims(session, milestone, options, events, &mut notes)?;
+    let speed = (!comparisons.is_empty()).then(|| speed_verdict(&comparisons));
     let known = [tests.verdict, speed, claims.verdict];
     let verdict = worst(&known.into_iter().flatten().collect::<Vec<_>>());
     Ok(MilestoneReport {
         verdict,
         commit: head,
         tests,
-        standings,
+        comparisons,
         claims,
         notes,
     })
@@ -102,17 +103,17 @@ fn worst(verdicts: &[Verdict]) -> Verdict {
 }
 
 fn tests(
-    guard: &mut Guard,
+    session: &mut Session,
     milestone: &Milestone,
-    options: &CheckOptions,
+    options: &MilestoneCheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Part, GuardError> {
+) -> Result<MilestoneSection, SessionError> {
     let from = &milestone.subject.commit;
-    let mut files = guard.working_side()?;
-    let now_known = guard.known(&mut files, &Scope::Workspace)?;
-    let is_here = guard.repo.resolve(from).is_ok();
-    let is_remembered = is_here && guard.knows_all_tests(from)?;
+    let mut files = session.working_revision()?;
+    let now_known = session.known(&mut files, &Scope::Workspace)?;
+    let is_here = session.repo.resolve(from).is_ok();
+    let is_remembered = is_here && session.knows_all_tests(from)?;
     let snapshot = milestone.snapshot.as_ref().and_then(|s| s.tests.as_ref());
     // A comparison of runs may run tests again; only what was asked for does.
     let is_compared = snapshot.is_none() && is_remembered && now_known.covering.is_some();
@@ -120,19 +121,19 @@ fn tests(
         let candidate = if files.subject.dirty {
             CandidateChoice::Files
         } else {
-            CandidateChoice::Beside(files.subject.commit.clone())
+            CandidateChoice::Checkout(files.subject.commit.clone())
         };
-        let options = TestOptions {
+        let options = CheckOptions {
             base: BaseChoice::Revision(from.clone()),
             candidate,
             everything: true,
-            ..TestOptions::default()
+            ..CheckOptions::default()
         };
-        let report = judge(guard, &options, events)?;
+        let report = check_tests(session, &options, events)?;
         // The documents are held in their own part.
         let mut findings = report.findings;
         findings.retain(|finding| finding.kind != crate::verdict::FindingKind::Claim);
-        return Ok(Part::of(findings));
+        return Ok(MilestoneSection::of(findings));
     }
     let Some(snapshot) = snapshot else {
         if !is_remembered {
@@ -144,38 +145,38 @@ fn tests(
                     "its commit is not in this clone"
                 }
             ));
-            return Ok(Part::default());
+            return Ok(MilestoneSection::default());
         }
         return Ok(unknown_now(notes));
     };
-    let environment = files.environment(guard)?;
+    let environment = files.environment(session)?;
     if let Err(reason) = comparable(snapshot, &environment, notes) {
         notes.push(reason);
-        return Ok(Part::default());
+        return Ok(MilestoneSection::default());
     }
     if now_known.covering.is_none() {
         return Ok(unknown_now(notes));
     }
-    let ledger = Ledger::read(guard.store.as_ref())?;
+    let ledger = Ledger::read(session.store.as_ref())?;
     let findings = judge_single_runs(
         &snapshot.test_set(),
         &now_known.set,
         true,
-        &guard.policy,
+        &session.policy,
         &ledger,
         &milestone.name,
     );
-    Ok(Part::of(findings))
+    Ok(MilestoneSection::of(findings))
 }
 
 /// The milestone's tests are known and those of the files are not: no data is no pass.
-fn unknown_now(notes: &mut Vec<String>) -> Part {
+fn unknown_now(notes: &mut Vec<String>) -> MilestoneSection {
     notes.push(
         "tests: not known of the files as they are; --measure runs them, as does \
          cargo palisade test"
             .to_owned(),
     );
-    Part {
+    MilestoneSection {
         verdict: Some(Verdict::Incomparable),
         findings: Vec::new(),
     }
@@ -215,27 +216,32 @@ fn comparable(
 }
 
 fn speed(
-    guard: &mut Guard,
+    session: &mut Session,
     milestone: &Milestone,
     head: &str,
-    options: &CheckOptions,
+    options: &MilestoneCheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Vec<Standing>, GuardError> {
+) -> Result<Vec<MilestoneComparison>, SessionError> {
     let from = &milestone.subject.commit;
-    let mut standings = stand(guard, milestone, head)?;
-    let is_open = speed_verdict(&standings) == Verdict::Incomparable
-        || standings.iter().all(|standing| standing.apart);
-    if options.measure && is_open && guard.repo.resolve(from).is_ok() {
-        compare_speed(guard, from, head, &options.launcher, events)?;
-        standings = stand(guard, milestone, head)?;
+    let mut comparisons = speed_comparisons(session, milestone, head)?;
+    let is_open = speed_verdict(&comparisons) == Verdict::Incomparable
+        || comparisons
+            .iter()
+            .all(|comparison| comparison.separate_series);
+    if options.measure && is_open && session.repo.resolve(from).is_ok() {
+        compare_speed(session, from, head, &options.launcher, events)?;
+        comparisons = speed_comparisons(session, milestone, head)?;
     }
     let (from, to) = (short(from), short(head));
-    if standings.is_empty() {
+    if comparisons.is_empty() {
         notes.push(format!(
             "speed: no comparison leads from {from} to {to}; --measure makes one"
         ));
-    } else if standings.iter().all(|standing| standing.apart) {
+    } else if comparisons
+        .iter()
+        .all(|comparison| comparison.separate_series)
+    {
         notes.push(format!(
             "speed: memory alone is held, as no comparison leads from {from} to {to}; \
              --measure makes one"
@@ -243,9 +249,9 @@ fn speed(
     }
     let snapshot = milestone.snapshot.as_ref();
     let recorded = snapshot.map_or(&[][..], |snapshot| &snapshot.speed);
-    if standings.is_empty()
+    if comparisons.is_empty()
         && let Some(there) = recorded.first()
-        && let Some(here) = guard
+        && let Some(here) = session
             .store
             .speed_runs(Millis::MIN)?
             .iter()
@@ -260,31 +266,35 @@ fn speed(
             "speed: incomparable with what was measured at the milestone ({differs})"
         ));
     }
-    Ok(standings)
+    Ok(comparisons)
 }
 
 /// Compares the two commits; a workspace without benchmarks has no speed to hold.
 fn compare_speed(
-    guard: &mut Guard,
+    session: &mut Session,
     from: &str,
     to: &str,
     launcher: &Launcher,
     events: Events<'_>,
-) -> Result<(), GuardError> {
+) -> Result<(), SessionError> {
     let options = CompareOptions {
         base: from.to_owned(),
         candidate: Some(to.to_owned()),
         ..CompareOptions::default()
     };
-    match compare(guard, launcher, &options, events) {
-        Ok(_) | Err(GuardError::NoBenchmark(_)) => Ok(()),
+    match compare(session, launcher, &options, events) {
+        Ok(_) | Err(SessionError::NoBenchmark(_)) => Ok(()),
         Err(other) => Err(other),
     }
 }
 
 /// How HEAD stands on the machine that measured it last.
-fn stand(guard: &Guard, milestone: &Milestone, head: &str) -> Result<Vec<Standing>, GuardError> {
-    let mut runs = guard.store.speed_runs(Millis::MIN)?;
+fn speed_comparisons(
+    session: &Session,
+    milestone: &Milestone,
+    head: &str,
+) -> Result<Vec<MilestoneComparison>, SessionError> {
+    let mut runs = session.store.speed_runs(Millis::MIN)?;
     let Some(of_head) = runs
         .iter()
         .rev()
@@ -298,58 +308,64 @@ fn stand(guard: &Guard, milestone: &Milestone, head: &str) -> Result<Vec<Standin
             runs.push(kept.clone());
         }
     }
-    let calibrations = guard.store.calibrations()?;
+    let calibrations = session.store.calibrations()?;
     let from = &milestone.subject.commit;
-    Ok(standings(&runs, &calibrations, &machine, from, head))
+    Ok(compare_with_milestone(
+        &runs,
+        &calibrations,
+        &machine,
+        from,
+        head,
+    ))
 }
 
-/// What the standings say together. Nothing measured is never a pass.
-fn speed_verdict(standings: &[Standing]) -> Verdict {
+/// What the comparisons say together. Nothing measured is never a pass.
+fn speed_verdict(comparisons: &[MilestoneComparison]) -> Verdict {
     let of = |decision: &Decision| match decision.state {
-        State::Regressed => Verdict::Regression,
-        State::Incomparable => Verdict::Incomparable,
-        State::Inconclusive => Verdict::Inconclusive,
-        State::Improved | State::Equivalent => Verdict::Pass,
+        BenchmarkState::Regressed => Verdict::Regression,
+        BenchmarkState::Incomparable => Verdict::Incomparable,
+        BenchmarkState::Inconclusive => Verdict::Inconclusive,
+        BenchmarkState::Improved | BenchmarkState::Equivalent => Verdict::Pass,
     };
-    let verdicts: Vec<Verdict> = standings.iter().map(|s| of(&s.decision)).collect();
+    let verdicts: Vec<Verdict> = comparisons.iter().map(|s| of(&s.decision)).collect();
     worst(&verdicts)
 }
 
 /// Measures the cheap claims and holds them to what they were at the milestone. Where
 /// that is not known, they are measured if everything is, and held to be true.
 fn claims(
-    guard: &mut Guard,
+    session: &mut Session,
     milestone: &Milestone,
-    options: &CheckOptions,
+    options: &MilestoneCheckOptions,
     events: Events<'_>,
     notes: &mut Vec<String>,
-) -> Result<Part, GuardError> {
+) -> Result<MilestoneSection, SessionError> {
     let snapshot = milestone.snapshot.as_ref();
     let known = snapshot.and_then(|snapshot: &Snapshot| snapshot.claims.as_ref());
     if known.is_none() {
         notes.push("claims: not recorded at the milestone".to_owned());
         if !options.measure {
-            return Ok(Part::default());
+            return Ok(MilestoneSection::default());
         }
     }
-    let list = Claims::load(guard)?;
+    let list = Claims::load(session)?;
     let claims_options = claims::Options {
         launcher: options.measure.then(|| options.launcher.clone()),
         ..claims::Options::default()
     };
-    let checked = claims::check(guard, &list, &claims_options, events)?;
+    let checked = claims::check(session, &list, &claims_options, events)?;
     let contradictions = contradictions(&list);
     let findings = match known {
         Some(known) => judge_claims_since(known, &checked, &contradictions),
         None => judge_claims(&checked, &contradictions),
     };
     let is_measured = |checked: &Checked| checked.state != ClaimState::LeftOut;
-    let part = Part::of(findings);
+    let part = MilestoneSection::of(findings);
     let says_nothing = part.verdict == Some(Verdict::Pass) && !checked.iter().any(is_measured);
     if says_nothing {
         notes.push("claims: none was measured".to_owned());
     }
-    Ok(Part {
+    Ok(MilestoneSection {
         verdict: part.verdict.filter(|_| !says_nothing),
         ..part
     })

@@ -13,7 +13,7 @@ const SCHEMA: u32 = 1;
 
 /// What such a file holds.
 #[derive(Serialize, Deserialize)]
-struct Document<T> {
+struct MilestoneFile<T> {
     schema: u32,
     milestone: T,
 }
@@ -27,7 +27,7 @@ pub fn write(folder: &Path, milestone: &Milestone) -> Result<PathBuf, MilestoneE
         return Err(MilestoneError::Name(name.clone()));
     }
     let path = folder.join(format!("{name}.json"));
-    let document = Document {
+    let document = MilestoneFile {
         schema: SCHEMA,
         milestone,
     };
@@ -87,7 +87,8 @@ fn read(path: &Path) -> Result<Milestone, MilestoneError> {
         source,
     };
     // The version is known before the rest is understood.
-    let document: Document<serde_json::Value> = serde_json::from_slice(&bytes).map_err(form)?;
+    let document: MilestoneFile<serde_json::Value> =
+        serde_json::from_slice(&bytes).map_err(form)?;
     if document.schema > SCHEMA {
         return Err(MilestoneError::TooNew {
             path: path.to_owned(),

@@ -19,17 +19,17 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{CheckOptions, MilestoneReport, Part, check};
+pub use check::{MilestoneCheckOptions, MilestoneReport, MilestoneSection, check};
 pub use file::write;
 pub use set::{SetOptions, set};
 
-use crate::baseline::{Expected, Standing, TestSet};
+use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::claims::{Checked, ClaimState};
-use crate::guard::{Guard, GuardError};
-use crate::identity::TestId;
 use crate::record::{Environment, Millis, Subject};
+use crate::session::{Session, SessionError};
 use crate::speed::SpeedRun;
 use crate::stats::Counts;
+use crate::test_id::TestId;
 
 /// Why a milestone cannot be kept in a file or read from one.
 #[derive(Debug, thiserror::Error)]
@@ -105,14 +105,14 @@ pub struct KnownTests {
     /// What besides the tree decided the outcomes.
     pub environment: Environment,
     /// The tests by their state, each with a hash of its body where that is known.
-    pub states: BTreeMap<Standing, BTreeMap<TestId, Option<String>>>,
+    pub states: BTreeMap<TestStatus, BTreeMap<TestId, Option<String>>>,
 }
 
 impl KnownTests {
     fn of(set: &TestSet, environment: Environment) -> Self {
-        let mut states: BTreeMap<Standing, BTreeMap<TestId, Option<String>>> = BTreeMap::new();
+        let mut states: BTreeMap<TestStatus, BTreeMap<TestId, Option<String>>> = BTreeMap::new();
         for (test, expected) in &set.tests {
-            let of_state = states.entry(expected.standing()).or_default();
+            let of_state = states.entry(expected.status()).or_default();
             of_state.insert(test.clone(), expected.body.clone());
         }
         Self {
@@ -123,17 +123,17 @@ impl KnownTests {
 
     /// The tests as one run that says the same would show them.
     fn test_set(&self) -> TestSet {
-        let counts = |standing: &Standing| {
-            let (failures, passes) = match standing {
-                Standing::Passing => (0, 1),
-                Standing::Failing => (1, 0),
-                Standing::Flaky => (1, 1),
-                Standing::Ignored => (0, 0),
+        let counts = |status: &TestStatus| {
+            let (failures, passes) = match status {
+                TestStatus::Passing => (0, 1),
+                TestStatus::Failing => (1, 0),
+                TestStatus::Flaky => (1, 1),
+                TestStatus::Ignored => (0, 0),
             };
             Counts { failures, passes }
         };
-        let of_state = |(standing, tests): (&Standing, &BTreeMap<TestId, Option<String>>)| {
-            let counts = counts(standing);
+        let of_state = |(status, tests): (&TestStatus, &BTreeMap<TestId, Option<String>>)| {
+            let counts = counts(status);
             let expected = move |(test, body): (&TestId, &Option<String>)| {
                 let expected = Expected {
                     counts,
@@ -177,11 +177,16 @@ impl KnownClaim {
     }
 }
 
-/// All milestones, oldest first: those of the memory, and those that files of the
+/// All milestones, oldest first: those of the store, and those that files of the
 /// repository keep.
-pub fn all(guard: &Guard) -> Result<Vec<Milestone>, GuardError> {
-    let mut milestones = guard.store.milestones()?;
-    for kept in file::read_all(&guard.workspace.root.join(&guard.policy.milestone.folder))? {
+pub fn all(session: &Session) -> Result<Vec<Milestone>, SessionError> {
+    let mut milestones = session.store.milestones()?;
+    for kept in file::read_all(
+        &session
+            .workspace
+            .root
+            .join(&session.policy.milestone.folder),
+    )? {
         if !milestones.iter().any(|known| known.id == kept.id) {
             milestones.push(kept);
         }

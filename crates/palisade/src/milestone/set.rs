@@ -1,12 +1,12 @@
 //! Setting a milestone: all that is known of a commit, or measured now.
 
 use super::{KnownClaim, KnownTests, Milestone, Snapshot};
+use crate::benchmark_comparison::{SeriesOptions, measure_series};
 use crate::claims::{self, Claims};
-use crate::comparison::{SeriesOptions, measure_series};
 use crate::git::Commit;
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::launch::Launcher;
 use crate::record::{Millis, Purpose, Record, Scope, Subject, new_id, now};
+use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::{SpeedPurpose, SpeedRun};
 
 /// How often a benchmark is launched for a milestone.
@@ -30,18 +30,18 @@ pub struct SetOptions {
 /// Sets a milestone and remembers it with what is known of its commit. Claims are
 /// measured now: they can be only while the user's files are those of the commit.
 pub fn set(
-    guard: &mut Guard,
+    session: &mut Session,
     options: &SetOptions,
     events: Events<'_>,
-) -> Result<Milestone, GuardError> {
-    let commit = guard.repo.resolve(&options.revision)?;
-    let tests = tests(guard, options, events)?;
-    let mut speed = series(guard, &commit)?;
+) -> Result<Milestone, SessionError> {
+    let commit = session.repo.resolve(&options.revision)?;
+    let tests = tests(session, options, events)?;
+    let mut speed = series(session, &commit)?;
     if options.measure && speed.is_empty() {
-        measure(guard, options, events)?;
-        speed = series(guard, &commit)?;
+        measure(session, options, events)?;
+        speed = series(session, &commit)?;
     }
-    let claims = claims(guard, &commit, options, events)?;
+    let claims = claims(session, &commit, options, events)?;
     let milestone = Milestone {
         id: new_id(),
         name: options.name.clone(),
@@ -51,7 +51,7 @@ pub fn set(
             commit: commit.id,
             dirty: false,
             checkout: true,
-            branch: guard.repo.branch(),
+            branch: session.repo.branch(),
         },
         snapshot: Some(Snapshot {
             tests,
@@ -59,31 +59,31 @@ pub fn set(
             claims,
         }),
     };
-    guard.store.add(&Record::Milestone(milestone.clone()))?;
+    session.store.add(&Record::Milestone(milestone.clone()))?;
     Ok(milestone)
 }
 
 fn tests(
-    guard: &mut Guard,
+    session: &mut Session,
     options: &SetOptions,
     events: Events<'_>,
-) -> Result<Option<KnownTests>, GuardError> {
+) -> Result<Option<KnownTests>, SessionError> {
     let scope = Scope::Workspace;
-    let mut side = guard.side_of(&options.revision)?;
-    let mut known = guard.known(&mut side, &scope)?;
+    let mut revision = session.revision_of(&options.revision)?;
+    let mut known = session.known(&mut revision, &scope)?;
     if options.measure && known.covering.is_none() {
-        events(Event::Step(format!("run the tests of {}", side.name())));
-        guard.run(&mut side, &scope, Purpose::Tests, events)?;
-        known = guard.known(&mut side, &scope)?;
+        events(Event::Step(format!("run the tests of {}", revision.name())));
+        session.run(&mut revision, &scope, Purpose::Tests, events)?;
+        known = session.known(&mut revision, &scope)?;
     }
-    let environment = side.environment(guard)?;
+    let environment = revision.environment(session)?;
     let of_known = |_| KnownTests::of(&known.set, environment);
     Ok(known.covering.as_ref().map(of_known))
 }
 
 /// The series that were measured of a commit, on every machine.
-pub(super) fn series(guard: &Guard, commit: &Commit) -> Result<Vec<SpeedRun>, GuardError> {
-    let mut runs = guard.store.speed_runs(Millis::MIN)?;
+pub(super) fn series(session: &Session, commit: &Commit) -> Result<Vec<SpeedRun>, SessionError> {
+    let mut runs = session.store.speed_runs(Millis::MIN)?;
     runs.retain(|run| {
         run.purpose == SpeedPurpose::Series && run.subject.commit == commit.id && !run.subject.dirty
     });
@@ -91,33 +91,37 @@ pub(super) fn series(guard: &Guard, commit: &Commit) -> Result<Vec<SpeedRun>, Gu
 }
 
 /// Measures the benchmarks; a workspace without any has no speed to remember.
-fn measure(guard: &mut Guard, options: &SetOptions, events: Events<'_>) -> Result<(), GuardError> {
+fn measure(
+    session: &mut Session,
+    options: &SetOptions,
+    events: Events<'_>,
+) -> Result<(), SessionError> {
     let series = SeriesOptions {
         revision: Some(options.revision.clone()),
         launches: LAUNCHES,
         ..SeriesOptions::default()
     };
-    match measure_series(guard, &options.launcher, &series, events) {
-        Ok(_) | Err(GuardError::NoBenchmark(_)) => Ok(()),
+    match measure_series(session, &options.launcher, &series, events) {
+        Ok(_) | Err(SessionError::NoBenchmark(_)) => Ok(()),
         Err(other) => Err(other),
     }
 }
 
 fn claims(
-    guard: &mut Guard,
+    session: &mut Session,
     commit: &Commit,
     options: &SetOptions,
     events: Events<'_>,
-) -> Result<Option<Vec<KnownClaim>>, GuardError> {
-    if guard.repo.working_tree()? != commit.tree {
+) -> Result<Option<Vec<KnownClaim>>, SessionError> {
+    if session.repo.working_tree()? != commit.tree {
         return Ok(None);
     }
-    let list = Claims::load(guard)?;
+    let list = Claims::load(session)?;
     let options = claims::Options {
         costly: options.costly,
         launcher: Some(options.launcher.clone()),
         deadline: None,
     };
-    let checked = claims::check(guard, &list, &options, events)?;
+    let checked = claims::check(session, &list, &options, events)?;
     Ok(Some(checked.iter().map(KnownClaim::of).collect()))
 }

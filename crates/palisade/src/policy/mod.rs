@@ -25,9 +25,9 @@ pub use speed::{
     RatioPolicy, SpeedPolicy,
 };
 
-use crate::compare::TestState;
-use crate::identity::TestId;
 use crate::risk::Level;
+use crate::test_id::TestId;
+use crate::test_set_diff::TestState;
 
 /// The file's name, in the workspace's root.
 pub const FILE_NAME: &str = "palisade.toml";
@@ -191,14 +191,15 @@ pub struct SlowerPolicy {
     /// How many times the base's median it must take.
     pub factor: f64,
     /// How much longer than the base's median it must take.
-    pub floor: Span,
+    #[serde(rename = "floor")]
+    pub noise_threshold: Span,
 }
 
 impl Default for SlowerPolicy {
     fn default() -> Self {
         Self {
             factor: 3.0,
-            floor: Span(Duration::from_millis(200)),
+            noise_threshold: Span(Duration::from_millis(200)),
         }
     }
 }
@@ -207,7 +208,7 @@ impl Default for SlowerPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlakyPolicy {
-    /// How often a new failure is run again, on each side.
+    /// How often a new failure is run again, on each revision.
     pub reruns: u32,
     /// How often at most, while the answer is open.
     pub max_reruns: u32,
@@ -445,8 +446,8 @@ impl Policy {
             ),
             (
                 "speed.floor",
-                policy.speed.floor,
-                (0.0..=100.0).contains(&policy.speed.floor),
+                policy.speed.noise_threshold,
+                (0.0..=100.0).contains(&policy.speed.noise_threshold),
                 "a percentage from 0 to 100",
             ),
             (
@@ -675,7 +676,7 @@ mod tests {
         assert!(!pattern.matches("crates/core/deep/src/arch/avx2.rs"));
     }
 
-    use crate::identity::TargetKind;
+    use crate::test_id::TargetKind;
 
     #[test]
     fn spans_round_trip() {

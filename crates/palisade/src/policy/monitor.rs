@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Policy, RatioPolicy};
-use crate::identity::TestId;
 use crate::record::Scope;
+use crate::test_id::TestId;
 
 /// What broke once and is looked at in every change, whatever the change risks.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Monitor {
     pub test: Option<TestId>,
     /// A benchmark, as a part of its name: it is measured.
     pub bench: Option<String>,
-    /// A command, as a shell would split it: it is run in a checkout of each side, without
+    /// A command, as a shell would split it: it is run in a checkout of each revision, without
     /// a shell, and ends with 0 where all is well, with 125 where nothing can be said.
     pub command: Option<String>,
     /// A ratio of this policy, by its name: its benchmarks are measured.

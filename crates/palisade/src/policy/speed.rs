@@ -33,7 +33,8 @@ pub struct SpeedPolicy {
     /// What counts instructions.
     pub counters: Counters,
     /// The smallest change of a time that counts, in percent.
-    pub floor: f64,
+    #[serde(rename = "floor")]
+    pub noise_threshold: f64,
     /// The size from which on a regression blocks without confirmation, in percent.
     pub block: f64,
 }
@@ -50,7 +51,7 @@ impl Default for SpeedPolicy {
             wait: Span(Duration::from_secs(10)),
             pin: true,
             counters: Counters::Auto,
-            floor: 1.0,
+            noise_threshold: 1.0,
             block: 3.0,
         }
     }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use tree::Tree;
+use tree::ProcessTree;
 
 /// The most bytes of one line that are handed on; the rest of the line is dropped.
 pub const LINE_LIMIT: usize = 64 * 1024;
@@ -84,7 +84,7 @@ pub enum Stream {
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ProcessEnd {
     /// It ended by itself; `None` if a signal ended it. A crash on Windows has the code of an
     /// `NTSTATUS`, which is below 0.
     Exited(Option<i32>),
@@ -92,7 +92,7 @@ pub enum End {
     TimedOut,
 }
 
-impl End {
+impl ProcessEnd {
     fn of(status: ExitStatus) -> Self {
         Self::Exited(status.code())
     }
@@ -134,7 +134,7 @@ pub fn run(
     cancel: &Cancel,
     merged: bool,
     on_line: impl FnMut(Stream, &[u8]),
-) -> Result<End, ProcessError> {
+) -> Result<ProcessEnd, ProcessError> {
     run_in(Group::Own, command, limits, cancel, merged, on_line)
 }
 
@@ -146,7 +146,7 @@ pub fn run_in(
     cancel: &Cancel,
     merged: bool,
     mut on_line: impl FnMut(Stream, &[u8]),
-) -> Result<End, ProcessError> {
+) -> Result<ProcessEnd, ProcessError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let (mut child, lines) =
         start(group, command, merged).map_err(|source| ProcessError::Start {
@@ -183,7 +183,7 @@ pub fn run_in(
                 program: program.clone(),
             }))
         } else if is_over(limits.total, started) || is_over(limits.quiet, last_line) {
-            Some(Ok(End::TimedOut))
+            Some(Ok(ProcessEnd::TimedOut))
         } else {
             None
         };
@@ -201,11 +201,11 @@ pub fn run_in(
         // as long as an ending child would, then the group is cleared away.
         if let Some((status, at)) = exited {
             if drained {
-                return Ok(End::of(status));
+                return Ok(ProcessEnd::of(status));
             }
             if at.elapsed() > GRACE {
                 child.kill();
-                return Ok(End::of(status));
+                return Ok(ProcessEnd::of(status));
             }
         }
     }
@@ -215,7 +215,7 @@ type Lines = Receiver<(Stream, Vec<u8>)>;
 
 /// Starts a command in a process group of its own, which Ctrl-C in a terminal does not
 /// reach: what is short comes to its end, so that nothing looks like a failure of its own.
-pub(crate) fn apart(command: &mut Command) -> &mut Command {
+pub(crate) fn in_own_process_group(command: &mut Command) -> &mut Command {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
     #[cfg(windows)]
@@ -223,23 +223,27 @@ pub(crate) fn apart(command: &mut Command) -> &mut Command {
     command
 }
 
-fn start(group: Group, command: &mut Command, merged: bool) -> std::io::Result<(Tree, Lines)> {
+fn start(
+    group: Group,
+    command: &mut Command,
+    merged: bool,
+) -> std::io::Result<(ProcessTree, Lines)> {
     if group == Group::Own {
-        apart(command);
+        in_own_process_group(command);
     }
     command.stdin(Stdio::null());
     let (sender, lines) = sync_channel(1024);
     if merged {
         let (reader, writer) = std::io::pipe()?;
         command.stdout(writer.try_clone()?).stderr(writer);
-        let child = Tree::spawn(command)?;
+        let child = ProcessTree::spawn(command)?;
         // The command keeps its ends of the pipe; without this the pipe never ends.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         read_lines(reader, Stream::Out, sender);
         return Ok((child, lines));
     }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = Tree::spawn(command)?;
+    let mut child = ProcessTree::spawn(command)?;
     if let Some(out) = child.stdout() {
         read_lines(out, Stream::Out, sender.clone());
     }
@@ -284,7 +288,7 @@ fn read_lines(
 }
 
 /// Asks a child and what it started to end, and kills what is left after [`GRACE`].
-fn end_tree(child: &mut Tree, lines: &Lines) -> std::io::Result<()> {
+fn end_tree(child: &mut ProcessTree, lines: &Lines) -> std::io::Result<()> {
     child.ask_to_end();
     let asked = Instant::now();
     while asked.elapsed() < GRACE && child.try_wait()?.is_none() {
@@ -340,7 +344,7 @@ impl Tail {
 mod tests {
     use super::*;
 
-    fn sh(script: &str, total: Option<Duration>, merged: bool) -> (End, Vec<String>) {
+    fn sh(script: &str, total: Option<Duration>, merged: bool) -> (ProcessEnd, Vec<String>) {
         let mut seen = Vec::new();
         let end = run(
             Command::new("sh").args(["-c", script]),
@@ -356,7 +360,7 @@ mod tests {
     #[test]
     fn hands_on_lines_and_the_exit_code() {
         let (end, seen) = sh("echo one; printf two; exit 7", None, false);
-        assert_eq!(end, End::Exited(Some(7)));
+        assert_eq!(end, ProcessEnd::Exited(Some(7)));
         assert_eq!(seen, ["one", "two"]);
     }
 
@@ -373,7 +377,7 @@ mod tests {
         let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
         let started = Instant::now();
         let (end, _) = sh(&script, Some(Duration::from_millis(300)), false);
-        assert_eq!(end, End::TimedOut);
+        assert_eq!(end, ProcessEnd::TimedOut);
         assert!(started.elapsed() < Duration::from_secs(20));
         let pid = std::fs::read_to_string(pid_file).expect("the script wrote it");
         let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number"));
@@ -400,7 +404,7 @@ mod tests {
             file.display()
         );
         let (end, _) = sh(&script, Some(Duration::from_millis(300)), false);
-        assert_eq!(end, End::TimedOut);
+        assert_eq!(end, ProcessEnd::TimedOut);
         assert!(file.exists(), "it was killed at once");
     }
 
@@ -416,15 +420,15 @@ mod tests {
             run(&mut command, limits, &Cancel::default(), false, |_, _| {}).expect("sh runs")
         };
         let chatty = "for i in 1 2 3 4 5 6; do sleep 0.1; echo $i; done";
-        assert_eq!(run(chatty), End::Exited(Some(0)));
-        assert_eq!(run("echo one; sleep 60"), End::TimedOut);
+        assert_eq!(run(chatty), ProcessEnd::Exited(Some(0)));
+        assert_eq!(run("echo one; sleep 60"), ProcessEnd::TimedOut);
     }
 
     #[test]
     fn long_lines_are_cut_and_much_output_is_not_stored() {
         let script = "head -c 200000 /dev/zero | tr '\\0' x; echo; echo end";
         let (end, seen) = sh(script, None, false);
-        assert_eq!(end, End::Exited(Some(0)));
+        assert_eq!(end, ProcessEnd::Exited(Some(0)));
         assert_eq!(seen[0].len(), LINE_LIMIT);
         assert_eq!(seen[1], "end");
     }

@@ -3,9 +3,9 @@
 use std::process::{ChildStderr, ChildStdout, Command, ExitStatus};
 
 #[cfg(unix)]
-pub(super) use group::Tree;
+pub(super) use group::ProcessTree;
 #[cfg(windows)]
-pub(super) use job::{NEW_PROCESS_GROUP, Tree};
+pub(super) use job::{NEW_PROCESS_GROUP, ProcessTree};
 
 /// On Unix: a process group. Its head is the child.
 #[cfg(unix)]
@@ -17,9 +17,9 @@ mod group {
     use super::{ChildStderr, ChildStdout, Command, ExitStatus};
 
     /// A running child, and the group that it leads.
-    pub(crate) struct Tree(Child);
+    pub(crate) struct ProcessTree(Child);
 
-    impl Tree {
+    impl ProcessTree {
         /// Starts a command that leads a group, or makes itself lead one.
         pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Self> {
             command.spawn().map(Self)
@@ -75,13 +75,13 @@ mod job {
     /// `CREATE_NEW_PROCESS_GROUP`: Ctrl-C in the console does not reach the process.
     pub(crate) const NEW_PROCESS_GROUP: u32 = 0x200;
 
-    /// How often [`Tree::wait`] looks.
+    /// How often [`ProcessTree::wait`] looks.
     const LOOK: Duration = Duration::from_millis(5);
 
     /// A running child, and the job that it is in.
-    pub(crate) struct Tree(Box<dyn ChildWrapper>);
+    pub(crate) struct ProcessTree(Box<dyn ChildWrapper>);
 
-    impl Tree {
+    impl ProcessTree {
         /// Starts a command in a job of its own.
         pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Self> {
             let mut flags = CreationFlags(Default::default());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::is_bad;
-use crate::bisect::{Answer, Observation};
+use crate::bisect::{CommitObservation, SearchResult};
 use crate::culprit::{BisectReport, CommitReport, Question, SearchState, replace};
 use crate::git::short;
 use crate::record::{Millis, new_id, now};
@@ -26,12 +26,12 @@ pub enum IncidentError {
     /// There is none of that name.
     #[error("find an incident called {0}")]
     None(String),
-    /// No incident is open, and the memory knows no run of the tests of a commit.
-    #[error("find an open incident, or a run of the tests of {0} in the memory")]
+    /// No incident is open, and the store has no run of the tests of a commit.
+    #[error("find an open incident, or a run of the tests of {0} in the store")]
     NoRun(String),
     /// No incident is open, and no test is known to fail that none was about.
     #[error("find an open incident, or a test that fails at {commit}: {why}")]
-    NoRed {
+    NoFailingTest {
         /// The commit.
         commit: String,
         /// Why there is none.
@@ -39,7 +39,7 @@ pub enum IncidentError {
     },
     /// No incident is open, and several tests fail.
     #[error("tell which of the tests is meant that fail at {commit}: {tests}")]
-    ManyRed {
+    ManyFailingTests {
         /// The commit.
         commit: String,
         /// Their names.
@@ -83,13 +83,13 @@ pub enum IncidentError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Run what is red afresh.
+    /// Run what fails afresh.
     Confirm,
     /// Find the culprit.
     Bisect,
     /// Make a branch that takes it back.
     Revert,
-    /// Run on the branch what was red, and what it risks.
+    /// Run on the branch what failed, and what it risks.
     Validate,
     /// Have it watched from now on.
     Monitor,
@@ -130,28 +130,32 @@ pub struct TimelineEntry {
     pub words: String,
 }
 
-/// What fresh runs of what is red show on one commit.
+/// What fresh runs of what fails show on one commit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Confirmation {
+pub struct IncidentConfirmation {
     /// How often it failed.
     pub failures: usize,
     /// How often it passed.
     pub passes: usize,
     /// The ratio to the good end with its 95 % interval, for a benchmark.
     pub ratio: Option<Estimate>,
-    /// Whether it is red.
-    pub is_red: bool,
+    /// Whether it fails.
+    #[serde(rename = "is_red")]
+    pub is_failing: bool,
     /// Whether nothing can be said.
     pub is_unknown: bool,
 }
 
-impl Confirmation {
-    pub(super) fn of(seen: &[Observation], estimate: impl Fn(&[f64]) -> Option<Estimate>) -> Self {
+impl IncidentConfirmation {
+    pub(super) fn of(
+        seen: &[CommitObservation],
+        estimate: impl Fn(&[f64]) -> Option<Estimate>,
+    ) -> Self {
         let count = |bad: bool| seen.iter().filter(|seen| is_bad(seen) == Some(bad)).count();
         let (failures, passes) = (count(true), count(false));
         let mut pairs = Vec::new();
         for seen in seen {
-            if let Observation::LogRatios(ratios) = seen {
+            if let CommitObservation::LogRatios(ratios) = seen {
                 pairs.extend_from_slice(ratios);
             }
         }
@@ -160,7 +164,7 @@ impl Confirmation {
         Self {
             failures,
             passes,
-            is_red: failures > 0 || ratio.as_ref().is_some_and(is_slower),
+            is_failing: failures > 0 || ratio.as_ref().is_some_and(is_slower),
             is_unknown: failures + passes == 0 && ratio.is_none(),
             ratio,
         }
@@ -199,8 +203,9 @@ pub struct Revert {
 /// What was seen of the branch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// What was red.
-    pub red: Confirmation,
+    /// What fresh runs of what failed show there.
+    #[serde(rename = "red")]
+    pub rerun: IncidentConfirmation,
     /// What a check says of the revert against the bad end.
     pub verdict: Verdict,
     /// What it found.
@@ -212,7 +217,7 @@ impl Validation {
     pub fn words(&self) -> String {
         format!(
             "{}; the check of the revert says {}",
-            self.red.words(),
+            self.rerun.words(),
             self.verdict.word()
         )
     }
@@ -227,7 +232,7 @@ pub struct Incident {
     pub opened_ms: Millis,
     /// When the way back was prepared.
     pub closed_ms: Option<Millis>,
-    /// What is red.
+    /// What fails.
     pub question: Question,
     /// A commit where it is not.
     pub good: String,
@@ -236,7 +241,7 @@ pub struct Incident {
     /// What was done.
     pub timeline: Vec<TimelineEntry>,
     /// What fresh runs of the bad end show.
-    pub confirmation: Option<Confirmation>,
+    pub confirmation: Option<IncidentConfirmation>,
     /// What the search found.
     pub bisection: Option<BisectReport>,
     /// The branch.
@@ -329,13 +334,13 @@ impl Incident {
     pub(super) fn is_stuck(&self) -> bool {
         self.confirmation
             .as_ref()
-            .is_some_and(|found| !found.is_red)
+            .is_some_and(|found| !found.is_failing)
             || self.bisection.is_some() && self.culprit().is_none()
             || self.revert.as_ref().is_some_and(|r| r.branch.is_none())
             || self
                 .validation
                 .as_ref()
-                .is_some_and(|v| v.red.is_red || v.red.is_unknown)
+                .is_some_and(|v| v.rerun.is_failing || v.rerun.is_unknown)
     }
 
     /// The one commit that is the culprit.
@@ -344,7 +349,7 @@ impl Incident {
         let [culprit] = found.culprits.as_slice() else {
             return None;
         };
-        matches!(found.answer, Answer::Culprit { .. }).then_some(culprit)
+        matches!(found.answer, SearchResult::Culprit { .. }).then_some(culprit)
     }
 
     /// The branch that takes it back.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! confirm ─► bisect ─► revert ─► validate ─► monitor ─► incident record
-//! fresh runs  culprit   branch    red again?  palisade.toml   Markdown, store
+//! fresh runs  culprit   branch    fails?      palisade.toml   Markdown, store
 //!                                 risk plan   on the branch
 //! ```
 //!
@@ -10,31 +10,31 @@
 //! `palisade/recover-…` and the incident: a file that is replaced after every step, so
 //! that a run that was ended goes on at the step it was at.
 
+mod failing_test;
 mod incident;
 mod monitor;
-mod red;
 mod report;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 pub use incident::{
-    Confirmation, Incident, IncidentError, Revert, Stage, TimelineEntry, Validation,
+    Incident, IncidentConfirmation, IncidentError, Revert, Stage, TimelineEntry, Validation,
 };
 
-use crate::bisect::{Answer, Observation};
+use crate::bisect::{CommitObservation, SearchResult};
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, check};
 use crate::culprit::{BisectOptions, CulpritError, Observer, Question, SearchState, bisect, start};
 use crate::git::{Reverted, short};
-use crate::guard::{Event, Events, Guard, GuardError};
 use crate::measure::launch::Launcher;
 use crate::policy::FILE_NAME;
 use crate::record::{Record, now};
+use crate::session::{Event, Events, Session, SessionError};
 use crate::source::unix_lines;
 use crate::speed::estimate;
 use crate::verdict::Verdict;
 
-/// How often what is red is run afresh to confirm it, and to see that it is gone.
+/// How often what fails is run afresh to confirm it, and to see that it is gone.
 const RUNS: usize = 5;
 
 /// The same for a benchmark: blocks of pairs.
@@ -44,9 +44,9 @@ const BLOCKS: usize = 2;
 #[derive(Clone, Debug)]
 pub struct RecoverOptions {
     /// The incident; a new one where a question is asked, else the newest that is open,
-    /// else a new one about the one test that the memory knows to fail.
+    /// else a new one about the one test that the store knows to fail.
     pub incident: Option<String>,
-    /// What is red, and where a culprit is looked for.
+    /// What fails, and where a culprit is looked for.
     pub search: BisectOptions,
     /// Do this step only.
     pub only: Option<Stage>,
@@ -54,24 +54,28 @@ pub struct RecoverOptions {
 
 /// Goes on with an incident, or opens one, and does what is left to do.
 pub fn recover(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     options: &RecoverOptions,
     events: Events<'_>,
-) -> Result<Incident, GuardError> {
+) -> Result<Incident, SessionError> {
     let mut incident = match (&options.incident, &options.search.question) {
-        (Some(id), _) => Incident::load(&guard.workspace.root, id)?,
-        (None, Some(_)) => open(guard, &options.search, events)?,
+        (Some(id), _) => Incident::load(&session.workspace.root, id)?,
+        (None, Some(_)) => open(session, &options.search, events)?,
         (None, None) => {
-            if let Some(incident) = Incident::newest_open(&guard.workspace.root)? {
+            if let Some(incident) = Incident::newest_open(&session.workspace.root)? {
                 incident
             } else {
-                let test = red::the_one(guard, options.search.bad.as_deref(), events)?;
+                let test = failing_test::single_failing_test(
+                    session,
+                    options.search.bad.as_deref(),
+                    events,
+                )?;
                 let search = BisectOptions {
                     question: Some(Question::Test(test)),
                     ..options.search.clone()
                 };
-                open(guard, &search, events)?
+                open(session, &search, events)?
             }
         }
     };
@@ -89,11 +93,11 @@ pub fn recover(
         let began = Instant::now();
         events(Event::Note(format!("{}: {}", incident.id, stage.words())));
         let words = match stage {
-            Stage::Confirm => confirm(guard, launcher, &mut incident, events)?,
-            Stage::Bisect => find(guard, launcher, &mut incident, options, events)?,
-            Stage::Revert => revert(guard, &mut incident)?,
-            Stage::Validate => validate(guard, launcher, &mut incident, events)?,
-            Stage::Monitor => watch(guard, &mut incident)?,
+            Stage::Confirm => confirm(session, launcher, &mut incident, events)?,
+            Stage::Bisect => find(session, launcher, &mut incident, options, events)?,
+            Stage::Revert => revert(session, &mut incident)?,
+            Stage::Validate => validate(session, launcher, &mut incident, events)?,
+            Stage::Monitor => watch(session, &mut incident)?,
         };
         incident.timeline.push(TimelineEntry {
             stage,
@@ -101,54 +105,58 @@ pub fn recover(
             seconds: began.elapsed().as_secs_f64(),
             words,
         });
-        incident.save(&guard.workspace.root)?;
+        incident.save(&session.workspace.root)?;
         if incident.is_stuck() {
             break;
         }
     }
     if incident.is_done(Stage::Monitor) && incident.closed_ms.is_none() {
         incident.closed_ms = Some(now());
-        guard
+        session
             .store
             .add(&Record::Incident(Box::new(incident.clone())))?;
-        incident.save(&guard.workspace.root)?;
+        incident.save(&session.workspace.root)?;
     }
     Ok(incident)
 }
 
 /// Opens an incident and the search that belongs to it.
-fn open(guard: &Guard, search: &BisectOptions, events: Events<'_>) -> Result<Incident, GuardError> {
-    let state = start(guard, search, events)?;
+fn open(
+    session: &Session,
+    search: &BisectOptions,
+    events: Events<'_>,
+) -> Result<Incident, SessionError> {
+    let state = start(session, search, events)?;
     let incident = Incident::new(&state);
-    state.save(&search_file(guard, &incident))?;
-    incident.save(&guard.workspace.root)?;
+    state.save(&search_file(session, &incident))?;
+    incident.save(&session.workspace.root)?;
     Ok(incident)
 }
 
-fn search_file(guard: &Guard, incident: &Incident) -> PathBuf {
-    let folder = guard.workspace.root.join(incident::FOLDER);
+fn search_file(session: &Session, incident: &Incident) -> PathBuf {
+    let folder = session.workspace.root.join(incident::FOLDER);
     folder.join(format!("{}.search.json", incident.id))
 }
 
-/// Runs what is red afresh at the bad end. What it sees is the beginning of the search.
+/// Runs what fails afresh at the bad end. What it sees is the beginning of the search.
 fn confirm(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     incident: &mut Incident,
     events: Events<'_>,
-) -> Result<String, GuardError> {
-    let path = search_file(guard, incident);
+) -> Result<String, SessionError> {
+    let path = search_file(session, incident);
     let mut state = SearchState::load(&path)?;
     let bad = incident.bad.clone();
     let before = state.observations(&bad).len();
     let runs = runs(&state);
     let mut observer = Observer::new(launcher, &state.question);
     for _ in before..runs {
-        state.look(guard, &mut observer, &bad, events)?;
+        state.observe(session, &mut observer, &bad, events)?;
         state.save(&path)?;
     }
     let seen = state.observations(&bad);
-    let found = Confirmation::of(&seen, estimate);
+    let found = IncidentConfirmation::of(&seen, estimate);
     let words = found.words();
     incident.confirmation = Some(found);
     Ok(words)
@@ -162,29 +170,29 @@ fn runs(state: &SearchState) -> usize {
 }
 
 fn find(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     incident: &mut Incident,
     options: &RecoverOptions,
     events: Events<'_>,
-) -> Result<String, GuardError> {
+) -> Result<String, SessionError> {
     let search = BisectOptions {
         resume: true,
-        state: search_file(guard, incident),
+        state: search_file(session, incident),
         max_runs: options.search.max_runs,
-        ..BisectOptions::new(guard, None)
+        ..BisectOptions::new(session, None)
     };
-    let report = bisect(guard, launcher, &search, events)?;
+    let report = bisect(session, launcher, &search, events)?;
     let words = report.sentence();
     incident.bisection = Some(report);
     Ok(words)
 }
 
-fn revert(guard: &Guard, incident: &mut Incident) -> Result<String, GuardError> {
+fn revert(session: &Session, incident: &mut Incident) -> Result<String, SessionError> {
     let culprit = incident.culprit().ok_or(IncidentError::NoCulprit)?.clone();
     let branch = format!("palisade/recover-{}", short(&culprit.id));
-    let on = guard.repo.resolve(&incident.bad)?;
-    let (revert, words) = match guard.repo.revert(&on, &culprit.id, &branch)? {
+    let on = session.repo.resolve(&incident.bad)?;
+    let (revert, words) = match session.repo.revert(&on, &culprit.id, &branch)? {
         Reverted::Done(commit) => {
             let words = format!("branch {branch} takes {} back", short(&culprit.id));
             let revert = Revert {
@@ -208,38 +216,38 @@ fn revert(guard: &Guard, incident: &mut Incident) -> Result<String, GuardError> 
     Ok(words)
 }
 
-/// Runs on the branch what was red, and what a change like it risks.
+/// Runs on the branch what failed, and what a change like it risks.
 fn validate(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     incident: &mut Incident,
     events: Events<'_>,
-) -> Result<String, GuardError> {
+) -> Result<String, SessionError> {
     let commit = incident
         .reverted()
         .ok_or(IncidentError::NoBranch)?
         .to_owned();
-    let mut state = SearchState::load(&search_file(guard, incident))?;
-    state.looks.clear();
+    let mut state = SearchState::load(&search_file(session, incident))?;
+    state.log.clear();
     let mut observer = Observer::new(launcher, &state.question);
     for _ in 0..runs(&state) {
-        state.look(guard, &mut observer, &commit, events)?;
+        state.observe(session, &mut observer, &commit, events)?;
     }
     drop(observer);
-    let red = Confirmation::of(&state.observations(&commit), estimate);
+    let rerun = IncidentConfirmation::of(&state.observations(&commit), estimate);
     let options = CheckOptions {
         base: BaseChoice::Revision(incident.bad.clone()),
-        candidate: CandidateChoice::Beside(commit),
+        candidate: CandidateChoice::Checkout(commit),
         speed: MeasureSpeed::ByRisk(launcher.clone()),
         ..CheckOptions::default()
     };
-    let report = check(guard, &options, events)?;
+    let report = check(session, &options, events)?;
     let found = report.findings.iter().map(|finding| {
         let state = finding.state.replace('_', " ");
         format!("{} is {state}: {}", finding.name, finding.reason)
     });
     let validation = Validation {
-        red,
+        rerun,
         verdict: report.verdict,
         findings: found.collect(),
     };
@@ -249,25 +257,25 @@ fn validate(
 }
 
 /// Writes the monitor into the policy of the branch.
-fn watch(guard: &Guard, incident: &mut Incident) -> Result<String, GuardError> {
+fn watch(session: &Session, incident: &mut Incident) -> Result<String, SessionError> {
     let branch = incident.branch().ok_or(IncidentError::NoBranch)?.to_owned();
-    let path = match guard.workspace.dir.as_str() {
+    let path = match session.workspace.dir.as_str() {
         "" => FILE_NAME.to_owned(),
         dir => format!("{dir}/{FILE_NAME}"),
     };
-    let tip = guard
+    let tip = session
         .repo
         .branch_commit(&branch)
         .ok_or(IncidentError::NoBranch)?;
-    let before = guard.repo.file(&tip.tree, &path)?.unwrap_or_default();
+    let before = session.repo.file(&tip.tree, &path)?.unwrap_or_default();
     let before = String::from_utf8_lossy(&before);
-    let ours = std::fs::read_to_string(guard.workspace.root.join(FILE_NAME)).unwrap_or_default();
+    let ours = std::fs::read_to_string(session.workspace.root.join(FILE_NAME)).unwrap_or_default();
     let ours = unix_lines(&ours);
-    let file = guard.workspace.root.join(FILE_NAME);
-    let added = monitor::Added::new(incident, &before, &ours, &file)?;
+    let file = session.workspace.root.join(FILE_NAME);
+    let added = monitor::MonitorEntry::new(incident, &before, &ours, &file)?;
     if let Some(text) = &added.file {
         let message = format!("palisade.toml: watch {}", incident.question.words());
-        guard.repo.commit_file(&branch, &path, text, &message)?;
+        session.repo.commit_file(&branch, &path, text, &message)?;
     }
     incident.monitor = Some(added.entries);
     Ok(format!("{path} of {branch} watches it from now on"))
@@ -277,11 +285,18 @@ impl Incident {
     /// The exit code: 0 where the way back is prepared, 1 where somebody has to look at it, 3
     /// where the failure was not confirmed, 4 where the culprit is not known.
     pub fn exit_code(&self) -> u8 {
-        let confirmed = self.confirmation.as_ref().is_none_or(|found| found.is_red);
+        let confirmed = self
+            .confirmation
+            .as_ref()
+            .is_none_or(|found| found.is_failing);
         let found = self.bisection.as_ref();
         match () {
             () if !confirmed => 3,
-            () if found.is_some_and(|found| !matches!(found.answer, Answer::Culprit { .. })) => 4,
+            () if found
+                .is_some_and(|found| !matches!(found.answer, SearchResult::Culprit { .. })) =>
+            {
+                4
+            }
             () if self.is_stuck() => 1,
             () if self
                 .validation
@@ -296,15 +311,15 @@ impl Incident {
 }
 
 /// Whether an observation is bad, good or neither.
-pub(crate) fn is_bad(seen: &Observation) -> Option<bool> {
+pub(crate) fn is_bad(seen: &CommitObservation) -> Option<bool> {
     match seen {
-        Observation::Good => Some(false),
-        Observation::Bad => Some(true),
-        Observation::Skip | Observation::LogRatios(_) => None,
+        CommitObservation::Good => Some(false),
+        CommitObservation::Bad => Some(true),
+        CommitObservation::Skip | CommitObservation::LogRatios(_) => None,
     }
 }
 
-impl From<IncidentError> for GuardError {
+impl From<IncidentError> for SessionError {
     fn from(error: IncidentError) -> Self {
         Self::Culprit(CulpritError::Incident(error))
     }

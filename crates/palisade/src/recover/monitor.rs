@@ -6,19 +6,19 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
 
 use super::{Incident, IncidentError};
 use crate::culprit::Question;
-use crate::guard::GuardError;
 use crate::policy::{Policy, PolicyError};
+use crate::session::SessionError;
 
 /// What is added to a policy.
 #[derive(Debug)]
-pub(super) struct Added {
+pub(super) struct MonitorEntry {
     /// The entries.
     pub(super) entries: String,
     /// The file with them; `None` if it watches the incident already.
     pub(super) file: Option<String>,
 }
 
-impl Added {
+impl MonitorEntry {
     /// The monitor of an incident, for the policy `before`; of what the monitor names, what
     /// that lacks and the policy `ours` has comes with it. `path` names both in errors.
     pub(super) fn new(
@@ -26,7 +26,7 @@ impl Added {
         before: &str,
         ours: &str,
         path: &Path,
-    ) -> Result<Self, GuardError> {
+    ) -> Result<Self, SessionError> {
         let policy = Policy::parse(before, path)?;
         let form = |error: &toml_edit::TomlError| PolicyError::Form {
             path: path.to_owned(),

@@ -81,9 +81,9 @@ impl Incident {
         if self
             .confirmation
             .as_ref()
-            .is_some_and(|found| !found.is_red)
+            .is_some_and(|found| !found.is_failing)
         {
-            return "Not confirmed: fresh runs do not show it. Next: cargo palisade flaky hunt"
+            return "Not confirmed: fresh runs do not show it. Next: cargo palisade flaky stress"
                 .to_owned();
         }
         if self.bisection.is_some() && self.culprit().is_none() {
@@ -98,9 +98,9 @@ impl Incident {
             return format!("The revert needs a person. Next: git revert {culprit}");
         }
         if let Some(validation) = &self.validation
-            && (validation.red.is_red || validation.red.is_unknown)
+            && (validation.rerun.is_failing || validation.rerun.is_unknown)
         {
-            return "It is still red without the culprit. Next: look at the branch".to_owned();
+            return "It still fails without the culprit. Next: look at the branch".to_owned();
         }
         match self.branch() {
             Some(branch) if self.closed_ms.is_some() => {

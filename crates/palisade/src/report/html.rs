@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 
 use super::{Report, source_text, speed};
-use crate::comparison::SpeedReport;
+use crate::benchmark_comparison::SpeedReport;
 use crate::flaky::FlakyRecord;
 use crate::record::{Millis, Run, Scope};
-use crate::verdict::{Effect, Finding, Verdict};
+use crate::verdict::{Finding, Severity, Verdict};
 
 /// One run of the whole workspace, as a point of the curves.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +76,7 @@ pub fn html(
         word = report.verdict.word(),
         sentence = escape(&report.sentence()),
     );
-    push_sides(&mut page, report, now);
+    push_revisions(&mut page, report, now);
     let (blocking, notes) = report.split();
     for finding in blocking {
         push_finding(&mut page, finding);
@@ -165,16 +165,19 @@ fn push_speed(page: &mut String, measured: &SpeedReport, now: Millis) {
     page.push_str("</dl>\n");
 }
 
-fn push_sides(page: &mut String, report: &Report, now: Millis) {
+fn push_revisions(page: &mut String, report: &Report, now: Millis) {
     page.push_str("<dl>\n");
-    for (name, side) in [("Base", &report.base), ("Candidate", &report.candidate)] {
-        let tests = report.tests_of(side);
-        let source = side.source.as_ref().map(|source| source_text(source, now));
+    for (name, revision) in [("Base", &report.base), ("Candidate", &report.candidate)] {
+        let tests = report.tests_of(revision);
+        let source = revision
+            .source
+            .as_ref()
+            .map(|source| source_text(source, now));
         let _ = writeln!(
             page,
             "<dt>{name}</dt><dd>{}: {tests}<br><small>“{}” {}</small></dd>",
-            escape(&side.name),
-            escape(&side.subject),
+            escape(&revision.name),
+            escape(&revision.subject),
             escape(
                 &source
                     .map(|source| format!("({source})"))
@@ -187,7 +190,7 @@ fn push_sides(page: &mut String, report: &Report, now: Millis) {
 }
 
 fn push_finding(page: &mut String, finding: &Finding) {
-    let class = if finding.effect == Effect::Regression {
+    let class = if finding.severity == Severity::Regression {
         ""
     } else {
         " class=\"open\""

@@ -9,7 +9,7 @@ use quick_junit::{
 };
 
 use super::Report;
-use crate::verdict::Effect;
+use crate::verdict::Severity;
 
 /// The whole report.
 pub fn junit(report: &Report) -> Result<String, SerializeError> {
@@ -24,10 +24,10 @@ pub fn junit(report: &Report) -> Result<String, SerializeError> {
             }
             status
         };
-        let status = match finding.effect {
-            Effect::Regression => status(NonSuccessKind::Failure),
-            Effect::Unmeasured | Effect::Open => status(NonSuccessKind::Error),
-            Effect::Note => TestCaseStatus::success(),
+        let status = match finding.severity {
+            Severity::Regression => status(NonSuccessKind::Failure),
+            Severity::Unmeasured | Severity::Undecided => status(NonSuccessKind::Error),
+            Severity::Note => TestCaseStatus::success(),
         };
         let mut case = TestCase::new(finding.name.clone(), status);
         case.set_classname(finding.state.clone());

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, counted, recall_text, speed};
-use crate::comparison::SpeedReport;
+use crate::benchmark_comparison::SpeedReport;
 use crate::record::now;
 use crate::verdict::Verdict;
 
@@ -47,9 +47,9 @@ pub fn markdown(report: &Report) -> String {
         text.push('\n');
     }
     let _ = writeln!(text, "| | commit | tests |\n|---|---|---|");
-    for (name, side) in [("base", &report.base), ("candidate", &report.candidate)] {
-        let tests = report.tests_of(side);
-        let _ = writeln!(text, "| {name} | `{}` | {tests} |", side.name);
+    for (name, revision) in [("base", &report.base), ("candidate", &report.candidate)] {
+        let tests = report.tests_of(revision);
+        let _ = writeln!(text, "| {name} | `{}` | {tests} |", revision.name);
     }
     let _ = writeln!(text, "\nLooked at {}.", report.looked_at());
     if let Some(recall) = &report.recall {

@@ -23,16 +23,16 @@ pub use terminal::{Paint, flaky_table, printable, risk_text, terminal};
 pub use trends::{comparison, trends};
 
 use crate::baseline::Tally;
-use crate::comparison::SpeedReport;
+use crate::benchmark_comparison::SpeedReport;
 use crate::git::short;
-use crate::guard::Side;
 use crate::journal::Recall;
 use crate::record::{Millis, Run, Scope};
 use crate::risk::Assessment;
+use crate::session::Revision;
 use crate::shard::ShardNumber;
-use crate::verdict::{Effect, Finding, Verdict};
+use crate::verdict::{Finding, Severity, Verdict};
 
-/// Where the state of a side comes from.
+/// Where the state of a revision comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -46,7 +46,7 @@ pub enum Origin {
     Shards,
 }
 
-/// How the state of a side is known.
+/// How the state of a revision is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// Where it comes from.
@@ -59,14 +59,14 @@ pub struct Source {
     pub tree: String,
     /// When it was measured.
     pub measured_ms: Millis,
-    /// What besides the tree the stored run and this side have in common; empty for
+    /// What besides the tree the stored run and this revision have in common; empty for
     /// a new run.
     pub key: String,
 }
 
-/// One side of the comparison.
+/// One revision of the comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SideReport {
+pub struct RevisionReport {
     /// What people call it.
     pub name: String,
     /// Its commit.
@@ -85,15 +85,15 @@ pub struct SideReport {
     pub source: Option<Source>,
 }
 
-impl SideReport {
-    /// A side of which no test was run.
-    pub(crate) fn untested(side: &Side) -> Self {
+impl RevisionReport {
+    /// A revision of which no test was run.
+    pub(crate) fn untested(revision: &Revision) -> Self {
         Self {
-            name: side.name(),
-            commit: side.subject.commit.clone(),
-            subject: side.commit.subject.clone(),
-            tree: side.subject.tree.clone(),
-            dirty: side.subject.dirty,
+            name: revision.name(),
+            commit: revision.subject.commit.clone(),
+            subject: revision.commit.subject.clone(),
+            tree: revision.subject.tree.clone(),
+            dirty: revision.subject.dirty,
             tests: None,
             success_rate: None,
             source: None,
@@ -111,12 +111,12 @@ pub struct Report {
     /// The exit code that goes with it.
     pub exit_code: u8,
     /// What the change is compared with.
-    pub base: SideReport,
+    pub base: RevisionReport,
     /// The change.
-    pub candidate: SideReport,
-    /// Whether both sides are the same tree.
+    pub candidate: RevisionReport,
+    /// Whether both revisions are the same tree.
     pub unchanged: bool,
-    /// Which tests were looked at; `None` if no test can tell the sides apart.
+    /// Which tests were looked at; `None` if no test can tell the revisions apart.
     pub scope: Option<Scope>,
     /// What the change risks.
     pub risk: Assessment,
@@ -169,15 +169,15 @@ impl Report {
 
     /// Whether only speed and memory were looked at.
     fn is_of_speed(&self) -> bool {
-        let tests = [&self.base, &self.candidate].map(|side| side.tests);
+        let tests = [&self.base, &self.candidate].map(|revision| revision.tests);
         self.speed.is_some() && self.scope.is_none() && tests == [None, None]
     }
 
-    /// The tests of a side, in words; its commit's message where none were run.
-    fn tests_of(&self, side: &SideReport) -> String {
-        match side.tests {
+    /// The tests of a revision, in words; its commit's message where none were run.
+    fn tests_of(&self, revision: &RevisionReport) -> String {
+        match revision.tests {
             Some(tally) => tally_text(tally),
-            None if self.is_of_speed() => side.subject.clone(),
+            None if self.is_of_speed() => revision.subject.clone(),
             None => "not known".to_owned(),
         }
     }
@@ -188,7 +188,7 @@ impl Report {
         let Some(speed) = &self.speed else {
             return tests;
         };
-        let names = speed.benchmarks.iter().map(|entry| &entry.benchmark);
+        let names = speed.benchmarks.iter().map(|result| &result.benchmark);
         let count = names.collect::<std::collections::BTreeSet<_>>().len();
         let benchmarks = counted(count, "benchmark");
         if self.is_of_speed() {
@@ -200,13 +200,13 @@ impl Report {
 
     /// The findings that decide the verdict, and the notes.
     fn split(&self) -> (Vec<&Finding>, Vec<&Finding>) {
-        let decides = |finding: &&Finding| finding.effect != Effect::Note;
+        let decides = |finding: &&Finding| finding.severity != Severity::Note;
         self.findings.iter().partition(decides)
     }
 
     fn blocking(&self) -> String {
-        let worst = self.findings.iter().map(|finding| finding.effect).min();
-        let is_one = |finding: &&Finding| Some(finding.effect) == worst;
+        let worst = self.findings.iter().map(|finding| finding.severity).min();
+        let is_one = |finding: &&Finding| Some(finding.severity) == worst;
         counted(self.findings.iter().filter(is_one).count(), "thing")
     }
 }
@@ -255,9 +255,9 @@ fn recall_text(recall: &Recall) -> String {
     text
 }
 
-/// How the state of a side is known, in words.
+/// How the state of a revision is known, in words.
 fn source_text(source: &Source, now: Millis) -> String {
-    let age = crate::guard::age(source.measured_ms, now);
+    let age = crate::session::age(source.measured_ms, now);
     match source.origin {
         Origin::Store => format!(
             "stored run {}, {age} old, made at commit {}, tree {}",
@@ -287,7 +287,7 @@ fn scope_text(scope: Option<&Scope>) -> String {
             .join(", ")
     };
     match scope {
-        None => "no test: none can tell the sides apart".to_owned(),
+        None => "no test: none can tell the revisions apart".to_owned(),
         Some(Scope::Workspace) => "all tests of the workspace".to_owned(),
         Some(Scope::Packages(names)) => format!("the tests of {}", list(names)),
         Some(Scope::Doctests(names)) => format!("the documentation tests of {}", list(names)),
@@ -307,7 +307,7 @@ pub(crate) mod tests {
 
     /// A report with one broken test.
     pub(crate) fn example() -> Report {
-        let side = |name: &str, passing, failing| SideReport {
+        let revision = |name: &str, passing, failing| RevisionReport {
             name: name.to_owned(),
             commit: "1a2b3c4d5e6f".to_owned(),
             subject: "add the parser".to_owned(),
@@ -337,7 +337,7 @@ pub(crate) mod tests {
             kind: FindingKind::Test,
             name: "a/lib/tests::adds".to_owned(),
             state: "newly_failing".to_owned(),
-            effect: Effect::Regression,
+            severity: Severity::Regression,
             reason: "it failed in 6 of 6 runs, and in 0 of 6 at 1a2b3c4d5e".to_owned(),
             meaning: "the change broke it".to_owned(),
             next: "cargo palisade test --test a/lib/tests::adds".to_owned(),
@@ -347,7 +347,7 @@ pub(crate) mod tests {
         let renamed = Finding {
             name: "a/lib/tests::subtracts".to_owned(),
             state: "renamed".to_owned(),
-            effect: Effect::Note,
+            severity: Severity::Note,
             reason: "it was called a/lib/tests::minus and has the same body".to_owned(),
             meaning: "it is the same test, and keeps its history".to_owned(),
             next: "nothing to do".to_owned(),
@@ -359,8 +359,8 @@ pub(crate) mod tests {
             schema: 1,
             verdict: Verdict::Regression,
             exit_code: 1,
-            base: side("1a2b3c4d5e", 10, 0),
-            candidate: side("1a2b3c4d5e with changes", 9, 1),
+            base: revision("1a2b3c4d5e", 10, 0),
+            candidate: revision("1a2b3c4d5e with changes", 9, 1),
             unchanged: false,
             scope: Some(Scope::Workspace),
             risk: Assessment {

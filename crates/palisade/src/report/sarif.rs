@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::Report;
-use crate::identity::TestId;
-use crate::verdict::{Effect, Finding, FindingKind};
+use crate::test_id::TestId;
+use crate::verdict::{Finding, FindingKind, Severity};
 
 /// The whole report. What a test found is shown at the riskiest changed file of its
 /// package, or of the change.
@@ -32,10 +32,10 @@ pub fn sarif(report: &Report) -> Value {
 }
 
 fn result(report: &Report, finding: &Finding) -> Value {
-    let level = match finding.effect {
-        Effect::Regression => "error",
-        Effect::Unmeasured | Effect::Open => "warning",
-        Effect::Note => "note",
+    let level = match finding.severity {
+        Severity::Regression => "error",
+        Severity::Unmeasured | Severity::Undecided => "warning",
+        Severity::Note => "note",
     };
     let text = format!(
         "{}: {}. {}. Next: {}",

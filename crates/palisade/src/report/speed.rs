@@ -1,10 +1,10 @@
 //! What was measured, as rows that every form of a report shows.
 
-use crate::comparison::SpeedReport;
-use crate::guard::age;
+use crate::benchmark_comparison::SpeedReport;
 use crate::policy::Bytes;
 use crate::record::Millis;
-use crate::speed::{BoundState, Entry, Measure, State};
+use crate::session::age;
+use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure};
 
 /// The heads of [`rows`].
 pub(super) const HEADS: [&str; 6] = ["what", "base", "candidate", "change", "95 %", "state"];
@@ -14,8 +14,8 @@ pub(super) fn rows(speed: &SpeedReport) -> Vec<[String; 6]> {
     speed.benchmarks.iter().map(row).collect()
 }
 
-fn row(entry: &Entry) -> [String; 6] {
-    let decision = &entry.decision;
+fn row(result: &BenchmarkResult) -> [String; 6] {
+    let decision = &result.decision;
     let measure = decision.measure;
     let value = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| amount(measure, v));
     let percent = |ratio: f64| format!("{:+.1} %", 100.0 * (ratio - 1.0));
@@ -27,7 +27,7 @@ fn row(entry: &Entry) -> [String; 6] {
         },
     );
     [
-        named(&entry.benchmark, measure),
+        named(&result.benchmark, measure),
         value(decision.base),
         value(decision.candidate),
         change,
@@ -45,13 +45,13 @@ pub(crate) fn named(benchmark: &str, measure: Measure) -> String {
 }
 
 /// The word for a state, in reports and for programs.
-pub fn state_word(state: State) -> &'static str {
+pub fn state_word(state: BenchmarkState) -> &'static str {
     match state {
-        State::Improved => "improved",
-        State::Regressed => "regressed",
-        State::Equivalent => "equivalent",
-        State::Inconclusive => "inconclusive",
-        State::Incomparable => "incomparable",
+        BenchmarkState::Improved => "improved",
+        BenchmarkState::Regressed => "regressed",
+        BenchmarkState::Equivalent => "equivalent",
+        BenchmarkState::Inconclusive => "inconclusive",
+        BenchmarkState::Incomparable => "incomparable",
     }
 }
 

@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use super::{Report, counted, recall_text, source_text, speed};
 use crate::flaky::FlakyRecord;
 use crate::git::short;
-use crate::guard::age;
 use crate::record::Millis;
 use crate::risk::Assessment;
-use crate::verdict::{Effect, Finding, Verdict, quoted};
+use crate::session::age;
+use crate::verdict::{Finding, Severity, Verdict, quoted};
 
 /// How many notes are told one by one.
 const NOTES: usize = 12;
@@ -62,10 +62,10 @@ pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
     }
     row(&mut text, "Risk", &risk_line(&report.risk));
     row(&mut text, "Looked at", &report.looked_at());
-    for (name, side) in [("Base", &report.base), ("Candidate", &report.candidate)] {
-        let tests = report.tests_of(side);
-        row(&mut text, name, &format!("{}: {tests}", side.name));
-        if let Some(source) = &side.source {
+    for (name, revision) in [("Base", &report.base), ("Candidate", &report.candidate)] {
+        let tests = report.tests_of(revision);
+        row(&mut text, name, &format!("{}: {tests}", revision.name));
+        if let Some(source) = &revision.source {
             row(&mut text, "", &source_text(source, now));
         }
     }
@@ -129,11 +129,11 @@ fn push_table<const N: usize>(text: &mut String, heads: &[String; N], rows: &[[S
 }
 
 fn push_finding(text: &mut String, finding: &Finding, paint: Paint) {
-    let (colour, head) = match finding.effect {
-        Effect::Regression => (RED, "REGRESSION"),
-        Effect::Unmeasured => (YELLOW, "NOT MEASURED"),
-        Effect::Open => (YELLOW, "OPEN"),
-        Effect::Note => (BLUE, "note"),
+    let (colour, head) = match finding.severity {
+        Severity::Regression => (RED, "REGRESSION"),
+        Severity::Unmeasured => (YELLOW, "NOT MEASURED"),
+        Severity::Undecided => (YELLOW, "UNDECIDED"),
+        Severity::Note => (BLUE, "note"),
     };
     let state = finding.state.replace('_', " ");
     line(
@@ -286,7 +286,7 @@ fn plan(risk: &Assessment) -> Vec<String> {
         }
     }
     steps.push("new and changed tests many times, to name a flaky one now".to_owned());
-    steps.push("new failures again on both sides, to tell broken from flaky".to_owned());
+    steps.push("new failures again on both revisions, to tell broken from flaky".to_owned());
     steps
 }
 
@@ -395,7 +395,7 @@ mod tests {
             Risk       Medium
             Plan       1. all tests of the workspace
                        2. new and changed tests many times, to name a flaky one now
-                       3. new failures again on both sides, to tell broken from flaky
+                       3. new failures again on both revisions, to tell broken from flaky
             Time       about 2.0 s of tests by the last stored run, builds not counted
         "#);
     }

@@ -13,9 +13,9 @@ use chrono::DateTime;
 use super::amount;
 use super::html::{STYLE, escape};
 use crate::git::short;
-use crate::history::{ChangePoint, History, Point, Series};
+use crate::history::{BenchmarkHistory, ChangePoint, History, Point};
 use crate::record::Millis;
-use crate::speed::State;
+use crate::speed::BenchmarkState;
 
 /// The spans of time to choose from, in days back from the newest point.
 const SPANS: [(&str, Option<i64>); 4] = [
@@ -73,7 +73,7 @@ pub fn trends(history: &History, remote: Option<&str>) -> String {
     page
 }
 
-fn push_series(page: &mut String, series: &Series, links: Option<&str>) {
+fn push_series(page: &mut String, series: &BenchmarkHistory, links: Option<&str>) {
     let name = escape(&series.benchmark);
     let source = series.source.as_deref().map(escape);
     let source = source.map(|source| format!(" (imported: {source})"));
@@ -110,7 +110,9 @@ pub fn comparison(change: &ChangePoint) -> String {
     let (before, commit) = (short(&change.before), short(&change.commit));
     match &change.comparison {
         Some(decision) => match decision.state {
-            State::Regressed | State::Improved => format!("confirmed: {}", decision.reason),
+            BenchmarkState::Regressed | BenchmarkState::Improved => {
+                format!("confirmed: {}", decision.reason)
+            }
             _ => format!("not confirmed: {}", decision.reason),
         },
         None => format!("not compared yet: cargo palisade compare {before} {commit}"),
@@ -118,7 +120,12 @@ pub fn comparison(change: &ChangePoint) -> String {
 }
 
 /// One curve: commits evenly spaced, values between the least and the greatest.
-fn push_chart(page: &mut String, series: &Series, points: &[&Point], links: Option<&str>) {
+fn push_chart(
+    page: &mut String,
+    series: &BenchmarkHistory,
+    points: &[&Point],
+    links: Option<&str>,
+) {
     let (Some(first), Some(last)) = (points.first(), points.last()) else {
         return;
     };
@@ -247,7 +254,7 @@ mod tests {
             value: if day < 60 { 1e6 } else { 1.2e6 },
             launches: 6,
         };
-        let series = Series {
+        let series = BenchmarkHistory {
             benchmark: "sort/<1k>".to_owned(),
             measure: Measure::Time,
             unit: Measure::Time.unit(),

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Progress, Request, RunError, Seen, build_error, ended_badly, excerpt, while_locked};
-use crate::identity::{TargetKind, TestId, doctest_filter, doctest_paths};
-use crate::process::{self, End, Limits, Stream, Tail};
+use super::{
+    Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, while_locked,
+};
+use crate::process::{self, Limits, ProcessEnd, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
+use crate::test_id::{TargetKind, TestId, doctest_filter, doctest_paths};
 
 /// Exit codes of `cargo test`.
 const PASSED: i32 = 0;
@@ -28,21 +30,21 @@ const SLACK: Duration = Duration::from_secs(10);
 const DOCTEST_BUILD: Duration = Duration::from_mins(5);
 
 /// A target that tests are in, without the tests' paths: package, kind and name.
-pub(crate) type Place = (String, TargetKind, String);
+pub(crate) type TargetKey = (String, TargetKind, String);
 
 /// What a saved output of `cargo test` says. `place_of` gives the target for what Cargo's
 /// header says: a program's file name, or the name of a library.
-pub(crate) fn read_log(text: &str, place_of: &dyn Fn(&str) -> Option<Place>) -> Seen {
-    let mut reader = Reader::new(place_of);
+pub(crate) fn read_log(text: &str, target_of: &dyn Fn(&str) -> Option<TargetKey>) -> TestRunOutput {
+    let mut reader = LogReader::new(target_of);
     for line in text.lines() {
         reader.line(line);
     }
     reader.close();
-    let mut seen = Seen::default();
+    let mut seen = TestRunOutput::default();
     for section in reader.sections {
         let (package, kind, target) = &section.place;
         if !section.is_sound() {
-            let place = crate::identity::place(package, *kind, target);
+            let place = crate::test_id::place(package, *kind, target);
             seen.gaps
                 .push(format!("the results of {place} are not all there"));
             continue;
@@ -64,7 +66,7 @@ pub(crate) fn read_log(text: &str, place_of: &dyn Fn(&str) -> Option<Place>) -> 
 pub(super) fn run(
     request: &Request<'_>,
     deadline: Instant,
-    seen: &mut Seen,
+    seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
     let programs = build(request, deadline)?;
     if let Scope::Tests(tests) = request.scope {
@@ -73,15 +75,15 @@ pub(super) fn run(
         }
         return Ok(());
     }
-    let place_of = |header: &str| programs.get(header).cloned();
-    let mut listing = Reader::new(&place_of);
+    let target_of = |header: &str| programs.get(header).cloned();
+    let mut listing = LogReader::new(&target_of);
     let selections = request.selections();
     for selection in &selections {
         let list = cargo_test(request, selection, &[], &["--list"]);
         read(request, list, deadline, SLACK, &mut listing, None)?;
     }
     let total = listing.listed.len();
-    let mut reader = Reader::new(&place_of);
+    let mut reader = LogReader::new(&target_of);
     let quiet = request.policy.test_time_out.0 + SLACK;
     for selection in &selections {
         let command = cargo_test(request, selection, &["--no-fail-fast"], &[]);
@@ -116,7 +118,7 @@ pub(super) fn run(
 pub(super) fn run_doctests(
     request: &Request<'_>,
     deadline: Instant,
-    seen: &mut Seen,
+    seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
     let packages = request.packages();
     let packages = packages.into_iter().filter(|package| {
@@ -150,7 +152,7 @@ fn run_doctest_group(
     request: &Request<'_>,
     deadline: Instant,
     group: &BTreeMap<String, String>,
-    seen: &mut Seen,
+    seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
     let mut command = request.cargo(&["test", "--doc", "--no-fail-fast"]);
     for package in group.values() {
@@ -162,11 +164,11 @@ fn run_doctest_group(
             command.arg(doctest_filter(&test.path));
         }
     }
-    let place_of = |header: &str| {
+    let target_of = |header: &str| {
         let package = group.get(header)?.clone();
         Some((package, TargetKind::Doc, String::new()))
     };
-    let mut reader = Reader::new(&place_of);
+    let mut reader = LogReader::new(&target_of);
     let quiet = request.policy.test_time_out.0.max(DOCTEST_BUILD);
     read(request, command, deadline, quiet, &mut reader, None)?;
     let mut silent: BTreeSet<&String> = group.values().collect();
@@ -191,7 +193,10 @@ fn run_doctest_group(
 }
 
 /// Builds the tests and returns the target of each program by its file name.
-fn build(request: &Request<'_>, deadline: Instant) -> Result<BTreeMap<String, Place>, RunError> {
+fn build(
+    request: &Request<'_>,
+    deadline: Instant,
+) -> Result<BTreeMap<String, TargetKey>, RunError> {
     let mut programs = BTreeMap::new();
     for selection in request.selections() {
         build_selection(request, &selection, deadline, &mut programs)?;
@@ -203,7 +208,7 @@ fn build_selection(
     request: &Request<'_>,
     selection: &[String],
     deadline: Instant,
-    programs: &mut BTreeMap<String, Place>,
+    programs: &mut BTreeMap<String, TargetKey>,
 ) -> Result<(), RunError> {
     let command = cargo_test(request, selection, &["--no-run"], &[]);
     build_with(request, command, deadline, programs)
@@ -214,7 +219,7 @@ fn build_with(
     request: &Request<'_>,
     mut command: Command,
     deadline: Instant,
-    programs: &mut BTreeMap<String, Place>,
+    programs: &mut BTreeMap<String, TargetKey>,
 ) -> Result<(), RunError> {
     command.arg("--message-format=json-render-diagnostics");
     while_locked(|| build_once(request, &mut command, deadline, programs))
@@ -224,12 +229,12 @@ fn build_once(
     request: &Request<'_>,
     command: &mut Command,
     deadline: Instant,
-    programs: &mut BTreeMap<String, Place>,
+    programs: &mut BTreeMap<String, TargetKey>,
 ) -> Result<(), RunError> {
     #[derive(Deserialize)]
     struct Artifact {
         manifest_path: std::path::PathBuf,
-        target: Target,
+        target: ArtifactTarget,
         profile: Profile,
         executable: Option<std::path::PathBuf>,
     }
@@ -239,44 +244,45 @@ fn build_once(
         test: bool,
     }
     #[derive(Deserialize)]
-    struct Target {
+    struct ArtifactTarget {
         kind: Vec<String>,
         name: String,
     }
     let mut tail = Tail::default();
-    let end =
-        request.finish(command, deadline, |stream, line| {
-            if stream == Stream::Err {
-                tail.push(line);
-                let line = String::from_utf8_lossy(line).trim().to_owned();
-                (request.progress)(Progress::Building(line));
-                return;
-            }
-            let Ok(artifact) = serde_json::from_slice::<Artifact>(line) else {
-                return;
-            };
-            let owner =
-                request.place.workspace.packages.values().find(|package| {
-                    artifact.manifest_path.parent() == Some(package.root.as_path())
-                });
-            let kind = artifact
-                .target
-                .kind
-                .iter()
-                .find_map(|kind| TargetKind::from_cargo(kind));
-            let name = artifact
-                .executable
-                .as_deref()
-                .and_then(|path| path.file_name());
-            let name = name.filter(|_| artifact.profile.test);
-            if let (Some(package), Some(kind), Some(name)) = (owner, kind, name) {
-                let place = (package.name.clone(), kind, artifact.target.name);
-                programs.insert(name.to_string_lossy().into_owned(), place);
-            }
-        })?;
+    let end = request.finish(command, deadline, |stream, line| {
+        if stream == Stream::Err {
+            tail.push(line);
+            let line = String::from_utf8_lossy(line).trim().to_owned();
+            (request.progress)(Progress::Building(line));
+            return;
+        }
+        let Ok(artifact) = serde_json::from_slice::<Artifact>(line) else {
+            return;
+        };
+        let owner = request
+            .location
+            .workspace
+            .packages
+            .values()
+            .find(|package| artifact.manifest_path.parent() == Some(package.root.as_path()));
+        let kind = artifact
+            .target
+            .kind
+            .iter()
+            .find_map(|kind| TargetKind::from_cargo(kind));
+        let name = artifact
+            .executable
+            .as_deref()
+            .and_then(|path| path.file_name());
+        let name = name.filter(|_| artifact.profile.test);
+        if let (Some(package), Some(kind), Some(name)) = (owner, kind, name) {
+            let place = (package.name.clone(), kind, artifact.target.name);
+            programs.insert(name.to_string_lossy().into_owned(), place);
+        }
+    })?;
     match end {
-        End::Exited(Some(PASSED)) => Ok(()),
-        End::Exited(Some(FAILED)) => Err(build_error(&tail)),
+        ProcessEnd::Exited(Some(PASSED)) => Ok(()),
+        ProcessEnd::Exited(Some(FAILED)) => Err(build_error(&tail)),
         other => Err(ended_badly(command, other, &tail)),
     }
 }
@@ -322,7 +328,7 @@ pub(super) fn watch(
     request: &Request<'_>,
     words: &[String],
     deadline: Instant,
-    seen: &mut Seen,
+    seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
     check_watched(request, words)?;
     let args: Vec<&str> = words[1..].iter().map(String::as_str).collect();
@@ -338,7 +344,7 @@ pub(super) fn watch(
             libraries.entry(library).or_default().push(&package.name);
         }
     }
-    let place_of = |header: &str| {
+    let target_of = |header: &str| {
         programs.get(header).cloned().or_else(|| {
             let [package] = libraries.get(header)?.as_slice() else {
                 return None;
@@ -346,7 +352,7 @@ pub(super) fn watch(
             Some(((*package).to_owned(), TargetKind::Doc, String::new()))
         })
     };
-    let mut reader = Reader::new(&place_of);
+    let mut reader = LogReader::new(&target_of);
     let mut tail = Tail::default();
     let limits = Limits {
         total: Some(deadline.saturating_duration_since(Instant::now())),
@@ -362,14 +368,16 @@ pub(super) fn watch(
     reader.close();
     match end {
         // Where a crash has an exit code, which is below 0, Cargo ends with it.
-        End::Exited(Some(PASSED | FAILED | ..0)) | End::TimedOut if !reader.sections.is_empty() => {
+        ProcessEnd::Exited(Some(PASSED | FAILED | ..0)) | ProcessEnd::TimedOut
+            if !reader.sections.is_empty() => {}
+        ProcessEnd::Exited(Some(FAILED)) => return Err(build_error(&tail)),
+        ProcessEnd::Exited(_) | ProcessEnd::TimedOut => {
+            return Err(ended_badly(&command, end, &tail));
         }
-        End::Exited(Some(FAILED)) => return Err(build_error(&tail)),
-        End::Exited(_) | End::TimedOut => return Err(ended_badly(&command, end, &tail)),
     }
     let docs = libraries.values().flatten();
     let docs = docs.map(|package| ((*package).to_owned(), TargetKind::Doc, String::new()));
-    let mut missing: BTreeSet<Place> = programs.values().cloned().chain(docs).collect();
+    let mut missing: BTreeSet<TargetKey> = programs.values().cloned().chain(docs).collect();
     for section in reader.sections.into_iter().filter(Section::is_sound) {
         let (package, kind, target) = &section.place;
         missing.remove(&section.place);
@@ -384,7 +392,7 @@ pub(super) fn watch(
         }
     }
     for (package, kind, target) in missing {
-        let place = crate::identity::place(&package, kind, &target);
+        let place = crate::test_id::place(&package, kind, &target);
         seen.gaps
             .push(format!("the tests of {place} came to no end"));
     }
@@ -415,7 +423,7 @@ fn read(
     mut command: Command,
     deadline: Instant,
     quiet: Duration,
-    reader: &mut Reader<'_>,
+    reader: &mut LogReader<'_>,
     total: Option<usize>,
 ) -> Result<(), RunError> {
     let limits = Limits {
@@ -434,10 +442,10 @@ fn read(
     reader.close();
     let started = !reader.sections.is_empty();
     match end {
-        End::Exited(Some(PASSED)) | End::TimedOut => Ok(()),
-        End::Exited(Some(FAILED)) if started => Ok(()),
-        End::Exited(Some(FAILED)) => Err(build_error(&tail)),
-        End::Exited(_) => Err(ended_badly(&command, end, &tail)),
+        ProcessEnd::Exited(Some(PASSED)) | ProcessEnd::TimedOut => Ok(()),
+        ProcessEnd::Exited(Some(FAILED)) if started => Ok(()),
+        ProcessEnd::Exited(Some(FAILED)) => Err(build_error(&tail)),
+        ProcessEnd::Exited(_) => Err(ended_badly(&command, end, &tail)),
     }
 }
 
@@ -456,8 +464,8 @@ fn run_alone(request: &Request<'_>, test: &TestId) -> Result<Option<Observation>
         total: Some(request.policy.test_time_out.0 + SLACK),
         quiet: None,
     };
-    let place_of = |_: &str| Some((test.package.clone(), test.kind, test.target.clone()));
-    let mut reader = Reader::new(&place_of);
+    let target_of = |_: &str| Some((test.package.clone(), test.kind, test.target.clone()));
+    let mut reader = LogReader::new(&target_of);
     let mut tail = Tail::default();
     let end = process::run(&mut command, limits, request.cancel, true, |_, line| {
         tail.push(line);
@@ -466,13 +474,13 @@ fn run_alone(request: &Request<'_>, test: &TestId) -> Result<Option<Observation>
     reader.close();
     let sound = reader.sections.iter().find(|section| section.is_sound());
     let result = match (end, sound) {
-        (End::TimedOut, _) => Some(TestResult {
+        (ProcessEnd::TimedOut, _) => Some(TestResult {
             outcome: Outcome::TimedOut,
             message: excerpt(&tail.text()),
         }),
         (_, Some(section)) => section.results.get(&test.path).cloned(),
         // The program ended before libtest could print: it crashed or exited.
-        (End::Exited(code), None) => Some(TestResult {
+        (ProcessEnd::Exited(code), None) => Some(TestResult {
             outcome: if code == Some(PASSED) {
                 Outcome::Pass
             } else {
@@ -505,7 +513,7 @@ impl TestResult {
 /// What one test program printed.
 #[derive(Debug)]
 struct Section {
-    place: Place,
+    place: TargetKey,
     results: BTreeMap<String, TestResult>,
     /// Passed, failed and ignored, as the last line counts them.
     counts: Option<[usize; 3]>,
@@ -528,10 +536,10 @@ impl Section {
 }
 
 /// Reads the output of `cargo test` line by line.
-struct Reader<'a> {
+struct LogReader<'a> {
     /// The target for what Cargo's header says: a program's file name, or the
     /// name of a library.
-    place_of: &'a dyn Fn(&str) -> Option<Place>,
+    target_of: &'a dyn Fn(&str) -> Option<TargetKey>,
     sections: Vec<Section>,
     current: Option<Section>,
     /// A test whose name was printed and whose result was not.
@@ -543,10 +551,10 @@ struct Reader<'a> {
     listed: BTreeSet<TestId>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(place_of: &'a dyn Fn(&str) -> Option<Place>) -> Self {
+impl<'a> LogReader<'a> {
+    fn new(target_of: &'a dyn Fn(&str) -> Option<TargetKey>) -> Self {
         Self {
-            place_of,
+            target_of,
             sections: Vec::new(),
             current: None,
             open: None,
@@ -560,7 +568,7 @@ impl<'a> Reader<'a> {
     fn line(&mut self, line: &str) -> bool {
         if let Some(header) = header(line) {
             self.close();
-            self.current = (self.place_of)(header).map(|place| Section {
+            self.current = (self.target_of)(header).map(|place| Section {
                 place,
                 results: BTreeMap::new(),
                 counts: None,
@@ -680,8 +688,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Vec<Section> {
-        let place_of = |header: &str| Some((header.to_owned(), TargetKind::Lib, String::new()));
-        let mut reader = Reader::new(&place_of);
+        let target_of = |header: &str| Some((header.to_owned(), TargetKind::Lib, String::new()));
+        let mut reader = LogReader::new(&target_of);
         for line in text.lines() {
             reader.line(line);
         }

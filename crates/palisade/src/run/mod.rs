@@ -13,15 +13,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub(crate) use cargo_test::{Place as Target, read_log};
+pub(crate) use cargo_test::{TargetKey, read_log};
 pub(crate) use nextest::observation as junit_observation;
 
-use crate::git::forget_hook;
-use crate::identity::{TargetKind, TestId};
+use crate::git::remove_hook_variables;
 use crate::policy::{RunPolicy, RunnerChoice};
-use crate::process::{self, Cancel, End, Limits, ProcessError, Stream, Tail, apart};
+use crate::process::{
+    self, Cancel, Limits, ProcessEnd, ProcessError, Stream, Tail, in_own_process_group,
+};
 use crate::record::{Environment, Observation, Scope};
 use crate::source::{TestBodies, hash};
+use crate::test_id::{TargetKind, TestId};
 use crate::workspace::{Package, Workspace};
 
 /// The most that is kept of what a failing test said.
@@ -157,7 +159,10 @@ impl Runner {
 
 /// The first line a program prints, if it runs and succeeds.
 pub(crate) fn first_line(program: &str, args: &[&str]) -> Option<String> {
-    let output = apart(&mut Command::new(program)).args(args).output().ok()?;
+    let output = in_own_process_group(&mut Command::new(program))
+        .args(args)
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default().trim().to_owned();
     output.status.success().then_some(line)
@@ -183,7 +188,7 @@ pub fn environment(
     policy: &RunPolicy,
     runner: &Runner,
 ) -> Environment {
-    let toolchain = apart(&mut Command::new("rustc"))
+    let toolchain = in_own_process_group(&mut Command::new("rustc"))
         .arg("-vV")
         .current_dir(root)
         .output();
@@ -239,9 +244,9 @@ fn machine() -> String {
     format!("{os} {arch}, {model}, {cores} cores")
 }
 
-/// A place where tests are run: the user's tree, or a checkout.
+/// Where a revision is built and run: the user's tree, or a checkout.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct BuildLocation<'a> {
     /// The workspace there.
     pub workspace: &'a Workspace,
     /// Where the build goes; `None` for where Cargo puts it.
@@ -252,7 +257,7 @@ pub struct Place<'a> {
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Where.
-    pub place: Place<'a>,
+    pub location: BuildLocation<'a>,
     /// Which tests.
     pub scope: &'a Scope,
     /// The user's own `cargo test` of the whole workspace, to be watched instead.
@@ -269,7 +274,7 @@ pub struct Request<'a> {
 
 /// What a run saw.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct TestRunOutput {
     /// The tests with their outcomes.
     pub observations: Vec<Observation>,
     /// Why some outcome is missing, in words; empty if none is.
@@ -277,9 +282,9 @@ pub struct Seen {
 }
 
 /// Runs the tests of a request once.
-pub fn run_tests(request: &Request<'_>) -> Result<Seen, RunError> {
+pub fn run_tests(request: &Request<'_>) -> Result<TestRunOutput, RunError> {
     let deadline = Instant::now() + request.policy.run_time_out.0;
-    let mut seen = Seen::default();
+    let mut seen = TestRunOutput::default();
     if let Some(words) = request.command {
         cargo_test::watch(request, words, deadline, &mut seen)?;
         add_bodies(request, &mut seen);
@@ -298,7 +303,7 @@ pub fn run_tests(request: &Request<'_>) -> Result<Seen, RunError> {
     Ok(seen)
 }
 
-fn add_bodies(request: &Request<'_>, seen: &mut Seen) {
+fn add_bodies(request: &Request<'_>, seen: &mut TestRunOutput) {
     let packages = request.packages();
     let bodies = TestBodies::read(packages.iter().copied());
     for observation in &mut seen.observations {
@@ -310,7 +315,7 @@ fn add_bodies(request: &Request<'_>, seen: &mut Seen) {
 fn has_tests(request: &Request<'_>, of: impl Fn(TargetKind) -> bool) -> bool {
     match request.scope {
         Scope::Tests(tests) => {
-            let packages = &request.place.workspace.packages;
+            let packages = &request.location.workspace.packages;
             let is_there = |test: &TestId| packages.contains_key(&test.package);
             tests.iter().any(|test| of(test.kind) && is_there(test))
         }
@@ -327,7 +332,7 @@ fn has_tests(request: &Request<'_>, of: impl Fn(TargetKind) -> bool) -> bool {
 impl<'a> Request<'a> {
     /// The packages that the scope's tests are in.
     fn packages(&self) -> Vec<&'a Package> {
-        let all = &self.place.workspace.packages;
+        let all = &self.location.workspace.packages;
         let names: BTreeSet<&str> = match self.scope {
             Scope::Workspace => all.keys().map(String::as_str).collect(),
             Scope::Packages(names) | Scope::Doctests(names) => {
@@ -345,7 +350,7 @@ impl<'a> Request<'a> {
 
     /// A `cargo` command in the request's place.
     fn cargo(&self, args: &[&str]) -> Command {
-        let mut command = cargo(self.place);
+        let mut command = cargo(self.location);
         command.args(args);
         command
     }
@@ -382,7 +387,7 @@ impl<'a> Request<'a> {
         command: &mut Command,
         deadline: Instant,
         on_line: impl FnMut(Stream, &[u8]),
-    ) -> Result<End, RunError> {
+    ) -> Result<ProcessEnd, RunError> {
         let limits = Limits {
             total: Some(deadline.saturating_duration_since(Instant::now())),
             quiet: None,
@@ -392,16 +397,16 @@ impl<'a> Request<'a> {
 }
 
 /// A `cargo` command in a place.
-pub(crate) fn cargo(place: Place<'_>) -> Command {
+pub(crate) fn cargo(location: BuildLocation<'_>) -> Command {
     let mut command = Command::new("cargo");
-    forget_hook(&mut command)
-        .current_dir(&place.workspace.root)
+    remove_hook_variables(&mut command)
+        .current_dir(&location.workspace.root)
         .env("CARGO_TERM_COLOR", "never")
         .env("CARGO_TERM_PROGRESS_WHEN", "never");
     for inherited in ["RUST_TEST_THREADS", "NEXTEST_PROFILE", "CARGO_TERM_QUIET"] {
         command.env_remove(inherited);
     }
-    if let Some(target) = place.target {
+    if let Some(target) = location.target {
         command.env("CARGO_TARGET_DIR", target);
     }
     command
@@ -426,13 +431,13 @@ fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-fn ended_badly(command: &Command, end: End, output: &Tail) -> RunError {
+fn ended_badly(command: &Command, end: ProcessEnd, output: &Tail) -> RunError {
     RunError::Runner {
         command: shown(command),
         end: match end {
-            End::Exited(Some(code)) => process::exit_code(code),
-            End::Exited(None) => "a signal".to_owned(),
-            End::TimedOut => "the time-out of the run".to_owned(),
+            ProcessEnd::Exited(Some(code)) => process::exit_code(code),
+            ProcessEnd::Exited(None) => "a signal".to_owned(),
+            ProcessEnd::TimedOut => "the time-out of the run".to_owned(),
         },
         output: output.text(),
     }

@@ -10,11 +10,12 @@ use quick_junit::{Report, TestCase, TestCaseStatus};
 use serde::Deserialize;
 
 use super::{
-    Progress, Request, RunError, Seen, build_error, ended_badly, excerpt, shown, without_backtrace,
+    Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, shown,
+    without_backtrace,
 };
-use crate::identity::{TargetKind, TestId};
-use crate::process::{End, Stream, Tail};
+use crate::process::{ProcessEnd, Stream, Tail};
 use crate::record::{Observation, Outcome, Scope};
+use crate::test_id::{TargetKind, TestId};
 
 /// Exit codes that nextest documents.
 const PASSED: i32 = 0;
@@ -57,7 +58,7 @@ struct FilterMatch {
 pub(super) fn run(
     request: &Request<'_>,
     deadline: Instant,
-    seen: &mut Seen,
+    seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
     let folder = tempfile::tempdir().map_err(|source| RunError::Write {
         path: std::env::temp_dir(),
@@ -136,11 +137,11 @@ pub(super) fn run(
     })?;
     for suite in &report.test_suites {
         for case in &suite.test_cases {
-            let place = (
+            let key = (
                 suite.name.as_str().to_owned(),
                 case.name.as_str().to_owned(),
             );
-            if let Some(test) = expected.remove(&place) {
+            if let Some(test) = expected.remove(&key) {
                 seen.observations.push(observation(test, case));
             }
         }
@@ -165,8 +166,8 @@ fn list(request: &Request<'_>, mut command: Command, deadline: Instant) -> Resul
         }
     })?;
     match end {
-        End::Exited(Some(PASSED)) => {}
-        End::Exited(Some(BUILD_FAILED)) => {
+        ProcessEnd::Exited(Some(PASSED)) => {}
+        ProcessEnd::Exited(Some(BUILD_FAILED)) => {
             return Err(build_error(&tail));
         }
         other => return Err(ended_badly(&command, other, &tail)),
@@ -192,8 +193,8 @@ fn run_listed(
         }
     })?;
     match end {
-        End::Exited(Some(PASSED | TESTS_FAILED | NO_TESTS)) => Ok(()),
-        End::Exited(Some(BUILD_FAILED)) => Err(build_error(&tail)),
+        ProcessEnd::Exited(Some(PASSED | TESTS_FAILED | NO_TESTS)) => Ok(()),
+        ProcessEnd::Exited(Some(BUILD_FAILED)) => Err(build_error(&tail)),
         other => Err(ended_badly(&command, other, &tail)),
     }
 }

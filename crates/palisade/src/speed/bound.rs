@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, estimate, evidence};
 use super::judge::share;
-use super::{Looks, PairError};
+use super::{InterimLooks, PairError};
 use crate::stats::median;
 
 /// What a value must not pass.
@@ -78,7 +78,7 @@ pub struct BoundDecision {
 #[derive(Clone, Debug)]
 pub struct BoundJudge {
     bound: Bound,
-    looks: Looks,
+    interim_looks: InterimLooks,
     level: f64,
     values: Vec<f64>,
     kept: f64,
@@ -88,10 +88,10 @@ pub struct BoundJudge {
 
 impl BoundJudge {
     /// A judge that has seen nothing; `level` is how likely each wrong answer may be.
-    pub fn new(bound: Bound, looks: Looks, level: f64) -> Self {
+    pub fn new(bound: Bound, interim_looks: InterimLooks, level: f64) -> Self {
         Self {
             bound,
-            looks,
+            interim_looks,
             level,
             values: Vec::new(),
             kept: 1.0,
@@ -102,7 +102,7 @@ impl BoundJudge {
 
     /// The decision about a value without noise, such as the size of a program.
     pub fn exact(bound: Bound, value: f64) -> Result<BoundDecision, PairError> {
-        let mut judge = Self::new(bound, Looks::new(&[2]), 0.025);
+        let mut judge = Self::new(bound, InterimLooks::new(&[2]), 0.025);
         judge.push(value)?;
         judge.push(value)?;
         // A value at the edge itself keeps the bound.
@@ -115,7 +115,7 @@ impl BoundJudge {
         })
     }
 
-    /// Takes one value above 0, and returns how many more the next look waits for;
+    /// Takes one value above 0, and returns how many more the next interim look waits for;
     /// `None` when there is an answer.
     pub fn push(&mut self, value: f64) -> Result<Option<usize>, PairError> {
         if !(value.is_finite() && value > 0.0) {
@@ -126,12 +126,12 @@ impl BoundJudge {
         }
         self.values.push(value);
         let n = self.values.len();
-        if let Some(part) = self.looks.share(n) {
+        if let Some(part) = self.interim_looks.share(n) {
             let slack: Vec<f64> = self.values.iter().map(|v| self.bound.slack(*v)).collect();
             let lack: Vec<f64> = slack.iter().map(|slack| -slack).collect();
             self.kept = self.kept.min(evidence(&slack) / part);
             self.broken = self.broken.min(evidence(&lack) / part);
-            let is_last = self.looks.next(n).is_none();
+            let is_last = self.interim_looks.next(n).is_none();
             self.state = if self.kept <= self.level && self.kept <= self.broken {
                 Some(BoundState::Kept)
             } else if self.broken <= self.level {
@@ -140,7 +140,7 @@ impl BoundJudge {
                 is_last.then_some(BoundState::Inconclusive)
             };
         }
-        let wanted = || self.looks.next(n).map(|next| next - n);
+        let wanted = || self.interim_looks.next(n).map(|next| next - n);
         Ok(if self.state.is_some() { None } else { wanted() })
     }
 
@@ -199,7 +199,7 @@ mod tests {
             limit: Limit::AtLeast(2.0),
             within: 0.05,
         };
-        let decision = BoundJudge::new(bound, Looks::default(), 0.025).decision();
+        let decision = BoundJudge::new(bound, InterimLooks::default(), 0.025).decision();
         assert_eq!(decision.state, BoundState::Inconclusive);
         assert_eq!(
             decision.reason,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn decide(bound: Bound, values: impl Iterator<Item = f64>) -> BoundDecision {
-        let mut judge = BoundJudge::new(bound, Looks::default(), 0.025);
+        let mut judge = BoundJudge::new(bound, InterimLooks::default(), 0.025);
         for value in values {
             if judge.push(value).expect("a value").is_none() {
                 break;
@@ -263,7 +263,7 @@ mod tests {
         };
         let none = decide(bound, std::iter::empty());
         assert_eq!(none.state, BoundState::Inconclusive);
-        let mut judge = BoundJudge::new(bound, Looks::default(), 0.025);
+        let mut judge = BoundJudge::new(bound, InterimLooks::default(), 0.025);
         assert!(judge.push(f64::NAN).is_err());
         assert!(judge.push(0.0).is_err());
     }

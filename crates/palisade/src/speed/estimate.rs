@@ -7,7 +7,7 @@ use statrs::distribution::{Binomial, ContinuousCDF as _, DiscreteCDF as _, Stude
 use crate::stats::median;
 
 /// From this many pairs on ranks and the bootstrap say enough; below, only the
-/// t distribution reaches the levels that early looks ask for.
+/// t distribution reaches the levels that early interim looks ask for.
 pub(super) const FEW: usize = 10;
 
 /// How much more the candidate costs, with a 95 % interval.

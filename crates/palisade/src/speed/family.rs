@@ -4,18 +4,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::judge::{FALSE_DISCOVERIES, percent, share};
-use super::{Decision, Measure, Severity, State};
+use super::{BenchmarkState, Decision, Measure, RegressionAction};
 
 /// How many unchanged benchmarks it takes to speak of the environment.
-const WITNESSES: usize = 3;
+const MIN_UNREACHED: usize = 3;
 
 /// The decision about one measure of one benchmark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct BenchmarkResult {
     /// The benchmark's name.
     pub benchmark: String,
     /// Whether the change cannot have reached the program that was measured: both
-    /// sides' programs are equal, or built from equal files. (When a revision is
+    /// revisions' programs are equal, or built from equal files. (When a revision is
     /// compared with itself to learn how often the guard errs, leave it false: the
     /// question is what the clock alone would say.)
     pub unchanged: bool,
@@ -38,11 +38,11 @@ pub struct Shift {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Family {
     /// The decisions, in the order they were given.
-    pub entries: Vec<Entry>,
+    pub results: Vec<BenchmarkResult>,
     /// How the clocks of all benchmarks moved; `None` without any.
     pub shift: Option<Shift>,
     /// How more than half of the benchmarks that the change cannot have reached moved
-    /// in one direction: the environment differed between the sides.
+    /// in one direction: the environment differed between the revisions.
     pub environment: Option<Shift>,
 }
 
@@ -50,24 +50,24 @@ impl Family {
     /// Judges benchmarks together. Decisions can only become milder by it:
     ///
     /// 1. An alarm must survive Benjamini and Hochberg's procedure (1995) with
-    ///    q = .05 among all entries; improvements are a family of their own.
+    ///    q = .05 among all results; improvements are a family of their own.
     /// 2. Where the change cannot have reached the program and its instructions are
     ///    the same, a clock that moved shows the environment. Instructions that rose
     ///    only warn, and say what the clock shows of it.
     /// 3. If more than half of at least three unreached benchmarks moved together,
     ///    the environment did it: their alarms are open, and those of the others
     ///    unless they lie beyond the common shift too.
-    pub fn judge(mut entries: Vec<Entry>) -> Self {
-        control_false_discoveries(&mut entries, State::Regressed);
-        control_false_discoveries(&mut entries, State::Improved);
-        let shift = shift(&entries, |_| true);
-        let environment = shift_of_unreached(&entries);
-        hear_counters(&mut entries);
+    pub fn judge(mut results: Vec<BenchmarkResult>) -> Self {
+        control_false_discoveries(&mut results, BenchmarkState::Regressed);
+        control_false_discoveries(&mut results, BenchmarkState::Improved);
+        let shift = shift(&results, |_| true);
+        let environment = shift_of_unreached(&results);
+        apply_counters(&mut results);
         if let Some(shift) = environment {
-            discount(&mut entries, shift);
+            discount_common_shift(&mut results, shift);
         }
         Self {
-            entries,
+            results,
             shift,
             environment,
         }
@@ -90,36 +90,36 @@ pub fn benjamini_hochberg(p: &[f64]) -> Vec<f64> {
 }
 
 /// Whether a decision points in the direction of a state.
-fn points_to(decision: &Decision, state: State) -> bool {
+fn has_direction(decision: &Decision, state: BenchmarkState) -> bool {
     let is_worse = decision.estimate.is_some_and(|found| found.ratio >= 1.0);
-    is_worse == (state == State::Regressed)
+    is_worse == (state == BenchmarkState::Regressed)
 }
 
-fn control_false_discoveries(entries: &mut [Entry], state: State) {
-    let p = |entry: &Entry| {
-        if points_to(&entry.decision, state) {
-            entry.decision.p
+fn control_false_discoveries(results: &mut [BenchmarkResult], state: BenchmarkState) {
+    let p = |result: &BenchmarkResult| {
+        if has_direction(&result.decision, state) {
+            result.decision.p
         } else {
             1.0
         }
     };
     // Counts are not subject to chance.
-    let compared = |entry: &&mut Entry| {
-        entry.decision.estimate.is_some() && entry.decision.measure != Measure::Instructions
+    let compared = |result: &&mut BenchmarkResult| {
+        result.decision.estimate.is_some() && result.decision.measure != Measure::Instructions
     };
-    let mut compared: Vec<&mut Entry> = entries.iter_mut().filter(compared).collect();
-    let p: Vec<f64> = compared.iter().map(|entry| p(entry)).collect();
+    let mut compared: Vec<&mut BenchmarkResult> = results.iter_mut().filter(compared).collect();
+    let p: Vec<f64> = compared.iter().map(|result| p(result)).collect();
     let n = compared.len();
-    for (entry, q) in compared.iter_mut().zip(benjamini_hochberg(&p)) {
-        let decision = &mut entry.decision;
-        if !points_to(decision, state) {
+    for (result, q) in compared.iter_mut().zip(benjamini_hochberg(&p)) {
+        let decision = &mut result.decision;
+        if !has_direction(decision, state) {
             continue;
         }
         decision.q = Some(q);
         if decision.state == state && q > FALSE_DISCOVERIES {
             let reason =
                 format!("among {n} measurements one like it comes up by chance: q = {q:.2}");
-            decision.become_state(State::Inconclusive, &reason);
+            decision.become_state(BenchmarkState::Inconclusive, &reason);
         }
     }
 }
@@ -130,45 +130,56 @@ fn is_clock(measure: Measure) -> bool {
 
 /// Lets the instructions of a benchmark speak about its clock, and the clock about
 /// them.
-fn hear_counters(entries: &mut [Entry]) {
-    for at in 0..entries.len() {
-        let entry = &entries[at];
+fn apply_counters(results: &mut [BenchmarkResult]) {
+    for at in 0..results.len() {
+        let result = &results[at];
         let of_same = |is_wanted: fn(Measure) -> bool| {
-            entries
+            results
                 .iter()
-                .filter(|other| other.benchmark == entry.benchmark)
+                .filter(|other| other.benchmark == result.benchmark)
                 .find(|other| is_wanted(other.decision.measure))
                 .map(|other| other.decision.state)
         };
-        let measure = entry.decision.measure;
+        let measure = result.decision.measure;
         if is_clock(measure) {
             let counted = of_same(|measure| measure == Measure::Instructions);
-            let moved = matches!(entry.decision.state, State::Regressed | State::Improved);
-            if moved && entry.unchanged && counted == Some(State::Equivalent) {
+            let moved = matches!(
+                result.decision.state,
+                BenchmarkState::Regressed | BenchmarkState::Improved
+            );
+            if moved && result.unchanged && counted == Some(BenchmarkState::Equivalent) {
                 let reason = "the change cannot reach it and its instructions are the same: \
                               the environment moved the clock";
-                entries[at].decision.become_state(State::Equivalent, reason);
+                results[at]
+                    .decision
+                    .become_state(BenchmarkState::Equivalent, reason);
             }
-        } else if measure == Measure::Instructions && entry.decision.state == State::Regressed {
+        } else if measure == Measure::Instructions
+            && result.decision.state == BenchmarkState::Regressed
+        {
             let warning = match of_same(is_clock) {
-                None | Some(State::Incomparable) => "no clock was read beside them",
-                Some(State::Equivalent | State::Improved) => "the clock shows no slowdown",
-                Some(State::Inconclusive) => "the clock cannot tell",
-                Some(State::Regressed) => "the clock shows it too",
+                None | Some(BenchmarkState::Incomparable) => "no clock was read beside them",
+                Some(BenchmarkState::Equivalent | BenchmarkState::Improved) => {
+                    "the clock shows no slowdown"
+                }
+                Some(BenchmarkState::Inconclusive) => "the clock cannot tell",
+                Some(BenchmarkState::Regressed) => "the clock shows it too",
             };
-            let decision = &mut entries[at].decision;
-            decision.severity = Some(Severity::Warn);
+            let decision = &mut results[at].decision;
+            decision.action = Some(RegressionAction::Warn);
             decision.reason = format!("{}; {warning}", decision.reason);
         }
     }
 }
 
 /// How the clocks of some benchmarks moved.
-fn shift(entries: &[Entry], belongs: impl Fn(&Entry) -> bool) -> Option<Shift> {
-    let clocks = entries
+fn shift(results: &[BenchmarkResult], belongs: impl Fn(&BenchmarkResult) -> bool) -> Option<Shift> {
+    let clocks = results
         .iter()
-        .filter(|entry| is_clock(entry.decision.measure) && belongs(entry));
-    let found: Vec<_> = clocks.filter_map(|entry| entry.decision.estimate).collect();
+        .filter(|result| is_clock(result.decision.measure) && belongs(result));
+    let found: Vec<_> = clocks
+        .filter_map(|result| result.decision.estimate)
+        .collect();
     let of = found.len();
     let mean = found.iter().map(|found| found.ratio.ln()).sum::<f64>() / of as f64;
     let moved = found.iter().filter(|found| {
@@ -185,22 +196,22 @@ fn shift(entries: &[Entry], belongs: impl Fn(&Entry) -> bool) -> Option<Shift> {
     })
 }
 
-fn shift_of_unreached(entries: &[Entry]) -> Option<Shift> {
-    let common = shift(entries, |entry| entry.unchanged)?;
-    (common.of >= WITNESSES && 2 * common.moved > common.of).then_some(common)
+fn shift_of_unreached(results: &[BenchmarkResult]) -> Option<Shift> {
+    let common = shift(results, |result| result.unchanged)?;
+    (common.of >= MIN_UNREACHED && 2 * common.moved > common.of).then_some(common)
 }
 
 /// Takes the alarms back that a common shift explains.
-fn discount(entries: &mut [Entry], common: Shift) {
-    for entry in entries {
-        let decision = &mut entry.decision;
+fn discount_common_shift(results: &mut [BenchmarkResult], common: Shift) {
+    for result in results {
+        let decision = &mut result.decision;
         let Some(found) = decision.estimate else {
             continue;
         };
-        let is_alarm = decision.state == State::Regressed && is_clock(decision.measure);
+        let is_alarm = decision.state == BenchmarkState::Regressed && is_clock(decision.measure);
         let is_beyond =
             found.low > common.ratio && found.ratio > common.ratio * (1.0 + decision.threshold);
-        if is_alarm && (entry.unchanged || !is_beyond) {
+        if is_alarm && (result.unchanged || !is_beyond) {
             let reason = format!(
                 "the environment: {} of {} benchmarks that the change cannot reach moved too, by {} \
                  on average; measure again",
@@ -208,7 +219,7 @@ fn discount(entries: &mut [Entry], common: Shift) {
                 common.of,
                 percent(common.ratio)
             );
-            decision.become_state(State::Inconclusive, &reason);
+            decision.become_state(BenchmarkState::Inconclusive, &reason);
         } else if is_alarm {
             decision.reason = format!(
                 "{}; beyond the {} by which the environment moved all",
@@ -224,18 +235,23 @@ mod tests {
     use super::*;
     use crate::speed::Estimate;
 
-    fn entry(benchmark: &str, measure: Measure, state: State, ratio: f64) -> Entry {
+    fn result(
+        benchmark: &str,
+        measure: Measure,
+        state: BenchmarkState,
+        ratio: f64,
+    ) -> BenchmarkResult {
         let estimate = Some(Estimate {
             ratio,
             low: ratio - 0.001,
             high: ratio + 0.001,
         });
-        Entry {
+        BenchmarkResult {
             benchmark: benchmark.to_owned(),
             unchanged: false,
             decision: Decision {
                 state,
-                severity: (state == State::Regressed).then_some(Severity::Block),
+                action: (state == BenchmarkState::Regressed).then_some(RegressionAction::Block),
                 estimate,
                 threshold: 0.01,
                 p: 1e-6,
@@ -244,16 +260,16 @@ mod tests {
         }
     }
 
-    fn unchanged(entry: Entry) -> Entry {
-        Entry {
+    fn unchanged(result: BenchmarkResult) -> BenchmarkResult {
+        BenchmarkResult {
             unchanged: true,
-            ..entry
+            ..result
         }
     }
 
-    fn states(family: &Family) -> Vec<State> {
-        let state = |entry: &Entry| entry.decision.state;
-        family.entries.iter().map(state).collect()
+    fn states(family: &Family) -> Vec<BenchmarkState> {
+        let state = |result: &BenchmarkResult| result.decision.state;
+        family.results.iter().map(state).collect()
     }
 
     #[test]
@@ -269,81 +285,89 @@ mod tests {
     #[test]
     fn a_weak_alarm_among_many_is_open() {
         let alarm = |p| {
-            let mut entry = entry("alarm", Measure::Time, State::Regressed, 1.03);
-            entry.decision.p = p;
-            entry
+            let mut result = result("alarm", Measure::Time, BenchmarkState::Regressed, 1.03);
+            result.decision.p = p;
+            result
         };
         let calm = (0..49).map(|i| {
-            let mut calm = entry(&format!("calm{i}"), Measure::Time, State::Equivalent, 1.0);
+            let mut calm = result(
+                &format!("calm{i}"),
+                Measure::Time,
+                BenchmarkState::Equivalent,
+                1.0,
+            );
             calm.decision.p = 0.5;
             calm
         });
-        let calm: Vec<Entry> = calm.collect();
+        let calm: Vec<BenchmarkResult> = calm.collect();
         let judge = |p| {
             let all = [vec![alarm(p)], calm.clone()].concat();
-            Family::judge(all).entries[0].decision.clone()
+            Family::judge(all).results[0].decision.clone()
         };
-        assert_eq!(judge(1e-4).state, State::Regressed);
+        assert_eq!(judge(1e-4).state, BenchmarkState::Regressed);
         assert_eq!(judge(1e-4).q, Some(0.005));
         let open = judge(0.01);
-        assert_eq!(open.state, State::Inconclusive);
-        assert_eq!(open.severity, None);
+        assert_eq!(open.state, BenchmarkState::Inconclusive);
+        assert_eq!(open.action, None);
         assert_eq!(
             open.reason,
             "among 50 measurements one like it comes up by chance: q = 0.50 (seen)"
         );
         // Alone it stands.
         let alone = Family::judge(vec![alarm(0.01)]);
-        assert_eq!(states(&alone), [State::Regressed]);
+        assert_eq!(states(&alone), [BenchmarkState::Regressed]);
     }
 
     #[test]
     fn counters_overrule_the_clock_where_the_change_cannot_reach() {
-        let clock = || entry("a", Measure::Time, State::Regressed, 1.05);
-        let flat = || entry("a", Measure::Instructions, State::Equivalent, 1.0);
+        let clock = || result("a", Measure::Time, BenchmarkState::Regressed, 1.05);
+        let flat = || result("a", Measure::Instructions, BenchmarkState::Equivalent, 1.0);
         let family = Family::judge(vec![unchanged(clock()), unchanged(flat())]);
-        assert_eq!(states(&family), [State::Equivalent, State::Equivalent]);
-        assert!(family.entries[0].decision.reason.contains("environment"));
+        assert_eq!(
+            states(&family),
+            [BenchmarkState::Equivalent, BenchmarkState::Equivalent]
+        );
+        assert!(family.results[0].decision.reason.contains("environment"));
         // Changed code may be slower with the same instructions.
         let family = Family::judge(vec![clock(), flat()]);
-        assert_eq!(states(&family)[0], State::Regressed);
+        assert_eq!(states(&family)[0], BenchmarkState::Regressed);
         // Another benchmark's counters say nothing.
-        let other = entry("b", Measure::Instructions, State::Equivalent, 1.0);
+        let other = result("b", Measure::Instructions, BenchmarkState::Equivalent, 1.0);
         let family = Family::judge(vec![unchanged(clock()), unchanged(other)]);
-        assert_eq!(states(&family)[0], State::Regressed);
+        assert_eq!(states(&family)[0], BenchmarkState::Regressed);
     }
 
     #[test]
     fn counters_alone_warn() {
-        let counted = || entry("a", Measure::Instructions, State::Regressed, 1.02);
-        let severity = |family: Family| family.entries[0].decision.severity;
+        let counted = || result("a", Measure::Instructions, BenchmarkState::Regressed, 1.02);
+        let action = |family: Family| family.results[0].decision.action;
         let alone = Family::judge(vec![counted()]);
-        assert_eq!(severity(alone), Some(Severity::Warn));
-        let calm = entry("a", Measure::Time, State::Equivalent, 1.0);
+        assert_eq!(action(alone), Some(RegressionAction::Warn));
+        let calm = result("a", Measure::Time, BenchmarkState::Equivalent, 1.0);
         let refuted = Family::judge(vec![counted(), calm]);
-        assert_eq!(severity(refuted), Some(Severity::Warn));
+        assert_eq!(action(refuted), Some(RegressionAction::Warn));
         // The clock could not tell: the counters found it, and that is said.
-        let noisy = entry("a", Measure::Time, State::Inconclusive, 1.01);
+        let noisy = result("a", Measure::Time, BenchmarkState::Inconclusive, 1.01);
         let found = Family::judge(vec![counted(), noisy]);
         assert!(
-            found.entries[0]
+            found.results[0]
                 .decision
                 .reason
                 .ends_with("the clock cannot tell")
         );
-        assert_eq!(severity(found), Some(Severity::Warn));
+        assert_eq!(action(found), Some(RegressionAction::Warn));
     }
 
     #[test]
     fn what_moved_all_is_the_environment() {
-        use State::{Inconclusive, Regressed};
-        let clock = |name: &str, state, ratio| entry(name, Measure::Time, state, ratio);
+        use BenchmarkState::{Inconclusive, Regressed};
+        let clock = |name: &str, state, ratio| result(name, Measure::Time, state, ratio);
         let all = vec![
-            unchanged(clock("a", State::Regressed, 1.04)),
-            unchanged(clock("b", State::Regressed, 1.05)),
-            unchanged(clock("c", State::Inconclusive, 1.0)),
-            clock("like the others", State::Regressed, 1.04),
-            clock("worse", State::Regressed, 1.2),
+            unchanged(clock("a", BenchmarkState::Regressed, 1.04)),
+            unchanged(clock("b", BenchmarkState::Regressed, 1.05)),
+            unchanged(clock("c", BenchmarkState::Inconclusive, 1.0)),
+            clock("like the others", BenchmarkState::Regressed, 1.04),
+            clock("worse", BenchmarkState::Regressed, 1.2),
         ];
         let family = Family::judge(all.clone());
         let expected = [
@@ -359,7 +383,7 @@ mod tests {
         assert!((environment.ratio - (1.04_f64 * 1.05).cbrt()).abs() < 1e-9);
         assert_eq!(family.shift.expect("clocks").of, 5);
         assert!(
-            family.entries[0]
+            family.results[0]
                 .decision
                 .reason
                 .contains("2 of 3 benchmarks")

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, estimate, evidence};
-use super::{Floor, Measure, PairError, log_ratio};
+use super::{Measure, NoiseThreshold, PairError, log_ratio};
 use crate::stats::median;
 
 /// What is known about a benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum BenchmarkState {
     /// It costs less.
     Improved,
     /// It costs more.
@@ -18,14 +18,14 @@ pub enum State {
     Equivalent,
     /// None of the others is shown.
     Inconclusive,
-    /// The two sides cannot be compared.
+    /// The two revisions cannot be compared.
     Incomparable,
 }
 
 /// What a regression does to the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Severity {
+pub enum RegressionAction {
     /// It is reported.
     Warn,
     /// It stops the change: fresh launches confirm it, or its interval lies beyond
@@ -34,15 +34,15 @@ pub enum Severity {
 }
 
 /// After how many pairs the data are looked at, and which share of the level each
-/// look may spend.
+/// interim look may spend.
 ///
 /// The shares add up to 1, so the chance of a wrong step at any look is at most the
 /// level, whatever the looks have to do with each other (Bonferroni). Later looks
 /// have more of it: the k-th of five has k / 15.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looks(Vec<usize>);
+pub struct InterimLooks(Vec<usize>);
 
-impl Looks {
+impl InterimLooks {
     /// Looks after these numbers of pairs, which are put in order. Fewer than two
     /// pairs say nothing; with no number left it is one look after two pairs.
     pub fn new(pairs: &[usize]) -> Self {
@@ -60,9 +60,12 @@ impl Looks {
         *self.0.last().expect("there is a look")
     }
 
-    /// How many pairs the next look waits for; `None` after the last.
+    /// How many pairs the next interim look waits for; `None` after the last.
     pub fn next(&self, pairs: usize) -> Option<usize> {
-        self.0.iter().copied().find(|look| *look > pairs)
+        self.0
+            .iter()
+            .copied()
+            .find(|interim_look| *interim_look > pairs)
     }
 
     /// The share of the look after so many pairs, if there is one.
@@ -73,7 +76,7 @@ impl Looks {
     }
 }
 
-impl Default for Looks {
+impl Default for InterimLooks {
     fn default() -> Self {
         Self(vec![6, 10, 16, 24, 40])
     }
@@ -81,15 +84,15 @@ impl Default for Looks {
 
 /// The rules a benchmark is judged by.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
+pub struct DecisionRules {
     /// What is measured.
     pub measure: Measure,
     /// How small a change is too small to count.
-    pub floor: Floor,
+    pub noise_threshold: NoiseThreshold,
     /// Beyond which share the lower end of the interval blocks without confirmation.
     pub block: f64,
     /// When the data are looked at.
-    pub looks: Looks,
+    pub interim_looks: InterimLooks,
     /// How likely a step in one direction may be if there is none.
     pub level: f64,
     /// How likely equivalence may be where there is a change as large as the margin.
@@ -99,14 +102,14 @@ pub struct Rules {
     pub family: usize,
 }
 
-impl Rules {
+impl DecisionRules {
     /// The default rules.
-    pub fn new(measure: Measure, floor: Floor) -> Self {
+    pub fn new(measure: Measure, noise_threshold: NoiseThreshold) -> Self {
         Self {
             measure,
-            floor,
+            noise_threshold,
             block: 0.03,
-            looks: Looks::default(),
+            interim_looks: InterimLooks::default(),
             level: 0.025,
             equivalence_level: 0.05,
             family: 1,
@@ -116,7 +119,7 @@ impl Rules {
 
 /// What a judge needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum JudgeStep {
     /// So many more pairs until the next look.
     Measure {
         /// How many.
@@ -149,9 +152,10 @@ pub struct Decision {
     /// What was measured.
     pub measure: Measure,
     /// What is known.
-    pub state: State,
+    pub state: BenchmarkState,
     /// What a regression does to the verdict.
-    pub severity: Option<Severity>,
+    #[serde(rename = "severity")]
+    pub action: Option<RegressionAction>,
     /// Why, in words.
     pub reason: String,
     /// How many pairs were measured, without those of the confirmation.
@@ -176,13 +180,13 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Of a benchmark whose sides cannot be compared: it exists on one side only, it
+    /// Of a benchmark whose revisions cannot be compared: it exists on one revision only, it
     /// failed, the machines differ.
     pub fn incomparable(measure: Measure, reason: impl Into<String>) -> Self {
         Self {
             measure,
-            state: State::Incomparable,
-            severity: None,
+            state: BenchmarkState::Incomparable,
+            action: None,
             reason: reason.into(),
             pairs: 0,
             base: None,
@@ -197,9 +201,9 @@ impl Decision {
     }
 
     /// Replaces the answer, and puts the reason before the present one.
-    pub(super) fn become_state(&mut self, state: State, reason: &str) {
+    pub(super) fn become_state(&mut self, state: BenchmarkState, reason: &str) {
         self.state = state;
-        self.severity = None;
+        self.action = None;
         self.reason = format!("{reason} ({})", self.reason);
     }
 }
@@ -215,19 +219,24 @@ struct Round {
     better: Option<f64>,
     equal: Option<f64>,
     /// The answer; `None` while the looks go on.
-    state: Option<State>,
+    state: Option<BenchmarkState>,
 }
 
 impl Round {
-    fn push(&mut self, rules: &Rules, level: f64, pair: (f64, f64)) -> Result<(), PairError> {
+    fn push(
+        &mut self,
+        rules: &DecisionRules,
+        level: f64,
+        pair: (f64, f64),
+    ) -> Result<(), PairError> {
         let log_ratio = log_ratio(rules.measure, pair.0, pair.1)?;
         self.base.push(pair.0);
         self.candidate.push(pair.1);
         self.log_ratios.push(log_ratio);
         if rules.measure.is_exact() {
             self.state = Some(self.exact(rules));
-        } else if let Some(share) = rules.looks.share(self.pairs()) {
-            self.state = self.look(rules, level, share);
+        } else if let Some(share) = rules.interim_looks.share(self.pairs()) {
+            self.state = self.interim_look(rules, level, share);
         }
         Ok(())
     }
@@ -253,25 +262,33 @@ impl Round {
     }
 
     /// The answer of a measure without noise.
-    fn exact(&mut self, rules: &Rules) -> State {
-        let threshold = rules.floor.threshold(self.base_median()).ln_1p();
+    fn exact(&mut self, rules: &DecisionRules) -> BenchmarkState {
+        let threshold = rules.noise_threshold.threshold(self.base_median()).ln_1p();
         let moved = self.log_ratios.last().copied().unwrap_or(0.0);
         let p = |is_shown| Some(if is_shown { 0.0 } else { 1.0 });
         (self.worse, self.better) = (p(moved > threshold), p(moved < -threshold));
         if moved > threshold {
-            State::Regressed
+            BenchmarkState::Regressed
         } else if moved < -threshold {
-            State::Improved
+            BenchmarkState::Improved
         } else {
-            State::Equivalent
+            BenchmarkState::Equivalent
         }
     }
 
     /// Looks at the data; an answer ends the round.
-    fn look(&mut self, rules: &Rules, level: f64, share: f64) -> Option<State> {
+    fn interim_look(
+        &mut self,
+        rules: &DecisionRules,
+        level: f64,
+        share: f64,
+    ) -> Option<BenchmarkState> {
         let d = &self.log_ratios;
-        let margin = rules.floor.margin(self.base_median()).ln_1p();
-        let threshold = rules.floor.threshold(self.base_median()).ln_1p();
+        let margin = rules
+            .noise_threshold
+            .equivalence_margin(self.base_median())
+            .ln_1p();
+        let threshold = rules.noise_threshold.threshold(self.base_median()).ln_1p();
         let map = |f: &dyn Fn(f64) -> f64| d.iter().map(|d| f(*d)).collect::<Vec<f64>>();
         let spend = |so_far: Option<f64>, p: f64| Some((p / share).min(so_far.unwrap_or(1.0)));
         // Two one-sided tests (Schuirmann, 1987): below the upper end of the margin
@@ -285,7 +302,7 @@ impl Round {
         self.better = spend(self.better, evidence(&map(&|d| -d)));
         self.equal = spend(self.equal, apart);
         let Estimate { ratio, low, high } = estimate(d)?;
-        let is_last = rules.looks.next(d.len()).is_none();
+        let is_last = rules.interim_looks.next(d.len()).is_none();
         let alarm_level = if is_last {
             rules.level
         } else {
@@ -294,13 +311,13 @@ impl Round {
         let shown = |p: Option<f64>, level| p.is_some_and(|p| p <= level);
         let (ratio, low, high) = (ratio.ln(), low.ln(), high.ln());
         if shown(self.worse, alarm_level) && ratio > threshold && low > 0.0 {
-            Some(State::Regressed)
+            Some(BenchmarkState::Regressed)
         } else if shown(self.better, alarm_level) && ratio < -threshold && high < 0.0 {
-            Some(State::Improved)
+            Some(BenchmarkState::Improved)
         } else if shown(self.equal, rules.equivalence_level) && low >= -margin && high <= margin {
-            Some(State::Equivalent)
+            Some(BenchmarkState::Equivalent)
         } else {
-            is_last.then_some(State::Inconclusive)
+            is_last.then_some(BenchmarkState::Inconclusive)
         }
     }
 }
@@ -308,7 +325,7 @@ impl Round {
 /// Decides about one measure of one benchmark.
 #[derive(Clone, Debug)]
 pub struct Judge {
-    rules: Rules,
+    rules: DecisionRules,
     first: Round,
     /// Begun when the first round raises an alarm.
     confirmation: Option<Round>,
@@ -316,7 +333,7 @@ pub struct Judge {
 
 impl Judge {
     /// A judge that has seen nothing.
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: DecisionRules) -> Self {
         Self {
             rules,
             first: Round::default(),
@@ -325,13 +342,13 @@ impl Judge {
     }
 
     /// The rules it judges by.
-    pub fn rules(&self) -> &Rules {
+    pub fn rules(&self) -> &DecisionRules {
         &self.rules
     }
 
     /// Takes one pair: a launch of the base and the one of the candidate beside it,
-    /// in the measure's unit. Pairs after [`Step::Done`] are not looked at.
-    pub fn push(&mut self, base: f64, candidate: f64) -> Result<Step, PairError> {
+    /// in the measure's unit. Pairs after [`JudgeStep::Done`] are not looked at.
+    pub fn push(&mut self, base: f64, candidate: f64) -> Result<JudgeStep, PairError> {
         let pair = (base, candidate);
         if let Some(round) = &mut self.confirmation {
             if round.state.is_none() {
@@ -341,25 +358,25 @@ impl Judge {
             // What Benjamini and Hochberg's procedure asks of the first of a family.
             let level = FALSE_DISCOVERIES / self.rules.family.max(1) as f64;
             self.first.push(&self.rules, level, pair)?;
-            let is_alarm = self.first.state == Some(State::Regressed);
+            let is_alarm = self.first.state == Some(BenchmarkState::Regressed);
             if is_alarm && !self.rules.measure.is_exact() {
                 self.confirmation = Some(Round::default());
-                let pairs = self.rules.looks.next(0).expect("there is a look");
-                return Ok(Step::Confirm { pairs });
+                let pairs = self.rules.interim_looks.next(0).expect("there is a look");
+                return Ok(JudgeStep::Confirm { pairs });
             }
         }
         Ok(self.step())
     }
 
     /// What it needs next.
-    pub fn step(&self) -> Step {
+    pub fn step(&self) -> JudgeStep {
         let round = self.confirmation.as_ref().unwrap_or(&self.first);
         let pairs = round.pairs();
-        match (round.state, self.rules.looks.next(pairs)) {
-            (None, Some(next)) => Step::Measure {
+        match (round.state, self.rules.interim_looks.next(pairs)) {
+            (None, Some(next)) => JudgeStep::Measure {
                 pairs: next - pairs,
             },
-            _ => Step::Done,
+            _ => JudgeStep::Done,
         }
     }
 
@@ -368,7 +385,7 @@ impl Judge {
         self.confirmation.is_some()
     }
 
-    /// What is known now. Before [`Step::Done`], as when a budget is over, that is
+    /// What is known now. Before [`JudgeStep::Done`], as when a budget is over, that is
     /// inconclusive, or a regression that nothing confirmed yet.
     pub fn decision(&self) -> Decision {
         let round = &self.first;
@@ -378,11 +395,13 @@ impl Judge {
         let confirmation = self.confirmation.as_ref().map(|fresh| Confirmation {
             pairs: fresh.pairs(),
             estimate: fresh.estimate(measure),
-            agrees: fresh.state.map(|state| state == State::Regressed),
+            agrees: fresh.state.map(|state| state == BenchmarkState::Regressed),
         });
         let agrees = confirmation.and_then(|confirmation| confirmation.agrees);
         let state = match (round.state, agrees) {
-            (Some(State::Regressed), Some(false)) | (None, _) => State::Inconclusive,
+            (Some(BenchmarkState::Regressed), Some(false)) | (None, _) => {
+                BenchmarkState::Inconclusive
+            }
             (Some(state), _) => state,
         };
         let is_beyond_block = estimate.is_some_and(|found| found.low > 1.0 + self.rules.block);
@@ -391,18 +410,18 @@ impl Judge {
         let mut decision = Decision {
             measure,
             state,
-            severity: (state == State::Regressed).then_some(if blocks {
-                Severity::Block
+            action: (state == BenchmarkState::Regressed).then_some(if blocks {
+                RegressionAction::Block
             } else {
-                Severity::Warn
+                RegressionAction::Warn
             }),
             reason: String::new(),
             pairs: round.pairs(),
             base: median(&round.base),
             candidate: median(&round.candidate),
             estimate,
-            margin: self.rules.floor.margin(base),
-            threshold: self.rules.floor.threshold(base),
+            margin: self.rules.noise_threshold.equivalence_margin(base),
+            threshold: self.rules.noise_threshold.threshold(base),
             p: if is_worse { round.worse } else { round.better }.unwrap_or(1.0),
             q: None,
             confirmation,
@@ -439,7 +458,7 @@ fn reason(decision: &Decision, is_open: bool) -> String {
     };
     let word = if found.ratio >= 1.0 { slower } else { faster };
     match decision.state {
-        State::Regressed => {
+        BenchmarkState::Regressed => {
             let fresh = match decision.confirmation {
                 Some(Confirmation {
                     agrees: Some(true),
@@ -453,15 +472,19 @@ fn reason(decision: &Decision, is_open: bool) -> String {
                 Some(_) => "; not confirmed by fresh launches yet".to_owned(),
                 None => String::new(),
             };
-            format!("{moved} {word}{seen}, beyond its floor of {threshold}{fresh}")
+            format!("{moved} {word}{seen}, beyond its noise threshold of {threshold}{fresh}")
         }
-        State::Improved => format!("{moved} {word}{seen}, beyond its floor of {threshold}"),
-        State::Equivalent => format!(
+        BenchmarkState::Improved => {
+            format!("{moved} {word}{seen}, beyond its noise threshold of {threshold}")
+        }
+        BenchmarkState::Equivalent => format!(
             "the same within {}: {}{seen}",
             share(decision.margin),
             percent(found.ratio)
         ),
-        State::Inconclusive | State::Incomparable => inconclusive(decision, found, &seen, is_open),
+        BenchmarkState::Inconclusive | BenchmarkState::Incomparable => {
+            inconclusive(decision, found, &seen, is_open)
+        }
     }
 }
 
@@ -482,7 +505,7 @@ fn inconclusive(decision: &Decision, found: Estimate, seen: &str, is_open: bool)
     if found.low > 1.0 || found.high < 1.0 {
         if size.0 <= size.1 {
             return format!(
-                "{here}{seen}: not beyond its floor of {threshold}, and not within {margin} either"
+                "{here}{seen}: not beyond its noise threshold of {threshold}, and not within {margin} either"
             );
         }
         return format!(
@@ -532,18 +555,21 @@ mod tests {
     }
 
     fn time() -> Judge {
-        Judge::new(Rules::new(Measure::Time, Floor::of(Measure::Time)))
+        Judge::new(DecisionRules::new(
+            Measure::Time,
+            NoiseThreshold::of(Measure::Time),
+        ))
     }
 
     /// Feeds pairs whose candidate is slower by `ratio` until the judge is done or
     /// begins to confirm.
-    fn feed(judge: &mut Judge, ratio: f64, spread: f64) -> Step {
+    fn feed(judge: &mut Judge, ratio: f64, spread: f64) -> JudgeStep {
         let mut noise = wander(spread);
         let mut next = || noise.next().expect("endless");
         loop {
             let (base, candidate) = (100.0 * next(), 100.0 * ratio * next());
             match judge.push(base, candidate).expect("a pair") {
-                Step::Measure { .. } => {}
+                JudgeStep::Measure { .. } => {}
                 step => return step,
             }
         }
@@ -552,35 +578,41 @@ mod tests {
     #[test]
     fn a_regression_is_confirmed_on_fresh_launches() {
         let mut judge = time();
-        assert_eq!(feed(&mut judge, 1.03, 0.005), Step::Confirm { pairs: 6 });
+        assert_eq!(
+            feed(&mut judge, 1.03, 0.005),
+            JudgeStep::Confirm { pairs: 6 }
+        );
         assert!(judge.confirms());
         let open = judge.decision();
         assert_eq!(
-            (open.state, open.severity),
-            (State::Regressed, Some(Severity::Warn))
+            (open.state, open.action),
+            (BenchmarkState::Regressed, Some(RegressionAction::Warn))
         );
-        assert_eq!(feed(&mut judge, 1.03, 0.005), Step::Done);
+        assert_eq!(feed(&mut judge, 1.03, 0.005), JudgeStep::Done);
         let decision = judge.decision();
-        assert_eq!(decision.severity, Some(Severity::Block));
+        assert_eq!(decision.action, Some(RegressionAction::Block));
         assert_eq!(decision.confirmation.expect("began").agrees, Some(true));
         assert!(decision.p <= 0.025);
-        insta::assert_snapshot!(decision.reason, @"2.9 % slower (95 % interval +2.6 % to +3.3 %, 6 pairs), beyond its floor of 1.0 %; fresh launches confirm it: +2.9 % in 6 pairs");
+        insta::assert_snapshot!(decision.reason, @"2.9 % slower (95 % interval +2.6 % to +3.3 %, 6 pairs), beyond its noise threshold of 1.0 %; fresh launches confirm it: +2.9 % in 6 pairs");
         // What comes later changes nothing.
-        assert_eq!(judge.push(1.0, 9.0), Ok(Step::Done));
+        assert_eq!(judge.push(1.0, 9.0), Ok(JudgeStep::Done));
         assert_eq!(judge.decision(), decision);
     }
 
     #[test]
     fn what_fresh_launches_do_not_show_is_open() {
         let mut judge = time();
-        assert_eq!(feed(&mut judge, 1.1, 0.005), Step::Confirm { pairs: 6 });
+        assert_eq!(
+            feed(&mut judge, 1.1, 0.005),
+            JudgeStep::Confirm { pairs: 6 }
+        );
         // So far beyond the blocking size that it blocks while it is not confirmed.
-        assert_eq!(judge.decision().severity, Some(Severity::Block));
-        assert_eq!(feed(&mut judge, 1.0, 0.002), Step::Done);
+        assert_eq!(judge.decision().action, Some(RegressionAction::Block));
+        assert_eq!(feed(&mut judge, 1.0, 0.002), JudgeStep::Done);
         let decision = judge.decision();
         assert_eq!(
-            (decision.state, decision.severity),
-            (State::Inconclusive, None)
+            (decision.state, decision.action),
+            (BenchmarkState::Inconclusive, None)
         );
         insta::assert_snapshot!(decision.reason, @"+9.9 % (95 % interval +9.5 % to +10 %, 6 pairs), and fresh launches do not confirm it: −0.05 % in 6 pairs");
     }
@@ -588,103 +620,119 @@ mod tests {
     #[test]
     fn the_same_is_shown_and_faster_too() {
         let mut judge = time();
-        assert_eq!(feed(&mut judge, 1.0, 0.002), Step::Done);
-        assert_eq!(judge.decision().state, State::Equivalent);
+        assert_eq!(feed(&mut judge, 1.0, 0.002), JudgeStep::Done);
+        assert_eq!(judge.decision().state, BenchmarkState::Equivalent);
         insta::assert_snapshot!(judge.decision().reason, @"the same within 1.0 %: −0.05 % (95 % interval −0.17 % to +0.11 %, 6 pairs)");
         let mut judge = time();
-        assert_eq!(feed(&mut judge, 0.9, 0.005), Step::Done);
+        assert_eq!(feed(&mut judge, 0.9, 0.005), JudgeStep::Done);
         let decision = judge.decision();
-        assert_eq!((decision.state, decision.severity), (State::Improved, None));
-        insta::assert_snapshot!(decision.reason, @"10 % faster (95 % interval −10 % to −9.8 %, 6 pairs), beyond its floor of 1.0 %");
+        assert_eq!(
+            (decision.state, decision.action),
+            (BenchmarkState::Improved, None)
+        );
+        insta::assert_snapshot!(decision.reason, @"10 % faster (95 % interval −10 % to −9.8 %, 6 pairs), beyond its noise threshold of 1.0 %");
     }
 
     #[test]
     fn noise_is_open_and_never_equivalent() {
         let mut judge = time();
-        assert_eq!(feed(&mut judge, 1.0, 0.2), Step::Done);
+        assert_eq!(feed(&mut judge, 1.0, 0.2), JudgeStep::Done);
         let decision = judge.decision();
-        assert_eq!((decision.state, decision.pairs), (State::Inconclusive, 40));
+        assert_eq!(
+            (decision.state, decision.pairs),
+            (BenchmarkState::Inconclusive, 40)
+        );
         insta::assert_snapshot!(decision.reason, @"−4.7 % (95 % interval −6.1 % to +3.3 %, 40 pairs): too noisy to show a change, or that there is none beyond 1.0 %");
-        // A little slower, less than the floor and more than nothing.
+        // A little slower, less than the noise threshold and more than nothing.
         let mut judge = time();
-        assert_eq!(feed(&mut judge, 1.0095, 0.008), Step::Done);
-        assert_eq!(judge.decision().state, State::Inconclusive);
+        assert_eq!(feed(&mut judge, 1.0095, 0.008), JudgeStep::Done);
+        assert_eq!(judge.decision().state, BenchmarkState::Inconclusive);
     }
 
     #[test]
     fn a_budget_that_ends_leaves_the_answer_open() {
         let mut judge = time();
-        assert_eq!(judge.decision().state, State::Inconclusive);
+        assert_eq!(judge.decision().state, BenchmarkState::Inconclusive);
         insta::assert_snapshot!(judge.decision().reason, @"nothing was measured");
         for _ in 0..4 {
             judge.push(100.0, 130.0).expect("a pair");
         }
-        assert_eq!(judge.step(), Step::Measure { pairs: 2 });
+        assert_eq!(judge.step(), JudgeStep::Measure { pairs: 2 });
         let decision = judge.decision();
-        assert_eq!((decision.state, decision.pairs), (State::Inconclusive, 4));
+        assert_eq!(
+            (decision.state, decision.pairs),
+            (BenchmarkState::Inconclusive, 4)
+        );
         insta::assert_snapshot!(decision.reason, @"+30 % (95 % interval +30 % to +30 %, 4 pairs): measuring ended before the answer was clear");
     }
 
     #[test]
     fn a_restless_benchmark_must_move_farther_to_raise_an_alarm() {
-        let floor = Floor::of(Measure::Time).with_spread(0.02);
+        let noise_threshold = NoiseThreshold::of(Measure::Time).with_spread(0.02);
         let judged = |ratio| {
-            let mut judge = Judge::new(Rules::new(Measure::Time, floor));
+            let mut judge = Judge::new(DecisionRules::new(Measure::Time, noise_threshold));
             feed(&mut judge, ratio, 0.005);
             judge.decision().state
         };
-        assert_eq!(judged(1.04), State::Inconclusive);
-        assert_eq!(judged(1.08), State::Regressed);
-        assert_eq!(judged(1.0), State::Equivalent);
+        assert_eq!(judged(1.04), BenchmarkState::Inconclusive);
+        assert_eq!(judged(1.08), BenchmarkState::Regressed);
+        assert_eq!(judged(1.0), BenchmarkState::Equivalent);
         // 2 % is nowhere called equivalent, however restless.
-        assert_eq!(judged(1.02), State::Inconclusive);
+        assert_eq!(judged(1.02), BenchmarkState::Inconclusive);
     }
 
     #[test]
     fn counts_and_sizes_are_compared_as_they_are() {
         let judged = |measure, base, candidate| {
-            let mut judge = Judge::new(Rules::new(measure, Floor::of(measure)));
-            while judge.push(base, candidate).expect("a pair") != Step::Done {}
+            let mut judge = Judge::new(DecisionRules::new(measure, NoiseThreshold::of(measure)));
+            while judge.push(base, candidate).expect("a pair") != JudgeStep::Done {}
             judge.decision()
         };
         let size = judged(Measure::BinarySize, 1_000_000.0, 1_020_000.0);
-        assert_eq!((size.state, size.pairs), (State::Regressed, 1));
-        assert_eq!(size.severity, Some(Severity::Block));
-        insta::assert_snapshot!(size.reason, @"2.0 % more, beyond its floor of 1.0 %");
+        assert_eq!((size.state, size.pairs), (BenchmarkState::Regressed, 1));
+        assert_eq!(size.action, Some(RegressionAction::Block));
+        insta::assert_snapshot!(size.reason, @"2.0 % more, beyond its noise threshold of 1.0 %");
         let count = |base, candidate| judged(Measure::AllocationCount, base, candidate).state;
-        assert_eq!(count(0.0, 0.0), State::Equivalent);
-        assert_eq!(count(7.0, 7.0), State::Equivalent);
-        assert_eq!(count(0.0, 1.0), State::Regressed);
-        assert_eq!(count(1000.0, 999.0), State::Improved);
+        assert_eq!(count(0.0, 0.0), BenchmarkState::Equivalent);
+        assert_eq!(count(7.0, 7.0), BenchmarkState::Equivalent);
+        assert_eq!(count(0.0, 1.0), BenchmarkState::Regressed);
+        assert_eq!(count(1000.0, 999.0), BenchmarkState::Improved);
         let rate = judged(Measure::Rate, 50.0, 40.0);
-        assert_eq!(rate.state, State::Regressed);
-        insta::assert_snapshot!(rate.reason, @"25 % slower (95 % interval +25 % to +25 %, 6 pairs), beyond its floor of 1.0 %; fresh launches confirm it: +25 % in 6 pairs");
+        assert_eq!(rate.state, BenchmarkState::Regressed);
+        insta::assert_snapshot!(rate.reason, @"25 % slower (95 % interval +25 % to +25 %, 6 pairs), beyond its noise threshold of 1.0 %; fresh launches confirm it: +25 % in 6 pairs");
     }
 
     #[test]
     fn looks_share_the_level() {
-        let looks = Looks::new(&[16, 6, 10, 6, 0, 1]);
-        assert_eq!(looks.most(), 16);
-        let shares = [6, 10, 16].map(|pairs| looks.share(pairs).expect("a look"));
+        let interim_looks = InterimLooks::new(&[16, 6, 10, 6, 0, 1]);
+        assert_eq!(interim_looks.most(), 16);
+        let shares = [6, 10, 16].map(|pairs| interim_looks.share(pairs).expect("a look"));
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        assert_eq!(looks.share(7), None);
+        assert_eq!(interim_looks.share(7), None);
         assert_eq!(
-            (looks.next(0), looks.next(6), looks.next(16)),
+            (
+                interim_looks.next(0),
+                interim_looks.next(6),
+                interim_looks.next(16)
+            ),
             (Some(6), Some(10), None)
         );
-        assert_eq!(Looks::new(&[]).most(), 2);
+        assert_eq!(InterimLooks::new(&[]).most(), 2);
     }
 
     #[test]
     fn among_many_an_early_alarm_waits_for_more_evidence() {
         let judged = |family| {
-            let rules = Rules::new(Measure::Time, Floor::of(Measure::Time));
-            let mut judge = Judge::new(Rules { family, ..rules });
+            let rules = DecisionRules::new(Measure::Time, NoiseThreshold::of(Measure::Time));
+            let mut judge = Judge::new(DecisionRules { family, ..rules });
             feed(&mut judge, 1.05, 0.02);
             (judge.decision().state, judge.decision().pairs)
         };
         let (alone, many) = (judged(1), judged(200));
-        assert_eq!((alone.0, many.0), (State::Regressed, State::Regressed));
+        assert_eq!(
+            (alone.0, many.0),
+            (BenchmarkState::Regressed, BenchmarkState::Regressed)
+        );
         assert!(many.1 > alone.1, "{alone:?} {many:?}");
     }
 

@@ -5,21 +5,21 @@
 //! [`Judge`] is fed with one pair after the other and says what it needs next.
 //!
 //! ```text
-//! pair ─► Judge ─► Step::Measure ─► pair …            one Judge per benchmark and measure
-//!                ─► Step::Confirm ─► fresh launches …
-//!                ─► Step::Done ─► Decision ─► Family ─► findings
+//! pair ─► Judge ─► JudgeStep::Measure ─► pair …        one Judge per benchmark and measure
+//!                ─► JudgeStep::Confirm ─► fresh launches …
+//!                ─► JudgeStep::Done ─► Decision ─► Family ─► findings
 //! ```
 //!
 //! What keeps noise from deciding:
 //!
-//! - **Pairs.** What drifts with time hits both sides; only `ln(candidate / base)` of
+//! - **Pairs.** What drifts with time hits both revisions; only `ln(candidate / base)` of
 //!   neighbours is looked at ([`log_ratio`]).
-//! - **A floor.** A change counts only beyond what the policy calls small and beyond
-//!   three times what the benchmark shows between equal programs ([`Floor`]).
-//! - **Looks that are paid for.** The data are looked at after 6, 10, 16, 24 and 40
-//!   pairs; each look has its share of the level ([`Looks`]).
+//! - **A noise threshold.** A change counts only beyond what the policy calls small and beyond
+//!   three times what the benchmark shows between equal programs ([`NoiseThreshold`]).
+//! - **Interim looks that are paid for.** The data are looked at after 6, 10, 16, 24 and 40
+//!   pairs; each look has its share of the level ([`InterimLooks`]).
 //! - **Three answers.** Regressed, equivalent and improved are each shown, or the
-//!   answer is inconclusive ([`State`]).
+//!   answer is inconclusive ([`BenchmarkState`]).
 //! - **Confirmation.** An alarm is measured again on fresh launches by the same rule.
 //! - **The family.** Many benchmarks raise false alarms together; Benjamini and
 //!   Hochberg's procedure, and a look for a common shift, stand between ([`Family`]).
@@ -27,9 +27,12 @@
 //! # Example
 //!
 //! ```
-//! use palisade::speed::{Floor, Judge, Measure, Rules, State, Step};
+//! use palisade::speed::{
+//!     BenchmarkState, DecisionRules, Judge, JudgeStep, Measure, NoiseThreshold,
+//! };
 //!
-//! let mut judge = Judge::new(Rules::new(Measure::Time, Floor::of(Measure::Time)));
+//! let threshold = NoiseThreshold::of(Measure::Time);
+//! let mut judge = Judge::new(DecisionRules::new(Measure::Time, threshold));
 //! // Nanoseconds of one launch each; the candidate takes about 5 % longer.
 //! let noise = [0.1, -0.2, 0.05, 0.3, -0.1, 0.0];
 //! let mut launch = (0..).map(|i| 100.0 + noise[i % noise.len()]);
@@ -37,12 +40,12 @@
 //!     let (base, candidate) = (launch.next().unwrap(), launch.next().unwrap() * 1.05);
 //!     match judge.push(base, candidate)? {
 //!         // Confirm asks for fresh launches; here all of them are.
-//!         Step::Measure { .. } | Step::Confirm { .. } => {}
-//!         Step::Done => break,
+//!         JudgeStep::Measure { .. } | JudgeStep::Confirm { .. } => {}
+//!         JudgeStep::Done => break,
 //!     }
 //! }
 //! let decision = judge.decision();
-//! assert_eq!(decision.state, State::Regressed);
+//! assert_eq!(decision.state, BenchmarkState::Regressed);
 //! assert_eq!(decision.pairs, 6);
 //! # Ok::<(), palisade::speed::PairError>(())
 //! ```
@@ -51,20 +54,24 @@ mod bound;
 mod count;
 mod estimate;
 mod family;
-mod floor;
 mod judge;
 mod measure;
+mod noise_threshold;
 mod record;
 
 pub use bound::{Bound, BoundDecision, BoundJudge, BoundState, Limit};
-pub use count::{Counts, judge_counts};
+pub use count::{InstructionCounts, judge_counts};
 pub use estimate::{
     Estimate, estimate, evidence, hodges_lehmann, median_variance, signed_rank, student,
 };
-pub use family::{Entry, Family, Shift, benjamini_hochberg};
-pub use floor::{Floor, same_code_spread};
-pub use judge::{Confirmation, Decision, Judge, Looks, Rules, Severity, State, Step};
+pub use family::{BenchmarkResult, Family, Shift, benjamini_hochberg};
+pub use judge::{
+    BenchmarkState, Confirmation, Decision, DecisionRules, InterimLooks, Judge, JudgeStep,
+    RegressionAction,
+};
 pub use measure::{Measure, PairError, log_ratio};
+pub use noise_threshold::{NoiseThreshold, same_code_spread};
 pub use record::{
-    Calibration, Detection, Fingerprint, Found, KnownSpread, Measurement, SpeedPurpose, SpeedRun,
+    Calibration, Detection, Fingerprint, KnownSpread, Measurement, Proportion, SpeedPurpose,
+    SpeedRun,
 };

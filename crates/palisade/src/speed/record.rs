@@ -56,7 +56,7 @@ impl fmt::Display for Fingerprint {
 pub enum SpeedPurpose {
     /// To know how fast a tree is; the only purpose whose runs are a history.
     Series,
-    /// To compare it with another one: both sides are runs of one session.
+    /// To compare it with another one: both revisions have runs with one comparison id.
     Comparison,
     /// To learn what equal programs show, or an injected slowdown.
     Calibration,
@@ -86,8 +86,8 @@ pub struct Measurement {
     pub benchmark: String,
     /// What was measured.
     pub measure: Measure,
-    /// One value per launch, in order, in the measure's unit. In a session of two
-    /// runs the values at the same place are a pair.
+    /// One value per launch, in order, in the measure's unit. In the two runs of
+    /// a comparison, the values at the same place are a pair.
     pub values: Vec<f64>,
 }
 
@@ -96,9 +96,10 @@ pub struct Measurement {
 pub struct SpeedRun {
     /// The record's name.
     pub id: String,
-    /// What was measured together, alternately: runs with the same session are the
-    /// two sides of a comparison.
-    pub session: String,
+    /// What was measured together, alternately: runs with the same id are the two revisions
+    /// of a comparison. JSON and the stores call it `session`.
+    #[serde(rename = "session")]
+    pub comparison_id: String,
     /// When it began.
     pub started_ms: Millis,
     /// When it ended.
@@ -128,7 +129,7 @@ pub struct KnownSpread {
 
 /// How often something was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct Proportion {
     /// How often it was.
     pub found: u32,
     /// How often it was looked for.
@@ -141,7 +142,7 @@ pub struct Detection {
     /// The injected slowdown: .05 takes 5 % longer.
     pub slowdown: f64,
     /// How often it was found.
-    pub rate: Found,
+    pub rate: Proportion,
 }
 
 /// What the guard is worth on one machine, measured there.
@@ -156,7 +157,7 @@ pub struct Calibration {
     /// The spread of each benchmark.
     pub spreads: Vec<KnownSpread>,
     /// How many comparisons of equal programs ended with an alarm.
-    pub false_alarms: Found,
+    pub false_alarms: Proportion,
     /// How many injected slowdowns were found, by their size.
     pub detections: Vec<Detection>,
 }

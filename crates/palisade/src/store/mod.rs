@@ -1,4 +1,4 @@
-//! The memory of the guard: every run ever made, append-only.
+//! The store of the guard: every run ever made, append-only.
 //!
 //! A run is written in one transaction when it is over, so a killed run leaves
 //! nothing behind that could count. Writing a record twice is the same as
@@ -18,14 +18,14 @@ pub use postgres::PostgresStore;
 use serde::de::DeserializeOwned;
 pub use sqlite::SqliteStore;
 
-use crate::identity::TestId;
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
 use crate::record::{BaselineMark, Environment, Millis, QuarantineEntry, Record, Run};
 use crate::recover::Incident;
 use crate::speed::{Calibration, SpeedRun};
+use crate::test_id::TestId;
 
-/// Why the memory cannot be read or written.
+/// Why the store cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -53,7 +53,7 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// The memory was written by a newer version.
+    /// The store was written by a newer version.
     #[error(
         "read {store}: its schema has version {found}, this program knows versions up to {known}"
     )]
@@ -98,10 +98,10 @@ pub enum StoreError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The memory is on a PostgreSQL server, and this build cannot speak to one.
-    #[error("open the store on a PostgreSQL server: this build keeps its memory in files only")]
+    /// The store is on a PostgreSQL server, and this build cannot speak to one.
+    #[error("open the store on a PostgreSQL server: this build keeps its store in files only")]
     NoPostgres,
-    /// The memory is named by a URL of another kind.
+    /// The store is named by a URL of another kind.
     #[error("open the store {scheme}://…: it is neither a file nor postgres://…")]
     UnknownScheme {
         /// What stands before `://`.
@@ -150,10 +150,10 @@ pub struct TreeTally {
     pub last_failure_ms: Millis,
 }
 
-/// Opens the memory: a file, or a PostgreSQL server if the place is a URL.
+/// Opens the store: a file, or a PostgreSQL server if the place is a URL.
 pub fn open(place: &OsStr) -> Result<Box<dyn Store>, StoreError> {
     let url = place.to_str().and_then(|text| text.split_once("://"));
-    // `C://memory.sqlite` is a file on a drive.
+    // `C://store.sqlite` is a file on a drive.
     let url = url.filter(|(scheme, _)| !cfg!(windows) || scheme.len() > 1);
     match url {
         None => Ok(Box::new(SqliteStore::open(Path::new(place))?)),
@@ -169,7 +169,7 @@ pub fn open(place: &OsStr) -> Result<Box<dyn Store>, StoreError> {
     }
 }
 
-/// The memory of the guard.
+/// The store of the guard.
 pub trait Store {
     /// Adds a record; one that is there already is left as it is.
     fn add(&mut self, record: &Record) -> Result<(), StoreError>;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Effect, Finding, FindingKind};
+use super::{Finding, FindingKind, Severity};
 use crate::journal::{JournalEntry, JournalEvent};
 use crate::policy::ApprovalPolicy;
 use crate::risk::Level;
@@ -32,7 +32,7 @@ pub fn judge_approval(
         kind: FindingKind::Risk,
         name: "approval".to_owned(),
         state: String::new(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason: String::new(),
         meaning: String::new(),
         next: "nothing to do".to_owned(),
@@ -58,14 +58,14 @@ pub fn judge_approval(
         .map(|(by, _)| format!("; {by} is an author of it"));
     Some(Finding {
         state: "not_approved".to_owned(),
-        effect: Effect::Regression,
+        severity: Severity::Regression,
         reason: format!(
             "the risk is {word}, and nobody besides {names} approved this content{}",
             own.unwrap_or_default()
         ),
         meaning: "the policy wants a second person to validate such a change by hand".to_owned(),
         next: "cargo palisade approve --note 'what was validated, and how', by somebody else, \
-               with the same memory"
+               with the same store"
             .to_owned(),
         avoid: "do not approve what you did not try".to_owned(),
         ..finding
@@ -89,7 +89,11 @@ mod tests {
 
     const ADA: &str = "Ada <ada@example.org>";
 
-    fn judge(policy: ApprovalPolicy, level: Level, approvals: &[&str]) -> Option<(Effect, String)> {
+    fn judge(
+        policy: ApprovalPolicy,
+        level: Level,
+        approvals: &[&str],
+    ) -> Option<(Severity, String)> {
         let entries: Vec<JournalEntry> = approvals
             .iter()
             .map(|by| {
@@ -101,7 +105,7 @@ mod tests {
             })
             .collect();
         let found = judge_approval(policy, Some(level), &[ADA.to_owned()].into(), &entries);
-        found.map(|finding| (finding.effect, finding.state))
+        found.map(|finding| (finding.severity, finding.state))
     }
 
     #[test]
@@ -110,8 +114,8 @@ mod tests {
             from: Some(Level::Critical),
             by_author: false,
         };
-        let missing = Some((Effect::Regression, "not_approved".to_owned()));
-        let given = Some((Effect::Note, "approved".to_owned()));
+        let missing = Some((Severity::Regression, "not_approved".to_owned()));
+        let given = Some((Severity::Note, "approved".to_owned()));
         assert_eq!(judge(policy, Level::High, &[]), None);
         assert_eq!(judge(policy, Level::Critical, &[]), missing);
         // Another name with the same address, and the same name with another one.

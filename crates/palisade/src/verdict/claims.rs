@@ -1,6 +1,6 @@
 //! What measured claims, and contradictions in documents, do to the verdict.
 
-use super::{Effect, Finding, FindingKind};
+use super::{Finding, FindingKind, Severity};
 use crate::claims::{Checked, ClaimState, Contradiction};
 use crate::milestone::KnownClaim;
 
@@ -9,7 +9,7 @@ use crate::milestone::KnownClaim;
 pub fn judge_claims(checked: &[Checked], contradictions: &[Contradiction]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = checked.iter().filter_map(finding).collect();
     findings.extend(contradictions.iter().map(contradiction));
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
@@ -35,7 +35,7 @@ pub fn judge_claims_since(
     };
     findings.extend(known.iter().filter(is_gone).map(gone));
     findings.extend(contradictions.iter().map(contradiction));
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
@@ -45,7 +45,7 @@ fn since(checked: &Checked, before: Option<ClaimState>) -> Option<Finding> {
         kind: FindingKind::Claim,
         name: checked.claim.title(),
         state: state.to_owned(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason,
         meaning: meaning.to_owned(),
         next: format!(
@@ -85,7 +85,7 @@ fn gone(known: &KnownClaim) -> Finding {
         kind: FindingKind::Claim,
         name: format!("{} {}", known.document, known.name),
         state: "gone".to_owned(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason: format!(
             "{} held at the milestone, and no number is bound to it now",
             known.written
@@ -98,18 +98,18 @@ fn gone(known: &KnownClaim) -> Finding {
 }
 
 fn finding(checked: &Checked) -> Option<Finding> {
-    let (effect, state) = match checked.state {
+    let (severity, state) = match checked.state {
         ClaimState::Holds | ClaimState::LeftOut => return None,
-        ClaimState::Broken => (Effect::Regression, "broken"),
-        ClaimState::Unmeasured => (Effect::Unmeasured, "unmeasured"),
+        ClaimState::Broken => (Severity::Regression, "broken"),
+        ClaimState::Unmeasured => (Severity::Unmeasured, "unmeasured"),
     };
     let claim = &checked.claim;
-    let is_broken = effect == Effect::Regression;
+    let is_broken = severity == Severity::Regression;
     Some(Finding {
         kind: FindingKind::Claim,
         name: claim.title(),
         state: state.to_owned(),
-        effect,
+        severity,
         reason: checked.reason.clone(),
         meaning: if is_broken {
             format!(
@@ -142,7 +142,7 @@ fn contradiction(found: &Contradiction) -> Finding {
         kind: FindingKind::Claim,
         name: format!("{} {}", found.document, found.what),
         state: "contradiction".to_owned(),
-        effect: Effect::Regression,
+        severity: Severity::Regression,
         reason: found.words(),
         meaning: "at most one of them is right".to_owned(),
         next: "correct the others, or bind them: <!-- claim: NAME -->; \

@@ -14,14 +14,14 @@ pub use claims::{judge_claims, judge_claims_since};
 pub use monitor::{judge_monitor, judge_monitored, unmeasured_monitor};
 pub use saved::{judge_saved_speed, judge_saved_tests, judge_single_runs};
 use serde::{Deserialize, Serialize};
-pub use speed::{Unpaired, judge_speed};
+pub use speed::{UnpairedBenchmarks, judge_speed};
 
 use crate::baseline::{Expected, Tally};
-use crate::compare::{Difference, TestState};
 use crate::flaky::{Judgement, Ledger};
-use crate::identity::TestId;
 use crate::policy::Policy;
 use crate::stats::{Counts, failure_rate};
+use crate::test_id::TestId;
+use crate::test_set_diff::{Difference, TestState};
 
 /// The answer of a check, with the exit code it ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub enum Verdict {
     Pass,
     /// Something became worse.
     Regression,
-    /// Something could not be measured, or the two sides cannot be compared.
+    /// Something could not be measured, or the two revisions cannot be compared.
     Incomparable,
     /// The budget was over before the answer was clear.
     Inconclusive,
@@ -61,12 +61,12 @@ impl Verdict {
     /// The verdict that some findings make together. A regression that was found
     /// stands, whatever else could not be measured.
     pub fn of(findings: &[Finding]) -> Self {
-        let any = |effect| findings.iter().any(|finding| finding.effect == effect);
-        if any(Effect::Regression) {
+        let any = |severity| findings.iter().any(|finding| finding.severity == severity);
+        if any(Severity::Regression) {
             Self::Regression
-        } else if any(Effect::Unmeasured) {
+        } else if any(Severity::Unmeasured) {
             Self::Incomparable
-        } else if any(Effect::Open) {
+        } else if any(Severity::Undecided) {
             Self::Inconclusive
         } else {
             Self::Pass
@@ -74,16 +74,17 @@ impl Verdict {
     }
 }
 
-/// What a finding does to the verdict.
+/// How severe a finding is: what it does to the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Effect {
+pub enum Severity {
     /// It makes the verdict a regression.
     Regression,
     /// Something that was to be measured was not.
     Unmeasured,
-    /// It leaves the verdict open.
-    Open,
+    /// It leaves the verdict undecided. JSON calls it `open`.
+    #[serde(rename = "open")]
+    Undecided,
     /// It is worth knowing and changes nothing.
     Note,
 }
@@ -117,12 +118,13 @@ pub enum FindingKind {
 pub struct Finding {
     /// What it is about.
     pub kind: FindingKind,
-    /// The test, or the side a run belongs to.
+    /// The test, or the revision a run belongs to.
     pub name: String,
     /// What happened to it, as a word for programs.
     pub state: String,
     /// What it does to the verdict.
-    pub effect: Effect,
+    #[serde(rename = "effect")]
+    pub severity: Severity,
     /// What was seen, with numbers.
     pub reason: String,
     /// What that means.
@@ -137,7 +139,7 @@ pub struct Finding {
 
 /// What repeated runs said about a test that failed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Judged {
+pub struct RerunResult {
     /// The answer.
     pub judgement: Judgement,
     /// The p-value of Fisher's test; 1 where there is nothing to compare with.
@@ -150,7 +152,7 @@ pub struct Judged {
 
 /// What repeated runs said about a test that seemed slower.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SlowJudged {
+pub struct DurationRerunResult {
     /// Whether it is; `None` while that is open.
     pub slower: Option<bool>,
     /// The p-value of the rank test.
@@ -159,19 +161,19 @@ pub struct SlowJudged {
     pub before_ms: f64,
     /// The candidate's median.
     pub after_ms: f64,
-    /// How many runs each side had.
+    /// How many runs each revision had.
     pub runs: (usize, usize),
 }
 
 /// All that the findings about tests are made from.
 #[derive(Clone, Copy)]
-pub struct Evidence<'a> {
+pub struct TestEvidence<'a> {
     /// The tests that differ.
     pub differences: &'a [Difference],
     /// What repeated runs said about failures.
-    pub judged: &'a BTreeMap<TestId, Judged>,
+    pub judged: &'a BTreeMap<TestId, RerunResult>,
     /// What repeated runs said about durations.
-    pub slow: &'a BTreeMap<TestId, SlowJudged>,
+    pub slow: &'a BTreeMap<TestId, DurationRerunResult>,
     /// The base's tests by state.
     pub before: Tally,
     /// The candidate's tests by state.
@@ -190,26 +192,26 @@ pub struct Evidence<'a> {
 }
 
 /// The findings about the tests, worst first.
-pub fn judge_tests(evidence: &Evidence<'_>) -> Vec<Finding> {
+pub fn judge_tests(evidence: &TestEvidence<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = evidence
         .differences
         .iter()
         .filter_map(|d| finding(evidence, d))
         .collect();
     findings.extend(rate_finding(evidence));
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
-fn finding(evidence: &Evidence<'_>, difference: &Difference) -> Option<Finding> {
+fn finding(evidence: &TestEvidence<'_>, difference: &Difference) -> Option<Finding> {
     let state = difference.state;
     let base = evidence.base_name;
     let test = &difference.test;
-    let draft = |effect, reason: String, meaning: &str, next: String, avoid: &str| Finding {
+    let draft = |severity, reason: String, meaning: &str, next: String, avoid: &str| Finding {
         kind: FindingKind::Test,
         name: test.to_string(),
         state: state_word(state).to_owned(),
-        effect,
+        severity,
         reason,
         meaning: meaning.to_owned(),
         next,
@@ -238,7 +240,7 @@ fn finding(evidence: &Evidence<'_>, difference: &Difference) -> Option<Finding> 
                 "part of the baseline"
             };
             draft(
-                Effect::Regression,
+                Severity::Regression,
                 format!("it was {how} at {base} and is gone"),
                 "what it checked is checked no more, and a rate cannot show that",
                 accept("missing"),
@@ -246,7 +248,7 @@ fn finding(evidence: &Evidence<'_>, difference: &Difference) -> Option<Finding> 
             )
         }
         TestState::NewlyIgnored => draft(
-            Effect::Regression,
+            Severity::Regression,
             format!("it ran at {base} and is marked #[ignore] now"),
             "what it checked is checked no more",
             accept("newly_ignored"),
@@ -257,7 +259,7 @@ fn finding(evidence: &Evidence<'_>, difference: &Difference) -> Option<Finding> 
     };
     if let Some(accepted) = evidence.policy.accepted(test, state) {
         return Some(Finding {
-            effect: Effect::Note,
+            severity: Severity::Note,
             reason: format!(
                 "{}; accepted by {}: {}",
                 found.reason, accepted.owner, accepted.reason
@@ -271,19 +273,19 @@ fn finding(evidence: &Evidence<'_>, difference: &Difference) -> Option<Finding> 
     Some(found)
 }
 
-/// Makes a finding from its effect, status, meaning, next command and warning.
-type Draft<'a> = &'a dyn Fn(Effect, String, &str, String, &str) -> Finding;
+/// Makes a finding from its severity, status, meaning, next command and warning.
+type Draft<'a> = &'a dyn Fn(Severity, String, &str, String, &str) -> Finding;
 
 /// A finding about a difference that makes nothing worse.
 fn harmless(
-    evidence: &Evidence<'_>,
+    evidence: &TestEvidence<'_>,
     difference: &Difference,
     state: TestState,
     draft: Draft<'_>,
 ) -> Option<Finding> {
     let base = evidence.base_name;
     let note = |reason, meaning: &str, next: &str| {
-        Some(draft(Effect::Note, reason, meaning, next.to_owned(), ""))
+        Some(draft(Severity::Note, reason, meaning, next.to_owned(), ""))
     };
     match state {
         TestState::NewlyPassing => {
@@ -332,7 +334,7 @@ fn harmless(
 }
 
 /// A finding about a test that fails on the candidate.
-fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
+fn failing(evidence: &TestEvidence<'_>, difference: &Difference) -> Finding {
     let test = &difference.test;
     let base = evidence.base_name;
     let after = difference.after.clone().unwrap_or_default();
@@ -343,7 +345,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
         kind: FindingKind::Test,
         name: test.to_string(),
         state: state_word(difference.state).to_owned(),
-        effect: Effect::Regression,
+        severity: Severity::Regression,
         reason: compared,
         meaning: String::new(),
         next: format!("cargo palisade test --test {}", quoted(test)),
@@ -351,7 +353,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
         output: after.message,
     };
     if let Some(known) = evidence.policy.known_failure(test) {
-        finding.effect = Effect::Note;
+        finding.severity = Severity::Note;
         "known_failure".clone_into(&mut finding.state);
         finding.meaning = format!("a known failure of {}: {}", known.owner, known.reason);
         "nothing to do for this change".clone_into(&mut finding.next);
@@ -376,8 +378,8 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
             );
             "do not merge it and let it be blamed on a later change".clone_into(&mut finding.avoid);
         }
-        Some(Judgement::Flaky | Judgement::Open) if quarantine.is_some() => {
-            finding.effect = Effect::Note;
+        Some(Judgement::Flaky | Judgement::Undecided) if quarantine.is_some() => {
+            finding.severity = Severity::Note;
             "quarantined".clone_into(&mut finding.state);
             let (owner, reason) = quarantine
                 .map(|q| (q.owner.as_str(), q.reason.as_str()))
@@ -386,7 +388,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
             finding.next = format!("cargo palisade flaky show {}", quoted(test));
         }
         Some(Judgement::Flaky) => {
-            finding.effect = Effect::Note;
+            finding.severity = Severity::Note;
             "flaky".clone_into(&mut finding.state);
             "it both passes and fails on the same tree, and did so before this change"
                 .clone_into(&mut finding.meaning);
@@ -400,7 +402,7 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
         Some(Judgement::BrokenBefore) | None
             if difference.state == TestState::StillFailing || judgement.is_some() =>
         {
-            finding.effect = Effect::Note;
+            finding.severity = Severity::Note;
             "still_failing".clone_into(&mut finding.state);
             finding.meaning = format!("it fails at {base} too: this change did not break it");
             finding.next = format!(
@@ -408,19 +410,19 @@ fn failing(evidence: &Evidence<'_>, difference: &Difference) -> Finding {
             );
         }
         _ => {
-            finding.effect = Effect::Open;
+            finding.severity = Severity::Undecided;
             "open".clone_into(&mut finding.state);
             "the runs so far do not tell whether the change did it"
                 .clone_into(&mut finding.meaning);
-            finding.next = format!("cargo palisade flaky hunt {}", quoted(test));
+            finding.next = format!("cargo palisade flaky stress {}", quoted(test));
             "do not take this for a pass".clone_into(&mut finding.avoid);
         }
     }
     finding
 }
 
-/// How often a test failed on both sides, in words.
-fn counts_text(after: &Expected, judged: Option<&Judged>, base: &str) -> String {
+/// How often a test failed on both revisions, in words.
+fn counts_text(after: &Expected, judged: Option<&RerunResult>, base: &str) -> String {
     let candidate = judged.map_or(after.counts, |judged| judged.candidate);
     let how = if after.timed_out {
         "ran past its time"
@@ -441,7 +443,11 @@ fn counts_text(after: &Expected, judged: Option<&Judged>, base: &str) -> String 
     }
 }
 
-fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) -> Option<Finding> {
+fn slower(
+    evidence: &TestEvidence<'_>,
+    difference: &Difference,
+    draft: Draft<'_>,
+) -> Option<Finding> {
     let test = &difference.test;
     let judged = evidence.slow.get(test)?;
     let (before, after) = judged.runs;
@@ -455,7 +461,7 @@ fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) ->
     if let Some(accepted) = evidence.policy.accepted(test, TestState::Slower) {
         let by = format!("accepted by {}: {}", accepted.owner, accepted.reason);
         return Some(draft(
-            Effect::Note,
+            Severity::Note,
             reason,
             &by,
             "nothing to do".to_owned(),
@@ -465,7 +471,7 @@ fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) ->
     let next = format!("cargo palisade test --test {}", quoted(test));
     match judged.slower {
         Some(true) => Some(draft(
-            Effect::Regression,
+            Severity::Regression,
             reason,
             "it takes much longer, and noise does not explain it",
             next,
@@ -474,7 +480,7 @@ fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) ->
         // A slow first run that the others do not repeat is noise.
         Some(false) => None,
         None => Some(draft(
-            Effect::Open,
+            Severity::Undecided,
             reason,
             "it may take much longer; the budget was over before that was clear",
             "cargo palisade check with a larger --budget".to_owned(),
@@ -483,7 +489,7 @@ fn slower(evidence: &Evidence<'_>, difference: &Difference, draft: Draft<'_>) ->
     }
 }
 
-fn rate_finding(evidence: &Evidence<'_>) -> Option<Finding> {
+fn rate_finding(evidence: &TestEvidence<'_>) -> Option<Finding> {
     let minimum = evidence.policy.min_success_rate;
     let rate = evidence.after.guarded_rate(evidence.known)?;
     if rate >= minimum {
@@ -495,7 +501,7 @@ fn rate_finding(evidence: &Evidence<'_>) -> Option<Finding> {
         kind: FindingKind::Rate,
         name: "success rate".to_owned(),
         state: "below_minimum".to_owned(),
-        effect: Effect::Regression,
+        severity: Severity::Regression,
         reason: format!(
             "{unknown} of {} tests fail and are not known to: {rate:.2} % is below min_success_rate = {minimum} %",
             evidence.after.ran()
@@ -563,9 +569,9 @@ mod tests {
 
     use super::*;
     use crate::baseline::TestSet;
-    use crate::compare::compare;
-    use crate::identity::TargetKind;
     use crate::policy::SlowerPolicy;
+    use crate::test_id::TargetKind;
+    use crate::test_set_diff::diff;
 
     fn id(n: usize) -> TestId {
         TestId::new("a", TargetKind::Lib, "", &format!("t{n:03}"))
@@ -608,12 +614,12 @@ mod tests {
         policy: &Policy,
         judgement: Judgement,
     ) -> (Verdict, Vec<Finding>) {
-        let differences = compare(base, candidate, &SlowerPolicy::default());
+        let differences = diff(base, candidate, &SlowerPolicy::default());
         let judged = differences
             .iter()
             .filter(|d| d.state == TestState::NewlyFailing)
             .map(|d| {
-                let judged = Judged {
+                let judged = RerunResult {
                     judgement,
                     p: 0.004,
                     candidate: Counts {
@@ -633,7 +639,7 @@ mod tests {
             .iter()
             .filter(|(test, e)| e.counts.failures > 0 && policy.known_failure(test).is_some())
             .count();
-        let findings = judge_tests(&Evidence {
+        let findings = judge_tests(&TestEvidence {
             differences: &differences,
             judged: &judged,
             slow: &BTreeMap::new(),
@@ -697,7 +703,7 @@ mod tests {
             (Judgement::MadeFlaky, Verdict::Regression),
             (Judgement::Flaky, Verdict::Pass),
             (Judgement::BrokenBefore, Verdict::Pass),
-            (Judgement::Open, Verdict::Inconclusive),
+            (Judgement::Undecided, Verdict::Inconclusive),
         ] {
             let (found, _) = verdict(&base, &candidate, &policy, judgement);
             assert_eq!(found, expected, "{judgement:?}");
@@ -721,28 +727,36 @@ mod tests {
 
     #[test]
     fn the_worst_effect_decides() {
-        let (_, findings) = verdict(&set(9, 0), &set(8, 0), &Policy::default(), Judgement::Open);
-        let with = |effect| Finding {
-            effect,
+        let (_, findings) = verdict(
+            &set(9, 0),
+            &set(8, 0),
+            &Policy::default(),
+            Judgement::Undecided,
+        );
+        let with = |severity| Finding {
+            severity,
             ..findings[0].clone()
         };
-        let of = |effects: &[Effect]| {
+        let of = |severities: &[Severity]| {
             Verdict::of(
-                &effects
+                &severities
                     .iter()
-                    .map(|effect| with(*effect))
+                    .map(|severity| with(*severity))
                     .collect::<Vec<_>>(),
             )
         };
         assert_eq!(of(&[]), Verdict::Pass);
-        assert_eq!(of(&[Effect::Note]), Verdict::Pass);
-        assert_eq!(of(&[Effect::Open, Effect::Note]), Verdict::Inconclusive);
+        assert_eq!(of(&[Severity::Note]), Verdict::Pass);
         assert_eq!(
-            of(&[Effect::Open, Effect::Unmeasured]),
+            of(&[Severity::Undecided, Severity::Note]),
+            Verdict::Inconclusive
+        );
+        assert_eq!(
+            of(&[Severity::Undecided, Severity::Unmeasured]),
             Verdict::Incomparable
         );
         assert_eq!(
-            of(&[Effect::Unmeasured, Effect::Regression]),
+            of(&[Severity::Unmeasured, Severity::Regression]),
             Verdict::Regression
         );
     }

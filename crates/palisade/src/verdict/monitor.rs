@@ -1,13 +1,18 @@
 //! What the monitors of the policy do to the verdict.
 
-use super::{Effect, Finding, FindingKind, Judged, Unpaired, p_value};
-use crate::comparison::SpeedReport;
+use super::{Finding, FindingKind, RerunResult, Severity, UnpairedBenchmarks, p_value};
+use crate::benchmark_comparison::SpeedReport;
 use crate::flaky::Judgement;
 use crate::policy::{Monitor, Policy};
 
 /// The finding about a monitored command that failed on the candidate; `output` is what it
 /// said.
-pub fn judge_monitor(monitor: &Monitor, judged: &Judged, base: &str, output: String) -> Finding {
+pub fn judge_monitor(
+    monitor: &Monitor,
+    judged: &RerunResult,
+    base: &str,
+    output: String,
+) -> Finding {
     let (counts, before) = (judged.candidate, judged.base.unwrap_or_default());
     let reason = format!(
         "`{}` failed in {} of {} runs, and in {} of {} at {base} (Fisher's exact test, p = {})",
@@ -18,33 +23,33 @@ pub fn judge_monitor(monitor: &Monitor, judged: &Judged, base: &str, output: Str
         before.total(),
         p_value(judged.p)
     );
-    let (effect, state, meaning, avoid) = match judged.judgement {
+    let (severity, state, meaning, avoid) = match judged.judgement {
         Judgement::Broken => (
-            Effect::Regression,
+            Severity::Regression,
             "newly_failing",
             "what broke once is broken again",
             "do not take the monitor away to get past this",
         ),
         Judgement::MadeFlaky => (
-            Effect::Regression,
+            Severity::Regression,
             "flaky",
             "it fails at times as of this change",
             "do not take the monitor away to get past this",
         ),
         Judgement::Flaky => (
-            Effect::Note,
+            Severity::Note,
             "flaky",
             "it both passes and fails on the same tree, and did so before this change",
             "",
         ),
         Judgement::BrokenBefore => (
-            Effect::Note,
+            Severity::Note,
             "still_failing",
             "it fails at the base too: this change did not break it",
             "",
         ),
-        Judgement::Open => (
-            Effect::Open,
+        Judgement::Undecided => (
+            Severity::Undecided,
             "open",
             "the runs so far do not tell whether the change did it",
             "do not take this for a pass",
@@ -52,7 +57,7 @@ pub fn judge_monitor(monitor: &Monitor, judged: &Judged, base: &str, output: Str
     };
     Finding {
         state: state.to_owned(),
-        effect,
+        severity,
         reason,
         meaning: format!("{meaning}{}", broken_by(monitor)),
         next: "run the command; cargo palisade bisect --cmd COMMAND".to_owned(),
@@ -68,7 +73,7 @@ pub fn unmeasured_monitor(monitor: &Monitor, why: String) -> Finding {
         kind: FindingKind::Monitor,
         name: monitor.name.clone(),
         state: "unmeasured".to_owned(),
-        effect: Effect::Unmeasured,
+        severity: Severity::Unmeasured,
         reason: why,
         meaning: format!("what broke once would not show{}", broken_by(monitor)),
         next: "repair the [[monitor]] in palisade.toml".to_owned(),
@@ -87,7 +92,7 @@ fn broken_by(monitor: &Monitor) -> String {
 pub fn judge_monitored(
     policy: &Policy,
     report: Option<&SpeedReport>,
-    unpaired: &Unpaired,
+    unpaired: &UnpairedBenchmarks,
 ) -> Vec<Finding> {
     let alone: Vec<&String> = unpaired.gone.iter().chain(&unpaired.added).collect();
     let is_alone = |name: &str| alone.iter().any(|alone| alone.contains(name));
@@ -137,9 +142,9 @@ mod tests {
             (Judgement::MadeFlaky, Verdict::Regression),
             (Judgement::Flaky, Verdict::Pass),
             (Judgement::BrokenBefore, Verdict::Pass),
-            (Judgement::Open, Verdict::Inconclusive),
+            (Judgement::Undecided, Verdict::Inconclusive),
         ] {
-            let judged = Judged {
+            let judged = RerunResult {
                 judgement,
                 p: 0.001,
                 candidate: Counts {
@@ -165,17 +170,17 @@ mod tests {
         let monitors = "[[monitor]]\nname = \"m\"\nratio = \"simd\"\n\
                         [[monitor]]\nname = \"n\"\nbench = \"c\"\n";
         let here = policy(&format!("{ratio}{monitors}"));
-        let names = |policy: &Policy, unpaired: &Unpaired| -> Vec<String> {
+        let names = |policy: &Policy, unpaired: &UnpairedBenchmarks| -> Vec<String> {
             let found = judge_monitored(policy, None, unpaired);
-            assert!(found.iter().all(|f| f.effect == Effect::Unmeasured));
+            assert!(found.iter().all(|f| f.severity == Severity::Unmeasured));
             found.into_iter().map(|finding| finding.name).collect()
         };
-        assert_eq!(names(&here, &Unpaired::default()), ["n", "m"]);
+        assert_eq!(names(&here, &UnpairedBenchmarks::default()), ["n", "m"]);
         let elsewhere = policy(&format!("{ratio}arch = [\"no such\"]\n{monitors}"));
-        assert_eq!(names(&elsewhere, &Unpaired::default()), ["n"]);
-        let added = Unpaired {
+        assert_eq!(names(&elsewhere, &UnpairedBenchmarks::default()), ["n"]);
+        let added = UnpairedBenchmarks {
             added: vec!["the c".to_owned()],
-            ..Unpaired::default()
+            ..UnpairedBenchmarks::default()
         };
         assert_eq!(names(&here, &added), ["m"]);
     }

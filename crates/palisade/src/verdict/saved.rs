@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Evidence, Finding, FindingKind, Judged, judge_tests};
-use crate::baseline::{Standing, TestSet};
-use crate::compare::{TestState, compare};
+use super::{Finding, FindingKind, RerunResult, Severity, TestEvidence, judge_tests};
+use crate::baseline::{TestSet, TestStatus};
 use crate::flaky::{FlakyRecord, Judgement, Ledger};
-use crate::import::{Imported, Saved};
+use crate::import::{Imported, ImportedBenchmark};
 use crate::policy::Policy;
 use crate::report::amount;
 use crate::stats::fisher;
+use crate::test_set_diff::{TestState, diff};
 
 /// The findings about tests of two files.
 pub fn judge_saved_tests(
@@ -24,11 +24,11 @@ pub fn judge_saved_tests(
     let mut findings = judge_single_runs(&before, &after, complete, policy, ledger, &base.name());
     findings.extend(gaps(base));
     findings.extend(gaps(candidate));
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
-/// The findings about tests that were seen once on each side; `complete` says whether all
+/// The findings about tests that were seen once on each revision; `complete` says whether all
 /// were on the second. A test that fails in the second and passed in the first counts as
 /// broken, unless it is known to be flaky.
 pub fn judge_single_runs(
@@ -39,7 +39,7 @@ pub fn judge_single_runs(
     ledger: &Ledger,
     base_name: &str,
 ) -> Vec<Finding> {
-    let differences = compare(before, after, &policy.slower);
+    let differences = diff(before, after, &policy.slower);
     let counts = |set: &TestSet, test| set.tests.get(test).map(|seen| seen.counts);
     let mut judged = BTreeMap::new();
     for difference in &differences {
@@ -52,7 +52,7 @@ pub fn judge_single_runs(
         if let (true, Some(candidate)) = (is_new, counts(after, test)) {
             let base = counts(before, old);
             let is_flaky = ledger.get(test).is_some_and(FlakyRecord::is_flaky);
-            let found = Judged {
+            let found = RerunResult {
                 judgement: if is_flaky {
                     Judgement::Flaky
                 } else {
@@ -68,9 +68,9 @@ pub fn judge_single_runs(
     let failing = after
         .tests
         .iter()
-        .filter(|(_, seen)| seen.standing() == Standing::Failing);
+        .filter(|(_, seen)| seen.status() == TestStatus::Failing);
     let known = failing.filter(|(test, _)| policy.known_failure(test).is_some());
-    let mut findings = judge_tests(&Evidence {
+    let mut findings = judge_tests(&TestEvidence {
         differences: &differences,
         judged: &judged,
         slow: &BTreeMap::new(),
@@ -83,10 +83,10 @@ pub fn judge_single_runs(
         base_name,
     });
     for finding in &mut findings {
-        if finding.kind == FindingKind::Test && finding.effect == Effect::Regression {
+        if finding.kind == FindingKind::Test && finding.severity == Severity::Regression {
             finding
                 .meaning
-                .push_str("; there is one run of each side, and no rerun");
+                .push_str("; there is one run of each revision, and no rerun");
         }
     }
     findings
@@ -95,24 +95,33 @@ pub fn judge_single_runs(
 /// The findings about benchmarks of two files. Each was measured in one process at one
 /// time, which may differ by several percent for no reason: the intervals must lie apart
 /// by `floor` (such as .03) for a change, and inside of it for none.
-pub fn judge_saved_speed(base: &Imported, candidate: &Imported, floor: f64) -> Vec<Finding> {
-    let key = |saved: &Saved| (saved.benchmark.clone(), saved.measure);
-    let after: BTreeMap<_, &Saved> = candidate.benchmarks.iter().map(|s| (key(s), s)).collect();
+pub fn judge_saved_speed(
+    base: &Imported,
+    candidate: &Imported,
+    noise_threshold: f64,
+) -> Vec<Finding> {
+    let key = |saved: &ImportedBenchmark| (saved.benchmark.clone(), saved.measure);
+    let after: BTreeMap<_, &ImportedBenchmark> =
+        candidate.benchmarks.iter().map(|s| (key(s), s)).collect();
     let mut findings = Vec::new();
     for before in &base.benchmarks {
         let found = after.get(&key(before));
         findings.push(found.map_or_else(
             || missing(before, &base.name()),
-            |after| compared(before, after, floor),
+            |after| compared(before, after, noise_threshold),
         ));
     }
     findings.extend(gaps(base));
     findings.extend(gaps(candidate));
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
-fn compared(before: &Saved, after: &Saved, floor: f64) -> Finding {
+fn compared(
+    before: &ImportedBenchmark,
+    after: &ImportedBenchmark,
+    noise_threshold: f64,
+) -> Finding {
     // A rate that falls is a time that rises.
     let worse = |of: f64, to: f64| {
         if before.measure.is_better_higher() {
@@ -127,39 +136,39 @@ fn compared(before: &Saved, after: &Saved, floor: f64) -> Finding {
         worse(after.interval.1, before.interval.0),
     ];
     let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
-    let (state, effect, meaning) = if low > 1.0 + floor {
+    let (state, severity, meaning) = if low > 1.0 + noise_threshold {
         (
             "regressed",
-            Effect::Regression,
+            Severity::Regression,
             "it became worse, or the machine did between the two",
         )
-    } else if high < 1.0 / (1.0 + floor) {
+    } else if high < 1.0 / (1.0 + noise_threshold) {
         (
             "improved",
-            Effect::Note,
+            Severity::Note,
             "it became better, or the machine did between the two",
         )
-    } else if high <= 1.0 + floor && low >= 1.0 / (1.0 + floor) {
-        ("equivalent", Effect::Note, "nothing that counts")
+    } else if high <= 1.0 + noise_threshold && low >= 1.0 / (1.0 + noise_threshold) {
+        ("equivalent", Severity::Note, "nothing that counts")
     } else {
         (
             "inconclusive",
-            Effect::Open,
+            Severity::Undecided,
             "the two measurements cannot tell",
         )
     };
     let measure = before.measure;
     Finding {
         state: state.to_owned(),
-        effect,
+        severity,
         reason: format!(
-            "{} → {}: {:+.1} % (between {:+.1} and {:+.1} %, floor {:.0} %)",
+            "{} → {}: {:+.1} % (between {:+.1} and {:+.1} %, noise threshold {:.0} %)",
             amount(measure, before.middle),
             amount(measure, after.middle),
             100.0 * (ratio - 1.0),
             100.0 * (low - 1.0),
             100.0 * (high - 1.0),
-            100.0 * floor
+            100.0 * noise_threshold
         ),
         meaning: meaning.to_owned(),
         next: "cargo palisade compare BASE, which measures both by turns".to_owned(),
@@ -167,10 +176,10 @@ fn compared(before: &Saved, after: &Saved, floor: f64) -> Finding {
     }
 }
 
-fn missing(before: &Saved, base: &str) -> Finding {
+fn missing(before: &ImportedBenchmark, base: &str) -> Finding {
     Finding {
         state: "missing".to_owned(),
-        effect: Effect::Regression,
+        severity: Severity::Regression,
         reason: format!("it is in {base} and was not measured any more"),
         meaning: "what it measured is guarded no more".to_owned(),
         next: "measure it again, or compare with a newer base".to_owned(),
@@ -178,12 +187,12 @@ fn missing(before: &Saved, base: &str) -> Finding {
     }
 }
 
-fn finding(before: &Saved) -> Finding {
+fn finding(before: &ImportedBenchmark) -> Finding {
     Finding {
         kind: FindingKind::Speed,
         name: format!("{}: {}", before.benchmark, before.measure),
         state: String::new(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason: String::new(),
         meaning: String::new(),
         next: String::new(),

@@ -1,13 +1,13 @@
 //! What decisions about speed and memory do to the verdict.
 
-use super::{Effect, Finding, FindingKind};
-use crate::comparison::{NamedBound, SpeedReport};
+use super::{Finding, FindingKind, Severity};
+use crate::benchmark_comparison::{NamedBound, SpeedReport};
 use crate::report::{bound_word, named, state_word};
-use crate::speed::{BoundState, Entry, Measure, Severity, State};
+use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure, RegressionAction};
 
 /// Benchmarks that stand alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unpaired {
+pub struct UnpairedBenchmarks {
     /// Those that only the base has.
     pub gone: Vec<String>,
     /// Those that only the candidate has.
@@ -17,15 +17,19 @@ pub struct Unpaired {
 }
 
 /// The findings about what was measured.
-pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec<Finding> {
+pub fn judge_speed(
+    report: &SpeedReport,
+    unpaired: &UnpairedBenchmarks,
+    base: &str,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(report.benchmarks.iter().filter_map(|e| of_entry(e, base)));
+    findings.extend(report.benchmarks.iter().filter_map(|e| of_result(e, base)));
     findings.extend(report.bounds.iter().filter_map(of_bound));
-    let finding = |name: &str, state: &str, effect, reason: String| Finding {
+    let finding = |name: &str, state: &str, severity, reason: String| Finding {
         kind: FindingKind::Speed,
         name: name.to_owned(),
         state: state.to_owned(),
-        effect,
+        severity,
         reason,
         meaning: String::new(),
         next: String::new(),
@@ -40,24 +44,24 @@ pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec
             ..finding(
                 name,
                 "missing",
-                Effect::Unmeasured,
+                Severity::Unmeasured,
                 format!("it is at {base}, and gone"),
             )
         });
     }
     for name in &unpaired.added {
         let reason = format!("it is new, and was not at {base}");
-        findings.push(finding(name, "added", Effect::Note, reason));
+        findings.push(finding(name, "added", Severity::Note, reason));
     }
     for (place, why) in &unpaired.failed {
         findings.push(Finding {
             meaning: "its benchmarks are not known".to_owned(),
             next: "cargo bench shows the same".to_owned(),
             avoid: "do not take this for a pass".to_owned(),
-            ..finding(place, "incomparable", Effect::Unmeasured, why.clone())
+            ..finding(place, "incomparable", Severity::Unmeasured, why.clone())
         });
     }
-    let is_told = findings.iter().any(|f| f.effect == Effect::Unmeasured);
+    let is_told = findings.iter().any(|f| f.severity == Severity::Unmeasured);
     if report.benchmarks.is_empty() && !is_told {
         findings.push(Finding {
             meaning: "nothing was measured, and that is not a pass".to_owned(),
@@ -65,8 +69,8 @@ pub fn judge_speed(report: &SpeedReport, unpaired: &Unpaired, base: &str) -> Vec
             ..finding(
                 "benchmarks",
                 "incomparable",
-                Effect::Unmeasured,
-                "there is none on both sides".to_owned(),
+                Severity::Unmeasured,
+                "there is none on both revisions".to_owned(),
             )
         });
     }
@@ -82,59 +86,61 @@ fn kind(measure: Measure) -> FindingKind {
     }
 }
 
-fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
-    let decision = &entry.decision;
+fn of_result(result: &BenchmarkResult, base: &str) -> Option<Finding> {
+    let decision = &result.decision;
     let again = format!(
         "cargo palisade compare {base} --only '{}'",
-        entry.benchmark.replace('\'', "'\\''")
+        result.benchmark.replace('\'', "'\\''")
     );
-    let (effect, meaning, next, avoid) = match (decision.state, decision.severity) {
-        (State::Equivalent, _) => return None,
-        (State::Improved, _) => (
-            Effect::Note,
+    let (severity, meaning, next, avoid) = match (decision.state, decision.action) {
+        (BenchmarkState::Equivalent, _) => return None,
+        (BenchmarkState::Improved, _) => (
+            Severity::Note,
             format!("it costs less than at {base}, and noise does not explain it"),
             "nothing to do".to_owned(),
             "",
         ),
         // Counters are never the only ground.
-        (State::Inconclusive, _) if decision.measure == Measure::Instructions => return None,
-        (State::Regressed, _) if decision.measure == Measure::Instructions => (
-            Effect::Note,
+        (BenchmarkState::Inconclusive, _) if decision.measure == Measure::Instructions => {
+            return None;
+        }
+        (BenchmarkState::Regressed, _) if decision.measure == Measure::Instructions => (
+            Severity::Note,
             "a counter alone decides nothing".to_owned(),
             again,
             "",
         ),
-        (State::Regressed, Some(Severity::Block)) => (
-            Effect::Regression,
+        (BenchmarkState::Regressed, Some(RegressionAction::Block)) => (
+            Severity::Regression,
             format!("it costs more than at {base}, and noise does not explain it"),
             again,
             "do not measure it again until it passes",
         ),
-        (State::Regressed, _) => (
-            Effect::Open,
+        (BenchmarkState::Regressed, _) => (
+            Severity::Undecided,
             "the first launches say that it costs more; fresh ones have not confirmed it"
                 .to_owned(),
             format!("{again}, with a larger --budget"),
             "do not take this for a pass",
         ),
-        (State::Inconclusive, _) => (
-            Effect::Open,
+        (BenchmarkState::Inconclusive, _) => (
+            Severity::Undecided,
             "neither a change nor that there is none is shown".to_owned(),
             format!("{again}, with a larger --budget or on a quieter machine"),
             "do not take this for a pass",
         ),
-        (State::Incomparable, _) => (
-            Effect::Unmeasured,
-            "the two sides cannot be compared".to_owned(),
+        (BenchmarkState::Incomparable, _) => (
+            Severity::Unmeasured,
+            "the two revisions cannot be compared".to_owned(),
             again,
             "do not take this for a pass",
         ),
     };
     Some(Finding {
         kind: kind(decision.measure),
-        name: named(&entry.benchmark, decision.measure),
+        name: named(&result.benchmark, decision.measure),
         state: state_word(decision.state).to_owned(),
-        effect,
+        severity,
         reason: decision.reason.clone(),
         meaning,
         next,
@@ -144,15 +150,15 @@ fn of_entry(entry: &Entry, base: &str) -> Option<Finding> {
 }
 
 fn of_bound(bound: &NamedBound) -> Option<Finding> {
-    let (effect, meaning, next) = match bound.decision.state {
+    let (severity, meaning, next) = match bound.decision.state {
         BoundState::Kept => return None,
         BoundState::Broken => (
-            Effect::Regression,
+            Severity::Regression,
             "the bound of palisade.toml does not hold",
             "find out what became slower or larger, on either side of the bound",
         ),
         BoundState::Inconclusive => (
-            Effect::Open,
+            Severity::Undecided,
             "whether the bound of palisade.toml holds is not shown",
             "cargo palisade compare with a larger --budget",
         ),
@@ -161,7 +167,7 @@ fn of_bound(bound: &NamedBound) -> Option<Finding> {
         kind: kind(bound.measure),
         name: bound.name.clone(),
         state: bound_word(bound.decision.state).to_owned(),
-        effect,
+        severity,
         reason: bound.decision.reason.clone(),
         meaning: meaning.to_owned(),
         next: next.to_owned(),
@@ -177,14 +183,14 @@ mod tests {
     use crate::verdict::Verdict;
 
     fn report(decisions: Vec<Decision>, bounds: Vec<NamedBound>) -> SpeedReport {
-        let entry = |decision| Entry {
+        let result = |decision| BenchmarkResult {
             benchmark: "b".to_owned(),
             unchanged: false,
             decision,
         };
         SpeedReport {
             machine: Fingerprint::default(),
-            benchmarks: decisions.into_iter().map(entry).collect(),
+            benchmarks: decisions.into_iter().map(result).collect(),
             bounds,
             shift: None,
             environment: None,
@@ -196,7 +202,7 @@ mod tests {
         }
     }
 
-    fn verdict(decisions: Vec<Decision>, unpaired: &Unpaired) -> Verdict {
+    fn verdict(decisions: Vec<Decision>, unpaired: &UnpairedBenchmarks) -> Verdict {
         Verdict::of(&judge_speed(
             &report(decisions, Vec::new()),
             unpaired,
@@ -204,38 +210,42 @@ mod tests {
         ))
     }
 
-    fn decision(state: State, severity: Option<Severity>) -> Decision {
+    fn decision(state: BenchmarkState, action: Option<RegressionAction>) -> Decision {
         Decision {
             state,
-            severity,
+            action,
             ..Decision::incomparable(Measure::Time, "seen")
         }
     }
 
     #[test]
     fn every_state_has_its_verdict() {
-        let none = Unpaired::default();
-        for (state, severity, expected) in [
-            (State::Equivalent, None, Verdict::Pass),
-            (State::Improved, None, Verdict::Pass),
-            (State::Regressed, Some(Severity::Block), Verdict::Regression),
+        let none = UnpairedBenchmarks::default();
+        for (state, action, expected) in [
+            (BenchmarkState::Equivalent, None, Verdict::Pass),
+            (BenchmarkState::Improved, None, Verdict::Pass),
             (
-                State::Regressed,
-                Some(Severity::Warn),
+                BenchmarkState::Regressed,
+                Some(RegressionAction::Block),
+                Verdict::Regression,
+            ),
+            (
+                BenchmarkState::Regressed,
+                Some(RegressionAction::Warn),
                 Verdict::Inconclusive,
             ),
-            (State::Inconclusive, None, Verdict::Inconclusive),
-            (State::Incomparable, None, Verdict::Incomparable),
+            (BenchmarkState::Inconclusive, None, Verdict::Inconclusive),
+            (BenchmarkState::Incomparable, None, Verdict::Incomparable),
         ] {
             assert_eq!(
-                verdict(vec![decision(state, severity)], &none),
+                verdict(vec![decision(state, action)], &none),
                 expected,
                 "{state:?}"
             );
         }
         let counted = Decision {
             measure: Measure::Instructions,
-            ..decision(State::Regressed, Some(Severity::Warn))
+            ..decision(BenchmarkState::Regressed, Some(RegressionAction::Warn))
         };
         assert_eq!(verdict(vec![counted], &none), Verdict::Pass);
     }
@@ -243,19 +253,19 @@ mod tests {
     #[test]
     fn nothing_measured_is_no_pass() {
         assert_eq!(
-            verdict(Vec::new(), &Unpaired::default()),
+            verdict(Vec::new(), &UnpairedBenchmarks::default()),
             Verdict::Incomparable
         );
         let name = || vec!["b".to_owned()];
-        let calm = || vec![decision(State::Equivalent, None)];
-        let gone = Unpaired {
+        let calm = || vec![decision(BenchmarkState::Equivalent, None)];
+        let gone = UnpairedBenchmarks {
             gone: name(),
-            ..Unpaired::default()
+            ..UnpairedBenchmarks::default()
         };
         assert_eq!(verdict(calm(), &gone), Verdict::Incomparable);
-        let added = Unpaired {
+        let added = UnpairedBenchmarks {
             added: name(),
-            ..Unpaired::default()
+            ..UnpairedBenchmarks::default()
         };
         assert_eq!(verdict(calm(), &added), Verdict::Pass);
     }
@@ -273,9 +283,9 @@ mod tests {
                 measure: Measure::Time,
                 decision: held,
             };
-            let calm = decision(State::Equivalent, None);
+            let calm = decision(BenchmarkState::Equivalent, None);
             let report = report(vec![calm], vec![bound]);
-            let findings = judge_speed(&report, &Unpaired::default(), "main");
+            let findings = judge_speed(&report, &UnpairedBenchmarks::default(), "main");
             assert_eq!(Verdict::of(&findings), expected);
         }
     }

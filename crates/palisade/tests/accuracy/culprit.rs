@@ -1,6 +1,9 @@
 //! Searches for a known culprit among 64 commits.
 
-use palisade::bisect::{Answer, BLOCK, Graph, Model, Node, Observation, Rules, Search, Step};
+use palisade::bisect::{
+    BLOCK_PAIRS, CommitObservation, FailureModel, Graph, Node, Search, SearchResult, SearchRules,
+    SearchStep,
+};
 use palisade::speed::{Measure, log_ratio};
 
 use super::simulation::{Machine, Noise, Random};
@@ -48,19 +51,19 @@ pub fn search(failure: Failure, max_runs: usize, seed: u64) -> Found {
     let culprit = (random.unit() * COMMITS as f64) as usize;
     let (model, noise) = match failure {
         Failure::Rates(..) => (None, Noise::CALM),
-        Failure::Slower(_, noise) => (Some(Model::Ratios), noise),
+        Failure::Slower(_, noise) => (Some(FailureModel::Ratios), noise),
     };
     let mut machine = Machine::new(noise, seed);
-    let rules = Rules {
+    let rules = SearchRules {
         model,
         max_runs,
-        ..Rules::default()
+        ..SearchRules::default()
     };
     let mut search = Search::new(line(COMMITS), rules);
     let (mut at, mut inside) = (None, 0);
     loop {
         match search.step(at.as_deref()) {
-            Step::Observe(commit) => {
+            SearchStep::Observe(commit) => {
                 let place = commit.parse::<usize>().ok();
                 let has_it = place.is_some_and(|place| place >= culprit);
                 inside += usize::from(place.is_some_and(|place| place < COMMITS - 1));
@@ -68,9 +71,9 @@ pub fn search(failure: Failure, max_runs: usize, seed: u64) -> Found {
                     Failure::Rates(old, new) => {
                         let fails = random.unit() < if has_it { new } else { old };
                         if fails {
-                            Observation::Bad
+                            CommitObservation::Bad
                         } else {
-                            Observation::Good
+                            CommitObservation::Good
                         }
                     }
                     Failure::Slower(share, _) => {
@@ -79,16 +82,16 @@ pub fn search(failure: Failure, max_runs: usize, seed: u64) -> Found {
                             let (base, candidate) = machine.pair(100.0, 100.0 * cost);
                             log_ratio(Measure::Time, base, candidate).expect("times")
                         };
-                        Observation::LogRatios((0..BLOCK).map(pair).collect())
+                        CommitObservation::LogRatios((0..BLOCK_PAIRS).map(pair).collect())
                     }
                 };
                 search.observe(&commit, seen);
                 at = Some(commit);
             }
-            Step::Done(answer) => {
+            SearchStep::Done(answer) => {
                 let (named, sure) = match answer {
-                    Answer::Culprit { commits, .. } => (commits, true),
-                    Answer::Open { commits, .. } => (commits, false),
+                    SearchResult::Culprit { commits, .. } => (commits, true),
+                    SearchResult::Undecided { commits, .. } => (commits, false),
                     _ => (Vec::new(), false),
                 };
                 return Found {

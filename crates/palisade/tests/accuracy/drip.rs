@@ -1,7 +1,7 @@
 //! A slow drip: many commits, each a little slower than its parent.
 
 use palisade::history::drift;
-use palisade::speed::{Floor, Measure, State, log_ratio};
+use palisade::speed::{BenchmarkState, Measure, NoiseThreshold, log_ratio};
 
 use super::simulation::{Machine, Noise, judge};
 
@@ -23,7 +23,7 @@ pub struct Seen {
 pub fn drip(noise: Noise, step: f64, seed: u64) -> Seen {
     const COMMITS: usize = 10;
     const PAIRS: usize = 40;
-    let floor = Floor::of(Measure::Time).with_spread(SPREAD);
+    let noise_threshold = NoiseThreshold::of(Measure::Time).with_spread(SPREAD);
     let mut machine = Machine::new(noise, seed);
     let mut seen = Seen {
         parent: None,
@@ -32,7 +32,8 @@ pub fn drip(noise: Noise, step: f64, seed: u64) -> Seen {
     };
     let mut steps = Vec::new();
     for commit in 1..=COMMITS {
-        let mut is_alarm = |ratio| judge(&mut machine, ratio, floor).state == State::Regressed;
+        let mut is_alarm =
+            |ratio| judge(&mut machine, ratio, noise_threshold).state == BenchmarkState::Regressed;
         let parent = is_alarm(step);
         let milestone = is_alarm(step.powi(commit as i32));
         let pair = |_| {
@@ -41,7 +42,7 @@ pub fn drip(noise: Noise, step: f64, seed: u64) -> Seen {
         };
         steps.push((0..PAIRS).map(pair).collect::<Vec<f64>>());
         let far = drift(&steps).expect("steps");
-        let sum = far.low > 1.0 && far.ratio > 1.0 + floor.threshold(100.0);
+        let sum = far.low > 1.0 && far.ratio > 1.0 + noise_threshold.threshold(100.0);
         for (found, at) in [
             (parent, &mut seen.parent),
             (milestone, &mut seen.milestone),

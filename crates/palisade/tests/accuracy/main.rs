@@ -9,7 +9,7 @@ mod simulation;
 
 use culprit::{Failure, search, searches};
 use drip::drip;
-use palisade::speed::{Floor, Measure, State};
+use palisade::speed::{BenchmarkState, Measure, NoiseThreshold};
 use rivals::{critcmp_shows, criterion_says_slower};
 use simulation::{Machine, Noise, judge, simulate};
 
@@ -61,8 +61,8 @@ fn one_process_for_each_side_raises_false_alarms_that_pairs_do_not() {
         let (base, candidate) = (machine.process(100.0, 100), machine.process(100.0, 100));
         slower[0] += u32::from(criterion_says_slower(&base, &candidate));
         slower[1] += u32::from(critcmp_shows(&base, &candidate, 0.02));
-        let ours = judge(&mut machine, 1.0, Floor::of(Measure::Time));
-        slower[2] += u32::from(ours.state == State::Regressed);
+        let ours = judge(&mut machine, 1.0, NoiseThreshold::of(Measure::Time));
+        slower[2] += u32::from(ours.state == BenchmarkState::Regressed);
     }
     assert!(
         slower[0] > 40 && slower[1] > 40 && slower[2] <= 2,

@@ -1,7 +1,10 @@
 //! Real measurements of equal programs: whatever is found between two of them is a
 //! false alarm.
 
-use palisade::speed::{Decision, Floor, Judge, Looks, Measure, Rules, Severity, Step};
+use palisade::speed::{
+    Decision, DecisionRules, InterimLooks, Judge, JudgeStep, Measure, NoiseThreshold,
+    RegressionAction,
+};
 
 /// One benchmark, measured again and again on one commit, in order.
 pub struct Row {
@@ -24,13 +27,13 @@ pub fn read(text: &str) -> Vec<Row> {
 /// other way round if `swapped`. An alarm is confirmed by what is left of the row.
 pub fn judge(row: &Row, swapped: bool) -> Decision {
     let pairs = row.values.len() / 2;
-    let looks: Vec<usize> = [6, 10, 16, 24, 40]
+    let interim_looks: Vec<usize> = [6, 10, 16, 24, 40]
         .into_iter()
         .filter(|n| *n < pairs)
         .collect();
-    let rules = Rules {
-        looks: Looks::new(&[looks, vec![pairs.min(40)]].concat()),
-        ..Rules::new(Measure::Time, Floor::of(Measure::Time))
+    let rules = DecisionRules {
+        interim_looks: InterimLooks::new(&[interim_looks, vec![pairs.min(40)]].concat()),
+        ..DecisionRules::new(Measure::Time, NoiseThreshold::of(Measure::Time))
     };
     let mut judge = Judge::new(rules);
     for (at, pair) in row.values.chunks_exact(2).enumerate() {
@@ -41,7 +44,7 @@ pub fn judge(row: &Row, swapped: bool) -> Decision {
         };
         // A few benchmarks take no time at all: nothing to judge.
         match judge.push(base, candidate) {
-            Ok(Step::Done) | Err(_) => break,
+            Ok(JudgeStep::Done) | Err(_) => break,
             Ok(_) => {}
         }
     }
@@ -56,7 +59,7 @@ pub fn false_alarms(rows: &[Row]) -> (usize, usize, usize) {
             let decision = judge(row, swapped);
             found.0 += 1;
             found.1 += usize::from(decision.confirmation.is_some());
-            found.2 += usize::from(decision.severity == Some(Severity::Block));
+            found.2 += usize::from(decision.action == Some(RegressionAction::Block));
         }
     }
     found

@@ -1,6 +1,8 @@
 //! A machine with known noise, and the rules of other programs to set beside ours.
 
-use palisade::speed::{Decision, Floor, Judge, Measure, Rules, State, Step};
+use palisade::speed::{
+    BenchmarkState, Decision, DecisionRules, Judge, JudgeStep, Measure, NoiseThreshold,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
@@ -144,11 +146,11 @@ impl Machine {
 }
 
 /// Measures a change of a cost by `ratio` until the judge is done.
-pub fn judge(machine: &mut Machine, ratio: f64, floor: Floor) -> Decision {
-    let mut judge = Judge::new(Rules::new(Measure::Time, floor));
+pub fn judge(machine: &mut Machine, ratio: f64, noise_threshold: NoiseThreshold) -> Decision {
+    let mut judge = Judge::new(DecisionRules::new(Measure::Time, noise_threshold));
     loop {
         let (base, candidate) = machine.pair(100.0, 100.0 * ratio);
-        if judge.push(base, candidate).expect("times") == Step::Done {
+        if judge.push(base, candidate).expect("times") == JudgeStep::Done {
             return judge.decision();
         }
     }
@@ -171,10 +173,10 @@ pub struct Said {
 impl Said {
     pub fn add(&mut self, decision: &Decision) {
         let count = match decision.state {
-            State::Regressed => &mut self.regressed,
-            State::Improved => &mut self.improved,
-            State::Equivalent => &mut self.equivalent,
-            State::Inconclusive | State::Incomparable => &mut self.inconclusive,
+            BenchmarkState::Regressed => &mut self.regressed,
+            BenchmarkState::Improved => &mut self.improved,
+            BenchmarkState::Equivalent => &mut self.equivalent,
+            BenchmarkState::Inconclusive | BenchmarkState::Incomparable => &mut self.inconclusive,
         };
         *count += 1;
         self.of += 1;
@@ -193,7 +195,11 @@ pub fn simulate(noise: Noise, ratio: f64, trials: usize, seed: u64) -> Said {
     let mut said = Said::default();
     for trial in 0..trials as u64 {
         let mut machine = Machine::new(noise, seed + trial);
-        said.add(&judge(&mut machine, ratio, Floor::of(Measure::Time)));
+        said.add(&judge(
+            &mut machine,
+            ratio,
+            NoiseThreshold::of(Measure::Time),
+        ));
     }
     said
 }

@@ -12,7 +12,7 @@ pub fn run(ui: &Ui, system: CiSystem, shards: u32, postgres: bool) -> anyhow::Re
 }
 
 /// The workflow's text. Lines that begin with `#file` or `#postgres` belong to one kind of
-/// memory only.
+/// store only.
 fn workflow(system: CiSystem, shards: u32, postgres: bool) -> String {
     let template = match system {
         CiSystem::Github => GITHUB,
@@ -47,7 +47,7 @@ mod tests {
                 for rest in ["@SHARDS@", "@LIST@", "@FEATURES@", "#file", "#postgres"] {
                     assert!(!text.contains(rest), "{rest}\n{text}");
                 }
-                assert_eq!(text.contains("palisade-memory"), !postgres);
+                assert_eq!(text.contains("palisade-store"), !postgres);
                 assert_eq!(text.contains("PALISADE_STORE"), postgres);
                 assert!(text.contains("--features postgres") == postgres);
             }

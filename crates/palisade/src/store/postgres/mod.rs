@@ -1,7 +1,7 @@
-//! The memory on a PostgreSQL server, shared by the machines of a team.
+//! The store on a PostgreSQL server, shared by the machines of a team.
 //!
 //! The tables lie in the first schema of the connection's `search_path`; one schema
-//! is the memory of one workspace. Each record is added in one transaction and by
+//! is the store of one workspace. Each record is added in one transaction and by
 //! its name, so a connection that breaks leaves no half record, and adding it again
 //! over a new connection is safe.
 
@@ -17,7 +17,6 @@ use ::postgres::types::ToSql;
 use ::postgres::{Client, Config, Error, NoTls, Row, Transaction};
 
 use super::{Store, StoreError, TreeTally, WHOLE, parse_test, read_json, value};
-use crate::identity::TestId;
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
 use crate::record::{
@@ -26,6 +25,7 @@ use crate::record::{
 };
 use crate::recover::Incident;
 use crate::speed::{Calibration, SpeedRun};
+use crate::test_id::TestId;
 
 /// How long a server may take to answer a call, if the URL does not say.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -114,7 +114,7 @@ const JOURNAL: &str = "
     );
 ";
 
-/// The memory of one workspace in a schema of a PostgreSQL database.
+/// The store of one workspace in a schema of a PostgreSQL database.
 pub struct PostgresStore {
     /// The server as people call it, without a password.
     server: String,

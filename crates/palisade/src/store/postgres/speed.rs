@@ -69,7 +69,7 @@ pub(super) fn insert_run(
          ON CONFLICT (id) DO NOTHING RETURNING seq",
         &[
             &run.id,
-            &run.session,
+            &run.comparison_id,
             &run.started_ms,
             &run.finished_ms,
             &run.purpose.as_str(),
@@ -158,7 +158,7 @@ impl PostgresStore {
             let (purpose, fingerprint): (&str, &str) = (row.get("purpose"), row.get("fingerprint"));
             Ok(SpeedRun {
                 id: row.get("id"),
-                session: row.get("session"),
+                comparison_id: row.get("session"),
                 started_ms: row.get("started_ms"),
                 finished_ms: row.get("finished_ms"),
                 purpose: SpeedPurpose::from_word(purpose)

@@ -1,4 +1,4 @@
-//! The memory as a SQLite file.
+//! The store as a SQLite file.
 
 mod speed;
 
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
 use super::{Store, StoreError, TreeTally, WHOLE, open_part, parse_test, read_json, value};
-use crate::identity::TestId;
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
 use crate::record::{
@@ -19,6 +18,7 @@ use crate::record::{
 };
 use crate::recover::Incident;
 use crate::speed::{Calibration, SpeedRun};
+use crate::test_id::TestId;
 
 /// Marks the file as ours: "PLSD" as a number.
 const APPLICATION_ID: i32 = 0x504c_5344;
@@ -103,7 +103,7 @@ const JOURNAL: &str = "
     ) STRICT;
 ";
 
-/// The memory of one workspace in a SQLite file.
+/// The store of one workspace in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,

@@ -66,7 +66,7 @@ pub(super) fn insert_run(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             run.id,
-            run.session,
+            run.comparison_id,
             run.started_ms,
             run.finished_ms,
             run.purpose.as_str(),
@@ -151,7 +151,7 @@ impl SqliteStore {
             let words: (String, String) = (row.get("purpose")?, row.get("fingerprint")?);
             let run = SpeedRun {
                 id: row.get("id")?,
-                session: row.get("session")?,
+                comparison_id: row.get("session")?,
                 started_ms: row.get("started_ms")?,
                 finished_ms: row.get("finished_ms")?,
                 purpose: SpeedPurpose::Series,

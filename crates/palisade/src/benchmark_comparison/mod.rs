@@ -1,4 +1,4 @@
-//! Compares the speed and the memory of two sides: from their benchmarks to decisions.
+//! Compares the speed and the memory of two revisions: from their benchmarks to decisions.
 //!
 //! ```text
 //! checkouts ─► builds ─► lists of benchmarks ─► launches in pairs ─► Judge ─► Family ─► report
@@ -6,44 +6,44 @@
 //!                                                 └─── more pairs ────┘
 //! ```
 //!
-//! Both sides are checked out beside each other and built alike, also where they are
+//! Both revisions are checked out beside each other and built alike, also where they are
 //! the same: a comparison of a revision with itself is measured like any other. Launches
 //! come in blocks of two pairs, base–candidate–candidate–base or the reverse as chance
 //! has it, so that what changes with time, or with every second launch, falls on both.
 
-mod against;
 mod builds;
 mod calibrate;
-mod contest;
 mod counts;
+mod good_commit;
+mod pair;
+mod runner;
 mod series;
-mod session;
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use against::{Against, hold_ratio};
 pub use calibrate::{CalibrateOptions, calibrate};
-pub use contest::Selection;
-use contest::prepare;
-pub use series::{Series, SeriesOptions, measure_series};
-pub use session::Injection;
-use session::{Outcome, Session};
+pub(crate) use good_commit::{GoodCommit, hold_ratio};
+pub use pair::Selection;
+use pair::prepare_pair;
+pub use runner::Injection;
+use runner::{BenchmarkRunner, PairedResults};
+pub use series::{SeriesOptions, SeriesReport, measure_series};
 
 use crate::check::assess_change;
-use crate::guard::{Event, Events, Guard, GuardError, Side};
-use crate::measure::arena::Arena;
+use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::record::{Millis, Record, new_id, now};
-use crate::report::{Report, SideReport};
+use crate::report::{Report, RevisionReport};
 use crate::run::build_settings;
+use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::{
-    BoundDecision, Calibration, Entry, Family, Fingerprint, Measure, Measurement, Shift,
+    BenchmarkResult, BoundDecision, Calibration, Family, Fingerprint, Measure, Measurement, Shift,
     SpeedPurpose, SpeedRun,
 };
-use crate::verdict::{Unpaired, Verdict, judge_speed};
+use crate::verdict::{UnpairedBenchmarks, Verdict, judge_speed};
 
 /// What is compared, and how much time it may take.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,7 @@ pub struct SpeedReport {
     /// On what.
     pub machine: Fingerprint,
     /// Each measure of each benchmark.
-    pub benchmarks: Vec<Entry>,
+    pub benchmarks: Vec<BenchmarkResult>,
     /// The bounds of the policy.
     pub bounds: Vec<NamedBound>,
     /// How the clocks of all benchmarks moved.
@@ -100,31 +100,31 @@ pub struct SpeedReport {
 
 /// Compares two revisions, and remembers what was measured.
 pub fn compare(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     options: &CompareOptions,
     events: Events<'_>,
-) -> Result<Report, GuardError> {
+) -> Result<Report, SessionError> {
     let started = Instant::now();
-    let mut base = guard.beside(Some(&options.base))?;
-    let mut candidate = guard.beside(options.candidate.as_deref())?;
-    let risk = assess_change(guard, &base.subject.tree, &candidate.subject.tree)?;
-    let sides = [&mut base, &mut candidate];
-    let measured = measure(guard, launcher, sides, options, events)?;
+    let mut base = session.in_checkout(Some(&options.base))?;
+    let mut candidate = session.in_checkout(options.candidate.as_deref())?;
+    let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
+    let revisions = [&mut base, &mut candidate];
+    let measured = measure(session, launcher, revisions, options, events)?;
     let mut findings = judge_speed(&measured.report, &measured.unpaired, &base.name());
-    findings.sort_by_key(|finding| finding.effect);
+    findings.sort_by_key(|finding| finding.severity);
     let verdict = Verdict::of(&findings);
     Ok(Report {
         schema: 1,
         verdict,
         exit_code: verdict.exit_code(),
         unchanged: base.subject.tree == candidate.subject.tree,
-        base: SideReport::untested(&base),
-        candidate: SideReport::untested(&candidate),
+        base: RevisionReport::untested(&base),
+        candidate: RevisionReport::untested(&candidate),
         scope: None,
         risk,
         findings,
-        min_success_rate: guard.policy.min_success_rate,
+        min_success_rate: session.policy.min_success_rate,
         runner: "launches in pairs".to_owned(),
         seconds: started.elapsed().as_secs_f64(),
         speed: Some(measured.report),
@@ -137,72 +137,82 @@ pub fn compare(
 /// What was measured, and what could not be.
 pub(crate) struct Measured {
     pub(crate) report: SpeedReport,
-    pub(crate) unpaired: Unpaired,
+    pub(crate) unpaired: UnpairedBenchmarks,
 }
 
 /// Builds, measures and decides; remembers the values unless a slowdown was put in.
 pub(crate) fn measure(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
-    sides: [&mut Side; 2],
+    revisions: [&mut Revision; 2],
     options: &CompareOptions,
     events: Events<'_>,
-) -> Result<Measured, GuardError> {
-    let [base, candidate] = sides;
-    let machine = fingerprint(guard, candidate)?;
-    let machine_of_base = fingerprint(guard, base)?;
-    let calibration = newest_calibration(guard, &machine)?;
+) -> Result<Measured, SessionError> {
+    let [base, candidate] = revisions;
+    let machine = fingerprint(session, candidate)?;
+    let machine_of_base = fingerprint(session, base)?;
+    let calibration = newest_calibration(session, &machine)?;
     let started_ms = now();
-    let (contest, outcome, bounds, mut notes, disturbance) = {
-        let session = Session {
-            policy: &guard.policy,
-            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+    let (pair, paired, bounds, mut notes, disturbance) = {
+        let runner = BenchmarkRunner {
+            policy: &session.policy,
+            executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: calibration.as_ref().ok(),
         };
-        let selection = options.selection.or_policy(&guard.policy.speed);
-        let mut contest = prepare(guard, &session, [base, candidate], &selection)?;
-        let has_builds = guard.policy.build.iter().any(|build| selection.has(build));
-        if contest.benches.is_empty() && contest.is_paired() && !has_builds {
-            return Err(GuardError::NoBenchmark(selection.words()));
+        let selection = options.selection.or_policy(&session.policy.speed);
+        let mut pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
+        let has_builds = session
+            .policy
+            .build
+            .iter()
+            .any(|build| selection.has(build));
+        if pair.benches.is_empty() && pair.is_all_paired() && !has_builds {
+            return Err(SessionError::NoBenchmark(selection.words()));
         }
-        let mut notes = std::mem::take(&mut contest.notes);
+        let mut notes = std::mem::take(&mut pair.notes);
         let note = |text: String| events(Event::Note(text));
-        if let Some(busy) = session.arena.wait_for_quiet(&note) {
+        if let Some(busy) = runner.executor.wait_for_quiet(&note) {
             notes.push(format!(
                 "other work used {:.0} % of the processors when measuring began",
                 100.0 * busy
             ));
         }
         // Builds do not count.
-        let budget = options.budget.unwrap_or(guard.policy.speed.budget.0);
-        let session = Session {
+        let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
+        let runner = BenchmarkRunner {
             deadline: Some(Instant::now() + budget),
-            ..session
+            ..runner
         };
-        let counted = session.count(&contest)?;
+        let counted = runner.count(&pair)?;
         notes.extend(counted.notes);
-        let mut outcome = session.compare(&contest, &options.injections)?;
+        let mut paired = runner.compare(&pair, &options.injections)?;
         // Not remembered: a history of counters would be held against milestones alone.
-        outcome.entries.extend(counted.entries);
-        outcome.entries.extend(session.sizes(&contest));
-        let mut bounds = session.budgets(&outcome.measurements[1]);
-        let places = [base.place(guard), candidate.place(guard)];
-        let (of_builds, of_budgets) = session.builds(places, &selection)?;
-        outcome.extend(of_builds);
+        paired.results.extend(counted.results);
+        paired.results.extend(runner.sizes(&pair));
+        let mut bounds = runner.budgets(&paired.measurements[1]);
+        let places = [base.location(session), candidate.location(session)];
+        let (of_builds, of_budgets) = runner.builds(places, &selection)?;
+        paired.extend(of_builds);
         bounds.extend(of_budgets);
-        bounds.extend(session.ratios(&contest.benches, &contest.sides[1], selection.is_all())?);
-        let disturbance = session.arena.disturbance();
-        (contest, outcome, bounds, notes, disturbance)
+        bounds.extend(runner.ratios(&pair.benches, &pair.built[1], selection.is_all())?);
+        let disturbance = runner.executor.disturbance();
+        (pair, paired, bounds, notes, disturbance)
     };
-    let Outcome {
-        entries,
+    let PairedResults {
+        results,
         measurements,
-    } = outcome;
+    } = paired;
     if options.injections.is_empty() {
         let machines = [&machine_of_base, &machine];
-        remember(guard, [base, candidate], machines, measurements, started_ms)?;
+        store_speed_runs(
+            session,
+            [base, candidate],
+            machines,
+            measurements,
+            started_ms,
+        )?;
     }
     notes.extend(what_else_differs(&machine, &machine_of_base));
     for injection in &options.injections {
@@ -219,13 +229,13 @@ pub(crate) fn measure(
             None
         }
     };
-    if !disturbance.is_first {
+    if !disturbance.has_priority {
         notes.push("the system did not let the launches run before other work".to_owned());
     }
-    let family = Family::judge(entries);
+    let family = Family::judge(results);
     let report = SpeedReport {
         machine,
-        benchmarks: family.entries,
+        benchmarks: family.results,
         bounds,
         shift: family.shift,
         environment: family.environment,
@@ -235,34 +245,35 @@ pub(crate) fn measure(
         calibration,
         notes,
     };
-    let [gone, added] = contest.only;
+    let [gone, added] = pair.unpaired;
     Ok(Measured {
         report,
-        unpaired: Unpaired {
+        unpaired: UnpairedBenchmarks {
             gone,
             added,
-            failed: contest.failed,
+            failed: pair.failed,
         },
     })
 }
 
-/// Keeps what was measured of both sides as one session.
-fn remember(
-    guard: &mut Guard,
-    sides: [&Side; 2],
+/// Keeps what was measured of both revisions as one comparison.
+fn store_speed_runs(
+    session: &mut Session,
+    revisions: [&Revision; 2],
     machines: [&Fingerprint; 2],
     measurements: [Vec<Measurement>; 2],
     started_ms: Millis,
-) -> Result<(), GuardError> {
-    let session = new_id();
-    for ((side, machine), measurements) in sides.into_iter().zip(machines).zip(measurements) {
-        guard.store.add(&Record::Speed(SpeedRun {
+) -> Result<(), SessionError> {
+    let comparison_id = new_id();
+    for ((revision, machine), measurements) in revisions.into_iter().zip(machines).zip(measurements)
+    {
+        session.store.add(&Record::Speed(SpeedRun {
             id: new_id(),
-            session: session.clone(),
+            comparison_id: comparison_id.clone(),
             started_ms,
             finished_ms: now(),
             purpose: SpeedPurpose::Comparison,
-            subject: side.subject.clone(),
+            subject: revision.subject.clone(),
             fingerprint: machine.clone(),
             measurements,
         }))?;
@@ -270,20 +281,23 @@ fn remember(
     Ok(())
 }
 
-/// What a side is measured on.
-pub(crate) fn fingerprint(guard: &Guard, side: &mut Side) -> Result<Fingerprint, GuardError> {
-    let toolchain = side.environment(guard)?.toolchain;
-    let settings = build_settings(&guard.policy.run);
+/// What a revision is measured on.
+pub(crate) fn fingerprint(
+    session: &Session,
+    revision: &mut Revision,
+) -> Result<Fingerprint, SessionError> {
+    let toolchain = revision.environment(session)?.toolchain;
+    let settings = build_settings(&session.policy.run);
     Ok(machine::fingerprint(&toolchain, &settings))
 }
 
-/// What differs between the sides besides the programs, such as the compiler where the
+/// What differs between the revisions besides the programs, such as the compiler where the
 /// toolchain file was changed: it is measured with the change, and that must be said.
 fn what_else_differs(candidate: &Fingerprint, base: &Fingerprint) -> Option<String> {
     let differences = candidate.differences(base);
     (!differences.is_empty()).then(|| {
         format!(
-            "the sides differ in more than the programs, and what is measured is all of it together \
+            "the revisions differ in more than the programs, and what is measured is all of it together \
              ({}; here is the candidate)",
             differences.join("; ")
         )
@@ -292,10 +306,10 @@ fn what_else_differs(candidate: &Fingerprint, base: &Fingerprint) -> Option<Stri
 
 /// The newest calibration on this machine; else why there is none, in words.
 fn newest_calibration(
-    guard: &Guard,
+    session: &Session,
     machine: &Fingerprint,
-) -> Result<Result<Calibration, String>, GuardError> {
-    let mut all = guard.store.calibrations()?;
+) -> Result<Result<Calibration, String>, SessionError> {
+    let mut all = session.store.calibrations()?;
     all.sort_by_key(|calibration| calibration.at_ms);
     let Some(newest) = all.last() else {
         let why = "not calibrated here: cargo palisade calibrate says how often this errs";

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::contest::{Contest, is_unchanged};
-use super::session::{Session, chain};
-use crate::guard::{Event, GuardError};
+use super::pair::{RevisionPair, is_unchanged};
+use super::runner::{BenchmarkRunner, error_chain};
 use crate::measure::bench::{Bench, Built};
 use crate::measure::counter::{Counter, is_countable};
 use crate::measure::launch::LaunchError;
-use crate::speed::{Counts, Entry, State, judge_counts};
+use crate::session::{Event, SessionError};
+use crate::speed::{BenchmarkResult, BenchmarkState, InstructionCounts, judge_counts};
 
 /// Which part of the time that is left one counted launch may take: the four of a
 /// benchmark take a quarter at most.
@@ -17,16 +17,16 @@ const PART: u32 = 16;
 /// What was counted.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    pub(super) entries: Vec<Entry>,
+    pub(super) results: Vec<BenchmarkResult>,
     /// What was not counted, and why; by what the rest was.
     pub(super) notes: Vec<String>,
 }
 
-impl Session<'_> {
-    /// Counts the instructions of what does the same work each time, twice on each side.
-    pub(super) fn count(&self, contest: &Contest) -> Result<Counted, GuardError> {
+impl BenchmarkRunner<'_> {
+    /// Counts the instructions of what does the same work each time, twice on each revision.
+    pub(super) fn count(&self, pair: &RevisionPair) -> Result<Counted, SessionError> {
         let mut counted = Counted::default();
-        let mut countable = contest
+        let mut countable = pair
             .benches
             .iter()
             .filter(|bench| is_countable(bench))
@@ -34,7 +34,7 @@ impl Session<'_> {
         if countable.peek().is_none() {
             return Ok(counted);
         }
-        let counter = match self.arena.counter() {
+        let counter = match self.executor.counter() {
             Ok(Some(counter)) => counter,
             Ok(None) => return Ok(counted),
             Err(why) => {
@@ -49,23 +49,26 @@ impl Session<'_> {
             }
             (self.events)(Event::Step(format!("count {}", bench.name)));
             let not_counted = |why: &str| format!("{} was not counted: {why}", bench.name);
-            let counts = match self.counts(bench, &contest.sides, counter) {
+            let counts = match self.counts(bench, &pair.built, counter) {
                 Ok(counts) => counts,
                 Err(error) if error.is_interrupt() => return Err(error.into()),
                 Err(error) => {
-                    counted.notes.push(not_counted(&chain(&error)));
+                    counted.notes.push(not_counted(&error_chain(&error)));
                     continue;
                 }
             };
             match judge_counts(&counts) {
                 Ok(Ok(decision)) => {
-                    if matches!(decision.state, State::Regressed | State::Improved) {
+                    if matches!(
+                        decision.state,
+                        BenchmarkState::Regressed | BenchmarkState::Improved
+                    ) {
                         let look = format!("first look: {}, {}", bench.name, decision.reason);
                         (self.events)(Event::Note(look));
                     }
-                    counted.entries.push(Entry {
+                    counted.results.push(BenchmarkResult {
                         benchmark: bench.name.clone(),
-                        unchanged: is_unchanged(bench, &contest.sides),
+                        unchanged: is_unchanged(bench, &pair.built),
                         decision,
                     });
                 }
@@ -76,7 +79,7 @@ impl Session<'_> {
                 Err(error) => counted.notes.push(not_counted(&error.to_string())),
             }
         }
-        if !counted.entries.is_empty() {
+        if !counted.results.is_empty() {
             counted.notes.push(counter.remark().to_owned());
         }
         Ok(counted)
@@ -85,15 +88,17 @@ impl Session<'_> {
     fn counts(
         &self,
         bench: &Bench,
-        sides: &[Built; 2],
+        revisions: &[Built; 2],
         counter: Counter,
-    ) -> Result<Counts, LaunchError> {
+    ) -> Result<InstructionCounts, LaunchError> {
         let left = |at: Instant| at.saturating_duration_since(Instant::now()) / PART;
-        let mut counts = Counts::default();
+        let mut counts = InstructionCounts::default();
         for round in 0..2 {
-            for (side, counts) in counts.iter_mut().enumerate() {
+            for (revision, counts) in counts.iter_mut().enumerate() {
                 let limit = self.deadline.map_or(Duration::MAX, left);
-                counts[round] = self.arena.count(bench, &sides[side], counter, limit)?;
+                counts[round] = self
+                    .executor
+                    .count(bench, &revisions[revision], counter, limit)?;
             }
         }
         Ok(counts)

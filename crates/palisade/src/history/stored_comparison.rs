@@ -1,34 +1,35 @@
-//! What was measured together: the two sides of a comparison.
+//! What was measured together: the two revisions of a comparison.
 
 use crate::speed::{Measure, SpeedPurpose, SpeedRun};
 
 /// A comparison of two commits.
-pub(super) struct Session<'a> {
+pub(super) struct StoredComparison<'a> {
     /// Its two runs.
-    pub sides: [&'a SpeedRun; 2],
+    pub revisions: [&'a SpeedRun; 2],
 }
 
-impl<'a> Session<'a> {
+impl<'a> StoredComparison<'a> {
     /// All comparisons of two commits without changed files, oldest first.
     pub fn all(runs: &[&'a SpeedRun]) -> Vec<Self> {
-        let is_side =
+        let is_of_comparison =
             |run: &&&SpeedRun| run.purpose == SpeedPurpose::Comparison && !run.subject.dirty;
-        let runs: Vec<&SpeedRun> = runs.iter().filter(is_side).copied().collect();
+        let runs: Vec<&SpeedRun> = runs.iter().filter(is_of_comparison).copied().collect();
         let other = |(at, run): (usize, &&'a SpeedRun)| {
             let mut later = runs[at + 1..].iter();
             let other = later.find(|other| {
-                other.session == run.session && other.subject.commit != run.subject.commit
+                other.comparison_id == run.comparison_id
+                    && other.subject.commit != run.subject.commit
             })?;
             Some(Self {
-                sides: [*run, *other],
+                revisions: [*run, *other],
             })
         };
         runs.iter().enumerate().filter_map(other).collect()
     }
 
-    /// The commit on the other side of one.
-    pub fn beside(&self, commit: &str) -> Option<&'a str> {
-        let [a, b] = self.sides.map(|run| run.subject.commit.as_str());
+    /// The other commit of the comparison of one.
+    pub fn other_commit(&self, commit: &str) -> Option<&'a str> {
+        let [a, b] = self.revisions.map(|run| run.subject.commit.as_str());
         match commit {
             _ if commit == a => Some(b),
             _ if commit == b => Some(a),
@@ -36,7 +37,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The pairs of a benchmark on two commits; none if these are not its sides.
+    /// The pairs of a benchmark on two commits; none if these are not its revisions.
     pub fn between(
         &self,
         base: &str,
@@ -45,7 +46,10 @@ impl<'a> Session<'a> {
         measure: Measure,
     ) -> Vec<(f64, f64)> {
         let values = |commit: &str| {
-            let run = self.sides.iter().find(|run| run.subject.commit == commit)?;
+            let run = self
+                .revisions
+                .iter()
+                .find(|run| run.subject.commit == commit)?;
             let mut seen = run.measurements.iter();
             seen.find(|seen| seen.benchmark == benchmark && seen.measure == measure)
         };

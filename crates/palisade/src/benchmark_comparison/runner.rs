@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::NamedBound;
-use super::contest::{Contest, commands, is_unchanged};
-use crate::guard::{Event, Events, GuardError};
-use crate::measure::arena::{Arena, Turn, random};
+use super::pair::{RevisionPair, commands, is_unchanged};
 use crate::measure::bench::{Bench, Built, Reading};
+use crate::measure::executor::{Executor, LaunchSettings, random};
 use crate::measure::launch::LaunchError;
 use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
+use crate::session::{Event, Events, SessionError};
 use crate::speed::{
-    Bound, BoundDecision, BoundJudge, Calibration, Decision, Entry, Floor, Judge, Limit, Looks,
-    Measure, Measurement, Rules, Step,
+    BenchmarkResult, Bound, BoundDecision, BoundJudge, Calibration, Decision, DecisionRules,
+    InterimLooks, Judge, JudgeStep, Limit, Measure, Measurement, NoiseThreshold,
 };
 
 /// How likely a bound may be misjudged in each direction.
@@ -31,9 +31,9 @@ pub struct Injection {
 }
 
 /// What launches are made and judged with.
-pub(crate) struct Session<'a> {
+pub(crate) struct BenchmarkRunner<'a> {
     pub(crate) policy: &'a Policy,
-    pub(crate) arena: Arena<'a>,
+    pub(crate) executor: Executor<'a>,
     pub(crate) events: Events<'a>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) calibration: Option<&'a Calibration>,
@@ -41,31 +41,31 @@ pub(crate) struct Session<'a> {
 
 /// What came out of launches in pairs.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct PairedResults {
     /// Each measure of each benchmark.
-    pub(crate) entries: Vec<Entry>,
-    /// The values of each side.
+    pub(crate) results: Vec<BenchmarkResult>,
+    /// The values of each revision.
     pub(crate) measurements: [Vec<Measurement>; 2],
 }
 
-impl Outcome {
+impl PairedResults {
     pub(super) fn extend(&mut self, other: Self) {
-        self.entries.extend(other.entries);
+        self.results.extend(other.results);
         for (all, more) in self.measurements.iter_mut().zip(other.measurements) {
             all.extend(more);
         }
     }
 }
 
-/// What came out of launches of one side.
-pub(super) struct OneSided {
+/// What came out of launches of one revision.
+pub(super) struct UnpairedResults {
     pub(super) measurements: Vec<Measurement>,
     /// Benchmarks that could not be launched, and why.
     pub(super) failed: Vec<(String, String)>,
 }
 
 /// A measure of a benchmark while it is judged.
-struct Series {
+struct MeasureInProgress {
     name: String,
     measure: Measure,
     judge: Judge,
@@ -73,33 +73,33 @@ struct Series {
 }
 
 /// A benchmark while it is measured.
-struct Track<'a> {
+struct BenchmarkInProgress<'a> {
     bench: &'a Bench,
-    /// Whether the programs of both sides are equal.
+    /// Whether the programs of both revisions are equal.
     unchanged: bool,
     slowdown: f64,
-    series: Vec<Series>,
+    measures: Vec<MeasureInProgress>,
     failed: Option<String>,
     /// How long one pair took.
-    pair: Duration,
+    pair_duration: Duration,
 }
 
-impl Track<'_> {
+impl BenchmarkInProgress<'_> {
     /// How many pairs it takes to the next looks; 0 when all is decided.
-    fn wanted(&self) -> usize {
-        let wanted = |series: &Series| match series.judge.step() {
-            Step::Measure { pairs } | Step::Confirm { pairs } => pairs,
-            Step::Done => 0,
+    fn pairs_wanted(&self) -> usize {
+        let wanted = |measure: &MeasureInProgress| match measure.judge.step() {
+            JudgeStep::Measure { pairs } | JudgeStep::Confirm { pairs } => pairs,
+            JudgeStep::Done => 0,
         };
         match self.failed {
             Some(_) => 0,
-            None => self.series.iter().map(wanted).max().unwrap_or(0),
+            None => self.measures.iter().map(wanted).max().unwrap_or(0),
         }
     }
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -109,15 +109,15 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl<'a> Session<'a> {
-    /// The same session, judging by a calibration.
-    pub(super) fn with<'b>(&'b self, calibration: &'b Calibration) -> Session<'b>
+impl<'a> BenchmarkRunner<'a> {
+    /// The same runner, judging by a calibration.
+    pub(super) fn with<'b>(&'b self, calibration: &'b Calibration) -> BenchmarkRunner<'b>
     where
         'a: 'b,
     {
-        Session {
+        BenchmarkRunner {
             policy: self.policy,
-            arena: self.arena.clone(),
+            executor: self.executor.clone(),
             events: self.events,
             deadline: self.deadline,
             calibration: Some(calibration),
@@ -130,59 +130,62 @@ impl<'a> Session<'a> {
     }
 
     /// The rules for a measure of a benchmark, one of `family`.
-    pub(super) fn rules(&self, name: &str, measure: Measure, family: usize) -> Rules {
-        let mut floor = Floor::of(measure);
+    pub(super) fn rules(&self, name: &str, measure: Measure, family: usize) -> DecisionRules {
+        let mut noise_threshold = NoiseThreshold::of(measure);
         if matches!(measure, Measure::Time | Measure::Rate) {
-            floor.policy = self.policy.speed.floor / 100.0;
+            noise_threshold.policy = self.policy.speed.noise_threshold / 100.0;
         }
         let known = self.calibration.and_then(|c| c.spread(name, measure));
         if let Some(spread) = known {
-            floor = floor.with_spread(spread);
+            noise_threshold = noise_threshold.with_spread(spread);
         }
-        let mut rules = Rules::new(measure, floor);
+        let mut rules = DecisionRules::new(measure, noise_threshold);
         rules.block = self.policy.speed.block / 100.0;
         rules.family = family;
         rules
     }
 
-    /// Measures benchmarks on both sides until each is decided or the time is over.
+    /// Measures benchmarks on both revisions until each is decided or the time is over.
     pub(crate) fn compare(
         &self,
-        contest: &Contest,
+        pair: &RevisionPair,
         injections: &[Injection],
-    ) -> Result<Outcome, GuardError> {
-        let mut tracks = self.begin(contest, injections)?;
+    ) -> Result<PairedResults, SessionError> {
+        let mut benchmarks = self.trial_launches(pair, injections)?;
         while !self.is_over() {
-            self.tell(&tracks);
+            self.report_progress(&benchmarks);
             let mut has_measured = false;
-            for track in tracks.iter_mut().filter(|track| track.wanted() > 0) {
+            for benchmark in benchmarks
+                .iter_mut()
+                .filter(|benchmark| benchmark.pairs_wanted() > 0)
+            {
                 if self.is_over() {
                     break;
                 }
                 has_measured = true;
-                match self.block(track, &contest.sides) {
+                match self.measure_block(benchmark, &pair.built) {
                     Ok(()) => {}
                     Err(error) if error.is_interrupt() => return Err(error.into()),
-                    Err(error) => track.failed = Some(chain(&error)),
+                    Err(error) => benchmark.failed = Some(error_chain(&error)),
                 }
             }
             if !has_measured {
                 break;
             }
         }
-        Ok(outcome(tracks))
+        Ok(results_of(benchmarks))
     }
 
     /// Compares the sizes of the workspace's programs that are measured.
-    pub(super) fn sizes(&self, contest: &Contest) -> Vec<Entry> {
-        let [base, candidate] = &contest.sides;
+    pub(super) fn sizes(&self, pair: &RevisionPair) -> Vec<BenchmarkResult> {
+        let [base, candidate] = &pair.built;
         let size = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len() as f64);
         let of_program = |(name, path): (&String, &PathBuf)| {
             let (before, after) = (size(path)?, size(candidate.programs.get(name)?)?);
             let rules = self.rules(name, Measure::BinarySize, 1);
             let mut judge = Judge::new(rules);
             judge.push(before, after).ok()?;
-            Some(Entry {
+            Some(BenchmarkResult {
                 benchmark: name.clone(),
                 unchanged: false,
                 decision: judge.decision(),
@@ -191,14 +194,14 @@ impl<'a> Session<'a> {
         base.programs.iter().filter_map(of_program).collect()
     }
 
-    /// Measures benchmarks on one side, so many launches of each, in turns. One that
+    /// Measures benchmarks on one revision, so many launches of each, in turns. One that
     /// fails says why.
     pub(super) fn measure(
         &self,
         benches: &[Bench],
         built: &Built,
         launches: usize,
-    ) -> Result<OneSided, GuardError> {
+    ) -> Result<UnpairedResults, SessionError> {
         let mut measurements: BTreeMap<(String, Measure), Vec<f64>> = BTreeMap::new();
         let mut failed: BTreeMap<&str, String> = BTreeMap::new();
         // The first launch of each is not counted.
@@ -212,8 +215,8 @@ impl<'a> Session<'a> {
                     continue;
                 }
                 let launched = match round {
-                    0 => self.arena.try_out(bench, built).map(|_| Vec::new()),
-                    _ => self.arena.launch(bench, built, Turn::random()),
+                    0 => self.executor.trial_launch(bench, built).map(|_| Vec::new()),
+                    _ => self.executor.launch(bench, built, LaunchSettings::random()),
                 };
                 match launched {
                     Ok(readings) => {
@@ -228,7 +231,7 @@ impl<'a> Session<'a> {
                     }
                     Err(error) if error.is_interrupt() => return Err(error.into()),
                     Err(error) => {
-                        failed.insert(&bench.name, chain(&error));
+                        failed.insert(&bench.name, error_chain(&error));
                     }
                 }
             }
@@ -239,47 +242,47 @@ impl<'a> Session<'a> {
             values,
         };
         let failed = failed.into_iter().map(|(name, why)| (name.to_owned(), why));
-        Ok(OneSided {
+        Ok(UnpairedResults {
             measurements: measurements.into_iter().map(named).collect(),
             failed: failed.collect(),
         })
     }
 
-    /// Tries every benchmark out on both sides.
-    fn begin<'b>(
+    /// Tries every benchmark out on both revisions.
+    fn trial_launches<'b>(
         &self,
-        contest: &'b Contest,
+        pair: &'b RevisionPair,
         injections: &[Injection],
-    ) -> Result<Vec<Track<'b>>, GuardError> {
-        let mut tracks = Vec::new();
+    ) -> Result<Vec<BenchmarkInProgress<'b>>, SessionError> {
+        let mut benchmarks = Vec::new();
         let mut seen: Vec<Vec<Reading>> = Vec::new();
-        for bench in &contest.benches {
+        for bench in &pair.benches {
             (self.events)(Event::Step(format!("try {}", bench.name)));
             let started = Instant::now();
-            let [base, candidate] = &contest.sides;
-            let tried = self.arena.try_out(bench, base);
-            let tried = tried.and_then(|_| self.arena.try_out(bench, candidate));
+            let [base, candidate] = &pair.built;
+            let tried = self.executor.trial_launch(bench, base);
+            let tried = tried.and_then(|_| self.executor.trial_launch(bench, candidate));
             let injected = injections.iter().find(|i| bench.name.contains(&i.name));
             let failed = match &tried {
                 Err(error) if error.is_interrupt() => return Err(tried.unwrap_err().into()),
-                Err(error) => Some(chain(error)),
+                Err(error) => Some(error_chain(error)),
                 Ok(_) => None,
             };
-            tracks.push(Track {
+            benchmarks.push(BenchmarkInProgress {
                 bench,
-                unchanged: is_unchanged(bench, &contest.sides),
+                unchanged: is_unchanged(bench, &pair.built),
                 slowdown: injected.map_or(0.0, |injected| injected.slowdown),
-                series: Vec::new(),
+                measures: Vec::new(),
                 failed,
-                pair: started.elapsed(),
+                pair_duration: started.elapsed(),
             });
             seen.push(tried.unwrap_or_default());
         }
         let family = seen.iter().map(Vec::len).sum();
-        for (track, readings) in tracks.iter_mut().zip(seen) {
-            track.series = readings
+        for (benchmark, readings) in benchmarks.iter_mut().zip(seen) {
+            benchmark.measures = readings
                 .into_iter()
-                .map(|reading| Series {
+                .map(|reading| MeasureInProgress {
                     judge: Judge::new(self.rules(&reading.name, reading.measure, family)),
                     name: reading.name,
                     measure: reading.measure,
@@ -287,7 +290,7 @@ impl<'a> Session<'a> {
                 })
                 .collect();
         }
-        Ok(tracks)
+        Ok(benchmarks)
     }
 
     /// Makes two pairs of launches, in the order B C C B or C B B C, the candidate slowed
@@ -295,7 +298,7 @@ impl<'a> Session<'a> {
     pub(super) fn two_pairs(
         &self,
         bench: &Bench,
-        sides: [&Built; 2],
+        revisions: [&Built; 2],
         slowdown: f64,
     ) -> Result<[[Vec<Reading>; 2]; 2], LaunchError> {
         let first = random() as usize % 2;
@@ -304,60 +307,69 @@ impl<'a> Session<'a> {
             .iter_mut()
             .zip([[first, 1 - first], [1 - first, first]])
         {
-            let turn = Turn::random();
-            for side in order {
-                let slowdown = if side == 1 { slowdown } else { 0.0 };
-                let turn = Turn { slowdown, ..turn };
-                pair[side] = self.arena.launch(bench, sides[side], turn)?;
+            let settings = LaunchSettings::random();
+            for revision in order {
+                let slowdown = if revision == 1 { slowdown } else { 0.0 };
+                let settings = LaunchSettings {
+                    slowdown,
+                    ..settings
+                };
+                pair[revision] = self.executor.launch(bench, revisions[revision], settings)?;
             }
         }
         Ok(pairs)
     }
 
     /// Measures one block more of a benchmark.
-    fn block(&self, track: &mut Track<'_>, sides: &[Built; 2]) -> Result<(), LaunchError> {
-        self.arena
-            .look_around(&|text| (self.events)(Event::Note(text)));
+    fn measure_block(
+        &self,
+        benchmark: &mut BenchmarkInProgress<'_>,
+        revisions: &[Built; 2],
+    ) -> Result<(), LaunchError> {
+        self.executor
+            .wait_if_disturbed(&|text| (self.events)(Event::Note(text)));
         let started = Instant::now();
-        let sides = [&sides[0], &sides[1]];
-        for readings in self.two_pairs(track.bench, sides, track.slowdown)? {
-            for series in &mut track.series {
-                series.push(&readings).map_err(|end| LaunchError::Failed {
-                    command: track.bench.name.clone(),
+        let revisions = [&revisions[0], &revisions[1]];
+        for readings in self.two_pairs(benchmark.bench, revisions, benchmark.slowdown)? {
+            for measure in &mut benchmark.measures {
+                measure.push(&readings).map_err(|end| LaunchError::Failed {
+                    command: benchmark.bench.name.clone(),
                     end,
                     output: String::new(),
                 })?;
             }
         }
-        track.pair = started.elapsed() / 2;
+        benchmark.pair_duration = started.elapsed() / 2;
         Ok(())
     }
 
     /// Says how far it is.
-    fn tell(&self, tracks: &[Track<'_>]) {
-        let open = tracks.iter().filter(|track| track.wanted() > 0);
+    fn report_progress(&self, benchmarks: &[BenchmarkInProgress<'_>]) {
+        let open = benchmarks
+            .iter()
+            .filter(|benchmark| benchmark.pairs_wanted() > 0);
         let left: Duration = open
             .clone()
-            .map(|track| track.pair * track.wanted() as u32)
+            .map(|benchmark| benchmark.pair_duration * benchmark.pairs_wanted() as u32)
             .sum();
         let until = self
             .deadline
             .map(|at| at.saturating_duration_since(Instant::now()));
         (self.events)(Event::Progress(Progress::Measuring {
-            done: tracks.len() - open.count(),
-            total: tracks.len(),
+            done: benchmarks.len() - open.count(),
+            total: benchmarks.len(),
             left: until.map_or(left, |until| until.min(left)),
         }));
     }
 
-    /// Holds ratios against their bounds, on one side. Each value is that of two launches
+    /// Holds ratios against their bounds, on one revision. Each value is that of two launches
     /// next to each other. `is_all` says that every benchmark was asked for.
     pub(crate) fn ratios(
         &self,
         benches: &[Bench],
         built: &Built,
         is_all: bool,
-    ) -> Result<Vec<NamedBound>, GuardError> {
+    ) -> Result<Vec<NamedBound>, SessionError> {
         let mut bounds = Vec::new();
         let ratios = self.policy.ratio.iter();
         for ratio in ratios.filter(|ratio| ratio.is_for_this_machine()) {
@@ -369,7 +381,7 @@ impl<'a> Session<'a> {
                 // Where only some benchmarks were asked for, the others are not missed.
                 Err(_) if !is_all => continue,
                 Err(missing) => {
-                    let judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+                    let judge = BoundJudge::new(bound, InterimLooks::default(), BOUND_LEVEL);
                     BoundDecision {
                         reason: missing,
                         ..judge.decision()
@@ -385,14 +397,14 @@ impl<'a> Session<'a> {
         Ok(bounds)
     }
 
-    /// Holds a ratio against its bound, on one side; `Err` says which benchmark is missing.
+    /// Holds a ratio against its bound, on one revision; `Err` says which benchmark is missing.
     pub(super) fn ratio(
         &self,
         ratio: &RatioPolicy,
         bound: Bound,
         benches: &[Bench],
         built: &Built,
-    ) -> Result<Result<BoundDecision, String>, GuardError> {
+    ) -> Result<Result<BoundDecision, String>, SessionError> {
         let find = |name: &str| {
             let found = benches.iter().find(|bench| bench.name == name);
             found.ok_or_else(|| format!("there is no benchmark called {name}"))
@@ -402,15 +414,15 @@ impl<'a> Session<'a> {
             (Err(missing), _) | (_, Err(missing)) => return Ok(Err(missing)),
         };
         let measure = ratio.measure.measure();
-        let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+        let mut judge = BoundJudge::new(bound, InterimLooks::default(), BOUND_LEVEL);
         (self.events)(Event::Step(format!("measure the ratio {}", ratio.name)));
         let mut is_open = true;
         while is_open && !self.is_over() {
-            let turn = Turn::random();
+            let settings = LaunchSettings::random();
             let mut values = [None, None];
             let first = random() as usize % 2;
             for at in [first, 1 - first] {
-                let readings = self.arena.launch([of, to][at], built, turn);
+                let readings = self.executor.launch([of, to][at], built, settings);
                 let readings = match readings {
                     Ok(readings) => readings,
                     Err(error) if error.is_interrupt() => return Err(error.into()),
@@ -422,7 +434,9 @@ impl<'a> Session<'a> {
                     .map(|r| r.value);
             }
             let [Some(of), Some(to)] = values else { break };
-            is_open = judge.push(of / to).is_ok_and(|wanted| wanted.is_some());
+            is_open = judge
+                .push(of / to)
+                .is_ok_and(|pairs_wanted| pairs_wanted.is_some());
         }
         Ok(Ok(judge.decision()))
     }
@@ -456,9 +470,12 @@ pub(super) fn at_most(name: &str, measure: Measure, limit: f64, values: &[f64]) 
         limit: Limit::AtMost(limit),
         within: 0.0,
     };
-    let mut judge = BoundJudge::new(bound, Looks::default(), BOUND_LEVEL);
+    let mut judge = BoundJudge::new(bound, InterimLooks::default(), BOUND_LEVEL);
     for value in values {
-        if !judge.push(*value).is_ok_and(|wanted| wanted.is_some()) {
+        if !judge
+            .push(*value)
+            .is_ok_and(|pairs_wanted| pairs_wanted.is_some())
+        {
             break;
         }
     }
@@ -469,7 +486,7 @@ pub(super) fn at_most(name: &str, measure: Measure, limit: f64, values: &[f64]) 
     }
 }
 
-impl Series {
+impl MeasureInProgress {
     /// Takes the readings of one pair.
     fn push(&mut self, readings: &[Vec<Reading>; 2]) -> Result<(), String> {
         let mut values = [0.0; 2];
@@ -490,31 +507,31 @@ impl Series {
     }
 }
 
-fn outcome(tracks: Vec<Track<'_>>) -> Outcome {
-    let mut outcome = Outcome::default();
-    for track in tracks {
-        if let Some(reason) = &track.failed {
-            outcome.entries.push(Entry {
-                benchmark: track.bench.name.clone(),
-                unchanged: track.unchanged,
+fn results_of(benchmarks: Vec<BenchmarkInProgress<'_>>) -> PairedResults {
+    let mut paired = PairedResults::default();
+    for benchmark in benchmarks {
+        if let Some(reason) = &benchmark.failed {
+            paired.results.push(BenchmarkResult {
+                benchmark: benchmark.bench.name.clone(),
+                unchanged: benchmark.unchanged,
                 decision: Decision::incomparable(Measure::Time, reason.clone()),
             });
             continue;
         }
-        for series in track.series {
-            for (side, values) in outcome.measurements.iter_mut().zip(series.values) {
-                side.push(Measurement {
-                    benchmark: series.name.clone(),
-                    measure: series.measure,
+        for measure in benchmark.measures {
+            for (revision, values) in paired.measurements.iter_mut().zip(measure.values) {
+                revision.push(Measurement {
+                    benchmark: measure.name.clone(),
+                    measure: measure.measure,
                     values,
                 });
             }
-            outcome.entries.push(Entry {
-                benchmark: series.name,
-                unchanged: track.unchanged,
-                decision: series.judge.decision(),
+            paired.results.push(BenchmarkResult {
+                benchmark: measure.name,
+                unchanged: benchmark.unchanged,
+                decision: measure.judge.decision(),
             });
         }
     }
-    outcome
+    paired
 }

@@ -1,4 +1,4 @@
-//! Where launches are made: one after the other, on a processor of their own if there
+//! Executes launches: one after the other, on a processor of their own if there
 //! is one, and with an eye on what else the machine does.
 
 use std::cell::{Cell, RefCell};
@@ -16,24 +16,24 @@ use crate::process::Cancel;
 use crate::speed::Measure;
 
 /// From which use of the processors on the machine counts as busy.
-const BUSY: f64 = 0.5;
+const BUSY_SHARE: f64 = 0.5;
 
 /// How long the use of the processors is watched at a time.
-const WATCH: Duration = Duration::from_millis(200);
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How many samples a launch takes: the fewest that Criterion can be told, and more for
 /// a benchmark that is short. Many short samples are disturbed less often each.
 const SAMPLES: [u32; 2] = [10, 40];
 
 /// How many times a benchmark must fit into a launch to be short.
-const SHORT: f64 = 2000.0;
+const SHORT_RATIO: f64 = 2000.0;
 
 /// How many times its elapsed time a program with one thread may compute.
-const ONE_THREAD: f64 = 1.1;
+const MAX_ONE_THREAD_LOAD: f64 = 1.1;
 
-/// Starts launches.
+/// Starts launches of benchmarks.
 #[derive(Clone)]
-pub struct Arena<'a> {
+pub struct Executor<'a> {
     launcher: &'a Launcher,
     policy: &'a SpeedPolicy,
     cancel: &'a Cancel,
@@ -43,20 +43,20 @@ pub struct Arena<'a> {
     /// Benchmarks of which a launch can take many samples.
     short: RefCell<BTreeSet<String>>,
     launches: Cell<usize>,
-    passed_ns: Cell<u64>,
+    wall_ns: Cell<u64>,
     waited_ns: Cell<u64>,
-    is_first: Cell<bool>,
+    has_priority: Cell<bool>,
     /// How many launches ran beside much other work; `None` where that is not known.
     disturbed: Cell<Option<usize>>,
     /// Which share of the processors' time other programs used during the last launch.
-    others: Cell<f64>,
+    others_share: Cell<f64>,
     /// How much longer it may wait for other work to end.
-    patience: Cell<Duration>,
+    wait_left: Cell<Duration>,
 }
 
 /// How one launch is made, besides what the policy says.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Turn {
+pub struct LaunchSettings {
     /// What the size of the environment and the processor follow from; the launches of
     /// a pair have the same.
     pub seed: u64,
@@ -64,8 +64,8 @@ pub struct Turn {
     pub slowdown: f64,
 }
 
-impl Turn {
-    /// A turn as chance has it.
+impl LaunchSettings {
+    /// Settings with a random seed.
     pub fn random() -> Self {
         Self {
             seed: random(),
@@ -87,14 +87,14 @@ pub struct Disturbance {
     /// Which share of their time they waited for a processor.
     pub waited: f64,
     /// Whether the system let all of them run before other work.
-    pub is_first: bool,
+    pub has_priority: bool,
     /// How many of them ran while other programs used more than half of the processors;
     /// `None` where the system does not say.
     pub disturbed: Option<usize>,
 }
 
-impl<'a> Arena<'a> {
-    /// An arena on this machine.
+impl<'a> Executor<'a> {
+    /// An executor on this machine.
     pub fn new(launcher: &'a Launcher, policy: &'a SpeedPolicy, cancel: &'a Cancel) -> Self {
         Self {
             launcher,
@@ -104,12 +104,12 @@ impl<'a> Arena<'a> {
             parallel: RefCell::default(),
             short: RefCell::default(),
             launches: Cell::new(0),
-            passed_ns: Cell::new(0),
+            wall_ns: Cell::new(0),
             waited_ns: Cell::new(0),
-            is_first: Cell::new(true),
+            has_priority: Cell::new(true),
             disturbed: Cell::new(machine::ticks().map(|_| 0)),
-            others: Cell::new(0.0),
-            patience: Cell::new(policy.wait.0),
+            others_share: Cell::new(0.0),
+            wait_left: Cell::new(policy.wait.0),
         }
     }
 
@@ -119,21 +119,21 @@ impl<'a> Arena<'a> {
         let mut has_told = false;
         loop {
             let started = Instant::now();
-            let busy = machine::busy_share(WATCH)?;
-            if busy <= BUSY || self.cancel.is_cancelled() {
+            let busy = machine::busy_share(WATCH_INTERVAL)?;
+            if busy <= BUSY_SHARE || self.cancel.is_cancelled() {
                 return None;
             }
-            let patience = self.patience.get();
-            if patience.is_zero() {
+            let wait_left = self.wait_left.get();
+            if wait_left.is_zero() {
                 return Some(busy);
             }
-            self.patience
-                .set(patience.saturating_sub(started.elapsed()));
+            self.wait_left
+                .set(wait_left.saturating_sub(started.elapsed()));
             if !has_told {
                 has_told = true;
                 note(format!(
                     "wait up to {} for other work to end: {:.0} % of the processors are in use",
-                    Span(patience),
+                    Span(wait_left),
                     100.0 * busy
                 ));
             }
@@ -141,8 +141,8 @@ impl<'a> Arena<'a> {
     }
 
     /// Waits for other work to end if the last launch met much of it, and patience is left.
-    pub fn look_around(&self, note: &dyn Fn(String)) {
-        if self.others.get() > BUSY && !self.patience.get().is_zero() {
+    pub fn wait_if_disturbed(&self, note: &dyn Fn(String)) {
+        if self.others_share.get() > BUSY_SHARE && !self.wait_left.get().is_zero() {
             self.wait_for_quiet(note);
         }
     }
@@ -186,46 +186,46 @@ impl<'a> Arena<'a> {
         })
     }
 
-    /// Launches a benchmark once on one side, on one processor if one is enough for it.
+    /// Launches a benchmark once on one revision, on one processor if one is enough for it.
     pub fn launch(
         &self,
         bench: &Bench,
         built: &Built,
-        turn: Turn,
+        settings: LaunchSettings,
     ) -> Result<Vec<Reading>, LaunchError> {
         let is_parallel = self.parallel.borrow().contains(&bench.name);
         let may_pin = self.policy.pin && !is_parallel && !self.cores.is_empty();
-        let core = may_pin.then(|| self.cores[turn.seed as usize % self.cores.len()]);
+        let core = may_pin.then(|| self.cores[settings.seed as usize % self.cores.len()]);
         let before = machine::ticks();
-        let (launched, readings) = self.once(bench, built, turn, core)?;
-        if let Some(others) = others_share(before, machine::ticks(), &launched.usage) {
-            self.others.set(others);
+        let (launched, readings) = self.launch_on(bench, built, settings, core)?;
+        if let Some(others_share) = share_of_others(before, machine::ticks(), &launched.usage) {
+            self.others_share.set(others_share);
             let disturbed = self.disturbed.get();
             self.disturbed
-                .set(disturbed.map(|n| n + usize::from(others > BUSY)));
+                .set(disturbed.map(|n| n + usize::from(others_share > BUSY_SHARE)));
         }
         self.launches.set(self.launches.get() + 1);
-        self.passed_ns
-            .set(self.passed_ns.get() + launched.usage.wall_ns);
+        self.wall_ns
+            .set(self.wall_ns.get() + launched.usage.wall_ns);
         let waited = launched.usage.waited_ns.unwrap_or(0);
         self.waited_ns.set(self.waited_ns.get() + waited);
-        self.is_first
-            .set(self.is_first.get() && launched.usage.is_first);
+        self.has_priority
+            .set(self.has_priority.get() && launched.usage.has_priority);
         Ok(readings)
     }
 
     /// Launches a benchmark once to see that it runs, what it measures, and whether it
     /// computes on several processors. What it reads from files is in memory then.
-    pub fn try_out(&self, bench: &Bench, built: &Built) -> Result<Vec<Reading>, LaunchError> {
-        let (launched, readings) = self.once(bench, built, Turn::random(), None)?;
+    pub fn trial_launch(&self, bench: &Bench, built: &Built) -> Result<Vec<Reading>, LaunchError> {
+        let (launched, readings) = self.launch_on(bench, built, LaunchSettings::random(), None)?;
         let usage = launched.usage;
         let computed = (usage.user_ns + usage.system_ns) as f64;
         let passed = usage.wall_ns.saturating_sub(usage.waited_ns.unwrap_or(0)) as f64;
-        if computed > ONE_THREAD * passed {
+        if computed > MAX_ONE_THREAD_LOAD * passed {
             self.parallel.borrow_mut().insert(bench.name.clone());
         }
         let launch = self.policy.launch.0.as_nanos() as f64;
-        let is_short = |r: &Reading| r.measure == Measure::Time && r.value * SHORT < launch;
+        let is_short = |r: &Reading| r.measure == Measure::Time && r.value * SHORT_RATIO < launch;
         if readings.iter().any(is_short) {
             self.short.borrow_mut().insert(bench.name.clone());
         }
@@ -238,8 +238,8 @@ impl<'a> Arena<'a> {
         Counter::choose(self.policy.counters, self.launcher, self.cancel)
     }
 
-    /// Launches a benchmark once on one side to count its instructions. The environment
-    /// is as large on both sides: what a program does with it counts too.
+    /// Launches a benchmark once on one revision to count its instructions. The environment
+    /// is as large on both revisions: what a program does with it counts too.
     pub fn count(
         &self,
         bench: &Bench,
@@ -278,11 +278,11 @@ impl<'a> Arena<'a> {
         })
     }
 
-    fn once(
+    fn launch_on(
         &self,
         bench: &Bench,
         built: &Built,
-        turn: Turn,
+        settings: LaunchSettings,
         core: Option<usize>,
     ) -> Result<(Launched, Vec<Reading>), LaunchError> {
         let scratch = tempfile::tempdir().map_err(LaunchError::Temporary)?;
@@ -290,8 +290,8 @@ impl<'a> Arena<'a> {
         let program = self.program(bench, built, samples, scratch.path())?;
         let conditions = Conditions {
             core,
-            slowdown: turn.slowdown,
-            seed: turn.seed,
+            slowdown: settings.slowdown,
+            seed: settings.seed,
             limit: Some(self.policy.time_out.0),
         };
         let launched = self.launcher.run(&program, &conditions, self.cancel)?;
@@ -308,11 +308,11 @@ impl<'a> Arena<'a> {
 
     /// What the launches met so far.
     pub fn disturbance(&self) -> Disturbance {
-        let passed = self.passed_ns.get().max(1) as f64;
+        let passed = self.wall_ns.get().max(1) as f64;
         Disturbance {
             launches: self.launches.get(),
             waited: self.waited_ns.get() as f64 / passed,
-            is_first: self.is_first.get(),
+            has_priority: self.has_priority.get(),
             disturbed: self.disturbed.get(),
         }
     }
@@ -320,7 +320,7 @@ impl<'a> Arena<'a> {
 
 /// Which share of the processors' time between two looks other programs used than the one
 /// that was launched.
-fn others_share(before: Option<Ticks>, after: Option<Ticks>, own: &Usage) -> Option<f64> {
+fn share_of_others(before: Option<Ticks>, after: Option<Ticks>, own: &Usage) -> Option<f64> {
     let (before, after) = (before?, after?);
     let own = (own.user_ns + own.system_ns) as f64 / Ticks::NANOSECONDS;
     let (used, all) = (after.used - before.used, after.all - before.all);
@@ -340,16 +340,16 @@ mod tests {
             system_ns: 10_000_000,
             peak_bytes: None,
             stopped_ns: 0,
-            is_first: true,
+            has_priority: true,
         };
         // Ten of the twenty ticks of two processors in a tenth of a second are its own.
         let look = |used, all| Some(Ticks { used, all });
-        let share = |used: u64| others_share(look(50, 100), look(50 + used, 120), &usage);
+        let share = |used: u64| share_of_others(look(50, 100), look(50 + used, 120), &usage);
         assert_eq!(share(10), Some(0.0));
         assert_eq!(share(20), Some(0.5));
         // Ticks are coarse.
         assert_eq!(share(9), Some(0.0));
-        assert_eq!(others_share(look(1, 2), look(1, 2), &usage), None);
-        assert_eq!(others_share(None, look(1, 2), &usage), None);
+        assert_eq!(share_of_others(look(1, 2), look(1, 2), &usage), None);
+        assert_eq!(share_of_others(None, look(1, 2), &usage), None);
     }
 }

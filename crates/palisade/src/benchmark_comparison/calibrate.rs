@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::contest::{Contest, Selection, prepare};
 use super::fingerprint;
-use super::session::{Injection, Outcome, Session};
-use crate::guard::{Event, Events, Guard, GuardError};
-use crate::measure::arena::Arena;
+use super::pair::{RevisionPair, Selection, prepare_pair};
+use super::runner::{BenchmarkRunner, Injection, PairedResults};
+use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
+use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::{
-    Calibration, Detection, Family, Fingerprint, Found, KnownSpread, Measure, State, log_ratio,
-    same_code_spread,
+    BenchmarkState, Calibration, Detection, Family, Fingerprint, KnownSpread, Measure, Proportion,
+    log_ratio, same_code_spread,
 };
 
 /// What is measured, and how often.
@@ -34,72 +34,74 @@ pub struct CalibrateOptions {
 /// Compares the files as they are with themselves, and with themselves slowed down, and
 /// remembers what that showed.
 pub fn calibrate(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     options: &CalibrateOptions,
     events: Events<'_>,
-) -> Result<Calibration, GuardError> {
-    let mut sides = [guard.beside(None)?, guard.beside(None)?];
-    let machine = fingerprint(guard, &mut sides[0])?;
+) -> Result<Calibration, SessionError> {
+    let mut revisions = [session.in_checkout(None)?, session.in_checkout(None)?];
+    let machine = fingerprint(session, &mut revisions[0])?;
     let calibration = {
-        let session = Session {
-            policy: &guard.policy,
-            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+        let runner = BenchmarkRunner {
+            policy: &session.policy,
+            executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: None,
         };
-        let selection = options.selection.or_policy(&guard.policy.speed);
-        let [base, candidate] = &mut sides;
-        let contest = prepare(guard, &session, [base, candidate], &selection)?;
-        if contest.benches.is_empty() {
-            return Err(GuardError::NoBenchmark(selection.words()));
+        let selection = options.selection.or_policy(&session.policy.speed);
+        let [base, candidate] = &mut revisions;
+        let pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
+        if pair.benches.is_empty() {
+            return Err(SessionError::NoBenchmark(selection.words()));
         }
-        session
-            .arena
+        runner
+            .executor
             .wait_for_quiet(&|text| events(Event::Note(text)));
-        let session = Session {
+        let runner = BenchmarkRunner {
             deadline: options.budget.map(|budget| Instant::now() + budget),
-            ..session
+            ..runner
         };
-        learn(&session, &contest, options, machine)?
+        run_calibration(&runner, &pair, options, machine)?
     };
     // What says nothing does not take the place of what says something.
     if calibration.false_alarms.of > 0 {
-        guard.store.add(&Record::Calibration(calibration.clone()))?;
+        session
+            .store
+            .add(&Record::Calibration(calibration.clone()))?;
     }
     Ok(calibration)
 }
 
-fn learn(
-    session: &Session<'_>,
-    contest: &Contest,
+fn run_calibration(
+    runner: &BenchmarkRunner<'_>,
+    pair: &RevisionPair,
     options: &CalibrateOptions,
     machine: Fingerprint,
-) -> Result<Calibration, GuardError> {
+) -> Result<Calibration, SessionError> {
     let mut log_ratios: BTreeMap<(String, Measure), Vec<Vec<f64>>> = BTreeMap::new();
-    let mut false_alarms = Found::default();
+    let mut false_alarms = Proportion::default();
     for at in 1..=options.comparisons {
         let of = options.comparisons;
-        (session.events)(Event::Note(format!(
+        (runner.events)(Event::Note(format!(
             "equal programs, comparison {at} of {of}"
         )));
-        let outcome = session.compare(contest, &[])?;
+        let paired = runner.compare(pair, &[])?;
         // What the time cut off says nothing.
-        if session.is_over() {
+        if runner.is_over() {
             break;
         }
-        if !is_measured(&outcome) {
+        if !is_measured(&paired) {
             continue;
         }
-        for ((benchmark, measure), pairs) in pairs(&outcome) {
+        for ((benchmark, measure), pairs) in pairs(&paired) {
             log_ratios
                 .entry((benchmark, measure))
                 .or_default()
                 .push(pairs);
         }
         false_alarms.of += 1;
-        false_alarms.found += u32::from(!alarms(outcome).is_empty());
+        false_alarms.found += u32::from(!alarms(paired).is_empty());
     }
     let known =
         |((benchmark, measure), comparisons): (&(String, Measure), &Vec<Vec<f64>>)| KnownSpread {
@@ -117,29 +119,29 @@ fn learn(
         detections: Vec::new(),
     };
     for slowdown in &options.slowdowns {
-        let learnt = calibration.clone();
-        let session = session.with(&learnt);
-        let mut rate = Found::default();
+        let calibrated = calibration.clone();
+        let runner = runner.with(&calibrated);
+        let mut rate = Proportion::default();
         for at in 1..=options.injected {
             let of = options.injected;
             let percent = 100.0 * slowdown;
             let note = format!("slowed down by {percent:.0} %, comparison {at} of {of}");
-            (session.events)(Event::Note(note));
+            (runner.events)(Event::Note(note));
             // One benchmark at a time, in turns: others must not be named with it.
-            let slow = &contest.benches[at % contest.benches.len()].name;
+            let slow = &pair.benches[at % pair.benches.len()].name;
             let injection = Injection {
                 name: slow.clone(),
                 slowdown: *slowdown,
             };
-            let outcome = session.compare(contest, &[injection])?;
-            if session.is_over() {
+            let paired = runner.compare(pair, &[injection])?;
+            if runner.is_over() {
                 break;
             }
-            if !is_measured(&outcome) {
+            if !is_measured(&paired) {
                 continue;
             }
             rate.of += 1;
-            rate.found += u32::from(alarms(outcome).contains(slow));
+            rate.found += u32::from(alarms(paired).contains(slow));
         }
         calibration.detections.push(Detection {
             slowdown: *slowdown,
@@ -149,16 +151,16 @@ fn learn(
     Ok(calibration)
 }
 
-/// Whether there are numbers of both sides of every benchmark: no alarm about what could
+/// Whether there are numbers of both revisions of every benchmark: no alarm about what could
 /// not be run is no merit.
-fn is_measured(outcome: &Outcome) -> bool {
-    let mut states = outcome.entries.iter().map(|entry| entry.decision.state);
-    states.all(|state| state != State::Incomparable)
+fn is_measured(paired: &PairedResults) -> bool {
+    let mut states = paired.results.iter().map(|result| result.decision.state);
+    states.all(|state| state != BenchmarkState::Incomparable)
 }
 
 /// The log-ratios of each measure of each benchmark.
-fn pairs(outcome: &Outcome) -> BTreeMap<(String, Measure), Vec<f64>> {
-    let [base, candidate] = &outcome.measurements;
+fn pairs(paired: &PairedResults) -> BTreeMap<(String, Measure), Vec<f64>> {
+    let [base, candidate] = &paired.measurements;
     let of_measure = base.iter().zip(candidate).map(|(base, candidate)| {
         let measure = base.measure;
         let pairs = base.values.iter().zip(&candidate.values);
@@ -168,15 +170,15 @@ fn pairs(outcome: &Outcome) -> BTreeMap<(String, Measure), Vec<f64>> {
     of_measure.collect()
 }
 
-/// The benchmarks that are called slower or larger. That both sides are the same counts
+/// The benchmarks that are called slower or larger. That both revisions are the same counts
 /// for nothing here: the question is what is said where that is not known.
-fn alarms(outcome: Outcome) -> Vec<String> {
-    let blind = outcome.entries.into_iter().map(|mut entry| {
-        entry.unchanged = false;
-        entry
+fn alarms(paired: PairedResults) -> Vec<String> {
+    let blind = paired.results.into_iter().map(|mut result| {
+        result.unchanged = false;
+        result
     });
     let family = Family::judge(blind.collect());
-    let alarms = family.entries.into_iter();
-    let alarms = alarms.filter(|entry| entry.decision.state == State::Regressed);
-    alarms.map(|entry| entry.benchmark).collect()
+    let alarms = family.results.into_iter();
+    let alarms = alarms.filter(|result| result.decision.state == BenchmarkState::Regressed);
+    alarms.map(|result| result.benchmark).collect()
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::contest::{Selection, prepare_one};
-use super::session::{OneSided, Session};
+use super::pair::{Selection, prepare_revision};
+use super::runner::{BenchmarkRunner, UnpairedResults};
 use super::{NamedBound, fingerprint};
-use crate::guard::{Event, Events, Guard, GuardError};
-use crate::measure::arena::Arena;
+use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
+use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 
 /// What is measured, and how often.
@@ -26,7 +26,7 @@ pub struct SeriesOptions {
 
 /// What was measured of a tree.
 #[derive(Clone, Debug)]
-pub struct Series {
+pub struct SeriesReport {
     /// What people call the tree.
     pub name: String,
     /// On what it was measured.
@@ -43,58 +43,58 @@ pub struct Series {
 
 /// Measures the benchmarks of one tree, and remembers the values.
 pub fn measure_series(
-    guard: &mut Guard,
+    session: &mut Session,
     launcher: &Launcher,
     options: &SeriesOptions,
     events: Events<'_>,
-) -> Result<Series, GuardError> {
-    let mut side = guard.beside(options.revision.as_deref())?;
-    let machine = fingerprint(guard, &mut side)?;
+) -> Result<SeriesReport, SessionError> {
+    let mut revision = session.in_checkout(options.revision.as_deref())?;
+    let machine = fingerprint(session, &mut revision)?;
     let started_ms = now();
     let series = {
-        let session = Session {
-            policy: &guard.policy,
-            arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+        let runner = BenchmarkRunner {
+            policy: &session.policy,
+            executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
             calibration: None,
         };
-        let selection = options.selection.or_policy(&guard.policy.speed);
-        let one = prepare_one(guard, &session, &mut side, &selection)?;
-        let benches: Vec<_> = one.benches.into_values().collect();
-        if benches.is_empty() && one.failed.is_empty() {
-            return Err(GuardError::NoBenchmark(selection.words()));
+        let selection = options.selection.or_policy(&session.policy.speed);
+        let prepared = prepare_revision(session, &runner, &mut revision, &selection)?;
+        let benches: Vec<_> = prepared.benches.into_values().collect();
+        if benches.is_empty() && prepared.failed.is_empty() {
+            return Err(SessionError::NoBenchmark(selection.words()));
         }
-        session
-            .arena
+        runner
+            .executor
             .wait_for_quiet(&|text| events(Event::Note(text)));
-        let budget = options.budget.unwrap_or(guard.policy.speed.budget.0);
-        let session = Session {
+        let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
+        let runner = BenchmarkRunner {
             deadline: Some(Instant::now() + budget),
-            ..session
+            ..runner
         };
-        let OneSided {
+        let UnpairedResults {
             measurements,
             failed,
-        } = session.measure(&benches, &one.built, options.launches)?;
-        let mut bounds = session.budgets(&measurements);
-        bounds.extend(session.ratios(&benches, &one.built, selection.is_all())?);
-        Series {
-            name: side.name(),
+        } = runner.measure(&benches, &prepared.built, options.launches)?;
+        let mut bounds = runner.budgets(&measurements);
+        bounds.extend(runner.ratios(&benches, &prepared.built, selection.is_all())?);
+        SeriesReport {
+            name: revision.name(),
             machine,
             measurements,
             bounds,
-            failed: [one.failed, failed].concat(),
-            notes: one.notes,
+            failed: [prepared.failed, failed].concat(),
+            notes: prepared.notes,
         }
     };
-    guard.store.add(&Record::Speed(SpeedRun {
+    session.store.add(&Record::Speed(SpeedRun {
         id: new_id(),
-        session: new_id(),
+        comparison_id: new_id(),
         started_ms,
         finished_ms: now(),
         purpose: SpeedPurpose::Series,
-        subject: side.subject.clone(),
+        subject: revision.subject.clone(),
         fingerprint: series.machine.clone(),
         measurements: series.measurements.clone(),
     }))?;

@@ -4,34 +4,34 @@
 use std::time::Instant;
 
 use super::{CandidateChoice, Check, MeasureSpeed};
-use crate::api::{self, Against, ApiAnswer};
+use crate::api::{self, ApiAnswer, ApiReference};
+use crate::benchmark_comparison::{CompareOptions, Selection, SpeedReport, measure};
 use crate::claims::{self, Claims};
-use crate::comparison::{CompareOptions, Selection, SpeedReport, measure};
-use crate::guard::{Event, GuardError};
-use crate::identity::{TargetKind, TestId};
 use crate::journal::{JournalEntry, JournalEvent, Recall};
 use crate::policy::ApiBreaks;
 use crate::record::Record;
 use crate::risk::{Assessment, Level};
 use crate::run::RunError;
+use crate::session::{Event, SessionError};
+use crate::test_id::{TargetKind, TestId};
 use crate::verdict::{
-    Effect, Finding, FindingKind, Unpaired, judge_approval, judge_claims, judge_monitored,
-    judge_speed,
+    Finding, FindingKind, Severity, UnpairedBenchmarks, judge_approval, judge_claims,
+    judge_monitored, judge_speed,
 };
 use crate::workspace::{Target, Workspace};
 
 impl Check<'_> {
     /// What cargo-semver-checks says about the changed packages, where it is installed
     /// and the risk is High or above.
-    pub(super) fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, GuardError> {
+    pub(super) fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, SessionError> {
         let is_risky = assessment.level >= Some(Level::High);
-        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
-        if !is_risky || !is_first || self.same || !api::is_installed() {
+        let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if !is_risky || !is_first_shard || self.same || !api::is_installed() {
             return Ok(Vec::new());
         }
-        let base = self.base.root(self.guard, self.events)?;
-        let candidate = self.candidate.root(self.guard, self.events)?;
-        let policy = self.guard.policy.api;
+        let base = self.base.root(self.session, self.events)?;
+        let candidate = self.candidate.root(self.session, self.events)?;
+        let policy = self.session.policy.api;
         let mut findings = Vec::new();
         for name in &assessment.changed {
             let has_library = |workspace: &Workspace| {
@@ -43,25 +43,29 @@ impl Check<'_> {
                     .any(is_library)
                     .then_some(package.published)
             };
-            let published = has_library(self.candidate.workspace(self.guard));
-            if has_library(self.base.workspace(self.guard)).is_none() {
+            let published = has_library(self.candidate.workspace(self.session));
+            if has_library(self.base.workspace(self.session)).is_none() {
                 continue;
             }
             let Some(published) = published else {
                 continue;
             };
             let base_name = self.base.name();
-            let release = (policy.release && published).then_some(Against::Release);
-            for against in [Some(Against::Base(&base)), release].into_iter().flatten() {
-                let other = match against {
-                    Against::Base(_) => base_name.as_str(),
-                    Against::Release => "the last release",
+            let release = (policy.release && published).then_some(ApiReference::Release);
+            for reference in [Some(ApiReference::Base(&base)), release]
+                .into_iter()
+                .flatten()
+            {
+                let other = match reference {
+                    ApiReference::Base(_) => base_name.as_str(),
+                    ApiReference::Release => "the last release",
                 };
                 let step = format!("compare the public API of {name} with {other}");
                 (self.events)(Event::Step(step));
-                let limit = self.guard.policy.run.run_time_out.0;
-                let answer = api::compare(&candidate, name, against, limit, self.guard.cancel())
-                    .map_err(RunError::from)?;
+                let limit = self.session.policy.run.run_time_out.0;
+                let answer =
+                    api::compare(&candidate, name, reference, limit, self.session.cancel())
+                        .map_err(RunError::from)?;
                 findings.extend(api_finding(name, other, answer, policy.breaks));
             }
         }
@@ -70,21 +74,22 @@ impl Check<'_> {
 
     /// Whether the cheap claims of the documents hold, where the candidate is: in the user's
     /// files, or in a checkout where just that was asked for.
-    pub(super) fn claims(&mut self) -> Result<Vec<Finding>, GuardError> {
-        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
-        let is_beside = matches!(self.options.candidate, CandidateChoice::Beside(_));
-        let is_here = self.candidate.in_place || is_beside;
-        if !self.guard.policy.claims.check || !is_first || !is_here {
+    pub(super) fn claims(&mut self) -> Result<Vec<Finding>, SessionError> {
+        let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
+        let is_checkout = matches!(self.options.candidate, CandidateChoice::Checkout(_));
+        let is_here = self.candidate.in_place || is_checkout;
+        if !self.session.policy.claims.check || !is_first_shard || !is_here {
             return Ok(Vec::new());
         }
-        let root = self.candidate.root(self.guard, self.events)?;
-        let claims = Claims::load_in(self.guard, &root)?;
+        let root = self.candidate.root(self.session, self.events)?;
+        let claims = Claims::load_in(self.session, &root)?;
         let options = claims::Options {
             deadline: self.deadline,
             ..claims::Options::default()
         };
-        let side = &mut self.candidate;
-        let checked = claims::check_side(self.guard, side, &claims, &options, self.events)?;
+        let revision = &mut self.candidate;
+        let checked =
+            claims::check_revision(self.session, revision, &claims, &options, self.events)?;
         Ok(judge_claims(&checked, &claims::contradictions(&claims)))
     }
 
@@ -92,44 +97,45 @@ impl Check<'_> {
     pub(super) fn approval(
         &mut self,
         assessment: &Assessment,
-    ) -> Result<Option<Finding>, GuardError> {
-        let is_first = self.options.shard.is_none_or(|shard| shard.index == 1);
-        if self.same || !is_first {
+    ) -> Result<Option<Finding>, SessionError> {
+        let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
+        if self.same || !is_first_shard {
             return Ok(None);
         }
-        let journal = self.guard.store.journal()?;
+        let journal = self.session.store.journal()?;
         let of_tree = |entry: &JournalEntry| entry.tree == self.candidate.subject.tree;
         let entries: Vec<JournalEntry> = journal.into_iter().filter(of_tree).collect();
-        let policy = self.guard.policy.approval;
+        let policy = self.session.policy.approval;
         let subject = &self.candidate.subject;
         let mut authors = self
-            .guard
+            .session
             .repo
             .authors(&self.base.commit.id, &subject.commit)?;
         if subject.dirty {
-            authors.extend(self.guard.repo.user());
+            authors.extend(self.session.repo.user());
         }
         Ok(judge_approval(policy, assessment.level, &authors, &entries))
     }
 
     /// What the plan of the change would have found of the failures that all tests show;
-    /// remembered. `None` unless all tests of both sides were looked at for that.
+    /// remembered. `None` unless all tests of both revisions were looked at for that.
     pub(super) fn recall(
         &mut self,
         assessment: &Assessment,
         has_run: bool,
         findings: &[Finding],
-    ) -> Result<Option<Recall>, GuardError> {
+    ) -> Result<Option<Recall>, SessionError> {
         let is_whole = self.options.everything && self.options.shard.is_none();
         if !is_whole || self.same || !has_run {
             return Ok(None);
         }
         // A failure that stayed open is one that the plan had to find, too.
         let failing = findings.iter().filter(|f| {
-            f.kind == FindingKind::Test && matches!(f.effect, Effect::Regression | Effect::Open)
+            f.kind == FindingKind::Test
+                && matches!(f.severity, Severity::Regression | Severity::Undecided)
         });
         let tests = failing.filter_map(|finding| finding.name.parse::<TestId>().ok());
-        let scope = self.guard.policy.with_monitored(assessment.scope.clone());
+        let scope = self.session.policy.with_monitored(assessment.scope.clone());
         let is_selected = |test: &TestId| scope.as_ref().is_some_and(|scope| scope.contains(test));
         let (found, missed): (Vec<_>, Vec<_>) = tests.partition(is_selected);
         let recall = Recall {
@@ -140,7 +146,7 @@ impl Check<'_> {
         let subject = &self.candidate.subject;
         let event = JournalEvent::Scored(recall.clone());
         let entry = JournalEntry::new(&subject.tree, &subject.commit, event);
-        self.guard.store.add(&Record::Journal(entry))?;
+        self.session.store.add(&Record::Journal(entry))?;
         Ok(Some(recall))
     }
 
@@ -151,9 +157,9 @@ impl Check<'_> {
         &mut self,
         assessment: &Assessment,
         findings: &mut Vec<Finding>,
-    ) -> Result<Option<SpeedReport>, GuardError> {
-        let is_risky = assessment.level >= Some(Level::High) && self.guard.policy.speed.check;
-        let monitored = self.guard.policy.monitored_benches();
+    ) -> Result<Option<SpeedReport>, SessionError> {
+        let is_risky = assessment.level >= Some(Level::High) && self.session.policy.speed.check;
+        let monitored = self.session.policy.monitored_benches();
         let (launcher, is_asked_for) = match &self.options.speed {
             MeasureSpeed::ByRisk(launcher) if is_risky || !monitored.is_empty() => {
                 (launcher, false)
@@ -179,7 +185,11 @@ impl Check<'_> {
         }
         if self.is_over() {
             let reason = "the budget was over before they were measured";
-            findings.push(no_speed(Effect::Open, "inconclusive", reason.to_owned()));
+            findings.push(no_speed(
+                Severity::Undecided,
+                "inconclusive",
+                reason.to_owned(),
+            ));
             return Ok(None);
         }
         let options = CompareOptions {
@@ -189,34 +199,38 @@ impl Check<'_> {
                 .map(|at| at.saturating_duration_since(Instant::now())),
             ..CompareOptions::default()
         };
-        let (mut base, mut candidate) = (self.base.beside(), self.candidate.beside());
+        let (mut base, mut candidate) = (self.base.in_checkout(), self.candidate.in_checkout());
         // The checkout of the base is at the place where both are measured.
         self.base.leave();
         self.candidate.leave();
-        let sides = [&mut base, &mut candidate];
-        match measure(self.guard, launcher, sides, &options, self.events) {
+        let revisions = [&mut base, &mut candidate];
+        match measure(self.session, launcher, revisions, &options, self.events) {
             Ok(measured) => {
                 let name = self.base.name();
                 let (report, unpaired) = (measured.report, measured.unpaired);
                 findings.extend(judge_speed(&report, &unpaired, &name));
-                let policy = &self.guard.policy;
+                let policy = &self.session.policy;
                 findings.extend(judge_monitored(policy, Some(&report), &unpaired));
                 Ok(Some(report))
             }
-            Err(GuardError::NoBenchmark(_)) => {
+            Err(SessionError::NoBenchmark(_)) => {
                 if is_asked_for {
                     let reason = "no benchmark is in the packages that the change can reach";
-                    findings.push(no_speed(Effect::Note, "no_benchmark", reason.to_owned()));
+                    findings.push(no_speed(Severity::Note, "no_benchmark", reason.to_owned()));
                 }
-                let policy = &self.guard.policy;
-                findings.extend(judge_monitored(policy, None, &Unpaired::default()));
+                let policy = &self.session.policy;
+                findings.extend(judge_monitored(
+                    policy,
+                    None,
+                    &UnpairedBenchmarks::default(),
+                ));
                 Ok(None)
             }
-            Err(GuardError::Run(RunError::Build { output })) => {
+            Err(SessionError::Run(RunError::Build { output })) => {
                 let reason = "the benchmarks do not build".to_owned();
                 findings.push(Finding {
                     output: Some(output),
-                    ..no_speed(Effect::Unmeasured, "build_failed", reason)
+                    ..no_speed(Severity::Unmeasured, "build_failed", reason)
                 });
                 Ok(None)
             }
@@ -226,13 +240,13 @@ impl Check<'_> {
 }
 
 /// A finding about benchmarks that were not measured.
-fn no_speed(effect: Effect, state: &str, reason: String) -> Finding {
-    let is_note = effect == Effect::Note;
+fn no_speed(severity: Severity, state: &str, reason: String) -> Finding {
+    let is_note = severity == Severity::Note;
     Finding {
         kind: FindingKind::Speed,
         name: "benchmarks".to_owned(),
         state: state.to_owned(),
-        effect,
+        severity,
         reason,
         meaning: "a slowdown would not show".to_owned(),
         next: "cargo palisade bench".to_owned(),
@@ -257,7 +271,7 @@ fn api_finding(
         kind: FindingKind::Api,
         name: format!("public API of {package}"),
         state: state.to_owned(),
-        effect: Effect::Note,
+        severity: Severity::Note,
         reason,
         meaning: meaning.to_owned(),
         next: format!("cargo semver-checks --package {package}"),
@@ -274,9 +288,9 @@ fn api_finding(
             let rules = rules.join("; ");
             let reason = format!("compared with {other} it needs a new {version} version: {rules}");
             Some(Finding {
-                effect: match breaks {
-                    ApiBreaks::Note => Effect::Note,
-                    ApiBreaks::Regression => Effect::Regression,
+                severity: match breaks {
+                    ApiBreaks::Note => Severity::Note,
+                    ApiBreaks::Regression => Severity::Regression,
                 },
                 avoid: "do not publish it as a compatible version".to_owned(),
                 output: Some(output),

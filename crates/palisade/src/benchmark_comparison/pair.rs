@@ -1,13 +1,13 @@
-//! Both sides of a comparison, checked out, built, and with their benchmarks listed.
+//! Both revisions of a comparison, checked out, built, and with their benchmarks listed.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::session::{Session, chain};
-use crate::guard::{Event, Guard, GuardError, Side};
-use crate::measure::bench::{Bench, BenchTarget, Built, Harness, Way, bench_targets};
-use crate::measure::build::{Wanted, build, package_of};
+use super::runner::{BenchmarkRunner, error_chain};
+use crate::measure::bench::{Bench, BenchKind, BenchTarget, Built, Harness, bench_targets};
+use crate::measure::build::{BuildPlan, build, package_of};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
+use crate::session::{Event, Revision, Session, SessionError};
 
 /// Which benchmarks are looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,24 +76,24 @@ impl Selection {
     }
 }
 
-/// Two sides, built, with the benchmarks they have.
-pub(crate) struct Contest {
+/// Two revisions, built, with the benchmarks they have.
+pub(crate) struct RevisionPair {
     /// What was built of the base and of the candidate.
-    pub(crate) sides: [Built; 2],
+    pub(crate) built: [Built; 2],
     /// The benchmarks that both have.
     pub(crate) benches: Vec<Bench>,
-    /// Those that only one of the sides has.
-    pub(crate) only: [Vec<String>; 2],
+    /// Those that only one of the revisions has.
+    pub(crate) unpaired: [Vec<String>; 2],
     /// Targets of which the benchmarks are not known, and why.
     pub(crate) failed: Vec<(String, String)>,
     /// What else there is to say.
     pub(crate) notes: Vec<String>,
 }
 
-impl Contest {
+impl RevisionPair {
     /// Whether nothing stands alone, or is not known.
-    pub(super) fn is_paired(&self) -> bool {
-        self.only.iter().all(Vec::is_empty) && self.failed.is_empty()
+    pub(super) fn is_all_paired(&self) -> bool {
+        self.unpaired.iter().all(Vec::is_empty) && self.failed.is_empty()
     }
 }
 
@@ -103,8 +103,8 @@ pub(super) fn commands(policy: &Policy) -> impl Iterator<Item = (&CommandPolicy,
     all.filter_map(|command| Some((command, command.words()?)))
 }
 
-/// One side, built, with the benchmarks it has.
-pub(super) struct One {
+/// One revision, built, with the benchmarks it has.
+pub(super) struct PreparedRevision {
     /// What was built.
     pub(super) built: Built,
     /// Its benchmarks by name.
@@ -115,48 +115,48 @@ pub(super) struct One {
     pub(super) notes: Vec<String>,
 }
 
-/// Checks both sides out, builds what they measure, and lists it.
-pub(super) fn prepare(
-    guard: &Guard,
-    session: &Session<'_>,
-    [base, candidate]: [&mut Side; 2],
+/// Checks both revisions out, builds what they measure, and lists it.
+pub(super) fn prepare_pair(
+    session: &Session,
+    runner: &BenchmarkRunner<'_>,
+    [base, candidate]: [&mut Revision; 2],
     selection: &Selection,
-) -> Result<Contest, GuardError> {
-    let base = prepare_one(guard, session, base, selection)?;
-    let mut candidate = prepare_one(guard, session, candidate, selection)?;
-    let lacks = |name: &&String, other: &One| !other.benches.contains_key(*name);
+) -> Result<RevisionPair, SessionError> {
+    let base = prepare_revision(session, runner, base, selection)?;
+    let mut candidate = prepare_revision(session, runner, candidate, selection)?;
+    let lacks = |name: &&String, other: &PreparedRevision| !other.benches.contains_key(*name);
     let gone = base.benches.keys().filter(|name| lacks(name, &candidate));
     let added = candidate.benches.keys().filter(|name| lacks(name, &base));
-    let only = [gone.cloned().collect(), added.cloned().collect()];
+    let unpaired = [gone.cloned().collect(), added.cloned().collect()];
     candidate
         .benches
         .retain(|name, _| base.benches.contains_key(name));
     let mut notes = base.notes;
     notes.extend(candidate.notes);
     notes.dedup();
-    Ok(Contest {
-        sides: [base.built, candidate.built],
+    Ok(RevisionPair {
+        built: [base.built, candidate.built],
         benches: candidate.benches.into_values().collect(),
-        only,
+        unpaired,
         failed: [base.failed, candidate.failed].concat(),
         notes,
     })
 }
 
-/// Checks a side out, builds what it measures, and lists it.
-pub(super) fn prepare_one(
-    guard: &Guard,
-    session: &Session<'_>,
-    side: &mut Side,
+/// Checks a revision out, builds what it measures, and lists it.
+pub(super) fn prepare_revision(
+    session: &Session,
+    runner: &BenchmarkRunner<'_>,
+    revision: &mut Revision,
     selection: &Selection,
-) -> Result<One, GuardError> {
-    side.root(guard, session.events)?;
-    let toolchain = side.environment(guard)?.toolchain;
+) -> Result<PreparedRevision, SessionError> {
+    revision.root(session, runner.events)?;
+    let toolchain = revision.environment(session)?.toolchain;
     let has_bench_attribute =
         toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
     let (mut notes, mut failed) = (Vec::new(), Vec::new());
-    let mut wanted = Wanted::default();
-    for target in bench_targets(side.workspace(guard)) {
+    let mut plan = BuildPlan::default();
+    for target in bench_targets(revision.workspace(session)) {
         let place = target.place();
         if !selection.may_want(&target) {
             continue;
@@ -166,27 +166,30 @@ pub(super) fn prepare_one(
                 "{place} is not measured: #[bench] needs a nightly compiler, this is {toolchain}"
             ));
         } else {
-            wanted.targets.push(target);
+            plan.targets.push(target);
         }
     }
     let may_reach = |words: &[String]| {
-        let package = package_of(side.workspace(guard), &words[0]);
+        let package = package_of(revision.workspace(session), &words[0]);
         selection.packages.is_empty() || package.is_some_and(|name| selection.reaches(name))
     };
-    let chosen: Vec<_> = commands(&guard.policy)
+    let chosen: Vec<_> = commands(&session.policy)
         .filter(|(command, words)| {
             let name = command.name();
             selection.wants(name) && may_reach(words) || selection.also_wants(name)
         })
         .collect();
-    wanted.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
-    (session.events)(Event::Step(format!("build {} to measure it", side.name())));
-    let progress = |progress| (session.events)(Event::Progress(progress));
-    let (place, policy) = (side.place(guard), &guard.policy.run);
-    let built = build(place, &wanted, policy, guard.cancel(), &progress)?;
+    plan.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
+    (runner.events)(Event::Step(format!(
+        "build {} to measure it",
+        revision.name()
+    )));
+    let progress = |progress| (runner.events)(Event::Progress(progress));
+    let (place, policy) = (revision.location(session), &session.policy.run);
+    let built = build(place, &plan, policy, session.cancel(), &progress)?;
     let mut benches = BTreeMap::new();
-    for target in &wanted.targets {
-        match session.arena.list(target, &built) {
+    for target in &plan.targets {
+        match runner.executor.list(target, &built) {
             Ok(names) => {
                 let named = names.iter().map(|name| Bench::of_target(target, name));
                 let is_reached = selection.reaches(&target.package);
@@ -196,15 +199,15 @@ pub(super) fn prepare_one(
                 benches.extend(chosen.map(|bench| (bench.name.clone(), bench)));
             }
             Err(error) if error.is_interrupt() => return Err(error.into()),
-            Err(error) => failed.push((target.place(), chain(&error))),
+            Err(error) => failed.push((target.place(), error_chain(&error))),
         }
     }
     for (command, words) in chosen {
         let name = command.name().to_owned();
-        let way = Way::Command(command.clone(), words);
-        benches.insert(name.clone(), Bench { name, way });
+        let kind = BenchKind::Command(command.clone(), words);
+        benches.insert(name.clone(), Bench { name, kind });
     }
-    Ok(One {
+    Ok(PreparedRevision {
         built,
         benches,
         failed,
@@ -212,9 +215,9 @@ pub(super) fn prepare_one(
     })
 }
 
-/// Whether both sides run the same program.
-pub(super) fn is_unchanged(bench: &Bench, sides: &[Built; 2]) -> bool {
+/// Whether both revisions run the same program.
+pub(super) fn is_unchanged(bench: &Bench, revisions: &[Built; 2]) -> bool {
     let content = |built: &Built| fs::read(built.executable(bench)?).ok();
-    let [base, candidate] = sides;
+    let [base, candidate] = revisions;
     content(base).is_some_and(|content_of_base| content(candidate) == Some(content_of_base))
 }

@@ -1,43 +1,43 @@
-//! How long packages take to build, on both sides by turns.
+//! How long packages take to build, on both revisions by turns.
 
 use std::path::PathBuf;
 
 use super::NamedBound;
-use super::contest::Selection;
-use super::session::{Outcome, Session, at_most, chain};
-use crate::guard::{Event, GuardError};
-use crate::measure::arena::random;
+use super::pair::Selection;
+use super::runner::{BenchmarkRunner, PairedResults, at_most, error_chain};
+use crate::measure::executor::random;
 use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
-use crate::run::{Place, cargo};
-use crate::speed::{Decision, Entry, Judge, Measure, Measurement, Step};
+use crate::run::{BuildLocation, cargo};
+use crate::session::{Event, SessionError};
+use crate::speed::{BenchmarkResult, Decision, Judge, JudgeStep, Measure, Measurement};
 
-/// The folder below that of a side's build in which the timed builds are made.
+/// The folder below that of a revision's build in which the timed builds are made.
 const FOLDER: &str = "build-time";
 
-/// The build times of both sides, and what is known of them.
+/// The build times of both revisions, and what is known of them.
 type Timed = (Decision, [Vec<f64>; 2]);
 
-impl Session<'_> {
+impl BenchmarkRunner<'_> {
     /// Compares how long the packages of the policy take to build, each after it was
     /// cleaned away, with its dependencies there; and holds that against their budgets.
     pub(super) fn builds(
         &self,
-        places: [Place<'_>; 2],
+        locations: [BuildLocation<'_>; 2],
         selection: &Selection,
-    ) -> Result<(Outcome, Vec<NamedBound>), GuardError> {
-        let (mut outcome, mut bounds) = (Outcome::default(), Vec::new());
+    ) -> Result<(PairedResults, Vec<NamedBound>), SessionError> {
+        let (mut paired, mut bounds) = (PairedResults::default(), Vec::new());
         for build in self.policy.build.iter().filter(|b| selection.has(b)) {
             let name = &build.package;
             (self.events)(Event::Step(format!("measure the build of {name}")));
-            let decision = match self.time_builds(build, places) {
+            let decision = match self.time_builds(build, locations) {
                 Ok((decision, values)) => {
                     if let Some(limit) = build.max_build_time {
                         let limit = limit.0.as_nanos() as f64;
                         bounds.push(at_most(name, Measure::BuildTime, limit, &values[1]));
                     }
-                    for (side, values) in outcome.measurements.iter_mut().zip(values) {
-                        side.push(Measurement {
+                    for (revision, values) in paired.measurements.iter_mut().zip(values) {
+                        revision.push(Measurement {
                             benchmark: name.clone(),
                             measure: Measure::BuildTime,
                             values,
@@ -46,46 +46,48 @@ impl Session<'_> {
                     decision
                 }
                 Err(error) if error.is_interrupt() => return Err(error.into()),
-                Err(error) => Decision::incomparable(Measure::BuildTime, chain(&error)),
+                Err(error) => Decision::incomparable(Measure::BuildTime, error_chain(&error)),
             };
-            outcome.entries.push(Entry {
+            paired.results.push(BenchmarkResult {
                 benchmark: name.clone(),
                 unchanged: false,
                 decision,
             });
         }
-        Ok((outcome, bounds))
+        Ok((paired, bounds))
     }
 
-    /// Builds a package on both sides in blocks of two pairs, until that decides or the
+    /// Builds a package on both revisions in blocks of two pairs, until that decides or the
     /// time is over.
     fn time_builds(
         &self,
         build: &BuildPolicy,
-        places: [Place<'_>; 2],
+        locations: [BuildLocation<'_>; 2],
     ) -> Result<Timed, LaunchError> {
         let mut words = vec!["build", "--package", &build.package];
         words.extend(build.release.then_some("--release"));
         let args = self.policy.run.cargo_args.iter().map(String::as_str);
         words.extend(args);
-        let run = |side: usize, words: &[&str]| {
+        let run = |revision: usize, words: &[&str]| {
             let limit = self.policy.run.run_time_out.0;
-            let launched = self.arena.run(&program(places[side], words), limit)?;
+            let launched = self
+                .executor
+                .run(&program(locations[revision], words), limit)?;
             Ok::<f64, LaunchError>(launched.usage.wall_ns as f64)
         };
         // What the package depends on is built before, and not counted.
-        for side in 0..2 {
-            run(side, &words)?;
+        for revision in 0..2 {
+            run(revision, &words)?;
         }
         let mut judge = Judge::new(self.rules(&build.package, Measure::BuildTime, 1));
         let mut values = [Vec::new(), Vec::new()];
-        while judge.step() != Step::Done && !self.is_over() {
+        while judge.step() != JudgeStep::Done && !self.is_over() {
             let first = random() as usize % 2;
             for order in [[first, 1 - first], [1 - first, first]] {
                 let mut pair = [0.0; 2];
-                for side in order {
-                    run(side, &["clean", "--package", &build.package])?;
-                    pair[side] = run(side, &words)?;
+                for revision in order {
+                    run(revision, &["clean", "--package", &build.package])?;
+                    pair[revision] = run(revision, &words)?;
                 }
                 for (all, value) in values.iter_mut().zip(pair) {
                     all.push(value);
@@ -100,18 +102,18 @@ impl Session<'_> {
 
 /// Cargo with some words, in a place, building to a folder of its own: what else was
 /// built there is to be neither found nor cleaned away.
-fn program(place: Place<'_>, words: &[&str]) -> Program {
-    let target = place.target.map(|target| target.join(FOLDER));
-    let command = cargo(Place {
+fn program(location: BuildLocation<'_>, words: &[&str]) -> Program {
+    let target = location.target.map(|target| target.join(FOLDER));
+    let command = cargo(BuildLocation {
         target: target.as_deref(),
-        ..place
+        ..location
     });
     let set = command.get_envs();
     let set = set.filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
     Program {
         program: PathBuf::from(command.get_program()),
         args: words.iter().map(Into::into).collect(),
-        dir: place.workspace.root.clone(),
+        dir: location.workspace.root.clone(),
         variables: set.collect(),
     }
 }

@@ -1,83 +1,93 @@
-//! How a commit stands against a milestone, by the comparisons that lead from one to
+//! How a commit compares with a milestone, by the comparisons that lead from one to
 //! the other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
-use super::session::Session;
-use super::{calibrated_floor, drift};
+use super::stored_comparison::StoredComparison;
+use super::{calibrated_noise_threshold, drift};
 use crate::git::short;
 use crate::speed::{
-    Calibration, Decision, Estimate, Fingerprint, Floor, Judge, Measure, Rules, SpeedPurpose,
-    SpeedRun, State, Step, log_ratio,
+    BenchmarkState, Calibration, Decision, DecisionRules, Estimate, Fingerprint, Judge, JudgeStep,
+    Measure, NoiseThreshold, SpeedPurpose, SpeedRun, log_ratio,
 };
 use crate::stats::median;
 
-/// Why a benchmark that was measured at a milestone has no standing.
-const NO_WAY: &str = "it was measured at the milestone, and no comparison leads here";
+/// Why a benchmark that was measured at a milestone has no comparison.
+const NO_COMPARISON: &str = "it was measured at the milestone, and no comparison leads here";
 
-/// How one measure of one benchmark stands against a milestone.
+/// How one measure of one benchmark compares with a milestone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Standing {
+pub struct MilestoneComparison {
     /// The benchmark.
     pub benchmark: String,
     /// The commits whose comparisons were added up, from the milestone on.
     pub path: Vec<String>,
     /// Whether both were measured by themselves, at two times: that says enough of
     /// memory, and nothing of time.
-    pub apart: bool,
+    #[serde(rename = "apart")]
+    pub separate_series: bool,
     /// What is known.
     #[serde(flatten)]
     pub decision: Decision,
 }
 
-/// How `commit` stands against `milestone` on one machine. If both were compared with
+/// How `commit` compares with `milestone` on one machine. If both were compared with
 /// each other, that comparison decides; else the shortest chain of comparisons between
 /// them, added up. Memory does not depend on how busy a machine was: where no chain leads,
 /// series of both decide about it. A benchmark that was compared with the milestone and to
 /// which neither leads is incomparable. Empty if nothing leads to the milestone.
-pub fn standings(
+pub fn compare_with_milestone(
     runs: &[SpeedRun],
     calibrations: &[Calibration],
     fingerprint: &Fingerprint,
     milestone: &str,
     commit: &str,
-) -> Vec<Standing> {
+) -> Vec<MilestoneComparison> {
     let here: Vec<&SpeedRun> = runs
         .iter()
         .filter(|run| run.fingerprint == *fingerprint)
         .collect();
-    let sessions = Session::all(&here);
-    let mut standings = Vec::new();
+    let comparisons = StoredComparison::all(&here);
+    let mut found = Vec::new();
     for (benchmark, measure) in measured(&here) {
         let steps = |from: &str, to: &str| -> Vec<(f64, f64)> {
-            let between = |session: &Session| session.between(from, to, benchmark, measure);
-            sessions.iter().flat_map(between).collect()
+            let between =
+                |comparison: &StoredComparison| comparison.between(from, to, benchmark, measure);
+            comparisons.iter().flat_map(between).collect()
         };
         let leads = |from: &str, to: &str| !steps(from, to).is_empty();
-        let Some(path) = path(&sessions, milestone, commit, leads) else {
-            let floor = calibrated_floor(calibrations, fingerprint, benchmark, measure);
-            if let Some(decision) = apart(&here, milestone, commit, benchmark, measure, floor) {
-                standings.push(Standing {
+        let Some(path) = path(&comparisons, milestone, commit, leads) else {
+            let noise_threshold =
+                calibrated_noise_threshold(calibrations, fingerprint, benchmark, measure);
+            if let Some(decision) = compare_separate_series(
+                &here,
+                milestone,
+                commit,
+                benchmark,
+                measure,
+                noise_threshold,
+            ) {
+                found.push(MilestoneComparison {
                     benchmark: benchmark.to_owned(),
                     path: vec![milestone.to_owned(), commit.to_owned()],
-                    apart: true,
+                    separate_series: true,
                     decision,
                 });
                 continue;
             }
-            let of_milestone = |session: &Session| {
-                session
-                    .beside(milestone)
+            let of_milestone = |comparison: &StoredComparison| {
+                comparison
+                    .other_commit(milestone)
                     .is_some_and(|other| leads(milestone, other))
             };
-            if sessions.iter().any(of_milestone) {
-                standings.push(Standing {
+            if comparisons.iter().any(of_milestone) {
+                found.push(MilestoneComparison {
                     benchmark: benchmark.to_owned(),
                     path: Vec::new(),
-                    apart: false,
-                    decision: Decision::incomparable(measure, NO_WAY),
+                    separate_series: false,
+                    decision: Decision::incomparable(measure, NO_COMPARISON),
                 });
             }
             continue;
@@ -86,30 +96,31 @@ pub fn standings(
             .windows(2)
             .map(|step| steps(step[0], step[1]))
             .collect();
-        let floor = calibrated_floor(calibrations, fingerprint, benchmark, measure);
+        let noise_threshold =
+            calibrated_noise_threshold(calibrations, fingerprint, benchmark, measure);
         let decision = match &pairs[..] {
-            [direct] => judge(measure, floor, direct),
-            _ => add_up(measure, floor, &path, &pairs),
+            [direct] => judge(measure, noise_threshold, direct),
+            _ => add_up(measure, noise_threshold, &path, &pairs),
         };
-        standings.push(Standing {
+        found.push(MilestoneComparison {
             benchmark: benchmark.to_owned(),
             path: path.into_iter().map(str::to_owned).collect(),
-            apart: false,
+            separate_series: false,
             decision,
         });
     }
-    standings
+    found
 }
 
 /// What series of two commits say of memory; `None` of other measures, and where one of
 /// the two was not measured.
-fn apart(
+fn compare_separate_series(
     runs: &[&SpeedRun],
     milestone: &str,
     commit: &str,
     benchmark: &str,
     measure: Measure,
-    floor: Floor,
+    noise_threshold: NoiseThreshold,
 ) -> Option<Decision> {
     if !measure.is_memory() {
         return None;
@@ -125,7 +136,7 @@ fn apart(
     };
     let (base, candidate) = (values(milestone)?, values(commit)?);
     let pairs: Vec<(f64, f64)> = base.into_iter().zip(candidate).collect();
-    (!pairs.is_empty()).then(|| judge(measure, floor, &pairs))
+    (!pairs.is_empty()).then(|| judge(measure, noise_threshold, &pairs))
 }
 
 /// All benchmarks with all their measures.
@@ -137,7 +148,7 @@ fn measured<'a>(runs: &[&'a SpeedRun]) -> BTreeSet<(&'a str, Measure)> {
 
 /// The shortest way from one commit to another, both included.
 fn path<'a>(
-    sessions: &[Session<'a>],
+    comparisons: &[StoredComparison<'a>],
     from: &'a str,
     to: &str,
     leads: impl Fn(&str, &str) -> bool,
@@ -145,7 +156,10 @@ fn path<'a>(
     let mut before: BTreeMap<&str, &str> = BTreeMap::new();
     let mut queue = VecDeque::from([from]);
     while let Some(at) = queue.pop_front() {
-        for next in sessions.iter().filter_map(|session| session.beside(at)) {
+        for next in comparisons
+            .iter()
+            .filter_map(|comparison| comparison.other_commit(at))
+        {
             if next == from || before.contains_key(next) || !leads(at, next) {
                 continue;
             }
@@ -165,10 +179,10 @@ fn path<'a>(
 }
 
 /// The decision of a direct comparison, by the rules of every comparison.
-fn judge(measure: Measure, floor: Floor, pairs: &[(f64, f64)]) -> Decision {
-    let mut judge = Judge::new(Rules::new(measure, floor));
+fn judge(measure: Measure, noise_threshold: NoiseThreshold, pairs: &[(f64, f64)]) -> Decision {
+    let mut judge = Judge::new(DecisionRules::new(measure, noise_threshold));
     for (base, candidate) in pairs {
-        if judge.push(*base, *candidate) == Ok(Step::Done) {
+        if judge.push(*base, *candidate) == Ok(JudgeStep::Done) {
             break;
         }
     }
@@ -176,22 +190,29 @@ fn judge(measure: Measure, floor: Floor, pairs: &[(f64, f64)]) -> Decision {
 }
 
 /// The decision about a sum of steps.
-fn add_up(measure: Measure, floor: Floor, path: &[&str], steps: &[Vec<(f64, f64)>]) -> Decision {
+fn add_up(
+    measure: Measure,
+    noise_threshold: NoiseThreshold,
+    path: &[&str],
+    steps: &[Vec<(f64, f64)>],
+) -> Decision {
     let log_ratios = |step: &Vec<(f64, f64)>| -> Vec<f64> {
         let ratio = |(base, candidate): &(f64, f64)| log_ratio(measure, *base, *candidate).ok();
         step.iter().filter_map(ratio).collect()
     };
     let steps_taken: Vec<Vec<f64>> = steps.iter().map(log_ratios).collect();
-    let side = |step: &Vec<(f64, f64)>, of: fn(&(f64, f64)) -> f64| {
+    let median_of = |step: &Vec<(f64, f64)>, of: fn(&(f64, f64)) -> f64| {
         median(&step.iter().map(of).collect::<Vec<f64>>())
     };
-    let base = side(&steps[0], |pair| pair.0);
+    let base = median_of(&steps[0], |pair| pair.0);
     let (margin, threshold) = (
-        floor.margin(base.unwrap_or(0.0)),
-        floor.threshold(base.unwrap_or(0.0)),
+        noise_threshold.equivalence_margin(base.unwrap_or(0.0)),
+        noise_threshold.threshold(base.unwrap_or(0.0)),
     );
     let found = drift(&steps_taken);
-    let state = found.map_or(State::Inconclusive, |found| state(found, margin, threshold));
+    let state = found.map_or(BenchmarkState::Inconclusive, |found| {
+        state(found, margin, threshold)
+    });
     let commits: Vec<&str> = path.iter().map(|commit| short(commit)).collect();
     let reason = found.map_or_else(
         || "a step was not measured".to_owned(),
@@ -208,10 +229,11 @@ fn add_up(measure: Measure, floor: Floor, path: &[&str], steps: &[Vec<(f64, f64)
     );
     Decision {
         state,
-        severity: (state == State::Regressed).then_some(crate::speed::Severity::Block),
+        action: (state == BenchmarkState::Regressed)
+            .then_some(crate::speed::RegressionAction::Block),
         pairs: steps.iter().map(Vec::len).sum(),
         base,
-        candidate: steps.last().and_then(|step| side(step, |pair| pair.1)),
+        candidate: steps.last().and_then(|step| median_of(step, |pair| pair.1)),
         estimate: found,
         margin,
         threshold,
@@ -219,16 +241,16 @@ fn add_up(measure: Measure, floor: Floor, path: &[&str], steps: &[Vec<(f64, f64)
     }
 }
 
-fn state(found: Estimate, margin: f64, threshold: f64) -> State {
+fn state(found: Estimate, margin: f64, threshold: f64) -> BenchmarkState {
     let within = |share: f64| found.high <= 1.0 + share && found.low >= 1.0 / (1.0 + share);
     if found.low > 1.0 && found.ratio > 1.0 + threshold {
-        State::Regressed
+        BenchmarkState::Regressed
     } else if found.high < 1.0 && found.ratio < 1.0 / (1.0 + threshold) {
-        State::Improved
+        BenchmarkState::Improved
     } else if within(margin) {
-        State::Equivalent
+        BenchmarkState::Equivalent
     } else {
-        State::Inconclusive
+        BenchmarkState::Inconclusive
     }
 }
 
@@ -236,16 +258,16 @@ fn state(found: Estimate, margin: f64, threshold: f64) -> State {
 mod tests {
     use super::*;
     use crate::record::Subject;
-    use crate::speed::{Found, KnownSpread, Measurement};
+    use crate::speed::{KnownSpread, Measurement, Proportion};
 
     fn fingerprint() -> Fingerprint {
         Fingerprint([("cores".to_owned(), "2".to_owned())].into())
     }
 
-    fn side(session: &str, commit: &str, values: Vec<f64>) -> SpeedRun {
+    fn run_of(comparison: &str, commit: &str, values: Vec<f64>) -> SpeedRun {
         SpeedRun {
-            id: format!("{session}{commit}"),
-            session: session.to_owned(),
+            id: format!("{comparison}{commit}"),
+            comparison_id: comparison.to_owned(),
             started_ms: 0,
             finished_ms: 1,
             purpose: SpeedPurpose::Comparison,
@@ -266,17 +288,17 @@ mod tests {
     }
 
     /// A comparison of two commits of which the second is slower by `ratio`.
-    fn session(base: &str, candidate: &str, ratio: f64) -> [SpeedRun; 2] {
+    fn comparison(base: &str, candidate: &str, ratio: f64) -> [SpeedRun; 2] {
         let name = format!("{base}-{candidate}");
         let noise = |i: usize| 1.0 + 0.002 * [0.5, -0.8, 0.1, 0.9, -0.4][i % 5];
         let times = |scale: f64, shift: usize| (0..24).map(|i| scale * noise(i + shift)).collect();
         [
-            side(&name, base, times(100.0, 0)),
-            side(&name, candidate, times(100.0 * ratio, 2)),
+            run_of(&name, base, times(100.0, 0)),
+            run_of(&name, candidate, times(100.0 * ratio, 2)),
         ]
     }
 
-    fn stand(runs: &[SpeedRun], spread: f64, commit: &str) -> Vec<(State, usize)> {
+    fn states(runs: &[SpeedRun], spread: f64, commit: &str) -> Vec<(BenchmarkState, usize)> {
         let calibration = Calibration {
             id: String::new(),
             at_ms: 0,
@@ -287,11 +309,12 @@ mod tests {
                 comparisons: 20,
                 spread,
             }],
-            false_alarms: Found::default(),
+            false_alarms: Proportion::default(),
             detections: Vec::new(),
         };
-        let found = standings(runs, &[calibration], &fingerprint(), "m", commit);
-        let short = |standing: &Standing| (standing.decision.state, standing.path.len());
+        let found = compare_with_milestone(runs, &[calibration], &fingerprint(), "m", commit);
+        let short =
+            |comparison: &MilestoneComparison| (comparison.decision.state, comparison.path.len());
         found.iter().map(short).collect()
     }
 
@@ -299,31 +322,37 @@ mod tests {
     fn a_chain_of_small_steps_adds_up_to_an_alarm() {
         // Each step is less than the threshold of 4.5 %.
         let runs = [
-            session("m", "a", 1.03),
-            session("a", "b", 1.03),
-            session("b", "c", 1.03),
+            comparison("m", "a", 1.03),
+            comparison("a", "b", 1.03),
+            comparison("b", "c", 1.03),
         ]
         .concat();
-        assert_eq!(stand(&runs, 0.015, "a"), [(State::Inconclusive, 2)]);
-        assert_eq!(stand(&runs, 0.015, "b"), [(State::Regressed, 3)]);
-        assert_eq!(stand(&runs, 0.015, "c"), [(State::Regressed, 4)]);
-        assert_eq!(stand(&runs, 0.1, "c"), [(State::Inconclusive, 4)]);
-        assert_eq!(stand(&runs, 0.015, "unknown"), [(State::Incomparable, 0)]);
+        assert_eq!(
+            states(&runs, 0.015, "a"),
+            [(BenchmarkState::Inconclusive, 2)]
+        );
+        assert_eq!(states(&runs, 0.015, "b"), [(BenchmarkState::Regressed, 3)]);
+        assert_eq!(states(&runs, 0.015, "c"), [(BenchmarkState::Regressed, 4)]);
+        assert_eq!(states(&runs, 0.1, "c"), [(BenchmarkState::Inconclusive, 4)]);
+        assert_eq!(
+            states(&runs, 0.015, "unknown"),
+            [(BenchmarkState::Incomparable, 0)]
+        );
     }
 
     #[test]
     fn a_direct_comparison_is_heard_first_and_direction_does_not_matter() {
-        let chain = [session("m", "a", 1.03), session("a", "b", 1.03)].concat();
-        let direct = [chain, session("b", "m", 1.0).to_vec()].concat();
-        assert_eq!(stand(&direct, 0.0, "b"), [(State::Equivalent, 2)]);
-        let better = session("a", "m", 1.2).to_vec();
-        assert_eq!(stand(&better, 0.0, "a"), [(State::Improved, 2)]);
+        let chain = [comparison("m", "a", 1.03), comparison("a", "b", 1.03)].concat();
+        let direct = [chain, comparison("b", "m", 1.0).to_vec()].concat();
+        assert_eq!(states(&direct, 0.0, "b"), [(BenchmarkState::Equivalent, 2)]);
+        let better = comparison("a", "m", 1.2).to_vec();
+        assert_eq!(states(&better, 0.0, "a"), [(BenchmarkState::Improved, 2)]);
     }
 
     #[test]
     fn memory_is_held_by_series_and_time_is_not() {
         let series = |commit: &str, bytes: f64| {
-            let mut run = side(commit, commit, vec![100.0; 10]);
+            let mut run = run_of(commit, commit, vec![100.0; 10]);
             run.purpose = SpeedPurpose::Series;
             run.measurements.push(Measurement {
                 benchmark: "sort".to_owned(),
@@ -332,24 +361,24 @@ mod tests {
             });
             run
         };
-        let stand = |bytes: f64| {
+        let states = |bytes: f64| {
             let runs = [series("m", 64e6), series("a", bytes)];
-            let found = standings(&runs, &[], &fingerprint(), "m", "a");
+            let found = compare_with_milestone(&runs, &[], &fingerprint(), "m", "a");
             assert_eq!(found.len(), 1, "{found:?}");
-            assert!(found[0].apart && found[0].decision.measure == Measure::PeakMemory);
+            assert!(found[0].separate_series && found[0].decision.measure == Measure::PeakMemory);
             found[0].decision.state
         };
-        assert_eq!(stand(64e6), State::Equivalent);
-        assert_eq!(stand(96e6), State::Regressed);
-        assert_eq!(stand(32e6), State::Improved);
+        assert_eq!(states(64e6), BenchmarkState::Equivalent);
+        assert_eq!(states(96e6), BenchmarkState::Regressed);
+        assert_eq!(states(32e6), BenchmarkState::Improved);
     }
 
     #[test]
     fn other_machines_say_nothing() {
-        let mut runs = session("m", "a", 1.2).to_vec();
+        let mut runs = comparison("m", "a", 1.2).to_vec();
         for run in &mut runs {
             run.fingerprint = Fingerprint::default();
         }
-        assert!(stand(&runs, 0.0, "a").is_empty());
+        assert!(states(&runs, 0.0, "a").is_empty());
     }
 }

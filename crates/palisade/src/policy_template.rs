@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::identity::TestId;
 use crate::policy::{ClaimsPolicy, MilestonePolicy, Policy, SpeedPolicy};
 use crate::source::contents;
+use crate::test_id::TestId;
 use crate::workspace::Workspace;
 
 /// Words in the names of files that read what others wrote.
@@ -24,9 +24,9 @@ const PARSER_WORDS: [&str; 7] = [
 
 /// What the source of a workspace shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct SourceSurvey {
     /// Files with unsafe code.
-    pub is_unsafe: Vec<String>,
+    pub unsafe_files: Vec<String>,
     /// Files with code for certain instruction sets.
     pub simd: Vec<String>,
     /// Files that speak with code of other languages.
@@ -40,21 +40,26 @@ pub struct Seen {
 }
 
 /// Reads the source of a workspace.
-pub fn look(workspace: &Workspace) -> Seen {
-    let mut seen = Seen::default();
+pub fn survey_source(workspace: &Workspace) -> SourceSurvey {
+    let mut survey = SourceSurvey::default();
     for package in workspace.packages.values() {
         let scripts = package.targets.iter().filter(|target| target.build_script);
-        seen.build_scripts.extend(scripts.filter_map(|target| {
+        survey.build_scripts.extend(scripts.filter_map(|target| {
             let inside = target.source.strip_prefix(&package.root).ok()?;
             Some(place(&package.dir, &inside.to_string_lossy()))
         }));
         let root = package.root.join("src");
-        look_into(&mut seen, &package.name, &place(&package.dir, "src"), &root);
+        survey_folder(
+            &mut survey,
+            &package.name,
+            &place(&package.dir, "src"),
+            &root,
+        );
     }
-    seen
+    survey
 }
 
-fn look_into(seen: &mut Seen, package: &str, dir: &str, folder: &Path) {
+fn survey_folder(survey: &mut SourceSurvey, package: &str, dir: &str, folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
@@ -69,7 +74,7 @@ fn look_into(seen: &mut Seen, package: &str, dir: &str, folder: &Path) {
         let name = name.unwrap_or_default();
         let here = place(dir, &name);
         if path.is_dir() {
-            look_into(seen, package, &here, &path);
+            survey_folder(survey, package, &here, &path);
             continue;
         }
         let Some(stem) = name.strip_suffix(".rs") else {
@@ -81,14 +86,14 @@ fn look_into(seen: &mut Seen, package: &str, dir: &str, folder: &Path) {
         else {
             continue;
         };
-        *seen.public.entry(package.to_owned()).or_default() += contents.public.len();
+        *survey.public.entry(package.to_owned()).or_default() += contents.public.len();
         for (found, list) in [
-            (contents.is_unsafe, &mut seen.is_unsafe),
-            (contents.has_target_feature, &mut seen.simd),
-            (contents.has_ffi, &mut seen.ffi),
+            (contents.is_unsafe, &mut survey.unsafe_files),
+            (contents.has_target_feature, &mut survey.simd),
+            (contents.has_ffi, &mut survey.ffi),
             (
                 stem.split('_').any(|word| PARSER_WORDS.contains(&word)),
-                &mut seen.parsers,
+                &mut survey.parsers,
             ),
         ] {
             if found {
@@ -108,7 +113,7 @@ fn place(dir: &str, name: &str) -> String {
 
 /// The text of the file. `failing` are the tests that fail as it is written; they
 /// are named as known, with `owner` to answer for them.
-pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
+pub fn policy_text(survey: &SourceSurvey, failing: &[TestId], owner: &str) -> String {
     let defaults = Policy::default();
     let (run, slower, flaky) = (&defaults.run, defaults.slower, defaults.flaky);
     let mut text = format!(
@@ -132,12 +137,12 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
          \n\
          [slower]\n\
          # A test is much slower if its median is this many times the base's, and longer by\n\
-         # the floor, and a rank test over reruns of both sides agrees.\n\
+         # the floor, and a rank test over reruns of both revisions agrees.\n\
          factor = {:.1}\n\
          floor = \"{}\"\n\
          \n\
          [flaky]\n\
-         # A new failure is rerun on both sides this often, and up to the maximum while it is\n\
+         # A new failure is rerun on both revisions this often, and up to the maximum while it is\n\
          # not clear whether the change broke it.\n\
          reruns = {}\n\
          max_reruns = {}\n\
@@ -162,7 +167,7 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
         run.test_time_out,
         run.run_time_out,
         slower.factor,
-        slower.floor,
+        slower.noise_threshold,
         flaky.reruns,
         flaky.max_reruns,
         flaky.stress_runs,
@@ -182,7 +187,7 @@ pub fn policy_text(seen: &Seen, failing: &[TestId], owner: &str) -> String {
     push_claims(&mut text, &defaults.claims);
     push_milestone(&mut text, &defaults.milestone);
     push_speed(&mut text, &defaults.speed);
-    push_classes(&mut text, seen);
+    push_classes(&mut text, survey);
     text.push_str(
         "\n# Failures that are known, by name, with who answers for them:\n\
          # [[known_failure]]\n# test = \"package/lib/tests::name\"\n# owner = \"name\"\n# reason = \"text\"\n",
@@ -271,7 +276,7 @@ fn push_speed(text: &mut String, speed: &SpeedPolicy) {
         speed.wait,
         speed.pin,
         speed.counters.as_str(),
-        speed.floor,
+        speed.noise_threshold,
         speed.block,
     );
     text.push_str(
@@ -284,7 +289,7 @@ fn push_speed(text: &mut String, speed: &SpeedPolicy) {
     );
 }
 
-fn push_classes(text: &mut String, seen: &Seen) {
+fn push_classes(text: &mut String, survey: &SourceSurvey) {
     /// How many files a comment names.
     const NAMED: usize = 4;
     text.push_str(
@@ -294,10 +299,10 @@ fn push_classes(text: &mut String, seen: &Seen) {
          # Seen in this workspace:\n",
     );
     for (what, files) in [
-        ("SIMD", &seen.simd),
-        ("unsafe code", &seen.is_unsafe),
-        ("foreign code", &seen.ffi),
-        ("build scripts", &seen.build_scripts),
+        ("SIMD", &survey.simd),
+        ("unsafe code", &survey.unsafe_files),
+        ("foreign code", &survey.ffi),
+        ("build scripts", &survey.build_scripts),
     ] {
         if !files.is_empty() {
             let named = files[..files.len().min(NAMED)].join(", ");
@@ -310,12 +315,12 @@ fn push_classes(text: &mut String, seen: &Seen) {
             let _ = writeln!(text, "#   {what}: {named}{more}");
         }
     }
-    let public: usize = seen.public.values().sum();
-    let packages = seen.public.values().filter(|count| **count > 0).count();
+    let public: usize = survey.public.values().sum();
+    let packages = survey.public.values().filter(|count| **count > 0).count();
     let _ = writeln!(text, "#   {public} public items in {packages} packages");
-    if !seen.parsers.is_empty() {
+    if !survey.parsers.is_empty() {
         text.push_str("\n[[class]]\nname = \"parser\"\nrisk = \"high\"\npaths = [\n");
-        for file in &seen.parsers {
+        for file in &survey.parsers {
             let _ = writeln!(text, "    {file:?},");
         }
         text.push_str("]\n");
@@ -325,17 +330,17 @@ fn push_classes(text: &mut String, seen: &Seen) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TargetKind;
+    use crate::test_id::TargetKind;
 
     #[test]
     fn the_text_is_a_policy_that_says_the_defaults() {
-        let seen = Seen {
+        let survey = SourceSurvey {
             simd: vec!["a/src/avx2.rs".to_owned()],
             parsers: vec!["a/src/parser.rs".to_owned()],
-            ..Seen::default()
+            ..SourceSurvey::default()
         };
         let failing = [TestId::new("a", TargetKind::Doc, "", "src/lib.rs - \"f\"")];
-        let text = policy_text(&seen, &failing, "Ada \"the\" Lovelace");
+        let text = policy_text(&survey, &failing, "Ada \"the\" Lovelace");
         let policy = Policy::parse(&text, Path::new("palisade.toml")).expect("valid");
         let defaults = Policy::default();
         assert_eq!(policy.run, defaults.run);

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::baseline::{Expected, Standing, TestSet};
-use crate::identity::TestId;
+use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::policy::SlowerPolicy;
+use crate::test_id::TestId;
 
 /// How a test differs between the base and the candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub enum TestState {
     NewlyIgnored,
     /// It passes, and takes much longer.
     Slower,
-    /// It fails on both sides.
+    /// It fails on both revisions.
     StillFailing,
     /// It failed and passes now.
     NewlyPassing,
@@ -33,7 +33,7 @@ pub enum TestState {
     NoLongerIgnored,
     /// It is new.
     Added,
-    /// It exists on both sides, and its body changed.
+    /// It exists on both revisions, and its body changed.
     Changed,
 }
 
@@ -72,7 +72,7 @@ pub struct Difference {
 }
 
 /// All tests that differ, worst first.
-pub fn compare(base: &TestSet, candidate: &TestSet, slower: &SlowerPolicy) -> Vec<Difference> {
+pub fn diff(base: &TestSet, candidate: &TestSet, slower: &SlowerPolicy) -> Vec<Difference> {
     let renames = renames(base, candidate);
     let old_names: BTreeMap<&TestId, &TestId> =
         renames.iter().map(|(old, new)| (*new, *old)).collect();
@@ -120,38 +120,38 @@ fn states(
     } else if before.body.is_some() && after.body.is_some() && before.body != after.body {
         states.push(TestState::Changed);
     }
-    match (before.standing(), after.standing()) {
-        (Standing::Ignored, Standing::Failing | Standing::Flaky) => {
+    match (before.status(), after.status()) {
+        (TestStatus::Ignored, TestStatus::Failing | TestStatus::Flaky) => {
             states.push(TestState::AddedFailing);
         }
-        (Standing::Ignored, Standing::Passing) => states.push(TestState::NoLongerIgnored),
-        (Standing::Passing | Standing::Failing | Standing::Flaky, Standing::Ignored) => {
+        (TestStatus::Ignored, TestStatus::Passing) => states.push(TestState::NoLongerIgnored),
+        (TestStatus::Passing | TestStatus::Failing | TestStatus::Flaky, TestStatus::Ignored) => {
             states.push(TestState::NewlyIgnored);
         }
-        (Standing::Passing, Standing::Failing | Standing::Flaky)
-        | (Standing::Flaky, Standing::Failing) => states.push(TestState::NewlyFailing),
-        (Standing::Failing, Standing::Passing) => states.push(TestState::NewlyPassing),
-        (Standing::Failing, Standing::Failing | Standing::Flaky) => {
+        (TestStatus::Passing, TestStatus::Failing | TestStatus::Flaky)
+        | (TestStatus::Flaky, TestStatus::Failing) => states.push(TestState::NewlyFailing),
+        (TestStatus::Failing, TestStatus::Passing) => states.push(TestState::NewlyPassing),
+        (TestStatus::Failing, TestStatus::Failing | TestStatus::Flaky) => {
             states.push(TestState::StillFailing);
         }
-        (Standing::Passing | Standing::Flaky, Standing::Passing | Standing::Flaky) => {
+        (TestStatus::Passing | TestStatus::Flaky, TestStatus::Passing | TestStatus::Flaky) => {
             if is_slower(before, after, slower) {
                 states.push(TestState::Slower);
             }
         }
-        (Standing::Ignored, Standing::Ignored) => {}
+        (TestStatus::Ignored, TestStatus::Ignored) => {}
     }
     states
 }
 
-/// Whether the medians differ by the factor *and* by the floor. That is a
-/// suspicion: one slow run proves nothing, so the caller measures both sides again.
+/// Whether the medians differ by the factor *and* by the noise threshold. That is a
+/// suspicion: one slow run proves nothing, so the caller measures both revisions again.
 pub fn is_slower(before: &Expected, after: &Expected, slower: &SlowerPolicy) -> bool {
     let (Some(before), Some(after)) = (before.median_ms(), after.median_ms()) else {
         return false;
     };
-    let floor = slower.floor.0.as_secs_f64() * 1e3;
-    after > before * slower.factor && after - before > floor
+    let noise_threshold = slower.noise_threshold.0.as_secs_f64() * 1e3;
+    after > before * slower.factor && after - before > noise_threshold
 }
 
 /// Pairs tests that are gone with new ones of the same body. Where several share
@@ -191,8 +191,8 @@ fn renames<'a>(base: &'a TestSet, candidate: &'a TestSet) -> BTreeMap<&'a TestId
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TargetKind;
     use crate::stats::Counts;
+    use crate::test_id::TargetKind;
 
     fn id(path: &str) -> TestId {
         TestId::new("a", TargetKind::Lib, "", path)
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn check(base: &[Row], candidate: &[Row], expected: &[(&str, TestState)]) {
-        let found = compare(&set(base), &set(candidate), &SlowerPolicy::default());
+        let found = diff(&set(base), &set(candidate), &SlowerPolicy::default());
         let found: Vec<_> = found
             .iter()
             .map(|d| (d.test.path.as_str(), d.state))

@@ -1,33 +1,36 @@
-//! The tests of both sides: from the store, or by running them.
+//! The tests of both revisions: from the store, or by running them.
 
 use std::collections::BTreeSet;
 
 use super::findings::{incomplete, no_tests};
-use super::{BaseChoice, Check, Sides, Which};
-use crate::baseline::{Expected, Standing, TestSet};
-use crate::guard::{Event, GuardError, Known, Side, age};
-use crate::identity::TestId;
+use super::{BaseChoice, Check, ComparedTests, Role};
+use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::record::{Purpose, Run, Scope, now};
 use crate::report::{Origin, Source, counted};
 use crate::run::RunError;
-use crate::verdict::{Effect, Finding, FindingKind};
+use crate::session::{Event, Revision, SessionError, StoredTests, age};
+use crate::test_id::TestId;
+use crate::verdict::{Finding, FindingKind, Severity};
 
 impl Check<'_> {
-    /// Gets the tests of both sides, from the store or by running them. `None` if
-    /// a side cannot be had; the findings then say why.
-    pub(super) fn sides(&mut self, scope: &Scope) -> Result<Option<Sides>, GuardError> {
+    /// Gets the tests of both revisions, from the store or by running them. `None` if
+    /// a revision cannot be had; the findings then say why.
+    pub(super) fn compared_tests(
+        &mut self,
+        scope: &Scope,
+    ) -> Result<Option<ComparedTests>, SessionError> {
         let mut scope = scope.clone();
-        let candidate = self.obtain(Which::Candidate, &scope)?;
+        let candidate = self.load_or_run(Role::Candidate, &scope)?;
         let mut candidate = match candidate {
             Ok(known) => known,
             Err(output) => return self.candidate_does_not_build(&scope, output),
         };
-        let has_tests = |known: &Known| known.set.tally().ran() > 0;
+        let has_tests = |known: &StoredTests| known.set.tally().ran() > 0;
         if !has_tests(&candidate) && matches!(scope, Scope::Packages(_)) {
             // No data is no answer: what no test of these packages can say may
             // show in the others.
             scope = Scope::Workspace;
-            match self.obtain(Which::Candidate, &scope)? {
+            match self.load_or_run(Role::Candidate, &scope)? {
                 Ok(known) => candidate = known,
                 Err(output) => return self.candidate_does_not_build(&scope, output),
             }
@@ -35,14 +38,14 @@ impl Check<'_> {
         let base = if self.same {
             candidate.clone()
         } else {
-            match self.obtain(Which::Base, &scope)? {
+            match self.load_or_run(Role::Base, &scope)? {
                 Ok(known) => known,
                 Err(output) => {
                     self.findings.push(Finding {
                         kind: FindingKind::Run,
                         name: format!("base {}", self.base.name()),
                         state: "build_failed".to_owned(),
-                        effect: Effect::Unmeasured,
+                        severity: Severity::Unmeasured,
                         reason: "the base does not build".to_owned(),
                         meaning: "there is nothing to compare the change with".to_owned(),
                         next: "cargo palisade check --base REV, with a revision that builds"
@@ -59,7 +62,7 @@ impl Check<'_> {
         if is_empty && !matches!(scope, Scope::Doctests(_) | Scope::Shard(_)) {
             self.findings.push(no_tests());
         }
-        Ok(Some(Sides {
+        Ok(Some(ComparedTests {
             base_source: Source::of(&base, &self.base),
             candidate_source: Source::of(&candidate, &self.candidate),
             base: base.set,
@@ -73,17 +76,17 @@ impl Check<'_> {
         &mut self,
         scope: &Scope,
         output: String,
-    ) -> Result<Option<Sides>, GuardError> {
-        let base_builds = !self.same && self.obtain(Which::Base, scope)?.is_ok();
+    ) -> Result<Option<ComparedTests>, SessionError> {
+        let base_builds = !self.same && self.load_or_run(Role::Base, scope)?.is_ok();
         let base = self.base.name();
         self.findings.push(Finding {
             kind: FindingKind::Run,
             name: "build".to_owned(),
             state: "build_failed".to_owned(),
-            effect: if base_builds {
-                Effect::Regression
+            severity: if base_builds {
+                Severity::Regression
             } else {
-                Effect::Unmeasured
+                Severity::Unmeasured
             },
             reason: if base_builds {
                 format!("the tests do not build, and did at {base}")
@@ -98,63 +101,69 @@ impl Check<'_> {
         Ok(None)
     }
 
-    /// The tests of a side: from the store if it has them, else by running them.
+    /// The tests of a revision: from the store if it has them, else by running them.
     /// The inner error is what the compiler said.
-    fn obtain(&mut self, which: Which, scope: &Scope) -> Result<Result<Known, String>, GuardError> {
-        let side = which.side(&mut self.base, &mut self.candidate);
-        let name = side.name();
+    fn load_or_run(
+        &mut self,
+        role: Role,
+        scope: &Scope,
+    ) -> Result<Result<StoredTests, String>, SessionError> {
+        let revision = role.revision(&mut self.base, &mut self.candidate);
+        let name = revision.name();
         let mut stored = None;
         if !self.options.fresh {
-            let known = self.guard.known(side, scope)?;
+            let known = self.session.known(revision, scope)?;
             if let Some(covering) = &known.covering {
                 if !self.is_due(covering)? {
-                    self.keep(&known.runs);
+                    self.keep_runs(&known.runs);
                     return Ok(Ok(known));
                 }
                 stored = Some(known);
             }
         }
-        let side = which.side(&mut self.base, &mut self.candidate);
+        let revision = role.revision(&mut self.base, &mut self.candidate);
         let why = match &stored {
             Some(_) => format!("test {name} again, to see whether its stored run still holds"),
-            None if which == Which::Base && !side.in_place => {
+            None if role == Role::Base && !revision.in_place => {
                 format!("test {name}, the base, of which no run is stored")
             }
             None => format!("test {name}"),
         };
         (self.events)(Event::Step(why));
-        let side = which.side(&mut self.base, &mut self.candidate);
-        let ran = self.guard.run(side, scope, Purpose::Tests, self.events);
+        let revision = role.revision(&mut self.base, &mut self.candidate);
+        let ran = self
+            .session
+            .run(revision, scope, Purpose::Tests, self.events);
         let (run, gaps) = match ran {
             Ok(ran) => ran,
-            Err(GuardError::Run(RunError::Build { output })) => return Ok(Err(output)),
+            Err(SessionError::Run(RunError::Build { output })) => return Ok(Err(output)),
             Err(other) => return Err(other),
         };
         if !gaps.is_empty() {
             self.complete = false;
-            self.findings.push(incomplete(&which.words(&name), &gaps));
+            self.findings.push(incomplete(&role.words(&name), &gaps));
         }
         if let (Some(stored), true) = (&stored, gaps.is_empty()) {
-            let name = which.words(&name);
+            let name = role.words(&name);
             self.findings.extend(differs(&name, stored, &run, scope));
         }
         let mut known = if self.options.fresh {
-            Known::default()
+            StoredTests::default()
         } else {
-            self.guard
-                .known(which.side(&mut self.base, &mut self.candidate), scope)?
+            self.session
+                .known(role.revision(&mut self.base, &mut self.candidate), scope)?
         };
         if self.options.fresh || !run.complete {
             known.set.add(&run, scope);
-            self.keep(&[run]);
+            self.keep_runs(&[run]);
         }
-        self.keep(&known.runs);
+        self.keep_runs(&known.runs);
         known.covering = None;
         Ok(Ok(known))
     }
 
     /// Keeps runs for those who merge the shards.
-    pub(super) fn keep(&mut self, runs: &[Run]) {
+    pub(super) fn keep_runs(&mut self, runs: &[Run]) {
         if self.options.shard.is_some() {
             self.runs.extend(runs.iter().cloned());
         }
@@ -162,26 +171,26 @@ impl Check<'_> {
 
     /// Whether a stored run has stood for new ones for so long that it is measured
     /// again. Where nothing changed there is nothing to compare, and no need.
-    fn is_due(&self, stored: &Run) -> Result<bool, GuardError> {
-        let every = u64::from(self.guard.policy.reuse.remeasure);
+    fn is_due(&self, stored: &Run) -> Result<bool, SessionError> {
+        let every = u64::from(self.session.policy.reuse.remeasure);
         // A base that is to be a stored one is not to be built.
         let is_due = !self.same
             && self.options.base != BaseChoice::Stored
             && every > 0
-            && self.guard.store.runs_since(stored.started_ms)? >= every;
+            && self.session.store.runs_since(stored.started_ms)? >= every;
         Ok(is_due)
     }
 
     /// Nothing that code is built from changed. What the store knows is used; else
     /// that very fact is the answer.
-    pub(super) fn nothing_to_run(&mut self) -> Result<Option<Sides>, GuardError> {
-        let known = self.guard.known(&mut self.base, &Scope::Workspace)?;
+    pub(super) fn nothing_to_run(&mut self) -> Result<Option<ComparedTests>, SessionError> {
+        let known = self.session.known(&mut self.base, &Scope::Workspace)?;
         if known.covering.is_none() {
             return Ok(None);
         }
-        self.keep(&known.runs);
+        self.keep_runs(&known.runs);
         let source = Source::of(&known, &self.base);
-        Ok(Some(Sides {
+        Ok(Some(ComparedTests {
             scope: Scope::Workspace,
             base: known.set.clone(),
             candidate: known.set,
@@ -192,19 +201,19 @@ impl Check<'_> {
 }
 
 /// A finding if what is stored of a tree and a new run of it do not agree.
-fn differs(side: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Finding> {
+fn differs(revision: &str, stored: &StoredTests, run: &Run, scope: &Scope) -> Option<Finding> {
     let new = TestSet::of_runs([run], scope);
-    let state_of = |set: &TestSet, test: &TestId| set.tests.get(test).map(Expected::standing);
+    let state_of = |set: &TestSet, test: &TestId| set.tests.get(test).map(Expected::status);
     let tests: BTreeSet<&TestId> = stored.set.tests.keys().chain(new.tests.keys()).collect();
     let mut outcomes = Vec::new();
     let mut lists = Vec::new();
     for test in tests {
         let (before, after) = (state_of(&stored.set, test), state_of(&new, test));
-        let ran = |state: Option<Standing>| state.filter(|state| *state != Standing::Ignored);
+        let ran = |state: Option<TestStatus>| state.filter(|state| *state != TestStatus::Ignored);
         match (ran(before), ran(after)) {
             (Some(_), None) | (None, Some(_)) => lists.push(test),
             // One that is known to do both agrees with either.
-            (Some(Standing::Flaky), _) => {}
+            (Some(TestStatus::Flaky), _) => {}
             (before, after) if before != after => outcomes.push(test),
             _ => {}
         }
@@ -221,17 +230,17 @@ fn differs(side: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Findi
         stored.covering.as_ref().map_or(0, |run| run.finished_ms),
         now(),
     );
-    let (effect, what) = if lists.is_empty() {
-        (Effect::Note, "there is another outcome of")
+    let (severity, what) = if lists.is_empty() {
+        (Severity::Note, "there is another outcome of")
     } else {
-        (Effect::Unmeasured, "only once ran")
+        (Severity::Unmeasured, "only once ran")
     };
     let count = counted(named.len(), "test");
     Some(Finding {
         kind: FindingKind::Run,
-        name: format!("stored run of {side}"),
+        name: format!("stored run of {revision}"),
         state: "reuse_differs".to_owned(),
-        effect,
+        severity,
         reason: format!("it is {age} old and was measured again: {what} {count}"),
         meaning:
             "they are flaky, or depend on something besides files, compiler, machine and settings"
@@ -243,7 +252,7 @@ fn differs(side: &str, stored: &Known, run: &Run, scope: &Scope) -> Option<Findi
 }
 
 impl Source {
-    fn of(known: &Known, side: &Side) -> Self {
+    fn of(known: &StoredTests, revision: &Revision) -> Self {
         let from_store = |run: &Run| Self {
             origin: Origin::Store,
             run: Some(run.id.clone()),
@@ -254,14 +263,14 @@ impl Source {
         };
         known.covering.as_ref().map_or_else(
             || Self {
-                origin: if side.is_checked_out() {
+                origin: if revision.is_checked_out() {
                     Origin::Checkout
                 } else {
                     Origin::WorkingTree
                 },
                 run: None,
-                commit: side.subject.commit.clone(),
-                tree: side.subject.tree.clone(),
+                commit: revision.subject.commit.clone(),
+                tree: revision.subject.tree.clone(),
                 measured_ms: now(),
                 key: String::new(),
             },
@@ -270,7 +279,7 @@ impl Source {
     }
 }
 
-/// What a stored run had to share with the side it stands for, besides the tree.
+/// What a stored run had to share with the revision it stands for, besides the tree.
 fn key(run: &Run) -> String {
     let environment = &run.environment;
     format!(

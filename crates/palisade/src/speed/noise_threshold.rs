@@ -11,12 +11,12 @@ const SPREADS: f64 = 3.0;
 
 /// How small a change of a benchmark is too small to count.
 ///
-/// Two sizes follow from it. An alarm must lie beyond [`Floor::threshold`], which a
-/// restless benchmark raises. Equivalence must be shown within [`Floor::margin`],
-/// which is the policy's alone: that a benchmark is restless is no reason to call a
-/// slowdown of 2 % none.
+/// Two sizes follow from it. An alarm must lie beyond [`NoiseThreshold::threshold`], which a
+/// restless benchmark raises. Equivalence must be shown within
+/// [`NoiseThreshold::equivalence_margin`], which is the policy's alone: that a benchmark is
+/// restless is no reason to call a slowdown of 2 % none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Floor {
+pub struct NoiseThreshold {
     /// What the policy calls small, as a share of the base: .01 is 1 %.
     pub policy: f64,
     /// What the policy calls small in units of the measure; the larger one counts.
@@ -26,8 +26,8 @@ pub struct Floor {
     pub spread: f64,
 }
 
-impl Floor {
-    /// The floor of a measure, if the policy says nothing about it.
+impl NoiseThreshold {
+    /// The noise threshold of a measure, if the policy says nothing about it.
     pub fn of(measure: Measure) -> Self {
         let (policy, absolute) = match measure {
             Measure::Instructions => (0.002, 0.0),
@@ -45,14 +45,14 @@ impl Floor {
         }
     }
 
-    /// The same floor for a benchmark with this spread between equal programs.
+    /// The same noise threshold for a benchmark with this spread between equal programs.
     #[must_use]
     pub fn with_spread(self, spread: f64) -> Self {
         Self { spread, ..self }
     }
 
     /// Within which share of the base two programs are equivalent.
-    pub fn margin(&self, base: f64) -> f64 {
+    pub fn equivalence_margin(&self, base: f64) -> f64 {
         if base > 0.0 {
             self.policy.max(self.absolute / base)
         } else {
@@ -62,7 +62,7 @@ impl Floor {
 
     /// Beyond which share of the base a change counts.
     pub fn threshold(&self, base: f64) -> f64 {
-        self.margin(base).max(SPREADS * self.spread)
+        self.equivalence_margin(base).max(SPREADS * self.spread)
     }
 }
 
@@ -71,7 +71,7 @@ impl Floor {
 ///
 /// Each comparison is the log-ratios of its pairs. Part of what its median is off
 /// comes from having few pairs: the interval of a later comparison accounts for that
-/// part, and a floor on top would count it twice. What remains differs from one
+/// part, and a noise threshold on top would count it twice. What remains differs from one
 /// comparison to the next and no number of pairs averages it away: where the program
 /// was laid out, what else the machine did. It is the τ of DerSimonian and Laird
 /// (1986), around zero because equal programs are equal:
@@ -97,12 +97,21 @@ mod tests {
 
     #[test]
     fn the_larger_size_counts() {
-        let floor = Floor::of(Measure::PeakMemory);
-        assert_eq!(floor.margin(1e9), 0.02);
-        assert_eq!(floor.margin(10.0 * 1024.0 * 1024.0), 0.1);
-        assert_eq!(floor.with_spread(0.01).threshold(1e9), 0.03);
-        assert_eq!(floor.with_spread(0.01).margin(1e9), 0.02);
-        assert_eq!(Floor::of(Measure::AllocationCount).threshold(0.0), 0.0);
+        let noise_threshold = NoiseThreshold::of(Measure::PeakMemory);
+        assert_eq!(noise_threshold.equivalence_margin(1e9), 0.02);
+        assert_eq!(
+            noise_threshold.equivalence_margin(10.0 * 1024.0 * 1024.0),
+            0.1
+        );
+        assert_eq!(noise_threshold.with_spread(0.01).threshold(1e9), 0.03);
+        assert_eq!(
+            noise_threshold.with_spread(0.01).equivalence_margin(1e9),
+            0.02
+        );
+        assert_eq!(
+            NoiseThreshold::of(Measure::AllocationCount).threshold(0.0),
+            0.0
+        );
     }
 
     #[test]

@@ -1,30 +1,30 @@
-//! What is red, as the memory knows it: where a way back begins that was not asked for by
-//! name.
+//! The failing test with which a recovery begins that was asked for without a name, as the
+//! store has it.
 
 use std::collections::BTreeMap;
 
 use super::IncidentError;
 use crate::culprit::Question;
 use crate::flaky::Ledger;
-use crate::guard::{Event, Events, Guard, GuardError, age};
-use crate::identity::TestId;
 use crate::record::{Outcome, Run, now};
+use crate::session::{Event, Events, Session, SessionError, age};
+use crate::test_id::TestId;
 
 /// How many runs are looked through for those of a commit.
 const RUNS: u32 = 200;
 
 /// The one test that fails in the newest complete run of a commit that has it, of HEAD if
 /// none is named; says which it took. Tests that are known to fail or in quarantine are
-/// not red, and those of which an incident at this commit is closed are done.
-pub(super) fn the_one(
-    guard: &Guard,
+/// not counted, and those of which an incident at this commit is closed are done.
+pub(super) fn single_failing_test(
+    session: &Session,
     revision: Option<&str>,
     events: Events<'_>,
-) -> Result<TestId, GuardError> {
-    let commit = guard.repo.resolve(revision.unwrap_or("HEAD"))?;
+) -> Result<TestId, SessionError> {
+    let commit = session.repo.resolve(revision.unwrap_or("HEAD"))?;
     let name = commit.short().to_owned();
     let is_of_it = |run: &Run| run.complete && run.subject.tree == commit.tree;
-    let mut runs = guard.store.recent_runs(RUNS)?;
+    let mut runs = session.store.recent_runs(RUNS)?;
     runs.retain(is_of_it);
     let Some(newest) = runs.first() else {
         return Err(IncidentError::NoRun(name).into());
@@ -35,26 +35,26 @@ pub(super) fn the_one(
     for seen in runs.iter().flat_map(|run| &run.observations) {
         outcomes.entry(&seen.test).or_insert(seen.outcome);
     }
-    let ledger = Ledger::read(guard.store.as_ref())?;
-    let incidents = guard.store.incidents()?;
+    let ledger = Ledger::read(session.store.as_ref())?;
+    let incidents = session.store.incidents()?;
     let closed_for = |test: &TestId| {
         let question = Question::Test(test.clone());
         let is_it = |bad: &str, asked: &Question| bad == commit.id && *asked == question;
         let mut about = incidents.iter();
         about.find(|incident| is_it(&incident.bad, &incident.question))
     };
-    let is_red = |test: &TestId, outcome: Outcome| {
+    let is_failing = |test: &TestId, outcome: Outcome| {
         matches!(outcome, Outcome::Fail | Outcome::TimedOut)
-            && guard.policy.known_failure(test).is_none()
+            && session.policy.known_failure(test).is_none()
             && ledger.quarantine(test).is_none()
     };
-    let red = outcomes
+    let failing = outcomes
         .into_iter()
-        .filter(|(test, outcome)| is_red(test, *outcome));
-    let (done, red): (Vec<_>, Vec<_>) = red
+        .filter(|(test, outcome)| is_failing(test, *outcome));
+    let (done, failing): (Vec<_>, Vec<_>) = failing
         .map(|(test, _)| (test, closed_for(test)))
         .partition(|(_, incident)| incident.is_some());
-    match red.as_slice() {
+    match failing.as_slice() {
         [] => {
             let done = done
                 .iter()
@@ -69,7 +69,7 @@ pub(super) fn the_one(
             } else {
                 done.join("; ")
             };
-            Err(IncidentError::NoRed { commit: name, why }.into())
+            Err(IncidentError::NoFailingTest { commit: name, why }.into())
         }
         [(test, _)] => {
             let note =
@@ -80,7 +80,7 @@ pub(super) fn the_one(
         many => {
             let tests: Vec<String> = many.iter().map(|(test, _)| test.to_string()).collect();
             let tests = tests.join(", ");
-            Err(IncidentError::ManyRed {
+            Err(IncidentError::ManyFailingTests {
                 commit: name,
                 tests,
             }

@@ -1,59 +1,60 @@
 //! One benchmark of one commit after the other, each in pairs with the same good commit.
 
-use super::contest::{One, Selection, prepare_one};
 use super::fingerprint;
-use super::session::{Session, chain};
-use crate::bisect::BLOCK;
-use crate::guard::{Events, Guard, GuardError, Side};
-use crate::measure::arena::Arena;
+use super::pair::{PreparedRevision, Selection, prepare_revision};
+use super::runner::{BenchmarkRunner, error_chain};
+use crate::bisect::BLOCK_PAIRS;
 use crate::measure::bench::{Bench, Built, Reading};
+use crate::measure::executor::Executor;
 use crate::measure::launch::{LaunchError, Launcher};
 use crate::policy::RatioPolicy;
 use crate::record::{Record, new_id, now};
+use crate::session::{Events, Revision, Session, SessionError};
 use crate::speed::{
     BoundDecision, Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun, log_ratio,
 };
 
 /// A good commit, built, with the benchmark that others are held against.
-pub(crate) struct Against {
-    good: Side,
+pub(crate) struct GoodCommit {
+    good: Revision,
     built: Built,
     bench: Bench,
     name: String,
     measure: Measure,
     machine: Fingerprint,
-    /// The commit that is checked out beside it, built.
-    beside: Option<(Side, Built)>,
+    /// The commit that is compared with it now, checked out and built.
+    compared: Option<(Revision, Built)>,
 }
 
-impl Against {
+impl GoodCommit {
     /// Checks the good commit out, builds it, and finds the one benchmark that is called
     /// `name`, or has it in its name. Without a measure, it is its time or rate.
     pub(crate) fn new(
-        guard: &Guard,
+        session: &Session,
         launcher: &Launcher,
         good: &str,
         (name, measure): (&str, Option<Measure>),
         events: Events<'_>,
-    ) -> Result<Self, GuardError> {
-        let mut good = guard.beside(Some(good))?;
-        let machine = fingerprint(guard, &mut good)?;
-        let session = session(guard, launcher, events);
+    ) -> Result<Self, SessionError> {
+        let mut good = session.in_checkout(Some(good))?;
+        let machine = fingerprint(session, &mut good)?;
+        let runner = runner(session, launcher, events);
         let selection = Selection {
             only: vec![name.to_owned()],
             ..Selection::default()
         };
-        let One { built, benches, .. } = prepare_one(guard, &session, &mut good, &selection)?;
-        let missing = || GuardError::NoBenchmark(selection.words());
+        let PreparedRevision { built, benches, .. } =
+            prepare_revision(session, &runner, &mut good, &selection)?;
+        let missing = || SessionError::NoBenchmark(selection.words());
         let bench = match benches.get(name) {
             Some(exact) => exact.clone(),
             None if benches.len() > 1 => {
                 let names: Vec<String> = benches.into_keys().collect();
-                return Err(GuardError::ManyBenchmarks(names.join(", ")));
+                return Err(SessionError::ManyBenchmarks(names.join(", ")));
             }
             None => benches.into_values().next().ok_or_else(missing)?,
         };
-        let readings = session.arena.try_out(&bench, &built)?;
+        let readings = runner.executor.trial_launch(&bench, &built)?;
         let is_it = |reading: &&Reading| match measure {
             Some(measure) => reading.measure == measure,
             None => matches!(reading.measure, Measure::Time | Measure::Rate),
@@ -66,7 +67,7 @@ impl Against {
             built,
             bench,
             machine,
-            beside: None,
+            compared: None,
         })
     }
 
@@ -74,39 +75,39 @@ impl Against {
     /// logarithms of its ratios to the good commit; `Err` says why there are none.
     pub(crate) fn block(
         &mut self,
-        guard: &mut Guard,
+        session: &mut Session,
         launcher: &Launcher,
         commit: &str,
         events: Events<'_>,
-    ) -> Result<Result<Vec<f64>, String>, GuardError> {
-        let is_beside = |(side, _): &(Side, Built)| side.subject.commit == commit;
-        if !self.beside.as_ref().is_some_and(is_beside) {
+    ) -> Result<Result<Vec<f64>, String>, SessionError> {
+        let is_compared = |(revision, _): &(Revision, Built)| revision.subject.commit == commit;
+        if !self.compared.as_ref().is_some_and(is_compared) {
             // Its place is given back first, so that the next one finds what was built.
-            self.beside = None;
-            let mut side = guard.beside(Some(commit))?;
-            let session = session(guard, launcher, events);
+            self.compared = None;
+            let mut revision = session.in_checkout(Some(commit))?;
+            let runner = runner(session, launcher, events);
             let selection = Selection {
                 only: vec![self.bench.name.clone()],
                 ..Selection::default()
             };
-            let one = prepare_one(guard, &session, &mut side, &selection)?;
-            if !one.benches.contains_key(&self.bench.name) {
+            let prepared = prepare_revision(session, &runner, &mut revision, &selection)?;
+            if !prepared.benches.contains_key(&self.bench.name) {
                 return Ok(Err(format!("there is no {}", self.bench.name)));
             }
-            if let Err(error) = session.arena.try_out(&self.bench, &one.built) {
+            if let Err(error) = runner.executor.trial_launch(&self.bench, &prepared.built) {
                 return unless_interrupted(error);
             }
-            self.beside = Some((side, one.built));
+            self.compared = Some((revision, prepared.built));
         }
-        let Some((side, built)) = &self.beside else {
+        let Some((revision, built)) = &self.compared else {
             unreachable!("it was checked out above");
         };
         let started_ms = now();
         let mut values: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
         {
-            let session = session(guard, launcher, events);
-            while values[0].len() < BLOCK {
-                let pairs = match session.two_pairs(&self.bench, [&self.built, built], 0.0) {
+            let runner = runner(session, launcher, events);
+            while values[0].len() < BLOCK_PAIRS {
+                let pairs = match runner.two_pairs(&self.bench, [&self.built, built], 0.0) {
                     Ok(pairs) => pairs,
                     Err(error) => return unless_interrupted(error),
                 };
@@ -124,16 +125,16 @@ impl Against {
         let pairs = values[0].iter().zip(&values[1]);
         let ratios = pairs.map(|(good, other)| log_ratio(self.measure, *good, *other));
         let ratios = ratios.collect::<Result<Vec<f64>, _>>();
-        let session = new_id();
-        if side.subject.commit != self.good.subject.commit {
-            for (side, values) in [&self.good, side].into_iter().zip(values) {
-                guard.store.add(&Record::Speed(SpeedRun {
+        let comparison_id = new_id();
+        if revision.subject.commit != self.good.subject.commit {
+            for (revision, values) in [&self.good, revision].into_iter().zip(values) {
+                session.store.add(&Record::Speed(SpeedRun {
                     id: new_id(),
-                    session: session.clone(),
+                    comparison_id: comparison_id.clone(),
                     started_ms,
                     finished_ms: now(),
                     purpose: SpeedPurpose::Comparison,
-                    subject: side.subject.clone(),
+                    subject: revision.subject.clone(),
                     fingerprint: self.machine.clone(),
                     measurements: vec![Measurement {
                         benchmark: self.name.clone(),
@@ -147,32 +148,37 @@ impl Against {
     }
 }
 
-/// Holds a ratio of the policy against its bound, on one side; `Err` says why nothing is
+/// Holds a ratio of the policy against its bound, on one revision; `Err` says why nothing is
 /// known of it.
 pub(crate) fn hold_ratio(
-    guard: &Guard,
+    session: &Session,
     launcher: &Launcher,
-    side: &mut Side,
+    revision: &mut Revision,
     ratio: &RatioPolicy,
     events: Events<'_>,
-) -> Result<Result<BoundDecision, String>, GuardError> {
+) -> Result<Result<BoundDecision, String>, SessionError> {
     let Some(bound) = ratio.bound() else {
         return Ok(Err("it has no bound".to_owned()));
     };
-    let session = session(guard, launcher, events);
+    let runner = runner(session, launcher, events);
     let selection = Selection {
         only: vec![ratio.of.clone(), ratio.to.clone()],
         ..Selection::default()
     };
-    let One { built, benches, .. } = prepare_one(guard, &session, side, &selection)?;
+    let PreparedRevision { built, benches, .. } =
+        prepare_revision(session, &runner, revision, &selection)?;
     let benches: Vec<Bench> = benches.into_values().collect();
-    session.ratio(ratio, bound, &benches, &built)
+    runner.ratio(ratio, bound, &benches, &built)
 }
 
-fn session<'a>(guard: &'a Guard, launcher: &'a Launcher, events: Events<'a>) -> Session<'a> {
-    Session {
-        policy: &guard.policy,
-        arena: Arena::new(launcher, &guard.policy.speed, guard.cancel()),
+fn runner<'a>(
+    session: &'a Session,
+    launcher: &'a Launcher,
+    events: Events<'a>,
+) -> BenchmarkRunner<'a> {
+    BenchmarkRunner {
+        policy: &session.policy,
+        executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
         events,
         deadline: None,
         calibration: None,
@@ -180,9 +186,9 @@ fn session<'a>(guard: &'a Guard, launcher: &'a Launcher, events: Events<'a>) -> 
 }
 
 /// What a launch that failed says of its commit.
-fn unless_interrupted(error: LaunchError) -> Result<Result<Vec<f64>, String>, GuardError> {
+fn unless_interrupted(error: LaunchError) -> Result<Result<Vec<f64>, String>, SessionError> {
     if error.is_interrupt() {
         return Err(error.into());
     }
-    Ok(Err(chain(&error)))
+    Ok(Err(error_chain(&error)))
 }

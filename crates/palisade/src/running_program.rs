@@ -15,7 +15,7 @@ const FOLDER: &str = "palisade-running";
 /// folder, and puts a copy in its place; the same where Cargo keeps that file under a second
 /// name. Returns where the running file is now; `None` if it was not in the folder. What
 /// earlier runs left is removed, as far as it does not run any more.
-pub fn make_way(program: &Path, target: &Path) -> io::Result<Option<PathBuf>> {
+pub fn move_running_program(program: &Path, target: &Path) -> io::Result<Option<PathBuf>> {
     let is_inside = program.canonicalize()?.starts_with(target.canonicalize()?);
     let (true, Some(name)) = (is_inside, program.file_name()) else {
         return Ok(None);
@@ -87,7 +87,7 @@ mod tests {
         fs::hard_link(&built, &program).expect("linked");
         let age = fs::metadata(&program).and_then(|meta| meta.modified());
 
-        let moved = make_way(&program, &target).expect("moved");
+        let moved = move_running_program(&program, &target).expect("moved");
         let moved = moved.expect("it was inside");
         // Cargo finds everything as it was, and replaces it.
         for path in [&program, &built] {
@@ -101,7 +101,7 @@ mod tests {
         // What does not run any more goes away with the next program that makes way.
         let left = target.join(FOLDER).join("4000000000");
         fs::create_dir(&left).expect("made");
-        make_way(&program, &target).expect("moved");
+        move_running_program(&program, &target).expect("moved");
         assert!(!left.exists());
     }
 
@@ -111,7 +111,10 @@ mod tests {
         let (program, target) = (dir.path().join("guard.exe"), dir.path().join("target"));
         fs::write(&program, "it").expect("written");
         fs::create_dir(&target).expect("made");
-        assert_eq!(make_way(&program, &target).expect("asked"), None);
+        assert_eq!(
+            move_running_program(&program, &target).expect("asked"),
+            None
+        );
         assert_eq!(fs::read_dir(&target).expect("there").count(), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! A workspace with everything needed to judge it: its repository, its policy,
-//! its memory and the runner of its tests; and the two sides of a change.
+//! A session: a workspace with everything needed to judge it: its repository, its policy,
+//! its store and the runner of its tests; and the two revisions of a change.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use crate::baseline::TestSet;
 use crate::check::{BaseChoice, CandidateChoice};
 use crate::claims::ClaimsError;
 use crate::culprit::CulpritError;
-use crate::git::{Commit, GitError, Repo, Worktree, forget_hook};
+use crate::git::{Commit, GitError, Repo, Worktree, remove_hook_variables};
 use crate::hooks::HookError;
 use crate::import::ImportError;
 use crate::measure::launch::LaunchError;
@@ -21,8 +21,8 @@ use crate::milestone::MilestoneError;
 use crate::policy::{Policy, PolicyError, RunnerChoice};
 use crate::process::Cancel;
 use crate::record::{Environment, Purpose, Record, Run, Scope, Subject, new_id, now};
-use crate::report::SideReport;
-use crate::run::{Place, Progress, Request, RunError, Runner, environment, run_tests};
+use crate::report::RevisionReport;
+use crate::run::{BuildLocation, Progress, Request, RunError, Runner, environment, run_tests};
 use crate::shard::{Shard, ShardNumber, assign};
 use crate::source::{hash, unix_lines};
 use crate::store::{self, Store, StoreError};
@@ -31,7 +31,7 @@ use crate::workspace::{Workspace, WorkspaceError};
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum GuardError {
+pub enum SessionError {
     /// Git gave no answer.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -41,7 +41,7 @@ pub enum GuardError {
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The memory cannot be read or written.
+    /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The tests could not be run.
@@ -96,11 +96,11 @@ pub enum Event {
 /// Is told what happens.
 pub type Events<'a> = &'a dyn Fn(Event);
 
-/// The file of the memory, from the workspace's root.
+/// The file of the store, from the workspace's root.
 pub const STORE_FILE: &str = ".palisade/store.sqlite";
 
 /// A workspace under guard.
-pub struct Guard {
+pub struct Session {
     /// Its repository.
     pub repo: Repo,
     /// Its packages.
@@ -114,16 +114,16 @@ pub struct Guard {
     cancel: Cancel,
 }
 
-impl Guard {
+impl Session {
     /// Opens the workspace that holds `dir`; `store` is the file or the URL of its
-    /// memory if that is not in its usual place.
+    /// store if that is not in its usual place.
     /// `runner` overrules the policy's.
     pub fn open(
         dir: &Path,
         store: Option<&OsStr>,
         runner: Option<RunnerChoice>,
         cancel: Cancel,
-    ) -> Result<Self, GuardError> {
+    ) -> Result<Self, SessionError> {
         let repo = Repo::discover(dir)?;
         repo.sweep();
         let workspace = Workspace::load(dir, repo.root())?;
@@ -141,13 +141,13 @@ impl Guard {
         })
     }
 
-    /// The two sides of a change: what it is compared with, and what is judged. Where
+    /// The two revisions of a change: what it is compared with, and what is judged. Where
     /// a stored base is asked for and there is none, both are the same.
-    pub fn sides(
+    pub fn revisions(
         &self,
         base: &BaseChoice,
         candidate: &CandidateChoice,
-    ) -> Result<(Side, Side), GuardError> {
+    ) -> Result<(Revision, Revision), SessionError> {
         let choice = candidate;
         let candidate = self.candidate(choice)?;
         let base = match base {
@@ -158,22 +158,22 @@ impl Guard {
                 None => return Ok((self.candidate(choice)?, candidate)),
             },
         };
-        Ok((self.commit_side(base)?, candidate))
+        Ok((self.commit_revision(base)?, candidate))
     }
 
     /// What is judged.
-    fn candidate(&self, choice: &CandidateChoice) -> Result<Side, GuardError> {
+    fn candidate(&self, choice: &CandidateChoice) -> Result<Revision, SessionError> {
         match choice {
-            CandidateChoice::Files => self.working_side(),
-            CandidateChoice::Staged => self.staged_side(),
-            CandidateChoice::Beside(revision) => self.beside(Some(revision)),
-            CandidateChoice::Revision(revision) => self.side_of(revision),
+            CandidateChoice::Files => self.working_revision(),
+            CandidateChoice::Staged => self.staged_revision(),
+            CandidateChoice::Checkout(revision) => self.in_checkout(Some(revision)),
+            CandidateChoice::Revision(revision) => self.revision_of(revision),
         }
     }
 
-    /// The newest commit before the candidate of which the memory knows all tests, in
+    /// The newest commit before the candidate of which the store has all tests, in
     /// an environment that differs by the lockfile at most.
-    fn stored_base(&self, candidate: &Side) -> Result<Option<Commit>, GuardError> {
+    fn stored_base(&self, candidate: &Revision) -> Result<Option<Commit>, SessionError> {
         /// How many commits it looks back.
         const COMMITS: u32 = 100;
         let mut environment =
@@ -194,7 +194,7 @@ impl Guard {
     }
 
     /// The lockfile of a tree; the one on disk if git ignores it.
-    fn lockfile(&self, tree: &str) -> Result<Option<String>, GuardError> {
+    fn lockfile(&self, tree: &str) -> Result<Option<String>, SessionError> {
         let path = match self.workspace.dir.as_str() {
             "" => "Cargo.lock".to_owned(),
             dir => format!("{dir}/Cargo.lock"),
@@ -209,44 +209,44 @@ impl Guard {
         &self.cancel
     }
 
-    /// The side of a change that is in the user's files now.
-    pub fn working_side(&self) -> Result<Side, GuardError> {
+    /// The working tree as a revision.
+    pub fn working_revision(&self) -> Result<Revision, SessionError> {
         let head = self.repo.head()?;
         let tree = self.repo.working_tree()?;
-        Ok(self.side(head, tree, true))
+        Ok(self.revision(head, tree, true))
     }
 
-    /// The side of a revision; in the user's files if they hold just that.
-    pub(crate) fn side_of(&self, revision: &str) -> Result<Side, GuardError> {
-        self.commit_side(self.repo.resolve(revision)?)
+    /// What a name of git resolves to; in the user's files if they hold just that.
+    pub(crate) fn revision_of(&self, revision: &str) -> Result<Revision, SessionError> {
+        self.commit_revision(self.repo.resolve(revision)?)
     }
 
     /// A revision, or the files as they are, to be run in a checkout of its own.
-    pub(crate) fn beside(&self, revision: Option<&str>) -> Result<Side, GuardError> {
-        let side = match revision {
-            Some(revision) => self.commit_side(self.repo.resolve(revision)?)?,
-            None => self.working_side()?,
+    pub(crate) fn in_checkout(&self, revision: Option<&str>) -> Result<Revision, SessionError> {
+        let revision = match revision {
+            Some(revision) => self.commit_revision(self.repo.resolve(revision)?)?,
+            None => self.working_revision()?,
         };
-        Ok(side.beside())
+        Ok(revision.in_checkout())
     }
 
-    /// The side that the index would make as a commit. It is run in the user's
+    /// The commit that the index would make, as a revision. It is run in the user's
     /// files if they hold just that.
-    fn staged_side(&self) -> Result<Side, GuardError> {
+    fn staged_revision(&self) -> Result<Revision, SessionError> {
         let head = self.repo.head()?;
         let tree = self.repo.staged_tree()?;
         let in_place = self.repo.working_tree()? == tree;
-        Ok(self.side(head, tree, in_place))
+        Ok(self.revision(head, tree, in_place))
     }
 
-    /// The side of a commit. It is run in the user's files if they hold just that.
-    fn commit_side(&self, commit: Commit) -> Result<Side, GuardError> {
+    /// A commit as a revision. It is run in the user's files if they hold just that.
+    fn commit_revision(&self, commit: Commit) -> Result<Revision, SessionError> {
         let in_place = self.repo.working_tree()? == commit.tree;
         let tree = commit.tree.clone();
-        Ok(self.side(commit, tree, in_place))
+        Ok(self.revision(commit, tree, in_place))
     }
 
-    fn side(&self, commit: Commit, tree: String, in_place: bool) -> Side {
+    fn revision(&self, commit: Commit, tree: String, in_place: bool) -> Revision {
         let subject = Subject {
             dirty: tree != commit.tree,
             checkout: !in_place,
@@ -254,7 +254,7 @@ impl Guard {
             commit: commit.id.clone(),
             branch: self.repo.branch(),
         };
-        Side {
+        Revision {
             subject,
             commit,
             in_place,
@@ -263,16 +263,16 @@ impl Guard {
         }
     }
 
-    /// Runs the tests of `scope` on a side and remembers the run. A run during
+    /// Runs the tests of `scope` on a revision and remembers the run. A run during
     /// which the user's files changed stands for no tree: it is kept as incomplete.
     pub fn run(
         &mut self,
-        side: &mut Side,
+        revision: &mut Revision,
         scope: &Scope,
         purpose: Purpose,
         events: Events<'_>,
-    ) -> Result<(Run, Vec<String>), GuardError> {
-        self.run_by(None, side, scope, purpose, events)
+    ) -> Result<(Run, Vec<String>), SessionError> {
+        self.run_by(None, revision, scope, purpose, events)
     }
 
     /// Watches the user's own `cargo test` of the whole workspace, in the user's files,
@@ -281,11 +281,11 @@ impl Guard {
         &mut self,
         command: &[String],
         events: Events<'_>,
-    ) -> Result<(Run, Vec<String>), GuardError> {
-        let mut side = self.working_side()?;
+    ) -> Result<(Run, Vec<String>), SessionError> {
+        let mut revision = self.working_revision()?;
         self.run_by(
             Some(command),
-            &mut side,
+            &mut revision,
             &Scope::Workspace,
             Purpose::Tests,
             events,
@@ -295,18 +295,18 @@ impl Guard {
     fn run_by(
         &mut self,
         command: Option<&[String]>,
-        side: &mut Side,
+        revision: &mut Revision,
         scope: &Scope,
         purpose: Purpose,
         events: Events<'_>,
-    ) -> Result<(Run, Vec<String>), GuardError> {
-        let environment = side.environment(self)?;
-        side.prepare(self, events)?;
+    ) -> Result<(Run, Vec<String>), SessionError> {
+        let environment = revision.environment(self)?;
+        revision.prepare(self, events)?;
         let started_ms = now();
-        let place = side.place(self);
+        let location = revision.location(self);
         let progress = |progress| events(Event::Progress(progress));
         let seen = run_tests(&Request {
-            place,
+            location,
             scope,
             command,
             policy: &self.policy.run,
@@ -315,7 +315,7 @@ impl Guard {
             progress: &progress,
         })?;
         let mut gaps = seen.gaps;
-        if side.in_place && !self.still_holds(&side.subject.tree)? {
+        if revision.in_place && !self.still_holds(&revision.subject.tree)? {
             gaps.push("files changed while the tests ran".to_owned());
         }
         let run = Run {
@@ -323,7 +323,7 @@ impl Guard {
             started_ms,
             finished_ms: now(),
             purpose,
-            subject: side.subject.clone(),
+            subject: revision.subject.clone(),
             environment,
             scope: scope.clone(),
             complete: gaps.is_empty(),
@@ -337,34 +337,41 @@ impl Guard {
         Ok((run, gaps))
     }
 
-    fn still_holds(&self, tree: &str) -> Result<bool, GuardError> {
+    fn still_holds(&self, tree: &str) -> Result<bool, SessionError> {
         // The index is copied anew: the user may have staged something meanwhile.
         Ok(Repo::discover(self.repo.root())?.working_tree()? == tree)
     }
 
-    /// What is known of a side: all complete runs of its tree in its environment,
+    /// What is known of a revision: all complete runs of its tree in its environment,
     /// and whether one of them covers `scope`.
-    pub fn known(&self, side: &mut Side, scope: &Scope) -> Result<Known, GuardError> {
-        let environment = side.environment(self)?;
-        let runs = self.store.runs_of(&side.subject.tree, &environment)?;
+    pub fn known(
+        &self,
+        revision: &mut Revision,
+        scope: &Scope,
+    ) -> Result<StoredTests, SessionError> {
+        let environment = revision.environment(self)?;
+        let runs = self.store.runs_of(&revision.subject.tree, &environment)?;
         let covering = runs.iter().find(|run| run.scope.covers(scope));
         let covering = covering.or_else(|| shards_together(&runs, scope)).cloned();
-        Ok(Known {
+        Ok(StoredTests {
             set: TestSet::of_runs(&runs, scope),
             covering,
             runs,
         })
     }
 
-    /// Whether a run of all tests of a revision stands in the memory.
-    pub fn knows_all_tests(&self, revision: &str) -> Result<bool, GuardError> {
-        let mut side = self.side_of(revision)?;
-        Ok(self.known(&mut side, &Scope::Workspace)?.covering.is_some())
+    /// Whether a run of all tests of a revision stands in the store.
+    pub fn knows_all_tests(&self, revision: &str) -> Result<bool, SessionError> {
+        let mut revision = self.revision_of(revision)?;
+        Ok(self
+            .known(&mut revision, &Scope::Workspace)?
+            .covering
+            .is_some())
     }
 
     /// The part of a scope that one shard runs: cut by the newest run of all tests in
-    /// the memory, and by the targets of the user's files.
-    pub fn shard(&self, of: Scope, number: ShardNumber) -> Result<Scope, GuardError> {
+    /// the store, and by the targets of the user's files.
+    pub fn shard(&self, of: Scope, number: ShardNumber) -> Result<Scope, SessionError> {
         let history = self.store.whole_run()?;
         let targets = self.workspace.test_places();
         Ok(Scope::Shard(Shard {
@@ -376,7 +383,7 @@ impl Guard {
 
     /// How long the tests of `scope` took, one after the other, when they were last
     /// seen; `None` if no recent run has durations.
-    pub fn expected_seconds(&self, scope: &Scope) -> Result<Option<f64>, GuardError> {
+    pub fn expected_seconds(&self, scope: &Scope) -> Result<Option<f64>, SessionError> {
         const RUNS: u32 = 10;
         for run in self.store.recent_runs(RUNS)? {
             let of_scope = run
@@ -395,7 +402,7 @@ impl Guard {
     /// its time is older than the last build; a file whose content differs from
     /// what was last run here, and whose time is older than that, has a wrong time.
     /// What was built of its package is removed.
-    fn freshen(&self) -> Result<(), GuardError> {
+    fn freshen(&self) -> Result<(), SessionError> {
         let root = self.workspace.root.to_string_lossy();
         let list = self
             .workspace
@@ -417,7 +424,7 @@ impl Guard {
                     (is_overlooked(path, content), self.workspace.owner(path))
                 {
                     // If cleaning fails, so does the build after it, and says why.
-                    let _ = forget_hook(&mut Command::new("cargo"))
+                    let _ = remove_hook_variables(&mut Command::new("cargo"))
                         .current_dir(&self.workspace.root)
                         .args(["clean", "--quiet", "--package", &package.name])
                         .output();
@@ -460,9 +467,9 @@ fn shards_together<'a>(runs: &'a [Run], scope: &Scope) -> Option<&'a Run> {
     })
 }
 
-/// What the memory knows of a side.
+/// What the store has of the tests of a revision.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct StoredTests {
     /// The state of its tests.
     pub set: TestSet,
     /// The newest run that covers what was asked for.
@@ -471,9 +478,9 @@ pub struct Known {
     pub runs: Vec<Run>,
 }
 
-/// One side of a change: a tree, and the place where it can be run.
+/// One revision of a change: a tree, and the place where it can be run.
 #[derive(Debug)]
-pub struct Side {
+pub struct Revision {
     /// What it is.
     pub subject: Subject,
     /// The commit it is, or is made from.
@@ -484,9 +491,9 @@ pub struct Side {
     environment: Option<Environment>,
 }
 
-impl Side {
-    /// A side that was run elsewhere: there is nothing to run it in here.
-    pub(crate) fn elsewhere(report: &SideReport) -> Self {
+impl Revision {
+    /// A revision that was run elsewhere: there is nothing to run it in here.
+    pub(crate) fn elsewhere(report: &RevisionReport) -> Self {
         let subject = Subject {
             tree: report.tree.clone(),
             commit: report.commit.clone(),
@@ -508,8 +515,8 @@ impl Side {
         }
     }
 
-    /// The same side, to be run in a checkout beside the user's files.
-    pub(crate) fn beside(&self) -> Self {
+    /// The same revision, to be run in a checkout beside the user's files.
+    pub(crate) fn in_checkout(&self) -> Self {
         let mut subject = self.subject.clone();
         subject.checkout = true;
         Self {
@@ -541,55 +548,55 @@ impl Side {
     }
 
     /// What besides the tree decides the outcome of its tests.
-    pub fn environment(&mut self, guard: &Guard) -> Result<Environment, GuardError> {
+    pub fn environment(&mut self, session: &Session) -> Result<Environment, SessionError> {
         if let Some(environment) = &self.environment {
             return Ok(environment.clone());
         }
-        let lockfile = guard.lockfile(&self.subject.tree)?;
-        let mut root = guard.workspace.root.clone();
+        let lockfile = session.lockfile(&self.subject.tree)?;
+        let mut root = session.workspace.root.clone();
         for name in ["rust-toolchain", "rust-toolchain.toml"] {
-            let here = fs::read(guard.repo.root().join(name)).ok();
+            let here = fs::read(session.repo.root().join(name)).ok();
             let text = |file: Option<Vec<u8>>| file.map(|bytes| as_git_keeps(&bytes));
             // Another toolchain can only be asked where its file is.
-            if !self.in_place && text(guard.repo.file(&self.subject.tree, name)?) != text(here) {
-                self.check_out(guard)?;
-                root.clone_from(&self.place(guard).workspace.root);
+            if !self.in_place && text(session.repo.file(&self.subject.tree, name)?) != text(here) {
+                self.check_out(session)?;
+                root.clone_from(&self.location(session).workspace.root);
             }
         }
-        let policy = &guard.policy.run;
-        let environment = environment(&root, lockfile.as_deref(), policy, &guard.runner);
+        let policy = &session.policy.run;
+        let environment = environment(&root, lockfile.as_deref(), policy, &session.runner);
         self.environment = Some(environment.clone());
         Ok(environment)
     }
 
-    fn check_out(&mut self, guard: &Guard) -> Result<(), GuardError> {
+    fn check_out(&mut self, session: &Session) -> Result<(), SessionError> {
         if self.in_place || self.checkout.is_some() {
             return Ok(());
         }
         let tree = self.subject.dirty.then_some(self.subject.tree.as_str());
-        let worktree = guard.repo.worktree(&self.commit, tree)?;
-        let root = worktree.dir().join(&guard.workspace.dir);
-        // A lockfile that git ignores is part of neither side, and of both.
+        let worktree = session.repo.worktree(&self.commit, tree)?;
+        let root = worktree.dir().join(&session.workspace.dir);
+        // A lockfile that git ignores is part of neither revision, and of both.
         let lockfile = root.join("Cargo.lock");
         if !lockfile.exists() && root.exists() {
             // Without one, Cargo makes its own.
-            let _ = fs::copy(guard.workspace.root.join("Cargo.lock"), &lockfile);
+            let _ = fs::copy(session.workspace.root.join("Cargo.lock"), &lockfile);
         }
         let workspace = Workspace::load(&root, worktree.dir())?;
         self.checkout = Some((worktree, workspace));
         Ok(())
     }
 
-    fn prepare(&mut self, guard: &Guard, events: Events<'_>) -> Result<(), GuardError> {
+    fn prepare(&mut self, session: &Session, events: Events<'_>) -> Result<(), SessionError> {
         if self.in_place {
-            return guard.freshen();
+            return session.freshen();
         }
         if self.checkout.is_none() {
             let name = self.name();
             events(Event::Step(format!(
                 "check out {name} beside the working tree"
             )));
-            self.check_out(guard)?;
+            self.check_out(session)?;
         }
         Ok(())
     }
@@ -597,29 +604,29 @@ impl Side {
     /// The root of its workspace, checked out if it has to be.
     pub(crate) fn root(
         &mut self,
-        guard: &Guard,
+        session: &Session,
         events: Events<'_>,
-    ) -> Result<PathBuf, GuardError> {
+    ) -> Result<PathBuf, SessionError> {
         if !self.in_place {
-            self.prepare(guard, events)?;
+            self.prepare(session, events)?;
         }
-        Ok(self.workspace(guard).root.clone())
+        Ok(self.workspace(session).root.clone())
     }
 
     /// Its packages; those of the user's files while it is not checked out.
-    pub(crate) fn workspace<'a>(&'a self, guard: &'a Guard) -> &'a Workspace {
-        self.place(guard).workspace
+    pub(crate) fn workspace<'a>(&'a self, session: &'a Session) -> &'a Workspace {
+        self.location(session).workspace
     }
 
     /// Where it is run.
-    pub(crate) fn place<'a>(&'a self, guard: &'a Guard) -> Place<'a> {
+    pub(crate) fn location<'a>(&'a self, session: &'a Session) -> BuildLocation<'a> {
         match &self.checkout {
-            Some((worktree, workspace)) => Place {
+            Some((worktree, workspace)) => BuildLocation {
                 workspace,
                 target: Some(worktree.target()),
             },
-            None => Place {
-                workspace: &guard.workspace,
+            None => BuildLocation {
+                workspace: &session.workspace,
                 target: None,
             },
         }
