@@ -22,6 +22,7 @@ export CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
 tests=(cargo test --locked --target "$target" --no-default-features
     --package bitnet-core --package bitnet-quant --package bitnet-inference)
 "${tests[@]}" --lib --test golden --test exactness --test reference --no-run
+scripts/check-imports.sh "$CARGO_TARGET_DIR/$target/debug/deps" "$dir/bin/llvm-nm"
 
 # Runs tests by their full names, all of which must be there and pass.
 named() {
