@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests of the model half under AddressSanitizer and LeakSanitizer: reads and
 # writes beyond what was allocated, uses of what was freed, memory that nobody can free
-# any more. Blocks of the memory pool are parts of mappings, so one that is written
-# beyond its end is not noticed here, but by the pool's own tests.
+# any more. Blocks of the memory pool beyond 64 KiB are parts of mappings, so one that is
+# written beyond its end is not noticed here, but by the pool's own tests.
 #
 #   scripts/test-sanitizers.sh [ARGUMENTS OF CARGO TEST]
 #

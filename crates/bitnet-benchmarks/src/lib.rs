@@ -5,7 +5,6 @@
 //! cargo bench -p bitnet-benchmarks --bench kernels   each operation on each instruction set
 //! cargo bench -p bitnet-benchmarks --bench sizes     generic against SIMD at 1K, 4K and 16K elements
 //! cargo bench -p bitnet-benchmarks --bench passes    prefill and decode of the built-in model
-//! cargo bench -p bitnet-benchmarks --bench memory    the pool against the system's allocator and mimalloc
 //! ```
 
 mod cases;

@@ -3,23 +3,46 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use bytemuck::Zeroable;
 
+use super::ALIGNMENT;
 use super::extents::Range;
-use super::pool::Shared;
+use super::pool::{Part, Shared};
 use super::tracking::Category;
-use super::{ALIGNMENT, Place, cache};
 
 /// Memory of a pool, on the CPU or on a device; dropping it gives it back, on any
 /// thread.
 pub struct Block {
     /// Of which pool, if it is not empty.
-    pool: Option<&'static Shared>,
+    pool: Option<Arc<Shared>>,
     address: usize,
     n_bytes: usize,
     place: Place,
     category: Category,
+}
+
+/// What a small block is made of. It gives size and alignment; the bytes are reached
+/// by their address.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Line {
+    _bytes: [u8; ALIGNMENT],
+}
+
+impl Line {
+    pub(super) const ZERO: Self = Self {
+        _bytes: [0; ALIGNMENT],
+    };
+}
+
+/// Who has the memory of a block.
+pub(super) enum Place {
+    /// The system's allocator.
+    Heap(Vec<Line>),
+    /// The regions of the CPU or of a device.
+    Extent(Arc<Part>),
 }
 
 impl Block {
@@ -27,19 +50,20 @@ impl Block {
         pool: None,
         address: ALIGNMENT,
         n_bytes: 0,
-        place: Place::Extent,
+        place: Place::Heap(Vec::new()),
         category: Category::Scratch,
     };
 
-    #[inline]
+    /// Wraps and counts what was taken for a pool.
     pub(super) fn new(
-        pool: &'static Shared,
+        pool: &Arc<Shared>,
         category: Category,
-        (address, n_bytes): (usize, usize),
+        (address, n_bytes): Range,
         place: Place,
     ) -> Self {
+        pool.count(category, n_bytes);
         Self {
-            pool: Some(pool),
+            pool: Some(Arc::clone(pool)),
             address,
             n_bytes,
             place,
@@ -65,14 +89,13 @@ impl Block {
 }
 
 impl Drop for Block {
-    #[inline]
     fn drop(&mut self) {
-        let Some(pool) = self.pool else { return };
-        let range = (self.address, self.n_bytes);
-        match self.place {
-            Place::Slab(class) => cache::give(pool, self.category, class as usize, range),
-            Place::Extent => pool.give_large(self.category, range.0, range.1),
-            Place::Device(device) => pool.give_device(device, range.0, range.1),
+        let Some(pool) = &self.pool else { return };
+        pool.uncount(self.category, self.n_bytes);
+        match &self.place {
+            // They free themselves.
+            Place::Heap(lines) => pool.uncount_heap(size_of_val(&**lines)),
+            Place::Extent(part) => part.give(self.address, self.n_bytes),
         }
     }
 }
@@ -80,7 +103,6 @@ impl Drop for Block {
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Block")
-            .field("place", &self.place)
             .field("category", &self.category)
             .field("n_bytes", &self.n_bytes)
             .finish_non_exhaustive()

@@ -1,15 +1,13 @@
 //! Memory: one owner for every large byte.
 //!
 //! ```text
-//!                            ┌ cache ── slabs ─┐  up to 64 KiB
-//! HybridMemoryPool ── Block ─┼─────────────────┴─ extents ── SystemMemory
-//!       │             Buffer └─────────────────── extents ── a DeviceAllocator
+//!                            ┌ the system's allocator, up to 64 KiB
+//! HybridMemoryPool ── Block ─┼ extents ── SystemMemory
+//!       │             Buffer └ extents ── a DeviceAllocator
 //!       └ Usage, by Category
 //! ```
 //!
 //! - *Invariant:* no two blocks overlap, and each is aligned to [`ALIGNMENT`].
-//! - *Invariant:* small blocks are taken and given back without a lock, but for
-//!   one fetch in many.
 //! - *Invariant:* memory that is not there is an error, nowhere an abort.
 //!
 //! ```
@@ -18,18 +16,16 @@
 //! let pool = HybridMemoryPool::new();
 //! let mut x = pool.zeroed::<f32>(Category::Scratch, 1000)?;
 //! x[0] = 1.0;
-//! assert_eq!(pool.usage().of(Category::Scratch).current, 4096);
+//! assert_eq!(pool.usage().of(Category::Scratch).current, 4032);
 //! drop(x);
 //! assert_eq!(pool.usage().total.current, 0);
 //! # Ok::<(), bitnet_core::OutOfMemory>(())
 //! ```
 
 mod block;
-mod cache;
 mod device;
 mod extents;
 mod pool;
-mod slabs;
 #[cfg(test)]
 mod tests;
 mod tracking;
@@ -44,17 +40,6 @@ pub use tracking::{Amount, Category, Usage};
 /// What the address of every block is a multiple of: a cache line, and the widest
 /// register.
 pub const ALIGNMENT: usize = 64;
-
-/// Where a block goes when it comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// The slabs of this class.
-    Slab(u8),
-    /// The extents of the CPU.
-    Extent,
-    /// The extents of this device.
-    Device(u8),
-}
 
 /// The system has not enough memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

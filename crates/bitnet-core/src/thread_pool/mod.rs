@@ -9,21 +9,26 @@
 //! every function here hands out disjoint chunks, and the result is the same
 //! for any number of threads.
 
+#[cfg(all(test, loom))]
+mod model_check;
+mod sync;
+
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError, mpsc};
 
 use core_affinity::CoreId;
+use sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use sync::thread::{self, JoinHandle};
+use sync::{Condvar, Mutex, UnsafeCell, hint};
 
 use crate::affinity;
 
 /// Spins before a waiting worker goes to sleep: some tens of microseconds,
-/// longer than the pause between two steps of a token.
-const SPINS: u32 = 2000;
+/// longer than the pause between two steps of a token. To a model checker they are
+/// all alike.
+const SPINS: u32 = if cfg!(loom) { 1 } else { 2000 };
 
 /// The most ranges of chunks that a job is cut into.
 const MAX_RANGES: usize = 32;
@@ -198,7 +203,7 @@ impl ThreadPool {
         let workers = (1..n_threads)
             .map(|thread| {
                 let (shared, begin) = (Arc::clone(&shared), begin(thread));
-                std::thread::Builder::new()
+                thread::Builder::new()
                     .name(format!("bitnet-{thread}"))
                     .spawn(move || {
                         begin();
@@ -230,7 +235,7 @@ impl ThreadPool {
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
         // SAFETY: the state is closed and empty (`&mut self`: no other job
         // runs, and the last one ended so), so no worker reads `job`.
-        unsafe { *shared.job.get() = Some(job) };
+        shared.job.with_mut(|slot| unsafe { *slot = Some(job) });
         shared.open();
 
         let own = catch_unwind(AssertUnwindSafe(|| f(0)));
@@ -325,11 +330,11 @@ impl Shared {
     /// Opens the next job and wakes who sleeps.
     fn open(&self) {
         let state = State(self.state.load(Ordering::Relaxed));
-        // SeqCst orders this store before the load of `sleepers`, as the worker
-        // orders its count in `sleepers` before its load of the state: one of
-        // the two sees the other, so no worker sleeps through the end.
-        self.state.store(state.next().0, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
+        // One of two writes to the state comes first, this one or that of a worker
+        // that goes to sleep (`fetch_or`). If it is this one, the worker sees it and
+        // stays awake; if not, this thread sees the worker in `sleepers`.
+        self.state.swap(state.next().0, Ordering::AcqRel);
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
             drop(self.sleep.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
         }
@@ -342,9 +347,9 @@ impl Shared {
         while state.n_inside() > 0 {
             if spins < self.spins {
                 spins += 1;
-                std::hint::spin_loop();
+                hint::spin_loop();
             } else {
-                std::thread::yield_now();
+                thread::yield_now();
             }
             state = State(self.state.load(Ordering::Acquire));
         }
@@ -373,7 +378,9 @@ impl Shared {
             }
             // SAFETY: the state was opened after `job` was written, and `job`
             // stays unchanged and alive until this worker leaves below.
-            let job = unsafe { &*(*self.job.get()).expect("an open state has a job") };
+            let job = self
+                .job
+                .with(|slot| unsafe { &*(*slot).expect("an open state has a job") });
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(thread))) {
                 let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
                 first.get_or_insert(panic);
@@ -384,18 +391,18 @@ impl Shared {
 
     /// Waits for a job with another number than `seen` and returns its number.
     fn wait_for_job_after(&self, seen: u32) -> u32 {
-        let number = |ordering| State(self.state.load(ordering)).number();
         for _ in 0..self.spins {
-            let number = number(Ordering::Acquire);
+            let number = State(self.state.load(Ordering::Acquire)).number();
             if number != seen {
                 return number;
             }
-            std::hint::spin_loop();
+            hint::spin_loop();
         }
         let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
         let number = loop {
-            let number = number(Ordering::SeqCst);
+            // A write that changes nothing: see `open`.
+            let number = State(self.state.fetch_or(0, Ordering::AcqRel)).number();
             if number != seen {
                 break number;
             }
@@ -430,7 +437,7 @@ impl<T> DisjointMut<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

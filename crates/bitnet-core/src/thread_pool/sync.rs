@@ -1,0 +1,36 @@
+//! What the threads of a pool meet at: the standard library's, or, with `--cfg loom`,
+//! the model checker's.
+
+#[cfg(loom)]
+pub(super) use loom::{
+    cell::UnsafeCell,
+    hint,
+    sync::{Condvar, Mutex, atomic},
+    thread,
+};
+#[cfg(not(loom))]
+pub(super) use std::{
+    hint,
+    sync::{Condvar, Mutex, atomic},
+    thread,
+};
+
+/// The standard library's cell, with the accesses that loom watches.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    pub(super) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.0.get())
+    }
+
+    pub(super) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
