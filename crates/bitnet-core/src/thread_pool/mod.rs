@@ -14,7 +14,6 @@ mod model_check;
 mod sync;
 
 use std::any::Any;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, PoisonError, mpsc};
 
@@ -107,11 +106,13 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 /// Why threads are not bound to processors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
     /// The system binds no threads.
+    #[error("this system binds no threads to processors")]
     Unsupported,
     /// There are fewer processors than threads.
+    #[error("{n_threads} threads cannot have a processor each, there are {n_processors}")]
     TooFew {
         /// Threads to bind.
         n_threads: usize,
@@ -119,23 +120,6 @@ pub enum PinError {
         n_processors: usize,
     },
 }
-
-impl fmt::Display for PinError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unsupported => f.write_str("this system binds no threads to processors"),
-            Self::TooFew {
-                n_threads,
-                n_processors,
-            } => write!(
-                f,
-                "{n_threads} threads cannot have a processor each, there are {n_processors}"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for PinError {}
 
 /// Binds this thread to a processor.
 fn pin_to(processor: CoreId) -> Result<(), PinError> {
