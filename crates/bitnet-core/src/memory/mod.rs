@@ -30,8 +30,6 @@ mod pool;
 mod tests;
 mod tracking;
 
-use std::fmt;
-
 pub use block::{Block, Buffer};
 pub use device::DeviceAllocator;
 pub use pool::{Counted, DeviceId, HybridMemoryPool};
@@ -42,16 +40,9 @@ pub use tracking::{Amount, Category, Usage};
 pub const ALIGNMENT: usize = 64;
 
 /// The system has not enough memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not enough memory: {n_bytes} bytes")]
 pub struct OutOfMemory {
     /// How much was asked for.
     pub n_bytes: usize,
 }
-
-impl fmt::Display for OutOfMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not enough memory: {} bytes", self.n_bytes)
-    }
-}
-
-impl std::error::Error for OutOfMemory {}
