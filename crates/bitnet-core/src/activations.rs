@@ -26,15 +26,15 @@ pub(crate) const EXACT_PARTS: usize = 3;
 ///
 /// # Quantized rows
 ///
-/// `x ≈ q / scale` with `scale = 127 / max(max|x|, 1e-5)` and `q = round_half_even(x ·
-/// scale)`: the per-token activation quantization of BitNet b1.58, as in the reference
-/// implementation (`transformers`, `integrations/bitnet.py`). Since `|x · scale|` exceeds
-/// 127 at most by rounding, q stays in -127..=127.
+/// `x ≈ q / scale` with `scale = 127 / max(max|x|, 1e-5)` and
+/// `q = round_half_even(x · scale)`: the per-token activation quantization of BitNet b1.58,
+/// as in the reference implementation (`transformers`, `integrations/bitnet.py`). Since
+/// `|x · scale|` exceeds 127 at most by rounding, q stays in -127..=127.
 ///
 /// # Split rows
 ///
-/// For weights that take unquantized activations, each row becomes three int8 rows: `x ≈
-/// (q0 + q1/254 + q2/254²) / scale` with `scale = 127 / max|x|`. The error is at most
+/// For weights that take unquantized activations, each row becomes three int8 rows:
+/// `x ≈ (q0 + q1/254 + q2/254²) / scale` with `scale = 127 / max|x|`. The error is at most
 /// `max|x| · 2^-24`, which is the f32 rounding error of the largest value; sums of products
 /// remain integer sums, which do not depend on the order.
 ///
@@ -140,8 +140,8 @@ impl Int8Rows {
         self.sum_parts(isa);
     }
 
-    /// Replaces the batch by rows of this shape in `N` parts each: `fill(row, values,
-    /// parts)` computes one row and returns the scale and sum of each part.
+    /// Replaces the batch by rows of this shape in `N` parts each: `fill(row, values, parts)`
+    /// computes one row and returns the scale and sum of each part.
     fn fill_rows<const N: usize>(
         &mut self,
         ctx: &mut ComputeContext<'_>,

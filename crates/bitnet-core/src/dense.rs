@@ -14,8 +14,8 @@ const ROWS_PER_CHUNK: usize = 64;
 ///
 /// # Panics
 ///
-/// Panics if the scratch memory is too small or the shapes disagree: `x` is `[n_tokens,
-/// n_cols]`, `out` is `[n_tokens, n_rows]`.
+/// Panics if the scratch memory is too small or the shapes disagree: `x` is
+/// `[n_tokens, n_cols]`, `out` is `[n_tokens, n_rows]`.
 pub fn matmul_rows(
     ctx: &mut ComputeContext<'_>,
     Shape { n_rows, n_cols }: Shape,

@@ -117,8 +117,9 @@ impl PackedInt8 {
         size_of_val(&*self.blocks) + size_of_val(&*self.scales)
     }
 
-    /// Computes `out[token, row] = Σ_col w[row, col] · q[token, col] ·
-    /// (row scale / activation scale)`; the sum is exact.
+    /// Computes
+    /// `out[token, row] = Σ_col w[row, col] · q[token, col] · (row scale / activation scale)`;
+    /// the sum is exact.
     ///
     /// # Panics
     ///

@@ -30,8 +30,8 @@ fn tiles_of<const N: usize>(n_rows: usize, mut f: impl FnMut(usize, &mut Acc)) {
     }
 }
 
-/// Dequantizes a tile of sums, which begins at row `first` of `acts`, and calls `put(token,
-/// products)` for each row of values.
+/// Dequantizes a tile of sums, which begins at row `first` of `acts`, and calls
+/// `put(token, products)` for each row of values.
 #[inline]
 pub(crate) fn dequantize(
     acts: &Int8Rows,

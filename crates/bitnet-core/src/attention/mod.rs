@@ -187,8 +187,8 @@ impl AttentionExtents {
 }
 
 /// Writes `Σ_j softmax_j(scale · query·key_j) · value_j` to `out` for every row and head,
-/// where j runs over the positions in [`Heads::window`]. `out` is `[rows, n_heads,
-/// head_dim]`.
+/// where j runs over the positions in [`Heads::window`]. `out` is
+/// `[rows, n_heads, head_dim]`.
 ///
 /// Consecutive rows of one sequence are computed together only if their positions ascend.
 /// The keys and values up to each row's position must have been stored.

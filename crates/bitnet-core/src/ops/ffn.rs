@@ -33,9 +33,9 @@ pub fn silu_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
     });
 }
 
-/// Replaces `gate[i]` by `gelu(gate[i]) · up[i]`, where `gelu(x) = x/2 · (1 +
-/// tanh(√(2/π)·(x + 0.044715·x³)))`: the GELU gate of Gemma (Hendrycks and Gimpel,
-/// "Gaussian Error Linear Units", 2016).
+/// Replaces `gate[i]` by `gelu(gate[i]) · up[i]`, where
+/// `gelu(x) = x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`: the GELU gate of Gemma (Hendrycks
+/// and Gimpel, "Gaussian Error Linear Units", 2016).
 ///
 /// # Panics
 ///

@@ -285,9 +285,10 @@ impl PackedTernary {
         })
     }
 
-    /// Computes `out[token, row] = Σ_col trit[row, col] · q[token, col] · (scale /
-    /// activation scale)`; the sum is exact. With group scales, the sum of each group is
-    /// exact, and the scaled sums are added in order by fused multiply-add.
+    /// Computes
+    /// `out[token, row] = Σ_col trit[row, col] · q[token, col] · (scale / activation scale)`;
+    /// the sum is exact. With group scales, the sum of each group is exact, and the scaled
+    /// sums are added in order by fused multiply-add.
     ///
     /// # Panics
     ///

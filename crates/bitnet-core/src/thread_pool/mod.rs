@@ -290,9 +290,9 @@ impl ThreadPool {
         let locals = DisjointMut(locals.as_mut_ptr());
         self.for_each(n_chunks, |thread, index| {
             let start = index * chunk_len;
-            // SAFETY: `for_each` passes each index once and chunks do not overlap; `start <
-            // len` because `index < n_chunks`. The borrow of the whole slice lasts until
-            // `for_each` has returned.
+            // SAFETY: `for_each` passes each index once and chunks do not overlap;
+            // `start < len` because `index < n_chunks`. The borrow of the whole slice lasts
+            // until `for_each` has returned.
             let chunk = unsafe {
                 std::slice::from_raw_parts_mut(data.at(start), chunk_len.min(len - start))
             };

@@ -103,7 +103,6 @@ unsafe fn add_quarter<V: RowLanes, const N: usize, const PARTS: usize, const QUA
 /// `vpmaddubsw` takes one unsigned operand: the magnitude of the weights, whose sign is
 /// applied to the activations. Both are within ±127, so a lane is at most 2·127² = 32258:
 /// it does not saturate, but a second one cannot be added to it.
-/// 2·127² = 32258 and does not saturate, but leaves no room for a second one.
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 
