@@ -1,5 +1,4 @@
-//! Rows of activations quantized to int8, the right-hand side of every packed
-//! matrix.
+//! Activations quantized to int8, the operand of all packed matrices.
 
 use crate::arch::NullaryFnOnce;
 use crate::base3::GROUP_COLS;
@@ -11,55 +10,55 @@ use crate::panel::{COL_STEP, Int8View};
 use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
 
-/// Rows are padded to a multiple of this, which is one of the columns of every
-/// kind of block.
+/// Rows are padded to a multiple of this, which is a multiple of the columns of every block
+/// type.
 const ROW_PADDING: usize = GROUP_COLS;
 
 const _: () = assert!(ROW_PADDING.is_multiple_of(COL_STEP));
 
-/// Columns that the sums of a row are kept for: groups of weights with a scale of
-/// their own are multiples of it.
+/// Columns per partial sum of a row; the length of weight groups is a multiple of it.
 pub(crate) const SUM_COLS: usize = 64;
 
-/// Rows of int8 for one row whose values are kept to the precision of f32.
+/// The int8 parts per row of activations split to f32 precision.
 pub(crate) const EXACT_PARTS: usize = 3;
 
-/// A batch of rows, each quantized to int8 with its own scale, or split without
-/// loss.
+/// A batch of rows, each quantized to int8 with its own scale, or split without loss.
 ///
 /// # Quantized rows
 ///
 /// `x ≈ q / scale` with `scale = 127 / max(max|x|, 1e-5)` and
-/// `q = round_half_even(x · scale)`: the per-token activation quantization of
-/// BitNet b1.58, as the reference implementation (`transformers`,
-/// `integrations/bitnet.py`) does it. Since `|x · scale|` cannot exceed 127 by
-/// more than rounding, q stays in -127..=127.
+/// `q = round_half_even(x · scale)`: the per-token activation quantization of BitNet b1.58,
+/// as in the reference implementation (`transformers`, `integrations/bitnet.py`). Since
+/// `|x · scale|` exceeds 127 at most by rounding, q stays in -127..=127.
 ///
 /// # Split rows
 ///
-/// For weights that meet unquantized activations, each row becomes three of int8:
-/// `x ≈ (q0 + q1/254 + q2/254²) / scale` with `scale = 127 / max|x|`. What that
-/// leaves of x is at most `max|x| · 2^-24`, as much as f32 itself leaves of the largest
-/// value; and sums of products stay sums of integers, which no order changes.
+/// For weights that take unquantized activations, each row becomes three int8 rows:
+/// `x ≈ (q0 + q1/254 + q2/254²) / scale` with `scale = 127 / max|x|`. The error is at most
+/// `max|x| · 2^-24`, which is the f32 rounding error of the largest value; sums of products
+/// remain integer sums, which do not depend on the order.
 ///
-/// Memory is taken once, by [`with_capacity`](Self::with_capacity).
+/// Memory is allocated once, by [`with_capacity`](Self::with_capacity).
 #[derive(Debug)]
 pub struct Int8Rows {
-    /// `[n_rows, stride]`, zero behind the last column.
+    /// `[n_rows, stride]`, zero-padded after the last column.
     data: Buffer<i8>,
     scales: Buffer<f32>,
     sums: Buffer<i32>,
-    /// `[n_rows, n_cols / SUM_COLS]`, the last of a row over what is left.
+    /// `[n_rows, n_cols / SUM_COLS]`; the last sum of a row covers the remaining columns.
     part_sums: Buffer<i32>,
     n_rows: usize,
     n_cols: usize,
-    /// Rows of int8 for one row of values: 1 or [`EXACT_PARTS`].
+    /// Int8 rows per row of values: 1 or [`EXACT_PARTS`].
     n_parts: usize,
 }
 
 impl Int8Rows {
-    /// Returns an empty batch with room for `max_rows` rows of `max_cols`
-    /// columns.
+    /// Returns an empty batch with capacity for `max_rows` rows of `max_cols` columns.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     pub fn with_capacity(
         pool: &HybridMemoryPool,
         max_rows: usize,
@@ -78,8 +77,12 @@ impl Int8Rows {
         })
     }
 
-    /// Returns an empty batch with room for `max_rows` rows of `max_cols` columns that
-    /// are split without loss.
+    /// Returns an empty batch with capacity for `max_rows` split rows of `max_cols`
+    /// columns.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     pub fn with_exact_capacity(
         pool: &HybridMemoryPool,
         max_rows: usize,
@@ -88,8 +91,9 @@ impl Int8Rows {
         Self::with_capacity(pool, max_rows.saturating_mul(EXACT_PARTS), max_cols)
     }
 
-    /// Replaces the batch by rows of this shape; `fill_row(row, values)` writes one row in f32. Rows are filled in any
-    /// order and on all threads, in the scratch memory of `ctx`.
+    /// Replaces the batch by quantized rows of this shape; `fill_row(row, values)` writes
+    /// one row in f32. Rows are filled in any order on all threads, in the scratch memory
+    /// of `ctx`.
     ///
     /// # Panics
     ///
@@ -109,12 +113,13 @@ impl Int8Rows {
         self.sum_parts(isa);
     }
 
-    /// Replaces the batch by rows of this shape that are split without loss; otherwise as [`quantize_rows`](Self::quantize_rows).
+    /// Replaces the batch by split rows of this shape; otherwise as
+    /// [`quantize_rows`](Self::quantize_rows).
     ///
     /// # Panics
     ///
-    /// Panics if the rows exceed the [exact capacity](Self::with_exact_capacity) or
-    /// the scratch memory is too small.
+    /// Panics if the rows exceed the [exact capacity](Self::with_exact_capacity) or the
+    /// scratch memory is too small.
     pub fn split_rows(
         &mut self,
         ctx: &mut ComputeContext<'_>,
@@ -135,8 +140,8 @@ impl Int8Rows {
         self.sum_parts(isa);
     }
 
-    /// Replaces the batch by rows of this shape, each in `N` parts: `fill(row, values,
-    /// parts)` computes one and returns what belongs to each part.
+    /// Replaces the batch by rows of this shape in `N` parts each: `fill(row, values, parts)`
+    /// computes one row and returns the scale and sum of each part.
     fn fill_rows<const N: usize>(
         &mut self,
         ctx: &mut ComputeContext<'_>,
@@ -161,8 +166,8 @@ impl Int8Rows {
             let filled = fill(row, &mut values[..n_cols], parts);
             for (part, RowStats { scale, sum }) in filled.into_iter().enumerate() {
                 let i = N * row + part;
-                // SAFETY: `i < N * n_rows <= scales.len() == sums.len()`, and each row
-                // is handed out once.
+                // SAFETY: `i < N * n_rows <= scales.len() == sums.len()`, and each row is
+                // handed out once.
                 unsafe { (*scales.at(i), *sums.at(i)) = (scale, sum) };
             }
         });
@@ -178,7 +183,7 @@ impl Int8Rows {
         }
     }
 
-    /// Replaces the batch by the rows of `x`, `[n_rows, n_cols]`.
+    /// Replaces the batch by the quantized rows of `x`, `[n_rows, n_cols]`.
     ///
     /// # Panics
     ///
@@ -192,8 +197,8 @@ impl Int8Rows {
         self.sum_parts(isa);
     }
 
-    /// Makes room for `n_rows` rows of `n_cols` columns, whose contents are to be
-    /// set one by one.
+    /// Sets the shape to `n_rows` rows of `n_cols` columns; the caller sets the rows one by
+    /// one.
     pub(crate) fn reshape(&mut self, n_rows: usize, n_cols: usize) {
         let stride = n_cols.next_multiple_of(ROW_PADDING);
         assert!(
@@ -215,8 +220,8 @@ impl Int8Rows {
         (self.scales[row], self.sums[row]) = (scale, sum);
     }
 
-    /// Quantizes one row of values in two parts, to two rows: coarse steps, and
-    /// what they leave in fine steps, [`PART_RADIX`] of which make a coarse one.
+    /// Quantizes one row of values to two int8 rows: a coarse part, and the residual in
+    /// steps [`PART_RADIX`] times finer.
     pub(crate) fn quantize_parts(&mut self, isa: Isa, row: usize, x: &[f32]) {
         assert_eq!(x.len(), self.n_cols, "one row");
         let stride = self.stride();
@@ -230,13 +235,12 @@ impl Int8Rows {
         self.sums[row..row + 2].copy_from_slice(&sums);
     }
 
-    /// Returns the number of rows of int8.
+    /// Returns the number of int8 rows.
     pub fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    /// Returns how many rows of int8 make a row of values: 1 if values are
-    /// quantized, 3 if they are split.
+    /// Returns the number of int8 rows per row of values: 1 if quantized, 3 if split.
     pub fn n_parts(&self) -> usize {
         self.n_parts
     }
@@ -261,8 +265,8 @@ impl Int8Rows {
         &self.scales[..self.n_rows]
     }
 
-    /// Returns the sum of the quantized values of a row in the columns from
-    /// `first_col`, a multiple of [`SUM_COLS`], on.
+    /// Returns the sum of the quantized values of a row over `n_cols` columns from
+    /// `first_col`, a multiple of [`SUM_COLS`].
     #[inline(always)]
     pub(crate) fn sum_of_cols(&self, row: usize, first_col: usize, n_cols: usize) -> i32 {
         let n_sums = self.n_cols.div_ceil(SUM_COLS);
@@ -271,8 +275,8 @@ impl Int8Rows {
         sums[first..].iter().take(n_cols / SUM_COLS).sum()
     }
 
-    /// Returns the rows as kernels read them: each with its padding, a multiple of
-    /// [`ROW_PADDING`] values.
+    /// Returns the rows as kernels read them, each padded to a multiple of [`ROW_PADDING`]
+    /// values.
     pub(crate) fn view(&self) -> Int8View<'_> {
         let stride = self.stride();
         Int8View {
@@ -282,13 +286,13 @@ impl Int8Rows {
         }
     }
 
-    /// Distance between rows.
+    /// Returns the distance between rows in values.
     pub(crate) fn stride(&self) -> usize {
         self.n_cols.next_multiple_of(ROW_PADDING)
     }
 }
 
-/// What belongs to a quantized row: `x ≈ q / scale`, and the sum of all q.
+/// The scale of a quantized row, `x ≈ q / scale`, and the sum of all q.
 struct RowStats {
     scale: f32,
     sum: i32,
@@ -296,7 +300,7 @@ struct RowStats {
 
 struct QuantizeRow<'a> {
     x: &'a [f32],
-    /// At least as many chunks as x has; the last of them is filled up with zeros.
+    /// At least as many chunks as x has; the last one is zero-padded.
     out: &'a mut [[i8; COL_STEP]],
 }
 
@@ -315,8 +319,7 @@ impl WithSimd for QuantizeRow<'_> {
         let chunks = x.iter().chain(std::iter::once(&last)).zip(self.out);
         for (x, out) in chunks {
             let q = lanes.mul(lanes.load(x), lanes.splat(scale));
-            // What is not a number, beside others or as infinity times zero,
-            // becomes 0.
+            // NaN, in the input or from infinity times zero, becomes 0.
             let q = lanes.nan_to_zero(round(lanes, q));
             lanes.store_i8(q, out);
             sum = lanes.add(sum, q);
@@ -329,20 +332,20 @@ impl WithSimd for QuantizeRow<'_> {
     }
 }
 
-/// Fine steps in a coarse one: half a coarse step is 127 of them.
+/// Fine steps per coarse step; half a coarse step is 127 fine steps.
 pub(crate) const PART_RADIX: f32 = 254.0;
 
-/// What belongs to a row in parts: the coarsest step, and the sum of each part.
+/// The coarsest step of a split row, and the sum of each part.
 struct PartStats<const N: usize> {
     step: f32,
     sums: [i32; N],
 }
 
-/// `N` parts, each in steps that are [`PART_RADIX`] times finer.
+/// Splits a row into `N` parts; the step of each is [`PART_RADIX`] times finer than the
+/// last.
 struct QuantizeParts<'a, const N: usize> {
     x: &'a [f32],
-    /// Each at least as many chunks as x has; the last of them is filled up with
-    /// zeros.
+    /// Each at least as many chunks as x has; the last one is zero-padded.
     out: [&'a mut [[i8; COL_STEP]]; N],
 }
 
@@ -356,7 +359,7 @@ impl<const N: usize> WithSimd for QuantizeParts<'_, N> {
         for out in &mut self.out {
             out[x.len()..].fill([0; COL_STEP]);
         }
-        // Small enough for any activation, large enough to be divided by.
+        // Below any activation, but large enough to divide by.
         let step = largest_magnitude(lanes, x, &last).max(1e-30) / 127.0;
         let inverse = lanes.splat(1.0 / step);
         let mut sums = [lanes.splat(0.0); N];
@@ -366,8 +369,7 @@ impl<const N: usize> WithSimd for QuantizeParts<'_, N> {
         for (i, x) in chunks.enumerate() {
             let mut x = lanes.mul(lanes.load(x), inverse);
             for (part, sum) in sums.iter_mut().enumerate() {
-                // What is not a number, beside others or as infinity times zero,
-                // becomes 0.
+                // NaN, in the input or from infinity times zero, becomes 0.
                 let whole = lanes.nan_to_zero(round(lanes, x));
                 lanes.store_i8(whole, &mut self.out[part][i]);
                 *sum = lanes.add(*sum, whole);
@@ -382,7 +384,7 @@ impl<const N: usize> WithSimd for QuantizeParts<'_, N> {
     }
 }
 
-/// Sums of every [`SUM_COLS`] columns.
+/// Computes the sum of every [`SUM_COLS`] columns.
 struct PartSums<'a> {
     row: &'a [i8],
     sums: &'a mut [i32],
@@ -399,7 +401,7 @@ impl NullaryFnOnce for PartSums<'_> {
     }
 }
 
-/// Returns the end of a row, filled up with zeros.
+/// Returns the remainder of a row, zero-padded.
 #[inline(always)]
 fn padded(rest: &[f32]) -> [f32; WIDTH] {
     let mut last = [0.0; WIDTH];
@@ -407,7 +409,7 @@ fn padded(rest: &[f32]) -> [f32; WIDTH] {
     last
 }
 
-/// Returns the largest |x|; what is not a number is passed over.
+/// Returns the largest |x|, ignoring NaN.
 #[inline(always)]
 fn largest_magnitude<L: Lanes>(lanes: L, x: &[[f32; WIDTH]], last: &[f32; WIDTH]) -> f32 {
     let zero = lanes.splat(0.0);
@@ -420,7 +422,7 @@ fn largest_magnitude<L: Lanes>(lanes: L, x: &[[f32; WIDTH]], last: &[f32; WIDTH]
     lanes.reduce_max(max)
 }
 
-/// Returns the nearest integers, ties to even, of values up to 2^22.
+/// Rounds values up to 2^22 to nearest even.
 #[inline(always)]
 fn round<L: Lanes>(lanes: L, x: L::V) -> L::V {
     let round = lanes.splat(12_582_912.0);
@@ -433,7 +435,7 @@ mod tests {
 
     fn quantize(isa: Isa, x: &[f32]) -> (Vec<i8>, f32, i32) {
         let mut rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), 1, x.len()).unwrap();
-        rows.data.fill(77); // what an earlier batch left behind
+        rows.data.fill(77); // stale values of an earlier batch
         rows.quantize(isa, x, x.len());
         assert!(rows.view().padded_row(0)[x.len()..].iter().all(|&q| q == 0));
         (rows.row(0).to_vec(), rows.scale(0), rows.view().sum(0))

@@ -1,21 +1,21 @@
-//! Base-3 packing, five trits in a byte: bit 7 is the sign and bits 6:0 the magnitude of
-//! Σ tᵢ·3^(4-i), which is at most 121. The negative of a number has the negative
-//! trits, so a table of 128 entries is enough to read them.
+//! Base-3 packing, five trits per byte: bit 7 is the sign and bits 6:0 the magnitude of Σ
+//! tᵢ·3^(4-i), which is at most 121. Negating a number negates its trits, so a table of 128
+//! entries decodes all bytes.
 
 use crate::panel::PackedBlock;
 
-/// Trits in a byte.
+/// Trits per byte.
 const TRITS: usize = 5;
 
-/// Columns of four blocks.
+/// Columns per group of four blocks.
 pub(crate) const GROUP_COLS: usize = 80;
 
-/// Codes (trit + 1) of the magnitudes; 0 for what is no magnitude.
+/// Codes (trit + 1) of the magnitudes; 0 for invalid magnitudes.
 const CODES: [[u8; TRITS]; 128] = {
     let mut table = [[0; TRITS]; 128];
     let mut magnitude = 0;
     while magnitude <= 121 {
-        // In the usual ternary system, 121 more has the digits trit + 1.
+        // The base-3 digits of the number plus 121 are the codes.
         let mut rest = magnitude + 121;
         let mut i = TRITS;
         while i > 0 {
@@ -28,8 +28,8 @@ const CODES: [[u8; TRITS]; 128] = {
     table
 };
 
-/// The first four codes of each magnitude, as a block of two bits a weight has
-/// them: in bits 1:0, 3:2, 5:4, 7:6. In halves of 64.
+/// The first four codes of each magnitude in the two-bit layout: bits 1:0, 3:2, 5:4, 7:6.
+/// In halves of 64.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const FIRST_FOUR: [[u8; 64]; 2] = {
     let mut table = [[0; 64]; 2];
@@ -60,21 +60,21 @@ const WEIGHTED: [u8; 256] = {
     let mut i = 0;
     while i < 256 {
         let weighted = 81 * (i & 3) + 27 * (i >> 2 & 3) + 9 * (i >> 4 & 3) + 3 * (i >> 6);
-        // More than a byte holds only for code 3, which does not occur.
+        // Only code 3, which does not occur, overflows a byte.
         table[i] = weighted as u8;
         i += 1;
     }
     table
 };
 
-/// Returns the byte of four codes, in two bits each, and a fifth.
+/// Packs four two-bit codes and a fifth code into a byte.
 fn pack(first_four: u8, fifth: u8) -> u8 {
     let number = (WEIGHTED[first_four as usize] + fifth) as i32 - 121;
     let sign = if number < 0 { 0x80 } else { 0 };
     sign | number.unsigned_abs() as u8
 }
 
-/// Returns the five codes 0..=2 of a byte.
+/// Unpacks the five codes 0..=2 of a byte.
 fn unpack(byte: u8) -> [u8; TRITS] {
     let codes = CODES[(byte & 0x7f) as usize];
     if byte < 0x80 {
@@ -84,7 +84,7 @@ fn unpack(byte: u8) -> [u8; TRITS] {
     }
 }
 
-/// Unpacks four blocks to five of two bits a weight.
+/// Unpacks four blocks to five blocks of the two-bit layout.
 pub(crate) fn unpack_group(group: &[PackedBlock; 4]) -> [PackedBlock; 5] {
     let mut out = [PackedBlock::ZERO; 5];
     for (b, block) in group.iter().enumerate() {
@@ -97,7 +97,7 @@ pub(crate) fn unpack_group(group: &[PackedBlock; 4]) -> [PackedBlock; 5] {
     out
 }
 
-/// Packs five blocks of two bits a weight to four: undoes [`unpack_group`].
+/// Packs five blocks of the two-bit layout to four: the inverse of [`unpack_group`].
 pub(crate) fn pack_group(blocks: &[PackedBlock; 5]) -> [PackedBlock; 4] {
     let mut out = [PackedBlock::ZERO; 4];
     for (b, out) in out.iter_mut().enumerate() {

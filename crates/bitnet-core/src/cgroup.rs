@@ -1,28 +1,28 @@
-//! The memory that Linux lets a control group have: what containers, `systemd-run -p
-//! MemoryMax=` and batch systems limit. A process that takes more is killed.
+//! Memory limits of Linux control groups, as set by containers, `systemd-run -p MemoryMax=`
+//! and batch systems. The kernel kills a process that exceeds them.
 //!
 //! ```text
-//! /proc/self/cgroup     which groups this process is in      0::/user.slice/x
-//! /proc/self/mountinfo  where which part of a hierarchy is   … /user.slice /sys/fs/cgroup … cgroup2
-//! GROUP/memory.max, memory.high, or memory.limit_in_bytes    a limit of the group and of all
-//!                                                            in it, on every level
-//! GROUP/memory.stat                                          what its processes hold
+//! /proc/self/cgroup     groups of this process        0::/user.slice/x
+//! /proc/self/mountinfo  mount points of hierarchies   … /user.slice /sys/fs/cgroup … cgroup2
+//! GROUP/memory.max, memory.high, or memory.limit_in_bytes    limit of the group and its
+//!                                                            descendants, at every level
+//! GROUP/memory.stat                                          memory usage of the group
 //! ```
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Version 1 says this or a little less where there is no limit.
+/// Version 1 reports this or a little less if there is no limit.
 const NO_LIMIT: u64 = 1 << 62;
 
-/// A limit of a group that this process is in.
+/// The limit of a group that contains this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupLimit {
     /// The group's folder.
     pub(crate) folder: PathBuf,
-    /// Bytes that all processes in it may take.
+    /// The limit of all processes of the group together, in bytes.
     pub(crate) limit: u64,
-    /// Bytes of them that are taken by what cannot be read again from a file.
+    /// The bytes in use, without file-backed pages.
     pub(crate) in_use: u64,
 }
 
@@ -33,8 +33,8 @@ impl GroupLimit {
     }
 }
 
-/// Returns the limit that leaves least, of all groups that this process is in and can
-/// see; none if no group is limited. `root` is `/`, but in tests.
+/// Returns the limit with the least memory left, of all visible groups that contain this
+/// process; `None` if no group is limited. `root` is `/` except in tests.
 pub(crate) fn tightest(root: &Path) -> Option<GroupLimit> {
     let text = |path: &str| fs::read_to_string(root.join(path)).ok();
     let (groups, mounts) = (text("proc/self/cgroup")?, text("proc/self/mountinfo")?);
@@ -58,7 +58,7 @@ pub(crate) fn tightest(root: &Path) -> Option<GroupLimit> {
     limits.into_iter().min_by_key(GroupLimit::left)
 }
 
-/// The two kinds of hierarchies.
+/// The versions of cgroup hierarchies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     V1,
@@ -70,15 +70,15 @@ impl Version {
     fn limit(self, folder: &Path) -> Option<u64> {
         let files: &[&str] = match self {
             Self::V1 => &["memory.limit_in_bytes"],
-            // Beyond `high` a process is slowed down until it hardly moves.
+            // Beyond `high`, processes are throttled until they barely run.
             Self::V2 => &["memory.max", "memory.high"],
         };
         let limits = files.iter().filter_map(|file| {
             let text = fs::read_to_string(folder.join(file)).ok()?;
-            // It may say `max`.
+            // The value may be `max`.
             text.trim().parse().ok()
         });
-        // Version 1 tells of groups around it that cannot be seen from inside.
+        // Version 1 also reports the limits of parent groups outside of the mount.
         let around = match self {
             Self::V1 => stat(folder, "hierarchical_memory_limit"),
             Self::V2 => None,
@@ -86,8 +86,8 @@ impl Version {
         limits.chain(around).min().filter(|limit| *limit < NO_LIMIT)
     }
 
-    /// Returns the bytes that the processes of a group, and of those in it, hold in
-    /// memory that no file stands behind.
+    /// Returns the bytes without backing files that the processes of a group and its
+    /// descendants hold.
     fn in_use(self, folder: &Path) -> u64 {
         let keys = match self {
             Self::V1 => ["total_rss", "total_shmem"],
@@ -106,18 +106,18 @@ fn stat(folder: &Path, key: &str) -> Option<u64> {
     value?.trim().parse().ok()
 }
 
-/// A hierarchy of groups, or a part of one, in the tree of files.
+/// A mounted cgroup hierarchy or a part of one.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     version: Version,
-    /// The group that is seen as the outermost.
+    /// The group at the mount point.
     outermost: PathBuf,
     point: PathBuf,
 }
 
 impl Mount {
-    /// Takes a line of `mountinfo`, if it is one of a hierarchy that can limit memory:
-    /// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS … - TYPE SOURCE OPTIONS`.
+    /// Parses a line of `mountinfo`; returns `None` unless it is of a hierarchy that can
+    /// limit memory: `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS … - TYPE SOURCE OPTIONS`.
     fn parse(line: &str) -> Option<Self> {
         let (before, after) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(3);
@@ -135,8 +135,8 @@ impl Mount {
         })
     }
 
-    /// Takes a line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`, and returns the path
-    /// of the group below the mount, if the line is about this hierarchy.
+    /// Parses a line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`, and returns the path of
+    /// the group below the mount point; `None` if the line is of another hierarchy.
     fn group(&self, line: &str) -> Option<PathBuf> {
         let mut fields = line.splitn(3, ':');
         let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -144,7 +144,8 @@ impl Mount {
             Version::V1 => has(controllers, "memory"),
             Version::V2 => controllers.is_empty(),
         };
-        // A group outside of what is mounted is seen as nothing below it, or as `..`.
+        // A group outside of the mount has another path or contains `..`: use the mount
+        // point.
         let below = Path::new(path).strip_prefix(&self.outermost);
         let below = below.unwrap_or("".as_ref());
         let is_inside = (below.components()).all(|part| matches!(part, Component::Normal(_)));
@@ -158,12 +159,12 @@ impl Mount {
     }
 }
 
-/// Returns whether a word is in a list.
+/// Returns whether a comma-separated list contains a word.
 fn has(list: &str, word: &str) -> bool {
     list.split(',').any(|item| item == word)
 }
 
-/// Returns a path of `mountinfo`, where white space and backslashes are in octal.
+/// Decodes the octal escapes (white space, backslash) of a path of `mountinfo`.
 fn unescaped(path: &str) -> PathBuf {
     let mut path = path.to_owned();
     for (escaped, plain) in [
@@ -183,7 +184,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A system as its files describe it.
+    /// A simulated system of files.
     struct System(tempfile::TempDir);
 
     impl System {
@@ -201,7 +202,7 @@ mod tests {
             system
         }
 
-        /// Returns the folder, the limit and what is in use.
+        /// Returns the folder, limit and bytes in use of the tightest limit.
         fn tightest(&self) -> Option<(String, u64, u64)> {
             let GroupLimit {
                 folder,
@@ -237,7 +238,7 @@ mod tests {
         assert_eq!(with(&[(own, "536870912\n"), (outer, "max\n")]), found);
         let found = limit("sys/fs/cgroup/user.slice", 256 * MIB, 0);
         assert_eq!(with(&[(own, "536870912\n"), (outer, "268435456\n")]), found);
-        // What others in the same group hold is not there any more.
+        // Memory of other processes of the group counts as in use.
         let in_use = "anon 314572800\nfile 999999999\nshmem 1048576\nanon_thp 5\n";
         let files = [(own, "536870912\n"), (outer, "805306368\n"), (stat, in_use)];
         let found = limit("sys/fs/cgroup/user.slice", 768 * MIB, 301 * MIB);
@@ -262,7 +263,7 @@ mod tests {
         assert_eq!(with(&files), limit(none.1, 100 * MIB, 2 * MIB));
         let around = [(own, none.0), (stat, "hierarchical_memory_limit 1048576\n")];
         assert_eq!(with(&around), limit(none.1, MIB, 0));
-        // Version 2 beside it has no files of memory.
+        // A version 2 hierarchy beside it without a memory controller.
         let both = format!("{V1}33 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
         let system = System::new(groups, &both, &files);
         assert_eq!(system.tightest(), limit(none.1, 100 * MIB, 2 * MIB));
@@ -272,9 +273,9 @@ mod tests {
     fn a_container_sees_its_own_group_as_the_outermost() {
         let file = [("sys/fs/cgroup/memory.max", "33554432\n")];
         let found = limit("sys/fs/cgroup", 32 * MIB, 0);
-        // With a namespace of its own.
+        // With a cgroup namespace.
         assert_eq!(System::new("0::/\n", V2, &file).tightest(), found);
-        // Without, where only its part is mounted.
+        // Without one, with only its part mounted.
         let part = V2.replace("0:26 / ", "0:26 /docker/ab ");
         assert_eq!(
             System::new("0::/docker/ab\n", &part, &file).tightest(),
@@ -286,7 +287,7 @@ mod tests {
             System::new("0::/docker/ab/x\n", &part, &inner).tightest(),
             found_inner
         );
-        // In a group that is outside of what it sees.
+        // In a group outside of the mount.
         assert_eq!(System::new("0::/../cd\n", V2, &file).tightest(), found);
         assert_eq!(System::new("0::/else\n", &part, &file).tightest(), found);
     }

@@ -1,18 +1,18 @@
-//! What matrices and attention are computed with.
+//! The resources of a computation.
 
 use crate::isa::Isa;
 use crate::memory::Buffer;
 use crate::thread_pool::ThreadPool;
 
-/// What computes: instruction set, threads, and a row of scratch memory for each.
+/// The instruction set, threads and scratch memory of a computation.
 #[derive(Debug)]
 pub struct ComputeContext<'a> {
     /// The instruction set.
     pub isa: Isa,
     /// The threads.
     pub threads: &'a mut ThreadPool,
-    /// `[n_threads]` rows, each at least as wide as the widest that is computed. Only
-    /// what makes rows of f32 needs them.
+    /// `[n_threads]` rows, each at least as wide as the widest row to be computed. Only
+    /// functions that decode or compute f32 rows use them.
     pub scratch: &'a mut [Buffer<f32>],
 }
 
@@ -26,7 +26,7 @@ impl<'a> ComputeContext<'a> {
         }
     }
 
-    /// Panics unless each thread has a row of `n_cols` values.
+    /// Asserts that each thread has a scratch row of at least `n_cols` values.
     pub(crate) fn assert_scratch(&self, n_cols: usize) {
         let is_wide = |row: &Buffer<f32>| row.len() >= n_cols;
         assert!(

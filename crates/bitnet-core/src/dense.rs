@@ -1,17 +1,16 @@
-//! Products with dense matrices that stay in their storage format: the exact
-//! output head.
+//! Products with dense matrices in their storage format, such as the exact output head.
 
 use crate::compute_context::ComputeContext;
 use crate::ops;
 use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
 
-/// Rows per chunk of work: enough to outweigh handing it out.
+/// Rows per chunk of work, enough to outweigh the scheduling cost.
 const ROWS_PER_CHUNK: usize = 64;
 
 /// Computes `out[token, row] = Σ_col w[row, col] · x[token, col]` in f32, where
-/// `decode_row(row, values)` writes one row of w. Every row is decoded once for
-/// all tokens, in any order and on all threads, in the scratch memory of `ctx`.
+/// `decode_row(row, values)` writes one row of w. Each row is decoded once for all tokens;
+/// rows are decoded in any order on all threads, in the scratch memory of `ctx`.
 ///
 /// # Panics
 ///
@@ -33,8 +32,8 @@ pub fn matmul_rows(
     let scratch = DisjointMut(ctx.scratch.as_mut_ptr());
     ctx.threads
         .for_each(n_rows.div_ceil(ROWS_PER_CHUNK), |thread, chunk| {
-            // SAFETY: `thread` is below the number of threads and so of buffers,
-            // and one thread works on one chunk at a time.
+            // SAFETY: `thread` is less than the number of threads, and so than the number
+            // of buffers; a thread works on one chunk at a time.
             let values = unsafe { &mut *scratch.at(thread) };
             let values = &mut values[..n_cols];
             let first = chunk * ROWS_PER_CHUNK;
@@ -42,8 +41,8 @@ pub fn matmul_rows(
                 decode_row(row, values);
                 for (token, x) in x.chunks_exact(n_cols).enumerate() {
                     let product = ops::dot(isa, values, x);
-                    // SAFETY: `token < n_tokens` and `row < n_rows`, so the place
-                    // lies inside `out`; each row belongs to one chunk.
+                    // SAFETY: `token < n_tokens` and `row < n_rows`, so the element lies
+                    // inside `out`; each row belongs to one chunk.
                     unsafe { *out.at(token * n_rows + row) = product };
                 }
             }

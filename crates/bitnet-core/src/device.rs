@@ -1,8 +1,6 @@
-//! What can compute: the processor, and the kinds of graphics processors that
-//! programs of this family know.
+//! Compute devices: the CPU, and kinds of GPUs.
 //!
-//! A kind that is not compiled in is listed with the reason, so that nobody has
-//! to guess why it is not used.
+//! A kind that is not compiled in is listed with the reason.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -12,24 +10,24 @@ use crate::machine;
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceKind {
-    /// The processor.
+    /// The CPU.
     Cpu,
     /// NVIDIA GPUs.
     Cuda,
     /// Apple GPUs.
     Metal,
-    /// GPUs of any maker.
+    /// GPUs of any vendor.
     Vulkan,
 }
 
-/// A device of this machine, or a kind of which it has none that is usable.
+/// A device of this machine, or an unusable kind of device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its kind.
+    /// The kind.
     pub kind: DeviceKind,
-    /// As the system calls it, or the name of the kind.
+    /// The name reported by the system, or the name of the kind.
     pub name: String,
-    /// Why it cannot be used, if it cannot.
+    /// Why the device cannot be used, or `None` if it can.
     pub unusable: Option<Unusable>,
 }
 
@@ -37,29 +35,29 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unusable {
-    /// The code for it is not part of this program.
+    /// This build has no support for the kind.
     #[error("this build has no {} support", .0.title())]
     NotCompiledIn(DeviceKind),
 }
 
-/// A device was asked for that cannot be used.
+/// The requested device cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("device {kind} cannot be used: {reason}")]
 pub struct DeviceError {
-    /// What was asked for.
+    /// The requested kind.
     pub kind: DeviceKind,
     /// Why it cannot be used.
     pub reason: Unusable,
 }
 
-/// A kind of device, and how to find out whether it can be used.
+/// A kind of device and its detection.
 struct Known {
     kind: DeviceKind,
-    /// Returns the device's name.
+    /// Returns the device's name, or why it cannot be used.
     probe: fn() -> Result<String, Unusable>,
 }
 
-/// Every kind, the fastest first: the order in which they are chosen.
+/// All kinds in order of preference, the fastest first.
 const KNOWN: [Known; 4] = [
     Known {
         kind: DeviceKind::Cuda,
@@ -79,11 +77,11 @@ const KNOWN: [Known; 4] = [
     },
 ];
 
-/// The first usable kind of [`KNOWN`]: chosen where none is asked for.
+/// The first usable kind of [`KNOWN`], the default.
 static FASTEST: OnceLock<DeviceKind> = OnceLock::new();
 
 impl Device {
-    /// Returns what this machine has and what it lacks, in the order in which
+    /// Returns the devices and the unusable kinds, in the order in which
     /// [`select`](Self::select) prefers them.
     pub fn all() -> Vec<Self> {
         let device = |Known { kind, probe }: &Known| match probe() {
@@ -101,17 +99,15 @@ impl Device {
         KNOWN.iter().map(device).collect()
     }
 
-    /// Returns the kind that was asked for, or the fastest usable one if none
-    /// was.
+    /// Returns the requested kind, or the fastest usable one if `wish` is `None`.
     ///
-    /// The fastest is found by the first call; the process remembers it. Any
-    /// number of threads may ask at once: one of them looks, the others wait,
-    /// and all get the same answer. If the one that looks panics, the next one looks.
+    /// The first call detects the fastest kind, once per process. Concurrent calls wait for
+    /// one of them to detect it and return the same result; if detection panics, the next
+    /// call retries.
     ///
     /// # Errors
     ///
-    /// Returns an error if the kind asked for cannot be used: never another one
-    /// in its place.
+    /// Returns an error if the requested kind cannot be used; there is no fallback.
     pub fn select(wish: Option<DeviceKind>) -> Result<DeviceKind, DeviceError> {
         let Some(kind) = wish else {
             let fastest = FASTEST.get_or_init(|| {
@@ -139,7 +135,7 @@ impl DeviceKind {
         }
     }
 
-    /// Returns the name that people use.
+    /// Returns the name for messages.
     fn title(self) -> &'static str {
         match self {
             Self::Cpu => "CPU",

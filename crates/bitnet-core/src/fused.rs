@@ -1,12 +1,12 @@
-//! A fused multiply-add that is the same on every machine.
+//! A fused multiply-add with the same result on every machine.
 
-/// Returns `a·b + c`, rounded once: what the instruction returns, where there is none.
+/// Returns `a·b + c`, rounded once. Without an FMA instruction, it is emulated bit-exactly.
 ///
-/// [`f32::mul_add`] calls the C library's `fmaf` there, and not all of them round once.
-/// The product is exact in f64. The sum in f64 is rounded to odd (Boldo and Melquiond,
-/// "Emulation of FMA and correctly rounded sums", 2008): where it is not exact, the
-/// neighbour with an odd last bit is taken. f64 has more than two bits beyond f32, normal
-/// or subnormal, so rounding once more gives what rounding the exact sum would.
+/// [`f32::mul_add`] would call the C library's `fmaf`, and not every implementation rounds
+/// once. The product is exact in f64. The sum in f64 is rounded to odd (Boldo and
+/// Melquiond, "Emulation of FMA and correctly rounded sums", 2008): if it is inexact, the
+/// neighbour with an odd last bit is taken. f64 has more than two bits more than f32,
+/// normal or subnormal, so the second rounding gives the correctly rounded exact sum.
 #[inline(always)]
 pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
@@ -20,16 +20,15 @@ fn by_f64(a: f32, b: f32, c: f32) -> f32 {
     let product = f64::from(a) * f64::from(b);
     let c = f64::from(c);
     let sum = product + c;
-    // What the sum lacks, exactly (Knuth's TwoSum); not a number if the sum is none or
-    // infinite.
+    // The exact error of the sum (Knuth's TwoSum); NaN if the sum is NaN or infinite.
     let c_part = sum - product;
     let product_part = sum - c_part;
     let error = (product - product_part) + (c - c_part);
     let bits = sum.to_bits() as i64;
-    // All ones where something is lacking and the last bit is 0: no branch, so that
-    // loops over this are vectorised.
+    // All ones if the sum is inexact and its last bit is 0; branch-free, so that loops are
+    // vectorized.
     let to_change = -i64::from(error.abs() > 0.0) & ((bits & 1) - 1);
-    // 1, away from zero, where the error has the sign of the sum, else -1.
+    // 1, away from zero, if the error has the sign of the sum, else -1.
     let step = ((error.to_bits() as i64 ^ bits) >> 63) | 1;
     f64::from_bits(bits.wrapping_add(step & to_change) as u64) as f32
 }
@@ -38,8 +37,8 @@ fn by_f64(a: f32, b: f32, c: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Numbers beside which sums are hard to round: powers of two and their
-    /// neighbours, halves of the last place, subnormals, the ends of the range.
+    /// Values with hard rounding cases: powers of two and their neighbours, half ulps,
+    /// subnormals, the ends of the range.
     fn hard() -> Vec<f32> {
         let mut values = vec![0.0, f32::MIN_POSITIVE, f32::MAX, f32::INFINITY, f32::NAN];
         for exponent in [
@@ -64,7 +63,7 @@ mod tests {
         );
     }
 
-    /// Compares with `fused` on many numbers, hard ones among them.
+    /// Compares with `fused` on many values, hard cases included.
     fn assert_equal(fused: impl Fn(f32, f32, f32) -> f32) {
         let hard = hard();
         for &a in &hard {
@@ -82,13 +81,13 @@ mod tests {
             (state >> 32) as u32
         };
         for _ in 0..1_000_000 {
-            // Any bits; then sums whose parts meet, where rounding is hard.
+            // Random bits; then sums with cancellation, where rounding is hard.
             let [a, b, c] = [random(), random(), random()].map(f32::from_bits);
             assert_same(&fused, [a, b, c]);
             let at = (random() % 60) as i32 - 30;
             let c = -(a * b) * 2f32.powi(at);
             assert_same(&fused, [a, b, c]);
-            // A product in the last place of c: few bits, so that halves are met.
+            // Products around the last place of c, with few bits, so that ties occur.
             let [a, b] = [a, b].map(|x| f32::from_bits(x.to_bits() & 0xffff_0000));
             assert_same(&fused, [a, b, c]);
         }
@@ -102,7 +101,7 @@ mod tests {
             a.mul_add(b, c)
         }
         if std::arch::is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has the instruction.
+            // SAFETY: the processor supports the instruction.
             assert_equal(|a, b, c| unsafe { instruction(a, b, c) });
         }
     }
@@ -115,8 +114,8 @@ mod tests {
 
     #[test]
     fn a_sum_is_rounded_once() {
-        // Products a little below half of c's last place: f64 has no bits left for that
-        // little, and rounding its nearest sum again would end at the even neighbour.
+        // The products are slightly below half an ulp of c: f64 has too few bits for the
+        // difference, and rounding its nearest sum again would give the even neighbour.
         let (above, below) = (1.0 + 2f32.powi(-23), 1.0 - 2f32.powi(-23));
         assert_eq!(by_f64(above, below * 2f32.powi(-24), above), above);
         // The same for a subnormal c.

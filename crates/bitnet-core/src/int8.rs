@@ -1,4 +1,4 @@
-//! Int8 matrices: the quantized output head.
+//! Packed int8 matrices, such as the quantized output head.
 
 use crate::activations::Int8Rows;
 use crate::arch::NullaryFnOnce;
@@ -11,30 +11,33 @@ use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
 
-/// Columns of one block: 64 bytes are 16 rows of four.
+/// Columns per block: 64 bytes are 16 rows of four columns.
 pub(crate) const BLOCK_COLS: usize = 4;
 
-/// A matrix `[n_rows, n_cols]` of int8 weights with one scale a row.
+/// A matrix `[n_rows, n_cols]` of int8 weights with one scale per row.
 ///
-/// `w ≈ q · scale` with `scale = max|w| / 127` of the row. Sixteen rows form a
-/// panel of 64-byte blocks of four columns; byte `4r + j` of a block is row r,
-/// column j.
+/// `w ≈ q · scale` with `scale = max|w| / 127` of the row. Sixteen rows form a panel of
+/// 64-byte blocks of four columns; byte `4r + j` of a block is row r, column j.
 #[derive(Debug)]
 pub struct PackedInt8 {
     blocks: Buffer<PackedBlock>,
-    /// One per row, zero for the rows that fill up the last panel.
+    /// One per row, zero for the padding rows of the last panel.
     scales: Buffer<f32>,
     n_rows: usize,
     n_cols: usize,
 }
 
 impl PackedInt8 {
-    /// The most columns a matrix may have: a dot product of values up to 127
-    /// (and of the weights plus 128, as kernels compute it) then fits i32.
+    /// The maximum number of columns: a dot product of values up to 127 (and of the weights
+    /// plus 128, as kernels compute it) then fits in i32.
     pub const MAX_COLS: usize = i32::MAX as usize / (255 * 128);
 
-    /// Quantizes a matrix; `fill_row(row, values)` writes one row. Rows are
-    /// read in any order and on all threads of the pool.
+    /// Quantizes a matrix; `fill_row(row, values)` writes one row. Rows are filled in any
+    /// order on all threads of the pool.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     ///
     /// # Panics
     ///
@@ -60,14 +63,15 @@ impl PackedInt8 {
             .collect::<Result<Vec<(Buffer<f32>, Buffer<i8>)>, _>>()?;
         let isa = ctx.isa;
         let out_scales = DisjointMut(scales.as_mut_ptr());
-        // A matrix without columns has no blocks, and scales of zero.
+        // A matrix without columns has no blocks, and its scales are zero.
         let chunk = blocks_per_panel.max(1);
         ctx.threads.for_each_chunk(
             &mut blocks,
             chunk,
             &mut scratch,
             |scratch, panel, blocks| {
-                // SAFETY: the scales of the panel's rows, each panel handed out once.
+                // SAFETY: these are the scales of the panel's rows, and each panel is
+                // handed out once.
                 let scales = unsafe {
                     std::slice::from_raw_parts_mut(out_scales.at(panel * PANEL_ROWS), PANEL_ROWS)
                 };
@@ -91,30 +95,31 @@ impl PackedInt8 {
         })
     }
 
-    /// Returns the number of rows: outputs.
+    /// Returns the number of rows, which are outputs.
     pub fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    /// Returns the scale of every row: the step of its weights.
+    /// Returns the scale of every row, its quantization step.
     pub(crate) fn scales(&self) -> &[f32] {
         &self.scales[..self.n_rows]
     }
 
-    /// Returns the bytes that weights and scales of such a matrix take.
+    /// Returns the bytes of the weights and scales of a matrix of this shape.
     pub fn n_bytes_of(Shape { n_rows, n_cols }: Shape) -> usize {
         let panel =
             blocks_per_panel(n_cols) * size_of::<PackedBlock>() + PANEL_ROWS * size_of::<f32>();
         n_rows.div_ceil(PANEL_ROWS) * panel
     }
 
-    /// Returns the bytes that weights and scales take.
+    /// Returns the bytes of the weights and scales.
     pub fn n_bytes(&self) -> usize {
         size_of_val(&*self.blocks) + size_of_val(&*self.scales)
     }
 
-    /// Computes `out[token, row] = Σ_col w[row, col] · q[token, col] ·
-    /// (row scale / activation scale)`; the sum is exact.
+    /// Computes
+    /// `out[token, row] = Σ_col w[row, col] · q[token, col] · (row scale / activation scale)`;
+    /// the sum is exact.
     ///
     /// # Panics
     ///
@@ -136,14 +141,14 @@ impl PackedInt8 {
     }
 }
 
-/// Whole steps of the activations' padding, so that a kernel never reads past
-/// a row of them.
+/// Panels cover whole [`COL_STEP`]s of the padded activations, so that a kernel never reads
+/// past a row of activations.
 fn blocks_per_panel(n_cols: usize) -> usize {
     n_cols.next_multiple_of(COL_STEP) / BLOCK_COLS
 }
 
-/// Added to a magnitude below 2^22, it leaves an integer. `round_ties_even` calls the
-/// C library where there is no instruction.
+/// Adding it to a magnitude below 2^22 rounds to an integer. `round_ties_even` calls the C
+/// library on targets without such an instruction.
 const ROUND: f32 = 12_582_912.0;
 
 struct QuantizeWeights<'a> {
@@ -160,7 +165,7 @@ impl NullaryFnOnce for QuantizeWeights<'_> {
         let scale = ops::max_abs(self.w) / 127.0;
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (out, &w) in self.out.iter_mut().zip(self.w) {
-            // The nearest integer, ties to even: there are no bits left for a fraction.
+            // Rounds to nearest even: the sum has no fraction bits.
             let q = (w * inverse + ROUND) - ROUND;
             *out = q.clamp(-127.0, 127.0) as i32 as i8;
         }
@@ -168,8 +173,7 @@ impl NullaryFnOnce for QuantizeWeights<'_> {
     }
 }
 
-/// Quantizes a row, `w ≈ q · scale` with `scale = max|w| / 127`, and returns the
-/// scale.
+/// Quantizes a row, `w ≈ q · scale` with `scale = max|w| / 127`, and returns the scale.
 pub(crate) fn quantize_row(isa: Isa, w: &[f32], out: &mut [i8]) -> f32 {
     isa.vectorize(QuantizeWeights { w, out })
 }

@@ -1,4 +1,4 @@
-//! Which instruction set computes: found once at run time, or pinned by name.
+//! Selection of the instruction set: detected at run time, or by name.
 
 use std::fmt;
 
@@ -12,19 +12,18 @@ use crate::arch::{IsaLevel, NullaryFnOnce, Tier};
 use crate::lanes::{Lanes, Scalar, WithSimd};
 use crate::panel::{Acc, Operands};
 
-/// An instruction set that this machine has.
+/// An available instruction set.
 ///
-/// A value is the proof: the variants of an instruction set hold a value that
-/// only a successful detection creates, so nothing that takes an `Isa` has to
-/// check again.
+/// A value is a proof of availability: its variants hold values that only successful
+/// detection creates, so functions that take an `Isa` need no check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// Plain Rust for the target's baseline: the reference of all others.
+    /// Plain Rust for the target's baseline, the reference for all others.
     Scalar,
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
-    /// AVX-VNNI beside them.
+    /// AVX2, FMA, F16C and AVX-VNNI.
     #[cfg(target_arch = "x86_64")]
     AvxVnni(AvxVnni),
     /// AVX-512 F, BW, DQ and VL.
@@ -47,7 +46,7 @@ pub enum Isa {
     Simd128(Simd128),
 }
 
-/// Evaluates an expression with the [`Tier`] of an [`Isa`]: the one place that chooses.
+/// Evaluates an expression with the [`Tier`] of an [`Isa`]: the only dispatch.
 macro_rules! with_tier {
     ($isa:expr, $tier:ident => $value:expr) => {
         match $isa {
@@ -75,29 +74,29 @@ macro_rules! with_tier {
     };
 }
 
-/// Why an instruction set asked for by name cannot be used.
+/// Why an instruction set cannot be selected by name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// No instruction set has this name.
     #[error("no kernel is called {name:?} (known: {})", known_names())]
     Unknown {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
-    /// Several instruction sets have a name that begins so.
+    /// The name is a prefix of several instruction sets.
     #[error("several kernels are called {name:?}: {}", matches.join(", "))]
     Ambiguous {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The full names of those instruction sets, best first.
+        /// The full names of the matching instruction sets, best first.
         matches: Vec<&'static str>,
     },
-    /// The instruction set is known but this machine lacks its instructions.
+    /// This machine does not support the instruction set.
     #[error("kernel {name} needs {needs}, which this processor does not have")]
     NotSupported {
         /// The full name of the instruction set.
         name: &'static str,
-        /// What it needs.
+        /// The required CPU features.
         needs: &'static str,
     },
 }
@@ -146,29 +145,33 @@ const KNOWN: &[Known] = &[
 ];
 
 impl Isa {
-    /// Returns the fastest instruction set that this machine can run.
+    /// Returns the fastest instruction set that this machine supports.
     pub fn best() -> Self {
         Self::available()
             .next()
             .expect("the scalar kernel runs everywhere")
     }
 
-    /// Returns every instruction set that this machine can run, best first.
+    /// Returns the instruction sets that this machine supports, best first.
     pub fn available() -> impl Iterator<Item = Self> {
         KNOWN.iter().filter_map(|known| (known.detect)())
     }
 
     /// Returns the name of every instruction set of this build and whether this machine
-    /// can run it, best first.
+    /// supports it, best first.
     pub fn known() -> impl Iterator<Item = (&'static str, bool)> {
         KNOWN
             .iter()
             .map(|known| (known.name, (known.detect)().is_some()))
     }
 
-    /// Returns the instruction set called `name`: its full name, or the beginning of the
-    /// last part of it, if only one begins so (`scalar`, `avx2`, `avx512v`). Fails if
-    /// none or several do, or if this machine lacks its instructions.
+    /// Returns the instruction set called `name`: a full name, or a unique prefix of the
+    /// last component (`scalar`, `avx2`, `avx512v`).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if no instruction set matches, if several do, or if this machine
+    /// does not support it.
     pub fn named(name: &str) -> Result<Self, IsaError> {
         let matches = |known: &&Known| {
             let variant = known.name.rsplit('-').next().unwrap_or_default();
@@ -198,7 +201,8 @@ impl Isa {
         with_tier!(self, tier => name_of(tier))
     }
 
-    /// Returns whether there are instructions for five trits a byte.
+    /// Returns whether there is a kernel for
+    /// [`TernaryLayout::Base3`](crate::TernaryLayout::Base3).
     pub(crate) fn has_base3(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         if self.vbmi().is_some() {
@@ -207,7 +211,7 @@ impl Isa {
         false
     }
 
-    /// Returns the level of AVX-512 VBMI, if this instruction set may use it.
+    /// Returns the AVX-512 VBMI level, if this instruction set may use it.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn vbmi(self) -> Option<Avx512vbmi> {
         match self {
@@ -216,13 +220,13 @@ impl Isa {
         }
     }
 
-    /// Runs `op` compiled for this instruction set: the compiler vectorises it.
+    /// Runs `op`, auto-vectorized for this instruction set.
     #[inline]
     pub fn vectorize<O: NullaryFnOnce>(self, op: O) -> O::Output {
         with_tier!(self, tier => tier.floats().vectorize(op))
     }
 
-    /// Runs `op` with the vectors of this instruction set.
+    /// Runs `op` with the SIMD vectors of this instruction set.
     #[inline]
     pub(crate) fn dispatch<O: WithSimd>(self, op: O) -> O::Output {
         with_tier!(self, tier => {
@@ -255,7 +259,7 @@ impl Isa {
     }
 }
 
-/// A [`WithSimd`] with its lanes.
+/// A [`WithSimd`] operation and its lanes.
 struct OnLanes<L, O>(L, O);
 
 impl<L: Lanes, O: WithSimd> NullaryFnOnce for OnLanes<L, O> {
@@ -284,8 +288,8 @@ mod tests {
         }
     }
 
-    /// Emulators and test machines say by `BITNET_EXPECT_KERNEL` which one must be
-    /// found there: a test that quietly ran another one would prove nothing.
+    /// Emulators and test machines set `BITNET_EXPECT_KERNEL` to the kernel that must be
+    /// found there, so that tests do not silently run another one.
     #[test]
     fn the_best_kernel_is_the_expected_one() {
         if let Ok(expected) = std::env::var("BITNET_EXPECT_KERNEL") {

@@ -1,36 +1,35 @@
-//! Sixteen f32 at a time, held in registers.
+//! Operations on sixteen f32 in SIMD registers.
 //!
-//! Where sums must stay in registers over nested loops, plain Rust over arrays
-//! does not reliably keep them there; such loops are written over [`Lanes`].
+//! Plain Rust over arrays does not reliably keep accumulators in registers over nested
+//! loops; such loops are written over [`Lanes`].
 
 use crate::fused;
 
-/// Values of one register group.
+/// The number of lanes.
 pub(crate) const WIDTH: usize = 16;
 
-/// An instruction set that computes on sixteen f32 at a time.
+/// An instruction set that operates on sixteen f32 at a time.
 ///
-/// The implementing type stands for the instruction set: having a value proves
-/// that the processor has the instructions. Every operation rounds once, so all
-/// instruction sets return the same bits.
+/// A value of the implementing type proves that the processor supports the instruction set.
+/// Every operation rounds once, so all instruction sets return the same bits.
 pub(crate) trait Lanes: Copy {
-    /// Sixteen values.
+    /// A vector of sixteen f32.
     type V: Copy;
 
-    /// How many `V` the sums of a loop may take.
+    /// The maximum number of `V` accumulators of a loop.
     const MAX_ACCUMULATORS: usize;
 
     /// Returns `x` in all lanes.
     fn splat(self, x: f32) -> Self::V;
-    /// Returns the values of `x`.
+    /// Loads the values of `x`.
     fn load(self, x: &[f32; WIDTH]) -> Self::V;
-    /// Returns the values of the f16 with the bits `x`.
+    /// Loads f16 values, given as bits, and converts them to f32.
     fn load_f16(self, x: &[u16; WIDTH]) -> Self::V;
-    /// Writes the values to `out`.
+    /// Stores the values to `out`.
     fn store(self, x: Self::V, out: &mut [f32; WIDTH]);
-    /// Returns the values of integers, rounded to f32.
+    /// Loads integers and converts them to f32, rounded.
     fn load_i32(self, x: &[i32; WIDTH]) -> Self::V;
-    /// Writes values that are integers from -128 to 127.
+    /// Stores values that are integers from -128 to 127 as int8.
     fn store_i8(self, x: Self::V, out: &mut [i8; WIDTH]);
     /// Returns `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -40,27 +39,27 @@ pub(crate) trait Lanes: Copy {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// Returns `a·b + c`, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Returns `a·b + c` of single values, rounded once.
+    /// Returns `a·b + c` of scalars, rounded once.
     fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32;
-    /// Returns a where it is larger, else b.
+    /// Returns a in lanes where a > b, else b.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Returns a where it is smaller, else b.
+    /// Returns a in lanes where a < b, else b.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Returns x, and 0 where it is not a number.
+    /// Returns x, with NaN replaced by 0.
     fn nan_to_zero(self, x: Self::V) -> Self::V;
     /// Returns `x·2^n`, rounded once; `n` holds integers from -151 to 129.
     fn ldexp(self, x: Self::V, n: Self::V) -> Self::V;
-    /// Returns the sum of the lanes: the upper half is added to the lower until
-    /// one is left.
+    /// Returns the sum of the lanes: the upper half is added to the lower until one lane is
+    /// left.
     fn reduce_sum(self, x: Self::V) -> f32;
     /// Returns the largest lane.
     fn reduce_max(self, x: Self::V) -> f32;
 }
 
-/// An operation over [`Lanes`], compiled for each instruction set as a
-/// [`NullaryFnOnce`](crate::arch::NullaryFnOnce) is.
+/// An operation over [`Lanes`], compiled for each instruction set like
+/// [`NullaryFnOnce`](crate::arch::NullaryFnOnce).
 pub(crate) trait WithSimd {
-    /// What the operation returns.
+    /// The result of the operation.
     type Output;
     /// Runs the operation; must be `#[inline(always)]`.
     fn with_simd<L: Lanes>(self, lanes: L) -> Self::Output;
@@ -169,7 +168,7 @@ impl Lanes for Scalar {
     }
 }
 
-/// Returns 2^n for n in -126..=127, and anything for other n.
+/// Returns 2^n for n in -126..=127; unspecified for other n.
 #[inline(always)]
 pub(crate) fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)

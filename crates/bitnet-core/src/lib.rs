@@ -1,14 +1,13 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # One result everywhere
+//! # Determinism
 //!
 //! Integer sums are exact, so every instruction set returns the same bits. Float
 //! operations are written once, as plain Rust over a fixed number of lanes
-//! ([`ops::LANES`]), and compiled once per instruction set: Rust neither
-//! reorders nor contracts float arithmetic, and a fused multiply-add appears
-//! only where the source says `mul_add`. So a result depends neither on the
-//! instruction set nor on the number of threads, nor on what else is in the
-//! batch.
+//! ([`ops::LANES`]), and compiled once per instruction set. Rust does not reorder or
+//! contract float arithmetic, and a fused multiply-add occurs only where the source says
+//! `mul_add`. So a result does not depend on the instruction set, on the number of
+//! threads, or on the rest of the batch.
 
 mod activations;
 mod affinity;

@@ -1,5 +1,4 @@
-//! Which machine this is, and what it can do at most: the limits that speeds are
-//! compared with.
+//! Properties of the machine, and its peak memory bandwidth and arithmetic throughput.
 
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -11,25 +10,25 @@ use crate::lanes::{Lanes, WithSimd};
 use crate::memory::{Category, HybridMemoryPool, OutOfMemory};
 use crate::thread_pool::ThreadPool;
 
-/// Bytes that a pass reads: far more than any cache holds.
+/// Bytes read per pass, far more than the caches hold.
 const READ_BYTES: usize = 1 << 29;
 
-/// Bytes that are read even where memory is scarce.
+/// The minimum bytes to read, even if memory is scarce.
 const READ_BYTES_AT_LEAST: usize = 1 << 20;
 
-/// Bytes that a pass reads at least, if it can read its data several times.
+/// The minimum bytes read per pass, over several rounds if the data are smaller.
 const ROUND_BYTES: usize = 1 << 26;
 
-/// Words that are read side by side.
+/// Words that are read in parallel.
 const READ_LANES: usize = 64;
 
-/// Passes, of which the fastest counts.
+/// Passes per measurement; the fastest counts.
 const PASSES: usize = 5;
 
-/// Returns the processor's name, if the system has one for it.
+/// Returns the name of the processor, or `None` if it is unknown.
 #[cfg(target_os = "linux")]
 pub fn cpu_name() -> Option<String> {
-    // Boards name themselves where processors do not.
+    // Where the processor has no name, the board has one.
     let board = std::fs::read_to_string("/proc/device-tree/model").ok();
     let board = board.map(|name| name.trim_end_matches('\0').to_owned());
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").ok()?;
@@ -46,7 +45,7 @@ pub fn cpu_name() -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// Returns the processor's name, if the system has one for it.
+/// Returns the name of the processor, or `None` if it is unknown.
 #[cfg(target_os = "macos")]
 pub fn cpu_name() -> Option<String> {
     let sysctl = std::process::Command::new("sysctl")
@@ -57,46 +56,45 @@ pub fn cpu_name() -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Returns the processor's name, if the system has one for it.
+/// Returns the name of the processor, or `None` if it is unknown.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub fn cpu_name() -> Option<String> {
     std::env::var("PROCESSOR_IDENTIFIER").ok()
 }
 
-/// Returns the cores of the machine, which may have several hardware threads
-/// each.
+/// Returns the number of physical cores of the machine, not of hardware threads.
 pub fn physical_cores() -> usize {
     num_cpus::get_physical()
 }
 
-/// The memory that there is for this process.
+/// The memory available to this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryLimit {
-    /// Bytes in all.
+    /// The total memory in bytes.
     pub total: usize,
-    /// Bytes of them that are taken already, as far as they count here.
+    /// The bytes of `total` that count as in use.
     pub in_use: usize,
-    /// Bytes on disk that the system uses as if they were memory.
+    /// The swap space in bytes.
     pub swap: usize,
-    /// The folder of the memory cgroup that limits the process to this; `None` where it
-    /// is all that the machine has.
+    /// The folder of the memory cgroup that sets the limit; `None` if the limit is the
+    /// machine's memory.
     pub cgroup: Option<PathBuf>,
 }
 
 impl MemoryLimit {
-    /// Returns the bytes that may still be taken before the system ends a process.
+    /// Returns the bytes that can still be allocated before the system kills a process.
     pub fn left(&self) -> usize {
         (self.total.saturating_add(self.swap)).saturating_sub(self.in_use)
     }
 }
 
-/// Returns the memory that there is for this process: that of the memory cgroup that
-/// leaves least, or that of the machine if it is less. `None` where the system does not
-/// say: on other systems than Linux.
+/// Returns the memory available to this process: that of the memory cgroup with the least
+/// left, or that of the machine if it is less. Returns `None` if it is unknown, as on
+/// systems other than Linux.
 ///
-/// Of a cgroup, what all its processes hold now is in use, but not their pages of
-/// files, which the system takes back when it needs them; swap does not count. Of the
-/// machine, nothing is in use: others may give it back.
+/// The memory in use of a cgroup is that of all its processes, without the page cache,
+/// which the system reclaims when needed; swap does not count. Of the machine's memory,
+/// nothing counts as in use, since other processes may release it.
 #[cfg(target_os = "linux")]
 pub fn memory_limit() -> Option<MemoryLimit> {
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -119,63 +117,66 @@ pub fn memory_limit() -> Option<MemoryLimit> {
     limits.min_by_key(MemoryLimit::left)
 }
 
-/// Returns the memory that there is for this process; `None`, since this system does
-/// not say.
+/// Returns `None`: the memory available to this process is unknown on this system.
 #[cfg(not(target_os = "linux"))]
 pub fn memory_limit() -> Option<MemoryLimit> {
     None
 }
 
-/// Returns the bytes of this process that are in memory now: what it wrote to, and
-/// what it looked at of mapped files, its own program among them. `None` where the
-/// system does not say.
+/// Returns the resident memory of this process in bytes: what it has written, and the pages
+/// of mapped files that it has read, its executable included. Returns `None` if it is
+/// unknown, as on systems other than Linux.
 pub fn resident_memory() -> Option<usize> {
     status_bytes("VmRSS:")
 }
 
-/// Returns the part of [`resident_memory`] that stands in files: the program, its
-/// libraries, and what was looked at of mapped ones.
+/// Returns the file-backed part of [`resident_memory`]: the executable, its libraries, and
+/// mapped files.
 pub fn resident_file_memory() -> Option<usize> {
     status_bytes("RssFile:")
 }
 
-/// Returns the most of [`resident_memory`] since [`reset_peak_memory`], or since
-/// the process began.
+/// Returns the peak of [`resident_memory`] since [`reset_peak_memory`] or the start of the
+/// process.
 pub fn peak_resident_memory() -> Option<usize> {
     status_bytes("VmHWM:")
 }
 
-/// Forgets the peak so far, so that [`peak_resident_memory`] tells that of what
-/// comes. Only Linux can; elsewhere nothing happens.
+/// Resets [`peak_resident_memory`] to the current value. Has no effect on systems other
+/// than Linux.
 pub fn reset_peak_memory() {
     if cfg!(target_os = "linux") {
-        // Kernels without the file keep the peak since the start, which is
-        // still an upper bound.
+        // Kernels without this file keep the peak since the start, which is still an upper
+        // bound.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
     }
 }
 
-/// Returns a field of what Linux tells of this process.
+/// Returns a field of `/proc/self/status` in bytes.
 fn status_bytes(field: &str) -> Option<usize> {
     if !cfg!(target_os = "linux") {
-        // A file of this name elsewhere tells something else.
+        // A file of this name on other systems has other contents.
         return None;
     }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     kibibytes(&status, field)
 }
 
-/// Returns the bytes of a line such as `VmRSS:   1234 kB`.
+/// Parses a line such as `VmRSS:   1234 kB` and returns its bytes.
 fn kibibytes(text: &str, field: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
 
-/// Returns how fast the thread pool reads memory, in bytes per second.
+/// Measures the memory read bandwidth of the thread pool, in bytes per second.
 ///
-/// Takes half a gibibyte of memory while it runs, or half of what [`memory_limit`]
-/// leaves if that is less, and a quarter of a second or so.
+/// Allocates half a gibibyte, or half of the memory left by [`memory_limit`] if that is
+/// less, and takes about a quarter of a second.
+///
+/// # Errors
+///
+/// Returns an error if the system is out of memory.
 pub fn read_bandwidth(
     pool: &HybridMemoryPool,
     isa: Isa,
@@ -186,8 +187,12 @@ pub fn read_bandwidth(
     read_bandwidth_of(pool, isa, threads, n_bytes)
 }
 
-/// Returns how fast the thread pool reads the same `n_bytes` again and again, in bytes
-/// per second: from the caches, if they hold as much.
+/// Measures the bandwidth of repeatedly reading the same `n_bytes` with the thread pool, in
+/// bytes per second: that of the caches, if the data fit.
+///
+/// # Errors
+///
+/// Returns an error if the system is out of memory.
 ///
 /// # Panics
 ///
@@ -200,11 +205,11 @@ pub fn read_bandwidth_of(
 ) -> Result<f64, OutOfMemory> {
     let len = n_bytes / (READ_LANES * size_of::<u64>());
     let mut data = pool.zeroed(Category::Scratch, len)?;
-    // So that every page has memory of its own.
+    // Write the data so that every page is backed by its own memory.
     data.fill([1u64; READ_LANES]);
     assert!(!data.is_empty(), "something to read");
-    // A thread's part of small data is one chunk; of large data, chunks even out
-    // what threads do.
+    // For small data, each thread reads one chunk; for large data, smaller chunks balance
+    // the load.
     let share = data.len().div_ceil(threads.n_threads());
     let chunk_len = share.min((1 << 21) / (READ_LANES * size_of::<u64>()));
     let n_rounds = (ROUND_BYTES / n_bytes).max(1);
@@ -219,8 +224,8 @@ pub fn read_bandwidth_of(
     }))
 }
 
-/// Returns how many int8 multiply-adds per second the thread pool's dot product
-/// instructions do on registers, or `None` for an instruction set without such
+/// Measures the peak of int8 dot product instructions on registers, in multiply-adds per
+/// second of the whole thread pool. Returns `None` for an instruction set without such
 /// instructions.
 pub fn int8_peak(isa: Isa, threads: &mut ThreadPool) -> Option<f64> {
     const ROUNDS: usize = 100_000;
@@ -234,15 +239,16 @@ pub fn int8_peak(isa: Isa, threads: &mut ThreadPool) -> Option<f64> {
     }))
 }
 
-/// Returns how many fused f32 multiply-adds per second the thread pool does on
-/// registers, or `None` for an instruction set without such an instruction.
+/// Measures the peak of f32 fused multiply-add instructions on registers, in multiply-adds
+/// per second of the whole thread pool. Returns `None` for an instruction set without such
+/// an instruction.
 pub fn f32_peak(isa: Isa, threads: &mut ThreadPool) -> Option<f64> {
     let in_baseline = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     if cfg!(target_arch = "wasm32") || isa == Isa::Scalar && !in_baseline {
         return None;
     }
-    // As many sums as hide the latency of one where a processor starts two a
-    // cycle: more on wide registers, fewer where there are only sixteen.
+    // Enough accumulators to hide the latency at two instructions per cycle: more for wide
+    // registers, fewer where there are only sixteen registers.
     let narrow = f32_peak_of::<80>(isa, threads);
     Some(narrow.max(f32_peak_of::<128>(isa, threads)))
 }
@@ -257,7 +263,7 @@ fn f32_peak_of<const N: usize>(isa: Isa, threads: &mut ThreadPool) -> f64 {
     })
 }
 
-/// Returns `amount` per second of the fastest pass.
+/// Returns `amount` per second in the fastest pass.
 fn fastest(amount: f64, mut pass: impl FnMut()) -> f64 {
     let seconds = (0..PASSES).map(|_| {
         let start = Instant::now();
@@ -284,7 +290,7 @@ impl NullaryFnOnce for Read<'_> {
     }
 }
 
-/// Rounds of one multiply-add for each of `N` sums.
+/// Rounds of one multiply-add to each of `N` accumulators.
 struct MultiplyAdd<const N: usize>(usize);
 
 impl<const N: usize> WithSimd for MultiplyAdd<N> {

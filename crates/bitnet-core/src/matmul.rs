@@ -1,18 +1,18 @@
-//! The way from packed weights and int8 activations to f32 rows, common to both
-//! kinds of weights and all kernels.
+//! The matrix multiplication of packed weights and int8 activations, common to both weight
+//! types and all kernels.
 
 use crate::activations::{EXACT_PARTS, Int8Rows, PART_RADIX};
 use crate::panel::{Acc, PANEL_ROWS};
 use crate::thread_pool::{DisjointMut, ThreadPool};
 
-/// The most tokens that share one pass over a panel.
+/// The maximum number of tokens that share one pass over a panel.
 pub(crate) const MAX_TILE: usize = 16;
 
-/// Weights that a thread takes at a time.
+/// Bytes of weights per chunk of work.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Calls `f(first row, sums)` for tiles of at most [`MAX_TILE`] rows of values, with
-/// all their parts.
+/// Calls `f(first row, sums)` for tiles of at most [`MAX_TILE`] rows of values, with all
+/// their parts.
 #[inline]
 pub(crate) fn for_tiles(acts: &Int8Rows, f: impl FnMut(usize, &mut Acc)) {
     if acts.n_parts() == 1 {
@@ -30,8 +30,8 @@ fn tiles_of<const N: usize>(n_rows: usize, mut f: impl FnMut(usize, &mut Acc)) {
     }
 }
 
-/// Turns a tile of sums, which begins at row `first` of `acts`, into products with
-/// values: `put(token, products)`.
+/// Dequantizes a tile of sums, which begins at row `first` of `acts`, and calls
+/// `put(token, products)` for each row of values.
 #[inline]
 pub(crate) fn dequantize(
     acts: &Int8Rows,
@@ -59,13 +59,13 @@ pub(crate) fn dequantize(
     }
 }
 
-/// A matrix in panels, as [`matmul`] needs it.
+/// The interface of a matrix in panels to [`matmul`].
 pub(crate) trait Panels: Sync {
     fn n_rows(&self) -> usize;
     /// Computes `Σ_col w[row, col] · a[token, col]` for the rows of `panel` and every
-    /// token: `put(token, products)`.
+    /// token, and calls `put(token, products)`.
     fn products(&self, panel: usize, acts: &Int8Rows, put: impl FnMut(usize, &[f32; PANEL_ROWS]));
-    /// Bytes of a panel, to cut the work into chunks of a sensible size.
+    /// Returns the bytes of a panel, which determine the chunk size.
     fn panel_bytes(&self) -> usize;
 }
 
@@ -73,8 +73,8 @@ pub(crate) trait Panels: Sync {
 ///
 /// # Panics
 ///
-/// Panics if `out` is not `[n_tokens, panels.n_rows()]`, where a token is a row of
-/// values of `acts`.
+/// Panics if `out` is not `[n_tokens, panels.n_rows()]`, where a token is a row of values
+/// of `acts`.
 pub(crate) fn matmul(
     panels: &impl Panels,
     threads: &mut ThreadPool,
@@ -91,14 +91,14 @@ pub(crate) fn matmul(
         panels.products(panel, acts, |token, products| {
             assert!(token < n_tokens, "a product for a token of the batch");
             // SAFETY: `token < n_tokens` and `row + rows <= n_rows`, so the chunk lies
-            // inside `out`; chunks of different panels or tokens do not overlap, and
-            // each panel is computed once.
+            // inside `out`; chunks of different panels or tokens do not overlap, and each
+            // panel is computed once.
             let out = unsafe { std::slice::from_raw_parts_mut(out.at(token * n_rows + row), rows) };
             out.copy_from_slice(&products[..rows]);
         });
     };
-    // About 16 KiB of weights, some microseconds of work for one token, a chunk.
-    // Less than four of them are done sooner than another thread has come.
+    // A chunk is about 16 KiB of weights, some microseconds of work for one token. Fewer
+    // than four chunks are faster on one thread than waking another.
     let panel_bytes = panels.panel_bytes().max(1);
     let panels_per_chunk = if n_panels * panel_bytes * acts.n_rows() <= 4 * CHUNK_BYTES {
         n_panels.max(1)

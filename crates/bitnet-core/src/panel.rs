@@ -1,27 +1,27 @@
-//! What kernels multiply: panels of packed weights, and rows of int8 activations.
+//! The operands of kernels: panels of packed weights, and rows of int8 activations.
 //!
-//! Both packed layouts consist of *panels* of [`PANEL_ROWS`] rows, and a panel
-//! of 64-byte blocks that hold some columns of all its rows. A kernel computes
-//! one panel for all tokens of a tile: the integer dot products of sixteen
-//! rows stand in sixteen lanes, so there is no horizontal sum at the end.
+//! Packed matrices consist of *panels* of [`PANEL_ROWS`] rows, and panels of 64-byte blocks
+//! that hold some columns of all rows. A kernel computes one panel for all tokens of a
+//! tile: the integer dot products of sixteen rows are in sixteen lanes, so no horizontal
+//! sum is needed.
 
 use bytemuck::Zeroable;
 
 /// Rows per panel: the i32 lanes of a 512-bit register.
 pub(crate) const PANEL_ROWS: usize = 16;
 
-/// Columns of a block at two bits a weight.
+/// Columns per block at two bits per weight.
 pub(crate) const COL_STEP: usize = 16;
 
-/// 64 bytes of packed weights, aligned to a cache line. What the bytes mean is
-/// the matter of [`crate::PackedTernary`] and [`crate::PackedInt8`].
+/// 64 bytes of packed weights, aligned to a cache line. [`crate::PackedTernary`] and
+/// [`crate::PackedInt8`] define the contents.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PackedBlock(pub(crate) [u8; 64]);
 
 const _: () = assert!(size_of::<PackedBlock>() == 64);
 
-// SAFETY: bytes may all be zero.
+// SAFETY: bytes, for which zero is valid.
 unsafe impl Zeroable for PackedBlock {}
 
 impl PackedBlock {
@@ -31,14 +31,14 @@ impl PackedBlock {
 /// Integer dot products of one panel: `[token][row]`.
 pub(crate) type Acc = [[i32; PANEL_ROWS]];
 
-/// The rows of an [`Int8Rows`](crate::Int8Rows), as kernels read them.
+/// The rows of an [`Int8Rows`](crate::Int8Rows), as read by kernels.
 #[derive(Clone, Copy)]
 pub(crate) struct Int8View<'a> {
-    /// `[n_rows, stride]`, zero behind the last column.
+    /// `[n_rows, stride]`, zero-padded after the last column.
     pub(crate) data: &'a [i8],
-    /// Columns with their padding: whole blocks of every kind.
+    /// Columns with padding: a multiple of the columns of every block type.
     pub(crate) stride: usize,
-    /// `[n_rows]`, each the sum of a row.
+    /// `[n_rows]`, the sum of each row.
     pub(crate) sums: &'a [i32],
 }
 
@@ -56,21 +56,21 @@ impl<'a> Int8View<'a> {
     }
 }
 
-/// A panel and what it is multiplied with: the rows of `acts` from `first` on, as
-/// many as there are results.
+/// A panel and its activations: the rows of `acts` from `first` on, as many as there are
+/// results.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands<'a> {
     pub(crate) blocks: &'a [PackedBlock],
     pub(crate) acts: Int8View<'a>,
     pub(crate) first: usize,
-    /// Where the columns of the blocks begin: a multiple of [`COL_STEP`], and 0 unless
-    /// the blocks are a part of a panel.
+    /// The first column of the blocks: a multiple of [`COL_STEP`], and 0 unless the blocks
+    /// are a part of a panel.
     pub(crate) first_col: usize,
 }
 
 impl<'a> Operands<'a> {
-    /// Cuts the tokens of `acc` into tiles of `MAX`, .., 4, 2 and 1 tokens: powers
-    /// of two, the sizes that kernels are compiled for.
+    /// Splits the tokens of `acc` into tiles of `MAX`, .., 4, 2 and 1 tokens: powers of
+    /// two, for which kernels are compiled.
     #[cfg(any(
         target_arch = "x86_64",
         target_arch = "aarch64",

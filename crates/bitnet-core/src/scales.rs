@@ -1,17 +1,17 @@
-//! What trits are multiplied with.
+//! The scales of ternary matrices.
 
 use std::fmt;
 
-/// What the trits of a matrix `[n_rows, n_cols]` are multiplied with.
+/// The scales of a ternary matrix `[n_rows, n_cols]`: weights are trits times their scales.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scales {
-    /// One scale for all.
+    /// One scale for the whole matrix.
     Tensor(f32),
-    /// `[n_rows]`: one scale for each row.
+    /// `[n_rows]`: one scale per row.
     Rows(Vec<f32>),
-    /// One scale for each `len` weights along a row.
+    /// One scale per group of `len` weights along a row.
     Groups {
-        /// Weights of a group; a divisor of `n_cols`.
+        /// Weights per group, a divisor of `n_cols`.
         len: usize,
         /// `[n_rows, n_cols / len]`
         values: Vec<f32>,
@@ -25,9 +25,9 @@ impl From<f32> for Scales {
 }
 
 impl Scales {
-    /// Returns the simplest form of `values`, one for each `len` weights:
-    /// `[n_rows, n_groups]`. What a group without a nonzero weight carries does
-    /// not count.
+    /// Returns the simplest form of `values`, `[n_rows, n_groups]`, one scale per `len`
+    /// weights. The scales of groups for which `is_zero` returns true, whose weights are
+    /// all zero, are ignored.
     pub fn simplest(
         len: usize,
         n_rows: usize,
@@ -35,7 +35,7 @@ impl Scales {
         mut is_zero: impl FnMut(usize) -> bool,
     ) -> Self {
         let n_groups = values.len() / n_rows;
-        // Bits are compared, so that a NaN equals itself.
+        // Compare bits, so that a NaN equals itself.
         let mut shared = |range: std::ops::Range<usize>| {
             let mut shared: Option<f32> = None;
             for i in range.clone() {
@@ -61,7 +61,7 @@ impl Scales {
         }
     }
 
-    /// Returns the scale of the whole matrix if it has only one.
+    /// Returns the scale of the whole matrix, or `None` if there are several.
     pub fn tensor(&self) -> Option<f32> {
         match *self {
             Self::Tensor(scale) => Some(scale),
@@ -69,7 +69,7 @@ impl Scales {
         }
     }
 
-    /// Returns the scales with every one multiplied.
+    /// Returns the scales, each multiplied by `factor`.
     #[must_use]
     pub fn times(mut self, factor: f32) -> Self {
         for scale in self.values_mut() {
@@ -78,8 +78,7 @@ impl Scales {
         self
     }
 
-    /// Returns the scales of a matrix whose row `r` is row `source(r)` of this
-    /// one.
+    /// Returns the scales of a matrix whose row `r` is row `source(r)` of this one.
     #[must_use]
     pub fn reordered(self, n_rows: usize, source: impl Fn(usize) -> usize) -> Self {
         let reorder = |values: Vec<f32>| {
@@ -99,7 +98,7 @@ impl Scales {
         }
     }
 
-    /// Returns all values: one, one a row, or `[n_rows, n_groups]`.
+    /// Returns all scales: one, one per row, or `[n_rows, n_groups]`.
     pub fn values(&self) -> &[f32] {
         match self {
             Self::Tensor(scale) => std::slice::from_ref(scale),
@@ -114,12 +113,11 @@ impl Scales {
         }
     }
 
-    /// Returns the scale of the weight at `row`, `col` of a matrix with `n_cols`
-    /// columns.
+    /// Returns the scale of the weight at `row`, `col` of a matrix with `n_cols` columns.
     ///
     /// # Panics
     ///
-    /// May panic if the matrix has no such weight.
+    /// May panic if the weight is out of range.
     #[inline]
     pub fn at(&self, row: usize, col: usize, n_cols: usize) -> f32 {
         match self {
@@ -129,12 +127,12 @@ impl Scales {
         }
     }
 
-    /// Writes the weights of a row: each of its `trits` times its scale.
+    /// Dequantizes a row: writes each of its `trits` times its scale.
     ///
     /// # Panics
     ///
-    /// Panics if `out` is not as long as `trits`, and may if the matrix has no
-    /// such row or rows of another length.
+    /// Panics if `out` is not as long as `trits`; may panic if the row is out of range or
+    /// its length is not that of the matrix.
     pub fn scale_row(&self, row: usize, trits: &[i8], out: &mut [f32]) {
         assert_eq!(trits.len(), out.len(), "weights of a row");
         let n_cols = trits.len();

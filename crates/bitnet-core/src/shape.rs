@@ -3,8 +3,8 @@
 /// Rows and columns of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Rows: of weights, one for each output.
+    /// The number of rows; of weights, one per output.
     pub n_rows: usize,
-    /// Columns: of weights, one for each input.
+    /// The number of columns; of weights, one per input.
     pub n_cols: usize,
 }

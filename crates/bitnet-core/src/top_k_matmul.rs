@@ -1,8 +1,9 @@
-//! Matrix times vector for the k largest products alone: top-k matmul with an int8 bound.
+//! Matrix-vector multiplication for the k largest products only: top-k matmul with an int8
+//! bound.
 //!
-//! An int8 copy of the matrix gives every product with a bound on its error.
-//! Only rows that can be among the largest are computed from the matrix itself,
-//! so a result is exact by construction and most of the matrix is never read.
+//! An int8 copy of the matrix gives every product with an error bound. Only rows that may
+//! be among the k largest are computed from the matrix itself, so the result is exact by
+//! construction and most of the matrix is never read.
 
 use crate::activations::Int8Rows;
 use crate::arch::NullaryFnOnce;
@@ -17,33 +18,36 @@ use crate::thread_pool::DisjointMut;
 /// Rows per chunk of work.
 const ROWS_PER_CHUNK: usize = 8;
 
-/// With fewer rows than this for each candidate, reading some rows here and there
-/// takes longer than reading all of them.
+/// With fewer rows per candidate than this, sparse reads take longer than reading all rows.
 const MIN_ROWS_PER_CANDIDATE: usize = 4;
 
-/// What [`top_k_matmul`] multiplies.
+/// The operands of [`top_k_matmul`].
 #[derive(Clone, Copy, Debug)]
 pub struct TopKOperands<'a, F> {
-    /// The quantized matrix.
+    /// The int8 copy of the matrix.
     pub int8: &'a PackedInt8,
-    /// `decode_row(row, values)` writes a row of the matrix itself.
+    /// `decode_row(row, values)` writes a row of the original matrix.
     pub decode_row: F,
     /// `[n_cols]`
     pub x: &'a [f32],
-    /// How many of the largest products are wanted.
+    /// The number of largest products to compute.
     pub k: usize,
 }
 
 /// Scratch memory of [`top_k_matmul`].
 #[derive(Debug)]
 pub struct TopKScratch {
-    /// One row in two parts.
+    /// The activations as one row in two parts.
     acts: Int8Rows,
     candidates: Buffer<u32>,
 }
 
 impl TopKScratch {
-    /// Takes memory for matrices of this shape.
+    /// Allocates scratch memory for matrices of this shape.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     pub fn new(pool: &HybridMemoryPool, shape: Shape) -> Result<Self, OutOfMemory> {
         let n_candidates = Self::max_candidates(shape.n_rows);
         Ok(Self {
@@ -52,7 +56,7 @@ impl TopKScratch {
         })
     }
 
-    /// Returns the bytes that [`new`](Self::new) takes.
+    /// Returns the bytes that [`new`](Self::new) allocates.
     pub fn n_bytes(shape: Shape) -> usize {
         2 * shape.n_cols + Self::max_candidates(shape.n_rows) * size_of::<u32>()
     }
@@ -62,13 +66,13 @@ impl TopKScratch {
     }
 }
 
-/// Writes the `k` largest of the products `Σ_col w[row, col] · x[col]` to their
-/// places in `out`, `[n_rows]`, and minus infinity to places whose product is
-/// smaller than all of these; some more products may be there too. Products are
-/// those of [`matmul_rows`](crate::matmul_rows), bit for bit.
+/// Computes the `k` largest of the products `Σ_col w[row, col] · x[col]` and writes them to
+/// their rows of `out`, `[n_rows]`. Other rows, whose products are smaller, are minus
+/// infinity, but some of them may be computed too. Products are bit-identical to those of
+/// [`matmul_rows`](crate::matmul_rows).
 ///
-/// Rows are decoded in the scratch memory of `ctx`; `products`, `[2, n_rows]`, is
-/// scratch too. Returns how many rows were computed.
+/// Rows are decoded in the scratch memory of `ctx`; `products`, `[2, n_rows]`, is scratch
+/// too. Returns the number of computed rows.
 ///
 /// # Panics
 ///
@@ -94,7 +98,7 @@ pub fn top_k_matmul(
     acts.reshape(2, n_cols);
     acts.quantize_parts(isa, 0, x);
     int8.matmul(ctx, acts, products);
-    // The error of a product is at most this many steps of its row.
+    // The maximum error of a product, in quantization steps of its row.
     let steps = isa.vectorize(ErrorBound {
         x,
         step: 1.0 / acts.scale(0),
@@ -111,7 +115,7 @@ pub fn top_k_matmul(
     if !all {
         let threshold = kth_largest(isa, lower, k.max(1));
         for (row, (product, scale)) in products.iter().zip(int8.scales()).enumerate() {
-            // Written so that what is not a number is not excluded.
+            // NaN compares false, so it is not excluded.
             if *product + *scale * steps < threshold {
                 continue;
             }
@@ -134,8 +138,8 @@ pub fn top_k_matmul(
     );
     ctx.threads
         .for_each(n.div_ceil(ROWS_PER_CHUNK), |thread, chunk| {
-            // SAFETY: `thread` is below the number of threads and so of rows, and one
-            // thread works on one chunk at a time.
+            // SAFETY: `thread` is less than the number of threads, and so than the length
+            // of `ctx.scratch`; a thread works on one chunk at a time.
             let values = unsafe { &mut (&mut *rows.at(thread))[..n_cols] };
             let first = chunk * ROWS_PER_CHUNK;
             for i in first..n.min(first + ROWS_PER_CHUNK) {
@@ -149,7 +153,7 @@ pub fn top_k_matmul(
     n
 }
 
-/// Returns the largest value that `k` values reach, or less.
+/// Returns the k-th largest value, or a smaller one.
 fn kth_largest(isa: Isa, values: &mut [f32], k: usize) -> f32 {
     if k == 1 {
         return isa.vectorize(Max(values));
@@ -158,14 +162,14 @@ fn kth_largest(isa: Isa, values: &mut [f32], k: usize) -> f32 {
     *kth
 }
 
-/// How far a product may be off, in steps of its row (the scale of its int8
-/// weights), when x was split with a coarse step of `step`:
+/// The error bound of a product in quantization steps of its row (the scale of its int8
+/// weights), if x was quantized in two parts with a coarse step of `step`:
 ///
-/// - every weight is off by half a step: ½·Σ|x|;
-/// - every x by half of 1/254 of a coarse step, times weights of up to 127 steps:
-///   127/508·n·step;
-/// - rounding in f32, of this product and of the exact one, where a sum has n/32
-///   additions a lane and 5 over lanes: in total below 2^-20·127·Σ|x|.
+/// - weights have an error of half a step each: ½·Σ|x|;
+/// - x has an error of half of 1/254 of a coarse step per value, times weights of up to 127
+///   steps: 127/508·n·step;
+/// - f32 rounding of this product and of the exact one, whose sum has n/32 additions per
+///   lane and 5 across lanes: in total below 2^-20·127·Σ|x|.
 struct ErrorBound<'a> {
     x: &'a [f32],
     step: f32,
@@ -178,14 +182,14 @@ impl NullaryFnOnce for ErrorBound<'_> {
     fn call(self) -> f32 {
         let n = self.x.len() as f32;
         let sum = ops::sum_abs(self.x);
-        // The number of roundings of one lane, and some for the rest.
+        // The number of roundings per lane, plus a margin for the others.
         let roundings = (n / 32.0 + 16.0) * f32::EPSILON;
-        // A thousandth more covers the rounding of the bound itself.
+        // The factor covers the rounding of the bound itself.
         1.001 * (sum * (0.5 + 127.0 * roundings) + 0.251 * n * self.step)
     }
 }
 
-/// Adds both parts of the products, and writes the lower bounds.
+/// Adds both parts of the products and computes the lower bounds.
 struct LowerBounds<'a> {
     products: &'a mut [f32],
     lower: &'a mut [f32],
@@ -233,7 +237,7 @@ mod tests {
             .collect()
     }
 
-    /// Returns the products that were computed, and all of them.
+    /// Returns the top-k products, all products, and the number of computed rows.
     fn run(isa: Isa, w: &[f32], x: &[f32], k: usize) -> (Vec<f32>, Vec<f32>, usize) {
         let (n_cols, pool) = (x.len(), HybridMemoryPool::new());
         let row = || pool.zeroed(Category::Scratch, n_cols).unwrap();
@@ -285,7 +289,7 @@ mod tests {
         let w = values(n_rows * n_cols, 1);
         for seed in 2..6 {
             let mut x = values(n_cols, seed);
-            // Outliers make int8 coarse.
+            // Outliers make the int8 steps coarse.
             x[seed as usize] = 40.0;
             for isa in Isa::available() {
                 for k in [1, 2, 40] {
@@ -299,7 +303,8 @@ mod tests {
 
     #[test]
     fn rows_that_the_bound_cannot_tell_apart_are_all_computed() {
-        // A weight of 1 and one of up to half a step: int8 sees the same row.
+        // One weight of 1 and one of up to half a step: int8 rounds all rows to the same
+        // values.
         let n_cols = 64;
         let mut w = vec![0.0; 500 * n_cols];
         for (i, row) in w.chunks_mut(n_cols).enumerate() {

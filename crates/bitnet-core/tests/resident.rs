@@ -1,4 +1,4 @@
-//! What the system says of this process, in which nothing else may happen.
+//! Resident memory reported by the system. The test needs a process of its own.
 #![cfg(target_os = "linux")]
 
 use std::hint::black_box;
@@ -16,7 +16,7 @@ fn the_peak_counts_touched_memory_and_can_be_forgotten() {
     drop(data);
     let after = resident();
     assert!(after + (60 << 20) <= with, "{with} {after}");
-    // The system counts pages in lots.
+    // The kernel updates page counts in batches.
     assert!(peak() + (1 << 20) >= with, "{with} {}", peak());
     reset_peak_memory();
     assert!(peak() + (60 << 20) <= with, "{with} {}", peak());

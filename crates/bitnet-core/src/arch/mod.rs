@@ -1,24 +1,24 @@
-//! One folder or file per instruction set. What each provides is a [`Tier`].
+//! The instruction sets, one folder or file each. Each provides a [`Tier`].
 
 use crate::lanes::Lanes;
 use crate::panel::{Acc, Operands};
 
-/// Defines methods of an instruction set that are one instruction each.
+/// Defines methods of an instruction set that compile to one instruction each.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! instructions {
     ($($vis:vis fn $name:ident ($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)+) => {
         $(
             #[inline(always)]
             $vis fn $name (self, $($arg: $ty),*) -> $out {
-                // SAFETY: `self` exists, so the processor has the instruction.
+                // SAFETY: `self` proves that the processor supports the instruction.
                 unsafe { $body }
             }
         )+
     };
 }
 
-/// Returns an array of four values, `$value` for each constant index `$i`: written
-/// out, since an array that a loop fills may live in memory.
+/// Returns an array of four values, `$value` for each constant index `$i`. Unrolled, since
+/// an array filled by a loop may live in memory.
 #[cfg(any(
     target_arch = "aarch64",
     all(target_arch = "wasm32", target_feature = "simd128")
@@ -54,67 +54,65 @@ pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;
 
-/// An operation without arguments, written once and compiled for each instruction set:
-/// see [`Isa::vectorize`](crate::Isa::vectorize).
+/// An operation without arguments, written once and compiled for each instruction set: see
+/// [`Isa::vectorize`](crate::Isa::vectorize).
 ///
-/// `call` must be `#[inline(always)]`, and so must everything it calls that is
-/// worth vectorising: only code inlined into the wrapper of an instruction set
-/// is compiled for it.
+/// `call` must be `#[inline(always)]`, and so must all its callees that should be
+/// vectorized: only code inlined into the wrapper of an instruction set is compiled for it.
 pub trait NullaryFnOnce {
-    /// What the operation returns.
+    /// The result of the operation.
     type Output;
     /// Runs the operation.
     fn call(self) -> Self::Output;
 }
 
-/// A level: the value is the proof that this processor has its instructions.
+/// An ISA level: a value proves that this processor supports the level.
 pub(crate) trait IsaLevel: Copy {
-    /// Runs `op` compiled for these instructions: for those of the target, if nothing
-    /// else is said.
+    /// Runs `op` compiled for this level, by default for the target's baseline.
     #[inline(always)]
     fn vectorize<O: NullaryFnOnce>(self, op: O) -> O::Output {
         op.call()
     }
 }
 
-/// What a tier provides: the level of its float operations, and its kernels.
+/// A tier: the level of its float operations, and its kernels.
 ///
-/// A kernel writes the integer dot products of the sixteen rows of a panel with as many
-/// rows of activations as `acc` has.
+/// A kernel computes the integer dot products of the sixteen rows of a panel with
+/// `acc.len()` rows of activations.
 pub(crate) trait Tier: Copy {
     /// `{arch}-{weights}x{activations}-{variant}`.
     const NAME: &'static str;
-    /// The instructions that it needs.
+    /// The required CPU features.
     const NEEDS: &'static str;
 
-    /// The level that has all of this tier that float operations use.
+    /// The highest level of this tier that float operations use.
     type Floats: IsaLevel + Lanes;
 
     /// Returns the level of float operations.
     fn floats(self) -> Self::Floats;
 
-    /// Dot products of codes 0..=2 with activations.
+    /// Computes dot products of codes 0..=2 with activations.
     fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc);
 
-    /// Dot products of int8 weights with activations.
+    /// Computes dot products of int8 weights with activations.
     fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc);
 
-    /// Dot products of codes 0..=2, five in a byte, with activations.
+    /// Computes dot products of codes 0..=2, five per byte, with activations.
     fn base3_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         scalar::base3_panel(operands, acc);
     }
 
-    /// Runs the dot product instruction on registers and returns the multiply-adds done;
-    /// `None` where there is no such instruction.
+    /// Runs the dot product instruction on registers for `n_rounds` and returns the number
+    /// of multiply-adds; `None` if there is no such instruction.
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize>;
 }
 
-/// Prefetches the cache line at `x`, which will be read soon. Nothing is read if there
-/// is no such memory, and nothing happens on processors that this is not written for.
+/// Prefetches the cache line at `x`. The address may be invalid. No-op on architectures
+/// other than x86-64.
 #[inline(always)]
 pub(crate) fn prefetch<T>(x: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of the target; prefetching memory that is not there has no
+    // SAFETY: SSE is in the target's baseline; prefetching an invalid address has no
     // effect.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(x.cast());
@@ -123,5 +121,5 @@ pub(crate) fn prefetch<T>(x: *const T) {
     let _ = x;
 }
 
-/// Bytes that are read from memory together.
+/// The cache line size in bytes.
 pub(crate) const CACHE_LINE: usize = 64;

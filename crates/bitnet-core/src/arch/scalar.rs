@@ -1,4 +1,4 @@
-//! The reference: plain Rust, one multiplication at a time.
+//! The reference kernels in plain Rust.
 
 use crate::arch::{IsaLevel, Tier};
 use crate::base3::{GROUP_COLS, unpack_group};
@@ -51,7 +51,7 @@ impl Tier for Scalar {
     }
 }
 
-/// Dot products of codes 0..=2, five in a byte, with activations.
+/// Computes dot products of codes 0..=2, five per byte, with activations.
 pub(crate) fn base3_panel(operands: Operands<'_>, acc: &mut Acc) {
     for (i, sums) in acc.iter_mut().enumerate() {
         *sums = [0; PANEL_ROWS];
@@ -63,7 +63,7 @@ pub(crate) fn base3_panel(operands: Operands<'_>, acc: &mut Acc) {
     }
 }
 
-/// Adds products of blocks of two bits a weight.
+/// Adds products of blocks of the two-bit layout.
 fn add_blocks(blocks: &[PackedBlock], acts: &[i8], sums: &mut [i32; PANEL_ROWS]) {
     let (acts, _) = acts.as_chunks::<COL_STEP>();
     for (block, acts) in blocks.iter().zip(acts) {

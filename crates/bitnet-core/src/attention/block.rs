@@ -1,4 +1,4 @@
-//! One block of positions for some rows of queries: the inner loops.
+//! The inner loops: one block of positions for several rows of queries.
 
 use std::ops::Range;
 
@@ -7,9 +7,9 @@ use crate::arch::{CACHE_LINE, prefetch};
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::ops;
 
-/// A stored key or value.
+/// The storage type of keys and values.
 pub(super) trait KvElement: Copy {
-    /// Returns sixteen of them.
+    /// Loads sixteen elements, converted to f32.
     fn load<L: Lanes>(lanes: L, x: &[Self; WIDTH]) -> L::V;
 }
 
@@ -28,17 +28,16 @@ impl KvElement for u16 {
     }
 }
 
-/// Scores, then weights, of the positions of a block.
+/// Scores, later weights, of the positions of a block.
 pub(super) type Scores = [f32; BLOCK];
 
 /// Keys and values of one head in one block.
 #[derive(Clone, Copy)]
 pub(super) struct FloatBlock<'a, E> {
-    /// `[BLOCK / TILE][head_dim][TILE]`: sixteen positions side by side, so that
-    /// the dot products of a query with sixteen keys stand in sixteen lanes.
+    /// `[BLOCK / TILE][head_dim][TILE]`: sixteen positions are interleaved, so that the dot
+    /// products of a query with sixteen keys occupy sixteen lanes.
     pub(super) keys: &'a [[E; TILE]],
-    /// `[BLOCK][head_dim / TILE][TILE]`, the head dimension filled up with
-    /// zeros.
+    /// `[BLOCK][head_dim / TILE][TILE]`, the head dimension zero-padded.
     pub(super) values: &'a [[E; TILE]],
 }
 
@@ -47,15 +46,15 @@ pub(super) struct FloatBlock<'a, E> {
 pub(super) struct BlockPass<'a, B, T> {
     pub(super) block: B,
     pub(super) n_positions: usize,
-    /// What is read after it, and prefetched meanwhile.
+    /// The data to prefetch during the pass, which is read next.
     pub(super) ahead: &'a [T],
 }
 
 type FloatPass<'a, E> = BlockPass<'a, FloatBlock<'a, E>, [E; TILE]>;
 
-/// Writes `query · key` for every query and at least the first `n_positions` keys:
-/// fused multiply-adds in the order of the dimensions. The values, which are read next,
-/// are prefetched meanwhile.
+/// Writes `query · key` for every query and at least the first `n_positions` keys: fused
+/// multiply-adds in the order of the dimensions. Prefetches the values, which are read
+/// next.
 pub(super) struct ScoresOp<'a, E> {
     pub(super) block: FloatBlock<'a, E>,
     pub(super) queries: &'a [&'a [f32]],
@@ -98,8 +97,8 @@ impl<E: KvElement> WithSimd for ScoresOp<'_, E> {
     }
 }
 
-/// Writes `Σ_j weight_j · value_j` over the positions of a pass, in their order, to the
-/// rows of `sums`, `[weights.len()][head_dim / TILE]`.
+/// Writes `Σ_j weight_j · value_j` over the positions of a pass, in order, to the rows of
+/// `sums`, `[weights.len()][head_dim / TILE]`.
 pub(super) struct WeightedSums<'a, E> {
     pub(super) pass: FloatPass<'a, E>,
     pub(super) weights: &'a [Scores],
@@ -139,7 +138,7 @@ impl<E: KvElement> WithSimd for WeightedSums<'_, E> {
 }
 
 impl<'a, E: KvElement> FloatPass<'a, E> {
-    /// Returns the pass for some rows, the first of which prefetch for all.
+    /// Returns the pass for a group of rows; only the first group prefetches.
     #[inline(always)]
     fn take(&mut self) -> FloatPass<'a, E> {
         let pass = *self;
@@ -147,7 +146,7 @@ impl<'a, E: KvElement> FloatPass<'a, E> {
         pass
     }
 
-    /// `R` queries and `T` tiles of keys at a time; their sums are registers.
+    /// Processes `R` queries and `T` tiles of keys at a time, with the sums in registers.
     #[inline(always)]
     fn scores_of<L: Lanes, const R: usize, const T: usize>(
         self,
@@ -181,7 +180,7 @@ impl<'a, E: KvElement> FloatPass<'a, E> {
         }
     }
 
-    /// `R` rows of weights, `C` groups of dimensions at a time.
+    /// Processes `R` rows of weights and `C` groups of dimensions at a time.
     #[inline(always)]
     fn sums_of<L: Lanes, const R: usize, const C: usize>(
         self,
@@ -234,7 +233,7 @@ impl<'a, E: KvElement> FloatPass<'a, E> {
     }
 }
 
-/// Prefetches the `N` of `tiles` from `first` on, if there are as many.
+/// Prefetches `N` tiles from `first` on, if they exist.
 #[inline(always)]
 fn prefetch_group<E, const N: usize>(tiles: &[[E; TILE]], first: usize) {
     if first < tiles.len() {
@@ -244,8 +243,8 @@ fn prefetch_group<E, const N: usize>(tiles: &[[E; TILE]], first: usize) {
     }
 }
 
-/// Turns the scores of `positions` into `exp(scale·score - max)`, the others into 0,
-/// and returns the maximum and the sum.
+/// Replaces the scores at `positions` by `exp(scale·score - max)` and the others by 0;
+/// returns the maximum and the sum.
 #[inline(always)]
 pub(super) fn weights<L: Lanes>(
     lanes: L,

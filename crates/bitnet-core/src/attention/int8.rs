@@ -1,8 +1,7 @@
-//! Keys and values in int8.
+//! Int8 keys and values.
 //!
-//! Queries and the weights of the softmax are quantized as well, so that both
-//! products are those of int8 matrices: exact sums of integers, on every instruction
-//! set.
+//! Queries and softmax weights are quantized too, so both products are int8 matrix
+//! products: exact integer sums on every instruction set.
 
 use std::iter;
 
@@ -23,12 +22,12 @@ const _: () = assert!(TILE == PANEL_ROWS && BLOCK.is_multiple_of(COL_STEP));
 /// Blocks of int8 keys and values, and their scales.
 #[derive(Debug)]
 pub(super) struct Int8Store {
-    /// Packed blocks.
+    /// The packed blocks.
     packed: Buffer<PackedBlock>,
-    /// Of keys and of values, by position.
+    /// The scales of keys and values, by position.
     scales: Buffer<[[f32; TILE]; 2 * BLOCK / TILE]>,
     head_dim: usize,
-    /// A row while it is quantized.
+    /// Scratch for quantizing a row.
     row: Buffer<i8>,
 }
 
@@ -45,12 +44,12 @@ pub(super) struct Int8Block<'a> {
     head_dim: usize,
 }
 
-/// Blocks of a panel of keys.
+/// Returns the packed blocks per panel of keys.
 fn key_panel(head_dim: usize) -> usize {
     head_dim.next_multiple_of(COL_STEP) / BLOCK_COLS
 }
 
-/// Blocks of a panel of values.
+/// Packed blocks per panel of values.
 const VALUE_PANEL: usize = BLOCK / BLOCK_COLS;
 
 impl Int8Store {
@@ -68,18 +67,18 @@ impl Int8Store {
         })
     }
 
-    /// Takes over what another store of the same extents holds.
+    /// Copies the contents of a store of the same shape.
     pub(super) fn copy_from(&mut self, other: &Self) {
         self.packed.copy_from_slice(&other.packed);
         self.scales.copy_from_slice(&other.scales);
     }
 
-    /// Returns the bytes of one block with its scales.
+    /// Returns the bytes of one block and its scales.
     pub(super) fn block_bytes(head_dim: usize) -> usize {
         Self::packed_len(head_dim) * size_of::<PackedBlock>() + 2 * BLOCK * size_of::<f32>()
     }
 
-    /// Packed blocks in a block of positions.
+    /// Returns the packed blocks per block of positions.
     fn packed_len(head_dim: usize) -> usize {
         BLOCK / TILE * key_panel(head_dim) + head_dim.div_ceil(TILE) * VALUE_PANEL
     }
@@ -124,7 +123,7 @@ impl Int8Store {
 #[derive(Debug)]
 pub(super) struct Int8Scratch {
     pub(super) queries: Int8Rows,
-    /// Two rows for each row of weights: coarse and fine steps.
+    /// Two rows per row of weights: coarse and fine parts.
     weights: Int8Rows,
 }
 
@@ -138,7 +137,7 @@ impl Int8Scratch {
 }
 
 impl Int8Block<'_> {
-    /// Returns key and value of a position.
+    /// Returns the dequantized key and value of a position, `[head_dim]` each.
     pub(super) fn load(self, at: usize) -> (Vec<f32>, Vec<f32>) {
         let byte = |block: &PackedBlock, row: usize, col: usize| {
             block.0[row % TILE * BLOCK_COLS + col % BLOCK_COLS] as i8 as f32
@@ -158,8 +157,7 @@ impl Int8Block<'_> {
         )
     }
 
-    /// Writes `query · key` for every query and at least the first
-    /// `n_positions` keys.
+    /// Writes `query · key` for every query and at least the first `n_positions` keys.
     pub(super) fn scores(
         self,
         isa: Isa,
@@ -198,10 +196,10 @@ impl Int8Block<'_> {
 }
 
 impl BlockPass<'_, Int8Block<'_>, PackedBlock> {
-    /// Writes `Σ_j weight_j · value_j` over at least the positions of the pass to the rows of `sums`, `[weights.len()][head_dim / TILE]`.
+    /// Writes `Σ_j weight_j · value_j` over at least the positions of the pass to the rows
+    /// of `sums`, `[weights.len()][head_dim / TILE]`.
     ///
-    /// Weights are quantized in two parts, since most of them are far below the
-    /// largest.
+    /// Weights are quantized in two parts, since most of them are far below the maximum.
     pub(super) fn weighted_sums(
         self,
         isa: Isa,
@@ -224,7 +222,7 @@ impl BlockPass<'_, Int8Block<'_>, PackedBlock> {
                 scales: block.value_scales,
                 out: &mut scaled,
             });
-            // What stands behind may be of another sequence, and no number.
+            // Scales beyond `n_positions` may be of another sequence, and NaN.
             scaled[n_positions..].fill(0.0);
             rows.quantize_parts(isa, 2 * r, &scaled);
         }
@@ -258,7 +256,7 @@ impl BlockPass<'_, Int8Block<'_>, PackedBlock> {
     }
 }
 
-/// Prefetches a panel that is read next.
+/// Prefetches the panel that is read next.
 fn prefetch_all(panel: &[PackedBlock]) {
     const { assert!(size_of::<PackedBlock>() == CACHE_LINE) };
     for block in panel {
@@ -266,7 +264,7 @@ fn prefetch_all(panel: &[PackedBlock]) {
     }
 }
 
-/// Multiplies weights with the scales of their values.
+/// Multiplies weights by the scales of their values.
 struct Scale<'a> {
     weights: &'a Scores,
     scales: &'a [[f32; TILE]],
@@ -285,7 +283,7 @@ impl NullaryFnOnce for Scale<'_> {
     }
 }
 
-/// Turns sums over dimensions into scores.
+/// Dequantizes sums over dimensions to scores.
 struct ToScores<'a> {
     sums: &'a [[i32; TILE]],
     query_scales: &'a [f32],
@@ -309,10 +307,10 @@ impl WithSimd for ToScores<'_> {
     }
 }
 
-/// Turns sums over positions, coarse and fine, into values.
+/// Dequantizes sums over positions, coarse and fine, to values.
 struct ToValues<'a> {
     sums: &'a [[i32; TILE]],
-    /// Of both parts of every row.
+    /// The scales of both parts of every row.
     scales: &'a [f32],
     values: &'a mut [[f32; TILE]],
     width: usize,
@@ -326,7 +324,7 @@ impl WithSimd for ToValues<'_> {
         let (sums, _) = self.sums.as_chunks::<2>();
         let (scales, _) = self.scales.as_chunks::<2>();
         for (r, ([coarse, fine], [_, scale])) in sums.iter().zip(scales).enumerate() {
-            // Both are below 2^24: only their sum is rounded.
+            // Both are below 2^24, so only their sum is rounded.
             let sum = lanes.mul_add(
                 lanes.load_i32(coarse),
                 lanes.splat(PART_RADIX),

@@ -1,4 +1,4 @@
-//! Keys and values of past positions in the layout that attention reads.
+//! The layout of the KV cache: pages of keys and values.
 
 use half::slice::HalfFloatSliceExt;
 
@@ -8,27 +8,27 @@ use super::{BLOCK, TILE};
 use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
-/// How keys and values are kept.
+/// The storage precision of keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvPrecision {
-    /// As computed.
+    /// f32, unrounded.
     F32,
-    /// Rounded to f16, ties to even; beyond its range, to its ends.
+    /// f16, rounded to nearest even and saturated to the finite range.
     #[default]
     F16,
-    /// Int8 with one scale for the key and one for the value of a position of a
-    /// head; queries and weights are quantized too.
+    /// Int8 with one scale per position and head for the key and one for the value; queries
+    /// and softmax weights are quantized too.
     Int8,
 }
 
-/// Extents of the keys and values of a position.
+/// The shape of the keys and values of a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {
-    /// How they are kept.
+    /// The storage precision.
     pub precision: KvPrecision,
-    /// Key and value heads of all layers together.
+    /// The number of KV heads of all layers.
     pub n_heads: usize,
-    /// Values of a key or a value.
+    /// The number of elements of a key or a value.
     pub head_dim: usize,
 }
 
@@ -41,13 +41,13 @@ pub struct KeyValue<'a> {
     pub value: &'a [f32],
 }
 
-/// Keys and values of 128 positions that follow each other, `[n_heads]` blocks.
+/// Keys and values of 128 consecutive positions, `[n_heads]` blocks.
 ///
-/// The keys of a block stand in tiles of sixteen positions side by side,
-/// `[8][head_dim][16]`; its values by position, `[128][head_dim]`, filled up to a
-/// multiple of sixteen. Int8 keys and values stand like the weights of
-/// [`PackedInt8`](crate::PackedInt8): positions are the rows of the matrix of
-/// keys and the columns of that of values.
+/// The keys of a block are stored in tiles of sixteen interleaved positions,
+/// `[8][head_dim][16]`; its values by position, `[128][head_dim]`, with `head_dim` padded
+/// to a multiple of sixteen. Int8 keys and values are packed like the weights of
+/// [`PackedInt8`](crate::PackedInt8): positions are the rows of the key matrix and the
+/// columns of the value matrix.
 #[derive(Debug)]
 pub struct KvPage {
     shape: KvShape,
@@ -61,7 +61,7 @@ enum Data {
     Int8(Int8Store),
 }
 
-/// One block, in its precision.
+/// One block in its storage precision.
 pub(super) enum KvBlock<'a> {
     F32(FloatBlock<'a, f32>),
     F16(FloatBlock<'a, u16>),
@@ -69,11 +69,15 @@ pub(super) enum KvBlock<'a> {
 }
 
 impl KvPage {
-    /// Positions of a page: one block of attention, so that pages change neither
-    /// what is summed nor in which order.
+    /// Positions per page: one block of attention, so that paging does not change the order
+    /// of summation.
     pub const POSITIONS: usize = BLOCK;
 
-    /// Takes memory for a page.
+    /// Allocates a zeroed page.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     pub fn new(pool: &HybridMemoryPool, shape: KvShape) -> Result<Self, OutOfMemory> {
         let len = shape.n_heads.saturating_mul(shape.tiles_per_block());
         let data = match shape.precision {
@@ -84,7 +88,11 @@ impl KvPage {
         Ok(Self { shape, data })
     }
 
-    /// Takes memory for a copy.
+    /// Allocates a copy of the page.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     pub fn copy(&self, pool: &HybridMemoryPool) -> Result<Self, OutOfMemory> {
         let mut copy = Self::new(pool, self.shape)?;
         match (&mut copy.data, &self.data) {
@@ -96,7 +104,7 @@ impl KvPage {
         Ok(copy)
     }
 
-    /// Returns the extents of its positions.
+    /// Returns the shape of its positions.
     pub fn shape(&self) -> KvShape {
         self.shape
     }
@@ -105,8 +113,7 @@ impl KvPage {
     ///
     /// # Panics
     ///
-    /// Panics if the position or a head is out of range, or the values are not
-    /// whole heads.
+    /// Panics if the position or a head is out of range, or the values are not whole heads.
     pub fn store(&mut self, isa: Isa, at: usize, first_head: usize, kv: KeyValue<'_>) {
         let head_dim = self.shape.head_dim;
         assert!(at < BLOCK, "the position is within the page");
@@ -134,7 +141,8 @@ impl KvPage {
         }
     }
 
-    /// Returns key and value of position `at` of a head as they are kept: rounded.
+    /// Returns the key and value of position `at` of a head, dequantized, `[head_dim]`
+    /// each.
     ///
     /// # Panics
     ///
@@ -170,7 +178,7 @@ impl KvPage {
 }
 
 impl KvShape {
-    /// Returns the bytes of a page.
+    /// Returns the size of a page in bytes.
     pub fn page_bytes(self) -> usize {
         let block = match self.precision {
             KvPrecision::F32 => self.tiles_per_block() * TILE * size_of::<f32>(),
@@ -180,14 +188,13 @@ impl KvShape {
         self.n_heads.saturating_mul(block)
     }
 
-    /// Groups of sixteen values in a block of floats.
+    /// Returns the tiles of sixteen elements per float block.
     fn tiles_per_block(self) -> usize {
         BLOCK / TILE * self.head_dim + BLOCK * self.head_dim.div_ceil(TILE)
     }
 }
 
-/// Writes one position of a block of floats; `convert` writes values as they are
-/// stored.
+/// Stores one position of a float block; `convert` encodes values.
 fn store_position<E: Copy + Default>(
     block: &mut [[E; TILE]],
     at: usize,
@@ -211,8 +218,8 @@ fn store_position<E: Copy + Default>(
     }
 }
 
-/// Returns one position of a block of floats; `convert` is the inverse of
-/// [`store_position`]'s.
+/// Returns the key and value of one position of a float block; `convert` decodes an
+/// element.
 fn load_position<E: Copy>(
     block: FloatBlock<'_, E>,
     at: usize,
@@ -231,7 +238,7 @@ fn load_position<E: Copy>(
     )
 }
 
-/// Writes the bits of the nearest f16.
+/// Encodes values as f16; see [`KvPrecision::F16`].
 fn to_f16(x: &[f32], out: &mut [u16]) {
     let max = half::f16::MAX.to_f32_const();
     let mut clamped = [0.0; TILE];

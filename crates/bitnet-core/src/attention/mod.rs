@@ -1,12 +1,11 @@
-//! Scaled dot-product attention over keys and values that are kept packed.
+//! Scaled dot-product attention over a packed KV cache.
 //!
-//! Positions are taken in blocks of 128. Within a block, the softmax is relative
-//! to the block's largest score; blocks are joined in their order by scaling
-//! both sides to the larger maximum (Milakov and Gimelshein, "Online normalizer
-//! calculation for softmax", 2018; Dao et al., "FlashAttention", 2022). The
-//! blocks and the order of operations are the same however the work is shared,
-//! so the result does not depend on the number of threads, on what else is in
-//! the batch, nor on how a prompt was cut.
+//! Positions are processed in blocks of 128. Within a block, the softmax is relative to the
+//! block's maximum score; blocks are merged in order by rescaling both sides to the larger
+//! maximum (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao
+//! et al., "FlashAttention", 2022). The blocks and the order of operations do not depend on
+//! the distribution of work, so the result does not depend on the number of threads, on the
+//! rest of the batch, or on how a prompt was split.
 
 mod block;
 mod int8;
@@ -29,67 +28,67 @@ use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ops;
 use crate::thread_pool::DisjointMut;
 
-/// Positions of a block.
+/// Positions per block.
 const BLOCK: usize = 128;
 
-/// Positions side by side in a tile of keys.
+/// Positions per tile of keys, interleaved.
 const TILE: usize = WIDTH;
 
-/// The most query heads that share one pass over the keys.
+/// The maximum number of query heads that share one pass over the keys.
 const MAX_ROWS: usize = 16;
 
-/// With fewer units of work than this a thread, the blocks of a unit are shared
-/// out too.
+/// With fewer work units per thread than this, the blocks of a unit are also distributed.
 const UNITS_PER_THREAD: usize = 4;
 
-/// Where a row of a batch stands.
+/// The sequence and position of a batch row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowPosition {
-    /// Its sequence.
+    /// The sequence.
     pub sequence: usize,
-    /// Its position in the sequence: it sees the keys up to and including this one.
+    /// The position in the sequence. The row attends to keys up to and including this
+    /// position.
     pub position: usize,
 }
 
-/// Which heads of a [`PagedKv`] some queries look at, and how.
+/// The heads of a [`PagedKv`] that queries attend to, and the parameters of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
-    /// The first key and value head.
+    /// The first KV head.
     pub first: usize,
-    /// Key and value heads.
+    /// The number of KV heads.
     pub n_kv_heads: usize,
-    /// Query heads, a multiple of the key and value heads.
+    /// The number of query heads, a multiple of `n_kv_heads`.
     pub n_heads: usize,
-    /// What scores are multiplied with: usually `1 / sqrt(head_dim)`.
+    /// The factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-    /// How many positions a row sees, its own and those before it; at least 1, all
-    /// if not given.
+    /// The sliding window: the number of positions that a row attends to, its own included;
+    /// at least 1, or `None` for all.
     pub window: Option<usize>,
 }
 
 /// The queries of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'a> {
-    /// Where each row stands.
+    /// The sequence and position of each row.
     pub rows: &'a [RowPosition],
     /// `[rows, n_heads, head_dim]`
     pub values: &'a [f32],
-    /// What they look at.
+    /// The heads that they attend to.
     pub heads: Heads,
 }
 
-/// What an [`AttentionScratch`] has room for.
+/// The capacity of an [`AttentionScratch`].
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionExtents {
-    /// The most threads.
+    /// The maximum number of threads.
     pub n_threads: usize,
-    /// The most rows of a batch.
+    /// The maximum number of rows of a batch.
     pub max_rows: usize,
-    /// Of keys and values.
+    /// The shape of keys and values.
     pub kv_shape: KvShape,
-    /// A single row is shared by all threads up to this position.
+    /// The blocks of a single row are distributed to all threads up to this position.
     pub n_positions: usize,
-    /// Query heads of a key head.
+    /// Query heads per KV head.
     pub heads_per_kv_head: usize,
 }
 
@@ -97,9 +96,9 @@ pub struct AttentionExtents {
 #[derive(Debug)]
 pub struct AttentionScratch {
     per_thread: Vec<ThreadScratch>,
-    /// Rows that share a pass: of one sequence, one after the other.
+    /// The tiles of rows that share a pass: consecutive rows of one sequence.
     tiles: Vec<Range<usize>>,
-    /// Where the blocks of a unit of work are shared out: what each one came to,
+    /// The softmax state of each block if the blocks of a unit are distributed,
     /// `[unit][block][row]`.
     partial_states: Buffer<State>,
     /// `[unit][block][row][head_dim / TILE]`
@@ -109,7 +108,7 @@ pub struct AttentionScratch {
 #[derive(Debug)]
 struct ThreadScratch {
     block: BlockScratch,
-    /// Of all blocks so far, `[MAX_ROWS][head_dim / TILE]`.
+    /// The sums of all blocks so far, `[MAX_ROWS][head_dim / TILE]`.
     sums: Buffer<[f32; TILE]>,
 }
 
@@ -121,7 +120,7 @@ struct BlockScratch {
     int8: Int8Scratch,
 }
 
-/// The softmax so far: the largest score, and the sum of the exponentials
+/// The state of the online softmax: the maximum score, and the sum of the exponentials
 /// relative to it.
 #[derive(Clone, Copy, Debug)]
 struct State {
@@ -129,7 +128,7 @@ struct State {
     sum: f32,
 }
 
-// SAFETY: two floats, which may be zero.
+// SAFETY: two floats, for which all zero bits are valid.
 unsafe impl Zeroable for State {}
 
 impl State {
@@ -140,7 +139,11 @@ impl State {
 }
 
 impl AttentionScratch {
-    /// Takes memory.
+    /// Allocates scratch memory for the given extents.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     pub fn new(pool: &HybridMemoryPool, extents: AttentionExtents) -> Result<Self, OutOfMemory> {
         let head_dim = extents.kv_shape.head_dim;
         let width = head_dim.div_ceil(TILE);
@@ -165,8 +168,8 @@ impl AttentionScratch {
         })
     }
 
-    /// Returns the bytes that [`new`](Self::new) takes, but for some kilobytes of
-    /// int8 rows a thread.
+    /// Returns the bytes that [`new`](Self::new) allocates, except some kilobytes of int8
+    /// rows per thread.
     pub fn n_bytes(extents: AttentionExtents) -> usize {
         let row = extents.kv_shape.head_dim.next_multiple_of(TILE) * size_of::<f32>();
         let thread = MAX_ROWS * (2 * row + size_of::<Scores>());
@@ -176,19 +179,19 @@ impl AttentionScratch {
 }
 
 impl AttentionExtents {
-    /// Rows of partial results: enough for one row of one sequence after another.
+    /// Returns the rows of partial results: enough for single rows of any sequences.
     fn n_partial(self) -> usize {
         let n_blocks = self.n_positions.div_ceil(BLOCK);
         (UNITS_PER_THREAD * self.n_threads * self.heads_per_kv_head).saturating_mul(n_blocks)
     }
 }
 
-/// Writes, for every row and head, `Σ_j softmax_j(scale · query·key_j) · value_j` to
-/// `out`, over the positions j that [`Heads::window`] leaves. `out` is
+/// Writes `Σ_j softmax_j(scale · query·key_j) · value_j` to `out` for every row and head,
+/// where j runs over the positions in [`Heads::window`]. `out` is
 /// `[rows, n_heads, head_dim]`.
 ///
-/// Rows of one sequence that follow each other must be at ascending positions
-/// to be computed together; keys and values up to each must have been stored.
+/// Consecutive rows of one sequence are computed together only if their positions ascend.
+/// The keys and values up to each row's position must have been stored.
 ///
 /// # Panics
 ///
@@ -232,8 +235,8 @@ pub fn attention(
         job.unit(tiles[rest / n_kv_heads].clone(), rest % n_kv_heads, part)
     };
     let per_thread = DisjointMut(scratch.per_thread.as_mut_ptr());
-    // SAFETY: `thread` is below the number of threads and so of scratch, and one
-    // thread works on one chunk at a time.
+    // SAFETY: `thread` is less than the number of threads, and so than the length of
+    // `per_thread`; a thread works on one chunk at a time.
     let of_thread = |thread| unsafe { &mut *per_thread.at(thread) };
 
     let n_blocks = rows.iter().map(|row| row.position / BLOCK + 1).max();
@@ -262,8 +265,8 @@ pub fn attention(
     }
     let states = DisjointMut(scratch.partial_states.as_mut_ptr());
     let sums = DisjointMut(scratch.partial_sums.as_mut_ptr());
-    // SAFETY: the chunks of different units and blocks do not overlap, and all
-    // lie within `n_partial` rows, which the scratch has.
+    // SAFETY: the chunks of different units and blocks do not overlap, and all lie within
+    // `n_partial` rows, which the scratch has.
     let partial = |index: usize, block: usize| unsafe {
         let first = (index * n_blocks + block) * unit_rows;
         (
@@ -300,8 +303,8 @@ pub fn attention(
     });
 }
 
-/// Cuts rows into tiles of one sequence with at most [`MAX_ROWS`] query heads
-/// for a key head.
+/// Splits rows into tiles of one sequence with at most [`MAX_ROWS`] query heads per KV
+/// head.
 fn cut_tiles(rows: &[RowPosition], group: usize, tiles: &mut Vec<Range<usize>>) {
     let max_rows = (MAX_ROWS / group).max(1);
     tiles.clear();
@@ -319,17 +322,17 @@ fn cut_tiles(rows: &[RowPosition], group: usize, tiles: &mut Vec<Range<usize>>) 
     }
 }
 
-/// What all units of a call share.
+/// The shared state of all units of a call.
 struct Job<'a> {
     isa: Isa,
     kv: &'a PagedKv,
     queries: Queries<'a>,
-    /// Query heads of a key head.
+    /// Query heads per KV head.
     group: usize,
     out: DisjointMut<f32>,
 }
 
-/// Some rows and one key head: at most [`MAX_ROWS`] queries.
+/// A work unit: some rows and one KV head, at most [`MAX_ROWS`] queries.
 struct Unit<'a> {
     job: &'a Job<'a>,
     kv_head: usize,
@@ -338,17 +341,17 @@ struct Unit<'a> {
     n_queries: usize,
 }
 
-/// One head of a row.
+/// One query head of a row.
 #[derive(Clone, Copy, Default)]
 struct Query {
-    /// Where its values begin in the queries and in `out`.
+    /// The offset of its values in the queries and in `out`.
     start: usize,
     position: usize,
 }
 
 impl Job<'_> {
-    /// Units that a tile and key head take: one, unless its group of query heads
-    /// is too large.
+    /// Returns the units per tile and KV head: one, unless the group of query heads exceeds
+    /// [`MAX_ROWS`].
     fn parts(&self) -> usize {
         self.group.div_ceil(MAX_ROWS)
     }
@@ -386,7 +389,7 @@ impl Unit<'_> {
         &self.queries[..self.n_queries]
     }
 
-    /// Returns the first position that a row sees.
+    /// Returns the first position that a row attends to.
     fn first_seen(&self, position: usize) -> usize {
         match self.job.queries.heads.window {
             Some(window) => (position + 1).saturating_sub(window),
@@ -394,12 +397,13 @@ impl Unit<'_> {
         }
     }
 
-    /// The first block that the first row, which sees furthest back, sees anything of.
+    /// Returns the first block that any row attends to; the first row attends furthest
+    /// back.
     fn first_block(&self) -> usize {
         self.first_seen(self.queries()[0].position) / BLOCK
     }
 
-    /// Blocks that the last row sees.
+    /// Returns the end of the blocks that the last row attends to.
     fn n_blocks(&self) -> usize {
         self.queries()[self.n_queries - 1].position / BLOCK + 1
     }
@@ -409,7 +413,7 @@ impl Unit<'_> {
         &self.job.queries.values[query.start..][..self.job.kv.shape().head_dim]
     }
 
-    /// Quantizes the queries if the keys are.
+    /// Quantizes the queries if the keys are int8.
     fn prepare(&self, scratch: &mut BlockScratch) {
         if self.job.kv.shape().precision == KvPrecision::Int8 {
             let rows = &mut scratch.int8.queries;
@@ -420,7 +424,7 @@ impl Unit<'_> {
         }
     }
 
-    /// Computes one block and joins it to the states and sums of the rows.
+    /// Computes one block and merges it into the states and sums of the rows.
     fn add_block(
         &self,
         block: usize,
@@ -436,7 +440,7 @@ impl Unit<'_> {
             *values = self.values(*query);
         }
         let queries = &queries[..n];
-        // How many positions of the block a row sees.
+        // The number of positions of the block up to the row's.
         let seen = |position: usize| (position + 1).saturating_sub(block * BLOCK).min(BLOCK);
         let n_positions = seen(self.queries()[n - 1].position);
         let (scores, block_sums) = (&mut scratch.scores[..n], &mut scratch.sums[..n * width]);
@@ -521,7 +525,7 @@ impl Unit<'_> {
         }
     }
 
-    /// Writes the sums, divided by the sums of the weights.
+    /// Writes the weighted sums, normalized by the sums of the weights.
     fn finish(&self, states: &[State], sums: &[[f32; TILE]]) {
         let head_dim = self.job.kv.shape().head_dim;
         let rows = states
@@ -530,8 +534,8 @@ impl Unit<'_> {
         for ((state, sums), query) in rows.zip(self.queries()) {
             let inverse = 1.0 / state.sum;
             let start = query.start;
-            // SAFETY: a query begins at `start`, `out` is as long as the queries, and
-            // every query belongs to one unit.
+            // SAFETY: a query's values begin at `start`, `out` is as long as the queries,
+            // and every query belongs to one unit.
             let out = unsafe { std::slice::from_raw_parts_mut(self.job.out.at(start), head_dim) };
             for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
                 *out = sum * inverse;
@@ -540,8 +544,8 @@ impl Unit<'_> {
     }
 }
 
-/// Joins a block to the blocks before it; one that a row sees nothing of changes
-/// nothing.
+/// Merges a block into the preceding blocks; a block that the row does not attend to has no
+/// effect.
 fn join(
     isa: Isa,
     state: &mut State,
@@ -549,8 +553,8 @@ fn join(
     block: State,
     block_sums: &[[f32; TILE]],
 ) {
-    // The largest score of a block adds 1 to the sum: only an empty one has 0. What
-    // is not a number goes on to the result.
+    // The maximum score of a block adds 1 to the sum, so only an empty block has 0. NaN
+    // propagates to the result.
     if block.sum != 0.0 {
         isa.dispatch(Join {
             state,

@@ -1,4 +1,4 @@
-//! Sequences in pages: tables, sharing, copies on write.
+//! The paged KV cache: page tables, sharing, copy-on-write.
 
 use std::sync::Arc;
 
@@ -9,22 +9,21 @@ use crate::memory::{HybridMemoryPool, OutOfMemory};
 
 /// Keys and values of several sequences.
 ///
-/// Each sequence has a table of pages, and pages are taken when positions are
-/// about to be stored. A page may stand in several tables: sequences that begin
-/// alike share what they have in common, and whoever is about to write to such a
-/// page gets a copy of its own. A page that stands in no table any more is given
-/// back at once.
+/// Each sequence has a page table; pages are allocated before positions are stored. A page
+/// may be in several tables: sequences with a common prefix share its pages, and a sequence
+/// that is about to write to a shared page gets a copy. A page that is in no table is
+/// released immediately.
 #[derive(Debug)]
 pub struct PagedKv {
     pool: HybridMemoryPool,
     shape: KvShape,
     tables: Vec<Vec<Arc<KvPage>>>,
-    /// Pages in the tables, each counted once.
+    /// Pages in all tables; a shared page counts once.
     n_pages: usize,
 }
 
 impl PagedKv {
-    /// Makes empty tables; no memory is taken for keys and values yet.
+    /// Returns empty page tables for `n_sequences`; no pages are allocated.
     pub fn new(pool: &HybridMemoryPool, shape: KvShape, n_sequences: usize) -> Self {
         Self {
             pool: pool.clone(),
@@ -34,27 +33,26 @@ impl PagedKv {
         }
     }
 
-    /// Returns the extents of a position.
+    /// Returns the shape of a position.
     pub fn shape(&self) -> KvShape {
         self.shape
     }
 
-    /// Returns the pages that all sequences hold; one that several share counts
-    /// once.
+    /// Returns the number of pages of all sequences; a shared page counts once.
     pub fn n_pages(&self) -> usize {
         self.n_pages
     }
 
-    /// Returns the pages in the table of a sequence, shared ones too.
+    /// Returns the number of pages of a sequence, shared ones included.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such sequence; so do all that name one.
+    /// Panics if there is no such sequence, as do all methods that take one.
     pub fn n_pages_of(&self, sequence: usize) -> usize {
         self.tables[sequence].len()
     }
 
-    /// Returns the pages that [`reserve`](Self::reserve) would take for the
+    /// Returns the number of pages that [`reserve`](Self::reserve) would allocate for the
     /// same positions.
     pub fn n_pages_needed(&self, sequence: usize, from: usize, to: usize) -> usize {
         if to <= from {
@@ -68,13 +66,13 @@ impl PagedKv {
         new + copies.count()
     }
 
-    /// Takes what is missing so that positions `from..to` of a sequence can be
-    /// stored: pages of its own, at the end and in place of shared ones.
+    /// Allocates the missing pages, so that positions `from..to` of a sequence can be
+    /// stored: new pages at the end, and copies of shared ones.
     ///
     /// # Errors
     ///
-    /// Returns an error if the system has no memory for one of them; those before
-    /// it are in the table then.
+    /// Returns an error if the system is out of memory; pages allocated before the failure
+    /// remain in the table.
     pub fn reserve(&mut self, sequence: usize, from: usize, to: usize) -> Result<(), OutOfMemory> {
         if to <= from {
             return Ok(());
@@ -93,7 +91,7 @@ impl PagedKv {
         Ok(())
     }
 
-    /// Gives back the pages of a sequence that hold no position below `len`.
+    /// Releases the pages of a sequence that hold no position below `len`.
     pub fn truncate(&mut self, sequence: usize, len: usize) {
         let table = &mut self.tables[sequence];
         let kept = len.div_ceil(KvPage::POSITIONS).min(table.len());
@@ -101,12 +99,12 @@ impl PagedKv {
         self.n_pages -= released.filter(|page| Arc::strong_count(page) == 1).count();
     }
 
-    /// Lets a sequence begin with the first `len` positions of another, in place
-    /// of what it held.
+    /// Replaces the pages of sequence `to` by the pages of the first `len` positions of
+    /// sequence `from`, shared.
     ///
     /// # Panics
     ///
-    /// Panics if the other holds fewer pages.
+    /// Panics if `from` has fewer pages.
     pub fn share(&mut self, from: usize, to: usize, len: usize) {
         let pages = self.tables[from][..len.div_ceil(KvPage::POSITIONS)].to_vec();
         self.truncate(to, 0);
@@ -117,26 +115,25 @@ impl PagedKv {
     ///
     /// # Panics
     ///
-    /// Panics if there is no room for the position, a head is out of range, or
-    /// the values are not whole heads.
+    /// Panics if no page is reserved for the position, a head is out of range, or the
+    /// values are not whole heads.
     pub fn store(&mut self, isa: Isa, at: RowPosition, first_head: usize, kv: KeyValue<'_>) {
         let page = &mut self.tables[at.sequence][at.position / KvPage::POSITIONS];
         let page = Arc::get_mut(page).expect("reserved: the page is not shared");
         page.store(isa, at.position % KvPage::POSITIONS, first_head, kv);
     }
 
-    /// Returns key and value of a position of a sequence and head as they are
-    /// kept: rounded.
+    /// Returns the key and value of a position and head, dequantized, `[head_dim]` each.
     ///
     /// # Panics
     ///
-    /// Panics if the position was not stored or the head is out of range.
+    /// Panics if no page holds the position or the head is out of range.
     pub fn load(&self, at: RowPosition, head: usize) -> (Vec<f32>, Vec<f32>) {
         let page = &self.tables[at.sequence][at.position / KvPage::POSITIONS];
         page.load(at.position % KvPage::POSITIONS, head)
     }
 
-    /// Returns block `index` of a head of a sequence.
+    /// Returns block `index` of a sequence and head.
     pub(super) fn block(&self, sequence: usize, index: usize, head: usize) -> KvBlock<'_> {
         self.tables[sequence][index].block(head)
     }

@@ -19,7 +19,7 @@ fn at(sequence: usize, position: usize) -> RowPosition {
     RowPosition { sequence, position }
 }
 
-/// Some positions of two layers, of which the second is looked at.
+/// The keys and values of some positions in two layers; attention uses the second.
 struct Case {
     n_positions: usize,
     n_kv_heads: usize,
@@ -46,7 +46,7 @@ impl Case {
         }
     }
 
-    /// Those of the second of two layers.
+    /// The heads of the second layer.
     fn heads(&self) -> Heads {
         Heads {
             first: self.n_kv_heads,
@@ -74,7 +74,7 @@ impl Case {
         kv
     }
 
-    /// Computes the positions `from` on, cut into calls of `cut` rows.
+    /// Computes attention from position `from` on, in calls of `cut` rows.
     fn run(
         &self,
         isa: Isa,
@@ -115,7 +115,7 @@ impl Case {
         out
     }
 
-    /// The definition, in f64.
+    /// The reference result in f64.
     fn exact(&self, from: usize) -> Vec<f64> {
         let (dim, n_heads) = (self.head_dim, self.n_kv_heads * self.group);
         let mut out = Vec::new();
@@ -201,8 +201,8 @@ fn the_bits_depend_neither_on_kernel_nor_threads_nor_cut() {
     }
 }
 
-/// The widths are less than a block, a block, and more; some blocks are seen by the
-/// first rows of a tile only, and some by none.
+/// The windows are shorter than a block, as long, and longer; some blocks are seen only by
+/// the first rows of a tile, and some by none.
 #[test]
 fn a_window_hides_what_lies_before_it_from_every_row() {
     for (n, n_kv_heads, group, head_dim) in [(300, 1, 3, 20), (280, 2, 1, 16)] {
@@ -278,8 +278,8 @@ fn what_is_not_a_number_reaches_the_result() {
 
 #[test]
 fn scratch_for_smaller_heads_is_not_overrun() {
-    // One row needs no more than the scratch of a thread has; what blocks come to
-    // would not fit where it is kept between threads.
+    // A single row needs only the scratch of one thread; the partial results of its blocks
+    // would not fit in the shared scratch.
     let case = Case::new(300, 1, 1, 64);
     let kv = case.kv(Isa::best(), KvPrecision::F16);
     let narrow = KvShape {
@@ -309,8 +309,8 @@ fn scratch_for_smaller_heads_is_not_overrun() {
 
 #[test]
 fn small_weights_are_not_lost_in_int8() {
-    // One position outweighs each of the others by far, but its value is zero:
-    // what counts is the sum of the others.
+    // The weight of one position dominates, but its value is zero: the sum of the others
+    // determines the result.
     let mut case = Case::new(128, 1, 1, 16);
     case.keys.fill(0.0);
     case.values.fill(1.0);
@@ -335,7 +335,7 @@ fn sizes_are_told_before_memory_is_taken() {
             n_heads: 5,
             head_dim: 100,
         };
-        // The pool rounds what it gives up to whole system pages.
+        // The pool rounds allocations up to system pages.
         let pool = HybridMemoryPool::new();
         let page = KvPage::new(&pool, shape).unwrap();
         let taken = pool.usage().total.current;
@@ -343,11 +343,11 @@ fn sizes_are_told_before_memory_is_taken() {
         assert!((told..told + (1 << 17)).contains(&taken), "{told} {taken}");
         told
     };
-    // Values are filled up to 112.
+    // Values are padded to 112.
     let per_value = 128 * 5;
     assert_eq!(page_bytes(KvPrecision::F32), per_value * (100 + 112) * 4);
     assert_eq!(page_bytes(KvPrecision::F16), per_value * (100 + 112) * 2);
-    // Keys are filled up too, and there are two scales.
+    // Keys are padded too, and there are two scales.
     assert_eq!(page_bytes(KvPrecision::Int8), per_value * (112 + 112 + 8));
     for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
         let endless = KvShape {
@@ -393,7 +393,7 @@ fn pages_are_shared_until_somebody_writes() {
         for (i, before) in before.iter().enumerate() {
             assert_eq!(kv.load(at(1, i), 1), *before);
         }
-        // What only one of them holds is given back.
+        // Pages that only sequence 1 holds are released.
         kv.truncate(1, 0);
         assert_eq!(kv.n_pages(), 3);
         assert_eq!(kv.load(at(0, 100), 1), before[100]);

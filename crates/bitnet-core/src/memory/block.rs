@@ -1,4 +1,4 @@
-//! What a pool hands out.
+//! The allocations of a pool.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -12,10 +12,10 @@ use super::extents::Range;
 use super::pool::{Part, Shared};
 use super::tracking::Category;
 
-/// Memory of a pool, on the CPU or on a device; dropping it gives it back, on any
-/// thread.
+/// A memory block of a pool, on the CPU or on a device; dropping it releases the memory, on
+/// any thread.
 pub struct Block {
-    /// Of which pool, if it is not empty.
+    /// The pool; none if the block is empty.
     pool: Option<Arc<Shared>>,
     address: usize,
     n_bytes: usize,
@@ -23,8 +23,8 @@ pub struct Block {
     category: Category,
 }
 
-/// What a small block is made of. It gives size and alignment; the bytes are reached
-/// by their address.
+/// The unit of small blocks, which gives size and alignment; the bytes are accessed by
+/// address.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Line {
@@ -37,7 +37,7 @@ impl Line {
     };
 }
 
-/// Who has the memory of a block.
+/// The owner of a block's memory.
 pub(super) enum Place {
     /// The system's allocator.
     Heap(Vec<Line>),
@@ -54,7 +54,7 @@ impl Block {
         category: Category::Scratch,
     };
 
-    /// Wraps and counts what was taken for a pool.
+    /// Wraps an allocated range and counts it.
     pub(super) fn new(
         pool: &Arc<Shared>,
         category: Category,
@@ -71,18 +71,18 @@ impl Block {
         }
     }
 
-    /// Returns the address: of the machine's memory, with exposed provenance, or
-    /// of the device.
+    /// Returns the address: in this process's memory, with exposed provenance, or on the
+    /// device.
     pub fn address(&self) -> usize {
         self.address
     }
 
-    /// Returns the bytes, at least those asked for.
+    /// Returns the size in bytes, at least the requested one.
     pub fn n_bytes(&self) -> usize {
         self.n_bytes
     }
 
-    /// Returns what it is for.
+    /// Returns the category.
     pub fn category(&self) -> Category {
         self.category
     }
@@ -93,7 +93,7 @@ impl Drop for Block {
         let Some(pool) = &self.pool else { return };
         pool.uncount(self.category, self.n_bytes);
         match &self.place {
-            // They free themselves.
+            // The lines are freed by their own drop.
             Place::Heap(lines) => pool.uncount_heap(size_of_val(&**lines)),
             Place::Extent(part) => part.give(self.address, self.n_bytes),
         }
@@ -122,8 +122,8 @@ unsafe impl<T: Send> Send for Buffer<T> {}
 unsafe impl<T: Sync> Sync for Buffer<T> {}
 
 impl<T: Copy + Zeroable> Buffer<T> {
-    /// Wraps a block of the CPU that holds at least `len` values. All of them are
-    /// zeros but the `dirty` ranges, which become so.
+    /// Wraps a CPU block that holds at least `len` values. All its bytes are zero except
+    /// the `dirty` ranges, which are zeroed here.
     pub(super) fn zeroed(block: Block, len: usize, dirty: &[Range]) -> Self {
         const { assert!(align_of::<T>() <= ALIGNMENT) };
         if len == 0 || size_of::<T>() == 0 {
@@ -135,7 +135,7 @@ impl<T: Copy + Zeroable> Buffer<T> {
         assert!(len * size_of::<T>() <= block.n_bytes);
         for &(start, n_bytes) in dirty {
             let dirty: *mut u8 = std::ptr::with_exposed_provenance_mut(start);
-            // SAFETY: the ranges lie in the block, which nobody else uses.
+            // SAFETY: the ranges lie in the block, which is not shared.
             unsafe { dirty.write_bytes(0, n_bytes) };
         }
         let data = std::ptr::with_exposed_provenance_mut(block.address);
@@ -146,14 +146,14 @@ impl<T: Copy + Zeroable> Buffer<T> {
         }
     }
 
-    /// Returns what the memory is for.
+    /// Returns the category of the memory.
     pub fn category(&self) -> Category {
         self.block.category
     }
 }
 
 impl<T> Default for Buffer<T> {
-    /// Returns an empty buffer, which needs no pool.
+    /// Returns an empty buffer without a pool.
     fn default() -> Self {
         Self {
             data: NonNull::dangling(),
@@ -168,9 +168,9 @@ impl<T> Deref for Buffer<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: `data` points to `len` values that were zeroed, which is a value
-        // of `T`, and that only this buffer gives access to; it dangles only if
-        // there are none or they have no size.
+        // SAFETY: `data` points to `len` values that were zeroed, which is a valid `T`, and
+        // only this buffer accesses them; it dangles only if there are none or they are
+        // zero-sized.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
@@ -178,7 +178,7 @@ impl<T> Deref for Buffer<T> {
 impl<T> DerefMut for Buffer<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as in `deref`; the buffer is borrowed alone.
+        // SAFETY: as in `deref`; the buffer is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
     }
 }

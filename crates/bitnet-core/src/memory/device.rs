@@ -1,4 +1,4 @@
-//! Where memory comes from: the machine's own, or a device's.
+//! The sources of memory: the system or a device.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,53 +6,56 @@ use std::sync::{Mutex, PoisonError};
 
 use super::OutOfMemory;
 
-/// Gives memory of one device in large regions, which a pool cuts up.
+/// Maps memory of one device in large regions, which a pool subdivides.
 ///
-/// A region is a range of addresses. They are the device's own: a device whose
-/// buffers have no addresses numbers them, far enough apart.
+/// A region is a range of addresses in the device's own address space: a device whose
+/// buffers have no addresses assigns numbers, far enough apart.
 pub trait DeviceAllocator: fmt::Debug + Send + Sync {
-    /// Returns what all addresses and sizes are multiples of, a power of two.
+    /// Returns the granule of all addresses and sizes in bytes, a power of two.
     fn granule(&self) -> usize;
 
-    /// Takes a region of zeros and returns its address, not 0.
+    /// Maps a zeroed region of `n_bytes` and returns its address, which is not 0.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the device is out of memory.
     fn map(&self, n_bytes: usize) -> Result<usize, OutOfMemory>;
 
-    /// Gives back a region.
+    /// Unmaps a region.
     ///
     /// # Safety
     ///
-    /// `map` returned `address` for `n_bytes`, and nobody uses the region.
+    /// `map` returned `address` for `n_bytes`, and the region is not in use.
     unsafe fn unmap(&self, address: usize, n_bytes: usize);
 
-    /// Gives back what stands behind a part of a region, if the device can, and
-    /// returns whether it did: the part then reads as zeros.
+    /// Returns the physical memory of a part of a region to the device, if it supports
+    /// this, and returns whether it did: the part then reads as zeros.
     ///
     /// # Safety
     ///
-    /// The part lies in a region, and nobody uses it.
+    /// The part lies in a region and is not in use.
     unsafe fn purge(&self, address: usize, n_bytes: usize) -> bool {
         let _ = (address, n_bytes);
         false
     }
 }
 
-/// The machine's memory: anonymous mappings, on huge pages where the system
-/// gives them. Which node of the machine a page is on is left to who writes to it
-/// first.
+/// The machine's memory: anonymous mappings, on huge pages where available. NUMA placement
+/// is first-touch.
 #[derive(Debug, Default)]
 pub(super) struct SystemMemory {
-    /// By address of the region.
+    /// Keyed by the address of the region.
     mappings: Mutex<BTreeMap<usize, Mapping>>,
 }
 
 #[cfg(any(unix, windows))]
 type Mapping = memmap2::MmapMut;
 
-/// What the allocator gives, where there are no mappings (WebAssembly).
+/// Without memory mappings (WebAssembly): memory of the system's allocator.
 #[cfg(not(any(unix, windows)))]
 type Mapping = Vec<u8>;
 
-/// Takes zeros, if there are as many.
+/// Allocates zeroed memory; returns `None` if there is not enough.
 #[cfg(any(unix, windows))]
 fn map_zeros(n_bytes: usize) -> Option<Mapping> {
     Mapping::map_anon(n_bytes).ok()
@@ -66,7 +69,7 @@ fn map_zeros(n_bytes: usize) -> Option<Mapping> {
     Some(mapping)
 }
 
-/// A huge page of most processors.
+/// The usual huge page size in bytes.
 pub(super) const HUGE_PAGE: usize = 2 << 20;
 
 impl DeviceAllocator for SystemMemory {
@@ -83,7 +86,7 @@ impl DeviceAllocator for SystemMemory {
 
     fn map(&self, n_bytes: usize) -> Result<usize, OutOfMemory> {
         let out_of_memory = OutOfMemory { n_bytes };
-        // So long that it holds an aligned region; the rest is never touched.
+        // The margin makes room for alignment; it is never touched.
         let with_margin = n_bytes.checked_add(HUGE_PAGE).ok_or(out_of_memory)?;
         if isize::try_from(with_margin).is_err() {
             return Err(out_of_memory);
@@ -91,7 +94,7 @@ impl DeviceAllocator for SystemMemory {
         let mapping = map_zeros(with_margin).ok_or(out_of_memory)?;
         let start = mapping.as_ptr().expose_provenance();
         let address = start.next_multiple_of(HUGE_PAGE);
-        // A wish: where the system has no huge pages, nothing changes.
+        // A hint, without effect where the system has no huge pages.
         #[cfg(target_os = "linux")]
         let _ = mapping.advise_range(memmap2::Advice::HugePage, address - start, n_bytes);
         let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +114,7 @@ impl DeviceAllocator for SystemMemory {
             return false;
         };
         let offset = address - mapping.as_ptr().addr();
-        // SAFETY: by the contract nobody uses this part of the mapping.
+        // SAFETY: by the contract, this part of the mapping is not in use.
         let advised = unsafe {
             mapping.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, n_bytes)
         };

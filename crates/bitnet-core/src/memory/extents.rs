@@ -1,16 +1,16 @@
-//! Large blocks: cut from regions where they fit best, joined when they come back.
+//! Large blocks: best-fit allocation in regions; free neighbours are coalesced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Ranges of addresses within regions, by address and by length; the addresses
-/// are never looked at.
+/// Ranges of addresses within regions, by address and by length; the addresses are never
+/// dereferenced.
 ///
-/// - Free ranges are disjoint, and no two of one region touch.
-/// - Dirty ranges are those parts of free ranges that were in use: all other free
-///   bytes are zeros, as their region came.
+/// - Free ranges are disjoint, and no two of one region are adjacent.
+/// - Dirty ranges are the parts of free ranges that have been in use: all other free bytes
+///   are zero, as they were mapped.
 #[derive(Debug, Default)]
 pub(super) struct Extents {
-    /// Start to length, as are the others.
+    /// Start to length, as in the other maps.
     regions: BTreeMap<usize, usize>,
     free: BTreeMap<usize, usize>,
     /// Length and start of the free ranges.
@@ -35,20 +35,20 @@ impl Extents {
         self.n_free
     }
 
-    /// Returns the bytes of free ranges that were in use.
+    /// Returns the bytes of all dirty ranges.
     pub(super) fn n_dirty(&self) -> usize {
         self.n_dirty
     }
 
-    /// Adds a region of zeros.
+    /// Adds a zeroed region.
     pub(super) fn add_region(&mut self, start: usize, len: usize) {
         self.regions.insert(start, len);
         self.n_mapped += len;
         self.insert_free(start, len);
     }
 
-    /// Takes a range out of the shortest free one that holds it, and returns its
-    /// start and those parts that are not zeros.
+    /// Allocates `len` bytes from the shortest free range that fits; returns the start and
+    /// the parts that are not zero. Returns `None` if no free range fits.
     pub(super) fn take(&mut self, len: usize) -> Option<(usize, Vec<Range>)> {
         let &(free_len, start) = self.free_by_len.range((len, 0)..).next()?;
         self.remove_free(start, free_len);
@@ -58,8 +58,7 @@ impl Extents {
         Some((start, self.take_dirty(start, len)))
     }
 
-    /// Gives back a range that was taken, and returns whether its whole region is
-    /// free now.
+    /// Releases an allocated range; returns whether its whole region is now free.
     pub(super) fn give(&mut self, start: usize, len: usize) -> bool {
         let (mut free_start, mut free_len) = (start, len);
         let region = self.region_of(start);
@@ -84,8 +83,8 @@ impl Extents {
         (free_start, free_len) == region
     }
 
-    /// Removes regions that are free as a whole, the largest first, until at most
-    /// `keep` bytes are free or none is left.
+    /// Removes fully free regions, the largest first, until at most `keep` bytes are free
+    /// or none is left; returns them.
     pub(super) fn take_free_regions(&mut self, keep: usize) -> Vec<Range> {
         let mut taken = Vec::new();
         while self.n_free > keep {
@@ -102,7 +101,7 @@ impl Extents {
         taken
     }
 
-    /// Calls `purge` on the dirty ranges; it returns whether a range is zeros now.
+    /// Calls `purge` on the dirty ranges; it returns whether the range is now zero.
     pub(super) fn purge(&mut self, mut purge: impl FnMut(usize, usize) -> bool) {
         self.dirty.retain(|&start, len| {
             let purged = purge(start, *len);
@@ -185,7 +184,7 @@ mod tests {
     #[test]
     fn the_best_fit_is_taken_and_regions_stay_apart() {
         let mut extents = Extents::default();
-        // The second begins where the first ends.
+        // The regions are adjacent.
         extents.add_region(1000, 100);
         extents.add_region(1100, 50);
         assert_eq!(extents.take(40).unwrap(), (1100, vec![]));
@@ -201,7 +200,7 @@ mod tests {
         let (start, dirty) = extents.take(50).unwrap();
         assert_eq!(dirty, []);
         extents.give(start, 50);
-        // A part of it again, then more than is dirty.
+        // First a part of the dirty range, then more than is dirty.
         assert_eq!(extents.take(20).unwrap(), (1000, vec![(1000, 20)]));
         assert_eq!(extents.take(60).unwrap(), (1020, vec![(1020, 30)]));
         extents.give(1020, 60);
@@ -224,7 +223,7 @@ mod tests {
                 extents.add_region(start, len);
             }
             let mut taken: Vec<Range> = Vec::new();
-            // What stands at each address: whether anything was written there.
+            // The addresses that have been written.
             let mut written = BTreeSet::new();
             for (takes, len, index) in steps {
                 if takes {

@@ -1,4 +1,4 @@
-//! Memory: one owner for every large byte.
+//! The memory pool, which allocates all large buffers.
 //!
 //! ```text
 //!                            ┌ the system's allocator, up to 64 KiB
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - *Invariant:* no two blocks overlap, and each is aligned to [`ALIGNMENT`].
-//! - *Invariant:* memory that is not there is an error, nowhere an abort.
+//! - *Invariant:* a failed allocation returns an error and never aborts.
 //!
 //! ```
 //! use bitnet_core::memory::{Category, HybridMemoryPool};
@@ -35,14 +35,13 @@ pub use device::DeviceAllocator;
 pub use pool::{Counted, DeviceId, HybridMemoryPool};
 pub use tracking::{Amount, Category, Usage};
 
-/// What the address of every block is a multiple of: a cache line, and the widest
-/// register.
+/// The alignment of every block in bytes: a cache line, and the widest SIMD register.
 pub const ALIGNMENT: usize = 64;
 
-/// The system has not enough memory.
+/// The system is out of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not enough memory: {n_bytes} bytes")]
 pub struct OutOfMemory {
-    /// How much was asked for.
+    /// The size of the failed allocation in bytes.
     pub n_bytes: usize,
 }

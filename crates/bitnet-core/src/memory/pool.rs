@@ -1,4 +1,4 @@
-//! The pool: its parts behind one handle.
+//! The memory pool and its handle.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -12,33 +12,32 @@ use super::extents::{Extents, Range};
 use super::tracking::{Category, Totals, Usage};
 use super::{ALIGNMENT, OutOfMemory};
 
-/// The largest small block. Norms, scales and what else is small is taken when a
-/// model is loaded and an engine made, and not after: any allocator is fast enough
-/// for it.
+/// The largest small block in bytes. Small allocations (norms, scales and the like) occur
+/// only when a model is loaded or an engine created, so any allocator is fast enough for
+/// them.
 pub(super) const MAX_SMALL: usize = 64 << 10;
 
-/// The least and the most by which a part grows, if no block asks for more;
-/// between them, a quarter of what it has.
+/// The minimum and maximum bytes by which a part grows, unless a block needs more; between
+/// them, it grows by a quarter of its mapped bytes.
 const MIN_STEP: usize = HUGE_PAGE;
 const MAX_STEP: usize = 64 << 20;
 
-/// Free bytes that a part keeps at least; otherwise an eighth of what is in use.
+/// A part keeps this many free bytes, or an eighth of the bytes in use if that is more.
 const MIN_KEPT: usize = 8 << 20;
 
-/// Owns every large byte of a program that runs models: weights, keys and values,
+/// Allocates all large buffers of a program that runs models: weights, keys and values,
 /// scratch, device buffers.
 ///
 /// - Blocks up to 64 KiB come from the system's allocator.
-/// - Larger ones are cut from regions, where they fit best, and joined with their
-///   free neighbours when they come back.
-/// - Those of other devices are cut from the device's regions in the same way.
+/// - Larger ones are allocated from regions by best fit, and coalesced with their free
+///   neighbours when they are released.
+/// - Device blocks are allocated from the device's regions in the same way.
 ///
-/// Regions are mapped when they are needed, in growing steps, and given back when
-/// they are free and more than an eighth of what is in use; [`trim`](Self::trim)
-/// gives back all that is free. Memory that nobody wrote to takes none of the
-/// machine's.
+/// Regions are mapped on demand, in growing steps. They are unmapped when they are free and
+/// the free bytes exceed an eighth of the bytes in use; [`trim`](Self::trim) releases all
+/// free memory. Memory that was never written occupies no physical memory.
 ///
-/// Clones are the same pool. Blocks may outlive all of them.
+/// Clones share one pool. Blocks may outlive all of them.
 #[derive(Clone)]
 pub struct HybridMemoryPool(Arc<Shared>);
 
@@ -46,7 +45,7 @@ pub struct HybridMemoryPool(Arc<Shared>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceId(usize);
 
-/// Memory of others that a pool counts until this is dropped.
+/// A count of memory that the pool does not own; dropping it removes the count.
 #[derive(Debug)]
 pub struct Counted {
     pool: HybridMemoryPool,
@@ -54,7 +53,7 @@ pub struct Counted {
     n_bytes: usize,
 }
 
-/// What the handles and the blocks of a pool share.
+/// The state that the handles and blocks of a pool share.
 pub(super) struct Shared {
     cpu: Arc<Part>,
     devices: Mutex<Vec<Arc<Part>>>,
@@ -62,8 +61,8 @@ pub(super) struct Shared {
     heap_bytes: AtomicUsize,
     totals: Totals,
     is_tracked: bool,
-    /// Allocations before the one that fails, or [`NO_FAULT`]; negative, if it has
-    /// failed.
+    /// Successful allocations before the injected failure, or [`NO_FAULT`]; negative after
+    /// the failure.
     until_fault: AtomicI64,
 }
 
@@ -76,12 +75,12 @@ impl Default for HybridMemoryPool {
 }
 
 impl HybridMemoryPool {
-    /// Returns an empty pool. It takes memory when it is asked for some.
+    /// Returns an empty pool. It maps no memory until the first allocation.
     pub fn new() -> Self {
         Self::with_tracking(true)
     }
 
-    /// Returns an empty pool that counts nothing, to measure what counting costs.
+    /// Returns a pool that does not track usage, to measure the cost of tracking.
     pub fn untracked() -> Self {
         Self::with_tracking(false)
     }
@@ -97,14 +96,22 @@ impl HybridMemoryPool {
         }))
     }
 
-    /// Takes a block of at least `n_bytes`, aligned to [`ALIGNMENT`]. Its contents
-    /// are not specified.
+    /// Allocates a block of at least `n_bytes`, aligned to [`ALIGNMENT`]. Its contents are
+    /// unspecified.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     pub fn allocate(&self, category: Category, n_bytes: usize) -> Result<Block, OutOfMemory> {
         Ok(self.take(category, n_bytes)?.0)
     }
 
-    /// Takes a buffer of `len` values, all bytes zero. Large ones are not touched
-    /// for this, if their memory comes from the system.
+    /// Allocates a buffer of `len` values, all bytes zero. Large buffers in freshly mapped
+    /// memory are not written for this.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the size overflows or the system is out of memory.
     pub fn zeroed<T: Copy + Zeroable>(
         &self,
         category: Category,
@@ -118,7 +125,7 @@ impl HybridMemoryPool {
         Ok(Buffer::zeroed(block, len, &dirty))
     }
 
-    /// Takes a block; returns it with what of it may not be zeros.
+    /// Allocates a block; returns it with its ranges that may not be zero.
     fn take(&self, category: Category, n_bytes: usize) -> Result<(Block, Vec<Range>), OutOfMemory> {
         let shared = &self.0;
         if n_bytes == 0 {
@@ -138,7 +145,7 @@ impl HybridMemoryPool {
         Ok((block, Vec::new()))
     }
 
-    /// Counts memory that others hold, such as a part of a mapped file.
+    /// Counts memory that the pool does not own, such as a part of a mapped file.
     pub fn count(&self, category: Category, n_bytes: usize) -> Counted {
         self.0.count(category, n_bytes);
         Counted {
@@ -148,27 +155,31 @@ impl HybridMemoryPool {
         }
     }
 
-    /// Returns what is in use. Exact when no other thread allocates meanwhile.
+    /// Returns the memory in use. It is exact if no other thread allocates concurrently.
     pub fn usage(&self) -> Usage {
         let regions: usize = self.0.parts().iter().map(|part| part.n_mapped()).sum();
         let small = self.0.heap_bytes.load(Ordering::Relaxed);
         self.0.totals.usage(regions + small)
     }
 
-    /// Gives back to the system all that is free.
+    /// Returns all free memory to the system.
     pub fn trim(&self) {
         self.0.parts().iter().for_each(|part| part.trim(0));
     }
 
-    /// Adds a device, whose buffers [`allocate_on`](Self::allocate_on) gives.
+    /// Adds a device; [`allocate_on`](Self::allocate_on) allocates its buffers.
     pub fn add_device(&self, allocator: Box<dyn DeviceAllocator>) -> DeviceId {
         let mut devices = lock(&self.0.devices);
         devices.push(Arc::new(Part::new(allocator)));
         DeviceId(devices.len() - 1)
     }
 
-    /// Takes a buffer of at least `n_bytes` of a device, aligned as its allocator
-    /// says. Its contents are not specified.
+    /// Allocates a device buffer of at least `n_bytes`, aligned to the granule of its
+    /// allocator. Its contents are unspecified.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the device is out of memory.
     ///
     /// # Panics
     ///
@@ -182,14 +193,14 @@ impl HybridMemoryPool {
         Ok(self.0.take_of(&part, Category::Device, n_bytes)?.0)
     }
 
-    /// Makes one allocation fail: the next one that is not empty, if `n` is 0, the
-    /// one after it, if `n` is 1, and so on. For tests of what happens then.
+    /// Makes one non-empty allocation fail, after `n` successful ones: 0 is the next. For
+    /// tests of error handling.
     pub fn fail_nth(&self, n: u32) {
         self.0.until_fault.store(n.into(), Ordering::Relaxed);
     }
 
-    /// Lets no further allocation fail and returns whether one did since
-    /// [`fail_nth`](Self::fail_nth).
+    /// Cancels [`fail_nth`](Self::fail_nth) and returns whether an allocation has failed
+    /// since.
     pub fn end_fault(&self) -> bool {
         self.0.until_fault.swap(NO_FAULT, Ordering::Relaxed) < 0
     }
@@ -235,7 +246,7 @@ impl Shared {
         self.heap_bytes.fetch_sub(n_bytes, Ordering::Relaxed);
     }
 
-    /// Takes a large block; returns it with what of it may not be zeros.
+    /// Allocates a large block; returns it with its ranges that may not be zero.
     fn take_of(
         self: &Arc<Self>,
         part: &Arc<Part>,
@@ -247,7 +258,7 @@ impl Shared {
         Ok((block, dirty))
     }
 
-    /// Returns the part of every device, the CPU first.
+    /// Returns the parts of all devices, the CPU first.
     fn parts(&self) -> Vec<Arc<Part>> {
         let devices = lock(&self.devices);
         std::iter::once(&self.cpu)
@@ -277,7 +288,8 @@ impl Part {
         lock(&self.extents).n_mapped()
     }
 
-    /// Takes at least `n_bytes`; returns them, and what of them may not be zeros.
+    /// Allocates at least `n_bytes`; returns the range and those parts of it that may not
+    /// be zero.
     fn take(&self, n_bytes: usize) -> Result<(Range, Vec<Range>), OutOfMemory> {
         let out_of_memory = OutOfMemory { n_bytes };
         let len = n_bytes.checked_next_multiple_of(self.granule);
@@ -291,7 +303,7 @@ impl Part {
         let step = step.ok_or(out_of_memory)?;
         let region = match self.allocator.map(step) {
             Ok(address) => (address, step),
-            // Where memory is scarce, no more than needed.
+            // If memory is scarce, map only what is needed.
             Err(_) => (self.allocator.map(len).map_err(|_| out_of_memory)?, len),
         };
         extents.add_region(region.0, region.1);
@@ -299,8 +311,8 @@ impl Part {
         Ok(((address, len), dirty))
     }
 
-    /// Gives back a block, and to the device what is more than [`MIN_KEPT`] and an
-    /// eighth of what is in use.
+    /// Releases a block. Free memory beyond the larger of [`MIN_KEPT`] and an eighth of
+    /// the bytes in use is returned to the device.
     pub(super) fn give(&self, address: usize, n_bytes: usize) {
         let n_kept = {
             let mut extents = lock(&self.extents);
@@ -319,8 +331,8 @@ impl Part {
         self.trim(n_kept);
     }
 
-    /// Gives back regions that are free until at most `keep` bytes are, and what
-    /// stands behind all other free ranges.
+    /// Unmaps free regions until at most `keep` bytes are free, and purges all other free
+    /// ranges.
     fn trim(&self, keep: usize) {
         let mut extents = lock(&self.extents);
         for (address, n_bytes) in extents.take_free_regions(keep) {
@@ -336,13 +348,12 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // Every block holds its part, so all regions are free.
+        // Every block holds a reference to its part, so all regions are free.
         self.trim(0);
     }
 }
 
-/// Locks; a thread that panicked elsewhere while it held the lock left nothing
-/// half done.
+/// Locks and ignores poisoning: a panic while the lock is held leaves the state consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

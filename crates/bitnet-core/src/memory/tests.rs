@@ -7,17 +7,17 @@ use proptest::prelude::*;
 use super::pool::MAX_SMALL;
 use super::*;
 
-/// Writes to all of a block what only it has.
+/// Fills a block with a value.
 fn mark(block: &Block, value: u8) {
     let data: *mut u8 = std::ptr::with_exposed_provenance_mut(block.address());
-    // SAFETY: the block is the caller's.
+    // SAFETY: the caller owns the block.
     unsafe { data.write_bytes(value, block.n_bytes()) };
 }
 
-/// Asserts that a block holds what was written.
+/// Asserts that all bytes of a block have the value.
 fn check(block: &Block, value: u8) {
     let data: *const u8 = std::ptr::with_exposed_provenance(block.address());
-    // SAFETY: the block is the caller's, and was written.
+    // SAFETY: the caller owns the block and has written it.
     let data = unsafe { std::slice::from_raw_parts(data, block.n_bytes()) };
     assert!(data.iter().all(|&x| x == value));
 }
@@ -132,7 +132,7 @@ fn blocks_outlive_the_pool() {
     assert_eq!(other.usage().total.count, 1);
 }
 
-/// Memory of a device with addresses of its own, which nobody can look at.
+/// A device allocator whose addresses are only numbers.
 #[derive(Debug)]
 struct Numbers {
     limit: usize,
@@ -182,7 +182,7 @@ fn a_device_has_blocks_of_its_own() {
     drop(large);
     pool.trim();
     assert_eq!(regions.lock().unwrap().len(), 1);
-    // The last who holds it gives back the region.
+    // The last owner unmaps the region.
     drop(pool);
     drop(small);
     assert!(regions.lock().unwrap().is_empty());
@@ -244,7 +244,7 @@ fn many_threads_take_and_give_back_what_others_took() {
                     let block = pool.allocate(Category::Kv, n_bytes).unwrap();
                     mark(&block, value);
                     let to: &mpsc::Sender<(Block, u8)> = &senders[state as usize % THREADS];
-                    // One that has ended needs nothing any more.
+                    // A receiver that has finished drops the block.
                     let _ = to.send((block, value));
                     if i % 500 == 0 {
                         pool.trim();

@@ -1,20 +1,20 @@
-//! How much memory is in use, for what, and how much was at most.
+//! Memory usage: current and peak, by category.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What memory is for.
+/// The purpose of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
     /// Weights in the layouts of the kernels.
     Weights,
     /// Keys and values.
     Kv,
-    /// Activations, scores, logits, and whatever else is computed with.
+    /// Activations, scores, logits, and other temporary buffers.
     Scratch,
     /// Buffers of a device other than the CPU.
     Device,
-    /// Parts of a mapped file that are used as they are.
+    /// Parts of a mapped file that are used in place.
     MappedFile,
 }
 
@@ -28,7 +28,7 @@ impl Category {
         Self::MappedFile,
     ];
 
-    /// Returns the name, as reports use it: `weights`, `kv`, `scratch`, `device`,
+    /// Returns the name used in reports: `weights`, `kv`, `scratch`, `device`,
     /// `mapped_file`.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ const N_CATEGORIES: usize = 5;
 pub struct Amount {
     /// Bytes in use now.
     pub current: usize,
-    /// The most bytes that were in use.
+    /// The maximum number of bytes in use.
     pub peak: usize,
     /// Blocks in use now.
     pub count: usize,
@@ -64,27 +64,26 @@ pub struct Amount {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     by_category: [Amount; N_CATEGORIES],
-    /// All categories together. Their peaks may have been at different times, so
-    /// this peak is at most the sum.
+    /// The total of all categories. Categories may peak at different times, so this peak is
+    /// at most the sum of theirs.
     pub total: Amount,
-    /// Bytes that the pool has from the system and the devices: what its blocks
-    /// take, and what it holds in reserve.
+    /// Bytes mapped from the system and the devices, in use or held in reserve.
     pub mapped: usize,
 }
 
 impl Usage {
-    /// Returns what is used for a category.
+    /// Returns the usage of a category.
     pub fn of(&self, category: Category) -> Amount {
         self.by_category[category as usize]
     }
 }
 
-/// What all threads count together. Each addition is atomic by itself: who looks
-/// meanwhile may see bytes without their block.
+/// The counters that all threads update. Each update is atomic by itself: a concurrent
+/// reader may see bytes without their block.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     by_category: [Counter; N_CATEGORIES],
-    /// The most bytes of all categories together.
+    /// The peak of all categories together, in bytes.
     peak: AtomicUsize,
 }
 
@@ -95,7 +94,7 @@ struct Counter {
     peak: AtomicUsize,
 }
 
-/// Raises a peak. Mostly it is only looked at.
+/// Raises a peak. It usually needs only the load.
 fn raise(peak: &AtomicUsize, now: usize) {
     if now > peak.load(Ordering::Relaxed) {
         peak.fetch_max(now, Ordering::Relaxed);
@@ -113,14 +112,14 @@ impl Totals {
         raise(&self.peak, all.sum());
     }
 
-    /// Counts a block no more.
+    /// Removes a block from the counts.
     pub(super) fn remove(&self, category: Category, n_bytes: usize) {
         let counter = &self.by_category[category as usize];
         counter.bytes.fetch_sub(n_bytes, Ordering::Relaxed);
         counter.blocks.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Returns the usage of a pool that has `mapped` bytes.
+    /// Returns the usage of a pool that has mapped `mapped` bytes.
     pub(super) fn usage(&self, mapped: usize) -> Usage {
         let by_category = self.by_category.each_ref().map(|counter| Amount {
             current: counter.bytes.load(Ordering::Relaxed),

@@ -54,7 +54,7 @@ mod tests {
             let (x, y) = (values(n, 1), values(n, 2));
             let exact: f64 = x.iter().zip(&y).map(|(&x, &y)| x as f64 * y as f64).sum();
             let expected = dot(Isa::Scalar, &x, &y);
-            // Each lane rounds n/32 times, values are below 16.
+            // Each lane has n/32 roundings of values below 16.
             let tolerance = 16.0 * n as f64 * f32::EPSILON as f64;
             assert!(
                 (expected as f64 - exact).abs() <= tolerance,
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn lanes_are_added_in_halves() {
-        // 2^24 + 1 is not an f32: the result tells the order.
+        // 2^24 + 1 is not representable in f32, so the result depends on the order.
         let mut x = [0.0; LANES];
         (x[0], x[1], x[16]) = (16_777_216.0, 1.0, 1.0);
         assert_eq!(dot(Isa::Scalar, &x, &[1.0; LANES]), 16_777_216.0);

@@ -1,23 +1,24 @@
-//! The exponential function, the same on every machine.
+//! The exponential function, with the same result on every machine.
 
 use crate::lanes::{Lanes, Scalar, power_of_two};
 
-/// Returns e^x with an error below 2 units in the last place; 0 below about
-/// -104, infinity above about 88.7, NaN for NaN.
+/// Returns e^x with an error below 2 ulp; 0 below about -104, infinity above about 88.7,
+/// NaN for NaN.
 ///
-/// The system's `expf` differs between platforms. This is the usual reduction
-/// x = n·ln 2 + r, |r| ≤ ln 2 / 2, with ln 2 in two parts, and the polynomial
-/// of S. L. Moshier's Cephes library (`expf.c`) for e^r.
+/// The system's `expf` differs between platforms. This is the usual range reduction
+/// x = n·ln 2 + r, |r| ≤ ln 2 / 2, with ln 2 in two parts, and the polynomial for e^r of
+/// S. L. Moshier's Cephes library (`expf.c`).
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     exp_scalar(Scalar, x)
 }
 
-/// Returns [`exp`] with the multiply-add of an instruction set: the same bits, sooner.
+/// Returns [`exp`], computed faster with the FMA of an instruction set: the result is
+/// bit-identical.
 #[inline(always)]
 pub(crate) fn exp_scalar<L: Lanes>(lanes: L, x: f32) -> f32 {
-    // Beyond these the result is 0 or infinite anyway, and n stays small enough
-    // for the two factors below.
+    // Outside of this range the result is 0 or infinite; clamping keeps n small enough for
+    // the two factors below.
     let x = x.clamp(LOWEST, HIGHEST);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
@@ -28,14 +29,14 @@ pub(crate) fn exp_scalar<L: Lanes>(lanes: L, x: f32) -> f32 {
         p = lanes.mul_add_scalar(p, r, *c);
     }
     let p = lanes.mul_add_scalar(p, r * r, r) + 1.0;
-    // 2^n as two factors, so that results near the ends of the range, which are
-    // subnormal or reach infinity, come out rounded once.
+    // 2^n is split into two factors, so that subnormal results and those near overflow are
+    // rounded once.
     let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
     p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
-/// Returns [`exp`] of every lane, bit for bit.
+/// Returns [`exp`] of every lane, bit-identical.
 #[inline(always)]
 pub(crate) fn exp_lanes<L: Lanes>(lanes: L, x: L::V) -> L::V {
     let splat = |x| lanes.splat(x);
@@ -56,17 +57,16 @@ pub(crate) fn exp_lanes<L: Lanes>(lanes: L, x: L::V) -> L::V {
 const LOWEST: f32 = -104.0;
 const HIGHEST: f32 = 89.0;
 
-/// ln 2 in two parts, the first with few bits, so that multiples of it are exact.
+/// ln 2 in two parts; the first has few bits, so that its multiples are exact.
 #[expect(clippy::excessive_precision, reason = "the constants as published")]
 const LN2_HIGH: f32 = 0.693_359_375;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
-/// Added to 1.5·2^23, a number is rounded to an integer (ties to even) that
-/// stands in the low bits: a conversion with `as` checks for overflow and is not
-/// vectorised.
+/// 1.5·2^23: adding it rounds a number to an integer (ties to even) in the low bits. A
+/// conversion with `as` checks for overflow and is not vectorized.
 const ROUND: f32 = 12_582_912.0;
 
-/// (e^r - 1 - r) / r², from the highest power down.
+/// The coefficients of (e^r - 1 - r) / r², highest power first.
 #[expect(clippy::excessive_precision, reason = "the constants as published")]
 const POLYNOMIAL: [f32; 6] = [
     1.987_569_150e-4,
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());
         assert!(exp(88.7) < f32::INFINITY);
-        // Subnormal results keep what precision the format leaves them.
+        // Subnormal results are as precise as the format allows.
         let exact = (-95.0f64).exp();
         assert!((exp(-95.0) as f64 / exact - 1.0).abs() < 1e-3);
     }

@@ -1,12 +1,11 @@
-//! What happens element by element between the matrices.
+//! Elementwise operations: FFN activations, scaling, residual addition.
 
 use super::exp_scalar;
 use crate::arch::NullaryFnOnce;
 use crate::isa::Isa;
 use crate::lanes::{Lanes, WithSimd};
 
-/// Replaces `gate[i]` by `max(gate[i], 0)² · up[i]`: the gate of BitNet b1.58
-/// 2B-4T.
+/// Replaces `gate[i]` by `max(gate[i], 0)² · up[i]`: the ReLU² gate of BitNet b1.58 2B-4T.
 ///
 /// # Panics
 ///
@@ -20,8 +19,7 @@ pub fn relu2_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
     });
 }
 
-/// Replaces `gate[i]` by `gate[i] · sigmoid(gate[i]) · up[i]`: the gate of
-/// LLaMA.
+/// Replaces `gate[i]` by `gate[i] · sigmoid(gate[i]) · up[i]`: the SiLU gate of LLaMA.
 ///
 /// # Panics
 ///
@@ -36,8 +34,8 @@ pub fn silu_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
 }
 
 /// Replaces `gate[i]` by `gelu(gate[i]) · up[i]`, where
-/// `gelu(x) = x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`: the gate of Gemma
-/// (Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016).
+/// `gelu(x) = x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`: the GELU gate of Gemma (Hendrycks
+/// and Gimpel, "Gaussian Error Linear Units", 2016).
 ///
 /// # Panics
 ///
@@ -95,8 +93,8 @@ struct GeluTanh;
 impl Activation for GeluTanh {
     #[inline(always)]
     fn apply<L: Lanes>(&self, lanes: L, x: f32) -> f32 {
-        // (1 + tanh u) / 2 is 1 / (1 + e^-2u), which loses nothing where tanh is
-        // near -1.
+        // (1 + tanh u) / 2 = 1 / (1 + e^-2u), which has no cancellation where tanh is near
+        // -1.
         const FACTOR: f32 = -1.595_769_2;
         let u = lanes.mul_add_scalar(0.044_715 * x, x * x, x);
         x / (1.0 + exp_scalar(lanes, FACTOR * u))
@@ -165,8 +163,8 @@ mod tests {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             x / 2.0 * (1.0 + u.tanh())
         };
-        // The exponent of GELU is the rounded value of a polynomial: at -4 it is 11,
-        // with an error of some units in the last place.
+        // The exponent of GELU is a rounded polynomial: at -4 it is 11, with an error of
+        // some ulp.
         let cases: [(GateFn, Definition, f64); 3] = [
             (relu2_mul, |x| x.max(0.0).powi(2), 1e-6),
             (silu_mul, |x| x / (1.0 + (-x).exp()), 1e-6),

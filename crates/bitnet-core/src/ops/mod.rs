@@ -1,8 +1,8 @@
-//! Float operations between the matrices, each written once.
+//! Float operations of the forward pass, each implemented once.
 //!
-//! Sums run over [`LANES`] lanes: element i goes to lane i mod `LANES`, and the
-//! lanes are added in halves at the end. That order is part of the result's
-//! definition; it leaves the compiler free to use any vector width.
+//! Sums use [`LANES`] lanes: element i is added to lane i mod `LANES`, and the lanes are
+//! added in halves at the end. This order is part of the definition of the result; it
+//! allows any vector width.
 
 mod dot;
 mod exp;
@@ -22,11 +22,11 @@ pub(crate) use exp::{exp_lanes, exp_scalar};
 pub(crate) use norm::{max_abs, sum_abs};
 pub(crate) use softmax::max;
 
-/// Lanes of every float sum.
+/// The number of lanes of every float sum.
 pub const LANES: usize = 32;
 
-/// Returns the sum of the lanes: the upper half is added to the lower until one
-/// is left. Written out, since a loop over shrinking halves stays scalar.
+/// Returns the sum of the lanes: the upper half is added to the lower until one lane is
+/// left. Unrolled, since a loop over shrinking halves is not vectorized.
 #[inline(always)]
 fn add_lanes(lanes: [f32; LANES]) -> f32 {
     let lanes = add_halves::<32, 16>(lanes);
@@ -41,10 +41,10 @@ fn add_halves<const N: usize, const HALF: usize>(lanes: [f32; N]) -> [f32; HALF]
     std::array::from_fn(|i| lanes[i] + lanes[i + HALF])
 }
 
-/// Returns the end of a row, shorter than the lanes, filled up with zeros.
+/// Returns the remainder of a row, zero-padded to the lanes.
 ///
-/// Lanes must never be indexed by a variable, or they live in memory instead of
-/// registers: so what is left over is padded, and no loop ends within a chunk.
+/// Lanes indexed by a variable would live in memory instead of registers. So the remainder
+/// is padded, and no loop ends within a chunk.
 #[inline(always)]
 fn padded(rest: &[f32]) -> [f32; LANES] {
     let mut chunk = [0.0; LANES];
@@ -74,7 +74,7 @@ fn sum_lanes(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     add_lanes(lanes)
 }
 
-/// Values that tests of all operations share.
+/// Test values of all operations.
 #[cfg(test)]
 mod test_values {
     /// Lengths around the lane count.

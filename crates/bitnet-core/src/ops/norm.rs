@@ -1,11 +1,11 @@
-//! RMS norm.
+//! RMSNorm and related norms.
 
 use super::{LANES, sum_lanes};
 use crate::arch::NullaryFnOnce;
 use crate::isa::Isa;
 
-/// Writes `out[i] = weight[i] · (x[i] / sqrt(mean(x²) + eps))`, RMSNorm of
-/// Zhang & Sennrich (2019), in the order of operations of `transformers`.
+/// Writes `out[i] = weight[i] · (x[i] / sqrt(mean(x²) + eps))`: RMSNorm (Zhang & Sennrich,
+/// 2019), in the order of operations of `transformers`.
 ///
 /// # Panics
 ///
@@ -24,12 +24,12 @@ pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) 
     });
 }
 
-/// Replaces every `weight.len()` values of `x` by their [`rms_norm`]: one row, or the
-/// heads of one.
+/// Replaces every `weight.len()` values of `x` by their [`rms_norm`]: a row, or each head
+/// of a row.
 ///
 /// # Panics
 ///
-/// Panics if `x` is not whole rows or heads.
+/// Panics if the length of `x` is not a multiple of that of `weight`.
 #[inline]
 pub fn rms_norm_each(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
     assert!(
@@ -84,10 +84,10 @@ impl NullaryFnOnce for RmsNorm<'_> {
     }
 }
 
-/// Returns the largest |x|, 0 for none; NaN is passed over.
+/// Returns the largest |x|, ignoring NaN; 0 if there is none.
 #[inline(always)]
 pub(crate) fn max_abs(x: &[f32]) -> f32 {
-    // `f32::max` would do, but this form is one instruction per vector.
+    // Like `f32::max`, but one instruction per vector.
     let max = |max: f32, x: f32| if x.abs() > max { x.abs() } else { max };
     let mut lanes = [0.0; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();

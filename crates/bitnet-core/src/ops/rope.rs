@@ -4,12 +4,11 @@ use crate::arch::NullaryFnOnce;
 use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 
-/// Returns `theta^(-2i/n_dims)` for i below `n_dims / 2`: the angles that the pairs
-/// of `n_dims` values turn from one position to the next (Su et al., RoFormer,
-/// 2021).
+/// Returns `theta^(-2i/n_dims)` for i below `n_dims / 2`: the rotation angles of the pairs
+/// of `n_dims` values per position, in radians (Su et al., RoFormer, 2021).
 ///
-/// They are rounded to f32 where `transformers` rounds them; powers come from
-/// `libm` (portable code), so that they are the same on every machine.
+/// They are rounded to f32 where `transformers` rounds them. Powers are computed by `libm`
+/// (portable code), so that they are the same on every machine.
 pub fn rope_frequencies(n_dims: usize, theta: f32) -> Vec<f32> {
     (0..n_dims / 2)
         .map(|i| {
@@ -19,18 +18,18 @@ pub fn rope_frequencies(n_dims: usize, theta: f32) -> Vec<f32> {
         .collect()
 }
 
-/// Cosines and sines of the rotary position embedding for the positions of a
-/// context, computed as far as a text has come.
+/// Cosines and sines of the rotary position embedding for the positions of a context,
+/// computed on demand.
 ///
 /// Pair i of a head is (x\[i\], x\[i + n\]), where n is the number of pairs: the
-/// *rotate-half* form of GPT-NeoX and `transformers`. What is behind 2n stays.
+/// *rotate-half* form of GPT-NeoX and `transformers`. Elements from 2n on are unchanged.
 #[derive(Debug)]
 pub struct RopeTable {
     /// `[context_len, n_pairs]`
     cos: Buffer<f32>,
     /// `[context_len, n_pairs]`
     sin: Buffer<f32>,
-    /// Positions that are computed.
+    /// The number of computed positions.
     len: usize,
     /// `[n_pairs]`
     frequencies: Vec<f32>,
@@ -39,12 +38,16 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Takes memory for positions 0 to `context_len - 1`; none is computed yet, nor
-    /// is memory touched. Pair i will be turned by `position · frequencies[i]` and
-    /// multiplied with `magnitude`, which is 1 unless the frequencies are stretched.
+    /// Allocates a table for positions 0 to `context_len - 1`; none is computed yet, nor is
+    /// the memory touched. Pair i will be rotated by `position · frequencies[i]` and
+    /// multiplied by `magnitude`, which is 1 unless the frequencies are scaled.
     ///
-    /// Angles are rounded to f32 as in `transformers`; sines and cosines come from
+    /// Angles are rounded to f32 as in `transformers`; sines and cosines are computed by
     /// `libm`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     ///
     /// # Panics
     ///
@@ -69,11 +72,11 @@ impl RopeTable {
         })
     }
 
-    /// Computes what is missing of the first `len` positions.
+    /// Computes the missing ones of the first `len` positions.
     ///
     /// # Panics
     ///
-    /// Panics if the context is shorter.
+    /// Panics if `len` exceeds the context.
     pub fn extend(&mut self, len: usize) {
         let n_pairs = self.frequencies.len();
         for position in self.len..len {
@@ -88,7 +91,7 @@ impl RopeTable {
         self.len = self.len.max(len);
     }
 
-    /// Turns every head of `x`, `[n_heads, head_dim]`, to `position`.
+    /// Rotates every head of `x`, `[n_heads, head_dim]`, to `position`.
     ///
     /// # Panics
     ///
@@ -105,7 +108,7 @@ impl RopeTable {
         });
     }
 
-    /// Returns the bytes that the table takes.
+    /// Returns the size of the table in bytes.
     pub fn n_bytes(&self) -> usize {
         size_of_val(&*self.cos) + size_of_val(&*self.sin)
     }
@@ -138,7 +141,7 @@ mod tests {
     use super::super::test_values::values;
     use super::*;
 
-    /// A table of `len` positions, all computed.
+    /// Returns a table with all of its `len` positions computed.
     fn table(frequencies: &[f32], head_dim: usize, len: usize, magnitude: f32) -> RopeTable {
         let pool = HybridMemoryPool::new();
         let mut table = RopeTable::new(&pool, frequencies, head_dim, len, magnitude).unwrap();

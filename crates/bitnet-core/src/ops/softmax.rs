@@ -4,8 +4,8 @@ use super::{LANES, exp_scalar, sum_lanes};
 use crate::isa::Isa;
 use crate::lanes::{Lanes, WithSimd};
 
-/// Replaces `x` by exp(x - max) and returns the sum of the results: softmax
-/// before the division.
+/// Replaces `x` by exp(x - max) and returns the sum of the results: softmax without the
+/// division.
 #[inline(always)]
 pub(super) fn exp_minus_max<L: Lanes>(lanes: L, x: &mut [f32]) -> f32 {
     let max = max(x);
@@ -15,7 +15,7 @@ pub(super) fn exp_minus_max<L: Lanes>(lanes: L, x: &mut [f32]) -> f32 {
     sum_lanes(x, |x| x)
 }
 
-/// Returns the largest value; which one of equals does not matter.
+/// Returns the largest value; between equal values, the choice does not matter.
 #[inline(always)]
 pub(crate) fn max(x: &[f32]) -> f32 {
     let max = |max: f32, x: f32| if x > max { x } else { max };

@@ -1,4 +1,4 @@
-//! Which way to pack ternary weights is faster on this machine.
+//! Measures which ternary layout is faster on this machine.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use crate::isa::Isa;
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::ternary_layout::{TRIAL_BYTES, TernaryLayout};
 
-/// Trials of each layout, of which the fastest counts.
+/// Trials per layout; the fastest counts.
 const TRIALS: usize = 4;
 
-/// Below this part of the other's time for one token, five trits a byte are worth
-/// that they take a tenth more for 2 to 16 tokens.
+/// `Base3` is chosen only if its time for one token is below this fraction of the time of
+/// `TwoBits`, since it takes a tenth longer for 2 to 16 tokens.
 const CLEARLY: f64 = 0.9;
 
 static MEASURED: Mutex<Vec<Measured>> = Mutex::new(Vec::new());
 
-/// What was measured.
+/// The result of a measurement.
 struct Measured {
     isa: Isa,
     n_threads: usize,
@@ -27,13 +27,16 @@ struct Measured {
 }
 
 impl TernaryLayout {
-    /// Returns the layout with which one token passes `n_weights` weights in the
-    /// least time.
+    /// Returns the layout in which one token is multiplied by `n_weights` weights fastest.
     ///
-    /// It depends on how fast this machine reads memory. So the first call for an
-    /// instruction set and a number of threads measures it, in some 50 ms; the process
-    /// remembers. Where there is but one of the [`candidates`](Self::candidates),
-    /// nothing is measured.
+    /// This depends on the memory bandwidth of the machine. The first call for an
+    /// instruction set and number of threads measures it, in about 50 ms; later calls of
+    /// the process reuse the result. If there is only one of the
+    /// [`candidates`](Self::candidates), nothing is measured.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
     pub fn fastest(
         pool: &HybridMemoryPool,
         ctx: &mut ComputeContext<'_>,
@@ -62,7 +65,7 @@ impl TernaryLayout {
     fn measure(pool: &HybridMemoryPool, ctx: &mut ComputeContext<'_>) -> Result<Self, OutOfMemory> {
         let mut two_bits = Trial::new(pool, Self::TwoBits)?;
         let mut base3 = Trial::new(pool, Self::Base3)?;
-        // In turn, so that what else the machine does meets both.
+        // Alternate, so that other load on the machine affects both.
         for _ in 0..TRIALS {
             two_bits.run(ctx);
             base3.run(ctx);

@@ -1,4 +1,4 @@
-//! Ternary matrices in the layout that the kernels compute on.
+//! Packed ternary matrices.
 
 mod fastest_layout;
 mod scales;
@@ -19,36 +19,35 @@ use crate::shape::Shape;
 use crate::ternary_layout::TernaryLayout;
 use crate::thread_pool::ThreadPool;
 
-/// A ternary matrix `[n_rows, n_cols]` and its [`Scales`], packed as a [`TernaryLayout`]
-/// says.
+/// A ternary matrix `[n_rows, n_cols]` and its [`Scales`], packed in a [`TernaryLayout`].
 ///
-/// Sixteen rows form a panel; a panel is a run of 64-byte blocks. In a block,
-/// byte `4r + j` belongs to row r of the panel and holds, of the columns of the
-/// block, those that are j modulo 4; as codes 0, 1, 2 for -1, 0, +1.
+/// Sixteen rows form a panel, which is a sequence of 64-byte blocks. Byte `4r + j` of a
+/// block belongs to row r of the panel and holds the columns of the block that are j modulo
+/// 4, as codes 0, 1, 2 for -1, 0, +1.
 ///
-/// [`TernaryLayout::TwoBits`]: 16 columns.
+/// [`TernaryLayout::TwoBits`]: 16 columns per block.
 ///
 /// ```text
 /// byte 4r+j:  bits 7:6   5:4   3:2   1:0
 ///             col  j+12  j+8   j+4   j
 /// ```
 ///
-/// So `(block >> 2s) & 3` is, for each of the 16 rows, the four codes of the
-/// columns 4s..4s+4: the unsigned operand of a four-way int8 dot product whose
-/// signed operand is four activations, broadcast. Codes are unsigned; the dot
-/// product of the trits is that of the codes minus the sum of the activations.
+/// So `(block >> 2s) & 3` is, for each of the 16 rows, the four codes of columns 4s..4s+4:
+/// the unsigned operand of a four-way int8 dot product whose signed operand is four
+/// broadcast activations. The dot product of the trits is that of the codes minus the sum
+/// of the activations.
 ///
-/// [`TernaryLayout::Base3`]: four blocks for the 80 columns of five blocks of two bits
-/// a weight. Block b has the weights of the other's block b and, as the fifth of
-/// each byte, those that stand in bits 2b of the other's last block; the five trits
-/// of a byte are one number.
+/// [`TernaryLayout::Base3`]: four blocks for 80 columns, which take five blocks in the
+/// two-bit layout. Byte by byte, block b holds the four trits of two-bit block b and, as
+/// the fifth, the trit in bits 2b of the last two-bit block; the five trits form one
+/// number.
 ///
 /// ```text
 /// byte 4r+j:  bit 7   bits 6:0
 ///             sign    |81·t(c) + 27·t(c+4) + 9·t(c+8) + 3·t(c+12) + t(64+4b+j)|, c = 16b+j
 /// ```
 ///
-/// Rows and columns are padded with zeros to whole blocks.
+/// Rows and columns are zero-padded to whole blocks.
 #[derive(Debug)]
 pub struct PackedTernary {
     blocks: Buffer<PackedBlock>,
@@ -58,40 +57,39 @@ pub struct PackedTernary {
     scales: PackedScales,
 }
 
-/// What a ternary matrix is, but for its trits.
+/// The parameters of a packed ternary matrix, without its trits.
 #[derive(Clone, Debug)]
 pub struct TernarySpec {
-    /// How it is packed: one with scales of groups at two bits a weight, whatever this is.
+    /// The layout; matrices with group scales are packed at two bits regardless of it.
     pub layout: TernaryLayout,
-    /// Its shape.
+    /// The shape.
     pub shape: Shape,
-    /// Its scales.
+    /// The scales.
     pub scales: Scales,
 }
 
 impl PackedTernary {
-    /// The most columns a matrix may have: with activations of at most 127, a
-    /// dot product then stays below 2^24 and is exact in f32.
+    /// The maximum number of columns: with activations of at most 127, dot products stay
+    /// below 2^24 and are exact in f32.
     pub const MAX_COLS: usize = (1 << 24) / 127;
 
-    /// What the weights of a group are a multiple of, where groups have scales of their
-    /// own.
+    /// Group lengths must be a multiple of this, in weights.
     pub const GROUP_STEP: usize = SUM_COLS;
 
-    /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1.
-    /// Rows are decoded in any order and on all threads of the pool.
+    /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1. Rows are
+    /// decoded in any order on all threads of the pool.
     ///
     /// # Errors
     ///
-    /// Returns the error of `decode_row` with the lowest row, or that there is no
-    /// memory.
+    /// Returns the error of `decode_row` for the lowest row that failed, or an error if the
+    /// system is out of memory.
     ///
     /// # Panics
     ///
-    /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS), if there are not as
-    /// many scales as rows or groups, if groups are not multiples of
-    /// [`GROUP_STEP`](Self::GROUP_STEP) that divide `n_cols`, or if a trit is out of
-    /// range (in builds with debug assertions).
+    /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS), if the number of scales is
+    /// not that of the rows or groups, if the group length is not a multiple of
+    /// [`GROUP_STEP`](Self::GROUP_STEP) that divides `n_cols`, or if a trit is out of range
+    /// (in builds with debug assertions).
     pub fn pack<E: Send + From<OutOfMemory>>(
         pool: &HybridMemoryPool,
         threads: &mut ThreadPool,
@@ -130,7 +128,7 @@ impl PackedTernary {
             .map(|_| PackingScratch::new(pool, layout, n_cols))
             .collect::<Result<Vec<_>, _>>()?;
         let first_error: Mutex<Option<(usize, E)>> = Mutex::new(None);
-        // A matrix without columns has no blocks, and nothing to pack.
+        // A matrix without columns has no blocks; a chunk length must not be 0.
         let chunk = blocks_per_panel.max(1);
         threads.for_each_chunk(
             &mut blocks,
@@ -142,7 +140,7 @@ impl PackedTernary {
                     two_bits,
                     trits,
                 } = scratch;
-                // Zero trits (code 1) wherever the matrix has no weight.
+                // Padding is zero trits (code 1).
                 codes.fill(1);
                 for row_in_panel in 0..PANEL_ROWS {
                     let row = panel * PANEL_ROWS + row_in_panel;
@@ -186,22 +184,23 @@ impl PackedTernary {
         }
     }
 
-    /// Returns the number of rows: outputs.
+    /// Returns the number of rows, which are outputs.
     pub fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    /// Returns the number of columns: inputs.
+    /// Returns the number of columns, which are inputs.
     pub fn n_cols(&self) -> usize {
         self.n_cols
     }
 
-    /// Returns how the weights are packed.
+    /// Returns the layout of the packed weights.
     pub fn layout(&self) -> TernaryLayout {
         self.layout
     }
 
-    /// Returns the bytes that the packed weights of such a matrix and its scales take.
+    /// Returns the bytes of the packed weights and scales of a matrix with these
+    /// parameters.
     pub fn n_bytes_of(layout: TernaryLayout, shape: Shape, scales: &Scales) -> usize {
         let Shape { n_rows, n_cols } = shape;
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
@@ -214,12 +213,12 @@ impl PackedTernary {
         n_panels * (panel + n_scales * PANEL_ROWS * size_of::<f32>())
     }
 
-    /// Returns the bytes that the packed weights and their scales take.
+    /// Returns the bytes of the packed weights and scales.
     pub fn n_bytes(&self) -> usize {
         size_of_val(&*self.blocks) + self.scales.n_bytes()
     }
 
-    /// Writes one row as trits -1, 0, +1.
+    /// Unpacks one row to trits -1, 0, +1.
     ///
     /// # Panics
     ///
@@ -229,7 +228,7 @@ impl PackedTernary {
         self.for_each_trit(row, |col, trit| trits[col] = trit);
     }
 
-    /// Writes one row as values: trits times their scales.
+    /// Dequantizes one row: trits times their scales.
     ///
     /// # Panics
     ///
@@ -265,7 +264,7 @@ impl PackedTernary {
         }
     }
 
-    /// Returns any weights that take about `n_bytes`, for measuring.
+    /// Returns a matrix of about `n_bytes` with arbitrary weights, for measurements.
     pub(crate) fn filled(
         pool: &HybridMemoryPool,
         layout: TernaryLayout,
@@ -275,7 +274,7 @@ impl PackedTernary {
         let blocks_per_panel = layout.blocks_per_panel(N_COLS);
         let n_panels = n_bytes / size_of::<PackedBlock>() / blocks_per_panel;
         let mut blocks = pool.zeroed(Category::Scratch, n_panels * blocks_per_panel)?;
-        // Not zeros: the system would give one page for all of them.
+        // Not zeros, which the system might back with a single page.
         blocks.fill(PackedBlock([0x55; 64]));
         Ok(Self {
             blocks,
@@ -286,15 +285,15 @@ impl PackedTernary {
         })
     }
 
-    /// Computes `out[token, row] = Σ_col trit[row, col] · q[token, col] ·
-    /// (scale / activation scale)`; the sum is exact. Where groups have scales of their
-    /// own, the sum of each is exact, and their products are added in order, by fused
-    /// multiply-add.
+    /// Computes
+    /// `out[token, row] = Σ_col trit[row, col] · q[token, col] · (scale / activation scale)`;
+    /// the sum is exact. With group scales, the sum of each group is exact, and the scaled
+    /// sums are added in order by fused multiply-add.
     ///
     /// # Panics
     ///
-    /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, quantized or
-    /// split, `out` is `[n_tokens, n_rows]`.
+    /// Panics if the shapes disagree: `acts` is `[n_tokens, n_cols]`, quantized or split,
+    /// `out` is `[n_tokens, n_rows]`.
     pub fn matmul(&self, ctx: &mut ComputeContext<'_>, acts: &Int8Rows, out: &mut [f32]) {
         assert_eq!(
             acts.n_cols(),
@@ -311,11 +310,11 @@ impl PackedTernary {
     }
 }
 
-/// What a thread needs to pack a panel.
+/// The scratch of a thread for packing a panel.
 struct PackingScratch {
-    /// A row, filled up to whole blocks.
+    /// The codes of a row, padded to whole blocks.
     codes: Buffer<u8>,
-    /// The panel at two bits a weight.
+    /// The panel in the two-bit layout.
     two_bits: Buffer<PackedBlock>,
     trits: Buffer<i8>,
 }
@@ -338,12 +337,11 @@ impl PackingScratch {
     }
 }
 
-/// Packs the codes of one row, a multiple of 16, into its bytes of each block of
-/// two bits a weight.
+/// Packs the codes of one row, a multiple of 16, into its bytes of each two-bit block.
 fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [PackedBlock]) {
     let (codes, _) = codes.as_chunks::<COL_STEP>();
     for (block, codes) in blocks.iter_mut().zip(codes) {
-        // Four columns at a time: codes are below 4, so no shift leaves its byte.
+        // Four columns at a time: codes are below 4, so shifts stay within their bytes.
         let (quads, _) = codes.as_chunks::<4>();
         let packed = (0..4).fold(0, |packed, s| {
             packed | u32::from_le_bytes(quads[s]) << (2 * s)
@@ -352,8 +350,8 @@ fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [PackedBlock]) {
     }
 }
 
-/// The widest panel that is unpacked for many tokens, 8192 columns: 32 KiB of the
-/// stack. Wider ones are unpacked again for every tile.
+/// The widest panel that is unpacked once for many tokens: 8192 columns, 32 KiB of stack.
+/// Wider panels are unpacked again for every tile.
 #[cfg(target_arch = "x86_64")]
 const UNPACKED_BLOCKS: usize = 512;
 
@@ -424,7 +422,7 @@ impl Panels for WithIsa<'_> {
     }
 }
 
-/// Scales of a panel where every `len` columns have some of their own.
+/// The scales of a panel, sixteen per group of `len` columns.
 struct GroupScales<'a> {
     len: usize,
     /// `[n_groups]`
@@ -432,7 +430,7 @@ struct GroupScales<'a> {
 }
 
 impl WithIsa<'_> {
-    /// Products where groups have scales of their own.
+    /// Computes the products of a panel with group scales.
     fn grouped_products(
         &self,
         blocks: &[PackedBlock],

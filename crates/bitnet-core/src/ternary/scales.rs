@@ -1,4 +1,4 @@
-//! Scales of a packed matrix, and products where groups have scales of their own.
+//! Packed scales of a ternary matrix, and products with group scales.
 
 use crate::activations::{EXACT_PARTS, PART_RADIX};
 use crate::lanes::{Lanes, WIDTH, WithSimd};
@@ -6,8 +6,7 @@ use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::panel::{Acc, PANEL_ROWS};
 use crate::scales::Scales;
 
-/// Scales in the order in which panels need them, zero for the rows that fill up the
-/// last panel.
+/// Scales in panel order, zero for the padding rows of the last panel.
 #[derive(Debug)]
 pub(super) enum PackedScales {
     Tensor(f32),
@@ -66,7 +65,7 @@ impl PackedScales {
     }
 }
 
-/// Adds the products of a group, in steps of the activations, to `values`.
+/// Adds the scaled sums of a group to `values`, in units of the activation step.
 pub(super) struct AddGroup<'a> {
     pub(super) sums: &'a Acc,
     pub(super) scales: &'a [f32; PANEL_ROWS],

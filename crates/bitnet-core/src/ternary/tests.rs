@@ -82,7 +82,7 @@ fn layouts_and_kernels() -> impl Iterator<Item = (TernaryLayout, Isa)> {
     layouts.flat_map(|layout| Isa::available().map(move |isa| (layout, isa)))
 }
 
-/// Pseudo-random trits and activations, and the product by its definition.
+/// Returns pseudo-random trits and activations.
 fn case(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) -> (Vec<i8>, Vec<f32>) {
     let mut state = seed | 1;
     let mut next = move || {
@@ -153,7 +153,7 @@ fn every_kernel_equals_the_definition_on_edge_shapes() {
 
 #[test]
 fn extreme_values_do_not_saturate() {
-    // All weights +1 or -1, all activations ±127, many columns.
+    // The worst case: all weights ±1, all activations ±127, many columns.
     let n_cols = 20_000;
     for (trit, a) in [(1i8, 127.0f32), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
         let mut acts = Int8Rows::with_capacity(&HybridMemoryPool::new(), 2, n_cols).unwrap();
@@ -168,7 +168,7 @@ fn extreme_values_do_not_saturate() {
     }
 }
 
-/// Every kind of scales for a matrix, and its scale at a row and column.
+/// Returns scales of every kind for a matrix.
 fn all_scales(n_rows: usize, n_cols: usize) -> Vec<Scales> {
     let value = |i: usize| ((i * 7919) % 61) as f32 / 64.0 + 0.01;
     let mut all = vec![
@@ -184,7 +184,7 @@ fn all_scales(n_rows: usize, n_cols: usize) -> Vec<Scales> {
     all
 }
 
-/// Products by their definition, one rounding at a time.
+/// Computes the reference products, with the same roundings.
 fn products(trits: &[i8], n_cols: usize, scales: &Scales, acts: &Int8Rows) -> Vec<f32> {
     let mut out = Vec::new();
     let n_parts = acts.n_parts();
@@ -292,7 +292,7 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
     }
 }
 
-/// What split activations lose is below what f32 leaves of the largest of them.
+/// The error of split activations is below the f32 rounding error of the largest of them.
 #[test]
 fn split_activations_are_as_precise_as_f32() {
     let (n_rows, n_cols) = (32, 1024);
@@ -300,7 +300,7 @@ fn split_activations_are_as_precise_as_f32() {
     for (i, x) in x.iter_mut().enumerate() {
         *x *= 0.001 * (i as f32 * 0.7).sin();
     }
-    // An outlier, as some dimensions of trained models have.
+    // An outlier, as in some dimensions of trained models.
     x[77] = 50.0;
     let pool = &HybridMemoryPool::new();
     let mut acts = Int8Rows::with_exact_capacity(pool, 1, n_cols).unwrap();
@@ -329,7 +329,7 @@ fn split_activations_are_as_precise_as_f32() {
             let weight =
                 |col: usize| f64::from(trits[col]) * f64::from(scales.at(row, col, n_cols));
             let exact: f64 = (0..n_cols).map(|col| weight(col) * f64::from(x[col])).sum();
-            // Half of the finest step for each value.
+            // Half of the finest step per value.
             let steps: f64 = (0..n_cols).map(|col| weight(col).abs()).sum();
             let error = (f64::from(found) - exact).abs();
             let bound = 50.0 / 16_777_216.0 * steps + 2e-7 * exact.abs();

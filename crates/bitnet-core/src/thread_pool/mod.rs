@@ -1,13 +1,13 @@
 //! A thread pool for many short parallel steps.
 //!
-//! One token runs through some two hundred small matrices, each a few
-//! microseconds long: threads must start within a fraction of that. Workers
-//! therefore spin a little before they sleep. (A general work-stealing pool
-//! wakes its threads through the operating system each time.)
+//! Decoding one token takes about two hundred matrix multiplications of a few microseconds
+//! each, so the threads must start within a fraction of that. Workers therefore spin
+//! briefly before they sleep. (A general work-stealing pool wakes its threads through the
+//! operating system each time.)
 //!
-//! Which thread does which chunk is not fixed, so chunks must not depend on it:
-//! every function here hands out disjoint chunks, and the result is the same
-//! for any number of threads.
+//! The assignment of chunks to threads is not deterministic, so chunks must not depend on
+//! it: every function here hands out disjoint chunks, and the result is the same for any
+//! number of threads.
 
 #[cfg(all(test, loom))]
 mod model_check;
@@ -24,25 +24,24 @@ use sync::{Condvar, Mutex, UnsafeCell, hint};
 
 use crate::affinity;
 
-/// Spins before a waiting worker goes to sleep: some tens of microseconds,
-/// longer than the pause between two steps of a token. To a model checker they are
-/// all alike.
+/// Spin iterations before a waiting worker sleeps: some tens of microseconds, longer than
+/// the pause between two steps of a token. Under loom one iteration suffices: further ones
+/// explore nothing new.
 const SPINS: u32 = if cfg!(loom) { 1 } else { 2000 };
 
-/// The most ranges of chunks that a job is cut into.
+/// The maximum number of chunk ranges of a job.
 const MAX_RANGES: usize = 32;
 
-/// Chunks of a range that are taken, on a cache line of their own.
+/// The number of chunks taken from a range, on its own cache line.
 #[derive(Default)]
 #[repr(align(64))]
 struct Taken(AtomicUsize);
 
 /// A fixed number of threads that work on one job at a time.
 ///
-/// The calling thread is a member: a pool of one has no other thread and no
-/// synchronisation. A worker that the system does not run while a job lasts is
-/// not waited for, so a busy machine costs its speed and no more. Dropping the
-/// pool ends its threads.
+/// The calling thread is a member: a pool of one thread starts no other thread and needs no
+/// synchronisation. A job does not wait for workers that the system does not schedule while
+/// it lasts, so on a busy machine it is only slower. Dropping the pool joins its threads.
 #[derive(Debug)]
 pub struct ThreadPool {
     shared: Arc<Shared>,
@@ -55,20 +54,19 @@ type Job = *const (dyn Fn(usize) + Sync);
 struct Shared {
     /// See [`State`].
     state: AtomicU64,
-    /// The present job; written only while the state is closed and no worker is
-    /// in it.
+    /// The current job; written only while the state is closed and no worker is inside.
     job: UnsafeCell<Option<Job>>,
     stop: AtomicBool,
     spins: u32,
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
     wake: Condvar,
-    /// The first panic of a worker in the present job.
+    /// The first panic of a worker in the current job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// The number of the job, whether workers may still enter it, and how many are
-/// in it, in one word: so that entering and closing cannot pass each other.
+/// The job number, whether workers may still enter the job, and how many are inside, in one
+/// word, so that entering and closing are atomic.
 ///
 /// ```text
 /// bits 63:32 number    bit 31 open    bits 30:0 workers inside
@@ -91,37 +89,37 @@ impl State {
         self.0 & (Self::OPEN - 1)
     }
 
-    /// The next job, open and with no worker inside.
+    /// Returns the state of the next job: open, no worker inside.
     fn next(self) -> Self {
         Self((self.number().wrapping_add(1) as u64) << 32 | Self::OPEN)
     }
 }
 
-// SAFETY: `job` is the only field that is not already `Send + Sync`. The pool
-// writes it before it opens the state (release), and a worker reads it after it
-// entered an open state (acquire). The pool writes it again only after it closed
-// the state and saw no worker inside (release by workers, acquire by the pool).
+// SAFETY: `job` is the only field that is not already `Send + Sync`. The pool writes it
+// before it opens the state (release), and a worker reads it after it has entered an open
+// state (acquire). The pool writes it again only after it has closed the state and observed
+// no worker inside (release by workers, acquire by the pool).
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-/// Why threads are not bound to processors.
+/// Why threads could not be pinned to processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
-    /// The system binds no threads.
+    /// The system does not support thread affinity.
     #[error("this system binds no threads to processors")]
     Unsupported,
     /// There are fewer processors than threads.
     #[error("{n_threads} threads cannot have a processor each, there are {n_processors}")]
     TooFew {
-        /// Threads to bind.
+        /// The number of threads to pin.
         n_threads: usize,
-        /// Processors that the process may use.
+        /// The number of processors available to the process.
         n_processors: usize,
     },
 }
 
-/// Binds this thread to a processor.
+/// Pins this thread to a processor.
 fn pin_to(processor: CoreId) -> Result<(), PinError> {
     let is_bound = core_affinity::set_for_current(processor);
     is_bound.then_some(()).ok_or(PinError::Unsupported)
@@ -137,9 +135,14 @@ impl ThreadPool {
         Self::start(n_threads, |_| || {})
     }
 
-    /// Starts a pool whose workers stay on a processor each: one hardware thread of
-    /// every core comes before the second of any. The first processor is left to the
-    /// calling thread, which is not the pool's to bind.
+    /// Starts a pool and pins each worker to its own processor. One hardware thread of
+    /// every core is used before the second of any core. The first processor is left for
+    /// the calling thread, which the pool does not pin.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system does not support thread affinity, or there are fewer
+    /// processors than threads.
     ///
     /// # Panics
     ///
@@ -158,7 +161,7 @@ impl ThreadPool {
         let (sender, answers) = mpsc::channel();
         let threads = Self::start(n_threads, |thread| {
             let (processor, sender) = (processors[thread], sender.clone());
-            // The receiver waits for all answers.
+            // Sending fails only after `pinned` has failed.
             move || {
                 let _ = sender.send(pin_to(processor));
             }
@@ -168,7 +171,7 @@ impl ThreadPool {
         Ok(threads)
     }
 
-    /// Starts a pool; what `begin(thread)` returns is called on that thread first.
+    /// Starts a pool; each worker first calls the closure returned by `begin(thread)`.
     fn start<F: FnOnce() + Send + 'static>(n_threads: usize, begin: impl Fn(usize) -> F) -> Self {
         assert!(n_threads > 0, "a pool has at least one thread");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -176,8 +179,7 @@ impl ThreadPool {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
             stop: AtomicBool::new(false),
-            // With more threads than cores, a spinning thread only keeps
-            // another one from working.
+            // With more threads than cores, a spinning thread only delays the others.
             spins: if n_threads <= cores { SPINS } else { 0 },
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
@@ -204,21 +206,21 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
-    /// Calls `f(0)` on this thread and `f(thread)`, `thread` up to
-    /// `n_threads - 1`, at most once on each worker that comes before `f(0)` is
-    /// done. Returns when nobody is in `f` any more.
+    /// Calls `f(0)` on this thread and, for `thread` in `1..n_threads`, `f(thread)` at most
+    /// once on each worker that enters before `f(0)` returns. Returns when no thread is in
+    /// `f`.
     ///
-    /// A panic on any thread reaches the caller after all threads have left.
+    /// A panic on any thread is resumed on the calling thread after all threads have left
+    /// `f`.
     fn run(&mut self, f: impl Fn(usize) + Sync) {
         let shared = &*self.shared;
         let job: &(dyn Fn(usize) + Sync) = &f;
-        // SAFETY: only the lifetime changes. Workers use the job between
-        // entering the state opened below and leaving it, and this function
-        // does not return, not even by a panic, before it closed the state and
-        // saw the last one leave.
+        // SAFETY: only the lifetime changes. Workers use the job between entering the state
+        // opened below and leaving it, and this function does not return or unwind before
+        // it has closed the state and observed that the last worker has left.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
-        // SAFETY: the state is closed and empty (`&mut self`: no other job
-        // runs, and the last one ended so), so no worker reads `job`.
+        // SAFETY: the state is closed and no worker is inside (`&mut self`: no other job
+        // runs, and the last one ended that way), so no worker reads `job`.
         shared.job.with_mut(|slot| unsafe { *slot = Some(job) });
         shared.open();
 
@@ -234,10 +236,14 @@ impl ThreadPool {
         }
     }
 
-    /// Calls `f(thread, chunk)` once for each chunk from 0 to `n_chunks - 1`.
+    /// Calls `f(thread, chunk)` once for each chunk in `0..n_chunks`.
     ///
-    /// Each thread begins with a range of chunks of its own, so that it reads
-    /// memory in one direction, and then helps with the ranges of the others.
+    /// Each thread starts with its own range of chunks, so that it reads memory
+    /// sequentially, and then takes chunks from the ranges of the others.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `f` panics.
     pub fn for_each(&mut self, n_chunks: usize, f: impl Fn(usize, usize) + Sync) {
         if self.workers.is_empty() || n_chunks <= 1 {
             return (0..n_chunks).for_each(|chunk| f(0, chunk));
@@ -259,13 +265,13 @@ impl ThreadPool {
         });
     }
 
-    /// Cuts `data` into chunks of `chunk_len` (the last one may be shorter) and
-    /// calls `f(local, index, chunk)` once for each. `locals` holds one value
-    /// per thread, for scratch memory.
+    /// Splits `data` into chunks of `chunk_len` elements (the last may be shorter) and
+    /// calls `f(local, index, chunk)` once for each. `locals` holds one value per thread,
+    /// such as scratch memory.
     ///
     /// # Panics
     ///
-    /// Panics if `chunk_len` is 0 or there are fewer `locals` than threads.
+    /// Panics if `chunk_len` is 0, there are fewer `locals` than threads, or `f` panics.
     pub fn for_each_chunk<T: Send, L: Send>(
         &mut self,
         data: &mut [T],
@@ -284,14 +290,14 @@ impl ThreadPool {
         let locals = DisjointMut(locals.as_mut_ptr());
         self.for_each(n_chunks, |thread, index| {
             let start = index * chunk_len;
-            // SAFETY: `for_each` hands out each index once and chunks do not
-            // overlap; `start < len` because `index < n_chunks`. The borrow of
-            // the whole slice lasts until `for_each` has returned.
+            // SAFETY: `for_each` passes each index once and chunks do not overlap;
+            // `start < len` because `index < n_chunks`. The borrow of the whole slice lasts
+            // until `for_each` has returned.
             let chunk = unsafe {
                 std::slice::from_raw_parts_mut(data.at(start), chunk_len.min(len - start))
             };
-            // SAFETY: `thread < n_threads <= locals.len()`, and one thread
-            // works on one chunk at a time.
+            // SAFETY: `thread < n_threads <= locals.len()`, and a thread works on one chunk
+            // at a time.
             let local = unsafe { &mut *locals.at(thread) };
             f(local, index, chunk);
         });
@@ -301,22 +307,23 @@ impl ThreadPool {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // No job is set: workers see `stop` before they would enter.
+        // There is no job: workers check `stop` before they enter.
         self.shared.open();
         for worker in self.workers.drain(..) {
-            // A worker's panic was already handed to the caller of `run`.
+            // `run` has already resumed a worker's panic on the calling thread.
             let _ = worker.join();
         }
     }
 }
 
 impl Shared {
-    /// Opens the next job and wakes who sleeps.
+    /// Opens the next job and wakes sleeping workers.
     fn open(&self) {
         let state = State(self.state.load(Ordering::Relaxed));
-        // One of two writes to the state comes first, this one or that of a worker
-        // that goes to sleep (`fetch_or`). If it is this one, the worker sees it and
-        // stays awake; if not, this thread sees the worker in `sleepers`.
+        // Two read-modify-writes of the state are ordered: this one and the `fetch_or` of a
+        // worker that is about to sleep. If this one is first, the worker sees the new
+        // state and does not sleep; if the worker's is first, this thread sees the worker
+        // in `sleepers`.
         self.state.swap(state.next().0, Ordering::AcqRel);
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             drop(self.sleep.lock().unwrap_or_else(PoisonError::into_inner));
@@ -324,7 +331,7 @@ impl Shared {
         }
     }
 
-    /// Lets nobody enter any more and waits until the last worker has left.
+    /// Closes the job and waits until the last worker has left.
     fn close_and_wait(&self) {
         let mut state = State(self.state.fetch_and(!State::OPEN, Ordering::Acquire));
         let mut spins = 0;
@@ -339,7 +346,7 @@ impl Shared {
         }
     }
 
-    /// Enters job `number`, unless it is closed.
+    /// Enters job `number` and returns true, unless it is closed.
     fn enter(&self, number: u32) -> bool {
         self.state
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| {
@@ -349,7 +356,7 @@ impl Shared {
             .is_ok()
     }
 
-    /// The life of one worker.
+    /// The main loop of a worker.
     fn work(&self, thread: usize) {
         let mut seen = 0;
         loop {
@@ -360,8 +367,8 @@ impl Shared {
             if !self.enter(seen) {
                 continue;
             }
-            // SAFETY: the state was opened after `job` was written, and `job`
-            // stays unchanged and alive until this worker leaves below.
+            // SAFETY: the state was opened after `job` was written, and `job` stays
+            // unchanged and valid until this worker leaves below.
             let job = self
                 .job
                 .with(|slot| unsafe { &*(*slot).expect("an open state has a job") });
@@ -373,7 +380,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a job with another number than `seen` and returns its number.
+    /// Waits for a job whose number differs from `seen` and returns its number.
     fn wait_for_job_after(&self, seen: u32) -> u32 {
         for _ in 0..self.spins {
             let number = State(self.state.load(Ordering::Acquire)).number();
@@ -385,7 +392,7 @@ impl Shared {
         let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         let number = loop {
-            // A write that changes nothing: see `open`.
+            // A read-modify-write that changes nothing: see `open`.
             let number = State(self.state.fetch_or(0, Ordering::AcqRel)).number();
             if number != seen {
                 break number;
@@ -400,23 +407,23 @@ impl Shared {
     }
 }
 
-/// A pointer to values of which different threads get disjoint parts.
+/// A pointer through which threads access disjoint elements.
 #[derive(Clone, Copy)]
 pub(crate) struct DisjointMut<T>(pub(crate) *mut T);
 
-// SAFETY: it is only a pointer; each use states why its parts are disjoint.
+// SAFETY: this is only a pointer; each use states why its accesses are disjoint.
 unsafe impl<T: Send> Send for DisjointMut<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for DisjointMut<T> {}
 
 impl<T> DisjointMut<T> {
-    /// Returns the pointer `offset` elements further.
+    /// Returns the pointer plus `offset` elements.
     ///
     /// # Safety
     ///
     /// The result must lie inside the allocation (or one past its end).
     pub(crate) unsafe fn at(&self, offset: usize) -> *mut T {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.0.add(offset) }
     }
 }
@@ -459,11 +466,11 @@ mod tests {
             Err(error) => return assert_eq!(error, PinError::Unsupported),
         };
         if cfg!(windows) {
-            // What can be asked there is where the process may run, not the thread.
+            // Windows only reports the affinity of the process, not of the thread.
             return;
         }
         let seen = Mutex::new(vec![None; n_processors]);
-        // A worker may come too late for one job.
+        // A worker may miss a single job.
         for _ in 0..1000 {
             threads.for_each(n_processors, |thread, _| {
                 std::thread::sleep(std::time::Duration::from_millis(1));
@@ -512,8 +519,8 @@ mod tests {
     fn workers_take_part_in_a_job_that_lasts() {
         for n_threads in [2, 3, 8] {
             let mut threads = ThreadPool::new(n_threads);
-            // Nobody leaves before all have come: a worker that slept through
-            // the job would hang this test.
+            // No thread leaves before all have entered: a worker that slept through the job
+            // would hang this test.
             let barrier = std::sync::Barrier::new(n_threads);
             for _ in 0..100 {
                 threads.run(|_| {

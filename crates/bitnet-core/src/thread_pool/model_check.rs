@@ -1,8 +1,8 @@
-//! The pool itself in every interleaving of its threads, and with everything that weak
-//! memory may show in each: `scripts/test-loom.sh`.
+//! Model checks of the thread pool with loom, over the interleavings of its threads and the
+//! reorderings of the weak memory model: `scripts/test-loom.sh`.
 //!
-//! loom reports a deadlock (a worker that sleeps through the end), a data race on the job
-//! or on what it borrows, and whatever is asserted here.
+//! loom reports a deadlock (a worker that misses the stop), a data race on the job or on
+//! data that it borrows, and failed assertions.
 
 use std::sync::Arc;
 
@@ -10,30 +10,30 @@ use loom::cell::UnsafeCell;
 
 use super::*;
 
-/// Two values that a job reads and writes without any synchronisation but the pool's.
+/// Two values that a job accesses with no synchronisation other than the pool's.
 #[derive(Default)]
 struct Cells([UnsafeCell<usize>; 2]);
 
-// SAFETY: loom reports every access that another one races with.
+// SAFETY: loom reports every racing access.
 unsafe impl Sync for Cells {}
 
 impl Cells {
     fn add(&self, chunk: usize) {
-        // SAFETY: a pool hands out each chunk once; loom checks it.
+        // SAFETY: the pool hands out each chunk once; loom checks it.
         self.0[chunk].with_mut(|n| unsafe { *n += 1 });
     }
 
     /// Asserts that each value was added to `n` times.
     fn check(&self, n: usize) {
         for cell in &self.0 {
-            // SAFETY: nobody writes any more; loom checks it.
+            // SAFETY: no thread writes any more; loom checks it.
             cell.with(|value| assert_eq!(unsafe { *value }, n));
         }
     }
 }
 
-/// Explores a pool of `n_threads`, with at most `preemptions` switches away from a
-/// thread that could go on.
+/// Explores a pool of `n_threads` with at most `preemptions` preemptions of a runnable
+/// thread.
 fn explore(n_threads: usize, preemptions: usize, f: impl Fn(ThreadPool) + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);

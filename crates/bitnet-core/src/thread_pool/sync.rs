@@ -1,5 +1,5 @@
-//! What the threads of a pool meet at: the standard library's, or, with `--cfg loom`,
-//! the model checker's.
+//! The synchronisation primitives of the pool: those of the standard library, or, with
+//! `--cfg loom`, those of loom.
 
 #[cfg(loom)]
 pub(super) use loom::{
@@ -15,7 +15,7 @@ pub(super) use std::{
     thread,
 };
 
-/// The standard library's cell, with the accesses that loom watches.
+/// The standard library's cell with the interface of loom's.
 #[cfg(not(loom))]
 #[derive(Debug)]
 pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);

@@ -1,5 +1,5 @@
-//! The dot product extension: `sdot`, four columns of four rows in one instruction,
-//! with the four activations taken out of a register of sixteen.
+//! The dot product extension: `sdot` multiplies four columns of four rows by four
+//! activations, selected from a register of sixteen.
 
 use std::arch::aarch64::{int8x16_t, int32x4_t};
 use std::arch::asm;
@@ -14,14 +14,14 @@ use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 pub struct Dotprod(());
 
 impl Dotprod {
-    /// Returns the value if this processor has `sdot`.
+    /// Returns the level if this processor supports `sdot`.
     pub(crate) fn new() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("dotprod").then_some(Self(()))
     }
 
     fn panel<W: Weights>(self, operands: Operands<'_>, acc: &mut Acc) {
         for (operands, acc) in operands.tiles::<4>(acc) {
-            // SAFETY: `self` exists, so `new` has found the extension.
+            // SAFETY: `self` proves that `new` has detected the extension.
             unsafe {
                 match acc.len() {
                     4 => tile::<W, 4, 1>(self, operands, acc),
@@ -41,8 +41,8 @@ impl Dotprod {
         weights: int8x16_t,
         acts: int8x16_t,
     ) -> int32x4_t {
-        // SAFETY: `self` proves that the instruction exists, and it touches registers
-        // only.
+        // SAFETY: `self` proves that the instruction is supported, and it accesses
+        // registers only.
         unsafe {
             asm!(
                 "sdot {sums:v}.4s, {weights:v}.16b, {acts:v}.4b[{quad}]",
@@ -77,8 +77,8 @@ impl Tier for Dotprod {
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
-        // Runs `sdot` on registers.
-        // SAFETY: `self` exists, so `new` has found the extension.
+        // `sdot` on registers.
+        // SAFETY: `self` proves that `new` has detected the extension.
         Some(unsafe { peak_rounds(self, n_rounds) })
     }
 }
@@ -86,8 +86,8 @@ impl Tier for Dotprod {
 /// `[token][part of the panel][chain]`.
 type Sums<const N: usize, const CHAINS: usize> = [[[int32x4_t; CHAINS]; PANEL_ROWS / 4]; N];
 
-/// Sixteen accumulators of four rows: `N` tokens, four parts of the panel, and
-/// `CHAINS` for each, since an `sdot` waits for the one before on the same one.
+/// Computes `N` tokens with sixteen accumulators of four rows: four parts of the panel per
+/// token and `CHAINS` accumulators for each, which hide the latency of `sdot`.
 #[target_feature(enable = "dotprod")]
 #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
 fn tile<W: Weights, const N: usize, const CHAINS: usize>(
@@ -101,8 +101,7 @@ fn tile<W: Weights, const N: usize, const CHAINS: usize>(
     for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
         let mut acts = [Neon.splat_i8(0); N];
         for t in 0..N {
-            // SAFETY: the rows have 16 columns for each step, as `rows` has
-            // checked.
+            // SAFETY: the rows have 16 columns per step, as `rows` has checked.
             acts[t] = unsafe { Neon.load(rows[t].add(COL_STEP * step)) };
         }
         add_quad::<W, N, CHAINS, 0>(isa, &mut sums, blocks, acts);
@@ -122,9 +121,9 @@ fn tile<W: Weights, const N: usize, const CHAINS: usize>(
     }
 }
 
-/// Adds the columns `4·QUAD..` of a step, part by part: written out, because a loop
-/// around inline assembly is not unrolled, and a variable index would keep the sums
-/// in memory.
+/// Adds the columns `4·QUAD..` of a step, part by part. Unrolled by hand, because a loop
+/// around inline assembly is not unrolled, and a variable index would keep the sums in
+/// memory.
 #[inline(always)]
 fn add_quad<W: Weights, const N: usize, const CHAINS: usize, const QUAD: usize>(
     isa: Dotprod,

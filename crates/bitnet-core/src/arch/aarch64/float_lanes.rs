@@ -30,7 +30,7 @@ impl Lanes for Neon {
         fn mul(a: Self::V, b: Self::V) -> Self::V = unroll4!(I => vmulq_f32(a[I], b[I]));
         fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V =
             unroll4!(I => vfmaq_f32(c[I], a[I], b[I]));
-        // Not `fmax`, which returns what is not a number wherever it stands.
+        // Not `fmax`, which returns NaN if either operand is NaN.
         fn max(a: Self::V, b: Self::V) -> Self::V =
             unroll4!(I => vbslq_f32(vcgtq_f32(a[I], b[I]), a[I], b[I]));
         fn min(a: Self::V, b: Self::V) -> Self::V =
@@ -68,7 +68,7 @@ impl Lanes for Neon {
         // SAFETY: NEON is in the baseline, and `out` is 16 bytes.
         unsafe {
             let x = unroll4!(I => vreinterpretq_s16_s32(vcvtq_s32_f32(x[I])));
-            // The lower halves of all lanes, twice.
+            // The lower halves of all lanes, two times.
             let low = vreinterpretq_s8_s16(vuzp1q_s16(x[0], x[1]));
             let high = vreinterpretq_s8_s16(vuzp1q_s16(x[2], x[3]));
             vst1q_s8(out.as_mut_ptr(), vuzp1q_s8(low, high));
@@ -76,7 +76,7 @@ impl Lanes for Neon {
     }
 }
 
-/// Returns x·2^n, with 2^n as two factors: it may be beyond the range of one.
+/// Returns x·2^n. 2^n is split into two factors, since it may be out of range.
 #[inline]
 #[target_feature(enable = "neon")]
 fn ldexp(x: float32x4_t, n: float32x4_t) -> float32x4_t {

@@ -1,5 +1,5 @@
-//! The int8 matrix extension: `smmla`, eight columns of two rows by two tokens in one
-//! instruction. One token alone goes the way of `sdot`.
+//! The int8 matrix extension: `smmla` multiplies eight columns of two rows by two tokens. A
+//! single token uses `sdot`.
 
 use std::arch::aarch64::{int8x16_t, int32x4_t};
 use std::arch::asm;
@@ -15,17 +15,17 @@ use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 pub struct I8mm(Dotprod);
 
 impl I8mm {
-    /// Returns the value if this processor has `smmla` and `sdot`.
+    /// Returns the level if this processor supports `smmla` and `sdot`.
     pub(crate) fn new() -> Option<Self> {
         let dotprod = Dotprod::new()?;
         std::arch::is_aarch64_feature_detected!("i8mm").then_some(Self(dotprod))
     }
 
-    /// Half a panel at a time: four pairs of rows by one, two or four pairs of
+    /// Computes half a panel at a time: four pairs of rows by one, two or four pairs of
     /// tokens.
     fn tiles<W: Weights>(self, operands: Operands<'_>, acc: &mut Acc) {
         for half in 0..2 {
-            // SAFETY: `self` exists, so `new` has found the extension.
+            // SAFETY: `self` proves that `new` has detected the extension.
             unsafe {
                 match acc.len() {
                     8 => tile::<W, 8, 4>(self, operands, half, acc),
@@ -39,8 +39,8 @@ impl I8mm {
     /// Adds the product of two rows of eight weights and two rows of eight activations.
     #[inline(always)]
     fn smmla(self, mut sums: int32x4_t, weights: int8x16_t, acts: int8x16_t) -> int32x4_t {
-        // SAFETY: `self` proves that the instruction exists, and it touches registers
-        // only.
+        // SAFETY: `self` proves that the instruction is supported, and it accesses
+        // registers only.
         unsafe {
             asm!(
                 "smmla {sums:v}.4s, {weights:v}.16b, {acts:v}.16b",
@@ -86,14 +86,14 @@ impl Tier for I8mm {
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
-        // Runs `smmla` on registers.
-        // SAFETY: `self` exists, so `new` has found the extension.
+        // `smmla` on registers.
+        // SAFETY: `self` proves that `new` has detected the extension.
         Some(unsafe { peak_rounds(self, n_rounds) })
     }
 }
 
-/// `N` tokens, which are `PAIRS` pairs, by eight rows. A sum has the lanes row 0
-/// token 0, row 0 token 1, row 1 token 0, row 1 token 1.
+/// Computes `N` tokens, as `PAIRS` pairs, by eight rows. The lanes of a sum are row 0 token
+/// 0, row 0 token 1, row 1 token 0, row 1 token 1.
 #[target_feature(enable = "i8mm")]
 #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
 fn tile<W: Weights, const N: usize, const PAIRS: usize>(
@@ -109,7 +109,7 @@ fn tile<W: Weights, const N: usize, const PAIRS: usize>(
     let mut sums = [[Neon.zero_i32(); 4]; PAIRS];
     for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
         let col = COL_STEP * step;
-        // SAFETY: the rows have 16 columns for each step, as `rows` has checked.
+        // SAFETY: the rows have 16 columns per step, as `rows` has checked.
         unsafe {
             add_octet::<W, N, PAIRS, 0, 1>(isa, &mut sums, blocks, half, rows, col);
             add_octet::<W, N, PAIRS, 2, 3>(isa, &mut sums, blocks, half, rows, col + 8);
@@ -126,7 +126,7 @@ fn tile<W: Weights, const N: usize, const PAIRS: usize>(
     }
 }
 
-/// Adds eight columns, those from `col` on: the operands `FIRST` and `SECOND`.
+/// Adds eight columns from `col` on, the operands `FIRST` and `SECOND`.
 ///
 /// # Safety
 ///
@@ -148,11 +148,11 @@ unsafe fn add_octet<
 ) {
     let mut acts = [Neon.splat_i8(0); PAIRS];
     for pair in 0..PAIRS {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         acts[pair] = unsafe { Neon.load_two(rows[2 * pair].add(col), rows[2 * pair + 1].add(col)) };
     }
-    // Written out: a loop around inline assembly is not unrolled, and a variable
-    // index would keep the sums in memory.
+    // Unrolled by hand: a loop around inline assembly is not unrolled, and a variable index
+    // would keep the sums in memory.
     add_part::<W, PAIRS, FIRST, SECOND, 0>(isa, sums, blocks, half, acts);
     add_part::<W, PAIRS, FIRST, SECOND, 1>(isa, sums, blocks, half, acts);
 }
@@ -173,7 +173,8 @@ fn add_part<
 ) {
     let first = W::operand::<FIRST>(Neon, blocks, 2 * half + PART);
     let second = W::operand::<SECOND>(Neon, blocks, 2 * half + PART);
-    // Four columns of four rows and the next four, to eight of two and two.
+    // Rearranges two operands of four columns by four rows into two of eight columns by two
+    // rows.
     let (low, high) = (Neon.zip_low(first, second), Neon.zip_high(first, second));
     for pair in 0..PAIRS {
         sums[pair][2 * PART] = isa.smmla(sums[pair][2 * PART], low, acts[pair]);

@@ -1,8 +1,8 @@
-//! ARM64: one file per level. A block is four registers of four rows; every level
-//! multiplies the same operands.
+//! ARM64: one file per level. A block is four registers of four rows; all levels use the
+//! same operands.
 //!
-//! Instructions for 64 ternary weights, where n tokens share the loads and unpacking
-//! of weights:
+//! Instructions for 64 ternary weights, where n tokens share the loads and unpacking of
+//! weights:
 //!
 //! | tier | load | shift, mask | arrange | load activations | multiply and add |
 //! |---|---|---|---|---|---|
@@ -10,8 +10,8 @@
 //! | `dotprod` | 1 | 3 + 3 | – | n/4 | 4·n `sdot` |
 //! | `i8mm` | 1 | 3 + 3 | 4 `zip` | n | 2·n `smmla` |
 //!
-//! The inner loops of a release build (`objdump -d`; two loads may be one `ldp`), all
-//! sums in registers:
+//! Inner loops of a release build (`objdump -d`; two loads may be one `ldp`), with all sums
+//! in registers:
 //!
 //! | tier | tokens | weights | instructions | of them multiply | multiply-adds per instruction |
 //! |---|---|---|---|---|---|
@@ -23,15 +23,14 @@
 //! | `i8mm` | 8 | 128 | 89 | 32 | 11.5 |
 //!
 //! With `dotprod`, one token takes 11.5 instructions for the 16 bytes of 64 weights, 4 of
-//! them `sdot` and 6 to unpack: at two a cycle, it waits for memory first on a core
-//! that gets less than 2.8 bytes a cycle from there. Int8 weights need no unpacking,
-//! but 4 loads for 64, and on `neon` 4·n `sadalp`, since an i16 holds two products.
+//! them `sdot` and 6 to unpack: at two instructions per cycle, it is memory-bound on a core
+//! with a bandwidth below 2.8 bytes per cycle. Int8 weights need no unpacking, but 4 loads
+//! for 64, and on `neon` 4·n `sadalp`, since an i16 holds the sum of two products.
 //!
-//! NEON belongs to the baseline of ARM64, so other operations need no compilation
-//! of their own; those over lanes have [`float_lanes`] on every tier. `sdot` and
-//! `smmla` have no stable intrinsics: they are inline assembly, in methods of the
-//! value that proves the instruction, which are always inlined into functions
-//! compiled for it.
+//! NEON is in the baseline of ARM64, so other operations are not compiled separately; all
+//! tiers use [`float_lanes`] for operations over lanes. `sdot` and `smmla` have no stable
+//! intrinsics: they are inline assembly in methods of the value that proves their support,
+//! which are always inlined into functions compiled for them.
 
 mod dotprod;
 mod float_lanes;
@@ -46,17 +45,17 @@ pub use dotprod::Dotprod;
 pub use i8mm::I8mm;
 pub use neon::Neon;
 
-/// A kind of weights: how blocks become operands of four columns by four rows.
+/// A weight type: how blocks become operands of four columns by four rows.
 trait Weights {
-    /// Blocks that hold 16 columns.
+    /// Blocks per 16 columns.
     const BLOCKS: usize;
-    /// Products that an i16 can add up.
+    /// The number of products whose sum fits in i16.
     const I16_PRODUCTS: usize;
     /// Returns the columns `4·QUAD..` of 16 for the rows `4·part..` of the panel.
     fn operand<const QUAD: usize>(neon: Neon, blocks: &[PackedBlock], part: usize) -> int8x16_t;
 }
 
-/// Codes 0..=2, whose products are returned as they are.
+/// Codes 0..=2. The products are those of the codes, without correction.
 struct Ternary;
 
 impl Weights for Ternary {
@@ -89,7 +88,7 @@ impl Weights for Int8 {
     }
 }
 
-/// Returns where the rows of `N` tokens begin, each of at least `n_cols` columns.
+/// Returns pointers to the rows of `N` tokens, each with at least `n_cols` columns.
 #[inline(always)]
 fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N] {
     std::array::from_fn(|t| {

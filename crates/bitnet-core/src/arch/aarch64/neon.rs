@@ -1,4 +1,4 @@
-//! NEON alone: `smlal` of bytes to i16, and from time to time `sadalp` to i32.
+//! NEON without extensions: `smlal` of bytes to i16, and periodically `sadalp` to i32.
 
 use std::arch::aarch64::{
     int8x16_t, int16x8_t, int32x4_t, vaddq_s32, vandq_s8, vcombine_s8, vdupq_n_s8, vdupq_n_s16,
@@ -12,7 +12,7 @@ use super::{Int8, Ternary, Weights, rows};
 use crate::arch::{IsaLevel, Tier};
 use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
-/// Every ARM64 processor: NEON is in the baseline.
+/// Any ARM64 processor: NEON is in the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neon;
 
@@ -44,7 +44,7 @@ impl Neon {
         fn splat_i32(x: i32) -> int8x16_t = vreinterpretq_s8_s32(vdupq_n_s32(x));
     }
 
-    /// Returns the rows `4·part..` of a block.
+    /// Loads the rows `4·part..` of a block.
     #[inline(always)]
     pub(super) fn load_part(self, block: &PackedBlock, part: usize) -> int8x16_t {
         assert!(part < 4, "a part of a panel");
@@ -58,36 +58,36 @@ impl Neon {
         unsafe { vst1q_s32(to.as_mut_ptr(), x) };
     }
 
-    /// Returns 16 activations.
+    /// Loads 16 activations.
     ///
     /// # Safety
     ///
-    /// `from` is the beginning of as many.
+    /// `from` points to 16 values.
     #[inline(always)]
     pub(super) unsafe fn load(self, from: *const i8) -> int8x16_t {
-        // SAFETY: NEON is in the baseline; the caller's promise.
+        // SAFETY: NEON is in the baseline; the rest is guaranteed by the caller.
         unsafe { vld1q_s8(from) }
     }
 
-    /// Returns eight activations of one token and eight of another.
+    /// Loads eight activations of one token and eight of another.
     ///
     /// # Safety
     ///
-    /// Both are the beginning of as many.
+    /// Both pointers point to eight values.
     #[inline(always)]
     pub(super) unsafe fn load_two(self, low: *const i8, high: *const i8) -> int8x16_t {
-        // SAFETY: NEON is in the baseline; the caller's promise.
+        // SAFETY: NEON is in the baseline; the rest is guaranteed by the caller.
         unsafe { vcombine_s8(vld1_s8(low), vld1_s8(high)) }
     }
 
-    /// Returns four activations in every lane.
+    /// Loads four activations into every lane.
     ///
     /// # Safety
     ///
-    /// `from` is the beginning of as many.
+    /// `from` points to four values.
     #[inline(always)]
     unsafe fn broadcast_i8x4(self, from: *const i8) -> int8x16_t {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         self.splat_i32(unsafe { from.cast::<i32>().read_unaligned() })
     }
 }
@@ -110,13 +110,13 @@ impl Tier for Neon {
     }
 
     fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        // Sums of both widths are used all the time: those of four tokens would be
-        // more than 32 registers.
+        // The sums of both widths are live throughout: those of four tokens would exceed 32
+        // registers.
         panel::<Int8, 2>(operands, acc);
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
-        // Runs `smlal` on registers.
+        // `smlal` on registers.
         const CHAINS: usize = 16;
         let factor = black_box(self.splat_i8(1));
         let mut sums = [self.zero_i16(); CHAINS];
@@ -124,7 +124,7 @@ impl Tier for Neon {
             for sum in &mut sums {
                 *sum = self.add_products_high(*sum, factor, factor);
             }
-            // Or the rounds would become one multiplication.
+            // Prevents the compiler from merging the rounds into one multiplication.
             sums = black_box(sums);
         }
         black_box(sums);
@@ -132,7 +132,8 @@ impl Tier for Neon {
     }
 }
 
-/// Half a panel at a time: four accumulators of i16 for each of up to `MAX` tokens.
+/// Computes half a panel at a time, with four i16 accumulators for each of up to `MAX`
+/// tokens.
 fn panel<W: Weights, const MAX: usize>(operands: Operands<'_>, acc: &mut Acc) {
     for (operands, acc) in operands.tiles::<MAX>(acc) {
         for half in 0..2 {
@@ -158,7 +159,7 @@ fn tile<W: Weights, const N: usize>(operands: Operands<'_>, half: usize, acc: &m
     let mut pairs: Pairs<N> = [[[neon.zero_i16(); 2]; 2]; N];
     for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
         let col = COL_STEP * step;
-        // SAFETY: the rows have 16 columns for each step, as `rows` has checked.
+        // SAFETY: the rows have 16 columns per step, as `rows` has checked.
         unsafe {
             add_quad::<W, N, 0>(&mut pairs, blocks, half, rows, col);
             add_quad::<W, N, 1>(&mut pairs, blocks, half, rows, col + 4);
@@ -182,7 +183,7 @@ fn tile<W: Weights, const N: usize>(operands: Operands<'_>, half: usize, acc: &m
     }
 }
 
-/// Adds the columns from `col` on.
+/// Adds four columns from `col` on.
 ///
 /// # Safety
 ///
@@ -198,7 +199,7 @@ unsafe fn add_quad<W: Weights, const N: usize, const QUAD: usize>(
     for p in 0..2 {
         let weights = W::operand::<QUAD>(Neon, blocks, 2 * half + p);
         for t in 0..N {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             let acts = unsafe { Neon.broadcast_i8x4(rows[t].add(col)) };
             let [low, high] = &mut pairs[t][p];
             *low = Neon.add_products_low(*low, weights, acts);
@@ -207,7 +208,7 @@ unsafe fn add_quad<W: Weights, const N: usize, const QUAD: usize>(
     }
 }
 
-/// Moves the i16 sums to the i32 ones.
+/// Adds the i16 sums to the i32 sums.
 #[inline(always)]
 fn widen<const N: usize>(sums: &mut [[[int32x4_t; 2]; 2]; N], pairs: &mut Pairs<N>) {
     for t in 0..N {

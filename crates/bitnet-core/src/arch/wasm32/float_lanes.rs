@@ -1,6 +1,6 @@
-//! Sixteen f32 in four vectors. There is no instruction for a fused multiply-add that
-//! rounds the same way everywhere: products are exact in f64, and sums there are made
-//! odd where they are not exact, so that rounding to f32 is the only one.
+//! Sixteen f32 in four vectors. WebAssembly has no deterministic fused multiply-add
+//! instruction, so it is emulated: products are exact in f64, sums are rounded to odd in
+//! f64, and only the conversion to f32 rounds.
 
 use std::arch::wasm32::{
     f32x4_add, f32x4_convert_i32x4, f32x4_demote_f64x2_zero, f32x4_eq, f32x4_extract_lane,
@@ -136,19 +136,19 @@ fn upper_half(x: v128) -> v128 {
     i32x4_shuffle::<2, 3, 2, 3>(x, x)
 }
 
-/// Returns the values of the f16 whose bits are the lower halves of the lanes.
+/// Converts the f16 whose bits are the lower halves of the lanes.
 #[inline(always)]
 fn from_f16(bits: v128) -> v128 {
     let magnitude = v128_and(bits, i32x4_splat(0x7fff));
     let sign = i32x4_shl(v128_xor(bits, magnitude), 16);
-    // The exponent's bias is 15 there and 127 here.
+    // The exponent bias is 15 in f16 and 127 in f32.
     let value = f32x4_mul(i32x4_shl(magnitude, 13), f32x4_splat(2f32.powi(112)));
     let beyond = i32x4_ge(magnitude, i32x4_splat(0x7c00));
     let exponent = v128_and(beyond, i32x4_splat(0x7f80_0000));
     v128_or(v128_or(value, exponent), sign)
 }
 
-/// Returns x·2^n, with 2^n as two factors: it may be beyond the range of one.
+/// Returns x·2^n. 2^n is split into two factors, since it may be out of range.
 #[inline(always)]
 fn ldexp(x: v128, n: v128) -> v128 {
     let power = |n| i32x4_shl(i32x4_add(n, i32x4_splat(127)), 23);
@@ -165,26 +165,25 @@ fn mul_add(a: v128, b: v128, c: v128) -> v128 {
     i32x4_shuffle::<0, 1, 4, 5>(low, high)
 }
 
-/// The two lower lanes of [`mul_add`].
+/// Computes the two lower lanes of [`mul_add`].
 ///
-/// The sum in f64 is rounded to odd (Boldo and Melquiond, "Emulation of FMA and
-/// correctly rounded sums", 2008): where it is not exact, the neighbour with an odd
-/// last bit is taken. f64 has more than two bits beyond f32, so rounding once more
-/// gives what rounding the exact sum would.
+/// The sum in f64 is rounded to odd (Boldo and Melquiond, "Emulation of FMA and correctly
+/// rounded sums", 2008): if it is inexact, the neighbour with an odd last bit is taken. f64
+/// has more than two bits more than f32, so the second rounding gives the correctly rounded
+/// exact sum.
 #[inline(always)]
 fn mul_add_low(a: v128, b: v128, c: v128) -> v128 {
     let product = f64x2_mul(f64x2_promote_low_f32x4(a), f64x2_promote_low_f32x4(b));
     let c = f64x2_promote_low_f32x4(c);
     let sum = f64x2_add(product, c);
-    // What the sum lacks, exactly (Knuth's TwoSum); not a number if the sum is none or
-    // infinite.
+    // The exact error of the sum (Knuth's TwoSum); NaN if the sum is NaN or infinite.
     let c_part = f64x2_sub(sum, product);
     let product_part = f64x2_sub(sum, c_part);
     let error = f64x2_add(f64x2_sub(product, product_part), f64x2_sub(c, c_part));
     let inexact = f64x2_gt(f64x2_abs(error), f64x2_splat(0.0));
-    // All ones where the last bit is 0.
+    // All ones if the last bit is 0.
     let even = i64x2_sub(v128_and(sum, i64x2_splat(1)), i64x2_splat(1));
-    // 1, away from zero, where the error has the sign of the sum, else -1.
+    // 1, away from zero, if the error has the sign of the sum, else -1.
     let step = v128_or(i64x2_shr(v128_xor(error, sum), 63), i64x2_splat(1));
     let step = v128_and(step, v128_and(inexact, even));
     f32x4_demote_f64x2_zero(i64x2_add(sum, step))

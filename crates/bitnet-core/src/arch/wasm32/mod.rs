@@ -1,8 +1,7 @@
-//! WebAssembly with 128-bit SIMD: bytes are widened to i16, and `i32x4.dot_i16x8_s`
-//! multiplies and adds neighbours, an instruction of x86-64 and two or three of ARM64.
+//! WebAssembly with 128-bit SIMD: bytes are widened to i16; `i32x4.dot_i16x8_s` multiplies
+//! and adds adjacent pairs, which is one instruction on x86-64 and two or three on ARM64.
 //!
-//! A module is compiled with these instructions or without: there is no choice at run
-//! time.
+//! SIMD support is fixed when the module is compiled: there is no dispatch at run time.
 
 mod float_lanes;
 
@@ -46,7 +45,7 @@ impl Tier for Simd128 {
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
-        // Runs `i32x4.dot_i16x8_s` on registers.
+        // `i32x4.dot_i16x8_s` on registers.
         const CHAINS: usize = 8;
         let factor = black_box(i8x16_splat(1));
         let mut sums = [i32x4_splat(0); CHAINS];
@@ -54,23 +53,23 @@ impl Tier for Simd128 {
             for sum in &mut sums {
                 *sum = i32x4_add(*sum, i32x4_dot_i16x8(factor, factor));
             }
-            // Or the rounds would become one multiplication.
+            // Prevents the compiler from merging the rounds into one multiplication.
             sums = black_box(sums);
         }
         Some(n_rounds * CHAINS * 8)
     }
 }
 
-/// Returns the rows `4·part..` of a block.
+/// Loads the rows `4·part..` of a block.
 #[inline(always)]
 fn load_part(block: &PackedBlock, part: usize) -> v128 {
     let bytes: &[u8] = &block.0[16 * part..][..16];
-    // SAFETY: these are 16 bytes.
+    // SAFETY: `bytes` is 16 bytes.
     unsafe { v128_load(bytes.as_ptr().cast()) }
 }
 
-/// A quarter of a panel at a time. `weights(blocks, part, quad)` returns the columns
-/// `4·quad..` of 16, which the blocks hold, for the rows `4·part..`.
+/// Computes a quarter of a panel at a time. `weights(blocks, part, quad)` returns the
+/// columns `4·quad..` of the 16 in the blocks, for the rows `4·part..`.
 #[inline(always)]
 fn panel<const BLOCKS: usize>(
     operands: Operands<'_>,
@@ -102,7 +101,7 @@ fn tile<const BLOCKS: usize, const N: usize>(
         let (quads, _) = row.as_chunks();
         &quads.as_chunks().0[..blocks.len()]
     });
-    // Of two rows each.
+    // Two rows each.
     let mut sums = [[i32x4_splat(0); 2]; N];
     for (step, blocks) in blocks.iter().enumerate() {
         for quad in 0..4 {
@@ -122,7 +121,7 @@ fn tile<const BLOCKS: usize, const N: usize>(
         let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
         let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
         let out = &mut acc[t].as_chunks_mut::<4>().0[part];
-        // SAFETY: there are four lanes.
+        // SAFETY: `out` has four lanes.
         unsafe { v128_store(out.as_mut_ptr().cast(), i32x4_add(even, odd)) };
     }
 }

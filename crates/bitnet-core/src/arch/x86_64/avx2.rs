@@ -1,5 +1,5 @@
-//! AVX2: a panel as two registers of eight rows, `vpmaddubsw` for pairs of
-//! columns and `vpmaddwd` to i32.
+//! AVX2: a panel is two registers of eight rows; `vpmaddubsw` for pairs of columns, then
+//! `vpmaddwd` to i32.
 
 use std::arch::x86_64::{
     __m256i, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
@@ -53,13 +53,13 @@ impl RowLanes for Avx2 {
 
     #[inline(always)]
     unsafe fn load(self, from: *const u8) -> __m256i {
-        // SAFETY: `self` proves AVX, and the caller promises the bytes.
+        // SAFETY: `self` proves AVX, and the caller guarantees the bytes.
         unsafe { _mm256_load_si256(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn store(self, x: __m256i, to: *mut i32) {
-        // SAFETY: `self` proves AVX, and the caller promises the lanes.
+        // SAFETY: `self` proves AVX, and the caller guarantees the lanes.
         unsafe { _mm256_storeu_si256(to.cast(), x) };
     }
 }
@@ -84,7 +84,7 @@ impl Tier for Avx2 {
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
-        // Runs `vpmaddubsw` and the addition that it needs on registers.
+        // `vpmaddubsw` and the addition that it requires, on registers.
         Some(self.vectorize(PeakRounds {
             lanes: self,
             n_rounds,
@@ -93,8 +93,8 @@ impl Tier for Avx2 {
 }
 
 impl Avx2 {
-    /// Many tokens by half a panel, or few by a whole one: eight accumulators
-    /// leave the other eight registers for everything else.
+    /// Computes many tokens by half a panel, or few by a whole one: eight accumulators
+    /// leave eight registers for operands.
     fn panel<W: Weights>(self, weights: W, operands: Operands<'_>, acc: &mut Acc) {
         for (operands, acc) in operands.tiles::<8>(acc) {
             match acc.len() {

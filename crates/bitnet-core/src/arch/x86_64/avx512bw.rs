@@ -1,5 +1,5 @@
-//! AVX-512 without VNNI: the sixteen rows of a panel in one register,
-//! `vpmaddubsw` for pairs of columns and `vpmaddwd` to i32.
+//! AVX-512 without VNNI: the sixteen rows of a panel in one register; `vpmaddubsw` for
+//! pairs of columns, then `vpmaddwd` to i32.
 
 use std::arch::x86_64::{
     __m512i, __mmask64, _mm512_abs_epi8, _mm512_add_epi16, _mm512_add_epi32, _mm512_and_si512,
@@ -51,13 +51,13 @@ impl RowLanes for Avx512bw {
 
     #[inline(always)]
     unsafe fn load(self, from: *const u8) -> __m512i {
-        // SAFETY: `self` proves AVX-512, and the caller promises the bytes.
+        // SAFETY: `self` proves AVX-512, and the caller guarantees the bytes.
         unsafe { _mm512_load_si512(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn store(self, x: __m512i, to: *mut i32) {
-        // SAFETY: `self` proves AVX-512, and the caller promises the lanes.
+        // SAFETY: `self` proves AVX-512, and the caller guarantees the lanes.
         unsafe { _mm512_storeu_si512(to.cast(), x) };
     }
 }
@@ -82,7 +82,7 @@ impl Tier for Avx512bw {
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
-        // Runs `vpmaddubsw` and the addition that it needs on registers.
+        // `vpmaddubsw` and the addition that it requires, on registers.
         Some(self.vectorize(PeakRounds {
             lanes: self,
             n_rounds,

@@ -1,10 +1,9 @@
-//! AVX-512 with VNNI and VBMI: `vpermi2b` looks up 64 bytes at a time in a table
-//! of 128, which makes five trits a byte as quick to read as they are small.
+//! AVX-512 with VNNI and VBMI: `vpermi2b` looks up 64 bytes at a time in a table of 128. This
+//! decodes five trits per byte fast enough to benefit from their smaller size.
 //!
-//! A block of 20 columns takes one load, the signs (`vpmovb2m`), two look-ups and
-//! two masked subtractions, four `and`, three shifts (none for one or two tokens),
-//! and five `vpdpbusd` for each token. For many tokens, panels are unpacked to two
-//! bits a weight first.
+//! A block of 20 columns takes one load, the signs (`vpmovb2m`), two table lookups and two
+//! masked subtractions, four `and`, three shifts (none for one or two tokens), and five
+//! `vpdpbusd` per token. For many tokens, panels are first unpacked to the two-bit layout.
 
 use std::arch::x86_64::{
     __m512i, __mmask64, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_sub_epi8,
@@ -68,8 +67,8 @@ impl Avx512vbmi {
         block
     }
 
-    /// Returns the codes of each byte: the table has them for magnitudes, and the
-    /// negative of a number has the codes 2 - c, which is `negative` minus them.
+    /// Returns the codes of each byte: looks up those of the magnitude; a negative number
+    /// has the codes 2 - c, which is `negative` minus them.
     #[inline(always)]
     fn codes(self, bytes: __m512i, table: &[[u8; 64]; 2], negative: __m512i) -> __m512i {
         let [low, high] = table;
@@ -77,7 +76,7 @@ impl Avx512vbmi {
         self.sub_where(self.signs(bytes), negative, codes)
     }
 
-    /// Returns the first four codes of each byte, as two bits a weight have them.
+    /// Returns the first four codes of each byte in the two-bit layout.
     #[inline(always)]
     fn first_four(self, bytes: __m512i) -> __m512i {
         let negative = self.base().splat_i8(0b10_10_10_10_u8 as i8);
@@ -90,7 +89,7 @@ impl Avx512vbmi {
         self.codes(bytes, &base3::FIFTH, self.base().splat_i8(2))
     }
 
-    /// Dot products of codes 0..=2, five in a byte, with activations.
+    /// Computes dot products of codes 0..=2, five per byte, with activations.
     pub(crate) fn base3_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         for (operands, acc) in operands.tiles::<16>(acc) {
             match acc.len() {
@@ -103,7 +102,7 @@ impl Avx512vbmi {
         }
     }
 
-    /// Unpacks a panel to two bits a weight: four blocks to five.
+    /// Unpacks a panel to the two-bit layout: four blocks to five.
     pub(crate) fn unpack(self, blocks: &[PackedBlock], out: &mut [PackedBlock]) {
         self.vectorize(Unpack {
             isa: self,
@@ -113,7 +112,7 @@ impl Avx512vbmi {
     }
 }
 
-/// Codes 0..=2, whose products are returned as they are.
+/// Codes 0..=2. The products are those of the codes, without correction.
 #[derive(Clone, Copy)]
 struct Base3;
 
@@ -131,8 +130,8 @@ impl Weights<Avx512vbmi> for Base3 {
         }
     }
 
-    /// What operands have in common is written again in each and computed once:
-    /// the compiler sees that it is the same.
+    /// Common subexpressions of the operands are repeated here; the compiler eliminates
+    /// them.
     #[inline(always)]
     fn operand<const QUAD: usize>(
         self,
@@ -176,11 +175,11 @@ impl NullaryFnOnce for Unpack<'_> {
         assert_eq!(groups.len(), out.len(), "room for every group");
         for (group, out) in groups.iter().zip(out) {
             let mut fifths = lanes.zero();
-            // Backwards: the last block's fifth codes are moved up three times.
+            // In reverse: the fifth codes of the last block are shifted three times.
             for b in (0..4).rev() {
                 let bytes = lanes.load_part(&group[b], 0);
                 out[b] = isa.block(isa.first_four(bytes));
-                // Codes are below 4, so no shift leaves its byte.
+                // Codes are below 4, so shifts stay within their bytes.
                 fifths = isa.shift_left_2(fifths);
                 fifths = isa.or(fifths, isa.fifth(bytes));
             }

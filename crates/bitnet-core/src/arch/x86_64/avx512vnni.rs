@@ -1,8 +1,8 @@
-//! AVX-512 with VNNI: the sixteen rows of a panel in the sixteen lanes of one
-//! register, one `vpdpbusd` for four columns of all of them.
+//! AVX-512 with VNNI: the sixteen rows of a panel are the sixteen lanes of one register;
+//! one `vpdpbusd` multiplies four columns of all rows.
 //!
-//! A block of 16 columns takes one load, four `and`, three shifts, and four
-//! `vpdpbusd` for each token.
+//! A block of 16 columns takes one load, four `and`, three shifts, and four `vpdpbusd` per
+//! token.
 
 use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32};
 
@@ -59,7 +59,7 @@ impl Tier for Avx512vnni {
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
-        // Runs `vpdpbusd` on registers.
+        // `vpdpbusd` on registers.
         Some(self.vectorize(PeakRounds {
             isa: self,
             n_rounds,
@@ -68,14 +68,13 @@ impl Tier for Avx512vnni {
 }
 
 impl Avx512vnni {
-    /// Returns the level with byte permutations, if the processor has
-    /// them.
+    /// Returns the level with VBMI, if the processor supports it.
     pub(crate) fn with_vbmi(self) -> Option<Avx512vbmi> {
         Avx512vbmi::new()
     }
 }
 
-/// Sixteen accumulators leave the other sixteen registers for everything else.
+/// Sixteen accumulators leave sixteen registers for operands.
 fn panel<I: Vnni, W: Weights<I>>(isa: I, weights: W, operands: Operands<'_>, acc: &mut Acc) {
     for (operands, acc) in operands.tiles::<16>(acc) {
         match acc.len() {

@@ -1,8 +1,8 @@
-//! AVX-VNNI: AVX2 with `vpdpbusd`, for processors without AVX-512. A panel is two
-//! registers of eight rows.
+//! AVX-VNNI: AVX2 with `vpdpbusd`, for processors without AVX-512. A panel is two registers
+//! of eight rows.
 //!
-//! A block of 16 columns takes two loads, eight `and`, six shifts, and eight
-//! `vpdpbusd` for each token.
+//! A block of 16 columns takes two loads, eight `and`, six shifts, and eight `vpdpbusd` per
+//! token.
 
 use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32};
 
@@ -51,7 +51,7 @@ impl Tier for AvxVnni {
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
-        // Runs `vpdpbusd` on registers.
+        // `vpdpbusd` on registers.
         Some(self.vectorize(PeakRounds {
             isa: self,
             n_rounds,
@@ -59,8 +59,8 @@ impl Tier for AvxVnni {
     }
 }
 
-/// Many tokens by half a panel, or few by a whole one: eight accumulators leave
-/// the other eight registers for everything else.
+/// Computes many tokens by half a panel, or few by a whole one: eight accumulators leave
+/// eight registers for operands.
 fn panel<I: Vnni<Base = Avx2>, W: Weights<I>>(
     isa: I,
     weights: W,
@@ -108,8 +108,8 @@ mod tests {
     use crate::panel::{PANEL_ROWS, PackedBlock};
 
     define_isa!(
-        /// A processor that has the same instruction as part of AVX-512: its
-        /// tiles differ from those of [`AvxVnni`] in nothing but the encoding.
+        /// A processor with the same instruction in AVX-512: its tiles differ from those of
+        /// [`AvxVnni`] only in encoding.
         Avx512Encoding(Avx2) from Avx2::new(),
         ["avx512vl", "avx512vnni", "avx2", "fma", "f16c"]
     );
@@ -138,7 +138,7 @@ mod tests {
                 let blocks: Vec<_> = (0..n_blocks)
                     .map(|b| PackedBlock(std::array::from_fn(|i| bytes(64, b).nth(i).unwrap())))
                     .collect();
-                // As many blocks are 16 columns each of ternary weights, 4 of int8.
+                // The blocks hold 16 columns each as ternary weights, 4 as int8.
                 let check = |n_cols: usize, ternary: bool| {
                     let x: Vec<f32> = bytes(n_tokens * n_cols, 77)
                         .map(|x| x as f32 - 128.0)

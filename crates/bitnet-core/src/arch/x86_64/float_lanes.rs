@@ -22,7 +22,7 @@ use crate::lanes::{Lanes, WIDTH};
 impl Lanes for Avx512bw {
     type V = __m512;
 
-    // Of 32 registers: the others hold a row of keys or values and the factors.
+    // Of 32 registers; the others hold a row of keys or values and the factors.
     const MAX_ACCUMULATORS: usize = 16;
 
     #[inline(always)]
@@ -90,8 +90,8 @@ impl Lanes for Avx512bw {
 
     #[inline(always)]
     fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
-        // Not `f32::mul_add`, which is a call of the C library where this is not inlined
-        // into the wrapper of `self`.
+        // Not `f32::mul_add`, which calls the C library where it is not inlined into the
+        // wrapper of `self`.
         // SAFETY: `self` proves FMA.
         unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
     }
@@ -147,7 +147,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn load(self, x: &[f32; WIDTH]) -> Self::V {
-        // SAFETY: `self` proves AVX; `x` is twice 32 bytes.
+        // SAFETY: `self` proves AVX; `x` is two times 32 bytes.
         unsafe {
             [
                 _mm256_loadu_ps(x.as_ptr()),
@@ -158,7 +158,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn load_f16(self, x: &[u16; WIDTH]) -> Self::V {
-        // SAFETY: `self` proves AVX and F16C; `x` is twice 16 bytes.
+        // SAFETY: `self` proves AVX and F16C; `x` is two times 16 bytes.
         unsafe {
             [
                 _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
@@ -179,7 +179,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn load_i32(self, x: &[i32; WIDTH]) -> Self::V {
-        // SAFETY: `self` proves AVX; `x` is twice 32 bytes.
+        // SAFETY: `self` proves AVX; `x` is two times 32 bytes.
         unsafe {
             [
                 _mm256_cvtepi32_ps(_mm256_loadu_si256(x.as_ptr().cast())),
@@ -193,7 +193,7 @@ impl Lanes for Avx2 {
         // SAFETY: `self` proves AVX2; `out` is 16 bytes.
         unsafe {
             let words = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
-            // Packing goes by halves of 128 bits: 0-3, 8-11, 4-7, 12-15.
+            // Packing works in 128-bit halves: 0-3, 8-11, 4-7, 12-15.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
             let (low, high) = (
                 _mm256_castsi256_si128(words),
@@ -234,8 +234,8 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
-        // Not `f32::mul_add`, which is a call of the C library where this is not inlined
-        // into the wrapper of `self`.
+        // Not `f32::mul_add`, which calls the C library where it is not inlined into the
+        // wrapper of `self`.
         // SAFETY: `self` proves FMA.
         unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
     }
@@ -282,7 +282,7 @@ impl Lanes for Avx2 {
     }
 }
 
-/// Returns x·2^n, with 2^n as two factors: it may be beyond the range of one.
+/// Returns x·2^n. 2^n is split into two factors, since it may be out of range.
 #[target_feature(enable = "avx2")]
 fn ldexp(x: __m256, n: __m256) -> __m256 {
     let power = |n| {

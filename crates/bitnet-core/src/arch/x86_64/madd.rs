@@ -7,14 +7,13 @@ use super::rows;
 use crate::arch::NullaryFnOnce;
 use crate::panel::{Acc, COL_STEP, Operands};
 
-/// A kind of weights.
+/// A weight type.
 pub(super) trait Weights: Copy {
-    /// Computes `N` tokens by `PARTS` vectors of rows, the first of which is
-    /// `part`.
+    /// Computes a tile of `N` tokens by `PARTS` vectors of rows, from vector `part` on.
     ///
-    /// Accumulators stay in registers as long as every index of theirs is a
-    /// constant once loops are unrolled: so quarters of blocks are written out,
-    /// and loops over tokens and parts stand by themselves.
+    /// Accumulators stay in registers only if all their indices are constants after
+    /// unrolling. So quarters of blocks are unrolled by hand, and loops over tokens and
+    /// parts are separate.
     fn tile<V: RowLanes, const N: usize, const PARTS: usize>(
         self,
         lanes: V,
@@ -23,13 +22,13 @@ pub(super) trait Weights: Copy {
     ) -> [[V::Vector; PARTS]; N];
 }
 
-/// Codes 0..=2, whose products are returned as they are.
+/// Codes 0..=2. The products are those of the codes, without correction.
 #[derive(Clone, Copy)]
 pub(super) struct Ternary;
 
-/// Blocks whose products are added up in i16: a `vpmaddubsw` lane is at most
-/// 2·2·127 = 508, four to a block, and sixteen blocks stay below 2^15, where the
-/// instruction would saturate.
+/// Blocks whose products are accumulated in i16: a `vpmaddubsw` lane is at most 2·2·127 =
+/// 508, with four per block, so the sum of sixteen blocks stays below 2^15 and does not
+/// overflow.
 const I16_BLOCKS: usize = 16;
 
 const _: () = assert!(I16_BLOCKS * 4 * 508 <= i16::MAX as usize);
@@ -54,8 +53,8 @@ impl Weights for Ternary {
                     *packed = lanes.load_part(block, part + p);
                 }
                 let col = COL_STEP * (I16_BLOCKS * chunk + b);
-                // SAFETY: `col + 16` is at most `16·blocks.len()`, which `rows`
-                // has checked.
+                // SAFETY: `col + 16` is at most `16·blocks.len()`, which `rows` has
+                // checked.
                 unsafe {
                     add_quarter::<V, N, PARTS, 0>(lanes, &mut pairs, packed, rows, col);
                     add_quarter::<V, N, PARTS, 1>(lanes, &mut pairs, packed, rows, col + 4);
@@ -73,7 +72,7 @@ impl Weights for Ternary {
     }
 }
 
-/// Adds a quarter of a block, the columns from `col` on, in i16.
+/// Adds a quarter of a block, four columns from `col` on, in i16.
 ///
 /// # Safety
 ///
@@ -91,7 +90,7 @@ unsafe fn add_quarter<V: RowLanes, const N: usize, const PARTS: usize, const QUA
         *codes = lanes.codes::<QUARTER>(packed);
     }
     for t in 0..N {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         let acts = unsafe { lanes.broadcast_i8x4(rows[t].add(col)) };
         for p in 0..PARTS {
             pairs[t][p] = lanes.add_i16(pairs[t][p], lanes.mul_u8_i8(codes[p], acts));
@@ -101,9 +100,9 @@ unsafe fn add_quarter<V: RowLanes, const N: usize, const PARTS: usize, const QUA
 
 /// Int8 weights.
 ///
-/// `vpmaddubsw` takes one unsigned operand: the magnitude of the weights, whose
-/// sign goes to the activations. Both are within ±127, so a lane is at most
-/// 2·127² = 32258 and does not saturate, but leaves no room for a second one.
+/// `vpmaddubsw` takes one unsigned operand: the magnitude of the weights, whose sign is
+/// applied to the activations. Both are within ±127, so a lane is at most 2·127² = 32258:
+/// it does not saturate, but a second one cannot be added to it.
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 
@@ -140,8 +139,7 @@ impl Weights for Int8 {
     }
 }
 
-/// A tile of a kind of weights, to be compiled for an instruction set: see
-/// [`Weights::tile`].
+/// A tile of a weight type, to be compiled for an instruction set: see [`Weights::tile`].
 pub(super) struct Tile<'a, W, V, const N: usize, const PARTS: usize> {
     pub(super) weights: W,
     pub(super) lanes: V,
@@ -170,11 +168,11 @@ impl<W: Weights, V: RowLanes, const N: usize, const PARTS: usize> NullaryFnOnce
     }
 }
 
-/// Accumulators that hide the latency of the addition.
+/// The number of accumulators that hides the latency of the addition.
 const PEAK_CHAINS: usize = 12;
 
-/// `vpmaddubsw` and the addition that it needs, on registers. Returns the
-/// multiply-adds done.
+/// Runs `vpmaddubsw` and the addition that it requires on registers; returns the number of
+/// multiply-adds.
 pub(super) struct PeakRounds<V> {
     pub(super) lanes: V,
     pub(super) n_rounds: usize,
@@ -190,7 +188,8 @@ impl<V: RowLanes> NullaryFnOnce for PeakRounds<V> {
         let factor = black_box(lanes.splat_i8(1));
         for _ in 0..self.n_rounds {
             for sum in &mut sums {
-                // What is multiplied depends on the sum, or one product would do.
+                // Each product depends on the sum, so that the compiler cannot reuse one
+                // product.
                 *sum = lanes.add_i16(*sum, lanes.mul_u8_i8(factor, *sum));
             }
         }

@@ -7,10 +7,10 @@
 //! | `avx512bw` | 512 bits | [`madd`] |
 //! | `avx512vnni` | 512 bits | [`vnni`] |
 //!
-//! `avx512vbmi` adds the look-ups for five trits a byte to `avx512vnni`.
+//! `avx512vbmi` adds table lookups for five trits per byte to `avx512vnni`.
 //!
-//! A level with `vpdpbusd` contains the value of the level without: there is
-//! nothing else in it that other operations could use.
+//! A level with `vpdpbusd` wraps the level without it, since other operations use nothing
+//! else of it.
 
 mod avx2;
 mod avx512bw;
@@ -31,7 +31,7 @@ pub(crate) use avx512vbmi::Avx512vbmi;
 pub use avx512vnni::Avx512vnni;
 pub use avxvnni::AvxVnni;
 
-/// Returns where the rows of `N` tokens begin, each of at least `n_cols` columns.
+/// Returns pointers to the rows of `N` tokens, each with at least `n_cols` columns.
 #[inline(always)]
 fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N] {
     std::array::from_fn(|t| {
@@ -41,9 +41,8 @@ fn rows<const N: usize>(operands: Operands<'_>, n_cols: usize) -> [*const i8; N]
     })
 }
 
-/// Defines a level: its detection and the wrapper that compiles an operation for
-/// it, both from one list of features. A level may contain the value of the one
-/// below it.
+/// Defines a level: its detection and the wrapper that compiles an operation for it, both
+/// from one list of features. A level may wrap the level below it.
 macro_rules! define_isa {
     ($(#[$doc:meta])* $name:ident, $features:tt) => {
         define_isa!($(#[$doc])* $name(()) from Some(()), $features);
@@ -56,7 +55,7 @@ macro_rules! define_isa {
         pub struct $name($below);
 
         impl $name {
-            /// Returns the level if this processor has all the instructions.
+            /// Returns the level if this processor supports it.
             pub(crate) fn new() -> Option<Self> {
                 let below = $new_below?;
                 ($(std::arch::is_x86_feature_detected!($feature))&&+).then_some(Self(below))
@@ -70,8 +69,8 @@ macro_rules! define_isa {
                 fn compiled<O: crate::arch::NullaryFnOnce>(op: O) -> O::Output {
                     op.call()
                 }
-                // SAFETY: `self` exists, so `new` has found every feature that
-                // `compiled` enables: both come from the one list.
+                // SAFETY: `self` proves that `new` has detected every feature that
+                // `compiled` enables: both use the same list.
                 unsafe { compiled(op) }
             }
         }

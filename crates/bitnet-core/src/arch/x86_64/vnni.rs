@@ -1,5 +1,5 @@
-//! Tiles of `vpdpbusd`: four columns of every row in one instruction, added to
-//! i32 lanes.
+//! Tiles of `vpdpbusd`, which multiplies four columns of every row and accumulates in i32
+//! lanes.
 
 use std::hint::black_box;
 
@@ -10,7 +10,7 @@ use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// An instruction set with `vpdpbusd`.
 pub(super) trait Vnni: IsaLevel {
-    /// The instruction set below it.
+    /// The instruction set without `vpdpbusd`.
     type Base: RowLanes;
     fn base(self) -> Self::Base;
     /// Adds the products of four u8 and four i8 to every i32 lane of `sums`.
@@ -19,27 +19,26 @@ pub(super) trait Vnni: IsaLevel {
 
 pub(super) type Vector<I> = <<I as Vnni>::Base as RowLanes>::Vector;
 
-/// Where the columns of a step begin.
+/// The first columns of the operands of a step.
 pub(super) struct StepCols {
-    /// Those of the operands 0..4, which lie side by side.
+    /// Of the operands 0..4, which are contiguous.
     pub(super) col: usize,
-    /// Those of the fifth operand, if there is one.
+    /// Of the fifth operand, if there is one.
     pub(super) fifth: usize,
 }
 
-/// A kind of weights: how blocks become unsigned operands of four columns.
+/// A weight type: how blocks become unsigned operands of four columns.
 pub(super) trait Weights<I: Vnni>: Copy {
-    /// Blocks of a step.
+    /// Blocks per step.
     const BLOCKS: usize;
-    /// Operands of a step: 4 or 5.
+    /// Operands per step: 4 or 5.
     const QUADS: usize;
-    /// What an operand is above the weight it stands for, if the tile is to take
-    /// it off again.
+    /// The offset of operands from weights, if the tile must subtract it.
     const OFFSET: i32;
-    /// Returns where the columns of a step begin.
+    /// Returns the first columns of the operands of a step.
     fn cols(step: usize) -> StepCols;
-    /// Returns an operand for a part of the panel. One whose products have a sum
-    /// of their own may be a multiple of what it stands for.
+    /// Returns an operand for a part of the panel. If its products are accumulated
+    /// separately (`own_sum`), it may be a multiple of the weights.
     fn operand<const QUAD: usize>(
         self,
         isa: I,
@@ -47,12 +46,12 @@ pub(super) trait Weights<I: Vnni>: Copy {
         part: usize,
         own_sum: bool,
     ) -> Vector<I>;
-    /// Divides an operand's own sum by what the operand was multiplied with.
+    /// Divides the separate sum of an operand by the operand's factor.
     fn rescale(self, isa: I, quad: usize, sum: Vector<I>) -> Vector<I>;
 }
 
-/// Codes 0..=2, whose products are returned as they are. A step adds at most
-/// 4·2·127 to a lane.
+/// Codes 0..=2. The products are those of the codes, without correction. A step adds at
+/// most 4·2·127 to a lane.
 #[derive(Clone, Copy)]
 pub(super) struct Ternary;
 
@@ -87,9 +86,9 @@ impl<I: Vnni> Weights<I> for Ternary {
     }
 }
 
-/// Returns the codes in two bits of each byte: as they are, 4^QUAD times as much,
-/// if they have a sum of their own. Saves the shift. Such a sum is below
-/// 128·127·columns / 4, which fits i32 for all permitted widths.
+/// Returns the codes in two bits of each byte. If they have their own sum, they are 4^QUAD
+/// times as large, which saves the shift. Such a sum is below 128·127·columns / 4, which
+/// fits in i32 for all permitted widths.
 #[inline(always)]
 pub(super) fn two_bits<I: Vnni, const QUAD: usize>(
     isa: I,
@@ -115,8 +114,8 @@ pub(super) fn rescale_two_bits<I: Vnni>(isa: I, quad: usize, sum: Vector<I>) -> 
     }
 }
 
-/// Weights plus 128, by an exclusive or of the sign bit. |Σ| ≤ 255·127·columns
-/// fits i32 for all permitted widths.
+/// Weights plus 128, computed by flipping the sign bit. |Σ| ≤ 255·127·columns fits in i32
+/// for all permitted widths.
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 
@@ -152,11 +151,10 @@ impl<I: Vnni> Weights<I> for Int8 {
     }
 }
 
-/// `N` tokens by `PARTS` vectors of rows, the first of which is `part`.
+/// A tile of `N` tokens by `PARTS` vectors of rows, from vector `part` on.
 ///
-/// `CHAINS` accumulators for each: few of them need several, because one
-/// `vpdpbusd` waits four or five cycles for the one before on the same
-/// accumulator.
+/// Each has `CHAINS` accumulators: small tiles need several, because a `vpdpbusd` on the
+/// same accumulator has a latency of four or five cycles.
 pub(super) struct Tile<'a, W, I, const N: usize, const PARTS: usize, const CHAINS: usize> {
     pub(super) weights: W,
     pub(super) isa: I,
@@ -168,10 +166,10 @@ pub(super) struct Tile<'a, W, I, const N: usize, const PARTS: usize, const CHAIN
 impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: usize>
     Tile<'_, W, I, N, PARTS, CHAINS>
 {
-    /// Whether the products of each operand of a step have a sum of their own.
+    /// Whether the products of each operand of a step are accumulated separately.
     const OWN_SUMS: bool = CHAINS == W::QUADS;
 
-    /// Adds an operand of a step, the columns from `col` on.
+    /// Adds an operand of a step, four columns from `col` on.
     ///
     /// # Safety
     ///
@@ -191,7 +189,7 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
                 (self.weights).operand::<QUAD>(self.isa, blocks, self.part + p, Self::OWN_SUMS);
         }
         for t in 0..N {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             let acts = unsafe { lanes.broadcast_i8x4(rows[t].add(col)) };
             for p in 0..PARTS {
                 let sum = &mut sums[t][p][QUAD % CHAINS];
@@ -206,9 +204,9 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
 {
     type Output = ();
 
-    /// Accumulators stay in registers as long as every index of theirs is a
-    /// constant once loops are unrolled: so quads are written out, and loops
-    /// over tokens and parts stand by themselves.
+    /// Accumulators stay in registers only if all their indices are constants after
+    /// unrolling. So quads are unrolled by hand, and loops over tokens and parts are
+    /// separate.
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
     fn call(self) {
@@ -221,8 +219,8 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
         for (step, blocks) in blocks.chunks_exact(W::BLOCKS).enumerate() {
             prefetch_ahead(blocks);
             let StepCols { col, fifth } = W::cols(step);
-            // SAFETY: every step has four columns for each operand and no two
-            // have the same, so all are below the product that `rows` has checked.
+            // SAFETY: every step has four columns per operand, and these are distinct, so
+            // all are below the product that `rows` has checked.
             unsafe {
                 self.add_quad::<0>(&mut sums, blocks, rows, col);
                 self.add_quad::<1>(&mut sums, blocks, rows, col + 4);
@@ -251,8 +249,8 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
     }
 }
 
-/// Prefetches the weights 8 KiB ahead, which at 40 GB/s are read 200 ns later: as long as
-/// memory takes. What it gains is in docs/performance.md.
+/// Prefetches the weights 8 KiB ahead, which at 40 GB/s are read 200 ns later: the memory
+/// latency. docs/performance.md has the speedup.
 #[inline(always)]
 fn prefetch_ahead(blocks: &[PackedBlock]) {
     const BLOCKS_AHEAD: usize = 128;
@@ -261,11 +259,11 @@ fn prefetch_ahead(blocks: &[PackedBlock]) {
     }
 }
 
-/// Accumulators that hide the latency of `vpdpbusd`: no more than fit the
+/// The number of accumulators that hides the latency of `vpdpbusd` and fits in the
 /// registers beside two factors.
 const PEAK_CHAINS: usize = 12;
 
-/// `vpdpbusd` on registers. Returns the multiply-adds done.
+/// Runs `vpdpbusd` on registers; returns the number of multiply-adds.
 pub(super) struct PeakRounds<I> {
     pub(super) isa: I,
     pub(super) n_rounds: usize,
