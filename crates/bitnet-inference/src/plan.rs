@@ -277,7 +277,7 @@ pub enum PlanError {
     /// The number of sequences is out of range.
     #[error("cannot run {n_sequences} sequences, expected 1 to {MAX_SEQUENCES}")]
     Sequences {
-        /// Sequences asked for.
+        /// The requested number of sequences.
         n_sequences: usize,
     },
     /// The number of KV pages is 0.
