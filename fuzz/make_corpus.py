@@ -1,13 +1,13 @@
-"""Writes the corpus of hand-made lies, a folder of `corpus/` for each fuzz target.
+"""Writes the corpus of hand-written malformed files, a folder of `corpus/` per fuzz target.
 
     python make_corpus.py
 
-Needs nothing but Python. Each file is one lie about an otherwise sound file, named
-after the lie; `sound` is the file itself. A file of `safetensors` is three parts
-with a line of four dashes between them: config.json, the index, and the tensors.
-A file of `tokenizer` is a line of model and pre-tokenizer, then lines of `token`,
-`token<TAB>type`, `token<TAB>type<TAB>score`, and after an empty line merges. A file of
-`template` is a chat template.
+Needs only Python. Each file is a valid file with one defect, after which it is named;
+`sound` is the valid file. A `safetensors` file has three parts, separated by a line of
+four dashes: config.json, the index, and the tensors. A `tokenizer` file has a line with
+model and pre-tokenizer, then lines of `token`, `token<TAB>type` or
+`token<TAB>type<TAB>score`, and after an empty line the merges. A `template` file is a
+chat template.
 """
 
 import json
@@ -55,7 +55,7 @@ def with_tensors(*infos, data=64):
     return head + bytes(-len(head) % 32) + bytes(data)
 
 
-# --- a model of one layer and nine tokens: hidden 64 in Q2_0, or 128 in I2_S ----------
+# --- a model with one layer and nine tokens: hidden size 64 in Q2_0, or 128 in I2_S ---
 
 MATRICES = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
 NORMS = ["attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm"]
@@ -69,7 +69,7 @@ TOKENS = ["a", "b", "ab", "<s>", "</s>", "c", "d", "e", "f"]
 
 
 def model(sizes={}, more=[], i2_s=None, scale=0.5, shapes={}, types={}, drop=(), extra=()):
-    """A GGUF file with something else in places; `i2_s` is the byte of all weights."""
+    """Returns a GGUF file with some values replaced; `i2_s` is the byte of all weights."""
     width = 64 if i2_s is None else 128
     sizes = {**SIZES, "embedding_length": width, "feed_forward_length": width, **sizes}
 
@@ -279,7 +279,7 @@ put("tokenizer", "tokens-long", BYTE_LEVEL + b"a" * 3000 + b"\n" + b"b" * 3000 +
 put("tokenizer", "not-utf8", BYTE_LEVEL + b"\xff\xfe\na\n\na a")
 put("tokenizer", "score-nan", SCORED + b"a\t1\tnan\n\n")
 put("tokenizer", "no-unknown-no-bytes", b"llama\na\t1\t-1\n\n")
-# Every cut of every piece is a merge.
+# Every split of every token is a merge.
 put("tokenizer", "scores-many-merges", SCORED + b"".join(b"a" * n + b"\n" for n in range(1, 200)) + b"\n")
 
 # --- chat templates -----------------------------------------------------------------------

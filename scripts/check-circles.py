@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Fails if modules of a crate import each other in a circle.
+"""Fails if the modules of a crate have a dependency cycle.
 
-A module here is what lies directly in a crate's src: `foo.rs` and all below `foo/` is
-`foo`. An arrow is a `crate::foo`, or a `super::foo` where that means the same, in code that
-is not tests. Methods that a module adds to a type of another one are not seen.
+A module here is a top-level module of a crate: `foo.rs` and all files below `foo/` are
+`foo`. An edge is a `crate::foo`, or an equivalent `super::foo`, outside of tests. Methods
+that a module adds to a type of another module are not detected.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_MODULES = {"lib", "main"}
-# Crates whose circles are not untied yet.
+# Crates that still have cycles.
 PENDING = {"palisade"}
 TESTS = re.compile(r"^#\[cfg\(test\)\]\nmod \w+ \{.*?^\}", re.M | re.S)
 
@@ -38,7 +38,7 @@ def arrows(src):
 
 
 def circles(found):
-    """Returns the groups of modules that reach each other."""
+    """Returns the strongly connected components of more than one module."""
     def reach(name):
         seen, todo = set(), [name]
         while todo:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Type-checks the libraries of the model half and the guard for Windows on x86-64, without
-# what links and runs programs for it: test-windows.sh and test-windows-guard.sh do. Says
-# SKIPPED, loudly, when the packages it needs cannot be had (see cross-toolchain.sh).
+# Type-checks the bitnet libraries and the guard for Windows on x86-64, without a linker or
+# Wine: test-windows.sh and test-windows-guard.sh link and run them. Prints SKIPPED if the
+# packages it needs are not available (see cross-toolchain.sh).
 #
-#   scripts/check-windows.sh [DIR]     DIR keeps the toolchain between runs
+#   scripts/check-windows.sh [DIR]     DIR caches the toolchain between runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(realpath -m "${1:-target/cross-toolchain}")
@@ -13,8 +13,7 @@ if ! scripts/cross-toolchain.sh "$dir" >&2; then
     exit 0
 fi
 
-# What makes libraries of system calls to link with: a check reads none, so an empty one
-# does.
+# A stub dlltool: a check does not read import libraries, so it writes empty ones.
 mkdir -p "$dir/check"
 cat >"$dir/check/x86_64-w64-mingw32-dlltool" <<'EOF'
 #!/bin/sh
@@ -22,8 +21,7 @@ while [ $# -gt 0 ]; do [ "$1" = -l ] && printf '!<arch>\n' >"$2"; shift; done
 EOF
 chmod +x "$dir/check/x86_64-w64-mingw32-dlltool"
 
-# As in check-darwin.sh: the standard library is checked from its sources, and what stands
-# in for the C compiler writes nothing.
+# As in check-darwin.sh: -Zbuild-std, and `true` as the C compiler.
 PATH=$dir/check:$dir/bin:$PATH RUSTC=$dir/bin/rustc RUSTC_BOOTSTRAP=1 \
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/windows \
     CC_x86_64_pc_windows_gnu=true AR_x86_64_pc_windows_gnu=true \

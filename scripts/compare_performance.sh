@@ -1,9 +1,9 @@
 #!/bin/sh
-# Compares the speed of two revisions, measured by turns here and now, or of two files with
-# results (JSON of hyperfine or Bencher, folders of Criterion):
+# Compares the speed of two revisions, measured alternately on this machine, or of two result
+# files (JSON of hyperfine or Bencher, folders of Criterion):
 #   scripts/compare_performance.sh BASE CURRENT
-# Ends with 0 pass, 1 regression, 2 usage, 3 not measured, 4 undecided.
-# PALISADE names the program where it is not installed.
+# Exit codes: 0 pass, 1 regression, 2 usage, 3 not measured, 4 undecided.
+# PALISADE is the path of the program if it is not installed.
 [ $# -eq 2 ] || { echo "usage: $0 BASE CURRENT" >&2; exit 2; }
 if [ -e "$1" ] && [ -e "$2" ]; then
     exec ${PALISADE:-cargo palisade} import "$2" --base "$1"

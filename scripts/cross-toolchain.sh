@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Unpacks into DIR a compiler for ARM64 Linux, WebAssembly, macOS and Windows: DIR/bin has rustc,
-# wasm-ld and llvm-nm. Does nothing where that was done before. Needs Debian or Ubuntu on
-# x86-64 and, for the C toolchains and the emulators, root. Fails if packages cannot be had.
+# Unpacks a compiler for ARM64 Linux, WebAssembly, macOS and Windows into DIR: DIR/bin has rustc,
+# wasm-ld and llvm-nm. Does nothing if that is already done. Needs Debian or Ubuntu on x86-64
+# and, for the C toolchains and emulators, root. Fails if packages are not available.
 #
 #   scripts/cross-toolchain.sh DIR [windows]     DIR is absolute
 #
-# With `windows` there is also what programs for it are linked with (MinGW's gcc,
-# DIR/windows/lib) and run in (Wine, DIR/windows/bcryptprimitives.dll).
+# `windows` also installs what is needed to link Windows programs (MinGW's gcc,
+# DIR/windows/lib) and to run them (Wine, DIR/windows/bcryptprimitives.dll).
 #
-# Where rustup can add targets, nobody needs this. The compiler is the distribution's,
-# unpacked privately: its packages conflict with rustup. It brings the standard library
-# for ARM64, and the sources of the one for other targets.
+# Not needed if rustup can add targets. The compiler is that of the distribution, unpacked
+# without installing it, since its packages conflict with rustup. It includes the standard
+# library for ARM64, and the source of the standard library for other targets.
 set -euo pipefail
 dir=$1 also=${2:-}
 
-# The system's own lists may be missing, or too old to download from.
+# Package lists of its own: the system's may be missing or outdated.
 apt=(-q -oAPT::Architecture=amd64 -oAPT::Architectures::=amd64 -oAPT::Architectures::=arm64
     -oDir::State::Lists="$dir/lists" -oAPT::Sandbox::User=root)
 
@@ -29,7 +29,7 @@ install() {
         apt-get "${apt[@]}" install -y --no-install-recommends --no-upgrade "$@"
 }
 
-# A wrapper NAME in DIR/bin for a program that needs the unpacked libraries.
+# Writes a wrapper NAME in DIR/bin for a program that needs the unpacked libraries.
 tool() {
     printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' \
         "$dir/sysroot/usr/lib/x86_64-linux-gnu" "$2" >"$dir/bin/$1"
@@ -65,15 +65,15 @@ windows() {
     rm -rf "$dir/lists" "$dir/windows"
     mkdir -p "$dir/windows/lib"
 
-    # Start-up objects, which a toolchain for Windows brings.
+    # Startup objects, which Rust toolchains for Windows include.
     local sources object
     sources=$(echo "$dir"/sysroot/usr/src/rustc-*/library/rtstartup)
     for object in rsbegin rsend; do
         RUSTC_BOOTSTRAP=1 "$dir/bin/rustc" --target x86_64-pc-windows-gnu --crate-type=lib \
             --emit=obj -o "$dir/windows/lib/$object.o" "$sources/$object.rs"
     done
-    # The standard library takes random bytes from a DLL that Wine has only since 9.0. The
-    # loader looks beside the program first, so a copy must lie there.
+    # The standard library gets random bytes from a DLL that Wine has only since 9.0. The
+    # loader searches the folder of the program first, so copies are placed there.
     cat >"$dir/windows/bcryptprimitives.c" <<'END'
 #include <windows.h>
 BOOLEAN WINAPI SystemFunction036(PVOID buffer, ULONG length);

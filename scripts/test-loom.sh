@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks the thread pool's protocol (wake, share, wait for the end, panics) with loom: every
-# interleaving of its threads up to a number of preemptions, and everything that weak memory
-# may show in each.
+# Model-checks the protocol of the thread pool (wake-up, work sharing, completion, panics)
+# with loom: all interleavings of its threads up to a preemption bound, under the weak memory
+# model.
 #
 #   scripts/test-loom.sh [ARGUMENTS OF THE TESTS]
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the store on a PostgreSQL server: starts the distribution's server in a
-# temporary folder, on a Unix socket only, runs the tests that need one, and takes it
-# away again. Where no server is installed it says so and tests nothing.
+# Tests the store on a PostgreSQL server: starts the installed server in a temporary folder,
+# on a Unix socket only, runs the tests that need it, and removes it. Prints SKIPPED if no
+# server is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +22,7 @@ if [ -z "$bin" ]; then
     exit 0
 fi
 
-# A socket's path may have about 100 bytes, so the folder is not below $TMPDIR.
+# The path of a socket is limited to about 100 bytes, so the folder is not below $TMPDIR.
 dir=$(mktemp -d /tmp/palisade-pg.XXXXXX)
 
 # PostgreSQL refuses to run as root.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs the tests of the model half under AddressSanitizer and LeakSanitizer: reads and
-# writes beyond what was allocated, uses of what was freed, memory that nobody can free
-# any more. Blocks of the memory pool beyond 64 KiB are parts of mappings, so one that is
-# written beyond its end is not noticed here, but by the pool's own tests.
+# Runs the tests of the bitnet libraries under AddressSanitizer and LeakSanitizer, which detect
+# out-of-bounds accesses, use after free, and leaks. Blocks of the memory pool above 64 KiB
+# are parts of mappings: writes beyond their end are not detected here, but by the tests of
+# the pool.
 #
 #   scripts/test-sanitizers.sh [ARGUMENTS OF CARGO TEST]
 #
-# Ends with an error where the sanitizers cannot run: nothing is skipped silently.
+# Fails if the sanitizers cannot run; skips nothing silently.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,12 +20,12 @@ lib=$(rustc --print sysroot)/lib/rustlib/$host/lib
 compgen -G "$lib/librustc-*_rt.asan.a" >/dev/null ||
     fail "Rust for $host comes without AddressSanitizer (no librustc-*_rt.asan.a in $lib)"
 
-# The flag is not stable; the standard library stays as it is distributed.
+# The flag is unstable. The standard library is not instrumented.
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/sanitizers
-# An allocation that is too large is an error, as it is without the sanitizer.
+# An allocation that is too large returns null, as without the sanitizer.
 export ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1
 
-# First of all, whether mistakes are found here.
+# First check that the sanitizers detect errors on this machine.
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 must_find() {
@@ -59,7 +59,7 @@ fn hide(n: u64) -> u64 {
 }
 END
 
-# What the system sees of a process is no measure here: the sanitizer keeps what is freed.
+# Skips tests of process memory: the sanitizer delays the release of freed memory.
 cargo test --locked --target "$host" \
     --package bitnet-core --package bitnet-quant --package bitnet-inference --lib --tests "$@" -- \
     --skip models_that_come_and_go --skip what_is_counted_is --skip the_peak_counts

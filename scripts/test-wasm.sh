@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the model half for WebAssembly without threads and lets the built-in model
-# continue the prompts of the reference, in Node. Says SKIPPED, loudly, when what it
-# needs cannot be had (see cross-toolchain.sh).
+# Builds the bitnet libraries for WebAssembly without threads and continues the prompts of
+# the reference with the built-in model in Node. Prints SKIPPED if Node or the packages it
+# needs are not available (see cross-toolchain.sh).
 #
-#   scripts/test-wasm.sh [DIR]     DIR keeps the toolchain between runs
+#   scripts/test-wasm.sh [DIR]     DIR caches the toolchain between runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(realpath -m "${1:-target/cross-toolchain}")
@@ -17,10 +17,9 @@ fi
 export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/wasm32
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$dir/bin/wasm-ld
 export RUSTFLAGS='-Ctarget-feature=+simd128 --cfg getrandom_backend="custom"'
-# Object files, whose imports can be read, and not what is optimized when it is linked.
+# Without LTO, the rlibs have object files whose imports can be read.
 export CARGO_PROFILE_RELEASE_LTO=off
-# The standard library is built from its sources, which only a compiler that takes
-# unstable options does.
+# -Zbuild-std builds the standard library from source and needs RUSTC_BOOTSTRAP.
 RUSTC_BOOTSTRAP=1 cargo build --release --locked -Zbuild-std=std,panic_abort \
     --target "$target" --package bitnet-inference --example wasm
 scripts/check-imports.sh "$CARGO_TARGET_DIR/$target/release/deps" "$dir/bin/llvm-nm"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs the guard's own tests as programs for Windows, in Wine: unit tests, the store on
-# SQLite, and what it asks of the operating system (processes that are ended with their
-# children, peak memory, locked programs, line ends, paths). git for Windows is compiled
-# from Debian's sources, once for each DIR. There is no cargo or rustc for Windows here, so
-# no test that builds something can run: docs/palisade-windows.md says which. Says SKIPPED, loudly,
-# when the packages that it needs cannot be had (see cross-toolchain.sh).
+# Runs the tests of the guard as Windows programs under Wine: unit tests, the store on SQLite,
+# and operating system interfaces (killing process trees, peak memory, locked programs, line
+# endings, paths). git for Windows is compiled from Debian's sources, once per DIR. There is
+# no cargo or rustc for Windows here, so tests that build something cannot run: they are
+# listed in docs/palisade-windows.md. Prints SKIPPED if the packages it needs are not
+# available (see cross-toolchain.sh).
 #
-#   scripts/test-windows-guard.sh [DIR]     DIR keeps the toolchain between runs
+#   scripts/test-windows-guard.sh [DIR]     DIR caches the toolchain between runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(realpath -m "${1:-target/cross-toolchain}")
@@ -16,7 +16,7 @@ if ! scripts/cross-toolchain.sh "$dir" windows >&2; then
     exit 0
 fi
 
-# Only the command itself: no network, no Perl, no translations.
+# Only the git command: no network, no Perl, no translations.
 git_for_windows() {
     local lists=$dir/git/lists apt
     rm -rf "$dir/git"
@@ -30,7 +30,7 @@ git_for_windows() {
         apt-get -q install -y --no-install-recommends --no-upgrade libz-mingw-w64-dev
     (cd "$dir/git" && apt-get "${apt[@]}" source --download-only --only-source git &&
         tar -xf git_*.orig.tar.xz && mv git-*/ source)
-    # Windows does not tell the case of names apart; its own headers are in small letters here.
+    # File names are case-insensitive on Windows; MinGW's headers have lowercase names.
     local header
     for header in NTSecAPI Psapi tlHelp32; do
         echo "#include <${header,,}.h>" >"$dir/git/source/compat/win32/$header.h"
@@ -43,7 +43,7 @@ git_for_windows() {
         NO_CURL=1 NO_EXPAT=1 NO_GETTEXT=1 NO_ICONV=1 NO_OPENSSL=1 NO_PERL=1 NO_PYTHON=1 \
         NO_REGEX=1 NO_TCLTK=1 BLK_SHA256=1 HAVE_LIBCHARSET_H='' USE_LIBPCRE='' USE_NED_ALLOCATOR='' \
         FSMONITOR_DAEMON_BACKEND='' FSMONITOR_OS_SETTINGS='' git.exe
-    # Where a step failed, it is not there.
+    # Missing if a step failed.
     cp "$dir/git/source/git.exe" "$dir/git/bin" || return 1
     rm -rf "$dir/git/"{lists,parts,source} "$dir"/git/git_*
     touch "$dir/git/complete"
@@ -59,15 +59,15 @@ export RUSTFLAGS="-L native=$dir/windows/lib"
 export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine
-# Most of the time goes into the build; these tests compute little.
+# Most of the time is spent in the build; these tests compute little.
 export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
 
-# Every program finds the DLL there that Wine 8 lacks.
+# The DLL that Wine 8 lacks, in a folder that every program searches.
 wineboot --init >/dev/null 2>&1
 cp "$dir/windows/bcryptprimitives.dll" "$WINEPREFIX/drive_c/windows/system32/"
 trap 'wineserver --kill || true' EXIT
 
-# It asks cargo, which is not there.
+# It runs cargo, which does not exist there.
 skip=(--skip workspace::tests::a_real_workspace_is_read)
 if $has_git; then
     WINEPATH=$(winepath --windows "$dir/git/bin")

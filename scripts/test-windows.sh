@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Builds the model half for Windows on x86-64, runs its tests under Wine and compares what
-# the program writes with what it writes here. Says SKIPPED, loudly, when the packages it
-# needs cannot be had (see cross-toolchain.sh). Expects this system's build of the program
-# in target/debug.
+# Builds the bitnet crates for Windows on x86-64, runs their tests under Wine and compares the
+# output of the program with that of the native build, which must be in target/debug. Prints
+# SKIPPED if the packages it needs are not available (see cross-toolchain.sh).
 #
-#   scripts/test-windows.sh [DIR]     DIR keeps the toolchain between runs
+#   scripts/test-windows.sh [DIR]     DIR caches the toolchain between runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(realpath -m "${1:-target/cross-toolchain}")
@@ -21,14 +20,13 @@ export RUSTFLAGS="-L native=$dir/windows/lib" CARGO_PROFILE_DEV_DEBUG=0
 export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc AR_x86_64_pc_windows_gnu=x86_64-w64-mingw32-ar
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine
-# A system of its own, without the browser that Wine would ask for.
+# A separate Wine prefix, without the .NET and HTML components that Wine offers to install.
 export WINEDEBUG=-all WINEPREFIX=$dir/windows/wine WINEDLLOVERRIDES=mscoree,mshtml=
 trap 'wineserver --kill || true' EXIT
 
-# The standard library is built from its sources, which only a compiler that takes
-# unstable options does.
+# -Zbuild-std builds the standard library from source and needs RUSTC_BOOTSTRAP.
 cargo() { RUSTC_BOOTSTRAP=1 command cargo "$@"; }
-# One choice of packages for all, or their dependencies would be built in two ways.
+# The same packages in each call: otherwise features differ and dependencies are rebuilt.
 tests=(test --locked -Zbuild-std=std,panic_unwind,test --target "$target"
     --package bitnet-core --package bitnet-quant --package bitnet-inference --package bitnet-cli)
 cargo "${tests[@]}" --lib --bins --test golden --test exactness --test reference \
@@ -51,7 +49,7 @@ exe=$(realpath "$built/bitnet.exe")
 cd "$work"
 there() { wine "$exe" "$@" 2>/dev/null; }
 
-# Runs the same here and there; both must end in the same way and write the same.
+# Runs a command natively and under Wine; exit code and output must be equal.
 same() {
     local expected found expected_code=0 found_code=0
     "$here" "$@" >"$work/expected" 2>/dev/null <"${input:-/dev/null}" || expected_code=$?
@@ -80,7 +78,7 @@ for to in gguf-i2_s gguf-tq1_0 gguf-tq2_0; do
     cmp "$to.here" "$to.there"
 done
 
-# Must fail with this code and say so.
+# Runs a command that must fail with this exit code and message.
 refused() {
     local code=$1 text=$2 found=0
     shift 2
@@ -91,11 +89,11 @@ refused() {
         exit 1
     fi
 }
-# Wine shows the system's own folders, and in this one nobody may write.
+# Wine maps the host's folders; /proc is not writable.
 refused 1 "cannot write into" convert builtin 'Z:\proc\out.gguf'
 
 printf '\n-- Ctrl-C\n'
-# Wine makes Ctrl-C of the signal.
+# Wine turns the signal into Ctrl-C.
 interrupted() {
     kill -INT "$1"
     local code=0

@@ -1,4 +1,4 @@
-//! A GGUF file, as far as its weights.
+//! Opens a GGUF file and loads its weights and tokenizer.
 #![no_main]
 
 #[path = "../../crates/bitnet-inference/tests/common/hostile.rs"]

@@ -1,4 +1,4 @@
-//! A HuggingFace folder: configuration, index and tensors.
+//! Opens a HuggingFace folder (configuration, index and tensors) and loads its weights.
 #![no_main]
 
 #[path = "../../crates/bitnet-inference/tests/common/hostile.rs"]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure llama.cpp as `bitnet bench --json` measures bitnet, with its flags.
+"""Measure llama.cpp like `bitnet bench --json` measures bitnet, with the same flags.
 
-It calls llama.cpp's C functions through `llama-cpp-python`: batches of fixed
+Calls llama.cpp's C functions through `llama-cpp-python`: batches of fixed
 tokens, no sampling, no tokenizer, default settings (f16 KV cache, flash
-attention where llama.cpp chooses it). As `llama-bench` does, each test has a
-context of its own and a short pass to warm up.
+attention as selected by llama.cpp). Like in `llama-bench`, each test has its
+own context and a short warm-up pass.
 
 Example:
   llama_cpp_bench.py -m model.gguf -p 128,512 -n 64 -t 2
@@ -21,20 +21,20 @@ from pathlib import Path
 
 import llama_cpp as llama
 
-# Tokens in one call, llama.cpp's own default.
+# Tokens per call, the default of llama.cpp.
 BATCH = 2048
 WARM_UP = 32
 
 
 @llama.llama_log_callback
 def log(level, text, _):
-    """Passes on errors (level 4) only."""
+    """Prints only errors (level 4)."""
     if level == 4:
         print("llama.cpp: " + text.decode(errors="replace").strip(), file=sys.stderr)
 
 
 class Context:
-    """A llama.cpp context and the batch that feeds it."""
+    """A llama.cpp context and its input batch."""
 
     def __init__(self, model, threads: int, length: int, sequences: int):
         params = llama.llama_context_default_params()
@@ -56,10 +56,10 @@ class Context:
         llama.llama_free(self.ctx)
 
     def forward(self, n_tokens: int, logits: bool) -> float:
-        """Continues every sequence by `n_tokens` tokens; `logits`: of the last.
+        """Appends `n_tokens` tokens to every sequence, with `logits` of the last one if set.
 
-        Returns the seconds that llama.cpp took; filling the batch, which is slow
-        in Python, does not count.
+        Returns the seconds spent in llama.cpp, without filling the batch, which is slow in
+        Python.
         """
         seconds = 0.0
         rows = [(self.length + i, s) for s in range(self.sequences) for i in range(n_tokens)]
@@ -88,7 +88,7 @@ class Context:
         self.length = length
 
     def fill(self, depth: int, state: Path | None) -> None:
-        """Brings every sequence to `depth`, from the state file if there is one."""
+        """Fills every sequence to `depth` tokens, from the state file if it exists."""
         tokens = (llama.llama_token * depth)()
         if state and state.exists():
             count = ctypes.c_size_t()
@@ -123,7 +123,7 @@ def measure(model, args, threads: int, test: str, n: int, depth: int, batch: int
         "depth": depth,
         "tok_s": statistics.mean(rates),
         "tok_s_sd": statistics.stdev(rates) if len(rates) > 1 else 0.0,
-        # Kibibytes on Linux, bytes on macOS.
+        # KiB on Linux, bytes on macOS.
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         * (1 if sys.platform == "darwin" else 1024),
     }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write a GGUF file of random weights in the exact shape of a ternary model.
+"""Write a GGUF file of random weights with the exact shapes of a ternary model.
 
-Speed and memory depend on shapes and types, not on values, so a file of random
-weights measures an engine as well as a trained one. Linear layers are ternary
+Speed and memory depend on shapes and types, not on values, so random weights are as
+good as trained ones for benchmarks. Linear layers are ternary
 (TQ2_0, 40 % zeros); the embedding, which is also the output matrix, is F16 or
 Q6_K. The architecture is `bitnet`, which llama.cpp and bitnet both read.
 
@@ -24,7 +24,7 @@ from gguf import GGMLQuantizationType, LlamaFileType
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that fix every tensor."""
+    """The sizes that determine the shape of every tensor."""
 
     of: str
     hidden: int
@@ -46,21 +46,21 @@ CONTEXT = 4096
 
 
 def tq2_0(rng: np.random.Generator, rows: int, cols: int) -> np.ndarray:
-    """Random trits: blocks of 64 bytes, each four 2-bit codes, and an f16 scale."""
+    """Returns random trits: blocks of 64 bytes of four 2-bit codes each, and an f16 scale."""
     codes = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2], np.uint8)
-    # One byte of four codes for each value of 0..10^4.
+    # Maps each value in 0..10^4 to a byte of four codes.
     four = np.arange(10_000)
     table = sum(codes[four // 10**i % 10] << 2 * i for i in range(4)).astype(np.uint8)
     blocks = rows * cols // 256
     codes = table[rng.integers(0, len(table), (blocks, 64), dtype=np.uint16)]
-    # Outputs are then about as large as inputs.
+    # Makes outputs about as large as inputs.
     scale = np.array([1 / np.sqrt(0.6 * cols)], np.float16).view(np.uint8)
     data = np.concatenate([codes, np.broadcast_to(scale, (blocks, 2))], axis=1)
     return data.reshape(rows, -1)
 
 
 def q6_k(rng: np.random.Generator, rows: int, cols: int) -> np.ndarray:
-    """Random weights: blocks of 192 bytes of 6-bit codes, 16 scales, an f16 scale."""
+    """Returns random weights: blocks of 192 bytes of 6-bit codes, 16 scales, an f16 scale."""
     blocks = rows * cols // 256
     codes = rng.integers(0, 256, (blocks, 192), dtype=np.uint8)
     scales = np.full((blocks, 16), 64, np.uint8)
@@ -70,7 +70,7 @@ def q6_k(rng: np.random.Generator, rows: int, cols: int) -> np.ndarray:
 
 
 def write(shape: Shape, head: str, path: Path, seed: int) -> None:
-    """Writes the file; it appears under its name when it is complete."""
+    """Writes the file under a temporary name and renames it when it is complete."""
     rng = np.random.default_rng(seed)
     part = path.with_name(path.name + ".part")
     w = gguf.GGUFWriter(part, "bitnet")
@@ -88,7 +88,7 @@ def write(shape: Shape, head: str, path: Path, seed: int) -> None:
     w.add_rope_freq_base(500_000.0)
     w.add_layer_norm_rms_eps(1e-5)
     w.add_vocab_size(shape.vocab)
-    # Tokens are given by number; the tokenizer only has to be there.
+    # Benchmarks pass token ids; the tokenizer only has to exist.
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("llama-bpe")
     w.add_token_list(["a", "b", "ab"] + [f"<{i}>" for i in range(3, shape.vocab)])

@@ -1,4 +1,4 @@
-//! Continues a text: `cargo run --release --example generate -- MODEL TEXT`.
+//! Generates a continuation of a text: `cargo run --release --example generate -- MODEL TEXT`.
 
 use bitnet_inference::{Checkpoint, Engine, GenerateOptions, PlanOptions, Tokenizer, generate};
 

@@ -1,5 +1,5 @@
-// Continues the prompts of the reference in WebAssembly and compares the tokens, and the
-// bits of all logits of the first prompt with those of the golden record.
+// Continues the prompts of the reference in WebAssembly. Compares the tokens with the
+// reference, and the logits of the first prompt, bit for bit, with the golden record.
 //
 //   node wasm.mjs wasm.wasm reference.json exactness.rs
 import assert from "node:assert/strict";
@@ -15,7 +15,7 @@ assert.equal(golden.length, 3, "a hash for each precision");
 let compared = 0;
 for (const [i, expected] of JSON.parse(await readFile(reference, "utf8")).prompts.entries()) {
     new TextEncoder().encode(expected.prompt).forEach((byte) => push_byte(byte));
-    // Behind these steps, two tokens are nearly as likely.
+    // After these steps, the two most likely tokens are nearly tied.
     const steps = Math.min(expected.greedy_safe_steps, 32);
     const tokens = Array.from({ length: run(steps) }, (_, i) => token(i));
     assert.deepEqual(tokens, [...expected.ids, ...expected.greedy_ids.slice(0, steps)]);

@@ -1,7 +1,7 @@
-//! The built-in model in WebAssembly: continues a prompt, token by token. The interface
-//! passes only numbers, so no memory is shared with the host.
+//! Greedy generation with the built-in model in WebAssembly. The interface passes only
+//! numbers, so no memory is shared with the host.
 //!
-//! `wasm.mjs` runs it in Node; `scripts/test-wasm.sh` builds and runs both.
+//! `wasm.mjs` runs this module in Node; `scripts/test-wasm.sh` builds and runs both.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -24,7 +24,7 @@ thread_local! {
     static SESSION: RefCell<Session> = RefCell::new(Session::new());
 }
 
-/// Loads the built-in model.
+/// Returns an engine with the built-in model.
 fn engine(head: HeadPrecision, kv_precision: KvPrecision) -> Engine {
     let checkpoint = builtin::open();
     let options = PlanOptions {
@@ -40,7 +40,7 @@ fn engine(head: HeadPrecision, kv_precision: KvPrecision) -> Engine {
 }
 
 impl Session {
-    /// Returns a session in the precision of the reference.
+    /// Returns a session with the precision of the reference.
     fn new() -> Self {
         Self {
             tokenizer: Tokenizer::from_checkpoint(&builtin::open()).expect("it has a tokenizer"),
@@ -69,8 +69,8 @@ impl Session {
     }
 }
 
-/// Returns the hash (FNV-1a) of all logits of the first `n` tokens, in one of the
-/// precisions of the golden record in `tests/exactness.rs`.
+/// Returns the FNV-1a hash of the logits of the first `n` tokens; `precision` is the index of
+/// a precision in the golden record of `tests/exactness.rs`.
 #[unsafe(no_mangle)]
 pub extern "C" fn hash_logits(n: usize, precision: usize) -> u64 {
     let (head, kv) = [
@@ -103,38 +103,38 @@ pub extern "C" fn uses_simd() -> bool {
     Isa::best() != Isa::Scalar
 }
 
-/// Adds a byte of UTF-8 to the prompt.
+/// Appends a UTF-8 byte to the prompt.
 #[unsafe(no_mangle)]
 pub extern "C" fn push_byte(byte: u8) {
     SESSION.with_borrow_mut(|session| session.prompt.push(byte));
 }
 
-/// Continues the prompt greedily by at most `max_tokens`, and returns the total number of
-/// tokens; the next prompt is empty.
+/// Continues the prompt greedily by at most `max_tokens` and clears it. Returns the total
+/// number of tokens.
 #[unsafe(no_mangle)]
 pub extern "C" fn run(max_tokens: usize) -> usize {
     SESSION.with_borrow_mut(|session| session.run(max_tokens))
 }
 
-/// Returns a token of the last prompt and its continuation.
+/// Returns a token of the last prompt and continuation.
 #[unsafe(no_mangle)]
 pub extern "C" fn token(index: usize) -> u32 {
     SESSION.with_borrow(|session| session.tokens[index])
 }
 
-/// Constant seeds of hash maps, for the backend `custom` of getrandom: the input is trusted.
-/// In a browser, use its backend `wasm_js`.
+/// The `custom` backend of getrandom: constant hash map seeds, since the input is trusted. In
+/// a browser, use its `wasm_js` backend.
 ///
 /// # Safety
 ///
-/// `to` is the beginning of `len` bytes.
+/// `to` must be valid for writes of `len` bytes.
 #[cfg(target_arch = "wasm32")]
 #[unsafe(no_mangle)]
 unsafe extern "Rust" fn __getrandom_v03_custom(
     to: *mut u8,
     len: usize,
 ) -> Result<(), getrandom::Error> {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { to.write_bytes(0x5a, len) };
     Ok(())
 }

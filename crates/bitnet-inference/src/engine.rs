@@ -1,7 +1,7 @@
-//! Sequences of tokens, cut into batches that the model computes.
+//! The engine: splits the tokens of sequences into batches and computes them.
 //!
-//! All buffers are taken when the engine is made; a pass takes nothing but pages of keys
-//! and values, one in 128 positions of a sequence, and what it notes of its tokens.
+//! All buffers are allocated at construction. A pass allocates only KV pages, one per 128
+//! positions of a sequence, and the token lists of the sequences.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,25 +24,25 @@ use crate::plan::{HEAD_ROWS, Plan, PlanError, PlanOptions};
 use crate::spec::config::Pooling;
 use crate::spec::rope::Rope;
 
-/// Runs a model: keys and values of its sequences, buffers, and threads.
+/// Runs a model. Owns the KV cache of its sequences, the buffers, and the threads.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) model: Arc<Model>,
     pub(crate) plan: Plan,
     pub(crate) threads: ThreadPool,
     pub(crate) rope: RopeTable,
-    /// That of the layers with a sliding window.
+    /// The table of the layers with a sliding window.
     pub(crate) sliding_rope: Option<RopeTable>,
     pub(crate) kv: KvCache,
-    /// Where the rows of the present batch stand.
+    /// Sequence and position of each row of the current batch.
     pub(crate) rows: Vec<RowPosition>,
-    /// Tokens of the present inputs that sequences hold already.
+    /// Number of tokens of the current inputs already pushed to their sequences.
     pub(crate) n_pushed: usize,
-    /// For each row, where its logits go if they are requested.
+    /// The logits request of each row, if any.
     pub(crate) requests: Vec<Option<LogitsRequest>>,
     /// The residual stream, `[batch_tokens, hidden_dim]`.
     pub(crate) x: Buffer<f32>,
-    /// What a block adds to it, `[batch_tokens, hidden_dim]`.
+    /// The output of a block, to be added to `x`, `[batch_tokens, hidden_dim]`.
     pub(crate) branch: Buffer<f32>,
     /// `[batch_tokens, n_heads, head_dim]`
     pub(crate) q: Buffer<f32>,
@@ -57,44 +57,50 @@ pub struct Engine {
     /// `[batch_tokens, ffn_dim]`
     pub(crate) up: Buffer<f32>,
     pub(crate) input: LinearInput,
-    /// `[n_threads][widest]`
+    /// One buffer per thread, `[widest]`.
     pub(crate) scratch: Vec<Buffer<f32>>,
     pub(crate) attention: AttentionScratch,
-    /// The input of the exact head, `[HEAD_ROWS, hidden_dim]`.
+    /// The input of the exact output matrix, `[HEAD_ROWS, hidden_dim]`.
     pub(crate) head_x: Buffer<f32>,
     /// `[HEAD_ROWS, vocab_size]`
     pub(crate) logits: Buffer<f32>,
     pub(crate) top_k: TopKScratch,
 }
 
-/// Tokens that continue a sequence.
+/// Tokens to append to a sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// Which sequence, from 0 to `Plan::n_sequences - 1`.
+    /// The sequence, less than [`Plan::n_sequences`].
     pub sequence: usize,
-    /// The tokens.
+    /// The token ids.
     pub tokens: &'a [u32],
-    /// Which of them need logits.
+    /// The tokens to compute logits for.
     pub logits: Logits,
 }
 
-/// A request for logits.
+/// A request for the logits of a row.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LogitsRequest {
-    /// The row of the batch.
+    /// Index of the row in the batch.
     pub(crate) row: usize,
+    /// Index of the input.
     pub(crate) input: usize,
     /// Index of the token in the input.
     pub(crate) token: usize,
-    /// How many of the largest, if not all.
+    /// Number of the largest logits that are needed; `None` for all.
     pub(crate) top: Option<usize>,
-    /// The hidden state instead.
+    /// Whether the hidden state is requested instead of logits.
     pub(crate) hidden: bool,
 }
 
 impl Engine {
-    /// Plans, reads all weights of a checkpoint, and makes an engine: the short way where
-    /// nothing else shares the model or its pool of memory.
+    /// Loads a checkpoint and returns an engine with its own model and memory pool. To share
+    /// them, use [`Model::load`] and [`Engine::new`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the plan is invalid, the weights cannot be loaded, or memory is
+    /// exhausted.
     pub fn load(checkpoint: &Checkpoint, options: PlanOptions) -> Result<Self, LoadError> {
         let plan = Plan::new(checkpoint.config(), options)?;
         let (pool, packing) = (HybridMemoryPool::new(), Packing::default());
@@ -105,7 +111,11 @@ impl Engine {
         Ok(Self::new(Arc::new(model), plan)?)
     }
 
-    /// Takes memory and starts threads as planned.
+    /// Allocates the buffers and starts the threads of a plan.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if memory is exhausted or a thread cannot be pinned.
     pub fn new(model: Arc<Model>, plan: Plan) -> Result<Self, PlanError> {
         let (config, pool) = (model.config(), model.pool());
         let scratch = |what, len| {
@@ -166,63 +176,64 @@ impl Engine {
         })
     }
 
-    /// Returns the plan.
+    /// Returns the plan of the engine.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Returns the model.
+    /// Returns the model of the engine.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Returns the positions that a sequence holds.
+    /// Returns the length of a sequence in positions.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such sequence.
+    /// Panics if `sequence` is out of range.
     pub fn len(&self, sequence: usize) -> usize {
         self.kv.len(sequence)
     }
 
-    /// Returns whether a sequence holds no position.
+    /// Returns whether a sequence is empty.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such sequence.
+    /// Panics if `sequence` is out of range.
     pub fn is_empty(&self, sequence: usize) -> bool {
         self.len(sequence) == 0
     }
 
-    /// Returns the tokens of the positions that a sequence holds.
+    /// Returns the tokens of a sequence, one per position.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such sequence.
+    /// Panics if `sequence` is out of range.
     pub fn tokens(&self, sequence: usize) -> &[u32] {
         self.kv.tokens(sequence)
     }
 
-    /// Forgets all positions of a sequence from `len` on.
+    /// Truncates a sequence to its first `len` positions.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such sequence.
+    /// Panics if `sequence` is out of range.
     pub fn truncate(&mut self, sequence: usize, len: usize) {
         self.kv.truncate(sequence, len);
     }
 
-    /// Begins a sequence for a prompt, with what others hold of its beginning:
-    /// continue it by the tokens from [`SequenceHandle::n_reused`] on. Memory for
-    /// `max_len` positions is kept free for it: up to there it is not refused any.
+    /// Starts a sequence for a prompt and returns its handle. The sequence shares the KV
+    /// pages of the longest common prefix with another sequence; the tokens from
+    /// [`SequenceHandle::n_reused`] on are still to be computed. Pages for `max_len`
+    /// positions are guaranteed.
     ///
-    /// Sequences that are used by number, without this, need not be started; they
-    /// are not among those that are given.
+    /// Sequences may also be used by index without being started; `start` does not return a
+    /// sequence that holds tokens.
     ///
     /// # Errors
     ///
-    /// Returns an error if no sequence or not enough memory is left. Sequences that
-    /// run are not disturbed.
+    /// Returns an error if `max_len` or the prompt exceeds the context, all sequences are in
+    /// use, or too few pages are free. Other sequences are not affected.
     pub fn start(
         &mut self,
         prompt: &[u32],
@@ -231,47 +242,47 @@ impl Engine {
         self.kv.start(prompt, max_len)
     }
 
-    /// Begins a sequence that holds what another one does, and returns which it
-    /// is. They share memory until one of them writes.
+    /// Forks a sequence and returns the index of the new one. Both share pages, which are
+    /// copied on write. Pages for `max_len` positions are guaranteed.
     ///
     /// # Errors
     ///
-    /// As for [`start`](Self::start).
+    /// The same as for [`start`](Self::start).
     ///
     /// # Panics
     ///
-    /// Panics if there is no such sequence.
+    /// Panics if `sequence` is out of range.
     pub fn fork(&mut self, sequence: usize, max_len: usize) -> Result<usize, SequenceError> {
         self.kv.fork(sequence, max_len)
     }
 
-    /// Ends a sequence, whether it is complete or not, and gives back the memory
-    /// that no other shares.
+    /// Ends a sequence and releases its pages, except those shared with other sequences.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such sequence.
+    /// Panics if `sequence` is out of range.
     pub fn finish(&mut self, sequence: usize) {
         self.kv.finish(sequence);
     }
 
-    /// Returns what keys and values take.
+    /// Returns the memory usage of the KV cache.
     pub fn kv_usage(&self) -> KvUsage {
         self.kv.usage()
     }
 
-    /// Continues sequences by tokens and hands the wanted logits to
-    /// `on_logits(input, token, logits)`: index of the input, index of the token
-    /// in it, and `[vocab_size]` values.
+    /// Appends tokens to sequences and passes the requested logits to
+    /// `on_logits(input, token, logits)`: the index of the input, the index of the token in
+    /// it, and the logits, `[vocab_size]`, or for [`Logits::Hidden`] the hidden state,
+    /// `[hidden_dim]`.
     ///
-    /// Inputs may be of any length; they are cut into passes of
-    /// [`Plan::batch_tokens`].
+    /// Inputs of any length are split into passes of [`Plan::batch_tokens`].
     ///
     /// # Errors
     ///
-    /// The sequences hold what they held before if there is an error. One that is
-    /// found while computing, [`ForwardError::NotFinite`] or
-    /// [`ForwardError::Overflow`], may come after logits of earlier positions.
+    /// Returns an error if an input is invalid, the context or the KV pages are exhausted,
+    /// the model's file was changed, or a value is not finite. The sequences are then
+    /// unchanged. [`ForwardError::NotFinite`] and [`ForwardError::Overflow`] are detected
+    /// during computation: `on_logits` may have been called for earlier positions.
     pub fn forward(
         &mut self,
         inputs: &[Input<'_>],
@@ -295,7 +306,7 @@ impl Engine {
         self.kv.reserve(growth)?;
         let computed = self.compute(inputs, &mut on_logits);
         if computed.is_err() {
-            // What was computed of these inputs is forgotten.
+            // Roll back the positions of these inputs.
             let mut n_pushed = self.n_pushed;
             for input in inputs {
                 let n = n_pushed.min(input.tokens.len());
@@ -307,7 +318,7 @@ impl Engine {
         computed.map_err(|place| self.cause(place))
     }
 
-    /// Computes inputs that were checked, pass by pass.
+    /// Computes validated inputs, one pass at a time.
     fn compute(
         &mut self,
         inputs: &[Input<'_>],
@@ -344,8 +355,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns what made a value of the computation no finite number: the first weight
-    /// that is none, or else only where it was found.
+    /// Returns the cause of a non-finite value: the first non-finite weight, or if there is
+    /// none, the place of the overflow.
     fn cause(&self, place: NotFinite) -> ForwardError {
         let isa = self.plan.isa;
         if let (NotFinite::Token(token), Embedding::Dense(matrix)) = (place, &self.model.embedding)
@@ -367,13 +378,13 @@ impl Engine {
         }
     }
 
-    /// Returns the embedding of a text: the hidden state of its last token, scaled to
-    /// length 1. Sequence 0 is forgotten.
+    /// Returns the embedding of a text, `[hidden_dim]`: the hidden state of its last token,
+    /// normalized to length 1. Clears sequence 0.
     ///
     /// # Errors
     ///
-    /// There must be tokens, no more than the context holds, and the model must not ask
-    /// for another pooling.
+    /// Returns an error if there are no tokens or more than the context, the model requires
+    /// another pooling, the hidden state is zero, or the forward pass fails.
     pub fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
         if let Some(Pooling::Other(number)) = self.model.config().pooling {
             return Err(ForwardError::Pooling { number });
@@ -400,6 +411,7 @@ impl Engine {
         Ok(embedding)
     }
 
+    /// Checks sequences, token ids and lengths of inputs.
     fn validate(&self, inputs: &[Input<'_>]) -> Result<(), ForwardError> {
         let vocab_size = self.model.config().vocab_size;
         for (i, input) in inputs.iter().enumerate() {
@@ -426,7 +438,8 @@ impl Engine {
         }
         Ok(())
     }
-    /// Adds a token to the batch: its embedding becomes a row of `x`.
+
+    /// Adds a token to the batch: writes its embedding to a row of `x`.
     fn push_row(
         &mut self,
         sequence: usize,
@@ -446,7 +459,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes the rows of the batch and empties it.
+    /// Computes the rows of the batch, reports their logits, and clears the batch.
     fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) -> Result<(), NotFinite> {
         for layer in 0..self.model.layers.len() {
             if !self.attention_block(layer) {
@@ -478,14 +491,14 @@ impl Engine {
     }
 }
 
-/// Where a value was found that is no finite number.
+/// The place of a non-finite value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NotFinite {
     /// In the embedding of a token.
     Token(u32),
-    /// In what attention of a layer computed.
+    /// In the attention block of a layer.
     Attention(usize),
-    /// In what the feed-forward network of a layer computed, or added.
+    /// In the feed-forward block of a layer.
     FeedForward(usize),
     /// In the logits or the hidden state.
     Head,
@@ -502,84 +515,84 @@ impl fmt::Display for NotFinite {
     }
 }
 
-/// Why a checkpoint does not become an engine.
+/// An error from [`Engine::load`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The plan is impossible, or there is too little memory for it.
+    /// The plan is invalid, or memory is exhausted.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The weights cannot be read.
+    /// The weights cannot be loaded.
     #[error(transparent)]
     Weights(#[from] CheckpointError),
 }
 
-/// Why tokens cannot be computed.
+/// An error of the forward pass.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// A weight is no number that can be computed with.
+    /// A weight is not finite, or its square is not.
     #[error("the weights cannot be computed with: {error}")]
     NotFinite {
-        /// The first tensor with such a value, and where in it.
+        /// The first such weight: tensor, row and column.
         error: String,
     },
-    /// No weight is to blame alone, but what is computed exceeds what f32 holds.
+    /// All weights are finite, but a computed value overflows f32.
     #[error(
         "values are too large to compute with, first in {place}, though every weight is finite{}",
         extreme.as_ref().map_or(String::new(), |extreme| format!(": {extreme}"))
     )]
     Overflow {
-        /// Where it was found: a part of a layer, or the logits.
+        /// The place: a block of a layer, an embedding, or the logits.
         place: String,
-        /// The first tensor with a scale or norm that no trained model has, if any has.
+        /// The first tensor with an extreme scale or norm weight, if any.
         extreme: Option<String>,
     },
-    /// The hidden state has no direction.
+    /// The hidden state is zero and cannot be normalized.
     #[error("the hidden state is zero, which makes no embedding")]
     ZeroEmbedding,
-    /// The model's file was shortened or written to.
+    /// The model's file was truncated or modified.
     #[error("{file} was changed while it was in use")]
     Changed {
         /// The file.
         file: String,
     },
-    /// There is no such sequence.
+    /// The sequence index is out of range.
     #[error("there is no sequence {sequence}, only {n_sequences}")]
     Sequence {
-        /// The one asked for.
+        /// The requested sequence.
         sequence: usize,
         /// Number of sequences.
         n_sequences: usize,
     },
-    /// There is no such token.
+    /// The token id is not in the vocabulary.
     #[error("token {id} is not in the vocabulary of {vocab_size} tokens")]
     Token {
-        /// The id.
+        /// The token id.
         id: u32,
-        /// Number of tokens.
+        /// Number of tokens in the vocabulary.
         vocab_size: usize,
     },
-    /// There is nothing to embed.
+    /// There are no tokens to embed.
     #[error("there are no tokens to embed")]
     NoTokens,
-    /// The embedding is made in a way that is not implemented.
+    /// The model requires a pooling that is not implemented.
     #[error(
         "the model pools hidden states in way {number} of GGUF files, only 3 (the last token) is implemented"
     )]
     Pooling {
-        /// `pooling_type` of the file.
+        /// The `pooling_type` of the GGUF file.
         number: u64,
     },
     /// A sequence would exceed the context.
     #[error("{needed} tokens do not fit into the context of {context_len}")]
     ContextFull {
-        /// Positions that the sequence would have.
+        /// Required number of positions.
         needed: usize,
-        /// Positions that it can have.
+        /// Maximum number of positions.
         context_len: usize,
     },
-    /// A sequence cannot grow.
+    /// KV pages for a sequence cannot be allocated.
     #[error(transparent)]
     Grow(#[from] SequenceError),
 }

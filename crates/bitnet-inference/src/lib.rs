@@ -8,18 +8,16 @@
 //!                                   forward, kv_cache           generate
 //! ```
 //!
-//! A [`Checkpoint`] is a GGUF file or a HuggingFace folder with everything
-//! checked but the weights themselves. [`Model::load`] brings the weights into
-//! the layout of the kernels, once. An [`Engine`] runs a model as a [`Plan`]
-//! says. The library never prints and knows no terminal.
+//! A [`Checkpoint`] is a validated GGUF file or HuggingFace folder; only the weight values
+//! are not checked. [`Model::load`] packs the weights into the memory layout of the kernels.
+//! An [`Engine`] runs a model as configured by a [`Plan`]. The library never prints and does
+//! not access the terminal.
 //!
-//! The same model and tokens give the same logits, bit for bit, on every
-//! processor, with any number of threads, however a prompt is cut and whatever
-//! else is in the batch.
+//! The same model and tokens give bit-identical logits on every CPU, for any number of
+//! threads, any split of the prompt into batches, and any other sequences in the batch.
 //!
-//! In WebAssembly without a system (`wasm32-unknown-unknown`) there are one thread, no
-//! files and no clock, so a model comes from `builtin`, and the final crate chooses a
-//! backend of `getrandom`: `examples/wasm.rs`.
+//! `wasm32-unknown-unknown` has one thread, no files and no clock: the model comes from
+//! `builtin`, and the final crate selects a `getrandom` backend, see `examples/wasm.rs`.
 #![deny(unsafe_code)]
 
 #[cfg(feature = "builtin-model")]

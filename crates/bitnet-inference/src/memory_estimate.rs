@@ -1,4 +1,4 @@
-//! What a model takes in memory, estimated before any of it is taken.
+//! Estimates the memory of a model and its engine before allocation.
 
 use std::fmt;
 
@@ -9,56 +9,54 @@ use crate::format::tensor::Encoding;
 use crate::model::HeadPrecision;
 use crate::spec::tensors::{self, Role};
 
-/// Bytes that a model and an engine take, part by part.
+/// Bytes that a model and an engine need, by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Packed weights and norms. Where the layout is chosen when the model is
-    /// loaded, those of the largest one.
+    /// Packed weights and norms, in the largest layout that may be selected at load.
     pub weights: usize,
-    /// The output matrix: in int8, or what is read of the file for exact logits,
-    /// or both.
+    /// The output matrix: the int8 copy, the stored matrix for exact logits, or both.
     pub head: usize,
-    /// Keys and values of all positions.
+    /// The KV cache with all pages allocated.
     pub kv: usize,
-    /// Activations, scores, logits and rotary positions.
+    /// Activations, attention scores, logits and rotary tables.
     pub scratch: usize,
 }
 
-/// What decides how much memory a model takes.
+/// The options that determine the memory of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryOptions {
-    /// How the output matrix is kept.
+    /// The precision of the output matrix.
     pub head: HeadPrecision,
-    /// How keys and values are kept.
+    /// The precision of the KV cache.
     pub kv_precision: KvPrecision,
-    /// The context, in positions.
+    /// The context length in positions.
     pub context_len: usize,
 }
 
-/// A model takes more memory than it may.
+/// The error of a model that exceeds the memory limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryLimitError {
-    /// Bytes that it may take.
+    /// The limit in bytes.
     pub limit: usize,
-    /// What it would take.
+    /// The memory that the requested options need.
     pub estimate: MemoryEstimate,
-    /// As asked for.
+    /// The requested options.
     pub requested: MemoryOptions,
-    /// What would fit, each with its longest context: as asked for otherwise, then
-    /// with less precision. Empty if nothing does.
+    /// Options that would fit, each with its maximum context length: first with the requested
+    /// precisions, then with lower ones. Empty if none fits.
     pub fits: Vec<MemoryOptions>,
 }
 
 impl MemoryEstimate {
-    /// Returns the sum.
+    /// Returns the total in bytes.
     pub fn total(&self) -> usize {
         let rest = self.head.saturating_add(self.scratch);
         self.weights.saturating_add(self.kv).saturating_add(rest)
     }
 }
 
-/// Returns the bytes of all weights but the output matrix, and but an embedding of
-/// which only rows are read in the file, in the largest layout that may be chosen.
+/// Returns the bytes of all weights in the largest layout that may be selected. Excludes the
+/// output matrix and a dense embedding, of which single rows are read from the file.
 pub(crate) fn weight_bytes(checkpoint: &Checkpoint, isa: Isa) -> usize {
     let n_weights = checkpoint.config().n_linear_weights();
     let layouts = TernaryLayout::candidates(isa, n_weights);
@@ -66,7 +64,7 @@ pub(crate) fn weight_bytes(checkpoint: &Checkpoint, isa: Isa) -> usize {
     weights.max().expect("there is a layout")
 }
 
-/// Returns the bytes of these weights in a layout.
+/// Returns the bytes of these weights in one layout.
 fn weights(checkpoint: &Checkpoint, layout: TernaryLayout) -> usize {
     let config = checkpoint.config();
     let bytes = |tensor: &tensors::Expected| match tensor.role {
@@ -82,7 +80,7 @@ fn weights(checkpoint: &Checkpoint, layout: TernaryLayout) -> usize {
     tensors::expected(config).iter().map(bytes).sum()
 }
 
-/// Returns the bytes of a matrix: packed, or read where it is.
+/// Returns the bytes of a matrix: packed if ternary, as stored if dense.
 fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout) -> usize {
     let tensor = checkpoint.tensor(name);
     let shape = Shape {
@@ -92,9 +90,9 @@ fn matrix(checkpoint: &Checkpoint, name: &str, layout: TernaryLayout) -> usize {
     let packed = |scales: &Scales| PackedTernary::n_bytes_of(layout, shape, scales);
     match tensor.encoding {
         Encoding::Dense(_) => tensor.n_bytes(),
-        // Rounding finds one scale, whatever it is.
+        // Rounding yields one scale; its value does not matter.
         Encoding::Masters(_) => packed(&Scales::Tensor(1.0)),
-        // What is damaged is refused when it is loaded.
+        // Invalid scales are an error at load.
         Encoding::Ternary(_) => match checkpoint.trits(name) {
             Ok((_, scales)) => packed(&scales),
             Err(_) => packed(&Scales::Tensor(1.0)),
@@ -173,7 +171,7 @@ mod tests {
         "tests/data/families/gemma3-embedding",
     ];
 
-    /// Returns the bytes of what is used where it is in the file.
+    /// Returns the bytes of the tensors that are used in place in the file.
     fn in_file(checkpoint: &Checkpoint, head: HeadPrecision) -> usize {
         let output = tensors::output(checkpoint.config());
         let expected = tensors::expected(checkpoint.config());

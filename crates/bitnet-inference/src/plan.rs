@@ -1,4 +1,4 @@
-//! What is decided before the first token: instruction set, threads, context, batch.
+//! The configuration of an engine: ISA, threads, context length, batch and KV cache.
 
 use bitnet_core::{
     AttentionExtents, AttentionScratch, Device, DeviceError, DeviceKind, Isa, KvPage, KvPrecision,
@@ -12,77 +12,79 @@ use crate::model::HeadPrecision;
 use crate::model::linear::LinearInput;
 use crate::spec::config::Config;
 
-/// Positions in one pass over the weights while a prompt is read: enough that
-/// unpacking weights costs little beside multiplying them, few enough that
-/// activations stay in the cache.
+/// Maximum rows of a prefill pass: enough to amortize the unpacking of weights, few enough
+/// for activations to stay in cache.
 const BATCH_TOKENS: usize = 256;
 
-/// Rows of logits computed together.
+/// Maximum rows of one output-matrix multiplication.
 pub(crate) const HEAD_ROWS: usize = 16;
 
-/// The context taken when none is asked for, if the model allows as much.
+/// Default context length, unless the model's own is shorter.
 const DEFAULT_CONTEXT: usize = 4096;
 
-/// More threads than any machine has cores.
+/// Maximum number of threads.
 const MAX_THREADS: usize = 1024;
 
-/// More sequences than any machine runs side by side.
+/// Maximum number of concurrent sequences.
 const MAX_SEQUENCES: usize = 1 << 16;
 
-/// What a user may choose; the rest follows from the model and the machine.
+/// Options of a plan. The other values follow from the model and the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanOptions {
-    /// The device; the fastest one of this machine if none is given.
+    /// The device; by default the fastest one.
     pub device: Option<DeviceKind>,
-    /// The instruction set; the best one of this machine if none is given.
+    /// The instruction set; by default the best one of this machine.
     pub isa: Option<Isa>,
-    /// Threads; as many as the system offers if not given.
+    /// Number of threads; by default the available parallelism of the system.
     pub n_threads: Option<usize>,
-    /// Whether threads stay on a processor each: [`ThreadPool::pinned`].
+    /// Whether each thread is pinned to a logical CPU: [`ThreadPool::pinned`].
     pub pinned: bool,
-    /// Positions per sequence; if not given, what the model was made for, but
-    /// at most 4096.
+    /// Positions per sequence; by default the context length of the model, at most 4096.
     pub context_len: Option<usize>,
-    /// Sequences side by side; one if not given.
+    /// Number of concurrent sequences; by default 1.
     pub n_sequences: Option<usize>,
-    /// How keys and values are kept.
+    /// The precision of the KV cache.
     pub kv_precision: KvPrecision,
-    /// Pages of keys and values, of [`KvPage::POSITIONS`] positions each, that all
-    /// sequences share; if not given, enough for the context of each.
+    /// Number of KV pages, of [`KvPage::POSITIONS`] positions each, for all sequences
+    /// together; by default enough for the full context of each.
     pub kv_pages: Option<usize>,
 }
 
-/// What stays the same for the life of an engine.
+/// The configuration of an engine, fixed for its lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What computes.
+    /// The device.
     pub device: DeviceKind,
-    /// The instruction set that computes.
+    /// The instruction set.
     pub isa: Isa,
-    /// Threads, the calling one included.
+    /// Number of threads, including the calling one.
     pub n_threads: usize,
-    /// Whether they stay on a processor each.
+    /// Whether each thread is pinned to a logical CPU.
     pub pinned: bool,
     /// Positions per sequence.
     pub context_len: usize,
-    /// Sequences side by side.
+    /// Number of concurrent sequences.
     pub n_sequences: usize,
-    /// How keys and values are kept.
+    /// The precision of the KV cache.
     pub kv_precision: KvPrecision,
-    /// The most positions in one pass over the weights.
+    /// Maximum rows of one forward pass.
     pub batch_tokens: usize,
-    /// The most pages of keys and values. They are taken as sequences grow.
+    /// Maximum number of KV pages. They are allocated as sequences grow.
     pub kv_pages: usize,
-    /// Bytes of as many pages.
+    /// Bytes of that many pages.
     pub kv_bytes: usize,
-    /// Bytes of the keys and values of one position of a sequence.
+    /// Bytes of the KV cache per position.
     pub kv_bytes_per_position: usize,
-    /// Bytes of activations, scores, logits and rotary positions.
+    /// Bytes of activations, attention scores, logits and rotary tables.
     pub scratch_bytes: usize,
 }
 
 impl Plan {
-    /// Starts the threads.
+    /// Starts the threads and returns their pool.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the threads are to be pinned and cannot be.
     pub fn thread_pool(&self) -> Result<ThreadPool, PlanError> {
         if self.pinned {
             return Ok(ThreadPool::pinned(self.n_threads)?);
@@ -90,7 +92,11 @@ impl Plan {
         Ok(ThreadPool::new(self.n_threads))
     }
 
-    /// Makes a plan for a model.
+    /// Returns a plan for a model.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the device is not usable or an option is out of range.
     pub fn new(config: &Config, options: PlanOptions) -> Result<Self, PlanError> {
         let device = Device::select(options.device)?;
         let isa = options.isa.unwrap_or_else(Isa::best);
@@ -153,12 +159,12 @@ impl Plan {
         })
     }
 
-    /// Makes a plan for a model that takes at most `limit` bytes.
+    /// Returns a plan for a model that needs at most `limit` bytes. Allocates nothing.
     ///
     /// # Errors
     ///
-    /// Returns an error that tells what it would take and what would fit, before
-    /// anything is taken.
+    /// Returns the errors of [`new`](Self::new), or [`PlanError::MemoryLimit`] with the
+    /// estimate and the options that would fit.
     pub fn within(
         limit: usize,
         checkpoint: &Checkpoint,
@@ -216,7 +222,7 @@ impl Plan {
         Err(PlanError::MemoryLimit(Box::new(error)))
     }
 
-    /// Adds up what a model takes.
+    /// Returns an estimate of the memory that a model and its engine need.
     pub fn memory_estimate(&self, checkpoint: &Checkpoint, head: HeadPrecision) -> MemoryEstimate {
         MemoryEstimate {
             weights: memory_estimate::weight_bytes(checkpoint, self.isa),
@@ -227,7 +233,8 @@ impl Plan {
     }
 }
 
-/// Returns the largest number up to `max` that is good, if all below it are, or 0.
+/// Returns the largest `n <= max` with `is_good(n)`, or 0, by binary search: `is_good` must be
+/// monotonic.
 fn last(max: usize, is_good: impl Fn(usize) -> bool) -> usize {
     let (mut good, mut bad) = (0, max + 1);
     while bad - good > 1 {
@@ -241,56 +248,56 @@ fn last(max: usize, is_good: impl Fn(usize) -> bool) -> usize {
     good
 }
 
-/// Why a plan is impossible.
+/// An error of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A device that cannot be used.
+    /// The device is not usable.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Threads that cannot have a processor each.
+    /// The threads cannot be pinned.
     #[error("cannot pin threads: {0}")]
     Pin(#[from] PinError),
-    /// A number of threads that makes no sense.
+    /// The number of threads is out of range.
     #[error("cannot run on {n_threads} threads, expected 1 to {MAX_THREADS}")]
     Threads {
-        /// Threads asked for.
+        /// The requested number of threads.
         n_threads: usize,
     },
-    /// The model cannot look back so far.
+    /// The context length is out of range.
     #[error(
         "a context of {context_len} tokens is impossible, expected 1 to {limit}, what the model was made for"
     )]
     Context {
-        /// Positions asked for.
+        /// The requested context length.
         context_len: usize,
-        /// Positions that the model was made for.
+        /// The context length of the model.
         limit: usize,
     },
-    /// A number of sequences that makes no sense.
+    /// The number of sequences is out of range.
     #[error("cannot run {n_sequences} sequences, expected 1 to {MAX_SEQUENCES}")]
     Sequences {
-        /// Sequences asked for.
+        /// The requested number of sequences.
         n_sequences: usize,
     },
-    /// No sequence could hold anything.
+    /// The number of KV pages is 0.
     #[error("cannot run without a page of keys and values")]
     KvPages,
-    /// The model takes more memory than it may.
+    /// The model exceeds the memory limit.
     #[error(transparent)]
     MemoryLimit(Box<MemoryLimitError>),
-    /// The system has not enough memory.
+    /// An allocation failed.
     #[error("not enough memory for {what}: {n_bytes} bytes")]
     Memory {
-        /// What the memory is for.
+        /// The purpose of the allocation.
         what: &'static str,
-        /// How much was asked for.
+        /// The requested bytes.
         n_bytes: usize,
     },
 }
 
 impl PlanError {
-    /// Says what the memory was for.
+    /// Returns a function that adds the purpose of an allocation to its error.
     pub(crate) fn memory(what: &'static str) -> impl Fn(OutOfMemory) -> Self {
         move |OutOfMemory { n_bytes }| Self::Memory { what, n_bytes }
     }

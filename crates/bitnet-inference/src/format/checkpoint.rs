@@ -1,9 +1,8 @@
-//! A model at rest: configuration, tensors, tokenizer, whatever the file is.
+//! Checkpoints: the configuration, tensors and tokenizer of a model, in any file format.
 //!
-//! Everything that can be checked without reading weights is checked when a
-//! checkpoint is opened: every tensor that the configuration calls for is
-//! there, has the right shape, a type that can be read, and lies inside its
-//! file; and there is no tensor that would be ignored.
+//! Opening a checkpoint validates everything except the weight values: every tensor that the
+//! configuration requires exists, has the right shape and a supported type, and lies within
+//! its file; and no tensor would be ignored.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,18 +22,18 @@ use crate::spec::config::{ActivationPrecision, Config, ConfigError, RotaryRows};
 use crate::spec::family::Family;
 use crate::spec::tensors::{self, Expected, Role};
 
-/// Where a checkpoint came from, for what only one kind of file has.
+/// The source of a checkpoint, for format-specific data.
 #[derive(Debug)]
 pub(crate) enum Origin {
     Gguf(Box<Gguf>),
     HuggingFace(PathBuf),
 }
 
-/// A model at rest.
+/// A model as stored in files, not yet loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
     config: Config,
-    /// By GGUF name, in file order of [`tensors::expected`].
+    /// The tensors of [`tensors::expected`] by GGUF name.
     tensors: BTreeMap<String, StoredTensor>,
     files: Arc<[FileBytes]>,
     rotary_rows: RotaryRows,
@@ -43,7 +42,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a GGUF file or a HuggingFace folder.
+    /// Opens a GGUF file, with all its parts if it is split, or a HuggingFace folder.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be read or is invalid, or the model is not supported.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let read_error = |source| CheckpointError::Read {
             file: path.to_owned(),
@@ -62,18 +65,22 @@ impl Checkpoint {
         gguf_model::open(gguf, files)
     }
 
-    /// Opens a GGUF file that is in memory.
+    /// Opens a GGUF file in memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file is invalid or the model is not supported.
     pub fn from_gguf_bytes(file: Vec<u8>) -> Result<Self, CheckpointError> {
         gguf_model::open(Gguf::parse(&file)?, vec![FileBytes::Owned(file)])
     }
 
-    /// Opens a GGUF file that is part of the program.
+    /// Opens a GGUF file embedded in the program.
     #[cfg(feature = "builtin-model")]
     pub(crate) fn open_static(file: &'static [u8]) -> Result<Self, CheckpointError> {
         gguf_model::open(Gguf::parse(file)?, vec![FileBytes::Static(file)])
     }
 
-    /// Checks the tensors of a file against the configuration.
+    /// Checks the configuration and the tensors that it requires, and returns the checkpoint.
     pub(crate) fn assemble(
         mut config: Config,
         found: BTreeMap<String, StoredTensor>,
@@ -113,22 +120,21 @@ impl Checkpoint {
         })
     }
 
-    /// Adds what is odd about the files.
+    /// Adds notes.
     pub(crate) fn add_notes(&mut self, notes: impl IntoIterator<Item = Note>) {
         for note in notes {
             note::add(&mut self.notes, note);
         }
     }
 
-    /// Returns what is odd about the files and was read all the same.
+    /// Returns warnings about irregular files that were accepted.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// Finds out what ternary weights are multiplied with, which GGUF files do not
-    /// say: BitNet models, made for int8, have one scale a matrix; where any matrix has
-    /// more, only weights were quantized. Weights that cannot be read are left to those
-    /// who need them.
+    /// Sets the precision of activations, which GGUF files do not declare: BitNet models,
+    /// trained with int8 activations, have one scale per matrix; if any matrix has more, only
+    /// weights were quantized. Invalid weights are ignored here and are an error at load.
     pub(crate) fn infer_activations(&mut self) {
         let config = &self.config;
         if config.family.always_ternary || config.projection_norms {
@@ -153,11 +159,11 @@ impl Checkpoint {
         };
     }
 
-    /// Reads all I2_S weights in another layout than the canonical one.
+    /// Sets the layout in which all I2_S weights are decoded, instead of the canonical one.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Shape`] if a matrix cannot have that layout.
+    /// Returns [`CheckpointError::Shape`] if the shape of a matrix does not fit the layout.
     pub fn set_i2s_layout(&mut self, layout: I2SLayout) -> Result<(), CheckpointError> {
         let layouts = I2SLayout::ALL.map(|layout| Encoding::Ternary(layout.ternary_type()));
         let encoding = Encoding::Ternary(layout.ternary_type());
@@ -174,17 +180,17 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Returns the bytes of a tensor.
+    /// Returns the bytes of a tensor as stored.
     pub(crate) fn stored_bytes(&self, tensor: &StoredTensor) -> &[u8] {
         &self.files[tensor.file_idx][tensor.range.clone()]
     }
 
-    /// Returns the numbers of the model.
+    /// Returns the configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Returns the kind of file: `GGUF` or `HuggingFace`.
+    /// Returns the file format: `GGUF` or `HuggingFace`.
     pub fn kind(&self) -> &'static str {
         match self.origin {
             Origin::Gguf(_) => "GGUF",
@@ -200,28 +206,27 @@ impl Checkpoint {
         self.rotary_rows
     }
 
-    /// Returns whether a norm is stored less 1.
+    /// Returns whether the weights of a norm are stored minus 1.
     pub(crate) fn norm_is_less_one(&self, name: &str) -> bool {
         matches!(self.origin, Origin::HuggingFace(_))
             && self.config.family.hf_norms_less_one
             && !tensors::is_projection_norm(name)
     }
 
-    /// Returns every tensor with its role-independent GGUF name, sorted by
-    /// place in the file.
+    /// Returns all tensors in file order.
     pub fn tensors(&self) -> Vec<&StoredTensor> {
         let mut tensors: Vec<_> = self.tensors.values().collect();
         tensors.sort_by_key(|tensor| (tensor.file_idx, tensor.range.start));
         tensors
     }
 
-    /// Returns the bytes of a file.
+    /// Returns the size of a file in bytes.
     pub(crate) fn file_len(&self, file_idx: usize) -> usize {
         self.files[file_idx].len()
     }
 
-    /// Returns every tensor with what it is for, by GGUF name: `embedding`,
-    /// `output`, `norm`, `attention` or `feed-forward`.
+    /// Returns all tensors with their role, ordered by GGUF name: `embedding`, `output`,
+    /// `norm`, `attention` or `feed-forward`.
     pub fn roles(&self) -> impl Iterator<Item = (&'static str, &StoredTensor)> {
         self.tensors.iter().map(|(name, tensor)| {
             let role = match name.as_str() {
@@ -235,7 +240,7 @@ impl Checkpoint {
         })
     }
 
-    /// Returns a tensor that the configuration calls for, by GGUF name.
+    /// Returns a tensor that the configuration requires, by GGUF name.
     pub(crate) fn tensor(&self, name: &str) -> &StoredTensor {
         self.tensors
             .get(name)
@@ -251,7 +256,7 @@ impl Checkpoint {
         DenseTensor::new(&self.files, tensor, ty)
     }
 
-    /// Returns stored trits, by GGUF name, and the scales that are stored among them.
+    /// Returns stored trits and their inline scales, by GGUF name.
     pub(crate) fn trits(&self, name: &str) -> Result<(TernaryView<'_>, Scales), CheckpointError> {
         let tensor = self.tensor(name);
         let Encoding::Ternary(ty) = tensor.encoding else {
@@ -267,7 +272,7 @@ impl Checkpoint {
             })
     }
 
-    /// Takes a tensor out of memory, until somebody looks at it again.
+    /// Releases the memory pages of a mapped tensor; the next access reads them again.
     pub(crate) fn release(&self, name: &str) {
         let tensor = self.tensor(name);
         self.files[tensor.file_idx].release(tensor.range.clone());
@@ -278,8 +283,7 @@ impl Checkpoint {
         &self.files
     }
 
-    /// Takes all files out of memory, but for those that are not mapped: returns
-    /// the bytes of these.
+    /// Releases the memory pages of all mapped files. Returns the bytes of the other files.
     pub(crate) fn release_all(&self) -> usize {
         for file in &*self.files {
             file.release(0..file.len());
@@ -340,38 +344,38 @@ fn check_tensor(
     Ok(())
 }
 
-/// Why a path is not a model that can be read.
+/// An error when a checkpoint is opened or loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// A file cannot be opened.
+    /// A file cannot be read.
     #[error("cannot read {}", file.display())]
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The path is nothing that holds a model.
+    /// The path is neither a file nor a model folder.
     #[error(
         "expected a GGUF file or a HuggingFace folder (config.json and *.safetensors), found {found}"
     )]
     NotAModel {
-        /// What is there instead.
+        /// What the path is instead.
         found: &'static str,
     },
-    /// The GGUF container is broken.
+    /// The GGUF file is invalid.
     #[error("not a readable GGUF file")]
     Gguf(#[from] GgufError),
-    /// One file of a split model is broken.
+    /// One file of a split model is invalid.
     #[error("{} is not a readable GGUF file", file.display())]
     SplitPart {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: GgufError,
     },
-    /// The files of a split model contradict each other.
+    /// The files of a split model are inconsistent.
     #[error(
         "{} has {key} {}, expected {expected}",
         file.display(), found.map_or("missing".to_owned(), |n| n.to_string())
@@ -379,14 +383,14 @@ pub enum CheckpointError {
     Split {
         /// The file.
         file: PathBuf,
-        /// The metadata that is wrong.
+        /// The wrong metadata key.
         key: &'static str,
-        /// What it should be.
+        /// The expected value.
         expected: u64,
-        /// What it is.
+        /// The value in the file.
         found: Option<u64>,
     },
-    /// One file of a split model has a name that does not lead to the others.
+    /// The name of a file of a split model does not follow the pattern of split files.
     #[error(
         "{} is one of {count} parts, expected a name that ends in -0000N-of-{count:05}.gguf",
         file.display()
@@ -394,59 +398,59 @@ pub enum CheckpointError {
     SplitName {
         /// The file.
         file: PathBuf,
-        /// How many there are, by its metadata.
+        /// Number of files, by its metadata.
         count: u64,
     },
-    /// A SafeTensors file is broken.
+    /// A SafeTensors file is invalid.
     #[error("{file} is not a readable SafeTensors file")]
     SafeTensors {
         /// The name of the file.
         file: String,
-        /// What is wrong with it.
+        /// The cause.
         source: safetensors::SafeTensorError,
     },
-    /// A JSON file cannot be understood.
+    /// A JSON file is invalid.
     #[error("{file} is not as expected")]
     Json {
         /// The name of the file.
         file: String,
-        /// What is wrong with it.
+        /// The cause.
         source: serde_json::Error,
     },
-    /// A key that every model needs is missing.
+    /// A required key is missing.
     #[error("key {key:?} is missing")]
     MissingKey {
         /// The key.
         key: String,
     },
-    /// No code for this kind of model.
+    /// The architecture is not supported.
     #[error(
         "architecture {found:?} is not supported (supported: {})",
         Family::names()
     )]
     Architecture {
-        /// What the file says.
+        /// The architecture in the file.
         found: String,
     },
-    /// The model needs something that is not implemented.
+    /// A property of the model is not supported.
     #[error("{what} {found:?} is not supported (expected {expected})")]
     Unsupported {
-        /// What kind of thing.
+        /// The property.
         what: &'static str,
-        /// What the file says.
+        /// The value in the file.
         found: String,
-        /// What can be read.
+        /// The supported values.
         expected: &'static str,
     },
-    /// The numbers of the model contradict each other.
+    /// The configuration is inconsistent.
     #[error("the configuration is impossible")]
     Config(#[from] ConfigError),
-    /// A key changes the computation, and nothing here acts on it.
+    /// A key that changes the computation is not supported.
     #[error("key {key:?} is {value}, which changes the computation in a way that is not supported")]
     NotUnderstood {
         /// The key.
         key: String,
-        /// Its value, in words.
+        /// Its value.
         value: String,
     },
     /// A tensor is missing.
@@ -463,13 +467,13 @@ pub enum CheckpointError {
         /// The family.
         family: &'static str,
     },
-    /// Two shards hold the same tensor.
-    #[error("tensor {name:?} is there twice")]
+    /// Two shards contain the same tensor.
+    #[error("tensor {name:?} is duplicated")]
     DuplicateTensor {
         /// Its name.
         name: String,
     },
-    /// A tensor has another shape than the configuration says.
+    /// The shape of a tensor differs from the configuration.
     #[error(
         "tensor {name:?} is {} x {}, expected {} x {} by the configuration",
         found[0], found[1], expected[0], expected[1]
@@ -482,17 +486,17 @@ pub enum CheckpointError {
         /// Rows and columns in the file.
         found: [usize; 2],
     },
-    /// A tensor has a type that is not read, or not in this place.
+    /// The type of a tensor is not supported for its role.
     #[error("tensor {name:?} is stored as {found}, expected {expected}")]
     WrongEncoding {
         /// Its name.
         name: String,
         /// Its type.
         found: &'static str,
-        /// What fits in its place.
+        /// The supported types.
         expected: &'static str,
     },
-    /// A tensor has a type that is unknown here.
+    /// The type of a tensor is unknown.
     #[error("tensor {name:?} has type {found}, which is not supported")]
     UnknownType {
         /// Its name.
@@ -500,7 +504,7 @@ pub enum CheckpointError {
         /// The type.
         found: String,
     },
-    /// A tensor is laid out by parameters that the file does not have.
+    /// The layout of a tensor depends on parameters that are not in the file.
     #[error(
         "tensor {name:?} is stored as {found}, in tiles whose sizes were chosen when the file was made and are not in it"
     )]
@@ -510,40 +514,40 @@ pub enum CheckpointError {
         /// Its type.
         found: &'static str,
     },
-    /// The shape does not suit the type.
+    /// The shape does not fit the type.
     #[error("in tensor {name:?}")]
     Shape {
         /// Its name.
         name: String,
-        /// What does not fit.
+        /// The cause.
         source: ShapeError,
     },
-    /// A tensor has more bytes than the file left for it.
+    /// A tensor exceeds the space available for it in the file.
     #[error(
         "tensor {name:?} needs {needed} bytes at offset {offset}, but only {available} are there"
     )]
     TensorBytes {
         /// Its name.
         name: String,
-        /// Where it starts.
+        /// Its offset.
         offset: u64,
-        /// What its type and shape take.
+        /// Bytes required by its type and shape.
         needed: u64,
         /// Bytes up to the next tensor or the end of the file.
         available: u64,
     },
-    /// The system has not enough memory for the weights.
+    /// The allocation of memory for the weights failed.
     #[error("not enough memory for the weights: {} bytes", .0.n_bytes)]
     Memory(OutOfMemory),
-    /// Ternary data are broken.
+    /// Ternary data are invalid.
     #[error("in tensor {name:?}")]
     Ternary {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// The cause.
         source: TernaryError,
     },
-    /// A value cannot be computed with.
+    /// A weight is not finite, or its square is not.
     #[error(
         "in tensor {name:?}: the value at row {row}, column {col} is {value:e}, expected a finite number below 1e19"
     )]
@@ -557,13 +561,13 @@ pub enum CheckpointError {
         /// The value.
         value: f32,
     },
-    /// A file was shortened or written to while it was read.
+    /// A file was truncated or modified while in use.
     #[error("{} was changed while it was in use", file.display())]
     Changed {
         /// The file.
         file: PathBuf,
     },
-    /// A scale is not a number.
+    /// A scale is not finite.
     #[error("in tensor {name:?}: the scale is {scale}, expected a finite number")]
     Scale {
         /// Its name.

@@ -1,4 +1,4 @@
-//! A tensor at rest: how a file holds it, and reading its rows.
+//! Stored tensors: encoding and position in a file, and row access.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use bitnet_quant::{DenseType, ShapeError, TernaryType};
 
 use super::mapping::FileBytes;
 
-/// How the values of a tensor are stored.
+/// The encoding of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// Values row by row.
+    /// Dense values.
     Dense(DenseType),
-    /// Trits.
+    /// Trits with scales.
     Ternary(TernaryType),
-    /// Master weights, which are rounded to trits when the model is loaded: see
+    /// Master weights, quantized to trits at load: see
     /// [`AbsMean`](bitnet_quant::AbsMean).
     Masters(DenseType),
 }
@@ -33,6 +33,10 @@ impl Encoding {
     }
 
     /// Returns the bytes of a matrix.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the shape does not fit the encoding.
     pub(crate) fn n_bytes(self, n_rows: usize, n_cols: usize) -> Result<usize, ShapeError> {
         match self {
             Self::Dense(ty) | Self::Masters(ty) => ty.n_bytes(n_rows, n_cols),
@@ -41,31 +45,31 @@ impl Encoding {
     }
 }
 
-/// A tensor as a file holds it.
+/// The description of a tensor in a file.
 #[derive(Clone, Debug)]
 pub struct StoredTensor {
     /// The name in the file.
     pub name: String,
-    /// How its values are stored.
+    /// The encoding of its values.
     pub encoding: Encoding,
-    /// Outputs of a linear layer; 1 for a norm.
+    /// Number of rows: the outputs of a linear layer; 1 for a norm.
     pub n_rows: usize,
-    /// Inputs of a linear layer.
+    /// Number of columns: the inputs of a linear layer.
     pub n_cols: usize,
-    /// What a ternary tensor's own scales, if it has any, are multiplied with; `None` if
-    /// the file gives no such scale.
+    /// The outer scale of a ternary tensor, which multiplies its inline scales, if any;
+    /// `None` if the file has none.
     pub(crate) outer_scale: Option<f32>,
     pub(crate) file_idx: usize,
     pub(crate) range: Range<usize>,
 }
 
 impl StoredTensor {
-    /// Returns the bytes that the tensor takes in its file.
+    /// Returns the size of the tensor in its file, in bytes.
     pub fn n_bytes(&self) -> usize {
         self.range.len()
     }
 
-    /// Returns the file that the tensor is in, and where in it.
+    /// Returns the index of the tensor's file and its byte range there.
     pub(crate) fn place(&self) -> (usize, Range<usize>) {
         (self.file_idx, self.range.clone())
     }
@@ -101,7 +105,7 @@ impl DenseTensor {
         self.ty
     }
 
-    /// Returns rows and columns.
+    /// Returns the shape of the tensor.
     pub(crate) fn shape(&self) -> Shape {
         Shape {
             n_rows: self.n_rows,
@@ -125,13 +129,13 @@ impl DenseTensor {
         &self.bytes()[row * n_bytes..][..n_bytes]
     }
 
-    /// Decodes one row.
+    /// Decodes one row to `out`, `[n_cols]`.
     pub(crate) fn decode_row(&self, isa: Isa, row: usize, out: &mut [f32]) {
         self.ty.decode_row(isa, self.row(row), out);
     }
 
-    /// Decodes one row of those that are read once, all of them: now and then takes
-    /// what was read out of memory.
+    /// Decodes one row to `out`, `[n_cols]`, when all rows are read exactly once: after every
+    /// 4 MiB, releases the pages of the mapped file that were read.
     pub(crate) fn decode_row_once(&self, isa: Isa, row: usize, out: &mut [f32]) {
         const RELEASED_BYTES: usize = 4 << 20;
         self.decode_row(isa, row, out);
@@ -143,7 +147,7 @@ impl DenseTensor {
         }
     }
 
-    /// Returns the bytes, if they are in a mapped file.
+    /// Returns the size in bytes if the tensor is in a mapped file, else 0.
     pub(crate) fn n_mapped_bytes(&self) -> usize {
         let is_mapped = self.files[self.file_idx].is_mapped();
         if is_mapped { self.range.len() } else { 0 }

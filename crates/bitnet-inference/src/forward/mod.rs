@@ -1,9 +1,28 @@
-//! The model, from a token to its logits: embedding, in each layer an attention and a
-//! feed-forward block, head.
+//! The forward pass: from the `n` tokens of a batch, one per row, to logits.
 //!
-//! Every row of a batch is computed by itself, in a fixed order of operations,
-//! so its logits depend neither on the other rows, nor on how a prompt was cut
-//! into passes, nor on the number of threads.
+//! ```text
+//! embedding      x = W_embedding[token]            [n, hidden_dim], the residual stream
+//!
+//! for each layer:
+//!   attention    h = rms_norm(x)                   [n, hidden_dim]
+//!                q = rope(W_q·h)                   [n, n_heads, head_dim]
+//!                k = rope(W_k·h), v = W_v·h        [n, n_kv_heads, head_dim] each, stored
+//!                                                  in the KV cache
+//!                a = softmax(q·K / √head_dim)·V    [n, n_heads, head_dim]
+//!                x += W_o·sub_norm(a)              [n, hidden_dim]
+//!   feed-forward h = rms_norm(x)                   [n, hidden_dim]
+//!                g = act(W_gate·h) ⊙ W_up·h        [n, ffn_dim]
+//!                x += W_down·sub_norm(g)           [n, hidden_dim]
+//!
+//! head           logits = W_head·rms_norm(x)       [n_requests, vocab_size]
+//! ```
+//!
+//! By family, sub-norms are absent, queries and keys are normalized per head before RoPE,
+//! the output of a block is normalized before it is added, or the embedding, the attention
+//! scores, the output of a block and the logits have other multipliers.
+//!
+//! Rows are computed independently, in a fixed order of operations: the logits of a row do
+//! not depend on the other rows, the split into passes, or the number of threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +38,7 @@ use crate::model::Head;
 use crate::spec::config::{Activation, Config};
 
 impl Engine {
-    /// `x = W_embedding[token]`, one row of the batch, which may be multiplied.
+    /// Writes the embedding of a token, times the model's multiplier, to a row of `x`.
     pub(crate) fn embedding(&mut self, row: usize, token: u32) -> Result<(), NotFinite> {
         let (config, isa) = (self.model.config(), self.plan.isa);
         let hidden = config.hidden_dim;
@@ -32,9 +51,10 @@ impl Engine {
         Ok(())
     }
 
-    /// `x += W_o · norm(attention(rope(W_q·h), rope(W_k·h), W_v·h))`, `h = norm(x)`; what
-    /// is added may be normalized and multiplied before. Returns whether queries, keys,
-    /// values, what attention made of them, and the sums can be computed with.
+    /// The attention block:
+    /// `x += W_o · sub_norm(attention(rope(W_q·h), rope(W_k·h), W_v·h))`, `h = norm(x)`.
+    /// Stores keys and values in the KV cache. Returns whether queries, keys, values, the
+    /// attention output, and `x` are [finite](is_finite).
     pub(crate) fn attention_block(&mut self, layer_idx: usize) -> bool {
         let (config, isa) = (self.model.config(), self.plan.isa);
         let layer = &self.model.layers[layer_idx];
@@ -125,9 +145,8 @@ impl Engine {
         is_sum_finite && finite.into_inner()
     }
 
-    /// `x += W_down · norm(act(W_gate·h) ⊙ W_up·h)`, `h = norm(x)`; what is added may be
-    /// normalized and multiplied before. Returns whether all that is gated, and the sums,
-    /// can be computed with.
+    /// The feed-forward block: `x += W_down · sub_norm(act(W_gate·h) ⊙ W_up·h)`,
+    /// `h = norm(x)`. Returns whether the gated values and `x` are [finite](is_finite).
     pub(crate) fn ffn_block(&mut self, layer_idx: usize) -> bool {
         let (config, isa) = (self.model.config(), self.plan.isa);
         let layer = &self.model.layers[layer_idx];
@@ -152,7 +171,7 @@ impl Engine {
         };
         self.input.project(&mut ctx, shape, h, outputs);
         let finite = AtomicBool::new(true);
-        // Its maximum with 0 hides what is not a number, which only dense weights make.
+        // `max(0, NaN)` is 0, so ReLU² hides NaN, which only dense weights can produce.
         let hides = config.dense_linears && config.activation == Activation::Relu2;
         ctx.threads
             .for_each_chunk(gate, ffn, ctx.scratch, |_, row, gate| {
@@ -183,7 +202,7 @@ impl Engine {
         is_sum_finite && finite.into_inner()
     }
 
-    /// `norm(x)` of one row.
+    /// Passes the hidden state of a row, `norm(x)`, `[hidden_dim]`, to `on_logits`.
     pub(crate) fn hidden_state(
         &mut self,
         request: LogitsRequest,
@@ -202,7 +221,8 @@ impl Engine {
         Ok(())
     }
 
-    /// `logits = W_head · norm(x)` of at most [`HEAD_ROWS`](crate::plan::HEAD_ROWS) rows.
+    /// Passes `logits = W_head · norm(x)`, `[vocab_size]`, of each request to `on_logits`; at
+    /// most [`HEAD_ROWS`](crate::plan::HEAD_ROWS) requests.
     pub(crate) fn head(
         &mut self,
         requests: &[LogitsRequest],
@@ -247,7 +267,7 @@ impl Engine {
         };
         match &self.model.head {
             Head::Exact(matrix) => exact(matrix, None),
-            // Several rows share the reading of the whole matrix.
+            // Several rows share one pass over the whole matrix.
             Head::ExactTopK { matrix, int8 } => match requests {
                 [LogitsRequest { top: Some(k), .. }] => exact(matrix, Some((int8, *k))),
                 _ => exact(matrix, None),
@@ -263,13 +283,13 @@ impl Engine {
         }
         multiply(isa, logits, config.multipliers.logits);
         for (request, logits) in requests.iter().zip(logits.chunks_exact(vocab)) {
-            // Minus infinity is what the int8 bound leaves out; it never leaves out all.
+            // Logits that top-k matmul skips are minus infinity; it never skips all.
             let left_out = match (&self.model.head, request.top) {
                 (Head::ExactTopK { .. }, Some(_)) => f32::NEG_INFINITY,
                 _ => f32::NAN,
             };
             let is_number = |logit: &f32| logit.is_finite() || *logit == left_out;
-            // Counted, since that takes whole vectors.
+            // Counting vectorizes; an early exit does not.
             let n_bad = logits.iter().filter(|logit| !is_number(logit)).count();
             if n_bad > 0 || logits.iter().all(|logit| *logit == left_out) {
                 return Err(NotFinite::Head);
@@ -279,8 +299,10 @@ impl Engine {
         Ok(())
     }
 }
-/// Adds a branch to the residual stream, `[rows, hidden_dim]` both, and normalizes and
-/// multiplies it before if the model does. Returns whether the sums can be computed with.
+
+/// Adds the output of a block to the residual stream, both `[n_rows, hidden_dim]`, after the
+/// post-norm and the residual multiplier, if any. Returns whether the sums are
+/// [finite](is_finite).
 fn add_branch(
     ctx: &mut ComputeContext<'_>,
     config: &Config,
@@ -309,15 +331,15 @@ fn add_branch(
     finite.into_inner()
 }
 
-/// Multiplies with a factor that is 1 in most models.
+/// Multiplies by a factor, which is 1 in most models.
 fn multiply(isa: Isa, x: &mut [f32], factor: f32) {
     if factor != 1.0 {
         ops::scale(isa, x, factor);
     }
 }
 
-/// Returns whether all values and their squares are finite numbers: what is not becomes
-/// 0 where activations are quantized or normalized, and would be seen no more.
+/// Returns whether the sum of the squares of all values is finite. Quantization and
+/// normalization turn non-finite values into 0, which would hide them.
 fn is_finite(isa: Isa, values: &[f32]) -> bool {
     ops::dot(isa, values, values).is_finite()
 }

@@ -1,5 +1,5 @@
-//! Single layers against the reference implementation, each fed with the input
-//! that the reference had.
+//! Compares single layers with the reference implementation, each on the input that the
+//! reference had.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ fn f32s(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     values.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-/// Compares rows of `width`; returns how many are beyond rounding noise: where
-/// an activation was rounded to another int8 step.
+/// Compares rows of `width` values. Returns the number of rows with a flip: an activation
+/// rounded to a different int8 value, beyond the rounding noise of f32.
 fn n_flips(what: &str, found: &[f32], expected: &[f32], width: usize) -> usize {
     assert_eq!(found.len(), expected.len(), "{what}");
     let rows = found.chunks(width).zip(expected.chunks(width));
@@ -84,14 +84,14 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
         engine.ffn_block(layer);
         let mlp_out = engine.branch[..n * hidden].to_vec();
         flips += n_flips("mlp_out", &mlp_out, &stored("mlp_out"), hidden);
-        // The residual stream is larger than what a flip adds to it.
+        // Flips are not counted: the residual stream is larger than what they add to it.
         n_flips("output", &engine.x[..n * hidden], &stored("output"), hidden);
         rows += 2 * n;
     }
-    // The model card's independent check met flips in 5 of 288 outputs.
+    // The independent check of the model card found flips in 5 of 288 outputs.
     assert!(flips * 20 <= rows, "{flips} of {rows} rows have flips");
 
-    // The last norm and the exact head, from the last layer's stored output.
+    // The final norm and the exact head, on the stored output of the last layer.
     let last = engine.model().config().n_layers - 1;
     let output = f32s(&tensors, &format!("layers.{last}.output"));
     engine.x[..n * hidden].copy_from_slice(&output);
@@ -119,7 +119,7 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
 fn layers_of_the_tiny_model_agree() {
     let folder = models("storyteller-tiny");
     let activations = folder.join("reference-activations.safetensors");
-    // The matrix is stored as the reference has it: only rounding differs.
+    // The output matrix is that of the reference: only rounding differs.
     check_layers(&folder, &activations, 2e-5);
 }
 
@@ -129,7 +129,7 @@ fn layers_of_the_built_in_model_agree() {
     check_layers(
         &folder.join("storyteller.gguf"),
         &folder.join("reference-activations.safetensors"),
-        // The file's output matrix is in Q8_0: 0.06 at most was measured.
+        // The output matrix of the file is Q8_0: measured difference at most 0.06.
         0.1,
     );
 }

@@ -1,9 +1,7 @@
-//! Keys and values of the positions seen so far: which sequence holds what, and
-//! which pages are kept free for it.
+//! The KV cache: the tokens and pages of each sequence, and the pages guaranteed to it.
 //!
-//! - *Invariant:* the pages in use, and those that sequences may still need up to
-//!   what they were guaranteed, are at most the pages that there are. So a sequence that
-//!   began is never refused what it was guaranteed, whatever others do.
+//! - *Invariant:* the pages in use, plus those still needed to fulfil all guarantees, are at
+//!   most `max_pages`. So a started sequence always gets its guaranteed pages.
 
 use bitnet_core::{
     Heads, HybridMemoryPool, Isa, KeyValue, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
@@ -12,7 +10,7 @@ use bitnet_core::{
 
 use crate::spec::config::Config;
 
-/// Keys and values of several sequences side by side.
+/// The KV cache of several sequences.
 #[derive(Debug)]
 pub(crate) struct KvCache {
     paged: PagedKv,
@@ -26,23 +24,23 @@ pub(crate) struct KvCache {
 #[derive(Clone, Debug, Default)]
 struct Sequence {
     is_started: bool,
-    /// Whose keys and values it holds.
+    /// The tokens of its positions.
     tokens: Vec<u32>,
-    /// Positions up to which pages are kept free for it.
+    /// Number of positions with guaranteed pages.
     guaranteed: usize,
 }
 
-/// A handle of a sequence that has begun.
+/// A handle of a started sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceHandle {
-    /// Which one it is.
+    /// Index of the sequence.
     pub sequence: usize,
-    /// Positions that it holds already: so many tokens of the prompt need not be
+    /// Number of leading prompt tokens that are already in the KV cache and need not be
     /// computed.
     pub n_reused: usize,
 }
 
-/// What a [`KvCache`] has room for, and how.
+/// Options of a [`KvCache`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KvCacheOptions {
     pub(crate) precision: KvPrecision,
@@ -52,31 +50,31 @@ pub(crate) struct KvCacheOptions {
     pub(crate) max_pages: usize,
 }
 
-/// Positions that are to be added to a sequence.
+/// A number of positions to add to a sequence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Growth {
     pub(crate) sequence: usize,
     pub(crate) n_new: usize,
 }
 
-/// What keys and values take.
+/// The memory usage of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvUsage {
-    /// Pages that sequences hold; one that several share counts once.
+    /// Pages in use; a shared page counts once.
     pub pages: usize,
-    /// The most pages that there can be.
+    /// Maximum number of pages.
     pub max_pages: usize,
-    /// Bytes of a page.
+    /// Bytes per page.
     pub page_bytes: usize,
-    /// Pages more that there would be if none were shared.
+    /// Additional pages that would be in use without sharing.
     pub shared_pages: usize,
-    /// Positions that the last pages of all sequences have room for beyond what
-    /// the sequences hold: internal fragmentation, less than a page for each.
-    /// There is no other kind, since any free page serves any sequence.
+    /// Unused positions in the last pages of all sequences: internal fragmentation, less than
+    /// a page per sequence. There is no external fragmentation, since any free page serves any
+    /// sequence.
     pub unused_positions: usize,
 }
 
-/// Returns the extents of a position.
+/// Returns the shape of the keys and values of a position.
 pub(crate) fn shape(config: &Config, precision: KvPrecision) -> KvShape {
     KvShape {
         precision,
@@ -86,7 +84,7 @@ pub(crate) fn shape(config: &Config, precision: KvPrecision) -> KvShape {
 }
 
 impl KvCache {
-    /// Makes an empty cache, which takes memory as it is filled.
+    /// Returns an empty cache. Pages are allocated as sequences grow.
     pub(crate) fn new(pool: &HybridMemoryPool, config: &Config, options: KvCacheOptions) -> Self {
         let shape = shape(config, options.precision);
         Self {
@@ -104,31 +102,31 @@ impl KvCache {
         }
     }
 
-    /// Returns the tokens whose keys and values a sequence holds.
+    /// Returns the tokens of a sequence, one per position.
     pub(crate) fn tokens(&self, sequence: usize) -> &[u32] {
         &self.sequences[sequence].tokens
     }
 
-    /// Returns the positions that a sequence holds.
+    /// Returns the length of a sequence in positions.
     pub(crate) fn len(&self, sequence: usize) -> usize {
         self.tokens(sequence).len()
     }
 
-    /// Begins a sequence for a prompt with what others hold of its beginning, and
-    /// guarantees pages for `max_len` positions.
+    /// Starts a sequence for a prompt, which shares the pages of the longest common prefix
+    /// with another sequence, and guarantees pages for `max_len` positions.
     pub(crate) fn start(
         &mut self,
         prompt: &[u32],
         max_len: usize,
     ) -> Result<SequenceHandle, SequenceError> {
-        // The last token has to be computed, since its logits are wanted.
+        // The last token is always computed: its logits are needed.
         let known = &prompt[..prompt.len().saturating_sub(1)];
         let common = |tokens: &[u32]| known.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let best = (0..self.sequences.len())
             .map(|other| (common(self.tokens(other)), other))
             .max_by_key(|&(len, other)| (len, std::cmp::Reverse(other)));
         let (len, source) = best.unwrap_or_default();
-        // To share a part of a page may take a page more than to share none of it.
+        // Sharing a partial page may need one page more than sharing only whole pages.
         let whole_pages = len / KvPage::POSITIONS * KvPage::POSITIONS;
         let max_len = max_len.max(prompt.len());
         let sequence = match self.begin(source, len, max_len) {
@@ -143,8 +141,8 @@ impl KvCache {
         })
     }
 
-    /// Begins a sequence with all that another one holds, and guarantees pages for
-    /// `max_len` positions.
+    /// Starts a copy of another sequence, which shares its pages, and guarantees pages for
+    /// `max_len` positions. Returns its index.
     pub(crate) fn fork(&mut self, source: usize, max_len: usize) -> Result<usize, SequenceError> {
         let len = self.len(source);
         self.begin(source, len, max_len.max(len))
@@ -181,14 +179,14 @@ impl KvCache {
         Ok(sequence)
     }
 
-    /// Ends a sequence: what no other shares is given back.
+    /// Ends a sequence and releases its pages, except those shared with other sequences.
     pub(crate) fn finish(&mut self, sequence: usize) {
         self.paged.truncate(sequence, 0);
         self.sequences[sequence] = Sequence::default();
     }
 
-    /// Forgets the positions of a sequence from `len` on. It keeps its
-    /// guarantee, but for pages that others go on to use.
+    /// Truncates a sequence to its first `len` positions. It keeps its guarantee, except for
+    /// released pages that other sequences still use.
     pub(crate) fn truncate(&mut self, sequence: usize, len: usize) {
         self.sequences[sequence].tokens.truncate(len);
         self.paged.truncate(sequence, len);
@@ -198,11 +196,12 @@ impl KvCache {
         }
     }
 
-    /// Takes the pages for sequences to grow, each sequence once.
+    /// Allocates the pages for sequences to grow; `growth` has each sequence at most once.
     ///
     /// # Errors
     ///
-    /// Nothing that can be seen has changed if there is an error.
+    /// Returns an error if too few pages are free or an allocation fails. The cache is then
+    /// unchanged.
     pub(crate) fn reserve(
         &mut self,
         growth: impl Iterator<Item = Growth> + Clone,
@@ -213,7 +212,7 @@ impl KvCache {
             claim.saturating_sub(guaranteed)
         };
         let needed = growth.clone().map(beyond).sum();
-        // Counting what is free takes a while; mostly nothing is needed.
+        // Counting free pages is slow, and usually none are needed.
         if needed > 0 && needed > self.n_free() {
             return Err(SequenceError::PagesExhausted {
                 needed,
@@ -234,13 +233,13 @@ impl KvCache {
         Ok(())
     }
 
-    /// Adds a position to a sequence, for which there is room. Its keys and values
-    /// are to be stored, in every layer.
+    /// Appends a position to a sequence. Its page must be reserved; keys and values must then
+    /// be stored for every layer.
     pub(crate) fn push(&mut self, sequence: usize, token: u32) {
         self.sequences[sequence].tokens.push(token);
     }
 
-    /// Stores one position of a sequence for a layer.
+    /// Stores key and value, `[n_kv_heads, head_dim]` each, of a position and layer.
     pub(crate) fn store(&mut self, isa: Isa, layer: usize, at: RowPosition, kv: KeyValue<'_>) {
         let first = self.heads(layer).first;
         self.paged.store(isa, at, first, kv);
@@ -251,7 +250,7 @@ impl KvCache {
         &self.paged
     }
 
-    /// Returns which of them are a layer's.
+    /// Returns the heads of a layer.
     pub(crate) fn heads(&self, layer: usize) -> Heads {
         Heads {
             first: layer * self.heads.n_kv_heads,
@@ -259,7 +258,7 @@ impl KvCache {
         }
     }
 
-    /// Returns what keys and values take.
+    /// Returns the memory usage.
     pub(crate) fn usage(&self) -> KvUsage {
         let sequences = 0..self.sequences.len();
         let in_tables: usize = sequences.map(|s| self.paged.n_pages_of(s)).sum();
@@ -273,56 +272,56 @@ impl KvCache {
         }
     }
 
-    /// Returns the pages that a sequence may need to hold `len` positions.
+    /// Returns the number of pages that must be allocated for a sequence of `len` positions.
     fn claim(&self, sequence: usize, len: usize) -> usize {
         (self.paged).n_pages_needed(sequence, self.len(sequence), len)
     }
 
-    /// Returns the pages in use, and those that guarantees may still need.
+    /// Returns the number of pages in use, plus those still needed to fulfil guarantees.
     fn n_claimed(&self) -> usize {
         let sequences = self.sequences.iter().enumerate();
         let guaranteed = sequences.map(|(i, sequence)| self.claim(i, sequence.guaranteed));
         self.paged.n_pages() + guaranteed.sum::<usize>()
     }
 
-    /// Returns the pages that nobody uses and nobody was guaranteed.
+    /// Returns the number of pages neither in use nor guaranteed.
     fn n_free(&self) -> usize {
         self.max_pages - self.n_claimed()
     }
 }
 
-/// Why a sequence cannot begin or grow.
+/// An error when a sequence starts or grows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SequenceError {
-    /// Every sequence is in use.
+    /// All sequences are in use.
     #[error("all {n_sequences} sequences are in use")]
     NoneIdle {
-        /// Sequences that there are.
+        /// Number of sequences.
         n_sequences: usize,
     },
     /// A sequence would exceed the context.
     #[error("{needed} tokens do not fit into the context of {context_len}")]
     ContextFull {
-        /// Positions that the sequence would have.
+        /// Required number of positions.
         needed: usize,
-        /// Positions that it can have.
+        /// Maximum number of positions.
         context_len: usize,
     },
-    /// There are not enough pages that nobody uses or was guaranteed.
+    /// Too few pages are free, that is neither in use nor guaranteed.
     #[error(
         "keys and values need {needed} more pages of {} positions, but of {max_pages} only {free} are free",
         KvPage::POSITIONS
     )]
     PagesExhausted {
-        /// Pages that would have to be taken.
+        /// Number of additional pages required.
         needed: usize,
-        /// Pages that can be taken.
+        /// Number of free pages.
         free: usize,
-        /// Pages that there are.
+        /// Maximum number of pages.
         max_pages: usize,
     },
-    /// The system has not enough memory for a page.
+    /// The allocation of a page failed.
     #[error("failed to take a page of keys and values")]
     Memory(#[from] OutOfMemory),
 }

@@ -1,5 +1,5 @@
-//! Random lifecycles of requests against a simple model: a list of tokens for
-//! each sequence, and for each of its positions the values that were stored.
+//! Runs random lifecycles of requests and compares the cache with a simple model: the tokens
+//! of each sequence, and the values stored at each position.
 
 use bitnet_core::memory::Category;
 
@@ -56,8 +56,8 @@ fn growth(sequence: usize, n_new: usize) -> impl Iterator<Item = Growth> + Clone
     std::iter::once(Growth { sequence, n_new })
 }
 
-/// Continues a sequence as the forward pass does: what is stored depends on all
-/// tokens up to a position.
+/// Extends a sequence as the forward pass does. The stored values of a position depend on the
+/// tokens up to it.
 fn extend(cache: &mut KvCache, sequence: usize, tokens: &[u32]) -> Result<(), SequenceError> {
     cache.reserve(growth(sequence, tokens.len()))?;
     for &token in tokens {
@@ -78,9 +78,9 @@ fn extend(cache: &mut KvCache, sequence: usize, tokens: &[u32]) -> Result<(), Se
     Ok(())
 }
 
-/// Returns what is stored at the last of these tokens.
+/// Returns the value stored at the position of the last token.
 fn expected(tokens: &[u32]) -> f32 {
-    // All of them count, but to hash them all each time would take a while.
+    // Hashes the number of tokens and a few of them: hashing all would be slow.
     let ends = tokens.iter().rev().take(3).chain(tokens.first());
     let hash = ends.fold(tokens.len() as u32, |hash, token| {
         hash.wrapping_mul(31).wrapping_add(*token)
@@ -103,7 +103,7 @@ fn check_contents(cache: &KvCache, sequence: usize, tokens: &[u32]) {
     }
 }
 
-/// Numbers that differ from call to call and not from run to run.
+/// A deterministic random number generator (xorshift).
 struct Random(u64);
 
 impl Random {
@@ -115,7 +115,7 @@ impl Random {
     }
 }
 
-/// What the test knows of a running request.
+/// The expected state of a running request.
 struct Request {
     sequence: usize,
     tokens: Vec<u32>,
@@ -125,7 +125,7 @@ struct Request {
 const N_SEQUENCES: usize = 8;
 const MAX_PAGES: usize = 20;
 
-/// A cache, and the requests that should be running in it.
+/// A cache and the requests expected to run in it.
 struct World {
     pool: HybridMemoryPool,
     cache: KvCache,
@@ -138,7 +138,7 @@ struct World {
 }
 
 impl World {
-    /// Returns tokens that no sequence has.
+    /// Returns tokens that occur in no sequence.
     fn new_tokens(&mut self, n: usize) -> Vec<u32> {
         let first = self.next_token;
         self.next_token += n as u32;
@@ -150,7 +150,7 @@ impl World {
     }
 
     fn start(&mut self) {
-        // One of few beginnings, and an end that is no other's.
+        // One of a few common prefixes and a unique suffix.
         let text = 300 * self.random.below(3) as u32;
         let n_common = self.random.below(400) as u32;
         let n_own = 1 + self.random.below(150);
@@ -206,7 +206,7 @@ impl World {
         }
     }
 
-    /// Within what is guaranteed nobody is ever refused.
+    /// Extends a sequence within its guarantee, which must succeed.
     fn extend(&mut self) {
         let chosen = self.chosen();
         let Request {
@@ -220,7 +220,7 @@ impl World {
         request.tokens.extend(new);
     }
 
-    /// Beyond it, perhaps.
+    /// Extends a sequence beyond its guarantee, which may fail.
     fn exceed(&mut self) {
         let chosen = self.chosen();
         let room = CONTEXT - self.running[chosen].tokens.len();
@@ -241,7 +241,7 @@ impl World {
         let request = &mut self.running[chosen];
         self.cache.truncate(request.sequence, len);
         request.tokens.truncate(len);
-        // Pages that others go on to use are not kept free as well.
+        // Pages that other sequences still use are no longer guaranteed.
         request.guaranteed = len;
     }
 
@@ -256,12 +256,11 @@ impl World {
         let usage = self.cache.usage();
         assert!(self.cache.n_claimed() <= MAX_PAGES);
         assert!(usage.unused_positions <= self.running.len() * (PAGE - 1));
-        // The pool's own count of pages that are in use.
+        // The pool's count of pages in use.
         assert_eq!(self.pool.usage().of(Category::Kv).count, usage.pages);
     }
 
-    /// Every page that is free can be had, wherever it is: by one sequence that
-    /// takes all of them, and not one more.
+    /// Checks that one sequence can allocate all free pages, and not one more.
     fn check_that_nothing_is_fragmented(&mut self) {
         let is_idle = |i: &usize| !self.running.iter().any(|r| r.sequence == *i);
         let Some(idle) = (0..N_SEQUENCES).find(is_idle) else {
@@ -313,7 +312,7 @@ fn ten_thousand_requests_leak_nothing_and_disturb_nobody() {
     while !world.running.is_empty() {
         world.finish();
     }
-    // All of it happened, and nothing is left.
+    // Every case occurred, and no page leaks.
     assert!(world.n_reused > 100_000 && world.n_refused > 1000 && n_truncated > 1000);
     let usage = world.cache.usage();
     let left = (usage.pages, usage.shared_pages, usage.unused_positions);
@@ -333,7 +332,7 @@ fn a_fork_costs_a_page_when_one_of_both_writes() {
     extend(&mut cache, second, &[7]).unwrap();
     assert_eq!((cache.usage().pages, cache.usage().shared_pages), (3, 1));
     extend(&mut cache, first.sequence, &[8]).unwrap();
-    // The other part was its own already.
+    // No other sequence shares the partial page, so it is not copied.
     assert_eq!(cache.usage().pages, 3);
     check_contents(&cache, first.sequence, &[&text[..], &[8]].concat());
     check_contents(&cache, second, &[&text[..], &[7]].concat());
@@ -348,13 +347,13 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
     let text: Vec<_> = (0..300).collect();
     let first = cache.start(&text, 400).unwrap().sequence;
     extend(&mut cache, first, &text).unwrap();
-    // It holds three pages and was guaranteed a fourth.
+    // The sequence holds three pages and has a fourth guaranteed.
     let error = cache.start(&[1; 10], 10).unwrap_err();
     assert_eq!(
         error.to_string(),
         "keys and values need 1 more pages of 128 positions, but of 4 only 0 are free"
     );
-    // A part of its pages costs nothing, as long as nothing is added.
+    // A fork shares the partial page, of which `first` would need a copy to grow.
     let second = cache.fork(first, 0);
     assert!(matches!(second, Err(SequenceError::PagesExhausted { .. })));
     extend(&mut cache, first, &[1; 100]).unwrap();
@@ -385,7 +384,7 @@ fn a_page_that_the_system_refuses_changes_nothing() {
     extend(&mut cache, started, &text).unwrap();
     let other = cache.fork(started, 300).unwrap();
     let before = cache.usage();
-    // The copy of the shared page, and the new one behind it.
+    // The first allocation copies the shared page, the second is the page after it.
     for n in 0..2 {
         pool.fail_nth(n);
         let error = cache.reserve(growth(other, 100)).unwrap_err();

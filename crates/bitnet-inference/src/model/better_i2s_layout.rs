@@ -17,9 +17,9 @@ use crate::format::i2s_layout::I2SLayout;
 use crate::format::tensor::Encoding;
 use crate::spec::tensors::layer_tensor;
 
-/// Number of evenly spaced layers to examine.
+/// Maximum number of evenly spaced layers to examine.
 const MAX_LAYERS: usize = 4;
-/// Rows of a matrix to examine: a multiple of those that share a byte.
+/// Maximum rows of a matrix to examine; a multiple of the rows that share a byte.
 const MAX_ROWS: usize = 512;
 /// The minimum significant correlation, and its minimum ratio to that of the layout in
 /// use.
@@ -60,7 +60,7 @@ fn fit(checkpoint: &Checkpoint, layout: I2SLayout, by_norms: bool) -> Option<f32
         let norm = |part| {
             let tensor = checkpoint.dense(&layer_tensor(layer, part));
             let mut values = vec![0.0; tensor.n_cols];
-            // Every instruction set decodes to the same values, and one row takes no time.
+            // All ISAs decode to the same values; one row needs no speed.
             tensor.decode_row(Isa::Scalar, 0, &mut values);
             values
         };
@@ -81,7 +81,8 @@ fn fit(checkpoint: &Checkpoint, layout: I2SLayout, by_norms: bool) -> Option<f32
     (!correlations.is_empty()).then(|| sum / correlations.len() as f32)
 }
 
-/// Returns a tensor of I2_S in a layout, if it can have it.
+/// Returns a view of an I2_S tensor in a layout; `None` if it is not I2_S or the shape does
+/// not fit.
 fn view<'a>(checkpoint: &'a Checkpoint, name: &str, layout: I2SLayout) -> Option<TernaryView<'a>> {
     let tensor = checkpoint.tensor(name);
     let Encoding::Ternary(TernaryType::I2S | TernaryType::I2SNeon | TernaryType::I2SRows4) =
@@ -93,12 +94,12 @@ fn view<'a>(checkpoint: &'a Checkpoint, name: &str, layout: I2SLayout) -> Option
     TernaryView::new(layout.ternary_type(), tensor.n_rows, tensor.n_cols, bytes).ok()
 }
 
-/// Counts the nonzero weights of each column, in the first rows.
+/// Returns the number of nonzero weights of each column in the first [`MAX_ROWS`] rows.
 fn column_density(view: &TernaryView<'_>) -> Vec<f32> {
     let mut density = vec![0.0; view.n_cols()];
     let mut trits = vec![0; view.n_cols()];
     for row in 0..view.n_rows().min(MAX_ROWS) {
-        // A broken row is reported by whoever computes with it.
+        // Invalid rows are reported at load.
         if view.decode_row(row, &mut trits).is_ok() {
             for (count, trit) in density.iter_mut().zip(&trits) {
                 *count += f32::from(trit.unsigned_abs());
@@ -108,7 +109,7 @@ fn column_density(view: &TernaryView<'_>) -> Vec<f32> {
     density
 }
 
-/// Counts the nonzero weights of each row.
+/// Returns the number of nonzero weights of each row.
 fn row_density(view: &TernaryView<'_>) -> Vec<f32> {
     let mut trits = vec![0; view.n_cols()];
     let count = |row| match view.decode_row(row, &mut trits) {
@@ -121,7 +122,7 @@ fn row_density(view: &TernaryView<'_>) -> Vec<f32> {
     (0..view.n_rows()).map(count).collect()
 }
 
-/// Returns Spearman's rank correlation; 0 where one side is constant.
+/// Returns Spearman's rank correlation; 0 if one side is constant.
 fn rank_correlation(a: &[f32], b: &[f32]) -> f32 {
     let (a, b) = (ranks(a), ranks(b));
     let mean = (a.len() as f64 - 1.0) / 2.0;
@@ -138,7 +139,7 @@ fn rank_correlation(a: &[f32], b: &[f32]) -> f32 {
     (ab / (aa * bb).sqrt()) as f32
 }
 
-/// Returns the rank of each value; equal ones share the mean of theirs.
+/// Returns the rank of each value; equal values have their mean rank.
 fn ranks(values: &[f32]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));

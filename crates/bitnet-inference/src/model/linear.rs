@@ -1,5 +1,4 @@
-//! Linear layers: packed ternary or dense weights, and the forms of input that they
-//! need.
+//! Linear layers with packed ternary or dense weights, and the input formats they need.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +15,7 @@ use crate::format::tensor::{DenseTensor, Encoding};
 use crate::note::{self, Note};
 use crate::spec::config::{ActivationPrecision, Config, RotaryRows, RotaryWidths};
 
-/// A linear layer, and the norm of its input if it has one.
+/// A linear layer with an optional norm of its input (the sub-norm).
 #[derive(Debug)]
 pub(crate) struct Linear {
     /// `[n_cols]`
@@ -27,18 +26,18 @@ pub(crate) struct Linear {
 #[derive(Debug)]
 enum Weights {
     Ternary(PackedTernary),
-    /// Left where they are, and decoded row by row.
+    /// Used in place in the file; rows are decoded on each use.
     Dense {
         matrix: DenseTensor,
-        /// The order of its rows, and the widths for [`RotaryRows::position_in`].
+        /// The row order in the file, and the widths for [`RotaryRows::position_in`].
         stored_rows: RotaryRows,
         widths: RotaryWidths,
     },
 }
 
 impl Linear {
-    /// Reads a linear layer, and packs it if it is ternary. Rows of every head are
-    /// brought from the order `stored_rows` into that of the forward pass.
+    /// Loads a linear layer and packs it if it is ternary. The rows of each head are permuted
+    /// from the order `stored_rows` to [`RotaryRows::Halves`], that of the forward pass.
     pub(crate) fn load(
         ctx: &mut LoadContext<'_, '_>,
         name: &str,
@@ -61,7 +60,7 @@ impl Linear {
         Ok(Self { norm, weights })
     }
 
-    /// Returns the packed weights, unless they are dense.
+    /// Returns the packed weights, or `None` if they are dense.
     pub(crate) fn packed(&self) -> Option<&PackedTernary> {
         match &self.weights {
             Weights::Ternary(packed) => Some(packed),
@@ -69,7 +68,7 @@ impl Linear {
         }
     }
 
-    /// Returns the weights that are left where they are.
+    /// Returns the dense weights, or `None` if they are ternary.
     pub(crate) fn dense(&self) -> Option<&DenseTensor> {
         match &self.weights {
             Weights::Ternary(_) => None,
@@ -77,18 +76,18 @@ impl Linear {
         }
     }
 
-    /// Returns the bytes that the layer takes in memory.
+    /// Returns the bytes of packed weights and norm in memory.
     pub(crate) fn n_bytes(&self) -> usize {
         let norm = self.norm.as_deref().map_or(0, size_of_val);
         norm + self.packed().map_or(0, PackedTernary::n_bytes)
     }
 
-    /// Returns the bytes that are read for one token.
+    /// Returns the bytes that are read per token.
     pub(crate) fn bytes_per_token(&self) -> usize {
         self.n_bytes() + self.dense().map_or(0, |matrix| matrix.bytes().len())
     }
 
-    /// Returns the bytes that are read where they lie in a mapped file.
+    /// Returns the bytes of weights that are used in place in a mapped file.
     pub(crate) fn n_mapped_bytes(&self) -> usize {
         match &self.weights {
             Weights::Ternary(_) => 0,
@@ -96,7 +95,7 @@ impl Linear {
         }
     }
 
-    /// Returns the multiply-adds for one token.
+    /// Returns the multiply-adds per token.
     pub(crate) fn n_macs(&self) -> usize {
         match &self.weights {
             Weights::Ternary(packed) => packed.n_rows() * packed.n_cols(),
@@ -126,8 +125,8 @@ impl Linear {
     }
 }
 
-/// Packs a ternary matrix whose row `row` is row `stored(row)` of the file, and notes
-/// what no trained matrix has.
+/// Packs a ternary matrix; its row `row` is row `stored(row)` of the file. Adds a note if the
+/// weights are all zero or a scale is extreme.
 pub(crate) fn pack(
     ctx: &mut LoadContext<'_, '_>,
     name: &str,
@@ -143,7 +142,7 @@ pub(crate) fn pack(
     };
     let packed = PackedTernary::pack(ctx.pool, ctx.compute.threads, spec, |row, trits| {
         let decoded = tensor.decode_row(stored(row), trits);
-        // Of a matrix that is not zero, hardly more than one row is looked at.
+        // In a nonzero matrix, this usually checks only the first row.
         if is_zero.load(Ordering::Relaxed) && trits.iter().any(|trit| *trit != 0) {
             is_zero.store(false, Ordering::Relaxed);
         }
@@ -160,12 +159,11 @@ pub(crate) fn pack(
     Ok(packed)
 }
 
-/// Returns what no trained tensor has: the scales of one, or the weights of a norm, that
-/// are all zero, as those of a tensor are that `is_zero` otherwise; or one that is not
-/// zero and far from what is usual.
+/// Returns a note if the scales of a tensor or the weights of a norm are all zero, or the
+/// tensor is zero by `is_zero`, or a nonzero value is outside [`Note::USUAL`].
 pub(crate) fn unusual_values(name: &str, values: &[f32], is_zero: bool) -> Option<Note> {
     let name = || name.to_owned();
-    // A group of zeros may well have a scale of zero.
+    // Single zeros are accepted: the scale of a group of zero weights may be 0.
     if is_zero || values.iter().all(|value| *value == 0.0) {
         let (name, count) = (name(), 1);
         return Some(Note::AllZero { name, count });
@@ -178,21 +176,21 @@ pub(crate) fn unusual_values(name: &str, values: &[f32], is_zero: bool) -> Optio
     })
 }
 
-/// The input of linear layers, in the forms that their weights need.
+/// The input of linear layers, in the formats that their weights need.
 #[derive(Debug)]
 pub(crate) struct LinearInput {
     activations: ActivationPrecision,
-    /// Of the norms of linear layers.
+    /// The epsilon of sub-norms.
     eps: f32,
-    /// For ternary weights.
+    /// Quantized or split activations, for ternary weights.
     acts: Int8Rows,
-    /// For dense weights, `[n_rows, n_cols]`; empty if the model has none.
+    /// f32 activations, `[n_rows, n_cols]`, for dense weights; empty if the model has none.
     dense: Buffer<f32>,
     n_rows: usize,
 }
 
 impl LinearInput {
-    /// Returns the bytes that [`new`](Self::new) takes.
+    /// Returns the bytes that [`new`](Self::new) allocates.
     pub(crate) fn n_bytes(config: &Config, batch_tokens: usize) -> usize {
         let n_parts = match config.activations {
             ActivationPrecision::Int8 => 1,
@@ -227,8 +225,8 @@ impl LinearInput {
         })
     }
 
-    /// Takes rows of this shape, which `fill_row(row, values)` writes, as ternary weights
-    /// need them.
+    /// Sets the input for ternary weights: rows of this shape, written by
+    /// `fill_row(row, values)`, are quantized or split.
     pub(crate) fn set_ternary(
         &mut self,
         ctx: &mut ComputeContext<'_>,
@@ -243,7 +241,7 @@ impl LinearInput {
         acts
     }
 
-    /// Takes rows of this shape as `linears` need them.
+    /// Sets the input in the formats that `linears` need.
     fn set(
         &mut self,
         ctx: &mut ComputeContext<'_>,
@@ -270,8 +268,8 @@ impl LinearInput {
         }
     }
 
-    /// Computes several linear layers with one input of this shape, which
-    /// `fill_row(row, values)` writes; each layer may normalize it once more.
+    /// Computes several linear layers, each with its output buffer, on one input of this
+    /// shape, written by `fill_row(row, values)`. Applies the sub-norms of the layers.
     pub(crate) fn project<const N: usize>(
         &mut self,
         ctx: &mut ComputeContext<'_>,

@@ -1,17 +1,17 @@
-//! What weights are loaded with.
+//! The load context.
 
 use bitnet_core::{ComputeContext, HybridMemoryPool, TernaryLayout};
 
 use crate::format::checkpoint::Checkpoint;
 use crate::note::Note;
 
-/// What weights are loaded with.
+/// The shared state of loading a model.
 pub(crate) struct LoadContext<'a, 'c> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) pool: &'a HybridMemoryPool,
     pub(crate) compute: &'a mut ComputeContext<'c>,
-    /// How ternary weights are packed.
+    /// The layout of ternary weights.
     pub(crate) layout: TernaryLayout,
-    /// What is odd about the weights that were loaded.
+    /// Warnings about the weights loaded so far.
     pub(crate) notes: Vec<Note>,
 }

@@ -1,4 +1,4 @@
-//! A model in memory: weights in the layouts of the kernels.
+//! A loaded model: the weights in the memory layout of the kernels.
 
 mod better_i2s_layout;
 pub(crate) mod linear;
@@ -22,14 +22,14 @@ use crate::note::{self, Note};
 use crate::spec::config::{Config, ConfigError, RotaryRows};
 use crate::spec::tensors::{self, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
 
-/// How the output matrix is kept.
+/// The precision of the output matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeadPrecision {
-    /// As stored; logits are computed in f32.
+    /// As stored in the file; logits are computed in f32.
     Exact,
-    /// As stored, with an int8 copy that tells which logits can be among the
-    /// largest: where no others are wanted ([`Logits::Top`]), only these are
-    /// computed, with the same bits.
+    /// As stored in the file, with an int8 copy. If only the largest logits are requested
+    /// ([`Logits::Top`]), the copy bounds all logits, and only those that can be among the
+    /// largest are computed, bit-identical to [`Exact`](Self::Exact).
     ///
     /// [`Logits::Top`]: crate::Logits::Top
     ExactTopK,
@@ -38,13 +38,12 @@ pub enum HeadPrecision {
     Int8,
 }
 
-/// How weights are kept, where there is a choice.
+/// Options of the memory layout of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packing {
-    /// How the output matrix is kept.
+    /// The precision of the output matrix.
     pub head: HeadPrecision,
-    /// How ternary weights are packed; the faster way on this machine if not given:
-    /// [`TernaryLayout::fastest`].
+    /// The layout of ternary weights; by default [`TernaryLayout::fastest`] on this machine.
     pub layout: Option<TernaryLayout>,
 }
 
@@ -54,7 +53,7 @@ impl From<HeadPrecision> for Packing {
     }
 }
 
-/// A model ready to compute. It is never changed: engines share it.
+/// A loaded model. It is immutable and can be shared by engines.
 #[derive(Debug)]
 pub struct Model {
     config: Config,
@@ -64,9 +63,9 @@ pub struct Model {
     /// `[hidden_dim]`
     pub(crate) output_norm: Buffer<f32>,
     pub(crate) head: Head,
-    /// What of the model's files stays in memory.
+    /// Accounts for the parts of the model's files that stay in memory.
     _in_files: Counted,
-    /// The files, if weights are read where they lie in them.
+    /// The files, if weights are used in place.
     files: Option<Arc<[FileBytes]>>,
     notes: Vec<Note>,
 }
@@ -82,11 +81,11 @@ pub(crate) struct Layer {
     pub(crate) attn_k: Linear,
     /// `[kv_dim, hidden_dim]`
     pub(crate) attn_v: Linear,
-    /// Of every query head and of every key head, `[head_dim]`.
+    /// The norms of query heads and of key heads, each `[head_dim]`.
     pub(crate) qk_norms: Option<[Buffer<f32>; 2]>,
     /// `[hidden_dim, q_dim]`
     pub(crate) attn_output: Linear,
-    /// Of what attention and feed-forward network add, `[hidden_dim]`.
+    /// The norms of the attention output and of the feed-forward output, each `[hidden_dim]`.
     pub(crate) post_norms: Option<[Buffer<f32>; 2]>,
     /// `[hidden_dim]`
     pub(crate) ffn_norm: Buffer<f32>,
@@ -101,13 +100,13 @@ pub(crate) struct Layer {
 /// The token embedding, `[vocab_size, hidden_dim]`.
 #[derive(Clone, Debug)]
 pub(crate) enum Embedding {
-    /// Left where it is.
+    /// Used in place in the file.
     Dense(DenseTensor),
     Ternary(Arc<PackedTernary>),
 }
 
 impl Embedding {
-    /// Writes the embedding of a token.
+    /// Writes the embedding of a token, `[hidden_dim]`, to `out`.
     pub(crate) fn decode_row(&self, isa: Isa, token: usize, out: &mut [f32]) {
         match self {
             Self::Dense(matrix) => matrix.decode_row(isa, token, out),
@@ -125,11 +124,11 @@ pub(crate) enum Head {
         int8: PackedInt8,
     },
     Int8(PackedInt8),
-    /// A ternary matrix stays one, whatever precision is asked for.
+    /// A ternary matrix, kept as it is for any requested precision.
     Ternary(Arc<PackedTernary>),
 }
 
-/// Reads the weights of a norm.
+/// Loads the weights of a norm, `[n_cols]`.
 fn load_norm(ctx: &mut LoadContext<'_, '_>, name: &str) -> Result<Buffer<f32>, CheckpointError> {
     let (tensor, isa) = (ctx.checkpoint.dense(name), ctx.compute.isa);
     let mut values = ctx.pool.zeroed(Category::Weights, tensor.n_cols)?;
@@ -137,7 +136,7 @@ fn load_norm(ctx: &mut LoadContext<'_, '_>, name: &str) -> Result<Buffer<f32>, C
     if ctx.checkpoint.norm_is_less_one(name) {
         values.iter_mut().for_each(|value| *value += 1.0);
     }
-    // Int8 activations would hide it: what is not a number becomes 0 there.
+    // The quantization of activations turns NaN into 0, which would hide it.
     if !values.iter().all(|value| value.is_finite()) {
         return Err(not_finite(&tensor, isa, 0));
     }
@@ -147,7 +146,7 @@ fn load_norm(ctx: &mut LoadContext<'_, '_>, name: &str) -> Result<Buffer<f32>, C
     Ok(values)
 }
 
-/// Reads the token embedding or the output matrix.
+/// Loads the token embedding or the output matrix, `[vocab_size, hidden_dim]`.
 fn load_vocabulary(
     ctx: &mut LoadContext<'_, '_>,
     name: &str,
@@ -161,11 +160,16 @@ fn load_vocabulary(
 }
 
 impl Model {
-    /// Reads all weights of a checkpoint into the layouts of the kernels.
-    /// `progress(done, total)` is told the layers that are done.
+    /// Loads and packs all weights of a checkpoint and returns the model. Calls
+    /// `progress(done, total)` with the number of loaded layers.
     ///
-    /// All memory comes from `pool`, and that of the model's engines too. Scratch memory
-    /// of `ctx` is not needed.
+    /// The memory of the model and of its engines is allocated from `pool`. `ctx` needs no
+    /// scratch memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a tensor is invalid or has non-finite values, a width exceeds the
+    /// limit of the kernels, a file was changed, or memory is exhausted.
     pub fn load(
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
@@ -228,14 +232,13 @@ impl Model {
         })
     }
 
-    /// Returns what is odd about the weights: tensors that are all zero, and scales
-    /// and norms that no trained model has.
+    /// Returns warnings about the weights: tensors that are all zero, and extreme scales and
+    /// norm weights.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// Returns the file that was changed since the model was loaded, if weights are
-    /// read where they lie in it.
+    /// Returns the first file with weights used in place that was changed since loading.
     pub(crate) fn changed(&self) -> Option<Changed> {
         self.files
             .iter()
@@ -243,12 +246,12 @@ impl Model {
             .find_map(FileBytes::changed)
     }
 
-    /// Returns the first value of the matrices that were not read when the model was
-    /// loaded that cannot be computed with.
+    /// Returns the error of the first weight that is not finite, or whose square is not, in
+    /// the matrices that loading did not read.
     pub(crate) fn first_not_finite(&self, isa: Isa) -> Option<CheckpointError> {
         let head = match &self.head {
             Head::Exact(matrix) => Some(matrix),
-            // Read to make int8 of it.
+            // Checked when it was quantized, or ternary.
             Head::ExactTopK { .. } | Head::Int8(_) | Head::Ternary(_) => None,
         };
         let matrices = self.linear().filter_map(Linear::dense).chain(head);
@@ -260,27 +263,27 @@ impl Model {
         })
     }
 
-    /// Returns where the model's memory comes from.
+    /// Returns the memory pool of the model.
     pub fn pool(&self) -> &HybridMemoryPool {
         &self.pool
     }
 
-    /// Returns the numbers of the model.
+    /// Returns the configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Returns how the output matrix is kept.
+    /// Returns the precision of the output matrix.
     pub fn head_precision(&self) -> HeadPrecision {
         match self.head {
             Head::ExactTopK { .. } => HeadPrecision::ExactTopK,
             Head::Int8(_) => HeadPrecision::Int8,
-            // Of trits, nothing is lost.
+            // Packing trits is lossless.
             Head::Exact(_) | Head::Ternary(_) => HeadPrecision::Exact,
         }
     }
 
-    /// Returns how the ternary weights are packed.
+    /// Returns the layout of ternary weights; [`TernaryLayout::TwoBits`] if there are none.
     pub fn layout(&self) -> TernaryLayout {
         let mut packed = self.linear().filter_map(Linear::packed);
         packed
@@ -288,8 +291,8 @@ impl Model {
             .map_or(TernaryLayout::TwoBits, PackedTernary::layout)
     }
 
-    /// Returns the bytes that packed weights, norms and head take in memory;
-    /// what stays in the mapped file is not counted.
+    /// Returns the bytes of packed weights, norms and output matrix in memory, without the
+    /// weights used in place in a mapped file.
     pub fn n_bytes(&self) -> usize {
         let head = match &self.head {
             Head::Exact(_) => 0,
@@ -300,9 +303,9 @@ impl Model {
         linear.sum::<usize>() + self.norm_bytes() + head
     }
 
-    /// Returns the bytes of weights that are read to compute one token and choose
-    /// the next: all but the rows of the embedding that are not looked up, and
-    /// the few rows that the int8 bound leaves.
+    /// Returns the bytes of weights that are read per decoded token: all weights without the
+    /// embedding, and without the few rows of the output matrix that
+    /// [`HeadPrecision::ExactTopK`] computes.
     pub fn bytes_per_token(&self) -> usize {
         let head = match &self.head {
             Head::Exact(matrix) => matrix.bytes().len(),
@@ -313,18 +316,17 @@ impl Model {
         linear.sum::<usize>() + self.norm_bytes() + head
     }
 
-    /// Returns the multiply-adds of the linear layers for one token, without the
-    /// head.
+    /// Returns the multiply-adds of the linear layers per token, without the output matrix.
     pub fn macs_per_token(&self) -> usize {
         self.linear().map(Linear::n_macs).sum()
     }
 
-    /// Returns the linear layers of all layers.
+    /// Returns the linear layers of the model.
     fn linear(&self) -> impl Iterator<Item = &Linear> {
         self.layers.iter().flat_map(Layer::linear)
     }
 
-    /// Returns the bytes of all norms that belong to no linear layer.
+    /// Returns the bytes of all norms, except the sub-norms of linear layers.
     fn norm_bytes(&self) -> usize {
         let layers = self.layers.iter().flat_map(|layer| {
             let norms = [&layer.attn_norm, &layer.ffn_norm];
@@ -371,7 +373,7 @@ impl Layer {
         })
     }
 
-    /// Returns the linear layers.
+    /// Returns the linear layers of this layer.
     fn linear(&self) -> [&Linear; 7] {
         [
             &self.attn_q,
@@ -385,7 +387,7 @@ impl Layer {
     }
 }
 
-/// Returns the error of a row in which a value is not finite.
+/// Returns the error for a row that has a non-finite value.
 pub(crate) fn not_finite(tensor: &DenseTensor, isa: Isa, row: usize) -> CheckpointError {
     let mut values = vec![0.0; tensor.n_cols];
     let col = not_finite_in(tensor, isa, row, &mut values);
@@ -397,15 +399,15 @@ pub(crate) fn not_finite(tensor: &DenseTensor, isa: Isa, row: usize) -> Checkpoi
     }
 }
 
-/// Decodes a row into `values`, and returns the column of the first that cannot be
-/// computed with: it is not finite, or its square is not.
+/// Decodes a row into `values` and returns the first column whose value is not finite, or
+/// whose square is not.
 fn not_finite_in(tensor: &DenseTensor, isa: Isa, row: usize, values: &mut [f32]) -> Option<usize> {
     tensor.decode_row(isa, row, values);
     (values.iter()).position(|value| !(value * value).is_finite())
 }
 
-/// Brings a dense output matrix into the form that is asked for. Where that is int8,
-/// which would hide what is not a number, its values are looked at.
+/// Converts a dense output matrix to the requested precision. Quantization to int8 would hide
+/// NaN, so it checks the values.
 fn dense_head(
     ctx: &mut LoadContext<'_, '_>,
     output: DenseTensor,
@@ -444,7 +446,7 @@ fn dense_head(
     })
 }
 
-/// Refuses widths for which dot products would not be exact.
+/// Checks that the integer dot products of all widths are exact.
 fn check_widths(config: &Config) -> Result<(), CheckpointError> {
     let widths = [
         ("hidden size", config.hidden_dim),

@@ -1,5 +1,4 @@
-//! Ternary tensors, however a checkpoint holds them: stored trits are decoded, master
-//! weights are rounded.
+//! Ternary tensors of a checkpoint: stored trits, decoded, or master weights, quantized.
 
 use bitnet_core::{Isa, Shape};
 use bitnet_quant::{AbsMean, DenseType, Scales, TernaryError, TernaryView, sum_magnitudes};
@@ -14,7 +13,7 @@ pub(crate) struct TernaryTensor<'a> {
     pub(crate) name: &'a str,
     pub(crate) n_rows: usize,
     pub(crate) n_cols: usize,
-    /// What the trits are multiplied with; all finite.
+    /// The scales, including the outer scale; all finite.
     pub(crate) scales: Scales,
     rows: Rows<'a>,
 }
@@ -30,8 +29,8 @@ enum Rows<'a> {
 }
 
 impl<'a> TernaryTensor<'a> {
-    /// Reads the scales of a ternary tensor, by GGUF name. Of master weights, all are
-    /// read: their scale is their mean magnitude.
+    /// Opens a ternary tensor by GGUF name and reads its scales. Master weights are all read:
+    /// their scale is their mean magnitude.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         isa: Isa,
@@ -71,7 +70,7 @@ impl<'a> TernaryTensor<'a> {
         })
     }
 
-    /// Returns rows and columns.
+    /// Returns the shape of the tensor.
     pub(crate) fn shape(&self) -> Shape {
         Shape {
             n_rows: self.n_rows,
@@ -79,7 +78,8 @@ impl<'a> TernaryTensor<'a> {
         }
     }
 
-    /// Writes one row as -1, 0, +1: see [`TernaryView::decode_row`].
+    /// Writes the trits of a row, `[n_cols]`, see [`TernaryView::decode_row`]. Master weights
+    /// are quantized.
     pub(crate) fn decode_row(&self, row: usize, trits: &mut [i8]) -> Result<(), TernaryError> {
         match &self.rows {
             Rows::Stored(view) => view.decode_row(row, trits),
@@ -95,7 +95,7 @@ impl<'a> TernaryTensor<'a> {
     }
 }
 
-/// Returns how master weights are rounded.
+/// Returns the absmean quantizer of master weights.
 fn absmean(masters: &DenseTensor, isa: Isa) -> AbsMean {
     let mut values = vec![0.0; masters.n_cols];
     let sums = (0..masters.n_rows).map(|row| {
@@ -105,9 +105,9 @@ fn absmean(masters: &DenseTensor, isa: Isa) -> AbsMean {
     AbsMean::new(sums.sum(), masters.n_rows * masters.n_cols, masters.ty())
 }
 
-/// Rounds a stored row of master weights.
+/// Quantizes a stored row of master weights.
 fn round_row(absmean: AbsMean, isa: Isa, ty: DenseType, stored: &[u8], trits: &mut [i8]) {
-    // Floats can be decoded in runs of any length, and for one there is room on the stack.
+    // Floats have no blocks, so runs of any length can be decoded, here into a stack buffer.
     const RUN: usize = 1024;
     assert_eq!(
         ty.row_bytes(trits.len()),
