@@ -171,7 +171,7 @@ fn lines_come_without_their_ends_and_codes_as_they_are() {
     assert_eq!(ended(&["exit", "101"]).0, ProcessEnd::Exited(Some(101)));
     match ended(&["crash"]).0 {
         ProcessEnd::Exited(Some(code)) if cfg!(windows) => {
-            assert!(code < 0 || code == 3, "{code:#x}")
+            assert!(code < 0 || code == 3, "{code:#x}");
         }
         end => assert_eq!(end, ProcessEnd::Exited(None)),
     }

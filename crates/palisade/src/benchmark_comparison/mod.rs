@@ -215,13 +215,7 @@ pub(crate) fn measure(
         )?;
     }
     notes.extend(what_else_differs(&machine, &machine_of_base));
-    for injection in &options.injections {
-        notes.push(format!(
-            "{} was slowed down by {:.1} % on purpose in the candidate",
-            injection.name,
-            100.0 * injection.slowdown
-        ));
-    }
+    notes.extend(options.injections.iter().map(injection_note));
     let calibration = match calibration {
         Ok(calibration) => Some(calibration),
         Err(why) => {
@@ -279,6 +273,15 @@ fn store_speed_runs(
         }))?;
     }
     Ok(())
+}
+
+/// Says that a slowdown was injected.
+fn injection_note(injection: &Injection) -> String {
+    format!(
+        "{} was slowed down by {:.1} % on purpose in the candidate",
+        injection.name,
+        100.0 * injection.slowdown
+    )
 }
 
 /// What a revision is measured on.
