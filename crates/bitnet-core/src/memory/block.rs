@@ -23,24 +23,10 @@ pub struct Block {
     category: Category,
 }
 
-/// The unit of small blocks, which gives size and alignment; the bytes are accessed by
-/// address.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Line {
-    _bytes: [u8; ALIGNMENT],
-}
-
-impl Line {
-    pub(super) const ZERO: Self = Self {
-        _bytes: [0; ALIGNMENT],
-    };
-}
-
 /// The owner of a block's memory.
 pub(super) enum Place {
-    /// The system's allocator.
-    Heap(Vec<Line>),
+    /// The system's allocator. The block is the aligned part of the vector.
+    Heap(Vec<u8>),
     /// The regions of the CPU or of a device.
     Extent(Arc<Part>),
 }
@@ -93,8 +79,8 @@ impl Drop for Block {
         let Some(pool) = &self.pool else { return };
         pool.uncount(self.category, self.n_bytes);
         match &self.place {
-            // The lines are freed by their own drop.
-            Place::Heap(lines) => pool.uncount_heap(size_of_val(&**lines)),
+            // The vector is freed by its own drop.
+            Place::Heap(vec) => pool.uncount_heap(vec.len()),
             Place::Extent(part) => part.give(self.address, self.n_bytes),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Zeroable;
 
-use super::block::{Block, Buffer, Line, Place};
+use super::block::{Block, Buffer, Place};
 use super::device::{DeviceAllocator, HUGE_PAGE, SystemMemory};
 use super::extents::{Extents, Range};
 use super::tracking::{Category, Totals, Usage};
@@ -57,7 +57,7 @@ pub struct Counted {
 pub(super) struct Shared {
     cpu: Arc<Part>,
     devices: Mutex<Vec<Arc<Part>>>,
-    /// Bytes of small blocks.
+    /// Bytes of small blocks, their alignment padding included.
     heap_bytes: AtomicUsize,
     totals: Totals,
     is_tracked: bool,
@@ -135,13 +135,16 @@ impl HybridMemoryPool {
         if n_bytes > MAX_SMALL {
             return shared.take_of(&shared.cpu, category, n_bytes);
         }
-        let n_lines = n_bytes.div_ceil(ALIGNMENT);
-        let mut lines = Vec::new();
-        (lines.try_reserve_exact(n_lines)).map_err(|_| OutOfMemory { n_bytes })?;
-        lines.resize(n_lines, Line::ZERO);
-        let range = (lines.as_mut_ptr().expose_provenance(), n_lines * ALIGNMENT);
-        shared.heap_bytes.fetch_add(range.1, Ordering::Relaxed);
-        let block = Block::new(shared, category, range, Place::Heap(lines));
+        // Aligned here: glibc's aligned allocation splits off the bytes before the block, and
+        // loading models repeatedly would fragment the heap.
+        let len = n_bytes.next_multiple_of(ALIGNMENT);
+        let mut vec = Vec::new();
+        (vec.try_reserve_exact(len + ALIGNMENT - 1)).map_err(|_| OutOfMemory { n_bytes })?;
+        vec.resize(len + ALIGNMENT - 1, 0);
+        shared.heap_bytes.fetch_add(vec.len(), Ordering::Relaxed);
+        let start = vec.as_mut_ptr().expose_provenance();
+        let range = (start.next_multiple_of(ALIGNMENT), len);
+        let block = Block::new(shared, category, range, Place::Heap(vec));
         Ok((block, Vec::new()))
     }
 
