@@ -1,4 +1,8 @@
 #![doc = include_str!("../README.md")]
+//!
+//! # Formats
+//!
+//! `docs/formats/` of the repository documents each format byte by byte.
 #![forbid(unsafe_code)]
 
 mod absmean;
