@@ -15,10 +15,13 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// their parts.
 #[inline]
 pub(crate) fn for_tiles(acts: &Int8Rows, f: impl FnMut(usize, &mut Acc)) {
-    if acts.n_parts() == 1 {
-        tiles_of::<MAX_TILE>(acts.n_rows(), f);
-    } else {
-        tiles_of::<{ EXACT_PARTS * MAX_TILE }>(acts.n_rows(), f);
+    // One token, as in decoding: zeroing the sums of sixteen would take as long as
+    // multiplying a short row.
+    match (acts.n_parts(), acts.n_rows() / acts.n_parts()) {
+        (1, 1) => tiles_of::<1>(1, f),
+        (1, n_tokens) => tiles_of::<MAX_TILE>(n_tokens, f),
+        (_, 1) => tiles_of::<EXACT_PARTS>(EXACT_PARTS, f),
+        (_, n_tokens) => tiles_of::<{ EXACT_PARTS * MAX_TILE }>(n_tokens * EXACT_PARTS, f),
     }
 }
 
@@ -94,7 +97,11 @@ pub(crate) fn matmul(
             // inside `out`; chunks of different panels or tokens do not overlap, and each
             // panel is computed once.
             let out = unsafe { std::slice::from_raw_parts_mut(out.at(token * n_rows + row), rows) };
-            out.copy_from_slice(&products[..rows]);
+            match out.as_mut_array() {
+                // All panels but the last: without a call of `memcpy`.
+                Some(out) => *out = *products,
+                None => out.copy_from_slice(&products[..rows]),
+            }
         });
     };
     // A chunk is about 16 KiB of weights, some microseconds of work for one token. Fewer

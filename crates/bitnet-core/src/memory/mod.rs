@@ -1,7 +1,7 @@
 //! The memory pool, which allocates all large buffers.
 //!
 //! ```text
-//!                            ┌ the system's allocator, up to 64 KiB
+//!                            ┌ the system's allocator, up to 4 KiB
 //! HybridMemoryPool ── Block ─┼ extents ── SystemMemory
 //!       │             Buffer └ extents ── a DeviceAllocator
 //!       └ Usage, by Category

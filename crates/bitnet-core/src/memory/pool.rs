@@ -14,8 +14,8 @@ use super::{ALIGNMENT, OutOfMemory};
 
 /// The largest small block in bytes. Small allocations (norms, scales and the like) occur
 /// only when a model is loaded or an engine created, so any allocator is fast enough for
-/// them.
-pub(super) const MAX_SMALL: usize = 64 << 10;
+/// them. Larger ones, such as the matrices of a small model, belong on huge pages.
+pub(super) const MAX_SMALL: usize = 4 << 10;
 
 /// The minimum and maximum bytes by which a part grows, unless a block needs more; between
 /// them, it grows by a quarter of its mapped bytes.
@@ -28,7 +28,7 @@ const MIN_KEPT: usize = 8 << 20;
 /// Allocates all large buffers of a program that runs models: weights, keys and values,
 /// scratch, device buffers.
 ///
-/// - Blocks up to 64 KiB come from the system's allocator.
+/// - Blocks up to 4 KiB come from the system's allocator.
 /// - Larger ones are allocated from regions by best fit, and coalesced with their free
 ///   neighbours when they are released.
 /// - Device blocks are allocated from the device's regions in the same way.
