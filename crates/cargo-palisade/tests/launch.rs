@@ -118,10 +118,11 @@ fn a_process_can_be_slowed_down_by_a_wanted_share() {
         let stopped = sum(|usage| usage.stopped_ns);
         let found = stopped / computed;
         assert!((found - share).abs() < 0.01, "{share}: {found}");
-        // The stops held it up indeed: computing, and waiting for a processor, do not
-        // explain all the time that passed.
+        // The process did not run while it was stopped: its CPU time and its waits do not
+        // explain the time that passed. Half suffices, because a virtual machine charges
+        // time in which it was itself not scheduled to the process.
         let passed = sum(|usage| usage.wall_ns - usage.waited_ns.expect("Linux says it"));
-        assert!(passed > computed + 0.8 * stopped, "{usages:?}");
+        assert!(passed > computed + 0.5 * stopped, "{usages:?}");
     }
 }
 
