@@ -6,12 +6,27 @@
 //! the repository and fail each time the counter says so: their rate is exact, and
 //! no run depends on chance.
 
-use std::fs;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use std::{fs, iter};
 
 use serde_json::Value;
+
+/// The search path, with the toolchain's own programs before rustup's, each of which
+/// takes some milliseconds to find them. The fixtures start thousands.
+static PATH: LazyLock<OsString> = LazyLock::new(|| {
+    let mut rustc = Command::new("rustc");
+    let sysroot = rustc.args(["--print", "sysroot"]).output();
+    let sysroot = sysroot.expect("rustc runs").stdout;
+    let sysroot = String::from_utf8(sysroot).expect("a path in UTF-8");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let bin = Path::new(sysroot.trim()).join("bin");
+    std::env::join_paths(iter::once(bin).chain(std::env::split_paths(&path)))
+        .expect("paths that can be joined")
+});
 
 /// A workspace in a temporary folder, with its own store and cache.
 pub struct Fixture {
@@ -205,7 +220,10 @@ impl Fixture {
         }
         command
             .env("PALISADE_CACHE", self.outside("cache"))
-            .env("CARGO_NET_OFFLINE", "true");
+            .env("CARGO_NET_OFFLINE", "true")
+            // A failing test of a fixture would spend most of its time on symbols.
+            .env("RUST_BACKTRACE", "0")
+            .env("PATH", &*PATH);
         command
     }
 

@@ -99,14 +99,80 @@ pub(super) fn run(
         }
         command
     };
-    let listed = list(request, nextest("list"), deadline)?;
+    // Of named tests the report says all, unless one is ignored or gone. They run many
+    // times, and a list takes as long as a run.
+    let mut expected = match request.scope {
+        Scope::Tests(tests) => named(tests),
+        _ => listed(request, nextest("list"), deadline, seen)?,
+    };
+    if expected.is_empty() {
+        return Ok(());
+    }
+    let mut command = nextest("run");
+    command.args(["--no-fail-fast", "--retries", "0", "--no-tests", "pass"]);
+    command.args(["--status-level", "all", "--final-status-level", "none"]);
+    command.args(["--failure-output", "never", "--success-output", "never"]);
+    run_to_end(request, command, deadline)?;
+    let report = std::fs::File::open(store.join(PROFILE).join("junit.xml"))
+        .ok()
+        .and_then(|file| Report::deserialize(std::io::BufReader::new(file)).ok());
+    for suite in report.iter().flat_map(|report| &report.test_suites) {
+        for case in &suite.test_cases {
+            let key = (
+                suite.name.as_str().to_owned(),
+                case.name.as_str().to_owned(),
+            );
+            if let Some(test) = expected.remove(&key) {
+                seen.observations.push(observation(test, case));
+            }
+        }
+    }
+    if matches!(request.scope, Scope::Tests(_)) && !expected.is_empty() {
+        let listed = listed(request, nextest("list"), deadline, seen)?;
+        expected.retain(|name, _| listed.contains_key(name));
+    }
+    if !expected.is_empty() && report.is_none() {
+        return Err(RunError::Output {
+            what: "JUnit report",
+            command: shown(&nextest("run")),
+            output: String::new(),
+        });
+    }
+    for test in expected.into_values() {
+        seen.gaps
+            .push(format!("{test} has no outcome in nextest's report"));
+    }
+    Ok(())
+}
+
+/// Tests by what nextest calls them: the binary and the path in it.
+type ByName = BTreeMap<(String, String), TestId>;
+
+/// The tests that a scope names, but for documentation tests.
+fn named(tests: &BTreeSet<TestId>) -> ByName {
+    let tests = tests.iter().filter(|test| test.kind != TargetKind::Doc);
+    tests
+        .map(|test| {
+            let binary = binary(&test.package, test.kind, &test.target);
+            ((binary, test.path.clone()), test.clone())
+        })
+        .collect()
+}
+
+/// Builds the tests and returns those that run; ignored ones are added to `seen`.
+fn listed(
+    request: &Request<'_>,
+    command: Command,
+    deadline: Instant,
+    seen: &mut TestRunOutput,
+) -> Result<ByName, RunError> {
     let mut expected = BTreeMap::new();
-    for (binary, suite) in &listed.rust_suites {
+    for (binary, suite) in list(request, command, deadline)?.rust_suites {
         let kind = TargetKind::from_cargo(&suite.kind).unwrap_or(TargetKind::Lib);
-        for (path, case) in &suite.testcases {
-            let test = TestId::new(&suite.package_name, kind, &suite.binary_name, path);
+        for (path, case) in suite.testcases {
+            let test = TestId::new(&suite.package_name, kind, &suite.binary_name, &path);
             if case.filter_match.status == "matches" {
-                expected.insert((binary.clone(), path.clone()), test);
+                expected.insert((binary.clone(), path), test);
             } else if case.ignored && request.scope.contains(&test) {
                 seen.observations.push(Observation {
                     test,
@@ -118,39 +184,7 @@ pub(super) fn run(
             }
         }
     }
-    if expected.is_empty() {
-        return Ok(());
-    }
-    let mut command = nextest("run");
-    command.args(["--no-fail-fast", "--retries", "0", "--no-tests", "pass"]);
-    command.args(["--status-level", "all", "--final-status-level", "none"]);
-    command.args(["--failure-output", "never", "--success-output", "never"]);
-    run_listed(request, command, deadline)?;
-    let report = store.join(PROFILE).join("junit.xml");
-    let report = std::fs::File::open(report)
-        .ok()
-        .and_then(|file| Report::deserialize(std::io::BufReader::new(file)).ok());
-    let report = report.ok_or_else(|| RunError::Output {
-        what: "JUnit report",
-        command: shown(&nextest("run")),
-        output: String::new(),
-    })?;
-    for suite in &report.test_suites {
-        for case in &suite.test_cases {
-            let key = (
-                suite.name.as_str().to_owned(),
-                case.name.as_str().to_owned(),
-            );
-            if let Some(test) = expected.remove(&key) {
-                seen.observations.push(observation(test, case));
-            }
-        }
-    }
-    for test in expected.into_values() {
-        seen.gaps
-            .push(format!("{test} has no outcome in nextest's report"));
-    }
-    Ok(())
+    Ok(expected)
 }
 
 /// Builds the tests and lists them.
@@ -179,17 +213,24 @@ fn list(request: &Request<'_>, mut command: Command, deadline: Instant) -> Resul
     })
 }
 
-fn run_listed(
+/// Runs the tests, after building what is not built yet.
+fn run_to_end(
     request: &Request<'_>,
     mut command: Command,
     deadline: Instant,
 ) -> Result<(), RunError> {
     let mut tail = Tail::default();
+    let mut is_built = false;
     let end = request.finish(&mut command, deadline, |_, line| {
         tail.push(line);
-        if let Some((done, total)) = position(&String::from_utf8_lossy(line)) {
+        let line = String::from_utf8_lossy(line);
+        if let Some((done, total)) = position(&line) {
             let total = Some(total);
             (request.progress)(Progress::Testing { done, total });
+        }
+        is_built |= line.contains("Nextest run ID");
+        if !is_built {
+            (request.progress)(Progress::Building(line.trim().to_owned()));
         }
     })?;
     match end {
