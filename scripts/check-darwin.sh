@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Type-checks the libraries of the model half and the guard for Apple's processors: nothing
-# can be linked or run here. Says SKIPPED, loudly, when the packages it needs cannot be had
-# (see cross-toolchain.sh).
+# Compiles the bitnet libraries for macOS on ARM64 and checks the imports of their object
+# files; type-checks the guard. Links and runs nothing. Prints SKIPPED if the packages it
+# needs are not available (see cross-toolchain.sh).
 #
-#   scripts/check-darwin.sh [DIR]     DIR keeps the toolchain between runs
+#   scripts/check-darwin.sh [DIR]     DIR caches the toolchain between runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(realpath -m "${1:-target/cross-toolchain}")
@@ -13,11 +13,11 @@ if ! scripts/cross-toolchain.sh "$dir" >&2; then
     exit 0
 fi
 
-# The standard library is checked from its sources, which only a compiler that takes
-# unstable options does. A check needs no code of C libraries (SQLite's): what stands in
-# for the compiler writes none.
-RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1 \
-    SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true \
-    cargo check --locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin \
-    --package bitnet-core --package bitnet-quant --package bitnet-inference \
-    --package palisade --package cargo-palisade --package palisade-alloc
+# -Zbuild-std builds the standard library from source and needs RUSTC_BOOTSTRAP. A check does
+# not need the object code of C libraries (SQLite), so `true` replaces the C compiler.
+export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1
+export SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true
+options=(--locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin)
+cargo build "${options[@]}" --package bitnet-core --package bitnet-quant --package bitnet-inference
+scripts/check-imports.sh "$CARGO_TARGET_DIR/aarch64-apple-darwin/debug/deps" "$dir/bin/llvm-nm"
+cargo check "${options[@]}" --package palisade --package cargo-palisade --package palisade-alloc

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the model half for ARM64 Linux and runs its tests under user-mode emulation, on
-# a processor of each kernel tier. Says SKIPPED, loudly, when the packages it needs
-# cannot be had (see cross-toolchain.sh).
+# Builds the bitnet libraries for ARM64 Linux and runs their tests under user-mode emulation,
+# on one CPU model per kernel tier. Prints SKIPPED if the packages it needs are not available
+# (see cross-toolchain.sh).
 #
-#   scripts/test-arm64.sh [DIR]     DIR keeps the toolchain between runs
+#   scripts/test-arm64.sh [DIR]     DIR caches the toolchain between runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(realpath -m "${1:-target/cross-toolchain}")
@@ -16,14 +16,15 @@ fi
 
 export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/arm64
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CARGO_PROFILE_DEV_DEBUG=0
-# Emulation is slow: kernels run as they are released, with three times fewer instructions.
+# Emulation is slow: without debug assertions, kernels need a third of the instructions.
 export CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
-# One choice of packages for all, or their dependencies would be built in two ways.
+# The same packages in each call: otherwise features differ and dependencies are rebuilt.
 tests=(cargo test --locked --target "$target" --no-default-features
     --package bitnet-core --package bitnet-quant --package bitnet-inference)
 "${tests[@]}" --lib --test golden --test exactness --test reference --no-run
+scripts/check-imports.sh "$CARGO_TARGET_DIR/$target/debug/deps" "$dir/bin/llvm-nm"
 
-# Runs tests by their full names, all of which must be there and pass.
+# Runs tests by their full names; all must exist and pass.
 named() {
     local of=$1 passed
     shift
@@ -32,8 +33,8 @@ named() {
     [ "$passed" = $# ]
 }
 
-# Runs the tests on a processor that must choose this tier; names more tests of the
-# engine. Of those, most take long under emulation and choose no other kernel.
+# Runs the tests on a CPU model that must select this tier. More arguments name additional
+# engine tests; most are slow under emulation and select no other kernel.
 run_as() {
     local processor=$1 tier=$2
     shift 2
@@ -46,7 +47,7 @@ run_as() {
         greedy_text_of_a_sure_prompt_is_the_same "$@"
 }
 
-# These run the kernels of all tiers side by side: once is enough, where all exist.
+# These run the kernels of all tiers: once is enough, on the CPU that has all tiers.
 skipped=(--skip the_bits_depend_neither --skip limits_are_positive)
 run_as cortex-a53 neon
 run_as cortex-a76 dotprod
