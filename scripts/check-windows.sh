@@ -26,4 +26,4 @@ PATH=$dir/check:$dir/bin:$PATH RUSTC=$dir/bin/rustc RUSTC_BOOTSTRAP=1 \
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/windows \
     CC_x86_64_pc_windows_gnu=true AR_x86_64_pc_windows_gnu=true \
     cargo check --locked -Zbuild-std=std,panic_abort --target x86_64-pc-windows-gnu \
-    --package palisade --package cargo-palisade --package palisade-alloc
+    --package palisade-judge --package palisade --package cargo-palisade --package palisade-alloc

@@ -9,7 +9,7 @@ use palisade::bisect::FailureModel;
 use palisade::check::{BaseChoice, CandidateChoice};
 use palisade::policy::{RunnerChoice, Span};
 use palisade::recover::Stage;
-use palisade::shard::ShardNumber;
+use palisade::scope::ShardNumber;
 use palisade::speed::Measure;
 use palisade::test_id::TestId;
 

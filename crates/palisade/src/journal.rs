@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Millis, new_id, now};
+use crate::observation::Millis;
+use crate::record::{new_id, now};
 use crate::risk::Level;
 use crate::test_id::TestId;
 

@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use crate::baseline::TestSet;
 use crate::check::{Check, CheckOptions, ComparedTests, no_tests};
-use crate::git::short;
-use crate::record::{Millis, Record, Run, Scope};
+use crate::hash::short;
+use crate::observation::{Millis, Run};
+use crate::record::Record;
 use crate::report::{Origin, Report, RevisionReport, Source};
+use crate::scope::Scope;
+use crate::scope::{Shard, ShardNumber};
 use crate::session::{Events, Revision, Session, SessionError};
-use crate::shard::{Shard, ShardNumber};
 use crate::verdict::{Finding, FindingKind, Severity};
 
 /// Why reports cannot be merged.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::git::{ChangeKind, FileChange};
 use crate::policy::{FILE_NAME, PathClass};
-use crate::record::Scope;
+use crate::scope::Scope;
 use crate::source::{Contents, contents};
 use crate::workspace::{Package, Workspace};
 

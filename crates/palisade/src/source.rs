@@ -13,8 +13,8 @@ use std::path::Path;
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::visit::Visit;
-use twox_hash::XxHash3_128;
 
+use crate::hash::hash;
 use crate::test_id::{TargetKind, TestId};
 use crate::workspace::Package;
 
@@ -189,11 +189,6 @@ pub(crate) fn unix_lines(text: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(text)
     }
-}
-
-/// A short hash for comparing contents; equal on every machine.
-pub fn hash(text: &str) -> String {
-    format!("{:032x}", XxHash3_128::oneshot(text.as_bytes()))
 }
 
 /// What a Rust file holds that matters to the risk of changing it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::process::in_own_process_group;
-use crate::record::Scope;
+use crate::scope::Scope;
 use crate::test_id::{TargetKind, place};
 
 /// Why there is no workspace to look at.

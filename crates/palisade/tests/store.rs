@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use palisade::record::{
-    BaselineMark, Environment, Observation, Outcome, Purpose, QuarantineEntry, QuarantineEvent,
-    Record, Run, Scope, Subject,
-};
+use palisade::flaky::{QuarantineEntry, QuarantineEvent};
+use palisade::observation::{Environment, Observation, Outcome, Purpose, Run, Subject};
+use palisade::record::{BaselineMark, Record};
+use palisade::scope::Scope;
 use palisade::speed::{Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun};
 use palisade::store::{SqliteStore, Store, StoreError, export, import};
 use palisade::test_id::{TargetKind, TestId};

@@ -41,7 +41,7 @@ pub fn run(
     let text = format!(
         "{by} approves {}, this very content (tree {}): {note}\n",
         candidate.name(),
-        palisade::git::short(&subject.tree)
+        palisade::hash::short(&subject.tree)
     );
     context.print(&json!({"schema": 1, "entry": entry}), &text)?;
     Ok(0)

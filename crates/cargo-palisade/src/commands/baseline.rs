@@ -2,7 +2,9 @@
 
 use palisade::baseline::{TestSet, TestStatus};
 use palisade::check::{BaseChoice, CheckOptions};
-use palisade::record::{BaselineMark, Purpose, Record, Run, Scope, new_id, now};
+use palisade::observation::{Purpose, Run};
+use palisade::record::{BaselineMark, Record, new_id, now};
+use palisade::scope::Scope;
 use palisade::session::{Event, Session, SessionError, age};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -133,7 +135,7 @@ fn show(context: &mut Context<'_>, branch: &BranchArgs) -> anyhow::Result<u8> {
         } else {
             &mark.branch
         },
-        palisade::git::short(&run.subject.commit),
+        palisade::hash::short(&run.subject.commit),
         age(mark.recorded_ms, now())
     );
     let tests: Vec<_> = set

@@ -1,7 +1,6 @@
 //! `cargo palisade bisect`
 
 use palisade::culprit::{BisectOptions, Question, bisect};
-use palisade::flaky::Ledger;
 use palisade::test_id::TestId;
 
 use super::{Context, flaky, launcher, write};
@@ -48,7 +47,7 @@ fn question(context: &Context<'_>, args: &SearchArgs) -> anyhow::Result<Option<Q
         let test = if let Some(test) = whole {
             test
         } else {
-            let ledger = Ledger::read(context.session.store.as_ref())?;
+            let ledger = palisade::quarantine::ledger(context.session.store.as_ref())?;
             flaky::find(&ledger, name)?.test.clone()
         };
         return Ok(Some(Question::Test(test)));

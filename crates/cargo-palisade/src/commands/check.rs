@@ -1,7 +1,6 @@
 //! `cargo palisade check`
 
 use palisade::check::{CheckOptions, MeasureSpeed, check};
-use palisade::flaky::Ledger;
 use palisade::record::now;
 use palisade::report::{HistoryPoint, Report, html, junit, markdown, sarif, terminal};
 
@@ -66,6 +65,6 @@ fn page(context: &Context<'_>, report: &Report) -> anyhow::Result<String> {
         .filter_map(HistoryPoint::of)
         .collect();
     history.reverse();
-    let ledger = Ledger::read(store)?;
+    let ledger = palisade::quarantine::ledger(store)?;
     Ok(html(report, &history, &ledger.flaky(), now()))
 }

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use palisade::baseline::TestSet;
-use palisade::flaky::{
-    FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, release_due, release_entry,
-};
-use palisade::record::{Purpose, Record, Scope, now};
+use palisade::flaky::{FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, release_entry};
+use palisade::observation::Purpose;
+use palisade::quarantine::release_due;
+use palisade::record::{Record, new_id, now};
 use palisade::report::flaky_table;
+use palisade::scope::Scope;
 use palisade::session::{Event, age};
 use palisade::test_id::TestId;
 use serde_json::json;
@@ -27,7 +28,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             .ui
             .event(Event::Note(format!("{} left quarantine", entry.test)));
     }
-    let ledger = Ledger::read(context.session.store.as_ref())?;
+    let ledger = palisade::quarantine::ledger(context.session.store.as_ref())?;
     match command {
         FlakyCommand::List => {
             let records = ledger.flaky();
@@ -50,7 +51,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
                 issue: issue.clone(),
                 lasts_ms: lasts.0.as_millis() as i64,
             };
-            let entry = quarantine_entry(record, request, now())?;
+            let entry = quarantine_entry(new_id(), record, request, now())?;
             let json = json!({"schema": 1, "entry": entry});
             context.session.store.add(&Record::Quarantine(entry))?;
             let text = format!(
@@ -61,7 +62,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
         }
         FlakyCommand::Release { test, reason } => {
             let record = find(&ledger, test)?;
-            let entry = release_entry(&record.test, reason.clone(), now());
+            let entry = release_entry(new_id(), &record.test, reason.clone(), now());
             let json = json!({"schema": 1, "entry": entry});
             context.session.store.add(&Record::Quarantine(entry))?;
             let text = format!("{} is released: its failures count\n", record.test);
@@ -102,10 +103,10 @@ fn show(context: &Context<'_>, record: &FlakyRecord) -> anyhow::Result<()> {
         let _ = writeln!(
             text,
             "{}  {:<9}  {} ago, at commit {}",
-            palisade::git::short(&tally.tree),
+            palisade::hash::short(&tally.tree),
             format!("{} of {}", tally.failures, tally.failures + tally.passes),
             age(tally.last_ms, now()),
-            palisade::git::short(&tally.commit)
+            palisade::hash::short(&tally.commit)
         );
     }
     let trees: Vec<_> = tallies

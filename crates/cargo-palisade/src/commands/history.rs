@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use palisade::git::short;
+use palisade::hash::short;
 use palisade::history::{BenchmarkHistory, History};
-use palisade::record::Millis;
+use palisade::observation::Millis;
 use palisade::report::{amount, comparison, trends};
 
 use super::{Context, write};

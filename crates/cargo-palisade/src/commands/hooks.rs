@@ -132,7 +132,7 @@ fn before_push(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8
     let pushes = Push::read(&said);
     for push in &pushes {
         let answer = pre_push(&mut context.session, push, budget, &events)?;
-        let commit = palisade::git::short(&push.local);
+        let commit = palisade::hash::short(&push.local);
         match answer {
             PushAnswer::TooLong(seconds) => {
                 let _ = writeln!(

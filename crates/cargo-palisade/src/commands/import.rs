@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use palisade::baseline::Tally;
-use palisade::flaky::Ledger;
 use palisade::import::{ImportError, Imported};
 use palisade::session::SessionError;
 use palisade::verdict::{Finding, Severity, Verdict, judge_saved_speed, judge_saved_tests};
@@ -78,7 +77,7 @@ fn document(imported: &Imported) -> Value {
 fn compare(context: &Context<'_>, base: &Path, files: &[std::path::PathBuf]) -> anyhow::Result<u8> {
     let base = read(context, base)?;
     let session = &context.session;
-    let ledger = Ledger::read(session.store.as_ref())?;
+    let ledger = palisade::quarantine::ledger(session.store.as_ref())?;
     let mut findings: Vec<Finding> = Vec::new();
     let mut text = format!("base       {}: {}\n", base.name(), holds(&base));
     let mut candidates = Vec::new();

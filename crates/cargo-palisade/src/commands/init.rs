@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use palisade::baseline::{TestSet, TestStatus};
+use palisade::observation::Purpose;
 use palisade::policy::FILE_NAME;
 use palisade::policy_template::{policy_text, survey_source};
-use palisade::record::{Purpose, Scope};
+use palisade::scope::Scope;
 use serde_json::json;
 
 use super::{Context, baseline, write};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use palisade::claims::ClaimState;
-use palisade::git::short;
+use palisade::hash::short;
 use palisade::milestone::{
     self, Milestone, MilestoneCheckOptions, MilestoneReport, SetOptions, Snapshot, write,
 };

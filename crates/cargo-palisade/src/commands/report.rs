@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use palisade::git::short;
+use palisade::hash::short;
 use palisade::journal::{JournalEntry, JournalEvent, Recall, share_found};
 use palisade::record::now;
 use palisade::risk::Level;

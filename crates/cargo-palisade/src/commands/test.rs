@@ -2,9 +2,10 @@
 
 use palisade::baseline::TestSet;
 use palisade::flaky::Ledger;
+use palisade::observation::{Observation, Outcome, Purpose, Run};
 use palisade::policy::Policy;
-use palisade::record::{Observation, Outcome, Purpose, Run, Scope};
 use palisade::report::printable;
+use palisade::scope::Scope;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -50,7 +51,7 @@ pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
         .iter()
         .filter(|test| !set.tests.contains_key(test));
     gaps.extend(unseen.map(|test| format!("there is no test {test}")));
-    let ledger = Ledger::read(context.session.store.as_ref())?;
+    let ledger = palisade::quarantine::ledger(context.session.store.as_ref())?;
     let failures = failures(&run, &context.session.policy, &ledger);
     let blocking = failures.iter().any(|failure| failure.excuse.is_none());
     let tally = set.tally();

@@ -15,14 +15,17 @@ mod test_sets;
 use std::time::{Duration, Instant};
 
 use crate::baseline::{TestSet, TestStatus};
-use crate::flaky::{Ledger, release_due};
+use crate::flaky::Ledger;
 use crate::git::Repo;
 use crate::measure::launch::Launcher;
-use crate::record::{Run, Scope, now};
+use crate::observation::Run;
+use crate::quarantine::release_due;
+use crate::record::now;
 use crate::report::{Report, RevisionReport, Source};
 use crate::risk::{Assessment, Files, assess};
+use crate::scope::Scope;
+use crate::scope::ShardNumber;
 use crate::session::{Event, Events, Revision, Session, SessionError};
-use crate::shard::ShardNumber;
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState, diff};
 use crate::verdict::{Finding, FindingKind, TestEvidence, Verdict, judge_tests};
@@ -245,13 +248,13 @@ impl Check<'_> {
         let ComparedTests {
             base, candidate, ..
         } = compared;
-        let slower = self.session.policy.slower;
+        let slower = self.session.policy.slower.rule();
         let first = diff(base, candidate, &slower);
         // The ledger is made from every run ever seen, which takes its time.
         let ledger = if first.is_empty() {
             Ledger::default()
         } else {
-            Ledger::read(self.session.store.as_ref())?
+            crate::quarantine::ledger(self.session.store.as_ref())?
         };
         self.stress(&first, candidate)?;
         let suspicious = diff(base, candidate, &slower);

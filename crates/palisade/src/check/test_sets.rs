@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use super::findings::{incomplete, no_tests};
 use super::{BaseChoice, Check, ComparedTests, Role};
 use crate::baseline::{Expected, TestSet, TestStatus};
-use crate::record::{Purpose, Run, Scope, now};
+use crate::observation::{Purpose, Run};
+use crate::record::now;
 use crate::report::{Origin, Source, counted};
 use crate::run::RunError;
+use crate::scope::Scope;
 use crate::session::{Event, Revision, SessionError, StoredTests, age};
 use crate::test_id::TestId;
 use crate::verdict::{Finding, FindingKind, Severity};
@@ -284,7 +286,7 @@ fn key(run: &Run) -> String {
     let environment = &run.environment;
     format!(
         "lockfile {}, {}, {}, {}",
-        crate::git::short(&environment.lockfile),
+        crate::hash::short(&environment.lockfile),
         environment.toolchain,
         environment.machine,
         environment.config

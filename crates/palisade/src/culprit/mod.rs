@@ -26,7 +26,8 @@ pub use state::{LoggedObservation, SearchState};
 
 use crate::bisect::{FailureModel, Graph, GraphError, Search, SearchStep};
 use crate::check::assess_change;
-use crate::git::{Commit, short};
+use crate::git::Commit;
+use crate::hash::short;
 use crate::measure::launch::Launcher;
 use crate::milestone;
 use crate::recover::IncidentError;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Question, SearchState};
 use crate::bisect::{CommitEvidence, FailureModel, Search, SearchResult};
-use crate::git::short;
+use crate::hash::short;
 use crate::report::counted;
 use crate::session::{Session, SessionError};
 use crate::stats::median;

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{CulpritError, Observer, Question};
 use crate::bisect::{CommitObservation, FailureModel, SearchResult, SearchRules};
-use crate::git::short;
-use crate::record::{Millis, now};
+use crate::hash::short;
+use crate::observation::Millis;
+use crate::record::now;
 use crate::session::{Event, Events, Session, SessionError};
 
 /// What was seen of a commit, and when.

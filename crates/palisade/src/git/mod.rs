@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 pub use revert::Reverted;
 use twox_hash::XxHash3_128;
 
+use crate::hash::short;
 use crate::process::in_own_process_group;
 
 /// Why git gave no answer.
@@ -83,11 +84,6 @@ impl Commit {
     pub fn short(&self) -> &str {
         short(&self.id)
     }
-}
-
-/// The first ten digits of a hash.
-pub fn short(hash: &str) -> &str {
-    hash.get(..10).unwrap_or(hash)
 }
 
 /// What happened to a file.

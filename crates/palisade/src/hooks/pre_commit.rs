@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use crate::check::assess_change;
 use crate::claims::{self, Claims};
-use crate::flaky::release_due;
 use crate::git::{ChangeKind, FileChange, remove_hook_variables};
 use crate::policy::{FILE_NAME, Policy};
+use crate::quarantine::release_due;
 use crate::record::now;
 use crate::risk::Assessment;
 use crate::session::{Event, Events, Session, SessionError};

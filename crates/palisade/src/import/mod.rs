@@ -21,9 +21,11 @@ pub use speed::ImportedBenchmark;
 
 use crate::baseline::TestSet;
 use crate::git::Commit;
-use crate::record::{Environment, Millis, Observation, Purpose, Record, Run, Scope, Subject, now};
+use crate::hash::hash;
+use crate::observation::{Environment, Millis, Observation, Purpose, Run, Subject};
+use crate::record::{Record, now};
+use crate::scope::Scope;
 use crate::session::{Session, SessionError};
-use crate::source::hash;
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 use crate::workspace::Workspace;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quick_junit::Report;
 
-use crate::record::Observation;
+use crate::observation::Observation;
 use crate::run::{TargetKey, junit_observation, read_log};
 use crate::test_id::{TargetKind, TestId};
 use crate::workspace::Workspace;
@@ -127,7 +127,7 @@ fn suite_target(suite: &str) -> TargetKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Outcome;
+    use crate::observation::Outcome;
     use crate::workspace::tests::workspace;
 
     const LOG: &str = "\

@@ -6,11 +6,11 @@ use super::{KnownTests, Milestone, Snapshot};
 use crate::benchmark_comparison::{CompareOptions, compare};
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, check as check_tests};
 use crate::claims::{self, Checked, ClaimState, Claims, contradictions};
-use crate::flaky::Ledger;
-use crate::git::short;
+use crate::hash::short;
 use crate::history::{MilestoneComparison, compare_with_milestone};
 use crate::measure::launch::Launcher;
-use crate::record::{Environment, Millis, Scope};
+use crate::observation::{Environment, Millis};
+use crate::scope::Scope;
 use crate::session::{Events, Session, SessionError};
 use crate::speed::{BenchmarkState, Decision};
 use crate::verdict::{Finding, Verdict, judge_claims, judge_claims_since, judge_single_runs};
@@ -157,7 +157,7 @@ fn tests(
     if now_known.covering.is_none() {
         return Ok(unknown_now(notes));
     }
-    let ledger = Ledger::read(session.store.as_ref())?;
+    let ledger = crate::quarantine::ledger(session.store.as_ref())?;
     let findings = judge_single_runs(
         &snapshot.test_set(),
         &now_known.set,

@@ -103,7 +103,7 @@ fn read(path: &Path) -> Result<Milestone, MilestoneError> {
 mod tests {
     use super::*;
     use crate::milestone::Snapshot;
-    use crate::record::Subject;
+    use crate::observation::Subject;
 
     fn milestone(name: &str) -> Milestone {
         Milestone {

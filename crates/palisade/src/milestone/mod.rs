@@ -25,7 +25,7 @@ pub use set::{SetOptions, set};
 
 use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::claims::{Checked, ClaimState};
-use crate::record::{Environment, Millis, Subject};
+use crate::observation::{Environment, Millis, Subject};
 use crate::session::{Session, SessionError};
 use crate::speed::SpeedRun;
 use crate::stats::Counts;

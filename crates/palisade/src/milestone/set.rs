@@ -5,7 +5,9 @@ use crate::benchmark_comparison::{SeriesOptions, measure_series};
 use crate::claims::{self, Claims};
 use crate::git::Commit;
 use crate::measure::launch::Launcher;
-use crate::record::{Millis, Purpose, Record, Scope, Subject, new_id, now};
+use crate::observation::{Millis, Purpose, Subject};
+use crate::record::{Record, new_id, now};
+use crate::scope::Scope;
 use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::{SpeedPurpose, SpeedRun};
 

@@ -27,7 +27,7 @@ pub use speed::{
 
 use crate::risk::Level;
 use crate::test_id::TestId;
-use crate::test_set_diff::TestState;
+use crate::test_set_diff::{SlowerRule, TestState};
 
 /// The file's name, in the workspace's root.
 pub const FILE_NAME: &str = "palisade.toml";
@@ -195,11 +195,25 @@ pub struct SlowerPolicy {
     pub noise_threshold: Span,
 }
 
+impl SlowerPolicy {
+    /// The rule that it sets.
+    pub fn rule(self) -> SlowerRule {
+        SlowerRule {
+            factor: self.factor,
+            noise_threshold: self.noise_threshold.0,
+        }
+    }
+}
+
 impl Default for SlowerPolicy {
     fn default() -> Self {
+        let SlowerRule {
+            factor,
+            noise_threshold,
+        } = SlowerRule::default();
         Self {
-            factor: 3.0,
-            noise_threshold: Span(Duration::from_millis(200)),
+            factor,
+            noise_threshold: Span(noise_threshold),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Policy, RatioPolicy};
-use crate::record::Scope;
+use crate::scope::Scope;
 use crate::test_id::TestId;
 
 /// What broke once and is looked at in every change, whatever the change risks.

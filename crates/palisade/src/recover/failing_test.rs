@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::IncidentError;
 use crate::culprit::Question;
-use crate::flaky::Ledger;
-use crate::record::{Outcome, Run, now};
+use crate::observation::{Outcome, Run};
+use crate::record::now;
 use crate::session::{Event, Events, Session, SessionError, age};
 use crate::test_id::TestId;
 
@@ -35,7 +35,7 @@ pub(super) fn single_failing_test(
     for seen in runs.iter().flat_map(|run| &run.observations) {
         outcomes.entry(&seen.test).or_insert(seen.outcome);
     }
-    let ledger = Ledger::read(session.store.as_ref())?;
+    let ledger = crate::quarantine::ledger(session.store.as_ref())?;
     let incidents = session.store.incidents()?;
     let closed_for = |test: &TestId| {
         let question = Question::Test(test.clone());

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::is_bad;
 use crate::bisect::{CommitObservation, SearchResult};
 use crate::culprit::{BisectReport, CommitReport, Question, SearchState, replace};
-use crate::git::short;
-use crate::record::{Millis, new_id, now};
+use crate::hash::short;
+use crate::observation::Millis;
+use crate::record::{new_id, now};
 use crate::speed::Estimate;
 use crate::verdict::Verdict;
 

@@ -25,7 +25,8 @@ pub use incident::{
 use crate::bisect::{CommitObservation, SearchResult};
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, check};
 use crate::culprit::{BisectOptions, CulpritError, Observer, Question, SearchState, bisect, start};
-use crate::git::{Reverted, short};
+use crate::git::Reverted;
+use crate::hash::short;
 use crate::measure::launch::Launcher;
 use crate::policy::FILE_NAME;
 use crate::record::{Record, now};

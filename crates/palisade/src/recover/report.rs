@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::Incident;
-use crate::git::short;
-use crate::record::Millis;
+use crate::hash::short;
+use crate::observation::Millis;
 
 impl Incident {
     /// The incident as text.

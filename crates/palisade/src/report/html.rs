@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use super::{Report, source_text, speed};
 use crate::benchmark_comparison::SpeedReport;
 use crate::flaky::FlakyRecord;
-use crate::record::{Millis, Run, Scope};
+use crate::observation::{Millis, Run};
+use crate::scope::Scope;
 use crate::verdict::{Finding, Severity, Verdict};
 
 /// One run of the whole workspace, as a point of the curves.
@@ -264,7 +265,7 @@ fn push_curve(
             "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"><title>{}: {value:.2}</title></circle>",
             x(index),
             y(*value),
-            escape(crate::git::short(&point.commit))
+            escape(crate::hash::short(&point.commit))
         );
     }
     page.push_str("</svg>\n");

@@ -24,12 +24,13 @@ pub use trends::{comparison, trends};
 
 use crate::baseline::Tally;
 use crate::benchmark_comparison::SpeedReport;
-use crate::git::short;
+use crate::hash::short;
 use crate::journal::Recall;
-use crate::record::{Millis, Run, Scope};
+use crate::observation::{Millis, Run};
 use crate::risk::Assessment;
+use crate::scope::Scope;
+use crate::scope::ShardNumber;
 use crate::session::Revision;
-use crate::shard::ShardNumber;
 use crate::verdict::{Finding, Severity, Verdict};
 
 /// Where the state of a revision comes from.

@@ -1,8 +1,8 @@
 //! What was measured, as rows that every form of a report shows.
 
 use crate::benchmark_comparison::SpeedReport;
+use crate::observation::Millis;
 use crate::policy::Bytes;
-use crate::record::Millis;
 use crate::session::age;
 use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure};
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use super::{Report, counted, recall_text, source_text, speed};
 use crate::flaky::FlakyRecord;
-use crate::git::short;
-use crate::record::Millis;
+use crate::hash::short;
+use crate::observation::Millis;
 use crate::risk::Assessment;
 use crate::session::age;
 use crate::verdict::{Finding, Severity, Verdict, quoted};
@@ -269,10 +269,10 @@ fn plan(risk: &Assessment) -> Vec<String> {
             steps.push("compare with the stored run of the base; nothing has to be run".to_owned());
             return steps;
         }
-        Some(crate::record::Scope::Workspace) => {
+        Some(crate::scope::Scope::Workspace) => {
             steps.push("all tests of the workspace".to_owned());
         }
-        Some(crate::record::Scope::Doctests(packages)) => {
+        Some(crate::scope::Scope::Doctests(packages)) => {
             steps.push(format!("documentation tests of {}", names(packages)));
         }
         Some(_) => {

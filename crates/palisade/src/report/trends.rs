@@ -12,9 +12,9 @@ use chrono::DateTime;
 
 use super::amount;
 use super::html::{STYLE, escape};
-use crate::git::short;
+use crate::hash::short;
 use crate::history::{BenchmarkHistory, ChangePoint, History, Point};
-use crate::record::Millis;
+use crate::observation::Millis;
 use crate::speed::BenchmarkState;
 
 /// The spans of time to choose from, in days back from the newest point.

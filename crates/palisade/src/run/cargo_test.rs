@@ -14,8 +14,9 @@ use serde::Deserialize;
 use super::{
     Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, while_locked,
 };
+use crate::observation::{Observation, Outcome};
 use crate::process::{self, Limits, ProcessEnd, Stream, Tail};
-use crate::record::{Observation, Outcome, Scope};
+use crate::scope::Scope;
 use crate::test_id::{TargetKind, TestId, doctest_filter, doctest_paths};
 
 /// Exit codes of `cargo test`.

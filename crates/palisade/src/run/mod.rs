@@ -17,12 +17,14 @@ pub(crate) use cargo_test::{TargetKey, read_log};
 pub(crate) use nextest::observation as junit_observation;
 
 use crate::git::remove_hook_variables;
+use crate::hash::hash;
+use crate::observation::{Environment, Observation};
 use crate::policy::{RunPolicy, RunnerChoice};
 use crate::process::{
     self, Cancel, Limits, ProcessEnd, ProcessError, Stream, Tail, in_own_process_group,
 };
-use crate::record::{Environment, Observation, Scope};
-use crate::source::{TestBodies, hash};
+use crate::scope::Scope;
+use crate::source::TestBodies;
 use crate::test_id::{TargetKind, TestId};
 use crate::workspace::{Package, Workspace};
 

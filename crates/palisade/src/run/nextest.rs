@@ -13,8 +13,9 @@ use super::{
     Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, shown,
     without_backtrace,
 };
+use crate::observation::{Observation, Outcome};
 use crate::process::{ProcessEnd, Stream, Tail};
-use crate::record::{Observation, Outcome, Scope};
+use crate::scope::Scope;
 use crate::test_id::{TargetKind, TestId};
 
 /// Exit codes that nextest documents.

@@ -18,9 +18,11 @@ pub use postgres::PostgresStore;
 use serde::de::DeserializeOwned;
 pub use sqlite::SqliteStore;
 
+use crate::flaky::{QuarantineEntry, TreeTally};
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
-use crate::record::{BaselineMark, Environment, Millis, QuarantineEntry, Record, Run};
+use crate::observation::{Environment, Millis, Run};
+use crate::record::{BaselineMark, Record};
 use crate::recover::Incident;
 use crate::speed::{Calibration, SpeedRun};
 use crate::test_id::TestId;
@@ -127,27 +129,6 @@ pub enum StoreError {
     /// The import cannot be read, or the export not written.
     #[error("copy records")]
     Copy(#[source] std::io::Error),
-}
-
-/// What was seen of one test on one tree in one environment. The user's files and
-/// a checkout are two environments: what differs between them may be a file that
-/// git ignores, and is no sign of flakiness.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TreeTally {
-    /// The test.
-    pub test: TestId,
-    /// The tree.
-    pub tree: String,
-    /// How often it passed there.
-    pub passes: u32,
-    /// How often it failed there.
-    pub failures: u32,
-    /// The commit that was checked out when it last failed there, or was last seen.
-    pub commit: String,
-    /// When it was last seen there.
-    pub last_ms: Millis,
-    /// When it last failed there; 0 if never.
-    pub last_failure_ms: Millis,
 }
 
 /// Opens the store: a file, or a PostgreSQL server if the place is a URL.

@@ -569,9 +569,8 @@ mod tests {
 
     use super::*;
     use crate::baseline::TestSet;
-    use crate::policy::SlowerPolicy;
     use crate::test_id::TargetKind;
-    use crate::test_set_diff::diff;
+    use crate::test_set_diff::{SlowerRule, diff};
 
     fn id(n: usize) -> TestId {
         TestId::new("a", TargetKind::Lib, "", &format!("t{n:03}"))
@@ -614,7 +613,7 @@ mod tests {
         policy: &Policy,
         judgement: Judgement,
     ) -> (Verdict, Vec<Finding>) {
-        let differences = diff(base, candidate, &SlowerPolicy::default());
+        let differences = diff(base, candidate, &SlowerRule::default());
         let judged = differences
             .iter()
             .filter(|d| d.state == TestState::NewlyFailing)

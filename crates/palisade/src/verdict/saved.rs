@@ -39,7 +39,7 @@ pub fn judge_single_runs(
     ledger: &Ledger,
     base_name: &str,
 ) -> Vec<Finding> {
-    let differences = diff(before, after, &policy.slower);
+    let differences = diff(before, after, &policy.slower.rule());
     let counts = |set: &TestSet, test| set.tests.get(test).map(|seen| seen.counts);
     let mut judged = BTreeMap::new();
     for difference in &differences {

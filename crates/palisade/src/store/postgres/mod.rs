@@ -16,13 +16,13 @@ use ::postgres::error::{DbError, Severity};
 use ::postgres::types::ToSql;
 use ::postgres::{Client, Config, Error, NoTls, Row, Transaction};
 
-use super::{Store, StoreError, TreeTally, WHOLE, parse_test, read_json, value};
+use super::{Store, StoreError, WHOLE, parse_test, read_json, value};
+use crate::flaky::QuarantineEntry;
+use crate::flaky::TreeTally;
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
-use crate::record::{
-    BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
-    Subject,
-};
+use crate::observation::{Environment, Millis, Observation, Outcome, Purpose, Run, Subject};
+use crate::record::{BaselineMark, Record};
 use crate::recover::Incident;
 use crate::speed::{Calibration, SpeedRun};
 use crate::test_id::TestId;

@@ -4,7 +4,7 @@ use ::postgres::{Error, Row, Transaction};
 
 use super::PostgresStore;
 use crate::milestone::Milestone;
-use crate::record::{Millis, Subject};
+use crate::observation::{Millis, Subject};
 use crate::speed::{Calibration, Measure, Measurement, SpeedPurpose, SpeedRun};
 use crate::store::{StoreError, read_json, value};
 

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
-use super::{Store, StoreError, TreeTally, WHOLE, open_part, parse_test, read_json, value};
+use super::{Store, StoreError, WHOLE, open_part, parse_test, read_json, value};
+use crate::flaky::QuarantineEntry;
+use crate::flaky::TreeTally;
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
-use crate::record::{
-    BaselineMark, Environment, Millis, Observation, Outcome, Purpose, QuarantineEntry, Record, Run,
-    Scope, Subject,
-};
+use crate::observation::{Environment, Millis, Observation, Outcome, Purpose, Run, Subject};
+use crate::record::{BaselineMark, Record};
 use crate::recover::Incident;
+use crate::scope::Scope;
 use crate::speed::{Calibration, SpeedRun};
 use crate::test_id::TestId;
 

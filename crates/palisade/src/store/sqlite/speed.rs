@@ -4,7 +4,7 @@ use rusqlite::{Row, Transaction, params};
 
 use super::{SqliteStore, value};
 use crate::milestone::Milestone;
-use crate::record::{Millis, Subject};
+use crate::observation::{Millis, Subject};
 use crate::speed::{Calibration, Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun};
 use crate::store::{StoreError, read_json};
 

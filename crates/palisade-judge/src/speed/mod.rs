@@ -27,7 +27,7 @@
 //! # Example
 //!
 //! ```
-//! use palisade::speed::{
+//! use palisade_judge::speed::{
 //!     BenchmarkState, DecisionRules, Judge, JudgeStep, Measure, NoiseThreshold,
 //! };
 //!
@@ -47,7 +47,7 @@
 //! let decision = judge.decision();
 //! assert_eq!(decision.state, BenchmarkState::Regressed);
 //! assert_eq!(decision.pairs, 6);
-//! # Ok::<(), palisade::speed::PairError>(())
+//! # Ok::<(), palisade_judge::speed::PairError>(())
 //! ```
 
 mod bound;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::stored_comparison::StoredComparison;
 use super::{calibrated_noise_threshold, drift};
-use crate::git::short;
+use crate::hash::short;
 use crate::speed::{
     BenchmarkState, Calibration, Decision, DecisionRules, Estimate, Fingerprint, Judge, JudgeStep,
     Measure, NoiseThreshold, SpeedPurpose, SpeedRun, log_ratio,
@@ -257,7 +257,7 @@ fn state(found: Estimate, margin: f64, threshold: f64) -> BenchmarkState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Subject;
+    use crate::observation::Subject;
     use crate::speed::{KnownSpread, Measurement, Proportion};
 
     fn fingerprint() -> Fingerprint {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::stored_comparison::StoredComparison;
 use super::{Change, calibrated_noise_threshold, changes};
-use crate::record::Millis;
+use crate::observation::Millis;
 use crate::speed::{
     Calibration, Decision, DecisionRules, Fingerprint, Judge, JudgeStep, Measure, NoiseThreshold,
     SpeedPurpose, SpeedRun, log_ratio,

@@ -27,7 +27,7 @@
 //! # Example
 //!
 //! ```
-//! use palisade::bisect::{
+//! use palisade_judge::bisect::{
 //!     CommitObservation, Graph, Node, Search, SearchResult, SearchRules, SearchStep,
 //! };
 //!
@@ -49,7 +49,7 @@
 //!     }
 //! };
 //! assert_eq!(answer, SearchResult::Culprit { commits: vec!["d".to_owned()], confidence: 1.0 });
-//! # Ok::<(), palisade::bisect::GraphError>(())
+//! # Ok::<(), palisade_judge::bisect::GraphError>(())
 //! ```
 
 mod graph;

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Measure;
-use crate::record::{Millis, Subject};
+use crate::observation::{Millis, Subject};
 
 /// What besides the program decides a measurement: processor, microcode, cores,
 /// governor, kernel, compiler, flags, memory, virtual machine, by these names. Values

@@ -2,9 +2,9 @@
 //! ledger: how many are known after so many runs, and does any test that never or
 //! always fails come under suspicion?
 
-use palisade::flaky::Ledger;
-use palisade::store::TreeTally;
-use palisade::test_id::{TargetKind, TestId};
+use palisade_judge::flaky::Ledger;
+use palisade_judge::flaky::TreeTally;
+use palisade_judge::test_id::{TargetKind, TestId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Outcome, Run, Scope};
+use crate::observation::{Outcome, Run};
+use crate::scope::Scope;
 use crate::stats::{Counts, median};
 use crate::test_id::TestId;
 

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::record::{Millis, QuarantineEntry, QuarantineEvent, Record, new_id};
+use crate::observation::Millis;
 use crate::stats::{Counts, Rate, failure_rate, fisher, passes_demanded};
-use crate::store::{Store, StoreError, TreeTally};
 use crate::test_id::TestId;
 
 /// How long evidence that asks for a quarantine stays fresh.
@@ -17,6 +16,64 @@ const FRESH: Millis = 30 * 86_400_000;
 
 /// Failures on trees where the test also passed, before a quarantine is proposed.
 const EVIDENCE: u32 = 2;
+
+/// What was seen of one test on one tree in one environment. The user's files and
+/// a checkout are two environments: what differs between them may be a file that
+/// git ignores, and is no sign of flakiness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeTally {
+    /// The test.
+    pub test: TestId,
+    /// The tree.
+    pub tree: String,
+    /// How often it passed there.
+    pub passes: u32,
+    /// How often it failed there.
+    pub failures: u32,
+    /// The commit that was checked out when it last failed there, or was last seen.
+    pub commit: String,
+    /// When it was last seen there.
+    pub last_ms: Millis,
+    /// When it last failed there; 0 if never.
+    pub last_failure_ms: Millis,
+}
+
+/// Something that happened to a test's quarantine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuarantineEntry {
+    /// The record's name.
+    pub id: String,
+    /// When.
+    pub at_ms: Millis,
+    /// Which test.
+    pub test: TestId,
+    /// What happened.
+    pub event: QuarantineEvent,
+}
+
+/// What can happen to a test's quarantine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum QuarantineEvent {
+    /// Its failures stop counting.
+    Quarantined {
+        /// Who answers for it.
+        owner: String,
+        /// Why.
+        reason: String,
+        /// A link to the issue.
+        issue: Option<String>,
+        /// When it ends by itself.
+        expires_ms: Millis,
+        /// How many passes in a row end it.
+        release_after: u32,
+    },
+    /// Its failures count again.
+    Released {
+        /// Why.
+        reason: String,
+    },
+}
 
 /// A quarantine that is in force.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,11 +138,6 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the ledger out of the store.
-    pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
-        Ok(Self::of(store.tallies(None)?, &store.quarantine_entries()?))
-    }
-
     /// Builds it from tallies, oldest first for each test, and the entries of the
     /// quarantine, oldest first.
     pub fn of(tallies: Vec<TreeTally>, entries: &[QuarantineEntry]) -> Self {
@@ -220,8 +272,9 @@ pub struct QuarantineRequest {
     pub lasts_ms: Millis,
 }
 
-/// The entry that puts a test into quarantine.
+/// The entry with the name `id` that puts a test into quarantine.
 pub fn quarantine_entry(
+    id: String,
     record: &FlakyRecord,
     request: QuarantineRequest,
     now: Millis,
@@ -233,7 +286,7 @@ pub fn quarantine_entry(
         return Err(QuarantineRefusal::NoEvidence(record.test.clone()));
     }
     Ok(QuarantineEntry {
-        id: new_id(),
+        id,
         at_ms: now,
         test: record.test.clone(),
         event: QuarantineEvent::Quarantined {
@@ -246,46 +299,14 @@ pub fn quarantine_entry(
     })
 }
 
-/// The entry that ends a quarantine.
-pub fn release_entry(test: &TestId, reason: String, now: Millis) -> QuarantineEntry {
+/// The entry with the name `id` that ends a quarantine.
+pub fn release_entry(id: String, test: &TestId, reason: String, now: Millis) -> QuarantineEntry {
     QuarantineEntry {
-        id: new_id(),
+        id,
         at_ms: now,
         test: test.clone(),
         event: QuarantineEvent::Released { reason },
     }
-}
-
-/// Ends the quarantines that are over: expired, or followed by as many passes in
-/// a row as the old failure rate demands. Returns what was ended.
-pub fn release_due(store: &mut dyn Store, now: Millis) -> Result<Vec<QuarantineEntry>, StoreError> {
-    let mut released = Vec::new();
-    let entries = store.quarantine_entries()?;
-    if entries.is_empty() {
-        return Ok(released);
-    }
-    let ledger = Ledger::of(store.tallies(None)?, &entries);
-    for record in ledger.flaky() {
-        let Some(quarantine) = &record.quarantine else {
-            continue;
-        };
-        let outcomes = store.outcomes_since(&record.test, quarantine.since_ms)?;
-        let passes = outcomes.iter().rev().take_while(|passed| **passed).count();
-        let reason = if passes as u64 >= u64::from(quarantine.release_after) {
-            format!(
-                "{passes} passes in a row, {} were demanded",
-                quarantine.release_after
-            )
-        } else if now >= quarantine.expires_ms {
-            "its time is over".to_owned()
-        } else {
-            continue;
-        };
-        let entry = release_entry(&record.test, reason, now);
-        store.add(&Record::Quarantine(entry.clone()))?;
-        released.push(entry);
-    }
-    Ok(released)
 }
 
 /// What repeated runs of a suspicious test say.
@@ -411,7 +432,8 @@ mod tests {
         let ledger = Ledger::of(tallies, &[]);
         let record = ledger.get(&id("x")).expect("seen");
         assert!(!record.deserves_quarantine(3));
-        let refusal = quarantine_entry(record, request(), 3).expect_err("it is broken");
+        let refusal =
+            quarantine_entry("e".to_owned(), record, request(), 3).expect_err("it is broken");
         assert_eq!(refusal, QuarantineRefusal::Broken(id("x")));
         // One failure on a new tree is what a flaky test does.
         let tallies = vec![tally("x", "t1", 3, 3, 1), tally("x", "t2", 1, 0, 2)];
@@ -423,7 +445,8 @@ mod tests {
         );
         let ledger = Ledger::of(vec![tally("y", "t1", 0, 3, 1)], &[]);
         let record = ledger.get(&id("y")).expect("seen");
-        let refusal = quarantine_entry(record, request(), 3).expect_err("it is sound");
+        let refusal =
+            quarantine_entry("e".to_owned(), record, request(), 3).expect_err("it is sound");
         assert_eq!(refusal, QuarantineRefusal::NoEvidence(id("y")));
     }
 
@@ -431,14 +454,19 @@ mod tests {
     fn the_last_entry_decides_the_quarantine() {
         let tallies = || vec![tally("x", "t1", 10, 190, 1)];
         let ledger = Ledger::of(tallies(), &[]);
-        let entry = quarantine_entry(ledger.get(&id("x")).expect("seen"), request(), 5);
+        let entry = quarantine_entry(
+            "e".to_owned(),
+            ledger.get(&id("x")).expect("seen"),
+            request(),
+            5,
+        );
         let entry = entry.expect("it is flaky");
         let held = Ledger::of(tallies(), std::slice::from_ref(&entry));
         let quarantine = held.quarantine(&id("x")).expect("in force");
         assert_eq!(quarantine.expires_ms, 5 + 14 * DAY);
         // 10.5 / 220.5 = 4.8 %: ln .05 / ln .952.
         assert_eq!(quarantine.release_after, 62);
-        let release = release_entry(&id("x"), "fixed".to_owned(), 6);
+        let release = release_entry("r".to_owned(), &id("x"), "fixed".to_owned(), 6);
         let ledger = Ledger::of(tallies(), &[entry, release]);
         assert_eq!(ledger.quarantine(&id("x")), None);
     }

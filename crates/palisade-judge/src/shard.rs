@@ -6,88 +6,8 @@
 //! its name. So each test belongs to exactly one shard, also one that is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
-use crate::record::{Run, Scope};
-use crate::source::hash;
-use crate::test_id::TestId;
-
-/// Which shard of how many: `2/3`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ShardNumber {
-    /// Which one, counted from 1.
-    pub index: u32,
-    /// How many there are.
-    pub count: u32,
-}
-
-/// Why a text is not the number of a shard.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read {0:?} as a shard (expected I/N, with I from 1 to N)")]
-pub struct ParseShardError(String);
-
-impl FromStr for ShardNumber {
-    type Err = ParseShardError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parse = || {
-            let (index, count) = text.split_once('/')?;
-            let (index, count) = (index.parse().ok()?, count.parse().ok()?);
-            (1..=count)
-                .contains(&index)
-                .then_some(Self { index, count })
-        };
-        parse().ok_or_else(|| ParseShardError(text.to_owned()))
-    }
-}
-
-impl fmt::Display for ShardNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.index, self.count)
-    }
-}
-
-/// The part of a scope that one shard runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shard {
-    /// Which one.
-    pub number: ShardNumber,
-    /// The scope that is cut.
-    pub of: Box<Scope>,
-    /// The shard of each target that was known when the scope was cut.
-    pub assigned: BTreeMap<String, u32>,
-}
-
-impl Shard {
-    /// Whether the target that a test is in belongs to this shard.
-    pub fn holds(&self, place: &str) -> bool {
-        let count = self.number.count;
-        let by_name = || {
-            let digits = hash(place);
-            let number = digits
-                .get(..8)
-                .and_then(|d| u32::from_str_radix(d, 16).ok());
-            number.unwrap_or_default() % count + 1
-        };
-        let shard = self.assigned.get(place).copied().unwrap_or_else(by_name);
-        shard == self.number.index
-    }
-
-    /// Whether a test belongs to this shard.
-    pub fn contains(&self, test: &TestId) -> bool {
-        self.of.contains(test) && self.holds(&test.place())
-    }
-
-    /// Whether another shard is of the same cut.
-    pub fn is_sibling(&self, other: &Self) -> bool {
-        self.number.count == other.number.count
-            && self.of == other.of
-            && self.assigned == other.assigned
-    }
-}
+use crate::observation::Run;
 
 /// What a test without a known duration counts for, in milliseconds.
 const UNTIMED_MS: f64 = 50.0;
@@ -128,16 +48,9 @@ pub fn assign(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_id::TargetKind;
-
-    #[test]
-    fn numbers_are_read_and_nothing_else_is() {
-        let number = "2/3".parse::<ShardNumber>().expect("valid");
-        assert_eq!(number, ShardNumber { index: 2, count: 3 });
-        for text in ["", "2", "0/3", "4/3", "1/0", "a/b", "-1/2", "1/2/3"] {
-            assert!(text.parse::<ShardNumber>().is_err(), "{text:?}");
-        }
-    }
+    use crate::observation::tests::run_of;
+    use crate::scope::{Scope, Shard, ShardNumber};
+    use crate::test_id::{TargetKind, TestId};
 
     #[test]
     fn each_target_is_in_exactly_one_shard_and_the_loads_are_even() {
@@ -169,7 +82,7 @@ mod tests {
 
     #[test]
     fn long_targets_are_kept_apart() {
-        let run = crate::record::tests::run_of(&[
+        let run = run_of(&[
             (TestId::new("a", TargetKind::Test, "slow", "x"), 60_000.0),
             (TestId::new("b", TargetKind::Test, "slow", "x"), 50_000.0),
             (TestId::new("a", TargetKind::Lib, "", "x"), 5.0),

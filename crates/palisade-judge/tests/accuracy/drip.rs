@@ -1,7 +1,7 @@
 //! A slow drip: many commits, each a little slower than its parent.
 
-use palisade::history::drift;
-use palisade::speed::{BenchmarkState, Measure, NoiseThreshold, log_ratio};
+use palisade_judge::history::drift;
+use palisade_judge::speed::{BenchmarkState, Measure, NoiseThreshold, log_ratio};
 
 use super::simulation::{Machine, Noise, judge};
 

@@ -9,7 +9,7 @@ mod simulation;
 
 use culprit::{Failure, search, searches};
 use drip::drip;
-use palisade::speed::{BenchmarkState, Measure, NoiseThreshold};
+use palisade_judge::speed::{BenchmarkState, Measure, NoiseThreshold};
 use rivals::{critcmp_shows, criterion_says_slower};
 use simulation::{Machine, Noise, judge, simulate};
 

@@ -1,10 +1,14 @@
 //! What `docs/accuracy.md` reports: how often the guard errs, on real measurements of
 //! equal programs and on simulated machines, beside the rules of other programs.
 //!
-//! `cargo run --release -p palisade --example accuracy [PART…]`; a part is `same-code`,
+//! `cargo run --release -p palisade-judge --example accuracy [PART…]`; a part is `same-code`,
 //! `drift`, `rivals`, `drip`, `history` or `bisect`, and all without one. `same-code FILE` reads
 //! measurements from a file.
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it reads the measurements that it is given"
+)]
 
 #[path = "../tests/accuracy/culprit.rs"]
 mod culprit;
@@ -21,8 +25,8 @@ use std::path::Path;
 
 use culprit::{COMMITS, Failure, search, searches};
 use drip::{Seen, drip};
-use palisade::history::{EDivisive, changes, pelt};
-use palisade::speed::{BenchmarkState, Measure, NoiseThreshold};
+use palisade_judge::history::{EDivisive, changes, pelt};
+use palisade_judge::speed::{BenchmarkState, Measure, NoiseThreshold};
 use rivals::{critcmp_shows, criterion_says_slower};
 use simulation::{Machine, Noise, Random, judge, simulate};
 

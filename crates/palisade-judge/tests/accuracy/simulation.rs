@@ -1,6 +1,6 @@
 //! A machine with known noise, and the rules of other programs to set beside ours.
 
-use palisade::speed::{
+use palisade_judge::speed::{
     BenchmarkState, Decision, DecisionRules, Judge, JudgeStep, Measure, NoiseThreshold,
 };
 use rand_chacha::ChaCha8Rng;

@@ -2,11 +2,11 @@
 //! policy but the thresholds it is handed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::{Expected, TestSet, TestStatus};
-use crate::policy::SlowerPolicy;
 use crate::test_id::TestId;
 
 /// How a test differs between the base and the candidate.
@@ -71,8 +71,26 @@ pub struct Difference {
     pub after: Option<Expected>,
 }
 
+/// When a test counts as much slower.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowerRule {
+    /// How many times the base's median it must take.
+    pub factor: f64,
+    /// How much longer than the base's median it must take.
+    pub noise_threshold: Duration,
+}
+
+impl Default for SlowerRule {
+    fn default() -> Self {
+        Self {
+            factor: 3.0,
+            noise_threshold: Duration::from_millis(200),
+        }
+    }
+}
+
 /// All tests that differ, worst first.
-pub fn diff(base: &TestSet, candidate: &TestSet, slower: &SlowerPolicy) -> Vec<Difference> {
+pub fn diff(base: &TestSet, candidate: &TestSet, slower: &SlowerRule) -> Vec<Difference> {
     let renames = renames(base, candidate);
     let old_names: BTreeMap<&TestId, &TestId> =
         renames.iter().map(|(old, new)| (*new, *old)).collect();
@@ -112,7 +130,7 @@ fn states(
     before: &Expected,
     after: &Expected,
     renamed: bool,
-    slower: &SlowerPolicy,
+    slower: &SlowerRule,
 ) -> Vec<TestState> {
     let mut states = Vec::new();
     if renamed {
@@ -146,11 +164,11 @@ fn states(
 
 /// Whether the medians differ by the factor *and* by the noise threshold. That is a
 /// suspicion: one slow run proves nothing, so the caller measures both revisions again.
-pub fn is_slower(before: &Expected, after: &Expected, slower: &SlowerPolicy) -> bool {
+pub fn is_slower(before: &Expected, after: &Expected, slower: &SlowerRule) -> bool {
     let (Some(before), Some(after)) = (before.median_ms(), after.median_ms()) else {
         return false;
     };
-    let noise_threshold = slower.noise_threshold.0.as_secs_f64() * 1e3;
+    let noise_threshold = slower.noise_threshold.as_secs_f64() * 1e3;
     after > before * slower.factor && after - before > noise_threshold
 }
 
@@ -220,7 +238,7 @@ mod tests {
     }
 
     fn check(base: &[Row], candidate: &[Row], expected: &[(&str, TestState)]) {
-        let found = diff(&set(base), &set(candidate), &SlowerPolicy::default());
+        let found = diff(&set(base), &set(candidate), &SlowerRule::default());
         let found: Vec<_> = found
             .iter()
             .map(|d| (d.test.path.as_str(), d.state))

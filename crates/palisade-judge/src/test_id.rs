@@ -65,7 +65,7 @@ impl TargetKind {
 /// libraries and doctests, of which a package has one.
 ///
 /// ```
-/// use palisade::test_id::{TargetKind, TestId};
+/// use palisade_judge::test_id::{TargetKind, TestId};
 ///
 /// let id = TestId::new("parser", TargetKind::Test, "cli", "help::fits");
 /// assert_eq!(id.to_string(), "parser/test:cli/help::fits");

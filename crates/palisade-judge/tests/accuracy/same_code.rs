@@ -1,7 +1,7 @@
 //! Real measurements of equal programs: whatever is found between two of them is a
 //! false alarm.
 
-use palisade::speed::{
+use palisade_judge::speed::{
     Decision, DecisionRules, InterimLooks, Judge, JudgeStep, Measure, NoiseThreshold,
     RegressionAction,
 };
@@ -75,7 +75,7 @@ pub fn medians_apart(rows: &[Row], share: f64) -> usize {
             even.push(pair[at % 2]);
             odd.push(pair[1 - at % 2]);
         }
-        let of = |values: &[f64]| palisade::stats::median(values).unwrap_or(0.0);
+        let of = |values: &[f64]| palisade_judge::stats::median(values).unwrap_or(0.0);
         let (even, odd) = (of(&even), of(&odd));
         found += usize::from(odd > even * (1.0 + share)) + usize::from(even > odd * (1.0 + share));
     }

@@ -1,10 +1,10 @@
 //! Searches for a known culprit among 64 commits.
 
-use palisade::bisect::{
+use palisade_judge::bisect::{
     BLOCK_PAIRS, CommitObservation, FailureModel, Graph, Node, Search, SearchResult, SearchRules,
     SearchStep,
 };
-use palisade::speed::{Measure, log_ratio};
+use palisade_judge::speed::{Measure, log_ratio};
 
 use super::simulation::{Machine, Noise, Random};
 

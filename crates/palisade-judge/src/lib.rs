@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Modules
+//!
+//! Each imports only modules of the lines below its own:
+//!
+//! ```text
+//! history                     one benchmark over many commits: change points, drift
+//! test_set_diff               two sets of tests
+//! baseline    flaky    speed  a set of tests, flaky or broken, pairs of measurements
+//! shard       bisect          the tests of one machine of several, the search for a culprit
+//! observation                 runs of tests
+//! scope                       which tests a run is to run
+//! test_id     hash     stats
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod baseline;
+pub mod bisect;
+pub mod flaky;
+pub mod hash;
+pub mod history;
+pub mod observation;
+pub mod scope;
+pub mod shard;
+pub mod speed;
+pub mod stats;
+pub mod test_id;
+pub mod test_set_diff;
