@@ -79,7 +79,7 @@ fi
 
 run() {
     cargo "$1" --locked -Zbuild-std=std,panic_unwind,test --target x86_64-pc-windows-gnu \
-        --package palisade --package palisade-alloc "${@:2}"
+        --package palisade --package palisade-judge --package palisade-alloc "${@:2}"
 }
 # The programs that the tests start.
 run build --examples
