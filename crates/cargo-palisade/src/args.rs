@@ -681,9 +681,19 @@ pub enum CiSystem {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example: cargo palisade import new.log --base old.log")]
 pub struct ImportArgs {
-    /// Logs of cargo test, JUnit reports, folders of Criterion, JSON of hyperfine or Bencher
+    /// Logs of cargo test, cargo bench or hyperfine, JUnit reports, folders of Criterion, JSON
+    /// of hyperfine or Bencher; - is the standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
+    /// What to take from them: all that is in them, or the sums of "test result" lines alone,
+    /// which are held to min_success_rate and not remembered
+    #[arg(
+        long,
+        value_name = "FORM",
+        default_value = "auto",
+        conflicts_with = "base"
+    )]
+    pub format: ImportFormat,
     /// The commit that they are of
     #[arg(
         long,
@@ -695,6 +705,15 @@ pub struct ImportArgs {
     /// Compare one file with this one, and remember neither
     #[arg(long, value_name = "FILE")]
     pub base: Option<PathBuf>,
+}
+
+/// What is taken from files with results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImportFormat {
+    /// All that is in them.
+    Auto,
+    /// The sums of "test result" lines.
+    Summary,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,21 +1,22 @@
 //! `cargo palisade import`
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use palisade::baseline::Tally;
-use palisade::import::{ImportError, Imported};
+use palisade::import::{ImportError, Imported, TestSummary};
 use palisade::session::SessionError;
 use palisade::verdict::{Finding, Severity, Verdict, judge_saved_speed, judge_saved_tests};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::args::ImportArgs;
+use crate::args::{ImportArgs, ImportFormat};
 
 pub fn run(context: &mut Context<'_>, args: &ImportArgs) -> anyhow::Result<u8> {
-    match &args.base {
-        Some(base) => compare(context, base, &args.files),
-        None => remember(context, args),
+    match (&args.base, args.format) {
+        (Some(base), _) => compare(context, base, &args.files),
+        (None, ImportFormat::Summary) => summarize(context, &args.files),
+        (None, ImportFormat::Auto) => remember(context, args),
     }
 }
 
@@ -39,8 +40,8 @@ fn remember(context: &mut Context<'_>, args: &ImportArgs) -> anyhow::Result<u8> 
             holds(&imported),
             commit.short()
         );
-        for gap in &imported.gaps {
-            let _ = writeln!(text, "  {gap}");
+        for said in imported.gaps.iter().chain(&imported.notes) {
+            let _ = writeln!(text, "  {said}");
         }
         files.push(document(&imported));
     }
@@ -71,18 +72,57 @@ fn document(imported: &Imported) -> Value {
         "tests": imported.test_set().tally(),
         "benchmarks": imported.benchmarks.len(),
         "gaps": imported.gaps,
+        "notes": imported.notes,
     })
 }
 
-fn compare(context: &Context<'_>, base: &Path, files: &[std::path::PathBuf]) -> anyhow::Result<u8> {
+/// Holds the sums of several runs to the policy's rate.
+fn summarize(context: &Context<'_>, files: &[PathBuf]) -> anyhow::Result<u8> {
+    let mut text = String::new();
+    for file in files {
+        text.push_str(&palisade::import::read_text(file).map_err(SessionError::from)?);
+        text.push('\n');
+    }
+    let sum = TestSummary::read(&text, &files[0]).map_err(SessionError::from)?;
+    let (rate, minimum) = (sum.success_rate(), context.session.policy.min_success_rate);
+    let verdict = if rate < minimum {
+        Verdict::Regression
+    } else {
+        Verdict::Pass
+    };
+    let text = format!(
+        "{} of {} tests pass ({rate:.2} %), {} fail, {} ignored, in {} programs\n\
+         verdict    {}: min_success_rate is {minimum} % (exit code {})\n",
+        sum.passed,
+        sum.passed + sum.failed,
+        sum.failed,
+        sum.ignored,
+        sum.programs,
+        verdict.word(),
+        verdict.exit_code()
+    );
+    let json = json!({
+        "schema": 1,
+        "verdict": verdict,
+        "exit_code": verdict.exit_code(),
+        "tests": sum,
+        "success_rate": rate,
+        "min_success_rate": minimum,
+    });
+    context.print(&json, &text)?;
+    Ok(verdict.exit_code())
+}
+
+fn compare(context: &Context<'_>, base: &Path, files: &[PathBuf]) -> anyhow::Result<u8> {
     let base = read(context, base)?;
     let session = &context.session;
     let ledger = palisade::quarantine::ledger(session.store.as_ref())?;
     let mut findings: Vec<Finding> = Vec::new();
     let mut text = format!("base       {}: {}\n", base.name(), holds(&base));
-    let mut candidates = Vec::new();
+    let (mut candidates, mut notes) = (Vec::new(), Vec::new());
     for file in files {
         let candidate = read(context, file)?;
+        notes.extend(candidate.notes.iter().cloned());
         if base.tests.is_empty() != candidate.tests.is_empty() {
             let (base, candidate) = (base.name(), candidate.name());
             return Err(SessionError::from(ImportError::Kinds { base, candidate }).into());
@@ -101,6 +141,9 @@ fn compare(context: &Context<'_>, base: &Path, files: &[std::path::PathBuf]) -> 
         candidates.push(document(&candidate));
     }
     let verdict = Verdict::of(&findings);
+    for note in base.notes.iter().chain(notes.iter()) {
+        let _ = writeln!(text, "note       {note}");
+    }
     for finding in &findings {
         let head = match finding.severity {
             Severity::Regression => "REGRESSION",
@@ -114,6 +157,9 @@ fn compare(context: &Context<'_>, base: &Path, files: &[std::path::PathBuf]) -> 
             "{head:<10} {} ({state}): {}; {}",
             finding.name, finding.reason, finding.meaning
         );
+        if finding.severity != Severity::Note && !finding.next.is_empty() {
+            let _ = writeln!(text, "{:<10} {}", "  next", finding.next);
+        }
     }
     let _ = writeln!(
         text,

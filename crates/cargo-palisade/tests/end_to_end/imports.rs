@@ -69,6 +69,106 @@ fn two_logs_of_cargo_test_are_compared_and_remembered() {
     assert_eq!(unknown.code, 2, "{}", unknown.err);
 }
 
+/// What `cargo test` prints in the fixture on its standard output.
+fn stdout_log(fixture: &Fixture, name: &str, args: &[&str]) -> PathBuf {
+    let path = fixture.outside(name);
+    let file = std::fs::File::create(&path).expect("created");
+    let output = fixture
+        .command("cargo")
+        .args(["test", "--workspace"])
+        .args(args)
+        .stdout(file)
+        .output();
+    output.expect("cargo runs");
+    path
+}
+
+#[test]
+fn the_standard_output_of_cargo_test_is_a_log_too() {
+    let fixture = Fixture::new();
+    fixture.write("beta/tests/outer.rs", "#[test]\nfn outer() {}\n");
+    let base = stdout_log(&fixture, "base.log", &["--no-fail-fast"]);
+    fixture.edit("beta/src/lib.rs", "alpha::add(a, a)", "alpha::add(a, 1)");
+    let current = stdout_log(&fixture, "current.log", &["--no-fail-fast"]);
+    let found = script(&fixture, "compare_test_results.sh", &[&base, &current]);
+    assert_eq!(found.code, 1, "{}{}", found.out, found.err);
+    let line = "REGRESSION beta/lib/tests::doubles (newly failing)";
+    assert!(found.out.contains(line), "{}", found.out);
+    assert!(!found.out.contains("(missing)"), "{}", found.out);
+    let same = script(&fixture, "compare_test_results.sh", &[&base, &base]);
+    assert_eq!(same.code, 0, "{}{}", same.out, same.err);
+    // Without --no-fail-fast Cargo stops at the library of `beta`.
+    let stopped = stdout_log(&fixture, "stopped.log", &[]);
+    let found = script(&fixture, "compare_test_results.sh", &[&base, &stopped]);
+    assert_eq!(found.code, 1, "{}{}", found.out, found.err);
+    assert!(found.out.contains(line), "{}", found.out);
+    assert!(!found.out.contains("(missing)"), "{}", found.out);
+    let not_run = "did not run alpha/doc, beta/test:outer, gamma/lib, 3 tests";
+    assert!(found.out.contains(not_run), "{}", found.out);
+    // Only sums, as `grep "test result:"` leaves them.
+    let text = std::fs::read_to_string(&current).expect("read");
+    let sums: Vec<&str> = (text.lines())
+        .filter(|line| line.contains("test result:"))
+        .collect();
+    let summarize = |text: &str| {
+        let path = fixture.outside("sums");
+        std::fs::write(&path, text).expect("written");
+        let mut command = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+        command.args(["import", "-", "--format", "summary"]);
+        command.stdin(std::fs::File::open(&path).expect("opens"));
+        answer(command)
+    };
+    let below = summarize(&sums.join("\n"));
+    assert_eq!(below.code, 1, "{}{}", below.out, below.err);
+    assert!(
+        below
+            .out
+            .contains("6 of 7 tests pass (85.71 %), 1 fail, 1 ignored"),
+        "{}",
+        below.out
+    );
+    let ok: Vec<&str> = (sums.iter().copied())
+        .filter(|line| line.contains("ok."))
+        .collect();
+    assert_eq!(summarize(&ok.join("\n")).code, 0);
+    assert_eq!(summarize("no sums\n").code, 2);
+}
+
+#[test]
+fn what_benchmarks_print_is_compared() {
+    let fixture = Fixture::new();
+    let log = |name: &str, micros: f64| {
+        let path = fixture.outside(name);
+        let [low, high] = [micros * 0.99, micros * 1.01];
+        let text = format!(
+            "running 1 test\ntest tests::t ... ignored\n\ntest result: ok. 0 passed; 0 failed; \
+             1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\n\
+             fib 20                  time:   [{low:.3} µs {micros:.3} µs {high:.3} µs]\n"
+        );
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    let base = log("base.log", 26.0);
+    let compare = |current: &Path| script(&fixture, "compare_performance.sh", &[&base, current]);
+    let slower = compare(&log("slower.log", 40.0));
+    assert_eq!(slower.code, 1, "{}{}", slower.out, slower.err);
+    assert!(
+        slower.out.contains("fib 20: time (regressed)"),
+        "{}",
+        slower.out
+    );
+    let open = compare(&log("open.log", 28.5));
+    assert_eq!(open.code, 4, "{}{}", open.out, open.err);
+    let words = "two single runs cannot carry a difference this small";
+    assert!(open.out.contains(words), "{}", open.out);
+    assert!(
+        open.out.contains("cargo palisade compare BASE"),
+        "{}",
+        open.out
+    );
+    assert_eq!(compare(&base).code, 0);
+}
+
 #[test]
 fn saved_measurements_are_compared_and_remembered() {
     let fixture = Fixture::new();

@@ -1,5 +1,5 @@
-//! Results that other programs wrote: logs of `cargo test`, JUnit reports, folders of
-//! Criterion, JSON of hyperfine and Bencher.
+//! Results that other programs wrote: logs of `cargo test` and `cargo bench`, JUnit reports,
+//! folders of Criterion, JSON of hyperfine and Bencher.
 //!
 //! ```text
 //! file ─► read ─► tests, measurements ─► remember (the store)
@@ -8,16 +8,21 @@
 //!
 //! What is read stands for no run of this machine: its environment says where it is from.
 
+mod blocks;
 mod outcomes;
 mod speed;
+mod summary;
+mod text;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
 pub use speed::ImportedBenchmark;
+pub use summary::TestSummary;
 
 use crate::baseline::TestSet;
 use crate::git::Commit;
@@ -29,18 +34,30 @@ use crate::session::{Session, SessionError};
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 use crate::workspace::Workspace;
 
+/// The path that means the standard input.
+const STDIN: &str = "-";
+
+/// How far apart single runs of equal programs may lie. In 97 of 100 rows of
+/// `same-code-benchmarks.csv` (palisade-judge) the first and the last value, of one program,
+/// are no further apart.
+const SINGLE_RUNS: f64 = 0.10;
+
 /// A form in which results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// What `cargo test` printed, both streams.
+    /// What `cargo test` printed.
     CargoTest,
+    /// What `cargo bench` printed: Criterion, libtest and divan.
+    CargoBench,
     /// A JUnit report.
     Junit,
     /// A folder with Criterion's results, such as `target/criterion`.
     Criterion,
     /// `hyperfine --export-json`.
     Hyperfine,
+    /// What hyperfine printed.
+    HyperfineText,
     /// Bencher's metric format.
     Bencher,
 }
@@ -50,9 +67,11 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::CargoTest => "cargo-test",
+            Self::CargoBench => "cargo-bench",
             Self::Junit => "junit",
             Self::Criterion => "criterion",
             Self::Hyperfine => "hyperfine",
+            Self::HyperfineText => "hyperfine-text",
             Self::Bencher => "bencher",
         }
     }
@@ -75,6 +94,13 @@ impl Format {
                 Self::Bencher
             });
         }
+        // A run of benchmarks also says that it ran no tests.
+        if !text::cargo_bench(text).is_empty() {
+            return Some(Self::CargoBench);
+        }
+        if !text::hyperfine(text).is_empty() {
+            return Some(Self::HyperfineText);
+        }
         text.contains("test result: ").then_some(Self::CargoTest)
     }
 }
@@ -94,7 +120,7 @@ pub enum ImportError {
     },
     /// It looks like none of the forms.
     #[error(
-        "read {}: it is no log of cargo test (with both streams), JUnit report, folder of \
+        "read {}: it is no log of cargo test, cargo bench or hyperfine, JUnit report, folder of \
          Criterion, or JSON of hyperfine or Bencher", .path.display()
     )]
     Unknown {
@@ -129,6 +155,25 @@ pub enum ImportError {
     },
 }
 
+/// The text of a file, or of the standard input for `-`; what is no UTF-8 is replaced.
+///
+/// # Errors
+///
+/// Fails if it cannot be read.
+pub fn read_text(path: &Path) -> Result<String, ImportError> {
+    let mut bytes = Vec::new();
+    let read = if path == Path::new(STDIN) {
+        std::io::stdin().lock().read_to_end(&mut bytes)
+    } else {
+        fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+    };
+    read.map_err(|source| ImportError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// What a file holds.
 #[derive(Clone, Debug)]
 pub struct Imported {
@@ -142,6 +187,10 @@ pub struct Imported {
     pub benchmarks: Vec<ImportedBenchmark>,
     /// What is not all there, in words.
     pub gaps: Vec<String>,
+    /// What was guessed, in words.
+    pub notes: Vec<String>,
+    /// Whether the run stopped at the first target that failed.
+    pub stopped: bool,
     /// When it was written.
     written_ms: Millis,
     /// A hash of what it says.
@@ -155,11 +204,13 @@ impl Imported {
             path: path.to_owned(),
             source,
         };
-        let meta = fs::metadata(path).map_err(file)?;
-        let text = if meta.is_dir() {
-            String::new()
+        let (text, written) = if path == Path::new(STDIN) {
+            (read_text(path)?, None)
         } else {
-            String::from_utf8_lossy(&fs::read(path).map_err(file)?).into_owned()
+            let meta = fs::metadata(path).map_err(file)?;
+            let is_file = !meta.is_dir();
+            let text = is_file.then(|| read_text(path)).transpose()?;
+            (text.unwrap_or_default(), meta.modified().ok())
         };
         let format = Format::of(path, &text).ok_or_else(|| ImportError::Unknown {
             path: path.to_owned(),
@@ -170,8 +221,15 @@ impl Imported {
             problem,
         };
         let (mut tests, mut benchmarks, mut gaps) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut notes, mut stopped) = (Vec::new(), false);
         match format {
-            Format::CargoTest => (tests, gaps) = outcomes::log(&text, workspace),
+            Format::CargoTest => {
+                let log = outcomes::log(&text, workspace);
+                (tests, gaps) = (log.tests, log.gaps);
+                (notes, stopped) = (log.notes, log.stopped);
+            }
+            Format::CargoBench => benchmarks = text::cargo_bench(&text),
+            Format::HyperfineText => benchmarks = text::hyperfine(&text),
             Format::Junit => tests = outcomes::junit(&text).map_err(form)?,
             Format::Criterion => benchmarks = speed::criterion(path),
             Format::Hyperfine => benchmarks = speed::hyperfine(&text).map_err(form)?,
@@ -183,7 +241,6 @@ impl Imported {
                 format,
             });
         }
-        let written = meta.modified().ok();
         let since = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         Ok(Self {
             path: path.to_owned(),
@@ -192,6 +249,8 @@ impl Imported {
             tests,
             benchmarks,
             gaps,
+            notes,
+            stopped,
             written_ms: since.map_or_else(now, |since| since.as_millis() as Millis),
         })
     }
@@ -199,6 +258,15 @@ impl Imported {
     /// What people call it.
     pub fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    /// How far apart two files of this form may lie that were measured of equal programs, as a
+    /// share, beyond what their intervals say.
+    pub fn spread(&self) -> f64 {
+        match self.format {
+            Format::CargoBench | Format::HyperfineText => SINGLE_RUNS,
+            _ => 0.0,
+        }
     }
 
     /// The state of its tests.

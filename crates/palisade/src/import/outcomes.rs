@@ -4,14 +4,28 @@ use std::collections::BTreeMap;
 
 use quick_junit::Report;
 
+use super::blocks::with_headers;
 use crate::observation::Observation;
 use crate::run::{TargetKey, junit_observation, read_log};
 use crate::test_id::{TargetKind, TestId};
 use crate::workspace::Workspace;
 
-/// The tests of a log of `cargo test`, and the targets of which some have no result.
-pub(super) fn log(text: &str, workspace: &Workspace) -> (Vec<Observation>, Vec<String>) {
+/// What a log of `cargo test` says.
+pub(super) struct LogResults {
+    /// The tests.
+    pub tests: Vec<Observation>,
+    /// The targets of which some tests have no result.
+    pub gaps: Vec<String>,
+    /// What was guessed of the programs, in words.
+    pub notes: Vec<String>,
+    /// Whether Cargo stopped at the first target that failed.
+    pub stopped: bool,
+}
+
+/// Reads a log of `cargo test`.
+pub(super) fn log(text: &str, workspace: &Workspace) -> LogResults {
     let text = without_colours(text);
+    let log = with_headers(&text, workspace);
     let mut sources: BTreeMap<&str, &str> = BTreeMap::new();
     for line in text.lines() {
         if let Some((source, program)) = running(line) {
@@ -19,13 +33,29 @@ pub(super) fn log(text: &str, workspace: &Workspace) -> (Vec<Observation>, Vec<S
         }
     }
     let target_of = |header: &str| {
-        Some(match sources.get(header) {
+        let named = log.targets.get(header).cloned();
+        Some(named.unwrap_or_else(|| match sources.get(header) {
             Some(source) => target(workspace, source, stem(header)),
             None => library(workspace, header),
-        })
+        }))
     };
-    let seen = read_log(&text, &target_of);
-    (seen.observations, seen.gaps)
+    let seen = read_log(&log.text, &target_of);
+    // With --no-fail-fast Cargo lists the targets that failed at the end.
+    let stopped = if log.targets.is_empty() {
+        text.contains("error: test failed, to rerun pass")
+            && !text.contains(" target failed:")
+            && !text.contains(" targets failed:")
+    } else {
+        let last = text.rfind("\ntest result: ");
+        let failed = last.is_some_and(|at| text[at..].starts_with("\ntest result: FAILED"));
+        failed && log.ends_early
+    };
+    LogResults {
+        tests: seen.observations,
+        gaps: seen.gaps,
+        notes: log.notes,
+        stopped,
+    }
 }
 
 /// The source and the program's file in Cargo's header:
@@ -157,7 +187,13 @@ test works ... ok
 
     #[test]
     fn a_log_is_read_and_what_is_cut_off_is_said() {
-        let (seen, gaps) = log(LOG, &workspace(&[]));
+        let LogResults {
+            tests: seen,
+            gaps,
+            stopped,
+            ..
+        } = log(LOG, &workspace(&[]));
+        assert!(!stopped);
         let listed: Vec<(String, Outcome)> = seen
             .iter()
             .map(|seen| (seen.test.to_string(), seen.outcome))

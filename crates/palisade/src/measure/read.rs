@@ -123,7 +123,17 @@ pub fn libtest(out: &str, id: &str) -> Option<f64> {
 /// The benchmarks of divan's table, or list, with the medians of those that were run,
 /// in nanoseconds. A name is what its branches say, joined by `::`.
 pub fn divan(out: &str) -> Vec<(String, Option<f64>)> {
-    let mut rows: Vec<(usize, String, Option<f64>)> = Vec::new();
+    let rows = divan_rows(out).into_iter();
+    rows.map(|(name, times)| (name, times.map(|(_, median)| median)))
+        .collect()
+}
+
+/// The fastest time and the median of a benchmark, in nanoseconds.
+type Times = (f64, f64);
+
+/// As [`divan`], with the fastest time before the median.
+pub fn divan_rows(out: &str) -> Vec<(String, Option<Times>)> {
+    let mut rows: Vec<(usize, String, Option<Times>)> = Vec::new();
     for line in out.lines() {
         let Some(branch) = line.find(['├', '╰']) else {
             continue;
@@ -133,9 +143,10 @@ pub fn divan(out: &str) -> Vec<(String, Option<f64>)> {
         let row = line[branch..].trim_start_matches(['├', '╰', '─', ' ']);
         let cells: Vec<&str> = row.split('│').map(str::trim).collect();
         // The first cell holds the name and, a gap further, the fastest time.
-        let name = cells[0].split("  ").next().unwrap_or_default().to_owned();
-        let time = cells.get(2).and_then(|cell| nanoseconds(cell));
-        rows.push((depth, name, time));
+        let (name, fastest) = cells[0].split_once("  ").unwrap_or((cells[0], ""));
+        let median = cells.get(2).and_then(|cell| nanoseconds(cell));
+        let times = nanoseconds(fastest.trim()).zip(median);
+        rows.push((depth, name.to_owned(), times));
     }
     let mut path: Vec<&str> = Vec::new();
     let mut found = Vec::new();
@@ -150,8 +161,8 @@ pub fn divan(out: &str) -> Vec<(String, Option<f64>)> {
     found
 }
 
-/// A time of divan's table, such as `1.234 µs`.
-fn nanoseconds(cell: &str) -> Option<f64> {
+/// A time that a benchmark prints, such as `1.234 µs`.
+pub fn nanoseconds(cell: &str) -> Option<f64> {
     let (number, unit) = cell.split_once(' ')?;
     let factor = match unit {
         "ps" => 1e-3,

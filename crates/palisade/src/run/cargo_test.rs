@@ -666,6 +666,11 @@ fn header(line: &str) -> Option<&str> {
     path.rsplit(['/', '\\']).next()
 }
 
+/// Whether a line is a header of Cargo's, before what a program prints.
+pub(crate) fn is_header(line: &str) -> bool {
+    header(line).is_some()
+}
+
 fn outcome(status: &str) -> Option<Outcome> {
     match status {
         "ok" => Some(Outcome::Pass),
@@ -676,7 +681,7 @@ fn outcome(status: &str) -> Option<Outcome> {
 }
 
 /// Reads `test result: FAILED. 1 passed; 2 failed; 3 ignored; …`.
-fn counts(line: &str) -> Option<[usize; 3]> {
+pub(crate) fn counts(line: &str) -> Option<[usize; 3]> {
     let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let mut numbers = rest
         .split("; ")

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub(crate) use cargo_test::{TargetKey, read_log};
+pub(crate) use cargo_test::{TargetKey, counts, is_header, read_log};
 pub(crate) use nextest::observation as junit_observation;
 
 use crate::git::remove_hook_variables;

@@ -1,7 +1,7 @@
 //! What two files with results say of a change. Both were measured at some time by somebody:
 //! reruns and pairs are not to be had, so the answers say less than those of a check.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, FindingKind, RerunResult, Severity, TestEvidence, judge_tests};
 use crate::baseline::{TestSet, TestStatus};
@@ -10,6 +10,7 @@ use crate::import::{Imported, ImportedBenchmark};
 use crate::policy::Policy;
 use crate::report::amount;
 use crate::stats::fisher;
+use crate::test_id::TestId;
 use crate::test_set_diff::{TestState, diff};
 
 /// The findings about tests of two files.
@@ -20,12 +21,52 @@ pub fn judge_saved_tests(
     ledger: &Ledger,
 ) -> Vec<Finding> {
     let complete = candidate.gaps.is_empty();
-    let (before, after) = (base.test_set(), candidate.test_set());
+    let (mut before, mut after) = (base.test_set(), candidate.test_set());
+    let not_run = [
+        leave_out_not_run(candidate, &after, &mut before),
+        leave_out_not_run(base, &before, &mut after),
+    ];
     let mut findings = judge_single_runs(&before, &after, complete, policy, ledger, &base.name());
+    findings.extend(not_run.into_iter().flatten());
     findings.extend(gaps(base));
     findings.extend(gaps(candidate));
     findings.sort_by_key(|finding| finding.severity);
     findings
+}
+
+/// Takes the tests of targets that a stopped run did not come to out of the tests of the
+/// other one, and says so.
+fn leave_out_not_run(stopped: &Imported, ran: &TestSet, other: &mut TestSet) -> Option<Finding> {
+    if !stopped.stopped {
+        return None;
+    }
+    let places: BTreeSet<String> = ran.tests.keys().map(TestId::place).collect();
+    let mut left_out = BTreeSet::new();
+    let n_tests = other.tests.len();
+    other.tests.retain(|test, _| {
+        let place = test.place();
+        let keeps = places.contains(&place);
+        if !keeps {
+            left_out.insert(place);
+        }
+        keeps
+    });
+    let targets: Vec<String> = left_out.into_iter().collect();
+    (!targets.is_empty()).then(|| Finding {
+        kind: FindingKind::Run,
+        name: stopped.name(),
+        state: "not_run".to_owned(),
+        severity: Severity::Unmeasured,
+        reason: format!(
+            "cargo stopped at the first target that failed and did not run {}, {} tests",
+            targets.join(", "),
+            n_tests - other.tests.len()
+        ),
+        meaning: "the verdict is about the others".to_owned(),
+        next: "run the tests with --no-fail-fast".to_owned(),
+        avoid: "do not take this for a pass".to_owned(),
+        output: None,
+    })
 }
 
 /// The findings about tests that were seen once on each revision; `complete` says whether all
@@ -93,13 +134,15 @@ pub fn judge_single_runs(
 }
 
 /// The findings about benchmarks of two files. Each was measured in one process at one
-/// time, which may differ by several percent for no reason: the intervals must lie apart
-/// by `floor` (such as .03) for a change, and inside of it for none.
+/// time, which may differ by several percent for no reason: the intervals must lie apart by
+/// `noise_threshold` (such as .03) for a change, or by the usual spread of such files, and
+/// inside of it for none.
 pub fn judge_saved_speed(
     base: &Imported,
     candidate: &Imported,
     noise_threshold: f64,
 ) -> Vec<Finding> {
+    let noise_threshold = noise_threshold.max(base.spread()).max(candidate.spread());
     let key = |saved: &ImportedBenchmark| (saved.benchmark.clone(), saved.measure);
     let after: BTreeMap<_, &ImportedBenchmark> =
         candidate.benchmarks.iter().map(|s| (key(s), s)).collect();
@@ -154,7 +197,7 @@ fn compared(
         (
             "inconclusive",
             Severity::Undecided,
-            "the two measurements cannot tell",
+            "two single runs cannot carry a difference this small",
         )
     };
     let measure = before.measure;
