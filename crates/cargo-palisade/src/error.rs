@@ -142,20 +142,15 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         return (NOT_MEASURED, None);
     };
     match error {
-        SessionError::Git(GitError::NotARepository(_)) => {
-            (USAGE, hint("git init && git add . && git commit"))
+        SessionError::Git(error) => git(error),
+        SessionError::NoBase { shallow } => {
+            let fetch = if *shallow {
+                "git fetch --unshallow origin BRANCH"
+            } else {
+                "git fetch origin BRANCH"
+            };
+            (NOT_MEASURED, Some(format!("{fetch}, or --base REVISION")))
         }
-        SessionError::Git(GitError::NoCommit(_)) => (USAGE, hint("git add . && git commit")),
-        SessionError::Git(GitError::BranchExists { .. }) => {
-            (USAGE, hint("git branch --move that branch to another name"))
-        }
-        SessionError::Git(GitError::UnknownRevision { shallow: true, .. }) => {
-            (USAGE, hint("git fetch --unshallow"))
-        }
-        SessionError::Git(GitError::UnknownRevision { .. }) => (
-            USAGE,
-            hint("git fetch --all, or git branch --all to see what there is"),
-        ),
         SessionError::Workspace(WorkspaceError::None(_)) => (USAGE, hint("cargo init")),
         SessionError::Workspace(_) => (USAGE, hint("cargo metadata shows the same")),
         SessionError::Policy(PolicyError::UnknownKey { suggestion, .. }) => {
@@ -209,6 +204,21 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         ),
         _ => (NOT_MEASURED, None),
     }
+}
+
+/// Why git gives no answer.
+fn git(error: &GitError) -> (u8, Option<String>) {
+    let hint = match error {
+        GitError::NotARepository(_) => "git init && git add . && git commit",
+        GitError::NoCommit(_) => "git add . && git commit",
+        GitError::BranchExists { .. } => "git branch --move that branch to another name",
+        GitError::UnknownRevision { shallow: true, .. } => "git fetch --unshallow",
+        GitError::UnknownRevision { .. } => {
+            "git fetch --all, or git branch --all to see what there is"
+        }
+        _ => return (NOT_MEASURED, None),
+    };
+    (USAGE, Some(hint.to_owned()))
 }
 
 /// Why there is no culprit to look for.

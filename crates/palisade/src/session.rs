@@ -78,6 +78,12 @@ pub enum SessionError {
     /// There is no culprit to look for.
     #[error(transparent)]
     Culprit(#[from] CulpritError),
+    /// Nothing says what the change is compared with.
+    #[error("find the branch that this change is to go to{}", if *.shallow { " (in a shallow clone)" } else { "" })]
+    NoBase {
+        /// Whether the clone is a shallow one.
+        shallow: bool,
+    },
     /// No baseline was recorded for a branch.
     #[error("find a baseline of branch {0:?}")]
     NoBaseline(String),
@@ -156,7 +162,16 @@ impl Session {
         let candidate = self.candidate(choice)?;
         let base = match base {
             BaseChoice::Revision(revision) => self.repo.resolve(revision)?,
-            BaseChoice::Branching => self.repo.default_base()?,
+            BaseChoice::Branching => match self.repo.default_base()? {
+                Some(commit) => commit,
+                // What is not committed is a change of the commit below it.
+                None if candidate.subject.dirty => candidate.commit.clone(),
+                None => {
+                    return Err(SessionError::NoBase {
+                        shallow: self.repo.is_shallow(),
+                    });
+                }
+            },
             BaseChoice::Stored => match self.stored_base(&candidate)? {
                 Some(commit) => commit,
                 None => return Ok((self.candidate(choice)?, candidate)),

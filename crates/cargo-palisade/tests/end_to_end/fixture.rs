@@ -215,6 +215,12 @@ impl Fixture {
             "PALISADE_STORE",
             "RUSTFLAGS",
             "NEXTEST_PROFILE",
+            "GITHUB_BASE_REF",
+            "CI_MERGE_REQUEST_TARGET_BRANCH_NAME",
+            "BUILDKITE_PULL_REQUEST_BASE_BRANCH",
+            "SYSTEM_PULLREQUEST_TARGETBRANCH",
+            "CHANGE_TARGET",
+            "BITBUCKET_PR_DESTINATION_BRANCH",
         ] {
             command.env_remove(variable);
         }

@@ -532,3 +532,77 @@ fn target_folders_of_any_kind_give_the_same_answers_in_a_sequence_of_checks() {
     fixture.edit("gamma/src/lib.rs", "    3 - 2\n", "    3 - 1\n");
     run(&fixture.root(), 1);
 }
+
+#[test]
+fn the_base_is_found_as_ci_services_check_out() {
+    let origin = Fixture::new();
+    let first = origin.git(&["rev-parse", "HEAD"]);
+    origin.git(&["checkout", "--quiet", "-b", "feature"]);
+    origin.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    origin.commit("a change");
+    origin.git(&["checkout", "--quiet", "main"]);
+    origin.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
+    origin.commit("another change");
+    let main = origin.git(&["rev-parse", "HEAD"]);
+    origin.git(&["merge", "--quiet", "--no-ff", "-m", "merged", "feature"]);
+    origin.git(&["branch", "pull"]);
+    origin.git(&["reset", "--quiet", "--hard", "HEAD^1"]);
+    origin.git(&["branch", "release", "main"]);
+
+    let url = format!("file://{}", origin.root().display());
+    let clone = |name: &str, args: &[&str]| {
+        let path = origin.outside(name);
+        let place = path.to_str().expect("text");
+        origin.git(&[&["clone", "--quiet"], args, &[&url, place]].concat());
+        path
+    };
+    let risk = |dir: &std::path::Path, variable: Option<(&str, &str)>| {
+        let mut command = origin.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+        command.current_dir(dir).args(["risk", "--json"]);
+        command.envs(variable);
+        answer(command)
+    };
+    let base = |dir: &std::path::Path, variable: Option<(&str, &str)>| {
+        let found = risk(dir, variable);
+        let json: serde_json::Value = serde_json::from_str(&found.out).expect("is JSON");
+        json["base"].as_str().expect("text").to_owned()
+    };
+    let git_in = |dir: &std::path::Path, args: &[&str]| {
+        let status = origin.command("git").current_dir(dir).args(args).status();
+        assert!(status.expect("git runs").success(), "{args:?}");
+    };
+
+    // A branch, where only what `origin` has says where it began.
+    let branch = clone("branch", &["--branch", "feature"]);
+    git_in(&branch, &["remote", "set-head", "origin", "--delete"]);
+    assert_eq!(base(&branch, None), first);
+    // The branch that the service names, and no other if that one is missing.
+    git_in(
+        &branch,
+        &["update-ref", "--no-deref", "-d", "refs/remotes/origin/main"],
+    );
+    let target = Some(("SYSTEM_PULLREQUEST_TARGETBRANCH", "refs/heads/release"));
+    assert_eq!(base(&branch, target), first);
+    let missing = risk(&branch, Some(("GITHUB_BASE_REF", "next")));
+    assert_eq!(missing.code, 3, "{}{}", missing.out, missing.err);
+    // The merge of a pull request, checked out without a branch.
+    let pull = clone("pull", &["--branch", "pull"]);
+    git_in(&pull, &["checkout", "--quiet", "--detach"]);
+    assert_eq!(base(&pull, None), main);
+    for branch in ["main", "release", "feature", "pull", "HEAD"] {
+        let name = format!("refs/remotes/origin/{branch}");
+        git_in(&pull, &["update-ref", "--no-deref", "-d", &name]);
+    }
+    git_in(&pull, &["branch", "--quiet", "-D", "pull"]);
+    assert_eq!(base(&pull, None), main);
+    // A clone that holds one commit says nothing, and passes nothing.
+    let shallow = clone("shallow", &["--branch", "feature", "--depth", "1"]);
+    let mut command = origin.command(env!("CARGO_BIN_EXE_cargo-palisade"));
+    command.current_dir(&shallow).arg("check");
+    let found = answer(command);
+    assert_eq!(found.code, 3, "{}{}", found.out, found.err);
+    let words = "find the branch that this change is to go to (in a shallow clone)";
+    assert!(found.err.contains(words), "{}", found.err);
+    let hint = "hint: git fetch --unshallow origin BRANCH, or --base REVISION";
+    assert!(found.err.contains(hint), "{}", found.err);
+}

@@ -58,8 +58,11 @@ pub fn pre_push(
     let is_known = !is_zero(&push.remote) && session.repo.resolve(&push.remote).is_ok();
     let base = if is_known {
         BaseChoice::Revision(push.remote.clone())
-    } else {
+    } else if session.repo.default_base()?.is_some() {
         BaseChoice::Branching
+    } else {
+        // The first push of all.
+        BaseChoice::Stored
     };
     let candidate = CandidateChoice::Revision(push.local.clone());
     let (from, mut to) = session.revisions(&base, &candidate)?;
