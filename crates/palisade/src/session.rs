@@ -445,7 +445,7 @@ impl Session {
                     // If cleaning fails, so does the build after it, and says why.
                     let _ = remove_hook_variables(&mut Command::new("cargo"))
                         .current_dir(&self.workspace.root)
-                        .args(["clean", "--quiet", "--package", &package.name])
+                        .args(["clean", "--quiet", "--package", &package.spec])
                         .output();
                 }
             }

@@ -52,6 +52,8 @@ pub struct Target {
 pub struct Package {
     /// Its name.
     pub name: String,
+    /// What Cargo's `--package` takes to mean this one, also where a dependency has its name.
+    pub spec: String,
     /// Its folder from the repository's root, with `/`; empty for the root itself.
     pub dir: String,
     /// Its folder on disk.
@@ -148,6 +150,7 @@ impl Workspace {
                 own.clone(),
                 Package {
                     name: own,
+                    spec: package.id.repr.clone(),
                     dir: relative(folder).ok_or_else(outside)?,
                     root: folder.clone(),
                     edition: package.edition.to_string(),
@@ -163,6 +166,13 @@ impl Workspace {
             dir: workspace_dir,
             packages,
         })
+    }
+
+    /// What Cargo's `--package` takes for a package: its [`Package::spec`], or the name of one
+    /// that is not here, of which Cargo will say so.
+    pub fn spec<'a>(&'a self, package: &'a str) -> &'a str {
+        let known = self.packages.get(package);
+        known.map_or(package, |package| &package.spec)
     }
 
     /// All targets that tests may be in, as the tests' names begin.
@@ -246,6 +256,7 @@ pub(crate) mod tests {
         let packages = packages.iter().map(|(name, dir, dependencies)| {
             let package = Package {
                 name: (*name).to_owned(),
+                spec: (*name).to_owned(),
                 dir: (*dir).to_owned(),
                 root: PathBuf::from(dir),
                 edition: "2024".to_owned(),

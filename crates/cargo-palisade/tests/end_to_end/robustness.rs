@@ -606,3 +606,34 @@ fn the_base_is_found_as_ci_services_check_out() {
     let hint = "hint: git fetch --unshallow origin BRANCH, or --base REVISION";
     assert!(found.err.contains(hint), "{}", found.err);
 }
+
+#[test]
+fn a_package_that_shares_its_name_with_a_dependency_is_tested() {
+    let fixture = Fixture::new();
+    fixture.edit(
+        "Cargo.toml",
+        "resolver = \"3\"\n",
+        "resolver = \"3\"\nexclude = [\"vendor\"]\n",
+    );
+    let manifest = "[package]\nname = \"alpha\"\nversion = \"0.2.0\"\nedition = \"2024\"\n";
+    fixture.write("vendor/alpha/Cargo.toml", manifest);
+    fixture.write("vendor/alpha/src/lib.rs", "//! Another one.\n");
+    let manifest = fixture.read("gamma/Cargo.toml");
+    let dependency = "other = { path = \"../vendor/alpha\", package = \"alpha\" }\n";
+    fixture.write("gamma/Cargo.toml", &format!("{manifest}{dependency}"));
+    let lock = fixture
+        .command("cargo")
+        .args(["metadata", "--format-version", "1"])
+        .output();
+    assert!(lock.expect("cargo runs").status.success());
+    fixture.commit("two packages with one name");
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
+    let report = fixture.check(&[], 0, &[]);
+    assert_eq!(report["candidate"]["tests"]["passing"], 5, "{report:#}");
+    let (code, report) = fixture.json(&["test", "--package", "alpha", "--runner", "cargo"]);
+    assert_eq!(
+        (code, &report["tests"]["passing"]),
+        (0, &3.into()),
+        "{report:#}"
+    );
+}

@@ -64,20 +64,19 @@ impl BenchmarkRunner<'_> {
         build: &BuildPolicy,
         locations: [BuildLocation<'_>; 2],
     ) -> Result<Timed, LaunchError> {
-        let mut words = vec!["build", "--package", &build.package];
-        words.extend(build.release.then_some("--release"));
-        let args = self.policy.run.cargo_args.iter().map(String::as_str);
-        words.extend(args);
-        let run = |revision: usize, words: &[&str]| {
+        let mut options: Vec<&str> = build.release.then_some("--release").into_iter().collect();
+        options.extend(self.policy.run.cargo_args.iter().map(String::as_str));
+        let run = |revision: usize, command: &str, options: &[&str]| {
+            let location = locations[revision];
+            let package = location.workspace.spec(&build.package);
+            let words = [&[command, "--package", package], options].concat();
             let limit = self.policy.run.run_time_out.0;
-            let launched = self
-                .executor
-                .run(&program(locations[revision], words), limit)?;
+            let launched = self.executor.run(&program(location, &words), limit)?;
             Ok::<f64, LaunchError>(launched.usage.wall_ns as f64)
         };
         // What the package depends on is built before, and not counted.
         for revision in 0..2 {
-            run(revision, &words)?;
+            run(revision, "build", &options)?;
         }
         let mut judge = Judge::new(self.rules(&build.package, Measure::BuildTime, 1));
         let mut values = [Vec::new(), Vec::new()];
@@ -86,8 +85,8 @@ impl BenchmarkRunner<'_> {
             for order in [[first, 1 - first], [1 - first, first]] {
                 let mut pair = [0.0; 2];
                 for revision in order {
-                    run(revision, &["clean", "--package", &build.package])?;
-                    pair[revision] = run(revision, &words)?;
+                    run(revision, "clean", &[])?;
+                    pair[revision] = run(revision, "build", &options)?;
                 }
                 for (all, value) in values.iter_mut().zip(pair) {
                     all.push(value);

@@ -89,7 +89,7 @@ pub fn build(
         let of_package = targets.iter().filter(|target| target.package == package);
         let flags: BTreeSet<Vec<String>> = of_package.map(|target| target.flags()).collect();
         let mut args = vec!["bench".to_owned(), "--no-run".to_owned()];
-        args.extend(["--package".to_owned(), package.to_owned()]);
+        args.extend(["--package".to_owned(), workspace.spec(package).to_owned()]);
         args.extend(flags.into_iter().flatten());
         for message in artifacts(location, &args, policy, cancel, progress)? {
             let is_it = |target: &&&BenchTarget| {
@@ -110,6 +110,7 @@ pub fn build(
         let Some(package) = package_of(workspace, program) else {
             continue;
         };
+        let package = workspace.spec(package);
         let args = ["build", "--release", "--package", package, "--bin", program];
         let args = args.map(str::to_owned);
         for message in artifacts(location, &args, policy, cancel, progress)? {

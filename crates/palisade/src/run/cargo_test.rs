@@ -157,7 +157,7 @@ fn run_doctest_group(
 ) -> Result<(), RunError> {
     let mut command = request.cargo(&["test", "--doc", "--no-fail-fast"]);
     for package in group.values() {
-        command.args(["--package", package]);
+        command.args(["--package", request.location.workspace.spec(package)]);
     }
     command.args(&request.policy.cargo_args).arg("--");
     if let Scope::Tests(tests) = request.scope {
@@ -452,7 +452,8 @@ fn read(
 
 /// Runs one test by itself; `None` if there is no such test.
 fn run_alone(request: &Request<'_>, test: &TestId) -> Result<Option<Observation>, RunError> {
-    let mut command = request.cargo(&["test", "--package", &test.package]);
+    let package = request.location.workspace.spec(&test.package);
+    let mut command = request.cargo(&["test", "--package", package]);
     match test.kind {
         TargetKind::Lib | TargetKind::Doc => command.arg("--lib"),
         kind => command

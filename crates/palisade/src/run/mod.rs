@@ -370,14 +370,14 @@ impl<'a> Request<'a> {
                 let packages = self.packages().into_iter();
                 let selection = |package: &Package| {
                     let flags = target_flags(package.tested(self.scope));
-                    let package = words(&["--package", &package.name]);
+                    let package = words(&["--package", &package.spec]);
                     (!flags.is_empty()).then(|| [package, flags].concat())
                 };
                 packages.filter_map(selection).collect()
             }
             Scope::Packages(_) | Scope::Doctests(_) | Scope::Tests(_) => {
                 let packages = self.packages().into_iter();
-                let selection = packages.flat_map(|package| words(&["--package", &package.name]));
+                let selection = packages.flat_map(|package| words(&["--package", &package.spec]));
                 vec![selection.collect()]
             }
         }
