@@ -321,6 +321,9 @@ pub enum Judgement {
     Flaky,
     /// The change made it flaky.
     MadeFlaky,
+    /// It did both once in many runs, and as many runs of the base say no more against the
+    /// change than chance does.
+    ProbablyFlaky,
     /// More runs are needed.
     #[serde(rename = "open")]
     Undecided,
@@ -331,6 +334,13 @@ const ALPHA: f64 = 0.05;
 
 /// The same where the test is known to do both: its failures prove little.
 const ALPHA_MIXED: f64 = 0.01;
+
+/// How likely by chance failures of the candidate alone are that say nothing against it: those
+/// of 1 or 2 runs in 21 where the base passed 21 times.
+const BY_CHANCE: f64 = 0.2;
+
+/// The runs of each revision after which such failures are no longer an open question.
+const MANY_RUNS: u32 = 20;
 
 /// Judges a test that failed on the candidate. `base` is `None` for a test that
 /// the base does not have; `known_flaky` says that it did both in one place, on the
@@ -362,6 +372,30 @@ pub fn judge(candidate: Counts, base: Option<Counts>, known_flaky: bool) -> (Jud
         Judgement::Undecided
     };
     (judgement, p)
+}
+
+/// What is said of a test that is [`Judgement::Undecided`] when no further run is made.
+pub fn judge_last(candidate: Counts, base: Option<Counts>) -> Judgement {
+    let is_chance = base.is_some_and(|base| {
+        candidate.total().min(base.total()) >= MANY_RUNS && fisher(candidate, base) > BY_CHANCE
+    });
+    if candidate.is_mixed() && is_chance {
+        Judgement::ProbablyFlaky
+    } else {
+        Judgement::Undecided
+    }
+}
+
+/// In how many of `runs` runs a test must fail for the change to be blamed, where the base
+/// showed `base`; `None` if so few runs cannot tell.
+pub fn failures_to_blame(runs: u32, base: Counts) -> Option<u32> {
+    (1..runs).find(|failures| {
+        let counts = Counts {
+            failures: *failures,
+            passes: runs - failures,
+        };
+        fisher(counts, base) <= ALPHA_MIXED
+    })
 }
 
 #[cfg(test)]
@@ -508,5 +542,37 @@ mod tests {
         // Three of three against none of three is exactly 5 %.
         assert_eq!(judged(counts(3, 0), Some(counts(0, 3)), false), Broken);
         assert_eq!(judged(counts(6, 0), Some(counts(0, 0)), false), Undecided);
+    }
+
+    #[test]
+    fn one_failure_in_many_runs_says_nothing_against_a_change() {
+        let counts = |failures, passes| Counts { failures, passes };
+        let base = counts(0, 21);
+        for (failures, expected) in [
+            (1, Judgement::ProbablyFlaky),
+            (2, Judgement::ProbablyFlaky),
+            (3, Judgement::Undecided),
+            (6, Judgement::Undecided),
+        ] {
+            let candidate = counts(failures, 21 - failures);
+            assert_eq!(judge(candidate, Some(base), false).0, Judgement::Undecided);
+            assert_eq!(judge_last(candidate, Some(base)), expected, "{failures}");
+        }
+        assert_eq!(failures_to_blame(21, base), Some(7));
+        assert_eq!(
+            judge(counts(7, 14), Some(base), false).0,
+            Judgement::MadeFlaky
+        );
+        // Few runs leave it open, and so does a test that always fails.
+        assert_eq!(
+            judge_last(counts(1, 5), Some(counts(0, 6))),
+            Judgement::Undecided
+        );
+        assert_eq!(
+            judge_last(counts(21, 0), Some(counts(20, 1))),
+            Judgement::Undecided
+        );
+        assert_eq!(judge_last(counts(1, 20), None), Judgement::Undecided);
+        assert_eq!(failures_to_blame(2, counts(0, 2)), None);
     }
 }

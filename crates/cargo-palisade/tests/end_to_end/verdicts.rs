@@ -365,6 +365,23 @@ fn a_seldom_flaky_test_that_the_ledger_knows_is_not_blamed_on_a_later_change() {
 }
 
 #[test]
+fn one_failure_in_many_runs_is_no_regression() {
+    let fixture = Fixture::new();
+    // The base passes, then the candidate fails once; nothing else does.
+    let body = fixture.flaky_body("once", 1000, &[1]);
+    fixture.add_test("beta", "seldom", &body);
+    fixture.commit("a test that seldom fails");
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+    fixture.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
+    let report = fixture.check(&[], 0, &[("beta/lib/tests::seldom", "probably_flaky")]);
+    let meaning = report["findings"][0]["meaning"].as_str().expect("text");
+    assert!(
+        meaning.contains("7 failures in 21 runs would be the change"),
+        "{meaning}"
+    );
+}
+
+#[test]
 fn a_test_that_needs_a_file_git_ignores_is_not_judged_by_a_checkout() {
     let fixture = Fixture::new();
     let body = "assert!(std::path::Path::new(\"../target-data\").exists() && super::one() == 1);";

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Check, Role};
 use crate::baseline::{Expected, TestSet, TestStatus};
-use crate::flaky::{FlakyRecord, Judgement, Ledger, judge};
+use crate::flaky::{FlakyRecord, Judgement, Ledger, judge, judge_last};
 use crate::observation::Purpose;
 use crate::report::counted;
 use crate::scope::Scope;
@@ -208,6 +208,11 @@ impl Check<'_> {
             can_run_base &= ran.1;
             if !ran.0 {
                 break;
+            }
+        }
+        for found in judged.values_mut() {
+            if found.judgement == Judgement::Undecided {
+                found.judgement = judge_last(found.candidate, found.base);
             }
         }
         Ok(judged)

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use speed::{UnpairedBenchmarks, judge_speed};
 
 use crate::baseline::{Expected, Tally};
-use crate::flaky::{Judgement, Ledger};
+use crate::flaky::{Judgement, Ledger, failures_to_blame};
 use crate::policy::Policy;
 use crate::stats::{Counts, failure_rate};
 use crate::test_id::TestId;
@@ -378,7 +378,9 @@ fn failing(evidence: &TestEvidence<'_>, difference: &Difference) -> Finding {
             );
             "do not merge it and let it be blamed on a later change".clone_into(&mut finding.avoid);
         }
-        Some(Judgement::Flaky | Judgement::Undecided) if quarantine.is_some() => {
+        Some(Judgement::Flaky | Judgement::ProbablyFlaky | Judgement::Undecided)
+            if quarantine.is_some() =>
+        {
             finding.severity = Severity::Note;
             "quarantined".clone_into(&mut finding.state);
             let (owner, reason) = quarantine
@@ -398,6 +400,20 @@ fn failing(evidence: &TestEvidence<'_>, difference: &Difference) -> Finding {
             );
             "do not blame this change for it, and do not rerun until it is green"
                 .clone_into(&mut finding.avoid);
+        }
+        Some(Judgement::ProbablyFlaky) => {
+            finding.severity = Severity::Note;
+            "probably_flaky".clone_into(&mut finding.state);
+            let before = judged.and_then(|judged| judged.base).unwrap_or_default();
+            let blame = failures_to_blame(candidate.total(), before);
+            let blame = blame.map_or_else(String::new, |failures| {
+                format!(
+                    "; {failures} failures in {} runs would be the change",
+                    candidate.total()
+                )
+            });
+            finding.meaning = format!("it is probably flaky: that may be chance{blame}");
+            finding.next = format!("cargo palisade flaky stress {}", quoted(test));
         }
         Some(Judgement::BrokenBefore) | None
             if difference.state == TestState::StillFailing || judgement.is_some() =>
@@ -702,6 +718,7 @@ mod tests {
             (Judgement::MadeFlaky, Verdict::Regression),
             (Judgement::Flaky, Verdict::Pass),
             (Judgement::BrokenBefore, Verdict::Pass),
+            (Judgement::ProbablyFlaky, Verdict::Pass),
             (Judgement::Undecided, Verdict::Inconclusive),
         ] {
             let (found, _) = verdict(&base, &candidate, &policy, judgement);

@@ -48,7 +48,7 @@ pub fn judge_monitor(
             "it fails at the base too: this change did not break it",
             "",
         ),
-        Judgement::Undecided => (
+        Judgement::Undecided | Judgement::ProbablyFlaky => (
             Severity::Undecided,
             "open",
             "the runs so far do not tell whether the change did it",
