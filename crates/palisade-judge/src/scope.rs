@@ -39,6 +39,18 @@ impl Scope {
         }
     }
 
+    /// A scope, or nothing, and all tests of some packages.
+    pub fn with_packages(scope: Option<Self>, more: &BTreeSet<String>) -> Option<Self> {
+        match scope {
+            _ if more.is_empty() => scope,
+            None => Some(Self::Packages(more.clone())),
+            Some(Self::Packages(packages) | Self::Doctests(packages)) => {
+                Some(Self::Packages(&packages | more))
+            }
+            other => other,
+        }
+    }
+
     /// Whether a test belongs to it.
     pub fn contains(&self, test: &TestId) -> bool {
         match self {

@@ -1,7 +1,7 @@
 //! A session: a workspace with everything needed to judge it: its repository, its policy,
 //! its store and the runner of its tests; and the two revisions of a change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -377,6 +377,17 @@ impl Session {
             covering,
             runs,
         })
+    }
+
+    /// The packages of the workspace with tests that failed on a tree in any stored run, but for
+    /// known failures: what was seen to fail is in the verdict, whatever the change can reach.
+    pub(crate) fn failed_packages(&self, tree: &str) -> Result<BTreeSet<String>, SessionError> {
+        let failed = self.store.failed_on(tree)?.into_iter();
+        let unknown = failed.filter(|test| self.policy.known_failure(test).is_none());
+        let packages = unknown.map(|test| test.package);
+        Ok(packages
+            .filter(|package| self.workspace.packages.contains_key(package))
+            .collect())
     }
 
     /// Whether a run of all tests of a revision stands in the store.

@@ -329,6 +329,9 @@ fn tallies_keep_trees_apart_and_name_the_failing_commit<P: Place>() {
     assert!(store.tallies(Some(&test("y"))).expect("read").is_empty());
     let outcomes = store.outcomes_since(&test("x"), 2).expect("read");
     assert_eq!(outcomes, [true, true]);
+    // In any run of a tree, whatever came after.
+    assert_eq!(store.failed_on("t").expect("read"), [test("x")].into());
+    assert!(store.failed_on("u").expect("read").is_empty());
 }
 
 fn tallies_keep_environments_apart<P: Place>() {

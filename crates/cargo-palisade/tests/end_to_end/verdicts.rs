@@ -365,6 +365,30 @@ fn a_seldom_flaky_test_that_the_ledger_knows_is_not_blamed_on_a_later_change() {
 }
 
 #[test]
+fn a_test_that_failed_on_this_tree_is_in_every_verdict_on_it() {
+    let fixture = Fixture::new();
+    let state = fixture.outside("state");
+    let body = format!("assert!(!std::path::Path::new({state:?}).exists());");
+    fixture.add_test("alpha", "depends", &body);
+    fixture.commit("a test that depends on something else");
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+    // The change reaches `gamma` alone, and a run of all tests saw `alpha` fail.
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2 - 1\n");
+    std::fs::write(&state, "").expect("written");
+    assert_eq!(fixture.palisade(&["test"]).code, 1);
+    let (_, report) = fixture.json(&["check"]);
+    let findings = report["findings"].as_array().expect("a list");
+    assert!(
+        findings
+            .iter()
+            .any(|f| f["name"] == "alpha/lib/tests::depends"),
+        "{report:#}"
+    );
+    let packages = serde_json::json!(["alpha", "gamma"]);
+    assert_eq!(report["scope"]["packages"], packages, "{report:#}");
+}
+
+#[test]
 fn one_failure_in_many_runs_is_no_regression() {
     let fixture = Fixture::new();
     // The base passes, then the candidate fails once; nothing else does.

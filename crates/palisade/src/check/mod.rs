@@ -106,7 +106,10 @@ pub fn check(
     let all = options.everything || assessment.files.is_empty();
     let scope = match &assessment.scope {
         _ if all => Some(Scope::Workspace),
-        scope => session.policy.with_monitored(scope.clone()),
+        scope => Scope::with_packages(
+            session.policy.with_monitored(scope.clone()),
+            &session.failed_packages(&candidate.subject.tree)?,
+        ),
     };
     let scope = match (scope, options.shard) {
         (Some(scope), Some(shard)) => Some(session.shard(scope, shard)?),

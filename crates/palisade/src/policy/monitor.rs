@@ -58,16 +58,7 @@ impl Policy {
     pub fn with_monitored(&self, scope: Option<Scope>) -> Option<Scope> {
         let tests = self.monitor.iter().filter_map(|m| m.test.as_ref());
         let monitored: BTreeSet<String> = tests.map(|test| test.package.clone()).collect();
-        if monitored.is_empty() {
-            return scope;
-        }
-        match scope {
-            None => Some(Scope::Packages(monitored)),
-            Some(Scope::Packages(packages) | Scope::Doctests(packages)) => {
-                Some(Scope::Packages(&packages | &monitored))
-            }
-            other => other,
-        }
+        Scope::with_packages(scope, &monitored)
     }
 
     /// The ratios that are monitored.

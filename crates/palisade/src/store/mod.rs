@@ -8,6 +8,7 @@
 mod postgres;
 mod sqlite;
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::io::{BufRead, Write};
@@ -176,6 +177,9 @@ pub trait Store {
     /// Passes and failures of every test on every tree, or of one test only.
     /// Observations in incomplete runs count too: they were seen.
     fn tallies(&self, test: Option<&TestId>) -> Result<Vec<TreeTally>, StoreError>;
+
+    /// The tests that failed on a tree in any run, in any environment.
+    fn failed_on(&self, tree: &str) -> Result<BTreeSet<TestId>, StoreError>;
 
     /// The outcomes of a test from a time on, oldest first: true for a pass.
     fn outcomes_since(&self, test: &TestId, since: Millis) -> Result<Vec<bool>, StoreError>;

@@ -8,6 +8,7 @@
 mod speed;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -17,8 +18,7 @@ use ::postgres::types::ToSql;
 use ::postgres::{Client, Config, Error, NoTls, Row, Transaction};
 
 use super::{Store, StoreError, WHOLE, parse_test, read_json, value};
-use crate::flaky::QuarantineEntry;
-use crate::flaky::TreeTally;
+use crate::flaky::{QuarantineEntry, TreeTally};
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
 use crate::observation::{Environment, Millis, Observation, Outcome, Purpose, Run, Subject};
@@ -524,6 +524,15 @@ impl Store for PostgresStore {
             })
         };
         rows.into_iter().map(read).collect()
+    }
+
+    fn failed_on(&self, tree: &str) -> Result<BTreeSet<TestId>, StoreError> {
+        let sql = "SELECT DISTINCT name FROM palisade_observations o
+                   JOIN palisade_runs r ON r.seq = o.run
+                   JOIN palisade_tests t ON t.seq = o.test
+                   WHERE tree = $1 AND outcome IN ('fail', 'timed_out')";
+        let rows = self.query(sql, &[&tree])?;
+        rows.iter().map(|row| parse_test(row.get(0))).collect()
     }
 
     fn outcomes_since(&self, test: &TestId, since: Millis) -> Result<Vec<bool>, StoreError> {

@@ -2,6 +2,7 @@
 
 mod speed;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -10,8 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
 use super::{Store, StoreError, WHOLE, open_part, parse_test, read_json, value};
-use crate::flaky::QuarantineEntry;
-use crate::flaky::TreeTally;
+use crate::flaky::{QuarantineEntry, TreeTally};
 use crate::journal::JournalEntry;
 use crate::milestone::Milestone;
 use crate::observation::{Environment, Millis, Observation, Outcome, Purpose, Run, Subject};
@@ -494,6 +494,19 @@ impl Store for SqliteStore {
         });
         let rows = rows.map_err(|e| self.error(e))?;
         rows.map(|row| row.map_err(|e| self.error(e))?).collect()
+    }
+
+    fn failed_on(&self, tree: &str) -> Result<BTreeSet<TestId>, StoreError> {
+        let sql = "SELECT DISTINCT name FROM observations
+                   JOIN runs ON runs.seq = observations.run
+                   JOIN tests ON tests.seq = observations.test
+                   WHERE tree = ?1 AND outcome IN ('fail', 'timed_out')";
+        let mut statement = self.connection.prepare(sql).map_err(|e| self.error(e))?;
+        let names = statement.query_map([tree], |row| row.get::<_, String>(0));
+        let names = names.map_err(|e| self.error(e))?;
+        names
+            .map(|name| parse_test(&name.map_err(|e| self.error(e))?))
+            .collect()
     }
 
     fn outcomes_since(&self, test: &TestId, since: Millis) -> Result<Vec<bool>, StoreError> {
