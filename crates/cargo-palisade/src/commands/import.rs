@@ -84,7 +84,7 @@ fn summarize(context: &Context<'_>, files: &[PathBuf]) -> anyhow::Result<u8> {
         text.push('\n');
     }
     let sum = TestSummary::read(&text, &files[0]).map_err(SessionError::from)?;
-    let (rate, minimum) = (sum.success_rate(), context.session.policy.min_success_rate);
+    let (rate, minimum) = (sum.success_rate, context.session.policy.min_success_rate);
     let verdict = if rate < minimum {
         Verdict::Regression
     } else {
@@ -93,10 +93,10 @@ fn summarize(context: &Context<'_>, files: &[PathBuf]) -> anyhow::Result<u8> {
     let text = format!(
         "{} of {} tests pass ({rate:.2} %), {} fail, {} ignored, in {} programs\n\
          verdict    {}: min_success_rate is {minimum} % (exit code {})\n",
-        sum.passed,
-        sum.passed + sum.failed,
-        sum.failed,
-        sum.ignored,
+        sum.tests.passing,
+        sum.tests.ran(),
+        sum.tests.failing,
+        sum.tests.ignored,
         sum.programs,
         verdict.word(),
         verdict.exit_code()
@@ -105,7 +105,8 @@ fn summarize(context: &Context<'_>, files: &[PathBuf]) -> anyhow::Result<u8> {
         "schema": 1,
         "verdict": verdict,
         "exit_code": verdict.exit_code(),
-        "tests": sum,
+        "programs": sum.programs,
+        "tests": sum.tests,
         "success_rate": rate,
         "min_success_rate": minimum,
     });

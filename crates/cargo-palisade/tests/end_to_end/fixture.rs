@@ -210,18 +210,13 @@ impl Fixture {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.root());
-        for variable in [
+        let own = [
             "CARGO_TARGET_DIR",
             "PALISADE_STORE",
             "RUSTFLAGS",
             "NEXTEST_PROFILE",
-            "GITHUB_BASE_REF",
-            "CI_MERGE_REQUEST_TARGET_BRANCH_NAME",
-            "BUILDKITE_PULL_REQUEST_BASE_BRANCH",
-            "SYSTEM_PULLREQUEST_TARGETBRANCH",
-            "CHANGE_TARGET",
-            "BITBUCKET_PR_DESTINATION_BRANCH",
-        ] {
+        ];
+        for variable in own.iter().chain(&palisade::git::PULL_REQUEST_TARGETS) {
             command.env_remove(variable);
         }
         command

@@ -88,7 +88,7 @@ impl Commit {
 
 /// The variables in which CI services name the branch that a pull request is to go to: GitHub
 /// and Gitea, GitLab, Buildkite, Azure, Jenkins, Bitbucket. (CircleCI sets none.)
-const PULL_REQUEST_TARGETS: [&str; 6] = [
+pub const PULL_REQUEST_TARGETS: [&str; 6] = [
     "GITHUB_BASE_REF",
     "CI_MERGE_REQUEST_TARGET_BRANCH_NAME",
     "BUILDKITE_PULL_REQUEST_BASE_BRANCH",

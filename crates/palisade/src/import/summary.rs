@@ -5,19 +5,18 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Format, ImportError};
+use crate::baseline::Tally;
 use crate::run::counts;
 
 /// What lines such as `test result: ok. 12 passed; 0 failed; 1 ignored; …` add up to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct TestSummary {
     /// How many programs printed such a line.
     pub programs: usize,
-    /// How many tests passed.
-    pub passed: usize,
-    /// How many failed.
-    pub failed: usize,
-    /// How many were ignored.
-    pub ignored: usize,
+    /// What they count together.
+    pub tests: Tally,
+    /// The share of the tests that ran and passed, in percent.
+    pub success_rate: f64,
 }
 
 impl TestSummary {
@@ -25,10 +24,10 @@ impl TestSummary {
     ///
     /// # Errors
     ///
-    /// Fails if there is none, or one that cannot be read: `path` is what they are read from.
+    /// Fails if a line cannot be read, or no test ran: `path` is what they are read from.
     pub fn read(text: &str, path: &Path) -> Result<Self, ImportError> {
         const START: &str = "test result: ";
-        let mut sum = Self::default();
+        let (mut programs, mut tests) = (0, Tally::default());
         for line in text.lines() {
             let Some(at) = line.find(START) else {
                 continue;
@@ -40,26 +39,21 @@ impl TestSummary {
                     problem: format!("expected numbers of tests in {line:?}"),
                 });
             };
-            sum.programs += 1;
-            sum.passed += passed;
-            sum.failed += failed;
-            sum.ignored += ignored;
+            programs += 1;
+            tests.passing += passed;
+            tests.failing += failed;
+            tests.ignored += ignored;
         }
-        if sum.programs == 0 {
-            return Err(ImportError::Empty {
-                path: path.to_owned(),
-                format: Format::CargoTest,
-            });
-        }
-        Ok(sum)
-    }
-
-    /// The share of the tests that ran which passed, in percent; 100 if none ran.
-    pub fn success_rate(&self) -> f64 {
-        match self.passed + self.failed {
-            0 => 100.0,
-            ran => 100.0 * self.passed as f64 / ran as f64,
-        }
+        // No data is never a pass.
+        let success_rate = tests.success_rate().ok_or_else(|| ImportError::Empty {
+            path: path.to_owned(),
+            format: Format::CargoTest,
+        })?;
+        Ok(Self {
+            programs,
+            tests,
+            success_rate,
+        })
     }
 }
 
@@ -73,14 +67,16 @@ mod tests {
                     noise\n\
                     test result: FAILED. 7 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
         let sum = TestSummary::read(text, Path::new("-")).expect("has results");
-        let expected = TestSummary {
-            programs: 2,
-            passed: 19,
-            failed: 1,
+        let tests = Tally {
+            passing: 19,
+            failing: 1,
+            flaky: 0,
             ignored: 1,
         };
-        assert_eq!(sum, expected);
-        assert_eq!(sum.success_rate(), 95.0);
+        assert_eq!((sum.programs, sum.tests), (2, tests));
+        assert_eq!(sum.success_rate, 95.0);
+        let none = "test result: ok. 0 passed; 0 failed; 4 ignored; 0 measured; 0 filtered out";
+        assert!(TestSummary::read(none, Path::new("-")).is_err());
         assert!(TestSummary::read("", Path::new("-")).is_err());
         assert!(TestSummary::read("test result: ok. x", Path::new("-")).is_err());
     }
