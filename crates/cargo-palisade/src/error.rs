@@ -16,13 +16,13 @@ use palisade::flaky::QuarantineRefusal;
 use palisade::git::GitError;
 use palisade::hooks::HookError;
 use palisade::import::ImportError;
+use palisade::metadata::WorkspaceError;
 use palisade::milestone::MilestoneError;
 use palisade::policy::PolicyError;
 use palisade::recover::IncidentError;
 use palisade::run::RunError;
 use palisade::session::SessionError;
 use palisade::store::StoreError;
-use palisade::workspace::WorkspaceError;
 
 use crate::ui::Ui;
 

@@ -17,13 +17,18 @@
 
 pub mod baseline;
 pub mod bisect;
+pub mod change;
 pub mod flaky;
 pub mod hash;
 pub mod history;
+pub mod level;
 pub mod observation;
+pub mod policy;
+pub mod risk;
 pub mod scope;
 pub mod shard;
 pub mod speed;
 pub mod stats;
 pub mod test_id;
 pub mod test_set_diff;
+pub mod workspace;

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::level::Level;
 use crate::observation::Millis;
 use crate::record::{new_id, now};
-use crate::risk::Level;
 use crate::test_id::TestId;
 
 /// Something that was done about a tree.

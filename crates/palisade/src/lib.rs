@@ -41,24 +41,23 @@ pub mod import;
 pub mod journal;
 pub mod measure;
 pub mod merge;
+pub mod metadata;
 pub mod milestone;
-pub mod policy;
+pub mod policy_file;
 pub mod policy_template;
 pub mod process;
 pub mod quarantine;
 pub mod record;
 pub mod recover;
 pub mod report;
-pub mod risk;
 pub mod run;
 pub mod running_program;
 pub mod session;
 pub mod source;
 pub mod store;
 pub mod verdict;
-pub mod workspace;
 
 pub use palisade_judge::{
-    baseline, bisect, flaky, hash, history, observation, scope, shard, speed, stats, test_id,
-    test_set_diff,
+    baseline, bisect, change, flaky, hash, history, level, observation, policy, risk, scope, shard,
+    speed, stats, test_id, test_set_diff, workspace,
 };

@@ -18,9 +18,11 @@ use crate::hooks::HookError;
 use crate::import::ImportError;
 use crate::measure::launch::LaunchError;
 use crate::merge::MergeError;
+use crate::metadata::{self, WorkspaceError};
 use crate::milestone::MilestoneError;
 use crate::observation::{Environment, Purpose, Run, Subject};
 use crate::policy::{Policy, PolicyError, RunnerChoice};
+use crate::policy_file;
 use crate::process::Cancel;
 use crate::record::{Record, new_id, now};
 use crate::report::RevisionReport;
@@ -30,7 +32,7 @@ use crate::scope::{Shard, ShardNumber};
 use crate::shard::assign;
 use crate::source::unix_lines;
 use crate::store::{self, Store, StoreError};
-use crate::workspace::{Workspace, WorkspaceError};
+use crate::workspace::Workspace;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -136,8 +138,8 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let repo = Repo::discover(dir)?;
         repo.sweep();
-        let workspace = Workspace::load(dir, repo.root())?;
-        let policy = Policy::load(&workspace.root)?;
+        let workspace = metadata::load(dir, repo.root())?;
+        let policy = policy_file::load(&workspace.root)?;
         let runner = Runner::choose(runner.unwrap_or(policy.run.runner))?;
         let usual = workspace.root.join(STORE_FILE);
         let store = store::open(store.unwrap_or(usual.as_os_str()))?;
@@ -612,7 +614,7 @@ impl Revision {
             // Without one, Cargo makes its own.
             let _ = fs::copy(session.workspace.root.join("Cargo.lock"), &lockfile);
         }
-        let workspace = Workspace::load(&root, worktree.dir())?;
+        let workspace = metadata::load(&root, worktree.dir())?;
         self.checkout = Some((worktree, workspace));
         Ok(())
     }

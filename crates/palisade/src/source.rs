@@ -15,6 +15,7 @@ use quote::ToTokens as _;
 use syn::visit::Visit;
 
 use crate::hash::hash;
+use crate::risk::{Contents, RustFile};
 use crate::test_id::{TargetKind, TestId};
 use crate::workspace::Package;
 
@@ -191,25 +192,6 @@ pub(crate) fn unix_lines(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What a Rust file holds that matters to the risk of changing it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contents {
-    /// Code without comments, as text.
-    pub code: String,
-    /// Documentation comments, as text.
-    pub docs: String,
-    /// Whether it has `unsafe` in it.
-    pub is_unsafe: bool,
-    /// Whether it compiles functions for certain instruction sets.
-    pub has_target_feature: bool,
-    /// Whether it speaks with code of other languages.
-    pub has_ffi: bool,
-    /// The public items by name, with their signatures.
-    pub public: BTreeMap<String, String>,
-    /// The code outside of `#[cfg(test)]` and `#[test]`, as text.
-    pub shipped: String,
-}
-
 /// Reads a Rust file; `None` if it does not parse.
 pub fn contents(text: &str) -> Option<Contents> {
     let file = parse(text).ok()?;
@@ -240,6 +222,15 @@ pub fn contents(text: &str) -> Option<Contents> {
         visitor.visit_item(item);
     }
     Some(contents)
+}
+
+/// One revision of a Rust file, by its text; `None` if it has none.
+pub fn rust_file(text: Option<&str>) -> RustFile {
+    match text.map(contents) {
+        None => RustFile::Absent,
+        Some(None) => RustFile::Unreadable,
+        Some(Some(contents)) => RustFile::Parsed(contents),
+    }
 }
 
 /// The tests of a Rust file that are marked as ignored, by their names, and whether the mark

@@ -9,9 +9,9 @@ use palisade::hooks::{
     Hook, HookChange, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember,
     uninstall,
 };
+use palisade::level::Level;
 use palisade::record::now;
 use palisade::report::terminal;
-use palisade::risk::Level;
 use palisade::verdict::{Finding, Severity, Verdict};
 use serde_json::{Value, json};
 

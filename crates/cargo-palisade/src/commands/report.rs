@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use palisade::hash::short;
 use palisade::journal::{JournalEntry, JournalEvent, Recall, share_found};
+use palisade::level::Level;
 use palisade::record::now;
-use palisade::risk::Level;
 use palisade::session::age;
 use serde_json::json;
 

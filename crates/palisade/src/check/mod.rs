@@ -22,10 +22,11 @@ use crate::observation::Run;
 use crate::quarantine::release_due;
 use crate::record::now;
 use crate::report::{Report, RevisionReport, Source};
-use crate::risk::{Assessment, Files, assess};
+use crate::risk::{Assessment, Files, RustFile, assess};
 use crate::scope::Scope;
 use crate::scope::ShardNumber;
 use crate::session::{Event, Events, Revision, Session, SessionError};
+use crate::source::rust_file;
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState, diff};
 use crate::verdict::{Finding, FindingKind, TestEvidence, Verdict, judge_tests};
@@ -188,19 +189,20 @@ struct TreeFiles<'a> {
 }
 
 impl TreeFiles<'_> {
-    fn read(&self, tree: &str, path: &str) -> Option<String> {
+    fn read(&self, tree: &str, path: &str) -> RustFile {
         // A file that cannot be read is judged as one that is not understood.
-        let bytes = self.repo.file(tree, path).ok().flatten()?;
-        String::from_utf8(bytes).ok()
+        let bytes = self.repo.file(tree, path).ok().flatten();
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        rust_file(text.as_deref())
     }
 }
 
 impl Files for TreeFiles<'_> {
-    fn base(&self, path: &str) -> Option<String> {
+    fn base(&self, path: &str) -> RustFile {
         self.read(self.base, path)
     }
 
-    fn candidate(&self, path: &str) -> Option<String> {
+    fn candidate(&self, path: &str) -> RustFile {
         self.read(self.candidate, path)
     }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 pub use revert::Reverted;
 use twox_hash::XxHash3_128;
 
+use crate::change::{ChangeKind, FileChange, Hunk};
 use crate::hash::short;
 use crate::process::in_own_process_group;
 
@@ -104,42 +105,6 @@ fn pull_request_target() -> Option<String> {
         .filter_map(|name| std::env::var(name).ok());
     let mut names = values.map(|value| value.trim_start_matches("refs/heads/").to_owned());
     names.find(|name| !name.is_empty())
-}
-
-/// What happened to a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It is new.
-    Added,
-    /// It is gone.
-    Deleted,
-    /// Its content or mode changed.
-    Modified,
-    /// It had another name.
-    Renamed {
-        /// The name before.
-        from: String,
-    },
-}
-
-/// A run of changed lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hunk {
-    /// The first line in the new file, counted from 1.
-    pub start: u32,
-    /// How many lines of the new file it covers; 0 where lines were only taken away.
-    pub lines: u32,
-}
-
-/// A changed file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileChange {
-    /// The path from the repository's root, with `/`.
-    pub path: String,
-    /// What happened.
-    pub kind: ChangeKind,
-    /// Where; empty for files that git takes for binary.
-    pub hunks: Vec<Hunk>,
 }
 
 /// A git repository and its working tree.

@@ -6,9 +6,10 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::change::{ChangeKind, FileChange};
 use crate::check::assess_change;
 use crate::claims::{self, Claims};
-use crate::git::{ChangeKind, FileChange, remove_hook_variables};
+use crate::git::remove_hook_variables;
 use crate::policy::{FILE_NAME, Policy};
 use crate::quarantine::release_due;
 use crate::record::now;

@@ -199,7 +199,7 @@ fn align(scores: &[Vec<Option<usize>>], n_columns: usize) -> Vec<Option<usize>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::tests::workspace;
+    use crate::workspace::Workspace;
 
     #[test]
     fn blocks_without_headers_get_one_and_others_keep_theirs() {
@@ -216,7 +216,7 @@ test outer ... ok
 
 test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out
 ";
-        let log = with_headers(text, &workspace(&[]));
+        let log = with_headers(text, &Workspace::new([]));
         assert_eq!(log.text.matches("Running block (block-1)").count(), 1);
         assert_eq!(log.text.matches("Running").count(), 2);
         assert!(

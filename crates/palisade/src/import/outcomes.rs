@@ -158,7 +158,7 @@ fn suite_target(suite: &str) -> TargetKey {
 mod tests {
     use super::*;
     use crate::observation::Outcome;
-    use crate::workspace::tests::workspace;
+    use crate::workspace::Workspace;
 
     const LOG: &str = "\
    Compiling alpha v0.1.0
@@ -192,7 +192,7 @@ test works ... ok
             gaps,
             stopped,
             ..
-        } = log(LOG, &workspace(&[]));
+        } = log(LOG, &Workspace::new([]));
         assert!(!stopped);
         let listed: Vec<(String, Outcome)> = seen
             .iter()

@@ -104,7 +104,7 @@ pub fn html(
             push_row(
                 &mut page,
                 "td",
-                &[file.level.word(), &file.path, &file.class, &why],
+                &[file.level.word(), &file.path, &file.class.to_string(), &why],
             );
         }
         page.push_str("</table>\n");

@@ -303,7 +303,8 @@ fn scope_text(scope: Option<&Scope>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::risk::{FileRisk, Level};
+    use crate::level::Level;
+    use crate::risk::{FileClass, FileRisk};
     use crate::verdict::FindingKind;
 
     /// A report with one broken test.
@@ -370,7 +371,7 @@ pub(crate) mod tests {
                     path: "a/src/lib.rs".to_owned(),
                     package: Some("a".to_owned()),
                     level: Level::Medium,
-                    class: "code".to_owned(),
+                    class: FileClass::Code,
                     reasons: vec!["1 of 2 packages depends on a".to_owned()],
                     lines: 3,
                     hunks: 1,

@@ -246,12 +246,12 @@ pub fn risk_text(risk: &Assessment, expected_seconds: Option<f64>, paint: Paint)
     text
 }
 
-fn level_colour(level: crate::risk::Level) -> u8 {
+fn level_colour(level: crate::level::Level) -> u8 {
     match level {
-        crate::risk::Level::Critical => RED,
-        crate::risk::Level::High => YELLOW,
-        crate::risk::Level::Medium => BLUE,
-        crate::risk::Level::Low => GREEN,
+        crate::level::Level::Critical => RED,
+        crate::level::Level::High => YELLOW,
+        crate::level::Level::Medium => BLUE,
+        crate::level::Level::Low => GREEN,
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Finding, FindingKind, Severity};
 use crate::journal::{JournalEntry, JournalEvent};
+use crate::level::Level;
 use crate::policy::ApprovalPolicy;
-use crate::risk::Level;
 
 /// The finding about the approval of a change: a note if it has one, a regression if the
 /// policy demands one that is missing. `entries` are the journal's of the change's tree;

@@ -25,7 +25,7 @@ pub use speed::{
     RatioPolicy, SpeedPolicy,
 };
 
-use crate::risk::Level;
+use crate::level::Level;
 use crate::test_id::TestId;
 use crate::test_set_diff::{SlowerRule, TestState};
 
@@ -425,16 +425,6 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Reads the policy of the workspace at `root`; without a file, the defaults.
-    pub fn load(root: &Path) -> Result<Self, PolicyError> {
-        let path = root.join(FILE_NAME);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text, &path),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(PolicyError::Read { path, source }),
-        }
-    }
-
     /// Reads a policy from `text`; `path` names it in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, PolicyError> {
         let policy: Self =

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::risk::Level;
+use crate::level::Level;
 
 /// Which changes a second person must validate by hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -1,0 +1,219 @@
+//! The risk of changes, from the text of files.
+
+use std::path::Path;
+
+use palisade::change::{ChangeKind, FileChange, Hunk};
+use palisade::level::Level;
+use palisade::policy::Policy;
+use palisade::risk::{Files, RustFile, assess};
+use palisade::scope::Scope;
+use palisade::source::rust_file;
+use palisade::workspace::{Package, Workspace};
+
+/// A workspace of packages given as (name, folder, dependencies).
+fn workspace(packages: &[(&str, &str, &[&str])]) -> Workspace {
+    let packages = packages.iter().map(|(name, dir, dependencies)| Package {
+        dependencies: dependencies.iter().map(|name| (*name).to_owned()).collect(),
+        ..Package::new(name, dir)
+    });
+    Workspace::new(packages)
+}
+
+/// Texts by path, before and after.
+struct Texts(Vec<(&'static str, Option<&'static str>, Option<&'static str>)>);
+
+impl Files for Texts {
+    fn base(&self, path: &str) -> RustFile {
+        let found = self.0.iter().find(|(name, ..)| *name == path);
+        rust_file(found.and_then(|(_, before, _)| *before))
+    }
+    fn candidate(&self, path: &str) -> RustFile {
+        let found = self.0.iter().find(|(name, ..)| *name == path);
+        rust_file(found.and_then(|(_, _, after)| *after))
+    }
+    fn is_included(&self, name: &str) -> bool {
+        let text = format!("include_str!(\"{name}\")");
+        self.0
+            .iter()
+            .any(|(_, _, after)| after.is_some_and(|after| after.contains(&text)))
+    }
+}
+
+fn packages(names: &[&str]) -> Scope {
+    Scope::Packages(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+/// Assesses a change of one file, and says level, class and scope in one line.
+fn assess_text(file: &'static str, before: &'static str, after: &'static str) -> String {
+    let ws = workspace(&[
+        ("base", "crates/base", &[]),
+        ("mid", "crates/mid", &["base"]),
+        ("top", "crates/top", &["mid"]),
+    ]);
+    let change = FileChange {
+        path: file.to_owned(),
+        kind: ChangeKind::Modified,
+        hunks: vec![Hunk { start: 1, lines: 2 }],
+    };
+    let texts = Texts(vec![(file, Some(before), Some(after))]);
+    let found = assess(&[change], &ws, &[], &texts);
+    let risk = &found.files[0];
+    let scope = match &found.scope {
+        None => "nothing".to_owned(),
+        Some(Scope::Workspace) => "everything".to_owned(),
+        Some(Scope::Doctests(names)) => format!("doctests {names:?}"),
+        Some(Scope::Packages(names)) => format!("{names:?}"),
+        Some(Scope::Tests(_) | Scope::Shard(_)) => "a part".to_owned(),
+    };
+    format!("{} {} {scope}", risk.level.word(), risk.class).replace('"', "")
+}
+
+#[test]
+fn rust_files_are_classed_by_what_changed_in_them() {
+    let check = |before, after, expected: &str| {
+        assert_eq!(
+            assess_text("crates/base/src/lib.rs", before, after),
+            expected
+        );
+    };
+    let f = "fn f() {}";
+    check(f, "fn f() { g() }", "Medium code {base, mid, top}");
+    check(
+        f,
+        "fn f() { unsafe { g() } }",
+        "Critical unsafe code {base, mid, top}",
+    );
+    let simd = "#[target_feature(enable = \"avx2\")] fn f() {}";
+    check(f, simd, "Critical SIMD kernel {base, mid, top}");
+    check(
+        f,
+        "extern \"C\" { fn f(); }",
+        "Critical foreign code {base, mid, top}",
+    );
+    check(f, "fn f() { not rust", "Medium code {base, mid, top}");
+    check(
+        "pub fn f() {}",
+        "pub fn f(a: u8) {}",
+        "High public API {base, mid, top}",
+    );
+    check("pub fn f() {}", "", "High public API {base, mid, top}");
+    check(
+        "pub fn f() {}",
+        "pub fn f() { g() }",
+        "Medium code {base, mid, top}",
+    );
+    check(f, "fn f() {} pub fn g() {}", "Medium code {base, mid, top}");
+    check(f, "// c\nfn f() {}", "Low comments nothing");
+    let docs = "Low documentation comments doctests {base}";
+    check("/// a\nfn f() {}", "/// b\nfn f() {}", docs);
+    let tests = "fn f() {} #[cfg(test)] mod t { fn x() {} }";
+    check(
+        "fn f() {} #[cfg(test)] mod t {}",
+        tests,
+        "Medium tests only {base}",
+    );
+}
+
+#[test]
+fn other_files_are_classed_by_their_place() {
+    let check = |file, expected: &str| assert_eq!(assess_text(file, "", "x"), expected);
+    check("crates/mid/tests/it.rs", "Medium tests only {mid}");
+    check("crates/mid/build.rs", "Critical build script {mid, top}");
+    check("Cargo.lock", "Critical lockfile everything");
+    check("rust-toolchain.toml", "Critical toolchain everything");
+    check("Cargo.toml", "Critical workspace manifest everything");
+    check("crates/top/Cargo.toml", "High package manifest everything");
+    check(
+        ".cargo/config.toml",
+        "Critical cargo configuration everything",
+    );
+    check("palisade.toml", "High policy everything");
+    check("scripts/x.sh", "High unknown file everything");
+    check("scripts/x.rs", "High unknown file everything");
+    check("README.md", "Low documentation nothing");
+    check("crates/top/data.json", "Medium data of a package {top}");
+    check(".github/workflows/ci.yml", "Low repository file nothing");
+}
+
+#[test]
+fn a_document_that_code_includes_is_code() {
+    let ws = workspace(&[("a", "a", &[])]);
+    let change = |path: &str| FileChange {
+        path: path.to_owned(),
+        kind: ChangeKind::Modified,
+        hunks: Vec::new(),
+    };
+    let text = Some("#![doc = include_str!(\"README.md\")]");
+    let texts = Texts(vec![
+        ("a/README.md", Some("x"), Some("y")),
+        ("a/src/lib.rs", text, text),
+    ]);
+    let found = assess(&[change("a/README.md")], &ws, &[], &texts);
+    assert_eq!(found.scope, Some(packages(&["a"])));
+    assert_eq!(found.files[0].reasons, ["code includes it"]);
+}
+
+#[test]
+fn what_everything_stands_on_is_critical() {
+    let ws = workspace(&[
+        ("base", "base", &[]),
+        ("b", "b", &["base"]),
+        ("c", "c", &["base"]),
+        ("d", "d", &["b"]),
+        ("e", "e", &[]),
+    ]);
+    let change = FileChange {
+        path: "base/src/lib.rs".to_owned(),
+        kind: ChangeKind::Modified,
+        hunks: Vec::new(),
+    };
+    let texts = Texts(vec![(
+        "base/src/lib.rs",
+        Some("fn a() {}"),
+        Some("fn b() {}"),
+    )]);
+    let found = assess(&[change], &ws, &[], &texts);
+    assert_eq!(found.level, Some(Level::Critical));
+    let reasons = &found.files[0].reasons;
+    assert!(
+        reasons.contains(&"3 of 5 packages depend on base".to_owned()),
+        "{reasons:?}"
+    );
+}
+
+#[test]
+fn the_policy_raises_the_risk_and_never_lowers_it() {
+    let ws = workspace(&[("a", "a", &[])]);
+    let text = "[[class]]\nname = \"parser\"\npaths = [\"a/src/parse/**\"]\nrisk = \"high\"";
+    let policy = Policy::parse(text, Path::new("p")).expect("valid");
+    let check = |before, after, expected| {
+        let change = FileChange {
+            path: "a/src/parse/x.rs".to_owned(),
+            kind: ChangeKind::Modified,
+            hunks: Vec::new(),
+        };
+        let texts = Texts(vec![("a/src/parse/x.rs", Some(before), Some(after))]);
+        let found = assess(&[change], &ws, &policy.class, &texts);
+        let risk = &found.files[0];
+        assert_eq!((risk.level, risk.class.to_string().as_str()), expected);
+    };
+    check("fn a() {}", "fn b() {}", (Level::High, "parser"));
+    let unsafe_code = "fn b() { unsafe { c() } }";
+    check("fn a() {}", unsafe_code, (Level::Critical, "unsafe code"));
+    check("fn a() {}", "fn a() {} // x", (Level::Low, "comments"));
+}
+
+#[test]
+fn a_file_that_moves_affects_both_packages() {
+    let ws = workspace(&[("a", "a", &[]), ("b", "b", &[])]);
+    let change = FileChange {
+        path: "b/src/x.rs".to_owned(),
+        kind: ChangeKind::Renamed {
+            from: "a/src/x.rs".to_owned(),
+        },
+        hunks: Vec::new(),
+    };
+    let found = assess(&[change], &ws, &[], &Texts(Vec::new()));
+    assert_eq!(found.scope, Some(packages(&["a", "b"])));
+    assert!(assess(&[], &ws, &[], &Texts(Vec::new())).scope.is_none());
+}
