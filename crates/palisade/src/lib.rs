@@ -55,9 +55,8 @@ pub mod running_program;
 pub mod session;
 pub mod source;
 pub mod store;
-pub mod verdict;
 
 pub use palisade_judge::{
-    baseline, bisect, change, flaky, hash, history, level, observation, policy, risk, scope, shard,
-    speed, stats, test_id, test_set_diff, workspace,
+    baseline, bisect, change, finding, flaky, hash, history, level, observation, policy, rerun,
+    risk, scope, shard, speed, stats, test_id, test_set_diff, verdict, workspace,
 };

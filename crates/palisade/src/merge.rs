@@ -9,14 +9,13 @@ use std::time::Instant;
 
 use crate::baseline::TestSet;
 use crate::check::{Check, CheckOptions, ComparedTests, no_tests};
-use crate::hash::short;
+use crate::finding::{Cause, Finding, FindingKind, FindingSubject, Severity, ShardDifference};
 use crate::observation::{Millis, Run};
 use crate::record::Record;
-use crate::report::{Origin, Report, RevisionReport, Source};
+use crate::report::{FindingDocument, Origin, Report, ReportDocument, RevisionReport, Source};
 use crate::scope::Scope;
 use crate::scope::{Shard, ShardNumber};
 use crate::session::{Events, Revision, Session, SessionError};
-use crate::verdict::{Finding, FindingKind, Severity};
 
 /// Why reports cannot be merged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +33,7 @@ pub enum MergeError {
 /// their runs are remembered.
 pub fn merge(
     session: &mut Session,
-    reports: &[(String, Report)],
+    reports: &[(String, ReportDocument)],
     events: Events<'_>,
 ) -> Result<Report, SessionError> {
     let (_, first) = reports.first().ok_or(MergeError::Nothing)?;
@@ -107,23 +106,24 @@ pub fn merge(
 /// findings that are not about tests, with those about shards that do not belong.
 fn gather(
     session: &mut Session,
-    reports: &[(String, Report)],
+    reports: &[(String, ReportDocument)],
     numbers: &[ShardNumber],
 ) -> Result<(Vec<Run>, Vec<Finding>), SessionError> {
     let (first_name, first) = &reports[0];
     let count = numbers[0].count;
     let mut findings: Vec<Finding> = Vec::new();
+    let mut told: Vec<&FindingDocument> = Vec::new();
     let mut runs: BTreeMap<&str, &Run> = BTreeMap::new();
     let mut present = BTreeSet::new();
     for ((name, report), number) in reports.iter().zip(numbers) {
         if let Some(difference) = difference(first, report, count) {
-            findings.push(unmeasured(
-                format!("shard {number}"),
-                "shard_differs",
-                format!("{name} and {first_name} {difference}"),
-                "shards of different checks say nothing together",
-                "run all shards of one commit again, with the same store",
-            ));
+            let cause = Cause::ShardDiffers {
+                report: name.clone(),
+                first: first_name.clone(),
+                difference,
+            };
+            let subject = FindingSubject::Shard(*number);
+            findings.push(Finding::new(subject, cause, Severity::Unmeasured));
             continue;
         }
         present.insert(number.index);
@@ -133,22 +133,22 @@ fn gather(
             }
         }
         // What is said about tests is judged anew; the rest stays.
-        let about_runs = |finding: &&Finding| finding.kind != FindingKind::Test;
+        let about_runs = |finding: &&FindingDocument| finding.kind != FindingKind::Test;
         for finding in report.findings.iter().filter(about_runs) {
-            let is_it = |f: &Finding| f.name == finding.name && f.state == finding.state;
-            if !findings.iter().any(is_it) {
-                findings.push(finding.clone());
+            let is_it = |f: &&FindingDocument| f.name == finding.name && f.state == finding.state;
+            if !told.iter().any(is_it) {
+                told.push(finding);
             }
         }
     }
+    findings.extend(told.into_iter().map(FindingDocument::finding));
     for index in (1..=count).filter(|index| !present.contains(index)) {
         let number = ShardNumber { index, count };
-        findings.push(unmeasured(
-            format!("shard {number}"),
-            "shard_missing",
-            "there is no report of it".to_owned(),
-            "what was not measured can hide a regression",
-            &format!("cargo palisade check --shard {index}/{count} --json, then merge again"),
+        let subject = FindingSubject::Shard(number);
+        findings.push(Finding::new(
+            subject,
+            Cause::ShardMissing,
+            Severity::Unmeasured,
         ));
     }
     let mut runs: Vec<Run> = runs.into_values().cloned().collect();
@@ -156,10 +156,14 @@ fn gather(
     Ok((runs, findings))
 }
 
-/// Why a report belongs to another check than the first one, in words.
-fn difference(first: &Report, report: &Report, count: u32) -> Option<String> {
-    let trees = |report: &Report| (report.base.tree.clone(), report.candidate.tree.clone());
-    let shard_of = |report: &Report| match &report.scope {
+/// Why a report belongs to another check than the first one.
+fn difference(
+    first: &ReportDocument,
+    report: &ReportDocument,
+    count: u32,
+) -> Option<ShardDifference> {
+    let trees = |report: &ReportDocument| (report.base.tree.clone(), report.candidate.tree.clone());
+    let shard_of = |report: &ReportDocument| match &report.scope {
         Some(Scope::Shard(shard)) => Some(shard.clone()),
         _ => None,
     };
@@ -170,31 +174,15 @@ fn difference(first: &Report, report: &Report, count: u32) -> Option<String> {
     };
     let number = report.shard.map_or(0, |number| number.count);
     if number != count {
-        return Some(format!("are parts of {number} and of {count} shards"));
+        return Some(ShardDifference::Count {
+            of: number,
+            first: count,
+        });
     }
     if trees(first) != trees(report) {
-        let words = |report: &Report| {
-            let (base, candidate) = (short(&report.base.tree), short(&report.candidate.tree));
-            format!("{base} with {candidate}")
-        };
-        let (ours, theirs) = (words(report), words(first));
-        return Some(format!("compare other trees: {ours}, and {theirs}"));
+        return Some(ShardDifference::Trees([trees(report), trees(first)]));
     }
-    (!is_sibling).then(|| "were cut by different histories".to_owned())
-}
-
-fn unmeasured(name: String, state: &str, reason: String, meaning: &str, next: &str) -> Finding {
-    Finding {
-        kind: FindingKind::Run,
-        name,
-        state: state.to_owned(),
-        severity: Severity::Unmeasured,
-        reason,
-        meaning: meaning.to_owned(),
-        next: next.to_owned(),
-        avoid: "do not take this for a pass".to_owned(),
-        output: None,
-    }
+    (!is_sibling).then_some(ShardDifference::Cut)
 }
 
 fn source(revision: &RevisionReport, measured_ms: Millis) -> Source {

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::baseline::TestSet;
 use crate::check::{BaseChoice, CandidateChoice};
@@ -665,26 +665,6 @@ impl Revision {
     }
 }
 
-/// The age of something, in words.
-pub fn age(since_ms: i64, now_ms: i64) -> String {
-    let seconds = Duration::from_millis(u64::try_from(now_ms - since_ms).unwrap_or(0)).as_secs();
-    let units = [
-        (86_400, "day"),
-        (3_600, "hour"),
-        (60, "minute"),
-        (1, "second"),
-    ];
-    let unit = units.iter().find(|(size, _)| seconds >= *size);
-    unit.map_or_else(
-        || "less than a second".to_owned(),
-        |(size, name)| {
-            let count = seconds / size;
-            let plural = if count == 1 { "" } else { "s" };
-            format!("{count} {name}{plural}")
-        },
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -693,20 +673,5 @@ mod tests {
     fn a_lockfile_on_disk_is_the_one_that_git_keeps() {
         assert_eq!(as_git_keeps(b"a\r\nb\r\n"), as_git_keeps(b"a\nb\n"));
         assert_ne!(as_git_keeps(b"a\nb\n"), as_git_keeps(b"a\nc\n"));
-    }
-
-    #[test]
-    fn ages_are_words() {
-        for (seconds, words) in [
-            (0, "less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "1 minute"),
-            (7_300, "2 hours"),
-            (200_000, "2 days"),
-        ] {
-            assert_eq!(age(0, seconds * 1000), words);
-        }
-        assert_eq!(age(5, 0), "less than a second");
     }
 }

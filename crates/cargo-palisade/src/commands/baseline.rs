@@ -4,8 +4,9 @@ use palisade::baseline::{TestSet, TestStatus};
 use palisade::check::{BaseChoice, CheckOptions};
 use palisade::observation::{Purpose, Run};
 use palisade::record::{BaselineMark, Record, new_id, now};
+use palisade::report::age;
 use palisade::scope::Scope;
-use palisade::session::{Event, Session, SessionError, age};
+use palisade::session::{Event, Session, SessionError};
 use serde_json::json;
 use std::fmt::Write as _;
 

@@ -2,7 +2,9 @@
 
 use palisade::check::{CheckOptions, MeasureSpeed, check};
 use palisade::record::now;
-use palisade::report::{HistoryPoint, Report, html, junit, markdown, sarif, terminal};
+use palisade::report::{
+    HistoryPoint, Report, ReportDocument, html, junit, markdown, sarif, terminal,
+};
 
 use super::{Context, launcher, write};
 use crate::args::{CheckArgs, JudgeArgs, ReportArgs};
@@ -35,11 +37,12 @@ pub fn judge(
 ) -> anyhow::Result<u8> {
     let ui = context.ui;
     let report = check(&mut context.session, options, &|event| ui.event(event))?;
-    tell(context, &report, &args.reports)
+    tell(context, report, &args.reports)
 }
 
 /// Prints the report and writes the files that are asked for.
-pub fn tell(context: &Context<'_>, report: &Report, args: &ReportArgs) -> anyhow::Result<u8> {
+pub fn tell(context: &Context<'_>, report: Report, args: &ReportArgs) -> anyhow::Result<u8> {
+    let report = &report.document();
     if let Some(path) = &args.junit {
         write(path, &junit(report)?)?;
     }
@@ -57,7 +60,7 @@ pub fn tell(context: &Context<'_>, report: &Report, args: &ReportArgs) -> anyhow
     Ok(report.exit_code)
 }
 
-fn page(context: &Context<'_>, report: &Report) -> anyhow::Result<String> {
+fn page(context: &Context<'_>, report: &ReportDocument) -> anyhow::Result<String> {
     let store = context.session.store.as_ref();
     let mut history: Vec<HistoryPoint> = store
         .recent_runs(HISTORY)?

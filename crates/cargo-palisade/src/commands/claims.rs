@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
-use palisade::claims::{
-    self, Checked, ClaimState, Claims, Cost, Options, contradictions, unproved, update,
-};
+use palisade::claims::{self, Checked, Claims, Cost, Options, contradictions, unproved, update};
+use palisade::finding::{ClaimState, Finding};
 use palisade::measure::machine::fingerprint;
 use palisade::record::now;
-use palisade::verdict::{Finding, Verdict, judge_claims};
+use palisade::report::{documents, numbers};
+use palisade::verdict::{Verdict, judge_claims};
 use serde_json::json;
 
 use super::{Context, launcher};
@@ -45,13 +45,14 @@ fn measured(
 
 fn check(context: &mut Context<'_>, args: &ClaimsArgs) -> anyhow::Result<u8> {
     let (claims, checked) = measured(context, args)?;
-    let findings = judge_claims(&checked, &contradictions(&claims));
+    let findings = judge_claims(&claims::results(&checked), &contradictions(&claims));
     let verdict = verdict(&checked, &findings);
     let mut text = String::new();
     for checked in &checked {
         line(&mut text, checked);
     }
-    for finding in findings.iter().filter(|f| f.state == "contradiction") {
+    let found = documents(&findings, "HEAD");
+    for finding in found.iter().filter(|f| f.state == "contradiction") {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "contradiction  {}: {}", finding.name, finding.reason);
     }
@@ -70,7 +71,7 @@ fn check(context: &mut Context<'_>, args: &ClaimsArgs) -> anyhow::Result<u8> {
         "verdict": verdict,
         "exit_code": verdict.exit_code(),
         "claims": checked,
-        "findings": findings,
+        "findings": found,
     });
     context.print(&json, &text)?;
     Ok(verdict.exit_code())
@@ -166,7 +167,7 @@ fn list(context: &Context<'_>) -> anyhow::Result<u8> {
             "contradiction: {} {}: {}",
             found.document,
             found.what,
-            found.words()
+            numbers(&found.places)
         );
     }
     // Figures of one line are told together.

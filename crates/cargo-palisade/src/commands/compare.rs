@@ -18,5 +18,5 @@ pub fn run(context: &mut Context<'_>, args: &CompareArgs) -> anyhow::Result<u8> 
     let report = compare(&mut context.session, &launcher, &options, &|event| {
         ui.event(event);
     })?;
-    check::tell(context, &report, &args.reports)
+    check::tell(context, report, &args.reports)
 }

@@ -9,9 +9,10 @@ use palisade::flaky::{FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, 
 use palisade::observation::Purpose;
 use palisade::quarantine::release_due;
 use palisade::record::{Record, new_id, now};
+use palisade::report::age;
 use palisade::report::flaky_table;
 use palisade::scope::Scope;
-use palisade::session::{Event, age};
+use palisade::session::Event;
 use palisade::test_id::TestId;
 use serde_json::json;
 

@@ -5,14 +5,15 @@ use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use palisade::finding::Severity;
 use palisade::hooks::{
     Hook, HookChange, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember,
     uninstall,
 };
 use palisade::level::Level;
 use palisade::record::now;
-use palisade::report::terminal;
-use palisade::verdict::{Finding, Severity, Verdict};
+use palisade::report::{FindingDocument, documents, terminal};
+use palisade::verdict::Verdict;
 use serde_json::{Value, json};
 
 use super::Context;
@@ -84,6 +85,7 @@ fn before_commit(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<
     let head = session.repo.head()?;
     remember(session, Hook::PreCommit, &tree, &head.id, code)?;
     let seconds = started.elapsed().as_secs_f64();
+    let findings = documents(&findings, "HEAD");
     let mut text: String = findings.iter().map(shown).collect();
     let level = risk.level.map_or("none", Level::word);
     let _ = writeln!(
@@ -110,8 +112,8 @@ fn before_commit(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<
 }
 
 /// A finding in one line, or with what to do if it blocks.
-fn shown(finding: &Finding) -> String {
-    let state = finding.state.replace('_', " ");
+fn shown(finding: &FindingDocument) -> String {
+    let state = finding.state_words();
     let mut text = format!("{}: {state}: {}\n", finding.name, finding.reason);
     if finding.severity != Severity::Note {
         let _ = writeln!(text, "  next: {}", finding.next);
@@ -144,6 +146,7 @@ fn before_push(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8
                 answers.push(json!({"commit": push.local, "left_out_seconds": seconds}));
             }
             PushAnswer::Judged(report) => {
+                let report = report.document();
                 text.push_str(&terminal(&report, now(), ui.paint()));
                 let tree = report.candidate.tree.clone();
                 let code = report.exit_code;

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use palisade::baseline::Tally;
+use palisade::finding::{Finding, Severity};
 use palisade::import::{ImportError, Imported, TestSummary};
+use palisade::report::documents;
 use palisade::session::SessionError;
-use palisade::verdict::{Finding, Severity, Verdict, judge_saved_speed, judge_saved_tests};
+use palisade::verdict::{Verdict, judge_saved_speed, judge_saved_tests};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -135,9 +137,18 @@ fn compare(context: &Context<'_>, base: &Path, files: &[PathBuf]) -> anyhow::Res
             holds(&candidate)
         );
         findings.extend(if base.tests.is_empty() {
-            judge_saved_speed(&base, &candidate, session.policy.speed.block / 100.0)
+            judge_saved_speed(
+                &base.saved_benchmarks(),
+                &candidate.saved_benchmarks(),
+                session.policy.speed.block / 100.0,
+            )
         } else {
-            judge_saved_tests(&base, &candidate, &session.policy, &ledger)
+            judge_saved_tests(
+                &base.saved_tests(),
+                &candidate.saved_tests(),
+                &session.policy,
+                &ledger,
+            )
         });
         candidates.push(document(&candidate));
     }
@@ -145,6 +156,7 @@ fn compare(context: &Context<'_>, base: &Path, files: &[PathBuf]) -> anyhow::Res
     for note in base.notes.iter().chain(notes.iter()) {
         let _ = writeln!(text, "note       {note}");
     }
+    let findings = documents(&findings, &base.name());
     for finding in &findings {
         let head = match finding.severity {
             Severity::Regression => "REGRESSION",
@@ -152,7 +164,7 @@ fn compare(context: &Context<'_>, base: &Path, files: &[PathBuf]) -> anyhow::Res
             Severity::Undecided => "UNDECIDED",
             Severity::Note => "note",
         };
-        let state = finding.state.replace('_', " ");
+        let state = finding.state_words();
         let _ = writeln!(
             text,
             "{head:<10} {} ({state}): {}; {}",

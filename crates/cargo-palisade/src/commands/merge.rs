@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use palisade::merge::merge;
-use palisade::report::Report;
+use palisade::report::ReportDocument;
 
 use super::{Context, check};
 use crate::args::ReportArgs;
@@ -22,10 +22,10 @@ pub fn run(
     });
     let read = read.collect::<Result<Vec<_>, UsageError>>()?;
     let merged = merge(&mut context.session, &read, &|event| ui.event(event))?;
-    check::tell(context, &merged, reports)
+    check::tell(context, merged, reports)
 }
 
-fn read(file: &Path) -> Result<Report, UsageError> {
+fn read(file: &Path) -> Result<ReportDocument, UsageError> {
     let text = fs::read_to_string(file).map_err(|source| UsageError::ReadReport {
         path: file.to_owned(),
         source,

@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use palisade::claims::ClaimState;
+use palisade::finding::ClaimState;
 use palisade::hash::short;
 use palisade::milestone::{
     self, Milestone, MilestoneCheckOptions, MilestoneReport, SetOptions, Snapshot, write,
 };
 use palisade::record::now;
-use palisade::report::state_word;
-use palisade::session::{SessionError, age};
+use palisade::report::{age, state_word};
+use palisade::session::SessionError;
 use serde_json::json;
 
 use super::{Context, launcher};
@@ -166,8 +166,13 @@ fn text(milestone: &Milestone, report: &MilestoneReport) -> String {
             let _ = writeln!(text, "{name}: {}", verdict.word());
         }
         for finding in &part.findings {
-            let state = finding.state.replace('_', " ");
-            let _ = writeln!(text, "{state}: {}: {}", finding.name, finding.reason);
+            let _ = writeln!(
+                text,
+                "{}: {}: {}",
+                finding.state_words(),
+                finding.name,
+                finding.reason
+            );
         }
     }
     for comparison in &report.comparisons {

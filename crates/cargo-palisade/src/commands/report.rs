@@ -7,7 +7,7 @@ use palisade::hash::short;
 use palisade::journal::{JournalEntry, JournalEvent, Recall, share_found};
 use palisade::level::Level;
 use palisade::record::now;
-use palisade::session::age;
+use palisade::report::age;
 use serde_json::json;
 
 use super::Context;

@@ -58,6 +58,7 @@ mod judge;
 mod measure;
 mod noise_threshold;
 mod record;
+mod report;
 
 pub use bound::{Bound, BoundDecision, BoundJudge, BoundState, Limit};
 pub use count::{InstructionCounts, judge_counts};
@@ -75,3 +76,4 @@ pub use record::{
     Calibration, Detection, Fingerprint, KnownSpread, Measurement, Proportion, SpeedPurpose,
     SpeedRun,
 };
+pub use report::{NamedBound, SpeedReport};

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::NamedBound;
 use super::pair::Selection;
 use super::runner::{BenchmarkRunner, PairedResults, at_most, error_chain};
 use crate::measure::executor::random;
@@ -10,6 +9,7 @@ use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
 use crate::run::{BuildLocation, cargo};
 use crate::session::{Event, SessionError};
+use crate::speed::NamedBound;
 use crate::speed::{BenchmarkResult, Decision, Judge, JudgeStep, Measure, Measurement};
 
 /// The folder below that of a revision's build in which the timed builds are made.

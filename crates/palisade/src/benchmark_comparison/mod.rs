@@ -21,8 +21,6 @@ mod series;
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 pub use calibrate::{CalibrateOptions, calibrate};
 pub(crate) use good_commit::{GoodCommit, hold_ratio};
 pub use pair::Selection;
@@ -41,8 +39,7 @@ use crate::report::{Report, RevisionReport};
 use crate::run::build_settings;
 use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::{
-    BenchmarkResult, BoundDecision, Calibration, Family, Fingerprint, Measure, Measurement, Shift,
-    SpeedPurpose, SpeedRun,
+    Calibration, Family, Fingerprint, Measurement, SpeedPurpose, SpeedReport, SpeedRun,
 };
 use crate::verdict::{UnpairedBenchmarks, Verdict, judge_speed};
 
@@ -61,44 +58,6 @@ pub struct CompareOptions {
     pub injections: Vec<Injection>,
 }
 
-/// What is known about a bound of the policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NamedBound {
-    /// What the policy calls it, or the benchmark it is about.
-    pub name: String,
-    /// What was measured.
-    pub measure: Measure,
-    /// What is known.
-    pub decision: BoundDecision,
-}
-
-/// All that was measured and decided.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SpeedReport {
-    /// On what.
-    pub machine: Fingerprint,
-    /// Each measure of each benchmark.
-    pub benchmarks: Vec<BenchmarkResult>,
-    /// The bounds of the policy.
-    pub bounds: Vec<NamedBound>,
-    /// How the clocks of all benchmarks moved.
-    pub shift: Option<Shift>,
-    /// How those moved that the change cannot have reached.
-    pub environment: Option<Shift>,
-    /// How many launches there were.
-    pub launches: usize,
-    /// How many of them ran while other programs used more than half of the processors;
-    /// `None` where the system does not say.
-    #[serde(default)]
-    pub disturbed: Option<usize>,
-    /// Which share of their time they waited for a processor.
-    pub waited: f64,
-    /// What this guard is worth on this machine, if it was calibrated here.
-    pub calibration: Option<Calibration>,
-    /// What else there is to say.
-    pub notes: Vec<String>,
-}
-
 /// Compares two revisions, and remembers what was measured.
 pub fn compare(
     session: &mut Session,
@@ -112,7 +71,7 @@ pub fn compare(
     let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
     let revisions = [&mut base, &mut candidate];
     let measured = measure(session, launcher, revisions, options, events)?;
-    let mut findings = judge_speed(&measured.report, &measured.unpaired, &base.name());
+    let mut findings = judge_speed(&measured.report, &measured.unpaired);
     findings.sort_by_key(|finding| finding.severity);
     let verdict = Verdict::of(&findings);
     Ok(Report {

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::NamedBound;
 use super::pair::{RevisionPair, commands, is_unchanged};
 use crate::measure::bench::{Bench, Built, Reading};
 use crate::measure::executor::{Executor, LaunchSettings, random};
@@ -13,6 +12,7 @@ use crate::measure::launch::LaunchError;
 use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
 use crate::session::{Event, Events, SessionError};
+use crate::speed::NamedBound;
 use crate::speed::{
     BenchmarkResult, Bound, BoundDecision, BoundJudge, Calibration, Decision, DecisionRules,
     InterimLooks, Judge, JudgeStep, Limit, Measure, Measurement, NoiseThreshold,

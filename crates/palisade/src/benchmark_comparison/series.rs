@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::fingerprint;
 use super::pair::{Selection, prepare_revision};
 use super::runner::{BenchmarkRunner, UnpairedResults};
-use super::{NamedBound, fingerprint};
 use crate::measure::executor::Executor;
 use crate::measure::launch::Launcher;
 use crate::record::{Record, new_id, now};
 use crate::session::{Event, Events, Session, SessionError};
+use crate::speed::NamedBound;
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
 
 /// What is measured, and how often.

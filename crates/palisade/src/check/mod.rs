@@ -6,15 +6,17 @@
 //!                                            store └── reruns, stress ─┴─► verdict ─► report
 //! ```
 
-mod findings;
 mod monitor;
 mod other_checks;
 mod rerun;
 mod test_sets;
 
+pub(crate) use test_sets::no_tests;
+
 use std::time::{Duration, Instant};
 
 use crate::baseline::{TestSet, TestStatus};
+use crate::finding::{Cause, Finding, FindingKind, FindingSubject, Severity};
 use crate::flaky::Ledger;
 use crate::git::Repo;
 use crate::measure::launch::Launcher;
@@ -29,10 +31,7 @@ use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::source::rust_file;
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState, diff};
-use crate::verdict::{Finding, FindingKind, TestEvidence, Verdict, judge_tests};
-
-use findings::no_history;
-pub(crate) use findings::{incomplete, no_tests};
+use crate::verdict::{TestEvidence, Verdict, judge_tests};
 
 /// What a check compares, and how much time it may take.
 #[derive(Clone, Debug, Default)]
@@ -134,7 +133,12 @@ pub fn check(
         None => check.nothing_to_run()?,
     };
     if options.base == BaseChoice::Stored && check.same {
-        check.findings.push(no_history(&check.base.name()));
+        let head = check.base.name();
+        check.findings.push(Finding::new(
+            FindingSubject::Base,
+            Cause::NoHistory { head },
+            Severity::Note,
+        ));
     }
     let mut findings = std::mem::take(&mut check.findings);
     if let Some(compared) = &mut compared {
@@ -295,10 +299,10 @@ impl Check<'_> {
             complete: self.complete,
             policy,
             ledger: &ledger,
-            base_name: &self.base.name(),
+            single_runs: false,
         });
         // The share of the tests that pass is one of all tests.
-        findings.retain(|f| f.kind != FindingKind::Rate || self.options.shard.is_none());
+        findings.retain(|f| f.kind() != FindingKind::Rate || self.options.shard.is_none());
         Ok(findings)
     }
 

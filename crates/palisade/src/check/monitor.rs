@@ -3,11 +3,13 @@
 use super::Check;
 use crate::bisect::CommitObservation;
 use crate::culprit::{CommandResult, run_command};
+use crate::finding::{Finding, MonitorGap};
 use crate::flaky::{Judgement, judge};
 use crate::policy::Monitor;
+use crate::rerun::RerunResult;
 use crate::session::{Revision, SessionError};
 use crate::stats::Counts;
-use crate::verdict::{Finding, RerunResult, judge_monitor, unmeasured_monitor};
+use crate::verdict::{judge_monitor, unmeasured_monitor};
 
 impl Check<'_> {
     /// Runs the commands of monitors on the candidate; those that fail there on both revisions,
@@ -48,8 +50,7 @@ impl Check<'_> {
         [base, candidate]: [&mut Revision; 2],
     ) -> Result<Option<Finding>, SessionError> {
         if self.is_over() {
-            let why = "the budget was over before it ran";
-            return Ok(Some(unmeasured_monitor(monitor, why.to_owned())));
+            return Ok(Some(unmeasured_monitor(monitor, MonitorGap::Budget)));
         }
         self.step(format!("monitor {}: {}", monitor.name, words.join(" ")));
         let policy = self.session.policy.flaky;
@@ -57,7 +58,7 @@ impl Check<'_> {
         let mut output = String::new();
         let first = run_command(self.session, candidate, words, self.events)?;
         if let Some(why) = count(&first, &mut counts[1], &mut output) {
-            return Ok(Some(unmeasured_monitor(monitor, why)));
+            return Ok(Some(unmeasured_monitor(monitor, MonitorGap::Command(why))));
         }
         if counts[1].failures == 0 {
             return Ok(None);
@@ -85,7 +86,7 @@ impl Check<'_> {
                 let revision = if at == 0 { &mut *base } else { &mut *candidate };
                 let result = run_command(self.session, revision, words, self.events)?;
                 if let Some(why) = count(&result, &mut counts[at], &mut output) {
-                    return Ok(Some(unmeasured_monitor(monitor, why)));
+                    return Ok(Some(unmeasured_monitor(monitor, MonitorGap::Command(why))));
                 }
             }
             let (judgement, p) = judge(counts[1], Some(counts[0]), false);
@@ -100,8 +101,7 @@ impl Check<'_> {
                 break;
             }
         }
-        let name = self.base.name();
-        Ok(Some(judge_monitor(monitor, &judged, &name, output)))
+        Ok(Some(judge_monitor(monitor, judged, output)))
     }
 }
 

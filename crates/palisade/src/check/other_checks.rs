@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::{CandidateChoice, Check, MeasureSpeed};
 use crate::api::{self, ApiAnswer, ApiReference};
-use crate::benchmark_comparison::{CompareOptions, Selection, SpeedReport, measure};
+use crate::benchmark_comparison::{CompareOptions, Selection, measure};
 use crate::claims::{self, Claims};
+use crate::finding::{ApiReferenceName, Cause, Finding, FindingSubject, Severity, SpeedGap};
 use crate::journal::{JournalEntry, JournalEvent, Recall};
 use crate::level::Level;
 use crate::policy::ApiBreaks;
@@ -14,10 +15,10 @@ use crate::record::Record;
 use crate::risk::Assessment;
 use crate::run::RunError;
 use crate::session::{Event, SessionError};
+use crate::speed::SpeedReport;
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::{
-    Finding, FindingKind, Severity, UnpairedBenchmarks, judge_approval, judge_claims,
-    judge_monitored, judge_speed,
+    Approval, UnpairedBenchmarks, judge_approval, judge_claims, judge_monitored, judge_speed,
 };
 use crate::workspace::{Target, Workspace};
 
@@ -57,9 +58,9 @@ impl Check<'_> {
                 .into_iter()
                 .flatten()
             {
-                let other = match reference {
-                    ApiReference::Base(_) => base_name.as_str(),
-                    ApiReference::Release => "the last release",
+                let (compared, other) = match reference {
+                    ApiReference::Base(_) => (ApiReferenceName::Base, base_name.as_str()),
+                    ApiReference::Release => (ApiReferenceName::Release, "the last release"),
                 };
                 let step = format!("compare the public API of {name} with {other}");
                 (self.events)(Event::Step(step));
@@ -67,7 +68,7 @@ impl Check<'_> {
                 let answer =
                     api::compare(&candidate, name, reference, limit, self.session.cancel())
                         .map_err(RunError::from)?;
-                findings.extend(api_finding(name, other, answer, policy.breaks));
+                findings.extend(api_finding(name, compared, answer, policy.breaks));
             }
         }
         Ok(findings)
@@ -91,7 +92,8 @@ impl Check<'_> {
         let revision = &mut self.candidate;
         let checked =
             claims::check_revision(self.session, revision, &claims, &options, self.events)?;
-        Ok(judge_claims(&checked, &claims::contradictions(&claims)))
+        let results = claims::results(&checked);
+        Ok(judge_claims(&results, &claims::contradictions(&claims)))
     }
 
     /// Whether a change that needs somebody's eyes had them.
@@ -105,7 +107,12 @@ impl Check<'_> {
         }
         let journal = self.session.store.journal()?;
         let of_tree = |entry: &JournalEntry| entry.tree == self.candidate.subject.tree;
-        let entries: Vec<JournalEntry> = journal.into_iter().filter(of_tree).collect();
+        let approval = |entry: JournalEntry| match entry.event {
+            JournalEvent::Approved { by, note } => Some(Approval { by, note }),
+            _ => None,
+        };
+        let entries = journal.into_iter().filter(of_tree);
+        let approvals: Vec<Approval> = entries.filter_map(approval).collect();
         let policy = self.session.policy.approval;
         let subject = &self.candidate.subject;
         let mut authors = self
@@ -115,7 +122,12 @@ impl Check<'_> {
         if subject.dirty {
             authors.extend(self.session.repo.user());
         }
-        Ok(judge_approval(policy, assessment.level, &authors, &entries))
+        Ok(judge_approval(
+            policy,
+            assessment.level,
+            &authors,
+            &approvals,
+        ))
     }
 
     /// What the plan of the change would have found of the failures that all tests show;
@@ -131,11 +143,13 @@ impl Check<'_> {
             return Ok(None);
         }
         // A failure that stayed open is one that the plan had to find, too.
-        let failing = findings.iter().filter(|f| {
-            f.kind == FindingKind::Test
-                && matches!(f.severity, Severity::Regression | Severity::Undecided)
+        let failing = findings
+            .iter()
+            .filter(|f| matches!(f.severity, Severity::Regression | Severity::Undecided));
+        let tests = failing.filter_map(|finding| match &finding.subject {
+            FindingSubject::Test(test) => Some(test.clone()),
+            _ => None,
         });
-        let tests = failing.filter_map(|finding| finding.name.parse::<TestId>().ok());
         let scope = self.session.policy.with_monitored(assessment.scope.clone());
         let is_selected = |test: &TestId| scope.as_ref().is_some_and(|scope| scope.contains(test));
         let (found, missed): (Vec<_>, Vec<_>) = tests.partition(is_selected);
@@ -185,12 +199,7 @@ impl Check<'_> {
             return Ok(None);
         }
         if self.is_over() {
-            let reason = "the budget was over before they were measured";
-            findings.push(no_speed(
-                Severity::Undecided,
-                "inconclusive",
-                reason.to_owned(),
-            ));
+            findings.push(no_speed(SpeedGap::Budget, Severity::Undecided));
             return Ok(None);
         }
         let options = CompareOptions {
@@ -207,17 +216,15 @@ impl Check<'_> {
         let revisions = [&mut base, &mut candidate];
         match measure(self.session, launcher, revisions, &options, self.events) {
             Ok(measured) => {
-                let name = self.base.name();
                 let (report, unpaired) = (measured.report, measured.unpaired);
-                findings.extend(judge_speed(&report, &unpaired, &name));
+                findings.extend(judge_speed(&report, &unpaired));
                 let policy = &self.session.policy;
                 findings.extend(judge_monitored(policy, Some(&report), &unpaired));
                 Ok(Some(report))
             }
             Err(SessionError::NoBenchmark(_)) => {
                 if is_asked_for {
-                    let reason = "no benchmark is in the packages that the change can reach";
-                    findings.push(no_speed(Severity::Note, "no_benchmark", reason.to_owned()));
+                    findings.push(no_speed(SpeedGap::NoneInReach, Severity::Note));
                 }
                 let policy = &self.session.policy;
                 findings.extend(judge_monitored(
@@ -228,10 +235,9 @@ impl Check<'_> {
                 Ok(None)
             }
             Err(SessionError::Run(RunError::Build { output })) => {
-                let reason = "the benchmarks do not build".to_owned();
                 findings.push(Finding {
                     output: Some(output),
-                    ..no_speed(Severity::Unmeasured, "build_failed", reason)
+                    ..no_speed(SpeedGap::BuildFailed, Severity::Unmeasured)
                 });
                 Ok(None)
             }
@@ -241,44 +247,19 @@ impl Check<'_> {
 }
 
 /// A finding about benchmarks that were not measured.
-fn no_speed(severity: Severity, state: &str, reason: String) -> Finding {
-    let is_note = severity == Severity::Note;
-    Finding {
-        kind: FindingKind::Speed,
-        name: "benchmarks".to_owned(),
-        state: state.to_owned(),
-        severity,
-        reason,
-        meaning: "a slowdown would not show".to_owned(),
-        next: "cargo palisade bench".to_owned(),
-        avoid: if is_note {
-            ""
-        } else {
-            "do not take this for a pass"
-        }
-        .to_owned(),
-        output: None,
-    }
+fn no_speed(gap: SpeedGap, severity: Severity) -> Finding {
+    let cause = Cause::NotMeasured(gap);
+    Finding::new(FindingSubject::Benchmarks, cause, severity)
 }
 
 /// A finding about the public API of a package.
 fn api_finding(
     package: &str,
-    other: &str,
+    reference: ApiReferenceName,
     answer: ApiAnswer,
     breaks: ApiBreaks,
 ) -> Option<Finding> {
-    let finding = |state: &str, reason: String, meaning: &str| Finding {
-        kind: FindingKind::Api,
-        name: format!("public API of {package}"),
-        state: state.to_owned(),
-        severity: Severity::Note,
-        reason,
-        meaning: meaning.to_owned(),
-        next: format!("cargo semver-checks --package {package}"),
-        avoid: String::new(),
-        output: None,
-    };
+    let subject = FindingSubject::PublicApi(package.to_owned());
     match answer {
         ApiAnswer::Compatible => None,
         ApiAnswer::Break {
@@ -286,26 +267,23 @@ fn api_finding(
             rules,
             output,
         } => {
-            let rules = rules.join("; ");
-            let reason = format!("compared with {other} it needs a new {version} version: {rules}");
+            let cause = Cause::ApiBreak {
+                reference,
+                version,
+                rules,
+            };
+            let severity = match breaks {
+                ApiBreaks::Note => Severity::Note,
+                ApiBreaks::Regression => Severity::Regression,
+            };
             Some(Finding {
-                severity: match breaks {
-                    ApiBreaks::Note => Severity::Note,
-                    ApiBreaks::Regression => Severity::Regression,
-                },
-                avoid: "do not publish it as a compatible version".to_owned(),
                 output: Some(output),
-                ..finding(
-                    "api_break",
-                    reason,
-                    "code that uses it may no longer compile",
-                )
+                ..Finding::new(subject, cause, severity)
             })
         }
         ApiAnswer::Unknown(why) => {
-            let reason = format!("it could not be compared with {other}: {why}");
-            let meaning = "a break of the public API would not show";
-            Some(finding("not_compared", reason, meaning))
+            let cause = Cause::ApiNotCompared { reference, why };
+            Some(Finding::new(subject, cause, Severity::Note))
         }
     }
 }

@@ -8,12 +8,12 @@ use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::flaky::{FlakyRecord, Judgement, Ledger, judge, judge_last};
 use crate::observation::Purpose;
 use crate::report::counted;
+use crate::rerun::{DurationRerunResult, RerunResult};
 use crate::scope::Scope;
 use crate::session::{Event, SessionError};
 use crate::stats::{median, rank_test};
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState};
-use crate::verdict::{DurationRerunResult, RerunResult};
 
 /// The error that a judgement "slower" accepts.
 const SLOW_ALPHA: f64 = 0.01;

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::findings::{incomplete, no_tests};
 use super::{BaseChoice, Check, ComparedTests, Role};
 use crate::baseline::{Expected, TestSet, TestStatus};
+use crate::finding::{BuildFailure, Cause, Finding, FindingSubject, Severity};
 use crate::observation::{Purpose, Run};
 use crate::record::now;
-use crate::report::{Origin, Source, counted};
+use crate::report::{Origin, Source};
 use crate::run::RunError;
 use crate::scope::Scope;
-use crate::session::{Event, Revision, SessionError, StoredTests, age};
+use crate::session::{Event, Revision, SessionError, StoredTests};
 use crate::test_id::TestId;
-use crate::verdict::{Finding, FindingKind, Severity};
 
 impl Check<'_> {
     /// Gets the tests of both revisions, from the store or by running them. `None` if
@@ -43,17 +42,11 @@ impl Check<'_> {
             match self.load_or_run(Role::Base, &scope)? {
                 Ok(known) => known,
                 Err(output) => {
+                    let subject = FindingSubject::Revision(Role::Base.words(&self.base.name()));
+                    let cause = Cause::BuildFailed(BuildFailure::Base);
                     self.findings.push(Finding {
-                        kind: FindingKind::Run,
-                        name: format!("base {}", self.base.name()),
-                        state: "build_failed".to_owned(),
-                        severity: Severity::Unmeasured,
-                        reason: "the base does not build".to_owned(),
-                        meaning: "there is nothing to compare the change with".to_owned(),
-                        next: "cargo palisade check --base REV, with a revision that builds"
-                            .to_owned(),
-                        avoid: "do not take this for a pass".to_owned(),
                         output: Some(output),
+                        ..Finding::new(subject, cause, Severity::Unmeasured)
                     });
                     return Ok(None);
                 }
@@ -80,25 +73,15 @@ impl Check<'_> {
         output: String,
     ) -> Result<Option<ComparedTests>, SessionError> {
         let base_builds = !self.same && self.load_or_run(Role::Base, scope)?.is_ok();
-        let base = self.base.name();
+        let (failure, severity) = if base_builds {
+            (BuildFailure::Candidate, Severity::Regression)
+        } else {
+            (BuildFailure::CandidateAlone, Severity::Unmeasured)
+        };
+        let cause = Cause::BuildFailed(failure);
         self.findings.push(Finding {
-            kind: FindingKind::Run,
-            name: "build".to_owned(),
-            state: "build_failed".to_owned(),
-            severity: if base_builds {
-                Severity::Regression
-            } else {
-                Severity::Unmeasured
-            },
-            reason: if base_builds {
-                format!("the tests do not build, and did at {base}")
-            } else {
-                "the tests do not build".to_owned()
-            },
-            meaning: "no test could run".to_owned(),
-            next: "cargo test --no-run".to_owned(),
-            avoid: String::new(),
             output: Some(output),
+            ..Finding::new(FindingSubject::Build, cause, severity)
         });
         Ok(None)
     }
@@ -143,7 +126,11 @@ impl Check<'_> {
         };
         if !gaps.is_empty() {
             self.complete = false;
-            self.findings.push(incomplete(&role.words(&name), &gaps));
+            let subject = FindingSubject::Revision(role.words(&name));
+            let gaps = gaps.clone();
+            let cause = Cause::Incomplete { gaps };
+            self.findings
+                .push(Finding::new(subject, cause, Severity::Unmeasured));
         }
         if let (Some(stored), true) = (&stored, gaps.is_empty()) {
             let name = role.words(&name);
@@ -202,6 +189,11 @@ impl Check<'_> {
     }
 }
 
+/// A finding about a check in which nothing ran.
+pub(crate) fn no_tests() -> Finding {
+    Finding::new(FindingSubject::Tests, Cause::NoTests, Severity::Unmeasured)
+}
+
 /// A finding if what is stored of a tree and a new run of it do not agree.
 fn differs(revision: &str, stored: &StoredTests, run: &Run, scope: &Scope) -> Option<Finding> {
     let new = TestSet::of_runs([run], scope);
@@ -223,34 +215,19 @@ fn differs(revision: &str, stored: &StoredTests, run: &Run, scope: &Scope) -> Op
     if outcomes.is_empty() && lists.is_empty() {
         return None;
     }
-    let named: Vec<String> = lists
-        .iter()
-        .chain(&outcomes)
-        .map(ToString::to_string)
-        .collect();
-    let age = age(
-        stored.covering.as_ref().map_or(0, |run| run.finished_ms),
-        now(),
-    );
-    let (severity, what) = if lists.is_empty() {
-        (Severity::Note, "there is another outcome of")
-    } else {
-        (Severity::Unmeasured, "only once ran")
+    let lists_differ = !lists.is_empty();
+    let cause = Cause::ReuseDiffers {
+        age_ms: now() - stored.covering.as_ref().map_or(0, |run| run.finished_ms),
+        tests: lists.into_iter().chain(outcomes).cloned().collect(),
+        lists_differ,
     };
-    let count = counted(named.len(), "test");
-    Some(Finding {
-        kind: FindingKind::Run,
-        name: format!("stored run of {revision}"),
-        state: "reuse_differs".to_owned(),
-        severity,
-        reason: format!("it is {age} old and was measured again: {what} {count}"),
-        meaning:
-            "they are flaky, or depend on something besides files, compiler, machine and settings"
-                .to_owned(),
-        next: "cargo palisade check --fresh; cargo palisade flaky list".to_owned(),
-        avoid: "do not trust stored runs before you know why".to_owned(),
-        output: Some(named.join("\n")),
-    })
+    let severity = if lists_differ {
+        Severity::Unmeasured
+    } else {
+        Severity::Note
+    };
+    let subject = FindingSubject::StoredRun(revision.to_owned());
+    Some(Finding::new(subject, cause, severity))
 }
 
 impl Source {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Claim, Claims, Cost, Proof};
 use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::benchmark_comparison::{Selection, SeriesOptions, measure_series};
+use crate::finding::ClaimState;
 use crate::git::remove_hook_variables;
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
@@ -21,6 +22,7 @@ use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::Measure;
 use crate::stats::median;
 use crate::test_id::TestId;
+use crate::verdict::ClaimResult;
 
 /// The most that is read of what a command prints.
 const OUTPUT_LIMIT: usize = 16 << 20;
@@ -53,18 +55,23 @@ pub struct Checked {
     pub reason: String,
 }
 
-/// Whether a claim holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClaimState {
-    /// It does.
-    Holds,
-    /// It does not.
-    Broken,
-    /// What proves it gave no number.
-    Unmeasured,
-    /// It was not to be measured here or now.
-    LeftOut,
+impl Checked {
+    /// What the judge wants to know of it.
+    pub fn result(&self) -> ClaimResult {
+        ClaimResult {
+            document: self.claim.document.clone(),
+            line: self.claim.line,
+            name: self.claim.name.clone(),
+            written: self.claim.written.clone(),
+            state: self.state,
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+/// What the judge wants to know of claims that were measured.
+pub fn results(checked: &[Checked]) -> Vec<ClaimResult> {
+    checked.iter().map(Checked::result).collect()
 }
 
 /// Measures claims in the user's files and judges each.

@@ -24,9 +24,9 @@ use serde::Serialize;
 pub use definition::{Cost, Definition, Proof, Relation, Tolerance};
 pub use document::{Document, Marker};
 pub(crate) use measure::check_revision;
-pub use measure::{Checked, ClaimState, Options, check};
+pub use measure::{Checked, Options, check, results};
 pub use number::Number;
-pub use survey::{Contradiction, contradictions, unproved};
+pub use survey::{contradictions, unproved};
 pub use update::update;
 
 use crate::git::Repo;

@@ -6,28 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{Claims, Document, Number};
-
-/// Two numbers of one document of which at most one is right.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Contradiction {
-    /// The document.
-    pub document: String,
-    /// What both count.
-    pub what: String,
-    /// The numbers as they are written, with their lines.
-    pub places: Vec<(usize, String)>,
-}
-
-impl Contradiction {
-    /// The numbers and their lines, in words.
-    pub fn words(&self) -> String {
-        let places = self.places.iter();
-        let places: Vec<String> = places
-            .map(|(line, written)| format!("{written} in line {line}"))
-            .collect();
-        places.join(", ")
-    }
-}
+use crate::verdict::Contradiction;
 
 /// A number that nothing proves.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -189,7 +168,7 @@ mod tests {
         let found = contradictions(&claims);
         found
             .iter()
-            .map(|c| format!("{}: {}", c.what, c.words()))
+            .map(|c| format!("{}: {}", c.what, crate::report::numbers(&c.places)))
             .collect()
     }
 

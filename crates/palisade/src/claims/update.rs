@@ -111,7 +111,7 @@ fn replace(path: &Path, text: &str) -> Result<(), ClaimsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claims::ClaimState;
+    use crate::finding::ClaimState;
 
     #[test]
     fn line_ends_stay_what_they_are() {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::change::{ChangeKind, FileChange};
 use crate::check::assess_change;
 use crate::claims::{self, Claims};
+use crate::finding::{Cause, Finding, FindingSubject, HookGap, Severity};
 use crate::git::remove_hook_variables;
 use crate::policy::{FILE_NAME, Policy};
 use crate::quarantine::release_due;
@@ -16,7 +17,7 @@ use crate::record::now;
 use crate::risk::Assessment;
 use crate::session::{Event, Events, Session, SessionError};
 use crate::source::{ignored_tests, unix_lines};
-use crate::verdict::{Finding, FindingKind, Severity, judge_claims};
+use crate::verdict::judge_claims;
 
 /// Judges what is staged, and begins nothing new after `deadline`. Returns the risk and
 /// what was found; what the time did not suffice for is a note.
@@ -39,7 +40,7 @@ pub fn pre_commit(
     };
     for change in changes.iter().filter(is_rust) {
         if Instant::now() >= deadline {
-            findings.push(left("format and rules of the other files"));
+            findings.push(left_out(HookGap::Files));
             break;
         }
         let Some(text) = text(session, &tree, &change.path)? else {
@@ -65,15 +66,15 @@ pub fn pre_commit(
         // What the time did not suffice for is measured before the push.
         let is_over = Instant::now() >= deadline;
         findings.extend(
-            judge_claims(&checked, &claims::contradictions(&claims))
+            judge_claims(&claims::results(&checked), &claims::contradictions(&claims))
                 .into_iter()
                 .filter(|finding| !is_over || finding.severity != Severity::Unmeasured),
         );
         if is_over {
-            findings.push(left("claims"));
+            findings.push(left_out(HookGap::Claims));
         }
     } else {
-        findings.push(left("claims, which need the files as they are staged,"));
+        findings.push(left_out(HookGap::ClaimsOfStaged));
     }
     findings.sort_by_key(|finding| finding.severity);
     Ok((assessment, findings))
@@ -84,23 +85,8 @@ fn text(session: &Session, tree: &str, path: &str) -> Result<Option<String>, Ses
     Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
-fn finding(name: &str, state: &str, severity: Severity, reason: String) -> Finding {
-    Finding {
-        kind: FindingKind::Run,
-        name: name.to_owned(),
-        state: state.to_owned(),
-        severity,
-        reason,
-        meaning: String::new(),
-        next: "nothing to do".to_owned(),
-        avoid: String::new(),
-        output: None,
-    }
-}
-
-fn left(what: &str) -> Finding {
-    let reason = format!("{what} are left to the next hook and to CI");
-    finding("budget", "left_out", Severity::Note, reason)
+fn left_out(gap: HookGap) -> Finding {
+    Finding::new(FindingSubject::Budget, Cause::LeftOut(gap), Severity::Note)
 }
 
 /// Whether the policy that is staged can be read: known failures and accepted differences
@@ -114,9 +100,14 @@ fn policy(session: &Session, tree: &str) -> Result<Option<Finding>, SessionError
         return Ok(None);
     };
     let error = Policy::parse(&text, std::path::Path::new(&path)).err();
-    Ok(error.map(|error| Finding {
-        next: "correct it, and git add it".to_owned(),
-        ..finding(&path, "unreadable", Severity::Regression, error.to_string())
+    Ok(error.map(|error| {
+        let why = error.to_string();
+        let subject = FindingSubject::File(path);
+        Finding::new(
+            subject,
+            Cause::PolicyUnreadable { why },
+            Severity::Regression,
+        )
     }))
 }
 
@@ -127,15 +118,12 @@ fn newly_ignored(path: &str, before: Option<&str>, after: &str) -> Vec<Finding> 
     let is_new =
         |(test, has_reason): &(&String, &bool)| !**has_reason && !before.contains_key(*test);
     let new = after.iter().filter(is_new);
-    new.map(|(test, _)| Finding {
-        meaning: "what it checked is checked no more, and nobody can tell why".to_owned(),
-        next: "#[ignore = \"why, and who answers for it\"], or flaky quarantine".to_owned(),
-        ..finding(
-            &format!("{path} {test}"),
-            "ignored_without_reason",
-            Severity::Regression,
-            "it is marked #[ignore] and gives no reason".to_owned(),
-        )
+    new.map(|(test, _)| {
+        let subject = FindingSubject::StagedTest {
+            path: path.to_owned(),
+            test: test.clone(),
+        };
+        Finding::new(subject, Cause::IgnoredWithoutReason, Severity::Regression)
     })
     .collect()
 }
@@ -159,8 +147,8 @@ fn format(session: &Session, path: &str, text: &str) -> Option<Finding> {
         child.wait_with_output()
     });
     let Ok(output) = ended else {
-        let reason = "rustfmt could not be run: rustup component add rustfmt".to_owned();
-        return Some(finding(path, "not_compared", Severity::Note, reason));
+        let subject = FindingSubject::File(path.to_owned());
+        return Some(Finding::new(subject, Cause::NotFormattable, Severity::Note));
     };
     // Git keeps `\n` where rustfmt may be told to write what the system has.
     let written = String::from_utf8_lossy(&output.stdout);
@@ -174,14 +162,9 @@ fn format(session: &Session, path: &str, text: &str) -> Option<Finding> {
         return None;
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let subject = FindingSubject::File(path.to_owned());
     Some(Finding {
-        next: "cargo fmt, and git add it".to_owned(),
         output: (!said.is_empty()).then_some(said),
-        ..finding(
-            path,
-            "not_formatted",
-            Severity::Regression,
-            "rustfmt would write it otherwise than it is staged".to_owned(),
-        )
+        ..Finding::new(subject, Cause::NotFormatted, Severity::Regression)
     })
 }

@@ -21,7 +21,6 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-pub use speed::ImportedBenchmark;
 pub use summary::TestSummary;
 
 use crate::baseline::TestSet;
@@ -32,6 +31,7 @@ use crate::record::{Record, now};
 use crate::scope::Scope;
 use crate::session::{Session, SessionError};
 use crate::speed::{Fingerprint, Measurement, SpeedPurpose, SpeedRun};
+use crate::verdict::{ImportedBenchmark, SavedBenchmarks, SavedTests};
 use crate::workspace::Workspace;
 
 /// The path that means the standard input.
@@ -262,7 +262,7 @@ impl Imported {
 
     /// How far apart two files of this form may lie that were measured of equal programs, as a
     /// share, beyond what their intervals say.
-    pub fn spread(&self) -> f64 {
+    fn spread(&self) -> f64 {
         match self.format {
             Format::CargoBench | Format::HyperfineText => SINGLE_RUNS,
             _ => 0.0,
@@ -273,6 +273,26 @@ impl Imported {
     pub fn test_set(&self) -> TestSet {
         let run = self.run(&unknown_commit());
         TestSet::of_runs([&run], &run.scope)
+    }
+
+    /// What the judge wants to know of its tests.
+    pub fn saved_tests(&self) -> SavedTests {
+        SavedTests {
+            name: self.name(),
+            tests: self.test_set(),
+            gaps: self.gaps.clone(),
+            stopped: self.stopped,
+        }
+    }
+
+    /// What the judge wants to know of its benchmarks.
+    pub fn saved_benchmarks(&self) -> SavedBenchmarks {
+        SavedBenchmarks {
+            name: self.name(),
+            benchmarks: self.benchmarks.clone(),
+            gaps: self.gaps.clone(),
+            spread: self.spread(),
+        }
     }
 
     /// Remembers what it holds as results of a commit. Doing it twice is doing it once.

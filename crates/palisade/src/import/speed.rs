@@ -3,58 +3,10 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use statrs::distribution::{Binomial, DiscreteCDF as _};
 
 use crate::measure::read::criterion_samples;
 use crate::speed::Measure;
-use crate::stats::median;
-
-/// A benchmark as a file has it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ImportedBenchmark {
-    /// The benchmark.
-    pub benchmark: String,
-    /// What was measured.
-    pub measure: Measure,
-    /// The values, in the measure's unit.
-    pub values: Vec<f64>,
-    /// The middle one.
-    pub middle: f64,
-    /// Where the middle lies with 95 % confidence, as far as one process can tell.
-    pub interval: (f64, f64),
-}
-
-impl ImportedBenchmark {
-    fn of(benchmark: &str, measure: Measure, values: Vec<f64>) -> Option<Self> {
-        let middle = median(&values)?;
-        Some(Self {
-            benchmark: benchmark.to_owned(),
-            measure,
-            interval: interval(&values),
-            middle,
-            values,
-        })
-    }
-}
-
-/// The order statistics between which the median lies with 95 % confidence: of fewer than
-/// six values, all of them and a half more to each side.
-fn interval(values: &[f64]) -> (f64, f64) {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    let Ok(below) = Binomial::new(0.5, n as u64) else {
-        return (f64::NAN, f64::NAN);
-    };
-    // The largest rank with less than 2.5 % of the distribution before it.
-    let rank = (0..n / 2)
-        .take_while(|k| below.cdf(*k as u64) <= 0.025)
-        .count();
-    match rank {
-        0 => (0.5 * sorted[0], 1.5 * sorted[n - 1]),
-        rank => (sorted[rank - 1], sorted[n - rank]),
-    }
-}
+use crate::verdict::ImportedBenchmark;
 
 /// What lies below a folder of Criterion.
 pub(super) fn criterion(folder: &Path) -> Vec<ImportedBenchmark> {
@@ -125,15 +77,6 @@ pub(super) fn bencher(text: &str) -> Result<(Vec<ImportedBenchmark>, Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn intervals_hold_the_median() {
-        // Ranks 2 and 9 of ten values, 40 and 61 of a hundred: the usual tables.
-        let values = |n: u32| (1..=n).map(f64::from).collect::<Vec<f64>>();
-        assert_eq!(interval(&values(10)), (2.0, 9.0));
-        assert_eq!(interval(&values(100)), (40.0, 61.0));
-        assert_eq!(interval(&values(3)), (0.5, 4.5));
-    }
 
     #[test]
     fn each_form_is_read_in_our_units() {

@@ -1,8 +1,8 @@
 //! Benchmarks as programs print them: what `cargo bench > LOG` and `hyperfine > LOG` keep.
 
-use super::ImportedBenchmark;
 use crate::measure::read::{divan_rows, nanoseconds};
 use crate::speed::Measure;
+use crate::verdict::ImportedBenchmark;
 
 /// What `cargo bench` printed: benchmarks of Criterion, libtest and divan, in this order.
 pub(super) fn cargo_bench(text: &str) -> Vec<ImportedBenchmark> {

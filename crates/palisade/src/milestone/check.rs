@@ -5,15 +5,17 @@ use serde::Serialize;
 use super::{KnownTests, Milestone, Snapshot};
 use crate::benchmark_comparison::{CompareOptions, compare};
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, check as check_tests};
-use crate::claims::{self, Checked, ClaimState, Claims, contradictions};
+use crate::claims::{self, Checked, Claims, contradictions};
+use crate::finding::{ClaimState, Finding, FindingKind};
 use crate::hash::short;
 use crate::history::{MilestoneComparison, compare_with_milestone};
 use crate::measure::launch::Launcher;
 use crate::observation::{Environment, Millis};
+use crate::report::{FindingDocument, documents};
 use crate::scope::Scope;
 use crate::session::{Events, Session, SessionError};
 use crate::speed::{BenchmarkState, Decision};
-use crate::verdict::{Finding, Verdict, judge_claims, judge_claims_since, judge_single_runs};
+use crate::verdict::{Verdict, judge_claims, judge_claims_since, judge_single_runs};
 
 /// How a milestone is held.
 #[derive(Clone, Debug)]
@@ -49,14 +51,14 @@ pub struct MilestoneSection {
     /// What it says; `None` if nothing is known of it.
     pub verdict: Option<Verdict>,
     /// What became worse, and what is worth knowing.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<FindingDocument>,
 }
 
 impl MilestoneSection {
-    fn of(findings: Vec<Finding>) -> Self {
+    fn of(findings: &[Finding], base: &str) -> Self {
         Self {
-            verdict: Some(Verdict::of(&findings)),
-            findings,
+            verdict: Some(Verdict::of(findings)),
+            findings: documents(findings, base),
         }
     }
 }
@@ -132,8 +134,8 @@ fn tests(
         let report = check_tests(session, &options, events)?;
         // The documents are held in their own part.
         let mut findings = report.findings;
-        findings.retain(|finding| finding.kind != crate::verdict::FindingKind::Claim);
-        return Ok(MilestoneSection::of(findings));
+        findings.retain(|finding| finding.kind() != FindingKind::Claim);
+        return Ok(MilestoneSection::of(&findings, &report.base.name));
     }
     let Some(snapshot) = snapshot else {
         if !is_remembered {
@@ -164,9 +166,8 @@ fn tests(
         true,
         &session.policy,
         &ledger,
-        &milestone.name,
     );
-    Ok(MilestoneSection::of(findings))
+    Ok(MilestoneSection::of(&findings, &milestone.name))
 }
 
 /// The milestone's tests are known and those of the files are not: no data is no pass.
@@ -355,12 +356,13 @@ fn claims(
     };
     let checked = claims::check(session, &list, &claims_options, events)?;
     let contradictions = contradictions(&list);
+    let results = claims::results(&checked);
     let findings = match known {
-        Some(known) => judge_claims_since(known, &checked, &contradictions),
-        None => judge_claims(&checked, &contradictions),
+        Some(known) => judge_claims_since(known, &results, &contradictions),
+        None => judge_claims(&results, &contradictions),
     };
     let is_measured = |checked: &Checked| checked.state != ClaimState::LeftOut;
-    let part = MilestoneSection::of(findings);
+    let part = MilestoneSection::of(&findings, &milestone.name);
     let says_nothing = part.verdict == Some(Verdict::Pass) && !checked.iter().any(is_measured);
     if says_nothing {
         notes.push("claims: none was measured".to_owned());

@@ -24,12 +24,13 @@ pub use file::write;
 pub use set::{SetOptions, set};
 
 use crate::baseline::{Expected, TestSet, TestStatus};
-use crate::claims::{Checked, ClaimState};
+use crate::claims::Checked;
 use crate::observation::{Environment, Millis, Subject};
 use crate::session::{Session, SessionError};
 use crate::speed::SpeedRun;
 use crate::stats::Counts;
 use crate::test_id::TestId;
+use crate::verdict::KnownClaim;
 
 /// Why a milestone cannot be kept in a file or read from one.
 #[derive(Debug, thiserror::Error)]
@@ -150,30 +151,13 @@ impl KnownTests {
     }
 }
 
-/// What a claim was worth when a milestone was set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KnownClaim {
-    /// The document.
-    pub document: String,
-    /// What the claim is called.
-    pub name: String,
-    /// The number as it was written.
-    pub written: String,
-    /// Whether it held.
-    pub state: ClaimState,
-    /// What was measured, in the document's unit.
-    pub found: Option<f64>,
-}
-
-impl KnownClaim {
-    fn of(checked: &Checked) -> Self {
-        Self {
-            document: checked.claim.document.clone(),
-            name: checked.claim.name.clone(),
-            written: checked.claim.written.clone(),
-            state: checked.state,
-            found: checked.found,
-        }
+fn known_claim(checked: &Checked) -> KnownClaim {
+    KnownClaim {
+        document: checked.claim.document.clone(),
+        name: checked.claim.name.clone(),
+        written: checked.claim.written.clone(),
+        state: checked.state,
+        found: checked.found,
     }
 }
 

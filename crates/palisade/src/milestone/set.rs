@@ -1,6 +1,6 @@
 //! Setting a milestone: all that is known of a commit, or measured now.
 
-use super::{KnownClaim, KnownTests, Milestone, Snapshot};
+use super::{KnownTests, Milestone, Snapshot, known_claim};
 use crate::benchmark_comparison::{SeriesOptions, measure_series};
 use crate::claims::{self, Claims};
 use crate::git::Commit;
@@ -10,6 +10,7 @@ use crate::record::{Record, new_id, now};
 use crate::scope::Scope;
 use crate::session::{Event, Events, Session, SessionError};
 use crate::speed::{SpeedPurpose, SpeedRun};
+use crate::verdict::KnownClaim;
 
 /// How often a benchmark is launched for a milestone.
 const LAUNCHES: usize = 10;
@@ -125,5 +126,5 @@ fn claims(
         deadline: None,
     };
     let checked = claims::check(session, &list, &options, events)?;
-    Ok(Some(checked.iter().map(KnownClaim::of).collect()))
+    Ok(Some(checked.iter().map(known_claim).collect()))
 }

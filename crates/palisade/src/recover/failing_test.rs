@@ -7,7 +7,8 @@ use super::IncidentError;
 use crate::culprit::Question;
 use crate::observation::{Outcome, Run};
 use crate::record::now;
-use crate::session::{Event, Events, Session, SessionError, age};
+use crate::report::age;
+use crate::session::{Event, Events, Session, SessionError};
 use crate::test_id::TestId;
 
 /// How many runs are looked through for those of a commit.

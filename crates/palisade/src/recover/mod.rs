@@ -30,6 +30,7 @@ use crate::hash::short;
 use crate::measure::launch::Launcher;
 use crate::policy::FILE_NAME;
 use crate::record::{Record, now};
+use crate::report::documents;
 use crate::session::{Event, Events, Session, SessionError};
 use crate::source::unix_lines;
 use crate::speed::estimate;
@@ -243,9 +244,14 @@ fn validate(
         ..CheckOptions::default()
     };
     let report = check(session, &options, events)?;
-    let found = report.findings.iter().map(|finding| {
-        let state = finding.state.replace('_', " ");
-        format!("{} is {state}: {}", finding.name, finding.reason)
+    let found = documents(&report.findings, &report.base.name);
+    let found = found.iter().map(|finding| {
+        format!(
+            "{} is {}: {}",
+            finding.name,
+            finding.state_words(),
+            finding.reason
+        )
     });
     let validation = Validation {
         rerun,

@@ -3,12 +3,13 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, source_text, speed};
-use crate::benchmark_comparison::SpeedReport;
+use super::{FindingDocument, ReportDocument, source_text, speed};
+use crate::finding::Severity;
 use crate::flaky::FlakyRecord;
 use crate::observation::{Millis, Run};
 use crate::scope::Scope;
-use crate::verdict::{Finding, Severity, Verdict};
+use crate::speed::SpeedReport;
+use crate::verdict::Verdict;
 
 /// One run of the whole workspace, as a point of the curves.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +57,7 @@ svg{width:100%;height:auto}text{font-size:11px;fill:currentColor}
 
 /// The page. `history` goes from old to new.
 pub fn html(
-    report: &Report,
+    report: &ReportDocument,
     history: &[HistoryPoint],
     flaky: &[&FlakyRecord],
     now: Millis,
@@ -85,7 +86,7 @@ pub fn html(
     if !notes.is_empty() {
         page.push_str("<h2>Notes</h2>\n<table>\n");
         for note in notes {
-            let state = note.state.replace('_', " ");
+            let state = note.state_words();
             push_row(&mut page, "td", &[&note.name, &state, &note.reason]);
         }
         page.push_str("</table>\n");
@@ -166,7 +167,7 @@ fn push_speed(page: &mut String, measured: &SpeedReport, now: Millis) {
     page.push_str("</dl>\n");
 }
 
-fn push_revisions(page: &mut String, report: &Report, now: Millis) {
+fn push_revisions(page: &mut String, report: &ReportDocument, now: Millis) {
     page.push_str("<dl>\n");
     for (name, revision) in [("Base", &report.base), ("Candidate", &report.candidate)] {
         let tests = report.tests_of(revision);
@@ -190,13 +191,13 @@ fn push_revisions(page: &mut String, report: &Report, now: Millis) {
     let _ = writeln!(page, "<dt>Looked at</dt><dd>{looked_at}</dd>\n</dl>");
 }
 
-fn push_finding(page: &mut String, finding: &Finding) {
+fn push_finding(page: &mut String, finding: &FindingDocument) {
     let class = if finding.severity == Severity::Regression {
         ""
     } else {
         " class=\"open\""
     };
-    let state = finding.state.replace('_', " ");
+    let state = finding.state_words();
     let _ = writeln!(
         page,
         "<article{class}><b>{}</b> ({state})\n<dl>",

@@ -8,11 +8,11 @@ use quick_junit::{
     NonSuccessKind, Report as Junit, SerializeError, TestCase, TestCaseStatus, TestSuite,
 };
 
-use super::Report;
-use crate::verdict::Severity;
+use super::ReportDocument;
+use crate::finding::Severity;
 
 /// The whole report.
-pub fn junit(report: &Report) -> Result<String, SerializeError> {
+pub fn junit(report: &ReportDocument) -> Result<String, SerializeError> {
     let mut suite = TestSuite::new("cargo palisade check");
     for finding in &report.findings {
         let status = |kind| {

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, counted, recall_text, speed};
-use crate::benchmark_comparison::SpeedReport;
+use super::{ReportDocument, counted, recall_text, speed};
 use crate::record::now;
+use crate::speed::SpeedReport;
 use crate::verdict::Verdict;
 
 /// The whole report.
-pub fn markdown(report: &Report) -> String {
+pub fn markdown(report: &ReportDocument) -> String {
     let mut text = String::new();
     let mark = match report.verdict {
         Verdict::Pass => "✅",
@@ -24,7 +24,7 @@ pub fn markdown(report: &Report) -> String {
     );
     let (blocking, notes) = report.split();
     for finding in blocking {
-        let state = finding.state.replace('_', " ");
+        let state = finding.state_words();
         let _ = writeln!(text, "**`{}`** is {state}\n", finding.name);
         for (name, value) in [
             ("Status", &finding.reason),
@@ -65,7 +65,7 @@ pub fn markdown(report: &Report) -> String {
             counted(notes.len(), "note")
         );
         for note in notes {
-            let state = note.state.replace('_', " ");
+            let state = note.state_words();
             let _ = writeln!(text, "- `{}`: {state}: {}", note.name, escape(&note.reason));
         }
         let _ = writeln!(text, "\n</details>");

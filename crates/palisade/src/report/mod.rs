@@ -2,6 +2,7 @@
 //! same [`Report`]; none of them judges.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 mod html;
 mod junit;
@@ -10,6 +11,7 @@ mod sarif;
 mod speed;
 mod terminal;
 mod trends;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +23,10 @@ pub use speed::{amount, state_word};
 pub(crate) use speed::{bound_word, named};
 pub use terminal::{Paint, flaky_table, printable, risk_text, terminal};
 pub use trends::{comparison, trends};
+pub use words::{FindingDocument, Place, document, documents, numbers};
 
 use crate::baseline::Tally;
-use crate::benchmark_comparison::SpeedReport;
+use crate::finding::{Finding, Severity};
 use crate::hash::short;
 use crate::journal::Recall;
 use crate::observation::{Millis, Run};
@@ -31,7 +34,8 @@ use crate::risk::Assessment;
 use crate::scope::Scope;
 use crate::scope::ShardNumber;
 use crate::session::Revision;
-use crate::verdict::{Finding, Severity, Verdict};
+use crate::speed::SpeedReport;
+use crate::verdict::Verdict;
 
 /// Where the state of a revision comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,9 +106,9 @@ impl RevisionReport {
     }
 }
 
-/// What a check found.
+/// What a check found. With findings in words it is what `--json` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct Report<F = Finding> {
     /// The version of this form; see `docs/report-schema.md`.
     pub schema: u32,
     /// The answer.
@@ -122,7 +126,7 @@ pub struct Report {
     /// What the change risks.
     pub risk: Assessment,
     /// What was found, worst first.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<F>,
     /// The least success rate that the policy accepts, in percent.
     pub min_success_rate: f64,
     /// What ran the tests.
@@ -144,7 +148,35 @@ pub struct Report {
     pub runs: Vec<Run>,
 }
 
+/// A report in words.
+pub type ReportDocument = Report<FindingDocument>;
+
 impl Report {
+    /// The report in words.
+    pub fn document(self) -> ReportDocument {
+        let findings = documents(&self.findings, &self.base.name);
+        Report {
+            findings,
+            schema: self.schema,
+            verdict: self.verdict,
+            exit_code: self.exit_code,
+            base: self.base,
+            candidate: self.candidate,
+            unchanged: self.unchanged,
+            scope: self.scope,
+            risk: self.risk,
+            min_success_rate: self.min_success_rate,
+            runner: self.runner,
+            seconds: self.seconds,
+            speed: self.speed,
+            recall: self.recall,
+            shard: self.shard,
+            runs: self.runs,
+        }
+    }
+}
+
+impl ReportDocument {
     /// The verdict in one sentence.
     pub fn sentence(&self) -> String {
         let base = &self.base.name;
@@ -200,14 +232,14 @@ impl Report {
     }
 
     /// The findings that decide the verdict, and the notes.
-    fn split(&self) -> (Vec<&Finding>, Vec<&Finding>) {
-        let decides = |finding: &&Finding| finding.severity != Severity::Note;
+    fn split(&self) -> (Vec<&FindingDocument>, Vec<&FindingDocument>) {
+        let decides = |finding: &&FindingDocument| finding.severity != Severity::Note;
         self.findings.iter().partition(decides)
     }
 
     fn blocking(&self) -> String {
         let worst = self.findings.iter().map(|finding| finding.severity).min();
-        let is_one = |finding: &&Finding| Some(finding.severity) == worst;
+        let is_one = |finding: &&FindingDocument| Some(finding.severity) == worst;
         counted(self.findings.iter().filter(is_one).count(), "thing")
     }
 }
@@ -216,6 +248,26 @@ impl Report {
 pub(crate) fn counted(count: usize, thing: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {thing}{plural}")
+}
+
+/// The age of something, in words.
+pub fn age(since_ms: i64, now_ms: i64) -> String {
+    let seconds = Duration::from_millis(u64::try_from(now_ms - since_ms).unwrap_or(0)).as_secs();
+    let units = [
+        (86_400, "day"),
+        (3_600, "hour"),
+        (60, "minute"),
+        (1, "second"),
+    ];
+    let unit = units.iter().find(|(size, _)| seconds >= *size);
+    unit.map_or_else(
+        || "less than a second".to_owned(),
+        |(size, name)| {
+            let count = seconds / size;
+            let plural = if count == 1 { "" } else { "s" };
+            format!("{count} {name}{plural}")
+        },
+    )
 }
 
 /// A tally in words.
@@ -258,7 +310,7 @@ fn recall_text(recall: &Recall) -> String {
 
 /// How the state of a revision is known, in words.
 fn source_text(source: &Source, now: Millis) -> String {
-    let age = crate::session::age(source.measured_ms, now);
+    let age = age(source.measured_ms, now);
     match source.origin {
         Origin::Store => format!(
             "stored run {}, {age} old, made at commit {}, tree {}",
@@ -303,12 +355,12 @@ fn scope_text(scope: Option<&Scope>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::finding::FindingKind;
     use crate::level::Level;
     use crate::risk::{FileClass, FileRisk};
-    use crate::verdict::FindingKind;
 
     /// A report with one broken test.
-    pub(crate) fn example() -> Report {
+    pub(crate) fn example() -> ReportDocument {
         let revision = |name: &str, passing, failing| RevisionReport {
             name: name.to_owned(),
             commit: "1a2b3c4d5e6f".to_owned(),
@@ -335,7 +387,7 @@ pub(crate) mod tests {
                 key: "rustc 1.95.0, x86_64".to_owned(),
             }),
         };
-        let broken = Finding {
+        let broken = FindingDocument {
             kind: FindingKind::Test,
             name: "a/lib/tests::adds".to_owned(),
             state: "newly_failing".to_owned(),
@@ -345,8 +397,9 @@ pub(crate) mod tests {
             next: "cargo palisade test --test a/lib/tests::adds".to_owned(),
             avoid: "do not call it flaky".to_owned(),
             output: Some("left: <1>\nright: & 2".to_owned()),
+            place: None,
         };
-        let renamed = Finding {
+        let renamed = FindingDocument {
             name: "a/lib/tests::subtracts".to_owned(),
             state: "renamed".to_owned(),
             severity: Severity::Note,
@@ -406,5 +459,20 @@ pub(crate) mod tests {
         assert_eq!(finding["kind"], "test");
         assert_eq!(json["base"]["source"]["origin"], "store");
         assert_eq!(json["risk"]["level"], "medium");
+    }
+
+    #[test]
+    fn ages_are_words() {
+        for (seconds, words) in [
+            (0, "less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "1 minute"),
+            (7_300, "2 hours"),
+            (200_000, "2 days"),
+        ] {
+            assert_eq!(age(0, seconds * 1000), words);
+        }
+        assert_eq!(age(5, 0), "less than a second");
     }
 }

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::Report;
+use super::{FindingDocument, ReportDocument};
+use crate::finding::{FindingKind, Severity};
 use crate::test_id::TestId;
-use crate::verdict::{Finding, FindingKind, Severity};
 
 /// The whole report. What a test found is shown at the riskiest changed file of its
 /// package, or of the change.
-pub fn sarif(report: &Report) -> Value {
+pub fn sarif(report: &ReportDocument) -> Value {
     let mut rules: Vec<&str> = report.findings.iter().map(|f| f.state.as_str()).collect();
     rules.sort_unstable();
     rules.dedup();
@@ -31,7 +31,7 @@ pub fn sarif(report: &Report) -> Value {
     })
 }
 
-fn result(report: &Report, finding: &Finding) -> Value {
+fn result(report: &ReportDocument, finding: &FindingDocument) -> Value {
     let level = match finding.severity {
         Severity::Regression => "error",
         Severity::Unmeasured | Severity::Undecided => "warning",
@@ -58,11 +58,12 @@ fn result(report: &Report, finding: &Finding) -> Value {
 }
 
 /// The file that a finding is shown at, and the line.
-fn place(report: &Report, finding: &Finding) -> Option<(String, usize)> {
+fn place(report: &ReportDocument, finding: &FindingDocument) -> Option<(String, usize)> {
+    if let Some(place) = &finding.place {
+        return Some((place.path.clone(), place.line));
+    }
     if finding.kind == FindingKind::Claim {
-        let (path, rest) = finding.name.split_once(':')?;
-        let line = rest.split(' ').next()?.parse().ok()?;
-        return Some((path.to_owned(), line));
+        return None;
     }
     let test: Option<TestId> = finding.name.parse().ok();
     let files = &report.risk.files;

@@ -1,10 +1,9 @@
 //! What was measured, as rows that every form of a report shows.
 
-use crate::benchmark_comparison::SpeedReport;
+use super::age;
 use crate::observation::Millis;
 use crate::policy::Bytes;
-use crate::session::age;
-use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure};
+use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure, SpeedReport};
 
 /// The heads of [`rows`].
 pub(super) const HEADS: [&str; 6] = ["what", "base", "candidate", "change", "95 %", "state"];

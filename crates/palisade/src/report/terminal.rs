@@ -3,13 +3,15 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, counted, recall_text, source_text, speed};
+use super::words::{NOTHING, shell_word};
+use super::{FindingDocument, ReportDocument, age, counted, recall_text, source_text, speed};
 use crate::flaky::FlakyRecord;
 use crate::hash::short;
 use crate::observation::Millis;
 use crate::risk::Assessment;
-use crate::session::age;
-use crate::verdict::{Finding, Severity, Verdict, quoted};
+
+use crate::finding::Severity;
+use crate::verdict::Verdict;
 
 /// How many notes are told one by one.
 const NOTES: usize = 12;
@@ -41,7 +43,7 @@ const YELLOW: u8 = 33;
 const BLUE: u8 = 34;
 
 /// The whole report.
-pub fn terminal(report: &Report, now: Millis, paint: Paint) -> String {
+pub fn terminal(report: &ReportDocument, now: Millis, paint: Paint) -> String {
     let mut text = String::new();
     let (blocking, notes) = report.split();
     for finding in blocking {
@@ -128,14 +130,14 @@ fn push_table<const N: usize>(text: &mut String, heads: &[String; N], rows: &[[S
     }
 }
 
-fn push_finding(text: &mut String, finding: &Finding, paint: Paint) {
+fn push_finding(text: &mut String, finding: &FindingDocument, paint: Paint) {
     let (colour, head) = match finding.severity {
         Severity::Regression => (RED, "REGRESSION"),
         Severity::Unmeasured => (YELLOW, "NOT MEASURED"),
         Severity::Undecided => (YELLOW, "UNDECIDED"),
         Severity::Note => (BLUE, "note"),
     };
-    let state = finding.state.replace('_', " ");
+    let state = finding.state_words();
     line(
         text,
         &format!("{} {} ({state})", paint.bold(colour, head), finding.name),
@@ -166,8 +168,8 @@ fn push_finding(text: &mut String, finding: &Finding, paint: Paint) {
     text.push('\n');
 }
 
-fn push_note(text: &mut String, finding: &Finding, paint: Paint) {
-    let state = finding.state.replace('_', " ");
+fn push_note(text: &mut String, finding: &FindingDocument, paint: Paint) {
+    let state = finding.state_words();
     line(
         text,
         &format!("{} {}: {state}", paint.bold(BLUE, "note"), finding.name),
@@ -176,7 +178,7 @@ fn push_note(text: &mut String, finding: &Finding, paint: Paint) {
         text,
         &format!("     {}; {}", finding.reason, finding.meaning),
     );
-    if finding.next != "nothing to do" {
+    if finding.next != NOTHING {
         line(text, &format!("     next: {}", finding.next));
     }
 }
@@ -341,7 +343,7 @@ pub fn flaky_table(records: &[&FlakyRecord], now: Millis) -> String {
                 &format!(
                     "       last failed at {}; next: cargo palisade flaky quarantine {} --owner NAME --reason TEXT",
                     short(&record.last_failure_commit),
-                    quoted(&record.test)
+                    shell_word(&record.test.to_string())
                 ),
             ),
             None => {}

@@ -1,90 +1,43 @@
 //! What the monitors of the policy do to the verdict.
 
-use super::{Finding, FindingKind, RerunResult, Severity, UnpairedBenchmarks, p_value};
-use crate::benchmark_comparison::SpeedReport;
+use super::UnpairedBenchmarks;
+use crate::finding::{Cause, Finding, FindingSubject, MonitorGap, Severity};
 use crate::flaky::Judgement;
 use crate::policy::{Monitor, Policy};
+use crate::rerun::RerunResult;
+use crate::speed::SpeedReport;
 
 /// The finding about a monitored command that failed on the candidate; `output` is what it
 /// said.
-pub fn judge_monitor(
-    monitor: &Monitor,
-    judged: &RerunResult,
-    base: &str,
-    output: String,
-) -> Finding {
-    let (counts, before) = (judged.candidate, judged.base.unwrap_or_default());
-    let reason = format!(
-        "`{}` failed in {} of {} runs, and in {} of {} at {base} (Fisher's exact test, p = {})",
-        monitor.command.as_deref().unwrap_or_default(),
-        counts.failures,
-        counts.total(),
-        before.failures,
-        before.total(),
-        p_value(judged.p)
-    );
-    let (severity, state, meaning, avoid) = match judged.judgement {
-        Judgement::Broken => (
-            Severity::Regression,
-            "newly_failing",
-            "what broke once is broken again",
-            "do not take the monitor away to get past this",
-        ),
-        Judgement::MadeFlaky => (
-            Severity::Regression,
-            "flaky",
-            "it fails at times as of this change",
-            "do not take the monitor away to get past this",
-        ),
-        Judgement::Flaky => (
-            Severity::Note,
-            "flaky",
-            "it both passes and fails on the same tree, and did so before this change",
-            "",
-        ),
-        Judgement::BrokenBefore => (
-            Severity::Note,
-            "still_failing",
-            "it fails at the base too: this change did not break it",
-            "",
-        ),
-        Judgement::Undecided | Judgement::ProbablyFlaky => (
-            Severity::Undecided,
-            "open",
-            "the runs so far do not tell whether the change did it",
-            "do not take this for a pass",
-        ),
+pub fn judge_monitor(monitor: &Monitor, rerun: RerunResult, output: String) -> Finding {
+    let severity = match rerun.judgement {
+        Judgement::Broken | Judgement::MadeFlaky => Severity::Regression,
+        Judgement::Flaky | Judgement::BrokenBefore => Severity::Note,
+        Judgement::Undecided | Judgement::ProbablyFlaky => Severity::Undecided,
+    };
+    let cause = Cause::MonitorFailed {
+        command: monitor.command.clone().unwrap_or_default(),
+        rerun,
+        broken_by: monitor.reason.clone(),
     };
     Finding {
-        state: state.to_owned(),
-        severity,
-        reason,
-        meaning: format!("{meaning}{}", broken_by(monitor)),
-        next: "run the command; cargo palisade bisect --cmd COMMAND".to_owned(),
-        avoid: avoid.to_owned(),
         output: Some(output).filter(|output| !output.is_empty()),
-        ..unmeasured_monitor(monitor, String::new())
+        ..Finding::new(
+            FindingSubject::Monitor(monitor.name.clone()),
+            cause,
+            severity,
+        )
     }
 }
 
 /// The finding about a monitor of which nothing can be said, and why.
-pub fn unmeasured_monitor(monitor: &Monitor, why: String) -> Finding {
-    Finding {
-        kind: FindingKind::Monitor,
-        name: monitor.name.clone(),
-        state: "unmeasured".to_owned(),
-        severity: Severity::Unmeasured,
-        reason: why,
-        meaning: format!("what broke once would not show{}", broken_by(monitor)),
-        next: "repair the [[monitor]] in palisade.toml".to_owned(),
-        avoid: "do not take this for a pass".to_owned(),
-        output: None,
-    }
-}
-
-fn broken_by(monitor: &Monitor) -> String {
-    let reason = monitor.reason.as_ref();
-    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
+pub fn unmeasured_monitor(monitor: &Monitor, gap: MonitorGap) -> Finding {
+    let subject = FindingSubject::Monitor(monitor.name.clone());
+    let cause = Cause::MonitorUnmeasured {
+        gap,
+        broken_by: monitor.reason.clone(),
+    };
+    Finding::new(subject, cause, Severity::Unmeasured)
 }
 
 /// The findings about monitored benchmarks and ratios that nothing was measured of, and
@@ -107,15 +60,18 @@ pub fn judge_monitored(
     let of_bench = policy.monitor.iter().filter_map(|monitor| {
         let name = monitor.bench.as_ref()?;
         let is_told = has_entry(name) || is_alone(name);
-        let why = format!("no benchmark has {name:?} in its name");
-        (!is_told).then(|| unmeasured_monitor(monitor, why))
+        let gap = MonitorGap::NoBenchmark(name.clone());
+        (!is_told).then(|| unmeasured_monitor(monitor, gap))
     });
     let of_ratio = policy.monitor.iter().filter_map(|monitor| {
         let name = monitor.ratio.as_ref()?;
         let ratio = policy.ratio.iter().find(|ratio| ratio.name == *name)?;
         let is_told = has_bound(name) || is_alone(&ratio.of) || is_alone(&ratio.to);
-        let why = format!("one of {} and {} was not measured", ratio.of, ratio.to);
-        (ratio.is_for_this_machine() && !is_told).then(|| unmeasured_monitor(monitor, why))
+        let gap = MonitorGap::NoRatio {
+            of: ratio.of.clone(),
+            to: ratio.to.clone(),
+        };
+        (ratio.is_for_this_machine() && !is_told).then(|| unmeasured_monitor(monitor, gap))
     });
     // A target that lists nothing is told by itself, and may hold any of them.
     let is_known = unpaired.failed.is_empty();
@@ -156,11 +112,8 @@ mod tests {
                     passes: 6,
                 }),
             };
-            let found = judge_monitor(&policy.monitor[0], &judged, "main", "said".to_owned());
-            assert_eq!(Verdict::of(std::slice::from_ref(&found)), expected);
-            let seen = "`run` failed in 6 of 6 runs, and in 0 of 6 at main";
-            assert!(found.reason.starts_with(seen), "{}", found.reason);
-            assert!(found.meaning.ends_with("(by x)"), "{}", found.meaning);
+            let found = judge_monitor(&policy.monitor[0], judged, "said".to_owned());
+            assert_eq!(Verdict::of(&[found]), expected);
         }
     }
 
@@ -173,7 +126,11 @@ mod tests {
         let names = |policy: &Policy, unpaired: &UnpairedBenchmarks| -> Vec<String> {
             let found = judge_monitored(policy, None, unpaired);
             assert!(found.iter().all(|f| f.severity == Severity::Unmeasured));
-            found.into_iter().map(|finding| finding.name).collect()
+            let name = |finding: Finding| match finding.subject {
+                FindingSubject::Monitor(name) => name,
+                other => panic!("{other:?}"),
+            };
+            found.into_iter().map(name).collect()
         };
         assert_eq!(names(&here, &UnpairedBenchmarks::default()), ["n", "m"]);
         let elsewhere = policy(&format!("{ratio}arch = [\"no such\"]\n{monitors}"));

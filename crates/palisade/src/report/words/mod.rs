@@ -1,0 +1,332 @@
+//! The words for findings: what was seen, what it means, what to do next and what not to do.
+
+mod claims;
+mod others;
+mod runs;
+mod speed;
+mod tests;
+
+pub use claims::numbers;
+use serde::{Deserialize, Serialize};
+
+use crate::finding::{Cause, Finding, FindingKind, FindingSubject, Severity};
+use crate::report::named;
+
+/// A finding in words, as JSON has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingDocument {
+    /// What it is about.
+    pub kind: FindingKind,
+    /// The test, or the revision a run belongs to.
+    pub name: String,
+    /// What happened to it, as a word for programs.
+    pub state: String,
+    /// What it does to the verdict.
+    #[serde(rename = "effect")]
+    pub severity: Severity,
+    /// What was seen, with numbers.
+    pub reason: String,
+    /// What that means.
+    pub meaning: String,
+    /// What to do next: a command where there is one.
+    pub next: String,
+    /// What not to do.
+    pub avoid: String,
+    /// What the failing test or the compiler said.
+    pub output: Option<String>,
+    /// Where it is, if that is a place in a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The file, from the workspace's root.
+    pub path: String,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+impl FindingDocument {
+    /// The state in words for people.
+    pub fn state_words(&self) -> String {
+        self.state.replace('_', " ")
+    }
+
+    /// The finding that says the same.
+    pub fn finding(&self) -> Finding {
+        let subject = FindingSubject::Told {
+            kind: self.kind,
+            name: self.name.clone(),
+        };
+        let cause = Cause::Told(Box::new(crate::finding::ToldCause {
+            state: self.state.clone(),
+            reason: self.reason.clone(),
+            meaning: self.meaning.clone(),
+            next: self.next.clone(),
+            avoid: self.avoid.clone(),
+        }));
+        Finding {
+            output: self.output.clone(),
+            ..Finding::new(subject, cause, self.severity)
+        }
+    }
+}
+
+/// What there is nothing to do about.
+pub(super) const NOTHING: &str = "nothing to do";
+
+const NO_PASS: &str = "do not take this for a pass";
+
+/// The words for a cause.
+#[derive(Default)]
+struct Words {
+    state: &'static str,
+    reason: String,
+    meaning: String,
+    next: String,
+    avoid: String,
+    output: Option<String>,
+}
+
+impl Words {
+    fn new(state: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            state,
+            reason: reason.into(),
+            ..Self::default()
+        }
+    }
+
+    fn meaning(self, meaning: impl Into<String>) -> Self {
+        let meaning = meaning.into();
+        Self { meaning, ..self }
+    }
+
+    fn next(self, next: impl Into<String>) -> Self {
+        let next = next.into();
+        Self { next, ..self }
+    }
+
+    fn avoid(self, avoid: &str) -> Self {
+        let avoid = avoid.to_owned();
+        Self { avoid, ..self }
+    }
+
+    fn no_pass(self) -> Self {
+        self.avoid(NO_PASS)
+    }
+
+    fn output(self, output: String) -> Self {
+        let output = Some(output);
+        Self { output, ..self }
+    }
+}
+
+/// Some findings in words; `base` is what people call what the change is compared with.
+pub fn documents(findings: &[Finding], base: &str) -> Vec<FindingDocument> {
+    findings.iter().map(|found| document(found, base)).collect()
+}
+
+/// A finding in words; `base` is what people call what the change is compared with.
+pub fn document(finding: &Finding, base: &str) -> FindingDocument {
+    let document = FindingDocument {
+        kind: finding.kind(),
+        name: name(&finding.subject),
+        state: String::new(),
+        severity: finding.severity,
+        reason: String::new(),
+        meaning: String::new(),
+        next: String::new(),
+        avoid: String::new(),
+        output: finding.output.clone(),
+        place: place(&finding.subject),
+    };
+    if let Cause::Told(told) = &finding.cause {
+        return FindingDocument {
+            state: told.state.clone(),
+            reason: told.reason.clone(),
+            meaning: told.meaning.clone(),
+            next: told.next.clone(),
+            avoid: told.avoid.clone(),
+            ..document
+        };
+    }
+    let words = words(finding, base);
+    let document = FindingDocument {
+        state: words.state.to_owned(),
+        reason: words.reason,
+        meaning: words.meaning,
+        next: words.next,
+        avoid: words.avoid,
+        output: document.output.or(words.output),
+        ..document
+    };
+    match &finding.accepted {
+        None => document,
+        Some(accepted) => FindingDocument {
+            reason: format!(
+                "{}; accepted by {}: {}",
+                document.reason, accepted.owner, accepted.reason
+            ),
+            meaning: "the policy says that this was done on purpose".to_owned(),
+            next: NOTHING.to_owned(),
+            avoid: String::new(),
+            ..document
+        },
+    }
+}
+
+fn words(finding: &Finding, base: &str) -> Words {
+    let Finding {
+        subject, severity, ..
+    } = finding;
+    match &finding.cause {
+        Cause::Failing(failure) => tests::failing(subject, failure, base),
+        Cause::Missing { was_failing } => tests::missing(subject, *was_failing, base),
+        Cause::NewlyIgnored => tests::newly_ignored(subject, base),
+        Cause::Slower(seen) => tests::slower(subject, seen),
+        Cause::NewlyPassing { is_known_failure } => tests::newly_passing(*is_known_failure, base),
+        Cause::Renamed { from } => tests::renamed(from),
+        Cause::NoLongerIgnored => tests::no_longer_ignored(base),
+        Cause::New { state, runs } => tests::new(*state, *runs),
+        Cause::BelowMinimum {
+            unknown,
+            ran,
+            rate,
+            minimum,
+            before,
+        } => tests::below_minimum((*unknown, *ran), *rate, *minimum, *before, base),
+        Cause::NoHistory { head } => runs::no_history(head),
+        Cause::NoTests => runs::no_tests(),
+        Cause::Incomplete { gaps } => runs::incomplete(gaps),
+        Cause::BuildFailed(failure) => runs::build_failed(*failure, base),
+        Cause::ReuseDiffers {
+            age_ms,
+            tests,
+            lists_differ,
+        } => runs::reuse_differs(*age_ms, tests, *lists_differ),
+        Cause::ShardDiffers {
+            report,
+            first,
+            difference,
+        } => runs::shard_differs(report, first, difference),
+        Cause::ShardMissing => runs::shard_missing(subject),
+        Cause::NotRun { targets, tests } => runs::not_run(targets, *tests),
+        Cause::ApiBreak {
+            reference,
+            version,
+            rules,
+        } => others::api_break(subject, *reference, version, rules, base),
+        Cause::ApiNotCompared { reference, why } => {
+            others::api_not_compared(subject, *reference, why, base)
+        }
+        Cause::Compared(decision) => speed::compared(subject, decision, base),
+        Cause::ComparedFiles(found) => speed::compared_files(subject, found),
+        Cause::BoundMeasured(decision) => speed::bound(decision),
+        Cause::BenchmarkGone => speed::gone(subject, base),
+        Cause::BenchmarkAdded => Words::new("added", format!("it is new, and was not at {base}")),
+        Cause::NotListed { why } => speed::not_listed(why),
+        Cause::NotMeasured(gap) => speed::not_measured(*gap, *severity),
+        Cause::ClaimBroken(seen) => claims::broken(subject, seen),
+        Cause::ClaimUnmeasured(seen) => claims::unmeasured(subject, seen),
+        Cause::ClaimLeftOut(seen) => claims::left_out(subject, seen),
+        Cause::ClaimStillBroken(seen) => claims::still_broken(subject, seen),
+        Cause::ClaimGone { written } => claims::gone(written),
+        Cause::Contradiction { places } => claims::contradiction(places),
+        Cause::Approved { by, note } => others::approved(by, note),
+        Cause::NotApproved {
+            level,
+            authors,
+            own,
+        } => others::not_approved(*level, authors, own.as_deref()),
+        Cause::MonitorFailed {
+            command,
+            rerun,
+            broken_by,
+        } => others::monitor_failed(command, rerun, broken_by.as_deref(), base),
+        Cause::MonitorUnmeasured { gap, broken_by } => {
+            others::monitor_unmeasured(gap, broken_by.as_deref())
+        }
+        Cause::LeftOut(gap) => others::left_out(*gap),
+        Cause::PolicyUnreadable { why } => {
+            Words::new("unreadable", why).next("correct it, and git add it")
+        }
+        Cause::IgnoredWithoutReason => others::ignored_without_reason(),
+        Cause::NotFormattable => others::not_formattable(),
+        Cause::NotFormatted => others::not_formatted(),
+        Cause::Told(_) => Words::default(),
+    }
+}
+
+/// What a subject is called.
+fn name(subject: &FindingSubject) -> String {
+    match subject {
+        FindingSubject::Test(test) => test.to_string(),
+        FindingSubject::Base => "base".to_owned(),
+        FindingSubject::Tests => "tests".to_owned(),
+        FindingSubject::Build => "build".to_owned(),
+        FindingSubject::StoredRun(revision) => format!("stored run of {revision}"),
+        FindingSubject::Shard(number) => format!("shard {number}"),
+        FindingSubject::StagedTest { path, test } => format!("{path} {test}"),
+        FindingSubject::Budget => "budget".to_owned(),
+        FindingSubject::SuccessRate => "success rate".to_owned(),
+        FindingSubject::PublicApi(package) => format!("public API of {package}"),
+        FindingSubject::Benchmarks => "benchmarks".to_owned(),
+        FindingSubject::Benchmark {
+            name,
+            measure: Some(measure),
+        } => named(name, *measure),
+        FindingSubject::ImportedBenchmark { name, measure } => format!("{name}: {measure}"),
+        FindingSubject::Claim {
+            document,
+            line: Some(line),
+            name,
+        } => format!("{document}:{line} {name}"),
+        FindingSubject::Claim {
+            document,
+            line: None,
+            name,
+        } => format!("{document} {name}"),
+        FindingSubject::Count { document, what } => format!("{document} {what}"),
+        FindingSubject::Approval => "approval".to_owned(),
+        FindingSubject::Revision(name)
+        | FindingSubject::File(name)
+        | FindingSubject::Benchmark {
+            name,
+            measure: None,
+        }
+        | FindingSubject::Bound { name, .. }
+        | FindingSubject::Monitor(name)
+        | FindingSubject::Told { name, .. } => name.clone(),
+    }
+}
+
+fn place(subject: &FindingSubject) -> Option<Place> {
+    match subject {
+        FindingSubject::Claim {
+            document,
+            line: Some(line),
+            ..
+        } => Some(Place {
+            path: document.clone(),
+            line: *line,
+        }),
+        _ => None,
+    }
+}
+
+/// A text as one word of a shell command.
+pub(super) fn shell_word(text: &str) -> String {
+    shlex::try_quote(text).map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned)
+}
+
+/// A p-value as people read it.
+fn p_value(p: f64) -> String {
+    if p < 0.001 {
+        "< 0.001".to_owned()
+    } else {
+        format!("{p:.3}")
+    }
+}
