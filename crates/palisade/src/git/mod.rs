@@ -8,6 +8,7 @@
 //! tree (`.cargo/config.toml`, `rust-toolchain.toml`) is found from inside it.
 
 mod ancestry;
+mod batch;
 mod revert;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
+use batch::Batch;
 pub use revert::Reverted;
 use twox_hash::XxHash3_128;
 
@@ -114,6 +116,8 @@ pub struct Repo {
     index: PathBuf,
     objects: PathBuf,
     common_dir: PathBuf,
+    // Ended before the folder that it reads from is removed.
+    batch: Batch,
     scratch: tempfile::TempDir,
 }
 
@@ -175,6 +179,7 @@ impl Repo {
             index,
             objects,
             common_dir,
+            batch: Batch::default(),
             scratch,
         };
         repo.prepare_scratch()?;
@@ -411,6 +416,10 @@ impl Repo {
     /// The content of a file in a tree, if it is there.
     pub fn file(&self, tree: &str, path: &str) -> Result<Option<Vec<u8>>, GitError> {
         let place = format!("{tree}:{path}");
+        let batch = self.command(&["cat-file", "--batch"]);
+        if let Ok(content) = self.batch.file(&place, batch) {
+            return Ok(content);
+        }
         let output = self
             .command(&["cat-file", "blob", &place])
             .output()
@@ -736,7 +745,7 @@ mod tests {
     use super::*;
 
     /// A repository in a temporary folder, with two commits.
-    fn repository() -> (tempfile::TempDir, Repo) {
+    pub(super) fn repository() -> (tempfile::TempDir, Repo) {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let git = |args: &[&str]| {
             let output = remove_hook_variables(&mut Command::new("git"))
