@@ -24,22 +24,23 @@ use std::time::{Duration, Instant};
 pub use calibrate::{CalibrateOptions, calibrate};
 pub(crate) use good_commit::{GoodCommit, hold_ratio};
 pub use pair::Selection;
-use pair::prepare_pair;
+use pair::{RevisionPair, prepare_pair};
 pub use runner::Injection;
 use runner::{BenchmarkRunner, PairedResults};
 pub use series::{SeriesOptions, SeriesReport, measure_series};
 
 use crate::check::assess_change;
-use crate::measure::executor::Executor;
+use crate::measure::executor::{Disturbance, Executor};
 use crate::measure::launch::Launcher;
 use crate::measure::machine;
 use crate::observation::Millis;
+use crate::policy::Policy;
 use crate::record::{Record, new_id, now};
 use crate::report::{Report, RevisionReport};
 use crate::run::build_settings;
 use crate::session::{Event, Events, Revision, Session, SessionError};
 use crate::speed::{
-    Calibration, Family, Fingerprint, Measurement, SpeedPurpose, SpeedReport, SpeedRun,
+    Calibration, Family, Fingerprint, Measurement, NamedBound, SpeedPurpose, SpeedReport, SpeedRun,
 };
 use crate::verdict::{UnpairedBenchmarks, Verdict, judge_speed};
 
@@ -113,59 +114,11 @@ pub(crate) fn measure(
     let machine_of_base = fingerprint(session, base)?;
     let calibration = newest_calibration(session, &machine)?;
     let started_ms = now();
-    let (pair, paired, bounds, mut notes, disturbance) = {
-        let runner = BenchmarkRunner {
-            policy: &session.policy,
-            executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
-            events,
-            deadline: None,
-            calibration: calibration.as_ref().ok(),
-        };
-        let selection = options.selection.or_policy(&session.policy.speed);
-        let mut pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
-        let has_builds = session
-            .policy
-            .build
-            .iter()
-            .any(|build| selection.has(build));
-        if pair.benches.is_empty() && pair.is_all_paired() && !has_builds {
-            return Err(SessionError::NoBenchmark(selection.words()));
-        }
-        let mut notes = std::mem::take(&mut pair.notes);
-        let note = |text: String| events(Event::Note(text));
-        if let Some(busy) = runner.executor.wait_for_quiet(&note) {
-            notes.push(format!(
-                "other work used {:.0} % of the processors when measuring began",
-                100.0 * busy
-            ));
-        }
-        // Builds do not count.
-        let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
-        let runner = BenchmarkRunner {
-            deadline: Some(Instant::now() + budget),
-            ..runner
-        };
-        let counted = runner.count(&pair)?;
-        notes.extend(counted.notes);
-        let mut paired = runner.compare(&pair, &options.injections)?;
-        // Not remembered: a history of counters would be held against milestones alone.
-        paired.results.extend(counted.results);
-        paired.results.extend(runner.sizes(&pair));
-        let mut bounds = runner.budgets(&paired.measurements[1]);
-        let places = [base.location(session), candidate.location(session)];
-        let (of_builds, of_budgets) = runner.builds(places, &selection)?;
-        paired.extend(of_builds);
-        bounds.extend(of_budgets);
-        bounds.extend(runner.ratios(&pair.benches, &pair.built[1], selection.is_all())?);
-        let disturbance = runner.executor.disturbance();
-        (pair, paired, bounds, notes, disturbance)
-    };
-    let PairedResults {
-        results,
-        measurements,
-    } = paired;
+    let known = calibration.as_ref().ok();
+    let launches = launch(session, launcher, [base, candidate], known, options, events)?;
     if options.injections.is_empty() {
         let machines = [&machine_of_base, &machine];
+        let measurements = launches.paired.measurements;
         store_speed_runs(
             session,
             [base, candidate],
@@ -174,23 +127,19 @@ pub(crate) fn measure(
             started_ms,
         )?;
     }
+    let mut notes = launches.notes;
     notes.extend(what_else_differs(&machine, &machine_of_base));
     notes.extend(options.injections.iter().map(injection_note));
-    let calibration = match calibration {
-        Ok(calibration) => Some(calibration),
-        Err(why) => {
-            notes.push(why);
-            None
-        }
-    };
+    let calibration = calibration.map_err(|why| notes.push(why)).ok();
+    let disturbance = launches.disturbance;
     if !disturbance.has_priority {
         notes.push("the system did not let the launches run before other work".to_owned());
     }
-    let family = Family::judge(results);
+    let family = Family::judge(launches.paired.results);
     let report = SpeedReport {
         machine,
         benchmarks: family.results,
-        bounds,
+        bounds: launches.bounds,
         shift: family.shift,
         environment: family.environment,
         launches: disturbance.launches,
@@ -199,15 +148,95 @@ pub(crate) fn measure(
         calibration,
         notes,
     };
-    let [gone, added] = pair.unpaired;
+    let [gone, added] = launches.pair.unpaired;
     Ok(Measured {
         report,
         unpaired: UnpairedBenchmarks {
             gone,
             added,
-            failed: pair.failed,
+            failed: launches.pair.failed,
         },
     })
+}
+
+/// What came out of all launches of a comparison.
+struct Launches {
+    pair: RevisionPair,
+    paired: PairedResults,
+    bounds: Vec<NamedBound>,
+    notes: Vec<String>,
+    disturbance: Disturbance,
+}
+
+/// Builds both revisions and launches what they measure.
+fn launch(
+    session: &Session,
+    launcher: &Launcher,
+    [base, candidate]: [&mut Revision; 2],
+    calibration: Option<&Calibration>,
+    options: &CompareOptions,
+    events: Events<'_>,
+) -> Result<Launches, SessionError> {
+    let runner = BenchmarkRunner {
+        policy: &session.policy,
+        executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
+        events,
+        deadline: None,
+        calibration,
+    };
+    let selection = options.selection.or_policy(&session.policy.speed);
+    let mut pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
+    require_benchmark(&session.policy, &pair, &selection)?;
+    let mut notes = std::mem::take(&mut pair.notes);
+    notes.extend(wait_for_quiet(&runner));
+    // Builds do not count.
+    let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
+    let runner = BenchmarkRunner {
+        deadline: Some(Instant::now() + budget),
+        ..runner
+    };
+    let counted = runner.count(&pair)?;
+    notes.extend(counted.notes);
+    let mut paired = runner.compare(&pair, &options.injections)?;
+    // Not remembered: a history of counters would be held against milestones alone.
+    paired.results.extend(counted.results);
+    paired.results.extend(runner.sizes(&pair));
+    let mut bounds = runner.budgets(&paired.measurements[1]);
+    let places = [base.location(session), candidate.location(session)];
+    let (of_builds, of_budgets) = runner.builds(places, &selection)?;
+    paired.extend(of_builds);
+    bounds.extend(of_budgets);
+    bounds.extend(runner.ratios(&pair.benches, &pair.built[1], selection.is_all())?);
+    Ok(Launches {
+        disturbance: runner.executor.disturbance(),
+        pair,
+        paired,
+        bounds,
+        notes,
+    })
+}
+
+/// Fails if a selection leaves nothing to measure, and nothing to say about it.
+fn require_benchmark(
+    policy: &Policy,
+    pair: &RevisionPair,
+    selection: &Selection,
+) -> Result<(), SessionError> {
+    let has_builds = policy.build.iter().any(|build| selection.has(build));
+    if pair.benches.is_empty() && pair.is_all_paired() && !has_builds {
+        return Err(SessionError::NoBenchmark(selection.words()));
+    }
+    Ok(())
+}
+
+/// Waits until other programs leave the processors alone; says so if they do not.
+fn wait_for_quiet(runner: &BenchmarkRunner<'_>) -> Option<String> {
+    let note = |text: String| (runner.events)(Event::Note(text));
+    let busy = runner.executor.wait_for_quiet(&note)?;
+    Some(format!(
+        "other work used {:.0} % of the processors when measuring began",
+        100.0 * busy
+    ))
 }
 
 /// Keeps what was measured of both revisions as one comparison.
