@@ -43,22 +43,14 @@ pub(crate) fn read_log(text: &str, target_of: &dyn Fn(&str) -> Option<TargetKey>
     reader.close();
     let mut seen = TestRunOutput::default();
     for section in reader.sections {
-        let (package, kind, target) = &section.place;
         if !section.is_sound() {
+            let (package, kind, target) = &section.place;
             let place = crate::test_id::place(package, *kind, target);
             seen.gaps
                 .push(format!("the results of {place} are not all there"));
             continue;
         }
-        let paths = doctest_paths(section.results.keys().map(String::as_str));
-        for (name, result) in &section.results {
-            let path = match kind {
-                TargetKind::Doc => &paths[name.as_str()],
-                _ => name,
-            };
-            let test = TestId::new(package, *kind, target, path);
-            seen.observations.push(result.clone().observation(test));
-        }
+        seen.observations.extend(section.observations());
     }
     seen
 }
@@ -232,59 +224,58 @@ fn build_once(
     deadline: Instant,
     programs: &mut BTreeMap<String, TargetKey>,
 ) -> Result<(), RunError> {
-    #[derive(Deserialize)]
-    struct Artifact {
-        manifest_path: std::path::PathBuf,
-        target: ArtifactTarget,
-        profile: Profile,
-        executable: Option<std::path::PathBuf>,
-    }
-    #[derive(Deserialize)]
-    struct Profile {
-        /// Whether it is a program of tests, and not one that tests need.
-        test: bool,
-    }
-    #[derive(Deserialize)]
-    struct ArtifactTarget {
-        kind: Vec<String>,
-        name: String,
-    }
     let mut tail = Tail::default();
     let end = request.finish(command, deadline, |stream, line| {
         if stream == Stream::Err {
             tail.push(line);
             let line = String::from_utf8_lossy(line).trim().to_owned();
             (request.progress)(Progress::Building(line));
-            return;
-        }
-        let Ok(artifact) = serde_json::from_slice::<Artifact>(line) else {
-            return;
-        };
-        let owner = request
-            .location
-            .workspace
-            .packages
-            .values()
-            .find(|package| artifact.manifest_path.parent() == Some(package.root.as_path()));
-        let kind = artifact
-            .target
-            .kind
-            .iter()
-            .find_map(|kind| TargetKind::from_cargo(kind));
-        let name = artifact
-            .executable
-            .as_deref()
-            .and_then(|path| path.file_name());
-        let name = name.filter(|_| artifact.profile.test);
-        if let (Some(package), Some(kind), Some(name)) = (owner, kind, name) {
-            let place = (package.name.clone(), kind, artifact.target.name);
-            programs.insert(name.to_string_lossy().into_owned(), place);
+        } else if let Ok(artifact) = serde_json::from_slice::<Artifact>(line) {
+            programs.extend(artifact.test_program(request));
         }
     })?;
     match end {
         ProcessEnd::Exited(Some(PASSED)) => Ok(()),
         ProcessEnd::Exited(Some(FAILED)) => Err(build_error(&tail)),
         other => Err(ended_badly(command, other, &tail)),
+    }
+}
+
+/// What Cargo says that it built.
+#[derive(Deserialize)]
+struct Artifact {
+    manifest_path: std::path::PathBuf,
+    target: ArtifactTarget,
+    profile: Profile,
+    executable: Option<std::path::PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    /// Whether it is a program of tests, and not one that tests need.
+    test: bool,
+}
+
+#[derive(Deserialize)]
+struct ArtifactTarget {
+    kind: Vec<String>,
+    name: String,
+}
+
+impl Artifact {
+    /// The file name and the target, if it is a program of tests of the workspace.
+    fn test_program(self, request: &Request<'_>) -> Option<(String, TargetKey)> {
+        if !self.profile.test {
+            return None;
+        }
+        let mut packages = request.location.workspace.packages.values();
+        let folder = self.manifest_path.parent()?;
+        let package = packages.find(|package| package.root == folder)?;
+        let mut kinds = self.target.kind.iter();
+        let kind = kinds.find_map(|kind| TargetKind::from_cargo(kind))?;
+        let file = self.executable.as_deref()?.file_name()?;
+        let target = (package.name.clone(), kind, self.target.name);
+        Some((file.to_string_lossy().into_owned(), target))
     }
 }
 
@@ -337,29 +328,57 @@ pub(super) fn watch(
     let mut build = request.cargo(&args);
     build.arg("--no-run");
     build_with(request, build, deadline, &mut programs)?;
-    // Two packages whose libraries have one name cannot be told apart.
-    let mut libraries: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for package in request.packages() {
-        for target in package.targets.iter().filter(|target| target.doctests) {
-            let library = target.name.replace('-', "_");
-            libraries.entry(library).or_default().push(&package.name);
-        }
-    }
+    let libraries = doctest_libraries(request);
     let target_of = |header: &str| {
         programs.get(header).cloned().or_else(|| {
-            let [package] = libraries.get(header)?.as_slice() else {
+            // Two packages whose libraries have one name cannot be told apart.
+            let [target] = libraries.get(header)?.as_slice() else {
                 return None;
             };
-            Some(((*package).to_owned(), TargetKind::Doc, String::new()))
+            Some(target.clone())
         })
     };
     let mut reader = LogReader::new(&target_of);
+    pass_on(request, request.cargo(&args), deadline, &mut reader)?;
+    let docs = libraries.values().flatten();
+    let mut missing: BTreeSet<&TargetKey> = programs.values().chain(docs).collect();
+    for section in reader.sections.iter().filter(|section| section.is_sound()) {
+        missing.remove(&section.place);
+        seen.observations.extend(section.observations());
+    }
+    for (package, kind, target) in missing {
+        let place = crate::test_id::place(package, *kind, target);
+        seen.gaps
+            .push(format!("the tests of {place} came to no end"));
+    }
+    Ok(())
+}
+
+/// The documentation tests of the packages, by what Cargo heads them with.
+fn doctest_libraries(request: &Request<'_>) -> BTreeMap<String, Vec<TargetKey>> {
+    let mut libraries: BTreeMap<String, Vec<TargetKey>> = BTreeMap::new();
+    for package in request.packages() {
+        for target in package.targets.iter().filter(|target| target.doctests) {
+            let tests = (package.name.clone(), TargetKind::Doc, String::new());
+            let library = target.name.replace('-', "_");
+            libraries.entry(library).or_default().push(tests);
+        }
+    }
+    libraries
+}
+
+/// Runs the user's own command and hands on what it prints.
+fn pass_on(
+    request: &Request<'_>,
+    mut command: Command,
+    deadline: Instant,
+    reader: &mut LogReader<'_>,
+) -> Result<(), RunError> {
     let mut tail = Tail::default();
     let limits = Limits {
         total: Some(deadline.saturating_duration_since(Instant::now())),
         quiet: Some(request.policy.test_time_out.0.max(DOCTEST_BUILD)),
     };
-    let mut command = request.cargo(&args);
     let end = process::run(&mut command, limits, request.cancel, true, |_, line| {
         tail.push(line);
         let line = String::from_utf8_lossy(line);
@@ -370,34 +389,13 @@ pub(super) fn watch(
     match end {
         // Where a crash has an exit code, which is below 0, Cargo ends with it.
         ProcessEnd::Exited(Some(PASSED | FAILED | ..0)) | ProcessEnd::TimedOut
-            if !reader.sections.is_empty() => {}
-        ProcessEnd::Exited(Some(FAILED)) => return Err(build_error(&tail)),
-        ProcessEnd::Exited(_) | ProcessEnd::TimedOut => {
-            return Err(ended_badly(&command, end, &tail));
+            if !reader.sections.is_empty() =>
+        {
+            Ok(())
         }
+        ProcessEnd::Exited(Some(FAILED)) => Err(build_error(&tail)),
+        ProcessEnd::Exited(_) | ProcessEnd::TimedOut => Err(ended_badly(&command, end, &tail)),
     }
-    let docs = libraries.values().flatten();
-    let docs = docs.map(|package| ((*package).to_owned(), TargetKind::Doc, String::new()));
-    let mut missing: BTreeSet<TargetKey> = programs.values().cloned().chain(docs).collect();
-    for section in reader.sections.into_iter().filter(Section::is_sound) {
-        let (package, kind, target) = &section.place;
-        missing.remove(&section.place);
-        let paths = doctest_paths(section.results.keys().map(String::as_str));
-        for (name, result) in &section.results {
-            let path = match kind {
-                TargetKind::Doc => &paths[name.as_str()],
-                _ => name,
-            };
-            let test = TestId::new(package, *kind, target, path);
-            seen.observations.push(result.clone().observation(test));
-        }
-    }
-    for (package, kind, target) in missing {
-        let place = crate::test_id::place(&package, kind, &target);
-        seen.gaps
-            .push(format!("the tests of {place} came to no end"));
-    }
-    Ok(())
 }
 
 fn cargo_test(
@@ -534,6 +532,20 @@ impl Section {
                 count(&[Outcome::Fail]),
                 count(&[Outcome::Ignored]),
             ])
+    }
+
+    /// The results, with those of documentation tests under paths without line numbers.
+    fn observations(&self) -> impl Iterator<Item = Observation> {
+        let (package, kind, target) = &self.place;
+        let paths = doctest_paths(self.results.keys().map(String::as_str));
+        self.results.iter().map(move |(name, result)| {
+            let path = match kind {
+                TargetKind::Doc => &paths[name.as_str()],
+                _ => name,
+            };
+            let test = TestId::new(package, *kind, target, path);
+            result.clone().observation(test)
+        })
     }
 }
 
