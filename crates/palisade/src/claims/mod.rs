@@ -175,18 +175,12 @@ impl Claims {
     /// text of `claims.toml`.
     pub fn of(documents: Vec<(String, String)>, definitions: &str) -> Result<Self, ClaimsError> {
         let entries = definition::entries(definitions)?;
+        let named = by_name(&entries)?;
         let documents: Vec<Document> = documents
             .into_iter()
             .map(|(path, text)| Document::read(&path, text))
             .collect();
         let mut list = Vec::new();
-        let mut named: BTreeMap<&str, usize> = BTreeMap::new();
-        for (at, entry) in entries.iter().enumerate() {
-            if named.insert(&entry.name, at).is_some() {
-                let problem = "is there twice";
-                return Err(definition_error(FILE_NAME, &entry.name, problem));
-            }
-        }
         let mut used = BTreeSet::new();
         for document in &documents {
             for marker in &document.markers {
@@ -194,32 +188,7 @@ impl Claims {
             }
         }
         for (at, entry) in entries.iter().enumerate() {
-            match (&entry.document, &entry.text) {
-                (Some(path), Some(text)) => {
-                    let document = documents.iter().find(|document| document.path == *path);
-                    let number = document.map(|document| by_text(document, entry, text));
-                    let number = number.ok_or_else(|| {
-                        definition_error(FILE_NAME, &entry.name, "names a document that is none")
-                    })??;
-                    let document = document.expect("a number was found in it");
-                    list.push(claim(
-                        document,
-                        &number,
-                        &entry.name,
-                        &entry.definition,
-                        ClaimLocation::File(at),
-                    ));
-                }
-                (None, None) if used.contains(&at) => {}
-                (None, None) => {
-                    let problem = "has no marker in a document, and no document and text";
-                    return Err(definition_error(FILE_NAME, &entry.name, problem));
-                }
-                _ => {
-                    let problem = "needs both document and text, or a marker";
-                    return Err(definition_error(FILE_NAME, &entry.name, problem));
-                }
-            }
+            list.extend(of_entry(&documents, entry, at, used.contains(&at))?);
         }
         list.sort_by(|a, b| {
             (&a.document, a.number.at.start).cmp(&(&b.document, b.number.at.start))
@@ -274,6 +243,18 @@ fn claim(
     }
 }
 
+/// Where the entry of each name is.
+fn by_name(entries: &[definition::DefinitionEntry]) -> Result<BTreeMap<&str, usize>, ClaimsError> {
+    let mut named = BTreeMap::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if named.insert(entry.name.as_str(), at).is_some() {
+            let problem = "is there twice";
+            return Err(definition_error(FILE_NAME, &entry.name, problem));
+        }
+    }
+    Ok(named)
+}
+
 /// The claim of a marker; `None` if it says that its number is none.
 fn of_marker(
     document: &Document,
@@ -323,6 +304,31 @@ fn of_marker(
     let name = definition.proof().title();
     let location = ClaimLocation::Marker(marker.content.clone());
     Ok(Some(claim(document, number, &name, &definition, location)))
+}
+
+/// The claim of an entry that says where its number stands; `None` if a marker names it.
+fn of_entry(
+    documents: &[Document],
+    entry: &definition::DefinitionEntry,
+    at: usize,
+    has_marker: bool,
+) -> Result<Option<Claim>, ClaimsError> {
+    let error = |problem| definition_error(FILE_NAME, &entry.name, problem);
+    let (path, text) = match (&entry.document, &entry.text) {
+        (Some(path), Some(text)) => (path, text),
+        (None, None) if has_marker => return Ok(None),
+        (None, None) => {
+            let problem = "has no marker in a document, and no document and text";
+            return Err(error(problem));
+        }
+        _ => return Err(error("needs both document and text, or a marker")),
+    };
+    let document = documents.iter().find(|document| document.path == *path);
+    let document = document.ok_or_else(|| error("names a document that is none"))?;
+    let number = by_text(document, entry, text)?;
+    let location = ClaimLocation::File(at);
+    let (name, definition) = (&entry.name, &entry.definition);
+    Ok(Some(claim(document, &number, name, definition, location)))
 }
 
 /// The number of an entry that says where it stands by the text around it.
