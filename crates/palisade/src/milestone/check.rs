@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{KnownTests, Milestone, Snapshot};
+use crate::baseline::TestSet;
 use crate::benchmark_comparison::{CompareOptions, compare};
 use crate::check::{BaseChoice, CandidateChoice, CheckOptions, check as check_tests};
 use crate::claims::{self, Checked, Claims, contradictions};
@@ -13,7 +14,7 @@ use crate::measure::launch::Launcher;
 use crate::observation::{Environment, Millis};
 use crate::report::{FindingDocument, documents};
 use crate::scope::Scope;
-use crate::session::{Events, Session, SessionError};
+use crate::session::{Events, Revision, Session, SessionError};
 use crate::speed::{BenchmarkState, Decision};
 use crate::verdict::{Verdict, judge_claims, judge_claims_since, judge_single_runs};
 
@@ -120,54 +121,77 @@ fn tests(
     // A comparison of runs may run tests again; only what was asked for does.
     let is_compared = snapshot.is_none() && is_remembered && now_known.covering.is_some();
     if is_here && (options.measure || is_compared) {
-        let candidate = if files.subject.dirty {
-            CandidateChoice::Files
-        } else {
-            CandidateChoice::Checkout(files.subject.commit.clone())
-        };
-        let options = CheckOptions {
-            base: BaseChoice::Revision(from.clone()),
-            candidate,
-            everything: true,
-            ..CheckOptions::default()
-        };
-        let report = check_tests(session, &options, events)?;
-        // The documents are held in their own part.
-        let mut findings = report.findings;
-        findings.retain(|finding| finding.kind() != FindingKind::Claim);
-        return Ok(MilestoneSection::of(&findings, &report.base.name));
+        return tests_by_runs(session, from, &files, events);
     }
-    let Some(snapshot) = snapshot else {
-        if !is_remembered {
-            notes.push(format!(
-                "tests: not known at the milestone; {}",
-                if is_here {
-                    "--measure runs them"
-                } else {
-                    "its commit is not in this clone"
-                }
-            ));
-            return Ok(MilestoneSection::default());
+    match snapshot {
+        Some(snapshot) => {
+            let environment = files.environment(session)?;
+            if let Err(reason) = comparable(snapshot, &environment, notes) {
+                notes.push(reason);
+                return Ok(MilestoneSection::default());
+            }
+            if now_known.covering.is_none() {
+                return Ok(unknown_now(notes));
+            }
+            tests_by_snapshot(session, milestone, snapshot, &now_known.set)
         }
-        return Ok(unknown_now(notes));
+        None if is_remembered => Ok(unknown_now(notes)),
+        None => Ok(unknown_then(is_here, notes)),
+    }
+}
+
+/// Compares the runs of the files with those of the milestone's commit; runs what is missing.
+fn tests_by_runs(
+    session: &mut Session,
+    from: &str,
+    files: &Revision,
+    events: Events<'_>,
+) -> Result<MilestoneSection, SessionError> {
+    let candidate = if files.subject.dirty {
+        CandidateChoice::Files
+    } else {
+        CandidateChoice::Checkout(files.subject.commit.clone())
     };
-    let environment = files.environment(session)?;
-    if let Err(reason) = comparable(snapshot, &environment, notes) {
-        notes.push(reason);
-        return Ok(MilestoneSection::default());
-    }
-    if now_known.covering.is_none() {
-        return Ok(unknown_now(notes));
-    }
+    let options = CheckOptions {
+        base: BaseChoice::Revision(from.to_owned()),
+        candidate,
+        everything: true,
+        ..CheckOptions::default()
+    };
+    let report = check_tests(session, &options, events)?;
+    // The documents are held in their own part.
+    let mut findings = report.findings;
+    findings.retain(|finding| finding.kind() != FindingKind::Claim);
+    Ok(MilestoneSection::of(&findings, &report.base.name))
+}
+
+/// Holds the tests of the files against those that the milestone's snapshot lists.
+fn tests_by_snapshot(
+    session: &Session,
+    milestone: &Milestone,
+    snapshot: &KnownTests,
+    now: &TestSet,
+) -> Result<MilestoneSection, SessionError> {
     let ledger = crate::quarantine::ledger(session.store.as_ref())?;
     let findings = judge_single_runs(
         &snapshot.test_set(),
-        &now_known.set,
+        now,
         true,
         &session.policy,
         &ledger,
     );
     Ok(MilestoneSection::of(&findings, &milestone.name))
+}
+
+/// Nobody kept what the tests did at the milestone.
+fn unknown_then(is_here: bool, notes: &mut Vec<String>) -> MilestoneSection {
+    let next = if is_here {
+        "--measure runs them"
+    } else {
+        "its commit is not in this clone"
+    };
+    notes.push(format!("tests: not known at the milestone; {next}"));
+    MilestoneSection::default()
 }
 
 /// The milestone's tests are known and those of the files are not: no data is no pass.
