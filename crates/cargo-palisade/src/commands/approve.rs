@@ -9,18 +9,27 @@ use serde_json::json;
 use super::Context;
 use crate::error::UsageError;
 
-pub fn run(
-    context: &mut Context<'_>,
-    revision: Option<&str>,
-    note: &str,
-    by: Option<&str>,
-) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade approve --note 'ran it on the board, 200 prompts'")]
+pub struct Args {
+    /// The commit [default: the files as they are]
+    pub revision: Option<String>,
+    /// What was validated, and how
+    #[arg(long, value_name = "TEXT")]
+    pub note: String,
+    /// Who you are [default: git's user.name and user.email]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let session = &mut context.session;
-    let candidate = revision.map_or(CandidateChoice::Files, |revision| {
-        CandidateChoice::Revision(revision.to_owned())
-    });
+    let candidate = match &args.revision {
+        Some(revision) => CandidateChoice::Revision(revision.clone()),
+        None => CandidateChoice::Files,
+    };
     let (base, candidate) = session.revisions(&BaseChoice::Branching, &candidate)?;
-    let by = by.map(str::to_owned).or_else(|| session.repo.user());
+    let by = args.by.clone().or_else(|| session.repo.user());
     let by = by.ok_or(UsageError::Nobody)?;
     let subject = &candidate.subject;
     let mut authors = session.repo.authors(&base.commit.id, &subject.commit)?;
@@ -34,14 +43,15 @@ pub fn run(
     }
     let event = JournalEvent::Approved {
         by: by.clone(),
-        note: note.to_owned(),
+        note: args.note.clone(),
     };
     let entry = JournalEntry::new(&subject.tree, &subject.commit, event);
     session.store.add(&Record::Journal(entry.clone()))?;
     let text = format!(
-        "{by} approves {}, this very content (tree {}): {note}\n",
+        "{by} approves {}, this very content (tree {}): {}\n",
         candidate.name(),
-        palisade::hash::short(&subject.tree)
+        palisade::hash::short(&subject.tree),
+        args.note
     );
     context.print(&json!({"schema": 1, "entry": entry}), &text)?;
     Ok(0)

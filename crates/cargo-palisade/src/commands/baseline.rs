@@ -10,15 +10,41 @@ use palisade::session::{Event, Session, SessionError};
 use serde_json::json;
 use std::fmt::Write as _;
 
-use super::{Context, check};
-use crate::args::{BaselineCommand, BranchArgs};
+use super::Context;
+use super::check::{self, JudgeArgs};
 use crate::error::NOT_MEASURED;
 
-pub fn run(context: &mut Context<'_>, command: &BaselineCommand) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = "Example: cargo palisade baseline record")]
+pub enum Command {
+    /// Run all tests and keep the result as the expected state of this branch
+    #[command(after_help = "Example: cargo palisade baseline record")]
+    Record,
+    /// Show the expected state of this branch
+    #[command(after_help = "Example: cargo palisade baseline show --branch main")]
+    Show(BranchArgs),
+    /// Compare all tests of the files as they are with the expected state
+    #[command(after_help = "Example: cargo palisade baseline diff")]
+    Diff {
+        #[command(flatten)]
+        branch: BranchArgs,
+        #[command(flatten)]
+        judge: JudgeArgs,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BranchArgs {
+    /// The branch [default: the one that is checked out]
+    #[arg(long, value_name = "BRANCH")]
+    pub branch: Option<String>,
+}
+
+pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
     match command {
-        BaselineCommand::Record => record(context),
-        BaselineCommand::Show(branch) => show(context, branch),
-        BaselineCommand::Diff { branch, judge } => {
+        Command::Record => record(context),
+        Command::Show(branch) => show(context, branch),
+        Command::Diff { branch, judge } => {
             let (_, run) = find(&context.session, branch)?;
             let options = CheckOptions {
                 base: BaseChoice::Revision(run.subject.commit),

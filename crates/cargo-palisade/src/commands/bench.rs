@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use palisade::benchmark_comparison::{SeriesOptions, SeriesReport, measure_series};
+use palisade::policy::Span;
 use palisade::report::amount;
 use palisade::speed::{BoundState, estimate};
 use serde_json::{Value, json};
 
+use super::compare::SelectionArgs;
 use super::{Context, launcher};
-use crate::args::BenchArgs;
 use crate::error::NOT_MEASURED;
 
 /// A bound does not hold.
@@ -17,7 +18,22 @@ const BROKEN: u8 = 1;
 /// Whether a bound holds is not shown.
 const UNDECIDED: u8 = 4;
 
-pub fn run(context: &mut Context<'_>, args: &BenchArgs) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade bench --only parser/bench:speed")]
+pub struct Args {
+    /// The revision to measure [default: the files as they are]
+    pub revision: Option<String>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// How many launches of each benchmark
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub launches: usize,
+    /// How long measuring may take [default: speed.budget of palisade.toml]
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Span>,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let ui = context.ui;
     let options = SeriesOptions {
         revision: args.revision.clone(),

@@ -4,17 +4,34 @@ use std::fmt::Write as _;
 
 use palisade::benchmark_comparison::{CalibrateOptions, calibrate};
 use palisade::measure::launch::CAN_SLOW_DOWN;
+use palisade::policy::Span;
 use palisade::speed::{Calibration, NoiseThreshold};
 use serde_json::json;
 
+use super::compare::SelectionArgs;
 use super::{Context, launcher};
-use crate::args::CalibrateArgs;
 use crate::error::NOT_MEASURED;
 
 /// The slowdowns that are put in.
 const SLOWDOWNS: [f64; 3] = [0.02, 0.05, 0.10];
 
-pub fn run(context: &mut Context<'_>, args: &CalibrateArgs) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade calibrate --only parser/bench:speed")]
+pub struct Args {
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// How many comparisons of equal programs
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub comparisons: usize,
+    /// How many comparisons with each of the slowdowns of 2, 5 and 10 %
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub injected: usize,
+    /// How long measuring may take [default: as long as it takes]
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Span>,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let ui = context.ui;
     let options = CalibrateOptions {
         selection: args.selection.selection(),

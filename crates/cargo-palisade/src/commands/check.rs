@@ -1,18 +1,103 @@
 //! `cargo palisade check`
 
-use palisade::check::{CheckOptions, MeasureSpeed, check};
+use std::path::PathBuf;
+
+use palisade::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, check};
+use palisade::policy::Span;
 use palisade::record::now;
 use palisade::report::{
     HistoryPoint, Report, ReportDocument, html, junit, markdown, sarif, terminal,
 };
+use palisade::scope::ShardNumber;
 
 use super::{Context, launcher, write};
-use crate::args::{CheckArgs, JudgeArgs, ReportArgs};
 
 /// How many runs the curves of the page go back.
 const HISTORY: u32 = 100;
 
-pub fn run(context: &mut Context<'_>, args: &CheckArgs) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade check --base main --html report.html")]
+pub struct Args {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Judge all tests, and say which failures the plan of the change would have missed
+    #[arg(long, visible_alias = "full")]
+    pub all: bool,
+    /// Measure speed and memory of the crates that the change can reach, too
+    #[arg(long, conflicts_with = "shard")]
+    pub speed: bool,
+    /// Run one of N parts of the tests, such as 2/3; `merge` gives the verdict
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<ShardNumber>,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+}
+
+/// Which change is looked at.
+#[derive(Debug, clap::Args)]
+pub struct ChangeArgs {
+    /// The revision to compare with [default: where the branch left the default branch]
+    #[arg(long, value_name = "REV")]
+    pub base: Option<String>,
+    /// Compare with the newest earlier commit whose tests are known; build no base
+    #[arg(long, conflicts_with = "base")]
+    pub stored_base: bool,
+    /// Look at what is staged instead of the files as they are
+    #[arg(long)]
+    pub staged: bool,
+}
+
+impl ChangeArgs {
+    /// What the change is compared with.
+    pub fn base(&self) -> BaseChoice {
+        match &self.base {
+            Some(revision) => BaseChoice::Revision(revision.clone()),
+            None if self.stored_base => BaseChoice::Stored,
+            None => BaseChoice::Branching,
+        }
+    }
+
+    /// What is judged.
+    pub fn candidate(&self) -> CandidateChoice {
+        if self.staged {
+            CandidateChoice::Staged
+        } else {
+            CandidateChoice::Files
+        }
+    }
+}
+
+/// How thoroughly a change is judged.
+#[derive(Debug, clap::Args)]
+pub struct JudgeArgs {
+    /// Use no stored run
+    #[arg(long)]
+    pub fresh: bool,
+    /// Begin no more reruns after this time, such as 60s
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Span>,
+    #[command(flatten)]
+    pub reports: ReportArgs,
+}
+
+/// Where the reports go.
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// Write a JUnit report
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write a Markdown report, for a pull request
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Write a self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write a SARIF report, for annotations in the code
+    #[arg(long, value_name = "FILE")]
+    pub sarif: Option<PathBuf>,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let options = CheckOptions {
         base: args.change.base(),
         candidate: args.change.candidate(),

@@ -12,21 +12,40 @@ use palisade::verdict::{Verdict, judge_claims};
 use serde_json::json;
 
 use super::{Context, launcher};
-use crate::args::{ClaimsArgs, ClaimsCommand};
 
-pub fn run(context: &mut Context<'_>, command: &ClaimsCommand) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = "Example: cargo palisade claims check")]
+pub enum Command {
+    /// Measure what proves the claims, and say which do not hold
+    #[command(after_help = "Example: cargo palisade claims check --costly")]
+    Check(Args),
+    /// Write what is measured into the documents, with date and machine beside its proof
+    #[command(after_help = "Example: cargo palisade claims update 'size of the model'")]
+    Update(Args),
+    /// List the claims, and figures of speed and memory that nothing proves
+    #[command(after_help = "Example: cargo palisade claims list")]
+    List,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The claims; all if none is given
+    pub claims: Vec<String>,
+    /// Measure those too that take long, and those of benchmarks
+    #[arg(long)]
+    pub costly: bool,
+}
+
+pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
     match command {
-        ClaimsCommand::Check(args) => check(context, args),
-        ClaimsCommand::Update(args) => rewrite(context, args),
-        ClaimsCommand::List => list(context),
+        Command::Check(args) => check(context, args),
+        Command::Update(args) => rewrite(context, args),
+        Command::List => list(context),
     }
 }
 
 /// Reads the claims that are asked for, and measures them.
-fn measured(
-    context: &mut Context<'_>,
-    args: &ClaimsArgs,
-) -> anyhow::Result<(Claims, Vec<Checked>)> {
+fn measured(context: &mut Context<'_>, args: &Args) -> anyhow::Result<(Claims, Vec<Checked>)> {
     let ui = context.ui;
     let mut claims = Claims::load(&context.session)?;
     claims
@@ -43,7 +62,7 @@ fn measured(
     Ok((claims, checked))
 }
 
-fn check(context: &mut Context<'_>, args: &ClaimsArgs) -> anyhow::Result<u8> {
+fn check(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let (claims, checked) = measured(context, args)?;
     let findings = judge_claims(&claims::results(&checked), &contradictions(&claims));
     let verdict = verdict(&checked, &findings);
@@ -102,7 +121,7 @@ fn line(text: &mut String, checked: &Checked) {
     );
 }
 
-fn rewrite(context: &mut Context<'_>, args: &ClaimsArgs) -> anyhow::Result<u8> {
+fn rewrite(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let (claims, checked) = measured(context, args)?;
     let date = DateTime::<Utc>::from_timestamp_millis(now()).unwrap_or_default();
     let machine = fingerprint("", "");

@@ -7,6 +7,7 @@ use std::time::Instant;
 use palisade::baseline::TestSet;
 use palisade::flaky::{FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, release_entry};
 use palisade::observation::Purpose;
+use palisade::policy::Span;
 use palisade::quarantine::release_due;
 use palisade::record::{Record, new_id, now};
 use palisade::report::age;
@@ -17,13 +18,72 @@ use palisade::test_id::TestId;
 use serde_json::json;
 
 use super::Context;
-use crate::args::FlakyCommand;
 use crate::error::{NOT_MEASURED, UsageError};
 
 /// The exit code of a stress that found something.
 const FOUND: u8 = 1;
 
-pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = "Example: cargo palisade flaky list")]
+pub enum Command {
+    /// List the tests that passed and failed on the same tree
+    #[command(after_help = "Example: cargo palisade flaky list")]
+    List,
+    /// Show what is known of a test
+    #[command(after_help = "Example: cargo palisade flaky show tests::connects")]
+    Show {
+        /// The test, or the end of its name
+        test: String,
+    },
+    /// Let a flaky test's failures not count, for a time
+    #[command(
+        after_help = "Example: cargo palisade flaky quarantine tests::connects --owner ada --reason 'race in setup'"
+    )]
+    Quarantine {
+        /// The test, or the end of its name
+        test: String,
+        /// Who answers for it
+        #[arg(long, value_name = "NAME")]
+        owner: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// A link to the issue
+        #[arg(long, value_name = "URL")]
+        issue: Option<String>,
+        /// How long at most [default: flaky.quarantine of palisade.toml]
+        #[arg(long = "for", value_name = "TIME")]
+        lasts: Option<Span>,
+    },
+    /// Let a test's failures count again
+    #[command(
+        after_help = "Example: cargo palisade flaky release tests::connects --reason 'race removed'"
+    )]
+    Release {
+        /// The test, or the end of its name
+        test: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Run tests many times to find out whether they are flaky
+    #[command(
+        visible_alias = "hunt",
+        after_help = "Example: cargo palisade flaky stress a/lib/tests::connects --runs 200"
+    )]
+    Stress {
+        /// The tests; all of the workspace if none is given
+        tests: Vec<TestId>,
+        /// How often at most
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        runs: u32,
+        /// How long at most
+        #[arg(long, value_name = "TIME", default_value = "5m")]
+        time: Span,
+    },
+}
+
+pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
     for entry in release_due(context.session.store.as_mut(), now())? {
         context
             .ui
@@ -31,13 +91,13 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
     }
     let ledger = palisade::quarantine::ledger(context.session.store.as_ref())?;
     match command {
-        FlakyCommand::List => {
+        Command::List => {
             let records = ledger.flaky();
             let json = json!({"schema": 1, "flaky": records});
             context.print(&json, &flaky_table(&records, now()))?;
         }
-        FlakyCommand::Show { test } => show(context, find(&ledger, test)?)?,
-        FlakyCommand::Quarantine {
+        Command::Show { test } => show(context, find(&ledger, test)?)?,
+        Command::Quarantine {
             test,
             owner,
             reason,
@@ -61,7 +121,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             );
             context.print(&json, &text)?;
         }
-        FlakyCommand::Release { test, reason } => {
+        Command::Release { test, reason } => {
             let record = find(&ledger, test)?;
             let entry = release_entry(new_id(), &record.test, reason.clone(), now());
             let json = json!({"schema": 1, "entry": entry});
@@ -69,7 +129,7 @@ pub fn run(context: &mut Context<'_>, command: &FlakyCommand) -> anyhow::Result<
             let text = format!("{} is released: its failures count\n", record.test);
             context.print(&json, &text)?;
         }
-        FlakyCommand::Stress { tests, runs, time } => {
+        Command::Stress { tests, runs, time } => {
             return stress(context, tests, *runs, time.0);
         }
     }

@@ -1,6 +1,7 @@
 //! `cargo palisade history`
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use palisade::hash::short;
 use palisade::history::{BenchmarkHistory, History};
@@ -8,10 +9,25 @@ use palisade::observation::Millis;
 use palisade::report::{amount, comparison, trends};
 
 use super::{Context, write};
-use crate::args::HistoryArgs;
 use crate::error::NOT_MEASURED;
 
-pub fn run(context: &mut Context<'_>, args: &HistoryArgs) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade history --html history.html")]
+pub struct Args {
+    /// Only the benchmarks whose names hold this text
+    pub benchmark: Option<String>,
+    /// How many commits to look back
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub commits: u32,
+    /// Print one line per commit and benchmark, separated by commas
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Write a self-contained HTML page with charts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let session = &context.session;
     let mut commits: Vec<String> = session
         .repo

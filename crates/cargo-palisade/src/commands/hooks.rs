@@ -11,26 +11,52 @@ use palisade::hooks::{
     uninstall,
 };
 use palisade::level::Level;
+use palisade::policy::Span;
 use palisade::record::now;
 use palisade::report::{FindingDocument, documents, terminal};
 use palisade::verdict::Verdict;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::args::{HookName, HooksCommand};
 
-pub fn run(context: &mut Context<'_>, command: &HooksCommand) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = "Example: cargo palisade hooks install")]
+pub enum Command {
+    /// Install pre-commit and pre-push; hooks that are there are called first
+    #[command(after_help = "Example: cargo palisade hooks install")]
+    Install,
+    /// Take them away and put back what was there
+    #[command(after_help = "Example: cargo palisade hooks uninstall")]
+    Uninstall,
+    /// Do what a hook does
+    #[command(after_help = "Example: cargo palisade hooks run pre-commit")]
+    Run {
+        /// The hook; pre-push reads what git says on standard input
+        hook: HookName,
+        /// Begin nothing new after this time [default: 5s before a commit, 90s before a push]
+        #[arg(long, value_name = "TIME")]
+        budget: Option<Span>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum HookName {
+    PreCommit,
+    PrePush,
+}
+
+pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
     match command {
-        HooksCommand::Install => {
+        Command::Install => {
             let program = std::env::current_exe().context("find this program's own file")?;
             let done = install(&mut context.session, &program)?;
             tell(context, &done)
         }
-        HooksCommand::Uninstall => {
+        Command::Uninstall => {
             let done = uninstall(&context.session)?;
             tell(context, &done)
         }
-        HooksCommand::Run { hook, budget } => {
+        Command::Run { hook, budget } => {
             let hook = match hook {
                 HookName::PreCommit => Hook::PreCommit,
                 HookName::PrePush => Hook::PrePush,

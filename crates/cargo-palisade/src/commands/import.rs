@@ -12,13 +12,50 @@ use palisade::verdict::{Verdict, judge_saved_speed, judge_saved_tests};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::args::{ImportArgs, ImportFormat};
 
-pub fn run(context: &mut Context<'_>, args: &ImportArgs) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade import new.log --base old.log")]
+pub struct Args {
+    /// Logs of cargo test, cargo bench or hyperfine, JUnit reports, folders of Criterion, JSON
+    /// of hyperfine or Bencher; - is the standard input
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// What to take from them: all that is in them, or the sums of "test result" lines alone,
+    /// which are held to min_success_rate and not remembered
+    #[arg(
+        long,
+        value_name = "FORM",
+        default_value = "auto",
+        conflicts_with = "base"
+    )]
+    pub format: Format,
+    /// The commit that they are of
+    #[arg(
+        long,
+        value_name = "REV",
+        default_value = "HEAD",
+        conflicts_with = "base"
+    )]
+    pub commit: String,
+    /// Compare one file with this one, and remember neither
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
+}
+
+/// What is taken from files with results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// All that is in them.
+    Auto,
+    /// The sums of "test result" lines.
+    Summary,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     match (&args.base, args.format) {
         (Some(base), _) => compare(context, base, &args.files),
-        (None, ImportFormat::Summary) => summarize(context, &args.files),
-        (None, ImportFormat::Auto) => remember(context, args),
+        (None, Format::Summary) => summarize(context, &args.files),
+        (None, Format::Auto) => remember(context, args),
     }
 }
 
@@ -26,7 +63,7 @@ fn read(context: &Context<'_>, path: &Path) -> Result<Imported, SessionError> {
     Ok(Imported::read(path, &context.session.workspace)?)
 }
 
-fn remember(context: &mut Context<'_>, args: &ImportArgs) -> anyhow::Result<u8> {
+fn remember(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let commit = context.session.repo.resolve(&args.commit)?;
     let mut text = String::new();
     let mut files = Vec::new();

@@ -6,23 +6,29 @@ use std::path::{Path, PathBuf};
 use palisade::merge::merge;
 use palisade::report::ReportDocument;
 
-use super::{Context, check};
-use crate::args::ReportArgs;
+use super::Context;
+use super::check::{self, ReportArgs};
 use crate::error::UsageError;
 
-pub fn run(
-    context: &mut Context<'_>,
-    files: &[PathBuf],
-    reports: &ReportArgs,
-) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade merge shard-1.json shard-2.json shard-3.json")]
+pub struct Args {
+    /// What `check --shard I/N --json` printed, one file for each shard
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub reports: ReportArgs,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let ui = context.ui;
-    let read = files.iter().map(|file| {
+    let read = args.files.iter().map(|file| {
         let name = file.display().to_string();
         Ok((name, read(file)?))
     });
     let read = read.collect::<Result<Vec<_>, UsageError>>()?;
     let merged = merge(&mut context.session, &read, &|event| ui.event(event))?;
-    check::tell(context, merged, reports)
+    check::tell(context, merged, &args.reports)
 }
 
 fn read(file: &Path) -> Result<ReportDocument, UsageError> {

@@ -13,18 +13,57 @@ use palisade::session::SessionError;
 use serde_json::json;
 
 use super::{Context, launcher};
-use crate::args::{MilestoneCommand, MilestoneSetArgs};
 use crate::error::UsageError;
 
-pub fn run(context: &mut Context<'_>, command: &MilestoneCommand) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Subcommand)]
+#[command(
+    after_help = "Example: cargo palisade milestone set 1.0 && cargo palisade milestone check"
+)]
+pub enum Command {
+    /// Set a milestone: what is known of tests, speed, memory and claims; the newest of a name counts
+    #[command(after_help = "Example: cargo palisade milestone set 1.0 --measure --file")]
+    Set(SetArgs),
+    /// Hold the files against a milestone: tests, claims, and the speed and memory of HEAD
+    #[command(after_help = "Example: cargo palisade milestone check 1.0")]
+    Check {
+        /// The milestone [default: the newest]
+        name: Option<String>,
+        /// Run now what is not known: the tests of both, a comparison of their speed, claims of benchmarks
+        #[arg(long)]
+        measure: bool,
+    },
+    /// List the milestones
+    #[command(after_help = "Example: cargo palisade milestone list")]
+    List,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SetArgs {
+    /// What to call it
+    pub name: String,
+    /// The commit it stands for; claims are measured only while the files are those of it
+    #[arg(value_name = "REV", default_value = "HEAD")]
+    pub revision: String,
+    /// Run its tests and its benchmarks now, where nothing is known of them
+    #[arg(long)]
+    pub measure: bool,
+    /// Measure the costly claims too
+    #[arg(long)]
+    pub costly: bool,
+    /// Write it to milestones/NAME.json too, which git keeps for every clone
+    #[arg(long)]
+    pub file: bool,
+}
+
+pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
     match command {
-        MilestoneCommand::Set(args) => set(context, args),
-        MilestoneCommand::List => list(context),
-        MilestoneCommand::Check { name, measure } => check(context, name.as_deref(), *measure),
+        Command::Set(args) => set(context, args),
+        Command::List => list(context),
+        Command::Check { name, measure } => check(context, name.as_deref(), *measure),
     }
 }
 
-fn set(context: &mut Context<'_>, args: &MilestoneSetArgs) -> anyhow::Result<u8> {
+fn set(context: &mut Context<'_>, args: &SetArgs) -> anyhow::Result<u8> {
     let options = SetOptions {
         name: args.name.clone(),
         revision: args.revision.clone(),

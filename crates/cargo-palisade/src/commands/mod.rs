@@ -1,26 +1,26 @@
-//! One file per command.
+//! One file per command: what it takes from the command line, and what it does.
 
-mod approve;
-mod baseline;
-mod bench;
-mod bisect;
-mod calibrate;
-mod check;
-mod ci;
-mod claims;
-mod compare;
-mod flaky;
-mod history;
-mod hooks;
-mod import;
-mod init;
-mod merge;
-mod milestone;
-mod recover;
-mod report;
-mod risk;
-mod store;
-mod test;
+pub mod approve;
+pub mod baseline;
+pub mod bench;
+pub mod bisect;
+pub mod calibrate;
+pub mod check;
+pub mod ci;
+pub mod claims;
+pub mod compare;
+pub mod flaky;
+pub mod history;
+pub mod hooks;
+pub mod import;
+pub mod init;
+pub mod merge;
+pub mod milestone;
+pub mod recover;
+pub mod report;
+pub mod risk;
+pub mod store;
+pub mod test;
 
 use std::fs;
 use std::io::Write as _;
@@ -41,13 +41,8 @@ use crate::ui::Ui;
 /// Runs the command and returns its exit code.
 pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
     let global = &args.global;
-    if let Command::Ci {
-        system,
-        shards,
-        postgres,
-    } = &args.command
-    {
-        return ci::run(ui, *system, *shards, *postgres);
+    if let Command::Ci(args) = &args.command {
+        return ci::run(ui, args);
     }
     // What `cargo test` prints is what can be watched.
     let is_watched = matches!(&args.command, Command::Test(test) if !test.command.is_empty());
@@ -71,23 +66,21 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
         Command::Compare(args) => compare::run(&mut context, args),
         Command::Bench(args) => bench::run(&mut context, args),
         Command::Calibrate(args) => calibrate::run(&mut context, args),
-        Command::Merge { files, reports } => merge::run(&mut context, files, reports),
+        Command::Merge(args) => merge::run(&mut context, args),
         Command::Risk(args) => risk::run(&mut context, args),
-        Command::Baseline { command } => baseline::run(&mut context, command),
-        Command::Flaky { command } => flaky::run(&mut context, command),
+        Command::Baseline(command) => baseline::run(&mut context, command),
+        Command::Flaky(command) => flaky::run(&mut context, command),
         Command::History(args) => history::run(&mut context, args),
-        Command::Milestone { command } => milestone::run(&mut context, command),
-        Command::Approve { revision, note, by } => {
-            approve::run(&mut context, revision.as_deref(), note, by.as_deref())
-        }
+        Command::Milestone(command) => milestone::run(&mut context, command),
+        Command::Approve(args) => approve::run(&mut context, args),
         Command::Report => report::run(&context),
-        Command::Hooks { command } => hooks::run(&mut context, command),
+        Command::Hooks(command) => hooks::run(&mut context, command),
         Command::Import(args) => import::run(&mut context, args),
-        Command::Ci { .. } => unreachable!("it needs no workspace, and has run"),
-        Command::Claims { command } => claims::run(&mut context, command),
+        Command::Ci(_) => unreachable!("it needs no workspace, and has run"),
+        Command::Claims(command) => claims::run(&mut context, command),
         Command::Bisect(args) => bisect::run(&mut context, args),
         Command::Recover(args) => recover::run(&mut context, args),
-        Command::Store { command } => store::run(&mut context, command),
+        Command::Store(command) => store::run(&mut context, command),
     }
 }
 
@@ -143,7 +136,7 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// What every command works with.
-struct Context<'a> {
+pub struct Context<'a> {
     session: Session,
     ui: &'a Ui,
     json: bool,

@@ -1,16 +1,58 @@
 //! `cargo palisade recover`
 
-use palisade::recover::{RecoverOptions, recover};
+use std::path::PathBuf;
 
-use super::{Context, bisect, launcher, write};
-use crate::args::RecoverArgs;
+use palisade::recover::{RecoverOptions, Stage, recover};
 
-pub fn run(context: &mut Context<'_>, args: &RecoverArgs) -> anyhow::Result<u8> {
+use super::bisect::{self, SearchArgs};
+use super::{Context, launcher, write};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade recover --test tests::connects --good v1.0.0")]
+pub struct Args {
+    /// The incident to go on with [default: a new one if one of --test, --bench, --cmd and
+    /// --ratio is given; else the newest that is open, or a new one about the test that fails
+    /// in the newest run of HEAD]
+    #[arg(conflicts_with_all = ["question", "good", "bad", "first_parent", "mode"])]
+    pub incident: Option<String>,
+    #[command(flatten)]
+    pub search: SearchArgs,
+    /// Do this step only
+    #[arg(long, value_enum, value_name = "STEP")]
+    pub step: Option<Step>,
+    /// Write the incident as Markdown
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Step {
+    Confirm,
+    Bisect,
+    Revert,
+    Validate,
+    Monitor,
+}
+
+impl Step {
+    /// The same, as the library says it.
+    pub fn stage(self) -> Stage {
+        match self {
+            Self::Confirm => Stage::Confirm,
+            Self::Bisect => Stage::Bisect,
+            Self::Revert => Stage::Revert,
+            Self::Validate => Stage::Validate,
+            Self::Monitor => Stage::Monitor,
+        }
+    }
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let ui = context.ui;
     let options = RecoverOptions {
         incident: args.incident.clone(),
         search: bisect::options(context, &args.search)?,
-        only: args.step.map(crate::args::Step::stage),
+        only: args.step.map(Step::stage),
     };
     let launcher = launcher()?;
     let incident = recover(&mut context.session, &launcher, &options, &|event| {

@@ -5,11 +5,18 @@ use palisade::report::risk_text;
 use serde_json::json;
 
 use super::Context;
-use crate::args::ChangeArgs;
+use super::check::ChangeArgs;
 
-pub fn run(context: &mut Context<'_>, args: &ChangeArgs) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade risk --base main")]
+pub struct Args {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let session = &context.session;
-    let (base, candidate) = session.revisions(&args.base(), &args.candidate())?;
+    let (base, candidate) = session.revisions(&args.change.base(), &args.change.candidate())?;
     let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
     let seconds = match &risk.scope {
         Some(scope) => session.expected_seconds(scope)?,

@@ -2,21 +2,35 @@
 
 use std::fs::File;
 use std::io::BufReader;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use palisade::store::{export, import};
 use serde_json::json;
 
 use super::Context;
-use crate::args::StoreCommand;
 
-pub fn run(context: &mut Context<'_>, command: &StoreCommand) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
+pub enum Command {
+    /// Write every record to standard output
+    #[command(after_help = "Example: cargo palisade store export > runs.jsonl")]
+    Export,
+    /// Read records that export wrote; known ones change nothing
+    #[command(after_help = "Example: cargo palisade store import runs.jsonl")]
+    Import {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
     match command {
-        StoreCommand::Export => {
+        Command::Export => {
             context.ui.finish();
             export(context.session.store.as_ref(), std::io::stdout().lock())?;
         }
-        StoreCommand::Import { file } => {
+        Command::Import { file } => {
             let open = File::open(file).with_context(|| format!("read {}", file.display()))?;
             let records = import(context.session.store.as_mut(), BufReader::new(open))?;
             let text = format!("read {records} records; those that were known changed nothing\n");

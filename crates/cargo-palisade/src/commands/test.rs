@@ -6,17 +6,31 @@ use palisade::observation::{Observation, Outcome, Purpose, Run};
 use palisade::policy::Policy;
 use palisade::report::printable;
 use palisade::scope::Scope;
+use palisade::test_id::TestId;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 use super::Context;
-use crate::args::TestArgs;
 use crate::error::{NOT_MEASURED, UsageError};
 
 /// The exit code when a test fails.
 const FAILED: u8 = 1;
 
-pub fn run(context: &mut Context<'_>, args: &TestArgs) -> anyhow::Result<u8> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade test -- cargo test --workspace")]
+pub struct Args {
+    /// Only the tests of this package; may be given several times
+    #[arg(short, long, value_name = "NAME")]
+    pub package: Vec<String>,
+    /// Only this test, as package/kind:target/path; may be given several times
+    #[arg(long, value_name = "TEST", conflicts_with = "package")]
+    pub test: Vec<TestId>,
+    /// Your own `cargo test` of the whole workspace: run as it is, watched, remembered
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["package", "test"])]
+    pub command: Vec<String>,
+}
+
+pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     let ui = context.ui;
     let scope = if !args.test.is_empty() {
         Scope::Tests(args.test.iter().cloned().collect())

@@ -1,22 +1,40 @@
 //! `cargo palisade ci`
 
-use crate::args::CiSystem;
 use crate::ui::Ui;
 
 const GITHUB: &str = include_str!("github.yml");
 const GITLAB: &str = include_str!("gitlab.yml");
 
-pub fn run(ui: &Ui, system: CiSystem, shards: u32, postgres: bool) -> anyhow::Result<u8> {
-    ui.out(&workflow(system, shards.max(1), postgres))?;
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo palisade ci github > .github/workflows/palisade.yml")]
+pub struct Args {
+    /// Which CI
+    pub system: System,
+    /// In how many parts the tests are run
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub shards: u32,
+    /// Keep the store on the PostgreSQL server that the secret PALISADE_STORE names
+    #[arg(long)]
+    pub postgres: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum System {
+    Github,
+    Gitlab,
+}
+
+pub fn run(ui: &Ui, args: &Args) -> anyhow::Result<u8> {
+    ui.out(&workflow(args.system, args.shards.max(1), args.postgres))?;
     Ok(0)
 }
 
 /// The workflow's text. Lines that begin with `#file` or `#postgres` belong to one kind of
 /// store only.
-fn workflow(system: CiSystem, shards: u32, postgres: bool) -> String {
+fn workflow(system: System, shards: u32, postgres: bool) -> String {
     let template = match system {
-        CiSystem::Github => GITHUB,
-        CiSystem::Gitlab => GITLAB,
+        System::Github => GITHUB,
+        System::Gitlab => GITLAB,
     };
     let (kept, dropped) = if postgres {
         ("#postgres", "#file")
@@ -41,7 +59,7 @@ mod tests {
 
     #[test]
     fn every_place_is_filled() {
-        for system in [CiSystem::Github, CiSystem::Gitlab] {
+        for system in [System::Github, System::Gitlab] {
             for postgres in [false, true] {
                 let text = workflow(system, 4, postgres);
                 for rest in ["@SHARDS@", "@LIST@", "@FEATURES@", "#file", "#postgres"] {
@@ -52,7 +70,7 @@ mod tests {
                 assert!(text.contains("--features postgres") == postgres);
             }
         }
-        assert!(workflow(CiSystem::Github, 2, false).contains("shard: [1, 2]\n"));
-        assert!(workflow(CiSystem::Gitlab, 2, false).contains("parallel: 2\n"));
+        assert!(workflow(System::Github, 2, false).contains("shard: [1, 2]\n"));
+        assert!(workflow(System::Gitlab, 2, false).contains("parallel: 2\n"));
     }
 }
