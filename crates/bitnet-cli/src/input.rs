@@ -4,6 +4,7 @@ use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use etcetera::BaseStrategy as _;
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
@@ -140,17 +141,10 @@ impl Terminal {
 /// Returns the path of the history file by the platform's conventions; `None` without
 /// a home folder.
 fn history_file() -> Option<PathBuf> {
-    let folder = |name| {
-        let folder = std::env::var_os(name).map(PathBuf::from);
-        folder.filter(|folder| folder.is_absolute())
-    };
-    let state = if cfg!(windows) {
-        folder("LOCALAPPDATA")
-    } else {
-        let home = || Some(std::env::home_dir()?.join(".local/state"));
-        folder("XDG_STATE_HOME").or_else(home)
-    };
-    Some(state?.join("bitnet").join("history"))
+    let base = etcetera::choose_base_strategy().ok()?;
+    // Windows has no folder for state alone.
+    let state = base.state_dir().unwrap_or_else(|| base.cache_dir());
+    Some(state.join("bitnet").join("history"))
 }
 
 /// Reads a text file, or stdin for `-`. A byte-order mark is removed.

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use etcetera::{BaseStrategy as _, choose_base_strategy};
 use twox_hash::XxHash3_128;
 
 use super::{Commit, GitError, Repo, git, staged_files};
@@ -184,15 +185,13 @@ impl Slot {
 /// The folder for checkouts and their builds: `PALISADE_CACHE`, or `palisade` in
 /// the user's cache folder.
 fn cache_dir() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(dir) = set("PALISADE_CACHE") {
+    let chosen = std::env::var_os("PALISADE_CACHE").filter(|value| !value.is_empty());
+    if let Some(dir) = chosen {
         return PathBuf::from(dir);
     }
-    set("XDG_CACHE_HOME")
-        .or_else(|| set("LOCALAPPDATA"))
-        .map(PathBuf::from)
-        .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
+    let caches = choose_base_strategy().map(|base| base.cache_dir());
+    caches
+        .unwrap_or_else(|_| std::env::temp_dir())
         .join("palisade")
 }
 
