@@ -3,10 +3,13 @@
 
 use std::fmt::Write as _;
 
+use anstyle::AnsiColor;
+
 use super::words::{NOTHING, shell_word};
 use super::{FindingDocument, ReportDocument, age, counted, recall_text, source_text, speed};
 use crate::flaky::FlakyRecord;
 use crate::hash::short;
+use crate::level::Level;
 use crate::observation::Millis;
 use crate::risk::Assessment;
 
@@ -29,18 +32,14 @@ pub enum Paint {
 }
 
 impl Paint {
-    fn bold(self, colour: u8, text: &str) -> String {
+    fn bold(self, colour: AnsiColor, text: &str) -> String {
+        let style = colour.on_default().bold();
         match self {
-            Self::Colour => format!("\u{1b}[1;{colour}m{text}\u{1b}[0m"),
+            Self::Colour => format!("{style}{text}{style:#}"),
             Self::Plain => text.to_owned(),
         }
     }
 }
-
-const RED: u8 = 31;
-const GREEN: u8 = 32;
-const YELLOW: u8 = 33;
-const BLUE: u8 = 34;
 
 /// The whole report.
 pub fn terminal(report: &ReportDocument, now: Millis, paint: Paint) -> String {
@@ -96,9 +95,9 @@ pub fn terminal(report: &ReportDocument, now: Millis, paint: Paint) -> String {
         }
     }
     let colour = match report.verdict {
-        Verdict::Pass => GREEN,
-        Verdict::Regression => RED,
-        Verdict::Incomparable | Verdict::Inconclusive => YELLOW,
+        Verdict::Pass => AnsiColor::Green,
+        Verdict::Regression => AnsiColor::Red,
+        Verdict::Incomparable | Verdict::Inconclusive => AnsiColor::Yellow,
     };
     let word = paint.bold(colour, report.verdict.word());
     let rest = format!(
@@ -132,10 +131,10 @@ fn push_table<const N: usize>(text: &mut String, heads: &[String; N], rows: &[[S
 
 fn push_finding(text: &mut String, finding: &FindingDocument, paint: Paint) {
     let (colour, head) = match finding.severity {
-        Severity::Regression => (RED, "REGRESSION"),
-        Severity::Unmeasured => (YELLOW, "NOT MEASURED"),
-        Severity::Undecided => (YELLOW, "UNDECIDED"),
-        Severity::Note => (BLUE, "note"),
+        Severity::Regression => (AnsiColor::Red, "REGRESSION"),
+        Severity::Unmeasured => (AnsiColor::Yellow, "NOT MEASURED"),
+        Severity::Undecided => (AnsiColor::Yellow, "UNDECIDED"),
+        Severity::Note => (AnsiColor::Blue, "note"),
     };
     let state = finding.state_words();
     line(
@@ -172,7 +171,11 @@ fn push_note(text: &mut String, finding: &FindingDocument, paint: Paint) {
     let state = finding.state_words();
     line(
         text,
-        &format!("{} {}: {state}", paint.bold(BLUE, "note"), finding.name),
+        &format!(
+            "{} {}: {state}",
+            paint.bold(AnsiColor::Blue, "note"),
+            finding.name
+        ),
     );
     line(
         text,
@@ -248,12 +251,12 @@ pub fn risk_text(risk: &Assessment, expected_seconds: Option<f64>, paint: Paint)
     text
 }
 
-fn level_colour(level: crate::level::Level) -> u8 {
+fn level_colour(level: Level) -> AnsiColor {
     match level {
-        crate::level::Level::Critical => RED,
-        crate::level::Level::High => YELLOW,
-        crate::level::Level::Medium => BLUE,
-        crate::level::Level::Low => GREEN,
+        Level::Critical => AnsiColor::Red,
+        Level::High => AnsiColor::Yellow,
+        Level::Medium => AnsiColor::Blue,
+        Level::Low => AnsiColor::Green,
     }
 }
 
