@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anstream::adapter::strip_str;
 use quick_junit::Report;
 
 use super::blocks::with_headers;
@@ -24,7 +25,7 @@ pub(super) struct LogResults {
 
 /// Reads a log of `cargo test`.
 pub(super) fn log(text: &str, workspace: &Workspace) -> LogResults {
-    let text = without_colours(text);
+    let text = strip_str(text).to_string();
     let log = with_headers(&text, workspace);
     let mut sources: BTreeMap<&str, &str> = BTreeMap::new();
     for line in text.lines() {
@@ -111,18 +112,6 @@ fn library(workspace: &Workspace, name: &str) -> TargetKey {
     });
     let package = owner.map_or(name, |package| &package.name);
     (package.to_owned(), TargetKind::Doc, String::new())
-}
-
-fn without_colours(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("\u{1b}[") {
-        plain.push_str(before);
-        let end = after.find(|c: char| c.is_ascii_alphabetic());
-        rest = end.map_or("", |end| &after[end + 1..]);
-    }
-    plain.push_str(rest);
-    plain
 }
 
 /// The tests of a JUnit report; suites are called as nextest calls programs.

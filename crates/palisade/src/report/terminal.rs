@@ -361,6 +361,14 @@ mod tests {
     use crate::report::tests::example;
 
     #[test]
+    fn colours_are_all_that_paint_adds() {
+        let coloured = terminal(&example(), 60_000, Paint::Colour);
+        assert!(coloured.starts_with("\u{1b}[1m\u{1b}[31mREGRESSION\u{1b}[0m "));
+        let without = anstream::adapter::strip_str(&coloured).to_string();
+        assert_eq!(without, terminal(&example(), 60_000, Paint::Plain));
+    }
+
+    #[test]
     fn a_regression_is_told_first_and_in_full() {
         insta::assert_snapshot!(terminal(&example(), 60_000, Paint::Plain), @r#"
             REGRESSION a/lib/tests::adds (newly failing)
