@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::pair::Selection;
 use super::runner::{BenchmarkRunner, PairedResults, at_most, error_chain};
-use crate::measure::executor::random;
 use crate::measure::launch::{LaunchError, Program};
 use crate::policy::BuildPolicy;
 use crate::run::{BuildLocation, cargo};
@@ -81,7 +80,7 @@ impl BenchmarkRunner<'_> {
         let mut judge = Judge::new(self.rules(&build.package, Measure::BuildTime, 1));
         let mut values = [Vec::new(), Vec::new()];
         while judge.step() != JudgeStep::Done && !self.is_over() {
-            let first = random() as usize % 2;
+            let first = fastrand::usize(..2);
             for order in [[first, 1 - first], [1 - first, first]] {
                 let mut pair = [0.0; 2];
                 for revision in order {

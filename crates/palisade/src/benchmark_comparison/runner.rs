@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::pair::{RevisionPair, commands, is_unchanged};
 use crate::measure::bench::{Bench, Built, Reading};
-use crate::measure::executor::{Executor, LaunchSettings, random};
+use crate::measure::executor::{Executor, LaunchSettings};
 use crate::measure::launch::LaunchError;
 use crate::policy::{Policy, RatioPolicy};
 use crate::run::Progress;
@@ -301,7 +301,7 @@ impl<'a> BenchmarkRunner<'a> {
         revisions: [&Built; 2],
         slowdown: f64,
     ) -> Result<[[Vec<Reading>; 2]; 2], LaunchError> {
-        let first = random() as usize % 2;
+        let first = fastrand::usize(..2);
         let mut pairs = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
         for (pair, order) in pairs
             .iter_mut()
@@ -420,7 +420,7 @@ impl<'a> BenchmarkRunner<'a> {
         while is_open && !self.is_over() {
             let settings = LaunchSettings::random();
             let mut values = [None, None];
-            let first = random() as usize % 2;
+            let first = fastrand::usize(..2);
             for at in [first, 1 - first] {
                 let readings = self.executor.launch([of, to][at], built, settings);
                 let readings = match readings {

@@ -68,15 +68,10 @@ impl LaunchSettings {
     /// Settings with a random seed.
     pub fn random() -> Self {
         Self {
-            seed: random(),
+            seed: fastrand::u64(..),
             slowdown: 0.0,
         }
     }
-}
-
-/// A number that nobody can foretell.
-pub fn random() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().1
 }
 
 /// How much else the machine did.
