@@ -16,6 +16,7 @@ pub use pre_push::{Push, PushAnswer, pre_push};
 
 use crate::git::Commit;
 use crate::journal::{JournalEntry, JournalEvent};
+use crate::process::shell_word;
 use crate::record::Record;
 use crate::session::{Session, SessionError};
 
@@ -194,9 +195,7 @@ fn script(hook: Hook, program: &Path) -> String {
     } else {
         program.into_owned()
     };
-    let program = shlex::try_quote(&program)
-        .map(std::borrow::Cow::into_owned)
-        .unwrap_or_default();
+    let program = shell_word(&program);
     let mut text = format!(
         "#!/bin/sh\n{MARK}\nguard={program}\n[ -x \"$guard\" ] || guard=cargo-palisade\n\
          before=$(dirname \"$0\")/{name}{KEPT_SUFFIX}\n"

@@ -9,6 +9,7 @@
 
 mod tree;
 
+use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -105,6 +106,13 @@ pub(crate) fn exit_code(code: i32) -> String {
     } else {
         format!("exit code {code}")
     }
+}
+
+/// A text as one word of a shell command: bare where it may be, else quoted.
+pub fn shell_word(text: &str) -> String {
+    let quoter = shlex::Quoter::new().allow_nul(true);
+    let word = quoter.quote(text).map(Cow::into_owned);
+    word.expect("a zero byte is all that is refused")
 }
 
 /// How long a child may run.
@@ -445,6 +453,23 @@ mod tests {
             |_, _| {},
         );
         assert!(matches!(result, Err(ProcessError::Interrupted { .. })));
+    }
+
+    #[test]
+    fn a_word_is_quoted_where_a_shell_would_read_more_into_it() {
+        for (text, word) in [
+            ("a/lib/tests::adds", "a/lib/tests::adds"),
+            (
+                "a/doc/src/lib.rs - adds (line 3)",
+                "'a/doc/src/lib.rs - adds (line 3)'",
+            ),
+            ("sort/<1k>", "'sort/<1k>'"),
+            ("$HOME", "'$HOME'"),
+            ("it's", "\"it's\""),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(text), word);
+        }
     }
 
     #[test]
