@@ -173,13 +173,7 @@ fn tests_by_snapshot(
     now: &TestSet,
 ) -> Result<MilestoneSection, SessionError> {
     let ledger = crate::quarantine::ledger(session.store.as_ref())?;
-    let findings = judge_single_runs(
-        &snapshot.test_set(),
-        now,
-        true,
-        &session.policy,
-        &ledger,
-    );
+    let findings = judge_single_runs(&snapshot.test_set(), now, true, &session.policy, &ledger);
     Ok(MilestoneSection::of(&findings, &milestone.name))
 }
 

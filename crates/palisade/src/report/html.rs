@@ -1,10 +1,13 @@
 //! The report as one HTML page that needs nothing else: no script, no font, no
 //! image from elsewhere. Made to be read on a phone too.
 
-use std::fmt::Write as _;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value};
+use minijinja::{
+    Environment, Error, HtmlEscape, Output, State, UndefinedBehavior, context, escape_formatter,
+};
 
-use super::{FindingDocument, ReportDocument, source_text, speed};
-use crate::finding::Severity;
+use super::{ReportDocument, source_text, speed};
 use crate::flaky::FlakyRecord;
 use crate::observation::{Millis, Run};
 use crate::scope::Scope;
@@ -40,21 +43,6 @@ impl HistoryPoint {
     }
 }
 
-pub(super) const STYLE: &str = "
-:root{color-scheme:light dark;--line:#8885;--bad:#c62828;--good:#2e7d32;--open:#b26a00}
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
-th{overflow-wrap:normal}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
-.pass{color:var(--good)}.regression{color:var(--bad)}.open{color:var(--open)}
-article{border:1px solid var(--line);border-left:4px solid var(--bad);border-radius:4px;padding:.5rem 1rem;margin:1rem 0}
-article.open{border-left-color:var(--open);color:inherit}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;margin:.5rem 0}dd{margin:0}
-dt{opacity:.7}pre{overflow:auto;background:#8882;padding:.5rem;font-size:.85rem}
-table{border-collapse:collapse;width:100%;font-size:.9rem}
-td,th{border-top:1px solid var(--line);padding:.3rem .4rem;text-align:left;vertical-align:top}
-@media(max-width:30rem){dl{grid-template-columns:1fr;gap:0}dt{margin-top:.4rem}}
-svg{width:100%;height:auto}text{font-size:11px;fill:currentColor}
-";
-
 /// The page. `history` goes from old to new.
 pub fn html(
     report: &ReportDocument,
@@ -62,179 +50,102 @@ pub fn html(
     flaky: &[&FlakyRecord],
     now: Millis,
 ) -> String {
-    let mut page = String::new();
     let class = match report.verdict {
         Verdict::Pass => "pass",
         Verdict::Regression => "regression",
         Verdict::Incomparable | Verdict::Inconclusive => "open",
     };
-    // Writing to a string cannot fail.
-    let _ = write!(
-        page,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
-         <title>palisade: {word}</title><style>{STYLE}</style></head><body>\n\
-         <h1><span class=\"{class}\">{word}</span>: {sentence}</h1>\n",
-        word = report.verdict.word(),
-        sentence = escape(&report.sentence()),
-    );
-    push_revisions(&mut page, report, now);
+    let revisions = [("Base", &report.base), ("Candidate", &report.candidate)];
+    let revisions = revisions.map(|(role, revision)| {
+        let source = revision.source.as_ref();
+        context! {
+            role,
+            name => &revision.name,
+            tests => report.tests_of(revision),
+            subject => &revision.subject,
+            source => source.map(|source| source_text(source, now)),
+        }
+    });
     let (blocking, notes) = report.split();
-    for finding in blocking {
-        push_finding(&mut page, finding);
-    }
-    if !notes.is_empty() {
-        page.push_str("<h2>Notes</h2>\n<table>\n");
-        for note in notes {
-            let state = note.state_words();
-            push_row(&mut page, "td", &[&note.name, &state, &note.reason]);
+    let files = report.risk.files.iter().map(|file| {
+        context! {
+            level => file.level.word(),
+            path => &file.path,
+            class => file.class.to_string(),
+            reasons => file.reasons.join("; "),
         }
-        page.push_str("</table>\n");
-    }
-    if let Some(measured) = &report.speed {
-        push_speed(&mut page, measured, now);
-    }
-    page.push_str("<h2>Risk</h2>\n");
-    if report.risk.files.is_empty() {
-        page.push_str("<p>No file changed.</p>\n");
+    });
+    let curves = if history.len() < 2 {
+        Vec::new()
     } else {
-        page.push_str("<table>\n");
-        push_row(&mut page, "th", &["Level", "File", "Class", "Why"]);
-        for file in &report.risk.files {
-            let why = file.reasons.join("; ");
-            push_row(
-                &mut page,
-                "td",
-                &[file.level.word(), &file.path, &file.class.to_string(), &why],
-            );
-        }
-        page.push_str("</table>\n");
-    }
-    page.push_str("<h2>Whole workspace over time</h2>\n");
-    if history.len() < 2 {
-        page.push_str("<p>Fewer than two runs of the whole workspace are stored.</p>\n");
-    } else {
-        push_curve(&mut page, "Success rate, %", history, |point| point.rate);
-        push_curve(&mut page, "Duration of a run, s", history, |point| {
-            point.seconds
-        });
-    }
-    page.push_str("<h2>Flaky tests</h2>\n");
-    if flaky.is_empty() {
-        page.push_str("<p>No test ever passed and failed on the same tree.</p>\n");
-    } else {
-        page.push_str("<table>\n");
-        push_row(
-            &mut page,
-            "th",
-            &["Test", "Rate, 95 % interval", "Failed", "Quarantine"],
-        );
-        for record in flaky {
-            let rate = record.rate;
-            let interval = format!(
-                "{:.1} % ({:.1} to {:.1})",
-                100.0 * rate.mean,
-                100.0 * rate.low,
-                100.0 * rate.high
-            );
-            let failed = format!("{} of {}", record.counts.failures, record.counts.total());
-            let quarantine = record.quarantine.as_ref();
-            let quarantine = quarantine.map(|q| format!("{}: {}", q.owner, q.reason));
-            let cells = [
-                &record.test.to_string(),
-                &interval,
-                &failed,
-                quarantine.as_deref().unwrap_or("no"),
-            ];
-            push_row(&mut page, "td", &cells);
-        }
-        page.push_str("</table>\n");
-    }
-    page.push_str("</body></html>\n");
-    page
-}
-
-fn push_speed(page: &mut String, measured: &SpeedReport, now: Millis) {
-    page.push_str("<h2>Speed and memory</h2>\n<table>\n");
-    push_row(page, "th", &speed::HEADS);
-    for row in speed::rows(measured) {
-        push_row(page, "td", &row.each_ref().map(String::as_str));
-    }
-    page.push_str("</table>\n<dl>\n");
-    for (head, remark) in speed::remarks(measured, now) {
-        let _ = writeln!(page, "<dt>{head}</dt><dd>{}</dd>", escape(&remark));
-    }
-    page.push_str("</dl>\n");
-}
-
-fn push_revisions(page: &mut String, report: &ReportDocument, now: Millis) {
-    page.push_str("<dl>\n");
-    for (name, revision) in [("Base", &report.base), ("Candidate", &report.candidate)] {
-        let tests = report.tests_of(revision);
-        let source = revision
-            .source
-            .as_ref()
-            .map(|source| source_text(source, now));
-        let _ = writeln!(
-            page,
-            "<dt>{name}</dt><dd>{}: {tests}<br><small>“{}” {}</small></dd>",
-            escape(&revision.name),
-            escape(&revision.subject),
-            escape(
-                &source
-                    .map(|source| format!("({source})"))
-                    .unwrap_or_default()
-            )
-        );
-    }
-    let looked_at = escape(&report.looked_at());
-    let _ = writeln!(page, "<dt>Looked at</dt><dd>{looked_at}</dd>\n</dl>");
-}
-
-fn push_finding(page: &mut String, finding: &FindingDocument) {
-    let class = if finding.severity == Severity::Regression {
-        ""
-    } else {
-        " class=\"open\""
+        vec![
+            curve("Success rate, %", history, |point| point.rate),
+            curve("Duration of a run, s", history, |point| point.seconds),
+        ]
     };
-    let state = finding.state_words();
-    let _ = writeln!(
-        page,
-        "<article{class}><b>{}</b> ({state})\n<dl>",
-        escape(&finding.name)
-    );
-    for (name, value) in [
-        ("Status", &finding.reason),
-        ("Meaning", &finding.meaning),
-        ("Next", &finding.next),
-        ("What not to do", &finding.avoid),
-    ] {
-        if !value.is_empty() {
-            let _ = writeln!(page, "<dt>{name}</dt><dd>{}</dd>", escape(value));
-        }
-    }
-    page.push_str("</dl>\n");
-    if let Some(output) = &finding.output {
-        let _ = writeln!(page, "<pre>{}</pre>", escape(output));
-    }
-    page.push_str("</article>\n");
+    let values = context! {
+        class,
+        verdict => report.verdict.word(),
+        sentence => report.sentence(),
+        revisions => revisions.to_vec(),
+        looked_at => report.looked_at(),
+        blocking => Serde(blocking),
+        notes => Serde(notes),
+        speed => report.speed.as_ref().map(|measured| speed_values(measured, now)),
+        files => files.collect::<Vec<_>>(),
+        curves,
+        flaky => flaky.iter().map(|record| flaky_values(record)).collect::<Vec<_>>(),
+    };
+    render("report.html", include_str!("report.html"), values)
 }
 
-fn push_row(page: &mut String, cell: &str, values: &[&str]) {
-    page.push_str("<tr>");
-    for value in values {
-        let _ = write!(page, "<{cell}>{}</{cell}>", escape(value));
+/// Fills a template in. What a value holds is escaped.
+pub(super) fn render(name: &str, template: &str, values: Value) -> String {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    // A line of a template that holds a tag alone leaves no line in the page.
+    let syntax = SyntaxConfig::builder().trim_blocks(true).build();
+    environment.set_syntax(syntax.expect("the delimiters are Jinja's own"));
+    environment.set_formatter(write_value);
+    let style = Value::from_safe_string(include_str!("style.css").to_owned());
+    environment.add_global("style", style);
+    let page = environment.render_named_str(name, template, values);
+    page.expect("the template uses what it is given")
+}
+
+fn write_value(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    let Some(text) = value.as_str().filter(|_| !value.is_safe()) else {
+        return escape_formatter(out, state, value);
+    };
+    // Control characters are not allowed in a page, not even escaped.
+    let text = text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "·");
+    // A slash does no harm in a text or a quoted attribute, and paths stay legible.
+    let text = HtmlEscape(&text).to_string().replace("&#x2f;", "/");
+    Ok(out.write_str(&text)?)
+}
+
+fn speed_values(measured: &SpeedReport, now: Millis) -> Value {
+    context! {
+        heads => Serde(speed::HEADS),
+        rows => Serde(speed::rows(measured)),
+        remarks => Serde(speed::remarks(measured, now)),
     }
-    page.push_str("</tr>\n");
+}
+
+fn flaky_values(record: &FlakyRecord) -> Value {
+    let rate = record.rate;
+    let [mean, low, high] = [rate.mean, rate.low, rate.high].map(|share| 100.0 * share);
+    let quarantine = record.quarantine.as_ref();
+    context! {
+        test => record.test.to_string(),
+        rate => format!("{mean:.1} % ({low:.1} to {high:.1})"),
+        failed => format!("{} of {}", record.counts.failures, record.counts.total()),
+        quarantine => quarantine.map(|q| format!("{}: {}", q.owner, q.reason)),
+    }
 }
 
 /// A curve over the runs, evenly spaced, with the least and the greatest value.
-fn push_curve(
-    page: &mut String,
-    title: &str,
-    history: &[HistoryPoint],
-    value: impl Fn(&HistoryPoint) -> f64,
-) {
+fn curve(title: &str, history: &[HistoryPoint], value: impl Fn(&HistoryPoint) -> f64) -> Value {
     let values = history.iter().map(value).collect::<Vec<_>>();
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -247,60 +158,108 @@ fn push_curve(
             55.0
         }
     };
-    let points = values
-        .iter()
-        .enumerate()
-        .map(|(i, v)| format!("{:.1},{:.1}", x(i), y(*v)));
-    let points = points.collect::<Vec<_>>().join(" ");
-    let _ = writeln!(
-        page,
-        "<svg viewBox=\"0 0 600 110\" role=\"img\" aria-label=\"{title}\"><text x=\"0\" y=\"12\">{title}</text>\
-         <text x=\"0\" y=\"{:.0}\">{high:.2}</text><text x=\"0\" y=\"{:.0}\">{low:.2}</text>\
-         <polyline points=\"{points}\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\"/>",
-        y(high) + 4.0,
-        y(low) + if high > low { 4.0 } else { 20.0 },
-    );
-    for (index, (point, value)) in history.iter().zip(&values).enumerate() {
-        let _ = writeln!(
-            page,
-            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"><title>{}: {value:.2}</title></circle>",
-            x(index),
-            y(*value),
-            escape(crate::hash::short(&point.commit))
-        );
-    }
-    page.push_str("</svg>\n");
-}
-
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            '"' => escaped.push_str("&quot;"),
-            // Not allowed in a page, not even escaped.
-            c if c.is_control() && c != '\n' && c != '\t' => escaped.push('·'),
-            other => escaped.push(other),
+    let dots = history.iter().zip(&values).enumerate();
+    let dots = dots.map(|(index, (point, value))| {
+        context! {
+            x => format!("{:.1}", x(index)),
+            y => format!("{:.1}", y(*value)),
+            commit => crate::hash::short(&point.commit),
+            value => format!("{value:.2}"),
         }
+    });
+    context! {
+        title,
+        high => format!("{high:.2}"),
+        high_y => format!("{:.0}", y(high) + 4.0),
+        low => format!("{low:.2}"),
+        low_y => format!("{:.0}", y(low) + if high > low { 4.0 } else { 20.0 }),
+        dots => dots.collect::<Vec<_>>(),
     }
-    escaped
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flaky::Quarantine;
     use crate::report::tests::example;
+    use crate::speed::{BenchmarkResult, Decision, Fingerprint, Measure};
+    use crate::stats::{Counts, failure_rate};
+    use crate::test_id::{TargetKind, TestId};
 
-    #[test]
-    fn the_page_holds_all_parts_and_is_self_contained() {
-        let point = |at_ms, rate| HistoryPoint {
+    fn point(at_ms: Millis, rate: f64) -> HistoryPoint {
+        HistoryPoint {
             at_ms,
             commit: "abc".to_owned(),
             rate,
             seconds: 2.0,
+        }
+    }
+
+    fn flaky() -> FlakyRecord {
+        let counts = Counts {
+            failures: 3,
+            passes: 7,
         };
+        FlakyRecord {
+            test: TestId::new("a", TargetKind::Lib, "a", "tests::flips"),
+            counts,
+            mixed_trees: 1,
+            rate: failure_rate(counts),
+            last_failure_ms: 0,
+            last_failure_commit: "abc".to_owned(),
+            fails_now: false,
+            quarantine: Some(Quarantine {
+                owner: "Ada & Bob".to_owned(),
+                reason: "it's <slow>\u{7}".to_owned(),
+                issue: None,
+                since_ms: 0,
+                expires_ms: 1,
+                release_after: 1,
+            }),
+        }
+    }
+
+    fn speed() -> SpeedReport {
+        let decision = Decision::incomparable(Measure::Time, "seen");
+        SpeedReport {
+            machine: Fingerprint::default(),
+            benchmarks: vec![BenchmarkResult {
+                benchmark: "sort/<1k>".to_owned(),
+                unchanged: false,
+                decision,
+            }],
+            bounds: Vec::new(),
+            shift: None,
+            environment: None,
+            launches: 12,
+            disturbed: None,
+            waited: 0.0,
+            calibration: None,
+            notes: vec!["1 & 2".to_owned()],
+        }
+    }
+
+    #[test]
+    fn what_was_measured_and_what_flips_is_shown_escaped() {
+        let report = ReportDocument {
+            speed: Some(speed()),
+            ..example()
+        };
+        let page = html(&report, &[], &[&flaky()], 60_000);
+        for part in [
+            "<td>sort/&lt;1k&gt;</td>",
+            "<dt>Note</dt><dd>1 &amp; 2</dd>",
+            "<td>a/lib/tests::flips</td>",
+            "<td>3 of 10</td>",
+            "<td>Ada &amp; Bob: it&#x27;s &lt;slow&gt;·</td>",
+            "Fewer than two runs",
+        ] {
+            assert!(page.contains(part), "{part}\n{page}");
+        }
+    }
+
+    #[test]
+    fn the_page_holds_all_parts_and_is_self_contained() {
         let page = html(&example(), &[point(1, 99.0), point(2, 100.0)], &[], 60_000);
         for part in [
             "a/lib/tests::adds",

@@ -7,13 +7,13 @@ use anstyle::AnsiColor;
 
 use super::words::NOTHING;
 use super::{FindingDocument, ReportDocument, age, counted, recall_text, source_text, speed};
+use crate::finding::Severity;
 use crate::flaky::FlakyRecord;
 use crate::hash::short;
 use crate::level::Level;
 use crate::observation::Millis;
 use crate::process::shell_word;
 use crate::risk::Assessment;
-use crate::finding::Severity;
 use crate::verdict::Verdict;
 
 /// How many notes are told one by one.

@@ -2,16 +2,16 @@
 //! script, no image from elsewhere. The span of time is chosen by buttons that work
 //! by style alone.
 //!
-//! The curves are written by hand, like those of the report of a check: a drawing
+//! The curves are computed here, like those of the report of a check: a drawing
 //! library would bring its fonts and its own idea of a page, to draw a line and some
 //! circles.
 
-use std::fmt::Write as _;
-
 use chrono::DateTime;
+use minijinja::context;
+use minijinja::value::{Serde, Value};
 
 use super::amount;
-use super::html::{STYLE, escape};
+use super::html::render;
 use crate::hash::short;
 use crate::history::{BenchmarkHistory, ChangePoint, History, Point};
 use crate::observation::Millis;
@@ -31,78 +31,46 @@ const DAY: Millis = 86_400_000;
 /// it is one that a browser can open.
 pub fn trends(history: &History, remote: Option<&str>) -> String {
     let links = remote.and_then(web_url);
-    let mut page = String::new();
-    // Writing to a string cannot fail.
-    let _ = write!(
-        page,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
-         <title>palisade: speed and memory over time</title><style>{STYLE}"
-    );
-    page.push_str(
-        "input[name=span]{margin:0 .3rem 0 1rem}.span{display:none}\n\
-         .worse{stroke:var(--bad);fill:var(--bad)}.better{stroke:var(--good);fill:var(--good)}\n",
-    );
-    for index in 0..SPANS.len() {
-        let _ = writeln!(
-            page,
-            "#span{index}:checked~main .span{index}{{display:block}}"
-        );
-    }
-    page.push_str("</style></head><body>\n<h1>Speed and memory over time</h1>\n");
-    for (index, (name, _)) in SPANS.iter().enumerate() {
-        let checked = if index == 0 { " checked" } else { "" };
-        let _ = write!(
-            page,
-            "<input type=\"radio\" name=\"span\" id=\"span{index}\"{checked}>\
-             <label for=\"span{index}\">{name}</label>"
-        );
-    }
-    page.push_str("\n<main>\n");
-    let _ = writeln!(page, "<p>{}</p>", escape(&history.fingerprint.to_string()));
-    for left_out in &history.left_out {
-        let _ = writeln!(page, "<p>Left out: {}</p>", escape(left_out));
-    }
-    if history.series.is_empty() {
-        page.push_str("<p>Nothing of this branch was measured.</p>\n");
-    }
-    for series in &history.series {
-        push_series(&mut page, series, links.as_deref());
-    }
-    page.push_str("</main></body></html>\n");
-    page
+    let benchmarks = history.series.iter();
+    let benchmarks = benchmarks.map(|series| series_values(series, links.as_deref()));
+    let values = context! {
+        spans => SPANS.map(|(name, _)| name).to_vec(),
+        machine => history.fingerprint.to_string(),
+        left_out => Serde(&history.left_out),
+        benchmarks => benchmarks.collect::<Vec<_>>(),
+    };
+    render("trends.html", include_str!("trends.html"), values)
 }
 
-fn push_series(page: &mut String, series: &BenchmarkHistory, links: Option<&str>) {
-    let name = escape(&series.benchmark);
-    let source = series.source.as_deref().map(escape);
-    let source = source.map(|source| format!(" (imported: {source})"));
-    let source = source.unwrap_or_default();
-    let _ = writeln!(page, "<h2>{name}: {}{source}</h2>", series.measure);
+fn series_values(series: &BenchmarkHistory, links: Option<&str>) -> Value {
     let newest = series.points.iter().map(|point| point.at_ms).max();
-    for (index, (_, days)) in SPANS.iter().enumerate() {
+    let charts = SPANS.map(|(_, days)| {
         let since = days
             .zip(newest)
             .map_or(Millis::MIN, |(days, newest)| newest - days * DAY);
         let points = series.points.iter().filter(|point| point.at_ms >= since);
-        let _ = writeln!(page, "<div class=\"span span{index}\">");
-        push_chart(page, series, &points.collect::<Vec<_>>(), links);
-        page.push_str("</div>\n");
+        chart(series, &points.collect::<Vec<_>>(), links)
+    });
+    let changes = series.changes.iter().map(|change| {
+        context! {
+            percent => percent(change),
+            commit => short(&change.commit),
+            link => link(&change.commit, links),
+            comparison => comparison(change),
+        }
+    });
+    context! {
+        name => &series.benchmark,
+        title => series.title(),
+        measure => series.measure.to_string(),
+        source => &series.source,
+        charts => charts.to_vec(),
+        changes => changes.collect::<Vec<_>>(),
     }
-    if series.changes.is_empty() {
-        return;
-    }
-    page.push_str("<table>\n<tr><th>Change</th><th>Commit</th><th>Comparison</th></tr>\n");
-    for change in &series.changes {
-        let _ = writeln!(
-            page,
-            "<tr><td>{:+.1} %</td><td>{}</td><td>{}</td></tr>",
-            100.0 * (change.change.ratio - 1.0),
-            link(&change.commit, links),
-            escape(&comparison(change))
-        );
-    }
-    page.push_str("</table>\n");
+}
+
+fn percent(change: &ChangePoint) -> String {
+    format!("{:+.1} %", 100.0 * (change.change.ratio - 1.0))
 }
 
 /// What is known of a change besides the history, or how to learn it.
@@ -120,15 +88,8 @@ pub fn comparison(change: &ChangePoint) -> String {
 }
 
 /// One curve: commits evenly spaced, values between the least and the greatest.
-fn push_chart(
-    page: &mut String,
-    series: &BenchmarkHistory,
-    points: &[&Point],
-    links: Option<&str>,
-) {
-    let (Some(first), Some(last)) = (points.first(), points.last()) else {
-        return;
-    };
+fn chart(series: &BenchmarkHistory, points: &[&Point], links: Option<&str>) -> Option<Value> {
+    let (first, last) = (points.first()?, points.last()?);
     let values = || points.iter().map(|point| point.value);
     let low = values().fold(f64::INFINITY, f64::min);
     let high = values().fold(f64::NEG_INFINITY, f64::max);
@@ -139,75 +100,39 @@ fn push_chart(
     };
     let x = |index: usize| 90.0 + 495.0 * index as f64 / (points.len().max(2) - 1) as f64;
     let y = |value: f64| 130.0 - 110.0 * (value - low) / (high - low).max(f64::MIN_POSITIVE);
-    let label = series.title();
-    let _ = writeln!(
-        page,
-        "<svg viewBox=\"0 0 600 160\" role=\"img\" aria-label=\"{}\">\
-         <text x=\"0\" y=\"24\">{}</text><text x=\"0\" y=\"134\">{}</text>\
-         <text x=\"90\" y=\"155\">{}</text><text x=\"585\" y=\"155\" text-anchor=\"end\">{}</text>",
-        escape(&label),
-        amount(series.measure, high),
-        amount(series.measure, low),
-        date(first.at_ms),
-        date(last.at_ms),
-    );
-    for change in &series.changes {
-        let at = points
-            .iter()
-            .position(|point| point.commit == change.commit);
-        if let Some(at) = at.filter(|at| *at > 0) {
-            let class = if change.change.ratio > 1.0 {
-                "worse"
-            } else {
-                "better"
-            };
-            let _ = writeln!(
-                page,
-                "<g class=\"{class}\"><line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"16\" y2=\"136\" \
-                 stroke-dasharray=\"3\"/><text x=\"{0:.1}\" y=\"12\" stroke=\"none\" \
-                 text-anchor=\"middle\">{1:+.1} %</text></g>",
-                f64::midpoint(x(at), x(at - 1)),
-                100.0 * (change.change.ratio - 1.0)
-            );
+    let marks = series.changes.iter().filter_map(|change| {
+        let mut commits = points.iter().map(|point| &point.commit);
+        let at = commits.position(|commit| *commit == change.commit);
+        let at = at.filter(|at| *at > 0)?;
+        let is_worse = change.change.ratio > 1.0;
+        Some(context! {
+            x => format!("{:.1}", f64::midpoint(x(at), x(at - 1))),
+            class => if is_worse { "worse" } else { "better" },
+            percent => percent(change),
+        })
+    });
+    let dots = points.iter().enumerate().map(|(index, point)| {
+        context! {
+            x => format!("{:.1}", x(index)),
+            y => format!("{:.1}", y(point.value)),
+            commit => short(&point.commit),
+            amount => amount(series.measure, point.value),
+            date => date(point.at_ms),
+            link => link(&point.commit, links),
         }
-    }
-    let line = points.iter().enumerate();
-    let line = line.map(|(i, point)| format!("{:.1},{:.1}", x(i), y(point.value)));
-    let _ = writeln!(
-        page,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"currentColor\"/>",
-        line.collect::<Vec<_>>().join(" ")
-    );
-    for (index, point) in points.iter().enumerate() {
-        let circle = format!(
-            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"><title>{}: {}, {}</title></circle>",
-            x(index),
-            y(point.value),
-            escape(short(&point.commit)),
-            amount(series.measure, point.value),
-            date(point.at_ms)
-        );
-        match links {
-            Some(url) => {
-                let commit = escape(&point.commit);
-                let _ = writeln!(
-                    page,
-                    "<a href=\"{}/commit/{commit}\">{circle}</a>",
-                    escape(url)
-                );
-            }
-            None => page.push_str(&circle),
-        }
-    }
-    page.push_str("</svg>\n");
+    });
+    Some(context! {
+        high => amount(series.measure, high),
+        low => amount(series.measure, low),
+        first => date(first.at_ms),
+        last => date(last.at_ms),
+        marks => marks.collect::<Vec<_>>(),
+        dots => dots.collect::<Vec<_>>(),
+    })
 }
 
-fn link(commit: &str, links: Option<&str>) -> String {
-    let (name, commit) = (escape(short(commit)), escape(commit));
-    match links {
-        Some(url) => format!("<a href=\"{}/commit/{commit}\">{name}</a>", escape(url)),
-        None => name,
-    }
+fn link(commit: &str, links: Option<&str>) -> Option<String> {
+    links.map(|url| format!("{url}/commit/{commit}"))
 }
 
 fn date(at_ms: Millis) -> String {

@@ -317,11 +317,6 @@ fn place(subject: &FindingSubject) -> Option<Place> {
     }
 }
 
-/// A text as one word of a shell command.
-pub(super) fn shell_word(text: &str) -> String {
-    shlex::try_quote(text).map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned)
-}
-
 /// A p-value as people read it.
 fn p_value(p: f64) -> String {
     if p < 0.001 {

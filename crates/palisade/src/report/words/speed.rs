@@ -1,7 +1,8 @@
 //! The words for what happened to speed and memory.
 
-use super::{NOTHING, Words, shell_word};
+use super::{NOTHING, Words};
 use crate::finding::{FileComparison, FindingSubject, Severity, SpeedGap};
+use crate::process::shell_word;
 use crate::report::{amount, bound_word, state_word};
 use crate::speed::{
     BenchmarkState, BoundDecision, BoundState, Decision, Measure, RegressionAction,

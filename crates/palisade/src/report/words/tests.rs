@@ -1,7 +1,8 @@
 //! The words for what happened to tests.
 
-use super::{NOTHING, Words, name, p_value, shell_word};
+use super::{NOTHING, Words, name, p_value};
 use crate::finding::{Failure, FailureCause, FindingSubject};
+use crate::process::shell_word;
 use crate::rerun::DurationRerunResult;
 use crate::stats::failure_rate;
 use crate::test_id::TestId;
