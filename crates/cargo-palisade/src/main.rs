@@ -16,7 +16,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     // Before anything else: what is held when a process is started counts as its own.
-    if let Some(code) = palisade::measure::launch::serve() {
+    if let Some(code) = palisade::host::measure::launch::serve() {
         return code;
     }
     // Cargo calls `cargo-palisade palisade …`; called by its own name, it has no
@@ -25,13 +25,13 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "palisade") {
         words.remove(1);
     }
-    let args = args::Args::parse_from(words);
+    let args = commands::Args::parse_from(words);
     let ui = ui::Ui::new(&args.global);
-    let cancel = palisade::process::Cancel::default();
+    let cancel = palisade::host::process::Cancel::default();
     let (on_interrupt, interrupt) = (cancel.clone(), cancel.clone());
     let handler = ctrlc::set_handler(move || on_interrupt.cancel());
     let result = handler
-        .map_err(anyhow::Error::from)
+        .map_err(error::CommandError::from)
         .and_then(|()| commands::run(&args, &ui, cancel));
     ui.finish();
     match result {

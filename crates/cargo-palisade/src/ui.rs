@@ -4,12 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use palisade::report::Paint;
-use palisade::run::Progress;
-use palisade::session::Event;
-
 use crate::args::{Color, Global};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use palisade::host::run::Progress;
+use palisade::host::session::Event;
+use palisade::report::Paint;
 
 /// What is shorter than this shows no progress.
 const PATIENCE: Duration = Duration::from_millis(250);

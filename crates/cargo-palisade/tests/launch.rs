@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use palisade::measure::launch::{Conditions, Launcher, Program, Usage};
-use palisade::process::Cancel;
+use palisade::host::measure::launch::{Conditions, Launcher, Program, Usage};
+use palisade::host::process::Cancel;
 
 const MIB: u64 = 1 << 20;
 

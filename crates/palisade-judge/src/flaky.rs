@@ -249,12 +249,12 @@ fn quarantine(entry: &QuarantineEntry) -> Option<Quarantine> {
 pub enum QuarantineRefusal {
     /// It fails each time where it was last seen.
     #[error(
-        "quarantine {0}: it fails each time on the tree it was last seen on, so it is broken, not flaky"
+        "failed to quarantine {0}: it fails each time on the tree it was last seen on, so it is broken, not flaky"
     )]
     Broken(TestId),
     /// It never passed and failed on one tree.
     #[error(
-        "quarantine {0}: it never both passed and failed on one tree, so nothing shows that it is flaky"
+        "failed to quarantine {0}: it never both passed and failed on one tree, so nothing shows that it is flaky"
     )]
     NoEvidence(TestId),
 }

@@ -92,7 +92,7 @@ pub struct ShardNumber {
 
 /// Why a text is not the number of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read {0:?} as a shard (expected I/N, with I from 1 to N)")]
+#[error("{0:?} is not a shard (expected I/N, with I from 1 to N)")]
 pub struct ParseShardError(String);
 
 impl FromStr for ShardNumber {

@@ -85,7 +85,7 @@ pub struct TestId {
 
 /// Why a text is not the name of a test.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read {text:?} as the name of a test (expected package/kind:target/path)")]
+#[error("{text:?} is not the name of a test (expected package/kind:target/path)")]
 pub struct ParseTestIdError {
     /// The text.
     pub text: String,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
-    if let Some(code) = palisade::measure::launch::serve() {
+    if let Some(code) = palisade::host::measure::launch::serve() {
         return code;
     }
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -30,32 +30,13 @@
 //! - A run that did not finish is never taken for one that did.
 #![forbid(unsafe_code)]
 
-pub mod api;
-pub mod benchmark_comparison;
-pub mod check;
-pub mod claims;
-pub mod culprit;
-pub mod git;
-pub mod hooks;
-pub mod import;
-pub mod journal;
-pub mod measure;
-pub mod merge;
-pub mod metadata;
-pub mod milestone;
-pub mod policy_file;
-pub mod policy_template;
-pub mod process;
-pub mod quarantine;
+mod error;
+pub mod flow;
+pub mod host;
 pub mod record;
-pub mod recover;
 pub mod report;
-pub mod run;
-pub mod running_program;
-pub mod session;
-pub mod source;
-pub mod store;
 
+pub use error::Error;
 pub use palisade_judge::{
     baseline, bisect, change, finding, flaky, hash, history, level, observation, policy, rerun,
     risk, scope, shard, speed, stats, test_id, test_set_diff, verdict, workspace,

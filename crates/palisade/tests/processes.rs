@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use palisade::measure::launch::{
+use palisade::host::measure::launch::{
     CAN_SLOW_DOWN, Conditions, LaunchError, Launched, Launcher, Program,
 };
-use palisade::process::{Cancel, Limits, ProcessEnd, ProcessError, Stream, run};
-use palisade::running_program::move_running_program;
+use palisade::host::process::{Cancel, Limits, ProcessEnd, ProcessError, Stream, run};
+use palisade::host::running_program::move_running_program;
 
 const MIB: u64 = 1 << 20;
 

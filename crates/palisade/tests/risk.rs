@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use palisade::change::{ChangeKind, FileChange, Hunk};
+use palisade::host::source::rust_file;
 use palisade::level::Level;
 use palisade::policy::Policy;
 use palisade::risk::{Files, RustFile, assess};
 use palisade::scope::Scope;
-use palisade::source::rust_file;
 use palisade::workspace::{Package, Workspace};
 
 /// A workspace of packages given as (name, folder, dependencies).

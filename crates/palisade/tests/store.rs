@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use palisade::flaky::{QuarantineEntry, QuarantineEvent};
+use palisade::host::store::{SqliteStore, Store, StoreError, export, import};
 use palisade::observation::{Environment, Observation, Outcome, Purpose, Run, Subject};
 use palisade::record::{BaselineMark, Record};
 use palisade::scope::Scope;
 use palisade::speed::{Fingerprint, Measure, Measurement, SpeedPurpose, SpeedRun};
-use palisade::store::{SqliteStore, Store, StoreError, export, import};
 use palisade::test_id::{TargetKind, TestId};
 
 /// A place where a store is kept; it is gone when this is dropped.
@@ -31,7 +31,7 @@ impl Place for File {
 
     fn open(&self) -> Box<dyn Store> {
         let path = self.0.path().join("kept/store.sqlite");
-        palisade::store::open(path.as_os_str()).expect("opens")
+        palisade::host::store::open(path.as_os_str()).expect("opens")
     }
 }
 
@@ -525,7 +525,7 @@ fn a_folder_that_cannot_be_made_is_named() {
 #[test]
 fn a_place_of_another_kind_is_refused() {
     let check = |place: &str, expected: &str| {
-        let error = palisade::store::open(place.as_ref())
+        let error = palisade::host::store::open(place.as_ref())
             .err()
             .expect("refused");
         assert!(error.to_string().contains(expected), "{error}");
@@ -545,8 +545,9 @@ mod server {
 
     use postgres::{Client, NoTls};
 
-    use super::{Place, add_at, lines};
-    use palisade::store::{Store, StoreError};
+    use super::{add_at, lines};
+    use palisade::host::store::{Store, StoreError};
+    use palisade::record::Place;
 
     /// Where the server is; `scripts/test-postgres.sh` sets it.
     fn url() -> String {
@@ -585,7 +586,7 @@ mod server {
         fn open(&self) -> Box<dyn Store> {
             let (url, name) = (url(), &self.0);
             let url = format!("{url}&options=-csearch_path%3D{name}&application_name={name}");
-            palisade::store::open(url.as_ref()).expect("opens")
+            palisade::host::store::open(url.as_ref()).expect("opens")
         }
     }
 
@@ -605,7 +606,9 @@ mod server {
         let newer = "UPDATE palisade_schema SET version = 99";
         place.client().batch_execute(newer).expect("set");
         let url = format!("{}&options=-csearch_path%3D{}", url(), place.0);
-        let error = palisade::store::open(url.as_ref()).err().expect("refused");
+        let error = palisade::host::store::open(url.as_ref())
+            .err()
+            .expect("refused");
         assert!(
             matches!(error, StoreError::TooNew { found: 99, .. }),
             "{error:?}"

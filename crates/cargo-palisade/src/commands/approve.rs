@@ -1,13 +1,12 @@
 //! `cargo palisade approve`
 
-use palisade::check::{BaseChoice, CandidateChoice};
-use palisade::journal::{JournalEntry, JournalEvent};
-use palisade::record::Record;
+use super::Context;
+use crate::error::{CommandError, UsageError};
+use palisade::host::journal_entry;
+use palisade::host::session::{BaseChoice, CandidateChoice};
+use palisade::record::{JournalEvent, Record};
 use palisade::verdict::is_same;
 use serde_json::json;
-
-use super::Context;
-use crate::error::UsageError;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: cargo palisade approve --note 'ran it on the board, 200 prompts'")]
@@ -22,7 +21,7 @@ pub struct Args {
     pub by: Option<String>,
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let session = &mut context.session;
     let candidate = match &args.revision {
         Some(revision) => CandidateChoice::Revision(revision.clone()),
@@ -45,7 +44,7 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
         by: by.clone(),
         note: args.note.clone(),
     };
-    let entry = JournalEntry::new(&subject.tree, &subject.commit, event);
+    let entry = journal_entry(&subject.tree, &subject.commit, event);
     session.store.add(&Record::Journal(entry.clone()))?;
     let text = format!(
         "{by} approves {}, this very content (tree {}): {}\n",

@@ -1,18 +1,17 @@
 //! `cargo palisade baseline`
 
-use palisade::baseline::{TestSet, TestStatus};
-use palisade::check::{BaseChoice, CheckOptions};
-use palisade::observation::{Purpose, Run};
-use palisade::record::{BaselineMark, Record, new_id, now};
-use palisade::report::age;
-use palisade::scope::Scope;
-use palisade::session::{Event, Session, SessionError};
-use serde_json::json;
-use std::fmt::Write as _;
-
 use super::Context;
 use super::check::{self, JudgeArgs};
-use crate::error::NOT_MEASURED;
+use crate::error::{CommandError, NOT_MEASURED, UsageError};
+use palisade::baseline::{TestSet, TestStatus};
+use palisade::flow::check::CheckOptions;
+use palisade::host::session::{BaseChoice, Event, Session};
+use palisade::host::{new_id, now};
+use palisade::observation::{Purpose, Run};
+use palisade::record::{BaselineMark, Record, age};
+use palisade::scope::Scope;
+use serde_json::json;
+use std::fmt::Write as _;
 
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Example: cargo palisade baseline record")]
@@ -40,7 +39,7 @@ pub struct BranchArgs {
     pub branch: Option<String>,
 }
 
-pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, command: &Command) -> Result<u8, CommandError> {
     match command {
         Command::Record => record(context),
         Command::Show(branch) => show(context, branch),
@@ -60,7 +59,7 @@ pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
 }
 
 /// Makes a run the expected state of the branch that is checked out.
-pub fn mark(context: &mut Context<'_>, run: &Run) -> anyhow::Result<BaselineMark> {
+pub fn mark(context: &mut Context<'_>, run: &Run) -> Result<BaselineMark, CommandError> {
     let mark = BaselineMark {
         id: new_id(),
         recorded_ms: now(),
@@ -71,11 +70,11 @@ pub fn mark(context: &mut Context<'_>, run: &Run) -> anyhow::Result<BaselineMark
     Ok(mark)
 }
 
-fn record(context: &mut Context<'_>) -> anyhow::Result<u8> {
+fn record(context: &mut Context<'_>) -> Result<u8, CommandError> {
     let ui = context.ui;
     let mut revision = context.session.working_revision()?;
     if revision.subject.dirty {
-        return Err(SessionError::Dirty.into());
+        return Err(UsageError::Dirty.into());
     }
     ui.event(Event::Step(format!("test {}", revision.name())));
     let events = |event| ui.event(event);
@@ -118,7 +117,7 @@ fn record(context: &mut Context<'_>) -> anyhow::Result<u8> {
 }
 
 /// The baseline of a branch with its run.
-fn find(session: &Session, args: &BranchArgs) -> Result<(BaselineMark, Run), SessionError> {
+fn find(session: &Session, args: &BranchArgs) -> Result<(BaselineMark, Run), CommandError> {
     let branch = args
         .branch
         .clone()
@@ -129,10 +128,10 @@ fn find(session: &Session, args: &BranchArgs) -> Result<(BaselineMark, Run), Ses
         Some(mark) => session.store.run(&mark.run)?,
         None => None,
     };
-    mark.zip(run).ok_or(SessionError::NoBaseline(branch))
+    Ok(mark.zip(run).ok_or(UsageError::NoBaseline(branch))?)
 }
 
-fn show(context: &mut Context<'_>, branch: &BranchArgs) -> anyhow::Result<u8> {
+fn show(context: &mut Context<'_>, branch: &BranchArgs) -> Result<u8, CommandError> {
     let (mark, run) = find(&context.session, branch)?;
     let set = TestSet::of_runs([&run], &Scope::Workspace);
     let tally = set.tally();

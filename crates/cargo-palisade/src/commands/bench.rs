@@ -2,15 +2,14 @@
 
 use std::fmt::Write as _;
 
-use palisade::benchmark_comparison::{SeriesOptions, SeriesReport, measure_series};
+use super::compare::SelectionArgs;
+use super::{Context, launcher};
+use crate::error::{CommandError, NOT_MEASURED};
+use palisade::flow::benchmark_comparison::{SeriesOptions, SeriesReport, measure_series};
 use palisade::policy::Span;
 use palisade::report::amount;
 use palisade::speed::{BoundState, estimate};
 use serde_json::{Value, json};
-
-use super::compare::SelectionArgs;
-use super::{Context, launcher};
-use crate::error::NOT_MEASURED;
 
 /// A bound does not hold.
 const BROKEN: u8 = 1;
@@ -33,7 +32,7 @@ pub struct Args {
     pub budget: Option<Span>,
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let ui = context.ui;
     let options = SeriesOptions {
         revision: args.revision.clone(),

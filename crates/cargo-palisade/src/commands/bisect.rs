@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use super::{Context, flaky, launcher, write};
+use crate::error::{CommandError, UsageError};
 use palisade::bisect::FailureModel;
-use palisade::culprit::{BisectOptions, Question, bisect};
+use palisade::flow::culprit::{BisectOptions, bisect};
+use palisade::record::Question;
 use palisade::speed::Measure;
 use palisade::test_id::TestId;
-
-use super::{Context, flaky, launcher, write};
-use crate::error::UsageError;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: cargo palisade bisect --test tests::connects --good v1.0.0")]
@@ -87,7 +87,7 @@ fn measure(text: &str) -> Result<Measure, String> {
     Measure::from_word(text).ok_or_else(|| format!("{text:?} is no measure, such as time"))
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let ui = context.ui;
     let options = BisectOptions {
         resume: args.resume,
@@ -105,7 +105,10 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
 }
 
 /// What is looked for, and where.
-pub(super) fn options(context: &Context<'_>, args: &SearchArgs) -> anyhow::Result<BisectOptions> {
+pub(super) fn options(
+    context: &Context<'_>,
+    args: &SearchArgs,
+) -> Result<BisectOptions, CommandError> {
     let question = question(context, args)?;
     Ok(BisectOptions {
         good: args.good.clone(),
@@ -117,7 +120,7 @@ pub(super) fn options(context: &Context<'_>, args: &SearchArgs) -> anyhow::Resul
     })
 }
 
-fn question(context: &Context<'_>, args: &SearchArgs) -> anyhow::Result<Option<Question>> {
+fn question(context: &Context<'_>, args: &SearchArgs) -> Result<Option<Question>, CommandError> {
     let asked = &args.question;
     if let Some(name) = &asked.test {
         // A whole name need not have been seen before.
@@ -127,7 +130,7 @@ fn question(context: &Context<'_>, args: &SearchArgs) -> anyhow::Result<Option<Q
         let test = if let Some(test) = whole {
             test
         } else {
-            let ledger = palisade::quarantine::ledger(context.session.store.as_ref())?;
+            let ledger = palisade::flow::quarantine::ledger(context.session.store.as_ref())?;
             flaky::find(&ledger, name)?.test.clone()
         };
         return Ok(Some(Question::Test(test)));
@@ -144,7 +147,7 @@ fn question(context: &Context<'_>, args: &SearchArgs) -> anyhow::Result<Option<Q
     let Some(command) = &asked.cmd else {
         return Ok(None);
     };
-    let words = palisade::culprit::words(command);
+    let words = palisade::flow::culprit::words(command);
     let words = words.ok_or_else(|| UsageError::NoCommand(command.clone()))?;
     Ok(Some(Question::Command(words)))
 }

@@ -2,15 +2,14 @@
 
 use std::fmt::Write as _;
 
-use palisade::benchmark_comparison::{CalibrateOptions, calibrate};
-use palisade::measure::launch::CAN_SLOW_DOWN;
+use super::compare::SelectionArgs;
+use super::{Context, launcher};
+use crate::error::{CommandError, NOT_MEASURED};
+use palisade::flow::benchmark_comparison::{CalibrateOptions, calibrate};
+use palisade::host::measure::launch::CAN_SLOW_DOWN;
 use palisade::policy::Span;
 use palisade::speed::{Calibration, NoiseThreshold};
 use serde_json::json;
-
-use super::compare::SelectionArgs;
-use super::{Context, launcher};
-use crate::error::NOT_MEASURED;
 
 /// The slowdowns that are put in.
 const SLOWDOWNS: [f64; 3] = [0.02, 0.05, 0.10];
@@ -31,7 +30,7 @@ pub struct Args {
     pub budget: Option<Span>,
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let ui = context.ui;
     let options = CalibrateOptions {
         selection: args.selection.selection(),

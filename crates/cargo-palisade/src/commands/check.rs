@@ -1,16 +1,15 @@
 //! `cargo palisade check`
 
-use std::path::PathBuf;
-
-use palisade::check::{BaseChoice, CandidateChoice, CheckOptions, MeasureSpeed, check};
-use palisade::policy::Span;
-use palisade::record::now;
-use palisade::report::{
-    HistoryPoint, Report, ReportDocument, html, junit, markdown, sarif, terminal,
-};
-use palisade::scope::ShardNumber;
-
 use super::{Context, launcher, write};
+use crate::error::CommandError;
+use palisade::flow::check::{CheckOptions, MeasureSpeed, check};
+use palisade::host::now;
+use palisade::host::session::{BaseChoice, CandidateChoice};
+use palisade::policy::Span;
+use palisade::record::{Report, ReportDocument};
+use palisade::report::{HistoryPoint, html, junit, markdown, sarif, terminal};
+use palisade::scope::ShardNumber;
+use std::path::PathBuf;
 
 /// How many runs the curves of the page go back.
 const HISTORY: u32 = 100;
@@ -97,7 +96,7 @@ pub struct ReportArgs {
     pub sarif: Option<PathBuf>,
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let options = CheckOptions {
         base: args.change.base(),
         candidate: args.change.candidate(),
@@ -119,20 +118,20 @@ pub fn judge(
     context: &mut Context<'_>,
     options: &CheckOptions,
     args: &JudgeArgs,
-) -> anyhow::Result<u8> {
+) -> Result<u8, CommandError> {
     let ui = context.ui;
     let report = check(&mut context.session, options, &|event| ui.event(event))?;
     tell(context, report, &args.reports)
 }
 
 /// Prints the report and writes the files that are asked for.
-pub fn tell(context: &Context<'_>, report: Report, args: &ReportArgs) -> anyhow::Result<u8> {
+pub fn tell(context: &Context<'_>, report: Report, args: &ReportArgs) -> Result<u8, CommandError> {
     let report = &report.document();
     if let Some(path) = &args.junit {
         write(path, &junit(report)?)?;
     }
     if let Some(path) = &args.markdown {
-        write(path, &markdown(report))?;
+        write(path, &markdown(report, now()))?;
     }
     if let Some(path) = &args.sarif {
         write(path, &format!("{:#}\n", sarif(report)))?;
@@ -145,7 +144,7 @@ pub fn tell(context: &Context<'_>, report: Report, args: &ReportArgs) -> anyhow:
     Ok(report.exit_code)
 }
 
-fn page(context: &Context<'_>, report: &ReportDocument) -> anyhow::Result<String> {
+fn page(context: &Context<'_>, report: &ReportDocument) -> Result<String, CommandError> {
     let store = context.session.store.as_ref();
     let mut history: Vec<HistoryPoint> = store
         .recent_runs(HISTORY)?
@@ -153,6 +152,6 @@ fn page(context: &Context<'_>, report: &ReportDocument) -> anyhow::Result<String
         .filter_map(HistoryPoint::of)
         .collect();
     history.reverse();
-    let ledger = palisade::quarantine::ledger(store)?;
+    let ledger = palisade::flow::quarantine::ledger(store)?;
     Ok(html(report, &history, &ledger.flaky(), now()))
 }

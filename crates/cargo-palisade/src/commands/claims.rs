@@ -1,17 +1,19 @@
 //! `cargo palisade claims`
 
+use super::{Context, launcher};
+use crate::error::CommandError;
+use palisade::finding::{ClaimState, Finding};
+use palisade::flow::claims::{
+    self, Checked, Claims, Cost, Options, contradictions, unproved, update,
+};
+use palisade::host::measure::machine::fingerprint;
+use palisade::host::now;
+use palisade::report::{documents, numbers};
+use palisade::verdict::{Verdict, judge_claims};
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
-use palisade::claims::{self, Checked, Claims, Cost, Options, contradictions, unproved, update};
-use palisade::finding::{ClaimState, Finding};
-use palisade::measure::machine::fingerprint;
-use palisade::record::now;
-use palisade::report::{documents, numbers};
-use palisade::verdict::{Verdict, judge_claims};
 use serde_json::json;
-
-use super::{Context, launcher};
 
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Example: cargo palisade claims check")]
@@ -36,7 +38,7 @@ pub struct Args {
     pub costly: bool,
 }
 
-pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, command: &Command) -> Result<u8, CommandError> {
     match command {
         Command::Check(args) => check(context, args),
         Command::Update(args) => rewrite(context, args),
@@ -45,12 +47,13 @@ pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
 }
 
 /// Reads the claims that are asked for, and measures them.
-fn measured(context: &mut Context<'_>, args: &Args) -> anyhow::Result<(Claims, Vec<Checked>)> {
+fn measured(
+    context: &mut Context<'_>,
+    args: &Args,
+) -> Result<(Claims, Vec<Checked>), CommandError> {
     let ui = context.ui;
     let mut claims = Claims::load(&context.session)?;
-    claims
-        .only(&args.claims)
-        .map_err(palisade::session::SessionError::from)?;
+    claims.only(&args.claims)?;
     let options = Options {
         costly: args.costly,
         deadline: None,
@@ -62,7 +65,7 @@ fn measured(context: &mut Context<'_>, args: &Args) -> anyhow::Result<(Claims, V
     Ok((claims, checked))
 }
 
-fn check(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+fn check(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let (claims, checked) = measured(context, args)?;
     let findings = judge_claims(&claims::results(&checked), &contradictions(&claims));
     let verdict = verdict(&checked, &findings);
@@ -121,7 +124,7 @@ fn line(text: &mut String, checked: &Checked) {
     );
 }
 
-fn rewrite(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+fn rewrite(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let (claims, checked) = measured(context, args)?;
     let date = DateTime::<Utc>::from_timestamp_millis(now()).unwrap_or_default();
     let machine = fingerprint("", "");
@@ -133,8 +136,7 @@ fn rewrite(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
         part("cores")
     );
     let root = &context.session.workspace.root;
-    let written =
-        update(root, &claims, &checked, &place).map_err(palisade::session::SessionError::from)?;
+    let written = update(root, &claims, &checked, &place)?;
     let mut text = String::new();
     for checked in &checked {
         line(&mut text, checked);
@@ -157,7 +159,7 @@ fn rewrite(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     Ok(verdict.exit_code())
 }
 
-fn list(context: &Context<'_>) -> anyhow::Result<u8> {
+fn list(context: &Context<'_>) -> Result<u8, CommandError> {
     let claims = Claims::load(&context.session)?;
     let unproved = unproved(&claims);
     let contradictions = contradictions(&claims);

@@ -1,10 +1,10 @@
 //! `cargo palisade compare`
 
-use palisade::benchmark_comparison::{CompareOptions, Injection, Selection, compare};
-use palisade::policy::Span;
-
 use super::check::{self, ReportArgs};
 use super::{Context, launcher};
+use crate::error::CommandError;
+use palisade::flow::benchmark_comparison::{CompareOptions, Injection, Selection, compare};
+use palisade::policy::Span;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: cargo palisade compare main --only parser/bench:speed")]
@@ -64,7 +64,7 @@ fn injection(text: &str) -> Result<Injection, String> {
     })
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let ui = context.ui;
     let options = CompareOptions {
         base: args.base.clone(),

@@ -4,21 +4,20 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use super::Context;
+use crate::error::{CommandError, NOT_MEASURED, UsageError};
 use palisade::baseline::TestSet;
 use palisade::flaky::{FlakyRecord, Ledger, QuarantineRequest, quarantine_entry, release_entry};
+use palisade::flow::quarantine::release_due;
+use palisade::host::session::Event;
+use palisade::host::{new_id, now};
 use palisade::observation::Purpose;
 use palisade::policy::Span;
-use palisade::quarantine::release_due;
-use palisade::record::{Record, new_id, now};
-use palisade::report::age;
+use palisade::record::{Record, age};
 use palisade::report::flaky_table;
 use palisade::scope::Scope;
-use palisade::session::Event;
 use palisade::test_id::TestId;
 use serde_json::json;
-
-use super::Context;
-use crate::error::{NOT_MEASURED, UsageError};
 
 /// The exit code of a stress that found something.
 const FOUND: u8 = 1;
@@ -83,13 +82,13 @@ pub enum Command {
     },
 }
 
-pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, command: &Command) -> Result<u8, CommandError> {
     for entry in release_due(context.session.store.as_mut(), now())? {
         context
             .ui
             .event(Event::Note(format!("{} left quarantine", entry.test)));
     }
-    let ledger = palisade::quarantine::ledger(context.session.store.as_ref())?;
+    let ledger = palisade::flow::quarantine::ledger(context.session.store.as_ref())?;
     match command {
         Command::List => {
             let records = ledger.flaky();
@@ -152,7 +151,7 @@ pub(super) fn find<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a FlakyRecord
     }
 }
 
-fn show(context: &Context<'_>, record: &FlakyRecord) -> anyhow::Result<()> {
+fn show(context: &Context<'_>, record: &FlakyRecord) -> Result<(), CommandError> {
     let tallies = context.session.store.tallies(Some(&record.test))?;
     let mut text = if record.is_flaky() || record.quarantine.is_some() {
         flaky_table(&[record], now())
@@ -191,7 +190,7 @@ fn stress(
     tests: &[TestId],
     runs: u32,
     time: std::time::Duration,
-) -> anyhow::Result<u8> {
+) -> Result<u8, CommandError> {
     let ui = context.ui;
     let scope = match tests {
         [] => Scope::Workspace,

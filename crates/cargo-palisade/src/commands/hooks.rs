@@ -1,23 +1,23 @@
 //! `cargo palisade hooks`
 
+use super::Context;
+use crate::error::CommandError;
+use palisade::finding::Severity;
+use palisade::flow::hooks::{
+    Hook, HookChange, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember,
+    uninstall,
+};
+use palisade::host::now;
+use palisade::level::Level;
+use palisade::policy::Span;
+use palisade::record::FindingDocument;
+use palisade::report::{documents, terminal};
+use palisade::verdict::Verdict;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use palisade::finding::Severity;
-use palisade::hooks::{
-    Hook, HookChange, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember,
-    uninstall,
-};
-use palisade::level::Level;
-use palisade::policy::Span;
-use palisade::record::now;
-use palisade::report::{FindingDocument, documents, terminal};
-use palisade::verdict::Verdict;
 use serde_json::{Value, json};
-
-use super::Context;
 
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Example: cargo palisade hooks install")]
@@ -45,10 +45,10 @@ pub enum HookName {
     PrePush,
 }
 
-pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, command: &Command) -> Result<u8, CommandError> {
     match command {
         Command::Install => {
-            let program = std::env::current_exe().context("find this program's own file")?;
+            let program = super::own_program()?;
             let done = install(&mut context.session, &program)?;
             tell(context, &done)
         }
@@ -77,7 +77,10 @@ pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
     }
 }
 
-fn tell(context: &Context<'_>, done: &[(std::path::PathBuf, HookChange)]) -> anyhow::Result<u8> {
+fn tell(
+    context: &Context<'_>,
+    done: &[(std::path::PathBuf, HookChange)],
+) -> Result<u8, CommandError> {
     let mut text = String::new();
     let mut hooks = Vec::new();
     for (path, what) in done {
@@ -99,7 +102,7 @@ fn tell(context: &Context<'_>, done: &[(std::path::PathBuf, HookChange)]) -> any
     Ok(0)
 }
 
-fn before_commit(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8> {
+fn before_commit(context: &mut Context<'_>, budget: Duration) -> Result<u8, CommandError> {
     let started = Instant::now();
     let ui = context.ui;
     let events = |event| ui.event(event);
@@ -147,11 +150,11 @@ fn shown(finding: &FindingDocument) -> String {
     text
 }
 
-fn before_push(context: &mut Context<'_>, budget: Duration) -> anyhow::Result<u8> {
+fn before_push(context: &mut Context<'_>, budget: Duration) -> Result<u8, CommandError> {
     let mut said = String::new();
     std::io::stdin()
         .read_to_string(&mut said)
-        .context("read what git pushes")?;
+        .map_err(|source| CommandError::io("read what git pushes", source))?;
     let ui = context.ui;
     let events = |event| ui.event(event);
     let mut text = String::new();

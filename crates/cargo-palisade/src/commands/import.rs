@@ -1,17 +1,16 @@
 //! `cargo palisade import`
 
+use super::Context;
+use crate::error::CommandError;
+use palisade::baseline::Tally;
+use palisade::finding::{Finding, Severity};
+use palisade::flow::import::{ImportError, Imported, TestSummary};
+use palisade::report::documents;
+use palisade::verdict::{Verdict, judge_saved_speed, judge_saved_tests};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use palisade::baseline::Tally;
-use palisade::finding::{Finding, Severity};
-use palisade::import::{ImportError, Imported, TestSummary};
-use palisade::report::documents;
-use palisade::session::SessionError;
-use palisade::verdict::{Verdict, judge_saved_speed, judge_saved_tests};
 use serde_json::{Value, json};
-
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: cargo palisade import new.log --base old.log")]
@@ -51,7 +50,7 @@ pub enum Format {
     Summary,
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     match (&args.base, args.format) {
         (Some(base), _) => compare(context, base, &args.files),
         (None, Format::Summary) => summarize(context, &args.files),
@@ -59,11 +58,11 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
     }
 }
 
-fn read(context: &Context<'_>, path: &Path) -> Result<Imported, SessionError> {
-    Ok(Imported::read(path, &context.session.workspace)?)
+fn read(context: &Context<'_>, path: &Path) -> Result<Imported, ImportError> {
+    Imported::read(path, &context.session.workspace)
 }
 
-fn remember(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+fn remember(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let commit = context.session.repo.resolve(&args.commit)?;
     let mut text = String::new();
     let mut files = Vec::new();
@@ -116,13 +115,13 @@ fn document(imported: &Imported) -> Value {
 }
 
 /// Holds the sums of several runs to the policy's rate.
-fn summarize(context: &Context<'_>, files: &[PathBuf]) -> anyhow::Result<u8> {
+fn summarize(context: &Context<'_>, files: &[PathBuf]) -> Result<u8, CommandError> {
     let mut text = String::new();
     for file in files {
-        text.push_str(&palisade::import::read_text(file).map_err(SessionError::from)?);
+        text.push_str(&palisade::flow::import::read_text(file)?);
         text.push('\n');
     }
-    let sum = TestSummary::read(&text, &files[0]).map_err(SessionError::from)?;
+    let sum = TestSummary::read(&text, &files[0])?;
     let (rate, minimum) = (sum.success_rate, context.session.policy.min_success_rate);
     let verdict = if rate < minimum {
         Verdict::Regression
@@ -153,10 +152,10 @@ fn summarize(context: &Context<'_>, files: &[PathBuf]) -> anyhow::Result<u8> {
     Ok(verdict.exit_code())
 }
 
-fn compare(context: &Context<'_>, base: &Path, files: &[PathBuf]) -> anyhow::Result<u8> {
+fn compare(context: &Context<'_>, base: &Path, files: &[PathBuf]) -> Result<u8, CommandError> {
     let base = read(context, base)?;
     let session = &context.session;
-    let ledger = palisade::quarantine::ledger(session.store.as_ref())?;
+    let ledger = palisade::flow::quarantine::ledger(session.store.as_ref())?;
     let mut findings: Vec<Finding> = Vec::new();
     let mut text = format!("base       {}: {}\n", base.name(), holds(&base));
     let (mut candidates, mut notes) = (Vec::new(), Vec::new());
@@ -165,7 +164,7 @@ fn compare(context: &Context<'_>, base: &Path, files: &[PathBuf]) -> anyhow::Res
         notes.extend(candidate.notes.iter().cloned());
         if base.tests.is_empty() != candidate.tests.is_empty() {
             let (base, candidate) = (base.name(), candidate.name());
-            return Err(SessionError::from(ImportError::Kinds { base, candidate }).into());
+            return Err(ImportError::Kinds { base, candidate }.into());
         }
         let _ = writeln!(
             text,

@@ -2,17 +2,16 @@
 
 use std::fmt::Write as _;
 
+use super::{Context, baseline, write};
+use crate::error::{CommandError, NOT_MEASURED};
 use palisade::baseline::{TestSet, TestStatus};
+use palisade::flow::policy_template::{policy_text, survey_source};
 use palisade::observation::Purpose;
 use palisade::policy::FILE_NAME;
-use palisade::policy_template::{policy_text, survey_source};
 use palisade::scope::Scope;
 use serde_json::json;
 
-use super::{Context, baseline, write};
-use crate::error::NOT_MEASURED;
-
-pub fn run(context: &mut Context<'_>) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>) -> Result<u8, CommandError> {
     let ui = context.ui;
     let events = |event| ui.event(event);
     let path = context.session.workspace.root.join(FILE_NAME);

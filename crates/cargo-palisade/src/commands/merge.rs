@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use palisade::merge::merge;
-use palisade::report::ReportDocument;
-
 use super::Context;
 use super::check::{self, ReportArgs};
-use crate::error::UsageError;
+use crate::error::{CommandError, UsageError};
+use palisade::flow::merge::merge;
+use palisade::record::ReportDocument;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: cargo palisade merge shard-1.json shard-2.json shard-3.json")]
@@ -20,7 +19,7 @@ pub struct Args {
     pub reports: ReportArgs,
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let ui = context.ui;
     let read = args.files.iter().map(|file| {
         let name = file.display().to_string();

@@ -2,18 +2,15 @@
 
 use std::fmt::Write as _;
 
-use palisade::finding::ClaimState;
-use palisade::hash::short;
-use palisade::milestone::{
-    self, Milestone, MilestoneCheckOptions, MilestoneReport, SetOptions, Snapshot, write,
-};
-use palisade::record::now;
-use palisade::report::{age, state_word};
-use palisade::session::SessionError;
-use serde_json::json;
-
 use super::{Context, launcher};
-use crate::error::UsageError;
+use crate::error::{CommandError, UsageError};
+use palisade::finding::ClaimState;
+use palisade::flow::milestone::{self, MilestoneCheckOptions, MilestoneReport, SetOptions, write};
+use palisade::hash::short;
+use palisade::host::now;
+use palisade::record::{Milestone, Snapshot, age};
+use palisade::report::state_word;
+use serde_json::json;
 
 #[derive(Debug, clap::Subcommand)]
 #[command(
@@ -55,7 +52,7 @@ pub struct SetArgs {
     pub file: bool,
 }
 
-pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, command: &Command) -> Result<u8, CommandError> {
     match command {
         Command::Set(args) => set(context, args),
         Command::List => list(context),
@@ -63,7 +60,7 @@ pub fn run(context: &mut Context<'_>, command: &Command) -> anyhow::Result<u8> {
     }
 }
 
-fn set(context: &mut Context<'_>, args: &SetArgs) -> anyhow::Result<u8> {
+fn set(context: &mut Context<'_>, args: &SetArgs) -> Result<u8, CommandError> {
     let options = SetOptions {
         name: args.name.clone(),
         revision: args.revision.clone(),
@@ -79,7 +76,7 @@ fn set(context: &mut Context<'_>, args: &SetArgs) -> anyhow::Result<u8> {
             .workspace
             .root
             .join(&session.policy.milestone.folder);
-        Some(write(&folder, &milestone).map_err(SessionError::from)?)
+        Some(write(&folder, &milestone)?)
     } else {
         None
     };
@@ -140,7 +137,7 @@ fn push_parts(text: &mut String, milestone: &Milestone) {
     };
 }
 
-fn list(context: &Context<'_>) -> anyhow::Result<u8> {
+fn list(context: &Context<'_>) -> Result<u8, CommandError> {
     let milestones = milestone::all(&context.session)?;
     let mut text = String::new();
     for milestone in &milestones {
@@ -163,7 +160,7 @@ fn list(context: &Context<'_>) -> anyhow::Result<u8> {
 
 /// Holds the files, and the speed of HEAD, against a milestone: the newest one, or the
 /// newest of a name.
-fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> anyhow::Result<u8> {
+fn check(context: &mut Context<'_>, name: Option<&str>, measure: bool) -> Result<u8, CommandError> {
     let milestones = milestone::all(&context.session)?;
     let is_it = |milestone: &&Milestone| name.is_none_or(|name| milestone.name == name);
     let milestone = milestones.iter().rev().find(is_it).ok_or_else(|| {

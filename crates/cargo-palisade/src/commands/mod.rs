@@ -27,19 +27,92 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::Context as _;
-use palisade::measure::launch::Launcher;
+use crate::args::{Global, Runner};
+use crate::error::CommandError;
+use crate::ui::Ui;
+use clap::{Parser, Subcommand};
+use palisade::host::measure::launch::Launcher;
+use palisade::host::process::Cancel;
+use palisade::host::running_program;
+use palisade::host::session::Session;
 use palisade::policy::RunnerChoice;
-use palisade::process::Cancel;
-use palisade::running_program;
-use palisade::session::Session;
 use serde_json::Value;
 
-use crate::args::{Args, Command, Runner};
-use crate::ui::Ui;
+/// Says whether a change made a Cargo workspace worse, and how sure that is.
+///
+/// Exit codes: 0 pass, 1 regression, 2 usage error, 3 could not measure,
+/// 4 inconclusive. No data is never a pass.
+#[derive(Debug, Parser)]
+#[command(
+    name = "palisade",
+    bin_name = "cargo palisade",
+    version,
+    max_term_width = 100
+)]
+#[command(after_help = "Example: cargo palisade init && cargo palisade check")]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub global: Global,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a commented palisade.toml and record the first baseline
+    #[command(after_help = "Example: cargo palisade init")]
+    Init,
+    /// Run tests and remember what they did
+    Test(test::Args),
+    /// Judge a change: risk, affected tests, comparison with the base, verdict
+    Check(check::Args),
+    /// Put the reports of shards together to one verdict
+    Merge(merge::Args),
+    /// Say what a change risks and which tests it can affect; run nothing
+    Risk(risk::Args),
+    /// Compare the speed and memory of two revisions, launch by launch
+    Compare(compare::Args),
+    /// Measure speed and memory of a tree, and hold them against budgets and ratios
+    Bench(bench::Args),
+    /// Learn how often `compare` errs on this machine, and what it finds
+    Calibrate(calibrate::Args),
+    /// Record, show or compare the expected state of a branch
+    #[command(subcommand)]
+    Baseline(baseline::Command),
+    /// List, show, quarantine, release or stress flaky tests
+    #[command(subcommand)]
+    Flaky(flaky::Command),
+    /// Show how speed and memory went over the commits, and where they changed
+    History(history::Args),
+    /// Name a commit that later ones are held against, so that slow drips are caught
+    #[command(subcommand)]
+    Milestone(milestone::Command),
+    /// Say that you validated a change by hand, and how
+    Approve(approve::Args),
+    /// Show what the guard did: plans that missed, approvals, commits without hooks
+    #[command(after_help = "Example: cargo palisade report")]
+    Report,
+    /// Run the guard in git hooks, beside the hooks that are there
+    #[command(subcommand)]
+    Hooks(hooks::Command),
+    /// Remember results that other programs wrote, or compare two of them
+    Import(import::Args),
+    /// Print a workflow for a CI that runs the guard in parts and merges them
+    Ci(ci::Args),
+    /// Hold numbers in documents to what proves them
+    #[command(subcommand)]
+    Claims(claims::Command),
+    /// Find the commit that broke a test, a benchmark or a command
+    Bisect(bisect::Args),
+    /// Prepare the way back: confirm, find the culprit, revert on a branch, validate, watch
+    Recover(recover::Args),
+    /// Copy the store out or in, as JSON lines
+    #[command(subcommand)]
+    Store(store::Command),
+}
 
 /// Runs the command and returns its exit code.
-pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> anyhow::Result<u8> {
+pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> Result<u8, CommandError> {
     let global = &args.global;
     if let Command::Ci(args) = &args.command {
         return ci::run(ui, args);
@@ -101,17 +174,23 @@ fn move_running_program(session: &Session) {
 }
 
 /// This program, as what starts processes to be measured.
-fn launcher() -> anyhow::Result<Launcher> {
+fn launcher() -> Result<Launcher, CommandError> {
     if let Some(moved) = MOVED.get() {
         return Ok(Launcher::new(moved.clone()));
     }
-    let program = std::env::current_exe().context("find this program's own file")?;
-    Ok(Launcher::new(program))
+    Ok(Launcher::new(own_program()?))
+}
+
+/// The file of this program.
+fn own_program() -> Result<PathBuf, CommandError> {
+    let program = std::env::current_exe();
+    program.map_err(|source| CommandError::io("find this program's own file", source))
 }
 
 /// Writes a file whole or not at all, and says which one could not be written.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    replace(path, text).with_context(|| format!("write {}", path.display()))
+fn write(path: &Path, text: &str) -> Result<(), CommandError> {
+    replace(path, text)
+        .map_err(|source| CommandError::io(format!("write {}", path.display()), source))
 }
 
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
@@ -155,7 +234,35 @@ impl Context<'_> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_fits_a_page_and_has_an_example() {
+        fn visit(mut command: clap::Command) {
+            let help = command.render_help().to_string();
+            let name = command.get_name().to_owned();
+            // The list of all commands is longer than the help of one.
+            let page = if name == "palisade" { 48 } else { 40 };
+            assert!(help.lines().count() <= page, "{name}:\n{help}");
+            assert!(help.contains("Example: cargo palisade"), "{name}:\n{help}");
+            for sub in command
+                .get_subcommands()
+                .filter(|sub| sub.get_name() != "help")
+            {
+                visit(sub.clone());
+            }
+        }
+        let mut command = Args::command();
+        command.build();
+        visit(command);
+    }
 
     #[test]
     fn a_file_is_written_whole_and_nothing_beside_it() {
@@ -167,7 +274,10 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
         let nowhere = folder.path().join("none/report.md");
         let error = write(&nowhere, "").expect_err("no folder");
-        assert_eq!(error.to_string(), format!("write {}", nowhere.display()));
+        assert_eq!(
+            error.to_string(),
+            format!("failed to write {}", nowhere.display())
+        );
     }
 
     #[cfg(target_os = "linux")]

@@ -1,11 +1,11 @@
 //! `cargo palisade recover`
 
-use std::path::PathBuf;
-
-use palisade::recover::{RecoverOptions, Stage, recover};
-
 use super::bisect::{self, SearchArgs};
 use super::{Context, launcher, write};
+use crate::error::CommandError;
+use palisade::flow::recover::{RecoverOptions, recover};
+use palisade::record::Stage;
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: cargo palisade recover --test tests::connects --good v1.0.0")]
@@ -47,7 +47,7 @@ impl Step {
     }
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let ui = context.ui;
     let options = RecoverOptions {
         incident: args.incident.clone(),

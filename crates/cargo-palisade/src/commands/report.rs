@@ -1,18 +1,17 @@
 //! `cargo palisade report`
 
+use super::Context;
+use crate::error::CommandError;
+use palisade::hash::short;
+use palisade::host::now;
+use palisade::level::Level;
+use palisade::record::{JournalEntry, JournalEvent, Recall, age, share_found};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use palisade::hash::short;
-use palisade::journal::{JournalEntry, JournalEvent, Recall, share_found};
-use palisade::level::Level;
-use palisade::record::now;
-use palisade::report::age;
 use serde_json::json;
 
-use super::Context;
-
-pub fn run(context: &Context<'_>) -> anyhow::Result<u8> {
+pub fn run(context: &Context<'_>) -> Result<u8, CommandError> {
     let journal = context.session.store.journal()?;
     let scores: Vec<(&JournalEntry, &Recall)> = journal
         .iter()

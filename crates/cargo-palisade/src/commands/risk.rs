@@ -1,11 +1,11 @@
 //! `cargo palisade risk`
 
-use palisade::check::assess_change;
-use palisade::report::risk_text;
-use serde_json::json;
-
 use super::Context;
 use super::check::ChangeArgs;
+use crate::error::CommandError;
+use palisade::flow::change::assess_change;
+use palisade::report::risk_text;
+use serde_json::json;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: cargo palisade risk --base main")]
@@ -14,7 +14,7 @@ pub struct Args {
     pub change: ChangeArgs,
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let session = &context.session;
     let (base, candidate) = session.revisions(&args.change.base(), &args.change.candidate())?;
     let risk = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;

@@ -1,5 +1,7 @@
 //! `cargo palisade test`
 
+use super::Context;
+use crate::error::{CommandError, NOT_MEASURED, UsageError};
 use palisade::baseline::TestSet;
 use palisade::flaky::Ledger;
 use palisade::observation::{Observation, Outcome, Purpose, Run};
@@ -9,9 +11,6 @@ use palisade::scope::Scope;
 use palisade::test_id::TestId;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-
-use super::Context;
-use crate::error::{NOT_MEASURED, UsageError};
 
 /// The exit code when a test fails.
 const FAILED: u8 = 1;
@@ -30,7 +29,7 @@ pub struct Args {
     pub command: Vec<String>,
 }
 
-pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
+pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let ui = context.ui;
     let scope = if !args.test.is_empty() {
         Scope::Tests(args.test.iter().cloned().collect())
@@ -65,7 +64,7 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> anyhow::Result<u8> {
         .iter()
         .filter(|test| !set.tests.contains_key(test));
     gaps.extend(unseen.map(|test| format!("there is no test {test}")));
-    let ledger = palisade::quarantine::ledger(context.session.store.as_ref())?;
+    let ledger = palisade::flow::quarantine::ledger(context.session.store.as_ref())?;
     let failures = failures(&run, &context.session.policy, &ledger);
     let blocking = failures.iter().any(|failure| failure.excuse.is_none());
     let tally = set.tally();

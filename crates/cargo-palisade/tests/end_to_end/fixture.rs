@@ -216,7 +216,7 @@ impl Fixture {
             "RUSTFLAGS",
             "NEXTEST_PROFILE",
         ];
-        for variable in own.iter().chain(&palisade::git::PULL_REQUEST_TARGETS) {
+        for variable in own.iter().chain(&palisade::host::git::PULL_REQUEST_TARGETS) {
             command.env_remove(variable);
         }
         command

@@ -38,13 +38,13 @@ pub struct Node {
 #[non_exhaustive]
 pub enum GraphError {
     /// The good end holds all of the bad one.
-    #[error("find a commit between {good} and the bad end")]
+    #[error("failed to find a commit between {good} and the bad end")]
     Empty {
         /// The good end.
         good: String,
     },
     /// A commit stands before one of its parents.
-    #[error("list {commit} after its parents")]
+    #[error("failed to list {commit} after its parents")]
     Order {
         /// The commit.
         commit: String,

@@ -37,7 +37,7 @@ pub const FILE_NAME: &str = "palisade.toml";
 #[non_exhaustive]
 pub enum PolicyError {
     /// The file is there but cannot be read.
-    #[error("read {}", .path.display())]
+    #[error("failed to read {}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -46,7 +46,7 @@ pub enum PolicyError {
         source: std::io::Error,
     },
     /// The file is not valid TOML, or a value has the wrong form.
-    #[error("read {} at line {line}: {message}", .path.display())]
+    #[error("failed to read {} at line {line}: {message}", .path.display())]
     Form {
         /// The file.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum PolicyError {
         message: String,
     },
     /// A key that means nothing.
-    #[error("read {} at line {line}: unknown key `{key}`", .path.display())]
+    #[error("failed to read {} at line {line}: unknown key `{key}`", .path.display())]
     UnknownKey {
         /// The file.
         path: PathBuf,
@@ -68,7 +68,7 @@ pub enum PolicyError {
         suggestion: Option<String>,
     },
     /// An entry of a list does not say what it must.
-    #[error("read {}: [[{table}]] {name:?} {problem}", .path.display())]
+    #[error("failed to read {}: [[{table}]] {name:?} {problem}", .path.display())]
     Entry {
         /// The file.
         path: PathBuf,
@@ -80,7 +80,7 @@ pub enum PolicyError {
         problem: &'static str,
     },
     /// A value lies outside its range.
-    #[error("read {}: {key} is {value}, which is not {expected}", .path.display())]
+    #[error("failed to read {}: {key} is {value}, which is not {expected}", .path.display())]
     Range {
         /// The file.
         path: PathBuf,
@@ -107,7 +107,7 @@ const UNITS: [(&str, u64); 5] = [
 
 /// Why a text is not a span of time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read {0:?} as a time (expected a number and one of ms, s, m, h, d)")]
+#[error("{0:?} is not a time (expected a number and one of ms, s, m, h, d)")]
 pub struct ParseSpanError(String);
 
 impl std::str::FromStr for Span {

@@ -236,7 +236,7 @@ const BYTE_UNITS: [(&str, u64); 7] = [
 
 /// Why a text is not a number of bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read {0:?} as a size (expected a number and one of B, kB, KiB, MB, MiB, GB, GiB)")]
+#[error("{0:?} is not a size (expected a number and one of B, kB, KiB, MB, MiB, GB, GiB)")]
 pub struct ParseBytesError(String);
 
 impl FromStr for Bytes {

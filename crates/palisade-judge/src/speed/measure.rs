@@ -124,7 +124,7 @@ impl fmt::Display for Measure {
 #[non_exhaustive]
 pub enum PairError {
     /// A value no measurement can give.
-    #[error("use {value} as {measure} (expected a number above 0)")]
+    #[error("failed to use {value} as {measure} (expected a number above 0)")]
     NotPositive {
         /// What was measured.
         measure: Measure,
@@ -132,13 +132,13 @@ pub enum PairError {
         value: f64,
     },
     /// A value that no bound can be held against.
-    #[error("hold {value} against a bound (expected a number above 0)")]
+    #[error("failed to hold {value} against a bound (expected a number above 0)")]
     Bounded {
         /// The value.
         value: f64,
     },
     /// A value no count can have.
-    #[error("use {value} as {measure} (expected 0 or more)")]
+    #[error("failed to use {value} as {measure} (expected 0 or more)")]
     Negative {
         /// What was measured.
         measure: Measure,

@@ -7,9 +7,10 @@ use minijinja::{
     Environment, Error, HtmlEscape, Output, State, UndefinedBehavior, context, escape_formatter,
 };
 
-use super::{ReportDocument, source_text, speed};
+use super::{source_text, speed};
 use crate::flaky::FlakyRecord;
 use crate::observation::{Millis, Run};
+use crate::record::ReportDocument;
 use crate::scope::Scope;
 use crate::speed::SpeedReport;
 use crate::verdict::Verdict;

@@ -8,8 +8,8 @@ use quick_junit::{
     NonSuccessKind, Report as Junit, SerializeError, TestCase, TestCaseStatus, TestSuite,
 };
 
-use super::ReportDocument;
 use crate::finding::Severity;
+use crate::record::ReportDocument;
 
 /// The whole report.
 pub fn junit(report: &ReportDocument) -> Result<String, SerializeError> {

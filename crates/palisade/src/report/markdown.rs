@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::{ReportDocument, counted, recall_text, speed};
-use crate::record::now;
+use super::{recall_text, speed};
+use crate::observation::Millis;
+use crate::record::{ReportDocument, counted};
 use crate::speed::SpeedReport;
 use crate::verdict::Verdict;
 
 /// The whole report.
-pub fn markdown(report: &ReportDocument) -> String {
+pub fn markdown(report: &ReportDocument, now: Millis) -> String {
     let mut text = String::new();
     let mark = match report.verdict {
         Verdict::Pass => "✅",
@@ -56,7 +57,7 @@ pub fn markdown(report: &ReportDocument) -> String {
         let _ = writeln!(text, "\nThe plan: {}.", recall_text(recall));
     }
     if let Some(measured) = &report.speed {
-        push_speed(&mut text, measured);
+        push_speed(&mut text, measured, now);
     }
     if !notes.is_empty() {
         let _ = writeln!(
@@ -92,7 +93,7 @@ pub fn markdown(report: &ReportDocument) -> String {
     text
 }
 
-fn push_speed(text: &mut String, measured: &SpeedReport) {
+fn push_speed(text: &mut String, measured: &SpeedReport, now: Millis) {
     let _ = writeln!(text, "\n| {} |", speed::HEADS.join(" | "));
     let _ = writeln!(text, "|{}", "---|".repeat(speed::HEADS.len()));
     for [what, rest @ ..] in speed::rows(measured) {
@@ -100,7 +101,7 @@ fn push_speed(text: &mut String, measured: &SpeedReport) {
         let _ = writeln!(text, "| `{}` | {rest} |", what.replace('|', "\\|"));
     }
     text.push('\n');
-    for (head, remark) in speed::remarks(measured, now()) {
+    for (head, remark) in speed::remarks(measured, now) {
         let _ = writeln!(text, "- {head}: {}", escape(&remark));
     }
 }
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_whole_report() {
-        insta::assert_snapshot!(markdown(&example()), @r#"
+        insta::assert_snapshot!(markdown(&example(), 0), @r#"
             ### ❌ regression: 1 thing became worse since 1a2b3c4d5e
 
             **`a/lib/tests::adds`** is newly failing

@@ -2,9 +2,10 @@
 //! same [`Report`]; none of them judges.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
+mod bisection;
 mod html;
+mod incident;
 mod junit;
 mod markdown;
 mod sarif;
@@ -12,8 +13,6 @@ mod speed;
 mod terminal;
 mod trends;
 mod words;
-
-use serde::{Deserialize, Serialize};
 
 pub use html::{HistoryPoint, html};
 pub use junit::junit;
@@ -23,133 +22,17 @@ pub use speed::{amount, state_word};
 pub(crate) use speed::{bound_word, named};
 pub use terminal::{Paint, flaky_table, printable, risk_text, terminal};
 pub use trends::{comparison, trends};
-pub use words::{FindingDocument, Place, document, documents, numbers};
+pub use words::{document, documents, numbers};
 
 use crate::baseline::Tally;
-use crate::finding::{Finding, Severity};
+use crate::finding::Severity;
 use crate::hash::short;
-use crate::journal::Recall;
-use crate::observation::{Millis, Run};
-use crate::risk::Assessment;
+use crate::observation::Millis;
+use crate::record::{
+    FindingDocument, Origin, Recall, Report, ReportDocument, RevisionReport, Source, age, counted,
+};
 use crate::scope::Scope;
-use crate::scope::ShardNumber;
-use crate::session::Revision;
-use crate::speed::SpeedReport;
 use crate::verdict::Verdict;
-
-/// Where the state of a revision comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// An earlier run.
-    Store,
-    /// A run in the user's files.
-    WorkingTree,
-    /// A run in a checkout beside them.
-    Checkout,
-    /// The reports of shards.
-    Shards,
-}
-
-/// How the state of a revision is known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
-    /// Where it comes from.
-    pub origin: Origin,
-    /// The stored run.
-    pub run: Option<String>,
-    /// The commit that was checked out when it was measured.
-    pub commit: String,
-    /// The hash of the content that was measured.
-    pub tree: String,
-    /// When it was measured.
-    pub measured_ms: Millis,
-    /// What besides the tree the stored run and this revision have in common; empty for
-    /// a new run.
-    pub key: String,
-}
-
-/// One revision of the comparison.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RevisionReport {
-    /// What people call it.
-    pub name: String,
-    /// Its commit.
-    pub commit: String,
-    /// The first line of the commit's message.
-    pub subject: String,
-    /// The hash of its content.
-    pub tree: String,
-    /// Whether the content differs from the commit's.
-    pub dirty: bool,
-    /// Its tests by state; `None` if they are not known.
-    pub tests: Option<Tally>,
-    /// The share of its tests that ran and passed each time, in percent.
-    pub success_rate: Option<f64>,
-    /// How that is known.
-    pub source: Option<Source>,
-}
-
-impl RevisionReport {
-    /// A revision of which no test was run.
-    pub(crate) fn untested(revision: &Revision) -> Self {
-        Self {
-            name: revision.name(),
-            commit: revision.subject.commit.clone(),
-            subject: revision.commit.subject.clone(),
-            tree: revision.subject.tree.clone(),
-            dirty: revision.subject.dirty,
-            tests: None,
-            success_rate: None,
-            source: None,
-        }
-    }
-}
-
-/// What a check found. With findings in words it is what `--json` prints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report<F = Finding> {
-    /// The version of this form; see `docs/report-schema.md`.
-    pub schema: u32,
-    /// The answer.
-    pub verdict: Verdict,
-    /// The exit code that goes with it.
-    pub exit_code: u8,
-    /// What the change is compared with.
-    pub base: RevisionReport,
-    /// The change.
-    pub candidate: RevisionReport,
-    /// Whether both revisions are the same tree.
-    pub unchanged: bool,
-    /// Which tests were looked at; `None` if no test can tell the revisions apart.
-    pub scope: Option<Scope>,
-    /// What the change risks.
-    pub risk: Assessment,
-    /// What was found, worst first.
-    pub findings: Vec<F>,
-    /// The least success rate that the policy accepts, in percent.
-    pub min_success_rate: f64,
-    /// What ran the tests.
-    pub runner: String,
-    /// How long the check took.
-    pub seconds: f64,
-    /// What was measured of speed and memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub speed: Option<SpeedReport>,
-    /// What the plan would have found of the failures that all tests show, where all were
-    /// looked at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recall: Option<Recall>,
-    /// Which shard of the check this is; `None` if it is the whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shard: Option<ShardNumber>,
-    /// The runs that a shard's answer rests on, for those who merge the shards.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub runs: Vec<Run>,
-}
-
-/// A report in words.
-pub type ReportDocument = Report<FindingDocument>;
 
 impl Report {
     /// The report in words.
@@ -244,32 +127,6 @@ impl ReportDocument {
     }
 }
 
-/// A number of things, in words.
-pub(crate) fn counted(count: usize, thing: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {thing}{plural}")
-}
-
-/// The age of something, in words.
-pub fn age(since_ms: i64, now_ms: i64) -> String {
-    let seconds = Duration::from_millis(u64::try_from(now_ms - since_ms).unwrap_or(0)).as_secs();
-    let units = [
-        (86_400, "day"),
-        (3_600, "hour"),
-        (60, "minute"),
-        (1, "second"),
-    ];
-    let unit = units.iter().find(|(size, _)| seconds >= *size);
-    unit.map_or_else(
-        || "less than a second".to_owned(),
-        |(size, name)| {
-            let count = seconds / size;
-            let plural = if count == 1 { "" } else { "s" };
-            format!("{count} {name}{plural}")
-        },
-    )
-}
-
 /// A tally in words.
 fn tally_text(tally: Tally) -> String {
     let Tally {
@@ -357,7 +214,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::finding::FindingKind;
     use crate::level::Level;
-    use crate::risk::{FileClass, FileRisk};
+    use crate::risk::{Assessment, FileClass, FileRisk};
 
     /// A report with one broken test.
     pub(crate) fn example() -> ReportDocument {
@@ -459,20 +316,5 @@ pub(crate) mod tests {
         assert_eq!(finding["kind"], "test");
         assert_eq!(json["base"]["source"]["origin"], "store");
         assert_eq!(json["risk"]["level"], "medium");
-    }
-
-    #[test]
-    fn ages_are_words() {
-        for (seconds, words) in [
-            (0, "less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "1 minute"),
-            (7_300, "2 hours"),
-            (200_000, "2 days"),
-        ] {
-            assert_eq!(age(0, seconds * 1000), words);
-        }
-        assert_eq!(age(5, 0), "less than a second");
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{FindingDocument, ReportDocument};
 use crate::finding::{FindingKind, Severity};
+use crate::record::{FindingDocument, ReportDocument};
 use crate::test_id::TestId;
 
 /// The whole report. What a test found is shown at the riskiest changed file of its

@@ -1,8 +1,8 @@
 //! What was measured, as rows that every form of a report shows.
 
-use super::age;
 use crate::observation::Millis;
 use crate::policy::Bytes;
+use crate::record::age;
 use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure, SpeedReport};
 
 /// The heads of [`rows`].

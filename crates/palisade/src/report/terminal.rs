@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 use anstyle::AnsiColor;
 
 use super::words::NOTHING;
-use super::{FindingDocument, ReportDocument, age, counted, recall_text, source_text, speed};
+use super::{recall_text, source_text, speed};
 use crate::finding::Severity;
 use crate::flaky::FlakyRecord;
 use crate::hash::short;
 use crate::level::Level;
 use crate::observation::Millis;
-use crate::process::shell_word;
+use crate::record::{FindingDocument, ReportDocument, age, counted, shell_word};
 use crate::risk::Assessment;
 use crate::verdict::Verdict;
 

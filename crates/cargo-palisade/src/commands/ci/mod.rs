@@ -1,5 +1,6 @@
 //! `cargo palisade ci`
 
+use crate::error::CommandError;
 use crate::ui::Ui;
 
 const GITHUB: &str = include_str!("github.yml");
@@ -24,7 +25,7 @@ pub enum System {
     Gitlab,
 }
 
-pub fn run(ui: &Ui, args: &Args) -> anyhow::Result<u8> {
+pub fn run(ui: &Ui, args: &Args) -> Result<u8, CommandError> {
     ui.out(&workflow(args.system, args.shards.max(1), args.postgres))?;
     Ok(0)
 }

@@ -7,72 +7,10 @@ mod speed;
 mod tests;
 
 pub use claims::numbers;
-use serde::{Deserialize, Serialize};
 
-use crate::finding::{Cause, Finding, FindingKind, FindingSubject, Severity};
+use crate::finding::{Cause, Finding, FindingSubject};
+use crate::record::{FindingDocument, Place};
 use crate::report::named;
-
-/// A finding in words, as JSON has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FindingDocument {
-    /// What it is about.
-    pub kind: FindingKind,
-    /// The test, or the revision a run belongs to.
-    pub name: String,
-    /// What happened to it, as a word for programs.
-    pub state: String,
-    /// What it does to the verdict.
-    #[serde(rename = "effect")]
-    pub severity: Severity,
-    /// What was seen, with numbers.
-    pub reason: String,
-    /// What that means.
-    pub meaning: String,
-    /// What to do next: a command where there is one.
-    pub next: String,
-    /// What not to do.
-    pub avoid: String,
-    /// What the failing test or the compiler said.
-    pub output: Option<String>,
-    /// Where it is, if that is a place in a file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
-}
-
-/// A place in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// The file, from the workspace's root.
-    pub path: String,
-    /// The line, counted from 1.
-    pub line: usize,
-}
-
-impl FindingDocument {
-    /// The state in words for people.
-    pub fn state_words(&self) -> String {
-        self.state.replace('_', " ")
-    }
-
-    /// The finding that says the same.
-    pub fn finding(&self) -> Finding {
-        let subject = FindingSubject::Told {
-            kind: self.kind,
-            name: self.name.clone(),
-        };
-        let cause = Cause::Told(Box::new(crate::finding::ToldCause {
-            state: self.state.clone(),
-            reason: self.reason.clone(),
-            meaning: self.meaning.clone(),
-            next: self.next.clone(),
-            avoid: self.avoid.clone(),
-        }));
-        Finding {
-            output: self.output.clone(),
-            ..Finding::new(subject, cause, self.severity)
-        }
-    }
-}
 
 /// What there is nothing to do about.
 pub(super) const NOTHING: &str = "nothing to do";

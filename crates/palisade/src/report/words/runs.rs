@@ -6,7 +6,7 @@ use super::{Words, name};
 use crate::finding::{BuildFailure, FindingSubject, ShardDifference};
 use crate::hash::short;
 use crate::observation::Millis;
-use crate::report::{age, counted};
+use crate::record::{age, counted};
 use crate::test_id::TestId;
 
 pub(super) fn no_history(head: &str) -> Words {

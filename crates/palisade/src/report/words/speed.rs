@@ -2,7 +2,7 @@
 
 use super::{NOTHING, Words};
 use crate::finding::{FileComparison, FindingSubject, Severity, SpeedGap};
-use crate::process::shell_word;
+use crate::record::shell_word;
 use crate::report::{amount, bound_word, state_word};
 use crate::speed::{
     BenchmarkState, BoundDecision, BoundState, Decision, Measure, RegressionAction,

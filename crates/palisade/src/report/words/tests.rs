@@ -2,7 +2,7 @@
 
 use super::{NOTHING, Words, name, p_value};
 use crate::finding::{Failure, FailureCause, FindingSubject};
-use crate::process::shell_word;
+use crate::record::shell_word;
 use crate::rerun::DurationRerunResult;
 use crate::stats::failure_rate;
 use crate::test_id::TestId;

@@ -1,0 +1,185 @@
+//! What the guard is worth on a machine: how often it errs where nothing changed, and
+//! how often it finds a slowdown that was put in.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::pair::{RevisionPair, Selection, prepare_pair};
+use super::runner::{BenchmarkRunner, Injection, PairedResults};
+use super::{ComparisonError, fingerprint};
+use crate::host::measure::executor::Executor;
+use crate::host::measure::launch::Launcher;
+use crate::host::session::{Event, Events, Session};
+use crate::host::{new_id, now};
+use crate::record::Record;
+use crate::speed::{
+    BenchmarkState, Calibration, Detection, Family, Fingerprint, KnownSpread, Measure, Proportion,
+    log_ratio, same_code_spread,
+};
+
+/// What is measured, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct CalibrateOptions {
+    /// Which benchmarks.
+    pub selection: Selection,
+    /// How many comparisons of equal programs there are.
+    pub comparisons: usize,
+    /// How many comparisons there are with each slowdown.
+    pub injected: usize,
+    /// The slowdowns that are put in: .05 is 5 %.
+    pub slowdowns: Vec<f64>,
+    /// How long measuring may take; no limit if nothing is said.
+    pub budget: Option<Duration>,
+}
+
+/// Compares the files as they are with themselves, and with themselves slowed down, and
+/// remembers what that showed.
+pub fn calibrate(
+    session: &mut Session,
+    launcher: &Launcher,
+    options: &CalibrateOptions,
+    events: Events<'_>,
+) -> Result<Calibration, ComparisonError> {
+    let mut revisions = [session.in_checkout(None)?, session.in_checkout(None)?];
+    let machine = fingerprint(session, &mut revisions[0])?;
+    let calibration = {
+        let runner = BenchmarkRunner {
+            policy: &session.policy,
+            executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
+            events,
+            deadline: None,
+            calibration: None,
+        };
+        let selection = options.selection.or_policy(&session.policy.speed);
+        let [base, candidate] = &mut revisions;
+        let pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
+        if pair.benches.is_empty() {
+            return Err(ComparisonError::NoBenchmark(selection.words()));
+        }
+        runner
+            .executor
+            .wait_for_quiet(&|text| events(Event::Note(text)));
+        let runner = BenchmarkRunner {
+            deadline: options.budget.map(|budget| Instant::now() + budget),
+            ..runner
+        };
+        run_calibration(&runner, &pair, options, machine)?
+    };
+    // What says nothing does not take the place of what says something.
+    if calibration.false_alarms.of > 0 {
+        session
+            .store
+            .add(&Record::Calibration(calibration.clone()))?;
+    }
+    Ok(calibration)
+}
+
+fn run_calibration(
+    runner: &BenchmarkRunner<'_>,
+    pair: &RevisionPair,
+    options: &CalibrateOptions,
+    machine: Fingerprint,
+) -> Result<Calibration, ComparisonError> {
+    let mut log_ratios: BTreeMap<(String, Measure), Vec<Vec<f64>>> = BTreeMap::new();
+    let mut false_alarms = Proportion::default();
+    for at in 1..=options.comparisons {
+        let of = options.comparisons;
+        (runner.events)(Event::Note(format!(
+            "equal programs, comparison {at} of {of}"
+        )));
+        let paired = runner.compare(pair, &[])?;
+        // What the time cut off says nothing.
+        if runner.is_over() {
+            break;
+        }
+        if !is_measured(&paired) {
+            continue;
+        }
+        for ((benchmark, measure), pairs) in pairs(&paired) {
+            log_ratios
+                .entry((benchmark, measure))
+                .or_default()
+                .push(pairs);
+        }
+        false_alarms.of += 1;
+        false_alarms.found += u32::from(!alarms(paired).is_empty());
+    }
+    let known =
+        |((benchmark, measure), comparisons): (&(String, Measure), &Vec<Vec<f64>>)| KnownSpread {
+            benchmark: benchmark.clone(),
+            measure: *measure,
+            comparisons: comparisons.len() as u32,
+            spread: same_code_spread(comparisons),
+        };
+    let mut calibration = Calibration {
+        id: new_id(),
+        at_ms: now(),
+        fingerprint: machine,
+        spreads: log_ratios.iter().map(known).collect(),
+        false_alarms,
+        detections: Vec::new(),
+    };
+    for slowdown in &options.slowdowns {
+        let calibrated = calibration.clone();
+        let runner = runner.with(&calibrated);
+        let mut rate = Proportion::default();
+        for at in 1..=options.injected {
+            let of = options.injected;
+            let percent = 100.0 * slowdown;
+            let note = format!("slowed down by {percent:.0} %, comparison {at} of {of}");
+            (runner.events)(Event::Note(note));
+            // One benchmark at a time, in turns: others must not be named with it.
+            let slow = &pair.benches[at % pair.benches.len()].name;
+            let injection = Injection {
+                name: slow.clone(),
+                slowdown: *slowdown,
+            };
+            let paired = runner.compare(pair, &[injection])?;
+            if runner.is_over() {
+                break;
+            }
+            if !is_measured(&paired) {
+                continue;
+            }
+            rate.of += 1;
+            rate.found += u32::from(alarms(paired).contains(slow));
+        }
+        calibration.detections.push(Detection {
+            slowdown: *slowdown,
+            rate,
+        });
+    }
+    Ok(calibration)
+}
+
+/// Whether there are numbers of both revisions of every benchmark: no alarm about what could
+/// not be run is no merit.
+fn is_measured(paired: &PairedResults) -> bool {
+    let mut states = paired.results.iter().map(|result| result.decision.state);
+    states.all(|state| state != BenchmarkState::Incomparable)
+}
+
+/// The log-ratios of each measure of each benchmark.
+fn pairs(paired: &PairedResults) -> BTreeMap<(String, Measure), Vec<f64>> {
+    let [base, candidate] = &paired.measurements;
+    let of_measure = base.iter().zip(candidate).map(|(base, candidate)| {
+        let measure = base.measure;
+        let pairs = base.values.iter().zip(&candidate.values);
+        let ratios = pairs.filter_map(|(b, c)| log_ratio(measure, *b, *c).ok());
+        ((base.benchmark.clone(), measure), ratios.collect())
+    });
+    of_measure.collect()
+}
+
+/// The benchmarks that are called slower or larger. That both revisions are the same counts
+/// for nothing here: the question is what is said where that is not known.
+fn alarms(paired: PairedResults) -> Vec<String> {
+    let blind = paired.results.into_iter().map(|mut result| {
+        result.unchanged = false;
+        result
+    });
+    let family = Family::judge(blind.collect());
+    let alarms = family.results.into_iter();
+    let alarms = alarms.filter(|result| result.decision.state == BenchmarkState::Regressed);
+    alarms.map(|result| result.benchmark).collect()
+}

@@ -1,0 +1,224 @@
+//! Both revisions of a comparison, checked out, built, and with their benchmarks listed.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::ComparisonError;
+use super::runner::{BenchmarkRunner, error_chain};
+use crate::host::measure::bench::{Bench, BenchKind, BenchTarget, Built, Harness, bench_targets};
+use crate::host::measure::build::{BuildPlan, build, package_of};
+use crate::host::session::{Event, Revision, Session};
+use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
+
+/// Which benchmarks are looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The packages whose benchmarks are; all if empty.
+    pub packages: Vec<String>,
+    /// Parts of their names; all if empty.
+    pub only: Vec<String>,
+    /// Parts of the names of others that are looked at too, whatever package they are in.
+    pub also: Vec<String>,
+}
+
+impl Selection {
+    /// This selection, or the policy's if it names no benchmark.
+    pub(super) fn or_policy(&self, policy: &SpeedPolicy) -> Self {
+        let mut selection = self.clone();
+        if selection.only.is_empty() {
+            selection.only.clone_from(&policy.only);
+        }
+        selection
+    }
+
+    /// The end of "find a benchmark …".
+    pub(super) fn words(&self) -> String {
+        match self.only.as_slice() {
+            [] => " in the workspace".to_owned(),
+            parts => format!(" called {}", parts.join(" or ")),
+        }
+    }
+
+    /// Whether it is every benchmark.
+    pub(super) fn is_all(&self) -> bool {
+        self.only.is_empty() && self.packages.is_empty()
+    }
+
+    /// Whether a build is to be measured.
+    pub(super) fn has(&self, build: &BuildPolicy) -> bool {
+        self.reaches(&build.package) && self.wants(&build.package)
+    }
+
+    fn reaches(&self, package: &str) -> bool {
+        self.packages.is_empty() || self.packages.iter().any(|name| name == package)
+    }
+
+    /// Whether a benchmark that is called so is wanted, if its package is.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    /// Whether a benchmark that is called so is wanted whatever its package is.
+    fn also_wants(&self, name: &str) -> bool {
+        self.also.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    /// Whether a target may hold a wanted benchmark: one that cannot is not built.
+    fn may_want(&self, target: &BenchTarget) -> bool {
+        let place = target.place();
+        let is_named = |part: &String| {
+            let begins = |(at, _): (usize, char)| part.starts_with(&place[at..]);
+            place.contains(part.as_str())
+                || place.char_indices().any(begins)
+                || !part.contains("bench:")
+        };
+        let is_wanted = self.only.is_empty() || self.only.iter().any(is_named);
+        is_wanted && self.reaches(&target.package) || self.also.iter().any(is_named)
+    }
+}
+
+/// Two revisions, built, with the benchmarks they have.
+pub(crate) struct RevisionPair {
+    /// What was built of the base and of the candidate.
+    pub(crate) built: [Built; 2],
+    /// The benchmarks that both have.
+    pub(crate) benches: Vec<Bench>,
+    /// Those that only one of the revisions has.
+    pub(crate) unpaired: [Vec<String>; 2],
+    /// Targets of which the benchmarks are not known, and why.
+    pub(crate) failed: Vec<(String, String)>,
+    /// What else there is to say.
+    pub(crate) notes: Vec<String>,
+}
+
+impl RevisionPair {
+    /// Whether nothing stands alone, or is not known.
+    pub(super) fn is_all_paired(&self) -> bool {
+        self.unpaired.iter().all(Vec::is_empty) && self.failed.is_empty()
+    }
+}
+
+/// The commands of the policy with their words.
+pub(super) fn commands(policy: &Policy) -> impl Iterator<Item = (&CommandPolicy, Vec<String>)> {
+    let all = policy.bench.iter().chain(&policy.workload);
+    all.filter_map(|command| Some((command, command.words()?)))
+}
+
+/// One revision, built, with the benchmarks it has.
+pub(super) struct PreparedRevision {
+    /// What was built.
+    pub(super) built: Built,
+    /// Its benchmarks by name.
+    pub(super) benches: BTreeMap<String, Bench>,
+    /// Targets of which the benchmarks are not known, and why.
+    pub(super) failed: Vec<(String, String)>,
+    /// What else there is to say.
+    pub(super) notes: Vec<String>,
+}
+
+/// Checks both revisions out, builds what they measure, and lists it.
+pub(super) fn prepare_pair(
+    session: &Session,
+    runner: &BenchmarkRunner<'_>,
+    [base, candidate]: [&mut Revision; 2],
+    selection: &Selection,
+) -> Result<RevisionPair, ComparisonError> {
+    let base = prepare_revision(session, runner, base, selection)?;
+    let mut candidate = prepare_revision(session, runner, candidate, selection)?;
+    let lacks = |name: &&String, other: &PreparedRevision| !other.benches.contains_key(*name);
+    let gone = base.benches.keys().filter(|name| lacks(name, &candidate));
+    let added = candidate.benches.keys().filter(|name| lacks(name, &base));
+    let unpaired = [gone.cloned().collect(), added.cloned().collect()];
+    candidate
+        .benches
+        .retain(|name, _| base.benches.contains_key(name));
+    let mut notes = base.notes;
+    notes.extend(candidate.notes);
+    notes.dedup();
+    Ok(RevisionPair {
+        built: [base.built, candidate.built],
+        benches: candidate.benches.into_values().collect(),
+        unpaired,
+        failed: [base.failed, candidate.failed].concat(),
+        notes,
+    })
+}
+
+/// Checks a revision out, builds what it measures, and lists it.
+pub(super) fn prepare_revision(
+    session: &Session,
+    runner: &BenchmarkRunner<'_>,
+    revision: &mut Revision,
+    selection: &Selection,
+) -> Result<PreparedRevision, ComparisonError> {
+    revision.root(session, runner.events)?;
+    let toolchain = revision.environment(session)?.toolchain;
+    let has_bench_attribute =
+        toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
+    let (mut notes, mut failed) = (Vec::new(), Vec::new());
+    let mut plan = BuildPlan::default();
+    for target in bench_targets(revision.workspace(session)) {
+        let place = target.place();
+        if !selection.may_want(&target) {
+            continue;
+        }
+        if target.harness == Harness::Libtest && !has_bench_attribute {
+            notes.push(format!(
+                "{place} is not measured: #[bench] needs a nightly compiler, this is {toolchain}"
+            ));
+        } else {
+            plan.targets.push(target);
+        }
+    }
+    let may_reach = |words: &[String]| {
+        let package = package_of(revision.workspace(session), &words[0]);
+        selection.packages.is_empty() || package.is_some_and(|name| selection.reaches(name))
+    };
+    let chosen: Vec<_> = commands(&session.policy)
+        .filter(|(command, words)| {
+            let name = command.name();
+            selection.wants(name) && may_reach(words) || selection.also_wants(name)
+        })
+        .collect();
+    plan.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
+    (runner.events)(Event::Step(format!(
+        "build {} to measure it",
+        revision.name()
+    )));
+    let progress = |progress| (runner.events)(Event::Progress(progress));
+    let (place, policy) = (revision.location(session), &session.policy.run);
+    let built = build(place, &plan, policy, session.cancel(), &progress)?;
+    let mut benches = BTreeMap::new();
+    for target in &plan.targets {
+        match runner.executor.list(target, &built) {
+            Ok(names) => {
+                let named = names.iter().map(|name| Bench::of_target(target, name));
+                let is_reached = selection.reaches(&target.package);
+                let chosen = named.filter(|bench| {
+                    is_reached && selection.wants(&bench.name) || selection.also_wants(&bench.name)
+                });
+                benches.extend(chosen.map(|bench| (bench.name.clone(), bench)));
+            }
+            Err(error) if error.is_interrupt() => return Err(error.into()),
+            Err(error) => failed.push((target.place(), error_chain(&error))),
+        }
+    }
+    for (command, words) in chosen {
+        let name = command.name().to_owned();
+        let kind = BenchKind::Command(command.clone(), words);
+        benches.insert(name.clone(), Bench { name, kind });
+    }
+    Ok(PreparedRevision {
+        built,
+        benches,
+        failed,
+        notes,
+    })
+}
+
+/// Whether both revisions run the same program.
+pub(super) fn is_unchanged(bench: &Bench, revisions: &[Built; 2]) -> bool {
+    let content = |built: &Built| fs::read(built.executable(bench)?).ok();
+    let [base, candidate] = revisions;
+    content(base).is_some_and(|content_of_base| content(candidate) == Some(content_of_base))
+}

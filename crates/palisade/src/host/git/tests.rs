@@ -1,0 +1,234 @@
+use std::time::{Duration, SystemTime};
+
+use super::diff::patch_hunks;
+use super::worktree::open_for_times;
+use super::*;
+use crate::change::{ChangeKind, Hunk};
+
+/// A repository in a temporary folder, with two commits.
+pub(super) fn repository() -> (tempfile::TempDir, Repo) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let git = |args: &[&str]| {
+        let output = remove_hook_variables(&mut Command::new("git"))
+            .current_dir(dir.path())
+            .args(["-c", "user.name=t", "-c", "user.email=t@t"])
+            .args(args)
+            .output()
+            .expect("git runs");
+        assert!(output.status.success(), "{args:?}: {output:?}");
+    };
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    fs::write(dir.path().join("a.txt"), "1\n2\n3\n4\n5\n6\n").expect("written");
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "-m", "first"]);
+    fs::write(dir.path().join("b.txt"), "b\n").expect("written");
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "-m", "second"]);
+    let repo = Repo::discover(dir.path()).expect("a repository");
+    (dir, repo)
+}
+
+#[test]
+fn a_clean_working_tree_is_its_commit() {
+    let (_dir, repo) = repository();
+    let head = repo.head().expect("a commit");
+    assert_eq!(head.subject, "second");
+    assert_eq!(repo.working_tree().expect("a tree"), head.tree);
+    assert_eq!(repo.default_base().expect("a base"), Some(head));
+}
+
+#[test]
+fn edits_new_files_and_old_times_change_the_tree_but_not_the_repository() {
+    let (dir, repo) = repository();
+    let head = repo.head().expect("a commit");
+    let path = dir.path().join("a.txt");
+    let modified = fs::metadata(&path)
+        .and_then(|m| m.modified())
+        .expect("a time");
+    // Git sees an old time by when the file's entry in its folder changed, which Windows does
+    // not tell; a size of its own it sees there too.
+    let nine = if cfg!(windows) { "99" } else { "9" };
+    fs::write(&path, format!("1\n2\n{nine}\n4\n5\n6\n")).expect("written");
+    let file = File::options().append(true).open(&path).expect("opened");
+    file.set_modified(modified).expect("time set");
+    fs::write(dir.path().join("new.txt"), "n\n").expect("written");
+    let objects = fs::read_dir(dir.path().join(".git/objects"))
+        .expect("read")
+        .count();
+    let tree = repo.working_tree().expect("a tree");
+    assert_ne!(tree, head.tree);
+    let changes = repo.diff(&head.tree, &tree).expect("a diff");
+    assert_eq!(changes.len(), 2);
+    assert_eq!(changes[0].path, "a.txt");
+    assert_eq!(changes[0].kind, ChangeKind::Modified);
+    assert_eq!(changes[0].hunks, [Hunk { start: 3, lines: 1 }]);
+    assert_eq!(changes[1].path, "new.txt");
+    assert_eq!(changes[1].kind, ChangeKind::Added);
+    assert_eq!(
+        repo.file(&tree, "new.txt").expect("read").as_deref(),
+        Some(&b"n\n"[..])
+    );
+    assert_eq!(repo.file(&tree, "none").expect("read"), None);
+    let after = fs::read_dir(dir.path().join(".git/objects"))
+        .expect("read")
+        .count();
+    assert_eq!(objects, after, "an object was written");
+    let staged = Repo::discover(dir.path())
+        .expect("a repository")
+        .staged_tree();
+    assert_eq!(staged.expect("a tree"), head.tree, "the index was written");
+}
+
+/// Git's settings of a user on Windows: text has `\r\n` on disk and `\n` in the repository,
+/// and what cannot be restored is refused.
+fn crlf_on_disk(dir: &Path) {
+    for setting in [["core.autocrlf", "true"], ["core.safecrlf", "true"]] {
+        let set = remove_hook_variables(&mut Command::new("git"))
+            .current_dir(dir)
+            .arg("config")
+            .args(setting)
+            .status();
+        assert!(set.expect("git runs").success());
+    }
+}
+
+#[test]
+fn line_ends_on_disk_are_no_change() {
+    let (dir, repo) = repository();
+    let head = repo.head().expect("a commit");
+    crlf_on_disk(dir.path());
+    let path = dir.path().join("a.txt");
+    fs::write(&path, "1\r\n2\r\n3\r\n4\r\n5\r\n6\r\n").expect("written");
+    assert_eq!(repo.working_tree().expect("a tree"), head.tree);
+    fs::write(&path, "1\r\n2\r\n9\r\n4\r\n5\r\n6\r\n").expect("written");
+    // Git would refuse the bare line end of a file like this one.
+    fs::write(dir.path().join("new.txt"), "n\n").expect("written");
+    let tree = repo.working_tree().expect("a tree");
+    let changes = repo.diff(&head.tree, &tree).expect("a diff");
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert_eq!(changes[0].hunks, [Hunk { start: 3, lines: 1 }]);
+    // A checkout has them too, and is the same tree.
+    let worktree = repo.worktree(&head, Some(&tree)).expect("a worktree");
+    let there = fs::read(worktree.dir().join("a.txt")).expect("read");
+    assert!(there.starts_with(b"1\r\n2\r\n9\r\n"), "{there:?}");
+    let there = Repo::discover(worktree.dir()).expect("a repository");
+    assert_eq!(there.working_tree().expect("a tree"), tree);
+}
+
+#[test]
+fn what_git_says_may_end_its_lines_with_two_characters() {
+    use std::process::ExitStatus;
+    let output = |text: &str| Output {
+        status: ExitStatus::default(),
+        stdout: text.into(),
+        stderr: Vec::new(),
+    };
+    assert_eq!(checked(&[], &output("main\r\n")).expect("said"), "main");
+    let patch = "diff --git a/x b/x\r\n@@ -3,0 +4,2 @@ fn\r\n+a\r\n@@ -9 +12 @@\r\n";
+    assert_eq!(
+        patch_hunks(patch),
+        [[
+            Hunk { start: 4, lines: 2 },
+            Hunk {
+                start: 12,
+                lines: 1
+            }
+        ]]
+    );
+}
+
+#[test]
+fn a_read_only_file_of_a_checkout_keeps_its_time_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.txt");
+    fs::write(&path, "a").expect("written");
+    let mut permissions = fs::metadata(&path).expect("there").permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&path, permissions).expect("set");
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = open_for_times(&path).expect("opened");
+    file.set_modified(time).expect("set");
+    drop(file);
+    let found = fs::metadata(&path).and_then(|meta| meta.modified());
+    assert_eq!(found.expect("a time"), time);
+}
+
+#[test]
+fn renames_and_deletions_are_told_apart() {
+    let (dir, repo) = repository();
+    let head = repo.head().expect("a commit");
+    fs::rename(dir.path().join("a.txt"), dir.path().join("c.txt")).expect("renamed");
+    fs::remove_file(dir.path().join("b.txt")).expect("removed");
+    let tree = repo.working_tree().expect("a tree");
+    let changes = repo.diff(&head.tree, &tree).expect("a diff");
+    let from = "a.txt".to_owned();
+    assert_eq!(changes[0].kind, ChangeKind::Deleted);
+    assert_eq!(changes[1].kind, ChangeKind::Renamed { from });
+}
+
+#[test]
+fn a_worktree_holds_the_other_commit_and_goes_away() {
+    let (dir, repo) = repository();
+    let first = repo.resolve("HEAD~1").expect("a commit");
+    let head = repo.head().expect("a commit");
+    let worktree = repo.worktree(&first, None).expect("a worktree");
+    let place = worktree.dir().to_owned();
+    assert!(place.join("a.txt").exists() && !place.join("b.txt").exists());
+    // While one is in use, a second one gets another place.
+    fs::write(dir.path().join("new.txt"), "n\n").expect("written");
+    let tree = repo.working_tree().expect("a tree");
+    let other = repo.worktree(&head, Some(&tree)).expect("a worktree");
+    assert_ne!(other.dir(), place);
+    assert!(other.dir().join("new.txt").exists());
+    // A killed run leaves its checkout without a lock.
+    // (The standard library unlocks twice on Windows; Wine calls the second time an error.)
+    let unlocked = other.lock.unlock();
+    assert!(unlocked.is_ok() || cfg!(windows), "{unlocked:?}");
+    let left = other.dir().to_owned();
+    std::mem::forget(other);
+    drop(worktree);
+    assert!(!place.exists() && left.exists());
+    repo.sweep();
+    assert!(!left.exists());
+    let listed = repo.text(&["worktree", "list"]).expect("listed");
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+}
+
+#[test]
+fn a_file_keeps_its_time_from_checkout_to_checkout_while_its_content_stays() {
+    let (dir, repo) = repository();
+    let first = repo.resolve("HEAD~1").expect("a commit");
+    let head = repo.head().expect("a commit");
+    fs::write(dir.path().join("a.txt"), "other\n").expect("written");
+    let changed = repo.working_tree().expect("a tree");
+    let times = |commit: &Commit, tree: Option<&str>| {
+        let worktree = repo.worktree(commit, tree).expect("a worktree");
+        std::thread::sleep(Duration::from_millis(20));
+        ["a.txt", "b.txt"].map(|name| {
+            let meta = fs::metadata(worktree.dir().join(name));
+            meta.and_then(|meta| meta.modified()).ok()
+        })
+    };
+    let [a_first, b_first] = times(&first, None);
+    let [a_head, b_head] = times(&head, None);
+    assert_eq!((b_first, a_head), (None, a_first));
+    let [a_changed, b_changed] = times(&head, Some(&changed));
+    assert_eq!(b_changed, b_head);
+    assert!(a_changed > b_head, "another content is new");
+    let [a_back, b_back] = times(&head, None);
+    assert!(a_back > a_changed, "a content that comes back is new again");
+    assert_eq!(b_back, b_head);
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let (_dir, repo) = repository();
+    let error = repo.resolve("nope").expect_err("no such revision");
+    assert_eq!(
+        error.to_string(),
+        "failed to find revision \"nope\" in this repository"
+    );
+    let nowhere = tempfile::tempdir().expect("a temporary folder");
+    let error = Repo::discover(nowhere.path()).expect_err("no repository");
+    assert!(matches!(error, GitError::NotARepository(_)));
+}

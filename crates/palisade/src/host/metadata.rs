@@ -1,0 +1,171 @@
+//! Reads the packages of a workspace from what `cargo metadata` says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{Metadata, MetadataCommand};
+
+use crate::host::process::in_own_process_group;
+use crate::record::Advice;
+use crate::test_id::TargetKind;
+use crate::workspace::{Package, Target, Workspace};
+
+/// Why there is no workspace to look at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkspaceError {
+    /// No `Cargo.toml` in the folder or above it.
+    #[error("failed to find a Cargo.toml at {} or above it", .0.display())]
+    None(PathBuf),
+    /// Cargo cannot read the workspace.
+    #[error("failed to read the workspace's metadata")]
+    Metadata(#[source] cargo_metadata::Error),
+    /// The workspace lies outside the repository.
+    #[error("failed to find the workspace {} in the repository {}", .workspace.display(), .repository.display())]
+    OutsideRepository {
+        /// The workspace's root.
+        workspace: PathBuf,
+        /// The repository's root.
+        repository: PathBuf,
+    },
+}
+
+impl Advice for WorkspaceError {
+    fn is_usage(&self) -> bool {
+        true
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::None(_) => "cargo init",
+            _ => "cargo metadata shows the same",
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Reads the workspace that holds `dir`, inside the repository at `repository`.
+pub fn load(dir: &Path, repository: &Path) -> Result<Workspace, WorkspaceError> {
+    // Cargo would say so too, after it was started.
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    if !absolute
+        .ancestors()
+        .any(|dir| dir.join("Cargo.toml").exists())
+    {
+        return Err(WorkspaceError::None(absolute));
+    }
+    let metadata = metadata_of(dir).map_err(WorkspaceError::Metadata)?;
+    let root = metadata.workspace_root.clone().into_std_path_buf();
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    // On Windows these begin with `\\?\`, which other programs may not understand: they are
+    // compared, and neither shown nor handed on.
+    let real_repository = real(repository);
+    let relative = |path: &Path| {
+        let path = real(path);
+        path.strip_prefix(&real_repository).ok().map(with_slashes)
+    };
+    let outside = || WorkspaceError::OutsideRepository {
+        workspace: root.clone(),
+        repository: repository.to_owned(),
+    };
+    let workspace_dir = relative(&root).ok_or_else(outside)?;
+    let mut packages = BTreeMap::new();
+    let members: BTreeMap<&str, PathBuf> = metadata
+        .packages
+        .iter()
+        .map(|package| {
+            let manifest = package.manifest_path.as_std_path();
+            let folder = manifest.parent().unwrap_or(manifest);
+            (package.name.as_str(), folder.to_owned())
+        })
+        .collect();
+    for package in &metadata.packages {
+        let folder = &members[package.name.as_str()];
+        let dependencies = package.dependencies.iter().filter_map(|dependency| {
+            let path = dependency.path.as_ref()?;
+            let is_it = |folder: &PathBuf| real(folder) == real(path.as_std_path());
+            members
+                .iter()
+                .find(|(_, folder)| is_it(folder))
+                .map(|(name, _)| (*name).to_owned())
+        });
+        let own = package.name.to_string();
+        let dependencies = dependencies.filter(|name| *name != own).collect();
+        packages.insert(
+            own.clone(),
+            Package {
+                name: own,
+                spec: package.id.repr.clone(),
+                dir: relative(folder).ok_or_else(outside)?,
+                root: folder.clone(),
+                edition: package.edition.to_string(),
+                published: package.publish.as_ref().is_none_or(|to| !to.is_empty()),
+                targets: package.targets.iter().map(target).collect(),
+                dependencies,
+            },
+        );
+    }
+    Ok(Workspace {
+        root,
+        target: metadata.target_directory.into_std_path_buf(),
+        dir: workspace_dir,
+        packages,
+    })
+}
+
+/// What Cargo says about the workspace that holds `dir`, without dependencies.
+fn metadata_of(dir: &Path) -> Result<Metadata, cargo_metadata::Error> {
+    let mut command = MetadataCommand::new()
+        .current_dir(dir)
+        .no_deps()
+        .cargo_command();
+    let output = in_own_process_group(&mut command).output()?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(cargo_metadata::Error::CargoMetadata { stderr });
+    }
+    MetadataCommand::parse(String::from_utf8_lossy(&output.stdout))
+}
+
+fn target(target: &cargo_metadata::Target) -> Target {
+    let build_script = target.is_custom_build();
+    let mut words = target.kind.iter().map(ToString::to_string);
+    Target {
+        name: target.name.clone(),
+        kind: words.find_map(|word| TargetKind::from_cargo(&word)),
+        tested: target.test && !build_script,
+        source: target.src_path.clone().into_std_path_buf(),
+        doctests: target.doctest && !build_script,
+        build_script,
+    }
+}
+
+fn with_slashes(path: &Path) -> String {
+    let parts = path
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy());
+    parts.collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_real_workspace_is_read() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let repository = here.join("../..");
+        let ws = load(here, &repository).expect("this workspace");
+        assert_eq!(ws.packages["palisade"].dir, "crates/palisade");
+        assert!(ws.dependents("palisade").contains("cargo-palisade"));
+        assert!(
+            ws.packages["palisade"]
+                .targets
+                .iter()
+                .any(|target| target.doctests)
+        );
+        let nowhere = tempfile::tempdir().expect("a temporary folder");
+        let error = load(nowhere.path(), nowhere.path()).expect_err("nothing there");
+        assert!(matches!(error, WorkspaceError::None(_)));
+    }
+}

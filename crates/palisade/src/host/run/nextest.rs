@@ -1,0 +1,361 @@
+//! Runs unit and integration tests with cargo-nextest and reads its list and its
+//! JUnit report. Retries are switched off: one run is one observation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::process::Command;
+use std::time::Instant;
+
+use quick_junit::{Report, TestCase, TestCaseStatus};
+use serde::Deserialize;
+
+use super::{
+    Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, shown,
+    without_backtrace,
+};
+use crate::host::process::{ProcessEnd, Stream, Tail};
+use crate::observation::{Observation, Outcome};
+use crate::scope::Scope;
+use crate::test_id::{TargetKind, TestId};
+
+/// Exit codes that nextest documents.
+const PASSED: i32 = 0;
+const NO_TESTS: i32 = 4;
+const TESTS_FAILED: i32 = 100;
+const BUILD_FAILED: i32 = 101;
+
+/// The name of our profile and of the tool that brings it.
+const PROFILE: &str = "palisade";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct List {
+    rust_suites: BTreeMap<String, Suite>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Suite {
+    package_name: String,
+    binary_name: String,
+    kind: String,
+    #[serde(default)]
+    testcases: BTreeMap<String, Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Case {
+    ignored: bool,
+    filter_match: FilterMatch,
+}
+
+#[derive(Deserialize)]
+struct FilterMatch {
+    status: String,
+}
+
+/// Runs the request's tests that are not documentation tests.
+pub(super) fn run(
+    request: &Request<'_>,
+    deadline: Instant,
+    seen: &mut TestRunOutput,
+) -> Result<(), RunError> {
+    let folder = tempfile::tempdir().map_err(|source| RunError::Write {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let config = folder.path().join("nextest.toml");
+    let store = folder.path().join("store");
+    // `store.dir` also brings the report to a place that is always the same,
+    // whatever the target folder is, and that is not in the user's tree.
+    let text = format!(
+        "[store]\ndir = {}\n\
+         [profile.{PROFILE}]\nfail-fast = false\n\
+         slow-timeout = {{ period = \"{}ms\", terminate-after = 1, grace-period = \"1s\" }}\n\
+         [profile.{PROFILE}.junit]\npath = \"junit.xml\"\n",
+        toml::Value::from(store.to_string_lossy().into_owned()),
+        request.policy.test_time_out.0.as_millis().max(1),
+    );
+    std::fs::write(&config, text).map_err(|source| RunError::Write {
+        path: config.clone(),
+        source,
+    })?;
+    let nextest = |subcommand: &str| {
+        let mut command = request.cargo(&["nextest", subcommand]);
+        let mut words = request.selections().concat();
+        // nextest takes this flag once only.
+        if words.iter().any(|word| word == "--lib") {
+            words.retain(|word| word != "--lib");
+            words.push("--lib".to_owned());
+        }
+        command.args(words);
+        command
+            .args(&request.policy.cargo_args)
+            .arg("--tool-config-file")
+            .arg(format!("{PROFILE}:{}", config.display()))
+            .args(["--profile", PROFILE]);
+        if let Some(filter) = filter(request) {
+            command.args(["-E", &filter]);
+        }
+        command
+    };
+    // Of named tests the report says all, unless one is ignored or gone. They run many
+    // times, and a list takes as long as a run.
+    let mut expected = match request.scope {
+        Scope::Tests(tests) => named(tests),
+        _ => listed(request, nextest("list"), deadline, seen)?,
+    };
+    if expected.is_empty() {
+        return Ok(());
+    }
+    let mut command = nextest("run");
+    command.args(["--no-fail-fast", "--retries", "0", "--no-tests", "pass"]);
+    command.args(["--status-level", "all", "--final-status-level", "none"]);
+    command.args(["--failure-output", "never", "--success-output", "never"]);
+    run_to_end(request, command, deadline)?;
+    let report = std::fs::File::open(store.join(PROFILE).join("junit.xml"))
+        .ok()
+        .and_then(|file| Report::deserialize(std::io::BufReader::new(file)).ok());
+    for suite in report.iter().flat_map(|report| &report.test_suites) {
+        for case in &suite.test_cases {
+            let key = (
+                suite.name.as_str().to_owned(),
+                case.name.as_str().to_owned(),
+            );
+            if let Some(test) = expected.remove(&key) {
+                seen.observations.push(observation(test, case));
+            }
+        }
+    }
+    if matches!(request.scope, Scope::Tests(_)) && !expected.is_empty() {
+        let listed = listed(request, nextest("list"), deadline, seen)?;
+        expected.retain(|name, _| listed.contains_key(name));
+    }
+    if !expected.is_empty() && report.is_none() {
+        return Err(RunError::Output {
+            what: "JUnit report",
+            command: shown(&nextest("run")),
+            output: String::new(),
+        });
+    }
+    for test in expected.into_values() {
+        seen.gaps
+            .push(format!("{test} has no outcome in nextest's report"));
+    }
+    Ok(())
+}
+
+/// Tests by what nextest calls them: the binary and the path in it.
+type ByName = BTreeMap<(String, String), TestId>;
+
+/// The tests that a scope names, but for documentation tests.
+fn named(tests: &BTreeSet<TestId>) -> ByName {
+    let tests = tests.iter().filter(|test| test.kind != TargetKind::Doc);
+    tests
+        .map(|test| {
+            let binary = binary(&test.package, test.kind, &test.target);
+            ((binary, test.path.clone()), test.clone())
+        })
+        .collect()
+}
+
+/// Builds the tests and returns those that run; ignored ones are added to `seen`.
+fn listed(
+    request: &Request<'_>,
+    command: Command,
+    deadline: Instant,
+    seen: &mut TestRunOutput,
+) -> Result<ByName, RunError> {
+    let mut expected = BTreeMap::new();
+    for (binary, suite) in list(request, command, deadline)?.rust_suites {
+        let kind = TargetKind::from_cargo(&suite.kind).unwrap_or(TargetKind::Lib);
+        for (path, case) in suite.testcases {
+            let test = TestId::new(&suite.package_name, kind, &suite.binary_name, &path);
+            if case.filter_match.status == "matches" {
+                expected.insert((binary.clone(), path), test);
+            } else if case.ignored && request.scope.contains(&test) {
+                seen.observations.push(Observation {
+                    test,
+                    outcome: Outcome::Ignored,
+                    duration_ms: None,
+                    body: None,
+                    message: None,
+                });
+            }
+        }
+    }
+    Ok(expected)
+}
+
+/// Builds the tests and lists them.
+fn list(request: &Request<'_>, mut command: Command, deadline: Instant) -> Result<List, RunError> {
+    command.args(["--message-format", "json-pretty"]);
+    let (mut out, mut tail) = (Vec::new(), Tail::default());
+    let end = request.finish(&mut command, deadline, |stream, line| match stream {
+        Stream::Out => out.extend_from_slice(line),
+        Stream::Err => {
+            tail.push(line);
+            let line = String::from_utf8_lossy(line).trim().to_owned();
+            (request.progress)(Progress::Building(line));
+        }
+    })?;
+    match end {
+        ProcessEnd::Exited(Some(PASSED)) => {}
+        ProcessEnd::Exited(Some(BUILD_FAILED)) => {
+            return Err(build_error(&tail));
+        }
+        other => return Err(ended_badly(&command, other, &tail)),
+    }
+    serde_json::from_slice(&out).map_err(|_| RunError::Output {
+        what: "list of tests",
+        command: shown(&command),
+        output: tail.text(),
+    })
+}
+
+/// Runs the tests, after building what is not built yet.
+fn run_to_end(
+    request: &Request<'_>,
+    mut command: Command,
+    deadline: Instant,
+) -> Result<(), RunError> {
+    let mut tail = Tail::default();
+    let mut is_built = false;
+    let end = request.finish(&mut command, deadline, |_, line| {
+        tail.push(line);
+        let line = String::from_utf8_lossy(line);
+        if let Some((done, total)) = position(&line) {
+            let total = Some(total);
+            (request.progress)(Progress::Testing { done, total });
+        }
+        is_built |= line.contains("Nextest run ID");
+        if !is_built {
+            (request.progress)(Progress::Building(line.trim().to_owned()));
+        }
+    })?;
+    match end {
+        ProcessEnd::Exited(Some(PASSED | TESTS_FAILED | NO_TESTS)) => Ok(()),
+        ProcessEnd::Exited(Some(BUILD_FAILED)) => Err(build_error(&tail)),
+        other => Err(ended_badly(&command, other, &tail)),
+    }
+}
+
+/// Reads `(3/17)` from a line such as `PASS [   0.007s] ( 3/17) a tests::ok`.
+fn position(line: &str) -> Option<(usize, usize)> {
+    let (_, rest) = line.split_once("] (")?;
+    let (done, rest) = rest.split_once('/')?;
+    let (total, _) = rest.split_once(')')?;
+    Some((done.trim().parse().ok()?, total.parse().ok()?))
+}
+
+/// The filter that selects single tests.
+fn filter(request: &Request<'_>) -> Option<String> {
+    match request.scope {
+        Scope::Tests(tests) => Some(filter_of_tests(tests)),
+        Scope::Shard(_) => {
+            let mut filter = String::from("none()");
+            for package in request.packages() {
+                for (kind, target) in package.tested(request.scope) {
+                    if kind != TargetKind::Doc {
+                        let binary = binary(&package.name, kind, target);
+                        // Writing to a string cannot fail.
+                        let _ = write!(filter, " | binary_id(={binary})");
+                    }
+                }
+            }
+            Some(filter)
+        }
+        Scope::Workspace | Scope::Packages(_) | Scope::Doctests(_) => None,
+    }
+}
+
+fn filter_of_tests(tests: &BTreeSet<TestId>) -> String {
+    let mut filter = String::from("none()");
+    for test in tests.iter().filter(|test| test.kind != TargetKind::Doc) {
+        let binary = binary(&test.package, test.kind, &test.target);
+        let path = &test.path;
+        // Writing to a string cannot fail.
+        let _ = write!(filter, " | (binary_id(={binary}) & test(={path}))");
+    }
+    filter
+}
+
+/// What nextest calls a target.
+fn binary(package: &str, kind: TargetKind, target: &str) -> String {
+    match kind {
+        TargetKind::Lib | TargetKind::Doc => package.to_owned(),
+        TargetKind::Test => format!("{package}::{target}"),
+        kind => format!("{package}::{}/{target}", kind.as_str()),
+    }
+}
+
+/// What a JUnit report says of a test.
+pub(crate) fn observation(test: TestId, case: &TestCase) -> Observation {
+    let text = |text: &Option<quick_junit::XmlString>| {
+        text.as_ref()
+            .map(|text| text.as_str().to_owned())
+            .unwrap_or_default()
+    };
+    let (outcome, message) = match &case.status {
+        TestCaseStatus::Success { .. } => (Outcome::Pass, None),
+        TestCaseStatus::NonSuccess {
+            message,
+            ty,
+            description,
+            ..
+        } => {
+            let timed_out = ty
+                .as_ref()
+                .is_some_and(|ty| ty.as_str().contains("timeout"));
+            let outcome = if timed_out {
+                Outcome::TimedOut
+            } else {
+                Outcome::Fail
+            };
+            let said = [text(description), text(message), text(&case.system_out)];
+            (
+                outcome,
+                said.iter()
+                    .find_map(|said| excerpt(without_backtrace(said))),
+            )
+        }
+        TestCaseStatus::Skipped { .. } => (Outcome::Ignored, None),
+    };
+    Observation {
+        test,
+        outcome,
+        duration_ms: case.time.map(|time| time.as_secs_f64() * 1e3),
+        body: None,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_name_one_test_each() {
+        let tests = BTreeSet::from([
+            TestId::new("a", TargetKind::Lib, "a", "t::x"),
+            TestId::new("a", TargetKind::Test, "it", "y"),
+            TestId::new("a", TargetKind::Bin, "tool", "z"),
+            TestId::new("a", TargetKind::Doc, "a", "src/lib.rs - f"),
+        ]);
+        assert_eq!(
+            filter_of_tests(&tests),
+            "none() | (binary_id(=a) & test(=t::x)) | (binary_id(=a::bin/tool) & test(=z)) \
+             | (binary_id(=a::it) & test(=y))"
+        );
+    }
+
+    #[test]
+    fn positions_are_read() {
+        assert_eq!(
+            position("    PASS [   0.007s] ( 3/17) a tests::ok"),
+            Some((3, 17))
+        );
+        assert_eq!(position("   Compiling a v0.1.0 (/x)"), None);
+    }
+}
