@@ -6,6 +6,8 @@
 
 #[cfg(feature = "postgres")]
 mod postgres;
+mod records;
+mod sql;
 mod sqlite;
 
 use std::collections::BTreeSet;
@@ -15,8 +17,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresStore;
-use serde::de::DeserializeOwned;
+use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 use crate::flaky::{QuarantineEntry, TreeTally};
@@ -269,35 +270,9 @@ pub fn import(store: &mut dyn Store, from: impl BufRead) -> Result<usize, StoreE
     Ok(count)
 }
 
-/// How the schema writes the scope of a run of all tests.
-const WHOLE: &str = "\"workspace\"";
-
-/// The part of a record whose form the schema leaves open, as JSON.
-fn open_part(record: &Record) -> Result<String, StoreError> {
-    let json = match record {
-        Record::Run(run) => serde_json::to_string(&run.scope),
-        Record::Quarantine(entry) => serde_json::to_string(&entry.event),
-        Record::Speed(run) => serde_json::to_string(&run.fingerprint),
-        Record::Calibration(calibration) => serde_json::to_string(calibration),
-        Record::Incident(incident) => serde_json::to_string(incident),
-        Record::Journal(entry) => serde_json::to_string(&entry.event),
-        Record::Milestone(milestone) => serde_json::to_string(&milestone.snapshot),
-        Record::Baseline(_) => Ok(String::new()),
-    };
-    json.map_err(|error| StoreError::Copy(error.into()))
-}
-
 fn value(column: &'static str, value: &str) -> StoreError {
     StoreError::Value {
         column,
         value: value.to_owned(),
     }
-}
-
-fn read_json<T: DeserializeOwned>(column: &'static str, text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|_| value(column, text))
-}
-
-fn parse_test(name: &str) -> Result<TestId, StoreError> {
-    name.parse().map_err(|_| value("tests.name", name))
 }
