@@ -233,7 +233,7 @@ impl Check<'_> {
         } else {
             crate::flow::quarantine::ledger(self.session.store.as_ref())?
         };
-        self.stress(&first, candidate)?;
+        self.stress(&first, base, candidate)?;
         let suspicious = diff(base, candidate, &slower);
         let judged = self.rerun_failures(&suspicious, &ledger, base, candidate)?;
         let slow = self.rerun_slow(&suspicious, base, candidate)?;
