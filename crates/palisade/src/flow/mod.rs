@@ -13,3 +13,5 @@ pub mod milestone;
 pub mod policy_template;
 pub mod quarantine;
 pub mod recover;
+#[cfg(test)]
+mod tests;

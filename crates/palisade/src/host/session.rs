@@ -15,7 +15,7 @@ use crate::host::measure::launch::LaunchError;
 use crate::host::metadata::{self, WorkspaceError};
 use crate::host::process::Cancel;
 use crate::host::run::{
-    BuildLocation, Progress, Request, RunError, Runner, environment, run_tests,
+    BuildLocation, Progress, Request, RunError, Runner, TestRunOutput, environment, run_tests,
 };
 use crate::host::source::unix_lines;
 use crate::host::store::{self, Store, StoreError};
@@ -160,8 +160,12 @@ pub struct Session {
     pub store: Box<dyn Store>,
     /// What runs its tests.
     pub runner: Runner,
+    run_tests: RunTests,
     cancel: Cancel,
 }
+
+/// Runs the tests of a request once, as [`run_tests`] does.
+pub(crate) type RunTests = Box<dyn Fn(&Request<'_>) -> Result<TestRunOutput, RunError>>;
 
 impl Session {
     /// Opens the workspace that holds `dir`; `store` is the file or the URL of its
@@ -186,8 +190,15 @@ impl Session {
             policy,
             store,
             runner,
+            run_tests: Box::new(run_tests),
             cancel,
         })
+    }
+
+    /// The same session, of which something else runs the tests.
+    #[cfg(test)]
+    pub(crate) fn with_tests(self, run_tests: RunTests) -> Self {
+        Self { run_tests, ..self }
     }
 
     /// The two revisions of a change: what it is compared with, and what is judged. Where
@@ -363,7 +374,7 @@ impl Session {
         let started_ms = now();
         let location = revision.location(self);
         let progress = |progress| events(Event::Progress(progress));
-        let seen = run_tests(&Request {
+        let seen = (self.run_tests)(&Request {
             location,
             scope,
             command,

@@ -1,6 +1,8 @@
 //! The words for findings: what was seen, what it means, what to do next and what not to do.
 
 mod claims;
+#[cfg(test)]
+mod golden;
 mod others;
 mod runs;
 mod speed;

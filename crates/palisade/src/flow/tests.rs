@@ -1,0 +1,262 @@
+//! Whole commands in a repository with a history, where the outcomes of tests are read from a
+//! file instead of being built and run.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
+
+use super::check::{CheckOptions, check};
+use super::culprit::{BisectOptions, bisect};
+use super::recover::{RecoverOptions, recover};
+use crate::bisect::SearchResult;
+use crate::finding::{BuildFailure, Cause, FailureCause, Finding};
+use crate::host::git::remove_hook_variables;
+use crate::host::measure::launch::Launcher;
+use crate::host::process::Cancel;
+use crate::host::run::{RunError, TestRunOutput};
+use crate::host::session::{BaseChoice, CandidateChoice, RunTests, Session};
+use crate::observation::{Observation, Outcome};
+use crate::policy::RunnerChoice;
+use crate::record::{Question, Stage};
+use crate::test_id::{TargetKind, TestId};
+use crate::verdict::Verdict;
+
+/// What stands in `outcomes.txt`: a line `NAME: pass` for each test, `NAME: fail`, `NAME: flaky`
+/// for one that fails every third time, or the line `does not build`.
+const OUTCOMES: &str = "src/outcomes.txt";
+
+/// A repository with a package, and a session in it.
+struct Fixture {
+    _folder: tempfile::TempDir,
+    session: Session,
+    /// How many tests each run had.
+    runs: Rc<RefCell<Vec<usize>>>,
+}
+
+impl Fixture {
+    /// A repository of which each commit has these outcomes.
+    fn new(commits: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("repository");
+        fs::create_dir_all(root.join("src")).expect("made");
+        fs::write(
+            root.join("Cargo.toml"),
+            "[package]\nname = \"a\"\nversion = \"0.1.0\"\nedition = \"2024\"\n",
+        )
+        .expect("written");
+        fs::write(root.join("Cargo.lock"), "version = 4\n").expect("written");
+        fs::write(root.join("src/lib.rs"), "").expect("written");
+        fs::write(root.join(".gitignore"), "/target\n/.palisade\n").expect("written");
+        git(&root, &["init", "--quiet", "--initial-branch=main"]);
+        git(&root, &["config", "user.name", "Ada"]);
+        git(&root, &["config", "user.email", "ada@example.org"]);
+        for (number, outcomes) in commits.iter().enumerate() {
+            fs::write(root.join(OUTCOMES), outcomes).expect("written");
+            // Each commit changes code, whatever its tests do.
+            fs::write(
+                root.join("src/lib.rs"),
+                format!("const NUMBER: u32 = {number};\n"),
+            )
+            .expect("written");
+            git(&root, &["add", "."]);
+            let message = format!("commit {number}");
+            git(&root, &["commit", "--quiet", "--message", &message]);
+        }
+        let runs = Rc::default();
+        let session = Session::open(&root, None, Some(RunnerChoice::Cargo), Cancel::default())
+            .expect("a session");
+        let session = session.with_tests(fake_tests(Rc::clone(&runs)));
+        Self {
+            _folder: folder,
+            session,
+            runs,
+        }
+    }
+
+    /// Writes the outcomes of the user's files.
+    fn edit(&self, outcomes: &str) {
+        let path = self.session.workspace.root.join(OUTCOMES);
+        fs::write(path, outcomes).expect("written");
+    }
+
+    /// Judges the user's files against HEAD.
+    fn check(&mut self) -> (Verdict, Vec<Finding>) {
+        let options = CheckOptions {
+            base: BaseChoice::Revision("HEAD".to_owned()),
+            candidate: CandidateChoice::Files,
+            everything: true,
+            ..CheckOptions::default()
+        };
+        let report = check(&mut self.session, &options, &|_| ()).expect("a report");
+        (report.verdict, report.findings)
+    }
+
+    /// The id of a commit so many before HEAD.
+    fn commit(&self, before: usize) -> String {
+        let name = format!("HEAD~{before}");
+        self.session.repo.resolve(&name).expect("a commit").id
+    }
+}
+
+fn git(root: &Path, args: &[&str]) {
+    let mut command = Command::new("git");
+    let status = remove_hook_variables(&mut command)
+        .current_dir(root)
+        .args(args)
+        .status();
+    assert!(status.expect("git runs").success(), "{args:?}");
+}
+
+fn id(name: &str) -> TestId {
+    TestId::new("a", TargetKind::Lib, "", name)
+}
+
+/// Reads outcomes from the file of the revision that is asked for.
+fn fake_tests(runs: Rc<RefCell<Vec<usize>>>) -> RunTests {
+    Box::new(move |request| {
+        let path = request.location.workspace.root.join(OUTCOMES);
+        let text = fs::read_to_string(path).expect("outcomes");
+        if text.contains("does not build") {
+            let output = "error: no".to_owned();
+            return Err(RunError::Build { output });
+        }
+        let number = runs.borrow().len();
+        let mut observations = Vec::new();
+        for (name, how) in text.lines().filter_map(|line| line.split_once(": ")) {
+            let outcome = match how {
+                "pass" => Outcome::Pass,
+                "flaky" if number % 3 != 1 => Outcome::Pass,
+                "ignored" => Outcome::Ignored,
+                _ => Outcome::Fail,
+            };
+            if request.scope.contains(&id(name)) {
+                observations.push(Observation {
+                    test: id(name),
+                    outcome,
+                    duration_ms: Some(1.0),
+                    body: None,
+                    message: (outcome == Outcome::Fail).then(|| "it said no".to_owned()),
+                });
+            }
+        }
+        runs.borrow_mut().push(observations.len());
+        Ok(TestRunOutput {
+            observations,
+            gaps: Vec::new(),
+        })
+    })
+}
+
+/// What the failure of the first finding is taken for.
+fn taken_for(findings: &[Finding]) -> Option<&FailureCause> {
+    findings.iter().find_map(|finding| match &finding.cause {
+        Cause::Failing(failure) => Some(&failure.taken_for),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_test_that_the_change_breaks_is_run_again_on_both_revisions_and_blamed() {
+    let mut fixture = Fixture::new(&["x: pass\ny: pass\n"]);
+    fixture.edit("x: pass\ny: fail\n");
+    let (verdict, findings) = fixture.check();
+    assert_eq!(verdict, Verdict::Regression);
+    assert_eq!(taken_for(&findings), Some(&FailureCause::Broken));
+    assert_eq!(findings[0].output.as_deref(), Some("it said no"));
+    // Both tests of both revisions, then the one that fails, five times on each.
+    assert_eq!(*fixture.runs.borrow(), [vec![2; 2], vec![1; 10]].concat());
+}
+
+#[test]
+fn what_is_stored_is_not_run_again() {
+    let mut fixture = Fixture::new(&["x: pass\n"]);
+    fixture.edit("x: pass\n# edited\n");
+    assert_eq!(fixture.check().0, Verdict::Pass);
+    let runs = fixture.runs.borrow().len();
+    assert_eq!(fixture.check().0, Verdict::Pass);
+    assert_eq!(fixture.runs.borrow().len(), runs);
+}
+
+#[test]
+fn a_test_that_failed_before_is_not_blamed_on_the_change() {
+    let mut fixture = Fixture::new(&["x: fail\ny: pass\n"]);
+    // The success rate has a finding of its own.
+    let policy = &mut fixture.session.policy;
+    policy.min_success_rate = 0.0;
+    fixture.edit("x: fail\ny: pass\nz: pass\n");
+    let (verdict, findings) = fixture.check();
+    assert_eq!(verdict, Verdict::Pass);
+    assert_eq!(taken_for(&findings), Some(&FailureCause::BrokenBefore));
+}
+
+#[test]
+fn a_test_that_is_gone_is_a_regression_and_one_that_does_not_build_too() {
+    let mut fixture = Fixture::new(&["x: pass\ny: pass\n"]);
+    fixture.edit("x: pass\n");
+    let (verdict, findings) = fixture.check();
+    assert_eq!(verdict, Verdict::Regression);
+    let missing = Cause::Missing { was_failing: false };
+    assert_eq!(findings[0].cause, missing);
+    fixture.edit("does not build\n");
+    let (verdict, findings) = fixture.check();
+    assert_eq!(verdict, Verdict::Regression);
+    let failed = Cause::BuildFailed(BuildFailure::Candidate);
+    assert_eq!(findings[0].cause, failed);
+    assert_eq!(findings[0].output.as_deref(), Some("error: no"));
+}
+
+#[test]
+fn a_search_names_the_commit_that_broke_a_test_and_skips_what_does_not_build() {
+    let (good, bad) = ("x: pass\n", "x: fail\n");
+    let commits = [good, good, "does not build\n", good, bad, bad, bad];
+    let mut fixture = Fixture::new(&commits);
+    let question = Some(Question::Test(id("x")));
+    let options = BisectOptions {
+        good: Some(fixture.commit(6)),
+        ..BisectOptions::new(&fixture.session, question)
+    };
+    let launcher = Launcher::new("none".into());
+    let report = bisect(&mut fixture.session, &launcher, &options, &|_| ()).expect("a report");
+    assert!(
+        matches!(report.answer, SearchResult::Culprit { .. }),
+        "{report:?}"
+    );
+    assert_eq!(report.culprits[0].id, fixture.commit(2));
+    assert_eq!(report.culprits[0].subject, "commit 4");
+}
+
+#[test]
+fn the_way_back_goes_from_a_failing_test_to_a_branch_with_a_monitor() {
+    let (good, bad) = ("x: pass\n", "x: fail\n");
+    let mut fixture = Fixture::new(&[good, good, bad]);
+    let question = Some(Question::Test(id("x")));
+    let options = RecoverOptions {
+        incident: None,
+        search: BisectOptions {
+            good: Some(fixture.commit(2)),
+            ..BisectOptions::new(&fixture.session, question)
+        },
+        only: None,
+    };
+    let launcher = Launcher::new("none".into());
+    let incident =
+        recover(&mut fixture.session, &launcher, &options, &|_| ()).expect("an incident");
+    let stages: Vec<Stage> = incident.timeline.iter().map(|entry| entry.stage).collect();
+    assert_eq!(stages, Stage::ALL);
+    assert_eq!(incident.exit_code(), 0, "{incident:?}");
+    assert_eq!(incident.culprit().expect("one").id, fixture.commit(0));
+    let confirmed = incident.confirmation.as_ref().expect("was confirmed");
+    assert_eq!((confirmed.failures, confirmed.passes), (5, 0));
+    let validated = incident.validation.as_ref().expect("was validated");
+    assert!(!validated.rerun.is_failing);
+    let monitor = incident.monitor.as_deref().expect("was written");
+    assert!(monitor.contains("test = \"a/lib/x\""), "{monitor}");
+    // The user's files and branch are as they were.
+    let branch = incident.branch().expect("a branch").to_owned();
+    let repo = &fixture.session.repo;
+    let head = repo.head().expect("a commit");
+    assert_eq!(repo.working_tree().expect("a tree"), head.tree);
+    assert_ne!(repo.resolve(&branch).expect("a branch").id, head.id);
+}
