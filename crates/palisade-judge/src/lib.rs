@@ -5,13 +5,19 @@
 //! Each imports only modules of the lines below its own:
 //!
 //! ```text
+//! verdict                     findings, and one verdict from them
+//! finding                     what was found, as data
+//! rerun                       which tests run again
+//! risk                        what a change risks
+//! policy                      what a workspace wants to hold
 //! history                     one benchmark over many commits: change points, drift
 //! test_set_diff               two sets of tests
 //! baseline    flaky    speed  a set of tests, flaky or broken, pairs of measurements
 //! shard       bisect          the tests of one machine of several, the search for a culprit
 //! observation                 runs of tests
+//! change      workspace       files that differ, packages and who depends on whom
 //! scope                       which tests a run is to run
-//! test_id     hash     stats
+//! test_id     level     hash     stats
 //! ```
 #![forbid(unsafe_code)]
 

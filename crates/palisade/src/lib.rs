@@ -1,31 +1,31 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # Modules
+//! # Floors
+//!
+//! ```text
+//! flow              the commands: each a short script over the floors below
+//! host    report    the machine and a session on it; the forms that findings are told in
+//! record            what is observed, stored and reported: plain data
+//! ─────────────
+//! palisade_judge    what decides: risk, reruns, comparisons, verdict
+//! ```
+//!
+//! A floor imports only those below it; `report` does not know `host`. The way of the data:
 //!
 //! ```text
 //! git ─► changed files ─► risk ─► scope ─► run ─► observation ─► store
-//!        (git, source)                                             │
+//! host                    judge            host                    │
 //!                      report ◄─ verdict ◄─ test_set_diff ◄─ baseline (a set of tests)
-//!                                   │          ▲
-//!                                   └─ flaky ──┘  reruns of both revisions, ledger
+//!                                judge         ▲
+//!                                   reruns ────┘
 //! ```
-//!
-//! | module | what it holds |
-//! |---|---|
-//! | `git`, `workspace`, `source` | the two trees, the packages and who depends on whom, what the source says without compiling it |
-//! | `risk` | changed files to classes, levels with reasons, and the tests they can affect |
-//! | `run` | tests by cargo-nextest or `cargo test`, documentation tests by `cargo test --doc`; sees, never judges |
-//! | `record`, `store`, `quarantine` | what is remembered, where, and what follows for flaky tests |
-//! | `verdict`, `report` | every rule that decides an exit code, and the forms it is told in |
-//! | `api` | breaks of the public API, where cargo-semver-checks is installed |
-//! | `session`, `check`, `merge` | the whole path, also in parts |
 //!
 //! The modules of [`palisade_judge`] are here, too.
 //!
 //! # What is absent
 //!
-//! - [`verdict`], [`risk`] and the modules of [`palisade_judge`] read no clock and no disk.
-//! - [`run`] judges nothing; [`report`] judges nothing.
+//! - The modules of [`palisade_judge`] read no clock and no disk.
+//! - [`host`] and [`report`] judge nothing.
 //! - Nothing writes to the user's files, index or git objects.
 //! - A run that did not finish is never taken for one that did.
 #![forbid(unsafe_code)]
