@@ -4,7 +4,7 @@ use super::Context;
 use crate::error::CommandError;
 use palisade::finding::Severity;
 use palisade::flow::hooks::{
-    Hook, HookChange, Push, PushAnswer, bypassed, install, pre_commit, pre_push, remember,
+    Hook, HookChange, Push, PushAnswer, bypassed, install, pre_commit, pre_push, record_run,
     uninstall,
 };
 use palisade::host::now;
@@ -112,7 +112,7 @@ fn before_commit(context: &mut Context<'_>, budget: Duration) -> Result<u8, Comm
     let code = verdict.exit_code();
     let tree = session.repo.staged_tree()?;
     let head = session.repo.head()?;
-    remember(session, Hook::PreCommit, &tree, &head.id, code)?;
+    record_run(session, Hook::PreCommit, &tree, &head.id, code)?;
     let seconds = started.elapsed().as_secs_f64();
     let findings = documents(&findings, "HEAD");
     let mut text: String = findings.iter().map(shown).collect();
@@ -179,7 +179,7 @@ fn before_push(context: &mut Context<'_>, budget: Duration) -> Result<u8, Comman
                 text.push_str(&terminal(&report, now(), ui.paint()));
                 let tree = report.candidate.tree.clone();
                 let code = report.exit_code;
-                remember(
+                record_run(
                     &mut context.session,
                     Hook::PrePush,
                     &tree,

@@ -54,7 +54,7 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     match (&args.base, args.format) {
         (Some(base), _) => compare(context, base, &args.files),
         (None, Format::Summary) => summarize(context, &args.files),
-        (None, Format::Auto) => remember(context, args),
+        (None, Format::Auto) => store(context, args),
     }
 }
 
@@ -62,14 +62,14 @@ fn read(context: &Context<'_>, path: &Path) -> Result<Imported, ImportError> {
     Imported::read(path, &context.session.workspace)
 }
 
-fn remember(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
+fn store(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let commit = context.session.repo.resolve(&args.commit)?;
     let mut text = String::new();
     let mut files = Vec::new();
     // All are read before any is remembered.
     let read: Result<Vec<Imported>, _> = args.files.iter().map(|f| read(context, f)).collect();
     for imported in read? {
-        imported.remember(&mut context.session, &commit)?;
+        imported.store(&mut context.session, &commit)?;
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,

@@ -285,8 +285,8 @@ fn file_error(path: &Path, source: std::io::Error) -> HookError {
     }
 }
 
-/// Remembers that a hook judged a tree.
-pub fn remember(
+/// Records that a hook judged a tree.
+pub fn record_run(
     session: &mut Session,
     hook: Hook,
     tree: &str,

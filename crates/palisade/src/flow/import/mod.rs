@@ -308,8 +308,8 @@ impl Imported {
         }
     }
 
-    /// Remembers what it holds as results of a commit. Doing it twice is doing it once.
-    pub fn remember(&self, session: &mut Session, commit: &Commit) -> Result<(), StoreError> {
+    /// Stores what it holds as results of a commit. Doing it twice is doing it once.
+    pub fn store(&self, session: &mut Session, commit: &Commit) -> Result<(), StoreError> {
         if !self.tests.is_empty() {
             session.store.add(&Record::Run(self.run(commit)))?;
         }
