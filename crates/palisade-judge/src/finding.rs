@@ -410,6 +410,8 @@ pub struct Failure {
     pub timed_out: bool,
     /// Its runs on the candidate.
     pub counts: Counts,
+    /// Its runs on the base, if it has the test.
+    pub base: Option<Counts>,
     /// What repeated runs said.
     pub rerun: Option<RerunResult>,
     /// What it is taken for.

@@ -153,6 +153,76 @@ impl RerunPlan for StressPlan {
     }
 }
 
+/// Runs tests again that fail on the base, on the base alone, until as much is known of them as
+/// of a failure of the candidate: that a test failed before, or was repaired, is not believed
+/// from one run.
+#[derive(Debug)]
+pub struct BasePlan {
+    /// The tests, as the base calls them.
+    tests: BTreeSet<TestId>,
+    reruns: u32,
+    round: u32,
+    is_stuck: bool,
+}
+
+impl BasePlan {
+    /// A plan for the failures of the base that `is_known` does not know.
+    pub fn new(
+        differences: &[Difference],
+        policy: FlakyPolicy,
+        is_known: impl Fn(&TestId) -> bool,
+    ) -> Self {
+        let failed = differences.iter().filter(|d| {
+            matches!(d.state, TestState::StillFailing | TestState::NewlyPassing)
+                && !is_known(&d.test)
+        });
+        let names = failed.map(|d| d.old_name.clone().unwrap_or_else(|| d.test.clone()));
+        Self {
+            tests: names.collect(),
+            reruns: policy.reruns,
+            round: 0,
+            is_stuck: false,
+        }
+    }
+}
+
+impl RerunPlan for BasePlan {
+    fn next(&mut self, seen: SeenTests<'_>, is_over: bool) -> Option<RerunRequest> {
+        let is_open = |test: &&TestId| {
+            let seen = seen.base.tests.get(*test);
+            seen.is_some_and(|seen| {
+                !seen.counts.is_mixed() && seen.counts.total() <= demanded(seen, self.reruns)
+            })
+        };
+        let open: BTreeSet<TestId> = self.tests.iter().filter(is_open).cloned().collect();
+        if open.is_empty() || is_over || self.is_stuck {
+            return None;
+        }
+        self.round += 1;
+        Some(RerunRequest {
+            tests: open.len(),
+            candidate: BTreeSet::new(),
+            base: open,
+            base_first: true,
+            round: self.round,
+            purpose: Purpose::Rerun,
+        })
+    }
+
+    fn ran(&mut self, ran: RanRevisions) {
+        self.is_stuck = !ran.base;
+    }
+}
+
+/// How many reruns of a test are demanded before it is judged.
+fn demanded(seen: &Expected, reruns: u32) -> u32 {
+    if seen.timed_out {
+        TIME_OUT_RERUNS
+    } else {
+        reruns
+    }
+}
+
 /// A test that fails on the candidate.
 #[derive(Clone, Debug)]
 struct Suspect {
@@ -238,11 +308,8 @@ impl FailurePlan {
             .map(|before| before.counts);
         let was_flaky = suspect.was_flaky || before.is_some_and(Expected::is_contradictory);
         let (judgement, p) = judge(counts, base, was_flaky);
-        let demanded = if after.is_some_and(|seen| seen.timed_out) {
-            TIME_OUT_RERUNS
-        } else {
-            self.policy.reruns
-        };
+        let reruns = self.policy.reruns;
+        let demanded = after.map_or(reruns, |seen| demanded(seen, reruns));
         let is_sure = counts.is_mixed() || counts.total() > demanded;
         let result = RerunResult {
             judgement,
@@ -518,6 +585,29 @@ mod tests {
         let policy = FlakyPolicy::default();
         let plan = FailurePlan::new(&differences, policy, &Ledger::default(), |_| true);
         assert!(plan.results().is_empty());
+    }
+
+    #[test]
+    fn a_failure_of_the_base_is_confirmed_before_it_is_believed() {
+        let confirm = |outcome: fn(usize, u32) -> (bool, f64)| {
+            let mut sets = first(outcome);
+            let differences = diff(&sets[0], &sets[1], &SlowerRule::default());
+            let mut plan = BasePlan::new(&differences, FlakyPolicy::default(), |_| false);
+            let rounds = follow(&mut plan, &mut sets, outcome, u32::MAX);
+            assert!(rounds.iter().all(|round| round.candidate.is_empty()));
+            let differences = diff(&sets[0], &sets[1], &SlowerRule::default());
+            let state = differences.first().map(|difference| difference.state);
+            (rounds.len(), state)
+        };
+        let repaired = |at, _| (at == 1, 1.0);
+        assert_eq!(confirm(repaired), (5, Some(TestState::NewlyPassing)));
+        let lucky = |at, run| (at == 1 || run > 0, 1.0);
+        assert_eq!(confirm(lucky), (1, None));
+        // One that the base shows to be flaky may have been broken all the same.
+        let hidden = |at, run| (at == 0 && run > 0, 1.0);
+        assert_eq!(confirm(hidden), (1, Some(TestState::NewlyFailing)));
+        let failing = |_, _| (false, 1.0);
+        assert_eq!(confirm(failing), (5, Some(TestState::StillFailing)));
     }
 
     #[test]

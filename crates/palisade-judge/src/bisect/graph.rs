@@ -202,7 +202,7 @@ mod tests {
         let empty = Graph::new("good", Vec::new()).expect_err("nothing to search");
         assert_eq!(
             empty.to_string(),
-            "find a commit between good and the bad end"
+            "failed to find a commit between good and the bad end"
         );
         let node = |id: &str, parent: &str| Node {
             id: id.to_owned(),

@@ -202,7 +202,7 @@ mod tests {
         let error = log_ratio(Measure::AllocationBytes, 0.0, -1.0).expect_err("negative");
         assert_eq!(
             error.to_string(),
-            "use -1 as allocated bytes (expected 0 or more)"
+            "failed to use -1 as allocated bytes (expected 0 or more)"
         );
     }
 }

@@ -118,6 +118,7 @@ fn failure(evidence: &TestEvidence<'_>, difference: &Difference) -> Failure {
         state: difference.state,
         timed_out: after.timed_out,
         counts: rerun.map_or(after.counts, |rerun| rerun.candidate),
+        base: difference.before.as_ref().map(|before| before.counts),
         taken_for: taken_for(evidence, difference, rerun),
         rerun,
         single_runs: evidence.single_runs,

@@ -192,6 +192,20 @@ fn a_test_that_failed_before_is_not_blamed_on_the_change() {
 }
 
 #[test]
+fn a_failure_of_the_base_is_not_believed_from_one_run() {
+    // The second run of all is the base's first one, and the third passes.
+    let mut fixture = Fixture::new(&["x: flaky\n"]);
+    fixture.edit("x: pass\n");
+    let (verdict, findings) = fixture.check();
+    assert_eq!((verdict, findings), (Verdict::Pass, Vec::new()));
+    let mut fixture = Fixture::new(&["x: flaky\n"]);
+    fixture.edit("x: fail\n");
+    let (verdict, findings) = fixture.check();
+    assert_eq!(verdict, Verdict::Regression);
+    assert_eq!(taken_for(&findings), Some(&FailureCause::Broken));
+}
+
+#[test]
 fn a_test_that_is_gone_is_a_regression_and_one_that_does_not_build_too() {
     let mut fixture = Fixture::new(&["x: pass\ny: pass\n"]);
     fixture.edit("x: pass\n");

@@ -234,6 +234,7 @@ impl Check<'_> {
             crate::flow::quarantine::ledger(self.session.store.as_ref())?
         };
         self.stress(&first, base, candidate)?;
+        self.confirm_base(&first, base, candidate)?;
         let suspicious = diff(base, candidate, &slower);
         let judged = self.rerun_failures(&suspicious, &ledger, base, candidate)?;
         let slow = self.rerun_slow(&suspicious, base, candidate)?;

@@ -10,7 +10,7 @@ use crate::host::session::{Event, SessionError};
 use crate::observation::Purpose;
 use crate::record::counted;
 use crate::rerun::{
-    DurationPlan, DurationRerunResult, FailurePlan, RanRevisions, RerunPlan, RerunResult,
+    BasePlan, DurationPlan, DurationRerunResult, FailurePlan, RanRevisions, RerunPlan, RerunResult,
     SeenTests, StressPlan,
 };
 use crate::scope::Scope;
@@ -67,12 +67,10 @@ impl Check<'_> {
                 return Ok(());
             };
             let tests = counted(request.tests, what);
+            let round = request.round;
             self.step(match request.purpose {
-                Purpose::Stress => format!("stress {tests}, round {}", request.round),
-                _ => format!(
-                    "run {tests} on both revisions again, round {}",
-                    request.round
-                ),
+                Purpose::Stress => format!("stress {tests}, round {round}"),
+                _ => format!("run {tests} again, round {round}"),
             });
             let purpose = request.purpose;
             let mut can = RanRevisions {
@@ -108,6 +106,28 @@ impl Check<'_> {
         let mut plan = StressPlan::new(differences, policy);
         let what = "new or changed test";
         self.follow(&mut plan, Some(deadline), what, [base, candidate])
+    }
+
+    /// Runs tests that fail on the base again there.
+    pub(super) fn confirm_base(
+        &mut self,
+        differences: &[Difference],
+        base: &mut TestSet,
+        candidate: &mut TestSet,
+    ) -> Result<(), CheckError> {
+        // Both are the same runs.
+        if self.same {
+            return Ok(());
+        }
+        let policy = &self.session.policy;
+        let is_known = |test: &TestId| policy.known_failure(test).is_some();
+        let mut plan = BasePlan::new(differences, policy.flaky, is_known);
+        self.follow(
+            &mut plan,
+            None,
+            "failing test of the base",
+            [base, candidate],
+        )
     }
 
     /// Runs tests that fail on the candidate again on both revisions.

@@ -33,6 +33,7 @@ fn failing(taken_for: FailureCause) -> (FindingSubject, Cause) {
         state: TestState::NewlyFailing,
         timed_out: false,
         counts: counts(6, 0),
+        base: Some(counts(0, 6)),
         rerun: Some(rerun),
         taken_for,
         single_runs: false,

@@ -90,7 +90,14 @@ fn seen(failure: &Failure, base: &str) -> String {
             p_value(p)
         ),
         Some((None, _)) => format!("{seen}, and has no counterpart at {base}"),
-        None => seen,
+        None => match failure.base {
+            Some(counts) if counts.total() > 0 => format!(
+                "{seen}, and in {} of {} at {base}",
+                counts.failures,
+                counts.total()
+            ),
+            _ => seen,
+        },
     }
 }
 
