@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -371,6 +372,11 @@ impl Session {
     ) -> Result<(Run, Vec<String>), SessionError> {
         let environment = revision.environment(self)?;
         revision.prepare(self, events)?;
+        let files = if revision.in_place {
+            self.repo.working_files()?
+        } else {
+            BTreeMap::new()
+        };
         let started_ms = now();
         let location = revision.location(self);
         let progress = |progress| events(Event::Progress(progress));
@@ -384,8 +390,8 @@ impl Session {
             progress: &progress,
         })?;
         let mut gaps = seen.gaps;
-        if revision.in_place && !self.still_holds(&revision.subject.tree)? {
-            gaps.push("files changed while the tests ran".to_owned());
+        if revision.in_place {
+            gaps.extend(self.changed_meanwhile(&revision.subject.tree, &files)?);
         }
         let run = Run {
             id: new_id(),
@@ -406,9 +412,36 @@ impl Session {
         Ok((run, gaps))
     }
 
-    fn still_holds(&self, tree: &str) -> Result<bool, SessionError> {
+    /// What changed in the user's files since they held a tree, in words.
+    fn changed_meanwhile(
+        &self,
+        tree: &str,
+        before: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, SessionError> {
+        /// How many are named.
+        const NAMED: usize = 3;
         // The index is copied anew: the user may have staged something meanwhile.
-        Ok(Repo::discover(self.repo.root())?.working_tree()? == tree)
+        let repo = Repo::discover(self.repo.root())?;
+        if repo.working_tree()? == tree {
+            return Ok(None);
+        }
+        let after = repo.working_files()?;
+        let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let differs = |path: &&&String| before.get(**path) != after.get(**path);
+        let changed: Vec<&str> = paths
+            .iter()
+            .filter(differs)
+            .map(|path| path.as_str())
+            .collect();
+        let mut words = "files changed while the tests ran".to_owned();
+        if !changed.is_empty() {
+            words.push_str(": ");
+            words.push_str(&changed[..changed.len().min(NAMED)].join(", "));
+        }
+        if changed.len() > NAMED {
+            let _ = write!(words, " and {} more", changed.len() - NAMED);
+        }
+        Ok(Some(words))
     }
 
     /// What is known of a revision: all complete runs of its tree in its environment,

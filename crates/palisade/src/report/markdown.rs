@@ -26,7 +26,9 @@ pub fn markdown(report: &ReportDocument, now: Millis) -> String {
     let (blocking, notes) = report.split();
     for finding in blocking {
         let state = finding.state_words();
-        let _ = writeln!(text, "**`{}`** is {state}\n", finding.name);
+        let place = finding.place.as_ref();
+        let place = place.map_or_else(String::new, |at| format!(", at `{}:{}`", at.path, at.line));
+        let _ = writeln!(text, "**`{}`** is {state}{place}\n", finding.name);
         for (name, value) in [
             ("Status", &finding.reason),
             ("Meaning", &finding.meaning),

@@ -370,6 +370,31 @@ fn what_is_accepted_names_who_answers_for_it() {
 }
 
 #[test]
+fn a_failure_is_placed_where_the_test_panicked() {
+    for (said, expected) in [
+        (
+            "thread 't' (12) panicked at a/src/lib.rs:12:5:\nleft: 1",
+            Some(("a/src/lib.rs", 12)),
+        ),
+        ("thread 't' panicked at 'no', src/lib.rs:7:9", None),
+        ("panicked at a\\src\\lib.rs:3:1:", Some(("a/src/lib.rs", 3))),
+        ("panicked at /rustc/1/library/core/src/a.rs:3:1:", None),
+        ("it said no", None),
+    ] {
+        let (subject, cause) = failing(FailureCause::Broken);
+        let finding = Finding {
+            output: Some(said.to_owned()),
+            ..Finding::new(subject, cause, Severity::Regression)
+        };
+        let place = document(&finding, "main").place;
+        let found = place
+            .as_ref()
+            .map(|place| (place.path.as_str(), place.line));
+        assert_eq!(found, expected, "{said}");
+    }
+}
+
+#[test]
 fn what_another_report_told_is_told_again_as_it_was() {
     let (subject, cause) = failing(FailureCause::Broken);
     let finding = Finding {

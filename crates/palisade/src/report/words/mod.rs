@@ -81,7 +81,7 @@ pub fn document(finding: &Finding, base: &str) -> FindingDocument {
         next: String::new(),
         avoid: String::new(),
         output: finding.output.clone(),
-        place: place(&finding.subject),
+        place: place(finding),
     };
     if let Cause::Told(told) = &finding.cause {
         return FindingDocument {
@@ -243,8 +243,8 @@ fn name(subject: &FindingSubject) -> String {
     }
 }
 
-fn place(subject: &FindingSubject) -> Option<Place> {
-    match subject {
+fn place(finding: &Finding) -> Option<Place> {
+    match &finding.subject {
         FindingSubject::Claim {
             document,
             line: Some(line),
@@ -253,8 +253,22 @@ fn place(subject: &FindingSubject) -> Option<Place> {
             path: document.clone(),
             line: *line,
         }),
+        FindingSubject::Test(_) => panic_place(finding.output.as_deref()?),
         _ => None,
     }
+}
+
+/// Where a test panicked, as the standard library says it: `panicked at src/lib.rs:12:5:`. A
+/// place outside of the workspace is none.
+fn panic_place(output: &str) -> Option<Place> {
+    let (_, at) = output.split_once("panicked at ")?;
+    let at = at.split_whitespace().next()?.trim_end_matches(':');
+    let (at, _column) = at.rsplit_once(':')?;
+    let (path, line) = at.rsplit_once(':')?;
+    let path = path.replace('\\', "/");
+    let is_inside = !path.starts_with('/') && !path.contains(':') && !path.starts_with("..");
+    let line = line.parse().ok()?;
+    is_inside.then_some(Place { path, line })
 }
 
 /// A p-value as people read it.
