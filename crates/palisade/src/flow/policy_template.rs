@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::host::source::contents;
-use crate::policy::{ClaimsPolicy, MilestonePolicy, Policy, SpeedPolicy};
+use crate::policy::{
+    ClaimsPolicy, FlakyPolicy, MilestonePolicy, Policy, RunPolicy, SlowerPolicy, SpeedPolicy,
+};
 use crate::test_id::TestId;
 use crate::workspace::Workspace;
 
@@ -115,16 +117,57 @@ fn place(dir: &str, name: &str) -> String {
 /// are named as known, with `owner` to answer for them.
 pub fn policy_text(survey: &SourceSurvey, failing: &[TestId], owner: &str) -> String {
     let defaults = Policy::default();
-    let (run, slower, flaky) = (&defaults.run, defaults.slower, defaults.flaky);
-    let mut text = format!(
+    let mut text = String::new();
+    push_success_rate(&mut text, &defaults);
+    push_run(&mut text, &defaults.run);
+    push_slower(&mut text, &defaults.slower);
+    push_flaky(&mut text, &defaults.flaky);
+    push_reuse_and_api(&mut text, &defaults);
+    text.push_str(APPROVAL);
+    push_claims(&mut text, &defaults.claims);
+    push_milestone(&mut text, &defaults.milestone);
+    push_speed(&mut text, &defaults.speed);
+    push_classes(&mut text, survey);
+    push_known_failures(&mut text, failing, owner);
+    text.push_str(ACCEPTED);
+    text.push_str(MONITORED);
+    text
+}
+
+const APPROVAL: &str = "\n[approval]\n\
+    # From which risk on a change needs `cargo palisade approve` by somebody who is no author\n\
+    # of it: \"critical\", \"high\", … Nothing does by default.\n\
+    # from = \"critical\"\n\
+    # Whether an author's own approval counts.\n\
+    by_author = false\n";
+
+const ACCEPTED: &str = "\n# Differences made on purpose; state is missing, newly_ignored or slower:\n\
+    # [[accepted]]\n# test = \"package/lib/tests::name\"\n# state = \"missing\"\n# owner = \"name\"\n# reason = \"text\"\n";
+
+const MONITORED: &str = "\n# What broke once, and is looked at in every change: a test, a benchmark by a part of its\n\
+    # name (bench = …), a command that ends with 0 where all is well (command = …), or a\n\
+    # [[ratio]] by its name (ratio = …). `cargo palisade recover` writes these:\n\
+    # [[monitor]]\n# name = \"incident\"\n# test = \"package/lib/tests::name\"\n# reason = \"text\"\n";
+
+fn push_success_rate(text: &mut String, defaults: &Policy) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
         "# What this workspace holds, for `cargo palisade`. Every key is optional; the values\n\
          # shown are the defaults. An unknown key is an error.\n\
          \n\
          # The least share of tests, in percent, that pass or are known to fail. A test that\n\
          # newly fails, is gone or is newly ignored is a regression whatever the share is.\n\
-         min_success_rate = {:.1}\n\
-         \n\
-         [run]\n\
+         min_success_rate = {:.1}\n",
+        defaults.min_success_rate,
+    );
+}
+
+fn push_run(text: &mut String, run: &RunPolicy) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n[run]\n\
          # \"auto\": cargo-nextest when it is installed, else `cargo test`; or \"nextest\", \"cargo\".\n\
          runner = \"auto\"\n\
          # Arguments for every build, such as [\"--all-features\"].\n\
@@ -133,15 +176,29 @@ pub fn policy_text(survey: &SourceSurvey, failing: &[TestId], owner: &str) -> St
          doctests = {}\n\
          # How long one test may take, and a whole run with its builds.\n\
          test_time_out = \"{}\"\n\
-         run_time_out = \"{}\"\n\
-         \n\
-         [slower]\n\
+         run_time_out = \"{}\"\n",
+        run.doctests, run.test_time_out, run.run_time_out,
+    );
+}
+
+fn push_slower(text: &mut String, slower: &SlowerPolicy) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n[slower]\n\
          # A test is much slower if its median is this many times the base's, and longer by\n\
          # the floor, and a rank test over reruns of both revisions agrees.\n\
          factor = {:.1}\n\
-         floor = \"{}\"\n\
-         \n\
-         [flaky]\n\
+         floor = \"{}\"\n",
+        slower.factor, slower.noise_threshold,
+    );
+}
+
+fn push_flaky(text: &mut String, flaky: &FlakyPolicy) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n[flaky]\n\
          # A new failure is rerun on both revisions this often, and up to the maximum while it is\n\
          # not clear whether the change broke it.\n\
          reruns = {}\n\
@@ -150,9 +207,16 @@ pub fn policy_text(survey: &SourceSurvey, failing: &[TestId], owner: &str) -> St
          stress_runs = {}\n\
          stress_time = \"{}\"\n\
          # How long a quarantine lasts.\n\
-         quarantine = \"{}\"\n\
-         \n\
-         [reuse]\n\
+         quarantine = \"{}\"\n",
+        flaky.reruns, flaky.max_reruns, flaky.stress_runs, flaky.stress_time, flaky.quarantine,
+    );
+}
+
+fn push_reuse_and_api(text: &mut String, defaults: &Policy) {
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n[reuse]\n\
          # A stored run that is older than this many others is measured again, and compared\n\
          # with what it said; 0 for never.\n\
          remeasure = {}\n\
@@ -162,55 +226,8 @@ pub fn policy_text(survey: &SourceSurvey, failing: &[TestId], owner: &str) -> St
          # or \"regression\"; and whether the last release is compared with too.\n\
          breaks = \"note\"\n\
          release = {}\n",
-        defaults.min_success_rate,
-        run.doctests,
-        run.test_time_out,
-        run.run_time_out,
-        slower.factor,
-        slower.noise_threshold,
-        flaky.reruns,
-        flaky.max_reruns,
-        flaky.stress_runs,
-        flaky.stress_time,
-        flaky.quarantine,
-        defaults.reuse.remeasure,
-        defaults.api.release,
+        defaults.reuse.remeasure, defaults.api.release,
     );
-    text.push_str(
-        "\n[approval]\n\
-         # From which risk on a change needs `cargo palisade approve` by somebody who is no author\n\
-         # of it: \"critical\", \"high\", … Nothing does by default.\n\
-         # from = \"critical\"\n\
-         # Whether an author's own approval counts.\n\
-         by_author = false\n",
-    );
-    push_claims(&mut text, &defaults.claims);
-    push_milestone(&mut text, &defaults.milestone);
-    push_speed(&mut text, &defaults.speed);
-    push_classes(&mut text, survey);
-    text.push_str(
-        "\n# Failures that are known, by name, with who answers for them:\n\
-         # [[known_failure]]\n# test = \"package/lib/tests::name\"\n# owner = \"name\"\n# reason = \"text\"\n",
-    );
-    for test in failing {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\n[[known_failure]]\ntest = {:?}\nowner = {owner:?}\nreason = \"it failed when the guard was set up\"\n",
-            test.to_string()
-        );
-    }
-    text.push_str(
-        "\n# Differences made on purpose; state is missing, newly_ignored or slower:\n\
-         # [[accepted]]\n# test = \"package/lib/tests::name\"\n# state = \"missing\"\n# owner = \"name\"\n# reason = \"text\"\n",
-    );
-    text.push_str(
-        "\n# What broke once, and is looked at in every change: a test, a benchmark by a part of its\n\
-         # name (bench = …), a command that ends with 0 where all is well (command = …), or a\n\
-         # [[ratio]] by its name (ratio = …). `cargo palisade recover` writes these:\n\
-         # [[monitor]]\n# name = \"incident\"\n# test = \"package/lib/tests::name\"\n# reason = \"text\"\n",
-    );
-    text
 }
 
 fn push_claims(text: &mut String, claims: &ClaimsPolicy) {
@@ -324,6 +341,21 @@ fn push_classes(text: &mut String, survey: &SourceSurvey) {
             let _ = writeln!(text, "    {file:?},");
         }
         text.push_str("]\n");
+    }
+}
+
+fn push_known_failures(text: &mut String, failing: &[TestId], owner: &str) {
+    text.push_str(
+        "\n# Failures that are known, by name, with who answers for them:\n\
+         # [[known_failure]]\n# test = \"package/lib/tests::name\"\n# owner = \"name\"\n# reason = \"text\"\n",
+    );
+    for test in failing {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n[[known_failure]]\ntest = {:?}\nowner = {owner:?}\nreason = \"it failed when the guard was set up\"\n",
+            test.to_string()
+        );
     }
 }
 
