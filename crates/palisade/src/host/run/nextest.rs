@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use quick_junit::{Report, TestCase, TestCaseStatus};
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use super::{
     Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, shown,
@@ -61,29 +63,82 @@ pub(super) fn run(
     deadline: Instant,
     seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
-    let folder = tempfile::tempdir().map_err(|source| RunError::Write {
-        path: std::env::temp_dir(),
-        source,
-    })?;
-    let config = folder.path().join("nextest.toml");
-    let store = folder.path().join("store");
-    // `store.dir` also brings the report to a place that is always the same,
-    // whatever the target folder is, and that is not in the user's tree.
-    let text = format!(
-        "[store]\ndir = {}\n\
-         [profile.{PROFILE}]\nfail-fast = false\n\
-         slow-timeout = {{ period = \"{}ms\", terminate-after = 1, grace-period = \"1s\" }}\n\
-         [profile.{PROFILE}.junit]\npath = \"junit.xml\"\n",
-        toml::Value::from(store.to_string_lossy().into_owned()),
-        request.policy.test_time_out.0.as_millis().max(1),
-    );
-    std::fs::write(&config, text).map_err(|source| RunError::Write {
-        path: config.clone(),
-        source,
-    })?;
-    let nextest = |subcommand: &str| {
-        let mut command = request.cargo(&["nextest", subcommand]);
-        let mut words = request.selections().concat();
+    let nextest = Nextest::new(request)?;
+    // Of named tests the report says all, unless one is ignored or gone. They run many
+    // times, and a list takes as long as a run.
+    let mut expected = match request.scope {
+        Scope::Tests(tests) => named(tests),
+        _ => listed(request, nextest.command("list"), deadline, seen)?,
+    };
+    if expected.is_empty() {
+        return Ok(());
+    }
+    run_to_end(request, nextest.run_command(), deadline)?;
+    let report = nextest.report();
+    if let Some(report) = &report {
+        take_reported(report, &mut expected, seen);
+    }
+    if matches!(request.scope, Scope::Tests(_)) && !expected.is_empty() {
+        let listed = listed(request, nextest.command("list"), deadline, seen)?;
+        expected.retain(|name, _| listed.contains_key(name));
+    }
+    if !expected.is_empty() && report.is_none() {
+        return Err(RunError::Output {
+            what: "JUnit report",
+            command: shown(&nextest.command("run")),
+            output: String::new(),
+        });
+    }
+    for test in expected.into_values() {
+        seen.gaps
+            .push(format!("{test} has no outcome in nextest's report"));
+    }
+    Ok(())
+}
+
+/// nextest with a configuration of our own, in a folder that lives as long as this does.
+struct Nextest<'a> {
+    request: &'a Request<'a>,
+    folder: TempDir,
+}
+
+impl<'a> Nextest<'a> {
+    /// Writes the configuration.
+    fn new(request: &'a Request<'a>) -> Result<Self, RunError> {
+        let folder = tempfile::tempdir().map_err(|source| RunError::Write {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let nextest = Self { request, folder };
+        // `store.dir` also brings the report to a place that is always the same,
+        // whatever the target folder is, and that is not in the user's tree.
+        let text = format!(
+            "[store]\ndir = {}\n\
+             [profile.{PROFILE}]\nfail-fast = false\n\
+             slow-timeout = {{ period = \"{}ms\", terminate-after = 1, grace-period = \"1s\" }}\n\
+             [profile.{PROFILE}.junit]\npath = \"junit.xml\"\n",
+            toml::Value::from(nextest.store().to_string_lossy().into_owned()),
+            request.policy.test_time_out.0.as_millis().max(1),
+        );
+        let path = nextest.config();
+        match std::fs::write(&path, text) {
+            Ok(()) => Ok(nextest),
+            Err(source) => Err(RunError::Write { path, source }),
+        }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("nextest.toml")
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// A subcommand of nextest for the tests of the request.
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = self.request.cargo(&["nextest", subcommand]);
+        let mut words = self.request.selections().concat();
         // nextest takes this flag once only.
         if words.iter().any(|word| word == "--lib") {
             words.retain(|word| word != "--lib");
@@ -91,33 +146,36 @@ pub(super) fn run(
         }
         command.args(words);
         command
-            .args(&request.policy.cargo_args)
+            .args(&self.request.policy.cargo_args)
             .arg("--tool-config-file")
-            .arg(format!("{PROFILE}:{}", config.display()))
+            .arg(format!("{PROFILE}:{}", self.config().display()))
             .args(["--profile", PROFILE]);
-        if let Some(filter) = filter(request) {
+        if let Some(filter) = filter(self.request) {
             command.args(["-E", &filter]);
         }
         command
-    };
-    // Of named tests the report says all, unless one is ignored or gone. They run many
-    // times, and a list takes as long as a run.
-    let mut expected = match request.scope {
-        Scope::Tests(tests) => named(tests),
-        _ => listed(request, nextest("list"), deadline, seen)?,
-    };
-    if expected.is_empty() {
-        return Ok(());
     }
-    let mut command = nextest("run");
-    command.args(["--no-fail-fast", "--retries", "0", "--no-tests", "pass"]);
-    command.args(["--status-level", "all", "--final-status-level", "none"]);
-    command.args(["--failure-output", "never", "--success-output", "never"]);
-    run_to_end(request, command, deadline)?;
-    let report = std::fs::File::open(store.join(PROFILE).join("junit.xml"))
-        .ok()
-        .and_then(|file| Report::deserialize(std::io::BufReader::new(file)).ok());
-    for suite in report.iter().flat_map(|report| &report.test_suites) {
+
+    /// The command that runs the tests once each and prints only how each ended.
+    fn run_command(&self) -> Command {
+        let mut command = self.command("run");
+        command.args(["--no-fail-fast", "--retries", "0", "--no-tests", "pass"]);
+        command.args(["--status-level", "all", "--final-status-level", "none"]);
+        command.args(["--failure-output", "never", "--success-output", "never"]);
+        command
+    }
+
+    /// The JUnit report of the last run; `None` if there is none that can be read.
+    fn report(&self) -> Option<Report> {
+        let path = self.store().join(PROFILE).join("junit.xml");
+        let file = std::fs::File::open(path).ok()?;
+        Report::deserialize(std::io::BufReader::new(file)).ok()
+    }
+}
+
+/// Moves the expected tests that a report tells of to what was seen.
+fn take_reported(report: &Report, expected: &mut ByName, seen: &mut TestRunOutput) {
+    for suite in &report.test_suites {
         for case in &suite.test_cases {
             let key = (
                 suite.name.as_str().to_owned(),
@@ -128,22 +186,6 @@ pub(super) fn run(
             }
         }
     }
-    if matches!(request.scope, Scope::Tests(_)) && !expected.is_empty() {
-        let listed = listed(request, nextest("list"), deadline, seen)?;
-        expected.retain(|name, _| listed.contains_key(name));
-    }
-    if !expected.is_empty() && report.is_none() {
-        return Err(RunError::Output {
-            what: "JUnit report",
-            command: shown(&nextest("run")),
-            output: String::new(),
-        });
-    }
-    for test in expected.into_values() {
-        seen.gaps
-            .push(format!("{test} has no outcome in nextest's report"));
-    }
-    Ok(())
 }
 
 /// Tests by what nextest calls them: the binary and the path in it.
