@@ -5,9 +5,12 @@ use std::time::Instant;
 
 use super::{Check, CheckError, MeasureSpeed};
 use crate::finding::{ApiReferenceName, Cause, Finding, FindingSubject, Severity, SpeedGap};
-use crate::flow::benchmark_comparison::{CompareOptions, ComparisonError, Selection, measure};
+use crate::flow::benchmark_comparison::{
+    CompareOptions, ComparisonError, Measured, Selection, measure,
+};
 use crate::flow::claims::{self, Claims};
 use crate::host::journal_entry;
+use crate::host::measure::launch::Launcher;
 use crate::host::run::RunError;
 use crate::host::semver_checks::{self, ApiAnswer, ApiReference};
 use crate::host::session::{CandidateChoice, Event, SessionError};
@@ -22,7 +25,7 @@ use crate::verdict::{
 };
 use crate::workspace::{Target, Workspace};
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     /// What cargo-semver-checks says about the changed packages, where it is installed
     /// and the risk is High or above.
     pub(super) fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, CheckError> {
@@ -178,6 +181,46 @@ impl Check<'_> {
         assessment: &Assessment,
         findings: &mut Vec<Finding>,
     ) -> Result<Option<SpeedReport>, CheckError> {
+        let Some(wanted) = self.wanted_speed(assessment) else {
+            return Ok(None);
+        };
+        if self.same || self.options.shard.is_some() {
+            return Ok(None);
+        }
+        if self.is_over() {
+            findings.push(no_speed(SpeedGap::Budget, Severity::Undecided));
+            return Ok(None);
+        }
+        match self.measured_speed(wanted.launcher, wanted.selection) {
+            Ok(measured) => {
+                let (report, unpaired) = (measured.report, measured.unpaired);
+                findings.extend(judge_speed(&report, &unpaired));
+                let policy = &self.session.policy;
+                findings.extend(judge_monitored(policy, Some(&report), &unpaired));
+                Ok(Some(report))
+            }
+            Err(ComparisonError::NoBenchmark(_)) => {
+                if wanted.is_asked_for {
+                    findings.push(no_speed(SpeedGap::NoneInReach, Severity::Note));
+                }
+                let (policy, unpaired) = (&self.session.policy, UnpairedBenchmarks::default());
+                findings.extend(judge_monitored(policy, None, &unpaired));
+                Ok(None)
+            }
+            Err(ComparisonError::Session(SessionError::Run(RunError::Build { output }))) => {
+                findings.push(Finding {
+                    output: Some(output),
+                    ..no_speed(SpeedGap::BuildFailed, Severity::Unmeasured)
+                });
+                Ok(None)
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Which benchmarks to measure; `None` where neither the options nor the policy wants
+    /// any.
+    fn wanted_speed(&self, assessment: &Assessment) -> Option<WantedSpeed<'a>> {
         let is_risky = assessment.level >= Some(Level::High) && self.session.policy.speed.check;
         let monitored = self.session.policy.monitored_benches();
         let (launcher, is_asked_for) = match &self.options.speed {
@@ -185,7 +228,7 @@ impl Check<'_> {
                 (launcher, false)
             }
             MeasureSpeed::Always(launcher) => (launcher, true),
-            _ => return Ok(None),
+            _ => return None,
         };
         let selection = if is_risky || is_asked_for {
             let reached = assessment.changed.union(&assessment.dependents);
@@ -200,13 +243,19 @@ impl Check<'_> {
                 ..Selection::default()
             }
         };
-        if self.same || self.options.shard.is_some() {
-            return Ok(None);
-        }
-        if self.is_over() {
-            findings.push(no_speed(SpeedGap::Budget, Severity::Undecided));
-            return Ok(None);
-        }
+        Some(WantedSpeed {
+            launcher,
+            is_asked_for,
+            selection,
+        })
+    }
+
+    /// Measures both revisions, in checkouts and within what is left of the time.
+    fn measured_speed(
+        &mut self,
+        launcher: &Launcher,
+        selection: Selection,
+    ) -> Result<Measured, ComparisonError> {
         let options = CompareOptions {
             selection,
             budget: self
@@ -219,36 +268,15 @@ impl Check<'_> {
         self.base.leave();
         self.candidate.leave();
         let revisions = [&mut base, &mut candidate];
-        match measure(self.session, launcher, revisions, &options, self.events) {
-            Ok(measured) => {
-                let (report, unpaired) = (measured.report, measured.unpaired);
-                findings.extend(judge_speed(&report, &unpaired));
-                let policy = &self.session.policy;
-                findings.extend(judge_monitored(policy, Some(&report), &unpaired));
-                Ok(Some(report))
-            }
-            Err(ComparisonError::NoBenchmark(_)) => {
-                if is_asked_for {
-                    findings.push(no_speed(SpeedGap::NoneInReach, Severity::Note));
-                }
-                let policy = &self.session.policy;
-                findings.extend(judge_monitored(
-                    policy,
-                    None,
-                    &UnpairedBenchmarks::default(),
-                ));
-                Ok(None)
-            }
-            Err(ComparisonError::Session(SessionError::Run(RunError::Build { output }))) => {
-                findings.push(Finding {
-                    output: Some(output),
-                    ..no_speed(SpeedGap::BuildFailed, Severity::Unmeasured)
-                });
-                Ok(None)
-            }
-            Err(other) => Err(other.into()),
-        }
+        measure(self.session, launcher, revisions, &options, self.events)
     }
+}
+
+/// The benchmarks that a check is to measure.
+struct WantedSpeed<'a> {
+    launcher: &'a Launcher,
+    is_asked_for: bool,
+    selection: Selection,
 }
 
 /// A finding about benchmarks that were not measured.
