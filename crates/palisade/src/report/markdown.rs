@@ -4,95 +4,107 @@ use std::fmt::Write as _;
 
 use super::{recall_text, speed};
 use crate::observation::Millis;
-use crate::record::{ReportDocument, counted};
+use crate::record::{FindingDocument, ReportDocument, counted};
+use crate::risk::Assessment;
 use crate::speed::SpeedReport;
 use crate::verdict::Verdict;
 
 /// The whole report.
 pub fn markdown(report: &ReportDocument, now: Millis) -> String {
     let mut text = String::new();
-    let mark = match report.verdict {
-        Verdict::Pass => "✅",
-        Verdict::Regression => "❌",
-        Verdict::Incomparable | Verdict::Inconclusive => "⚠️",
-    };
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "### {mark} {}: {}\n",
-        report.verdict.word(),
-        report.sentence()
-    );
+    push_verdict(&mut text, report);
     let (blocking, notes) = report.split();
     for finding in blocking {
-        let state = finding.state_words();
-        let place = finding.place.as_ref();
-        let place = place.map_or_else(String::new, |at| format!(", at `{}:{}`", at.path, at.line));
-        let _ = writeln!(text, "**`{}`** is {state}{place}\n", finding.name);
-        for (name, value) in [
-            ("Status", &finding.reason),
-            ("Meaning", &finding.meaning),
-            ("Next", &finding.next),
-            ("What not to do", &finding.avoid),
-        ] {
-            if !value.is_empty() {
-                let _ = writeln!(text, "- {name}: {}", escape(value));
-            }
-        }
-        if let Some(output) = &finding.output {
-            let fence = fence(output);
-            let _ = write!(
-                text,
-                "\n<details><summary>Output</summary>\n\n{fence}text\n"
-            );
-            let _ = write!(text, "{}\n{fence}\n\n</details>\n", output.trim_end());
-        }
-        text.push('\n');
+        push_blocking(&mut text, finding);
     }
-    let _ = writeln!(text, "| | commit | tests |\n|---|---|---|");
-    for (name, revision) in [("base", &report.base), ("candidate", &report.candidate)] {
-        let tests = report.tests_of(revision);
-        let _ = writeln!(text, "| {name} | `{}` | {tests} |", revision.name);
-    }
-    let _ = writeln!(text, "\nLooked at {}.", report.looked_at());
+    push_revisions(&mut text, report);
     if let Some(recall) = &report.recall {
         let _ = writeln!(text, "\nThe plan: {}.", recall_text(recall));
     }
     if let Some(measured) = &report.speed {
         push_speed(&mut text, measured, now);
     }
-    if !notes.is_empty() {
-        let _ = writeln!(
-            text,
-            "\n<details><summary>{}</summary>\n",
-            counted(notes.len(), "note")
-        );
-        for note in notes {
-            let state = note.state_words();
-            let _ = writeln!(text, "- `{}`: {state}: {}", note.name, escape(&note.reason));
-        }
-        let _ = writeln!(text, "\n</details>");
-    }
-    if let Some(level) = report.risk.level {
-        let files = counted(report.risk.files.len(), "file");
-        let _ = writeln!(
-            text,
-            "\n<details><summary>Risk: {}, {files}</summary>\n",
-            level.word()
-        );
-        for file in &report.risk.files {
-            let reasons = escape(&file.reasons.join("; "));
-            let _ = writeln!(
-                text,
-                "- {} `{}`: {}; {reasons}",
-                file.level.word(),
-                file.path,
-                file.class
-            );
-        }
-        let _ = writeln!(text, "\n</details>");
-    }
+    push_notes(&mut text, &notes);
+    push_risk(&mut text, &report.risk);
     text
+}
+
+fn push_verdict(text: &mut String, report: &ReportDocument) {
+    let mark = match report.verdict {
+        Verdict::Pass => "✅",
+        Verdict::Regression => "❌",
+        Verdict::Incomparable | Verdict::Inconclusive => "⚠️",
+    };
+    let (word, sentence) = (report.verdict.word(), report.sentence());
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "### {mark} {word}: {sentence}\n");
+}
+
+/// A finding that decides the verdict.
+fn push_blocking(text: &mut String, finding: &FindingDocument) {
+    let state = finding.state_words();
+    let place = finding.place.as_ref();
+    let place = place.map_or_else(String::new, |at| format!(", at `{}:{}`", at.path, at.line));
+    let _ = writeln!(text, "**`{}`** is {state}{place}\n", finding.name);
+    for (name, value) in [
+        ("Status", &finding.reason),
+        ("Meaning", &finding.meaning),
+        ("Next", &finding.next),
+        ("What not to do", &finding.avoid),
+    ] {
+        if !value.is_empty() {
+            let _ = writeln!(text, "- {name}: {}", escape(value));
+        }
+    }
+    if let Some(output) = &finding.output {
+        let fence = fence(output);
+        let _ = write!(
+            text,
+            "\n<details><summary>Output</summary>\n\n{fence}text\n"
+        );
+        let _ = write!(text, "{}\n{fence}\n\n</details>\n", output.trim_end());
+    }
+    text.push('\n');
+}
+
+/// Both revisions, and what was looked at in them.
+fn push_revisions(text: &mut String, report: &ReportDocument) {
+    let _ = writeln!(text, "| | commit | tests |\n|---|---|---|");
+    for (name, revision) in [("base", &report.base), ("candidate", &report.candidate)] {
+        let tests = report.tests_of(revision);
+        let _ = writeln!(text, "| {name} | `{}` | {tests} |", revision.name);
+    }
+    let _ = writeln!(text, "\nLooked at {}.", report.looked_at());
+}
+
+fn push_notes(text: &mut String, notes: &[&FindingDocument]) {
+    if notes.is_empty() {
+        return;
+    }
+    let count = counted(notes.len(), "note");
+    let _ = writeln!(text, "\n<details><summary>{count}</summary>\n");
+    for note in notes {
+        let state = note.state_words();
+        let _ = writeln!(text, "- `{}`: {state}: {}", note.name, escape(&note.reason));
+    }
+    let _ = writeln!(text, "\n</details>");
+}
+
+fn push_risk(text: &mut String, risk: &Assessment) {
+    let Some(level) = risk.level else {
+        return;
+    };
+    let (word, files) = (level.word(), counted(risk.files.len(), "file"));
+    let _ = writeln!(
+        text,
+        "\n<details><summary>Risk: {word}, {files}</summary>\n"
+    );
+    for file in &risk.files {
+        let (level, reasons) = (file.level.word(), escape(&file.reasons.join("; ")));
+        let (path, class) = (&file.path, &file.class);
+        let _ = writeln!(text, "- {level} `{path}`: {class}; {reasons}");
+    }
+    let _ = writeln!(text, "\n</details>");
 }
 
 fn push_speed(text: &mut String, measured: &SpeedReport, now: Millis) {
