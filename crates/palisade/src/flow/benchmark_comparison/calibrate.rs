@@ -80,12 +80,38 @@ fn run_calibration(
     options: &CalibrateOptions,
     machine: Fingerprint,
 ) -> Result<Calibration, ComparisonError> {
+    let (spreads, false_alarms) = compare_equal(runner, pair, options.comparisons)?;
+    let mut calibration = Calibration {
+        id: new_id(),
+        at_ms: now(),
+        fingerprint: machine,
+        spreads,
+        false_alarms,
+        detections: Vec::new(),
+    };
+    for slowdown in &options.slowdowns {
+        let calibrated = calibration.clone();
+        let runner = runner.with(&calibrated);
+        calibration.detections.push(Detection {
+            slowdown: *slowdown,
+            rate: compare_slowed(&runner, pair, *slowdown, options.injected)?,
+        });
+    }
+    Ok(calibration)
+}
+
+/// Compares equal programs, so many times: how far they are apart, and how often that is
+/// taken for a change.
+fn compare_equal(
+    runner: &BenchmarkRunner<'_>,
+    pair: &RevisionPair,
+    comparisons: usize,
+) -> Result<(Vec<KnownSpread>, Proportion), ComparisonError> {
     let mut log_ratios: BTreeMap<(String, Measure), Vec<Vec<f64>>> = BTreeMap::new();
     let mut false_alarms = Proportion::default();
-    for at in 1..=options.comparisons {
-        let of = options.comparisons;
+    for at in 1..=comparisons {
         (runner.events)(Event::Note(format!(
-            "equal programs, comparison {at} of {of}"
+            "equal programs, comparison {at} of {comparisons}"
         )));
         let paired = runner.compare(pair, &[])?;
         // What the time cut off says nothing.
@@ -95,61 +121,51 @@ fn run_calibration(
         if !is_measured(&paired) {
             continue;
         }
-        for ((benchmark, measure), pairs) in pairs(&paired) {
-            log_ratios
-                .entry((benchmark, measure))
-                .or_default()
-                .push(pairs);
+        for (key, pairs) in pairs(&paired) {
+            log_ratios.entry(key).or_default().push(pairs);
         }
         false_alarms.of += 1;
         false_alarms.found += u32::from(!alarms(paired).is_empty());
     }
     let known =
-        |((benchmark, measure), comparisons): (&(String, Measure), &Vec<Vec<f64>>)| KnownSpread {
-            benchmark: benchmark.clone(),
-            measure: *measure,
+        |((benchmark, measure), comparisons): ((String, Measure), Vec<Vec<f64>>)| KnownSpread {
+            benchmark,
+            measure,
             comparisons: comparisons.len() as u32,
-            spread: same_code_spread(comparisons),
+            spread: same_code_spread(&comparisons),
         };
-    let mut calibration = Calibration {
-        id: new_id(),
-        at_ms: now(),
-        fingerprint: machine,
-        spreads: log_ratios.iter().map(known).collect(),
-        false_alarms,
-        detections: Vec::new(),
-    };
-    for slowdown in &options.slowdowns {
-        let calibrated = calibration.clone();
-        let runner = runner.with(&calibrated);
-        let mut rate = Proportion::default();
-        for at in 1..=options.injected {
-            let of = options.injected;
-            let percent = 100.0 * slowdown;
-            let note = format!("slowed down by {percent:.0} %, comparison {at} of {of}");
-            (runner.events)(Event::Note(note));
-            // One benchmark at a time, in turns: others must not be named with it.
-            let slow = &pair.benches[at % pair.benches.len()].name;
-            let injection = Injection {
-                name: slow.clone(),
-                slowdown: *slowdown,
-            };
-            let paired = runner.compare(pair, &[injection])?;
-            if runner.is_over() {
-                break;
-            }
-            if !is_measured(&paired) {
-                continue;
-            }
-            rate.of += 1;
-            rate.found += u32::from(alarms(paired).contains(slow));
+    Ok((log_ratios.into_iter().map(known).collect(), false_alarms))
+}
+
+/// Compares with a slowdown put in, so many times: how often it is found.
+fn compare_slowed(
+    runner: &BenchmarkRunner<'_>,
+    pair: &RevisionPair,
+    slowdown: f64,
+    comparisons: usize,
+) -> Result<Proportion, ComparisonError> {
+    let mut rate = Proportion::default();
+    for at in 1..=comparisons {
+        let percent = 100.0 * slowdown;
+        let note = format!("slowed down by {percent:.0} %, comparison {at} of {comparisons}");
+        (runner.events)(Event::Note(note));
+        // One benchmark at a time, in turns: others must not be named with it.
+        let slow = &pair.benches[at % pair.benches.len()].name;
+        let injection = Injection {
+            name: slow.clone(),
+            slowdown,
+        };
+        let paired = runner.compare(pair, &[injection])?;
+        if runner.is_over() {
+            break;
         }
-        calibration.detections.push(Detection {
-            slowdown: *slowdown,
-            rate,
-        });
+        if !is_measured(&paired) {
+            continue;
+        }
+        rate.of += 1;
+        rate.found += u32::from(alarms(paired).contains(slow));
     }
-    Ok(calibration)
+    Ok(rate)
 }
 
 /// Whether there are numbers of both revisions of every benchmark: no alarm about what could
