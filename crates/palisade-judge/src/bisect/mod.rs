@@ -283,81 +283,116 @@ impl Search {
     /// at again where that tells nearly as much as another one would.
     pub fn step(&self, at: Option<&str>) -> SearchStep {
         let model = self.model();
-        let ends = [self.graph.bad(), self.graph.good()];
-        if let Some(end) = ends.into_iter().find(|end| self.seen[*end].skipped) {
-            let commit = self.name(end);
+        if let Some(commit) = self.unmeasured_end() {
             return SearchStep::Done(SearchResult::Unmeasured { commit });
         }
         let Some(belief) = self.belief(model) else {
             return SearchStep::Done(SearchResult::Contradiction);
         };
         let measurable = self.measurable();
-        let mut classes = self.graph.classes(&measurable);
-        let weight = |class: &Vec<usize>| class.iter().map(|s| belief.suspects[*s]).sum::<f64>();
-        classes.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+        let classes = self.ranked_classes(&belief, &measurable);
         let likeliest = &classes[0];
-        let (commits, confidence) = (self.names(likeliest), weight(likeliest));
-        // Before it failed once there is nothing to be found.
-        let has_failed = self.seen.iter().any(|seen| seen.counts.failures > 0);
-        let is_found =
-            confidence >= self.rules.confidence && (has_failed || model == FailureModel::Ratios);
+        let confidence = belief.weight(likeliest);
+        let is_found = confidence >= self.rules.confidence
+            && (self.has_failed() || model == FailureModel::Ratios);
         if self.runs >= self.rules.max_runs {
-            return SearchStep::Done(if is_found {
-                SearchResult::Culprit {
-                    commits,
-                    confidence,
-                }
-            } else {
-                SearchResult::Undecided {
-                    commits,
-                    confidence,
-                }
-            });
+            return SearchStep::Done(self.answer(likeliest, confidence, is_found));
         }
         if let Some(end) = self.open_end(model, at) {
             return SearchStep::Observe(self.name(end));
         }
-        if belief.none >= self.rules.confidence {
-            let confidence = belief.none;
-            return SearchStep::Done(SearchResult::Alike { confidence });
-        }
-        if model == FailureModel::Rates && !has_failed {
-            let confidence =
-                1.0 - (1.0 - RARE_FAILURE_RATE).powf(f64::from(self.seen[ends[0]].observations()));
-            return if confidence >= self.rules.confidence {
-                SearchStep::Done(SearchResult::Alike { confidence })
-            } else {
-                SearchStep::Observe(self.name(ends[0]))
-            };
+        if let Some(step) = self.doubt_of_ends(model, &belief) {
+            return step;
         }
         if is_found {
-            if let Some(before) = self.unconfirmed(model, likeliest) {
-                return SearchStep::Observe(self.name(before));
-            }
-            return SearchStep::Done(SearchResult::Culprit {
+            return match self.unconfirmed(model, likeliest) {
+                Some(before) => SearchStep::Observe(self.name(before)),
+                None => SearchStep::Done(self.answer(likeliest, confidence, is_found)),
+            };
+        }
+        if model == FailureModel::Rates
+            && self.runs + 1 == self.rules.max_runs
+            && let Some(last) = self.best_last(&belief, &measurable, &classes)
+        {
+            return SearchStep::Observe(self.name(last));
+        }
+        SearchStep::Observe(self.name(self.most_telling(&belief, &measurable, at)))
+    }
+
+    /// An end that cannot be measured.
+    fn unmeasured_end(&self) -> Option<String> {
+        let mut ends = [self.graph.bad(), self.graph.good()].into_iter();
+        let end = ends.find(|end| self.seen[*end].skipped)?;
+        Some(self.name(end))
+    }
+
+    /// The sets of suspects that can be told apart, the likeliest first.
+    fn ranked_classes(&self, belief: &Belief, measurable: &[usize]) -> Vec<Vec<usize>> {
+        let mut classes = self.graph.classes(measurable);
+        classes.sort_by(|a, b| belief.weight(b).total_cmp(&belief.weight(a)));
+        classes
+    }
+
+    /// Whether it failed once. Before it did there is nothing to be found.
+    fn has_failed(&self) -> bool {
+        self.seen.iter().any(|seen| seen.counts.failures > 0)
+    }
+
+    fn answer(&self, class: &[usize], confidence: f64, is_found: bool) -> SearchResult {
+        let commits = self.names(class);
+        if is_found {
+            SearchResult::Culprit {
                 commits,
                 confidence,
-            });
-        }
-        if model == FailureModel::Rates && self.runs + 1 == self.rules.max_runs {
-            let chance = |commit: usize| belief.chance_to_name(&self.graph, commit, &classes);
-            let last = best(&measurable, chance);
-            // Where no outcome would change the answer, it may still become sure.
-            if let Some((last, chance)) = last
-                && chance > confidence + 1e-9
-            {
-                return SearchStep::Observe(self.name(last));
+            }
+        } else {
+            SearchResult::Undecided {
+                commits,
+                confidence,
             }
         }
-        let information = |commit: usize| belief.information(&self.graph, commit);
-        let (mut next, most) = best(&measurable, information).unwrap_or((ends[0], 0.0));
-        let here = at.and_then(|at| self.graph.place(at));
-        if let Some(here) = here.filter(|here| measurable.contains(here))
-            && information(here) >= STAY_SHARE * most
-        {
-            next = here;
+    }
+
+    /// What to do where the ends may show the same; `None` where they differ.
+    fn doubt_of_ends(&self, model: FailureModel, belief: &Belief) -> Option<SearchStep> {
+        if belief.none >= self.rules.confidence {
+            let confidence = belief.none;
+            return Some(SearchStep::Done(SearchResult::Alike { confidence }));
         }
-        SearchStep::Observe(self.name(next))
+        if model != FailureModel::Rates || self.has_failed() {
+            return None;
+        }
+        let bad = self.graph.bad();
+        let looks = f64::from(self.seen[bad].observations());
+        let confidence = 1.0 - (1.0 - RARE_FAILURE_RATE).powf(looks);
+        Some(if confidence >= self.rules.confidence {
+            SearchStep::Done(SearchResult::Alike { confidence })
+        } else {
+            SearchStep::Observe(self.name(bad))
+        })
+    }
+
+    /// The commit whose observation most raises the chance to name the culprit. `None` where
+    /// no outcome would change the answer: it may still become sure.
+    fn best_last(
+        &self,
+        belief: &Belief,
+        measurable: &[usize],
+        classes: &[Vec<usize>],
+    ) -> Option<usize> {
+        let chance = |commit: usize| belief.chance_to_name(&self.graph, commit, classes);
+        let (last, chance) = best(measurable, chance)?;
+        (chance > belief.weight(&classes[0]) + 1e-9).then_some(last)
+    }
+
+    /// The commit whose observation is expected to tell most.
+    fn most_telling(&self, belief: &Belief, measurable: &[usize], at: Option<&str>) -> usize {
+        let information = |commit: usize| belief.information(&self.graph, commit);
+        let (next, most) = best(measurable, information).unwrap_or((self.graph.bad(), 0.0));
+        let here = at.and_then(|at| self.graph.place(at));
+        let tells_enough =
+            |here: &usize| measurable.contains(here) && information(*here) >= STAY_SHARE * most;
+        here.filter(tells_enough).unwrap_or(next)
     }
 
     /// An estimate of how many observations are left; `None` while the ends are looked at.

@@ -110,6 +110,11 @@ impl Belief {
         })
     }
 
+    /// How likely the culprit is among some suspects.
+    pub(super) fn weight(&self, class: &[usize]) -> f64 {
+        class.iter().map(|suspect| self.suspects[*suspect]).sum()
+    }
+
     /// How many bits are still to be learnt.
     pub(super) fn entropy(&self) -> f64 {
         let all = self.suspects.iter().chain([&self.none]);
