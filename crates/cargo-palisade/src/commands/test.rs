@@ -2,13 +2,14 @@
 
 use super::Context;
 use crate::error::{CommandError, NOT_MEASURED, UsageError};
-use palisade::baseline::TestSet;
+use palisade::baseline::{Tally, TestSet};
 use palisade::flaky::Ledger;
 use palisade::observation::{Observation, Outcome, Purpose, Run};
 use palisade::policy::Policy;
 use palisade::report::printable;
 use palisade::scope::Scope;
 use palisade::test_id::TestId;
+use palisade::workspace::Workspace;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -30,34 +31,9 @@ pub struct Args {
 }
 
 pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
-    let ui = context.ui;
-    let scope = if !args.test.is_empty() {
-        Scope::Tests(args.test.iter().cloned().collect())
-    } else if !args.package.is_empty() {
-        Scope::Packages(args.package.iter().cloned().collect())
-    } else {
-        Scope::Workspace
-    };
-    let packages = &context.session.workspace.packages;
-    let named = args
-        .package
-        .iter()
-        .chain(args.test.iter().map(|test| &test.package));
-    for name in named {
-        if !packages.contains_key(name) {
-            return Err(UsageError::NoPackage(name.clone()).into());
-        }
-    }
-    let events = |event| ui.event(event);
-    let (run, mut gaps) = if args.command.is_empty() {
-        let mut revision = context.session.working_revision()?;
-        let purpose = Purpose::Tests;
-        context
-            .session
-            .run(&mut revision, &scope, purpose, &events)?
-    } else {
-        context.session.watch(&args.command, &events)?
-    };
+    check_packages(&context.session.workspace, args)?;
+    let scope = scope(args);
+    let (run, mut gaps) = run_tests(context, args, &scope)?;
     let set = TestSet::of_runs([&run], &scope);
     let unseen = args
         .test
@@ -68,30 +44,16 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let failures = failures(&run, &context.session.policy, &ledger);
     let blocking = failures.iter().any(|failure| failure.excuse.is_none());
     let tally = set.tally();
+    let code = match () {
+        () if blocking => FAILED,
+        () if tally.ran() == 0 || !gaps.is_empty() => NOT_MEASURED,
+        () => 0,
+    };
     let mut text: String = failures.iter().map(Failure::text).collect();
     for gap in &gaps {
         let _ = writeln!(text, "no outcome: {gap}");
     }
-    let _ = writeln!(
-        text,
-        "{} of {} tests pass, {} fail, {} ignored ({:.1} s, {}); remembered as run {}",
-        tally.passing,
-        tally.ran(),
-        tally.failing,
-        tally.ignored,
-        (run.finished_ms - run.started_ms) as f64 / 1000.0,
-        context.session.runner.name(),
-        &run.id[..8]
-    );
-    let nothing = tally.ran() == 0;
-    if nothing {
-        text.push_str("no test ran, and that is not a pass\n");
-    }
-    let code = match () {
-        () if blocking => FAILED,
-        () if nothing || !gaps.is_empty() => NOT_MEASURED,
-        () => 0,
-    };
+    text.push_str(&summary(&run, tally, context.session.runner.name()));
     let json = json!({
         "schema": 1,
         "exit_code": code,
@@ -105,6 +67,59 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     });
     context.print(&json, &text)?;
     Ok(code)
+}
+
+/// Whether the packages that the arguments name are there.
+fn check_packages(workspace: &Workspace, args: &Args) -> Result<(), UsageError> {
+    let of_tests = args.test.iter().map(|test| &test.package);
+    let mut named = args.package.iter().chain(of_tests);
+    match named.find(|name| !workspace.packages.contains_key(*name)) {
+        Some(name) => Err(UsageError::NoPackage(name.clone())),
+        None => Ok(()),
+    }
+}
+
+fn scope(args: &Args) -> Scope {
+    if !args.test.is_empty() {
+        Scope::Tests(args.test.iter().cloned().collect())
+    } else if !args.package.is_empty() {
+        Scope::Packages(args.package.iter().cloned().collect())
+    } else {
+        Scope::Workspace
+    }
+}
+
+/// Runs the tests, or watches the user's own command do it.
+fn run_tests(
+    context: &mut Context<'_>,
+    args: &Args,
+    scope: &Scope,
+) -> Result<(Run, Vec<String>), CommandError> {
+    let ui = context.ui;
+    let events = |event| ui.event(event);
+    let session = &mut context.session;
+    if !args.command.is_empty() {
+        return Ok(session.watch(&args.command, &events)?);
+    }
+    let mut revision = session.working_revision()?;
+    Ok(session.run(&mut revision, scope, Purpose::Tests, &events)?)
+}
+
+/// How the run went, in words.
+fn summary(run: &Run, tally: Tally, runner: &str) -> String {
+    let mut text = format!(
+        "{} of {} tests pass, {} fail, {} ignored ({:.1} s, {runner}); remembered as run {}\n",
+        tally.passing,
+        tally.ran(),
+        tally.failing,
+        tally.ignored,
+        (run.finished_ms - run.started_ms) as f64 / 1000.0,
+        &run.id[..8]
+    );
+    if tally.ran() == 0 {
+        text.push_str("no test ran, and that is not a pass\n");
+    }
+    text
 }
 
 /// A test that did not pass.
