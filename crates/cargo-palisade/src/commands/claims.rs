@@ -2,7 +2,7 @@
 
 use super::{Context, launcher};
 use crate::error::CommandError;
-use palisade::finding::{ClaimState, Finding};
+use palisade::finding::{Cause, ClaimState, Finding};
 use palisade::flow::claims::{
     self, Checked, Claims, Cost, Options, contradictions, unproved, update,
 };
@@ -74,7 +74,9 @@ fn check(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
         line(&mut text, checked);
     }
     let found = documents(&findings, "HEAD");
-    for finding in found.iter().filter(|f| f.state == "contradiction") {
+    let told = findings.iter().zip(&found);
+    let is_contradiction = |finding: &Finding| matches!(finding.cause, Cause::Contradiction { .. });
+    for (_, finding) in told.filter(|(finding, _)| is_contradiction(finding)) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "contradiction  {}: {}", finding.name, finding.reason);
     }

@@ -109,8 +109,10 @@ pub(super) fn shard_differs(report: &str, first: &str, difference: &ShardDiffere
 }
 
 pub(super) fn shard_missing(subject: &FindingSubject) -> Words {
-    let name = name(subject);
-    let number = name.strip_prefix("shard ").unwrap_or(&name);
+    let number = match subject {
+        FindingSubject::Shard(number) => number.to_string(),
+        _ => name(subject),
+    };
     Words::new("shard_missing", "there is no report of it")
         .meaning("what was not measured can hide a regression")
         .next(format!(
