@@ -170,9 +170,15 @@ fn one_that_fails_or_is_missing_or_takes_too_long_is_an_error() {
         ..Conditions::default()
     };
     for (words, expected) in [
-        (&["false"][..], "run `false`: it ended with exit code 1"),
-        (&["sleep", "9"], "run `sleep 9`: it ran past its time"),
-        (&["no-such-program"], "start \"no-such-program\""),
+        (
+            &["false"][..],
+            "failed to run `false`: it ended with exit code 1",
+        ),
+        (
+            &["sleep", "9"],
+            "failed to run `sleep 9`: it ran past its time",
+        ),
+        (&["no-such-program"], "failed to start \"no-such-program\""),
     ] {
         let error = launcher.run(&program(words), &conditions, &Cancel::default());
         let error = error.expect_err("it cannot").to_string();
