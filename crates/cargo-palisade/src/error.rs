@@ -70,7 +70,7 @@ pub enum UsageError {
     #[error("failed to approve the change as {0}, who is an author of it")]
     OwnApproval(String),
     /// Nobody is named who approves, and git knows no name either.
-    #[error("failed to tell who approves")]
+    #[error("failed to approve the change: nobody is named who does")]
     Nobody,
     /// No package of that name is in the workspace.
     #[error("failed to find a package called {0:?}")]

@@ -65,7 +65,7 @@ pub enum CulpritError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// Nothing is asked.
-    #[error("failed to know what to look for")]
+    #[error("failed to begin a search: nothing says what to look for")]
     NoQuestion,
     /// The policy has no such ratio for this machine.
     #[error("failed to find a [[ratio]] called {0:?} that holds on this machine")]
