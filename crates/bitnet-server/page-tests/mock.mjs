@@ -1,8 +1,10 @@
 // A stand-in for `bitnet serve` with canned texts, to work on the page without a model:
-//   node mock.mjs [--chat] [--port 8080]      --chat: a model with a chat template
+//   node mock.mjs [--chat] [--port 8080] [--delay 25]      --chat: a model with a chat template; milliseconds a token
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
+
+let DELAY = 25; // milliseconds a token
 
 const PAGE = new URL("../page/", import.meta.url);
 const TYPES = { html: "text/html; charset=utf-8", css: "text/css; charset=utf-8", js: "text/javascript; charset=utf-8" };
@@ -62,7 +64,8 @@ async function complete(request, response, isChat) {
   const prompt = isChat ? json.messages.map((message) => message.content).join("\n") : json.prompt;
   const turn = (json.seed ?? 0) % 2;
   const text = isChat ? (turn ? `Here is another way to say it.\n\n${REPLY}` : REPLY) : (turn ? STORY.replace("boy", "girl") : STORY);
-  const tokens = pieces(text).slice(0, json.max_tokens ?? 256);
+  const limit = json.max_tokens ?? 256;
+  const tokens = pieces(limit > 256 ? text.repeat(20) : text).slice(0, limit); // long when asked: something to stop
   response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
   const base = { id: "mock-1", object: isChat ? "chat.completion.chunk" : "text_completion", created: 1764000000, model: json.model };
   const write = (choice, more) => response.write(`data: ${JSON.stringify({ ...base, choices: choice ? [{ index: 0, finish_reason: null, logprobs: null, ...choice }] : [], ...more })}\n\n`);
@@ -80,7 +83,7 @@ async function complete(request, response, isChat) {
     offset += token.length;
     await sleep(DELAY);
   }
-  write({ ...(isChat ? { delta: {} } : { text: "" }), finish_reason: tokens.length < pieces(text).length ? "length" : "stop" });
+  write({ ...(isChat ? { delta: {} } : { text: "" }), finish_reason: tokens.length === limit ? "length" : "stop" });
   const read = pieces(prompt).length;
   const ms = performance.now() - started;
   write(null, {
@@ -89,8 +92,6 @@ async function complete(request, response, isChat) {
   });
   response.end("data: [DONE]\n\n");
 }
-
-let DELAY = 25;
 
 /** Starts the mock; returns its address and how to stop it. */
 export async function startMock({ isChat = false, port = 0, delay = 25 } = {}) {
@@ -116,6 +117,6 @@ export async function startMock({ isChat = false, port = 0, delay = 25 } = {}) {
 }
 
 if (process.argv[1] === new URL(import.meta.url).pathname) {
-  const port = Number(process.argv[process.argv.indexOf("--port") + 1]) || 8080;
-  console.log((await startMock({ isChat: process.argv.includes("--chat"), port })).url);
+  const option = (name, otherwise) => (process.argv.includes(name) ? Number(process.argv[process.argv.indexOf(name) + 1]) : otherwise);
+  console.log((await startMock({ isChat: process.argv.includes("--chat"), port: option("--port", 8080), delay: option("--delay", 25) })).url);
 }

@@ -24,15 +24,8 @@ async function request(path, init) {
     status: response.status,
     code: error?.code ?? error?.type ?? null,
     param: error?.param ?? null,
-    retryAfter: retryAfter(response.headers.get("retry-after")),
+    retryAfter: Number(response.headers.get("retry-after")), // NaN if it is a date, which this server never sends
   });
-}
-
-/** Retry-After is a number of seconds or a date. */
-function retryAfter(value) {
-  if (!value) return null;
-  const seconds = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
-  return Number.isFinite(seconds) ? Math.max(0, Math.ceil(seconds)) : null;
 }
 
 export async function models(key) {

@@ -2,6 +2,7 @@
 import { ApiError, generate, isLoading, models as fetchModels } from "./api.js";
 import { draw, shown, textBefore } from "./chat.js";
 import { button, byId, el, number } from "./dom.js";
+import { closePanel, fit, isNarrow, notify, openPanel, say } from "./panels.js";
 import * as store from "./store.js";
 import { hideTip } from "./tokens.js";
 
@@ -21,7 +22,6 @@ let redraw = () => {};
 const runs = new Map(); // conversation -> AbortController
 const errors = new Map(); // conversation -> ApiError of its last run
 
-const isNarrow = window.matchMedia("(max-width: 56rem)");
 const thread = byId("thread");
 const input = byId("input");
 
@@ -97,7 +97,7 @@ async function write(conversation, message, params, same = null) {
   keep(conversation);
   say(null);
   redrawAll();
-  toEnd();
+  if (!same) toEnd();
   const ticking = setInterval(() => conversation === current && redraw(), 100);
   try {
     const [path, body] = request(conversation, message, params, probabilities);
@@ -130,7 +130,7 @@ async function write(conversation, message, params, same = null) {
     runs.delete(conversation);
   }
   settle(message, variant, previous, same);
-  if (!message.variants.length) conversation.messages.splice(conversation.messages.indexOf(message), 1);
+  if (!message.variants.length) conversation.messages = conversation.messages.filter((other) => other !== message);
   conversation.updated = Date.now();
   if (conversations.includes(conversation)) keep(conversation);
   say("", true);
@@ -236,8 +236,7 @@ function redrawAll() {
   byId("send").textContent = running ? "Stop" : continues && !input.value.trim() ? "Continue" : isCompletion ? "Write" : "Send";
   byId("send").classList.toggle("stop", running);
   byId("send").disabled = !model;
-  byId("title").value = current.title;
-  byId("title").placeholder = "New conversation";
+  if (document.activeElement !== byId("title")) byId("title").value = current.title;
   document.title = current.title ? `${current.title} – BitNet` : "BitNet";
   for (const radio of document.querySelectorAll("[name=mode]")) radio.checked = radio.value === current.mode;
   byId("system-field").hidden = isCompletion;
@@ -279,13 +278,12 @@ function welcome() {
 }
 
 function showModel() {
-  const { bitnet: facts = {}, owned_by } = model;
-  const size = (bytes) => (bytes >= 1e9 ? `${number(bytes / 1e9, 2)} GB` : `${number(bytes / 1e6, 1)} MB`);
-  const count = (n) => (n >= 1e9 ? `${number(n / 1e9, 2)} billion` : `${number(n / 1e6, 1)} million`);
+  const facts = model.bitnet ?? {};
+  const large = (n, billion, million) => n && (n >= 1e9 ? `${number(n / 1e9, 2)} ${billion}` : `${number(n / 1e6, 1)} ${million}`);
   const rows = [
-    ["Family", facts.family ?? owned_by],
-    ["Parameters", facts.parameters && count(facts.parameters)],
-    ["Weights", facts.weights_bytes && size(facts.weights_bytes)],
+    ["Family", facts.family],
+    ["Parameters", large(facts.parameters, "billion", "million")],
+    ["Weights", large(facts.weights_bytes, "GB", "MB")],
     ["Bits per parameter", facts.weights_bytes && facts.parameters && number(facts.weights_bytes * 8 / facts.parameters, 2)],
     ["Context", facts.context_length && `${number(facts.context_length)} tokens`],
     ["Vocabulary", facts.vocabulary && number(facts.vocabulary)],
@@ -297,34 +295,6 @@ function showModel() {
     : el("h2", { id: "model-name" }, model.id);
   byId("model").replaceChildren(name, facts.builtin ? el("p", { class: "hint" }, "built in") : "",
     el("dl", null, rows.filter(([, value]) => value).map(([term, value]) => el("div", null, el("dt", null, term), el("dd", null, value)))));
-}
-
-let noticeTimer;
-function notify(text, action) {
-  clearTimeout(noticeTimer);
-  byId("notice").replaceChildren(el("span", null, text), ...(action ? [action] : []));
-  noticeTimer = setTimeout(() => byId("notice").replaceChildren(), action ? 10000 : 6000);
-}
-
-let unspoken = "";
-/** Hands the text to screen readers a sentence at a time; null begins anew. */
-function say(text, isEnd = false) {
-  if (text === null) {
-    unspoken = "";
-    byId("spoken").replaceChildren();
-    return;
-  }
-  unspoken += text;
-  const end = isEnd ? unspoken.length : Math.max(...[". ", "! ", "? ", "\n", "” "].map((mark) => unspoken.lastIndexOf(mark))) + 1;
-  if (isEnd ? !unspoken.trim() : end < 80) return;
-  byId("spoken").append(el("p", null, unspoken.slice(0, end)));
-  unspoken = unspoken.slice(end);
-}
-
-/** Gives a text field the height of its text. */
-function fit(field) {
-  field.style.height = "auto";
-  field.style.height = `${Math.min(field.scrollHeight + 2, window.innerHeight * 0.4)}px`;
 }
 
 // ---- conversations, settings, panels -------------------------------------------------------------------------------
@@ -380,32 +350,6 @@ function showSettings() {
   for (const radio of document.querySelectorAll("[name=theme]")) radio.checked = radio.value === theme;
   document.documentElement.dataset.theme = theme;
   byId("forget-key").hidden = !store.apiKey();
-}
-
-function openPanel(name, isOpen) {
-  byId(name).hidden = !isOpen;
-  const opener = byId(`open-${name}`);
-  opener.setAttribute("aria-expanded", String(isOpen));
-  const isModal = isNarrow.matches && isOpen;
-  byId("main").inert = isModal;
-  byId("shade").hidden = !isModal;
-  if (isOpen) byId(`close-${name}`).focus();
-  else if (document.activeElement === document.body || byId(name).contains(document.activeElement)) opener.focus();
-}
-
-/** Closes what lies above the text; returns whether something did. */
-function closePanel() {
-  if (!byId("settings").hidden) openPanel("settings", false);
-  else if (isNarrow.matches && !byId("side").hidden) openPanel("side", false);
-  else return false;
-  return true;
-}
-
-function layOut() {
-  byId("side").hidden = isNarrow.matches;
-  if (isNarrow.matches) byId("settings").hidden = true;
-  byId("main").inert = false;
-  byId("shade").hidden = true;
 }
 
 function useModel(id) {
@@ -506,16 +450,9 @@ byId("themes").addEventListener("change", ({ target }) => {
 });
 byId("export").addEventListener("click", exportCurrent);
 byId("forget-key").addEventListener("click", () => { store.setApiKey(null); showSettings(); });
-for (const name of ["side", "settings"]) {
-  byId(`open-${name}`).addEventListener("click", () => openPanel(name, byId(name).hidden));
-  byId(`close-${name}`).addEventListener("click", () => openPanel(name, false));
-}
-byId("shade").addEventListener("click", closePanel);
-isNarrow.addEventListener("change", layOut);
 window.addEventListener("popstate", openHash);
 window.addEventListener("pagehide", () => runs.forEach((_, conversation) => store.save(conversation)));
 
-layOut();
 showSettings();
 current = conversations.find(({ id }) => id === location.hash.slice(1)) ?? store.newConversation("chat", settings.system ?? "");
 redrawAll();

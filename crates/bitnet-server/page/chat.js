@@ -19,7 +19,10 @@ export function draw(thread, conversation, { running, error, welcome, actions })
     const text = el("div", { class: "sheet" });
     for (const message of messages) {
       const part = el("span", { class: message.role === "user" ? "yours" : "theirs" });
-      part.append(message.role === "user" ? message.text : "");
+      if (message.role === "user") {
+        part.append(message.text.trimStart()); // what is underlined begins with a letter
+        text.append(message.text.slice(0, -part.textContent.length || undefined));
+      }
       if (message.role === "assistant") redraw = body(part, shown(message), "plain", running && message === last);
       text.append(part);
     }
@@ -38,7 +41,7 @@ export function draw(thread, conversation, { running, error, welcome, actions })
     for (const message of messages) {
       const isLast = message === last;
       const node = message.role === "user"
-        ? userMessage(message, isLast && !running && !error, actions)
+        ? userMessage(message, running, isLast && !running && !error, actions)
         : assistantMessage(message, isLast, running && isLast, actions);
       if (isLast && node.redraw) redraw = node.redraw;
       nodes.push(node);
@@ -49,12 +52,12 @@ export function draw(thread, conversation, { running, error, welcome, actions })
   return redraw;
 }
 
-function userMessage(message, unanswered, actions) {
+function userMessage(message, running, unanswered, actions) {
   const text = el("div", { class: "text" }, message.text);
   const change = button("Edit", () =>
     edit(text, message.text, { save: (fresh) => actions.editUser(message, fresh), label: "Edit your message", verb: "Send" }), { "data-edit": "" });
   return el("article", { class: "user", "aria-label": "You" }, text,
-    el("div", { class: "tools" }, unanswered && button("Try again", actions.answer), change, copyButton(() => message.text)));
+    el("div", { class: "tools" }, unanswered && button("Try again", actions.answer), !running && change, copyButton(() => message.text)));
 }
 
 function assistantMessage(message, isLast, running, actions) {
@@ -101,35 +104,30 @@ function body(container, variant, format, running) {
   return drawBody;
 }
 
+const ENDS = { length: "ended at max tokens", stopped: "stopped by you", broken: "incomplete" };
+const speed = (rate) => `${number(rate, rate < 100 ? 1 : 0)} tokens/s`;
+
 /** What is known about a text: counts, speed, seed, why it ended. */
 function facts(variant, running, actions) {
-  const { timings, usage, seed, finish, pieces, started, model } = variant;
-  const items = [];
-  if (running) {
-    const seconds = (performance.now() - started) / 1000;
-    if (!pieces) return [`reading the prompt … ${number(seconds, 1)} s`];
-    items.push(timings ? `${number(timings.predicted_n)} tokens` : `≈ ${number(pieces)} tokens`);
-    const rate = timings?.predicted_per_second ?? (pieces - 1) / ((performance.now() - variant.first) / 1000);
-    if (Number.isFinite(rate) && pieces > 4) items.push(`${timings ? "" : "≈ "}${number(rate, rate < 100 ? 1 : 0)} tokens/s`);
-    return [items.join(" · ")];
+  const { timings, usage, seed, pieces, model } = variant;
+  if (running && !pieces) return [`reading the prompt … ${number((performance.now() - variant.started) / 1000, 1)} s`];
+  if (running) { // a piece is a token, unless the server sends several at once
+    const rate = (pieces - 1) * 1000 / (performance.now() - variant.first);
+    return [`≈ ${number(pieces)} tokens${pieces > 4 ? ` · ≈ ${speed(rate)}` : ""}`];
   }
   const written = timings?.predicted_n ?? usage?.completion_tokens;
-  if (written !== undefined) items.push(`${number(written)} tokens`);
-  if (timings?.predicted_per_second) items.push(`${number(timings.predicted_per_second, timings.predicted_per_second < 100 ? 1 : 0)} tokens/s`);
   const read = usage?.prompt_tokens ?? timings?.prompt_n;
-  if (read !== undefined) {
-    const cached = timings?.cached_n ?? usage?.prompt_tokens_details?.cached_tokens;
-    items.push(`${number(read)} read${cached ? ` (${number(cached)} from the cache)` : ""}${timings?.prompt_ms !== undefined ? ` in ${number(timings.prompt_ms, timings.prompt_ms < 10 ? 1 : 0)} ms` : ""}`);
-  }
-  if (finish === "length") items.push("ended at max tokens");
-  if (finish === "stopped") items.push("stopped by you");
-  if (finish === "broken" || (!finish && variant.params)) items.push("incomplete");
-  if (variant.edited) items.push("edited");
-  const nodes = [[model, ...items].filter(Boolean).join(" · ")];
-  if (seed !== undefined) {
-    nodes.push(" · ", button(`seed ${seed}`, () => actions.keepSeed(seed), { title: "Use this seed from now on: the same request then gives the same text" }));
-  }
-  return nodes;
+  const items = [
+    model,
+    written !== undefined && `${number(written)} tokens`,
+    timings?.predicted_per_second && speed(timings.predicted_per_second),
+    read !== undefined && `${number(read)} read${timings?.cached_n ? ` (${number(timings.cached_n)} from the cache)` : ""}`
+      + (timings ? ` in ${number(timings.prompt_ms, timings.prompt_ms < 10 ? 1 : 0)} ms` : ""),
+    ENDS[variant.finish ?? (variant.params && "broken")],
+    variant.edited && "edited",
+  ].filter(Boolean).join(" · ");
+  if (seed === undefined) return [items];
+  return [`${items} · `, button(`seed ${seed}`, () => actions.keepSeed(seed), { title: "Use this seed from now on: the same request then gives the same text" })];
 }
 
 /** Replaces a text by a field to edit it. */

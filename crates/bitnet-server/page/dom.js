@@ -35,11 +35,11 @@ export async function copy(text) {
 }
 
 /** Returns a button that copies what `text()` returns and says so on itself. */
-export function copyButton(text, label = "Copy") {
-  const node = button(label, async () => {
+export function copyButton(text) {
+  const node = button("Copy", async () => {
     node.textContent = (await copy(text())) ? "Copied" : "Not copied";
     node.focus();
-    setTimeout(() => { node.textContent = label; }, 1500);
+    setTimeout(() => { node.textContent = "Copy"; }, 1500);
   });
   return node;
 }

@@ -1,14 +1,13 @@
-// The part of Markdown that models write, as nodes: paragraphs, headings, lists, quotes, code, emphasis, links.
+// The part of Markdown that models write, as nodes: paragraphs, headings, lists, code, emphasis, links.
 import { copyButton, el } from "./dom.js";
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`\s]*)[^`]*$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*?)(?:\s+#+)?\s*$/;
+const HEADING = /^ {0,3}(#{1,6}) (.*)$/;
 const RULE = /^ {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})$/;
 const ITEM = /^( {0,3})([-*+]|(\d{1,9})[.)])( +|$)(.*)$/;
-const QUOTE = /^ {0,3}> ?(.*)$/;
 const MAX_DEPTH = 6; // hostile text must not exhaust the stack
 
-const startsBlock = (line) => [FENCE, HEADING, RULE, ITEM, QUOTE].some((pattern) => pattern.test(line));
+const startsBlock = (line) => [FENCE, HEADING, RULE, ITEM].some((pattern) => pattern.test(line));
 const indent = (line) => line.length - line.trimStart().length;
 
 /** Cuts a text into blocks of plain data; an unclosed fence runs to the end, as it does while the text arrives. */
@@ -26,15 +25,11 @@ export function parse(text, depth = 0) {
       blocks.push({ kind: "code", language: match[2], text: lines.slice(i + 1, end < 0 ? undefined : end).join("\n") });
       i = end < 0 ? lines.length : end + 1;
     } else if ((match = HEADING.exec(line))) {
-      blocks.push({ kind: "heading", level: match[1].length, text: match[2] });
+      blocks.push({ kind: "heading", level: match[1].length, text: match[2].trim().replace(/ #+$/, "") });
       i += 1;
     } else if (RULE.test(line)) {
       blocks.push({ kind: "rule" });
       i += 1;
-    } else if (depth < MAX_DEPTH && QUOTE.test(line)) {
-      const quoted = [];
-      while (i < lines.length && QUOTE.test(lines[i])) quoted.push(QUOTE.exec(lines[i++])[1]);
-      blocks.push({ kind: "quote", blocks: parse(quoted.join("\n"), depth + 1) });
     } else if (depth < MAX_DEPTH && (match = ITEM.exec(line))) {
       const ordered = Boolean(match[3]);
       const list = { kind: "list", start: ordered ? Number(match[3]) : null, items: [] };
@@ -62,8 +57,8 @@ export function parse(text, depth = 0) {
 
 // Lengths are bounded so that a text full of unmatched marks stays cheap to scan at every frame.
 const INLINE = new RegExp([
-  /(?<tick>`+)(?<code>[^]{0,2000}?[^`])\k<tick>(?!`)/,
-  /\*\*(?=\S)(?<bold>[^]{0,1000}?\S)\*\*(?!\*)/,
+  /(?<!`)(?<tick>`{1,4})(?!`)(?<code>[^]{0,2000}?[^`])\k<tick>(?!`)/,
+  /(?<!\*)\*\*(?=\S)(?<bold>[^]{0,1000}?\S)\*\*(?!\*)/,
   /\*(?=[^\s*])(?<italic>[^*]{0,1000}?[^\s*])\*(?!\*)/,
   /(?<![\p{L}\d_])_(?=[^\s_])(?<under>[^_]{0,1000}?[^\s_])_(?![\p{L}\d_])/,
   /\[(?<label>[^\]\n]{1,500})\]\((?<href>https?:\/\/[^\s)]{1,1000})\)/,
@@ -94,7 +89,7 @@ function inline(text, depth = 0) {
   return nodes.filter((node) => node !== "");
 }
 
-/** Adds nodes of a list item or quote; a lone paragraph of an item needs no element of its own. */
+/** The nodes of a list item; a lone paragraph of an item needs no element of its own. */
 const inside = (blocks) => (blocks.length === 1 && blocks[0].kind === "paragraph" ? inline(blocks[0].text) : blocks.map(node));
 
 function node(block) {
@@ -107,8 +102,6 @@ function node(block) {
       return el(block.level < 3 ? "h3" : "h4", null, inline(block.text));
     case "rule":
       return el("hr");
-    case "quote":
-      return el("blockquote", null, block.blocks.map(node));
     case "list":
       return el(block.start === null ? "ul" : "ol", { start: block.start > 1 ? block.start : null },
         block.items.map((item) => el("li", null, inside(item))));

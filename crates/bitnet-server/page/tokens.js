@@ -30,7 +30,7 @@ export function add(view, probabilities) {
   for (const item of probabilities.slice(view.children.length)) {
     const node = el("span", {
       class: "token", role: "button", tabindex: view.children.length ? "-1" : "0", "aria-describedby": "tip",
-      "aria-label": `${visible(item.token)}, ${percent(share(item.logprob))}`,
+      "aria-label": `${item.token.trim() || "space"}, ${percent(share(item.logprob))}`,
     }, item.token);
     node.style.setProperty("--doubt", `${Math.round((1 - share(item.logprob)) * 100)}%`);
     node.item = item;
@@ -54,7 +54,7 @@ function showTip(node) {
     const bar = el("i", { class: "gauge" });
     bar.style.width = `${share(row.logprob) * 100}%`;
     return el("span", { class: row.token === token ? "row chosen" : "row" },
-      el("span", { class: "name" }, visible(row.token)), el("span", { class: "part" }, percent(share(row.logprob))), bar);
+      el("span", { class: "name" }, visible(row.token)), " ", el("span", { class: "part" }, percent(share(row.logprob))), bar, " ");
   }));
   tip.hidden = false;
   const at = node.getClientRects()[0] ?? node.getBoundingClientRect();
@@ -62,6 +62,8 @@ function showTip(node) {
   tip.style.left = `${Math.max(8, Math.min(at.left, window.innerWidth - tip.offsetWidth - 8))}px`;
   tip.style.top = `${below ? at.bottom + 2 : at.top - tip.offsetHeight - 2}px`;
 }
+
+byId("tip").addEventListener("pointerleave", hideTip);
 
 /** Returns whether there was one to hide. */
 export function hideTip() {
