@@ -265,6 +265,16 @@ impl Engine {
         self.kv.finish(sequence);
     }
 
+    /// Gives up the guarantee of pages for a sequence to grow. Its tokens stay, and can be
+    /// shared, until it is finished.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `sequence` is out of range.
+    pub fn release_guarantee(&mut self, sequence: usize) {
+        self.kv.release_guarantee(sequence);
+    }
+
     /// Returns the memory usage of the KV cache.
     pub fn kv_usage(&self) -> KvUsage {
         self.kv.usage()
@@ -386,9 +396,7 @@ impl Engine {
     /// Returns an error if there are no tokens or more than the context, the model requires
     /// another pooling, the hidden state is zero, or the forward pass fails.
     pub fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
-        if let Some(Pooling::Other(number)) = self.model.config().pooling {
-            return Err(ForwardError::Pooling { number });
-        }
+        self.check_pooling()?;
         if tokens.is_empty() {
             return Err(ForwardError::NoTokens);
         }
@@ -401,14 +409,33 @@ impl Engine {
         let mut embedding = Vec::new();
         self.forward(&[input], |_, _, hidden| embedding.extend_from_slice(hidden))?;
         self.truncate(0, 0);
-        let length = ops::dot(self.plan.isa, &embedding, &embedding).sqrt();
+        self.normalized(embedding)
+    }
+
+    /// Returns a hidden state, `[hidden_dim]`, with length 1: the embedding of the tokens up
+    /// to it, if the model pools that way.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the model requires another pooling, or the hidden state is zero.
+    pub fn normalized(&self, mut hidden: Vec<f32>) -> Result<Vec<f32>, ForwardError> {
+        self.check_pooling()?;
+        let length = ops::dot(self.plan.isa, &hidden, &hidden).sqrt();
         if length == 0.0 {
             return Err(ForwardError::ZeroEmbedding);
         }
-        for x in &mut embedding {
+        for x in &mut hidden {
             *x /= length;
         }
-        Ok(embedding)
+        Ok(hidden)
+    }
+
+    /// Returns an error if embeddings of the model are not its last hidden state.
+    fn check_pooling(&self) -> Result<(), ForwardError> {
+        match self.model.config().pooling {
+            Some(Pooling::Other(number)) => Err(ForwardError::Pooling { number }),
+            _ => Ok(()),
+        }
     }
 
     /// Checks sequences, token ids and lengths of inputs.

@@ -29,6 +29,8 @@ mod engine;
 mod format;
 mod forward;
 mod generate;
+#[cfg(feature = "grammar")]
+mod grammar;
 mod kv_cache;
 mod logits;
 mod memory_estimate;
@@ -38,8 +40,10 @@ mod perplexity;
 mod plan;
 mod sampler;
 mod sampling_defaults;
+mod scheduler;
 mod spec;
 mod stop;
+mod token_set;
 mod tokenizer;
 mod validate;
 
@@ -53,6 +57,8 @@ pub use format::i2s_layout::I2SLayout;
 pub use format::mapping::watch_mapped_files;
 pub use format::tensor::{Encoding, StoredTensor};
 pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
+#[cfg(feature = "grammar")]
+pub use grammar::{CompiledGrammar, Grammar, GrammarCompiler, GrammarError};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use logits::Logits;
 pub use memory_estimate::{MemoryEstimate, MemoryLimitError, MemoryOptions};
@@ -62,11 +68,17 @@ pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use plan::{Plan, PlanError, PlanOptions};
 pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
 pub use sampling_defaults::SamplingDefaults;
+pub use scheduler::{
+    Constraint, ConstraintError, GenerationTask, PrefillBudget, Scheduler, SchedulerCounts,
+    SchedulerOptions, StepEngine, StepReport, Task, TaskError, TaskEvent, TaskId, TaskUsage,
+    TokenLogprobs, Work,
+};
 pub use spec::config::{Activation, ActivationPrecision, Config, ConfigError, Pooling};
 pub use spec::family::Family;
 pub use spec::multipliers::Multipliers;
 pub use spec::rope::{Rope, RopeScaling};
 pub use spec::sliding::SlidingWindow;
 pub use stop::{EmptyStopError, StopMatcher, StopSequences};
+pub use token_set::TokenSet;
 pub use tokenizer::{TextStream, Tokenizer, TokenizerError, TokenizerNote};
 pub use validate::{WeightError, validate};

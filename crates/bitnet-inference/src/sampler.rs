@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::logits::Logits;
+use crate::token_set::TokenSet;
 
 /// Sampling parameters.
 ///
@@ -158,9 +159,74 @@ pub struct SamplerError {
 /// kernels' fixed order of operations.
 #[derive(Debug, Clone)]
 pub struct Sampler {
+    choice: TokenChoice,
+    buffers: SamplerBuffers,
+}
+
+impl Sampler {
+    /// Returns a sampler for a vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if an option is out of range.
+    pub fn new(options: SamplerOptions, isa: Isa, vocab_size: usize) -> Result<Self, SamplerError> {
+        Ok(Self {
+            choice: TokenChoice::new(options)?,
+            buffers: SamplerBuffers::new(isa, vocab_size),
+        })
+    }
+
+    /// Returns the logits that suffice for the same choice.
+    pub fn logits(&self) -> Logits {
+        self.choice.logits()
+    }
+
+    /// Returns the token after `history`, sampled from `logits`, `[vocab_size]`; `None` if
+    /// every logit is NaN or minus infinity. The first `n_prompt` tokens of the history
+    /// are the prompt, the others were generated.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `logits` has another length, or an id of the history is not in the
+    /// vocabulary.
+    pub fn sample(&mut self, logits: &[f32], history: &[u32], n_prompt: usize) -> Option<u32> {
+        let position = Position {
+            logits,
+            history,
+            n_prompt,
+            allowed: None,
+        };
+        self.choice.sample(&mut self.buffers, position)
+    }
+}
+
+/// How the tokens of one sequence are chosen: its options and its random numbers. Several
+/// sequences share [`SamplerBuffers`].
+#[derive(Debug, Clone)]
+pub(crate) struct TokenChoice {
     options: SamplerOptions,
-    isa: Isa,
+    /// Added to the logits of these tokens.
+    bias: Vec<(u32, f32)>,
     rng: ChaCha8Rng,
+}
+
+/// A position whose token is to be sampled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Position<'a> {
+    /// `[vocab_size]`
+    pub(crate) logits: &'a [f32],
+    /// The tokens before it.
+    pub(crate) history: &'a [u32],
+    /// How many of them are the prompt.
+    pub(crate) n_prompt: usize,
+    /// The tokens that may be chosen; `None` for all.
+    pub(crate) allowed: Option<&'a TokenSet>,
+}
+
+/// The buffers of sampling, for a vocabulary.
+#[derive(Debug, Clone)]
+pub(crate) struct SamplerBuffers {
+    isa: Isa,
     candidates: Vec<Candidate>,
     probabilities: Vec<f32>,
     /// `[vocab_size]`, all zero except while penalties are applied.
@@ -179,7 +245,7 @@ impl Candidate {
     fn compare(self, other: Self) -> Ordering {
         let by_logit = other.logit.partial_cmp(&self.logit);
         by_logit
-            .expect("`Sampler::sample` leaves out what is no number")
+            .expect("`TokenChoice::sample` leaves out what is no number")
             .then(self.id.cmp(&other.id))
     }
 }
@@ -193,27 +259,32 @@ struct Occurrences {
     n_generated: u32,
 }
 
-impl Sampler {
-    /// Returns a sampler for a vocabulary.
+impl TokenChoice {
+    /// Returns the choice of a new sequence.
     ///
     /// # Errors
     ///
     /// Returns an error if an option is out of range.
-    pub fn new(options: SamplerOptions, isa: Isa, vocab_size: usize) -> Result<Self, SamplerError> {
+    pub(crate) fn new(options: SamplerOptions) -> Result<Self, SamplerError> {
         options.validate()?;
         Ok(Self {
             options,
-            isa,
+            bias: Vec::new(),
             rng: ChaCha8Rng::seed_from_u64(options.seed),
-            candidates: Vec::with_capacity(vocab_size),
-            probabilities: Vec::with_capacity(vocab_size),
-            occurrences: vec![Occurrences::default(); vocab_size],
         })
     }
 
-    /// Returns the logits that suffice for the same choice.
-    pub fn logits(&self) -> Logits {
+    /// Adds to the logits of these tokens, before penalties and temperature.
+    pub(crate) fn with_bias(self, bias: Vec<(u32, f32)>) -> Self {
+        Self { bias, ..self }
+    }
+
+    /// Returns the logits that suffice for the same choice among all tokens.
+    pub(crate) fn logits(&self) -> Logits {
         let options = &self.options;
+        if !self.bias.is_empty() {
+            return Logits::Last;
+        }
         let k = match (options.is_greedy(), options.top_k) {
             (true, _) => 1,
             (false, 0) => return Logits::Last,
@@ -231,15 +302,68 @@ impl Sampler {
         }
     }
 
-    /// Returns the token after `history`, sampled from `logits`, `[vocab_size]`; `None` if
-    /// every logit is NaN or minus infinity. The first `n_prompt` tokens of the history
-    /// are the prompt, the others were generated.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `logits` has another length, or an id of the history is not in the
-    /// vocabulary.
-    pub fn sample(&mut self, logits: &[f32], history: &[u32], n_prompt: usize) -> Option<u32> {
+    /// Returns the token of a position, as [`Sampler::sample`].
+    pub(crate) fn sample(
+        &mut self,
+        buffers: &mut SamplerBuffers,
+        position: Position<'_>,
+    ) -> Option<u32> {
+        let (options, logits) = (&self.options, position.logits);
+        buffers.fill(logits);
+        for &(id, bias) in &self.bias {
+            // No bias makes an impossible token possible.
+            let logit = &mut buffers.candidates[id as usize].logit;
+            if *logit > f32::NEG_INFINITY {
+                *logit = (*logit + bias).max(f32::MIN);
+            }
+        }
+        if options.penalizes() {
+            buffers.penalize(options, position.history, position.n_prompt);
+        }
+        // NaN is not comparable, so its token is excluded; minus infinity means that
+        // the token is impossible.
+        let is_allowed = |id| position.allowed.is_none_or(|allowed| allowed.contains(id));
+        buffers
+            .candidates
+            .retain(|candidate| candidate.logit > f32::NEG_INFINITY && is_allowed(candidate.id));
+        let best = buffers.candidates.iter().min_by(|a, b| a.compare(**b))?;
+        if options.is_greedy() {
+            return Some(best.id);
+        }
+        // Subtract the maximum first: the largest quotient is then 0, and the others
+        // are at least minus infinity.
+        let max = best.logit.min(f32::MAX);
+        for candidate in &mut buffers.candidates {
+            candidate.logit = (candidate.logit.min(f32::MAX) - max) / options.temperature;
+        }
+        buffers.keep_top_k(options.top_k);
+        buffers.candidates.sort_unstable_by(|a, b| a.compare(*b));
+        buffers.keep_top_p(options.top_p);
+        buffers.keep_min_p(options.min_p);
+        buffers.softmax();
+        // 24 random bits: every value is an f32, all equally likely.
+        let random = (self.rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
+        Some(buffers.pick(random))
+    }
+}
+
+impl SamplerBuffers {
+    pub(crate) fn new(isa: Isa, vocab_size: usize) -> Self {
+        Self {
+            isa,
+            candidates: Vec::with_capacity(vocab_size),
+            probabilities: Vec::with_capacity(vocab_size),
+            occurrences: vec![Occurrences::default(); vocab_size],
+        }
+    }
+
+    /// Returns the instruction set of the probabilities.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Sets the candidates to all tokens.
+    fn fill(&mut self, logits: &[f32]) {
         assert_eq!(
             logits.len(),
             self.occurrences.len(),
@@ -251,33 +375,10 @@ impl Sampler {
                 .zip(logits)
                 .map(|(id, &logit)| Candidate { id, logit }),
         );
-        if self.options.penalizes() {
-            self.penalize(history, n_prompt);
-        }
-        // NaN is not comparable, so its token is excluded; minus infinity means that
-        // the token is impossible.
-        self.candidates
-            .retain(|candidate| candidate.logit > f32::NEG_INFINITY);
-        let best = *self.candidates.iter().min_by(|a, b| a.compare(**b))?;
-        if self.options.is_greedy() {
-            return Some(best.id);
-        }
-        // Subtract the maximum first: the largest quotient is then 0, and the others
-        // are at least minus infinity.
-        let max = best.logit.min(f32::MAX);
-        for candidate in &mut self.candidates {
-            candidate.logit = (candidate.logit.min(f32::MAX) - max) / self.options.temperature;
-        }
-        self.keep_top_k();
-        self.candidates.sort_unstable_by(|a, b| a.compare(*b));
-        self.keep_top_p();
-        self.keep_min_p();
-        Some(self.draw())
     }
 
     /// Applies the penalties to the tokens in the window.
-    fn penalize(&mut self, history: &[u32], n_prompt: usize) {
-        let options = &self.options;
+    fn penalize(&mut self, options: &SamplerOptions, history: &[u32], n_prompt: usize) {
         let first = history.len().saturating_sub(options.penalty_window);
         let (window, generated) = (&history[first..], history.iter().skip(first.max(n_prompt)));
         for &id in generated {
@@ -309,8 +410,7 @@ impl Sampler {
         }
     }
 
-    fn keep_top_k(&mut self) {
-        let k = self.options.top_k;
+    fn keep_top_k(&mut self, k: usize) {
         if k > 0 && k < self.candidates.len() {
             self.candidates
                 .select_nth_unstable_by(k - 1, |a, b| a.compare(*b));
@@ -326,15 +426,15 @@ impl Sampler {
         ops::softmax(self.isa, &mut self.probabilities);
     }
 
-    fn keep_top_p(&mut self) {
-        if self.options.top_p >= 1.0 {
+    fn keep_top_p(&mut self, top_p: f32) {
+        if top_p >= 1.0 {
             return;
         }
         self.softmax();
         let mut sum = 0.0;
         let reached = self.probabilities.iter().position(|p| {
             sum += p;
-            sum >= self.options.top_p
+            sum >= top_p
         });
         // By rounding, the sum of all may be below p.
         if let Some(last) = reached {
@@ -342,21 +442,14 @@ impl Sampler {
         }
     }
 
-    fn keep_min_p(&mut self) {
-        if self.options.min_p == 0.0 {
+    fn keep_min_p(&mut self, min_p: f32) {
+        if min_p == 0.0 {
             return;
         }
         self.softmax();
-        let least = self.probabilities[0] * self.options.min_p;
+        let least = self.probabilities[0] * min_p;
         let kept = self.probabilities.partition_point(|&p| p >= least);
         self.candidates.truncate(kept.max(1));
-    }
-
-    fn draw(&mut self) -> u32 {
-        self.softmax();
-        // 24 random bits: every value is an f32, all equally likely.
-        let random = (self.rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
-        self.pick(random)
     }
 
     /// Returns the candidate at which the cumulative probability exceeds `random`, in 0..1.
@@ -573,6 +666,42 @@ mod tests {
         assert_eq!(choice(usize::MAX, &[0]), 1);
     }
 
+    /// Chooses greedily with a bias and among the allowed tokens.
+    fn biased(bias: &[(u32, f32)], allowed: Option<&TokenSet>, logits: &[f32]) -> Option<u32> {
+        let choice = TokenChoice::new(SamplerOptions::GREEDY).unwrap();
+        let mut choice = choice.with_bias(bias.to_vec());
+        let mut buffers = SamplerBuffers::new(Isa::best(), logits.len());
+        let position = Position {
+            logits,
+            history: &[],
+            n_prompt: 0,
+            allowed,
+        };
+        choice.sample(&mut buffers, position)
+    }
+
+    #[test]
+    fn a_bias_is_added_to_a_logit() {
+        let logits = [2.0, 1.5, f32::NEG_INFINITY];
+        assert_eq!(biased(&[(1, 0.4)], None, &logits), Some(0));
+        assert_eq!(biased(&[(1, 0.6)], None, &logits), Some(1));
+        assert_eq!(biased(&[(0, -100.0), (2, 100.0)], None, &logits), Some(1));
+        let all = TokenChoice::new(SamplerOptions::GREEDY).unwrap();
+        assert_eq!(all.logits(), Logits::Top(1));
+        assert_eq!(all.with_bias(vec![(0, 1.0)]).logits(), Logits::Last);
+    }
+
+    #[test]
+    fn only_allowed_tokens_are_chosen() {
+        let mut allowed = TokenSet::new(3);
+        let logits = [2.0, 1.5, 1.0];
+        assert_eq!(biased(&[], Some(&allowed), &logits), None);
+        allowed.insert(1);
+        allowed.insert(2);
+        assert_eq!(biased(&[], Some(&allowed), &logits), Some(1));
+        assert_eq!(biased(&[(2, 1.0)], Some(&allowed), &logits), Some(2));
+    }
+
     #[test]
     fn a_tiny_temperature_is_greedy() {
         // The most likely token is neither first nor last, among many unlikely ones.
@@ -658,11 +787,11 @@ mod tests {
 
     #[test]
     fn rounding_never_chooses_what_is_impossible() {
-        let mut sampler = Sampler::new(SAMPLE, Isa::best(), 3).unwrap();
-        sampler.candidates = (5..8).map(|id| Candidate { id, logit: 0.0 }).collect();
+        let mut buffers = SamplerBuffers::new(Isa::best(), 3);
+        buffers.candidates = (5..8).map(|id| Candidate { id, logit: 0.0 }).collect();
         // Their sum is a little below 1, as that of many may be.
-        sampler.probabilities = vec![0.5, 0.499, 0.0];
-        let picked = [0.0, 0.499, 0.5, 0.998, 0.9995].map(|random| sampler.pick(random));
+        buffers.probabilities = vec![0.5, 0.499, 0.0];
+        let picked = [0.0, 0.499, 0.5, 0.998, 0.9995].map(|random| buffers.pick(random));
         assert_eq!(picked, [5, 5, 6, 6, 6]);
     }
 

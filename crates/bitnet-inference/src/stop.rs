@@ -4,11 +4,13 @@
 //! it. So a suffix that may begin a stop sequence is held back until further text decides.
 //! The output is the text before the first occurrence, however it was chunked.
 
+use std::sync::Arc;
+
 /// Stop sequences: texts that end generation and are not part of the output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopSequences {
     /// None of them is empty.
-    stops: Vec<String>,
+    stops: Arc<[String]>,
 }
 
 /// A stop sequence is empty, so it would match immediately.
@@ -29,13 +31,15 @@ impl StopSequences {
         if stops.iter().any(String::is_empty) {
             return Err(EmptyStopError);
         }
-        Ok(Self { stops })
+        Ok(Self {
+            stops: stops.into(),
+        })
     }
 
     /// Returns a matcher for a new text.
-    pub fn matcher(&self) -> StopMatcher<'_> {
+    pub fn matcher(&self) -> StopMatcher {
         StopMatcher {
-            stops: &self.stops,
+            stops: Arc::clone(&self.stops),
             held: String::new(),
             stopped: false,
         }
@@ -45,15 +49,15 @@ impl StopSequences {
 /// Searches a chunked text for stop sequences. Of several, the one that begins first ends
 /// the text, independently of the chunks.
 #[derive(Clone, Debug)]
-pub struct StopMatcher<'a> {
-    stops: &'a [String],
+pub struct StopMatcher {
+    stops: Arc<[String]>,
     /// The end of the text so far, from the first position at which an incomplete stop
     /// sequence may begin.
     held: String,
     stopped: bool,
 }
 
-impl StopMatcher<'_> {
+impl StopMatcher {
     /// Processes the next chunk of the text, and returns the text that certainly precedes
     /// every stop sequence; empty after a match.
     pub fn push(&mut self, text: &str) -> String {

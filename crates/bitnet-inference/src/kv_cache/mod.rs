@@ -185,6 +185,11 @@ impl KvCache {
         self.sequences[sequence] = Sequence::default();
     }
 
+    /// Gives up the guarantee of pages for a sequence to grow.
+    pub(crate) fn release_guarantee(&mut self, sequence: usize) {
+        self.sequences[sequence].guaranteed = 0;
+    }
+
     /// Truncates a sequence to its first `len` positions. It keeps its guarantee, except for
     /// released pages that other sequences still use.
     pub(crate) fn truncate(&mut self, sequence: usize, len: usize) {
@@ -324,6 +329,41 @@ pub enum SequenceError {
     /// The allocation of a page failed.
     #[error("failed to take a page of keys and values")]
     Memory(#[from] OutOfMemory),
+}
+
+/// A tiny configuration.
+#[cfg(test)]
+pub(crate) fn test_config() -> Config {
+    use crate::spec::config::{Activation, ActivationPrecision};
+    use crate::spec::family::LLAMA;
+    use crate::spec::multipliers::Multipliers;
+    use crate::spec::rope::{Rope, RopeScaling};
+
+    Config {
+        family: &LLAMA,
+        hidden_dim: 4,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: 1,
+        head_dim: 2,
+        ffn_dim: 4,
+        vocab_size: 100,
+        context_len: 1000,
+        rms_norm_eps: 1e-5,
+        rope: Rope {
+            theta: 10_000.0,
+            n_dims: 2,
+            scaling: RopeScaling::None,
+        },
+        activation: Activation::Silu,
+        tied_embeddings: true,
+        projection_norms: false,
+        dense_linears: false,
+        activations: ActivationPrecision::Int8,
+        pooling: None,
+        multipliers: Multipliers::plain(2),
+        sliding: None,
+    }
 }
 
 #[cfg(test)]

@@ -4,41 +4,9 @@
 use bitnet_core::memory::Category;
 
 use super::*;
-use crate::spec::config::{Activation, ActivationPrecision};
-use crate::spec::family::LLAMA;
-use crate::spec::multipliers::Multipliers;
-use crate::spec::rope::{Rope, RopeScaling};
 
 const PAGE: usize = KvPage::POSITIONS;
 const CONTEXT: usize = 1000;
-
-fn config() -> Config {
-    Config {
-        family: &LLAMA,
-        hidden_dim: 4,
-        n_layers: 2,
-        n_heads: 2,
-        n_kv_heads: 1,
-        head_dim: 2,
-        ffn_dim: 4,
-        vocab_size: 100,
-        context_len: CONTEXT,
-        rms_norm_eps: 1e-5,
-        rope: Rope {
-            theta: 10_000.0,
-            n_dims: 2,
-            scaling: RopeScaling::None,
-        },
-        activation: Activation::Silu,
-        tied_embeddings: true,
-        projection_norms: false,
-        dense_linears: false,
-        activations: ActivationPrecision::Int8,
-        pooling: None,
-        multipliers: Multipliers::plain(2),
-        sliding: None,
-    }
-}
 
 fn cache(n_sequences: usize, max_pages: usize) -> (HybridMemoryPool, KvCache) {
     let pool = HybridMemoryPool::new();
@@ -48,7 +16,7 @@ fn cache(n_sequences: usize, max_pages: usize) -> (HybridMemoryPool, KvCache) {
         context_len: CONTEXT,
         max_pages,
     };
-    let cache = KvCache::new(&pool, &config(), options);
+    let cache = KvCache::new(&pool, &test_config(), options);
     (pool, cache)
 }
 

@@ -398,6 +398,41 @@ impl Tokenizer {
         TextStream::after(self, before, false)
     }
 
+    /// Returns the bytes that a token adds in the middle of a text. They may be part of a
+    /// character. Special tokens have those of their spelling; ids without a token none.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.token(id, true) else {
+            return Vec::new();
+        };
+        if self.is_special(id) {
+            return token.into_bytes();
+        }
+        let bytes = stream::bytes(self.inner.get_decoder(), &token);
+        bytes.unwrap_or_else(|| token.into_bytes())
+    }
+
+    /// Returns whether a token is special: a control token without text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.token(id, true).is_some() && self.token(id, false).is_none()
+    }
+
+    /// Returns the bytes of a token for a grammar: `marker` and the spelling, if it is
+    /// special.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn grammar_bytes(&self, id: u32, marker: u8) -> Vec<u8> {
+        let mut bytes = self.bytes(id);
+        if self.is_special(id) || self.is_eog(id) {
+            bytes.insert(0, marker);
+        }
+        bytes
+    }
+
+    /// Returns whether a text is the bytes of its tokens, wherever it begins.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn is_byte_level(&self) -> bool {
+        stream::is_byte_level(self.inner.get_decoder())
+    }
+
     /// Returns whether a token has this id.
     pub fn contains(&self, id: u32) -> bool {
         self.token(id, true).is_some()

@@ -97,6 +97,19 @@ pub(super) fn decode(tokenizer: &Tokenizer, ids: &[u32], with_special: bool) -> 
     text
 }
 
+/// Returns the bytes that a token adds in the middle of a text: incomplete characters, too.
+/// `None` if the decoder does not tell.
+pub(super) fn bytes(decoder: Option<&DecoderWrapper>, token: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    Pieces::of(decoder)?.append(token, &mut bytes);
+    Some(bytes)
+}
+
+/// Returns whether every token is a sequence of bytes, in a text's beginning, too.
+pub(super) fn is_byte_level(decoder: Option<&DecoderWrapper>) -> bool {
+    matches!(Pieces::of(decoder), Some(Pieces::ByteLevel))
+}
+
 /// Rejects decoders that strip characters from the end of tokens: `tokenizers` 0.23
 /// panics if a token has fewer.
 pub(super) fn check_decoder(decoder: Option<&DecoderWrapper>) -> Result<(), TokenizerError> {

@@ -1,0 +1,823 @@
+//! Runs many tasks on one engine: which tokens each step computes.
+//!
+//! ```text
+//! submit ──► queues, one per client ──► running ──► finished ──► cached prefixes
+//!                  ▲  round-robin          │
+//!                  └───── preempted ◄──────┘  when no page is free
+//! ```
+//!
+//! A step computes the next token of each running generation, and then as many prompt
+//! positions as its caller allows. A finished sequence stays in the KV cache until its
+//! pages are needed: later tasks that begin with the same tokens share them. When no page
+//! is free, the youngest task is put back, and later computed again.
+//!
+//! - *Invariant:* the tokens of a task depend on nothing but the task: the engine's logits
+//!   are the same in any batch and with any shared prefix, and each task has its own
+//!   random numbers.
+//!
+//! The scheduler has no clock, no threads and no channels.
+
+mod engine;
+mod logprobs;
+mod prefill_budget;
+mod queue;
+mod task;
+
+use std::ops::{ControlFlow, Range};
+
+use bitnet_core::KvPage;
+
+use self::logprobs::token_logprobs;
+use self::queue::{ClientQueues, Waiting};
+use crate::engine::{ForwardError, Input};
+use crate::generate::FinishReason;
+use crate::kv_cache::SequenceError;
+use crate::logits::Logits;
+use crate::sampler::{Position, SamplerBuffers, TokenChoice};
+use crate::token_set::TokenSet;
+
+pub use self::engine::StepEngine;
+pub use self::logprobs::TokenLogprobs;
+pub use self::prefill_budget::PrefillBudget;
+pub use self::task::{
+    Constraint, ConstraintError, GenerationTask, Task, TaskError, TaskEvent, TaskId, TaskUsage,
+    Work,
+};
+
+/// Sequences shorter than this are not kept after their end.
+const MIN_CACHED: usize = 16;
+
+/// A task waits for another one's prompt if they share at least this many tokens more than
+/// are computed.
+const MIN_SHARED: usize = 16;
+
+/// Generated tokens that are computed in one step without counting as a prompt: what a
+/// constraint forces is usually shorter.
+const MAX_DECODE: usize = 16;
+
+/// The limits of a scheduler.
+#[derive(Clone, Debug)]
+pub struct SchedulerOptions {
+    /// Maximum number of tasks that run at the same time. The engine has at least as many
+    /// sequences; what it has more keeps the prefixes of finished tasks.
+    pub max_running: usize,
+    /// Maximum number of tasks that wait although as many run as may.
+    pub max_waiting: usize,
+    /// The tokens that end a generation.
+    pub end_tokens: TokenSet,
+}
+
+/// Decides what an engine computes for many tasks.
+#[derive(Debug)]
+pub struct Scheduler {
+    options: SchedulerOptions,
+    next_id: u64,
+    waiting: ClientQueues,
+    /// Tasks that lost their pages, oldest first.
+    preempted: Vec<Active>,
+    /// In the order of their start.
+    running: Vec<Running>,
+    /// Sequences of finished tasks, least recently used first.
+    cached: Vec<usize>,
+    /// The task whose prompt is served first in the next step.
+    next_prefill: Option<TaskId>,
+    buffers: Option<SamplerBuffers>,
+    allowed: TokenSet,
+    counts: SchedulerCounts,
+}
+
+/// What a scheduler has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchedulerCounts {
+    /// Prompt tokens that were started, those shared with other sequences included.
+    pub prompt_tokens: u64,
+    /// Those of them that were in the KV cache.
+    pub cached_tokens: u64,
+    /// Generated tokens.
+    pub generated_tokens: u64,
+    /// Tasks that were put back for lack of pages.
+    pub preemptions: u64,
+}
+
+/// What a step computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepReport {
+    /// Generations that got their next token.
+    pub n_decodes: usize,
+    /// Prompt positions computed.
+    pub n_prefill: usize,
+}
+
+/// A task without a sequence.
+#[derive(Debug)]
+struct Active {
+    id: TaskId,
+    /// Prompt and generated tokens.
+    tokens: Vec<u32>,
+    n_prompt: usize,
+    /// Prompt tokens that were shared when the task started first.
+    n_cached: Option<usize>,
+    state: State,
+}
+
+/// What a task is for, with its progress.
+#[derive(Debug)]
+enum State {
+    Generate(Box<Generating>),
+    Embed,
+}
+
+#[derive(Debug)]
+struct Generating {
+    choice: TokenChoice,
+    /// Maximum length of prompt and text.
+    max_len: usize,
+    logprobs: Option<usize>,
+    prompt_logprobs: Option<usize>,
+    /// Of the prompt's tokens from the second on.
+    scores: Vec<TokenLogprobs>,
+    constraint: Option<Box<dyn Constraint>>,
+}
+
+/// A task with a sequence of the engine.
+#[derive(Debug)]
+struct Running {
+    task: Active,
+    sequence: usize,
+}
+
+/// The tokens of a running task that a step computes.
+#[derive(Clone, Debug)]
+struct Share {
+    /// Index of the task.
+    index: usize,
+    /// The tokens, by position.
+    range: Range<usize>,
+    is_decode: bool,
+    logits: Logits,
+}
+
+/// What was computed for a share.
+#[derive(Debug, Default)]
+struct Computed {
+    token: Option<Sampled>,
+    scores: Vec<TokenLogprobs>,
+    hidden: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+enum Sampled {
+    Token(u32, Option<TokenLogprobs>),
+    Failed(TaskError),
+}
+
+type OnEvent<'a> = dyn FnMut(TaskId, TaskEvent) -> ControlFlow<()> + 'a;
+
+impl Scheduler {
+    /// Returns a scheduler without tasks.
+    pub fn new(options: SchedulerOptions) -> Self {
+        Self {
+            options,
+            next_id: 0,
+            waiting: ClientQueues::default(),
+            preempted: Vec::new(),
+            running: Vec::new(),
+            cached: Vec::new(),
+            next_prefill: None,
+            buffers: None,
+            allowed: TokenSet::new(0),
+            counts: SchedulerCounts::default(),
+        }
+    }
+
+    /// Returns the number of tasks that can still be submitted.
+    pub fn room(&self) -> usize {
+        let n_idle = self.options.max_running.saturating_sub(self.running.len());
+        (self.options.max_waiting + n_idle).saturating_sub(self.n_waiting())
+    }
+
+    /// Returns the number of waiting tasks, preempted ones included.
+    pub fn n_waiting(&self) -> usize {
+        self.waiting.len() + self.preempted.len()
+    }
+
+    /// Returns the number of running tasks.
+    pub fn n_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Returns the number of running tasks whose next step is a single token.
+    pub fn n_decodes(&self, engine: &impl StepEngine) -> usize {
+        let decodes = self.running.iter().filter(|r| r.is_decode(engine));
+        decodes.count()
+    }
+
+    /// Returns whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.n_waiting() == 0
+    }
+
+    /// Returns what was done so far.
+    pub fn counts(&self) -> SchedulerCounts {
+        self.counts
+    }
+
+    /// Adds a task of a client. Clients take turns, whatever the number of their tasks.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the task is impossible for the engine, or too many are waiting.
+    pub fn submit(
+        &mut self,
+        engine: &impl StepEngine,
+        client: u64,
+        task: Task,
+    ) -> Result<TaskId, TaskError> {
+        if self.room() == 0 {
+            return Err(TaskError::QueueFull {
+                max_waiting: self.options.max_waiting,
+            });
+        }
+        let task = Active::new(TaskId(self.next_id), task, engine)?;
+        self.next_id += 1;
+        let id = task.id;
+        self.waiting.push(client, Waiting(task));
+        Ok(id)
+    }
+
+    /// Ends a task, wherever it is, without an event. Its pages are free at once; an unknown
+    /// task is ignored.
+    pub fn cancel(&mut self, engine: &mut impl StepEngine, id: TaskId) {
+        self.waiting.remove(id);
+        self.preempted.retain(|task| task.id != id);
+        if let Some(index) = self.running.iter().position(|r| r.task.id == id) {
+            let running = self.running.remove(index);
+            self.retire(engine, running.sequence);
+        }
+    }
+
+    /// Releases the pages of all finished tasks.
+    pub fn clear_cache(&mut self, engine: &mut impl StepEngine) {
+        for sequence in self.cached.drain(..) {
+            engine.finish(sequence);
+        }
+    }
+
+    /// Runs one step: the next token of each generation, and up to `max_prefill` prompt
+    /// positions. Passes what happened to `on_event`, which may end a generation with
+    /// `Break`, as after a stop sequence.
+    pub fn step(
+        &mut self,
+        engine: &mut impl StepEngine,
+        max_prefill: usize,
+        mut on_event: impl FnMut(TaskId, TaskEvent) -> ControlFlow<()>,
+    ) -> StepReport {
+        let on_event: &mut OnEvent<'_> = &mut on_event;
+        self.admit(engine);
+        loop {
+            let shares = self.shares(engine, max_prefill);
+            if shares.is_empty() {
+                return StepReport::default();
+            }
+            match self.forward(engine, &shares) {
+                Ok(computed) => return self.advance(engine, &shares, computed, on_event),
+                Err(ForwardError::Grow(SequenceError::PagesExhausted { .. }))
+                    if self.evict(engine) || self.preempt(engine) => {}
+                Err(error) if shares.len() == 1 => {
+                    self.fail(engine, shares[0].index, error.into(), on_event);
+                }
+                Err(_) => return self.step_each(engine, &shares, on_event),
+            }
+        }
+    }
+
+    /// Runs the shares of a failed step one by one: an error of one task is no other's.
+    fn step_each(
+        &mut self,
+        engine: &mut impl StepEngine,
+        shares: &[Share],
+        on_event: &mut OnEvent<'_>,
+    ) -> StepReport {
+        let mut report = StepReport::default();
+        // From the last on, since a task that ends moves those behind it.
+        let mut shares = shares.to_vec();
+        shares.sort_by_key(|share| std::cmp::Reverse(share.index));
+        for share in shares {
+            let share = std::slice::from_ref(&share);
+            match self.forward(engine, share) {
+                Ok(computed) => {
+                    let one = self.advance(engine, share, computed, on_event);
+                    report.n_decodes += one.n_decodes;
+                    report.n_prefill += one.n_prefill;
+                }
+                // The next step makes room.
+                Err(ForwardError::Grow(SequenceError::PagesExhausted { .. })) => {}
+                Err(error) => self.fail(engine, share[0].index, error.into(), on_event),
+            }
+        }
+        report
+    }
+
+    /// Starts tasks while there is room: preempted ones first, then those of the clients in
+    /// turn.
+    fn admit(&mut self, engine: &mut impl StepEngine) {
+        while self.running.len() < self.options.max_running && !self.preempted.is_empty() {
+            let task = self.preempted.remove(0);
+            if let Err(task) = self.start(engine, task) {
+                self.preempted.insert(0, task);
+                // Younger ones wait, or this one might never get its pages.
+                return;
+            }
+        }
+        while self.running.len() < self.options.max_running {
+            let running = &self.running;
+            let is_ready = |task: &Active| !waits_for_prefix(engine, running, task);
+            let Some((turn, Waiting(task))) = self.waiting.take(|w| is_ready(&w.0)) else {
+                return;
+            };
+            if let Err(task) = self.start(engine, task) {
+                self.waiting.put_back(turn, Waiting(task));
+                return;
+            }
+        }
+    }
+
+    /// Starts a task; returns it if there are too few pages.
+    fn start(&mut self, engine: &mut impl StepEngine, mut task: Active) -> Result<(), Active> {
+        // A page more than needed, so that it is not put back at once.
+        let n_tokens = task.tokens.len();
+        let max_len = (n_tokens + KvPage::POSITIONS).min(engine.context_len());
+        let handle = loop {
+            match engine.start(&task.tokens, max_len) {
+                Ok(handle) => break handle,
+                Err(_) if self.evict(engine) => {}
+                Err(_) => return Err(task),
+            }
+        };
+        let mut n_reused = handle.n_reused;
+        if task.needs_prompt_logits() {
+            engine.truncate(handle.sequence, 0);
+            n_reused = 0;
+        }
+        if task.n_cached.is_none() {
+            task.n_cached = Some(n_reused);
+            self.counts.prompt_tokens += task.n_prompt as u64;
+            self.counts.cached_tokens += n_reused as u64;
+        }
+        self.running.push(Running {
+            task,
+            sequence: handle.sequence,
+        });
+        Ok(())
+    }
+
+    /// Returns what the next step computes.
+    fn shares(&mut self, engine: &impl StepEngine, max_prefill: usize) -> Vec<Share> {
+        let pending = |r: &Running| engine.len(r.sequence)..r.task.tokens.len();
+        let mut shares: Vec<_> = (self.running.iter().enumerate())
+            .filter(|(_, r)| r.is_decode(engine))
+            .map(|(index, r)| r.share(index, pending(r), true))
+            .collect();
+        let n_decodes: usize = shares.iter().map(|share| share.range.len()).sum();
+        let mut left = max_prefill.min(engine.batch_tokens().saturating_sub(n_decodes));
+        let mut prompts: Vec<usize> = (0..self.running.len())
+            .filter(|&index| !self.running[index].is_decode(engine))
+            .collect();
+        let first = (prompts.iter())
+            .position(|&index| Some(self.running[index].task.id) >= self.next_prefill);
+        prompts.rotate_left(first.unwrap_or(0));
+        let n_prompts = prompts.len();
+        for (nth, &index) in prompts.iter().enumerate() {
+            let running = &self.running[index];
+            let mut range = pending(running);
+            let n = range.len().min(left.div_ceil(n_prompts - nth));
+            range.end = range.start + n;
+            left -= n;
+            if n > 0 {
+                shares.push(running.share(index, range, false));
+            }
+        }
+        // The one after the first: each is first in turn.
+        self.next_prefill = prompts.get(1).map(|&index| self.running[index].task.id);
+        shares
+    }
+
+    /// Computes shares. If it fails, nothing has changed.
+    fn forward(
+        &mut self,
+        engine: &mut impl StepEngine,
+        shares: &[Share],
+    ) -> Result<Vec<Computed>, ForwardError> {
+        let isa = engine.isa();
+        let vocab_size = engine.vocab_size();
+        let buffers = (self.buffers).get_or_insert_with(|| SamplerBuffers::new(isa, vocab_size));
+        if self.allowed == TokenSet::new(0) {
+            self.allowed = TokenSet::new(vocab_size);
+        }
+        let mut inputs = Vec::with_capacity(shares.len());
+        let mut states = Vec::with_capacity(shares.len());
+        let mut by_index: Vec<Option<&mut Running>> = self.running.iter_mut().map(Some).collect();
+        for share in shares {
+            let running = by_index[share.index].take().expect("one share per task");
+            let Running { task, sequence } = running;
+            inputs.push(Input {
+                sequence: *sequence,
+                tokens: &task.tokens[share.range.clone()],
+                logits: share.logits,
+            });
+            let undo = match &task.state {
+                State::Generate(generating) => Some(generating.choice.clone()),
+                State::Embed => None,
+            };
+            states.push((&task.tokens[..], task.n_prompt, &mut task.state, undo));
+        }
+        let mut computed: Vec<Computed> = shares.iter().map(|_| Computed::default()).collect();
+        let allowed = &mut self.allowed;
+        let result = engine.forward(&inputs, &mut |input, token, logits| {
+            let (tokens, n_prompt, state, _) = &mut states[input];
+            let computed = &mut computed[input];
+            match state {
+                State::Embed => computed.hidden = Some(logits.to_vec()),
+                State::Generate(generating) => {
+                    let next = shares[input].range.start + token + 1;
+                    if let (Some(k), Some(&target)) = (
+                        generating.prompt_logprobs,
+                        tokens[..*n_prompt].get(next).filter(|_| next < *n_prompt),
+                    ) {
+                        // A task that was put back has the first of them already.
+                        if generating.scores.len() + computed.scores.len() < next {
+                            let scored = token_logprobs(isa, logits, target, k);
+                            computed.scores.push(scored);
+                        }
+                    }
+                    if next == tokens.len() && next < generating.max_len {
+                        let position = Position {
+                            logits,
+                            history: tokens,
+                            n_prompt: *n_prompt,
+                            allowed: None,
+                        };
+                        computed.token = Some(generating.sample(buffers, allowed, position));
+                    }
+                }
+            }
+        });
+        if result.is_err() {
+            for (_, _, state, undo) in states {
+                if let (State::Generate(generating), Some(choice)) = (state, undo) {
+                    generating.choice = choice;
+                }
+            }
+        }
+        result.map(|()| computed)
+    }
+
+    /// Applies what was computed, and ends the tasks that are done.
+    fn advance(
+        &mut self,
+        engine: &mut impl StepEngine,
+        shares: &[Share],
+        computed: Vec<Computed>,
+        on_event: &mut OnEvent<'_>,
+    ) -> StepReport {
+        let mut report = StepReport::default();
+        let mut done = Vec::new();
+        for (share, computed) in shares.iter().zip(computed) {
+            let task = &mut self.running[share.index].task;
+            if share.is_decode {
+                report.n_decodes += 1;
+            } else {
+                report.n_prefill += share.range.len();
+            }
+            let n_before = task.tokens.len();
+            if task.apply(share, computed, &self.options.end_tokens, engine, on_event) {
+                done.push(share.index);
+            }
+            self.counts.generated_tokens += (task.tokens.len() - n_before) as u64;
+        }
+        done.sort_unstable();
+        for index in done.into_iter().rev() {
+            let running = self.running.remove(index);
+            self.retire(engine, running.sequence);
+        }
+        report
+    }
+
+    /// Ends a task with an error.
+    fn fail(
+        &mut self,
+        engine: &mut impl StepEngine,
+        index: usize,
+        error: TaskError,
+        on_event: &mut OnEvent<'_>,
+    ) {
+        let running = self.running.remove(index);
+        engine.finish(running.sequence);
+        let _ = on_event(running.task.id, TaskEvent::Failed(error));
+    }
+
+    /// Keeps a sequence as a prefix for later tasks, if that is worth a sequence.
+    fn retire(&mut self, engine: &mut impl StepEngine, sequence: usize) {
+        let max_cached = engine
+            .n_sequences()
+            .saturating_sub(self.options.max_running);
+        if engine.len(sequence) < MIN_CACHED || max_cached == 0 {
+            engine.finish(sequence);
+            return;
+        }
+        // Those that this one begins with serve nobody more.
+        let is_within = |engine: &_, other| {
+            let tokens = StepEngine::tokens(engine, sequence);
+            tokens.starts_with(StepEngine::tokens(engine, other))
+        };
+        let (within, kept): (Vec<_>, Vec<_>) =
+            (self.cached.drain(..)).partition(|&other| is_within(&*engine, other));
+        for other in within {
+            engine.finish(other);
+        }
+        self.cached = kept;
+        engine.release_guarantee(sequence);
+        self.cached.push(sequence);
+        while self.cached.len() > max_cached {
+            engine.finish(self.cached.remove(0));
+        }
+    }
+
+    /// Drops the least recently used prefix. Returns whether there was one.
+    fn evict(&mut self, engine: &mut impl StepEngine) -> bool {
+        if self.cached.is_empty() {
+            return false;
+        }
+        engine.finish(self.cached.remove(0));
+        true
+    }
+
+    /// Puts the youngest task back, unless it is the only one. Returns whether it was.
+    fn preempt(&mut self, engine: &mut impl StepEngine) -> bool {
+        let youngest = (0..self.running.len()).max_by_key(|&index| self.running[index].task.id);
+        let Some(index) = youngest.filter(|_| self.running.len() > 1) else {
+            return false;
+        };
+        let Running { task, sequence } = self.running.remove(index);
+        engine.finish(sequence);
+        self.counts.preemptions += 1;
+        let at = self.preempted.partition_point(|other| other.id < task.id);
+        self.preempted.insert(at, task);
+        true
+    }
+}
+
+/// Returns whether a running task is about to compute a longer common prefix with this task
+/// than there is now.
+fn waits_for_prefix(engine: &impl StepEngine, running: &[Running], task: &Active) -> bool {
+    let common = |tokens: &[u32]| {
+        let same = tokens.iter().zip(&task.tokens).take_while(|(a, b)| a == b);
+        same.count().min(task.tokens.len() - 1)
+    };
+    running.iter().any(|other| {
+        let n_computed = engine.len(other.sequence);
+        n_computed < other.task.n_prompt
+            && common(&other.task.tokens) >= n_computed + MIN_SHARED
+            && !task.needs_prompt_logits()
+    })
+}
+
+impl Running {
+    /// Returns whether the next step continues the text, and not the prompt.
+    fn is_decode(&self, engine: &impl StepEngine) -> bool {
+        let n_computed = engine.len(self.sequence);
+        let n_pending = self.task.tokens.len() - n_computed;
+        n_computed >= self.task.n_prompt && n_pending <= MAX_DECODE
+    }
+
+    fn share(&self, index: usize, range: Range<usize>, is_decode: bool) -> Share {
+        Share {
+            index,
+            logits: self.task.logits(&range),
+            range,
+            is_decode,
+        }
+    }
+}
+
+impl Active {
+    fn new(id: TaskId, task: Task, engine: &impl StepEngine) -> Result<Self, TaskError> {
+        task.validate(engine)?;
+        let n_prompt = task.prompt.len();
+        let state = match task.work {
+            Work::Embed => State::Embed,
+            Work::Generate(task) => {
+                let left = engine.context_len() - n_prompt + 1;
+                State::Generate(Box::new(Generating {
+                    max_len: n_prompt + task.max_tokens.min(left),
+                    choice: TokenChoice::new(task.sampling)?.with_bias(task.logit_bias),
+                    logprobs: task.logprobs,
+                    prompt_logprobs: task.prompt_logprobs,
+                    scores: Vec::new(),
+                    constraint: task.constraint,
+                }))
+            }
+        };
+        Ok(Self {
+            id,
+            tokens: task.prompt,
+            n_prompt,
+            n_cached: None,
+            state,
+        })
+    }
+
+    /// Returns whether logits of the prompt are still to be computed.
+    fn needs_prompt_logits(&self) -> bool {
+        match &self.state {
+            State::Generate(generating) => {
+                generating.prompt_logprobs.is_some() && generating.scores.len() + 1 < self.n_prompt
+            }
+            State::Embed => false,
+        }
+    }
+
+    /// Returns the logits that tokens at these positions need.
+    fn logits(&self, range: &Range<usize>) -> Logits {
+        let is_last = range.end == self.tokens.len();
+        match &self.state {
+            State::Embed if is_last => Logits::Hidden,
+            State::Generate(_) if self.needs_prompt_logits() => Logits::All,
+            State::Generate(generating) if is_last && self.tokens.len() < generating.max_len => {
+                if generating.logprobs.is_some() || generating.constraint.is_some() {
+                    Logits::Last
+                } else {
+                    generating.choice.logits()
+                }
+            }
+            _ => Logits::None,
+        }
+    }
+
+    fn usage(&self) -> TaskUsage {
+        TaskUsage {
+            n_prompt: self.n_prompt,
+            n_cached: self.n_cached.unwrap_or(0),
+            n_generated: self.tokens.len() - self.n_prompt,
+        }
+    }
+
+    /// Applies what was computed. Returns whether the task has ended.
+    fn apply(
+        &mut self,
+        share: &Share,
+        computed: Computed,
+        end_tokens: &TokenSet,
+        engine: &impl StepEngine,
+        on_event: &mut OnEvent<'_>,
+    ) -> bool {
+        let id = self.id;
+        if let Some(hidden) = computed.hidden {
+            let event = match engine.normalized(hidden) {
+                Ok(embedding) => TaskEvent::Embedding(embedding, self.usage()),
+                Err(error) => TaskEvent::Failed(error.into()),
+            };
+            let _ = on_event(id, event);
+            return true;
+        }
+        let State::Generate(generating) = &mut self.state else {
+            return false;
+        };
+        // A task that was put back has told of its prompt already.
+        if share.range.start < self.n_prompt && self.tokens.len() == self.n_prompt {
+            generating.scores.extend(computed.scores);
+            let (done, total) = (share.range.end, self.n_prompt);
+            let mut flow = on_event(id, TaskEvent::Prefill { done, total });
+            if done == total && generating.prompt_logprobs.take().is_some() {
+                let scores = std::mem::take(&mut generating.scores);
+                flow = on_event(id, TaskEvent::PromptLogprobs(scores));
+            }
+            if flow.is_break() {
+                return self.finish(FinishReason::Stop, on_event);
+            }
+        }
+        if share.range.end < self.tokens.len() {
+            return false;
+        }
+        match computed.token {
+            Some(Sampled::Token(token, logprobs)) => {
+                self.push(token, logprobs, end_tokens, on_event)
+            }
+            Some(Sampled::Failed(error)) => {
+                let _ = on_event(id, TaskEvent::Failed(error));
+                true
+            }
+            // No token was asked for.
+            None => self.finish(FinishReason::Length, on_event),
+        }
+    }
+
+    /// Appends a sampled token and those that the constraint forces. Returns whether the
+    /// task has ended.
+    fn push(
+        &mut self,
+        token: u32,
+        logprobs: Option<TokenLogprobs>,
+        end_tokens: &TokenSet,
+        on_event: &mut OnEvent<'_>,
+    ) -> bool {
+        if end_tokens.contains(token) {
+            return self.finish(FinishReason::Eos, on_event);
+        }
+        if let Some(reason) = self.emit(token, logprobs, on_event) {
+            return self.finish(reason, on_event);
+        }
+        let State::Generate(generating) = &mut self.state else {
+            return false;
+        };
+        let with_logprobs = generating.logprobs.is_some();
+        let Some(constraint) = &mut generating.constraint else {
+            return false;
+        };
+        let forced = match constraint.accept(token) {
+            Ok(()) if constraint.is_complete() => {
+                return self.finish(FinishReason::Eos, on_event);
+            }
+            Ok(()) => constraint.forced(),
+            Err(error) => Err(error),
+        };
+        match forced {
+            Ok(forced) => {
+                for token in forced {
+                    // The grammar leaves no choice: its probability is 1.
+                    let certain = with_logprobs.then(|| TokenLogprobs::certain(token));
+                    if let Some(reason) = self.emit(token, certain, on_event) {
+                        return self.finish(reason, on_event);
+                    }
+                }
+                let State::Generate(generating) = &self.state else {
+                    return false;
+                };
+                let constraint = generating.constraint.as_deref();
+                if constraint.is_some_and(Constraint::is_complete) {
+                    return self.finish(FinishReason::Eos, on_event);
+                }
+                false
+            }
+            Err(error) => {
+                let _ = on_event(self.id, TaskEvent::Failed(error.into()));
+                true
+            }
+        }
+    }
+
+    /// Appends a token and reports it. Returns why the text ends with it, if it does.
+    fn emit(
+        &mut self,
+        token: u32,
+        logprobs: Option<TokenLogprobs>,
+        on_event: &mut OnEvent<'_>,
+    ) -> Option<FinishReason> {
+        self.tokens.push(token);
+        if on_event(self.id, TaskEvent::Token { token, logprobs }).is_break() {
+            return Some(FinishReason::Stop);
+        }
+        match &self.state {
+            State::Generate(generating) if self.tokens.len() >= generating.max_len => {
+                Some(FinishReason::Length)
+            }
+            _ => None,
+        }
+    }
+
+    fn finish(&self, reason: FinishReason, on_event: &mut OnEvent<'_>) -> bool {
+        let usage = self.usage();
+        let _ = on_event(self.id, TaskEvent::Finished { reason, usage });
+        true
+    }
+}
+
+impl Generating {
+    /// Samples the token of a position among those that the constraint allows.
+    fn sample(
+        &mut self,
+        buffers: &mut SamplerBuffers,
+        allowed: &mut TokenSet,
+        position: Position<'_>,
+    ) -> Sampled {
+        let position = match &mut self.constraint {
+            None => position,
+            Some(constraint) => match constraint.allowed(allowed) {
+                Ok(()) => Position {
+                    allowed: Some(allowed),
+                    ..position
+                },
+                Err(error) => return Sampled::Failed(error.into()),
+            },
+        };
+        let Some(token) = self.choice.sample(buffers, position) else {
+            return Sampled::Failed(TaskError::NoCandidate);
+        };
+        let logprobs =
+            (self.logprobs).map(|k| token_logprobs(buffers.isa(), position.logits, token, k));
+        Sampled::Token(token, logprobs)
+    }
+}
+
+#[cfg(test)]
+mod tests;

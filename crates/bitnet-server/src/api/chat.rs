@@ -1,0 +1,235 @@
+//! `/v1/chat/completions`
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bitnet_inference::{ChatOptions, ChatPrompt, Message, Role, SamplerOptions};
+use serde_json::{Map, Value, json};
+
+use super::completions::{MAX_LOGPROBS, take_n, take_stream_options};
+use super::fields::Fields;
+use super::generation::{Generation, texts};
+use super::reply::{Form, Reply};
+use super::{Asked, aside, asked, check_model, sampling, unix_time};
+use crate::error::ApiError;
+use crate::http::App;
+use crate::model::ModelFacts;
+
+/// A request, read and checked.
+struct Chat {
+    generation: Generation,
+    reply: Reply,
+    stream: bool,
+    include_usage: bool,
+}
+
+pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let asked = asked(&app, request).await?;
+    let (client, model) = (asked.client, Arc::clone(&asked.model));
+    let default = app.options.sampling;
+    let Chat {
+        generation,
+        reply,
+        stream,
+        include_usage,
+    } = aside(move || read(asked, default)).await?;
+    let n = generation.n;
+    let handle = generation.submit(&app, &model, client).await?;
+    if stream {
+        return Ok(reply.stream(handle, n, include_usage));
+    }
+    Ok(reply.whole(&texts(handle, n).await?))
+}
+
+fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiError> {
+    let Asked {
+        model, mut fields, ..
+    } = asked;
+    check_model(&model, &mut fields)?;
+    let prompt = take_prompt(&mut fields, &model)?;
+    let stream = fields.take("stream", "true or false")?.unwrap_or(false);
+    let include_usage = take_stream_options(&mut fields, stream)?;
+    let n = take_n(&mut fields)?;
+    let limits = ["max_completion_tokens", "max_tokens"];
+    let max_tokens = fields.take_any(&limits, "a number of tokens")?;
+    let logprobs = take_logprobs(&mut fields)?;
+    refuse_others(&mut fields)?;
+    let sampling = sampling::take(&mut fields, &model, default)?;
+    let ignored = fields.finish()?;
+    let seed = sampling.options.seed;
+    let generation = Generation {
+        prompts: vec![prompt.ids],
+        n,
+        best_of: n,
+        max_tokens: max_tokens.map_or(usize::MAX, |(_, n)| n),
+        sampling,
+        logprobs,
+        prompt_logprobs: None,
+    };
+    let reply = Reply {
+        form: Form::Chat,
+        id: super::new_id("chatcmpl"),
+        created: unix_time(),
+        seed,
+        n,
+        with_logprobs: logprobs.is_some(),
+        echo: Vec::new(),
+        ignored,
+        model,
+    };
+    Ok(Chat {
+        generation,
+        reply,
+        stream,
+        include_usage,
+    })
+}
+
+/// Takes the messages and what the template gets, and renders them.
+pub fn take_prompt(fields: &mut Fields, model: &ModelFacts) -> Result<ChatPrompt, ApiError> {
+    let template = model.template.as_ref().ok_or_else(|| {
+        let message = "the model has no chat template: it continues texts, with /v1/completions";
+        ApiError::field("messages", message).with_code("no_chat_template")
+    })?;
+    let expected = "a list of messages such as {\"role\": \"user\", \"content\": \"…\"}";
+    let messages: Vec<Map<String, Value>> = fields.need("messages", expected)?;
+    if messages.is_empty() {
+        return Err(ApiError::field("messages", "messages is empty"));
+    }
+    let messages = messages.into_iter().enumerate();
+    let messages: Vec<Message> = messages
+        .map(|(i, message)| read_message(i, message))
+        .collect::<Result<_, _>>()?;
+    let mut options = ChatOptions::new(SystemTime::now());
+    options.answer = (fields.take("add_generation_prompt", "true or false")?).unwrap_or(true);
+    if let Some(variables) = fields.take("chat_template_kwargs", "an object")? {
+        options = options.with_variables(variables)?;
+    }
+    Ok(template.encode(&model.tokenizer, &messages, &options)?)
+}
+
+/// Reads a message: its role, and its text or parts of text.
+fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message, ApiError> {
+    let name = |field: &str| format!("messages[{index}].{field}");
+    let wrong = |field: &str, message: String| Err(ApiError::field(name(field), message));
+    let Some(Value::String(role)) = message.remove("role") else {
+        return wrong(
+            "role",
+            format!("{} is missing, expected a string", name("role")),
+        );
+    };
+    let role = match role.as_str() {
+        // The new name of instructions.
+        "system" | "developer" => Role::System,
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "tool" | "function" => {
+            let message = format!("{} is {role:?}: the model has no tools", name("role"));
+            return wrong("role", message);
+        }
+        _ => {
+            let message = format!(
+                "{} is {role:?}, expected system, developer, user or assistant",
+                name("role")
+            );
+            return wrong("role", message);
+        }
+    };
+    let expected = "a text, or a list of {\"type\": \"text\", \"text\": …}";
+    let content = match message.remove("content") {
+        Some(Value::String(text)) => text,
+        Some(Value::Array(parts)) => {
+            let mut content = String::new();
+            for part in &parts {
+                match (&part["type"], &part["text"]) {
+                    (Value::String(kind), Value::String(text)) if kind == "text" => {
+                        content += text;
+                    }
+                    (Value::String(kind), _) if kind != "text" => {
+                        let message = format!(
+                            "{} has a part of type {kind:?}: the model reads text alone",
+                            name("content")
+                        );
+                        return wrong("content", message);
+                    }
+                    _ => {
+                        let message = format!("{} is wrong, expected {expected}", name("content"));
+                        return wrong("content", message);
+                    }
+                }
+            }
+            content
+        }
+        _ => {
+            let message = format!("{} is missing, expected {expected}", name("content"));
+            return wrong("content", message);
+        }
+    };
+    // Templates of text models have no place for the name of an author.
+    message.remove("name");
+    message.retain(|_, value| !value.is_null() && *value != json!([]));
+    match message.keys().next() {
+        Some(field) => wrong(field, format!("{} is not supported", name(field))),
+        None => Ok(Message { role, content }),
+    }
+}
+
+/// Takes `logprobs` and `top_logprobs`.
+fn take_logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let wanted = fields.take("logprobs", "true or false")?.unwrap_or(false);
+    let expected = format!("a number from 0 to {MAX_LOGPROBS}");
+    let top: Option<usize> = fields.take("top_logprobs", &expected)?;
+    match top {
+        Some(n) if n > MAX_LOGPROBS => Err(ApiError::field(
+            "top_logprobs",
+            format!("top_logprobs is {n}, expected {expected}"),
+        )),
+        Some(n) if n > 0 && !wanted && fields.is_lenient() => {
+            fields.ignore("top_logprobs");
+            Ok(None)
+        }
+        Some(n) if n > 0 && !wanted => Err(ApiError::field(
+            "top_logprobs",
+            "top_logprobs is only for requests with \"logprobs\": true",
+        )),
+        top => Ok(wanted.then(|| top.unwrap_or(0))),
+    }
+}
+
+/// Takes the fields of the API that have no effect here, and refuses what cannot be done.
+fn refuse_others(fields: &mut Fields) -> Result<(), ApiError> {
+    let no_tools = "the model's chat template has no tools";
+    fields.refuse("tools", &[json!([])], no_tools)?;
+    fields.refuse("tool_choice", &[json!("none"), json!("auto")], no_tools)?;
+    fields.refuse("functions", &[json!([])], no_tools)?;
+    fields.refuse("function_call", &[json!("none"), json!("auto")], no_tools)?;
+    let text_only = "the model reads and writes text alone";
+    fields.refuse("modalities", &[json!(["text"])], text_only)?;
+    fields.refuse("audio", &[], text_only)?;
+    fields.refuse("web_search_options", &[], "this server does not search")?;
+    fields.refuse("prediction", &[], "nothing would be faster with it")?;
+    fields.refuse("moderation", &[], "this server does not moderate")?;
+    fields.refuse("store", &[json!(false)], "this server keeps nothing")?;
+    let tiers = [json!("auto"), json!("default")];
+    fields.refuse("service_tier", &tiers, "there is one tier")?;
+    fields.refuse(
+        "continue_final_message",
+        &[json!(false)],
+        "the template ends each message",
+    )?;
+    fields.without_effect(&[
+        "user",
+        "safety_identifier",
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "prompt_cache_options",
+        "parallel_tool_calls",
+        "cache_prompt",
+        "reasoning_effort",
+        "verbosity",
+    ]);
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! `/v1/embeddings`
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bitnet_inference::{StopSequences, Task, TaskError, Work};
+use serde::{Deserialize, Serialize};
+
+use super::generation::{ended, submit};
+use super::{Asked, aside, asked, check_model, document};
+use crate::error::ApiError;
+use crate::http::App;
+use crate::worker::{Job, JobEvent, TextEvent};
+
+/// Texts to embed, as texts or as tokens.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Inputs {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum EncodingFormat {
+    Float,
+    Base64,
+}
+
+#[derive(Serialize)]
+struct Reply<'a> {
+    object: &'static str,
+    data: Vec<Item>,
+    model: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Item {
+    object: &'static str,
+    index: usize,
+    embedding: Vector,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Vector {
+    Float(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Default, Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+/// A request, read and checked.
+struct Texts {
+    tokens: Vec<Vec<u32>>,
+    format: EncodingFormat,
+    ignored: Vec<String>,
+}
+
+pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let asked = asked(&app, request).await?;
+    let (client, model) = (asked.client, Arc::clone(&asked.model));
+    let Texts {
+        tokens,
+        format,
+        ignored,
+    } = aside(move || read(asked)).await?;
+    let limit = app.options.max_waiting + app.options.max_running;
+    let n_texts = tokens.len();
+    if n_texts > limit {
+        return Err(ApiError::field(
+            "input",
+            format!("input has {n_texts} texts, but this server holds {limit} at most"),
+        ));
+    }
+    let tasks = tokens.into_iter().map(|prompt| Task {
+        prompt,
+        work: Work::Embed,
+    });
+    let tasks: Vec<Task> = tasks.collect();
+    let mut handle = submit(&app, |reply| Job {
+        client: client.0,
+        tasks,
+        stops: StopSequences::default(),
+        reply,
+        submitted: Instant::now(),
+    })
+    .await?;
+    let mut vectors: Vec<Option<Vec<f32>>> = vec![None; n_texts];
+    let mut usage = Usage::default();
+    while vectors.iter().any(Option::is_none) {
+        let JobEvent { index, event } = handle.next().await.ok_or_else(ended)?;
+        match event {
+            TextEvent::Embedding(vector, tokens) => {
+                vectors[index] = Some(vector);
+                usage.prompt_tokens += tokens.n_prompt;
+                usage.total_tokens += tokens.n_prompt;
+            }
+            TextEvent::Failed(error) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let data = vectors.into_iter().flatten().enumerate();
+    let reply = Reply {
+        object: "list",
+        data: data
+            .map(|(index, vector)| Item {
+                object: "embedding",
+                index,
+                embedding: encode(vector, format),
+            })
+            .collect(),
+        model: &model.name,
+        usage,
+    };
+    Ok(document(&reply, &ignored))
+}
+
+/// Returns a vector as numbers, or as base64 of its little-endian bytes.
+fn encode(vector: Vec<f32>, format: EncodingFormat) -> Vector {
+    match format {
+        EncodingFormat::Float => Vector::Float(vector),
+        EncodingFormat::Base64 => {
+            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+            Vector::Base64(BASE64_STANDARD.encode(bytes))
+        }
+    }
+}
+
+fn read(asked: Asked) -> Result<Texts, ApiError> {
+    let Asked {
+        model, mut fields, ..
+    } = asked;
+    check_model(&model, &mut fields)?;
+    let expected = "a text, a list of texts, of token ids, or of lists of token ids";
+    let encode = |text: &String| model.tokenizer.encode_with_eos(text);
+    let tokens = match fields.need("input", expected)? {
+        Inputs::Text(text) => vec![encode(&text)?],
+        Inputs::Texts(texts) => texts.iter().map(encode).collect::<Result<_, _>>()?,
+        Inputs::Tokens(tokens) => vec![tokens],
+        Inputs::TokenLists(lists) => lists,
+    };
+    if tokens.is_empty() {
+        let message = format!("input is an empty list, expected {expected}");
+        return Err(ApiError::field("input", message));
+    }
+    let (context_len, vocab_size) = (model.context_len, model.vocab_size);
+    for tokens in &tokens {
+        let n_tokens = tokens.len();
+        let unknown = tokens.iter().find(|id| **id as usize >= vocab_size);
+        let error = match (n_tokens, unknown) {
+            (0, _) => TaskError::EmptyPrompt,
+            (_, Some(&id)) => TaskError::Token { id, vocab_size },
+            _ if n_tokens > context_len => TaskError::PromptTooLong {
+                n_tokens,
+                context_len,
+            },
+            _ => continue,
+        };
+        return Err(ApiError::from(error).with_param("input"));
+    }
+    let format = fields.take("encoding_format", "\"float\" or \"base64\"")?;
+    let expected = format!("{}, the size of the model's", model.hidden_dim);
+    let dimensions: Option<usize> = fields.take("dimensions", &expected)?;
+    if let Some(n) = dimensions.filter(|n| *n != model.hidden_dim) {
+        let message = format!("dimensions is {n}, expected {expected}");
+        return Err(ApiError::field("dimensions", message));
+    }
+    fields.without_effect(&["user"]);
+    Ok(Texts {
+        tokens,
+        format: format.unwrap_or(EncodingFormat::Float),
+        ignored: fields.finish()?,
+    })
+}

@@ -1,0 +1,190 @@
+//! The fields of a request. Each is used, known to have no effect, or refused by name.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// The fields that have not been taken yet.
+#[derive(Debug)]
+pub struct Fields {
+    left: Map<String, Value>,
+    /// Unknown fields, and those that cannot be honoured, are ignored and listed.
+    lenient: bool,
+    ignored: Vec<String>,
+}
+
+impl Fields {
+    /// Parses a body.
+    pub fn parse(body: &[u8], lenient: bool) -> Result<Self, ApiError> {
+        let value = serde_json::from_slice(body)
+            .map_err(|error| ApiError::invalid(format!("the body is not JSON: {error}")))?;
+        match value {
+            Value::Object(left) => Ok(Self {
+                left,
+                lenient,
+                ignored: Vec::new(),
+            }),
+            _ => Err(ApiError::invalid("the body is not a JSON object")),
+        }
+    }
+
+    pub fn is_lenient(&self) -> bool {
+        self.lenient
+    }
+
+    /// Takes a field; `null` counts as absent.
+    pub fn take<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+        expected: &str,
+    ) -> Result<Option<T>, ApiError> {
+        match self.left.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match serde_json::from_value(value.clone()) {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(ApiError::field(
+                    name,
+                    format!("{name} is {}, expected {expected}", short(&value)),
+                )),
+            },
+        }
+    }
+
+    /// Takes a field that must be there.
+    pub fn need<T: DeserializeOwned>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+    ) -> Result<T, ApiError> {
+        let value = self.take(name, expected)?;
+        value
+            .ok_or_else(|| ApiError::field(name, format!("{name} is missing, expected {expected}")))
+    }
+
+    /// Takes the first of several names of a field.
+    pub fn take_any<T: DeserializeOwned>(
+        &mut self,
+        names: &[&'static str],
+        expected: &str,
+    ) -> Result<Option<(&'static str, T)>, ApiError> {
+        let mut found = None;
+        for &name in names {
+            let value = self.take(name, expected)?;
+            if found.is_none() {
+                found = value.map(|value| (name, value));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes fields that never have an effect here.
+    pub fn without_effect(&mut self, names: &[&str]) {
+        for &name in names {
+            if self.left.remove(name).is_some_and(|value| !value.is_null()) {
+                self.ignore(name);
+            }
+        }
+    }
+
+    /// Lists a field as ignored.
+    pub fn ignore(&mut self, name: &str) {
+        self.ignored.push(name.to_owned());
+    }
+
+    /// Refuses a field, unless its value is one that asks for nothing.
+    pub fn refuse(
+        &mut self,
+        name: &'static str,
+        harmless: &[Value],
+        why: &str,
+    ) -> Result<(), ApiError> {
+        match self.left.remove(name) {
+            None | Some(Value::Null) => Ok(()),
+            Some(value) if harmless.contains(&value) => Ok(()),
+            Some(_) if self.lenient => {
+                self.ignore(name);
+                Ok(())
+            }
+            Some(_) => Err(
+                ApiError::field(name, format!("{name} is not supported: {why}"))
+                    .with_code("unsupported_parameter"),
+            ),
+        }
+    }
+
+    /// Refuses what was not taken. Returns the names of the fields without effect.
+    pub fn finish(mut self) -> Result<Vec<String>, ApiError> {
+        self.left.retain(|_, value| !value.is_null());
+        if let Some(name) = self.left.keys().next()
+            && !self.lenient
+        {
+            return Err(
+                ApiError::field(name, format!("the field {name:?} is unknown"))
+                    .with_code("unknown_parameter"),
+            );
+        }
+        self.ignored
+            .extend(self.left.into_iter().map(|(name, _)| name));
+        // A name is shown in a header.
+        self.ignored
+            .retain(|name| name.chars().all(|c| c.is_ascii_graphic()));
+        self.ignored.truncate(64);
+        Ok(self.ignored)
+    }
+}
+
+/// Returns a value as a message shows it.
+fn short(value: &Value) -> String {
+    const MAX: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: &Value, lenient: bool) -> Fields {
+        Fields::parse(value.to_string().as_bytes(), lenient).unwrap()
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_by_name_or_listed() {
+        let body = json!({"a": 1, "b": null, "c": 2});
+        let mut strict = fields(&body, false);
+        assert_eq!(strict.take("a", "a number").unwrap(), Some(1));
+        let error = strict.finish().unwrap_err();
+        assert_eq!(error.body.param.as_deref(), Some("c"));
+        let mut lenient = fields(&body, true);
+        lenient.without_effect(&["a", "b"]);
+        assert_eq!(lenient.finish().unwrap(), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_the_value() {
+        let mut fields = fields(&json!({"n": "two", "m": null}), false);
+        assert_eq!(fields.take::<u32>("m", "a number").unwrap(), None);
+        let error = fields.take::<u32>("n", "a number from 1 on").unwrap_err();
+        assert_eq!(
+            error.body.message,
+            "n is \"two\", expected a number from 1 on"
+        );
+        assert_eq!(error.body.param.as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn bodies_that_are_no_objects_are_refused() {
+        for body in ["", "[]", "1", "{", "{\"a\":1}x", "\u{feff}{}"] {
+            assert!(Fields::parse(body.as_bytes(), true).is_err(), "{body}");
+        }
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        let deep = format!("{{\"a\":{deep}}}");
+        assert!(Fields::parse(deep.as_bytes(), true).is_err());
+    }
+}

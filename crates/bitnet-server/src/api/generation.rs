@@ -1,0 +1,225 @@
+//! One request for texts, whatever endpoint it came from: from its fields to tasks, and from
+//! their events to texts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitnet_inference::{
+    FinishReason, GenerationTask, Task, TaskError, TaskUsage, TokenLogprobs, Work,
+};
+
+use super::aside;
+use super::sampling::Sampling;
+use crate::error::ApiError;
+use crate::http::{App, Client};
+use crate::model::ModelFacts;
+use crate::worker::{Job, JobEvent, JobHandle, TextEvent, Timings};
+
+/// Maximum number of texts per prompt.
+pub const MAX_TEXTS: usize = 128;
+
+/// Texts to generate.
+#[derive(Debug)]
+pub struct Generation {
+    pub prompts: Vec<Vec<u32>>,
+    /// Texts per prompt.
+    pub n: usize,
+    /// Texts generated per prompt, of which the `n` most likely are returned.
+    pub best_of: usize,
+    pub max_tokens: usize,
+    pub sampling: Sampling,
+    /// Alternatives per token, if log-probabilities are wanted.
+    pub logprobs: Option<usize>,
+    /// The same for the tokens of the prompt.
+    pub prompt_logprobs: Option<usize>,
+}
+
+/// A generated text.
+#[derive(Clone, Debug, Default)]
+pub struct GeneratedText {
+    pub text: String,
+    pub tokens: Vec<u32>,
+    pub logprobs: Vec<TokenLogprobs>,
+    pub prompt_logprobs: Vec<TokenLogprobs>,
+    pub reason: Option<FinishReason>,
+    pub usage: TaskUsage,
+    pub timings: Timings,
+}
+
+impl Generation {
+    /// Checks what does not need the engine.
+    fn validate(&self, app: &App, model: &ModelFacts) -> Result<(), ApiError> {
+        let (context_len, vocab_size) = (model.context_len, model.vocab_size);
+        for prompt in &self.prompts {
+            let n_tokens = prompt.len();
+            if n_tokens == 0 {
+                return Err(TaskError::EmptyPrompt.into());
+            }
+            if n_tokens > context_len {
+                return Err(TaskError::PromptTooLong {
+                    n_tokens,
+                    context_len,
+                }
+                .into());
+            }
+            if let Some(&id) = prompt.iter().find(|id| **id as usize >= vocab_size) {
+                return Err(TaskError::Token { id, vocab_size }.into());
+            }
+        }
+        let n_texts = self.prompts.len() * self.best_of;
+        let limit = app.options.max_waiting + app.options.max_running;
+        if n_texts > limit {
+            return Err(ApiError::invalid(format!(
+                "the request asks for {n_texts} texts, but this server holds {limit} at most"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Submits the generation, and waits until it is taken. Its texts are numbered prompt by
+    /// prompt.
+    pub async fn submit(
+        self,
+        app: &Arc<App>,
+        model: &Arc<ModelFacts>,
+        client: Client,
+    ) -> Result<JobHandle, ApiError> {
+        self.validate(app, model)?;
+        let submitted = Instant::now();
+        let stops = self.sampling.stops.clone();
+        let tasks = self.compile(app.options.limits.compile, model).await?;
+        submit(app, |reply| Job {
+            client: client.0,
+            tasks,
+            stops,
+            reply,
+            submitted,
+        })
+        .await
+    }
+
+    /// Returns the tasks, with their grammar.
+    async fn compile(
+        self,
+        limit: Duration,
+        model: &Arc<ModelFacts>,
+    ) -> Result<Vec<Task>, ApiError> {
+        let Some(grammar) = self.sampling.grammar.clone() else {
+            return Ok(self.tasks(None));
+        };
+        let model = Arc::clone(model);
+        let compiling = aside(move || {
+            let compiler = model.grammars.as_ref().map_err(Clone::clone)?;
+            let compiled = compiler.compile(&grammar)?;
+            Ok(self.tasks(Some(&compiled)))
+        });
+        let in_time = tokio::time::timeout(limit, compiling).await;
+        in_time.unwrap_or_else(|_| {
+            let seconds = limit.as_secs();
+            let message = format!("the grammar could not be compiled within {seconds} s");
+            Err(ApiError::invalid(message).with_code("grammar_not_supported"))
+        })
+    }
+
+    fn tasks(self, grammar: Option<&bitnet_inference::CompiledGrammar>) -> Vec<Task> {
+        let mut tasks = Vec::with_capacity(self.prompts.len() * self.best_of);
+        for prompt in self.prompts {
+            for nth in 0..self.best_of {
+                let mut sampling = self.sampling.options;
+                // The text with this number is that of a request with this seed.
+                sampling.seed = sampling.seed.wrapping_add(nth as u64);
+                tasks.push(Task {
+                    prompt: prompt.clone(),
+                    work: Work::Generate(GenerationTask {
+                        max_tokens: self.max_tokens,
+                        sampling,
+                        logit_bias: self.sampling.bias.clone(),
+                        logprobs: self.logprobs,
+                        prompt_logprobs: self.prompt_logprobs,
+                        constraint: grammar.map(bitnet_inference::CompiledGrammar::constraint),
+                    }),
+                });
+            }
+        }
+        tasks
+    }
+}
+
+/// Submits a job, and waits until it is taken.
+pub async fn submit(
+    app: &App,
+    make: impl FnOnce(tokio::sync::mpsc::UnboundedSender<JobEvent>) -> Job,
+) -> Result<JobHandle, ApiError> {
+    let mut handle = app.submit(make);
+    match handle.next().await.map(|event| event.event) {
+        Some(TextEvent::Refused {
+            max_waiting,
+            retry_after,
+        }) => Err(ApiError::queue_full(max_waiting, retry_after)),
+        Some(TextEvent::Failed(error)) => Err(error.into()),
+        Some(_) => Ok(handle),
+        None => Err(ended()),
+    }
+}
+
+/// Returns the error of a request whose server has ended.
+pub fn ended() -> ApiError {
+    ApiError::unavailable("the server ended before the request was done")
+}
+
+/// Waits for all texts of a job.
+pub async fn texts(mut handle: JobHandle, n_texts: usize) -> Result<Vec<GeneratedText>, ApiError> {
+    let mut texts = vec![GeneratedText::default(); n_texts];
+    let mut n_left = n_texts;
+    while n_left > 0 {
+        let JobEvent { index, event } = handle.next().await.ok_or_else(ended)?;
+        let into = &mut texts[index];
+        match event {
+            TextEvent::PromptLogprobs(scores) => into.prompt_logprobs = scores,
+            TextEvent::Tokens {
+                text,
+                tokens,
+                logprobs,
+            } => {
+                into.text += &text;
+                into.tokens.extend(tokens);
+                into.logprobs.extend(logprobs);
+            }
+            TextEvent::Finished {
+                text,
+                reason,
+                usage,
+                timings,
+            } => {
+                into.text += &text;
+                into.reason = Some(reason);
+                into.usage = usage;
+                into.timings = timings;
+                n_left -= 1;
+            }
+            TextEvent::Failed(error) => return Err(error.into()),
+            TextEvent::Accepted | TextEvent::Embedding(..) | TextEvent::Refused { .. } => {}
+        }
+    }
+    Ok(texts)
+}
+
+/// Keeps the `n` most likely of each `best_of` texts, most likely first; by their mean
+/// log-probability, so that short texts have no advantage.
+pub fn best(texts: Vec<GeneratedText>, best_of: usize, n: usize) -> Vec<GeneratedText> {
+    if best_of == n {
+        return texts;
+    }
+    let mean = |text: &GeneratedText| {
+        let sum: f64 = text.logprobs.iter().map(|l| f64::from(l.logprob)).sum();
+        sum / text.logprobs.len().max(1) as f64
+    };
+    let mut kept = Vec::with_capacity(texts.len() / best_of * n);
+    for group in texts.chunks(best_of) {
+        let mut group = group.to_vec();
+        group.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+        group.truncate(n);
+        kept.extend(group);
+    }
+    kept
+}

@@ -1,0 +1,107 @@
+//! The endpoints: from JSON to jobs, and from their events to JSON.
+
+pub mod chat;
+pub mod completions;
+pub mod embeddings;
+mod fields;
+mod generation;
+mod logprobs;
+pub mod models;
+mod reply;
+mod sampling;
+pub mod tokens;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+
+use self::fields::Fields;
+use crate::error::ApiError;
+use crate::http::{App, Client, json, read_body};
+use crate::model::ModelFacts;
+
+/// Returns the Unix time in seconds.
+pub fn unix_time() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+/// Returns a new identifier.
+fn new_id(prefix: &str) -> String {
+    use std::hash::{BuildHasher, RandomState};
+    // Keyed by the system's random numbers.
+    let random = RandomState::new();
+    format!(
+        "{prefix}-{:016x}{:016x}",
+        random.hash_one(0),
+        random.hash_one(1)
+    )
+}
+
+/// The model, the client and the fields of a request.
+struct Asked {
+    model: Arc<ModelFacts>,
+    client: Client,
+    fields: Fields,
+}
+
+/// Reads a request.
+async fn asked(app: &App, request: Request) -> Result<Asked, ApiError> {
+    let client = request.extensions().get::<Client>().copied();
+    let body = read_body(app, request).await?;
+    Ok(Asked {
+        model: app.model()?,
+        client: client.unwrap_or(Client(0)),
+        fields: Fields::parse(&body, app.options.lenient)?,
+    })
+}
+
+/// Runs work that may take some milliseconds, or seconds, beside other requests.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(ApiError::internal("the request could not be processed")))
+}
+
+/// Returns a JSON document, with the fields that had no effect in a header.
+fn document(value: &impl Serialize, ignored: &[String]) -> Response {
+    let document = serde_json::to_string(value).expect("documents have string keys");
+    let mut response = json(StatusCode::OK, document);
+    tell_ignored(&mut response, ignored);
+    response
+}
+
+/// Lists the fields of a request that had no effect.
+fn tell_ignored(response: &mut Response, ignored: &[String]) {
+    if !ignored.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&ignored.join(", "))
+    {
+        response.headers_mut().insert("bitnet-ignored", value);
+    }
+}
+
+/// Checks the name of the model in a request.
+fn check_model(model: &ModelFacts, fields: &mut Fields) -> Result<(), ApiError> {
+    let Some(name) = fields.take::<String>("model", "a string")? else {
+        return Ok(());
+    };
+    if name == model.name {
+        return Ok(());
+    }
+    if fields.is_lenient() {
+        fields.ignore("model");
+        return Ok(());
+    }
+    let message = format!(
+        "there is no model {name:?}, this server has {:?}",
+        model.name
+    );
+    Err(ApiError::not_found(message)
+        .with_param("model")
+        .with_code("model_not_found"))
+}

@@ -1,0 +1,235 @@
+//! The fields of sampling and of grammars, which chats and completions share.
+
+use std::collections::BTreeMap;
+
+use bitnet_inference::{Grammar, SamplerOptions, StopSequences};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::fields::Fields;
+use crate::error::ApiError;
+use crate::model::ModelFacts;
+
+/// Maximum number of stop sequences.
+const MAX_STOPS: usize = 16;
+
+/// How a text is generated.
+#[derive(Clone, Debug)]
+pub struct Sampling {
+    pub options: SamplerOptions,
+    pub bias: Vec<(u32, f32)>,
+    pub stops: StopSequences,
+    pub grammar: Option<Grammar>,
+}
+
+/// One text or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Takes the fields of sampling.
+pub fn take(
+    fields: &mut Fields,
+    model: &ModelFacts,
+    default: SamplerOptions,
+) -> Result<Sampling, ApiError> {
+    let options = SamplerOptions {
+        temperature: number(fields, &["temperature"], 0.0, 2.0)?.unwrap_or(default.temperature),
+        top_p: number(fields, &["top_p"], 0.0, 1.0)?.unwrap_or(default.top_p),
+        min_p: number(fields, &["min_p"], 0.0, 1.0)?.unwrap_or(default.min_p),
+        top_k: top_k(fields)?.unwrap_or(default.top_k),
+        repeat_penalty: number(
+            fields,
+            &["repeat_penalty", "repetition_penalty"],
+            f32::MIN_POSITIVE,
+            f32::MAX,
+        )?
+        .unwrap_or(default.repeat_penalty),
+        presence_penalty: number(fields, &["presence_penalty"], -2.0, 2.0)?
+            .unwrap_or(default.presence_penalty),
+        frequency_penalty: number(fields, &["frequency_penalty"], -2.0, 2.0)?
+            .unwrap_or(default.frequency_penalty),
+        penalty_window: window(fields)?.unwrap_or(default.penalty_window),
+        seed: seed(fields)?,
+    };
+    let mut bias = logit_bias(fields, model.vocab_size)?;
+    let ignore_eos = fields.take("ignore_eos", "true or false")?;
+    if ignore_eos == Some(true) {
+        let ends = model.tokenizer.eog();
+        let ends = ends.filter(|id| (*id as usize) < model.vocab_size);
+        bias.extend(ends.map(|id| (id, f32::MIN)));
+    }
+    Ok(Sampling {
+        options,
+        bias,
+        stops: stops(fields)?,
+        grammar: grammar(fields)?,
+    })
+}
+
+/// Takes a number within a range.
+fn number(
+    fields: &mut Fields,
+    names: &[&'static str],
+    least: f32,
+    most: f32,
+) -> Result<Option<f32>, ApiError> {
+    let expected = match (least, most) {
+        (f32::MIN_POSITIVE, _) => "a number above 0".to_owned(),
+        _ => format!("a number from {least} to {most}"),
+    };
+    match fields.take_any::<f32>(names, &expected)? {
+        Some((name, value)) if !(least..=most).contains(&value) => Err(ApiError::field(
+            name,
+            format!("{name} is {value}, expected {expected}"),
+        )),
+        found => Ok(found.map(|(_, value)| value)),
+    }
+}
+
+/// Takes `top_k`; 0 and -1 keep all.
+fn top_k(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let expected = "a number of tokens, or -1 for all";
+    match fields.take::<i64>("top_k", expected)? {
+        Some(-1) => Ok(Some(0)),
+        Some(k) => match usize::try_from(k) {
+            Ok(k) => Ok(Some(k)),
+            Err(_) => Err(ApiError::field(
+                "top_k",
+                format!("top_k is {k}, expected {expected}"),
+            )),
+        },
+        None => Ok(None),
+    }
+}
+
+/// Takes `repeat_last_n`; -1 means all.
+fn window(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let expected = "a number of tokens, or -1 for all";
+    match fields.take::<i64>("repeat_last_n", expected)? {
+        Some(-1) => Ok(Some(usize::MAX)),
+        Some(n) => match usize::try_from(n) {
+            Ok(n) => Ok(Some(n)),
+            Err(_) => Err(ApiError::field(
+                "repeat_last_n",
+                format!("repeat_last_n is {n}, expected {expected}"),
+            )),
+        },
+        None => Ok(None),
+    }
+}
+
+/// Takes `seed`, or draws one.
+fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
+    use std::hash::{BuildHasher, RandomState};
+    let expected = "a whole number of 64 bits";
+    let seed = fields.take::<Value>("seed", expected)?;
+    match seed {
+        None => Ok(RandomState::new().hash_one(0) >> 32),
+        // -1 means any, as in other servers of local models.
+        Some(seed) if seed == json!(-1) => Ok(RandomState::new().hash_one(0) >> 32),
+        Some(seed) => (seed.as_u64())
+            .or_else(|| seed.as_i64().map(i64::cast_unsigned))
+            .ok_or_else(|| ApiError::field("seed", format!("seed is {seed}, expected {expected}"))),
+    }
+}
+
+fn stops(fields: &mut Fields) -> Result<StopSequences, ApiError> {
+    let stops = match fields.take("stop", "a string or a list of strings")? {
+        None => Vec::new(),
+        Some(OneOrMany::One(stop)) => vec![stop],
+        Some(OneOrMany::Many(stops)) => stops,
+    };
+    if stops.len() > MAX_STOPS {
+        let message = format!(
+            "stop has {} texts, expected at most {MAX_STOPS}",
+            stops.len()
+        );
+        return Err(ApiError::field("stop", message));
+    }
+    StopSequences::new(stops).map_err(|error| ApiError::field("stop", error.to_string()))
+}
+
+fn logit_bias(fields: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {
+    const NAME: &str = "logit_bias";
+    let expected = "an object of token ids with numbers from -100 to 100";
+    let Some(biases) = fields.take::<BTreeMap<String, f32>>(NAME, expected)? else {
+        return Ok(Vec::new());
+    };
+    let checked = biases.into_iter().map(|(id, bias)| {
+        let number: Option<u32> = id.parse().ok();
+        match number.filter(|id| (*id as usize) < vocab_size) {
+            Some(number) if (-100.0..=100.0).contains(&bias) => Ok((number, bias)),
+            Some(_) => Err(format!("{NAME} of {id} is {bias}, expected -100 to 100")),
+            None => Err(format!(
+                "{NAME} has the key {id:?}, expected a token id below {vocab_size}"
+            )),
+        }
+    });
+    let checked: Result<Vec<_>, String> = checked.collect();
+    checked.map_err(|message| ApiError::field(NAME, message))
+}
+
+/// What a response shall look like.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ResponseFormat {
+    Text,
+    JsonObject,
+    JsonSchema { json_schema: NamedSchema },
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedSchema {
+    /// Any schema that is not given allows any object.
+    schema: Option<Value>,
+}
+
+/// Takes the fields that limit a text, of which at most one may be there.
+fn grammar(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
+    let mut found: Vec<(&'static str, Grammar)> = Vec::new();
+    let expected = "{\"type\": \"text\"}, {\"type\": \"json_object\"} or {\"type\": \
+                    \"json_schema\", \"json_schema\": {\"schema\": …}}";
+    match fields.take("response_format", expected)? {
+        None | Some(ResponseFormat::Text) => {}
+        Some(ResponseFormat::JsonObject) => {
+            found.push(("response_format", Grammar::JsonSchema(any_object())));
+        }
+        Some(ResponseFormat::JsonSchema { json_schema }) => {
+            let schema = json_schema.schema.unwrap_or_else(any_object);
+            found.push(("response_format", Grammar::JsonSchema(schema)));
+        }
+    }
+    let schemas = ["json_schema", "guided_json"];
+    if let Some((name, schema)) = fields.take_any(&schemas, "a JSON schema")? {
+        found.push((name, Grammar::JsonSchema(schema)));
+    }
+    if let Some((name, regex)) = fields.take_any(&["guided_regex"], "a regular expression")? {
+        found.push((name, Grammar::Regex(regex)));
+    }
+    let grammars = ["grammar", "guided_grammar"];
+    if let Some((name, lark)) = fields.take_any(&grammars, "a grammar as text")? {
+        found.push((name, Grammar::Lark(lark)));
+    }
+    let choices = fields.take::<Vec<String>>("guided_choice", "a list of texts")?;
+    if let Some(choices) = choices {
+        let literals: Vec<_> = choices.iter().map(|c| json!(c).to_string()).collect();
+        let lark = format!("start: {}", literals.join(" | "));
+        found.push(("guided_choice", Grammar::Lark(lark)));
+    }
+    match &found[..] {
+        [] => Ok(None),
+        [_] => Ok(found.pop().map(|(_, grammar)| grammar)),
+        [(first, _), (second, _), ..] => Err(ApiError::field(
+            *second,
+            format!("{first} and {second} both limit the text, expected one of them"),
+        )),
+    }
+}
+
+fn any_object() -> Value {
+    json!({"type": "object"})
+}

@@ -1,0 +1,164 @@
+//! Errors as OpenAI's API shows them.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bitnet_inference::{ChatError, GrammarError, TaskError, TokenizerError};
+use serde::Serialize;
+
+/// An error of a request.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub body: Box<ErrorBody>,
+    /// Seconds after which it may be tried again.
+    pub retry_after: Option<u64>,
+}
+
+/// The value of `error` in a body.
+#[derive(Clone, Debug, Serialize)]
+pub struct ErrorBody {
+    pub message: String,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The field that is wrong.
+    pub param: Option<String>,
+    pub code: Option<&'static str>,
+    /// Tokens of a prompt that is too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_prompt_tokens: Option<usize>,
+    /// Positions of the context that it exceeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_ctx: Option<usize>,
+}
+
+const INVALID: &str = "invalid_request_error";
+
+impl ApiError {
+    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            body: Box::new(ErrorBody {
+                message: message.into(),
+                kind,
+                param: None,
+                code: None,
+                n_prompt_tokens: None,
+                n_ctx: None,
+            }),
+            retry_after: None,
+        }
+    }
+
+    /// Returns the error of a request that is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID, message)
+    }
+
+    /// Returns the error of a field that is wrong.
+    pub fn field(name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::invalid(message).with_param(name)
+    }
+
+    pub fn with_param(mut self, name: impl Into<String>) -> Self {
+        self.body.param = Some(name.into());
+        self
+    }
+
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.body.code = Some(code);
+        self
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found_error", message)
+    }
+
+    /// Returns the error of a server that cannot answer now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut error = Self::new(status, "unavailable_error", message);
+        error.retry_after = Some(1);
+        error
+    }
+
+    /// Returns the error of a server with too many requests.
+    pub fn queue_full(max_waiting: usize, retry_after: u64) -> Self {
+        let message =
+            format!("{max_waiting} texts are waiting already, try again in {retry_after} s");
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut error = Self::new(status, "rate_limit_error", message).with_code("queue_full");
+        error.retry_after = Some(retry_after);
+        error
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+
+    /// Returns the document of the error, `{"error": …}`.
+    pub fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            error: &'a ErrorBody,
+        }
+        let document = Document { error: &self.body };
+        serde_json::to_string(&document).expect("strings and numbers are JSON")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/json");
+        let mut response = (self.status, self.json()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, json);
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+impl From<TaskError> for ApiError {
+    fn from(error: TaskError) -> Self {
+        let message = error.to_string();
+        match error {
+            TaskError::PromptTooLong {
+                n_tokens,
+                context_len,
+            } => {
+                let mut error = Self::invalid(message).with_code("context_length_exceeded");
+                error.body.n_prompt_tokens = Some(n_tokens);
+                error.body.n_ctx = Some(context_len);
+                error
+            }
+            TaskError::EmptyPrompt | TaskError::Token { .. } | TaskError::Sampler(_) => {
+                Self::invalid(message)
+            }
+            TaskError::QueueFull { max_waiting } => Self::queue_full(max_waiting, 1),
+            _ => Self::internal(message),
+        }
+    }
+}
+
+impl From<TokenizerError> for ApiError {
+    fn from(error: TokenizerError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<ChatError> for ApiError {
+    fn from(error: ChatError) -> Self {
+        Self::field("messages", error.to_string())
+    }
+}
+
+impl From<GrammarError> for ApiError {
+    fn from(error: GrammarError) -> Self {
+        Self::invalid(error.to_string()).with_code("grammar_not_supported")
+    }
+}

@@ -1,0 +1,164 @@
+//! Metrics in Prometheus' format. Names and buckets are those of vLLM, behind another
+//! prefix, so that its dashboards need one replacement.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bitnet_inference::{SchedulerCounts, TaskUsage};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// The type of the document.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const FIRST_TOKEN: [f64; 22] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+];
+const NEXT_TOKEN: [f64; 19] = [
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
+];
+const REQUEST: [f64; 21] = [
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+];
+
+type Label = [(&'static str, String); 1];
+type Labels = [(&'static str, String); 2];
+
+/// What the server has done and does.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    running: Gauge,
+    waiting: Gauge,
+    kv_usage: Gauge<f64, AtomicU64>,
+    prefix_queries: Counter,
+    prefix_hits: Counter,
+    prompt_tokens: Counter,
+    generation_tokens: Counter,
+    preemptions: Counter,
+    success: Family<Label, Counter>,
+    responses: Family<Labels, Counter>,
+    first_token: Histogram,
+    next_token: Histogram,
+    end_to_end: Histogram,
+    queue_time: Histogram,
+    request_prompt: Histogram,
+    request_generation: Histogram,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let tokens = [
+            1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0,
+        ];
+        let mut metrics = Self {
+            registry: Registry::default(),
+            running: Gauge::default(),
+            waiting: Gauge::default(),
+            kv_usage: Gauge::default(),
+            prefix_queries: Counter::default(),
+            prefix_hits: Counter::default(),
+            prompt_tokens: Counter::default(),
+            generation_tokens: Counter::default(),
+            preemptions: Counter::default(),
+            success: Family::default(),
+            responses: Family::default(),
+            first_token: Histogram::new(FIRST_TOKEN),
+            next_token: Histogram::new(NEXT_TOKEN),
+            end_to_end: Histogram::new(REQUEST),
+            queue_time: Histogram::new(REQUEST),
+            request_prompt: Histogram::new(tokens),
+            request_generation: Histogram::new(tokens),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        macro_rules! register {
+            ($($field:ident: $name:literal, $help:literal;)*) => {
+                $(r.register(concat!("bitnet:", $name), $help, self.$field.clone());)*
+            };
+        }
+        register! {
+            running: "num_requests_running", "Texts that are generated";
+            waiting: "num_requests_waiting", "Texts that wait";
+            kv_usage: "kv_cache_usage_perc", "Pages of the KV cache in use, 1 for all";
+            prefix_queries: "prefix_cache_queries", "Prompt tokens looked up in the KV cache";
+            prefix_hits: "prefix_cache_hits", "Prompt tokens found in the KV cache";
+            prompt_tokens: "prompt_tokens", "Prompt tokens";
+            generation_tokens: "generation_tokens", "Generated tokens";
+            preemptions: "num_preemptions", "Texts put back for lack of pages";
+            success: "request_success", "Texts that ended, by reason";
+            responses: "http_responses", "Responses by path and status";
+            first_token: "time_to_first_token_seconds", "From request to first token";
+            next_token: "inter_token_latency_seconds", "Between two tokens of a text";
+            end_to_end: "e2e_request_latency_seconds", "From request to last token";
+            queue_time: "request_queue_time_seconds", "From request to first step";
+            request_prompt: "request_prompt_tokens", "Prompt tokens of a text";
+            request_generation: "request_generation_tokens", "Generated tokens of a text";
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+
+    /// Adds what the scheduler did from `before` to `now`.
+    pub fn add(&self, before: SchedulerCounts, now: SchedulerCounts) {
+        let prompt = now.prompt_tokens - before.prompt_tokens;
+        self.prompt_tokens.inc_by(prompt);
+        self.prefix_queries.inc_by(prompt);
+        self.prefix_hits
+            .inc_by(now.cached_tokens - before.cached_tokens);
+        self.generation_tokens
+            .inc_by(now.generated_tokens - before.generated_tokens);
+        self.preemptions
+            .inc_by(now.preemptions - before.preemptions);
+    }
+
+    /// Sets the current state.
+    pub fn state(&self, running: usize, waiting: usize, kv_usage: f64) {
+        self.running.set(running as i64);
+        self.waiting.set(waiting as i64);
+        self.kv_usage.set(kv_usage);
+    }
+
+    pub fn finished(&self, reason: &str) {
+        let label = [("finished_reason", reason.to_owned())];
+        self.success.get_or_create(&label).inc();
+    }
+
+    pub fn response(&self, path: &str, status: u16) {
+        let labels = [("path", path.to_owned()), ("status", status.to_string())];
+        self.responses.get_or_create(&labels).inc();
+    }
+
+    pub fn queued(&self, time: Duration) {
+        self.queue_time.observe(time.as_secs_f64());
+    }
+
+    pub fn first_token(&self, time: Duration) {
+        self.first_token.observe(time.as_secs_f64());
+    }
+
+    pub fn next_token(&self, time: Duration) {
+        self.next_token.observe(time.as_secs_f64());
+    }
+
+    pub fn request(&self, time: Duration, usage: TaskUsage) {
+        self.end_to_end.observe(time.as_secs_f64());
+        self.request_prompt.observe(usage.n_prompt as f64);
+        self.request_generation.observe(usage.n_generated as f64);
+    }
+}

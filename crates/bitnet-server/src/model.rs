@@ -1,0 +1,108 @@
+//! The model that a server serves.
+
+use std::sync::Arc;
+
+use bitnet_inference::{
+    ChatTemplate, Engine, ForwardError, GrammarCompiler, GrammarError, Input, Logits, Tokenizer,
+};
+
+/// A model with all that requests need. The engine has more sequences than texts are
+/// generated at the same time: the others keep prefixes.
+#[derive(Debug)]
+pub struct ServedModel {
+    /// The name in `/v1/models`.
+    pub name: String,
+    /// Whether it is the built-in one.
+    pub is_builtin: bool,
+    /// Its engine.
+    pub engine: Engine,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template, if it has one.
+    pub template: Option<ChatTemplate>,
+    /// Number of weights.
+    pub n_parameters: usize,
+}
+
+/// What requests need of a model, without the engine.
+#[derive(Debug)]
+pub struct ModelFacts {
+    pub name: String,
+    pub is_builtin: bool,
+    pub tokenizer: Arc<Tokenizer>,
+    pub template: Option<ChatTemplate>,
+    pub fingerprint: String,
+    pub family: &'static str,
+    pub context_len: usize,
+    pub vocab_size: usize,
+    pub n_parameters: usize,
+    pub weight_bytes: usize,
+    pub hidden_dim: usize,
+    pub grammars: Result<GrammarCompiler, GrammarError>,
+    /// Unix time in seconds.
+    pub loaded_at: u64,
+}
+
+impl ServedModel {
+    /// Splits the model into its engine and the rest.
+    pub(crate) fn split(mut self, now: u64) -> Result<(Engine, ModelFacts), ForwardError> {
+        let fingerprint = fingerprint(&mut self.engine, &self.tokenizer)?;
+        let model = self.engine.model();
+        let config = model.config();
+        let facts = ModelFacts {
+            name: self.name,
+            is_builtin: self.is_builtin,
+            template: self.template,
+            fingerprint,
+            family: config.family.name(),
+            context_len: self.engine.plan().context_len,
+            vocab_size: config.vocab_size,
+            n_parameters: self.n_parameters,
+            weight_bytes: model.n_bytes(),
+            hidden_dim: config.hidden_dim,
+            grammars: GrammarCompiler::new(Arc::clone(&self.tokenizer), config.vocab_size),
+            tokenizer: self.tokenizer,
+            loaded_at: now,
+        };
+        Ok((self.engine, facts))
+    }
+}
+
+/// Returns a hash of what the model computes from its first tokens, and of its vocabulary:
+/// the same on every machine, and another one if weights, format or arithmetic change.
+fn fingerprint(engine: &mut Engine, tokenizer: &Tokenizer) -> Result<String, ForwardError> {
+    let vocab_size = engine.model().config().vocab_size as u32;
+    let mut hash = Fnv::new();
+    let tokens: Vec<u32> = (0..vocab_size.min(4)).collect();
+    let input = Input {
+        sequence: 0,
+        tokens: &tokens[..tokens.len().min(engine.plan().context_len)],
+        logits: Logits::Last,
+    };
+    engine.forward(&[input], |_, _, logits| {
+        for logit in logits {
+            hash.add(&logit.to_bits().to_le_bytes());
+        }
+    })?;
+    engine.truncate(0, 0);
+    for id in 0..vocab_size {
+        hash.add(&tokenizer.bytes(id));
+        hash.add(&[0xff]);
+    }
+    Ok(format!("bitnet-{:016x}", hash.0))
+}
+
+/// The hash FNV-1a of 64 bits: stable, unlike that of the standard library.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The options of a server.
+
+use std::time::Duration;
+
+use bitnet_inference::SamplerOptions;
+
+/// The options of a server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Names of hosts, besides addresses and `localhost`, that requests may be for.
+    pub allowed_hosts: Vec<String>,
+    /// Keys of which a request needs one; none is needed if there are none.
+    pub api_keys: Vec<String>,
+    /// Origins of other sites whose pages may use the server; `*` for all.
+    pub cors_origins: Vec<String>,
+    /// Maximum number of texts that are generated at the same time.
+    pub max_running: usize,
+    /// Maximum number of texts that wait.
+    pub max_waiting: usize,
+    /// Sampling parameters where a request names none.
+    pub sampling: SamplerOptions,
+    /// Whether requests may name another model, and fields that are unknown or have no
+    /// effect: they are listed in the header `bitnet-ignored`.
+    pub lenient: bool,
+    /// How long running requests may take after the server was asked to end.
+    pub drain: Duration,
+    /// Limits of requests and connections.
+    pub limits: Limits,
+}
+
+/// Limits of requests and connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a body.
+    pub body: usize,
+    /// Bytes of a request's head.
+    pub head: usize,
+    /// Time to send the head, or the body.
+    pub receive: Duration,
+    /// Time in which a client reads something.
+    pub send: Duration,
+    /// Open connections.
+    pub connections: usize,
+    /// Time to compile a grammar.
+    pub compile: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: 16 << 20,
+            head: 64 << 10,
+            receive: Duration::from_secs(30),
+            send: Duration::from_mins(1),
+            connections: 1024,
+            compile: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            allowed_hosts: Vec::new(),
+            api_keys: Vec::new(),
+            cors_origins: Vec::new(),
+            max_running: 8,
+            max_waiting: 256,
+            sampling: SamplerOptions::default(),
+            lenient: false,
+            drain: Duration::from_secs(30),
+            limits: Limits::default(),
+        }
+    }
+}

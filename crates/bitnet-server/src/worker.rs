@@ -1,0 +1,479 @@
+//! The engine's side: takes jobs, runs steps, and sends what happened to each job.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bitnet_inference::{
+    Engine, FinishReason, PrefillBudget, Scheduler, SchedulerCounts, SchedulerOptions, StopMatcher,
+    StopSequences, Task, TaskError, TaskEvent, TaskId, TaskUsage, TextStream, TokenLogprobs,
+    TokenSet, Tokenizer,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::http::App;
+use crate::metrics::Metrics;
+use crate::model::ServedModel;
+
+/// A step with prompts takes at most so many times as long as one without.
+const STEP_RATIO: f64 = 1.6;
+/// A step may take this time in any case: a pause that nobody sees.
+const STEP_TIME: Duration = Duration::from_millis(5);
+
+/// What to compute for a request: one or more texts, each with its prompt.
+#[derive(Debug)]
+pub struct Job {
+    /// Who asks: clients take turns.
+    pub client: u64,
+    pub tasks: Vec<Task>,
+    pub stops: StopSequences,
+    pub reply: UnboundedSender<JobEvent>,
+    pub submitted: Instant,
+}
+
+/// What happened to a text of a job.
+#[derive(Debug)]
+pub struct JobEvent {
+    /// Index of the task in the job.
+    pub index: usize,
+    pub event: TextEvent,
+}
+
+#[derive(Debug)]
+pub enum TextEvent {
+    /// The job was taken: it is computed, or waits.
+    Accepted,
+    PromptLogprobs(Vec<TokenLogprobs>),
+    /// Tokens, and the text that is certain with them.
+    Tokens {
+        text: String,
+        tokens: Vec<u32>,
+        logprobs: Vec<TokenLogprobs>,
+    },
+    Finished {
+        /// The end of the text, as [`Tokens`](Self::Tokens).
+        text: String,
+        reason: FinishReason,
+        usage: TaskUsage,
+        timings: Timings,
+    },
+    Embedding(Vec<f32>, TaskUsage),
+    Failed(TaskError),
+    /// Nothing of the job was started: too many texts are waiting.
+    Refused {
+        max_waiting: usize,
+        retry_after: u64,
+    },
+}
+
+/// The times of a text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// From submission to the first step.
+    pub queued: Duration,
+    /// From the first step to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+}
+
+#[derive(Debug)]
+pub enum Command {
+    Submit(JobId, Job),
+    Cancel(JobId),
+    /// Looks at the state of the server again.
+    Wake,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JobId(pub u64);
+
+pub type Commands = Receiver<Command>;
+
+/// Returns the two ends of the channel to the worker.
+pub fn channel() -> (Sender<Command>, Commands) {
+    std::sync::mpsc::channel()
+}
+
+/// The events of a submitted job. Dropping it cancels what is not done.
+#[derive(Debug)]
+pub struct JobHandle {
+    id: JobId,
+    events: UnboundedReceiver<JobEvent>,
+    commands: Sender<Command>,
+}
+
+impl JobHandle {
+    /// Submits a job made with the given reply channel.
+    pub fn submit(
+        id: JobId,
+        commands: &Sender<Command>,
+        make: impl FnOnce(UnboundedSender<JobEvent>) -> Job,
+    ) -> Self {
+        let (sender, events) = unbounded_channel();
+        // If the worker has ended, there are no events, and the channel is closed.
+        let _ = commands.send(Command::Submit(id, make(sender)));
+        Self {
+            id,
+            events,
+            commands: commands.clone(),
+        }
+    }
+
+    /// Returns the next event; `None` if the worker has ended.
+    pub async fn next(&mut self) -> Option<JobEvent> {
+        self.events.recv().await
+    }
+
+    /// Polls for the next event.
+    pub fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<JobEvent>> {
+        self.events.poll_recv(cx)
+    }
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Cancel(self.id));
+    }
+}
+
+/// A text that is computed.
+struct Text<'a> {
+    job: JobId,
+    index: usize,
+    reply: UnboundedSender<JobEvent>,
+    stream: Option<TextStream<'a>>,
+    stops: StopMatcher,
+    submitted: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    n_tokens: usize,
+    /// Of the current step.
+    step: Step,
+}
+
+/// The tokens of a text in a step: more than one if a grammar forces them.
+#[derive(Default)]
+struct Step {
+    text: String,
+    tokens: Vec<u32>,
+    logprobs: Vec<TokenLogprobs>,
+}
+
+impl Step {
+    fn take(&mut self) -> Option<TextEvent> {
+        if self.tokens.is_empty() {
+            return None;
+        }
+        let Self {
+            text,
+            tokens,
+            logprobs,
+        } = std::mem::take(self);
+        Some(TextEvent::Tokens {
+            text,
+            tokens,
+            logprobs,
+        })
+    }
+}
+
+impl Text<'_> {
+    fn send(&self, event: TextEvent) {
+        // A client that has gone cancels its job.
+        let _ = self.reply.send(JobEvent {
+            index: self.index,
+            event,
+        });
+    }
+}
+
+/// Serves a model until the server is asked to end. Returns whether every job was done.
+pub fn run(app: &App, model: ServedModel, commands: &Commands) -> bool {
+    let (mut engine, facts) = match model.split(crate::api::unix_time()) {
+        Ok(split) => split,
+        Err(error) => {
+            tracing::error!(%error, "the model cannot be computed");
+            return false;
+        }
+    };
+    let tokenizer = std::sync::Arc::clone(&facts.tokenizer);
+    let facts = app.set_model(facts);
+    let mut end_tokens = TokenSet::new(facts.vocab_size);
+    for id in tokenizer
+        .eog()
+        .filter(|id| (*id as usize) < facts.vocab_size)
+    {
+        end_tokens.insert(id);
+    }
+    let mut worker = Worker {
+        tokenizer: &tokenizer,
+        metrics: &app.metrics,
+        scheduler: Scheduler::new(SchedulerOptions {
+            max_running: app.options.max_running,
+            max_waiting: app.options.max_waiting,
+            end_tokens,
+        }),
+        budget: PrefillBudget::new(STEP_RATIO, STEP_TIME),
+        texts: HashMap::new(),
+        counts: SchedulerCounts::default(),
+        mean_time: Duration::from_secs(1),
+        max_running: app.options.max_running,
+        max_waiting: app.options.max_waiting,
+    };
+    let mut deadline = None;
+    loop {
+        if app.is_draining() {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + app.options.drain);
+            if worker.scheduler.is_idle() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+        }
+        if !worker.receive(&mut engine, commands) {
+            return worker.scheduler.is_idle();
+        }
+        if !worker.scheduler.is_idle() {
+            worker.step(&mut engine);
+        }
+    }
+}
+
+struct Worker<'a> {
+    tokenizer: &'a Tokenizer,
+    metrics: &'a Metrics,
+    scheduler: Scheduler,
+    budget: PrefillBudget,
+    texts: HashMap<TaskId, Text<'a>>,
+    /// Those already in the metrics.
+    counts: SchedulerCounts,
+    /// The time that a text takes, on average.
+    mean_time: Duration,
+    max_running: usize,
+    max_waiting: usize,
+}
+
+impl Worker<'_> {
+    /// Takes all commands, and waits for one if there is nothing to do. Returns false if
+    /// there will be none.
+    fn receive(&mut self, engine: &mut Engine, commands: &Commands) -> bool {
+        if self.scheduler.is_idle() {
+            self.observe(engine);
+            // Wakes now and then, since a request to end sends none when it must not wait.
+            match commands.recv_timeout(Duration::from_millis(200)) {
+                Ok(command) => self.obey(engine, command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        loop {
+            match commands.try_recv() {
+                Ok(command) => self.obey(engine, command),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return !self.scheduler.is_idle(),
+            }
+        }
+    }
+
+    fn obey(&mut self, engine: &mut Engine, command: Command) {
+        match command {
+            Command::Submit(id, job) => self.submit(engine, id, job),
+            Command::Cancel(id) => {
+                let tasks = self.texts.iter().filter(|(_, text)| text.job == id);
+                let tasks: Vec<TaskId> = tasks.map(|(task, _)| *task).collect();
+                for task in tasks {
+                    self.scheduler.cancel(engine, task);
+                    self.texts.remove(&task);
+                    self.metrics.finished("abort");
+                }
+            }
+            Command::Wake => {}
+        }
+    }
+
+    fn submit(&mut self, engine: &mut Engine, id: JobId, job: Job) {
+        let n_tasks = job.tasks.len();
+        if self.scheduler.room() < n_tasks {
+            let event = TextEvent::Refused {
+                max_waiting: self.max_waiting,
+                retry_after: self.retry_after(),
+            };
+            let _ = job.reply.send(JobEvent { index: 0, event });
+            return;
+        }
+        let accepted = JobEvent {
+            index: 0,
+            event: TextEvent::Accepted,
+        };
+        let _ = job.reply.send(accepted);
+        for (index, task) in job.tasks.into_iter().enumerate() {
+            let stream = match &task.work {
+                bitnet_inference::Work::Generate(_) => Some(self.tokenizer.stream(&task.prompt)),
+                bitnet_inference::Work::Embed => None,
+            };
+            let text = Text {
+                job: id,
+                index,
+                reply: job.reply.clone(),
+                stream,
+                stops: job.stops.matcher(),
+                submitted: job.submitted,
+                started: None,
+                first_token: None,
+                last_token: None,
+                n_tokens: 0,
+                step: Step::default(),
+            };
+            match self.scheduler.submit(engine, job.client, task) {
+                Ok(task) => {
+                    self.texts.insert(task, text);
+                }
+                Err(error) => text.send(TextEvent::Failed(error)),
+            }
+        }
+    }
+
+    /// Returns the seconds after which the queue has room again, by the time that texts
+    /// took.
+    fn retry_after(&self) -> u64 {
+        let rounds = self.scheduler.n_waiting().div_ceil(self.max_running).max(1);
+        let seconds = self.mean_time.as_secs_f64() * rounds as f64;
+        (seconds.ceil() as u64).clamp(1, 600)
+    }
+
+    /// Runs one step and sends what happened.
+    fn step(&mut self, engine: &mut Engine) {
+        let start = Instant::now();
+        let max_prefill = self.budget.positions(self.scheduler.n_decodes(engine));
+        let (texts, metrics) = (&mut self.texts, self.metrics);
+        let mut touched = Vec::new();
+        let mut ended = Vec::new();
+        let report = self.scheduler.step(engine, max_prefill, |id, event| {
+            let Some(text) = texts.get_mut(&id) else {
+                return ControlFlow::Break(());
+            };
+            text.started.get_or_insert_with(|| {
+                metrics.queued(start - text.submitted);
+                start
+            });
+            if touched.last() != Some(&id) {
+                touched.push(id);
+            }
+            on_event(text, event, metrics, &mut || ended.push(id))
+        });
+        self.budget.observe(report, start.elapsed());
+        for id in touched {
+            if let Some(text) = self.texts.get_mut(&id)
+                && let Some(event) = text.step.take()
+            {
+                text.send(event);
+            }
+        }
+        for id in ended {
+            if let Some(text) = self.texts.remove(&id) {
+                let took = text.submitted.elapsed();
+                self.mean_time = self.mean_time.mul_f64(0.9) + took.mul_f64(0.1);
+            }
+        }
+        self.observe(engine);
+    }
+
+    /// Brings the metrics up to date.
+    fn observe(&mut self, engine: &Engine) {
+        let counts = self.scheduler.counts();
+        self.metrics.add(self.counts, counts);
+        self.counts = counts;
+        let usage = engine.kv_usage();
+        self.metrics.state(
+            self.scheduler.n_running(),
+            self.scheduler.n_waiting(),
+            usage.pages as f64 / usage.max_pages as f64,
+        );
+    }
+}
+
+/// Takes an event of a text into account. Returns `Break` if the text ends with it.
+fn on_event(
+    text: &mut Text<'_>,
+    event: TaskEvent,
+    metrics: &Metrics,
+    end: &mut dyn FnMut(),
+) -> ControlFlow<()> {
+    match event {
+        TaskEvent::Prefill { .. } => {}
+        TaskEvent::PromptLogprobs(scores) => text.send(TextEvent::PromptLogprobs(scores)),
+        TaskEvent::Token { token, logprobs } => {
+            let now = Instant::now();
+            match text.last_token.replace(now) {
+                Some(before) => metrics.next_token(now - before),
+                None => metrics.first_token(now - text.submitted),
+            }
+            text.first_token.get_or_insert(now);
+            text.n_tokens += 1;
+            let piece = text.stream.as_mut().map(|stream| stream.push(token));
+            let certain = text.stops.push(&piece.unwrap_or_default());
+            text.step.text += &certain;
+            text.step.tokens.push(token);
+            text.step.logprobs.extend(logprobs);
+            if text.stops.is_stopped() {
+                return ControlFlow::Break(());
+            }
+        }
+        TaskEvent::Finished { reason, usage } => {
+            if let Some(event) = text.step.take() {
+                text.send(event);
+            }
+            let held = text
+                .stream
+                .take()
+                .map(TextStream::finish)
+                .unwrap_or_default();
+            let mut rest = text.stops.push(&held);
+            let (last, stopped) = text.stops.clone().finish();
+            rest += &last;
+            let reason = if stopped { FinishReason::Stop } else { reason };
+            text.send(TextEvent::Finished {
+                text: rest,
+                reason,
+                usage,
+                timings: text.timings(),
+            });
+            metrics.finished(match reason {
+                FinishReason::Length => "length",
+                _ => "stop",
+            });
+            metrics.request(text.submitted.elapsed(), usage);
+            end();
+        }
+        TaskEvent::Embedding(embedding, usage) => {
+            text.send(TextEvent::Embedding(embedding, usage));
+            metrics.finished("stop");
+            metrics.request(text.submitted.elapsed(), usage);
+            end();
+        }
+        TaskEvent::Failed(error) => {
+            tracing::error!(%error, "a text failed");
+            text.send(TextEvent::Failed(error));
+            metrics.finished("error");
+            end();
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+impl Text<'_> {
+    fn timings(&self) -> Timings {
+        let started = self.started.unwrap_or(self.submitted);
+        let first = self.first_token.unwrap_or_else(Instant::now);
+        Timings {
+            queued: started - self.submitted,
+            prefill: first - started,
+            decode: self.last_token.map_or(Duration::ZERO, |last| last - first),
+        }
+    }
+}
