@@ -58,6 +58,7 @@ struct Cli {
 enum Command {
     Run(commands::run::Args),
     Chat(commands::chat::Args),
+    Serve(commands::serve::Args),
     Inspect(commands::inspect::Args),
     Devices(commands::devices::Args),
     Tokenize(commands::tokenize::Args),
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => commands::run::run(&args, &ui),
         Command::Chat(args) => commands::chat::run(&args, &ui),
+        Command::Serve(args) => commands::serve::run(&args, &ui),
         Command::Inspect(args) => commands::inspect::run(&args, &ui),
         Command::Devices(args) => commands::devices::run(&args, &ui),
         Command::Tokenize(args) => commands::tokenize::run(&args, &ui),

@@ -484,13 +484,24 @@ impl RunModelArgs {
         head: HeadPrecision,
         ui: &Ui,
     ) -> anyhow::Result<LoadedModel> {
-        let start = Instant::now();
         let sizes = PlanOptions {
             n_threads: self.threads,
             context_len,
             ..PlanOptions::default()
         };
         let plan = self.compute.plan(checkpoint, head, sizes)?;
+        self.load_as_planned(checkpoint, plan, head, ui)
+    }
+
+    /// Loads the weights and creates an engine for a plan.
+    pub fn load_as_planned(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: Plan,
+        head: HeadPrecision,
+        ui: &Ui,
+    ) -> anyhow::Result<LoadedModel> {
+        let start = Instant::now();
         let mut progress = ui.progress("loading");
         let memory = MemoryWatch::begin();
         let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));

@@ -25,7 +25,7 @@ for (const target of TARGETS) {
       mock = SERVER ? null : await startMock({ isChat: target.isChat, delay: 8 });
       url = new URL(SERVER ?? mock.url).href;
       const { data } = await (await fetch(new URL("v1/models", url))).json();
-      mode = data[0].bitnet.chat_template ? "chat" : "completion";
+      mode = data[0].bitnet.chat_template && !data[0].bitnet.builtin ? "chat" : "completion";
     });
     after(() => mock?.stop());
 

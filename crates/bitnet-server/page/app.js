@@ -266,10 +266,13 @@ function contextUsed() {
 function welcome() {
   if (!model) return el("div", { class: "welcome" }, el("p", { class: "hint" }, "Asking the server for its model …"));
   const isCompletion = current.mode === "completion";
-  const hasTemplate = model.bitnet?.chat_template !== false;
-  const why = hasTemplate ? null : isCompletion
-    ? `${model.id} has no chat template: it was trained to continue a text, not to answer. So this page begins with completion.`
-    : `${model.id} has no chat template, so it does not know whose turn it is. The server may refuse; completion suits it better.`;
+  const why = canChat() ? null : model.bitnet.builtin
+    ? isCompletion
+      ? "The built-in model was trained on stories: it continues a text and does not answer. So this page begins with completion."
+      : "The built-in model was trained on stories: it continues a text and does not answer. Completion suits it better."
+    : isCompletion
+      ? `${model.id} has no chat template: it was trained to continue a text, not to answer. So this page begins with completion.`
+      : `${model.id} has no chat template, so it does not know whose turn it is. The server may refuse; completion suits it better.`;
   return el("div", { class: "welcome" },
     el("h2", null, isCompletion ? "Begin a text, and the model goes on" : "Ask something"),
     why && el("p", { class: "why" }, why),
@@ -305,7 +308,10 @@ function open(conversation) {
   toEnd();
 }
 
-const firstMode = () => (model?.bitnet?.chat_template === false ? "completion" : "chat");
+/** Whether the model was trained to answer. */
+const canChat = () => model?.bitnet?.chat_template !== false && !model?.bitnet?.builtin;
+
+const firstMode = () => (canChat() ? "chat" : "completion");
 
 function openNew(mode = firstMode()) {
   if (location.hash) history.pushState(null, "", location.pathname + location.search);

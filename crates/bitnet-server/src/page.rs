@@ -1,10 +1,10 @@
 //! The page at `/`, and the specification of the API.
 
-use axum::extract::Path;
+use axum::Router;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 
-use crate::error::ApiError;
 use crate::http::json;
 
 /// What the page may load and do: nothing from elsewhere.
@@ -34,11 +34,17 @@ macro_rules! file {
 }
 
 const FILES: &[File] = &[
+    File {
+        name: "",
+        kind: HTML,
+        text: include_str!("../page/index.html"),
+    },
     file!("api.js", SCRIPT),
     file!("app.js", SCRIPT),
     file!("chat.js", SCRIPT),
     file!("dom.js", SCRIPT),
     file!("markdown.js", SCRIPT),
+    file!("panels.js", SCRIPT),
     file!("store.js", SCRIPT),
     file!("style.css", STYLE),
     file!("tokens.js", SCRIPT),
@@ -59,14 +65,18 @@ fn response(kind: &'static str, text: &'static str) -> Response {
         .into_response()
 }
 
-pub async fn index() -> Response {
-    response(HTML, include_str!("../page/index.html"))
+/// Adds the routes of the page.
+pub fn routes<S: Clone + Send + Sync + 'static>(mut router: Router<S>) -> Router<S> {
+    for File { name, kind, text } in FILES {
+        let serve = move || async move { response(kind, text) };
+        router = router.route(&format!("/{name}"), get(serve));
+    }
+    router
 }
 
-pub async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
-    let file = FILES.iter().find(|file| file.name == name);
-    let file = file.ok_or_else(|| ApiError::not_found(format!("the page has no file {name:?}")))?;
-    Ok(response(file.kind, file.text))
+/// Returns whether a path is a file of the page.
+pub fn has(path: &str) -> bool {
+    (FILES.iter()).any(|file| path.strip_prefix('/') == Some(file.name))
 }
 
 pub async fn openapi() -> Response {

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bitnet_inference::{
-    Checkpoint, EmptyStopError, Event, FinishReason, Generation, MIN_TEMPERATURE, SamplerOptions,
-    SamplingDefaults, StopMatcher, StopSequences, TextStream,
+    Checkpoint, EmptyStopError, Event, FinishReason, Generation, MIN_TEMPERATURE, SamplerError,
+    SamplerOptions, SamplingDefaults, StopMatcher, StopSequences, TextStream,
 };
 use serde::Serialize;
 
@@ -21,6 +21,22 @@ pub struct GenerateArgs {
     /// Stop sequence; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Random seed [default: -1, random]
+    #[arg(
+        long,
+        value_name = "S",
+        value_parser = parse_seed,
+        help_heading = "Sampling",
+        allow_negative_numbers = true
+    )]
+    pub seed: Option<Seed>,
+}
+
+/// Arguments of sampling, except for the seed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SamplingArgs {
     /// Temperature; 0 is greedy [default: 0.7]
     #[arg(
         long,
@@ -88,15 +104,6 @@ pub struct GenerateArgs {
         hide = true
     )]
     pub repeat_last_n: Option<usize>,
-    /// Random seed [default: -1, random]
-    #[arg(
-        long,
-        value_name = "S",
-        value_parser = parse_seed,
-        help_heading = "Sampling",
-        allow_negative_numbers = true
-    )]
-    pub seed: Option<Seed>,
 }
 
 /// `--seed`
@@ -130,8 +137,7 @@ fn parse_top_k(text: &str) -> Result<usize, String> {
 impl GenerateArgs {
     /// Validates the arguments as far as possible without a model.
     pub fn validate(&self) -> anyhow::Result<()> {
-        self.with_defaults_of(&SamplingDefaults::default())
-            .validate()?;
+        self.sampling.validate()?;
         self.stops()?;
         Ok(())
     }
@@ -144,6 +150,26 @@ impl GenerateArgs {
     /// Returns the sampling parameters with a seed: from the arguments, or those that
     /// the model recommends. Prints them if verbose.
     pub fn sampling(&self, checkpoint: &Checkpoint, ui: &Ui) -> SamplerOptions {
+        SamplerOptions {
+            seed: match self.seed {
+                Some(Seed::This(seed)) => seed,
+                Some(Seed::Any) | None => random_seed(),
+            },
+            ..self.sampling.options(checkpoint, ui)
+        }
+    }
+}
+
+impl SamplingArgs {
+    /// Validates the arguments as far as possible without a model.
+    pub fn validate(&self) -> Result<(), SamplerError> {
+        self.with_defaults_of(&SamplingDefaults::default())
+            .validate()
+    }
+
+    /// Returns the sampling parameters: from the arguments, or those that the model
+    /// recommends. Prints them if verbose.
+    pub fn options(&self, checkpoint: &Checkpoint, ui: &Ui) -> SamplerOptions {
         let mut model = SamplingDefaults::of_model(checkpoint);
         if self.temp.is_some_and(|temp| temp < MIN_TEMPERATURE) {
             // Greedy decoding was requested, so the model's penalties do not apply.
@@ -168,10 +194,7 @@ impl GenerateArgs {
             presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
             penalty_window: self.repeat_last_n.unwrap_or(default.penalty_window),
-            seed: match self.seed {
-                Some(Seed::This(seed)) => seed,
-                Some(Seed::Any) | None => random_seed(),
-            },
+            seed: default.seed,
         }
     }
 
@@ -281,7 +304,7 @@ pub struct Printer<'a> {
     /// Printed once before the text; `None` afterwards.
     before: Option<&'a str>,
     stream: TextStream<'a>,
-    stops: StopMatcher<'a>,
+    stops: StopMatcher,
     text: String,
     /// Length of the text after each token, in bytes, stop sequences included.
     ends: Vec<usize>,
@@ -306,7 +329,7 @@ impl<'a> Printer<'a> {
         shown: bool,
         before: &'a str,
         stream: TextStream<'a>,
-        stops: &'a StopSequences,
+        stops: &StopSequences,
     ) -> Self {
         Self {
             ui,

@@ -13,6 +13,7 @@ pub mod logits;
 pub mod perplexity;
 pub mod pull;
 pub mod run;
+pub mod serve;
 pub mod tokenize;
 
 use std::io::IsTerminal;

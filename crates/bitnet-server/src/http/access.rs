@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 
 use crate::error::ApiError;
 use crate::options::ServerOptions;
+use crate::page;
 
 /// Who asks: an API key, or else an address. Clients take turns.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +47,7 @@ pub fn check(
     }
     let client = client(options, headers, peer);
     let is_open = path.starts_with("/health")
-        || path == "/"
-        || path.starts_with("/page/")
+        || page::has(path)
         || request.method() == axum::http::Method::OPTIONS;
     match client {
         Some(client) => Ok(client),
@@ -235,7 +235,7 @@ mod tests {
             let headers = [host, ("authorization", key)];
             assert_eq!(status(&options, "/v1/models", &headers), 401, "{key}");
         }
-        for path in ["/health", "/", "/page/app.js"] {
+        for path in ["/health", "/", "/app.js"] {
             assert_eq!(status(&options, path, &[host]), 200);
         }
         for path in ["/metrics", "/v1/models", "/tokenize", "/openapi.json", "/x"] {

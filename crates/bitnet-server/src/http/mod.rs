@@ -134,9 +134,7 @@ pub fn spawn(listener: TcpListener, app: Arc<App>) -> io::Result<JoinHandle<()>>
 }
 
 fn routes(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/", get(page::index))
-        .route("/page/{file}", get(page::file))
+    page::routes(Router::new())
         .route("/health", get(health))
         .route("/health/live", get(live))
         .route("/health/ready", get(health))
