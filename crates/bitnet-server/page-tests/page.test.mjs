@@ -300,7 +300,7 @@ for (const target of TARGETS) {
           await page.route("**/v1/models", async (route) => {
             const response = await route.fetch();
             const json = await response.json();
-            json.data[0].bitnet.chat_template = true;
+            Object.assign(json.data[0].bitnet, { chat_template: true, builtin: false });
             await route.fulfill({ response, json });
           });
           await page.route("**/v1/chat/completions", (route) => route.fulfill(sse(piece(hostile, "stop"), "[DONE]")));
