@@ -4,9 +4,11 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::constraint::{Constraint, ConstraintError};
 use crate::engine::{Engine, ForwardError, Input};
 use crate::logits::Logits;
-use crate::sampler::{Sampler, SamplerError, SamplerOptions};
+use crate::sampler::{Position, Sampler, SamplerError, SamplerOptions};
+use crate::token_set::TokenSet;
 
 /// Options of a generation.
 #[derive(Clone, Copy, Debug)]
@@ -100,14 +102,28 @@ pub fn generate(
     engine: &mut Engine,
     options: &GenerateOptions<'_>,
     is_eog: impl Fn(u32) -> bool,
+    on_event: impl FnMut(Event) -> ControlFlow<()>,
+) -> Result<Generation, GenerateError> {
+    generate_within(engine, options, None, is_eog, on_event)
+}
+
+/// The same as [`generate`], with a text that follows a constraint, if there is one.
+///
+/// # Errors
+///
+/// As [`generate`]; or if the constraint cannot be followed.
+pub fn generate_within(
+    engine: &mut Engine,
+    options: &GenerateOptions<'_>,
+    constraint: Option<Box<dyn Constraint>>,
+    is_eog: impl Fn(u32) -> bool,
     mut on_event: impl FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Generation, GenerateError> {
     let prompt = options.prompt;
     if prompt.is_empty() {
         return Err(GenerateError::EmptyPrompt);
     }
-    let vocab_size = engine.model().config().vocab_size;
-    let mut sampler = Sampler::new(options.sampling, engine.plan().isa, vocab_size)?;
+    let mut chooser = Chooser::new(engine, options.sampling, constraint)?;
     let start = Instant::now();
     let context_len = engine.plan().context_len;
     if prompt.len() > context_len {
@@ -132,7 +148,7 @@ pub fn generate(
     if max_tokens == 0 {
         return Ok(generation);
     }
-    let first = prefill(engine, &mut sampler, prompt, reuse, &mut on_event)?;
+    let first = prefill(engine, &mut chooser, prompt, reuse, &mut on_event)?;
     generation.prefill = start.elapsed();
     let ControlFlow::Continue(mut token) = first else {
         generation.finish_reason = FinishReason::Stop;
@@ -145,16 +161,23 @@ pub fn generate(
             generation.finish_reason = FinishReason::Eos;
             break;
         }
-        generation.ids.push(token);
-        history.push(token);
-        if on_event(Event::Token(token)).is_break() {
-            generation.finish_reason = FinishReason::Stop;
+        // The token, and those that the constraint forces after it.
+        for token in chooser.accept(token)? {
+            generation.ids.push(token);
+            history.push(token);
+            if on_event(Event::Token(token)).is_break() {
+                generation.finish_reason = FinishReason::Stop;
+                return Ok(generation);
+            }
+            if generation.ids.len() == max_tokens {
+                return Ok(generation);
+            }
+        }
+        if chooser.is_complete() {
+            generation.finish_reason = FinishReason::Eos;
             break;
         }
-        if generation.ids.len() == max_tokens {
-            break;
-        }
-        token = decode(engine, &mut sampler, &history, prompt.len())?;
+        token = decode(engine, &mut chooser, &history, prompt.len())?;
         generation.decode += since.elapsed();
         generation.decode_steps += 1;
         since = Instant::now();
@@ -162,56 +185,123 @@ pub fn generate(
     Ok(generation)
 }
 
+/// Chooses tokens within a constraint.
+struct Chooser {
+    sampler: Sampler,
+    constraint: Option<Box<dyn Constraint>>,
+    allowed: TokenSet,
+}
+
+impl Chooser {
+    fn new(
+        engine: &Engine,
+        sampling: SamplerOptions,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<Self, SamplerError> {
+        let vocab_size = engine.model().config().vocab_size;
+        Ok(Self {
+            sampler: Sampler::new(sampling, engine.plan().isa, vocab_size)?,
+            constraint,
+            allowed: TokenSet::new(vocab_size),
+        })
+    }
+
+    /// Returns the logits that the choice needs.
+    fn logits(&self) -> Logits {
+        match self.constraint {
+            Some(_) => Logits::Last,
+            None => self.sampler.logits(),
+        }
+    }
+
+    fn sample(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        n_prompt: usize,
+    ) -> Result<u32, GenerateError> {
+        let allowed = match &mut self.constraint {
+            Some(constraint) => {
+                constraint.allowed(&mut self.allowed)?;
+                Some(&self.allowed)
+            }
+            None => None,
+        };
+        let token = self.sampler.sample_at(Position {
+            logits,
+            history,
+            n_prompt,
+            allowed,
+        });
+        token.ok_or(GenerateError::NoCandidate)
+    }
+
+    /// Advances by a token, and returns it with those that must follow.
+    fn accept(&mut self, token: u32) -> Result<Vec<u32>, ConstraintError> {
+        let mut tokens = vec![token];
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token)?;
+            if !constraint.is_complete() {
+                tokens.extend(constraint.forced()?);
+            }
+        }
+        Ok(tokens)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.constraint.as_ref().is_some_and(|c| c.is_complete())
+    }
+}
+
 /// Computes the prompt from position `reuse` on, and returns the first token, unless
 /// `on_event` stops it.
 fn prefill(
     engine: &mut Engine,
-    sampler: &mut Sampler,
+    chooser: &mut Chooser,
     prompt: &[u32],
     reuse: usize,
     on_event: &mut impl FnMut(Event) -> ControlFlow<()>,
 ) -> Result<ControlFlow<(), u32>, GenerateError> {
     let (mut done, total) = (reuse, prompt.len());
-    let mut next = None;
+    let mut next = Err(GenerateError::NoCandidate);
     for tokens in prompt[reuse..].chunks(engine.plan().batch_tokens) {
         done += tokens.len();
         let input = Input {
             sequence: 0,
             tokens,
             logits: if done == total {
-                sampler.logits()
+                chooser.logits()
             } else {
                 Logits::None
             },
         };
         engine.forward(&[input], |_, _, logits| {
-            next = sampler.sample(logits, prompt, total);
+            next = chooser.sample(logits, prompt, total);
         })?;
         if on_event(Event::Prefill { done, total }).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
     next.map(ControlFlow::Continue)
-        .ok_or(GenerateError::NoCandidate)
 }
 
-/// Computes the last token of `history`, and returns the next one.
+/// Computes the tokens of `history` that are not in the KV cache, and returns the next one.
 fn decode(
     engine: &mut Engine,
-    sampler: &mut Sampler,
+    chooser: &mut Chooser,
     history: &[u32],
     n_prompt: usize,
 ) -> Result<u32, GenerateError> {
     let input = Input {
         sequence: 0,
-        tokens: &history[history.len() - 1..],
-        logits: sampler.logits(),
+        tokens: &history[engine.len(0)..],
+        logits: chooser.logits(),
     };
-    let mut next = None;
+    let mut next = Err(GenerateError::NoCandidate);
     engine.forward(&[input], |_, _, logits| {
-        next = sampler.sample(logits, history, n_prompt);
+        next = chooser.sample(logits, history, n_prompt);
     })?;
-    next.ok_or(GenerateError::NoCandidate)
+    next
 }
 
 /// An error of a generation.
@@ -235,6 +325,9 @@ pub enum GenerateError {
     /// No token can be chosen: every logit is NaN or minus infinity.
     #[error("no token can be chosen: every logit is NaN or minus infinity")]
     NoCandidate,
+    /// The constraint cannot be followed.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// The forward pass failed.
     #[error(transparent)]
     Forward(#[from] ForwardError),

@@ -12,13 +12,13 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 use toktrie::{InferenceCapabilities, SimpleVob, TokRxInfo, TokTrie, TokenizerEnv};
 
-use crate::scheduler::{Constraint, ConstraintError};
+use crate::constraint::{Constraint, ConstraintError};
 use crate::token_set::TokenSet;
 use crate::tokenizer::Tokenizer;
 
-/// Whitespace between the parts of a JSON text: enough for indented documents, and an end
-/// for models that write nothing else.
-const JSON_WHITESPACE: &str = r"[ \t\r\n]{0,40}";
+/// Whitespace between the parts of a JSON text: a space, or a line break and an indentation.
+/// With any whitespace, models that were trained on prose write little else.
+const JSON_WHITESPACE: &str = r" ?|\r?\n[ \t]{0,32}";
 
 /// Limits of compilation and of each step. In a step the fuel is about 14 ms.
 const LIMITS: ParserLimits = ParserLimits {

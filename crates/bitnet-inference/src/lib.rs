@@ -24,6 +24,7 @@
 pub mod builtin;
 mod chat;
 mod clock;
+mod constraint;
 pub mod convert;
 mod engine;
 mod format;
@@ -49,6 +50,7 @@ mod validate;
 
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
+pub use constraint::{Constraint, ConstraintError};
 pub use engine::{Engine, ForwardError, Input, LoadError};
 pub use format::checkpoint::{Checkpoint, CheckpointError};
 pub use format::gguf;
@@ -56,7 +58,9 @@ pub use format::i2s_layout::I2SLayout;
 #[cfg(unix)]
 pub use format::mapping::watch_mapped_files;
 pub use format::tensor::{Encoding, StoredTensor};
-pub use generate::{Event, FinishReason, GenerateError, GenerateOptions, Generation, generate};
+pub use generate::{
+    Event, FinishReason, GenerateError, GenerateOptions, Generation, generate, generate_within,
+};
 #[cfg(feature = "grammar")]
 pub use grammar::{CompiledGrammar, Grammar, GrammarCompiler, GrammarError};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
@@ -69,9 +73,8 @@ pub use plan::{Plan, PlanError, PlanOptions};
 pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
 pub use sampling_defaults::SamplingDefaults;
 pub use scheduler::{
-    Constraint, ConstraintError, GenerationTask, PrefillBudget, Scheduler, SchedulerCounts,
-    SchedulerOptions, StepEngine, StepReport, Task, TaskError, TaskEvent, TaskId, TaskUsage,
-    TokenLogprobs, Work,
+    GenerationTask, PrefillBudget, Scheduler, SchedulerCounts, SchedulerOptions, StepEngine,
+    StepReport, Task, TaskError, TaskEvent, TaskId, TaskUsage, TokenLogprobs, Work,
 };
 pub use spec::config::{Activation, ActivationPrecision, Config, ConfigError, Pooling};
 pub use spec::family::Family;

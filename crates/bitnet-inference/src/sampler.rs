@@ -190,12 +190,16 @@ impl Sampler {
     /// Panics if `logits` has another length, or an id of the history is not in the
     /// vocabulary.
     pub fn sample(&mut self, logits: &[f32], history: &[u32], n_prompt: usize) -> Option<u32> {
-        let position = Position {
+        self.sample_at(Position {
             logits,
             history,
             n_prompt,
             allowed: None,
-        };
+        })
+    }
+
+    /// Returns the token of a position, as [`sample`](Self::sample).
+    pub(crate) fn sample_at(&mut self, position: Position<'_>) -> Option<u32> {
         self.choice.sample(&mut self.buffers, position)
     }
 }

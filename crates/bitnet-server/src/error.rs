@@ -64,6 +64,12 @@ impl ApiError {
         self
     }
 
+    /// Returns the error as one of this field.
+    pub fn in_field(mut self, name: &str) -> Self {
+        self.body.message = format!("{name}: {}", self.body.message);
+        self.with_param(name)
+    }
+
     pub fn with_code(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);
         self

@@ -11,8 +11,11 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod app;
+mod body;
 mod error;
 mod http;
+mod job;
 mod metrics;
 mod model;
 mod options;
@@ -24,7 +27,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::http::App;
+use crate::app::App;
 
 pub use crate::model::ServedModel;
 pub use crate::options::{Limits, ServerOptions};
@@ -35,7 +38,7 @@ pub struct Server {
     app: Arc<App>,
     address: SocketAddr,
     http: JoinHandle<()>,
-    commands: worker::Commands,
+    commands: job::Commands,
 }
 
 /// Asks a server to end, from any thread.
@@ -62,7 +65,7 @@ impl Server {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let (sender, commands) = worker::channel();
+        let (sender, commands) = job::channel();
         let app = Arc::new(App::new(options, sender));
         let http = http::spawn(listener, Arc::clone(&app))?;
         Ok(Self {

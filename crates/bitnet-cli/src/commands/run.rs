@@ -1,13 +1,18 @@
 //! `bitnet run`
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
-use bitnet_inference::{FinishReason, GenerateOptions, generate};
+use bitnet_inference::{
+    CompiledGrammar, FinishReason, GenerateOptions, Grammar, GrammarCompiler, Tokenizer,
+    generate_within,
+};
 
 use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all};
 use super::text_input;
 use crate::error::{Interrupted, UsageError};
+use crate::input::read_text;
 use crate::interrupt;
 use crate::model::RunModelArgs;
 use crate::ui::Ui;
@@ -24,7 +29,8 @@ Examples:
   bitnet run \"Once upon a time\"
   bitnet run -m ggml-model-i2_s.gguf -n 200 \"The capital of France is\"
   bitnet run --temp 0 --json \"Once upon a time\"
-  bitnet run --seed 7 -f prompt.txt")]
+  bitnet run --seed 7 -f prompt.txt
+  bitnet run --json-schema person.json \"A person as JSON: \"")]
 pub struct Args {
     /// The prompt; `-`, or none in a pipe, reads stdin
     prompt: Option<String>,
@@ -45,6 +51,9 @@ pub struct Args {
     max_tokens: usize,
     #[command(flatten)]
     generate: GenerateArgs,
+    /// JSON schema that the text shall follow; - reads stdin
+    #[arg(long, value_name = "FILE")]
+    json_schema: Option<PathBuf>,
     /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
@@ -60,6 +69,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         return Err(bitnet_inference::GenerateError::EmptyPrompt.into());
     }
     let prompt_ids = tokenizer.encode(&prompt)?;
+    let tokenizer = Arc::new(tokenizer);
+    let vocab_size = checkpoint.config().vocab_size;
+    let grammar = args.grammar(&tokenizer, vocab_size)?;
     let head = args.model.compute.head.for_largest();
     let mut loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;
     let sampling = args.generate.sampling(&checkpoint, ui);
@@ -75,9 +87,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let stream = tokenizer.stream(&prompt_ids);
     let mut printer = Printer::new(ui, !args.json, &prompt, stream, &stops);
     interrupt::defer();
-    let generation = generate(
+    let generation = generate_within(
         &mut loaded.engine,
         &options,
+        grammar.map(|grammar| grammar.constraint()),
         |id| tokenizer.is_eog(id),
         |event| printer.on_event(event),
     )
@@ -115,6 +128,25 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// Returns the grammar of `--json-schema`.
+    fn grammar(
+        &self,
+        tokenizer: &Arc<Tokenizer>,
+        vocab_size: usize,
+    ) -> anyhow::Result<Option<CompiledGrammar>> {
+        let Some(file) = &self.json_schema else {
+            return Ok(None);
+        };
+        let name = file.display();
+        let schema = serde_json::from_str(&read_text(file)?)
+            .map_err(|error| UsageError(format!("--json-schema: {name} is not JSON: {error}")))?;
+        let compiled = GrammarCompiler::new(Arc::clone(tokenizer), vocab_size)
+            .and_then(|compiler| compiler.compile(&Grammar::JsonSchema(schema)));
+        let compiled =
+            compiled.map_err(|error| UsageError(format!("--json-schema: in {name}, {error}")))?;
+        Ok(Some(compiled))
+    }
+
     fn prompt(&self) -> anyhow::Result<String> {
         let is_model = |prompt: &&String| {
             let path = Path::new(prompt);

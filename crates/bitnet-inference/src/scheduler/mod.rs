@@ -29,6 +29,7 @@ use bitnet_core::KvPage;
 
 use self::logprobs::token_logprobs;
 use self::queue::{ClientQueues, Waiting};
+use crate::constraint::Constraint;
 use crate::engine::{ForwardError, Input};
 use crate::generate::FinishReason;
 use crate::kv_cache::SequenceError;
@@ -39,10 +40,7 @@ use crate::token_set::TokenSet;
 pub use self::engine::StepEngine;
 pub use self::logprobs::TokenLogprobs;
 pub use self::prefill_budget::PrefillBudget;
-pub use self::task::{
-    Constraint, ConstraintError, GenerationTask, Task, TaskError, TaskEvent, TaskId, TaskUsage,
-    Work,
-};
+pub use self::task::{GenerationTask, Task, TaskError, TaskEvent, TaskId, TaskUsage, Work};
 
 /// Sequences shorter than this are not kept after their end.
 const MIN_CACHED: usize = 16;

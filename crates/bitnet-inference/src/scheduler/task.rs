@@ -1,13 +1,11 @@
 //! The tasks of a scheduler and what happens to them.
 
-use std::fmt;
-
 use super::StepEngine;
 use super::logprobs::TokenLogprobs;
+use crate::constraint::{Constraint, ConstraintError};
 use crate::engine::ForwardError;
 use crate::generate::FinishReason;
 use crate::sampler::{SamplerError, SamplerOptions};
-use crate::token_set::TokenSet;
 
 /// Identifies a task of a scheduler. A later task has a greater id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,41 +46,6 @@ pub struct GenerationTask {
     pub prompt_logprobs: Option<usize>,
     /// Limits the text.
     pub constraint: Option<Box<dyn Constraint>>,
-}
-
-/// Limits the tokens of a generation, as a grammar does.
-pub trait Constraint: fmt::Debug + Send {
-    /// Sets the tokens allowed next; end tokens only where the text may end.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if no token is possible, or a limit is exceeded.
-    fn allowed(&mut self, allowed: &mut TokenSet) -> Result<(), ConstraintError>;
-
-    /// Advances by an allowed token.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the token is not allowed, or a limit is exceeded.
-    fn accept(&mut self, token: u32) -> Result<(), ConstraintError>;
-
-    /// Advances by the tokens that must come next, and returns them.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if a limit is exceeded.
-    fn forced(&mut self) -> Result<Vec<u32>, ConstraintError>;
-
-    /// Returns whether the text is complete and cannot be continued.
-    fn is_complete(&self) -> bool;
-}
-
-/// A constraint that cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the grammar cannot be followed: {message}")]
-pub struct ConstraintError {
-    /// Why.
-    pub message: String,
 }
 
 /// What happened to a task.

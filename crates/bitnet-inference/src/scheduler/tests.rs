@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
+use crate::constraint::ConstraintError;
 use crate::kv_cache::{Growth, KvCache, KvCacheOptions, SequenceHandle, test_config};
 use crate::sampler::{Sampler, SamplerOptions};
 
@@ -559,7 +560,7 @@ fn a_text_that_fails_or_is_stopped_touches_no_other() {
                     }
                 }
                 TaskEvent::Finished { reason, .. } => {
-                    assert!(ends.insert(id, Ok(reason)).is_none())
+                    assert!(ends.insert(id, Ok(reason)).is_none());
                 }
                 TaskEvent::Failed(error) => assert!(ends.insert(id, Err(error)).is_none()),
                 _ => {}

@@ -12,9 +12,9 @@ use super::completions::{MAX_LOGPROBS, take_n, take_stream_options};
 use super::fields::Fields;
 use super::generation::{Generation, texts};
 use super::reply::{Form, Reply};
-use super::{Asked, aside, asked, check_model, sampling, unix_time};
+use super::{Asked, aside, asked, check_model, sampling};
+use crate::app::{App, unix_time};
 use crate::error::ApiError;
-use crate::http::App;
 use crate::model::ModelFacts;
 
 /// A request, read and checked.
@@ -60,6 +60,7 @@ fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiError> {
     let ignored = fields.finish()?;
     let seed = sampling.options.seed;
     let generation = Generation {
+        field: "messages",
         prompts: vec![prompt.ids],
         n,
         best_of: n,

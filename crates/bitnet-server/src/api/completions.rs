@@ -9,9 +9,9 @@ use serde_json::json;
 
 use super::generation::{Generation, MAX_TEXTS, best, texts};
 use super::reply::{Echo, Form, Reply};
-use super::{Asked, aside, asked, check_model, sampling, unix_time};
+use super::{Asked, aside, asked, check_model, sampling};
+use crate::app::{App, unix_time};
 use crate::error::ApiError;
-use crate::http::App;
 use crate::model::ModelFacts;
 
 /// Tokens of a completion without `max_tokens`, as the API says.
@@ -107,6 +107,7 @@ fn read(asked: Asked, default: bitnet_inference::SamplerOptions) -> Result<Compl
     let seed = sampling.options.seed;
     let with_ranks = best_of > n;
     let generation = Generation {
+        field: "prompt",
         prompts: prompts.iter().map(|prompt| prompt.tokens.clone()).collect(),
         n,
         best_of,

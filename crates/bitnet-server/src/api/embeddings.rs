@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::generation::{ended, submit};
 use super::{Asked, aside, asked, check_model, document};
+use crate::app::App;
 use crate::error::ApiError;
-use crate::http::App;
-use crate::worker::{Job, JobEvent, TextEvent};
+use crate::job::{Job, JobEvent, TextEvent};
 
 /// Texts to embed, as texts or as tokens.
 #[derive(Debug, Deserialize)]
@@ -144,7 +144,12 @@ fn read(asked: Asked) -> Result<Texts, ApiError> {
     } = asked;
     check_model(&model, &mut fields)?;
     let expected = "a text, a list of texts, of token ids, or of lists of token ids";
-    let encode = |text: &String| model.tokenizer.encode_with_eos(text);
+    let encode = |text: &String| {
+        if text.is_empty() {
+            return Err(ApiError::field("input", "input has an empty text"));
+        }
+        Ok(model.tokenizer.encode_with_eos(text)?)
+    };
     let tokens = match fields.need("input", expected)? {
         Inputs::Text(text) => vec![encode(&text)?],
         Inputs::Texts(texts) => texts.iter().map(encode).collect::<Result<_, _>>()?,
@@ -168,7 +173,7 @@ fn read(asked: Asked) -> Result<Texts, ApiError> {
             },
             _ => continue,
         };
-        return Err(ApiError::from(error).with_param("input"));
+        return Err(ApiError::from(error).in_field("input"));
     }
     let format = fields.take("encoding_format", "\"float\" or \"base64\"")?;
     let expected = format!("{}, the size of the model's", model.hidden_dim);

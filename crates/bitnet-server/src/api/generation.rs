@@ -10,10 +10,10 @@ use bitnet_inference::{
 
 use super::aside;
 use super::sampling::Sampling;
+use crate::app::{App, Client};
 use crate::error::ApiError;
-use crate::http::{App, Client};
+use crate::job::{Job, JobEvent, JobHandle, TextEvent, Timings};
 use crate::model::ModelFacts;
-use crate::worker::{Job, JobEvent, JobHandle, TextEvent, Timings};
 
 /// Maximum number of texts per prompt.
 pub const MAX_TEXTS: usize = 128;
@@ -21,6 +21,8 @@ pub const MAX_TEXTS: usize = 128;
 /// Texts to generate.
 #[derive(Debug)]
 pub struct Generation {
+    /// The field of the request that the prompts came from.
+    pub field: &'static str,
     pub prompts: Vec<Vec<u32>>,
     /// Texts per prompt.
     pub n: usize,
@@ -53,17 +55,16 @@ impl Generation {
         for prompt in &self.prompts {
             let n_tokens = prompt.len();
             if n_tokens == 0 {
-                return Err(TaskError::EmptyPrompt.into());
+                return Err(self.wrong(TaskError::EmptyPrompt));
             }
             if n_tokens > context_len {
-                return Err(TaskError::PromptTooLong {
+                return Err(self.wrong(TaskError::PromptTooLong {
                     n_tokens,
                     context_len,
-                }
-                .into());
+                }));
             }
             if let Some(&id) = prompt.iter().find(|id| **id as usize >= vocab_size) {
-                return Err(TaskError::Token { id, vocab_size }.into());
+                return Err(self.wrong(TaskError::Token { id, vocab_size }));
             }
         }
         let n_texts = self.prompts.len() * self.best_of;
@@ -74,6 +75,11 @@ impl Generation {
             )));
         }
         Ok(())
+    }
+
+    /// Returns the error of a prompt.
+    fn wrong(&self, error: TaskError) -> ApiError {
+        ApiError::from(error).in_field(self.field)
     }
 
     /// Submits the generation, and waits until it is taken. Its texts are numbered prompt by

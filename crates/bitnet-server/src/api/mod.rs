@@ -12,7 +12,6 @@ mod sampling;
 pub mod tokens;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode};
@@ -20,15 +19,10 @@ use axum::response::Response;
 use serde::Serialize;
 
 use self::fields::Fields;
+use crate::app::{App, Client};
+use crate::body::{json, read_body};
 use crate::error::ApiError;
-use crate::http::{App, Client, json, read_body};
 use crate::model::ModelFacts;
-
-/// Returns the Unix time in seconds.
-pub fn unix_time() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| now.as_secs())
-}
 
 /// Returns a new identifier.
 fn new_id(prefix: &str) -> String {
@@ -52,7 +46,7 @@ struct Asked {
 /// Reads a request.
 async fn asked(app: &App, request: Request) -> Result<Asked, ApiError> {
     let client = request.extensions().get::<Client>().copied();
-    let body = read_body(app, request).await?;
+    let body = read_body(app.options.limits, request).await?;
     Ok(Asked {
         model: app.model()?,
         client: client.unwrap_or(Client(0)),

@@ -7,8 +7,8 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::document;
+use crate::app::App;
 use crate::error::ApiError;
-use crate::http::App;
 use crate::model::ModelFacts;
 
 #[derive(Serialize)]

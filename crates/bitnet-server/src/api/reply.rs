@@ -18,8 +18,8 @@ use super::generation::{GeneratedText, ended};
 use super::logprobs::{self, ChatLogprob, CompletionLogprobs};
 use super::{document, tell_ignored};
 use crate::error::ApiError;
+use crate::job::{JobEvent, JobHandle, TextEvent, Timings};
 use crate::model::ModelFacts;
-use crate::worker::{JobEvent, JobHandle, TextEvent, Timings};
 
 /// Proxies and clients give up on connections that are silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -7,8 +7,8 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::{Asked, aside, asked, chat, check_model, document};
+use crate::app::App;
 use crate::error::ApiError;
-use crate::http::App;
 
 #[derive(Serialize)]
 struct Tokens {

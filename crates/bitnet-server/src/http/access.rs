@@ -8,13 +8,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
+use crate::app::Client;
 use crate::error::ApiError;
 use crate::options::ServerOptions;
 use crate::page;
-
-/// Who asks: an API key, or else an address. Clients take turns.
-#[derive(Clone, Copy, Debug)]
-pub struct Client(pub u64);
 
 /// Checks host, origin and key, and returns the client.
 pub fn check(

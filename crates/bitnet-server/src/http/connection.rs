@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
-use super::App;
+use crate::app::App;
 
 /// How long connections may take to end after the last response.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>) -> io::
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
-            () = app.closing.notified() => break,
+            () = app.closing() => break,
             next = next => next,
         };
         let (stream, peer) = match accepted {

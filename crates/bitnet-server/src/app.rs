@@ -1,0 +1,112 @@
+//! The state that requests and the worker share.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::error::ApiError;
+use crate::job::{Command, Job, JobEvent, JobHandle, JobId};
+use crate::metrics::Metrics;
+use crate::model::ModelFacts;
+use crate::options::ServerOptions;
+
+/// Who asks: an API key, or else an address. Clients take turns.
+#[derive(Clone, Copy, Debug)]
+pub struct Client(pub u64);
+
+/// The state of a server that HTTP and the worker share.
+pub struct App {
+    pub options: ServerOptions,
+    pub metrics: Metrics,
+    model: OnceLock<Arc<ModelFacts>>,
+    commands: Sender<Command>,
+    next_job: AtomicU64,
+    next_request: AtomicU64,
+    draining: AtomicBool,
+    /// Notified when the server shall end.
+    closing: Notify,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").finish_non_exhaustive()
+    }
+}
+
+impl App {
+    pub fn new(options: ServerOptions, commands: Sender<Command>) -> Self {
+        Self {
+            options,
+            metrics: Metrics::new(),
+            model: OnceLock::new(),
+            commands,
+            next_job: AtomicU64::new(0),
+            next_request: AtomicU64::new(1),
+            draining: AtomicBool::new(false),
+            closing: Notify::new(),
+        }
+    }
+
+    /// Makes the model known to requests.
+    pub fn set_model(&self, facts: ModelFacts) -> Arc<ModelFacts> {
+        Arc::clone(self.model.get_or_init(|| Arc::new(facts)))
+    }
+
+    /// Returns the model.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error while it is loading, or when the server ends.
+    pub fn model(&self) -> Result<Arc<ModelFacts>, ApiError> {
+        if self.is_draining() {
+            return Err(ApiError::unavailable("the server is about to end"));
+        }
+        let model = self.model.get().map(Arc::clone);
+        model.ok_or_else(|| ApiError::unavailable("the model is loading"))
+    }
+
+    /// Submits a job to the worker.
+    pub fn submit(&self, make: impl FnOnce(UnboundedSender<JobEvent>) -> Job) -> JobHandle {
+        let id = JobId(self.next_job.fetch_add(1, Ordering::Relaxed));
+        JobHandle::submit(id, &self.commands, make)
+    }
+
+    /// Returns a number for the next request.
+    pub fn next_request(&self) -> u64 {
+        self.next_request.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Waits until the connections shall end.
+    pub async fn closing(&self) {
+        self.closing.notified().await;
+    }
+
+    /// Returns whether the server was asked to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new requests.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        // If the worker has ended, there is nobody to wake.
+        let _ = self.commands.send(Command::Wake);
+    }
+
+    /// Ends the connections.
+    pub fn close(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.closing.notify_one();
+    }
+}
+
+/// Returns the Unix time in seconds.
+pub fn unix_time() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}

@@ -1,0 +1,235 @@
+//! The same request gives the same text, alone and among others.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bitnet_inference::SamplerOptions;
+use bitnet_server::ServerOptions;
+use serde_json::{Value, json};
+
+use crate::client::{Running, Size, alone, post_request, start, start_sized};
+
+const BEGINNINGS: [&str; 4] = [
+    "Once upon a time there was a king who had three daughters, and the youngest of them",
+    "Once upon a time there was a king who had three sons, and",
+    "The old woman went to the mill and",
+    "A",
+];
+
+/// A small generator of pseudo-random numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % n as u64) as usize
+    }
+}
+
+/// A random request: several prompts, numbers of texts, seeds, schemas and stop texts.
+fn request(random: &mut Random) -> Value {
+    let mut prompt = BEGINNINGS[random.below(4)].repeat(1 + random.below(6));
+    if random.below(2) == 0 {
+        prompt.push_str([" one", " two", " three"][random.below(3)]);
+    }
+    let mut request = json!({
+        "prompt": prompt,
+        "max_tokens": 1 + random.below(40),
+        "seed": random.below(6),
+        "temperature": ([0.0, 0.7, 1.0][random.below(3)]),
+        "top_k": ([0, 20][random.below(2)]),
+        "repeat_penalty": ([1.0, 1.3][random.below(2)]),
+        "n": 1 + random.below(3),
+    });
+    match random.below(6) {
+        0 => {
+            request["json_schema"] = json!({
+                "type": "object",
+                "properties": {"a": {"type": "string", "maxLength": 12}, "b": {"type": "boolean"}},
+                "required": ["a", "b"],
+                "additionalProperties": false,
+            });
+        }
+        1 => request["stop"] = json!(["the", ", and"]),
+        2 => request["logprobs"] = json!(2),
+        3 => request["logit_bias"] = json!({"13": -5.0, "300": 2.5}),
+        _ => {}
+    }
+    request
+}
+
+/// The texts, with all that does not depend on time.
+fn outcome(server: &Running, request: &Value) -> Value {
+    let response = server.post("/v1/completions", request);
+    assert_eq!(response.status, 200, "{}", response.body);
+    let mut json = response.json();
+    let mut usage = json["usage"].take();
+    usage["prompt_tokens_details"].take();
+    json!([json["choices"], usage, json["system_fingerprint"]])
+}
+
+/// The same from a stream.
+fn streamed(server: &Running, request: &Value) -> Value {
+    let mut request = request.clone();
+    request["stream"] = json!(true);
+    let response = server.post("/v1/completions", &request);
+    let n = request["n"].as_u64().unwrap() as usize;
+    let mut texts = vec![(String::new(), Value::Null); n];
+    for event in response.events() {
+        let choice = &event["choices"][0];
+        let (text, reason) = &mut texts[choice["index"].as_u64().unwrap() as usize];
+        assert!(reason.is_null(), "a piece after the end");
+        *text += choice["text"].as_str().unwrap();
+        *reason = choice["finish_reason"].clone();
+    }
+    json!(texts)
+}
+
+fn whole(outcome: &Value) -> Value {
+    let choices = outcome[0].as_array().unwrap();
+    json!(
+        (choices.iter())
+            .map(|c| json!([c["text"], c["finish_reason"]]))
+            .collect::<Vec<_>>()
+    )
+}
+
+/// Runs requests of many clients, some of which go away, and compares each answer with the
+/// one that the request gets alone on another server.
+fn compare_under_load(n_clients: usize, time: Duration, server: &Running) -> usize {
+    let quiet = start_sized(
+        ServerOptions {
+            max_running: 1,
+            ..ServerOptions::default()
+        },
+        Size {
+            n_cached: 0,
+            kv_pages: None,
+        },
+    );
+    let n_compared = AtomicUsize::new(0);
+    let end = Instant::now() + time;
+    let mut answers = Vec::new();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..n_clients)
+            .map(|client| {
+                scope.spawn(move || {
+                    let mut random = Random(client as u64 * 7919 + 1);
+                    let mut answers = Vec::new();
+                    while Instant::now() < end {
+                        let request = request(&mut random);
+                        match random.below(8) {
+                            // Goes away, in a stream or before it.
+                            0 => {
+                                let mut stream = server.connect();
+                                let mut request = request;
+                                request["stream"] = json!(true);
+                                let text = post_request("/v1/completions", &request.to_string());
+                                stream.write_all(text.as_bytes()).unwrap();
+                                std::thread::sleep(Duration::from_millis(random.below(30) as u64));
+                            }
+                            1 | 2 => answers.push((streamed(server, &request), request, true)),
+                            _ => answers.push((outcome(server, &request), request, false)),
+                        }
+                    }
+                    answers
+                })
+            })
+            .collect();
+        for client in clients {
+            answers.extend(client.join().unwrap());
+        }
+    });
+    for (answer, request, is_streamed) in answers {
+        let expected = outcome(&quiet, &request);
+        let expected = if is_streamed {
+            whole(&expected)
+        } else {
+            expected
+        };
+        assert_eq!(answer, expected, "{request}");
+        n_compared.fetch_add(1, Ordering::Relaxed);
+    }
+    server.wait_until_idle();
+    n_compared.into_inner()
+}
+
+#[test]
+fn answers_are_the_same_alone_and_under_load() {
+    let server = start_sized(
+        ServerOptions {
+            max_running: 6,
+            ..ServerOptions::default()
+        },
+        // A context needs eight pages: texts are put back now and then.
+        Size {
+            n_cached: 8,
+            kv_pages: Some(14),
+        },
+    );
+    let n = compare_under_load(12, Duration::from_secs(3), &server);
+    assert!(n > 12, "only {n} answers");
+    assert!(server.metric("prefix_cache_hits_total") > 0.0);
+}
+
+#[test]
+#[ignore = "takes some minutes; run it when the server or the scheduler changes"]
+fn sixty_four_clients_for_a_minute() {
+    let server = start_sized(
+        ServerOptions {
+            max_running: 16,
+            ..ServerOptions::default()
+        },
+        Size {
+            n_cached: 16,
+            kv_pages: Some(40),
+        },
+    );
+    let n = compare_under_load(64, Duration::from_mins(1), &server);
+    assert!(n > 500, "only {n} answers");
+    assert!(server.metric("num_preemptions_total") > 0.0);
+}
+
+#[test]
+fn a_text_is_that_of_the_library() {
+    let server = start(ServerOptions::default());
+    for (temperature, stop) in [(0.0, &[][..]), (0.9, &[]), (0.9, &["the"])] {
+        let sampling = SamplerOptions {
+            temperature,
+            top_p: 0.95,
+            seed: 5,
+            ..SamplerOptions::GREEDY
+        };
+        let request = json!({
+            "prompt": BEGINNINGS[0],
+            "max_tokens": 40,
+            "temperature": temperature,
+            "top_p": 0.95,
+            "seed": 5,
+            "stop": stop,
+        });
+        let answer = server.post("/v1/completions", &request).json();
+        let expected = alone(BEGINNINGS[0], 40, sampling, stop);
+        assert_eq!(answer["choices"][0]["text"], json!(expected));
+    }
+}
+
+#[test]
+fn several_texts_are_those_of_the_following_seeds() {
+    let server = start(ServerOptions::default());
+    let request = |seed: u64, n: u64| json!({"prompt": "A", "seed": seed, "n": n, "max_tokens": 12, "temperature": 1});
+    let texts = server.post("/v1/completions", &request(7, 3)).json();
+    for i in 0..3 {
+        let one = server.post("/v1/completions", &request(7 + i, 1)).json();
+        assert_eq!(
+            texts["choices"][i as usize]["text"],
+            one["choices"][0]["text"]
+        );
+    }
+    // The prompt was computed once.
+    assert_eq!(texts["usage"]["completion_tokens"], 36);
+}

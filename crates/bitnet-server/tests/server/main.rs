@@ -1,0 +1,8 @@
+//! The server with the built-in model, over real connections.
+
+mod adversaries;
+mod api;
+mod client;
+mod ending;
+mod equality;
+mod grammars;
