@@ -81,12 +81,12 @@ fn number(
         (f32::MIN_POSITIVE, _) => "a number above 0".to_owned(),
         _ => format!("a number from {least} to {most}"),
     };
-    match fields.take_any::<f32>(names, &expected)? {
-        Some((name, value)) if !(least..=most).contains(&value) => Err(ApiError::field(
-            name,
-            format!("{name} is {value}, expected {expected}"),
-        )),
-        found => Ok(found.map(|(_, value)| value)),
+    // Before it is rounded: what is above 2 shall not become 2.
+    match fields.take_any::<f64>(names, &expected)? {
+        Some((name, value)) if !(f64::from(least)..=f64::from(most)).contains(&value) => Err(
+            ApiError::field(name, format!("{name} is {value}, expected {expected}")),
+        ),
+        found => Ok(found.map(|(_, value)| value as f32)),
     }
 }
 
@@ -156,13 +156,13 @@ fn stops(fields: &mut Fields) -> Result<StopSequences, ApiError> {
 fn logit_bias(fields: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {
     const NAME: &str = "logit_bias";
     let expected = "an object of token ids with numbers from -100 to 100";
-    let Some(biases) = fields.take::<BTreeMap<String, f32>>(NAME, expected)? else {
+    let Some(biases) = fields.take::<BTreeMap<String, f64>>(NAME, expected)? else {
         return Ok(Vec::new());
     };
     let checked = biases.into_iter().map(|(id, bias)| {
         let number: Option<u32> = id.parse().ok();
         match number.filter(|id| (*id as usize) < vocab_size) {
-            Some(number) if (-100.0..=100.0).contains(&bias) => Ok((number, bias)),
+            Some(number) if (-100.0..=100.0).contains(&bias) => Ok((number, bias as f32)),
             Some(_) => Err(format!("{NAME} of {id} is {bias}, expected -100 to 100")),
             None => Err(format!(
                 "{NAME} has the key {id:?}, expected a token id below {vocab_size}"
