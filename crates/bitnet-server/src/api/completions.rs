@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::fields::{Fields, Object};
 use super::generation::{Generation, MAX_TEXTS, best, texts};
 use super::reply::{Echo, Form, Reply};
 use super::{Asked, aside, asked, check_model, sampling};
@@ -151,7 +152,7 @@ fn from_tokens(model: &ModelFacts, tokens: Vec<u32>) -> Echo {
 }
 
 /// Takes `logprobs`: the number of alternatives. Some clients send `true` for none.
-fn take_logprobs(fields: &mut super::Fields) -> Result<Option<usize>, ApiError> {
+fn take_logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Logprobs {
@@ -171,7 +172,7 @@ fn take_logprobs(fields: &mut super::Fields) -> Result<Option<usize>, ApiError> 
 }
 
 /// Takes the number of texts per prompt.
-pub fn take_n(fields: &mut super::Fields) -> Result<usize, ApiError> {
+pub fn take_n(fields: &mut Fields) -> Result<usize, ApiError> {
     let n = fields.take("n", "a number of texts")?.unwrap_or(1);
     if n == 0 || n > MAX_TEXTS {
         let message = format!("n is {n}, expected 1 to {MAX_TEXTS}");
@@ -181,7 +182,7 @@ pub fn take_n(fields: &mut super::Fields) -> Result<usize, ApiError> {
 }
 
 /// Takes the options of a stream. Returns whether its usage is wanted.
-pub fn take_stream_options(fields: &mut super::Fields, stream: bool) -> Result<bool, ApiError> {
+pub fn take_stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct StreamOptions {
@@ -193,7 +194,7 @@ pub fn take_stream_options(fields: &mut super::Fields, stream: bool) -> Result<b
         include_obfuscation: bool,
     }
     let expected = "an object such as {\"include_usage\": true}";
-    match fields.take::<StreamOptions>("stream_options", expected)? {
+    match fields.take::<Object<StreamOptions>>("stream_options", expected)? {
         Some(_) if !stream && fields.is_lenient() => {
             fields.ignore("stream_options");
             Ok(false)
@@ -202,6 +203,6 @@ pub fn take_stream_options(fields: &mut super::Fields, stream: bool) -> Result<b
             "stream_options",
             "stream_options is only for requests with \"stream\": true",
         )),
-        options => Ok(options.is_some_and(|options| options.include_usage)),
+        options => Ok(options.is_some_and(|Object(options)| options.include_usage)),
     }
 }

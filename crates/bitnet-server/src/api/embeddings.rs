@@ -26,8 +26,7 @@ enum Inputs {
     TokenLists(Vec<Vec<u32>>),
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug)]
 enum EncodingFormat {
     Float,
     Base64,
@@ -175,7 +174,16 @@ fn read(asked: Asked) -> Result<Texts, ApiError> {
         };
         return Err(ApiError::from(error).in_field("input"));
     }
-    let format = fields.take("encoding_format", "\"float\" or \"base64\"")?;
+    let expected = "\"float\" or \"base64\"";
+    let format = fields.take::<String>("encoding_format", expected)?;
+    let format = match format.as_deref() {
+        None | Some("float") => EncodingFormat::Float,
+        Some("base64") => EncodingFormat::Base64,
+        Some(format) => {
+            let message = format!("encoding_format is {format:?}, expected {expected}");
+            return Err(ApiError::field("encoding_format", message));
+        }
+    };
     let expected = format!("{}, the size of the model's", model.hidden_dim);
     let dimensions: Option<usize> = fields.take("dimensions", &expected)?;
     if let Some(n) = dimensions.filter(|n| *n != model.hidden_dim) {
@@ -185,7 +193,7 @@ fn read(asked: Asked) -> Result<Texts, ApiError> {
     fields.without_effect(&["user"]);
     Ok(Texts {
         tokens,
-        format: format.unwrap_or(EncodingFormat::Float),
+        format,
         ignored: fields.finish()?,
     })
 }

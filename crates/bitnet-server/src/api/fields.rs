@@ -1,6 +1,7 @@
 //! The fields of a request. Each is used, known to have no effect, or refused by name.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
@@ -134,6 +135,18 @@ impl Fields {
     }
 }
 
+/// An object. The fields of a struct alone could also come from a list.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = Map::deserialize(deserializer)?;
+        let read = serde_json::from_value(Value::Object(object));
+        read.map(Self).map_err(D::Error::custom)
+    }
+}
+
 /// Returns a value as a message shows it.
 fn short(value: &Value) -> String {
     const MAX: usize = 60;
@@ -176,6 +189,21 @@ mod tests {
             "n is \"two\", expected a number from 1 on"
         );
         assert_eq!(error.body.param.as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn lists_are_no_objects() {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Point {
+            x: u32,
+        }
+        let mut fields = fields(&json!({"a": {"x": 1}, "b": [1], "c": {"y": 1}}), false);
+        let a: Option<Object<Point>> = fields.take("a", "a point").unwrap();
+        assert_eq!(a.unwrap().0.x, 1);
+        for name in ["b", "c"] {
+            assert!(fields.take::<Object<Point>>(name, "a point").is_err());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bitnet_inference::{Grammar, SamplerOptions, StopSequences};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::fields::Fields;
+use super::fields::{Fields, Object};
 use crate::error::ApiError;
 use crate::model::ModelFacts;
 
@@ -175,17 +175,25 @@ fn logit_bias(fields: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>,
 
 /// What a response shall look like.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum ResponseFormat {
-    Text,
-    JsonObject,
-    JsonSchema { json_schema: NamedSchema },
+    Text {},
+    JsonObject {},
+    JsonSchema { json_schema: Object<NamedSchema> },
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NamedSchema {
     /// Any schema that is not given allows any object.
     schema: Option<Value>,
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    #[serde(rename = "description")]
+    _description: Option<String>,
+    /// A schema is always followed to the letter.
+    #[serde(rename = "strict")]
+    _strict: Option<bool>,
 }
 
 /// Takes the fields that limit a text, of which at most one may be there.
@@ -194,31 +202,35 @@ fn grammar(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
     let expected = "{\"type\": \"text\"}, {\"type\": \"json_object\"} or {\"type\": \
                     \"json_schema\", \"json_schema\": {\"schema\": …}}";
     match fields.take("response_format", expected)? {
-        None | Some(ResponseFormat::Text) => {}
-        Some(ResponseFormat::JsonObject) => {
+        None | Some(Object(ResponseFormat::Text {})) => {}
+        Some(Object(ResponseFormat::JsonObject {})) => {
             found.push(("response_format", Grammar::JsonSchema(any_object())));
         }
-        Some(ResponseFormat::JsonSchema { json_schema }) => {
-            let schema = json_schema.schema.unwrap_or_else(any_object);
+        Some(Object(ResponseFormat::JsonSchema { json_schema })) => {
+            let schema = json_schema.0.schema.unwrap_or_else(any_object);
             found.push(("response_format", Grammar::JsonSchema(schema)));
         }
     }
-    let schemas = ["json_schema", "guided_json"];
-    if let Some((name, schema)) = fields.take_any(&schemas, "a JSON schema")? {
-        found.push((name, Grammar::JsonSchema(schema)));
+    for name in ["json_schema", "guided_json"] {
+        if let Some(schema) = fields.take(name, "a JSON schema")? {
+            found.push((name, Grammar::JsonSchema(schema)));
+        }
     }
-    if let Some((name, regex)) = fields.take_any(&["guided_regex"], "a regular expression")? {
-        found.push((name, Grammar::Regex(regex)));
+    if let Some(regex) = fields.take("guided_regex", "a regular expression")? {
+        found.push(("guided_regex", Grammar::Regex(regex)));
     }
-    let grammars = ["grammar", "guided_grammar"];
-    if let Some((name, lark)) = fields.take_any(&grammars, "a grammar as text")? {
-        found.push((name, Grammar::Lark(lark)));
+    for name in ["grammar", "guided_grammar"] {
+        if let Some(lark) = fields.take(name, "a grammar as text")? {
+            found.push((name, Grammar::Lark(lark)));
+        }
     }
-    let choices = fields.take::<Vec<String>>("guided_choice", "a list of texts")?;
-    if let Some(choices) = choices {
-        let literals: Vec<_> = choices.iter().map(|c| json!(c).to_string()).collect();
-        let lark = format!("start: {}", literals.join(" | "));
-        found.push(("guided_choice", Grammar::Lark(lark)));
+    if let Some(choices) = fields.take::<Vec<String>>("guided_choice", "a list of texts")? {
+        if choices.is_empty() {
+            let message = "guided_choice is an empty list, expected texts";
+            return Err(ApiError::field("guided_choice", message));
+        }
+        let choices: Vec<String> = choices.iter().map(|text| literal(text)).collect();
+        found.push(("guided_choice", Grammar::Regex(choices.join("|"))));
     }
     match &found[..] {
         [] => Ok(None),
@@ -228,6 +240,20 @@ fn grammar(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
             format!("{first} and {second} both limit the text, expected one of them"),
         )),
     }
+}
+
+/// Returns a regular expression for one text.
+fn literal(text: &str) -> String {
+    let mut regex = String::from("(?:");
+    for c in text.chars() {
+        // `\<` and `\>` would be the ends of words.
+        if c.is_ascii_punctuation() && !matches!(c, '<' | '>') {
+            regex.push('\\');
+        }
+        regex.push(c);
+    }
+    regex.push(')');
+    regex
 }
 
 fn any_object() -> Value {
