@@ -63,7 +63,7 @@ impl Fields {
             .ok_or_else(|| ApiError::field(name, format!("{name} is missing, expected {expected}")))
     }
 
-    /// Takes the first of several names of a field.
+    /// Takes the first of several names of a field. The others have no effect beside it.
     pub fn take_any<T: DeserializeOwned>(
         &mut self,
         names: &[&'static str],
@@ -71,9 +71,10 @@ impl Fields {
     ) -> Result<Option<(&'static str, T)>, ApiError> {
         let mut found = None;
         for &name in names {
-            let value = self.take(name, expected)?;
-            if found.is_none() {
-                found = value.map(|value| (name, value));
+            match self.take(name, expected)? {
+                Some(_) if found.is_some() => self.ignore(name),
+                Some(value) => found = Some((name, value)),
+                None => {}
             }
         }
         Ok(found)
