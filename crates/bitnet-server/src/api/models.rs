@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Serialize;
@@ -69,9 +70,13 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
 
 pub async fn one(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let model = app.model()?;
+    let Ok(Path(name)) = path else {
+        let error = ApiError::not_found("the name of the model is not UTF-8");
+        return Err(error.with_code("model_not_found"));
+    };
     if name != model.name {
         let message = format!(
             "there is no model {name:?}, this server has {:?}",
