@@ -106,7 +106,9 @@ pub fn take_prompt(fields: &mut Fields, model: &ModelFacts) -> Result<ChatPrompt
     let mut options = ChatOptions::new(SystemTime::now());
     options.answer = (fields.take("add_generation_prompt", "true or false")?).unwrap_or(true);
     if let Some(variables) = fields.take("chat_template_kwargs", "an object")? {
-        options = options.with_variables(variables)?;
+        options = options
+            .with_variables(variables)
+            .map_err(|error| ApiError::from(error).with_param("chat_template_kwargs"))?;
     }
     Ok(template.encode(&model.tokenizer, &messages, &options)?)
 }
@@ -146,6 +148,13 @@ fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message
             for part in &parts {
                 match (&part["type"], &part["text"]) {
                     (Value::String(kind), Value::String(text)) if kind == "text" => {
+                        if let Some(field) = unknown_field(part) {
+                            let message = format!(
+                                "{} has a part with {field:?}, which is not supported",
+                                name("content")
+                            );
+                            return wrong("content", message);
+                        }
                         content += text;
                     }
                     (Value::String(kind), _) if kind != "text" => {
@@ -169,12 +178,22 @@ fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message
         }
     };
     // Templates of text models have no place for the name of an author.
-    message.remove("name");
+    if message.get("name").is_some_and(Value::is_string) {
+        message.remove("name");
+    }
     message.retain(|_, value| !value.is_null() && *value != json!([]));
     match message.keys().next() {
         Some(field) => wrong(field, format!("{} is not supported", name(field))),
         None => Ok(Message { role, content }),
     }
+}
+
+/// Returns the name of a field that a part of text does not have.
+fn unknown_field(part: &Value) -> Option<&String> {
+    let fields = part.as_object()?.iter();
+    let given = fields.filter(|(_, value)| !value.is_null());
+    let mut names = given.map(|(name, _)| name);
+    names.find(|name| !matches!(name.as_str(), "type" | "text"))
 }
 
 /// Takes `logprobs` and `top_logprobs`.
