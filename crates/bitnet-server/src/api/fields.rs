@@ -42,7 +42,9 @@ impl Fields {
     ) -> Result<Option<T>, ApiError> {
         match self.left.remove(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => match serde_json::from_value(value.clone()) {
+            Some(value) => match serde_json::from_value(value.clone())
+                .or_else(|_| serde_json::from_value(whole(value.clone())))
+            {
                 Ok(value) => Ok(Some(value)),
                 Err(_) => Err(ApiError::field(
                     name,
@@ -148,6 +150,24 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
     }
 }
 
+/// Writes numbers such as 2.0 as integers: to JSON they are the same.
+pub fn whole(value: Value) -> Value {
+    let (least, end) = (i64::MIN as f64, u64::MAX as f64);
+    match value {
+        Value::Number(number) if number.is_f64() => match number.as_f64() {
+            Some(x) if x.fract() == 0.0 && (0.0..end).contains(&x) => (x as u64).into(),
+            Some(x) if x.fract() == 0.0 && (least..0.0).contains(&x) => (x as i64).into(),
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(whole).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            fields.map(|(name, value)| (name, whole(value))).collect()
+        }
+        value => value,
+    }
+}
+
 /// Returns a value as a message shows it.
 fn short(value: &Value) -> String {
     const MAX: usize = 60;
@@ -190,6 +210,18 @@ mod tests {
             "n is \"two\", expected a number from 1 on"
         );
         assert_eq!(error.body.param.as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn whole_numbers_may_have_a_point() {
+        let mut fields = fields(
+            &json!({"a": [2.0, 3], "b": -1.0, "c": 1.5, "d": 1e30}),
+            false,
+        );
+        assert_eq!(fields.take("a", "numbers").unwrap(), Some(vec![2, 3]));
+        assert_eq!(fields.take("b", "a number").unwrap(), Some(-1));
+        assert!(fields.take::<i64>("c", "a number").is_err());
+        assert!(fields.take::<u64>("d", "a number").is_err());
     }
 
     #[test]

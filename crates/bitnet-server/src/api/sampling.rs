@@ -6,7 +6,7 @@ use bitnet_inference::{Grammar, SamplerOptions, StopSequences};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::fields::{Fields, Object};
+use super::fields::{Fields, Object, whole};
 use crate::error::ApiError;
 use crate::model::ModelFacts;
 
@@ -127,7 +127,7 @@ fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
     use std::hash::{BuildHasher, RandomState};
     let expected = "a whole number of 64 bits";
     let seed = fields.take::<Value>("seed", expected)?;
-    match seed {
+    match seed.map(whole) {
         None => Ok(RandomState::new().hash_one(0) >> 32),
         // -1 means any, as in other servers of local models.
         Some(seed) if seed == json!(-1) => Ok(RandomState::new().hash_one(0) >> 32),
