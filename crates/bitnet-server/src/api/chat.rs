@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::model::ModelFacts;
 
 /// A request, read and checked.
-struct Chat {
+pub(super) struct Chat {
     generation: Generation,
     reply: Reply,
     stream: bool,
@@ -43,7 +43,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     Ok(reply.whole(&texts(handle, n).await?))
 }
 
-fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiError> {
+pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;

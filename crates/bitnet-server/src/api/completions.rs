@@ -31,7 +31,7 @@ enum Prompts {
 }
 
 /// A request, read and checked.
-struct Completion {
+pub(super) struct Completion {
     generation: Generation,
     reply: Reply,
     stream: bool,
@@ -58,7 +58,10 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     Ok(reply.whole(&best(texts, best_of, n)))
 }
 
-fn read(asked: Asked, default: bitnet_inference::SamplerOptions) -> Result<Completion, ApiError> {
+pub(super) fn read(
+    asked: Asked,
+    default: bitnet_inference::SamplerOptions,
+) -> Result<Completion, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;

@@ -61,7 +61,7 @@ struct Usage {
 }
 
 /// A request, read and checked.
-struct Texts {
+pub(super) struct Texts {
     tokens: Vec<Vec<u32>>,
     format: EncodingFormat,
     ignored: Vec<String>,
@@ -137,7 +137,7 @@ fn encode(vector: Vec<f32>, format: EncodingFormat) -> Vector {
     }
 }
 
-fn read(asked: Asked) -> Result<Texts, ApiError> {
+pub(super) fn read(asked: Asked) -> Result<Texts, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;

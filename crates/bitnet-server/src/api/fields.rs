@@ -6,6 +6,13 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
+#[cfg(test)]
+thread_local! {
+    /// The names that were asked for on this thread.
+    pub static ASKED: std::cell::RefCell<std::collections::BTreeSet<String>> =
+        const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
+}
+
 /// The fields that have not been taken yet.
 #[derive(Debug)]
 pub struct Fields {
@@ -34,13 +41,19 @@ impl Fields {
         self.lenient
     }
 
+    fn remove(&mut self, name: &str) -> Option<Value> {
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.insert(name.to_owned()));
+        self.left.remove(name)
+    }
+
     /// Takes a field; `null` counts as absent.
     pub fn take<T: DeserializeOwned>(
         &mut self,
         name: &str,
         expected: &str,
     ) -> Result<Option<T>, ApiError> {
-        match self.left.remove(name) {
+        match self.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match serde_json::from_value(value.clone())
                 .or_else(|_| serde_json::from_value(whole(value.clone())))
@@ -85,7 +98,7 @@ impl Fields {
     /// Takes fields that never have an effect here.
     pub fn without_effect(&mut self, names: &[&str]) {
         for &name in names {
-            if self.left.remove(name).is_some_and(|value| !value.is_null()) {
+            if self.remove(name).is_some_and(|value| !value.is_null()) {
                 self.ignore(name);
             }
         }
@@ -103,7 +116,7 @@ impl Fields {
         harmless: &[Value],
         why: &str,
     ) -> Result<(), ApiError> {
-        match self.left.remove(name) {
+        match self.remove(name) {
             None | Some(Value::Null) => Ok(()),
             Some(value) if harmless.contains(&value) => Ok(()),
             Some(_) if self.lenient => {

@@ -9,6 +9,8 @@ mod logprobs;
 pub mod models;
 mod reply;
 mod sampling;
+#[cfg(test)]
+mod tests;
 pub mod tokens;
 
 use std::sync::Arc;

@@ -1,0 +1,84 @@
+//! The document of the API and the code name the same fields.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bitnet_inference::{ChatTemplate, GrammarError, SamplerOptions, Tokenizer, builtin};
+use serde_json::{Value, json};
+
+use super::fields::ASKED;
+use super::*;
+
+fn model() -> Arc<ModelFacts> {
+    let checkpoint = builtin::open();
+    let config = checkpoint.config();
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
+    Arc::new(ModelFacts {
+        name: "builtin".to_owned(),
+        is_builtin: true,
+        template: ChatTemplate::of_model(&checkpoint, &tokenizer).unwrap(),
+        fingerprint: String::new(),
+        family: config.family.name(),
+        context_len: config.context_len,
+        vocab_size: config.vocab_size,
+        n_parameters: 0,
+        weight_bytes: 0,
+        hidden_dim: config.hidden_dim,
+        grammars: Err(GrammarError::NoEnd),
+        loaded_at: 0,
+        tokenizer: Arc::new(tokenizer),
+    })
+}
+
+/// Returns the fields that a request was asked for.
+fn asked_for(
+    model: &Arc<ModelFacts>,
+    body: &Value,
+    read: impl FnOnce(Asked) -> Result<(), ApiError>,
+) -> BTreeSet<String> {
+    ASKED.take();
+    let fields = Fields::parse(body.to_string().as_bytes(), false).unwrap();
+    let asked = Asked {
+        model: Arc::clone(model),
+        client: Client(0),
+        fields,
+    };
+    read(asked).unwrap();
+    ASKED.take()
+}
+
+/// Returns the fields of a schema of the document.
+fn documented(name: &str) -> BTreeSet<String> {
+    let document: Value = serde_json::from_str(include_str!("../openapi.json")).unwrap();
+    let properties = document["components"]["schemas"][name]["properties"].as_object();
+    properties.unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn the_document_lists_the_fields_that_requests_are_asked_for() {
+    let model = model();
+    let default = SamplerOptions::default();
+    let messages = json!({"messages": [{"role": "user", "content": "a"}]});
+    let check = |schema, body: Value, read: &dyn Fn(Asked) -> Result<(), ApiError>| {
+        let asked = asked_for(&model, &body, read);
+        assert_eq!(asked, documented(schema), "{schema}");
+    };
+    check("ChatRequest", messages.clone(), &|asked| {
+        chat::read(asked, default).map(drop)
+    });
+    check("CompletionRequest", json!({"prompt": "a"}), &|asked| {
+        completions::read(asked, default).map(drop)
+    });
+    check("EmbeddingRequest", json!({"input": "a"}), &|asked| {
+        embeddings::read(asked).map(drop)
+    });
+    check("TokenizeRequest", json!({"content": "a"}), &|asked| {
+        tokens::tokens_of(asked).map(drop)
+    });
+    check("DetokenizeRequest", json!({"tokens": [1]}), &|asked| {
+        tokens::text_of(asked).map(drop)
+    });
+    check("ApplyTemplateRequest", messages, &|asked| {
+        tokens::prompt_of(asked).map(drop)
+    });
+}
