@@ -178,8 +178,13 @@ fn logit_bias(fields: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>,
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum ResponseFormat {
     Text {},
-    JsonObject {},
-    JsonSchema { json_schema: Object<NamedSchema> },
+    JsonObject {
+        /// As other servers of local models take it.
+        schema: Option<Value>,
+    },
+    JsonSchema {
+        json_schema: Object<NamedSchema>,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,8 +208,9 @@ fn grammar(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
                     \"json_schema\", \"json_schema\": {\"schema\": …}}";
     match fields.take("response_format", expected)? {
         None | Some(Object(ResponseFormat::Text {})) => {}
-        Some(Object(ResponseFormat::JsonObject {})) => {
-            found.push(("response_format", Grammar::JsonSchema(any_object())));
+        Some(Object(ResponseFormat::JsonObject { schema })) => {
+            let schema = schema.unwrap_or_else(any_object);
+            found.push(("response_format", Grammar::JsonSchema(schema)));
         }
         Some(Object(ResponseFormat::JsonSchema { json_schema })) => {
             let schema = json_schema.0.schema.unwrap_or_else(any_object);
