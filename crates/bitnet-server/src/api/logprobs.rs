@@ -47,7 +47,8 @@ pub fn chat(tokenizer: &Tokenizer, logprobs: &[TokenLogprobs]) -> Vec<ChatLogpro
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CompletionLogprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<Option<f32>>,
+    /// As wide as those of `top_logprobs` become, so that clients can compare them.
+    token_logprobs: Vec<Option<f64>>,
     top_logprobs: Vec<Option<Map<String, Value>>>,
     text_offset: Vec<usize>,
 }
@@ -68,7 +69,7 @@ impl CompletionLogprobs {
     pub fn push(&mut self, tokenizer: &Tokenizer, scored: &TokenLogprobs, offset: &mut usize) {
         self.push_unknown(tokenizer, scored.token, offset);
         let last = self.tokens.len() - 1;
-        self.token_logprobs[last] = Some(scored.logprob.max(-9999.0));
+        self.token_logprobs[last] = Some(scored.logprob.max(-9999.0).into());
         let mut top = Map::new();
         for &(token, logprob) in &scored.top {
             let (text, _) = text(tokenizer, token);
