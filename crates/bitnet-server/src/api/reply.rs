@@ -157,9 +157,11 @@ struct TimingsDocument {
     cache_n: usize,
     prompt_n: usize,
     prompt_ms: f64,
+    prompt_per_token_ms: f64,
     prompt_per_second: f64,
     predicted_n: usize,
     predicted_ms: f64,
+    predicted_per_token_ms: f64,
     predicted_per_second: f64,
 }
 
@@ -170,17 +172,21 @@ impl TimingsDocument {
             0.0 => 0.0,
             seconds => n as f64 / seconds,
         };
+        let per_token = |time: Duration, n: usize| ms(time) / n.max(1) as f64;
         let n_prompt = usage.n_prompt - usage.n_cached;
+        // The first token is part of the prompt's time.
+        let n_decoded = usage.n_generated.saturating_sub(1);
         Self {
             queue_ms: ms(timings.queued),
             cache_n: usage.n_cached,
             prompt_n: n_prompt,
             prompt_ms: ms(timings.prefill),
+            prompt_per_token_ms: per_token(timings.prefill, n_prompt),
             prompt_per_second: rate(n_prompt, timings.prefill),
             predicted_n: usage.n_generated,
             predicted_ms: ms(timings.decode),
-            // The first token is part of the prompt's time.
-            predicted_per_second: rate(usage.n_generated.saturating_sub(1), timings.decode),
+            predicted_per_token_ms: per_token(timings.decode, n_decoded),
+            predicted_per_second: rate(n_decoded, timings.decode),
         }
     }
 }
