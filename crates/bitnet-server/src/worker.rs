@@ -35,6 +35,8 @@ struct Text<'a> {
     n_tokens: usize,
     /// Of the current step.
     step: Step,
+    /// The token that ended the text.
+    end: Option<TokenLogprobs>,
 }
 
 /// The tokens of a text in a step: more than one if a grammar forces them.
@@ -210,6 +212,7 @@ impl Worker<'_> {
                 last_token: None,
                 n_tokens: 0,
                 step: Step::default(),
+                end: None,
             };
             match self.scheduler.submit(engine, job.client, task) {
                 Ok(task) => {
@@ -306,6 +309,7 @@ fn on_event(
                 return ControlFlow::Break(());
             }
         }
+        TaskEvent::End(scored) => text.end = Some(scored),
         TaskEvent::Finished { reason, usage } => {
             if let Some(event) = text.step.take() {
                 text.send(event);
@@ -319,9 +323,11 @@ fn on_event(
             let (last, stopped) = text.stops.clone().finish();
             rest += &last;
             let reason = if stopped { FinishReason::Stop } else { reason };
+            let end_token = text.end.take();
             text.send(TextEvent::Finished {
                 text: rest,
                 reason,
+                end: end_token,
                 usage,
                 timings: text.timings(),
             });

@@ -720,6 +720,10 @@ impl Active {
         on_event: &mut OnEvent<'_>,
     ) -> bool {
         if end_tokens.contains(token) {
+            if let Some(scored) = logprobs {
+                // The text has ended, whatever the answer is.
+                let _ = on_event(self.id, TaskEvent::End(scored));
+            }
             return self.finish(FinishReason::Eos, on_event);
         }
         if let Some(reason) = self.emit(token, logprobs, on_event) {

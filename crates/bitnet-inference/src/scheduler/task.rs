@@ -67,6 +67,9 @@ pub enum TaskEvent {
         /// Its log-probability, if requested.
         logprobs: Option<TokenLogprobs>,
     },
+    /// The token that ends the text, without being part of it; if log-probabilities were
+    /// requested.
+    End(TokenLogprobs),
     /// The generation ended.
     Finished {
         /// Why.

@@ -44,6 +44,8 @@ pub struct GeneratedText {
     pub logprobs: Vec<TokenLogprobs>,
     pub prompt_logprobs: Vec<TokenLogprobs>,
     pub reason: Option<FinishReason>,
+    /// The token that ended the text, if log-probabilities were requested.
+    pub end: Option<TokenLogprobs>,
     pub usage: TaskUsage,
     pub timings: Timings,
 }
@@ -194,11 +196,13 @@ pub async fn texts(mut handle: JobHandle, n_texts: usize) -> Result<Vec<Generate
             TextEvent::Finished {
                 text,
                 reason,
+                end,
                 usage,
                 timings,
             } => {
                 into.text += &text;
                 into.reason = Some(reason);
+                into.end = end;
                 into.usage = usage;
                 into.timings = timings;
                 n_left -= 1;

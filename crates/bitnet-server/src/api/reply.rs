@@ -262,7 +262,7 @@ impl Reply {
                 if let Some(echo) = echo {
                     self.add_prompt(&mut logprobs, echo, text, &mut offset);
                 }
-                for scored in &text.logprobs {
+                for scored in text.logprobs.iter().chain(self.scored_end(text)) {
                     logprobs.push(&self.model.tokenizer, scored, &mut offset);
                 }
                 let prompt = echo.map_or("", |echo| echo.text.as_str());
@@ -291,6 +291,15 @@ impl Reply {
         for scored in &text.prompt_logprobs {
             logprobs.push(tokenizer, scored, offset);
         }
+    }
+
+    /// Returns the token that ended a text after its prompt. Programs that score texts ask
+    /// for one token more than they score, and drop it.
+    fn scored_end<'a>(
+        &self,
+        text: &'a GeneratedText,
+    ) -> Option<&'a bitnet_inference::TokenLogprobs> {
+        text.end.as_ref().filter(|_| !self.echo.is_empty())
     }
 
     fn chat_logprobs(&self, scored: &[bitnet_inference::TokenLogprobs]) -> Option<ChatLogprobs> {
@@ -402,12 +411,14 @@ impl Events {
             TextEvent::Finished {
                 text,
                 reason,
+                end,
                 usage,
                 timings,
             } => {
                 let piece = GeneratedText {
                     text,
                     reason: Some(reason),
+                    end,
                     ..GeneratedText::default()
                 };
                 self.write_piece(index, piece, out);
@@ -486,7 +497,7 @@ impl Events {
             (self.reply).add_prompt(&mut logprobs, echo, &scored, &mut offset);
             text.clone_from(&echo.text);
         }
-        for scored in &piece.logprobs {
+        for scored in (piece.logprobs.iter()).chain(self.reply.scored_end(piece)) {
             logprobs.push(&self.reply.model.tokenizer, scored, &mut offset);
         }
         state.offset = offset;
