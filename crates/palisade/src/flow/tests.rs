@@ -17,9 +17,10 @@ use crate::host::measure::launch::Launcher;
 use crate::host::process::Cancel;
 use crate::host::run::{RunError, TestRunOutput};
 use crate::host::session::{BaseChoice, CandidateChoice, RunTests, Session};
-use crate::observation::{Observation, Outcome};
+use crate::observation::{Observation, Outcome, Purpose};
 use crate::policy::RunnerChoice;
 use crate::record::{Question, Stage};
+use crate::scope::Scope;
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::Verdict;
 
@@ -177,6 +178,25 @@ fn what_is_stored_is_not_run_again() {
     let runs = fixture.runs.borrow().len();
     assert_eq!(fixture.check().0, Verdict::Pass);
     assert_eq!(fixture.runs.borrow().len(), runs);
+}
+
+#[test]
+fn a_run_from_before_the_policy_was_written_is_not_run_again() {
+    let mut fixture = Fixture::new(&["x: pass\n"]);
+    let mut revision = fixture.session.working_revision().expect("a revision");
+    let (scope, events) = (Scope::Workspace, |_| ());
+    let ran = fixture
+        .session
+        .run(&mut revision, &scope, Purpose::Tests, &events);
+    assert!(ran.expect("a run").0.complete);
+    let root = fixture.session.workspace.root.clone();
+    fs::write(root.join("palisade.toml"), "min_success_rate = 98.0\n").expect("written");
+    git(&root, &["add", "."]);
+    git(&root, &["commit", "--quiet", "--message", "the policy"]);
+    fixture.edit("x: pass\n# edited\n");
+    assert_eq!(fixture.check().0, Verdict::Pass);
+    // The run from before, and that of the edited files.
+    assert_eq!(*fixture.runs.borrow(), [1, 1]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::host::source::unix_lines;
 use crate::host::store::{self, Store, StoreError};
 use crate::host::{new_id, now, policy_file};
 use crate::observation::{Environment, Purpose, Run, Subject};
-use crate::policy::{Policy, PolicyError, RunnerChoice};
+use crate::policy::{FILE_NAME, Policy, PolicyError, RunnerChoice};
 use crate::record::{Advice, Record, RevisionReport};
 use crate::scope::{Scope, Shard, ShardNumber};
 use crate::shard::assign;
@@ -265,11 +265,7 @@ impl Session {
 
     /// The lockfile of a tree; the one on disk if git ignores it.
     fn lockfile(&self, tree: &str) -> Result<Option<String>, SessionError> {
-        let path = match self.workspace.dir.as_str() {
-            "" => "Cargo.lock".to_owned(),
-            dir => format!("{dir}/Cargo.lock"),
-        };
-        let tracked = self.repo.file(tree, &path)?;
+        let tracked = self.repo.file(tree, &self.path("Cargo.lock"))?;
         let on_disk = || fs::read(self.workspace.root.join("Cargo.lock")).ok();
         Ok(tracked.or_else(on_disk).map(|bytes| as_git_keeps(&bytes)))
     }
@@ -452,14 +448,29 @@ impl Session {
         scope: &Scope,
     ) -> Result<StoredTests, SessionError> {
         let environment = revision.environment(self)?;
-        let runs = self.store.runs_of(&revision.subject.tree, &environment)?;
-        let covering = runs.iter().find(|run| run.scope.covers(scope));
-        let covering = covering.or_else(|| shards_together(&runs, scope)).cloned();
+        let tree = &revision.subject.tree;
+        let mut runs = self.store.runs_of(tree, &environment)?;
+        // The policy that `init` writes is no part of the tree that it ran. What of a policy
+        // decides outcomes is in the environment.
+        if covering(&runs, scope).is_none()
+            && let Some(before) = self.repo.tree_without(tree, &self.path(FILE_NAME))?
+        {
+            runs.extend(self.store.runs_of(&before, &environment)?);
+            runs.sort_by_key(|run| std::cmp::Reverse(run.finished_ms));
+        }
         Ok(StoredTests {
             set: TestSet::of_runs(&runs, scope),
-            covering,
+            covering: covering(&runs, scope).cloned(),
             runs,
         })
+    }
+
+    /// The path of a file in the workspace's root, from the repository's.
+    fn path(&self, name: &str) -> String {
+        match self.workspace.dir.as_str() {
+            "" => name.to_owned(),
+            dir => format!("{dir}/{name}"),
+        }
     }
 
     /// The packages of the workspace with tests that failed on a tree in any stored run, but for
@@ -557,6 +568,12 @@ impl Session {
 /// keeps.
 fn as_git_keeps(bytes: &[u8]) -> String {
     unix_lines(&String::from_utf8_lossy(bytes)).into_owned()
+}
+
+/// The newest of some runs that says everything about a scope, alone or as a shard.
+fn covering<'a>(runs: &'a [Run], scope: &Scope) -> Option<&'a Run> {
+    let whole = runs.iter().find(|run| run.scope.covers(scope));
+    whole.or_else(|| shards_together(runs, scope))
 }
 
 /// One of some runs that are shards of one cut and cover a scope together; the one

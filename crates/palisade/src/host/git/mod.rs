@@ -358,6 +358,22 @@ impl Repo {
         self.text(&["write-tree"])
     }
 
+    /// A tree without one of its files; `None` if that is not in it.
+    pub fn tree_without(&self, tree: &str, path: &str) -> Result<Option<String>, GitError> {
+        if self.file(tree, path)?.is_none() {
+            return Ok(None);
+        }
+        let index = self.scratch.path().join("index-without");
+        let text = |args: &[&str]| {
+            let mut command = self.command(args);
+            let output = command.env("GIT_INDEX_FILE", &index).output();
+            checked(args, &output.map_err(GitError::Start)?)
+        };
+        text(&["read-tree", tree])?;
+        text(&["update-index", "--force-remove", "--", path])?;
+        text(&["write-tree"]).map(Some)
+    }
+
     /// The hash of each file's content in the working tree, by path.
     pub fn working_files(&self) -> Result<BTreeMap<String, String>, GitError> {
         self.text(&["add", "--all", "--", "."])?;
