@@ -100,6 +100,15 @@ impl FileClass {
         Self::SimdKernel,
     ];
 
+    /// Whether the policy may say that no code is built from files of this class. What Cargo
+    /// builds from, and what decides how, it cannot take out of sight.
+    fn may_be_no_code(&self) -> bool {
+        matches!(
+            self,
+            Self::RepositoryFile | Self::Documentation | Self::PackageData | Self::Unknown
+        )
+    }
+
     fn words(&self) -> &str {
         match self {
             Self::Lockfile => "lockfile",
@@ -328,24 +337,8 @@ fn file_risk(
 ) -> (FileRisk, Reach) {
     let path = change.path.as_str();
     let owner = workspace.owner(path);
-    let mut class = builtin_class(change, owner, workspace, files);
-    // A rule raises the risk and never lowers it. It is about what a file does, so
-    // comments in code are not its matter.
-    let is_cosmetic = matches!(
-        class.class,
-        FileClass::Comments | FileClass::DocumentationComments
-    );
-    let rules = classes
-        .iter()
-        .filter(|rule| !is_cosmetic && rule.paths.iter().any(|pattern| pattern.matches(path)));
-    for rule in rules {
-        let reason = format!("palisade.toml calls it {:?}", rule.name);
-        class.reasons.insert(0, reason);
-        if rule.risk > class.level {
-            class.class = FileClass::Named(rule.name.clone());
-            class.level = rule.risk;
-        }
-    }
+    let built_in = builtin_class(change, owner, workspace, files);
+    let mut class = by_rules(built_in, path, classes);
     if let (Some(owner), true) = (owner, class.reach >= Reach::Dependents) {
         let dependents = workspace.dependents(&owner.name).len();
         let packages = workspace.packages.len();
@@ -372,6 +365,35 @@ fn file_risk(
         hunks: change.hunks.len(),
     };
     (risk, class.reach)
+}
+
+/// What a file risks by the rules of the policy. A rule raises the risk, and lowers it only of
+/// what it says that no code is built from.
+fn by_rules(mut class: BuiltInRisk, path: &str, classes: &[PathClass]) -> BuiltInRisk {
+    // A rule is about what a file does, so comments in code are not its matter.
+    if matches!(
+        class.class,
+        FileClass::Comments | FileClass::DocumentationComments
+    ) {
+        return class;
+    }
+    let rules = classes
+        .iter()
+        .filter(|rule| rule.paths.iter().any(|pattern| pattern.matches(path)));
+    for rule in rules {
+        let reason = format!("palisade.toml calls it {:?}", rule.name);
+        if !rule.code && class.class.may_be_no_code() {
+            let class = FileClass::Named(rule.name.clone());
+            let reason = format!("{reason}, which is no code");
+            return BuiltInRisk::new(rule.risk, class, &reason, Reach::Nothing);
+        }
+        class.reasons.insert(0, reason);
+        if rule.risk > class.level {
+            class.class = FileClass::Named(rule.name.clone());
+            class.level = rule.risk;
+        }
+    }
+    class
 }
 
 /// Files that no build and no test reads.

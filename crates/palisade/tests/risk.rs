@@ -204,6 +204,31 @@ fn the_policy_raises_the_risk_and_never_lowers_it() {
 }
 
 #[test]
+fn the_policy_lowers_the_risk_of_what_it_says_is_no_code() {
+    let ws = workspace(&[("a", "a", &[])]);
+    let text = "[[class]]\nname = \"web page\"\npaths = [\"web/**\", \"a/web/**\", \"Cargo.lock\", \
+                \"a/src/**\"]\nrisk = \"low\"\ncode = false";
+    let policy = Policy::parse(text, Path::new("p")).expect("valid");
+    let check = |path: &str, level, class: &str, affects: bool| {
+        let change = FileChange {
+            path: path.to_owned(),
+            kind: ChangeKind::Modified,
+            hunks: Vec::new(),
+        };
+        let found = assess(&[change], &ws, &policy.class, &Texts(Vec::new()));
+        let risk = &found.files[0];
+        let seen = (risk.level, risk.class.to_string(), found.scope.is_some());
+        assert_eq!(seen, (level, class.to_owned(), affects), "{path}");
+    };
+    check("web/app.ts", Level::Low, "web page", false);
+    check("a/web/page.html", Level::Low, "web page", false);
+    // What Cargo builds from stays what it is.
+    check("Cargo.lock", Level::Critical, "lockfile", true);
+    check("a/src/lib.rs", Level::Medium, "code", true);
+    check("b/app.ts", Level::High, "unknown file", true);
+}
+
+#[test]
 fn a_file_that_moves_affects_both_packages() {
     let ws = workspace(&[("a", "a", &[]), ("b", "b", &[])]);
     let change = FileChange {

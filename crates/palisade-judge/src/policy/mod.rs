@@ -328,6 +328,14 @@ pub struct PathClass {
     pub paths: Vec<Pattern>,
     /// How risky a change of them is.
     pub risk: Level,
+    /// Whether code is built from them, or tests read them. Where the policy says that neither
+    /// is so, a change of them is as risky as the class and affects no test.
+    #[serde(default = "is_code")]
+    pub code: bool,
+}
+
+fn is_code() -> bool {
+    true
 }
 
 /// A pattern of paths, where `*` stays inside a folder and `**` does not.

@@ -311,8 +311,10 @@ fn push_classes(text: &mut String, survey: &SourceSurvey) {
     const NAMED: usize = 4;
     text.push_str(
         "\n# Classes of files with a risk of their own: low, medium, high or critical. A rule raises\n\
-         # the risk of a file and never lowers it. Unsafe code, SIMD, foreign code, build scripts,\n\
+         # the risk of a file. Unsafe code, SIMD, foreign code, build scripts,\n\
          # manifests, the lockfile, the toolchain and public items are recognised without a rule.\n\
+         # A class of files that no code is built from and no test reads has code = false: a change\n\
+         # of them is as risky as the class says, and affects no test.\n\
          # Seen in this workspace:\n",
     );
     for (what, files) in [
