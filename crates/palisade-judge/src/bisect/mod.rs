@@ -17,7 +17,8 @@
 //!   is allowed, the one that most raises the chance to name the culprit.
 //! - **It ends** when one suspect is at least 95 % likely ([`SearchRules::confidence`]), after
 //!   it was allowed for that the ends may not differ at all. Commits that cannot be
-//!   measured are skipped; a culprit that they hide is named as a set.
+//!   measured are skipped; a culprit that they hide is named as a set. A good end that cannot
+//!   be measured is taken on trust; a bad one ends the search.
 //! - **Merges.** A commit is bad if it holds the culprit, directly or through any of its
 //!   parents, as in `git bisect`.
 //!
@@ -177,7 +178,7 @@ pub enum SearchResult {
         /// How likely it is among them.
         confidence: f64,
     },
-    /// One of the ends cannot be measured.
+    /// An end that the search cannot do without cannot be measured.
     Unmeasured {
         /// The end.
         commit: String,
@@ -283,7 +284,7 @@ impl Search {
     /// at again where that tells nearly as much as another one would.
     pub fn step(&self, at: Option<&str>) -> SearchStep {
         let model = self.model();
-        if let Some(commit) = self.unmeasured_end() {
+        if let Some(commit) = self.unmeasured_end(model) {
             return SearchStep::Done(SearchResult::Unmeasured { commit });
         }
         let Some(belief) = self.belief(model) else {
@@ -319,11 +320,23 @@ impl Search {
         SearchStep::Observe(self.name(self.most_telling(&belief, &measurable, at)))
     }
 
-    /// An end that cannot be measured.
-    fn unmeasured_end(&self) -> Option<String> {
-        let mut ends = [self.graph.bad(), self.graph.good()].into_iter();
+    /// An end that cannot be measured and has to be. That the good end is good may be taken on
+    /// trust, unless the others are compared with it.
+    fn unmeasured_end(&self, model: FailureModel) -> Option<String> {
+        let good = Some(self.graph.good()).filter(|_| model == FailureModel::Ratios);
+        let mut ends = [Some(self.graph.bad()), good].into_iter().flatten();
         let end = ends.find(|end| self.seen[*end].skipped)?;
         Some(self.name(end))
+    }
+
+    /// Whether the good end could not be measured, and is taken for good as it was said to be.
+    pub fn is_good_on_trust(&self) -> bool {
+        self.seen[self.graph.good()].skipped
+    }
+
+    /// The bad end.
+    pub fn bad(&self) -> &Node {
+        &self.graph.nodes()[self.graph.bad()]
     }
 
     /// The sets of suspects that can be told apart, the likeliest first.
@@ -430,7 +443,8 @@ impl Search {
             } else {
                 1
             };
-            self.seen[*end].observations() < wanted
+            let seen = &self.seen[*end];
+            !seen.skipped && seen.observations() < wanted
         };
         let here = at.and_then(|at| self.graph.place(at));
         let mut ends = [bad, good];

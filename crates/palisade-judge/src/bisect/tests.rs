@@ -98,18 +98,24 @@ fn a_culprit_among_skipped_commits_is_a_set() {
 #[test]
 fn ends_that_cannot_be_measured_or_show_the_same_are_said_to() {
     let words = "a:good b:a c:b";
-    for end in ["c", "good"] {
-        let look = |commit: &str| {
-            if commit == end {
-                CommitObservation::Skip
-            } else {
-                verdict(commit != "good")
-            }
-        };
-        let (answer, _) = search(graph(words), SearchRules::default(), look);
-        let commit = end.to_owned();
-        assert_eq!(answer, SearchResult::Unmeasured { commit });
-    }
+    let look = |commit: &str| match commit {
+        "c" => CommitObservation::Skip,
+        commit => verdict(commit != "good"),
+    };
+    let (answer, _) = search(graph(words), SearchRules::default(), look);
+    let commit = "c".to_owned();
+    assert_eq!(answer, SearchResult::Unmeasured { commit });
+    let metric = SearchRules {
+        model: Some(FailureModel::Ratios),
+        ..SearchRules::default()
+    };
+    let look = |commit: &str| match commit {
+        "good" => CommitObservation::Skip,
+        _ => CommitObservation::LogRatios(vec![0.1; BLOCK_PAIRS]),
+    };
+    let (answer, _) = search(graph(words), metric, look);
+    let commit = "good".to_owned();
+    assert_eq!(answer, SearchResult::Unmeasured { commit });
     for is_bad in [true, false] {
         let (answer, looked) = search(graph(words), SearchRules::default(), |_| verdict(is_bad));
         assert!(matches!(answer, SearchResult::Alike { confidence } if confidence >= 0.95));
@@ -133,6 +139,27 @@ fn ends_that_cannot_be_measured_or_show_the_same_are_said_to() {
     let same = || CommitObservation::LogRatios((0..BLOCK_PAIRS).map(noise).collect());
     let (answer, _) = search(graph(words), metric, |_| same());
     assert!(matches!(answer, SearchResult::Alike { .. }), "{answer:?}");
+}
+
+#[test]
+fn a_good_end_that_cannot_be_measured_is_taken_on_trust() {
+    let words = "a:good b:a c:b d:c";
+    for (skipped, first_bad, expected) in [
+        (&["good"][..], "c", &["c"][..]),
+        (&["good", "a"], "c", &["c"]),
+        (&["good", "a"], "b", &["a", "b"]),
+        (&["good"], "a", &["a"]),
+    ] {
+        let look = |commit: &str| {
+            if skipped.contains(&commit) {
+                CommitObservation::Skip
+            } else {
+                verdict(commit >= first_bad)
+            }
+        };
+        let (answer, _) = search(graph(words), SearchRules::default(), look);
+        check(&answer, expected);
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::host::run::{RunError, TestRunOutput};
 use crate::host::session::{BaseChoice, CandidateChoice, RunTests, Session};
 use crate::observation::{Observation, Outcome, Purpose};
 use crate::policy::RunnerChoice;
-use crate::record::{Question, Stage};
+use crate::record::{BisectReport, Question, Stage};
 use crate::scope::Scope;
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::Verdict;
@@ -259,6 +259,38 @@ fn a_search_names_the_commit_that_broke_a_test_and_skips_what_does_not_build() {
     );
     assert_eq!(report.culprits[0].id, fixture.commit(2));
     assert_eq!(report.culprits[0].subject, "commit 4");
+}
+
+/// Looks for what broke the test x between the first commit and the last one.
+fn search(fixture: &mut Fixture, commits: usize) -> BisectReport {
+    let question = Some(Question::Test(id("x")));
+    let options = BisectOptions {
+        good: Some(fixture.commit(commits - 1)),
+        ..BisectOptions::new(&fixture.session, question)
+    };
+    let launcher = Launcher::new("none".into());
+    bisect(&mut fixture.session, &launcher, &options, &|_| ()).expect("a report")
+}
+
+#[test]
+fn an_end_that_cannot_be_measured_is_moved_or_taken_on_trust() {
+    let (good, bad, broken) = ("x: pass\n", "x: fail\n", "does not build\n");
+    let commits = [broken, good, bad, bad, broken];
+    let mut fixture = Fixture::new(&commits);
+    let report = search(&mut fixture, commits.len());
+    assert_eq!(report.culprits[0].id, fixture.commit(2), "{report:?}");
+    assert!(report.good_on_trust);
+    assert_eq!(report.bad.id, fixture.commit(1));
+    assert_eq!(report.bad_asked.expect("moved").id, fixture.commit(0));
+    assert_eq!(report.hint, None);
+    // Where all passes that can be measured, the build is what broke.
+    let commits = [good, good, broken];
+    let mut fixture = Fixture::new(&commits);
+    let report = search(&mut fixture, commits.len());
+    let commit = fixture.commit(0);
+    assert_eq!(report.answer, SearchResult::Unmeasured { commit });
+    let hint = report.hint.expect("a hint");
+    assert!(hint.contains("--cmd"), "{hint}");
 }
 
 #[test]

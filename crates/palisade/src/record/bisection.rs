@@ -96,6 +96,16 @@ pub struct BisectReport {
     pub good: CommitReport,
     /// The bad end.
     pub bad: CommitReport,
+    /// Whether the good end could not be measured, and was taken for good as it was said to be.
+    #[serde(default)]
+    pub good_on_trust: bool,
+    /// The bad end that was asked for, if it could not be measured and an earlier commit stands
+    /// in its place.
+    #[serde(default)]
+    pub bad_asked: Option<CommitReport>,
+    /// The command that may find more, where this search cannot.
+    #[serde(default)]
+    pub hint: Option<String>,
     /// What the failure was taken for in the end.
     pub model: FailureModel,
     /// What was found.

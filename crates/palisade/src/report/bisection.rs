@@ -74,6 +74,9 @@ impl BisectReport {
             self.good.words(),
             self.bad.words()
         );
+        for note in self.notes() {
+            let _ = writeln!(text, "  {note}");
+        }
         for seen in &self.seen {
             let _ = writeln!(
                 text,
@@ -91,7 +94,22 @@ impl BisectReport {
             self.seconds,
             self.exit_code
         );
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(text, "hint: {hint}");
+        }
         text
+    }
+
+    /// What was done about an end that cannot be measured, in words.
+    fn notes(&self) -> Vec<String> {
+        let good = self.good_on_trust.then(|| {
+            "the good end cannot be measured, and is taken for good as it was said to be".to_owned()
+        });
+        let bad = self.bad_asked.as_ref().map(|asked| {
+            let asked = asked.words();
+            format!("{asked}, the bad end that was asked for, cannot be measured")
+        });
+        good.into_iter().chain(bad).collect()
     }
 
     /// The report as Markdown.
@@ -117,6 +135,9 @@ impl BisectReport {
             counted(self.runs, "observation"),
             counted(self.suspects + 1, "commit"),
         );
+        for note in self.notes().iter().chain(&self.hint) {
+            let _ = writeln!(text, "{}.\n", cell(&upper(note)));
+        }
         text.push_str("| commit | seen | subject |\n|---|---|---|\n");
         for seen in &self.seen {
             let _ = writeln!(

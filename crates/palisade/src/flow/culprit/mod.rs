@@ -22,7 +22,9 @@ use state::SearchLock;
 pub(crate) use state::replace;
 pub use state::{LoggedObservation, SearchState};
 
-use crate::bisect::{FailureModel, Graph, GraphError, Search, SearchStep};
+use crate::bisect::{
+    CommitObservation, FailureModel, Graph, GraphError, Search, SearchResult, SearchStep,
+};
 use crate::flow::benchmark_comparison::ComparisonError;
 use crate::flow::change::assess_change;
 use crate::flow::milestone;
@@ -39,6 +41,9 @@ pub const STATE_FILE: &str = ".palisade/bisect.json";
 
 /// Up to how many suspects are weighed by what they risk: each costs two calls of git.
 const WEIGHED: usize = 200;
+
+/// How many commits are tried in the place of a bad end that cannot be measured.
+const MOVES: usize = 20;
 
 /// How many commits before the bad end are looked through for a good one.
 const BACK: u32 = 1000;
@@ -227,14 +232,7 @@ pub fn bisect(
     if let Some(max_runs) = options.max_runs {
         state.max_runs = max_runs;
     }
-    let nodes = session
-        .repo
-        .between(&state.good, &state.bad, state.first_parent)?;
-    let graph = Graph::new(&state.good, nodes).map_err(CulpritError::from)?;
-    let mut search = Search::new(graph, state.rules());
-    for entry in &state.log {
-        search.observe(&entry.commit, entry.seen.clone());
-    }
+    let mut search = search_of(session, &state)?;
     if !options.resume {
         state.save(&options.state)?;
     }
@@ -246,7 +244,23 @@ pub fn bisect(
         if let Some(weights) = &state.weights {
             search.weigh(weights);
         }
+        if passes_at_stand_in(&state) {
+            // Nothing that can be measured shows it.
+            let commit = state.restore_bad();
+            search = search_of(session, &state)?;
+            break SearchResult::Unmeasured { commit };
+        }
         match search.step(observer.at()) {
+            SearchStep::Done(SearchResult::Unmeasured { commit }) => {
+                let is_bad = commit == state.bad;
+                if !(is_bad && move_bad(&mut state, &search, events)) {
+                    let asked = state.restore_bad();
+                    search = search_of(session, &state)?;
+                    let commit = if is_bad { asked } else { commit };
+                    break SearchResult::Unmeasured { commit };
+                }
+                search = search_of(session, &state)?;
+            }
             SearchStep::Done(answer) => break answer,
             SearchStep::Observe(commit) => {
                 events(Event::Step(progress(&search, &state, &commit)));
@@ -264,6 +278,46 @@ pub fn bisect(
         seconds: started.elapsed().as_secs_f64(),
         ..report
     })
+}
+
+/// A search with all that was seen.
+fn search_of(session: &Session, state: &SearchState) -> Result<Search, CulpritError> {
+    let nodes = session
+        .repo
+        .between(&state.good, &state.bad, state.first_parent)?;
+    let graph = Graph::new(&state.good, nodes).map_err(CulpritError::from)?;
+    let mut search = Search::new(graph, state.rules());
+    for entry in &state.log {
+        search.observe(&entry.commit, entry.seen.clone());
+    }
+    Ok(search)
+}
+
+/// Puts the commit before a bad end that cannot be measured in its place; false if there is
+/// none, or too many were tried.
+fn move_bad(state: &mut SearchState, search: &Search, events: Events<'_>) -> bool {
+    let graph = search.graph();
+    let is_suspect = |id: &&String| graph.place(id).is_some_and(|at| at < graph.suspects());
+    let before = search.bad().parents.first().filter(is_suspect);
+    let tried = state.log.iter().filter(|entry| entry.why.is_some()).count();
+    let Some(before) = before.filter(|_| tried < MOVES) else {
+        return false;
+    };
+    events(Event::Note(format!(
+        "{} cannot be measured: {}, the commit before it, is taken for the bad end",
+        short(&state.bad),
+        short(before)
+    )));
+    let asked = std::mem::replace(&mut state.bad, before.clone());
+    state.bad_asked.get_or_insert(asked);
+    state.weights = None;
+    true
+}
+
+/// Whether a commit that stands for the bad end passes when it is first looked at.
+fn passes_at_stand_in(state: &SearchState) -> bool {
+    let first = || state.observations(&state.bad).into_iter().next();
+    state.bad_asked.is_some() && first() == Some(CommitObservation::Good)
 }
 
 /// Resolves the ends of a search in which nothing was seen yet.

@@ -14,8 +14,16 @@ use crate::scope::Scope;
 use crate::speed::BoundState;
 use crate::test_id::TestId;
 
+/// Why nothing is seen of a commit.
+pub(super) struct SkipReason {
+    /// In words.
+    pub(super) words: String,
+    /// Whether it does not build.
+    pub(super) does_not_build: bool,
+}
+
 /// What is seen, and why nothing is.
-type ObservationAndReason = (CommitObservation, Option<String>);
+type ObservationAndReason = (CommitObservation, Option<SkipReason>);
 
 /// Looks at commits, and keeps the last one checked out.
 pub(crate) struct Observer<'a> {
@@ -75,7 +83,11 @@ impl<'a> Observer<'a> {
             Err(error) => match error.session() {
                 Some(SessionError::Run(failed)) if !failed.is_interrupt() => {
                     self.at = Some(commit.to_owned());
-                    Ok(skip(reason(failed)))
+                    let reason = SkipReason {
+                        words: reason(failed),
+                        does_not_build: matches!(failed, RunError::Build { .. }),
+                    };
+                    Ok((CommitObservation::Skip, Some(reason)))
                 }
                 // A commit whose manifests Cargo cannot read.
                 Some(SessionError::Workspace(failed)) => Ok(skip(failed.to_string())),
@@ -124,7 +136,7 @@ impl<'a> Observer<'a> {
     ) -> Result<ObservationAndReason, CulpritError> {
         let revision = self.revision(session, commit)?;
         let result = run_command(session, revision, words, events)?;
-        Ok((result.seen, result.why))
+        Ok((result.seen, result.why.map(SkipReason::new)))
     }
 
     /// Whether a ratio of the user's policy holds.
@@ -171,8 +183,17 @@ impl<'a> Observer<'a> {
     }
 }
 
+impl SkipReason {
+    fn new(words: String) -> Self {
+        Self {
+            words,
+            does_not_build: false,
+        }
+    }
+}
+
 fn skip(why: String) -> ObservationAndReason {
-    (CommitObservation::Skip, Some(why))
+    (CommitObservation::Skip, Some(SkipReason::new(why)))
 }
 
 /// Why a run says nothing: the first line of what the compiler said.

@@ -1,7 +1,8 @@
 //! What a search found, in the forms it is told in.
 
-use super::{CulpritError, SearchState};
+use super::{CulpritError, LoggedObservation, SearchState};
 use crate::bisect::{CommitEvidence, Search, SearchResult};
+use crate::hash::short;
 use crate::host::session::Session;
 use crate::record::{BisectReport, CommitReport, CommitSummary};
 use crate::stats::median;
@@ -74,6 +75,12 @@ impl BisectReport {
             question: state.question.clone(),
             good: CommitReport::of(session, &state.good)?,
             bad: CommitReport::of(session, &state.bad)?,
+            good_on_trust: search.is_good_on_trust(),
+            bad_asked: match &state.bad_asked {
+                Some(asked) => Some(CommitReport::of(session, asked)?),
+                None => None,
+            },
+            hint: hint(state, &answer),
             model: search.model(),
             answer,
             culprits,
@@ -83,4 +90,18 @@ impl BisectReport {
             seconds: 0.0,
         })
     }
+}
+
+/// A bad end that does not build is a failure that a command can look for.
+fn hint(state: &SearchState, answer: &SearchResult) -> Option<String> {
+    let SearchResult::Unmeasured { commit } = answer else {
+        return None;
+    };
+    let is_it = |entry: &&LoggedObservation| entry.commit == *commit && entry.does_not_build;
+    state.log.iter().find(is_it)?;
+    Some(format!(
+        "cargo palisade bisect --good {} --bad {} --cmd \"cargo test --workspace --no-run\" finds what broke the build",
+        short(&state.good),
+        short(commit)
+    ))
 }

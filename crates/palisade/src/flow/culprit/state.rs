@@ -24,6 +24,9 @@ pub struct LoggedObservation {
     pub seen: CommitObservation,
     /// Why it was skipped.
     pub why: Option<String>,
+    /// Whether that is because it does not build.
+    #[serde(default)]
+    pub does_not_build: bool,
     /// When it ended.
     pub at_ms: Millis,
     /// How long it took, with checkout and build.
@@ -39,6 +42,9 @@ pub struct SearchState {
     pub good: String,
     /// The bad end.
     pub bad: String,
+    /// The bad end that was asked for, if another one stands in its place.
+    #[serde(default)]
+    pub bad_asked: Option<String>,
     /// Whether of merges only the first parent is followed.
     pub first_parent: bool,
     /// What the failure is taken for, if that was said.
@@ -67,6 +73,7 @@ impl SearchState {
             question,
             good,
             bad,
+            bad_asked: None,
             first_parent,
             model,
             max_runs: SearchRules::default().max_runs,
@@ -94,7 +101,9 @@ impl SearchState {
         events: Events<'_>,
     ) -> Result<CommitObservation, CulpritError> {
         let began = Instant::now();
-        let (seen, why) = observer.observe(session, &self.good, commit, events)?;
+        let (seen, reason) = observer.observe(session, &self.good, commit, events)?;
+        let does_not_build = reason.as_ref().is_some_and(|reason| reason.does_not_build);
+        let why = reason.map(|reason| reason.words);
         if let Some(why) = &why {
             let note = format!("{} is skipped: {why}", short(commit));
             events(Event::Note(note));
@@ -103,10 +112,19 @@ impl SearchState {
             commit: commit.to_owned(),
             seen: seen.clone(),
             why,
+            does_not_build,
             at_ms: now(),
             seconds: began.elapsed().as_secs_f64(),
         });
         Ok(seen)
+    }
+
+    /// Puts the bad end that was asked for back in its place, and returns it.
+    pub(super) fn restore_bad(&mut self) -> String {
+        if let Some(asked) = self.bad_asked.take() {
+            self.bad = asked;
+        }
+        self.bad.clone()
     }
 
     /// What was seen of a commit, in order.
