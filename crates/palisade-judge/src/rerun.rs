@@ -177,8 +177,13 @@ impl BasePlan {
                 && !is_known(&d.test)
         });
         let names = failed.map(|d| d.old_name.clone().unwrap_or_else(|| d.test.clone()));
+        Self::of_tests(names.collect(), policy)
+    }
+
+    /// A plan for tests that failed on a revision that is compared with nothing.
+    pub fn of_tests(tests: BTreeSet<TestId>, policy: FlakyPolicy) -> Self {
         Self {
-            tests: names.collect(),
+            tests,
             reruns: policy.reruns,
             round: 0,
             is_stuck: false,

@@ -5,10 +5,12 @@ use super::check::{self, JudgeArgs};
 use crate::error::{CommandError, NOT_MEASURED, UsageError};
 use palisade::baseline::{TestSet, TestStatus};
 use palisade::flow::check::CheckOptions;
+use palisade::flow::confirmed_run::{ConfirmedRun, confirmed_run};
 use palisade::host::session::{BaseChoice, Event, Session};
 use palisade::host::{new_id, now};
-use palisade::observation::{Purpose, Run};
-use palisade::record::{BaselineMark, Record, age};
+use palisade::observation::Run;
+use palisade::record::{BaselineMark, FailureKind, Record, age};
+use palisade::report::printable;
 use palisade::scope::Scope;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -78,20 +80,34 @@ fn record(context: &mut Context<'_>) -> Result<u8, CommandError> {
     }
     ui.event(Event::Step(format!("test {}", revision.name())));
     let events = |event| ui.event(event);
-    let (run, gaps) =
-        context
-            .session
-            .run(&mut revision, &Scope::Workspace, Purpose::Tests, &events)?;
-    let tally = TestSet::of_runs([&run], &Scope::Workspace).tally();
+    let ConfirmedRun {
+        run,
+        gaps,
+        set,
+        failures,
+    } = confirmed_run(&mut context.session, &mut revision, &events)?;
+    let tally = set.tally();
     let is_usable = run.complete && tally.ran() > 0;
+    let flaky = match tally.flaky {
+        0 => String::new(),
+        count => format!(", {count} flaky"),
+    };
     let mut text = format!(
-        "{} of {} tests pass at {}, {} fail, {} ignored\n",
+        "{} of {} tests pass at {}, {} fail{flaky}, {} ignored\n",
         tally.passing,
         tally.ran(),
         revision.name(),
         tally.failing,
         tally.ignored
     );
+    for failure in &failures {
+        let word = match failure.kind {
+            FailureKind::Flaky => "flaky",
+            FailureKind::Broken | FailureKind::OnlyUnderNextest => "fails",
+        };
+        let reason = printable(&failure.reason());
+        let _ = writeln!(text, "  {word}: {}: {reason}", failure.test);
+    }
     let mark = if is_usable {
         Some(mark(context, &run)?)
     } else {
@@ -110,6 +126,7 @@ fn record(context: &mut Context<'_>) -> Result<u8, CommandError> {
         "run": run.id,
         "commit": run.subject.commit,
         "tests": tally,
+        "failures": failures,
         "gaps": gaps,
     });
     context.print(&json, &text)?;

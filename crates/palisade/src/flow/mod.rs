@@ -5,6 +5,7 @@ pub mod change;
 pub mod check;
 pub mod claims;
 mod command;
+pub mod confirmed_run;
 pub mod culprit;
 pub mod hooks;
 pub mod import;

@@ -10,7 +10,7 @@ use crate::host::source::contents;
 use crate::policy::{
     ClaimsPolicy, FlakyPolicy, MilestonePolicy, Policy, RunPolicy, SlowerPolicy, SpeedPolicy,
 };
-use crate::test_id::TestId;
+use crate::record::{ConfirmedFailure, FailureKind};
 use crate::workspace::Workspace;
 
 /// Words in the names of files that read what others wrote.
@@ -113,9 +113,9 @@ fn place(dir: &str, name: &str) -> String {
     }
 }
 
-/// The text of the file. `failing` are the tests that fail as it is written; they
-/// are named as known, with `owner` to answer for them.
-pub fn policy_text(survey: &SourceSurvey, failing: &[TestId], owner: &str) -> String {
+/// The text of the file. Of the tests that failed before it is written, those that fail each
+/// time are named as known, with `owner` to answer for them.
+pub fn policy_text(survey: &SourceSurvey, failures: &[ConfirmedFailure], owner: &str) -> String {
     let defaults = Policy::default();
     let mut text = String::new();
     push_success_rate(&mut text, &defaults);
@@ -128,7 +128,7 @@ pub fn policy_text(survey: &SourceSurvey, failing: &[TestId], owner: &str) -> St
     push_milestone(&mut text, &defaults.milestone);
     push_speed(&mut text, &defaults.speed);
     push_classes(&mut text, survey);
-    push_known_failures(&mut text, failing, owner);
+    push_known_failures(&mut text, failures, owner);
     text.push_str(ACCEPTED);
     text.push_str(MONITORED);
     text
@@ -346,25 +346,37 @@ fn push_classes(text: &mut String, survey: &SourceSurvey) {
     }
 }
 
-fn push_known_failures(text: &mut String, failing: &[TestId], owner: &str) {
+fn push_known_failures(text: &mut String, failures: &[ConfirmedFailure], owner: &str) {
     text.push_str(
         "\n# Failures that are known, by name, with who answers for them:\n\
          # [[known_failure]]\n# test = \"package/lib/tests::name\"\n# owner = \"name\"\n# reason = \"text\"\n",
     );
-    for test in failing {
+    for failure in failures {
+        let test = failure.test.to_string();
+        let reason = failure.reason();
         // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\n[[known_failure]]\ntest = {:?}\nowner = {owner:?}\nreason = \"it failed when the guard was set up\"\n",
-            test.to_string()
-        );
+        let _ = match failure.kind {
+            FailureKind::Flaky => {
+                writeln!(
+                    text,
+                    "# Not {test}: {reason}, so it is flaky and in the ledger."
+                )
+            }
+            FailureKind::Broken | FailureKind::OnlyUnderNextest => write!(
+                text,
+                "\n[[known_failure]]\ntest = {}\nowner = {}\nreason = {}\n",
+                toml::Value::from(test),
+                toml::Value::from(owner),
+                toml::Value::from(reason),
+            ),
+        };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_id::TargetKind;
+    use crate::test_id::{TargetKind, TestId};
 
     #[test]
     fn the_text_is_a_policy_that_says_the_defaults() {
@@ -373,8 +385,18 @@ mod tests {
             parsers: vec!["a/src/parser.rs".to_owned()],
             ..SourceSurvey::default()
         };
-        let failing = [TestId::new("a", TargetKind::Doc, "", "src/lib.rs - \"f\"")];
-        let text = policy_text(&survey, &failing, "Ada \"the\" Lovelace");
+        let failure = |name: &str, kind| ConfirmedFailure {
+            test: TestId::new("a", TargetKind::Doc, "", name),
+            kind,
+            failures: 6,
+            runs: 6,
+            message: Some("it said \"no\"".to_owned()),
+        };
+        let failures = [
+            failure("src/lib.rs - \"f\"", FailureKind::Broken),
+            failure("src/lib.rs - g", FailureKind::Flaky),
+        ];
+        let text = policy_text(&survey, &failures, "Ada \"the\" Lovelace");
         let policy = Policy::parse(&text, Path::new("palisade.toml")).expect("valid");
         let defaults = Policy::default();
         assert_eq!(policy.run, defaults.run);
@@ -385,7 +407,12 @@ mod tests {
         assert_eq!(policy.speed, defaults.speed);
         assert_eq!(policy.min_success_rate, defaults.min_success_rate);
         assert!(policy.class[0].paths[0].matches("a/src/parser.rs"));
-        assert_eq!(policy.known_failure[0].test, failing[0]);
+        assert_eq!(policy.known_failure.len(), 1);
+        assert_eq!(policy.known_failure[0].test, failures[0].test);
+        assert_eq!(
+            policy.known_failure[0].reason,
+            "it failed in 6 of 6 runs: it said \"no\""
+        );
         assert_eq!(policy.known_failure[0].owner, "Ada \"the\" Lovelace");
     }
 }

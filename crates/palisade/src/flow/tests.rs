@@ -8,24 +8,27 @@ use std::process::Command;
 use std::rc::Rc;
 
 use super::check::{CheckOptions, check};
+use super::confirmed_run::confirmed_run;
 use super::culprit::{BisectOptions, bisect};
+use super::quarantine;
 use super::recover::{RecoverOptions, recover};
 use crate::bisect::SearchResult;
 use crate::finding::{BuildFailure, Cause, FailureCause, Finding};
 use crate::host::git::remove_hook_variables;
 use crate::host::measure::launch::Launcher;
 use crate::host::process::Cancel;
-use crate::host::run::{RunError, TestRunOutput};
+use crate::host::run::{RunError, Runner, TestRunOutput};
 use crate::host::session::{BaseChoice, CandidateChoice, RunTests, Session};
 use crate::observation::{Observation, Outcome, Purpose};
 use crate::policy::RunnerChoice;
-use crate::record::{BisectReport, Question, Stage};
+use crate::record::{BisectReport, FailureKind, Question, Stage};
 use crate::scope::Scope;
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::Verdict;
 
 /// What stands in `outcomes.txt`: a line `NAME: pass` for each test, `NAME: fail`, `NAME: flaky`
-/// for one that fails every third time, or the line `does not build`.
+/// for one that fails every third time, `NAME: nextest` for one that fails under cargo-nextest,
+/// or the line `does not build`.
 const OUTCOMES: &str = "src/outcomes.txt";
 
 /// A repository with a package, and a session in it.
@@ -130,6 +133,7 @@ fn fake_tests(runs: Rc<RefCell<Vec<usize>>>) -> RunTests {
                 "pass" => Outcome::Pass,
                 "flaky" if number % 3 != 1 => Outcome::Pass,
                 "ignored" => Outcome::Ignored,
+                "nextest" if *request.runner == Runner::CargoTest => Outcome::Pass,
                 _ => Outcome::Fail,
             };
             if request.scope.contains(&id(name)) {
@@ -197,6 +201,42 @@ fn a_run_from_before_the_policy_was_written_is_not_run_again() {
     assert_eq!(fixture.check().0, Verdict::Pass);
     // The run from before, and that of the edited files.
     assert_eq!(*fixture.runs.borrow(), [1, 1]);
+}
+
+#[test]
+fn what_is_kept_as_expected_is_not_believed_from_one_run() {
+    // The first run is the one of all tests, and the flaky one fails in the second of three.
+    let mut fixture = Fixture::new(&["x: fail\ny: flaky\nz: pass\n"]);
+    fixture.runs.borrow_mut().push(0);
+    let mut revision = fixture.session.working_revision().expect("a revision");
+    let confirmed = confirmed_run(&mut fixture.session, &mut revision, &|_| ()).expect("a run");
+    let seen = confirmed.failures.iter();
+    let seen: Vec<_> = seen
+        .map(|failure| (failure.test.clone(), failure.kind, failure.failures))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (id("x"), FailureKind::Broken, 6),
+            (id("y"), FailureKind::Flaky, 1)
+        ]
+    );
+    let tally = confirmed.set.tally();
+    assert_eq!((tally.failing, tally.flaky, tally.passing), (1, 1, 1));
+    let ledger = quarantine::ledger(fixture.session.store.as_ref()).expect("a ledger");
+    assert!(ledger.get(&id("y")).expect("known").is_flaky());
+}
+
+#[test]
+fn a_test_that_only_fails_under_nextest_is_said_to() {
+    let fixture = Fixture::new(&["x: nextest\ny: fail\n"]);
+    let mut session = fixture.session;
+    session.runner = Runner::Nextest("cargo-nextest 0".to_owned());
+    let mut revision = session.working_revision().expect("a revision");
+    let confirmed = confirmed_run(&mut session, &mut revision, &|_| ()).expect("a run");
+    let kinds: Vec<_> = confirmed.failures.iter().map(|f| f.kind).collect();
+    assert_eq!(kinds, [FailureKind::OnlyUnderNextest, FailureKind::Broken]);
+    assert_ne!(session.runner, Runner::CargoTest);
 }
 
 #[test]

@@ -341,6 +341,24 @@ impl Session {
         self.run_by(None, revision, scope, purpose, events)
     }
 
+    /// Runs the tests of `scope` once with `cargo test`, whatever the policy says, without
+    /// documentation tests.
+    pub(crate) fn run_as_cargo_test(
+        &mut self,
+        revision: &mut Revision,
+        scope: &Scope,
+        events: Events<'_>,
+    ) -> Result<(Run, Vec<String>), SessionError> {
+        let runner = std::mem::replace(&mut self.runner, Runner::CargoTest);
+        let doctests = std::mem::replace(&mut self.policy.run.doctests, false);
+        let environment = revision.environment.take();
+        let ran = self.run(revision, scope, Purpose::Rerun, events);
+        self.runner = runner;
+        self.policy.run.doctests = doctests;
+        revision.environment = environment;
+        ran
+    }
+
     /// Watches the user's own `cargo test` of the whole workspace, in the user's files,
     /// and remembers what it did. What it prints comes as [`Progress::Said`].
     pub fn watch(

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 mod advice;
 mod bisection;
+mod failure;
 mod incident;
 mod journal;
 mod milestone;
@@ -17,6 +18,7 @@ mod text;
 
 pub use advice::Advice;
 pub use bisection::{BisectReport, CommitReport, CommitSummary, Question};
+pub use failure::{ConfirmedFailure, FailureKind};
 pub use incident::{
     FOLDER, Incident, IncidentConfirmation, Revert, Stage, TimelineEntry, Validation,
 };

@@ -1,5 +1,7 @@
 //! Runs unit and integration tests with cargo-nextest and reads its list and its
-//! JUnit report. Retries are switched off: one run is one observation.
+//! JUnit report. Our profile inherits what the workspace's own settings say: groups, setup
+//! scripts, overrides and the default filter, whose tests count as ignored. Retries are switched
+//! off: one run is one observation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -55,6 +57,16 @@ struct Case {
 #[derive(Deserialize)]
 struct FilterMatch {
     status: String,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Case {
+    /// Whether it is there and does not run: by its attribute, or by the `default-filter` of
+    /// the workspace's own settings.
+    fn is_left_out(&self) -> bool {
+        self.ignored || self.filter_match.reason == "default-filter"
+    }
 }
 
 /// Runs the request's tests that are not documentation tests.
@@ -216,7 +228,7 @@ fn listed(
             let test = TestId::new(&suite.package_name, kind, &suite.binary_name, &path);
             if case.filter_match.status == "matches" {
                 expected.insert((binary.clone(), path), test);
-            } else if case.ignored && request.scope.contains(&test) {
+            } else if case.is_left_out() && request.scope.contains(&test) {
                 seen.observations.push(Observation {
                     test,
                     outcome: Outcome::Ignored,
@@ -390,6 +402,30 @@ mod tests {
             "none() | (binary_id(=a) & test(=t::x)) | (binary_id(=a::bin/tool) & test(=z)) \
              | (binary_id(=a::it) & test(=y))"
         );
+    }
+
+    #[test]
+    fn tests_that_the_default_filter_leaves_out_are_there() {
+        let is_left_out = |text: &str| {
+            let case: Case = serde_json::from_str(text).expect("valid");
+            case.is_left_out()
+        };
+        let case = |ignored: bool, rest: &str| {
+            format!("{{\"ignored\": {ignored}, \"filter-match\": {{\"status\": {rest}}}}}")
+        };
+        assert!(!is_left_out(&case(false, "\"matches\"")));
+        assert!(is_left_out(&case(
+            true,
+            "\"mismatch\", \"reason\": \"ignored\""
+        )));
+        assert!(is_left_out(&case(
+            false,
+            "\"mismatch\", \"reason\": \"default-filter\""
+        )));
+        assert!(!is_left_out(&case(
+            false,
+            "\"mismatch\", \"reason\": \"expression\""
+        )));
     }
 
     #[test]
