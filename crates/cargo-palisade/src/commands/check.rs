@@ -134,7 +134,10 @@ pub fn tell(context: &Context<'_>, report: Report, args: &ReportArgs) -> Result<
         write(path, &markdown(report, now()))?;
     }
     if let Some(path) = &args.sarif {
-        write(path, &format!("{:#}\n", sarif(report)))?;
+        write(
+            path,
+            &format!("{:#}\n", sarif(report, &context.session.workspace.dir)),
+        )?;
     }
     if let Some(path) = &args.html {
         write(path, &page(context, report)?)?;

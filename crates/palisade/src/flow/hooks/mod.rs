@@ -157,7 +157,8 @@ pub fn install(
     let mut done = Vec::new();
     for hook in Hook::ALL {
         let path = folder.join(hook.name());
-        done.push((path.clone(), install_one(&path, hook, program)?));
+        let text = script(hook, program, &session.workspace.dir);
+        done.push((path.clone(), install_one(&path, &text)?));
     }
     let head = session.repo.head()?;
     let entry = journal_entry(&head.tree, &head.id, JournalEvent::HooksInstalled);
@@ -165,7 +166,7 @@ pub fn install(
     Ok(done)
 }
 
-fn install_one(path: &Path, hook: Hook, program: &Path) -> Result<HookChange, HookError> {
+fn install_one(path: &Path, text: &str) -> Result<HookChange, HookError> {
     let kept_path = kept_path(path);
     if path.exists() && !is_ours(path) {
         if kept_path.exists() {
@@ -176,7 +177,7 @@ fn install_one(path: &Path, hook: Hook, program: &Path) -> Result<HookChange, Ho
         }
         fs::rename(path, &kept_path).map_err(|source| file_error(path, source))?;
     }
-    write(path, &script(hook, program)).map_err(|source| file_error(path, source))?;
+    write(path, text).map_err(|source| file_error(path, source))?;
     Ok(if kept_path.exists() {
         HookChange::Chained
     } else {
@@ -234,8 +235,9 @@ fn is_ours(path: &Path) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line == MARK))
 }
 
-/// The hook's text. Where the program is gone from its place, the one in `PATH` is taken.
-fn script(hook: Hook, program: &Path) -> String {
+/// The hook's text. Where the program is gone from its place, the one in `PATH` is taken. Git
+/// runs it in the repository's root, in which the workspace is the folder `dir`.
+fn script(hook: Hook, program: &Path, dir: &str) -> String {
     let name = hook.name();
     let program = program.to_string_lossy();
     // The shell that git brings to Windows takes both, and `\\` for more than that.
@@ -249,6 +251,10 @@ fn script(hook: Hook, program: &Path) -> String {
         "#!/bin/sh\n{MARK}\nguard={program}\n[ -x \"$guard\" ] || guard=cargo-palisade\n\
          before=$(dirname \"$0\")/{name}{KEPT_SUFFIX}\n"
     );
+    let place = match dir {
+        "" => String::new(),
+        dir => format!(" -C {}", shell_word(dir)),
+    };
     // What git says on standard input is for both.
     let (take, give) = match hook {
         Hook::PreCommit => ("", ""),
@@ -258,7 +264,7 @@ fn script(hook: Hook, program: &Path) -> String {
     let _ = write!(
         text,
         "{take}if [ -x \"$before\" ]; then\n    {give}\"$before\" \"$@\" || exit\nfi\n\
-         {give}\"$guard\" hooks run {name}\n"
+         {give}\"$guard\"{place} hooks run {name}\n"
     );
     text
 }
@@ -342,4 +348,20 @@ pub fn bypassed(session: &mut Session) -> Result<Vec<Commit>, HookError> {
         session.store.add(&Record::Journal(entry))?;
     }
     Ok(bypassed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_runs_in_the_folder_of_the_workspace() {
+        let text = |dir| script(Hook::PreCommit, Path::new("/bin/guard"), dir);
+        let last = |dir| text(dir).lines().last().map(str::to_owned);
+        assert_eq!(last("").as_deref(), Some("\"$guard\" hooks run pre-commit"));
+        assert_eq!(
+            last("the rust").as_deref(),
+            Some("\"$guard\" -C 'the rust' hooks run pre-commit")
+        );
+    }
 }
