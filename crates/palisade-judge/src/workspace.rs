@@ -41,6 +41,9 @@ pub struct Package {
     pub published: bool,
     /// What can be built from it.
     pub targets: Vec<Target>,
+    /// The targets whose tests have a `main` of their own in the place of libtest's; the library
+    /// without its name.
+    pub own_mains: BTreeSet<(TargetKind, String)>,
     /// The packages of the workspace it depends on, in any way.
     pub dependencies: BTreeSet<String>,
 }
@@ -57,6 +60,7 @@ impl Package {
             edition: "2024".to_owned(),
             published: true,
             targets: Vec::new(),
+            own_mains: BTreeSet::new(),
             dependencies: BTreeSet::new(),
         }
     }
@@ -86,6 +90,8 @@ pub struct Workspace {
     pub target: PathBuf,
     /// Its root from the repository's root, with `/`; empty if they are the same.
     pub dir: String,
+    /// The folders of packages outside of the repository that its packages depend on.
+    pub outside: BTreeSet<PathBuf>,
     /// Its packages by name.
     pub packages: BTreeMap<String, Package>,
 }
@@ -98,6 +104,7 @@ impl Workspace {
             root: PathBuf::new(),
             target: PathBuf::new(),
             dir: String::new(),
+            outside: BTreeSet::new(),
             packages: packages
                 .map(|package| (package.name.clone(), package))
                 .collect(),

@@ -178,9 +178,10 @@ impl Session {
         runner: Option<RunnerChoice>,
         cancel: Cancel,
     ) -> Result<Self, SessionError> {
-        let repo = Repo::discover(dir)?;
+        let mut repo = Repo::discover(dir)?;
         repo.sweep();
         let workspace = metadata::load(dir, repo.root())?;
+        repo.link_outside(&workspace.outside);
         let policy = policy_file::load(&workspace.root)?;
         let runner = Runner::choose(runner.unwrap_or(policy.run.runner))?;
         let usual = workspace.root.join(STORE_FILE);

@@ -28,7 +28,7 @@ pub use worktree::Worktree;
 
 use crate::hash::short;
 use crate::host::process::in_own_process_group;
-use crate::record::Advice;
+use crate::record::{Advice, shell_word};
 
 /// Why git gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,24 @@ pub enum GitError {
     /// The folder is in no git repository.
     #[error("failed to find a git repository at {}", .0.display())]
     NotARepository(PathBuf),
+    /// Git refuses to read the repository, such as one of another user's.
+    #[error("failed to read the git repository at {}: {message}", .dir.display())]
+    Refused {
+        /// The folder.
+        dir: PathBuf,
+        /// What git says, in one line.
+        message: String,
+        /// The command by which git says that this is mended.
+        mend: Option<String>,
+    },
+    /// A submodule does not have the commit that is asked for.
+    #[error("failed to check out commit {commit} of the submodule {path}, which is not in it")]
+    Submodule {
+        /// Its path.
+        path: String,
+        /// The commit.
+        commit: String,
+    },
     /// The repository has no commit.
     #[error("failed to find a commit in {}: the repository is empty", .0.display())]
     NoCommit(PathBuf),
@@ -78,11 +96,15 @@ pub enum GitError {
 
 impl Advice for GitError {
     fn is_usage(&self) -> bool {
-        self.hint().is_some()
+        !matches!(self, Self::Submodule { .. }) && self.hint().is_some()
     }
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Refused { mend, .. } => return mend.clone(),
+            Self::Submodule { path, commit } => {
+                return Some(format!("git -C {} fetch origin {commit}", shell_word(path)));
+            }
             Self::NotARepository(_) => "git init && git add . && git commit",
             Self::NoCommit(_) => "git add . && git commit",
             Self::BranchExists { .. } => "git branch --move that branch to another name",
@@ -121,6 +143,8 @@ pub struct Repo {
     index: PathBuf,
     objects: PathBuf,
     common_dir: PathBuf,
+    /// Folders outside of it that checkouts have to find where they are from here.
+    outside: BTreeSet<PathBuf>,
     // Ended before the folder that it reads from is removed.
     batch: Batch,
     scratch: tempfile::TempDir,
@@ -162,6 +186,8 @@ impl Repo {
             .args(["rev-parse", "--path-format=absolute", "--show-toplevel"])
             .args(["--git-path", "index", "--git-path", "objects"])
             .arg("--git-common-dir")
+            // What it says is read.
+            .env("LC_ALL", "C")
             .output()
             .map_err(GitError::Start)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -171,7 +197,8 @@ impl Repo {
             GitError::NotARepository(dir)
         };
         if !output.status.success() {
-            return Err(not_a_repository());
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(refusal(dir, &said).unwrap_or_else(not_a_repository));
         }
         let mut next = || lines.next().ok_or_else(not_a_repository);
         let (root, index, objects, common_dir) = (next()?, next()?, next()?, next()?);
@@ -184,6 +211,7 @@ impl Repo {
             index,
             objects,
             common_dir,
+            outside: BTreeSet::new(),
             batch: Batch::default(),
             scratch,
         };
@@ -216,6 +244,11 @@ impl Repo {
     /// The root of the working tree.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Lets checkouts find these folders outside of the repository where they are from here.
+    pub fn link_outside(&mut self, folders: &BTreeSet<PathBuf>) {
+        self.outside.clone_from(folders);
     }
 
     /// The commit a revision names.
@@ -423,6 +456,25 @@ impl Repo {
             .args(args);
         command
     }
+}
+
+/// Why git does not read a repository that is there: the line that says so, and the command that
+/// git proposes. `None` if it says that there is none.
+fn refusal(dir: &Path, said: &str) -> Option<GitError> {
+    let mut lines = said.lines().map(str::trim);
+    let message = lines
+        .clone()
+        .find_map(|line| line.strip_prefix("fatal: "))?;
+    if message.starts_with("not a git repository") {
+        return None;
+    }
+    Some(GitError::Refused {
+        dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+        message: message.to_owned(),
+        mend: lines
+            .find(|line| line.starts_with("git "))
+            .map(str::to_owned),
+    })
 }
 
 /// Path and content of each file that `git ls-files --stage -z` lists.

@@ -220,6 +220,128 @@ fn a_file_keeps_its_time_from_checkout_to_checkout_while_its_content_stays() {
     assert_eq!(b_back, b_head);
 }
 
+/// A repository in a folder, with one file.
+fn make(dir: &Path, file: &str) {
+    fs::create_dir_all(dir).expect("made");
+    fs::write(dir.join(file), "1\n").expect("written");
+    for args in [
+        &["init", "--quiet", "--initial-branch=main"][..],
+        &["add", "."],
+        &["commit", "--quiet", "-m", "first"],
+    ] {
+        run_git(dir, args);
+    }
+}
+
+fn run_git(dir: &Path, args: &[&str]) {
+    let output = remove_hook_variables(&mut Command::new("git"))
+        .current_dir(dir)
+        .args(["-c", "user.name=t", "-c", "user.email=t@t"])
+        .args(["-c", "protocol.file.allow=always"])
+        .args(args)
+        .output()
+        .expect("git runs");
+    assert!(output.status.success(), "{args:?}: {output:?}");
+}
+
+#[test]
+fn submodules_come_from_the_objects_that_are_here() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path();
+    for name in ["inner", "outer", "absent", "main"] {
+        make(&home.join(name), &format!("{name}.txt"));
+    }
+    let add = |to: &str, module: &str| {
+        let url = home.join(module).display().to_string();
+        run_git(
+            &home.join(to),
+            &["submodule", "--quiet", "add", &url, module],
+        );
+        run_git(&home.join(to), &["commit", "--quiet", "-m", "module"]);
+    };
+    add("outer", "inner");
+    add("main", "outer");
+    add("main", "absent");
+    let main = home.join("main");
+    run_git(
+        &main,
+        &["submodule", "--quiet", "update", "--init", "--recursive"],
+    );
+    run_git(
+        &main,
+        &["submodule", "--quiet", "deinit", "--force", "absent"],
+    );
+    // Nothing is left to fetch from.
+    for name in ["inner", "outer", "absent"] {
+        fs::remove_dir_all(home.join(name)).expect("removed");
+    }
+    let settings = fs::read_to_string(main.join(".git/config")).expect("read");
+    let repo = Repo::discover(&main).expect("a repository");
+    let head = repo.head().expect("a commit");
+    let worktree = repo.worktree(&head, None).expect("a worktree");
+    let dir = worktree.dir().to_owned();
+    assert!(dir.join("outer/outer.txt").exists());
+    assert!(dir.join("outer/inner/inner.txt").exists());
+    assert!(!dir.join("absent/absent.txt").exists());
+    drop(worktree);
+    assert!(!dir.exists());
+    let after = fs::read_to_string(main.join(".git/config")).expect("read");
+    assert_eq!(settings, after);
+    // A commit that is not here is said, with the way to get it.
+    let commit = "1".repeat(40);
+    let entry = format!("160000,{commit},outer");
+    run_git(&main, &["update-index", "--cacheinfo", &entry]);
+    run_git(&main, &["commit", "--quiet", "-m", "nowhere"]);
+    let head = repo.head().expect("a commit");
+    let error = repo.worktree(&head, None).expect_err("no such commit");
+    assert!(matches!(&error, GitError::Submodule { path, .. } if path == "outer"));
+    assert!(!error.is_usage() && error.hint().expect("one").contains("fetch"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_checkout_finds_folders_outside_where_they_are_from_here() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().canonicalize().expect("a path");
+    make(&home.join("a/b/main"), "main.txt");
+    for name in ["a/b/near", "far/away"] {
+        fs::create_dir_all(home.join(name)).expect("made");
+        fs::write(home.join(name).join("it.txt"), name).expect("written");
+    }
+    let mut repo = Repo::discover(&home.join("a/b/main")).expect("a repository");
+    repo.link_outside(&["a/b/near", "far/away"].map(|name| home.join(name)).into());
+    let head = repo.head().expect("a commit");
+    let worktree = repo.worktree(&head, None).expect("a worktree");
+    let read = |path: &str| fs::read_to_string(worktree.dir().join(path)).expect("read");
+    assert_eq!(read("main.txt"), "1\n");
+    assert_eq!(read("../near/it.txt"), "a/b/near");
+    assert_eq!(read("../../../far/away/it.txt"), "far/away");
+    // One that a killed run left is found again.
+    worktree.lock.unlock().expect("unlocked");
+    let left = worktree.dir().to_owned();
+    std::mem::forget(worktree);
+    repo.sweep();
+    assert!(!left.exists() && home.join("far/away/it.txt").exists());
+}
+
+#[test]
+fn a_refusal_of_git_is_told_with_its_mend() {
+    let said = "fatal: detected dubious ownership in repository at '/w'\n\
+                To add an exception for this directory, call:\n\n\
+                \tgit config --global --add safe.directory /w\n";
+    let error = refusal(Path::new("/w"), said).expect("a refusal");
+    assert_eq!(
+        error.to_string(),
+        "failed to read the git repository at /w: detected dubious ownership in repository at '/w'"
+    );
+    assert_eq!(
+        error.hint().as_deref(),
+        Some("git config --global --add safe.directory /w")
+    );
+    let none = "fatal: not a git repository (or any of the parent directories): .git\n";
+    assert!(refusal(Path::new("/w"), none).is_none());
+}
+
 #[test]
 fn what_is_not_there_is_said() {
     let (_dir, repo) = repository();

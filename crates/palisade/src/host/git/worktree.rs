@@ -1,6 +1,7 @@
 //! Checkouts of other commits beside the user's files.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use etcetera::{BaseStrategy as _, choose_base_strategy};
 use twox_hash::XxHash3_128;
 
-use super::{Commit, GitError, Repo, git, staged_files};
+use super::{Commit, GitError, Repo, checked, git, staged_files};
 
 impl Repo {
     /// Checks `commit` out beside the user's tree; with `tree`, its content is
@@ -26,27 +27,46 @@ impl Repo {
         if let Some(tree) = tree {
             self.text_in(&worktree.dir, &["read-tree", "--reset", "-u", tree])?;
         }
-        if worktree.dir.join(".gitmodules").exists() {
-            self.text_in(
-                &worktree.dir,
-                &["submodule", "update", "--init", "--recursive", "--quiet"],
-            )?;
-        }
+        add_submodules(&self.root, &worktree.dir)?;
         self.restore_times(&worktree)?;
+        for link in self.outside.iter().filter_map(|at| self.link(at)) {
+            link.make(&worktree.dir);
+        }
         Ok(worktree)
+    }
+
+    /// What leads from a checkout to a folder outside of the repository.
+    fn link(&self, outside: &Path) -> Option<Link> {
+        let common = self.root.components().zip(outside.components());
+        let common = common.take_while(|(one, other)| one == other).count();
+        let above: PathBuf = outside.components().take(common).collect();
+        let name = outside.components().nth(common)?.as_os_str();
+        Some(Link {
+            ups: self.root.components().count() - common,
+            name: name.to_owned(),
+            to: above.join(name),
+        })
     }
 
     /// Takes away what killed runs left checked out, at places that nobody uses now.
     pub fn sweep(&self) {
-        for slot in Slot::left_behind(&self.common_dir) {
-            drop(self.place(slot));
+        for (slot, dir) in Slot::left_behind(&self.common_dir) {
+            drop(self.place_at(slot, dir));
         }
     }
 
     fn place(&self, slot: Slot) -> Worktree {
+        // What is above the repository has to lie inside of the place, too.
+        let links = self.outside.iter().filter_map(|at| self.link(at));
+        let above = links.map(|link| link.ups).max().unwrap_or(1).max(1) - 1;
+        let home = (0..above).fold(slot.dir.clone(), |dir, _| dir.join(ABOVE));
+        self.place_at(slot, home.join("tree"))
+    }
+
+    fn place_at(&self, slot: Slot, dir: PathBuf) -> Worktree {
         Worktree {
             root: self.root.clone(),
-            dir: slot.dir.join("tree"),
+            dir,
             target: slot.dir.join("target"),
             lock: slot.lock,
         }
@@ -70,8 +90,10 @@ impl Repo {
             let first = known.get(&path).filter(|(known, _)| *known == content);
             let time = first.map_or(now, |(_, time)| *time);
             let place = worktree.dir.join(&path);
-            if place.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
-                let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(time);
+            let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(time);
+            if place.join(".git").exists() {
+                set_times(&place, modified);
+            } else if place.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
                 // Where it fails, the file stays new and is built again.
                 let _ = open_for_times(&place).and_then(|file| file.set_modified(modified));
             }
@@ -130,6 +152,102 @@ impl Drop for Worktree {
     }
 }
 
+/// The folder that stands for one above the repository.
+const ABOVE: &str = "above";
+
+/// What a checkout needs to find a folder outside of the repository: a link so many folders
+/// above its root.
+struct Link {
+    ups: usize,
+    name: OsString,
+    to: PathBuf,
+}
+
+impl Link {
+    /// Makes it for the checkout at `dir`. Where that fails, so does the build, and says what is
+    /// missing.
+    fn make(&self, dir: &Path) {
+        let Some(home) = dir.ancestors().nth(self.ups) else {
+            return;
+        };
+        let place = home.join(&self.name);
+        match fs::read_link(&place) {
+            Ok(to) if to == self.to => return,
+            Ok(_) => drop(fs::remove_file(&place)),
+            Err(_) => {}
+        }
+        #[cfg(unix)]
+        let _ = std::os::unix::fs::symlink(&self.to, &place);
+        #[cfg(windows)]
+        let _ = std::os::windows::fs::symlink_dir(&self.to, &place);
+    }
+}
+
+/// Checks out the submodules of the checkout at `dir` that are there in the user's files at
+/// `theirs`, from the objects that are there. Nothing is fetched, and nothing written to them.
+fn add_submodules(theirs: &Path, dir: &Path) -> Result<(), GitError> {
+    /// How git's index marks a commit in the place of a file.
+    const SUBMODULE: &str = "160000 ";
+    let listed = plain(dir, &["ls-files", "--stage", "-z"])?;
+    let entries = listed.split('\0');
+    let modules: String = entries
+        .filter(|entry| entry.starts_with(SUBMODULE))
+        .flat_map(|entry| [entry, "\0"])
+        .collect();
+    for (path, commit) in staged_files(&modules) {
+        let (theirs, place) = (theirs.join(&path), dir.join(&path));
+        if !theirs.join(".git").exists() {
+            continue;
+        }
+        let git_path = |name| {
+            let args = ["rev-parse", "--path-format=absolute", "--git-path", name];
+            plain(&theirs, &args).map(PathBuf::from)
+        };
+        let (objects, shallow) = (git_path("objects")?, git_path("shallow")?);
+        let to = place.to_string_lossy();
+        plain(dir, &["init", "--quiet", "--template=", &to])?;
+        let git_dir = place.join(".git");
+        let line = format!("{}\n", objects.display());
+        let info = git_dir.join("objects/info");
+        let written = fs::create_dir_all(&info).and_then(|()| {
+            fs::write(info.join("alternates"), line)?;
+            if shallow.exists() {
+                fs::copy(&shallow, git_dir.join("shallow"))?;
+            }
+            Ok(())
+        });
+        written.map_err(|source| GitError::Write { path: info, source })?;
+        let checked_out = plain(&place, &["checkout", "--quiet", "--detach", &commit]);
+        checked_out.map_err(|_| GitError::Submodule { path, commit })?;
+        add_submodules(&theirs, &place)?;
+    }
+    Ok(())
+}
+
+/// Runs git in a folder as it is.
+fn plain(dir: &Path, args: &[&str]) -> Result<String, GitError> {
+    let mut command = git();
+    command.current_dir(dir);
+    command.args(["-c", "core.hooksPath=/dev/null"]).args(args);
+    checked(args, &command.output().map_err(GitError::Start)?)
+}
+
+/// Gives all files of a submodule one time.
+fn set_times(dir: &Path, time: SystemTime) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        let path = entry.path();
+        if kind.is_dir() && entry.file_name() != ".git" {
+            set_times(&path, time);
+        } else if kind.is_file() {
+            // Where it fails, the file stays new and is built again.
+            let _ = open_for_times(&path).and_then(|file| file.set_modified(time));
+        }
+    }
+}
+
 /// A place for a checkout that no other running program uses.
 struct Slot {
     dir: PathBuf,
@@ -147,17 +265,19 @@ impl Slot {
     }
 
     /// The places that hold a checkout which no running program uses.
-    fn left_behind(common_dir: &Path) -> impl Iterator<Item = Self> {
+    fn left_behind(common_dir: &Path) -> impl Iterator<Item = (Self, PathBuf)> {
         let home = Self::home(common_dir);
         let dirs = (0..).map(move |number: u32| home.join(number.to_string()));
         let dirs = dirs.take_while(|dir| dir.exists());
         dirs.filter_map(|dir| {
-            if !dir.join("tree").exists() {
-                return None;
-            }
+            let homes = std::iter::successors(Some(dir.clone()), |home| {
+                Some(home.join(ABOVE)).filter(|above| above.exists())
+            });
+            let mut trees = homes.map(|home| home.join("tree"));
+            let tree = trees.find(|tree| tree.exists())?;
             let lock = File::create(dir.join("lock")).ok()?;
             lock.try_lock().ok()?;
-            Some(Self { dir, lock })
+            Some((Self { dir, lock }, tree))
         })
     }
 

@@ -1,6 +1,9 @@
 //! Reads the packages of a workspace from what `cargo metadata` says.
 
-use std::collections::BTreeMap;
+mod outside;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::{Metadata, MetadataCommand};
@@ -101,12 +104,16 @@ pub fn load(dir: &Path, repository: &Path) -> Result<Workspace, WorkspaceError> 
                 edition: package.edition.to_string(),
                 published: package.publish.as_ref().is_none_or(|to| !to.is_empty()),
                 targets: package.targets.iter().map(target).collect(),
+                own_mains: own_mains(package.manifest_path.as_std_path()),
                 dependencies,
             },
         );
     }
+    let folders = members.values().cloned().chain([root.clone()]);
+    let outside = outside::outside(&real_repository, &folders.collect::<Vec<_>>());
     Ok(Workspace {
         root,
+        outside,
         target: metadata.target_directory.into_std_path_buf(),
         dir: workspace_dir,
         packages,
@@ -125,6 +132,41 @@ fn metadata_of(dir: &Path) -> Result<Metadata, cargo_metadata::Error> {
         return Err(cargo_metadata::Error::CargoMetadata { stderr });
     }
     MetadataCommand::parse(String::from_utf8_lossy(&output.stdout))
+}
+
+/// The targets of a manifest with `harness = false`, of which `cargo metadata` says nothing.
+fn own_mains(manifest: &Path) -> BTreeSet<(TargetKind, String)> {
+    own_mains_of(&fs::read_to_string(manifest).unwrap_or_default())
+}
+
+fn own_mains_of(manifest: &str) -> BTreeSet<(TargetKind, String)> {
+    const KINDS: [TargetKind; 5] = [
+        TargetKind::Lib,
+        TargetKind::Bin,
+        TargetKind::Test,
+        TargetKind::Example,
+        TargetKind::Bench,
+    ];
+    let mut found = BTreeSet::new();
+    if !manifest.contains("harness") {
+        return found;
+    }
+    let manifest: toml::Table = toml::from_str(manifest).unwrap_or_default();
+    for kind in KINDS {
+        let entries = match manifest.get(kind.as_str()) {
+            Some(toml::Value::Array(entries)) => entries.as_slice(),
+            Some(entry) => std::slice::from_ref(entry),
+            None => &[],
+        };
+        for entry in entries {
+            if entry.get("harness").and_then(toml::Value::as_bool) == Some(false) {
+                let name = entry.get("name").and_then(toml::Value::as_str);
+                let name = name.filter(|_| kind != TargetKind::Lib).unwrap_or_default();
+                found.insert((kind, name.to_owned()));
+            }
+        }
+    }
+    found
 }
 
 fn target(target: &cargo_metadata::Target) -> Target {
@@ -150,6 +192,18 @@ fn with_slashes(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_with_a_main_of_their_own_are_known() {
+        let manifest = "[lib]\nname = \"a\"\nharness = false\n\
+                        [[test]]\nname = \"own\"\nharness = false\n\
+                        [[test]]\nname = \"usual\"\n[[bench]]\nname = \"own\"\nharness = true\n";
+        let expected = [
+            (TargetKind::Lib, String::new()),
+            (TargetKind::Test, "own".to_owned()),
+        ];
+        assert_eq!(own_mains_of(manifest), expected.into());
+    }
 
     #[test]
     fn a_real_workspace_is_read() {
