@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::fixture::{Answer, Fixture, answer};
+use crate::fixture::{Answer, Fixture, answer, has_nextest};
 
 /// The errors that need no build must come at once.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -201,6 +201,43 @@ fn a_checkout_that_cannot_be_written_is_judged_with_a_memory_elsewhere() {
         "{}",
         found.out
     );
+}
+
+#[test]
+fn a_test_program_without_libtest_is_one_test() {
+    let fixture = Fixture::new();
+    let manifest = fixture.read("gamma/Cargo.toml");
+    let target = "\n[[test]]\nname = \"own\"\nharness = false\n";
+    fixture.write("gamma/Cargo.toml", &format!("{manifest}{target}"));
+    let program = "fn main() { assert_eq!(gamma::one(), 1, \"not one\"); println!(\"well\"); }\n";
+    fixture.write("gamma/tests/own.rs", program);
+    fixture.commit("a program");
+    let runners: &[&str] = if has_nextest() {
+        &["cargo", "nextest"]
+    } else {
+        &["cargo"]
+    };
+    for runner in runners {
+        let (code, report) = fixture.json(&["test", "--runner", runner]);
+        assert_eq!(
+            (code, &report["tests"]["passing"]),
+            (0, &7.into()),
+            "{runner}"
+        );
+        fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+        let report = fixture.check(
+            &["--runner", runner],
+            1,
+            &[
+                ("gamma/lib/tests::is_one", "newly_failing"),
+                ("gamma/test:own/main", "newly_failing"),
+                ("success rate", "below_minimum"),
+            ],
+        );
+        let output = report["findings"][1]["output"].as_str().expect("text");
+        assert!(output.contains("not one"), "{output}");
+        fixture.edit("gamma/src/lib.rs", "    2\n", "    1\n");
+    }
 }
 
 #[test]

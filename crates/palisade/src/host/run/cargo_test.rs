@@ -55,15 +55,18 @@ pub(crate) fn read_log(text: &str, target_of: &dyn Fn(&str) -> Option<TargetKey>
     seen
 }
 
-/// Runs the request's tests that are not documentation tests.
+/// Runs the request's tests that are neither documentation tests nor `own`, which are run
+/// otherwise.
 pub(super) fn run(
     request: &Request<'_>,
+    own: &BTreeSet<TestId>,
     deadline: Instant,
     seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
     let programs = build(request, deadline)?;
     if let Scope::Tests(tests) = request.scope {
-        for test in tests.iter().filter(|test| test.kind != TargetKind::Doc) {
+        let tests = tests.iter().filter(|test| !own.contains(test));
+        for test in tests.filter(|test| test.kind != TargetKind::Doc) {
             seen.observations.extend(run_alone(request, test)?);
         }
         return Ok(());
@@ -72,7 +75,8 @@ pub(super) fn run(
     let mut listing = LogReader::new(&target_of);
     let selections = request.selections();
     for selection in &selections {
-        let list = cargo_test(request, selection, &[], &["--list"]);
+        // A program that does not understand the question would end the list.
+        let list = cargo_test(request, selection, &["--no-fail-fast"], &["--list"]);
         read(request, list, deadline, SLACK, &mut listing, None)?;
     }
     let total = listing.listed.len();
@@ -205,6 +209,15 @@ fn build_selection(
 ) -> Result<(), RunError> {
     let command = cargo_test(request, selection, &["--no-run"], &[]);
     build_with(request, command, deadline, programs)
+}
+
+/// Runs a command that builds one test program.
+pub(super) fn build_alone(
+    request: &Request<'_>,
+    command: Command,
+    deadline: Instant,
+) -> Result<(), RunError> {
+    build_with(request, command, deadline, &mut BTreeMap::new())
 }
 
 /// Runs a command that builds tests without running them.

@@ -2,11 +2,12 @@
 //!
 //! Unit and integration tests go through cargo-nextest when it is installed,
 //! else through `cargo test`; documentation tests always through `cargo test
-//! --doc`, since nextest cannot run them.
+//! --doc`, since nextest cannot run them. A test program that lists no tests is one test.
 
 use std::fmt::Write as _;
 mod cargo_test;
 mod nextest;
+mod own_main;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use cargo_test::{TargetKey, counts, is_header, read_log};
 pub(crate) use nextest::observation as junit_observation;
+use own_main::OwnMain;
 
 use crate::hash::hash;
 use crate::host::git::remove_hook_variables;
@@ -323,9 +325,14 @@ pub fn run_tests(request: &Request<'_>) -> Result<TestRunOutput, RunError> {
         return Ok(seen);
     }
     if has_tests(request, |kind| kind != TargetKind::Doc) {
+        let own_mains = own_main::find(request, deadline)?;
+        let own: BTreeSet<TestId> = own_mains.iter().map(OwnMain::test).collect();
         match request.runner {
-            Runner::Nextest(_) => nextest::run(request, deadline, &mut seen)?,
-            Runner::CargoTest => cargo_test::run(request, deadline, &mut seen)?,
+            Runner::Nextest(_) => nextest::run(request, &own, deadline, &mut seen)?,
+            Runner::CargoTest => cargo_test::run(request, &own, deadline, &mut seen)?,
+        }
+        for program in own_mains {
+            seen.observations.push(program.run(request)?);
         }
     }
     if request.policy.doctests && has_tests(request, |kind| kind == TargetKind::Doc) {

@@ -69,17 +69,19 @@ impl Case {
     }
 }
 
-/// Runs the request's tests that are not documentation tests.
+/// Runs the request's tests that are neither documentation tests nor `own`, which are run
+/// otherwise: nextest would ask their programs for a list, and give up.
 pub(super) fn run(
     request: &Request<'_>,
+    own: &BTreeSet<TestId>,
     deadline: Instant,
     seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
-    let nextest = Nextest::new(request)?;
+    let nextest = Nextest::new(request, own)?;
     // Of named tests the report says all, unless one is ignored or gone. They run many
     // times, and a list takes as long as a run.
     let mut expected = match request.scope {
-        Scope::Tests(tests) => named(tests),
+        Scope::Tests(tests) => named(&(tests - own)),
         _ => listed(request, nextest.command("list"), deadline, seen)?,
     };
     if expected.is_empty() {
@@ -111,17 +113,23 @@ pub(super) fn run(
 /// nextest with a configuration of our own, in a folder that lives as long as this does.
 struct Nextest<'a> {
     request: &'a Request<'a>,
+    /// Tests that are run otherwise.
+    own: &'a BTreeSet<TestId>,
     folder: TempDir,
 }
 
 impl<'a> Nextest<'a> {
     /// Writes the configuration.
-    fn new(request: &'a Request<'a>) -> Result<Self, RunError> {
+    fn new(request: &'a Request<'a>, own: &'a BTreeSet<TestId>) -> Result<Self, RunError> {
         let folder = tempfile::tempdir().map_err(|source| RunError::Write {
             path: std::env::temp_dir(),
             source,
         })?;
-        let nextest = Self { request, folder };
+        let nextest = Self {
+            request,
+            own,
+            folder,
+        };
         // `store.dir` also brings the report to a place that is always the same,
         // whatever the target folder is, and that is not in the user's tree.
         let text = format!(
@@ -162,7 +170,8 @@ impl<'a> Nextest<'a> {
             .arg("--tool-config-file")
             .arg(format!("{PROFILE}:{}", self.config().display()))
             .args(["--profile", PROFILE]);
-        if let Some(filter) = filter(self.request) {
+        let filter = filter(self.request);
+        if let Some(filter) = without(filter, self.own) {
             command.args(["-E", &filter]);
         }
         command
@@ -324,6 +333,20 @@ fn filter(request: &Request<'_>) -> Option<String> {
     }
 }
 
+/// The same filter without the programs of some tests.
+fn without(filter: Option<String>, own: &BTreeSet<TestId>) -> Option<String> {
+    if own.is_empty() {
+        return filter;
+    }
+    let mut text = format!("({})", filter.as_deref().unwrap_or("all()"));
+    for test in own {
+        let binary = binary(&test.package, test.kind, &test.target);
+        // Writing to a string cannot fail.
+        let _ = write!(text, " - binary_id(={binary})");
+    }
+    Some(text)
+}
+
 fn filter_of_tests(tests: &BTreeSet<TestId>) -> String {
     let mut filter = String::from("none()");
     for test in tests.iter().filter(|test| test.kind != TargetKind::Doc) {
@@ -402,6 +425,21 @@ mod tests {
             "none() | (binary_id(=a) & test(=t::x)) | (binary_id(=a::bin/tool) & test(=z)) \
              | (binary_id(=a::it) & test(=y))"
         );
+    }
+
+    #[test]
+    fn programs_that_list_no_tests_are_left_out() {
+        let own = BTreeSet::from([TestId::new("a", TargetKind::Test, "own", "main")]);
+        assert_eq!(
+            without(None, &own).as_deref(),
+            Some("(all()) - binary_id(=a::own)")
+        );
+        let some = Some("none() | test(=x)".to_owned());
+        assert_eq!(
+            without(some, &own).as_deref(),
+            Some("(none() | test(=x)) - binary_id(=a::own)")
+        );
+        assert_eq!(without(None, &BTreeSet::new()), None);
     }
 
     #[test]
