@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Error, ValueEnum};
 use palisade::policy::RunnerChoice;
 
 /// What every command understands.
@@ -76,4 +77,45 @@ pub enum Color {
     Auto,
     Always,
     Never,
+}
+
+/// An error of the command line with what to do about arguments after `--`, which people add for
+/// `cargo test`.
+pub fn with_advice(mut error: Error, words: &[OsString]) -> Error {
+    let is_after_dashes = words.iter().any(|word| word == "--");
+    if error.kind() == ErrorKind::UnknownArgument && is_after_dashes {
+        let advice = [
+            "what follows `--` is for no test program here: each runs all tests, or those that \
+             --package or --test name",
+            "arguments of every build stand in run.cargo_args of palisade.toml",
+            "your own command: cargo palisade test -- cargo test --workspace",
+        ];
+        let advice = advice.map(|line| line.to_owned().into());
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(advice.into()),
+        );
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::commands::Args;
+
+    #[test]
+    fn arguments_for_test_programs_are_refused_with_advice() {
+        let said = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let error = Args::try_parse_from(&words).expect_err("refused");
+            with_advice(error, &words).to_string()
+        };
+        let refused = said("palisade check -- --nocapture");
+        assert!(refused.contains("run.cargo_args"), "{refused}");
+        let other = said("palisade check --nocapture");
+        assert!(!other.contains("run.cargo_args"), "{other}");
+    }
 }

@@ -25,7 +25,10 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "palisade") {
         words.remove(1);
     }
-    let args = commands::Args::parse_from(words);
+    let args = match commands::Args::try_parse_from(&words) {
+        Ok(args) => args,
+        Err(error) => args::with_advice(error, &words).exit(),
+    };
     let ui = ui::Ui::new(&args.global);
     let cancel = palisade::host::process::Cancel::default();
     let (on_interrupt, interrupt) = (cancel.clone(), cancel.clone());

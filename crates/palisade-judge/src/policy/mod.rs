@@ -67,6 +67,17 @@ pub enum PolicyError {
         /// The known key that looks most like it, if one does.
         suggestion: Option<String>,
     },
+    /// Arguments for Cargo that are not for Cargo.
+    #[error("failed to read {}: run.cargo_args has `--`, and what follows it is for test programs, not for cargo", .0.display())]
+    TestArgs(PathBuf),
+    /// A package that is left out is not there.
+    #[error("failed to read {}: run.exclude names {package:?}, which is no package of the workspace", .path.display())]
+    NoPackage {
+        /// The file.
+        path: PathBuf,
+        /// The package.
+        package: String,
+    },
     /// An entry of a list does not say what it must.
     #[error("failed to read {}: [[{table}]] {name:?} {problem}", .path.display())]
     Entry {
@@ -164,6 +175,8 @@ pub struct RunPolicy {
     pub runner: RunnerChoice,
     /// Arguments for every build, such as `--all-features`.
     pub cargo_args: Vec<String>,
+    /// Packages whose tests and benchmarks are left out, by their names.
+    pub exclude: Vec<String>,
     /// Whether documentation tests are run.
     pub doctests: bool,
     /// How long one test may take.
@@ -177,10 +190,18 @@ impl Default for RunPolicy {
         Self {
             runner: RunnerChoice::Auto,
             cargo_args: Vec::new(),
+            exclude: Vec::new(),
             doctests: true,
             test_time_out: Span(Duration::from_mins(2)),
             run_time_out: Span(Duration::from_hours(1)),
         }
+    }
+}
+
+impl RunPolicy {
+    /// Whether the tests and benchmarks of a package are left out.
+    pub fn excludes(&self, package: &str) -> bool {
+        self.exclude.iter().any(|name| name == package)
     }
 }
 
@@ -480,6 +501,9 @@ impl Policy {
                 });
             }
         }
+        if policy.run.cargo_args.iter().any(|word| word == "--") {
+            return Err(PolicyError::TestArgs(path.to_owned()));
+        }
         if let Some((table, name, problem)) = policy.wrong_entry() {
             return Err(PolicyError::Entry {
                 path: path.to_owned(),
@@ -629,6 +653,10 @@ mod tests {
         assert!(matches!(
             parse("[slower]\nfloor = \"fast\""),
             Err(PolicyError::Form { .. })
+        ));
+        assert!(matches!(
+            parse("[run]\ncargo_args = [\"--release\", \"--\", \"--nocapture\"]"),
+            Err(PolicyError::TestArgs(_))
         ));
     }
 

@@ -172,6 +172,8 @@ fn push_run(text: &mut String, run: &RunPolicy) {
          runner = \"auto\"\n\
          # Arguments for every build, such as [\"--all-features\"].\n\
          cargo_args = []\n\
+         # Packages whose tests and benchmarks are left out, such as [\"fuzz\"].\n\
+         exclude = []\n\
          # Whether documentation tests are run.\n\
          doctests = {}\n\
          # How long one test may take, and a whole run with its builds.\n\

@@ -183,6 +183,13 @@ impl Session {
         let workspace = metadata::load(dir, repo.root())?;
         repo.link_outside(&workspace.outside);
         let policy = policy_file::load(&workspace.root)?;
+        let mut excluded = policy.run.exclude.iter();
+        if let Some(package) = excluded.find(|name| !workspace.packages.contains_key(*name)) {
+            return Err(SessionError::Policy(PolicyError::NoPackage {
+                path: workspace.root.join(FILE_NAME),
+                package: package.clone(),
+            }));
+        }
         let runner = Runner::choose(runner.unwrap_or(policy.run.runner))?;
         let usual = workspace.root.join(STORE_FILE);
         let store = store::open(store.unwrap_or(usual.as_os_str()))?;

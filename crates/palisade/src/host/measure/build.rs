@@ -72,6 +72,7 @@ pub fn build(
     }
     let has = |target: &&BenchTarget| {
         let package = workspace.packages.get(&target.package);
+        let package = package.filter(|package| !policy.excludes(&package.name));
         package.is_some_and(|package| {
             let is_it = |own: &crate::workspace::Target| {
                 own.kind == Some(target.kind) && own.name == target.name

@@ -312,7 +312,15 @@ fn check_watched(request: &Request<'_>, words: &[String]) -> Result<(), RunError
             "without --workspace it may leave packages out".to_owned(),
         ));
     }
-    let mut own: Vec<&String> = request.policy.cargo_args.iter().collect();
+    if rest.iter().any(|word| word == "--") {
+        let problem = "what follows its own `--` is for the test programs, and may leave tests out";
+        return Err(refuse(problem.to_owned()));
+    }
+    let exclude = request.policy.exclude.iter();
+    let exclude: Vec<String> = exclude
+        .flat_map(|name| ["--exclude".to_owned(), name.clone()])
+        .collect();
+    let mut own: Vec<&String> = request.policy.cargo_args.iter().chain(&exclude).collect();
     for word in rest {
         if let Some(at) = own.iter().position(|known| *known == word) {
             own.remove(at);
@@ -322,7 +330,7 @@ fn check_watched(request: &Request<'_>, words: &[String]) -> Result<(), RunError
         }
     }
     match own.first() {
-        Some(word) => Err(refuse(format!("it lacks {word} of run.cargo_args"))),
+        Some(word) => Err(refuse(format!("it lacks {word} of [run] in palisade.toml"))),
         None => Ok(()),
     }
 }

@@ -236,6 +236,10 @@ pub fn environment(
         },
     );
     let mut config = format!("{:?} {}", policy.cargo_args, policy.doctests);
+    for package in &policy.exclude {
+        // Writing to a string cannot fail.
+        let _ = write!(config, " without {package}");
+    }
     config.push_str(&build_variables());
     Environment {
         toolchain,
@@ -354,8 +358,9 @@ fn add_bodies(request: &Request<'_>, seen: &mut TestRunOutput) {
 fn has_tests(request: &Request<'_>, of: impl Fn(TargetKind) -> bool) -> bool {
     match request.scope {
         Scope::Tests(tests) => {
-            let packages = &request.location.workspace.packages;
-            let is_there = |test: &TestId| packages.contains_key(&test.package);
+            let packages = request.packages();
+            let is_there =
+                |test: &TestId| packages.iter().any(|package| package.name == test.package);
             tests.iter().any(|test| of(test.kind) && is_there(test))
         }
         Scope::Workspace | Scope::Packages(_) => !request.packages().is_empty(),
@@ -384,7 +389,8 @@ impl<'a> Request<'a> {
                 .map(|package| package.name.as_str())
                 .collect(),
         };
-        names.into_iter().filter_map(|name| all.get(name)).collect()
+        let names = names.into_iter().filter(|name| !self.policy.excludes(name));
+        names.filter_map(|name| all.get(name)).collect()
     }
 
     /// A `cargo` command in the request's place.
@@ -401,7 +407,17 @@ impl<'a> Request<'a> {
             words.iter().map(|word| (*word).to_owned()).collect()
         };
         match self.scope {
-            Scope::Workspace => vec![words(&["--workspace"])],
+            Scope::Workspace => {
+                let all = &self.location.workspace.packages;
+                let excluded = self.policy.exclude.iter().filter_map(|name| all.get(name));
+                let excluded = excluded.flat_map(|package| words(&["--exclude", &package.spec]));
+                vec![
+                    words(&["--workspace"])
+                        .into_iter()
+                        .chain(excluded)
+                        .collect(),
+                ]
+            }
             // The names of targets count for all packages of a command.
             Scope::Shard(_) => {
                 let packages = self.packages().into_iter();
