@@ -81,10 +81,12 @@ fn of_test(evidence: &TestEvidence<'_>, difference: &Difference) -> Option<Findi
         }
         TestState::NoLongerIgnored => (Cause::NoLongerIgnored, Severity::Note),
         state @ (TestState::Added | TestState::Changed) => {
-            let runs = after.map_or(0, |after| after.counts.total());
-            if runs == 0 {
+            let counts = after.map(|after| after.counts).unwrap_or_default();
+            // What failed, too, is told as that.
+            if counts.passes == 0 || counts.failures > 0 {
                 return None;
             }
+            let runs = counts.passes;
             (Cause::New { state, runs }, Severity::Note)
         }
     };
@@ -347,6 +349,23 @@ mod tests {
             let (found, _) = verdict(&base, &candidate, &policy, judgement);
             assert_eq!(found, expected, "{judgement:?}");
         }
+    }
+
+    #[test]
+    fn a_changed_test_that_fails_did_not_pass_so_often() {
+        let mut base = set(3, 0);
+        let mut candidate = set(3, 1);
+        for (set, body) in [(&mut base, "old"), (&mut candidate, "new")] {
+            for expected in set.tests.values_mut() {
+                expected.body = Some(body.to_owned());
+            }
+        }
+        let policy = Policy::default();
+        let (_, findings) = verdict(&base, &candidate, &policy, Judgement::Broken);
+        let is_new = |finding: &&Finding| matches!(finding.cause, Cause::New { .. });
+        let new: Vec<_> = findings.iter().filter(is_new).map(|f| &f.subject).collect();
+        let expected = [id(1), id(2)].map(FindingSubject::Test);
+        assert_eq!(new, expected.iter().collect::<Vec<_>>());
     }
 
     #[test]
