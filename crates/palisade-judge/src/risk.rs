@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{ChangeKind, FileChange};
 use crate::level::Level;
-use crate::policy::{FILE_NAME, PathClass};
+use crate::policy::{CLAIMS_FILE_NAME, FILE_NAME, PathClass};
 use crate::scope::Scope;
 use crate::workspace::{Package, Target, Workspace};
 
@@ -432,6 +432,10 @@ fn class_by_name(change: &FileChange, name: &str, workspace: &Workspace) -> Opti
         FILE_NAME => {
             let reason = "the policy that judges this change changes with it";
             everything(High, FileClass::Policy, reason)
+        }
+        CLAIMS_FILE_NAME => {
+            let reason = "from now on this file judges documents, and no code is built from it";
+            BuiltInRisk::new(High, FileClass::Policy, reason, Reach::Nothing)
         }
         _ if path.split('/').any(|folder| folder == ".cargo") => {
             let reason = "flags and settings change under all packages";

@@ -60,8 +60,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write a commented palisade.toml and record the first baseline
-    #[command(after_help = "Example: cargo palisade init")]
-    Init,
+    Init(init::Args),
     /// Run tests and remember what they did
     Test(test::Args),
     /// Judge a change: risk, affected tests, comparison with the base, verdict
@@ -133,7 +132,7 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> Result<u8, CommandError> {
         json: global.json,
     };
     match &args.command {
-        Command::Init => init::run(&mut context),
+        Command::Init(args) => init::run(&mut context, args),
         Command::Test(args) => test::run(&mut context, args),
         Command::Check(args) => check::run(&mut context, args),
         Command::Compare(args) => compare::run(&mut context, args),

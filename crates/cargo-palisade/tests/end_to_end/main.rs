@@ -7,6 +7,7 @@ mod fixture;
 mod history;
 mod hooks;
 mod imports;
+mod init;
 mod milestones;
 mod monitors;
 mod recall;

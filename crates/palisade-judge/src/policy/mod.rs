@@ -32,6 +32,9 @@ use crate::test_set_diff::{SlowerRule, TestState};
 /// The file's name, in the workspace's root.
 pub const FILE_NAME: &str = "palisade.toml";
 
+/// The name of the file that defines claims, in the workspace's root.
+pub const CLAIMS_FILE_NAME: &str = "claims.toml";
+
 /// Why the policy cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -12,6 +12,7 @@ pub mod import;
 pub mod merge;
 pub mod milestone;
 pub mod policy_template;
+pub mod proposals;
 pub mod quarantine;
 pub mod recover;
 #[cfg(test)]

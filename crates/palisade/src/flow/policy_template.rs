@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use crate::flow::proposals::{HiddenTests, Proposals};
 use crate::host::source::contents;
 use crate::policy::{
     ClaimsPolicy, FlakyPolicy, MilestonePolicy, Policy, RunPolicy, SlowerPolicy, SpeedPolicy,
@@ -113,13 +114,39 @@ fn place(dir: &str, name: &str) -> String {
     }
 }
 
-/// The text of the file. Of the tests that failed before it is written, those that fail each
-/// time are named as known, with `owner` to answer for them.
-pub fn policy_text(survey: &SourceSurvey, failures: &[ConfirmedFailure], owner: &str) -> String {
+/// What a policy is written from.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyFacts<'a> {
+    /// What the source shows.
+    pub survey: &'a SourceSurvey,
+    /// The tests that failed before; those that fail each time are named as known.
+    pub failures: &'a [ConfirmedFailure],
+    /// Who answers for those.
+    pub owner: &'a str,
+    /// What could be in the policy besides.
+    pub proposals: &'a Proposals,
+    /// Whether that is in force, and not only a comment.
+    pub is_active: bool,
+}
+
+/// The text of the file.
+pub fn policy_text(facts: PolicyFacts<'_>) -> String {
+    let PolicyFacts {
+        survey,
+        failures,
+        owner,
+        proposals,
+        is_active,
+    } = facts;
     let defaults = Policy::default();
     let mut text = String::new();
     push_success_rate(&mut text, &defaults);
-    push_run(&mut text, &defaults.run);
+    push_run(
+        &mut text,
+        &defaults.run,
+        proposals.hidden.as_ref(),
+        is_active,
+    );
     push_slower(&mut text, &defaults.slower);
     push_flaky(&mut text, &defaults.flaky);
     push_reuse_and_api(&mut text, &defaults);
@@ -127,6 +154,7 @@ pub fn policy_text(survey: &SourceSurvey, failures: &[ConfirmedFailure], owner: 
     push_claims(&mut text, &defaults.claims);
     push_milestone(&mut text, &defaults.milestone);
     push_speed(&mut text, &defaults.speed);
+    push_workloads(&mut text, proposals, is_active);
     push_classes(&mut text, survey);
     push_known_failures(&mut text, failures, owner);
     text.push_str(ACCEPTED);
@@ -163,7 +191,21 @@ fn push_success_rate(text: &mut String, defaults: &Policy) {
     );
 }
 
-fn push_run(text: &mut String, run: &RunPolicy) {
+fn push_run(text: &mut String, run: &RunPolicy, hidden: Option<&HiddenTests>, is_active: bool) {
+    let found = hidden.and_then(|hidden| Some((hidden, hidden.cargo_args.as_ref()?)));
+    let line = |args: &[String]| format!("cargo_args = {}", toml::Value::from(args.to_vec()));
+    let mut cargo_args = line(&[]);
+    if let Some((hidden, args)) = found {
+        let why = format!(
+            "# {} of {} tests are only seen with these:\n",
+            hidden.hidden, hidden.all
+        );
+        cargo_args = if is_active {
+            format!("{why}{}", line(args))
+        } else {
+            format!("{why}# {}\n{cargo_args}", line(args))
+        };
+    }
     // Writing to a string cannot fail.
     let _ = write!(
         text,
@@ -171,7 +213,7 @@ fn push_run(text: &mut String, run: &RunPolicy) {
          # \"auto\": cargo-nextest when it is installed, else `cargo test`; or \"nextest\", \"cargo\".\n\
          runner = \"auto\"\n\
          # Arguments for every build, such as [\"--all-features\"].\n\
-         cargo_args = []\n\
+         {cargo_args}\n\
          # Packages whose tests and benchmarks are left out, such as [\"fuzz\"].\n\
          exclude = []\n\
          # Whether documentation tests are run.\n\
@@ -308,6 +350,59 @@ fn push_speed(text: &mut String, speed: &SpeedPolicy) {
     );
 }
 
+/// Entries that were tried, in force or as comments.
+fn push_workloads(text: &mut String, proposals: &Proposals, is_active: bool) {
+    let mark = if is_active { "" } else { "# " };
+    if !proposals.benches.is_empty() {
+        let benches = proposals.benches.join(", ");
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "\n# Benchmarks that are measured without an entry: {benches}."
+        );
+    }
+    if !proposals.workloads.is_empty() {
+        text.push_str("\n# Commands that are shown here; each ran once and ended well:\n");
+    }
+    for workload in &proposals.workloads {
+        let value = |text: &str| toml::Value::from(text);
+        let mut lines = vec![
+            format!("[[workload]] # {}; {}", workload.place, workload.measured),
+            format!("command = {}", value(&workload.command)),
+        ];
+        let bounds = [
+            ("max_rss", &workload.max_rss),
+            ("max_time", &workload.max_time),
+        ];
+        for (key, bound) in bounds {
+            lines.extend(
+                bound
+                    .iter()
+                    .map(|bound| format!("{key} = {}", value(bound))),
+            );
+        }
+        for line in lines {
+            let _ = writeln!(text, "{mark}{line}");
+        }
+    }
+}
+
+/// The text of `claims.toml` with what is proposed, in force or as comments; `None` if nothing is.
+pub fn claims_text(proposals: &Proposals, is_active: bool) -> Option<String> {
+    let mark = if is_active { "" } else { "# " };
+    let mut text = "# Numbers of documents and what proves them: cargo palisade claims list.\n\
+                    # Each of these was measured and holds.\n"
+        .to_owned();
+    for claim in &proposals.claims {
+        text.push('\n');
+        for line in claim.entry().lines() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{mark}{line}");
+        }
+    }
+    (!proposals.claims.is_empty()).then_some(text)
+}
+
 fn push_classes(text: &mut String, survey: &SourceSurvey) {
     /// How many files a comment names.
     const NAMED: usize = 4;
@@ -378,7 +473,49 @@ fn push_known_failures(text: &mut String, failures: &[ConfirmedFailure], owner: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::claims::Claims;
+    use crate::flow::proposals::{ProposedClaim, ProposedWorkload};
+    use crate::policy::Bytes;
     use crate::test_id::{TargetKind, TestId};
+
+    fn proposals() -> Proposals {
+        Proposals {
+            benches: vec!["a/bench:b".to_owned()],
+            workloads: vec![ProposedWorkload {
+                command: "app load 'a \"b'".to_owned(),
+                place: "README.md:3".to_owned(),
+                max_rss: Some("38.00 MiB".to_owned()),
+                max_time: Some("2s".to_owned()),
+                measured: "0.10 s".to_owned(),
+            }],
+            claims: vec![ProposedClaim {
+                name: "what app prints".to_owned(),
+                document: "README.md".to_owned(),
+                text: "`app` prints `sum {}`".to_owned(),
+                command: "cargo run --quiet --bin app".to_owned(),
+            }],
+            hidden: Some(HiddenTests {
+                hidden: 21,
+                all: 144,
+                cargo_args: Some(vec!["--all-features".to_owned()]),
+            }),
+            ..Proposals::default()
+        }
+    }
+
+    #[test]
+    fn claims_are_proposed_in_a_file_of_claims() {
+        let document = || ("README.md".to_owned(), "`app` prints `sum 7`".to_owned());
+        let read = |is_active| {
+            let text = claims_text(&proposals(), is_active).expect("a text");
+            Claims::of(vec![document()], &text)
+                .expect("valid")
+                .list
+                .len()
+        };
+        assert_eq!((read(false), read(true)), (0, 1));
+        assert_eq!(claims_text(&Proposals::default(), true), None);
+    }
 
     #[test]
     fn the_text_is_a_policy_that_says_the_defaults() {
@@ -398,8 +535,16 @@ mod tests {
             failure("src/lib.rs - \"f\"", FailureKind::Broken),
             failure("src/lib.rs - g", FailureKind::Flaky),
         ];
-        let text = policy_text(&survey, &failures, "Ada \"the\" Lovelace");
-        let policy = Policy::parse(&text, Path::new("palisade.toml")).expect("valid");
+        let facts = PolicyFacts {
+            survey: &survey,
+            failures: &failures,
+            owner: "Ada \"the\" Lovelace",
+            proposals: &proposals(),
+            is_active: false,
+        };
+        let text = policy_text(facts);
+        let parse = |text: &str| Policy::parse(text, Path::new("palisade.toml")).expect("valid");
+        let policy = parse(&text);
         let defaults = Policy::default();
         assert_eq!(policy.run, defaults.run);
         assert_eq!(policy.slower, defaults.slower);
@@ -408,6 +553,14 @@ mod tests {
         assert_eq!(policy.api, defaults.api);
         assert_eq!(policy.speed, defaults.speed);
         assert_eq!(policy.min_success_rate, defaults.min_success_rate);
+        assert!(policy.workload.is_empty());
+        let active = parse(&policy_text(PolicyFacts {
+            is_active: true,
+            ..facts
+        }));
+        assert_eq!(active.run.cargo_args, ["--all-features"]);
+        assert_eq!(active.workload[0].command, "app load 'a \"b'");
+        assert_eq!(active.workload[0].max_rss, Some(Bytes(38 << 20)));
         assert!(policy.class[0].paths[0].matches("a/src/parser.rs"));
         assert_eq!(policy.known_failure.len(), 1);
         assert_eq!(policy.known_failure[0].test, failures[0].test);

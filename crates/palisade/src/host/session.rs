@@ -22,7 +22,7 @@ use crate::host::source::unix_lines;
 use crate::host::store::{self, Store, StoreError};
 use crate::host::{new_id, now, policy_file};
 use crate::observation::{Environment, Purpose, Run, Subject};
-use crate::policy::{FILE_NAME, Policy, PolicyError, RunnerChoice};
+use crate::policy::{CLAIMS_FILE_NAME, FILE_NAME, Policy, PolicyError, RunnerChoice};
 use crate::record::{Advice, Record, RevisionReport};
 use crate::scope::{Scope, Shard, ShardNumber};
 use crate::shard::assign;
@@ -476,10 +476,13 @@ impl Session {
         let environment = revision.environment(self)?;
         let tree = &revision.subject.tree;
         let mut runs = self.store.runs_of(tree, &environment)?;
-        // The policy that `init` writes is no part of the tree that it ran. What of a policy
-        // decides outcomes is in the environment.
+        // What `init` writes is no part of the tree that it ran. What of a policy decides
+        // outcomes is in the environment.
         if covering(&runs, scope).is_none()
-            && let Some(before) = self.repo.tree_without(tree, &self.path(FILE_NAME))?
+            && let Some(before) = self.repo.tree_without(
+                tree,
+                &[FILE_NAME, CLAIMS_FILE_NAME].map(|name| self.path(name)),
+            )?
         {
             runs.extend(self.store.runs_of(&before, &environment)?);
             runs.sort_by_key(|run| std::cmp::Reverse(run.finished_ms));

@@ -80,6 +80,13 @@ impl TestBodies {
         }
     }
 
+    /// The package and the function of each test.
+    pub fn functions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.found.iter().flat_map(|((package, function), found)| {
+            found.iter().map(|_| (package.as_str(), function.as_str()))
+        })
+    }
+
     /// The hash of a test's body, if exactly one function can be it.
     pub fn hash(&self, test: &TestId) -> Option<&str> {
         if test.kind == TargetKind::Doc {

@@ -18,7 +18,7 @@ pub struct Definition {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// Where the number is in the JSON document that the command prints: `/rows/0/tok_s`
-    /// (RFC 6901). Without it, the number is the last line.
+    /// (RFC 6901). Without it, the number is the last line, or the only one in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub json: Option<String>,
     /// A test that passes only while the number is right.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Claim, Claims, ClaimsError, Cost, Proof};
+use super::{Claim, Claims, ClaimsError, Cost, Number, Proof};
 use crate::baseline::{Expected, TestSet, TestStatus};
 use crate::finding::ClaimState;
 use crate::flow::benchmark_comparison::{
@@ -204,7 +204,7 @@ impl Measuring<'_> {
         let Some(pointer) = json else {
             let none =
                 || MeasuredClaim::Nothing(format!("the last line of `{command}` is no number"));
-            return Ok(last_number(output).map_or_else(none, MeasuredClaim::Number));
+            return Ok(proved_number(output).map_or_else(none, MeasuredClaim::Number));
         };
         let document: serde_json::Value = match serde_json::from_str(output) {
             Ok(document) => document,
@@ -349,6 +349,17 @@ impl Measuring<'_> {
     }
 }
 
+/// The number that an output proves: its last line, or the only one in it.
+pub(crate) fn proved_number(output: &str) -> Option<f64> {
+    last_number(output).or_else(|| {
+        let line = output.lines().rev().find(|line| !line.trim().is_empty())?;
+        match Number::all(line, 0..line.len()).as_slice() {
+            [number] => Some(number.value),
+            _ => None,
+        }
+    })
+}
+
 fn checked(claim: &Claim, state: ClaimState, found: Option<f64>, reason: String) -> Checked {
     Checked {
         claim: claim.clone(),
@@ -365,5 +376,18 @@ fn shown(value: f64) -> String {
     match text.split_once('.') {
         Some(_) => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_proves_its_only_number() {
+        assert_eq!(proved_number("a 7\n12.5\n\n"), Some(12.5));
+        assert_eq!(proved_number("7\nchecksum 4096\n"), Some(4096.0));
+        assert_eq!(proved_number("4096\n1 of 2\n"), None);
+        assert_eq!(proved_number("all well"), None);
     }
 }

@@ -23,10 +23,10 @@ use serde::Serialize;
 
 pub use definition::{Cost, Definition, Proof, Relation, Tolerance};
 pub use document::{Document, Marker};
-pub(crate) use measure::check_revision;
 pub use measure::{Checked, Options, check, results};
+pub(crate) use measure::{check_revision, proved_number};
 pub use number::Number;
-pub use survey::{contradictions, unproved};
+pub use survey::{Unproved, contradictions, unproved};
 pub use update::update;
 
 use crate::flow::benchmark_comparison::ComparisonError;
@@ -35,8 +35,7 @@ use crate::host::session::{Session, SessionError};
 use crate::record::Advice;
 use document::NO_CLAIM;
 
-/// The file that defines claims, in the workspace's root.
-pub const FILE_NAME: &str = "claims.toml";
+pub use crate::policy::CLAIMS_FILE_NAME as FILE_NAME;
 
 /// Why claims cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -391,9 +391,13 @@ impl Repo {
         self.text(&["write-tree"])
     }
 
-    /// A tree without one of its files; `None` if that is not in it.
-    pub fn tree_without(&self, tree: &str, path: &str) -> Result<Option<String>, GitError> {
-        if self.file(tree, path)?.is_none() {
+    /// A tree without some of its files; `None` if none of them is in it.
+    pub fn tree_without(&self, tree: &str, paths: &[String]) -> Result<Option<String>, GitError> {
+        let mut args = vec!["update-index", "--force-remove", "--"];
+        for path in paths {
+            args.extend(self.file(tree, path)?.map(|_| path.as_str()));
+        }
+        if args.len() == 3 {
             return Ok(None);
         }
         let index = self.scratch.path().join("index-without");
@@ -403,7 +407,7 @@ impl Repo {
             checked(args, &output.map_err(GitError::Start)?)
         };
         text(&["read-tree", tree])?;
-        text(&["update-index", "--force-remove", "--", path])?;
+        text(&args)?;
         text(&["write-tree"]).map(Some)
     }
 

@@ -120,6 +120,51 @@ pub fn load(dir: &Path, repository: &Path) -> Result<Workspace, WorkspaceError> 
     })
 }
 
+/// The features of a package that its default build leaves out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageFeatures {
+    /// The package.
+    pub package: String,
+    /// Their names.
+    pub left_out: BTreeSet<String>,
+    /// Those that docs.rs builds, as the manifest says.
+    pub documented: Vec<String>,
+}
+
+/// The packages of a workspace that have features which their default build leaves out.
+pub fn features(root: &Path) -> Result<Vec<PackageFeatures>, WorkspaceError> {
+    let metadata = metadata_of(root).map_err(WorkspaceError::Metadata)?;
+    let of_package = |package: &cargo_metadata::Package| {
+        let documented = package.metadata.pointer("/docs/rs/features");
+        let documented = documented.and_then(|list| list.as_array());
+        let words = documented.into_iter().flatten();
+        PackageFeatures {
+            package: package.name.to_string(),
+            left_out: left_out(&package.features),
+            documented: words
+                .filter_map(|word| Some(word.as_str()?.to_owned()))
+                .collect(),
+        }
+    };
+    let all = metadata.packages.iter().map(of_package);
+    Ok(all.filter(|of| !of.left_out.is_empty()).collect())
+}
+
+/// The features that `default` does not switch on.
+fn left_out(features: &BTreeMap<String, Vec<String>>) -> BTreeSet<String> {
+    let mut left: BTreeSet<String> = features.keys().cloned().collect();
+    let mut queue = vec!["default".to_owned()];
+    while let Some(name) = queue.pop() {
+        left.remove(&name);
+        for on in features.get(&name).into_iter().flatten() {
+            if left.contains(on) {
+                queue.push(on.clone());
+            }
+        }
+    }
+    left
+}
+
 /// What Cargo says about the workspace that holds `dir`, without dependencies.
 fn metadata_of(dir: &Path) -> Result<Metadata, cargo_metadata::Error> {
     let mut command = MetadataCommand::new()
@@ -192,6 +237,20 @@ fn with_slashes(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_that_the_default_does_not_reach_are_left_out() {
+        let features = [
+            ("default", vec!["std", "dep:x"]),
+            ("std", vec!["alloc"]),
+            ("alloc", vec![]),
+            ("extra", vec!["std"]),
+        ];
+        let words = |on: Vec<&str>| on.into_iter().map(str::to_owned).collect();
+        let features = features.map(|(name, on)| (name.to_owned(), words(on)));
+        assert_eq!(left_out(&features.into()), ["extra".to_owned()].into());
+        assert_eq!(left_out(&BTreeMap::new()), BTreeSet::new());
+    }
 
     #[test]
     fn targets_with_a_main_of_their_own_are_known() {

@@ -72,21 +72,14 @@ pub(super) fn run(
         return Ok(());
     }
     let target_of = |header: &str| programs.get(header).cloned();
-    let mut listing = LogReader::new(&target_of);
-    let selections = request.selections();
-    for selection in &selections {
-        // A program that does not understand the question would end the list.
-        let list = cargo_test(request, selection, &["--no-fail-fast"], &["--list"]);
-        read(request, list, deadline, SLACK, &mut listing, None)?;
-    }
-    let total = listing.listed.len();
+    let mut missing = listed(request, &target_of, deadline)?;
+    let total = missing.len();
     let mut reader = LogReader::new(&target_of);
     let quiet = request.policy.test_time_out.0 + SLACK;
-    for selection in &selections {
+    for selection in &request.selections() {
         let command = cargo_test(request, selection, &["--no-fail-fast"], &[]);
         read(request, command, deadline, quiet, &mut reader, Some(total))?;
     }
-    let mut missing = listing.listed;
     for section in reader.sections.into_iter().filter(Section::is_sound) {
         for (name, result) in section.results {
             let (package, kind, target) = &section.place;
@@ -109,6 +102,26 @@ pub(super) fn run(
         }
     }
     Ok(())
+}
+
+/// Builds the request's tests that are no documentation tests, and lists them.
+pub(super) fn list(request: &Request<'_>, deadline: Instant) -> Result<BTreeSet<TestId>, RunError> {
+    let programs = build(request, deadline)?;
+    listed(request, &|header| programs.get(header).cloned(), deadline)
+}
+
+fn listed(
+    request: &Request<'_>,
+    target_of: &dyn Fn(&str) -> Option<TargetKey>,
+    deadline: Instant,
+) -> Result<BTreeSet<TestId>, RunError> {
+    let mut listing = LogReader::new(target_of);
+    for selection in &request.selections() {
+        // A program that does not understand the question would end the list.
+        let list = cargo_test(request, selection, &["--no-fail-fast"], &["--list"]);
+        read(request, list, deadline, SLACK, &mut listing, None)?;
+    }
+    Ok(listing.listed)
 }
 
 /// Runs the documentation tests of the request.

@@ -346,6 +346,29 @@ pub fn run_tests(request: &Request<'_>) -> Result<TestRunOutput, RunError> {
     Ok(seen)
 }
 
+/// Builds the tests of a workspace and lists those that are no documentation tests.
+pub fn list_tests(
+    workspace: &Workspace,
+    policy: &RunPolicy,
+    cancel: &Cancel,
+    progress: &dyn Fn(Progress),
+) -> Result<BTreeSet<TestId>, RunError> {
+    let location = BuildLocation {
+        workspace,
+        target: None,
+    };
+    let request = Request {
+        location,
+        scope: &Scope::Workspace,
+        command: None,
+        policy,
+        runner: &Runner::CargoTest,
+        cancel,
+        progress,
+    };
+    cargo_test::list(&request, Instant::now() + policy.run_time_out.0)
+}
+
 fn add_bodies(request: &Request<'_>, seen: &mut TestRunOutput) {
     let packages = request.packages();
     let bodies = TestBodies::read(packages.iter().copied());
