@@ -4,6 +4,7 @@ pub mod approve;
 pub mod baseline;
 pub mod bench;
 pub mod bisect;
+pub mod cache;
 pub mod calibrate;
 pub mod check;
 pub mod ci;
@@ -105,6 +106,8 @@ pub enum Command {
     Bisect(bisect::Args),
     /// Prepare the way back: confirm, find the culprit, revert on a branch, validate, watch
     Recover(recover::Args),
+    /// Show or clear the checkouts of other commits and what was built from them
+    Cache(cache::Args),
     /// Copy the store out or in, as JSON lines
     #[command(subcommand)]
     Store(store::Command),
@@ -152,6 +155,7 @@ pub fn run(args: &Args, ui: &Ui, cancel: Cancel) -> Result<u8, CommandError> {
         Command::Claims(command) => claims::run(&mut context, command),
         Command::Bisect(args) => bisect::run(&mut context, args),
         Command::Recover(args) => recover::run(&mut context, args),
+        Command::Cache(args) => cache::run(&context, args),
         Command::Store(command) => store::run(&mut context, command),
     }
 }

@@ -186,6 +186,9 @@ pub struct RunPolicy {
     pub test_time_out: Span,
     /// How long one run of tests may take, builds included.
     pub run_time_out: Span,
+    /// How large the checkouts of all repositories may be, with what is built from them: those
+    /// that were used longest ago go first.
+    pub cache_limit: Bytes,
 }
 
 impl Default for RunPolicy {
@@ -197,6 +200,7 @@ impl Default for RunPolicy {
             doctests: true,
             test_time_out: Span(Duration::from_mins(2)),
             run_time_out: Span(Duration::from_hours(1)),
+            cache_limit: Bytes(20 << 30),
         }
     }
 }

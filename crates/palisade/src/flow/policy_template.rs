@@ -220,8 +220,10 @@ fn push_run(text: &mut String, run: &RunPolicy, hidden: Option<&HiddenTests>, is
          doctests = {}\n\
          # How long one test may take, and a whole run with its builds.\n\
          test_time_out = \"{}\"\n\
-         run_time_out = \"{}\"\n",
-        run.doctests, run.test_time_out, run.run_time_out,
+         run_time_out = \"{}\"\n\
+         # How large checkouts and their builds may be, those of other workspaces too.\n\
+         cache_limit = \"{}\"\n",
+        run.doctests, run.test_time_out, run.run_time_out, run.cache_limit,
     );
 }
 

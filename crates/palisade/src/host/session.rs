@@ -190,6 +190,7 @@ impl Session {
                 package: package.clone(),
             }));
         }
+        repo.limit_cache(policy.run.cache_limit.0);
         let runner = Runner::choose(runner.unwrap_or(policy.run.runner))?;
         let usual = workspace.root.join(STORE_FILE);
         let store = store::open(store.unwrap_or(usual.as_os_str()))?;

@@ -10,6 +10,7 @@
 mod ancestry;
 mod base;
 mod batch;
+pub mod cache;
 mod diff;
 mod revert;
 #[cfg(test)]
@@ -145,6 +146,8 @@ pub struct Repo {
     common_dir: PathBuf,
     /// Folders outside of it that checkouts have to find where they are from here.
     outside: BTreeSet<PathBuf>,
+    /// How large all checkouts may be together with what is built from them.
+    cache_limit: Option<u64>,
     // Ended before the folder that it reads from is removed.
     batch: Batch,
     scratch: tempfile::TempDir,
@@ -212,6 +215,7 @@ impl Repo {
             objects,
             common_dir,
             outside: BTreeSet::new(),
+            cache_limit: None,
             batch: Batch::default(),
             scratch,
         };
@@ -249,6 +253,12 @@ impl Repo {
     /// Lets checkouts find these folders outside of the repository where they are from here.
     pub fn link_outside(&mut self, folders: &BTreeSet<PathBuf>) {
         self.outside.clone_from(folders);
+    }
+
+    /// Limits how large all checkouts may be together, those of other repositories too. It is
+    /// looked at before each new one.
+    pub fn limit_cache(&mut self, bytes: u64) {
+        self.cache_limit = Some(bytes);
     }
 
     /// The commit a revision names.

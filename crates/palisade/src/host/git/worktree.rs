@@ -9,13 +9,17 @@ use std::time::{Duration, SystemTime};
 use etcetera::{BaseStrategy as _, choose_base_strategy};
 use twox_hash::XxHash3_128;
 
-use super::{Commit, GitError, Repo, checked, git, staged_files};
+use super::{Commit, GitError, Repo, cache, checked, git, staged_files};
 
 impl Repo {
     /// Checks `commit` out beside the user's tree; with `tree`, its content is
     /// replaced by that tree's. The checkout is taken away when it is dropped.
     pub fn worktree(&self, commit: &Commit, tree: Option<&str>) -> Result<Worktree, GitError> {
         let worktree = self.place(Slot::acquire(&self.common_dir)?);
+        cache::name_owner(&Slot::home(&self.common_dir), &self.common_dir)?;
+        if let Some(limit) = self.cache_limit {
+            cache::keep_within(limit);
+        }
         // What a killed run left behind.
         worktree.remove();
         let dir = worktree.dir.to_string_lossy();
@@ -249,14 +253,14 @@ fn set_times(dir: &Path, time: SystemTime) {
 }
 
 /// A place for a checkout that no other running program uses.
-struct Slot {
+pub(super) struct Slot {
     dir: PathBuf,
     lock: File,
 }
 
 impl Slot {
     /// The folder of all places for a repository.
-    fn home(common_dir: &Path) -> PathBuf {
+    pub(super) fn home(common_dir: &Path) -> PathBuf {
         let name = XxHash3_128::oneshot(common_dir.as_os_str().as_encoded_bytes());
         let name = format!("{name:032x}");
         // Programs that compile and link know paths of up to 260 characters there.
@@ -304,7 +308,7 @@ impl Slot {
 
 /// The folder for checkouts and their builds: `PALISADE_CACHE`, or `palisade` in
 /// the user's cache folder.
-fn cache_dir() -> PathBuf {
+pub(super) fn cache_dir() -> PathBuf {
     let chosen = std::env::var_os("PALISADE_CACHE").filter(|value| !value.is_empty());
     if let Some(dir) = chosen {
         return PathBuf::from(dir);
