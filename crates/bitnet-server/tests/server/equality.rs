@@ -195,6 +195,35 @@ fn sixty_four_clients_for_a_minute() {
 }
 
 #[test]
+#[ignore = "takes some minutes; run it when the server or the scheduler changes"]
+fn ten_thousand_requests_keep_the_memory() {
+    let server = start(ServerOptions::default());
+    let n_done = AtomicUsize::new(0);
+    let run = |n: usize| {
+        std::thread::scope(|scope| {
+            for client in 0..8 {
+                let (n_done, server) = (&n_done, &server);
+                scope.spawn(move || {
+                    let mut random = Random(client + 1);
+                    for _ in 0..n / 8 {
+                        let mut request = request(&mut random);
+                        request["max_tokens"] = json!(1 + random.below(8));
+                        outcome(server, &request);
+                        n_done.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        bitnet_core::machine::resident_memory().unwrap()
+    };
+    let before = run(2000);
+    let after = run(8000);
+    assert_eq!(n_done.into_inner(), 10_000);
+    // Less than a kilobyte per request.
+    assert!(after < before + (8 << 20), "{before} bytes, then {after}");
+}
+
+#[test]
 fn a_text_is_that_of_the_library() {
     let server = start(ServerOptions::default());
     for (temperature, stop) in [(0.0, &[][..]), (0.9, &[]), (0.9, &["the"])] {

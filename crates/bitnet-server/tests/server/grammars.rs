@@ -38,22 +38,25 @@ fn every_document_follows_its_schema() {
     let server = start(ServerOptions::default());
     let format =
         json!({"type": "json_schema", "json_schema": {"name": "person", "schema": schema()}});
-    let request = json!({
-        "prompt": "A person as JSON: ",
-        "n": 100,
-        "seed": 1,
-        "temperature": 1,
-        "max_tokens": 400,
-        "response_format": format,
-    });
-    let answer = server.post("/v1/completions", &request).json();
-    let choices = answer["choices"].as_array().unwrap();
-    assert_eq!(choices.len(), 100);
-    for choice in choices {
-        assert_eq!(choice["finish_reason"], "stop", "{choice}");
-        let text = choice["text"].as_str().unwrap();
-        let document: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
-        assert!(is_valid(&document), "{text}");
+    for seed in [1, 1001, 2001] {
+        let request = json!({
+            "prompt": "A person as JSON: ",
+            "n": 100,
+            "seed": seed,
+            "temperature": 1,
+            "max_tokens": 400,
+            "response_format": format,
+        });
+        let answer = server.post("/v1/completions", &request).json();
+        let choices = answer["choices"].as_array().unwrap();
+        assert_eq!(choices.len(), 100);
+        for choice in choices {
+            assert_eq!(choice["finish_reason"], "stop", "{choice}");
+            let text = choice["text"].as_str().unwrap();
+            let document: Value =
+                serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
+            assert!(is_valid(&document), "{text}");
+        }
     }
 }
 
