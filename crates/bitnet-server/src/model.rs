@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bitnet_inference::{
-    ChatTemplate, Engine, ForwardError, GrammarCompiler, GrammarError, Input, Logits, Tokenizer,
+    ChatOptions, ChatTemplate, Engine, ForwardError, GrammarCompiler, GrammarError, Input, Logits,
+    Tokenizer,
 };
 
 /// A model with all that requests need. The engine has more sequences than texts are
@@ -20,6 +21,9 @@ pub struct ServedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Its chat template, if it has one.
     pub template: Option<ChatTemplate>,
+    /// What the template gets besides the messages, unless a request says otherwise. The
+    /// time is that of the request.
+    pub chat_options: ChatOptions,
     /// Number of weights.
     pub n_parameters: usize,
 }
@@ -31,6 +35,7 @@ pub struct ModelFacts {
     pub is_builtin: bool,
     pub tokenizer: Arc<Tokenizer>,
     pub template: Option<ChatTemplate>,
+    pub chat_options: ChatOptions,
     pub fingerprint: String,
     pub family: &'static str,
     pub context_len: usize,
@@ -43,6 +48,20 @@ pub struct ModelFacts {
     pub loaded_at: u64,
 }
 
+/// What a call of a tool begins with in an answer.
+pub const TOOL_CALL: &str = "<tool_call>";
+
+impl ModelFacts {
+    /// Returns whether the chat template has tools, in the form whose calls are known.
+    pub fn has_tools(&self) -> bool {
+        let source = self
+            .template
+            .as_ref()
+            .map_or("", |template| template.source());
+        source.contains("tools") && source.contains(TOOL_CALL)
+    }
+}
+
 impl ServedModel {
     /// Splits the model into its engine and the rest.
     pub(crate) fn split(mut self, now: u64) -> Result<(Engine, ModelFacts), ForwardError> {
@@ -53,6 +72,7 @@ impl ServedModel {
             name: self.name,
             is_builtin: self.is_builtin,
             template: self.template,
+            chat_options: self.chat_options,
             fingerprint,
             family: config.family.name(),
             context_len: self.engine.plan().context_len,

@@ -1,11 +1,16 @@
 //! The page at `/`, and the specification of the API.
 
+use std::sync::Arc;
+
 use axum::Router;
+use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::{Value, json};
 
-use crate::body::json;
+use crate::app::App;
+use crate::body::json as json_response;
 
 /// What the page may load and do: nothing from elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -79,6 +84,24 @@ pub fn has(path: &str) -> bool {
     (FILES.iter()).any(|file| path.strip_prefix('/') == Some(file.name))
 }
 
-pub async fn openapi() -> Response {
-    json(StatusCode::OK, include_str!("openapi.json").to_owned())
+/// Returns the specification, as it is for this model.
+pub async fn openapi(State(app): State<Arc<App>>) -> Response {
+    let has_tools = app.model().is_ok_and(|model| model.has_tools());
+    json_response(StatusCode::OK, specification(has_tools).to_string())
+}
+
+/// Returns the specification for a model with or without tools.
+pub fn specification(has_tools: bool) -> Value {
+    let text = include_str!("openapi.json");
+    let mut document: Value = serde_json::from_str(text).expect("a test reads it");
+    if has_tools {
+        let link = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+        for request in ["ChatRequest", "ApplyTemplateRequest"] {
+            let fields = &mut document["components"]["schemas"][request]["properties"];
+            fields["tools"] = link("Tools");
+            fields["tool_choice"] = link("ToolChoice");
+            fields["messages"]["items"] = link("MessageWithTools");
+        }
+    }
+    document
 }

@@ -29,8 +29,7 @@ Examples:
   bitnet run \"Once upon a time\"
   bitnet run -m ggml-model-i2_s.gguf -n 200 \"The capital of France is\"
   bitnet run --temp 0 --json \"Once upon a time\"
-  bitnet run --seed 7 -f prompt.txt
-  bitnet run --json-schema person.json \"A person as JSON: \"")]
+  bitnet run --seed 7 -f prompt.txt")]
 pub struct Args {
     /// The prompt; `-`, or none in a pipe, reads stdin
     prompt: Option<String>,
@@ -51,7 +50,7 @@ pub struct Args {
     max_tokens: usize,
     #[command(flatten)]
     generate: GenerateArgs,
-    /// JSON schema that the text shall follow; - reads stdin
+    /// JSON schema that the text follows
     #[arg(long, value_name = "FILE")]
     json_schema: Option<PathBuf>,
     /// Print one JSON document at the end

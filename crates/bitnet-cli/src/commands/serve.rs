@@ -205,6 +205,7 @@ impl Args {
             engine: loaded.engine,
             tokenizer: Arc::new(tokenizer),
             template,
+            chat_options: self.template.options()?,
             n_parameters: tensors.iter().map(|t| t.n_rows * t.n_cols).sum(),
         })
     }

@@ -23,6 +23,7 @@ fn bitnet_itself() {
     Commands:
       run          Continue a prompt
       chat         Chat with a model
+      serve        Serve OpenAI's API and a chat page
       inspect      Show a model's properties without loading
       devices      Show the devices and kernels available
       tokenize     Show the tokens of a text, or the text of tokens
@@ -58,14 +59,15 @@ fn run() {
       [PROMPT]  The prompt; `-`, or none in a pipe, reads stdin
 
     Options:
-      -f, --file <FILE>     Read the prompt from a file
-      -n, --max-tokens <N>  Maximum tokens to write; -1: no limit [default: 128]
-      -c, --context <N>     Context length [default: model's, up to 4096]
-          --stop <TEXT>     Stop sequence; may be given several times
-          --json            Print one JSON document at the end
-      -q, --quiet           Print only errors on stderr
-      -v, --verbose         Print settings and timings on stderr
-      -h, --help            Print help
+      -f, --file <FILE>         Read the prompt from a file
+      -n, --max-tokens <N>      Maximum tokens to write; -1: no limit [default: 128]
+      -c, --context <N>         Context length [default: model's, up to 4096]
+          --stop <TEXT>         Stop sequence; may be given several times
+          --json-schema <FILE>  JSON schema that the text follows
+          --json                Print one JSON document at the end
+      -q, --quiet               Print only errors on stderr
+      -v, --verbose             Print settings and timings on stderr
+      -h, --help                Print help
 
     Model:
       -m, --model <MODEL>         A GGUF file or a HuggingFace folder [default:

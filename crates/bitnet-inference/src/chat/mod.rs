@@ -159,7 +159,7 @@ impl ChatOptions {
         }
     }
 
-    /// Adds variables, such as `enable_thinking`. As in `transformers`, they may replace
+    /// Adds variables, such as `enable_thinking`, or replaces those of the same names. As in `transformers`, they may replace
     /// `bos_token`, `eos_token`, `tools` and `documents`. They are trusted: control tokens
     /// in them are recognized.
     ///
@@ -168,7 +168,7 @@ impl ChatOptions {
     /// Returns an error if one is named `messages` or `add_generation_prompt`, which are
     /// reserved.
     pub fn with_variables(
-        self,
+        mut self,
         variables: Map<String, serde_json::Value>,
     ) -> Result<Self, ChatError> {
         if let Some(name) = RESERVED
@@ -177,7 +177,8 @@ impl ChatOptions {
         {
             return Err(ChatError::Reserved { name });
         }
-        Ok(Self { variables, ..self })
+        self.variables.extend(variables);
+        Ok(self)
     }
 
     /// Returns the local time, or UTC if that is out of range.
@@ -301,13 +302,23 @@ impl ChatTemplate {
     /// [`ChatError::Render`] if the template rejects the conversation, fails, or exceeds
     /// a limit.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, ChatError> {
+        self.render_as(messages, None, options)
+    }
+
+    /// Renders messages and tools of any form.
+    fn render_as(
+        &self,
+        messages: &(impl Serialize + ?Sized),
+        tools: Option<&[serde_json::Value]>,
+        options: &ChatOptions,
+    ) -> Result<String, ChatError> {
         let template = (self.environment.get_template(NAME)).expect("`new` has added it");
         let now = options.local_time();
         let strftime_now = move |format: &str| strftime(now, format);
         let defaults = context! {
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
-            tools => (),
+            tools => tools.map(Serde),
             documents => (),
             strftime_now => Value::from_function(strftime_now),
         };
@@ -337,19 +348,46 @@ impl ChatTemplate {
         messages: &[Message],
         options: &ChatOptions,
     ) -> Result<ChatPrompt, ChatError> {
+        let as_json = |message| serde_json::to_value(message).expect("two strings");
+        let messages: Vec<_> = messages.iter().map(as_json).collect();
+        self.encode_json(tokenizer, &messages, None, options)
+    }
+
+    /// The same as [`encode`](Self::encode), with messages as JSON objects, which may have
+    /// what some templates read besides role and content, such as `tool_calls`; and with
+    /// tools, if there are any. No text in them becomes a control token.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_json(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[serde_json::Value],
+        tools: Option<&[serde_json::Value]>,
+        options: &ChatOptions,
+    ) -> Result<ChatPrompt, ChatError> {
         if !options.parse_special {
             let variables = serde_json::to_string(&options.variables).unwrap_or_default();
-            let said = messages.iter().map(|message| message.content.as_str());
+            let mut said = Vec::new();
+            for value in messages.iter().chain(tools.unwrap_or_default()) {
+                texts_of(value, &mut said);
+            }
             let written = [&self.source, &self.bos, &self.eos, &variables];
-            let all = said.chain(written.into_iter().map(String::as_str));
+            let all = said
+                .into_iter()
+                .chain(written.into_iter().map(String::as_str));
             let marks = Marks::unused_in(all).ok_or(ChatError::NoMarks)?;
-            let mark = |message: &Message| Message {
-                content: self.control.mark(&message.content, marks),
-                ..*message
+            let mark = |values: &[serde_json::Value]| {
+                let mut values = values.to_vec();
+                for value in &mut values {
+                    map_texts(value, &|text| self.control.mark(text, marks));
+                }
+                values
             };
-            let marked: Vec<_> = messages.iter().map(mark).collect();
-            if marked != messages {
-                let text = self.render(&marked, options)?;
+            let (marked, marked_tools) = (mark(messages), tools.map(mark));
+            if marked != messages || marked_tools.as_deref() != tools {
+                let text = self.render_as(&marked, marked_tools.as_deref(), options)?;
                 let text = self.control.mark_written(&text, marks);
                 let ids = self.control.encode(tokenizer, &text, marks);
                 return Ok(ChatPrompt {
@@ -358,11 +396,44 @@ impl ChatTemplate {
                 });
             }
         }
-        let text = self.render(messages, options)?;
+        let text = self.render_as(messages, tools, options)?;
         let ids = tokenizer
             .encode_without_bos(&text)
             .map_err(ChatError::Encode)?;
         Ok(ChatPrompt { text, ids })
+    }
+}
+
+/// Collects the texts in a JSON value, names of fields included.
+fn texts_of<'v>(value: &'v serde_json::Value, texts: &mut Vec<&'v str>) {
+    match value {
+        serde_json::Value::String(text) => texts.push(text),
+        serde_json::Value::Array(values) => values.iter().for_each(|v| texts_of(v, texts)),
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                texts.push(name);
+                texts_of(value, texts);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Replaces the texts in a JSON value, and the names of fields.
+fn map_texts(value: &mut serde_json::Value, map: &impl Fn(&str) -> String) {
+    match value {
+        serde_json::Value::String(text) => *text = map(text),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(|v| map_texts(v, map)),
+        serde_json::Value::Object(fields) => {
+            *fields = std::mem::take(fields)
+                .into_iter()
+                .map(|(name, mut value)| {
+                    map_texts(&mut value, map);
+                    (map(&name), value)
+                })
+                .collect();
+        }
+        _ => {}
     }
 }
 

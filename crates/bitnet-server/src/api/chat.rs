@@ -5,13 +5,14 @@ use std::time::SystemTime;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bitnet_inference::{ChatOptions, ChatPrompt, Message, Role, SamplerOptions};
+use bitnet_inference::{ChatPrompt, SamplerOptions};
 use serde_json::{Map, Value, json};
 
 use super::completions::{MAX_LOGPROBS, take_n, take_stream_options};
 use super::fields::Fields;
 use super::generation::{Generation, texts};
 use super::reply::{Form, Reply};
+use super::tools::{self, Tools};
 use super::{Asked, aside, asked, check_model, sampling};
 use crate::app::{App, unix_time};
 use crate::error::ApiError;
@@ -48,7 +49,8 @@ pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiErr
         model, mut fields, ..
     } = asked;
     check_model(&model, &mut fields)?;
-    let prompt = take_prompt(&mut fields, &model)?;
+    let tools = tools::take(&mut fields, &model)?;
+    let prompt = take_prompt(&mut fields, &model, &tools)?;
     let stream = fields.take("stream", "true or false")?.unwrap_or(false);
     let include_usage = take_stream_options(&mut fields, stream)?;
     let n = take_n(&mut fields)?;
@@ -56,7 +58,12 @@ pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiErr
     let max_tokens = fields.take_any(&limits, "a number of tokens")?;
     let logprobs = take_logprobs(&mut fields)?;
     refuse_others(&mut fields)?;
-    let sampling = sampling::take(&mut fields, &model, default)?;
+    let mut sampling = sampling::take(&mut fields, &model, default)?;
+    if sampling.grammar.is_some() && tools.grammar.is_some() {
+        let message = "tool_choice requires a call, so no other field may limit the text";
+        return Err(ApiError::field("tool_choice", message));
+    }
+    sampling.grammar = sampling.grammar.or(tools.grammar);
     let ignored = fields.finish()?;
     let seed = sampling.options.seed;
     let generation = Generation {
@@ -76,6 +83,7 @@ pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiErr
         seed,
         n,
         with_logprobs: logprobs.is_some(),
+        with_tools: !tools.definitions.is_empty(),
         echo: Vec::new(),
         ignored,
         model,
@@ -89,7 +97,11 @@ pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiErr
 }
 
 /// Takes the messages and what the template gets, and renders them.
-pub fn take_prompt(fields: &mut Fields, model: &ModelFacts) -> Result<ChatPrompt, ApiError> {
+pub fn take_prompt(
+    fields: &mut Fields,
+    model: &ModelFacts,
+    tools: &Tools,
+) -> Result<ChatPrompt, ApiError> {
     let template = model.template.as_ref().ok_or_else(|| {
         let message = "the model has no chat template: it continues texts, with /v1/completions";
         ApiError::field("messages", message).with_code("no_chat_template")
@@ -100,21 +112,28 @@ pub fn take_prompt(fields: &mut Fields, model: &ModelFacts) -> Result<ChatPrompt
         return Err(ApiError::field("messages", "messages is empty"));
     }
     let messages = messages.into_iter().enumerate();
-    let messages: Vec<Message> = messages
-        .map(|(i, message)| read_message(i, message))
+    let messages: Vec<Value> = messages
+        .map(|(i, message)| read_message(i, message, model.has_tools()))
         .collect::<Result<_, _>>()?;
-    let mut options = ChatOptions::new(SystemTime::now());
+    let mut options = model.chat_options.clone();
+    options.now = SystemTime::now();
     options.answer = (fields.take("add_generation_prompt", "true or false")?).unwrap_or(true);
     if let Some(variables) = fields.take("chat_template_kwargs", "an object")? {
         options = options
             .with_variables(variables)
             .map_err(|error| ApiError::from(error).with_param("chat_template_kwargs"))?;
     }
-    Ok(template.encode(&model.tokenizer, &messages, &options)?)
+    let tools = Some(&tools.definitions[..]).filter(|tools| !tools.is_empty());
+    Ok(template.encode_json(&model.tokenizer, &messages, tools, &options)?)
 }
 
-/// Reads a message: its role, and its text or parts of text.
-fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message, ApiError> {
+/// Reads a message: its role, its text or parts of text, and the calls of tools in it.
+/// Returns it as templates read it.
+fn read_message(
+    index: usize,
+    mut message: Map<String, Value>,
+    with_tools: bool,
+) -> Result<Value, ApiError> {
     let name = |field: &str| format!("messages[{index}].{field}");
     let wrong = |field: &str, message: String| Err(ApiError::field(name(field), message));
     let Some(Value::String(role)) = message.remove("role") else {
@@ -125,9 +144,9 @@ fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message
     };
     let role = match role.as_str() {
         // The new name of instructions.
-        "system" | "developer" => Role::System,
-        "user" => Role::User,
-        "assistant" => Role::Assistant,
+        "system" | "developer" => "system",
+        role @ ("user" | "assistant") => role,
+        "tool" if with_tools => "tool",
         "tool" | "function" => {
             let message = format!("{} is {role:?}: the model has no tools", name("role"));
             return wrong("role", message);
@@ -139,6 +158,22 @@ fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message
             );
             return wrong("role", message);
         }
+    };
+    let calls = match message.get("tool_calls") {
+        Some(calls)
+            if with_tools && role == "assistant" && *calls != json!([]) && !calls.is_null() =>
+        {
+            let expected = "a list of {\"id\": …, \"type\": \"function\", \"function\": \
+                            {\"name\": …, \"arguments\": a JSON document as text}}";
+            let calls = tools::read_calls(calls);
+            message.remove("tool_calls");
+            if calls.is_none() {
+                let message = format!("{} is wrong, expected {expected}", name("tool_calls"));
+                return wrong("tool_calls", message);
+            }
+            calls
+        }
+        _ => None,
     };
     let expected = "a text, or a list of {\"type\": \"text\", \"text\": …}";
     let content = match message.remove("content") {
@@ -172,6 +207,8 @@ fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message
             }
             content
         }
+        // A message of calls needs no text.
+        None | Some(Value::Null) if calls.is_some() => String::new(),
         _ => {
             let message = format!("{} is missing, expected {expected}", name("content"));
             return wrong("content", message);
@@ -181,11 +218,21 @@ fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message
     if message.get("name").is_some_and(Value::is_string) {
         message.remove("name");
     }
+    let call_id = message
+        .remove("tool_call_id")
+        .filter(|id| role == "tool" && id.is_string());
     message.retain(|_, value| !value.is_null() && *value != json!([]));
-    match message.keys().next() {
-        Some(field) => wrong(field, format!("{} is not supported", name(field))),
-        None => Ok(Message { role, content }),
+    if let Some(field) = message.keys().next() {
+        return wrong(field, format!("{} is not supported", name(field)));
     }
+    let mut read = json!({"role": role, "content": content});
+    if let Some(calls) = calls {
+        read["tool_calls"] = calls;
+    }
+    if let Some(id) = call_id {
+        read["tool_call_id"] = id;
+    }
+    Ok(read)
 }
 
 /// Returns the name of a field that a part of text does not have.
@@ -220,11 +267,9 @@ fn take_logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
 
 /// Takes the fields of the API that have no effect here, and refuses what cannot be done.
 fn refuse_others(fields: &mut Fields) -> Result<(), ApiError> {
-    let no_tools = "the model's chat template has no tools";
-    fields.refuse("tools", &[json!([])], no_tools)?;
-    fields.refuse("tool_choice", &[json!("none"), json!("auto")], no_tools)?;
-    fields.refuse("functions", &[json!([])], no_tools)?;
-    fields.refuse("function_call", &[json!("none"), json!("auto")], no_tools)?;
+    let old_name = "`tools` and `tool_choice` are its new names";
+    fields.refuse("functions", &[json!([])], old_name)?;
+    fields.refuse("function_call", &[json!("none"), json!("auto")], old_name)?;
     let text_only = "the model reads and writes text alone";
     fields.refuse("modalities", &[json!(["text"])], text_only)?;
     fields.refuse("audio", &[], text_only)?;

@@ -127,6 +127,7 @@ pub(super) fn read(
         seed,
         n,
         with_logprobs: logprobs.is_some(),
+        with_tools: false,
         echo: if echo { prompts } else { Vec::new() },
         ignored,
         model,

@@ -12,6 +12,7 @@ mod sampling;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
+mod tools;
 
 use std::sync::Arc;
 

@@ -16,6 +16,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::generation::{GeneratedText, ended};
 use super::logprobs::{self, ChatLogprob, CompletionLogprobs};
+use super::tools::{CallFinder, CalledFunction, Piece, ToolCall};
 use super::{document, tell_ignored};
 use crate::error::ApiError;
 use crate::job::{JobEvent, JobHandle, TextEvent, Timings};
@@ -43,6 +44,8 @@ pub struct Reply {
     /// Texts per prompt.
     pub n: usize,
     pub with_logprobs: bool,
+    /// Whether calls of tools are looked for.
+    pub with_tools: bool,
     /// The prompts' texts and tokens, if they are part of the reply.
     pub echo: Vec<Echo>,
     /// The fields of the request that had no effect.
@@ -106,8 +109,11 @@ enum Choice {
 #[derive(Serialize)]
 struct Message {
     role: &'static str,
-    content: String,
+    /// `null` if there are calls alone.
+    content: Option<String>,
     refusal: Option<()>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
 }
 
 #[derive(Default, Serialize)]
@@ -116,6 +122,8 @@ struct Delta {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[ToolCall; 1]>,
 }
 
 #[derive(Serialize)]
@@ -199,6 +207,18 @@ fn reason_name(reason: FinishReason) -> &'static str {
     }
 }
 
+/// The reason of a text that ends with calls of tools.
+const TOOL_CALLS: &str = "tool_calls";
+
+fn new_call(index: Option<usize>, function: CalledFunction) -> ToolCall {
+    ToolCall {
+        index,
+        id: super::new_id("call"),
+        kind: "function",
+        function,
+    }
+}
+
 impl Reply {
     /// Returns the reply with all texts.
     pub fn whole(&self, texts: &[GeneratedText]) -> Response {
@@ -245,16 +265,16 @@ impl Reply {
     fn choice(&self, index: usize, text: &GeneratedText) -> Choice {
         let reason = text.reason.map_or("stop", reason_name);
         match self.form {
-            Form::Chat => Choice::Message {
-                index,
-                message: Message {
-                    role: "assistant",
-                    content: text.text.clone(),
-                    refusal: None,
-                },
-                logprobs: self.chat_logprobs(&text.logprobs),
-                finish_reason: reason,
-            },
+            Form::Chat => {
+                let message = self.message(&text.text);
+                let has_calls = !message.tool_calls.is_empty();
+                Choice::Message {
+                    index,
+                    message,
+                    logprobs: self.chat_logprobs(&text.logprobs),
+                    finish_reason: if has_calls { TOOL_CALLS } else { reason },
+                }
+            }
             Form::Completion => {
                 let mut offset = 0;
                 let mut logprobs = CompletionLogprobs::default();
@@ -273,6 +293,32 @@ impl Reply {
                     finish_reason: Some(reason),
                 }
             }
+        }
+    }
+
+    /// Returns the message of a text, with the calls of tools in it.
+    fn message(&self, text: &str) -> Message {
+        let mut finder = CallFinder::default();
+        let mut content = String::new();
+        let mut tool_calls = Vec::new();
+        let pieces = if self.with_tools {
+            finder.push(text)
+        } else {
+            vec![Piece::Text(text.to_owned())]
+        };
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => content += &text,
+                Piece::Call(function) => tool_calls.push(new_call(None, function)),
+            }
+        }
+        content += &finder.finish();
+        let is_blank = !tool_calls.is_empty() && content.trim().is_empty();
+        Message {
+            role: "assistant",
+            content: (!is_blank).then_some(content),
+            refusal: None,
+            tool_calls,
         }
     }
 
@@ -345,6 +391,8 @@ struct Streamed {
     /// Characters so far, for `text_offset`.
     offset: usize,
     prompt_logprobs: Vec<bitnet_inference::TokenLogprobs>,
+    calls: CallFinder,
+    n_calls: usize,
 }
 
 /// The body of a stream. What happened since the last write is written at once.
@@ -406,7 +454,7 @@ impl Events {
                     logprobs,
                     ..GeneratedText::default()
                 };
-                self.write_piece(index, piece, out);
+                self.write_piece(index, &piece, out);
             }
             TextEvent::Finished {
                 text,
@@ -421,7 +469,7 @@ impl Events {
                     end,
                     ..GeneratedText::default()
                 };
-                self.write_piece(index, piece, out);
+                self.write_piece(index, &piece, out);
                 self.usage.add(usage, index % self.reply.n == 0);
                 if index == 0 {
                     self.timings = Some(TimingsDocument::new(timings, usage));
@@ -440,48 +488,97 @@ impl Events {
     }
 
     /// Writes the next piece of a text, unless it is empty.
-    fn write_piece(&mut self, index: usize, piece: GeneratedText, out: &mut String) {
+    fn write_piece(&mut self, index: usize, piece: &GeneratedText, out: &mut String) {
         let is_first = !std::mem::replace(&mut self.texts[index].has_begun, true);
-        let is_empty = piece.text.is_empty() && piece.logprobs.is_empty() && piece.reason.is_none();
-        if is_empty && !is_first {
-            return;
-        }
-        let choice = match self.reply.form {
-            Form::Chat => {
-                if is_first {
-                    let begin = Choice::Delta {
-                        index,
-                        delta: Delta {
-                            role: Some("assistant"),
-                            content: Some(String::new()),
-                        },
-                        logprobs: None,
-                        finish_reason: None,
-                    };
-                    self.write(begin, out);
-                }
-                let is_last = piece.reason.is_some();
-                let has_text = !piece.text.is_empty() || !piece.logprobs.is_empty();
-                if is_last && has_text {
-                    let text = GeneratedText {
-                        reason: None,
-                        ..piece.clone()
-                    };
-                    self.write_piece(index, text, out);
-                }
-                Choice::Delta {
-                    index,
-                    delta: Delta {
-                        role: None,
-                        content: (!is_last).then_some(piece.text),
-                    },
-                    logprobs: (self.reply.chat_logprobs(&piece.logprobs)).filter(|_| !is_last),
-                    finish_reason: piece.reason.map(reason_name),
+        match self.reply.form {
+            Form::Chat => self.write_chat_piece(index, piece, is_first, out),
+            Form::Completion => {
+                let is_empty = piece.text.is_empty() && piece.logprobs.is_empty();
+                if is_first || !is_empty || piece.reason.is_some() {
+                    let choice = self.completion_piece(index, piece, is_first);
+                    self.write(choice, out);
                 }
             }
-            Form::Completion => self.completion_piece(index, &piece, is_first),
+        }
+    }
+
+    fn write_chat_piece(
+        &mut self,
+        index: usize,
+        piece: &GeneratedText,
+        is_first: bool,
+        out: &mut String,
+    ) {
+        let delta = |delta| Choice::Delta {
+            index,
+            delta,
+            logprobs: None,
+            finish_reason: None,
         };
-        self.write(choice, out);
+        if is_first {
+            let begin = Delta {
+                role: Some("assistant"),
+                content: Some(String::new()),
+                tool_calls: None,
+            };
+            self.write(delta(begin), out);
+        }
+        let (text, calls) = self.take_calls(index, piece);
+        if !text.is_empty() || !piece.logprobs.is_empty() {
+            let content = Choice::Delta {
+                index,
+                delta: Delta {
+                    content: Some(text),
+                    ..Delta::default()
+                },
+                logprobs: self.reply.chat_logprobs(&piece.logprobs),
+                finish_reason: None,
+            };
+            self.write(content, out);
+        }
+        for call in calls {
+            let call = Delta {
+                tool_calls: Some([call]),
+                ..Delta::default()
+            };
+            self.write(delta(call), out);
+        }
+        if let Some(reason) = piece.reason {
+            let has_calls = self.texts[index].calls.has_calls();
+            let end = Choice::Delta {
+                index,
+                delta: Delta::default(),
+                logprobs: None,
+                finish_reason: Some(if has_calls {
+                    TOOL_CALLS
+                } else {
+                    reason_name(reason)
+                }),
+            };
+            self.write(end, out);
+        }
+    }
+
+    /// Separates the calls of tools from the text of a piece.
+    fn take_calls(&mut self, index: usize, piece: &GeneratedText) -> (String, Vec<ToolCall>) {
+        if !self.reply.with_tools {
+            return (piece.text.clone(), Vec::new());
+        }
+        let state = &mut self.texts[index];
+        let (mut text, mut calls) = (String::new(), Vec::new());
+        for part in state.calls.push(&piece.text) {
+            match part {
+                Piece::Text(part) => text += &part,
+                Piece::Call(function) => {
+                    calls.push(new_call(Some(state.n_calls), function));
+                    state.n_calls += 1;
+                }
+            }
+        }
+        if piece.reason.is_some() {
+            text += &state.calls.finish();
+        }
+        (text, calls)
     }
 
     fn completion_piece(&mut self, index: usize, piece: &GeneratedText, is_first: bool) -> Choice {

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use bitnet_inference::{ChatTemplate, GrammarError, SamplerOptions, Tokenizer, builtin};
+use bitnet_inference::{
+    ChatOptions, ChatTemplate, GrammarError, SamplerOptions, Tokenizer, builtin,
+};
 use serde_json::{Value, json};
 
 use super::fields::ASKED;
@@ -17,6 +20,7 @@ fn model() -> Arc<ModelFacts> {
         name: "builtin".to_owned(),
         is_builtin: true,
         template: ChatTemplate::of_model(&checkpoint, &tokenizer).unwrap(),
+        chat_options: ChatOptions::new(SystemTime::now()),
         fingerprint: String::new(),
         family: config.family.name(),
         context_len: config.context_len,

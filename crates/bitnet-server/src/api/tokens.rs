@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::{Asked, aside, asked, chat, check_model, document};
+use super::{Asked, aside, asked, chat, check_model, document, tools};
 use crate::app::App;
 use crate::error::ApiError;
 
@@ -120,7 +120,8 @@ pub(super) fn prompt_of(asked: Asked) -> Result<Response, ApiError> {
         model, mut fields, ..
     } = asked;
     check_model(&model, &mut fields)?;
-    let prompt = chat::take_prompt(&mut fields, &model)?;
+    let tools = tools::take(&mut fields, &model)?;
+    let prompt = chat::take_prompt(&mut fields, &model, &tools)?;
     let ignored = fields.finish()?;
     let reply = Prompt {
         prompt: prompt.text,

@@ -101,10 +101,8 @@ fn a_message_that_cannot_be_used_is_named() {
         param(json!({"role": "robot", "content": "x"})),
         "messages[1].role"
     );
-    assert_eq!(
-        param(json!({"role": "tool", "content": "x"})),
-        "messages[1].role"
-    );
+    let call = json!({"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "a"}}]});
+    assert_eq!(param(call), "messages[1].tool_calls");
     assert_eq!(param(json!({"role": "user"})), "messages[1].content");
     let image = json!({"role": "user", "content": [{"type": "image_url", "image_url": {}}]});
     assert_eq!(param(image), "messages[1].content");
@@ -321,4 +319,80 @@ fn the_best_of_several_texts_is_returned() {
         .fold(f64::MIN, f64::max);
     assert!((mean(&best["choices"][0]) - expected).abs() < 1e-6);
     assert_eq!(best["choices"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_required_tool_is_called() {
+    let server = start(ServerOptions::default());
+    let tool = |name: &str, value: Value| {
+        let parameters = json!({
+            "type": "object",
+            "properties": {"x": value},
+            "required": ["x"],
+            "additionalProperties": false,
+        });
+        json!({"type": "function", "function": {"name": name, "parameters": parameters}})
+    };
+    let mut request = json!({
+        "messages": [{"role": "user", "content": "Which?"}],
+        "tools": [tool("number", json!({"enum": [1, 2]})), tool("word", json!({"enum": ["a"]}))],
+        "tool_choice": "required",
+        "seed": 2,
+        "temperature": 1,
+    });
+    let response = server.post("/v1/chat/completions", &request);
+    assert_eq!(response.status, 200, "{}", response.body);
+    let choice = response.json()["choices"][0].clone();
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    assert!(choice["message"]["content"].is_null());
+    let call = &choice["message"]["tool_calls"][0];
+    let name = call["function"]["name"].as_str().unwrap();
+    let arguments: Value =
+        serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+    match name {
+        "number" => assert!(arguments["x"] == 1 || arguments["x"] == 2),
+        "word" => assert_eq!(arguments["x"], "a"),
+        _ => panic!("{name}"),
+    }
+
+    request["stream"] = json!(true);
+    let events = server.post("/v1/chat/completions", &request).events();
+    let streamed = events
+        .iter()
+        .find_map(|event| event["choices"][0]["delta"].get("tool_calls"));
+    assert_eq!(streamed.unwrap()[0]["function"], call["function"]);
+    assert_eq!(
+        events.last().unwrap()["choices"][0]["finish_reason"],
+        "tool_calls"
+    );
+
+    request["stream"] = json!(false);
+    request["tool_choice"] = json!({"type": "function", "function": {"name": "word"}});
+    let named = server.post("/v1/chat/completions", &request).json();
+    let named = &named["choices"][0]["message"]["tool_calls"][0];
+    assert_eq!(
+        named["function"],
+        json!({"name": "word", "arguments": "{\"x\":\"a\"}"})
+    );
+
+    // The answer of the tool goes back into the conversation.
+    let answer = json!({"role": "tool", "tool_call_id": named["id"], "content": "Done."});
+    let calls = json!({"role": "assistant", "content": null, "tool_calls": [named]});
+    request["messages"]
+        .as_array_mut()
+        .unwrap()
+        .extend([calls, answer]);
+    request["tool_choice"] = json!("auto");
+    request["max_tokens"] = json!(3);
+    let response = server.post("/v1/chat/completions", &request);
+    assert_eq!(response.status, 200, "{}", response.body);
+    for (field, value) in [
+        ("tool_choice", json!("sometimes")),
+        ("tools", json!([{"type": "x"}])),
+    ] {
+        let mut request = request.clone();
+        request[field] = value;
+        let response = server.post("/v1/chat/completions", &request);
+        assert_eq!((response.status, response.param().as_str()), (400, field));
+    }
 }

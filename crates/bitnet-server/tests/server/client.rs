@@ -5,12 +5,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bitnet_core::{ComputeContext, HybridMemoryPool, ThreadPool};
 use bitnet_inference::{
-    ChatTemplate, Checkpoint, Engine, GenerateOptions, Model, Packing, Plan, PlanOptions,
-    SamplerOptions, StopSequences, Tokenizer, builtin, generate,
+    ChatOptions, ChatTemplate, Checkpoint, Engine, GenerateOptions, Model, Packing, Plan,
+    PlanOptions, SamplerOptions, StopSequences, Tokenizer, builtin, generate,
 };
 use bitnet_server::{ServedModel, Server, ServerOptions, Shutdown};
 use serde_json::Value;
@@ -73,6 +73,15 @@ pub fn alone(prompt: &str, max_tokens: usize, sampling: SamplerOptions, stop: &[
     text + &matcher.finish().0
 }
 
+/// ChatML, with tools in the manner of Qwen.
+const TEMPLATE: &str = "{% if tools %}<|im_start|>system\nTools:\n\
+    {% for tool in tools %}{{ tool | tojson }}\n{% endfor %}\
+    A call: <tool_call>{\"name\": …, \"arguments\": …}</tool_call><|im_end|>\n{% endif %}\
+    {% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content }}\
+    {% for call in message.tool_calls %}<tool_call>{{ call.function | tojson }}</tool_call>\
+    {% endfor %}{{ '<|im_end|>\\n' }}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
 /// A running server, which ends when dropped.
 pub struct Running {
     pub address: SocketAddr,
@@ -110,13 +119,14 @@ pub fn start_sized(options: ServerOptions, size: Size) -> Running {
     let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), options).unwrap();
     let (address, shutdown) = (server.address(), server.shutdown());
     let tokenizer = tokenizer();
-    let template = ChatTemplate::named("chatml", &tokenizer);
+    let template = ChatTemplate::parse(TEMPLATE, &tokenizer).ok();
     let model = ServedModel {
         name: "builtin".to_owned(),
         is_builtin: true,
         engine,
         tokenizer: Arc::new(tokenizer),
         template,
+        chat_options: ChatOptions::new(SystemTime::now()),
         n_parameters: 35_682_816,
     };
     let thread = std::thread::spawn(move || server.run(model));

@@ -1,0 +1,309 @@
+//! Tools: what a model may call, and the calls in its text.
+//!
+//! A call is a JSON object `{"name": …, "arguments": …}` between `<tool_call>` and
+//! `</tool_call>`, as Qwen's and Hermes' templates teach it.
+
+use bitnet_inference::Grammar;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::fields::Fields;
+use crate::error::ApiError;
+use crate::model::{ModelFacts, TOOL_CALL as OPEN};
+
+const CLOSE: &str = "</tool_call>";
+
+/// Maximum number of tools.
+const MAX_TOOLS: usize = 128;
+
+/// The tools of a request.
+#[derive(Debug, Default)]
+pub struct Tools {
+    /// As the template gets them; empty if the model may call none.
+    pub definitions: Vec<Value>,
+    /// What a call must look like, if one is required.
+    pub grammar: Option<Grammar>,
+}
+
+/// A call of a tool.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ToolCall {
+    /// Number of the call in its message; only in streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub function: CalledFunction,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CalledFunction {
+    pub name: String,
+    /// A JSON document.
+    pub arguments: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tool {
+    #[serde(rename = "type")]
+    kind: String,
+    function: Function,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Function {
+    name: String,
+    #[serde(rename = "description")]
+    _description: Option<String>,
+    parameters: Option<Value>,
+    /// Arguments are always followed to the letter where a call is required.
+    #[serde(rename = "strict")]
+    _strict: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ToolChoice {
+    Mode(String),
+    Named {
+        #[serde(rename = "type")]
+        kind: String,
+        function: NamedFunction,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedFunction {
+    name: String,
+}
+
+/// Takes `tools` and `tool_choice`.
+pub fn take(fields: &mut Fields, model: &ModelFacts) -> Result<Tools, ApiError> {
+    if !model.has_tools() {
+        let why = "the model's chat template has no tools, or calls them in an unknown form";
+        fields.refuse("tools", &[json!([])], why)?;
+        fields.refuse("tool_choice", &[json!("none"), json!("auto")], why)?;
+        return Ok(Tools::default());
+    }
+    let expected = "a list of {\"type\": \"function\", \"function\": {\"name\": …}}";
+    let definitions: Vec<Value> = fields.take("tools", expected)?.unwrap_or_default();
+    let mut functions = Vec::with_capacity(definitions.len());
+    for (i, definition) in definitions.iter().enumerate() {
+        match Tool::deserialize(definition) {
+            Ok(tool) if tool.kind == "function" => functions.push(tool.function),
+            Ok(_) | Err(_) => {
+                let message = format!("tools[{i}] is wrong, expected {expected}");
+                return Err(ApiError::field("tools", message));
+            }
+        }
+    }
+    if functions.len() > MAX_TOOLS {
+        let n = functions.len();
+        let message = format!("tools has {n} tools, expected at most {MAX_TOOLS}");
+        return Err(ApiError::field("tools", message));
+    }
+    let expected = "\"none\", \"auto\", \"required\", or a function of tools";
+    let wrong = || {
+        ApiError::field(
+            "tool_choice",
+            format!("tool_choice is wrong, expected {expected}"),
+        )
+    };
+    let choice = fields.take("tool_choice", expected)?;
+    let choice = choice.unwrap_or_else(|| ToolChoice::Mode("auto".to_owned()));
+    let required: Vec<&Function> = match &choice {
+        ToolChoice::Mode(mode) if mode == "none" => return Ok(Tools::default()),
+        ToolChoice::Mode(mode) if mode == "auto" => Vec::new(),
+        ToolChoice::Mode(mode) if mode == "required" && !functions.is_empty() => {
+            functions.iter().collect()
+        }
+        ToolChoice::Named { kind, function } if kind == "function" => {
+            let named = functions.iter().find(|known| known.name == function.name);
+            vec![named.ok_or_else(wrong)?]
+        }
+        _ => return Err(wrong()),
+    };
+    Ok(Tools {
+        grammar: (!required.is_empty()).then(|| call_of(&required)),
+        definitions,
+    })
+}
+
+/// Returns the grammar of a call of one of these functions.
+fn call_of(functions: &[&Function]) -> Grammar {
+    let schemas = functions.iter().map(|function| {
+        let any = json!({"type": "object"});
+        let parameters = function.parameters.clone().unwrap_or(any);
+        json!({
+            "type": "object",
+            "properties": {"name": {"const": function.name}, "arguments": parameters},
+            "required": ["name", "arguments"],
+            "additionalProperties": false,
+            "x-guidance": {"whitespace_flexible": false},
+        })
+    });
+    let calls: Vec<String> = schemas.map(|schema| format!("%json {schema}")).collect();
+    Grammar::Lark(format!(
+        "start: \"{OPEN}\\n\" call \"\\n{CLOSE}\"\ncall: {}",
+        calls.join(" | ")
+    ))
+}
+
+/// Checks the calls in a message of the assistant, and returns them as templates read them:
+/// arguments as JSON and not as its text.
+pub fn read_calls(calls: &Value) -> Option<Value> {
+    let calls = calls.as_array()?.iter().map(|call| {
+        let function = call["function"].as_object()?;
+        let arguments: Value = match &function["arguments"] {
+            Value::String(text) => serde_json::from_str(text).ok()?,
+            _ => return None,
+        };
+        let name = function["name"].as_str()?;
+        Some(json!({
+            "type": "function",
+            "id": call["id"].as_str()?,
+            "function": {"name": name, "arguments": arguments},
+        }))
+    });
+    calls.collect::<Option<Vec<_>>>().map(Value::Array)
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Piece {
+    Text(String),
+    Call(CalledFunction),
+}
+
+/// Separates the calls of tools from the text of an answer, whatever pieces it comes in.
+#[derive(Clone, Debug, Default)]
+pub struct CallFinder {
+    /// What may be the beginning of a call, or is one that is not complete.
+    held: String,
+    has_calls: bool,
+}
+
+impl CallFinder {
+    /// Returns whether there was a call.
+    pub fn has_calls(&self) -> bool {
+        self.has_calls
+    }
+
+    /// Takes the next piece of a text, and returns what is certain.
+    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+        self.held += text;
+        let mut pieces = Vec::new();
+        loop {
+            let Some(start) = self.held.find(OPEN) else {
+                let keep = partial_open(&self.held);
+                let rest = self.held.split_off(self.held.len() - keep);
+                add_text(&mut pieces, std::mem::replace(&mut self.held, rest));
+                return pieces;
+            };
+            let Some(length) = self.held[start..].find(CLOSE) else {
+                let rest = self.held.split_off(start);
+                add_text(&mut pieces, std::mem::replace(&mut self.held, rest));
+                return pieces;
+            };
+            let end = start + length + CLOSE.len();
+            let rest = self.held.split_off(end);
+            let text = std::mem::replace(&mut self.held, rest);
+            match read_call(&text[start + OPEN.len()..end - CLOSE.len()]) {
+                Some(call) => {
+                    self.has_calls = true;
+                    add_text(&mut pieces, text[..start].to_owned());
+                    pieces.push(Piece::Call(call));
+                }
+                // The model meant something else: it is text.
+                None => add_text(&mut pieces, text),
+            }
+        }
+    }
+
+    /// Returns the text that was held back.
+    pub fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+}
+
+fn add_text(pieces: &mut Vec<Piece>, text: String) {
+    if !text.is_empty() {
+        pieces.push(Piece::Text(text));
+    }
+}
+
+/// Returns how many bytes at the end of a text may begin a call.
+fn partial_open(text: &str) -> usize {
+    let lengths = (1..OPEN.len()).rev();
+    let mut lengths = lengths.filter(|&n| text.ends_with(&OPEN[..n]));
+    lengths.next().unwrap_or(0)
+}
+
+fn read_call(text: &str) -> Option<CalledFunction> {
+    let mut call: Map<String, Value> = serde_json::from_str(text).ok()?;
+    let Some(Value::String(name)) = call.remove("name") else {
+        return None;
+    };
+    let arguments = call.remove("arguments").unwrap_or_else(|| json!({}));
+    Some(CalledFunction {
+        name,
+        arguments: arguments.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pieces of a text, with neighbouring texts joined.
+    fn pieces(texts: &[&str]) -> Vec<Piece> {
+        let mut finder = CallFinder::default();
+        let mut pieces: Vec<Piece> = texts.iter().flat_map(|text| finder.push(text)).collect();
+        add_text(&mut pieces, finder.finish());
+        let mut joined: Vec<Piece> = Vec::new();
+        for piece in pieces {
+            match (joined.last_mut(), piece) {
+                (Some(Piece::Text(before)), Piece::Text(text)) => *before += &text,
+                (_, piece) => joined.push(piece),
+            }
+        }
+        joined
+    }
+
+    #[test]
+    fn calls_are_found_whatever_pieces_a_text_comes_in() {
+        let text = "Let me see. <tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n\
+                    </tool_call>\n<tool_call>{\"name\": \"now\"}</tool_call> <tool";
+        let call = |name: &str, arguments: &str| {
+            Piece::Call(CalledFunction {
+                name: name.to_owned(),
+                arguments: arguments.to_owned(),
+            })
+        };
+        let expected = [
+            Piece::Text("Let me see. ".to_owned()),
+            call("add", "{\"a\":1}"),
+            Piece::Text("\n".to_owned()),
+            call("now", "{}"),
+            Piece::Text(" <tool".to_owned()),
+        ];
+        assert_eq!(pieces(&[text]), expected);
+        let letters: Vec<String> = text.chars().map(String::from).collect();
+        let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+        assert_eq!(pieces(&letters), expected);
+    }
+
+    #[test]
+    fn what_is_no_call_stays_text() {
+        for text in [
+            "<tool_call>not JSON</tool_call>",
+            "<tool_call>{\"name\": \"a\"}",
+            "a < b",
+        ] {
+            assert_eq!(pieces(&[text]), [Piece::Text(text.to_owned())]);
+        }
+    }
+}
