@@ -12,7 +12,7 @@ const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 
 const STORYTELLER = {
   id: "storyteller", object: "model", created: 1764000000, owned_by: "bitnet",
-  bitnet: { family: "bitnet-b1.58", parameters: 35672064, context_length: 1024, vocabulary: 8192, chat_template: false, builtin: true, weights_bytes: 11498080 },
+  bitnet: { family: "bitnet-b1.58", parameters: 35672064, context_length: 1024, vocabulary: 8192, chat_template: true, builtin: true, weights_bytes: 11498080 },
 };
 const CHATTER = {
   id: "bitnet-b1.58-2B-4T", object: "model", created: 1764000000, owned_by: "bitnet",
