@@ -94,9 +94,10 @@ def make_possible(body):
     for name in given[:1]:
         if GRAMMARS[name] is not None:
             body[name] = GRAMMARS[name]
-        named = body[name].get("json_schema") if name == "response_format" else None
-        if named and named.get("schema") is not None:
-            named["schema"] = GRAMMARS["json_schema"]
+        if name == "response_format":
+            for holder in (body[name], body[name].get("json_schema") or {}):
+                if holder.get("schema") is not None:
+                    holder["schema"] = GRAMMARS["json_schema"]
 
 
 @schemathesis.hook
