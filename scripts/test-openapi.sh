@@ -31,6 +31,7 @@ fi
 
 export BITNET_KEY=key-of-this-test
 echo "$BITNET_KEY" >"$dir/keys"
+: >"$dir/out"
 "$bin" serve --port 0 --api-key-file "$dir/keys" --log-format none >"$dir/out" 2>"$dir/err" &
 server=$!
 for ((i = 0; i < 600; i++)); do
