@@ -159,9 +159,9 @@ impl ChatOptions {
         }
     }
 
-    /// Adds variables, such as `enable_thinking`, or replaces those of the same names. As in `transformers`, they may replace
-    /// `bos_token`, `eos_token`, `tools` and `documents`. They are trusted: control tokens
-    /// in them are recognized.
+    /// Adds variables, such as `enable_thinking`; one that is there already is replaced. As in
+    /// `transformers`, they may replace `bos_token`, `eos_token`, `tools` and `documents`. They
+    /// are trusted: control tokens in them are recognized.
     ///
     /// # Errors
     ///

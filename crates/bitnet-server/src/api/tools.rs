@@ -156,11 +156,8 @@ fn call_of(functions: &[&Function]) -> Grammar {
 /// arguments as JSON and not as its text.
 pub fn read_calls(calls: &Value) -> Option<Value> {
     let calls = calls.as_array()?.iter().map(|call| {
-        let function = call["function"].as_object()?;
-        let arguments: Value = match &function["arguments"] {
-            Value::String(text) => serde_json::from_str(text).ok()?,
-            _ => return None,
-        };
+        let function = &call["function"];
+        let arguments: Value = serde_json::from_str(function["arguments"].as_str()?).ok()?;
         let name = function["name"].as_str()?;
         Some(json!({
             "type": "function",
