@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Active, TaskId};
+use super::TaskId;
+use super::active::Active;
 
 /// A task that has not been started.
 #[derive(Debug)]

@@ -8,8 +8,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::constraint::ConstraintError;
+use crate::constraint::{Constraint, ConstraintError};
+use crate::generate::FinishReason;
 use crate::kv_cache::{Growth, KvCache, KvCacheOptions, SequenceHandle, test_config};
+use crate::logits::Logits;
 use crate::sampler::{Sampler, SamplerOptions};
 
 const CONTEXT: usize = 400;

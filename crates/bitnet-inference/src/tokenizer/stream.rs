@@ -106,6 +106,7 @@ pub(super) fn bytes(decoder: Option<&DecoderWrapper>, token: &str) -> Option<Vec
 }
 
 /// Returns whether every token is a sequence of bytes, in a text's beginning, too.
+#[cfg(feature = "grammar")]
 pub(super) fn is_byte_level(decoder: Option<&DecoderWrapper>) -> bool {
     matches!(Pieces::of(decoder), Some(Pieces::ByteLevel))
 }

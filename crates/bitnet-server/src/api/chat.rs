@@ -13,7 +13,7 @@ use super::fields::Fields;
 use super::generation::{Generation, texts};
 use super::reply::{Form, Reply};
 use super::tools::{self, Tools};
-use super::{Asked, aside, asked, check_model, sampling};
+use super::{Asked, aside, asked, check_model, messages, sampling};
 use crate::app::{App, unix_time};
 use crate::error::ApiError;
 use crate::model::ModelFacts;
@@ -113,7 +113,7 @@ pub fn take_prompt(
     }
     let messages = messages.into_iter().enumerate();
     let messages: Vec<Value> = messages
-        .map(|(i, message)| read_message(i, message, model.has_tools()))
+        .map(|(i, message)| messages::read(i, message, model.has_tools()))
         .collect::<Result<_, _>>()?;
     let mut options = model.chat_options.clone();
     options.now = SystemTime::now();
@@ -125,122 +125,6 @@ pub fn take_prompt(
     }
     let tools = Some(&tools.definitions[..]).filter(|tools| !tools.is_empty());
     Ok(template.encode_json(&model.tokenizer, &messages, tools, &options)?)
-}
-
-/// Reads a message: its role, its text or parts of text, and the calls of tools in it.
-/// Returns it as templates read it.
-fn read_message(
-    index: usize,
-    mut message: Map<String, Value>,
-    with_tools: bool,
-) -> Result<Value, ApiError> {
-    let name = |field: &str| format!("messages[{index}].{field}");
-    let wrong = |field: &str, message: String| Err(ApiError::field(name(field), message));
-    let Some(Value::String(role)) = message.remove("role") else {
-        return wrong(
-            "role",
-            format!("{} is missing, expected a string", name("role")),
-        );
-    };
-    let role = match role.as_str() {
-        // The new name of instructions.
-        "system" | "developer" => "system",
-        role @ ("user" | "assistant") => role,
-        "tool" if with_tools => "tool",
-        "tool" | "function" => {
-            let message = format!("{} is {role:?}: the model has no tools", name("role"));
-            return wrong("role", message);
-        }
-        _ => {
-            let message = format!(
-                "{} is {role:?}, expected system, developer, user or assistant",
-                name("role")
-            );
-            return wrong("role", message);
-        }
-    };
-    let calls = match message.get("tool_calls") {
-        Some(calls)
-            if with_tools && role == "assistant" && *calls != json!([]) && !calls.is_null() =>
-        {
-            let expected = "a list of {\"id\": …, \"type\": \"function\", \"function\": \
-                            {\"name\": …, \"arguments\": a JSON document as text}}";
-            let calls = tools::read_calls(calls);
-            message.remove("tool_calls");
-            if calls.is_none() {
-                let message = format!("{} is wrong, expected {expected}", name("tool_calls"));
-                return wrong("tool_calls", message);
-            }
-            calls
-        }
-        _ => None,
-    };
-    let expected = "a text, or a list of {\"type\": \"text\", \"text\": …}";
-    let content = match message.remove("content") {
-        Some(Value::String(text)) => text,
-        Some(Value::Array(parts)) => {
-            let mut content = String::new();
-            for part in &parts {
-                match (&part["type"], &part["text"]) {
-                    (Value::String(kind), Value::String(text)) if kind == "text" => {
-                        if let Some(field) = unknown_field(part) {
-                            let message = format!(
-                                "{} has a part with {field:?}, which is not supported",
-                                name("content")
-                            );
-                            return wrong("content", message);
-                        }
-                        content += text;
-                    }
-                    (Value::String(kind), _) if kind != "text" => {
-                        let message = format!(
-                            "{} has a part of type {kind:?}: the model reads text alone",
-                            name("content")
-                        );
-                        return wrong("content", message);
-                    }
-                    _ => {
-                        let message = format!("{} is wrong, expected {expected}", name("content"));
-                        return wrong("content", message);
-                    }
-                }
-            }
-            content
-        }
-        // A message of calls needs no text.
-        None | Some(Value::Null) if calls.is_some() => String::new(),
-        _ => {
-            let message = format!("{} is missing, expected {expected}", name("content"));
-            return wrong("content", message);
-        }
-    };
-    // Templates of text models have no place for the name of an author.
-    if message.get("name").is_some_and(Value::is_string) {
-        message.remove("name");
-    }
-    let call_id = message
-        .remove("tool_call_id")
-        .filter(|id| role == "tool" && id.is_string());
-    message.retain(|_, value| !value.is_null() && *value != json!([]));
-    if let Some(field) = message.keys().next() {
-        return wrong(field, format!("{} is not supported", name(field)));
-    }
-    let mut read = json!({"role": role, "content": content});
-    if let Some(calls) = calls {
-        read["tool_calls"] = calls;
-    }
-    if let Some(id) = call_id {
-        read["tool_call_id"] = id;
-    }
-    Ok(read)
-}
-
-/// Returns the name of a field that a part of text does not have.
-fn unknown_field(part: &Value) -> Option<&String> {
-    let fields = part.as_object()?.iter();
-    let given = fields.filter(|(_, value)| !value.is_null());
-    let mut names = given.map(|(name, _)| name);
-    names.find(|name| !matches!(name.as_str(), "type" | "text"))
 }
 
 /// Takes `logprobs` and `top_logprobs`.

@@ -66,23 +66,7 @@ pub(super) fn read(
         model, mut fields, ..
     } = asked;
     check_model(&model, &mut fields)?;
-    let expected = "a text, a list of texts, of token ids, or of lists of token ids";
-    let prompts = match fields.need("prompt", expected)? {
-        Prompts::Text(text) => vec![from_text(&model, text)?],
-        Prompts::Texts(texts) => texts
-            .into_iter()
-            .map(|text| from_text(&model, text))
-            .collect::<Result<_, _>>()?,
-        Prompts::Tokens(tokens) => vec![from_tokens(&model, tokens)],
-        Prompts::TokenLists(lists) => lists
-            .into_iter()
-            .map(|tokens| from_tokens(&model, tokens))
-            .collect(),
-    };
-    if prompts.is_empty() {
-        let message = format!("prompt is an empty list, expected {expected}");
-        return Err(ApiError::field("prompt", message));
-    }
+    let prompts = take_prompts(&mut fields, &model)?;
     let stream = fields.take("stream", "true or false")?.unwrap_or(false);
     let include_usage = take_stream_options(&mut fields, stream)?;
     let n = take_n(&mut fields)?;
@@ -138,6 +122,28 @@ pub(super) fn read(
         stream,
         include_usage,
     })
+}
+
+/// Takes the prompts.
+fn take_prompts(fields: &mut super::Fields, model: &ModelFacts) -> Result<Vec<Echo>, ApiError> {
+    let expected = "a text, a list of texts, of token ids, or of lists of token ids";
+    let prompts = match fields.need("prompt", expected)? {
+        Prompts::Text(text) => vec![from_text(model, text)?],
+        Prompts::Texts(texts) => texts
+            .into_iter()
+            .map(|text| from_text(model, text))
+            .collect::<Result<_, _>>()?,
+        Prompts::Tokens(tokens) => vec![from_tokens(model, tokens)],
+        Prompts::TokenLists(lists) => lists
+            .into_iter()
+            .map(|tokens| from_tokens(model, tokens))
+            .collect(),
+    };
+    if prompts.is_empty() {
+        let message = format!("prompt is an empty list, expected {expected}");
+        return Err(ApiError::field("prompt", message));
+    }
+    Ok(prompts)
 }
 
 fn from_text(model: &ModelFacts, text: String) -> Result<Echo, ApiError> {

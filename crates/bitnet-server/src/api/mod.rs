@@ -6,6 +6,7 @@ pub mod embeddings;
 mod fields;
 mod generation;
 mod logprobs;
+mod messages;
 pub mod models;
 mod reply;
 mod sampling;

@@ -1,0 +1,322 @@
+//! A task from its submission to its end.
+
+use std::ops::{ControlFlow, Range};
+
+use super::StepEngine;
+use super::logprobs::{TokenLogprobs, token_logprobs};
+use super::task::{Task, TaskError, TaskEvent, TaskId, TaskUsage, Work};
+use crate::constraint::Constraint;
+use crate::generate::FinishReason;
+use crate::logits::Logits;
+use crate::sampler::{Position, SamplerBuffers, TokenChoice};
+use crate::token_set::TokenSet;
+
+/// Generated tokens that are computed in one step without counting as a prompt: what a
+/// constraint forces is usually shorter.
+const MAX_DECODE: usize = 16;
+
+pub(super) type OnEvent<'a> = dyn FnMut(TaskId, TaskEvent) -> ControlFlow<()> + 'a;
+
+/// A task without a sequence.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) id: TaskId,
+    /// Prompt and generated tokens.
+    pub(super) tokens: Vec<u32>,
+    pub(super) n_prompt: usize,
+    /// Prompt tokens that were shared when the task started first.
+    pub(super) n_cached: Option<usize>,
+    pub(super) state: State,
+}
+
+/// What a task is for, with its progress.
+#[derive(Debug)]
+pub(super) enum State {
+    Generate(Box<Generating>),
+    Embed,
+}
+
+#[derive(Debug)]
+pub(super) struct Generating {
+    pub(super) choice: TokenChoice,
+    /// Maximum length of prompt and text.
+    pub(super) max_len: usize,
+    pub(super) logprobs: Option<usize>,
+    pub(super) prompt_logprobs: Option<usize>,
+    /// Of the prompt's tokens from the second on.
+    pub(super) scores: Vec<TokenLogprobs>,
+    pub(super) constraint: Option<Box<dyn Constraint>>,
+}
+
+/// A task with a sequence of the engine.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) task: Active,
+    pub(super) sequence: usize,
+}
+
+/// The tokens of a running task that a step computes.
+#[derive(Clone, Debug)]
+pub(super) struct Share {
+    /// Index of the task.
+    pub(super) index: usize,
+    /// The tokens, by position.
+    pub(super) range: Range<usize>,
+    pub(super) is_decode: bool,
+    pub(super) logits: Logits,
+}
+
+/// What was computed for a share.
+#[derive(Debug, Default)]
+pub(super) struct Computed {
+    pub(super) token: Option<Sampled>,
+    pub(super) scores: Vec<TokenLogprobs>,
+    pub(super) hidden: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Sampled {
+    Token(u32, Option<TokenLogprobs>),
+    Failed(TaskError),
+}
+
+impl Running {
+    /// Returns whether the next step continues the text, and not the prompt.
+    pub(super) fn is_decode(&self, engine: &impl StepEngine) -> bool {
+        let n_computed = engine.len(self.sequence);
+        let n_pending = self.task.tokens.len() - n_computed;
+        n_computed >= self.task.n_prompt && n_pending <= MAX_DECODE
+    }
+
+    pub(super) fn share(&self, index: usize, range: Range<usize>, is_decode: bool) -> Share {
+        Share {
+            index,
+            logits: self.task.logits(&range),
+            range,
+            is_decode,
+        }
+    }
+}
+
+impl Active {
+    pub(super) fn new(id: TaskId, task: Task, engine: &impl StepEngine) -> Result<Self, TaskError> {
+        task.validate(engine)?;
+        let n_prompt = task.prompt.len();
+        let state = match task.work {
+            Work::Embed => State::Embed,
+            Work::Generate(task) => {
+                let left = engine.context_len() - n_prompt + 1;
+                State::Generate(Box::new(Generating {
+                    max_len: n_prompt + task.max_tokens.min(left),
+                    choice: TokenChoice::new(task.sampling)?.with_bias(task.logit_bias),
+                    logprobs: task.logprobs,
+                    prompt_logprobs: task.prompt_logprobs,
+                    scores: Vec::new(),
+                    constraint: task.constraint,
+                }))
+            }
+        };
+        Ok(Self {
+            id,
+            tokens: task.prompt,
+            n_prompt,
+            n_cached: None,
+            state,
+        })
+    }
+
+    /// Returns whether logits of the prompt are still to be computed.
+    pub(super) fn needs_prompt_logits(&self) -> bool {
+        match &self.state {
+            State::Generate(generating) => {
+                generating.prompt_logprobs.is_some() && generating.scores.len() + 1 < self.n_prompt
+            }
+            State::Embed => false,
+        }
+    }
+
+    /// Returns the logits that tokens at these positions need.
+    pub(super) fn logits(&self, range: &Range<usize>) -> Logits {
+        let is_last = range.end == self.tokens.len();
+        match &self.state {
+            State::Embed if is_last => Logits::Hidden,
+            State::Generate(_) if self.needs_prompt_logits() => Logits::All,
+            State::Generate(generating) if is_last && self.tokens.len() < generating.max_len => {
+                if generating.logprobs.is_some() || generating.constraint.is_some() {
+                    Logits::Last
+                } else {
+                    generating.choice.logits()
+                }
+            }
+            _ => Logits::None,
+        }
+    }
+
+    pub(super) fn usage(&self) -> TaskUsage {
+        TaskUsage {
+            n_prompt: self.n_prompt,
+            n_cached: self.n_cached.unwrap_or(0),
+            n_generated: self.tokens.len() - self.n_prompt,
+        }
+    }
+
+    /// Applies what was computed. Returns whether the task has ended.
+    pub(super) fn apply(
+        &mut self,
+        share: &Share,
+        computed: Computed,
+        end_tokens: &TokenSet,
+        engine: &impl StepEngine,
+        on_event: &mut OnEvent<'_>,
+    ) -> bool {
+        let id = self.id;
+        if let Some(hidden) = computed.hidden {
+            let event = match engine.normalized(hidden) {
+                Ok(embedding) => TaskEvent::Embedding(embedding, self.usage()),
+                Err(error) => TaskEvent::Failed(error.into()),
+            };
+            let _ = on_event(id, event);
+            return true;
+        }
+        let State::Generate(generating) = &mut self.state else {
+            return false;
+        };
+        // A task that was put back has told of its prompt already.
+        if share.range.start < self.n_prompt && self.tokens.len() == self.n_prompt {
+            generating.scores.extend(computed.scores);
+            let (done, total) = (share.range.end, self.n_prompt);
+            let mut flow = on_event(id, TaskEvent::Prefill { done, total });
+            if done == total && generating.prompt_logprobs.take().is_some() {
+                let scores = std::mem::take(&mut generating.scores);
+                flow = on_event(id, TaskEvent::PromptLogprobs(scores));
+            }
+            if flow.is_break() {
+                return self.finish(FinishReason::Stop, on_event);
+            }
+        }
+        if share.range.end < self.tokens.len() {
+            return false;
+        }
+        match computed.token {
+            Some(Sampled::Token(token, logprobs)) => {
+                self.push(token, logprobs, end_tokens, on_event)
+            }
+            Some(Sampled::Failed(error)) => {
+                let _ = on_event(id, TaskEvent::Failed(error));
+                true
+            }
+            // No token was asked for.
+            None => self.finish(FinishReason::Length, on_event),
+        }
+    }
+
+    /// Appends a sampled token and those that the constraint forces. Returns whether the
+    /// task has ended.
+    pub(super) fn push(
+        &mut self,
+        token: u32,
+        logprobs: Option<TokenLogprobs>,
+        end_tokens: &TokenSet,
+        on_event: &mut OnEvent<'_>,
+    ) -> bool {
+        if end_tokens.contains(token) {
+            if let Some(scored) = logprobs {
+                // The text has ended, whatever the answer is.
+                let _ = on_event(self.id, TaskEvent::End(scored));
+            }
+            return self.finish(FinishReason::Eos, on_event);
+        }
+        if let Some(reason) = self.emit(token, logprobs, on_event) {
+            return self.finish(reason, on_event);
+        }
+        let State::Generate(generating) = &mut self.state else {
+            return false;
+        };
+        let with_logprobs = generating.logprobs.is_some();
+        let Some(constraint) = &mut generating.constraint else {
+            return false;
+        };
+        let forced = match constraint.accept(token) {
+            Ok(()) if constraint.is_complete() => {
+                return self.finish(FinishReason::Eos, on_event);
+            }
+            Ok(()) => constraint.forced(),
+            Err(error) => Err(error),
+        };
+        match forced {
+            Ok(forced) => {
+                for token in forced {
+                    // The grammar leaves no choice: its probability is 1.
+                    let certain = with_logprobs.then(|| TokenLogprobs::certain(token));
+                    if let Some(reason) = self.emit(token, certain, on_event) {
+                        return self.finish(reason, on_event);
+                    }
+                }
+                let State::Generate(generating) = &self.state else {
+                    return false;
+                };
+                let constraint = generating.constraint.as_deref();
+                if constraint.is_some_and(Constraint::is_complete) {
+                    return self.finish(FinishReason::Eos, on_event);
+                }
+                false
+            }
+            Err(error) => {
+                let _ = on_event(self.id, TaskEvent::Failed(error.into()));
+                true
+            }
+        }
+    }
+
+    /// Appends a token and reports it. Returns why the text ends with it, if it does.
+    pub(super) fn emit(
+        &mut self,
+        token: u32,
+        logprobs: Option<TokenLogprobs>,
+        on_event: &mut OnEvent<'_>,
+    ) -> Option<FinishReason> {
+        self.tokens.push(token);
+        if on_event(self.id, TaskEvent::Token { token, logprobs }).is_break() {
+            return Some(FinishReason::Stop);
+        }
+        match &self.state {
+            State::Generate(generating) if self.tokens.len() >= generating.max_len => {
+                Some(FinishReason::Length)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn finish(&self, reason: FinishReason, on_event: &mut OnEvent<'_>) -> bool {
+        let usage = self.usage();
+        let _ = on_event(self.id, TaskEvent::Finished { reason, usage });
+        true
+    }
+}
+
+impl Generating {
+    /// Samples the token of a position among those that the constraint allows.
+    pub(super) fn sample(
+        &mut self,
+        buffers: &mut SamplerBuffers,
+        allowed: &mut TokenSet,
+        position: Position<'_>,
+    ) -> Sampled {
+        let position = match &mut self.constraint {
+            None => position,
+            Some(constraint) => match constraint.allowed(allowed) {
+                Ok(()) => Position {
+                    allowed: Some(allowed),
+                    ..position
+                },
+                Err(error) => return Sampled::Failed(error.into()),
+            },
+        };
+        let Some(token) = self.choice.sample(buffers, position) else {
+            return Sampled::Failed(TaskError::NoCandidate);
+        };
+        let logprobs =
+            (self.logprobs).map(|k| token_logprobs(buffers.isa(), position.logits, token, k));
+        Sampled::Token(token, logprobs)
+    }
+}
