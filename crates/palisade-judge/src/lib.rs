@@ -17,13 +17,14 @@
 //! observation                 runs of tests
 //! change      workspace       files that differ, packages and who depends on whom
 //! scope                       which tests a run is to run
-//! test_id     level     hash     stats
+//! test_id     level     hash     stats     coverage
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod baseline;
 pub mod bisect;
 pub mod change;
+pub mod coverage;
 pub mod finding;
 pub mod flaky;
 pub mod hash;

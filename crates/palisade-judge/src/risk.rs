@@ -188,6 +188,78 @@ pub struct Assessment {
     pub dependents: BTreeSet<String>,
     /// The tests it can affect; `None` if it can affect none.
     pub scope: Option<Scope>,
+    /// The packages that are built from what changed, but for tests: the nearest to the change
+    /// first. Their speed may differ.
+    #[serde(default)]
+    pub shipped: Vec<String>,
+}
+
+impl Assessment {
+    /// Whether data changed that a program may read while it runs: two equal programs may
+    /// then do different things.
+    pub fn changes_data(&self) -> bool {
+        let is_data = |file: &FileRisk| match &file.class {
+            FileClass::PackageData | FileClass::Unknown => true,
+            FileClass::Named(_) => extension(&file.path) != "rs",
+            _ => false,
+        };
+        self.files.iter().any(is_data)
+    }
+}
+
+/// What is built from a changed file, but for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shipped {
+    Nothing,
+    Package,
+    Everything,
+}
+
+impl Shipped {
+    fn of(class: &FileClass, path: &str, owner: Option<&Package>) -> Self {
+        match class {
+            FileClass::Lockfile
+            | FileClass::Toolchain
+            | FileClass::WorkspaceManifest
+            | FileClass::CargoConfiguration => Self::Everything,
+            FileClass::PackageManifest
+            | FileClass::BuildScript
+            | FileClass::Code
+            | FileClass::PublicApi
+            | FileClass::ForeignCode
+            | FileClass::UnsafeCode
+            | FileClass::SimdKernel => Self::Package,
+            FileClass::PackageData => {
+                let inside = owner.map_or(path, |owner| inside_of(owner, path));
+                let folder = inside.split('/').next().unwrap_or_default();
+                if is_shipped_folder(folder) {
+                    Self::Package
+                } else {
+                    Self::Nothing
+                }
+            }
+            // No program is built from a script or a picture outside of all packages.
+            FileClass::Unknown if extension(path) == "rs" => Self::Everything,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// Whether what lies in a folder of a package is shipped.
+fn is_shipped_folder(folder: &str) -> bool {
+    !matches!(folder, "tests" | "benches" | "examples")
+}
+
+/// What follows the last dot of a file's name.
+fn extension(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.rsplit_once('.').map_or("", |(_, extension)| extension)
+}
+
+/// The path of a package's file from its folder.
+fn inside_of<'a>(owner: &Package, path: &'a str) -> &'a str {
+    let inside = path.strip_prefix(owner.dir.as_str()).unwrap_or(path);
+    inside.trim_start_matches('/')
 }
 
 /// What a Rust file holds that matters to the risk of changing it.
@@ -258,14 +330,20 @@ pub fn assess(
         changed: BTreeSet::new(),
         dependents: BTreeSet::new(),
         scope: None,
+        shipped: Vec::new(),
     };
+    let mut shipped: BTreeSet<String> = BTreeSet::new();
     let mut reaches: BTreeMap<Option<String>, Reach> = BTreeMap::new();
     for change in changes {
         let moved_from = match &change.kind {
             ChangeKind::Renamed { from } => Some(from.as_str()),
             _ => None,
         };
-        let (risk, reach) = file_risk(change, workspace, classes, files);
+        let FileAssessment {
+            risk,
+            reach,
+            shipped: of_file,
+        } = file_risk(change, workspace, classes, files);
         // A file that moved between packages changed both.
         let left = moved_from.and_then(|from| workspace.owner(from));
         let left = left.map(|package| package.name.clone());
@@ -273,6 +351,11 @@ pub fn assess(
             .into_iter()
             .flatten()
         {
+            match of_file {
+                Shipped::Everything => shipped.extend(workspace.packages.keys().cloned()),
+                Shipped::Package => shipped.extend(package.clone()),
+                Shipped::Nothing => {}
+            }
             let entry = reaches.entry(package).or_insert(Reach::Nothing);
             *entry = reach.max(*entry);
         }
@@ -297,6 +380,7 @@ pub fn assess(
         .filter(|d| direct(d))
         .cloned()
         .collect();
+    assessment.shipped = workspace.with_dependents(shipped);
     let widest = reaches.values().max().copied().unwrap_or(Reach::Nothing);
     assessment.scope = match widest {
         Reach::Nothing => None,
@@ -329,15 +413,23 @@ impl BuiltInRisk {
     }
 }
 
+/// What is known of a changed file.
+struct FileAssessment {
+    risk: FileRisk,
+    reach: Reach,
+    shipped: Shipped,
+}
+
 fn file_risk(
     change: &FileChange,
     workspace: &Workspace,
     classes: &[PathClass],
     files: &dyn Files,
-) -> (FileRisk, Reach) {
+) -> FileAssessment {
     let path = change.path.as_str();
     let owner = workspace.owner(path);
     let built_in = builtin_class(change, owner, workspace, files);
+    let shipped = Shipped::of(&built_in.class, path, owner);
     let mut class = by_rules(built_in, path, classes);
     if let (Some(owner), true) = (owner, class.reach >= Reach::Dependents) {
         let dependents = workspace.dependents(&owner.name).len();
@@ -364,7 +456,16 @@ fn file_risk(
         lines: change.hunks.iter().map(|hunk| hunk.lines).sum(),
         hunks: change.hunks.len(),
     };
-    (risk, class.reach)
+    FileAssessment {
+        risk,
+        reach: class.reach,
+        // What the policy says is no code is built into nothing.
+        shipped: if class.reach == Reach::Nothing {
+            Shipped::Nothing
+        } else {
+            shipped
+        },
+    }
 }
 
 /// What a file risks by the rules of the policy. A rule raises the risk, and lowers it only of
@@ -459,11 +560,8 @@ fn builtin_class(
     use Level::{High, Low, Medium};
     let path = change.path.as_str();
     let name = path.rsplit('/').next().unwrap_or(path);
-    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-    let in_package = owner.map(|owner| {
-        let inside = path.strip_prefix(owner.dir.as_str()).unwrap_or(path);
-        inside.trim_start_matches('/')
-    });
+    let extension = extension(name);
+    let in_package = owner.map(|owner| inside_of(owner, path));
     if let Some(class) = class_by_name(change, name, workspace) {
         return class;
     }
@@ -525,7 +623,7 @@ fn rust_class(
         return BuiltInRisk::new(Critical, FileClass::BuildScript, reason, Reach::Dependents);
     }
     let folder = inside.split('/').next().unwrap_or_default();
-    let is_shipped = !matches!(folder, "tests" | "benches" | "examples");
+    let is_shipped = is_shipped_folder(folder);
     let same_shipped = match contents(&versions) {
         [Some(before), Some(after)] => is_edited && before.shipped == after.shipped,
         _ => false,

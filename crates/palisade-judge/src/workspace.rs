@@ -140,6 +140,26 @@ impl Workspace {
         owners.max_by_key(|package| package.dir.len())
     }
 
+    /// Some packages and all that depend on them, the nearest first.
+    pub fn with_dependents(&self, packages: BTreeSet<String>) -> Vec<String> {
+        let mut found: Vec<String> = packages.into_iter().collect();
+        let mut at = 0;
+        while at < found.len() {
+            let depends = |other: &&Package| {
+                other.dependencies.contains(&found[at]) && !found.contains(&other.name)
+            };
+            let next: Vec<String> = self
+                .packages
+                .values()
+                .filter(depends)
+                .map(|other| other.name.clone())
+                .collect();
+            found.extend(next);
+            at += 1;
+        }
+        found
+    }
+
     /// The packages that depend on `package`, directly or through others.
     pub fn dependents(&self, package: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
@@ -197,5 +217,11 @@ mod tests {
         assert_eq!(names("base"), ["mid", "tool", "top"]);
         assert_eq!(names("mid"), ["top"]);
         assert!(names("alone").is_empty());
+        let near = |packages: &[&str]| {
+            let packages = packages.iter().map(|name| (*name).to_owned());
+            ws.with_dependents(packages.collect())
+        };
+        assert_eq!(near(&["base"]), ["base", "mid", "tool", "top"]);
+        assert_eq!(near(&["alone", "mid"]), ["alone", "mid", "top"]);
     }
 }

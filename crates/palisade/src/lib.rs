@@ -38,6 +38,7 @@ pub mod report;
 
 pub use error::Error;
 pub use palisade_judge::{
-    baseline, bisect, change, finding, flaky, hash, history, level, observation, policy, rerun,
-    risk, scope, shard, speed, stats, test_id, test_set_diff, verdict, workspace,
+    baseline, bisect, change, coverage, finding, flaky, hash, history, level, observation, policy,
+    rerun, risk, scope, shard, speed, stats, test_id, test_set_diff, verdict,
+    workspace,
 };

@@ -115,6 +115,52 @@ fn rust_files_are_classed_by_what_changed_in_them() {
 }
 
 #[test]
+fn only_shipped_code_can_be_slower() {
+    let shipped = |file: &'static str, before: &'static str, after: &'static str| {
+        let ws = workspace(&[
+            ("base", "crates/base", &[]),
+            ("mid", "crates/mid", &["base"]),
+            ("alone", "crates/alone", &[]),
+        ]);
+        let change = FileChange {
+            path: file.to_owned(),
+            kind: ChangeKind::Modified,
+            hunks: Vec::new(),
+        };
+        let texts = Texts(vec![(file, Some(before), Some(after))]);
+        let found = assess(&[change], &ws, &[], &texts);
+        (found.shipped.join(" "), found.changes_data())
+    };
+    let code = |file| shipped(file, "fn f() {}", "fn f() { g() }");
+    for (file, expected, changes_data) in [
+        ("crates/base/src/lib.rs", "base mid", false),
+        ("crates/mid/src/lib.rs", "mid", false),
+        ("crates/mid/Cargo.toml", "mid", false),
+        ("crates/mid/src/table.bin", "mid", true),
+        ("crates/mid/tests/it.rs", "", false),
+        ("crates/mid/tests/table.bin", "", true),
+        ("crates/mid/benches/speed.rs", "", false),
+        ("crates/mid/README.md", "", false),
+        ("Cargo.lock", "alone base mid", false),
+        ("shared.rs", "alone base mid", true),
+        ("scripts/run.sh", "", true),
+    ] {
+        let (packages, data) = code(file);
+        assert_eq!(
+            (packages.as_str(), data),
+            (expected, changes_data),
+            "{file}"
+        );
+    }
+    let tests = shipped(
+        "crates/base/src/lib.rs",
+        "fn f() {} #[cfg(test)] mod t {}",
+        "fn f() {} #[cfg(test)] mod t { fn x() {} }",
+    );
+    assert_eq!(tests.0, "");
+}
+
+#[test]
 fn other_files_are_classed_by_their_place() {
     let check = |file, expected: &str| assert_eq!(assess_text(file, "", "x"), expected);
     check("crates/mid/tests/it.rs", "Medium tests only {mid}");

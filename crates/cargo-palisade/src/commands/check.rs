@@ -22,9 +22,13 @@ pub struct Args {
     /// Judge all tests, and say which failures the plan of the change would have missed
     #[arg(long, visible_alias = "full")]
     pub all: bool,
-    /// Measure speed and memory of the crates that the change can reach, too
+    /// Measure all benchmarks that the change can reach, whatever palisade.toml says; what
+    /// cannot be measured is no pass
     #[arg(long, conflicts_with = "shard")]
     pub speed: bool,
+    /// Look at the tests alone: neither at claims nor at speed and memory
+    #[arg(long, conflicts_with = "speed")]
+    pub tests_only: bool,
     /// Run one of N parts of the tests, such as 2/3; `merge` gives the verdict
     #[arg(long, value_name = "I/N")]
     pub shard: Option<ShardNumber>,
@@ -72,7 +76,8 @@ pub struct JudgeArgs {
     /// Use no stored run
     #[arg(long)]
     pub fresh: bool,
-    /// Begin no more reruns after this time, such as 60s
+    /// How long the check may take, such as 60s: no rerun and no benchmark begins later
+    /// [default: reruns as needed, speed in what is left of `budget` in palisade.toml, 5m]
     #[arg(long, value_name = "TIME")]
     pub budget: Option<Span>,
     #[command(flatten)]
@@ -104,11 +109,14 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
         everything: args.all,
         budget: args.judge.budget.map(|budget| budget.0),
         shard: args.shard,
-        speed: if args.speed {
+        speed: if args.tests_only {
+            MeasureSpeed::Never
+        } else if args.speed {
             MeasureSpeed::Always(launcher()?)
         } else {
-            MeasureSpeed::ByRisk(launcher()?)
+            MeasureSpeed::ByPolicy(launcher()?)
         },
+        tests_only: args.tests_only,
     };
     judge(context, &options, &args.judge)
 }

@@ -72,6 +72,7 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
         selection: args.selection.selection(),
         budget: args.budget.map(|budget| budget.0),
         injections: args.inject.clone(),
+        ..CompareOptions::default()
     };
     let launcher = launcher()?;
     let report = compare(&mut context.session, &launcher, &options, &|event| {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 #[cfg(unix)]
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
 
@@ -299,21 +299,61 @@ fn benchmarks_of_the_workspace_are_found_and_paired() {
 }
 
 #[test]
-fn a_check_measures_what_the_change_can_reach_when_asked() {
+fn a_check_measures_what_the_change_can_reach() {
     let fixture = metered();
     fixture.write("palisade.toml", STEADY);
     fixture.commit("numbers only");
     write_meter(&fixture, "120.0", 24);
-    let report = fixture.check(&[], 0, &[]);
+    let left_out = |report: &Value| report["coverage"]["left_out"].clone();
+    let report = fixture.check(&[], 1, &[("rate", "regressed")]);
+    let rate = entry(&report, "rate", "time");
+    assert_eq!(rate["decision"]["severity"], "block");
+    assert_eq!(report["coverage"]["looked_at"], json!(["tests", "speed"]));
+    let report = fixture.check(&["--tests-only"], 0, &[]);
     assert_eq!(report.get("speed"), None);
-    let report = fixture.check(&["--speed"], 1, &[("rate", "regressed")]);
-    let names = entry(&report, "rate", "time");
-    assert_eq!(names["decision"]["severity"], "block");
-    // What the change cannot reach is not measured.
+    assert_eq!(left_out(&report)[1]["why"], "tests_only");
+    let report = fixture.check(&["--budget", "1ms"], 0, &[]);
+    let budget = json!([{"what": "speed", "why": "budget"}]);
+    assert_eq!(left_out(&report), budget);
+    let told = fixture.palisade(&["check", "--budget", "1ms"]).out;
+    assert!(
+        told.contains("pass of tests: no test became worse"),
+        "{told}"
+    );
+    assert!(told.contains("; speed not measured: budget"), "{told}");
+    // What the change cannot reach is not measured, and what it reaches only by name neither.
     fixture.git(&["checkout", "--quiet", "gamma"]);
     fixture.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
+    let report = fixture.check(&[], 0, &[]);
+    assert_eq!(left_out(&report)[0]["why"], "no_benchmark");
     let report = fixture.check(&["--speed"], 0, &[("benchmarks", "no_benchmark")]);
     assert_eq!(report.get("speed"), None);
+    fixture.git(&["checkout", "--quiet", "alpha"]);
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2 - 1\n");
+    let report = fixture.check(&[], 0, &[]);
+    assert_eq!(report.get("speed"), None, "equal programs were launched");
+    assert_eq!(left_out(&report), json!([]));
+    assert_eq!(report["coverage"]["looked_at"], json!(["tests", "speed"]));
+}
+
+#[test]
+fn a_benchmark_that_does_not_build_or_run_does_not_fail_a_check() {
+    let fixture = metered();
+    fixture.write(
+        "palisade.toml",
+        &STEADY.replace("meter print", "meter fail"),
+    );
+    fixture.commit("a number that there is not");
+    write_meter(&fixture, "120.0", 24);
+    let report = fixture.check(&[], 0, &[("rate", "incomparable")]);
+    let left_out = &report["coverage"]["left_out"];
+    assert_eq!(left_out[0]["why"], "not_comparable", "{report:#}");
+    fixture.check(&["--speed"], 3, &[("rate", "incomparable")]);
+    // Tests build without it.
+    fixture.write("gamma/benches/naps.rs", "fn main() { no such thing }\n");
+    let report = fixture.check(&[], 0, &[("benchmarks", "build_failed")]);
+    let left_out = &report["coverage"]["left_out"];
+    assert_eq!(left_out[0]["why"], "build_failed", "{report:#}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::speed::{Bound, Limit, Measure};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpeedPolicy {
-    /// Whether `check` measures speed and memory where the risk is High or above.
+    /// Whether `check` measures speed and memory of what the change can reach.
     pub check: bool,
     /// Benchmarks that are measured, as parts of their names; all if empty.
     pub only: Vec<String>,
@@ -22,7 +22,7 @@ pub struct SpeedPolicy {
     pub launch: Span,
     /// How long one launch warms up before that.
     pub warm_up: Span,
-    /// How long a comparison may take, builds not counted.
+    /// How long a comparison may take, builds not counted; in a check, tests and builds and all.
     pub budget: Span,
     /// How long a launch may take.
     pub time_out: Span,
@@ -42,7 +42,7 @@ pub struct SpeedPolicy {
 impl Default for SpeedPolicy {
     fn default() -> Self {
         Self {
-            check: false,
+            check: true,
             only: Vec::new(),
             launch: Span(Duration::from_millis(100)),
             warm_up: Span(Duration::from_millis(20)),

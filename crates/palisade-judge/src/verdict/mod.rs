@@ -16,7 +16,7 @@ pub use saved::{
     judge_single_runs,
 };
 use serde::{Deserialize, Serialize};
-pub use speed::{UnpairedBenchmarks, judge_speed};
+pub use speed::{UnlaunchedBenchmarks, UnpairedBenchmarks, judge_speed, judge_speed_by_default};
 pub use test_outcomes::{TestEvidence, judge_tests};
 
 use crate::finding::{Finding, Severity};

@@ -1,5 +1,8 @@
 //! What decisions about speed and memory do to the verdict.
 
+use std::collections::BTreeSet;
+
+use crate::coverage::{Aspect, Coverage, LeftOutReason};
 use crate::finding::{Cause, Finding, FindingSubject, Severity, SpeedGap};
 use crate::speed::{
     BenchmarkResult, BenchmarkState, BoundState, Measure, NamedBound, RegressionAction, SpeedReport,
@@ -14,6 +17,15 @@ pub struct UnpairedBenchmarks {
     pub added: Vec<String>,
     /// Targets of which the benchmarks are not known, and why.
     pub failed: Vec<(String, String)>,
+}
+
+/// Benchmarks that were not launched, and need no other word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnlaunchedBenchmarks {
+    /// How many run the same program on both revisions.
+    pub equal: usize,
+    /// For how many there was no time.
+    pub out_of_time: usize,
 }
 
 /// The findings about what was measured.
@@ -48,6 +60,65 @@ pub fn judge_speed(report: &SpeedReport, unpaired: &UnpairedBenchmarks) -> Vec<F
         let subject = FindingSubject::Benchmarks;
         findings.push(Finding::new(subject, cause, Severity::Unmeasured));
     }
+    findings
+}
+
+/// The findings about what was measured because the change could reach it, and nobody asked
+/// for it; but for those benchmarks that `is_asked_for`. A regression counts the same. What is
+/// open says nothing against the change, and what cannot be compared is a note; `coverage` says
+/// how much that is.
+pub fn judge_speed_by_default(
+    report: &SpeedReport,
+    unpaired: &UnpairedBenchmarks,
+    unlaunched: UnlaunchedBenchmarks,
+    is_asked_for: &dyn Fn(&str) -> bool,
+    coverage: &mut Coverage,
+) -> Vec<Finding> {
+    // A counter is no clock.
+    let is_measured = |r: &&BenchmarkResult| r.decision.measure != Measure::Instructions;
+    let measured = report.benchmarks.iter().filter(is_measured);
+    let mut names: BTreeSet<&str> = measured.clone().map(|r| r.benchmark.as_str()).collect();
+    let failed = unpaired.failed.iter().map(|(place, _)| place);
+    names.extend(unpaired.gone.iter().chain(failed).map(String::as_str));
+    let all = names.len() + unlaunched.equal + unlaunched.out_of_time;
+    let mut compared = measured.map(|r| r.decision.state != BenchmarkState::Incomparable);
+    if unlaunched.equal > 0 || compared.any(|is_compared| is_compared) {
+        coverage.looked_at.insert(Aspect::Speed);
+    } else if all == 0 {
+        coverage.leave_out(Aspect::Speed, LeftOutReason::NoBenchmark);
+    }
+    let (mut open, mut apart) = (BTreeSet::new(), BTreeSet::new());
+    let mut findings = judge_speed(report, unpaired);
+    findings.retain_mut(|finding| {
+        let (FindingSubject::Benchmark { name, .. } | FindingSubject::Bound { name, .. }) =
+            &finding.subject
+        else {
+            // That there is nothing to compare is what the coverage says.
+            return false;
+        };
+        if is_asked_for(name) {
+            return true;
+        }
+        match (&finding.cause, finding.severity) {
+            (Cause::Compared(decision), Severity::Undecided) => {
+                let is_open = decision.state == BenchmarkState::Inconclusive;
+                open.extend(is_open.then(|| name.clone()));
+                // An alarm that nothing confirmed is no note.
+                !is_open
+            }
+            (_, Severity::Undecided) => false,
+            (_, Severity::Unmeasured) => {
+                apart.insert(name.clone());
+                finding.severity = Severity::Note;
+                true
+            }
+            _ => true,
+        }
+    });
+    let mut left_out = |why, part| coverage.leave_out_part(Aspect::Speed, why, (part, all));
+    left_out(LeftOutReason::Budget, unlaunched.out_of_time);
+    left_out(LeftOutReason::Noise, open.len());
+    left_out(LeftOutReason::NotComparable, apart.len());
     findings
 }
 
@@ -89,6 +160,7 @@ fn of_bound(bound: &NamedBound) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coverage::Part;
     use crate::speed::{Bound, BoundJudge, Decision, Fingerprint, Limit};
     use crate::verdict::Verdict;
 
@@ -174,6 +246,78 @@ mod tests {
             ..UnpairedBenchmarks::default()
         };
         assert_eq!(verdict(calm(), &added), Verdict::Pass);
+    }
+
+    #[test]
+    fn by_default_only_what_became_worse_counts() {
+        let block = Some(RegressionAction::Block);
+        let states = [
+            (BenchmarkState::Equivalent, None, Verdict::Pass),
+            (BenchmarkState::Inconclusive, None, Verdict::Pass),
+            (BenchmarkState::Incomparable, None, Verdict::Pass),
+            (BenchmarkState::Regressed, block, Verdict::Regression),
+            (
+                BenchmarkState::Regressed,
+                Some(RegressionAction::Warn),
+                Verdict::Inconclusive,
+            ),
+        ];
+        let gone = UnpairedBenchmarks {
+            gone: vec!["c".to_owned()],
+            ..UnpairedBenchmarks::default()
+        };
+        let judge = |state, action, is_asked_for: bool| {
+            let report = report(vec![decision(state, action)], Vec::new());
+            let mut coverage = Coverage::default();
+            let asked = |name: &str| is_asked_for && name == "b";
+            let unlaunched = UnlaunchedBenchmarks {
+                equal: 0,
+                out_of_time: 2,
+            };
+            let found = judge_speed_by_default(&report, &gone, unlaunched, &asked, &mut coverage);
+            let is_compared = state != BenchmarkState::Incomparable;
+            assert_eq!(coverage.looked_at.contains(&Aspect::Speed), is_compared);
+            let told = coverage.left_out.iter();
+            let part = |part: Option<Part>| part.map(|part| (part.left_out, part.all));
+            let told: Vec<_> = told.map(|l| (l.why, part(l.part))).collect();
+            (Verdict::of(&found), told)
+        };
+        for (state, action, expected) in states {
+            let (verdict, left_out) = judge(state, action, false);
+            assert_eq!(verdict, expected, "{state:?}");
+            let two = (LeftOutReason::Budget, Some((2, 4)));
+            assert_eq!(left_out[0], two, "{state:?}");
+            let apart = usize::from(state == BenchmarkState::Incomparable) + 1;
+            let apart = (LeftOutReason::NotComparable, Some((apart, 4)));
+            assert_eq!(left_out.last(), Some(&apart), "{state:?}");
+            let noise = (LeftOutReason::Noise, Some((1, 4)));
+            let is_open = state == BenchmarkState::Inconclusive;
+            assert_eq!(left_out.contains(&noise), is_open, "{state:?}");
+        }
+        // What a monitor watches must be measured.
+        let (verdict, _) = judge(BenchmarkState::Inconclusive, None, true);
+        assert_eq!(verdict, Verdict::Inconclusive);
+        let (verdict, _) = judge(BenchmarkState::Incomparable, None, true);
+        assert_eq!(verdict, Verdict::Incomparable);
+    }
+
+    #[test]
+    fn what_has_nothing_to_compare_is_told_apart_from_equal_programs() {
+        let none = UnpairedBenchmarks::default();
+        let empty = report(Vec::new(), Vec::new());
+        for (equal, left_out) in [(0, vec![LeftOutReason::NoBenchmark]), (3, Vec::new())] {
+            let unlaunched = UnlaunchedBenchmarks {
+                equal,
+                out_of_time: 0,
+            };
+            let mut coverage = Coverage::default();
+            let found =
+                judge_speed_by_default(&empty, &none, unlaunched, &|_| false, &mut coverage);
+            assert_eq!(found, []);
+            let told: Vec<_> = coverage.left_out.iter().map(|l| l.why).collect();
+            assert_eq!(told, left_out);
+            assert_eq!(coverage.looked_at.len(), usize::from(equal > 0));
+        }
     }
 
     #[test]

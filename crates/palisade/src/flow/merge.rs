@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::baseline::TestSet;
+use crate::coverage::Coverage;
 use crate::finding::{Cause, Finding, FindingKind, FindingSubject, Severity, ShardDifference};
 use crate::flow::check::{Check, CheckError, CheckOptions, ComparedTests, no_tests};
 use crate::host::session::{Events, Revision, Session, SessionError};
@@ -118,6 +119,8 @@ pub fn merge(
         findings: Vec::new(),
         complete: is_whole,
         runs: Vec::new(),
+        started: Instant::now(),
+        coverage: coverage(reports),
     };
     if let Some(compared) = &mut compared {
         findings.extend(check.judge(compared)?);
@@ -128,19 +131,30 @@ pub fn merge(
     }
     findings.sort_by_key(|finding| finding.severity);
     let looked_at = compared.as_ref().map(|compared| compared.scope.clone());
-    let report = check.report(
-        first.risk.clone(),
-        looked_at,
-        compared.as_ref(),
-        findings,
-        Instant::now(),
-    );
+    let report = check.report(first.risk.clone(), looked_at, compared.as_ref(), findings);
     let longest = reports.iter().map(|(_, report)| report.seconds);
     Ok(Report {
         runner: first.runner.clone(),
         seconds: longest.fold(0.0, f64::max),
         ..report
     })
+}
+
+/// What the shards looked at together. None of them measures speed.
+fn coverage(reports: &[(String, ReportDocument)]) -> Coverage {
+    let looked_at = reports.iter().flat_map(|(_, r)| &r.coverage.looked_at);
+    let mut coverage = Coverage {
+        looked_at: looked_at.copied().collect(),
+        left_out: Vec::new(),
+    };
+    for (_, report) in reports {
+        for left_out in &report.coverage.left_out {
+            if !coverage.left_out.contains(left_out) {
+                coverage.left_out.push(*left_out);
+            }
+        }
+    }
+    coverage
 }
 
 /// The runs of all shards of one check, newest first, which are remembered; and the

@@ -310,15 +310,15 @@ fn push_speed(text: &mut String, speed: &SpeedPolicy) {
         text,
         "\n\
          [speed]\n\
-         # Whether `check` measures speed and memory where the risk is High or above; `check\n\
-         # --speed` always does.\n\
+         # Whether `check` measures speed and memory of what a change can reach; `check --speed`\n\
+         # does in any case.\n\
          check = {}\n\
          # Benchmarks that are measured, as parts of their names; all if empty.\n\
          only = []\n\
          # How long one launch of a Criterion benchmark warms up and measures.\n\
          warm_up = \"{}\"\n\
          launch = \"{}\"\n\
-         # How long measuring may take together, and one launch.\n\
+         # How long measuring may take together, in `check` with tests and builds; and one launch.\n\
          budget = \"{}\"\n\
          time_out = \"{}\"\n\
          # How long to wait for other work on the machine to end.\n\

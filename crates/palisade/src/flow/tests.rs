@@ -6,13 +6,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::time::Duration;
 
-use super::check::{CheckOptions, check};
+use super::check::{CheckOptions, MeasureSpeed, check};
 use super::confirmed_run::confirmed_run;
 use super::culprit::{BisectOptions, bisect};
 use super::quarantine;
 use super::recover::{RecoverOptions, recover};
 use crate::bisect::SearchResult;
+use crate::coverage::{Aspect, LeftOutReason};
 use crate::finding::{BuildFailure, Cause, FailureCause, Finding};
 use crate::host::git::remove_hook_variables;
 use crate::host::measure::launch::Launcher;
@@ -79,6 +81,14 @@ impl Fixture {
         }
     }
 
+    /// Opens the session anew, after the packages changed.
+    fn reopen(&mut self) {
+        let root = self.session.workspace.root.clone();
+        let session = Session::open(&root, None, Some(RunnerChoice::Cargo), Cancel::default());
+        let runs = Rc::clone(&self.runs);
+        self.session = session.expect("a session").with_tests(fake_tests(runs));
+    }
+
     /// Writes the outcomes of the user's files.
     fn edit(&self, outcomes: &str) {
         let path = self.session.workspace.root.join(OUTCOMES);
@@ -95,6 +105,21 @@ impl Fixture {
         };
         let report = check(&mut self.session, &options, &|_| ()).expect("a report");
         (report.verdict, report.findings)
+    }
+
+    /// Judges the user's files against HEAD by other options, and says what was left out.
+    fn left_out(&mut self, options: &CheckOptions) -> (Verdict, Vec<(Aspect, LeftOutReason)>) {
+        let options = CheckOptions {
+            base: match &options.base {
+                BaseChoice::Branching => BaseChoice::Revision("HEAD".to_owned()),
+                other => other.clone(),
+            },
+            ..options.clone()
+        };
+        let report = check(&mut self.session, &options, &|_| ()).expect("a report");
+        let left_out = report.coverage.left_out.iter();
+        let left_out = left_out.map(|left_out| (left_out.what, left_out.why));
+        (report.verdict, left_out.collect())
     }
 
     /// The id of a commit so many before HEAD.
@@ -279,6 +304,67 @@ fn a_test_that_is_gone_is_a_regression_and_one_that_does_not_build_too() {
     let failed = Cause::BuildFailed(BuildFailure::Candidate);
     assert_eq!(findings[0].cause, failed);
     assert_eq!(findings[0].output.as_deref(), Some("error: no"));
+}
+
+#[test]
+fn what_is_not_looked_at_is_told_with_the_reason() {
+    use Aspect::{Claims, Speed};
+    let mut fixture = Fixture::new(&["x: pass\n"]);
+    let root = fixture.session.workspace.root.clone();
+    let by_policy = CheckOptions {
+        speed: MeasureSpeed::ByPolicy(Launcher::new("none".into())),
+        ..CheckOptions::default()
+    };
+    // Nothing is checked out to find that there is nothing to measure.
+    fs::write(root.join("src/lib.rs"), "pub fn one() {}\n").expect("written");
+    let no_benchmark = vec![(Speed, LeftOutReason::NoBenchmark)];
+    let pass = |left_out| (Verdict::Pass, left_out);
+    assert_eq!(fixture.left_out(&by_policy), pass(no_benchmark));
+    fs::create_dir(root.join("benches")).expect("made");
+    fs::write(root.join("benches/naps.rs"), "fn main() {}\n").expect("written");
+    git(&root, &["add", "."]);
+    git(&root, &["commit", "--quiet", "--message", "a benchmark"]);
+    fixture.reopen();
+    // What cannot have changed the speed is not measured, and no code changed in a document.
+    fs::write(root.join("benches/naps.rs"), "fn main() { () }\n").expect("written");
+    let nothing_shipped = vec![(Speed, LeftOutReason::NothingShipped)];
+    assert_eq!(fixture.left_out(&by_policy), pass(nothing_shipped));
+    git(&root, &["checkout", "--quiet", "."]);
+    fs::write(root.join("LICENSE"), "Anyone may.\n").expect("written");
+    assert_eq!(fixture.left_out(&by_policy), pass(Vec::new()));
+    fs::write(root.join("src/lib.rs"), "pub fn two() {}\n").expect("written");
+    let tests_only = CheckOptions {
+        tests_only: true,
+        ..CheckOptions::default()
+    };
+    let reason = LeftOutReason::TestsOnly;
+    let both = vec![(Claims, reason), (Speed, reason)];
+    assert_eq!(fixture.left_out(&tests_only), pass(both));
+    let stored = CheckOptions {
+        base: BaseChoice::Stored,
+        ..by_policy.clone()
+    };
+    fs::remove_file(root.join("LICENSE")).expect("removed");
+    git(&root, &["stash", "--quiet"]);
+    assert!(fixture.left_out(&CheckOptions::default()).1.is_empty());
+    git(&root, &["stash", "pop", "--quiet"]);
+    let stored_base = vec![(Speed, LeftOutReason::StoredBase)];
+    assert_eq!(fixture.left_out(&stored), pass(stored_base));
+    let no_time = CheckOptions {
+        budget: Some(Duration::ZERO),
+        ..by_policy.clone()
+    };
+    let budget = vec![(Speed, LeftOutReason::Budget)];
+    assert_eq!(fixture.left_out(&no_time), pass(budget));
+    fixture.edit("x: fail\n");
+    let regression = (
+        Verdict::Regression,
+        vec![(Speed, LeftOutReason::Regression)],
+    );
+    assert_eq!(fixture.left_out(&by_policy), regression);
+    fixture.session.policy.speed.check = false;
+    let by_rule = (Verdict::Regression, vec![(Speed, LeftOutReason::Policy)]);
+    assert_eq!(fixture.left_out(&by_policy), by_rule);
 }
 
 #[test]

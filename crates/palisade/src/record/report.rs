@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Recall;
 use crate::baseline::Tally;
+use crate::coverage::Coverage;
 use crate::finding::{Cause, Finding, FindingKind, FindingSubject, Severity, ToldCause};
 use crate::observation::{Millis, Run};
 use crate::risk::Assessment;
@@ -85,6 +86,9 @@ pub struct Report<F = Finding> {
     pub risk: Assessment,
     /// What was found, worst first.
     pub findings: Vec<F>,
+    /// What was looked at, and what was left out.
+    #[serde(default)]
+    pub coverage: Coverage,
     /// The least success rate that the policy accepts, in percent.
     pub min_success_rate: f64,
     /// What ran the tests.

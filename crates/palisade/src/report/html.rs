@@ -86,7 +86,7 @@ pub fn html(
     };
     let values = context! {
         class,
-        verdict => report.verdict.word(),
+        verdict => report.verdict_words(),
         sentence => report.sentence(),
         revisions => revisions.to_vec(),
         looked_at => report.looked_at(),

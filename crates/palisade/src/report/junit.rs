@@ -36,7 +36,7 @@ pub fn junit(report: &ReportDocument) -> Result<String, SerializeError> {
     // A report without any case is read as "nothing ran" by many programs.
     let mut verdict = TestCase::new("verdict", TestCaseStatus::success());
     verdict.set_classname("palisade");
-    verdict.set_system_out(format!("{}: {}", report.verdict.word(), report.sentence()));
+    verdict.set_system_out(format!("{}: {}", report.verdict_words(), report.sentence()));
     verdict.set_time(Duration::from_secs_f64(report.seconds));
     suite.add_test_case(verdict);
     let mut junit = Junit::new("cargo palisade");

@@ -35,7 +35,7 @@ fn push_verdict(text: &mut String, report: &ReportDocument) {
         Verdict::Regression => "❌",
         Verdict::Incomparable | Verdict::Inconclusive => "⚠️",
     };
-    let (word, sentence) = (report.verdict.word(), report.sentence());
+    let (word, sentence) = (report.verdict_words(), report.sentence());
     // Writing to a string cannot fail.
     let _ = writeln!(text, "### {mark} {word}: {sentence}\n");
 }

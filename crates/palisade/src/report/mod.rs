@@ -25,6 +25,7 @@ pub use trends::{comparison, trends};
 pub use words::{document, documents, numbers};
 
 use crate::baseline::Tally;
+use crate::coverage::{Aspect, Coverage};
 use crate::finding::Severity;
 use crate::hash::short;
 use crate::observation::Millis;
@@ -48,6 +49,7 @@ impl Report {
             unchanged: self.unchanged,
             scope: self.scope,
             risk: self.risk,
+            coverage: self.coverage,
             min_success_rate: self.min_success_rate,
             runner: self.runner,
             seconds: self.seconds,
@@ -60,7 +62,22 @@ impl Report {
 }
 
 impl ReportDocument {
-    /// The verdict in one sentence.
+    /// The word for the verdict; a pass that left something out says of what it is one.
+    pub fn verdict_words(&self) -> String {
+        let word = self.verdict.word();
+        let Coverage {
+            looked_at,
+            left_out,
+        } = &self.coverage;
+        let is_told = self.verdict == Verdict::Pass && !left_out.is_empty();
+        if !is_told || looked_at.is_empty() {
+            return word.to_owned();
+        }
+        let aspects: Vec<&str> = looked_at.iter().map(|what| words::aspect(*what)).collect();
+        format!("{word} of {}", words::listed(&aspects))
+    }
+
+    /// The verdict in one sentence, with what was left out.
     pub fn sentence(&self) -> String {
         let base = &self.base.name;
         let blocking = self.blocking();
@@ -72,15 +89,19 @@ impl ReportDocument {
             Verdict::Pass if self.scope.is_none() || self.risk.scope.is_none() => {
                 format!("nothing that code is built from changed since {base}")
             }
+            Verdict::Pass if self.coverage.looked_at.contains(&Aspect::Speed) => {
+                format!("no test or benchmark became worse since {base}")
+            }
             Verdict::Pass => format!("no test became worse since {base}"),
             Verdict::Regression => format!("{blocking} became worse since {base}"),
             Verdict::Incomparable => format!("{blocking} could not be measured"),
             Verdict::Inconclusive => format!("{blocking} could not be decided"),
         };
-        match self.shard {
-            Some(shard) => format!("{sentence}, in shard {shard}"),
-            None => sentence,
+        if let Some(shard) = self.shard {
+            return format!("{sentence}, in shard {shard}");
         }
+        let left_out = words::left_out_words(&self.coverage.left_out);
+        [vec![sentence], left_out].concat().join("; ")
     }
 
     /// Whether only speed and memory were looked at.
@@ -212,6 +233,7 @@ fn scope_text(scope: Option<&Scope>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::coverage::LeftOutReason;
     use crate::finding::FindingKind;
     use crate::level::Level;
     use crate::risk::{Assessment, FileClass, FileRisk};
@@ -289,8 +311,10 @@ pub(crate) mod tests {
                 changed: ["a".to_owned()].into(),
                 dependents: ["b".to_owned()].into(),
                 scope: Some(Scope::Workspace),
+                shipped: vec!["a".to_owned(), "b".to_owned()],
             },
             findings: vec![broken, renamed],
+            coverage: Coverage::default(),
             min_success_rate: 99.0,
             runner: "cargo-nextest 0.9".to_owned(),
             seconds: 4.25,
@@ -299,6 +323,43 @@ pub(crate) mod tests {
             shard: None,
             runs: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_pass_says_of_what_it_is_one() {
+        let mut report = example();
+        report.verdict = Verdict::Pass;
+        let told = |report: &ReportDocument| (report.verdict_words(), report.sentence());
+        let plain = "no test became worse since 1a2b3c4d5e";
+        assert_eq!(told(&report), ("pass".to_owned(), plain.to_owned()));
+        report.coverage.looked_at = [Aspect::Tests, Aspect::Claims].into();
+        let budget = LeftOutReason::Budget;
+        report.coverage.leave_out(Aspect::Speed, budget);
+        let (word, sentence) = told(&report);
+        assert_eq!(word, "pass of tests and claims");
+        assert_eq!(sentence, format!("{plain}; speed not measured: budget"));
+        report.coverage.looked_at.insert(Aspect::Speed);
+        report.coverage.left_out.clear();
+        let coverage = &mut report.coverage;
+        coverage.leave_out_part(Aspect::Speed, budget, (3, 12));
+        coverage.leave_out_part(Aspect::Speed, LeftOutReason::Noise, (1, 12));
+        let (word, sentence) = told(&report);
+        assert_eq!(word, "pass of tests, claims and speed");
+        assert_eq!(
+            sentence,
+            "no test or benchmark became worse since 1a2b3c4d5e; speed of 3 of 12 benchmarks not \
+             measured: budget; speed of 1 of 12 benchmarks not decided: noise"
+        );
+        report.verdict = Verdict::Regression;
+        assert_eq!(told(&report).0, "regression");
+        let coverage = &mut report.coverage;
+        coverage.left_out.clear();
+        for what in [Aspect::Claims, Aspect::Speed] {
+            coverage.leave_out(what, LeftOutReason::TestsOnly);
+        }
+        let (_, sentence) = told(&report);
+        let end = "; claims and speed not measured: --tests-only";
+        assert!(sentence.ends_with(end), "{sentence}");
     }
 
     #[test]

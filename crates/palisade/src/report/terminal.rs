@@ -99,7 +99,7 @@ pub fn terminal(report: &ReportDocument, now: Millis, paint: Paint) -> String {
         Verdict::Regression => AnsiColor::Red,
         Verdict::Incomparable | Verdict::Inconclusive => AnsiColor::Yellow,
     };
-    let word = paint.bold(colour, report.verdict.word());
+    let word = paint.bold(colour, &report.verdict_words());
     let rest = format!(
         "{word}: {} (exit code {}, {:.1} s, {})",
         report.sentence(),

@@ -23,67 +23,85 @@ pub(super) struct Counted {
     pub(super) notes: Vec<String>,
 }
 
+impl Counted {
+    /// Says by what was counted, if anything was.
+    pub(super) fn remark(&mut self, counter: Option<Counter>) {
+        let counter = counter.filter(|_| !self.results.is_empty());
+        self.notes
+            .extend(counter.map(|counter| counter.remark().to_owned()));
+    }
+}
+
 impl BenchmarkRunner<'_> {
     /// Counts the instructions of what does the same work each time, twice on each revision.
     pub(super) fn count(&self, pair: &RevisionPair) -> Result<Counted, ComparisonError> {
         let mut counted = Counted::default();
-        let mut countable = pair
-            .benches
-            .iter()
-            .filter(|bench| is_countable(bench))
-            .peekable();
+        let countable = pair.benches.iter().filter(|bench| is_countable(bench));
+        let mut countable = countable.peekable();
         if countable.peek().is_none() {
             return Ok(counted);
         }
-        let counter = match self.executor.counter() {
-            Ok(Some(counter)) => counter,
-            Ok(None) => return Ok(counted),
-            Err(why) => {
-                let note = format!("instructions were not counted: {why}");
-                counted.notes.push(note);
-                return Ok(counted);
+        let counter = self.choose_counter(&mut counted);
+        if let Some(counter) = counter {
+            for bench in countable {
+                if self.is_over() {
+                    break;
+                }
+                self.count_bench(bench, &pair.built, counter, &mut counted)?;
+            }
+        }
+        counted.remark(counter);
+        Ok(counted)
+    }
+
+    /// What counts here, if anything does; a note says why nothing does that was asked for.
+    pub(super) fn choose_counter(&self, counted: &mut Counted) -> Option<Counter> {
+        let note = |why| format!("instructions were not counted: {why}");
+        let chosen = self.executor.counter();
+        let chosen = chosen.map_err(|why| counted.notes.push(note(why)));
+        chosen.ok().flatten()
+    }
+
+    /// Counts the instructions of a benchmark, twice on each revision.
+    pub(super) fn count_bench(
+        &self,
+        bench: &Bench,
+        revisions: &[Built; 2],
+        counter: Counter,
+        counted: &mut Counted,
+    ) -> Result<(), ComparisonError> {
+        (self.events)(Event::Step(format!("count {}", bench.name)));
+        let not_counted = |why: &str| format!("{} was not counted: {why}", bench.name);
+        let counts = match self.counts(bench, revisions, counter) {
+            Ok(counts) => counts,
+            Err(error) if error.is_interrupt() => return Err(error.into()),
+            Err(error) => {
+                counted.notes.push(not_counted(&error_chain(&error)));
+                return Ok(());
             }
         };
-        for bench in countable {
-            if self.is_over() {
-                break;
-            }
-            (self.events)(Event::Step(format!("count {}", bench.name)));
-            let not_counted = |why: &str| format!("{} was not counted: {why}", bench.name);
-            let counts = match self.counts(bench, &pair.built, counter) {
-                Ok(counts) => counts,
-                Err(error) if error.is_interrupt() => return Err(error.into()),
-                Err(error) => {
-                    counted.notes.push(not_counted(&error_chain(&error)));
-                    continue;
+        match judge_counts(&counts) {
+            Ok(Ok(decision)) => {
+                if matches!(
+                    decision.state,
+                    BenchmarkState::Regressed | BenchmarkState::Improved
+                ) {
+                    let look = format!("first look: {}, {}", bench.name, decision.reason);
+                    (self.events)(Event::Note(look));
                 }
-            };
-            match judge_counts(&counts) {
-                Ok(Ok(decision)) => {
-                    if matches!(
-                        decision.state,
-                        BenchmarkState::Regressed | BenchmarkState::Improved
-                    ) {
-                        let look = format!("first look: {}, {}", bench.name, decision.reason);
-                        (self.events)(Event::Note(look));
-                    }
-                    counted.results.push(BenchmarkResult {
-                        benchmark: bench.name.clone(),
-                        unchanged: is_unchanged(bench, &pair.built),
-                        decision,
-                    });
-                }
-                Ok(Err(apart)) => counted.notes.push(not_counted(&format!(
-                    "two launches of the same program differ by {:.1} % in their instructions",
-                    100.0 * apart
-                ))),
-                Err(error) => counted.notes.push(not_counted(&error.to_string())),
+                counted.results.push(BenchmarkResult {
+                    benchmark: bench.name.clone(),
+                    unchanged: is_unchanged(bench, revisions),
+                    decision,
+                });
             }
+            Ok(Err(apart)) => counted.notes.push(not_counted(&format!(
+                "two launches of the same program differ by {:.1} % in their instructions",
+                100.0 * apart
+            ))),
+            Err(error) => counted.notes.push(not_counted(&error.to_string())),
         }
-        if !counted.results.is_empty() {
-            counted.notes.push(counter.remark().to_owned());
-        }
-        Ok(counted)
+        Ok(())
     }
 
     fn counts(

@@ -15,6 +15,7 @@ mod builds;
 mod calibrate;
 mod counts;
 mod good_commit;
+mod nearest;
 mod pair;
 mod runner;
 mod series;
@@ -24,11 +25,13 @@ use std::time::{Duration, Instant};
 pub use calibrate::{CalibrateOptions, calibrate};
 pub(crate) use good_commit::{GoodCommit, hold_ratio};
 pub use pair::Selection;
+pub(crate) use pair::may_have_benchmark;
 use pair::{RevisionPair, prepare_pair};
 pub use runner::Injection;
 use runner::{BenchmarkRunner, PairedResults};
 pub use series::{SeriesOptions, SeriesReport, measure_series};
 
+use crate::coverage::{Aspect, Coverage};
 use crate::flow::change::assess_change;
 use crate::host::measure::executor::{Disturbance, Executor};
 use crate::host::measure::launch::Launcher;
@@ -42,7 +45,7 @@ use crate::record::{Advice, Record, Report, RevisionReport};
 use crate::speed::{
     Calibration, Family, Fingerprint, Measurement, NamedBound, SpeedPurpose, SpeedReport, SpeedRun,
 };
-use crate::verdict::{UnpairedBenchmarks, Verdict, judge_speed};
+use crate::verdict::{UnlaunchedBenchmarks, UnpairedBenchmarks, Verdict, judge_speed};
 
 /// Why benchmarks cannot be compared.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +112,36 @@ pub struct CompareOptions {
     pub selection: Selection,
     /// How long measuring may take; the policy says if nothing does.
     pub budget: Option<Duration>,
+    /// How much of the selection is measured.
+    pub extent: Extent,
     /// Slowdowns of the candidate, to see whether they are found.
     pub injections: Vec<Injection>,
+}
+
+/// How much of what is selected is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it together; what the time is too short for stays open.
+    #[default]
+    All,
+    /// One benchmark after the other, the nearest to the change first. What there is no time
+    /// for is left out, and so are the sizes of programs and the times of builds.
+    Nearest {
+        /// When the builds, too, are over.
+        until: Instant,
+        /// Whether benchmarks are launched of which both programs are equal: what these read
+        /// may differ.
+        equal_too: bool,
+    },
+}
+
+impl Extent {
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::All => None,
+            Self::Nearest { until, .. } => Some(until),
+        }
+    }
 }
 
 /// Compares two revisions, and remembers what was measured.
@@ -139,6 +170,10 @@ pub fn compare(
         scope: None,
         risk,
         findings,
+        coverage: Coverage {
+            looked_at: [Aspect::Speed].into(),
+            left_out: Vec::new(),
+        },
         min_success_rate: session.policy.min_success_rate,
         runner: "launches in pairs".to_owned(),
         seconds: started.elapsed().as_secs_f64(),
@@ -153,6 +188,7 @@ pub fn compare(
 pub(crate) struct Measured {
     pub(crate) report: SpeedReport,
     pub(crate) unpaired: UnpairedBenchmarks,
+    pub(crate) unlaunched: UnlaunchedBenchmarks,
 }
 
 /// Builds, measures and decides; remembers the values unless a slowdown was put in.
@@ -170,9 +206,12 @@ pub(crate) fn measure(
     let started_ms = now();
     let known = calibration.as_ref().ok();
     let launches = launch(session, launcher, [base, candidate], known, options, events)?;
-    if options.injections.is_empty() {
+    let measurements = launches.paired.measurements;
+    let has_measured = measurements
+        .iter()
+        .any(|of_revision| !of_revision.is_empty());
+    if options.injections.is_empty() && (has_measured || options.extent == Extent::All) {
         let machines = [&machine_of_base, &machine];
-        let measurements = launches.paired.measurements;
         store_speed_runs(
             session,
             [base, candidate],
@@ -210,6 +249,7 @@ pub(crate) fn measure(
             added,
             failed: launches.pair.failed,
         },
+        unlaunched: launches.unlaunched,
     })
 }
 
@@ -220,6 +260,7 @@ struct Launches {
     bounds: Vec<NamedBound>,
     notes: Vec<String>,
     disturbance: Disturbance,
+    unlaunched: UnlaunchedBenchmarks,
 }
 
 /// Builds both revisions and launches what they measure.
@@ -231,17 +272,30 @@ fn launch(
     options: &CompareOptions,
     events: Events<'_>,
 ) -> Result<Launches, ComparisonError> {
+    let executor = Executor::new(launcher, &session.policy.speed, session.cancel());
+    let deadline = options.extent.deadline();
     let runner = BenchmarkRunner {
         policy: &session.policy,
-        executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
+        executor: match deadline {
+            Some(deadline) => executor.until(deadline),
+            None => executor,
+        },
         events,
-        deadline: None,
+        deadline,
         calibration,
     };
     let selection = options.selection.or_policy(&session.policy.speed);
     let mut pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
-    require_benchmark(&session.policy, &pair, &selection)?;
+    require_benchmark(&session.policy, &pair, &selection, options.extent)?;
     let mut notes = std::mem::take(&mut pair.notes);
+    if let Extent::Nearest { equal_too, .. } = options.extent {
+        let mut unlaunched = UnlaunchedBenchmarks::default();
+        if !equal_too {
+            unlaunched.equal = pair.leave_out_equal(&selection);
+        }
+        pair.sort_by_nearness(&selection, candidate.workspace(session));
+        return runner.launch_nearest(pair, &selection, notes, unlaunched);
+    }
     notes.extend(wait_for_quiet(&runner));
     // Builds do not count.
     let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
@@ -267,6 +321,7 @@ fn launch(
         paired,
         bounds,
         notes,
+        unlaunched: UnlaunchedBenchmarks::default(),
     })
 }
 
@@ -275,8 +330,9 @@ fn require_benchmark(
     policy: &Policy,
     pair: &RevisionPair,
     selection: &Selection,
+    extent: Extent,
 ) -> Result<(), ComparisonError> {
-    let has_builds = policy.build.iter().any(|build| selection.has(build));
+    let has_builds = extent == Extent::All && policy.build.iter().any(|build| selection.has(build));
     if pair.benches.is_empty() && pair.is_all_paired() && !has_builds {
         return Err(ComparisonError::NoBenchmark(selection.words()));
     }

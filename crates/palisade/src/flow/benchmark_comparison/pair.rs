@@ -5,10 +5,13 @@ use std::fs;
 
 use super::ComparisonError;
 use super::runner::{BenchmarkRunner, error_chain};
-use crate::host::measure::bench::{Bench, BenchKind, BenchTarget, Built, Harness, bench_targets};
+use crate::host::measure::bench::{
+    Bench, BenchKind, BenchTarget, Built, Harness, bench_targets, bench_targets_of,
+};
 use crate::host::measure::build::{BuildPlan, build, package_of};
 use crate::host::session::{Event, Revision, Session};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
+use crate::workspace::Workspace;
 
 /// Which benchmarks are looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +62,7 @@ impl Selection {
     }
 
     /// Whether a benchmark that is called so is wanted whatever its package is.
-    fn also_wants(&self, name: &str) -> bool {
+    pub(super) fn also_wants(&self, name: &str) -> bool {
         self.also.iter().any(|part| name.contains(part.as_str()))
     }
 
@@ -96,6 +99,79 @@ impl RevisionPair {
     pub(super) fn is_all_paired(&self) -> bool {
         self.unpaired.iter().all(Vec::is_empty) && self.failed.is_empty()
     }
+
+    /// Leaves out the benchmarks that run the same program on both revisions, but for those that
+    /// are wanted by name; returns how many.
+    pub(super) fn leave_out_equal(&mut self, selection: &Selection) -> usize {
+        let all = self.benches.len();
+        let built = &self.built;
+        let is_left =
+            |bench: &Bench| selection.also_wants(&bench.name) || !is_unchanged(bench, built);
+        self.benches.retain(is_left);
+        all - self.benches.len()
+    }
+
+    /// Puts those first that are wanted by name, then those of the packages that are selected
+    /// first.
+    pub(super) fn sort_by_nearness(&mut self, selection: &Selection, workspace: &Workspace) {
+        let distance = |bench: &Bench| {
+            let package = match &bench.kind {
+                BenchKind::Target(target, _) => Some(target.package.as_str()),
+                BenchKind::Command(_, words) => package_of(workspace, &words[0]),
+            };
+            let at = |name: &&String| Some(name.as_str()) == package;
+            let place = selection.packages.iter().position(|name| at(&name));
+            (
+                !selection.also_wants(&bench.name),
+                place.unwrap_or(usize::MAX),
+            )
+        };
+        self.benches.sort_by_key(distance);
+    }
+}
+
+/// Whether a workspace may have a benchmark that is selected. It has none for sure where this
+/// says no; nothing is built to know.
+pub(crate) fn may_have_benchmark(
+    policy: &Policy,
+    workspace: &Workspace,
+    toolchain: &str,
+    selection: &Selection,
+) -> bool {
+    if chosen_commands(policy, workspace, selection)
+        .next()
+        .is_some()
+    {
+        return true;
+    }
+    let packages = workspace.packages.values();
+    // Where others are wanted by name, they may be anywhere.
+    let reached = packages.filter(|p| selection.reaches(&p.name) || !selection.also.is_empty());
+    let is_runnable =
+        |target: &BenchTarget| target.harness != Harness::Libtest || has_bench_attribute(toolchain);
+    let mut targets = reached.flat_map(bench_targets_of);
+    targets.any(|target| selection.may_want(&target) && is_runnable(&target))
+}
+
+/// Whether a toolchain knows `#[bench]`.
+fn has_bench_attribute(toolchain: &str) -> bool {
+    toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some()
+}
+
+/// The commands of the policy that are selected, with their words.
+fn chosen_commands<'a>(
+    policy: &'a Policy,
+    workspace: &'a Workspace,
+    selection: &'a Selection,
+) -> impl Iterator<Item = (&'a CommandPolicy, Vec<String>)> {
+    let may_reach = |words: &[String]| {
+        let package = package_of(workspace, &words[0]);
+        selection.packages.is_empty() || package.is_some_and(|name| selection.reaches(name))
+    };
+    commands(policy).filter(move |(command, words)| {
+        let name = command.name();
+        selection.wants(name) && may_reach(words) || selection.also_wants(name)
+    })
 }
 
 /// The commands of the policy with their words.
@@ -153,8 +229,6 @@ pub(super) fn prepare_revision(
 ) -> Result<PreparedRevision, ComparisonError> {
     revision.root(session, runner.events)?;
     let toolchain = revision.environment(session)?.toolchain;
-    let has_bench_attribute =
-        toolchain.contains("nightly") || std::env::var_os("RUSTC_BOOTSTRAP").is_some();
     let (mut notes, mut failed) = (Vec::new(), Vec::new());
     let mut plan = BuildPlan::default();
     for target in bench_targets(revision.workspace(session)) {
@@ -162,7 +236,7 @@ pub(super) fn prepare_revision(
         if !selection.may_want(&target) {
             continue;
         }
-        if target.harness == Harness::Libtest && !has_bench_attribute {
+        if target.harness == Harness::Libtest && !has_bench_attribute(&toolchain) {
             notes.push(format!(
                 "{place} is not measured: #[bench] needs a nightly compiler, this is {toolchain}"
             ));
@@ -170,16 +244,8 @@ pub(super) fn prepare_revision(
             plan.targets.push(target);
         }
     }
-    let may_reach = |words: &[String]| {
-        let package = package_of(revision.workspace(session), &words[0]);
-        selection.packages.is_empty() || package.is_some_and(|name| selection.reaches(name))
-    };
-    let chosen: Vec<_> = commands(&session.policy)
-        .filter(|(command, words)| {
-            let name = command.name();
-            selection.wants(name) && may_reach(words) || selection.also_wants(name)
-        })
-        .collect();
+    let workspace = revision.workspace(session);
+    let chosen: Vec<_> = chosen_commands(&session.policy, workspace, selection).collect();
     plan.programs = chosen.iter().map(|(_, words)| words[0].clone()).collect();
     (runner.events)(Event::Step(format!(
         "build {} to measure it",
@@ -187,7 +253,8 @@ pub(super) fn prepare_revision(
     )));
     let progress = |progress| (runner.events)(Event::Progress(progress));
     let (place, policy) = (revision.location(session), &session.policy.run);
-    let built = build(place, &plan, policy, session.cancel(), &progress)?;
+    let (deadline, cancel) = (runner.deadline, session.cancel());
+    let built = build(place, &plan, policy, deadline, cancel, &progress)?;
     let mut benches = BTreeMap::new();
     for target in &plan.targets {
         match runner.executor.list(target, &built) {

@@ -65,28 +65,28 @@ pub(super) struct UnpairedResults {
 }
 
 /// A measure of a benchmark while it is judged.
-struct MeasureInProgress {
+pub(super) struct MeasureInProgress {
     name: String,
     measure: Measure,
-    judge: Judge,
+    pub(super) judge: Judge,
     values: [Vec<f64>; 2],
 }
 
 /// A benchmark while it is measured.
-struct BenchmarkInProgress<'a> {
+pub(super) struct BenchmarkInProgress<'a> {
     bench: &'a Bench,
     /// Whether the programs of both revisions are equal.
     unchanged: bool,
     slowdown: f64,
-    measures: Vec<MeasureInProgress>,
-    failed: Option<String>,
+    pub(super) measures: Vec<MeasureInProgress>,
+    pub(super) failed: Option<String>,
     /// How long one pair took.
-    pair_duration: Duration,
+    pub(super) pair_duration: Duration,
 }
 
 impl BenchmarkInProgress<'_> {
     /// How many pairs it takes to the next looks; 0 when all is decided.
-    fn pairs_wanted(&self) -> usize {
+    pub(super) fn pairs_wanted(&self) -> usize {
         let wanted = |measure: &MeasureInProgress| match measure.judge.step() {
             JudgeStep::Measure { pairs } | JudgeStep::Confirm { pairs } => pairs,
             JudgeStep::Done => 0,
@@ -151,7 +151,7 @@ impl<'a> BenchmarkRunner<'a> {
         pair: &RevisionPair,
         injections: &[Injection],
     ) -> Result<PairedResults, ComparisonError> {
-        let mut benchmarks = self.trial_launches(pair, injections)?;
+        let mut benchmarks = self.trial_launches(&pair.benches, &pair.built, injections, 1)?;
         while !self.is_over() {
             self.report_progress(&benchmarks);
             let mut has_measured = false;
@@ -163,11 +163,7 @@ impl<'a> BenchmarkRunner<'a> {
                     break;
                 }
                 has_measured = true;
-                match self.measure_block(benchmark, &pair.built) {
-                    Ok(()) => {}
-                    Err(error) if error.is_interrupt() => return Err(error.into()),
-                    Err(error) => benchmark.failed = Some(error_chain(&error)),
-                }
+                self.measure_block_or_fail(benchmark, &pair.built)?;
             }
             if !has_measured {
                 break;
@@ -248,18 +244,21 @@ impl<'a> BenchmarkRunner<'a> {
         })
     }
 
-    /// Tries every benchmark out on both revisions.
-    fn trial_launches<'b>(
+    /// Tries benchmarks out on both revisions. They are judged as a family of so many measures at
+    /// least.
+    pub(super) fn trial_launches<'b>(
         &self,
-        pair: &'b RevisionPair,
+        benches: &'b [Bench],
+        built: &[Built; 2],
         injections: &[Injection],
+        family: usize,
     ) -> Result<Vec<BenchmarkInProgress<'b>>, ComparisonError> {
         let mut benchmarks = Vec::new();
         let mut seen: Vec<Vec<Reading>> = Vec::new();
-        for bench in &pair.benches {
+        for bench in benches {
             (self.events)(Event::Step(format!("try {}", bench.name)));
             let started = Instant::now();
-            let [base, candidate] = &pair.built;
+            let [base, candidate] = built;
             let tried = self.executor.trial_launch(bench, base);
             let tried = tried.and_then(|_| self.executor.trial_launch(bench, candidate));
             let injected = injections.iter().find(|i| bench.name.contains(&i.name));
@@ -270,7 +269,7 @@ impl<'a> BenchmarkRunner<'a> {
             };
             benchmarks.push(BenchmarkInProgress {
                 bench,
-                unchanged: is_unchanged(bench, &pair.built),
+                unchanged: is_unchanged(bench, built),
                 slowdown: injected.map_or(0.0, |injected| injected.slowdown),
                 measures: Vec::new(),
                 failed,
@@ -278,7 +277,7 @@ impl<'a> BenchmarkRunner<'a> {
             });
             seen.push(tried.unwrap_or_default());
         }
-        let family = seen.iter().map(Vec::len).sum();
+        let family = family.max(seen.iter().map(Vec::len).sum());
         for (benchmark, readings) in benchmarks.iter_mut().zip(seen) {
             benchmark.measures = readings
                 .into_iter()
@@ -318,6 +317,20 @@ impl<'a> BenchmarkRunner<'a> {
             }
         }
         Ok(pairs)
+    }
+
+    /// Measures one block more of a benchmark; one that fails says why from then on.
+    pub(super) fn measure_block_or_fail(
+        &self,
+        benchmark: &mut BenchmarkInProgress<'_>,
+        revisions: &[Built; 2],
+    ) -> Result<(), ComparisonError> {
+        match self.measure_block(benchmark, revisions) {
+            Ok(()) => {}
+            Err(error) if error.is_interrupt() => return Err(error.into()),
+            Err(error) => benchmark.failed = Some(error_chain(&error)),
+        }
+        Ok(())
     }
 
     /// Measures one block more of a benchmark.
@@ -507,7 +520,7 @@ impl MeasureInProgress {
     }
 }
 
-fn results_of(benchmarks: Vec<BenchmarkInProgress<'_>>) -> PairedResults {
+pub(super) fn results_of(benchmarks: Vec<BenchmarkInProgress<'_>>) -> PairedResults {
     let mut paired = PairedResults::default();
     for benchmark in benchmarks {
         if let Some(reason) = &benchmark.failed {

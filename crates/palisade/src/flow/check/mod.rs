@@ -9,6 +9,7 @@
 mod monitor;
 mod other_checks;
 mod rerun;
+mod speed;
 mod test_sets;
 
 pub(crate) use test_sets::no_tests;
@@ -16,6 +17,7 @@ pub(crate) use test_sets::no_tests;
 use std::time::{Duration, Instant};
 
 use crate::baseline::{TestSet, TestStatus};
+use crate::coverage::{Aspect, Coverage};
 use crate::finding::{Cause, Finding, FindingKind, FindingSubject, Severity};
 use crate::flaky::Ledger;
 use crate::flow::benchmark_comparison::ComparisonError;
@@ -97,6 +99,8 @@ pub struct CheckOptions {
     pub shard: Option<ShardNumber>,
     /// Whether speed and memory are measured too.
     pub speed: MeasureSpeed,
+    /// Look at the tests alone, and say so.
+    pub tests_only: bool,
 }
 
 /// Whether a check measures speed and memory, and what starts the benchmarks.
@@ -105,9 +109,9 @@ pub enum MeasureSpeed {
     /// It does not.
     #[default]
     Never,
-    /// It does where the policy wants it and the risk is High or above.
-    ByRisk(Launcher),
-    /// It does.
+    /// It does unless the policy says no, in what is left of the time.
+    ByPolicy(Launcher),
+    /// It does, and what cannot be measured is no pass.
     Always(Launcher),
 }
 
@@ -147,6 +151,8 @@ pub fn check(
         // The other shards have the tests that are missing here.
         complete: options.shard.is_none(),
         runs: Vec::new(),
+        started,
+        coverage: Coverage::default(),
     };
     let mut compared = match &scope {
         Some(scope) => check.compared_tests(scope)?,
@@ -162,6 +168,7 @@ pub fn check(
     }
     let mut findings = std::mem::take(&mut check.findings);
     if let Some(compared) = &mut compared {
+        check.coverage.looked_at.insert(Aspect::Tests);
         findings.extend(check.judge(compared)?);
     }
     findings.extend(check.api(&assessment)?);
@@ -175,7 +182,7 @@ pub fn check(
         .as_ref()
         .map(|compared| compared.scope.clone())
         .or(scope);
-    let report = check.report(assessment, looked_at, compared.as_ref(), findings, started);
+    let report = check.report(assessment, looked_at, compared.as_ref(), findings);
     Ok(Report {
         speed,
         recall,
@@ -205,6 +212,8 @@ pub(crate) struct Check<'a> {
     pub(crate) complete: bool,
     /// The runs that the answer rests on; kept for a shard only.
     pub(crate) runs: Vec<Run>,
+    pub(crate) started: Instant,
+    pub(crate) coverage: Coverage,
 }
 
 impl Check<'_> {
@@ -281,7 +290,6 @@ impl Check<'_> {
         scope: Option<Scope>,
         compared: Option<&ComparedTests>,
         findings: Vec<Finding>,
-        started: Instant,
     ) -> Report {
         let verdict = Verdict::of(&findings);
         let revision =
@@ -313,9 +321,10 @@ impl Check<'_> {
             scope,
             risk: assessment,
             findings,
+            coverage: self.coverage,
             min_success_rate: self.session.policy.min_success_rate,
             runner: self.session.runner.name().to_owned(),
-            seconds: started.elapsed().as_secs_f64(),
+            seconds: self.started.elapsed().as_secs_f64(),
             speed: None,
             recall: None,
             shard: self.options.shard,

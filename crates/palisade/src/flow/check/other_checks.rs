@@ -1,31 +1,23 @@
 //! What is judged besides the tests: the public API, the claims of the documents, the
-//! approval of a change, the recall of its plan, and the benchmarks.
+//! approval of a change, and the recall of its plan.
 
-use std::time::Instant;
-
-use super::{Check, CheckError, MeasureSpeed};
-use crate::finding::{ApiReferenceName, Cause, Finding, FindingSubject, Severity, SpeedGap};
-use crate::flow::benchmark_comparison::{
-    CompareOptions, ComparisonError, Measured, Selection, measure,
-};
+use super::{Check, CheckError};
+use crate::coverage::{Aspect, LeftOutReason};
+use crate::finding::{ApiReferenceName, Cause, ClaimState, Finding, FindingSubject, Severity};
 use crate::flow::claims::{self, Claims};
 use crate::host::journal_entry;
-use crate::host::measure::launch::Launcher;
 use crate::host::run::RunError;
 use crate::host::semver_checks::{self, ApiAnswer, ApiReference};
-use crate::host::session::{CandidateChoice, Event, SessionError};
+use crate::host::session::{CandidateChoice, Event};
 use crate::level::Level;
 use crate::policy::ApiBreaks;
 use crate::record::{JournalEntry, JournalEvent, Recall, Record};
 use crate::risk::Assessment;
-use crate::speed::SpeedReport;
 use crate::test_id::{TargetKind, TestId};
-use crate::verdict::{
-    Approval, UnpairedBenchmarks, judge_approval, judge_claims, judge_monitored, judge_speed,
-};
+use crate::verdict::{Approval, ClaimResult, judge_approval, judge_claims};
 use crate::workspace::{Target, Workspace};
 
-impl<'a> Check<'a> {
+impl Check<'_> {
     /// What cargo-semver-checks says about the changed packages, where it is installed
     /// and the risk is High or above.
     pub(super) fn api(&mut self, assessment: &Assessment) -> Result<Vec<Finding>, CheckError> {
@@ -88,7 +80,18 @@ impl<'a> Check<'a> {
         let is_first_shard = self.options.shard.is_none_or(|shard| shard.index == 1);
         let is_checkout = matches!(self.options.candidate, CandidateChoice::Checkout(_));
         let is_here = self.candidate.in_place || is_checkout;
-        if !self.session.policy.claims.check || !is_first_shard || !is_here {
+        if !is_first_shard {
+            return Ok(Vec::new());
+        }
+        let reason = if self.options.tests_only {
+            Some(LeftOutReason::TestsOnly)
+        } else if !self.session.policy.claims.check {
+            Some(LeftOutReason::Policy)
+        } else {
+            (!is_here).then_some(LeftOutReason::NotInFiles)
+        };
+        if let Some(reason) = reason {
+            self.coverage.leave_out(Aspect::Claims, reason);
             return Ok(Vec::new());
         }
         let root = self.candidate.root(self.session, self.events)?;
@@ -101,6 +104,13 @@ impl<'a> Check<'a> {
         let checked =
             claims::check_revision(self.session, revision, &claims, &options, self.events)?;
         let results = claims::results(&checked);
+        let is_measured = |result: &ClaimResult| result.state != ClaimState::LeftOut;
+        if results.iter().any(is_measured) {
+            self.coverage.looked_at.insert(Aspect::Claims);
+        } else if !results.is_empty() && self.is_over() {
+            self.coverage
+                .leave_out(Aspect::Claims, LeftOutReason::Budget);
+        }
         Ok(judge_claims(&results, &claims::contradictions(&claims)))
     }
 
@@ -172,117 +182,6 @@ impl<'a> Check<'a> {
         self.session.store.add(&Record::Journal(entry))?;
         Ok(Some(recall))
     }
-
-    /// Measures the benchmarks that the change can reach, where that is asked for or the
-    /// risk is High or above and the policy wants it, and those that are monitored. What is
-    /// found is added.
-    pub(super) fn speed(
-        &mut self,
-        assessment: &Assessment,
-        findings: &mut Vec<Finding>,
-    ) -> Result<Option<SpeedReport>, CheckError> {
-        let Some(wanted) = self.wanted_speed(assessment) else {
-            return Ok(None);
-        };
-        if self.same || self.options.shard.is_some() {
-            return Ok(None);
-        }
-        if self.is_over() {
-            findings.push(no_speed(SpeedGap::Budget, Severity::Undecided));
-            return Ok(None);
-        }
-        match self.measured_speed(wanted.launcher, wanted.selection) {
-            Ok(measured) => {
-                let (report, unpaired) = (measured.report, measured.unpaired);
-                findings.extend(judge_speed(&report, &unpaired));
-                let policy = &self.session.policy;
-                findings.extend(judge_monitored(policy, Some(&report), &unpaired));
-                Ok(Some(report))
-            }
-            Err(ComparisonError::NoBenchmark(_)) => {
-                if wanted.is_asked_for {
-                    findings.push(no_speed(SpeedGap::NoneInReach, Severity::Note));
-                }
-                let (policy, unpaired) = (&self.session.policy, UnpairedBenchmarks::default());
-                findings.extend(judge_monitored(policy, None, &unpaired));
-                Ok(None)
-            }
-            Err(ComparisonError::Session(SessionError::Run(RunError::Build { output }))) => {
-                findings.push(Finding {
-                    output: Some(output),
-                    ..no_speed(SpeedGap::BuildFailed, Severity::Unmeasured)
-                });
-                Ok(None)
-            }
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    /// Which benchmarks to measure; `None` where neither the options nor the policy wants
-    /// any.
-    fn wanted_speed(&self, assessment: &Assessment) -> Option<WantedSpeed<'a>> {
-        let is_risky = assessment.level >= Some(Level::High) && self.session.policy.speed.check;
-        let monitored = self.session.policy.monitored_benches();
-        let (launcher, is_asked_for) = match &self.options.speed {
-            MeasureSpeed::ByRisk(launcher) if is_risky || !monitored.is_empty() => {
-                (launcher, false)
-            }
-            MeasureSpeed::Always(launcher) => (launcher, true),
-            _ => return None,
-        };
-        let selection = if is_risky || is_asked_for {
-            let reached = assessment.changed.union(&assessment.dependents);
-            Selection {
-                packages: reached.cloned().collect(),
-                also: monitored,
-                ..Selection::default()
-            }
-        } else {
-            Selection {
-                only: monitored,
-                ..Selection::default()
-            }
-        };
-        Some(WantedSpeed {
-            launcher,
-            is_asked_for,
-            selection,
-        })
-    }
-
-    /// Measures both revisions, in checkouts and within what is left of the time.
-    fn measured_speed(
-        &mut self,
-        launcher: &Launcher,
-        selection: Selection,
-    ) -> Result<Measured, ComparisonError> {
-        let options = CompareOptions {
-            selection,
-            budget: self
-                .deadline
-                .map(|at| at.saturating_duration_since(Instant::now())),
-            ..CompareOptions::default()
-        };
-        let (mut base, mut candidate) = (self.base.in_checkout(), self.candidate.in_checkout());
-        // The checkout of the base is at the place where both are measured.
-        self.base.leave();
-        self.candidate.leave();
-        let revisions = [&mut base, &mut candidate];
-        measure(self.session, launcher, revisions, &options, self.events)
-    }
-}
-
-/// The benchmarks that a check is to measure.
-struct WantedSpeed<'a> {
-    launcher: &'a Launcher,
-    is_asked_for: bool,
-    selection: Selection,
-}
-
-/// A finding about benchmarks that were not measured.
-fn no_speed(gap: SpeedGap, severity: Severity) -> Finding {
-    let cause = Cause::NotMeasured(gap);
-    Finding::new(FindingSubject::Benchmarks, cause, severity)
 }
 
 /// A finding about the public API of a package.

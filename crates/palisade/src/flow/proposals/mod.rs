@@ -179,7 +179,7 @@ fn try_commands(
     events(Event::Step("build programs to try commands".to_owned()));
     let progress = |progress| events(Event::Progress(progress));
     let (place, policy) = (revision.location(session), &session.policy.run);
-    let built = match build(place, &plan, policy, session.cancel(), &progress) {
+    let built = match build(place, &plan, policy, None, session.cancel(), &progress) {
         Ok(built) => built,
         Err(error @ RunError::Build { .. }) => {
             let words = plan.programs.into_iter().collect::<Vec<_>>().join(", ");

@@ -354,7 +354,7 @@ fn validate(
     let options = CheckOptions {
         base: BaseChoice::Revision(incident.bad.clone()),
         candidate: CandidateChoice::Checkout(commit),
-        speed: MeasureSpeed::ByRisk(launcher.clone()),
+        speed: MeasureSpeed::ByPolicy(launcher.clone()),
         ..CheckOptions::default()
     };
     let report = check(session, &options, events)?;

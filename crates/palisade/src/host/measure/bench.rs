@@ -63,10 +63,15 @@ impl BenchTarget {
 
 /// The targets of a workspace that have benchmarks.
 pub fn bench_targets(workspace: &Workspace) -> Vec<BenchTarget> {
-    workspace.packages.values().flat_map(targets_of).collect()
+    workspace
+        .packages
+        .values()
+        .flat_map(bench_targets_of)
+        .collect()
 }
 
-fn targets_of(package: &Package) -> Vec<BenchTarget> {
+/// The targets of a package that have benchmarks.
+pub fn bench_targets_of(package: &Package) -> Vec<BenchTarget> {
     let target = |kind, name: &str, harness| BenchTarget {
         package: package.name.clone(),
         kind,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use serde::Deserialize;
 
@@ -51,12 +52,13 @@ struct MessageTarget {
     kind: Vec<String>,
 }
 
-/// Builds what is wanted in a place. Benchmarks that the place does not have are left
-/// out.
+/// Builds what is wanted in a place, until a time at most. Benchmarks that the place does not
+/// have are left out.
 pub fn build(
     location: BuildLocation<'_>,
     plan: &BuildPlan,
     policy: &RunPolicy,
+    deadline: Option<Instant>,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<Built, RunError> {
@@ -92,7 +94,7 @@ pub fn build(
         let mut args = vec!["bench".to_owned(), "--no-run".to_owned()];
         args.extend(["--package".to_owned(), workspace.spec(package).to_owned()]);
         args.extend(flags.into_iter().flatten());
-        for message in artifacts(location, &args, policy, cancel, progress)? {
+        for message in artifacts(location, &args, policy, deadline, cancel, progress)? {
             let is_it = |target: &&&BenchTarget| {
                 let kind = target.kind.as_str();
                 target.package == package
@@ -114,7 +116,7 @@ pub fn build(
         let package = workspace.spec(package);
         let args = ["build", "--release", "--package", package, "--bin", program];
         let args = args.map(str::to_owned);
-        for message in artifacts(location, &args, policy, cancel, progress)? {
+        for message in artifacts(location, &args, policy, deadline, cancel, progress)? {
             if let (true, Some(executable)) = (message.target.name == *program, message.executable)
             {
                 built.programs.insert(program.clone(), executable);
@@ -141,6 +143,7 @@ fn artifacts(
     location: BuildLocation<'_>,
     args: &[String],
     policy: &RunPolicy,
+    deadline: Option<Instant>,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<Message>, RunError> {
@@ -149,18 +152,24 @@ fn artifacts(
         .args(args)
         .arg("--message-format=json-render-diagnostics")
         .args(&policy.cargo_args);
-    while_locked(|| artifacts_once(location, &mut command, policy, cancel, progress))
+    while_locked(|| artifacts_once(location, &mut command, policy, deadline, cancel, progress))
 }
 
 fn artifacts_once(
     location: BuildLocation<'_>,
     command: &mut Command,
     policy: &RunPolicy,
+    deadline: Option<Instant>,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<Message>, RunError> {
+    let limit = policy.run_time_out.0;
+    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    if left.is_some_and(|left| left.is_zero()) {
+        return Err(RunError::OutOfTime);
+    }
     let limits = Limits {
-        total: Some(policy.run_time_out.0),
+        total: Some(left.map_or(limit, |left| left.min(limit))),
         ..Limits::default()
     };
     let mut said = Tail::default();
@@ -181,6 +190,7 @@ fn artifacts_once(
             found.retain(|message| message.manifest_path.starts_with(root));
             Ok(found)
         }
+        ProcessEnd::TimedOut if left.is_some_and(|left| left <= limit) => Err(RunError::OutOfTime),
         _ => Err(build_error(&said)),
     }
 }

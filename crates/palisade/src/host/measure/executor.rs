@@ -52,6 +52,8 @@ pub struct Executor<'a> {
     others_share: Cell<f64>,
     /// How much longer it may wait for other work to end.
     wait_left: Cell<Duration>,
+    /// When every launch has ended.
+    deadline: Option<Instant>,
 }
 
 /// How one launch is made, besides what the policy says.
@@ -105,7 +107,24 @@ impl<'a> Executor<'a> {
             disturbed: Cell::new(machine::ticks().map(|_| 0)),
             others_share: Cell::new(0.0),
             wait_left: Cell::new(policy.wait.0),
+            deadline: None,
         }
+    }
+
+    /// The same executor, of which every launch ends at a time at the latest.
+    #[must_use]
+    pub fn until(self, deadline: Instant) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..self
+        }
+    }
+
+    /// How long a launch may take.
+    fn limit(&self) -> Duration {
+        let limit = self.policy.time_out.0;
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        self.deadline.map_or(limit, |at| limit.min(left(at)))
     }
 
     /// Waits for other work to end, all in all as long as the policy says. Returns which
@@ -168,7 +187,7 @@ impl<'a> Executor<'a> {
             variables: Vec::new(),
         };
         let conditions = Conditions {
-            limit: Some(self.policy.time_out.0),
+            limit: Some(self.limit()),
             ..Conditions::default()
         };
         let launched = self.launcher.run(&program, &conditions, self.cancel)?;
@@ -246,7 +265,7 @@ impl<'a> Executor<'a> {
         let program = self.program(bench, built, SAMPLES[0], scratch.path())?;
         let counted = counter.around(&program, scratch.path());
         let conditions = Conditions {
-            limit: Some(self.policy.time_out.0.min(limit)),
+            limit: Some(self.limit().min(limit)),
             ..Conditions::default()
         };
         self.launcher.run(&counted, &conditions, self.cancel)?;
@@ -287,7 +306,7 @@ impl<'a> Executor<'a> {
             core,
             slowdown: settings.slowdown,
             seed: settings.seed,
-            limit: Some(self.policy.time_out.0),
+            limit: Some(self.limit()),
         };
         let launched = self.launcher.run(&program, &conditions, self.cancel)?;
         let readings =

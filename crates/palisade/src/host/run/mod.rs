@@ -44,6 +44,9 @@ pub enum RunError {
         /// The errors that the compiler named.
         output: String,
     },
+    /// The time was over before it was built.
+    #[error("failed to build in the time that is left")]
+    OutOfTime,
     /// A program that the build replaces still runs, which Windows does not allow.
     #[error("failed to replace a program of the last build, which is still running")]
     Locked {

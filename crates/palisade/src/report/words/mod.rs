@@ -1,6 +1,7 @@
 //! The words for findings: what was seen, what it means, what to do next and what not to do.
 
 mod claims;
+mod coverage;
 #[cfg(test)]
 mod golden;
 mod others;
@@ -9,8 +10,9 @@ mod speed;
 mod tests;
 
 pub use claims::numbers;
+pub(super) use coverage::{aspect, left_out_words, listed};
 
-use crate::finding::{Cause, Finding, FindingSubject};
+use crate::finding::{Cause, Finding, FindingSubject, Severity};
 use crate::record::{FindingDocument, Place};
 use crate::report::named;
 
@@ -94,12 +96,14 @@ pub fn document(finding: &Finding, base: &str) -> FindingDocument {
         };
     }
     let words = words(finding, base);
+    // A note does not keep from passing.
+    let is_told = finding.severity != Severity::Note || words.avoid != NO_PASS;
     let document = FindingDocument {
         state: words.state.to_owned(),
         reason: words.reason,
         meaning: words.meaning,
         next: words.next,
-        avoid: words.avoid,
+        avoid: if is_told { words.avoid } else { String::new() },
         output: document.output.or(words.output),
         ..document
     };
@@ -119,9 +123,7 @@ pub fn document(finding: &Finding, base: &str) -> FindingDocument {
 }
 
 fn words(finding: &Finding, base: &str) -> Words {
-    let Finding {
-        subject, severity, ..
-    } = finding;
+    let subject = &finding.subject;
     match &finding.cause {
         Cause::Failing(failure) => tests::failing(subject, failure, base),
         Cause::Missing { was_failing } => tests::missing(subject, *was_failing, base),
@@ -168,7 +170,7 @@ fn words(finding: &Finding, base: &str) -> Words {
         Cause::BenchmarkGone => speed::gone(subject, base),
         Cause::BenchmarkAdded => Words::new("added", format!("it is new, and was not at {base}")),
         Cause::NotListed { why } => speed::not_listed(why),
-        Cause::NotMeasured(gap) => speed::not_measured(*gap, *severity),
+        Cause::NotMeasured(gap) => speed::not_measured(*gap),
         Cause::ClaimBroken(seen) => claims::broken(subject, seen),
         Cause::ClaimUnmeasured(seen) => claims::unmeasured(subject, seen),
         Cause::ClaimLeftOut(seen) => claims::left_out(subject, seen),

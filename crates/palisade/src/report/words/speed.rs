@@ -1,7 +1,7 @@
 //! The words for what happened to speed and memory.
 
 use super::{NOTHING, Words};
-use crate::finding::{FileComparison, FindingSubject, Severity, SpeedGap};
+use crate::finding::{FileComparison, FindingSubject, SpeedGap};
 use crate::record::shell_word;
 use crate::report::{amount, bound_word, state_word};
 use crate::speed::{
@@ -114,7 +114,7 @@ pub(super) fn not_listed(why: &str) -> Words {
         .no_pass()
 }
 
-pub(super) fn not_measured(gap: SpeedGap, severity: Severity) -> Words {
+pub(super) fn not_measured(gap: SpeedGap) -> Words {
     let (state, reason) = match gap {
         SpeedGap::NoneOnBoth => {
             return Words::new("incomparable", "there is none on both revisions")
@@ -131,12 +131,8 @@ pub(super) fn not_measured(gap: SpeedGap, severity: Severity) -> Words {
         ),
         SpeedGap::BuildFailed => ("build_failed", "the benchmarks do not build"),
     };
-    let words = Words::new(state, reason)
+    Words::new(state, reason)
         .meaning("a slowdown would not show")
-        .next("cargo palisade bench");
-    if severity == Severity::Note {
-        words
-    } else {
-        words.no_pass()
-    }
+        .next("cargo palisade bench")
+        .no_pass()
 }
