@@ -70,11 +70,34 @@ impl Expected {
     /// Whether it both passed and failed in one place. A pass in the user's files and
     /// a failure in a checkout may come from a file that git ignores.
     pub fn is_contradictory(&self) -> bool {
-        let in_place = Counts {
+        self.in_place().is_mixed() || self.in_checkouts.is_mixed()
+    }
+
+    /// Its passes and failures in the user's files.
+    pub fn in_place(&self) -> Counts {
+        Counts {
             failures: self.counts.failures - self.in_checkouts.failures,
             passes: self.counts.passes - self.in_checkouts.passes,
-        };
-        in_place.is_mixed() || self.in_checkouts.is_mixed()
+        }
+    }
+
+    /// Whether it passes each time in the one place and fails each time in the other.
+    pub fn differs_by_place(&self) -> bool {
+        let (here, there) = (self.in_place(), self.in_checkouts);
+        here.total() > 0
+            && there.total() > 0
+            && !self.is_contradictory()
+            && (here.failures > 0) != (there.failures > 0)
+    }
+
+    /// Forgets what was seen in checkouts.
+    pub(crate) fn forget_checkouts(&mut self) {
+        self.counts = self.in_place();
+        self.in_checkouts = Counts::default();
+        if self.counts.failures == 0 {
+            self.message = None;
+            self.timed_out = false;
+        }
     }
 
     /// The median of its durations, in milliseconds.

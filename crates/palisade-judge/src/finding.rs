@@ -219,6 +219,8 @@ impl FindingSubject {
 pub enum Cause {
     /// A test fails on the candidate.
     Failing(Failure),
+    /// A test differs because of where it ran, and not because of the change.
+    NotComparable(NotComparable),
     /// A test is gone.
     Missing {
         /// Whether it failed at the base.
@@ -418,6 +420,25 @@ pub struct Failure {
     pub taken_for: FailureCause,
     /// Whether each revision was seen once, and nothing was run again.
     pub single_runs: bool,
+}
+
+/// What was seen of a test that depends on where it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotComparable {
+    /// The runs of the candidate in the user's files.
+    pub in_files: Counts,
+    /// The runs of the candidate's tree in a checkout.
+    pub in_checkout: Counts,
+    /// The runs of the base, in a checkout.
+    pub base: Counts,
+}
+
+impl NotComparable {
+    /// Whether the change may have broken it all the same: it fails in the user's files, and a
+    /// checkout cannot tell.
+    pub fn is_open(&self) -> bool {
+        self.in_files.passes == 0 && self.in_checkout.passes == 0
+    }
 }
 
 /// What a failure is taken for.

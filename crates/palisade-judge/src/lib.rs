@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! verdict                     findings, and one verdict from them
+//! surroundings                tests that depend on where they run
 //! finding                     what was found, as data
 //! rerun                       which tests run again
 //! risk                        what a change risks
@@ -38,6 +39,7 @@ pub mod scope;
 pub mod shard;
 pub mod speed;
 pub mod stats;
+pub mod surroundings;
 pub mod test_id;
 pub mod test_set_diff;
 pub mod verdict;

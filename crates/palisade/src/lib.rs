@@ -39,6 +39,6 @@ pub mod report;
 pub use error::Error;
 pub use palisade_judge::{
     baseline, bisect, change, coverage, finding, flaky, hash, history, level, observation, policy,
-    rerun, risk, scope, shard, speed, stats, test_id, test_set_diff, verdict,
+    rerun, risk, scope, shard, speed, stats, surroundings, test_id, test_set_diff, verdict,
     workspace,
 };

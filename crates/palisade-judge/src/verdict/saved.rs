@@ -182,6 +182,7 @@ pub fn judge_single_runs(
         differences: &differences,
         judged: &judged,
         slow: &BTreeMap::new(),
+        places: &BTreeMap::new(),
         before: before.tally(),
         after: after.tally(),
         known: known.count(),

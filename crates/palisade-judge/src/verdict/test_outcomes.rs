@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::baseline::Tally;
-use crate::finding::{Acceptance, Cause, Failure, FailureCause, Finding, FindingSubject, Severity};
+use crate::finding::{
+    Acceptance, Cause, Failure, FailureCause, Finding, FindingSubject, NotComparable, Severity,
+};
 use crate::flaky::{Judgement, Ledger, failures_to_blame};
 use crate::policy::Policy;
 use crate::rerun::{DurationRerunResult, RerunResult};
@@ -19,6 +21,8 @@ pub struct TestEvidence<'a> {
     pub judged: &'a BTreeMap<TestId, RerunResult>,
     /// What repeated runs said about durations.
     pub slow: &'a BTreeMap<TestId, DurationRerunResult>,
+    /// The tests that differ because of where they ran.
+    pub places: &'a BTreeMap<TestId, NotComparable>,
     /// The base's tests by state.
     pub before: Tally,
     /// The candidate's tests by state.
@@ -49,6 +53,17 @@ fn of_test(evidence: &TestEvidence<'_>, difference: &Difference) -> Option<Findi
     let test = &difference.test;
     let after = difference.after.as_ref();
     let (cause, severity) = match difference.state {
+        TestState::NewlyFailing | TestState::StillFailing | TestState::NewlyPassing
+            if evidence.places.contains_key(test) =>
+        {
+            let seen = evidence.places[test];
+            let severity = if seen.is_open() {
+                Severity::Unmeasured
+            } else {
+                Severity::Note
+            };
+            (Cause::NotComparable(seen), severity)
+        }
         TestState::NewlyFailing | TestState::AddedFailing | TestState::StillFailing => {
             let failure = failure(evidence, difference);
             let severity = severity(&failure.taken_for);
@@ -278,6 +293,7 @@ mod tests {
             differences: &differences,
             judged: &judged,
             slow: &BTreeMap::new(),
+            places: &BTreeMap::new(),
             before: base.tally(),
             after: candidate.tally(),
             known,
@@ -308,6 +324,39 @@ mod tests {
         assert_eq!(findings[0].subject, FindingSubject::Test(id(8)));
         let rate = set(960, 9).tally().success_rate().expect("tests ran");
         assert!(rate > 99.0, "{rate}");
+    }
+
+    #[test]
+    fn what_differs_by_place_is_neither_broken_nor_repaired() {
+        let counts = |failures, passes| Counts { failures, passes };
+        let (fails, passes) = (counts(3, 0), counts(0, 3));
+        for (before, after, in_files, in_checkout, expected) in [
+            (1, 0, passes, fails, Verdict::Pass),
+            (0, 1, fails, passes, Verdict::Pass),
+            (1, 1, fails, fails, Verdict::Incomparable),
+        ] {
+            let (base, candidate) = (set(300, before), set(300, after));
+            let seen = NotComparable {
+                in_files,
+                in_checkout,
+                base: fails,
+            };
+            let findings = judge_tests(&TestEvidence {
+                differences: &diff(&base, &candidate, &SlowerRule::default()),
+                judged: &BTreeMap::new(),
+                slow: &BTreeMap::new(),
+                places: &[(id(0), seen)].into(),
+                before: base.tally(),
+                after: candidate.tally(),
+                known: 0,
+                complete: true,
+                policy: &Policy::default(),
+                ledger: &Ledger::default(),
+                single_runs: false,
+            });
+            assert_eq!(Verdict::of(&findings), expected);
+            assert_eq!(findings[0].cause, Cause::NotComparable(seen));
+        }
     }
 
     #[test]

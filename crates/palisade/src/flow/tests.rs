@@ -25,12 +25,14 @@ use crate::observation::{Observation, Outcome, Purpose};
 use crate::policy::RunnerChoice;
 use crate::record::{BisectReport, FailureKind, Question, Stage};
 use crate::scope::Scope;
+use crate::stats::Counts;
 use crate::test_id::{TargetKind, TestId};
 use crate::verdict::Verdict;
 
 /// What stands in `outcomes.txt`: a line `NAME: pass` for each test, `NAME: fail`, `NAME: flaky`
 /// for one that fails every third time, `NAME: nextest` for one that fails under cargo-nextest,
-/// or the line `does not build`.
+/// `local` for one that needs the ignored file `local`, and `broken local` for one that fails with
+/// it, too; or the line `does not build`.
 const OUTCOMES: &str = "src/outcomes.txt";
 
 /// A repository with a package, and a session in it.
@@ -54,7 +56,7 @@ impl Fixture {
         .expect("written");
         fs::write(root.join("Cargo.lock"), "version = 4\n").expect("written");
         fs::write(root.join("src/lib.rs"), "").expect("written");
-        fs::write(root.join(".gitignore"), "/target\n/.palisade\n").expect("written");
+        fs::write(root.join(".gitignore"), "/target\n/.palisade\n/local\n").expect("written");
         git(&root, &["init", "--quiet", "--initial-branch=main"]);
         git(&root, &["config", "user.name", "Ada"]);
         git(&root, &["config", "user.email", "ada@example.org"]);
@@ -151,12 +153,15 @@ fn fake_tests(runs: Rc<RefCell<Vec<usize>>>) -> RunTests {
             let output = "error: no".to_owned();
             return Err(RunError::Build { output });
         }
+        let has_local = request.location.workspace.root.join("local").exists();
         let number = runs.borrow().len();
         let mut observations = Vec::new();
         for (name, how) in text.lines().filter_map(|line| line.split_once(": ")) {
             let outcome = match how {
                 "pass" => Outcome::Pass,
                 "flaky" if number % 3 != 1 => Outcome::Pass,
+                "local" if has_local => Outcome::Pass,
+                "not local" if !has_local => Outcome::Pass,
                 "ignored" => Outcome::Ignored,
                 "nextest" if *request.runner == Runner::CargoTest => Outcome::Pass,
                 _ => Outcome::Fail,
@@ -167,7 +172,10 @@ fn fake_tests(runs: Rc<RefCell<Vec<usize>>>) -> RunTests {
                     outcome,
                     duration_ms: Some(1.0),
                     body: None,
-                    message: (outcome == Outcome::Fail).then(|| "it said no".to_owned()),
+                    message: (outcome == Outcome::Fail).then(|| match how {
+                        "local" | "broken local" if !has_local => "no such file".to_owned(),
+                        _ => "it said no".to_owned(),
+                    }),
                 });
             }
         }
@@ -304,6 +312,63 @@ fn a_test_that_is_gone_is_a_regression_and_one_that_does_not_build_too() {
     let failed = Cause::BuildFailed(BuildFailure::Candidate);
     assert_eq!(findings[0].cause, failed);
     assert_eq!(findings[0].output.as_deref(), Some("error: no"));
+}
+
+#[test]
+fn what_differs_because_of_an_ignored_file_is_not_the_change() {
+    let kept = |findings: &[Finding]| -> Vec<(bool, Counts, Counts)> {
+        let by_place = findings.iter().filter_map(|finding| match finding.cause {
+            Cause::NotComparable(seen) => Some((seen.is_open(), seen.in_files, seen.in_checkout)),
+            _ => None,
+        });
+        by_place.collect()
+    };
+    let counts = |failures, passes| Counts { failures, passes };
+    let mut fixture = Fixture::new(&["x: local\ny: pass\n"]);
+    fixture.session.policy.min_success_rate = 0.0;
+    let root = fixture.session.workspace.root.clone();
+    fs::write(root.join("local"), "data\n").expect("written");
+    // It fails in every checkout, so the change did not repair it; the second time the store
+    // knows as much.
+    fixture.edit("x: local\ny: pass\n# edited\n");
+    for _ in 0..2 {
+        let (verdict, findings) = fixture.check();
+        assert_eq!(verdict, Verdict::Pass);
+        let expected = (false, counts(0, 1), counts(5, 0));
+        assert_eq!(kept(&findings), [expected], "{findings:?}");
+    }
+    let runs = fixture.runs.borrow().len();
+    fixture.check();
+    assert_eq!(fixture.runs.borrow().len(), runs);
+    // Where it fails in the files in another way, the change may have done it.
+    fixture.edit("x: broken local\ny: pass\n");
+    for _ in 0..2 {
+        let (verdict, findings) = fixture.check();
+        assert_eq!(verdict, Verdict::Incomparable);
+        let expected = (true, counts(1, 0), counts(1, 0));
+        assert_eq!(kept(&findings), [expected], "{findings:?}");
+    }
+    // One that fails alike everywhere was broken before.
+    let mut fixture = Fixture::new(&["x: fail\n"]);
+    fixture.session.policy.min_success_rate = 0.0;
+    fixture.edit("x: fail\n# edited\n");
+    let (_, findings) = fixture.check();
+    assert_eq!(taken_for(&findings), Some(&FailureCause::BrokenBefore));
+    // What a local file breaks passes where both revisions are in checkouts.
+    let mut fixture = Fixture::new(&["x: not local\n"]);
+    fixture.session.policy.min_success_rate = 0.0;
+    let root = fixture.session.workspace.root.clone();
+    fs::write(root.join("local"), "data\n").expect("written");
+    fixture.edit("x: not local\n# edited\n");
+    let (verdict, findings) = fixture.check();
+    assert_eq!(verdict, Verdict::Pass);
+    assert_eq!(kept(&findings), [(false, counts(6, 0), counts(0, 5))]);
+    // And without one, it is the change.
+    fs::remove_file(root.join("local")).expect("removed");
+    fixture.edit("x: fail\n");
+    let (verdict, findings) = fixture.check();
+    assert_eq!(verdict, Verdict::Regression);
+    assert_eq!(taken_for(&findings), Some(&FailureCause::Broken));
 }
 
 #[test]

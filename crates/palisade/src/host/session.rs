@@ -514,6 +514,20 @@ impl Session {
             .collect())
     }
 
+    /// Whether the user's files hold something that a checkout would not: what git ignores, but
+    /// for what was built.
+    pub(crate) fn has_ignored_files(&self) -> Result<bool, SessionError> {
+        const OWN: [&str; 2] = [".palisade/", "Cargo.lock"];
+        let root = self.repo.root();
+        let is_built = |path: &str| {
+            let folder = root.join(path);
+            folder == self.workspace.target || folder.join("CACHEDIR.TAG").exists()
+        };
+        let is_own = |path: &str| OWN.iter().any(|own| path.ends_with(own));
+        let ignored = self.repo.ignored_files()?;
+        Ok(ignored.iter().any(|path| !is_own(path) && !is_built(path)))
+    }
+
     /// Whether a run of all tests of a revision stands in the store.
     pub fn knows_all_tests(&self, revision: &str) -> Result<bool, SessionError> {
         let mut revision = self.revision_of(revision)?;

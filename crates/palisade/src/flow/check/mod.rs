@@ -10,6 +10,7 @@ mod monitor;
 mod other_checks;
 mod rerun;
 mod speed;
+mod surroundings;
 mod test_sets;
 
 pub(crate) use test_sets::no_tests;
@@ -33,6 +34,7 @@ use crate::observation::Run;
 use crate::record::{Advice, Report, RevisionReport, Source};
 use crate::risk::Assessment;
 use crate::scope::{Scope, ShardNumber};
+use crate::surroundings::settle;
 use crate::test_id::TestId;
 use crate::test_set_diff::{Difference, TestState, diff};
 use crate::verdict::{TestEvidence, Verdict, judge_tests};
@@ -235,6 +237,9 @@ impl Check<'_> {
             base, candidate, ..
         } = compared;
         let slower = self.session.policy.slower.rule();
+        if self.is_apart() {
+            settle(base, candidate);
+        }
         let first = diff(base, candidate, &slower);
         // The ledger is made from every run ever seen, which takes its time.
         let ledger = if first.is_empty() {
@@ -260,6 +265,7 @@ impl Check<'_> {
                 differences.push(difference);
             }
         }
+        let places = self.differences_by_place(&differences, &judged, candidate)?;
         let policy = &self.session.policy;
         let is_known = |test: &TestId| policy.known_failure(test).is_some();
         let failing = candidate
@@ -271,6 +277,7 @@ impl Check<'_> {
             differences: &differences,
             judged: &judged,
             slow: &slow,
+            places: &places,
             before: base.tally(),
             after: candidate.tally(),
             known,

@@ -428,6 +428,15 @@ impl Repo {
         Ok(staged_files(&listed).collect())
     }
 
+    /// What git ignores of the user's files; a folder of which it ignores everything ends with
+    /// a slash.
+    pub fn ignored_files(&self) -> Result<Vec<String>, GitError> {
+        let ignored = ["--others", "--ignored", "--exclude-standard", "--directory"];
+        let listed = self.text(&[&["ls-files", "-z"], ignored.as_slice()].concat())?;
+        let paths = listed.split('\0').filter(|path| !path.is_empty());
+        Ok(paths.map(str::to_owned).collect())
+    }
+
     /// The content of a file in a tree, if it is there.
     pub fn file(&self, tree: &str, path: &str) -> Result<Option<Vec<u8>>, GitError> {
         let place = format!("{tree}:{path}");

@@ -3,7 +3,7 @@
 use super::*;
 use crate::finding::{
     Acceptance, ApiReferenceName, BuildFailure, ClaimBefore, ClaimEvidence, Failure, FailureCause,
-    FileComparison, HookGap, MonitorGap, Severity, ShardDifference, SpeedGap,
+    FileComparison, HookGap, MonitorGap, NotComparable, Severity, ShardDifference, SpeedGap,
 };
 use crate::flaky::Judgement;
 use crate::level::Level;
@@ -53,7 +53,17 @@ fn of_tests() -> Vec<(FindingSubject, Cause)> {
         runs: (6, 6),
     };
     let new = |state, runs| Cause::New { state, runs };
+    let by_place = |in_files, in_checkout| {
+        Cause::NotComparable(NotComparable {
+            in_files,
+            in_checkout,
+            base: counts(6, 0),
+        })
+    };
     vec![
+        of(by_place(counts(0, 1), counts(3, 0))),
+        of(by_place(counts(6, 0), counts(0, 3))),
+        of(by_place(counts(6, 0), counts(1, 0))),
         failing(FailureCause::Known {
             owner: owner(),
             reason: reason(),

@@ -126,6 +126,7 @@ fn words(finding: &Finding, base: &str) -> Words {
     let subject = &finding.subject;
     match &finding.cause {
         Cause::Failing(failure) => tests::failing(subject, failure, base),
+        Cause::NotComparable(seen) => tests::not_comparable(seen, base),
         Cause::Missing { was_failing } => tests::missing(subject, *was_failing, base),
         Cause::NewlyIgnored => tests::newly_ignored(subject, base),
         Cause::Slower(seen) => tests::slower(subject, seen),

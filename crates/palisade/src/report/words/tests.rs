@@ -1,10 +1,10 @@
 //! The words for what happened to tests.
 
 use super::{NOTHING, Words, name, p_value};
-use crate::finding::{Failure, FailureCause, FindingSubject};
-use crate::record::shell_word;
+use crate::finding::{Failure, FailureCause, FindingSubject, NotComparable};
+use crate::record::{counted, shell_word};
 use crate::rerun::DurationRerunResult;
-use crate::stats::failure_rate;
+use crate::stats::{Counts, failure_rate};
 use crate::test_id::TestId;
 use crate::test_set_diff::TestState;
 
@@ -70,6 +70,42 @@ pub(super) fn failing(subject: &FindingSubject, failure: &Failure, base: &str) -
             let meaning = "the runs so far do not tell whether the change did it";
             words("open", meaning.to_owned()).next(stress).no_pass()
         }
+    }
+}
+
+pub(super) fn not_comparable(seen: &NotComparable, base: &str) -> Words {
+    let runs = |counts: Counts| counted(counts.total() as usize, "run");
+    let failed = |counts: Counts| format!("{} of {}", counts.failures, runs(counts));
+    let reason = format!(
+        "it failed in {} in your files, in {} in a checkout of the same content, and in {} at {base}",
+        failed(seen.in_files),
+        failed(seen.in_checkout),
+        failed(seen.base),
+    );
+    let words = Words::new("not_comparable", reason);
+    let lacks = "it needs what a checkout does not have, such as a file that git ignores";
+    let carry = "let git carry what it needs, or let it make that itself";
+    if seen.is_open() {
+        words
+            .meaning(format!(
+                "{lacks}; the failure in your files is another one, and whether the change did it \
+                 is not shown"
+            ))
+            .next(carry)
+            .no_pass()
+    } else if seen.in_files.failures == 0 {
+        words
+            .meaning(format!(
+                "{lacks}: that it fails at {base} says nothing, and that it passes now neither"
+            ))
+            .next(carry)
+    } else {
+        words
+            .meaning(
+                "what is in your files and not in git makes it fail: where both revisions are in \
+                 checkouts, it passes",
+            )
+            .next("git status --ignored")
     }
 }
 
