@@ -273,6 +273,8 @@ pub struct Contents {
     pub is_unsafe: bool,
     /// Whether it compiles functions for certain instruction sets.
     pub has_target_feature: bool,
+    /// The derived macros that may read documentation comments.
+    pub doc_readers: BTreeSet<String>,
     /// Whether it speaks with code of other languages.
     pub has_ffi: bool,
     /// The public items by name, with their signatures.
@@ -301,6 +303,17 @@ impl RustFile {
     }
 }
 
+/// What kind of text it is that code may read though the compiler does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextKind {
+    /// A document.
+    Prose,
+    /// Rust, with its comments.
+    Source,
+    /// A setting of git, of CI or of a tool.
+    Setting,
+}
+
 /// Where the contents of changed files come from.
 pub trait Files {
     /// A Rust file in the base.
@@ -309,6 +322,10 @@ pub trait Files {
     fn candidate(&self, path: &str) -> RustFile;
     /// Whether some Rust file of the candidate includes a file of this name.
     fn is_included(&self, name: &str) -> bool;
+    /// The packages of which tests may read a file, which lies in the folder of `owner`.
+    fn readers(&self, path: &str, owner: Option<&Package>, kind: TextKind) -> BTreeSet<String>;
+    /// Whether code of some packages knows the lines that it stands on.
+    fn know_lines(&self, packages: &BTreeSet<String>) -> bool;
 }
 
 /// Share of the other packages that makes a package one that everything stands on.
@@ -333,6 +350,7 @@ pub fn assess(
         shipped: Vec::new(),
     };
     let mut shipped: BTreeSet<String> = BTreeSet::new();
+    let mut all_readers: BTreeSet<String> = BTreeSet::new();
     let mut reaches: BTreeMap<Option<String>, Reach> = BTreeMap::new();
     for change in changes {
         let moved_from = match &change.kind {
@@ -343,7 +361,9 @@ pub fn assess(
             risk,
             reach,
             shipped: of_file,
+            readers,
         } = file_risk(change, workspace, classes, files);
+        all_readers.extend(readers);
         // A file that moved between packages changed both.
         let left = moved_from.and_then(|from| workspace.owner(from));
         let left = left.map(|package| package.name.clone());
@@ -373,6 +393,13 @@ pub fn assess(
             }
         }
     }
+    let widest = reaches.values().max().copied().unwrap_or(Reach::Nothing);
+    let of_readers = if all_readers.is_empty() {
+        Reach::Nothing
+    } else {
+        Reach::Package
+    };
+    assessment.dependents.extend(all_readers);
     let direct = |dependent: &String| !assessment.changed.contains(dependent);
     assessment.dependents = assessment
         .dependents
@@ -381,8 +408,7 @@ pub fn assess(
         .cloned()
         .collect();
     assessment.shipped = workspace.with_dependents(shipped);
-    let widest = reaches.values().max().copied().unwrap_or(Reach::Nothing);
-    assessment.scope = match widest {
+    assessment.scope = match widest.max(of_readers) {
         Reach::Nothing => None,
         Reach::Everything => Some(Scope::Workspace),
         Reach::Doctests => Some(Scope::Doctests(assessment.changed.clone())),
@@ -418,6 +444,7 @@ struct FileAssessment {
     risk: FileRisk,
     reach: Reach,
     shipped: Shipped,
+    readers: BTreeSet<String>,
 }
 
 fn file_risk(
@@ -428,8 +455,13 @@ fn file_risk(
 ) -> FileAssessment {
     let path = change.path.as_str();
     let owner = workspace.owner(path);
-    let built_in = builtin_class(change, owner, workspace, files);
+    let mut built_in = builtin_class(change, owner, workspace, files);
     let shipped = Shipped::of(&built_in.class, path, owner);
+    let readers = if is_no_code(&built_in.class, path, classes) {
+        BTreeSet::new()
+    } else {
+        add_readers(&mut built_in, path, owner, workspace, files)
+    };
     let mut class = by_rules(built_in, path, classes);
     if let (Some(owner), true) = (owner, class.reach >= Reach::Dependents) {
         let dependents = workspace.dependents(&owner.name).len();
@@ -465,7 +497,14 @@ fn file_risk(
         } else {
             shipped
         },
+        readers,
     }
+}
+
+/// Whether the policy says that no code is built from a file.
+fn is_no_code(class: &FileClass, path: &str, classes: &[PathClass]) -> bool {
+    let is_for = |rule: &PathClass| rule.paths.iter().any(|pattern| pattern.matches(path));
+    class.may_be_no_code() && classes.iter().any(|rule| !rule.code && is_for(rule))
 }
 
 /// What a file risks by the rules of the policy. A rule raises the risk, and lowers it only of
@@ -495,6 +534,42 @@ fn by_rules(mut class: BuiltInRisk, path: &str, classes: &[PathClass]) -> BuiltI
         }
     }
     class
+}
+
+/// The packages of which tests may read a file that the compiler does not care for. Its class
+/// says so.
+fn add_readers(
+    class: &mut BuiltInRisk,
+    path: &str,
+    owner: Option<&Package>,
+    workspace: &Workspace,
+    files: &dyn Files,
+) -> BTreeSet<String> {
+    let kind = match class.class {
+        FileClass::Documentation => TextKind::Prose,
+        FileClass::Comments | FileClass::DocumentationComments => TextKind::Source,
+        FileClass::RepositoryFile => TextKind::Setting,
+        _ => return BTreeSet::new(),
+    };
+    let mut readers = files.readers(path, owner, kind);
+    if !readers.is_empty() {
+        let names: Vec<&str> = readers.iter().map(String::as_str).collect();
+        class.reasons = vec![format!("tests of {} may read it", names.join(", "))];
+    }
+    if let (TextKind::Source, Some(owner)) = (kind, owner) {
+        let mut packages = owner.dependencies.clone();
+        packages.insert(owner.name.clone());
+        if files.know_lines(&packages) {
+            let reason = format!(
+                "code of {} may know the lines that it stands on",
+                owner.name
+            );
+            class.reasons.push(reason);
+            readers.insert(owner.name.clone());
+            readers.extend(workspace.dependents(&owner.name));
+        }
+    }
+    readers
 }
 
 /// Files that no build and no test reads.
@@ -650,8 +725,12 @@ fn cosmetic(before: &Contents, after: &Contents) -> BuiltInRisk {
         let reason = "only comments and layout changed: the compiler sees the same";
         return BuiltInRisk::new(Level::Low, FileClass::Comments, reason, Reach::Nothing);
     }
-    let reason = "only documentation comments changed";
     let class = FileClass::DocumentationComments;
+    if let Some(derived) = before.doc_readers.union(&after.doc_readers).next() {
+        let reason = format!("the derived {derived} may read documentation comments");
+        return BuiltInRisk::new(Level::Medium, class, &reason, Reach::Dependents);
+    }
+    let reason = "only documentation comments changed";
     BuiltInRisk::new(Level::Low, class, reason, Reach::Doctests)
 }
 

@@ -1,12 +1,14 @@
 //! The risk of changes, from the text of files.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use palisade::change::{ChangeKind, FileChange, Hunk};
+use palisade::host::reading::SourceTexts;
 use palisade::host::source::rust_file;
 use palisade::level::Level;
 use palisade::policy::Policy;
-use palisade::risk::{Files, RustFile, assess};
+use palisade::risk::{Files, RustFile, TextKind, assess};
 use palisade::scope::Scope;
 use palisade::workspace::{Package, Workspace};
 
@@ -22,6 +24,19 @@ fn workspace(packages: &[(&str, &str, &[&str])]) -> Workspace {
 /// Texts by path, before and after.
 struct Texts(Vec<(&'static str, Option<&'static str>, Option<&'static str>)>);
 
+impl Texts {
+    /// The Rust files after the change; a package is called as its folder below `crates`.
+    fn source(&self) -> SourceTexts {
+        let package = |path: &'static str| path.strip_prefix("crates/")?.split('/').next();
+        let text = |(path, _, after): &(&'static str, _, Option<&'static str>)| {
+            let is_rust = Path::new(path).extension() == Some("rs".as_ref());
+            let text = after.filter(|_| is_rust)?;
+            Some((package(path), text))
+        };
+        SourceTexts::new(self.0.iter().filter_map(text).collect::<Vec<_>>())
+    }
+}
+
 impl Files for Texts {
     fn base(&self, path: &str) -> RustFile {
         let found = self.0.iter().find(|(name, ..)| *name == path);
@@ -32,10 +47,13 @@ impl Files for Texts {
         rust_file(found.and_then(|(_, _, after)| *after))
     }
     fn is_included(&self, name: &str) -> bool {
-        let text = format!("include_str!(\"{name}\")");
-        self.0
-            .iter()
-            .any(|(_, _, after)| after.is_some_and(|after| after.contains(&text)))
+        self.source().include(name)
+    }
+    fn readers(&self, path: &str, owner: Option<&Package>, kind: TextKind) -> BTreeSet<String> {
+        self.source().readers(path, owner, kind)
+    }
+    fn know_lines(&self, packages: &BTreeSet<String>) -> bool {
+        self.source().know_lines(packages)
     }
 }
 
@@ -112,6 +130,48 @@ fn rust_files_are_classed_by_what_changed_in_them() {
         tests,
         "Medium tests only {base}",
     );
+}
+
+#[test]
+fn what_code_may_read_is_no_comment_and_no_prose() {
+    let ws = workspace(&[
+        ("base", "crates/base", &[]),
+        ("mid", "crates/mid", &["base"]),
+        ("tool", "crates/tool", &[]),
+    ]);
+    let scope = |file: &'static str, texts: [&'static str; 2], code: &'static str| {
+        let change = FileChange {
+            path: file.to_owned(),
+            kind: ChangeKind::Modified,
+            hunks: Vec::new(),
+        };
+        let [before, after] = texts;
+        let texts = Texts(vec![
+            (file, Some(before), Some(after)),
+            ("crates/base/tests/it.rs", Some(code), Some(code)),
+        ]);
+        assess(&[change], &ws, &[], &texts).scope
+    };
+    let comment = ["fn f() {}", "// c\nfn f() {}"];
+    let lib = "crates/base/src/lib.rs";
+    assert_eq!(scope(lib, comment, "fn t() {}"), None);
+    let lines = scope(lib, comment, "fn t() { assert_eq!(line!(), 3) }");
+    assert_eq!(lines, Some(packages(&["base", "mid"])));
+    let scan = scope(lib, comment, "fn t() { read_dir(\"src\"); \".rs\" }");
+    assert_eq!(scan, Some(packages(&["base"])));
+    let readme = "crates/base/README.md";
+    assert_eq!(scope(readme, ["a", "b"], "fn t() {}"), None);
+    let read = scope(readme, ["a", "b"], "fn t() { std::fs::read(path()); }");
+    assert_eq!(read, Some(packages(&["base"])));
+    let guide = scope("docs/guide.md", ["a", "b"], "f(\"../../docs/guide.md\")");
+    assert_eq!(guide, Some(packages(&["base"])));
+    // Help texts are made of documentation comments.
+    let help = [
+        "/// a\n#[derive(clap::Parser)] struct A;",
+        "/// b\n#[derive(clap::Parser)] struct A;",
+    ];
+    let derived = scope(lib, help, "fn t() {}");
+    assert_eq!(derived, Some(packages(&["base", "mid"])));
 }
 
 #[test]

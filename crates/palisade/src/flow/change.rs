@@ -1,11 +1,14 @@
 //! The changed files between two trees, and what they risk.
 
-use std::path::Path;
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
 use crate::host::git::{GitError, Repo};
+use crate::host::reading::SourceTexts;
 use crate::host::session::Session;
-use crate::host::source::{includes, rust_file};
-use crate::risk::{Assessment, Files, RustFile, assess};
+use crate::host::source::rust_file;
+use crate::risk::{Assessment, Files, RustFile, TextKind, assess};
+use crate::workspace::{Package, Workspace};
 
 /// The changed files between two trees, and what they risk.
 pub fn assess_change(
@@ -18,7 +21,8 @@ pub fn assess_change(
         repo: &session.repo,
         base,
         candidate,
-        root: &session.workspace.root,
+        workspace: &session.workspace,
+        source: OnceCell::new(),
     };
     Ok(assess(
         &changes,
@@ -33,10 +37,17 @@ struct TreeFiles<'a> {
     repo: &'a Repo,
     base: &'a str,
     candidate: &'a str,
-    root: &'a Path,
+    workspace: &'a Workspace,
+    /// The source in the user's files: read where a document or a comment changed.
+    source: OnceCell<SourceTexts>,
 }
 
 impl TreeFiles<'_> {
+    fn source(&self) -> &SourceTexts {
+        let load = || SourceTexts::load(self.workspace);
+        self.source.get_or_init(load)
+    }
+
     fn read(&self, tree: &str, path: &str) -> RustFile {
         // A file that cannot be read is judged as one that is not understood.
         let bytes = self.repo.file(tree, path).ok().flatten();
@@ -55,6 +66,14 @@ impl Files for TreeFiles<'_> {
     }
 
     fn is_included(&self, name: &str) -> bool {
-        includes(self.root, name)
+        self.source().include(name)
+    }
+
+    fn readers(&self, path: &str, owner: Option<&Package>, kind: TextKind) -> BTreeSet<String> {
+        self.source().readers(path, owner, kind)
+    }
+
+    fn know_lines(&self, packages: &BTreeSet<String>) -> bool {
+        self.source().know_lines(packages)
     }
 }

@@ -11,6 +11,7 @@ pub mod measure;
 pub mod metadata;
 pub mod policy_file;
 pub mod process;
+pub mod reading;
 pub mod run;
 pub mod running_program;
 pub mod semver_checks;

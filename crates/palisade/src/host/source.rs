@@ -131,32 +131,6 @@ fn file_modules(root: &Path, path: &Path) -> Vec<String> {
     modules
 }
 
-/// Whether a Rust file below `root` includes a file of this name; of a `.txt` file, which may
-/// as well be data, whether one names it: a test may read it while it runs.
-pub fn includes(root: &Path, name: &str) -> bool {
-    let Ok(entries) = fs::read_dir(root) else {
-        return false;
-    };
-    let end = format!("{name}\"");
-    let may_be_data = Path::new(name).extension() == Some("txt".as_ref());
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .any(|path| {
-            let file = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned());
-            let file = file.unwrap_or_default();
-            if path.is_dir() {
-                return file != "target" && !file.starts_with('.') && includes(&path, name);
-            }
-            let is_rust = path.extension().is_some_and(|extension| extension == "rs");
-            let text = is_rust.then(|| fs::read_to_string(&path).ok()).flatten();
-            text.is_some_and(|text| {
-                text.contains(&end) && (may_be_data || text.contains("include"))
-            })
-        })
-}
-
 struct TestVisitor {
     modules: Vec<String>,
     tests: Vec<(String, FoundTest)>,
@@ -220,6 +194,7 @@ pub fn contents(text: &str) -> Option<Contents> {
     collect_words(file.to_token_stream(), &mut words);
     contents.is_unsafe = words.contains("unsafe");
     contents.has_target_feature = words.contains("target_feature");
+    collect_doc_readers(file.to_token_stream(), &mut contents.doc_readers);
     contents.has_ffi = words.contains("no_mangle") || file.items.iter().any(is_ffi);
     let mut visitor = PublicVisitor {
         path: Vec::new(),
@@ -265,6 +240,38 @@ pub fn ignored_tests(text: &str) -> Option<BTreeMap<String, bool>> {
 fn is_ffi(item: &syn::Item) -> bool {
     matches!(item, syn::Item::ForeignMod(_))
         || matches!(item, syn::Item::Fn(function) if function.sig.abi.is_some())
+}
+
+/// Collects the derived macros that may read documentation comments, as those do that make help
+/// texts and schemas: all but some that do not.
+fn collect_doc_readers(tokens: TokenStream, readers: &mut BTreeSet<String>) {
+    const NO_READERS: [&str; 12] = [
+        "Debug",
+        "Clone",
+        "Copy",
+        "PartialEq",
+        "Eq",
+        "PartialOrd",
+        "Ord",
+        "Hash",
+        "Default",
+        "Serialize",
+        "Deserialize",
+        "Error",
+    ];
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match (token, tokens.peek()) {
+            (TokenTree::Ident(word), Some(TokenTree::Group(list))) if word == "derive" => {
+                let list = list.stream().to_string();
+                let last = |path: &str| path.rsplit("::").next().unwrap_or(path).trim().to_owned();
+                let names = list.split(',').map(last).filter(|name| !name.is_empty());
+                readers.extend(names.filter(|name| !NO_READERS.contains(&name.as_str())));
+            }
+            (TokenTree::Group(group), _) => collect_doc_readers(group.stream(), readers),
+            _ => {}
+        }
+    }
 }
 
 fn attributes(item: &syn::Item) -> &[syn::Attribute] {
@@ -496,6 +503,17 @@ mod tests {
         assert_ne!(before.code, other.code);
         let text = contents("fn f() -> &'static str { \"a // b\" }").expect("parses");
         assert!(text.code.contains("a // b"));
+    }
+
+    #[test]
+    fn derived_macros_may_read_documentation() {
+        let reads = |text| !contents(text).expect("parses").doc_readers.is_empty();
+        assert!(reads("#[derive(Debug, clap::Parser)] struct A;"));
+        assert!(reads("mod m { #[derive(JsonSchema)] struct A; }"));
+        assert!(!reads(
+            "#[derive(Debug, serde::Serialize, thiserror::Error,)] struct A;"
+        ));
+        assert!(!reads("fn derive() {}"));
     }
 
     #[test]

@@ -281,7 +281,9 @@ fn plan(risk: &Assessment) -> Vec<String> {
             steps.push(format!("documentation tests of {}", names(packages)));
         }
         Some(_) => {
-            steps.push(format!("tests of what changed: {}", names(&risk.changed)));
+            if !risk.changed.is_empty() {
+                steps.push(format!("tests of what changed: {}", names(&risk.changed)));
+            }
             if !risk.dependents.is_empty() {
                 steps.push(format!(
                     "tests of what depends on it: {}",
