@@ -372,6 +372,42 @@ fn what_differs_because_of_an_ignored_file_is_not_the_change() {
 }
 
 #[test]
+fn a_package_outside_of_the_repository_is_watched() {
+    let mut fixture = Fixture::new(&["x: pass\ny: pass\n"]);
+    let root = fixture.session.workspace.root.clone();
+    let outside = root.parent().expect("a folder").join("outside");
+    fs::create_dir_all(outside.join("src")).expect("made");
+    let manifest = "[package]\nname = \"outside\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+    fs::write(outside.join("Cargo.toml"), manifest).expect("written");
+    fs::write(outside.join("src/lib.rs"), "").expect("written");
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("read");
+    let dependency = "\n[dependencies]\noutside = { path = \"../outside\" }\n";
+    fs::write(root.join("Cargo.toml"), manifest + dependency).expect("written");
+    git(
+        &root,
+        &["commit", "--quiet", "--all", "--message", "outside"],
+    );
+    fs::write(root.join("LICENSE"), "Anyone may.\n").expect("written");
+    let ran = |fixture: &mut Fixture| {
+        fixture.reopen();
+        let before = fixture.runs.borrow().len();
+        let options = CheckOptions::default();
+        let (verdict, _) = fixture.left_out(&options);
+        assert_eq!(verdict, Verdict::Pass);
+        fixture.runs.borrow()[before..].to_vec()
+    };
+    // Nothing is known of the base, and git says nothing of what is outside.
+    assert_eq!(ran(&mut fixture), [2, 2]);
+    assert!(ran(&mut fixture).is_empty());
+    fs::write(outside.join("src/lib.rs"), "pub fn f() {}").expect("written");
+    assert_eq!(ran(&mut fixture), [2, 2]);
+    // What was built there is no change.
+    fs::create_dir(outside.join("target")).expect("made");
+    fs::write(outside.join("target/CACHEDIR.TAG"), "").expect("written");
+    assert!(ran(&mut fixture).is_empty());
+}
+
+#[test]
 fn what_is_not_looked_at_is_told_with_the_reason() {
     use Aspect::{Claims, Speed};
     let mut fixture = Fixture::new(&["x: pass\n"]);

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+use twox_hash::XxHash3_128;
+
 use crate::baseline::TestSet;
 use crate::hash::hash;
 use crate::host::git::{Commit, GitError, Repo, Worktree, remove_hook_variables};
@@ -163,6 +165,8 @@ pub struct Session {
     pub runner: Runner,
     run_tests: RunTests,
     cancel: Cancel,
+    /// A hash of the packages outside of the repository, if it depends on any.
+    outside: Option<String>,
 }
 
 /// Runs the tests of a request once, as [`run_tests`] does.
@@ -192,6 +196,7 @@ impl Session {
         }
         repo.limit_cache(policy.run.cache_limit.0);
         let runner = Runner::choose(runner.unwrap_or(policy.run.runner))?;
+        let outside = hash_of_folders(&workspace.outside);
         let usual = workspace.root.join(STORE_FILE);
         let store = store::open(store.unwrap_or(usual.as_os_str()))?;
         Ok(Self {
@@ -202,6 +207,7 @@ impl Session {
             runner,
             run_tests: Box::new(run_tests),
             cancel,
+            outside,
         })
     }
 
@@ -255,8 +261,7 @@ impl Session {
     fn stored_base(&self, candidate: &Revision) -> Result<Option<Commit>, SessionError> {
         /// How many commits it looks back.
         const COMMITS: u32 = 100;
-        let mut environment =
-            environment(&self.workspace.root, None, &self.policy.run, &self.runner);
+        let mut environment = self.environment(&self.workspace.root, None);
         for commit in self.repo.ancestors("HEAD", COMMITS)? {
             let lockfile = self.lockfile(&commit.tree)?;
             environment.lockfile = lockfile.as_deref().map(hash).unwrap_or_default();
@@ -270,6 +275,19 @@ impl Session {
             }
         }
         Ok(None)
+    }
+
+    /// What besides the tree decides the outcome of tests at `root`.
+    fn environment(&self, root: &Path, lockfile: Option<&str>) -> Environment {
+        let outside = self.outside.as_deref();
+        environment(root, lockfile, outside, &self.policy.run, &self.runner)
+    }
+
+    /// Whether packages outside of the repository may have changed since the tests of a revision
+    /// were run: git does not say.
+    pub(crate) fn may_differ_outside(&self, revision: &mut Revision) -> Result<bool, SessionError> {
+        let is_known = |known: &StoredTests| known.covering.is_some();
+        Ok(self.outside.is_some() && !is_known(&self.known(revision, &Scope::Workspace)?))
     }
 
     /// The lockfile of a tree; the one on disk if git ignores it.
@@ -608,6 +626,37 @@ impl Session {
     }
 }
 
+/// A hash of everything in some folders but what was built there and what git keeps; `None` of
+/// no folder.
+fn hash_of_folders(folders: &BTreeSet<PathBuf>) -> Option<String> {
+    let mut files = String::new();
+    for folder in folders {
+        push_files(&mut files, folder);
+    }
+    (!folders.is_empty()).then(|| hash(&files))
+}
+
+/// Writes the files below a folder with a hash of each.
+fn push_files(text: &mut String, folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let is_hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
+        let is_link = path.is_symlink();
+        if path.file_name().is_some_and(is_hidden) || path.join("CACHEDIR.TAG").exists() {
+            continue;
+        }
+        if path.is_dir() && !is_link {
+            push_files(text, &path);
+        } else if let Ok(bytes) = fs::read(&path) {
+            let content = XxHash3_128::oneshot(&bytes);
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{} {content:032x}", path.display());
+        }
+    }
+}
+
 /// The text of a file, which git may have written to the disk with other line ends than it
 /// keeps.
 fn as_git_keeps(bytes: &[u8]) -> String {
@@ -753,8 +802,7 @@ impl Revision {
                 root.clone_from(&self.location(session).workspace.root);
             }
         }
-        let policy = &session.policy.run;
-        let environment = environment(&root, lockfile.as_deref(), policy, &session.runner);
+        let environment = session.environment(&root, lockfile.as_deref());
         self.environment = Some(environment.clone());
         Ok(environment)
     }

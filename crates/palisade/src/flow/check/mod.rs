@@ -124,8 +124,11 @@ pub fn check(
     events: Events<'_>,
 ) -> Result<Report, CheckError> {
     let started = Instant::now();
-    let (base, candidate) = session.revisions(&options.base, &options.candidate)?;
-    let assessment = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
+    let (mut base, candidate) = session.revisions(&options.base, &options.candidate)?;
+    let mut assessment = assess_change(session, &base.subject.tree, &candidate.subject.tree)?;
+    if session.may_differ_outside(&mut base)? {
+        assessment.scope = Some(Scope::Workspace);
+    }
     for entry in release_due(session.store.as_mut(), now())? {
         events(Event::Note(format!("{} left quarantine", entry.test)));
     }

@@ -218,10 +218,12 @@ const BUILD_VARIABLES: [&str; 8] = [
 ];
 
 /// What decides the outcome of the tests in the workspace at `root`, besides the
-/// tree; `lockfile` is the text of its `Cargo.lock`.
+/// tree; `lockfile` is the text of its `Cargo.lock`, and `outside` a hash of the packages outside
+/// of the repository, if there are any.
 pub fn environment(
     root: &Path,
     lockfile: Option<&str>,
+    outside: Option<&str>,
     policy: &RunPolicy,
     runner: &Runner,
 ) -> Environment {
@@ -244,11 +246,17 @@ pub fn environment(
         let _ = write!(config, " without {package}");
     }
     config.push_str(&build_variables());
+    let outside = outside.map(|hash| format!(", outside {}", &hash[..8]));
     Environment {
         toolchain,
         machine: machine(),
         lockfile: lockfile.map(hash).unwrap_or_default(),
-        config: format!("{}, settings {}", runner.name(), &hash(&config)[..8]),
+        config: format!(
+            "{}, settings {}{}",
+            runner.name(),
+            &hash(&config)[..8],
+            outside.unwrap_or_default()
+        ),
     }
 }
 
