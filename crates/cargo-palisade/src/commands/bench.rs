@@ -1,12 +1,20 @@
 //! `cargo palisade bench`
 
 use std::fmt::Write as _;
+use std::fs;
+use std::io::ErrorKind;
 
 use super::compare::SelectionArgs;
-use super::{Context, launcher};
+use super::{Context, launcher, write};
 use crate::error::{CommandError, NOT_MEASURED};
-use palisade::flow::benchmark_comparison::{SeriesOptions, SeriesReport, measure_series};
-use palisade::policy::Span;
+use chrono::{DateTime, Utc};
+use palisade::flow::benchmark_comparison::{
+    RecordedRatios, SeriesOptions, SeriesReport, measure_series, record_ratios,
+};
+use palisade::host::measure::machine;
+use palisade::host::now;
+use palisade::host::session::SessionError;
+use palisade::policy::{FILE_NAME, Span};
 use palisade::report::amount;
 use palisade::speed::{BoundState, estimate};
 use serde_json::{Value, json};
@@ -30,6 +38,9 @@ pub struct Args {
     /// How long measuring may take [default: speed.budget of palisade.toml]
     #[arg(long, value_name = "TIME")]
     pub budget: Option<Span>,
+    /// Write the ratios that palisade.toml has no values of this processor for into it
+    #[arg(long)]
+    pub record: bool,
 }
 
 pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
@@ -54,8 +65,48 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     } else {
         0
     };
-    context.print(&document(&series, code), &text(&series, code))?;
+    let (mut document, mut text) = (document(&series, code), text(&series, code));
+    if args.record {
+        let recorded = record(context, &series)?;
+        for (name, limit) in &recorded {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "recorded {name}: {limit}");
+        }
+        if recorded.is_empty() {
+            text.push_str("no ratio was measured that has no bound on this processor\n");
+        }
+        let names = recorded.into_iter().map(|(name, _)| name);
+        document["recorded"] = names.collect::<Vec<_>>().into();
+    }
+    context.print(&document, &text)?;
     Ok(code)
+}
+
+/// Writes the ratios of this processor into the policy.
+fn record(
+    context: &Context<'_>,
+    series: &SeriesReport,
+) -> Result<Vec<(String, String)>, CommandError> {
+    let path = context.session.workspace.root.join(FILE_NAME);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        // Without a policy there is no ratio.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(CommandError::io(format!("read {}", path.display()), source)),
+    };
+    let date = DateTime::<Utc>::from_timestamp_millis(now()).unwrap_or_default();
+    let measured = format!(
+        "{}, cargo palisade bench --record, {}",
+        date.format("%Y-%m-%d"),
+        series.name
+    );
+    let bounds = &series.bounds;
+    let recorded = record_ratios(&text, &path, bounds, &machine::processor(), &measured);
+    let RecordedRatios { names, text } = recorded.map_err(SessionError::from)?;
+    if !names.is_empty() {
+        write(&path, &text)?;
+    }
+    Ok(names)
 }
 
 /// Median and 95 % interval of positive values.
@@ -126,6 +177,7 @@ fn text(series: &SeriesReport, code: u8) -> String {
             BoundState::Kept => "kept",
             BoundState::Broken => "BROKEN",
             BoundState::Inconclusive => "UNDECIDED",
+            BoundState::Unrecorded => "no bound on this processor",
         };
         let _ = writeln!(
             text,

@@ -201,6 +201,30 @@ fn ratios_are_held_within_one_run() {
         "{findings:?}"
     );
     assert_eq!(code, 1);
+    // On a processor that it was not measured on, it is a note until it is recorded.
+    ratio("at_most = 1.3\non = [{ processor = \"no such processor\" }]");
+    let args = [
+        "bench",
+        "--launches",
+        "2",
+        "--only",
+        "large",
+        "--only",
+        "small",
+    ];
+    let (code, report) = fixture.json(&[&args[..], &["--record"]].concat());
+    assert_eq!(code, 0, "{report:#}");
+    let state = &report["bounds"][0]["decision"]["state"];
+    assert_eq!(
+        (state, &report["recorded"][0]),
+        (&"unrecorded".into(), &"overhead".into())
+    );
+    let (code, report) = fixture.json(&args);
+    assert_eq!(
+        report["bounds"][0]["decision"]["state"], "kept",
+        "{report:#}"
+    );
+    assert_eq!(code, 0);
     ratio("at_most = 1.3\nat_least = 2.0");
     let answer = fixture.palisade(&["compare", "HEAD"]);
     assert_eq!(answer.code, 2, "{}", answer.err);

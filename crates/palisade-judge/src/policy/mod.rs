@@ -22,7 +22,7 @@ pub use milestone::MilestonePolicy;
 pub use monitor::Monitor;
 pub use speed::{
     Better, BuildPolicy, Bytes, CommandPolicy, Counters, ParseBytesError, Prints, RatioMeasure,
-    RatioPolicy, SpeedPolicy,
+    RatioPolicy, RatioRecord, SpeedPolicy,
 };
 
 use crate::level::Level;
@@ -541,13 +541,10 @@ impl Policy {
         if let Some(package) = builds.find(|package| !packages.insert(*package)) {
             return Some(("build", package.clone(), "is there twice"));
         }
-        let wrong = self.ratio.iter().find(|ratio| {
-            let limits = [ratio.at_least, ratio.at_most];
-            ratio.bound().is_none() || limits.iter().flatten().any(|limit| *limit <= 0.0)
-        });
-        if let Some(wrong) = wrong {
-            let problem = "needs at_least or at_most, one of them, with a number above 0";
-            return Some(("ratio", wrong.name.clone(), problem));
+        let mut ratios = self.ratio.iter();
+        let wrong = ratios.find_map(|ratio| Some((ratio.name.clone(), ratio.problem()?)));
+        if let Some((name, problem)) = wrong {
+            return Some(("ratio", name, problem));
         }
         self.monitor.iter().find_map(|monitor| {
             let problem = monitor.problem(&self.ratio)?;
@@ -682,6 +679,14 @@ mod tests {
                 matches!(found, Err(PolicyError::Entry { table: "ratio", .. })),
                 "{limits}"
             );
+        }
+        for on in [
+            "{ processor = \"\" }",
+            "{ processor = \"x\", at_most = 2.0 }",
+            "{ processor = \"x\", at_least = 0.0 }",
+        ] {
+            let found = ratio(&format!("at_least = 2.0\non = [{on}]"));
+            assert!(matches!(found, Err(PolicyError::Entry { .. })), "{on}");
         }
         let two = "[[bench]]\ncommand = \"a\"\n[[workload]]\ncommand = \"a\"";
         for text in [

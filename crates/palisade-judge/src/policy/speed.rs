@@ -155,8 +155,8 @@ pub struct BuildPolicy {
     pub max_build_time: Option<Span>,
 }
 
-/// One benchmark bound to another. Both are measured in the same run, so that it holds
-/// on any machine.
+/// One benchmark bound to another, both measured in the same run. How fast the machine is
+/// cancels out; what its processor is good at does not.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RatioPolicy {
@@ -176,9 +176,26 @@ pub struct RatioPolicy {
     /// By how many percent it may pass that.
     #[serde(default)]
     pub within: f64,
-    /// The processors it holds on, as Rust names them; all if empty.
+    /// The architectures it holds on, as Rust names them; all if empty.
     #[serde(default)]
     pub arch: BTreeSet<String>,
+    /// The processors that it was measured on. Without the key it holds on any; on one that
+    /// is not in the list, it decides nothing.
+    pub on: Option<Vec<RatioRecord>>,
+}
+
+/// What a ratio is on one processor.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RatioRecord {
+    /// A part of the processor's name.
+    pub processor: String,
+    /// The least that the ratio must be there, if that is not what the ratio says.
+    pub at_least: Option<f64>,
+    /// The most that it may be there.
+    pub at_most: Option<f64>,
+    /// When it was measured, and by what.
+    pub measured: Option<String>,
 }
 
 /// What two benchmarks are compared by.
@@ -203,7 +220,7 @@ impl RatioMeasure {
 }
 
 impl RatioPolicy {
-    /// The bound; `None` unless there is exactly one limit.
+    /// The bound that is declared; `None` unless there is exactly one limit.
     pub fn bound(&self) -> Option<Bound> {
         let limit = match (self.at_least, self.at_most) {
             (Some(least), None) => Limit::AtLeast(least),
@@ -212,6 +229,45 @@ impl RatioPolicy {
         };
         let within = self.within / 100.0;
         Some(Bound { limit, within })
+    }
+
+    /// The bound on a processor, and whether it decides there; `None` unless there is exactly
+    /// one limit.
+    pub fn bound_on(&self, processor: &str) -> Option<(Bound, bool)> {
+        let declared = self.bound()?;
+        let Some(records) = &self.on else {
+            return Some((declared, true));
+        };
+        let mut records = records.iter();
+        let Some(record) = records.find(|record| processor.contains(&record.processor)) else {
+            return Some((declared, false));
+        };
+        let limit = match declared.limit {
+            Limit::AtLeast(least) => Limit::AtLeast(record.at_least.unwrap_or(least)),
+            Limit::AtMost(most) => Limit::AtMost(record.at_most.unwrap_or(most)),
+        };
+        Some((Bound { limit, ..declared }, true))
+    }
+
+    /// What is wrong with it, if anything is.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        let is_number = |limit: &Option<f64>| limit.is_none_or(|limit| limit > 0.0);
+        if self.bound().is_none() || !is_number(&self.at_least) || !is_number(&self.at_most) {
+            return Some("needs at_least or at_most, one of them, with a number above 0");
+        }
+        let mut records = self.on.iter().flatten();
+        if records.clone().any(|record| record.processor.is_empty()) {
+            return Some("names a processor without a name");
+        }
+        let is_other = |record: &RatioRecord| {
+            record.at_least.is_some() && self.at_least.is_none()
+                || record.at_most.is_some() && self.at_most.is_none()
+                || !is_number(&record.at_least)
+                || !is_number(&record.at_most)
+        };
+        records.any(is_other).then_some(
+            "has a limit for a processor that is not of the ratio's kind, or not above 0",
+        )
     }
 
     /// Whether it holds on processors of this kind.
@@ -279,6 +335,33 @@ impl<'de> Deserialize<'de> for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ratio_decides_on_the_processors_that_it_was_measured_on() {
+        let read = |on: &str| -> RatioPolicy {
+            let text = "name = \"simd\"\nof = \"a\"\nto = \"b\"\nat_least = 3.4\nwithin = 5.0\n";
+            toml::from_str(&format!("{text}{on}")).expect("valid")
+        };
+        let at_least = |ratio: &RatioPolicy, processor: &str| {
+            let (bound, decides) = ratio.bound_on(processor).expect("a bound");
+            (bound.limit, decides)
+        };
+        let anywhere = read("");
+        assert_eq!(at_least(&anywhere, "any"), (Limit::AtLeast(3.4), true));
+        let recorded = read(
+            "on = [{ processor = \"EPYC, family 26\" }, { processor = \"8581C\", at_least = 2.8 }]",
+        );
+        for (processor, expected) in [
+            ("AMD EPYC, family 26 model 2", (3.4, true)),
+            ("INTEL XEON 8581C", (2.8, true)),
+            ("AMD EPYC, family 25 model 17", (3.4, false)),
+        ] {
+            let expected = (Limit::AtLeast(expected.0), expected.1);
+            assert_eq!(at_least(&recorded, processor), expected, "{processor}");
+        }
+        let nowhere = read("on = []");
+        assert_eq!(at_least(&nowhere, "any"), (Limit::AtLeast(3.4), false));
+    }
 
     #[test]
     fn sizes_are_read_and_shown() {

@@ -1,5 +1,4 @@
-//! Limits that hold on any machine: one benchmark against another within a run, and
-//! budgets in absolute units.
+//! Limits: one benchmark against another within a run, and budgets in absolute units.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +55,8 @@ pub enum BoundState {
     Broken,
     /// Neither is shown.
     Inconclusive,
+    /// It was measured on other processors, and decides nothing on this one.
+    Unrecorded,
 }
 
 /// What is known about a bound, with all numbers.
@@ -71,6 +72,29 @@ pub struct BoundDecision {
     pub values: usize,
     /// Why, in words.
     pub reason: String,
+}
+
+impl BoundDecision {
+    /// The same values where the bound decides nothing, as it was measured on the processors
+    /// `known` and not `here`. What was not measured at all stays open.
+    #[must_use]
+    pub fn unrecorded(self, known: &[&str], here: &str) -> Self {
+        if self.values == 0 {
+            return self;
+        }
+        let known = match known {
+            [] => "on none".to_owned(),
+            known => format!("on {}", known.join("; ")),
+        };
+        Self {
+            state: BoundState::Unrecorded,
+            reason: format!(
+                "{}; that was recorded {known}, and this is {here}",
+                self.reason
+            ),
+            ..self
+        }
+    }
 }
 
 /// Decides about a bound, value by value: the ratio of two benchmarks that ran next to
@@ -165,7 +189,9 @@ impl BoundJudge {
         let answer = match state {
             BoundState::Kept => "is",
             BoundState::Broken => "is not",
-            BoundState::Inconclusive => "is not shown to be, nor not to be,",
+            BoundState::Inconclusive | BoundState::Unrecorded => {
+                "is not shown to be, nor not to be,"
+            }
         };
         let limit = number(limit);
         let reason = if self.values.is_empty() {
@@ -238,6 +264,24 @@ mod tests {
         assert_eq!((broken.state, broken.values), (BoundState::Broken, 6));
         let open = decide(bound, around(2.07 * 0.95, 0.02));
         assert_eq!((open.state, open.values), (BoundState::Inconclusive, 40));
+    }
+
+    #[test]
+    fn on_another_processor_a_ratio_is_neither_kept_nor_broken() {
+        let bound = Bound {
+            limit: Limit::AtLeast(3.4),
+            within: 0.05,
+        };
+        for (centre, answer) in [(2.84, "is not"), (3.5, "is")] {
+            let found = decide(bound, around(centre, 0.01)).unrecorded(&["A", "B"], "C");
+            assert_eq!(found.state, BoundState::Unrecorded);
+            let end = format!(
+                "{answer} at least 3.400 within 5.0 %; that was recorded on A; B, and this is C"
+            );
+            assert!(found.reason.ends_with(&end), "{}", found.reason);
+        }
+        let none = decide(bound, std::iter::empty()).unrecorded(&[], "C");
+        assert_eq!(none.state, BoundState::Inconclusive);
     }
 
     #[test]

@@ -148,6 +148,7 @@ fn of_bound(bound: &NamedBound) -> Option<Finding> {
         BoundState::Kept => return None,
         BoundState::Broken => Severity::Regression,
         BoundState::Inconclusive => Severity::Undecided,
+        BoundState::Unrecorded => Severity::Note,
     };
     let subject = FindingSubject::Bound {
         name: bound.name.clone(),
@@ -333,10 +334,18 @@ mod tests {
                 measure: Measure::Time,
                 decision: held,
             };
-            let calm = decision(BenchmarkState::Equivalent, None);
-            let report = report(vec![calm], vec![bound]);
-            let findings = judge_speed(&report, &UnpairedBenchmarks::default());
+            let calm = || decision(BenchmarkState::Equivalent, None);
+            let on_another = NamedBound {
+                decision: bound.decision.clone().unrecorded(&["A"], "B"),
+                ..bound.clone()
+            };
+            let none = UnpairedBenchmarks::default();
+            let findings = judge_speed(&report(vec![calm()], vec![bound]), &none);
             assert_eq!(Verdict::of(&findings), expected);
+            // What it is on another processor is told, and decides nothing.
+            let findings = judge_speed(&report(vec![calm()], vec![on_another]), &none);
+            assert_eq!(findings.len(), 1, "{value}");
+            assert_eq!(findings[0].severity, Severity::Note);
         }
     }
 }

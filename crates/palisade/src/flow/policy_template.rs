@@ -344,11 +344,12 @@ fn push_speed(text: &mut String, speed: &SpeedPolicy) {
     );
     text.push_str(
         "\n# Programs whose time and memory are measured, numbers that commands print, packages whose\n\
-         # time to build is measured, and ratios of two benchmarks that hold on any machine:\n\
+         # time to build is measured, and ratios of two benchmarks, with the processors that they were\n\
+         # measured on (`cargo palisade bench --record` adds this one):\n\
          # [[workload]]\n# name = \"load\"\n# command = \"app load 500000\"\n# max_rss = \"1.2 GiB\"\n\
          # [[bench]]\n# command = \"app measure\"\n# prints = \"number\"\n\
          # [[build]]\n# package = \"app\"\n# max_build_time = \"90s\"\n\
-         # [[ratio]]\n# name = \"SIMD\"\n# of = \"a/bench:b/generic\"\n# to = \"a/bench:b/simd\"\n# at_least = 2.0\n# within = 5.0\n",
+         # [[ratio]]\n# name = \"SIMD\"\n# of = \"a/bench:b/generic\"\n# to = \"a/bench:b/simd\"\n# at_least = 2.0\n# within = 5.0\n# on = []\n",
     );
 }
 

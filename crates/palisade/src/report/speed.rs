@@ -60,6 +60,7 @@ pub(crate) fn bound_word(state: BoundState) -> &'static str {
         BoundState::Kept => "kept",
         BoundState::Broken => "broken",
         BoundState::Inconclusive => "inconclusive",
+        BoundState::Unrecorded => "unrecorded",
     }
 }
 

@@ -7,6 +7,7 @@ use crate::bisect::BLOCK_PAIRS;
 use crate::host::measure::bench::{Bench, Built, Reading};
 use crate::host::measure::executor::Executor;
 use crate::host::measure::launch::{LaunchError, Launcher};
+use crate::host::measure::machine;
 use crate::host::session::{Events, Revision, Session};
 use crate::host::{new_id, now};
 use crate::policy::RatioPolicy;
@@ -158,7 +159,7 @@ pub(crate) fn hold_ratio(
     ratio: &RatioPolicy,
     events: Events<'_>,
 ) -> Result<Result<BoundDecision, String>, ComparisonError> {
-    let Some(bound) = ratio.bound() else {
+    let Some((bound, _)) = ratio.bound_on(&machine::processor()) else {
         return Ok(Err("it has no bound".to_owned()));
     };
     let runner = runner(session, launcher, events);

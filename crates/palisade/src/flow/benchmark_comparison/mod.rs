@@ -17,6 +17,7 @@ mod counts;
 mod good_commit;
 mod nearest;
 mod pair;
+mod ratio_records;
 mod runner;
 mod series;
 
@@ -27,6 +28,7 @@ pub(crate) use good_commit::{GoodCommit, hold_ratio};
 pub use pair::Selection;
 pub(crate) use pair::may_have_benchmark;
 use pair::{RevisionPair, prepare_pair};
+pub use ratio_records::{RecordedRatios, record_ratios};
 pub use runner::Injection;
 use runner::{BenchmarkRunner, PairedResults};
 pub use series::{SeriesOptions, SeriesReport, measure_series};

@@ -10,6 +10,7 @@ use super::pair::{RevisionPair, commands, is_unchanged};
 use crate::host::measure::bench::{Bench, Built, Reading};
 use crate::host::measure::executor::{Executor, LaunchSettings};
 use crate::host::measure::launch::LaunchError;
+use crate::host::measure::machine;
 use crate::host::run::Progress;
 use crate::host::session::{Event, Events};
 use crate::policy::{Policy, RatioPolicy};
@@ -384,13 +385,19 @@ impl<'a> BenchmarkRunner<'a> {
         is_all: bool,
     ) -> Result<Vec<NamedBound>, ComparisonError> {
         let mut bounds = Vec::new();
+        let here = machine::processor();
         let ratios = self.policy.ratio.iter();
         for ratio in ratios.filter(|ratio| ratio.is_for_this_machine()) {
-            let Some(bound) = ratio.bound() else {
+            let Some((bound, decides)) = ratio.bound_on(&here) else {
                 continue;
             };
             let decision = match self.ratio(ratio, bound, benches, built)? {
-                Ok(decision) => decision,
+                Ok(decision) if decides => decision,
+                Ok(decision) => {
+                    let known = ratio.on.iter().flatten();
+                    let known: Vec<&str> = known.map(|known| known.processor.as_str()).collect();
+                    decision.unrecorded(&known, &here)
+                }
                 // Where only some benchmarks were asked for, the others are not missed.
                 Err(_) if !is_all => continue,
                 Err(missing) => {

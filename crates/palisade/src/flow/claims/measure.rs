@@ -174,8 +174,7 @@ impl Measuring<'_> {
     fn left_out(&self, claim: &Claim) -> Option<String> {
         let definition = &claim.definition;
         if let Some(processor) = &definition.processor {
-            let here = machine::fingerprint("", "");
-            let here = here.0.get("processor").map_or("unknown", String::as_str);
+            let here = machine::processor();
             if !here.contains(processor.as_str()) {
                 return Some(format!("it holds on {processor}, and this is {here}"));
             }

@@ -157,7 +157,7 @@ impl<'a> Observer<'a> {
             Ok(held) => match held.state {
                 BoundState::Kept => (CommitObservation::Good, None),
                 BoundState::Broken => (CommitObservation::Bad, None),
-                BoundState::Inconclusive => skip(held.reason),
+                BoundState::Inconclusive | BoundState::Unrecorded => skip(held.reason),
             },
             Err(why) => skip(why),
         })

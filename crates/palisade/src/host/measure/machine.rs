@@ -10,15 +10,8 @@ use crate::speed::Fingerprint;
 /// depends on besides the program.
 pub fn fingerprint(rustc: &str, flags: &str) -> Fingerprint {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let of_cpu = |key: &str| {
-        let mut lines = cpuinfo.lines();
-        let line = lines.find(|line| line.split(':').next().map(str::trim) == Some(key))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let processor = of_cpu("model name")
-        .or_else(|| sysctl("machdep.cpu.brand_string"))
-        // What Windows sets for every process.
-        .or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok());
+    let of_cpu = |key: &str| of_cpu(&cpuinfo, key);
+    let processor = of_cpu("model name").or_else(name_of_processor);
     let governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";
     let governor = fs::read_to_string(governor).ok();
     let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
@@ -52,6 +45,39 @@ pub fn fingerprint(rustc: &str, flags: &str) -> Fingerprint {
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Fingerprint(known.collect())
+}
+
+/// The processor: its name, and on Linux what kind it is. Virtual machines call processors of
+/// several generations alike.
+pub fn processor() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    processor_of(&cpuinfo)
+        .or_else(name_of_processor)
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The processor that Linux describes.
+fn processor_of(cpuinfo: &str) -> Option<String> {
+    let of_cpu = |key| of_cpu(cpuinfo, key);
+    if let (Some(name), Some(family), Some(model)) =
+        (of_cpu("model name"), of_cpu("cpu family"), of_cpu("model"))
+    {
+        return Some(format!("{name}, family {family} model {model}"));
+    }
+    // ARM64 has no names.
+    let (by, part) = (of_cpu("CPU implementer")?, of_cpu("CPU part")?);
+    Some(format!("implementer {by} part {part}"))
+}
+
+fn of_cpu(cpuinfo: &str, key: &str) -> Option<String> {
+    let mut lines = cpuinfo.lines();
+    let line = lines.find(|line| line.split(':').next().map(str::trim) == Some(key))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// What macOS and Windows call the processor; Windows sets that for every process.
+fn name_of_processor() -> Option<String> {
+    sysctl("machdep.cpu.brand_string").or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok())
 }
 
 #[cfg(unix)]
@@ -185,6 +211,22 @@ mod tests {
             here.differences(&fingerprint("rustc 1.94.0", "")),
             ["compiler: rustc 1.95.0 here, rustc 1.94.0 there"]
         );
+    }
+
+    #[test]
+    fn a_processor_is_told_from_others_of_its_name() {
+        let zen = |family: u32| {
+            format!(
+                "processor\t: 0\ncpu family\t: {family}\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+            )
+        };
+        let found = processor_of(&zen(26));
+        assert_eq!(found.as_deref(), Some("AMD EPYC, family 26 model 2"));
+        assert_ne!(processor_of(&zen(25)), found);
+        let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n";
+        let found = processor_of(arm);
+        assert_eq!(found.as_deref(), Some("implementer 0x41 part 0xd40"));
+        assert_eq!(processor_of(""), None);
     }
 
     #[test]

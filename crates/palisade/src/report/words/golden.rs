@@ -187,6 +187,11 @@ fn of_speed() -> Vec<(FindingSubject, Cause)> {
         within: 0.05,
     };
     let held = BoundJudge::exact(limit, 1.5).expect("a value");
+    let unrecorded = held.clone().unrecorded(&["A"], "B");
+    let ratio = || FindingSubject::Bound {
+        name: "simd".to_owned(),
+        measure: Measure::Time,
+    };
     let all = FindingSubject::Benchmarks;
     vec![
         compared(BenchmarkState::Improved),
@@ -195,13 +200,8 @@ fn of_speed() -> Vec<(FindingSubject, Cause)> {
         compared(BenchmarkState::Incomparable),
         files(BenchmarkState::Regressed),
         files(BenchmarkState::Inconclusive),
-        (
-            FindingSubject::Bound {
-                name: "simd".to_owned(),
-                measure: Measure::Time,
-            },
-            Cause::BoundMeasured(Box::new(held)),
-        ),
+        (ratio(), Cause::BoundMeasured(Box::new(held))),
+        (ratio(), Cause::BoundMeasured(Box::new(unrecorded))),
         (bench(None), Cause::BenchmarkGone),
         (bench(None), Cause::BenchmarkAdded),
         (

@@ -80,13 +80,18 @@ pub(super) fn compared_files(subject: &FindingSubject, found: &FileComparison) -
 }
 
 pub(super) fn bound(decision: &BoundDecision) -> Words {
-    let words = Words::new(bound_word(decision.state), decision.reason.clone())
-        .avoid("do not loosen the bound to get past this");
+    let words = Words::new(bound_word(decision.state), decision.reason.clone());
+    if decision.state == BoundState::Unrecorded {
+        return words
+            .meaning("a ratio is a fact about a processor; on this one the bound decides nothing")
+            .next("cargo palisade bench --record makes it one, of the values of this processor");
+    }
+    let words = words.avoid("do not loosen the bound to get past this");
     match decision.state {
         BoundState::Kept | BoundState::Broken => words
             .meaning("the bound of palisade.toml does not hold")
             .next("find out what became slower or larger, on either side of the bound"),
-        BoundState::Inconclusive => words
+        BoundState::Inconclusive | BoundState::Unrecorded => words
             .meaning("whether the bound of palisade.toml holds is not shown")
             .next("cargo palisade compare with a larger --budget"),
     }
