@@ -16,9 +16,11 @@
 //! - **The next commit** is the one whose observation is expected to tell most; the last that
 //!   is allowed, the one that most raises the chance to name the culprit.
 //! - **It ends** when one suspect is at least 95 % likely ([`SearchRules::confidence`]), after
-//!   it was allowed for that the ends may not differ at all. Commits that cannot be
-//!   measured are skipped; a culprit that they hide is named as a set. A good end that cannot
-//!   be measured is taken on trust; a bad one ends the search.
+//!   it was allowed for that the ends may not differ at all. Where a failure is flaky, it must
+//!   be so at whatever failure rates the observations allow: the rates are not known, and a
+//!   failure that is rarer than most would else be traced to the wrong commit. Commits that
+//!   cannot be measured are skipped; a culprit that they hide is named as a set. A good end
+//!   that cannot be measured is taken on trust; a bad one ends the search.
 //! - **Merges.** A commit is bad if it holds the culprit, directly or through any of its
 //!   parents, as in `git bisect`.
 //!
@@ -293,7 +295,13 @@ impl Search {
         let measurable = self.measurable();
         let classes = self.ranked_classes(&belief, &measurable);
         let likeliest = &classes[0];
-        let confidence = belief.weight(likeliest);
+        let believed = belief.weight(likeliest);
+        // Before one suspect is likely, there is nothing to doubt.
+        let doubt = (believed >= self.rules.confidence || self.runs >= self.rules.max_runs)
+            .then(|| self.doubt_of_rates(model, likeliest));
+        let doubt = doubt.flatten();
+        let doubted = doubt.as_ref().map_or(1.0, |doubt| doubt.weight(likeliest));
+        let confidence = believed.min(doubted);
         let is_found = confidence >= self.rules.confidence
             && (self.has_failed() || model == FailureModel::Ratios);
         if self.runs >= self.rules.max_runs {
@@ -317,7 +325,16 @@ impl Search {
         {
             return SearchStep::Observe(self.name(last));
         }
-        SearchStep::Observe(self.name(self.most_telling(&belief, &measurable, at)))
+        // What is believed is sure already: what tells most is what the doubt is about.
+        let open = doubt.as_ref().unwrap_or(&belief);
+        SearchStep::Observe(self.name(self.most_telling(open, &measurable, at)))
+    }
+
+    /// What is believed at the failure rates that are least sure of some suspects; `None`
+    /// where no rates are in question.
+    fn doubt_of_rates(&self, model: FailureModel, class: &[usize]) -> Option<Belief> {
+        let is_open = model == FailureModel::Rates;
+        is_open.then(|| Belief::least_sure(&self.graph, &self.seen, &self.prior, class))?
     }
 
     /// An end that cannot be measured and has to be. That the good end is good may be taken on

@@ -25,6 +25,16 @@ const OLD: [PriorComponent; 3] = [(0.5, [0.3, 30.0]), (0.4, [1.5, 40.0]), (0.1, 
 /// each time is told apart well by either.
 const NEW: [PriorComponent; 2] = [(0.8, [6.0, 6.0]), (0.2, [1.0, 4.0])];
 
+/// The failure rates among which those are looked for that are least sure of a suspect.
+const RATES: [f64; 20] = [
+    0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9,
+    0.95, 0.99, 1.0,
+];
+
+/// How much less likely, as a difference of logarithms, rates may make what was seen than those
+/// that make it likeliest: 95 % of a chi-squared distribution with two degrees of freedom.
+const PLAUSIBLE: f64 = 3.0;
+
 /// A failure rate without a change.
 const SAME: [PriorComponent; 1] = [(1.0, [0.5, 1.0])];
 
@@ -110,6 +120,50 @@ impl Belief {
         })
     }
 
+    /// What is believed at the two failure rates that are least sure of some suspects, among
+    /// all rates that what was seen allows. Whichever of these are the true ones, it is at
+    /// least so likely that the culprit is among them: no belief in rates enters.
+    pub(super) fn least_sure(
+        graph: &Graph,
+        seen: &[CommitEvidence],
+        prior: &[f64],
+        class: &[usize],
+    ) -> Option<Self> {
+        let counts: Vec<_> = (0..graph.suspects())
+            .map(|suspect| before_and_since(graph, seen, suspect))
+            .collect();
+        let pairs = RATES.iter().flat_map(|old| {
+            let higher = RATES.iter().filter(move |new| *new > old);
+            higher.map(move |new| [*old, *new])
+        });
+        let at_rates = |rates: [f64; 2]| {
+            let logs: Vec<f64> = counts
+                .iter()
+                .zip(prior)
+                .map(|(counts, weight)| weight.ln() + log_likelihood(*counts, rates))
+                .collect();
+            let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            if largest == f64::NEG_INFINITY {
+                return None;
+            }
+            let weights: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let suspects: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+            Some((largest + sum.ln(), rates, suspects))
+        };
+        let all: Vec<_> = pairs.filter_map(at_rates).collect();
+        let most = all.iter().map(|(fit, ..)| *fit);
+        let most = most.fold(f64::NEG_INFINITY, f64::max);
+        let plausible = all.into_iter().filter(|(fit, ..)| *fit >= most - PLAUSIBLE);
+        let beliefs = plausible.map(|(_, rates, suspects)| Self {
+            expected: vec![rates; suspects.len()],
+            suspects,
+            none: 0.0,
+            expected_without: 0.0,
+        });
+        beliefs.min_by(|a, b| a.weight(class).total_cmp(&b.weight(class)))
+    }
+
     /// How likely the culprit is among some suspects.
     pub(super) fn weight(&self, class: &[usize]) -> f64 {
         class.iter().map(|suspect| self.suspects[*suspect]).sum()
@@ -182,18 +236,34 @@ fn certain(graph: &Graph, seen: &[CommitEvidence], suspect: usize) -> Facts {
     }
 }
 
-/// Two failure rates, without and with the change, each integrated out.
-fn rates(graph: &Graph, seen: &[CommitEvidence], suspect: usize) -> Facts {
+/// What was seen of the commits without a suspect, and of those with it.
+fn before_and_since(graph: &Graph, seen: &[CommitEvidence], suspect: usize) -> [Counts; 2] {
     let mut before_and_since = [Counts::default(); 2];
     for (commit, seen) in seen.iter().enumerate() {
         let counts = &mut before_and_since[usize::from(graph.holds(commit, suspect))];
         counts.failures += seen.counts.failures;
         counts.passes += seen.counts.passes;
     }
-    let [(old, bad_before), (new, bad_since)] = [
-        rate(before_and_since[0], &OLD),
-        rate(before_and_since[1], &NEW),
-    ];
+    before_and_since
+}
+
+/// The log-likelihood of some outcomes in one order, at two known rates.
+fn log_likelihood(before_and_since: [Counts; 2], rates: [f64; 2]) -> f64 {
+    // What never happened is as likely at any rate.
+    let times = |count: u32, chance: f64| match count {
+        0 => 0.0,
+        count => f64::from(count) * chance.ln(),
+    };
+    let of = |(counts, rate): (Counts, f64)| {
+        times(counts.failures, rate) + times(counts.passes, 1.0 - rate)
+    };
+    before_and_since.into_iter().zip(rates).map(of).sum()
+}
+
+/// Two failure rates, without and with the change, each integrated out.
+fn rates(graph: &Graph, seen: &[CommitEvidence], suspect: usize) -> Facts {
+    let [before, since] = before_and_since(graph, seen, suspect);
+    let [(old, bad_before), (new, bad_since)] = [rate(before, &OLD), rate(since, &NEW)];
     Facts {
         log_likelihood: old + new,
         expected: [bad_before, bad_since],

@@ -82,17 +82,19 @@ fn a_certain_failure_is_found_in_seven_runs_between_the_ends() {
 #[test]
 fn flaky_failures_and_slowdowns_are_found_among_64_commits() {
     let found = searches(Failure::Rates(0.0, 0.5), 200, 200, 60_000);
-    assert!(found.right >= 0.97 && found.sure >= 0.99, "{found:?}");
-    assert!(found.runs <= 37.0, "{found:?}");
+    assert!(found.right >= 0.97 && found.sure >= 0.85, "{found:?}");
+    assert!(found.runs <= 85.0, "{found:?}");
     let found = searches(Failure::Rates(0.0, 0.5), 40, 400, 61_000);
     assert!(found.right >= 0.96, "{found:?}");
     let found = searches(Failure::Rates(0.02, 0.5), 40, 400, 62_000);
     assert!(found.right >= 0.9, "{found:?}");
     // Who was flaky before, and who seldom fails, is seldom accused wrongly.
-    let found = searches(Failure::Rates(0.2, 0.6), 200, 100, 63_000);
-    assert!(found.right_if_sure >= 0.72, "{found:?}");
-    let found = searches(Failure::Rates(0.01, 0.2), 200, 100, 64_000);
-    assert!(found.right_if_sure >= 0.85, "{found:?}");
+    for (old, new) in [(0.2, 0.6), (0.01, 0.2), (0.05, 0.3), (0.0, 0.1)] {
+        let found = searches(Failure::Rates(old, new), 200, 100, 63_000);
+        // Of so few, one more may be wrong than 5 %.
+        let is_right = found.sure == 0.0 || found.right_if_sure >= 0.93;
+        assert!(is_right, "{old} {new}: {found:?}");
+    }
     for noise in [Noise::CALM, Noise::DRIFTING] {
         let found = searches(Failure::Slower(0.05, noise), 60, 60, 62_000);
         assert!(found.right >= 0.95, "{found:?}");
