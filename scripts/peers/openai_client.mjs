@@ -1,8 +1,9 @@
 // Use a server with the official Node client, as its documentation does.
 //
-//     node openai_client.mjs BASE_URL      prints a line per check; exits with 1 if one fails
+//     node openai_client.mjs BASE_URL TOOLS_URL     prints a line per check; exits with 1 if one
+//                                                   fails
 //
-// The server has `--alias peers` and no `--lenient`.
+// The servers have `--alias peers` and no `--lenient`; the template of the second has tools.
 
 import assert from "node:assert/strict";
 
@@ -12,6 +13,7 @@ import { VERSION } from "openai/version";
 const base = process.argv[2];
 const model = "peers";
 const client = new OpenAI({ baseURL: `${base}/v1`, apiKey: "none", maxRetries: 0 });
+const withTools = new OpenAI({ baseURL: `${process.argv[3]}/v1`, apiKey: "none", maxRetries: 0 });
 const messages = [{ role: "user", content: "Tell me a story." }];
 const options = { model, messages, max_tokens: 20, seed: 3 };
 
@@ -124,6 +126,25 @@ const checks = {
       assert.equal(error.param, param);
       assert.ok(error.requestID);
     }
+  },
+
+  async "tools, whole and as a stream"() {
+    const parameters = {
+      type: "object",
+      properties: { day: { enum: ["today", "tomorrow"] } },
+      required: ["day"],
+      additionalProperties: false,
+    };
+    const tools = [{ type: "function", function: { name: "weather", parameters } }];
+    const asked = { model, messages, seed: 3, tools, tool_choice: "required" };
+    const whole = (await withTools.chat.completions.create(asked)).choices[0];
+    const called = whole.message.tool_calls[0].function;
+    assert.equal(whole.finish_reason, "tool_calls");
+    assert.equal(called.name, "weather");
+    assert.ok(["today", "tomorrow"].includes(JSON.parse(called.arguments).day));
+    const runner = withTools.chat.completions.stream(asked);
+    const final = (await runner.finalChatCompletion()).choices[0];
+    assert.equal(final.message.tool_calls[0].function.arguments, called.arguments);
   },
 
   async "cancel in mid-stream"() {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Use a server with the official Python client, as its documentation does.
 
-    openai_client.py BASE_URL        prints a line per check; exits with 1 if one fails
+    openai_client.py BASE_URL TOOLS_URL     prints a line per check; exits with 1 if one fails
 
-The server has `--alias peers` and no `--lenient`.
+The servers have `--alias peers` and no `--lenient`; the template of the second has tools.
 """
 
 import asyncio
@@ -22,7 +22,9 @@ from pydantic import BaseModel, Field
 
 BASE = sys.argv[1]
 MODEL = "peers"
+TOOLS_BASE = sys.argv[2]
 client = openai.OpenAI(base_url=f"{BASE}/v1", api_key="none", max_retries=0, timeout=60)
+with_tools = openai.OpenAI(base_url=f"{TOOLS_BASE}/v1", api_key="none", max_retries=0, timeout=60)
 HELLO = [{"role": "user", "content": "Tell me a story."}]
 checks = []
 
@@ -322,6 +324,64 @@ def errors():
         assert e.body["n_prompt_tokens"] > e.body["n_ctx"] and str(e.body["n_ctx"]) in e.message
     else:
         raise AssertionError("a prompt beyond the context was accepted")
+
+
+class Weather(BaseModel):
+    """Tells the weather of a day."""
+
+    day: Literal["today", "tomorrow"]
+    celsius: bool
+
+
+WEATHER = openai.pydantic_function_tool(Weather, name="weather")
+
+
+@check
+def tools_required_and_parsed():
+    for seed in range(3):
+        reply = with_tools.chat.completions.parse(
+            model=MODEL, messages=HELLO, tools=[WEATHER], tool_choice="required", seed=seed,
+            temperature=1,
+        )  # fmt: skip
+        choice = reply.choices[0]
+        assert choice.finish_reason == "tool_calls"
+        (call,) = choice.message.tool_calls
+        assert call.type == "function" and call.id and call.function.name == "weather"
+        assert isinstance(call.function.parsed_arguments, Weather)
+
+
+@check
+def tools_in_a_stream_and_their_answer():
+    named = {"type": "function", "function": {"name": "weather"}}
+    options = dict(model=MODEL, messages=HELLO, tools=[WEATHER], tool_choice=named, seed=1)
+    whole = with_tools.chat.completions.create(**options).choices[0]
+    name, arguments, ids = "", "", set()
+    for chunk in with_tools.chat.completions.create(stream=True, **options):
+        for call in chunk.choices[0].delta.tool_calls or []:
+            assert call.index == 0
+            name += call.function.name or ""
+            arguments += call.function.arguments or ""
+            ids |= {call.id} - {None}
+        reason = chunk.choices[0].finish_reason
+    (call,) = whole.message.tool_calls
+    assert (name, arguments) == (call.function.name, call.function.arguments) and len(ids) == 1
+    assert reason == whole.finish_reason
+    Weather.model_validate_json(arguments)
+    messages = [
+        *HELLO,
+        whole.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "It rains."},
+    ]
+    reply = with_tools.chat.completions.create(
+        model=MODEL, messages=messages, tools=[WEATHER], tool_choice="none", max_tokens=5
+    )
+    assert reply.choices[0].message.content
+
+
+@check
+def tools_are_refused_without_a_template_for_them():
+    refused(openai.BadRequestError, "tools", lambda: client.chat.completions.create(
+        model=MODEL, messages=HELLO, tools=[WEATHER]))  # fmt: skip
 
 
 def running() -> float:
