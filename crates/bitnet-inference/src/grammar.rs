@@ -142,8 +142,7 @@ impl GrammarCompiler {
         };
         let error = |message: String| GrammarError::Compile {
             kind,
-            // The first line says what is wrong, the others where the parser was.
-            message: message.lines().next().unwrap_or_default().to_owned(),
+            message: what_is_wrong(&message),
         };
         let parser = self.factory.create_parser(grammar);
         let mut matcher = Matcher::new(parser);
@@ -262,11 +261,20 @@ impl fmt::Debug for Follower {
     }
 }
 
-/// Returns the first line of an error; the others are the state of the parser.
+/// Returns the first line of an error, and the error that a regular expression has at its
+/// end; the others are the state of the parser.
+fn what_is_wrong(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default().to_owned();
+    match lines.find_map(|line| line.strip_prefix("error: ")) {
+        Some(error) => format!("{first} {error}"),
+        None => first,
+    }
+}
+
 fn constraint_error(error: impl fmt::Display) -> ConstraintError {
-    let message = error.to_string();
     ConstraintError {
-        message: message.lines().next().unwrap_or_default().to_owned(),
+        message: what_is_wrong(&error.to_string()),
     }
 }
 

@@ -88,10 +88,10 @@ impl Server {
         }
     }
 
-    /// Serves a model until the server is asked to end. Returns whether every request was
-    /// answered.
-    pub fn run(self, model: ServedModel) -> bool {
-        let drained = worker::run(&self.app, model, &self.commands);
+    /// Serves a model until the server is asked to end; calls `on_ready` when the first request
+    /// can be answered. Returns whether every request was answered.
+    pub fn run(self, model: ServedModel, on_ready: impl FnOnce()) -> bool {
+        let drained = worker::run(&self.app, model, &self.commands, on_ready);
         self.app.close();
         // A panic there was reported by its thread.
         let _ = self.http.join();

@@ -76,7 +76,7 @@ impl Text<'_> {
 }
 
 /// Serves a model until the server is asked to end. Returns whether every job was done.
-pub fn run(app: &App, model: ServedModel, commands: &Commands) -> bool {
+pub fn run(app: &App, model: ServedModel, commands: &Commands, on_ready: impl FnOnce()) -> bool {
     let (mut engine, facts) = match model.split(unix_time()) {
         Ok(split) => split,
         Err(error) => {
@@ -108,6 +108,7 @@ pub fn run(app: &App, model: ServedModel, commands: &Commands) -> bool {
         max_running: app.options.max_running,
         max_waiting: app.options.max_waiting,
     };
+    on_ready();
     let mut deadline = None;
     loop {
         if app.is_draining() {

@@ -115,7 +115,6 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let server = Server::start(address, options)
         .with_context(|| format!("failed to listen on {address}"))?;
     let model = args.load(&checkpoint, ui)?;
-    ui.line(&format!("listening on http://{}", server.address()))?;
     interrupt::defer();
     let shutdown = server.shutdown();
     std::thread::spawn(move || {
@@ -124,7 +123,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
         shutdown.request();
     });
-    if !server.run(model) {
+    let address = server.address();
+    let mut told = Ok(());
+    let was_drained = server.run(model, || {
+        told = ui.line(&format!("listening on http://{address}"));
+    });
+    told?;
+    if !was_drained {
         anyhow::bail!("the server ended before all requests were done");
     }
     Ok(())

@@ -59,7 +59,10 @@ impl CompletionLogprobs {
     pub fn push_unknown(&mut self, tokenizer: &Tokenizer, token: u32, offset: &mut usize) {
         let (text, _) = text(tokenizer, token);
         self.text_offset.push(*offset);
-        *offset += text.chars().count();
+        // Special tokens are named here, but are not in the text.
+        if !tokenizer.is_special(token) {
+            *offset += text.chars().count();
+        }
         self.tokens.push(text);
         self.token_logprobs.push(None);
         self.top_logprobs.push(None);

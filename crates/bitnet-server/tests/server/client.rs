@@ -129,7 +129,7 @@ pub fn start_sized(options: ServerOptions, size: Size) -> Running {
         chat_options: ChatOptions::new(SystemTime::now()),
         n_parameters: 35_682_816,
     };
-    let thread = std::thread::spawn(move || server.run(model));
+    let thread = std::thread::spawn(move || server.run(model, || ()));
     let running = Running {
         address,
         shutdown,

@@ -103,7 +103,14 @@ fn what_cannot_be_followed_is_refused() {
         error["message"].as_str().unwrap().contains("contains"),
         "{error}"
     );
-    refused("guided_regex", json!("("));
+    let error = refused("guided_regex", json!("("));
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("unclosed group"),
+        "{error}"
+    );
     refused("grammar", json!("start: nothing"));
     refused("response_format", json!({"type": "xml"}));
     let mut both = json!({"prompt": "A", "guided_regex": "a", "json_schema": {}});
