@@ -9,7 +9,7 @@ use palisade::flow::confirmed_run::{ConfirmedRun, confirmed_run};
 use palisade::host::session::{BaseChoice, Event, Session};
 use palisade::host::{new_id, now};
 use palisade::observation::Run;
-use palisade::record::{BaselineMark, FailureKind, Record, age};
+use palisade::record::{BaselineMark, FailureKind, Record, age, counted};
 use palisade::report::printable;
 use palisade::scope::Scope;
 use serde_json::json;
@@ -93,9 +93,9 @@ fn record(context: &mut Context<'_>) -> Result<u8, CommandError> {
         count => format!(", {count} flaky"),
     };
     let mut text = format!(
-        "{} of {} tests pass at {}, {} fail{flaky}, {} ignored\n",
+        "{} of {} pass at {}, {} fail{flaky}, {} ignored\n",
         tally.passing,
-        tally.ran(),
+        counted(tally.ran(), "test"),
         revision.name(),
         tally.failing,
         tally.ignored
@@ -168,9 +168,9 @@ fn show(context: &mut Context<'_>, branch: &BranchArgs) -> Result<u8, CommandErr
     }
     let _ = writeln!(
         text,
-        "{} of {} tests pass, {} fail, {} ignored; branch {}, commit {}, recorded {} ago",
+        "{} of {} pass, {} fail, {} ignored; branch {}, commit {}, recorded {} ago",
         tally.passing,
-        tally.ran(),
+        counted(tally.ran(), "test"),
         tally.failing,
         tally.ignored,
         if mark.branch.is_empty() {

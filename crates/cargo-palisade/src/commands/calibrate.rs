@@ -8,6 +8,7 @@ use crate::error::{CommandError, NOT_MEASURED};
 use palisade::flow::benchmark_comparison::{CalibrateOptions, calibrate};
 use palisade::host::measure::launch::CAN_SLOW_DOWN;
 use palisade::policy::Span;
+use palisade::record::counted;
 use palisade::speed::{Calibration, NoiseThreshold};
 use serde_json::json;
 
@@ -65,27 +66,28 @@ fn text(calibration: &Calibration) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{}: {}: spread {:.2} % in {} comparisons; a change counts from {:.1} % on",
+            "{}: {}: spread {:.2} % in {}; a change counts from {:.1} % on",
             known.benchmark,
             known.measure,
             100.0 * known.spread,
-            known.comparisons,
+            counted(known.comparisons as usize, "comparison"),
             100.0 * noise_threshold.threshold(f64::INFINITY)
         );
     }
     let alarms = calibration.false_alarms;
     let _ = writeln!(
         text,
-        "Equal programs: {} of {} comparisons raised an alarm",
-        alarms.found, alarms.of
+        "Equal programs: {} of {} raised an alarm",
+        alarms.found,
+        counted(alarms.of as usize, "comparison")
     );
     for detection in &calibration.detections {
         let _ = writeln!(
             text,
-            "{:.0} % slower: found in {} of {} comparisons",
+            "{:.0} % slower: found in {} of {}",
             100.0 * detection.slowdown,
             detection.rate.found,
-            detection.rate.of
+            counted(detection.rate.of as usize, "comparison")
         );
     }
     if !CAN_SLOW_DOWN {

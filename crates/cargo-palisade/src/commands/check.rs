@@ -1,18 +1,16 @@
 //! `cargo palisade check`
 
+use super::page::page;
 use super::{Context, launcher, write};
 use crate::error::CommandError;
 use palisade::flow::check::{CheckOptions, MeasureSpeed, check};
 use palisade::host::now;
 use palisade::host::session::{BaseChoice, CandidateChoice};
 use palisade::policy::Span;
-use palisade::record::{Report, ReportDocument};
-use palisade::report::{HistoryPoint, html, junit, markdown, sarif, terminal};
+use palisade::record::Report;
+use palisade::report::{junit, markdown, sarif, terminal};
 use palisade::scope::ShardNumber;
 use std::path::PathBuf;
-
-/// How many runs the curves of the page go back.
-const HISTORY: u32 = 100;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: cargo palisade check --base main --html report.html")]
@@ -153,16 +151,4 @@ pub fn tell(context: &Context<'_>, report: Report, args: &ReportArgs) -> Result<
     let text = terminal(report, now(), context.ui.paint());
     context.print(&serde_json::to_value(report)?, &text)?;
     Ok(report.exit_code)
-}
-
-fn page(context: &Context<'_>, report: &ReportDocument) -> Result<String, CommandError> {
-    let store = context.session.store.as_ref();
-    let mut history: Vec<HistoryPoint> = store
-        .recent_runs(HISTORY)?
-        .iter()
-        .filter_map(HistoryPoint::of)
-        .collect();
-    history.reverse();
-    let ledger = palisade::flow::quarantine::ledger(store)?;
-    Ok(html(report, &history, &ledger.flaky(), now()))
 }

@@ -8,6 +8,7 @@ use palisade::flow::claims::{
 };
 use palisade::host::measure::machine::fingerprint;
 use palisade::host::now;
+use palisade::record::counted;
 use palisade::report::{documents, numbers};
 use palisade::verdict::{Verdict, judge_claims};
 use std::fmt::Write as _;
@@ -132,10 +133,15 @@ fn rewrite(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
     let machine = fingerprint("", "");
     let part = |name: &str| machine.0.get(name).map_or("unknown", String::as_str);
     let place = format!(
-        "{}, {}, {} cores",
+        "{}, {}, {} {}",
         date.format("%Y-%m-%d"),
         part("processor"),
-        part("cores")
+        part("cores"),
+        if part("cores") == "1" {
+            "core"
+        } else {
+            "cores"
+        }
     );
     let root = &context.session.workspace.root;
     let written = update(root, &claims, &checked, &place)?;
@@ -207,10 +213,10 @@ fn list(context: &Context<'_>) -> Result<u8, CommandError> {
     }
     let _ = writeln!(
         text,
-        "{} claims, {} contradictions, {} figures without proof",
-        claims.list.len(),
-        contradictions.len(),
-        unproved.len()
+        "{}, {}, {} without proof",
+        counted(claims.list.len(), "claim"),
+        counted(contradictions.len(), "contradiction"),
+        counted(unproved.len(), "figure")
     );
     let json = json!({
         "schema": 1,

@@ -13,6 +13,7 @@ use palisade::host::session::Event;
 use palisade::host::{new_id, now};
 use palisade::observation::Purpose;
 use palisade::policy::Span;
+use palisade::record::counted;
 use palisade::record::{Record, age};
 use palisade::report::flaky_table;
 use palisade::scope::Scope;
@@ -227,7 +228,11 @@ fn stress(
             "broken"
         };
         let (failures, total) = (seen.counts.failures, seen.counts.total());
-        let _ = writeln!(text, "{kind}: {test} failed {failures} of {total} times");
+        let _ = writeln!(
+            text,
+            "{kind}: {test} failed {failures} of {}",
+            counted(total as usize, "time")
+        );
     }
     for gap in &gaps {
         let _ = writeln!(text, "no outcome: {gap}");
@@ -236,7 +241,9 @@ fn stress(
     let count = set.tests.len();
     let _ = writeln!(
         text,
-        "{rounds} rounds of {count} tests in {seconds:.1} s, {} failed",
+        "{} of {} in {seconds:.1} s, {} failed",
+        counted(rounds as usize, "round"),
+        counted(count, "test"),
         failed.len()
     );
     let json = json!({

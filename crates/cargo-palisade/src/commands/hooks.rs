@@ -11,6 +11,7 @@ use palisade::host::now;
 use palisade::level::Level;
 use palisade::policy::Span;
 use palisade::record::FindingDocument;
+use palisade::record::counted;
 use palisade::report::{documents, terminal};
 use palisade::verdict::Verdict;
 use std::fmt::Write as _;
@@ -119,9 +120,9 @@ fn before_commit(context: &mut Context<'_>, budget: Duration) -> Result<u8, Comm
     let level = risk.level.map_or("none", Level::word);
     let _ = writeln!(
         text,
-        "pre-commit: {} ({seconds:.1} s); risk {level}, {} files",
+        "pre-commit: {} ({seconds:.1} s); risk {level}, {}",
         verdict.word(),
-        risk.files.len()
+        counted(risk.files.len(), "file")
     );
     if code != 0 {
         text.push_str(

@@ -5,6 +5,7 @@ use crate::error::CommandError;
 use palisade::baseline::Tally;
 use palisade::finding::{Finding, Severity};
 use palisade::flow::import::{ImportError, Imported, TestSummary};
+use palisade::record::counted;
 use palisade::report::documents;
 use palisade::verdict::{Verdict, judge_saved_speed, judge_saved_tests};
 use std::fmt::Write as _;
@@ -91,13 +92,16 @@ fn store(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
 fn holds(imported: &Imported) -> String {
     let format = imported.format.name();
     if imported.tests.is_empty() {
-        return format!("{} benchmarks ({format})", imported.benchmarks.len());
+        return format!(
+            "{} ({format})",
+            counted(imported.benchmarks.len(), "benchmark")
+        );
     }
     let tally: Tally = imported.test_set().tally();
     format!(
-        "{} of {} tests pass, {} fail, {} ignored ({format})",
+        "{} of {} pass, {} fail, {} ignored ({format})",
         tally.passing,
-        tally.ran(),
+        counted(tally.ran(), "test"),
         tally.failing,
         tally.ignored
     )
@@ -129,13 +133,13 @@ fn summarize(context: &Context<'_>, files: &[PathBuf]) -> Result<u8, CommandErro
         Verdict::Pass
     };
     let text = format!(
-        "{} of {} tests pass ({rate:.2} %), {} fail, {} ignored, in {} programs\n\
+        "{} of {} pass ({rate:.2} %), {} fail, {} ignored, in {}\n\
          verdict    {}: min_success_rate is {minimum} % (exit code {})\n",
         sum.tests.passing,
-        sum.tests.ran(),
+        counted(sum.tests.ran(), "test"),
         sum.tests.failing,
         sum.tests.ignored,
-        sum.programs,
+        counted(sum.programs, "program"),
         verdict.word(),
         verdict.exit_code()
     );

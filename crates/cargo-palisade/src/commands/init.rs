@@ -133,8 +133,8 @@ impl Setup {
         };
         let _ = writeln!(
             text,
-            "ran {} tests with {} in {:.1} s: {} pass, {} fail{flaky}, {} ignored",
-            self.tally.ran(),
+            "ran {} with {} in {:.1} s: {} pass, {} fail{flaky}, {} ignored",
+            counted(self.tally.ran(), "test"),
             self.runner,
             (run.finished_ms - run.started_ms) as f64 / 1000.0,
             self.tally.passing,

@@ -6,6 +6,7 @@ use palisade::baseline::{Tally, TestSet};
 use palisade::flaky::Ledger;
 use palisade::observation::{Observation, Outcome, Purpose, Run};
 use palisade::policy::Policy;
+use palisade::record::counted;
 use palisade::report::printable;
 use palisade::scope::Scope;
 use palisade::test_id::TestId;
@@ -108,9 +109,9 @@ fn run_tests(
 /// How the run went, in words.
 fn summary(run: &Run, tally: Tally, runner: &str) -> String {
     let mut text = format!(
-        "{} of {} tests pass, {} fail, {} ignored ({:.1} s, {runner}); remembered as run {}\n",
+        "{} of {} pass, {} fail, {} ignored ({:.1} s, {runner}); remembered as run {}\n",
         tally.passing,
-        tally.ran(),
+        counted(tally.ran(), "test"),
         tally.failing,
         tally.ignored,
         (run.finished_ms - run.started_ms) as f64 / 1000.0,

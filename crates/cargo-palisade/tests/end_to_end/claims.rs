@@ -101,7 +101,7 @@ fn what_has_no_proof_is_listed_and_contradictions_are_found() {
         "README.md:3 answer: 42 = cat answer.json /rows/0/value\n",
         "README.md:3 slow: 9 ≤ cat answer.txt (costly)\n",
         "no proof: README.md:9: 12 in “Decoding takes 12 ms.”\n",
-        "3 claims, 0 contradictions, 1 figures without proof\n",
+        "3 claims, 0 contradictions, 1 figure without proof\n",
     ] {
         assert!(list.out.contains(line), "{line}\n{}", list.out);
     }

@@ -7,10 +7,15 @@ use minijinja::{
     Environment, Error, HtmlEscape, Output, State, UndefinedBehavior, context, escape_formatter,
 };
 
-use super::{source_text, speed};
+use super::chart::{Chart, Dot, Interval};
+use super::trends::{chart, date, web_url};
+use super::{source_text, speed, state_word};
+use crate::finding::FindingKind;
 use crate::flaky::FlakyRecord;
+use crate::hash::short;
+use crate::history::History;
 use crate::observation::{Millis, Run};
-use crate::record::ReportDocument;
+use crate::record::{CommitReport, FindingDocument, Incident, Milestone, ReportDocument};
 use crate::scope::Scope;
 use crate::speed::SpeedReport;
 use crate::verdict::Verdict;
@@ -44,13 +49,43 @@ impl HistoryPoint {
     }
 }
 
-/// The page. `history` goes from old to new.
-pub fn html(
-    report: &ReportDocument,
-    history: &[HistoryPoint],
-    flaky: &[&FlakyRecord],
-    now: Millis,
-) -> String {
+/// A number of a document, as the page lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimLine {
+    /// Where it stands and what it is called.
+    pub title: String,
+    /// The number as it is written.
+    pub written: String,
+    /// What proves it.
+    pub proof: String,
+    /// When and on what it was last written.
+    pub measured: Option<String>,
+}
+
+/// What the page shows besides the report.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// Runs of the whole workspace, from old to new.
+    pub runs: Vec<HistoryPoint>,
+    /// Tests that passed and failed.
+    pub flaky: Vec<&'a FlakyRecord>,
+    /// Speed and memory over the commits.
+    pub history: History,
+    /// The numbers of the documents.
+    pub claims: Vec<ClaimLine>,
+    /// The milestones, from old to new.
+    pub milestones: Vec<Milestone>,
+    /// The incidents, from old to new.
+    pub incidents: Vec<Incident>,
+    /// The repository's URL, as git knows it.
+    pub remote: Option<String>,
+}
+
+/// How many series of speed and memory the page draws; all are in `history --html`.
+const DRAWN: usize = 12;
+
+/// The page.
+pub fn html(report: &ReportDocument, around: &Surroundings<'_>, now: Millis) -> String {
     let class = match report.verdict {
         Verdict::Pass => "pass",
         Verdict::Regression => "regression",
@@ -76,12 +111,13 @@ pub fn html(
             reasons => file.reasons.join("; "),
         }
     });
-    let curves = if history.len() < 2 {
+    let curves = if around.runs.len() < 2 {
         Vec::new()
     } else {
+        let (rate, seconds) = ("Success rate, %", "Duration of a run, s");
         vec![
-            curve("Success rate, %", history, |point| point.rate),
-            curve("Duration of a run, s", history, |point| point.seconds),
+            curve(rate, &around.runs, |point| point.rate),
+            curve(seconds, &around.runs, |point| point.seconds),
         ]
     };
     let values = context! {
@@ -95,9 +131,66 @@ pub fn html(
         speed => report.speed.as_ref().map(|measured| speed_values(measured, now)),
         files => files.collect::<Vec<_>>(),
         curves,
-        flaky => flaky.iter().map(|record| flaky_values(record)).collect::<Vec<_>>(),
+        series => series_values(around),
+        more_series => around.history.series.len().saturating_sub(DRAWN),
+        flaky => around.flaky.iter().map(|record| flaky_values(record)).collect::<Vec<_>>(),
+        claims => around.claims.iter().map(|c| claim_values(c, report)).collect::<Vec<_>>(),
+        milestones => around.milestones.iter().rev().map(milestone_values).collect::<Vec<_>>(),
+        incidents => around.incidents.iter().rev().map(incident_values).collect::<Vec<_>>(),
     };
     render("report.html", include_str!("report.html"), values)
+}
+
+/// The series of speed and memory with more than one commit, those that changed first.
+fn series_values(around: &Surroundings<'_>) -> Vec<Value> {
+    let links = around.remote.as_deref().and_then(web_url);
+    let series = around.history.series.iter();
+    let mut series: Vec<_> = series.filter(|series| series.points.len() > 1).collect();
+    series.sort_by_key(|series| series.changes.is_empty());
+    let drawn = series.into_iter().take(DRAWN).map(|series| {
+        let points: Vec<_> = series.points.iter().collect();
+        context! { title => series.title(), chart => chart(series, &points, links.as_deref()) }
+    });
+    drawn.collect()
+}
+
+fn claim_values(claim: &ClaimLine, report: &ReportDocument) -> Value {
+    let mut findings = report.findings.iter();
+    let found = findings.find(|f| f.kind == FindingKind::Claim && claim.title.ends_with(&f.name));
+    context! {
+        title => &claim.title,
+        written => &claim.written,
+        proof => &claim.proof,
+        measured => &claim.measured,
+        state => found.map(FindingDocument::state_words),
+    }
+}
+
+fn milestone_values(milestone: &Milestone) -> Value {
+    let snapshot = milestone.snapshot.as_ref();
+    let tests = snapshot
+        .and_then(|known| known.tests.as_ref())
+        .map(|known| {
+            let states = known.states.iter();
+            let counts = states.map(|(state, tests)| format!("{} {}", tests.len(), state.word()));
+            counts.collect::<Vec<_>>().join(", ")
+        });
+    context! {
+        name => &milestone.name,
+        commit => short(&milestone.subject.commit),
+        date => date(milestone.set_ms),
+        tests => tests,
+    }
+}
+
+fn incident_values(incident: &Incident) -> Value {
+    context! {
+        title => incident.title(),
+        opened => date(incident.opened_ms),
+        closed => incident.closed_ms.map(date),
+        culprit => incident.culprit().map(CommitReport::words),
+        branch => incident.branch(),
+    }
 }
 
 /// Fills a template in. What a value holds is escaped.
@@ -110,6 +203,7 @@ pub(super) fn render(name: &str, template: &str, values: Value) -> String {
     environment.set_formatter(write_value);
     // The filters that come with minijinja would take a third of its time to compile.
     environment.add_filter("words", |state: &str| state.replace('_', " "));
+    environment.add_filter("lower", |word: &str| word.to_lowercase());
     let style = Value::from_safe_string(include_str!("style.css").to_owned());
     environment.add_global("style", style);
     let page = environment.render_named_str(name, template, values);
@@ -128,9 +222,35 @@ fn write_value(out: &mut Output, state: &mut State, value: &Value) -> Result<(),
 }
 
 fn speed_values(measured: &SpeedReport, now: Millis) -> Value {
+    let estimates = measured.benchmarks.iter().map(|b| b.decision.estimate);
+    let far = estimates
+        .flatten()
+        .flat_map(|found| [found.low, found.high]);
+    // One scale for all rows; what is far off does not squeeze the others.
+    let scale = far.map(|ratio| (ratio - 1.0).abs()).fold(0.05, f64::max);
+    let scale = scale.min(0.5);
+    let drawn = measured.benchmarks.iter().map(|benchmark| {
+        let decision = &benchmark.decision;
+        let found = decision.estimate?;
+        let nothing = decision.threshold.min(scale);
+        let interval = Interval {
+            low: found.low - 1.0,
+            centre: found.ratio - 1.0,
+            high: found.high - 1.0,
+            from: -scale,
+            to: scale,
+            nothing: [-nothing, nothing],
+            class: state_word(decision.state),
+            title: &decision.reason,
+        };
+        Some(interval.draw())
+    });
+    let rows = speed::rows(measured).into_iter().zip(drawn);
+    let rows = rows.map(|(cells, drawn)| context! { cells => cells.to_vec(), drawn });
     context! {
-        heads => Serde(speed::HEADS),
-        rows => Serde(speed::rows(measured)),
+        heads => speed::HEADS.to_vec(),
+        scale => format!("{:.0}", 100.0 * scale),
+        rows => rows.collect::<Vec<_>>(),
         remarks => Serde(speed::remarks(measured, now)),
     }
 }
@@ -138,54 +258,60 @@ fn speed_values(measured: &SpeedReport, now: Millis) -> Value {
 fn flaky_values(record: &FlakyRecord) -> Value {
     let rate = record.rate;
     let [mean, low, high] = [rate.mean, rate.low, rate.high].map(|share| 100.0 * share);
+    let text = format!("{mean:.1} % ({low:.1} to {high:.1})");
+    let interval = Interval {
+        low,
+        centre: mean,
+        high,
+        from: 0.0,
+        to: 100.0,
+        nothing: [0.0, 0.0],
+        class: "open",
+        title: &text,
+    };
     let quarantine = record.quarantine.as_ref();
     context! {
         test => record.test.to_string(),
-        rate => format!("{mean:.1} % ({low:.1} to {high:.1})"),
+        drawn => interval.draw(),
+        rate => text,
         failed => format!("{} of {}", record.counts.failures, record.counts.total()),
         quarantine => quarantine.map(|q| format!("{}: {}", q.owner, q.reason)),
     }
 }
 
-/// A curve over the runs, evenly spaced, with the least and the greatest value.
+/// A curve over the runs, evenly spaced.
 fn curve(title: &str, history: &[HistoryPoint], value: impl Fn(&HistoryPoint) -> f64) -> Value {
-    let values = history.iter().map(value).collect::<Vec<_>>();
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let span = (high - low).max(1e-9);
-    let x = |index: usize| 50.0 + 540.0 * index as f64 / (values.len() - 1) as f64;
-    let y = |value: f64| {
-        if high > low {
-            90.0 - 70.0 * (value - low) / span
-        } else {
-            55.0
-        }
-    };
-    let dots = history.iter().zip(&values).enumerate();
-    let dots = dots.map(|(index, (point, value))| {
-        context! {
-            x => format!("{:.1}", x(index)),
-            y => format!("{:.1}", y(*value)),
-            commit => crate::hash::short(&point.commit),
-            value => format!("{value:.2}"),
+    let dots = history.iter().map(|point| {
+        let value = value(point);
+        Dot {
+            value,
+            title: format!("{}: {value:.2}", short(&point.commit)),
+            link: None,
         }
     });
-    context! {
-        title,
-        high => format!("{high:.2}"),
-        high_y => format!("{:.0}", y(high) + 4.0),
-        low => format!("{low:.2}"),
-        low_y => format!("{:.0}", y(low) + if high > low { 4.0 } else { 20.0 }),
-        dots => dots.collect::<Vec<_>>(),
-    }
+    let end = |point: Option<&HistoryPoint>| point.map(|point| date(point.at_ms));
+    let chart = Chart {
+        title: title.to_owned(),
+        dots: dots.collect(),
+        marks: Vec::new(),
+        ends: [end(history.first()), end(history.last())].map(Option::unwrap_or_default),
+        least_span: 0.02,
+    };
+    let digits = |value: f64| {
+        let text = format!("{value:.2}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    context! { title, chart => chart.draw(digits) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::flaky::Quarantine;
+    use crate::observation::Subject;
+    use crate::record::Question;
     use crate::report::tests::example;
-    use crate::speed::{BenchmarkResult, Decision, Fingerprint, Measure};
+    use crate::speed::{BenchmarkResult, BenchmarkState, Decision, Estimate, Fingerprint, Measure};
     use crate::stats::{Counts, failure_rate};
     use crate::test_id::{TargetKind, TestId};
 
@@ -248,14 +374,114 @@ mod tests {
             speed: Some(speed()),
             ..example()
         };
-        let page = html(&report, &[], &[&flaky()], 60_000);
+        let flaky = flaky();
+        let around = Surroundings {
+            flaky: vec![&flaky],
+            ..Surroundings::default()
+        };
+        let page = html(&report, &around, 60_000);
         for part in [
-            "<td>sort/&lt;1k&gt;</td>",
+            "sort/&lt;1k&gt;</td>",
             "<dt>Note</dt><dd>1 &amp; 2</dd>",
-            "<td>a/lib/tests::flips</td>",
-            "<td>3 of 10</td>",
-            "<td>Ada &amp; Bob: it&#x27;s &lt;slow&gt;·</td>",
+            "a/lib/tests::flips</td>",
+            ">3 of 10</td>",
+            ">Ada &amp; Bob: it&#x27;s &lt;slow&gt;·</td>",
             "Fewer than two runs",
+        ] {
+            assert!(page.contains(part), "{part}\n{page}");
+        }
+    }
+
+    /// A benchmark whose change is known with its interval.
+    fn measured(name: &str, state: BenchmarkState, change: [f64; 3]) -> BenchmarkResult {
+        let [low, ratio, high] = change;
+        BenchmarkResult {
+            benchmark: name.to_owned(),
+            unchanged: false,
+            decision: Decision {
+                state,
+                base: Some(1e6),
+                candidate: Some(1e6 * ratio),
+                estimate: Some(Estimate { ratio, low, high }),
+                threshold: 0.01,
+                ..Decision::incomparable(Measure::Time, "seen")
+            },
+        }
+    }
+
+    fn surroundings(flaky: &FlakyRecord) -> Surroundings<'_> {
+        let subject = Subject {
+            tree: "t".to_owned(),
+            commit: "1a2b3c4d5e6f".to_owned(),
+            dirty: false,
+            checkout: false,
+            branch: Some("main".to_owned()),
+        };
+        let claim = ClaimLine {
+            title: "README.md:3 size".to_owned(),
+            written: "11.5".to_owned(),
+            proof: "wc -c model".to_owned(),
+            measured: None,
+        };
+        let incident = Incident {
+            id: "20261129-abcdef".to_owned(),
+            opened_ms: 0,
+            closed_ms: None,
+            question: Question::Command(vec!["make".to_owned()]),
+            good: "a".to_owned(),
+            bad: "b".to_owned(),
+            timeline: Vec::new(),
+            confirmation: None,
+            bisection: None,
+            revert: None,
+            validation: None,
+            monitor: None,
+        };
+        Surroundings {
+            runs: (0..30).map(|n| point(n, 97.0 + (n % 4) as f64)).collect(),
+            flaky: vec![flaky],
+            history: crate::report::trends::tests::history(),
+            claims: vec![claim],
+            milestones: vec![Milestone {
+                id: "m".to_owned(),
+                name: "first".to_owned(),
+                set_ms: 0,
+                subject,
+                snapshot: None,
+            }],
+            incidents: vec![incident],
+            remote: None,
+        }
+    }
+
+    #[test]
+    fn intervals_rates_and_change_points_are_drawn_and_records_are_shown() {
+        let speed = SpeedReport {
+            benchmarks: vec![
+                measured("parse/large", BenchmarkState::Regressed, [1.11, 1.12, 1.14]),
+                measured("parse/small", BenchmarkState::Improved, [0.93, 0.95, 0.96]),
+                measured("print", BenchmarkState::Equivalent, [0.997, 1.001, 1.004]),
+                measured("open", BenchmarkState::Inconclusive, [0.97, 1.01, 1.9]),
+            ],
+            ..speed()
+        };
+        let report = ReportDocument {
+            speed: Some(speed),
+            ..example()
+        };
+        let flaky = flaky();
+        let page = html(&report, &surroundings(&flaky), 60_000);
+        assert_eq!(page.matches("class=\"interval\"").count(), 4 + 1);
+        // Two curves of the runs, and one of a benchmark.
+        assert_eq!(page.matches("class=\"chart\"").count(), 3);
+        for part in [
+            "class=\"worse\"",
+            "class=\"regressed\"",
+            "README.md:3 size",
+            "wc -c model",
+            ">first</td>",
+            "Incident 20261129-abcdef",
+            "class=\"medium\"",
         ] {
             assert!(page.contains(part), "{part}\n{page}");
         }
@@ -263,7 +489,11 @@ mod tests {
 
     #[test]
     fn the_page_holds_all_parts_and_is_self_contained() {
-        let page = html(&example(), &[point(1, 99.0), point(2, 100.0)], &[], 60_000);
+        let around = Surroundings {
+            runs: vec![point(1, 99.0), point(2, 100.0)],
+            ..Surroundings::default()
+        };
+        let page = html(&example(), &around, 60_000);
         for part in [
             "a/lib/tests::adds",
             "left: &lt;1&gt;\nright: &amp; 2",

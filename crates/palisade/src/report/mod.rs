@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 mod bisection;
+mod chart;
 mod html;
 mod incident;
 mod junit;
@@ -14,7 +15,7 @@ mod terminal;
 mod trends;
 mod words;
 
-pub use html::{HistoryPoint, html};
+pub use html::{ClaimLine, HistoryPoint, Surroundings, html};
 pub use junit::junit;
 pub use markdown::markdown;
 pub use sarif::sarif;
@@ -222,7 +223,7 @@ fn scope_text(scope: Option<&Scope>) -> String {
         Some(Scope::Workspace) => "all tests of the workspace".to_owned(),
         Some(Scope::Packages(names)) => format!("the tests of {}", list(names)),
         Some(Scope::Doctests(names)) => format!("the documentation tests of {}", list(names)),
-        Some(Scope::Tests(tests)) => format!("{} tests", tests.len()),
+        Some(Scope::Tests(tests)) => counted(tests.len(), "test"),
         Some(Scope::Shard(shard)) => {
             let whole = scope_text(Some(&shard.of));
             format!("shard {} of {whole}", shard.number)

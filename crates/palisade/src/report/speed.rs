@@ -2,7 +2,7 @@
 
 use crate::observation::Millis;
 use crate::policy::Bytes;
-use crate::record::age;
+use crate::record::{age, counted};
 use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure, SpeedReport};
 
 /// The heads of [`rows`].
@@ -31,7 +31,11 @@ fn row(result: &BenchmarkResult) -> [String; 6] {
         value(decision.candidate),
         change,
         interval,
-        format!("{}, {} pairs", state_word(decision.state), decision.pairs),
+        format!(
+            "{}, {}",
+            state_word(decision.state),
+            counted(decision.pairs, "pair")
+        ),
     ]
 }
 

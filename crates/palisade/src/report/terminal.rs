@@ -335,11 +335,16 @@ pub fn flaky_table(records: &[&FlakyRecord], now: Millis) -> String {
                 line(
                     &mut text,
                     &format!(
-                        "       in quarantine: {}, {}{}; ends after {} passes in a row, or in {left}",
+                        "       in quarantine: {}, {}{}; ends after {}{} in a row, or in {left}",
                         quarantine.owner,
                         quarantine.reason,
                         issue.unwrap_or_default(),
-                        quarantine.release_after
+                        quarantine.release_after,
+                        if quarantine.release_after == 1 {
+                            " pass"
+                        } else {
+                            " passes"
+                        }
                     ),
                 );
             }

@@ -1,16 +1,13 @@
 //! The history of speed and memory as one HTML page that needs nothing else: no
 //! script, no image from elsewhere. The span of time is chosen by buttons that work
 //! by style alone.
-//!
-//! The curves are computed here, like those of the report of a check: a drawing
-//! library would bring its fonts and its own idea of a page, to draw a line and some
-//! circles.
 
 use chrono::DateTime;
 use minijinja::context;
 use minijinja::value::{Serde, Value};
 
 use super::amount;
+use super::chart::{Chart, Dot, Mark};
 use super::html::render;
 use crate::hash::short;
 use crate::history::{BenchmarkHistory, ChangePoint, History, Point};
@@ -61,7 +58,6 @@ fn series_values(series: &BenchmarkHistory, links: Option<&str>) -> Value {
     });
     context! {
         name => &series.benchmark,
-        title => series.title(),
         measure => series.measure.to_string(),
         source => &series.source,
         charts => charts.to_vec(),
@@ -87,55 +83,46 @@ pub fn comparison(change: &ChangePoint) -> String {
     }
 }
 
-/// One curve: commits evenly spaced, values between the least and the greatest.
-fn chart(series: &BenchmarkHistory, points: &[&Point], links: Option<&str>) -> Option<Value> {
+/// One curve: commits evenly spaced, with the changes of the series.
+pub(super) fn chart(
+    series: &BenchmarkHistory,
+    points: &[&Point],
+    links: Option<&str>,
+) -> Option<Value> {
     let (first, last) = (points.first()?, points.last()?);
-    let values = || points.iter().map(|point| point.value);
-    let low = values().fold(f64::INFINITY, f64::min);
-    let high = values().fold(f64::NEG_INFINITY, f64::max);
-    // A curve of noise alone must not look like mountains: at least 10 % are shown.
-    let (low, high) = match f64::midpoint(low, high) {
-        middle if high - low < 0.1 * middle => (0.95 * middle, 1.05 * middle),
-        _ => (low, high),
-    };
-    let x = |index: usize| 90.0 + 495.0 * index as f64 / (points.len().max(2) - 1) as f64;
-    let y = |value: f64| 130.0 - 110.0 * (value - low) / (high - low).max(f64::MIN_POSITIVE);
     let marks = series.changes.iter().filter_map(|change| {
         let mut commits = points.iter().map(|point| &point.commit);
-        let at = commits.position(|commit| *commit == change.commit);
-        let at = at.filter(|at| *at > 0)?;
+        let at = commits.position(|commit| *commit == change.commit)?;
         let is_worse = change.change.ratio > 1.0;
-        Some(context! {
-            x => format!("{:.1}", f64::midpoint(x(at), x(at - 1))),
-            class => if is_worse { "worse" } else { "better" },
-            percent => percent(change),
+        Some(Mark {
+            at,
+            class: if is_worse { "worse" } else { "better" },
+            text: percent(change),
         })
     });
-    let dots = points.iter().enumerate().map(|(index, point)| {
-        context! {
-            x => format!("{:.1}", x(index)),
-            y => format!("{:.1}", y(point.value)),
-            commit => short(&point.commit),
-            amount => amount(series.measure, point.value),
-            date => date(point.at_ms),
-            link => link(&point.commit, links),
+    let dots = points.iter().map(|point| {
+        let (commit, amount) = (short(&point.commit), amount(series.measure, point.value));
+        Dot {
+            value: point.value,
+            title: format!("{commit}: {amount}, {}", date(point.at_ms)),
+            link: link(&point.commit, links),
         }
     });
-    Some(context! {
-        high => amount(series.measure, high),
-        low => amount(series.measure, low),
-        first => date(first.at_ms),
-        last => date(last.at_ms),
-        marks => marks.collect::<Vec<_>>(),
-        dots => dots.collect::<Vec<_>>(),
-    })
+    let chart = Chart {
+        title: series.title(),
+        dots: dots.collect(),
+        marks: marks.collect(),
+        ends: [date(first.at_ms), date(last.at_ms)],
+        least_span: 0.1,
+    };
+    chart.draw(|value| amount(series.measure, value))
 }
 
 fn link(commit: &str, links: Option<&str>) -> Option<String> {
     links.map(|url| format!("{url}/commit/{commit}"))
 }
 
-fn date(at_ms: Millis) -> String {
+pub(super) fn date(at_ms: Millis) -> String {
     let at = DateTime::from_timestamp_millis(at_ms);
     at.map(|at| at.format("%Y-%m-%d").to_string())
         .unwrap_or_default()
@@ -143,7 +130,7 @@ fn date(at_ms: Millis) -> String {
 
 /// Where a browser finds the repository of a remote, without the name and password
 /// that the remote may hold; `None` if it is on no web server.
-fn web_url(remote: &str) -> Option<String> {
+pub(super) fn web_url(remote: &str) -> Option<String> {
     let place = match remote.split_once("://") {
         Some(("https" | "http" | "ssh" | "git", place)) => place.to_owned(),
         Some(_) => return None,
@@ -167,12 +154,12 @@ fn web_url(remote: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::history::Change;
     use crate::speed::Measure;
 
-    fn history() -> History {
+    pub(crate) fn history() -> History {
         let point = |day: i64| Point {
             commit: format!("{day:040}"),
             at_ms: day * DAY,

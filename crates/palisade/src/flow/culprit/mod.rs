@@ -34,7 +34,7 @@ use crate::host::git::Commit;
 use crate::host::measure::launch::Launcher;
 use crate::host::session::{Event, Events, Session, SessionError};
 use crate::level::Level;
-use crate::record::{Advice, BisectReport, Question};
+use crate::record::{Advice, BisectReport, Question, counted};
 
 /// The file of a search that is under way, from the workspace's root.
 pub const STATE_FILE: &str = ".palisade/bisect.json";
@@ -445,9 +445,9 @@ fn progress(search: &Search, state: &SearchState, commit: &str) -> String {
         _ => ", an end of the search".to_owned(),
     };
     format!(
-        "observation {} of {} commits: {}{left}",
+        "observation {} among {}: {}{left}",
         search.runs() + 1,
-        search.graph().suspects() + 1,
+        counted(search.graph().suspects() + 1, "commit"),
         short(commit)
     )
 }

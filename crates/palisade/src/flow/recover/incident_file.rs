@@ -34,22 +34,25 @@ pub(super) fn load(root: &Path, id: &str) -> Result<Incident, RecoverError> {
     serde_json::from_slice(&text).map_err(|source| RecoverError::Form { path, source })
 }
 
-/// The incident that was opened last and is still open, if one is.
-pub(super) fn newest_open(root: &Path) -> Result<Option<Incident>, RecoverError> {
+/// All incidents, from old to new.
+pub(super) fn all(root: &Path) -> Result<Vec<Incident>, RecoverError> {
     let entries = fs::read_dir(root.join(FOLDER)).into_iter().flatten();
     let ids = entries.flatten().filter_map(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         let id = name.strip_suffix(".json")?;
         (!id.ends_with(".search")).then(|| id.to_owned())
     });
-    let mut open = Vec::new();
-    for id in ids {
-        let incident = load(root, &id)?;
-        if incident.closed_ms.is_none() {
-            open.push(incident);
-        }
-    }
-    Ok(open.into_iter().max_by_key(|incident| incident.opened_ms))
+    let mut all = ids
+        .map(|id| load(root, &id))
+        .collect::<Result<Vec<_>, _>>()?;
+    all.sort_by_key(|incident| incident.opened_ms);
+    Ok(all)
+}
+
+/// The incident that was opened last and is still open, if one is.
+pub(super) fn newest_open(root: &Path) -> Result<Option<Incident>, RecoverError> {
+    let mut newest_first = all(root)?.into_iter().rev();
+    Ok(newest_first.find(|incident| incident.closed_ms.is_none()))
 }
 
 /// Writes it for the next run, and for people.

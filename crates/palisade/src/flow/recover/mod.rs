@@ -168,6 +168,11 @@ pub struct RecoverOptions {
     pub only: Option<Stage>,
 }
 
+/// All incidents of the workspace, from old to new.
+pub fn incidents(session: &Session) -> Result<Vec<Incident>, RecoverError> {
+    incident_file::all(&session.workspace.root)
+}
+
 /// Goes on with an incident, or opens one, and does what is left to do.
 pub fn recover(
     session: &mut Session,
