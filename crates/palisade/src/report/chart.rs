@@ -5,7 +5,7 @@
 use minijinja::context;
 use minijinja::value::Value;
 
-use super::html::render;
+use super::template::render;
 
 /// Where the first value stands, right of the labels of the axis; and the last.
 const LEFT: f64 = 18.0;

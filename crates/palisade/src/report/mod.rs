@@ -11,6 +11,7 @@ mod junit;
 mod markdown;
 mod sarif;
 mod speed;
+mod template;
 mod terminal;
 mod trends;
 mod words;

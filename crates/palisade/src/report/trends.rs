@@ -8,7 +8,7 @@ use minijinja::value::{Serde, Value};
 
 use super::amount;
 use super::chart::{Chart, Dot, Mark};
-use super::html::render;
+use super::template::render;
 use crate::hash::short;
 use crate::history::{BenchmarkHistory, ChangePoint, History, Point};
 use crate::observation::Millis;
