@@ -313,6 +313,10 @@ impl TokenChoice {
         position: Position<'_>,
     ) -> Option<u32> {
         let (options, logits) = (&self.options, position.logits);
+        let is_allowed = |id| position.allowed.is_none_or(|allowed| allowed.contains(id));
+        if options.is_greedy() && !options.penalizes() && self.bias.is_empty() {
+            return largest(logits, is_allowed);
+        }
         buffers.fill(logits);
         for &(id, bias) in &self.bias {
             // No bias makes an impossible token possible.
@@ -326,7 +330,6 @@ impl TokenChoice {
         }
         // NaN is not comparable, so its token is excluded; minus infinity means that
         // the token is impossible.
-        let is_allowed = |id| position.allowed.is_none_or(|allowed| allowed.contains(id));
         buffers
             .candidates
             .retain(|candidate| candidate.logit > f32::NEG_INFINITY && is_allowed(candidate.id));
@@ -349,6 +352,18 @@ impl TokenChoice {
         let random = (self.rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
         Some(buffers.pick(random))
     }
+}
+
+/// Returns the token with the largest logit, of equals the lowest; `None` if every logit is
+/// NaN or minus infinity.
+fn largest(logits: &[f32], is_allowed: impl Fn(u32) -> bool) -> Option<u32> {
+    let (mut best, mut most) = (None, f32::NEG_INFINITY);
+    for (id, &logit) in (0..).zip(logits) {
+        if logit > most && is_allowed(id) {
+            (best, most) = (Some(id), logit);
+        }
+    }
+    best
 }
 
 impl SamplerBuffers {

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::model::ServedModel;
 
 /// A step with prompts takes at most so many times as long as one without.
-const STEP_RATIO: f64 = 1.6;
+const STEP_RATIO: f64 = 1.4;
 /// A step may take this time in any case: a pause that nobody sees.
 const STEP_TIME: Duration = Duration::from_millis(5);
 
