@@ -32,7 +32,6 @@ struct Text<'a> {
     started: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
-    n_tokens: usize,
     /// Of the current step.
     step: Step,
     /// The token that ended the text.
@@ -211,7 +210,6 @@ impl Worker<'_> {
                 started: None,
                 first_token: None,
                 last_token: None,
-                n_tokens: 0,
                 step: Step::default(),
                 end: None,
             };
@@ -300,7 +298,6 @@ fn on_event(
                 None => metrics.first_token(now - text.submitted),
             }
             text.first_token.get_or_insert(now);
-            text.n_tokens += 1;
             let piece = text.stream.as_mut().map(|stream| stream.push(token));
             let certain = text.stops.push(&piece.unwrap_or_default());
             text.step.text += &certain;
