@@ -13,8 +13,8 @@ fn strict() -> Running {
         limits: Limits {
             body: 1 << 20,
             head: 8 << 10,
-            receive: Duration::from_millis(400),
-            send: Duration::from_millis(400),
+            receive: Duration::from_secs(2),
+            send: Duration::from_secs(2),
             connections: 16,
             ..Limits::default()
         },

@@ -10,7 +10,10 @@ use crate::client::{post_request, read_response, start};
 
 /// A request that takes long.
 fn long() -> String {
-    let request = json!({"prompt": "A", "max_tokens": 1000, "ignore_eos": true, "stream": true});
+    let request = json!({
+        "prompt": "A", "max_tokens": 1000, "ignore_eos": true, "stream": true, "temperature": 1,
+        "logprobs": 20
+    });
     post_request("/v1/completions", &request.to_string())
 }
 
