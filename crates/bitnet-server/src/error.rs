@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bitnet_inference::{ChatError, GrammarError, TaskError, TokenizerError};
+use bitnet_inference::{ChatError, GenerateError, GrammarError, TaskError, TokenizerError};
 use serde::Serialize;
 
 /// An error of a request.
@@ -133,18 +133,17 @@ impl From<TaskError> for ApiError {
     fn from(error: TaskError) -> Self {
         let message = error.to_string();
         match error {
-            TaskError::PromptTooLong {
+            TaskError::Generate(GenerateError::PromptTooLong {
                 n_tokens,
                 context_len,
-            } => {
+            }) => {
                 let mut error = Self::invalid(message).with_code("context_length_exceeded");
                 error.body.n_prompt_tokens = Some(n_tokens);
                 error.body.n_ctx = Some(context_len);
                 error
             }
-            TaskError::EmptyPrompt | TaskError::Token { .. } | TaskError::Sampler(_) => {
-                Self::invalid(message)
-            }
+            TaskError::Generate(GenerateError::EmptyPrompt | GenerateError::Sampler(_))
+            | TaskError::Token { .. } => Self::invalid(message),
             TaskError::QueueFull { max_waiting } => Self::queue_full(max_waiting, 1),
             _ => Self::internal(message),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{RecvError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use bitnet_inference::{
@@ -148,11 +148,9 @@ impl Worker<'_> {
     fn receive(&mut self, engine: &mut Engine, commands: &Commands) -> bool {
         if self.scheduler.is_idle() {
             self.observe(engine);
-            // Wakes now and then, since a request to end sends none when it must not wait.
-            match commands.recv_timeout(Duration::from_millis(200)) {
+            match commands.recv() {
                 Ok(command) => self.obey(engine, command),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvError) => return false,
             }
         }
         loop {

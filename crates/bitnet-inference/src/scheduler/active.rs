@@ -6,7 +6,7 @@ use super::StepEngine;
 use super::logprobs::{TokenLogprobs, token_logprobs};
 use super::task::{Task, TaskError, TaskEvent, TaskId, TaskUsage, Work};
 use crate::constraint::Constraint;
-use crate::generate::FinishReason;
+use crate::generate::{FinishReason, GenerateError};
 use crate::logits::Logits;
 use crate::sampler::{Position, SamplerBuffers, TokenChoice};
 use crate::token_set::TokenSet;
@@ -108,7 +108,9 @@ impl Active {
                 let left = engine.context_len() - n_prompt + 1;
                 State::Generate(Box::new(Generating {
                     max_len: n_prompt + task.max_tokens.min(left),
-                    choice: TokenChoice::new(task.sampling)?.with_bias(task.logit_bias),
+                    choice: TokenChoice::new(task.sampling)
+                        .map_err(GenerateError::from)?
+                        .with_bias(task.logit_bias),
                     logprobs: task.logprobs,
                     prompt_logprobs: task.prompt_logprobs,
                     scores: Vec::new(),
@@ -173,7 +175,7 @@ impl Active {
         if let Some(hidden) = computed.hidden {
             let event = match engine.normalized(hidden) {
                 Ok(embedding) => TaskEvent::Embedding(embedding, self.usage()),
-                Err(error) => TaskEvent::Failed(error.into()),
+                Err(error) => TaskEvent::Failed(GenerateError::from(error).into()),
             };
             let _ = on_event(id, event);
             return true;
@@ -262,7 +264,10 @@ impl Active {
                 false
             }
             Err(error) => {
-                let _ = on_event(self.id, TaskEvent::Failed(error.into()));
+                let _ = on_event(
+                    self.id,
+                    TaskEvent::Failed(GenerateError::from(error).into()),
+                );
                 true
             }
         }
@@ -309,11 +314,11 @@ impl Generating {
                     allowed: Some(allowed),
                     ..position
                 },
-                Err(error) => return Sampled::Failed(error.into()),
+                Err(error) => return Sampled::Failed(GenerateError::from(error).into()),
             },
         };
         let Some(token) = self.choice.sample(buffers, position) else {
-            return Sampled::Failed(TaskError::NoCandidate);
+            return Sampled::Failed(GenerateError::NoCandidate.into());
         };
         let logprobs =
             (self.logprobs).map(|k| token_logprobs(buffers.isa(), position.logits, token, k));

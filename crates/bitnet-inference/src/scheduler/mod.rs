@@ -32,6 +32,7 @@ use self::active::{Active, Computed, OnEvent, Running, Share, State};
 use self::logprobs::token_logprobs;
 use self::queue::{ClientQueues, Waiting};
 use crate::engine::{ForwardError, Input};
+use crate::generate::GenerateError;
 use crate::kv_cache::SequenceError;
 use crate::sampler::{Position, SamplerBuffers};
 use crate::token_set::TokenSet;
@@ -212,7 +213,12 @@ impl Scheduler {
                 Err(ForwardError::Grow(SequenceError::PagesExhausted { .. }))
                     if self.evict(engine) || self.preempt(engine) => {}
                 Err(error) if shares.len() == 1 => {
-                    self.fail(engine, shares[0].index, error.into(), on_event);
+                    self.fail(
+                        engine,
+                        shares[0].index,
+                        GenerateError::from(error).into(),
+                        on_event,
+                    );
                 }
                 Err(_) => return self.step_each(engine, &shares, on_event),
             }
@@ -240,7 +246,12 @@ impl Scheduler {
                 }
                 // The next step makes room.
                 Err(ForwardError::Grow(SequenceError::PagesExhausted { .. })) => {}
-                Err(error) => self.fail(engine, share[0].index, error.into(), on_event),
+                Err(error) => self.fail(
+                    engine,
+                    share[0].index,
+                    GenerateError::from(error).into(),
+                    on_event,
+                ),
             }
         }
         report

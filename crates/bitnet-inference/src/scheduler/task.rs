@@ -2,10 +2,9 @@
 
 use super::StepEngine;
 use super::logprobs::TokenLogprobs;
-use crate::constraint::{Constraint, ConstraintError};
-use crate::engine::ForwardError;
-use crate::generate::FinishReason;
-use crate::sampler::{SamplerError, SamplerOptions};
+use crate::constraint::Constraint;
+use crate::generate::{FinishReason, GenerateError};
+use crate::sampler::SamplerOptions;
 
 /// Identifies a task of a scheduler. A later task has a greater id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,17 +103,6 @@ pub enum TaskError {
         /// The limit.
         max_waiting: usize,
     },
-    /// The prompt is empty.
-    #[error("the prompt is empty")]
-    EmptyPrompt,
-    /// The prompt exceeds the context.
-    #[error("the prompt has {n_tokens} tokens, but the context only {context_len}")]
-    PromptTooLong {
-        /// Tokens of the prompt.
-        n_tokens: usize,
-        /// Positions of the context.
-        context_len: usize,
-    },
     /// A token id is beyond the vocabulary.
     #[error("there is no token {id} in the vocabulary of {vocab_size} tokens")]
     Token {
@@ -123,18 +111,9 @@ pub enum TaskError {
         /// Number of tokens.
         vocab_size: usize,
     },
-    /// A sampling parameter is invalid.
+    /// The generation is impossible, or failed.
     #[error(transparent)]
-    Sampler(#[from] SamplerError),
-    /// No token can be chosen.
-    #[error("no token can be chosen: every logit is NaN, minus infinity or not allowed")]
-    NoCandidate,
-    /// The constraint cannot be followed.
-    #[error(transparent)]
-    Constraint(#[from] ConstraintError),
-    /// The forward pass failed.
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
+    Generate(#[from] GenerateError),
 }
 
 impl Task {
@@ -146,19 +125,20 @@ impl Task {
     pub fn validate(&self, engine: &impl StepEngine) -> Result<(), TaskError> {
         let (n_tokens, context_len) = (self.prompt.len(), engine.context_len());
         if n_tokens == 0 {
-            return Err(TaskError::EmptyPrompt);
+            return Err(GenerateError::EmptyPrompt.into());
         }
         if n_tokens > context_len {
-            return Err(TaskError::PromptTooLong {
+            let too_long = GenerateError::PromptTooLong {
                 n_tokens,
                 context_len,
-            });
+            };
+            return Err(too_long.into());
         }
         let vocab_size = engine.vocab_size();
         let mut ids = self.prompt.iter().copied();
         let mut unknown = ids.find(|&id| id as usize >= vocab_size);
         if let Work::Generate(task) = &self.work {
-            task.sampling.validate()?;
+            task.sampling.validate().map_err(GenerateError::from)?;
             let mut biased = task.logit_bias.iter().map(|(id, _)| *id);
             unknown = unknown.or_else(|| biased.find(|&id| id as usize >= vocab_size));
         }

@@ -574,7 +574,10 @@ fn a_text_that_fails_or_is_stopped_touches_no_other() {
     assert_eq!(ends[&good_id], Ok(FinishReason::Length));
     assert_eq!(texts[&stopped_id], stopped.alone()[..3]);
     assert_eq!(ends[&stopped_id], Ok(FinishReason::Stop));
-    assert_eq!(ends[&bad_id], Err(ForwardError::ZeroEmbedding.into()));
+    assert_eq!(
+        ends[&bad_id],
+        Err(GenerateError::from(ForwardError::ZeroEmbedding).into())
+    );
 }
 
 #[test]
@@ -582,12 +585,12 @@ fn impossible_tasks_are_refused() {
     let engine = FakeEngine::new(2, 8);
     let mut scheduler = scheduler(1);
     let mut submit = |prompt: Vec<u32>| scheduler.submit(&engine, 0, plan(prompt, 1).task());
-    assert_eq!(submit(vec![]), Err(TaskError::EmptyPrompt));
-    let too_long = TaskError::PromptTooLong {
+    assert_eq!(submit(vec![]), Err(GenerateError::EmptyPrompt.into()));
+    let too_long = GenerateError::PromptTooLong {
         n_tokens: CONTEXT + 1,
         context_len: CONTEXT,
     };
-    assert_eq!(submit(vec![3; CONTEXT + 1]), Err(too_long));
+    assert_eq!(submit(vec![3; CONTEXT + 1]), Err(too_long.into()));
     let unknown = TaskError::Token {
         id: 32,
         vocab_size: VOCAB,

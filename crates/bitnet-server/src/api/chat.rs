@@ -10,41 +10,23 @@ use serde_json::{Map, Value, json};
 
 use super::completions::{MAX_LOGPROBS, take_n, take_stream_options};
 use super::fields::Fields;
-use super::generation::{Generation, texts};
-use super::reply::{Form, Reply};
+use super::generation::Generation;
+use super::reply::{AskedTexts, Form, Reply};
 use super::tools::{self, Tools};
 use super::{Asked, aside, asked, check_model, messages, sampling};
 use crate::app::{App, unix_time};
 use crate::error::ApiError;
 use crate::model::ModelFacts;
 
-/// A request, read and checked.
-pub(super) struct Chat {
-    generation: Generation,
-    reply: Reply,
-    stream: bool,
-    include_usage: bool,
-}
-
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let asked = asked(&app, request).await?;
     let (client, model) = (asked.client, Arc::clone(&asked.model));
     let default = app.options.sampling;
-    let Chat {
-        generation,
-        reply,
-        stream,
-        include_usage,
-    } = aside(move || read(asked, default)).await?;
-    let n = generation.n;
-    let handle = generation.submit(&app, &model, client).await?;
-    if stream {
-        return Ok(reply.stream(handle, n, include_usage));
-    }
-    Ok(reply.whole(&texts(handle, n).await?))
+    let asked = aside(move || read(asked, default)).await?;
+    asked.answer(&app, &model, client).await
 }
 
-pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiError> {
+pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<AskedTexts, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;
@@ -88,7 +70,7 @@ pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<Chat, ApiErr
         ignored,
         model,
     };
-    Ok(Chat {
+    Ok(AskedTexts {
         generation,
         reply,
         stream,

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::fields::{Fields, Object};
-use super::generation::{Generation, MAX_TEXTS, best, texts};
-use super::reply::{Echo, Form, Reply};
+use super::generation::{Generation, MAX_TEXTS};
+use super::reply::{AskedTexts, Echo, Form, Reply};
 use super::{Asked, aside, asked, check_model, sampling};
 use crate::app::{App, unix_time};
 use crate::error::ApiError;
@@ -30,38 +30,18 @@ enum Prompts {
     TokenLists(Vec<Vec<u32>>),
 }
 
-/// A request, read and checked.
-pub(super) struct Completion {
-    generation: Generation,
-    reply: Reply,
-    stream: bool,
-    include_usage: bool,
-}
-
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let asked = asked(&app, request).await?;
     let (client, model) = (asked.client, Arc::clone(&asked.model));
     let default = app.options.sampling;
-    let read = aside(move || read(asked, default)).await?;
-    let Completion {
-        generation,
-        reply,
-        stream,
-        include_usage,
-    } = read;
-    let (n_prompts, n, best_of) = (generation.prompts.len(), generation.n, generation.best_of);
-    let handle = generation.submit(&app, &model, client).await?;
-    if stream {
-        return Ok(reply.stream(handle, n_prompts * n, include_usage));
-    }
-    let texts = texts(handle, n_prompts * best_of).await?;
-    Ok(reply.whole(&best(texts, best_of, n)))
+    let asked = aside(move || read(asked, default)).await?;
+    asked.answer(&app, &model, client).await
 }
 
 pub(super) fn read(
     asked: Asked,
     default: bitnet_inference::SamplerOptions,
-) -> Result<Completion, ApiError> {
+) -> Result<AskedTexts, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;
@@ -116,7 +96,7 @@ pub(super) fn read(
         ignored,
         model,
     };
-    Ok(Completion {
+    Ok(AskedTexts {
         generation,
         reply,
         stream,

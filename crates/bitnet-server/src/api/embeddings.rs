@@ -7,10 +7,10 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bitnet_inference::{StopSequences, Task, TaskError, Work};
+use bitnet_inference::{StopSequences, Task, Work};
 use serde::{Deserialize, Serialize};
 
-use super::generation::{ended, submit};
+use super::generation::{check_prompt, ended, submit};
 use super::{Asked, aside, asked, check_model, document};
 use crate::app::App;
 use crate::error::ApiError;
@@ -159,20 +159,8 @@ pub(super) fn read(asked: Asked) -> Result<Texts, ApiError> {
         let message = format!("input is an empty list, expected {expected}");
         return Err(ApiError::field("input", message));
     }
-    let (context_len, vocab_size) = (model.context_len, model.vocab_size);
     for tokens in &tokens {
-        let n_tokens = tokens.len();
-        let unknown = tokens.iter().find(|id| **id as usize >= vocab_size);
-        let error = match (n_tokens, unknown) {
-            (0, _) => TaskError::EmptyPrompt,
-            (_, Some(&id)) => TaskError::Token { id, vocab_size },
-            _ if n_tokens > context_len => TaskError::PromptTooLong {
-                n_tokens,
-                context_len,
-            },
-            _ => continue,
-        };
-        return Err(ApiError::from(error).in_field("input"));
+        check_prompt(&model, tokens, "input")?;
     }
     let expected = "\"float\" or \"base64\"";
     let format = fields.take::<String>("encoding_format", expected)?;

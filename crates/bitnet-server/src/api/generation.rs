@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnet_inference::{
-    FinishReason, GenerationTask, Task, TaskError, TaskUsage, TokenLogprobs, Work,
+    FinishReason, GenerateError, GenerationTask, Task, TaskError, TaskUsage, TokenLogprobs, Work,
 };
 
 use super::aside;
@@ -53,21 +53,8 @@ pub struct GeneratedText {
 impl Generation {
     /// Checks what does not need the engine.
     fn validate(&self, app: &App, model: &ModelFacts) -> Result<(), ApiError> {
-        let (context_len, vocab_size) = (model.context_len, model.vocab_size);
         for prompt in &self.prompts {
-            let n_tokens = prompt.len();
-            if n_tokens == 0 {
-                return Err(self.wrong(TaskError::EmptyPrompt));
-            }
-            if n_tokens > context_len {
-                return Err(self.wrong(TaskError::PromptTooLong {
-                    n_tokens,
-                    context_len,
-                }));
-            }
-            if let Some(&id) = prompt.iter().find(|id| **id as usize >= vocab_size) {
-                return Err(self.wrong(TaskError::Token { id, vocab_size }));
-            }
+            check_prompt(model, prompt, self.field)?;
         }
         let n_texts = self.prompts.len() * self.best_of;
         let limit = app.options.max_waiting + app.options.max_running;
@@ -77,11 +64,6 @@ impl Generation {
             )));
         }
         Ok(())
-    }
-
-    /// Returns the error of a prompt.
-    fn wrong(&self, error: TaskError) -> ApiError {
-        ApiError::from(error).in_field(self.field)
     }
 
     /// Submits the generation, and waits until it is taken. Its texts are numbered prompt by
@@ -151,6 +133,23 @@ impl Generation {
         }
         tasks
     }
+}
+
+/// Checks the tokens of a prompt that came from this field.
+pub fn check_prompt(model: &ModelFacts, prompt: &[u32], field: &str) -> Result<(), ApiError> {
+    let (n_tokens, context_len, vocab_size) = (prompt.len(), model.context_len, model.vocab_size);
+    let unknown = prompt.iter().find(|id| **id as usize >= vocab_size);
+    let error = match unknown {
+        _ if n_tokens == 0 => GenerateError::EmptyPrompt.into(),
+        _ if n_tokens > context_len => GenerateError::PromptTooLong {
+            n_tokens,
+            context_len,
+        }
+        .into(),
+        Some(&id) => TaskError::Token { id, vocab_size },
+        None => return Ok(()),
+    };
+    Err(ApiError::from(error).in_field(field))
 }
 
 /// Submits a job, and waits until it is taken.

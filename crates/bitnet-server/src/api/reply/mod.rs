@@ -10,11 +10,42 @@ use bitnet_inference::{FinishReason, TaskUsage};
 use serde::Serialize;
 
 use super::document;
-use super::generation::GeneratedText;
+use super::generation::{GeneratedText, Generation, best, texts};
 use super::logprobs::{self, ChatLogprob, CompletionLogprobs};
 use super::tools::{CallFinder, CalledFunction, Piece, ToolCall};
+use crate::app::{App, Client};
+use crate::error::ApiError;
 use crate::job::Timings;
 use crate::model::ModelFacts;
+
+/// A request for texts, read and checked.
+pub struct AskedTexts {
+    pub generation: Generation,
+    pub reply: Reply,
+    pub stream: bool,
+    pub include_usage: bool,
+}
+
+impl AskedTexts {
+    /// Generates the texts and returns the reply, whole or as a stream.
+    pub async fn answer(
+        self,
+        app: &Arc<App>,
+        model: &Arc<ModelFacts>,
+        client: Client,
+    ) -> Result<Response, ApiError> {
+        let Self {
+            generation, reply, ..
+        } = self;
+        let (n_prompts, n, best_of) = (generation.prompts.len(), generation.n, generation.best_of);
+        let handle = generation.submit(app, model, client).await?;
+        if self.stream {
+            return Ok(reply.stream(handle, n_prompts * n, self.include_usage));
+        }
+        let texts = texts(handle, n_prompts * best_of).await?;
+        Ok(reply.whole(&best(texts, best_of, n)))
+    }
+}
 
 /// The endpoint whose form a reply has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
