@@ -59,6 +59,7 @@ impl Session {
             max_tokens,
             sampling: SamplerOptions::GREEDY,
             reuse: 0,
+            speculate: true,
         };
         let is_eog = |id| self.tokenizer.is_eog(id);
         let go_on = |_| ControlFlow::Continue(());

@@ -27,6 +27,9 @@ pub trait Constraint: fmt::Debug + Send {
     /// Returns an error if a limit is exceeded.
     fn forced(&mut self) -> Result<Vec<u32>, ConstraintError>;
 
+    /// Takes the last `n` tokens back, accepted or forced.
+    fn rollback(&mut self, n: usize);
+
     /// Returns whether the text is complete and cannot be continued.
     fn is_complete(&self) -> bool;
 }

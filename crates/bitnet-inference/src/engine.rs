@@ -344,6 +344,7 @@ impl Engine {
                     Logits::None => (false, None),
                     Logits::Last | Logits::Hidden => (is_last, None),
                     Logits::All => (true, None),
+                    Logits::Tail(n) => (token_idx + n >= input.tokens.len(), None),
                     Logits::Top(k) => (is_last, Some(k)),
                 };
                 let request = LogitsRequest {

@@ -1,14 +1,15 @@
 //! Text generation: prefill and the decode loop.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
+use crate::chooser::{ChooseError, Chooser, ChooserBuffers, Chosen, Row, TextEnd};
 use crate::clock::Instant;
 use crate::constraint::{Constraint, ConstraintError};
 use crate::engine::{Engine, ForwardError, Input};
 use crate::logits::Logits;
-use crate::sampler::{Position, Sampler, SamplerError, SamplerOptions};
-use crate::token_set::TokenSet;
+use crate::sampler::{SamplerError, SamplerOptions, TokenChoice};
+use crate::speculation::{DraftCost, Drafter, MAX_ROWS, draft_lengths};
 
 /// Options of a generation.
 #[derive(Clone, Copy, Debug)]
@@ -23,16 +24,21 @@ pub struct GenerateOptions<'a> {
     /// Number of leading prompt tokens that are already in sequence 0 from a previous call
     /// and not computed again; 0 to start a new sequence.
     pub reuse: usize,
+    /// Whether tokens are drafted from what the text repeats, and several computed in one
+    /// pass. The text is the same.
+    pub speculate: bool,
 }
 
 impl<'a> GenerateOptions<'a> {
-    /// Returns options with the default sampling parameters, without a reused prefix.
+    /// Returns options with the default sampling parameters and drafts, without a reused
+    /// prefix.
     pub fn new(prompt: &'a [u32], max_tokens: usize) -> Self {
         Self {
             prompt,
             max_tokens,
             sampling: SamplerOptions::default(),
             reuse: 0,
+            speculate: true,
         }
     }
 }
@@ -89,6 +95,10 @@ pub struct Generation {
     pub decode: Duration,
     /// Tokens sampled in that time, including the end-of-generation token.
     pub decode_steps: usize,
+    /// Tokens that were drafted.
+    pub drafted: usize,
+    /// Those of them that are part of the text.
+    pub accepted: usize,
 }
 
 /// Continues a prompt in sequence 0 until `is_eog`, the maximum number of tokens, the
@@ -123,7 +133,7 @@ pub fn generate_within(
     if prompt.is_empty() {
         return Err(GenerateError::EmptyPrompt);
     }
-    let mut chooser = Chooser::new(engine, options.sampling, constraint)?;
+    let choice = TokenChoice::new(options.sampling)?;
     let start = Instant::now();
     let context_len = engine.plan().context_len;
     if prompt.len() > context_len {
@@ -144,28 +154,36 @@ pub fn generate_within(
         prefill: Duration::ZERO,
         decode: Duration::ZERO,
         decode_steps: 0,
+        drafted: 0,
+        accepted: 0,
     };
     if max_tokens == 0 {
         return Ok(generation);
     }
-    let first = prefill(engine, &mut chooser, prompt, reuse, &mut on_event)?;
+    let vocab_size = engine.model().config().vocab_size;
+    let mut text = Text {
+        buffers: ChooserBuffers::new(engine.plan().isa, vocab_size),
+        engine,
+        chooser: Chooser::new(choice, constraint, None),
+        is_end: &is_eog,
+        history: prompt.to_vec(),
+        n_prompt: prompt.len(),
+        max_len: prompt.len() + max_tokens,
+        drafter: options.speculate.then(Drafter::default),
+        cost: DraftCost::default(),
+    };
+    let first = text.prefill(reuse, &mut on_event)?;
     generation.prefill = start.elapsed();
-    let ControlFlow::Continue(mut token) = first else {
+    let ControlFlow::Continue(mut chosen) = first else {
         generation.finish_reason = FinishReason::Stop;
         return Ok(generation);
     };
     let mut since = Instant::now();
-    let mut history = prompt.to_vec();
     loop {
-        if is_eog(token) {
-            generation.finish_reason = FinishReason::Eos;
-            break;
-        }
-        // The token, and those that the constraint forces after it.
-        for token in chooser.accept(token)? {
-            generation.ids.push(token);
-            history.push(token);
-            if on_event(Event::Token(token)).is_break() {
+        for token in std::mem::take(&mut chosen.tokens) {
+            generation.ids.push(token.id);
+            text.history.push(token.id);
+            if on_event(Event::Token(token.id)).is_break() {
                 generation.finish_reason = FinishReason::Stop;
                 return Ok(generation);
             }
@@ -173,135 +191,135 @@ pub fn generate_within(
                 return Ok(generation);
             }
         }
-        if chooser.is_complete() {
-            generation.finish_reason = FinishReason::Eos;
-            break;
+        match chosen.end {
+            None => {}
+            Some(TextEnd::Eos(_) | TextEnd::Complete) => {
+                generation.finish_reason = FinishReason::Eos;
+                return Ok(generation);
+            }
+            Some(TextEnd::Failed(error)) => return Err(error.into()),
         }
-        token = decode(engine, &mut chooser, &history, prompt.len())?;
+        chosen = text.decode(&mut generation)?;
         generation.decode += since.elapsed();
-        generation.decode_steps += 1;
+        generation.decode_steps += chosen.n_sampled;
         since = Instant::now();
     }
-    Ok(generation)
 }
 
-/// Chooses tokens within a constraint.
-struct Chooser {
-    sampler: Sampler,
-    constraint: Option<Box<dyn Constraint>>,
-    allowed: TokenSet,
+/// A text in sequence 0 of an engine.
+struct Text<'a> {
+    engine: &'a mut Engine,
+    chooser: Chooser,
+    buffers: ChooserBuffers,
+    is_end: &'a dyn Fn(u32) -> bool,
+    /// All tokens so far.
+    history: Vec<u32>,
+    n_prompt: usize,
+    max_len: usize,
+    drafter: Option<Drafter>,
+    cost: DraftCost,
 }
 
-impl Chooser {
-    fn new(
-        engine: &Engine,
-        sampling: SamplerOptions,
-        constraint: Option<Box<dyn Constraint>>,
-    ) -> Result<Self, SamplerError> {
-        let vocab_size = engine.model().config().vocab_size;
-        Ok(Self {
-            sampler: Sampler::new(sampling, engine.plan().isa, vocab_size)?,
-            constraint,
-            allowed: TokenSet::new(vocab_size),
-        })
-    }
-
-    /// Returns the logits that the choice needs.
-    fn logits(&self) -> Logits {
-        match self.constraint {
-            Some(_) => Logits::Last,
-            None => self.sampler.logits(),
-        }
-    }
-
-    fn sample(
+impl Text<'_> {
+    /// Computes the prompt from position `reuse` on, and returns the first token, unless
+    /// `on_event` stops it.
+    fn prefill(
         &mut self,
-        logits: &[f32],
-        history: &[u32],
-        n_prompt: usize,
-    ) -> Result<u32, GenerateError> {
-        let allowed = match &mut self.constraint {
-            Some(constraint) => {
-                constraint.allowed(&mut self.allowed)?;
-                Some(&self.allowed)
-            }
-            None => None,
-        };
-        let token = self.sampler.sample_at(Position {
-            logits,
-            history,
-            n_prompt,
-            allowed,
-        });
-        token.ok_or(GenerateError::NoCandidate)
-    }
-
-    /// Advances by a token, and returns it with those that must follow.
-    fn accept(&mut self, token: u32) -> Result<Vec<u32>, ConstraintError> {
-        let mut tokens = vec![token];
-        if let Some(constraint) = &mut self.constraint {
-            constraint.accept(token)?;
-            if !constraint.is_complete() {
-                tokens.extend(constraint.forced()?);
-            }
-        }
-        Ok(tokens)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.constraint.as_ref().is_some_and(|c| c.is_complete())
-    }
-}
-
-/// Computes the prompt from position `reuse` on, and returns the first token, unless
-/// `on_event` stops it.
-fn prefill(
-    engine: &mut Engine,
-    chooser: &mut Chooser,
-    prompt: &[u32],
-    reuse: usize,
-    on_event: &mut impl FnMut(Event) -> ControlFlow<()>,
-) -> Result<ControlFlow<(), u32>, GenerateError> {
-    let (mut done, total) = (reuse, prompt.len());
-    let mut next = Err(GenerateError::NoCandidate);
-    for tokens in prompt[reuse..].chunks(engine.plan().batch_tokens) {
-        done += tokens.len();
-        let input = Input {
-            sequence: 0,
-            tokens,
-            logits: if done == total {
-                chooser.logits()
+        reuse: usize,
+        on_event: &mut impl FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), Chosen>, GenerateError> {
+        let (mut done, total) = (reuse, self.n_prompt);
+        let mut chosen = Chosen::default();
+        while done < total {
+            let end = total.min(done + self.engine.plan().batch_tokens);
+            let logits = if end == total {
+                self.chooser.logits(0)
             } else {
                 Logits::None
-            },
-        };
-        engine.forward(&[input], |_, _, logits| {
-            next = chooser.sample(logits, prompt, total);
-        })?;
-        if on_event(Event::Prefill { done, total }).is_break() {
-            return Ok(ControlFlow::Break(()));
+            };
+            self.forward(done..end, &[], logits, &mut chosen)?;
+            done = end;
+            if on_event(Event::Prefill { done, total }).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
+        Ok(ControlFlow::Continue(chosen))
     }
-    next.map(ControlFlow::Continue)
-}
 
-/// Computes the tokens of `history` that are not in the KV cache, and returns the next one.
-fn decode(
-    engine: &mut Engine,
-    chooser: &mut Chooser,
-    history: &[u32],
-    n_prompt: usize,
-) -> Result<u32, GenerateError> {
-    let input = Input {
-        sequence: 0,
-        tokens: &history[engine.len(0)..],
-        logits: chooser.logits(),
-    };
-    let mut next = Err(GenerateError::NoCandidate);
-    engine.forward(&[input], |_, _, logits| {
-        next = chooser.sample(logits, history, n_prompt);
-    })?;
-    next
+    /// Computes the tokens that are not in the KV cache, and a draft of the next ones. Returns
+    /// what follows.
+    fn decode(&mut self, generation: &mut Generation) -> Result<Chosen, GenerateError> {
+        let start = Instant::now();
+        let range = self.engine.len(0)..self.history.len();
+        let n_pending = range.len();
+        let draft = self.draft(n_pending);
+        let logits = self.chooser.logits(draft.len());
+        let mut chosen = Chosen::default();
+        let computed = self.forward(range.clone(), &draft, logits, &mut chosen);
+        if draft.is_empty() {
+            computed?;
+        } else if computed.is_err() {
+            // What was drafted may be what cannot be computed.
+            self.chooser.undo(&chosen);
+            chosen = Chosen::default();
+            let logits = self.chooser.logits(0);
+            self.forward(range, &[], logits, &mut chosen)?;
+            return Ok(chosen);
+        }
+        let n_accepted = chosen.n_accepted(&draft);
+        self.engine.truncate(0, self.history.len() + n_accepted);
+        generation.drafted += draft.len();
+        generation.accepted += n_accepted;
+        if n_pending == 1 {
+            self.cost.observe(1, draft.len(), start.elapsed());
+        }
+        Ok(chosen)
+    }
+
+    /// Drafts the next tokens, as many as are likely to pay.
+    fn draft(&mut self, n_pending: usize) -> Vec<u32> {
+        let Some(drafter) = &mut self.drafter else {
+            return Vec::new();
+        };
+        drafter.extend(&self.history, self.n_prompt);
+        // The token after the draft is part of the text, too.
+        let left = self.max_len - self.history.len() - 1;
+        let max = left.min(MAX_ROWS.saturating_sub(n_pending));
+        let draft = [drafter.draft(&self.history, max)];
+        let len = draft_lengths(&draft, self.cost.row(1), max)[0];
+        draft[0][..len].iter().map(|drafted| drafted.id).collect()
+    }
+
+    /// Computes tokens of the text and a draft after them, and chooses those that follow.
+    fn forward(
+        &mut self,
+        range: Range<usize>,
+        draft: &[u32],
+        logits: Logits,
+        chosen: &mut Chosen,
+    ) -> Result<(), ForwardError> {
+        let len = self.history.len();
+        self.history.extend_from_slice(draft);
+        let history = &self.history;
+        let input = Input {
+            sequence: 0,
+            tokens: &history[range.start..range.end + draft.len()],
+            logits,
+        };
+        let (chooser, buffers) = (&mut self.chooser, &mut self.buffers);
+        let computed = self.engine.forward(&[input], |_, token, logits| {
+            let next = range.start + token + 1;
+            let row = Row {
+                logits,
+                history: &history[..next],
+                n_prompt: self.n_prompt,
+                n_drafted: next - len,
+            };
+            chooser.choose(buffers, row, self.is_end, chosen);
+        });
+        self.history.truncate(len);
+        computed
+    }
 }
 
 /// An error of a generation.
@@ -331,4 +349,13 @@ pub enum GenerateError {
     /// The forward pass failed.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+}
+
+impl From<ChooseError> for GenerateError {
+    fn from(error: ChooseError) -> Self {
+        match error {
+            ChooseError::NoCandidate => Self::NoCandidate,
+            ChooseError::Constraint(error) => Self::Constraint(error),
+        }
+    }
 }

@@ -304,6 +304,14 @@ impl Constraint for Follower {
         }
     }
 
+    fn rollback(&mut self, n: usize) {
+        if n > 0 {
+            self.is_complete = false;
+            // If it fails, the matcher says so when it is asked next.
+            let _ = self.matcher.rollback(n);
+        }
+    }
+
     fn is_complete(&self) -> bool {
         self.is_complete
     }

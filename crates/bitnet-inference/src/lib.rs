@@ -23,6 +23,7 @@
 #[cfg(feature = "builtin-model")]
 pub mod builtin;
 mod chat;
+mod chooser;
 mod clock;
 mod constraint;
 pub mod convert;
@@ -34,6 +35,7 @@ mod generate;
 mod grammar;
 mod kv_cache;
 mod logits;
+mod logprobs;
 mod memory_estimate;
 mod model;
 mod note;
@@ -43,6 +45,7 @@ mod sampler;
 mod sampling_defaults;
 mod scheduler;
 mod spec;
+mod speculation;
 mod stop;
 mod token_set;
 mod tokenizer;
@@ -65,6 +68,7 @@ pub use generate::{
 pub use grammar::{CompiledGrammar, Grammar, GrammarCompiler, GrammarError};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use logits::Logits;
+pub use logprobs::TokenLogprobs;
 pub use memory_estimate::{MemoryEstimate, MemoryLimitError, MemoryOptions};
 pub use model::{HeadPrecision, Model, Packing};
 pub use note::Note;
@@ -74,13 +78,14 @@ pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, Sampler
 pub use sampling_defaults::SamplingDefaults;
 pub use scheduler::{
     GenerationTask, PrefillBudget, Scheduler, SchedulerCounts, SchedulerOptions, StepEngine,
-    StepReport, Task, TaskError, TaskEvent, TaskId, TaskUsage, TokenLogprobs, Work,
+    StepLimits, StepReport, Task, TaskError, TaskEvent, TaskId, TaskUsage, Work,
 };
 pub use spec::config::{Activation, ActivationPrecision, Config, ConfigError, Pooling};
 pub use spec::family::Family;
 pub use spec::multipliers::Multipliers;
 pub use spec::rope::{Rope, RopeScaling};
 pub use spec::sliding::SlidingWindow;
+pub use speculation::DraftCost;
 pub use stop::{EmptyStopError, StopMatcher, StopSequences};
 pub use token_set::TokenSet;
 pub use tokenizer::{TextStream, Tokenizer, TokenizerError, TokenizerNote};

@@ -9,6 +9,8 @@ pub enum Logits {
     Last,
     /// Every position.
     All,
+    /// The last `n` positions.
+    Tail(usize),
     /// The last position: at least its `k` largest logits. Others may be minus infinity,
     /// which may be faster.
     Top(usize),

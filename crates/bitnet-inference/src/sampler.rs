@@ -283,6 +283,16 @@ impl TokenChoice {
         Self { bias, ..self }
     }
 
+    /// Returns how far the random numbers are.
+    pub(crate) fn random_position(&self) -> u128 {
+        self.rng.get_word_pos()
+    }
+
+    /// Goes back to random numbers that were there before.
+    pub(crate) fn set_random_position(&mut self, position: u128) {
+        self.rng.set_word_pos(position);
+    }
+
     /// Returns the logits that suffice for the same choice among all tokens.
     pub(crate) fn logits(&self) -> Logits {
         let options = &self.options;

@@ -344,6 +344,7 @@ fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
                 ..SamplerOptions::GREEDY
             },
             reuse: 0,
+            speculate: false,
         };
         let go_on = |_| std::ops::ControlFlow::Continue(());
         generate(&mut engine, &options, |_| false, go_on)
@@ -355,6 +356,53 @@ fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
         for n_threads in [1, 3] {
             assert_eq!(story(isa, n_threads), expected, "{isa}, {n_threads}");
         }
+    }
+}
+
+#[test]
+fn drafts_change_no_text() {
+    // What repeats is drafted.
+    let prompt = tokens(12, 7).repeat(3);
+    let random = SamplerOptions {
+        temperature: 0.6,
+        top_k: 20,
+        seed: 5,
+        ..SamplerOptions::GREEDY
+    };
+    let penalized = SamplerOptions {
+        presence_penalty: 0.4,
+        repeat_penalty: 1.05,
+        ..random
+    };
+    let write = |engine: &mut Engine, sampling, speculate| {
+        let options = GenerateOptions {
+            prompt: &prompt,
+            max_tokens: 60,
+            sampling,
+            reuse: 0,
+            speculate,
+        };
+        let go_on = |_| std::ops::ControlFlow::Continue(());
+        generate(engine, &options, |_| false, go_on).unwrap()
+    };
+    for precision in PRECISIONS {
+        let mut accepted = 0;
+        for sampling in [SamplerOptions::GREEDY, random, penalized] {
+            let model = tiny(Isa::Scalar, precision.0);
+            let mut one = engine(&model, options(Isa::Scalar, 1, 1, precision));
+            let expected = write(&mut one, sampling, false);
+            assert_eq!(expected.drafted, 0);
+            for isa in Isa::available() {
+                let model = tiny(isa, precision.0);
+                for n_threads in [1, 3] {
+                    let mut engine = engine(&model, options(isa, n_threads, 4, precision));
+                    let drafted = write(&mut engine, sampling, true);
+                    assert_eq!(drafted.ids, expected.ids, "{isa}, {sampling:?}");
+                    accepted += drafted.accepted;
+                }
+            }
+        }
+        assert!(accepted > 50, "{accepted} accepted");
     }
 }
 
@@ -439,6 +487,7 @@ fn a_screened_head_gives_the_same_logits_and_text() {
                 max_tokens: 60,
                 sampling,
                 reuse: 0,
+                speculate: false,
             };
             let go_on = |_| std::ops::ControlFlow::Continue(());
             generate(engine, &options, |_| false, go_on).unwrap().ids

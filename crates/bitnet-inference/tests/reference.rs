@@ -258,6 +258,7 @@ fn greedy_text_of_a_sure_prompt_is_the_same() {
         max_tokens: prompt.greedy_ids.len(),
         sampling: bitnet_inference::SamplerOptions::GREEDY,
         reuse: 0,
+        speculate: true,
     };
     let story = bitnet_inference::generate(
         &mut engine(&model, AS_COMPUTED),

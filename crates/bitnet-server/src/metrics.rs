@@ -43,6 +43,8 @@ pub struct Metrics {
     prompt_tokens: Counter,
     generation_tokens: Counter,
     preemptions: Counter,
+    drafted_tokens: Counter,
+    accepted_tokens: Counter,
     success: Family<Label, Counter>,
     responses: Family<Labels, Counter>,
     first_token: Histogram,
@@ -68,6 +70,8 @@ impl Metrics {
             prompt_tokens: Counter::default(),
             generation_tokens: Counter::default(),
             preemptions: Counter::default(),
+            drafted_tokens: Counter::default(),
+            accepted_tokens: Counter::default(),
             success: Family::default(),
             responses: Family::default(),
             first_token: Histogram::new(FIRST_TOKEN),
@@ -97,6 +101,8 @@ impl Metrics {
             prompt_tokens: "prompt_tokens", "Prompt tokens";
             generation_tokens: "generation_tokens", "Generated tokens";
             preemptions: "num_preemptions", "Texts put back for lack of pages";
+            drafted_tokens: "spec_decode_num_draft_tokens", "Drafted tokens";
+            accepted_tokens: "spec_decode_num_accepted_tokens", "Drafted tokens that were right";
             success: "request_success", "Texts that ended, by reason";
             responses: "http_responses", "Responses by path and status";
             first_token: "time_to_first_token_seconds", "From request to first token";
@@ -125,6 +131,10 @@ impl Metrics {
             .inc_by(now.generated_tokens - before.generated_tokens);
         self.preemptions
             .inc_by(now.preemptions - before.preemptions);
+        self.drafted_tokens
+            .inc_by(now.drafted_tokens - before.drafted_tokens);
+        self.accepted_tokens
+            .inc_by(now.accepted_tokens - before.accepted_tokens);
     }
 
     /// Sets the current state.

@@ -19,6 +19,8 @@ pub struct ServerOptions {
     pub max_waiting: usize,
     /// Sampling parameters where a request names none.
     pub sampling: SamplerOptions,
+    /// Whether tokens are drafted from what texts repeat, while few texts run.
+    pub speculate: bool,
     /// Whether requests may name another model, and fields that are unknown or have no
     /// effect: they are listed in the header `bitnet-ignored`.
     pub lenient: bool,
@@ -67,6 +69,7 @@ impl Default for ServerOptions {
             max_running: 8,
             max_waiting: 256,
             sampling: SamplerOptions::default(),
+            speculate: true,
             lenient: false,
             drain: Duration::from_secs(30),
             limits: Limits::default(),

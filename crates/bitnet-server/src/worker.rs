@@ -6,8 +6,8 @@ use std::sync::mpsc::{RecvError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use bitnet_inference::{
-    Engine, FinishReason, PrefillBudget, Scheduler, SchedulerCounts, SchedulerOptions, StopMatcher,
-    TaskEvent, TaskId, TextStream, TokenLogprobs, TokenSet, Tokenizer,
+    DraftCost, Engine, FinishReason, PrefillBudget, Scheduler, SchedulerCounts, SchedulerOptions,
+    StepLimits, StopMatcher, TaskEvent, TaskId, TextStream, TokenLogprobs, TokenSet, Tokenizer,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -101,6 +101,7 @@ pub fn run(app: &App, model: ServedModel, commands: &Commands, on_ready: impl Fn
             end_tokens,
         }),
         budget: PrefillBudget::new(STEP_RATIO, STEP_TIME),
+        draft_cost: app.options.speculate.then(DraftCost::default),
         texts: HashMap::new(),
         counts: SchedulerCounts::default(),
         mean_time: Duration::from_secs(1),
@@ -133,6 +134,8 @@ struct Worker<'a> {
     metrics: &'a Metrics,
     scheduler: Scheduler,
     budget: PrefillBudget,
+    /// `None` for no drafts.
+    draft_cost: Option<DraftCost>,
     texts: HashMap<TaskId, Text<'a>>,
     /// Those already in the metrics.
     counts: SchedulerCounts,
@@ -231,11 +234,15 @@ impl Worker<'_> {
     /// Runs one step and sends what happened.
     fn step(&mut self, engine: &mut Engine) {
         let start = Instant::now();
-        let max_prefill = self.budget.positions(self.scheduler.n_decodes(engine));
+        let n_decodes = self.scheduler.n_decodes(engine);
+        let limits = StepLimits {
+            max_prefill: self.budget.positions(n_decodes),
+            draft_cost: self.draft_cost.as_ref().map(|cost| cost.row(n_decodes)),
+        };
         let (texts, metrics) = (&mut self.texts, self.metrics);
         let mut touched = Vec::new();
         let mut ended = Vec::new();
-        let report = self.scheduler.step(engine, max_prefill, |id, event| {
+        let report = self.scheduler.step(engine, limits, |id, event| {
             let Some(text) = texts.get_mut(&id) else {
                 return ControlFlow::Break(());
             };
@@ -248,7 +255,11 @@ impl Worker<'_> {
             }
             on_event(text, event, metrics, &mut || ended.push(id))
         });
-        self.budget.observe(report, start.elapsed());
+        let elapsed = start.elapsed();
+        self.budget.observe(report, elapsed);
+        if let Some(cost) = self.draft_cost.as_mut().filter(|_| !report.has_other_rows) {
+            cost.observe(report.n_decodes, report.n_drafted, elapsed);
+        }
         for id in touched {
             if let Some(text) = self.texts.get_mut(&id)
                 && let Some(event) = text.step.take()

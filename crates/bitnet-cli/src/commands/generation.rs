@@ -7,6 +7,7 @@ use bitnet_inference::{
     Checkpoint, EmptyStopError, Event, FinishReason, Generation, MIN_TEMPERATURE, SamplerError,
     SamplerOptions, SamplingDefaults, StopMatcher, StopSequences, TextStream,
 };
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::interrupt;
@@ -23,6 +24,8 @@ pub struct GenerateArgs {
     pub stop: Vec<String>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub speculation: SpeculationArgs,
     /// Random seed [default: -1, random]
     #[arg(
         long,
@@ -32,6 +35,33 @@ pub struct GenerateArgs {
         allow_negative_numbers = true
     )]
     pub seed: Option<Seed>,
+}
+
+/// Whether tokens are drafted.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SpeculationArgs {
+    /// Draft tokens where a text repeats
+    #[arg(
+        long,
+        value_enum,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    speculate: Switch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl SpeculationArgs {
+    /// Returns whether tokens are drafted.
+    pub fn is_on(&self) -> bool {
+        self.speculate == Switch::On
+    }
 }
 
 /// Arguments of sampling, except for the seed.
@@ -433,6 +463,18 @@ impl<'a> Printer<'a> {
                 generation.finish_reason
             },
         })
+    }
+}
+
+/// Reports what speculation did, if anything.
+pub fn show_drafts(generation: &Generation, ui: &Ui) {
+    if generation.drafted > 0 {
+        let Generation {
+            drafted, accepted, ..
+        } = generation;
+        ui.detail(&format!(
+            "{drafted} tokens drafted, {accepted} of them accepted"
+        ));
     }
 }
 

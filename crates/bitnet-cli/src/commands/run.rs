@@ -9,7 +9,7 @@ use bitnet_inference::{
     generate_within,
 };
 
-use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all};
+use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all, show_drafts};
 use super::text_input;
 use crate::error::{Interrupted, UsageError};
 use crate::input::read_text;
@@ -20,10 +20,9 @@ use crate::ui::Ui;
 /// Continue a prompt
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Prints the prompt, then streams its continuation. A trailing newline of a file
-or of stdin is removed. The same seed gives the same text on every machine and
-with any number of threads; --json and --verbose show the seed. Parameters that
-the model's files recommend replace these defaults; --verbose shows them.
+Prints the prompt, then its continuation; a trailing newline of a file or stdin
+is removed. A seed gives the same text on every machine; --json and --verbose
+show it. Parameters that the model's files recommend replace these defaults.
 
 Examples:
   bitnet run \"Once upon a time\"
@@ -82,6 +81,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         max_tokens: args.max_tokens,
         sampling,
         reuse: 0,
+        speculate: args.generate.speculation.is_on(),
     };
     let stream = tokenizer.stream(&prompt_ids);
     let mut printer = Printer::new(ui, !args.json, &prompt, stream, &stops);
@@ -110,6 +110,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ui.line("")?;
     }
     loaded.show_memory(ui);
+    show_drafts(&generation, ui);
     if generation.finish_reason == FinishReason::Stop && interrupt::requested() {
         return Err(Interrupted.into());
     }

@@ -11,7 +11,7 @@ use bitnet_inference::{Checkpoint, HeadPrecision, Plan, PlanError, PlanOptions};
 use bitnet_server::{ServedModel, Server, ServerOptions};
 use clap::ValueEnum;
 
-use super::generation::SamplingArgs;
+use super::generation::{SamplingArgs, SpeculationArgs};
 use crate::error::{NoChatTemplate, UsageError};
 use crate::input::read_text;
 use crate::interrupt;
@@ -75,6 +75,8 @@ pub struct Args {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
+    speculation: SpeculationArgs,
+    #[command(flatten)]
     template: ChatTemplateArg,
 }
 
@@ -104,6 +106,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         max_running: args.parallel,
         max_waiting: args.queue,
         sampling: args.sampling.options(&checkpoint, ui),
+        speculate: args.speculation.is_on(),
         lenient: args.lenient,
         drain: Duration::from_secs(args.drain),
         ..ServerOptions::default()

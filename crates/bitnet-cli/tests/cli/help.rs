@@ -63,6 +63,7 @@ fn run() {
       -n, --max-tokens <N>      Maximum tokens to write; -1: no limit [default: 128]
       -c, --context <N>         Context length [default: model's, up to 4096]
           --stop <TEXT>         Stop sequence; may be given several times
+          --speculate <on|off>  Draft tokens where a text repeats [default: on]
           --json-schema <FILE>  JSON schema that the text follows
           --json                Print one JSON document at the end
       -q, --quiet               Print only errors on stderr
@@ -94,10 +95,9 @@ fn run() {
           --frequency-penalty <R>  Penalty per occurrence [default: 0]
           --seed <S>               Random seed [default: -1, random]
 
-    Prints the prompt, then streams its continuation. A trailing newline of a file
-    or of stdin is removed. The same seed gives the same text on every machine and
-    with any number of threads; --json and --verbose show the seed. Parameters that
-    the model's files recommend replace these defaults; --verbose shows them.
+    Prints the prompt, then its continuation; a trailing newline of a file or stdin
+    is removed. A seed gives the same text on every machine; --json and --verbose
+    show it. Parameters that the model's files recommend replace these defaults.
 
     Examples:
       bitnet run "Once upon a time"

@@ -380,3 +380,28 @@ fn an_answer_ends_before_a_stop_text_and_the_conversation_goes_on() {
         assert_eq!(said[1][key], run[key], "{key}");
     }
 }
+
+#[test]
+fn drafts_change_no_text() {
+    let prompt = "Tom had a red ball and a blue ball. ".repeat(4);
+    let write = |speculate| {
+        let args = [
+            "run",
+            "--temp",
+            "0",
+            "-n",
+            "60",
+            "-v",
+            "--speculate",
+            speculate,
+            &prompt,
+        ];
+        let run = bitnet(&args);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        (run.stdout, run.stderr)
+    };
+    let ((with, report), (without, quiet)) = (write("on"), write("off"));
+    assert_eq!(with, without);
+    assert!(report.contains(" tokens drafted, "), "{report}");
+    assert!(!quiet.contains("drafted"), "{quiet}");
+}

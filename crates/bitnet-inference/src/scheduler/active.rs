@@ -3,13 +3,13 @@
 use std::ops::{ControlFlow, Range};
 
 use super::StepEngine;
-use super::logprobs::{TokenLogprobs, token_logprobs};
 use super::task::{Task, TaskError, TaskEvent, TaskId, TaskUsage, Work};
-use crate::constraint::Constraint;
+use crate::chooser::{Chooser, Chosen, TextEnd};
 use crate::generate::{FinishReason, GenerateError};
 use crate::logits::Logits;
-use crate::sampler::{Position, SamplerBuffers, TokenChoice};
-use crate::token_set::TokenSet;
+use crate::logprobs::TokenLogprobs;
+use crate::sampler::TokenChoice;
+use crate::speculation::Drafter;
 
 /// Generated tokens that are computed in one step without counting as a prompt: what a
 /// constraint forces is usually shorter.
@@ -38,14 +38,13 @@ pub(super) enum State {
 
 #[derive(Debug)]
 pub(super) struct Generating {
-    pub(super) choice: TokenChoice,
+    pub(super) chooser: Chooser,
+    pub(super) drafter: Drafter,
     /// Maximum length of prompt and text.
     pub(super) max_len: usize,
-    pub(super) logprobs: Option<usize>,
     pub(super) prompt_logprobs: Option<usize>,
     /// Of the prompt's tokens from the second on.
     pub(super) scores: Vec<TokenLogprobs>,
-    pub(super) constraint: Option<Box<dyn Constraint>>,
 }
 
 /// A task with a sequence of the engine.
@@ -62,6 +61,8 @@ pub(super) struct Share {
     pub(super) index: usize,
     /// The tokens, by position.
     pub(super) range: Range<usize>,
+    /// Tokens that may follow them.
+    pub(super) draft: Vec<u32>,
     pub(super) is_decode: bool,
     pub(super) logits: Logits,
 }
@@ -69,15 +70,9 @@ pub(super) struct Share {
 /// What was computed for a share.
 #[derive(Debug, Default)]
 pub(super) struct Computed {
-    pub(super) token: Option<Sampled>,
+    pub(super) chosen: Chosen,
     pub(super) scores: Vec<TokenLogprobs>,
     pub(super) hidden: Option<Vec<f32>>,
-}
-
-#[derive(Debug)]
-pub(super) enum Sampled {
-    Token(u32, Option<TokenLogprobs>),
-    Failed(TaskError),
 }
 
 impl Running {
@@ -91,8 +86,9 @@ impl Running {
     pub(super) fn share(&self, index: usize, range: Range<usize>, is_decode: bool) -> Share {
         Share {
             index,
-            logits: self.task.logits(&range),
+            logits: self.task.logits(&range, 0),
             range,
+            draft: Vec::new(),
             is_decode,
         }
     }
@@ -106,15 +102,15 @@ impl Active {
             Work::Embed => State::Embed,
             Work::Generate(task) => {
                 let left = engine.context_len() - n_prompt + 1;
+                let choice = TokenChoice::new(task.sampling)
+                    .map_err(GenerateError::from)?
+                    .with_bias(task.logit_bias);
                 State::Generate(Box::new(Generating {
+                    chooser: Chooser::new(choice, task.constraint, task.logprobs),
+                    drafter: Drafter::default(),
                     max_len: n_prompt + task.max_tokens.min(left),
-                    choice: TokenChoice::new(task.sampling)
-                        .map_err(GenerateError::from)?
-                        .with_bias(task.logit_bias),
-                    logprobs: task.logprobs,
                     prompt_logprobs: task.prompt_logprobs,
                     scores: Vec::new(),
-                    constraint: task.constraint,
                 }))
             }
         };
@@ -137,18 +133,15 @@ impl Active {
         }
     }
 
-    /// Returns the logits that tokens at these positions need.
-    pub(super) fn logits(&self, range: &Range<usize>) -> Logits {
+    /// Returns the logits that tokens at these positions need, with so many drafted tokens
+    /// after them.
+    pub(super) fn logits(&self, range: &Range<usize>, n_drafted: usize) -> Logits {
         let is_last = range.end == self.tokens.len();
         match &self.state {
             State::Embed if is_last => Logits::Hidden,
             State::Generate(_) if self.needs_prompt_logits() => Logits::All,
             State::Generate(generating) if is_last && self.tokens.len() < generating.max_len => {
-                if generating.logprobs.is_some() || generating.constraint.is_some() {
-                    Logits::Last
-                } else {
-                    generating.choice.logits()
-                }
+                generating.chooser.logits(n_drafted)
             }
             _ => Logits::None,
         }
@@ -167,7 +160,6 @@ impl Active {
         &mut self,
         share: &Share,
         computed: Computed,
-        end_tokens: &TokenSet,
         engine: &impl StepEngine,
         on_event: &mut OnEvent<'_>,
     ) -> bool {
@@ -199,75 +191,29 @@ impl Active {
         if share.range.end < self.tokens.len() {
             return false;
         }
-        match computed.token {
-            Some(Sampled::Token(token, logprobs)) => {
-                self.push(token, logprobs, end_tokens, on_event)
-            }
-            Some(Sampled::Failed(error)) => {
-                let _ = on_event(id, TaskEvent::Failed(error));
-                true
-            }
+        let Chosen { tokens, end, .. } = computed.chosen;
+        if tokens.is_empty() && end.is_none() {
             // No token was asked for.
-            None => self.finish(FinishReason::Length, on_event),
+            return self.finish(FinishReason::Length, on_event);
         }
-    }
-
-    /// Appends a sampled token and those that the constraint forces. Returns whether the
-    /// task has ended.
-    pub(super) fn push(
-        &mut self,
-        token: u32,
-        logprobs: Option<TokenLogprobs>,
-        end_tokens: &TokenSet,
-        on_event: &mut OnEvent<'_>,
-    ) -> bool {
-        if end_tokens.contains(token) {
-            if let Some(scored) = logprobs {
-                // The text has ended, whatever the answer is.
-                let _ = on_event(self.id, TaskEvent::End(scored));
+        for token in tokens {
+            if let Some(reason) = self.emit(token.id, token.logprobs, on_event) {
+                return self.finish(reason, on_event);
             }
-            return self.finish(FinishReason::Eos, on_event);
         }
-        if let Some(reason) = self.emit(token, logprobs, on_event) {
-            return self.finish(reason, on_event);
-        }
-        let State::Generate(generating) = &mut self.state else {
-            return false;
-        };
-        let with_logprobs = generating.logprobs.is_some();
-        let Some(constraint) = &mut generating.constraint else {
-            return false;
-        };
-        let forced = match constraint.accept(token) {
-            Ok(()) if constraint.is_complete() => {
-                return self.finish(FinishReason::Eos, on_event);
-            }
-            Ok(()) => constraint.forced(),
-            Err(error) => Err(error),
-        };
-        match forced {
-            Ok(forced) => {
-                for token in forced {
-                    // The grammar leaves no choice: its probability is 1.
-                    let certain = with_logprobs.then(|| TokenLogprobs::certain(token));
-                    if let Some(reason) = self.emit(token, certain, on_event) {
-                        return self.finish(reason, on_event);
-                    }
+        match end {
+            None => false,
+            Some(TextEnd::Eos(token)) => {
+                if let Some(scored) = token.logprobs {
+                    // The text has ended, whatever the answer is.
+                    let _ = on_event(id, TaskEvent::End(scored));
                 }
-                let State::Generate(generating) = &self.state else {
-                    return false;
-                };
-                let constraint = generating.constraint.as_deref();
-                if constraint.is_some_and(Constraint::is_complete) {
-                    return self.finish(FinishReason::Eos, on_event);
-                }
-                false
+                self.finish(FinishReason::Eos, on_event)
             }
-            Err(error) => {
-                let _ = on_event(
-                    self.id,
-                    TaskEvent::Failed(GenerateError::from(error).into()),
-                );
+            Some(TextEnd::Complete) => self.finish(FinishReason::Eos, on_event),
+            Some(TextEnd::Failed(error)) => {
+                let error = GenerateError::from(error).into();
+                let _ = on_event(id, TaskEvent::Failed(error));
                 true
             }
         }
@@ -296,32 +242,5 @@ impl Active {
         let usage = self.usage();
         let _ = on_event(self.id, TaskEvent::Finished { reason, usage });
         true
-    }
-}
-
-impl Generating {
-    /// Samples the token of a position among those that the constraint allows.
-    pub(super) fn sample(
-        &mut self,
-        buffers: &mut SamplerBuffers,
-        allowed: &mut TokenSet,
-        position: Position<'_>,
-    ) -> Sampled {
-        let position = match &mut self.constraint {
-            None => position,
-            Some(constraint) => match constraint.allowed(allowed) {
-                Ok(()) => Position {
-                    allowed: Some(allowed),
-                    ..position
-                },
-                Err(error) => return Sampled::Failed(GenerateError::from(error).into()),
-            },
-        };
-        let Some(token) = self.choice.sample(buffers, position) else {
-            return Sampled::Failed(GenerateError::NoCandidate.into());
-        };
-        let logprobs =
-            (self.logprobs).map(|k| token_logprobs(buffers.isa(), position.logits, token, k));
-        Sampled::Token(token, logprobs)
     }
 }

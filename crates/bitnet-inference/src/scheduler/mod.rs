@@ -19,7 +19,6 @@
 
 mod active;
 mod engine;
-mod logprobs;
 mod prefill_budget;
 mod queue;
 mod task;
@@ -29,16 +28,16 @@ use std::ops::ControlFlow;
 use bitnet_core::KvPage;
 
 use self::active::{Active, Computed, OnEvent, Running, Share, State};
-use self::logprobs::token_logprobs;
 use self::queue::{ClientQueues, Waiting};
+use crate::chooser::{ChooserBuffers, Row};
 use crate::engine::{ForwardError, Input};
 use crate::generate::GenerateError;
 use crate::kv_cache::SequenceError;
-use crate::sampler::{Position, SamplerBuffers};
+use crate::logprobs::token_logprobs;
+use crate::speculation::{MAX_ROWS, draft_lengths};
 use crate::token_set::TokenSet;
 
 pub use self::engine::StepEngine;
-pub use self::logprobs::TokenLogprobs;
 pub use self::prefill_budget::PrefillBudget;
 pub use self::task::{GenerationTask, Task, TaskError, TaskEvent, TaskId, TaskUsage, Work};
 
@@ -75,8 +74,7 @@ pub struct Scheduler {
     cached: Vec<usize>,
     /// The task whose prompt is served first in the next step.
     next_prefill: Option<TaskId>,
-    buffers: Option<SamplerBuffers>,
-    allowed: TokenSet,
+    buffers: Option<ChooserBuffers>,
     counts: SchedulerCounts,
 }
 
@@ -91,6 +89,20 @@ pub struct SchedulerCounts {
     pub generated_tokens: u64,
     /// Tasks that were put back for lack of pages.
     pub preemptions: u64,
+    /// Tokens that were drafted.
+    pub drafted_tokens: u64,
+    /// Those of them that became part of a text.
+    pub accepted_tokens: u64,
+}
+
+/// What a step may compute besides the next token of each generation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepLimits {
+    /// Maximum number of prompt positions.
+    pub max_prefill: usize,
+    /// The time of a drafted row, as a share of the time of a step without drafts; `None` for
+    /// no drafts. The texts are the same.
+    pub draft_cost: Option<f64>,
 }
 
 /// What a step computed.
@@ -100,6 +112,10 @@ pub struct StepReport {
     pub n_decodes: usize,
     /// Prompt positions computed.
     pub n_prefill: usize,
+    /// Drafted tokens computed.
+    pub n_drafted: usize,
+    /// Whether other rows were computed than one per generation and the drafted ones.
+    pub has_other_rows: bool,
 }
 
 impl Scheduler {
@@ -114,7 +130,6 @@ impl Scheduler {
             cached: Vec::new(),
             next_prefill: None,
             buffers: None,
-            allowed: TokenSet::new(0),
             counts: SchedulerCounts::default(),
         }
     }
@@ -192,24 +207,29 @@ impl Scheduler {
         }
     }
 
-    /// Runs one step: the next token of each generation, and up to `max_prefill` prompt
-    /// positions. Passes what happened to `on_event`, which may end a generation with
-    /// `Break`, as after a stop sequence.
+    /// Runs one step: the next token of each generation, and what the limits allow besides.
+    /// Passes what happened to `on_event`, which may end a generation with `Break`, as after a
+    /// stop sequence.
     pub fn step(
         &mut self,
         engine: &mut impl StepEngine,
-        max_prefill: usize,
+        limits: StepLimits,
         mut on_event: impl FnMut(TaskId, TaskEvent) -> ControlFlow<()>,
     ) -> StepReport {
         let on_event: &mut OnEvent<'_> = &mut on_event;
         self.admit(engine);
+        let mut draft_cost = limits.draft_cost;
         loop {
-            let shares = self.shares(engine, max_prefill);
+            let mut shares = self.shares(engine, limits.max_prefill);
             if shares.is_empty() {
                 return StepReport::default();
             }
+            let has_drafts = draft_cost.is_some_and(|cost| self.draft(engine, &mut shares, cost));
             match self.forward(engine, &shares) {
                 Ok(computed) => return self.advance(engine, &shares, computed, on_event),
+                // Drafts take no pages from others, and what was drafted may be what cannot be
+                // computed.
+                Err(_) if has_drafts => draft_cost = None,
                 Err(ForwardError::Grow(SequenceError::PagesExhausted { .. }))
                     if self.evict(engine) || self.preempt(engine) => {}
                 Err(error) if shares.len() == 1 => {
@@ -232,7 +252,11 @@ impl Scheduler {
         shares: &[Share],
         on_event: &mut OnEvent<'_>,
     ) -> StepReport {
-        let mut report = StepReport::default();
+        let mut report = StepReport {
+            // Its time is that of several passes.
+            has_other_rows: true,
+            ..StepReport::default()
+        };
         // From the last on, since a task that ends moves those behind it.
         let mut shares = shares.to_vec();
         shares.sort_by_key(|share| std::cmp::Reverse(share.index));
@@ -341,6 +365,34 @@ impl Scheduler {
         shares
     }
 
+    /// Drafts tokens for a step without prompts. Returns whether there are any.
+    fn draft(&mut self, engine: &impl StepEngine, shares: &mut [Share], cost: f64) -> bool {
+        let n_rows: usize = shares.iter().map(|share| share.range.len()).sum();
+        let max_rows = MAX_ROWS.min(engine.batch_tokens()).saturating_sub(n_rows);
+        if max_rows == 0 || shares.iter().any(|share| !share.is_decode) {
+            return false;
+        }
+        let drafts: Vec<_> = (shares.iter())
+            .map(|share| {
+                let task = &mut self.running[share.index].task;
+                let State::Generate(generating) = &mut task.state else {
+                    return Vec::new();
+                };
+                generating.drafter.extend(&task.tokens, task.n_prompt);
+                // The token after the draft is part of the text, too.
+                let left = generating.max_len.saturating_sub(task.tokens.len() + 1);
+                generating.drafter.draft(&task.tokens, left.min(max_rows))
+            })
+            .collect();
+        let lengths = draft_lengths(&drafts, cost, max_rows);
+        for ((share, draft), len) in shares.iter_mut().zip(drafts).zip(&lengths) {
+            share.draft = draft[..*len].iter().map(|drafted| drafted.id).collect();
+            let task = &self.running[share.index].task;
+            share.logits = task.logits(&share.range, *len);
+        }
+        lengths.iter().any(|len| *len > 0)
+    }
+
     /// Computes shares. If it fails, nothing has changed.
     fn forward(
         &mut self,
@@ -349,9 +401,11 @@ impl Scheduler {
     ) -> Result<Vec<Computed>, ForwardError> {
         let isa = engine.isa();
         let vocab_size = engine.vocab_size();
-        let buffers = (self.buffers).get_or_insert_with(|| SamplerBuffers::new(isa, vocab_size));
-        if self.allowed == TokenSet::new(0) {
-            self.allowed = TokenSet::new(vocab_size);
+        let buffers = (self.buffers).get_or_insert_with(|| ChooserBuffers::new(isa, vocab_size));
+        let end_tokens = &self.options.end_tokens;
+        for share in shares {
+            let task = &mut self.running[share.index].task;
+            task.tokens.extend_from_slice(&share.draft);
         }
         let mut inputs = Vec::with_capacity(shares.len());
         let mut states = Vec::with_capacity(shares.len());
@@ -361,51 +415,53 @@ impl Scheduler {
             let Running { task, sequence } = running;
             inputs.push(Input {
                 sequence: *sequence,
-                tokens: &task.tokens[share.range.clone()],
+                tokens: &task.tokens[share.range.start..share.range.end + share.draft.len()],
                 logits: share.logits,
             });
-            let undo = match &task.state {
-                State::Generate(generating) => Some(generating.choice.clone()),
-                State::Embed => None,
-            };
-            states.push((&task.tokens[..], task.n_prompt, &mut task.state, undo));
+            states.push((&task.tokens[..], task.n_prompt, &mut task.state));
         }
         let mut computed: Vec<Computed> = shares.iter().map(|_| Computed::default()).collect();
-        let allowed = &mut self.allowed;
         let result = engine.forward(&inputs, &mut |input, token, logits| {
-            let (tokens, n_prompt, state, _) = &mut states[input];
-            let computed = &mut computed[input];
-            match state {
-                State::Embed => computed.hidden = Some(logits.to_vec()),
-                State::Generate(generating) => {
-                    let next = shares[input].range.start + token + 1;
-                    if let (Some(k), Some(&target)) = (
-                        generating.prompt_logprobs,
-                        tokens[..*n_prompt].get(next).filter(|_| next < *n_prompt),
-                    ) {
-                        // A task that was put back has the first of them already.
-                        if generating.scores.len() + computed.scores.len() < next {
-                            let scored = token_logprobs(isa, logits, target, k);
-                            computed.scores.push(scored);
-                        }
-                    }
-                    if next == tokens.len() && next < generating.max_len {
-                        let position = Position {
-                            logits,
-                            history: tokens,
-                            n_prompt: *n_prompt,
-                            allowed: None,
-                        };
-                        computed.token = Some(generating.sample(buffers, allowed, position));
-                    }
+            let (tokens, n_prompt, state) = &mut states[input];
+            let (computed, share) = (&mut computed[input], &shares[input]);
+            let State::Generate(generating) = state else {
+                computed.hidden = Some(logits.to_vec());
+                return;
+            };
+            let next = share.range.start + token + 1;
+            if let (Some(k), Some(&target)) = (
+                generating.prompt_logprobs,
+                tokens[..*n_prompt].get(next).filter(|_| next < *n_prompt),
+            ) {
+                // A task that was put back has the first of them already.
+                if generating.scores.len() + computed.scores.len() < next {
+                    let scored = token_logprobs(isa, logits, target, k);
+                    computed.scores.push(scored);
                 }
             }
+            let len = tokens.len() - share.draft.len();
+            if next >= len && next < generating.max_len {
+                let row = Row {
+                    logits,
+                    history: &tokens[..next],
+                    n_prompt: *n_prompt,
+                    n_drafted: next - len,
+                };
+                let is_end = |id| end_tokens.contains(id);
+                (generating.chooser).choose(buffers, row, &is_end, &mut computed.chosen);
+            }
         });
-        if result.is_err() {
-            for (_, _, state, undo) in states {
-                if let (State::Generate(generating), Some(choice)) = (state, undo) {
-                    generating.choice = choice;
+        for (share, computed) in shares.iter().zip(&computed) {
+            let Running { task, sequence } = &mut self.running[share.index];
+            task.tokens.truncate(task.tokens.len() - share.draft.len());
+            match (&result, &mut task.state) {
+                (Ok(()), _) if share.draft.is_empty() => {}
+                (Ok(()), _) => {
+                    let n_accepted = computed.chosen.n_accepted(&share.draft);
+                    engine.truncate(*sequence, task.tokens.len() + n_accepted);
                 }
+                (Err(_), State::Generate(generating)) => generating.chooser.undo(&computed.chosen),
+                (Err(_), State::Embed) => {}
             }
         }
         result.map(|()| computed)
@@ -425,11 +481,16 @@ impl Scheduler {
             let task = &mut self.running[share.index].task;
             if share.is_decode {
                 report.n_decodes += 1;
+                report.n_drafted += share.draft.len();
+                report.has_other_rows |= share.range.len() > 1;
             } else {
                 report.n_prefill += share.range.len();
+                report.has_other_rows = true;
             }
+            self.counts.drafted_tokens += share.draft.len() as u64;
+            self.counts.accepted_tokens += computed.chosen.n_accepted(&share.draft) as u64;
             let n_before = task.tokens.len();
-            if task.apply(share, computed, &self.options.end_tokens, engine, on_event) {
+            if task.apply(share, computed, engine, on_event) {
                 done.push(share.index);
             }
             self.counts.generated_tokens += (task.tokens.len() - n_before) as u64;

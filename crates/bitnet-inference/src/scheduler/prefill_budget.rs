@@ -54,6 +54,7 @@ impl PrefillBudget {
         let StepReport {
             n_decodes,
             n_prefill,
+            ..
         } = step;
         if n_prefill == 0 {
             if self.decodes.len() <= n_decodes {
@@ -101,6 +102,7 @@ mod tests {
         StepReport {
             n_decodes,
             n_prefill,
+            ..StepReport::default()
         }
     }
 

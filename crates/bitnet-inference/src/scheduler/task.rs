@@ -1,9 +1,9 @@
 //! The tasks of a scheduler and what happens to them.
 
 use super::StepEngine;
-use super::logprobs::TokenLogprobs;
 use crate::constraint::Constraint;
 use crate::generate::{FinishReason, GenerateError};
+use crate::logprobs::TokenLogprobs;
 use crate::sampler::SamplerOptions;
 
 /// Identifies a task of a scheduler. A later task has a greater id.

@@ -20,7 +20,7 @@ const END: u32 = 1;
 /// Makes the fake engine fail.
 const POISON: u32 = 2;
 
-/// Logits that depend on all tokens before.
+/// Logits that depend on all tokens before; often what was seven tokens before comes again.
 fn logits(tokens: &[u32]) -> Vec<f32> {
     let mut hash = 0x9e37_79b9_7f4a_7c15u64;
     for &token in tokens {
@@ -30,8 +30,13 @@ fn logits(tokens: &[u32]) -> Vec<f32> {
     let logit = |id: u64| {
         let mixed = (hash ^ id.wrapping_mul(0x9e37_79b9)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let logit = (mixed >> 40) as f32 / (1u64 << 22) as f32;
-        // Rare, so that texts may be long.
-        if id < 3 { logit - 3.4 } else { logit }
+        let repeats = tokens.len() >= 7 && u64::from(tokens[tokens.len() - 7]) == id;
+        match id {
+            // Rare, so that texts may be long.
+            0..3 => logit - 3.4,
+            _ if repeats => logit + 2.0,
+            _ => logit,
+        }
     };
     (0..VOCAB as u64).map(logit).collect()
 }
@@ -39,6 +44,8 @@ fn logits(tokens: &[u32]) -> Vec<f32> {
 struct FakeEngine {
     kv: KvCache,
     n_sequences: usize,
+    /// Passes with drafts so far.
+    n_drafts: usize,
     _pool: HybridMemoryPool,
 }
 
@@ -54,6 +61,7 @@ impl FakeEngine {
         Self {
             kv: KvCache::new(&pool, &test_config(), options),
             n_sequences,
+            n_drafts: 0,
             _pool: pool,
         }
     }
@@ -126,12 +134,25 @@ impl StepEngine for FakeEngine {
                 }
                 self.kv.push(input.sequence, token);
                 let is_last = j + 1 == input.tokens.len();
-                match input.logits {
-                    Logits::None => {}
-                    Logits::All => on_logits(i, j, &logits(self.tokens(input.sequence))),
-                    _ if is_last => on_logits(i, j, &logits(self.tokens(input.sequence))),
-                    _ => {}
+                let is_wanted = match input.logits {
+                    Logits::None => false,
+                    Logits::All => true,
+                    Logits::Tail(n) => j + n >= input.tokens.len(),
+                    Logits::Last | Logits::Top(_) | Logits::Hidden => is_last,
+                };
+                if is_wanted {
+                    on_logits(i, j, &logits(self.tokens(input.sequence)));
                 }
+            }
+        }
+        if inputs.iter().any(|i| matches!(i.logits, Logits::Tail(_))) {
+            self.n_drafts += 1;
+            // Some fail at their end.
+            if self.n_drafts.is_multiple_of(7) {
+                for (sequence, len) in before {
+                    self.kv.truncate(sequence, len);
+                }
+                return Err(ForwardError::ZeroEmbedding);
             }
         }
         Ok(())
@@ -247,8 +268,11 @@ fn simulate(
             seen.insert(id, Seen::default());
             n_made += 1;
         }
-        let max_prefill = 1 + (rng.next_u32() % 60) as usize;
-        scheduler.step(&mut engine, max_prefill, |id, event| {
+        let limits = StepLimits {
+            max_prefill: 1 + (rng.next_u32() % 60) as usize,
+            draft_cost: [None, Some(0.0), Some(0.3)][(rng.next_u32() % 3) as usize],
+        };
+        scheduler.step(&mut engine, limits, |id, event| {
             let seen = seen.get_mut(&id).expect("no event after the end");
             assert!(seen.end.is_none(), "an event after the end: {event:?}");
             match event {
@@ -316,7 +340,8 @@ fn a_text_is_the_same_alone_and_among_others() {
     let counts = simulate(2, 1000, 8, 8, 32);
     assert_eq!(counts.preemptions, 0);
     // As few pages as one task may need.
-    simulate(3, 500, 4, 6, 4);
+    let counts = simulate(3, 500, 4, 6, 4);
+    assert!(counts.accepted_tokens > 30, "{counts:?}");
 }
 
 #[test]
@@ -329,16 +354,24 @@ fn a_hundred_thousand_lifecycles() {
 fn run(
     scheduler: &mut Scheduler,
     engine: &mut FakeEngine,
-    max_prefill: usize,
+    limits: StepLimits,
 ) -> Vec<(TaskId, TaskEvent)> {
     let mut events = Vec::new();
     while !scheduler.is_idle() {
-        scheduler.step(engine, max_prefill, |id, event| {
+        scheduler.step(engine, limits, |id, event| {
             events.push((id, event));
             ControlFlow::Continue(())
         });
     }
     events
+}
+
+/// So many prompt positions, and no drafts.
+fn prefill(max_prefill: usize) -> StepLimits {
+    StepLimits {
+        max_prefill,
+        draft_cost: None,
+    }
 }
 
 fn plan(prompt: Vec<u32>, max_tokens: usize) -> Plan {
@@ -356,13 +389,13 @@ fn running_texts_go_on_while_a_long_prompt_is_read() {
     let short = plan(vec![9, 9, 4], 12);
     assert_eq!(short.alone().len(), 12);
     let first = scheduler.submit(&engine, 0, short.task()).unwrap();
-    scheduler.step(&mut engine, 64, |_, _| ControlFlow::Continue(()));
+    scheduler.step(&mut engine, prefill(64), |_, _| ControlFlow::Continue(()));
     let second = scheduler
         .submit(&engine, 1, plan(vec![5; 40], 1).task())
         .unwrap();
     for _ in 0..10 {
         let mut tokens_of_first = 0;
-        let report = scheduler.step(&mut engine, 4, |id, event| {
+        let report = scheduler.step(&mut engine, prefill(4), |id, event| {
             let is_token = matches!(event, TaskEvent::Token { .. });
             tokens_of_first += usize::from(id == first && is_token);
             assert!(id != second || !is_token || tokens_of_first > 0);
@@ -384,7 +417,7 @@ fn clients_take_turns() {
     };
     let (a1, a2, a3) = (submit(1, 3), submit(1, 4), submit(1, 5));
     let (b1, b2) = (submit(2, 6), submit(2, 7));
-    let order: Vec<_> = (run(&mut scheduler, &mut engine, 8).into_iter())
+    let order: Vec<_> = (run(&mut scheduler, &mut engine, prefill(8)).into_iter())
         .filter(|(_, event)| matches!(event, TaskEvent::Finished { .. }))
         .map(|(id, _)| id)
         .collect();
@@ -401,13 +434,13 @@ fn a_prompt_is_computed_once_for_all_that_begin_with_it() {
             .submit(&engine, 0, plan(prompt.clone(), 3).task())
             .unwrap();
     }
-    run(&mut scheduler, &mut engine, 50);
+    run(&mut scheduler, &mut engine, prefill(50));
     assert_eq!(scheduler.counts().cached_tokens, 3 * 199);
     // Also after its end.
     scheduler
         .submit(&engine, 0, plan(prompt, 3).task())
         .unwrap();
-    run(&mut scheduler, &mut engine, 64);
+    run(&mut scheduler, &mut engine, prefill(64));
     assert_eq!(scheduler.counts().cached_tokens, 4 * 199);
 }
 
@@ -420,7 +453,7 @@ fn the_probabilities_of_a_prompt_do_not_depend_on_pieces_or_prefixes() {
         scheduler
             .submit(&engine, 0, plan(prompt.clone(), 0).task())
             .unwrap();
-        run(&mut scheduler, &mut engine, 64);
+        run(&mut scheduler, &mut engine, prefill(64));
         let task = Task {
             prompt: prompt.clone(),
             work: Work::Generate(GenerationTask {
@@ -432,7 +465,7 @@ fn the_probabilities_of_a_prompt_do_not_depend_on_pieces_or_prefixes() {
             }),
         };
         scheduler.submit(&engine, 0, task).unwrap();
-        let events = run(&mut scheduler, &mut engine, max_prefill);
+        let events = run(&mut scheduler, &mut engine, prefill(max_prefill));
         let scores: Vec<_> = (events.iter())
             .filter_map(|(_, event)| match event {
                 TaskEvent::PromptLogprobs(scores) => Some(scores.clone()),
@@ -459,7 +492,7 @@ fn the_probabilities_of_a_prompt_do_not_depend_on_pieces_or_prefixes() {
 #[derive(Debug)]
 struct FiveSixSix {
     left: usize,
-    after_five: bool,
+    tokens: Vec<u32>,
 }
 
 impl Constraint for FiveSixSix {
@@ -470,13 +503,22 @@ impl Constraint for FiveSixSix {
 
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
         assert!(token == 5 || token == 7);
-        self.after_five = token == 5;
-        self.left = self.left.saturating_sub(1);
+        self.tokens.push(token);
+        self.left -= 1;
         Ok(())
     }
 
     fn forced(&mut self) -> Result<Vec<u32>, ConstraintError> {
-        Ok(if self.after_five { vec![6, 6] } else { vec![] })
+        if self.tokens.last() != Some(&5) {
+            return Ok(vec![]);
+        }
+        self.tokens.extend([6, 6]);
+        Ok(vec![6, 6])
+    }
+
+    fn rollback(&mut self, n: usize) {
+        let taken_back = self.tokens.split_off(self.tokens.len() - n);
+        self.left += taken_back.iter().filter(|&&token| token != 6).count();
     }
 
     fn is_complete(&self) -> bool {
@@ -486,9 +528,13 @@ impl Constraint for FiveSixSix {
 
 #[test]
 fn a_constraint_limits_and_forces_tokens() {
-    let texts = |n: usize, max_pages| {
+    let texts = |n: usize, max_pages, draft_cost| {
         let mut engine = FakeEngine::new(8, max_pages);
         let mut scheduler = scheduler(4);
+        let limits = StepLimits {
+            max_prefill: 16,
+            draft_cost,
+        };
         let ids: Vec<_> = (0..n)
             .map(|i| {
                 let task = Task {
@@ -502,7 +548,7 @@ fn a_constraint_limits_and_forces_tokens() {
                         },
                         constraint: Some(Box::new(FiveSixSix {
                             left: 120 + i,
-                            after_five: false,
+                            tokens: Vec::new(),
                         })),
                         ..GenerationTask::default()
                     }),
@@ -511,7 +557,7 @@ fn a_constraint_limits_and_forces_tokens() {
             })
             .collect();
         let mut texts: BTreeMap<TaskId, Vec<u32>> = BTreeMap::new();
-        for (id, event) in run(&mut scheduler, &mut engine, 16) {
+        for (id, event) in run(&mut scheduler, &mut engine, limits) {
             match event {
                 TaskEvent::Token { token, .. } => texts.entry(id).or_default().push(token),
                 TaskEvent::Finished { reason, .. } => assert_eq!(reason, FinishReason::Eos),
@@ -523,12 +569,15 @@ fn a_constraint_limits_and_forces_tokens() {
             scheduler.counts(),
         )
     };
-    let (alone, _) = texts(1, 16);
-    let (plenty, _) = texts(4, 16);
-    let (scarce, counts) = texts(4, 5);
+    let (alone, _) = texts(1, 16, None);
+    let (plenty, _) = texts(4, 16, None);
+    let (scarce, counts) = texts(4, 5, None);
     assert_eq!(plenty[0], alone[0]);
     assert_eq!(plenty, scarce);
     assert!(counts.preemptions > 0, "{counts:?}");
+    let (drafted, counts) = texts(4, 5, Some(0.1));
+    assert_eq!(plenty, drafted);
+    assert!(counts.accepted_tokens > 100, "{counts:?}");
     let text = &plenty[0];
     assert_eq!(text.iter().filter(|&&t| t != 6).count(), 120);
     for (i, token) in text.iter().enumerate() {
@@ -552,7 +601,7 @@ fn a_text_that_fails_or_is_stopped_touches_no_other() {
     let mut texts: HashMap<TaskId, Vec<u32>> = HashMap::new();
     let mut ends = HashMap::new();
     while !scheduler.is_idle() {
-        scheduler.step(&mut engine, 64, |id, event| {
+        scheduler.step(&mut engine, prefill(64), |id, event| {
             match event {
                 TaskEvent::Token { token, .. } => {
                     let text = texts.entry(id).or_default();

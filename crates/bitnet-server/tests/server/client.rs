@@ -49,6 +49,7 @@ pub fn alone(prompt: &str, max_tokens: usize, sampling: SamplerOptions, stop: &[
     let prompt = tokenizer.encode(prompt).unwrap();
     let options = GenerateOptions {
         sampling,
+        speculate: false,
         ..GenerateOptions::new(&prompt, max_tokens)
     };
     let stops = StopSequences::new(stop.iter().copied()).unwrap();

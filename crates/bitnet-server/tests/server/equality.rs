@@ -262,3 +262,47 @@ fn several_texts_are_those_of_the_following_seeds() {
     // The prompt was computed once.
     assert_eq!(texts["usage"]["completion_tokens"], 36);
 }
+
+#[test]
+fn drafts_change_no_answer() {
+    let [with, without] = [true, false].map(|speculate| {
+        start(ServerOptions {
+            speculate,
+            ..ServerOptions::default()
+        })
+    });
+    let mut random = Random(7);
+    let list = json!({
+        "prompt": BEGINNINGS[1],
+        "max_tokens": 200,
+        "seed": 1,
+        "n": 1,
+        "logprobs": 1,
+        "json_schema": {
+            "type": "array",
+            "minItems": 8,
+            "maxItems": 8,
+            "items": {
+                "type": "object",
+                "properties": {"name": {"enum": ["a", "b"]}, "is_old": {"type": "boolean"}},
+                "required": ["name", "is_old"],
+                "additionalProperties": false,
+            },
+        },
+    });
+    let story = json!({
+        "prompt": BEGINNINGS[0].repeat(5),
+        "max_tokens": 200,
+        "n": 2,
+        "temperature": 0,
+    });
+    let more = (0..12).map(|_| request(&mut random));
+    for request in [list, story].into_iter().chain(more) {
+        let expected = outcome(&without, &request);
+        assert_eq!(outcome(&with, &request), expected, "{request}");
+        assert_eq!(streamed(&with, &request), whole(&expected), "{request}");
+    }
+    let accepted = "spec_decode_num_accepted_tokens_total";
+    assert!(with.metric(accepted) > 50.0);
+    assert!(without.metric(accepted) < 1.0);
+}

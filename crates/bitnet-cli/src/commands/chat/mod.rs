@@ -14,7 +14,7 @@ use clap::ValueEnum;
 
 use self::command::{Command, Line, LineError};
 use self::transcript::Transcript;
-use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all};
+use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all, show_drafts};
 use crate::error::RefusedLines;
 use crate::input::LineReader;
 use crate::interrupt;
@@ -361,6 +361,7 @@ impl Conversation<'_> {
             max_tokens: self.args.max_tokens,
             sampling,
             reuse: same.take_while(|(held, wanted)| held == wanted).count(),
+            speculate: self.args.generate.speculation.is_on(),
         };
         let stream = self.tokenizer.stream(prompt_ids);
         let stops = self.args.generate.stops()?;
@@ -408,6 +409,7 @@ impl Conversation<'_> {
             }
         );
         ui.detail(&line);
+        show_drafts(&generation, ui);
         self.timings = Some(line);
         Ok(written.text)
     }

@@ -16,7 +16,7 @@ pub struct TokenLogprobs {
 
 impl TokenLogprobs {
     /// Returns those of a token without an alternative.
-    pub(super) fn certain(token: u32) -> Self {
+    pub(crate) fn certain(token: u32) -> Self {
         Self {
             token,
             logprob: 0.0,
@@ -27,7 +27,7 @@ impl TokenLogprobs {
 
 /// Returns the log-probability of `token`, and of the `k` most likely ones, from `logits`,
 /// `[vocab_size]`.
-pub(super) fn token_logprobs(isa: Isa, logits: &[f32], token: u32, k: usize) -> TokenLogprobs {
+pub(crate) fn token_logprobs(isa: Isa, logits: &[f32], token: u32, k: usize) -> TokenLogprobs {
     let total = ops::log_sum_exp(isa, logits);
     let logprob = |logit: f32| (f64::from(logit) - total) as f32;
     // In descending order; of equals, the lower id first.
