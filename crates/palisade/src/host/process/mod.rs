@@ -160,6 +160,8 @@ pub fn run_in(
     let started = Instant::now();
     let mut last_line = started;
     let mut exited: Option<(ExitStatus, Instant)> = None;
+    // Most children end right after they close their outputs.
+    let mut pause = Duration::from_millis(1);
     loop {
         let mut drained = false;
         match lines.recv_timeout(TICK) {
@@ -167,12 +169,7 @@ pub fn run_in(
                 on_line(stream, &line);
                 last_line = Instant::now();
             }
-            Err(RecvTimeoutError::Disconnected) => {
-                drained = true;
-                if exited.is_none() {
-                    std::thread::sleep(TICK);
-                }
-            }
+            Err(RecvTimeoutError::Disconnected) => drained = true,
             Err(RecvTimeoutError::Timeout) => {}
         }
         let is_over = |limit: Option<Duration>, since: Instant| {
@@ -196,6 +193,10 @@ pub fn run_in(
                 .try_wait()
                 .map_err(wait_error)?
                 .map(|status| (status, Instant::now()));
+            if drained && exited.is_none() {
+                std::thread::sleep(pause);
+                pause = (2 * pause).min(TICK);
+            }
         }
         // A grandchild may hold the pipe open after the child is gone: it gets
         // as long as an ending child would, then the group is cleared away.
