@@ -18,7 +18,8 @@ use crate::host::measure::launch::LaunchError;
 use crate::host::metadata::{self, WorkspaceError};
 use crate::host::process::Cancel;
 use crate::host::run::{
-    BuildLocation, Progress, Request, RunError, Runner, TestRunOutput, environment, run_tests,
+    BuildLocation, BuiltTests, Progress, Request, RunError, Runner, TestRunOutput, environment,
+    run_tests,
 };
 use crate::host::source::unix_lines;
 use crate::host::store::{self, Store, StoreError};
@@ -353,6 +354,7 @@ impl Session {
             in_place,
             checkout: None,
             environment: None,
+            built: BuiltTests::default(),
         }
     }
 
@@ -412,12 +414,7 @@ impl Session {
         events: Events<'_>,
     ) -> Result<(Run, Vec<String>), SessionError> {
         let environment = revision.environment(self)?;
-        revision.prepare(self, events)?;
-        let files = if revision.in_place {
-            self.repo.working_files()?
-        } else {
-            BTreeMap::new()
-        };
+        let files = revision.prepare(self, events)?;
         let started_ms = now();
         let location = revision.location(self);
         let progress = |progress| events(Event::Progress(progress));
@@ -427,6 +424,7 @@ impl Session {
             command,
             policy: &self.policy.run,
             runner: &self.runner,
+            built: &revision.built,
             cancel: &self.cancel,
             progress: &progress,
         })?;
@@ -587,8 +585,8 @@ impl Session {
     /// Makes Cargo see what it may overlook. Cargo takes a file for unchanged if
     /// its time is older than the last build; a file whose content differs from
     /// what was last run here, and whose time is older than that, has a wrong time.
-    /// What was built of its package is removed.
-    fn freshen(&self) -> Result<(), SessionError> {
+    /// What was built of its package is removed. Returns the files.
+    fn freshen(&self) -> Result<BTreeMap<String, String>, SessionError> {
         let root = self.workspace.root.to_string_lossy();
         let list = self
             .workspace
@@ -622,7 +620,7 @@ impl Session {
             let _ = fs::create_dir_all(&self.workspace.target);
             let _ = fs::write(&list, text);
         }
-        Ok(())
+        Ok(files)
     }
 }
 
@@ -728,6 +726,7 @@ pub struct Revision {
     pub in_place: bool,
     checkout: Option<(Worktree, Workspace)>,
     environment: Option<Environment>,
+    built: BuiltTests,
 }
 
 impl Revision {
@@ -751,6 +750,7 @@ impl Revision {
             in_place: false,
             checkout: None,
             environment: None,
+            built: BuiltTests::default(),
         }
     }
 
@@ -764,12 +764,14 @@ impl Revision {
             in_place: false,
             checkout: None,
             environment: None,
+            built: BuiltTests::default(),
         }
     }
 
     /// Gives the place of its checkout back.
     pub(crate) fn leave(&mut self) {
         self.checkout = None;
+        self.built = BuiltTests::default();
     }
 
     /// What people call it.
@@ -825,7 +827,12 @@ impl Revision {
         Ok(())
     }
 
-    fn prepare(&mut self, session: &Session, events: Events<'_>) -> Result<(), SessionError> {
+    /// Makes its place ready for a build; returns the user's files if that is where it is run.
+    fn prepare(
+        &mut self,
+        session: &Session,
+        events: Events<'_>,
+    ) -> Result<BTreeMap<String, String>, SessionError> {
         if self.in_place {
             return session.freshen();
         }
@@ -836,7 +843,7 @@ impl Revision {
             )));
             self.check_out(session)?;
         }
-        Ok(())
+        Ok(BTreeMap::new())
     }
 
     /// The root of its workspace, checked out if it has to be.

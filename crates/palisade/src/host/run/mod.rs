@@ -5,6 +5,7 @@
 //! --doc`, since nextest cannot run them. A test program that lists no tests is one test.
 
 use std::fmt::Write as _;
+mod built_tests;
 mod cargo_test;
 mod nextest;
 mod own_main;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub use built_tests::BuiltTests;
 pub(crate) use cargo_test::{TargetKey, counts, is_header, read_log};
 pub(crate) use nextest::observation as junit_observation;
 use own_main::OwnMain;
@@ -315,6 +317,8 @@ pub struct Request<'a> {
     pub policy: &'a RunPolicy,
     /// With what.
     pub runner: &'a Runner,
+    /// What was built of the revision that is there.
+    pub built: &'a BuiltTests,
     /// Ends it early.
     pub cancel: &'a Cancel,
     /// Is told how far it is.
@@ -374,6 +378,7 @@ pub fn list_tests(
         command: None,
         policy,
         runner: &Runner::CargoTest,
+        built: &BuiltTests::default(),
         cancel,
         progress,
     };

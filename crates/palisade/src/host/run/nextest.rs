@@ -6,18 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::time::Instant;
 
 use quick_junit::{Report, TestCase, TestCaseStatus};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use super::built_tests::Programs;
 use super::{
     Progress, Request, RunError, TestRunOutput, build_error, ended_badly, excerpt, shown,
     without_backtrace,
 };
-use crate::host::process::{ProcessEnd, Stream, Tail};
+use crate::host::process::{ProcessEnd, Stream, Tail, in_own_process_group};
 use crate::observation::{Observation, Outcome};
 use crate::scope::Scope;
 use crate::test_id::{TargetKind, TestId};
@@ -77,7 +79,8 @@ pub(super) fn run(
     deadline: Instant,
     seen: &mut TestRunOutput,
 ) -> Result<(), RunError> {
-    let nextest = Nextest::new(request, own)?;
+    let mut nextest = Nextest::new(request, own)?;
+    nextest.find_programs(deadline)?;
     // Of named tests the report says all, unless one is ignored or gone. They run many
     // times, and a list takes as long as a run.
     let mut expected = match request.scope {
@@ -116,6 +119,8 @@ struct Nextest<'a> {
     /// Tests that are run otherwise.
     own: &'a BTreeSet<TestId>,
     folder: TempDir,
+    /// What was built for the request, if it need not be asked for again.
+    programs: Option<Rc<Programs>>,
 }
 
 impl<'a> Nextest<'a> {
@@ -129,6 +134,7 @@ impl<'a> Nextest<'a> {
             request,
             own,
             folder,
+            programs: None,
         };
         // `store.dir` also brings the report to a place that is always the same,
         // whatever the target folder is, and that is not in the user's tree.
@@ -155,8 +161,92 @@ impl<'a> Nextest<'a> {
         self.folder.path().join("store")
     }
 
+    /// Finds the programs of an earlier run of this revision, or builds them. Named tests that
+    /// run for the first time leave that to the run itself.
+    fn find_programs(&mut self, deadline: Instant) -> Result<(), RunError> {
+        /// These decide where and for what Cargo builds, and nextest takes them with no list.
+        const OTHERS: [&str; 5] = ["--target", "--config", "--manifest-path", "-Z", "-C"];
+        let request = self.request;
+        if let Scope::Tests(tests) = request.scope {
+            let names = named(&(tests - self.own));
+            let binaries = names.keys().map(|(binary, _)| binary.as_str()).collect();
+            self.programs = request.built.with(&binaries);
+            if self.programs.is_some() || !request.built.is_rerun() {
+                return Ok(());
+            }
+        }
+        let arguments = &request.policy.cargo_args;
+        let is_other = |word: &String| OTHERS.iter().any(|other| word.starts_with(other));
+        if !arguments.iter().any(is_other) {
+            self.programs = self.build(deadline)?.map(Rc::new);
+        }
+        if let Some(programs) = &self.programs {
+            request.built.keep(programs);
+        }
+        Ok(())
+    }
+
+    /// Builds the programs; `None` if what nextest or Cargo says of them is of no known form.
+    fn build(&self, deadline: Instant) -> Result<Option<Programs>, RunError> {
+        let mut list = self.cargo_command("list");
+        // A long line would be cut.
+        list.args([
+            "--list-type",
+            "binaries-only",
+            "--message-format",
+            "json-pretty",
+        ]);
+        let (list, _) = answer(self.request, &mut list, deadline)?;
+        let Some(programs) = Programs::new(&list)? else {
+            return Ok(None);
+        };
+        let words = [
+            "metadata",
+            "--format-version",
+            "1",
+            "--all-features",
+            "--filter-platform",
+        ];
+        let mut metadata = self.request.cargo(&words);
+        let arguments = self.request.policy.cargo_args.iter();
+        let offline = ["--locked", "--offline", "--frozen"];
+        metadata.arg(&programs.host);
+        metadata.args(arguments.filter(|word| offline.contains(&word.as_str())));
+        let output = in_own_process_group(&mut metadata)
+            .stdin(Stdio::null())
+            .output();
+        match output.ok().filter(|output| output.status.success()) {
+            Some(output) => programs.add_metadata(&output.stdout)?,
+            None => return Ok(None),
+        }
+        Ok(Some(programs))
+    }
+
     /// A subcommand of nextest for the tests of the request.
     fn command(&self, subcommand: &str) -> Command {
+        let mut command = match &self.programs {
+            None => self.cargo_command(subcommand),
+            Some(programs) => {
+                let mut command = self.request.cargo(&["nextest", subcommand]);
+                command
+                    .arg("--binaries-metadata")
+                    .arg(programs.binaries_file());
+                command
+                    .arg("--cargo-metadata")
+                    .arg(programs.metadata_file());
+                command
+            }
+        };
+        self.configure(&mut command);
+        let filter = filter(self.request);
+        if let Some(filter) = without(filter, self.own) {
+            command.args(["-E", &filter]);
+        }
+        command
+    }
+
+    /// A subcommand that has Cargo build the packages of the request.
+    fn cargo_command(&self, subcommand: &str) -> Command {
         let mut command = self.request.cargo(&["nextest", subcommand]);
         let mut words = self.request.selections().concat();
         // nextest takes this flag once only.
@@ -165,16 +255,18 @@ impl<'a> Nextest<'a> {
             words.push("--lib".to_owned());
         }
         command.args(words);
+        command.args(&self.request.policy.cargo_args);
         command
-            .args(&self.request.policy.cargo_args)
+    }
+
+    fn configure(&self, command: &mut Command) {
+        command
             .arg("--tool-config-file")
             .arg(format!("{PROFILE}:{}", self.config().display()))
-            .args(["--profile", PROFILE]);
-        let filter = filter(self.request);
-        if let Some(filter) = without(filter, self.own) {
-            command.args(["-E", &filter]);
-        }
-        command
+            .args(["--profile", PROFILE])
+            // It starts each program through another one, so that one that is stopped in a
+            // terminal goes on well. There is none here, and each start takes its time.
+            .env("NEXTEST_DOUBLE_SPAWN", "0");
     }
 
     /// The command that runs the tests once each and prints only how each ended.
@@ -254,8 +346,22 @@ fn listed(
 /// Builds the tests and lists them.
 fn list(request: &Request<'_>, mut command: Command, deadline: Instant) -> Result<List, RunError> {
     command.args(["--message-format", "json-pretty"]);
+    let (out, tail) = answer(request, &mut command, deadline)?;
+    serde_json::from_slice(&out).map_err(|_| RunError::Output {
+        what: "list of tests",
+        command: shown(&command),
+        output: tail.text(),
+    })
+}
+
+/// What a command prints that builds tests, and what it said meanwhile.
+fn answer(
+    request: &Request<'_>,
+    command: &mut Command,
+    deadline: Instant,
+) -> Result<(Vec<u8>, Tail), RunError> {
     let (mut out, mut tail) = (Vec::new(), Tail::default());
-    let end = request.finish(&mut command, deadline, |stream, line| match stream {
+    let end = request.finish(command, deadline, |stream, line| match stream {
         Stream::Out => out.extend_from_slice(line),
         Stream::Err => {
             tail.push(line);
@@ -264,17 +370,10 @@ fn list(request: &Request<'_>, mut command: Command, deadline: Instant) -> Resul
         }
     })?;
     match end {
-        ProcessEnd::Exited(Some(PASSED)) => {}
-        ProcessEnd::Exited(Some(BUILD_FAILED)) => {
-            return Err(build_error(&tail));
-        }
-        other => return Err(ended_badly(&command, other, &tail)),
+        ProcessEnd::Exited(Some(PASSED)) => Ok((out, tail)),
+        ProcessEnd::Exited(Some(BUILD_FAILED)) => Err(build_error(&tail)),
+        other => Err(ended_badly(command, other, &tail)),
     }
-    serde_json::from_slice(&out).map_err(|_| RunError::Output {
-        what: "list of tests",
-        command: shown(&command),
-        output: tail.text(),
-    })
 }
 
 /// Runs the tests, after building what is not built yet.
