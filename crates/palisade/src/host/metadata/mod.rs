@@ -84,14 +84,17 @@ pub fn load(dir: &Path, repository: &Path) -> Result<Workspace, WorkspaceError> 
         .collect();
     for package in &metadata.packages {
         let folder = &members[package.name.as_str()];
-        let dependencies = package.dependencies.iter().filter_map(|dependency| {
-            let path = dependency.path.as_ref()?;
-            let is_it = |folder: &PathBuf| real(folder) == real(path.as_std_path());
-            members
-                .iter()
-                .find(|(_, folder)| is_it(folder))
-                .map(|(name, _)| (*name).to_owned())
+        // By `[patch]` and settings of Cargo, the name of a published package can stand for a
+        // member; a path is what it is.
+        let dependencies = package.dependencies.iter().filter(|dependency| {
+            let path = dependency
+                .path
+                .as_ref()
+                .map(|path| real(path.as_std_path()));
+            let member = members.get(dependency.name.as_str());
+            member.is_some_and(|folder| path.is_none_or(|path| path == real(folder)))
         });
+        let dependencies = dependencies.map(|dependency| dependency.name.clone());
         let own = package.name.to_string();
         let dependencies = dependencies.filter(|name| *name != own).collect();
         packages.insert(
@@ -250,6 +253,32 @@ mod tests {
         let features = features.map(|(name, on)| (name.to_owned(), words(on)));
         assert_eq!(left_out(&features.into()), ["extra".to_owned()].into());
         assert_eq!(left_out(&BTreeMap::new()), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_member_is_found_behind_the_name_of_a_published_package() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+            fs::write(path, text).expect("written");
+        };
+        write(
+            "Cargo.toml",
+            "[workspace]\nmembers = [\"a\", \"b\"]\n[patch.crates-io]\na = { path = \"a\" }\n",
+        );
+        for (name, dependencies) in [
+            ("a", ""),
+            ("b", "c = { version = \"1\", package = \"a\" }\n"),
+        ] {
+            let package = format!(
+                "[package]\nname = \"{name}\"\nversion = \"1.0.0\"\n[dependencies]\n{dependencies}"
+            );
+            write(&format!("{name}/Cargo.toml"), &package);
+            write(&format!("{name}/src/lib.rs"), "");
+        }
+        let ws = load(dir.path(), dir.path()).expect("a workspace");
+        assert_eq!(ws.dependents("a"), ["b".to_owned()].into());
     }
 
     #[test]
