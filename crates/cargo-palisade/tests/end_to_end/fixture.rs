@@ -1,12 +1,14 @@
 //! Makes small workspaces with a git history, and runs the program in them.
 //!
 //! A fixture has no dependencies outside of itself, so it builds offline in a
-//! second. Its packages are `alpha`, `beta` (which depends on `alpha`) and `gamma`
+//! second; and that is done once, for the first of them, since Cargo takes a copy of it
+//! for built. Its packages are `alpha`, `beta` (which depends on `alpha`) and `gamma`
 //! (which stands alone). Tests that are to be flaky read a counter file outside of
 //! the repository and fail each time the counter says so: their rate is exact, and
 //! no run depends on chance.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -27,6 +29,40 @@ static PATH: LazyLock<OsString> = LazyLock::new(|| {
     std::env::join_paths(iter::once(bin).chain(std::env::split_paths(&path)))
         .expect("paths that can be joined")
 });
+
+/// What every fixture is a copy of: a workspace that was built in the user's files and in a
+/// checkout, with the store of a run of all its tests. Cargo knows the packages of a workspace
+/// by their paths from its root, and its files by their times, which the copies keep.
+static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
+    fs::create_dir_all(&home).expect("created");
+    let lock = File::create(home.join("lock")).expect("created");
+    lock.lock().expect("locked");
+    // nextest has a process for each test: they share one.
+    let run = std::env::var("NEXTEST_RUN_ID").ok();
+    let template = home.join(run.as_deref().unwrap_or("own"));
+    if run.is_none() || !template.exists() {
+        for entry in fs::read_dir(&home).expect("read").flatten() {
+            if entry.path().is_dir() {
+                fs::remove_dir_all(entry.path()).expect("removed");
+            }
+        }
+        let fixture = Fixture::made();
+        // Both revisions are run, and with that built.
+        fixture.edit("gamma/src/lib.rs", "    1\n", "    2 - 1\n");
+        assert_eq!(fixture.palisade(&["check", "--full"]).code, 0);
+        fixture.git(&["checkout", "--quiet", "."]);
+        fs::remove_dir_all(fixture.root().join(STORE)).expect("removed");
+        assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
+        let new = home.join("new");
+        copy(fixture.dir.path(), &new);
+        fs::rename(new, &template).expect("renamed");
+    }
+    template
+});
+
+/// The folder of a workspace's store.
+const STORE: &str = ".palisade";
 
 /// A workspace in a temporary folder, with its own store and cache.
 pub struct Fixture {
@@ -114,6 +150,29 @@ mod tests {
 impl Fixture {
     /// The workspace with one commit, in which every test passes.
     pub fn new() -> Self {
+        let fixture = Self::with_baseline();
+        fs::remove_dir_all(fixture.root().join(STORE)).expect("removed");
+        fixture
+    }
+
+    /// The same, with the base's tests run and remembered.
+    pub fn with_baseline() -> Self {
+        let fixture = Self {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+        };
+        copy(&TEMPLATE.join("workspace"), &fixture.root());
+        // What was built of other commits is found by the place of the repository.
+        let git_dir = fixture.root().join(".git").canonicalize().expect("there");
+        let checkouts = fs::read_dir(TEMPLATE.join("cache")).expect("read");
+        for home in checkouts.flatten() {
+            let name = palisade::host::git::cache::name(&git_dir);
+            copy(&home.path(), &fixture.outside("cache").join(name));
+        }
+        fixture
+    }
+
+    /// The workspace, made anew.
+    fn made() -> Self {
         let fixture = Self {
             dir: tempfile::tempdir().expect("a temporary folder"),
         };
@@ -137,21 +196,14 @@ impl Fixture {
             fixture.write(&format!("{name}/Cargo.toml"), &manifest);
             fixture.write(&format!("{name}/src/lib.rs"), text);
         }
-        fixture.git(&["init", "--quiet", "--initial-branch=main"]);
+        fixture.git(&["init", "--quiet", "--template=", "--initial-branch=main"]);
+        fs::create_dir(fixture.root().join(".git/hooks")).expect("created");
         let lock = fixture
             .command("cargo")
             .args(["generate-lockfile", "--offline"])
             .output();
         assert!(lock.expect("cargo runs").status.success());
         fixture.commit("the first commit");
-        fixture
-    }
-
-    /// The same, with the base's tests run and remembered.
-    pub fn with_baseline() -> Self {
-        let fixture = Self::new();
-        let answer = fixture.palisade(&["baseline", "record"]);
-        assert_eq!(answer.code, 0, "{}{}", answer.out, answer.err);
         fixture
     }
 
@@ -280,6 +332,22 @@ impl Fixture {
         );
         assert_eq!(report["exit_code"], code);
         report
+    }
+}
+
+/// Copies a folder with the times of its files.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("created");
+    for entry in fs::read_dir(from).expect("read").flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).expect("copied");
+            let modified = fs::metadata(&from).and_then(|meta| meta.modified());
+            // Windows keeps it, and sets none of a file that was opened for reading.
+            let _ = File::open(&to).and_then(|file| file.set_modified(modified.expect("a time")));
+        }
     }
 }
 

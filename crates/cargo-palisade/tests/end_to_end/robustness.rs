@@ -508,7 +508,8 @@ fn a_damaged_store_is_named_with_what_to_do() {
 
 #[test]
 fn wrong_file_times_do_not_hide_a_change() {
-    let fixture = Fixture::with_baseline();
+    let fixture = Fixture::new();
+    assert_eq!(fixture.palisade(&["baseline", "record"]).code, 0);
     let path = fixture.root().join("gamma/src/lib.rs");
     let times = std::fs::metadata(&path)
         .and_then(|meta| meta.modified())

@@ -22,6 +22,7 @@ fn a_clone_reuses_what_another_one_measured() {
         answer(command)
     };
     // A run that is killed leaves nothing that counts.
+    std::fs::remove_dir_all(fixture.root().join("target")).expect("removed");
     let mut killed = fixture.command(env!("CARGO_BIN_EXE_cargo-palisade"));
     killed.args(["test"]).env("PALISADE_STORE", url());
     killed.stdout(Stdio::null()).stderr(Stdio::null());

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use twox_hash::XxHash3_128;
+
 use super::GitError;
 use super::worktree::{Slot, cache_dir};
 
@@ -30,6 +32,15 @@ pub struct CachedPlace {
 /// The folder that holds all places.
 pub fn folder() -> PathBuf {
     cache_dir()
+}
+
+/// What the folder of all places for a repository is called, by its git folder.
+pub fn name(common_dir: &Path) -> String {
+    let name = XxHash3_128::oneshot(common_dir.as_os_str().as_encoded_bytes());
+    let name = format!("{name:032x}");
+    // Programs that compile and link know paths of up to 260 characters there.
+    let length = if cfg!(windows) { 12 } else { name.len() };
+    name[..length].to_owned()
 }
 
 /// All places with something in them, those that were used last before the others.

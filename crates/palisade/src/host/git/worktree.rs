@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use etcetera::{BaseStrategy as _, choose_base_strategy};
-use twox_hash::XxHash3_128;
 
 use super::{Commit, GitError, Repo, cache, checked, git, staged_files};
 
@@ -261,11 +260,7 @@ pub(super) struct Slot {
 impl Slot {
     /// The folder of all places for a repository.
     pub(super) fn home(common_dir: &Path) -> PathBuf {
-        let name = XxHash3_128::oneshot(common_dir.as_os_str().as_encoded_bytes());
-        let name = format!("{name:032x}");
-        // Programs that compile and link know paths of up to 260 characters there.
-        let length = if cfg!(windows) { 12 } else { name.len() };
-        cache_dir().join(&name[..length])
+        cache_dir().join(cache::name(common_dir))
     }
 
     /// The places that hold a checkout which no running program uses.
