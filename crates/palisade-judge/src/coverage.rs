@@ -76,7 +76,7 @@ pub struct LeftOut {
     pub part: Option<Part>,
 }
 
-/// So many of so many benchmarks or claims.
+/// So many of so many benchmarks or tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// How many were left out.
@@ -93,6 +93,10 @@ pub struct Coverage {
     pub looked_at: BTreeSet<Aspect>,
     /// What was not, and why.
     pub left_out: Vec<LeftOut>,
+    /// How many of the tests are behind features that the build leaves out, at least; `None` if
+    /// none was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_features: Option<Part>,
 }
 
 impl Coverage {

@@ -22,6 +22,8 @@ pub struct Target {
     pub doctests: bool,
     /// Whether it is a build script.
     pub build_script: bool,
+    /// The features without which Cargo leaves it out.
+    pub required_features: Vec<String>,
 }
 
 /// A package of the workspace.
@@ -46,6 +48,10 @@ pub struct Package {
     pub own_mains: BTreeSet<(TargetKind, String)>,
     /// The packages of the workspace it depends on, in any way.
     pub dependencies: BTreeSet<String>,
+    /// The features that its default build leaves out.
+    pub left_out_features: BTreeSet<String>,
+    /// The features that docs.rs builds, as its manifest says.
+    pub documented_features: Vec<String>,
 }
 
 impl Package {
@@ -62,6 +68,8 @@ impl Package {
             targets: Vec::new(),
             own_mains: BTreeSet::new(),
             dependencies: BTreeSet::new(),
+            left_out_features: BTreeSet::new(),
+            documented_features: Vec::new(),
         }
     }
 

@@ -145,7 +145,7 @@ fn coverage(reports: &[(String, ReportDocument)]) -> Coverage {
     let looked_at = reports.iter().flat_map(|(_, r)| &r.coverage.looked_at);
     let mut coverage = Coverage {
         looked_at: looked_at.copied().collect(),
-        left_out: Vec::new(),
+        ..Coverage::default()
     };
     for (_, report) in reports {
         for left_out in &report.coverage.left_out {

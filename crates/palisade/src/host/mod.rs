@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::observation::Millis;
 use crate::record::{JournalEntry, JournalEvent};
 
+pub mod feature_gates;
 pub mod git;
 pub mod measure;
 pub mod metadata;

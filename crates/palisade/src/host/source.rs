@@ -111,7 +111,7 @@ impl TestBodies {
 }
 
 /// The modules that a file's place stands for, below its target's root.
-fn file_modules(root: &Path, path: &Path) -> Vec<String> {
+pub(super) fn file_modules(root: &Path, path: &Path) -> Vec<String> {
     let relative = path.strip_prefix(root).unwrap_or(path).with_extension("");
     let mut modules: Vec<String> = relative
         .components()
@@ -144,11 +144,7 @@ impl<'ast> Visit<'ast> for TestVisitor {
     }
 
     fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
-        let is_test = function.attrs.iter().any(|attribute| {
-            let last = attribute.path().segments.last();
-            last.is_some_and(|last| last.ident.to_string().contains("test"))
-        });
-        if is_test {
+        if is_test(function) {
             let found = FoundTest {
                 modules: self.modules.join("::"),
                 body: hash(&function.block.to_token_stream().to_string()),
@@ -158,9 +154,17 @@ impl<'ast> Visit<'ast> for TestVisitor {
     }
 }
 
+/// Whether a function has an attribute that makes tests of it, such as `test` or `rstest`.
+pub(super) fn is_test(function: &syn::ItemFn) -> bool {
+    function.attrs.iter().any(|attribute| {
+        let last = attribute.path().segments.last();
+        last.is_some_and(|last| last.ident.to_string().contains("test"))
+    })
+}
+
 /// Parses a file as the compiler does, for which `\r\n` is one line end also inside of a
 /// string: git may write the one or the other to the disk.
-fn parse(text: &str) -> syn::Result<syn::File> {
+pub(super) fn parse(text: &str) -> syn::Result<syn::File> {
     syn::parse_file(&unix_lines(text))
 }
 

@@ -70,6 +70,7 @@ impl ReportDocument {
         let Coverage {
             looked_at,
             left_out,
+            ..
         } = &self.coverage;
         let is_told = self.verdict == Verdict::Pass && !left_out.is_empty();
         if !is_told || looked_at.is_empty() {
@@ -121,8 +122,19 @@ impl ReportDocument {
         }
     }
 
-    /// What was looked at, in words.
+    /// What was looked at, and what of it is invisible, in words.
     fn looked_at(&self) -> String {
+        let invisible = self.coverage.behind_features;
+        let invisible = invisible.map(words::behind_features);
+        let looked_at = [Some(self.things_looked_at()), invisible];
+        looked_at
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    fn things_looked_at(&self) -> String {
         let tests = scope_text(self.scope.as_ref());
         let Some(speed) = &self.speed else {
             return tests;

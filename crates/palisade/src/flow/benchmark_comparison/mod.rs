@@ -174,7 +174,7 @@ pub fn compare(
         findings,
         coverage: Coverage {
             looked_at: [Aspect::Speed].into(),
-            left_out: Vec::new(),
+            ..Coverage::default()
         },
         min_success_rate: session.policy.min_success_rate,
         runner: "launches in pairs".to_owned(),

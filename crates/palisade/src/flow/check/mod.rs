@@ -174,6 +174,7 @@ pub fn check(
     let mut findings = std::mem::take(&mut check.findings);
     if let Some(compared) = &mut compared {
         check.coverage.looked_at.insert(Aspect::Tests);
+        check.coverage.behind_features = check.behind_features(compared);
         findings.extend(check.judge(compared)?);
     }
     findings.extend(check.api(&assessment)?);

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Check, CheckError, ComparedTests, Role};
 use crate::baseline::{Expected, TestSet, TestStatus};
+use crate::coverage::Part;
 use crate::finding::{BuildFailure, Cause, Finding, FindingSubject, Severity};
+use crate::host::feature_gates::behind_features;
 use crate::host::now;
 use crate::host::run::RunError;
 use crate::host::session::{BaseChoice, Event, Revision, SessionError, StoredTests};
@@ -12,8 +14,24 @@ use crate::observation::{Purpose, Run};
 use crate::record::{Origin, Source};
 use crate::scope::Scope;
 use crate::test_id::TestId;
+use crate::workspace::Package;
 
 impl Check<'_> {
+    /// The tests of the candidate that are behind features, where its source is at hand and whole
+    /// packages were looked at.
+    pub(super) fn behind_features(&self, compared: &ComparedTests) -> Option<Part> {
+        let is_here = self.candidate.in_place || self.candidate.is_checked_out();
+        let packages = self.candidate.workspace(self.session).packages.values();
+        let is_whole = |package: &&Package| match &compared.scope {
+            Scope::Workspace => true,
+            Scope::Packages(names) => names.contains(&package.name),
+            Scope::Doctests(_) | Scope::Tests(_) | Scope::Shard(_) => false,
+        };
+        let policy = &self.session.policy.run;
+        let packages = packages.filter(|package| is_here && !policy.excludes(&package.name));
+        behind_features(packages.filter(is_whole), &compared.candidate)
+    }
+
     /// Gets the tests of both revisions, from the store or by running them. `None` if
     /// a revision cannot be had; the findings then say why.
     pub(super) fn compared_tests(

@@ -2,6 +2,7 @@
 //! bounds and claims that sentences make of them, and the features that tests need. Each is tried
 //! before it is proposed.
 
+mod ci_features;
 mod mentions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,18 +18,21 @@ use crate::flow::claims::{self, Claims, ClaimsError, Unproved, proved_number, un
 use crate::host::measure::bench::{BenchTarget, Built, bench_targets};
 use crate::host::measure::build::{BuildPlan, build};
 use crate::host::measure::launch::{Conditions, LaunchError, Launched, Launcher, Program};
-use crate::host::metadata;
 use crate::host::run::{Progress, RunError, list_tests};
 use crate::host::session::{Event, Events, Session, SessionError};
 use crate::host::source::TestBodies;
 use crate::policy::{Bytes, RunPolicy};
 use crate::test_id::{TargetKind, TestId};
+use crate::workspace::Package;
 
 /// How long a command may take that is tried.
 const TIME: Duration = Duration::from_secs(10);
 
 /// How many commands are tried.
 const COMMANDS: usize = 12;
+
+/// How many sets of features are tried.
+const FEATURE_SETS: usize = 5;
 
 /// What could be in the policy.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -316,7 +320,6 @@ fn hidden_tests(
     seen: &TestSet,
     events: Events<'_>,
 ) -> Result<Option<HiddenTests>, ClaimsError> {
-    let features = metadata::features(&session.workspace.root).map_err(SessionError::from)?;
     let is_seen = |package: &str, function: &str| {
         let mut tests = seen.tests.keys();
         tests.any(|test| test.package == package && test.path.split("::").any(|p| p == function))
@@ -326,7 +329,7 @@ fn hidden_tests(
         .packages
         .values()
         .filter(|package| !session.policy.run.excludes(&package.name))
-        .filter(|package| features.iter().any(|of| of.package == package.name));
+        .filter(|package| !package.left_out_features.is_empty());
     let bodies = TestBodies::read(with_features);
     let in_source: Vec<(&str, &str)> = bodies.functions().collect();
     let unseen = in_source.iter().filter(|(p, f)| !is_seen(p, f)).count();
@@ -338,7 +341,7 @@ fn hidden_tests(
         .keys()
         .filter(|test| test.kind != TargetKind::Doc)
         .collect();
-    for cargo_args in feature_sets(&features) {
+    for cargo_args in feature_sets(session) {
         events(Event::Step(format!(
             "list the tests with {}",
             cargo_args.join(" ")
@@ -351,11 +354,15 @@ fn hidden_tests(
         match list_tests(&session.workspace, &policy, session.cancel(), &progress) {
             Ok(listed) => {
                 let hidden = listed.iter().filter(|test| !visible.contains(test)).count();
-                return Ok((hidden > 0).then(|| HiddenTests {
-                    hidden,
-                    all: visible.len() + hidden,
-                    cargo_args: Some(cargo_args),
-                }));
+                let lost = visible.iter().filter(|test| !listed.contains(test)).count();
+                // A set that hides more than it shows is none to run by.
+                if hidden >= lost {
+                    return Ok((hidden > 0).then(|| HiddenTests {
+                        hidden,
+                        all: visible.len() + hidden,
+                        cargo_args: Some(cargo_args),
+                    }));
+                }
             }
             Err(error) if error.is_interrupt() => return Err(error.into()),
             Err(_) => {}
@@ -368,17 +375,33 @@ fn hidden_tests(
     }))
 }
 
-/// The sets of features that are tried, one after the other: all, then those that docs.rs builds.
-fn feature_sets(features: &[metadata::PackageFeatures]) -> Vec<Vec<String>> {
+/// The sets of features that are tried, one after the other: all, those that docs.rs builds, and
+/// those that the CI names.
+fn feature_sets(session: &Session) -> Vec<Vec<String>> {
+    let policy = &session.policy.run;
+    let packages = session.workspace.packages.values();
+    let packages: Vec<&Package> = packages
+        .filter(|package| !policy.excludes(&package.name) && !package.left_out_features.is_empty())
+        .collect();
     let mut sets = vec![vec!["--all-features".to_owned()]];
-    let documented = features.iter().flat_map(|of| {
-        let name = |feature: &String| format!("{}/{feature}", of.package);
-        of.documented.iter().map(name)
+    let documented = packages.iter().flat_map(|package| {
+        let name = |feature: &String| format!("{}/{feature}", package.name);
+        package.documented_features.iter().map(name)
     });
     let documented: Vec<String> = documented.collect();
     if !documented.is_empty() {
         sets.push(vec!["--features".to_owned(), documented.join(",")]);
     }
+    let left_out = packages
+        .iter()
+        .map(|package| (package.name.as_str(), &package.left_out_features))
+        .collect();
+    for set in ci_features::feature_sets(session.repo.root(), &left_out) {
+        if !sets.contains(&set) {
+            sets.push(set);
+        }
+    }
+    sets.truncate(FEATURE_SETS);
     sets
 }
 

@@ -109,6 +109,8 @@ pub fn load(dir: &Path, repository: &Path) -> Result<Workspace, WorkspaceError> 
                 targets: package.targets.iter().map(target).collect(),
                 own_mains: own_mains(package.manifest_path.as_std_path()),
                 dependencies,
+                left_out_features: left_out(&package.features),
+                documented_features: documented(package),
             },
         );
     }
@@ -123,34 +125,12 @@ pub fn load(dir: &Path, repository: &Path) -> Result<Workspace, WorkspaceError> 
     })
 }
 
-/// The features of a package that its default build leaves out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackageFeatures {
-    /// The package.
-    pub package: String,
-    /// Their names.
-    pub left_out: BTreeSet<String>,
-    /// Those that docs.rs builds, as the manifest says.
-    pub documented: Vec<String>,
-}
-
-/// The packages of a workspace that have features which their default build leaves out.
-pub fn features(root: &Path) -> Result<Vec<PackageFeatures>, WorkspaceError> {
-    let metadata = metadata_of(root).map_err(WorkspaceError::Metadata)?;
-    let of_package = |package: &cargo_metadata::Package| {
-        let documented = package.metadata.pointer("/docs/rs/features");
-        let documented = documented.and_then(|list| list.as_array());
-        let words = documented.into_iter().flatten();
-        PackageFeatures {
-            package: package.name.to_string(),
-            left_out: left_out(&package.features),
-            documented: words
-                .filter_map(|word| Some(word.as_str()?.to_owned()))
-                .collect(),
-        }
-    };
-    let all = metadata.packages.iter().map(of_package);
-    Ok(all.filter(|of| !of.left_out.is_empty()).collect())
+/// The features that docs.rs builds, as a manifest says.
+fn documented(package: &cargo_metadata::Package) -> Vec<String> {
+    let features = package.metadata.pointer("/docs/rs/features");
+    let words = features.and_then(|list| list.as_array()).into_iter();
+    let words = words.flatten().filter_map(|word| word.as_str());
+    words.map(str::to_owned).collect()
 }
 
 /// The features that `default` does not switch on.
@@ -227,6 +207,7 @@ fn target(target: &cargo_metadata::Target) -> Target {
         source: target.src_path.clone().into_std_path_buf(),
         doctests: target.doctest && !build_script,
         build_script,
+        required_features: target.required_features.clone(),
     }
 }
 
@@ -256,6 +237,18 @@ mod tests {
     }
 
     #[test]
+    fn targets_with_a_main_of_their_own_are_known() {
+        let manifest = "[lib]\nname = \"a\"\nharness = false\n\
+                        [[test]]\nname = \"own\"\nharness = false\n\
+                        [[test]]\nname = \"usual\"\n[[bench]]\nname = \"own\"\nharness = true\n";
+        let expected = [
+            (TargetKind::Lib, String::new()),
+            (TargetKind::Test, "own".to_owned()),
+        ];
+        assert_eq!(own_mains_of(manifest), expected.into());
+    }
+
+    #[test]
     fn a_member_is_found_behind_the_name_of_a_published_package() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let write = |path: &str, text: &str| {
@@ -279,18 +272,6 @@ mod tests {
         }
         let ws = load(dir.path(), dir.path()).expect("a workspace");
         assert_eq!(ws.dependents("a"), ["b".to_owned()].into());
-    }
-
-    #[test]
-    fn targets_with_a_main_of_their_own_are_known() {
-        let manifest = "[lib]\nname = \"a\"\nharness = false\n\
-                        [[test]]\nname = \"own\"\nharness = false\n\
-                        [[test]]\nname = \"usual\"\n[[bench]]\nname = \"own\"\nharness = true\n";
-        let expected = [
-            (TargetKind::Lib, String::new()),
-            (TargetKind::Test, "own".to_owned()),
-        ];
-        assert_eq!(own_mains_of(manifest), expected.into());
     }
 
     #[test]

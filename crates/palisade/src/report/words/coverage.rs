@@ -1,6 +1,7 @@
 //! The words for what a check looked at, and what it left out.
 
-use crate::coverage::{Aspect, LeftOut, LeftOutReason};
+use crate::coverage::{Aspect, LeftOut, LeftOutReason, Part};
+use crate::record::counted;
 
 /// What was looked at.
 pub fn aspect(what: Aspect) -> &'static str {
@@ -30,6 +31,16 @@ pub fn left_out_words(left_out: &[LeftOut]) -> Vec<String> {
         format!("{}{of} not {verb}: {}", listed(&what), reason(why))
     });
     words.collect()
+}
+
+/// How many tests are invisible: `at least 21 of 144 tests are behind features that this run leaves out`.
+pub fn behind_features(part: Part) -> String {
+    let Part { left_out, all } = part;
+    let verb = if left_out == 1 { "is" } else { "are" };
+    format!(
+        "at least {left_out} of {} {verb} behind features that this run leaves out",
+        counted(all, "test")
+    )
 }
 
 /// Names as a sentence has them: `tests, claims and speed`.

@@ -10,7 +10,7 @@ mod speed;
 mod tests;
 
 pub use claims::numbers;
-pub(super) use coverage::{aspect, left_out_words, listed};
+pub(super) use coverage::{aspect, behind_features, left_out_words, listed};
 
 use crate::finding::{Cause, Finding, FindingSubject, Severity};
 use crate::record::{FindingDocument, Place};
