@@ -21,23 +21,25 @@ pub fn check(
     peer: SocketAddr,
 ) -> Result<Client, ApiError> {
     let headers = request.headers();
-    let host = (headers.get(header::HOST)).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| {
-        request
-            .uri()
-            .authority()
-            .map(axum::http::uri::Authority::as_str)
-    });
-    if !host.is_none_or(|host| is_allowed_host(options, host)) {
-        let message = format!(
-            "requests for the host {:?} are refused; `--allowed-host` permits a name",
-            host.unwrap_or_default()
-        );
+    let authority = request
+        .uri()
+        .authority()
+        .map(|host| host.as_str().as_bytes());
+    let named = headers
+        .get_all(header::HOST)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    // All of them, so that it does not matter which one counts.
+    let hosts = named.chain(authority).map(String::from_utf8_lossy);
+    let hosts: Vec<_> = hosts.collect();
+    if let Some(host) = hosts.iter().find(|host| !is_allowed_host(options, host)) {
+        let message =
+            format!("requests for the host {host:?} are refused; `--allowed-host` permits a name");
         return Err(forbidden(message));
     }
     if let Some(origin) = headers.get(header::ORIGIN)
         && allowed_origin(options, headers).is_none()
-        && !is_same_origin(origin, host)
+        && !is_same_origin(origin, hosts.first().map(|host| &**host))
     {
         let message = "pages of other sites may not use this server; `--cors-origin` permits one";
         return Err(forbidden(message.to_owned()));
@@ -195,6 +197,10 @@ mod tests {
         ] {
             assert_eq!(status(&options, "/x", &[("host", host)]), 403, "{host}");
         }
+        let both = [("host", "localhost"), ("host", "evil.example")];
+        assert_eq!(status(&options, "/x", &both), 403);
+        let elsewhere = "http://evil.example/x";
+        assert_eq!(status(&options, elsewhere, &both[..1]), 403);
     }
 
     #[test]
