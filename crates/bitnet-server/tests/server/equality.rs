@@ -89,6 +89,31 @@ fn streamed(server: &Running, request: &Value) -> Value {
     json!(texts)
 }
 
+/// The tokens of a stream of one text with log-probabilities, whose events are checked.
+fn streamed_tokens(server: &Running, request: &Value) -> Value {
+    let response = server.post("/v1/completions", request);
+    assert_eq!(response.status, 200, "{}", response.body);
+    let mut events = response.events();
+    let usage = events.pop().expect("the usage is last");
+    assert_eq!(usage["choices"], json!([]));
+    let (mut text, mut tokens, mut logprobs) = (String::new(), Vec::new(), Vec::new());
+    let mut reason = Value::Null;
+    for event in &events {
+        assert_eq!(event["id"], usage["id"]);
+        assert!(reason.is_null(), "a piece after the end");
+        let [choice] = &event["choices"].as_array().unwrap()[..] else {
+            panic!("not one piece: {event}");
+        };
+        text += choice["text"].as_str().unwrap();
+        tokens.extend_from_slice(choice["logprobs"]["tokens"].as_array().unwrap());
+        let values = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+        logprobs.extend_from_slice(values);
+        reason = choice["finish_reason"].clone();
+    }
+    assert_eq!(usage["usage"]["completion_tokens"], json!(tokens.len()));
+    json!([text, tokens, logprobs, reason])
+}
+
 fn whole(outcome: &Value) -> Value {
     let choices = outcome[0].as_array().unwrap();
     json!(
@@ -177,6 +202,56 @@ fn answers_are_the_same_alone_and_under_load() {
 }
 
 #[test]
+fn streams_that_are_put_back_go_on_as_if_nothing_had_happened() {
+    const N: usize = 6;
+    // Each text needs three pages, and there are those of one context. No prefix is kept, so
+    // that an idle server uses no page.
+    let server = start_sized(
+        ServerOptions {
+            max_running: N,
+            ..ServerOptions::default()
+        },
+        Size {
+            n_cached: 0,
+            kv_pages: Some(8),
+        },
+    );
+    let request = |i: usize| {
+        json!({
+            "prompt": BEGINNINGS[i % BEGINNINGS.len()],
+            "seed": i,
+            "temperature": 1,
+            "max_tokens": 300,
+            "ignore_eos": true,
+            "logprobs": 1,
+            "stream": true,
+            "stream_options": {"include_usage": true},
+        })
+    };
+    let alone: Vec<Value> = (0..N)
+        .map(|i| streamed_tokens(&server, &request(i)))
+        .collect();
+    assert_eq!(server.metric("num_preemptions_total"), 0.0);
+    let together: Vec<Value> = std::thread::scope(|scope| {
+        let streams: Vec<_> = (0..N)
+            .map(|i| {
+                let (server, request) = (&server, request(i));
+                scope.spawn(move || streamed_tokens(server, &request))
+            })
+            .collect();
+        let streams = streams.into_iter();
+        streams.map(|stream| stream.join().unwrap()).collect()
+    });
+    assert!(server.metric("num_preemptions_total") > 0.0);
+    for (i, (alone, together)) in alone.iter().zip(&together).enumerate() {
+        assert_eq!(alone, together, "text {i}");
+        assert_eq!(alone[1].as_array().unwrap().len(), 300);
+    }
+    server.wait_until_idle();
+    assert_eq!(server.metric("kv_cache_usage_perc"), 0.0);
+}
+
+#[test]
 #[ignore = "takes some minutes; run it when the server or the scheduler changes"]
 fn sixty_four_clients_for_a_minute() {
     let server = start_sized(
@@ -190,6 +265,10 @@ fn sixty_four_clients_for_a_minute() {
         },
     );
     let n = compare_under_load(64, Duration::from_mins(1), &server);
+    println!(
+        "{n} answers compared, {} texts put back",
+        server.metric("num_preemptions_total")
+    );
     assert!(n > 500, "only {n} answers");
     assert!(server.metric("prefix_cache_hits_total") > 0.0);
 }
@@ -218,6 +297,7 @@ fn ten_thousand_requests_keep_the_memory() {
     };
     let before = run(2000);
     let after = run(8000);
+    println!("{} MB after 2000 requests, {} MB after 10,000", before >> 20, after >> 20);
     assert_eq!(n_done.into_inner(), 10_000);
     // Less than a kilobyte per request.
     assert!(after < before + (8 << 20), "{before} bytes, then {after}");

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs the slow tests of the server, and prints their numbers: 64 clients for a minute, whose
+# answers are compared with those of the same requests alone, and 10,000 requests, after
+# which the memory is as before.
+#
+#   scripts/test-server-load.sh [ARGUMENTS OF THE TESTS]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo test --locked --package bitnet-server --test server -- \
+    --ignored --nocapture --test-threads 1 "$@"
