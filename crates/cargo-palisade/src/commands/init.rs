@@ -8,7 +8,7 @@ use crate::error::{CommandError, NOT_MEASURED};
 use palisade::baseline::{Tally, TestStatus};
 use palisade::flow::confirmed_run::{ConfirmedRun, confirmed_run};
 use palisade::flow::policy_template::{PolicyFacts, claims_text, policy_text, survey_source};
-use palisade::flow::proposals::{CLAIMS_FILE, Proposals, propose};
+use palisade::flow::proposals::{CLAIMS_FILE, Proposals, propose, propose_counts};
 use palisade::policy::FILE_NAME;
 use palisade::record::{BaselineMark, ConfirmedFailure, FailureKind, counted};
 use palisade::report::printable;
@@ -44,6 +44,7 @@ pub fn run(context: &mut Context<'_>, args: &Args) -> Result<u8, CommandError> {
             revision = context.session.working_revision()?;
             confirmed = confirmed_run(&mut context.session, &mut revision, &events)?;
         }
+        propose_counts(&context.session, &confirmed.set, &mut proposals)?;
         write_policy(context, &path, &confirmed.failures, &proposals, args.yes)?;
     }
     let mark = if confirmed.run.subject.dirty || !confirmed.run.complete {

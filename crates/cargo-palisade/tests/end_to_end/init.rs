@@ -1,5 +1,7 @@
 //! What `init` finds in a workspace, and what the commands after it make of that.
 
+use serde_json::Value;
+
 use crate::fixture::Fixture;
 
 const PROGRAM: &str = "\
@@ -15,7 +17,8 @@ const README: &str = "\
 # A fixture
 
 Then `gamma sum` prints `checksum 4096`, and `gamma sum 2` peaks below 500 MiB. Nothing else is
-known: `gamma other` needs at most 5 s. Decoding takes 12 ms.
+known: `gamma other` needs at most 5 s. Decoding takes 12 ms. It has 6 unit tests,
+and 9 integration tests.
 ";
 
 /// A workspace with a program that its documents tell of, and a test behind a feature.
@@ -43,8 +46,9 @@ fn what_documents_show_is_tried_and_proposed() {
     for line in [
         "1 of 7 tests are invisible: they need --all-features",
         "proposed: 2 workloads, each tried, as comments",
-        "proposed: 1 claim, each tried, as comments",
+        "proposed: 2 claims, each tried, as comments",
         "not proposed: README.md:4: `gamma other`",
+        "not proposed: README.md:5: `integration tests`: 9 is written, and there are 0",
         "no proof: README.md:4:",
     ] {
         assert!(answer.out.contains(line), "{line}\n{}", answer.out);
@@ -62,18 +66,29 @@ fn what_documents_show_is_tried_and_proposed() {
     fixture.edit("alpha/src/lib.rs", "    a + b\n", "    b + a\n");
     let report = fixture.check(&["--base", "HEAD"], 0, &[]);
     assert_eq!(report["base"]["source"]["origin"], "store", "{report:#}");
+    // What the change cannot reach has no part in it: gamma's hidden test.
+    assert_eq!(report["coverage"]["behind_features"], Value::Null);
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2 - 1\n");
+    let answer = fixture.palisade(&["check", "--base", "HEAD"]);
+    let said = "; at least 1 of 7 tests is behind features that this run leaves out";
+    assert!(answer.out.contains(said), "{}", answer.out);
 }
 
 #[test]
 fn what_is_proposed_can_be_put_in_force() {
     let fixture = fixture();
+    fixture.edit("README.md", "6 unit tests", "7 unit tests");
+    fixture.commit("the number of all tests");
     let answer = fixture.palisade(&["init", "--yes"]);
     assert_eq!(answer.code, 0, "{}{}", answer.out, answer.err);
     assert!(answer.out.contains("in force"), "{}", answer.out);
     fixture.commit("the policy");
     let (code, json) = fixture.json(&["claims", "check"]);
     assert_eq!(code, 0, "{json:#}");
-    assert_eq!(json["claims"][0]["state"], "holds", "{json:#}");
+    for claim in json["claims"].as_array().expect("a list") {
+        assert_eq!(claim["state"], "holds", "{json:#}");
+    }
+    assert_eq!(json["claims"][1]["tests"], "unit tests", "{json:#}");
     fixture.edit(
         "gamma/src/lib.rs",
         "fn hides() {}",

@@ -477,7 +477,7 @@ fn push_known_failures(text: &mut String, failures: &[ConfirmedFailure], owner: 
 mod tests {
     use super::*;
     use crate::flow::claims::Claims;
-    use crate::flow::proposals::{ProposedClaim, ProposedWorkload};
+    use crate::flow::proposals::{ProposedClaim, ProposedProof, ProposedWorkload};
     use crate::policy::Bytes;
     use crate::test_id::{TargetKind, TestId};
 
@@ -495,7 +495,7 @@ mod tests {
                 name: "what app prints".to_owned(),
                 document: "README.md".to_owned(),
                 text: "`app` prints `sum {}`".to_owned(),
-                command: "cargo run --quiet --bin app".to_owned(),
+                proof: ProposedProof::Command("cargo run --quiet --bin app".to_owned()),
             }],
             hidden: Some(HiddenTests {
                 hidden: 21,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::number::Number;
+use super::test_count::TestCount;
 use super::{ClaimsError, FILE_NAME, definition_error};
 use crate::speed::Measure;
 use crate::test_id::TestId;
@@ -24,6 +25,9 @@ pub struct Definition {
     /// A test that passes only while the number is right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<TestId>,
+    /// The tests that the number counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tests: Option<TestCount>,
     /// A benchmark, by its full name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bench: Option<String>,
@@ -57,6 +61,8 @@ pub enum Proof<'a> {
     Command(&'a str, Option<&'a str>),
     /// That a test passes.
     Test(&'a TestId),
+    /// How many tests there are.
+    Tests(&'a TestCount),
     /// What is measured of a benchmark.
     Bench(&'a str, Measure),
 }
@@ -68,6 +74,7 @@ impl Proof<'_> {
             Self::Command(command, None) => (*command).to_owned(),
             Self::Command(command, Some(json)) => format!("{command} {json}"),
             Self::Test(test) => test.to_string(),
+            Self::Tests(count) => count.to_string(),
             Self::Bench(name, _) => (*name).to_owned(),
         }
     }
@@ -192,10 +199,11 @@ pub enum Cost {
 impl Definition {
     /// What it rests on. A definition that was read has exactly one proof.
     pub fn proof(&self) -> Proof<'_> {
-        match (&self.command, &self.test, &self.bench) {
-            (Some(command), None, None) => Proof::Command(command, self.json.as_deref()),
-            (None, Some(test), None) => Proof::Test(test),
-            (None, None, Some(bench)) => {
+        match (&self.command, &self.test, &self.tests, &self.bench) {
+            (Some(command), None, None, None) => Proof::Command(command, self.json.as_deref()),
+            (None, Some(test), None, None) => Proof::Test(test),
+            (None, None, Some(count), None) => Proof::Tests(count),
+            (None, None, None, Some(bench)) => {
                 let measure = self.measure.as_deref().and_then(Measure::from_word);
                 Proof::Bench(bench, measure.unwrap_or(Measure::Time))
             }
@@ -218,13 +226,14 @@ impl Definition {
         let proofs = [
             self.command.is_some(),
             self.test.is_some(),
+            self.tests.is_some(),
             self.bench.is_some(),
         ];
         let count = proofs.into_iter().filter(|is_there| *is_there).count();
         let is_measure = |word: &String| Measure::from_word(word).is_some();
         let words = self.command.as_ref().map(|command| shlex::split(command));
         if count != 1 {
-            Some("needs a command, a test or a bench, one of them")
+            Some("needs a command, a test, tests or a bench, one of them")
         } else if words.is_some_and(|words| words.is_none_or(|words| words.is_empty())) {
             Some("has no command that a shell could split")
         } else if self.json.is_some() && self.command.is_none() {
@@ -373,6 +382,8 @@ mod tests {
             "command = \"a\", relation = \"within\"",
             "command = \"a\", relation = \"<\"",
             "bench = \"a\", measure = \"colour\"",
+            "tests = \"slow tests\"",
+            "tests = \"unit tests\", command = \"a\"",
         ] {
             assert!(read(text).is_err(), "{text}");
         }

@@ -131,12 +131,19 @@ struct Measuring<'a> {
 impl Measuring<'_> {
     fn check(&mut self, claim: &Claim) -> Result<Checked, ClaimsError> {
         let definition = &claim.definition;
-        if let Some(reason) = self.left_out(claim) {
+        if let Some(reason) = self.left_out(claim)? {
             return Ok(checked(claim, ClaimState::LeftOut, None, reason));
         }
         let answer = match definition.proof() {
             Proof::Command(command, json) => self.command(command, json)?,
             Proof::Test(test) => self.test(&test.clone())?,
+            Proof::Tests(count) => {
+                let all = self.known_or_run(&Scope::Workspace, "all tests")?;
+                all.map_or_else(
+                    || MeasuredClaim::Nothing("the tests do not build".to_owned()),
+                    |set| MeasuredClaim::Number(count.of(&set) as f64),
+                )
+            }
             Proof::Bench(name, measure) => self.bench(name, measure)?,
         };
         Ok(match answer {
@@ -171,23 +178,37 @@ impl Measuring<'_> {
     }
 
     /// Why a claim is not to be measured, if it is not.
-    fn left_out(&self, claim: &Claim) -> Option<String> {
+    fn left_out(&mut self, claim: &Claim) -> Result<Option<String>, ClaimsError> {
         let definition = &claim.definition;
         if let Some(processor) = &definition.processor {
             let here = machine::processor();
             if !here.contains(processor.as_str()) {
-                return Some(format!("it holds on {processor}, and this is {here}"));
+                return Ok(Some(format!("it holds on {processor}, and this is {here}")));
             }
         }
         if definition.cost() == Cost::Costly && !self.options.costly {
-            return Some("it is costly: cargo palisade claims check --costly".to_owned());
+            let reason = "it is costly: cargo palisade claims check --costly";
+            return Ok(Some(reason.to_owned()));
         }
-        let is_bench = matches!(definition.proof(), Proof::Bench(..));
-        if is_bench && self.options.launcher.is_none() {
-            return Some("benchmarks are not launched here".to_owned());
-        }
-        let is_over = self.options.deadline.is_some_and(|at| Instant::now() >= at);
-        is_over.then(|| "the budget was over before it was measured".to_owned())
+        let reason = match definition.proof() {
+            Proof::Bench(..) if self.options.launcher.is_none() => {
+                Some("benchmarks are not launched here")
+            }
+            // Each check measures it, and most run some of the tests only.
+            Proof::Tests(_) if !self.options.costly && !self.knows_all_tests()? => Some(
+                "no run of all tests of these files is stored: cargo palisade test, or --costly",
+            ),
+            _ => {
+                let is_over = self.options.deadline.is_some_and(|at| Instant::now() >= at);
+                is_over.then_some("the budget was over before it was measured")
+            }
+        };
+        Ok(reason.map(str::to_owned))
+    }
+
+    fn knows_all_tests(&mut self) -> Result<bool, ClaimsError> {
+        let known = self.session.known(self.revision, &Scope::Workspace)?;
+        Ok(known.covering.is_some())
     }
 
     fn command(&mut self, command: &str, json: Option<&str>) -> Result<MeasuredClaim, ClaimsError> {
@@ -280,21 +301,8 @@ impl Measuring<'_> {
     fn test(&mut self, test: &TestId) -> Result<MeasuredClaim, ClaimsError> {
         if !self.tests.contains_key(test) {
             let scope = Scope::Tests([test.clone()].into());
-            let known = self.session.known(self.revision, &scope)?;
-            let set = if known.covering.is_some() {
-                known.set
-            } else {
-                (self.events)(Event::Step(format!("claim: test {test}")));
-                let ran = self
-                    .session
-                    .run(self.revision, &scope, Purpose::Tests, self.events);
-                match ran {
-                    Ok((run, _)) => TestSet::of_runs([&run], &scope),
-                    Err(SessionError::Run(RunError::Build { .. })) => TestSet::default(),
-                    Err(other) => return Err(other.into()),
-                }
-            };
-            let status = set.tests.get(test).map(Expected::status);
+            let set = self.known_or_run(&scope, &format!("test {test}"))?;
+            let status = set.and_then(|set| set.tests.get(test).map(Expected::status));
             self.tests.insert(test.clone(), status);
         }
         Ok(match self.tests[test] {
@@ -308,6 +316,23 @@ impl Measuring<'_> {
             }
             None => MeasuredClaim::Nothing(format!("its test {test} did not run")),
         })
+    }
+
+    /// The tests of a scope, from the store or by running them; `None` if they do not build.
+    fn known_or_run(&mut self, scope: &Scope, what: &str) -> Result<Option<TestSet>, ClaimsError> {
+        let known = self.session.known(self.revision, scope)?;
+        if known.covering.is_some() {
+            return Ok(Some(known.set));
+        }
+        (self.events)(Event::Step(format!("claim: {what}")));
+        let ran = self
+            .session
+            .run(self.revision, scope, Purpose::Tests, self.events);
+        match ran {
+            Ok((run, _)) => Ok(Some(TestSet::of_runs([&run], scope))),
+            Err(SessionError::Run(RunError::Build { .. })) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
     }
 
     fn bench(&mut self, name: &str, measure: Measure) -> Result<MeasuredClaim, ClaimsError> {

@@ -14,6 +14,7 @@ mod document;
 mod measure;
 mod number;
 mod survey;
+mod test_count;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,9 @@ pub use document::{Document, Marker};
 pub use measure::{Checked, Options, check, results};
 pub(crate) use measure::{check_revision, proved_number};
 pub use number::Number;
+pub(crate) use survey::{CountedTests, test_counts};
 pub use survey::{Unproved, contradictions, unproved};
+pub use test_count::TestCount;
 pub use update::update;
 
 use crate::flow::benchmark_comparison::ComparisonError;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Claims, Document, Number};
+use super::{Claims, Document, Number, TestCount};
 use crate::verdict::Contradiction;
 
 /// A number that nothing proves.
@@ -90,6 +90,33 @@ pub fn contradictions(claims: &Claims) -> Vec<Contradiction> {
                 found.push(Contradiction {
                     document: document.path.clone(),
                     places: numbers.iter().map(place).collect(),
+                    what,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// A number in prose that counts tests, and that nothing proves yet.
+pub(crate) struct CountedTests<'a> {
+    pub(crate) document: &'a Document,
+    pub(crate) number: &'a Number,
+    pub(crate) what: TestCount,
+}
+
+/// The numbers in prose that count tests, but for those that a claim or a marker speaks for.
+pub(crate) fn test_counts(claims: &Claims) -> Vec<CountedTests<'_>> {
+    let mut found = Vec::new();
+    for document in &claims.documents {
+        let spoken = spoken_for(claims, document);
+        for seen in document.numbers.iter().filter(|seen| seen.column.is_none()) {
+            let number = &seen.number;
+            let what = what_is_counted(document, number).and_then(|what| what.parse().ok());
+            if let (Some(what), false) = (what, spoken.contains(&number.at.start)) {
+                found.push(CountedTests {
+                    document,
+                    number,
                     what,
                 });
             }

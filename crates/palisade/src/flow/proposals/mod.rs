@@ -3,6 +3,7 @@
 //! before it is proposed.
 
 mod ci_features;
+mod counts;
 mod mentions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
+pub use counts::propose_counts;
 use mentions::{Mention, Statement, in_document, in_source};
 use serde::Serialize;
 
@@ -75,8 +77,19 @@ pub struct ProposedClaim {
     pub document: String,
     /// The words around the number, with `{}` in its place.
     pub text: String,
+    /// What proves it.
+    #[serde(flatten)]
+    pub proof: ProposedProof,
+}
+
+/// What proves a number that could be a `[[claim]]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProposedProof {
     /// The command that prints it.
-    pub command: String,
+    Command(String),
+    /// The tests that it counts.
+    Tests(String),
 }
 
 /// A command, or what a document says of it, that did not hold when it was tried.
@@ -84,7 +97,7 @@ pub struct ProposedClaim {
 pub struct Refused {
     /// Where it stands.
     pub place: String,
-    /// The command.
+    /// The command, or the tests that are counted.
     pub command: String,
     /// Why it is not proposed.
     pub reason: String,
@@ -296,7 +309,7 @@ fn judge(
                         name: format!("what {command} prints"),
                         document: mention.document.clone(),
                         text: around.clone(),
-                        command: cargo_run(command),
+                        proof: ProposedProof::Command(cargo_run(command)),
                     });
                 }
             }
@@ -409,12 +422,16 @@ impl ProposedClaim {
     /// The entry of `claims.toml`.
     pub fn entry(&self) -> String {
         let value = |text: &str| toml::Value::from(text).to_string();
+        let (key, proof) = match &self.proof {
+            ProposedProof::Command(command) => ("command", command),
+            ProposedProof::Tests(count) => ("tests", count),
+        };
         format!(
-            "[[claim]]\nname = {}\ndocument = {}\ntext = {}\ncommand = {}\n",
+            "[[claim]]\nname = {}\ndocument = {}\ntext = {}\n{key} = {}\n",
             value(&self.name),
             value(&self.document),
             value(&self.text),
-            value(&self.command)
+            value(proof)
         )
     }
 }
