@@ -15,6 +15,8 @@ mod memory;
 mod names;
 mod pull;
 mod sampling;
+#[cfg(unix)]
+mod serve;
 mod text;
 mod toy;
 #[cfg(windows)]
