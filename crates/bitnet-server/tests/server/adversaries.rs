@@ -151,3 +151,4 @@ fn keys_protect_all_but_health_and_the_page() {
         assert_eq!(ask(path, ""), 200, "{path}");
     }
 }
+    assert_eq!(ask("/models", ""), 401);

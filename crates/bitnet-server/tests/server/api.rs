@@ -127,6 +127,20 @@ fn a_lenient_server_lists_what_it_ignores() {
 }
 
 #[test]
+fn chats_and_models_are_there_without_v1() {
+    let server = start(ServerOptions::default());
+    let models = server.get("/models");
+    assert_eq!(models.json(), server.get("/v1/models").json());
+    let request = json!({
+        "messages": [{"role": "user", "content": "Hi"}], "seed": 1, "max_tokens": 4,
+    });
+    let chat = server.post("/chat/completions", &request).json();
+    let with_v1 = server.post("/v1/chat/completions", &request).json();
+    assert_eq!(chat["choices"], with_v1["choices"]);
+    assert!(chat["choices"].is_array());
+}
+
+#[test]
 fn a_prompt_that_is_too_long_is_refused_with_both_numbers() {
     let server = start(ServerOptions::default());
     let request = json!({"prompt": "word ".repeat(2000)});
