@@ -30,7 +30,7 @@ use std::thread::JoinHandle;
 use crate::app::App;
 
 pub use crate::model::ServedModel;
-pub use crate::options::{Limits, ServerOptions};
+pub use crate::options::{Limits, RequestDefaults, ServerOptions};
 
 /// A server that listens. Until [`run`](Self::run) it answers that the model is loading.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ pub struct ServerOptions {
     pub max_running: usize,
     /// Maximum number of texts that wait.
     pub max_waiting: usize,
-    /// Sampling parameters where a request names none.
-    pub sampling: SamplerOptions,
+    /// What holds where a request says nothing.
+    pub defaults: RequestDefaults,
     /// Whether tokens are drafted from what texts repeat, while few texts run.
     pub speculate: bool,
     /// Whether requests may name another model, and fields that are unknown or have no
@@ -28,6 +28,18 @@ pub struct ServerOptions {
     pub drain: Duration,
     /// Limits of requests and connections.
     pub limits: Limits,
+}
+
+/// What holds where a request says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestDefaults {
+    /// Sampling parameters; their seed is not used.
+    pub sampling: SamplerOptions,
+    /// The seed; without it, each request draws one.
+    pub seed: Option<u64>,
+    /// Maximum number of tokens of a text. Without it, a completion has 16, as the API says,
+    /// and a chat as many as the context has room for.
+    pub max_tokens: Option<usize>,
 }
 
 /// Limits of requests and connections.
@@ -68,7 +80,7 @@ impl Default for ServerOptions {
             cors_origins: Vec::new(),
             max_running: 8,
             max_waiting: 256,
-            sampling: SamplerOptions::default(),
+            defaults: RequestDefaults::default(),
             speculate: true,
             lenient: false,
             drain: Duration::from_secs(30),

@@ -26,15 +26,6 @@ pub struct GenerateArgs {
     pub sampling: SamplingArgs,
     #[command(flatten)]
     pub speculation: SpeculationArgs,
-    /// Random seed [default: -1, random]
-    #[arg(
-        long,
-        value_name = "S",
-        value_parser = parse_seed,
-        help_heading = "Sampling",
-        allow_negative_numbers = true
-    )]
-    pub seed: Option<Seed>,
 }
 
 /// Whether tokens are drafted.
@@ -64,7 +55,7 @@ impl SpeculationArgs {
     }
 }
 
-/// Arguments of sampling, except for the seed.
+/// Arguments of sampling.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SamplingArgs {
     /// Temperature; 0 is greedy [default: 0.7]
@@ -134,11 +125,20 @@ pub struct SamplingArgs {
         hide = true
     )]
     pub repeat_last_n: Option<usize>,
+    /// Random seed [default: -1, random]
+    #[arg(
+        long,
+        value_name = "S",
+        value_parser = parse_seed,
+        help_heading = "Sampling",
+        allow_negative_numbers = true
+    )]
+    seed: Option<Seed>,
 }
 
 /// `--seed`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seed {
+enum Seed {
     Any,
     This(u64),
 }
@@ -181,10 +181,7 @@ impl GenerateArgs {
     /// the model recommends. Prints them if verbose.
     pub fn sampling(&self, checkpoint: &Checkpoint, ui: &Ui) -> SamplerOptions {
         SamplerOptions {
-            seed: match self.seed {
-                Some(Seed::This(seed)) => seed,
-                Some(Seed::Any) | None => random_seed(),
-            },
+            seed: self.sampling.seed().unwrap_or_else(random_seed),
             ..self.sampling.options(checkpoint, ui)
         }
     }
@@ -197,8 +194,16 @@ impl SamplingArgs {
             .validate()
     }
 
-    /// Returns the sampling parameters: from the arguments, or those that the model
-    /// recommends. Prints them if verbose.
+    /// Returns the seed, unless any will do.
+    pub fn seed(&self) -> Option<u64> {
+        match self.seed {
+            Some(Seed::This(seed)) => Some(seed),
+            Some(Seed::Any) | None => None,
+        }
+    }
+
+    /// Returns the sampling parameters without a seed: from the arguments, or those that the
+    /// model recommends. Prints them if verbose.
     pub fn options(&self, checkpoint: &Checkpoint, ui: &Ui) -> SamplerOptions {
         let mut model = SamplingDefaults::of_model(checkpoint);
         if self.temp.is_some_and(|temp| temp < MIN_TEMPERATURE) {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use bitnet_core::KvPage;
 use bitnet_inference::{Checkpoint, HeadPrecision, Plan, PlanError, PlanOptions};
-use bitnet_server::{ServedModel, Server, ServerOptions};
+use bitnet_server::{RequestDefaults, ServedModel, Server, ServerOptions};
 use clap::ValueEnum;
 
-use super::generation::{SamplingArgs, SpeculationArgs};
+use super::generation::{SamplingArgs, SpeculationArgs, parse_count_or_all};
 use crate::error::{NoChatTemplate, UsageError};
 use crate::input::read_text;
 use crate::interrupt;
@@ -72,6 +72,15 @@ pub struct Args {
     /// Log of requests on stderr
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// Maximum tokens of a text; -1: no limit [default: completions 16, chats no limit]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        value_parser = parse_count_or_all,
+        allow_negative_numbers = true
+    )]
+    max_tokens: Option<usize>,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -105,7 +114,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         cors_origins: args.cors_origin.clone(),
         max_running: args.parallel,
         max_waiting: args.queue,
-        sampling: args.sampling.options(&checkpoint, ui),
+        defaults: RequestDefaults {
+            sampling: args.sampling.options(&checkpoint, ui),
+            seed: args.sampling.seed(),
+            max_tokens: args.max_tokens,
+        },
         speculate: args.speculation.is_on(),
         lenient: args.lenient,
         drain: Duration::from_secs(args.drain),

@@ -93,10 +93,9 @@ impl Streamed {
                     read.add(&serde_json::from_str(event).unwrap());
                     on_event(&read);
                 }
-                Some(_) => {}
                 // The last chunk.
                 None if line == "0\r\n" => read.is_complete = true,
-                None => {}
+                Some(_) | None => {}
             }
             line.clear();
         }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bitnet_inference::{ChatPrompt, SamplerOptions};
+use bitnet_inference::ChatPrompt;
 use serde_json::{Map, Value, json};
 
 use super::completions::{MAX_LOGPROBS, take_n, take_stream_options};
@@ -17,16 +17,17 @@ use super::{Asked, aside, asked, check_model, messages, sampling};
 use crate::app::{App, unix_time};
 use crate::error::ApiError;
 use crate::model::ModelFacts;
+use crate::options::RequestDefaults;
 
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let asked = asked(&app, request).await?;
     let (client, model) = (asked.client, Arc::clone(&asked.model));
-    let default = app.options.sampling;
-    let asked = aside(move || read(asked, default)).await?;
+    let defaults = app.options.defaults;
+    let asked = aside(move || read(asked, defaults)).await?;
     asked.answer(&app, &model, client).await
 }
 
-pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<AskedTexts, ApiError> {
+pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;
@@ -38,9 +39,10 @@ pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<AskedTexts, 
     let n = take_n(&mut fields)?;
     let limits = ["max_completion_tokens", "max_tokens"];
     let max_tokens = fields.take_any(&limits, "a number of tokens")?;
+    let max_tokens = max_tokens.map(|(_, n)| n).or(defaults.max_tokens);
     let logprobs = take_logprobs(&mut fields)?;
     refuse_others(&mut fields)?;
-    let mut sampling = sampling::take(&mut fields, &model, default)?;
+    let mut sampling = sampling::take(&mut fields, &model, defaults)?;
     if sampling.grammar.is_some() && tools.grammar.is_some() {
         let message = "tool_choice requires a call, so no other field may limit the text";
         return Err(ApiError::field("tool_choice", message));
@@ -53,7 +55,7 @@ pub(super) fn read(asked: Asked, default: SamplerOptions) -> Result<AskedTexts, 
         prompts: vec![prompt.ids],
         n,
         best_of: n,
-        max_tokens: max_tokens.map_or(usize::MAX, |(_, n)| n),
+        max_tokens: max_tokens.unwrap_or(usize::MAX),
         sampling,
         logprobs,
         prompt_logprobs: None,

@@ -14,6 +14,7 @@ use super::{Asked, aside, asked, check_model, sampling};
 use crate::app::{App, unix_time};
 use crate::error::ApiError;
 use crate::model::ModelFacts;
+use crate::options::RequestDefaults;
 
 /// Tokens of a completion without `max_tokens`, as the API says.
 const MAX_TOKENS: usize = 16;
@@ -33,15 +34,12 @@ enum Prompts {
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let asked = asked(&app, request).await?;
     let (client, model) = (asked.client, Arc::clone(&asked.model));
-    let default = app.options.sampling;
-    let asked = aside(move || read(asked, default)).await?;
+    let defaults = app.options.defaults;
+    let asked = aside(move || read(asked, defaults)).await?;
     asked.answer(&app, &model, client).await
 }
 
-pub(super) fn read(
-    asked: Asked,
-    default: bitnet_inference::SamplerOptions,
-) -> Result<AskedTexts, ApiError> {
+pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;
@@ -61,6 +59,7 @@ pub(super) fn read(
     }
     let max_tokens = fields
         .take("max_tokens", "a number of tokens")?
+        .or(defaults.max_tokens)
         .unwrap_or(MAX_TOKENS);
     let logprobs = take_logprobs(&mut fields)?;
     let echo = fields.take("echo", "true or false")?.unwrap_or(false);
@@ -70,7 +69,7 @@ pub(super) fn read(
         "the model cannot fill in the middle of a text",
     )?;
     fields.without_effect(&["user", "cache_prompt"]);
-    let sampling = sampling::take(&mut fields, &model, default)?;
+    let sampling = sampling::take(&mut fields, &model, defaults)?;
     let ignored = fields.finish()?;
     let seed = sampling.options.seed;
     let with_ranks = best_of > n;

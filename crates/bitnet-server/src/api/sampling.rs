@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::fields::{Fields, Object, whole};
 use crate::error::ApiError;
 use crate::model::ModelFacts;
+use crate::options::RequestDefaults;
 
 /// Maximum number of stop sequences.
 const MAX_STOPS: usize = 16;
@@ -34,8 +35,9 @@ enum OneOrMany {
 pub fn take(
     fields: &mut Fields,
     model: &ModelFacts,
-    default: SamplerOptions,
+    defaults: RequestDefaults,
 ) -> Result<Sampling, ApiError> {
+    let default = defaults.sampling;
     let options = SamplerOptions {
         temperature: number(fields, &["temperature"], 0.0, 2.0)?.unwrap_or(default.temperature),
         top_p: number(fields, &["top_p"], 0.0, 1.0)?.unwrap_or(default.top_p),
@@ -53,7 +55,7 @@ pub fn take(
         frequency_penalty: number(fields, &["frequency_penalty"], -2.0, 2.0)?
             .unwrap_or(default.frequency_penalty),
         penalty_window: window(fields)?.unwrap_or(default.penalty_window),
-        seed: seed(fields)?,
+        seed: seed(fields, defaults.seed)?,
     };
     let mut bias = logit_bias(fields, model.vocab_size)?;
     let ignore_eos = fields.take("ignore_eos", "true or false")?;
@@ -122,15 +124,16 @@ fn window(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// Takes `seed`, or draws one.
-fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
+/// Takes `seed`, or the default, or draws one.
+fn seed(fields: &mut Fields, default: Option<u64>) -> Result<u64, ApiError> {
     use std::hash::{BuildHasher, RandomState};
     let expected = "a whole number of 64 bits";
     let seed = fields.take::<Value>("seed", expected)?;
+    let any = || RandomState::new().hash_one(0) >> 32;
     match seed.map(whole) {
-        None => Ok(RandomState::new().hash_one(0) >> 32),
+        None => Ok(default.unwrap_or_else(any)),
         // -1 means any, as in other servers of local models.
-        Some(seed) if seed == json!(-1) => Ok(RandomState::new().hash_one(0) >> 32),
+        Some(seed) if seed == json!(-1) => Ok(any()),
         Some(seed) => (seed.as_u64())
             .or_else(|| seed.as_i64().map(i64::cast_unsigned))
             .ok_or_else(|| ApiError::field("seed", format!("seed is {seed}, expected {expected}"))),

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bitnet_inference::{
-    ChatOptions, ChatTemplate, GrammarError, SamplerOptions, Tokenizer, builtin,
-};
+use bitnet_inference::{ChatOptions, ChatTemplate, GrammarError, Tokenizer, builtin};
 use serde_json::{Value, json};
 
 use super::fields::ASKED;
 use super::*;
+use crate::options::RequestDefaults;
 
 fn model() -> Arc<ModelFacts> {
     let checkpoint = builtin::open();
@@ -61,17 +60,17 @@ fn documented(name: &str) -> BTreeSet<String> {
 #[test]
 fn the_document_lists_the_fields_that_requests_are_asked_for() {
     let model = model();
-    let default = SamplerOptions::default();
+    let defaults = RequestDefaults::default();
     let messages = json!({"messages": [{"role": "user", "content": "a"}]});
     let check = |schema, body: Value, read: &dyn Fn(Asked) -> Result<(), ApiError>| {
         let asked = asked_for(&model, &body, read);
         assert_eq!(asked, documented(schema), "{schema}");
     };
     check("ChatRequest", messages.clone(), &|asked| {
-        chat::read(asked, default).map(drop)
+        chat::read(asked, defaults).map(drop)
     });
     check("CompletionRequest", json!({"prompt": "a"}), &|asked| {
-        completions::read(asked, default).map(drop)
+        completions::read(asked, defaults).map(drop)
     });
     check("EmbeddingRequest", json!({"input": "a"}), &|asked| {
         embeddings::read(asked).map(drop)

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bitnet_server::ServerOptions;
+use bitnet_server::{RequestDefaults, ServerOptions};
 use serde_json::{Value, json};
 
 use crate::client::{start, tokenizer};
@@ -124,6 +124,37 @@ fn a_lenient_server_lists_what_it_ignores() {
     let mut ignored: Vec<_> = response.headers["bitnet-ignored"].split(", ").collect();
     ignored.sort_unstable();
     assert_eq!(ignored, ["model", "nonsense", "suffix", "user"]);
+}
+
+#[test]
+fn defaults_hold_where_a_request_says_nothing() {
+    let server = start(ServerOptions {
+        defaults: RequestDefaults {
+            seed: Some(7),
+            max_tokens: Some(5),
+            ..RequestDefaults::default()
+        },
+        ..ServerOptions::default()
+    });
+    let ask = |path: &str, request: Value| {
+        let response = server.post(path, &request);
+        assert_eq!(response.status, 200, "{}", response.body);
+        let answer = response.json();
+        let n_tokens = answer["usage"]["completion_tokens"].as_u64().unwrap();
+        (answer["seed"].as_u64().unwrap(), n_tokens)
+    };
+    let completion = json!({"prompt": "A", "ignore_eos": true});
+    assert_eq!(ask("/v1/completions", completion.clone()), (7, 5));
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let chat = json!({"messages": messages, "ignore_eos": true});
+    assert_eq!(ask("/v1/chat/completions", chat), (7, 5));
+    let mut own = completion;
+    own["seed"] = json!(8);
+    own["max_tokens"] = json!(3);
+    assert_eq!(ask("/v1/completions", own.clone()), (8, 3));
+    // Any, and not the default.
+    own["seed"] = json!(-1);
+    assert_ne!(ask("/v1/completions", own).0, 7);
 }
 
 #[test]

@@ -297,7 +297,11 @@ fn ten_thousand_requests_keep_the_memory() {
     };
     let before = run(2000);
     let after = run(8000);
-    println!("{} MB after 2000 requests, {} MB after 10,000", before >> 20, after >> 20);
+    println!(
+        "{} MB after 2000 requests, {} MB after 10,000",
+        before >> 20,
+        after >> 20
+    );
     assert_eq!(n_done.into_inner(), 10_000);
     // Less than a kilobyte per request.
     assert!(after < before + (8 << 20), "{before} bytes, then {after}");
