@@ -281,7 +281,15 @@ impl Session {
     /// What besides the tree decides the outcome of tests at `root`.
     fn environment(&self, root: &Path, lockfile: Option<&str>) -> Environment {
         let outside = self.outside.as_deref();
-        environment(root, lockfile, outside, &self.policy.run, &self.runner)
+        let sparse = self.repo.sparse_patterns();
+        environment(
+            root,
+            lockfile,
+            outside,
+            sparse,
+            &self.policy.run,
+            &self.runner,
+        )
     }
 
     /// Whether packages outside of the repository may have changed since the tests of a revision

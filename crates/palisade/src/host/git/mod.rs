@@ -144,6 +144,8 @@ pub struct Repo {
     index: PathBuf,
     objects: PathBuf,
     common_dir: PathBuf,
+    /// The patterns of a sparse checkout, if it is one.
+    sparse: Option<String>,
     /// Folders outside of it that checkouts have to find where they are from here.
     outside: BTreeSet<PathBuf>,
     /// How large all checkouts may be together with what is built from them.
@@ -188,7 +190,7 @@ impl Repo {
             .current_dir(dir)
             .args(["rev-parse", "--path-format=absolute", "--show-toplevel"])
             .args(["--git-path", "index", "--git-path", "objects"])
-            .arg("--git-common-dir")
+            .args(["--git-path", "info/sparse-checkout", "--git-common-dir"])
             // What it says is read.
             .env("LC_ALL", "C")
             .output()
@@ -204,22 +206,29 @@ impl Repo {
             return Err(refusal(dir, &said).unwrap_or_else(not_a_repository));
         }
         let mut next = || lines.next().ok_or_else(not_a_repository);
-        let (root, index, objects, common_dir) = (next()?, next()?, next()?, next()?);
+        let (root, index, objects) = (next()?, next()?, next()?);
+        let (patterns, common_dir) = (next()?, next()?);
         let scratch = tempfile::tempdir().map_err(|source| GitError::Write {
             path: std::env::temp_dir(),
             source,
         })?;
-        let repo = Self {
+        let mut repo = Self {
             root,
             index,
             objects,
             common_dir,
+            sparse: None,
             outside: BTreeSet::new(),
             cache_limit: None,
             batch: Batch::default(),
             scratch,
         };
         repo.prepare_scratch()?;
+        // The patterns stay where a checkout is whole again.
+        if let Ok(patterns) = fs::read_to_string(patterns) {
+            let is_sparse = repo.text(&["config", "--type=bool", "core.sparseCheckout"]);
+            repo.sparse = is_sparse.is_ok_and(|is| is == "true").then_some(patterns);
+        }
         Ok(repo)
     }
 
@@ -389,11 +398,27 @@ impl Repo {
         Ok(listed.lines().filter_map(commit).collect())
     }
 
+    /// The patterns of a sparse checkout: which files of a commit are in the working tree, and in
+    /// checkouts beside it. `None` if all of them are.
+    pub fn sparse_patterns(&self) -> Option<&str> {
+        self.sparse.as_deref()
+    }
+
     /// The content of the working tree as it is now: tracked files with their
-    /// changes, and new files that git does not ignore.
+    /// changes, and new files that git does not ignore. What a sparse checkout leaves out is as
+    /// in the index.
     pub fn working_tree(&self) -> Result<String, GitError> {
-        self.text(&["add", "--all", "--", "."])?;
+        self.add_all()?;
         self.text(&["write-tree"])
+    }
+
+    /// Takes the working tree into our index.
+    fn add_all(&self) -> Result<(), GitError> {
+        // Git refuses new files outside of a sparse checkout, to keep the user from losing them.
+        let sparse = self.sparse.as_ref().map(|_| "--sparse");
+        let args: Vec<&str> = ["add", "--all"].into_iter().chain(sparse).collect();
+        self.text(&[args.as_slice(), &["--", "."]].concat())
+            .map(drop)
     }
 
     /// The content of the index: what would be committed now.
@@ -423,9 +448,13 @@ impl Repo {
 
     /// The hash of each file's content in the working tree, by path.
     pub fn working_files(&self) -> Result<BTreeMap<String, String>, GitError> {
-        self.text(&["add", "--all", "--", "."])?;
+        self.add_all()?;
         let listed = self.text(&["ls-files", "--stage", "-z"])?;
-        Ok(staged_files(&listed).collect())
+        let is_here = |path: &str| self.root.join(path).symlink_metadata().is_ok();
+        let all = staged_files(&listed);
+        Ok(all
+            .filter(|(path, _)| self.sparse.is_none() || is_here(path))
+            .collect())
     }
 
     /// What git ignores of the user's files; a folder of which it ignores everything ends with

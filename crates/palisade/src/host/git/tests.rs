@@ -298,6 +298,60 @@ fn submodules_come_from_the_objects_that_are_here() {
     assert!(!error.is_usage() && error.hint().expect("one").contains("fetch"));
 }
 
+#[test]
+fn what_a_sparse_checkout_leaves_out_is_not_deleted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let main = folder.path();
+    let write = |path: &str, text: &str| {
+        let path = main.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, text).expect("written");
+    };
+    write("in/a.txt", "1\n");
+    write("out/b.txt", "1\n");
+    make(main, "top.txt");
+    run_git(main, &["sparse-checkout", "set", "in"]);
+    assert!(!main.join("out/b.txt").exists());
+    for settings in [
+        &["--cone", "in"][..],
+        &["--cone", "--sparse-index", "in"],
+        &["--no-cone", "/in", "/top.txt"],
+    ] {
+        run_git(main, &[&["sparse-checkout", "set"], settings].concat());
+        let repo = Repo::discover(main).expect("a repository");
+        let head = repo.head().expect("a commit");
+        assert_eq!(
+            repo.working_tree().expect("a tree"),
+            head.tree,
+            "{settings:?}"
+        );
+        let files = repo.working_files().expect("files");
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["in/a.txt", "top.txt"]);
+        // Checkouts have what the user's files have.
+        let worktree = repo.worktree(&head, None).expect("a worktree");
+        assert!(worktree.dir().join("in/a.txt").exists());
+        assert!(!worktree.dir().join("out/b.txt").exists());
+        drop(worktree);
+        // What is written there all the same counts, as it does for the tests.
+        write("out/new.txt", "1\n");
+        let tree = repo.working_tree().expect("a tree");
+        let changes = repo.diff(&head.tree, &tree).expect("a diff");
+        assert_eq!(changes.len(), 1, "{settings:?}");
+        assert_eq!(changes[0].path, "out/new.txt");
+        assert_eq!(changes[0].kind, ChangeKind::Added);
+        fs::remove_dir_all(main.join("out")).expect("removed");
+        assert_eq!(
+            repo.working_tree().expect("a tree"),
+            head.tree,
+            "{settings:?}"
+        );
+        assert!(repo.sparse_patterns().is_some());
+    }
+    run_git(main, &["sparse-checkout", "disable"]);
+    let whole = Repo::discover(main).expect("a repository");
+    assert_eq!(whole.sparse_patterns(), None);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_checkout_finds_folders_outside_where_they_are_from_here() {

@@ -220,12 +220,14 @@ const BUILD_VARIABLES: [&str; 8] = [
 ];
 
 /// What decides the outcome of the tests in the workspace at `root`, besides the
-/// tree; `lockfile` is the text of its `Cargo.lock`, and `outside` a hash of the packages outside
-/// of the repository, if there are any.
+/// tree; `lockfile` is the text of its `Cargo.lock`, `outside` a hash of the packages outside
+/// of the repository, if there are any, and `sparse` the patterns of a sparse checkout, if it is
+/// one: tests may need files that are not in it.
 pub fn environment(
     root: &Path,
     lockfile: Option<&str>,
     outside: Option<&str>,
+    sparse: Option<&str>,
     policy: &RunPolicy,
     runner: &Runner,
 ) -> Environment {
@@ -249,15 +251,17 @@ pub fn environment(
     }
     config.push_str(&build_variables());
     let outside = outside.map(|hash| format!(", outside {}", &hash[..8]));
+    let sparse = sparse.map(|patterns| format!(", sparse {}", &hash(patterns)[..8]));
     Environment {
         toolchain,
         machine: machine(),
         lockfile: lockfile.map(hash).unwrap_or_default(),
         config: format!(
-            "{}, settings {}{}",
+            "{}, settings {}{}{}",
             runner.name(),
             &hash(&config)[..8],
-            outside.unwrap_or_default()
+            outside.unwrap_or_default(),
+            sparse.unwrap_or_default()
         ),
     }
 }
