@@ -253,6 +253,7 @@ fn streams_that_are_put_back_go_on_as_if_nothing_had_happened() {
 
 #[test]
 #[ignore = "takes some minutes; run it when the server or the scheduler changes"]
+#[expect(clippy::print_stdout, reason = "its numbers are asked for")]
 fn sixty_four_clients_for_a_minute() {
     let server = start_sized(
         ServerOptions {
@@ -275,6 +276,7 @@ fn sixty_four_clients_for_a_minute() {
 
 #[test]
 #[ignore = "takes some minutes; run it when the server or the scheduler changes"]
+#[expect(clippy::print_stdout, reason = "its numbers are asked for")]
 fn ten_thousand_requests_keep_the_memory() {
     let server = start(ServerOptions::default());
     let n_done = AtomicUsize::new(0);
