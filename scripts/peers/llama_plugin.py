@@ -5,7 +5,7 @@
   requests that were sent at the same time are sent again alone, and must give the same text.
   llama.cpp has left both out, because they fail there.
 - `POST /completion`, an endpoint of llama.cpp alone, is asked through `/v1/completions`,
-  and OpenAI's endpoints without `/v1` get it. Tests that need one of these are counted apart.
+  and `/embeddings` through `/v1/embeddings`. Tests that need one of these are counted apart.
 - Tests of the file `$PEERS_LIST` are left out, unless `$PEERS_ALL` is set.
 """
 
@@ -17,7 +17,6 @@ import pytest_results
 # Skipped there with the reason "fails on linux, need to be fixed".
 UNSKIPPED = ("test_cache_vs_nocache_prompt",)
 OLD_PATHS = ("/completion", "/completions")
-SHORT_PATHS = ("/chat/completions", "/embeddings", "/models")
 # Fields of `/completion` that `/v1/completions` has too.
 SAME = {
     "prompt", "stream", "seed", "temperature", "top_k", "top_p", "min_p", "stop", "logit_bias",
@@ -31,15 +30,13 @@ equal: list[str] = []
 current = ""
 
 
-def new_request(server, old: dict) -> dict:
+def new_request(old: dict) -> dict:
     """Returns the request of `/v1/completions` for one of `/completion`."""
     new = {name: value for name, value in old.items() if name in SAME}
-    n_predict = old.get("n_predict", server.n_predict)
-    if n_predict is None or n_predict < 0:
-        # As many as the context has room for.
-        n_predict = 1 << 20
-    new["max_tokens"] = n_predict
-    new.setdefault("seed", server.seed)
+    n_predict = old.get("n_predict")
+    if n_predict is not None:
+        # Below zero: as many as the context has room for.
+        new["max_tokens"] = n_predict if n_predict >= 0 else 1 << 20
     if "n_probs" in old:
         new["logprobs"] = old["n_probs"]
     # What has no counterpart goes along, so that it is refused or listed.
@@ -71,7 +68,7 @@ def old_reply(new: dict) -> dict:
 
 
 def full_path(path: str) -> str:
-    if path not in SHORT_PATHS:
+    if path != "/embeddings":
         return path
     adapted.add(current)
     return "/v1" + path
@@ -86,7 +83,7 @@ def patch(utils) -> None:
         if method != "POST" or path not in OLD_PATHS or not isinstance(data, dict):
             return make_request(self, method, full_path(path), data, headers, **rest)
         adapted.add(current)
-        new = new_request(self, data)
+        new = new_request(data)
         result = make_request(self, method, "/v1/completions", new, headers, **rest)
         if result.status_code == 200:
             choices = result.body["choices"]
@@ -99,7 +96,7 @@ def patch(utils) -> None:
             yield from make_stream_request(self, method, full_path(path), data, headers, **rest)
             return
         adapted.add(current)
-        new = new_request(self, data)
+        new = new_request(data)
         new["stream_options"] = {"include_usage": True}
         last = None
         for chunk in make_stream_request(self, method, "/v1/completions", new, headers, **rest):

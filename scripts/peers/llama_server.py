@@ -23,7 +23,7 @@ DROPPED = {
     "--swa-full",
     "--no-mmproj",
 }
-# The same, with a value. `--seed` and `--n-predict` are filled in by the plug-in.
+# The same, with a value.
 DROPPED_WITH_VALUE = {
     "--hf-file",
     "--batch-size",
@@ -33,8 +33,6 @@ DROPPED_WITH_VALUE = {
     "-fa",
     "-ctk",
     "-ctv",
-    "--seed",
-    "--n-predict",
     "--tags",
     "--slot-save-path",
 }
@@ -42,6 +40,8 @@ RENAMED = {
     "--port": "--port",
     "--host": "--host",
     "--temp": "--temp",
+    "--seed": "--seed",
+    "--n-predict": "--max-tokens",
     "--threads": "--threads",
     "--alias": "--alias",
     "--parallel": "--parallel",
@@ -101,6 +101,9 @@ def main() -> None:
         fail(f"there is no model {flags.get('--hf-repo')}")
     if "--no-ui" in flags:
         fail("--no-ui has no counterpart")
+    if "--max-tokens" not in options:
+        # llama-server has no limit.
+        options += ["--max-tokens", "-1"]
     if "--cors-origin" not in options:
         # llama-server lets the pages of every site in.
         options += ["--cors-origin", "*"]
