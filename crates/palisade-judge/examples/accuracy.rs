@@ -2,14 +2,16 @@
 //! equal programs and on simulated machines, beside the rules of other programs.
 //!
 //! `cargo run --release -p palisade-judge --example accuracy [PART…]`; a part is `same-code`,
-//! `drift`, `rivals`, `drip`, `history` or `bisect`, and all without one. `same-code FILE` reads
-//! measurements from a file.
+//! `drift`, `budget`, `rivals`, `drip`, `history` or `bisect`, and all without one. `same-code FILE`
+//! reads measurements from a file, and `bisect TEXT` makes the rows that begin with a text.
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
 #![expect(
     clippy::disallowed_methods,
     reason = "it reads the measurements that it is given"
 )]
 
+#[path = "../tests/accuracy/budget.rs"]
+mod budget;
 #[path = "../tests/accuracy/culprit.rs"]
 mod culprit;
 #[path = "../tests/accuracy/drip.rs"]
@@ -38,19 +40,21 @@ fn main() {
     if arguments.peek().is_none() {
         same_code_table(None);
         drift_table();
+        budget_table();
         rivals_table();
         drip_table();
         history_table();
-        bisect_table();
+        bisect_table("");
     }
     while let Some(part) = arguments.next() {
         match part {
             "same-code" => same_code_table(arguments.next_if(|next| Path::new(next).is_file())),
             "drift" => drift_table(),
+            "budget" => budget_table(),
             "rivals" => rivals_table(),
             "drip" => drip_table(),
             "history" => history_table(),
-            "bisect" => bisect_table(),
+            "bisect" => bisect_table(arguments.next().unwrap_or_default()),
             other => {
                 println!("unknown part {other:?}");
                 std::process::exit(2);
@@ -109,6 +113,32 @@ fn drift_table() {
                 shown(said.share(said.inconclusive)),
                 said.pairs as f64 / TRIALS as f64
             );
+        }
+    }
+}
+
+fn budget_table() {
+    const COMPARISONS: usize = 200;
+    let of = budget::BENCHMARKS;
+    println!("\n## {of} benchmarks together, {COMPARISONS} comparisons each\n");
+    println!(
+        "| machine | slower | time for | pass | equivalent | within a wider margin | that margin, mean | wrongly equivalent |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for (name, noise) in NOISES {
+        for (changed, change) in [(0, 0.0), (1, 0.05), (1, 0.15), (of, 0.02)] {
+            for pairs in [6, 12] {
+                let said = budget::compare(noise, (changed, change), pairs, COMPARISONS, 70_000);
+                println!(
+                    "| {name} | {changed} by {:.0} % | {pairs} pairs | {} | {} | {} | ±{} | {} |",
+                    change * 100.0,
+                    percent(said.passed, said.comparisons),
+                    shown(said.share(said.equivalent)),
+                    shown(said.share(said.roughly)),
+                    shown(said.margins / said.roughly.max(1) as f64),
+                    shown(said.share(said.wrong))
+                );
+            }
         }
     }
 }
@@ -249,7 +279,7 @@ fn history_table() {
     }
 }
 
-fn bisect_table() {
+fn bisect_table(rows: &str) {
     /// The limits, and how many searches are made within each.
     const LIMITS: [(usize, usize); 2] = [(40, 2000), (200, 400)];
     let rates = |old: f64, new: f64| {
@@ -258,9 +288,11 @@ fn bisect_table() {
     };
     let slower = |name: &str, noise| (format!("5 % slower, {name}"), Failure::Slower(0.05, noise));
     println!("\n## Searches among {COMMITS} commits\n");
-    let inside = |seed| search(Failure::Rates(0.0, 1.0), 200, seed).inside;
-    let most = (0..2000).map(inside).max().unwrap_or(0);
-    println!("At most {most} observations between the ends of what fails each time.\n");
+    if rows.is_empty() {
+        let inside = |seed| search(Failure::Rates(0.0, 1.0), 200, seed).inside;
+        let most = (0..2000).map(inside).max().unwrap_or(0);
+        println!("At most {most} observations between the ends of what fails each time.\n");
+    }
     println!(
         "| at the culprit | at most | searches | named right | sure of it | right if sure | observations, mean |"
     );
@@ -278,6 +310,9 @@ fn bisect_table() {
         slower(NOISES[0].0, NOISES[0].1),
         slower(NOISES[1].0, NOISES[1].1),
     ] {
+        if !what.starts_with(rows) {
+            continue;
+        }
         for (limit, trials) in LIMITS {
             let found = searches(failure, limit, trials, 50_000);
             // One standard error.

@@ -84,6 +84,22 @@ impl Finding {
     }
 }
 
+/// Measurements that are not decided within what the policy calls small, and are not suspicious
+/// either.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RoughComparisons {
+    /// How many measurements there are in all.
+    pub all: usize,
+    /// How many are equivalent within a wider margin.
+    pub equivalent: usize,
+    /// The widest of these margins, as a share.
+    pub widest: f64,
+    /// How many differ too much from launch to launch for any.
+    pub noisy: usize,
+    /// How many had no time for a first look.
+    pub unseen: usize,
+}
+
 /// An entry of the policy that accepts a difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acceptance {
@@ -321,6 +337,8 @@ pub enum Cause {
     },
     /// A benchmark was compared.
     Compared(Box<Decision>),
+    /// Some of what was compared is equivalent within a wider margin than the policy's, or open.
+    ComparedRoughly(RoughComparisons),
     /// Two files have results of a benchmark.
     ComparedFiles(FileComparison),
     /// A bound of the policy was measured.

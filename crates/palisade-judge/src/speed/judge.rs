@@ -71,8 +71,20 @@ impl InterimLooks {
     /// The share of the look after so many pairs, if there is one.
     pub(super) fn share(&self, pairs: usize) -> Option<f64> {
         let at = self.0.binary_search(&pairs).ok()?;
-        let all = self.0.len() * (self.0.len() + 1) / 2;
-        Some((at + 1) as f64 / all as f64)
+        Some(self.shares(at + 1) - self.shares(at))
+    }
+
+    /// The share that is left for a look after so many pairs if it is the last: what the looks
+    /// before it do not have. When measuring ends is no matter of what was seen.
+    fn share_left(&self, pairs: usize) -> f64 {
+        let before = self.0.iter().filter(|look| **look < pairs).count();
+        1.0 - self.shares(before)
+    }
+
+    /// What the first looks have together.
+    fn shares(&self, looks: usize) -> f64 {
+        let sum = |n: usize| (n * (n + 1)) as f64;
+        sum(looks) / sum(self.0.len())
     }
 }
 
@@ -168,6 +180,11 @@ pub struct Decision {
     pub estimate: Option<Estimate>,
     /// Within which share of the base two programs are equivalent.
     pub margin: f64,
+    /// The smallest margin within which an inconclusive comparison shows that both cost the
+    /// same: wider than [`Self::margin`], and at most [`WIDEST_MARGIN`]. `None` where no such
+    /// margin is shown, and of decisions that are not inconclusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached_margin: Option<f64>,
     /// Beyond which share of the base a change counts.
     pub threshold: f64,
     /// How likely a difference in this direction is if there is none; valid at the
@@ -193,6 +210,7 @@ impl Decision {
             candidate: None,
             estimate: None,
             margin: 0.0,
+            reached_margin: None,
             threshold: 0.0,
             p: 1.0,
             q: None,
@@ -200,10 +218,35 @@ impl Decision {
         }
     }
 
+    /// Whether an inconclusive decision still points at a regression: an alarm was raised that
+    /// fresh launches did not refute, or there is more evidence for one than chance brings
+    /// among all that was measured. Where no margin bounds how large it may be, it is enough
+    /// that chance seldom brings as much to one alone, or that the estimate lies beyond the
+    /// widest margin.
+    pub fn is_suspicious(&self) -> bool {
+        /// How seldom.
+        const ALONE: f64 = 0.025;
+        let is_worse = self.estimate.is_some_and(|found| found.ratio > 1.0);
+        let is_evident = is_worse && self.q.unwrap_or(self.p) <= FALSE_DISCOVERIES;
+        let is_large = |found: Estimate| found.ratio > 1.0 + WIDEST_MARGIN;
+        let is_likely = self.p <= ALONE || self.estimate.is_some_and(is_large);
+        match self.confirmation {
+            Some(alarm) => alarm.agrees != Some(false) || is_evident,
+            None => is_evident || self.reached_margin.is_none() && is_worse && is_likely,
+        }
+    }
+
+    /// Whether there were as many pairs as the first look waits for.
+    pub fn has_first_look(&self) -> bool {
+        let first = InterimLooks::default().next(0);
+        first.is_some_and(|first| self.pairs >= first)
+    }
+
     /// Replaces the answer, and puts the reason before the present one.
     pub(super) fn become_state(&mut self, state: BenchmarkState, reason: &str) {
         self.state = state;
         self.action = None;
+        self.reached_margin = None;
         self.reason = format!("{reason} ({})", self.reason);
     }
 }
@@ -289,18 +332,10 @@ impl Round {
             .equivalence_margin(self.base_median())
             .ln_1p();
         let threshold = rules.noise_threshold.threshold(self.base_median()).ln_1p();
-        let map = |f: &dyn Fn(f64) -> f64| d.iter().map(|d| f(*d)).collect::<Vec<f64>>();
         let spend = |so_far: Option<f64>, p: f64| Some((p / share).min(so_far.unwrap_or(1.0)));
-        // Two one-sided tests (Schuirmann, 1987): below the upper end of the margin
-        // and above the lower one. Equal values need no test, and no margin.
-        let apart = if d.iter().all(|d| *d == 0.0) {
-            0.0
-        } else {
-            evidence(&map(&|d| margin - d)).max(evidence(&map(&|d| margin + d)))
-        };
         self.worse = spend(self.worse, evidence(d));
-        self.better = spend(self.better, evidence(&map(&|d| -d)));
-        self.equal = spend(self.equal, apart);
+        self.better = spend(self.better, evidence(&negated(d)));
+        self.equal = spend(self.equal, apart(d, margin));
         let Estimate { ratio, low, high } = estimate(d)?;
         let is_last = rules.interim_looks.next(d.len()).is_none();
         let alarm_level = if is_last {
@@ -320,6 +355,67 @@ impl Round {
             is_last.then_some(BenchmarkState::Inconclusive)
         }
     }
+
+    /// How likely values lie so far in one direction, worse or better, if there is none: by the
+    /// looks, and by one more where measuring ended between two of them.
+    fn p(&self, rules: &DecisionRules, is_worse: bool) -> f64 {
+        let d = &self.log_ratios;
+        let (seen, values) = if is_worse {
+            (self.worse, d.clone())
+        } else {
+            (self.better, negated(d))
+        };
+        let seen = seen.unwrap_or(1.0);
+        if self.state.is_some() || rules.measure.is_exact() {
+            return seen;
+        }
+        seen.min(evidence(&values) / rules.interim_looks.share_left(self.pairs()))
+    }
+
+    /// The smallest margin within which these pairs show that both cost the same, if this is
+    /// the last look at them; none before the first look, and none above [`WIDEST_MARGIN`].
+    fn reached_margin(&self, rules: &DecisionRules) -> Option<f64> {
+        /// Halves the distance to the margin that is looked for: to .01 % at least.
+        const HALVINGS: usize = 10;
+        /// Margins are told to a tenth of a percent, and not smaller than they are.
+        const STEPS: f64 = 1000.0;
+        let (looks, pairs) = (&rules.interim_looks, self.pairs());
+        let found = estimate(&self.log_ratios)?;
+        if rules.measure.is_exact() || pairs < looks.next(0)? {
+            return None;
+        }
+        let level = rules.equivalence_level * looks.share_left(pairs);
+        let is_shown = |margin| apart(&self.log_ratios, margin) <= level;
+        // What is equivalent within a margin has its interval within it too.
+        let (mut open, mut shown) = (found.high.ln().max(-found.low.ln()), WIDEST_MARGIN.ln_1p());
+        if open > shown || !is_shown(shown) {
+            return None;
+        }
+        for _ in 0..HALVINGS {
+            let middle = f64::midpoint(open, shown);
+            if is_shown(middle) {
+                shown = middle;
+            } else {
+                open = middle;
+            }
+        }
+        Some((STEPS * shown.exp_m1()).ceil() / STEPS)
+    }
+}
+
+/// How likely values lie so far inside of a margin if their centre is outside of it: two
+/// one-sided tests (Schuirmann, 1987), below the upper end of the margin and above the lower
+/// one. Equal values need no test, and no margin.
+fn apart(log_ratios: &[f64], margin: f64) -> f64 {
+    if log_ratios.iter().all(|d| *d == 0.0) {
+        return 0.0;
+    }
+    let from = |sign: f64| -> Vec<f64> { log_ratios.iter().map(|d| margin + sign * d).collect() };
+    evidence(&from(-1.0)).max(evidence(&from(1.0)))
+}
+
+fn negated(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|value| -value).collect()
 }
 
 /// Decides about one measure of one benchmark.
@@ -380,6 +476,14 @@ impl Judge {
         }
     }
 
+    /// Whether more pairs are needed for the first look.
+    pub fn waits_for_first_look(&self) -> bool {
+        let first = self.rules.interim_looks.next(0);
+        self.confirmation.is_none()
+            && self.first.state.is_none()
+            && first.is_some_and(|first| self.first.pairs() < first)
+    }
+
     /// Whether an alarm is being confirmed: pairs come from fresh launches now.
     pub fn confirms(&self) -> bool {
         self.confirmation.is_some()
@@ -421,15 +525,27 @@ impl Judge {
             candidate: median(&round.candidate),
             estimate,
             margin: self.rules.noise_threshold.equivalence_margin(base),
+            reached_margin: None,
             threshold: self.rules.noise_threshold.threshold(base),
-            p: if is_worse { round.worse } else { round.better }.unwrap_or(1.0),
+            p: round.p(&self.rules, is_worse),
             q: None,
             confirmation,
         };
+        // Two rounds that contradict each other show no margin.
+        if state == BenchmarkState::Inconclusive && confirmation.is_none() {
+            decision.reached_margin = round.reached_margin(&self.rules);
+        }
         decision.reason = reason(&decision, round.state.is_none());
+        if let Some(reached) = decision.reached_margin {
+            let reached = share(reached);
+            decision.reason = format!("{}; equivalent within ±{reached}", decision.reason);
+        }
         decision
     }
 }
+
+/// The widest margin of which it is worth saying that two programs are equivalent within it.
+pub const WIDEST_MARGIN: f64 = 0.1;
 
 /// Which share of the findings may be false: Benjamini and Hochberg's q.
 pub(super) const FALSE_DISCOVERIES: f64 = 0.05;
@@ -642,7 +758,7 @@ mod tests {
             (decision.state, decision.pairs),
             (BenchmarkState::Inconclusive, 40)
         );
-        insta::assert_snapshot!(decision.reason, @"−4.7 % (95 % interval −6.1 % to +3.3 %, 40 pairs): too noisy to show a change, or that there is none beyond 1.0 %");
+        insta::assert_snapshot!(decision.reason, @"−4.7 % (95 % interval −6.1 % to +3.3 %, 40 pairs): too noisy to show a change, or that there is none beyond 1.0 %; equivalent within ±6.6 %");
         // A little slower, less than the noise threshold and more than nothing.
         let mut judge = time();
         assert_eq!(feed(&mut judge, 1.0095, 0.008), JudgeStep::Done);
@@ -664,6 +780,66 @@ mod tests {
             (BenchmarkState::Inconclusive, 4)
         );
         insta::assert_snapshot!(decision.reason, @"+30 % (95 % interval +30 % to +30 %, 4 pairs): measuring ended before the answer was clear");
+    }
+
+    #[test]
+    fn the_smallest_margin_that_the_pairs_show_is_told() {
+        let after = |pairs: usize, ratio: f64, spread: f64| {
+            let mut judge = time();
+            let mut noise = wander(spread);
+            let mut next = || noise.next().expect("endless");
+            for _ in 0..pairs {
+                let (base, candidate) = (100.0 * next(), 100.0 * ratio * next());
+                judge.push(base, candidate).expect("a pair");
+            }
+            judge.decision()
+        };
+        // Before the first look there is none, nor beyond the widest.
+        assert_eq!(after(5, 1.0, 0.02).reached_margin, None);
+        assert_eq!(after(40, 1.0, 0.6).reached_margin, None);
+        // A budget that ends later shows a smaller one.
+        let reached = |pairs| after(pairs, 1.0, 0.03).reached_margin.expect("shown");
+        let margins = [6, 12, 24, 40].map(reached);
+        assert!(margins.is_sorted_by(|a, b| a > b), "{margins:?}");
+        let early = after(8, 1.0, 0.03);
+        assert_eq!(early.state, BenchmarkState::Inconclusive);
+        assert!(early.margin < early.reached_margin.expect("shown"));
+        assert!(!early.is_suspicious(), "{early:?}");
+        insta::assert_snapshot!(early.reason, @"−0.76 % (95 % interval −2.3 % to +1.1 %, 8 pairs): measuring ended before the answer was clear; equivalent within ±3.4 %");
+        // What is shown to be equivalent has the policy's margin alone.
+        assert_eq!(after(40, 1.0, 0.002).reached_margin, None);
+    }
+
+    #[test]
+    fn what_measuring_was_too_short_for_is_suspicious_if_it_points_at_a_regression() {
+        let after = |pairs: usize, ratio: f64| {
+            let mut judge = time();
+            for (at, noise) in wander(0.005).take(pairs).enumerate() {
+                let apart = if at % 2 == 0 { 0.001 } else { -0.001 };
+                judge
+                    .push(100.0 * (1.0 + apart), 100.0 * ratio * noise)
+                    .expect("a pair");
+            }
+            judge.decision()
+        };
+        for (pairs, ratio, is_suspicious) in [
+            (4, 1.3, true),
+            (4, 1.0, false),
+            (4, 0.7, false),
+            (0, 1.0, false),
+        ] {
+            let decision = after(pairs, ratio);
+            assert_eq!(decision.state, BenchmarkState::Inconclusive);
+            assert_eq!(decision.is_suspicious(), is_suspicious, "{decision:?}");
+        }
+        // An alarm that nothing refuted stays one, whatever else was measured with it.
+        let mut judge = time();
+        feed(&mut judge, 1.03, 0.005);
+        let alarm = judge.decision();
+        let mut taken_back = alarm.clone();
+        taken_back.q = Some(0.5);
+        taken_back.become_state(BenchmarkState::Inconclusive, "among many");
+        assert!(taken_back.is_suspicious());
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub use estimate::{
 pub use family::{BenchmarkResult, Family, Shift, benjamini_hochberg};
 pub use judge::{
     BenchmarkState, Confirmation, Decision, DecisionRules, InterimLooks, Judge, JudgeStep,
-    RegressionAction,
+    RegressionAction, WIDEST_MARGIN,
 };
 pub use measure::{Measure, PairError, log_ratio};
 pub use noise_threshold::{NoiseThreshold, same_code_spread};

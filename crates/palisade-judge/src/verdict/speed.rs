@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::coverage::{Aspect, Coverage, LeftOutReason};
-use crate::finding::{Cause, Finding, FindingSubject, Severity, SpeedGap};
+use crate::finding::{Cause, Finding, FindingSubject, RoughComparisons, Severity, SpeedGap};
 use crate::speed::{
-    BenchmarkResult, BenchmarkState, BoundState, Measure, NamedBound, RegressionAction, SpeedReport,
+    BenchmarkResult, BenchmarkState, BoundState, Decision, Measure, NamedBound, RegressionAction,
+    SpeedReport,
 };
 
 /// Benchmarks that stand alone.
@@ -28,8 +29,73 @@ pub struct UnlaunchedBenchmarks {
     pub out_of_time: usize,
 }
 
-/// The findings about what was measured.
+/// How many open measurements are told one by one.
+const FEW_OPEN: usize = 3;
+
+/// The findings about what was measured. What is open and not suspicious is one finding where
+/// it is much, and undecides the verdict only where it had no time for a first look, or is at
+/// least half of all.
 pub fn judge_speed(report: &SpeedReport, unpaired: &UnpairedBenchmarks) -> Vec<Finding> {
+    let mut findings = findings_one_by_one(report, unpaired);
+    let rough = rough_comparisons(report);
+    let is_mostly_open = 2 * (rough.noisy + rough.unseen) >= rough.all;
+    let is_summed = rough.noisy + rough.unseen > FEW_OPEN;
+    findings.retain_mut(|finding| {
+        let open = match &finding.cause {
+            Cause::Compared(decision) if is_open(decision) => decision,
+            _ => return true,
+        };
+        if open.has_first_look() && !is_mostly_open {
+            finding.severity = Severity::Note;
+        }
+        !is_summed
+    });
+    if is_summed || rough.equivalent > 0 {
+        let is_undecided = is_summed && (rough.unseen > 0 || is_mostly_open);
+        let severity = if is_undecided {
+            Severity::Undecided
+        } else {
+            Severity::Note
+        };
+        let cause = Cause::ComparedRoughly(rough);
+        findings.push(Finding::new(FindingSubject::Benchmarks, cause, severity));
+    }
+    findings
+}
+
+/// Whether nothing is known of a measurement, and nothing speaks against it either.
+fn is_open(decision: &Decision) -> bool {
+    decision.state == BenchmarkState::Inconclusive
+        && decision.measure != Measure::Instructions
+        && decision.reached_margin.is_none()
+        && !decision.is_suspicious()
+}
+
+fn rough_comparisons(report: &SpeedReport) -> RoughComparisons {
+    let mut rough = RoughComparisons::default();
+    for result in &report.benchmarks {
+        let decision = &result.decision;
+        rough.all += usize::from(decision.measure != Measure::Instructions);
+        if is_open(decision) {
+            let count = if decision.has_first_look() {
+                &mut rough.noisy
+            } else {
+                &mut rough.unseen
+            };
+            *count += 1;
+        } else if let Some(margin) = decision
+            .reached_margin
+            .filter(|_| !decision.is_suspicious())
+        {
+            rough.equivalent += 1;
+            rough.widest = rough.widest.max(margin);
+        }
+    }
+    rough
+}
+
+/// The findings about what was measured, each for itself.
+fn findings_one_by_one(report: &SpeedReport, unpaired: &UnpairedBenchmarks) -> Vec<Finding> {
     let mut findings: Vec<Finding> = report.benchmarks.iter().filter_map(of_result).collect();
     findings.extend(report.bounds.iter().filter_map(of_bound));
     let finding = |name: &str, cause, severity| {
@@ -88,7 +154,7 @@ pub fn judge_speed_by_default(
         coverage.leave_out(Aspect::Speed, LeftOutReason::NoBenchmark);
     }
     let (mut open, mut apart) = (BTreeSet::new(), BTreeSet::new());
-    let mut findings = judge_speed(report, unpaired);
+    let mut findings = findings_one_by_one(report, unpaired);
     findings.retain_mut(|finding| {
         let (FindingSubject::Benchmark { name, .. } | FindingSubject::Bound { name, .. }) =
             &finding.subject
@@ -130,6 +196,11 @@ fn of_result(result: &BenchmarkResult) -> Option<Finding> {
         (BenchmarkState::Improved, _) => Severity::Note,
         // Counters are never the only ground.
         (BenchmarkState::Inconclusive, _) if is_count => return None,
+        (BenchmarkState::Inconclusive, _)
+            if decision.reached_margin.is_some() && !decision.is_suspicious() =>
+        {
+            return None;
+        }
         (BenchmarkState::Regressed, _) if is_count => Severity::Note,
         (BenchmarkState::Regressed, Some(RegressionAction::Block)) => Severity::Regression,
         (BenchmarkState::Regressed | BenchmarkState::Inconclusive, _) => Severity::Undecided,
@@ -162,7 +233,7 @@ fn of_bound(bound: &NamedBound) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::coverage::Part;
-    use crate::speed::{Bound, BoundJudge, Decision, Fingerprint, Limit};
+    use crate::speed::{Bound, BoundJudge, Estimate, Fingerprint, Limit};
     use crate::verdict::Verdict;
 
     fn report(decisions: Vec<Decision>, bounds: Vec<NamedBound>) -> SpeedReport {
@@ -227,6 +298,63 @@ mod tests {
             ..decision(BenchmarkState::Regressed, Some(RegressionAction::Warn))
         };
         assert_eq!(verdict(vec![counted], &none), Verdict::Pass);
+    }
+
+    #[test]
+    fn what_is_open_and_not_suspicious_is_told_in_one_line() {
+        let calm = decision(BenchmarkState::Equivalent, None);
+        let open = |pairs, reached_margin, q| Decision {
+            pairs,
+            reached_margin,
+            q: Some(q),
+            estimate: Some(Estimate {
+                ratio: 1.01,
+                low: 0.97,
+                high: 1.05,
+            }),
+            ..decision(BenchmarkState::Inconclusive, None)
+        };
+        let (within, noisy, unseen, suspicious) = (
+            open(8, Some(0.031), 0.4),
+            open(40, None, 0.4),
+            open(4, None, 0.4),
+            open(8, Some(0.031), 0.04),
+        );
+        let judged = |some: &Decision, count: usize, calm_ones: usize| {
+            let decisions = [vec![some.clone(); count], vec![calm.clone(); calm_ones]].concat();
+            let found = judge_speed(
+                &report(decisions, Vec::new()),
+                &UnpairedBenchmarks::default(),
+            );
+            (Verdict::of(&found), found.len())
+        };
+        for (some, count, calm_ones, expected) in [
+            // As many as there are.
+            (&within, 65, 0, (Verdict::Pass, 1)),
+            (&noisy, 20, 45, (Verdict::Pass, 1)),
+            // Not where little else is known.
+            (&noisy, 33, 32, (Verdict::Inconclusive, 1)),
+            (&noisy, 1, 0, (Verdict::Inconclusive, 1)),
+            // Few are named.
+            (&noisy, 3, 62, (Verdict::Pass, 3)),
+            // What there was no time for is no pass.
+            (&unseen, 20, 45, (Verdict::Inconclusive, 1)),
+            (&unseen, 1, 64, (Verdict::Inconclusive, 1)),
+            // What points at a regression is named, and nothing sums it up.
+            (&suspicious, 5, 60, (Verdict::Inconclusive, 5)),
+        ] {
+            assert_eq!(judged(some, count, calm_ones), expected, "{some:?} {count}");
+        }
+        let all = [vec![within; 2], vec![noisy; 4], vec![calm; 10]].concat();
+        let found = judge_speed(&report(all, Vec::new()), &UnpairedBenchmarks::default());
+        let expected = RoughComparisons {
+            all: 16,
+            equivalent: 2,
+            widest: 0.031,
+            noisy: 4,
+            unseen: 0,
+        };
+        assert_eq!(found[0].cause, Cause::ComparedRoughly(expected));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The accuracy that `docs/accuracy.md` reports, in small: each bound here fails if
 //! the rule behind it breaks. The example `accuracy` runs the same in full.
 
+mod budget;
 mod culprit;
 mod drip;
 mod rivals;
@@ -25,6 +26,27 @@ fn noise_seldom_raises_an_alarm_and_2_percent_are_found() {
         assert!(slower.share(slower.regressed) >= detected, "{slower:?}");
         assert_eq!(slower.equivalent, 0, "{slower:?}");
     }
+}
+
+#[test]
+fn many_equal_programs_pass_in_a_short_time_and_the_margins_hold() {
+    for (noise, pairs, answered) in [
+        (Noise::CALM, 6, 0.75),
+        (Noise::DRIFTING, 8, 0.7),
+        (Noise::CALM, 12, 0.95),
+    ] {
+        let same = budget::compare(noise, (0, 0.0), pairs, 20, 80_000);
+        assert!(same.passed >= 18, "{pairs}: {same:?}");
+        let share = same.share(same.equivalent + same.roughly);
+        assert!(share >= answered, "{pairs}: {same:?}");
+    }
+    for (noise, change) in [(Noise::CALM, 0.02), (Noise::DRIFTING, 0.03)] {
+        let slower = budget::compare(noise, (budget::BENCHMARKS, change), 6, 20, 81_000);
+        assert!(slower.share(slower.wrong) <= 0.05, "{slower:?}");
+    }
+    // One that is much slower among many is no pass, however short the time.
+    let one = budget::compare(Noise::CALM, (1, 0.15), 6, 20, 82_000);
+    assert!(one.passed <= 1, "{one:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::observation::Millis;
 use crate::policy::Bytes;
 use crate::record::{age, counted};
-use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Measure, SpeedReport};
+use crate::speed::{BenchmarkResult, BenchmarkState, BoundState, Decision, Measure, SpeedReport};
 
 /// The heads of [`rows`].
 pub(super) const HEADS: [&str; 6] = ["what", "base", "candidate", "change", "95 %", "state"];
@@ -33,10 +33,21 @@ fn row(result: &BenchmarkResult) -> [String; 6] {
         interval,
         format!(
             "{}, {}",
-            state_word(decision.state),
+            state_words(decision),
             counted(decision.pairs, "pair")
         ),
     ]
+}
+
+/// The state of a decision, with the margin where it is not the policy's.
+fn state_words(decision: &Decision) -> String {
+    match decision
+        .reached_margin
+        .filter(|_| !decision.is_suspicious())
+    {
+        Some(margin) => format!("equivalent within ±{:.1} %", 100.0 * margin),
+        None => state_word(decision.state).to_owned(),
+    }
 }
 
 /// A benchmark with its measure, if that is not the time.

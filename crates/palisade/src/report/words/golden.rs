@@ -3,7 +3,8 @@
 use super::*;
 use crate::finding::{
     Acceptance, ApiReferenceName, BuildFailure, ClaimBefore, ClaimEvidence, Failure, FailureCause,
-    FileComparison, HookGap, MonitorGap, NotComparable, Severity, ShardDifference, SpeedGap,
+    FileComparison, HookGap, MonitorGap, NotComparable, RoughComparisons, Severity,
+    ShardDifference, SpeedGap,
 };
 use crate::flaky::Judgement;
 use crate::level::Level;
@@ -193,11 +194,19 @@ fn of_speed() -> Vec<(FindingSubject, Cause)> {
         measure: Measure::Time,
     };
     let all = FindingSubject::Benchmarks;
+    let rough = RoughComparisons {
+        all: 130,
+        equivalent: 22,
+        widest: 0.031,
+        noisy: 1,
+        unseen: 4,
+    };
     vec![
         compared(BenchmarkState::Improved),
         compared(BenchmarkState::Regressed),
         compared(BenchmarkState::Inconclusive),
         compared(BenchmarkState::Incomparable),
+        (all.clone(), Cause::ComparedRoughly(rough)),
         files(BenchmarkState::Regressed),
         files(BenchmarkState::Inconclusive),
         (ratio(), Cause::BoundMeasured(Box::new(held))),

@@ -166,6 +166,7 @@ fn words(finding: &Finding, base: &str) -> Words {
             others::api_not_compared(subject, *reference, why, base)
         }
         Cause::Compared(decision) => speed::compared(subject, decision, base),
+        Cause::ComparedRoughly(rough) => speed::compared_roughly(rough, finding.severity, base),
         Cause::ComparedFiles(found) => speed::compared_files(subject, found),
         Cause::BoundMeasured(decision) => speed::bound(decision),
         Cause::BenchmarkGone => speed::gone(subject, base),

@@ -1,11 +1,11 @@
 //! The words for what happened to speed and memory.
 
 use super::{NOTHING, Words};
-use crate::finding::{FileComparison, FindingSubject, SpeedGap};
-use crate::record::shell_word;
+use crate::finding::{FileComparison, FindingSubject, RoughComparisons, Severity, SpeedGap};
+use crate::record::{counted, shell_word};
 use crate::report::{amount, bound_word, state_word};
 use crate::speed::{
-    BenchmarkState, BoundDecision, BoundState, Decision, Measure, RegressionAction,
+    BenchmarkState, BoundDecision, BoundState, Decision, Measure, RegressionAction, WIDEST_MARGIN,
 };
 
 pub(super) fn compared(subject: &FindingSubject, decision: &Decision, base: &str) -> Words {
@@ -48,6 +48,46 @@ pub(super) fn compared(subject: &FindingSubject, decision: &Decision, base: &str
             .next(again)
             .no_pass(),
     }
+}
+
+pub(super) fn compared_roughly(rough: &RoughComparisons, severity: Severity, base: &str) -> Words {
+    let percent = |share: f64| 100.0 * share;
+    let mut parts = Vec::new();
+    if rough.equivalent > 0 {
+        let verb = if rough.equivalent == 1 { "is" } else { "are" };
+        parts.push(format!(
+            "{} {verb} equivalent within ±{:.1} %, the smallest margin that this time shows",
+            rough.equivalent,
+            percent(rough.widest)
+        ));
+    }
+    if rough.noisy > 0 {
+        let verb = if rough.noisy == 1 {
+            "differs"
+        } else {
+            "differ"
+        };
+        parts.push(format!(
+            "{} {verb} too much from launch to launch for ±{:.0} %",
+            rough.noisy,
+            percent(WIDEST_MARGIN)
+        ));
+    }
+    if rough.unseen > 0 {
+        parts.push(format!("{} had no time for a first look", rough.unseen));
+    }
+    let all = counted(rough.all, "measurement");
+    let reason = format!("of {all} {}", parts.join(", "));
+    let state = match severity {
+        Severity::Note => BenchmarkState::Equivalent,
+        _ => BenchmarkState::Inconclusive,
+    };
+    Words::new(state_word(state), reason)
+        .meaning("a smaller change than that would not show")
+        .next(format!(
+            "cargo palisade compare {base} with a larger --budget, or on a quieter machine"
+        ))
+        .no_pass()
 }
 
 pub(super) fn compared_files(subject: &FindingSubject, found: &FileComparison) -> Words {
