@@ -23,6 +23,7 @@ fn main() {
             let held = vec![1_u8; MIB << 20];
             println!(\"{}\", held.iter().step_by(4096).map(|b| u64::from(*b)).sum::<u64>());
         }
+        \"nap\" => std::thread::sleep(std::time::Duration::from_millis(250)),
         \"compute\" => {
             let mut x = 1_u64;
             for i in 0..20_000_000 {
@@ -289,11 +290,15 @@ fn no_data_is_never_a_pass() {
 fn benchmarks_of_the_workspace_are_found_and_paired() {
     let fixture = metered();
     fixture.write("palisade.toml", STEADY);
-    let bench = "fn main() { std::thread::sleep(std::time::Duration::from_millis(MS)); }\n";
-    fixture.write(
-        "gamma/benches/naps.rs",
-        &format!("const MS: u64 = 20;\n{bench}"),
-    );
+    let code_of_gamma = fixture.read("gamma/src/lib.rs");
+    let nap = |ms: u32| {
+        let function = format!("/// Milliseconds.\npub fn nap() -> u64 {{\n    {ms}\n}}\n");
+        fixture.write("gamma/src/lib.rs", &format!("{code_of_gamma}\n{function}"));
+    };
+    nap(20);
+    let bench =
+        "fn main() { std::thread::sleep(std::time::Duration::from_millis(gamma::nap())); }\n";
+    fixture.write("gamma/benches/naps.rs", bench);
     let manifest = "[package]\nname = \"gamma\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
                     [[bench]]\nname = \"naps\"\nharness = false\n";
     fixture.write("gamma/Cargo.toml", manifest);
@@ -309,17 +314,20 @@ fn benchmarks_of_the_workspace_are_found_and_paired() {
     );
     assert_eq!(code, 3);
     fixture.commit("a bench");
+    nap(40);
+    let (code, report, findings) = compare(&fixture, &["HEAD", "--package", "gamma"]);
+    let naps = |state: &str| [("gamma/bench:naps".to_owned(), state.to_owned())];
+    assert_eq!(findings, naps("regressed"), "{report:#}");
+    assert_eq!(code, 1);
+    // Another benchmark of the same name says nothing about the code that is measured.
     fixture.write(
         "gamma/benches/naps.rs",
-        &format!("const MS: u64 = 40;\n{bench}"),
+        &bench.replace("nap()", "nap() / 2"),
     );
     let (code, report, findings) = compare(&fixture, &["HEAD", "--package", "gamma"]);
-    assert_eq!(
-        findings,
-        [("gamma/bench:naps".to_owned(), "regressed".to_owned())],
-        "{report:#}"
-    );
-    assert_eq!(code, 1);
+    assert_eq!((code, findings), (3, naps("incomparable").to_vec()));
+    let why = "its own source, benches/naps.rs, is not the same on both revisions";
+    assert!(report.to_string().contains(why), "{report:#}");
 }
 
 #[test]
@@ -678,4 +686,99 @@ fn the_time_of_a_build_is_measured_and_held_to_its_budget() {
     assert_eq!(code, 3, "{report:#}");
     let decision = &entry(&report, "beta", "build_time")["decision"];
     assert_eq!(decision["state"], "incomparable");
+}
+
+/// A benchmark that lists itself and prints as divan does: one row for each argument, below the
+/// benchmark's own.
+const DIVAN: &str = "\
+//! Prints what a main of divan's prints.
+fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    if words.iter().any(|word| word == \"--list\") {
+        println!(\"table\\n╰─ fib\");
+        return;
+    }
+    assert_eq!(words.last().map(String::as_str), Some(\"^table::fib(::|$)\"));
+    let noise = f64::from(std::process::id() * 7 % 10);
+    println!(\"table    fastest │ slowest │ median │ mean │ samples │ iters\\n╰─ fib  │ │ │ │ │\");
+    for (branch, n) in [('├', 1), ('╰', 22)] {
+        let time = gamma::cost(n) * (1000.0 + noise) / 1000.0;
+        println!(\"   {branch}─ {n}  {time:.3} ns │ 900 ns │ {time:.3} ns │ 700 ns │ 100 │ 100\");
+    }
+}
+";
+
+#[test]
+fn benches_that_not_every_build_has_are_measured_or_named() {
+    let fixture = Fixture::new();
+    let code_of_gamma = fixture.read("gamma/src/lib.rs");
+    let cost = |of_22: &str| {
+        let code = format!(
+            "{code_of_gamma}\n#[cfg(feature = \"broken\")]\ncompile_error!(\"no such library\");\n\n\
+             /// Nanoseconds.\npub fn cost(n: u32) -> f64 {{\n    if n == 22 {{ {of_22} }} else {{ 100.0 }}\n}}\n"
+        );
+        fixture.write("gamma/src/lib.rs", &code);
+    };
+    cost("200.0");
+    fixture.write(
+        "palisade.toml",
+        "[speed]\nwait = \"0s\"\ncounters = \"off\"\n",
+    );
+    let bench = |name: &str, feature: &str| {
+        format!(
+            "[[bench]]\nname = \"{name}\"\nharness = false\nrequired-features = [\"{feature}\"]\n\n"
+        )
+    };
+    let manifest = format!(
+        "[package]\nname = \"gamma\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
+         [features]\nfast = []\nbroken = []\n\n{}{}",
+        bench("table", "fast"),
+        bench("nowhere", "broken")
+    );
+    fixture.write("gamma/Cargo.toml", &manifest);
+    fixture.write("gamma/benches/table.rs", DIVAN);
+    fixture.write("gamma/benches/nowhere.rs", "fn main() {}\n");
+    let libtest = "#[bench]\nfn old(b: &mut test::Bencher) { b.iter(|| 1) }\n";
+    fixture.write("gamma/benches/old.rs", libtest);
+    fixture.commit("benches");
+    cost("240.0");
+    let (code, report, findings) = compare(&fixture, &["HEAD"]);
+    let regressed = (
+        "gamma/bench:table/fib::22".to_owned(),
+        "regressed".to_owned(),
+    );
+    assert_eq!(findings, [regressed], "{report:#}");
+    assert_eq!(code, 1);
+    let other = entry(&report, "gamma/bench:table/fib::1", "time");
+    assert_eq!(other["decision"]["state"], "equivalent");
+    let notes = report["speed"]["notes"].to_string();
+    let broken = "gamma/bench:nowhere is not measured: it does not build with the feature that it requires, \
+                  broken: error: no such library";
+    for told in [
+        broken,
+        "gamma/bench:old is not measured: #[bench] needs a nightly compiler",
+    ] {
+        assert_eq!(notes.matches(told).count(), 1, "{notes}");
+    }
+    // Where nothing else is wanted, that is why there is none.
+    let answer = fixture.palisade(&["compare", "HEAD", "--only", "bench:old"]);
+    assert_eq!(answer.code, 2, "{}", answer.err);
+    assert!(
+        answer.err.contains("needs a nightly compiler"),
+        "{}",
+        answer.err
+    );
+}
+
+#[test]
+fn a_budget_that_is_too_short_is_passed_for_a_first_look() {
+    let fixture = metered();
+    let policy = "[speed]\nwait = \"0s\"\ncounters = \"off\"\n\n\
+                  [[workload]]\nname = \"nap\"\ncommand = \"meter nap\"\n";
+    fixture.write("palisade.toml", policy);
+    fixture.commit("a nap");
+    // Two blocks of four launches fit into it.
+    let (code, report, _) = compare(&fixture, &["HEAD", "HEAD", "--budget", "2200ms"]);
+    let pairs = &entry(&report, "nap", "time")["decision"]["pairs"];
+    assert_eq!((code, pairs), (0, &json!(6)), "{report:#}");
 }

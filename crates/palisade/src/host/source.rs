@@ -241,6 +241,142 @@ pub fn ignored_tests(text: &str) -> Option<BTreeMap<String, bool>> {
     Some(ignored.0)
 }
 
+/// Whether each item of a file is in another version of it as it was, or is gone. New items do
+/// not count, nor do comments, documentation and layout. Of a file that does not parse, every
+/// character counts.
+pub(crate) fn keeps_items(before: &str, after: &str) -> bool {
+    let (Ok(old), Ok(new)) = (parse(before), parse(after)) else {
+        return unix_lines(before) == unix_lines(after);
+    };
+    code(&old.attrs) == code(&new.attrs) && keeps_all(&old.items, &new.items)
+}
+
+fn keeps_all(before: &[syn::Item], after: &[syn::Item]) -> bool {
+    before.iter().all(|item| match item {
+        syn::Item::Mod(module) => {
+            let same = after.iter().filter_map(|other| match other {
+                syn::Item::Mod(other) if other.ident == module.ident => Some(other),
+                _ => None,
+            });
+            let items = |module: &syn::ItemMod| match &module.content {
+                Some((_, items)) => items.clone(),
+                None => Vec::new(),
+            };
+            let mut same = same.peekable();
+            same.peek().is_none()
+                || same.any(|other| {
+                    code(&module.attrs) == code(&other.attrs)
+                        && keeps_all(&items(module), &items(other))
+                })
+        }
+        // These list the benchmarks of a file.
+        syn::Item::Macro(list) if names_benchmarks(list) => {
+            let words = words(list);
+            let others = after.iter().filter_map(|other| match other {
+                syn::Item::Macro(other) if names_benchmarks(other) => Some(other),
+                _ => None,
+            });
+            let mut others =
+                others.filter(|other| code([&other.mac.path]) == code([&list.mac.path]));
+            others.any(|other| words.is_subset(&self::words(other)))
+        }
+        item => {
+            let name = item_name(item);
+            let mut same = after
+                .iter()
+                .filter(|other| item_name(other) == name)
+                .peekable();
+            let is_gone = name.is_some() && same.peek().is_none();
+            is_gone || same.any(|other| code([other]) == code([item]))
+        }
+    })
+}
+
+/// The name of an item that has one of its own, with its kind.
+fn item_name(item: &syn::Item) -> Option<(std::mem::Discriminant<syn::Item>, String)> {
+    let name = match item {
+        syn::Item::Fn(item) => &item.sig.ident,
+        syn::Item::Const(item) => &item.ident,
+        syn::Item::Static(item) => &item.ident,
+        syn::Item::Struct(item) => &item.ident,
+        syn::Item::Enum(item) => &item.ident,
+        syn::Item::Union(item) => &item.ident,
+        syn::Item::Trait(item) => &item.ident,
+        syn::Item::Type(item) => &item.ident,
+        _ => return None,
+    };
+    Some((std::mem::discriminant(item), name.to_string()))
+}
+
+fn names_benchmarks(list: &syn::ItemMacro) -> bool {
+    let path = &list.mac.path;
+    let last = path.segments.last().map(|last| last.ident.to_string());
+    matches!(last.as_deref(), Some("criterion_group" | "criterion_main"))
+}
+
+fn words(list: &syn::ItemMacro) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    collect_words(list.mac.tokens.clone(), &mut words);
+    words
+}
+
+/// The code of something, without documentation.
+fn code<'a, T: quote::ToTokens + 'a>(parts: impl IntoIterator<Item = &'a T>) -> String {
+    let mut code = String::new();
+    for part in parts {
+        split_docs(part.to_token_stream(), &mut code, &mut String::new());
+    }
+    code
+}
+
+/// The modules that a file has in other files: their names, and where `#[path]` says that they
+/// are.
+pub(crate) fn module_files(text: &str) -> Vec<(String, Option<String>)> {
+    let items = parse(text).map(|file| file.items).unwrap_or_default();
+    let of_module = |module: syn::ItemMod| {
+        let path = module
+            .attrs
+            .iter()
+            .find_map(|attribute| match &attribute.meta {
+                syn::Meta::NameValue(path) if path.path.is_ident("path") => match &path.value {
+                    syn::Expr::Lit(literal) => match &literal.lit {
+                        syn::Lit::Str(text) => Some(text.value()),
+                        _ => None,
+                    },
+                    _ => None,
+                },
+                _ => None,
+            });
+        module
+            .content
+            .is_none()
+            .then(|| (module.ident.to_string(), path))
+    };
+    let modules = items.into_iter().filter_map(|item| match item {
+        syn::Item::Mod(module) => of_module(module),
+        _ => None,
+    });
+    modules.collect()
+}
+
+/// The functions of a file that are marked as `#[bench]`: their names and code.
+pub(crate) fn bench_functions(text: &str) -> Vec<(String, String)> {
+    struct Benches(Vec<(String, String)>);
+    impl<'ast> Visit<'ast> for Benches {
+        fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+            if item.attrs.iter().any(|mark| mark.path().is_ident("bench")) {
+                self.0.push((item.sig.ident.to_string(), code([item])));
+            }
+            syn::visit::visit_item_fn(self, item);
+        }
+    }
+    let mut benches = Benches(Vec::new());
+    if let Ok(file) = parse(text) {
+        benches.visit_file(&file);
+    }
+    benches.0
+}
+
 fn is_ffi(item: &syn::Item) -> bool {
     matches!(item, syn::Item::ForeignMod(_))
         || matches!(item, syn::Item::Fn(function) if function.sig.abi.is_some())
@@ -507,6 +643,48 @@ mod tests {
         assert_ne!(before.code, other.code);
         let text = contents("fn f() -> &'static str { \"a // b\" }").expect("parses");
         assert!(text.code.contains("a // b"));
+    }
+
+    #[test]
+    fn a_file_keeps_its_items_if_others_are_new() {
+        let before = "//! Benches.\nuse a::f;\nconst N: u32 = 4;\nfn one(c: &mut C) { c.x(f(N)) }\n\
+                      mod m { fn two() { g() } }\ncriterion_group!(benches, one);\n";
+        let keeps = |from: &str, to: &str| {
+            assert!(before.contains(from), "{from}");
+            keeps_items(before, &before.replace(from, to))
+        };
+        for (from, to) in [
+            ("//! Benches.", "//! Others."),
+            ("fn one", "/// One.\nfn one"),
+            ("fn one", "fn new() {}\nfn one"),
+            ("{ fn two", "{ fn new() {} fn two"),
+            ("(benches, one)", "(benches, one, new)"),
+            ("use a::f;", "use a::f;\nuse b::g;"),
+            // It measures nothing any more.
+            ("fn two() { g() }", ""),
+        ] {
+            assert!(keeps(from, to), "{from} → {to}");
+        }
+        for (from, to) in [
+            ("= 4", "= 5"),
+            ("f(N)", "f(2 * N)"),
+            ("{ g() }", "{ g(); g() }"),
+            ("use a::f", "use b::f"),
+            ("(benches, one)", "(others, one)"),
+            ("mod m", "#[inline]\nmod m"),
+        ] {
+            assert!(!keeps(from, to), "{from} → {to}");
+        }
+        assert!(keeps_items("no rust (", "no rust ("));
+        assert!(!keeps_items("no rust (", "no rust (("));
+    }
+
+    #[test]
+    fn modules_in_other_files_are_known() {
+        let text = "mod a;\n#[path = \"../b/c.rs\"]\nmod b;\nmod inline {}\n";
+        let expected = [("a", None), ("b", Some("../b/c.rs"))];
+        let expected = expected.map(|(name, path)| (name.to_owned(), path.map(str::to_owned)));
+        assert_eq!(module_files(text), expected);
     }
 
     #[test]

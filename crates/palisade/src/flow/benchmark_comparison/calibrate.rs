@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::pair::{RevisionPair, Selection, prepare_pair};
 use super::runner::{BenchmarkRunner, Injection, PairedResults};
-use super::{ComparisonError, fingerprint};
+use super::{ComparisonError, fingerprint, no_benchmark};
 use crate::host::measure::executor::Executor;
 use crate::host::measure::launch::Launcher;
 use crate::host::session::{Event, Events, Session};
@@ -48,13 +48,14 @@ pub fn calibrate(
             executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
+            overtime: Duration::ZERO,
             calibration: None,
         };
         let selection = options.selection.or_policy(&session.policy.speed);
         let [base, candidate] = &mut revisions;
         let pair = prepare_pair(session, &runner, [base, candidate], &selection)?;
         if pair.benches.is_empty() {
-            return Err(ComparisonError::NoBenchmark(selection.words()));
+            return Err(no_benchmark(&selection, &pair.notes));
         }
         runner
             .executor

@@ -1,5 +1,7 @@
 //! One benchmark of one commit after the other, each in pairs with the same good commit.
 
+use std::time::Duration;
+
 use super::pair::{PreparedRevision, Selection, prepare_revision};
 use super::runner::{BenchmarkRunner, error_chain};
 use super::{ComparisonError, fingerprint};
@@ -61,7 +63,9 @@ impl GoodCommit {
             Some(measure) => reading.measure == measure,
             None => matches!(reading.measure, Measure::Time | Measure::Rate),
         };
-        let reading = readings.iter().find(is_it).ok_or_else(missing)?;
+        let exact = readings.iter().find(|r| r.name == name && is_it(r));
+        let reading = exact.or_else(|| readings.iter().find(is_it));
+        let reading = reading.ok_or_else(missing)?;
         Ok(Self {
             name: reading.name.clone(),
             measure: reading.measure,
@@ -183,6 +187,7 @@ fn runner<'a>(
         executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
         events,
         deadline: None,
+        overtime: Duration::ZERO,
         calibration: None,
     }
 }

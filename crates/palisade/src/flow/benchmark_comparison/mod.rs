@@ -112,8 +112,11 @@ pub struct CompareOptions {
     pub candidate: Option<String>,
     /// Which benchmarks.
     pub selection: Selection,
-    /// How long measuring may take; the policy says if nothing does.
+    /// How long measuring may take; the policy says if nothing does. Where that is too short for
+    /// a first look at every benchmark, it may take as long again for that.
     pub budget: Option<Duration>,
+    /// When measuring is over whatever is not looked at then.
+    pub end: Option<Instant>,
     /// How much of the selection is measured.
     pub extent: Extent,
     /// Slowdowns of the candidate, to see whether they are found.
@@ -243,7 +246,10 @@ pub(crate) fn measure(
         calibration,
         notes,
     };
-    let [gone, added] = launches.pair.unpaired;
+    let [mut gone, mut added] = launches.pair.unpaired;
+    let [gone_rows, added_rows] = launches.paired.unpaired;
+    gone.extend(gone_rows);
+    added.extend(added_rows);
     Ok(Measured {
         report,
         unpaired: UnpairedBenchmarks {
@@ -284,6 +290,7 @@ fn launch(
         },
         events,
         deadline,
+        overtime: Duration::ZERO,
         calibration,
     };
     let selection = options.selection.or_policy(&session.policy.speed);
@@ -301,8 +308,12 @@ fn launch(
     notes.extend(wait_for_quiet(&runner));
     // Builds do not count.
     let budget = options.budget.unwrap_or(session.policy.speed.budget.0);
+    let deadline = Instant::now() + budget;
+    let end = deadline + budget;
+    let end = options.end.map_or(end, |at| at.clamp(deadline, end));
     let runner = BenchmarkRunner {
-        deadline: Some(Instant::now() + budget),
+        deadline: Some(deadline),
+        overtime: end - deadline,
         ..runner
     };
     let counted = runner.count(&pair)?;
@@ -310,6 +321,7 @@ fn launch(
     let mut paired = runner.compare(&pair, &options.injections)?;
     // Not remembered: a history of counters would be held against milestones alone.
     paired.results.extend(counted.results);
+    paired.results.extend(pair.changed_results());
     paired.results.extend(runner.sizes(&pair));
     let mut bounds = runner.budgets(&paired.measurements[1]);
     let places = [base.location(session), candidate.location(session)];
@@ -336,9 +348,15 @@ fn require_benchmark(
 ) -> Result<(), ComparisonError> {
     let has_builds = extent == Extent::All && policy.build.iter().any(|build| selection.has(build));
     if pair.benches.is_empty() && pair.is_all_paired() && !has_builds {
-        return Err(ComparisonError::NoBenchmark(selection.words()));
+        return Err(no_benchmark(selection, &pair.notes));
     }
     Ok(())
+}
+
+/// That a selection leaves nothing to measure; notes say what was left out, and why.
+fn no_benchmark(selection: &Selection, notes: &[String]) -> ComparisonError {
+    let all = [vec![selection.words()], notes.to_vec()].concat();
+    ComparisonError::NoBenchmark(all.join("; "))
 }
 
 /// Waits until other programs leave the processors alone; says so if they do not.

@@ -60,6 +60,7 @@ impl BenchmarkRunner<'_> {
         counted.remark(counter);
         notes.extend(counted.notes);
         paired.results.extend(counted.results);
+        paired.results.extend(pair.changed_results());
         let mut bounds = self.budgets(&paired.measurements[1]);
         bounds.extend(self.ratios(&pair.benches, &pair.built[1], selection.is_all())?);
         Ok(Launches {

@@ -1,6 +1,6 @@
 //! Both revisions of a comparison, checked out, built, and with their benchmarks listed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::ComparisonError;
@@ -8,9 +8,11 @@ use super::runner::{BenchmarkRunner, error_chain};
 use crate::host::measure::bench::{
     Bench, BenchKind, BenchTarget, Built, Harness, bench_targets, bench_targets_of,
 };
+use crate::host::measure::bench_source::BenchSources;
 use crate::host::measure::build::{BuildPlan, build, package_of};
 use crate::host::session::{Event, Revision, Session};
 use crate::policy::{BuildPolicy, CommandPolicy, Policy, SpeedPolicy};
+use crate::speed::{BenchmarkResult, Decision, Measure};
 use crate::workspace::Workspace;
 
 /// Which benchmarks are looked at.
@@ -58,12 +60,12 @@ impl Selection {
 
     /// Whether a benchmark that is called so is wanted, if its package is.
     fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+        self.only.is_empty() || self.only.iter().any(|part| is_named(name, part))
     }
 
     /// Whether a benchmark that is called so is wanted whatever its package is.
     pub(super) fn also_wants(&self, name: &str) -> bool {
-        self.also.iter().any(|part| name.contains(part.as_str()))
+        self.also.iter().any(|part| is_named(name, part))
     }
 
     /// Whether a target may hold a wanted benchmark: one that cannot is not built.
@@ -80,6 +82,16 @@ impl Selection {
     }
 }
 
+/// Whether a part of a name names a benchmark, or what it says of one of its arguments, which
+/// has the name of the benchmark, `::` and its own.
+fn is_named(bench: &str, part: &str) -> bool {
+    let names_argument = |(at, _): (usize, char)| {
+        let argument = part.strip_prefix(&bench[at..]);
+        argument.is_some_and(|argument| argument.starts_with("::"))
+    };
+    bench.contains(part) || bench.char_indices().any(names_argument)
+}
+
 /// Two revisions, built, with the benchmarks they have.
 pub(crate) struct RevisionPair {
     /// What was built of the base and of the candidate.
@@ -88,6 +100,8 @@ pub(crate) struct RevisionPair {
     pub(crate) benches: Vec<Bench>,
     /// Those that only one of the revisions has.
     pub(crate) unpaired: [Vec<String>; 2],
+    /// Those that both have, and of which the source is another one, with the file.
+    pub(crate) changed: Vec<(String, String)>,
     /// Targets of which the benchmarks are not known, and why.
     pub(crate) failed: Vec<(String, String)>,
     /// What else there is to say.
@@ -97,7 +111,21 @@ pub(crate) struct RevisionPair {
 impl RevisionPair {
     /// Whether nothing stands alone, or is not known.
     pub(super) fn is_all_paired(&self) -> bool {
-        self.unpaired.iter().all(Vec::is_empty) && self.failed.is_empty()
+        self.unpaired.iter().all(Vec::is_empty) && self.changed.is_empty() && self.failed.is_empty()
+    }
+
+    /// The answers for the benchmarks of which the source is another one.
+    pub(super) fn changed_results(&self) -> impl Iterator<Item = BenchmarkResult> {
+        self.changed
+            .iter()
+            .map(|(benchmark, file)| BenchmarkResult {
+                benchmark: benchmark.clone(),
+                unchanged: false,
+                decision: Decision::incomparable(
+                    Measure::Time,
+                    format!("its own source, {file}, is not the same on both revisions"),
+                ),
+            })
     }
 
     /// Leaves out the benchmarks that run the same program on both revisions, but for those that
@@ -199,8 +227,13 @@ pub(super) fn prepare_pair(
     [base, candidate]: [&mut Revision; 2],
     selection: &Selection,
 ) -> Result<RevisionPair, ComparisonError> {
-    let base = prepare_revision(session, runner, base, selection)?;
+    let mut base = prepare_revision(session, runner, base, selection)?;
     let mut candidate = prepare_revision(session, runner, candidate, selection)?;
+    let mut notes = std::mem::take(&mut base.notes);
+    notes.extend(std::mem::take(&mut candidate.notes));
+    let mut told = BTreeSet::new();
+    notes.retain(|note| told.insert(note.clone()));
+    leave_unbuilt_out(&mut base, &mut candidate);
     let lacks = |name: &&String, other: &PreparedRevision| !other.benches.contains_key(*name);
     let gone = base.benches.keys().filter(|name| lacks(name, &candidate));
     let added = candidate.benches.keys().filter(|name| lacks(name, &base));
@@ -208,16 +241,46 @@ pub(super) fn prepare_pair(
     candidate
         .benches
         .retain(|name, _| base.benches.contains_key(name));
-    let mut notes = base.notes;
-    notes.extend(candidate.notes);
-    notes.dedup();
+    let mut changed = Vec::new();
+    let built = [base.built, candidate.built];
+    let mut sources = BenchSources::default();
+    candidate.benches.retain(|name, bench| {
+        let file = sources.changed(bench, &built);
+        changed.extend(file.map(|file| (name.clone(), file)));
+        changed.last().is_none_or(|(last, _)| last != name)
+    });
     Ok(RevisionPair {
-        built: [base.built, candidate.built],
+        built,
         benches: candidate.benches.into_values().collect(),
         unpaired,
+        changed,
         failed: [base.failed, candidate.failed].concat(),
         notes,
     })
+}
+
+/// Leaves the benchmarks of targets out that do not build on one of the revisions with the
+/// features that they require. Where that is so on the other one only, they are not gone: it is
+/// a failure.
+fn leave_unbuilt_out(base: &mut PreparedRevision, candidate: &mut PreparedRevision) {
+    let unbuilt = |prepared: &PreparedRevision| prepared.built.without_features.clone();
+    let (of_base, of_candidate) = (unbuilt(base), unbuilt(candidate));
+    let is_built = |_: &String, bench: &mut Bench| match &bench.kind {
+        BenchKind::Target(target, _) => {
+            let place = target.place();
+            !of_base.contains_key(&place) && !of_candidate.contains_key(&place)
+        }
+        BenchKind::Command(..) => true,
+    };
+    base.benches.retain(is_built);
+    candidate.benches.retain(is_built);
+    let alone = |one: &BTreeMap<String, String>, other: &BTreeMap<String, String>| {
+        let alone = one.iter().filter(|(place, _)| !other.contains_key(*place));
+        let owned = alone.map(|(place, why)| (place.clone(), why.clone()));
+        owned.collect::<Vec<_>>()
+    };
+    base.failed.extend(alone(&of_base, &of_candidate));
+    candidate.failed.extend(alone(&of_candidate, &of_base));
 }
 
 /// Checks a revision out, builds what it measures, and lists it.
@@ -255,8 +318,11 @@ pub(super) fn prepare_revision(
     let (place, policy) = (revision.location(session), &session.policy.run);
     let (deadline, cancel) = (runner.deadline, session.cancel());
     let built = build(place, &plan, policy, deadline, cancel, &progress)?;
+    let unbuilt = built.without_features.iter();
+    notes.extend(unbuilt.map(|(place, why)| format!("{place} is not measured: {why}")));
     let mut benches = BTreeMap::new();
-    for target in &plan.targets {
+    let is_built = |target: &&BenchTarget| !built.without_features.contains_key(&target.place());
+    for target in plan.targets.iter().filter(is_built) {
         match runner.executor.list(target, &built) {
             Ok(names) => {
                 let named = names.iter().map(|name| Bench::of_target(target, name));

@@ -37,6 +37,8 @@ pub(crate) struct BenchmarkRunner<'a> {
     pub(crate) executor: Executor<'a>,
     pub(crate) events: Events<'a>,
     pub(crate) deadline: Option<Instant>,
+    /// How much longer it may take until each benchmark had its first look.
+    pub(crate) overtime: Duration,
     pub(crate) calibration: Option<&'a Calibration>,
 }
 
@@ -47,10 +49,15 @@ pub(crate) struct PairedResults {
     pub(crate) results: Vec<BenchmarkResult>,
     /// The values of each revision.
     pub(crate) measurements: [Vec<Measurement>; 2],
+    /// What benchmarks say on one of the revisions only, such as of an argument.
+    pub(crate) unpaired: [Vec<String>; 2],
 }
 
 impl PairedResults {
     pub(super) fn extend(&mut self, other: Self) {
+        for (all, more) in self.unpaired.iter_mut().zip(other.unpaired) {
+            all.extend(more);
+        }
         self.results.extend(other.results);
         for (all, more) in self.measurements.iter_mut().zip(other.measurements) {
             all.extend(more);
@@ -81,6 +88,8 @@ pub(super) struct BenchmarkInProgress<'a> {
     slowdown: f64,
     pub(super) measures: Vec<MeasureInProgress>,
     pub(super) failed: Option<String>,
+    /// What it says on one of the revisions only.
+    unpaired: [Vec<String>; 2],
     /// How long one pair took.
     pub(super) pair_duration: Duration,
 }
@@ -96,6 +105,38 @@ impl BenchmarkInProgress<'_> {
             Some(_) => 0,
             None => self.measures.iter().map(wanted).max().unwrap_or(0),
         }
+    }
+
+    fn waits_for_first_look(&self) -> bool {
+        let mut measures = self.measures.iter();
+        self.failed.is_none() && measures.any(|measure| measure.judge.waits_for_first_look())
+    }
+
+    /// Takes what was said of both revisions when it was tried: it is measured what both said.
+    fn set_measures(
+        &mut self,
+        [base, candidate]: [Vec<Reading>; 2],
+        rules: impl Fn(&Reading) -> DecisionRules,
+    ) {
+        let lacks = |others: &[Reading], reading: &Reading| {
+            let is_it = |r: &Reading| r.name == reading.name && r.measure == reading.measure;
+            !others.iter().any(is_it)
+        };
+        let names = |of: &[Reading], others: &[Reading]| {
+            let alone = of.iter().filter(|reading| lacks(others, reading));
+            alone.map(|reading| reading.name.clone()).collect()
+        };
+        self.unpaired = [names(&base, &candidate), names(&candidate, &base)];
+        let both = candidate
+            .into_iter()
+            .filter(|reading| !lacks(&base, reading));
+        let measures = both.map(|reading| MeasureInProgress {
+            judge: Judge::new(rules(&reading)),
+            name: reading.name,
+            measure: reading.measure,
+            values: [Vec::new(), Vec::new()],
+        });
+        self.measures = measures.collect();
     }
 }
 
@@ -121,6 +162,7 @@ impl<'a> BenchmarkRunner<'a> {
             executor: self.executor.clone(),
             events: self.events,
             deadline: self.deadline,
+            overtime: self.overtime,
             calibration: Some(calibration),
         }
     }
@@ -128,6 +170,14 @@ impl<'a> BenchmarkRunner<'a> {
     pub(super) fn is_over(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Whether a benchmark has a use for more pairs, and there is time for them.
+    fn may_measure(&self, benchmark: &BenchmarkInProgress<'_>) -> bool {
+        let is_over_for_all = |deadline: Instant| Instant::now() >= deadline + self.overtime;
+        let may_start = !self.is_over()
+            || benchmark.waits_for_first_look() && !self.deadline.is_some_and(is_over_for_all);
+        may_start && benchmark.pairs_wanted() > 0
     }
 
     /// The rules for a measure of a benchmark, one of `family`.
@@ -153,21 +203,15 @@ impl<'a> BenchmarkRunner<'a> {
         injections: &[Injection],
     ) -> Result<PairedResults, ComparisonError> {
         let mut benchmarks = self.trial_launches(&pair.benches, &pair.built, injections, 1)?;
-        while !self.is_over() {
+        let mut has_measured = true;
+        while has_measured {
+            has_measured = false;
             self.report_progress(&benchmarks);
-            let mut has_measured = false;
-            for benchmark in benchmarks
-                .iter_mut()
-                .filter(|benchmark| benchmark.pairs_wanted() > 0)
-            {
-                if self.is_over() {
-                    break;
+            for benchmark in &mut benchmarks {
+                if self.may_measure(benchmark) {
+                    has_measured = true;
+                    self.measure_block_or_fail(benchmark, &pair.built)?;
                 }
-                has_measured = true;
-                self.measure_block_or_fail(benchmark, &pair.built)?;
-            }
-            if !has_measured {
-                break;
             }
         }
         Ok(results_of(benchmarks))
@@ -255,13 +299,15 @@ impl<'a> BenchmarkRunner<'a> {
         family: usize,
     ) -> Result<Vec<BenchmarkInProgress<'b>>, ComparisonError> {
         let mut benchmarks = Vec::new();
-        let mut seen: Vec<Vec<Reading>> = Vec::new();
+        let mut seen: Vec<[Vec<Reading>; 2]> = Vec::new();
         for bench in benches {
             (self.events)(Event::Step(format!("try {}", bench.name)));
             let started = Instant::now();
             let [base, candidate] = built;
-            let tried = self.executor.trial_launch(bench, base);
-            let tried = tried.and_then(|_| self.executor.trial_launch(bench, candidate));
+            let tried = self.executor.trial_launch(bench, base).and_then(|of_base| {
+                let of_candidate = self.executor.trial_launch(bench, candidate)?;
+                Ok([of_base, of_candidate])
+            });
             let injected = injections.iter().find(|i| bench.name.contains(&i.name));
             let failed = match &tried {
                 Err(error) if error.is_interrupt() => return Err(tried.unwrap_err().into()),
@@ -274,21 +320,15 @@ impl<'a> BenchmarkRunner<'a> {
                 slowdown: injected.map_or(0.0, |injected| injected.slowdown),
                 measures: Vec::new(),
                 failed,
+                unpaired: [Vec::new(), Vec::new()],
                 pair_duration: started.elapsed(),
             });
             seen.push(tried.unwrap_or_default());
         }
-        let family = family.max(seen.iter().map(Vec::len).sum());
+        let family = family.max(seen.iter().map(|[_, candidate]| candidate.len()).sum());
         for (benchmark, readings) in benchmarks.iter_mut().zip(seen) {
-            benchmark.measures = readings
-                .into_iter()
-                .map(|reading| MeasureInProgress {
-                    judge: Judge::new(self.rules(&reading.name, reading.measure, family)),
-                    name: reading.name,
-                    measure: reading.measure,
-                    values: [Vec::new(), Vec::new()],
-                })
-                .collect();
+            let rules = |reading: &Reading| self.rules(&reading.name, reading.measure, family);
+            benchmark.set_measures(readings, rules);
         }
         Ok(benchmarks)
     }
@@ -426,7 +466,7 @@ impl<'a> BenchmarkRunner<'a> {
         built: &Built,
     ) -> Result<Result<BoundDecision, String>, ComparisonError> {
         let find = |name: &str| {
-            let found = benches.iter().find(|bench| bench.name == name);
+            let found = benches.iter().find(|bench| bench.may_say(name));
             found.ok_or_else(|| format!("there is no benchmark called {name}"))
         };
         let (of, to) = match (find(&ratio.of), find(&ratio.to)) {
@@ -448,10 +488,12 @@ impl<'a> BenchmarkRunner<'a> {
                     Err(error) if error.is_interrupt() => return Err(error.into()),
                     Err(_) => Vec::new(),
                 };
-                values[at] = readings
-                    .into_iter()
-                    .find(|r| r.measure == measure)
-                    .map(|r| r.value);
+                let name = [&ratio.of, &ratio.to][at];
+                let is_it = |r: &&Reading| {
+                    let is_of_all = [of, to][at].name == *name;
+                    r.measure == measure && (is_of_all || r.name == *name)
+                };
+                values[at] = readings.iter().find(is_it).map(|r| r.value);
             }
             let [Some(of), Some(to)] = values else { break };
             is_open = judge
@@ -537,6 +579,9 @@ pub(super) fn results_of(benchmarks: Vec<BenchmarkInProgress<'_>>) -> PairedResu
                 decision: Decision::incomparable(Measure::Time, reason.clone()),
             });
             continue;
+        }
+        for (all, names) in paired.unpaired.iter_mut().zip(benchmark.unpaired) {
+            all.extend(names);
         }
         for measure in benchmark.measures {
             for (revision, values) in paired.measurements.iter_mut().zip(measure.values) {

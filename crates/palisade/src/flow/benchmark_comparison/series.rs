@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::pair::{Selection, prepare_revision};
 use super::runner::{BenchmarkRunner, UnpairedResults};
-use super::{ComparisonError, fingerprint};
+use super::{ComparisonError, fingerprint, no_benchmark};
 use crate::host::measure::executor::Executor;
 use crate::host::measure::launch::Launcher;
 use crate::host::session::{Event, Events, Session};
@@ -58,13 +58,14 @@ pub fn measure_series(
             executor: Executor::new(launcher, &session.policy.speed, session.cancel()),
             events,
             deadline: None,
+            overtime: Duration::ZERO,
             calibration: None,
         };
         let selection = options.selection.or_policy(&session.policy.speed);
         let prepared = prepare_revision(session, &runner, &mut revision, &selection)?;
         let benches: Vec<_> = prepared.benches.into_values().collect();
         if benches.is_empty() && prepared.failed.is_empty() {
-            return Err(ComparisonError::NoBenchmark(selection.words()));
+            return Err(no_benchmark(&selection, &prepared.notes));
         }
         runner
             .executor

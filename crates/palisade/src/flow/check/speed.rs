@@ -218,6 +218,7 @@ impl Check<'_> {
         let options = CompareOptions {
             selection,
             budget: self.deadline.map(left),
+            end: self.deadline,
             ..CompareOptions::default()
         };
         match self.measured_speed(launcher, &options) {

@@ -11,7 +11,7 @@ use super::read;
 use crate::policy::{Better, CommandPolicy, Prints, SpeedPolicy};
 use crate::speed::Measure;
 use crate::test_id::TargetKind;
-use crate::workspace::{Package, Workspace};
+use crate::workspace::{Package, Target, Workspace};
 
 /// The variable by which a program that counts its allocations is told where to write
 /// them: that of the crate `palisade-alloc`.
@@ -44,6 +44,10 @@ pub struct BenchTarget {
     pub name: String,
     /// What runs its benchmarks.
     pub harness: Harness,
+    /// The features of the package without which Cargo does not build it.
+    pub required_features: Vec<String>,
+    /// The root of its source.
+    pub source: PathBuf,
 }
 
 impl BenchTarget {
@@ -72,11 +76,13 @@ pub fn bench_targets(workspace: &Workspace) -> Vec<BenchTarget> {
 
 /// The targets of a package that have benchmarks.
 pub fn bench_targets_of(package: &Package) -> Vec<BenchTarget> {
-    let target = |kind, name: &str, harness| BenchTarget {
+    let target = |of: &Target, kind, harness| BenchTarget {
         package: package.name.clone(),
         kind,
-        name: name.to_owned(),
+        name: of.name.clone(),
         harness,
+        required_features: of.required_features.clone(),
+        source: of.source.clone(),
     };
     let mut found = Vec::new();
     for candidate in &package.targets {
@@ -84,10 +90,10 @@ pub fn bench_targets_of(package: &Package) -> Vec<BenchTarget> {
             Some(TargetKind::Bench) => {
                 let source = fs::read_to_string(&candidate.source).unwrap_or_default();
                 let harness = harness_of(&source);
-                found.push(target(TargetKind::Bench, &candidate.name, harness));
+                found.push(target(candidate, TargetKind::Bench, harness));
             }
             Some(TargetKind::Lib) if has_bench_attribute(&package.root.join("src")) => {
-                found.push(target(TargetKind::Lib, &candidate.name, Harness::Libtest));
+                found.push(target(candidate, TargetKind::Lib, Harness::Libtest));
             }
             _ => {}
         }
@@ -154,8 +160,12 @@ pub struct Built {
     pub packages: BTreeMap<String, PathBuf>,
     /// The executables of benchmark targets, by their places.
     pub benches: BTreeMap<String, PathBuf>,
+    /// The roots of their sources, by the places of the targets.
+    pub bench_sources: BTreeMap<String, PathBuf>,
     /// The programs of the workspace, by name.
     pub programs: BTreeMap<String, PathBuf>,
+    /// Targets that do not build with the features that they require, by their places, and why.
+    pub without_features: BTreeMap<String, String>,
 }
 
 impl Built {
@@ -187,6 +197,12 @@ impl Bench {
             },
             kind: BenchKind::Target(target.clone(), id.to_owned()),
         }
+    }
+
+    /// Whether what it says may have this name: its own, or that of an argument.
+    pub fn may_say(&self, name: &str) -> bool {
+        let below = name.strip_prefix(&self.name);
+        below.is_some_and(|below| below.is_empty() || below.starts_with("::"))
     }
 
     /// The program that one launch runs on a revision, with so many samples where the harness
@@ -229,7 +245,10 @@ impl Bench {
                     Harness::Libtest => words(&["--bench", "--exact", id]),
                     Harness::Divan => {
                         let path = format!("{}::{id}", target.name.replace('-', "_"));
-                        words(&["--bench", "--color", "never", "--exact", &path])
+                        // The names that divan compares have those of arguments in them.
+                        let only = format!("^{}(::|$)", literally(&path));
+                        let launch = seconds(policy.launch.0);
+                        words(&["--bench", "--color", "never", "--max-time", &launch, &only])
                     }
                     Harness::Own => words(&["--bench"]),
                 };
@@ -269,11 +288,7 @@ impl Bench {
             BenchKind::Target(target, id) => match target.harness {
                 Harness::Criterion => time(read::criterion(scratch, id), "samples of Criterion's")?,
                 Harness::Libtest => time(read::libtest(&launched.out, id), "line of libtest's")?,
-                Harness::Divan => {
-                    let mut rows = read::divan(&launched.out).into_iter();
-                    let row = rows.find(|(name, _)| name == id);
-                    time(row.and_then(|(_, time)| time), "row of divan's")?
-                }
+                Harness::Divan => self.read_divan(id, &launched.out)?,
                 Harness::Own => time(Some(whole), "")?,
             },
             BenchKind::Command(policy, _) => self.read_command(policy, &launched.out, whole)?,
@@ -290,6 +305,22 @@ impl Bench {
             readings.push(Reading::new(&self.name, Measure::PeakMemory, peak as f64));
         }
         Ok(readings)
+    }
+
+    /// The times of a divan benchmark: one, or one for each of its arguments, types and numbers
+    /// of threads, which divan writes below it.
+    fn read_divan(&self, id: &str, out: &str) -> Result<Vec<Reading>, String> {
+        let rows = read::divan(out).into_iter();
+        let own = rows.filter_map(|(name, time)| {
+            let name = format!("{}{}", self.name, name.strip_prefix(id)?);
+            self.may_say(&name)
+                .then_some(Reading::new(&name, Measure::Time, time?))
+        });
+        let own: Vec<Reading> = own.collect();
+        if own.is_empty() {
+            return Err("it printed no row of divan's".to_owned());
+        }
+        Ok(own)
     }
 
     fn read_command(
@@ -383,6 +414,43 @@ mod tests {
         ] {
             assert_eq!(harness_of(source), harness, "{source}");
         }
+    }
+
+    #[test]
+    fn each_argument_of_divans_is_a_measurement_of_its_own() {
+        let target = BenchTarget {
+            package: "a".to_owned(),
+            kind: TargetKind::Bench,
+            name: "my-b".to_owned(),
+            harness: Harness::Divan,
+            required_features: Vec::new(),
+            source: PathBuf::new(),
+        };
+        let out = "my_b      fastest  │ slowest  │ median   │ mean     │ samples │ iters\n\
+                   ├─ fib             │          │          │          │         │\n\
+                   │  ├─ 1   15.05 ns │ 16.23 ns │ 15.06 ns │ 15.1 ns  │ 100     │ 12800\n\
+                   │  ╰─ 22           │          │          │          │         │\n\
+                   │     ├─ t=1  94 µs │ 4.151 ms │ 95 µs    │ 136.3 µs │ 100     │ 100\n\
+                   │     ╰─ t=2  95 µs │ 4.151 ms │ 96 µs    │ 136.3 µs │ 100     │ 100\n\
+                   ╰─ fib2   7 ns     │ 9 ns     │ 8 ns     │ 8 ns     │ 100     │ 100\n";
+        let named = |id: &str| {
+            let bench = Bench::of_target(&target, id);
+            let readings = bench.read_divan(id, out).expect("rows").into_iter();
+            readings.map(|r| (r.name, r.value)).collect::<Vec<_>>()
+        };
+        let expected = [("1", 15.06), ("22::t=1", 95e3), ("22::t=2", 96e3)];
+        let expected = expected.map(|(name, time)| (format!("a/bench:my-b/fib::{name}"), time));
+        assert_eq!(named("fib"), expected);
+        assert_eq!(named("fib2"), [("a/bench:my-b/fib2".to_owned(), 8.0)]);
+        let bench = Bench::of_target(&target, "fib");
+        let built = Built {
+            benches: [(target.place(), PathBuf::from("b"))].into(),
+            ..Built::default()
+        };
+        let program = bench.program(&built, &SpeedPolicy::default(), 10, Path::new(""));
+        let args = program.expect("it was built").args;
+        assert_eq!(args.last().expect("a filter"), "^my_b::fib(::|$)");
+        assert!(bench.read_divan("fib", "").is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Builds what is measured, with optimisation, and finds the executables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -82,23 +82,38 @@ pub fn build(
             package.targets.iter().any(is_it)
         })
     };
-    // One command for each package: the names of targets count for all of a command's.
-    let targets: Vec<&BenchTarget> = plan.targets.iter().filter(has).collect();
-    let packages: BTreeSet<&str> = targets
-        .iter()
-        .map(|target| target.package.as_str())
-        .collect();
-    for package in packages {
-        let of_package = targets.iter().filter(|target| target.package == package);
-        let flags: BTreeSet<Vec<String>> = of_package.map(|target| target.flags()).collect();
+    let run = |args: &[String]| artifacts(location, args, policy, deadline, cancel, progress);
+    // One command for each package and its features: the names of targets count for all of a
+    // command's.
+    let mut groups: BTreeMap<(&str, &[String]), Vec<&BenchTarget>> = BTreeMap::new();
+    for target in plan.targets.iter().filter(has) {
+        let group = (target.package.as_str(), target.required_features.as_slice());
+        let source = (target.place(), target.source.clone());
+        built.bench_sources.extend([source]);
+        groups.entry(group).or_default().push(target);
+    }
+    for ((package, features), targets) in groups {
+        let flags: BTreeSet<Vec<String>> = targets.iter().map(|target| target.flags()).collect();
         let mut args = vec!["bench".to_owned(), "--no-run".to_owned()];
         args.extend(["--package".to_owned(), workspace.spec(package).to_owned()]);
         args.extend(flags.into_iter().flatten());
-        for message in artifacts(location, &args, policy, deadline, cancel, progress)? {
+        if !features.is_empty() {
+            args.extend(["--features".to_owned(), features.join(",")]);
+        }
+        let messages = match run(&args) {
+            // Such features may need another compiler, or a library that is not here.
+            Err(RunError::Build { output }) if !features.is_empty() => {
+                let why = does_not_build(features, &output);
+                let places = targets.iter().map(|target| (target.place(), why.clone()));
+                built.without_features.extend(places);
+                continue;
+            }
+            ran => ran?,
+        };
+        for message in messages {
             let is_it = |target: &&&BenchTarget| {
                 let kind = target.kind.as_str();
-                target.package == package
-                    && target.name == message.target.name
+                target.name == message.target.name
                     && (message.target.kind.iter().any(|word| word == kind)
                         || kind == "lib" && message.target.kind.iter().any(|w| w.ends_with("lib")))
             };
@@ -116,7 +131,7 @@ pub fn build(
         let package = workspace.spec(package);
         let args = ["build", "--release", "--package", package, "--bin", program];
         let args = args.map(str::to_owned);
-        for message in artifacts(location, &args, policy, deadline, cancel, progress)? {
+        for message in run(&args)? {
             if let (true, Some(executable)) = (message.target.name == *program, message.executable)
             {
                 built.programs.insert(program.clone(), executable);
@@ -124,6 +139,22 @@ pub fn build(
         }
     }
     Ok(built)
+}
+
+/// Says that targets do not build with the features that they require, by the first error.
+fn does_not_build(features: &[String], output: &str) -> String {
+    let mut lines = output.lines().map(str::trim);
+    let error = lines.find(|line| line.starts_with("error"));
+    format!(
+        "it does not build with the {} that it requires, {}: {}",
+        if features.len() == 1 {
+            "feature"
+        } else {
+            "features"
+        },
+        features.join(", "),
+        error.unwrap_or("cargo bench shows why")
+    )
 }
 
 /// The package that a program of the workspace belongs to.
