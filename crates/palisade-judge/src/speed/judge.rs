@@ -220,19 +220,19 @@ impl Decision {
 
     /// Whether an inconclusive decision still points at a regression: an alarm was raised that
     /// fresh launches did not refute, or there is more evidence for one than chance brings
-    /// among all that was measured. Where no margin bounds how large it may be, it is enough
-    /// that chance seldom brings as much to one alone, or that the estimate lies beyond the
+    /// among all that was measured, or a large estimate: one that chance seldom brings to one
+    /// benchmark alone and that is three times what the policy calls small, or one beyond the
     /// widest margin.
     pub fn is_suspicious(&self) -> bool {
-        /// How seldom.
-        const ALONE: f64 = 0.025;
+        const SELDOM: f64 = 0.025;
+        const LARGE: f64 = 3.0;
         let is_worse = self.estimate.is_some_and(|found| found.ratio > 1.0);
         let is_evident = is_worse && self.q.unwrap_or(self.p) <= FALSE_DISCOVERIES;
-        let is_large = |found: Estimate| found.ratio > 1.0 + WIDEST_MARGIN;
-        let is_likely = self.p <= ALONE || self.estimate.is_some_and(is_large);
+        let beyond = |size: f64| self.estimate.is_some_and(|found| found.ratio > 1.0 + size);
+        let is_large = self.p <= SELDOM && beyond(LARGE * self.margin) || beyond(WIDEST_MARGIN);
         match self.confirmation {
             Some(alarm) => alarm.agrees != Some(false) || is_evident,
-            None => is_evident || self.reached_margin.is_none() && is_worse && is_likely,
+            None => is_evident || is_large,
         }
     }
 
