@@ -6,8 +6,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
 use crate::job::{Command, Job, JobEvent, JobHandle, JobId};
@@ -19,12 +19,17 @@ use crate::options::ServerOptions;
 #[derive(Clone, Copy, Debug)]
 pub struct Client(pub u64);
 
+/// Grammars that are compiled at the same time, those included that nobody waits for any
+/// more: as many threads are left to read requests.
+pub const MAX_COMPILING: usize = 2;
+
 /// The state of a server that HTTP and the worker share.
 pub struct App {
     pub options: ServerOptions,
     pub metrics: Metrics,
     model: OnceLock<Arc<ModelFacts>>,
     commands: Sender<Command>,
+    compiling: Arc<Semaphore>,
     next_job: AtomicU64,
     next_request: AtomicU64,
     draining: AtomicBool,
@@ -45,6 +50,7 @@ impl App {
             metrics: Metrics::new(),
             model: OnceLock::new(),
             commands,
+            compiling: Arc::new(Semaphore::new(MAX_COMPILING)),
             next_job: AtomicU64::new(0),
             next_request: AtomicU64::new(1),
             draining: AtomicBool::new(false),
@@ -74,6 +80,12 @@ impl App {
     pub fn submit(&self, make: impl FnOnce(UnboundedSender<JobEvent>) -> Job) -> JobHandle {
         let id = JobId(self.next_job.fetch_add(1, Ordering::Relaxed));
         JobHandle::submit(id, &self.commands, make)
+    }
+
+    /// Waits for the leave to compile a grammar, which holds until it is dropped.
+    pub async fn leave_to_compile(&self) -> OwnedSemaphorePermit {
+        let leave = Arc::clone(&self.compiling).acquire_owned().await;
+        leave.expect("it is never closed")
     }
 
     /// Returns a number for the next request.

@@ -2,7 +2,7 @@
 //! their events to texts.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bitnet_inference::{
     FinishReason, GenerateError, GenerationTask, Task, TaskError, TaskUsage, TokenLogprobs, Work,
@@ -77,7 +77,7 @@ impl Generation {
         self.validate(app, model)?;
         let submitted = Instant::now();
         let stops = self.sampling.stops.clone();
-        let tasks = self.compile(app.options.limits.compile, model).await?;
+        let tasks = self.compile(app, model).await?;
         submit(app, |reply| Job {
             client: client.0,
             tasks,
@@ -89,20 +89,23 @@ impl Generation {
     }
 
     /// Returns the tasks, with their grammar.
-    async fn compile(
-        self,
-        limit: Duration,
-        model: &Arc<ModelFacts>,
-    ) -> Result<Vec<Task>, ApiError> {
+    async fn compile(self, app: &App, model: &Arc<ModelFacts>) -> Result<Vec<Task>, ApiError> {
         let Some(grammar) = self.sampling.grammar.clone() else {
             return Ok(self.tasks(None));
         };
         let model = Arc::clone(model);
-        let compiling = aside(move || {
-            let compiler = model.grammars.as_ref().map_err(Clone::clone)?;
-            let compiled = compiler.compile(&grammar)?;
-            Ok(self.tasks(Some(&compiled)))
-        });
+        let compiling = async {
+            let leave = app.leave_to_compile().await;
+            aside(move || {
+                // Also when nobody waits for the result any more.
+                let _leave = leave;
+                let compiler = model.grammars.as_ref().map_err(Clone::clone)?;
+                let compiled = compiler.compile(&grammar)?;
+                Ok(self.tasks(Some(&compiled)))
+            })
+            .await
+        };
+        let limit = app.options.limits.compile;
         let in_time = tokio::time::timeout(limit, compiling).await;
         in_time.unwrap_or_else(|_| {
             let seconds = limit.as_secs();

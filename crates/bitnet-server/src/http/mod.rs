@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use crate::api;
-use crate::app::App;
+use crate::app::{App, MAX_COMPILING};
 use crate::body::json;
 use crate::error::ApiError;
 use crate::metrics;
@@ -29,7 +29,7 @@ pub fn spawn(listener: TcpListener, app: Arc<App>) -> io::Result<JoinHandle<()>>
         .enable_io()
         .enable_time()
         // For tokenizing and compiling; the engine has its own threads.
-        .max_blocking_threads(4)
+        .max_blocking_threads(2 * MAX_COMPILING)
         .build()?;
     std::thread::Builder::new()
         .name("http".to_owned())

@@ -1,6 +1,8 @@
 //! Texts that follow a schema.
 
-use bitnet_server::ServerOptions;
+use std::time::{Duration, Instant};
+
+use bitnet_server::{Limits, ServerOptions};
 use serde_json::{Value, json};
 
 use crate::client::start;
@@ -82,6 +84,32 @@ fn choices_and_patterns_limit_a_text() {
     assert!(lark.starts_with('(') && lark.ends_with(')'), "{lark}");
     let object = ask("response_format", json!({"type": "json_object"}));
     assert!(object.starts_with('{'), "{object}");
+}
+
+#[test]
+fn grammars_that_take_long_are_refused_and_hold_up_nobody() {
+    let limit = Duration::from_millis(100);
+    let server = start(ServerOptions {
+        limits: Limits {
+            compile: limit,
+            ..Limits::default()
+        },
+        ..ServerOptions::default()
+    });
+    // It takes seconds.
+    let slow = json!({"prompt": "A", "guided_regex": "((a{1000}){1000}){1000}"});
+    let begun = Instant::now();
+    for _ in 0..6 {
+        let refused = server.post("/v1/completions", &slow);
+        assert_eq!(refused.status, 400, "{}", refused.body);
+        assert_eq!(refused.json()["error"]["code"], "grammar_not_supported");
+        assert_eq!(
+            server.post("/tokenize", &json!({"content": "A"})).status,
+            200
+        );
+    }
+    // No longer than the limit, with much time for a busy machine.
+    assert!(begun.elapsed() < 6 * limit + Duration::from_secs(2));
 }
 
 #[test]
