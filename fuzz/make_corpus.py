@@ -8,6 +8,12 @@ four dashes: config.json, the index, and the tensors. A `tokenizer` file has a l
 model and pre-tokenizer, then lines of `token`, `token<TAB>type` or
 `token<TAB>type<TAB>score`, and after an empty line the merges. A `template` file is a
 chat template.
+
+The other four are what a server reads. An `access` file has the headers Host, Origin and
+Authorization as lines; `sound` is answered, `keyless` by a server without keys alone. A
+`request` file has a line with the endpoint, and the body. A `tool_calls` file is a text, its
+name begins with the number of calls in it. A `grammar` file is an object with the field of a
+request that limits a text.
 """
 
 import json
@@ -310,3 +316,124 @@ TEMPLATES = {
 }
 for name, source in TEMPLATES.items():
     put("template", name, source if isinstance(source, bytes) else source.encode())
+
+# --- who may use a server -------------------------------------------------------------------
+
+BEARER = "Bearer secret"
+ACCESS = {
+    "sound-localhost": ["localhost:8080", "", BEARER],
+    "sound-ipv4": ["127.0.0.1", "", BEARER],
+    "sound-ipv6": ["[::1]:8080", "", BEARER],
+    "sound-name": ["BOX.lan:80", "", BEARER],
+    "sound-no-host": ["", "", BEARER],
+    "sound-own-page": ["localhost:8080", "http://localhost:8080", BEARER],
+    "sound-named-page": ["localhost", "https://a.example", BEARER],
+    "keyless": ["localhost", "", ""],
+    "keyless-wrong": ["localhost", "", "Bearer secret2"],
+    "keyless-short": ["localhost", "", "Bearer"],
+    "keyless-basic": ["localhost", "", "Basic secret"],
+    "host-elsewhere": ["evil.example", "", BEARER],
+    "host-begins-with-localhost": ["localhost.evil.example", "", BEARER],
+    "host-begins-with-address": ["127.0.0.1.evil.example", "", BEARER],
+    "host-with-user": ["127.0.0.1@evil.example", "", BEARER],
+    "host-after-user": ["evil.example@127.0.0.1", "", BEARER],
+    "host-port-is-a-name": ["localhost:evil.example", "", BEARER],
+    "host-not-ascii": ["l\u00f6calhost", "", BEARER],
+    "host-of-a-number": ["2130706433", "", BEARER],
+    "origin-elsewhere": ["localhost", "https://evil.example", BEARER],
+    "origin-null": ["localhost", "null", BEARER],
+    "origin-ends-with-host": ["localhost", "https://evil-localhost", BEARER],
+    "origin-other-port": ["localhost:8080", "http://localhost:8081", BEARER],
+}
+for name, lines in ACCESS.items():
+    put("access", name, "\n".join(lines).encode())
+
+# --- requests of a server -------------------------------------------------------------------
+
+ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+ASKS = {"role": "user", "content": "Hi"}
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+REQUESTS = {
+    "sound-chat": ("chat", {"messages": [{"role": "developer", "content": "Be brief."}, ASKS]}),
+    "sound-chat-of-parts": ("chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]}),
+    "sound-chat-with-tools": ("chat", {"messages": [ASKS, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "1", "content": "3"}], "tools": [ADD], "tool_choice": "required"}),
+    "sound-chat-options": ("chat", {"messages": [ASKS], "n": 2, "stream": True, "stream_options": {"include_usage": True}, "logprobs": True, "top_logprobs": 3, "max_completion_tokens": 5, "max_tokens": 6, "chat_template_kwargs": {"a": 1}, "user": "me"}),
+    "sound-completion": ("completion", {"prompt": "A", "max_tokens": 2.0, "seed": -1, "stop": ["a", "b"], "echo": True, "logprobs": 0, "best_of": 2}),
+    "sound-completion-of-tokens": ("completion", {"prompt": [[1, 2], [3]], "temperature": 0, "top_k": -1, "top_p": 0.5, "min_p": 0.1, "logit_bias": {"5": -100}, "repetition_penalty": 1.1, "repeat_last_n": -1, "ignore_eos": True}),
+    "sound-completion-schema": ("completion", {"prompt": "A", "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}, "strict": True}}}),
+    "sound-completion-lenient": ("completion lenient", {"prompt": "A", "model": "other", "nonsense": {"a": [1]}, "suffix": "x"}),
+    "sound-embedding": ("embedding", {"input": ["a", "b"], "encoding_format": "base64"}),
+    "sound-embedding-of-tokens": ("embedding", {"input": [1, 2]}),
+    "sound-tokenize": ("tokenize", {"content": "\u00e9 <s>", "add_special": True, "with_pieces": True}),
+    "sound-detokenize": ("detokenize", {"tokens": [0, 1, 200, 300]}),
+    "sound-template": ("template", {"messages": [ASKS], "add_generation_prompt": False}),
+    "unknown-field": ("completion", {"prompt": "A", "nonsense": 1}),
+    "model-unknown": ("completion", {"prompt": "A", "model": "other"}),
+    "prompt-missing": ("completion", {"max_tokens": 1}),
+    "prompt-empty": ("completion", {"prompt": []}),
+    "prompt-of-both": ("completion", {"prompt": ["a", 1]}),
+    "token-2-40": ("completion", {"prompt": [2**40]}),
+    "number-1e400": ("completion", b'{"prompt": "A", "temperature": 1e400}'),
+    "seed-2-70": ("completion", {"prompt": "A", "seed": 2**70}),
+    "stops-many": ("completion", {"prompt": "A", "stop": ["a"] * 17}),
+    "two-grammars": ("completion", {"prompt": "A", "guided_regex": "a", "json_schema": {}}),
+    "content-of-images": ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+    "arguments-no-json": ("chat", {"messages": [ASKS, {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "add", "arguments": "{"}}]}]}),
+    "tool-choice-of-none": ("chat", {"messages": [ASKS], "tool_choice": "required"}),
+    "kwargs-of-messages": ("chat", {"messages": [ASKS], "chat_template_kwargs": {"messages": []}}),
+    "list": ("completion", b"[]"),
+    "twice": ("completion", b'{"prompt": "A"}{"prompt": "A"}'),
+    "nested-10000": ("completion", b'{"prompt": ' + b"[" * 10000 + b"]" * 10000 + b"}"),
+    "not-utf8": ("completion", b'{"prompt": "\xff"}'),
+    "surrogate": ("completion", b'{"prompt": "\\ud800"}'),
+    "empty": ("completion", b""),
+}
+for name, (endpoint, body) in REQUESTS.items():
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    put("request", name, endpoint.encode() + b"\n" + body)
+
+# --- calls of tools in a text ---------------------------------------------------------------
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+TOOL_CALLS = {
+    "1-call": f'Let me see. {OPEN}\n{{"name": "add", "arguments": {{"a": 1}}}}\n{CLOSE} So.',
+    "2-calls": f'{OPEN}{{"name": "a"}}{CLOSE}\n{OPEN}{{"name": "b"}}{CLOSE}',
+    "1-call-after-a-broken-one": f'{OPEN}{{{CLOSE}{OPEN}{{"name": "a", "arguments": null}}{CLOSE}',
+    "0-no-name": f'{OPEN}{{"arguments": {{}}}}{CLOSE}',
+    "0-name-is-number": f'{OPEN}{{"name": 1}}{CLOSE}',
+    "0-unfinished": f'{OPEN}{{"name": "a"}}</tool_cal',
+    "0-begun": "a <tool_ca",
+    "0-only-the-end": f"a {CLOSE}",
+    "0-within": f'{OPEN}{OPEN}{{"name": "a"}}{CLOSE}{CLOSE}',
+    "0-nested-200": f'{OPEN}{{"name": "a", "arguments": {"[" * 200}{"]" * 200}}}{CLOSE}',
+    "0-empty": "",
+}
+for name, text in TOOL_CALLS.items():
+    put("tool_calls", name, text.encode())
+
+# --- what limits a text ---------------------------------------------------------------------
+
+GRAMMARS = {
+    "sound-object": {"json_schema": {"type": "object", "properties": {"a": {"type": "string", "maxLength": 5}}, "required": ["a"], "additionalProperties": False}},
+    "sound-any": {"response_format": {"type": "json_object"}},
+    "sound-refs": {"json_schema": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"const": 1}, {"enum": ["b", None]}]}}}},
+    "sound-number": {"json_schema": {"type": "number", "minimum": -1.5, "maximum": 2, "multipleOf": 0.5}},
+    "sound-formats": {"json_schema": {"type": "string", "format": "date-time"}},
+    "sound-regex": {"guided_regex": "[0-9]{4}-(a|b)*"},
+    "sound-choices": {"guided_choice": ['a "b"', "<\\>", "\u00e9(.*)"]},
+    "sound-lark": {"grammar": 'start: "(" start? ")"'},
+    "sound-nothing": {},
+    "schema-false": {"json_schema": False},
+    "schema-of-no-value": {"json_schema": {"type": "integer", "minimum": 2, "maximum": 1}},
+    "schema-ref-elsewhere": {"json_schema": {"$ref": "https://elsewhere.example/"}},
+    "schema-ref-to-nothing": {"json_schema": {"$ref": "#/$defs/a"}},
+    "schema-contains": {"json_schema": {"type": "array", "contains": {}}},
+    "regex-open": {"guided_regex": "("},
+    "sound-regex-large": {"guided_regex": "((a{20}){20}){20}"},
+    "choices-none": {"guided_choice": []},
+    "lark-undefined": {"grammar": "start: x"},
+    "lark-endless": {"grammar": "start: start"},
+    "two": {"guided_regex": "a", "json_schema": {}},
+}
+for name, fields in GRAMMARS.items():
+    put("grammar", name, json.dumps(fields).encode())

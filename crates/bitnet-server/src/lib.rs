@@ -29,6 +29,13 @@ use std::thread::JoinHandle;
 
 use crate::app::App;
 
+/// The parsers of what clients and models write, for the targets of `fuzz/`.
+#[cfg(fuzzing)]
+pub mod hostile {
+    pub use crate::api::hostile::{grammar, request, tool_calls};
+    pub use crate::http::hostile::access;
+}
+
 pub use crate::model::ServedModel;
 pub use crate::options::{Limits, RequestDefaults, ServerOptions};
 

@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// The fields that have not been taken yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fields {
     left: Map<String, Value>,
     /// Unknown fields, and those that cannot be honoured, are ignored and listed.

@@ -5,6 +5,8 @@ pub mod completions;
 pub mod embeddings;
 mod fields;
 mod generation;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod logprobs;
 mod messages;
 pub mod models;

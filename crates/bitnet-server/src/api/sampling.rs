@@ -205,7 +205,7 @@ struct NamedSchema {
 }
 
 /// Takes the fields that limit a text, of which at most one may be there.
-fn grammar(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
+pub fn grammar(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
     let mut found: Vec<(&'static str, Grammar)> = Vec::new();
     let expected = "{\"type\": \"text\"}, {\"type\": \"json_object\"} or {\"type\": \
                     \"json_schema\", \"json_schema\": {\"schema\": …}}";

@@ -2,36 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use bitnet_inference::{ChatOptions, ChatTemplate, GrammarError, Tokenizer, builtin};
 use serde_json::{Value, json};
 
 use super::fields::ASKED;
 use super::*;
 use crate::options::RequestDefaults;
-
-fn model() -> Arc<ModelFacts> {
-    let checkpoint = builtin::open();
-    let config = checkpoint.config();
-    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
-    Arc::new(ModelFacts {
-        name: "builtin".to_owned(),
-        is_builtin: true,
-        template: ChatTemplate::of_model(&checkpoint, &tokenizer).unwrap(),
-        chat_options: ChatOptions::new(SystemTime::now()),
-        fingerprint: String::new(),
-        family: config.family.name(),
-        context_len: config.context_len,
-        vocab_size: config.vocab_size,
-        n_parameters: 0,
-        weight_bytes: 0,
-        hidden_dim: config.hidden_dim,
-        grammars: Err(GrammarError::NoEnd),
-        loaded_at: 0,
-        tokenizer: Arc::new(tokenizer),
-    })
-}
 
 /// Returns the fields that a request was asked for.
 fn asked_for(
@@ -59,7 +35,7 @@ fn documented(name: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_document_lists_the_fields_that_requests_are_asked_for() {
-    let model = model();
+    let model = hostile::model(None);
     let defaults = RequestDefaults::default();
     let messages = json!({"messages": [{"role": "user", "content": "a"}]});
     let check = |schema, body: Value, read: &dyn Fn(Asked) -> Result<(), ApiError>| {

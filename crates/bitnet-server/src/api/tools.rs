@@ -251,24 +251,26 @@ fn read_call(text: &str) -> Option<CalledFunction> {
     })
 }
 
+/// Returns the pieces of a text that comes in parts, with neighbouring texts joined.
+#[cfg(any(test, fuzzing))]
+pub fn pieces<'a>(parts: impl IntoIterator<Item = &'a str>) -> Vec<Piece> {
+    let mut finder = CallFinder::default();
+    let parts = parts.into_iter();
+    let mut pieces: Vec<Piece> = parts.flat_map(|part| finder.push(part)).collect();
+    add_text(&mut pieces, finder.finish());
+    let mut joined: Vec<Piece> = Vec::new();
+    for piece in pieces {
+        match (joined.last_mut(), piece) {
+            (Some(Piece::Text(before)), Piece::Text(text)) => *before += &text,
+            (_, piece) => joined.push(piece),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The pieces of a text, with neighbouring texts joined.
-    fn pieces(texts: &[&str]) -> Vec<Piece> {
-        let mut finder = CallFinder::default();
-        let mut pieces: Vec<Piece> = texts.iter().flat_map(|text| finder.push(text)).collect();
-        add_text(&mut pieces, finder.finish());
-        let mut joined: Vec<Piece> = Vec::new();
-        for piece in pieces {
-            match (joined.last_mut(), piece) {
-                (Some(Piece::Text(before)), Piece::Text(text)) => *before += &text,
-                (_, piece) => joined.push(piece),
-            }
-        }
-        joined
-    }
 
     #[test]
     fn calls_are_found_whatever_pieces_a_text_comes_in() {
@@ -287,10 +289,9 @@ mod tests {
             call("now", "{}"),
             Piece::Text(" <tool".to_owned()),
         ];
-        assert_eq!(pieces(&[text]), expected);
+        assert_eq!(pieces([text]), expected);
         let letters: Vec<String> = text.chars().map(String::from).collect();
-        let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
-        assert_eq!(pieces(&letters), expected);
+        assert_eq!(pieces(letters.iter().map(String::as_str)), expected);
     }
 
     #[test]
@@ -300,7 +301,7 @@ mod tests {
             "<tool_call>{\"name\": \"a\"}",
             "a < b",
         ] {
-            assert_eq!(pieces(&[text]), [Piece::Text(text.to_owned())]);
+            assert_eq!(pieces([text]), [Piece::Text(text.to_owned())]);
         }
     }
 }

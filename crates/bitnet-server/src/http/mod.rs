@@ -2,6 +2,8 @@
 
 mod access;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -53,12 +55,12 @@ fn routes(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics_text))
         .route("/openapi.json", get(page::openapi))
         .route("/v1/models", get(api::models::list))
+        .route("/models", get(api::models::list))
         .route("/v1/models/{*model}", get(api::models::one))
         .route("/v1/chat/completions", post(api::chat::create))
-        .route("/models", get(api::models::list))
+        .route("/chat/completions", post(api::chat::create))
         .route("/v1/completions", post(api::completions::create))
         .route("/v1/embeddings", post(api::embeddings::create))
-        .route("/chat/completions", post(api::chat::create))
         .route("/tokenize", post(api::tokens::tokenize))
         .route("/detokenize", post(api::tokens::detokenize))
         .route("/apply-template", post(api::tokens::apply_template))
