@@ -108,8 +108,8 @@ fn grammars_that_take_long_are_refused_and_hold_up_nobody() {
             200
         );
     }
-    // No longer than the limit, with much time for a busy machine.
-    assert!(begun.elapsed() < 6 * limit + Duration::from_secs(2));
+    // One that waits for a thread would take longer, even on a busy machine.
+    assert!(begun.elapsed() < 6 * limit + Duration::from_secs(10));
 }
 
 #[test]
