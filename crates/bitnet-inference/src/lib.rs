@@ -38,6 +38,7 @@ mod logits;
 mod logprobs;
 mod memory_estimate;
 mod model;
+mod moving_average;
 mod note;
 mod perplexity;
 mod plan;

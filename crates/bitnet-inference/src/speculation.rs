@@ -13,6 +13,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::moving_average::average;
+
 /// Tokens that must have occurred before.
 const NGRAM: usize = 3;
 
@@ -199,9 +201,6 @@ pub(crate) fn draft_lengths(drafts: &[Vec<Drafted>], cost: f64, max_rows: usize)
     lengths
 }
 
-/// Weight of a new measurement in the moving averages.
-const WEIGHT: f64 = 0.25;
-
 /// The cost of a drafted row before any was measured: low, since only drafts measure it.
 const FIRST_COST: f64 = 0.2;
 
@@ -248,14 +247,6 @@ impl DraftCost {
             _ => {}
         }
     }
-}
-
-/// Moves an average towards a new value.
-fn average(average: &mut Option<f64>, value: f64) {
-    *average = Some(match *average {
-        Some(old) => old + WEIGHT * (value - old),
-        None => value,
-    });
 }
 
 #[cfg(test)]

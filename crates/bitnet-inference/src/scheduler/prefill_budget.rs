@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use super::StepReport;
-
-/// Weight of a new measurement in the moving averages.
-const WEIGHT: f64 = 0.25;
+use crate::moving_average::average;
 
 /// Prompt positions of a step before any was measured.
 const FIRST: f64 = 8.0;
@@ -54,8 +52,13 @@ impl PrefillBudget {
         let StepReport {
             n_decodes,
             n_prefill,
+            n_drafted,
             ..
         } = step;
+        if n_prefill == 0 && n_drafted > 0 {
+            // Prompts take the place of drafts, and not the time of a step with them.
+            return;
+        }
         if n_prefill == 0 {
             if self.decodes.len() <= n_decodes {
                 self.decodes.resize(n_decodes + 1, None);
@@ -84,14 +87,6 @@ impl PrefillBudget {
         let nearest = known.min_by_key(|(distance, _)| *distance);
         nearest.map(|(_, time)| time).filter(|_| n_decodes > 0)
     }
-}
-
-/// Moves an average towards a new value.
-fn average(average: &mut Option<f64>, value: f64) {
-    *average = Some(match *average {
-        Some(old) => old + WEIGHT * (value - old),
-        None => value,
-    });
 }
 
 #[cfg(test)]
@@ -141,6 +136,22 @@ mod tests {
         let (longest, positions) = run(&mut budget, 1.0, 0.1);
         assert!(longest <= 6.1, "{longest}");
         assert!(positions >= 30, "{positions}");
+    }
+
+    #[test]
+    fn drafts_leave_no_more_time_to_prompts() {
+        let mut budget = PrefillBudget::new(1.5, Duration::ZERO);
+        budget.observe(step(1, 0), Duration::from_millis(10));
+        let drafted = StepReport {
+            n_drafted: 15,
+            ..step(1, 0)
+        };
+        for _ in 0..9 {
+            budget.observe(drafted, Duration::from_millis(40));
+        }
+        // 30 ms are too long for 15.
+        budget.observe(step(1, 8), Duration::from_millis(30));
+        assert_eq!(budget.positions(1), 2);
     }
 
     #[test]
