@@ -322,6 +322,57 @@ for (const target of TARGETS) {
       assert.match(await reply.innerText(), /2 \* 3 \* 4 snake_case_name/);
     });
 
+    test("events are the same however their bytes arrive, and any text becomes nodes with all its words", async () => {
+      const page = await visit();
+      const wrong = await page.evaluate(async () => {
+        const base = document.querySelector("script[src]").src;
+        const [{ events }, { show }] = await Promise.all(["./api.js", "./markdown.js"].map((name) => import(new URL(name, base).href)));
+        // A generator of random numbers with a seed, so that a failure comes again.
+        let state = 1;
+        const below = (n) => {
+          state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+          return Math.floor((state / 2 ** 32) * n);
+        };
+        const some = (list, n) => Array.from({ length: below(n) }, () => list[below(list.length)]).join("");
+        const wrong = [];
+        for (let round = 0; round < 300; round += 1) {
+          const end = ["\n", "\r\n"][below(2)];
+          const sent = Array.from({ length: below(6) }, () => some(["data: ", "é", "🦙", " ", "{}", ":", "\\n", "x"], 9));
+          const text = sent.map((data) => some([`: ping${end}${end}`, `id: 7${end}`], 3) + `data: ${data}${end}${end}`).join("");
+          const bytes = new TextEncoder().encode(text);
+          const stream = new ReadableStream({
+            start(controller) {
+              for (let at = 0; at < bytes.length;) {
+                const to = at + 1 + below(9);
+                controller.enqueue(bytes.slice(at, to));
+                at = to;
+              }
+              controller.close();
+            },
+          });
+          const got = [];
+          for await (const data of events(stream)) got.push(data);
+          if (JSON.stringify(got) !== JSON.stringify(sent)) wrong.push({ sent, got });
+        }
+        const marks = ["`", "```", "~~~", "*", "**", "_", "# ", "- ", "1. ", "\n", "\n\n", "    ", "[", "](", "https://a.b/", ")", "\\", "word", "é", "\t", "<b>", "&lt;", "\u0000", "---"];
+        for (let round = 0; round < 300; round += 1) {
+          const text = some(marks, 60);
+          const container = document.createElement("div");
+          show(container, text);
+          const words = (text) => (text.match(/word|<b>/g) ?? []).length;
+          // The language of a block of code ends at its first space.
+          if (!/(```|~~~)/.test(text) && !text.includes("](") && words(container.textContent) !== words(text)) wrong.push({ text });
+          if (container.querySelector("b, script")) wrong.push({ text });
+        }
+        // Long runs of one mark end before the test's time does.
+        for (const mark of [...marks, "``` ", "[a](", "* * ", "*a **b ", "- ".repeat(50) + "\n"]) {
+          show(document.createElement("div"), `\`\`\`${" ".repeat(20_000)}\`\n` + mark.repeat(20_000 / mark.length));
+        }
+        return wrong;
+      });
+      assert.deepEqual(wrong, []);
+    });
+
     test("works by keyboard alone", async () => {
       const page = await visit();
       await page.locator("#send:enabled").waitFor();

@@ -1,7 +1,7 @@
 // The part of Markdown that models write, as nodes: paragraphs, headings, lists, code, emphasis, links.
 import { copyButton, el } from "./dom.js";
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`\s]*)[^`]*$/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6}) (.*)$/;
 const RULE = /^ {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})$/;
 const ITEM = /^( {0,3})([-*+]|(\d{1,9})[.)])( +|$)(.*)$/;
@@ -22,7 +22,7 @@ export function parse(text, depth = 0) {
     } else if ((match = FENCE.exec(line))) {
       const close = new RegExp(`^ {0,3}${match[1][0]}{${match[1].length},}\\s*$`);
       const end = lines.findIndex((other, at) => at > i && close.test(other));
-      blocks.push({ kind: "code", language: match[2], text: lines.slice(i + 1, end < 0 ? undefined : end).join("\n") });
+      blocks.push({ kind: "code", language: match[2].trim().split(/\s/)[0], text: lines.slice(i + 1, end < 0 ? undefined : end).join("\n") });
       i = end < 0 ? lines.length : end + 1;
     } else if ((match = HEADING.exec(line))) {
       blocks.push({ kind: "heading", level: match[1].length, text: match[2].trim().replace(/ #+$/, "") });
