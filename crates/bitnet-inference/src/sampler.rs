@@ -49,6 +49,9 @@ pub const REPEAT_WINDOW: usize = 256;
 /// differ in the last bit only and overflow f32, so they mean greedy sampling.
 pub const MIN_TEMPERATURE: f32 = 1e-5;
 
+/// Candidates that are sorted first: mostly enough, and no more work than finding them.
+const FIRST_SORTED: usize = 64;
+
 /// The range of presence and frequency penalties.
 const ADDITIVE_PENALTY: RangeInclusive<f32> = -2.0..=2.0;
 
@@ -242,9 +245,19 @@ pub(crate) struct SamplerBuffers {
 struct Candidate {
     id: u32,
     logit: f32,
+    /// Set by [`SamplerBuffers::softmax`].
+    probability: f32,
 }
 
 impl Candidate {
+    fn new(id: u32, logit: f32) -> Self {
+        Self {
+            id,
+            logit,
+            probability: 0.0,
+        }
+    }
+
     /// Orders by descending logit, then by ascending id.
     fn compare(self, other: Self) -> Ordering {
         let by_logit = other.logit.partial_cmp(&self.logit);
@@ -354,7 +367,6 @@ impl TokenChoice {
             candidate.logit = (candidate.logit.min(f32::MAX) - max) / options.temperature;
         }
         buffers.keep_top_k(options.top_k);
-        buffers.candidates.sort_unstable_by(|a, b| a.compare(*b));
         buffers.keep_top_p(options.top_p);
         buffers.keep_min_p(options.min_p);
         buffers.softmax();
@@ -402,7 +414,7 @@ impl SamplerBuffers {
         self.candidates.extend(
             (0..)
                 .zip(logits)
-                .map(|(id, &logit)| Candidate { id, logit }),
+                .map(|(id, &logit)| Candidate::new(id, logit)),
         );
     }
 
@@ -444,15 +456,41 @@ impl SamplerBuffers {
             self.candidates
                 .select_nth_unstable_by(k - 1, |a, b| a.compare(*b));
             self.candidates.truncate(k);
+            // Their order would depend on the tokens that were left out.
+            self.candidates.sort_unstable_by(|a, b| a.compare(*b));
         }
     }
 
-    /// Sets `probabilities` to those of the candidates.
+    /// Sets the probabilities of the candidates.
     fn softmax(&mut self) {
         self.probabilities.clear();
         self.probabilities
             .extend(self.candidates.iter().map(|candidate| candidate.logit));
         ops::softmax(self.isa, &mut self.probabilities);
+        for (candidate, &probability) in self.candidates.iter_mut().zip(&self.probabilities) {
+            candidate.probability = probability;
+        }
+    }
+
+    /// Sorts the candidates until the probability of one satisfies `is_last`, and returns its
+    /// index. Those after it may be in any order: sorting the whole vocabulary would take
+    /// as long as several layers.
+    fn sort_until(&mut self, mut is_last: impl FnMut(f32) -> bool) -> Option<usize> {
+        let mut n_sorted = 0;
+        while n_sorted < self.candidates.len() {
+            let rest = &mut self.candidates[n_sorted..];
+            let n = (7 * n_sorted).max(FIRST_SORTED).min(rest.len());
+            if n < rest.len() {
+                rest.select_nth_unstable_by(n - 1, |a, b| a.compare(*b));
+            }
+            let next = &mut rest[..n];
+            next.sort_unstable_by(|a, b| a.compare(*b));
+            if let Some(last) = next.iter().position(|next| is_last(next.probability)) {
+                return Some(n_sorted + last);
+            }
+            n_sorted += n;
+        }
+        None
     }
 
     fn keep_top_p(&mut self, top_p: f32) {
@@ -461,8 +499,8 @@ impl SamplerBuffers {
         }
         self.softmax();
         let mut sum = 0.0;
-        let reached = self.probabilities.iter().position(|p| {
-            sum += p;
+        let reached = self.sort_until(|probability| {
+            sum += probability;
             sum >= top_p
         });
         // By rounding, the sum of all may be below p.
@@ -476,24 +514,27 @@ impl SamplerBuffers {
             return;
         }
         self.softmax();
-        let least = self.probabilities[0] * min_p;
-        let kept = self.probabilities.partition_point(|&p| p >= least);
-        self.candidates.truncate(kept.max(1));
+        let probabilities = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.probability);
+        let least = probabilities.fold(0.0, f32::max) * min_p;
+        self.candidates
+            .retain(|candidate| candidate.probability >= least);
     }
 
     /// Returns the candidate at which the cumulative probability exceeds `random`, in 0..1.
-    fn pick(&self, random: f32) -> u32 {
+    fn pick(&mut self, random: f32) -> u32 {
         let mut left = random;
-        for (candidate, &probability) in self.candidates.iter().zip(&self.probabilities) {
+        let picked = self.sort_until(|probability| {
             left -= probability;
-            if left < 0.0 {
-                return candidate.id;
-            }
-        }
+            left < 0.0
+        });
         // By rounding, the sum of all may be slightly below 1: use the last possible
         // candidate.
-        let possible = self.probabilities.iter().rposition(|&p| p > 0.0);
-        self.candidates[possible.unwrap_or(0)].id
+        let possible = |candidate: &Candidate| candidate.probability > 0.0;
+        let picked = picked.or_else(|| self.candidates.iter().rposition(possible));
+        self.candidates[picked.unwrap_or(0)].id
     }
 }
 
@@ -815,11 +856,43 @@ mod tests {
     }
 
     #[test]
+    fn sorting_as_far_as_needed_gives_the_front_of_the_sorted() {
+        let n = 1000;
+        // With ties across the ends of all parts.
+        let all: Vec<_> = (0..n)
+            .map(|i| Candidate::new(i, (i * 7 % 190) as f32 / 16.0))
+            .collect();
+        let mut sorted = all.clone();
+        sorted.sort_by(|a, b| a.compare(*b));
+        let ids = |candidates: &[Candidate]| candidates.iter().map(|c| c.id).collect::<Vec<_>>();
+        for n_wanted in (0..=n as usize).step_by(9) {
+            let mut buffers = SamplerBuffers::new(Isa::best(), n as usize);
+            buffers.candidates.clone_from(&all);
+            let mut n_asked = 0;
+            let last = buffers.sort_until(|_| {
+                n_asked += 1;
+                n_asked > n_wanted
+            });
+            assert_eq!(last, (n_wanted < n as usize).then_some(n_wanted));
+            let front = ..n_asked.min(n as usize);
+            assert_eq!(ids(&buffers.candidates[front]), ids(&sorted[front]));
+            // Nothing is lost behind it.
+            let mut rest = ids(&buffers.candidates);
+            rest.sort_unstable();
+            assert_eq!(rest, (0..n).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn rounding_never_chooses_what_is_impossible() {
         let mut buffers = SamplerBuffers::new(Isa::best(), 3);
-        buffers.candidates = (5..8).map(|id| Candidate { id, logit: 0.0 }).collect();
         // Their sum is a little below 1, as that of many may be.
-        buffers.probabilities = vec![0.5, 0.499, 0.0];
+        let probabilities = [0.5, 0.499, 0.0];
+        let candidate = |(id, probability)| Candidate {
+            probability,
+            ..Candidate::new(id, 0.0)
+        };
+        buffers.candidates = (5..8).zip(probabilities).map(candidate).collect();
         let picked = [0.0, 0.499, 0.5, 0.998, 0.9995].map(|random| buffers.pick(random));
         assert_eq!(picked, [5, 5, 6, 6, 6]);
     }
