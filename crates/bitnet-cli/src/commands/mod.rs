@@ -14,6 +14,7 @@ pub mod perplexity;
 pub mod pull;
 pub mod run;
 pub mod serve;
+mod served_model;
 pub mod tokenize;
 
 use std::io::IsTerminal;

@@ -1,0 +1,158 @@
+//! The model that answers requests, and what holds where they say nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bitnet_core::KvPage;
+use bitnet_inference::{Checkpoint, HeadPrecision, Plan, PlanError, PlanOptions};
+use bitnet_server::{RequestDefaults, ServedModel, ServerOptions};
+
+use super::generation::{SamplingArgs, SpeculationArgs, parse_count_or_all};
+use crate::error::NoChatTemplate;
+use crate::model::{ChatTemplateArg, RunModelArgs};
+use crate::ui::Ui;
+
+/// Sequences that keep the prefixes of finished texts.
+const N_CACHED: usize = 32;
+
+/// Arguments of commands that answer requests.
+#[derive(Debug, clap::Args)]
+pub struct ServedModelArgs {
+    #[command(flatten)]
+    model: RunModelArgs,
+    /// Context length of each request [default: model's, up to 4096]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    context: Option<usize>,
+    /// Texts generated at the same time
+    #[arg(long, value_name = "N", default_value = "8", value_parser = parse_parallel)]
+    parallel: usize,
+    /// Name of the model in the API [default: its file's]
+    #[arg(long, value_name = "NAME")]
+    alias: Option<String>,
+    /// Ignore fields that are unknown or cannot be honoured, and list them in `bitnet-ignored`
+    #[arg(long)]
+    lenient: bool,
+    /// Maximum tokens of a text; -1: no limit [default: completions 16, chats no limit]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        value_parser = parse_count_or_all,
+        allow_negative_numbers = true
+    )]
+    max_tokens: Option<usize>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    speculation: SpeculationArgs,
+    #[command(flatten)]
+    template: ChatTemplateArg,
+}
+
+fn parse_parallel(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1024) => Ok(n),
+        _ => Err("expected a number from 1 to 1024".to_owned()),
+    }
+}
+
+impl ServedModelArgs {
+    /// Validates the arguments as far as possible without a model.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        Ok(self.sampling.validate()?)
+    }
+
+    /// Opens the model.
+    pub fn open(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
+        self.model.model.open(ui)
+    }
+
+    /// Returns the options of requests; the others have their defaults.
+    pub fn options(&self, checkpoint: &Checkpoint, ui: &Ui) -> ServerOptions {
+        ServerOptions {
+            max_running: self.parallel,
+            defaults: RequestDefaults {
+                sampling: self.sampling.options(checkpoint, ui),
+                seed: self.sampling.seed(),
+                max_tokens: self.max_tokens,
+            },
+            speculate: self.speculation.is_on(),
+            lenient: self.lenient,
+            ..ServerOptions::default()
+        }
+    }
+
+    /// Loads the model.
+    pub fn load(&self, checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<ServedModel> {
+        let model = &self.model.model;
+        let tokenizer = model.tokenizer(checkpoint, ui)?;
+        let template = match self.template.resolve(model, checkpoint, &tokenizer, ui) {
+            Ok(template) => Some(template),
+            Err(error) if error.is::<NoChatTemplate>() => {
+                ui.note("note: the model has no chat template; it continues texts");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let head = self.model.compute.head.for_largest();
+        let plan = self.plan(checkpoint, head)?;
+        let loaded = self.model.load_as_planned(checkpoint, plan, head, ui)?;
+        let tensors = checkpoint.tensors();
+        Ok(ServedModel {
+            name: self.name(),
+            is_builtin: model.is_builtin(),
+            engine: loaded.engine,
+            tokenizer: Arc::new(tokenizer),
+            template,
+            chat_options: self.template.options()?,
+            n_parameters: tensors.iter().map(|t| t.n_rows * t.n_cols).sum(),
+        })
+    }
+
+    /// Returns a plan with KV pages for as many full contexts as fit into memory, at most
+    /// one per text: requests share them.
+    fn plan(&self, checkpoint: &Checkpoint, head: HeadPrecision) -> anyhow::Result<Plan> {
+        let mut n_contexts = self.parallel;
+        loop {
+            let one = PlanOptions {
+                n_threads: self.model.threads,
+                context_len: self.context,
+                ..PlanOptions::default()
+            };
+            let context_len = Plan::new(checkpoint.config(), one)?.context_len;
+            let sizes = PlanOptions {
+                n_sequences: Some(self.parallel + N_CACHED),
+                kv_pages: Some(n_contexts * context_len.div_ceil(KvPage::POSITIONS)),
+                ..one
+            };
+            let plan = self.model.compute.plan(checkpoint, head, sizes);
+            match plan {
+                Err(error) if n_contexts > 1 && is_memory_limit(&error) => n_contexts /= 2,
+                plan => return plan,
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        if let Some(alias) = &self.alias {
+            return alias.clone();
+        }
+        let name = self.model.model.name();
+        let path = Path::new(&*name);
+        let is_file = path.extension().is_some_and(|end| end == "gguf");
+        let last = if is_file {
+            path.file_stem()
+        } else {
+            path.file_name()
+        };
+        last.map_or_else(
+            || name.to_string(),
+            |last| last.to_string_lossy().into_owned(),
+        )
+    }
+}
+
+fn is_memory_limit(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(PlanError::MemoryLimit(_))))
+}
