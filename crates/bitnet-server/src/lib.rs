@@ -12,6 +12,7 @@
 
 mod api;
 mod app;
+mod batch;
 mod body;
 mod error;
 mod http;
@@ -36,6 +37,7 @@ pub mod hostile {
     pub use crate::http::hostile::access;
 }
 
+pub use crate::batch::{BatchError, BatchProgress, run_batch};
 pub use crate::model::ServedModel;
 pub use crate::options::{Limits, RequestDefaults, ServerOptions};
 

@@ -1,6 +1,7 @@
 //! The model that a server serves.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Engine, ForwardError, GrammarCompiler, GrammarError, Input, Logits,
@@ -44,6 +45,8 @@ pub struct ModelFacts {
     pub weight_bytes: usize,
     pub hidden_dim: usize,
     pub grammars: Result<GrammarCompiler, GrammarError>,
+    /// The time of every request, instead of the clock's.
+    pub time: Option<SystemTime>,
     /// Unix time in seconds.
     pub loaded_at: u64,
 }
@@ -52,6 +55,16 @@ pub struct ModelFacts {
 pub const TOOL_CALL: &str = "<tool_call>";
 
 impl ModelFacts {
+    /// Returns the time of a request that is read now.
+    pub fn now(&self) -> SystemTime {
+        self.time.unwrap_or_else(SystemTime::now)
+    }
+
+    /// Returns [`now`](Self::now) as Unix time in seconds.
+    pub fn unix_time(&self) -> u64 {
+        unix_seconds(self.now())
+    }
+
     /// Returns whether the chat template has tools, in the form whose calls are known.
     pub fn has_tools(&self) -> bool {
         let source = self
@@ -64,7 +77,10 @@ impl ModelFacts {
 
 impl ServedModel {
     /// Splits the model into its engine and the rest.
-    pub(crate) fn split(mut self, now: u64) -> Result<(Engine, ModelFacts), ForwardError> {
+    pub(crate) fn split(
+        mut self,
+        time: Option<SystemTime>,
+    ) -> Result<(Engine, ModelFacts), ForwardError> {
         let fingerprint = fingerprint(&mut self.engine, &self.tokenizer)?;
         let model = self.engine.model();
         let config = model.config();
@@ -82,10 +98,16 @@ impl ServedModel {
             hidden_dim: config.hidden_dim,
             grammars: GrammarCompiler::new(Arc::clone(&self.tokenizer), config.vocab_size),
             tokenizer: self.tokenizer,
-            loaded_at: now,
+            time,
+            loaded_at: unix_seconds(time.unwrap_or_else(SystemTime::now)),
         };
         Ok((self.engine, facts))
     }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Returns a hash of what the model computes from its first tokens, and of its vocabulary:

@@ -1,6 +1,6 @@
 //! The options of a server.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bitnet_inference::SamplerOptions;
 
@@ -28,6 +28,8 @@ pub struct ServerOptions {
     pub drain: Duration,
     /// Limits of requests and connections.
     pub limits: Limits,
+    /// The time of every request, instead of the clock's.
+    pub time: Option<SystemTime>,
 }
 
 /// What holds where a request says nothing.
@@ -85,6 +87,7 @@ impl Default for ServerOptions {
             lenient: false,
             drain: Duration::from_secs(30),
             limits: Limits::default(),
+            time: None,
         }
     }
 }

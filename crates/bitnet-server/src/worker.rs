@@ -11,7 +11,7 @@ use bitnet_inference::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::app::{App, unix_time};
+use crate::app::App;
 use crate::job::{Command, Commands, Job, JobEvent, JobId, TextEvent, Timings};
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
@@ -76,7 +76,7 @@ impl Text<'_> {
 
 /// Serves a model until the server is asked to end. Returns whether every job was done.
 pub fn run(app: &App, model: ServedModel, commands: &Commands, on_ready: impl FnOnce()) -> bool {
-    let (mut engine, facts) = match model.split(unix_time()) {
+    let (mut engine, facts) = match model.split(app.options.time) {
         Ok(split) => split,
         Err(error) => {
             tracing::error!(%error, "the model cannot be computed");

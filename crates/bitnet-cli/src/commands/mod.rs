@@ -1,6 +1,7 @@
 //! One file per subcommand: its arguments, whose comments are the help text, and its
 //! implementation.
 
+pub mod batch;
 pub mod bench;
 pub mod chat;
 pub mod completions;

@@ -24,6 +24,7 @@ fn bitnet_itself() {
       run          Continue a prompt
       chat         Chat with a model
       serve        Serve OpenAI's API and a chat page
+      batch        Answer a file of requests, as OpenAI's batch API does
       inspect      Show a model's properties without loading
       devices      Show the devices and kernels available
       tokenize     Show the tokens of a text, or the text of tokens

@@ -171,6 +171,32 @@ mod ctrl_c {
     }
 
     #[test]
+    fn an_interrupted_batch_tells_what_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = r#"{"custom_id": "ID", "method": "POST", "url": "/v1/completions",
+            "body": {"prompt": "a", "max_tokens": 200, "ignore_eos": true}}"#;
+        let lines =
+            (0..1000).map(|i| request.replace('\n', " ").replace("ID", &i.to_string()) + "\n");
+        std::fs::write(folder.path().join("in"), lines.collect::<String>()).unwrap();
+        let mut child = command(folder.path(), &["batch", "in", "out"])
+            .spawn()
+            .unwrap();
+        let out = folder.path().join("out");
+        while std::fs::metadata(&out).map_or(0, |out| out.len()) == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        interrupt(&child);
+        assert_eq!(end_of(&mut child).code(), Some(130));
+        let stderr = stderr_of(&mut child);
+        let written = std::fs::read_to_string(&out).unwrap().lines().count();
+        let left = format!(
+            "interrupted; the same command answers the {} left\n",
+            1000 - written
+        );
+        assert!(stderr.ends_with(&left), "{stderr}");
+    }
+
+    #[test]
     fn waiting_for_a_prompt_is_interrupted_at_once() {
         let mut command = command(Path::new("."), &["run", "-q", "-"]);
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();

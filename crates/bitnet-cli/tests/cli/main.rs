@@ -1,6 +1,7 @@
 //! End-to-end tests of the program `bitnet`, mostly with the built-in model.
 
 mod bad_input;
+mod batch;
 mod chat;
 mod convert;
 mod damaged;

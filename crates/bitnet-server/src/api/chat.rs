@@ -1,7 +1,6 @@
 //! `/v1/chat/completions`
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -14,7 +13,7 @@ use super::generation::Generation;
 use super::reply::{AskedTexts, Form, Reply};
 use super::tools::{self, Tools};
 use super::{Asked, aside, asked, check_model, messages, sampling};
-use crate::app::{App, unix_time};
+use crate::app::App;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
 use crate::options::RequestDefaults;
@@ -63,7 +62,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     let reply = Reply {
         form: Form::Chat,
         id: super::new_id("chatcmpl"),
-        created: unix_time(),
+        created: model.unix_time(),
         seed,
         n,
         with_logprobs: logprobs.is_some(),
@@ -100,7 +99,7 @@ pub fn take_prompt(
         .map(|(i, message)| messages::read(i, message, model.has_tools()))
         .collect::<Result<_, _>>()?;
     let mut options = model.chat_options.clone();
-    options.now = SystemTime::now();
+    options.now = model.now();
     options.answer = (fields.take("add_generation_prompt", "true or false")?).unwrap_or(true);
     if let Some(variables) = fields.take("chat_template_kwargs", "an object")? {
         options = options

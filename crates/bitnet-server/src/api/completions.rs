@@ -11,7 +11,7 @@ use super::fields::{Fields, Object};
 use super::generation::{Generation, MAX_TEXTS};
 use super::reply::{AskedTexts, Echo, Form, Reply};
 use super::{Asked, aside, asked, check_model, sampling};
-use crate::app::{App, unix_time};
+use crate::app::App;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
 use crate::options::RequestDefaults;
@@ -86,7 +86,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     let reply = Reply {
         form: Form::Completion,
         id: super::new_id("cmpl"),
-        created: unix_time(),
+        created: model.unix_time(),
         seed,
         n,
         with_logprobs: logprobs.is_some(),

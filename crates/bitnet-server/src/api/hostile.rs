@@ -46,6 +46,7 @@ pub fn model(template: Option<&str>) -> Arc<ModelFacts> {
         weight_bytes: 0,
         hidden_dim: config.hidden_dim,
         grammars: Err(GrammarError::NoEnd),
+        time: Some(SystemTime::UNIX_EPOCH),
         loaded_at: 0,
         tokenizer: Arc::new(tokenizer),
     })
