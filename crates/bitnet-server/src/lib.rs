@@ -17,14 +17,16 @@ mod body;
 mod error;
 mod http;
 mod job;
+mod listener;
 mod metrics;
 mod model;
 mod options;
 mod page;
+#[cfg(feature = "tls")]
+mod tls;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -38,14 +40,16 @@ pub mod hostile {
 }
 
 pub use crate::batch::{BatchError, BatchProgress, run_batch};
+pub use crate::listener::Listener;
 pub use crate::model::ServedModel;
 pub use crate::options::{Limits, RequestDefaults, ServerOptions};
+#[cfg(feature = "tls")]
+pub use crate::tls::{Tls, TlsError};
 
 /// A server that listens. Until [`run`](Self::run) it answers that the model is loading.
 #[derive(Debug)]
 pub struct Server {
     app: Arc<App>,
-    address: SocketAddr,
     http: JoinHandle<()>,
     commands: job::Commands,
 }
@@ -65,29 +69,20 @@ impl Shutdown {
 }
 
 impl Server {
-    /// Listens on an address and answers on a new thread.
+    /// Answers the connections of a listener on a new thread.
     ///
     /// # Errors
     ///
-    /// Returns an error if the address cannot be bound or the thread not started.
-    pub fn start(address: SocketAddr, options: ServerOptions) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+    /// Returns an error if the thread cannot be started.
+    pub fn start(listener: impl Into<Listener>, options: ServerOptions) -> io::Result<Self> {
         let (sender, commands) = job::channel();
         let app = Arc::new(App::new(options, sender));
-        let http = http::spawn(listener, Arc::clone(&app))?;
+        let http = http::spawn(listener.into(), Arc::clone(&app))?;
         Ok(Self {
             app,
-            address,
             http,
             commands,
         })
-    }
-
-    /// Returns the address of the server.
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Returns a handle to end the server.

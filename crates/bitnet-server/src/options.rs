@@ -30,6 +30,9 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// The time of every request, instead of the clock's.
     pub time: Option<SystemTime>,
+    /// Certificate and key; without them, connections are not encrypted.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::Tls>,
 }
 
 /// What holds where a request says nothing.
@@ -88,6 +91,8 @@ impl Default for ServerOptions {
             drain: Duration::from_secs(30),
             limits: Limits::default(),
             time: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod embed;
 mod generation;
 pub mod inspect;
+mod listen;
 pub mod logits;
 pub mod perplexity;
 pub mod pull;

@@ -1,6 +1,5 @@
 //! `bitnet serve`
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use anyhow::Context;
 use bitnet_server::{Server, ServerOptions};
 use clap::ValueEnum;
 
+use super::listen::ListenArgs;
 use super::served_model::ServedModelArgs;
 use crate::error::UsageError;
 use crate::input::read_text;
@@ -27,12 +27,8 @@ Examples:
   bitnet serve -m model.gguf --port 8000 --parallel 16
   curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\"}'")]
 pub struct Args {
-    /// Address or name to listen on
-    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
-    host: String,
-    /// Port; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value = "8080")]
-    port: u16,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// Texts that may wait; beyond, requests are refused
     #[arg(long, value_name = "N", default_value = "256")]
     queue: usize,
@@ -65,7 +61,8 @@ enum LogFormat {
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     args.model.validate()?;
-    let address = args.address()?;
+    let tls = args.listen.tls()?;
+    let listening = args.listen.bind(tls.is_some())?;
     let checkpoint = args.model.open(ui)?;
     let options = ServerOptions {
         allowed_hosts: args.allowed_hosts(),
@@ -73,14 +70,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         cors_origins: args.cors_origin.clone(),
         max_waiting: args.queue,
         drain: Duration::from_secs(args.drain),
+        tls,
         ..args.model.options(&checkpoint, ui)
     };
-    if !address.ip().is_loopback() && options.api_keys.is_empty() {
+    if listening.is_public && options.api_keys.is_empty() {
         ui.note("warning: other machines can use this server; --api-key-file limits who may");
     }
     start_log(args.log_format);
-    let server = Server::start(address, options)
-        .with_context(|| format!("failed to listen on {address}"))?;
+    let server =
+        Server::start(listening.listener, options).context("failed to start the server")?;
     let model = args.model.load(&checkpoint, ui)?;
     interrupt::defer();
     let shutdown = server.shutdown();
@@ -90,10 +88,9 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
         shutdown.request();
     });
-    let address = server.address();
     let mut told = Ok(());
     let was_drained = server.run(model, || {
-        told = ui.line(&format!("listening on http://{address}"));
+        told = ui.line(&format!("listening on {}", listening.address));
     });
     told?;
     if !was_drained {
@@ -115,30 +112,10 @@ fn start_log(format: LogFormat) {
 }
 
 impl Args {
-    fn address(&self) -> anyhow::Result<SocketAddr> {
-        if self.host.eq_ignore_ascii_case("localhost") {
-            return Ok((Ipv4Addr::LOCALHOST, self.port).into());
-        }
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let found = (host, self.port)
-            .to_socket_addrs()
-            .ok()
-            .and_then(|mut all| all.next());
-        found.ok_or_else(|| {
-            UsageError(format!(
-                "--host is {:?}, expected an address or name of this machine",
-                self.host
-            ))
-            .into()
-        })
-    }
-
     /// Returns the names that requests may be for: those given, and the one listened on.
     fn allowed_hosts(&self) -> Vec<String> {
         let mut hosts = self.allowed_host.clone();
-        if self.host.parse::<IpAddr>().is_err() {
-            hosts.push(self.host.clone());
-        }
+        hosts.extend(self.listen.host_name().map(str::to_owned));
         hosts
     }
 

@@ -1,36 +1,63 @@
 //! `bitnet serve` as a process.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rcgen::CertifiedKey;
 use serde_json::{Value, json};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::command;
 
-/// A server on a port; killed when dropped.
+/// Returns the command of a server without a log.
+fn serve(args: &[&str]) -> Command {
+    let common = ["serve", "--log-format", "none"];
+    command(Path::new("."), &[&common, args].concat())
+}
+
+/// A server; killed when dropped.
 struct Server {
     child: Child,
-    port: u16,
+    /// What it says that it listens on.
+    address: String,
 }
 
 impl Server {
     fn start(port: u16) -> Self {
-        let port = port.to_string();
-        let args = ["serve", "--port", &port, "--log-format", "none"];
-        let mut child = command(Path::new("."), &args).spawn().unwrap();
+        Self::spawn(&mut serve(&["--port", &port.to_string()]))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
-        let Some(port) = line.strip_prefix("listening on http://127.0.0.1:") else {
+        let Some(address) = line.strip_prefix("listening on ") else {
             let mut stderr = String::new();
             let _ = child.stderr.take().unwrap().read_to_string(&mut stderr);
             panic!("{line}{stderr}");
         };
-        let port = port.trim_end().parse().unwrap();
-        Self { child, port }
+        let address = address.trim_end().to_owned();
+        Self { child, address }
+    }
+
+    fn port(&self) -> u16 {
+        let (_, port) = self.address.rsplit_once(':').unwrap();
+        port.parse().unwrap()
+    }
+
+    /// Asks the server to end, and waits until it has.
+    fn terminate(&mut self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").arg(pid).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 
     /// Ends the process at once: SIGKILL.
@@ -41,7 +68,7 @@ impl Server {
 
     /// Sends a request for a stream.
     fn ask(&self, request: &Value) -> BufReader<TcpStream> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port())).unwrap();
         let timeout = Some(Duration::from_mins(1));
         stream.set_read_timeout(timeout).unwrap();
         let body = request.to_string();
@@ -121,7 +148,7 @@ fn a_killed_server_breaks_its_streams_and_writes_the_same_again() {
     });
     let mut server = Server::start(0);
     let stream = server.ask(&request);
-    let port = server.port;
+    let port = server.port();
     let cut = Streamed::read(stream, N, |read| {
         if read.tokens.iter().all(|tokens| tokens.len() >= 5) {
             server.kill();
@@ -136,4 +163,119 @@ fn a_killed_server_breaks_its_streams_and_writes_the_same_again() {
         assert!(cut.len() >= 5 && cut.len() < whole.len(), "{}", cut.len());
         assert_eq!(cut[..], whole[..cut.len()]);
     }
+}
+
+/// Asks whether a server is alive, for a host that is no name of its own.
+fn health(mut stream: impl Read + Write) -> String {
+    let request = "GET /health HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_unix_socket_is_replaced_only_if_nobody_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let args = ["--unix-socket", path.to_str().unwrap()];
+    let mut server = Server::spawn(&mut serve(&args));
+    assert_eq!(server.address, format!("unix:{}", path.display()));
+    let ok = "HTTP/1.1 200 OK";
+    assert_eq!(health(UnixStream::connect(&path).unwrap()), ok);
+    let second = serve(&args).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert!(stderr.contains("error: failed to listen on "), "{stderr}");
+    // The first one still listens.
+    assert_eq!(health(UnixStream::connect(&path).unwrap()), ok);
+    server.kill();
+    assert!(path.exists());
+    let mut server = Server::spawn(&mut serve(&args));
+    assert_eq!(health(UnixStream::connect(&path).unwrap()), ok);
+    server.terminate();
+    assert!(!path.exists());
+    // Other files are not replaced.
+    std::fs::write(&path, "a letter").unwrap();
+    assert_eq!(serve(&args).output().unwrap().status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "a letter");
+}
+
+#[test]
+fn a_service_manager_may_pass_the_socket() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // As systemd does: descriptor 3, for the process with this number.
+    let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+    let bitnet = env!("CARGO_BIN_EXE_bitnet");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, "sh", bitnet, "serve", "--log-format", "none"])
+        .stdin(OwnedFd::from(listener))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut server = Server::spawn(&mut command);
+    assert_eq!(server.address, format!("http://{address}"));
+    // Over a port, hosts are checked.
+    let refused = "HTTP/1.1 403 Forbidden";
+    assert_eq!(health(TcpStream::connect(address).unwrap()), refused);
+    server.terminate();
+}
+
+#[test]
+fn a_certificate_encrypts_connections() {
+    let names = vec!["127.0.0.1".to_owned()];
+    let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let certificate = file("cert.pem", &cert.pem());
+    let key = file("key.pem", &signing_key.serialize_pem());
+    let with = |certificate: &str, key: &str| {
+        serve(&["--port", "0", "--tls-cert", certificate, "--tls-key", key])
+    };
+    let mut server = Server::spawn(&mut with(&certificate, &key));
+    assert!(
+        server.address.starts_with("https://127.0.0.1:"),
+        "{}",
+        server.address
+    );
+    let root = Certificate::from_pem(cert.pem().as_bytes()).unwrap();
+    let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![root])));
+    let config = ureq::Agent::config_builder()
+        .tls_config(tls.build())
+        .build();
+    let url = format!("{}/v1/completions", server.address);
+    let body = json!({"prompt": "Once", "max_tokens": 3, "stream": true}).to_string();
+    let response = config
+        .new_agent()
+        .post(&url)
+        .content_type("application/json")
+        .send(&body);
+    let text = response.unwrap().body_mut().read_to_string().unwrap();
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    // Without encryption there is no answer, and nobody else notices.
+    let mut plain = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    plain
+        .write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    server.terminate();
+
+    let error = |certificate: &str, key: &str| {
+        let output = with(certificate, key).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        stderr
+    };
+    assert!(error(&key, &key).contains("there is no certificate"));
+    assert!(error(&certificate, &certificate).contains("the key is not in PEM"));
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let other = file("other.pem", &other);
+    assert!(error(&certificate, &other).contains("the certificate and the key cannot be used"));
 }

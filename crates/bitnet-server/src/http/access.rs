@@ -1,13 +1,14 @@
 //! Who may use the server: host, origin and key of a request.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
+use super::connection::Peer;
 use crate::app::Client;
 use crate::error::ApiError;
 use crate::options::ServerOptions;
@@ -18,7 +19,7 @@ pub fn check(
     options: &ServerOptions,
     request: &Request,
     path: &str,
-    peer: SocketAddr,
+    peer: Peer,
 ) -> Result<Client, ApiError> {
     let headers = request.headers();
     let authority = request
@@ -32,7 +33,11 @@ pub fn check(
     // All of them, so that it does not matter which one counts.
     let hosts = named.chain(authority).map(String::from_utf8_lossy);
     let hosts: Vec<_> = hosts.collect();
-    if let Some(host) = hosts.iter().find(|host| !is_allowed_host(options, host)) {
+    // No page of a browser reaches a Unix socket.
+    let is_tcp = matches!(peer, Peer::Tcp(_));
+    if let Some(host) = hosts.iter().find(|host| !is_allowed_host(options, host))
+        && is_tcp
+    {
         let message =
             format!("requests for the host {host:?} are refused; `--allowed-host` permits a name");
         return Err(forbidden(message));
@@ -66,9 +71,13 @@ fn forbidden(message: String) -> ApiError {
 
 /// Returns the client, unless its key is wrong. Every key is compared in full, so that the
 /// time tells nothing.
-fn client(options: &ServerOptions, headers: &HeaderMap, peer: SocketAddr) -> Option<Client> {
+fn client(options: &ServerOptions, headers: &HeaderMap, peer: Peer) -> Option<Client> {
     if options.api_keys.is_empty() {
-        return Some(Client(hash(peer.ip())));
+        return Some(Client(match peer {
+            Peer::Tcp(address) => hash(address.ip()),
+            #[cfg(unix)]
+            Peer::Unix => 0,
+        }));
     }
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
         let value = value.as_bytes();
@@ -167,7 +176,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(axum::body::Body::empty()).unwrap();
-        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        let peer = Peer::Tcp(([127, 0, 0, 1], 9).into());
         match check(options, &request, path, peer) {
             Ok(_) => 200,
             Err(error) => error.status.as_u16(),

@@ -1,6 +1,6 @@
 //! Who may use the server, for arbitrary headers: the fuzz target `access`, and its corpus.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -8,6 +8,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, header};
 
 use super::access;
+use super::connection::Peer;
 use crate::options::ServerOptions;
 
 const HOST: &str = "box.lan";
@@ -44,7 +45,7 @@ pub fn access(data: &[u8]) -> [bool; 2] {
         ..open.clone()
     };
     let [is_open, is_unlocked] = [open, locked].map(|options| {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        let peer = Peer::Tcp(([127, 0, 0, 1], 9).into());
         access::check(&options, &request, "/v1/models", peer).is_ok()
     });
     let value = |name: HeaderName| request.headers().get(name).map(HeaderValue::as_bytes);

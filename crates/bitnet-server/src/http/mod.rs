@@ -6,7 +6,6 @@ mod connection;
 pub mod hostile;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -18,15 +17,17 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use self::connection::Peer;
 use crate::api;
 use crate::app::{App, MAX_COMPILING};
 use crate::body::json;
 use crate::error::ApiError;
+use crate::listener::Listener;
 use crate::metrics;
 use crate::page;
 
 /// Serves a listener on a new thread, until [`App::close`].
-pub fn spawn(listener: TcpListener, app: Arc<App>) -> io::Result<JoinHandle<()>> {
+pub fn spawn(listener: Listener, app: Arc<App>) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -76,7 +77,7 @@ fn routes(app: Arc<App>) -> Router {
 /// Checks who asks, and counts and logs the answer.
 async fn every_request(
     State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     path: Option<MatchedPath>,
     mut request: Request,
     next: Next,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -117,8 +117,10 @@ pub fn start_sized(options: ServerOptions, size: Size) -> Running {
         kv_pages: size.kv_pages,
         ..PlanOptions::default()
     });
-    let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), options).unwrap();
-    let (address, shutdown) = (server.address(), server.shutdown());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::start(listener, options).unwrap();
+    let shutdown = server.shutdown();
     let tokenizer = tokenizer();
     let template = ChatTemplate::parse(TEMPLATE, &tokenizer).ok();
     let model = ServedModel {
