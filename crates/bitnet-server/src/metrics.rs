@@ -172,3 +172,38 @@ impl Metrics {
         self.request_generation.observe(usage.n_generated as f64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dashboard_and_scaling_ask_for_metrics_that_are_there() {
+        let metrics = Metrics::new();
+        // Without a value, metrics with labels are left out.
+        metrics.finished("stop");
+        metrics.response("/health", 200);
+        let text = metrics.text();
+        let series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let files = [
+            include_str!("../../../deploy/grafana-dashboard.json"),
+            include_str!("../../../deploy/kubernetes/prometheus-adapter.yaml"),
+        ];
+        let mut n_asked = 0;
+        for asked in files
+            .into_iter()
+            .flat_map(|file| file.split("bitnet:").skip(1))
+        {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let name = asked.split(|c| !is_part(c)).next().unwrap_or_default();
+            let is_there = series.iter().any(|line| {
+                let rest = line.strip_prefix("bitnet:").unwrap_or_default();
+                rest.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            });
+            assert!(is_there, "bitnet:{name}");
+            n_asked += 1;
+        }
+        assert!(n_asked > 20, "{n_asked}");
+    }
+}
