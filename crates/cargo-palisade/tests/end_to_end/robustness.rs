@@ -296,6 +296,50 @@ fn submodules_are_part_of_both_sides() {
 }
 
 #[test]
+fn a_sparse_checkout_is_compared_with_a_base_of_the_same_files() {
+    let fixture = Fixture::new();
+    fixture.write("assets/number.txt", "1\n");
+    fixture.write("data/number.txt", "1\n");
+    // It passes only where the one folder is there and the other is left out.
+    let body = "assert!(std::path::Path::new(\"../data/number.txt\").exists());
+        assert!(!std::path::Path::new(\"../assets\").exists());";
+    fixture.add_test("gamma", "reads_what_is_here", body);
+    fixture.commit("two folders");
+    fixture.git(&["checkout", "--quiet", "-b", "change"]);
+    fixture.write("assets/number.txt", "2\n");
+    fixture.commit("a change of what is left out");
+    let cone = ["alpha", "beta", "gamma", "data"];
+    fixture.git(&[&["sparse-checkout", "set", "--cone"][..], &cone].concat());
+    assert!(!fixture.root().join("assets").exists());
+    let changed = |report: &serde_json::Value| {
+        let files = report["risk"]["files"].as_array().expect("a list");
+        let paths = files.iter().map(|file| file["path"].as_str());
+        paths.map(|path| path.expect("text").to_owned()).collect()
+    };
+    // What is left out is not deleted, and the base's checkout leaves it out too.
+    let report = fixture.check(&["--base", "main", "--full"], 0, &[]);
+    let files: Vec<String> = changed(&report);
+    assert_eq!(files, ["assets/number.txt"]);
+    for side in ["base", "candidate"] {
+        let tests = &report[side]["tests"];
+        assert_eq!(
+            (&tests["passing"], &tests["failing"]),
+            (&7.into(), &0.into())
+        );
+    }
+    assert_eq!(report["base"]["source"]["origin"], "checkout");
+    fixture.edit("gamma/src/lib.rs", "    1\n", "    2\n");
+    let broken = [
+        ("gamma/lib/tests::is_one", "newly_failing"),
+        ("success rate", "below_minimum"),
+    ];
+    let report = fixture.check(&["--base", "HEAD"], 1, &broken);
+    let files: Vec<String> = changed(&report);
+    assert_eq!(files, ["gamma/src/lib.rs"]);
+    assert_eq!(fixture.git(&["status", "--short"]), "M gamma/src/lib.rs");
+}
+
+#[test]
 fn a_detached_head_is_checked_against_its_base() {
     let fixture = Fixture::with_baseline();
     fixture.git(&["checkout", "--quiet", "--detach"]);
