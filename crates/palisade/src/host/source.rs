@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens as _;
@@ -331,7 +331,7 @@ fn code<'a, T: quote::ToTokens + 'a>(parts: impl IntoIterator<Item = &'a T>) -> 
 
 /// The modules that a file has in other files: their names, and where `#[path]` says that they
 /// are.
-pub(crate) fn module_files(text: &str) -> Vec<(String, Option<String>)> {
+fn module_files(text: &str) -> Vec<(String, Option<String>)> {
     let items = parse(text).map(|file| file.items).unwrap_or_default();
     let of_module = |module: syn::ItemMod| {
         let path = module
@@ -357,6 +357,74 @@ pub(crate) fn module_files(text: &str) -> Vec<(String, Option<String>)> {
         _ => None,
     });
     modules.collect()
+}
+
+/// A file of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ModuleFile {
+    /// The path of its module, empty for the root of the target.
+    pub(crate) module: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// What is in it.
+    pub(crate) text: String,
+}
+
+/// The root of a target, and the files that its modules are in, each once. Those that cannot be
+/// read are left out.
+pub(crate) fn module_tree(root: &Path) -> Vec<ModuleFile> {
+    let mut found = Vec::new();
+    collect_modules(root, "", &mut BTreeSet::new(), &mut found);
+    found
+}
+
+fn collect_modules(
+    path: &Path,
+    module: &str,
+    seen: &mut BTreeSet<PathBuf>,
+    found: &mut Vec<ModuleFile>,
+) {
+    // `#[path]` may lead back to a file.
+    let is_new = fs::canonicalize(path).is_ok_and(|real| seen.insert(real));
+    let Some(text) = fs::read_to_string(path).ok().filter(|_| is_new) else {
+        return;
+    };
+    let modules = module_files(&text);
+    found.push(ModuleFile {
+        module: module.to_owned(),
+        path: path.to_owned(),
+        text,
+    });
+    for (name, attribute) in modules {
+        let is_root = module.is_empty();
+        if let Some(place) = module_place(path, &name, attribute.as_deref(), is_root) {
+            collect_modules(&place, &format!("{module}::{name}"), seen, found);
+        }
+    }
+}
+
+/// Where the file of a module is that another file declares, with what `#[path]` says; the root
+/// of a target is like a `mod.rs`.
+fn module_place(
+    file: &Path,
+    name: &str,
+    attribute: Option<&str>,
+    is_root: bool,
+) -> Option<PathBuf> {
+    let folder = file.parent()?;
+    if let Some(path) = attribute {
+        return Some(folder.join(path));
+    }
+    let below = if is_root || file.file_name()? == "mod.rs" {
+        folder.to_owned()
+    } else {
+        folder.join(file.file_stem()?)
+    };
+    let places = [
+        below.join(format!("{name}.rs")),
+        below.join(name).join("mod.rs"),
+    ];
+    places.into_iter().find(|place| place.exists())
 }
 
 /// The functions of a file that are marked as `#[bench]`: their names and code.

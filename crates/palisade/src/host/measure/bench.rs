@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::launch::{Launched, Program};
 use super::read;
+use crate::host::source::{ModuleFile, module_tree};
 use crate::policy::{Better, CommandPolicy, Prints, SpeedPolicy};
 use crate::speed::Measure;
 use crate::test_id::TargetKind;
@@ -88,8 +89,7 @@ pub fn bench_targets_of(package: &Package) -> Vec<BenchTarget> {
     for candidate in &package.targets {
         match candidate.kind {
             Some(TargetKind::Bench) => {
-                let source = fs::read_to_string(&candidate.source).unwrap_or_default();
-                let harness = harness_of(&source);
+                let harness = harness_of(&module_tree(&candidate.source));
                 found.push(target(candidate, TargetKind::Bench, harness));
             }
             Some(TargetKind::Lib) if has_bench_attribute(&package.root.join("src")) => {
@@ -101,13 +101,14 @@ pub fn bench_targets_of(package: &Package) -> Vec<BenchTarget> {
     found
 }
 
-/// The harness that a bench's source names.
-fn harness_of(source: &str) -> Harness {
-    if source.contains("divan") {
+/// The harness that the root of a bench names, or a module of it.
+fn harness_of(files: &[ModuleFile]) -> Harness {
+    let any = |says: fn(&str) -> bool| files.iter().any(|file| says(&file.text));
+    if any(|text| text.contains("divan")) {
         Harness::Divan
-    } else if source.contains("criterion") {
+    } else if any(|text| text.contains("criterion")) {
         Harness::Criterion
-    } else if marks_a_bench(source) {
+    } else if any(marks_a_bench) {
         Harness::Libtest
     } else {
         Harness::Own
@@ -402,17 +403,41 @@ mod tests {
 
     #[test]
     fn harnesses_are_told_from_the_source() {
-        for (source, harness) in [
-            ("use criterion::Criterion;", Harness::Criterion),
-            ("#[divan::bench]\nfn a() {}", Harness::Divan),
+        const BENCH: &str = "#[bench]\nfn a(b: &mut Bencher) {}";
+        for (root, module, harness) in [
+            ("use criterion::Criterion;", "", Harness::Criterion),
+            ("#[divan::bench]\nfn a() {}", "", Harness::Divan),
             (
-                "#![feature(test)]\n#[bench]\nfn a(b: &mut Bencher) {}",
+                &*format!("#![feature(test)]\n{BENCH}"),
+                "",
                 Harness::Libtest,
             ),
-            ("fn main() {}", Harness::Own),
-            ("//! No #[bench].\nfn main() {}", Harness::Own),
+            ("fn main() {}", "", Harness::Own),
+            ("//! No #[bench].\nfn main() {}", "", Harness::Own),
+            ("mod fast;", BENCH, Harness::Libtest),
+            (
+                "#[path = \"fast/mod.rs\"]\nmod slow;",
+                BENCH,
+                Harness::Libtest,
+            ),
+            ("fn main() {}", BENCH, Harness::Own),
+            (
+                "mod fast;\nfn main() { fast::all() }",
+                "use criterion::Criterion;",
+                Harness::Criterion,
+            ),
+            (
+                "mod fast;\nfn main() {}",
+                "#[path = \"../fast/mod.rs\"]\nmod again;",
+                Harness::Own,
+            ),
         ] {
-            assert_eq!(harness_of(source), harness, "{source}");
+            let folder = tempfile::tempdir().expect("a folder");
+            fs::create_dir(folder.path().join("fast")).expect("created");
+            let path = folder.path().join("b.rs");
+            fs::write(&path, root).expect("written");
+            fs::write(folder.path().join("fast/mod.rs"), module).expect("written");
+            assert_eq!(harness_of(&module_tree(&path)), harness, "{root}");
         }
     }
 

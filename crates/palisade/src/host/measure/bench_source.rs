@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::bench::{Bench, BenchKind, BenchTarget, Built};
-use crate::host::source::{bench_functions, keeps_items, module_files};
+use crate::host::source::{ModuleFile, bench_functions, keeps_items, module_tree};
 use crate::test_id::TargetKind;
 
 /// What was read of two revisions so far.
@@ -38,7 +38,7 @@ impl BenchSources {
                 Some((source, built.folder(target)))
             });
             let ((base, _), (candidate, root)) = base.zip(candidate)?;
-            let file = changed_file(base, candidate, true)?;
+            let file = changed_file(base, candidate)?;
             let path = file.strip_prefix(&root).unwrap_or(&file);
             Some(path.to_string_lossy().replace('\\', "/"))
         });
@@ -85,45 +85,13 @@ fn read_functions(root: &Path, folder: &Path, functions: &mut BTreeMap<String, V
 }
 
 /// The first file of a target that does not keep its items, of those that its modules are in.
-fn changed_file(base: &Path, candidate: &Path, is_root: bool) -> Option<PathBuf> {
-    let (before, after) = (
-        fs::read_to_string(base).ok()?,
-        fs::read_to_string(candidate).ok()?,
-    );
-    if before == after && module_files(&after).is_empty() {
-        return None;
-    }
-    if !keeps_items(&before, &after) {
-        return Some(candidate.to_owned());
-    }
-    let (old, new) = (module_files(&before), module_files(&after));
-    old.iter()
-        .filter(|module| new.contains(module))
-        .find_map(|module| {
-            let [base, candidate] =
-                [base, candidate].map(|file| module_place(file, module, is_root));
-            changed_file(&base?, &candidate?, false)
-        })
-}
-
-/// Where the file of a module is that another file declares; the root of a target is like a
-/// `mod.rs`.
-fn module_place(file: &Path, module: &(String, Option<String>), is_root: bool) -> Option<PathBuf> {
-    let folder = file.parent()?;
-    let (name, path) = module;
-    if let Some(path) = path {
-        return Some(folder.join(path));
-    }
-    let below = if is_root || file.file_name()? == "mod.rs" {
-        folder.to_owned()
-    } else {
-        folder.join(file.file_stem()?)
+fn changed_file(base: &Path, candidate: &Path) -> Option<PathBuf> {
+    let [base, candidate] = [base, candidate].map(module_tree);
+    let differs = |after: &ModuleFile| {
+        let before = base.iter().find(|before| before.module == after.module);
+        before.is_some_and(|before| !keeps_items(&before.text, &after.text))
     };
-    let places = [
-        below.join(format!("{name}.rs")),
-        below.join(name).join("mod.rs"),
-    ];
-    places.into_iter().find(|place| place.exists())
+    candidate.into_iter().find(differs).map(|file| file.path)
 }
 
 #[cfg(test)]
