@@ -281,7 +281,12 @@ fn history_table() {
 
 fn bisect_table(rows: &str) {
     /// The limits, and how many searches are made within each.
-    const LIMITS: [(usize, usize); 2] = [(40, 2000), (200, 400)];
+    const LIMITS: [(usize, usize); 2] = [(40, 8000), (200, 2000)];
+    let plus_minus = |share: f64, of: f64| {
+        // One standard error.
+        let error = (share * (1.0 - share) / of).sqrt();
+        format!("{:.2} ± {:.2} %", 100.0 * share, 100.0 * error)
+    };
     let rates = |old: f64, new: f64| {
         let what = format!("fails {:.0} % → {:.0} %", 100.0 * old, 100.0 * new);
         (what, Failure::Rates(old, new))
@@ -302,6 +307,7 @@ fn bisect_table(rows: &str) {
         rates(0.0, 0.5),
         rates(0.02, 0.5),
         rates(0.05, 0.8),
+        rates(0.2, 0.9),
         rates(0.0, 0.2),
         rates(0.01, 0.2),
         rates(0.05, 0.3),
@@ -315,14 +321,12 @@ fn bisect_table(rows: &str) {
         }
         for (limit, trials) in LIMITS {
             let found = searches(failure, limit, trials, 50_000);
-            // One standard error.
-            let error = (found.right * (1.0 - found.right) / trials as f64).sqrt();
+            let sure = (found.sure * trials as f64).round();
             println!(
-                "| {what} | {limit} | {trials} | {:.2} ± {:.2} % | {} | {} | {:.1} |",
-                100.0 * found.right,
-                100.0 * error,
+                "| {what} | {limit} | {trials} | {} | {} | {} of {sure} | {:.1} |",
+                plus_minus(found.right, trials as f64),
                 shown(found.sure),
-                shown(found.right_if_sure),
+                plus_minus(found.right_if_sure, sure),
                 found.runs
             );
         }

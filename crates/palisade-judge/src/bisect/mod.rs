@@ -9,8 +9,9 @@
 //! ```
 //!
 //! - **Both ends are measured.** What fails at the bad end each time and never at the
-//!   good one is searched by halving ([`FailureModel::Certain`]); the last good commit is then
-//!   looked at once more. As soon as something contradicts that, the failure counts as
+//!   good one is searched by halving ([`FailureModel::Certain`]); the culprit and the last good
+//!   commit are then looked at again, a few times: what fails often but not always may have
+//!   misled a single look. As soon as something contradicts that, the failure counts as
 //!   flaky ([`FailureModel::Rates`]): two unknown failure rates, before and after the culprit.
 //!   Metrics are a step in the logarithm of a ratio to the good end ([`FailureModel::Ratios`]).
 //! - **The next commit** is the one whose observation is expected to tell most; the last that
@@ -68,9 +69,12 @@ use crate::stats::Counts;
 pub const BLOCK_PAIRS: usize = 6;
 
 /// How often the bad end has to fail to be searched by halving: of what fails every second
-/// time, one in 128 does. The others are found out by the first contradiction, unless a
-/// commit passes by chance whenever it is looked at.
-const FAILURES_IF_CERTAIN: u32 = 7;
+/// time, one in 64 does. The others are found out by the first contradiction.
+const FAILURES_IF_CERTAIN: u32 = 6;
+
+/// How often the culprit of a certain failure must have failed, and its parents passed. A commit
+/// that holds a culprit which fails in four runs of five passes so often by chance in one of 625.
+const LOOKS_IF_CERTAIN: u32 = 4;
 
 /// The rate from which on a failure is waited for. Where none was seen in 59 looks at the bad
 /// end, it is 95 % sure that the rate is lower, and the ends count as alike.
@@ -314,8 +318,8 @@ impl Search {
             return step;
         }
         if is_found {
-            return match self.unconfirmed(model, likeliest) {
-                Some(before) => SearchStep::Observe(self.name(before)),
+            return match self.unconfirmed(model, likeliest, at) {
+                Some(commit) => SearchStep::Observe(self.name(commit)),
                 None => SearchStep::Done(self.answer(likeliest, confidence, is_found)),
             };
         }
@@ -331,9 +335,12 @@ impl Search {
     }
 
     /// What is believed at the failure rates that are least sure of some suspects; `None`
-    /// where no rates are in question.
+    /// where no rates are in question. What was taken for certain has some if the search ends
+    /// before it was confirmed.
     fn doubt_of_rates(&self, model: FailureModel, class: &[usize]) -> Option<Belief> {
-        let is_open = model == FailureModel::Rates;
+        let is_over = self.runs >= self.rules.max_runs;
+        let is_open = model == FailureModel::Rates
+            || is_over && self.unconfirmed(model, class, None).is_some();
         is_open.then(|| Belief::least_sure(&self.graph, &self.seen, &self.prior, class))?
     }
 
@@ -471,18 +478,28 @@ impl Search {
         ends.into_iter().find(is_open)
     }
 
-    /// A parent of a certain culprit that was seen good once only: one pass of what was
-    /// taken for certain would have led astray.
-    fn unconfirmed(&self, model: FailureModel, class: &[usize]) -> Option<usize> {
-        let [culprit] = class else { return None };
+    /// A commit that halving for a certain failure ended at, on either side, and that was not
+    /// looked at often enough to be believed; first the one that is checked out.
+    fn unconfirmed(&self, model: FailureModel, class: &[usize], at: Option<&str>) -> Option<usize> {
         if model != FailureModel::Certain || self.rules.model.is_some() {
             return None;
         }
-        let once = |parent: &usize| {
-            let seen = &self.seen[*parent];
-            !seen.skipped && seen.counts.total() < 2
+        let before = class
+            .iter()
+            .flat_map(|suspect| self.graph.parents(*suspect));
+        let is_open = |commit: &usize| {
+            let seen = &self.seen[*commit];
+            !seen.skipped && seen.counts.total() < LOOKS_IF_CERTAIN
         };
-        self.graph.parents(*culprit).into_iter().find(once)
+        let open: Vec<usize> = class
+            .iter()
+            .copied()
+            .chain(before)
+            .filter(is_open)
+            .collect();
+        let here = at.and_then(|at| self.graph.place(at));
+        here.filter(|here| open.contains(here))
+            .or(open.first().copied())
     }
 
     fn measurable(&self) -> Vec<usize> {

@@ -132,11 +132,12 @@ impl Belief {
         let counts: Vec<_> = (0..graph.suspects())
             .map(|suspect| before_and_since(graph, seen, suspect))
             .collect();
-        let pairs = RATES.iter().flat_map(|old| {
-            let higher = RATES.iter().filter(move |new| *new > old);
+        let rates = RATES.map(KnownRate::new);
+        let pairs = rates.iter().enumerate().flat_map(|(at, old)| {
+            let higher = rates[at + 1..].iter();
             higher.map(move |new| [*old, *new])
         });
-        let at_rates = |rates: [f64; 2]| {
+        let at_rates = |rates: [KnownRate; 2]| {
             let logs: Vec<f64> = counts
                 .iter()
                 .zip(prior)
@@ -149,7 +150,7 @@ impl Belief {
             let weights: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
             let sum: f64 = weights.iter().sum();
             let suspects: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
-            Some((largest + sum.ln(), rates, suspects))
+            Some((largest + sum.ln(), rates.map(|known| known.rate), suspects))
         };
         let all: Vec<_> = pairs.filter_map(at_rates).collect();
         let most = all.iter().map(|(fit, ..)| *fit);
@@ -247,15 +248,33 @@ fn before_and_since(graph: &Graph, seen: &[CommitEvidence], suspect: usize) -> [
     before_and_since
 }
 
+/// A failure rate, with the logarithms of the chances to fail and to pass.
+#[derive(Clone, Copy)]
+struct KnownRate {
+    rate: f64,
+    fails: f64,
+    passes: f64,
+}
+
+impl KnownRate {
+    fn new(rate: f64) -> Self {
+        Self {
+            rate,
+            fails: rate.ln(),
+            passes: (1.0 - rate).ln(),
+        }
+    }
+}
+
 /// The log-likelihood of some outcomes in one order, at two known rates.
-fn log_likelihood(before_and_since: [Counts; 2], rates: [f64; 2]) -> f64 {
+fn log_likelihood(before_and_since: [Counts; 2], rates: [KnownRate; 2]) -> f64 {
     // What never happened is as likely at any rate.
-    let times = |count: u32, chance: f64| match count {
+    let times = |count: u32, log: f64| match count {
         0 => 0.0,
-        count => f64::from(count) * chance.ln(),
+        count => f64::from(count) * log,
     };
-    let of = |(counts, rate): (Counts, f64)| {
-        times(counts.failures, rate) + times(counts.passes, 1.0 - rate)
+    let of = |(counts, known): (Counts, KnownRate)| {
+        times(counts.failures, known.fails) + times(counts.passes, known.passes)
     };
     before_and_since.into_iter().zip(rates).map(of).sum()
 }
@@ -291,10 +310,11 @@ fn rate(counts: Counts, prior: &[PriorComponent]) -> (f64, f64) {
         let log = weight.ln() + ln_beta(a + failures, b + passes) - ln_beta(*a, *b);
         (log, (a + failures) / (a + b + failures + passes))
     };
-    let largest = prior.iter().map(|part| fits(part).0);
+    let fits: Vec<(f64, f64)> = prior.iter().map(fits).collect();
+    let largest = fits.iter().map(|(log, _)| *log);
     let largest = largest.fold(f64::NEG_INFINITY, f64::max);
     let (mut sum, mut bad) = (0.0, 0.0);
-    for (log, mean) in prior.iter().map(fits) {
+    for (log, mean) in fits {
         let weight = (log - largest).exp();
         sum += weight;
         bad += weight * mean;
