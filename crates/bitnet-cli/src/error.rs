@@ -20,6 +20,11 @@ pub struct NoChatTemplate {
 #[error("rejected lines: {0}")]
 pub struct RefusedLines(pub usize);
 
+/// A receipt whose text was not computed again; the message has already been printed.
+#[derive(Debug, thiserror::Error)]
+#[error("the receipt is not verified")]
+pub struct Unverified;
+
 /// The user pressed Ctrl-C; the message has already been printed.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]

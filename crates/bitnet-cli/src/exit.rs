@@ -14,7 +14,9 @@ use bitnet_inference::{
 use safetensors::SafeTensorError;
 
 use crate::commands::pull;
-use crate::error::{INTERRUPTED, Interrupted, NoChatTemplate, RefusedLines, UsageError};
+use crate::error::{
+    INTERRUPTED, Interrupted, NoChatTemplate, RefusedLines, Unverified, UsageError,
+};
 use crate::hub::{HubError, Repository};
 use crate::pulled::NotPulled;
 use crate::ui::Ui;
@@ -30,6 +32,9 @@ pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
     }
     if find::<Interrupted>(error).is_some() {
         return INTERRUPTED.into();
+    }
+    if find::<Unverified>(error).is_some() {
+        return FAILED.into();
     }
     // Messages of dependencies may have several lines.
     let message = format!("{error:#}");

@@ -17,6 +17,7 @@ mod interrupt;
 mod machine;
 mod memory;
 mod model;
+mod new_file;
 mod pulled;
 mod ui;
 mod windows_names;
@@ -60,6 +61,7 @@ enum Command {
     Chat(commands::chat::Args),
     Serve(commands::serve::Args),
     Batch(commands::batch::Args),
+    Verify(commands::verify::Args),
     Inspect(commands::inspect::Args),
     Devices(commands::devices::Args),
     Tokenize(commands::tokenize::Args),
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => commands::chat::run(&args, &ui),
         Command::Serve(args) => commands::serve::run(&args, &ui),
         Command::Batch(args) => commands::batch::run(&args, &ui),
+        Command::Verify(args) => commands::verify::run(&args, &ui),
         Command::Inspect(args) => commands::inspect::run(&args, &ui),
         Command::Devices(args) => commands::devices::run(&args, &ui),
         Command::Tokenize(args) => commands::tokenize::run(&args, &ui),

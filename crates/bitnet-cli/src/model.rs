@@ -160,7 +160,7 @@ pub struct ComputeArgs {
 }
 
 /// Parses a number of bytes with or without a unit.
-fn parse_bytes(text: &str) -> Result<usize, String> {
+pub fn parse_bytes(text: &str) -> Result<usize, String> {
     let bytes = text.parse::<bytesize::ByteSize>().ok();
     let bytes = bytes.and_then(|bytes| usize::try_from(bytes.0).ok());
     bytes.ok_or_else(|| "expected a number of bytes, such as 800MB or 1.2GiB".to_owned())
@@ -238,6 +238,16 @@ impl From<KvArg> for KvPrecision {
             KvArg::F32 => Self::F32,
             KvArg::F16 => Self::F16,
             KvArg::Int8 => Self::Int8,
+        }
+    }
+}
+
+impl From<KvPrecision> for KvArg {
+    fn from(kv: KvPrecision) -> Self {
+        match kv {
+            KvPrecision::F32 => Self::F32,
+            KvPrecision::F16 => Self::F16,
+            KvPrecision::Int8 => Self::Int8,
         }
     }
 }

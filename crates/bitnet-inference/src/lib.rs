@@ -42,6 +42,7 @@ mod moving_average;
 mod note;
 mod perplexity;
 mod plan;
+mod receipt;
 mod sampler;
 mod sampling_defaults;
 mod scheduler;
@@ -75,6 +76,7 @@ pub use model::{HeadPrecision, Model, Packing};
 pub use note::Note;
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use plan::{Plan, PlanError, PlanOptions};
+pub use receipt::{Receipt, ReceiptError, Verdict, content_hash};
 pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
 pub use sampling_defaults::SamplingDefaults;
 pub use scheduler::{

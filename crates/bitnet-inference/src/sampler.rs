@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use bitnet_core::{Isa, ops};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 use crate::logits::Logits;
 use crate::token_set::TokenSet;
@@ -14,7 +15,8 @@ use crate::token_set::TokenSet;
 ///
 /// The steps are those of `transformers`, in its order: penalties, temperature, top-k,
 /// top-p, min-p, and a random draw. All penalties use the same window of tokens.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SamplerOptions {
     /// Divides the logits. Below [`MIN_TEMPERATURE`], sampling is greedy (ties go to the
     /// lower id), and all steps but the penalties are skipped.

@@ -1,11 +1,13 @@
 //! Text generation: the part shared by `run` and `chat`.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitnet_inference::{
-    Checkpoint, EmptyStopError, Event, FinishReason, Generation, MIN_TEMPERATURE, SamplerError,
-    SamplerOptions, SamplingDefaults, StopMatcher, StopSequences, TextStream,
+    Checkpoint, Constraint, EmptyStopError, Event, FinishReason, Generation, Grammar,
+    GrammarCompiler, GrammarError, MIN_TEMPERATURE, SamplerError, SamplerOptions, SamplingDefaults,
+    StopMatcher, StopSequences, TextStream, Tokenizer,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -149,6 +151,17 @@ fn parse_seed(text: &str) -> Result<Seed, String> {
         _ => (text.parse().map(Seed::This))
             .map_err(|_| "expected a number up to 18446744073709551615, or -1 for any".to_owned()),
     }
+}
+
+/// Returns the constraint of a JSON schema.
+pub fn constraint(
+    schema: &serde_json::Value,
+    tokenizer: &Arc<Tokenizer>,
+    vocab_size: usize,
+) -> Result<Box<dyn Constraint>, GrammarError> {
+    let compiler = GrammarCompiler::new(Arc::clone(tokenizer), vocab_size)?;
+    let compiled = compiler.compile(&Grammar::JsonSchema(schema.clone()))?;
+    Ok(compiled.constraint())
 }
 
 /// Parses a number of tokens, where -1 means no limit.

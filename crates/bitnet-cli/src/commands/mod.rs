@@ -18,6 +18,7 @@ pub mod run;
 pub mod serve;
 mod served_model;
 pub mod tokenize;
+pub mod verify;
 
 use std::io::IsTerminal;
 use std::path::Path;

@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use bitnet_inference::{
-    CompiledGrammar, FinishReason, GenerateOptions, Grammar, GrammarCompiler, Tokenizer,
-    generate_within,
-};
+use bitnet_inference::{FinishReason, GenerateOptions, Receipt, generate_within};
+use serde_json::Value;
 
-use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all, show_drafts};
+use super::generation::{
+    GenerateArgs, Printer, Report, Timings, constraint, parse_count_or_all, show_drafts,
+};
 use super::text_input;
+use super::verify::hash_weights;
 use crate::error::{Interrupted, UsageError};
 use crate::input::read_text;
 use crate::interrupt;
 use crate::model::RunModelArgs;
+use crate::new_file::NewFile;
 use crate::ui::Ui;
 
 /// Continue a prompt
@@ -27,7 +29,6 @@ show it. Parameters that the model's files recommend replace these defaults.
 Examples:
   bitnet run \"Once upon a time\"
   bitnet run -m ggml-model-i2_s.gguf -n 200 \"The capital of France is\"
-  bitnet run --temp 0 --json \"Once upon a time\"
   bitnet run --seed 7 -f prompt.txt")]
 pub struct Args {
     /// The prompt; `-`, or none in a pipe, reads stdin
@@ -52,6 +53,9 @@ pub struct Args {
     /// JSON schema that the text follows
     #[arg(long, value_name = "FILE")]
     json_schema: Option<PathBuf>,
+    /// Write what the text came from, for `bitnet verify`
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
     /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
@@ -69,7 +73,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let prompt_ids = tokenizer.encode(&prompt)?;
     let tokenizer = Arc::new(tokenizer);
     let vocab_size = checkpoint.config().vocab_size;
-    let grammar = args.grammar(&tokenizer, vocab_size)?;
+    let schema = args.schema()?;
+    let constraint = match &schema {
+        Some(schema) => Some(
+            constraint(schema, &tokenizer, vocab_size)
+                .map_err(|error| UsageError(format!("--json-schema: {error}")))?,
+        ),
+        None => None,
+    };
+    let mut receipt = args.receipt.as_deref().map(NewFile::create).transpose()?;
     let head = args.model.compute.head.for_largest();
     let mut loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;
     let sampling = args.generate.sampling(&checkpoint, ui);
@@ -89,13 +101,18 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let generation = generate_within(
         &mut loaded.engine,
         &options,
-        grammar.map(|grammar| grammar.constraint()),
+        constraint,
         |id| tokenizer.is_eog(id),
         |event| printer.on_event(event),
     )
     .context("failed to generate")?;
     let written = printer.finish(&generation)?;
 
+    if let Some(file) = &mut receipt {
+        let weights = hash_weights(&checkpoint, ui)?;
+        let receipt = Receipt::new(&loaded.engine, head, weights, &options, schema, &generation);
+        file.write(&receipt.to_json())?;
+    }
     let timings = Timings::new(loaded.load_time, prompt_ids.len(), &generation);
     if args.json {
         ui.json(&Report {
@@ -128,23 +145,18 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// Returns the grammar of `--json-schema`.
-    fn grammar(
-        &self,
-        tokenizer: &Arc<Tokenizer>,
-        vocab_size: usize,
-    ) -> anyhow::Result<Option<CompiledGrammar>> {
+    /// Returns the schema of `--json-schema`.
+    fn schema(&self) -> anyhow::Result<Option<Value>> {
         let Some(file) = &self.json_schema else {
             return Ok(None);
         };
-        let name = file.display();
-        let schema = serde_json::from_str(&read_text(file)?)
-            .map_err(|error| UsageError(format!("--json-schema: {name} is not JSON: {error}")))?;
-        let compiled = GrammarCompiler::new(Arc::clone(tokenizer), vocab_size)
-            .and_then(|compiler| compiler.compile(&Grammar::JsonSchema(schema)));
-        let compiled =
-            compiled.map_err(|error| UsageError(format!("--json-schema: in {name}, {error}")))?;
-        Ok(Some(compiled))
+        let schema = serde_json::from_str(&read_text(file)?).map_err(|error| {
+            UsageError(format!(
+                "--json-schema: {} is not JSON: {error}",
+                file.display()
+            ))
+        })?;
+        Ok(Some(schema))
     }
 
     fn prompt(&self) -> anyhow::Result<String> {

@@ -25,6 +25,7 @@ fn bitnet_itself() {
       chat         Chat with a model
       serve        Serve OpenAI's API and a chat page
       batch        Answer a file of requests, as OpenAI's batch API does
+      verify       Compute the text of a receipt again
       inspect      Show a model's properties without loading
       devices      Show the devices and kernels available
       tokenize     Show the tokens of a text, or the text of tokens
@@ -66,6 +67,7 @@ fn run() {
           --stop <TEXT>         Stop sequence; may be given several times
           --speculate <on|off>  Draft tokens where a text repeats [default: on]
           --json-schema <FILE>  JSON schema that the text follows
+          --receipt <FILE>      Write what the text came from, for `bitnet verify`
           --json                Print one JSON document at the end
       -q, --quiet               Print only errors on stderr
       -v, --verbose             Print settings and timings on stderr
@@ -103,7 +105,6 @@ fn run() {
     Examples:
       bitnet run "Once upon a time"
       bitnet run -m ggml-model-i2_s.gguf -n 200 "The capital of France is"
-      bitnet run --temp 0 --json "Once upon a time"
       bitnet run --seed 7 -f prompt.txt
     "#);
 }

@@ -20,6 +20,7 @@ mod sampling;
 mod serve;
 mod text;
 mod toy;
+mod verify;
 #[cfg(windows)]
 mod windows;
 
