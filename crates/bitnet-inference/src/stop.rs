@@ -41,7 +41,7 @@ impl StopSequences {
         StopMatcher {
             stops: Arc::clone(&self.stops),
             held: String::new(),
-            stopped: false,
+            matched: None,
         }
     }
 }
@@ -54,14 +54,15 @@ pub struct StopMatcher {
     /// The end of the text so far, from the first position at which an incomplete stop
     /// sequence may begin.
     held: String,
-    stopped: bool,
+    /// Index of the stop sequence that was matched.
+    matched: Option<usize>,
 }
 
 impl StopMatcher {
     /// Processes the next chunk of the text, and returns the text that certainly precedes
     /// every stop sequence; empty after a match.
     pub fn push(&mut self, text: &str) -> String {
-        if self.stopped {
+        if self.is_stopped() {
             return String::new();
         }
         self.held += text;
@@ -69,9 +70,9 @@ impl StopMatcher {
         let partial = self.first_partial();
         let end = match (complete, partial) {
             // One that begins earlier may still be completed.
-            (Some(complete), Some(partial)) if partial < complete => partial,
-            (Some(complete), _) => {
-                self.stopped = true;
+            (Some((complete, _)), Some(partial)) if partial < complete => partial,
+            (Some((complete, stop)), _) => {
+                self.matched = Some(stop);
                 complete
             }
             (None, Some(partial)) => partial,
@@ -83,28 +84,32 @@ impl StopMatcher {
 
     /// Returns whether a stop sequence was matched.
     pub fn is_stopped(&self) -> bool {
-        self.stopped
+        self.matched.is_some()
     }
 
-    /// Ends the text. Returns the text held back, and whether a stop sequence was matched.
-    pub fn finish(mut self) -> (String, bool) {
-        if self.stopped {
-            return (String::new(), true);
+    /// Ends the text. Returns the text held back, and the stop sequence that was matched.
+    pub fn finish(mut self) -> (String, Option<String>) {
+        let stop = |index: usize| Some(self.stops[index].clone());
+        if let Some(matched) = self.matched {
+            return (String::new(), stop(matched));
         }
         match self.first_complete() {
             // It was held back for an earlier one, which was not completed.
-            Some(complete) => {
+            Some((complete, matched)) => {
+                let stop = stop(matched);
                 self.held.truncate(complete);
-                (self.held, true)
+                (self.held, stop)
             }
-            None => (self.held, false),
+            None => (self.held, None),
         }
     }
 
-    /// Returns the position of the first stop sequence in the text held back.
-    fn first_complete(&self) -> Option<usize> {
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop));
-        found.min()
+    /// Returns the position and the index of the first stop sequence in the text held back.
+    fn first_complete(&self) -> Option<(usize, usize)> {
+        let stops = self.stops.iter().enumerate();
+        let found = stops.filter_map(|(i, stop)| self.held.find(stop).map(|at| (at, i)));
+        // Of those that begin together, the shortest is complete first, whatever the chunks.
+        found.min_by_key(|&(at, i)| (at, self.stops[i].len()))
     }
 
     /// Returns the position from which the text held back may begin a stop sequence.
@@ -127,15 +132,15 @@ mod tests {
 
     use super::*;
 
-    /// Returns the output chunks, including the final one, and whether a stop sequence was
+    /// Returns the output chunks, including the final one, and the stop sequence that was
     /// matched.
-    fn chunks(stops: &[&str], text: &[&str]) -> (Vec<String>, bool) {
+    fn chunks(stops: &[&str], text: &[&str]) -> (Vec<String>, Option<String>) {
         let stops = StopSequences::new(stops.iter().copied()).unwrap();
         let mut matcher = stops.matcher();
         let mut out: Vec<_> = text.iter().map(|chunk| matcher.push(chunk)).collect();
         let was_stopped = matcher.is_stopped();
         let (rest, stopped) = matcher.finish();
-        assert!(stopped || !was_stopped);
+        assert!(stopped.is_some() || !was_stopped);
         out.push(rest);
         (out, stopped)
     }
@@ -143,7 +148,7 @@ mod tests {
     fn check(stops: &[&str], text: &[&str], expected: &[&str], stopped: bool) {
         let (out, found) = chunks(stops, text);
         assert_eq!(
-            (&out[..], found),
+            (&out[..], found.is_some()),
             (
                 &expected.iter().map(ToString::to_string).collect::<Vec<_>>()[..],
                 stopped
@@ -176,6 +181,18 @@ mod tests {
         check(&["b", "abc"], &["xab"], &["x", "a"], true);
         check(&["ab", "abc"], &["xab", "d"], &["x", "", ""], true);
         check(&["c", "b"], &["abc"], &["a", ""], true);
+    }
+
+    #[test]
+    fn the_stop_text_that_was_matched_does_not_depend_on_the_chunks() {
+        let stops = ["abc", "b", "ab"];
+        for (text, matched) in [("xabc", Some("ab")), ("xb", Some("b")), ("xa", None)] {
+            let letters: Vec<String> = text.chars().map(String::from).collect();
+            let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+            for parts in [&[text][..], &letters] {
+                assert_eq!(chunks(&stops, parts).1.as_deref(), matched, "{parts:?}");
+            }
+        }
     }
 
     #[test]
@@ -222,7 +239,7 @@ mod tests {
             }
             let (rest, stopped) = matcher.finish();
             prop_assert_eq!(out + &rest, expected);
-            prop_assert_eq!(stopped, first.is_some());
+            prop_assert_eq!(stopped.is_some(), first.is_some());
         }
     }
 }

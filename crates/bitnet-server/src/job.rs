@@ -41,6 +41,8 @@ pub enum TextEvent {
         /// The end of the text, as [`Tokens`](Self::Tokens).
         text: String,
         reason: FinishReason,
+        /// The stop sequence that ended it.
+        stop: Option<String>,
         /// The token that ended it, if log-probabilities were requested.
         end: Option<TokenLogprobs>,
         usage: TaskUsage,

@@ -327,13 +327,15 @@ fn on_event(
                 .map(TextStream::finish)
                 .unwrap_or_default();
             let mut rest = text.stops.push(&held);
-            let (last, stopped) = text.stops.clone().finish();
+            let (last, stop) = text.stops.clone().finish();
             rest += &last;
-            let reason = if stopped { FinishReason::Stop } else { reason };
+            let stopped = stop.as_ref().map(|_| FinishReason::Stop);
+            let reason = stopped.unwrap_or(reason);
             let end_token = text.end.take();
             text.send(TextEvent::Finished {
                 text: rest,
                 reason,
+                stop,
                 end: end_token,
                 usage,
                 timings: text.timings(),

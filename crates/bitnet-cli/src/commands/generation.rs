@@ -458,7 +458,8 @@ impl<'a> Printer<'a> {
             return Err(error);
         }
         let mut rest = self.stops.push(&self.stream.finish());
-        let (held, stopped) = self.stops.finish();
+        let (held, stop) = self.stops.finish();
+        let stopped = stop.is_some();
         rest += &held;
         if self.shown {
             self.ui.stream(&rest)?;

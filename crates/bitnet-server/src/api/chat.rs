@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bitnet_inference::ChatPrompt;
+use bitnet_inference::{ChatOptions, ChatPrompt};
 use serde_json::{Map, Value, json};
 
 use super::completions::{MAX_LOGPROBS, take_n, take_stream_options};
@@ -26,7 +26,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     asked.answer(&app, &model, client).await
 }
 
-pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts, ApiError> {
+pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts<Reply>, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;
@@ -61,6 +61,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     };
     let reply = Reply {
         form: Form::Chat,
+        include_usage,
         id: super::new_id("chatcmpl"),
         created: model.unix_time(),
         seed,
@@ -75,7 +76,6 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
         generation,
         reply,
         stream,
-        include_usage,
     })
 }
 
@@ -85,10 +85,6 @@ pub fn take_prompt(
     model: &ModelFacts,
     tools: &Tools,
 ) -> Result<ChatPrompt, ApiError> {
-    let template = model.template.as_ref().ok_or_else(|| {
-        let message = "the model has no chat template: it continues texts, with /v1/completions";
-        ApiError::field("messages", message).with_code("no_chat_template")
-    })?;
     let expected = "a list of messages such as {\"role\": \"user\", \"content\": \"…\"}";
     let messages: Vec<Map<String, Value>> = fields.need("messages", expected)?;
     if messages.is_empty() {
@@ -98,16 +94,36 @@ pub fn take_prompt(
     let messages: Vec<Value> = messages
         .map(|(i, message)| messages::read(i, message, model.has_tools()))
         .collect::<Result<_, _>>()?;
-    let mut options = model.chat_options.clone();
-    options.now = model.now();
+    let mut options = options_now(model);
     options.answer = (fields.take("add_generation_prompt", "true or false")?).unwrap_or(true);
     if let Some(variables) = fields.take("chat_template_kwargs", "an object")? {
         options = options
             .with_variables(variables)
             .map_err(|error| ApiError::from(error).with_param("chat_template_kwargs"))?;
     }
+    render(model, &messages, tools, &options)
+}
+
+/// Renders messages in the form that templates read.
+pub fn render(
+    model: &ModelFacts,
+    messages: &[Value],
+    tools: &Tools,
+    options: &ChatOptions,
+) -> Result<ChatPrompt, ApiError> {
+    let template = model.template.as_ref().ok_or_else(|| {
+        let message = "the model has no chat template: it continues texts, with /v1/completions";
+        ApiError::field("messages", message).with_code("no_chat_template")
+    })?;
     let tools = Some(&tools.definitions[..]).filter(|tools| !tools.is_empty());
-    Ok(template.encode_json(&model.tokenizer, &messages, tools, &options)?)
+    Ok(template.encode_json(&model.tokenizer, messages, tools, options)?)
+}
+
+/// Returns what the template gets besides the messages.
+pub fn options_now(model: &ModelFacts) -> ChatOptions {
+    let mut options = model.chat_options.clone();
+    options.now = model.now();
+    options
 }
 
 /// Takes `logprobs` and `top_logprobs`.

@@ -39,7 +39,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     asked.answer(&app, &model, client).await
 }
 
-pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts, ApiError> {
+pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts<Reply>, ApiError> {
     let Asked {
         model, mut fields, ..
     } = asked;
@@ -85,6 +85,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     };
     let reply = Reply {
         form: Form::Completion,
+        include_usage,
         id: super::new_id("cmpl"),
         created: model.unix_time(),
         seed,
@@ -99,7 +100,6 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
         generation,
         reply,
         stream,
-        include_usage,
     })
 }
 

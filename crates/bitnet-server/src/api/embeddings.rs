@@ -10,11 +10,13 @@ use base64::prelude::BASE64_STANDARD;
 use bitnet_inference::{StopSequences, Task, Work};
 use serde::{Deserialize, Serialize};
 
+use super::fields::Fields;
 use super::generation::{check_prompt, ended, submit};
 use super::{Asked, aside, asked, check_model, document};
-use crate::app::App;
+use crate::app::{App, Client};
 use crate::error::ApiError;
 use crate::job::{Job, JobEvent, TextEvent};
+use crate::model::ModelFacts;
 
 /// Texts to embed, as texts or as tokens.
 #[derive(Debug, Deserialize)]
@@ -54,7 +56,7 @@ enum Vector {
     Base64(String),
 }
 
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 struct Usage {
     prompt_tokens: usize,
     total_tokens: usize,
@@ -75,42 +77,8 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         format,
         ignored,
     } = aside(move || read(asked)).await?;
-    let limit = app.options.max_waiting + app.options.max_running;
-    let n_texts = tokens.len();
-    if n_texts > limit {
-        return Err(ApiError::field(
-            "input",
-            format!("input has {n_texts} texts, but this server holds {limit} at most"),
-        ));
-    }
-    let tasks = tokens.into_iter().map(|prompt| Task {
-        prompt,
-        work: Work::Embed,
-    });
-    let tasks: Vec<Task> = tasks.collect();
-    let mut handle = submit(&app, |reply| Job {
-        client: client.0,
-        tasks,
-        stops: StopSequences::default(),
-        reply,
-        submitted: Instant::now(),
-    })
-    .await?;
-    let mut vectors: Vec<Option<Vec<f32>>> = vec![None; n_texts];
-    let mut usage = Usage::default();
-    while vectors.iter().any(Option::is_none) {
-        let JobEvent { index, event } = handle.next().await.ok_or_else(ended)?;
-        match event {
-            TextEvent::Embedding(vector, tokens) => {
-                vectors[index] = Some(vector);
-                usage.prompt_tokens += tokens.n_prompt;
-                usage.total_tokens += tokens.n_prompt;
-            }
-            TextEvent::Failed(error) => return Err(error.into()),
-            _ => {}
-        }
-    }
-    let data = vectors.into_iter().flatten().enumerate();
+    let (vectors, n_tokens) = embed(&app, client, tokens, "input").await?;
+    let data = vectors.into_iter().enumerate();
     let reply = Reply {
         object: "list",
         data: data
@@ -121,9 +89,56 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
             })
             .collect(),
         model: &model.name,
-        usage,
+        usage: Usage {
+            prompt_tokens: n_tokens,
+            total_tokens: n_tokens,
+        },
     };
     Ok(document(&reply, &ignored))
+}
+
+/// Computes the vectors of texts from this field. Returns also the number of tokens.
+pub async fn embed(
+    app: &App,
+    client: Client,
+    tokens: Vec<Vec<u32>>,
+    field: &str,
+) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
+    let limit = app.options.max_waiting + app.options.max_running;
+    let n_texts = tokens.len();
+    if n_texts > limit {
+        return Err(ApiError::field(
+            field,
+            format!("{field} has {n_texts} texts, but this server holds {limit} at most"),
+        ));
+    }
+    let tasks = tokens.into_iter().map(|prompt| Task {
+        prompt,
+        work: Work::Embed,
+    });
+    let tasks: Vec<Task> = tasks.collect();
+    let mut handle = submit(app, |reply| Job {
+        client: client.0,
+        tasks,
+        stops: StopSequences::default(),
+        reply,
+        submitted: Instant::now(),
+    })
+    .await?;
+    let mut vectors: Vec<Option<Vec<f32>>> = vec![None; n_texts];
+    let mut n_tokens = 0;
+    while vectors.iter().any(Option::is_none) {
+        let JobEvent { index, event } = handle.next().await.ok_or_else(ended)?;
+        match event {
+            TextEvent::Embedding(vector, usage) => {
+                vectors[index] = Some(vector);
+                n_tokens += usage.n_prompt;
+            }
+            TextEvent::Failed(error) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok((vectors.into_iter().flatten().collect(), n_tokens))
 }
 
 /// Returns a vector as numbers, or as base64 of its little-endian bytes.
@@ -137,31 +152,41 @@ fn encode(vector: Vec<f32>, format: EncodingFormat) -> Vector {
     }
 }
 
-pub(super) fn read(asked: Asked) -> Result<Texts, ApiError> {
-    let Asked {
-        model, mut fields, ..
-    } = asked;
-    check_model(&model, &mut fields)?;
+/// Takes the texts to embed from the field of this name, as tokens.
+pub fn take_texts(
+    fields: &mut Fields,
+    model: &ModelFacts,
+    name: &'static str,
+) -> Result<Vec<Vec<u32>>, ApiError> {
     let expected = "a text, a list of texts, of token ids, or of lists of token ids";
     let encode = |text: &String| {
         if text.is_empty() {
-            return Err(ApiError::field("input", "input has an empty text"));
+            return Err(ApiError::field(name, format!("{name} has an empty text")));
         }
         Ok(model.tokenizer.encode_with_eos(text)?)
     };
-    let tokens = match fields.need("input", expected)? {
+    let tokens = match fields.need(name, expected)? {
         Inputs::Text(text) => vec![encode(&text)?],
         Inputs::Texts(texts) => texts.iter().map(encode).collect::<Result<_, _>>()?,
         Inputs::Tokens(tokens) => vec![tokens],
         Inputs::TokenLists(lists) => lists,
     };
     if tokens.is_empty() {
-        let message = format!("input is an empty list, expected {expected}");
-        return Err(ApiError::field("input", message));
+        let message = format!("{name} is an empty list, expected {expected}");
+        return Err(ApiError::field(name, message));
     }
     for tokens in &tokens {
-        check_prompt(&model, tokens, "input")?;
+        check_prompt(model, tokens, name)?;
     }
+    Ok(tokens)
+}
+
+pub(super) fn read(asked: Asked) -> Result<Texts, ApiError> {
+    let Asked {
+        model, mut fields, ..
+    } = asked;
+    check_model(&model, &mut fields)?;
+    let tokens = take_texts(&mut fields, &model, "input")?;
     let expected = "\"float\" or \"base64\"";
     let format = fields.take::<String>("encoding_format", expected)?;
     let format = match format.as_deref() {

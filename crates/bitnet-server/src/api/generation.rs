@@ -44,6 +44,8 @@ pub struct GeneratedText {
     pub logprobs: Vec<TokenLogprobs>,
     pub prompt_logprobs: Vec<TokenLogprobs>,
     pub reason: Option<FinishReason>,
+    /// The stop sequence that ended the text.
+    pub stop: Option<String>,
     /// The token that ended the text, if log-probabilities were requested.
     pub end: Option<TokenLogprobs>,
     pub usage: TaskUsage,
@@ -198,12 +200,14 @@ pub async fn texts(mut handle: JobHandle, n_texts: usize) -> Result<Vec<Generate
             TextEvent::Finished {
                 text,
                 reason,
+                stop,
                 end,
                 usage,
                 timings,
             } => {
                 into.text += &text;
                 into.reason = Some(reason);
+                into.stop = stop;
                 into.end = end;
                 into.usage = usage;
                 into.timings = timings;

@@ -37,8 +37,26 @@ pub fn take(
     model: &ModelFacts,
     defaults: RequestDefaults,
 ) -> Result<Sampling, ApiError> {
+    let options = options(fields, defaults)?;
+    let mut bias = logit_bias(fields, model.vocab_size)?;
+    let ignore_eos = fields.take("ignore_eos", "true or false")?;
+    if ignore_eos == Some(true) {
+        let ends = model.tokenizer.eog();
+        let ends = ends.filter(|id| (*id as usize) < model.vocab_size);
+        bias.extend(ends.map(|id| (id, f32::MIN)));
+    }
+    Ok(Sampling {
+        options,
+        bias,
+        stops: stops(fields, "stop")?,
+        grammar: grammar(fields)?,
+    })
+}
+
+/// Takes the parameters of the sampler, and the seed.
+pub fn options(fields: &mut Fields, defaults: RequestDefaults) -> Result<SamplerOptions, ApiError> {
     let default = defaults.sampling;
-    let options = SamplerOptions {
+    Ok(SamplerOptions {
         temperature: number(fields, &["temperature"], 0.0, 2.0)?.unwrap_or(default.temperature),
         top_p: number(fields, &["top_p"], 0.0, 1.0)?.unwrap_or(default.top_p),
         min_p: number(fields, &["min_p"], 0.0, 1.0)?.unwrap_or(default.min_p),
@@ -56,19 +74,6 @@ pub fn take(
             .unwrap_or(default.frequency_penalty),
         penalty_window: window(fields)?.unwrap_or(default.penalty_window),
         seed: seed(fields, defaults.seed)?,
-    };
-    let mut bias = logit_bias(fields, model.vocab_size)?;
-    let ignore_eos = fields.take("ignore_eos", "true or false")?;
-    if ignore_eos == Some(true) {
-        let ends = model.tokenizer.eog();
-        let ends = ends.filter(|id| (*id as usize) < model.vocab_size);
-        bias.extend(ends.map(|id| (id, f32::MIN)));
-    }
-    Ok(Sampling {
-        options,
-        bias,
-        stops: stops(fields)?,
-        grammar: grammar(fields)?,
     })
 }
 
@@ -140,20 +145,21 @@ fn seed(fields: &mut Fields, default: Option<u64>) -> Result<u64, ApiError> {
     }
 }
 
-fn stops(fields: &mut Fields) -> Result<StopSequences, ApiError> {
-    let stops = match fields.take("stop", "a string or a list of strings")? {
+/// Takes the stop sequences from the field of this name.
+pub fn stops(fields: &mut Fields, name: &str) -> Result<StopSequences, ApiError> {
+    let stops = match fields.take(name, "a string or a list of strings")? {
         None => Vec::new(),
         Some(OneOrMany::One(stop)) => vec![stop],
         Some(OneOrMany::Many(stops)) => stops,
     };
     if stops.len() > MAX_STOPS {
         let message = format!(
-            "stop has {} texts, expected at most {MAX_STOPS}",
+            "{name} has {} texts, expected at most {MAX_STOPS}",
             stops.len()
         );
-        return Err(ApiError::field("stop", message));
+        return Err(ApiError::field(name, message));
     }
-    StopSequences::new(stops).map_err(|error| ApiError::field("stop", error.to_string()))
+    StopSequences::new(stops).map_err(|error| ApiError::field(name, error.to_string()))
 }
 
 fn logit_bias(fields: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {

@@ -13,6 +13,9 @@ use crate::model::{ModelFacts, TOOL_CALL as OPEN};
 
 const CLOSE: &str = "</tool_call>";
 
+/// Tools in the form of chats.
+const DEFINITIONS: &str = "a list of {\"type\": \"function\", \"function\": {\"name\": …}}";
+
 /// Maximum number of tools.
 const MAX_TOOLS: usize = 128;
 
@@ -64,6 +67,16 @@ struct Function {
     _strict: Option<bool>,
 }
 
+/// Which tools a text may call, or must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    None,
+    Auto,
+    Any,
+    Named(String),
+}
+
+/// The same in the form of chats.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum ToolChoice {
@@ -82,20 +95,57 @@ struct NamedFunction {
 
 /// Takes `tools` and `tool_choice`.
 pub fn take(fields: &mut Fields, model: &ModelFacts) -> Result<Tools, ApiError> {
-    if !model.has_tools() {
-        let why = "the model's chat template has no tools, or calls them in an unknown form";
-        fields.refuse("tools", &[json!([])], why)?;
-        fields.refuse("tool_choice", &[json!("none"), json!("auto")], why)?;
+    let none = [json!("none"), json!("auto")];
+    if !are_known(fields, model, &none)? {
         return Ok(Tools::default());
     }
-    let expected = "a list of {\"type\": \"function\", \"function\": {\"name\": …}}";
-    let definitions: Vec<Value> = fields.take("tools", expected)?.unwrap_or_default();
+    let definitions = take_definitions(fields)?;
+    let expected = "\"none\", \"auto\", \"required\", or a function of tools";
+    let choice = match fields.take("tool_choice", expected)? {
+        None => Choice::Auto,
+        Some(ToolChoice::Mode(mode)) => match mode.as_str() {
+            "none" => Choice::None,
+            "auto" => Choice::Auto,
+            "required" => Choice::Any,
+            _ => return Err(wrong_choice(expected)),
+        },
+        Some(ToolChoice::Named { kind, function }) if kind == "function" => {
+            Choice::Named(function.name)
+        }
+        Some(ToolChoice::Named { .. }) => return Err(wrong_choice(expected)),
+    };
+    choose(definitions, &choice)
+}
+
+/// Returns whether the model has tools. If not, refuses `tools`, and `tool_choice` unless it
+/// is one of `harmless`.
+pub fn are_known(
+    fields: &mut Fields,
+    model: &ModelFacts,
+    harmless: &[Value],
+) -> Result<bool, ApiError> {
+    if model.has_tools() {
+        return Ok(true);
+    }
+    let why = "the model's chat template has no tools, or calls them in an unknown form";
+    fields.refuse("tools", &[json!([])], why)?;
+    fields.refuse("tool_choice", harmless, why)?;
+    Ok(false)
+}
+
+/// Takes `tools` in the form of chats.
+pub fn take_definitions(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
+    Ok(fields.take("tools", DEFINITIONS)?.unwrap_or_default())
+}
+
+/// Returns the tools of a request: what its template gets, and what a call must look like.
+pub fn choose(definitions: Vec<Value>, choice: &Choice) -> Result<Tools, ApiError> {
     let mut functions = Vec::with_capacity(definitions.len());
     for (i, definition) in definitions.iter().enumerate() {
         match Tool::deserialize(definition) {
             Ok(tool) if tool.kind == "function" => functions.push(tool.function),
             Ok(_) | Err(_) => {
-                let message = format!("tools[{i}] is wrong, expected {expected}");
+                let message = format!("tools[{i}] is wrong, expected {DEFINITIONS}");
                 return Err(ApiError::field("tools", message));
             }
         }
@@ -105,31 +155,28 @@ pub fn take(fields: &mut Fields, model: &ModelFacts) -> Result<Tools, ApiError> 
         let message = format!("tools has {n} tools, expected at most {MAX_TOOLS}");
         return Err(ApiError::field("tools", message));
     }
-    let expected = "\"none\", \"auto\", \"required\", or a function of tools";
-    let wrong = || {
-        ApiError::field(
-            "tool_choice",
-            format!("tool_choice is wrong, expected {expected}"),
-        )
-    };
-    let choice = fields.take("tool_choice", expected)?;
-    let choice = choice.unwrap_or_else(|| ToolChoice::Mode("auto".to_owned()));
-    let required: Vec<&Function> = match &choice {
-        ToolChoice::Mode(mode) if mode == "none" => return Ok(Tools::default()),
-        ToolChoice::Mode(mode) if mode == "auto" => Vec::new(),
-        ToolChoice::Mode(mode) if mode == "required" && !functions.is_empty() => {
-            functions.iter().collect()
+    let required: Vec<&Function> = match choice {
+        Choice::None => return Ok(Tools::default()),
+        Choice::Auto => Vec::new(),
+        Choice::Any if functions.is_empty() => {
+            return Err(wrong_choice("tools to choose from"));
         }
-        ToolChoice::Named { kind, function } if kind == "function" => {
-            let named = functions.iter().find(|known| known.name == function.name);
-            vec![named.ok_or_else(wrong)?]
+        Choice::Any => functions.iter().collect(),
+        Choice::Named(name) => {
+            let named = functions.iter().find(|known| known.name == *name);
+            vec![named.ok_or_else(|| wrong_choice("a function of tools"))?]
         }
-        _ => return Err(wrong()),
     };
     Ok(Tools {
         grammar: (!required.is_empty()).then(|| call_of(&required)),
         definitions,
     })
+}
+
+/// Returns the error of a `tool_choice` that cannot be followed.
+pub fn wrong_choice(expected: &str) -> ApiError {
+    let message = format!("tool_choice is wrong, expected {expected}");
+    ApiError::field("tool_choice", message)
 }
 
 /// Returns the grammar of a call of one of these functions.
@@ -176,23 +223,45 @@ pub enum Piece {
 }
 
 /// Separates the calls of tools from the text of an answer, whatever pieces it comes in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct CallFinder {
+    /// Whether there may be calls; else all is text.
+    looks: bool,
     /// What may be the beginning of a call, or is one that is not complete.
     held: String,
     has_calls: bool,
 }
 
 impl CallFinder {
+    pub fn new(looks: bool) -> Self {
+        Self {
+            looks,
+            held: String::new(),
+            has_calls: false,
+        }
+    }
+
     /// Returns whether there was a call.
     pub fn has_calls(&self) -> bool {
         self.has_calls
     }
 
-    /// Takes the next piece of a text, and returns what is certain.
-    pub fn push(&mut self, text: &str) -> Vec<Piece> {
-        self.held += text;
+    /// Takes the next piece of a text, and returns what is certain: all if it is the last.
+    pub fn next(&mut self, text: &str, is_last: bool) -> Vec<Piece> {
+        let mut pieces = self.push(text);
+        if is_last {
+            add_text(&mut pieces, std::mem::take(&mut self.held));
+        }
+        pieces
+    }
+
+    fn push(&mut self, text: &str) -> Vec<Piece> {
         let mut pieces = Vec::new();
+        if !self.looks {
+            add_text(&mut pieces, text.to_owned());
+            return pieces;
+        }
+        self.held += text;
         loop {
             let Some(start) = self.held.find(OPEN) else {
                 let keep = partial_open(&self.held);
@@ -218,11 +287,6 @@ impl CallFinder {
                 None => add_text(&mut pieces, text),
             }
         }
-    }
-
-    /// Returns the text that was held back.
-    pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
     }
 }
 
@@ -254,10 +318,10 @@ fn read_call(text: &str) -> Option<CalledFunction> {
 /// Returns the pieces of a text that comes in parts, with neighbouring texts joined.
 #[cfg(any(test, fuzzing))]
 pub fn pieces<'a>(parts: impl IntoIterator<Item = &'a str>) -> Vec<Piece> {
-    let mut finder = CallFinder::default();
+    let mut finder = CallFinder::new(true);
     let parts = parts.into_iter();
-    let mut pieces: Vec<Piece> = parts.flat_map(|part| finder.push(part)).collect();
-    add_text(&mut pieces, finder.finish());
+    let mut pieces: Vec<Piece> = parts.flat_map(|part| finder.next(part, false)).collect();
+    pieces.extend(finder.next("", true));
     let mut joined: Vec<Piece> = Vec::new();
     for piece in pieces {
         match (joined.last_mut(), piece) {

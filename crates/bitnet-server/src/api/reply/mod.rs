@@ -1,5 +1,6 @@
 //! The documents of generated texts, whole and in pieces.
 
+mod chunks;
 mod stream;
 
 use std::sync::Arc;
@@ -9,24 +10,38 @@ use axum::response::Response;
 use bitnet_inference::{FinishReason, TaskUsage};
 use serde::Serialize;
 
-use super::document;
+pub use self::stream::StreamWriter;
 use super::generation::{GeneratedText, Generation, best, texts};
 use super::logprobs::{self, ChatLogprob, CompletionLogprobs};
 use super::tools::{CallFinder, CalledFunction, Piece, ToolCall};
+use super::{document, tell_ignored};
 use crate::app::{App, Client};
 use crate::error::ApiError;
 use crate::job::Timings;
 use crate::model::ModelFacts;
 
 /// A request for texts, read and checked.
-pub struct AskedTexts {
+pub struct AskedTexts<R> {
     pub generation: Generation,
-    pub reply: Reply,
+    pub reply: R,
     pub stream: bool,
-    pub include_usage: bool,
 }
 
-impl AskedTexts {
+/// The reply of an API, from the texts of a request.
+pub trait ReplyForm {
+    type Writer: StreamWriter;
+
+    /// Returns the reply with all texts.
+    fn whole(&self, texts: &[GeneratedText]) -> Response;
+
+    /// Returns the fields of the request that had no effect.
+    fn ignored(&self) -> &[String];
+
+    /// Returns what writes the reply as a stream.
+    fn writer(self, n_texts: usize) -> Self::Writer;
+}
+
+impl<R: ReplyForm> AskedTexts<R> {
     /// Generates the texts and returns the reply, whole or as a stream.
     pub async fn answer(
         self,
@@ -40,7 +55,11 @@ impl AskedTexts {
         let (n_prompts, n, best_of) = (generation.prompts.len(), generation.n, generation.best_of);
         let handle = generation.submit(app, model, client).await?;
         if self.stream {
-            return Ok(reply.stream(handle, n_prompts * n, self.include_usage));
+            let n_texts = n_prompts * n;
+            let ignored = reply.ignored().to_vec();
+            let mut response = stream::response(reply.writer(n_texts), handle, n_texts);
+            tell_ignored(&mut response, &ignored);
+            return Ok(response);
         }
         let texts = texts(handle, n_prompts * best_of).await?;
         Ok(reply.whole(&best(texts, best_of, n)))
@@ -58,6 +77,8 @@ pub enum Form {
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub form: Form,
+    /// Whether a stream ends with the numbers of tokens.
+    pub include_usage: bool,
     pub model: Arc<ModelFacts>,
     pub id: String,
     pub created: u64,
@@ -241,9 +262,10 @@ fn new_call(index: Option<usize>, function: CalledFunction) -> ToolCall {
     }
 }
 
-impl Reply {
-    /// Returns the reply with all texts.
-    pub fn whole(&self, texts: &[GeneratedText]) -> Response {
+impl ReplyForm for Reply {
+    type Writer = chunks::Chunks;
+
+    fn whole(&self, texts: &[GeneratedText]) -> Response {
         let mut usage = Usage::default();
         for (i, text) in texts.iter().enumerate() {
             usage.add(text.usage, i % self.n == 0);
@@ -267,6 +289,16 @@ impl Reply {
         document(&whole, &self.ignored)
     }
 
+    fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    fn writer(self, n_texts: usize) -> chunks::Chunks {
+        chunks::Chunks::new(self, n_texts)
+    }
+}
+
+impl Reply {
     fn document(&self, choices: Vec<Choice>) -> Document<'_> {
         Document {
             id: &self.id,
@@ -320,21 +352,14 @@ impl Reply {
 
     /// Returns the message of a text, with the calls of tools in it.
     fn message(&self, text: &str) -> Message {
-        let mut finder = CallFinder::default();
         let mut content = String::new();
         let mut tool_calls = Vec::new();
-        let pieces = if self.with_tools {
-            finder.push(text)
-        } else {
-            vec![Piece::Text(text.to_owned())]
-        };
-        for piece in pieces {
+        for piece in CallFinder::new(self.with_tools).next(text, true) {
             match piece {
                 Piece::Text(text) => content += &text,
                 Piece::Call(function) => tool_calls.push(new_call(None, function)),
             }
         }
-        content += &finder.finish();
         let is_blank = !tool_calls.is_empty() && content.trim().is_empty();
         Message {
             role: "assistant",
