@@ -1,9 +1,10 @@
-//! Errors as OpenAI's API shows them.
+//! Errors, in the forms of the APIs.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bitnet_inference::{ChatError, GenerateError, GrammarError, TaskError, TokenizerError};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 /// An error of a request.
 #[derive(Clone, Debug)]
@@ -70,6 +71,16 @@ impl ApiError {
         self.with_param(name)
     }
 
+    /// Returns the error as one within this object of the request.
+    pub fn inside(mut self, object: &str) -> Self {
+        self.body.message = format!("{object}: {}", self.body.message);
+        self.body.param = Some(match self.body.param {
+            Some(field) => format!("{object}.{field}"),
+            None => object.to_owned(),
+        });
+        self
+    }
+
     pub fn with_code(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);
         self
@@ -101,21 +112,66 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
-    /// Returns the document of the error, `{"error": …}`.
-    pub fn json(&self) -> String {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            error: &'a ErrorBody,
+    /// Returns the document of the error, in the form of an API.
+    pub fn document(&self, form: ErrorForm) -> Value {
+        match form {
+            ErrorForm::OpenAi => json!({"error": self.body}),
+            ErrorForm::Anthropic => {
+                let mut error = json!(self.body);
+                error["type"] = match self.status.as_u16() {
+                    401 => "authentication_error",
+                    403 => "permission_error",
+                    404 => "not_found_error",
+                    408 => "timeout_error",
+                    413 => "request_too_large",
+                    429 => "rate_limit_error",
+                    503 => "overloaded_error",
+                    500.. => "api_error",
+                    _ => "invalid_request_error",
+                }
+                .into();
+                json!({"type": "error", "error": error})
+            }
         }
-        let document = Document { error: &self.body };
-        serde_json::to_string(&document).expect("strings and numbers are JSON")
+    }
+}
+
+/// The API whose form an error has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorForm {
+    OpenAi,
+    Anthropic,
+}
+
+impl ErrorForm {
+    /// Returns the form of what a path belongs to, whether there is such a path or not.
+    pub fn of(path: &str) -> Self {
+        let is_below = |root: &str| {
+            let rest = path.strip_prefix(root);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if is_below("/v1/messages") {
+            Self::Anthropic
+        } else {
+            Self::OpenAi
+        }
+    }
+}
+
+/// Gives the error of a response the form of another API than OpenAI's.
+pub fn set_form(response: &mut Response, form: ErrorForm) {
+    if let Some(error) = response.extensions_mut().remove::<ApiError>()
+        && form != ErrorForm::OpenAi
+    {
+        *response.body_mut() = error.document(form).to_string().into();
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let json = HeaderValue::from_static("application/json");
-        let mut response = (self.status, self.json()).into_response();
+        let document = self.document(ErrorForm::OpenAi).to_string();
+        let mut response = (self.status, document).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, json);
         if let Some(seconds) = self.retry_after {
@@ -125,6 +181,8 @@ impl IntoResponse for ApiError {
             let scheme = HeaderValue::from_static("Bearer");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
+        // For those who know the path.
+        response.extensions_mut().insert(self);
         response
     }
 }

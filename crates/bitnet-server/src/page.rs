@@ -102,6 +102,12 @@ pub fn specification(has_tools: bool) -> Value {
             fields["tool_choice"] = link("ToolChoice");
             fields["messages"]["items"] = link("MessageWithTools");
         }
+        for request in ["AnthropicRequest", "AnthropicCountRequest"] {
+            let fields = &mut document["components"]["schemas"][request]["properties"];
+            fields["tools"] = link("AnthropicTools");
+            fields["tool_choice"] = link("AnthropicToolChoice");
+            fields["messages"]["items"] = link("AnthropicMessageWithTools");
+        }
     }
     document
 }

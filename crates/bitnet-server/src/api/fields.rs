@@ -20,6 +20,8 @@ pub struct Fields {
     /// Unknown fields, and those that cannot be honoured, are ignored and listed.
     lenient: bool,
     ignored: Vec<String>,
+    /// What comes before the names here in those of the request: empty, or `options.`.
+    path: String,
 }
 
 impl Fields {
@@ -32,6 +34,7 @@ impl Fields {
                 left,
                 lenient,
                 ignored: Vec::new(),
+                path: String::new(),
             }),
             _ => Err(ApiError::invalid("the body is not a JSON object")),
         }
@@ -43,7 +46,7 @@ impl Fields {
 
     fn remove(&mut self, name: &str) -> Option<Value> {
         #[cfg(test)]
-        ASKED.with_borrow_mut(|asked| asked.insert(name.to_owned()));
+        ASKED.with_borrow_mut(|asked| asked.insert(format!("{}{name}", self.path)));
         self.left.remove(name)
     }
 
@@ -97,16 +100,51 @@ impl Fields {
 
     /// Takes fields that never have an effect here.
     pub fn without_effect(&mut self, names: &[&str]) {
-        for &name in names {
-            if self.remove(name).is_some_and(|value| !value.is_null()) {
-                self.ignore(name);
-            }
+        for name in names {
+            self.hint(name, &[]);
+        }
+    }
+
+    /// Takes a field without an effect here, and lists it unless its value asks for what
+    /// happens anyway.
+    pub fn hint(&mut self, name: &str, honoured: &[Value]) {
+        let value = self.remove(name).map(whole);
+        if value.is_some_and(|value| !value.is_null() && !honoured.contains(&value)) {
+            self.ignore(name);
         }
     }
 
     /// Lists a field as ignored.
     pub fn ignore(&mut self, name: &str) {
-        self.ignored.push(name.to_owned());
+        let name = format!("{}{name}", self.path);
+        if !self.ignored.contains(&name) {
+            self.ignored.push(name);
+        }
+    }
+
+    /// Reads an object within the request, whose fields are used, listed or refused as those
+    /// of the request. `name` is that of the object, as in `messages[1]`; fields are listed
+    /// without the index.
+    pub fn inside<T>(
+        &mut self,
+        name: &str,
+        object: Map<String, Value>,
+        read: impl FnOnce(&mut Self) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let list = name.split('[').next().unwrap_or(name);
+        let mut inner = Self {
+            left: object,
+            lenient: self.lenient,
+            ignored: Vec::new(),
+            path: format!("{}{list}.", self.path),
+        };
+        let value = read(&mut inner).map_err(|error| error.inside(name))?;
+        for listed in inner.finish().map_err(|error| error.inside(name))? {
+            if !self.ignored.contains(&listed) {
+                self.ignored.push(listed);
+            }
+        }
+        Ok(value)
     }
 
     /// Refuses a field, unless its value is one that asks for nothing.
@@ -116,7 +154,7 @@ impl Fields {
         harmless: &[Value],
         why: &str,
     ) -> Result<(), ApiError> {
-        match self.remove(name) {
+        match self.remove(name).map(whole) {
             None | Some(Value::Null) => Ok(()),
             Some(value) if harmless.contains(&value) => Ok(()),
             Some(_) if self.lenient => {
@@ -141,8 +179,9 @@ impl Fields {
                     .with_code("unknown_parameter"),
             );
         }
-        self.ignored
-            .extend(self.left.into_iter().map(|(name, _)| name));
+        for name in std::mem::take(&mut self.left).keys() {
+            self.ignore(name);
+        }
         // A name is shown in a header.
         self.ignored
             .retain(|name| name.chars().all(|c| c.is_ascii_graphic()));
@@ -169,7 +208,8 @@ pub fn whole(value: Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => match number.as_f64() {
             Some(x) if x.fract() == 0.0 && (0.0..end).contains(&x) => (x as u64).into(),
-            Some(x) if x.fract() == 0.0 && (least..0.0).contains(&x) => (x as i64).into(),
+            // The least itself may be a smaller number that was rounded.
+            Some(x) if x.fract() == 0.0 && least < x && x < 0.0 => (x as i64).into(),
             _ => Value::Number(number),
         },
         Value::Array(items) => items.into_iter().map(whole).collect(),
@@ -250,6 +290,36 @@ mod tests {
         for name in ["b", "c"] {
             assert!(fields.take::<Object<Point>>(name, "a point").is_err());
         }
+    }
+
+    #[test]
+    fn objects_within_follow_the_same_rules() {
+        let part = |value: Value| match value {
+            Value::Object(part) => part,
+            other => panic!("{other}"),
+        };
+        let read = |fields: &mut Fields, value: Value| {
+            fields.inside("parts[1]", part(value), |part| {
+                part.without_effect(&["hint"]);
+                part.need::<String>("text", "a text")
+            })
+        };
+        let mut strict = fields(&json!({}), false);
+        let known = json!({"text": "a", "hint": 1});
+        for _ in 0..2 {
+            assert_eq!(read(&mut strict, known.clone()).unwrap(), "a");
+        }
+        for (wrong, param) in [
+            (json!({"text": 1}), "parts[1].text"),
+            (json!({"text": "a", "x": 1}), "parts[1].x"),
+        ] {
+            let error = read(&mut strict, wrong).unwrap_err();
+            assert_eq!(error.body.param.as_deref(), Some(param));
+        }
+        assert_eq!(strict.finish().unwrap(), ["parts.hint"]);
+        let mut lenient = fields(&json!({}), true);
+        read(&mut lenient, json!({"text": "a", "x": 1})).unwrap();
+        assert_eq!(lenient.finish().unwrap(), ["parts.x"]);
     }
 
     #[test]

@@ -53,6 +53,26 @@ pub struct GeneratedText {
 }
 
 impl Generation {
+    /// Returns the generation of one text.
+    pub fn one(
+        field: &'static str,
+        prompt: Vec<u32>,
+        max_tokens: Option<usize>,
+        sampling: Sampling,
+        logprobs: Option<usize>,
+    ) -> Self {
+        Self {
+            field,
+            prompts: vec![prompt],
+            n: 1,
+            best_of: 1,
+            max_tokens: max_tokens.unwrap_or(usize::MAX),
+            sampling,
+            logprobs,
+            prompt_logprobs: None,
+        }
+    }
+
     /// Checks what does not need the engine.
     fn validate(&self, app: &App, model: &ModelFacts) -> Result<(), ApiError> {
         for prompt in &self.prompts {

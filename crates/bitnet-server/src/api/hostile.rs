@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::tools::{Piece, pieces};
-use super::{Asked, chat, completions, embeddings, sampling, tokens};
+use super::{Asked, anthropic, chat, completions, embeddings, sampling, tokens};
 use crate::app::Client;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
@@ -94,6 +94,8 @@ fn read(endpoint: &str, fields: Fields) -> Result<(), ApiError> {
     let defaults = RequestDefaults::default();
     match endpoint {
         "chat" => chat::read(asked, defaults).map(drop),
+        "messages" => anthropic::read(asked, defaults).map(drop),
+        "count_tokens" => anthropic::count_of(asked).map(drop),
         "embedding" => embeddings::read(asked).map(drop),
         "tokenize" => tokens::tokens_of(asked).map(drop),
         "detokenize" => tokens::text_of(asked).map(drop),

@@ -1,5 +1,6 @@
 //! The endpoints: from JSON to jobs, and from their events to JSON.
 
+pub mod anthropic;
 pub mod chat;
 pub mod completions;
 pub mod embeddings;
@@ -87,10 +88,19 @@ fn tell_ignored(response: &mut Response, ignored: &[String]) {
 
 /// Checks the name of the model in a request.
 fn check_model(model: &ModelFacts, fields: &mut Fields) -> Result<(), ApiError> {
+    check_model_name(model, fields, |name| name == model.name)
+}
+
+/// Checks the name of the model in a request, where it may also be written otherwise.
+fn check_model_name(
+    model: &ModelFacts,
+    fields: &mut Fields,
+    is_it: impl FnOnce(&str) -> bool,
+) -> Result<(), ApiError> {
     let Some(name) = fields.take::<String>("model", "a string")? else {
         return Ok(());
     };
-    if name == model.name {
+    if is_it(&name) {
         return Ok(());
     }
     if fields.is_lenient() {

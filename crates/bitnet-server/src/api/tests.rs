@@ -9,7 +9,7 @@ use super::fields::ASKED;
 use super::*;
 use crate::options::RequestDefaults;
 
-/// Returns the fields that a request was asked for.
+/// Returns the fields that a request was asked for, without those of objects within it.
 fn asked_for(
     model: &Arc<ModelFacts>,
     body: &Value,
@@ -23,7 +23,8 @@ fn asked_for(
         fields,
     };
     read(asked).unwrap();
-    ASKED.take()
+    let asked = ASKED.take().into_iter();
+    asked.filter(|name| !name.contains('.')).collect()
 }
 
 /// Returns the fields of a schema of the document.
@@ -44,6 +45,14 @@ fn the_document_lists_the_fields_that_requests_are_asked_for() {
     };
     check("ChatRequest", messages.clone(), &|asked| {
         chat::read(asked, defaults).map(drop)
+    });
+    let mut message = messages.clone();
+    message["max_tokens"] = json!(1);
+    check("AnthropicRequest", message, &|asked| {
+        anthropic::read(asked, defaults).map(drop)
+    });
+    check("AnthropicCountRequest", messages.clone(), &|asked| {
+        anthropic::count_of(asked).map(drop)
     });
     check("CompletionRequest", json!({"prompt": "a"}), &|asked| {
         completions::read(asked, defaults).map(drop)

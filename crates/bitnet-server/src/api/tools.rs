@@ -47,6 +47,13 @@ pub struct CalledFunction {
     pub arguments: String,
 }
 
+impl CalledFunction {
+    /// Returns the arguments as an object, for APIs that have no text of it.
+    pub fn object(&self) -> Value {
+        serde_json::from_str(&self.arguments).unwrap_or_else(|_| json!({}))
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tool {
@@ -95,8 +102,9 @@ struct NamedFunction {
 
 /// Takes `tools` and `tool_choice`.
 pub fn take(fields: &mut Fields, model: &ModelFacts) -> Result<Tools, ApiError> {
-    let none = [json!("none"), json!("auto")];
-    if !are_known(fields, model, &none)? {
+    if !are_known(fields, model)? {
+        let none = [json!("none"), json!("auto")];
+        fields.refuse("tool_choice", &none, UNKNOWN)?;
         return Ok(Tools::default());
     }
     let definitions = take_definitions(fields)?;
@@ -117,25 +125,34 @@ pub fn take(fields: &mut Fields, model: &ModelFacts) -> Result<Tools, ApiError> 
     choose(definitions, &choice)
 }
 
-/// Returns whether the model has tools. If not, refuses `tools`, and `tool_choice` unless it
-/// is one of `harmless`.
-pub fn are_known(
-    fields: &mut Fields,
-    model: &ModelFacts,
-    harmless: &[Value],
-) -> Result<bool, ApiError> {
-    if model.has_tools() {
-        return Ok(true);
+/// Why a model has no tools.
+pub const UNKNOWN: &str =
+    "the model's chat template has no tools, or calls them in an unknown form";
+
+/// Returns whether the model has tools. If not, refuses `tools`.
+pub fn are_known(fields: &mut Fields, model: &ModelFacts) -> Result<bool, ApiError> {
+    let known = model.has_tools();
+    if !known {
+        fields.refuse("tools", &[json!([])], UNKNOWN)?;
     }
-    let why = "the model's chat template has no tools, or calls them in an unknown form";
-    fields.refuse("tools", &[json!([])], why)?;
-    fields.refuse("tool_choice", harmless, why)?;
-    Ok(false)
+    Ok(known)
 }
 
 /// Takes `tools` in the form of chats.
 pub fn take_definitions(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
     Ok(fields.take("tools", DEFINITIONS)?.unwrap_or_default())
+}
+
+/// Returns the definition of a function in the form of chats, which templates read.
+pub fn definition(name: &str, description: Option<String>, parameters: Option<Value>) -> Value {
+    let mut function = json!({"name": name});
+    if let Some(description) = description {
+        function["description"] = description.into();
+    }
+    if let Some(parameters) = parameters {
+        function["parameters"] = parameters;
+    }
+    json!({"type": "function", "function": function})
 }
 
 /// Returns the tools of a request: what its template gets, and what a call must look like.

@@ -21,7 +21,7 @@ use self::connection::Peer;
 use crate::api;
 use crate::app::{App, MAX_COMPILING};
 use crate::body::json;
-use crate::error::ApiError;
+use crate::error::{self, ApiError, ErrorForm};
 use crate::listener::Listener;
 use crate::metrics;
 use crate::page;
@@ -62,6 +62,8 @@ fn routes(app: Arc<App>) -> Router {
         .route("/chat/completions", post(api::chat::create))
         .route("/v1/completions", post(api::completions::create))
         .route("/v1/embeddings", post(api::embeddings::create))
+        .route("/v1/messages", post(api::anthropic::create))
+        .route("/v1/messages/count_tokens", post(api::anthropic::count))
         .route("/tokenize", post(api::tokens::tokenize))
         .route("/detokenize", post(api::tokens::detokenize))
         .route("/apply-template", post(api::tokens::apply_template))
@@ -85,6 +87,7 @@ async fn every_request(
     let start = Instant::now();
     let id = app.next_request();
     let method = request.method().clone();
+    let form = ErrorForm::of(request.uri().path());
     let path = path.map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
     let origin = access::allowed_origin(&app.options, request.headers());
     let response = match access::check(&app.options, &request, &path, peer) {
@@ -96,11 +99,15 @@ async fn every_request(
         }
     };
     let mut response = response;
+    error::set_form(&mut response, form);
     let headers = response.headers_mut();
     if let Some(origin) = origin {
         access::allow(headers, origin);
     }
     if let Ok(value) = HeaderValue::from_str(&format!("req-{id}")) {
+        if form == ErrorForm::Anthropic {
+            headers.insert("request-id", value.clone());
+        }
         headers.insert("x-request-id", value);
     }
     headers.insert(

@@ -194,6 +194,21 @@ impl Response {
     }
 }
 
+impl Response {
+    /// The documents of a stream whose events have names, which their types are.
+    pub fn named_events(&self) -> Vec<Value> {
+        let events = self.body.split("\n\n").filter(|event| !event.is_empty());
+        let read = |event: &str| {
+            let (name, data) = event.split_once('\n').expect(event);
+            let data = data.strip_prefix("data: ").expect(event);
+            let document: Value = serde_json::from_str(data).expect(event);
+            assert_eq!(name.strip_prefix("event: "), document["type"].as_str());
+            document
+        };
+        events.map(read).collect()
+    }
+}
+
 impl Running {
     pub fn shutdown(&self) -> &Shutdown {
         &self.shutdown

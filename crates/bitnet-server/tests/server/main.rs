@@ -1,6 +1,7 @@
 //! The server with the built-in model, over real connections.
 
 mod adversaries;
+mod anthropic;
 mod api;
 mod client;
 mod ending;

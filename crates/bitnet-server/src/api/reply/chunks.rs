@@ -9,7 +9,7 @@ use super::{
     Choice, Delta, Document, Form, Reply, StreamWriter, TOOL_CALLS, TimingsDocument, Usage,
     UsageField, new_call, reason_name,
 };
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorForm};
 
 /// Writes the chunks of a reply.
 pub struct Chunks {
@@ -66,9 +66,7 @@ impl StreamWriter for Chunks {
     }
 
     fn fail(&mut self, error: &ApiError, out: &mut String) {
-        out.push_str("data: ");
-        out.push_str(&error.json());
-        out.push_str("\n\n");
+        write_event(&error.document(ErrorForm::OpenAi), out);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The documents of generated texts, whole and in pieces.
 
 mod chunks;
+mod parts;
 mod stream;
 
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use axum::response::Response;
 use bitnet_inference::{FinishReason, TaskUsage};
 use serde::Serialize;
 
-pub use self::stream::StreamWriter;
+pub use self::parts::{Part, Parts, Step, parts_of};
+pub use self::stream::{StreamWriter, write_named_event};
 use super::generation::{GeneratedText, Generation, best, texts};
 use super::logprobs::{self, ChatLogprob, CompletionLogprobs};
 use super::tools::{CallFinder, CalledFunction, Piece, ToolCall};

@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bitnet_inference::TokenLogprobs;
 use hyper::body::Frame;
+use serde_json::Value;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::super::generation::{GeneratedText, ended};
@@ -171,5 +172,13 @@ impl<W: StreamWriter> Events<W> {
     fn fail(&mut self, error: &ApiError, out: &mut String) {
         self.writer.fail(error, out);
         self.is_done = true;
+    }
+}
+
+/// Writes a server-sent event with the name that its type is.
+pub fn write_named_event(event: &Value, out: &mut String) {
+    let name = event["type"].as_str().unwrap_or("message");
+    for part in ["event: ", name, "\ndata: ", &event.to_string(), "\n\n"] {
+        out.push_str(part);
     }
 }
