@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 
+use chrono::{DateTime, SecondsFormat};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -114,4 +115,10 @@ impl App {
         self.draining.store(true, Ordering::Relaxed);
         self.closing.notify_one();
     }
+}
+
+/// Returns a Unix time in milliseconds as text: `2026-11-30T12:00:00.000Z`.
+pub fn iso_time(millis: u64) -> String {
+    let time = DateTime::from_timestamp_millis(millis.cast_signed()).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

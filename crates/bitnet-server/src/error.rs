@@ -132,6 +132,17 @@ impl ApiError {
                 .into();
                 json!({"type": "error", "error": error})
             }
+            ErrorForm::Ollama => json!({"error": self.body.message}),
+            ErrorForm::Tei => {
+                let kind = match self.status.as_u16() {
+                    _ if self.body.code == Some("rerank_not_supported") => "backend",
+                    429 => "overloaded",
+                    503 => "unhealthy",
+                    500.. => "backend",
+                    _ => "validation",
+                };
+                json!({"error": self.body.message, "error_type": kind})
+            }
         }
     }
 }
@@ -141,6 +152,9 @@ impl ApiError {
 pub enum ErrorForm {
     OpenAi,
     Anthropic,
+    Ollama,
+    /// That of text-embeddings-inference.
+    Tei,
 }
 
 impl ErrorForm {
@@ -152,6 +166,10 @@ impl ErrorForm {
         };
         if is_below("/v1/messages") {
             Self::Anthropic
+        } else if is_below("/api") {
+            Self::Ollama
+        } else if matches!(path, "/embed" | "/rerank") {
+            Self::Tei
         } else {
             Self::OpenAi
         }

@@ -62,7 +62,12 @@ impl ModelFacts {
 
     /// Returns [`now`](Self::now) as Unix time in seconds.
     pub fn unix_time(&self) -> u64 {
-        unix_seconds(self.now())
+        self.unix_millis() / 1000
+    }
+
+    /// Returns [`now`](Self::now) as Unix time in milliseconds.
+    pub fn unix_millis(&self) -> u64 {
+        unix_millis(self.now())
     }
 
     /// Returns whether the chat template has tools, in the form whose calls are known.
@@ -99,15 +104,15 @@ impl ServedModel {
             grammars: GrammarCompiler::new(Arc::clone(&self.tokenizer), config.vocab_size),
             tokenizer: self.tokenizer,
             time,
-            loaded_at: unix_seconds(time.unwrap_or_else(SystemTime::now)),
+            loaded_at: unix_millis(time.unwrap_or_else(SystemTime::now)) / 1000,
         };
         Ok((self.engine, facts))
     }
 }
 
-fn unix_seconds(time: SystemTime) -> u64 {
+fn unix_millis(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Returns a hash of what the model computes from its first tokens, and of its vocabulary:

@@ -102,6 +102,10 @@ pub fn specification(has_tools: bool) -> Value {
             fields["tool_choice"] = link("ToolChoice");
             fields["messages"]["items"] = link("MessageWithTools");
         }
+        let ollama = &mut document["components"]["schemas"]["OllamaChatRequest"]["properties"];
+        ollama["tools"] = link("Tools");
+        ollama["tool_choice"] = link("ToolChoice");
+        ollama["messages"]["items"] = link("OllamaMessageWithTools");
         for request in ["AnthropicRequest", "AnthropicCountRequest"] {
             let fields = &mut document["components"]["schemas"][request]["properties"];
             fields["tools"] = link("AnthropicTools");

@@ -152,11 +152,47 @@ fn encode(vector: Vec<f32>, format: EncodingFormat) -> Vector {
     }
 }
 
+/// The end at which a text that is too long is cut, if its request asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    Left,
+    Right,
+}
+
+/// Cuts a text to the context, but for the special tokens that begin and end it.
+fn cut_to(context_len: usize, tokens: &mut Vec<u32>, cut: Cut, is_special: impl Fn(u32) -> bool) {
+    let surplus = tokens.len().saturating_sub(context_len);
+    let begin = usize::from(tokens.first().is_some_and(|&id| is_special(id)));
+    let end = tokens.len() - usize::from(tokens.last().is_some_and(|&id| is_special(id)));
+    if begin + surplus > end {
+        return;
+    }
+    let start = match cut {
+        Cut::Left => begin,
+        Cut::Right => end - surplus,
+    };
+    tokens.drain(start..start + surplus);
+}
+
+/// Takes `dimensions`, which must be those of the model.
+pub fn check_dimensions(fields: &mut Fields, model: &ModelFacts) -> Result<(), ApiError> {
+    let expected = format!("{}, the size of the model's", model.hidden_dim);
+    let dimensions: Option<usize> = fields.take("dimensions", &expected)?;
+    match dimensions.filter(|n| *n != model.hidden_dim) {
+        None => Ok(()),
+        Some(n) => Err(ApiError::field(
+            "dimensions",
+            format!("dimensions is {n}, expected {expected}"),
+        )),
+    }
+}
+
 /// Takes the texts to embed from the field of this name, as tokens.
 pub fn take_texts(
     fields: &mut Fields,
     model: &ModelFacts,
     name: &'static str,
+    cut: Option<Cut>,
 ) -> Result<Vec<Vec<u32>>, ApiError> {
     let expected = "a text, a list of texts, of token ids, or of lists of token ids";
     let encode = |text: &String| {
@@ -165,7 +201,7 @@ pub fn take_texts(
         }
         Ok(model.tokenizer.encode_with_eos(text)?)
     };
-    let tokens = match fields.need(name, expected)? {
+    let mut tokens = match fields.need(name, expected)? {
         Inputs::Text(text) => vec![encode(&text)?],
         Inputs::Texts(texts) => texts.iter().map(encode).collect::<Result<_, _>>()?,
         Inputs::Tokens(tokens) => vec![tokens],
@@ -175,7 +211,12 @@ pub fn take_texts(
         let message = format!("{name} is an empty list, expected {expected}");
         return Err(ApiError::field(name, message));
     }
-    for tokens in &tokens {
+    for tokens in &mut tokens {
+        if let Some(cut) = cut {
+            cut_to(model.context_len, tokens, cut, |id| {
+                model.tokenizer.is_special(id)
+            });
+        }
         check_prompt(model, tokens, name)?;
     }
     Ok(tokens)
@@ -186,7 +227,7 @@ pub(super) fn read(asked: Asked) -> Result<Texts, ApiError> {
         model, mut fields, ..
     } = asked;
     check_model(&model, &mut fields)?;
-    let tokens = take_texts(&mut fields, &model, "input")?;
+    let tokens = take_texts(&mut fields, &model, "input", None)?;
     let expected = "\"float\" or \"base64\"";
     let format = fields.take::<String>("encoding_format", expected)?;
     let format = match format.as_deref() {
@@ -197,16 +238,35 @@ pub(super) fn read(asked: Asked) -> Result<Texts, ApiError> {
             return Err(ApiError::field("encoding_format", message));
         }
     };
-    let expected = format!("{}, the size of the model's", model.hidden_dim);
-    let dimensions: Option<usize> = fields.take("dimensions", &expected)?;
-    if let Some(n) = dimensions.filter(|n| *n != model.hidden_dim) {
-        let message = format!("dimensions is {n}, expected {expected}");
-        return Err(ApiError::field("dimensions", message));
-    }
+    check_dimensions(&mut fields, &model)?;
     fields.without_effect(&["user"]);
     Ok(Texts {
         tokens,
         format,
         ignored: fields.finish()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_but_for_what_begins_and_ends_it() {
+        let is_special = |id| id == 0 || id == 9;
+        for (given, cut, n, expected) in [
+            (0..10, Cut::Right, 4, vec![0, 1, 2, 9]),
+            (0..10, Cut::Left, 4, vec![0, 7, 8, 9]),
+            (0..9, Cut::Right, 4, vec![0, 1, 2, 3]),
+            (1..9, Cut::Left, 3, vec![6, 7, 8]),
+            (0..10, Cut::Right, 2, vec![0, 9]),
+            (0..10, Cut::Left, 10, (0..10).collect()),
+            // Nothing would be left between them.
+            (0..10, Cut::Left, 1, (0..10).collect()),
+        ] {
+            let mut tokens: Vec<u32> = given.collect();
+            cut_to(n, &mut tokens, cut, is_special);
+            assert_eq!(tokens, expected, "{cut:?} {n}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::tools::{Piece, pieces};
-use super::{Asked, anthropic, chat, completions, embeddings, sampling, tokens};
+use super::{Asked, anthropic, chat, completions, embeddings, ollama, sampling, tei, tokens};
 use crate::app::Client;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
@@ -96,7 +96,12 @@ fn read(endpoint: &str, fields: Fields) -> Result<(), ApiError> {
         "chat" => chat::read(asked, defaults).map(drop),
         "messages" => anthropic::read(asked, defaults).map(drop),
         "count_tokens" => anthropic::count_of(asked).map(drop),
+        "ollama_chat" => ollama::read_chat(asked, defaults).map(drop),
+        "ollama_generate" => ollama::read_generate(asked, defaults).map(drop),
+        "ollama_embed" => ollama::read_embed(asked).map(drop),
+        "ollama_show" => ollama::models::facts_of(asked).map(drop),
         "embedding" => embeddings::read(asked).map(drop),
+        "tei_embed" => tei::read(asked).map(drop),
         "tokenize" => tokens::tokens_of(asked).map(drop),
         "detokenize" => tokens::text_of(asked).map(drop),
         "template" => tokens::prompt_of(asked).map(drop),

@@ -15,8 +15,13 @@ pub struct ChatLogprob {
 #[derive(Clone, Debug, Serialize)]
 struct TokenLogprob {
     token: String,
-    logprob: f32,
+    logprob: f64,
     bytes: Vec<u8>,
+}
+
+/// Returns a number that is written with the digits of its 32 bits, also where it has 64.
+pub fn as_written(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }
 
 /// Returns the text of a token alone. Bytes of a part of a character become U+FFFD.
@@ -32,7 +37,7 @@ pub fn chat(tokenizer: &Tokenizer, logprobs: &[TokenLogprobs]) -> Vec<ChatLogpro
         TokenLogprob {
             token,
             // JSON has no minus infinity.
-            logprob: logprob.max(-9999.0),
+            logprob: as_written(logprob.max(-9999.0)),
             bytes,
         }
     };

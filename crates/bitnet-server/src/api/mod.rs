@@ -11,8 +11,10 @@ pub mod hostile;
 mod logprobs;
 mod messages;
 pub mod models;
+pub mod ollama;
 mod reply;
 mod sampling;
+pub mod tei;
 #[cfg(test)]
 mod tests;
 pub mod tokens;

@@ -54,6 +54,21 @@ fn the_document_lists_the_fields_that_requests_are_asked_for() {
     check("AnthropicCountRequest", messages.clone(), &|asked| {
         anthropic::count_of(asked).map(drop)
     });
+    check("OllamaChatRequest", messages.clone(), &|asked| {
+        ollama::read_chat(asked, defaults).map(drop)
+    });
+    check("OllamaGenerateRequest", json!({"prompt": "a"}), &|asked| {
+        ollama::read_generate(asked, defaults).map(drop)
+    });
+    check("OllamaEmbedRequest", json!({"input": "a"}), &|asked| {
+        ollama::read_embed(asked).map(drop)
+    });
+    check("OllamaShowRequest", json!({}), &|asked| {
+        ollama::models::facts_of(asked).map(drop)
+    });
+    check("TeiEmbedRequest", json!({"inputs": "a"}), &|asked| {
+        tei::read(asked).map(drop)
+    });
     check("CompletionRequest", json!({"prompt": "a"}), &|asked| {
         completions::read(asked, defaults).map(drop)
     });

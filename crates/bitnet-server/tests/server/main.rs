@@ -7,3 +7,5 @@ mod client;
 mod ending;
 mod equality;
 mod grammars;
+mod ollama;
+mod tei;

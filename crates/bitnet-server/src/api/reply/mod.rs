@@ -244,8 +244,8 @@ impl TimingsDocument {
     }
 }
 
-/// Returns the name of a reason in the API.
-fn reason_name(reason: FinishReason) -> &'static str {
+/// Returns the name of a reason in the APIs of chats.
+pub fn reason_name(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Length => "length",
         FinishReason::Stop | FinishReason::Eos => "stop",
