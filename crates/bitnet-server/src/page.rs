@@ -106,6 +106,10 @@ pub fn specification(has_tools: bool) -> Value {
         ollama["tools"] = link("Tools");
         ollama["tool_choice"] = link("ToolChoice");
         ollama["messages"]["items"] = link("OllamaMessageWithTools");
+        let responses = &mut document["components"]["schemas"]["ResponsesRequest"]["properties"];
+        responses["tools"] = link("ResponsesTools");
+        responses["tool_choice"] = link("ResponsesToolChoice");
+        responses["input"]["anyOf"][1]["items"] = link("ResponsesItemWithTools");
         for request in ["AnthropicRequest", "AnthropicCountRequest"] {
             let fields = &mut document["components"]["schemas"][request]["properties"];
             fields["tools"] = link("AnthropicTools");

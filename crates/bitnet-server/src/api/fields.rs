@@ -44,6 +44,11 @@ impl Fields {
         self.lenient
     }
 
+    /// Returns a field that has not been taken yet.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.left.get(name)
+    }
+
     fn remove(&mut self, name: &str) -> Option<Value> {
         #[cfg(test)]
         ASKED.with_borrow_mut(|asked| asked.insert(format!("{}{name}", self.path)));

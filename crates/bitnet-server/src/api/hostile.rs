@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::tools::{Piece, pieces};
-use super::{Asked, anthropic, chat, completions, embeddings, ollama, sampling, tei, tokens};
+use super::{
+    Asked, anthropic, chat, completions, embeddings, ollama, responses, sampling, tei, tokens,
+};
 use crate::app::Client;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
@@ -94,6 +96,7 @@ fn read(endpoint: &str, fields: Fields) -> Result<(), ApiError> {
     let defaults = RequestDefaults::default();
     match endpoint {
         "chat" => chat::read(asked, defaults).map(drop),
+        "responses" => responses::read(asked, defaults).map(drop),
         "messages" => anthropic::read(asked, defaults).map(drop),
         "count_tokens" => anthropic::count_of(asked).map(drop),
         "ollama_chat" => ollama::read_chat(asked, defaults).map(drop),

@@ -13,6 +13,7 @@ mod messages;
 pub mod models;
 pub mod ollama;
 mod reply;
+pub mod responses;
 mod sampling;
 pub mod tei;
 #[cfg(test)]

@@ -69,6 +69,9 @@ fn the_document_lists_the_fields_that_requests_are_asked_for() {
     check("TeiEmbedRequest", json!({"inputs": "a"}), &|asked| {
         tei::read(asked).map(drop)
     });
+    check("ResponsesRequest", json!({"input": "a"}), &|asked| {
+        responses::read(asked, defaults).map(drop)
+    });
     check("CompletionRequest", json!({"prompt": "a"}), &|asked| {
         completions::read(asked, defaults).map(drop)
     });

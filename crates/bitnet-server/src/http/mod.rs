@@ -62,6 +62,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/chat/completions", post(api::chat::create))
         .route("/v1/completions", post(api::completions::create))
         .route("/v1/embeddings", post(api::embeddings::create))
+        .route("/v1/responses", post(api::responses::create))
         .route("/v1/messages", post(api::anthropic::create))
         .route("/v1/messages/count_tokens", post(api::anthropic::count))
         .route("/api/chat", post(api::ollama::chat))

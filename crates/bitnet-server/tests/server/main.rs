@@ -8,4 +8,5 @@ mod ending;
 mod equality;
 mod grammars;
 mod ollama;
+mod responses;
 mod tei;
