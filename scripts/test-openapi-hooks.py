@@ -12,8 +12,13 @@ TOKENS = 4
 LIMITS = {
     "/v1/chat/completions": ["max_tokens", "max_completion_tokens"],
     "/v1/completions": ["max_tokens"],
+    "/v1/messages": ["max_tokens"],
+    "/v1/responses": ["max_output_tokens"],
 }
-PROMPTS = [*LIMITS, "/v1/embeddings"]
+# Those whose limit is `num_predict` in `options`.
+OLLAMA = ["/api/chat", "/api/generate"]
+EMBEDDINGS = ["/v1/embeddings", "/api/embed", "/embed"]
+PROMPTS = [*LIMITS, *OLLAMA, *EMBEDDINGS, "/v1/messages/count_tokens"]
 # The fields that limit a text, with a value that can be followed, unless any can.
 GRAMMARS = {
     "response_format": None,
@@ -40,11 +45,13 @@ def before_load_schema(context, raw_schema):
     model = ask("/v1/models")
     schemas = raw_schema["components"]["schemas"]
     schemas["ModelName"]["enum"] = [model["id"], None]
+    schemas["OllamaModelName"]["enum"] = [model["id"], f"{model['id']}:latest", None]
     schemas["TokenId"]["maximum"] = model["bitnet"]["vocabulary"] - 1
     # Ids that every vocabulary has.
     schemas["logit_bias"]["propertyNames"]["pattern"] = r"^\+?[0-9]{1,2}$"
     size = len(ask("/v1/embeddings", {"input": "a"})["embedding"])
-    schemas["EmbeddingRequest"]["properties"]["dimensions"] = {"enum": [size, None]}
+    for request in ("EmbeddingRequest", "OllamaEmbedRequest", "TeiEmbedRequest"):
+        schemas[request]["properties"]["dimensions"] = {"enum": [size, None]}
 
 
 def is_count(value, least, most):
@@ -67,8 +74,8 @@ def shorten(value):
 def make_quick(body, limits):
     """Lowers numbers of tokens and texts. What is valid stays so, and what is not stays so."""
     for name in limits:
-        if is_count(body.get(name), 0, 2**64 - 1):
-            body[name] = min(body[name], TOKENS)
+        if is_count(body.get(name), -2, 2**64 - 1):
+            body[name] = min(body[name], TOKENS) if body[name] >= 0 else TOKENS
     if all(body.get(name) is None for name in limits):
         body[limits[0]] = TOKENS
     for name in ("n", "best_of"):
@@ -78,9 +85,17 @@ def make_quick(body, limits):
 
 def make_possible(body):
     """Keeps the relations between fields that the document tells in words."""
-    for name in ("prompt", "input", "messages"):
+    for name in ("prompt", "input", "inputs", "messages", "system", "instructions"):
         if name in body:
             body[name] = shorten(body[name])
+    if body.get("raw"):
+        body.pop("system", None)
+    if isinstance(body.get("format"), dict):
+        body["format"] = GRAMMARS["json_schema"]
+    for name in ("output_config", "text"):
+        format = (body.get(name) or {}).get("format") or {}
+        if "schema" in format:
+            format["schema"] = GRAMMARS["json_schema"]
     if body.get("stream_options") is not None:
         body["stream"] = True
     if body.get("best_of") is not None:
@@ -105,15 +120,37 @@ def before_call(context, case, kwargs):
     if not isinstance(case.body, dict):
         return
     path = case.operation.path
+    is_valid = case.meta.generation.mode == GenerationMode.POSITIVE
     if path in LIMITS:
         make_quick(case.body, LIMITS[path])
-    if path in PROMPTS and case.meta.generation.mode == GenerationMode.POSITIVE:
+    if path in OLLAMA:
+        options = case.body.setdefault("options", {})
+        if options is None:
+            options = case.body["options"] = {}
+        if isinstance(options, dict):
+            make_quick(options, ["num_predict"])
+    if path in PROMPTS and is_valid:
         make_possible(case.body)
+    messages = case.body.get("messages")
+    # An answer cannot be begun.
+    if path.startswith("/v1/messages") and is_valid and messages[-1]["role"] == "assistant":
+        messages[-1]["role"] = "user"
 
 
 @schemathesis.check
 def stream_ends(ctx, response, case):
-    """A stream ends as the API says."""
+    """A stream ends as its API says."""
     kind = response.headers.get("content-type", [""])[0]
+    last = response.text.rstrip("\n").split("\n")[-1]
+    if kind.startswith("application/x-ndjson"):
+        assert json.loads(last)["done"] is True, response.text
     if kind.startswith("text/event-stream"):
-        assert response.text.endswith("\n\ndata: [DONE]\n\n"), response.text
+        assert response.text.endswith("\n\n"), response.text
+        data = last.removeprefix("data: ")
+        if case.operation.path == "/v1/messages":
+            assert json.loads(data)["type"] == "message_stop", response.text
+        elif case.operation.path == "/v1/responses":
+            ends = ("response.completed", "response.incomplete")
+            assert json.loads(data)["type"] in ends, response.text
+        else:
+            assert data == "[DONE]", response.text

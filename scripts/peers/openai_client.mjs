@@ -147,6 +147,31 @@ const checks = {
     assert.equal(final.message.tool_calls[0].function.arguments, called.arguments);
   },
 
+  async "response, whole, as a stream, and parsed"() {
+    const asked = { model, input: "Tell me a story.", max_output_tokens: 20, store: false, seed: 3 };
+    const whole = await client.responses.create(asked);
+    assert.equal(whole.status, "incomplete");
+    const stream = client.responses.stream(asked);
+    let text = "";
+    stream.on("response.output_text.delta", (event) => (text += event.delta));
+    const final = await stream.finalResponse();
+    assert.equal(text, whole.output_text);
+    assert.equal(final.output_text, whole.output_text);
+    const schema = {
+      type: "object",
+      properties: { day: { enum: ["today", "tomorrow"] } },
+      required: ["day"],
+      additionalProperties: false,
+    };
+    const format = { type: "json_schema", name: "day", strict: true, schema };
+    const parsed = await client.responses.parse({ ...asked, max_output_tokens: 200, text: { format } });
+    assert.ok(["today", "tomorrow"].includes(parsed.output_parsed.day));
+    const tools = [{ type: "function", name: "weather", parameters: schema, strict: true }];
+    const called = { ...asked, max_output_tokens: 200, tools, tool_choice: "required" };
+    const [call] = (await withTools.responses.create(called)).output;
+    assert.ok(["today", "tomorrow"].includes(JSON.parse(call.arguments).day));
+  },
+
   async "cancel in mid-stream"() {
     const stream = await client.chat.completions.create({
       ...options,

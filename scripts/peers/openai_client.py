@@ -384,6 +384,69 @@ def tools_are_refused_without_a_template_for_them():
         model=MODEL, messages=HELLO, tools=[WEATHER]))  # fmt: skip
 
 
+def function_of(tool: dict) -> dict:
+    """Returns a tool in the form of responses."""
+    return {"type": "function", **tool["function"]}
+
+
+@check
+def response_whole_and_as_a_stream():
+    options = dict(
+        model=MODEL, input="Tell me a story.", instructions="Be kind.", max_output_tokens=20,
+        store=False, extra_body={"seed": 3},
+    )  # fmt: skip
+    whole = client.responses.create(**options)
+    assert whole.status == "incomplete" and whole.usage.output_tokens == 20
+    assert whole.incomplete_details.reason == "max_output_tokens" and whole.output_text
+    deltas = []
+    with client.responses.stream(**options) as stream:
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                deltas.append(event.delta)
+    assert event.type == "response.incomplete"
+    assert "".join(deltas) == whole.output_text == event.response.output_text
+    messages = [{"role": "system", "content": "Be kind."}, *HELLO]
+    chat = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=20, seed=3)
+    assert chat.choices[0].message.content == whole.output_text
+    scored = client.responses.create(include=["message.output_text.logprobs"], **options)
+    tokens = scored.output[0].content[0].logprobs
+    assert "".join(token.token for token in tokens) == whole.output_text
+    items = [*HELLO, *whole.output, {"role": "user", "content": "Go on."}]
+    again = client.responses.create(model=MODEL, input=items, max_output_tokens=5)
+    assert again.usage.input_tokens > whole.usage.input_tokens
+    refused(openai.BadRequestError, "previous_response_id", lambda: client.responses.create(
+        **options, previous_response_id=whole.id))  # fmt: skip
+
+
+@check
+def response_parsed():
+    reply = client.responses.parse(
+        model=MODEL, input="Tell me a story.", text_format=Weather, max_output_tokens=300
+    )
+    assert isinstance(reply.output_parsed, Weather)
+
+
+@check
+def response_with_a_function():
+    options = dict(
+        model=MODEL, input=HELLO, tools=[function_of(WEATHER)], tool_choice="required",
+        extra_body={"seed": 3},
+    )  # fmt: skip
+    whole = with_tools.responses.create(**options)
+    (call,) = whole.output
+    assert call.type == "function_call" and call.name == "weather"
+    Weather.model_validate_json(call.arguments)
+    with with_tools.responses.stream(**options) as stream:
+        final = stream.until_done().get_final_response()
+    assert final.output[0].arguments == call.arguments
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "It rains."}
+    reply = with_tools.responses.create(
+        model=MODEL, input=[*HELLO, call, output], tools=[function_of(WEATHER)],
+        tool_choice="none", max_output_tokens=5,
+    )  # fmt: skip
+    assert reply.output_text
+
+
 def running() -> float:
     with urllib.request.urlopen(f"{BASE}/metrics") as reply:
         lines = reply.read().decode().splitlines()
