@@ -442,7 +442,10 @@ impl ComputeArgs {
                      2.0`"
                 )))
             }
-            layout => Ok(Packing { head, layout }),
+            layout => Ok(Packing {
+                layout,
+                ..head.into()
+            }),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::nonzero::Nonzero;
 use crate::panel::{COL_STEP, Int8View};
 use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
@@ -51,6 +52,7 @@ pub struct Int8Rows {
     n_cols: usize,
     /// Int8 rows per row of values: 1 or [`EXACT_PARTS`].
     n_parts: usize,
+    nonzero: Option<Nonzero>,
 }
 
 impl Int8Rows {
@@ -74,7 +76,56 @@ impl Int8Rows {
             n_rows: 0,
             n_cols: 0,
             n_parts: 1,
+            nonzero: None,
         })
+    }
+
+    /// Allocates lists for [`list_nonzero`](Self::list_nonzero), for up to `max_rows`
+    /// quantized rows of `max_cols` columns.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `max_cols` exceeds 65536.
+    pub fn with_lists(
+        mut self,
+        pool: &HybridMemoryPool,
+        max_rows: usize,
+        max_cols: usize,
+    ) -> Result<Self, OutOfMemory> {
+        self.nonzero = Some(Nonzero::with_capacity(pool, max_rows, max_cols)?);
+        Ok(self)
+    }
+
+    /// Returns the bytes that [`with_lists`](Self::with_lists) allocates.
+    pub fn list_bytes(max_rows: usize, max_cols: usize) -> usize {
+        Nonzero::n_bytes(max_rows, max_cols)
+    }
+
+    /// Lists the activations that are not zero, for
+    /// [`PackedTernary::listed_matmul`](crate::PackedTernary::listed_matmul), if lists were
+    /// allocated.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the batch exceeds the capacity of the lists.
+    pub fn list_nonzero(&mut self, ctx: &mut ComputeContext<'_>) {
+        let stride = self.stride();
+        if let Some(nonzero) = &mut self.nonzero
+            && self.n_cols > 0
+        {
+            let data = &self.data[..self.n_rows * stride];
+            nonzero.set(ctx.threads, data, self.n_cols, stride);
+        }
+    }
+
+    /// Returns the lists of this batch, if they were made.
+    pub(crate) fn nonzero(&self) -> Option<&Nonzero> {
+        let is_listed = |lists: &&Nonzero| lists.n_rows() == self.n_rows;
+        self.nonzero.as_ref().filter(is_listed)
     }
 
     /// Returns an empty batch with capacity for `max_rows` split rows of `max_cols`
@@ -208,6 +259,9 @@ impl Int8Rows {
             "the batch fits the capacity"
         );
         (self.n_rows, self.n_cols, self.n_parts) = (n_rows, n_cols, 1);
+        if let Some(nonzero) = &mut self.nonzero {
+            nonzero.clear();
+        }
     }
 
     /// Quantizes one row.

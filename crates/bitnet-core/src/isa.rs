@@ -11,6 +11,7 @@ use crate::arch::x86_64::{Avx2, Avx512bw, Avx512vbmi, Avx512vnni, AvxVnni};
 use crate::arch::{IsaLevel, NullaryFnOnce, Tier};
 use crate::lanes::{Lanes, Scalar, WithSimd};
 use crate::panel::{Acc, Operands};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// An available instruction set.
 ///
@@ -245,6 +246,30 @@ impl Isa {
     #[inline]
     pub(crate) fn base3_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         with_tier!(self, tier => tier.base3_panel(operands, acc));
+    }
+
+    /// Returns whether there are kernels for [`TernaryLayout::Rows`] and
+    /// [`TernaryLayout::Columns`] that are faster than the dense ones.
+    ///
+    /// [`TernaryLayout::Rows`]: crate::TernaryLayout::Rows
+    /// [`TernaryLayout::Columns`]: crate::TernaryLayout::Columns
+    pub fn has_sparse(self) -> bool {
+        fn of<T: Tier>(_: T) -> bool {
+            T::HAS_SPARSE
+        }
+        with_tier!(self, tier => of(tier))
+    }
+
+    /// See [`Tier::row_dots`].
+    #[inline]
+    pub(crate) fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        with_tier!(self, tier => tier.row_dots(rows, sums));
+    }
+
+    /// See [`Tier::add_columns`].
+    #[inline]
+    pub(crate) fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        with_tier!(self, tier => tier.add_columns(columns, sums));
     }
 
     /// See [`Tier::int8_panel`].

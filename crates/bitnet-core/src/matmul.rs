@@ -9,7 +9,7 @@ use crate::thread_pool::{DisjointMut, ThreadPool};
 pub(crate) const MAX_TILE: usize = 16;
 
 /// Bytes of weights per chunk of work.
-const CHUNK_BYTES: usize = 16 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Calls `f(first row, sums)` for tiles of at most [`MAX_TILE`] rows of values, with all
 /// their parts.

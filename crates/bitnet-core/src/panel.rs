@@ -13,6 +13,12 @@ pub(crate) const PANEL_ROWS: usize = 16;
 /// Columns per block at two bits per weight.
 pub(crate) const COL_STEP: usize = 16;
 
+/// Columns per 64-byte line of a row that is packed on its own.
+pub(crate) const LINE_COLS: usize = 256;
+
+/// Rows per 64-byte line of a column that is packed on its own: a tile.
+pub(crate) const TILE_ROWS: usize = 256;
+
 /// 64 bytes of packed weights, aligned to a cache line. [`crate::PackedTernary`] and
 /// [`crate::PackedInt8`] define the contents.
 #[repr(C, align(64))]

@@ -18,6 +18,7 @@ use crate::format::mapping::Changed;
 use crate::kv_cache::{Growth, KvCache, KvCacheOptions, KvUsage, SequenceError, SequenceHandle};
 use crate::logits::Logits;
 use crate::model::linear::LinearInput;
+use crate::model::skipping::Skipped;
 use crate::model::{Embedding, Model, Packing, not_finite};
 use crate::note::Note;
 use crate::plan::{HEAD_ROWS, Plan, PlanError, PlanOptions};
@@ -161,7 +162,7 @@ impl Engine {
             attn: activations(config.q_dim())?,
             gate: activations(config.ffn_dim)?,
             up: activations(config.ffn_dim)?,
-            input: LinearInput::new(pool, config, plan.batch_tokens)
+            input: LinearInput::new(pool, config, plan.isa, plan.batch_tokens)
                 .map_err(PlanError::memory("activations"))?,
             scratch: (0..plan.n_threads)
                 .map(|_| scratch("activations", config.widest()))
@@ -184,6 +185,11 @@ impl Engine {
     /// Returns the model of the engine.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Returns what was not read since the engine was made, because it is multiplied by zero.
+    pub fn skipped(&self) -> Skipped {
+        self.input.skipped
     }
 
     /// Returns the length of a sequence in positions.
@@ -489,6 +495,7 @@ impl Engine {
 
     /// Computes the rows of the batch, reports their logits, and clears the batch.
     fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) -> Result<(), NotFinite> {
+        self.input.skipped.passes += 1;
         for layer in 0..self.model.layers.len() {
             if !self.attention_block(layer) {
                 return Err(NotFinite::Attention(layer));

@@ -72,6 +72,7 @@ pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use logits::Logits;
 pub use logprobs::TokenLogprobs;
 pub use memory_estimate::{MemoryEstimate, MemoryLimitError, MemoryOptions};
+pub use model::skipping::{Share, Skipped};
 pub use model::{HeadPrecision, Model, Packing};
 pub use note::Note;
 pub use perplexity::{Perplexity, PerplexityError, perplexity};

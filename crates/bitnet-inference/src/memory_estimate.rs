@@ -6,7 +6,7 @@ use bitnet_core::{Isa, KvPrecision, PackedInt8, PackedTernary, Scales, Shape, Te
 
 use crate::format::checkpoint::Checkpoint;
 use crate::format::tensor::Encoding;
-use crate::model::HeadPrecision;
+use crate::model::{HeadPrecision, skipping};
 use crate::spec::tensors::{self, Role};
 
 /// Bytes that a model and an engine need, by part.
@@ -60,16 +60,19 @@ impl MemoryEstimate {
 pub(crate) fn weight_bytes(checkpoint: &Checkpoint, isa: Isa) -> usize {
     let n_weights = checkpoint.config().n_linear_weights();
     let layouts = TernaryLayout::candidates(isa, n_weights);
-    let weights = layouts.map(|layout| weights(checkpoint, layout));
+    let weights = layouts.map(|layout| weights(checkpoint, isa, layout));
     weights.max().expect("there is a layout")
 }
 
-/// Returns the bytes of these weights in one layout.
-fn weights(checkpoint: &Checkpoint, layout: TernaryLayout) -> usize {
+/// Returns the bytes of these weights in one layout of panels.
+fn weights(checkpoint: &Checkpoint, isa: Isa, layout: TernaryLayout) -> usize {
     let config = checkpoint.config();
     let bytes = |tensor: &tensors::Expected| match tensor.role {
         Role::Norm => tensor.n_cols * size_of::<f32>(),
-        Role::Linear | Role::Rotary => matrix(checkpoint, &tensor.name, layout),
+        Role::Linear | Role::Rotary => {
+            let layout = skipping::layout_of(checkpoint, isa, &tensor.name, layout);
+            matrix(checkpoint, &tensor.name, layout)
+        }
         Role::Vocabulary => match checkpoint.tensor(&tensor.name).encoding {
             Encoding::Ternary(_) if tensor.name != tensors::output(config) => {
                 matrix(checkpoint, &tensor.name, layout)

@@ -152,7 +152,7 @@ impl Plan {
             kv_bytes: kv_pages.saturating_mul(kv_shape.page_bytes()),
             kv_bytes_per_position: kv_shape.page_bytes() / KvPage::POSITIONS,
             scratch_bytes: scratch * size_of::<f32>()
-                + LinearInput::n_bytes(config, batch_tokens)
+                + LinearInput::n_bytes(config, isa, batch_tokens)
                 + AttentionScratch::n_bytes(attention)
                 + TopKScratch::n_bytes(config.head_shape())
                 + config.rope_dims() * context_len * size_of::<f32>(),

@@ -105,8 +105,8 @@ fn how_weights_are_packed_and_where_threads_run_do_not_matter() {
     for isa in Isa::available() {
         for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
             let packing = Packing {
-                head: precision.0,
                 layout: Some(layout),
+                ..precision.0.into()
             };
             let model = load(&checkpoint, isa, packing);
             assert_eq!(model.layout(), layout);
@@ -128,6 +128,63 @@ fn how_weights_are_packed_and_where_threads_run_do_not_matter() {
                 Ok(mut pinned) => assert!(all_logits(&mut pinned, 0, &tokens) == expected),
                 // A single processor, or a platform without thread pinning.
                 Err(error) => assert!(matches!(error, PlanError::Pin(_)), "{error}"),
+            }
+        }
+    }
+}
+
+/// Pairs of engines that skip what is multiplied by zero, and that read all.
+#[test]
+fn weights_that_are_skipped_do_not_matter() {
+    let texts = [tokens(70, 1), tokens(9, 4)];
+    let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
+    let precision = (HeadPrecision::Int8, KvPrecision::F16);
+    for isa in Isa::available() {
+        for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
+            for n_threads in [1, 3] {
+                let [skipping, all] = [false, true].map(|read_all| {
+                    let packing = Packing {
+                        layout: Some(layout),
+                        read_all,
+                        ..precision.0.into()
+                    };
+                    let model = load(&checkpoint, isa, packing);
+                    assert_eq!(model.layout(), layout);
+                    let mut engine = engine(&model, options(isa, n_threads, 2, precision));
+                    let mut bits = Vec::new();
+                    for cut in [1, 2, 7, 33, 70] {
+                        engine.truncate(0, 0);
+                        for part in texts[0].chunks(cut) {
+                            bits.push(all_logits(&mut engine, 0, part));
+                        }
+                    }
+                    // A batch of two sequences.
+                    (0..2).for_each(|sequence| engine.truncate(sequence, 0));
+                    let inputs = [0, 1].map(|sequence| Input {
+                        sequence,
+                        tokens: &texts[sequence],
+                        logits: Logits::All,
+                    });
+                    let mut batch = Vec::new();
+                    engine
+                        .forward(&inputs, |_, _, logits| {
+                            batch.extend(logits.iter().map(|logit| logit.to_bits()));
+                        })
+                        .unwrap();
+                    bits.push(batch);
+                    (bits, engine.skipped())
+                });
+                assert!(skipping.0 == all.0, "{isa}, {layout}, {n_threads} threads");
+                let (skipped, none) = (skipping.1, all.1);
+                assert_eq!(none.rows.fraction(), None);
+                assert_eq!((none.bytes, none.macs), (0, 0));
+                if isa.has_sparse() {
+                    assert!(skipped.rows.fraction() > Some(0.3), "{skipped:?}");
+                    assert!(skipped.columns.fraction() > Some(0.5), "{skipped:?}");
+                    assert!(skipped.bytes > 0 && skipped.macs > 0);
+                } else {
+                    assert_eq!(skipped.rows.total, 0);
+                }
             }
         }
     }

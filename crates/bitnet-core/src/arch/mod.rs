@@ -2,6 +2,7 @@
 
 use crate::lanes::Lanes;
 use crate::panel::{Acc, Operands};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// Defines methods of an instruction set that compile to one instruction each.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -100,6 +101,20 @@ pub(crate) trait Tier: Copy {
     /// Computes dot products of codes 0..=2, five per byte, with activations.
     fn base3_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         scalar::base3_panel(operands, acc);
+    }
+
+    /// Whether [`row_dots`](Self::row_dots) and [`add_columns`](Self::add_columns) are
+    /// faster than computing all rows and columns.
+    const HAS_SPARSE: bool = false;
+
+    /// Computes dot products of codes 0..=2 with activations, one for each listed row.
+    fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        scalar::row_dots(rows, sums);
+    }
+
+    /// Adds the listed columns of codes, times their activations.
+    fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        scalar::add_columns(columns, sums);
     }
 
     /// Runs the dot product instruction on registers for `n_rounds` and returns the number

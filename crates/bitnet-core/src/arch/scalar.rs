@@ -3,7 +3,8 @@
 use crate::arch::{IsaLevel, Tier};
 use crate::base3::{GROUP_COLS, unpack_group};
 use crate::lanes::Scalar;
-use crate::panel::{Acc, COL_STEP, Operands, PANEL_ROWS, PackedBlock};
+use crate::panel::{Acc, COL_STEP, LINE_COLS, Operands, PANEL_ROWS, PackedBlock};
+use crate::sparse::{ListedColumns, ListedRows, TileSums, row_of_code};
 
 impl IsaLevel for Scalar {}
 
@@ -12,6 +13,8 @@ impl Tier for Scalar {
     const NEEDS: &'static str = "nothing";
 
     type Floats = Self;
+
+    const HAS_SPARSE: bool = true;
 
     #[inline(always)]
     fn floats(self) -> Self {
@@ -59,6 +62,34 @@ pub(crate) fn base3_panel(operands: Operands<'_>, acc: &mut Acc) {
         let groups = operands.blocks.as_chunks::<4>().0;
         for (group, acts) in groups.iter().zip(acts.as_chunks::<GROUP_COLS>().0) {
             add_blocks(&unpack_group(group), acts, sums);
+        }
+    }
+}
+
+/// Computes dot products of codes 0..=2 with activations, one for each listed row.
+pub(crate) fn row_dots(rows: ListedRows<'_>, sums: &mut [i32]) {
+    assert_eq!(sums.len(), rows.list.len(), "a sum for each row");
+    for (sum, &row) in sums.iter_mut().zip(rows.list) {
+        *sum = 0;
+        let lines = rows.lines_of(row).iter();
+        for (line, acts) in lines.zip(rows.acts.as_chunks::<LINE_COLS>().0) {
+            for (col, &a) in acts.iter().enumerate() {
+                let code = line.0[col % 64] >> (col / 64 * 2) & 3;
+                *sum += i32::from(code) * i32::from(a);
+            }
+        }
+    }
+}
+
+/// Adds the listed columns of codes, times their activations.
+pub(crate) fn add_columns(columns: ListedColumns<'_>, sums: &mut TileSums) {
+    for (&col, &a) in columns.list.iter().zip(columns.acts) {
+        for (byte, packed) in columns.line(col).0.iter().enumerate() {
+            for quarter in 0..4 {
+                // Not shifted down: the sums of a quarter are scaled.
+                let code = packed & 3 << (2 * quarter);
+                sums.0[row_of_code(byte, quarter)] += i32::from(code) * i32::from(a);
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ use crate::arch::NullaryFnOnce;
 use crate::isa::Isa;
 use crate::lanes::{Lanes, WithSimd};
 
-/// Replaces `gate[i]` by `max(gate[i], 0)² · up[i]`: the ReLU² gate of BitNet b1.58 2B-4T.
+/// Replaces `gate[i]` by `gate[i]² · up[i]` where `gate[i] > 0`, else by 0, whatever `up[i]`
+/// is: the ReLU² gate of BitNet b1.58 2B-4T.
 ///
 /// # Panics
 ///
@@ -67,6 +68,12 @@ pub fn add_assign(isa: Isa, x: &mut [f32], y: &[f32]) {
 
 trait Activation {
     fn apply<L: Lanes>(&self, lanes: L, x: f32) -> f32;
+
+    /// Returns the activation of a gate, times `up`.
+    #[inline(always)]
+    fn gated<L: Lanes>(&self, lanes: L, gate: f32, up: f32) -> f32 {
+        self.apply(lanes, gate) * up
+    }
 }
 
 struct Relu2;
@@ -76,6 +83,16 @@ impl Activation for Relu2 {
     fn apply<L: Lanes>(&self, _: L, x: f32) -> f32 {
         let x = if x > 0.0 { x } else { 0.0 };
         x * x
+    }
+
+    #[inline(always)]
+    fn gated<L: Lanes>(&self, lanes: L, gate: f32, up: f32) -> f32 {
+        // Not 0·up, which is not 0 for an infinite value, so that up need not be computed.
+        if gate > 0.0 {
+            self.apply(lanes, gate) * up
+        } else {
+            0.0
+        }
     }
 }
 
@@ -114,7 +131,7 @@ impl<A: Activation> WithSimd for GateMul<'_, A> {
     fn with_simd<L: Lanes>(self, lanes: L) {
         assert_eq!(self.gate.len(), self.up.len(), "a gate of equal lengths");
         for (gate, &up) in self.gate.iter_mut().zip(self.up) {
-            *gate = self.activation.apply(lanes, *gate) * up;
+            *gate = self.activation.gated(lanes, *gate, up);
         }
     }
 }

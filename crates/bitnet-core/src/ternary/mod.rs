@@ -1,6 +1,8 @@
 //! Packed ternary matrices.
 
+mod columns;
 mod fastest_layout;
+mod rows;
 mod scales;
 
 use std::sync::Mutex;
@@ -16,7 +18,7 @@ use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::scales::Scales;
 use crate::shape::Shape;
-use crate::ternary_layout::TernaryLayout;
+use crate::ternary_layout::{TernaryLayout, UNPACKED_BLOCKS};
 use crate::thread_pool::ThreadPool;
 
 /// A ternary matrix `[n_rows, n_cols]` and its [`Scales`], packed in a [`TernaryLayout`].
@@ -45,6 +47,22 @@ use crate::thread_pool::ThreadPool;
 /// ```text
 /// byte 4r+j:  bit 7   bits 6:0
 ///             sign    |81·t(c) + 27·t(c+4) + 9·t(c+8) + 3·t(c+12) + t(64+4b+j)|, c = 16b+j
+/// ```
+///
+/// [`TernaryLayout::Rows`]: each row is a sequence of 64-byte lines of 256 columns, so that
+/// single rows can be read.
+///
+/// ```text
+/// byte i:     bits 7:6   5:4   3:2   1:0
+///             col  i+192 i+128 i+64  i
+/// ```
+///
+/// [`TernaryLayout::Columns`]: each column is a sequence of 64-byte lines of 256 rows.
+/// The bytes are in an order in which interleaving four columns yields sixteen rows in order.
+///
+/// ```text
+/// byte 16l+4v+k:  bits 7:6        5:4         3:2        1:0
+///                 row  192+r      128+r       64+r       r = 16v+4l+k
 /// ```
 ///
 /// Rows and columns are zero-padded to whole blocks.
@@ -86,8 +104,9 @@ impl PackedTernary {
     ///
     /// # Panics
     ///
-    /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS), if the number of scales is
-    /// not that of the rows or groups, if the group length is not a multiple of
+    /// Panics if `n_cols` exceeds [`MAX_COLS`](Self::MAX_COLS), if the layout does not
+    /// [take](TernaryLayout::takes) the shape, if the number of scales is not that of the rows
+    /// or groups, if the group length is not a multiple of
     /// [`GROUP_STEP`](Self::GROUP_STEP) that divides `n_cols`, or if a trit is out of range
     /// (in builds with debug assertions).
     pub fn pack<E: Send + From<OutOfMemory>>(
@@ -98,9 +117,10 @@ impl PackedTernary {
     ) -> Result<Self, E> {
         let TernarySpec {
             mut layout,
-            shape: Shape { n_rows, n_cols },
+            shape,
             scales,
         } = spec;
+        let Shape { n_rows, n_cols } = shape;
         assert!(n_cols <= Self::MAX_COLS, "dot products are exact in f32");
         match &scales {
             Scales::Tensor(_) => {}
@@ -120,58 +140,20 @@ impl PackedTernary {
             }
         }
         let scales = PackedScales::new(pool, &scales, n_rows)?;
-        let blocks_per_panel = layout.blocks_per_panel(n_cols);
-        let n_panels = n_rows.div_ceil(PANEL_ROWS);
-        let mut blocks =
-            pool.zeroed(Category::Weights, n_panels.saturating_mul(blocks_per_panel))?;
-        let mut scratch = (0..threads.n_threads())
-            .map(|_| PackingScratch::new(pool, layout, n_cols))
-            .collect::<Result<Vec<_>, _>>()?;
-        let first_error: Mutex<Option<(usize, E)>> = Mutex::new(None);
-        // A matrix without columns has no blocks; a chunk length must not be 0.
-        let chunk = blocks_per_panel.max(1);
-        threads.for_each_chunk(
-            &mut blocks,
-            chunk,
-            &mut scratch,
-            |scratch, panel, blocks| {
-                let PackingScratch {
-                    codes,
-                    two_bits,
-                    trits,
-                } = scratch;
-                // Padding is zero trits (code 1).
-                codes.fill(1);
-                for row_in_panel in 0..PANEL_ROWS {
-                    let row = panel * PANEL_ROWS + row_in_panel;
-                    if row < n_rows {
-                        if let Err(error) = decode_row(row, trits) {
-                            let mut first = first_error.lock().expect("no holder panics");
-                            if first.as_ref().is_none_or(|(other, _)| row < *other) {
-                                *first = Some((row, error));
-                            }
-                            return;
-                        }
-                        debug_assert!(trits.iter().all(|t| (-1..=1).contains(t)), "trits");
-                        for (code, &trit) in codes.iter_mut().zip(trits.iter()) {
-                            *code = (trit + 1) as u8;
-                        }
-                    } else {
-                        codes.fill(1);
-                    }
-                    pack_row(codes, row_in_panel, two_bits);
-                }
-                match layout {
-                    TernaryLayout::TwoBits => blocks.copy_from_slice(two_bits),
-                    TernaryLayout::Base3 => {
-                        let groups = two_bits.as_chunks().0;
-                        for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
-                            *out = base3::pack_group(group);
-                        }
-                    }
-                }
-            },
-        );
+        assert!(layout.takes(shape), "the layout takes the shape");
+        let first_error = Mutex::new(None);
+        let decode_row = |row: usize, trits: &mut [i8]| {
+            let decoded = decode_row(row, trits);
+            let is_decoded = decoded.is_ok();
+            if let Err(error) = decoded {
+                keep_lowest(&first_error, row, error);
+            }
+            is_decoded
+        };
+        let blocks = match layout {
+            TernaryLayout::Columns => columns::pack(pool, threads, shape, decode_row),
+            _ => pack_panels(pool, threads, layout, shape, decode_row),
+        }?;
         match first_error.into_inner().expect("no holder panics") {
             Some((_, error)) => Err(error),
             None => Ok(Self {
@@ -209,8 +191,8 @@ impl PackedTernary {
             Scales::Rows(_) => (layout, 1),
             Scales::Groups { len, .. } => (TernaryLayout::TwoBits, n_cols / len),
         };
-        let panel = layout.blocks_per_panel(n_cols) * size_of::<PackedBlock>();
-        n_panels * (panel + n_scales * PANEL_ROWS * size_of::<f32>())
+        layout.n_blocks(shape) * size_of::<PackedBlock>()
+            + n_panels * n_scales * PANEL_ROWS * size_of::<f32>()
     }
 
     /// Returns the bytes of the packed weights and scales.
@@ -241,6 +223,18 @@ impl PackedTernary {
     }
 
     fn for_each_trit(&self, row: usize, mut f: impl FnMut(usize, i8)) {
+        match self.layout {
+            TernaryLayout::TwoBits | TernaryLayout::Base3 => {}
+            TernaryLayout::Rows => {
+                let n_lines = self.layout.blocks_per_panel(self.n_cols) / PANEL_ROWS;
+                let lines = &self.blocks[row * n_lines..][..n_lines];
+                return (0..self.n_cols).for_each(|col| f(col, rows::code(lines, col) as i8 - 1));
+            }
+            TernaryLayout::Columns => {
+                let code = |col| columns::code(&self.blocks, self.n_rows, row, col);
+                return (0..self.n_cols).for_each(|col| f(col, code(col) as i8 - 1));
+            }
+        }
         let panel = self.panel(row / PANEL_ROWS);
         let mut visit = |first_col: usize, block: &PackedBlock| {
             for col in 0..COL_STEP.min(self.n_cols.saturating_sub(first_col)) {
@@ -249,16 +243,16 @@ impl PackedTernary {
             }
         };
         match self.layout {
-            TernaryLayout::TwoBits => {
-                for (i, block) in panel.iter().enumerate() {
-                    visit(COL_STEP * i, block);
-                }
-            }
             TernaryLayout::Base3 => {
                 for (g, group) in panel.as_chunks().0.iter().enumerate() {
                     for (i, block) in base3::unpack_group(group).iter().enumerate() {
                         visit(base3::GROUP_COLS * g + COL_STEP * i, block);
                     }
+                }
+            }
+            _ => {
+                for (i, block) in panel.iter().enumerate() {
+                    visit(COL_STEP * i, block);
                 }
             }
         }
@@ -300,6 +294,10 @@ impl PackedTernary {
             self.n_cols,
             "columns of weights and activations"
         );
+        if self.layout == TernaryLayout::Columns {
+            self.listed_matmul(ctx, acts, out);
+            return;
+        }
         let (weights, isa) = (self, ctx.isa);
         matmul(&WithIsa { weights, isa }, ctx.threads, acts, out);
     }
@@ -326,7 +324,9 @@ impl PackingScratch {
         n_cols: usize,
     ) -> Result<Self, OutOfMemory> {
         let n_blocks = match layout {
-            TernaryLayout::TwoBits => layout.blocks_per_panel(n_cols),
+            TernaryLayout::TwoBits | TernaryLayout::Rows | TernaryLayout::Columns => {
+                TernaryLayout::TwoBits.blocks_per_panel(n_cols)
+            }
             TernaryLayout::Base3 => layout.blocks_per_panel(n_cols) / 4 * 5,
         };
         Ok(Self {
@@ -350,10 +350,74 @@ fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [PackedBlock]) {
     }
 }
 
-/// The widest panel that is unpacked once for many tokens: 8192 columns, 32 KiB of stack.
-/// Wider panels are unpacked again for every tile.
-#[cfg(target_arch = "x86_64")]
-const UNPACKED_BLOCKS: usize = 512;
+/// Packs a matrix in panels; `decode_row(row, trits)` fills one row, or returns false.
+fn pack_panels(
+    pool: &HybridMemoryPool,
+    threads: &mut ThreadPool,
+    layout: TernaryLayout,
+    Shape { n_rows, n_cols }: Shape,
+    decode_row: impl Fn(usize, &mut [i8]) -> bool + Sync,
+) -> Result<Buffer<PackedBlock>, OutOfMemory> {
+    let blocks_per_panel = layout.blocks_per_panel(n_cols);
+    let n_panels = n_rows.div_ceil(PANEL_ROWS);
+    let mut blocks = pool.zeroed(Category::Weights, n_panels.saturating_mul(blocks_per_panel))?;
+    let mut scratch = (0..threads.n_threads())
+        .map(|_| PackingScratch::new(pool, layout, n_cols))
+        .collect::<Result<Vec<_>, _>>()?;
+    // A matrix without columns has no blocks; a chunk length must not be 0.
+    let chunk = blocks_per_panel.max(1);
+    threads.for_each_chunk(
+        &mut blocks,
+        chunk,
+        &mut scratch,
+        |scratch, panel, blocks| {
+            let PackingScratch {
+                codes,
+                two_bits,
+                trits,
+            } = scratch;
+            // Padding is zero trits (code 1).
+            codes.fill(1);
+            for row_in_panel in 0..PANEL_ROWS {
+                let row = panel * PANEL_ROWS + row_in_panel;
+                if row < n_rows {
+                    if !decode_row(row, trits) {
+                        return;
+                    }
+                    debug_assert!(trits.iter().all(|t| (-1..=1).contains(t)), "trits");
+                    for (code, &trit) in codes.iter_mut().zip(trits.iter()) {
+                        *code = (trit + 1) as u8;
+                    }
+                } else {
+                    codes.fill(1);
+                }
+                match layout {
+                    TernaryLayout::Rows => rows::pack_row(codes, row_in_panel, blocks),
+                    _ => pack_row(codes, row_in_panel, two_bits),
+                }
+            }
+            match layout {
+                TernaryLayout::Rows | TernaryLayout::Columns => {}
+                TernaryLayout::TwoBits => blocks.copy_from_slice(two_bits),
+                TernaryLayout::Base3 => {
+                    let groups = two_bits.as_chunks().0;
+                    for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
+                        *out = base3::pack_group(group);
+                    }
+                }
+            }
+        },
+    );
+    Ok(blocks)
+}
+
+/// Keeps the error of the lowest row.
+fn keep_lowest<E>(lowest: &Mutex<Option<(usize, E)>>, row: usize, error: E) {
+    let mut lowest = lowest.lock().expect("no holder panics");
+    if lowest.as_ref().is_none_or(|(other, _)| row < *other) {
+        *lowest = Some((row, error));
+    }
+}
 
 struct WithIsa<'a> {
     weights: &'a PackedTernary,
@@ -390,8 +454,8 @@ impl Panels for WithIsa<'_> {
                     first_col: 0,
                 };
                 match layout {
-                    TernaryLayout::TwoBits => self.isa.ternary_panel(operands, acc),
                     TernaryLayout::Base3 => self.isa.base3_panel(operands, acc),
+                    _ => self.isa.ternary_panel(operands, acc),
                 }
                 for (i, sums) in acc.iter_mut().enumerate() {
                     let correction = operands.acts.sum(first + i);
@@ -402,6 +466,18 @@ impl Panels for WithIsa<'_> {
                 dequantize(acts, first, acc, scales, &mut put);
             });
         };
+        if self.weights.layout == TernaryLayout::Rows {
+            #[expect(clippy::large_stack_arrays, reason = "no recursion here")]
+            let mut unpacked = [PackedBlock::ZERO; UNPACKED_BLOCKS];
+            let unpacked = &mut unpacked[..self.weights.n_cols / COL_STEP];
+            let lines = blocks;
+            self.isa.vectorize(rows::UnpackPanel {
+                lines,
+                blocks: unpacked,
+            });
+            return products(TernaryLayout::TwoBits, unpacked);
+        }
+        // Wider panels are unpacked again for every tile.
         #[cfg(target_arch = "x86_64")]
         if self.weights.layout == TernaryLayout::Base3
             && acts.n_rows() > MAX_TILE

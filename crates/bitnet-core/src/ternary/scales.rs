@@ -19,6 +19,13 @@ pub(super) enum PackedScales {
     },
 }
 
+/// The scales of some rows.
+pub(super) enum RowScales<'a> {
+    Tensor(f32),
+    /// One for each row.
+    Rows(&'a [f32]),
+}
+
 impl PackedScales {
     pub(super) fn new(
         pool: &HybridMemoryPool,
@@ -54,6 +61,16 @@ impl PackedScales {
             Self::Tensor(scale) => *scale,
             Self::Rows(values) => values[panel][r],
             Self::Groups { len, values } => values[panel * (n_cols / len) + col / len][r],
+        }
+    }
+
+    /// Returns the scales of some rows of a matrix without group scales.
+    #[inline(always)]
+    pub(super) fn of_rows(&self, first: usize, len: usize) -> RowScales<'_> {
+        match self {
+            Self::Tensor(scale) => RowScales::Tensor(*scale),
+            Self::Rows(values) => RowScales::Rows(&values.as_flattened()[first..][..len]),
+            Self::Groups { .. } => unreachable!("groups are packed in panels"),
         }
     }
 

@@ -77,6 +77,13 @@ fn a_two_by_two_product_is_right() {
     }
 }
 
+const ALL_LAYOUTS: [TernaryLayout; 4] = [
+    TernaryLayout::TwoBits,
+    TernaryLayout::Base3,
+    TernaryLayout::Rows,
+    TernaryLayout::Columns,
+];
+
 fn layouts_and_kernels() -> impl Iterator<Item = (TernaryLayout, Isa)> {
     let layouts = [TernaryLayout::TwoBits, TernaryLayout::Base3].into_iter();
     layouts.flat_map(|layout| Isa::available().map(move |isa| (layout, isa)))
@@ -114,7 +121,8 @@ fn check(n_rows: usize, n_cols: usize, n_tokens: usize, seed: u64) {
             expected.push(products.sum::<i32>() as f32 * (0.37 / acts.scale(token)));
         }
     }
-    for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
+    let layouts = ALL_LAYOUTS.into_iter();
+    for layout in layouts.filter(|layout| layout.takes(Shape { n_rows, n_cols })) {
         let packed = pack(layout, n_rows, n_cols, 0.37, &trits);
         let mut row = vec![0; n_cols];
         for (r, expected) in trits.chunks(n_cols).enumerate() {
@@ -147,6 +155,192 @@ fn every_kernel_equals_the_definition_on_edge_shapes() {
                     (n_rows * n_cols + n_tokens) as u64,
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn every_kernel_equals_the_definition_on_whole_lines_and_tiles() {
+    for (n_rows, n_cols) in [
+        (256, 1),
+        (256, 100),
+        (512, 17),
+        (7, 512),
+        (256, 768),
+        (16, 1024),
+    ] {
+        for n_tokens in [0, 1, 3, 18] {
+            check(
+                n_rows,
+                n_cols,
+                n_tokens,
+                (n_rows * n_cols + n_tokens) as u64,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_line_looks_as_drawn() {
+    let mut trits = vec![0i8; 256 * 256];
+    trits[3 * 256 + 64 + 5] = 1; // row 3, col 69
+    let rows = pack(TernaryLayout::Rows, 256, 256, 1.0, &trits);
+    let mut expected = [0b01_01_01_01; 64];
+    expected[5] = 0b01_01_10_01;
+    assert_eq!(rows.blocks[3], PackedBlock(expected));
+    // Row 3 is byte 3; row 128 + 16·2 + 4·1 + 3 is byte 16·1 + 4·2 + 3.
+    trits[(128 + 32 + 4 + 3) * 256 + 69] = -1;
+    let columns = pack(TernaryLayout::Columns, 256, 256, 1.0, &trits);
+    let mut expected = [0b01_01_01_01; 64];
+    expected[3] = 0b01_01_01_10;
+    expected[16 + 8 + 3] = 0b01_00_01_01;
+    assert_eq!(columns.blocks[69], PackedBlock(expected));
+}
+
+/// Sets all but about `percent` of the values to zero.
+fn thin(x: &mut [f32], percent: usize) {
+    for (i, x) in x.iter_mut().enumerate() {
+        if (i.wrapping_mul(2_654_435_761) >> 7) % 100 >= percent {
+            *x = 0.0;
+        }
+    }
+}
+
+#[test]
+fn skipping_columns_changes_no_bit() {
+    let pool = HybridMemoryPool::new();
+    for (n_rows, n_cols) in [(256, 5), (512, 300), (768, 1300), (2816, 200)] {
+        for n_tokens in [1, 2, 3, 9, 40] {
+            for percent in [0, 2, 13, 40, 100] {
+                let seed = (n_rows + n_cols + n_tokens + percent) as u64;
+                let (trits, mut x) = case(n_rows, n_cols, n_tokens, seed);
+                thin(&mut x, percent);
+                let acts = Int8Rows::with_capacity(&pool, n_tokens, n_cols).unwrap();
+                let mut acts = acts.with_lists(&pool, n_tokens, n_cols).unwrap();
+                acts.quantize(Isa::Scalar, &x, n_cols);
+                let mut expected = vec![f32::NAN; n_tokens * n_rows];
+                let panels = pack(TernaryLayout::TwoBits, n_rows, n_cols, 0.37, &trits);
+                let threads = &mut ThreadPool::new(1);
+                let ctx = &mut ComputeContext::new(Isa::best(), threads);
+                panels.matmul(ctx, &acts, &mut expected);
+                let columns = pack(TernaryLayout::Columns, n_rows, n_cols, 0.37, &trits);
+                for isa in Isa::available() {
+                    for n_threads in [1, 3] {
+                        let threads = &mut ThreadPool::new(n_threads);
+                        let ctx = &mut ComputeContext::new(isa, threads);
+                        acts.list_nonzero(ctx);
+                        let mut out = vec![f32::NAN; n_tokens * n_rows];
+                        let read = columns.listed_matmul(ctx, &acts, &mut out);
+                        let of = format!("{isa}, {n_rows}x{n_cols}, {n_tokens}, {percent} %");
+                        assert_eq!(out, expected, "{of}");
+                        assert_eq!(read.total, n_cols);
+                        let rows = (0..n_tokens).map(|token| acts.row(token));
+                        let nonzero = rows.flatten().filter(|q| **q != 0).count();
+                        match percent {
+                            0 => assert_eq!((read.read, read.products), (0, 0)),
+                            100 if n_tokens > 16 => assert_eq!(read.products, n_cols * n_tokens),
+                            _ => assert!(read.products >= nonzero, "{of}"),
+                        }
+                        if percent <= 13 {
+                            assert_eq!(read.products, nonzero, "{of}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn skipping_rows_changes_no_bit() {
+    let pool = HybridMemoryPool::new();
+    for (n_rows, n_cols) in [(1, 256), (16, 256), (63, 512), (65, 256), (130, 768)] {
+        for n_tokens in [1, 2, 5, 40] {
+            // Activations above zero, so that the sign of most gates is that of their row.
+            for percent in [0, 25, 60, 100] {
+                let seed = (n_rows + n_cols + n_tokens + percent) as u64;
+                let (up_trits, mut x) = case(n_rows, n_cols, n_tokens, seed);
+                for x in &mut x {
+                    *x += 100.0;
+                }
+                let (mut gate_trits, _) = case(n_rows, n_cols, 0, seed + 1);
+                for (row, trits) in gate_trits.chunks_mut(n_cols).enumerate() {
+                    let sign = if (row * 37) % 100 < percent { 1 } else { -1 };
+                    trits.iter_mut().step_by(2).for_each(|trit| *trit = sign);
+                }
+                let mut acts = Int8Rows::with_capacity(&pool, n_tokens, n_cols).unwrap();
+                acts.quantize(Isa::Scalar, &x, n_cols);
+                let mut expected = vec![f32::NAN; n_tokens * n_rows];
+                let mut up_out = expected.clone();
+                let threads = &mut ThreadPool::new(1);
+                let ctx = &mut ComputeContext::new(Isa::best(), threads);
+                let packed = |layout, trits| pack(layout, n_rows, n_cols, 0.037, trits);
+                packed(TernaryLayout::TwoBits, &gate_trits).matmul(ctx, &acts, &mut expected);
+                packed(TernaryLayout::TwoBits, &up_trits).matmul(ctx, &acts, &mut up_out);
+                let positive = expected.iter().filter(|gate| **gate > 0.0).count();
+                crate::ops::relu2_mul(Isa::Scalar, &mut expected, &up_out);
+                let up = packed(TernaryLayout::Rows, &up_trits);
+                for (layout, isa) in layouts_and_kernels() {
+                    let gate = packed(layout, &gate_trits);
+                    for n_threads in [1, 3] {
+                        let threads = &mut ThreadPool::new(n_threads);
+                        let ctx = &mut ComputeContext::new(isa, threads);
+                        let mut out = vec![f32::NAN; n_tokens * n_rows];
+                        let read =
+                            PackedTernary::relu2_gated_matmul(ctx, [&gate, &up], &acts, &mut out);
+                        let of = format!("{isa}, {n_rows}x{n_cols}, {n_tokens}, {percent} %");
+                        assert_eq!(out, expected, "{of}");
+                        assert_eq!(read.total, n_rows);
+                        assert!(read.read <= n_rows && read.products >= positive, "{of}");
+                        if n_tokens == 1 {
+                            assert_eq!((read.read, read.products), (positive, positive), "{of}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_values_do_not_saturate_in_rows_and_columns() {
+    let pool = HybridMemoryPool::new();
+    for (trit, a) in [(1i8, 127.0f32), (1, -127.0), (-1, 127.0), (-1, -127.0)] {
+        for isa in Isa::available() {
+            let threads = &mut ThreadPool::new(1);
+            let ctx = &mut ComputeContext::new(isa, threads);
+            for n_tokens in [1, 2] {
+                let n_cols = 1 << 16;
+                let acts = Int8Rows::with_capacity(&pool, n_tokens, n_cols).unwrap();
+                let mut acts = acts.with_lists(&pool, n_tokens, n_cols).unwrap();
+                acts.quantize(Isa::Scalar, &vec![a; n_tokens * n_cols], n_cols);
+                acts.list_nonzero(ctx);
+                let trits = vec![trit; 256 * n_cols];
+                let columns = pack(TernaryLayout::Columns, 256, n_cols, 1.0, &trits);
+                let mut out = vec![0.0; n_tokens * 256];
+                columns.listed_matmul(ctx, &acts, &mut out);
+                let product = f32::from(trit) * a * n_cols as f32;
+                assert_eq!(out, vec![product; n_tokens * 256], "{isa}");
+            }
+            let n_cols = 8192;
+            let mut acts = Int8Rows::with_capacity(&pool, 1, n_cols).unwrap();
+            acts.quantize(Isa::Scalar, &vec![a; n_cols], n_cols);
+            let gate = pack(
+                TernaryLayout::TwoBits,
+                1,
+                n_cols,
+                1.0,
+                &vec![a.signum() as i8; n_cols],
+            );
+            let up = pack(TernaryLayout::Rows, 1, n_cols, 1.0, &vec![trit; n_cols]);
+            let mut out = [0.0];
+            PackedTernary::relu2_gated_matmul(ctx, [&gate, &up], &acts, &mut out);
+            let gate = 127.0 * n_cols as f32;
+            assert_eq!(
+                out,
+                [gate * gate * (f32::from(trit) * a * n_cols as f32)],
+                "{isa}"
+            );
         }
     }
 }

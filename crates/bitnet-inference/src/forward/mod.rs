@@ -164,27 +164,31 @@ impl Engine {
         let h = |row: usize, out: &mut [f32]| {
             ops::rms_norm(isa, &x[row * hidden..][..hidden], &layer.ffn_norm, eps, out);
         };
-        let outputs = [(&layer.ffn_gate, &mut *gate), (&layer.ffn_up, &mut *up)];
         let shape = Shape {
             n_rows: n,
             n_cols: hidden,
         };
-        self.input.project(&mut ctx, shape, h, outputs);
         let finite = AtomicBool::new(true);
-        // `max(0, NaN)` is 0, so ReLU² hides NaN, which only dense weights can produce.
-        let hides = config.dense_linears && config.activation == Activation::Relu2;
-        ctx.threads
-            .for_each_chunk(gate, ffn, ctx.scratch, |_, row, gate| {
-                let up = &up[row * ffn..][..ffn];
-                if hides && !is_finite(isa, gate) {
-                    finite.store(false, Ordering::Relaxed);
-                }
-                match config.activation {
-                    Activation::Relu2 => ops::relu2_mul(isa, gate, up),
-                    Activation::Silu => ops::silu_mul(isa, gate, up),
-                    Activation::GeluTanh => ops::gelu_tanh_mul(isa, gate, up),
-                }
-            });
+        let is_gated = config.activation == Activation::Relu2
+            && (self.input).relu2_gated(&mut ctx, shape, h, [&layer.ffn_gate, &layer.ffn_up], gate);
+        if !is_gated {
+            let outputs = [(&layer.ffn_gate, &mut *gate), (&layer.ffn_up, &mut *up)];
+            self.input.project(&mut ctx, shape, h, outputs);
+            // `max(0, NaN)` is 0, so ReLU² hides NaN, which only dense weights can produce.
+            let hides = config.dense_linears && config.activation == Activation::Relu2;
+            ctx.threads
+                .for_each_chunk(gate, ffn, ctx.scratch, |_, row, gate| {
+                    let up = &up[row * ffn..][..ffn];
+                    if hides && !is_finite(isa, gate) {
+                        finite.store(false, Ordering::Relaxed);
+                    }
+                    match config.activation {
+                        Activation::Relu2 => ops::relu2_mul(isa, gate, up),
+                        Activation::Silu => ops::silu_mul(isa, gate, up),
+                        Activation::GeluTanh => ops::gelu_tanh_mul(isa, gate, up),
+                    }
+                });
+        }
         let gated = |row: usize, out: &mut [f32]| {
             out.copy_from_slice(&gate[row * ffn..][..ffn]);
             if !is_finite(isa, out) {

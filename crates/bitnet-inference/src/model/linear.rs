@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    ComputeContext, HybridMemoryPool, Int8Rows, OutOfMemory, PackedTernary, Shape, TernarySpec,
-    matmul_rows, ops,
+    ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, Shape,
+    TernaryLayout, TernarySpec, matmul_rows, ops,
 };
 
 use super::load_context::LoadContext;
+use super::skipping::{self, Skipped};
 use super::ternary::TernaryTensor;
 use crate::format::checkpoint::CheckpointError;
 use crate::format::tensor::{DenseTensor, Encoding};
@@ -103,8 +104,19 @@ impl Linear {
         }
     }
 
+    /// Returns the packed weights if single rows or columns of them can be skipped.
+    fn in_parts(&self, layout: TernaryLayout) -> Option<&PackedTernary> {
+        self.packed().filter(|packed| packed.layout() == layout)
+    }
+
     /// Computes `out[token, row] = Σ_col w[row, col] · x[token, col]`.
-    fn matmul(&self, ctx: &mut ComputeContext<'_>, input: &LinearInput, out: &mut [f32]) {
+    fn matmul(&self, ctx: &mut ComputeContext<'_>, input: &mut LinearInput, out: &mut [f32]) {
+        if let Some(columns) = self.in_parts(TernaryLayout::Columns) {
+            input.acts.list_nonzero(ctx);
+            let read = columns.listed_matmul(ctx, &input.acts, out);
+            (input.skipped).add_columns(read, input.n_rows, columns.n_rows());
+            return;
+        }
         match &self.weights {
             Weights::Ternary(packed) => packed.matmul(ctx, &input.acts, out),
             Weights::Dense {
@@ -135,8 +147,13 @@ pub(crate) fn pack(
     let checkpoint = ctx.checkpoint;
     let tensor = TernaryTensor::new(checkpoint, ctx.compute.isa, name)?;
     let is_zero = AtomicBool::new(true);
+    let layout = if ctx.read_all {
+        ctx.layout
+    } else {
+        skipping::layout_of(checkpoint, ctx.compute.isa, name, ctx.layout)
+    };
     let spec = TernarySpec {
-        layout: ctx.layout,
+        layout,
         shape: tensor.shape(),
         scales: tensor.scales.clone().reordered(tensor.n_rows, &stored),
     };
@@ -187,28 +204,36 @@ pub(crate) struct LinearInput {
     /// f32 activations, `[n_rows, n_cols]`, for dense weights; empty if the model has none.
     dense: Buffer<f32>,
     n_rows: usize,
+    /// What was not read since construction.
+    pub(crate) skipped: Skipped,
 }
 
 impl LinearInput {
     /// Returns the bytes that [`new`](Self::new) allocates.
-    pub(crate) fn n_bytes(config: &Config, batch_tokens: usize) -> usize {
+    pub(crate) fn n_bytes(config: &Config, isa: Isa, batch_tokens: usize) -> usize {
         let n_parts = match config.activations {
             ActivationPrecision::Int8 => 1,
             ActivationPrecision::Exact => 3,
         };
         let dense = usize::from(config.dense_linears) * size_of::<f32>();
         batch_tokens * config.widest() * (n_parts + dense)
+            + skipping::list_bytes(config, isa, batch_tokens)
     }
 
     pub(crate) fn new(
         pool: &HybridMemoryPool,
         config: &Config,
+        isa: Isa,
         batch_tokens: usize,
     ) -> Result<Self, OutOfMemory> {
         let widest = config.widest();
         let acts = match config.activations {
             ActivationPrecision::Int8 => Int8Rows::with_capacity(pool, batch_tokens, widest),
             ActivationPrecision::Exact => Int8Rows::with_exact_capacity(pool, batch_tokens, widest),
+        }?;
+        let acts = match skipping::listed_cols(config, isa) {
+            Some(n_cols) => acts.with_lists(pool, batch_tokens, n_cols)?,
+            None => acts,
         };
         let n_dense = if config.dense_linears {
             batch_tokens * widest
@@ -219,9 +244,10 @@ impl LinearInput {
         Ok(Self {
             activations: config.activations,
             eps: config.rms_norm_eps,
-            acts: acts?,
+            acts,
             dense: dense?,
             n_rows: 0,
+            skipped: Skipped::default(),
         })
     }
 
@@ -266,6 +292,26 @@ impl LinearInput {
         if ternary {
             self.set_ternary(ctx, shape, fill_row);
         }
+    }
+
+    /// Computes `out = max(gate, 0)² ⊙ up` of an input of this shape, as
+    /// [`project`](Self::project) does, and reads no row of `up` whose gate is not positive.
+    /// Returns false, and computes nothing, if the weights are not packed for that.
+    pub(crate) fn relu2_gated(
+        &mut self,
+        ctx: &mut ComputeContext<'_>,
+        shape: Shape,
+        fill_row: impl Fn(usize, &mut [f32]) + Sync,
+        [gate, up]: [&Linear; 2],
+        out: &mut [f32],
+    ) -> bool {
+        let (Some(gate), Some(up)) = (gate.packed(), up.in_parts(TernaryLayout::Rows)) else {
+            return false;
+        };
+        let acts = self.set_ternary(ctx, shape, fill_row);
+        let read = PackedTernary::relu2_gated_matmul(ctx, [gate, up], acts, out);
+        self.skipped.add_rows(read, shape.n_rows, shape.n_cols);
+        true
     }
 
     /// Computes several linear layers, each with its output buffer, on one input of this

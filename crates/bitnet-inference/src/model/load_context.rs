@@ -12,6 +12,8 @@ pub(crate) struct LoadContext<'a, 'c> {
     pub(crate) compute: &'a mut ComputeContext<'c>,
     /// The layout of ternary weights.
     pub(crate) layout: TernaryLayout,
+    /// Whether that is the layout of all of them.
+    pub(crate) read_all: bool,
     /// Warnings about the weights loaded so far.
     pub(crate) notes: Vec<Note>,
 }

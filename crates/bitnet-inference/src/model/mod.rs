@@ -3,6 +3,7 @@
 mod better_i2s_layout;
 pub(crate) mod linear;
 mod load_context;
+pub(crate) mod skipping;
 pub(crate) mod ternary;
 
 use std::sync::Arc;
@@ -45,11 +46,18 @@ pub struct Packing {
     pub head: HeadPrecision,
     /// The layout of ternary weights; by default [`TernaryLayout::fastest`] on this machine.
     pub layout: Option<TernaryLayout>,
+    /// Whether the rows of `up` and the columns of `down` are in this layout, too, and so are
+    /// all read. By default those that are multiplied by zero are skipped, if the activation
+    /// is squared ReLU and the kernels profit; that changes no result.
+    pub read_all: bool,
 }
 
 impl From<HeadPrecision> for Packing {
     fn from(head: HeadPrecision) -> Self {
-        Self { head, layout: None }
+        Self {
+            head,
+            ..Self::default()
+        }
     }
 }
 
@@ -177,7 +185,11 @@ impl Model {
         packing: impl Into<Packing>,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, CheckpointError> {
-        let Packing { head, layout } = packing.into();
+        let Packing {
+            head,
+            layout,
+            read_all,
+        } = packing.into();
         let config = checkpoint.config().clone();
         check_widths(&config)?;
         let layout = match layout {
@@ -189,6 +201,7 @@ impl Model {
             pool,
             compute: ctx,
             layout,
+            read_all,
             notes: Vec::new(),
         };
         let mut layers = Vec::with_capacity(config.n_layers);
@@ -283,7 +296,8 @@ impl Model {
         }
     }
 
-    /// Returns the layout of ternary weights; [`TernaryLayout::TwoBits`] if there are none.
+    /// Returns the layout of the ternary weights that are all read;
+    /// [`TernaryLayout::TwoBits`] if there are none.
     pub fn layout(&self) -> TernaryLayout {
         let mut packed = self.linear().filter_map(Linear::packed);
         packed
@@ -303,8 +317,8 @@ impl Model {
         linear.sum::<usize>() + self.norm_bytes() + head
     }
 
-    /// Returns the bytes of weights that are read per decoded token: all weights without the
-    /// embedding, and without the few rows of the output matrix that
+    /// Returns the bytes of weights that are read per decoded token, if none are
+    /// [skipped](crate::Engine::skipped): all weights without the embedding, and without the few rows of the output matrix that
     /// [`HeadPrecision::ExactTopK`] computes.
     pub fn bytes_per_token(&self) -> usize {
         let head = match &self.head {

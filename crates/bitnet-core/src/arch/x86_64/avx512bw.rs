@@ -3,16 +3,18 @@
 
 use std::arch::x86_64::{
     __m512i, __mmask64, _mm512_abs_epi8, _mm512_add_epi16, _mm512_add_epi32, _mm512_and_si512,
-    _mm512_load_si512, _mm512_madd_epi16, _mm512_maddubs_epi16, _mm512_mask_sub_epi8,
-    _mm512_movepi8_mask, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32,
-    _mm512_setzero_si512, _mm512_srai_epi32, _mm512_srli_epi16, _mm512_storeu_si512,
-    _mm512_sub_epi32, _mm512_xor_si512,
+    _mm512_load_si512, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_maddubs_epi16,
+    _mm512_mask_sub_epi8, _mm512_movepi8_mask, _mm512_reduce_add_epi32, _mm512_set1_epi8,
+    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_srai_epi32,
+    _mm512_srli_epi16, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_unpackhi_epi8,
+    _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16, _mm512_xor_si512,
 };
 
 use super::madd::{Int8, PeakRounds, Ternary, Tile, Weights};
 use super::row_lanes::RowLanes;
-use super::{IsaLevel, Tier, define_isa};
+use super::{IsaLevel, Tier, define_isa, sparse};
 use crate::panel::{Acc, Operands};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 define_isa!(
     /// A processor with AVX-512 F, BW, DQ and VL (and AVX2, FMA, F16C).
@@ -44,9 +46,20 @@ impl RowLanes for Avx512bw {
         fn mul_u8_i8(x: __m512i, y: __m512i) -> __m512i = _mm512_maddubs_epi16(x, y);
         fn mul_i16(x: __m512i, y: __m512i) -> __m512i = _mm512_madd_epi16(x, y);
         fn abs_i8(x: __m512i) -> __m512i = _mm512_abs_epi8(x);
+        fn interleave_low_i8(x: __m512i, y: __m512i) -> __m512i = _mm512_unpacklo_epi8(x, y);
+        fn interleave_high_i8(x: __m512i, y: __m512i) -> __m512i = _mm512_unpackhi_epi8(x, y);
+        fn interleave_low_i16(x: __m512i, y: __m512i) -> __m512i = _mm512_unpacklo_epi16(x, y);
+        fn interleave_high_i16(x: __m512i, y: __m512i) -> __m512i = _mm512_unpackhi_epi16(x, y);
+        fn sum_i32(x: __m512i) -> i32 = _mm512_reduce_add_epi32(x);
         fn signs(weights: __m512i) -> __mmask64 = _mm512_movepi8_mask(weights);
         fn negate_where(x: __m512i, signs: __mmask64) -> __m512i =
             _mm512_mask_sub_epi8(x, signs, _mm512_setzero_si512(), x);
+    }
+
+    #[inline(always)]
+    unsafe fn load_unaligned(self, from: *const u8) -> __m512i {
+        // SAFETY: `self` proves AVX-512, and the caller guarantees the bytes.
+        unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
@@ -65,6 +78,7 @@ impl RowLanes for Avx512bw {
 impl Tier for Avx512bw {
     const NAME: &'static str = "x86_64-i2xi8-avx512bw";
     const NEEDS: &'static str = "AVX-512 F, BW, DQ and VL";
+    const HAS_SPARSE: bool = true;
 
     type Floats = Self;
 
@@ -79,6 +93,14 @@ impl Tier for Avx512bw {
 
     fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         self.panel(Int8, operands, acc);
+    }
+
+    fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        sparse::row_dots(self, rows, sums);
+    }
+
+    fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        sparse::add_columns(self, columns, sums);
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {

@@ -9,9 +9,10 @@ use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32};
 use super::avx512bw::Avx512bw;
 use super::avx512vbmi::Avx512vbmi;
 use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
-use super::{IsaLevel, Tier, define_isa};
+use super::{IsaLevel, Tier, define_isa, sparse};
 use crate::arch::scalar;
 use crate::panel::{Acc, Operands};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 define_isa!(
     /// A processor with AVX-512 F, BW, DQ, VL and VNNI (and AVX2, FMA, F16C).
@@ -35,6 +36,7 @@ impl Vnni for Avx512vnni {
 impl Tier for Avx512vnni {
     const NAME: &'static str = "x86_64-i2xi8-avx512vnni";
     const NEEDS: &'static str = "AVX-512 F, BW, DQ, VL and VNNI";
+    const HAS_SPARSE: bool = true;
 
     type Floats = Avx512bw;
 
@@ -56,6 +58,14 @@ impl Tier for Avx512vnni {
             Some(level) => level.base3_panel(operands, acc),
             None => scalar::base3_panel(operands, acc),
         }
+    }
+
+    fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        sparse::row_dots(self, rows, sums);
+    }
+
+    fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        sparse::add_columns(self, columns, sums);
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {

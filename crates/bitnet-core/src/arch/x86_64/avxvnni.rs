@@ -8,8 +8,9 @@ use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32};
 
 use super::avx2::Avx2;
 use super::vnni::{Int8, PeakRounds, Ternary, Tile, Vnni, Weights};
-use super::{IsaLevel, Tier, define_isa};
+use super::{IsaLevel, Tier, define_isa, sparse};
 use crate::panel::{Acc, Operands};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 define_isa!(
     /// A processor with AVX-VNNI, AVX2, FMA and F16C.
@@ -34,6 +35,7 @@ impl Vnni for AvxVnni {
 impl Tier for AvxVnni {
     const NAME: &'static str = "x86_64-i2xi8-avxvnni";
     const NEEDS: &'static str = "AVX-VNNI, AVX2, FMA and F16C";
+    const HAS_SPARSE: bool = true;
 
     type Floats = Avx2;
 
@@ -48,6 +50,14 @@ impl Tier for AvxVnni {
 
     fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
         panel(self, Int8, operands, acc);
+    }
+
+    fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        sparse::row_dots(self, rows, sums);
+    }
+
+    fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        sparse::add_columns(self, columns, sums);
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {

@@ -20,6 +20,7 @@ mod avxvnni;
 mod float_lanes;
 mod madd;
 mod row_lanes;
+mod sparse;
 mod vnni;
 
 use crate::arch::{IsaLevel, Tier};

@@ -43,6 +43,23 @@ pub(super) trait RowLanes: Copy {
     /// the weight is zero.
     fn negate_where(self, x: Self::Vector, signs: Self::Signs) -> Self::Vector;
 
+    /// Interleaves the lower halves of 16-byte lanes, byte by byte.
+    fn interleave_low_i8(self, x: Self::Vector, y: Self::Vector) -> Self::Vector;
+    /// Interleaves the upper halves of 16-byte lanes, byte by byte.
+    fn interleave_high_i8(self, x: Self::Vector, y: Self::Vector) -> Self::Vector;
+    /// Interleaves the lower halves of 16-byte lanes, two bytes at a time.
+    fn interleave_low_i16(self, x: Self::Vector, y: Self::Vector) -> Self::Vector;
+    /// Interleaves the upper halves of 16-byte lanes, two bytes at a time.
+    fn interleave_high_i16(self, x: Self::Vector, y: Self::Vector) -> Self::Vector;
+    /// Returns the sum of the i32 lanes.
+    fn sum_i32(self, x: Self::Vector) -> i32;
+
+    /// Loads a vector from any address.
+    ///
+    /// # Safety
+    ///
+    /// `from` points to `4·ROWS` bytes.
+    unsafe fn load_unaligned(self, from: *const u8) -> Self::Vector;
     /// Loads a vector.
     ///
     /// # Safety

@@ -1,0 +1,85 @@
+//! Operands of the kernels that read only some rows or columns of a ternary matrix.
+
+use crate::panel::{LINE_COLS, PackedBlock, TILE_ROWS};
+
+/// Some rows of a matrix in [`TernaryLayout::Rows`](crate::TernaryLayout::Rows), and the
+/// activations that they are multiplied by.
+#[derive(Clone, Copy)]
+pub(crate) struct ListedRows<'a> {
+    /// The lines of rows, `[n_rows, n_lines]`.
+    pub(crate) lines: &'a [PackedBlock],
+    /// One row of activations, `[LINE_COLS · n_lines]`.
+    pub(crate) acts: &'a [i8],
+    pub(crate) list: &'a [u32],
+}
+
+impl<'a> ListedRows<'a> {
+    /// Returns the lines per row.
+    #[inline(always)]
+    pub(crate) fn n_lines(self) -> usize {
+        self.acts.len() / LINE_COLS
+    }
+
+    /// Returns the lines of a row.
+    #[inline(always)]
+    pub(crate) fn lines_of(self, row: u32) -> &'a [PackedBlock] {
+        let n_lines = self.n_lines();
+        &self.lines[row as usize * n_lines..][..n_lines]
+    }
+}
+
+/// Some columns of a tile of 256 rows of a matrix in
+/// [`TernaryLayout::Columns`](crate::TernaryLayout::Columns), and the activation of each.
+#[derive(Clone, Copy)]
+pub(crate) struct ListedColumns<'a> {
+    /// The lines of columns, `[n_cols, n_tiles]`.
+    pub(crate) lines: &'a [PackedBlock],
+    pub(crate) n_tiles: usize,
+    pub(crate) tile: usize,
+    /// A multiple of four columns.
+    pub(crate) list: &'a [u16],
+    /// `[list.len()]`
+    pub(crate) acts: &'a [i8],
+    /// Columns whose lines are prefetched meanwhile; at most as many.
+    pub(crate) ahead: &'a [u16],
+}
+
+impl<'a> ListedColumns<'a> {
+    /// Returns the line of a column.
+    #[inline(always)]
+    pub(crate) fn line(self, col: u16) -> &'a PackedBlock {
+        &self.lines[usize::from(col) * self.n_tiles + self.tile]
+    }
+}
+
+/// Sums of the rows of a tile. Those of quarter q of the tile, 64 rows, are 4^q times as
+/// large, which saves shifts. They are below 128·127·columns, which fits in i32 for all
+/// permitted widths.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct TileSums(pub(crate) [i32; TILE_ROWS]);
+
+impl TileSums {
+    pub(crate) const ZERO: Self = Self([0; TILE_ROWS]);
+}
+
+/// Returns the row of a tile whose code is in bits `2·quarter` of byte `byte` of a line.
+///
+/// Interleaving the bytes of four lines, in lanes of 16 bytes as vector units do, gives four
+/// vectors of sixteen rows in order.
+#[inline(always)]
+pub(crate) const fn row_of_code(byte: usize, quarter: usize) -> usize {
+    let (lane, vector, k) = (byte / 16, byte / 4 % 4, byte % 4);
+    64 * quarter + 16 * vector + 4 * lane + k
+}
+
+/// The part of a matrix that a product read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartRead {
+    /// Rows or columns that were read for at least one token.
+    pub read: usize,
+    /// All rows or columns.
+    pub total: usize,
+    /// Pairs of a row or column and a token that were multiplied.
+    pub products: usize,
+}
