@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitnet_inference::{
-    Checkpoint, Constraint, EmptyStopError, Event, FinishReason, Generation, Grammar,
+    Checkpoint, Constraint, EmptyStopError, Engine, Event, FinishReason, Generation, Grammar,
     GrammarCompiler, GrammarError, MIN_TEMPERATURE, SamplerError, SamplerOptions, SamplingDefaults,
     StopMatcher, StopSequences, TextStream, Tokenizer,
 };
 use clap::ValueEnum;
+use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::interrupt;
@@ -482,6 +483,23 @@ impl<'a> Printer<'a> {
                 generation.finish_reason
             },
         })
+    }
+}
+
+/// Reports the weights that were not read, if the model skips any.
+pub fn show_skipped(engine: &Engine, ui: &Ui) {
+    let skipped = engine.skipped();
+    if let (Some(rows), Some(columns)) = (skipped.rows.fraction(), skipped.columns.fraction()) {
+        let per_pass = |bytes: usize| HumanBytes(bytes as u64);
+        let all = engine.model().bytes_per_token();
+        ui.detail(&format!(
+            "skipped {:.0} % of the rows of up and {:.0} % of the columns of down, read {} of {} \
+             of weights in a pass",
+            100.0 * rows,
+            100.0 * columns,
+            per_pass(all - skipped.bytes / skipped.passes),
+            per_pass(all),
+        ));
     }
 }
 

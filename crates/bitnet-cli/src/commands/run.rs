@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::generation::{
     GenerateArgs, Printer, Report, Timings, constraint, parse_count_or_all, show_drafts,
+    show_skipped,
 };
 use super::text_input;
 use super::verify::hash_weights;
@@ -127,6 +128,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         ui.line("")?;
     }
     loaded.show_memory(ui);
+    show_skipped(&loaded.engine, ui);
     show_drafts(&generation, ui);
     if generation.finish_reason == FinishReason::Stop && interrupt::requested() {
         return Err(Interrupted.into());

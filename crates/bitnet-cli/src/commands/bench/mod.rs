@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use bitnet_core::{ComputeContext, Device, HybridMemoryPool, Isa, ThreadPool};
-use bitnet_inference::{Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions};
+use bitnet_inference::{
+    Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions, Skipped,
+};
 use serde::Serialize;
 
 use crate::error::{Interrupted, UsageError};
@@ -84,8 +86,12 @@ struct Row {
     depth: usize,
     tok_s: f64,
     tok_s_sd: f64,
-    /// Weights and KV cache, divided among the tokens of a pass.
+    /// Weights and KV cache, divided among the tokens of a pass, without what was skipped.
     bytes_per_token: f64,
+    /// The share of the rows of `up` that were skipped; `null` if the model skips none.
+    skipped_rows: Option<f64>,
+    /// The share of the columns of `down` that were skipped.
+    skipped_columns: Option<f64>,
     gb_s: f64,
     gmac_s: f64,
     limit: &'static str,
@@ -101,6 +107,8 @@ struct Row {
 /// The results of a test's repetitions.
 struct Measured {
     rates: Vec<f64>,
+    /// In all repetitions.
+    skipped: Skipped,
     peak_memory_bytes: Option<usize>,
 }
 
@@ -178,12 +186,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             watch.next_peak();
             test.prepare(&mut engine)?;
             let mut rates = Vec::new();
+            let before = engine.skipped();
             for _ in 0..args.repetitions {
                 progress.set(measured.len() * args.repetitions + rates.len(), n_steps);
                 rates.push(test.run(&mut engine)?);
             }
             measured.push(Measured {
                 rates,
+                skipped: engine.skipped() - before,
                 peak_memory_bytes: watch.next_peak(),
             });
         }
@@ -321,8 +331,10 @@ impl Test {
         // contains half of the test's tokens.
         let positions = self.depth as f64 + self.n_tokens as f64 / 2.0;
         let kv_bytes = plan.kv_bytes_per_position as f64;
-        let bytes_per_pass =
-            model.bytes_per_token() as f64 + self.batch as f64 * positions * kv_bytes;
+        let skipped = measured.skipped;
+        let skipped_bytes = skipped.bytes as f64 / skipped.passes as f64;
+        let bytes_per_pass = model.bytes_per_token() as f64 - skipped_bytes
+            + self.batch as f64 * positions * kv_bytes;
         let tokens_per_pass = if self.writes {
             self.batch as f64
         } else {
@@ -331,10 +343,12 @@ impl Test {
         };
         let bytes_per_token = bytes_per_pass / tokens_per_pass;
         let head_macs = config.vocab_size * config.hidden_dim;
+        let n_tokens = (rates.len() * self.n_tokens * self.batch) as f64;
+        let linear_macs = model.macs_per_token() as f64 - skipped.macs as f64 / n_tokens;
         let macs_per_token = if self.writes {
-            (model.macs_per_token() + head_macs) as f64
+            linear_macs + head_macs as f64
         } else {
-            model.macs_per_token() as f64 + head_macs as f64 / self.n_tokens as f64
+            linear_macs + head_macs as f64 / self.n_tokens as f64
         };
         let (bytes_s, macs_s) = (tok_s * bytes_per_token, tok_s * macs_per_token);
         let read = bytes_s / limits.read;
@@ -356,6 +370,8 @@ impl Test {
                 0.0
             },
             bytes_per_token,
+            skipped_rows: skipped.rows.fraction(),
+            skipped_columns: skipped.columns.fraction(),
             gb_s: bytes_s / 1e9,
             gmac_s: macs_s / 1e9,
             limit,
@@ -419,6 +435,20 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     let Some(row) = report.rows.first() else {
         return Ok(());
     };
+    ui.line("")?;
+    for row in &report.rows {
+        if let (Some(rows), Some(columns)) = (row.skipped_rows, row.skipped_columns) {
+            ui.line(&format!(
+                "{}, {} threads, batch {}: {:.0} % of the rows of up and {:.0} % of the columns of \
+                 down skipped",
+                row.test,
+                row.threads,
+                row.batch,
+                100.0 * rows,
+                100.0 * columns
+            ))?;
+        }
+    }
     ui.line(&format!(
         "\nkernel {}, {} weights, {} head, loaded in {:.3} s\n",
         row.kernel, row.layout, row.head, report.load_s
