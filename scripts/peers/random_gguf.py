@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """Write a GGUF file of random weights with the exact shapes of a ternary model.
 
-Speed and memory depend on shapes and types, not on values, so random weights are as
-good as trained ones for benchmarks. Linear layers are ternary
+Memory depends on shapes and types, not on values, and so does speed but for weights
+that are multiplied by zero, which bitnet skips. Linear layers are ternary
 (TQ2_0, 40 % zeros); the embedding, which is also the output matrix, is F16 or
-Q6_K. The architecture is `bitnet`, which llama.cpp and bitnet both read.
+Q6_K. The architecture is `bitnet` (SiLU), which llama.cpp and bitnet both read.
+
+`--zeros` writes `bitnet-b1.58`, which has squared ReLU, and the given shares of gates and
+of inputs of `down` that are zero. Of random gates one half is, so some rows of `gate` are
+all zero; and so are some weights of the norm in front of `down`, all at random places in
+every layer. storyteller has 0.74,0.87.
 
 Needs `numpy` and `gguf` from PyPI.
 
 Example:
-  random_gguf.py --shape 2b4t --head F16 2b4t.gguf
+  random_gguf.py --shape 2b4t --head F16 --zeros 0.74,0.87 2b4t.gguf
 """
 
 import argparse
@@ -42,6 +47,10 @@ SHAPES = {
     "storyteller": Shape("the built-in storyteller", 512, 10, 8, 4, 64, 1536, 8192),
 }
 HEADS = ("F16", "Q6_K")
+# The share of random gates that are positive, and of the inputs of `down` behind these
+# that int8 does not round to zero.
+POSITIVE = 0.5
+ROUNDED_UP = 0.6
 CONTEXT = 4096
 
 
@@ -69,11 +78,21 @@ def q6_k(rng: np.random.Generator, rows: int, cols: int) -> np.ndarray:
     return np.concatenate([codes, scales, scale], axis=1).reshape(rows, -1)
 
 
-def write(shape: Shape, head: str, path: Path, seed: int) -> None:
+def silent(rng: np.random.Generator, n: int, share: float) -> np.ndarray:
+    """Returns which of `n` places are zero: a share of them, at random."""
+    places = np.zeros(n, bool)
+    if share:
+        places[rng.permutation(n)[: round(n * share)]] = True
+    return places
+
+
+def write(
+    shape: Shape, head: str, path: Path, seed: int, zeros: tuple[float, float] | None
+) -> None:
     """Writes the file under a temporary name and renames it when it is complete."""
     rng = np.random.default_rng(seed)
     part = path.with_name(path.name + ".part")
-    w = gguf.GGUFWriter(part, "bitnet")
+    w = gguf.GGUFWriter(part, "bitnet-b1.58" if zeros else "bitnet")
     w.add_name(f"random weights, shape of {shape.of}")
     w.add_file_type(LlamaFileType.MOSTLY_TQ2_0)
     w.add_context_length(CONTEXT)
@@ -100,8 +119,18 @@ def write(shape: Shape, head: str, path: Path, seed: int) -> None:
     def norm(name: str, n: int) -> None:
         w.add_tensor(name, np.ones(n, np.float32))
 
-    def linear(name: str, rows: int, cols: int) -> None:
-        w.add_tensor(name, tq2_0(rng, rows, cols), raw_dtype=GGMLQuantizationType.TQ2_0)
+    def linear(name: str, rows: int, cols: int, off: np.ndarray | None = None) -> None:
+        data = tq2_0(rng, rows, cols)
+        if off is not None:
+            # Code 1 is zero.
+            data.reshape(rows, -1, 66)[off, :, :64] = 0b01010101
+        w.add_tensor(name, data, raw_dtype=GGMLQuantizationType.TQ2_0)
+
+    off_gates = off_inputs = 0.0
+    if zeros:
+        gates, inputs = zeros
+        off_gates = 1 - (1 - gates) / POSITIVE
+        off_inputs = 1 - (1 - inputs) / (1 - gates) / ROUNDED_UP
 
     if head == "Q6_K":
         embedding = q6_k(rng, shape.vocab, shape.hidden)
@@ -119,9 +148,11 @@ def write(shape: Shape, head: str, path: Path, seed: int) -> None:
         norm(blk + "attn_sub_norm.weight", q)
         linear(blk + "attn_output.weight", shape.hidden, q)
         norm(blk + "ffn_norm.weight", shape.hidden)
-        linear(blk + "ffn_gate.weight", shape.ffn, shape.hidden)
+        off = silent(rng, shape.ffn, off_gates)
+        linear(blk + "ffn_gate.weight", shape.ffn, shape.hidden, off)
         linear(blk + "ffn_up.weight", shape.ffn, shape.hidden)
-        norm(blk + "ffn_sub_norm.weight", shape.ffn)
+        weights = np.where(silent(rng, shape.ffn, off_inputs), 0, 1)
+        w.add_tensor(blk + "ffn_sub_norm.weight", weights.astype(np.float32))
         linear(blk + "ffn_down.weight", shape.hidden, shape.ffn)
     norm("output_norm.weight", shape.hidden)
     try:
@@ -134,6 +165,17 @@ def write(shape: Shape, head: str, path: Path, seed: int) -> None:
         part.unlink(missing_ok=True)
 
 
+def shares(text: str) -> tuple[float, float]:
+    """Parses `GATES,INPUTS`."""
+    gates, inputs = (float(part) for part in text.split(","))
+    least = 1 - (1 - gates) * ROUNDED_UP
+    if not (1 - POSITIVE <= gates <= 1 and least <= inputs <= 1):
+        raise argparse.ArgumentTypeError(
+            f"expected gates from {1 - POSITIVE} to 1, and inputs from 1 - {ROUNDED_UP} * (1 - gates) to 1"
+        )
+    return gates, inputs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -141,9 +183,15 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="2b4t")
     parser.add_argument("--head", choices=HEADS, default="F16", help="type of the embedding")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--zeros",
+        type=shares,
+        metavar="GATES,INPUTS",
+        help="about these shares of gates and of inputs of `down` are zero",
+    )
     parser.add_argument("out", type=Path, help="the file to write")
     args = parser.parse_args()
-    write(SHAPES[args.shape], args.head, args.out, args.seed)
+    write(SHAPES[args.shape], args.head, args.out, args.seed, args.zeros)
 
 
 if __name__ == "__main__":
