@@ -88,13 +88,20 @@ fn number(
         (f32::MIN_POSITIVE, _) => "a number above 0".to_owned(),
         _ => format!("a number from {least} to {most}"),
     };
-    // Before it is rounded: what is above 2 shall not become 2.
-    match fields.take_any::<f64>(names, &expected)? {
-        Some((name, value)) if !(f64::from(least)..=f64::from(most)).contains(&value) => Err(
-            ApiError::field(name, format!("{name} is {value}, expected {expected}")),
-        ),
-        found => Ok(found.map(|(_, value)| value as f32)),
+    let mut found = None;
+    for &name in names {
+        match fields.take::<f64>(name, &expected)? {
+            // Before it is rounded: what is above 2 shall not become 2.
+            Some(value) if !(f64::from(least)..=f64::from(most)).contains(&value) => {
+                let message = format!("{name} is {value}, expected {expected}");
+                return Err(ApiError::field(name, message));
+            }
+            Some(_) if found.is_some() => fields.ignore(name),
+            Some(value) => found = Some(value as f32),
+            None => {}
+        }
     }
+    Ok(found)
 }
 
 /// Takes `top_k`; 0 and -1 keep all.
