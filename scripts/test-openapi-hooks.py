@@ -71,10 +71,10 @@ def shorten(value):
     return value
 
 
-def make_quick(body, limits):
+def make_quick(body, limits, least=0, most=2**64 - 1):
     """Lowers numbers of tokens and texts. What is valid stays so, and what is not stays so."""
     for name in limits:
-        if is_count(body.get(name), -2, 2**64 - 1):
+        if is_count(body.get(name), least, most):
             body[name] = min(body[name], TOKENS) if body[name] >= 0 else TOKENS
     if all(body.get(name) is None for name in limits):
         body[limits[0]] = TOKENS
@@ -128,7 +128,8 @@ def before_call(context, case, kwargs):
         if options is None:
             options = case.body["options"] = {}
         if isinstance(options, dict):
-            make_quick(options, ["num_predict"])
+            # -1 and -2 are as many as there is room for.
+            make_quick(options, ["num_predict"], -2, 2**63 - 1)
     if path in PROMPTS and is_valid:
         make_possible(case.body)
     messages = case.body.get("messages")
