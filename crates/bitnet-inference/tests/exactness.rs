@@ -133,53 +133,55 @@ fn how_weights_are_packed_and_where_threads_run_do_not_matter() {
     }
 }
 
-/// Pairs of engines that skip what is multiplied by zero, and that read all.
+/// Engines that skip what is multiplied by zero, compared with one that reads all.
 #[test]
 fn weights_that_are_skipped_do_not_matter() {
-    let texts = [tokens(70, 1), tokens(9, 4)];
+    let texts = [tokens(40, 1), tokens(9, 4)];
     let checkpoint = Checkpoint::open(&models("storyteller-tiny")).unwrap();
     let precision = (HeadPrecision::Int8, KvPrecision::F16);
+    let run = |isa, packing, n_threads| {
+        let model = load(&checkpoint, isa, packing);
+        let mut engine = engine(&model, options(isa, n_threads, 2, precision));
+        let mut bits = Vec::new();
+        for cut in [1, 3, 17, 40] {
+            engine.truncate(0, 0);
+            for part in texts[0].chunks(cut) {
+                bits.push(all_logits(&mut engine, 0, part));
+            }
+        }
+        // A batch of two sequences.
+        (0..2).for_each(|sequence| engine.truncate(sequence, 0));
+        let inputs = [0, 1].map(|sequence| Input {
+            sequence,
+            tokens: &texts[sequence],
+            logits: Logits::All,
+        });
+        let mut batch = Vec::new();
+        let forwarded = engine.forward(&inputs, |_, _, logits| {
+            batch.extend(logits.iter().map(|logit| logit.to_bits()));
+        });
+        forwarded.unwrap();
+        bits.push(batch);
+        (bits, engine.skipped())
+    };
+    let read_all = Packing {
+        read_all: true,
+        ..precision.0.into()
+    };
+    let (expected, none) = run(Isa::best(), read_all, 1);
+    assert_eq!(none.rows.fraction(), None);
+    assert_eq!((none.bytes, none.macs), (0, 0));
     for isa in Isa::available() {
         for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
             for n_threads in [1, 3] {
-                let [skipping, all] = [false, true].map(|read_all| {
-                    let packing = Packing {
-                        layout: Some(layout),
-                        read_all,
-                        ..precision.0.into()
-                    };
-                    let model = load(&checkpoint, isa, packing);
-                    assert_eq!(model.layout(), layout);
-                    let mut engine = engine(&model, options(isa, n_threads, 2, precision));
-                    let mut bits = Vec::new();
-                    for cut in [1, 2, 7, 33, 70] {
-                        engine.truncate(0, 0);
-                        for part in texts[0].chunks(cut) {
-                            bits.push(all_logits(&mut engine, 0, part));
-                        }
-                    }
-                    // A batch of two sequences.
-                    (0..2).for_each(|sequence| engine.truncate(sequence, 0));
-                    let inputs = [0, 1].map(|sequence| Input {
-                        sequence,
-                        tokens: &texts[sequence],
-                        logits: Logits::All,
-                    });
-                    let mut batch = Vec::new();
-                    engine
-                        .forward(&inputs, |_, _, logits| {
-                            batch.extend(logits.iter().map(|logit| logit.to_bits()));
-                        })
-                        .unwrap();
-                    bits.push(batch);
-                    (bits, engine.skipped())
-                });
-                assert!(skipping.0 == all.0, "{isa}, {layout}, {n_threads} threads");
-                let (skipped, none) = (skipping.1, all.1);
-                assert_eq!(none.rows.fraction(), None);
-                assert_eq!((none.bytes, none.macs), (0, 0));
+                let packing = Packing {
+                    layout: Some(layout),
+                    ..precision.0.into()
+                };
+                let (bits, skipped) = run(isa, packing, n_threads);
+                assert!(bits == expected, "{isa}, {layout}, {n_threads} threads");
                 if isa.has_sparse() {
-                    assert!(skipped.rows.fraction() > Some(0.3), "{skipped:?}");
+                    assert!(skipped.rows.fraction() > Some(0.2), "{skipped:?}");
                     assert!(skipped.columns.fraction() > Some(0.5), "{skipped:?}");
                     assert!(skipped.bytes > 0 && skipped.macs > 0);
                 } else {
