@@ -41,6 +41,10 @@ pub(crate) struct ListedColumns<'a> {
     /// `[list.len()]`
     pub(crate) acts: &'a [i8],
     /// Columns whose lines are prefetched meanwhile; at most as many.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "the scalar kernel prefetches nothing")
+    )]
     pub(crate) ahead: &'a [u16],
 }
 
