@@ -62,6 +62,9 @@ export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine
 # Most of the time is spent in the build; these tests compute little.
 export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
 
+# A server that ends between two programs can refuse the next one.
+mkdir -p "$WINEPREFIX"
+wineserver --persistent || true # one may be running
 # The DLL that Wine 8 lacks, in a folder that every program searches.
 wineboot --init >/dev/null 2>&1
 cp "$dir/windows/bcryptprimitives.dll" "$WINEPREFIX/drive_c/windows/system32/"
