@@ -456,6 +456,8 @@ impl Answers {
 struct Ids {
     /// What answers depend on besides their request.
     common: String,
+    /// Bytes of a line.
+    limit: usize,
     seen: HashSet<String>,
 }
 
@@ -477,6 +479,7 @@ impl Ids {
         );
         Self {
             common,
+            limit: options.limits.body,
             seen: HashSet::new(),
         }
     }
@@ -490,6 +493,10 @@ impl Ids {
 
     fn parse(&mut self, line: &[u8]) -> ReadLine {
         let error = |code, message| LineError { code, message };
+        if line.len() > self.limit {
+            let message = format!("the line is larger than {} bytes", self.limit);
+            return Err((None, error("line_too_large", message)));
+        }
         // A mark of the byte order that some editors write.
         let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
         let line: Line = serde_json::from_slice(line).map_err(|cause| {
@@ -559,15 +566,15 @@ async fn ask(mut router: Router, id: String, line: Line) -> Answer {
     };
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map(Collected::to_bytes);
-    let body = body
-        .ok()
-        .and_then(|body| serde_json::from_slice(&body).ok());
+    // A panic ends the batch, and writes no line that is not the answer.
+    let body = body.expect("a reply that is whole is in memory");
+    let body = serde_json::from_slice(&body).expect("replies are JSON documents");
     let ignored = parts.headers.get("bitnet-ignored");
     Answer {
         custom_id: Some(line.custom_id),
         response: Some(Response {
             status_code: parts.status.as_u16(),
-            body: without_chance(body.unwrap_or_default(), &id),
+            body: without_chance(body, &id),
             request_id: format!("req_{id}"),
             bitnet_ignored: ignored.and_then(|names| Some(names.to_str().ok()?.to_owned())),
         }),
