@@ -21,7 +21,7 @@ export CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
 # The same packages in each call: otherwise features differ and dependencies are rebuilt.
 tests=(cargo test --locked --target "$target" --no-default-features
     --package bitnet-core --package bitnet-quant --package bitnet-inference)
-"${tests[@]}" --lib --test golden --test exactness --test reference --no-run
+"${tests[@]}" --lib --test golden --test exactness --test receipts --test reference --no-run
 scripts/check-imports.sh "$CARGO_TARGET_DIR/$target/debug/deps" "$dir/bin/llvm-nm"
 
 # Runs tests by their full names; all must exist and pass.
@@ -45,7 +45,7 @@ run_as() {
     # The long simulation computes nothing, and would take minutes under emulation.
     "${tests[@]}" --lib --test golden -- --quiet --skip a_hundred_thousand_lifecycles \
         "${skipped[@]}"
-    named "--test exactness --test reference" logits_are_those_of_the_golden_record \
+    named "--test exactness --test receipts --test reference" logits_are_those_of_the_golden_record \
         greedy_text_of_a_sure_prompt_is_the_same "$@"
 }
 
@@ -54,4 +54,4 @@ skipped=(--skip the_bits_depend_neither --skip limits_are_positive)
 run_as cortex-a53 neon
 run_as cortex-a76 dotprod
 skipped=()
-run_as max i8mm kernels_and_threads_do_not_matter
+run_as max i8mm kernels_and_threads_do_not_matter the_committed_receipt_holds

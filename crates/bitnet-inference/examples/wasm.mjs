@@ -1,5 +1,6 @@
 // Continues the prompts of the reference in WebAssembly. Compares the tokens with the
-// reference, and the logits of the first prompt, bit for bit, with the golden record.
+// reference, and the logits of the first prompt, bit for bit, with the golden record. Computes
+// the text of a receipt again that a native program wrote.
 //
 //   node wasm.mjs wasm.wasm reference.json exactness.rs
 import assert from "node:assert/strict";
@@ -7,7 +8,7 @@ import { readFile } from "node:fs/promises";
 
 const [module, reference, record] = process.argv.slice(2);
 const { instance } = await WebAssembly.instantiate(await readFile(module));
-const { uses_simd, push_byte, run, token, hash_logits } = instance.exports;
+const { uses_simd, push_byte, run, token, hash_logits, verify_receipt } = instance.exports;
 assert.ok(uses_simd(), "the kernel with SIMD is chosen");
 
 const golden = [...(await readFile(record, "utf8")).matchAll(/\) ([0-9a-f]{16}) \[/g)];
@@ -28,4 +29,5 @@ for (const [i, expected] of JSON.parse(await readFile(reference, "utf8")).prompt
     }
 }
 assert.ok(compared >= 32, "one prompt is sure for long");
-console.log(`logits are those of the golden record, ${compared} tokens those of the reference`);
+assert.ok(verify_receipt(), "the receipt of a native program holds");
+console.log(`the receipt holds, logits are those of the golden record, ${compared} tokens those of the reference`);

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, KvPrecision, ThreadPool};
 use bitnet_inference::{
-    Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Plan, PlanOptions,
-    SamplerOptions, Tokenizer, builtin, generate,
+    Engine, GenerateOptions, HeadPrecision, Input, Logits, Model, Plan, PlanOptions, Receipt,
+    SamplerOptions, Tokenizer, Verdict, builtin, content_hash, generate,
 };
 
 struct Session {
@@ -58,6 +58,7 @@ impl Session {
             prompt: &self.tokens,
             max_tokens,
             sampling: SamplerOptions::GREEDY,
+            logit_bias: &[],
             reuse: 0,
             speculate: true,
         };
@@ -96,6 +97,21 @@ pub extern "C" fn hash_logits(n: usize, precision: usize) -> u64 {
             .expect("the tokens fit");
     });
     hash
+}
+
+/// Returns whether the text of the receipt in `tests/data` is computed again, token by token.
+#[unsafe(no_mangle)]
+pub extern "C" fn verify_receipt() -> bool {
+    let receipt = Receipt::from_json(include_bytes!("../tests/data/receipt.json"));
+    let receipt = receipt.expect("it is a receipt");
+    let go_on = |_| ControlFlow::Continue(());
+    let hash = content_hash(&builtin::open(), |_, _| ControlFlow::Continue(()));
+    let mut engine = engine(receipt.head(), receipt.kv_precision());
+    let verdict = SESSION.with_borrow(|session| {
+        let is_eog = |id| session.tokenizer.is_eog(id);
+        receipt.verify(&mut engine, None, is_eog, go_on)
+    });
+    hash.as_ref() == Some(&receipt.weights) && matches!(verdict, Ok(Some(Verdict::Equal)))
 }
 
 /// Returns whether the kernel uses SIMD.

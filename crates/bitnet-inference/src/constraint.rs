@@ -2,7 +2,23 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use crate::token_set::TokenSet;
+
+/// What a text shall follow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grammar {
+    /// A JSON schema.
+    JsonSchema(Value),
+    /// A regular expression for the whole text, in the syntax of the crate `regex` without
+    /// look-around.
+    Regex(String),
+    /// A grammar in the variant of Lark that `llguidance` reads.
+    Lark(String),
+}
 
 /// Limits the tokens of a generation, as a grammar does.
 pub trait Constraint: fmt::Debug + Send {

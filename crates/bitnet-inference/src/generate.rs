@@ -21,6 +21,8 @@ pub struct GenerateOptions<'a> {
     pub max_tokens: usize,
     /// The sampling parameters.
     pub sampling: SamplerOptions,
+    /// Added to the logits of these tokens, all of which are in the vocabulary.
+    pub logit_bias: &'a [(u32, f32)],
     /// Number of leading prompt tokens that are already in sequence 0 from a previous call
     /// and not computed again; 0 to start a new sequence.
     pub reuse: usize,
@@ -37,6 +39,7 @@ impl<'a> GenerateOptions<'a> {
             prompt,
             max_tokens,
             sampling: SamplerOptions::default(),
+            logit_bias: &[],
             reuse: 0,
             speculate: true,
         }
@@ -133,7 +136,7 @@ pub fn generate_within(
     if prompt.is_empty() {
         return Err(GenerateError::EmptyPrompt);
     }
-    let choice = TokenChoice::new(options.sampling)?;
+    let choice = TokenChoice::new(options.sampling)?.with_bias(options.logit_bias.to_vec());
     let start = Instant::now();
     let context_len = engine.plan().context_len;
     if prompt.len() > context_len {

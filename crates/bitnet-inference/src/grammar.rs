@@ -12,7 +12,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 use toktrie::{InferenceCapabilities, SimpleVob, TokRxInfo, TokTrie, TokenizerEnv};
 
-use crate::constraint::{Constraint, ConstraintError};
+use crate::constraint::{Constraint, ConstraintError, Grammar};
 use crate::token_set::TokenSet;
 use crate::tokenizer::Tokenizer;
 
@@ -32,18 +32,6 @@ const LIMITS: ParserLimits = ParserLimits {
     precompute_large_lexemes: true,
     verbose_errors: false,
 };
-
-/// What a text shall follow.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Grammar {
-    /// A JSON schema.
-    JsonSchema(Value),
-    /// A regular expression for the whole text, in the syntax of the crate `regex` without
-    /// look-around.
-    Regex(String),
-    /// A grammar in the variant of Lark that `llguidance` reads.
-    Lark(String),
-}
 
 /// Compiles grammars for the vocabulary of a model.
 pub struct GrammarCompiler {

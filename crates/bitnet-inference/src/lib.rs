@@ -55,7 +55,7 @@ mod validate;
 
 pub use bitnet_quant::{DenseType, TernaryType};
 pub use chat::{ChatError, ChatOptions, ChatPrompt, ChatTemplate, Message, Role, TemplateOrigin};
-pub use constraint::{Constraint, ConstraintError};
+pub use constraint::{Constraint, ConstraintError, Grammar};
 pub use engine::{Engine, ForwardError, Input, LoadError};
 pub use format::checkpoint::{Checkpoint, CheckpointError};
 pub use format::gguf;
@@ -67,7 +67,7 @@ pub use generate::{
     Event, FinishReason, GenerateError, GenerateOptions, Generation, generate, generate_within,
 };
 #[cfg(feature = "grammar")]
-pub use grammar::{CompiledGrammar, Grammar, GrammarCompiler, GrammarError};
+pub use grammar::{CompiledGrammar, GrammarCompiler, GrammarError};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use logits::Logits;
 pub use logprobs::TokenLogprobs;
@@ -77,7 +77,7 @@ pub use model::{HeadPrecision, Model, Packing};
 pub use note::Note;
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use plan::{Plan, PlanError, PlanOptions};
-pub use receipt::{Receipt, ReceiptError, Verdict, content_hash};
+pub use receipt::{Receipt, ReceiptEngine, ReceiptError, ReceiptRequest, Verdict, content_hash};
 pub use sampler::{MIN_TEMPERATURE, REPEAT_WINDOW, Sampler, SamplerError, SamplerOptions};
 pub use sampling_defaults::SamplingDefaults;
 pub use scheduler::{

@@ -6,15 +6,12 @@ use std::ops::ControlFlow;
 
 use bitnet_core::KvPrecision;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::constraint::Constraint;
+use crate::constraint::{Constraint, Grammar};
 use crate::engine::Engine;
 use crate::format::checkpoint::Checkpoint;
-use crate::generate::{
-    Event, FinishReason, GenerateError, GenerateOptions, Generation, generate_within,
-};
+use crate::generate::{Event, FinishReason, GenerateError, GenerateOptions, generate_within};
 use crate::model::HeadPrecision;
 use crate::sampler::SamplerOptions;
 use crate::validate::validate;
@@ -27,23 +24,64 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
     version: u32,
-    /// The [`content_hash`] of the model.
+    /// The [`content_hash`] of the model; empty if it is not known.
     pub weights: String,
     head: Head,
     kv: Kv,
     /// Positions of the context.
     pub context: usize,
-    /// The sampling parameters with the seed.
+    /// The sampling parameters with the seed, which is 0 if sampling is greedy.
     pub sampling: SamplerOptions,
-    /// The schema that the text follows.
-    pub json_schema: Option<Value>,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// What the text follows.
+    pub grammar: Option<Grammar>,
     /// The prompt, BOS included.
     pub prompt_ids: Vec<u32>,
     /// The tokens of the text.
     pub ids: Vec<u32>,
     end: End,
-    /// SHA-256 of the receipt without this field, in hexadecimal digits.
+    /// SHA-256 of the receipt without this field and the weights, in hexadecimal digits.
+    ///
+    /// Without the weights, a server can say it of every text without hashing them. Who
+    /// names other weights is found out when the text is computed again.
     digest: String,
+}
+
+/// An engine, as far as tokens depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiptEngine {
+    /// The precision of the output matrix.
+    pub head: HeadPrecision,
+    /// The precision of keys and values.
+    pub kv: KvPrecision,
+    /// Positions of the context.
+    pub context: usize,
+}
+
+impl ReceiptEngine {
+    /// Returns what tokens depend on in an engine.
+    pub fn of(engine: &Engine) -> Self {
+        let plan = engine.plan();
+        Self {
+            head: engine.model().head_precision(),
+            kv: plan.kv_precision,
+            context: plan.context_len,
+        }
+    }
+}
+
+/// A text that was asked for.
+#[derive(Clone, Debug)]
+pub struct ReceiptRequest {
+    /// The prompt, BOS included.
+    pub prompt: Vec<u32>,
+    /// The sampling parameters.
+    pub sampling: SamplerOptions,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// What the text follows.
+    pub grammar: Option<Grammar>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,35 +156,41 @@ pub enum Verdict {
 }
 
 impl Receipt {
-    /// Returns the receipt of a generation of an engine with this output matrix, and of a model
-    /// with this [`content_hash`].
+    /// Returns the receipt of a text that an engine computed: of its tokens, and of why it
+    /// ended after them. The hash of the weights is empty.
     pub fn new(
-        engine: &Engine,
-        head: HeadPrecision,
-        weights: String,
-        options: &GenerateOptions<'_>,
-        json_schema: Option<Value>,
-        generation: &Generation,
+        engine: ReceiptEngine,
+        request: ReceiptRequest,
+        ids: Vec<u32>,
+        end: FinishReason,
     ) -> Self {
-        let plan = engine.plan();
         let mut receipt = Self {
             version: VERSION,
-            weights,
-            head: match head {
+            weights: String::new(),
+            head: match engine.head {
                 HeadPrecision::Exact | HeadPrecision::ExactTopK => Head::Exact,
                 HeadPrecision::Int8 => Head::Int8,
             },
-            kv: match plan.kv_precision {
+            kv: match engine.kv {
                 KvPrecision::F32 => Kv::F32,
                 KvPrecision::F16 => Kv::F16,
                 KvPrecision::Int8 => Kv::Int8,
             },
-            context: plan.context_len,
-            sampling: options.sampling,
-            json_schema,
-            prompt_ids: options.prompt.to_vec(),
-            ids: generation.ids.clone(),
-            end: match generation.finish_reason {
+            context: engine.context,
+            sampling: SamplerOptions {
+                // It decides nothing then: the same request has the same digest.
+                seed: if request.sampling.is_greedy() {
+                    0
+                } else {
+                    request.sampling.seed
+                },
+                ..request.sampling
+            },
+            logit_bias: request.logit_bias,
+            grammar: request.grammar,
+            prompt_ids: request.prompt,
+            ids,
+            end: match end {
                 FinishReason::Eos => End::Eos,
                 FinishReason::Length | FinishReason::Stop => End::Cut,
             },
@@ -154,6 +198,17 @@ impl Receipt {
         };
         receipt.digest = receipt.computed_digest();
         receipt
+    }
+
+    /// Returns the receipt with the [`content_hash`] of the model.
+    #[must_use]
+    pub fn with_weights(self, weights: String) -> Self {
+        Self { weights, ..self }
+    }
+
+    /// Returns the digest.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Reads a receipt.
@@ -198,13 +253,14 @@ impl Receipt {
 
     fn computed_digest(&self) -> String {
         let without = Self {
+            weights: String::new(),
             digest: String::new(),
             ..self.clone()
         };
         hex(&Sha256::digest(without.to_json()))
     }
 
-    /// Computes the text again, with the constraint of [`json_schema`](Self::json_schema), until
+    /// Computes the text again, within the constraint of its [`grammar`](Self::grammar), until
     /// a token differs. The engine must have this precision of the output matrix, keys and
     /// values, and this context; that the weights are the same is for the caller to check.
     ///
@@ -219,13 +275,15 @@ impl Receipt {
         mut on_token: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Option<Verdict>, ReceiptError> {
         let vocab_size = engine.model().config().vocab_size;
-        let mut ids = self.prompt_ids.iter().chain(&self.ids);
+        let biased = self.logit_bias.iter().map(|(id, _)| id);
+        let mut ids = self.prompt_ids.iter().chain(&self.ids).chain(biased);
         if let Some(&id) = ids.find(|id| **id as usize >= vocab_size) {
             return Err(ReceiptError::Token { id, vocab_size });
         }
         let is_whole = self.end == End::Eos;
         let options = GenerateOptions {
             sampling: self.sampling,
+            logit_bias: &self.logit_bias,
             ..GenerateOptions::new(&self.prompt_ids, self.ids.len() + usize::from(is_whole))
         };
         let (mut n_equal, mut different, mut is_stopped) = (0, None, false);

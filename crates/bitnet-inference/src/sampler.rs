@@ -38,10 +38,29 @@ pub struct SamplerOptions {
     /// Subtracted from a logit once per occurrence of the token among those generated in
     /// the window. From -2 to 2; 0 has no effect.
     pub frequency_penalty: f32,
-    /// Number of last tokens that the penalties apply to; 0 disables them.
+    /// Number of last tokens that the penalties apply to; 0 disables them, [`usize::MAX`]
+    /// means all.
+    #[serde(with = "window")]
     pub penalty_window: usize,
     /// Seed of the random number generator.
     pub seed: u64,
+}
+
+/// The penalty window in documents: all tokens are `null`, since [`usize::MAX`] is another
+/// number on a machine of another width.
+mod window {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub fn serialize<S: Serializer>(window: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+        let limit = Some(window).filter(|window| **window != usize::MAX);
+        limit.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+        let limit = Option::<usize>::deserialize(deserializer)?;
+        Ok(limit.unwrap_or(usize::MAX))
+    }
 }
 
 /// The default penalty window.

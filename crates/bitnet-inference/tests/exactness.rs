@@ -402,6 +402,7 @@ fn a_seed_gives_the_same_text_with_every_kernel_and_any_number_of_threads() {
                 seed: 11,
                 ..SamplerOptions::GREEDY
             },
+            logit_bias: &[],
             reuse: 0,
             speculate: false,
         };
@@ -438,6 +439,7 @@ fn drafts_change_no_text() {
             prompt: &prompt,
             max_tokens: 60,
             sampling,
+            logit_bias: &[],
             reuse: 0,
             speculate,
         };
@@ -544,6 +546,7 @@ fn a_screened_head_gives_the_same_logits_and_text() {
                 prompt: &prompt,
                 max_tokens: 60,
                 sampling,
+                logit_bias: &[],
                 reuse: 0,
                 speculate: false,
             };

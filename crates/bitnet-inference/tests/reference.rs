@@ -257,6 +257,7 @@ fn greedy_text_of_a_sure_prompt_is_the_same() {
         prompt: &prompt.ids,
         max_tokens: prompt.greedy_ids.len(),
         sampling: bitnet_inference::SamplerOptions::GREEDY,
+        logit_bias: &[],
         reuse: 0,
         speculate: true,
     };

@@ -1,11 +1,11 @@
 //! The model that a server serves.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitnet_inference::{
-    ChatOptions, ChatTemplate, Engine, ForwardError, GrammarCompiler, GrammarError, Input, Logits,
-    Tokenizer,
+    ChatOptions, ChatTemplate, Checkpoint, Engine, ForwardError, GrammarCompiler, GrammarError,
+    Input, Logits, ReceiptEngine, Tokenizer,
 };
 
 /// A model with all that requests need. The engine has more sequences than texts are
@@ -16,6 +16,8 @@ pub struct ServedModel {
     pub name: String,
     /// Whether it is the built-in one.
     pub is_builtin: bool,
+    /// Its files, whose weights a receipt names.
+    pub checkpoint: Arc<Checkpoint>,
     /// Its engine.
     pub engine: Engine,
     /// Its tokenizer.
@@ -38,6 +40,10 @@ pub struct ModelFacts {
     pub template: Option<ChatTemplate>,
     pub chat_options: ChatOptions,
     pub fingerprint: String,
+    pub checkpoint: Arc<Checkpoint>,
+    /// The hash of the weights, once a receipt was asked for.
+    pub weights_hash: OnceLock<String>,
+    pub receipt: ReceiptEngine,
     pub family: &'static str,
     pub context_len: usize,
     pub vocab_size: usize,
@@ -95,6 +101,9 @@ impl ServedModel {
             template: self.template,
             chat_options: self.chat_options,
             fingerprint,
+            checkpoint: self.checkpoint,
+            weights_hash: OnceLock::new(),
+            receipt: ReceiptEngine::of(&self.engine),
             family: config.family.name(),
             context_len: self.engine.plan().context_len,
             vocab_size: config.vocab_size,

@@ -154,15 +154,14 @@ fn parse_seed(text: &str) -> Result<Seed, String> {
     }
 }
 
-/// Returns the constraint of a JSON schema.
+/// Returns the constraint of a grammar.
 pub fn constraint(
-    schema: &serde_json::Value,
+    grammar: &Grammar,
     tokenizer: &Arc<Tokenizer>,
     vocab_size: usize,
 ) -> Result<Box<dyn Constraint>, GrammarError> {
     let compiler = GrammarCompiler::new(Arc::clone(tokenizer), vocab_size)?;
-    let compiled = compiler.compile(&Grammar::JsonSchema(schema.clone()))?;
-    Ok(compiled.constraint())
+    Ok(compiler.compile(grammar)?.constraint())
 }
 
 /// Parses a number of tokens, where -1 means no limit.

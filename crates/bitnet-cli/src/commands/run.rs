@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use bitnet_inference::{FinishReason, GenerateOptions, Receipt, generate_within};
-use serde_json::Value;
+use bitnet_inference::{
+    FinishReason, GenerateOptions, Grammar, Receipt, ReceiptEngine, ReceiptRequest, generate_within,
+};
 
 use super::generation::{
     GenerateArgs, Printer, Report, Timings, constraint, parse_count_or_all, show_drafts,
@@ -74,10 +75,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let prompt_ids = tokenizer.encode(&prompt)?;
     let tokenizer = Arc::new(tokenizer);
     let vocab_size = checkpoint.config().vocab_size;
-    let schema = args.schema()?;
-    let constraint = match &schema {
-        Some(schema) => Some(
-            constraint(schema, &tokenizer, vocab_size)
+    let grammar = args.grammar()?;
+    let constraint = match &grammar {
+        Some(grammar) => Some(
+            constraint(grammar, &tokenizer, vocab_size)
                 .map_err(|error| UsageError(format!("--json-schema: {error}")))?,
         ),
         None => None,
@@ -93,6 +94,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         prompt: &prompt_ids,
         max_tokens: args.max_tokens,
         sampling,
+        logit_bias: &[],
         reuse: 0,
         speculate: args.generate.speculation.is_on(),
     };
@@ -110,8 +112,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let written = printer.finish(&generation)?;
 
     if let Some(file) = &mut receipt {
-        let weights = hash_weights(&checkpoint, ui)?;
-        let receipt = Receipt::new(&loaded.engine, head, weights, &options, schema, &generation);
+        let request = ReceiptRequest {
+            prompt: prompt_ids.clone(),
+            sampling,
+            logit_bias: Vec::new(),
+            grammar,
+        };
+        let (ids, end) = (generation.ids.clone(), generation.finish_reason);
+        let receipt = Receipt::new(ReceiptEngine::of(&loaded.engine), request, ids, end);
+        let receipt = receipt.with_weights(hash_weights(&checkpoint, ui)?);
         file.write(&receipt.to_json())?;
     }
     let timings = Timings::new(loaded.load_time, prompt_ids.len(), &generation);
@@ -148,7 +157,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 
 impl Args {
     /// Returns the schema of `--json-schema`.
-    fn schema(&self) -> anyhow::Result<Option<Value>> {
+    fn grammar(&self) -> anyhow::Result<Option<Grammar>> {
         let Some(file) = &self.json_schema else {
             return Ok(None);
         };
@@ -158,7 +167,7 @@ impl Args {
                 file.display()
             ))
         })?;
-        Ok(Some(schema))
+        Ok(Some(Grammar::JsonSchema(schema)))
     }
 
     fn prompt(&self) -> anyhow::Result<String> {

@@ -63,8 +63,8 @@ impl ServedModelArgs {
     }
 
     /// Opens the model.
-    pub fn open(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
-        self.model.model.open(ui)
+    pub fn open(&self, ui: &Ui) -> anyhow::Result<Arc<Checkpoint>> {
+        Ok(Arc::new(self.model.model.open(ui)?))
     }
 
     /// Returns the options of requests; the others have their defaults.
@@ -83,7 +83,7 @@ impl ServedModelArgs {
     }
 
     /// Loads the model.
-    pub fn load(&self, checkpoint: &Checkpoint, ui: &Ui) -> anyhow::Result<ServedModel> {
+    pub fn load(&self, checkpoint: &Arc<Checkpoint>, ui: &Ui) -> anyhow::Result<ServedModel> {
         let model = &self.model.model;
         let tokenizer = model.tokenizer(checkpoint, ui)?;
         let template = match self.template.resolve(model, checkpoint, &tokenizer, ui) {
@@ -101,6 +101,7 @@ impl ServedModelArgs {
         Ok(ServedModel {
             name: self.name(),
             is_builtin: model.is_builtin(),
+            checkpoint: Arc::clone(checkpoint),
             engine: loaded.engine,
             tokenizer: Arc::new(tokenizer),
             template,

@@ -19,9 +19,10 @@ use crate::ui::Ui;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 `bitnet run --receipt FILE` writes a receipt: a hash of the weights, the prompt, the
-sampling parameters and the tokens. The same weights give the same tokens on every
-machine, in every file format. Exit code 0 means that they do; 1 that they differ, or
-that the weights are others.
+sampling parameters and the tokens; `bitnet serve` gives one to a request with
+\"receipt\": true. The same weights give the same tokens on every machine, in every
+file format. Exit code 0 means that they do; 1 that they differ, or that the weights
+are others.
 
 Examples:
   bitnet run --receipt story.json \"Once upon a time\"
@@ -109,11 +110,11 @@ impl Args {
         let tokenizer = Arc::new(self.model.tokenizer(checkpoint, ui)?);
         let vocab_size = checkpoint.config().vocab_size;
         let constraint = receipt
-            .json_schema
+            .grammar
             .as_ref()
-            .map(|schema| constraint(schema, &tokenizer, vocab_size))
+            .map(|grammar| constraint(grammar, &tokenizer, vocab_size))
             .transpose()
-            .context("the schema of the receipt")?;
+            .context("the grammar of the receipt")?;
         let model = RunModelArgs {
             model: self.model.clone(),
             threads: self.threads,

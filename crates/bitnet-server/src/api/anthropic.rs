@@ -15,7 +15,7 @@ use super::reply::{
 };
 use super::sampling::Sampling;
 use super::tools::{self, CalledFunction, Choice, Tools};
-use super::{Asked, aside, asked, chat, check_model, document, new_id, sampling};
+use super::{Asked, aside, asked, chat, check_model, document, new_id, receipts, sampling};
 use crate::app::App;
 use crate::error::{ApiError, ErrorForm};
 use crate::model::ModelFacts;
@@ -67,6 +67,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     take_context_management(&mut fields)?;
     fields.hint("service_tier", &[json!("auto"), json!("standard_only")]);
     fields.without_effect(&["metadata", "inference_geo", "diagnostics"]);
+    let receipt = receipts::take(&mut fields)?;
     let sampling = Sampling {
         options: sampling::options(&mut fields, defaults)?,
         bias: Vec::new(),
@@ -82,8 +83,10 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
         with_tools,
         ignored: fields.finish()?,
     };
+    let mut generation = Generation::one("messages", ids, Some(max_tokens), sampling, None);
+    generation.receipt = receipt;
     Ok(AskedTexts {
-        generation: Generation::one("messages", ids, Some(max_tokens), sampling, None),
+        generation,
         reply,
         stream,
     })
@@ -481,7 +484,10 @@ impl ReplyForm for Reply {
         });
         let content: Vec<Value> = content.collect();
         let ending = self.ending(text, has_calls);
-        let message = self.message(&content, &ending, text.usage);
+        let mut message = self.message(&content, &ending, text.usage);
+        if let Some(receipt) = &text.receipt {
+            receipt.add_to(&mut message);
+        }
         document(&message, &self.ignored)
     }
 
@@ -560,11 +566,14 @@ impl StreamWriter for Writer {
         }
         if piece.reason.is_some() {
             let ending = self.reply.ending(piece, self.parts.has_calls());
-            let event = json!({
+            let mut event = json!({
                 "type": "message_delta",
                 "delta": {"stop_reason": ending.reason, "stop_sequence": ending.sequence},
                 "usage": usage_of(piece.usage),
             });
+            if let Some(receipt) = &piece.receipt {
+                receipt.add_to(&mut event);
+            }
             write_named_event(&event, out);
         }
     }

@@ -12,7 +12,7 @@ use super::fields::Fields;
 use super::generation::Generation;
 use super::reply::{AskedTexts, Form, Reply};
 use super::tools::{self, Tools};
-use super::{Asked, aside, asked, check_model, messages, sampling};
+use super::{Asked, aside, asked, check_model, messages, receipts, sampling};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
@@ -40,6 +40,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     let max_tokens = fields.take_any(&limits, "a number of tokens")?;
     let max_tokens = max_tokens.map(|(_, n)| n).or(defaults.max_tokens);
     let logprobs = take_logprobs(&mut fields)?;
+    let receipt = receipts::take(&mut fields)?;
     refuse_others(&mut fields)?;
     let mut sampling = sampling::take(&mut fields, &model, defaults)?;
     if sampling.grammar.is_some() && tools.grammar.is_some() {
@@ -58,6 +59,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
         sampling,
         logprobs,
         prompt_logprobs: None,
+        receipt,
     };
     let reply = Reply {
         form: Form::Chat,

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::fields::{Fields, Object};
 use super::generation::{Generation, MAX_TEXTS};
 use super::reply::{AskedTexts, Echo, Form, Reply};
-use super::{Asked, aside, asked, check_model, sampling};
+use super::{Asked, aside, asked, check_model, receipts, sampling};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
@@ -62,6 +62,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
         .or(defaults.max_tokens)
         .unwrap_or(MAX_TOKENS);
     let logprobs = take_logprobs(&mut fields)?;
+    let receipt = receipts::take(&mut fields)?;
     let echo = fields.take("echo", "true or false")?.unwrap_or(false);
     fields.refuse(
         "suffix",
@@ -82,6 +83,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
         sampling,
         logprobs: logprobs.or(with_ranks.then_some(0)),
         prompt_logprobs: logprobs.filter(|_| echo),
+        receipt,
     };
     let reply = Reply {
         form: Form::Completion,

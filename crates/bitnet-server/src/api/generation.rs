@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bitnet_inference::{
-    FinishReason, GenerateError, GenerationTask, Task, TaskError, TaskUsage, TokenLogprobs, Work,
+    FinishReason, GenerateError, GenerationTask, ReceiptRequest, SamplerOptions, Task, TaskError,
+    TaskUsage, TokenLogprobs, Work,
 };
 
 use super::aside;
+use super::receipts::{Receipts, TextReceipt};
 use super::sampling::Sampling;
 use crate::app::{App, Client};
 use crate::error::ApiError;
@@ -34,6 +36,8 @@ pub struct Generation {
     pub logprobs: Option<usize>,
     /// The same for the tokens of the prompt.
     pub prompt_logprobs: Option<usize>,
+    /// Whether the receipts of the texts are wanted, and not their digests alone.
+    pub receipt: bool,
 }
 
 /// A generated text.
@@ -50,6 +54,48 @@ pub struct GeneratedText {
     pub end: Option<TokenLogprobs>,
     pub usage: TaskUsage,
     pub timings: Timings,
+    /// When the text has ended.
+    pub receipt: Option<TextReceipt>,
+}
+
+impl GeneratedText {
+    /// Adds what happened to the text.
+    pub fn add(&mut self, event: TextEvent) -> Result<(), ApiError> {
+        match event {
+            TextEvent::PromptLogprobs(scores) => self.prompt_logprobs = scores,
+            TextEvent::Tokens {
+                text,
+                tokens,
+                logprobs,
+            } => {
+                self.text += &text;
+                self.tokens.extend(tokens);
+                self.logprobs.extend(logprobs);
+            }
+            TextEvent::Finished {
+                text,
+                reason,
+                stop,
+                end,
+                usage,
+                timings,
+            } => {
+                self.text += &text;
+                self.reason = Some(reason);
+                self.stop = stop;
+                self.end = end;
+                self.usage = usage;
+                self.timings = timings;
+            }
+            TextEvent::Failed(error) => return Err(error.into()),
+            TextEvent::Refused {
+                max_waiting,
+                retry_after,
+            } => return Err(ApiError::queue_full(max_waiting, retry_after)),
+            TextEvent::Accepted | TextEvent::Embedding(..) => {}
+        }
+        Ok(())
+    }
 }
 
 impl Generation {
@@ -70,7 +116,32 @@ impl Generation {
             sampling,
             logprobs,
             prompt_logprobs: None,
+            receipt: false,
         }
+    }
+
+    /// Returns the sampling parameters of a text of each prompt: those of a request with the
+    /// following seed.
+    fn sampling_of(&self, nth: usize) -> SamplerOptions {
+        let options = self.sampling.options;
+        SamplerOptions {
+            seed: options.seed.wrapping_add(nth as u64),
+            ..options
+        }
+    }
+
+    /// Returns what each text is asked with, in the order of the tasks.
+    pub fn receipt_requests(&self) -> Vec<ReceiptRequest> {
+        let mut requests = Vec::with_capacity(self.prompts.len() * self.best_of);
+        for prompt in &self.prompts {
+            requests.extend((0..self.best_of).map(|nth| ReceiptRequest {
+                prompt: prompt.clone(),
+                sampling: self.sampling_of(nth),
+                logit_bias: self.sampling.bias.clone(),
+                grammar: self.sampling.grammar.clone(),
+            }));
+        }
+        requests
     }
 
     /// Checks what does not need the engine.
@@ -138,11 +209,9 @@ impl Generation {
 
     fn tasks(self, grammar: Option<&bitnet_inference::CompiledGrammar>) -> Vec<Task> {
         let mut tasks = Vec::with_capacity(self.prompts.len() * self.best_of);
-        for prompt in self.prompts {
+        for prompt in &self.prompts {
             for nth in 0..self.best_of {
-                let mut sampling = self.sampling.options;
-                // The text with this number is that of a request with this seed.
-                sampling.seed = sampling.seed.wrapping_add(nth as u64);
+                let sampling = self.sampling_of(nth);
                 tasks.push(Task {
                     prompt: prompt.clone(),
                     work: Work::Generate(GenerationTask {
@@ -200,41 +269,20 @@ pub fn ended() -> ApiError {
 }
 
 /// Waits for all texts of a job.
-pub async fn texts(mut handle: JobHandle, n_texts: usize) -> Result<Vec<GeneratedText>, ApiError> {
+pub async fn texts(
+    mut handle: JobHandle,
+    receipts: &Receipts,
+    n_texts: usize,
+) -> Result<Vec<GeneratedText>, ApiError> {
     let mut texts = vec![GeneratedText::default(); n_texts];
     let mut n_left = n_texts;
     while n_left > 0 {
         let JobEvent { index, event } = handle.next().await.ok_or_else(ended)?;
-        let into = &mut texts[index];
-        match event {
-            TextEvent::PromptLogprobs(scores) => into.prompt_logprobs = scores,
-            TextEvent::Tokens {
-                text,
-                tokens,
-                logprobs,
-            } => {
-                into.text += &text;
-                into.tokens.extend(tokens);
-                into.logprobs.extend(logprobs);
-            }
-            TextEvent::Finished {
-                text,
-                reason,
-                stop,
-                end,
-                usage,
-                timings,
-            } => {
-                into.text += &text;
-                into.reason = Some(reason);
-                into.stop = stop;
-                into.end = end;
-                into.usage = usage;
-                into.timings = timings;
-                n_left -= 1;
-            }
-            TextEvent::Failed(error) => return Err(error.into()),
-            TextEvent::Accepted | TextEvent::Embedding(..) | TextEvent::Refused { .. } => {}
+        let text = &mut texts[index];
+        text.add(event)?;
+        if let Some(reason) = text.reason {
+            text.receipt = Some(receipts.receipt(index, &text.tokens, reason));
+            n_left -= 1;
         }
     }
     Ok(texts)

@@ -1,12 +1,12 @@
 //! What clients and models write, whatever it is: the fuzz targets `request`, `tool_calls`
 //! and `grammar`, and their corpus.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::SystemTime;
 
 use bitnet_inference::{
-    ChatOptions, ChatTemplate, Checkpoint, Grammar, GrammarCompiler, GrammarError, TokenSet,
-    Tokenizer, builtin,
+    ChatOptions, ChatTemplate, Checkpoint, Grammar, GrammarCompiler, GrammarError, HeadPrecision,
+    PlanOptions, ReceiptEngine, TokenSet, Tokenizer, builtin,
 };
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -28,7 +28,7 @@ const TEMPLATE: &str = "{% for tool in tools %}{{ tool | tojson }}<tool_call>{% 
 
 /// Returns the built-in model as requests see it, with its own chat template or another one.
 pub fn model(template: Option<&str>) -> Arc<ModelFacts> {
-    let checkpoint = builtin::open();
+    let checkpoint = Arc::new(builtin::open());
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).expect("it has a tokenizer");
     let template = match template {
         Some(source) => ChatTemplate::parse(source, &tokenizer).map(Some),
@@ -41,6 +41,13 @@ pub fn model(template: Option<&str>) -> Arc<ModelFacts> {
         template: template.expect("the template is valid"),
         chat_options: ChatOptions::new(SystemTime::UNIX_EPOCH),
         fingerprint: String::new(),
+        checkpoint: Arc::clone(&checkpoint),
+        weights_hash: OnceLock::new(),
+        receipt: ReceiptEngine {
+            head: HeadPrecision::Exact,
+            kv: PlanOptions::default().kv_precision,
+            context: config.context_len,
+        },
         family: config.family.name(),
         context_len: config.context_len,
         vocab_size: config.vocab_size,

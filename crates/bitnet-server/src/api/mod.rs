@@ -12,6 +12,7 @@ mod logprobs;
 mod messages;
 pub mod models;
 pub mod ollama;
+mod receipts;
 mod reply;
 pub mod responses;
 mod sampling;

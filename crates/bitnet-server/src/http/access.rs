@@ -153,7 +153,7 @@ pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-request-id, retry-after, bitnet-ignored"),
+        HeaderValue::from_static("x-request-id, retry-after, bitnet-ignored, bitnet-seed"),
     );
 }
 

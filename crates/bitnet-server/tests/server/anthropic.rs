@@ -75,6 +75,7 @@ fn assemble(response: &Response) -> Value {
                     message[name] = event["delta"][name].clone();
                 }
                 message["usage"] = event["usage"].clone();
+                message["receipt_digest"] = event["receipt_digest"].clone();
             }
             "message_stop" => {}
             other => panic!("{other}"),

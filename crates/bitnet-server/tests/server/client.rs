@@ -29,7 +29,7 @@ fn weights() -> (Arc<Model>, Checkpoint) {
     (Arc::clone(model), checkpoint)
 }
 
-fn engine(options: PlanOptions) -> Engine {
+pub fn engine(options: PlanOptions) -> Engine {
     let (model, checkpoint) = weights();
     let plan = Plan::new(checkpoint.config(), options).unwrap();
     Engine::new(model, plan).unwrap()
@@ -126,6 +126,7 @@ pub fn start_sized(options: ServerOptions, size: Size) -> Running {
     let model = ServedModel {
         name: "builtin".to_owned(),
         is_builtin: true,
+        checkpoint: Arc::new(builtin::open()),
         engine,
         tokenizer: Arc::new(tokenizer),
         template,

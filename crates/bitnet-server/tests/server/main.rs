@@ -8,5 +8,6 @@ mod ending;
 mod equality;
 mod grammars;
 mod ollama;
+mod receipts;
 mod responses;
 mod tei;

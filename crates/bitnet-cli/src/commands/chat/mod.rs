@@ -360,6 +360,7 @@ impl Conversation<'_> {
             prompt: prompt_ids,
             max_tokens: self.args.max_tokens,
             sampling,
+            logit_bias: &[],
             reuse: same.take_while(|(held, wanted)| held == wanted).count(),
             speculate: self.args.generate.speculation.is_on(),
         };

@@ -26,7 +26,7 @@ use super::fields::Fields;
 use super::generation::Generation;
 use super::reply::AskedTexts;
 use super::sampling::{self, Sampling};
-use super::{Asked, aside, check_model_name};
+use super::{Asked, aside, check_model_name, receipts};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
@@ -65,12 +65,14 @@ struct Shared {
     max_tokens: Option<usize>,
     sampling: Sampling,
     logprobs: Option<usize>,
+    receipt: bool,
 }
 
 fn take_shared(fields: &mut Fields, defaults: RequestDefaults) -> Result<Shared, ApiError> {
     let stream = fields.take("stream", "true or false")?.unwrap_or(true);
     let grammar = take_format(fields)?;
     let logprobs = take_logprobs(fields)?;
+    let receipt = receipts::take(fields)?;
     let (sampling, max_tokens) = take_options(fields, defaults, grammar)?;
     fields.refuse("think", &[json!(false)], "the model does not think")?;
     // The model stays as long as the server; nothing is cut or shifted out of the context.
@@ -82,6 +84,7 @@ fn take_shared(fields: &mut Fields, defaults: RequestDefaults) -> Result<Shared,
         max_tokens,
         sampling,
         logprobs,
+        receipt,
     })
 }
 
@@ -176,8 +179,9 @@ impl Shared {
     /// Returns the request for the text after a prompt from this field.
     fn answer(self, field: &'static str, prompt: Vec<u32>, mut reply: Reply) -> Answer {
         reply.with_logprobs = self.logprobs.is_some();
-        let generation =
+        let mut generation =
             Generation::one(field, prompt, self.max_tokens, self.sampling, self.logprobs);
+        generation.receipt = self.receipt;
         Answer::Texts(Box::new(AskedTexts {
             generation,
             reply,

@@ -94,6 +94,9 @@ fn add_end(document: &mut Value, text: &GeneratedText) {
     for (name, value) in end.as_object().into_iter().flatten() {
         document[name] = value.clone();
     }
+    if let Some(receipt) = &text.receipt {
+        receipt.add_to(document);
+    }
 }
 
 /// Separates the calls from a piece of text.

@@ -98,6 +98,7 @@ impl Chunks {
             delta,
             logprobs: None,
             finish_reason: None,
+            receipt: None,
         };
         if is_first {
             let begin = Delta {
@@ -117,6 +118,7 @@ impl Chunks {
                 },
                 logprobs: self.reply.chat_logprobs(&piece.logprobs),
                 finish_reason: None,
+                receipt: None,
             };
             self.write(content, out);
         }
@@ -138,6 +140,7 @@ impl Chunks {
                 } else {
                     reason_name(reason)
                 }),
+                receipt: piece.receipt.clone(),
             };
             self.write(end, out);
         }
@@ -177,6 +180,7 @@ impl Chunks {
             index,
             logprobs: self.reply.with_logprobs.then_some(logprobs),
             finish_reason: piece.reason.map(reason_name),
+            receipt: piece.receipt.clone(),
         }
     }
 

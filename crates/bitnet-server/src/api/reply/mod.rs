@@ -15,6 +15,7 @@ pub use self::parts::{Part, Parts, Step, parts_of};
 pub use self::stream::{StreamWriter, write_named_event};
 use super::generation::{GeneratedText, Generation, best, texts};
 use super::logprobs::{self, ChatLogprob, CompletionLogprobs};
+use super::receipts::{Receipts, TextReceipt};
 use super::tools::{CallFinder, CalledFunction, Piece, ToolCall};
 use super::{document, tell_ignored};
 use crate::app::{App, Client};
@@ -55,16 +56,23 @@ impl<R: ReplyForm> AskedTexts<R> {
             generation, reply, ..
         } = self;
         let (n_prompts, n, best_of) = (generation.prompts.len(), generation.n, generation.best_of);
+        let seed = generation.sampling.options.seed;
+        let receipts = Receipts::of(app, model, &generation).await?;
         let handle = generation.submit(app, model, client).await?;
-        if self.stream {
+        let mut response = if self.stream {
             let n_texts = n_prompts * n;
             let ignored = reply.ignored().to_vec();
-            let mut response = stream::response(reply.writer(n_texts), handle, n_texts);
+            let writer = reply.writer(n_texts);
+            let mut response = stream::response(writer, handle, receipts, n_texts);
             tell_ignored(&mut response, &ignored);
-            return Ok(response);
-        }
-        let texts = texts(handle, n_prompts * best_of).await?;
-        Ok(reply.whole(&best(texts, best_of, n)))
+            response
+        } else {
+            let texts = texts(handle, &receipts, n_prompts * best_of).await?;
+            reply.whole(&best(texts, best_of, n))
+        };
+        // Before the first token: who loses the connection can ask for the same again.
+        response.headers_mut().insert("bitnet-seed", seed.into());
+        Ok(response)
     }
 }
 
@@ -136,18 +144,24 @@ enum Choice {
         message: Message,
         logprobs: Option<ChatLogprobs>,
         finish_reason: &'static str,
+        #[serde(flatten)]
+        receipt: Option<TextReceipt>,
     },
     Delta {
         index: usize,
         delta: Delta,
         logprobs: Option<ChatLogprobs>,
         finish_reason: Option<&'static str>,
+        #[serde(flatten)]
+        receipt: Option<TextReceipt>,
     },
     Text {
         text: String,
         index: usize,
         logprobs: Option<CompletionLogprobs>,
         finish_reason: Option<&'static str>,
+        #[serde(flatten)]
+        receipt: Option<TextReceipt>,
     },
 }
 
@@ -329,6 +343,7 @@ impl Reply {
                     message,
                     logprobs: self.chat_logprobs(&text.logprobs),
                     finish_reason: if has_calls { TOOL_CALLS } else { reason },
+                    receipt: text.receipt.clone(),
                 }
             }
             Form::Completion => {
@@ -347,6 +362,7 @@ impl Reply {
                     index,
                     logprobs: self.with_logprobs.then_some(logprobs),
                     finish_reason: Some(reason),
+                    receipt: text.receipt.clone(),
                 }
             }
         }

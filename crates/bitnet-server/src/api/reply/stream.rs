@@ -8,12 +8,12 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use bitnet_inference::TokenLogprobs;
 use hyper::body::Frame;
 use serde_json::Value;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::super::generation::{GeneratedText, ended};
+use super::super::receipts::Receipts;
 use crate::error::ApiError;
 use crate::job::{JobEvent, JobHandle, TextEvent};
 
@@ -44,15 +44,22 @@ pub trait StreamWriter: Send + Unpin + 'static {
 }
 
 /// Returns the texts of a job as a stream.
-pub fn response<W: StreamWriter>(writer: W, handle: JobHandle, n_texts: usize) -> Response {
+pub fn response<W: StreamWriter>(
+    writer: W,
+    handle: JobHandle,
+    receipts: Receipts,
+    n_texts: usize,
+) -> Response {
     let mut keep_alive = tokio::time::interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     keep_alive.reset();
     let events = Events {
         writer,
         handle,
+        receipts,
         has_begun: false,
-        prompt_logprobs: vec![Vec::new(); n_texts],
+        pieces: vec![GeneratedText::default(); n_texts],
+        tokens: vec![Vec::new(); n_texts],
         n_left: n_texts,
         keep_alive,
         is_done: false,
@@ -70,9 +77,12 @@ pub fn response<W: StreamWriter>(writer: W, handle: JobHandle, n_texts: usize) -
 struct Events<W> {
     writer: W,
     handle: JobHandle,
+    receipts: Receipts,
     has_begun: bool,
-    /// Those that come with the next piece of each text.
-    prompt_logprobs: Vec<Vec<TokenLogprobs>>,
+    /// What is not written yet of each text.
+    pieces: Vec<GeneratedText>,
+    /// The tokens of each text.
+    tokens: Vec<Vec<u32>>,
     n_left: usize,
     keep_alive: Interval,
     is_done: bool,
@@ -114,58 +124,25 @@ impl<W: StreamWriter> hyper::body::Body for Events<W> {
 
 impl<W: StreamWriter> Events<W> {
     fn on_event(&mut self, JobEvent { index, event }: JobEvent, out: &mut String) {
-        match event {
-            TextEvent::Accepted | TextEvent::Embedding(..) => {}
-            TextEvent::PromptLogprobs(scores) => self.prompt_logprobs[index] = scores,
-            TextEvent::Tokens {
-                text,
-                tokens,
-                logprobs,
-            } => {
-                let piece = GeneratedText {
-                    text,
-                    tokens,
-                    logprobs,
-                    ..self.next_piece(index)
-                };
-                self.writer.piece(index, &piece, out);
-            }
-            TextEvent::Finished {
-                text,
-                reason,
-                stop,
-                end,
-                usage,
-                timings,
-            } => {
-                let piece = GeneratedText {
-                    text,
-                    reason: Some(reason),
-                    stop,
-                    end,
-                    usage,
-                    timings,
-                    ..self.next_piece(index)
-                };
-                self.writer.piece(index, &piece, out);
-                self.n_left -= 1;
-                if self.n_left == 0 {
-                    self.writer.end(out);
-                    self.is_done = true;
-                }
-            }
-            TextEvent::Failed(error) => self.fail(&error.into(), out),
-            TextEvent::Refused {
-                max_waiting,
-                retry_after,
-            } => self.fail(&ApiError::queue_full(max_waiting, retry_after), out),
+        // The log-probabilities of a prompt come with the next piece of its text.
+        let is_piece = matches!(event, TextEvent::Tokens { .. } | TextEvent::Finished { .. });
+        if let Err(error) = self.pieces[index].add(event) {
+            return self.fail(&error, out);
         }
-    }
-
-    fn next_piece(&mut self, index: usize) -> GeneratedText {
-        GeneratedText {
-            prompt_logprobs: std::mem::take(&mut self.prompt_logprobs[index]),
-            ..GeneratedText::default()
+        if !is_piece {
+            return;
+        }
+        let mut piece = std::mem::take(&mut self.pieces[index]);
+        let tokens = &mut self.tokens[index];
+        tokens.extend_from_slice(&piece.tokens);
+        if let Some(reason) = piece.reason {
+            piece.receipt = Some(self.receipts.receipt(index, tokens, reason));
+            self.n_left -= 1;
+        }
+        self.writer.piece(index, &piece, out);
+        if self.n_left == 0 {
+            self.writer.end(out);
+            self.is_done = true;
         }
     }
 

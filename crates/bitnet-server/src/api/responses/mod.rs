@@ -18,7 +18,7 @@ use super::logprobs::as_written;
 use super::reply::AskedTexts;
 use super::sampling::Sampling;
 use super::tools::{self, Choice, Tools};
-use super::{Asked, aside, asked, chat, check_model, sampling};
+use super::{Asked, aside, asked, chat, check_model, receipts, sampling};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::model::ModelFacts;
@@ -61,6 +61,7 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     }
     let logprobs = take_logprobs(&mut fields)?;
     refuse_others(&mut fields)?;
+    let receipt = receipts::take(&mut fields)?;
     let sampling = Sampling {
         options: sampling::options(&mut fields, defaults)?,
         bias: Vec::new(),
@@ -82,8 +83,10 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
         ignored,
     );
     let max_tokens = max_tokens.or(defaults.max_tokens);
+    let mut generation = Generation::one("input", prompt.ids, max_tokens, sampling, logprobs);
+    generation.receipt = receipt;
     Ok(AskedTexts {
-        generation: Generation::one("input", prompt.ids, max_tokens, sampling, logprobs),
+        generation,
         reply,
         stream,
     })

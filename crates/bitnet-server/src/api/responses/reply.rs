@@ -58,7 +58,7 @@ impl Reply {
         if text["format"].is_null() {
             text["format"] = json!({"type": "text"});
         }
-        json!({
+        let mut response = json!({
             "id": self.id,
             "object": "response",
             "created_at": self.created,
@@ -89,7 +89,11 @@ impl Reply {
             "truncation": "disabled",
             "usage": end.map(|end| usage_of(end.usage)),
             "seed": self.seed,
-        })
+        });
+        if let Some(receipt) = end.and_then(|end| end.receipt.as_ref()) {
+            receipt.add_to(&mut response);
+        }
+        response
     }
 
     fn logprobs(&self, text: &GeneratedText) -> Vec<ChatLogprob> {
