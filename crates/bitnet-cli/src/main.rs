@@ -11,6 +11,7 @@ mod commands;
 mod error;
 mod exit;
 mod hex;
+mod http;
 mod hub;
 mod input;
 mod interrupt;

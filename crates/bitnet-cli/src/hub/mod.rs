@@ -16,7 +16,6 @@ pub mod choice;
 mod download;
 mod reference;
 mod settings;
-mod tls;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,21 +23,17 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::Agent;
-use ureq::config::RedirectAuthHeaders;
-use ureq::tls::TlsConfig;
 
+use crate::http::{self, CertificateError, PATIENCE, Token};
 use crate::interrupt;
 
 pub use cache::{Cache, below, files};
 pub use reference::{Reference, Repository, Revision};
 pub use settings::SettingsError;
-pub use tls::CertificateError;
 
 use reference::{is_hash, is_plain};
-use settings::{Settings, Token};
+use settings::Settings;
 
-/// Network timeout.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Maximum number of consecutive attempts that fail or transfer no data.
 const TRIES: u32 = 5;
 /// Maximum accepted `Retry-After`.
@@ -139,21 +134,9 @@ impl Hub {
     pub fn from_env() -> Result<Self, SetupError> {
         let settings = Settings::from_env();
         let (endpoint, token) = (settings.endpoint()?, settings.token()?);
-        // Without TLS, no certificates are needed.
-        let tls = if endpoint.starts_with("http://") {
-            TlsConfig::default()
-        } else {
-            let roots = tls::trusted(|name| std::env::var_os(name))?;
-            TlsConfig::builder().root_certs(roots).build()
-        };
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-            .timeout_connect(Some(PATIENCE))
+        let config = http::config(&endpoint)?
             .timeout_recv_response(Some(PATIENCE))
             .timeout_per_read(Some(PATIENCE))
-            .user_agent(concat!("bitnet/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
             .build();
         Ok(Self {
             agent: config.into(),
@@ -370,12 +353,7 @@ impl HubError {
         let Self::Transfer { source, .. } = self else {
             return false;
         };
-        let error = match source {
-            ureq::Error::Rustls(error) => Some(error),
-            ureq::Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref()),
-            _ => None,
-        };
-        matches!(error, Some(rustls::Error::InvalidCertificate(_)))
+        http::is_untrusted(source)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Environment variables for the hub, with the names of the hub's own programs.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
+
+use crate::http::{Token, TokenError};
 
 /// The default endpoint.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -17,14 +18,6 @@ pub struct Settings {
     home: Option<PathBuf>,
 }
 
-/// An access token. It is never printed.
-#[derive(Clone)]
-pub struct Token {
-    value: String,
-    /// The variable or file of its origin.
-    origin: String,
-}
-
 /// An invalid setting.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -35,13 +28,8 @@ pub enum SettingsError {
         found: String,
     },
     /// The token contains an invalid character.
-    #[error("the token in {origin} has {what} in it, expected letters and digits, such as hf_…")]
-    Token {
-        /// The variable or file.
-        origin: String,
-        /// A description of the invalid character.
-        what: &'static str,
-    },
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The token file exists but cannot be read.
     #[error("cannot read the token in {}", path.display())]
     TokenFile {
@@ -50,39 +38,6 @@ pub enum SettingsError {
         /// The cause.
         source: io::Error,
     },
-}
-
-impl Token {
-    /// Returns the value of the header `Authorization`.
-    pub fn header(&self) -> String {
-        format!("Bearer {}", self.value)
-    }
-
-    /// Returns the variable or file of its origin.
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-
-    /// Trims and validates a token; `None` if it is empty.
-    fn clean(text: &str, origin: String) -> Result<Option<Self>, SettingsError> {
-        let value = text.trim().to_owned();
-        let what = value.chars().find_map(|c| match c {
-            '\n' | '\r' => Some("a line end"),
-            c if c.is_whitespace() => Some("white space"),
-            c if !c.is_ascii_graphic() => Some("an invalid character"),
-            _ => None,
-        });
-        if let Some(what) = what {
-            return Err(SettingsError::Token { origin, what });
-        }
-        Ok((!value.is_empty()).then_some(Self { value, origin }))
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token(from {})", self.origin)
-    }
 }
 
 impl Settings {
@@ -169,7 +124,7 @@ impl Settings {
         }
         for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
             let value = self.variable(name).unwrap_or_default();
-            let token = Token::clean(&value.to_string_lossy(), name.to_owned())?;
+            let token = Token::read(&value.to_string_lossy(), name.to_owned())?;
             if token.is_some() {
                 return Ok(token);
             }
@@ -181,7 +136,7 @@ impl Settings {
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
-                Token::clean(&text, path.display().to_string())
+                Ok(Token::read(&text, path.display().to_string())?)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(SettingsError::TokenFile { path, source }),
