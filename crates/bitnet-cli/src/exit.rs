@@ -13,6 +13,7 @@ use bitnet_inference::{
 };
 use safetensors::SafeTensorError;
 
+use crate::client::ClientError;
 use crate::commands::pull;
 use crate::error::{
     INTERRUPTED, Interrupted, NoChatTemplate, RefusedLines, Unverified, UsageError,
@@ -26,7 +27,8 @@ const USAGE: u8 = 2;
 
 /// Prints an error and a hint, and returns the exit code.
 pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
-    if find::<io::Error>(error).is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+    let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    if find(error).is_some_and(is_broken_pipe) && find::<ClientError>(error).is_none() {
         // The reader closed the pipe.
         return ExitCode::SUCCESS;
     }
@@ -124,6 +126,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         || matches!(find(error), Some(PlanError::Device(_)))
     {
         "`--device cpu` runs everywhere; `bitnet devices` shows what there is"
+    } else if let Some(cause) = find::<ClientError>(error) {
+        cause.hint()?
     } else if let Some(cause) = find::<HubError>(error) {
         return pull::hint(cause);
     } else if let Some(cause) = find::<NotPulled>(error) {

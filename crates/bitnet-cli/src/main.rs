@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod commands;
 mod error;
 mod exit;

@@ -14,6 +14,7 @@ mod listen;
 pub mod logits;
 pub mod perplexity;
 pub mod pull;
+mod remote;
 pub mod run;
 pub mod serve;
 mod served_model;

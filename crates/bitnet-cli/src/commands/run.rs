@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use bitnet_inference::{
@@ -12,8 +13,10 @@ use super::generation::{
     GenerateArgs, Printer, Report, Timings, constraint, parse_count_or_all, show_drafts,
     show_skipped,
 };
+use super::remote::{self, RemoteModel, UrlArg};
 use super::text_input;
 use super::verify::hash_weights;
+use crate::client::ServerUrl;
 use crate::error::{Interrupted, UsageError};
 use crate::input::read_text;
 use crate::interrupt;
@@ -24,14 +27,13 @@ use crate::ui::Ui;
 /// Continue a prompt
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Prints the prompt, then its continuation; a trailing newline of a file or stdin
-is removed. A seed gives the same text on every machine; --json and --verbose
-show it. Parameters that the model's files recommend replace these defaults.
+A trailing newline of a file or stdin is removed. A seed, which --json and
+--verbose show, gives the same text everywhere. Models may have other defaults.
 
 Examples:
   bitnet run \"Once upon a time\"
   bitnet run -m ggml-model-i2_s.gguf -n 200 \"The capital of France is\"
-  bitnet run --seed 7 -f prompt.txt")]
+  bitnet run --url http://127.0.0.1:8080 --seed 7 -f prompt.txt")]
 pub struct Args {
     /// The prompt; `-`, or none in a pipe, reads stdin
     prompt: Option<String>,
@@ -40,6 +42,8 @@ pub struct Args {
     file: Option<PathBuf>,
     #[command(flatten)]
     model: RunModelArgs,
+    #[command(flatten)]
+    remote: UrlArg,
     /// Maximum tokens to write; -1: no limit
     #[arg(
         short = 'n',
@@ -66,13 +70,21 @@ pub struct Args {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let prompt = args.prompt()?;
     args.generate.validate()?;
-    let checkpoint = args.model.model.open(ui)?;
-    let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
     if prompt.is_empty() {
         // The library accepts BOS alone as a prompt; for a user it is a mistake.
         return Err(bitnet_inference::GenerateError::EmptyPrompt.into());
     }
-    let prompt_ids = tokenizer.encode(&prompt)?;
+    match &args.remote.url {
+        Some(url) => run_on_server(args, &prompt, url, ui),
+        None => run_here(args, &prompt, ui),
+    }
+}
+
+/// Continues the prompt on this machine.
+fn run_here(args: &Args, prompt: &str, ui: &Ui) -> anyhow::Result<()> {
+    let checkpoint = args.model.model.open(ui)?;
+    let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
+    let prompt_ids = tokenizer.encode(prompt)?;
     let tokenizer = Arc::new(tokenizer);
     let vocab_size = checkpoint.config().vocab_size;
     let grammar = args.grammar()?;
@@ -99,7 +111,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         speculate: args.generate.speculation.is_on(),
     };
     let stream = tokenizer.stream(&prompt_ids);
-    let mut printer = Printer::new(ui, !args.json, &prompt, stream, &stops);
+    let mut printer = Printer::new(ui, !args.json, prompt, stream, &stops);
     interrupt::defer();
     let generation = generate_within(
         &mut loaded.engine,
@@ -151,6 +163,48 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             timings.decode_tok_s,
             timings.load_s,
         ));
+    }
+    Ok(())
+}
+
+/// Lets a server continue the prompt.
+fn run_on_server(args: &Args, prompt: &str, url: &ServerUrl, ui: &Ui) -> anyhow::Result<()> {
+    let grammar = args.grammar()?;
+    let mut receipt = args.receipt.as_deref().map(NewFile::create).transpose()?;
+    let model = RemoteModel::open(url, &args.model.model)?;
+    let mut request = model.request(&args.generate, args.generate.sampling.seed());
+    request["prompt"] = prompt.into();
+    // Without it, the API says 16.
+    request["max_tokens"] = args.max_tokens.min(i32::MAX as usize).into();
+    if let Some(Grammar::JsonSchema(schema)) = grammar {
+        request["response_format"] = remote::response_format(&schema);
+    }
+    if receipt.is_some() {
+        request["receipt"] = true.into();
+    }
+    interrupt::defer();
+    let mut printer = remote::Printer::new(ui, !args.json, prompt);
+    let start = Instant::now();
+    let text = model
+        .server
+        .stream("/completions", &request, |piece| printer.write(piece));
+    let time = start.elapsed();
+    printer.finish(text.is_ok())?;
+    let text = text?;
+    if let Some(file) = &mut receipt {
+        file.write(&remote::receipt(&text, url)?)?;
+    }
+    if args.json {
+        ui.json(&remote::report(&model, &text))?;
+    }
+    if let Some(seed) = text.seed {
+        ui.detail(&format!("seed {seed}"));
+    }
+    if text.finish_reason.is_none() {
+        return Err(Interrupted.into());
+    }
+    if !args.json {
+        ui.note(&format!("[{}]", remote::timings(&text, time)));
     }
     Ok(())
 }

@@ -87,6 +87,7 @@ fn run() {
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
+          --url <URL>             Server of OpenAI's API; key: OPENAI_API_KEY
 
     Sampling:
           --temp <T>               Temperature; 0 is greedy [default: 0.7]
@@ -98,14 +99,13 @@ fn run() {
           --frequency-penalty <R>  Penalty per occurrence [default: 0]
           --seed <S>               Random seed [default: -1, random]
 
-    Prints the prompt, then its continuation; a trailing newline of a file or stdin
-    is removed. A seed gives the same text on every machine; --json and --verbose
-    show it. Parameters that the model's files recommend replace these defaults.
+    A trailing newline of a file or stdin is removed. A seed, which --json and
+    --verbose show, gives the same text everywhere. Models may have other defaults.
 
     Examples:
       bitnet run "Once upon a time"
       bitnet run -m ggml-model-i2_s.gguf -n 200 "The capital of France is"
-      bitnet run --seed 7 -f prompt.txt
+      bitnet run --url http://127.0.0.1:8080 --seed 7 -f prompt.txt
     "#);
 }
 

@@ -3,6 +3,8 @@
 mod bad_input;
 mod batch;
 mod chat;
+#[cfg(unix)]
+mod client;
 mod convert;
 mod damaged;
 mod formats;

@@ -16,24 +16,24 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use super::command;
 
 /// Returns the command of a server without a log.
-fn serve(args: &[&str]) -> Command {
+pub fn serve(args: &[&str]) -> Command {
     let common = ["serve", "--log-format", "none"];
     command(Path::new("."), &[&common, args].concat())
 }
 
 /// A server; killed when dropped.
-struct Server {
+pub struct Server {
     child: Child,
     /// What it says that it listens on.
-    address: String,
+    pub address: String,
 }
 
 impl Server {
-    fn start(port: u16) -> Self {
+    pub fn start(port: u16) -> Self {
         Self::spawn(&mut serve(&["--port", &port.to_string()]))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -47,7 +47,7 @@ impl Server {
         Self { child, address }
     }
 
-    fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         let (_, port) = self.address.rsplit_once(':').unwrap();
         port.parse().unwrap()
     }

@@ -1,24 +1,25 @@
 //! `bitnet chat`
 
 mod command;
+mod local;
+mod remote;
 mod transcript;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use bitnet_inference::{
-    ChatError, ChatPrompt, ChatTemplate, FinishReason, GenerateError, GenerateOptions,
-    SamplerOptions, Tokenizer, generate,
-};
+use bitnet_inference::{ChatError, GenerateError};
 use clap::ValueEnum;
 
 use self::command::{Command, Line, LineError};
+use self::local::LocalSpeaker;
+use self::remote::RemoteSpeaker;
 use self::transcript::Transcript;
-use super::generation::{GenerateArgs, Printer, Report, Timings, parse_count_or_all, show_drafts};
-use crate::error::RefusedLines;
+use super::generation::{GenerateArgs, parse_count_or_all};
+use super::remote::UrlArg;
+use crate::client::ClientError;
+use crate::error::{RefusedLines, UsageError};
 use crate::input::LineReader;
-use crate::interrupt;
-use crate::model::{ChatTemplateArg, LoadedModel, RunModelArgs};
+use crate::model::{ChatTemplateArg, RunModelArgs};
 use crate::ui::Ui;
 
 /// Chat with a model
@@ -27,6 +28,8 @@ use crate::ui::Ui;
 pub struct Args {
     #[command(flatten)]
     model: RunModelArgs,
+    #[command(flatten)]
+    remote: UrlArg,
     /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -71,6 +74,23 @@ pub enum OnFull {
     Stop,
 }
 
+impl Args {
+    /// Refuses what only a model on this machine can do.
+    fn check_url(&self) -> Result<(), UsageError> {
+        let is_given = [
+            ("--chat-template", self.template.chat_template.is_some()),
+            ("--parse-special", self.template.parse_special),
+            ("--show-prompt", self.show_prompt),
+        ];
+        match is_given.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) if self.remote.url.is_some() => Err(UsageError(format!(
+                "{name} cannot be used with --url: the server makes the prompt"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 fn after_help() -> String {
     format!(
         "\
@@ -95,30 +115,16 @@ Examples:
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     args.generate.validate()?;
     args.template.options()?;
-    let checkpoint = args.model.model.open(ui)?;
-    if args.model.model.is_builtin() {
-        ui.note(
-            "note: it was not trained for conversations; `bitnet run \"Once upon a time\"` is what \
-             it can do. For one that was: `bitnet pull microsoft/bitnet-b1.58-2B-4T-gguf`, then \
-             `bitnet chat -m microsoft/bitnet-b1.58-2B-4T-gguf`",
-        );
-    }
-    let tokenizer = args.model.model.tokenizer(&checkpoint, ui)?;
-    let template = (args.template).resolve(&args.model.model, &checkpoint, &tokenizer, ui)?;
-    let head = args.model.compute.head.for_largest();
-    let loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;
-    let sampling = args.generate.sampling(&checkpoint, ui);
-    ui.detail(&format!("seed {}", sampling.seed));
-
+    args.check_url()?;
+    let speaker: Box<dyn Speaker + '_> = match &args.remote.url {
+        Some(url) => Box::new(RemoteSpeaker::open(args, url)?),
+        None => Box::new(LocalSpeaker::load(args, ui)?),
+    };
     let mut lines = LineReader::new(!args.no_history, ui)?;
     let mut conversation = Conversation {
         args,
-        sampling,
-        tokenizer: &tokenizer,
-        template,
-        loaded,
+        speaker,
         transcript: Transcript::new(args.system.clone()),
-        held: Vec::new(),
         retries: 0,
         timings: None,
         own_file: None,
@@ -174,21 +180,36 @@ enum Refusal {
 
 /// Returns whether the conversation exceeds the context.
 fn is_full(error: &anyhow::Error) -> bool {
-    matches!(
+    let too_long = matches!(
         error.downcast_ref(),
         Some(GenerateError::PromptTooLong { .. })
-    )
+    );
+    too_long || remote::is_full(error)
+}
+
+/// Who answers: a model here, or one of a server.
+trait Speaker {
+    /// Answers a message and prints the answer. Turns that do not fit into the context are
+    /// dropped from the transcript if `--on-full` says so. `retries` is how often the same
+    /// message was answered before.
+    fn answer(
+        &mut self,
+        transcript: &mut Transcript,
+        message: &str,
+        retries: u64,
+        ui: &Ui,
+    ) -> anyhow::Result<Answer>;
+}
+
+struct Answer {
+    text: String,
+    timings: String,
 }
 
 struct Conversation<'a> {
     args: &'a Args,
-    sampling: SamplerOptions,
-    tokenizer: &'a Tokenizer,
-    template: ChatTemplate,
-    loaded: LoadedModel,
+    speaker: Box<dyn Speaker + 'a>,
     transcript: Transcript,
-    /// The tokens in the engine's KV cache.
-    held: Vec<u32>,
     /// How often the last answer was regenerated.
     retries: u64,
     /// The timings of the last answer.
@@ -274,6 +295,7 @@ impl Conversation<'_> {
             || error.is::<Refusal>()
             || (is_full(error) && (self.is_terminal || self.args.on_full == OnFull::Drop))
             || (self.is_terminal && matches!(error.downcast_ref(), Some(ChatError::Render { .. })))
+            || (self.is_terminal && error.is::<ClientError>())
     }
 
     /// Returns a hint for an error that does not end the chat, if there is one.
@@ -284,134 +306,27 @@ impl Conversation<'_> {
         if let Some(Refusal::Exists(_)) = error.downcast_ref() {
             return Some("name another file");
         }
-        is_full(error).then_some(match self.args.on_full {
-            OnFull::Drop => "the message itself is too long; `-c` sets a larger context",
-            OnFull::Stop => "/reset clears the conversation; `-c` sets a larger context",
+        if let Some(error) = error.downcast_ref::<ClientError>()
+            && !error.is_full()
+        {
+            return error.hint();
+        }
+        let is_local = self.args.remote.url.is_none();
+        is_full(error).then_some(match (self.args.on_full, is_local) {
+            (OnFull::Drop, true) => "the message itself is too long; `-c` sets a larger context",
+            (OnFull::Stop, true) => "/reset clears the conversation; `-c` sets a larger context",
+            (OnFull::Drop, false) => "the message itself is too long",
+            (OnFull::Stop, false) => "/reset clears the conversation",
         })
     }
 
     /// Sends a message to the model and prints its answer. A message that does not fit
     /// is discarded.
     fn say(&mut self, message: &str, ui: &Ui) -> anyhow::Result<()> {
-        let prompt = self.prompt(message, ui)?;
-        let answer = self.write_answer(&prompt, ui)?;
-        self.transcript.push(message, answer.trim());
+        let retries = self.retries;
+        let answer = (self.speaker).answer(&mut self.transcript, message, retries, ui)?;
+        self.transcript.push(message, answer.text.trim());
+        self.timings = Some(answer.timings);
         Ok(())
-    }
-
-    /// Returns the prompt of the conversation with this message. If there is no room
-    /// for it and an answer, the oldest turns are dropped.
-    fn prompt(&mut self, message: &str, ui: &Ui) -> anyhow::Result<ChatPrompt> {
-        let options = self.args.template.options()?;
-        let prompt_from = |transcript: &Transcript, first| {
-            let messages = transcript.messages(first, Some(message));
-            self.template.encode(self.tokenizer, &messages, &options)
-        };
-        let context_len = self.loaded.engine.plan().context_len;
-        let n_free = |prompt: &ChatPrompt| context_len.saturating_sub(prompt.ids.len());
-        // Room for a useful answer, and after dropping turns for some more turns, since
-        // the rest has to be prefilled again.
-        let quarter = context_len / 4;
-        let room = self.args.max_tokens.min(quarter);
-
-        let kept = self.transcript.kept();
-        let mut prompt = prompt_from(&self.transcript, kept.start)?;
-        if n_free(&prompt) < room && self.args.on_full == OnFull::Drop && !kept.is_empty() {
-            let (mut first, mut end) = (kept.start + 1, kept.end);
-            while first < end {
-                let middle = first.midpoint(end);
-                if n_free(&prompt_from(&self.transcript, middle)?) < quarter {
-                    first = middle + 1;
-                } else {
-                    end = middle;
-                }
-            }
-            prompt = prompt_from(&self.transcript, first)?;
-            if prompt.ids.len() <= context_len {
-                let forgotten = self.transcript.forget_before(first);
-                ui.note(&format!(
-                    "note: the context is full; the oldest turns are dropped ({forgotten}); \
-                     `-c` sets a larger one"
-                ));
-            }
-        }
-        if prompt.ids.len() > context_len {
-            return Err(GenerateError::PromptTooLong {
-                n_tokens: prompt.ids.len(),
-                context_len,
-            }
-            .into());
-        }
-        Ok(prompt)
-    }
-
-    fn write_answer(&mut self, prompt: &ChatPrompt, ui: &Ui) -> anyhow::Result<String> {
-        if self.args.show_prompt {
-            ui.note(&prompt.text);
-        }
-        let prompt_ids = &prompt.ids[..];
-        let same = self.held.iter().zip(prompt_ids);
-        let sampling = SamplerOptions {
-            // The same seed would give the same answer again.
-            seed: self.sampling.seed.wrapping_add(self.retries),
-            ..self.sampling
-        };
-        let options = GenerateOptions {
-            prompt: prompt_ids,
-            max_tokens: self.args.max_tokens,
-            sampling,
-            logit_bias: &[],
-            reuse: same.take_while(|(held, wanted)| held == wanted).count(),
-            speculate: self.args.generate.speculation.is_on(),
-        };
-        let stream = self.tokenizer.stream(prompt_ids);
-        let stops = self.args.generate.stops()?;
-        let mut printer = Printer::new(ui, !self.args.json, "", stream, &stops);
-        let engine = &mut self.loaded.engine;
-        let generation = {
-            let _deferred = interrupt::Deferred::new();
-            generate(
-                engine,
-                &options,
-                |id| self.tokenizer.is_eog(id),
-                |event| printer.on_event(event),
-            )
-        };
-        let written = generation.as_ref().map_or(&[][..], |written| &written.ids);
-        self.held = [prompt_ids, written].concat();
-        self.held.truncate(engine.len(0));
-        let generation = generation.context("failed to answer")?;
-        let written = printer.finish(&generation)?;
-
-        let timings = Timings::new(self.loaded.load_time, prompt_ids.len(), &generation);
-        if self.args.json {
-            ui.json(&Report {
-                prompt_ids,
-                ids: written.ids,
-                text: &written.text,
-                finish_reason: written.finish_reason.name(),
-                seed: sampling.seed,
-                timings,
-            })?;
-        } else {
-            ui.line("")?;
-        }
-        let line = format!(
-            "[{} prompt tokens, {} of them cached, {:.0} tok/s; {} generated at {:.0} tok/s{}]",
-            prompt_ids.len(),
-            generation.reused,
-            timings.prefill_tok_s,
-            generation.ids.len(),
-            timings.decode_tok_s,
-            match written.finish_reason {
-                FinishReason::Length => ", cut off",
-                FinishReason::Stop => ", stopped",
-                FinishReason::Eos => "",
-            }
-        );
-        ui.detail(&line);
-        show_drafts(&generation, ui);
-        self.timings = Some(line);
-        Ok(written.text)
     }
 }
