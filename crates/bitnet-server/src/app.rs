@@ -14,6 +14,7 @@ use crate::job::{Command, Job, JobEvent, JobHandle, JobId};
 use crate::metrics::Metrics;
 use crate::model::ModelFacts;
 use crate::options::ServerOptions;
+use crate::response_cache::ResponseCache;
 
 /// Who asks: an API key, or else an address. Clients take turns.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,8 @@ pub const MAX_COMPILING: usize = 2;
 pub struct App {
     pub options: ServerOptions,
     pub metrics: Metrics,
+    /// Answers that were computed before, if they are kept.
+    pub responses: Option<Arc<ResponseCache>>,
     model: OnceLock<Arc<ModelFacts>>,
     commands: Sender<Command>,
     compiling: Arc<Semaphore>,
@@ -45,9 +48,11 @@ impl fmt::Debug for App {
 
 impl App {
     pub fn new(options: ServerOptions, commands: Sender<Command>) -> Self {
+        let n_bytes = options.response_cache;
         Self {
             options,
             metrics: Metrics::new(),
+            responses: (n_bytes > 0).then(|| Arc::new(ResponseCache::new(n_bytes))),
             model: OnceLock::new(),
             commands,
             compiling: Arc::new(Semaphore::new(MAX_COMPILING)),

@@ -19,14 +19,14 @@ pub struct Job {
 }
 
 /// What happened to a text of a job.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct JobEvent {
     /// Index of the task in the job.
     pub index: usize,
     pub event: TextEvent,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum TextEvent {
     /// The job was taken: it is computed, or waits.
     Accepted,

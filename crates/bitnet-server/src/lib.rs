@@ -22,6 +22,7 @@ mod metrics;
 mod model;
 mod options;
 mod page;
+mod response_cache;
 #[cfg(feature = "tls")]
 mod tls;
 mod worker;

@@ -40,6 +40,8 @@ pub struct Metrics {
     kv_usage: Gauge<f64, AtomicU64>,
     prefix_queries: Counter,
     prefix_hits: Counter,
+    response_queries: Counter,
+    response_hits: Counter,
     prompt_tokens: Counter,
     generation_tokens: Counter,
     preemptions: Counter,
@@ -67,6 +69,8 @@ impl Metrics {
             kv_usage: Gauge::default(),
             prefix_queries: Counter::default(),
             prefix_hits: Counter::default(),
+            response_queries: Counter::default(),
+            response_hits: Counter::default(),
             prompt_tokens: Counter::default(),
             generation_tokens: Counter::default(),
             preemptions: Counter::default(),
@@ -98,6 +102,8 @@ impl Metrics {
             kv_usage: "kv_cache_usage_perc", "Pages of the KV cache in use, 1 for all";
             prefix_queries: "prefix_cache_queries", "Prompt tokens looked up in the KV cache";
             prefix_hits: "prefix_cache_hits", "Prompt tokens found in the KV cache";
+            response_queries: "response_cache_queries", "Requests looked up in the response cache";
+            response_hits: "response_cache_hits", "Requests answered by the response cache";
             prompt_tokens: "prompt_tokens", "Prompt tokens";
             generation_tokens: "generation_tokens", "Generated tokens";
             preemptions: "num_preemptions", "Texts put back for lack of pages";
@@ -142,6 +148,12 @@ impl Metrics {
         self.running.set(running as i64);
         self.waiting.set(waiting as i64);
         self.kv_usage.set(kv_usage);
+    }
+
+    /// Counts a request that was looked up in the response cache.
+    pub fn looked_up(&self, is_there: bool) {
+        self.response_queries.inc();
+        self.response_hits.inc_by(is_there.into());
     }
 
     pub fn finished(&self, reason: &str) {

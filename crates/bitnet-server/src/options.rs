@@ -24,6 +24,9 @@ pub struct ServerOptions {
     /// Whether requests may name another model, and fields that are unknown or have no
     /// effect: they are listed in the header `bitnet-ignored`.
     pub lenient: bool,
+    /// Bytes of answers that are kept, so that requests whose answer is determined, by a seed
+    /// or greedy sampling, are answered again without computing them; 0 for none.
+    pub response_cache: usize,
     /// How long running requests may take after the server was asked to end.
     pub drain: Duration,
     /// Limits of requests and connections.
@@ -88,6 +91,7 @@ impl Default for ServerOptions {
             defaults: RequestDefaults::default(),
             speculate: true,
             lenient: false,
+            response_cache: 0,
             drain: Duration::from_secs(30),
             limits: Limits::default(),
             time: None,

@@ -12,6 +12,7 @@ use super::served_model::ServedModelArgs;
 use crate::error::UsageError;
 use crate::input::read_text;
 use crate::interrupt;
+use crate::model::parse_bytes;
 use crate::ui::Ui;
 
 /// Serve OpenAI's API and a chat page
@@ -32,6 +33,9 @@ pub struct Args {
     /// Texts that may wait; beyond, requests are refused
     #[arg(long, value_name = "N", default_value = "256")]
     queue: usize,
+    /// Keep answers in so much memory, such as 64MiB, and give them again [default: 0]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    response_cache: Option<usize>,
     /// File of API keys, one per line
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
@@ -69,6 +73,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         api_keys: args.api_keys()?,
         cors_origins: args.cors_origin.clone(),
         max_waiting: args.queue,
+        response_cache: args.response_cache.unwrap_or(0),
         drain: Duration::from_secs(args.drain),
         tls,
         ..args.model.options(&checkpoint, ui)

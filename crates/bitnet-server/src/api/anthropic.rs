@@ -69,10 +69,9 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     fields.without_effect(&["metadata", "inference_geo", "diagnostics"]);
     let receipt = receipts::take(&mut fields)?;
     let sampling = Sampling {
-        options: sampling::options(&mut fields, defaults)?,
-        bias: Vec::new(),
         stops: sampling::stops(&mut fields, "stop_sequences")?,
         grammar,
+        ..sampling::options(&mut fields, defaults)?
     };
     let reply = Reply {
         model,

@@ -16,6 +16,7 @@ use crate::app::{App, Client};
 use crate::error::ApiError;
 use crate::job::{Job, JobEvent, JobHandle, TextEvent, Timings};
 use crate::model::ModelFacts;
+use crate::response_cache::{Key, Recording, TextEvents};
 
 /// Maximum number of texts per prompt.
 pub const MAX_TEXTS: usize = 128;
@@ -159,26 +160,56 @@ impl Generation {
         Ok(())
     }
 
-    /// Submits the generation, and waits until it is taken. Its texts are numbered prompt by
-    /// prompt.
+    /// Submits the generation, and waits until it is taken, unless the same was answered
+    /// before. Its texts are numbered prompt by prompt.
     pub async fn submit(
         self,
         app: &Arc<App>,
         model: &Arc<ModelFacts>,
         client: Client,
-    ) -> Result<JobHandle, ApiError> {
+    ) -> Result<TextEvents, ApiError> {
+        let mut recording = None;
+        if let Some(cache) = &app.responses
+            && let Some(key) = self.key(model)
+        {
+            let known = cache.get(&key);
+            app.metrics.looked_up(known.is_some());
+            if let Some(known) = known {
+                return Ok(known);
+            }
+            let n_texts = self.prompts.len() * self.best_of;
+            recording = Some(Recording::new(cache, key, n_texts));
+        }
         self.validate(app, model)?;
         let submitted = Instant::now();
         let stops = self.sampling.stops.clone();
         let tasks = self.compile(app, model).await?;
-        submit(app, |reply| Job {
+        let handle = submit(app, |reply| Job {
             client: client.0,
             tasks,
             stops,
             reply,
             submitted,
         })
-        .await
+        .await?;
+        Ok(TextEvents::Computed { handle, recording })
+    }
+
+    /// Returns what determines the texts; `None` if chance does.
+    fn key(&self, model: &ModelFacts) -> Option<Key> {
+        let sampling = &self.sampling;
+        let mut options = sampling.options;
+        if options.is_greedy() {
+            // It does not matter then.
+            options.seed = 0;
+        } else if sampling.is_drawn {
+            return None;
+        }
+        let asked = (&self.prompts, self.best_of, self.max_tokens);
+        let how = (options, &sampling.bias, &sampling.stops, &sampling.grammar);
+        let shown = (self.logprobs, self.prompt_logprobs);
+        let description = format!("{:?}", (&model.fingerprint, asked, how, shown));
+        Some(Key::of(description.as_bytes()))
     }
 
     /// Returns the tasks, with their grammar.
@@ -270,14 +301,14 @@ pub fn ended() -> ApiError {
 
 /// Waits for all texts of a job.
 pub async fn texts(
-    mut handle: JobHandle,
+    mut events: TextEvents,
     receipts: &Receipts,
     n_texts: usize,
 ) -> Result<Vec<GeneratedText>, ApiError> {
     let mut texts = vec![GeneratedText::default(); n_texts];
     let mut n_left = n_texts;
     while n_left > 0 {
-        let JobEvent { index, event } = handle.next().await.ok_or_else(ended)?;
+        let JobEvent { index, event } = events.next().await.ok_or_else(ended)?;
         let text = &mut texts[index];
         text.add(event)?;
         if let Some(reason) = text.reason {

@@ -1,6 +1,7 @@
 //! The fields of sampling and of grammars, which chats and completions share.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 
 use bitnet_inference::{Grammar, SamplerOptions, StopSequences};
 use serde::Deserialize;
@@ -18,6 +19,8 @@ const MAX_STOPS: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Sampling {
     pub options: SamplerOptions,
+    /// Whether the seed was drawn: the same request has another one the next time.
+    pub is_drawn: bool,
     pub bias: Vec<(u32, f32)>,
     pub stops: StopSequences,
     pub grammar: Option<Grammar>,
@@ -37,7 +40,7 @@ pub fn take(
     model: &ModelFacts,
     defaults: RequestDefaults,
 ) -> Result<Sampling, ApiError> {
-    let options = options(fields, defaults)?;
+    let sampling = options(fields, defaults)?;
     let mut bias = logit_bias(fields, model.vocab_size)?;
     let ignore_eos = fields.take("ignore_eos", "true or false")?;
     if ignore_eos == Some(true) {
@@ -46,17 +49,19 @@ pub fn take(
         bias.extend(ends.map(|id| (id, f32::MIN)));
     }
     Ok(Sampling {
-        options,
         bias,
         stops: stops(fields, "stop")?,
         grammar: grammar(fields)?,
+        ..sampling
     })
 }
 
-/// Takes the parameters of the sampler, and the seed.
-pub fn options(fields: &mut Fields, defaults: RequestDefaults) -> Result<SamplerOptions, ApiError> {
+/// Takes the parameters of the sampler, and the seed. There is no bias, stop sequence or
+/// grammar yet.
+pub fn options(fields: &mut Fields, defaults: RequestDefaults) -> Result<Sampling, ApiError> {
     let default = defaults.sampling;
-    Ok(SamplerOptions {
+    let seed = seed(fields, defaults.seed)?;
+    let options = SamplerOptions {
         temperature: number(fields, &["temperature"], 0.0, 2.0)?.unwrap_or(default.temperature),
         top_p: number(fields, &["top_p"], 0.0, 1.0)?.unwrap_or(default.top_p),
         min_p: number(fields, &["min_p"], 0.0, 1.0)?.unwrap_or(default.min_p),
@@ -73,7 +78,14 @@ pub fn options(fields: &mut Fields, defaults: RequestDefaults) -> Result<Sampler
         frequency_penalty: number(fields, &["frequency_penalty"], -2.0, 2.0)?
             .unwrap_or(default.frequency_penalty),
         penalty_window: window(fields)?.unwrap_or(default.penalty_window),
-        seed: seed(fields, defaults.seed)?,
+        seed: seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32),
+    };
+    Ok(Sampling {
+        options,
+        is_drawn: seed.is_none(),
+        bias: Vec::new(),
+        stops: StopSequences::default(),
+        grammar: None,
     })
 }
 
@@ -136,18 +148,17 @@ fn window(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// Takes `seed`, or the default, or draws one.
-fn seed(fields: &mut Fields, default: Option<u64>) -> Result<u64, ApiError> {
-    use std::hash::{BuildHasher, RandomState};
+/// Takes `seed`, or the default; `None` if one is to be drawn.
+fn seed(fields: &mut Fields, default: Option<u64>) -> Result<Option<u64>, ApiError> {
     let expected = "a whole number of 64 bits";
     let seed = fields.take::<Value>("seed", expected)?;
-    let any = || RandomState::new().hash_one(0) >> 32;
     match seed.map(whole) {
-        None => Ok(default.unwrap_or_else(any)),
+        None => Ok(default),
         // -1 means any, as in other servers of local models.
-        Some(seed) if seed == json!(-1) => Ok(any()),
+        Some(seed) if seed == json!(-1) => Ok(None),
         Some(seed) => (seed.as_u64())
             .or_else(|| seed.as_i64().map(i64::cast_unsigned))
+            .map(Some)
             .ok_or_else(|| ApiError::field("seed", format!("seed is {seed}, expected {expected}"))),
     }
 }

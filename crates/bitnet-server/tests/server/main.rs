@@ -9,5 +9,6 @@ mod equality;
 mod grammars;
 mod ollama;
 mod receipts;
+mod response_cache;
 mod responses;
 mod tei;

@@ -138,10 +138,9 @@ fn take_options(
             })?),
         };
         let sampling = Sampling {
-            options: sampling::options(options, defaults)?,
-            bias: Vec::new(),
             stops: sampling::stops(options, "stop")?,
             grammar,
+            ..sampling::options(options, defaults)?
         };
         let none = "this server has no such sampler";
         options.refuse("mirostat", &[json!(0)], none)?;

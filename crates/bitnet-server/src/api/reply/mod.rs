@@ -58,16 +58,16 @@ impl<R: ReplyForm> AskedTexts<R> {
         let (n_prompts, n, best_of) = (generation.prompts.len(), generation.n, generation.best_of);
         let seed = generation.sampling.options.seed;
         let receipts = Receipts::of(app, model, &generation).await?;
-        let handle = generation.submit(app, model, client).await?;
+        let events = generation.submit(app, model, client).await?;
         let mut response = if self.stream {
             let n_texts = n_prompts * n;
             let ignored = reply.ignored().to_vec();
             let writer = reply.writer(n_texts);
-            let mut response = stream::response(writer, handle, receipts, n_texts);
+            let mut response = stream::response(writer, events, receipts, n_texts);
             tell_ignored(&mut response, &ignored);
             response
         } else {
-            let texts = texts(handle, &receipts, n_prompts * best_of).await?;
+            let texts = texts(events, &receipts, n_prompts * best_of).await?;
             reply.whole(&best(texts, best_of, n))
         };
         // Before the first token: who loses the connection can ask for the same again.

@@ -15,7 +15,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::super::generation::{GeneratedText, ended};
 use super::super::receipts::Receipts;
 use crate::error::ApiError;
-use crate::job::{JobEvent, JobHandle, TextEvent};
+use crate::job::{JobEvent, TextEvent};
+use crate::response_cache::TextEvents;
 
 /// Proxies and clients give up on connections that are silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -46,16 +47,16 @@ pub trait StreamWriter: Send + Unpin + 'static {
 /// Returns the texts of a job as a stream.
 pub fn response<W: StreamWriter>(
     writer: W,
-    handle: JobHandle,
+    source: TextEvents,
     receipts: Receipts,
     n_texts: usize,
 ) -> Response {
     let mut keep_alive = tokio::time::interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     keep_alive.reset();
-    let events = Events {
+    let stream = Events {
         writer,
-        handle,
+        source,
         receipts,
         has_begun: false,
         pieces: vec![GeneratedText::default(); n_texts],
@@ -64,7 +65,7 @@ pub fn response<W: StreamWriter>(
         keep_alive,
         is_done: false,
     };
-    let mut response = Response::new(Body::new(events));
+    let mut response = Response::new(Body::new(stream));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(W::KIND));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -76,7 +77,7 @@ pub fn response<W: StreamWriter>(
 /// The body of a stream. What happened since the last write is written at once.
 struct Events<W> {
     writer: W,
-    handle: JobHandle,
+    source: TextEvents,
     receipts: Receipts,
     has_begun: bool,
     /// What is not written yet of each text.
@@ -105,7 +106,7 @@ impl<W: StreamWriter> hyper::body::Body for Events<W> {
             this.writer.begin(&mut out);
         }
         while !this.is_done {
-            match this.handle.poll_next(cx) {
+            match this.source.poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(event)) => this.on_event(event, &mut out),
                 Poll::Ready(None) => this.fail(&ended(), &mut out),

@@ -63,10 +63,9 @@ pub(super) fn read(asked: Asked, defaults: RequestDefaults) -> Result<AskedTexts
     refuse_others(&mut fields)?;
     let receipt = receipts::take(&mut fields)?;
     let sampling = Sampling {
-        options: sampling::options(&mut fields, defaults)?,
-        bias: Vec::new(),
         stops: sampling::stops(&mut fields, "stop")?,
         grammar: grammar.or(tools.grammar.clone()),
+        ..sampling::options(&mut fields, defaults)?
     };
     let ignored = fields.finish()?;
     let prompt = chat::render(&model, &messages, &tools, &chat::options_now(&model))
