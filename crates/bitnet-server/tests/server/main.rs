@@ -9,6 +9,7 @@ mod equality;
 mod grammars;
 mod ollama;
 mod receipts;
+mod replicas;
 mod response_cache;
 mod responses;
 mod tei;
