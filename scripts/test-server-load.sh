@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the slow tests of the server, and prints their numbers: 64 clients for a minute, whose
 # answers are compared with those of the same requests alone; 10,000 requests, after which
-# the memory is as before; a batch that is killed a hundred times.
+# the memory is as before, as it is after 200 loads of models; a batch that is killed a hundred
+# times.
 #
 #   scripts/test-server-load.sh [ARGUMENTS OF THE TESTS]
 set -euo pipefail

@@ -5,6 +5,7 @@ use bitnet_core::HybridMemoryPool;
 use bitnet_core::machine::{self, MemoryLimit};
 use bitnet_core::memory::{Amount, Category};
 use bitnet_inference::{Plan, PlanError};
+use bitnet_server::MemoryTaken;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
@@ -47,7 +48,7 @@ struct CategoryReport {
     amount: AmountReport,
 }
 
-/// Returns a plan within the available memory and the user's limit.
+/// Returns a plan within the user's limit and the available memory, beside other models.
 ///
 /// # Errors
 ///
@@ -55,10 +56,17 @@ struct CategoryReport {
 /// the user's.
 pub fn plan_within(
     allowed: Option<usize>,
+    others: MemoryTaken,
     plan: impl FnOnce(Option<usize>) -> Result<Plan, PlanError>,
 ) -> anyhow::Result<Plan> {
     let limit = machine::memory_limit();
-    let left = limit.as_ref().map(MemoryLimit::left);
+    let allowed = allowed.map(|allowed| allowed.saturating_sub(others.planned));
+    let left = limit.as_ref().map(|limit| {
+        // What is allocated counts as in use, but only of a cgroup.
+        let in_use = limit.cgroup.as_ref().map_or(0, |_| others.allocated);
+        let to_come = others.planned.saturating_sub(in_use);
+        limit.left().saturating_sub(to_come)
+    });
     match (limit, left) {
         (Some(limit), Some(left)) if allowed.is_none_or(|allowed| left < allowed) => {
             let plan = plan(Some(left));

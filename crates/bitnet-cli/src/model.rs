@@ -15,6 +15,7 @@ use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout,
     Model, Note, Packing, Plan, PlanOptions, TemplateOrigin, Tokenizer,
 };
+use bitnet_server::MemoryTaken;
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 
@@ -25,7 +26,7 @@ use crate::pulled::{model_in, pulled};
 use crate::ui::Ui;
 use crate::windows_names::refuse_device;
 
-const BUILTIN: &str = "builtin";
+pub const BUILTIN: &str = "builtin";
 
 /// Arguments that select a model.
 #[derive(Clone, Debug, Args)]
@@ -92,6 +93,15 @@ impl LayoutArg {
 pub struct RunModelArgs {
     #[command(flatten)]
     pub model: ModelArg,
+    #[command(flatten)]
+    pub threads: ThreadsArg,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// The argument for the number of threads.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ThreadsArg {
     /// Threads [default: as many as the system offers]
     #[arg(
         short,
@@ -101,8 +111,6 @@ pub struct RunModelArgs {
         allow_negative_numbers = true
     )]
     pub threads: Option<usize>,
-    #[command(flatten)]
-    pub compute: ComputeArgs,
 }
 
 /// Arguments that select the device, kernel, precision and memory limit.
@@ -299,6 +307,16 @@ impl ModelArg {
         Ok(checkpoint)
     }
 
+    /// Checks that the model's file is there.
+    pub fn find(&self, ui: &Ui) -> anyhow::Result<()> {
+        let revision = self.layout.revision.as_deref();
+        let path = Path::new(&self.model);
+        if self.is_builtin() || path.exists() || pulled(&self.model, revision, ui)?.is_some() {
+            return Ok(());
+        }
+        self.open_quietly(ui).map(drop)
+    }
+
     /// Opens the model's file without reading its weights.
     pub fn open_quietly(&self, ui: &Ui) -> anyhow::Result<Checkpoint> {
         let revision = self.layout.revision.as_deref();
@@ -456,6 +474,17 @@ impl ComputeArgs {
         head: HeadPrecision,
         sizes: PlanOptions,
     ) -> anyhow::Result<Plan> {
+        self.plan_beside(MemoryTaken::default(), checkpoint, head, sizes)
+    }
+
+    /// Returns a plan for these sizes within the memory that other models leave.
+    pub fn plan_beside(
+        &self,
+        others: MemoryTaken,
+        checkpoint: &Checkpoint,
+        head: HeadPrecision,
+        sizes: PlanOptions,
+    ) -> anyhow::Result<Plan> {
         let options = PlanOptions {
             device: self.device.into(),
             isa: self.isa()?,
@@ -463,7 +492,7 @@ impl ComputeArgs {
             kv_precision: self.kv.into(),
             ..sizes
         };
-        memory::plan_within(self.memory_limit, |limit| match limit {
+        memory::plan_within(self.memory_limit, others, |limit| match limit {
             Some(limit) => Plan::within(limit, checkpoint, head, options),
             None => Plan::new(checkpoint.config(), options),
         })
@@ -498,7 +527,7 @@ impl RunModelArgs {
         ui: &Ui,
     ) -> anyhow::Result<LoadedModel> {
         let sizes = PlanOptions {
-            n_threads: self.threads,
+            n_threads: self.threads.threads,
             context_len,
             ..PlanOptions::default()
         };

@@ -107,6 +107,34 @@ pub fn model_in(folder: &Path, ui: &Ui) -> Option<PathBuf> {
     Some(entry(folder.to_owned(), &choice, &paths))
 }
 
+/// Returns the models in a folder that is none itself, by their paths: its GGUF files, and its
+/// folders of a model.
+pub fn models_in(folder: &Path, ui: &Ui) -> Vec<PathBuf> {
+    if folder.join("config.json").is_file() {
+        return Vec::new();
+    }
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let (folders, files): (Vec<_>, Vec<_>) = entries
+        .map(|entry| entry.path())
+        .partition(|path| path.is_dir());
+    let names: Vec<&str> = files
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str())
+        .filter(|name| name.to_lowercase().ends_with(".gguf"))
+        .collect();
+    let chosen = choice::choose(&names, None).ok();
+    let firsts = chosen.iter().flat_map(|choice| match choice.entry {
+        Entry::File(first) => [&[first], &choice.others[..]].concat(),
+        Entry::Folder(_) => Vec::new(),
+    });
+    let mut models: Vec<_> = firsts.map(|first| folder.join(names[first])).collect();
+    let is_model =
+        |path: &PathBuf| path.join("config.json").is_file() || model_in(path, ui).is_some();
+    models.extend(folders.into_iter().filter(is_model));
+    models.sort_unstable();
+    models
+}
+
 /// Parses the name of a revision.
 ///
 /// # Errors

@@ -1,18 +1,19 @@
-//! The state that requests and the worker share.
+//! The state that requests and the workers share.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, SecondsFormat};
+use parking_lot::FairMutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
-use crate::job::{Command, Job, JobEvent, JobHandle, JobId};
+use crate::job::{Job, JobEvent, JobHandle, JobId};
 use crate::metrics::Metrics;
 use crate::model::ModelFacts;
+use crate::models::Models;
 use crate::options::ServerOptions;
 use crate::response_cache::ResponseCache;
 
@@ -24,14 +25,15 @@ pub struct Client(pub u64);
 /// more: as many threads are left to read requests.
 pub const MAX_COMPILING: usize = 2;
 
-/// The state of a server that HTTP and the worker share.
+/// The state of a server that HTTP and the workers share.
 pub struct App {
     pub options: ServerOptions,
     pub metrics: Metrics,
     /// Answers that were computed before, if they are kept.
     pub responses: Option<Arc<ResponseCache>>,
-    model: OnceLock<Arc<ModelFacts>>,
-    commands: Sender<Command>,
+    models: OnceLock<Models>,
+    /// Held by the model that computes: each step has all threads. It is handed on in turn.
+    pub turn: FairMutex<()>,
     compiling: Arc<Semaphore>,
     next_job: AtomicU64,
     next_request: AtomicU64,
@@ -47,14 +49,14 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    pub fn new(options: ServerOptions, commands: Sender<Command>) -> Self {
+    pub fn new(options: ServerOptions) -> Self {
         let n_bytes = options.response_cache;
         Self {
             options,
             metrics: Metrics::new(),
             responses: (n_bytes > 0).then(|| Arc::new(ResponseCache::new(n_bytes))),
-            model: OnceLock::new(),
-            commands,
+            models: OnceLock::new(),
+            turn: FairMutex::new(()),
             compiling: Arc::new(Semaphore::new(MAX_COMPILING)),
             next_job: AtomicU64::new(0),
             next_request: AtomicU64::new(1),
@@ -63,28 +65,32 @@ impl App {
         }
     }
 
-    /// Makes the model known to requests.
-    pub fn set_model(&self, facts: ModelFacts) -> Arc<ModelFacts> {
-        Arc::clone(self.model.get_or_init(|| Arc::new(facts)))
+    /// Makes the models known to requests.
+    pub fn set_models(&self, models: Models) -> &Models {
+        self.models.get_or_init(|| models)
     }
 
-    /// Returns the model.
+    /// Returns the models.
     ///
     /// # Errors
     ///
-    /// Returns an error while it is loading, or when the server ends.
-    pub fn model(&self) -> Result<Arc<ModelFacts>, ApiError> {
+    /// Returns an error while the first one is loading, or when the server ends.
+    pub fn models(&self) -> Result<&Models, ApiError> {
         if self.is_draining() {
             return Err(ApiError::unavailable("the server is about to end"));
         }
-        let model = self.model.get().map(Arc::clone);
-        model.ok_or_else(|| ApiError::unavailable("the model is loading"))
+        let models = self.models.get();
+        models.ok_or_else(|| ApiError::unavailable("the model is loading"))
     }
 
-    /// Submits a job to the worker.
-    pub fn submit(&self, make: impl FnOnce(UnboundedSender<JobEvent>) -> Job) -> JobHandle {
+    /// Submits a job to the worker of a model.
+    pub fn submit(
+        &self,
+        model: &ModelFacts,
+        make: impl FnOnce(UnboundedSender<JobEvent>) -> Job,
+    ) -> JobHandle {
         let id = JobId(self.next_job.fetch_add(1, Ordering::Relaxed));
-        JobHandle::submit(id, &self.commands, make)
+        JobHandle::submit(id, &model.commands, make)
     }
 
     /// Waits for the leave to compile a grammar, which holds until it is dropped.
@@ -111,8 +117,9 @@ impl App {
     /// Refuses new requests.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        // If the worker has ended, there is nobody to wake.
-        let _ = self.commands.send(Command::Wake);
+        if let Some(models) = self.models.get() {
+            models.wake();
+        }
     }
 
     /// Ends the connections.

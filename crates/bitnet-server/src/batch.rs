@@ -19,13 +19,13 @@ use axum::routing::post;
 use http_body_util::{BodyExt, Collected};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower_service::Service;
 use twox_hash::xxhash3_128::Hasher;
 
 use crate::app::{App, MAX_COMPILING};
-use crate::model::ServedModel;
+use crate::model::{ModelFacts, ServedModel};
+use crate::models::{ModelMemory, Models};
 use crate::options::ServerOptions;
 use crate::{api, job, worker};
 
@@ -145,7 +145,7 @@ struct LineError {
 /// Returns an error if a file cannot be read or written, or `output` has something else in
 /// it. A request that cannot be answered is a line of `output`, and no error.
 pub fn run_batch(
-    model: ServedModel,
+    mut model: ServedModel,
     mut options: ServerOptions,
     [input, output]: [&Path; 2],
     on_progress: impl FnMut(BatchProgress) + Send,
@@ -153,11 +153,17 @@ pub fn run_batch(
 ) -> Result<BatchProgress, BatchError> {
     let requests = Requests::open(input, options.limits.body)?;
     options.max_waiting = MAX_WAITING;
-    options.defaults.seed.get_or_insert(0);
+    model.defaults.seed.get_or_insert(0);
     options.time = Some(requests.time);
     let max_running = options.max_running;
     let (sender, commands) = job::channel();
-    let app = Arc::new(App::new(options, sender));
+    let memory = ModelMemory::of(&model);
+    let split = model.split(options.time, sender);
+    let (engine, facts) = split.map_err(|_| BatchError::Model)?;
+    let tokenizer = Arc::clone(&facts.tokenizer);
+    let app = Arc::new(App::new(options));
+    let ids = Ids::new(&app, &facts);
+    app.set_models(Models::one(facts, memory));
     let driver = Driver {
         router: routes(&app),
         app: Arc::clone(&app),
@@ -167,15 +173,11 @@ pub fn run_batch(
         on_progress,
         is_stopped,
     };
-    let (ready, is_ready) = oneshot::channel();
     std::thread::scope(|scope| {
-        let driver = scope.spawn(|| driver.run(output, is_ready));
+        let driver = scope.spawn(|| driver.run(output, ids));
         // Also if the worker panics, as nothing would be answered any more.
         let _close = CloseOnDrop(Arc::clone(&app));
-        worker::run(&app, model, &commands, || {
-            // The driver waits for it.
-            let _ = ready.send(());
-        });
+        worker::run(&app, engine, &tokenizer, &commands);
         let ended = driver.join();
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
@@ -268,14 +270,8 @@ impl Drop for CloseOnDrop {
 }
 
 impl<P: FnMut(BatchProgress), S: Fn() -> bool> Driver<P, S> {
-    fn run(
-        mut self,
-        output: &Path,
-        is_ready: oneshot::Receiver<()>,
-    ) -> Result<BatchProgress, BatchError> {
+    fn run(mut self, output: &Path, mut ids: Ids) -> Result<BatchProgress, BatchError> {
         let _close = CloseOnDrop(Arc::clone(&self.app));
-        let is_ready = is_ready.blocking_recv();
-        is_ready.map_err(|_| BatchError::Model)?;
         let failed = |source| BatchError::Write {
             path: output.to_owned(),
             source,
@@ -286,7 +282,6 @@ impl<P: FnMut(BatchProgress), S: Fn() -> bool> Driver<P, S> {
             .max_blocking_threads(2 * MAX_COMPILING)
             .build()
             .map_err(failed)?;
-        let mut ids = Ids::new(&self.app);
         let (mut answers, n_before) = self.resume(output, &mut ids)?;
         let ended = runtime.block_on(self.answer(&mut ids, &mut answers, n_before));
         // Compilations that nobody waits for any more.
@@ -470,12 +465,11 @@ struct Identified {
 type ReadLine = Result<Line, (Option<String>, LineError)>;
 
 impl Ids {
-    fn new(app: &App) -> Self {
-        let fingerprint = app.model().map(|model| model.fingerprint.clone());
+    fn new(app: &App, model: &ModelFacts) -> Self {
         let (options, version) = (&app.options, env!("CARGO_PKG_VERSION"));
         let common = format!(
-            "{version} {fingerprint:?} {:?} {:?} {}",
-            options.defaults, options.time, options.lenient
+            "{version} {} {:?} {:?} {}",
+            model.fingerprint, model.defaults, options.time, options.lenient
         );
         Self {
             common,

@@ -98,6 +98,29 @@ impl ApiError {
         error
     }
 
+    /// Returns the error of a request whose server ends.
+    pub fn ending() -> Self {
+        Self::unavailable("the server ended before the request was done")
+    }
+
+    /// Returns the error of a model that cannot be loaded.
+    pub fn not_loaded(name: &str, why: &str) -> Self {
+        let message = format!("the model {name:?} cannot be loaded: {why}");
+        Self::internal(message).with_code("model_not_loaded")
+    }
+
+    /// Returns the error of a model for which there is no memory beside `n_models` others,
+    /// which are in use.
+    pub fn no_memory(name: &str, why: &str, n_models: usize) -> Self {
+        let beside = match n_models {
+            0 => String::new(),
+            1 => " beside a model that is loaded".to_owned(),
+            n => format!(" beside {n} models that are loaded"),
+        };
+        let message = format!("there is no memory for the model {name:?}{beside}: {why}");
+        Self::unavailable(message).with_code("insufficient_memory")
+    }
+
     /// Returns the error of a server with too many requests.
     pub fn queue_full(max_waiting: usize, retry_after: u64) -> Self {
         let message =

@@ -1,13 +1,15 @@
-//! An HTTP server of OpenAI's API for one model.
+//! An HTTP server of OpenAI's API for one model or several.
 //!
 //! ```text
 //! connection ──► http/ ──► api/ ──► Job ──► worker ──► Scheduler ──► Engine
-//!                                    ▲                    │
-//!                 events of the job  └────────────────────┘
+//!                           │        ▲                    │
+//!                           │        └────────────────────┘ events of the job
+//!                           └──► Models ◄──► loader, which starts and ends workers
 //! ```
 //!
-//! HTTP runs on a thread of its own; the engine runs on the thread that calls
-//! [`Server::run`]. The same request gives the same tokens alone and among others.
+//! HTTP runs on a thread of its own, and so does each loaded model; they take turns to
+//! compute. Models are loaded on the thread that calls [`Server::run`]. The same request
+//! gives the same tokens alone and among others.
 #![forbid(unsafe_code)]
 
 mod api;
@@ -18,8 +20,10 @@ mod error;
 mod http;
 mod job;
 mod listener;
+mod loader;
 mod metrics;
 mod model;
+mod models;
 mod options;
 mod page;
 mod response_cache;
@@ -42,7 +46,9 @@ pub mod hostile {
 
 pub use crate::batch::{BatchError, BatchProgress, run_batch};
 pub use crate::listener::Listener;
+pub use crate::loader::{ModelLoadError, ModelSource};
 pub use crate::model::ServedModel;
+pub use crate::models::MemoryTaken;
 pub use crate::options::{Limits, RequestDefaults, ServerOptions};
 #[cfg(feature = "tls")]
 pub use crate::tls::{Tls, TlsError};
@@ -52,7 +58,6 @@ pub use crate::tls::{Tls, TlsError};
 pub struct Server {
     app: Arc<App>,
     http: JoinHandle<()>,
-    commands: job::Commands,
 }
 
 /// Asks a server to end, from any thread.
@@ -76,14 +81,9 @@ impl Server {
     ///
     /// Returns an error if the thread cannot be started.
     pub fn start(listener: impl Into<Listener>, options: ServerOptions) -> io::Result<Self> {
-        let (sender, commands) = job::channel();
-        let app = Arc::new(App::new(options, sender));
+        let app = Arc::new(App::new(options));
         let http = http::spawn(listener.into(), Arc::clone(&app))?;
-        Ok(Self {
-            app,
-            http,
-            commands,
-        })
+        Ok(Self { app, http })
     }
 
     /// Returns a handle to end the server.
@@ -96,7 +96,24 @@ impl Server {
     /// Serves a model until the server is asked to end; calls `on_ready` when the first request
     /// can be answered. Returns whether every request was answered.
     pub fn run(self, model: ServedModel, on_ready: impl FnOnce()) -> bool {
-        let drained = worker::run(&self.app, model, &self.commands, on_ready);
+        self.run_several(model, &[], on_ready)
+    }
+
+    /// Serves several models as [`run`](Self::run) does one. Requests name one of `models`,
+    /// of which `first` is the first. A model is loaded when a request asks for it; where it
+    /// does not fit into memory, those are unloaded for it that no request uses and that
+    /// were not asked for longest.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a model's worker panics.
+    pub fn run_several(
+        self,
+        first: ServedModel,
+        models: &[ModelSource<'_>],
+        on_ready: impl FnOnce(),
+    ) -> bool {
+        let drained = loader::run(&self.app, first, models, on_ready);
         self.app.close();
         // A panic there was reported by its thread.
         let _ = self.http.join();

@@ -2,6 +2,7 @@
 //! prefix, so that its dashboards need one replacement.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bitnet_inference::{SchedulerCounts, TaskUsage};
@@ -31,13 +32,28 @@ const REQUEST: [f64; 21] = [
 type Label = [(&'static str, String); 1];
 type Labels = [(&'static str, String); 2];
 
+/// What an engine does now, or several of them together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EngineState {
+    pub running: usize,
+    pub waiting: usize,
+    pub kv_pages: usize,
+    pub max_kv_pages: usize,
+}
+
 /// What the server has done and does.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The sum of all engines.
+    state: Mutex<EngineState>,
     running: Gauge,
     waiting: Gauge,
     kv_usage: Gauge<f64, AtomicU64>,
+    models_loaded: Gauge,
+    model_loads: Family<Label, Counter>,
+    model_load_failures: Family<Label, Counter>,
+    model_unloads: Family<Label, Counter>,
     prefix_queries: Counter,
     prefix_hits: Counter,
     response_queries: Counter,
@@ -64,9 +80,14 @@ impl Metrics {
         ];
         let mut metrics = Self {
             registry: Registry::default(),
+            state: Mutex::default(),
             running: Gauge::default(),
             waiting: Gauge::default(),
             kv_usage: Gauge::default(),
+            models_loaded: Gauge::default(),
+            model_loads: Family::default(),
+            model_load_failures: Family::default(),
+            model_unloads: Family::default(),
             prefix_queries: Counter::default(),
             prefix_hits: Counter::default(),
             response_queries: Counter::default(),
@@ -100,6 +121,10 @@ impl Metrics {
             running: "num_requests_running", "Texts that are generated";
             waiting: "num_requests_waiting", "Texts that wait";
             kv_usage: "kv_cache_usage_perc", "Pages of the KV cache in use, 1 for all";
+            models_loaded: "models_loaded", "Models that are loaded";
+            model_loads: "model_loads", "Models that were loaded, by name";
+            model_load_failures: "model_load_failures", "Models that could not be loaded, by name";
+            model_unloads: "model_unloads", "Models that were unloaded for others, by name";
             prefix_queries: "prefix_cache_queries", "Prompt tokens looked up in the KV cache";
             prefix_hits: "prefix_cache_hits", "Prompt tokens found in the KV cache";
             response_queries: "response_cache_queries", "Requests looked up in the response cache";
@@ -143,11 +168,32 @@ impl Metrics {
             .inc_by(now.accepted_tokens - before.accepted_tokens);
     }
 
-    /// Sets the current state.
-    pub fn state(&self, running: usize, waiting: usize, kv_usage: f64) {
-        self.running.set(running as i64);
-        self.waiting.set(waiting as i64);
-        self.kv_usage.set(kv_usage);
+    /// Takes into account that the state of an engine changed.
+    pub fn change_state(&self, before: EngineState, now: EngineState) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.running = state.running + now.running - before.running;
+        state.waiting = state.waiting + now.waiting - before.waiting;
+        state.kv_pages = state.kv_pages + now.kv_pages - before.kv_pages;
+        state.max_kv_pages = state.max_kv_pages + now.max_kv_pages - before.max_kv_pages;
+        self.running.set(state.running as i64);
+        self.waiting.set(state.waiting as i64);
+        self.kv_usage
+            .set(state.kv_pages as f64 / state.max_kv_pages.max(1) as f64);
+    }
+
+    pub fn loaded(&self, model: &str) {
+        self.models_loaded.inc();
+        self.model_loads.get_or_create(&of_model(model)).inc();
+    }
+
+    pub fn failed_to_load(&self, model: &str) {
+        let label = of_model(model);
+        self.model_load_failures.get_or_create(&label).inc();
+    }
+
+    pub fn unloaded(&self, model: &str) {
+        self.models_loaded.dec();
+        self.model_unloads.get_or_create(&of_model(model)).inc();
     }
 
     /// Counts a request that was looked up in the response cache.
@@ -185,6 +231,11 @@ impl Metrics {
     }
 }
 
+/// Returns the label of a model, by vLLM's name.
+fn of_model(name: &str) -> Label {
+    [("model_name", name.to_owned())]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +246,9 @@ mod tests {
         // Without a value, metrics with labels are left out.
         metrics.finished("stop");
         metrics.response("/health", 200);
+        metrics.loaded("a");
+        metrics.failed_to_load("b");
+        metrics.unloaded("a");
         let text = metrics.text();
         let series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let files = [

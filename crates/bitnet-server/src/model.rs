@@ -1,5 +1,6 @@
 //! The model that a server serves.
 
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,6 +8,9 @@ use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, Engine, ForwardError, GrammarCompiler, GrammarError,
     Input, Logits, ReceiptEngine, Tokenizer,
 };
+
+use crate::job::Command;
+use crate::options::RequestDefaults;
 
 /// A model with all that requests need. The engine has more sequences than texts are
 /// generated at the same time: the others keep prefixes.
@@ -27,6 +31,8 @@ pub struct ServedModel {
     /// What the template gets besides the messages, unless a request says otherwise. The
     /// time is that of the request.
     pub chat_options: ChatOptions,
+    /// What holds where a request says nothing.
+    pub defaults: RequestDefaults,
     /// Number of weights.
     pub n_parameters: usize,
 }
@@ -39,6 +45,9 @@ pub struct ModelFacts {
     pub tokenizer: Arc<Tokenizer>,
     pub template: Option<ChatTemplate>,
     pub chat_options: ChatOptions,
+    pub defaults: RequestDefaults,
+    /// The way to its worker, which ends when nobody has one.
+    pub commands: Sender<Command>,
     pub fingerprint: String,
     pub checkpoint: Arc<Checkpoint>,
     /// The hash of the weights, once a receipt was asked for.
@@ -53,6 +62,22 @@ pub struct ModelFacts {
     pub grammars: Result<GrammarCompiler, GrammarError>,
     /// The time of every request, instead of the clock's.
     pub time: Option<SystemTime>,
+    /// Unix time in seconds.
+    pub loaded_at: u64,
+}
+
+/// What lists tell of a model, also when it is not loaded any more.
+#[derive(Clone, Debug)]
+pub struct About {
+    pub is_builtin: bool,
+    pub fingerprint: String,
+    pub family: &'static str,
+    pub context_len: usize,
+    pub vocab_size: usize,
+    pub n_parameters: usize,
+    pub weight_bytes: usize,
+    pub has_template: bool,
+    pub has_tools: bool,
     /// Unix time in seconds.
     pub loaded_at: u64,
 }
@@ -76,6 +101,22 @@ impl ModelFacts {
         unix_millis(self.now())
     }
 
+    /// Returns what lists tell of the model.
+    pub fn about(&self) -> About {
+        About {
+            is_builtin: self.is_builtin,
+            fingerprint: self.fingerprint.clone(),
+            family: self.family,
+            context_len: self.context_len,
+            vocab_size: self.vocab_size,
+            n_parameters: self.n_parameters,
+            weight_bytes: self.weight_bytes,
+            has_template: self.template.is_some(),
+            has_tools: self.has_tools(),
+            loaded_at: self.loaded_at,
+        }
+    }
+
     /// Returns whether the chat template has tools, in the form whose calls are known.
     pub fn has_tools(&self) -> bool {
         let source = self
@@ -87,10 +128,11 @@ impl ModelFacts {
 }
 
 impl ServedModel {
-    /// Splits the model into its engine and the rest.
+    /// Splits the model into its engine and the rest, whose worker takes `commands`.
     pub(crate) fn split(
         mut self,
         time: Option<SystemTime>,
+        commands: Sender<Command>,
     ) -> Result<(Engine, ModelFacts), ForwardError> {
         let fingerprint = fingerprint(&mut self.engine, &self.tokenizer)?;
         let model = self.engine.model();
@@ -100,6 +142,8 @@ impl ServedModel {
             is_builtin: self.is_builtin,
             template: self.template,
             chat_options: self.chat_options,
+            defaults: self.defaults,
+            commands,
             fingerprint,
             checkpoint: self.checkpoint,
             weights_hash: OnceLock::new(),

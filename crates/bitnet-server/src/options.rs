@@ -17,8 +17,6 @@ pub struct ServerOptions {
     pub max_running: usize,
     /// Maximum number of texts that wait.
     pub max_waiting: usize,
-    /// What holds where a request says nothing.
-    pub defaults: RequestDefaults,
     /// Whether tokens are drafted from what texts repeat, while few texts run.
     pub speculate: bool,
     /// Whether requests may name another model, and fields that are unknown or have no
@@ -88,7 +86,6 @@ impl Default for ServerOptions {
             cors_origins: Vec::new(),
             max_running: 8,
             max_waiting: 256,
-            defaults: RequestDefaults::default(),
             speculate: true,
             lenient: false,
             response_cache: 0,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::body::json as json_response;
+use crate::models::Models;
 
 /// What the page may load and do: nothing from elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -84,9 +85,9 @@ pub fn has(path: &str) -> bool {
     (FILES.iter()).any(|file| path.strip_prefix('/') == Some(file.name))
 }
 
-/// Returns the specification, as it is for this model.
+/// Returns the specification, as it is for the models that were loaded.
 pub async fn openapi(State(app): State<Arc<App>>) -> Response {
-    let has_tools = app.model().is_ok_and(|model| model.has_tools());
+    let has_tools = app.models().is_ok_and(Models::have_tools);
     json_response(StatusCode::OK, specification(has_tools).to_string())
 }
 

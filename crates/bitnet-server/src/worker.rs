@@ -1,4 +1,4 @@
-//! The engine's side: takes jobs, runs steps, and sends what happened to each job.
+//! The engine's side: takes the jobs of a model, runs steps, and sends what happened to each.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -13,8 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::app::App;
 use crate::job::{Command, Commands, Job, JobEvent, JobId, TextEvent, Timings};
-use crate::metrics::Metrics;
-use crate::model::ServedModel;
+use crate::metrics::{EngineState, Metrics};
 
 /// A step with prompts takes at most so many times as long as one without.
 const STEP_RATIO: f64 = 1.4;
@@ -74,26 +73,16 @@ impl Text<'_> {
     }
 }
 
-/// Serves a model until the server is asked to end. Returns whether every job was done.
-pub fn run(app: &App, model: ServedModel, commands: &Commands, on_ready: impl FnOnce()) -> bool {
-    let (mut engine, facts) = match model.split(app.options.time) {
-        Ok(split) => split,
-        Err(error) => {
-            tracing::error!(%error, "the model cannot be computed");
-            return false;
-        }
-    };
-    let tokenizer = std::sync::Arc::clone(&facts.tokenizer);
-    let facts = app.set_model(facts);
-    let mut end_tokens = TokenSet::new(facts.vocab_size);
-    for id in tokenizer
-        .eog()
-        .filter(|id| (*id as usize) < facts.vocab_size)
-    {
+/// Serves a model until the server is asked to end, or nobody can send a command any more.
+/// Returns whether every job was done.
+pub fn run(app: &App, mut engine: Engine, tokenizer: &Tokenizer, commands: &Commands) -> bool {
+    let vocab_size = engine.model().config().vocab_size;
+    let mut end_tokens = TokenSet::new(vocab_size);
+    for id in tokenizer.eog().filter(|id| (*id as usize) < vocab_size) {
         end_tokens.insert(id);
     }
     let mut worker = Worker {
-        tokenizer: &tokenizer,
+        tokenizer,
         metrics: &app.metrics,
         scheduler: Scheduler::new(SchedulerOptions {
             max_running: app.options.max_running,
@@ -104,11 +93,11 @@ pub fn run(app: &App, model: ServedModel, commands: &Commands, on_ready: impl Fn
         draft_cost: app.options.speculate.then(DraftCost::default),
         texts: HashMap::new(),
         counts: SchedulerCounts::default(),
+        state: EngineState::default(),
         mean_time: Duration::from_secs(1),
         max_running: app.options.max_running,
         max_waiting: app.options.max_waiting,
     };
-    on_ready();
     let mut deadline = None;
     loop {
         if app.is_draining() {
@@ -124,6 +113,7 @@ pub fn run(app: &App, model: ServedModel, commands: &Commands, on_ready: impl Fn
             return worker.scheduler.is_idle();
         }
         if !worker.scheduler.is_idle() {
+            let _turn = app.turn.lock();
             worker.step(&mut engine);
         }
     }
@@ -137,8 +127,9 @@ struct Worker<'a> {
     /// `None` for no drafts.
     draft_cost: Option<DraftCost>,
     texts: HashMap<TaskId, Text<'a>>,
-    /// Those already in the metrics.
+    /// What the metrics have already.
     counts: SchedulerCounts,
+    state: EngineState,
     /// The time that a text takes, on average.
     mean_time: Duration,
     max_running: usize,
@@ -282,11 +273,21 @@ impl Worker<'_> {
         self.metrics.add(self.counts, counts);
         self.counts = counts;
         let usage = engine.kv_usage();
-        self.metrics.state(
-            self.scheduler.n_running(),
-            self.scheduler.n_waiting(),
-            usage.pages as f64 / usage.max_pages as f64,
-        );
+        let state = EngineState {
+            running: self.scheduler.n_running(),
+            waiting: self.scheduler.n_waiting(),
+            kv_pages: usage.pages,
+            max_kv_pages: usage.max_pages,
+        };
+        self.metrics.change_state(self.state, state);
+        self.state = state;
+    }
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        self.metrics
+            .change_state(self.state, EngineState::default());
     }
 }
 

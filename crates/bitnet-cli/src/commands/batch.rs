@@ -1,13 +1,15 @@
 //! `bitnet batch`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitnet_server::{BatchProgress, run_batch};
+use bitnet_server::{BatchProgress, MemoryTaken, run_batch};
 
 use super::served_model::ServedModelArgs;
 use crate::error::Interrupted;
 use crate::interrupt;
+use crate::model::ModelArg;
 use crate::ui::Ui;
 
 /// Answer a file of requests, as OpenAI's batch API does
@@ -29,14 +31,17 @@ pub struct Args {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
-    model: ServedModelArgs,
+    model: ModelArg,
+    #[command(flatten)]
+    served: ServedModelArgs,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    args.model.validate()?;
-    let checkpoint = args.model.open(ui)?;
-    let options = args.model.options(&checkpoint, ui);
-    let model = args.model.load(&checkpoint, ui)?;
+    args.served.validate()?;
+    let checkpoint = Arc::new(args.model.open(ui)?);
+    let options = args.served.options();
+    let (name, others) = (args.served.name_of(&args.model), MemoryTaken::default());
+    let model = (args.served).load(&name, &args.model, &checkpoint, others, ui)?;
     let mut bar = ui.progress("answering");
     interrupt::defer();
     let start = Instant::now();

@@ -18,6 +18,7 @@ mod remote;
 pub mod run;
 pub mod serve;
 mod served_model;
+mod served_models;
 pub mod tokenize;
 pub mod verify;
 

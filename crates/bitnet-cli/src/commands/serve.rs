@@ -1,14 +1,16 @@
 //! `bitnet serve`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bitnet_server::{Server, ServerOptions};
+use bitnet_server::{MemoryTaken, Server, ServerOptions};
 use clap::ValueEnum;
 
 use super::listen::ListenArgs;
 use super::served_model::ServedModelArgs;
+use super::served_models::ServedModelsArg;
 use crate::error::UsageError;
 use crate::input::read_text;
 use crate::interrupt;
@@ -23,9 +25,15 @@ with or without a cached prefix, on every machine. Without -m, the built-in mode
 is served. Only this machine can reach the server unless --host says otherwise;
 then give it --api-key-file. Ctrl-C waits for running requests; again, it does not.
 
+Of several models, the field \"model\" of a request chooses. Each is loaded when it
+is first asked for, the first one at once. Where memory is short, a model that no
+request uses is unloaded for the next; --memory-limit holds for all together.
+
 Examples:
   bitnet serve
   bitnet serve -m model.gguf --port 8000 --parallel 16
+  bitnet serve -m small=a.gguf -m large=folder    two models, by their names
+  bitnet serve -m models                          all models in a folder
   curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\"}'")]
 pub struct Args {
     #[command(flatten)]
@@ -52,7 +60,9 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
     #[command(flatten)]
-    model: ServedModelArgs,
+    models: ServedModelsArg,
+    #[command(flatten)]
+    served: ServedModelArgs,
 }
 
 /// `--log-format`
@@ -64,10 +74,15 @@ enum LogFormat {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    args.model.validate()?;
+    args.served.validate()?;
+    let models = args.models.named(&args.served, ui)?;
     let tls = args.listen.tls()?;
     let listening = args.listen.bind(tls.is_some())?;
-    let checkpoint = args.model.open(ui)?;
+    let (first, others) = models.split_first().expect("there is a model");
+    let checkpoint = Arc::new(first.model.open(ui)?);
+    for other in others {
+        other.model.find(ui)?;
+    }
     let options = ServerOptions {
         allowed_hosts: args.allowed_hosts(),
         api_keys: args.api_keys()?,
@@ -76,7 +91,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         response_cache: args.response_cache.unwrap_or(0),
         drain: Duration::from_secs(args.drain),
         tls,
-        ..args.model.options(&checkpoint, ui)
+        ..args.served.options()
     };
     if listening.is_public && options.api_keys.is_empty() {
         ui.note("warning: other machines can use this server; --api-key-file limits who may");
@@ -84,7 +99,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     start_log(args.log_format);
     let server =
         Server::start(listening.listener, options).context("failed to start the server")?;
-    let model = args.model.load(&checkpoint, ui)?;
+    let none = MemoryTaken::default();
+    let model = (args.served).load(&first.name, &first.model, &checkpoint, none, ui)?;
+    drop(checkpoint);
+    let sources: Vec<_> = match others {
+        [] => Vec::new(),
+        _ => (models.iter())
+            .map(|model| model.source(&args.served, ui))
+            .collect(),
+    };
     interrupt::defer();
     let shutdown = server.shutdown();
     std::thread::spawn(move || {
@@ -94,7 +117,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         shutdown.request();
     });
     let mut told = Ok(());
-    let was_drained = server.run(model, || {
+    let was_drained = server.run_several(model, &sources, || {
         told = ui.line(&format!("listening on {}", listening.address));
     });
     told?;

@@ -4,22 +4,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnet_core::KvPage;
-use bitnet_inference::{Checkpoint, HeadPrecision, Plan, PlanError, PlanOptions};
-use bitnet_server::{RequestDefaults, ServedModel, ServerOptions};
+use bitnet_inference::{Checkpoint, HeadPrecision, MemoryLimitError, Plan, PlanError, PlanOptions};
+use bitnet_server::{MemoryTaken, RequestDefaults, ServedModel, ServerOptions};
 
 use super::generation::{SamplingArgs, SpeculationArgs, parse_count_or_all};
 use crate::error::NoChatTemplate;
-use crate::model::{ChatTemplateArg, RunModelArgs};
+use crate::model::{ChatTemplateArg, ComputeArgs, ModelArg, RunModelArgs, ThreadsArg};
 use crate::ui::Ui;
 
 /// Sequences that keep the prefixes of finished texts.
 const N_CACHED: usize = 32;
 
-/// Arguments of commands that answer requests.
+/// Arguments of commands that answer requests, besides those that select models.
 #[derive(Debug, clap::Args)]
 pub struct ServedModelArgs {
     #[command(flatten)]
-    model: RunModelArgs,
+    threads: ThreadsArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Context length of each request [default: model's, up to 4096]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     context: Option<usize>,
@@ -28,7 +30,7 @@ pub struct ServedModelArgs {
     parallel: usize,
     /// Name of the model in the API [default: its file's]
     #[arg(long, value_name = "NAME")]
-    alias: Option<String>,
+    pub alias: Option<String>,
     /// Ignore fields that are unknown or cannot be honoured, and list them in `bitnet-ignored`
     #[arg(long)]
     lenient: bool,
@@ -62,29 +64,25 @@ impl ServedModelArgs {
         Ok(self.sampling.validate()?)
     }
 
-    /// Opens the model.
-    pub fn open(&self, ui: &Ui) -> anyhow::Result<Arc<Checkpoint>> {
-        Ok(Arc::new(self.model.model.open(ui)?))
-    }
-
     /// Returns the options of requests; the others have their defaults.
-    pub fn options(&self, checkpoint: &Checkpoint, ui: &Ui) -> ServerOptions {
+    pub fn options(&self) -> ServerOptions {
         ServerOptions {
             max_running: self.parallel,
-            defaults: RequestDefaults {
-                sampling: self.sampling.options(checkpoint, ui),
-                seed: self.sampling.seed(),
-                max_tokens: self.max_tokens,
-            },
             speculate: self.speculation.is_on(),
             lenient: self.lenient,
             ..ServerOptions::default()
         }
     }
 
-    /// Loads the model.
-    pub fn load(&self, checkpoint: &Arc<Checkpoint>, ui: &Ui) -> anyhow::Result<ServedModel> {
-        let model = &self.model.model;
+    /// Loads a model under a name, beside others.
+    pub fn load(
+        &self,
+        name: &str,
+        model: &ModelArg,
+        checkpoint: &Arc<Checkpoint>,
+        others: MemoryTaken,
+        ui: &Ui,
+    ) -> anyhow::Result<ServedModel> {
         let tokenizer = model.tokenizer(checkpoint, ui)?;
         let template = match self.template.resolve(model, checkpoint, &tokenizer, ui) {
             Ok(template) => Some(template),
@@ -94,29 +92,44 @@ impl ServedModelArgs {
             }
             Err(error) => return Err(error),
         };
-        let head = self.model.compute.head.for_largest();
-        let plan = self.plan(checkpoint, head)?;
-        let loaded = self.model.load_as_planned(checkpoint, plan, head, ui)?;
+        let head = self.compute.head.for_largest();
+        let plan = self.plan(checkpoint, head, others)?;
+        let run = RunModelArgs {
+            model: model.clone(),
+            threads: self.threads,
+            compute: self.compute.clone(),
+        };
+        let loaded = run.load_as_planned(checkpoint, plan, head, ui)?;
         let tensors = checkpoint.tensors();
         Ok(ServedModel {
-            name: self.name(),
+            name: name.to_owned(),
             is_builtin: model.is_builtin(),
             checkpoint: Arc::clone(checkpoint),
             engine: loaded.engine,
             tokenizer: Arc::new(tokenizer),
             template,
             chat_options: self.template.options()?,
+            defaults: RequestDefaults {
+                sampling: self.sampling.options(checkpoint, ui),
+                seed: self.sampling.seed(),
+                max_tokens: self.max_tokens,
+            },
             n_parameters: tensors.iter().map(|t| t.n_rows * t.n_cols).sum(),
         })
     }
 
     /// Returns a plan with KV pages for as many full contexts as fit into memory, at most
     /// one per text: requests share them.
-    fn plan(&self, checkpoint: &Checkpoint, head: HeadPrecision) -> anyhow::Result<Plan> {
+    fn plan(
+        &self,
+        checkpoint: &Checkpoint,
+        head: HeadPrecision,
+        others: MemoryTaken,
+    ) -> anyhow::Result<Plan> {
         let mut n_contexts = self.parallel;
         loop {
             let one = PlanOptions {
-                n_threads: self.model.threads,
+                n_threads: self.threads.threads,
                 context_len: self.context,
                 ..PlanOptions::default()
             };
@@ -126,7 +139,7 @@ impl ServedModelArgs {
                 kv_pages: Some(n_contexts * context_len.div_ceil(KvPage::POSITIONS)),
                 ..one
             };
-            let plan = self.model.compute.plan(checkpoint, head, sizes);
+            let plan = self.compute.plan_beside(others, checkpoint, head, sizes);
             match plan {
                 Err(error) if n_contexts > 1 && is_memory_limit(&error) => n_contexts /= 2,
                 plan => return plan,
@@ -134,11 +147,12 @@ impl ServedModelArgs {
         }
     }
 
-    fn name(&self) -> String {
+    /// Returns the name of a model in the API: the alias, or that of its file.
+    pub fn name_of(&self, model: &ModelArg) -> String {
         if let Some(alias) = &self.alias {
             return alias.clone();
         }
-        let name = self.model.model.name();
+        let name = model.name();
         let path = Path::new(&*name);
         let is_file = path.extension().is_some_and(|end| end == "gguf");
         let last = if is_file {
@@ -154,6 +168,14 @@ impl ServedModelArgs {
 }
 
 fn is_memory_limit(error: &anyhow::Error) -> bool {
+    memory_limit(error).is_some()
+}
+
+/// Returns the error of a model that exceeds the memory limit, if this is one.
+pub fn memory_limit(error: &anyhow::Error) -> Option<&MemoryLimitError> {
     let mut causes = error.chain();
-    causes.any(|cause| matches!(cause.downcast_ref(), Some(PlanError::MemoryLimit(_))))
+    causes.find_map(|cause| match cause.downcast_ref() {
+        Some(PlanError::MemoryLimit(error)) => Some(&**error),
+        _ => None,
+    })
 }

@@ -11,7 +11,7 @@ use super::generation::constraint;
 use crate::error::{Interrupted, Unverified};
 use crate::interrupt;
 use crate::model::{
-    ComputeArgs, DeviceArg, HeadArg, ModelArg, RunModelArgs, WeightBitsArg, parse_bytes,
+    ComputeArgs, DeviceArg, HeadArg, ModelArg, RunModelArgs, ThreadsArg, WeightBitsArg, parse_bytes,
 };
 use crate::ui::Ui;
 
@@ -117,7 +117,9 @@ impl Args {
             .context("the grammar of the receipt")?;
         let model = RunModelArgs {
             model: self.model.clone(),
-            threads: self.threads,
+            threads: ThreadsArg {
+                threads: self.threads,
+            },
             compute: ComputeArgs {
                 device: DeviceArg::Auto,
                 kernel: self.kernel.clone(),

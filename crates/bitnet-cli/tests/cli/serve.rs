@@ -174,6 +174,142 @@ fn health(mut stream: impl Read + Write) -> String {
     response.lines().next().unwrap_or_default().to_owned()
 }
 
+/// The path of a model of the repository.
+fn model(name: &str) -> String {
+    format!("{}/../../models/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+impl Server {
+    /// Asks a model for a completion; returns the status and the reply.
+    fn complete(&self, model: &str) -> (u16, Value) {
+        let body = json!({"model": model, "prompt": "Once", "max_tokens": 3, "seed": 1});
+        let agent = ureq::Agent::config_builder().http_status_as_error(false);
+        let url = format!("{}/v1/completions", self.address);
+        let request = agent.build().new_agent().post(&url);
+        let mut response = request
+            .content_type("application/json")
+            .send(&body.to_string())
+            .unwrap();
+        let text = response.body_mut().read_to_string().unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_str(&text).unwrap())
+    }
+}
+
+#[test]
+fn several_models_are_served_by_their_names() {
+    let gguf = format!("big={}", model("storyteller/storyteller.gguf"));
+    let folder = model("storyteller-tiny");
+    let missing = tempfile::tempdir().unwrap();
+    let broken = missing.path().join("broken.gguf");
+    std::fs::write(&broken, "GGUF, but not for long").unwrap();
+    let broken = broken.to_str().unwrap();
+    let mut server = Server::spawn(&mut serve(&[
+        "--port", "0", "-m", &gguf, "-m", &folder, "-m", broken,
+    ]));
+    let (status, big) = server.complete("big");
+    assert_eq!((status, &big["model"]), (200, &json!("big")), "{big}");
+    let (status, tiny) = server.complete("storyteller-tiny");
+    assert_eq!(
+        (status, &tiny["model"]),
+        (200, &json!("storyteller-tiny")),
+        "{tiny}"
+    );
+    assert_ne!(big["system_fingerprint"], tiny["system_fingerprint"]);
+    let (status, error) = server.complete("broken");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert_eq!(status, 500, "{error}");
+    assert!(message.contains("broken.gguf"), "{message}");
+    assert_eq!(server.complete("other").0, 404);
+    server.terminate();
+}
+
+#[test]
+fn a_folder_of_models_serves_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = |name: &str| folder.path().join(name);
+    std::fs::copy(model("storyteller/storyteller.gguf"), below("a.gguf")).unwrap();
+    std::os::unix::fs::symlink(model("storyteller-tiny"), below("tiny")).unwrap();
+    std::fs::create_dir(below("notes")).unwrap();
+    std::fs::write(below("README.md"), "two models").unwrap();
+    let path = folder.path().to_str().unwrap();
+    let mut server = Server::spawn(&mut serve(&["--port", "0", "-m", path]));
+    for name in ["a", "tiny"] {
+        let (status, reply) = server.complete(name);
+        assert_eq!((status, &reply["model"]), (200, &json!(name)), "{reply}");
+    }
+    server.terminate();
+}
+
+#[test]
+fn models_are_unloaded_within_the_memory_limit() {
+    let gguf = format!("big={}", model("storyteller/storyteller.gguf"));
+    let tiny = format!("tiny={}", model("storyteller-tiny"));
+    // More than the larger one needs with a context, and less than both.
+    let args = [
+        "--port",
+        "0",
+        "-m",
+        &gguf,
+        "-m",
+        &tiny,
+        "--memory-limit",
+        "50MB",
+    ];
+    let mut server = Server::spawn(&mut serve(&args));
+    let mut first = None;
+    for _ in 0..3 {
+        let answers = ["big", "tiny"].map(|name| {
+            let (status, reply) = server.complete(name);
+            assert_eq!(status, 200, "{reply}");
+            reply["choices"].clone()
+        });
+        assert_eq!(&answers, first.get_or_insert_with(|| answers.clone()));
+    }
+    server.terminate();
+    let both = [
+        "--port",
+        "0",
+        "-m",
+        &gguf,
+        "-m",
+        &tiny,
+        "--memory-limit",
+        "1MB",
+    ];
+    let output = serve(&both).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn models_without_a_name_of_their_own_are_refused() {
+    let gguf = model("storyteller/storyteller.gguf");
+    let refused = |args: &[&str]| {
+        let output = serve(&[&["--port", "0"], args].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let two = ["-m", &gguf, "-m", &gguf];
+    let stderr = refused(&two);
+    assert!(
+        stderr.contains("have the same name, \"storyteller\""),
+        "{stderr}"
+    );
+    let tiny = model("storyteller-tiny");
+    let stderr = refused(&["-m", &gguf, "-m", &tiny, "--alias", "c"]);
+    assert!(
+        stderr.contains("--alias c names one model, but there are 2"),
+        "{stderr}"
+    );
+    refused(&["-m", &format!("a={gguf}"), "--alias", "c"]);
+    refused(&["-m", "=a.gguf"]);
+    let output = serve(&["--port", "0", "-m", &gguf, "-m", "b=nowhere.gguf"]).output();
+    let output = output.unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("nowhere.gguf"), "{stderr}");
+}
+
 #[test]
 fn a_unix_socket_is_replaced_only_if_nobody_listens() {
     let folder = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ use crate::options::RequestDefaults;
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let asked = asked(&app, request).await?;
     let (client, model) = (asked.client, Arc::clone(&asked.model));
-    let defaults = app.options.defaults;
+    let defaults = model.defaults;
     let asked = aside(move || read(asked, defaults)).await?;
     asked.answer(&app, &model, client).await
 }

@@ -11,7 +11,7 @@ use bitnet_inference::{StopSequences, Task, Work};
 use serde::{Deserialize, Serialize};
 
 use super::fields::Fields;
-use super::generation::{check_prompt, ended, submit};
+use super::generation::{check_prompt, submit};
 use super::{Asked, aside, asked, check_model, document};
 use crate::app::{App, Client};
 use crate::error::ApiError;
@@ -77,7 +77,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
         format,
         ignored,
     } = aside(move || read(asked)).await?;
-    let (vectors, n_tokens) = embed(&app, client, tokens, "input").await?;
+    let (vectors, n_tokens) = embed(&app, &model, client, tokens, "input").await?;
     let data = vectors.into_iter().enumerate();
     let reply = Reply {
         object: "list",
@@ -100,6 +100,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
 /// Computes the vectors of texts from this field. Returns also the number of tokens.
 pub async fn embed(
     app: &App,
+    model: &ModelFacts,
     client: Client,
     tokens: Vec<Vec<u32>>,
     field: &str,
@@ -117,7 +118,7 @@ pub async fn embed(
         work: Work::Embed,
     });
     let tasks: Vec<Task> = tasks.collect();
-    let mut handle = submit(app, |reply| Job {
+    let mut handle = submit(app, model, |reply| Job {
         client: client.0,
         tasks,
         stops: StopSequences::default(),
@@ -128,7 +129,7 @@ pub async fn embed(
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; n_texts];
     let mut n_tokens = 0;
     while vectors.iter().any(Option::is_none) {
-        let JobEvent { index, event } = handle.next().await.ok_or_else(ended)?;
+        let JobEvent { index, event } = handle.next().await.ok_or_else(ApiError::ending)?;
         match event {
             TextEvent::Embedding(vector, usage) => {
                 vectors[index] = Some(vector);

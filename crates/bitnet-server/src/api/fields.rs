@@ -227,7 +227,7 @@ pub fn whole(value: Value) -> Value {
 }
 
 /// Returns a value as a message shows it.
-fn short(value: &Value) -> String {
+pub fn short(value: &Value) -> String {
     const MAX: usize = 60;
     let text = value.to_string();
     match text.char_indices().nth(MAX) {

@@ -184,7 +184,7 @@ impl Generation {
         let submitted = Instant::now();
         let stops = self.sampling.stops.clone();
         let tasks = self.compile(app, model).await?;
-        let handle = submit(app, |reply| Job {
+        let handle = submit(app, model, |reply| Job {
             client: client.0,
             tasks,
             stops,
@@ -280,9 +280,10 @@ pub fn check_prompt(model: &ModelFacts, prompt: &[u32], field: &str) -> Result<(
 /// Submits a job, and waits until it is taken.
 pub async fn submit(
     app: &App,
+    model: &ModelFacts,
     make: impl FnOnce(tokio::sync::mpsc::UnboundedSender<JobEvent>) -> Job,
 ) -> Result<JobHandle, ApiError> {
-    let mut handle = app.submit(make);
+    let mut handle = app.submit(model, make);
     match handle.next().await.map(|event| event.event) {
         Some(TextEvent::Refused {
             max_waiting,
@@ -290,13 +291,8 @@ pub async fn submit(
         }) => Err(ApiError::queue_full(max_waiting, retry_after)),
         Some(TextEvent::Failed(error)) => Err(error.into()),
         Some(_) => Ok(handle),
-        None => Err(ended()),
+        None => Err(ApiError::ending()),
     }
-}
-
-/// Returns the error of a request whose server has ended.
-pub fn ended() -> ApiError {
-    ApiError::unavailable("the server ended before the request was done")
 }
 
 /// Waits for all texts of a job.
@@ -308,7 +304,7 @@ pub async fn texts(
     let mut texts = vec![GeneratedText::default(); n_texts];
     let mut n_left = n_texts;
     while n_left > 0 {
-        let JobEvent { index, event } = events.next().await.ok_or_else(ended)?;
+        let JobEvent { index, event } = events.next().await.ok_or_else(ApiError::ending)?;
         let text = &mut texts[index];
         text.add(event)?;
         if let Some(reason) = text.reason {

@@ -40,6 +40,8 @@ pub fn model(template: Option<&str>) -> Arc<ModelFacts> {
         is_builtin: true,
         template: template.expect("the template is valid"),
         chat_options: ChatOptions::new(SystemTime::UNIX_EPOCH),
+        defaults: RequestDefaults::default(),
+        commands: std::sync::mpsc::channel().0,
         fingerprint: String::new(),
         checkpoint: Arc::clone(&checkpoint),
         weights_hash: OnceLock::new(),

@@ -28,12 +28,14 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
+use serde_json::Value;
 
-use self::fields::Fields;
+use self::fields::{Fields, short};
 use crate::app::{App, Client};
 use crate::body::{json, read_body};
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorForm};
 use crate::model::ModelFacts;
+use crate::models::Models;
 
 /// Returns a new identifier.
 fn new_id(prefix: &str) -> String {
@@ -57,12 +59,44 @@ struct Asked {
 /// Reads a request.
 async fn asked(app: &App, request: Request) -> Result<Asked, ApiError> {
     let client = request.extensions().get::<Client>().copied();
+    let form = ErrorForm::of(request.uri().path());
     let body = read_body(app.options.limits, request).await?;
+    let models = app.models()?;
+    let fields = Fields::parse(&body, app.options.lenient)?;
+    let index = choose_model(models, &fields, form)?;
     Ok(Asked {
-        model: app.model()?,
+        model: models.get(index).await?,
         client: client.unwrap_or(Client(0)),
-        fields: Fields::parse(&body, app.options.lenient)?,
+        fields,
     })
+}
+
+/// Returns the index of the model that a request names. If there is but one, its name is
+/// checked with the other fields: [`check_model`].
+fn choose_model(models: &Models, fields: &Fields, form: ErrorForm) -> Result<usize, ApiError> {
+    // Requests to text-embeddings-inference do not name one.
+    if models.names().len() == 1 || form == ErrorForm::Tei {
+        return Ok(0);
+    }
+    let wrong = |what: &str| Err(models.not_found(what).with_param("model"));
+    let name = match fields.get("model") {
+        None | Some(Value::Null) => return wrong("model is missing"),
+        Some(Value::String(name)) => name,
+        Some(other) => {
+            let message = format!("model is {}, expected a string", short(other));
+            return Err(ApiError::field("model", message));
+        }
+    };
+    let untagged = name
+        .strip_suffix(":latest")
+        .filter(|_| form == ErrorForm::Ollama);
+    let named = [Some(&**name), untagged].into_iter().flatten();
+    match named.into_iter().find_map(|name| models.index(name)) {
+        Some(index) => Ok(index),
+        // It is listed as ignored.
+        None if fields.is_lenient() => Ok(0),
+        None => wrong(&format!("there is no model {name:?}")),
+    }
 }
 
 /// Runs work that may take some milliseconds, or seconds, beside other requests.

@@ -10,12 +10,13 @@ use serde::Serialize;
 use super::document;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::model::ModelFacts;
+use crate::model::About;
+use crate::models::{Listed, Status};
 
 #[derive(Serialize)]
 struct List<'a> {
     object: &'static str,
-    data: [Model<'a>; 1],
+    data: Vec<Model<'a>>,
 }
 
 #[derive(Serialize)]
@@ -24,7 +25,19 @@ struct Model<'a> {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
-    bitnet: Facts,
+    status: StatusDocument,
+    /// Absent before the model was first loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bitnet: Option<Facts>,
+}
+
+/// Whether the model is loaded, in the form of llama.cpp's server.
+#[derive(Serialize)]
+struct StatusDocument {
+    value: &'static str,
+    /// Whether it could not be loaded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    failed: bool,
 }
 
 /// What the API has no fields for.
@@ -39,31 +52,45 @@ struct Facts {
     weights_bytes: usize,
 }
 
-impl<'a> Model<'a> {
-    fn new(model: &'a ModelFacts) -> Self {
+impl<'a> From<Listed<'a>> for Model<'a> {
+    fn from(model: Listed<'a>) -> Self {
         Self {
-            id: &model.name,
+            id: model.name,
             object: "model",
-            created: model.loaded_at,
+            created: model.about.as_ref().map_or(0, |about| about.loaded_at),
             owned_by: "bitnet",
-            bitnet: Facts {
-                family: model.family,
-                parameters: model.n_parameters,
-                context_length: model.context_len,
-                vocabulary: model.vocab_size,
-                chat_template: model.template.is_some(),
-                builtin: model.is_builtin,
-                weights_bytes: model.weight_bytes,
+            status: StatusDocument {
+                value: match model.status {
+                    Status::Loaded => "loaded",
+                    Status::Loading => "loading",
+                    Status::Unloaded | Status::Failed => "unloaded",
+                },
+                failed: model.status == Status::Failed,
             },
+            bitnet: model.about.map(Facts::from),
+        }
+    }
+}
+
+impl From<About> for Facts {
+    fn from(about: About) -> Self {
+        Self {
+            family: about.family,
+            parameters: about.n_parameters,
+            context_length: about.context_len,
+            vocabulary: about.vocab_size,
+            chat_template: about.has_template,
+            builtin: about.is_builtin,
+            weights_bytes: about.weight_bytes,
         }
     }
 }
 
 pub async fn list(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let model = app.model()?;
+    let models = app.models()?.list().into_iter();
     let list = List {
         object: "list",
-        data: [Model::new(&model)],
+        data: models.map(Model::from).collect(),
     };
     Ok(document(&list, &[]))
 }
@@ -72,17 +99,12 @@ pub async fn one(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let model = app.model()?;
+    let models = app.models()?;
     let Ok(Path(name)) = path else {
         let error = ApiError::not_found("the name of the model is not UTF-8");
         return Err(error.with_code("model_not_found"));
     };
-    if name != model.name {
-        let message = format!(
-            "there is no model {name:?}, this server has {:?}",
-            model.name
-        );
-        return Err(ApiError::not_found(message).with_code("model_not_found"));
-    }
-    Ok(document(&Model::new(&model), &[]))
+    let named = models.list().into_iter().find(|model| model.name == name);
+    let named = named.ok_or_else(|| models.not_found(&format!("there is no model {name:?}")));
+    Ok(document(&Model::from(named?), &[]))
 }

@@ -19,9 +19,9 @@ pub(super) struct Texts {
 
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let asked = asked(&app, request).await?;
-    let client = asked.client;
+    let (client, model) = (asked.client, Arc::clone(&asked.model));
     let Texts { tokens, ignored } = aside(move || read(asked)).await?;
-    let (vectors, _) = embed(&app, client, tokens, "inputs").await?;
+    let (vectors, _) = embed(&app, &model, client, tokens, "inputs").await?;
     Ok(document(&vectors, &ignored))
 }
 

@@ -132,7 +132,7 @@ async fn every_request(
 }
 
 async fn health(State(app): State<Arc<App>>) -> Response {
-    match app.model() {
+    match app.models() {
         Ok(_) => json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()),
         Err(error) => error.into_response(),
     }

@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use bitnet_server::{RequestDefaults, ServerOptions};
 use serde_json::{Value, json};
 
-use crate::client::{start, tokenizer};
+use crate::client::{Size, start, start_with_defaults, tokenizer};
 
 #[test]
 fn every_field_is_honoured_or_refused_by_name() {
@@ -128,14 +128,12 @@ fn a_lenient_server_lists_what_it_ignores() {
 
 #[test]
 fn defaults_hold_where_a_request_says_nothing() {
-    let server = start(ServerOptions {
-        defaults: RequestDefaults {
-            seed: Some(7),
-            max_tokens: Some(5),
-            ..RequestDefaults::default()
-        },
-        ..ServerOptions::default()
-    });
+    let defaults = RequestDefaults {
+        seed: Some(7),
+        max_tokens: Some(5),
+        ..RequestDefaults::default()
+    };
+    let server = start_with_defaults(ServerOptions::default(), Size::default(), defaults);
     let ask = |path: &str, request: Value| {
         let response = server.post(path, &request);
         assert_eq!(response.status, 200, "{}", response.body);

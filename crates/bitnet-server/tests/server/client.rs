@@ -12,7 +12,7 @@ use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, Engine, GenerateOptions, Model, Packing, Plan,
     PlanOptions, SamplerOptions, StopSequences, Tokenizer, builtin, generate,
 };
-use bitnet_server::{ServedModel, Server, ServerOptions, Shutdown};
+use bitnet_server::{RequestDefaults, ServedModel, Server, ServerOptions, Shutdown};
 use serde_json::Value;
 
 /// The weights, which all engines of the tests share.
@@ -111,29 +111,55 @@ pub fn start(options: ServerOptions) -> Running {
 }
 
 pub fn start_sized(options: ServerOptions, size: Size) -> Running {
+    start_with_defaults(options, size, RequestDefaults::default())
+}
+
+pub fn start_with_defaults(
+    options: ServerOptions,
+    size: Size,
+    defaults: RequestDefaults,
+) -> Running {
     let engine = engine(PlanOptions {
         n_threads: Some(2),
         n_sequences: Some(options.max_running + size.n_cached),
         kv_pages: size.kv_pages,
         ..PlanOptions::default()
     });
+    let model = ServedModel {
+        defaults,
+        is_builtin: true,
+        ..served("builtin", engine, builtin::open())
+    };
+    start_server(options, |server| server.run(model, || ()))
+}
+
+/// A model that is served under a name, with a chat template.
+pub fn served(name: &str, engine: Engine, checkpoint: Checkpoint) -> ServedModel {
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
+    let tensors = checkpoint.tensors();
+    ServedModel {
+        name: name.to_owned(),
+        is_builtin: false,
+        engine,
+        template: ChatTemplate::parse(TEMPLATE, &tokenizer).ok(),
+        tokenizer: Arc::new(tokenizer),
+        chat_options: ChatOptions::new(SystemTime::now()),
+        defaults: RequestDefaults::default(),
+        n_parameters: tensors.iter().map(|t| t.n_rows * t.n_cols).sum(),
+        checkpoint: Arc::new(checkpoint),
+    }
+}
+
+/// Starts a server whose models `run` serves, on a thread of its own.
+pub fn start_server(
+    options: ServerOptions,
+    run: impl FnOnce(Server) -> bool + Send + 'static,
+) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::start(listener, options).unwrap();
     let shutdown = server.shutdown();
-    let tokenizer = tokenizer();
-    let template = ChatTemplate::parse(TEMPLATE, &tokenizer).ok();
-    let model = ServedModel {
-        name: "builtin".to_owned(),
-        is_builtin: true,
-        checkpoint: Arc::new(builtin::open()),
-        engine,
-        tokenizer: Arc::new(tokenizer),
-        template,
-        chat_options: ChatOptions::new(SystemTime::now()),
-        n_parameters: 35_682_816,
-    };
-    let thread = std::thread::spawn(move || server.run(model, || ()));
+    let thread = std::thread::spawn(move || run(server));
     let running = Running {
         address,
         shutdown,
@@ -248,7 +274,7 @@ impl Running {
         read_response(&mut stream)
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric, whose labels are part of its name.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").body;
         let line = text

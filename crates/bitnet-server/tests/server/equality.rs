@@ -18,10 +18,10 @@ const BEGINNINGS: [&str; 4] = [
 ];
 
 /// A small generator of pseudo-random numbers.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -31,7 +31,7 @@ impl Random {
 }
 
 /// A random request: several prompts, numbers of texts, seeds, schemas and stop texts.
-fn request(random: &mut Random) -> Value {
+pub fn request(random: &mut Random) -> Value {
     let mut prompt = BEGINNINGS[random.below(4)].repeat(1 + random.below(6));
     if random.below(2) == 0 {
         prompt.push_str([" one", " two", " three"][random.below(3)]);
@@ -63,7 +63,7 @@ fn request(random: &mut Random) -> Value {
 }
 
 /// The texts, with all that does not depend on time.
-fn outcome(server: &Running, request: &Value) -> Value {
+pub fn outcome(server: &Running, request: &Value) -> Value {
     let response = server.post("/v1/completions", request);
     assert_eq!(response.status, 200, "{}", response.body);
     let mut json = response.json();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bitnet_server::ServerOptions;
+use bitnet_server::{RequestDefaults, ServerOptions};
 use serde_json::{Value, json};
 
-use crate::client::{Running, start};
+use crate::client::{Running, Size, start, start_with_defaults};
 
 /// Returns the reply, whole or of the documents of a stream, without what is new in each: its
 /// identifier, its times, and what of the prompt was cached.
@@ -174,14 +174,15 @@ fn only_what_is_determined_is_kept() {
     assert_eq!(counts(&server), [9.0, 0.0]);
 
     // With a seed of its own, the server determines all.
-    let server = start(ServerOptions {
+    let options = ServerOptions {
         response_cache: 1 << 20,
-        defaults: bitnet_server::RequestDefaults {
-            seed: Some(7),
-            ..bitnet_server::RequestDefaults::default()
-        },
         ..ServerOptions::default()
-    });
+    };
+    let defaults = RequestDefaults {
+        seed: Some(7),
+        ..RequestDefaults::default()
+    };
+    let server = start_with_defaults(options, Size::default(), defaults);
     assert_eq!(answer(&server, path, &drawn), answer(&server, path, &drawn));
     assert_eq!(counts(&server), [2.0, 1.0]);
 }

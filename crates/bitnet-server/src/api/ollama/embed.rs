@@ -35,7 +35,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let (client, model) = (asked.client, Arc::clone(&asked.model));
     let start = Instant::now();
     let Texts { tokens, ignored } = aside(move || read(asked)).await?;
-    let (vectors, n_tokens) = embed(&app, client, tokens, "input").await?;
+    let (vectors, n_tokens) = embed(&app, &model, client, tokens, "input").await?;
     let reply = Reply {
         model: &model.name,
         embeddings: vectors,

@@ -52,7 +52,7 @@ async fn answer(
     read: impl FnOnce(Asked, RequestDefaults) -> Result<Answer, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let (client, model) = (asked.client, Arc::clone(&asked.model));
-    let defaults = app.options.defaults;
+    let defaults = model.defaults;
     match aside(move || read(asked, defaults)).await? {
         Answer::Texts(asked) => asked.answer(&app, &model, client).await,
         Answer::Loaded(reply) => Ok(reply.loaded()),

@@ -10,7 +10,8 @@ use super::check_name;
 use crate::api::{Asked, asked, document};
 use crate::app::{App, iso_time};
 use crate::error::ApiError;
-use crate::model::ModelFacts;
+use crate::model::About;
+use crate::models::{Listed, Status};
 
 /// The version of Ollama whose API these pages have. Clients ask for the least that they need.
 const VERSION: &str = "0.12.11";
@@ -20,18 +21,23 @@ pub async fn version() -> Response {
 }
 
 pub async fn tags(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let model = app.model()?;
-    Ok(document(&json!({"models": [entry(&model)]}), &[]))
+    let models = app.models()?.list();
+    let entries: Vec<Value> = models.iter().map(entry).collect();
+    Ok(document(&json!({"models": entries}), &[]))
 }
 
 pub async fn ps(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let model = app.model()?;
-    let mut entry = entry(&model);
-    entry["size_vram"] = 0.into();
-    entry["context_length"] = model.context_len.into();
-    // As long as the server.
-    entry["expires_at"] = iso_time(i32::MAX as u64 * 1000).into();
-    Ok(document(&json!({"models": [entry]}), &[]))
+    let mut entries = Vec::new();
+    let models = app.models()?.list();
+    for model in models.iter().filter(|m| m.status == Status::Loaded) {
+        let mut entry = entry(model);
+        entry["size_vram"] = 0.into();
+        entry["context_length"] = model.about.as_ref().map(|about| about.context_len).into();
+        // Unless others need its memory, as long as the server.
+        entry["expires_at"] = iso_time(i32::MAX as u64 * 1000).into();
+        entries.push(entry);
+    }
+    Ok(document(&json!({"models": entries}), &[]))
 }
 
 pub async fn show(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -65,36 +71,38 @@ pub(in crate::api) fn facts_of(asked: Asked) -> Result<Response, ApiError> {
         "modified_at": iso_time(model.loaded_at * 1000),
         "template": template.map_or("", |template| template.source()),
         "parameters": "",
-        "details": details(&model),
+        "details": details(Some(&model.about())),
         "model_info": facts,
         "capabilities": capabilities,
     });
     Ok(document(&reply, &ignored))
 }
 
-fn entry(model: &ModelFacts) -> Value {
+/// Returns the entry of a model in a list; what is not known before it was loaded is empty.
+fn entry(model: &Listed<'_>) -> Value {
+    let about = model.about.as_ref();
     json!({
         "name": model.name,
         "model": model.name,
-        "modified_at": iso_time(model.loaded_at * 1000),
-        "size": model.weight_bytes,
-        "digest": model.fingerprint,
-        "details": details(model),
+        "modified_at": iso_time(about.map_or(0, |about| about.loaded_at) * 1000),
+        "size": about.map_or(0, |about| about.weight_bytes),
+        "digest": about.map_or("", |about| &about.fingerprint),
+        "details": details(about),
     })
 }
 
-fn details(model: &ModelFacts) -> Value {
-    let n = model.n_parameters as f64;
-    let size = match n {
-        1e9.. => format!("{:.1}B", n / 1e9),
-        _ => format!("{:.1}M", n / 1e6),
-    };
+fn details(about: Option<&About>) -> Value {
+    let families: Vec<_> = about.iter().map(|about| about.family).collect();
+    let size = about.map(|about| match about.n_parameters as f64 {
+        n @ 1e9.. => format!("{:.1}B", n / 1e9),
+        n => format!("{:.1}M", n / 1e6),
+    });
     json!({
         "parent_model": "",
         "format": "bitnet",
-        "family": model.family,
-        "families": [model.family],
-        "parameter_size": size,
+        "family": families.first().copied().unwrap_or_default(),
+        "families": families,
+        "parameter_size": size.unwrap_or_default(),
         "quantization_level": "1.58 bits",
     })
 }

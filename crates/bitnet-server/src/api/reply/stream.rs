@@ -12,7 +12,7 @@ use hyper::body::Frame;
 use serde_json::Value;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::super::generation::{GeneratedText, ended};
+use super::super::generation::GeneratedText;
 use super::super::receipts::Receipts;
 use crate::error::ApiError;
 use crate::job::{JobEvent, TextEvent};
@@ -109,7 +109,7 @@ impl<W: StreamWriter> hyper::body::Body for Events<W> {
             match this.source.poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(event)) => this.on_event(event, &mut out),
-                Poll::Ready(None) => this.fail(&ended(), &mut out),
+                Poll::Ready(None) => this.fail(&ApiError::ending(), &mut out),
             }
         }
         if out.is_empty() && this.keep_alive.poll_tick(cx).is_ready() {
