@@ -322,11 +322,14 @@ fn bisect_table(rows: &str) {
         for (limit, trials) in LIMITS {
             let found = searches(failure, limit, trials, 50_000);
             let sure = (found.sure * trials as f64).round();
+            let right_if_sure = match sure {
+                0.0 => "none".to_owned(),
+                _ => format!("{} of {sure}", plus_minus(found.right_if_sure, sure)),
+            };
             println!(
-                "| {what} | {limit} | {trials} | {} | {} | {} of {sure} | {:.1} |",
+                "| {what} | {limit} | {trials} | {} | {} | {right_if_sure} | {:.1} |",
                 plus_minus(found.right, trials as f64),
                 shown(found.sure),
-                plus_minus(found.right_if_sure, sure),
                 found.runs
             );
         }

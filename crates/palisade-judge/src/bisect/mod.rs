@@ -73,8 +73,8 @@ pub const BLOCK_PAIRS: usize = 6;
 const FAILURES_IF_CERTAIN: u32 = 6;
 
 /// How often the culprit of a certain failure must have failed, and its parents passed. A commit
-/// that holds a culprit which fails in four runs of five passes so often by chance in one of 625.
-const LOOKS_IF_CERTAIN: u32 = 4;
+/// that holds a culprit which fails in three runs of five passes so often by chance in one of 244.
+const LOOKS_IF_CERTAIN: u32 = 6;
 
 /// The rate from which on a failure is waited for. Where none was seen in 59 looks at the bad
 /// end, it is 95 % sure that the rate is lower, and the ends count as alike.

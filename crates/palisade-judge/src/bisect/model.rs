@@ -35,6 +35,14 @@ const RATES: [f64; 20] = [
 /// that make it likeliest: 95 % of a chi-squared distribution with two degrees of freedom.
 const PLAUSIBLE: f64 = 3.0;
 
+/// The same after at most [`EARLY`] observations: a search that is sure so soon was favoured by
+/// chance, and in it less likely rates are the true ones more often. 99.8 % of the distribution.
+const PLAUSIBLE_EARLY: f64 = 6.0;
+
+/// How many observations are few, and from how many on [`PLAUSIBLE`] holds.
+const EARLY: f64 = 40.0;
+const LATE: f64 = 60.0;
+
 /// A failure rate without a change.
 const SAME: [PriorComponent; 1] = [(1.0, [0.5, 1.0])];
 
@@ -155,7 +163,8 @@ impl Belief {
         let all: Vec<_> = pairs.filter_map(at_rates).collect();
         let most = all.iter().map(|(fit, ..)| *fit);
         let most = most.fold(f64::NEG_INFINITY, f64::max);
-        let plausible = all.into_iter().filter(|(fit, ..)| *fit >= most - PLAUSIBLE);
+        let least = most - plausible(seen);
+        let plausible = all.into_iter().filter(|(fit, ..)| *fit >= least);
         let beliefs = plausible.map(|(_, rates, suspects)| Self {
             expected: vec![rates; suspects.len()],
             suspects,
@@ -246,6 +255,13 @@ fn before_and_since(graph: &Graph, seen: &[CommitEvidence], suspect: usize) -> [
         counts.passes += seen.counts.passes;
     }
     before_and_since
+}
+
+/// How much less likely rates may make what was seen, see [`PLAUSIBLE`].
+fn plausible(seen: &[CommitEvidence]) -> f64 {
+    let observations = seen.iter().map(|seen| f64::from(seen.counts.total()));
+    let share = (LATE - observations.sum::<f64>()) / (LATE - EARLY);
+    PLAUSIBLE + share.clamp(0.0, 1.0) * (PLAUSIBLE_EARLY - PLAUSIBLE)
 }
 
 /// A failure rate, with the logarithms of the chances to fail and to pass.
