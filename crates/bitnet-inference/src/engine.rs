@@ -58,6 +58,8 @@ pub struct Engine {
     /// `[batch_tokens, ffn_dim]`
     pub(crate) up: Buffer<f32>,
     pub(crate) input: LinearInput,
+    /// What was not read of each layer.
+    skipped: Vec<Skipped>,
     /// One buffer per thread, `[widest]`.
     pub(crate) scratch: Vec<Buffer<f32>>,
     pub(crate) attention: AttentionScratch,
@@ -164,6 +166,7 @@ impl Engine {
             up: activations(config.ffn_dim)?,
             input: LinearInput::new(pool, config, plan.isa, plan.batch_tokens)
                 .map_err(PlanError::memory("activations"))?,
+            skipped: vec![Skipped::default(); config.n_layers],
             scratch: (0..plan.n_threads)
                 .map(|_| scratch("activations", config.widest()))
                 .collect::<Result<_, _>>()?,
@@ -189,7 +192,12 @@ impl Engine {
 
     /// Returns what was not read since the engine was made, because it is multiplied by zero.
     pub fn skipped(&self) -> Skipped {
-        self.input.skipped
+        Skipped::of_layers(&self.skipped)
+    }
+
+    /// Returns [`skipped`](Self::skipped) of each layer.
+    pub fn skipped_by_layer(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// Returns the length of a sequence in positions.
@@ -495,7 +503,6 @@ impl Engine {
 
     /// Computes the rows of the batch, reports their logits, and clears the batch.
     fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) -> Result<(), NotFinite> {
-        self.input.skipped.passes += 1;
         for layer in 0..self.model.layers.len() {
             if !self.attention_block(layer) {
                 return Err(NotFinite::Attention(layer));
@@ -503,6 +510,7 @@ impl Engine {
             if !self.ffn_block(layer) {
                 return Err(NotFinite::FeedForward(layer));
             }
+            self.skipped[layer].add_pass(self.input.take_skipped());
         }
         let mut requests = [LogitsRequest::default(); HEAD_ROWS];
         let mut n_requests = 0;

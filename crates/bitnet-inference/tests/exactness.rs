@@ -162,7 +162,12 @@ fn weights_that_are_skipped_do_not_matter() {
         });
         forwarded.unwrap();
         bits.push(batch);
-        (bits, engine.skipped())
+        let skipped = engine.skipped();
+        let layers = engine.skipped_by_layer();
+        let rows = layers.iter().map(|layer| layer.rows.skipped);
+        assert_eq!(rows.sum::<usize>(), skipped.rows.skipped);
+        assert!(layers.iter().all(|layer| layer.passes == skipped.passes));
+        (bits, skipped)
     };
     let read_all = Packing {
         read_all: true,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bitnet_inference::{
     Checkpoint, Constraint, EmptyStopError, Engine, Event, FinishReason, Generation, Grammar,
     GrammarCompiler, GrammarError, MIN_TEMPERATURE, SamplerError, SamplerOptions, SamplingDefaults,
-    StopMatcher, StopSequences, TextStream, Tokenizer,
+    Share, Skipped, StopMatcher, StopSequences, TextStream, Tokenizer,
 };
 use clap::ValueEnum;
 use indicatif::HumanBytes;
@@ -500,6 +500,21 @@ pub fn show_skipped(engine: &Engine, ui: &Ui) {
             per_pass(all),
         ));
     }
+}
+
+/// Reports the same for each layer.
+pub fn show_skipped_by_layer(engine: &Engine, ui: &Ui) {
+    let layers = engine.skipped_by_layer();
+    let percentages = |what: &str, share: fn(&Skipped) -> Share| {
+        let fractions = layers.iter().filter_map(|layer| share(layer).fraction());
+        let shares: Vec<_> = fractions.map(|f| format!("{:.0}", 100.0 * f)).collect();
+        if !shares.is_empty() {
+            let shares = shares.join(" ");
+            ui.detail(&format!("{what} skipped, in % by layer: {shares}"));
+        }
+    };
+    percentages("rows of up", |skipped| skipped.rows);
+    percentages("columns of down", |skipped| skipped.columns);
 }
 
 /// Reports what speculation did, if anything.

@@ -6,6 +6,7 @@ use anyhow::Context;
 use bitnet_inference::perplexity;
 use serde::Serialize;
 
+use super::generation::{show_skipped, show_skipped_by_layer};
 use crate::error::Interrupted;
 use crate::input::read_text;
 use crate::interrupt;
@@ -91,6 +92,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         _ => format!("failed to score {}", args.file.display()),
     })?;
     drop(progress);
+    show_skipped(&loaded.engine, ui);
+    show_skipped_by_layer(&loaded.engine, ui);
     let report = Report {
         bos,
         context: args.context,

@@ -204,8 +204,8 @@ pub(crate) struct LinearInput {
     /// f32 activations, `[n_rows, n_cols]`, for dense weights; empty if the model has none.
     dense: Buffer<f32>,
     n_rows: usize,
-    /// What was not read since construction.
-    pub(crate) skipped: Skipped,
+    /// What was not read since it was taken.
+    skipped: Skipped,
 }
 
 impl LinearInput {
@@ -249,6 +249,11 @@ impl LinearInput {
             n_rows: 0,
             skipped: Skipped::default(),
         })
+    }
+
+    /// Returns what was not read since the last call.
+    pub(crate) fn take_skipped(&mut self) -> Skipped {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Sets the input for ternary weights: rows of this shape, written by

@@ -1,7 +1,7 @@
 //! Which weights are packed so that those that are multiplied by zero are not read, and how
 //! many that saves.
 
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 
 use bitnet_core::{Int8Rows, Isa, PartRead, Shape, TernaryLayout};
 
@@ -25,7 +25,40 @@ pub struct Skipped {
     pub passes: usize,
 }
 
-/// The skipped part of the rows or columns of all layers, each counted once per token.
+impl Skipped {
+    /// Returns what all layers skipped in the same passes.
+    pub(crate) fn of_layers(layers: &[Self]) -> Self {
+        layers.iter().fold(Self::default(), |sum, layer| Self {
+            rows: sum.rows + layer.rows,
+            columns: sum.columns + layer.columns,
+            bytes: sum.bytes + layer.bytes,
+            macs: sum.macs + layer.macs,
+            passes: layer.passes,
+        })
+    }
+
+    /// Adds what a layer skipped in one more pass.
+    pub(crate) fn add_pass(&mut self, pass: Self) {
+        let passes = self.passes + 1;
+        *self = Self {
+            passes,
+            ..Self::of_layers(&[*self, pass])
+        };
+    }
+}
+
+impl Add for Share {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            skipped: self.skipped + other.skipped,
+            total: self.total + other.total,
+        }
+    }
+}
+
+/// The skipped part of the rows or columns of one or more layers, each counted once per token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Those that were skipped.
@@ -41,7 +74,7 @@ impl Share {
     }
 
     /// Adds what a product of `n_tokens` tokens did not compute.
-    fn add(&mut self, part: PartRead, n_tokens: usize) {
+    fn add_product(&mut self, part: PartRead, n_tokens: usize) {
         let total = part.total * n_tokens;
         self.skipped += total - part.products;
         self.total += total;
@@ -51,13 +84,13 @@ impl Share {
 impl Skipped {
     /// Adds a product with rows of `n_cols` weights.
     pub(crate) fn add_rows(&mut self, part: PartRead, n_tokens: usize, n_cols: usize) {
-        self.rows.add(part, n_tokens);
+        self.rows.add_product(part, n_tokens);
         self.add_parts(part, n_tokens, n_cols);
     }
 
     /// Adds a product with columns of `n_rows` weights.
     pub(crate) fn add_columns(&mut self, part: PartRead, n_tokens: usize, n_rows: usize) {
-        self.columns.add(part, n_tokens);
+        self.columns.add_product(part, n_tokens);
         self.add_parts(part, n_tokens, n_rows);
     }
 
