@@ -147,8 +147,9 @@ fn blocks_per_panel(n_cols: usize) -> usize {
     n_cols.next_multiple_of(COL_STEP) / BLOCK_COLS
 }
 
-/// Adding it to a magnitude below 2^22 rounds to an integer. `round_ties_even` calls the C
-/// library on targets without such an instruction.
+/// Adding it to a magnitude below 2^22 rounds to an integer, whose lowest byte is then that of
+/// the sum. `round_ties_even` calls the C library on targets without such an instruction, and a
+/// conversion with `as` checks for overflow, so that the loop would not be vectorized.
 const ROUND: f32 = 12_582_912.0;
 
 struct QuantizeWeights<'a> {
@@ -166,8 +167,8 @@ impl NullaryFnOnce for QuantizeWeights<'_> {
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (out, &w) in self.out.iter_mut().zip(self.w) {
             // Rounds to nearest even: the sum has no fraction bits.
-            let q = (w * inverse + ROUND) - ROUND;
-            *out = q.clamp(-127.0, 127.0) as i32 as i8;
+            let sum = (w * inverse).clamp(-127.0, 127.0) + ROUND;
+            *out = sum.to_bits() as i8;
         }
         scale
     }

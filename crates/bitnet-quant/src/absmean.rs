@@ -65,9 +65,10 @@ impl AbsMean {
     pub fn round_row(&self, masters: &[f32], trits: &mut [i8]) {
         assert_eq!(masters.len(), trits.len(), "trits of a row");
         for (trit, master) in trits.iter_mut().zip(masters) {
-            // The nearest integer, ties to even: there are no bits left for a fraction.
-            let nearest = (master * self.inverse + ROUND) - ROUND;
-            *trit = nearest.clamp(-1.0, 1.0) as i8;
+            // The nearest integer, ties to even: there are no bits left for a fraction, and the
+            // lowest byte is that of the integer.
+            let sum = (master * self.inverse).clamp(-1.0, 1.0) + ROUND;
+            *trit = sum.to_bits() as i8;
         }
     }
 }

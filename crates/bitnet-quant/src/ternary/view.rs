@@ -84,6 +84,9 @@ impl<'a> TernaryView<'a> {
                     f32::from_le_bytes(*bytes.expect("the prefix of a row"))
                 })
                 .collect(),
+            ScalePlace::Block(at) if self.is_same_in_all_blocks(at) => {
+                return self.finite(Scales::Tensor(half(at)), |_| false);
+            }
             ScalePlace::Block(at) => (0..self.bytes.len() / layout.block_bytes)
                 .map(|block| half(block * layout.block_bytes + at))
                 .collect(),
@@ -107,6 +110,16 @@ impl<'a> TernaryView<'a> {
             Scales::simplest(len, self.n_rows, values, &mut is_zero)
         };
         self.finite(scales, is_zero)
+    }
+
+    /// Returns whether the two bytes at this place are the same in all blocks, of which there
+    /// is one: the usual case, for which no scale need be converted.
+    fn is_same_in_all_blocks(&self, at: usize) -> bool {
+        let blocks = self.bytes.chunks_exact(self.ty.layout().block_bytes);
+        let mut scales = blocks.map(|block| [block[at], block[at + 1]]);
+        scales
+            .next()
+            .is_some_and(|first| scales.all(|scale| scale == first))
     }
 
     /// Checks that all scales are finite; groups of zeros get the scale 0.
