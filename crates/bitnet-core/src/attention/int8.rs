@@ -6,7 +6,7 @@
 use std::iter;
 
 use super::block::{BlockPass, Scores};
-use super::kv_page::KeyValue;
+use super::kv_page::{KeyValue, append, fill};
 use super::{BLOCK, MAX_ROWS, TILE};
 use crate::activations::{Int8Rows, PART_RADIX};
 use crate::arch::{CACHE_LINE, NullaryFnOnce, prefetch};
@@ -71,6 +71,29 @@ impl Int8Store {
     pub(super) fn copy_from(&mut self, other: &Self) {
         self.packed.copy_from_slice(&other.packed);
         self.scales.copy_from_slice(&other.scales);
+    }
+
+    /// Appends all blocks, and then the scales.
+    pub(super) fn write_to(&self, out: &mut Vec<u8>) {
+        for block in &self.packed[..] {
+            out.extend_from_slice(&block.0);
+        }
+        append(
+            out,
+            self.scales.as_flattened().as_flattened(),
+            f32::to_le_bytes,
+        );
+    }
+
+    /// Reads what [`write_to`](Self::write_to) wrote.
+    pub(super) fn read_from(&mut self, bytes: &[u8]) {
+        let (packed, scales) = bytes.split_at(self.packed.len() * size_of::<PackedBlock>());
+        let blocks = packed.chunks_exact(size_of::<PackedBlock>());
+        for (block, bytes) in self.packed.iter_mut().zip(blocks) {
+            block.0.copy_from_slice(bytes);
+        }
+        let into = self.scales.as_flattened_mut().as_flattened_mut();
+        fill(into, scales, f32::from_le_bytes);
     }
 
     /// Returns the bytes of one block and its scales.

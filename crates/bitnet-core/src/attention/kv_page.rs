@@ -104,6 +104,41 @@ impl KvPage {
         Ok(copy)
     }
 
+    /// Appends the contents of the page to `out`: [`KvShape::page_bytes`] bytes, the same on
+    /// every machine.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        match &self.data {
+            Data::F32(data) => append(out, data.as_flattened(), f32::to_le_bytes),
+            Data::F16(data) => append(out, data.as_flattened(), u16::to_le_bytes),
+            Data::Int8(store) => store.write_to(out),
+        }
+    }
+
+    /// Allocates a page with contents that [`write_to`](Self::write_to) wrote. They are not
+    /// checked: any bytes are a page of some values.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system is out of memory.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are not [`KvShape::page_bytes`] bytes.
+    pub fn read_from(
+        pool: &HybridMemoryPool,
+        shape: KvShape,
+        bytes: &[u8],
+    ) -> Result<Self, OutOfMemory> {
+        assert_eq!(bytes.len(), shape.page_bytes(), "the bytes of a page");
+        let mut page = Self::new(pool, shape)?;
+        match &mut page.data {
+            Data::F32(data) => fill(data.as_flattened_mut(), bytes, f32::from_le_bytes),
+            Data::F16(data) => fill(data.as_flattened_mut(), bytes, u16::from_le_bytes),
+            Data::Int8(store) => store.read_from(bytes),
+        }
+        Ok(page)
+    }
+
     /// Returns the shape of its positions.
     pub fn shape(&self) -> KvShape {
         self.shape
@@ -191,6 +226,32 @@ impl KvShape {
     /// Returns the tiles of sixteen elements per float block.
     fn tiles_per_block(self) -> usize {
         BLOCK / TILE * self.head_dim + BLOCK * self.head_dim.div_ceil(TILE)
+    }
+}
+
+/// Appends the bytes of elements.
+pub(super) fn append<E: Copy, const N: usize>(
+    out: &mut Vec<u8>,
+    elements: &[E],
+    to_bytes: impl Fn(E) -> [u8; N],
+) {
+    let start = out.len();
+    out.resize(start + elements.len() * N, 0);
+    let chunks = out[start..].as_chunks_mut().0.iter_mut();
+    for (chunk, element) in chunks.zip(elements) {
+        *chunk = to_bytes(*element);
+    }
+}
+
+/// Reads elements from their bytes.
+pub(super) fn fill<E, const N: usize>(
+    elements: &mut [E],
+    bytes: &[u8],
+    from_bytes: impl Fn([u8; N]) -> E,
+) {
+    let chunks = bytes.as_chunks().0.iter();
+    for (element, chunk) in elements.iter_mut().zip(chunks) {
+        *element = from_bytes(*chunk);
     }
 }
 

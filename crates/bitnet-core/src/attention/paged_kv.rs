@@ -33,6 +33,11 @@ impl PagedKv {
         }
     }
 
+    /// Returns the pool that its pages are from.
+    pub fn pool(&self) -> &HybridMemoryPool {
+        &self.pool
+    }
+
     /// Returns the shape of a position.
     pub fn shape(&self) -> KvShape {
         self.shape
@@ -131,6 +136,26 @@ impl PagedKv {
     pub fn load(&self, at: RowPosition, head: usize) -> (Vec<f32>, Vec<f32>) {
         let page = &self.tables[at.sequence][at.position / KvPage::POSITIONS];
         page.load(at.position % KvPage::POSITIONS, head)
+    }
+
+    /// Returns page `index` of a sequence.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such page.
+    pub fn page(&self, sequence: usize, index: usize) -> &KvPage {
+        &self.tables[sequence][index]
+    }
+
+    /// Appends a page to the table of a sequence.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the page has another shape.
+    pub fn push(&mut self, sequence: usize, page: KvPage) {
+        assert_eq!(page.shape(), self.shape, "pages have the same shape");
+        self.tables[sequence].push(Arc::new(page));
+        self.n_pages += 1;
     }
 
     /// Returns block `index` of a sequence and head.

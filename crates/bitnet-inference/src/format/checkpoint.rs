@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bitnet_core::OutOfMemory;
 use bitnet_quant::{Scales, ShapeError, TernaryError, TernaryView};
+use twox_hash::xxhash3_128;
 
 use super::gguf::{Gguf, GgufError};
 use super::i2s_layout::I2SLayout;
@@ -183,6 +184,27 @@ impl Checkpoint {
     /// Returns the bytes of a tensor as stored.
     pub(crate) fn stored_bytes(&self, tensor: &StoredTensor) -> &[u8] {
         &self.files[tensor.file_idx][tensor.range.clone()]
+    }
+
+    /// Returns a hash of all that is computed with besides the configuration: the tensors as
+    /// they are stored. It reads them all, at the speed of memory.
+    pub fn stored_hash(&self) -> u128 {
+        let mut hasher = xxhash3_128::Hasher::new();
+        for (name, tensor) in &self.tensors {
+            let StoredTensor {
+                encoding,
+                n_rows,
+                n_cols,
+                outer_scale,
+                ..
+            } = tensor;
+            let less_one = self.norm_is_less_one(name);
+            let head = format!("{name} {encoding:?} {n_rows} {n_cols} {outer_scale:?} {less_one}");
+            hasher.write(head.as_bytes());
+            hasher.write(self.stored_bytes(tensor));
+        }
+        hasher.write(format!("{:?}", self.rotary_rows).as_bytes());
+        hasher.finish_128()
     }
 
     /// Returns the configuration of the model.

@@ -3,6 +3,8 @@
 //! - *Invariant:* the pages in use, plus those still needed to fulfil all guarantees, are at
 //!   most `max_pages`. So a started sequence always gets its guaranteed pages.
 
+pub(crate) mod page_file;
+
 use bitnet_core::{
     Heads, HybridMemoryPool, Isa, KeyValue, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
     RowPosition,
@@ -121,11 +123,7 @@ impl KvCache {
     ) -> Result<SequenceHandle, SequenceError> {
         // The last token is always computed: its logits are needed.
         let known = &prompt[..prompt.len().saturating_sub(1)];
-        let common = |tokens: &[u32]| known.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        let best = (0..self.sequences.len())
-            .map(|other| (common(self.tokens(other)), other))
-            .max_by_key(|&(len, other)| (len, std::cmp::Reverse(other)));
-        let (len, source) = best.unwrap_or_default();
+        let (len, source) = self.longest_prefix(known);
         // Sharing a partial page may need one page more than sharing only whole pages.
         let whole_pages = len / KvPage::POSITIONS * KvPage::POSITIONS;
         let max_len = max_len.max(prompt.len());
@@ -139,6 +137,55 @@ impl KvCache {
             sequence,
             n_reused: self.len(sequence),
         })
+    }
+
+    /// Returns the longest common prefix of these tokens with a sequence, and that sequence.
+    fn longest_prefix(&self, tokens: &[u32]) -> (usize, usize) {
+        let common = |other| {
+            let same = tokens.iter().zip(self.tokens(other));
+            same.take_while(|(a, b)| a == b).count()
+        };
+        let all = (0..self.sequences.len()).map(|other| (common(other), other));
+        let best = all.max_by_key(|&(len, other)| (len, std::cmp::Reverse(other)));
+        best.unwrap_or_default()
+    }
+
+    /// Returns how many whole pages of these tokens a sequence has.
+    pub(crate) fn n_pages_of(&self, tokens: &[u32]) -> usize {
+        self.longest_prefix(tokens).0 / KvPage::POSITIONS
+    }
+
+    /// Starts a sequence with tokens of whole pages. It shares the pages that other sequences
+    /// have, and gets the others from `read(index)`, up to the first `None`. Returns its index,
+    /// or `None` if no page was read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start). Other sequences are not affected.
+    pub(crate) fn restore(
+        &mut self,
+        tokens: &[u32],
+        mut read: impl FnMut(&HybridMemoryPool, KvShape, usize) -> Option<KvPage>,
+    ) -> Result<Option<usize>, SequenceError> {
+        let (len, source) = self.longest_prefix(tokens);
+        let n_shared = len / KvPage::POSITIONS;
+        let sequence = self.begin(source, n_shared * KvPage::POSITIONS, tokens.len())?;
+        let mut n_pages = n_shared;
+        while n_pages < tokens.len() / KvPage::POSITIONS {
+            let Some(page) = read(self.paged.pool(), self.paged.shape(), n_pages) else {
+                break;
+            };
+            self.paged.push(sequence, page);
+            n_pages += 1;
+        }
+        if n_pages == n_shared {
+            self.finish(sequence);
+            return Ok(None);
+        }
+        let tokens = &tokens[..n_pages * KvPage::POSITIONS];
+        self.sequences[sequence].tokens = tokens.to_vec();
+        self.release_guarantee(sequence);
+        Ok(Some(sequence))
     }
 
     /// Starts a copy of another sequence, which shares its pages, and guarantees pages for

@@ -200,6 +200,17 @@ impl Scheduler {
         }
     }
 
+    /// Returns the sequences of finished tasks, least recently used first.
+    pub fn cached(&self) -> &[usize] {
+        &self.cached
+    }
+
+    /// Keeps a sequence as a prefix for later tasks, as one of a finished task. The scheduler
+    /// finishes it.
+    pub fn keep(&mut self, engine: &mut impl StepEngine, sequence: usize) {
+        self.retire(engine, sequence);
+    }
+
     /// Releases the pages of all finished tasks.
     pub fn clear_cache(&mut self, engine: &mut impl StepEngine) {
         for sequence in self.cached.drain(..) {
@@ -544,7 +555,7 @@ impl Scheduler {
     }
 
     /// Drops the least recently used prefix. Returns whether there was one.
-    fn evict(&mut self, engine: &mut impl StepEngine) -> bool {
+    pub fn evict(&mut self, engine: &mut impl StepEngine) -> bool {
         if self.cached.is_empty() {
             return false;
         }
