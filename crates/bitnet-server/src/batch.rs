@@ -177,7 +177,7 @@ pub fn run_batch(
         let driver = scope.spawn(|| driver.run(output, ids));
         // Also if the worker panics, as nothing would be answered any more.
         let _close = CloseOnDrop(Arc::clone(&app));
-        worker::run(&app, engine, &tokenizer, &commands);
+        worker::run(&app, engine, &tokenizer, None, &commands);
         let ended = driver.join();
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

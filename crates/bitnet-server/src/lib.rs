@@ -27,6 +27,7 @@ mod models;
 mod options;
 mod page;
 mod response_cache;
+mod saved_prefixes;
 #[cfg(feature = "tls")]
 mod tls;
 mod worker;
@@ -47,7 +48,7 @@ pub mod hostile {
 pub use crate::batch::{BatchError, BatchProgress, run_batch};
 pub use crate::listener::Listener;
 pub use crate::loader::{ModelLoadError, ModelSource};
-pub use crate::model::ServedModel;
+pub use crate::model::{PrefixFolder, ServedModel};
 pub use crate::models::MemoryTaken;
 pub use crate::options::{Limits, RequestDefaults, ServerOptions};
 #[cfg(feature = "tls")]

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::model::ServedModel;
 use crate::models::{LoadFailure, Loaded, LoaderCommand, MemoryTaken, ModelMemory, Models};
+use crate::saved_prefixes::SavedPrefixes;
 use crate::{job, worker};
 
 /// A model that is loaded when it is asked for.
@@ -185,6 +186,7 @@ impl Loader<'_> {
     fn start(&mut self, model: ServedModel) -> Result<Loaded, ApiError> {
         let name = model.name.clone();
         let memory = ModelMemory::of(&model);
+        let folder = model.prefix_folder.clone();
         let (sender, commands) = job::channel();
         let split = model.split(self.app.options.time, sender);
         let (engine, facts) =
@@ -196,11 +198,12 @@ impl Loader<'_> {
             loader: self.sender.clone(),
         };
         let (app, tokenizer) = (Arc::clone(self.app), Arc::clone(&facts.tokenizer));
+        let prefixes = folder.and_then(|folder| SavedPrefixes::open(&folder, &facts, &engine));
         let thread = std::thread::Builder::new()
             .name("model".to_owned())
             .spawn(move || {
                 let _end = end;
-                worker::run(&app, engine, &tokenizer, &commands)
+                worker::run(&app, engine, &tokenizer, prefixes, &commands)
             })
             .map_err(|error| ApiError::not_loaded(&name, &error.to_string()))?;
         self.workers.insert(worker, thread);

@@ -54,6 +54,8 @@ pub struct Metrics {
     model_loads: Family<Label, Counter>,
     model_load_failures: Family<Label, Counter>,
     model_unloads: Family<Label, Counter>,
+    pub saved_pages: Counter,
+    pub restored_pages: Counter,
     prefix_queries: Counter,
     prefix_hits: Counter,
     response_queries: Counter,
@@ -88,6 +90,8 @@ impl Metrics {
             model_loads: Family::default(),
             model_load_failures: Family::default(),
             model_unloads: Family::default(),
+            saved_pages: Counter::default(),
+            restored_pages: Counter::default(),
             prefix_queries: Counter::default(),
             prefix_hits: Counter::default(),
             response_queries: Counter::default(),
@@ -125,6 +129,8 @@ impl Metrics {
             model_loads: "model_loads", "Models that were loaded, by name";
             model_load_failures: "model_load_failures", "Models that could not be loaded, by name";
             model_unloads: "model_unloads", "Models that were unloaded for others, by name";
+            saved_pages: "prefix_cache_saved_pages", "Pages of the KV cache written to files";
+            restored_pages: "prefix_cache_restored_pages", "Pages of the KV cache read from files";
             prefix_queries: "prefix_cache_queries", "Prompt tokens looked up in the KV cache";
             prefix_hits: "prefix_cache_hits", "Prompt tokens found in the KV cache";
             response_queries: "response_cache_queries", "Requests looked up in the response cache";

@@ -1,5 +1,6 @@
 //! The model that a server serves.
 
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,8 +34,21 @@ pub struct ServedModel {
     pub chat_options: ChatOptions,
     /// What holds where a request says nothing.
     pub defaults: RequestDefaults,
+    /// Where prefixes of its texts are saved, if they are.
+    pub prefix_folder: Option<PrefixFolder>,
     /// Number of weights.
     pub n_parameters: usize,
+}
+
+/// Where prefixes of a model's texts are saved.
+#[derive(Clone, Debug)]
+pub struct PrefixFolder {
+    /// The folder, which models may share.
+    pub path: PathBuf,
+    /// Maximum bytes of its files.
+    pub max_bytes: u64,
+    /// What identifies the weights, such as their hash.
+    pub weights: String,
 }
 
 /// What requests need of a model, without the engine.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{RecvError, TryRecvError};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use bitnet_inference::{
@@ -14,9 +14,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::app::App;
 use crate::job::{Command, Commands, Job, JobEvent, JobId, TextEvent, Timings};
 use crate::metrics::{EngineState, Metrics};
+use crate::saved_prefixes::SavedPrefixes;
 
 /// A step with prompts takes at most so many times as long as one without.
 const STEP_RATIO: f64 = 1.4;
+/// Prefixes are saved after so long without a command.
+const QUIET: Duration = Duration::from_secs(1);
 /// A step may take this time in any case: a pause that nobody sees.
 const STEP_TIME: Duration = Duration::from_millis(5);
 
@@ -75,7 +78,13 @@ impl Text<'_> {
 
 /// Serves a model until the server is asked to end, or nobody can send a command any more.
 /// Returns whether every job was done.
-pub fn run(app: &App, mut engine: Engine, tokenizer: &Tokenizer, commands: &Commands) -> bool {
+pub fn run(
+    app: &App,
+    mut engine: Engine,
+    tokenizer: &Tokenizer,
+    prefixes: Option<SavedPrefixes>,
+    commands: &Commands,
+) -> bool {
     let vocab_size = engine.model().config().vocab_size;
     let mut end_tokens = TokenSet::new(vocab_size);
     for id in tokenizer.eog().filter(|id| (*id as usize) < vocab_size) {
@@ -83,6 +92,7 @@ pub fn run(app: &App, mut engine: Engine, tokenizer: &Tokenizer, commands: &Comm
     }
     let mut worker = Worker {
         tokenizer,
+        prefixes,
         metrics: &app.metrics,
         scheduler: Scheduler::new(SchedulerOptions {
             max_running: app.options.max_running,
@@ -98,29 +108,16 @@ pub fn run(app: &App, mut engine: Engine, tokenizer: &Tokenizer, commands: &Comm
         max_running: app.options.max_running,
         max_waiting: app.options.max_waiting,
     };
-    let mut deadline = None;
-    loop {
-        if app.is_draining() {
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + app.options.drain);
-            if worker.scheduler.is_idle() {
-                return true;
-            }
-            if Instant::now() >= deadline {
-                return false;
-            }
-        }
-        if !worker.receive(&mut engine, commands) {
-            return worker.scheduler.is_idle();
-        }
-        if !worker.scheduler.is_idle() {
-            let _turn = app.turn.lock();
-            worker.step(&mut engine);
-        }
+    let was_drained = worker.serve(app, &mut engine, commands);
+    if let Some(prefixes) = &mut worker.prefixes {
+        prefixes.save_all(&engine, worker.scheduler.cached(), worker.metrics);
     }
+    was_drained
 }
 
 struct Worker<'a> {
     tokenizer: &'a Tokenizer,
+    prefixes: Option<SavedPrefixes>,
     metrics: &'a Metrics,
     scheduler: Scheduler,
     budget: PrefillBudget,
@@ -137,14 +134,54 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    /// Takes jobs and computes them. Returns as [`run`].
+    fn serve(&mut self, app: &App, engine: &mut Engine, commands: &Commands) -> bool {
+        let mut deadline = None;
+        loop {
+            if app.is_draining() {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + app.options.drain);
+                if self.scheduler.is_idle() {
+                    return true;
+                }
+                if Instant::now() >= deadline {
+                    return false;
+                }
+            }
+            if !self.receive(engine, commands) {
+                return self.scheduler.is_idle();
+            }
+            if !self.scheduler.is_idle() {
+                let _turn = app.turn.lock();
+                self.step(engine);
+            }
+        }
+    }
+
+    /// Waits for a command, and saves prefixes meanwhile. Returns `None` if there will be none.
+    fn wait(&mut self, engine: &Engine, commands: &Commands) -> Option<Command> {
+        let mut pause = QUIET;
+        while let Some(prefixes) = self.prefixes.as_mut().filter(|p| p.has_more()) {
+            match commands.recv_timeout(pause) {
+                Ok(command) => return Some(command),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    // Between two pages a command may come.
+                    prefixes.save_one(engine, self.scheduler.cached(), self.metrics);
+                    pause = Duration::ZERO;
+                }
+            }
+        }
+        commands.recv().ok()
+    }
+
     /// Takes all commands, and waits for one if there is nothing to do. Returns false if
     /// there will be none.
     fn receive(&mut self, engine: &mut Engine, commands: &Commands) -> bool {
         if self.scheduler.is_idle() {
             self.observe(engine);
-            match commands.recv() {
-                Ok(command) => self.obey(engine, command),
-                Err(RecvError) => return false,
+            match self.wait(engine, commands) {
+                Some(command) => self.obey(engine, command),
+                None => return false,
             }
         }
         loop {
@@ -205,6 +242,9 @@ impl Worker<'_> {
                 step: Step::default(),
                 end: None,
             };
+            if let Some(prefixes) = &mut self.prefixes {
+                prefixes.restore(engine, &mut self.scheduler, self.metrics, &task.prompt);
+            }
             match self.scheduler.submit(engine, job.client, task) {
                 Ok(task) => {
                     self.texts.insert(task, text);
@@ -257,6 +297,9 @@ impl Worker<'_> {
             {
                 text.send(event);
             }
+        }
+        if let (Some(prefixes), [_, ..]) = (&mut self.prefixes, &ended[..]) {
+            prefixes.changed();
         }
         for id in ended {
             if let Some(text) = self.texts.remove(&id) {

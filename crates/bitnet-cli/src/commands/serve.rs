@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use super::listen::ListenArgs;
 use super::served_model::ServedModelArgs;
-use super::served_models::ServedModelsArg;
+use super::served_models::{CacheArgs, ServedModelsArg};
 use crate::error::UsageError;
 use crate::input::read_text;
 use crate::interrupt;
@@ -29,11 +29,16 @@ Of several models, the field \"model\" of a request chooses. Each is loaded when
 is first asked for, the first one at once. Where memory is short, a model that no
 request uses is unloaded for the next; --memory-limit holds for all together.
 
+With --cache-dir, texts that begin as earlier ones are faster also after a restart:
+keys and values of whole pages of 128 tokens are saved. The files tell what was
+asked, so protect the folder. A damaged file is ignored; answers are the same.
+
 Examples:
   bitnet serve
   bitnet serve -m model.gguf --port 8000 --parallel 16
   bitnet serve -m small=a.gguf -m large=folder    two models, by their names
   bitnet serve -m models                          all models in a folder
+  bitnet serve -m model.gguf --cache-dir cache    a long system prompt is computed once
   curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\"}'")]
 pub struct Args {
     #[command(flatten)]
@@ -60,6 +65,8 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     models: ServedModelsArg,
     #[command(flatten)]
     served: ServedModelArgs,
@@ -76,6 +83,7 @@ enum LogFormat {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     args.served.validate()?;
     let models = args.models.named(&args.served, ui)?;
+    args.cache.prepare()?;
     let tls = args.listen.tls()?;
     let listening = args.listen.bind(tls.is_some())?;
     let (first, others) = models.split_first().expect("there is a model");
@@ -100,12 +108,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let server =
         Server::start(listening.listener, options).context("failed to start the server")?;
     let none = MemoryTaken::default();
-    let model = (args.served).load(&first.name, &first.model, &checkpoint, none, ui)?;
+    let model = first.load(&args.served, &args.cache, &checkpoint, none, ui)?;
     drop(checkpoint);
     let sources: Vec<_> = match others {
         [] => Vec::new(),
         _ => (models.iter())
-            .map(|model| model.source(&args.served, ui))
+            .map(|model| model.source(&args.served, &args.cache, ui))
             .collect(),
     };
     interrupt::defer();

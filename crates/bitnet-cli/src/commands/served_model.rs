@@ -114,6 +114,7 @@ impl ServedModelArgs {
                 seed: self.sampling.seed(),
                 max_tokens: self.max_tokens,
             },
+            prefix_folder: None,
             n_parameters: tensors.iter().map(|t| t.n_rows * t.n_cols).sum(),
         })
     }

@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_server::{MemoryTaken, ModelLoadError, ModelSource, ServedModel};
+use anyhow::Context;
+use bitnet_inference::Checkpoint;
+use bitnet_server::{MemoryTaken, ModelLoadError, ModelSource, PrefixFolder, ServedModel};
 
 use super::served_model::{ServedModelArgs, memory_limit};
 use crate::error::UsageError;
-use crate::model::{BUILTIN, LayoutArg, ModelArg};
+use crate::model::{BUILTIN, LayoutArg, ModelArg, parse_bytes};
 use crate::pulled::models_in;
 use crate::ui::{Ui, Verbosity};
 
@@ -28,6 +30,45 @@ pub struct ServedModelsArg {
     model: Vec<OsString>,
     #[command(flatten)]
     layout: LayoutArg,
+}
+
+/// Arguments that select where the beginnings of texts are saved.
+#[derive(Debug, clap::Args)]
+pub struct CacheArgs {
+    /// Folder that keeps the beginnings of texts for the next run
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    cache_dir: Option<PathBuf>,
+    /// Maximum size of that folder
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value = "4GiB",
+        value_parser = parse_bytes,
+        requires = "cache_dir"
+    )]
+    cache_size: usize,
+}
+
+impl CacheArgs {
+    /// Makes the folder, and checks that files can be written there.
+    pub fn prepare(&self) -> anyhow::Result<()> {
+        let Some(folder) = &self.cache_dir else {
+            return Ok(());
+        };
+        let made = std::fs::create_dir_all(folder);
+        made.and_then(|()| tempfile::tempfile_in(folder).map(drop))
+            .with_context(|| format!("failed to write into {}", folder.display()))
+    }
+
+    /// Returns where the beginnings of texts of a model are saved.
+    fn folder_of(&self, checkpoint: &Checkpoint) -> Option<PrefixFolder> {
+        let path = self.cache_dir.clone()?;
+        Some(PrefixFolder {
+            path,
+            max_bytes: self.cache_size as u64,
+            weights: format!("{:032x}", checkpoint.stored_hash()),
+        })
+    }
 }
 
 /// A model with its name in the API.
@@ -116,13 +157,20 @@ fn split(given: &OsString) -> Result<(Option<String>, OsString), UsageError> {
 
 impl NamedModel {
     /// Returns what loads the model when a request asks for it.
-    pub fn source<'a>(&'a self, args: &'a ServedModelArgs, ui: &'a Ui) -> ModelSource<'a> {
+    pub fn source<'a>(
+        &'a self,
+        args: &'a ServedModelArgs,
+        cache: &'a CacheArgs,
+        ui: &'a Ui,
+    ) -> ModelSource<'a> {
         let quiet = Ui::new(Verbosity::Quiet);
         let was_loaded = Cell::new(false);
         let load = move |others| {
             // What there is to note is noted once.
             let ui = if was_loaded.replace(true) { &quiet } else { ui };
-            self.load(args, others, ui)
+            let checkpoint = self.model.open(ui);
+            checkpoint
+                .and_then(|checkpoint| self.load(args, cache, &Arc::new(checkpoint), others, ui))
                 .map_err(|error| load_error(&error))
         };
         ModelSource {
@@ -131,14 +179,19 @@ impl NamedModel {
         }
     }
 
-    fn load(
+    /// Loads the model beside others.
+    pub fn load(
         &self,
         args: &ServedModelArgs,
+        cache: &CacheArgs,
+        checkpoint: &Arc<Checkpoint>,
         others: MemoryTaken,
         ui: &Ui,
     ) -> anyhow::Result<ServedModel> {
-        let checkpoint = Arc::new(self.model.open(ui)?);
-        args.load(&self.name, &self.model, &checkpoint, others, ui)
+        Ok(ServedModel {
+            prefix_folder: cache.folder_of(checkpoint),
+            ..args.load(&self.name, &self.model, checkpoint, others, ui)?
+        })
     }
 }
 

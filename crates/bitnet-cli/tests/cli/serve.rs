@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::CertifiedKey;
 use serde_json::{Value, json};
@@ -183,8 +183,13 @@ impl Server {
     /// Asks a model for a completion; returns the status and the reply.
     fn complete(&self, model: &str) -> (u16, Value) {
         let body = json!({"model": model, "prompt": "Once", "max_tokens": 3, "seed": 1});
+        self.post("/v1/completions", &body)
+    }
+
+    /// Sends a request; returns the status and the reply.
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let agent = ureq::Agent::config_builder().http_status_as_error(false);
-        let url = format!("{}/v1/completions", self.address);
+        let url = format!("{}{path}", self.address);
         let request = agent.build().new_agent().post(&url);
         let mut response = request
             .content_type("application/json")
@@ -308,6 +313,49 @@ fn models_without_a_name_of_their_own_are_refused() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("nowhere.gguf"), "{stderr}");
+}
+
+#[test]
+fn a_killed_server_leaves_the_prefixes_that_it_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let args = ["--port", "0", "--cache-dir", cache.to_str().unwrap()];
+    let request = json!({
+        "prompt": "Once upon a time there was a king. ".repeat(40), "max_tokens": 8, "seed": 1,
+        "logprobs": 2,
+    });
+    let ask = |server: &Server| {
+        let (status, reply) = server.post("/v1/completions", &request);
+        assert_eq!(status, 200, "{reply}");
+        let cached = &reply["usage"]["prompt_tokens_details"]["cached_tokens"];
+        (reply["choices"].clone(), cached.as_u64().unwrap())
+    };
+    let mut server = Server::spawn(&mut serve(&args));
+    let (expected, n_cached) = ask(&server);
+    assert_eq!(n_cached, 0);
+    let n_files = || std::fs::read_dir(&cache).unwrap().count();
+    let begun = Instant::now();
+    while n_files() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.kill();
+    let server = Server::spawn(&mut serve(&args));
+    let (choices, n_cached) = ask(&server);
+    assert_eq!(choices, expected);
+    assert!(n_cached >= 128, "{n_cached}");
+    // Another model has prefixes of its own.
+    let tiny = model("storyteller-tiny");
+    let server = Server::spawn(&mut serve(&[&args[..], &["-m", &tiny]].concat()));
+    assert_eq!(ask(&server).1, 0);
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output = serve(&["--cache-dir", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("failed to write into"), "{stderr}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

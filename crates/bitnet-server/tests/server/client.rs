@@ -145,6 +145,7 @@ pub fn served(name: &str, engine: Engine, checkpoint: Checkpoint) -> ServedModel
         tokenizer: Arc::new(tokenizer),
         chat_options: ChatOptions::new(SystemTime::now()),
         defaults: RequestDefaults::default(),
+        prefix_folder: None,
         n_parameters: tensors.iter().map(|t| t.n_rows * t.n_cols).sum(),
         checkpoint: Arc::new(checkpoint),
     }

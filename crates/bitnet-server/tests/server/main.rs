@@ -9,6 +9,7 @@ mod equality;
 mod grammars;
 mod models;
 mod ollama;
+mod prefixes;
 mod receipts;
 mod replicas;
 mod response_cache;
