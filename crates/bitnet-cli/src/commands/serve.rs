@@ -17,7 +17,7 @@ use crate::interrupt;
 use crate::model::parse_bytes;
 use crate::ui::Ui;
 
-/// Serve OpenAI's API and a chat page
+/// Serve a chat page and the APIs of OpenAI, Anthropic and Ollama
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The same request with the same seed gives the same tokens: alone or among others,

@@ -23,7 +23,7 @@ fn bitnet_itself() {
     Commands:
       run          Continue a prompt
       chat         Chat with a model
-      serve        Serve OpenAI's API and a chat page
+      serve        Serve a chat page and the APIs of OpenAI, Anthropic and Ollama
       batch        Answer a file of requests, as OpenAI's batch API does
       verify       Compute the text of a receipt again
       inspect      Show a model's properties without loading

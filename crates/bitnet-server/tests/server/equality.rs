@@ -384,13 +384,20 @@ fn drafts_change_no_answer() {
         "temperature": 0,
     });
     let more = (0..12).map(|_| request(&mut random));
-    for request in [list, story].into_iter().chain(more) {
+    for request in [list, story.clone()].into_iter().chain(more) {
         let expected = outcome(&without, &request);
         assert_eq!(outcome(&with, &request), expected, "{request}");
         assert_eq!(streamed(&with, &request), whole(&expected), "{request}");
     }
     let accepted = "spec_decode_num_accepted_tokens_total";
-    // How many depends on the measured times of steps.
+    // Whether drafts pay depends on the measured times of steps: on a busy machine, try again.
+    let expected = outcome(&without, &story);
+    for _ in 0..40 {
+        if with.metric(accepted) >= 1.0 {
+            break;
+        }
+        assert_eq!(outcome(&with, &story), expected);
+    }
     assert!(with.metric(accepted) >= 1.0);
     assert!(without.metric(accepted) < 1.0);
 }
