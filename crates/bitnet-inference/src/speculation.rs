@@ -204,6 +204,9 @@ pub(crate) fn draft_lengths(drafts: &[Vec<Drafted>], cost: f64, max_rows: usize)
 /// The cost of a drafted row before any was measured: low, since only drafts measure it.
 const FIRST_COST: f64 = 0.2;
 
+/// In how many passes without drafts a cost that is too high falls by two thirds.
+const FORGETTING: f64 = 512.0;
+
 /// Learns what drafted rows cost, from the times of passes. The caller measures; nothing here
 /// reads a clock.
 #[derive(Clone, Debug, Default)]
@@ -238,7 +241,13 @@ impl DraftCost {
         }
         let pass = &mut self.passes[n_texts];
         match pass.plain {
-            _ if n_drafted == 0 => average(&mut pass.plain, elapsed),
+            _ if n_drafted == 0 => {
+                average(&mut pass.plain, elapsed);
+                // Only drafts measure their cost: one that a pause made too high would stay.
+                if let Some(row) = pass.row.as_mut().filter(|row| **row > FIRST_COST) {
+                    *row += (FIRST_COST - *row) / FORGETTING;
+                }
+            }
             Some(plain) if plain > 0.0 => {
                 let row = (elapsed / plain - 1.0) / n_drafted as f64;
                 // Beyond 1 a pause was measured.
@@ -348,6 +357,15 @@ mod tests {
             cost.observe(1, 5, ms(70));
         }
         assert!((cost.row(1) - 0.5).abs() < 0.01);
+        // A pause is not held against drafts for ever, though none are made meanwhile.
+        for _ in 0..30 {
+            cost.observe(1, 1, ms(5000));
+        }
+        assert!(cost.row(1) > 0.9);
+        for _ in 0..1000 {
+            cost.observe(1, 0, ms(20));
+        }
+        assert!((FIRST_COST..0.4).contains(&cost.row(1)));
         // Without a clock every pass takes no time.
         let mut cost = DraftCost::default();
         cost.observe(1, 0, ms(0));
