@@ -49,8 +49,10 @@ run_as() {
         greedy_text_of_a_sure_prompt_is_the_same "$@"
 }
 
-# These run the kernels of all tiers: once is enough, on the CPU that has all tiers.
-skipped=(--skip the_bits_depend_neither --skip limits_are_positive)
+# These run the kernels of all tiers, or compute much and select no kernel: once is enough, on
+# the CPU that has all tiers.
+skipped=(--skip the_bits_depend_neither --skip limits_are_positive
+    --skip page_store:: --skip memory_estimate:: --skip scheduler::)
 run_as cortex-a53 neon
 run_as cortex-a76 dotprod
 skipped=()
