@@ -210,7 +210,7 @@ fn run_on_server(args: &Args, prompt: &str, url: &ServerUrl, ui: &Ui) -> anyhow:
 }
 
 impl Args {
-    /// Returns the schema of `--json-schema`.
+    /// Returns the grammar of `--json-schema`.
     fn grammar(&self) -> anyhow::Result<Option<Grammar>> {
         let Some(file) = &self.json_schema else {
             return Ok(None);

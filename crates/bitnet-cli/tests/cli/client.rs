@@ -7,10 +7,9 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rcgen::CertifiedKey;
 use serde_json::{Value, json};
 
-use super::serve::{Server, serve};
+use super::serve::{Server, file_in, self_signed, serve};
 use super::{PROMPT, Run, bitnet, bitnet_in, bitnet_with_stdin, command};
 
 const KEY: &str = "sk-not-for-anybody";
@@ -268,16 +267,8 @@ fn a_key_is_shown_to_the_server_alone() {
 
 #[test]
 fn an_encrypted_server_is_trusted_by_its_certificate() {
-    let names = vec!["127.0.0.1".to_owned()];
-    let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let certificate = file("cert.pem", &cert.pem());
-    let key = file("key.pem", &signing_key.serialize_pem());
+    let [certificate, key] = self_signed(folder.path());
     let files = ["--tls-cert", &certificate, "--tls-key", &key];
     let server = Server::spawn(&mut serve(&[&["--port", "0"], &files[..]].concat()));
     let run = ["run", "-q", "-n", "5", "--seed", "1", PROMPT];
@@ -286,7 +277,7 @@ fn an_encrypted_server_is_trusted_by_its_certificate() {
     let said = ended(undisturbed(&mut trusting).env("SSL_CERT_FILE", &certificate));
     assert_eq!(said.quietly(), bitnet(&run).quietly());
     let other = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
-    let other = file("other.pem", &other.cert.pem());
+    let other = file_in(folder.path(), "other.pem", &other.cert.pem());
     let mut distrusting = command(Path::new("."), &args);
     let said = ended(undisturbed(&mut distrusting).env("SSL_CERT_FILE", &other));
     assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");

@@ -406,18 +406,27 @@ fn a_service_manager_may_pass_the_socket() {
     server.terminate();
 }
 
-#[test]
-fn a_certificate_encrypts_connections() {
+/// Writes a certificate for 127.0.0.1 and its key into a folder, and returns their paths.
+pub fn self_signed(folder: &Path) -> [String; 2] {
     let names = vec!["127.0.0.1".to_owned()];
     let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+    [
+        file_in(folder, "cert.pem", &cert.pem()),
+        file_in(folder, "key.pem", &signing_key.serialize_pem()),
+    ]
+}
+
+/// Writes a file into a folder, and returns its path.
+pub fn file_in(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_certificate_encrypts_connections() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let certificate = file("cert.pem", &cert.pem());
-    let key = file("key.pem", &signing_key.serialize_pem());
+    let [certificate, key] = self_signed(folder.path());
     let with = |certificate: &str, key: &str| {
         serve(&["--port", "0", "--tls-cert", certificate, "--tls-key", key])
     };
@@ -427,7 +436,7 @@ fn a_certificate_encrypts_connections() {
         "{}",
         server.address
     );
-    let root = Certificate::from_pem(cert.pem().as_bytes()).unwrap();
+    let root = Certificate::from_pem(&std::fs::read(&certificate).unwrap()).unwrap();
     let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![root])));
     let config = ureq::Agent::config_builder()
         .tls_config(tls.build())
@@ -460,6 +469,6 @@ fn a_certificate_encrypts_connections() {
     assert!(error(&key, &key).contains("there is no certificate"));
     assert!(error(&certificate, &certificate).contains("the key is not in PEM"));
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
-    let other = file("other.pem", &other);
+    let other = file_in(folder.path(), "other.pem", &other);
     assert!(error(&certificate, &other).contains("the certificate and the key cannot be used"));
 }
