@@ -4,12 +4,12 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bitnet_core::{DeviceError, IsaError};
+use bitnet_core::IsaError;
 use bitnet_inference::convert::ConvertError;
 use bitnet_inference::gguf::GgufError;
 use bitnet_inference::{
-    CheckpointError, EmptyStopError, GenerateError, MemoryLimitError, PlanError, SamplerError,
-    TokenizerError,
+    CheckpointError, DeviceError, EmptyStopError, GenerateError, MemoryLimitError, PlanError,
+    SamplerError, TokenizerError,
 };
 use safetensors::SafeTensorError;
 

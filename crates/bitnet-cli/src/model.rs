@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bitnet_core::{
-    ComputeContext, Device, DeviceKind, HybridMemoryPool, Isa, IsaError, KvPrecision,
-    TernaryLayout, ThreadPool,
+    ComputeContext, HybridMemoryPool, Isa, IsaError, KvPrecision, TernaryLayout, ThreadPool,
 };
 use bitnet_inference::{
-    ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Engine, HeadPrecision, I2SLayout,
-    Model, Note, Packing, Plan, PlanOptions, TemplateOrigin, Tokenizer,
+    ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Device, DeviceKind, Engine,
+    HeadPrecision, I2SLayout, Model, Note, Packing, Plan, PlanOptions, TemplateOrigin, Tokenizer,
 };
 use bitnet_server::MemoryTaken;
 use clap::{Args, ValueEnum};

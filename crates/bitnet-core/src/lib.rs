@@ -18,7 +18,6 @@ mod base3;
 mod cgroup;
 mod compute_context;
 mod dense;
-mod device;
 mod fused;
 mod int8;
 mod isa;
@@ -40,12 +39,11 @@ mod top_k_matmul;
 pub use activations::Int8Rows;
 pub use arch::NullaryFnOnce;
 pub use attention::{
-    AttentionExtents, AttentionScratch, Heads, KeyValue, KvPage, KvPrecision, KvShape, PagedKv,
-    Queries, RowPosition, attention,
+    AttentionExtents, AttentionScratch, Heads, KeyValue, KvPage, KvPrecision, KvShape, PageTables,
+    PagedKv, Queries, RowPosition, attention,
 };
 pub use compute_context::ComputeContext;
 pub use dense::matmul_rows;
-pub use device::{Device, DeviceError, DeviceKind, Unusable};
 pub use int8::PackedInt8;
 pub use isa::{Isa, IsaError};
 pub use memory::{HybridMemoryPool, OutOfMemory};

@@ -3,71 +3,36 @@
 //! All buffers are allocated at construction. A pass allocates only KV pages, one per 128
 //! positions of a sequence, and the token lists of the sequences.
 
-use std::fmt;
 use std::sync::Arc;
 
-use bitnet_core::memory::{Buffer, Category};
-use bitnet_core::ops::{self, RopeTable};
-use bitnet_core::{
-    AttentionExtents, AttentionScratch, ComputeContext, HybridMemoryPool, RowPosition, ThreadPool,
-    TopKScratch,
-};
+use bitnet_core::{ComputeContext, HybridMemoryPool, KvShape, PagedKv, RowPosition, ops};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError};
 use crate::format::mapping::Changed;
-use crate::kv_cache::{Growth, KvCache, KvCacheOptions, KvUsage, SequenceError, SequenceHandle};
+use crate::forward::Forward;
+use crate::kv_cache::pages::Pages;
+use crate::kv_cache::{
+    self, Growth, KvCache, KvCacheOptions, KvUsage, SequenceError, SequenceHandle,
+};
 use crate::logits::Logits;
-use crate::model::linear::LinearInput;
 use crate::model::skipping::Skipped;
 use crate::model::{Embedding, Model, Packing, not_finite};
 use crate::note::Note;
-use crate::plan::{HEAD_ROWS, Plan, PlanError, PlanOptions};
+use crate::pass::{Batch, LogitsRequest, NotFinite};
+use crate::plan::{Plan, PlanError, PlanOptions};
 use crate::spec::config::Pooling;
-use crate::spec::rope::Rope;
 
-/// Runs a model. Owns the KV cache of its sequences, the buffers, and the threads.
+/// Runs a model. Owns the KV cache of its sequences, and the buffers and the threads.
 #[derive(Debug)]
 pub struct Engine {
-    pub(crate) model: Arc<Model>,
-    pub(crate) plan: Plan,
-    pub(crate) threads: ThreadPool,
-    pub(crate) rope: RopeTable,
-    /// The table of the layers with a sliding window.
-    pub(crate) sliding_rope: Option<RopeTable>,
+    model: Arc<Model>,
+    plan: Plan,
     pub(crate) kv: KvCache,
-    /// Sequence and position of each row of the current batch.
-    pub(crate) rows: Vec<RowPosition>,
+    forward: Forward,
+    /// The rows that are not computed yet.
+    batch: Batch,
     /// Number of tokens of the current inputs already pushed to their sequences.
-    pub(crate) n_pushed: usize,
-    /// The logits request of each row, if any.
-    pub(crate) requests: Vec<Option<LogitsRequest>>,
-    /// The residual stream, `[batch_tokens, hidden_dim]`.
-    pub(crate) x: Buffer<f32>,
-    /// The output of a block, to be added to `x`, `[batch_tokens, hidden_dim]`.
-    pub(crate) branch: Buffer<f32>,
-    /// `[batch_tokens, n_heads, head_dim]`
-    pub(crate) q: Buffer<f32>,
-    /// `[batch_tokens, n_kv_heads, head_dim]`
-    pub(crate) k: Buffer<f32>,
-    /// `[batch_tokens, n_kv_heads, head_dim]`
-    pub(crate) v: Buffer<f32>,
-    /// `[batch_tokens, n_heads, head_dim]`
-    pub(crate) attn: Buffer<f32>,
-    /// `[batch_tokens, ffn_dim]`
-    pub(crate) gate: Buffer<f32>,
-    /// `[batch_tokens, ffn_dim]`
-    pub(crate) up: Buffer<f32>,
-    pub(crate) input: LinearInput,
-    /// What was not read of each layer.
-    skipped: Vec<Skipped>,
-    /// One buffer per thread, `[widest]`.
-    pub(crate) scratch: Vec<Buffer<f32>>,
-    pub(crate) attention: AttentionScratch,
-    /// The input of the exact output matrix, `[HEAD_ROWS, hidden_dim]`.
-    pub(crate) head_x: Buffer<f32>,
-    /// `[HEAD_ROWS, vocab_size]`
-    pub(crate) logits: Buffer<f32>,
-    pub(crate) top_k: TopKScratch,
+    n_pushed: usize,
 }
 
 /// Tokens to append to a sequence.
@@ -79,21 +44,6 @@ pub struct Input<'a> {
     pub tokens: &'a [u32],
     /// The tokens to compute logits for.
     pub logits: Logits,
-}
-
-/// A request for the logits of a row.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LogitsRequest {
-    /// Index of the row in the batch.
-    pub(crate) row: usize,
-    /// Index of the input.
-    pub(crate) input: usize,
-    /// Index of the token in the input.
-    pub(crate) token: usize,
-    /// Number of the largest logits that are needed; `None` for all.
-    pub(crate) top: Option<usize>,
-    /// Whether the hidden state is requested instead of logits.
-    pub(crate) hidden: bool,
 }
 
 impl Engine {
@@ -120,61 +70,18 @@ impl Engine {
     ///
     /// Returns an error if memory is exhausted or a thread cannot be pinned.
     pub fn new(model: Arc<Model>, plan: Plan) -> Result<Self, PlanError> {
-        let (config, pool) = (model.config(), model.pool());
-        let scratch = |what, len| {
-            let buffer = pool.zeroed::<f32>(Category::Scratch, len);
-            buffer.map_err(PlanError::memory(what))
-        };
-        let activations = |len| scratch("activations", plan.batch_tokens * len);
+        let shape = kv_cache::shape(model.config(), plan.kv_precision);
+        let pages = Pages::Host(PagedKv::new(model.pool(), shape, plan.n_sequences));
         let options = KvCacheOptions {
-            precision: plan.kv_precision,
             n_sequences: plan.n_sequences,
             context_len: plan.context_len,
             max_pages: plan.kv_pages,
         };
-        let kv = KvCache::new(pool, config, options);
-        let table = |rope: &Rope| {
-            let table = rope.table(pool, config.head_dim, plan.context_len);
-            table.map_err(PlanError::memory("rotary positions"))
-        };
-        let top_k = TopKScratch::new(pool, config.head_shape());
-        let extents = AttentionExtents {
-            n_threads: plan.n_threads,
-            max_rows: plan.batch_tokens,
-            kv_shape: kv.paged().shape(),
-            n_positions: plan.context_len,
-            heads_per_kv_head: config.n_heads / config.n_kv_heads,
-        };
-        let attention = AttentionScratch::new(pool, extents);
         Ok(Self {
-            kv,
-            rope: table(&config.rope)?,
-            sliding_rope: match &config.sliding {
-                Some(sliding) => Some(table(&sliding.rope)?),
-                None => None,
-            },
-            rows: Vec::with_capacity(plan.batch_tokens),
+            kv: KvCache::new(pages, options),
+            forward: Forward::new(Arc::clone(&model), &plan)?,
+            batch: Batch::with_capacity(plan.batch_tokens),
             n_pushed: 0,
-            requests: Vec::with_capacity(plan.batch_tokens),
-            x: activations(config.hidden_dim)?,
-            branch: activations(config.hidden_dim)?,
-            q: activations(config.q_dim())?,
-            k: activations(config.kv_dim())?,
-            v: activations(config.kv_dim())?,
-            attn: activations(config.q_dim())?,
-            gate: activations(config.ffn_dim)?,
-            up: activations(config.ffn_dim)?,
-            input: LinearInput::new(pool, config, plan.isa, plan.batch_tokens)
-                .map_err(PlanError::memory("activations"))?,
-            skipped: vec![Skipped::default(); config.n_layers],
-            scratch: (0..plan.n_threads)
-                .map(|_| scratch("activations", config.widest()))
-                .collect::<Result<_, _>>()?,
-            attention: attention.map_err(PlanError::memory("attention"))?,
-            head_x: scratch("head", HEAD_ROWS * config.hidden_dim)?,
-            logits: scratch("logits", HEAD_ROWS * config.vocab_size)?,
-            top_k: top_k.map_err(PlanError::memory("head"))?,
-            threads: plan.thread_pool()?,
             plan,
             model,
         })
@@ -192,12 +99,12 @@ impl Engine {
 
     /// Returns what was not read since the engine was made, because it is multiplied by zero.
     pub fn skipped(&self) -> Skipped {
-        Skipped::of_layers(&self.skipped)
+        Skipped::of_layers(self.forward.skipped())
     }
 
     /// Returns [`skipped`](Self::skipped) of each layer.
     pub fn skipped_by_layer(&self) -> &[Skipped] {
-        &self.skipped
+        self.forward.skipped()
     }
 
     /// Returns the length of a sequence in positions.
@@ -294,6 +201,22 @@ impl Engine {
         self.kv.usage()
     }
 
+    /// Returns the shape of the keys and values of a position.
+    pub(crate) fn kv_shape(&self) -> KvShape {
+        kv_cache::shape(self.model.config(), self.plan.kv_precision)
+    }
+
+    /// Returns the contents of page `index` of a sequence, [`KvUsage::page_bytes`].
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such page.
+    pub(crate) fn kv_page(&self, sequence: usize, index: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.kv.pages().page_bytes());
+        (self.kv.pages().host().page(sequence, index)).write_to(&mut bytes);
+        bytes
+    }
+
     /// Appends tokens to sequences and passes the requested logits to
     /// `on_logits(input, token, logits)`: the index of the input, the index of the token in
     /// it, and the logits, `[vocab_size]`, or for [`Logits::Hidden`] the hidden state,
@@ -348,8 +271,7 @@ impl Engine {
         inputs: &[Input<'_>],
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
-        self.rows.clear();
-        self.requests.clear();
+        self.batch.clear();
         self.n_pushed = 0;
         for (input_idx, input) in inputs.iter().enumerate() {
             for (token_idx, &token) in input.tokens.iter().enumerate() {
@@ -362,19 +284,19 @@ impl Engine {
                     Logits::Top(k) => (is_last, Some(k)),
                 };
                 let request = LogitsRequest {
-                    row: self.rows.len(),
+                    row: self.batch.len(),
                     input: input_idx,
                     token: token_idx,
                     top,
                     hidden: input.logits == Logits::Hidden,
                 };
-                self.push_row(input.sequence, token, is_requested.then_some(request))?;
-                if self.rows.len() == self.plan.batch_tokens {
+                self.push_row(input.sequence, token, is_requested.then_some(request));
+                if self.batch.len() == self.plan.batch_tokens {
                     self.pass(on_logits)?;
                 }
             }
         }
-        if !self.rows.is_empty() {
+        if self.batch.len() > 0 {
             self.pass(on_logits)?;
         }
         Ok(())
@@ -384,7 +306,8 @@ impl Engine {
     /// none, the place of the overflow.
     fn cause(&self, place: NotFinite) -> ForwardError {
         let isa = self.plan.isa;
-        if let (NotFinite::Token(token), Embedding::Dense(matrix)) = (place, &self.model.embedding)
+        if let (NotFinite::Token(token), Embedding::Dense(matrix)) =
+            (place, &self.model.packed().embedding)
         {
             let error = not_finite(matrix, isa, token as usize).to_string();
             return ForwardError::NotFinite { error };
@@ -481,80 +404,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Adds a token to the batch: writes its embedding to a row of `x`.
-    fn push_row(
-        &mut self,
-        sequence: usize,
-        token: u32,
-        request: Option<LogitsRequest>,
-    ) -> Result<(), NotFinite> {
-        self.embedding(self.rows.len(), token)?;
+    /// Adds a token to the batch and to its sequence.
+    fn push_row(&mut self, sequence: usize, token: u32, request: Option<LogitsRequest>) {
         let position = self.kv.len(sequence);
         self.kv.push(sequence, token);
         self.n_pushed += 1;
-        self.rope.extend(position + 1);
-        if let Some(rope) = &mut self.sliding_rope {
-            rope.extend(position + 1);
-        }
-        self.rows.push(RowPosition { sequence, position });
-        self.requests.push(request);
-        Ok(())
+        self.batch.tokens.push(token);
+        self.batch.rows.push(RowPosition { sequence, position });
+        self.batch.requests.extend(request);
     }
 
     /// Computes the rows of the batch, reports their logits, and clears the batch.
     fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) -> Result<(), NotFinite> {
-        for layer in 0..self.model.layers.len() {
-            if !self.attention_block(layer) {
-                return Err(NotFinite::Attention(layer));
-            }
-            if !self.ffn_block(layer) {
-                return Err(NotFinite::FeedForward(layer));
-            }
-            self.skipped[layer].add_pass(self.input.take_skipped());
-        }
-        let mut requests = [LogitsRequest::default(); HEAD_ROWS];
-        let mut n_requests = 0;
-        for row in 0..self.rows.len() {
-            match self.requests[row] {
-                Some(request) if request.hidden => self.hidden_state(request, on_logits)?,
-                Some(request) => {
-                    requests[n_requests] = request;
-                    n_requests += 1;
-                }
-                None => {}
-            }
-            if n_requests == HEAD_ROWS || (n_requests > 0 && row + 1 == self.rows.len()) {
-                self.head(&requests[..n_requests], on_logits)?;
-                n_requests = 0;
-            }
-        }
-        self.rows.clear();
-        self.requests.clear();
+        let kv = self.kv.pages_mut().host_mut();
+        self.forward.pass(&self.batch, kv, on_logits)?;
+        self.batch.clear();
         Ok(())
-    }
-}
-
-/// The place of a non-finite value.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum NotFinite {
-    /// In the embedding of a token.
-    Token(u32),
-    /// In the attention block of a layer.
-    Attention(usize),
-    /// In the feed-forward block of a layer.
-    FeedForward(usize),
-    /// In the logits or the hidden state.
-    Head,
-}
-
-impl fmt::Display for NotFinite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token(token) => write!(f, "the embedding of token {token}"),
-            Self::Attention(layer) => write!(f, "the attention of layer {layer}"),
-            Self::FeedForward(layer) => write!(f, "the feed-forward network of layer {layer}"),
-            Self::Head => f.write_str("the logits"),
-        }
     }
 }
 

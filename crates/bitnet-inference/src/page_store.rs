@@ -70,7 +70,7 @@ impl PageStore {
             "{VERSION} {} {weights} {:?} {:?}",
             env!("CARGO_PKG_VERSION"),
             engine.model().config(),
-            engine.kv.paged().shape(),
+            engine.kv_shape(),
         );
         Ok(Self {
             folder: folder.to_owned(),
@@ -88,7 +88,7 @@ impl PageStore {
     ///
     /// Returns an error if the page cannot be written; there is no file of it then.
     pub fn save_one(&mut self, engine: &Engine, sequences: &[usize]) -> io::Result<bool> {
-        if file_len(engine.kv.paged().shape()) > self.max_bytes {
+        if file_len(engine.kv_usage().page_bytes) > self.max_bytes {
             return Ok(false);
         }
         for &sequence in sequences {
@@ -101,8 +101,7 @@ impl PageStore {
                 continue;
             };
             let (id, head) = chain[index];
-            let page = engine.kv.paged().page(sequence, index);
-            self.write(id, &head.file(page))?;
+            self.write(id, &head.file(&engine.kv_page(sequence, index)))?;
             self.touch(chain[..=index].iter().map(|(id, _)| *id));
             self.damaged.remove(&id);
             return Ok(true);
@@ -136,9 +135,10 @@ impl PageStore {
         let mut failed = None;
         let mut n_read = 0;
         let tokens = &whole[..n_pages * KvPage::POSITIONS];
-        let restored = engine.kv.restore(tokens, |pool, shape, index| {
+        let page_bytes = engine.kv_usage().page_bytes;
+        let restored = engine.kv.restore(tokens, |index| {
             let (id, head) = chain[index];
-            match head.read(&self.path(id), pool, shape) {
+            match head.read(&self.path(id), page_bytes) {
                 Ok(page) => {
                     n_read += 1;
                     Some(page)
@@ -175,9 +175,7 @@ impl PageStore {
         }
         self.notes
             .push(format!("{}: {error}; ignored", path.display()));
-        if !matches!(error, PageFileError::Memory(_)) {
-            self.damaged.extend(ids);
-        }
+        self.damaged.extend(ids);
     }
 
     /// Returns the whole pages of these tokens, with their identifiers.
@@ -493,7 +491,7 @@ mod tests {
         let models = Models::new();
         let folder = tempfile::tempdir().unwrap();
         let mut engine = models.engine(KvPrecision::F16, 6);
-        let len = file_len(engine.kv.paged().shape());
+        let len = file_len(engine.kv_usage().page_bytes);
         let mut store = PageStore::open(folder.path(), 4 * len, "a", &engine).unwrap();
         // Not a page, so nothing to remove.
         fs::write(folder.path().join("notes.txt"), "mine").unwrap();

@@ -1,10 +1,11 @@
 //! The configuration of an engine: ISA, threads, context length, batch and KV cache.
 
 use bitnet_core::{
-    AttentionExtents, AttentionScratch, Device, DeviceError, DeviceKind, Isa, KvPage, KvPrecision,
-    OutOfMemory, PinError, ThreadPool, TopKScratch,
+    AttentionExtents, AttentionScratch, Isa, KvPage, KvPrecision, OutOfMemory, PinError,
+    ThreadPool, TopKScratch,
 };
 
+use crate::device::{Device, DeviceError, DeviceKind};
 use crate::format::checkpoint::Checkpoint;
 use crate::kv_cache;
 use crate::memory_estimate::{self, MemoryEstimate, MemoryLimitError, MemoryOptions};

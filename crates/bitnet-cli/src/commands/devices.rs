@@ -1,7 +1,8 @@
 //! `bitnet devices`
 
 use bitnet_core::machine::memory_limit;
-use bitnet_core::{Device, HybridMemoryPool, Isa};
+use bitnet_core::{HybridMemoryPool, Isa};
+use bitnet_inference::Device;
 use serde::Serialize;
 
 use crate::machine::Machine;

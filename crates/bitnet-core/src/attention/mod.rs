@@ -10,6 +10,7 @@
 mod block;
 mod int8;
 mod kv_page;
+mod page_tables;
 mod paged_kv;
 
 use std::ops::Range;
@@ -19,6 +20,7 @@ use bytemuck::Zeroable;
 use int8::Int8Scratch;
 use kv_page::KvBlock;
 pub use kv_page::{KeyValue, KvPage, KvPrecision, KvShape};
+pub use page_tables::PageTables;
 pub use paged_kv::PagedKv;
 
 use crate::compute_context::ComputeContext;

@@ -373,12 +373,18 @@ fn pages_are_shared_until_somebody_writes() {
                 assert!(errors.fold(0.0, f32::max) < 0.01, "{precision:?}");
             }
         }
-        kv.share(1, 0, 200);
-        assert_eq!((kv.n_pages(), kv.n_pages_of(0)), (3, 2));
+        kv.tables_mut().share(1, 0, 200);
+        assert_eq!((kv.tables().n_pages(), kv.tables().pages(0).len()), (3, 2));
         // The second page is copied, and one is new.
-        assert_eq!(kv.n_pages_needed(0, 200, 260), 2);
+        assert_eq!(kv.tables().n_pages_needed(0, 200, 260), 2);
         kv.reserve(0, 200, 260).unwrap();
-        assert_eq!((kv.n_pages(), kv.n_pages_needed(0, 200, 260)), (5, 0));
+        assert_eq!(
+            (
+                kv.tables().n_pages(),
+                kv.tables().n_pages_needed(0, 200, 260)
+            ),
+            (5, 0)
+        );
         let written = KeyValue {
             key: &[9.0; 20],
             value: &[8.0; 20],
@@ -394,13 +400,13 @@ fn pages_are_shared_until_somebody_writes() {
             assert_eq!(kv.load(at(1, i), 1), *before);
         }
         // Pages that only sequence 1 holds are released.
-        kv.truncate(1, 0);
-        assert_eq!(kv.n_pages(), 3);
+        kv.tables_mut().truncate(1, 0);
+        assert_eq!(kv.tables().n_pages(), 3);
         assert_eq!(kv.load(at(0, 100), 1), before[100]);
-        kv.truncate(0, 129);
-        assert_eq!(kv.n_pages(), 2);
-        kv.truncate(0, 128);
-        assert_eq!(kv.n_pages(), 1);
+        kv.tables_mut().truncate(0, 129);
+        assert_eq!(kv.tables().n_pages(), 2);
+        kv.tables_mut().truncate(0, 128);
+        assert_eq!(kv.tables().n_pages(), 1);
     }
 }
 
@@ -436,5 +442,35 @@ fn what_an_earlier_owner_left_in_a_page_does_not_matter() {
         let mut out = [0.0; 32];
         attention(ctx, &kv, queries, &mut scratch, &mut out);
         assert_eq!(out[..], expected, "{precision:?}");
+    }
+}
+
+#[test]
+fn a_page_that_is_read_is_the_one_that_was_written() {
+    let pool = HybridMemoryPool::new();
+    for precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
+        let shape = KvShape {
+            precision,
+            n_heads: 2,
+            head_dim: 24,
+        };
+        let mut page = KvPage::new(&pool, shape).unwrap();
+        for at in 0..KvPage::POSITIONS {
+            let (key, value) = (values(48, at as u32), values(48, 200 + at as u32));
+            let kv = KeyValue {
+                key: &key,
+                value: &value,
+            };
+            page.store(Isa::Scalar, at, 0, kv);
+        }
+        let mut bytes = Vec::new();
+        page.write_to(&mut bytes);
+        assert_eq!(bytes.len(), shape.page_bytes(), "{precision:?}");
+        let read = KvPage::read_from(&pool, shape, &bytes).unwrap();
+        for at in 0..KvPage::POSITIONS {
+            for head in 0..2 {
+                assert_eq!(read.load(at, head), page.load(at, head), "{precision:?}");
+            }
+        }
     }
 }

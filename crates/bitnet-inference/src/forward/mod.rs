@@ -26,24 +26,161 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bitnet_core::memory::Buffer;
+use std::sync::Arc;
+
+use bitnet_core::memory::{Buffer, Category};
+use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
-    ComputeContext, Isa, KeyValue, PackedInt8, Queries, Shape, TopKOperands, attention,
-    matmul_rows, ops, top_k_matmul,
+    AttentionExtents, AttentionScratch, ComputeContext, Heads, Isa, KeyValue, PackedInt8, PagedKv,
+    Queries, Shape, ThreadPool, TopKOperands, TopKScratch, attention, matmul_rows, top_k_matmul,
 };
 
-use crate::engine::{Engine, LogitsRequest, NotFinite};
 use crate::format::tensor::DenseTensor;
-use crate::model::Head;
+use crate::kv_cache;
+use crate::model::linear::LinearInput;
+use crate::model::skipping::Skipped;
+use crate::model::{Head, Model};
+use crate::pass::{Batch, LogitsRequest, NotFinite};
+use crate::plan::{HEAD_ROWS, Plan, PlanError};
 use crate::spec::config::{Activation, Config};
+use crate::spec::rope::Rope;
 
-impl Engine {
+/// The forward pass on the CPU: the buffers and the threads.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    model: Arc<Model>,
+    isa: Isa,
+    threads: ThreadPool,
+    rope: RopeTable,
+    /// The table of the layers with a sliding window.
+    sliding_rope: Option<RopeTable>,
+    /// The residual stream, `[batch_tokens, hidden_dim]`.
+    x: Buffer<f32>,
+    /// The output of a block, to be added to `x`, `[batch_tokens, hidden_dim]`.
+    branch: Buffer<f32>,
+    /// `[batch_tokens, n_heads, head_dim]`
+    q: Buffer<f32>,
+    /// `[batch_tokens, n_kv_heads, head_dim]`
+    k: Buffer<f32>,
+    /// `[batch_tokens, n_kv_heads, head_dim]`
+    v: Buffer<f32>,
+    /// `[batch_tokens, n_heads, head_dim]`
+    attn: Buffer<f32>,
+    /// `[batch_tokens, ffn_dim]`
+    gate: Buffer<f32>,
+    /// `[batch_tokens, ffn_dim]`
+    up: Buffer<f32>,
+    input: LinearInput,
+    /// What was not read of each layer.
+    skipped: Vec<Skipped>,
+    /// One buffer per thread, `[widest]`.
+    scratch: Vec<Buffer<f32>>,
+    attention: AttentionScratch,
+    /// The input of the exact output matrix, `[HEAD_ROWS, hidden_dim]`.
+    head_x: Buffer<f32>,
+    /// `[HEAD_ROWS, vocab_size]`
+    logits: Buffer<f32>,
+    top_k: TopKScratch,
+}
+
+impl Forward {
+    /// Allocates the buffers and starts the threads of a plan.
+    pub(crate) fn new(model: Arc<Model>, plan: &Plan) -> Result<Self, PlanError> {
+        let (config, pool) = (model.config(), model.pool());
+        let scratch = |what, len| {
+            let buffer = pool.zeroed::<f32>(Category::Scratch, len);
+            buffer.map_err(PlanError::memory(what))
+        };
+        let activations = |len| scratch("activations", plan.batch_tokens * len);
+        let table = |rope: &Rope| {
+            let table = rope.table(pool, config.head_dim, plan.context_len);
+            table.map_err(PlanError::memory("rotary positions"))
+        };
+        let top_k = TopKScratch::new(pool, config.head_shape());
+        let extents = AttentionExtents {
+            n_threads: plan.n_threads,
+            max_rows: plan.batch_tokens,
+            kv_shape: kv_cache::shape(config, plan.kv_precision),
+            n_positions: plan.context_len,
+            heads_per_kv_head: config.n_heads / config.n_kv_heads,
+        };
+        let attention = AttentionScratch::new(pool, extents);
+        Ok(Self {
+            rope: table(&config.rope)?,
+            sliding_rope: match &config.sliding {
+                Some(sliding) => Some(table(&sliding.rope)?),
+                None => None,
+            },
+            x: activations(config.hidden_dim)?,
+            branch: activations(config.hidden_dim)?,
+            q: activations(config.q_dim())?,
+            k: activations(config.kv_dim())?,
+            v: activations(config.kv_dim())?,
+            attn: activations(config.q_dim())?,
+            gate: activations(config.ffn_dim)?,
+            up: activations(config.ffn_dim)?,
+            input: LinearInput::new(pool, config, plan.isa, plan.batch_tokens)
+                .map_err(PlanError::memory("activations"))?,
+            skipped: vec![Skipped::default(); config.n_layers],
+            scratch: (0..plan.n_threads)
+                .map(|_| scratch("activations", config.widest()))
+                .collect::<Result<_, _>>()?,
+            attention: attention.map_err(PlanError::memory("attention"))?,
+            head_x: scratch("head", HEAD_ROWS * config.hidden_dim)?,
+            logits: scratch("logits", HEAD_ROWS * config.vocab_size)?,
+            top_k: top_k.map_err(PlanError::memory("head"))?,
+            threads: plan.thread_pool()?,
+            isa: plan.isa,
+            model,
+        })
+    }
+
+    /// Returns what was not read of each layer since the engine was made.
+    pub(crate) fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// Computes the rows of a batch, stores their keys and values in the pages of `kv`, which
+    /// are reserved, and passes the requested logits to `on_logits(input, token, logits)`.
+    pub(crate) fn pass(
+        &mut self,
+        batch: &Batch,
+        kv: &mut PagedKv,
+        on_logits: &mut impl FnMut(usize, usize, &[f32]),
+    ) -> Result<(), NotFinite> {
+        for (row, &token) in batch.tokens.iter().enumerate() {
+            self.embedding(row, token)?;
+        }
+        let positions = batch.rows.iter().map(|row| row.position + 1);
+        let len = positions.max().unwrap_or(0);
+        for rope in [Some(&mut self.rope), self.sliding_rope.as_mut()] {
+            rope.into_iter().for_each(|rope| rope.extend(len));
+        }
+        for layer in 0..self.model.config().n_layers {
+            if !self.attention_block(layer, batch, kv) {
+                return Err(NotFinite::Attention(layer));
+            }
+            if !self.ffn_block(layer, batch.len()) {
+                return Err(NotFinite::FeedForward(layer));
+            }
+            self.skipped[layer].add_pass(self.input.take_skipped());
+        }
+        let runs = batch.requests.chunk_by(|a, b| !a.hidden && !b.hidden);
+        for requests in runs.flat_map(|run| run.chunks(HEAD_ROWS)) {
+            match requests {
+                [request] if request.hidden => self.hidden_state(*request, on_logits)?,
+                _ => self.head(requests, on_logits)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the embedding of a token, times the model's multiplier, to a row of `x`.
-    pub(crate) fn embedding(&mut self, row: usize, token: u32) -> Result<(), NotFinite> {
-        let (config, isa) = (self.model.config(), self.plan.isa);
+    fn embedding(&mut self, row: usize, token: u32) -> Result<(), NotFinite> {
+        let (config, isa) = (self.model.config(), self.isa);
         let hidden = config.hidden_dim;
         let x = &mut self.x[row * hidden..][..hidden];
-        (self.model.embedding).decode_row(isa, token as usize, x);
+        (self.model.packed().embedding).decode_row(isa, token as usize, x);
         if !is_finite(isa, x) {
             return Err(NotFinite::Token(token));
         }
@@ -55,10 +192,10 @@ impl Engine {
     /// `x += W_o · sub_norm(attention(rope(W_q·h), rope(W_k·h), W_v·h))`, `h = norm(x)`.
     /// Stores keys and values in the KV cache. Returns whether queries, keys, values, the
     /// attention output, and `x` are [finite](is_finite).
-    pub(crate) fn attention_block(&mut self, layer_idx: usize) -> bool {
-        let (config, isa) = (self.model.config(), self.plan.isa);
-        let layer = &self.model.layers[layer_idx];
-        let rows = &self.rows;
+    fn attention_block(&mut self, layer_idx: usize, batch: &Batch, kv: &mut PagedKv) -> bool {
+        let (config, isa) = (self.model.config(), self.isa);
+        let layer = &self.model.packed().layers[layer_idx];
+        let rows = &batch.rows;
         let hidden = config.hidden_dim;
         let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
         let (n, eps) = (rows.len(), config.rms_norm_eps);
@@ -113,18 +250,23 @@ impl Engine {
             .map_or([None; 2], |norms| norms.each_ref().map(Some));
         (ctx.threads).for_each_chunk(q, q_dim, ctx.scratch, |_, row, q| rotate(q_norm, row, q));
         (ctx.threads).for_each_chunk(k, kv_dim, ctx.scratch, |_, row, k| rotate(k_norm, row, k));
+        let first_head = layer_idx * config.n_kv_heads;
         for (row, (key, value)) in rows.iter().zip(k.chunks(kv_dim).zip(v.chunks(kv_dim))) {
             if !is_finite(isa, value) {
                 finite.store(false, Ordering::Relaxed);
             }
-            self.kv.store(isa, layer_idx, *row, KeyValue { key, value });
+            kv.store(isa, *row, first_head, KeyValue { key, value });
         }
-        let (kv, mut heads) = (self.kv.paged(), self.kv.heads(layer_idx));
-        heads.window = sliding.map(|sliding| sliding.window);
         let queries = Queries {
             rows,
             values: q,
-            heads,
+            heads: Heads {
+                first: first_head,
+                n_kv_heads: config.n_kv_heads,
+                n_heads: config.n_heads,
+                scale: config.multipliers.attention,
+                window: sliding.map(|sliding| sliding.window),
+            },
         };
         attention(&mut ctx, kv, queries, &mut self.attention, attn);
 
@@ -147,11 +289,11 @@ impl Engine {
 
     /// The feed-forward block: `x += W_down · sub_norm(act(W_gate·h) ⊙ W_up·h)`,
     /// `h = norm(x)`. Returns whether the gated values and `x` are [finite](is_finite).
-    pub(crate) fn ffn_block(&mut self, layer_idx: usize) -> bool {
-        let (config, isa) = (self.model.config(), self.plan.isa);
-        let layer = &self.model.layers[layer_idx];
+    fn ffn_block(&mut self, layer_idx: usize, n: usize) -> bool {
+        let (config, isa) = (self.model.config(), self.isa);
+        let layer = &self.model.packed().layers[layer_idx];
         let (hidden, ffn) = (config.hidden_dim, config.ffn_dim);
-        let (n, eps) = (self.rows.len(), config.rms_norm_eps);
+        let eps = config.rms_norm_eps;
         let x = &mut self.x[..n * hidden];
         let (gate, up) = (&mut self.gate[..n * ffn], &mut self.up[..n * ffn]);
         let branch = &mut self.branch[..n * hidden];
@@ -207,7 +349,7 @@ impl Engine {
     }
 
     /// Passes the hidden state of a row, `norm(x)`, `[hidden_dim]`, to `on_logits`.
-    pub(crate) fn hidden_state(
+    fn hidden_state(
         &mut self,
         request: LogitsRequest,
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
@@ -216,9 +358,9 @@ impl Engine {
         let hidden = config.hidden_dim;
         let x = &self.x[request.row * hidden..][..hidden];
         let out = &mut self.head_x[..hidden];
-        let (weight, eps) = (&self.model.output_norm, config.rms_norm_eps);
-        ops::rms_norm(self.plan.isa, x, weight, eps, out);
-        if !is_finite(self.plan.isa, out) {
+        let (weight, eps) = (&self.model.packed().output_norm, config.rms_norm_eps);
+        ops::rms_norm(self.isa, x, weight, eps, out);
+        if !is_finite(self.isa, out) {
             return Err(NotFinite::Head);
         }
         on_logits(request.input, request.token, out);
@@ -227,12 +369,12 @@ impl Engine {
 
     /// Passes `logits = W_head · norm(x)`, `[vocab_size]`, of each request to `on_logits`; at
     /// most [`HEAD_ROWS`](crate::plan::HEAD_ROWS) requests.
-    pub(crate) fn head(
+    fn head(
         &mut self,
         requests: &[LogitsRequest],
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
-        let (config, isa) = (self.model.config(), self.plan.isa);
+        let (config, isa) = (self.model.config(), self.isa);
         let (hidden, vocab, n) = (config.hidden_dim, config.vocab_size, requests.len());
         let mut ctx = ComputeContext {
             isa,
@@ -242,7 +384,7 @@ impl Engine {
         let x = &self.x;
         let norm = |i: usize, out: &mut [f32]| {
             let x = &x[requests[i].row * hidden..][..hidden];
-            let weight = &self.model.output_norm;
+            let weight = &self.model.packed().output_norm;
             ops::rms_norm(isa, x, weight, config.rms_norm_eps, out);
         };
         let (logits, rest) = self.logits.split_at_mut(n * vocab);
@@ -269,7 +411,7 @@ impl Engine {
             n_rows: n,
             n_cols: hidden,
         };
-        match &self.model.head {
+        match &self.model.packed().head {
             Head::Exact(matrix) => exact(matrix, None),
             // Several rows share one pass over the whole matrix.
             Head::ExactTopK { matrix, int8 } => match requests {
@@ -288,7 +430,7 @@ impl Engine {
         multiply(isa, logits, config.multipliers.logits);
         for (request, logits) in requests.iter().zip(logits.chunks_exact(vocab)) {
             // Logits that top-k matmul skips are minus infinity; it never skips all.
-            let left_out = match (&self.model.head, request.top) {
+            let left_out = match (&self.model.packed().head, request.top) {
                 (Head::ExactTopK { .. }, Some(_)) => f32::NEG_INFINITY,
                 _ => f32::NAN,
             };

@@ -4,12 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bitnet_core::{HybridMemoryPool, KvPrecision, RowPosition, ThreadPool};
+use bitnet_core::{HybridMemoryPool, KvPrecision, PagedKv, RowPosition, ThreadPool};
 use safetensors::SafeTensors;
 
 use super::*;
 use crate::format::checkpoint::Checkpoint;
-use crate::kv_cache::Growth;
 use crate::model::{HeadPrecision, Model};
 use crate::plan::{Plan, PlanOptions};
 
@@ -57,44 +56,50 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
         ..PlanOptions::default()
     };
     let plan = Plan::new(model.config(), options).unwrap();
-    let mut engine = Engine::new(Arc::new(model), plan).unwrap();
+    let model = Arc::new(model);
+    let mut forward = Forward::new(Arc::clone(&model), &plan).unwrap();
+    let mut kv = PagedKv::new(&pool, kv_cache::shape(model.config(), plan.kv_precision), 1);
 
-    let hidden = engine.model().config().hidden_dim;
+    let hidden = model.config().hidden_dim;
     let n = f32s(&tensors, "embed").len() / hidden;
+    let positions = (0..n).map(|position| RowPosition {
+        sequence: 0,
+        position,
+    });
+    let batch = Batch {
+        tokens: Vec::new(),
+        rows: positions.collect(),
+        requests: Vec::new(),
+    };
+    kv.reserve(0, 0, n).unwrap();
+    forward.rope.extend(n);
     let (mut flips, mut rows) = (0, 0);
-    for layer in 0..engine.model().config().n_layers {
+    for layer in 0..model.config().n_layers {
         let stored = |part: &str| f32s(&tensors, &format!("layers.{layer}.{part}"));
-        engine.rows = (0..n)
-            .map(|position| RowPosition {
-                sequence: 0,
-                position,
-            })
-            .collect();
-        let growth = Growth {
-            sequence: 0,
-            n_new: n,
-        };
-        engine.kv.reserve(std::iter::once(growth)).unwrap();
-        engine.rope.extend(n);
-        engine.x[..n * hidden].copy_from_slice(&stored("input"));
-        engine.attention_block(layer);
-        let attn_out = engine.branch[..n * hidden].to_vec();
+        forward.x[..n * hidden].copy_from_slice(&stored("input"));
+        forward.attention_block(layer, &batch, &mut kv);
+        let attn_out = forward.branch[..n * hidden].to_vec();
         flips += n_flips("attn_out", &attn_out, &stored("attn_out"), hidden);
-        engine.x[..n * hidden].copy_from_slice(&stored("mlp_in"));
-        engine.ffn_block(layer);
-        let mlp_out = engine.branch[..n * hidden].to_vec();
+        forward.x[..n * hidden].copy_from_slice(&stored("mlp_in"));
+        forward.ffn_block(layer, n);
+        let mlp_out = forward.branch[..n * hidden].to_vec();
         flips += n_flips("mlp_out", &mlp_out, &stored("mlp_out"), hidden);
         // Flips are not counted: the residual stream is larger than what they add to it.
-        n_flips("output", &engine.x[..n * hidden], &stored("output"), hidden);
+        n_flips(
+            "output",
+            &forward.x[..n * hidden],
+            &stored("output"),
+            hidden,
+        );
         rows += 2 * n;
     }
     // The independent check of the model card found flips in 5 of 288 outputs.
     assert!(flips * 20 <= rows, "{flips} of {rows} rows have flips");
 
     // The final norm and the exact head, on the stored output of the last layer.
-    let last = engine.model().config().n_layers - 1;
+    let last = model.config().n_layers - 1;
     let output = f32s(&tensors, &format!("layers.{last}.output"));
-    engine.x[..n * hidden].copy_from_slice(&output);
+    forward.x[..n * hidden].copy_from_slice(&output);
     let wanted: Vec<_> = (0..n)
         .map(|row| LogitsRequest {
             row,
@@ -102,11 +107,11 @@ fn check_layers(model: &Path, activations: &Path, logit_tolerance: f32) {
         })
         .collect();
     let mut found = Vec::new();
-    let computed = engine.head(&wanted, &mut |_, _, logits: &[f32]| {
+    let computed = forward.head(&wanted, &mut |_, _, logits: &[f32]| {
         found.extend_from_slice(logits);
     });
     computed.unwrap();
-    let vocab = engine.model().config().vocab_size;
+    let vocab = model.config().vocab_size;
     let expected = f32s(&tensors, "logits");
     for (found, expected) in found.chunks(vocab).zip(expected.chunks(vocab)) {
         for (a, b) in found.iter().zip(expected) {

@@ -4,21 +4,18 @@
 //!   most `max_pages`. So a started sequence always gets its guaranteed pages.
 
 pub(crate) mod page_file;
+pub(crate) mod pages;
 
-use bitnet_core::{
-    Heads, HybridMemoryPool, Isa, KeyValue, KvPage, KvPrecision, KvShape, OutOfMemory, PagedKv,
-    RowPosition,
-};
+use bitnet_core::{KvPage, KvPrecision, KvShape, OutOfMemory};
+use pages::Pages;
 
 use crate::spec::config::Config;
 
 /// The KV cache of several sequences.
 #[derive(Debug)]
 pub(crate) struct KvCache {
-    paged: PagedKv,
+    pages: Pages,
     sequences: Vec<Sequence>,
-    /// The heads of the first layer.
-    heads: Heads,
     context_len: usize,
     max_pages: usize,
 }
@@ -45,7 +42,6 @@ pub struct SequenceHandle {
 /// Options of a [`KvCache`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KvCacheOptions {
-    pub(crate) precision: KvPrecision,
     pub(crate) n_sequences: usize,
     /// Positions per sequence.
     pub(crate) context_len: usize,
@@ -86,19 +82,11 @@ pub(crate) fn shape(config: &Config, precision: KvPrecision) -> KvShape {
 }
 
 impl KvCache {
-    /// Returns an empty cache. Pages are allocated as sequences grow.
-    pub(crate) fn new(pool: &HybridMemoryPool, config: &Config, options: KvCacheOptions) -> Self {
-        let shape = shape(config, options.precision);
+    /// Returns an empty cache.
+    pub(crate) fn new(pages: Pages, options: KvCacheOptions) -> Self {
         Self {
-            paged: PagedKv::new(pool, shape, options.n_sequences),
+            pages,
             sequences: vec![Sequence::default(); options.n_sequences],
-            heads: Heads {
-                first: 0,
-                n_kv_heads: config.n_kv_heads,
-                n_heads: config.n_heads,
-                scale: config.multipliers.attention,
-                window: None,
-            },
             context_len: options.context_len,
             max_pages: options.max_pages,
         }
@@ -156,8 +144,8 @@ impl KvCache {
     }
 
     /// Starts a sequence with tokens of whole pages. It shares the pages that other sequences
-    /// have, and gets the others from `read(index)`, up to the first `None`. Returns its index,
-    /// or `None` if no page was read.
+    /// have, and gets the bytes of the others from `read(index)`, up to the first `None`. Returns
+    /// its index, or `None` if no page was read.
     ///
     /// # Errors
     ///
@@ -165,17 +153,19 @@ impl KvCache {
     pub(crate) fn restore(
         &mut self,
         tokens: &[u32],
-        mut read: impl FnMut(&HybridMemoryPool, KvShape, usize) -> Option<KvPage>,
+        mut read: impl FnMut(usize) -> Option<Vec<u8>>,
     ) -> Result<Option<usize>, SequenceError> {
         let (len, source) = self.longest_prefix(tokens);
         let n_shared = len / KvPage::POSITIONS;
         let sequence = self.begin(source, n_shared * KvPage::POSITIONS, tokens.len())?;
         let mut n_pages = n_shared;
         while n_pages < tokens.len() / KvPage::POSITIONS {
-            let Some(page) = read(self.paged.pool(), self.paged.shape(), n_pages) else {
+            let Some(bytes) = read(n_pages) else {
                 break;
             };
-            self.paged.push(sequence, page);
+            if self.pages.push(sequence, bytes).is_err() {
+                break;
+            }
             n_pages += 1;
         }
         if n_pages == n_shared {
@@ -208,7 +198,7 @@ impl KvCache {
             n_sequences: self.sequences.len(),
         })?;
         let free = self.n_free();
-        self.paged.share(source, sequence, len);
+        self.pages.share(source, sequence, len);
         self.sequences[sequence] = Sequence {
             is_started: true,
             tokens: self.tokens(source)[..len].to_vec(),
@@ -228,7 +218,7 @@ impl KvCache {
 
     /// Ends a sequence and releases its pages, except those shared with other sequences.
     pub(crate) fn finish(&mut self, sequence: usize) {
-        self.paged.truncate(sequence, 0);
+        self.pages.truncate(sequence, 0);
         self.sequences[sequence] = Sequence::default();
     }
 
@@ -241,7 +231,7 @@ impl KvCache {
     /// released pages that other sequences still use.
     pub(crate) fn truncate(&mut self, sequence: usize, len: usize) {
         self.sequences[sequence].tokens.truncate(len);
-        self.paged.truncate(sequence, len);
+        self.pages.truncate(sequence, len);
         while self.n_claimed() > self.max_pages {
             let guaranteed = &mut self.sequences[sequence].guaranteed;
             *guaranteed = (guaranteed.div_ceil(KvPage::POSITIONS) - 1) * KvPage::POSITIONS;
@@ -275,9 +265,9 @@ impl KvCache {
         for Growth { sequence, n_new } in growth.clone() {
             let len = self.len(sequence);
             self.sequences[sequence].tokens.reserve(n_new);
-            if let Err(error) = self.paged.reserve(sequence, len, len + n_new) {
+            if let Err(error) = self.pages.reserve(sequence, len, len + n_new) {
                 for Growth { sequence, .. } in growth {
-                    self.paged.truncate(sequence, self.len(sequence));
+                    self.pages.truncate(sequence, self.len(sequence));
                 }
                 return Err(error.into());
             }
@@ -291,49 +281,40 @@ impl KvCache {
         self.sequences[sequence].tokens.push(token);
     }
 
-    /// Stores key and value, `[n_kv_heads, head_dim]` each, of a position and layer.
-    pub(crate) fn store(&mut self, isa: Isa, layer: usize, at: RowPosition, kv: KeyValue<'_>) {
-        let first = self.heads(layer).first;
-        self.paged.store(isa, at, first, kv);
+    /// Returns the pages.
+    pub(crate) fn pages(&self) -> &Pages {
+        &self.pages
     }
 
-    /// Returns the keys and values of all layers.
-    pub(crate) fn paged(&self) -> &PagedKv {
-        &self.paged
-    }
-
-    /// Returns the heads of a layer.
-    pub(crate) fn heads(&self, layer: usize) -> Heads {
-        Heads {
-            first: layer * self.heads.n_kv_heads,
-            ..self.heads
-        }
+    /// Returns the pages, to store keys and values in reserved ones.
+    pub(crate) fn pages_mut(&mut self) -> &mut Pages {
+        &mut self.pages
     }
 
     /// Returns the memory usage.
     pub(crate) fn usage(&self) -> KvUsage {
         let sequences = 0..self.sequences.len();
-        let in_tables: usize = sequences.map(|s| self.paged.n_pages_of(s)).sum();
+        let in_tables: usize = sequences.map(|s| self.pages.n_pages_of(s)).sum();
         let n_positions: usize = self.sequences.iter().map(|s| s.tokens.len()).sum();
         KvUsage {
-            pages: self.paged.n_pages(),
+            pages: self.pages.n_pages(),
             max_pages: self.max_pages,
-            page_bytes: self.paged.shape().page_bytes(),
-            shared_pages: in_tables - self.paged.n_pages(),
+            page_bytes: self.pages.page_bytes(),
+            shared_pages: in_tables - self.pages.n_pages(),
             unused_positions: in_tables * KvPage::POSITIONS - n_positions,
         }
     }
 
     /// Returns the number of pages that must be allocated for a sequence of `len` positions.
     fn claim(&self, sequence: usize, len: usize) -> usize {
-        (self.paged).n_pages_needed(sequence, self.len(sequence), len)
+        (self.pages).n_pages_needed(sequence, self.len(sequence), len)
     }
 
     /// Returns the number of pages in use, plus those still needed to fulfil guarantees.
     fn n_claimed(&self) -> usize {
         let sequences = self.sequences.iter().enumerate();
         let guaranteed = sequences.map(|(i, sequence)| self.claim(i, sequence.guaranteed));
-        self.paged.n_pages() + guaranteed.sum::<usize>()
+        self.pages.n_pages() + guaranteed.sum::<usize>()
     }
 
     /// Returns the number of pages neither in use nor guaranteed.

@@ -15,7 +15,7 @@
 use std::io;
 use std::path::Path;
 
-use bitnet_core::{HybridMemoryPool, KvPage, KvShape, OutOfMemory};
+use bitnet_core::KvPage;
 use twox_hash::XxHash3_128;
 
 const MAGIC: [u8; 8] = *b"bitnetKV";
@@ -42,8 +42,6 @@ pub(crate) enum PageFileError {
     Checksum,
     #[error("it is a page of something else")]
     Other,
-    #[error(transparent)]
-    Memory(#[from] OutOfMemory),
 }
 
 impl PageHead<'_> {
@@ -61,40 +59,30 @@ impl PageHead<'_> {
         XxHash3_128::oneshot(&self.bytes())
     }
 
-    /// Returns the bytes of the file of a page.
-    pub(crate) fn file(&self, page: &KvPage) -> Vec<u8> {
+    /// Returns the bytes of the file of a page with these contents.
+    pub(crate) fn file(&self, page: &[u8]) -> Vec<u8> {
         let mut bytes = self.bytes();
-        bytes.reserve_exact(page.shape().page_bytes() + CHECKSUM);
-        page.write_to(&mut bytes);
+        bytes.reserve_exact(page.len() + CHECKSUM);
+        bytes.extend_from_slice(page);
         bytes.extend_from_slice(&XxHash3_128::oneshot(&bytes).to_le_bytes());
         bytes
     }
 
-    /// Reads the page from its file.
-    pub(crate) fn read(
-        &self,
-        path: &Path,
-        pool: &HybridMemoryPool,
-        shape: KvShape,
-    ) -> Result<KvPage, PageFileError> {
+    /// Reads the contents of the page, `page_bytes`, from its file.
+    pub(crate) fn read(&self, path: &Path, page_bytes: usize) -> Result<Vec<u8>, PageFileError> {
         let mut file = std::fs::File::open(path)?;
         // Before anything is allocated for it.
-        let (found, expected) = (file.metadata()?.len(), file_len(shape));
+        let (found, expected) = (file.metadata()?.len(), file_len(page_bytes));
         if found != expected {
             return Err(PageFileError::Length { found, expected });
         }
         let mut bytes = Vec::with_capacity(expected as usize);
         io::Read::read_to_end(&mut io::Read::take(&mut file, expected), &mut bytes)?;
-        self.parse(&bytes, pool, shape)
+        self.parse(bytes, page_bytes)
     }
 
-    fn parse(
-        &self,
-        bytes: &[u8],
-        pool: &HybridMemoryPool,
-        shape: KvShape,
-    ) -> Result<KvPage, PageFileError> {
-        let (found, expected) = (bytes.len() as u64, file_len(shape));
+    fn parse(&self, mut bytes: Vec<u8>, page_bytes: usize) -> Result<Vec<u8>, PageFileError> {
+        let (found, expected) = (bytes.len() as u64, file_len(page_bytes));
         if found != expected {
             return Err(PageFileError::Length { found, expected });
         }
@@ -102,47 +90,30 @@ impl PageHead<'_> {
         if XxHash3_128::oneshot(content).to_le_bytes() != *checksum {
             return Err(PageFileError::Checksum);
         }
-        let (head, page) = content.split_at(HEAD);
-        if head != self.bytes() {
+        if content[..HEAD] != self.bytes() {
             return Err(PageFileError::Other);
         }
-        Ok(KvPage::read_from(pool, shape, page)?)
+        bytes.truncate(bytes.len() - CHECKSUM);
+        bytes.drain(..HEAD);
+        Ok(bytes)
     }
 }
 
-/// Returns the bytes of the file of a page.
-pub(crate) fn file_len(shape: KvShape) -> u64 {
-    (HEAD + shape.page_bytes() + CHECKSUM) as u64
+/// Returns the length of the file of a page of `page_bytes`.
+pub(crate) fn file_len(page_bytes: usize) -> u64 {
+    (HEAD + page_bytes + CHECKSUM) as u64
 }
 
 #[cfg(test)]
 mod tests {
-    use bitnet_core::{Isa, KeyValue, KvPrecision};
     use proptest::prelude::*;
 
     use super::*;
 
-    const PRECISIONS: [KvPrecision; 3] = [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8];
+    const PAGE_BYTES: usize = 3000;
 
-    fn page(precision: KvPrecision) -> KvPage {
-        let shape = KvShape {
-            precision,
-            n_heads: 2,
-            head_dim: 24,
-        };
-        let mut page = KvPage::new(&HybridMemoryPool::new(), shape).unwrap();
-        for at in 0..KvPage::POSITIONS {
-            let key: Vec<f32> = (0..48)
-                .map(|i| (at * 48 + i) as f32 / 7.0 - 300.0)
-                .collect();
-            let value: Vec<f32> = key.iter().map(|x| -x / 3.0).collect();
-            let kv = KeyValue {
-                key: &key,
-                value: &value,
-            };
-            page.store(Isa::Scalar, at, 0, kv);
-        }
-        page
+    fn page() -> Vec<u8> {
+        (0..PAGE_BYTES).map(|i| (i * i / 7) as u8).collect()
     }
 
     fn head(tokens: &[u32]) -> PageHead<'_> {
@@ -157,28 +128,14 @@ mod tests {
 
     #[test]
     fn a_page_that_is_read_is_the_one_that_was_written() {
-        let pool = HybridMemoryPool::new();
-        for precision in PRECISIONS {
-            let page = page(precision);
-            let file = head(&TOKENS).file(&page);
-            assert_eq!(file.len() as u64, file_len(page.shape()), "{precision:?}");
-            let read = head(&TOKENS).parse(&file, &pool, page.shape()).unwrap();
-            let mut again = Vec::new();
-            read.write_to(&mut again);
-            assert_eq!(again, file[HEAD..file.len() - CHECKSUM], "{precision:?}");
-            for at in 0..KvPage::POSITIONS {
-                for head in 0..2 {
-                    assert_eq!(read.load(at, head), page.load(at, head));
-                }
-            }
-        }
+        let file = head(&TOKENS).file(&page());
+        assert_eq!(file.len() as u64, file_len(PAGE_BYTES));
+        assert_eq!(head(&TOKENS).parse(file, PAGE_BYTES).unwrap(), page());
     }
 
     #[test]
     fn pages_of_something_else_are_refused() {
-        let pool = HybridMemoryPool::new();
-        let page = page(KvPrecision::F16);
-        let file = head(&TOKENS).file(&page);
+        let file = head(&TOKENS).file(&page());
         let mut tokens = TOKENS;
         tokens[127] += 1;
         let others = [
@@ -194,27 +151,21 @@ mod tests {
         ];
         for other in others {
             assert_ne!(other.id(), head(&TOKENS).id());
-            let refused = other.parse(&file, &pool, page.shape());
+            let refused = other.parse(file.clone(), PAGE_BYTES);
             assert!(matches!(refused, Err(PageFileError::Other)));
         }
-        let int8 = KvShape {
-            precision: KvPrecision::Int8,
-            ..page.shape()
-        };
-        let refused = head(&TOKENS).parse(&file, &pool, int8);
+        let refused = head(&TOKENS).parse(file, PAGE_BYTES / 2);
         assert!(matches!(refused, Err(PageFileError::Length { .. })));
     }
 
     proptest! {
         #[test]
         fn damaged_files_are_refused(
-            precision in 0_usize..3,
             cut in any::<prop::sample::Index>(),
             flips in prop::collection::vec((any::<prop::sample::Index>(), 1_u8..), 0..4),
             more in prop::collection::vec(any::<u8>(), 0..20),
         ) {
-            let page = page(PRECISIONS[precision]);
-            let whole = head(&TOKENS).file(&page);
+            let whole = head(&TOKENS).file(&page());
             let mut file = whole.clone();
             file.truncate(cut.index(2 * whole.len()));
             for (at, flip) in flips {
@@ -226,8 +177,8 @@ mod tests {
             if file.len() < whole.len() {
                 file.extend(more);
             }
-            let read = head(&TOKENS).parse(&file, &HybridMemoryPool::new(), page.shape());
-            prop_assert_eq!(read.is_ok(), file == whole);
+            let is_whole = file == whole;
+            prop_assert_eq!(head(&TOKENS).parse(file, PAGE_BYTES).is_ok(), is_whole);
         }
     }
 }

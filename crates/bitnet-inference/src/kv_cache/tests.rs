@@ -2,6 +2,7 @@
 //! of each sequence, and the values stored at each position.
 
 use bitnet_core::memory::Category;
+use bitnet_core::{HybridMemoryPool, Isa, KeyValue, PagedKv, RowPosition};
 
 use super::*;
 
@@ -11,12 +12,13 @@ const CONTEXT: usize = 1000;
 fn cache(n_sequences: usize, max_pages: usize) -> (HybridMemoryPool, KvCache) {
     let pool = HybridMemoryPool::new();
     let options = KvCacheOptions {
-        precision: KvPrecision::F32,
         n_sequences,
         context_len: CONTEXT,
         max_pages,
     };
-    let cache = KvCache::new(&pool, &test_config(), options);
+    let shape = shape(&test_config(), KvPrecision::F32);
+    let pages = Pages::Host(PagedKv::new(&pool, shape, n_sequences));
+    let cache = KvCache::new(pages, options);
     (pool, cache)
 }
 
@@ -40,7 +42,8 @@ fn extend(cache: &mut KvCache, sequence: usize, tokens: &[u32]) -> Result<(), Se
                 key: &key,
                 value: &value,
             };
-            cache.store(Isa::Scalar, layer, at, kv);
+            let pages = cache.pages_mut().host_mut();
+            pages.store(Isa::Scalar, at, layer * test_config().n_kv_heads, kv);
         }
     }
     Ok(())
@@ -62,8 +65,8 @@ fn check_contents(cache: &KvCache, sequence: usize, tokens: &[u32]) {
         let value = expected(&tokens[..=position]);
         for layer in 0..2 {
             let place = RowPosition { sequence, position };
-            let first = cache.heads(layer).first;
-            let (found_key, found_value) = cache.paged().load(place, first);
+            let first = layer * test_config().n_kv_heads;
+            let (found_key, found_value) = cache.pages().host().load(place, first);
             let value = [value + layer as f32, -value];
             assert_eq!(found_value, value, "{place:?}");
             assert_eq!(found_key, value.map(|x| x * 3.0), "{place:?}");

@@ -66,16 +66,22 @@ impl From<HeadPrecision> for Packing {
 pub struct Model {
     config: Config,
     pool: HybridMemoryPool,
-    pub(crate) embedding: Embedding,
-    pub(crate) layers: Vec<Layer>,
-    /// `[hidden_dim]`
-    pub(crate) output_norm: Buffer<f32>,
-    pub(crate) head: Head,
+    packed: PackedWeights,
     /// Accounts for the parts of the model's files that stay in memory.
     _in_files: Counted,
     /// The files, if weights are used in place.
     files: Option<Arc<[FileBytes]>>,
     notes: Vec<Note>,
+}
+
+/// The weights of a model in the memory layout of the CPU's kernels.
+#[derive(Debug)]
+pub(crate) struct PackedWeights {
+    pub(crate) embedding: Embedding,
+    pub(crate) layers: Vec<Layer>,
+    /// `[hidden_dim]`
+    pub(crate) output_norm: Buffer<f32>,
+    pub(crate) head: Head,
 }
 
 /// The weights of one layer.
@@ -236,13 +242,20 @@ impl Model {
             files: is_read_later.then(|| Arc::clone(checkpoint.files())),
             notes: std::mem::take(&mut ctx.notes),
             _in_files: pool.count(Category::MappedFile, mapped + in_memory),
-            embedding,
-            layers,
-            output_norm,
-            head,
+            packed: PackedWeights {
+                embedding,
+                layers,
+                output_norm,
+                head,
+            },
             config,
             pool: pool.clone(),
         })
+    }
+
+    /// Returns the packed weights.
+    pub(crate) fn packed(&self) -> &PackedWeights {
+        &self.packed
     }
 
     /// Returns warnings about the weights: tensors that are all zero, and extreme scales and
@@ -262,7 +275,7 @@ impl Model {
     /// Returns the error of the first weight that is not finite, or whose square is not, in
     /// the matrices that loading did not read.
     pub(crate) fn first_not_finite(&self, isa: Isa) -> Option<CheckpointError> {
-        let head = match &self.head {
+        let head = match &self.packed.head {
             Head::Exact(matrix) => Some(matrix),
             // Checked when it was quantized, or ternary.
             Head::ExactTopK { .. } | Head::Int8(_) | Head::Ternary(_) => None,
@@ -288,7 +301,7 @@ impl Model {
 
     /// Returns the precision of the output matrix.
     pub fn head_precision(&self) -> HeadPrecision {
-        match self.head {
+        match self.packed.head {
             Head::ExactTopK { .. } => HeadPrecision::ExactTopK,
             Head::Int8(_) => HeadPrecision::Int8,
             // Packing trits is lossless.
@@ -308,7 +321,7 @@ impl Model {
     /// Returns the bytes of packed weights, norms and output matrix in memory, without the
     /// weights used in place in a mapped file.
     pub fn n_bytes(&self) -> usize {
-        let head = match &self.head {
+        let head = match &self.packed.head {
             Head::Exact(_) => 0,
             Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_bytes(),
             Head::Ternary(matrix) => matrix.n_bytes(),
@@ -321,7 +334,7 @@ impl Model {
     /// [skipped](crate::Engine::skipped): all weights without the embedding, and without the few rows of the output matrix that
     /// [`HeadPrecision::ExactTopK`] computes.
     pub fn bytes_per_token(&self) -> usize {
-        let head = match &self.head {
+        let head = match &self.packed.head {
             Head::Exact(matrix) => matrix.bytes().len(),
             Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_bytes(),
             Head::Ternary(matrix) => matrix.n_bytes(),
@@ -337,17 +350,17 @@ impl Model {
 
     /// Returns the linear layers of the model.
     fn linear(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(Layer::linear)
+        self.packed.layers.iter().flat_map(Layer::linear)
     }
 
     /// Returns the bytes of all norms, except the sub-norms of linear layers.
     fn norm_bytes(&self) -> usize {
-        let layers = self.layers.iter().flat_map(|layer| {
+        let layers = self.packed.layers.iter().flat_map(|layer| {
             let norms = [&layer.attn_norm, &layer.ffn_norm];
             let more = layer.qk_norms.iter().chain(&layer.post_norms);
             norms.into_iter().chain(more.flatten())
         });
-        let norms = layers.chain(std::iter::once(&self.output_norm));
+        let norms = layers.chain(std::iter::once(&self.packed.output_norm));
         norms.map(|norm| size_of_val(&**norm)).sum()
     }
 }

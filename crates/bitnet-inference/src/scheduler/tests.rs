@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bitnet_core::{HybridMemoryPool, Isa, KvPrecision};
+use bitnet_core::{HybridMemoryPool, Isa, KvPrecision, PagedKv};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
 use crate::constraint::{Constraint, ConstraintError};
 use crate::generate::FinishReason;
-use crate::kv_cache::{Growth, KvCache, KvCacheOptions, SequenceHandle, test_config};
+use crate::kv_cache::pages::Pages;
+use crate::kv_cache::{self, Growth, KvCache, KvCacheOptions, SequenceHandle, test_config};
 use crate::logits::Logits;
 use crate::sampler::{Sampler, SamplerOptions};
 
@@ -52,14 +53,15 @@ struct FakeEngine {
 impl FakeEngine {
     fn new(n_sequences: usize, max_pages: usize) -> Self {
         let pool = HybridMemoryPool::new();
+        let shape = kv_cache::shape(&test_config(), KvPrecision::F32);
+        let pages = Pages::Host(PagedKv::new(&pool, shape, n_sequences));
         let options = KvCacheOptions {
-            precision: KvPrecision::F32,
             n_sequences,
             context_len: CONTEXT,
             max_pages,
         };
         Self {
-            kv: KvCache::new(&pool, &test_config(), options),
+            kv: KvCache::new(pages, options),
             n_sequences,
             n_drafts: 0,
             _pool: pool,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bitnet_core::{ComputeContext, Device, HybridMemoryPool, Isa, ThreadPool};
+use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{
-    Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions, Skipped,
+    Device, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions, Skipped,
 };
 use serde::Serialize;
 

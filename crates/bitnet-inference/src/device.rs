@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use crate::machine;
+use bitnet_core::machine;
 
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
