@@ -1,0 +1,217 @@
+//! What a device refuses, and what it says then.
+
+use super::passes::{Weights, session, shape};
+use super::{Random, device};
+use crate::{
+    Api, DeviceLimits, EmbeddingEncoding, Gpu, GpuError, LoadError, LoadOptions, ModelLoader,
+    ModelShape, Output, OutputKind, OutputValues, Part, RopeTable, Row, Session, SessionOptions,
+};
+use bitnet_core::Scales;
+
+const ALL: LoadOptions = LoadOptions {
+    max_bytes: usize::MAX,
+    n_threads: 1,
+};
+
+fn loader(gpu: &Gpu, shape: &ModelShape, options: LoadOptions) -> Result<ModelLoader, GpuError> {
+    let len = shape.context_len * shape.rope_dims[0] / 2;
+    let table = vec![0.0; len];
+    let rope = RopeTable {
+        cos: &table,
+        sin: &table,
+    };
+    ModelLoader::new(gpu, shape.clone(), &[rope], options)
+}
+
+/// Opens the tested device again, with lower limits.
+fn limited(gpu: &Gpu, limits: DeviceLimits) -> Gpu {
+    Gpu::with_limits(gpu.info().api, Some(&gpu.info().name), limits).unwrap()
+}
+
+#[test]
+fn an_adapter_by_a_wrong_name_lists_those_that_are_there() {
+    let Some(gpu) = device() else { return };
+    let error = Gpu::open(gpu.info().api, Some("no such device")).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("\"no such device\""), "{text}");
+    assert!(text.contains(&gpu.info().name), "{text}");
+}
+
+#[test]
+fn an_interface_that_the_system_lacks_is_named() {
+    let missing = if cfg!(target_os = "macos") {
+        Api::Vulkan
+    } else {
+        Api::Metal
+    };
+    let text = Gpu::open(missing, None).unwrap_err().to_string();
+    assert!(
+        text.contains(&missing.to_string()) && text.contains("not built in"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_model_above_the_limit_of_bytes_is_refused_with_both_numbers() {
+    let Some(gpu) = device() else { return };
+    let needed = shape().required_bytes();
+    let options = |max_bytes| LoadOptions { max_bytes, ..ALL };
+    let error = loader(&gpu, &shape(), options(needed - 1)).unwrap_err();
+    assert!(matches!(error, GpuError::TooLarge { .. }), "{error}");
+    let text = error.to_string();
+    for part in [gpu.device(), needed.to_string(), (needed - 1).to_string()] {
+        assert!(text.contains(&part), "{text}");
+    }
+    assert!(loader(&gpu, &shape(), options(needed)).is_ok());
+}
+
+#[test]
+fn a_matrix_above_the_limit_of_bindings_is_refused_with_both_numbers() {
+    let Some(gpu) = device() else { return };
+    let limits = DeviceLimits {
+        binding_bytes: Some(8192),
+        ..DeviceLimits::default()
+    };
+    let error = loader(&limited(&gpu, limits), &shape(), ALL).unwrap_err();
+    let GpuError::Limit { needed, limit, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(*needed > 8192 && *limit == 8192);
+    let text = error.to_string();
+    assert!(text.contains("max_storage_buffer_binding_size"), "{text}");
+    assert!(text.contains(&gpu.device()), "{text}");
+}
+
+#[test]
+fn a_cache_above_the_limit_of_bindings_is_refused() {
+    let Some(gpu) = device() else { return };
+    let weights = Weights::new(&shape(), 1);
+    let limits = DeviceLimits {
+        binding_bytes: Some(1 << 20),
+        ..DeviceLimits::default()
+    };
+    let model = weights.load(&limited(&gpu, limits));
+    // A page of keys of a layer is 8 KiB.
+    let options = |n_pages| SessionOptions {
+        n_pages,
+        batch_tokens: 8,
+    };
+    let error = Session::new(model.clone(), options(129)).unwrap_err();
+    assert!(error.to_string().contains("the keys of a layer"), "{error}");
+    assert!(Session::new(model, options(128)).is_ok());
+}
+
+#[test]
+fn small_limits_change_no_result() {
+    let Some(gpu) = device() else { return };
+    let small = ModelShape {
+        embedding: EmbeddingEncoding::F32,
+        ..shape()
+    };
+    let weights = Weights::new(&small, 2);
+    let all = |gpu: &Gpu| {
+        let mut session = session(gpu, &weights, 3);
+        let rows: Vec<Row> = (0..40)
+            .map(|position| Row {
+                token: position * 61 % 2500,
+                position,
+                page_table: 0,
+            })
+            .collect();
+        let outputs = [39, 0].map(|row| Output {
+            row,
+            kind: OutputKind::Logits,
+        });
+        let mut logits = Vec::new();
+        let mut take = |_: usize, values: OutputValues<'_>| match values {
+            OutputValues::Values(values) => logits.extend_from_slice(values),
+            OutputValues::Top(_) => panic!("logits were asked for"),
+        };
+        session.pass(&rows, &[&[2]], &outputs, &mut take).unwrap();
+        // One row, whose linear layers quantize it.
+        let row = Row {
+            token: 5,
+            position: 40,
+            page_table: 0,
+        };
+        let output = Output {
+            row: 0,
+            ..outputs[0]
+        };
+        session.pass(&[row], &[&[2]], &[output], &mut take).unwrap();
+        logits
+    };
+    let expected = all(&gpu);
+    // The embedding and the output matrix are split, and attention is in several tiles.
+    let limits = DeviceLimits {
+        binding_bytes: Some(128 << 10),
+        workgroup_bytes: Some(16 << 10),
+    };
+    assert!(all(&limited(&gpu, limits)) == expected);
+}
+
+#[test]
+fn a_row_that_cannot_be_decoded_is_the_error_of_the_lowest() {
+    let Some(gpu) = device() else { return };
+    let options = LoadOptions {
+        n_threads: 3,
+        ..ALL
+    };
+    let mut loader = loader(&gpu, &shape(), options).unwrap();
+    let decode = |row: usize, _: &mut [i8]| if row < 41 { Ok(()) } else { Err(row) };
+    let error = loader.linear(0, Part::Up, &Scales::Tensor(1.0), decode);
+    // Rows of a panel are decoded in order, and panels are handed out in order.
+    assert!(matches!(error, Err(LoadError::Row(41))), "{error:?}");
+}
+
+#[test]
+fn hostile_names_of_drivers_are_errors_that_name_the_variable() {
+    // In a process of its own: drivers are looked for once.
+    let program = std::env::current_exe().unwrap();
+    for (variable, value) in [
+        ("VK_ICD_FILENAMES", "/nonexistent/driver.json"),
+        ("VK_DRIVER_FILES", "/dev/null"),
+        ("VK_ICD_FILENAMES", "\u{1}"),
+    ] {
+        let output = std::process::Command::new(&program)
+            .args(["--exact", "--nocapture", "--ignored"])
+            .arg("tests::refusals::prints_the_error_of_opening_vulkan")
+            .env_remove("VK_DRIVER_FILES")
+            .env_remove("VK_ICD_FILENAMES")
+            .env(variable, value)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}");
+        if cfg!(any(target_os = "linux", target_os = "windows")) {
+            assert!(text.contains("there is no Vulkan adapter"), "{text}");
+            assert!(text.contains(variable), "{text}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "run by another test, with other variables"]
+#[expect(clippy::print_stdout, reason = "read by the test that runs this one")]
+fn prints_the_error_of_opening_vulkan() {
+    match Gpu::open(Api::Vulkan, None) {
+        Ok(gpu) => println!("opened {}", gpu.device()),
+        Err(error) => println!("{error}"),
+    }
+}
+
+#[test]
+#[should_panic(expected = "pages of the cache")]
+fn a_page_that_does_not_exist_is_not_read() {
+    let Some(gpu) = device() else {
+        panic!("pages of the cache: no device to test on");
+    };
+    let weights = Weights::new(&shape(), Random(1).bits());
+    let mut session = session(&gpu, &weights, 2);
+    let row = Row {
+        token: 0,
+        position: 0,
+        page_table: 0,
+    };
+    let _ = session.pass(&[row], &[&[2]], &[], &mut |_, _| ());
+}
