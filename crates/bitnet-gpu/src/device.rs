@@ -1,13 +1,14 @@
 //! An open device: buffers, submissions, and every way in which they fail.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use wgpu::util::DeviceExt;
 
 use crate::adapter::{AdapterInfo, Api, WORKGROUP_BYTES, find, ready};
 use crate::error::GpuError;
-use crate::kernels::{Binding, Kernel, Source};
+use crate::kernels::{Binding, Kernel, KernelSource, Source};
 
 /// How long a wait may take. A pass of hundreds of tokens takes seconds on a slow GPU; on a
 /// software adapter, a large model may need minutes.
@@ -38,6 +39,8 @@ struct Inner {
     queue: wgpu::Queue,
     limits: wgpu::Limits,
     failure: Failure,
+    /// Compiled so far, by their text; all sessions use them.
+    kernels: Mutex<HashMap<String, Kernel>>,
 }
 
 /// The first error that no call returned.
@@ -117,6 +120,7 @@ impl Gpu {
                 queue,
                 limits,
                 failure,
+                kernels: Mutex::default(),
             }),
         })
     }
@@ -324,21 +328,23 @@ impl Gpu {
         use_bytes: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, GpuError> {
         let slice = buffer.slice(..n_bytes as u64);
-        let outcome = Arc::new(Mutex::new(None));
-        let of_callback = Arc::clone(&outcome);
+        let (sender, receiver) = mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |mapped| {
-            *of_callback.lock().unwrap_or_else(PoisonError::into_inner) = Some(mapped);
+            // Without a receiver, the wait below has failed.
+            let _ = sender.send(mapped);
         });
         self.wait(submitted)?;
-        let mapped = (outcome.lock().unwrap_or_else(PoisonError::into_inner)).take();
+        // Another thread that waits for the device may have taken the callback, and be about
+        // to call it.
+        let mapped = receiver.recv_timeout(TIMEOUT);
         let refused = |error: String| GpuError::Refused {
             device: self.device(),
             error,
         };
         match mapped {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(refused(error.to_string())),
-            None => return Err(refused("the result was not mapped".to_owned())),
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(refused(error.to_string())),
+            Err(_) => return Err(refused("the result was not mapped".to_owned())),
         }
         let view = slice.get_mapped_range();
         let view = view.map_err(|error| refused(error.to_string()))?;
@@ -348,21 +354,29 @@ impl Gpu {
         Ok(result)
     }
 
-    /// Compiles a kernel; `constants` are declared before its source.
+    /// Returns a kernel, and compiles it if it is new; `constants` are declared before its
+    /// source.
     pub(crate) fn kernel(
         &self,
-        source: &crate::kernels::KernelSource,
+        source: &KernelSource,
         constants: &[(&str, u32)],
     ) -> Result<Kernel, GpuError> {
+        let text = source.text(constants);
+        let kernels = self.inner.kernels.lock();
+        let mut kernels = kernels.unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(&text) {
+            return Ok(kernel.clone());
+        }
         let device = &self.inner.device;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let kernel = Kernel::compile(device, source, constants);
+        let kernel = Kernel::compile(device, source, &text);
         let refused = ready(internal.pop()).flatten();
-        match ready(scope.pop()).flatten().or(refused) {
-            Some(error) => Err(named(&self.device(), source.name(), error)),
-            None => Ok(kernel),
+        if let Some(error) = ready(scope.pop()).flatten().or(refused) {
+            return Err(named(&self.device(), source.name(), error));
         }
+        kernels.insert(text, kernel.clone());
+        Ok(kernel)
     }
 
     /// Binds buffers to a kernel, in the order of its bindings.

@@ -10,6 +10,7 @@ pub(crate) enum Source {
     Embed,
     EmbedTernary,
     LinearFused,
+    LinearGroups,
     LinearInt8,
     LinearTernary,
     NormQuantize,
@@ -29,12 +30,13 @@ pub(crate) const NUMBERS: &str = include_str!("shaders/numbers.wgsl");
 const REPORT: &str = include_str!("shaders/report.wgsl");
 const NORM: &str = include_str!("shaders/norm.wgsl");
 const LINEAR: &str = include_str!("shaders/linear.wgsl");
+const SUMS: &str = include_str!("shaders/sums.wgsl");
 const TERNARY: &str = include_str!("shaders/ternary.wgsl");
 
 impl Source {
     /// Every kernel.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::AddNormalized,
         Self::Attention,
         Self::AttentionMerge,
@@ -42,6 +44,7 @@ impl Source {
         Self::Embed,
         Self::EmbedTernary,
         Self::LinearFused,
+        Self::LinearGroups,
         Self::LinearInt8,
         Self::LinearTernary,
         Self::NormQuantize,
@@ -51,6 +54,7 @@ impl Source {
 
     /// Returns the source. Bindings are `u` for uniforms, `d` for those with an offset that a
     /// dispatch gives, `r` for buffers that are read and `w` for others.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     pub(crate) fn kernel(self) -> KernelSource {
         let (name, parts, bindings): (_, &'static [_], _) = match self {
             Self::AddNormalized => (
@@ -100,9 +104,21 @@ impl Source {
                     NORM,
                     LINEAR,
                     TERNARY,
+                    SUMS,
                     include_str!("shaders/linear_fused.wgsl"),
                 ],
                 "urrrrww",
+            ),
+            Self::LinearGroups => (
+                "linear_groups",
+                &[
+                    NUMBERS,
+                    REPORT,
+                    LINEAR,
+                    TERNARY,
+                    include_str!("shaders/linear_groups.wgsl"),
+                ],
+                "urrrrrww",
             ),
             Self::LinearInt8 => (
                 "linear_int8",
@@ -110,6 +126,7 @@ impl Source {
                     NUMBERS,
                     REPORT,
                     LINEAR,
+                    SUMS,
                     include_str!("shaders/linear_int8.wgsl"),
                 ],
                 "urrrrrww",
@@ -121,6 +138,7 @@ impl Source {
                     REPORT,
                     LINEAR,
                     TERNARY,
+                    SUMS,
                     include_str!("shaders/linear_ternary.wgsl"),
                 ],
                 "urrrrrww",
@@ -177,7 +195,7 @@ impl KernelSource {
 }
 
 /// A compiled kernel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Kernel {
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
@@ -204,11 +222,7 @@ impl<'a> Binding<'a> {
 }
 
 impl Kernel {
-    pub(crate) fn compile(
-        device: &wgpu::Device,
-        source: &KernelSource,
-        constants: &[(&str, u32)],
-    ) -> Self {
+    pub(crate) fn compile(device: &wgpu::Device, source: &KernelSource, text: &str) -> Self {
         let entries = source.bindings.chars().zip(0..).map(|(kind, binding)| {
             let ty = match kind {
                 'u' | 'd' => wgpu::BufferBindingType::Uniform,
@@ -239,7 +253,7 @@ impl Kernel {
         let pipeline_layout = device.create_pipeline_layout(&descriptor);
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(source.name),
-            source: wgpu::ShaderSource::Wgsl(source.text(constants).into()),
+            source: wgpu::ShaderSource::Wgsl(text.into()),
         });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(source.name),

@@ -15,23 +15,32 @@ type Chunk = [u32; 4];
 
 /// A matrix in panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "all are counts")]
 pub(crate) struct Panels {
     /// The number of rows, which are outputs.
     pub(crate) n_rows: usize,
     /// Chunks per row.
     pub(crate) n_chunks: usize,
+    /// Scales per row.
+    pub(crate) n_groups: usize,
 }
 
 impl Panels {
-    pub(crate) fn ternary(n_rows: usize, n_cols: usize) -> Self {
-        let n_chunks = n_cols.div_ceil(TERNARY_COLS);
-        Self { n_rows, n_chunks }
+    pub(crate) fn ternary(n_rows: usize, n_cols: usize, n_groups: usize) -> Self {
+        Self {
+            n_rows,
+            n_chunks: n_cols.div_ceil(TERNARY_COLS),
+            n_groups,
+        }
     }
 
     /// Rows are padded to whole chunks of a ternary matrix, as the activations are.
     pub(crate) fn int8(n_rows: usize, n_cols: usize) -> Self {
-        let n_chunks = n_cols.div_ceil(TERNARY_COLS) * (TERNARY_COLS / INT8_COLS);
-        Self { n_rows, n_chunks }
+        Self {
+            n_rows,
+            n_chunks: n_cols.div_ceil(TERNARY_COLS) * (TERNARY_COLS / INT8_COLS),
+            n_groups: 1,
+        }
     }
 
     pub(crate) fn n_panels(self) -> usize {
@@ -40,6 +49,11 @@ impl Panels {
 
     pub(crate) fn panel_bytes(self) -> usize {
         PANEL_ROWS * self.n_chunks * CHUNK_BYTES
+    }
+
+    /// Returns the number of scales, those of the rows that pad the last panel included.
+    pub(crate) fn n_scales(self) -> usize {
+        self.n_panels() * PANEL_ROWS * self.n_groups
     }
 
     pub(crate) fn n_bytes(self) -> usize {
@@ -87,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_trit_is_where_the_drawing_says() {
-        let panels = Panels::ternary(17, 65);
+        let panels = Panels::ternary(17, 65, 1);
         assert_eq!((panels.n_panels(), panels.n_chunks), (2, 2));
         for col in [0, 1, 4, 7, 15, 16, 63, 64] {
             let mut trits = [0; 65];

@@ -121,7 +121,7 @@ impl ModelLoader {
             let what = format!("{fused:?} of layer {layer}");
             Ok(Matrix {
                 weights: gpu.buffer(&what, panels.n_bytes(), Usage::Data)?,
-                scales: gpu.buffer(&what, 4 * panels.n_rows, Usage::Data)?,
+                scales: gpu.buffer(&what, 4 * panels.n_scales(), Usage::Data)?,
             })
         };
         let layer = |layer| -> Result<LayerMatrices, GpuError> {
@@ -172,8 +172,10 @@ impl ModelLoader {
     ///
     /// # Errors
     ///
-    /// Returns the error of the lowest row that failed, or of the device, or an error if
-    /// there is a scale for each group of weights.
+    /// Returns the error of the lowest row that failed, or of the device, or an error if there
+    /// are scales for other groups of weights than [`ModelShape::scale_group`]. One scale for
+    /// each row, or for all, is taken with any groups; the products are then added group by
+    /// group, which rounds differently from `bitnet-core`.
     pub fn linear<E: Send>(
         &mut self,
         layer: usize,
@@ -183,10 +185,10 @@ impl ModelLoader {
     ) -> Result<(), LoadError<E>> {
         let panels = part_panels(&self.shape, part);
         let n_cols = self.shape.linear(part).1;
-        let scales = self.row_scales(scales, panels)?;
+        let scales = self.panel_scales(scales, panels)?;
         let first = first_panel(&self.shape, part);
         let matrix = &self.layers[layer].matrices[Fused::of(part) as usize];
-        let at = 4 * first * PANEL_ROWS;
+        let at = 4 * first * PANEL_ROWS * panels.n_groups;
         self.gpu
             .upload(&matrix.scales, at, bytemuck::cast_slice(&scales))?;
         let pack = |row: usize, trits: &mut [i8], in_panel: usize, panel: &mut [_]| {
@@ -346,9 +348,8 @@ impl ModelLoader {
                 let at = range.start * PANEL_ROWS;
                 let bytes_at = (range.start - first) * panels.panel_bytes();
                 let packed = pack_panels(self.n_threads, panels, range, hidden, pack)?;
-                let n = packed.scales.len().min(vocab - at);
                 self.gpu
-                    .upload(scales, 4 * at, bytemuck::cast_slice(&packed.scales[..n]))?;
+                    .upload(scales, 4 * at, bytemuck::cast_slice(&packed.scales))?;
                 self.gpu.upload(
                     &piece.buffer,
                     bytes_at,
@@ -423,11 +424,10 @@ impl ModelLoader {
         decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<(), LoadError<E>> {
         let (vocab, hidden) = (self.shape.vocab_size, self.shape.hidden_dim);
-        let panels = Panels::ternary(vocab, hidden);
-        let scales = self.row_scales(scales, panels)?;
+        let panels = Panels::ternary(vocab, hidden, self.shape.n_groups(hidden));
+        let scales = self.panel_scales(scales, panels)?;
         let of_rows = table.scales.as_ref().expect("panels have scales");
-        self.gpu
-            .upload(of_rows, 0, bytemuck::cast_slice(&scales[..vocab]))?;
+        self.gpu.upload(of_rows, 0, bytemuck::cast_slice(&scales))?;
         let pack = |row: usize, trits: &mut [i8], in_panel: usize, panel: &mut [_]| {
             decode_row(row, trits)?;
             pack_trits(trits, in_panel, panel);
@@ -446,21 +446,42 @@ impl ModelLoader {
         Ok(())
     }
 
-    /// Returns a scale for each row of whole panels, 0 for those that pad.
-    fn row_scales(&self, scales: &Scales, panels: Panels) -> Result<Vec<f32>, GpuError> {
-        let mut rows = match scales {
-            Scales::Tensor(scale) => vec![*scale; panels.n_rows],
-            Scales::Rows(scales) => scales.clone(),
-            Scales::Groups { len, .. } => {
-                return Err(GpuError::Unsupported {
-                    device: self.gpu.device(),
-                    what: format!("ternary matrices with a scale for each {len} weights of a row"),
-                });
+    /// Returns scales as the device stores them, 0 for the rows that pad the last panel.
+    fn panel_scales(&self, scales: &Scales, panels: Panels) -> Result<Vec<f32>, GpuError> {
+        let n_groups = panels.n_groups;
+        match scales {
+            Scales::Groups { len, values } if Some(*len) == self.shape.scale_group => {
+                assert_eq!(
+                    values.len(),
+                    panels.n_rows * n_groups,
+                    "a scale for each group"
+                );
             }
+            Scales::Groups { len, .. } => {
+                let what = match self.shape.scale_group {
+                    Some(other) => format!("scales for each {len} and for each {other} weights"),
+                    None => format!("scales for each {len} weights of a row beside others"),
+                };
+                let device = self.gpu.device();
+                return Err(GpuError::Unsupported { device, what });
+            }
+            Scales::Rows(values) => assert_eq!(values.len(), panels.n_rows, "a scale for each row"),
+            Scales::Tensor(_) => {}
+        }
+        let of_group = |row: usize, group: usize| match scales {
+            Scales::Tensor(scale) => *scale,
+            Scales::Rows(values) => values[row],
+            Scales::Groups { values, .. } => values[row * n_groups + group],
         };
-        assert_eq!(rows.len(), panels.n_rows, "a scale for each row");
-        rows.resize(panels.n_panels() * PANEL_ROWS, 0.0);
-        Ok(rows)
+        let mut packed = vec![0.0; panels.n_scales()];
+        for (i, panel) in packed.chunks_mut(PANEL_ROWS * n_groups).enumerate() {
+            for row in (0..PANEL_ROWS).filter(|row| i * PANEL_ROWS + row < panels.n_rows) {
+                for group in 0..n_groups {
+                    panel[group * PANEL_ROWS + row] = of_group(i * PANEL_ROWS + row, group);
+                }
+            }
+        }
+        Ok(packed)
     }
 }
 
@@ -488,7 +509,9 @@ fn table(gpu: &Gpu, what: &str, layout: TableLayout, n_rows: usize) -> Result<Ta
     let pieces = pieces.collect::<Result<_, GpuError>>()?;
     let scales = match layout {
         TableLayout::Dense { .. } => None,
-        TableLayout::Panels(_) => Some(gpu.buffer(what, 4 * n_rows, Usage::Data)?),
+        TableLayout::Panels(panels) => {
+            Some(gpu.buffer(what, 4 * panels.n_scales(), Usage::Data)?)
+        }
     };
     Ok(Table { pieces, scales })
 }

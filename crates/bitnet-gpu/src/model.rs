@@ -63,14 +63,14 @@ impl Fused {
         let parts = self.parts().iter();
         let n_panels: usize = parts.map(|part| part_panels(shape, *part).n_panels()).sum();
         let n_cols = shape.linear(self.parts()[0]).1;
-        Panels::ternary(n_panels * PANEL_ROWS, n_cols)
+        Panels::ternary(n_panels * PANEL_ROWS, n_cols, shape.n_groups(n_cols))
     }
 }
 
 /// Returns the panels of one linear layer.
 pub(crate) fn part_panels(shape: &ModelShape, part: Part) -> Panels {
     let (n_rows, n_cols) = shape.linear(part);
-    Panels::ternary(n_rows, n_cols)
+    Panels::ternary(n_rows, n_cols, shape.n_groups(n_cols))
 }
 
 /// Returns the first panel of a linear layer in its matrix.
@@ -88,7 +88,7 @@ pub(crate) fn first_panel(shape: &ModelShape, part: Part) -> usize {
 #[derive(Debug)]
 pub(crate) struct Matrix {
     pub(crate) weights: wgpu::Buffer,
-    /// One f32 per row, 0 for those that pad.
+    /// `[panel][group][row of the panel]` f32, 0 for rows that pad.
     pub(crate) scales: wgpu::Buffer,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Matrix {
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) pieces: Vec<Piece>,
-    /// One f32 per row, unless the rows are floats.
+    /// `[panel][group][row of the panel]` f32, unless the rows are floats.
     pub(crate) scales: Option<wgpu::Buffer>,
 }
 
@@ -121,22 +121,25 @@ pub(crate) enum TableLayout {
 
 impl TableLayout {
     pub(crate) fn embedding(shape: &ModelShape) -> Self {
-        let hidden = shape.hidden_dim;
+        let (hidden, groups) = (shape.hidden_dim, shape.n_groups(shape.hidden_dim));
         match shape.embedding {
             EmbeddingEncoding::F32 => Self::Dense { row_words: hidden },
             EmbeddingEncoding::F16 | EmbeddingEncoding::Bf16 => Self::Dense {
                 row_words: hidden.div_ceil(2),
             },
-            EmbeddingEncoding::Ternary => Self::Panels(Panels::ternary(shape.vocab_size, hidden)),
+            EmbeddingEncoding::Ternary => {
+                Self::Panels(Panels::ternary(shape.vocab_size, hidden, groups))
+            }
         }
     }
 
     /// Returns the layout of the output matrix; `None` if it is the embedding.
     pub(crate) fn head(shape: &ModelShape) -> Option<Self> {
         let (vocab, hidden) = (shape.vocab_size, shape.hidden_dim);
+        let groups = shape.n_groups(hidden);
         match shape.head {
             HeadKind::Int8 => Some(Self::Panels(Panels::int8(vocab, hidden))),
-            HeadKind::Ternary => Some(Self::Panels(Panels::ternary(vocab, hidden))),
+            HeadKind::Ternary => Some(Self::Panels(Panels::ternary(vocab, hidden, groups))),
             HeadKind::TiedTernary => None,
         }
     }
@@ -153,7 +156,7 @@ impl TableLayout {
         let (unit, bytes) = self.unit();
         let scales = match self {
             Self::Dense { .. } => 0,
-            Self::Panels(_) => size_of::<f32>() * n_rows,
+            Self::Panels(panels) => size_of::<f32>() * panels.n_scales(),
         };
         n_rows
             .div_ceil(unit)
@@ -221,7 +224,7 @@ impl ModelShape {
             let panels = fused.panels(self);
             panels
                 .n_bytes()
-                .saturating_add(size_of::<f32>() * panels.n_rows)
+                .saturating_add(size_of::<f32>() * panels.n_scales())
         };
         let layer = Fused::ALL
             .into_iter()
@@ -292,6 +295,12 @@ pub(crate) fn check(gpu: &Gpu, shape: &ModelShape) -> Result<(), GpuError> {
             "linear layers of {widest} inputs (at most {})",
             bitnet_core::PackedTernary::MAX_COLS
         ));
+    }
+    if let Some(len) = shape.scale_group {
+        let is_whole = |part: &Part| shape.linear(*part).1.is_multiple_of(len);
+        if !len.is_multiple_of(TERNARY_COLS) || !Part::ALL.iter().all(is_whole) {
+            return unsupported(format!("scales for each {len} weights of a row"));
+        }
     }
     let heads = shape.n_heads + 2 * shape.n_kv_heads;
     let panels = shape

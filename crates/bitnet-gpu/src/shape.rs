@@ -159,6 +159,9 @@ pub struct ModelShape {
     pub qk_norms: bool,
     /// Whether the outputs of attention and feed-forward network are normalized.
     pub post_norms: bool,
+    /// Weights per scale along a row, of all ternary matrices: a multiple of 64 that divides
+    /// their columns. `None` for a scale for each row.
+    pub scale_group: Option<usize>,
     /// The storage of the embedding.
     pub embedding: EmbeddingEncoding,
     /// The output matrix.
@@ -180,6 +183,11 @@ impl ModelShape {
     /// Returns the width of all key (or value) heads together.
     pub fn kv_dim(&self) -> usize {
         self.n_kv_heads * self.head_dim
+    }
+
+    /// Returns the scales per row of a ternary matrix with this many columns.
+    pub(crate) fn n_groups(&self, n_cols: usize) -> usize {
+        self.scale_group.map_or(1, |len| n_cols / len)
     }
 
     /// Returns the rows and columns of a linear layer.

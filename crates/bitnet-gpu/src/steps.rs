@@ -30,7 +30,7 @@ use crate::buffers::{
 };
 use crate::error::GpuError;
 use crate::kernels::{Binding, Kernel, Source};
-use crate::layout::PANEL_ROWS;
+use crate::layout::{PANEL_ROWS, TERNARY_COLS};
 use crate::model::{
     Fused, GpuModel, Table, TableLayout, first_panel, heads_per_group, norm_at, output_norm_at,
     part_panels,
@@ -237,6 +237,14 @@ pub(crate) struct Linear<'a> {
     params: LinearParams,
 }
 
+/// Returns the kernel of ternary linear layers of quantized rows.
+fn ternary_source(shape: &ModelShape) -> Source {
+    match shape.scale_group {
+        Some(_) => Source::LinearGroups,
+        None => Source::LinearTernary,
+    }
+}
+
 /// Makes the steps of all passes.
 pub(crate) struct Planner<'a> {
     pub(crate) model: &'a GpuModel,
@@ -357,9 +365,12 @@ impl<'a> Planner<'a> {
             EmbeddingEncoding::Bf16 => Some(2),
             EmbeddingEncoding::Ternary => None,
         };
-        let kernel = match encoding {
-            Some(encoding) => gpu.kernel(&Source::Embed.kernel(), &[("ENCODING", encoding)])?,
-            None => gpu.kernel(&Source::EmbedTernary.kernel(), &[])?,
+        let kernel = if let Some(encoding) = encoding {
+            gpu.kernel(&Source::Embed.kernel(), &[("ENCODING", encoding)])?
+        } else {
+            let len = shape.scale_group.unwrap_or(shape.hidden_dim);
+            let constants = [("GROUP_CHUNKS", len.div_ceil(TERNARY_COLS) as u32)];
+            gpu.kernel(&Source::EmbedTernary.kernel(), &constants)?
         };
         let kernels = Kernels(Arc::new(vec![(1, kernel)]));
         let stride = match TableLayout::embedding(shape) {
@@ -433,7 +444,7 @@ impl<'a> Planner<'a> {
                 n_panels,
                 params: LinearParams {
                     first_panel: first,
-                    scale_at: first * PANEL_ROWS,
+                    scale_at: first * PANEL_ROWS * shape.n_groups(shape.hidden_dim),
                     n_rows: n_panels * PANEL_ROWS,
                     out_stride: qkv_stride(shape),
                     out_offset: first * PANEL_ROWS,
@@ -640,7 +651,7 @@ impl<'a> Planner<'a> {
     /// A linear layer of rows that were quantized.
     fn quantized_linear(&mut self, linear: &Linear<'_>) -> Result<Step, GpuError> {
         let kernels = self.linear_kernels(LinearKey {
-            source: Source::LinearTernary,
+            source: ternary_source(self.shape()),
             tail: linear.tail,
             act_stride: 0,
         })?;
@@ -665,14 +676,14 @@ impl<'a> Planner<'a> {
     }
 
     /// A linear layer that quantizes its input, of one row; `None` if the memory of a
-    /// workgroup is too small.
+    /// workgroup is too small, or weights have group scales.
     fn fused_linear(&mut self, linear: &Linear<'_>) -> Result<Option<Step>, GpuError> {
         let (shape, input) = (self.shape(), linear.input);
         let act_stride = ModelShape::act_stride(input.n_cols);
         let n_sums = n_parts(shape) * if linear.tail == Tail::Gate { 2 } else { 1 };
         // What `norm.wgsl`, `linear.wgsl` and `linear_fused.wgsl` share in a workgroup.
         let bytes = 4 * (1024 + 32 + 256) + 4 * 256 * n_sums + 4 * n_parts(shape) * act_stride;
-        if bytes > self.model.gpu.workgroup_bytes() {
+        if bytes > self.model.gpu.workgroup_bytes() || shape.scale_group.is_some() {
             return Ok(None);
         }
         let kernels = self.linear_kernels(LinearKey {
@@ -716,10 +727,9 @@ impl<'a> Planner<'a> {
             Activation::GeluTanh => 2,
         };
         // The partial sums take 1 KiB for each row, part and panel, of 16 KiB.
-        let most = if key.source == Source::LinearFused {
-            1
-        } else {
-            16 / (parts * panels)
+        let most = match key.source {
+            Source::LinearFused | Source::LinearGroups => 1,
+            _ => 16 / (parts * panels),
         };
         let tokens = [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most);
         let compiled = tokens.map(|tokens| {
@@ -730,6 +740,9 @@ impl<'a> Planner<'a> {
                 ("TAIL", key.tail as u32),
                 ("ACTIVATION", activation),
             ];
+            if let Some(len) = shape.scale_group {
+                constants.push(("GROUP_CHUNKS", (len / TERNARY_COLS) as u32));
+            }
             if key.source == Source::LinearFused {
                 constants.push(("ACT_STRIDE", key.act_stride as u32));
             }
@@ -798,7 +811,7 @@ impl<'a> Planner<'a> {
         let kernels = self.linear_kernels(LinearKey {
             source: match shape.head {
                 HeadKind::Int8 => Source::LinearInt8,
-                HeadKind::Ternary | HeadKind::TiedTernary => Source::LinearTernary,
+                HeadKind::Ternary | HeadKind::TiedTernary => ternary_source(shape),
             },
             tail: Tail::Store,
             act_stride: 0,
@@ -809,7 +822,7 @@ impl<'a> Planner<'a> {
                 n_cols: shape.hidden_dim,
                 n_chunks: panels.n_chunks,
                 n_rows: piece.n_rows,
-                scale_at: piece.first_row,
+                scale_at: piece.first_row * panels.n_groups,
                 out_stride: shape.vocab_size,
                 out_offset: piece.first_row,
                 factor: shape.multipliers.logits,

@@ -1,7 +1,7 @@
 // Decodes the embeddings of tokens, times the model's multiplier, from a ternary matrix.
 //
 //   weights  [panel][chunk][16] vec4<u32>, as in `linear.wgsl` and `ternary.wgsl`; a piece
-//   scales   [token] f32
+//   scales   [panel][group][row of the panel] f32 of all tokens; a group is GROUP_CHUNKS chunks
 //   x        [row][n_cols] f32
 //
 // Grid: rows. A workgroup does nothing if the token of its row is not in the piece.
@@ -30,11 +30,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if in_piece >= params.n_tokens {
         return;
     }
-    let scale = scales[token];
+    let n_groups = (params.n_chunks + GROUP_CHUNKS - 1u) / GROUP_CHUNKS;
     for (var i = t; i < params.n_cols; i += 256u) {
         let at = (in_piece / 16u * params.n_chunks + i / 64u) * 16u + in_piece % 16u;
         let word = weights[at][i / 16u % 4u];
         let code = (word >> (8u * (i % 4u) + 2u * (i / 4u % 4u))) & 3u;
+        let group = i / 64u / GROUP_CHUNKS;
+        let scale = scales[(token / 16u * n_groups + group) * 16u + token % 16u];
         var value = f32(i32(code) - 1) * scale;
         if !is_square_finite(value) {
             report(row);

@@ -1,5 +1,4 @@
-// What all kernels of linear layers share: the sums of sixteen rows over a workgroup, and
-// what follows them.
+// What all kernels of linear layers share: the layout of weights, and what follows the sums.
 //
 // A workgroup of 256 computes TOKENS rows of values times PANELS panels of sixteen weight rows
 // (two if a gate and its linear layer are computed together). Thread t computes partial sums
@@ -13,7 +12,6 @@
 // kernel. TAIL 0 stores, 1 adds to the output, 2 stores the gated product of two panels.
 
 const ROWS_AT: u32 = 4u;
-const SUMS: u32 = TOKENS * PARTS * PANELS;
 
 struct Params {
     zero: u32,
@@ -41,17 +39,6 @@ struct Params {
     out_offset: u32,
     factor: f32,
     place: u32,
-}
-
-var<workgroup> partial: array<i32, 256 * SUMS>;
-
-// Returns the sum of 256 threads' partial sums of a weight row.
-fn sum_of(index: u32, row: u32) -> i32 {
-    var sum = 0;
-    for (var slice = 0u; slice < 16u; slice++) {
-        sum += partial[index * 256u + slice * 16u + row];
-    }
-    return sum;
 }
 
 // Returns the product of a weight row and a row of values: `sums` are those of its parts,

@@ -123,3 +123,44 @@ fn exponential(x: f32) -> f32 {
     let y = rounded(p) * bitcast<f32>(u32(i32(n) + 127) << 23u);
     return select(y, 0.0, x < -87.0);
 }
+
+// Returns the rounded sum of a and b, and its error.
+fn two_sum(a: f32, b: f32) -> vec2<f32> {
+    let sum = rounded(a + b);
+    let of_b = rounded(sum - a);
+    let of_a = rounded(sum - of_b);
+    return vec2<f32>(sum, rounded(rounded(a - of_a) + rounded(b - of_b)));
+}
+
+// Returns the upper half of the bits of x, rounded (Veltkamp).
+fn upper_half(x: f32) -> f32 {
+    let shifted = rounded(4097.0 * x);
+    return rounded(shifted - rounded(shifted - x));
+}
+
+// Returns a·b + c, rounded once, where neither overflows and the error of the product is
+// normal or zero. The built-in function may round twice.
+//
+// The product and its error (Dekker) and c are added exactly but for the smallest part, which
+// is rounded to odd (Boldo and Melquiond, 2008), as on the CPU.
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    let product = rounded(a * b);
+    let a_high = upper_half(a);
+    let a_low = rounded(a - a_high);
+    let b_high = upper_half(b);
+    let b_low = rounded(b - b_high);
+    var error = rounded(rounded(a_high * b_high) - product);
+    error = rounded(error + rounded(a_high * b_low));
+    error = rounded(error + rounded(a_low * b_high));
+    error = rounded(error + rounded(a_low * b_low));
+    let low = two_sum(c, error);
+    let high = two_sum(product, low.x);
+    let rest = two_sum(high.y, low.y);
+    var odd = bitcast<u32>(rest.x);
+    let inexact = bitcast<u32>(rest.y);
+    if (inexact << 1u) != 0u && (odd & 1u) == 0u {
+        // One away from zero if the error has the sign of the sum, else one towards it.
+        odd = select(odd - 1u, odd + 1u, ((odd ^ inexact) >> 31u) == 0u);
+    }
+    return rounded(high.x + bitcast<f32>(odd));
+}

@@ -169,7 +169,7 @@ fn quotients_and_roots_are_rounded_correctly() {
         pairs.push([sign * number(x, e), number(y, f)]);
     }
     let n = pairs.len();
-    let results = data(&gpu, &vec![[0f32; 4]; n]);
+    let results = data(&gpu, &vec![[0f32; 5]; n]);
     let run = Run {
         gpu: &gpu,
         source: KernelSource::of_test(&[NUMBERS, include_str!("numbers.wgsl")], "urw"),
@@ -179,8 +179,9 @@ fn quotients_and_roots_are_rounded_correctly() {
         has_entry: false,
     };
     run.dispatch([n.div_ceil(64), 1, 1]);
-    for ([x, y], [quotient, root, exponential, sum]) in
-        pairs.iter().zip(read::<[f32; 4]>(&gpu, &results, n))
+    let results = read::<[f32; 5]>(&gpu, &results, n);
+    for (i, ([x, y], [quotient, root, exponential, sum, fused])) in
+        pairs.iter().zip(results).enumerate()
     {
         assert_eq!(
             quotient.to_bits(),
@@ -194,6 +195,13 @@ fn quotients_and_roots_are_rounded_correctly() {
         );
         // Not contracted.
         assert_eq!(sum.to_bits(), (x * y + x).to_bits(), "{x}·{y} + {x}: {sum}");
+        let z = pairs[(i + 1) % n][0];
+        let expected = x.mul_add(*y, z);
+        assert_eq!(
+            fused.to_bits(),
+            expected.to_bits(),
+            "{x}·{y} + {z}: {fused}"
+        );
         let exact = (-f64::from(*y)).exp();
         let error = (f64::from(exponential) - exact).abs();
         // The polynomial's error is below 2 ulp; below e^-87 the result is 0.
@@ -335,7 +343,7 @@ fn ternary(random: &mut Random, n_rows: usize, n_cols: usize, fill: Option<i8>) 
         Ok::<_, OutOfMemory>(())
     };
     let cpu = PackedTernary::pack(&pool, &mut ThreadPool::new(1), spec, decode).unwrap();
-    let panels = Panels::ternary(n_rows, n_cols);
+    let panels = Panels::ternary(n_rows, n_cols, 1);
     let mut chunks = vec![[0; 4]; panels.n_panels() * PANEL_ROWS * panels.n_chunks];
     let panel_len = PANEL_ROWS * panels.n_chunks;
     for (row, trits) in trits.chunks(n_cols).enumerate() {
@@ -414,6 +422,88 @@ fn ternary_products_equal_those_of_the_cpu() {
                     assert_bits(&read(&gpu, &out, expected.len()), &expected, &what);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn products_with_group_scales_equal_those_of_the_cpu() {
+    let Some(gpu) = device() else { return };
+    let mut random = Random(21);
+    // Groups that are whole tiles of 64 chunks, that cross them, and one for the row.
+    for (n_cols, len) in [(64, 64), (256, 128), (6912, 128), (9216, 192), (4160, 4160)] {
+        let (n_rows, n_tokens, n_groups) = (19, 2, n_cols / len);
+        let plain = ternary(&mut random, n_rows, n_cols, None);
+        let scales: Vec<f32> = random.floats(n_rows * n_groups);
+        let mut trits = vec![0; n_cols];
+        let spec = TernarySpec {
+            layout: TernaryLayout::TwoBits,
+            shape: Shape { n_rows, n_cols },
+            scales: Scales::Groups {
+                len,
+                values: scales.clone(),
+            },
+        };
+        let rows: Vec<Vec<i8>> = (0..n_rows)
+            .map(|row| {
+                plain.cpu.unpack_row(row, &mut trits);
+                trits.clone()
+            })
+            .collect();
+        let decode = |row: usize, out: &mut [i8]| {
+            out.copy_from_slice(&rows[row]);
+            Ok::<_, OutOfMemory>(())
+        };
+        let pool = HybridMemoryPool::new();
+        let cpu = PackedTernary::pack(&pool, &mut ThreadPool::new(1), spec, decode).unwrap();
+        // [panel][group][row of the panel]
+        let mut packed = vec![0f32; n_rows.div_ceil(16) * 16 * n_groups];
+        for (i, scale) in scales.iter().enumerate() {
+            let (row, group) = (i / n_groups, i % n_groups);
+            packed[(row / 16 * n_groups + group) * 16 + row % 16] = *scale;
+        }
+        for is_exact in [false, true] {
+            let x = random.floats(n_tokens * n_cols);
+            let acts = quantized(&x, n_cols, is_exact);
+            let mut threads = ThreadPool::new(1);
+            let ctx = &mut ComputeContext::new(Isa::Scalar, &mut threads);
+            let mut expected = vec![0.0; n_tokens * n_rows];
+            cpu.matmul(ctx, &acts.rows, &mut expected);
+            let out = data(&gpu, &vec![f32::NAN; expected.len()]);
+            let params = LinearParams {
+                n_cols,
+                n_chunks: n_cols / 64,
+                n_rows,
+                out_stride: n_rows,
+                factor: 1.0,
+                ..LinearParams::default()
+            };
+            let run = Run {
+                gpu: &gpu,
+                source: Source::LinearGroups.kernel(),
+                constants: &[
+                    ("TOKENS", 1),
+                    ("PARTS", if is_exact { 3 } else { 1 }),
+                    ("PANELS", 1),
+                    ("TAIL", Tail::Store as u32),
+                    ("ACTIVATION", 0),
+                    ("GROUP_CHUNKS", len as u32 / 64),
+                ],
+                params: &params.words(),
+                buffers: &[
+                    &data(&gpu, &[n_tokens as u32, 1, 1, 0]),
+                    &data(&gpu, &plain.chunks),
+                    &data(&gpu, &packed),
+                    &data(&gpu, &acts.words),
+                    &data(&gpu, &acts.stats),
+                    &out,
+                    &report(&gpu),
+                ],
+                has_entry: false,
+            };
+            run.dispatch([n_rows.div_ceil(16), n_tokens, 1]);
+            let what = format!("{n_cols} columns in groups of {len}, exact: {is_exact}");
+            assert_bits(&read(&gpu, &out, expected.len()), &expected, &what);
         }
     }
 }

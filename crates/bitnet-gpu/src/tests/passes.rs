@@ -43,6 +43,7 @@ pub(super) fn shape() -> ModelShape {
         input_norms: InputNorms::Sub,
         qk_norms: false,
         post_norms: false,
+        scale_group: None,
         embedding: EmbeddingEncoding::F16,
         head: HeadKind::Int8,
         layers: vec![
@@ -99,6 +100,24 @@ fn shapes() -> Vec<(&'static str, ModelShape)> {
             },
         ),
         (
+            "qwen3, group scales, exact activations",
+            ModelShape {
+                hidden_dim: 128,
+                n_heads: 4,
+                n_kv_heads: 2,
+                head_dim: 32,
+                ffn_dim: 192,
+                activation: Activation::Silu,
+                activations: ActivationPrecision::Exact,
+                input_norms: InputNorms::None,
+                qk_norms: true,
+                scale_group: Some(64),
+                embedding: EmbeddingEncoding::Ternary,
+                head: HeadKind::TiedTernary,
+                ..base.clone()
+            },
+        ),
+        (
             "minicpm",
             ModelShape {
                 hidden_dim: 65,
@@ -126,8 +145,11 @@ struct Trits {
 }
 
 impl Trits {
-    fn new(random: &mut Random, (n_rows, n_cols): (usize, usize)) -> Self {
-        let scales = if random.bits().is_multiple_of(2) {
+    fn new(random: &mut Random, shape: &ModelShape, (n_rows, n_cols): (usize, usize)) -> Self {
+        let scales = if let Some(len) = shape.scale_group {
+            let values = random.floats(n_rows * (n_cols / len));
+            Scales::Groups { len, values }
+        } else if random.bits().is_multiple_of(2) {
             Scales::Tensor(0.1 + random.float().abs())
         } else {
             Scales::Rows((0..n_rows).map(|_| 0.1 + random.float().abs()).collect())
@@ -180,7 +202,7 @@ impl Weights {
         let linears = shape
             .layers
             .iter()
-            .map(|_| Part::ALL.map(|part| Trits::new(&mut random, shape.linear(part))));
+            .map(|_| Part::ALL.map(|part| Trits::new(&mut random, shape, shape.linear(part))));
         let linears = linears.collect();
         let norms = shape.layers.iter().map(|_| {
             let norms = crate::model::norms_of_layer(shape).into_iter();
@@ -216,8 +238,8 @@ impl Weights {
                 .map(|x| half::bf16::from_f32(x).to_f32())
                 .collect(),
             ropes: ropes.collect(),
-            ternary_embedding: Trits::new(&mut random, size),
-            head: Trits::new(&mut random, size),
+            ternary_embedding: Trits::new(&mut random, shape, size),
+            head: Trits::new(&mut random, shape, size),
             shape: shape.clone(),
         }
     }
@@ -585,11 +607,7 @@ fn logits_depend_neither_on_the_batch_nor_on_the_cut() {
         let sequence = tokens(&mut random, &shape, 132);
         let mut session = session(&gpu, &weights, 40);
         let alone = in_cuts(&mut session, &sequence, &[0, 1], &[1; 132]);
-        for cuts in [
-            &[64, 64, 4][..],
-            &[2, 3, 8, 9, 17, 33, 60],
-            &[50, 1, 1, 60, 20],
-        ] {
+        for cuts in [&[64, 64, 4][..], &[2, 3, 8, 9, 17, 33, 60]] {
             let found = in_cuts(&mut session, &sequence, &[7, 3], cuts);
             assert!(found == alone, "{name}, cuts {cuts:?}");
         }
@@ -597,7 +615,7 @@ fn logits_depend_neither_on_the_batch_nor_on_the_cut() {
         for n_others in [1, 2, 7, 15] {
             let pages: Vec<[u32; 2]> = (0..=n_others).map(|i| [0, 10 + i]).collect();
             let tables: Vec<&[u32]> = pages.iter().map(|pages| &pages[..]).collect();
-            for position in 128..132 {
+            for position in [128, 131] {
                 let rows: Vec<Row> = (0..=n_others as usize)
                     .map(|table| {
                         // The sequence is the last but one, or the first.
@@ -627,6 +645,29 @@ fn logits_depend_neither_on_the_batch_nor_on_the_cut() {
             }
         }
     }
+}
+
+#[test]
+fn sessions_on_several_threads_share_a_device() {
+    let Some(gpu) = device() else { return };
+    let weights = Weights::new(&shape(), 31);
+    let tokens = tokens(&mut Random(32), &weights.shape, 40);
+    let model = weights.load(&gpu);
+    let options = SessionOptions {
+        n_pages: 1,
+        batch_tokens: 8,
+    };
+    let run = || {
+        let mut session = Session::new(Arc::clone(&model), options).unwrap();
+        in_cuts(&mut session, &tokens, &[0], &[1; 40])
+    };
+    let expected = run();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(run)).collect();
+        for thread in threads {
+            assert!(thread.join().unwrap() == expected);
+        }
+    });
 }
 
 #[test]

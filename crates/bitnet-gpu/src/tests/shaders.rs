@@ -10,8 +10,8 @@ const CAPABILITIES: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
 
 /// Returns sets of constants: the smallest, and the largest that models need.
 fn constants() -> [Vec<(&'static str, u32)>; 2] {
-    let small = [1, 1, 1, 0, 0, 16, 8, 1, 0];
-    let large = [2, 3, 2, 2, 2, 2048, 256, 4, 2];
+    let small = [1, 1, 1, 0, 0, 16, 8, 1, 0, 1];
+    let large = [2, 3, 2, 2, 2, 2048, 256, 4, 2, 3];
     let names = [
         "TOKENS",
         "PARTS",
@@ -22,6 +22,7 @@ fn constants() -> [Vec<(&'static str, u32)>; 2] {
         "HEAD_DIM",
         "HEADS",
         "ENCODING",
+        "GROUP_CHUNKS",
     ];
     [small, large].map(|values| names.into_iter().zip(values).collect())
 }
