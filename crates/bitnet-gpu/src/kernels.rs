@@ -13,6 +13,7 @@ pub(crate) enum Source {
     LinearGroups,
     LinearInt8,
     LinearTernary,
+    LinearTiled,
     NormQuantize,
     Rope,
     TopK,
@@ -36,7 +37,7 @@ const TERNARY: &str = include_str!("shaders/ternary.wgsl");
 impl Source {
     /// Every kernel.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::AddNormalized,
         Self::Attention,
         Self::AttentionMerge,
@@ -47,6 +48,7 @@ impl Source {
         Self::LinearGroups,
         Self::LinearInt8,
         Self::LinearTernary,
+        Self::LinearTiled,
         Self::NormQuantize,
         Self::Rope,
         Self::TopK,
@@ -140,6 +142,17 @@ impl Source {
                     TERNARY,
                     SUMS,
                     include_str!("shaders/linear_ternary.wgsl"),
+                ],
+                "urrrrrww",
+            ),
+            Self::LinearTiled => (
+                "linear_tiled",
+                &[
+                    NUMBERS,
+                    REPORT,
+                    LINEAR,
+                    TERNARY,
+                    include_str!("shaders/linear_tiled.wgsl"),
                 ],
                 "urrrrrww",
             ),

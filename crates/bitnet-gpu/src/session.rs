@@ -503,7 +503,7 @@ fn select<'a>(
         // The first stage writes the first buffer, the second the second, and so on.
         let step = &steps[if i == 0 { 0 } else { 2 - i % 2 }];
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(step.kernels.0[0].1.pipeline());
+        pass.set_pipeline(step.kernels.any().pipeline());
         pass.set_bind_group(0, &step.group, &[(4 * i * ENTRY_WORDS) as u32]);
         pass.dispatch_workgroups(n_in.div_ceil(TOP_K_TILE) as u32, n as u32, 1);
     }

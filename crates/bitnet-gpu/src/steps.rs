@@ -17,6 +17,9 @@
 //! x += W_down·…                                       linear_fused       linear_ternary
 //! ```
 //!
+//! From 32 rows on, `linear_tiled` takes the place of `linear_ternary`. It, and one row in
+//! `linear_fused`, are not for every model: `linear_groups` computes those with group scales.
+//!
 //! Post-norms add a dispatch (`add_normalized`) after W_o and W_down; input norms of every
 //! linear layer separate what otherwise shares its input.
 //!
@@ -78,16 +81,39 @@ pub(crate) struct Step {
 
 /// A kernel, in variants by the number of rows that a workgroup computes.
 #[derive(Clone, Debug)]
-pub(crate) struct Kernels(pub(crate) Arc<Vec<(usize, Kernel)>>);
+pub(crate) struct Kernels(Arc<Vec<Variant>>);
+
+/// A kernel, and what a workgroup of it computes.
+#[derive(Debug)]
+struct Variant {
+    /// The fewest rows of a pass that it is for.
+    from_rows: usize,
+    tokens: usize,
+    panels: usize,
+    kernel: Kernel,
+}
 
 impl Kernels {
-    /// Returns the variant for a number of rows, and its rows per workgroup: the smallest that
-    /// computes all, or the largest.
-    pub(crate) fn of(&self, n_rows: usize) -> (usize, &Kernel) {
-        let fits = |(tokens, _): &&(usize, Kernel)| *tokens >= n_rows;
-        let variant = self.0.iter().find(fits).or(self.0.last());
-        let (tokens, kernel) = variant.expect("a kernel has a variant");
-        (*tokens, kernel)
+    /// A kernel of one variant.
+    pub(crate) fn single(kernel: Kernel) -> Self {
+        Self(Arc::new(vec![Variant {
+            from_rows: 0,
+            tokens: 1,
+            panels: 1,
+            kernel,
+        }]))
+    }
+
+    /// Returns any variant: all have the same bindings.
+    pub(crate) fn any(&self) -> &Kernel {
+        &self.0[0].kernel
+    }
+
+    /// Returns the variant for a number of rows.
+    fn of(&self, n_rows: usize) -> &Variant {
+        let is_for = |variant: &&Variant| variant.from_rows <= n_rows;
+        let mut variants = self.0.iter().rev();
+        variants.find(is_for).expect("the first is for any number")
     }
 }
 
@@ -127,8 +153,8 @@ pub(crate) fn record<'a>(
             n_blocks,
             rows_per_tile,
         } = extent;
-        let (tokens, kernel) = step.kernels.of(n_rows);
-        pass.set_pipeline(kernel.pipeline());
+        let variant = step.kernels.of(n_rows);
+        pass.set_pipeline(variant.kernel.pipeline());
         let mut dispatch = |offsets: &[u32], [x, y, z]: [usize; 3]| {
             pass.set_bind_group(0, &step.group, offsets);
             pass.dispatch_workgroups(x as u32, y as u32, z as u32);
@@ -141,7 +167,10 @@ pub(crate) fn record<'a>(
         };
         match step.grid {
             Grid::Rows(y) => dispatch(&[], [n_rows, y, 1]),
-            Grid::Panels(x) => dispatch(&[], [x, n_rows.div_ceil(tokens), 1]),
+            Grid::Panels(n) => {
+                let x = n.div_ceil(variant.panels);
+                dispatch(&[], [x, n_rows.div_ceil(variant.tokens), 1]);
+            }
             Grid::Blocks(y) => tiles(y, n_blocks),
             Grid::Merge(y) => tiles(y, 1),
             Grid::TopK => unreachable!("recorded by `select`"),
@@ -158,6 +187,9 @@ pub(crate) fn place_code(place: Place) -> u32 {
         Place::Head => 0x7fff_0000,
     }
 }
+
+/// Rows of a pass from which on linear layers are computed in tiles of 64 rows: half a tile.
+const TILED_ROWS: usize = 32;
 
 /// What follows the product of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,7 +310,7 @@ impl<'a> Planner<'a> {
         let (gpu, shape) = (&model.gpu, &model.shape);
         let single = |source: Source, constants: &[(&str, u32)]| {
             let kernel = gpu.kernel(&source.kernel(), constants)?;
-            Ok::<_, GpuError>(Kernels(Arc::new(vec![(1, kernel)])))
+            Ok::<_, GpuError>(Kernels::single(kernel))
         };
         let head_dim = ("HEAD_DIM", shape.head_dim as u32);
         let heads = ("HEADS", heads_per_group(gpu, shape) as u32);
@@ -348,9 +380,8 @@ impl<'a> Planner<'a> {
             .chain(buffers.iter().map(|buffer| Binding::all(buffer)))
             .chain(entries.map(Binding::entry))
             .collect();
-        // The variants of a kernel have the same bindings.
         Step {
-            group: gpu.bind(&kernels.0[0].1, &bindings),
+            group: gpu.bind(kernels.any(), &bindings),
             kernels: kernels.clone(),
             grid,
         }
@@ -372,7 +403,7 @@ impl<'a> Planner<'a> {
             let constants = [("GROUP_CHUNKS", len.div_ceil(TERNARY_COLS) as u32)];
             gpu.kernel(&Source::EmbedTernary.kernel(), &constants)?
         };
-        let kernels = Kernels(Arc::new(vec![(1, kernel)]));
+        let kernels = Kernels::single(kernel);
         let stride = match TableLayout::embedding(shape) {
             TableLayout::Dense { row_words } => row_words,
             TableLayout::Panels(panels) => panels.n_chunks,
@@ -731,8 +762,7 @@ impl<'a> Planner<'a> {
             Source::LinearFused | Source::LinearGroups => 1,
             _ => 16 / (parts * panels),
         };
-        let tokens = [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most);
-        let compiled = tokens.map(|tokens| {
+        let compile = |source: Source, tokens: usize| {
             let mut constants = vec![
                 ("TOKENS", tokens as u32),
                 ("PARTS", parts as u32),
@@ -743,15 +773,33 @@ impl<'a> Planner<'a> {
             if let Some(len) = shape.scale_group {
                 constants.push(("GROUP_CHUNKS", (len / TERNARY_COLS) as u32));
             }
-            if key.source == Source::LinearFused {
+            if source == Source::LinearFused {
                 constants.push(("ACT_STRIDE", key.act_stride as u32));
             }
-            Ok((
+            self.model.gpu.kernel(&source.kernel(), &constants)
+        };
+        let mut variants = Vec::new();
+        for tokens in [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most) {
+            variants.push(Variant {
+                from_rows: tokens / 2 + 1,
                 tokens,
-                self.model.gpu.kernel(&key.source.kernel(), &constants)?,
-            ))
-        });
-        let kernels = Kernels(Arc::new(compiled.collect::<Result<_, GpuError>>()?));
+                panels: 1,
+                kernel: compile(key.source, tokens)?,
+            });
+        }
+        // The tiled kernel takes one row of activations for both panels.
+        let is_tiled = key.source == Source::LinearTernary
+            && parts == 1
+            && shape.input_norms != InputNorms::All;
+        if is_tiled && self.batch_tokens >= TILED_ROWS {
+            variants.push(Variant {
+                from_rows: TILED_ROWS,
+                tokens: 64,
+                panels: 4 / panels,
+                kernel: compile(Source::LinearTiled, 64)?,
+            });
+        }
+        let kernels = Kernels(Arc::new(variants));
         self.linear.push((key, kernels.clone()));
         Ok(kernels)
     }
@@ -847,7 +895,7 @@ impl<'a> Planner<'a> {
     fn top_k(&self) -> Result<[Step; 3], GpuError> {
         let (gpu, shape, buffers) = (&self.model.gpu, self.shape(), self.buffers);
         let kernel = gpu.kernel(&Source::TopK.kernel(), &[])?;
-        let kernels = Kernels(Arc::new(vec![(1, kernel)]));
+        let kernels = Kernels::single(kernel);
         let stride = candidate_stride(shape) as u32;
         let [a, b] = &buffers.candidates;
         let stage = |is_first: u32, in_stride: u32, [from, to]: [&wgpu::Buffer; 2]| {

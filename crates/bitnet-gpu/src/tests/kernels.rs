@@ -360,7 +360,7 @@ fn ternary(random: &mut Random, n_rows: usize, n_cols: usize, fill: Option<i8>) 
 }
 
 /// Rows of weights: one, around a panel, and a tail.
-const ROWS: [usize; 5] = [1, 15, 16, 17, 40];
+const ROWS: [usize; 5] = [1, 15, 16, 17, 100];
 
 #[test]
 fn ternary_products_equal_those_of_the_cpu() {
@@ -373,10 +373,14 @@ fn ternary_products_equal_those_of_the_cpu() {
         for fill in [None, Some(1), Some(-1)] {
             let matrix = ternary(&mut random, n_rows, n_cols, fill);
             for is_exact in [false, true] {
-                let most = if is_exact { 4 } else { 8 };
-                for tokens in [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most) {
+                let most = if is_exact { 4 } else { 64 };
+                for tokens in [1, 2, 4, 8, 64]
+                    .into_iter()
+                    .filter(|tokens| *tokens <= most)
+                {
                     // Fewer rows than a workgroup computes, as many, and more.
-                    let n_tokens = tokens * 2 - 1;
+                    let is_tiled = tokens == 64;
+                    let n_tokens = if is_tiled { 70 } else { tokens * 2 - 1 };
                     let x = match fill {
                         None => random.floats(n_tokens * n_cols),
                         Some(_) => vec![1.0; n_tokens * n_cols],
@@ -397,7 +401,11 @@ fn ternary_products_equal_those_of_the_cpu() {
                     };
                     let run = Run {
                         gpu: &gpu,
-                        source: Source::LinearTernary.kernel(),
+                        source: if is_tiled {
+                            Source::LinearTiled.kernel()
+                        } else {
+                            Source::LinearTernary.kernel()
+                        },
                         constants: &[
                             ("TOKENS", tokens as u32),
                             ("PARTS", parts),
@@ -417,7 +425,8 @@ fn ternary_products_equal_those_of_the_cpu() {
                         ],
                         has_entry: false,
                     };
-                    run.dispatch([n_rows.div_ceil(16), n_tokens.div_ceil(tokens), 1]);
+                    let panels = if is_tiled { 4 } else { 1 };
+                    run.dispatch([n_rows.div_ceil(16 * panels), n_tokens.div_ceil(tokens), 1]);
                     let what = format!("{n_rows}×{n_cols}, {tokens} of {n_tokens}, {parts} parts");
                     assert_bits(&read(&gpu, &out, expected.len()), &expected, &what);
                 }
@@ -592,50 +601,56 @@ fn gated_products_are_those_of_the_cpu() {
         gate.cpu.matmul(ctx, &acts.rows, &mut expected);
         up.cpu.matmul(ctx, &acts.rows, &mut of_up);
         gate_mul(Isa::Scalar, &mut expected, &of_up);
-        let out = data(&gpu, &vec![f32::NAN; expected.len()]);
-        let params = LinearParams {
-            n_cols,
-            n_chunks: n_cols.div_ceil(64),
-            n_rows,
-            second_panel: n_rows.div_ceil(16),
-            out_stride: n_rows,
-            factor: 1.0,
-            ..LinearParams::default()
-        };
-        let run = Run {
-            gpu: &gpu,
-            source: Source::LinearTernary.kernel(),
-            constants: &[
-                ("TOKENS", 4),
-                ("PARTS", 1),
-                ("PANELS", 2),
-                ("TAIL", Tail::Gate as u32),
-                ("ACTIVATION", activation as u32),
-            ],
-            params: &params.words(),
-            buffers: &[
-                &data(&gpu, &[n_tokens as u32, 1, 1, 0]),
-                &data(&gpu, &[gate.chunks, up.chunks].concat()),
-                &data(&gpu, &[gate.scales, up.scales].concat()),
-                &data(&gpu, &acts.words),
-                &data(&gpu, &acts.stats),
-                &out,
-                &report(&gpu),
-            ],
-            has_entry: false,
-        };
-        run.dispatch([n_rows.div_ceil(16), 1, 1]);
-        let found: Vec<f32> = read(&gpu, &out, expected.len());
-        if activation == 0 {
-            assert_bits(&found, &expected, "ReLU²");
-        }
-        for (found, expected) in found.iter().zip(&expected) {
-            // The exponential has no fused multiply-adds here, and stops at e^88.
-            let error = (found - expected).abs();
-            assert!(
-                error <= 4e-6 * expected.abs() + 1e-30,
-                "{activation}: {found}, {expected}"
-            );
+        for tiled in [false, true] {
+            let out = data(&gpu, &vec![f32::NAN; expected.len()]);
+            let params = LinearParams {
+                n_cols,
+                n_chunks: n_cols.div_ceil(64),
+                n_rows,
+                second_panel: n_rows.div_ceil(16),
+                out_stride: n_rows,
+                factor: 1.0,
+                ..LinearParams::default()
+            };
+            let run = Run {
+                gpu: &gpu,
+                source: if tiled {
+                    Source::LinearTiled.kernel()
+                } else {
+                    Source::LinearTernary.kernel()
+                },
+                constants: &[
+                    ("TOKENS", 4),
+                    ("PARTS", 1),
+                    ("PANELS", 2),
+                    ("TAIL", Tail::Gate as u32),
+                    ("ACTIVATION", activation as u32),
+                ],
+                params: &params.words(),
+                buffers: &[
+                    &data(&gpu, &[n_tokens as u32, 1, 1, 0]),
+                    &data(&gpu, &[&gate.chunks[..], &up.chunks].concat()),
+                    &data(&gpu, &[&gate.scales[..], &up.scales].concat()),
+                    &data(&gpu, &acts.words),
+                    &data(&gpu, &acts.stats),
+                    &out,
+                    &report(&gpu),
+                ],
+                has_entry: false,
+            };
+            run.dispatch([n_rows.div_ceil(if tiled { 32 } else { 16 }), 1, 1]);
+            let found: Vec<f32> = read(&gpu, &out, expected.len());
+            if activation == 0 {
+                assert_bits(&found, &expected, "ReLU²");
+            }
+            for (found, expected) in found.iter().zip(&expected) {
+                // The exponential has no fused multiply-adds here, and stops at e^88.
+                let error = (found - expected).abs();
+                assert!(
+                    error <= 4e-6 * expected.abs() + 1e-30,
+                    "{activation}: {found}, {expected}"
+                );
+            }
         }
     }
 }

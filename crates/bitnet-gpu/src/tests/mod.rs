@@ -15,7 +15,8 @@ fn device() -> Option<Gpu> {
     static DEVICE: OnceLock<Result<Gpu, String>> = OnceLock::new();
     let opened = DEVICE.get_or_init(|| {
         let all = adapters(None);
-        let usable = all.iter().find(|info| info.unusable.is_none());
+        let usable = all.iter().filter(|info| info.unusable.is_none());
+        let usable = usable.min_by_key(|info| info.kind as usize);
         let info = usable.ok_or_else(|| format!("no usable adapter among {all:?}"))?;
         Gpu::open(info.api, Some(&info.name)).map_err(|error| error.to_string())
     });

@@ -37,7 +37,8 @@ pub(super) fn shape() -> ModelShape {
         multipliers: Multipliers {
             embedding: 1.0,
             residual: 1.0,
-            attention: 0.25,
+            // So that several positions have weight in the softmax.
+            attention: 0.02,
             logits: 1.0,
         },
         input_norms: InputNorms::Sub,
@@ -128,7 +129,7 @@ fn shapes() -> Vec<(&'static str, ModelShape)> {
                 multipliers: Multipliers {
                     embedding: 12.0,
                     residual: 0.22,
-                    attention: 0.25,
+                    attention: 0.02,
                     logits: 0.125,
                 },
                 ..base
@@ -615,7 +616,7 @@ fn logits_depend_neither_on_the_batch_nor_on_the_cut() {
         for n_others in [1, 2, 7, 15] {
             let pages: Vec<[u32; 2]> = (0..=n_others).map(|i| [0, 10 + i]).collect();
             let tables: Vec<&[u32]> = pages.iter().map(|pages| &pages[..]).collect();
-            for position in [128, 131] {
+            for position in 128..132 {
                 let rows: Vec<Row> = (0..=n_others as usize)
                     .map(|table| {
                         // The sequence is the last but one, or the first.
