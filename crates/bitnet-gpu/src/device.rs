@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use wgpu::util::DeviceExt;
-
 use crate::adapter::{AdapterInfo, Api, WORKGROUP_BYTES, find, ready};
 use crate::error::GpuError;
 use crate::kernels::{Binding, Kernel, KernelSource, Source};
@@ -24,6 +22,8 @@ pub struct DeviceLimits {
     pub binding_bytes: Option<u64>,
     /// The memory that a workgroup may share, in bytes; at least 16 KiB.
     pub workgroup_bytes: Option<u32>,
+    /// The longest wait for the device; after a longer one, it is not used again.
+    pub timeout: Option<Duration>,
 }
 
 /// An open GPU. Clones share it.
@@ -38,6 +38,7 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     limits: wgpu::Limits,
+    timeout: Duration,
     failure: Failure,
     /// Compiled so far, by their text; all sessions use them.
     kernels: Mutex<HashMap<String, Kernel>>,
@@ -106,12 +107,9 @@ impl Gpu {
             keep_first(&of_errors, named(&device_name, "a buffer", error));
         }));
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping a device also calls this.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let reason = message;
-                let device = lost_name.clone();
-                keep_first(&of_loss, GpuError::Lost { device, reason });
-            }
+            let reason = format!("{reason:?} {message}").trim().to_owned();
+            let device = lost_name.clone();
+            keep_first(&of_loss, GpuError::Lost { device, reason });
         });
         Ok(Self {
             inner: Arc::new(Inner {
@@ -119,6 +117,7 @@ impl Gpu {
                 device,
                 queue,
                 limits,
+                timeout: lower.timeout.unwrap_or(TIMEOUT).min(TIMEOUT),
                 failure,
                 kernels: Mutex::default(),
             }),
@@ -178,6 +177,12 @@ impl Gpu {
         let (short, long) = (run(n)?, run(3 * n)?);
         let seconds = long.saturating_sub(short).max(Duration::from_micros(1));
         Ok(f64::from(2 * n) * n_bytes as f64 / seconds.as_secs_f64())
+    }
+
+    /// Loses the device.
+    #[cfg(test)]
+    pub(crate) fn destroy(&self) {
+        self.inner.device.destroy();
     }
 
     /// Returns the largest binding, in bytes, which weights are split by; a multiple of 256.
@@ -245,13 +250,15 @@ impl Gpu {
     pub(crate) fn uniform(&self, words: &[u32]) -> wgpu::Buffer {
         let mut padded = words.to_vec();
         padded.resize(words.len().next_multiple_of(4), 0);
-        self.inner
-            .device
-            .create_buffer_init(&wgpu::util::BufferInitDescriptor {
-                label: None,
-                contents: bytemuck::cast_slice(&padded),
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            })
+        // Not mapped at creation, which panics without memory. The error is kept.
+        let buffer = self.inner.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("parameters"),
+            size: size_of_val(&*padded) as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.write(&buffer, 0, bytemuck::cast_slice(&padded));
+        buffer
     }
 
     /// Writes bytes, a multiple of 4, to a buffer, before what is submitted next.
@@ -288,25 +295,25 @@ impl Gpu {
     pub(crate) fn wait(&self, submitted: wgpu::SubmissionIndex) -> Result<(), GpuError> {
         let waited = self.inner.device.poll(wgpu::PollType::Wait {
             submission_index: Some(submitted),
-            timeout: Some(TIMEOUT),
+            timeout: Some(self.inner.timeout),
         });
         self.check()?;
-        match waited {
-            Ok(_) => Ok(()),
-            Err(wgpu::PollError::Timeout) => {
-                // What still runs may write to any buffer: the device is not used again.
-                let error = GpuError::Timeout {
-                    device: self.device(),
-                    seconds: TIMEOUT.as_secs(),
-                };
-                keep_first(&self.inner.failure, error.clone());
-                Err(error)
-            }
-            Err(error) => Err(GpuError::Refused {
-                device: self.device(),
-                error: error.to_string(),
-            }),
-        }
+        let device = self.device();
+        let error = match waited {
+            Ok(_) => return Ok(()),
+            // What still runs may write to any buffer: the device is not used again.
+            Err(wgpu::PollError::Timeout) => GpuError::Timeout {
+                device,
+                seconds: self.inner.timeout.as_secs(),
+            },
+            // A lost device takes no submission, so that there is none to wait for.
+            Err(error) => GpuError::Lost {
+                device,
+                reason: error.to_string(),
+            },
+        };
+        keep_first(&self.inner.failure, error.clone());
+        Err(error)
     }
 
     /// Returns the first error that no call returned. It stays: after it, nothing that the
@@ -336,7 +343,7 @@ impl Gpu {
         self.wait(submitted)?;
         // Another thread that waits for the device may have taken the callback, and be about
         // to call it.
-        let mapped = receiver.recv_timeout(TIMEOUT);
+        let mapped = receiver.recv_timeout(self.inner.timeout);
         let refused = |error: String| GpuError::Refused {
             device: self.device(),
             error,

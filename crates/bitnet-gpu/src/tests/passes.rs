@@ -808,3 +808,108 @@ fn values_that_are_not_finite_are_reported_with_their_place() {
         }
     }
 }
+
+#[test]
+#[ignore = "takes a gigabyte of the device, and says something about speed only on a GPU"]
+#[expect(clippy::print_stderr, reason = "what it measures")]
+fn decoding_the_shape_of_a_large_model_is_timed() {
+    let Some(gpu) = device() else { return };
+    // BitNet b1.58 2B-4T.
+    let shape = ModelShape {
+        hidden_dim: 2560,
+        n_heads: 20,
+        n_kv_heads: 5,
+        head_dim: 128,
+        ffn_dim: 6912,
+        vocab_size: 128_256,
+        layers: vec![shape().layers[0]; 30],
+        rope_dims: vec![128],
+        context_len: 1024,
+        ..shape()
+    };
+    let table = vec![0.5; shape.context_len * 64];
+    let rope = RopeTable {
+        cos: &table,
+        sin: &table,
+    };
+    let options = LoadOptions {
+        max_bytes: usize::MAX,
+        n_threads: 4,
+    };
+    let mut loader = ModelLoader::new(&gpu, shape.clone(), &[rope], options).unwrap();
+    let decode = |row: usize, out: &mut [i8]| {
+        let mut random = Random(row as u32 + 1);
+        out.fill_with(|| (random.bits() % 3) as i8 - 1);
+        Ok::<_, ()>(())
+    };
+    let fill = |row: usize, out: &mut [f32]| {
+        let mut random = Random(row as u32 + 1);
+        out.fill_with(|| random.float());
+        Ok::<_, ()>(())
+    };
+    for layer in 0..shape.layers.len() {
+        for part in Part::ALL {
+            loader
+                .linear(layer, part, &Scales::Tensor(0.02), decode)
+                .unwrap();
+        }
+        for (norm, width) in crate::model::norms_of_layer(&shape) {
+            loader.norm(layer, norm, &vec![1.0; width]).unwrap();
+        }
+    }
+    loader.output_norm(&vec![1.0; shape.hidden_dim]).unwrap();
+    loader.embedding(fill).unwrap();
+    loader.head_int8(fill).unwrap();
+    let model = Arc::new(loader.finish().unwrap());
+    let options = SessionOptions {
+        n_pages: 8,
+        batch_tokens: 512,
+    };
+    let mut session = Session::new(Arc::clone(&model), options).unwrap();
+    let pages: Vec<u32> = (0..8).collect();
+    let mut run = |positions: std::ops::Range<u32>| {
+        let rows: Vec<Row> = positions
+            .map(|position| Row {
+                token: position,
+                position,
+                page_table: 0,
+            })
+            .collect();
+        let output = Output {
+            row: rows.len() - 1,
+            kind: OutputKind::Top(40),
+        };
+        let mut n = 0;
+        let start = std::time::Instant::now();
+        (session.pass(&rows, &[&pages], &[output], &mut |_, _| n += 1)).unwrap();
+        assert_eq!(n, 1);
+        start.elapsed().as_secs_f64()
+    };
+    // On a software adapter, only that it works.
+    let (n_prompt, n) = if gpu.info().is_software() {
+        (40, 2)
+    } else {
+        (512, 64)
+    };
+    // The first passes compile.
+    run(0..1);
+    run(0..n_prompt);
+    let prompt = run(0..n_prompt);
+    run(n_prompt..n_prompt + 1);
+    let positions = n_prompt + 1..n_prompt + 1 + n;
+    let decode = positions
+        .map(|position| run(position..position + 1))
+        .sum::<f64>();
+    let per_token = decode / f64::from(n);
+    let read = model.bytes_per_token() as f64 / per_token;
+    let bandwidth = gpu.read_bandwidth().unwrap();
+    eprintln!(
+        "{}: {n_prompt} tokens in {:.1} ms; {:.3} ms a token, {:.0} tok/s, {:.1} GB/s of {:.1} GB/s",
+        gpu.device(),
+        1e3 * prompt,
+        1e3 * per_token,
+        1.0 / per_token,
+        read / 1e9,
+        bandwidth / 1e9,
+    );
+}

@@ -1,12 +1,17 @@
 //! What a device refuses, and what it says then.
 
+use std::time::Duration;
+
+use bitnet_core::Scales;
+
 use super::passes::{Weights, session, shape};
 use super::{Random, device};
+
 use crate::{
     Api, DeviceLimits, EmbeddingEncoding, Gpu, GpuError, LoadError, LoadOptions, ModelLoader,
-    ModelShape, Output, OutputKind, OutputValues, Part, RopeTable, Row, Session, SessionOptions,
+    ModelShape, Output, OutputKind, OutputValues, Part, PassError, RopeTable, Row, Session,
+    SessionOptions,
 };
-use bitnet_core::Scales;
 
 const ALL: LoadOptions = LoadOptions {
     max_bytes: usize::MAX,
@@ -146,6 +151,7 @@ fn small_limits_change_no_result() {
     let limits = DeviceLimits {
         binding_bytes: Some(128 << 10),
         workgroup_bytes: Some(16 << 10),
+        ..DeviceLimits::default()
     };
     assert!(all(&limited(&gpu, limits)) == expected);
 }
@@ -214,4 +220,50 @@ fn a_page_that_does_not_exist_is_not_read() {
         page_table: 0,
     };
     let _ = session.pass(&[row], &[&[2]], &[], &mut |_, _| ());
+}
+
+#[test]
+fn a_lost_device_is_an_error_of_every_later_pass() {
+    let Some(gpu) = device() else { return };
+    let gpu = limited(&gpu, DeviceLimits::default());
+    let weights = Weights::new(&shape(), 3);
+    let mut session = session(&gpu, &weights, 1);
+    let row = Row {
+        token: 0,
+        position: 0,
+        page_table: 0,
+    };
+    let output = Output {
+        row: 0,
+        kind: OutputKind::Top(1),
+    };
+    let mut pass = |on_output: &mut dyn FnMut(usize, OutputValues<'_>)| {
+        session.pass(&[row], &[&[0]], &[output], on_output)
+    };
+    pass(&mut |_, _| ()).unwrap();
+    gpu.destroy();
+    for _ in 0..2 {
+        let error = pass(&mut |_, _| panic!("values of a lost device")).unwrap_err();
+        let PassError::Device(error) = error else {
+            panic!("{error}");
+        };
+        assert!(matches!(error, GpuError::Lost { .. }), "{error}");
+        assert!(error.to_string().contains(&gpu.device()), "{error}");
+    }
+    assert!(session.copy_page(0, 0).is_err());
+    assert!(session.read_page(0).is_err());
+}
+
+#[test]
+fn a_device_that_does_not_finish_is_an_error_and_not_used_again() {
+    let Some(gpu) = device() else { return };
+    let limits = DeviceLimits {
+        timeout: Some(Duration::from_nanos(1)),
+        ..DeviceLimits::default()
+    };
+    let gpu = limited(&gpu, limits);
+    let error = gpu.read_bandwidth().unwrap_err();
+    assert!(matches!(error, GpuError::Timeout { .. }), "{error}");
+    assert!(error.to_string().contains(&gpu.device()), "{error}");
+    assert!(matches!(gpu.check(), Err(GpuError::Timeout { .. })));
 }
