@@ -89,6 +89,9 @@ pub struct AdapterInfo {
     pub driver: String,
     /// The kind of device.
     pub kind: AdapterKind,
+    /// The memory of the device in bytes, used or not; that of the machine if they share it.
+    /// `None` where the interface does not say: only Vulkan does.
+    pub memory_bytes: Option<u64>,
     /// The largest part of a buffer that a kernel can read, in bytes.
     pub max_binding_bytes: u64,
     /// The largest buffer, in bytes.
@@ -270,12 +273,36 @@ fn describe(adapter: &wgpu::Adapter) -> Option<AdapterInfo> {
             wgpu::DeviceType::Cpu => AdapterKind::Software,
             wgpu::DeviceType::Other => AdapterKind::Unknown,
         },
+        memory_bytes: memory_bytes(adapter),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
         subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
         unusable,
     })
+}
+
+/// Returns the memory of the device, if the interface says it.
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the adapter of wgpu-hal is only asked for its handles; nothing is destroyed.
+    let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+    let instance = adapter.shared_instance().raw_instance();
+    // SAFETY: the physical device is of this instance, which lives as long as the adapter.
+    let memory =
+        unsafe { instance.get_physical_device_memory_properties(adapter.raw_physical_device()) };
+    // Bit 0 of the flags: local to the device.
+    let heaps = memory
+        .memory_heaps
+        .iter()
+        .take(memory.memory_heap_count as usize);
+    let local = heaps.filter(|heap| heap.flags.as_raw() & 1 == 1);
+    local.map(|heap| heap.size).max()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+fn memory_bytes(_: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 /// Returns the output of a future of wgpu. Except in browsers, they are ready at once.

@@ -71,6 +71,9 @@ fn adapters_are_listed_with_what_they_are() {
         if info.unusable.is_none() {
             assert!(info.workgroup_bytes >= 16 * 1024, "{info:?}");
         }
+        if info.api == Api::Vulkan {
+            assert!(info.memory_bytes > Some(1 << 28), "{info:?}");
+        }
         if info.name.contains("llvmpipe") {
             assert_eq!((info.kind, info.api), (AdapterKind::Software, Api::Vulkan));
         }
