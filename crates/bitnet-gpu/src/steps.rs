@@ -713,7 +713,7 @@ impl<'a> Planner<'a> {
         let act_stride = ModelShape::act_stride(input.n_cols);
         let n_sums = n_parts(shape) * if linear.tail == Tail::Gate { 2 } else { 1 };
         // What `norm.wgsl`, `linear.wgsl` and `linear_fused.wgsl` share in a workgroup.
-        let bytes = 4 * (1024 + 32 + 256) + 4 * 256 * n_sums + 4 * n_parts(shape) * act_stride;
+        let bytes = 4 * (1024 + 32 + 256 + 16) + 4 * 256 * n_sums + 4 * n_parts(shape) * act_stride;
         if bytes > self.model.gpu.workgroup_bytes() || shape.scale_group.is_some() {
             return Ok(None);
         }

@@ -9,6 +9,7 @@ const NONE: u32 = 0xffffffffu;
 var<workgroup> staged: array<f32, 1024>;
 var<workgroup> lanes: array<f32, 32>;
 var<workgroup> reduced: array<u32, 256>;
+var<workgroup> of_sixteen: array<u32, 16>;
 
 // What one norm does with its input: x ↦ weight · (x · inverse).
 struct Scaled {
@@ -77,14 +78,19 @@ fn norm_of(t: u32, weights: u32, first: Scaled) -> Scaled {
 fn largest(t: u32, value: u32) -> u32 {
     reduced[t] = value;
     workgroupBarrier();
-    for (var width = 128u; width > 0u; width /= 2u) {
-        if t < width {
-            reduced[t] = max(reduced[t], reduced[t + width]);
+    if t < 16u {
+        var result = 0u;
+        for (var i = 0u; i < 16u; i++) {
+            result = max(result, reduced[16u * i + t]);
         }
-        workgroupBarrier();
+        of_sixteen[t] = result;
     }
-    let result = reduced[0];
+    // It is written again only after the first barrier of the next reduction.
     workgroupBarrier();
+    var result = 0u;
+    for (var i = 0u; i < 16u; i++) {
+        result = max(result, of_sixteen[i]);
+    }
     return result;
 }
 
@@ -92,15 +98,19 @@ fn largest(t: u32, value: u32) -> u32 {
 fn total(t: u32, value: i32) -> i32 {
     reduced[t] = bitcast<u32>(value);
     workgroupBarrier();
-    for (var width = 128u; width > 0u; width /= 2u) {
-        if t < width {
-            reduced[t] += reduced[t + width];
+    if t < 16u {
+        var result = 0u;
+        for (var i = 0u; i < 16u; i++) {
+            result += reduced[16u * i + t];
         }
-        workgroupBarrier();
+        of_sixteen[t] = result;
     }
-    let result = bitcast<i32>(reduced[0]);
     workgroupBarrier();
-    return result;
+    var result = 0u;
+    for (var i = 0u; i < 16u; i++) {
+        result += of_sixteen[i];
+    }
+    return bitcast<i32>(result);
 }
 
 // The scale of a quantized row, and the sum of each of its parts.

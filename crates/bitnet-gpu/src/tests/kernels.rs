@@ -531,7 +531,7 @@ fn one_row_normalized_by_every_workgroup_gives_the_same_products() {
         for is_exact in [false, true] {
             let parts = if is_exact { 3 } else { 1 };
             let stride = ModelShape::act_stride(n_cols) as u32;
-            if 4 * (1312 + 256 + parts * stride) > 16 * 1024 {
+            if 4 * (1328 + 256 + parts * stride) > 16 * 1024 {
                 continue;
             }
             let mut normed = x.clone();
