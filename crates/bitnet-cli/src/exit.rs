@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::process::ExitCode;
 
 use bitnet_core::IsaError;
 use bitnet_inference::convert::ConvertError;
@@ -22,21 +21,23 @@ use crate::hub::{HubError, Repository};
 use crate::pulled::NotPulled;
 use crate::ui::Ui;
 
+/// The exit code of a program that has done what it was asked for.
+pub const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 /// Prints an error and a hint, and returns the exit code.
-pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
+pub fn report(error: &anyhow::Error, ui: &Ui) -> u8 {
     let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     if find(error).is_some_and(is_broken_pipe) && find::<ClientError>(error).is_none() {
         // The reader closed the pipe.
-        return ExitCode::SUCCESS;
+        return DONE;
     }
     if find::<Interrupted>(error).is_some() {
-        return INTERRUPTED.into();
+        return INTERRUPTED;
     }
     if find::<Unverified>(error).is_some() {
-        return FAILED.into();
+        return FAILED;
     }
     // Messages of dependencies may have several lines.
     let message = format!("{error:#}");
@@ -48,11 +49,11 @@ pub fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
     if matches!(find(error), Some(ConvertError::Interrupted))
         || matches!(find(error), Some(HubError::Interrupted { .. }))
     {
-        INTERRUPTED.into()
+        INTERRUPTED
     } else if is_usage(error) {
-        USAGE.into()
+        USAGE
     } else {
-        FAILED.into()
+        FAILED
     }
 }
 
