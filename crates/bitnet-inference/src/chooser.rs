@@ -4,6 +4,7 @@ use bitnet_core::Isa;
 
 use crate::constraint::{Constraint, ConstraintError};
 use crate::logits::Logits;
+use crate::logits_processor::{LogitsProcessor, LogitsProcessorError};
 use crate::logprobs::{TokenLogprobs, token_logprobs};
 use crate::sampler::{Position, SamplerBuffers, TokenChoice};
 use crate::token_set::TokenSet;
@@ -16,6 +17,7 @@ pub(crate) struct Chooser {
     constraint: Option<Box<dyn Constraint>>,
     /// Number of most likely tokens reported with each log-probability.
     logprobs: Option<usize>,
+    processor: Option<Box<dyn LogitsProcessor>>,
 }
 
 /// Buffers that the texts of an engine share.
@@ -23,6 +25,8 @@ pub(crate) struct Chooser {
 pub(crate) struct ChooserBuffers {
     sampler: SamplerBuffers,
     allowed: TokenSet,
+    /// The logits that a processor changed, `[vocab_size]`.
+    processed: Vec<f32>,
 }
 
 impl ChooserBuffers {
@@ -30,6 +34,7 @@ impl ChooserBuffers {
         Self {
             sampler: SamplerBuffers::new(isa, vocab_size),
             allowed: TokenSet::new(vocab_size),
+            processed: Vec::new(),
         }
     }
 }
@@ -85,11 +90,18 @@ pub(crate) enum ChooseError {
     /// Every logit is NaN or minus infinity.
     NoCandidate,
     Constraint(ConstraintError),
+    Processor(LogitsProcessorError),
 }
 
 impl From<ConstraintError> for ChooseError {
     fn from(error: ConstraintError) -> Self {
         Self::Constraint(error)
+    }
+}
+
+impl From<LogitsProcessorError> for ChooseError {
+    fn from(error: LogitsProcessorError) -> Self {
+        Self::Processor(error)
     }
 }
 
@@ -112,14 +124,25 @@ impl Chooser {
             choice,
             constraint,
             logprobs,
+            processor: None,
         }
+    }
+
+    /// Returns the same with a processor of the logits, if there is one.
+    pub(crate) fn with_processor(self, processor: Option<Box<dyn LogitsProcessor>>) -> Self {
+        Self { processor, ..self }
+    }
+
+    /// Returns whether tokens may be drafted: a processor sees only tokens of the text.
+    pub(crate) fn takes_drafts(&self) -> bool {
+        self.processor.is_none()
     }
 
     /// Returns the logits that the choice after so many drafted tokens needs.
     pub(crate) fn logits(&self, n_drafted: usize) -> Logits {
         if n_drafted > 0 {
             Logits::Tail(n_drafted + 1)
-        } else if self.logprobs.is_some() || self.constraint.is_some() {
+        } else if self.logprobs.is_some() || self.constraint.is_some() || self.processor.is_some() {
             Logits::Last
         } else {
             self.choice.logits()
@@ -153,12 +176,25 @@ impl Chooser {
         is_end: &dyn Fn(u32) -> bool,
         chosen: &mut Chosen,
     ) -> Result<(), ChooseError> {
-        let ChooserBuffers { sampler, allowed } = buffers;
+        let ChooserBuffers {
+            sampler,
+            allowed,
+            processed,
+        } = buffers;
         if let Some(constraint) = &mut self.constraint {
             constraint.allowed(allowed)?;
         }
+        let logits = match &mut self.processor {
+            Some(processor) => {
+                processed.clear();
+                processed.extend_from_slice(row.logits);
+                processor.process(row.history, processed)?;
+                processed.as_slice()
+            }
+            None => row.logits,
+        };
         let position = Position {
-            logits: row.logits,
+            logits,
             history: row.history,
             n_prompt: row.n_prompt,
             allowed: self.constraint.is_some().then_some(&*allowed),

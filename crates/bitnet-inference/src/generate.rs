@@ -8,6 +8,7 @@ use crate::clock::Instant;
 use crate::constraint::{Constraint, ConstraintError};
 use crate::engine::{Engine, ForwardError, Input};
 use crate::logits::Logits;
+use crate::logits_processor::LogitsProcessorError;
 use crate::sampler::{SamplerError, SamplerOptions, TokenChoice};
 use crate::speculation::{DraftCost, Drafter, MAX_ROWS, draft_lengths};
 
@@ -349,6 +350,9 @@ pub enum GenerateError {
     /// The constraint cannot be followed.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// The logits processor failed.
+    #[error(transparent)]
+    Processor(#[from] LogitsProcessorError),
     /// The forward pass failed.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -359,6 +363,7 @@ impl From<ChooseError> for GenerateError {
         match error {
             ChooseError::NoCandidate => Self::NoCandidate,
             ChooseError::Constraint(error) => Self::Constraint(error),
+            ChooseError::Processor(error) => Self::Processor(error),
         }
     }
 }

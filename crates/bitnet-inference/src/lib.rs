@@ -36,6 +36,7 @@ mod generate;
 mod grammar;
 mod kv_cache;
 mod logits;
+mod logits_processor;
 mod logprobs;
 mod memory_estimate;
 mod model;
@@ -74,6 +75,7 @@ pub use generate::{
 pub use grammar::{CompiledGrammar, GrammarCompiler, GrammarError};
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use logits::Logits;
+pub use logits_processor::{LogitsProcessor, LogitsProcessorError};
 pub use logprobs::TokenLogprobs;
 pub use memory_estimate::{MemoryEstimate, MemoryLimitError, MemoryOptions};
 pub use model::skipping::{Share, Skipped};

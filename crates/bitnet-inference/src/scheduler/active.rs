@@ -106,7 +106,8 @@ impl Active {
                     .map_err(GenerateError::from)?
                     .with_bias(task.logit_bias);
                 State::Generate(Box::new(Generating {
-                    chooser: Chooser::new(choice, task.constraint, task.logprobs),
+                    chooser: Chooser::new(choice, task.constraint, task.logprobs)
+                        .with_processor(task.processor),
                     drafter: Drafter::default(),
                     max_len: n_prompt + task.max_tokens.min(left),
                     prompt_logprobs: task.prompt_logprobs,

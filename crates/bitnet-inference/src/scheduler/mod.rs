@@ -389,6 +389,9 @@ impl Scheduler {
                 let State::Generate(generating) = &mut task.state else {
                     return Vec::new();
                 };
+                if !generating.chooser.takes_drafts() {
+                    return Vec::new();
+                }
                 generating.drafter.extend(&task.tokens, task.n_prompt);
                 // The token after the draft is part of the text, too.
                 let left = generating.max_len.saturating_sub(task.tokens.len() + 1);

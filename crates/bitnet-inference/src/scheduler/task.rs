@@ -3,6 +3,7 @@
 use super::StepEngine;
 use crate::constraint::Constraint;
 use crate::generate::{FinishReason, GenerateError};
+use crate::logits_processor::LogitsProcessor;
 use crate::logprobs::TokenLogprobs;
 use crate::sampler::SamplerOptions;
 
@@ -45,6 +46,8 @@ pub struct GenerationTask {
     pub prompt_logprobs: Option<usize>,
     /// Limits the text.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// Changes the logits of the text.
+    pub processor: Option<Box<dyn LogitsProcessor>>,
 }
 
 /// What happened to a task.

@@ -13,6 +13,7 @@ use crate::generate::FinishReason;
 use crate::kv_cache::pages::Pages;
 use crate::kv_cache::{self, Growth, KvCache, KvCacheOptions, SequenceHandle, test_config};
 use crate::logits::Logits;
+use crate::logits_processor::{LogitsProcessor, LogitsProcessorError};
 use crate::sampler::{Sampler, SamplerOptions};
 
 const CONTEXT: usize = 400;
@@ -526,6 +527,63 @@ impl Constraint for FiveSixSix {
     fn is_complete(&self) -> bool {
         self.left == 0
     }
+}
+
+/// Forbids every token but the one after the last, and fails at a token.
+#[derive(Debug)]
+struct Counting {
+    fails_at: u32,
+}
+
+impl LogitsProcessor for Counting {
+    fn process(&mut self, tokens: &[u32], logits: &mut [f32]) -> Result<(), LogitsProcessorError> {
+        let last = *tokens.last().unwrap();
+        if last == self.fails_at {
+            let message = "enough".to_owned();
+            return Err(LogitsProcessorError { message });
+        }
+        logits.fill(f32::NEG_INFINITY);
+        logits[last as usize + 1] = 0.0;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_processor_changes_the_logits_of_its_text_alone() {
+    let mut engine = FakeEngine::new(8, 32);
+    let mut scheduler = scheduler(4);
+    let other = plan(vec![3, 4, 5], 12);
+    let processed = |fails_at| Task {
+        prompt: vec![9, 3],
+        work: Work::Generate(GenerationTask {
+            max_tokens: 6,
+            processor: Some(Box::new(Counting { fails_at })),
+            ..GenerationTask::default()
+        }),
+    };
+    let limits = StepLimits {
+        max_prefill: 16,
+        draft_cost: Some(0.0),
+    };
+    let tasks = [processed(99), other.task(), processed(5)];
+    let ids = tasks.map(|task| scheduler.submit(&engine, 0, task).unwrap());
+    let events = run(&mut scheduler, &mut engine, limits);
+    let text = |id| -> Vec<u32> {
+        let of_task = events.iter().filter(|(other, _)| *other == id);
+        of_task
+            .filter_map(|(_, event)| match event {
+                TaskEvent::Token { token, .. } => Some(*token),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(text(ids[0]), [4, 5, 6, 7, 8, 9]);
+    assert_eq!(text(ids[1]), other.alone());
+    assert_eq!(text(ids[2]), [4, 5]);
+    let failed = GenerateError::Processor(LogitsProcessorError {
+        message: "enough".to_owned(),
+    });
+    assert!(events.contains(&(ids[2], TaskEvent::Failed(failed.into()))));
 }
 
 #[test]

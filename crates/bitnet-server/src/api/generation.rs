@@ -252,6 +252,7 @@ impl Generation {
                         logprobs: self.logprobs,
                         prompt_logprobs: self.prompt_logprobs,
                         constraint: grammar.map(bitnet_inference::CompiledGrammar::constraint),
+                        processor: None,
                     }),
                 });
             }
