@@ -9,6 +9,7 @@
 
 mod client;
 mod commands;
+mod device;
 mod error;
 mod exit;
 mod hex;

@@ -18,6 +18,7 @@ use bitnet_server::MemoryTaken;
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 
+use crate::device::{ChosenDevice, DeviceArg};
 use crate::error::{NoChatTemplate, UsageError};
 use crate::input::read_text;
 use crate::memory::{self, MemoryWatch};
@@ -115,13 +116,11 @@ pub struct ThreadsArg {
 /// Arguments that select the device, kernel, precision and memory limit.
 #[derive(Clone, Debug, Args)]
 pub struct ComputeArgs {
-    /// Device: auto, cpu, cuda, metal or vulkan
+    /// Device: auto, cpu, vulkan, metal or dx12
     #[arg(
         long,
-        value_enum,
         default_value = "auto",
         value_name = "KIND",
-        hide_possible_values = true,
         help_heading = "Model"
     )]
     pub device: DeviceArg,
@@ -164,6 +163,9 @@ pub struct ComputeArgs {
     /// Maximum memory use, such as 1.2GiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model")]
     pub memory_limit: Option<usize>,
+    /// Maximum use of a GPU's memory [default: that of --memory-limit]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, hide = true)]
+    pub gpu_memory_limit: Option<usize>,
 }
 
 /// Parses a number of bytes with or without a unit.
@@ -171,29 +173,6 @@ pub fn parse_bytes(text: &str) -> Result<usize, String> {
     let bytes = text.parse::<bytesize::ByteSize>().ok();
     let bytes = bytes.and_then(|bytes| usize::try_from(bytes.0).ok());
     bytes.ok_or_else(|| "expected a number of bytes, such as 800MB or 1.2GiB".to_owned())
-}
-
-/// `--device`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceArg {
-    /// The fastest
-    Auto,
-    Cpu,
-    Cuda,
-    Metal,
-    Vulkan,
-}
-
-impl From<DeviceArg> for Option<DeviceKind> {
-    fn from(device: DeviceArg) -> Self {
-        match device {
-            DeviceArg::Auto => None,
-            DeviceArg::Cpu => Some(DeviceKind::Cpu),
-            DeviceArg::Cuda => Some(DeviceKind::Cuda),
-            DeviceArg::Metal => Some(DeviceKind::Metal),
-            DeviceArg::Vulkan => Some(DeviceKind::Vulkan),
-        }
-    }
 }
 
 /// `--weight-bits`
@@ -469,32 +448,39 @@ impl ComputeArgs {
     /// Returns a plan for these sizes within the memory limit.
     pub fn plan(
         &self,
+        device: &Device,
         checkpoint: &Checkpoint,
         head: HeadPrecision,
         sizes: PlanOptions,
     ) -> anyhow::Result<Plan> {
-        self.plan_beside(MemoryTaken::default(), checkpoint, head, sizes)
+        self.plan_beside(MemoryTaken::default(), device, checkpoint, head, sizes)
     }
 
     /// Returns a plan for these sizes within the memory that other models leave.
     pub fn plan_beside(
         &self,
         others: MemoryTaken,
+        device: &Device,
         checkpoint: &Checkpoint,
         head: HeadPrecision,
         sizes: PlanOptions,
     ) -> anyhow::Result<Plan> {
         let options = PlanOptions {
-            device: self.device.into(),
+            device: device.kind(),
             isa: self.isa()?,
             pinned: self.pin,
             kv_precision: self.kv.into(),
             ..sizes
         };
-        memory::plan_within(self.memory_limit, others, |limit| match limit {
+        let plan = |limit| match limit {
             Some(limit) => Plan::within(limit, checkpoint, head, options),
             None => Plan::new(checkpoint.config(), options),
-        })
+        };
+        if device.kind() != DeviceKind::Cpu {
+            let limit = self.gpu_memory_limit.or(self.memory_limit);
+            return Ok(plan(limit.map(|n| n.saturating_sub(others.planned)))?);
+        }
+        memory::plan_within(self.memory_limit, others, plan)
     }
 }
 
@@ -530,14 +516,18 @@ impl RunModelArgs {
             context_len,
             ..PlanOptions::default()
         };
-        let plan = self.compute.plan(checkpoint, head, sizes)?;
-        self.load_as_planned(checkpoint, plan, head, ui)
+        let device = self
+            .compute
+            .choose_device(checkpoint, self.threads.threads)?;
+        let plan = self.compute.plan(&device.device, checkpoint, head, sizes)?;
+        self.load_as_planned(checkpoint, &device, plan, head, ui)
     }
 
     /// Loads the weights and creates an engine for a plan.
     pub fn load_as_planned(
         &self,
         checkpoint: &Checkpoint,
+        chosen: &ChosenDevice,
         plan: Plan,
         head: HeadPrecision,
         ui: &Ui,
@@ -548,11 +538,13 @@ impl RunModelArgs {
         let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
         let isa = plan.isa;
         let packing = self.compute.packing(isa, head)?;
-        let model = Model::load(
+        let model = Model::load_on(
+            &chosen.device,
             checkpoint,
             &pool,
             &mut ComputeContext::new(isa, &mut threads),
             packing,
+            plan.context_len,
             |done, total| {
                 progress.set(done, total);
             },
@@ -560,7 +552,7 @@ impl RunModelArgs {
         .with_context(|| self.model.failed())?;
         drop((progress, threads));
         say(model.notes(), ui);
-        ui.detail(&describe_device(plan.device, self.compute.device));
+        ui.detail(&chosen.describe());
         ui.detail(&format!(
             "plan: kernel {}, {} threads{}, context {}, passes of {} tokens, {} head",
             plan.isa,
@@ -595,23 +587,4 @@ impl RunModelArgs {
             memory,
         })
     }
-}
-
-/// Returns a description of the selected device and the reason.
-fn describe_device(kind: DeviceKind, wish: DeviceArg) -> String {
-    let devices = Device::all();
-    let name = devices.iter().find(|device| device.kind == kind);
-    let name = name.map_or("unknown", |device| device.name.as_str());
-    let faster = devices.iter().take_while(|device| device.kind != kind);
-    let reasons: Vec<_> = faster
-        .filter_map(|device| Some(format!("{}: {}", device.kind, device.unusable?)))
-        .collect();
-    let why = if wish != DeviceArg::Auto {
-        "as requested".to_owned()
-    } else if reasons.is_empty() {
-        "the fastest".to_owned()
-    } else {
-        format!("the fastest usable ({})", reasons.join("; "))
-    };
-    format!("device: {kind}, {name}, {why}")
 }

@@ -31,6 +31,11 @@ impl Api {
         }
     }
 
+    /// Returns whether this build can use the interface on this system.
+    pub fn is_built_in(self) -> bool {
+        wgpu::Instance::enabled_backend_features().contains(self.backend())
+    }
+
     fn backend(self) -> wgpu::Backends {
         match self {
             Self::Vulkan => wgpu::Backends::VULKAN,
@@ -170,7 +175,7 @@ pub(crate) fn find(api: Api, name: Option<&str>) -> Result<(AdapterInfo, wgpu::A
 /// Returns what might be the reason that an adapter is missing: a variable that replaces the
 /// drivers that are installed, or a system without the interface.
 fn hint(api: Api) -> Option<String> {
-    if !wgpu::Instance::enabled_backend_features().contains(api.backend()) {
+    if !api.is_built_in() {
         return Some(format!("{api} is not built in on this system"));
     }
     if api != Api::Vulkan {

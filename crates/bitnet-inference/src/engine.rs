@@ -5,20 +5,22 @@
 
 use std::sync::Arc;
 
-use bitnet_core::{ComputeContext, HybridMemoryPool, KvShape, PagedKv, RowPosition, ops};
+use bitnet_core::{ComputeContext, HybridMemoryPool, PagedKv, RowPosition, ops};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError};
 use crate::format::mapping::Changed;
 use crate::forward::Forward;
+#[cfg(feature = "gpu")]
+use crate::forward::gpu::GpuForward;
 use crate::kv_cache::pages::Pages;
 use crate::kv_cache::{
     self, Growth, KvCache, KvCacheOptions, KvUsage, SequenceError, SequenceHandle,
 };
 use crate::logits::Logits;
 use crate::model::skipping::Skipped;
-use crate::model::{Embedding, Model, Packing, not_finite};
+use crate::model::{Model, Packing, Weights, not_finite};
 use crate::note::Note;
-use crate::pass::{Batch, LogitsRequest, NotFinite};
+use crate::pass::{Batch, LogitsRequest, NotFinite, PassError};
 use crate::plan::{Plan, PlanError, PlanOptions};
 use crate::spec::config::Pooling;
 
@@ -28,11 +30,19 @@ pub struct Engine {
     model: Arc<Model>,
     plan: Plan,
     pub(crate) kv: KvCache,
-    forward: Forward,
+    backend: Backend,
     /// The rows that are not computed yet.
     batch: Batch,
     /// Number of tokens of the current inputs already pushed to their sequences.
     n_pushed: usize,
+}
+
+/// What computes passes.
+#[derive(Debug)]
+enum Backend {
+    Cpu(Box<Forward>),
+    #[cfg(feature = "gpu")]
+    Gpu(Box<GpuForward>),
 }
 
 /// Tokens to append to a sequence.
@@ -68,10 +78,29 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error if memory is exhausted or a thread cannot be pinned.
+    /// Returns an error if memory is exhausted, a thread cannot be pinned, or the model is on
+    /// another device than that of the plan.
     pub fn new(model: Arc<Model>, plan: Plan) -> Result<Self, PlanError> {
-        let shape = kv_cache::shape(model.config(), plan.kv_precision);
-        let pages = Pages::Host(PagedKv::new(model.pool(), shape, plan.n_sequences));
+        if model.device() != plan.device {
+            return Err(PlanError::OtherDevice {
+                planned: plan.device,
+                loaded: model.device(),
+            });
+        }
+        let (backend, pages) = match model.weights() {
+            Weights::Packed(_) => {
+                let shape = kv_cache::shape(model.config(), plan.kv_precision);
+                let pages = PagedKv::new(model.pool(), shape, plan.n_sequences);
+                let forward = Forward::new(Arc::clone(&model), &plan)?;
+                (Backend::Cpu(Box::new(forward)), Pages::Host(pages))
+            }
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(weights) => {
+                let forward = GpuForward::new(&weights.model, &plan, model.pool())?;
+                let pages = Pages::Device(forward.pages(plan.n_sequences));
+                (Backend::Gpu(Box::new(forward)), pages)
+            }
+        };
         let options = KvCacheOptions {
             n_sequences: plan.n_sequences,
             context_len: plan.context_len,
@@ -79,7 +108,7 @@ impl Engine {
         };
         Ok(Self {
             kv: KvCache::new(pages, options),
-            forward: Forward::new(Arc::clone(&model), &plan)?,
+            backend,
             batch: Batch::with_capacity(plan.batch_tokens),
             n_pushed: 0,
             plan,
@@ -99,12 +128,16 @@ impl Engine {
 
     /// Returns what was not read since the engine was made, because it is multiplied by zero.
     pub fn skipped(&self) -> Skipped {
-        Skipped::of_layers(self.forward.skipped())
+        Skipped::of_layers(self.skipped_by_layer())
     }
 
     /// Returns [`skipped`](Self::skipped) of each layer.
     pub fn skipped_by_layer(&self) -> &[Skipped] {
-        self.forward.skipped()
+        match &self.backend {
+            Backend::Cpu(forward) => forward.skipped(),
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(_) => &[],
+        }
     }
 
     /// Returns the length of a sequence in positions.
@@ -201,20 +234,48 @@ impl Engine {
         self.kv.usage()
     }
 
-    /// Returns the shape of the keys and values of a position.
-    pub(crate) fn kv_shape(&self) -> KvShape {
-        kv_cache::shape(self.model.config(), self.plan.kv_precision)
+    /// Returns what the bits of keys and values depend on, besides the weights: their shape,
+    /// and the device if it is none of the CPU, which all compute the same.
+    pub(crate) fn kv_identity(&self) -> String {
+        let shape = kv_cache::shape(self.model.config(), self.plan.kv_precision);
+        match &self.backend {
+            Backend::Cpu(_) => format!("{shape:?}"),
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(forward) => format!("{shape:?} {:?}", forward.adapter()),
+        }
     }
 
     /// Returns the contents of page `index` of a sequence, [`KvUsage::page_bytes`].
     ///
+    /// # Errors
+    ///
+    /// Returns an error if the device fails.
+    ///
     /// # Panics
     ///
     /// Panics if there is no such page.
-    pub(crate) fn kv_page(&self, sequence: usize, index: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.kv.pages().page_bytes());
-        (self.kv.pages().host().page(sequence, index)).write_to(&mut bytes);
-        bytes
+    pub(crate) fn kv_page(
+        &mut self,
+        sequence: usize,
+        index: usize,
+    ) -> Result<Vec<u8>, ForwardError> {
+        match &mut self.backend {
+            Backend::Cpu(_) => {
+                let pages = self.kv.pages();
+                let mut bytes = Vec::with_capacity(pages.page_bytes());
+                pages.host().page(sequence, index).write_to(&mut bytes);
+                Ok(bytes)
+            }
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(forward) => {
+                let pages = self.kv.pages_mut().device_mut();
+                let index = pages.tables().pages(sequence)[index].index();
+                let read = forward.read_page(pages, index);
+                read.map_err(|error| ForwardError::Device {
+                    error: error.to_string(),
+                })
+            }
+        }
     }
 
     /// Appends tokens to sequences and passes the requested logits to
@@ -262,7 +323,11 @@ impl Engine {
                 self.kv.truncate(input.sequence, len);
             }
         }
-        computed.map_err(|place| self.cause(place))
+        computed.map_err(|error| match error {
+            PassError::NotFinite(place) => self.cause(place),
+            #[cfg(feature = "gpu")]
+            PassError::Device(error) => ForwardError::Device { error },
+        })
     }
 
     /// Computes validated inputs, one pass at a time.
@@ -270,7 +335,7 @@ impl Engine {
         &mut self,
         inputs: &[Input<'_>],
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
-    ) -> Result<(), NotFinite> {
+    ) -> Result<(), PassError> {
         self.batch.clear();
         self.n_pushed = 0;
         for (input_idx, input) in inputs.iter().enumerate() {
@@ -306,9 +371,7 @@ impl Engine {
     /// none, the place of the overflow.
     fn cause(&self, place: NotFinite) -> ForwardError {
         let isa = self.plan.isa;
-        if let (NotFinite::Token(token), Embedding::Dense(matrix)) =
-            (place, &self.model.packed().embedding)
-        {
+        if let (NotFinite::Token(token), Some(matrix)) = (place, self.model.dense_embedding()) {
             let error = not_finite(matrix, isa, token as usize).to_string();
             return ForwardError::NotFinite { error };
         }
@@ -415,9 +478,13 @@ impl Engine {
     }
 
     /// Computes the rows of the batch, reports their logits, and clears the batch.
-    fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) -> Result<(), NotFinite> {
-        let kv = self.kv.pages_mut().host_mut();
-        self.forward.pass(&self.batch, kv, on_logits)?;
+    fn pass(&mut self, on_logits: &mut impl FnMut(usize, usize, &[f32])) -> Result<(), PassError> {
+        let pages = self.kv.pages_mut();
+        match &mut self.backend {
+            Backend::Cpu(forward) => forward.pass(&self.batch, pages.host_mut(), on_logits)?,
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(forward) => forward.pass(&self.batch, pages.device_mut(), on_logits)?,
+        }
         self.batch.clear();
         Ok(())
     }
@@ -455,6 +522,12 @@ pub enum ForwardError {
         place: String,
         /// The first tensor with an extreme scale or norm weight, if any.
         extreme: Option<String>,
+    },
+    /// The device failed.
+    #[error("{error}")]
+    Device {
+        /// What happened; it names the device.
+        error: String,
     },
     /// The hidden state is zero and cannot be normalized.
     #[error("the hidden state is zero, which makes no embedding")]

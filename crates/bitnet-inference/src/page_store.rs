@@ -67,10 +67,10 @@ impl PageStore {
             }
         }
         let model = format!(
-            "{VERSION} {} {weights} {:?} {:?}",
+            "{VERSION} {} {weights} {:?} {}",
             env!("CARGO_PKG_VERSION"),
             engine.model().config(),
-            engine.kv_shape(),
+            engine.kv_identity(),
         );
         Ok(Self {
             folder: folder.to_owned(),
@@ -87,12 +87,13 @@ impl PageStore {
     /// # Errors
     ///
     /// Returns an error if the page cannot be written; there is no file of it then.
-    pub fn save_one(&mut self, engine: &Engine, sequences: &[usize]) -> io::Result<bool> {
+    pub fn save_one(&mut self, engine: &mut Engine, sequences: &[usize]) -> io::Result<bool> {
         if file_len(engine.kv_usage().page_bytes) > self.max_bytes {
             return Ok(false);
         }
         for &sequence in sequences {
-            let chain = self.chain(engine.tokens(sequence));
+            let tokens = engine.tokens(sequence).to_vec();
+            let chain = self.chain(&tokens);
             if chain.len() < MIN_PAGES {
                 continue;
             }
@@ -101,7 +102,8 @@ impl PageStore {
                 continue;
             };
             let (id, head) = chain[index];
-            self.write(id, &head.file(&engine.kv_page(sequence, index)))?;
+            let page = engine.kv_page(sequence, index);
+            self.write(id, &head.file(&page.map_err(io::Error::other)?))?;
             self.touch(chain[..=index].iter().map(|(id, _)| *id));
             self.damaged.remove(&id);
             return Ok(true);
@@ -329,7 +331,7 @@ mod tests {
         (handle.sequence, bits, handle.n_reused)
     }
 
-    fn save(store: &mut PageStore, engine: &Engine, sequences: &[usize]) -> usize {
+    fn save(store: &mut PageStore, engine: &mut Engine, sequences: &[usize]) -> usize {
         let mut n_saved = 0;
         while store.save_one(engine, sequences).unwrap() {
             n_saved += 1;
@@ -354,7 +356,7 @@ mod tests {
             let (sequence, expected, n_reused) = compute(&mut first, &prompt);
             assert_eq!(n_reused, 0);
             let mut store = PageStore::open(folder.path(), LIMIT, "a", &first).unwrap();
-            assert_eq!(save(&mut store, &first, &[sequence]), 3);
+            assert_eq!(save(&mut store, &mut first, &[sequence]), 3);
 
             let mut second = models.engine(precision, 3);
             let mut store = PageStore::open(folder.path(), LIMIT, "a", &second).unwrap();
@@ -364,7 +366,7 @@ mod tests {
             assert_eq!((bits, n_reused), (expected, 3 * PAGE), "{precision:?}");
             // It has them now.
             assert_eq!(store.restore(&mut second, &prompt).unwrap(), None);
-            assert_eq!(save(&mut store, &second, &[restored.sequence]), 0);
+            assert_eq!(save(&mut store, &mut second, &[restored.sequence]), 0);
             assert_eq!(store.take_notes(), [""; 0]);
         }
         // Those of one precision are nothing to another.
@@ -379,14 +381,14 @@ mod tests {
         let prompt = prompt(0, 2 * PAGE + 1);
         let (sequence, ..) = compute(&mut engine, &prompt);
         let mut store = PageStore::open(folder.path(), LIMIT, "a", &engine).unwrap();
-        assert_eq!(save(&mut store, &engine, &[sequence]), 2);
+        assert_eq!(save(&mut store, &mut engine, &[sequence]), 2);
         let mut other = models.engine(KvPrecision::F16, 3);
         let mut store = PageStore::open(folder.path(), LIMIT, "b", &other).unwrap();
         assert_eq!(store.restore(&mut other, &prompt).unwrap(), None);
         // Under the name of one of its own, it is refused.
         let mut foreign = models.engine(KvPrecision::F16, 3);
         let (sequence, ..) = compute(&mut foreign, &prompt);
-        assert_eq!(save(&mut store, &foreign, &[sequence]), 2);
+        assert_eq!(save(&mut store, &mut foreign, &[sequence]), 2);
         let all = files(folder.path());
         let one = fs::read(&all[0]).unwrap();
         for path in &all {
@@ -407,7 +409,7 @@ mod tests {
         other[3 * PAGE] += 1;
         let sequences = [&long, &other].map(|prompt| compute(&mut engine, prompt).0);
         let mut store = PageStore::open(folder.path(), LIMIT, "a", &engine).unwrap();
-        assert_eq!(save(&mut store, &engine, &sequences), 5);
+        assert_eq!(save(&mut store, &mut engine, &sequences), 5);
 
         let mut engine = models.engine(KvPrecision::F16, 4);
         let restored = store.restore(&mut engine, &long).unwrap().unwrap();
@@ -430,7 +432,7 @@ mod tests {
         let saved = prompt(0, 2 * PAGE + 1);
         let (sequence, ..) = compute(&mut engine, &saved);
         let mut store = PageStore::open(folder.path(), LIMIT, "a", &engine).unwrap();
-        save(&mut store, &engine, &[sequence]);
+        save(&mut store, &mut engine, &[sequence]);
         engine.finish(sequence);
         let (sequence, ..) = compute(&mut engine, &prompt(1, 20));
         assert!(store.restore(&mut engine, &saved).is_err());
@@ -448,7 +450,7 @@ mod tests {
         let mut engine = models.engine(KvPrecision::F16, 3);
         let (sequence, expected, _) = compute(&mut engine, &prompt);
         let mut store = PageStore::open(folder.path(), LIMIT, "a", &engine).unwrap();
-        save(&mut store, &engine, &[sequence]);
+        save(&mut store, &mut engine, &[sequence]);
         let path = |store: &PageStore, index: usize| store.path(store.chain(&prompt)[index].0);
         let whole = fs::read(path(&store, 1)).unwrap();
         let mut random = 1_u64;
@@ -479,7 +481,7 @@ mod tests {
             if round % 20 == 0 {
                 let (sequence, bits, n_reused) = compute(&mut engine, &prompt);
                 assert_eq!((&bits, n_reused), (&expected, PAGE));
-                assert_eq!(save(&mut store, &engine, &[sequence]), 1);
+                assert_eq!(save(&mut store, &mut engine, &[sequence]), 1);
                 assert_eq!(fs::read(path(&store, 1)).unwrap(), whole);
             }
             store.damaged.clear();
@@ -499,11 +501,11 @@ mod tests {
         let sequences = prompts
             .each_ref()
             .map(|prompt| compute(&mut engine, prompt).0);
-        assert_eq!(save(&mut store, &engine, &sequences[..1]), 2);
-        assert_eq!(save(&mut store, &engine, &sequences[1..2]), 2);
+        assert_eq!(save(&mut store, &mut engine, &sequences[..1]), 2);
+        assert_eq!(save(&mut store, &mut engine, &sequences[1..2]), 2);
         let mut fresh = models.engine(KvPrecision::F16, 6);
         assert!(store.restore(&mut fresh, &prompts[0]).unwrap().is_some());
-        assert_eq!(save(&mut store, &engine, &sequences[2..]), 2);
+        assert_eq!(save(&mut store, &mut engine, &sequences[2..]), 2);
         let mut fresh = models.engine(KvPrecision::F16, 6);
         let n_pages = prompts.each_ref().map(|prompt| {
             let restored = store.restore(&mut fresh, prompt).unwrap();
@@ -513,12 +515,12 @@ mod tests {
         assert_eq!(files(folder.path()).len(), 5);
         // The end of a prefix goes before its beginning.
         let more = compute(&mut fresh, &prompt(3, 2 * PAGE + 1)).0;
-        assert!(store.save_one(&fresh, &[more]).unwrap());
+        assert!(store.save_one(&mut fresh, &[more]).unwrap());
         let mut fresh = models.engine(KvPrecision::F16, 6);
         let restored = store.restore(&mut fresh, &prompts[0]).unwrap().unwrap();
         assert_eq!(restored.n_pages, 1);
         let mut none = PageStore::open(folder.path(), len - 1, "a", &engine).unwrap();
-        assert!(!none.save_one(&engine, &[more]).unwrap());
+        assert!(!none.save_one(&mut engine, &[more]).unwrap());
     }
 
     #[test]
@@ -529,7 +531,7 @@ mod tests {
         let (sequence, ..) = compute(&mut engine, &prompt(0, 2 * PAGE - 1));
         let inner = folder.path().join("made/for/it");
         let mut store = PageStore::open(&inner, LIMIT, "a", &engine).unwrap();
-        assert_eq!(save(&mut store, &engine, &[sequence]), 0);
+        assert_eq!(save(&mut store, &mut engine, &[sequence]), 0);
         assert!(files(&inner).is_empty());
     }
 }

@@ -53,6 +53,22 @@ impl Batch {
     }
 }
 
+/// Why a pass failed.
+#[derive(Debug)]
+pub(crate) enum PassError {
+    /// A value is not finite.
+    NotFinite(NotFinite),
+    /// The device failed. The text names it.
+    #[cfg(feature = "gpu")]
+    Device(String),
+}
+
+impl From<NotFinite> for PassError {
+    fn from(place: NotFinite) -> Self {
+        Self::NotFinite(place)
+    }
+}
+
 /// The place of a non-finite value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotFinite {

@@ -4,12 +4,16 @@ use bitnet_core::{
     AttentionExtents, AttentionScratch, Isa, KvPage, KvPrecision, OutOfMemory, PinError,
     ThreadPool, TopKScratch,
 };
+#[cfg(feature = "gpu")]
+use bitnet_gpu::SessionOptions;
 
-use crate::device::{Device, DeviceError, DeviceKind};
+use crate::device::{DeviceError, DeviceKind, Unusable};
 use crate::format::checkpoint::Checkpoint;
 use crate::kv_cache;
 use crate::memory_estimate::{self, MemoryEstimate, MemoryLimitError, MemoryOptions};
 use crate::model::HeadPrecision;
+#[cfg(feature = "gpu")]
+use crate::model::gpu;
 use crate::model::linear::LinearInput;
 use crate::spec::config::Config;
 
@@ -33,7 +37,7 @@ const MAX_SEQUENCES: usize = 1 << 16;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanOptions {
     /// The device; by default the fastest one.
-    pub device: Option<DeviceKind>,
+    pub device: DeviceKind,
     /// The instruction set; by default the best one of this machine.
     pub isa: Option<Isa>,
     /// Number of threads; by default the available parallelism of the system.
@@ -99,7 +103,7 @@ impl Plan {
     ///
     /// Returns an error if the device is not usable or an option is out of range.
     pub fn new(config: &Config, options: PlanOptions) -> Result<Self, PlanError> {
-        let device = Device::select(options.device)?;
+        check_device(options)?;
         let isa = options.isa.unwrap_or_else(Isa::best);
         let n_threads = options.n_threads.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, |n| usize::from(n).min(MAX_THREADS))
@@ -140,8 +144,8 @@ impl Plan {
             heads_per_kv_head: config.n_heads / config.n_kv_heads,
         };
         let kv_precision = options.kv_precision;
-        Ok(Self {
-            device,
+        let plan = Self {
+            device: options.device,
             isa,
             n_threads,
             pinned: options.pinned,
@@ -157,7 +161,26 @@ impl Plan {
                 + AttentionScratch::n_bytes(attention)
                 + TopKScratch::n_bytes(config.head_shape())
                 + config.rope_dims() * context_len * size_of::<f32>(),
-        })
+        };
+        #[cfg(feature = "gpu")]
+        if options.device != DeviceKind::Cpu {
+            let shape = gpu::shape_of(config, context_len);
+            let session = plan.session_options().required_bytes(&shape);
+            return Ok(Self {
+                scratch_bytes: session.saturating_sub(plan.kv_bytes),
+                ..plan
+            });
+        }
+        Ok(plan)
+    }
+
+    /// Returns the options of a session on a GPU.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn session_options(&self) -> SessionOptions {
+        SessionOptions {
+            n_pages: self.kv_pages,
+            batch_tokens: self.batch_tokens,
+        }
     }
 
     /// Returns a plan for a model that needs at most `limit` bytes. Allocates nothing.
@@ -192,10 +215,8 @@ impl Plan {
                 };
                 Self::new(checkpoint.config(), options).is_ok_and(|plan| {
                     let estimate = MemoryEstimate {
-                        head: memory_estimate::head_bytes(checkpoint, head),
-                        kv: plan.kv_bytes,
-                        scratch: plan.scratch_bytes,
-                        ..estimate
+                        weights: estimate.weights,
+                        ..plan.parts(checkpoint, head)
                     };
                     estimate.total() <= limit
                 })
@@ -226,11 +247,52 @@ impl Plan {
     /// Returns an estimate of the memory that a model and its engine need.
     pub fn memory_estimate(&self, checkpoint: &Checkpoint, head: HeadPrecision) -> MemoryEstimate {
         MemoryEstimate {
-            weights: memory_estimate::weight_bytes(checkpoint, self.isa),
-            head: memory_estimate::head_bytes(checkpoint, head),
+            weights: self.weight_bytes(checkpoint),
+            ..self.parts(checkpoint, head)
+        }
+    }
+
+    /// Returns the bytes of the weights; on a GPU, of all.
+    fn weight_bytes(&self, checkpoint: &Checkpoint) -> usize {
+        match self.device {
+            #[cfg(feature = "gpu")]
+            DeviceKind::Metal | DeviceKind::Vulkan | DeviceKind::Dx12 => {
+                // What a GPU does not compute is an error when it is loaded.
+                let shape = gpu::shape(checkpoint, self.context_len);
+                shape.map_or(0, |shape| shape.required_bytes())
+            }
+            _ => memory_estimate::weight_bytes(checkpoint, self.isa),
+        }
+    }
+
+    /// Returns the estimate without the weights.
+    fn parts(&self, checkpoint: &Checkpoint, head: HeadPrecision) -> MemoryEstimate {
+        MemoryEstimate {
+            weights: 0,
+            head: match self.device {
+                DeviceKind::Cpu => memory_estimate::head_bytes(checkpoint, head),
+                _ => 0,
+            },
             kv: self.kv_bytes,
             scratch: self.scratch_bytes,
         }
+    }
+}
+
+/// Checks that the device computes with these options.
+fn check_device(options: PlanOptions) -> Result<(), DeviceError> {
+    match options.device {
+        DeviceKind::Cpu => Ok(()),
+        DeviceKind::Metal | DeviceKind::Vulkan | DeviceKind::Dx12 if cfg!(feature = "gpu") => {
+            match options.kv_precision {
+                KvPrecision::F16 => Ok(()),
+                KvPrecision::F32 | KvPrecision::Int8 => Err(DeviceError::KvPrecision),
+            }
+        }
+        kind => Err(DeviceError::Unusable {
+            kind,
+            reason: Unusable::NotCompiledIn(kind),
+        }),
     }
 }
 
@@ -256,6 +318,14 @@ pub enum PlanError {
     /// The device is not usable.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The model is on another device.
+    #[error("the plan is for device {planned}, but the model is on device {loaded}")]
+    OtherDevice {
+        /// The device of the plan.
+        planned: DeviceKind,
+        /// The device of the model.
+        loaded: DeviceKind,
+    },
     /// The threads cannot be pinned.
     #[error("cannot pin threads: {0}")]
     Pin(#[from] PinError),

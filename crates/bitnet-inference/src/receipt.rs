@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::constraint::{Constraint, Grammar};
+use crate::device::DeviceKind;
 use crate::engine::Engine;
 use crate::format::checkpoint::Checkpoint;
 use crate::generate::{Event, FinishReason, GenerateError, GenerateOptions, generate_within};
@@ -60,14 +61,15 @@ pub struct ReceiptEngine {
 }
 
 impl ReceiptEngine {
-    /// Returns what tokens depend on in an engine.
-    pub fn of(engine: &Engine) -> Self {
+    /// Returns what tokens depend on in an engine; `None` if it computes on a GPU, whose
+    /// floats are its own.
+    pub fn of(engine: &Engine) -> Option<Self> {
         let plan = engine.plan();
-        Self {
+        (plan.device == DeviceKind::Cpu).then(|| Self {
             head: engine.model().head_precision(),
             kv: plan.kv_precision,
             context: plan.context_len,
-        }
+        })
     }
 }
 

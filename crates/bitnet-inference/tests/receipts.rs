@@ -66,7 +66,7 @@ fn the_committed_receipt_is_current() {
     let is_eog = |id| tokenizer.is_eog(id);
     let go_on = |_| ControlFlow::Continue(());
     let text = generate(&mut engine, &options, is_eog, go_on).unwrap();
-    let engine = ReceiptEngine::of(&engine);
+    let engine = ReceiptEngine::of(&engine).unwrap();
     let receipt = Receipt::new(engine, request, text.ids, text.finish_reason);
     let receipt = receipt.with_weights(hash(&checkpoint)).to_json();
     assert!(receipt == COMMITTED.trim_end(), "{receipt}");

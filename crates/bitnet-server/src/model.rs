@@ -66,7 +66,8 @@ pub struct ModelFacts {
     pub checkpoint: Arc<Checkpoint>,
     /// The hash of the weights, once a receipt was asked for.
     pub weights_hash: OnceLock<String>,
-    pub receipt: ReceiptEngine,
+    /// What receipts say of the engine; `None` on a GPU.
+    pub receipt: Option<ReceiptEngine>,
     pub family: &'static str,
     pub context_len: usize,
     pub vocab_size: usize,

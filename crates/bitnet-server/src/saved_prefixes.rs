@@ -74,7 +74,7 @@ impl SavedPrefixes {
     }
 
     /// Writes a page of these sequences, of the last ones first.
-    pub fn save_one(&mut self, engine: &Engine, cached: &[usize], metrics: &Metrics) {
+    pub fn save_one(&mut self, engine: &mut Engine, cached: &[usize], metrics: &Metrics) {
         let newest_first: Vec<usize> = cached.iter().rev().copied().collect();
         self.has_more = match self.store.save_one(engine, &newest_first) {
             Ok(was_written) => {
@@ -89,7 +89,7 @@ impl SavedPrefixes {
     }
 
     /// Writes all pages of these sequences that have no file, as far as there is time.
-    pub fn save_all(&mut self, engine: &Engine, cached: &[usize], metrics: &Metrics) {
+    pub fn save_all(&mut self, engine: &mut Engine, cached: &[usize], metrics: &Metrics) {
         let start = Instant::now();
         while self.has_more && start.elapsed() < LAST_SAVE {
             self.save_one(engine, cached, metrics);

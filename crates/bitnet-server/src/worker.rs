@@ -110,7 +110,7 @@ pub fn run(
     };
     let was_drained = worker.serve(app, &mut engine, commands);
     if let Some(prefixes) = &mut worker.prefixes {
-        prefixes.save_all(&engine, worker.scheduler.cached(), worker.metrics);
+        prefixes.save_all(&mut engine, worker.scheduler.cached(), worker.metrics);
     }
     was_drained
 }
@@ -158,7 +158,7 @@ impl Worker<'_> {
     }
 
     /// Waits for a command, and saves prefixes meanwhile. Returns `None` if there will be none.
-    fn wait(&mut self, engine: &Engine, commands: &Commands) -> Option<Command> {
+    fn wait(&mut self, engine: &mut Engine, commands: &Commands) -> Option<Command> {
         let mut pause = QUIET;
         while let Some(prefixes) = self.prefixes.as_mut().filter(|p| p.has_more()) {
             match commands.recv_timeout(pause) {

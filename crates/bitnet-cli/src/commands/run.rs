@@ -97,7 +97,11 @@ fn run_here(args: &Args, prompt: &str, ui: &Ui) -> anyhow::Result<()> {
     };
     let mut receipt = args.receipt.as_deref().map(NewFile::create).transpose()?;
     let head = args.model.compute.head.for_largest();
-    let mut loaded = (args.model).load(&checkpoint, args.generate.context, head, ui)?;
+    let mut model = args.model.clone();
+    if receipt.is_some() {
+        model.compute = model.compute.on_cpu("--receipt")?;
+    }
+    let mut loaded = model.load(&checkpoint, args.generate.context, head, ui)?;
     let sampling = args.generate.sampling(&checkpoint, ui);
     let (seed, stops) = (sampling.seed, args.generate.stops()?);
     ui.detail(&format!("seed {seed}, {} prompt tokens", prompt_ids.len()));
@@ -131,7 +135,8 @@ fn run_here(args: &Args, prompt: &str, ui: &Ui) -> anyhow::Result<()> {
             grammar,
         };
         let (ids, end) = (generation.ids.clone(), generation.finish_reason);
-        let receipt = Receipt::new(ReceiptEngine::of(&loaded.engine), request, ids, end);
+        let engine = ReceiptEngine::of(&loaded.engine).expect("it is on the CPU");
+        let receipt = Receipt::new(engine, request, ids, end);
         let receipt = receipt.with_weights(hash_weights(&checkpoint, ui)?);
         file.write(&receipt.to_json())?;
     }

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnet_core::KvPage;
-use bitnet_inference::{Checkpoint, HeadPrecision, MemoryLimitError, Plan, PlanError, PlanOptions};
+use bitnet_inference::{
+    Checkpoint, Device, HeadPrecision, MemoryLimitError, Plan, PlanError, PlanOptions,
+};
 use bitnet_server::{MemoryTaken, RequestDefaults, ServedModel, ServerOptions};
 
 use super::generation::{SamplingArgs, SpeculationArgs, parse_count_or_all};
@@ -93,13 +95,14 @@ impl ServedModelArgs {
             Err(error) => return Err(error),
         };
         let head = self.compute.head.for_largest();
-        let plan = self.plan(checkpoint, head, others)?;
+        let device = (self.compute).choose_device(checkpoint, self.threads.threads)?;
+        let plan = self.plan(&device.device, checkpoint, head, others)?;
         let run = RunModelArgs {
             model: model.clone(),
             threads: self.threads,
             compute: self.compute.clone(),
         };
-        let loaded = run.load_as_planned(checkpoint, plan, head, ui)?;
+        let loaded = run.load_as_planned(checkpoint, &device, plan, head, ui)?;
         let tensors = checkpoint.tensors();
         Ok(ServedModel {
             name: name.to_owned(),
@@ -123,6 +126,7 @@ impl ServedModelArgs {
     /// one per text: requests share them.
     fn plan(
         &self,
+        device: &Device,
         checkpoint: &Checkpoint,
         head: HeadPrecision,
         others: MemoryTaken,
@@ -140,7 +144,9 @@ impl ServedModelArgs {
                 kv_pages: Some(n_contexts * context_len.div_ceil(KvPage::POSITIONS)),
                 ..one
             };
-            let plan = self.compute.plan_beside(others, checkpoint, head, sizes);
+            let plan = self
+                .compute
+                .plan_beside(others, device, checkpoint, head, sizes);
             match plan {
                 Err(error) if n_contexts > 1 && is_memory_limit(&error) => n_contexts /= 2,
                 plan => return plan,

@@ -8,10 +8,11 @@ use bitnet_inference::{Checkpoint, Receipt, Verdict, content_hash};
 use serde::Serialize;
 
 use super::generation::constraint;
+use crate::device::DeviceArg;
 use crate::error::{Interrupted, Unverified};
 use crate::interrupt;
 use crate::model::{
-    ComputeArgs, DeviceArg, HeadArg, ModelArg, RunModelArgs, ThreadsArg, WeightBitsArg, parse_bytes,
+    ComputeArgs, HeadArg, ModelArg, RunModelArgs, ThreadsArg, WeightBitsArg, parse_bytes,
 };
 use crate::ui::Ui;
 
@@ -121,7 +122,7 @@ impl Args {
                 threads: self.threads,
             },
             compute: ComputeArgs {
-                device: DeviceArg::Auto,
+                device: DeviceArg::CPU,
                 kernel: self.kernel.clone(),
                 pin: false,
                 weight_bits: WeightBitsArg::Auto,
@@ -129,6 +130,7 @@ impl Args {
                 head: HeadArg::Int8,
                 kv: receipt.kv_precision().into(),
                 memory_limit: self.memory_limit,
+                gpu_memory_limit: None,
             },
         };
         let mut loaded = model.load(checkpoint, Some(receipt.context), receipt.head(), ui)?;

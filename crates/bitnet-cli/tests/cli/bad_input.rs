@@ -691,24 +691,34 @@ fn measurements_that_make_no_sense() {
 
 #[test]
 fn devices_that_cannot_be_used() {
-    let expected = refused(&["run", "--device", "vulkan", PROMPT]);
+    let expected = refused(&["run", "--device", "cuda", PROMPT]);
     assert_snapshot!(expected, @"
     exit code 1
-    error: device vulkan cannot be used: this build has no Vulkan support
+    error: device cuda cannot be used: this build has no CUDA support
     hint: `--device cpu` runs everywhere; `bitnet devices` shows what there is
     ");
-    for command in [
-        &["bench"][..],
-        &["bench", "--kernels"],
-        &["logits", "--tokens", "1"],
-    ] {
-        let args = [command, &["--device", "vulkan"]].concat();
+    for command in [&["bench"][..], &["logits", "--tokens", "1"]] {
+        let args = [command, &["--device", "cuda"]].concat();
         assert_eq!(refused(&args), expected);
     }
-    let perplexity = ["perplexity", "-f", "-", "--device", "vulkan"];
+    let perplexity = ["perplexity", "-f", "-", "--device", "cuda"];
     let folder = tempfile::tempdir().unwrap();
-    let refused = failure_with_stdin(folder.path(), &perplexity, PROMPT.as_bytes());
-    assert_eq!(refused, expected);
+    let found = failure_with_stdin(folder.path(), &perplexity, PROMPT.as_bytes());
+    assert_eq!(found, expected);
+    assert_snapshot!(refused(&["run", "--device", "opencl", PROMPT]), @"");
+    assert_snapshot!(refused(&["run", "--device", "vulkan", "--kv", "int8", PROMPT]), @"");
+    assert_snapshot!(refused(&["run", "--device", "vulkan", "--head", "exact", PROMPT]), @"");
+    assert_snapshot!(refused(&["bench", "--kernels", "--device", "vulkan"]), @"");
+    let receipt = ["run", "--device", "vulkan", "--receipt", "r.json", PROMPT];
+    assert_snapshot!(failure_with_stdin(folder.path(), &receipt, b""), @"");
+    assert!(!folder.path().join("r.json").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_adapter_that_is_not_there_is_refused_with_the_reason() {
+    let found = refused(&["run", "--device", "vulkan:Radeon", PROMPT]);
+    assert_snapshot!(found, @"");
 }
 
 #[test]

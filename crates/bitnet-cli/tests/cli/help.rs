@@ -77,7 +77,7 @@ fn run() {
       -m, --model <MODEL>         A GGUF file or a HuggingFace folder [default:
                                   builtin]
       -t, --threads <N>           Threads [default: as many as the system offers]
-          --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
+          --device <KIND>         Device: auto, cpu, vulkan, metal or dx12 [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
@@ -162,7 +162,7 @@ fn embed() {
       -m, --model <MODEL>         A GGUF file or a HuggingFace folder [default:
                                   builtin]
       -t, --threads <N>           Threads [default: as many as the system offers]
-          --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
+          --device <KIND>         Device: auto, cpu, vulkan, metal or dx12 [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
@@ -197,9 +197,9 @@ fn devices() {
       -v, --verbose  Print settings and timings on stderr
       -h, --help     Print help
 
-    Devices and kernels are listed in order of preference: the default is the first
-    usable one, unless --device or --kernel is given. --measure takes some seconds
-    and half a gigabyte of memory.
+    Kernels are listed in order of preference. Without --device, a GPU computes if
+    an estimate from its measured bandwidth says that it is faster for the model;
+    `run -v` shows it. --measure takes some seconds and half a gigabyte of memory.
 
     Examples:
       bitnet devices
@@ -274,7 +274,7 @@ fn logits() {
       -m, --model <MODEL>         A GGUF file or a HuggingFace folder [default:
                                   builtin]
       -t, --threads <N>           Threads [default: as many as the system offers]
-          --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
+          --device <KIND>         Device: auto, cpu, vulkan, metal or dx12 [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
@@ -313,7 +313,7 @@ fn perplexity() {
       -m, --model <MODEL>         A GGUF file or a HuggingFace folder [default:
                                   builtin]
       -t, --threads <N>           Threads [default: as many as the system offers]
-          --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
+          --device <KIND>         Device: auto, cpu, vulkan, metal or dx12 [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor
@@ -357,7 +357,7 @@ fn bench() {
     Model:
       -m, --model <MODEL>         A GGUF file or a HuggingFace folder [default:
                                   builtin]
-          --device <KIND>         Device: auto, cpu, cuda, metal or vulkan [default:
+          --device <KIND>         Device: auto, cpu, vulkan, metal or dx12 [default:
                                   auto]
           --kernel <NAME>         CPU kernel, such as avx2 [default: the best]
           --pin                   Pin each thread to a processor

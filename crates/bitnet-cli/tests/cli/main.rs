@@ -8,6 +8,8 @@ mod client;
 mod convert;
 mod damaged;
 mod formats;
+#[cfg(target_os = "linux")]
+mod gpu;
 mod help;
 mod hub;
 mod interrupt;
@@ -49,6 +51,8 @@ fn command(folder: &Path, args: &[&str]) -> Command {
         .args(args)
         .current_dir(folder)
         .env("COLUMNS", "80")
+        // The same everywhere: no GPU, unless a test wants one.
+        .env("VK_ICD_FILENAMES", "no-driver.json")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -45,7 +45,7 @@ fn quiet_and_verbose_may_stand_anywhere() {
     assert_eq!(verbose.stdout, STORY);
     let said = [
         "device: cpu, ",
-        "the fastest usable (cuda: this build has no CUDA support; ",
+        "`--kernel` is one of the CPU\n",
         "plan: kernel generic-i2xi8-scalar",
         "context 1024",
         "memory: ",

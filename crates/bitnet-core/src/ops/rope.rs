@@ -72,6 +72,18 @@ impl RopeTable {
         })
     }
 
+    /// Returns the cosines of the pairs of each position, times the magnitude,
+    /// `[context_len, n_pairs]`.
+    pub fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// Returns the sines of the pairs of each position, times the magnitude,
+    /// `[context_len, n_pairs]`.
+    pub fn sin(&self) -> &[f32] {
+        &self.sin
+    }
+
     /// Computes the missing ones of the first `len` positions.
     ///
     /// # Panics

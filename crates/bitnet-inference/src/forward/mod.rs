@@ -24,9 +24,11 @@
 //! Rows are computed independently, in a fixed order of operations: the logits of a row do
 //! not depend on the other rows, the split into passes, or the number of threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
@@ -37,9 +39,10 @@ use bitnet_core::{
 
 use crate::format::tensor::DenseTensor;
 use crate::kv_cache;
+use crate::model::Model;
 use crate::model::linear::LinearInput;
+use crate::model::packed::Head;
 use crate::model::skipping::Skipped;
-use crate::model::{Head, Model};
 use crate::pass::{Batch, LogitsRequest, NotFinite};
 use crate::plan::{HEAD_ROWS, Plan, PlanError};
 use crate::spec::config::{Activation, Config};

@@ -3,6 +3,8 @@
 //! - *Invariant:* the pages in use, plus those still needed to fulfil all guarantees, are at
 //!   most `max_pages`. So a started sequence always gets its guaranteed pages.
 
+#[cfg(feature = "gpu")]
+pub(crate) mod device_pages;
 pub(crate) mod page_file;
 pub(crate) mod pages;
 

@@ -4,11 +4,17 @@
 use bitnet_core::KvPage;
 use bitnet_core::{OutOfMemory, PagedKv};
 
+#[cfg(feature = "gpu")]
+use super::device_pages::DevicePages;
+
 /// Keys and values of several sequences in pages of [`KvPage::POSITIONS`] positions.
 #[derive(Debug)]
 pub(crate) enum Pages {
     /// Allocated as sequences grow.
     Host(PagedKv),
+    /// Allocated when the engine is made.
+    #[cfg(feature = "gpu")]
+    Device(DevicePages),
 }
 
 /// Evaluates an expression with the page tables of either kind.
@@ -17,6 +23,11 @@ macro_rules! with_tables {
         match $pages {
             Pages::Host(kv) => {
                 let $tables = kv.tables();
+                $value
+            }
+            #[cfg(feature = "gpu")]
+            Pages::Device(pages) => {
+                let $tables = pages.tables();
                 $value
             }
         }
@@ -29,6 +40,11 @@ macro_rules! with_tables_mut {
         match $pages {
             Pages::Host(kv) => {
                 let $tables = kv.tables_mut();
+                $value
+            }
+            #[cfg(feature = "gpu")]
+            Pages::Device(pages) => {
+                let $tables = pages.tables_mut();
                 $value
             }
         }
@@ -66,6 +82,11 @@ impl Pages {
     ) -> Result<(), OutOfMemory> {
         match self {
             Self::Host(kv) => kv.reserve(sequence, from, to),
+            #[cfg(feature = "gpu")]
+            Self::Device(pages) => {
+                pages.reserve(sequence, from, to);
+                Ok(())
+            }
         }
     }
 
@@ -87,6 +108,11 @@ impl Pages {
     pub(crate) fn push(&mut self, sequence: usize, bytes: Vec<u8>) -> Result<(), OutOfMemory> {
         match self {
             Self::Host(kv) => kv.push(sequence, &bytes),
+            #[cfg(feature = "gpu")]
+            Self::Device(pages) => {
+                pages.push(sequence, bytes);
+                Ok(())
+            }
         }
     }
 
@@ -94,6 +120,21 @@ impl Pages {
     pub(crate) fn page_bytes(&self) -> usize {
         match self {
             Self::Host(kv) => kv.shape().page_bytes(),
+            #[cfg(feature = "gpu")]
+            Self::Device(pages) => pages.page_bytes(),
+        }
+    }
+
+    /// Returns the pages on a device.
+    ///
+    /// # Panics
+    ///
+    /// Panics if they are in host memory.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn device_mut(&mut self) -> &mut DevicePages {
+        match self {
+            Self::Host(_) => unreachable!("a GPU computes with pages of its own"),
+            Self::Device(pages) => pages,
         }
     }
 
@@ -105,6 +146,8 @@ impl Pages {
     pub(crate) fn host(&self) -> &PagedKv {
         match self {
             Self::Host(kv) => kv,
+            #[cfg(feature = "gpu")]
+            Self::Device(_) => unreachable!("the CPU computes with pages in host memory"),
         }
     }
 
@@ -116,6 +159,8 @@ impl Pages {
     pub(crate) fn host_mut(&mut self) -> &mut PagedKv {
         match self {
             Self::Host(kv) => kv,
+            #[cfg(feature = "gpu")]
+            Self::Device(_) => unreachable!("the CPU computes with pages in host memory"),
         }
     }
 }

@@ -96,14 +96,6 @@ impl Linear {
         }
     }
 
-    /// Returns the multiply-adds per token.
-    pub(crate) fn n_macs(&self) -> usize {
-        match &self.weights {
-            Weights::Ternary(packed) => packed.n_rows() * packed.n_cols(),
-            Weights::Dense { matrix, .. } => matrix.n_rows * matrix.n_cols,
-        }
-    }
-
     /// Returns the packed weights if single rows or columns of them can be skipped.
     fn in_parts(&self, layout: TernaryLayout) -> Option<&PackedTernary> {
         self.packed().filter(|packed| packed.layout() == layout)
@@ -158,15 +150,12 @@ pub(crate) fn pack(
         scales: tensor.scales.clone().reordered(tensor.n_rows, &stored),
     };
     let packed = PackedTernary::pack(ctx.pool, ctx.compute.threads, spec, |row, trits| {
-        let decoded = tensor.decode_row(stored(row), trits);
+        let decoded = tensor.load_row(stored(row), trits);
         // In a nonzero matrix, this usually checks only the first row.
         if is_zero.load(Ordering::Relaxed) && trits.iter().any(|trit| *trit != 0) {
             is_zero.store(false, Ordering::Relaxed);
         }
-        decoded.map_err(|source| CheckpointError::Ternary {
-            name: tensor.name.to_owned(),
-            source,
-        })
+        decoded
     });
     checkpoint.release(name);
     let packed = packed?;

@@ -1,27 +1,31 @@
-//! A loaded model: the weights in the memory layout of the kernels.
+//! A loaded model: the weights in the memory layout of the kernels, or on a device.
 
 mod better_i2s_layout;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 pub(crate) mod linear;
 mod load_context;
+pub(crate) mod packed;
 pub(crate) mod skipping;
 pub(crate) mod ternary;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bitnet_core::memory::{Buffer, Category, Counted};
+use bitnet_core::memory::{Category, Counted};
 use bitnet_core::{
-    ComputeContext, HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout, ops,
+    ComputeContext, HybridMemoryPool, Isa, PackedInt8, PackedTernary, TernaryLayout,
 };
-use linear::{Linear, pack, unusual_values};
+#[cfg(feature = "gpu")]
+use bitnet_gpu::{GpuModel, HeadKind};
 use load_context::LoadContext;
+use packed::{Embedding, PackedWeights};
 
+use crate::device::{Device, DeviceError, DeviceKind};
 use crate::format::checkpoint::{Checkpoint, CheckpointError};
 use crate::format::mapping::{Changed, FileBytes};
-use crate::format::tensor::{DenseTensor, Encoding};
-use crate::note::{self, Note};
-use crate::spec::config::{Config, ConfigError, RotaryRows};
-use crate::spec::tensors::{self, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
+use crate::format::tensor::DenseTensor;
+use crate::note::Note;
+use crate::spec::config::{Config, ConfigError};
 
 /// The precision of the output matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl From<HeadPrecision> for Packing {
 pub struct Model {
     config: Config,
     pool: HybridMemoryPool,
-    packed: PackedWeights,
+    weights: Weights,
     /// Accounts for the parts of the model's files that stay in memory.
     _in_files: Counted,
     /// The files, if weights are used in place.
@@ -74,103 +78,33 @@ pub struct Model {
     notes: Vec<Note>,
 }
 
-/// The weights of a model in the memory layout of the CPU's kernels.
+/// The weights of a model, where its device has them.
 #[derive(Debug)]
-pub(crate) struct PackedWeights {
-    pub(crate) embedding: Embedding,
-    pub(crate) layers: Vec<Layer>,
-    /// `[hidden_dim]`
-    pub(crate) output_norm: Buffer<f32>,
-    pub(crate) head: Head,
+pub(crate) enum Weights {
+    Packed(Box<PackedWeights>),
+    #[cfg(feature = "gpu")]
+    Gpu(GpuWeights),
 }
 
-/// The weights of one layer.
+/// The weights of a model on a GPU.
+#[cfg(feature = "gpu")]
 #[derive(Debug)]
-pub(crate) struct Layer {
-    /// `[hidden_dim]`
-    pub(crate) attn_norm: Buffer<f32>,
-    /// `[q_dim, hidden_dim]`
-    pub(crate) attn_q: Linear,
-    /// `[kv_dim, hidden_dim]`
-    pub(crate) attn_k: Linear,
-    /// `[kv_dim, hidden_dim]`
-    pub(crate) attn_v: Linear,
-    /// The norms of query heads and of key heads, each `[head_dim]`.
-    pub(crate) qk_norms: Option<[Buffer<f32>; 2]>,
-    /// `[hidden_dim, q_dim]`
-    pub(crate) attn_output: Linear,
-    /// The norms of the attention output and of the feed-forward output, each `[hidden_dim]`.
-    pub(crate) post_norms: Option<[Buffer<f32>; 2]>,
-    /// `[hidden_dim]`
-    pub(crate) ffn_norm: Buffer<f32>,
-    /// `[ffn_dim, hidden_dim]`
-    pub(crate) ffn_gate: Linear,
-    /// `[ffn_dim, hidden_dim]`
-    pub(crate) ffn_up: Linear,
-    /// `[hidden_dim, ffn_dim]`
-    pub(crate) ffn_down: Linear,
+pub(crate) struct GpuWeights {
+    pub(crate) model: Arc<GpuModel>,
+    /// Accounts for the memory of the device.
+    _on_device: Counted,
 }
 
-/// The token embedding, `[vocab_size, hidden_dim]`.
-#[derive(Clone, Debug)]
-pub(crate) enum Embedding {
-    /// Used in place in the file.
-    Dense(DenseTensor),
-    Ternary(Arc<PackedTernary>),
-}
-
-impl Embedding {
-    /// Writes the embedding of a token, `[hidden_dim]`, to `out`.
-    pub(crate) fn decode_row(&self, isa: Isa, token: usize, out: &mut [f32]) {
-        match self {
-            Self::Dense(matrix) => matrix.decode_row(isa, token, out),
-            Self::Ternary(matrix) => matrix.decode_row(token, out),
-        }
-    }
-}
-
-/// The output matrix, `[vocab_size, hidden_dim]`.
-#[derive(Debug)]
-pub(crate) enum Head {
-    Exact(DenseTensor),
-    ExactTopK {
-        matrix: DenseTensor,
-        int8: PackedInt8,
-    },
-    Int8(PackedInt8),
-    /// A ternary matrix, kept as it is for any requested precision.
-    Ternary(Arc<PackedTernary>),
-}
-
-/// Loads the weights of a norm, `[n_cols]`.
-fn load_norm(ctx: &mut LoadContext<'_, '_>, name: &str) -> Result<Buffer<f32>, CheckpointError> {
-    let (tensor, isa) = (ctx.checkpoint.dense(name), ctx.compute.isa);
-    let mut values = ctx.pool.zeroed(Category::Weights, tensor.n_cols)?;
-    tensor.decode_row(isa, 0, &mut values);
-    if ctx.checkpoint.norm_is_less_one(name) {
-        values.iter_mut().for_each(|value| *value += 1.0);
-    }
-    // The quantization of activations turns NaN into 0, which would hide it.
-    if !values.iter().all(|value| value.is_finite()) {
-        return Err(not_finite(&tensor, isa, 0));
-    }
-    if let Some(note) = unusual_values(tensor.name(), &values, false) {
-        note::add(&mut ctx.notes, note);
-    }
-    Ok(values)
-}
-
-/// Loads the token embedding or the output matrix, `[vocab_size, hidden_dim]`.
-fn load_vocabulary(
-    ctx: &mut LoadContext<'_, '_>,
-    name: &str,
-) -> Result<Embedding, CheckpointError> {
-    Ok(match ctx.checkpoint.tensor(name).encoding {
-        Encoding::Dense(_) => Embedding::Dense(ctx.checkpoint.dense(name)),
-        Encoding::Ternary(_) | Encoding::Masters(_) => {
-            Embedding::Ternary(Arc::new(pack(ctx, name, |row| row)?))
-        }
-    })
+/// Why a model cannot be loaded onto a device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The weights cannot be loaded.
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+    /// The device failed, or does not compute the model.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 impl Model {
@@ -189,15 +123,15 @@ impl Model {
         pool: &HybridMemoryPool,
         ctx: &mut ComputeContext<'_>,
         packing: impl Into<Packing>,
-        mut progress: impl FnMut(usize, usize),
+        progress: impl FnMut(usize, usize),
     ) -> Result<Self, CheckpointError> {
         let Packing {
             head,
             layout,
             read_all,
         } = packing.into();
-        let config = checkpoint.config().clone();
-        check_widths(&config)?;
+        let config = checkpoint.config();
+        check_widths(config)?;
         let layout = match layout {
             Some(layout) => layout,
             None => TernaryLayout::fastest(pool, ctx, config.n_linear_weights())?,
@@ -210,52 +144,110 @@ impl Model {
             read_all,
             notes: Vec::new(),
         };
-        let mut layers = Vec::with_capacity(config.n_layers);
-        for layer in 0..config.n_layers {
-            progress(layer, config.n_layers);
-            layers.push(Layer::load(ctx, layer)?);
+        let packed = PackedWeights::load(ctx, head, progress)?;
+        Self::loaded(ctx, Weights::Packed(Box::new(packed)))
+    }
+
+    /// Loads all weights of a checkpoint onto a device and returns the model: onto the CPU as
+    /// [`load`](Self::load) does. On a GPU, `packing` is not used, and `context_len` limits
+    /// the context of the model's engines.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`load`](Self::load), or an error if the device fails or does not
+    /// compute the model.
+    #[cfg_attr(not(feature = "gpu"), expect(unused_variables, reason = "for GPUs"))]
+    pub fn load_on(
+        device: &Device,
+        checkpoint: &Checkpoint,
+        pool: &HybridMemoryPool,
+        ctx: &mut ComputeContext<'_>,
+        packing: Packing,
+        context_len: usize,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Self, ModelError> {
+        match device {
+            Device::Cpu => Ok(Self::load(checkpoint, pool, ctx, packing, progress)?),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => {
+                let ctx = &mut LoadContext {
+                    checkpoint,
+                    pool,
+                    compute: ctx,
+                    layout: TernaryLayout::TwoBits,
+                    read_all: true,
+                    notes: Vec::new(),
+                };
+                let model = gpu::upload(ctx, gpu, context_len, progress)?;
+                let weights = GpuWeights {
+                    _on_device: pool.count(Category::Device, model.n_bytes()),
+                    model: Arc::new(model),
+                };
+                Ok(Self::loaded(ctx, Weights::Gpu(weights))?)
+            }
         }
-        let embedding = load_vocabulary(ctx, TOKEN_EMBD)?;
-        let output = match tensors::output(&config) {
-            TOKEN_EMBD => embedding.clone(),
-            name => load_vocabulary(ctx, name)?,
-        };
-        let head = match output {
-            Embedding::Dense(matrix) => dense_head(ctx, matrix, head)?,
-            Embedding::Ternary(matrix) => Head::Ternary(matrix),
-        };
-        progress(config.n_layers, config.n_layers);
-        let mapped = match &head {
-            Head::Exact(matrix) | Head::ExactTopK { matrix, .. } => matrix.n_mapped_bytes(),
-            Head::Int8(_) | Head::Ternary(_) => 0,
-        };
-        let linear = layers.iter().flat_map(Layer::linear);
-        let mapped = mapped + linear.map(Linear::n_mapped_bytes).sum::<usize>();
-        let output_norm = load_norm(ctx, OUTPUT_NORM)?;
+    }
+
+    /// Returns the model when its weights are loaded.
+    fn loaded(ctx: &mut LoadContext<'_, '_>, weights: Weights) -> Result<Self, CheckpointError> {
+        let checkpoint = ctx.checkpoint;
         let in_memory = checkpoint.release_all();
         let changed = checkpoint.files().iter().find_map(FileBytes::changed);
         if let Some(Changed { file }) = changed {
             return Err(CheckpointError::Changed { file });
         }
-        let is_read_later = mapped > 0 || matches!(embedding, Embedding::Dense(_));
+        let (is_read_later, mapped) = match &weights {
+            Weights::Packed(packed) => (packed.is_read_in_files(), packed.n_mapped_bytes()),
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(_) => (false, 0),
+        };
         Ok(Self {
             files: is_read_later.then(|| Arc::clone(checkpoint.files())),
             notes: std::mem::take(&mut ctx.notes),
-            _in_files: pool.count(Category::MappedFile, mapped + in_memory),
-            packed: PackedWeights {
-                embedding,
-                layers,
-                output_norm,
-                head,
-            },
-            config,
-            pool: pool.clone(),
+            _in_files: (ctx.pool).count(Category::MappedFile, mapped + in_memory),
+            weights,
+            config: checkpoint.config().clone(),
+            pool: ctx.pool.clone(),
         })
     }
 
+    /// Returns the kind of the device that has the weights.
+    pub fn device(&self) -> DeviceKind {
+        match &self.weights {
+            Weights::Packed(_) => DeviceKind::Cpu,
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(weights) => Device::Gpu(weights.model.gpu().clone()).kind(),
+        }
+    }
+
+    /// Returns the weights.
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// Returns the packed weights.
+    ///
+    /// # Panics
+    ///
+    /// Panics if they are on a GPU.
     pub(crate) fn packed(&self) -> &PackedWeights {
-        &self.packed
+        match &self.weights {
+            Weights::Packed(packed) => packed,
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(_) => unreachable!("the CPU computes with packed weights"),
+        }
+    }
+
+    /// Returns the dense embedding that the CPU reads in the file, if there is one.
+    pub(crate) fn dense_embedding(&self) -> Option<&DenseTensor> {
+        match &self.weights {
+            Weights::Packed(packed) => match &packed.embedding {
+                Embedding::Dense(matrix) => Some(matrix),
+                Embedding::Ternary(_) => None,
+            },
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(_) => None,
+        }
     }
 
     /// Returns warnings about the weights: tensors that are all zero, and extreme scales and
@@ -275,18 +267,11 @@ impl Model {
     /// Returns the error of the first weight that is not finite, or whose square is not, in
     /// the matrices that loading did not read.
     pub(crate) fn first_not_finite(&self, isa: Isa) -> Option<CheckpointError> {
-        let head = match &self.packed.head {
-            Head::Exact(matrix) => Some(matrix),
-            // Checked when it was quantized, or ternary.
-            Head::ExactTopK { .. } | Head::Int8(_) | Head::Ternary(_) => None,
-        };
-        let matrices = self.linear().filter_map(Linear::dense).chain(head);
-        matrices.into_iter().find_map(|matrix| {
-            let mut values = vec![0.0; matrix.n_cols];
-            let mut rows = 0..matrix.n_rows;
-            let row = rows.find(|row| not_finite_in(matrix, isa, *row, &mut values).is_some())?;
-            Some(not_finite(matrix, isa, row))
-        })
+        match &self.weights {
+            Weights::Packed(packed) => packed.first_not_finite(isa),
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(_) => None,
+        }
     }
 
     /// Returns the memory pool of the model.
@@ -301,116 +286,51 @@ impl Model {
 
     /// Returns the precision of the output matrix.
     pub fn head_precision(&self) -> HeadPrecision {
-        match self.packed.head {
-            Head::ExactTopK { .. } => HeadPrecision::ExactTopK,
-            Head::Int8(_) => HeadPrecision::Int8,
-            // Packing trits is lossless.
-            Head::Exact(_) | Head::Ternary(_) => HeadPrecision::Exact,
+        match &self.weights {
+            Weights::Packed(packed) => packed.head_precision(),
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(weights) => match weights.model.shape().head {
+                HeadKind::Int8 => HeadPrecision::Int8,
+                // Packing trits is lossless.
+                HeadKind::Ternary | HeadKind::TiedTernary => HeadPrecision::Exact,
+            },
         }
     }
 
     /// Returns the layout of the ternary weights that are all read;
     /// [`TernaryLayout::TwoBits`] if there are none.
     pub fn layout(&self) -> TernaryLayout {
-        let mut packed = self.linear().filter_map(Linear::packed);
-        packed
-            .next()
-            .map_or(TernaryLayout::TwoBits, PackedTernary::layout)
+        match &self.weights {
+            Weights::Packed(packed) => packed.layout(),
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(_) => TernaryLayout::TwoBits,
+        }
     }
 
     /// Returns the bytes of packed weights, norms and output matrix in memory, without the
     /// weights used in place in a mapped file.
     pub fn n_bytes(&self) -> usize {
-        let head = match &self.packed.head {
-            Head::Exact(_) => 0,
-            Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_bytes(),
-            Head::Ternary(matrix) => matrix.n_bytes(),
-        };
-        let linear = self.linear().map(Linear::n_bytes);
-        linear.sum::<usize>() + self.norm_bytes() + head
+        match &self.weights {
+            Weights::Packed(packed) => packed.n_bytes(),
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(weights) => weights.model.n_bytes(),
+        }
     }
 
     /// Returns the bytes of weights that are read per decoded token, if none are
-    /// [skipped](crate::Engine::skipped): all weights without the embedding, and without the few rows of the output matrix that
-    /// [`HeadPrecision::ExactTopK`] computes.
+    /// [skipped](crate::Engine::skipped): all weights without the embedding, and without the
+    /// few rows of the output matrix that [`HeadPrecision::ExactTopK`] computes.
     pub fn bytes_per_token(&self) -> usize {
-        let head = match &self.packed.head {
-            Head::Exact(matrix) => matrix.bytes().len(),
-            Head::Int8(matrix) | Head::ExactTopK { int8: matrix, .. } => matrix.n_bytes(),
-            Head::Ternary(matrix) => matrix.n_bytes(),
-        };
-        let linear = self.linear().map(Linear::bytes_per_token);
-        linear.sum::<usize>() + self.norm_bytes() + head
+        match &self.weights {
+            Weights::Packed(packed) => packed.bytes_per_token(),
+            #[cfg(feature = "gpu")]
+            Weights::Gpu(weights) => weights.model.bytes_per_token(),
+        }
     }
 
     /// Returns the multiply-adds of the linear layers per token, without the output matrix.
     pub fn macs_per_token(&self) -> usize {
-        self.linear().map(Linear::n_macs).sum()
-    }
-
-    /// Returns the linear layers of the model.
-    fn linear(&self) -> impl Iterator<Item = &Linear> {
-        self.packed.layers.iter().flat_map(Layer::linear)
-    }
-
-    /// Returns the bytes of all norms, except the sub-norms of linear layers.
-    fn norm_bytes(&self) -> usize {
-        let layers = self.packed.layers.iter().flat_map(|layer| {
-            let norms = [&layer.attn_norm, &layer.ffn_norm];
-            let more = layer.qk_norms.iter().chain(&layer.post_norms);
-            norms.into_iter().chain(more.flatten())
-        });
-        let norms = layers.chain(std::iter::once(&self.packed.output_norm));
-        norms.map(|norm| size_of_val(&**norm)).sum()
-    }
-}
-
-impl Layer {
-    fn load(ctx: &mut LoadContext<'_, '_>, layer: usize) -> Result<Self, CheckpointError> {
-        let norm = |ctx: &mut LoadContext<'_, '_>, part| load_norm(ctx, &layer_tensor(layer, part));
-        let linear = |ctx: &mut LoadContext<'_, '_>, part, rows| {
-            let norm = input_norm_tensor(ctx.checkpoint.config(), layer, part);
-            let norm = norm.map(|name| load_norm(ctx, &name)).transpose()?;
-            Linear::load(ctx, &layer_tensor(layer, part), rows, norm)
-        };
-        let family = ctx.checkpoint.config().family;
-        let (halves, rotary) = (RotaryRows::Halves, ctx.checkpoint.rotary_rows());
-        Ok(Self {
-            attn_norm: norm(ctx, "attn_norm")?,
-            attn_q: linear(ctx, "attn_q", rotary)?,
-            attn_k: linear(ctx, "attn_k", rotary)?,
-            attn_v: linear(ctx, "attn_v", halves)?,
-            qk_norms: if family.qk_norms {
-                let q = norm(ctx, "attn_q_norm")?;
-                Some([q, norm(ctx, "attn_k_norm")?])
-            } else {
-                None
-            },
-            attn_output: linear(ctx, "attn_output", halves)?,
-            post_norms: if family.post_norms {
-                let attn = norm(ctx, "post_attention_norm")?;
-                Some([attn, norm(ctx, "post_ffw_norm")?])
-            } else {
-                None
-            },
-            ffn_norm: norm(ctx, "ffn_norm")?,
-            ffn_gate: linear(ctx, "ffn_gate", halves)?,
-            ffn_up: linear(ctx, "ffn_up", halves)?,
-            ffn_down: linear(ctx, "ffn_down", halves)?,
-        })
-    }
-
-    /// Returns the linear layers of this layer.
-    fn linear(&self) -> [&Linear; 7] {
-        [
-            &self.attn_q,
-            &self.attn_k,
-            &self.attn_v,
-            &self.attn_output,
-            &self.ffn_gate,
-            &self.ffn_up,
-            &self.ffn_down,
-        ]
+        self.config.n_linear_weights()
     }
 }
 
@@ -431,46 +351,6 @@ pub(crate) fn not_finite(tensor: &DenseTensor, isa: Isa, row: usize) -> Checkpoi
 fn not_finite_in(tensor: &DenseTensor, isa: Isa, row: usize, values: &mut [f32]) -> Option<usize> {
     tensor.decode_row(isa, row, values);
     (values.iter()).position(|value| !(value * value).is_finite())
-}
-
-/// Converts a dense output matrix to the requested precision. Quantization to int8 would hide
-/// NaN, so it checks the values.
-fn dense_head(
-    ctx: &mut LoadContext<'_, '_>,
-    output: DenseTensor,
-    precision: HeadPrecision,
-) -> Result<Head, CheckpointError> {
-    let mut int8 = || {
-        let first_bad = AtomicUsize::new(usize::MAX);
-        let is_zero = AtomicBool::new(true);
-        let isa = ctx.compute.isa;
-        let packed = PackedInt8::quantize(ctx.pool, ctx.compute, output.shape(), |row, values| {
-            output.decode_row_once(isa, row, values);
-            let square = ops::dot(isa, values, values);
-            if !square.is_finite() {
-                first_bad.fetch_min(row, Ordering::Relaxed);
-            } else if square > 0.0 && is_zero.load(Ordering::Relaxed) {
-                is_zero.store(false, Ordering::Relaxed);
-            }
-        })?;
-        match first_bad.into_inner() {
-            usize::MAX if is_zero.into_inner() => {
-                let (name, count) = (output.name().to_owned(), 1);
-                note::add(&mut ctx.notes, Note::AllZero { name, count });
-            }
-            usize::MAX => {}
-            row => return Err(not_finite(&output, isa, row)),
-        }
-        Ok::<_, CheckpointError>(packed)
-    };
-    Ok(match precision {
-        HeadPrecision::Int8 => Head::Int8(int8()?),
-        HeadPrecision::ExactTopK => Head::ExactTopK {
-            int8: int8()?,
-            matrix: output,
-        },
-        HeadPrecision::Exact => Head::Exact(output),
-    })
 }
 
 /// Checks that the integer dot products of all widths are exact.

@@ -78,6 +78,15 @@ impl<'a> TernaryTensor<'a> {
         }
     }
 
+    /// Does what [`decode_row`](Self::decode_row) does, with the tensor in the error.
+    pub(crate) fn load_row(&self, row: usize, trits: &mut [i8]) -> Result<(), CheckpointError> {
+        let decoded = self.decode_row(row, trits);
+        decoded.map_err(|source| CheckpointError::Ternary {
+            name: self.name.to_owned(),
+            source,
+        })
+    }
+
     /// Writes the trits of a row, `[n_cols]`, see [`TernaryView::decode_row`]. Master weights
     /// are quantized.
     pub(crate) fn decode_row(&self, row: usize, trits: &mut [i8]) -> Result<(), TernaryError> {

@@ -309,7 +309,7 @@ pub async fn texts(
         let text = &mut texts[index];
         text.add(event)?;
         if let Some(reason) = text.reason {
-            text.receipt = Some(receipts.receipt(index, &text.tokens, reason));
+            text.receipt = receipts.receipt(index, &text.tokens, reason);
             n_left -= 1;
         }
     }

@@ -45,11 +45,11 @@ pub fn model(template: Option<&str>) -> Arc<ModelFacts> {
         fingerprint: String::new(),
         checkpoint: Arc::clone(&checkpoint),
         weights_hash: OnceLock::new(),
-        receipt: ReceiptEngine {
+        receipt: Some(ReceiptEngine {
             head: HeadPrecision::Exact,
             kv: PlanOptions::default().kv_precision,
             context: config.context_len,
-        },
+        }),
         family: config.family.name(),
         context_len: config.context_len,
         vocab_size: config.vocab_size,

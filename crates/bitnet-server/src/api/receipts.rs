@@ -58,6 +58,12 @@ impl Receipts {
         generation: &Generation,
     ) -> Result<Self, ApiError> {
         let weights = if generation.receipt {
+            if model.receipt.is_none() {
+                return Err(ApiError::invalid(
+                    "receipt: the model is on a GPU, and what that computes is not the same on \
+                     other machines",
+                ));
+            }
             Some(weights(app, model).await?)
         } else {
             None
@@ -69,14 +75,19 @@ impl Receipts {
         })
     }
 
-    /// Returns the receipt of the text with this index.
-    pub fn receipt(&self, index: usize, tokens: &[u32], reason: FinishReason) -> TextReceipt {
+    /// Returns the receipt of the text with this index, unless it is computed on a GPU.
+    pub fn receipt(
+        &self,
+        index: usize,
+        tokens: &[u32],
+        reason: FinishReason,
+    ) -> Option<TextReceipt> {
         let request = self.requests[index].clone();
-        let receipt = Receipt::new(self.model.receipt, request, tokens.to_vec(), reason);
-        TextReceipt {
+        let receipt = Receipt::new(self.model.receipt?, request, tokens.to_vec(), reason);
+        Some(TextReceipt {
             receipt_digest: receipt.digest().to_owned(),
             receipt: (self.weights.clone()).map(|weights| receipt.with_weights(weights)),
-        }
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context;
 use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{
-    Device, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions, Skipped,
+    DeviceKind, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions, Skipped,
 };
 use serde::Serialize;
 
@@ -72,10 +72,20 @@ struct Report {
     model: String,
     /// Seconds to open the model and pack its weights.
     load_s: f64,
+    /// The GPU that computed, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<GpuReport>,
     machine: Machine,
     /// Memory use with the last engine.
     memory: MemoryReport,
     rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct GpuReport {
+    name: String,
+    kind: &'static str,
+    read_gb_s: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -145,6 +155,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .map(|test| test.depth.saturating_add(test.n_tokens))
         .max();
     let n_sequences = tests.iter().map(|test| test.batch).max();
+    let device = (args.compute).choose_device(&checkpoint, thread_counts.iter().max().copied())?;
     let plans = thread_counts
         .iter()
         .map(|&n_threads| {
@@ -154,7 +165,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                 n_sequences,
                 ..PlanOptions::default()
             };
-            args.compute.plan(&checkpoint, head, sizes)
+            args.compute.plan(&device.device, &checkpoint, head, sizes)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
 
@@ -163,11 +174,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let pool = HybridMemoryPool::new();
     let mut threads = ThreadPool::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
     let packing = args.compute.packing(isa, head)?;
-    let model = Model::load(
+    let model = Model::load_on(
+        &device.device,
         &checkpoint,
         &pool,
         &mut ComputeContext::new(isa, &mut threads),
         packing,
+        plans.iter().map(|plan| plan.context_len).max().unwrap_or(0),
         |done, total| progress.set(done, total),
     );
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.name()))?);
@@ -203,14 +216,32 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut machine = Machine::identify();
     let mut rows = Vec::new();
     let mut measured = measured.iter();
+    let gpu = match device.device.kind() {
+        DeviceKind::Cpu => None,
+        kind => {
+            let read = device.device.read_bandwidth();
+            Some(GpuReport {
+                name: device.device.name(),
+                kind: kind.name(),
+                read_gb_s: read.context("the bandwidth of the GPU cannot be measured")? / 1e9,
+            })
+        }
+    };
     for plan in &plans {
-        let limits = machine.measure(&pool, plan.isa, plan.n_threads)?;
+        let mut limits = machine.measure(&pool, plan.isa, plan.n_threads)?;
+        if let Some(gpu) = &gpu {
+            limits = Limits {
+                read: gpu.read_gb_s * 1e9,
+                int8: None,
+            };
+        }
         let of_plan = tests.iter().zip(&mut measured);
         rows.extend(of_plan.map(|(test, measured)| test.row(&model, plan, measured, limits)));
     }
     let report = Report {
         model: args.model.name().into_owned(),
         load_s,
+        gpu,
         machine,
         memory: memory.expect("there is a plan"),
         rows,
@@ -224,7 +255,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 
 impl Args {
     fn run_kernels(&self, ui: &Ui) -> anyhow::Result<()> {
-        Device::select(self.compute.device.into())?;
+        self.compute.on_cpu("--kernels")?;
         let isas = match self.compute.isa()? {
             Some(isa) => vec![isa],
             None => Isa::available().collect(),
@@ -332,7 +363,7 @@ impl Test {
         let positions = self.depth as f64 + self.n_tokens as f64 / 2.0;
         let kv_bytes = plan.kv_bytes_per_position as f64;
         let skipped = measured.skipped;
-        let skipped_bytes = skipped.bytes as f64 / skipped.passes as f64;
+        let skipped_bytes = skipped.bytes as f64 / skipped.passes.max(1) as f64;
         let bytes_per_pass = model.bytes_per_token() as f64 - skipped_bytes
             + self.batch as f64 * positions * kv_bytes;
         let tokens_per_pass = if self.writes {
@@ -377,7 +408,10 @@ impl Test {
             limit,
             limit_fraction,
             peak_memory_bytes: measured.peak_memory_bytes,
-            kernel: plan.isa.name(),
+            kernel: match plan.device {
+                DeviceKind::Cpu => plan.isa.name(),
+                gpu => gpu.name(),
+            },
             layout: model.layout().to_string(),
             head: match model.head_precision() {
                 HeadPrecision::Exact => "exact",
@@ -397,6 +431,14 @@ fn tokens(engine: &Engine, n: usize) -> Vec<u32> {
 fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     for line in report.machine.lines() {
         ui.line(&line)?;
+    }
+    if let Some(gpu) = &report.gpu {
+        let GpuReport {
+            name,
+            kind,
+            read_gb_s,
+        } = gpu;
+        ui.line(&format!("{kind}: {name}, {read_gb_s:.1} GB/s read"))?;
     }
     ui.line(&format!(
         "\n{:<8} {:>7} {:>5} {:>6} {:>16} {:>9} {:>6} {:>7} {:>12} {:>7}",

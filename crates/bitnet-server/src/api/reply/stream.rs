@@ -137,7 +137,7 @@ impl<W: StreamWriter> Events<W> {
         let tokens = &mut self.tokens[index];
         tokens.extend_from_slice(&piece.tokens);
         if let Some(reason) = piece.reason {
-            piece.receipt = Some(self.receipts.receipt(index, tokens, reason));
+            piece.receipt = self.receipts.receipt(index, tokens, reason);
             self.n_left -= 1;
         }
         self.writer.piece(index, &piece, out);

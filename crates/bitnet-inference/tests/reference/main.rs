@@ -3,7 +3,10 @@
 //! closely a correct program can agree: quantizing activations to int8 turns last-bit
 //! differences into whole steps.
 
+#[path = "../common/mod.rs"]
 mod common;
+#[cfg(feature = "gpu")]
+mod gpu;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,7 +14,8 @@ use std::path::{Path, PathBuf};
 use bitnet_core::{Isa, KvPrecision, ThreadPool};
 use bitnet_inference::convert::{ConvertOptions, GgufWeights, Target, convert};
 use bitnet_inference::{
-    Checkpoint, Engine, HeadPrecision, Input, Logits, PlanOptions, Tokenizer, perplexity,
+    Checkpoint, DeviceKind, Engine, HeadPrecision, Input, Logits, PlanOptions, Tokenizer,
+    perplexity,
 };
 use common::{engine, load, models};
 use serde::Deserialize;
@@ -62,7 +66,7 @@ fn reference(model: &str) -> Reference {
 
 /// The KV cache precision of the reference.
 const AS_COMPUTED: PlanOptions = PlanOptions {
-    device: None,
+    device: DeviceKind::Cpu,
     isa: None,
     n_threads: None,
     pinned: false,

@@ -1,0 +1,193 @@
+//! `--device`: which device computes, and why.
+
+use std::str::FromStr;
+
+use bitnet_inference::{Checkpoint, Device, DeviceError, DeviceInfo, DeviceKind};
+
+use crate::error::UsageError;
+use crate::model::{ComputeArgs, HeadArg, KvArg};
+
+/// `--device`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceArg {
+    /// The fastest for the model.
+    Auto,
+    Kind {
+        kind: DeviceKind,
+        /// A part of the name of an adapter.
+        adapter: Option<String>,
+    },
+}
+
+impl DeviceArg {
+    /// The CPU.
+    pub const CPU: Self = Self::Kind {
+        kind: DeviceKind::Cpu,
+        adapter: None,
+    };
+}
+
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, adapter) = match text.split_once(':') {
+            Some((kind, adapter)) => (kind, Some(adapter.to_owned())),
+            None => (text, None),
+        };
+        let kind = match kind {
+            "auto" if adapter.is_none() => return Ok(Self::Auto),
+            "cpu" if adapter.is_none() => DeviceKind::Cpu,
+            "cuda" => DeviceKind::Cuda,
+            "metal" => DeviceKind::Metal,
+            "vulkan" => DeviceKind::Vulkan,
+            "dx12" => DeviceKind::Dx12,
+            _ => {
+                let expected = "expected auto, cpu, cuda, metal, vulkan or dx12; a GPU's name \
+                                may follow, as in vulkan:NAME";
+                return Err(expected.to_owned());
+            }
+        };
+        Ok(Self::Kind { kind, adapter })
+    }
+}
+
+/// The device that computes.
+#[derive(Debug)]
+pub struct ChosenDevice {
+    pub device: Device,
+    /// Why it was chosen, in a few words.
+    why: String,
+}
+
+impl ChosenDevice {
+    /// Returns a line about the device.
+    pub fn describe(&self) -> String {
+        let Self { device, why } = self;
+        let software = if device.is_software() {
+            " (a program on the CPU)"
+        } else {
+            ""
+        };
+        format!(
+            "device: {}, {}{software}, {why}",
+            device.kind(),
+            device.name()
+        )
+    }
+}
+
+impl ComputeArgs {
+    /// Returns the device that was asked for, or the fastest one for a model.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it is not there, or cannot compute with the other options.
+    pub fn choose_device(
+        &self,
+        checkpoint: &Checkpoint,
+        n_threads: Option<usize>,
+    ) -> Result<ChosenDevice, DeviceError> {
+        let DeviceArg::Kind { kind, adapter } = &self.device else {
+            return Ok(self.fastest_device(checkpoint, n_threads));
+        };
+        if *kind != DeviceKind::Cpu {
+            if self.head == HeadArg::Exact {
+                return Err(DeviceError::Head);
+            }
+            if self.kv != KvArg::F16 {
+                return Err(DeviceError::KvPrecision);
+            }
+        }
+        Ok(ChosenDevice {
+            device: Device::open(*kind, adapter.as_deref())?,
+            why: "as requested".to_owned(),
+        })
+    }
+
+    fn fastest_device(&self, checkpoint: &Checkpoint, n_threads: Option<usize>) -> ChosenDevice {
+        let config = checkpoint.config();
+        let cpu_only = [
+            (config.dense_linears, "the model has dense linear layers"),
+            (
+                self.head == HeadArg::Exact,
+                "only the CPU has `--head exact`",
+            ),
+            (
+                self.kv != KvArg::F16,
+                "only the CPU has other `--kv` than f16",
+            ),
+            (self.kernel.is_some(), "`--kernel` is one of the CPU"),
+        ];
+        if let Some((_, why)) = cpu_only.into_iter().find(|(is_so, _)| *is_so) {
+            return ChosenDevice {
+                device: Device::Cpu,
+                why: why.to_owned(),
+            };
+        }
+        let n_bytes = config.n_linear_weights() / 4 + config.vocab_size * config.hidden_dim;
+        let n_threads = n_threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let fastest = Device::fastest(n_bytes, config.n_layers, n_threads.clamp(1, 64));
+        ChosenDevice {
+            device: fastest.device,
+            why: format!("the fastest: {}", fastest.reason),
+        }
+    }
+
+    /// Returns these arguments with the CPU as the device, which `what` needs.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if another device was asked for.
+    pub fn on_cpu(&self, what: &str) -> Result<Self, UsageError> {
+        if self.device != DeviceArg::Auto && self.device != DeviceArg::CPU {
+            return Err(UsageError(format!(
+                "{what} needs `--device cpu`: what a GPU computes is not the same on other \
+                 machines"
+            )));
+        }
+        Ok(Self {
+            device: DeviceArg::CPU,
+            ..self.clone()
+        })
+    }
+}
+
+/// Returns what is known of a GPU, in a few words.
+pub fn describe_adapter(info: &DeviceInfo) -> Option<String> {
+    let adapter = info.adapter.as_ref()?;
+    let mib = |bytes: u64| bytes >> 20;
+    let [smallest, largest] = adapter.subgroup_sizes;
+    Some(format!(
+        "{}, {}, subgroups of {smallest} to {largest}, buffers up to {} MiB, {} MiB bound",
+        adapter.kind,
+        adapter.driver,
+        mib(adapter.max_buffer_bytes),
+        mib(adapter.max_binding_bytes),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_a_kind_and_maybe_a_name() {
+        let vulkan = |adapter: Option<&str>| DeviceArg::Kind {
+            kind: DeviceKind::Vulkan,
+            adapter: adapter.map(str::to_owned),
+        };
+        for (text, expected) in [
+            ("auto", Some(DeviceArg::Auto)),
+            ("cpu", Some(DeviceArg::CPU)),
+            ("vulkan", Some(vulkan(None))),
+            ("vulkan:Radeon RX: 7", Some(vulkan(Some("Radeon RX: 7")))),
+            ("cpu:x", None),
+            ("opencl", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse().ok(), expected, "{text:?}");
+        }
+    }
+}
