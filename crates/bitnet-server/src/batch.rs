@@ -15,7 +15,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Method, header};
-use axum::routing::post;
 use http_body_util::{BodyExt, Collected};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -165,7 +164,7 @@ pub fn run_batch(
     let ids = Ids::new(&app, &facts);
     app.set_models(Models::one(facts, memory));
     let driver = Driver {
-        router: routes(&app),
+        router: api::routes(&app),
         app: Arc::clone(&app),
         requests,
         // Each may have several texts: enough that the engine never waits for one.
@@ -181,15 +180,6 @@ pub fn run_batch(
         let ended = driver.join();
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
-}
-
-/// The endpoints that a batch may ask, by the handlers of the server.
-fn routes(app: &Arc<App>) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(api::chat::create))
-        .route("/v1/completions", post(api::completions::create))
-        .route("/v1/embeddings", post(api::embeddings::create))
-        .with_state(Arc::clone(app))
 }
 
 /// The lines of the file of requests, without empty ones.
@@ -598,7 +588,7 @@ fn without_chance(mut document: Value, id: &str) -> Value {
     document
 }
 
-/// Returns whether [`routes`] has this path.
+/// Returns whether [`api::routes`] has this path.
 fn is_endpoint(url: &str) -> bool {
     ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"].contains(&url)
 }

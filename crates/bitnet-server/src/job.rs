@@ -1,10 +1,13 @@
 //! Jobs: what requests ask of the worker, and what it answers.
 
+use std::fmt;
 use std::sync::mpsc::{Receiver, Sender};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bitnet_inference::{FinishReason, StopSequences, Task, TaskError, TaskUsage, TokenLogprobs};
+use bitnet_inference::{
+    Engine, FinishReason, Scheduler, StopSequences, Task, TaskError, TaskUsage, TokenLogprobs,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What to compute for a request: one or more texts, each with its prompt.
@@ -72,8 +75,21 @@ pub struct Timings {
 pub enum Command {
     Submit(JobId, Job),
     Cancel(JobId),
+    /// Does something else with the engine, between two steps.
+    Engine(EngineWork),
     /// Looks at the state of the server again.
     Wake,
+}
+
+/// What is done with an engine besides its texts.
+pub struct EngineWork(pub Box<WithEngine>);
+
+type WithEngine = dyn FnOnce(&mut Engine, &mut Scheduler) + Send;
+
+impl fmt::Debug for EngineWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineWork").finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -21,6 +21,7 @@ mod http;
 mod job;
 mod listener;
 mod loader;
+mod local;
 mod metrics;
 mod model;
 mod models;
@@ -48,7 +49,11 @@ pub mod hostile {
 pub use crate::batch::{BatchError, BatchProgress, run_batch};
 pub use crate::listener::Listener;
 pub use crate::loader::{ModelLoadError, ModelSource};
-pub use crate::model::{PrefixFolder, ServedModel};
+pub use crate::local::{
+    Answers, LocalEnd, LocalError, LocalSequence, LocalServer, LocalStartError, LocalText,
+    RequestError, Waited, Wake,
+};
+pub use crate::model::{About, PrefixFolder, ServedModel};
 pub use crate::models::MemoryTaken;
 pub use crate::options::{Limits, RequestDefaults, ServerOptions};
 #[cfg(feature = "tls")]

@@ -84,14 +84,23 @@ pub struct ModelFacts {
 /// What lists tell of a model, also when it is not loaded any more.
 #[derive(Clone, Debug)]
 pub struct About {
+    /// Whether it is the built-in one.
     pub is_builtin: bool,
+    /// A hash of what it computes, `system_fingerprint` in the API.
     pub fingerprint: String,
+    /// The name of its family.
     pub family: &'static str,
+    /// Positions per text.
     pub context_len: usize,
+    /// Number of tokens that it has rows for.
     pub vocab_size: usize,
+    /// Number of weights.
     pub n_parameters: usize,
+    /// Bytes of the weights in memory.
     pub weight_bytes: usize,
+    /// Whether it has a chat template.
     pub has_template: bool,
+    /// Whether the template has tools.
     pub has_tools: bool,
     /// Unix time in seconds.
     pub loaded_at: u64,

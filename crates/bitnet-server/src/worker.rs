@@ -12,7 +12,7 @@ use bitnet_inference::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::app::App;
-use crate::job::{Command, Commands, Job, JobEvent, JobId, TextEvent, Timings};
+use crate::job::{Command, Commands, EngineWork, Job, JobEvent, JobId, TextEvent, Timings};
 use crate::metrics::{EngineState, Metrics};
 use crate::saved_prefixes::SavedPrefixes;
 
@@ -205,6 +205,7 @@ impl Worker<'_> {
                     self.metrics.finished("abort");
                 }
             }
+            Command::Engine(EngineWork(work)) => work(engine, &mut self.scheduler),
             Command::Wake => {}
         }
     }

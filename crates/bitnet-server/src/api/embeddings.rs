@@ -97,6 +97,21 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     Ok(document(&reply, &ignored))
 }
 
+/// Returns the vectors, `[hidden_dim]` each, of the texts in the document of a request.
+pub async fn vectors(
+    app: &App,
+    model: &Arc<ModelFacts>,
+    body: String,
+) -> Result<Vec<Vec<f32>>, ApiError> {
+    let asked = Asked {
+        model: Arc::clone(model),
+        client: Client(0),
+        fields: Fields::parse(body.as_bytes(), app.options.lenient)?,
+    };
+    let Texts { tokens, .. } = aside(move || read(asked)).await?;
+    Ok(embed(app, model, Client(0), tokens, "input").await?.0)
+}
+
 /// Computes the vectors of texts from this field. Returns also the number of tokens.
 pub async fn embed(
     app: &App,

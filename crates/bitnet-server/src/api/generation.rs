@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bitnet_inference::{
-    FinishReason, GenerateError, GenerationTask, ReceiptRequest, SamplerOptions, Task, TaskError,
-    TaskUsage, TokenLogprobs, Work,
+    FinishReason, GenerateError, GenerationTask, LogitsProcessor, ReceiptRequest, SamplerOptions,
+    Task, TaskError, TaskUsage, TokenLogprobs, Work,
 };
 
 use super::aside;
@@ -168,8 +168,21 @@ impl Generation {
         model: &Arc<ModelFacts>,
         client: Client,
     ) -> Result<TextEvents, ApiError> {
+        self.submit_processed(app, model, client, None).await
+    }
+
+    /// The same as [`submit`](Self::submit). The logits of the text, of which there is one then,
+    /// are changed by a processor, if there is one.
+    pub async fn submit_processed(
+        self,
+        app: &Arc<App>,
+        model: &Arc<ModelFacts>,
+        client: Client,
+        processor: Option<Box<dyn LogitsProcessor>>,
+    ) -> Result<TextEvents, ApiError> {
         let mut recording = None;
         if let Some(cache) = &app.responses
+            && processor.is_none()
             && let Some(key) = self.key(model)
         {
             let known = cache.get(&key);
@@ -183,7 +196,7 @@ impl Generation {
         self.validate(app, model)?;
         let submitted = Instant::now();
         let stops = self.sampling.stops.clone();
-        let tasks = self.compile(app, model).await?;
+        let tasks = self.compile(app, model, processor).await?;
         let handle = submit(app, model, |reply| Job {
             client: client.0,
             tasks,
@@ -213,9 +226,14 @@ impl Generation {
     }
 
     /// Returns the tasks, with their grammar.
-    async fn compile(self, app: &App, model: &Arc<ModelFacts>) -> Result<Vec<Task>, ApiError> {
+    async fn compile(
+        self,
+        app: &App,
+        model: &Arc<ModelFacts>,
+        processor: Option<Box<dyn LogitsProcessor>>,
+    ) -> Result<Vec<Task>, ApiError> {
         let Some(grammar) = self.sampling.grammar.clone() else {
-            return Ok(self.tasks(None));
+            return Ok(self.tasks(None, processor));
         };
         let model = Arc::clone(model);
         let compiling = async {
@@ -225,7 +243,7 @@ impl Generation {
                 let _leave = leave;
                 let compiler = model.grammars.as_ref().map_err(Clone::clone)?;
                 let compiled = compiler.compile(&grammar)?;
-                Ok(self.tasks(Some(&compiled)))
+                Ok(self.tasks(Some(&compiled), processor))
             })
             .await
         };
@@ -238,7 +256,11 @@ impl Generation {
         })
     }
 
-    fn tasks(self, grammar: Option<&bitnet_inference::CompiledGrammar>) -> Vec<Task> {
+    fn tasks(
+        self,
+        grammar: Option<&bitnet_inference::CompiledGrammar>,
+        mut processor: Option<Box<dyn LogitsProcessor>>,
+    ) -> Vec<Task> {
         let mut tasks = Vec::with_capacity(self.prompts.len() * self.best_of);
         for prompt in &self.prompts {
             for nth in 0..self.best_of {
@@ -252,7 +274,7 @@ impl Generation {
                         logprobs: self.logprobs,
                         prompt_logprobs: self.prompt_logprobs,
                         constraint: grammar.map(bitnet_inference::CompiledGrammar::constraint),
-                        processor: None,
+                        processor: processor.take(),
                     }),
                 });
             }

@@ -8,6 +8,7 @@ mod fields;
 mod generation;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+pub mod local;
 mod logprobs;
 mod messages;
 pub mod models;
@@ -24,9 +25,11 @@ mod tools;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use axum::routing::post;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -36,6 +39,15 @@ use crate::body::{json, read_body};
 use crate::error::{ApiError, ErrorForm};
 use crate::model::ModelFacts;
 use crate::models::Models;
+
+/// Returns the endpoints that are asked without a socket.
+pub fn routes(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/embeddings", post(embeddings::create))
+        .with_state(Arc::clone(app))
+}
 
 /// Returns a new identifier.
 fn new_id(prefix: &str) -> String {

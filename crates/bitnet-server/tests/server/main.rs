@@ -7,6 +7,7 @@ mod client;
 mod ending;
 mod equality;
 mod grammars;
+mod local;
 mod models;
 mod ollama;
 mod prefixes;
