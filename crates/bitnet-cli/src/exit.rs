@@ -26,6 +26,36 @@ pub const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
+/// What is wrong, for a program that contains this one.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The message, with its causes.
+    pub message: String,
+    /// What may help, in terms of the command line.
+    pub hint: Option<String>,
+    /// Whether it is due to the arguments alone.
+    pub is_usage: bool,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self {
+            message: message(&error),
+            hint: hint(&error),
+            is_usage: is_usage(&error),
+        }
+    }
+}
+
+/// Returns the message of an error with its causes, on one line.
+fn message(error: &anyhow::Error) -> String {
+    // Messages of dependencies may have several lines.
+    let message = format!("{error:#}");
+    let lines: Vec<_> = message.lines().map(str::trim).collect();
+    lines.join(" ")
+}
+
 /// Prints an error and a hint, and returns the exit code.
 pub fn report(error: &anyhow::Error, ui: &Ui) -> u8 {
     let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
@@ -39,10 +69,7 @@ pub fn report(error: &anyhow::Error, ui: &Ui) -> u8 {
     if find::<Unverified>(error).is_some() {
         return FAILED;
     }
-    // Messages of dependencies may have several lines.
-    let message = format!("{error:#}");
-    let lines: Vec<_> = message.lines().map(str::trim).collect();
-    ui.error(&lines.join(" "));
+    ui.error(&message(error));
     if let Some(hint) = hint(error) {
         ui.hint(&hint);
     }

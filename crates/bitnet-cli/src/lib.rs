@@ -10,6 +10,7 @@
 mod client;
 mod commands;
 mod device;
+mod embedded;
 mod error;
 mod exit;
 mod hex;
@@ -29,6 +30,8 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+pub use crate::embedded::{EmbeddedModel, load_model};
+pub use crate::exit::Failure;
 use crate::ui::{Ui, Verbosity};
 
 /// Run ternary (1.58-bit) language models: BitNet b1.58 and its family.

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -33,12 +34,34 @@ pub enum Verbosity {
 #[derive(Debug)]
 pub struct Ui {
     verbosity: Verbosity,
+    /// Where notes are kept instead of being printed.
+    kept: Option<Mutex<Vec<String>>>,
 }
 
 impl Ui {
     /// Returns an interface with this verbosity.
     pub fn new(verbosity: Verbosity) -> Self {
-        Self { verbosity }
+        Self {
+            verbosity,
+            kept: None,
+        }
+    }
+
+    /// Returns an interface for a part of another program: it prints nothing but keeps the
+    /// notes.
+    pub fn keeping() -> Self {
+        Self {
+            verbosity: Verbosity::Quiet,
+            kept: Some(Mutex::default()),
+        }
+    }
+
+    /// Returns the notes that were kept.
+    pub fn kept(self) -> Vec<String> {
+        let kept = self.kept.map(Mutex::into_inner);
+        kept.map_or_else(Vec::new, |kept| {
+            kept.unwrap_or_else(PoisonError::into_inner)
+        })
     }
 
     /// Writes part of the result and flushes stdout.
@@ -75,7 +98,10 @@ impl Ui {
 
     /// Prints a note on stderr, unless quiet.
     pub fn note(&self, text: &str) {
-        if self.verbosity >= Verbosity::Normal {
+        if let Some(kept) = &self.kept {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push(text.to_owned());
+        } else if self.verbosity >= Verbosity::Normal {
             say(text);
         }
     }

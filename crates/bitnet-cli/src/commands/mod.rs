@@ -17,7 +17,7 @@ pub mod pull;
 mod remote;
 pub mod run;
 pub mod serve;
-mod served_model;
+pub mod served_model;
 mod served_models;
 pub mod tokenize;
 pub mod verify;
