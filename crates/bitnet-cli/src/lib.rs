@@ -78,6 +78,7 @@ enum Command {
     Convert(commands::convert::Args),
     Pull(commands::pull::Args),
     Completions(commands::completions::Args),
+    Man(commands::man::Args),
 }
 
 /// Exits with an error message if a mapped model file is truncated. Otherwise the
@@ -122,6 +123,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Convert(args) => commands::convert::run(&args, &ui),
         Command::Pull(args) => commands::pull::run(&args, &ui),
         Command::Completions(args) => commands::completions::run(&args, &ui),
+        Command::Man(args) => commands::man::run(&args, &ui),
     };
     match result {
         Ok(()) => exit::DONE,

@@ -12,6 +12,7 @@ mod generation;
 pub mod inspect;
 mod listen;
 pub mod logits;
+pub mod man;
 pub mod perplexity;
 pub mod pull;
 mod remote;

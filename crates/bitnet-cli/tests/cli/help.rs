@@ -36,6 +36,7 @@ fn bitnet_itself() {
       convert      Convert a model to another format
       pull         Download a model
       completions  Print a shell completion script
+      man          Print the manual page, or write a page for each command
       help         Print this message or the help of the given subcommand(s)
 
     Options:
@@ -484,6 +485,50 @@ fn completions() {
       bitnet completions bash > ~/.local/share/bash-completion/completions/bitnet
       bitnet completions fish > ~/.config/fish/completions/bitnet.fish
     ");
+}
+
+#[test]
+fn man() {
+    assert_snapshot!(help(&["man"]), @"
+    Print the manual page, or write a page for each command
+
+    Usage: bitnet man [OPTIONS] [FOLDER]
+
+    Arguments:
+      [FOLDER]  Folder for bitnet.1, bitnet-run.1 and so on, which are replaced
+
+    Options:
+      -q, --quiet    Print only errors on stderr
+      -v, --verbose  Print settings and timings on stderr
+      -h, --help     Print help
+
+    Examples:
+      bitnet man | man -l -
+      bitnet man ~/.local/share/man/man1
+    ");
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let page = bitnet(&["man"]).quietly();
+    assert!(page.contains(".TH bitnet 1"), "{page}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    assert_eq!(bitnet(&["man", path]).quietly(), "");
+    let written = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(written("bitnet.1"), page);
+    for command in ["run", "chat", "serve", "convert", "man"] {
+        assert!(
+            page.contains(&format!("bitnet\\-{command}(1)")),
+            "{command}"
+        );
+        assert!(written(&format!("bitnet-{command}.1")).contains(".SH SYNOPSIS"));
+    }
+    assert!(written("bitnet-run.1").contains("\\-\\-max\\-tokens"));
+    let nowhere = folder.path().join("missing");
+    let refused = bitnet(&["man", nowhere.to_str().unwrap()]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("failed to write into"));
 }
 
 #[test]
