@@ -2,7 +2,7 @@
 
 use crate::format::checkpoint::Checkpoint;
 
-static FILE: &[u8] = include_bytes!("../../../models/storyteller/storyteller.gguf");
+static FILE: &[u8] = include_bytes!("../models/storyteller.gguf");
 
 /// Opens the built-in model, `models/storyteller`, and returns its checkpoint.
 pub fn open() -> Checkpoint {

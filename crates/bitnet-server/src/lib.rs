@@ -1,4 +1,6 @@
-//! An HTTP server of OpenAI's API for one model or several.
+#![doc = include_str!("../README.md")]
+//!
+//! # From a connection to the engine
 //!
 //! ```text
 //! connection ──► http/ ──► api/ ──► Job ──► worker ──► Scheduler ──► Engine
