@@ -24,6 +24,19 @@ CHAT_TEMPLATE = (
     "assistant: "
 )
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"unit": {"enum": ["C", "F"]}},
+            "required": ["unit"],
+            "additionalProperties": False,
+        },
+    },
+}
+
 
 @pytest.fixture(scope="session")
 def model() -> Iterator[Model]:

@@ -8,7 +8,7 @@ import sys
 import urllib.request
 
 import pytest
-from conftest import PROMPT
+from conftest import PROMPT, WEATHER
 
 from bitnet_rust import Model, RequestError
 
@@ -72,19 +72,7 @@ def test_chats_follow_schemas_and_call_tools(chatting: Model) -> None:
     schema["additionalProperties"] = False
     answer = chatting.chat(PROMPT, json_schema=schema, temperature=0)
     assert set(json.loads(answer["content"])) == {"sure"}
-    tool = {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "parameters": {
-                "type": "object",
-                "properties": {"unit": {"enum": ["C", "F"]}},
-                "required": ["unit"],
-                "additionalProperties": False,
-            },
-        },
-    }
-    answer = chatting.chat(PROMPT, tools=[tool], tool_choice="required", temperature=0)
+    answer = chatting.chat(PROMPT, tools=[WEATHER], tool_choice="required", temperature=0)
     (call,) = answer["tool_calls"]
     assert call["function"]["name"] == "weather"
     assert json.loads(call["function"]["arguments"])["unit"] in {"C", "F"}
