@@ -9,6 +9,8 @@
 //! it: every function here hands out disjoint chunks, and the result is the same for any
 //! number of threads.
 
+#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
+mod host_threads;
 #[cfg(all(test, loom))]
 mod model_check;
 mod sync;
@@ -23,6 +25,9 @@ use sync::thread::{self, JoinHandle};
 use sync::{Condvar, Mutex, UnsafeCell, hint};
 
 use crate::affinity;
+
+#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
+pub use host_threads::{lend_thread, n_lent_threads};
 
 /// Spin iterations before a waiting worker sleeps: some tens of microseconds, longer than
 /// the pause between two steps of a token. Under loom one iteration suffices: further ones
@@ -174,7 +179,8 @@ impl ThreadPool {
     /// Starts a pool; each worker first calls the closure returned by `begin(thread)`.
     fn start<F: FnOnce() + Send + 'static>(n_threads: usize, begin: impl Fn(usize) -> F) -> Self {
         assert!(n_threads > 0, "a pool has at least one thread");
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // Where it is not known, whoever chose the number of threads knows it.
+        let cores = std::thread::available_parallelism().map_or(n_threads, usize::from);
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),

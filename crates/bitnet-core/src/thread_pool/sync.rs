@@ -1,5 +1,5 @@
 //! The synchronisation primitives of the pool: those of the standard library, or, with
-//! `--cfg loom`, those of loom.
+//! `--cfg loom`, those of loom. In WebAssembly the host provides the threads.
 
 #[cfg(loom)]
 pub(super) use loom::{
@@ -12,8 +12,12 @@ pub(super) use loom::{
 pub(super) use std::{
     hint,
     sync::{Condvar, Mutex, atomic},
-    thread,
 };
+
+#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
+pub(super) use super::host_threads as thread;
+#[cfg(not(any(loom, all(target_family = "wasm", target_feature = "atomics"))))]
+pub(super) use std::thread;
 
 /// The standard library's cell with the interface of loom's.
 #[cfg(not(loom))]
