@@ -34,6 +34,7 @@ mod forward;
 mod generate;
 #[cfg(feature = "grammar")]
 mod grammar;
+mod header_estimate;
 mod kv_cache;
 mod logits;
 mod logits_processor;
@@ -73,6 +74,7 @@ pub use generate::{
 };
 #[cfg(feature = "grammar")]
 pub use grammar::{CompiledGrammar, GrammarCompiler, GrammarError};
+pub use header_estimate::header_estimate;
 pub use kv_cache::{KvUsage, SequenceError, SequenceHandle};
 pub use logits::Logits;
 pub use logits_processor::{LogitsProcessor, LogitsProcessorError};

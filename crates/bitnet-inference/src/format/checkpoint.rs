@@ -75,6 +75,23 @@ impl Checkpoint {
         gguf_model::open(Gguf::parse(&file)?, vec![FileBytes::Owned(file)])
     }
 
+    /// Opens the files of a split GGUF model in memory, each with its name, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file is invalid or is not that part, or the model is not
+    /// supported.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no file.
+    pub fn from_gguf_parts(parts: Vec<(PathBuf, Vec<u8>)>) -> Result<Self, CheckpointError> {
+        let parts = parts.into_iter();
+        let parts = parts.map(|(name, file)| Ok((FileBytes::Owned(file), name)));
+        let (gguf, files) = gguf_split::join(parts)?;
+        gguf_model::open(gguf, files)
+    }
+
     /// Opens a GGUF file embedded in the program.
     #[cfg(feature = "builtin-model")]
     pub(crate) fn open_static(file: &'static [u8]) -> Result<Self, CheckpointError> {

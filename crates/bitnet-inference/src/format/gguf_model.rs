@@ -73,7 +73,7 @@ pub(crate) fn open(gguf: Gguf, files: Vec<FileBytes>) -> Result<Checkpoint, Chec
 }
 
 /// Reads the configuration from the metadata.
-fn config(gguf: &Gguf, notes: &mut Vec<Note>) -> Result<Config, CheckpointError> {
+pub(crate) fn config(gguf: &Gguf, notes: &mut Vec<Note>) -> Result<Config, CheckpointError> {
     let missing = |key: &str| CheckpointError::MissingKey {
         key: key.to_owned(),
     };

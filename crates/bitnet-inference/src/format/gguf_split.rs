@@ -32,11 +32,22 @@ pub(crate) fn open(path: &Path) -> Result<(Gguf, Vec<FileBytes>), CheckpointErro
         });
     };
     drop((gguf, given));
-    let mut whole: Option<Gguf> = None;
+    // Names have five digits.
+    join((0..count as u32).map(|no| {
+        let path = name.path(no.into());
+        Ok((read(&path)?, path))
+    }))
+}
+
+/// Joins all parts of a split model, in their order, with their names.
+pub(crate) fn join(
+    parts: impl ExactSizeIterator<Item = Result<(FileBytes, PathBuf), CheckpointError>>,
+) -> Result<(Gguf, Vec<FileBytes>), CheckpointError> {
+    let count = parts.len() as u64;
+    let mut whole: Option<(Gguf, PathBuf)> = None;
     let mut files = Vec::new();
-    for no in 0..count {
-        let path = name.path(no);
-        let file = read(&path)?;
+    for (no, part) in (0..).zip(parts) {
+        let (file, path) = part?;
         let part = Gguf::parse(&file).map_err(|source| CheckpointError::SplitPart {
             file: path.clone(),
             source,
@@ -53,16 +64,16 @@ pub(crate) fn open(path: &Path) -> Result<(Gguf, Vec<FileBytes>), CheckpointErro
             }
         }
         match &mut whole {
-            None => whole = Some(part),
-            Some(whole) => whole.append(part, files.len())?,
+            None => whole = Some((part, path)),
+            Some((whole, _)) => whole.append(part, files.len())?,
         }
         files.push(file);
     }
-    let whole = whole.expect("there are at least two parts");
+    let (whole, first) = whole.expect("there are at least two parts");
     let n_tensors = whole.tensors().len() as u64;
     match whole.unsigned(TENSORS)? {
         Some(declared) if declared != n_tensors => Err(CheckpointError::Split {
-            file: name.path(0),
+            file: first,
             key: TENSORS,
             expected: n_tensors,
             found: Some(declared),

@@ -176,8 +176,19 @@ impl Gguf {
     /// Returns an error if the file is truncated, inconsistent or of an unsupported
     /// version.
     pub fn parse(file: &[u8]) -> Result<Self, GgufError> {
+        Self::parse_header(file, file.len() as u64)
+    }
+
+    /// Parses the same from the beginning of a file of `file_len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse). If `header` ends before the header does, it is
+    /// [`GgufError::Truncated`] or [`GgufError::TooMany`]: both count the bytes of `header`
+    /// alone.
+    pub fn parse_header(header: &[u8], file_len: u64) -> Result<Self, GgufError> {
         let mut reader = Reader {
-            file,
+            file: header,
             at: 0,
             notes: Vec::new(),
         };
@@ -215,7 +226,7 @@ impl Gguf {
         }
         // Both are below 2^63: the length of a slice and a power of two in u32.
         let data_start = (reader.at as u64).next_multiple_of(alignment);
-        place(&mut tensors, alignment, data_start, file.len() as u64)?;
+        place(&mut tensors, alignment, data_start, file_len)?;
 
         Ok(Self {
             version,
