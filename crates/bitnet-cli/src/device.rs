@@ -159,8 +159,9 @@ pub fn describe_adapter(info: &DeviceInfo) -> Option<String> {
     let adapter = info.adapter.as_ref()?;
     let mib = |bytes: u64| bytes >> 20;
     let [smallest, largest] = adapter.subgroup_sizes;
+    let memory = (adapter.memory_bytes).map_or(String::new(), |n| format!(", {} MiB", mib(n)));
     Some(format!(
-        "{}, {}, subgroups of {smallest} to {largest}, buffers up to {} MiB, {} MiB bound",
+        "{}, {}{memory}, subgroups of {smallest} to {largest}, buffers up to {} MiB, {} MiB bound",
         adapter.kind,
         adapter.driver,
         mib(adapter.max_buffer_bytes),

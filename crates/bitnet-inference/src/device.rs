@@ -47,6 +47,8 @@ pub struct Adapter {
     pub kind: &'static str,
     /// Whether it is a program on the CPU.
     pub is_software: bool,
+    /// The memory of the device in bytes, if the driver says.
+    pub memory_bytes: Option<u64>,
     /// The largest part of a buffer that a kernel can read, in bytes.
     pub max_binding_bytes: u64,
     /// The largest buffer, in bytes.
@@ -306,6 +308,7 @@ impl DeviceInfo {
                 kind: info.kind.name(),
                 is_software: info.is_software(),
                 driver: info.driver,
+                memory_bytes: info.memory_bytes,
                 max_binding_bytes: info.max_binding_bytes,
                 max_buffer_bytes: info.max_buffer_bytes,
                 workgroup_bytes: info.workgroup_bytes,
