@@ -18,6 +18,6 @@ fi
 export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1
 export SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true
 options=(--locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin)
-cargo build "${options[@]}" --package bitnet-core --package bitnet-quant --package bitnet-inference
+cargo build "${options[@]}" --package bitnet-core --package bitnet-quant --package bitnet-inference --features bitnet-inference/gpu
 scripts/check-imports.sh "$CARGO_TARGET_DIR/aarch64-apple-darwin/debug/deps" "$dir/bin/llvm-nm"
 cargo check "${options[@]}" --package palisade-judge --package palisade --package cargo-palisade --package palisade-alloc
