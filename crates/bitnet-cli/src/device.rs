@@ -2,10 +2,7 @@
 
 use std::str::FromStr;
 
-use bitnet_inference::{Checkpoint, Device, DeviceError, DeviceInfo, DeviceKind};
-
-use crate::error::UsageError;
-use crate::model::{ComputeArgs, HeadArg, KvArg};
+use bitnet_inference::{Device, DeviceInfo, DeviceKind};
 
 /// `--device`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +54,7 @@ impl FromStr for DeviceArg {
 pub struct ChosenDevice {
     pub device: Device,
     /// Why it was chosen, in a few words.
-    why: String,
+    pub why: String,
 }
 
 impl ChosenDevice {
@@ -74,83 +71,6 @@ impl ChosenDevice {
             device.kind(),
             device.name()
         )
-    }
-}
-
-impl ComputeArgs {
-    /// Returns the device that was asked for, or the fastest one for a model.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if it is not there, or cannot compute with the other options.
-    pub fn choose_device(
-        &self,
-        checkpoint: &Checkpoint,
-        n_threads: Option<usize>,
-    ) -> Result<ChosenDevice, DeviceError> {
-        let DeviceArg::Kind { kind, adapter } = &self.device else {
-            return Ok(self.fastest_device(checkpoint, n_threads));
-        };
-        if *kind != DeviceKind::Cpu {
-            if self.head == HeadArg::Exact {
-                return Err(DeviceError::Head);
-            }
-            if self.kv != KvArg::F16 {
-                return Err(DeviceError::KvPrecision);
-            }
-        }
-        Ok(ChosenDevice {
-            device: Device::open(*kind, adapter.as_deref())?,
-            why: "as requested".to_owned(),
-        })
-    }
-
-    fn fastest_device(&self, checkpoint: &Checkpoint, n_threads: Option<usize>) -> ChosenDevice {
-        let config = checkpoint.config();
-        let cpu_only = [
-            (config.dense_linears, "the model has dense linear layers"),
-            (
-                self.head == HeadArg::Exact,
-                "only the CPU has `--head exact`",
-            ),
-            (
-                self.kv != KvArg::F16,
-                "only the CPU has other `--kv` than f16",
-            ),
-            (self.kernel.is_some(), "`--kernel` is one of the CPU"),
-        ];
-        if let Some((_, why)) = cpu_only.into_iter().find(|(is_so, _)| *is_so) {
-            return ChosenDevice {
-                device: Device::Cpu,
-                why: why.to_owned(),
-            };
-        }
-        let n_bytes = config.n_linear_weights() / 4 + config.vocab_size * config.hidden_dim;
-        let n_threads = n_threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let fastest = Device::fastest(n_bytes, config.n_layers, n_threads.clamp(1, 64));
-        ChosenDevice {
-            device: fastest.device,
-            why: format!("the fastest: {}", fastest.reason),
-        }
-    }
-
-    /// Returns these arguments with the CPU as the device, which `what` needs.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if another device was asked for.
-    pub fn on_cpu(&self, what: &str) -> Result<Self, UsageError> {
-        if self.device != DeviceArg::Auto && self.device != DeviceArg::CPU {
-            return Err(UsageError(format!(
-                "{what} needs `--device cpu`: what a GPU computes is not the same on other \
-                 machines"
-            )));
-        }
-        Ok(Self {
-            device: DeviceArg::CPU,
-            ..self.clone()
-        })
     }
 }
 

@@ -11,8 +11,9 @@ use bitnet_core::{
     ComputeContext, HybridMemoryPool, Isa, IsaError, KvPrecision, TernaryLayout, ThreadPool,
 };
 use bitnet_inference::{
-    ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Device, DeviceKind, Engine,
-    HeadPrecision, I2SLayout, Model, Note, Packing, Plan, PlanOptions, TemplateOrigin, Tokenizer,
+    ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Device, DeviceError, DeviceKind,
+    Engine, HeadPrecision, I2SLayout, LoadTarget, Model, Note, Packing, Plan, PlanOptions,
+    TemplateOrigin, Tokenizer,
 };
 use bitnet_server::MemoryTaken;
 use clap::{Args, ValueEnum};
@@ -419,6 +420,78 @@ impl ChatTemplateArg {
 }
 
 impl ComputeArgs {
+    /// Returns the device that was asked for, or the fastest one for a model.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it is not there, or cannot compute with the other options.
+    pub fn choose_device(
+        &self,
+        checkpoint: &Checkpoint,
+        n_threads: Option<usize>,
+    ) -> Result<ChosenDevice, DeviceError> {
+        let DeviceArg::Kind { kind, adapter } = &self.device else {
+            return Ok(self.fastest_device(checkpoint, n_threads));
+        };
+        if *kind != DeviceKind::Cpu {
+            if self.head == HeadArg::Exact {
+                return Err(DeviceError::Head);
+            }
+            if self.kv != KvArg::F16 {
+                return Err(DeviceError::KvPrecision);
+            }
+        }
+        Ok(ChosenDevice {
+            device: Device::open(*kind, adapter.as_deref())?,
+            why: "as requested".to_owned(),
+        })
+    }
+
+    fn fastest_device(&self, checkpoint: &Checkpoint, n_threads: Option<usize>) -> ChosenDevice {
+        let config = checkpoint.config();
+        let cpu_only = [
+            (config.dense_linears, "the model has dense linear layers"),
+            (
+                self.head == HeadArg::Exact,
+                "only the CPU has `--head exact`",
+            ),
+            (
+                self.kv != KvArg::F16,
+                "only the CPU has other `--kv` than f16",
+            ),
+            (self.kernel.is_some(), "`--kernel` is one of the CPU"),
+        ];
+        if let Some((_, why)) = cpu_only.into_iter().find(|(is_so, _)| *is_so) {
+            return ChosenDevice {
+                device: Device::Cpu,
+                why: why.to_owned(),
+            };
+        }
+        let n_bytes = config.n_linear_weights() / 4 + config.vocab_size * config.hidden_dim;
+        let n_threads = n_threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let fastest = Device::fastest(n_bytes, config.n_layers, n_threads.clamp(1, 64));
+        ChosenDevice {
+            device: fastest.device,
+            why: format!("the fastest: {}", fastest.reason),
+        }
+    }
+
+    /// Returns these arguments with the CPU as the device, which `what` needs, and why.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if another device was asked for.
+    pub fn on_cpu(&self, what: &str, why: &str) -> Result<Self, UsageError> {
+        if self.device != DeviceArg::Auto && self.device != DeviceArg::CPU {
+            return Err(UsageError(format!("{what} needs `--device cpu`: {why}")));
+        }
+        Ok(Self {
+            device: DeviceArg::CPU,
+            ..self.clone()
+        })
+    }
+
     /// Returns the requested instruction set, if any.
     pub fn isa(&self) -> Result<Option<Isa>, IsaError> {
         self.kernel.as_deref().map(Isa::named).transpose()
@@ -538,13 +611,16 @@ impl RunModelArgs {
         let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(plan.n_threads));
         let isa = plan.isa;
         let packing = self.compute.packing(isa, head)?;
+        let target = LoadTarget {
+            device: &chosen.device,
+            context_len: plan.context_len,
+        };
         let model = Model::load_on(
-            &chosen.device,
+            target,
             checkpoint,
             &pool,
             &mut ComputeContext::new(isa, &mut threads),
             packing,
-            plan.context_len,
             |done, total| {
                 progress.set(done, total);
             },

@@ -81,7 +81,7 @@ pub use logits_processor::{LogitsProcessor, LogitsProcessorError};
 pub use logprobs::TokenLogprobs;
 pub use memory_estimate::{MemoryEstimate, MemoryLimitError, MemoryOptions};
 pub use model::skipping::{Share, Skipped};
-pub use model::{HeadPrecision, Model, ModelError, Packing};
+pub use model::{HeadPrecision, LoadTarget, Model, ModelError, Packing};
 pub use note::Note;
 pub use page_store::{PageStore, Restored};
 pub use perplexity::{Perplexity, PerplexityError, perplexity};

@@ -99,7 +99,8 @@ fn run_here(args: &Args, prompt: &str, ui: &Ui) -> anyhow::Result<()> {
     let head = args.model.compute.head.for_largest();
     let mut model = args.model.clone();
     if receipt.is_some() {
-        model.compute = model.compute.on_cpu("--receipt")?;
+        let why = "what a GPU computes is not the same on other machines";
+        model.compute = model.compute.on_cpu("--receipt", why)?;
     }
     let mut loaded = model.load(&checkpoint, args.generate.context, head, ui)?;
     let sampling = args.generate.sampling(&checkpoint, ui);

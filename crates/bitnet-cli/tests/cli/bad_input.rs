@@ -705,12 +705,29 @@ fn devices_that_cannot_be_used() {
     let folder = tempfile::tempdir().unwrap();
     let found = failure_with_stdin(folder.path(), &perplexity, PROMPT.as_bytes());
     assert_eq!(found, expected);
-    assert_snapshot!(refused(&["run", "--device", "opencl", PROMPT]), @"");
-    assert_snapshot!(refused(&["run", "--device", "vulkan", "--kv", "int8", PROMPT]), @"");
-    assert_snapshot!(refused(&["run", "--device", "vulkan", "--head", "exact", PROMPT]), @"");
-    assert_snapshot!(refused(&["bench", "--kernels", "--device", "vulkan"]), @"");
+    let unknown = bitnet(&["run", "--device", "opencl", PROMPT]);
+    assert_eq!(unknown.code, Some(2));
+    let expected = "expected auto, cpu, cuda, metal, vulkan or dx12; a GPU's name may follow";
+    assert!(unknown.stderr.contains(expected), "{unknown:?}");
+    assert_snapshot!(refused(&["run", "--device", "vulkan", "--kv", "int8", PROMPT]), @"
+    exit code 1
+    error: GPUs have keys and values in f16 only
+    hint: `--device cpu` runs everywhere; `bitnet devices` shows what there is
+    ");
+    assert_snapshot!(refused(&["run", "--device", "vulkan", "--head", "exact", PROMPT]), @"
+    exit code 1
+    error: GPUs compute with an int8 output matrix only
+    hint: `--device cpu` runs everywhere; `bitnet devices` shows what there is
+    ");
+    assert_snapshot!(refused(&["bench", "--kernels", "--device", "vulkan"]), @"
+    exit code 2
+    error: --kernels needs `--device cpu`: it measures the kernels of the CPU
+    ");
     let receipt = ["run", "--device", "vulkan", "--receipt", "r.json", PROMPT];
-    assert_snapshot!(failure_with_stdin(folder.path(), &receipt, b""), @"");
+    assert_snapshot!(failure_with_stdin(folder.path(), &receipt, b""), @"
+    exit code 2
+    error: --receipt needs `--device cpu`: what a GPU computes is not the same on other machines
+    ");
     assert!(!folder.path().join("r.json").exists());
 }
 
@@ -718,7 +735,11 @@ fn devices_that_cannot_be_used() {
 #[test]
 fn an_adapter_that_is_not_there_is_refused_with_the_reason() {
     let found = refused(&["run", "--device", "vulkan:Radeon", PROMPT]);
-    assert_snapshot!(found, @"");
+    assert_snapshot!(found, @r#"
+    exit code 1
+    error: there is no Vulkan adapter named "Radeon"; no adapter was found (VK_ICD_FILENAMES names no-driver.json, which does not exist)
+    hint: `--device cpu` runs everywhere; `bitnet devices` shows what there is
+    "#);
 }
 
 #[test]

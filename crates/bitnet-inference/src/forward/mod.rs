@@ -156,8 +156,9 @@ impl Forward {
         }
         let positions = batch.rows.iter().map(|row| row.position + 1);
         let len = positions.max().unwrap_or(0);
-        for rope in [Some(&mut self.rope), self.sliding_rope.as_mut()] {
-            rope.into_iter().for_each(|rope| rope.extend(len));
+        self.rope.extend(len);
+        if let Some(rope) = &mut self.sliding_rope {
+            rope.extend(len);
         }
         for layer in 0..self.model.config().n_layers {
             if !self.attention_block(layer, batch, kv) {

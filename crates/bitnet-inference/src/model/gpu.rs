@@ -262,7 +262,7 @@ fn upload_layer(
         let stored = |row| RotaryRows::Halves.position_in(stored_rows, row, widths);
         let tensor =
             TernaryTensor::new(ctx.checkpoint, ctx.compute.isa, &layer_tensor(layer, name))?;
-        let scales = tensor.scales.clone().reordered(tensor.n_rows, &stored);
+        let scales = tensor.scales.clone().reordered(tensor.n_rows, stored);
         loader.linear(layer, part, &scales, |row, trits| {
             tensor.load_row(stored(row), trits)
         })?;

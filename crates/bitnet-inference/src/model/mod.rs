@@ -95,6 +95,15 @@ pub(crate) struct GpuWeights {
     _on_device: Counted,
 }
 
+/// Where a model is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadTarget<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// The longest context of the model's engines; only a GPU needs it.
+    pub context_len: usize,
+}
+
 /// Why a model cannot be loaded onto a device.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -149,24 +158,21 @@ impl Model {
     }
 
     /// Loads all weights of a checkpoint onto a device and returns the model: onto the CPU as
-    /// [`load`](Self::load) does. On a GPU, `packing` is not used, and `context_len` limits
-    /// the context of the model's engines.
+    /// [`load`](Self::load) does. On a GPU, `packing` is not used.
     ///
     /// # Errors
     ///
     /// Returns the errors of [`load`](Self::load), or an error if the device fails or does not
     /// compute the model.
-    #[cfg_attr(not(feature = "gpu"), expect(unused_variables, reason = "for GPUs"))]
     pub fn load_on(
-        device: &Device,
+        to: LoadTarget<'_>,
         checkpoint: &Checkpoint,
         pool: &HybridMemoryPool,
         ctx: &mut ComputeContext<'_>,
         packing: Packing,
-        context_len: usize,
         progress: impl FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
-        match device {
+        match to.device {
             Device::Cpu => Ok(Self::load(checkpoint, pool, ctx, packing, progress)?),
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => {
@@ -178,7 +184,7 @@ impl Model {
                     read_all: true,
                     notes: Vec::new(),
                 };
-                let model = gpu::upload(ctx, gpu, context_len, progress)?;
+                let model = gpu::upload(ctx, gpu, to.context_len, progress)?;
                 let weights = GpuWeights {
                     _on_device: pool.count(Category::Device, model.n_bytes()),
                     model: Arc::new(model),

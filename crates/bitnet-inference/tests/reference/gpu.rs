@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, KvPage, ThreadPool};
 use bitnet_inference::{
-    Checkpoint, Device, DeviceKind, Engine, GenerateOptions, HeadPrecision, Input, Logits, Model,
-    Packing, PageStore, Plan, PlanError, PlanOptions, SamplerOptions, Tokenizer, generate,
-    perplexity,
+    Checkpoint, Device, DeviceKind, Engine, GenerateOptions, HeadPrecision, Input, LoadTarget,
+    Logits, Model, Packing, PageStore, Plan, PlanError, PlanOptions, SamplerOptions, Tokenizer,
+    generate, perplexity,
 };
 
 use super::common::{engine, load, models};
 use super::{check_greedy, check_logits, reference};
 
 /// Returns the device of the tests.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn device(test: &str) -> Option<Device> {
     match Device::open(DeviceKind::Vulkan, None) {
         Ok(device) => Some(device),
@@ -33,15 +34,11 @@ fn load_on(device: &Device, checkpoint: &Checkpoint, context_len: usize) -> Arc<
     let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(2));
     let ctx = &mut ComputeContext::new(Isa::best(), &mut threads);
     let packing = Packing::from(HeadPrecision::Int8);
-    let model = Model::load_on(
+    let target = LoadTarget {
         device,
-        checkpoint,
-        &pool,
-        ctx,
-        packing,
         context_len,
-        |_, _| (),
-    );
+    };
+    let model = Model::load_on(target, checkpoint, &pool, ctx, packing, |_, _| ());
     Arc::new(model.unwrap())
 }
 
@@ -295,7 +292,7 @@ fn saved_pages_of_a_gpu_are_read_again_by_it_alone() {
     assert_eq!(restored.n_pages, 3);
     let rest = &prompt[3 * KvPage::POSITIONS..];
     assert_eq!(bits(&mut second, restored.sequence, &[rest]), expected);
-    assert_eq!(store.take_notes(), [String::new(); 0]);
+    assert!(store.take_notes().is_empty());
 
     let model = load(&checkpoint, Isa::best(), HeadPrecision::Int8);
     let cpu = PlanOptions {

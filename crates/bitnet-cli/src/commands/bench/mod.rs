@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::Context;
 use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, ThreadPool};
 use bitnet_inference::{
-    DeviceKind, Engine, HeadPrecision, Input, Logits, Model, Plan, PlanError, PlanOptions, Skipped,
+    Device, DeviceKind, Engine, HeadPrecision, Input, LoadTarget, Logits, Model, Plan, PlanError,
+    PlanOptions, Skipped,
 };
 use serde::Serialize;
 
@@ -86,6 +87,28 @@ struct GpuReport {
     name: String,
     kind: &'static str,
     read_gb_s: f64,
+}
+
+impl GpuReport {
+    /// Measures a device; returns `None` for the CPU.
+    fn measure(device: &Device) -> anyhow::Result<Option<Self>> {
+        if device.kind() == DeviceKind::Cpu {
+            return Ok(None);
+        }
+        let read = device.read_bandwidth();
+        Ok(Some(Self {
+            name: device.name(),
+            kind: device.kind().name(),
+            read_gb_s: read.context("the bandwidth of the GPU cannot be measured")? / 1e9,
+        }))
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            read: self.read_gb_s * 1e9,
+            int8: None,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -174,13 +197,16 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let pool = HybridMemoryPool::new();
     let mut threads = ThreadPool::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
     let packing = args.compute.packing(isa, head)?;
+    let target = LoadTarget {
+        device: &device.device,
+        context_len: plans.iter().map(|plan| plan.context_len).max().unwrap_or(0),
+    };
     let model = Model::load_on(
-        &device.device,
+        target,
         &checkpoint,
         &pool,
         &mut ComputeContext::new(isa, &mut threads),
         packing,
-        plans.iter().map(|plan| plan.context_len).max().unwrap_or(0),
         |done, total| progress.set(done, total),
     );
     let model = Arc::new(model.with_context(|| format!("failed to load {}", args.model.name()))?);
@@ -216,25 +242,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut machine = Machine::identify();
     let mut rows = Vec::new();
     let mut measured = measured.iter();
-    let gpu = match device.device.kind() {
-        DeviceKind::Cpu => None,
-        kind => {
-            let read = device.device.read_bandwidth();
-            Some(GpuReport {
-                name: device.device.name(),
-                kind: kind.name(),
-                read_gb_s: read.context("the bandwidth of the GPU cannot be measured")? / 1e9,
-            })
-        }
-    };
+    let gpu = GpuReport::measure(&device.device)?;
     for plan in &plans {
-        let mut limits = machine.measure(&pool, plan.isa, plan.n_threads)?;
-        if let Some(gpu) = &gpu {
-            limits = Limits {
-                read: gpu.read_gb_s * 1e9,
-                int8: None,
-            };
-        }
+        let of_cpu = machine.measure(&pool, plan.isa, plan.n_threads)?;
+        let limits = gpu.as_ref().map_or(of_cpu, GpuReport::limits);
         let of_plan = tests.iter().zip(&mut measured);
         rows.extend(of_plan.map(|(test, measured)| test.row(&model, plan, measured, limits)));
     }
@@ -255,7 +266,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
 
 impl Args {
     fn run_kernels(&self, ui: &Ui) -> anyhow::Result<()> {
-        self.compute.on_cpu("--kernels")?;
+        self.compute
+            .on_cpu("--kernels", "it measures the kernels of the CPU")?;
         let isas = match self.compute.isa()? {
             Some(isa) => vec![isa],
             None => Isa::available().collect(),
