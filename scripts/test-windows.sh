@@ -22,6 +22,8 @@ export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine
 # A separate Wine prefix, without the .NET and HTML components that Wine offers to install.
 export WINEDEBUG=-all WINEPREFIX=$dir/windows/wine WINEDLLOVERRIDES=mscoree,mshtml=
+# Wine would use the drivers of this system; GPUs are tested natively.
+export VK_ICD_FILENAMES=no-driver.json
 # A server that ends between two programs can refuse the next one.
 mkdir -p "$WINEPREFIX"
 wineserver --persistent || true # one may be running
