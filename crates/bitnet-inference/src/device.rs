@@ -213,8 +213,8 @@ impl Device {
         let threads = &mut ThreadPool::new(n_threads);
         let Ok(read) = machine::read_bandwidth(&pool, Isa::best(), threads) else {
             return FastestDevice {
-                reason: "the CPU could not be measured".to_owned(),
-                device: gpu,
+                device: Self::Cpu,
+                reason: "it could not be measured beside the GPU".to_owned(),
             };
         };
         let on_cpu = cost.on_cpu(read);
@@ -378,8 +378,9 @@ impl DeviceKind {
         }
     }
 
+    /// Returns the kind of the devices that an interface reaches.
     #[cfg(feature = "gpu")]
-    fn of(api: Api) -> Self {
+    pub(crate) fn of(api: Api) -> Self {
         match api {
             Api::Metal => Self::Metal,
             Api::Vulkan => Self::Vulkan,

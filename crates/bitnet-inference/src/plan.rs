@@ -36,7 +36,7 @@ const MAX_SEQUENCES: usize = 1 << 16;
 /// Options of a plan. The other values follow from the model and the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanOptions {
-    /// The device; by default the fastest one.
+    /// The device that the model is loaded on; by default the CPU.
     pub device: DeviceKind,
     /// The instruction set; by default the best one of this machine.
     pub isa: Option<Isa>,

@@ -61,7 +61,6 @@ impl GpuForward {
     ) -> Result<(), PassError> {
         self.change(pages)?;
         let mut sequences: Vec<usize> = batch.rows.iter().map(|row| row.sequence).collect();
-        sequences.dedup();
         sequences.sort_unstable();
         sequences.dedup();
         let table_of = |sequence: &usize| -> Vec<u32> {

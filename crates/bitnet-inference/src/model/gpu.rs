@@ -270,6 +270,7 @@ fn upload_layer(
         if let Some(note) = unusual {
             note::add(&mut ctx.notes, note);
         }
+        ctx.checkpoint.release(&layer_tensor(layer, name));
     }
     Ok(())
 }

@@ -222,7 +222,7 @@ impl Model {
         match &self.weights {
             Weights::Packed(_) => DeviceKind::Cpu,
             #[cfg(feature = "gpu")]
-            Weights::Gpu(weights) => Device::Gpu(weights.model.gpu().clone()).kind(),
+            Weights::Gpu(weights) => DeviceKind::of(weights.model.gpu().info().api),
         }
     }
 
