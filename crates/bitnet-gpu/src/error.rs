@@ -44,16 +44,6 @@ pub enum GpuError {
         /// What is not computed.
         what: String,
     },
-    /// More memory would be needed than is allowed.
-    #[error("{device} would need {needed} bytes, {limit} are allowed")]
-    TooLarge {
-        /// The device.
-        device: String,
-        /// The bytes needed.
-        needed: u64,
-        /// The bytes allowed.
-        limit: u64,
-    },
     /// The device is out of memory.
     #[error("{device} is out of memory for {what}")]
     OutOfMemory {

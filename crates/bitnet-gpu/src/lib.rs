@@ -16,7 +16,7 @@ pub use adapter::{AdapterInfo, AdapterKind, Api, adapters};
 pub use buffers::SessionOptions;
 pub use device::{DeviceLimits, Gpu};
 pub use error::{GpuError, LoadError, PassError};
-pub use loader::{LoadOptions, ModelLoader, RopeTable};
+pub use loader::{ModelLoader, RopeTable};
 pub use model::GpuModel;
 pub use session::{Output, OutputKind, OutputValues, Row, Session};
 pub use shape::{

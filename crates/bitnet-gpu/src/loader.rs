@@ -27,15 +27,6 @@ pub struct RopeTable<'a> {
     pub sin: &'a [f32],
 }
 
-/// Options of loading.
-#[derive(Clone, Copy, Debug)]
-pub struct LoadOptions {
-    /// The most bytes that the model may take on the device.
-    pub max_bytes: usize,
-    /// The threads that pack rows.
-    pub n_threads: usize,
-}
-
 /// A model that is being loaded. Every matrix and norm of the shape must be loaded, in any
 /// order; a matrix may be loaded again.
 #[derive(Debug)]
@@ -64,12 +55,12 @@ enum Item {
 
 impl ModelLoader {
     /// Allocates a model of this shape, with a rotary table for each of
-    /// [`ModelShape::rope_dims`].
+    /// [`ModelShape::rope_dims`]. Rows are packed by `n_threads` threads.
     ///
     /// # Errors
     ///
-    /// Returns an error if the kernels do not compute this shape, the model exceeds
-    /// `max_bytes` or a limit of the device, or the device is out of memory.
+    /// Returns an error if the kernels do not compute this shape, the model exceeds a limit of
+    /// the device, or the device is out of memory.
     ///
     /// # Panics
     ///
@@ -79,17 +70,9 @@ impl ModelLoader {
         gpu: &Gpu,
         shape: ModelShape,
         ropes: &[RopeTable<'_>],
-        options: LoadOptions,
+        n_threads: usize,
     ) -> Result<Self, GpuError> {
         check(gpu, &shape)?;
-        let needed = shape.required_bytes();
-        if needed > options.max_bytes {
-            return Err(GpuError::TooLarge {
-                device: gpu.device(),
-                needed: needed as u64,
-                limit: options.max_bytes as u64,
-            });
-        }
         assert_eq!(
             ropes.len(),
             shape.rope_dims.len(),
@@ -143,7 +126,7 @@ impl ModelLoader {
         let norm_len = output_norm_at(&shape) + shape.hidden_dim;
         Ok(Self {
             gpu: gpu.clone(),
-            n_threads: options.n_threads.max(1),
+            n_threads: n_threads.max(1),
             ropes: ropes
                 .iter()
                 .zip(&shape.rope_dims)

@@ -15,8 +15,8 @@ use super::{Random, device};
 use crate::model::norm_at;
 use crate::{
     Activation, ActivationPrecision, EmbeddingEncoding, Gpu, GpuModel, HeadKind, InputNorms,
-    LayerShape, LoadOptions, ModelLoader, ModelShape, Multipliers, Norm, Output, OutputKind,
-    OutputValues, Part, PassError, Place, RopeTable, Row, Session, SessionOptions,
+    LayerShape, ModelLoader, ModelShape, Multipliers, Norm, Output, OutputKind, OutputValues, Part,
+    PassError, Place, RopeTable, Row, Session, SessionOptions,
 };
 
 const ISA: Isa = Isa::Scalar;
@@ -264,12 +264,8 @@ impl Weights {
     /// Loads the model to a device.
     pub(super) fn load(&self, gpu: &Gpu) -> Arc<GpuModel> {
         let ropes = self.ropes.iter().map(|[cos, sin]| RopeTable { cos, sin });
-        let options = LoadOptions {
-            max_bytes: usize::MAX,
-            n_threads: 2,
-        };
         let ropes: Vec<_> = ropes.collect();
-        let mut loader = ModelLoader::new(gpu, self.shape.clone(), &ropes, options).unwrap();
+        let mut loader = ModelLoader::new(gpu, self.shape.clone(), &ropes, 2).unwrap();
         let decode = |trits: &Trits, row: usize, out: &mut [i8]| {
             trits.decode(row, out);
             Ok::<_, ()>(())
@@ -832,11 +828,7 @@ fn decoding_the_shape_of_a_large_model_is_timed() {
         cos: &table,
         sin: &table,
     };
-    let options = LoadOptions {
-        max_bytes: usize::MAX,
-        n_threads: 4,
-    };
-    let mut loader = ModelLoader::new(&gpu, shape.clone(), &[rope], options).unwrap();
+    let mut loader = ModelLoader::new(&gpu, shape.clone(), &[rope], 4).unwrap();
     // Rows are parts of the same random numbers, which is faster.
     let mut random = Random(1);
     let (trits, values) = (random.trits(8192), random.floats(8192));

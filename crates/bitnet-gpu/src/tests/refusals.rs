@@ -8,24 +8,18 @@ use super::passes::{Weights, session, shape};
 use super::{Random, device};
 
 use crate::{
-    Api, DeviceLimits, EmbeddingEncoding, Gpu, GpuError, LoadError, LoadOptions, ModelLoader,
-    ModelShape, Output, OutputKind, OutputValues, Part, PassError, RopeTable, Row, Session,
-    SessionOptions,
+    Api, DeviceLimits, EmbeddingEncoding, Gpu, GpuError, LoadError, ModelLoader, ModelShape,
+    Output, OutputKind, OutputValues, Part, PassError, RopeTable, Row, Session, SessionOptions,
 };
 
-const ALL: LoadOptions = LoadOptions {
-    max_bytes: usize::MAX,
-    n_threads: 1,
-};
-
-fn loader(gpu: &Gpu, shape: &ModelShape, options: LoadOptions) -> Result<ModelLoader, GpuError> {
+fn loader(gpu: &Gpu, shape: &ModelShape, n_threads: usize) -> Result<ModelLoader, GpuError> {
     let len = shape.context_len * shape.rope_dims[0] / 2;
     let table = vec![0.0; len];
     let rope = RopeTable {
         cos: &table,
         sin: &table,
     };
-    ModelLoader::new(gpu, shape.clone(), &[rope], options)
+    ModelLoader::new(gpu, shape.clone(), &[rope], n_threads)
 }
 
 /// Opens the tested device again, with lower limits.
@@ -57,27 +51,13 @@ fn an_interface_that_the_system_lacks_is_named() {
 }
 
 #[test]
-fn a_model_above_the_limit_of_bytes_is_refused_with_both_numbers() {
-    let Some(gpu) = device() else { return };
-    let needed = shape().required_bytes();
-    let options = |max_bytes| LoadOptions { max_bytes, ..ALL };
-    let error = loader(&gpu, &shape(), options(needed - 1)).unwrap_err();
-    assert!(matches!(error, GpuError::TooLarge { .. }), "{error}");
-    let text = error.to_string();
-    for part in [gpu.device(), needed.to_string(), (needed - 1).to_string()] {
-        assert!(text.contains(&part), "{text}");
-    }
-    assert!(loader(&gpu, &shape(), options(needed)).is_ok());
-}
-
-#[test]
 fn a_matrix_above_the_limit_of_bindings_is_refused_with_both_numbers() {
     let Some(gpu) = device() else { return };
     let limits = DeviceLimits {
         binding_bytes: Some(8192),
         ..DeviceLimits::default()
     };
-    let error = loader(&limited(&gpu, limits), &shape(), ALL).unwrap_err();
+    let error = loader(&limited(&gpu, limits), &shape(), 1).unwrap_err();
     let GpuError::Limit { needed, limit, .. } = &error else {
         panic!("{error}");
     };
@@ -159,11 +139,7 @@ fn small_limits_change_no_result() {
 #[test]
 fn a_row_that_cannot_be_decoded_is_the_error_of_the_lowest() {
     let Some(gpu) = device() else { return };
-    let options = LoadOptions {
-        n_threads: 3,
-        ..ALL
-    };
-    let mut loader = loader(&gpu, &shape(), options).unwrap();
+    let mut loader = loader(&gpu, &shape(), 3).unwrap();
     let decode = |row: usize, _: &mut [i8]| if row < 41 { Ok(()) } else { Err(row) };
     let error = loader.linear(0, Part::Up, &Scales::Tensor(1.0), decode);
     // Rows of a panel are decoded in order, and panels are handed out in order.

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 
 use bitnet_core::{Scales, ops};
 use bitnet_gpu::{
-    EmbeddingEncoding, Gpu, GpuModel, HeadKind, InputNorms, LayerShape, LoadOptions, ModelLoader,
-    ModelShape, Norm, Part, RopeTable,
+    EmbeddingEncoding, Gpu, GpuModel, HeadKind, InputNorms, LayerShape, ModelLoader, ModelShape,
+    Norm, Part, RopeTable,
 };
 use bitnet_quant::DenseType;
 
@@ -187,11 +187,8 @@ pub(crate) fn upload(
             sin: table.sin(),
         })
         .collect();
-    let options = LoadOptions {
-        max_bytes: usize::MAX,
-        n_threads: ctx.compute.threads.n_threads(),
-    };
-    let mut loader = ModelLoader::new(gpu, shape, &tables, options)?;
+    let n_threads = ctx.compute.threads.n_threads();
+    let mut loader = ModelLoader::new(gpu, shape, &tables, n_threads)?;
     for layer in 0..config.n_layers {
         progress(layer, config.n_layers);
         upload_layer(ctx, &mut loader, layer)?;
