@@ -183,6 +183,54 @@ fn prints_the_error_of_opening_vulkan() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_device_without_memory_is_an_error_that_says_for_what() {
+    let Some(gpu) = device() else { return };
+    if !gpu.info().is_software() {
+        // The limit below is of the memory of a process.
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 3000000 && exec \"$0\" \"$@\""])
+        .arg(program)
+        .args(["--exact", "--nocapture", "--ignored"])
+        .arg("tests::refusals::prints_the_error_of_a_model_of_eight_gigabytes")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}");
+    let expected = format!("{} is out of memory for ", gpu.device());
+    assert!(
+        text.contains(&expected) && text.contains(" of layer "),
+        "{text}"
+    );
+    assert!(text.contains("a small model is loaded"), "{text}");
+}
+
+#[test]
+#[ignore = "run by another test, in less memory"]
+#[expect(clippy::print_stdout, reason = "read by the test that runs this one")]
+fn prints_the_error_of_a_model_of_eight_gigabytes() {
+    let Some(gpu) = device() else { return };
+    let large = ModelShape {
+        hidden_dim: 8192,
+        ffn_dim: 16384,
+        layers: vec![shape().layers[0]; 80],
+        ..shape()
+    };
+    match loader(&gpu, &large, 1) {
+        Ok(_) => println!("{} bytes fit", large.required_bytes()),
+        Err(error) => println!("{error}"),
+    }
+    let small = loader(&gpu, &shape(), 1);
+    println!(
+        "a small model is {}",
+        if small.is_ok() { "loaded" } else { "refused" }
+    );
+}
+
+#[test]
 #[should_panic(expected = "pages of the cache")]
 fn a_page_that_does_not_exist_is_not_read() {
     let Some(gpu) = device() else {
