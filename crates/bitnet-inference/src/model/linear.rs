@@ -138,7 +138,7 @@ pub(crate) fn pack(
 ) -> Result<PackedTernary, CheckpointError> {
     let checkpoint = ctx.checkpoint;
     let tensor = TernaryTensor::new(checkpoint, ctx.compute.isa, name)?;
-    let is_zero = AtomicBool::new(true);
+    let all_zero = AllZero::new();
     let layout = if ctx.read_all {
         ctx.layout
     } else {
@@ -151,18 +151,38 @@ pub(crate) fn pack(
     };
     let packed = PackedTernary::pack(ctx.pool, ctx.compute.threads, spec, |row, trits| {
         let decoded = tensor.load_row(stored(row), trits);
-        // In a nonzero matrix, this usually checks only the first row.
-        if is_zero.load(Ordering::Relaxed) && trits.iter().any(|trit| *trit != 0) {
-            is_zero.store(false, Ordering::Relaxed);
-        }
+        all_zero.see(|| trits.iter().all(|trit| *trit == 0));
         decoded
     });
     checkpoint.release(name);
     let packed = packed?;
-    if let Some(note) = unusual_values(tensor.name, tensor.scales.values(), is_zero.into_inner()) {
+    let all_zero = all_zero.into_inner();
+    if let Some(note) = unusual_values(tensor.name, tensor.scales.values(), all_zero) {
         note::add(&mut ctx.notes, note);
     }
     Ok(packed)
+}
+
+/// Whether all rows of a matrix are zero. Several threads see its rows.
+pub(crate) struct AllZero(AtomicBool);
+
+impl AllZero {
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(true))
+    }
+
+    /// Sees a row. Once a row was not zero, `is_zero` is not called: of most matrices, only
+    /// the first row is looked at.
+    pub(crate) fn see(&self, is_zero: impl FnOnce() -> bool) {
+        if self.0.load(Ordering::Relaxed) && !is_zero() {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether all rows that were seen are zero.
+    pub(crate) fn into_inner(self) -> bool {
+        self.0.into_inner()
+    }
 }
 
 /// Returns a note if the scales of a tensor or the weights of a norm are all zero, or the

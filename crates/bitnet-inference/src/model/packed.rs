@@ -1,12 +1,12 @@
 //! Weights in the memory layout of the CPU's kernels.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{Isa, PackedInt8, PackedTernary, TernaryLayout, ops};
 
-use super::linear::{Linear, pack, unusual_values};
+use super::linear::{AllZero, Linear, pack, unusual_values};
 use super::load_context::LoadContext;
 use super::{HeadPrecision, not_finite, not_finite_in};
 use crate::format::checkpoint::CheckpointError;
@@ -299,19 +299,18 @@ fn dense_head(
 ) -> Result<Head, CheckpointError> {
     let mut int8 = || {
         let first_bad = AtomicUsize::new(usize::MAX);
-        let is_zero = AtomicBool::new(true);
+        let all_zero = AllZero::new();
         let isa = ctx.compute.isa;
         let packed = PackedInt8::quantize(ctx.pool, ctx.compute, output.shape(), |row, values| {
             output.decode_row_once(isa, row, values);
             let square = ops::dot(isa, values, values);
+            all_zero.see(|| square == 0.0);
             if !square.is_finite() {
                 first_bad.fetch_min(row, Ordering::Relaxed);
-            } else if square > 0.0 && is_zero.load(Ordering::Relaxed) {
-                is_zero.store(false, Ordering::Relaxed);
             }
         })?;
         match first_bad.into_inner() {
-            usize::MAX if is_zero.into_inner() => {
+            usize::MAX if all_zero.into_inner() => {
                 let (name, count) = (output.name().to_owned(), 1);
                 note::add(&mut ctx.notes, Note::AllZero { name, count });
             }

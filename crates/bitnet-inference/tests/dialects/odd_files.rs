@@ -24,6 +24,23 @@ fn weight_notes(path: &Path) -> Vec<String> {
     model.notes().iter().map(ToString::to_string).collect()
 }
 
+/// Returns the notes on weights from loading to a GPU, where there is one to test on.
+#[cfg(feature = "gpu")]
+fn weight_notes_on_gpu(path: &Path) -> Option<Vec<String>> {
+    let device =
+        &bitnet_inference::Device::open(bitnet_inference::DeviceKind::Vulkan, None).ok()?;
+    let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(1));
+    let ctx = &mut ComputeContext::new(bitnet_core::Isa::best(), &mut threads);
+    let context_len = 64;
+    let to = bitnet_inference::LoadTarget {
+        device,
+        context_len,
+    };
+    let packing = HeadPrecision::Int8.into();
+    let model = Model::load_on(to, &open(path), &pool, ctx, packing, |_, _| ()).unwrap();
+    Some(model.notes().iter().map(ToString::to_string).collect())
+}
+
 // --- accepted with a note --------------------------------------------------------
 
 #[test]
@@ -415,6 +432,10 @@ fn weights_that_no_trained_model_has_are_named_when_loading() {
             panic!("{expected}: {:?}", weight_notes(&path))
         };
         assert!(note.starts_with(expected), "{note}");
+        #[cfg(feature = "gpu")]
+        if let Some(on_gpu) = weight_notes_on_gpu(&path) {
+            assert_eq!(on_gpu, weight_notes(&path));
+        }
         // Validation finds the same, and no errors.
         let found =
             bitnet_inference::validate(&open(&path), |_| (), |_, _| ControlFlow::Continue(()));

@@ -9,7 +9,7 @@ use bitnet_gpu::{
 };
 use bitnet_quant::DenseType;
 
-use super::linear::unusual_values;
+use super::linear::{AllZero, unusual_values};
 use super::load_context::LoadContext;
 use super::packed::load_norm;
 use super::ternary::TernaryTensor;
@@ -17,7 +17,7 @@ use super::{ModelError, not_finite};
 use crate::device::DeviceError;
 use crate::format::checkpoint::{Checkpoint, CheckpointError};
 use crate::format::tensor::Encoding;
-use crate::note;
+use crate::note::{self, Note};
 use crate::spec::config::{Activation, ActivationPrecision, Config, RotaryRows};
 use crate::spec::rope::Rope;
 use crate::spec::tensors::{self, OUTPUT_NORM, TOKEN_EMBD, input_norm_tensor, layer_tensor};
@@ -212,13 +212,20 @@ pub(crate) fn upload(
         }
         HeadKind::Int8 => {
             let matrix = checkpoint.dense(output);
+            let all_zero = AllZero::new();
             loader.head_int8(|row, values: &mut [f32]| {
                 matrix.decode_row_once(isa, row, values);
-                if ops::dot(isa, values, values).is_finite() {
+                let square = ops::dot(isa, values, values);
+                all_zero.see(|| square == 0.0);
+                if square.is_finite() {
                     return Ok(());
                 }
                 Err(not_finite(&matrix, isa, row))
             })?;
+            if all_zero.into_inner() {
+                let (name, count) = (matrix.name().to_owned(), 1);
+                note::add(&mut ctx.notes, Note::AllZero { name, count });
+            }
         }
     }
     loader.output_norm(&load_norm(ctx, OUTPUT_NORM)?)?;
@@ -260,10 +267,14 @@ fn upload_layer(
         let tensor =
             TernaryTensor::new(ctx.checkpoint, ctx.compute.isa, &layer_tensor(layer, name))?;
         let scales = tensor.scales.clone().reordered(tensor.n_rows, stored);
+        let all_zero = AllZero::new();
         loader.linear(layer, part, &scales, |row, trits| {
-            tensor.load_row(stored(row), trits)
+            let decoded = tensor.load_row(stored(row), trits);
+            all_zero.see(|| trits.iter().all(|trit| *trit == 0));
+            decoded
         })?;
-        let unusual = unusual_values(tensor.name, tensor.scales.values(), false);
+        let all_zero = all_zero.into_inner();
+        let unusual = unusual_values(tensor.name, tensor.scales.values(), all_zero);
         if let Some(note) = unusual {
             note::add(&mut ctx.notes, note);
         }
