@@ -495,4 +495,4 @@ fn is_finite(isa: Isa, values: &[f32]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,13 +12,13 @@ use crate::format::checkpoint::Checkpoint;
 use crate::model::{HeadPrecision, Model};
 use crate::plan::{Plan, PlanOptions};
 
-fn models(name: &str) -> std::path::PathBuf {
+pub(crate) fn models(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../models")
         .join(name)
 }
 
-fn f32s(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+pub(crate) fn f32s(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let tensor = tensors.tensor(name).unwrap();
     let (values, rest) = tensor.data().as_chunks::<4>();
     assert!(rest.is_empty() && !values.is_empty());
@@ -27,7 +27,7 @@ fn f32s(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
 
 /// Compares rows of `width` values. Returns the number of rows with a flip: an activation
 /// rounded to a different int8 value, beyond the rounding noise of f32.
-fn n_flips(what: &str, found: &[f32], expected: &[f32], width: usize) -> usize {
+pub(crate) fn n_flips(what: &str, found: &[f32], expected: &[f32], width: usize) -> usize {
     assert_eq!(found.len(), expected.len(), "{what}");
     let rows = found.chunks(width).zip(expected.chunks(width));
     let errors = rows.map(|(found, expected)| {

@@ -1,5 +1,8 @@
 //! Weights on a GPU: the shape of a model there, and what is uploaded.
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 
 use bitnet_core::{Scales, ops};
@@ -175,23 +178,10 @@ pub(crate) fn upload(
     let config = checkpoint.config();
     let shape = shape(checkpoint, context_len)?;
     let head_kind = shape.head;
-    let table = |rope: &Rope| {
-        let mut table = rope.table(ctx.pool, config.head_dim, context_len)?;
-        table.extend(context_len);
-        Ok::<_, CheckpointError>(table)
-    };
-    let tables = ropes(config).map(table).collect::<Result<Vec<_>, _>>()?;
-    let tables: Vec<_> = (tables.iter())
-        .map(|table| RopeTable {
-            cos: table.cos(),
-            sin: table.sin(),
-        })
-        .collect();
-    let n_threads = ctx.compute.threads.n_threads();
-    let mut loader = ModelLoader::new(gpu, shape, &tables, n_threads)?;
+    let mut loader = loader(ctx, gpu, shape)?;
     for layer in 0..config.n_layers {
         progress(layer, config.n_layers);
-        upload_layer(ctx, &mut loader, layer)?;
+        upload_layer(ctx, &mut loader, layer, layer)?;
     }
     if let Encoding::Dense(_) = checkpoint.tensor(TOKEN_EMBD).encoding {
         let embedding = checkpoint.dense(TOKEN_EMBD);
@@ -233,10 +223,35 @@ pub(crate) fn upload(
     Ok(loader.finish()?)
 }
 
+/// Allocates a model of this shape and uploads its rotary tables.
+fn loader(
+    ctx: &LoadContext<'_, '_>,
+    gpu: &Gpu,
+    shape: ModelShape,
+) -> Result<ModelLoader, ModelError> {
+    let config = ctx.checkpoint.config();
+    let table = |rope: &Rope| {
+        let mut table = rope.table(ctx.pool, config.head_dim, shape.context_len)?;
+        table.extend(shape.context_len);
+        Ok::<_, CheckpointError>(table)
+    };
+    let tables = ropes(config).map(table).collect::<Result<Vec<_>, _>>()?;
+    let tables: Vec<_> = (tables.iter())
+        .map(|table| RopeTable {
+            cos: table.cos(),
+            sin: table.sin(),
+        })
+        .collect();
+    let n_threads = ctx.compute.threads.n_threads();
+    Ok(ModelLoader::new(gpu, shape, &tables, n_threads)?)
+}
+
+/// Uploads a layer of the checkpoint as the layer `to` of the device's model.
 fn upload_layer(
     ctx: &mut LoadContext<'_, '_>,
     loader: &mut ModelLoader,
     layer: usize,
+    to: usize,
 ) -> Result<(), ModelError> {
     let config = ctx.checkpoint.config();
     let family = config.family;
@@ -252,11 +267,11 @@ fn upload_layer(
         norms.push((Norm::PostFeedForward, "post_ffw_norm"));
     }
     for (norm, name) in norms {
-        loader.norm(layer, norm, &load_norm(ctx, &layer_tensor(layer, name))?)?;
+        loader.norm(to, norm, &load_norm(ctx, &layer_tensor(layer, name))?)?;
     }
     for (part, name) in PARTS {
         if let Some(norm) = input_norm_tensor(config, layer, name) {
-            loader.norm(layer, Norm::Input(part), &load_norm(ctx, &norm)?)?;
+            loader.norm(to, Norm::Input(part), &load_norm(ctx, &norm)?)?;
         }
         let stored_rows = match part {
             Part::Query | Part::Key => ctx.checkpoint.rotary_rows(),
@@ -268,7 +283,7 @@ fn upload_layer(
             TernaryTensor::new(ctx.checkpoint, ctx.compute.isa, &layer_tensor(layer, name))?;
         let scales = tensor.scales.clone().reordered(tensor.n_rows, stored);
         let all_zero = AllZero::new();
-        loader.linear(layer, part, &scales, |row, trits| {
+        loader.linear(to, part, &scales, |row, trits| {
             let decoded = tensor.load_row(stored(row), trits);
             all_zero.see(|| trits.iter().all(|trit| *trit == 0));
             decoded
