@@ -161,7 +161,7 @@ pub struct ComputeArgs {
         help_heading = "Model"
     )]
     pub kv: KvArg,
-    /// Maximum memory use, such as 1.2GiB
+    /// Maximum memory use; --gpu-memory-limit: of a GPU
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model")]
     pub memory_limit: Option<usize>,
     /// Maximum use of a GPU's memory [default: that of --memory-limit]

@@ -87,7 +87,7 @@ fn run() {
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
           --url <URL>             Server of OpenAI's API; key: OPENAI_API_KEY
 
     Sampling:
@@ -172,7 +172,7 @@ fn embed() {
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
 
     Prints the hidden state of the last token, normalized to length 1, one number
     per line. The dot product of two vectors is the similarity of their texts, if
@@ -284,7 +284,7 @@ fn logits() {
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
 
     Prints id, logit and text of each. The tokens are used as given: no BOS is
     added. `bitnet tokenize --json` prints the ids of a text.
@@ -323,7 +323,7 @@ fn perplexity() {
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
 
     The text's tokens are split into windows of -c tokens without overlap, each
     preceded by BOS; every token is scored. Without a BOS, a window is preceded by
@@ -367,7 +367,7 @@ fn bench() {
                                   int8]
           --kv <TYPE>             Keys and values: f32, f16, or int8 for long
                                   contexts [default: f16]
-          --memory-limit <BYTES>  Maximum memory use, such as 1.2GiB
+          --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
 
     pp N is prefill of N tokens, tg N is decode of N tokens, each after a context of
     -d tokens. The limit is the machine's memory bandwidth or its int8 throughput,
