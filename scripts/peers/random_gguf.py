@@ -43,6 +43,7 @@ class Shape:
 
 SHAPES = {
     "2b4t": Shape("BitNet b1.58 2B-4T", 2560, 30, 20, 5, 128, 6912, 128256),
+    "8b": Shape("Llama3-8B-1.58", 4096, 32, 32, 8, 128, 14336, 128256),
     "700m": Shape("BitNet b1.58-large, 700M", 1536, 24, 16, 16, 96, 4096, 32002),
     "storyteller": Shape("the built-in storyteller", 512, 10, 8, 4, 64, 1536, 8192),
 }
