@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,9 @@ from conftest import PROMPT, ROOT
 
 import bitnet_rust
 from bitnet_rust import BitnetError, ClosedError, Model, ModelError, ModelOptionError
+
+MACHINE = platform.machine()
+QEMU = shutil.which("qemu-x86_64-static")
 
 
 def run(code: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -144,19 +149,38 @@ def test_a_closed_model_says_so() -> None:
         stream.text()
 
 
-def test_the_scalar_kernel_warns_once() -> None:
-    code = (
+def two_models(options: str) -> str:
+    """Returns a program that loads a model twice and prints the warnings."""
+    return (
         "import warnings; from bitnet_rust import Model\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
         "    warnings.simplefilter('always')\n"
         "    for _ in range(2):\n"
-        "        model = Model.load(kernel='scalar', threads=1)\n"
+        f"        model = Model.load({options})\n"
         f"        assert model.generate({PROMPT!r}, temperature=0, max_tokens=1) == ' great'\n"
         "print([str(w.message) for w in caught])"
     )
-    done = run(code)
+
+
+def test_the_scalar_kernel_warns_once() -> None:
+    done = run(two_models("kernel='scalar', threads=1"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("scalar kernel, as asked for") == 1
+
+
+@pytest.mark.skipif(QEMU is None or MACHINE != "x86_64", reason="needs qemu-x86_64-static")
+def test_a_processor_without_avx2_warns_once() -> None:
+    # The interpreter itself: that of an environment may be a script.
+    path = f"import sys; sys.path[:] = {sys.path!r}\n"
+    found = {}
+    for processor in ["Nehalem", "Haswell"]:
+        command = [str(QEMU), "-cpu", processor, os.path.realpath(sys.executable), "-c"]
+        command.append(path + two_models("threads=1"))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr
+        found[processor] = done.stdout
+    assert found["Nehalem"].count("scalar kernel, this processor has") == 1
+    assert found["Haswell"] == "[]\n"
 
 
 def test_a_process_that_ends_while_it_computes_ends_well() -> None:
