@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Compiles the bitnet libraries for macOS on ARM64 and checks the imports of their object
-# files; type-checks the guard. Links and runs nothing. Prints SKIPPED if the packages it
-# needs are not available (see cross-toolchain.sh).
+# Type-checks both programs for macOS on ARM64, with Metal. Links and runs nothing. Prints
+# SKIPPED if the packages it needs are not available (see cross-toolchain.sh).
 #
 #   scripts/check-darwin.sh [DIR]     DIR caches the toolchain between runs
 set -euo pipefail
@@ -17,7 +16,6 @@ fi
 # not need the object code of C libraries (SQLite), so `true` replaces the C compiler.
 export RUSTC=$dir/bin/rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/darwin RUSTC_BOOTSTRAP=1
 export SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true
-options=(--locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin)
-cargo build "${options[@]}" --package bitnet-core --package bitnet-quant --package bitnet-inference --features bitnet-inference/gpu
-scripts/check-imports.sh "$CARGO_TARGET_DIR/aarch64-apple-darwin/debug/deps" "$dir/bin/llvm-nm"
-cargo check "${options[@]}" --package palisade-judge --package palisade --package cargo-palisade --package palisade-alloc
+cargo check --locked -Zbuild-std=std,panic_abort --target aarch64-apple-darwin \
+    --package bitnet-cli \
+    --package palisade-judge --package palisade --package cargo-palisade --package palisade-alloc

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Type-checks the guard for Windows on x86-64, without a linker or Wine: test-windows-guard.sh
-# links and runs it, and test-windows.sh the bitnet crates. Prints SKIPPED if the packages it
-# needs are not available (see cross-toolchain.sh).
+# Type-checks both programs for Windows on x86-64, without a linker or Wine: test-windows.sh and
+# test-windows-guard.sh link and run them. Prints SKIPPED if the packages it needs are not
+# available (see cross-toolchain.sh).
 #
 #   scripts/check-windows.sh [DIR]     DIR caches the toolchain between runs
 set -euo pipefail
@@ -26,4 +26,5 @@ PATH=$dir/check:$dir/bin:$PATH RUSTC=$dir/bin/rustc RUSTC_BOOTSTRAP=1 \
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/windows \
     CC_x86_64_pc_windows_gnu=true AR_x86_64_pc_windows_gnu=true \
     cargo check --locked -Zbuild-std=std,panic_abort --target x86_64-pc-windows-gnu \
+    --package bitnet-cli \
     --package palisade-judge --package palisade --package cargo-palisade --package palisade-alloc
