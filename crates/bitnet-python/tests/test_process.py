@@ -31,12 +31,17 @@ def run(code: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 def test_ctrl_c_ends_a_generation_and_the_model_goes_on(model: Model) -> None:
     pid = os.getpid()
+    # What a shell starts in the background ignores Ctrl-C.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.5, lambda: os.kill(pid, signal.SIGINT))
     timer.start()
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        while True:  # One text may be done before.
-            model.generate(PROMPT, max_tokens=None, ignore_eos=True, stop="\0")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            while True:  # One text may be done before.
+                model.generate(PROMPT, max_tokens=None, ignore_eos=True, stop="\0")
+    finally:
+        signal.signal(signal.SIGINT, handler)
     timer.join()
     assert time.monotonic() - start < 5
     assert model.generate(PROMPT, temperature=0, max_tokens=1) == " great"
