@@ -41,10 +41,26 @@ pub enum Arithmetic {
     F32,
 }
 
-/// Columns of the matrices of BitNet b1.58 2B-4T, and of its feed-forward part.
+/// Columns of the matrices of BitNet b1.58 2B-4T, and of its feed-forward part; the heads of
+/// one layer.
 const HIDDEN: usize = 2560;
 const FFN: usize = 6912;
-const HEAD_DIM: usize = 128;
+const HEADS: HeadCounts = HeadCounts {
+    n_heads: 20,
+    n_kv_heads: 5,
+    head_dim: 128,
+};
+
+/// The numbers of heads of a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadCounts {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Heads of keys and values.
+    pub n_kv_heads: usize,
+    /// The width of a head.
+    pub head_dim: usize,
+}
 
 /// Rows of HIDDEN columns that take more than 64 MB, more than the caches of most
 /// machines.
@@ -53,38 +69,38 @@ const MANY_INT8_ROWS: usize = 26_624;
 const MANY_F16_ROWS: usize = 13_312;
 
 const CASES: &[fn() -> Case] = &[
-    || ternary_matmul(512, 512, 1),
-    || ternary_matmul(HIDDEN, HIDDEN, 1),
-    || ternary_matmul(HIDDEN, HIDDEN, 4),
-    || ternary_matmul(HIDDEN, HIDDEN, 16),
-    || ternary_matmul(HIDDEN, HIDDEN, 128),
-    || ternary_matmul(MANY_TERNARY_ROWS, HIDDEN, 1),
-    || ternary_matmul(MANY_TERNARY_ROWS, HIDDEN, 8),
-    || int8_matmul(1024, HIDDEN, 1),
-    || int8_matmul(1024, HIDDEN, 16),
-    || int8_matmul(MANY_INT8_ROWS, HIDDEN, 1),
-    || int8_matmul(MANY_INT8_ROWS, HIDDEN, 8),
+    || two_bits(512, 512, 1),
+    || two_bits(HIDDEN, HIDDEN, 1),
+    || two_bits(HIDDEN, HIDDEN, 4),
+    || two_bits(HIDDEN, HIDDEN, 16),
+    || two_bits(HIDDEN, HIDDEN, 128),
+    || two_bits(MANY_TERNARY_ROWS, HIDDEN, 1),
+    || two_bits(MANY_TERNARY_ROWS, HIDDEN, 8),
+    || int8_matmul(hidden(1024), 1),
+    || int8_matmul(hidden(1024), 16),
+    || int8_matmul(hidden(MANY_INT8_ROWS), 1),
+    || int8_matmul(hidden(MANY_INT8_ROWS), 8),
     || dense_matmul("head-f16", DenseType::F16, 512),
     || dense_matmul("head-f16", DenseType::F16, MANY_F16_ROWS),
     || dense_matmul("head-q6_k", DenseType::Q6K, 512),
-    || attention("attention-f32", KvPrecision::F32, (1, 3584)),
-    || attention("attention-f16", KvPrecision::F16, (1, 512)),
-    || attention("attention-f16", KvPrecision::F16, (1, 3584)),
-    || attention("attention-f16", KvPrecision::F16, (64, 512)),
-    || attention("attention-int8", KvPrecision::Int8, (1, 512)),
-    || attention("attention-int8", KvPrecision::Int8, (1, 3584)),
-    || attention("attention-int8", KvPrecision::Int8, (64, 512)),
-    || quantize(1, HIDDEN),
-    || quantize(128, FFN),
-    || rms_norm(1, HIDDEN),
-    || rms_norm(128, HIDDEN),
-    || gate("relu2", ops::relu2_mul, 1),
-    || gate("relu2", ops::relu2_mul, 128),
-    || gate("silu", ops::silu_mul, 1),
-    || gate("silu", ops::silu_mul, 128),
-    || add(1),
-    || add(128),
-    || rope(20),
+    || attention(KvPrecision::F32, HEADS, (1, 3584)),
+    || attention(KvPrecision::F16, HEADS, (1, 512)),
+    || attention(KvPrecision::F16, HEADS, (1, 3584)),
+    || attention(KvPrecision::F16, HEADS, (64, 512)),
+    || attention(KvPrecision::Int8, HEADS, (1, 512)),
+    || attention(KvPrecision::Int8, HEADS, (1, 3584)),
+    || attention(KvPrecision::Int8, HEADS, (64, 512)),
+    || quantize(hidden(1)),
+    || quantize(ffn(128)),
+    || rms_norm(hidden(1)),
+    || rms_norm(hidden(128)),
+    || gate("relu2", ops::relu2_mul, ffn(1)),
+    || gate("relu2", ops::relu2_mul, ffn(128)),
+    || gate("silu", ops::silu_mul, ffn(1)),
+    || gate("silu", ops::silu_mul, ffn(128)),
+    || add(hidden(1)),
+    || add(hidden(128)),
+    || rope(hidden(1), HEADS.head_dim),
     || softmax(4096),
     || dot(HIDDEN),
 ];
@@ -120,8 +136,24 @@ impl Case {
     }
 }
 
-fn ternary_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
-    let weights = ternary(TernaryLayout::TwoBits, n_rows, n_cols);
+fn hidden(n_rows: usize) -> Shape {
+    let n_cols = HIDDEN;
+    Shape { n_rows, n_cols }
+}
+
+fn ffn(n_rows: usize) -> Shape {
+    let n_cols = FFN;
+    Shape { n_rows, n_cols }
+}
+
+fn two_bits(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
+    ternary_matmul(TernaryLayout::TwoBits, Shape { n_rows, n_cols }, n_tokens)
+}
+
+/// The product of ternary weights and quantized activations of `n_tokens`.
+pub fn ternary_matmul(layout: TernaryLayout, shape: Shape, n_tokens: usize) -> Case {
+    let Shape { n_rows, n_cols } = shape;
+    let weights = ternary(layout, n_rows, n_cols);
     let acts = activations(n_tokens, n_cols);
     let mut out = vec![0.0; n_tokens * n_rows];
     Case {
@@ -137,7 +169,9 @@ fn ternary_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
     }
 }
 
-fn int8_matmul(n_rows: usize, n_cols: usize, n_tokens: usize) -> Case {
+/// The product of the int8 output matrix and quantized activations of `n_tokens`.
+pub fn int8_matmul(shape: Shape, n_tokens: usize) -> Case {
+    let Shape { n_rows, n_cols } = shape;
     let weights = int8(n_rows, n_cols);
     let acts = activations(n_tokens, n_cols);
     let mut out = vec![0.0; n_tokens * n_rows];
@@ -185,21 +219,28 @@ fn dense_matmul(operation: &'static str, ty: DenseType, n_rows: usize) -> Case {
     }
 }
 
-/// Attention of the last positions of a sequence, with the heads of one layer of BitNet
-/// b1.58 2B-4T.
-fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usize)) -> Case {
-    let (n_rows, n_positions) = shape;
+/// Attention of the last `n_rows` of `n_positions` of a sequence, with the heads of one layer.
+pub fn attention(
+    precision: KvPrecision,
+    counts: HeadCounts,
+    (n_rows, n_positions): (usize, usize),
+) -> Case {
+    let HeadCounts {
+        n_heads,
+        n_kv_heads,
+        head_dim,
+    } = counts;
     let heads = Heads {
         first: 0,
-        n_kv_heads: 5,
-        n_heads: 20,
-        scale: 1.0 / (HEAD_DIM as f32).sqrt(),
+        n_kv_heads,
+        n_heads,
+        scale: 1.0 / (head_dim as f32).sqrt(),
         window: None,
     };
     let kv_shape = KvShape {
         precision,
-        n_heads: heads.n_kv_heads,
-        head_dim: HEAD_DIM,
+        n_heads: n_kv_heads,
+        head_dim,
     };
     let at = |position| RowPosition {
         sequence: 0,
@@ -209,7 +250,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
     let pool = HybridMemoryPool::new();
     let mut kv = PagedKv::new(&pool, kv_shape, 1);
     kv.reserve(0, 0, n_positions).expect("some megabytes");
-    let key = values(heads.n_kv_heads * HEAD_DIM);
+    let key = values(n_kv_heads * head_dim);
     for position in 0..n_positions {
         let both = KeyValue {
             key: &key,
@@ -217,15 +258,19 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
         };
         kv.store(Isa::best(), at(position), 0, both);
     }
-    let queries = values(n_rows * heads.n_heads * HEAD_DIM);
+    let queries = values(n_rows * n_heads * head_dim);
     let mut out = vec![0.0; queries.len()];
     let seen: usize = rows.iter().map(|row| row.position + 1).sum();
     let mut scratch = None;
     Case {
-        operation,
+        operation: match precision {
+            KvPrecision::F32 => "attention-f32",
+            KvPrecision::F16 => "attention-f16",
+            KvPrecision::Int8 => "attention-int8",
+        },
         shape: format!("{n_rows}x{n_positions}"),
         n_bytes: n_positions * kv_shape.page_bytes() / KvPage::POSITIONS,
-        n_macs: 2 * seen * heads.n_heads * HEAD_DIM,
+        n_macs: 2 * seen * n_heads * head_dim,
         arithmetic: match precision {
             KvPrecision::Int8 => Arithmetic::Int8,
             KvPrecision::F32 | KvPrecision::F16 => Arithmetic::F32,
@@ -241,7 +286,7 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
                         max_rows: n_rows,
                         kv_shape,
                         n_positions,
-                        heads_per_kv_head: 4,
+                        heads_per_kv_head: n_heads / n_kv_heads,
                     };
                     let new = AttentionScratch::new(&pool, extents);
                     &mut place.insert((n_threads, new.expect("some megabytes"))).1
@@ -258,64 +303,74 @@ fn attention(operation: &'static str, precision: KvPrecision, shape: (usize, usi
     }
 }
 
-fn quantize(n_rows: usize, n_cols: usize) -> Case {
+/// Quantization of activations.
+pub fn quantize(shape: Shape) -> Case {
+    let Shape { n_rows, n_cols } = shape;
     let x = values(n_rows * n_cols);
     let rows = Int8Rows::with_capacity(&HybridMemoryPool::new(), n_rows, n_cols);
     let mut rows = rows.expect("some megabytes");
     let mut scratch = Vec::new();
-    float_op("quantize", n_rows, n_cols, 4, move |isa, threads| {
+    float_op("quantize", shape, 4, move |isa, threads| {
         scratch.resize_with(threads.n_threads(), || row(n_cols));
         let mut ctx = ComputeContext {
             isa,
             threads,
             scratch: &mut scratch,
         };
-        rows.quantize_rows(&mut ctx, Shape { n_rows, n_cols }, |row, out| {
+        rows.quantize_rows(&mut ctx, shape, |row, out| {
             out.copy_from_slice(&x[row * n_cols..][..n_cols]);
         });
     })
 }
 
-fn rms_norm(n_rows: usize, n_cols: usize) -> Case {
+/// RMS norms of rows.
+pub fn rms_norm(shape: Shape) -> Case {
+    let Shape { n_rows, n_cols } = shape;
     let (x, weight) = (values(n_rows * n_cols), values(n_cols));
     let mut out = vec![0.0; n_rows * n_cols];
-    float_op("rms_norm", n_rows, n_cols, 8, move |isa, threads| {
+    float_op("rms_norm", shape, 8, move |isa, threads| {
         by_rows(threads, &mut out, n_cols, |row, out| {
             ops::rms_norm(isa, &x[row * n_cols..][..n_cols], &weight, 1e-5, out);
         });
     })
 }
 
-/// The gates are overwritten in place; zeros stay zeros over repeated runs.
-fn gate(operation: &'static str, op: fn(Isa, &mut [f32], &[f32]), n_rows: usize) -> Case {
-    let (mut gate, up) = (vec![0.0; n_rows * FFN], values(n_rows * FFN));
-    float_op(operation, n_rows, FFN, 8, move |isa, threads| {
-        by_rows(threads, &mut gate, FFN, |row, gate| {
-            op(isa, gate, &up[row * FFN..][..FFN]);
+/// Replaces gates by `op(gates, up)`. They are overwritten in place; zeros stay zeros over
+/// repeated runs.
+pub fn gate(operation: &'static str, op: fn(Isa, &mut [f32], &[f32]), shape: Shape) -> Case {
+    let Shape { n_rows, n_cols } = shape;
+    let (mut gate, up) = (vec![0.0; n_rows * n_cols], values(n_rows * n_cols));
+    float_op(operation, shape, 8, move |isa, threads| {
+        by_rows(threads, &mut gate, n_cols, |row, gate| {
+            op(isa, gate, &up[row * n_cols..][..n_cols]);
         });
     })
 }
 
-fn add(n_rows: usize) -> Case {
-    let (mut x, y) = (vec![0.0; n_rows * HIDDEN], vec![0.0; n_rows * HIDDEN]);
-    float_op("add", n_rows, HIDDEN, 8, move |isa, threads| {
-        by_rows(threads, &mut x, HIDDEN, |row, x| {
-            ops::add_assign(isa, x, &y[row * HIDDEN..][..HIDDEN]);
+/// Addition to the residual stream.
+pub fn add(shape: Shape) -> Case {
+    let Shape { n_rows, n_cols } = shape;
+    let (mut x, y) = (vec![0.0; n_rows * n_cols], vec![0.0; n_rows * n_cols]);
+    float_op("add", shape, 8, move |isa, threads| {
+        by_rows(threads, &mut x, n_cols, |row, x| {
+            ops::add_assign(isa, x, &y[row * n_cols..][..n_cols]);
         });
     })
 }
 
-fn rope(n_heads: usize) -> Case {
+/// Rotation of rows of heads.
+pub fn rope(shape: Shape, head_dim: usize) -> Case {
     let (pool, frequencies) = (
         HybridMemoryPool::new(),
-        rope_frequencies(HEAD_DIM, 500_000.0),
+        rope_frequencies(head_dim, 500_000.0),
     );
-    let table = RopeTable::new(&pool, &frequencies, HEAD_DIM, 64, 1.0);
+    let table = RopeTable::new(&pool, &frequencies, head_dim, 64, 1.0);
     let mut table = table.expect("some kilobytes");
     table.extend(64);
-    let mut x = values(n_heads * HEAD_DIM);
-    float_op("rope", 1, n_heads * HEAD_DIM, 4, move |isa, threads| {
-        by_rows(threads, &mut x, n_heads * HEAD_DIM, |_, x| {
+    let Shape { n_rows, n_cols } = shape;
+    let mut x = values(n_rows * n_cols);
+    float_op("rope", shape, 4, move |isa, threads| {
+        by_rows(threads, &mut x, n_cols, |_, x| {
             table.rotate(isa, 63, x);
         });
     })
@@ -323,7 +378,7 @@ fn rope(n_heads: usize) -> Case {
 
 fn softmax(n: usize) -> Case {
     let mut x = values(n);
-    float_op("softmax", 1, n, 4, move |isa, threads| {
+    float_op("softmax", one_row(n), 4, move |isa, threads| {
         by_rows(threads, &mut x, n, |_, x| ops::softmax(isa, x));
     })
 }
@@ -332,7 +387,7 @@ fn dot(n: usize) -> Case {
     let (x, y) = (values(n), values(n));
     Case {
         n_macs: n,
-        ..float_op("dot", 1, n, 8, move |isa, _| {
+        ..float_op("dot", one_row(n), 8, move |isa, _| {
             std::hint::black_box(ops::dot(isa, &x, &y));
         })
     }
@@ -344,11 +399,14 @@ fn row(n_cols: usize) -> Buffer<f32> {
     row.expect("some kilobytes")
 }
 
+fn one_row(n_cols: usize) -> Shape {
+    Shape { n_rows: 1, n_cols }
+}
+
 /// A float operation that reads this many bytes per element.
 fn float_op(
     operation: &'static str,
-    n_rows: usize,
-    n_cols: usize,
+    Shape { n_rows, n_cols }: Shape,
     bytes_per_element: usize,
     run: impl FnMut(Isa, &mut ThreadPool) + 'static,
 ) -> Case {

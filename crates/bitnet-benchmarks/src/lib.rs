@@ -1,5 +1,5 @@
 //! Micro-benchmarks of the kernel operations, used by the Criterion benches and
-//! `bitnet bench --kernels`.
+//! `bitnet bench --kernels` and `--breakdown`.
 //!
 //! ```text
 //! cargo bench -p bitnet-benchmarks --bench kernels   each operation on each instruction set
@@ -7,7 +7,7 @@
 //! cargo bench -p bitnet-benchmarks --bench passes    prefill and decode of the built-in model
 //! ```
 
-mod cases;
+pub mod cases;
 mod data;
 mod paired;
 

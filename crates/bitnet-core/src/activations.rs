@@ -7,6 +7,7 @@ use crate::isa::Isa;
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
 use crate::nonzero::Nonzero;
+use crate::operation::{Operation, lap};
 use crate::panel::{COL_STEP, Int8View};
 use crate::shape::Shape;
 use crate::thread_pool::DisjointMut;
@@ -119,6 +120,7 @@ impl Int8Rows {
         {
             let data = &self.data[..self.n_rows * stride];
             nonzero.set(ctx.threads, data, self.n_cols, stride);
+            lap(Operation::FindNonzero);
         }
     }
 
@@ -159,7 +161,9 @@ impl Int8Rows {
         self.fill_rows::<1>(ctx, shape, |row, values, parts| {
             fill_row(row, values);
             let [out] = parts;
-            [isa.dispatch(QuantizeRow { x: values, out })]
+            let stats = isa.dispatch(QuantizeRow { x: values, out });
+            lap(Operation::Quantize);
+            [stats]
         });
         self.sum_parts(isa);
     }
@@ -181,6 +185,7 @@ impl Int8Rows {
         self.fill_rows::<EXACT_PARTS>(ctx, shape, |row, values, out| {
             fill_row(row, values);
             let PartStats { step, sums } = isa.dispatch(QuantizeParts { x: values, out });
+            lap(Operation::Quantize);
             let mut scale = 1.0 / step;
             sums.map(|sum| {
                 let part = RowStats { scale, sum };
@@ -232,6 +237,7 @@ impl Int8Rows {
         for (row, sums) in rows.zip(self.part_sums.chunks_exact_mut(n_sums.max(1))) {
             isa.vectorize(PartSums { row, sums });
         }
+        lap(Operation::Quantize);
     }
 
     /// Replaces the batch by the quantized rows of `x`, `[n_rows, n_cols]`.

@@ -723,6 +723,10 @@ fn devices_that_cannot_be_used() {
     exit code 2
     error: --kernels needs `--device cpu`: it measures the kernels of the CPU
     ");
+    assert_snapshot!(refused(&["bench", "--breakdown", "--device", "vulkan"]), @"
+    exit code 2
+    error: --breakdown needs `--device cpu`: it measures the operations of the CPU
+    ");
     let receipt = ["run", "--device", "vulkan", "--receipt", "r.json", PROMPT];
     assert_snapshot!(failure_with_stdin(folder.path(), &receipt, b""), @"
     exit code 2

@@ -350,6 +350,7 @@ fn bench() {
       -t, --threads <N,…>    Threads [default: as many as the system offers]
       -r, --repetitions <N>  Repetitions of each row [default: 3]
           --kernels          Measure each kernel alone, without a model
+          --breakdown        Also measure each operation in the passes of a row
           --json             Print one JSON document
       -q, --quiet            Print only errors on stderr
       -v, --verbose          Print settings and timings on stderr
@@ -376,6 +377,9 @@ fn bench() {
     --kernels measures each operation on every kernel of this machine, on one thread
     unless -t is given. The ceiling is the time to read as many bytes, from the
     caches if they fit, or the peak rate of the kernel's multiply instructions.
+    --breakdown repeats each row and times each operation on the calling thread: the
+    fastest repetition, the shares, and the time of the same work alone, where
+    --kernels measures such work.
     Lists of values, such as -p 128,512, give a row for each combination.
 
     Examples:

@@ -402,6 +402,90 @@ fn bench() {
 }
 
 #[test]
+fn the_times_of_a_breakdown_add_up_and_name_every_operation() {
+    let args = [
+        "bench",
+        "--breakdown",
+        "--json",
+        "-q",
+        "-p",
+        "40",
+        "-n",
+        "3",
+        "-r",
+        "2",
+        "-t",
+        "1,2",
+    ];
+    let document = bitnet(&args).json();
+    let rows = document["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let breakdown = &row["breakdown"];
+        let operations = breakdown["operations"].as_array().unwrap();
+        let sum = |key: &str| -> f64 {
+            let values = operations.iter().map(|row| row[key].as_f64().unwrap());
+            values.sum()
+        };
+        let whole = breakdown["time_s"].as_f64().unwrap();
+        assert!(whole > 0.0);
+        assert!((sum("time_s") / whole - 1.0).abs() < 1e-9, "{breakdown}");
+        assert!((sum("fraction") - 1.0).abs() < 1e-9, "{breakdown}");
+        let names: Vec<_> = operations.iter().map(|row| &row["operation"]).collect();
+        // Squared ReLU is multiplied where the rows of up are computed.
+        let expected = [
+            "embedding",
+            "norm",
+            "quantize",
+            "attn_q",
+            "attn_k",
+            "attn_v",
+            "rotary",
+            "kv_store",
+            "attn_scores",
+            "attn_softmax",
+            "attn_values",
+            "attn_output",
+            "residual",
+            "ffn_gate",
+            "find_nonzero",
+            "ffn_up",
+            "ffn_down",
+            "check",
+            "head",
+            "sampling",
+            "other",
+        ];
+        if row["threads"] == 1 {
+            assert_eq!(names, expected);
+        } else {
+            // The calling thread may get nothing of a short job.
+            assert!(names.iter().any(|name| *name == "threads"), "{names:?}");
+            continue;
+        }
+        let of = |name: &str| {
+            let row = operations.iter().find(|row| row["operation"] == name);
+            row.unwrap()
+        };
+        for name in [
+            "attn_q",
+            "norm",
+            "quantize",
+            "attn_scores",
+            "residual",
+            "head",
+        ] {
+            assert!(of(name)["alone_s"].as_f64().unwrap() > 0.0, "{name}");
+        }
+        for name in ["attn_q", "ffn_up", "ffn_down", "head"] {
+            assert!(of(name)["gmac_s"].as_f64().unwrap() > 0.0, "{name}");
+        }
+    }
+    let plain = bitnet(&["bench", "--json", "-q", "-p", "2", "-n", "0", "-r", "1"]).json();
+    assert_eq!(plain["rows"][0].get("breakdown"), None);
+}
+
+#[test]
 fn bench_kernels() {
     let best = &bitnet(&["inspect", "builtin", "-q", "--json"]).json()["plan"]["kernel"];
     let best = best.as_str().unwrap();

@@ -27,6 +27,7 @@ use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
 use crate::lanes::{Lanes, WIDTH, WithSimd};
 use crate::memory::{Buffer, Category, HybridMemoryPool, OutOfMemory};
+use crate::operation::{Operation, lap};
 use crate::ops;
 use crate::thread_pool::DisjointMut;
 
@@ -423,6 +424,7 @@ impl Unit<'_> {
             for (r, query) in self.queries().iter().enumerate() {
                 rows.quantize_row(self.job.isa, r, self.values(*query));
             }
+            lap(Operation::Quantize);
         }
     }
 
@@ -466,6 +468,7 @@ impl Unit<'_> {
                 block.scores(isa, &scratch.int8.queries, n_positions, scores);
             }
         }
+        lap(Operation::Scores);
         let mut block_states = [State::EMPTY; MAX_ROWS];
         let rows = scores.iter_mut().zip(&mut block_states).zip(self.queries());
         for ((scores, state), &Query { position, .. }) in rows {
@@ -476,6 +479,7 @@ impl Unit<'_> {
                 scale: self.job.queries.heads.scale,
             });
         }
+        lap(Operation::Softmax);
         match stored {
             KvBlock::F32(block) => {
                 let ahead = match next {
@@ -520,11 +524,13 @@ impl Unit<'_> {
                 pass.weighted_sums(isa, scores, &mut scratch.int8, block_sums);
             }
         }
+        lap(Operation::WeightedSums);
         let rows = states.iter_mut().zip(sums.chunks_exact_mut(width));
         let block_rows = block_states.iter().zip(block_sums.chunks_exact(width));
         for ((state, sums), (&block_state, block_sums)) in rows.zip(block_rows) {
             join(isa, state, sums, block_state, block_sums);
         }
+        lap(Operation::Softmax);
     }
 
     /// Writes the weighted sums, normalized by the sums of the weights.
@@ -543,6 +549,7 @@ impl Unit<'_> {
                 *out = sum * inverse;
             }
         }
+        lap(Operation::Softmax);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::activations::Int8Rows;
 use crate::arch::{NullaryFnOnce, prefetch};
 use crate::compute_context::ComputeContext;
 use crate::matmul::Panels;
+use crate::operation::{Operation, lap};
 use crate::ops;
 use crate::panel::{COL_STEP, LINE_COLS, PANEL_ROWS, PackedBlock};
 use crate::sparse::{ListedRows, PartRead};
@@ -253,6 +254,7 @@ impl Pair<'_> {
             this.set(group, mask);
             self.prefetch(this);
             n_listed += this.len;
+            lap(Operation::FindNonzero);
             if group > groups.start {
                 self.finish(group - 1, 0, last, out(group - 1));
             }
@@ -281,6 +283,7 @@ impl Pair<'_> {
             union |= mask;
             products += mask.count_ones() as usize;
         }
+        lap(Operation::FindNonzero);
         let n_lines = up.weights.n_cols / LINE_COLS;
         if !is_faster_by_row(n_lines, len, n_tokens, products) {
             for row in (0..len).step_by(PANEL_ROWS) {
@@ -290,6 +293,7 @@ impl Pair<'_> {
                     ops::relu2_mul(isa, &mut gate[..len], &up[..len]);
                 });
             }
+            lap(Operation::Up);
             return Counts {
                 rows_read: len,
                 products: len * n_tokens,
@@ -322,6 +326,7 @@ impl Pair<'_> {
                 }
             });
         }
+        lap(Operation::Gate);
     }
 
     /// Computes the listed rows of up for a token, and multiplies them by the gates.
@@ -347,6 +352,7 @@ impl Pair<'_> {
             correction: acts.view().sum(token),
             act_scale: acts.scale(token),
         });
+        lap(Operation::Up);
     }
 
     /// Prefetches the listed rows of up.

@@ -25,6 +25,7 @@ use sync::thread::{self, JoinHandle};
 use sync::{Condvar, Mutex, UnsafeCell, hint};
 
 use crate::affinity;
+use crate::operation::{Operation, within};
 
 #[cfg(all(target_family = "wasm", target_feature = "atomics"))]
 pub use host_threads::{lend_thread, n_lent_threads};
@@ -228,10 +229,10 @@ impl ThreadPool {
         // SAFETY: the state is closed and no worker is inside (`&mut self`: no other job
         // runs, and the last one ended that way), so no worker reads `job`.
         shared.job.with_mut(|slot| unsafe { *slot = Some(job) });
-        shared.open();
+        within(Operation::Threads, || shared.open());
 
         let own = catch_unwind(AssertUnwindSafe(|| f(0)));
-        shared.close_and_wait();
+        within(Operation::Threads, || shared.close_and_wait());
         let theirs = shared
             .panic
             .lock()

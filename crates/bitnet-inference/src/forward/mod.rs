@@ -33,8 +33,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable};
 use bitnet_core::{
-    AttentionExtents, AttentionScratch, ComputeContext, Heads, Isa, KeyValue, PackedInt8, PagedKv,
-    Queries, Shape, ThreadPool, TopKOperands, TopKScratch, attention, matmul_rows, top_k_matmul,
+    AttentionExtents, AttentionScratch, ComputeContext, Heads, Isa, KeyValue, Operation,
+    PackedInt8, PagedKv, Queries, Shape, ThreadPool, TopKOperands, TopKScratch, attention, lap,
+    matmul_rows, top_k_matmul,
 };
 
 use crate::format::tensor::DenseTensor;
@@ -151,15 +152,18 @@ impl Forward {
         kv: &mut PagedKv,
         on_logits: &mut impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), NotFinite> {
+        lap(Operation::Other);
         for (row, &token) in batch.tokens.iter().enumerate() {
             self.embedding(row, token)?;
         }
+        lap(Operation::Embedding);
         let positions = batch.rows.iter().map(|row| row.position + 1);
         let len = positions.max().unwrap_or(0);
         self.rope.extend(len);
         if let Some(rope) = &mut self.sliding_rope {
             rope.extend(len);
         }
+        lap(Operation::Rotary);
         for layer in 0..self.model.config().n_layers {
             if !self.attention_block(layer, batch, kv) {
                 return Err(NotFinite::Attention(layer));
@@ -221,11 +225,12 @@ impl Forward {
                 eps,
                 out,
             );
+            lap(Operation::Norm);
         };
         let outputs = [
-            (&layer.attn_q, &mut *q),
-            (&layer.attn_k, &mut *k),
-            (&layer.attn_v, &mut *v),
+            (Operation::Query, &layer.attn_q, &mut *q),
+            (Operation::Key, &layer.attn_k, &mut *k),
+            (Operation::Value, &layer.attn_v, &mut *v),
         ];
         let shape = Shape {
             n_rows: n,
@@ -242,11 +247,14 @@ impl Forward {
         let rotate = |norm: Option<&Buffer<f32>>, row: usize, heads: &mut [f32]| {
             if let Some(weight) = norm {
                 ops::rms_norm_each(isa, heads, weight, eps);
+                lap(Operation::Norm);
             }
             rope.rotate(isa, rows[row].position, heads);
+            lap(Operation::Rotary);
             if !is_finite(isa, heads) {
                 finite.store(false, Ordering::Relaxed);
             }
+            lap(Operation::Check);
         };
         let [q_norm, k_norm] = layer
             .qk_norms
@@ -259,7 +267,9 @@ impl Forward {
             if !is_finite(isa, value) {
                 finite.store(false, Ordering::Relaxed);
             }
+            lap(Operation::Check);
             kv.store(isa, *row, first_head, KeyValue { key, value });
+            lap(Operation::StoreKv);
         }
         let queries = Queries {
             rows,
@@ -279,8 +289,9 @@ impl Forward {
             if !is_finite(isa, out) {
                 finite.store(false, Ordering::Relaxed);
             }
+            lap(Operation::Check);
         };
-        let outputs = [(&layer.attn_output, &mut *branch)];
+        let outputs = [(Operation::AttentionOutput, &layer.attn_output, &mut *branch)];
         let shape = Shape {
             n_rows: n,
             n_cols: q_dim,
@@ -309,6 +320,7 @@ impl Forward {
         };
         let h = |row: usize, out: &mut [f32]| {
             ops::rms_norm(isa, &x[row * hidden..][..hidden], &layer.ffn_norm, eps, out);
+            lap(Operation::Norm);
         };
         let shape = Shape {
             n_rows: n,
@@ -318,7 +330,10 @@ impl Forward {
         let is_gated = config.activation == Activation::Relu2
             && (self.input).relu2_gated(&mut ctx, shape, h, [&layer.ffn_gate, &layer.ffn_up], gate);
         if !is_gated {
-            let outputs = [(&layer.ffn_gate, &mut *gate), (&layer.ffn_up, &mut *up)];
+            let outputs = [
+                (Operation::Gate, &layer.ffn_gate, &mut *gate),
+                (Operation::Up, &layer.ffn_up, &mut *up),
+            ];
             self.input.project(&mut ctx, shape, h, outputs);
             // `max(0, NaN)` is 0, so ReLU² hides NaN, which only dense weights can produce.
             let hides = config.dense_linears && config.activation == Activation::Relu2;
@@ -328,11 +343,13 @@ impl Forward {
                     if hides && !is_finite(isa, gate) {
                         finite.store(false, Ordering::Relaxed);
                     }
+                    lap(Operation::Check);
                     match config.activation {
                         Activation::Relu2 => ops::relu2_mul(isa, gate, up),
                         Activation::Silu => ops::silu_mul(isa, gate, up),
                         Activation::GeluTanh => ops::gelu_tanh_mul(isa, gate, up),
                     }
+                    lap(Operation::Activation);
                 });
         }
         let gated = |row: usize, out: &mut [f32]| {
@@ -340,8 +357,9 @@ impl Forward {
             if !is_finite(isa, out) {
                 finite.store(false, Ordering::Relaxed);
             }
+            lap(Operation::Check);
         };
-        let outputs = [(&layer.ffn_down, &mut *branch)];
+        let outputs = [(Operation::Down, &layer.ffn_down, &mut *branch)];
         let shape = Shape {
             n_rows: n,
             n_cols: ffn,
@@ -363,11 +381,15 @@ impl Forward {
         let x = &self.x[request.row * hidden..][..hidden];
         let out = &mut self.head_x[..hidden];
         let (weight, eps) = (&self.model.packed().output_norm, config.rms_norm_eps);
+        lap(Operation::Other);
         ops::rms_norm(self.isa, x, weight, eps, out);
+        lap(Operation::Norm);
         if !is_finite(self.isa, out) {
             return Err(NotFinite::Head);
         }
+        lap(Operation::Check);
         on_logits(request.input, request.token, out);
+        lap(Operation::Sampling);
         Ok(())
     }
 
@@ -390,6 +412,7 @@ impl Forward {
             let x = &x[requests[i].row * hidden..][..hidden];
             let weight = &self.model.packed().output_norm;
             ops::rms_norm(isa, x, weight, config.rms_norm_eps, out);
+            lap(Operation::Norm);
         };
         let (logits, rest) = self.logits.split_at_mut(n * vocab);
         let mut exact = |matrix: &DenseTensor, bound: Option<(&PackedInt8, usize)>| {
@@ -432,6 +455,7 @@ impl Forward {
             }
         }
         multiply(isa, logits, config.multipliers.logits);
+        lap(Operation::Head);
         for (request, logits) in requests.iter().zip(logits.chunks_exact(vocab)) {
             // Logits that top-k matmul skips are minus infinity; it never skips all.
             let left_out = match (&self.model.packed().head, request.top) {
@@ -444,7 +468,9 @@ impl Forward {
             if n_bad > 0 || logits.iter().all(|logit| *logit == left_out) {
                 return Err(NotFinite::Head);
             }
+            lap(Operation::Check);
             on_logits(request.input, request.token, logits);
+            lap(Operation::Sampling);
         }
         Ok(())
     }
@@ -467,16 +493,20 @@ fn add_branch(
         (ctx.threads).for_each_chunk(branch, hidden, ctx.scratch, |_, _, branch| {
             if let Some(weight) = norm {
                 ops::rms_norm_each(isa, branch, weight, eps);
+                lap(Operation::Norm);
             }
             multiply(isa, branch, factor);
+            lap(Operation::Residual);
         });
     }
     ctx.threads
         .for_each_chunk(x, hidden, ctx.scratch, |_, row, x| {
             ops::add_assign(isa, x, &branch[row * hidden..][..hidden]);
+            lap(Operation::Residual);
             if !is_finite(isa, x) {
                 finite.store(false, Ordering::Relaxed);
             }
+            lap(Operation::Check);
         });
     finite.into_inner()
 }

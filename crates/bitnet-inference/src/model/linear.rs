@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    ComputeContext, HybridMemoryPool, Int8Rows, Isa, OutOfMemory, PackedTernary, Shape,
-    TernaryLayout, TernarySpec, matmul_rows, ops,
+    ComputeContext, HybridMemoryPool, Int8Rows, Isa, Operation, OutOfMemory, PackedTernary, Shape,
+    TernaryLayout, TernarySpec, lap, matmul_rows, ops,
 };
 
 use super::load_context::LoadContext;
@@ -328,31 +328,34 @@ impl LinearInput {
         true
     }
 
-    /// Computes several linear layers, each with its output buffer, on one input of this
-    /// shape, written by `fill_row(row, values)`. Applies the sub-norms of the layers.
+    /// Computes several linear layers, each with its name in recordings and its output
+    /// buffer, on one input of this shape, written by `fill_row(row, values)`. Applies the
+    /// sub-norms of the layers.
     pub(crate) fn project<const N: usize>(
         &mut self,
         ctx: &mut ComputeContext<'_>,
         shape: Shape,
         fill_row: impl Fn(usize, &mut [f32]) + Sync,
-        outputs: [(&Linear, &mut [f32]); N],
+        outputs: [(Operation, &Linear, &mut [f32]); N],
     ) {
         let (isa, eps) = (ctx.isa, self.eps);
-        let is_shared = outputs.iter().all(|(linear, _)| linear.norm.is_none());
+        let is_shared = outputs.iter().all(|(_, linear, _)| linear.norm.is_none());
         if is_shared {
-            let mut linears = outputs.iter().map(|(linear, _)| *linear);
+            let mut linears = outputs.iter().map(|(_, linear, _)| *linear);
             self.set(ctx, shape, &mut linears, &fill_row);
         }
-        for (linear, out) in outputs {
+        for (operation, linear, out) in outputs {
             if !is_shared {
                 self.set(ctx, shape, &mut std::iter::once(linear), |row, values| {
                     fill_row(row, values);
                     if let Some(weight) = &linear.norm {
                         ops::rms_norm_each(isa, values, weight, eps);
+                        lap(Operation::Norm);
                     }
                 });
             }
             linear.matmul(ctx, self, out);
+            lap(operation);
         }
     }
 }

@@ -1,16 +1,20 @@
 //! `bitnet bench`
 
+mod breakdown;
 mod kernels;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use bitnet_core::{ComputeContext, HybridMemoryPool, Isa, ThreadPool};
+use bitnet_core::{
+    ComputeContext, HybridMemoryPool, Isa, OperationTimes, ThreadPool, record_operations,
+};
 use bitnet_inference::{
     Device, DeviceKind, Engine, HeadPrecision, Input, LoadTarget, Logits, Model, Plan, PlanError,
-    PlanOptions, Skipped,
+    PlanOptions, Sampler, SamplerOptions, Skipped,
 };
+use breakdown::{Breakdown, Subject};
 use serde::Serialize;
 
 use crate::error::{Interrupted, UsageError};
@@ -30,6 +34,9 @@ peak resident memory of the row, mapped files included.
 --kernels measures each operation on every kernel of this machine, on one thread
 unless -t is given. The ceiling is the time to read as many bytes, from the
 caches if they fit, or the peak rate of the kernel's multiply instructions.
+--breakdown repeats each row and times each operation on the calling thread: the
+fastest repetition, the shares, and the time of the same work alone, where
+--kernels measures such work.
 Lists of values, such as -p 128,512, give a row for each combination.
 
 Examples:
@@ -60,6 +67,9 @@ pub struct Args {
     /// Measure each kernel alone, without a model
     #[arg(long, conflicts_with_all = ["model", "prompt", "generate", "depth", "batch", "repetitions", "head", "memory_limit", "pin", "weight_bits"])]
     kernels: bool,
+    /// Also measure each operation in the passes of a row
+    #[arg(long, conflicts_with = "kernels")]
+    breakdown: bool,
     #[command(flatten)]
     compute: ComputeArgs,
     /// Print one JSON document
@@ -135,6 +145,9 @@ struct Row {
     /// The layout of ternary weights.
     layout: String,
     head: &'static str,
+    /// With `--breakdown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breakdown: Option<Breakdown>,
 }
 
 /// The results of a test's repetitions.
@@ -143,6 +156,8 @@ struct Measured {
     /// In all repetitions.
     skipped: Skipped,
     peak_memory_bytes: Option<usize>,
+    /// Of the fastest repetition that was recorded, if any was.
+    times: Option<OperationTimes>,
 }
 
 /// Warm-up tokens of a test.
@@ -150,7 +165,7 @@ const WARM_UP: usize = 32;
 
 /// The test of a row.
 #[derive(Clone, Copy, Debug)]
-struct Test {
+pub struct Test {
     /// Prompt tokens, or tokens to decode.
     n_tokens: usize,
     writes: bool,
@@ -163,8 +178,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         return args.run_kernels(ui);
     }
     let tests = args.tests()?;
-    let head = args.compute.head.for_largest();
-    let isa = args.compute.isa()?.unwrap_or_else(Isa::best);
+    let compute = if args.breakdown {
+        let why = "it measures the operations of the CPU";
+        args.compute.on_cpu("--breakdown", why)?
+    } else {
+        args.compute.clone()
+    };
+    let head = compute.head.for_largest();
+    let isa = compute.isa()?.unwrap_or_else(Isa::best);
     let thread_counts = if args.threads.is_empty() {
         vec![std::thread::available_parallelism().map_or(1, usize::from)]
     } else {
@@ -178,7 +199,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .map(|test| test.depth.saturating_add(test.n_tokens))
         .max();
     let n_sequences = tests.iter().map(|test| test.batch).max();
-    let device = (args.compute).choose_device(&checkpoint, thread_counts.iter().max().copied())?;
+    let device = compute.choose_device(&checkpoint, thread_counts.iter().max().copied())?;
     let plans = thread_counts
         .iter()
         .map(|&n_threads| {
@@ -188,7 +209,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                 n_sequences,
                 ..PlanOptions::default()
             };
-            args.compute.plan(&device.device, &checkpoint, head, sizes)
+            compute.plan(&device.device, &checkpoint, head, sizes)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
 
@@ -196,7 +217,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let mut watch = MemoryWatch::begin();
     let pool = HybridMemoryPool::new();
     let mut threads = ThreadPool::new(plans.iter().map(|plan| plan.n_threads).max().unwrap_or(1));
-    let packing = args.compute.packing(isa, head)?;
+    let packing = compute.packing(isa, head)?;
     let target = LoadTarget {
         device: &device.device,
         context_len: plans.iter().map(|plan| plan.context_len).max().unwrap_or(0),
@@ -223,18 +244,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let mut engine = Engine::new(Arc::clone(&model), plan)?;
         for test in &tests {
             watch.next_peak();
-            test.prepare(&mut engine)?;
-            let mut rates = Vec::new();
-            let before = engine.skipped();
-            for _ in 0..args.repetitions {
-                progress.set(measured.len() * args.repetitions + rates.len(), n_steps);
-                rates.push(test.run(&mut engine)?);
+            let n_done = measured.len() * args.repetitions;
+            let on_run = |n_runs| progress.set(n_done + n_runs, n_steps);
+            let mut row = test.measure(&mut engine, args.repetitions, on_run)?;
+            row.peak_memory_bytes = watch.next_peak();
+            if args.breakdown {
+                row.times = test.record(&mut engine, args.repetitions)?;
             }
-            measured.push(Measured {
-                rates,
-                skipped: engine.skipped() - before,
-                peak_memory_bytes: watch.next_peak(),
-            });
+            measured.push(row);
         }
         memory = Some(watch.report(&pool));
     }
@@ -320,15 +337,63 @@ impl Test {
         }
         let context = tokens(engine, self.depth);
         for part in context.chunks(engine.plan().batch_tokens) {
-            self.forward(engine, part, Logits::None)?;
+            self.forward(engine, part, Logits::None, &mut |_| ())?;
         }
         let warm_up = if self.writes { 1 } else { WARM_UP };
         let warm_up = tokens(engine, warm_up.min(self.n_tokens));
-        self.forward(engine, &warm_up, Logits::Last)
+        self.forward(engine, &warm_up, Logits::Last, &mut |_| ())
+    }
+
+    /// Prepares and measures repetitions, and calls `on_run(n)` before each, with the number
+    /// of those that are done.
+    fn measure(
+        &self,
+        engine: &mut Engine,
+        repetitions: usize,
+        mut on_run: impl FnMut(usize),
+    ) -> anyhow::Result<Measured> {
+        self.prepare(engine)?;
+        let before = engine.skipped();
+        let mut rates = Vec::new();
+        for n_done in 0..repetitions {
+            on_run(n_done);
+            rates.push(self.run(engine, |_| ())?);
+        }
+        Ok(Measured {
+            rates,
+            skipped: engine.skipped() - before,
+            peak_memory_bytes: None,
+            times: None,
+        })
+    }
+
+    /// Records repetitions, with greedy sampling where tokens are written, and returns the
+    /// times of the fastest.
+    fn record(
+        &self,
+        engine: &mut Engine,
+        repetitions: usize,
+    ) -> anyhow::Result<Option<OperationTimes>> {
+        let vocab_size = engine.model().config().vocab_size;
+        let isa = engine.plan().isa;
+        let mut sampler = Sampler::new(SamplerOptions::GREEDY, isa, vocab_size)?;
+        let mut recorded = Vec::new();
+        for _ in 0..repetitions {
+            let (run, times) = record_operations(|| {
+                self.run(engine, |logits| {
+                    if self.writes {
+                        std::hint::black_box(sampler.sample(logits, &[], 0));
+                    }
+                })
+            });
+            run?;
+            recorded.push(times);
+        }
+        Ok(recorded.into_iter().min_by_key(OperationTimes::total))
     }
 
     /// Runs once and returns tokens per second.
-    fn run(&self, engine: &mut Engine) -> anyhow::Result<f64> {
+    fn run(&self, engine: &mut Engine, mut on_logits: impl FnMut(&[f32])) -> anyhow::Result<f64> {
         let prompt = tokens(engine, self.n_tokens);
         for sequence in 0..self.batch {
             engine.truncate(sequence, self.depth);
@@ -337,17 +402,23 @@ impl Test {
         if self.writes {
             for token in prompt.chunks(1) {
                 // As in greedy decoding.
-                self.forward(engine, token, Logits::Top(1))?;
+                self.forward(engine, token, Logits::Top(1), &mut on_logits)?;
             }
         } else {
-            self.forward(engine, &prompt, Logits::Last)?;
+            self.forward(engine, &prompt, Logits::Last, &mut on_logits)?;
         }
         let seconds = start.elapsed().as_secs_f64();
         Ok((self.n_tokens * self.batch) as f64 / seconds)
     }
 
-    /// Runs the same tokens in every sequence.
-    fn forward(&self, engine: &mut Engine, tokens: &[u32], logits: Logits) -> anyhow::Result<()> {
+    /// Runs the same tokens in every sequence, and calls `on_logits` with all logits.
+    fn forward(
+        &self,
+        engine: &mut Engine,
+        tokens: &[u32],
+        logits: Logits,
+        on_logits: &mut impl FnMut(&[f32]),
+    ) -> anyhow::Result<()> {
         if interrupt::requested() {
             return Err(Interrupted.into());
         }
@@ -359,7 +430,7 @@ impl Test {
             })
             .collect();
         engine.forward(&inputs, |_, _, logits| {
-            std::hint::black_box(logits);
+            on_logits(std::hint::black_box(logits));
         })?;
         Ok(())
     }
@@ -430,6 +501,15 @@ impl Test {
                 HeadPrecision::ExactTopK => "screened",
                 HeadPrecision::Int8 => "int8",
             },
+            breakdown: measured.times.map(|times| {
+                let subject = Subject {
+                    model,
+                    plan,
+                    test: self,
+                    skipped,
+                };
+                Breakdown::new(subject, &times)
+            }),
         }
     }
 }
@@ -509,6 +589,19 @@ fn print(report: &Report, ui: &Ui) -> anyhow::Result<()> {
     ))?;
     for line in report.memory.lines() {
         ui.line(&line)?;
+    }
+    print_breakdowns(&report.rows, ui)
+}
+
+fn print_breakdowns(rows: &[Row], ui: &Ui) -> anyhow::Result<()> {
+    for row in rows {
+        if let Some(breakdown) = &row.breakdown {
+            ui.line(&format!(
+                "\n{}, {} threads, batch {}, depth {}: one repetition",
+                row.test, row.threads, row.batch, row.depth
+            ))?;
+            breakdown.print(ui)?;
+        }
     }
     Ok(())
 }
