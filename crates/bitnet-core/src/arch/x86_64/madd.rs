@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use super::row_lanes::{RowLanes, assert_parts};
-use super::rows;
+use super::{prefetch_ahead, rows};
 use crate::arch::NullaryFnOnce;
 use crate::panel::{Acc, COL_STEP, Operands};
 
@@ -48,6 +48,7 @@ impl Weights for Ternary {
         for (chunk, blocks) in blocks.chunks(I16_BLOCKS).enumerate() {
             let mut pairs = [[lanes.zero(); PARTS]; N];
             for (b, block) in blocks.iter().enumerate() {
+                prefetch_ahead(std::slice::from_ref(block));
                 let mut packed = [lanes.zero(); PARTS];
                 for (p, packed) in packed.iter_mut().enumerate() {
                     *packed = lanes.load_part(block, part + p);
@@ -119,6 +120,7 @@ impl Weights for Int8 {
         let ones = lanes.splat_i16(1);
         let mut sums = [[lanes.zero(); PARTS]; N];
         for (b, block) in blocks.iter().enumerate() {
+            prefetch_ahead(std::slice::from_ref(block));
             let mut weights = [lanes.zero(); PARTS];
             for (p, weights) in weights.iter_mut().enumerate() {
                 *weights = lanes.load_part(block, part + p);

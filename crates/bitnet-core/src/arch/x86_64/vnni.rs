@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use super::row_lanes::{RowLanes, assert_parts};
-use super::{IsaLevel, rows};
-use crate::arch::{NullaryFnOnce, prefetch};
+use super::{IsaLevel, prefetch_ahead, rows};
+use crate::arch::NullaryFnOnce;
 use crate::panel::{Acc, COL_STEP, Operands, PackedBlock};
 
 /// An instruction set with `vpdpbusd`.
@@ -246,16 +246,6 @@ impl<W: Weights<I>, I: Vnni, const N: usize, const PARTS: usize, const CHAINS: u
                 lanes.store_part(sum, &mut self.acc[t], self.part + p);
             }
         }
-    }
-}
-
-/// Prefetches the weights 8 KiB ahead, which at 40 GB/s are read 200 ns later: the memory
-/// latency. docs/performance.md has the speedup.
-#[inline(always)]
-fn prefetch_ahead(blocks: &[PackedBlock]) {
-    const BLOCKS_AHEAD: usize = 128;
-    for block in blocks {
-        prefetch(std::ptr::from_ref(block).wrapping_add(BLOCKS_AHEAD));
     }
 }
 
