@@ -12,8 +12,8 @@ use bitnet_core::{
 };
 use bitnet_inference::{
     ChatOptions, ChatTemplate, Checkpoint, CheckpointError, Device, DeviceError, DeviceKind,
-    Engine, HeadPrecision, I2SLayout, LoadTarget, Model, Note, Packing, Plan, PlanOptions,
-    TemplateOrigin, Tokenizer,
+    Engine, HeadPrecision, I2SLayout, LoadTarget, Model, Note, Packing, Plan, PlanError,
+    PlanOptions, TemplateOrigin, Tokenizer,
 };
 use bitnet_server::MemoryTaken;
 use clap::{Args, ValueEnum};
@@ -151,7 +151,7 @@ pub struct ComputeArgs {
         help_heading = "Model"
     )]
     pub head: HeadArg,
-    /// Keys and values: f32, f16, or int8 for long contexts
+    /// Keys and values: auto, f32, f16, or int8 for long contexts
     #[arg(
         long,
         value_enum,
@@ -214,6 +214,8 @@ impl HeadArg {
 /// `--kv`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KvArg {
+    /// F16, or int8 if that exceeds the memory limit.
+    Auto,
     F32,
     F16,
     Int8,
@@ -223,7 +225,7 @@ impl From<KvArg> for KvPrecision {
     fn from(kv: KvArg) -> Self {
         match kv {
             KvArg::F32 => Self::F32,
-            KvArg::F16 => Self::F16,
+            KvArg::Auto | KvArg::F16 => Self::F16,
             KvArg::Int8 => Self::Int8,
         }
     }
@@ -437,7 +439,7 @@ impl ComputeArgs {
             if self.head == HeadArg::Exact {
                 return Err(DeviceError::Head);
             }
-            if self.kv != KvArg::F16 {
+            if KvPrecision::from(self.kv) != KvPrecision::F16 {
                 return Err(DeviceError::KvPrecision);
             }
         }
@@ -456,7 +458,7 @@ impl ComputeArgs {
                 "only the CPU has `--head exact`",
             ),
             (
-                self.kv != KvArg::F16,
+                KvPrecision::from(self.kv) != KvPrecision::F16,
                 "only the CPU has other `--kv` than f16",
             ),
             (self.kernel.is_some(), "`--kernel` is one of the CPU"),
@@ -545,11 +547,37 @@ impl ComputeArgs {
             kv_precision: self.kv.into(),
             ..sizes
         };
+        let planned = self.plan_with(others, checkpoint, head, options);
+        let is_too_large =
+            |error: &anyhow::Error| matches!(error.downcast_ref(), Some(PlanError::MemoryLimit(_)));
+        match planned {
+            Err(error)
+                if self.kv == KvArg::Auto
+                    && options.device == DeviceKind::Cpu
+                    && is_too_large(&error) =>
+            {
+                let options = PlanOptions {
+                    kv_precision: KvPrecision::Int8,
+                    ..options
+                };
+                self.plan_with(others, checkpoint, head, options)
+            }
+            planned => planned,
+        }
+    }
+
+    fn plan_with(
+        &self,
+        others: MemoryTaken,
+        checkpoint: &Checkpoint,
+        head: HeadPrecision,
+        options: PlanOptions,
+    ) -> anyhow::Result<Plan> {
         let plan = |limit| match limit {
             Some(limit) => Plan::within(limit, checkpoint, head, options),
             None => Plan::new(checkpoint.config(), options),
         };
-        if device.kind() != DeviceKind::Cpu {
+        if options.device != DeviceKind::Cpu {
             let limit = self.gpu_memory_limit.or(self.memory_limit);
             return Ok(plan(limit.map(|n| n.saturating_sub(others.planned)))?);
         }
@@ -647,10 +675,10 @@ impl RunModelArgs {
             HumanBytes(model.n_bytes() as u64),
             model.layout(),
             HumanBytes(plan.kv_bytes as u64),
-            match self.compute.kv {
-                KvArg::F32 => "f32",
-                KvArg::F16 => "f16",
-                KvArg::Int8 => "int8",
+            match plan.kv_precision {
+                KvPrecision::F32 => "f32",
+                KvPrecision::F16 => "f16",
+                KvPrecision::Int8 => "int8",
             },
             HumanBytes(plan.scratch_bytes as u64),
         ));

@@ -85,7 +85,7 @@ fn run() {
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
-          --kv <TYPE>             Keys and values: f32, f16, or int8 for long
+          --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
           --url <URL>             Server of OpenAI's API; key: OPENAI_API_KEY
@@ -170,7 +170,7 @@ fn embed() {
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
-          --kv <TYPE>             Keys and values: f32, f16, or int8 for long
+          --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
 
@@ -282,7 +282,7 @@ fn logits() {
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
-          --kv <TYPE>             Keys and values: f32, f16, or int8 for long
+          --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
 
@@ -321,7 +321,7 @@ fn perplexity() {
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
-          --kv <TYPE>             Keys and values: f32, f16, or int8 for long
+          --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
 
@@ -366,7 +366,7 @@ fn bench() {
           --weight-bits <BITS>    Weights packed in 2.0 or 1.6 bits [default: auto]
           --head <TYPE>           Output matrix: exact, or int8 and faster [default:
                                   int8]
-          --kv <TYPE>             Keys and values: f32, f16, or int8 for long
+          --kv <TYPE>             Keys and values: auto, f32, f16, or int8 for long
                                   contexts [default: f16]
           --memory-limit <BYTES>  Maximum memory use; --gpu-memory-limit: of a GPU
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{PROMPT, Run};
+use super::{PROMPT, Run, bitnet};
 
 /// A cgroup that is removed when dropped.
 struct Cgroup(PathBuf);
@@ -94,6 +94,29 @@ fn what_does_not_fit_into_a_cgroup_is_refused_with_the_numbers() {
     assert_eq!(machine["memory_bytes"], 32 << 20);
     let folder = machine["memory_cgroup"].as_str();
     assert_eq!(folder, group.0.to_str());
+}
+
+#[test]
+fn keys_and_values_are_int8_by_auto_only_where_f16_does_not_fit() {
+    let run = |kv, more: &[&str]| {
+        // Scratch memory depends on the number of threads, and on the kernel.
+        let args = [
+            "run", "-v", "-t", "2", "--kernel", "scalar", "--temp", "0", "-n", "4", "-c", "640",
+            "--kv", kv, PROMPT,
+        ];
+        bitnet(&[&args[..], more].concat())
+    };
+    let limit = ["--memory-limit", "24MiB"];
+    let large = run("f16", &limit);
+    assert_eq!(large.code, Some(1), "{large:?}");
+    let limited = run("auto", &limit);
+    assert_eq!(limited.code, Some(0), "{limited:?}");
+    assert!(limited.stderr.contains("KV cache in int8"), "{limited:?}");
+    assert_eq!(limited.stdout, run("int8", &limit).stdout);
+    let free = run("auto", &[]);
+    assert!(free.stderr.contains("KV cache in f16"), "{free:?}");
+    let tiny = run("auto", &["--memory-limit", "8MB"]);
+    assert_eq!(tiny.code, Some(1), "{tiny:?}");
 }
 
 #[test]

@@ -386,7 +386,7 @@ class Model:
         memory_limit: int | str | None = None,
         parallel: int = 8,
         kernel: str | None = None,
-        kv: Literal["f32", "f16", "int8"] | None = None,
+        kv: Literal["auto", "f32", "f16", "int8"] | None = None,
         head: Literal["exact", "int8"] | None = None,
         weight_bits: Literal["auto", "2.0", "1.6"] | None = None,
         pin: bool = False,
@@ -409,7 +409,8 @@ class Model:
             parallel: texts that are generated at the same time; others wait. Sequences and
                 `logits` have room if it is 2 or more.
             kernel: such as ``"avx2"`` or ``"scalar"``; by default the best.
-            kv: precision of keys and values, by default f16.
+            kv: precision of keys and values, by default f16; auto is int8 if f16 needs too
+                much memory.
             head: precision of the output matrix, by default int8.
             weight_bits: packing of ternary weights, by default the faster one.
             pin: whether each thread stays on a processor.
