@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
@@ -226,6 +226,47 @@ for (const threads of THREADS) {
     });
   });
 }
+
+describe("threads", { timeout: 300_000, skip: threads === 1 && "there is one module" }, () => {
+  test("the default is a thread for each core, eight at most", async () => {
+    const model = await Model.load("builtin");
+    const n = availableParallelism();
+    assert.equal(model.info.threads, n <= 3 ? Math.min(n, 2) : Math.min(n >> 1, 8));
+    model.free();
+  });
+
+  // Waits that are not guarded fail in one of ten of these loads: see scripts/guard_waits.py.
+  test("forty loads with more threads than processors, compiled by Liftoff, write the same text", async () => {
+    const script = `import { Model } from ${JSON.stringify(pathToFileURL(join(PACKAGE, "node.js")))};
+      for (let i = 0; i < 40; i += 1) {
+        const model = await Model.load("builtin", { threads: 8 });
+        console.log(await model.generate(${JSON.stringify(PROMPT)}, { temperature: 0, maxTokens: 4 }).text());
+        model.free();
+      }`;
+    const { stdout } = await run(process.execPath, ["--liftoff-only", "--input-type=module", "--eval", script]);
+    assert.equal(stdout, " great noise of shouting\n".repeat(40));
+  });
+
+  test("a guarded wait keeps the last variable of its function", async () => {
+    // (func (param i32 i32) (result i32) (local i32)
+    //   (local.set 2 (i32.add (local.get 1) (i32.const 1)))
+    //   (drop (memory.atomic.wait32 (local.get 0) (i32.const 0) (i64.const 1)))
+    //   (local.get 2))
+    const bytes = Buffer.from("AGFzbQEAAAABBwFgAn9/AX8CCQEBZQFtAgMBAQMCAQAHBQEBZgAAChoBGAEBfyABQQFqIQIgAEEAQgH+AQIAGiACCw==", "base64");
+    const folder = await mkdtemp(join(tmpdir(), "bitnet-wasm-"));
+    const file = join(folder, "wait.wasm");
+    await writeFile(file, bytes);
+    await run(join(ROOT, "scripts/guard_waits.py"), [file]);
+    const call = (module) => {
+      const m = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
+      return new WebAssembly.Instance(new WebAssembly.Module(module), { e: { m } }).exports.f(64, 41);
+    };
+    assert.equal(call(await readFile(file)), 42);
+    // The defect that the guard is for.
+    if (process.versions.v8.startsWith("11.3.")) assert.equal(call(bytes), 0);
+    await rm(folder, { recursive: true });
+  });
+});
 
 describe("loading", { timeout: 120_000 }, () => {
   test("models in other formats have the native program's tokens", async () => {

@@ -22,6 +22,7 @@ const Model = modelClass({
     ? new Worker(new URL("./browser-worker.js", import.meta.url), { type: "module" })
     : new Worker(new URL("./browser-thread.js", import.meta.url), { type: "module" })),
   canShareMemory: () => globalThis.crossOriginIsolated === true && typeof SharedArrayBuffer !== "undefined",
+  processors: () => navigator.hardwareConcurrency ?? 1,
   files: (source) => sourceFiles(source, {
     builtin: new URL("./storyteller.gguf", import.meta.url).href,
     locate: (text) => ({ url: new URL(text, document.baseURI).href }),

@@ -25,8 +25,9 @@ export interface LoadOptions {
   /** Ends the load with the reason of the signal. */
   signal?: AbortSignal;
   /**
-   * Threads that compute; by default one. More are experimental: loads fail now and then. In
-   * pages that are not cross-origin isolated they are an error. The results are the same.
+   * Threads that compute. By default half of the hardware threads, at least two if there are
+   * two, and eight at most. In pages that are not cross-origin isolated it is one, and more are
+   * an error. The results are the same.
    */
   threads?: number;
   /** Whether downloads are kept in the browser's storage; by default they are. Not in Node. */

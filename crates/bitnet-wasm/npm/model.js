@@ -1,6 +1,9 @@
 // The side of the caller: a model is a worker that computes, and messages to and from it.
 import { BitnetError } from "./error.js";
 
+/** A token is too short a computation for more threads, unless the caller knows better. */
+const MAX_DEFAULT_THREADS = 8;
+
 /** Posts requests to the worker of a model and passes its answers on. */
 class Connection {
   #host;
@@ -212,8 +215,11 @@ export function modelClass(host) {
 
 function threadCount(host, threads) {
   const canShare = host.canShareMemory();
-  // Several threads are not the default: see the known defect in docs/javascript.md.
-  if (threads === undefined) return 1;
+  if (threads === undefined) {
+    // Most processors run two threads on a core, which share its arithmetic units.
+    const processors = host.processors();
+    return canShare ? Math.min(Math.max(processors >> 1, Math.min(processors, 2)), MAX_DEFAULT_THREADS) : 1;
+  }
   if (!Number.isInteger(threads) || threads < 1) {
     throw new BitnetError("bad-argument", `threads is ${threads}, expected a positive integer`);
   }

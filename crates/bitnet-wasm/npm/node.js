@@ -1,4 +1,5 @@
 // The package in Node.
+import { availableParallelism } from "node:os";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
@@ -30,6 +31,7 @@ function locate(text) {
 const Model = modelClass({
   start,
   canShareMemory: () => true,
+  processors: availableParallelism,
   files: (source) => sourceFiles(source, {
     builtin: fileURLToPath(new URL("./storyteller.gguf", import.meta.url)),
     locate,
