@@ -1,18 +1,22 @@
-//! WebAssembly with 128-bit SIMD: bytes are widened to i16; `i32x4.dot_i16x8_s` multiplies
-//! and adds adjacent pairs, which is one instruction on x86-64 and two or three on ARM64.
+//! WebAssembly with 128-bit SIMD. The only multiplication of integers that is one
+//! instruction on x86-64, and two or three on ARM64, is `i32x4.dot_i16x8_s`: it multiplies
+//! i16 and adds adjacent pairs. So even and odd bytes are operands of their own.
 //!
 //! SIMD support is fixed when the module is compiled: there is no dispatch at run time.
 
 mod float_lanes;
+mod sparse;
 
 use std::arch::wasm32::{
-    i8x16_splat, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16, i32x4_add, i32x4_dot_i16x8,
-    i32x4_shuffle, i32x4_splat, u8x16_shr, v128, v128_and, v128_load, v128_store,
+    i8x16_splat, i16x8, i16x8_mul, i16x8_shl, i16x8_shr, i16x8_splat, i32x4_add, i32x4_dot_i16x8,
+    i32x4_shr, i32x4_shuffle, i32x4_splat, u16x8_shr, v128, v128_and, v128_load, v128_load32_splat,
+    v128_store,
 };
 use std::hint::black_box;
 
 use crate::arch::{IsaLevel, Tier};
 use crate::panel::{Acc, Operands, PANEL_ROWS, PackedBlock};
+use crate::sparse::{ListedColumns, ListedRows, TileSums};
 
 /// A build with 128-bit SIMD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,22 +30,39 @@ impl Tier for Simd128 {
 
     type Floats = Self;
 
+    const HAS_SPARSE: bool = true;
+
     #[inline(always)]
     fn floats(self) -> Self {
         self
     }
 
     fn ternary_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        let mask = i8x16_splat(3);
-        panel(operands, acc, |[block]: &[PackedBlock; 1], part, quad| {
-            v128_and(u8x16_shr(load_part(block, part), 2 * quad as u32), mask)
-        });
+        for (operands, acc) in operands.tiles::<4>(acc) {
+            match acc.len() {
+                4 => ternary_tile::<4, 1>(operands, acc),
+                2 => ternary_tile::<2, 2>(operands, acc),
+                _ => ternary_tile::<1, 4>(operands, acc),
+            }
+        }
     }
 
     fn int8_panel(self, operands: Operands<'_>, acc: &mut Acc) {
-        panel(operands, acc, |blocks: &[PackedBlock; 4], part, quad| {
-            load_part(&blocks[quad], part)
-        });
+        for (operands, acc) in operands.tiles::<4>(acc) {
+            match acc.len() {
+                4 => int8_tile::<4, 1>(operands, acc),
+                2 => int8_tile::<2, 2>(operands, acc),
+                _ => int8_tile::<1, 4>(operands, acc),
+            }
+        }
+    }
+
+    fn row_dots(self, rows: ListedRows<'_>, sums: &mut [i32]) {
+        sparse::row_dots(rows, sums);
+    }
+
+    fn add_columns(self, columns: ListedColumns<'_>, sums: &mut TileSums) {
+        sparse::add_columns(columns, sums);
     }
 
     fn int8_peak_rounds(self, n_rounds: usize) -> Option<usize> {
@@ -60,7 +81,10 @@ impl Tier for Simd128 {
     }
 }
 
-/// Loads the rows `4·part..` of a block.
+/// Vectors per block.
+const PARTS: usize = 4;
+
+/// Loads the bytes `16·part..` of a block.
 #[inline(always)]
 fn load_part(block: &PackedBlock, part: usize) -> v128 {
     let bytes: &[u8] = &block.0[16 * part..][..16];
@@ -68,60 +92,118 @@ fn load_part(block: &PackedBlock, part: usize) -> v128 {
     unsafe { v128_load(bytes.as_ptr().cast()) }
 }
 
-/// Computes a quarter of a panel at a time. `weights(blocks, part, quad)` returns the
-/// columns `4·quad..` of the 16 in the blocks, for the rows `4·part..`.
+/// Stores four lanes.
 #[inline(always)]
-fn panel<const BLOCKS: usize>(
-    operands: Operands<'_>,
-    acc: &mut Acc,
-    weights: impl Fn(&[PackedBlock; BLOCKS], usize, usize) -> v128 + Copy,
-) {
-    for (operands, acc) in operands.tiles::<4>(acc) {
-        for part in 0..PANEL_ROWS / 4 {
-            match acc.len() {
-                4 => tile::<BLOCKS, 4>(operands, part, acc, weights),
-                2 => tile::<BLOCKS, 2>(operands, part, acc, weights),
-                _ => tile::<BLOCKS, 1>(operands, part, acc, weights),
+fn store(out: &mut [i32; 4], x: v128) {
+    // SAFETY: `out` is 16 bytes.
+    unsafe { v128_store(out.as_mut_ptr().cast(), x) };
+}
+
+/// Returns the i8 in even and in odd bytes as i16.
+#[inline(always)]
+fn extended(bytes: v128) -> [v128; 2] {
+    [i16x8_shr(i16x8_shl(bytes, 8), 8), i16x8_shr(bytes, 8)]
+}
+
+/// Returns the masks of the codes in bits `2·quarter..` of even bytes.
+#[inline(always)]
+fn quarter_masks() -> [v128; 4] {
+    unroll4!(Q => i16x8_splat(3 << (2 * Q)))
+}
+
+/// Adds the products of the codes of a quarter, and factors of even and odd bytes.
+/// `packed[1]` has the odd bytes in place of the even ones. Codes are 4^quarter times as
+/// large as their values, which saves shifts.
+#[inline(always)]
+fn add_products(sums: v128, packed: [v128; 2], quarter: v128, factors: [v128; 2]) -> v128 {
+    let even = i32x4_dot_i16x8(v128_and(packed[0], quarter), factors[0]);
+    let odd = i32x4_dot_i16x8(v128_and(packed[1], quarter), factors[1]);
+    i32x4_add(i32x4_add(sums, even), odd)
+}
+
+/// Returns bytes as operands of [`add_products`].
+#[inline(always)]
+fn even_and_odd(packed: v128) -> [v128; 2] {
+    [packed, u16x8_shr(packed, 8)]
+}
+
+/// Multiplies `ROWS` vectors of a panel at a time, four rows each, with `N` tokens.
+///
+/// Activations are multiplied by what codes lack to be 64 times their values. The sums are
+/// at most 64·2·127 for each column, which fits in i32 for all permitted widths.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "bounds are constants")]
+fn ternary_tile<const N: usize, const ROWS: usize>(operands: Operands<'_>, acc: &mut Acc) {
+    let masks = quarter_masks();
+    // Not a constant, for which the compiler would shift each lane on its own.
+    let scales = black_box(i16x8(64, 64, 16, 16, 4, 4, 1, 1));
+    let rows: [&[[i8; 16]]; N] = std::array::from_fn(|t| {
+        let row = &operands.acts.padded_row(operands.first + t)[operands.first_col..];
+        &row.as_chunks().0[..operands.blocks.len()]
+    });
+    for first in (0..PARTS).step_by(ROWS) {
+        let mut sums = [[i32x4_splat(0); ROWS]; N];
+        for (step, block) in operands.blocks.iter().enumerate() {
+            let mut acts = [[i32x4_splat(0); 2]; N];
+            for t in 0..N {
+                // SAFETY: an element is 16 bytes.
+                let bytes = unsafe { v128_load(rows[t][step].as_ptr().cast()) };
+                acts[t] = extended(bytes).map(|acts| i16x8_mul(acts, scales));
+            }
+            for part in 0..ROWS {
+                let packed = even_and_odd(load_part(block, first + part));
+                for t in 0..N {
+                    let [even, odd] = acts[t];
+                    let acts = unroll4!(Q => [
+                        i32x4_shuffle::<Q, Q, Q, Q>(even, even),
+                        i32x4_shuffle::<Q, Q, Q, Q>(odd, odd),
+                    ]);
+                    for q in 0..4 {
+                        sums[t][part] = add_products(sums[t][part], packed, masks[q], acts[q]);
+                    }
+                }
+            }
+        }
+        for t in 0..N {
+            let (out, _) = acc[t].as_chunks_mut::<4>();
+            for part in 0..ROWS {
+                store(&mut out[first + part], i32x4_shr(sums[t][part], 6));
             }
         }
     }
 }
 
+/// The same for int8 weights.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "bounds are constants")]
-fn tile<const BLOCKS: usize, const N: usize>(
-    operands: Operands<'_>,
-    part: usize,
-    acc: &mut Acc,
-    weights: impl Fn(&[PackedBlock; BLOCKS], usize, usize) -> v128,
-) {
-    let (blocks, _) = operands.blocks.as_chunks::<BLOCKS>();
-    let rows: [&[[[i8; 4]; 4]]; N] = std::array::from_fn(|t| {
+fn int8_tile<const N: usize, const ROWS: usize>(operands: Operands<'_>, acc: &mut Acc) {
+    let rows: [&[[i8; 4]]; N] = std::array::from_fn(|t| {
         let row = &operands.acts.padded_row(operands.first + t)[operands.first_col..];
-        let (quads, _) = row.as_chunks();
-        &quads.as_chunks().0[..blocks.len()]
+        &row.as_chunks().0[..operands.blocks.len()]
     });
-    // Two rows each.
-    let mut sums = [[i32x4_splat(0); 2]; N];
-    for (step, blocks) in blocks.iter().enumerate() {
-        for quad in 0..4 {
-            let weights = weights(blocks, part, quad);
-            let low = i16x8_extend_low_i8x16(weights);
-            let high = i16x8_extend_high_i8x16(weights);
+    for first in (0..PARTS).step_by(ROWS) {
+        let mut sums = [[i32x4_splat(0); ROWS]; N];
+        for (step, block) in operands.blocks.iter().enumerate() {
+            let mut acts = [[i32x4_splat(0); 2]; N];
             for t in 0..N {
-                let acts = i32::from_le_bytes(rows[t][step][quad].map(i8::cast_unsigned));
-                let acts = i16x8_extend_low_i8x16(i32x4_splat(acts));
-                sums[t][0] = i32x4_add(sums[t][0], i32x4_dot_i16x8(low, acts));
-                sums[t][1] = i32x4_add(sums[t][1], i32x4_dot_i16x8(high, acts));
+                // SAFETY: an element is four bytes.
+                acts[t] = extended(unsafe { v128_load32_splat(rows[t][step].as_ptr().cast()) });
+            }
+            for part in 0..ROWS {
+                let [even, odd] = extended(load_part(block, first + part));
+                for t in 0..N {
+                    let sum = i32x4_add(sums[t][part], i32x4_dot_i16x8(even, acts[t][0]));
+                    sums[t][part] = i32x4_add(sum, i32x4_dot_i16x8(odd, acts[t][1]));
+                }
+            }
+        }
+        for t in 0..N {
+            let (out, _) = acc[t].as_chunks_mut::<4>();
+            for part in 0..ROWS {
+                store(&mut out[first + part], sums[t][part]);
             }
         }
     }
-    for t in 0..N {
-        let [low, high] = sums[t];
-        let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
-        let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
-        let out = &mut acc[t].as_chunks_mut::<4>().0[part];
-        // SAFETY: `out` has four lanes.
-        unsafe { v128_store(out.as_mut_ptr().cast(), i32x4_add(even, odd)) };
-    }
 }
+
+const _: () = assert!(PARTS * 4 == PANEL_ROWS);
