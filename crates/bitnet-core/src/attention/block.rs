@@ -256,8 +256,11 @@ pub(super) fn weights<L: Lanes>(
         scores.fill(0.0);
         return State::EMPTY;
     }
-    scores[..positions.start.min(BLOCK)].fill(f32::NEG_INFINITY);
-    scores[positions.end.min(BLOCK)..].fill(f32::NEG_INFINITY);
+    let end = positions.end.min(BLOCK);
+    let (scores, after) = scores.split_at_mut(end.next_multiple_of(TILE));
+    after.fill(0.0);
+    scores[..positions.start.min(end)].fill(f32::NEG_INFINITY);
+    scores[end..].fill(f32::NEG_INFINITY);
     let (scores, _) = scores.as_chunks_mut::<TILE>();
     let scale = lanes.splat(scale);
     let mut max = lanes.splat(f32::NEG_INFINITY);
