@@ -39,6 +39,18 @@ pub(crate) trait Lanes: Copy {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// Returns `a·b + c`, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Returns `Σ_i factors[r][i] · x[step·i]` of f16 for each row of factors, as if by
+    /// [`mul_add`](Self::mul_add) in order, if there is a faster way. The rows are of equal
+    /// lengths, and `x` has a value for each factor.
+    #[inline(always)]
+    fn sums_of_f16<const R: usize>(
+        self,
+        _factors: [&[f32]; R],
+        _x: &[[u16; WIDTH]],
+        _step: usize,
+    ) -> Option<[Self::V; R]> {
+        None
+    }
     /// Returns `a·b + c` of scalars, rounded once.
     fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32;
     /// Returns a in lanes where a > b, else b.

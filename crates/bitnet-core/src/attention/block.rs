@@ -11,6 +11,17 @@ use crate::ops;
 pub(super) trait KvElement: Copy {
     /// Loads sixteen elements, converted to f32.
     fn load<L: Lanes>(lanes: L, x: &[Self; WIDTH]) -> L::V;
+
+    /// See [`Lanes::sums_of_f16`].
+    #[inline(always)]
+    fn sums<L: Lanes, const R: usize>(
+        _lanes: L,
+        _factors: [&[f32]; R],
+        _x: &[[Self; WIDTH]],
+        _step: usize,
+    ) -> Option<[L::V; R]> {
+        None
+    }
 }
 
 impl KvElement for f32 {
@@ -25,6 +36,16 @@ impl KvElement for u16 {
     #[inline(always)]
     fn load<L: Lanes>(lanes: L, x: &[u16; WIDTH]) -> L::V {
         lanes.load_f16(x)
+    }
+
+    #[inline(always)]
+    fn sums<L: Lanes, const R: usize>(
+        lanes: L,
+        factors: [&[f32]; R],
+        x: &[[u16; WIDTH]],
+        step: usize,
+    ) -> Option<[L::V; R]> {
+        lanes.sums_of_f16(factors, x, step)
     }
 }
 
@@ -158,6 +179,12 @@ impl<'a, E: KvElement> FloatPass<'a, E> {
         for first in (0..self.n_positions).step_by(T * TILE) {
             let keys = &self.block.keys[first / TILE * head_dim..][..T * head_dim];
             let mut sums = [[lanes.splat(0.0); T]; R];
+            if all_sums(&mut sums, |t| {
+                E::sums(lanes, *queries, &keys[t * head_dim..], 1)
+            }) {
+                store_scores(lanes, &sums, scores, first);
+                continue;
+            }
             for d in 0..head_dim {
                 prefetch_group::<E, T>(self.ahead, first / TILE * head_dim + T * d);
                 let mut key = [lanes.splat(0.0); T];
@@ -171,12 +198,7 @@ impl<'a, E: KvElement> FloatPass<'a, E> {
                     }
                 }
             }
-            for r in 0..R {
-                let (out, _) = scores[r][first..].as_chunks_mut::<TILE>();
-                for t in 0..T {
-                    lanes.store(sums[r][t], &mut out[t]);
-                }
-            }
+            store_scores(lanes, &sums, scores, first);
         }
     }
 
@@ -211,8 +233,14 @@ impl<'a, E: KvElement> FloatPass<'a, E> {
         out: &mut [[f32; TILE]],
     ) {
         let width = self.block.values.len() / BLOCK;
+        let n_positions = self.n_positions.min(BLOCK);
         let mut sums = [[lanes.splat(0.0); C]; R];
-        for j in 0..self.n_positions.min(BLOCK) {
+        let seen = std::array::from_fn(|r| &weights[r][..n_positions]);
+        let values = self.block.values;
+        let is_done = all_sums(&mut sums, |c| {
+            E::sums(lanes, seen, &values[first + c..], width)
+        });
+        for j in 0..if is_done { 0 } else { n_positions } {
             prefetch_group::<E, C>(self.ahead, first * BLOCK + C * j);
             let mut value = [lanes.splat(0.0); C];
             for c in 0..C {
@@ -229,6 +257,41 @@ impl<'a, E: KvElement> FloatPass<'a, E> {
             for c in 0..C {
                 lanes.store(sums[r][c], &mut out[r * width + first + c]);
             }
+        }
+    }
+}
+
+/// Sets each column of `sums` to `column(t)`. Returns false, and zeros, if one has none.
+#[inline(always)]
+fn all_sums<V: Copy, const R: usize, const T: usize>(
+    sums: &mut [[V; T]; R],
+    column: impl Fn(usize) -> Option<[V; R]>,
+) -> bool {
+    let zero = *sums;
+    for t in 0..T {
+        let Some(column) = column(t) else {
+            *sums = zero;
+            return false;
+        };
+        for r in 0..R {
+            sums[r][t] = column[r];
+        }
+    }
+    true
+}
+
+/// Stores the scores of `T` tiles.
+#[inline(always)]
+fn store_scores<L: Lanes, const R: usize, const T: usize>(
+    lanes: L,
+    sums: &[[L::V; T]; R],
+    scores: &mut [Scores; R],
+    first: usize,
+) {
+    for r in 0..R {
+        let (out, _) = scores[r][first..].as_chunks_mut::<TILE>();
+        for t in 0..T {
+            lanes.store(sums[r][t], &mut out[t]);
         }
     }
 }
