@@ -5,7 +5,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { split } from "./split-gguf.mjs";
 import { PACKAGE, ROOT, STORYTELLER, bitnet, native, run, serve } from "./support.mjs";
 
@@ -336,6 +336,21 @@ describe("loading", { timeout: 120_000 }, () => {
     } finally {
       await server.stop();
     }
+  });
+
+  test("a model takes the memory that was estimated, and not much less", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "bitnet-wasm-"));
+    const tiny = join(folder, "tiny.gguf");
+    await bitnet("convert", "--quiet", join(ROOT, "models/storyteller-tiny"), tiny);
+    for (const [file, options] of [[STORYTELLER, {}], [STORYTELLER, { kv: "f32" }], [tiny, {}], [tiny, { kv: "int8" }]]) {
+      const [checked, unchecked] = await Promise.all([true, false].map(async (isChecked) => {
+        const script = fileURLToPath(new URL("memory.mjs", import.meta.url));
+        return JSON.parse((await run(process.execPath, [script, file, JSON.stringify(options), String(isChecked)])).stdout);
+      }));
+      assert.equal(checked.end, checked.loaded, `${file}: the memory grew later`);
+      assert.ok(unchecked.end > 0.7 * checked.end, `${file}: ${unchecked.end} of ${checked.end}`);
+    }
+    await rm(folder, { recursive: true });
   });
 
   test("what a server does wrong is an error with its address", async () => {

@@ -5,6 +5,9 @@ import { readFiles } from "./files.js";
 
 const PAGE = 65536;
 
+/** Pages for the module's data and first stack: some more than it asks for, which are lost. */
+const INITIAL = 40;
+
 /** Answers messages on `port`. `host` has what differs between browsers and Node. */
 export function serve(port, host) {
   let engine;
@@ -129,7 +132,7 @@ export function serve(port, host) {
 function sharedMemory() {
   for (const maximum of [65536, 32768, 16384, 8192]) {
     try {
-      return { memory: new WebAssembly.Memory({ initial: 256, maximum, shared: true }), maximum };
+      return { memory: new WebAssembly.Memory({ initial: INITIAL, maximum, shared: true }), maximum };
     } catch {
       // The next one is smaller.
     }

@@ -136,7 +136,7 @@ fn a_cancelled_request_has_no_further_events() {
 fn a_model_that_does_not_fit_is_refused_by_its_header() {
     let file = std::fs::read(storyteller()).unwrap();
     let n_bytes = file.len() as f64;
-    let options = model_options(60e6);
+    let options = model_options(50e6);
     let mut loader = Loader::new();
     loader.begin("model.gguf", Some(n_bytes)).unwrap();
     let mut n_read = 0;
@@ -152,7 +152,7 @@ fn a_model_that_does_not_fit_is_refused_by_its_header() {
         begins
             && failure
                 .message
-                .contains("more than the limit of 57.2 MiB: files 11.0 MiB")
+                .contains("more than the limit of 47.7 MiB: files 11.0 MiB")
     );
     assert!(n_read < 2_000_000, "{n_read} bytes were read");
 

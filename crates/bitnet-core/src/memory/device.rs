@@ -69,8 +69,13 @@ fn map_zeros(n_bytes: usize) -> Option<Mapping> {
     Some(mapping)
 }
 
-/// The usual huge page size in bytes.
-pub(super) const HUGE_PAGE: usize = 2 << 20;
+/// The usual huge page size in bytes; a page where memory is not mapped (WebAssembly), since
+/// margins for alignment take memory there.
+pub(super) const HUGE_PAGE: usize = if cfg!(any(unix, windows)) {
+    2 << 20
+} else {
+    64 << 10
+};
 
 impl DeviceAllocator for SystemMemory {
     fn granule(&self) -> usize {
@@ -86,7 +91,7 @@ impl DeviceAllocator for SystemMemory {
 
     fn map(&self, n_bytes: usize) -> Result<usize, OutOfMemory> {
         let out_of_memory = OutOfMemory { n_bytes };
-        // The margin makes room for alignment; it is never touched.
+        // The margin makes room for alignment; it is never touched where memory is mapped.
         let with_margin = n_bytes.checked_add(HUGE_PAGE).ok_or(out_of_memory)?;
         if isize::try_from(with_margin).is_err() {
             return Err(out_of_memory);
