@@ -268,7 +268,7 @@ describe("threads", { timeout: 300_000, skip: threads === 1 && "there is one mod
   });
 });
 
-describe("loading", { timeout: 120_000 }, () => {
+describe("loading", { timeout: 300_000 }, () => {
   test("models in other formats have the native program's tokens", async () => {
     const folder = await mkdtemp(join(tmpdir(), "bitnet-wasm-"));
     for (const [from, ...format] of [
@@ -342,7 +342,7 @@ describe("loading", { timeout: 120_000 }, () => {
     const folder = await mkdtemp(join(tmpdir(), "bitnet-wasm-"));
     const tiny = join(folder, "tiny.gguf");
     await bitnet("convert", "--quiet", join(ROOT, "models/storyteller-tiny"), tiny);
-    for (const [file, options] of [[STORYTELLER, {}], [STORYTELLER, { kv: "f32" }], [tiny, {}], [tiny, { kv: "int8" }]]) {
+    for (const [file, options] of [[STORYTELLER, {}], [tiny, { kv: "int8" }]]) {
       const [checked, unchecked] = await Promise.all([true, false].map(async (isChecked) => {
         const script = fileURLToPath(new URL("memory.mjs", import.meta.url));
         return JSON.parse((await run(process.execPath, [script, file, JSON.stringify(options), String(isChecked)])).stdout);

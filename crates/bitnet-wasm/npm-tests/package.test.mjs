@@ -28,7 +28,7 @@ test("the package has what it needs and nothing else", async () => {
   }
 });
 
-test("a project that installs the package passes a strict type check, and runs", { timeout: 120_000 }, async () => {
+test("a project that installs the package passes a strict type check, and runs", { timeout: 300_000 }, async () => {
   const project = await mkdtemp(join(tmpdir(), "bitnet-wasm-consumer-"));
   try {
     await run("npm", ["pack", "--pack-destination", project], { cwd: PACKAGE });
