@@ -11,7 +11,7 @@ use bitnet_server::{MemoryTaken, RequestDefaults, ServedModel, ServerOptions};
 
 use super::generation::{SamplingArgs, SpeculationArgs, parse_count_or_all};
 use crate::error::NoChatTemplate;
-use crate::model::{ChatTemplateArg, ComputeArgs, ModelArg, RunModelArgs, ThreadsArg};
+use crate::model::{ChatTemplateArg, ComputeArgs, KvArg, ModelArg, RunModelArgs, ThreadsArg};
 use crate::ui::Ui;
 
 /// Sequences that keep the prefixes of finished texts.
@@ -152,6 +152,11 @@ impl ServedModelArgs {
                 plan => return plan,
             }
         }
+    }
+
+    /// Returns whether the precision of keys and values follows from the memory.
+    pub fn has_auto_kv(&self) -> bool {
+        self.compute.kv == KvArg::Auto
     }
 
     /// Returns the name of a model in the API: the alias, or that of its file.

@@ -83,7 +83,8 @@ impl ServedModelsArg {
     ///
     /// # Errors
     ///
-    /// Returns an error if two have the same name, or a name is not for one model.
+    /// Returns an error if two have the same name, a name is not for one model, or several
+    /// would have their KV precision chosen.
     pub fn named(&self, args: &ServedModelArgs, ui: &Ui) -> Result<Vec<NamedModel>, UsageError> {
         let mut all: Vec<NamedModel> = Vec::new();
         for given in &self.model {
@@ -114,6 +115,11 @@ impl ServedModelsArg {
                  `-m NAME=MODEL` names each",
                 all.len()
             )));
+        }
+        if args.has_auto_kv() && all.len() > 1 {
+            let message = "--kv auto depends on the memory that other models leave, and answers \
+                           must not: with several models, give f16 or int8";
+            return Err(UsageError(message.to_owned()));
         }
         let mut seen = std::collections::HashMap::new();
         for named in &all {

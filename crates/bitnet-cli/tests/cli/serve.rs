@@ -306,6 +306,8 @@ fn models_without_a_name_of_their_own_are_refused() {
         stderr.contains("--alias c names one model, but there are 2"),
         "{stderr}"
     );
+    let stderr = refused(&["-m", &gguf, "-m", &tiny, "--kv", "auto"]);
+    assert!(stderr.contains("give f16 or int8"), "{stderr}");
     refused(&["-m", &format!("a={gguf}"), "--alias", "c"]);
     refused(&["-m", "=a.gguf"]);
     let output = serve(&["--port", "0", "-m", &gguf, "-m", "b=nowhere.gguf"]).output();
