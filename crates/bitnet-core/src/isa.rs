@@ -229,7 +229,7 @@ impl Isa {
 
     /// Runs `op` with the SIMD vectors of this instruction set.
     #[inline]
-    pub(crate) fn dispatch<O: WithSimd>(self, op: O) -> O::Output {
+    pub fn dispatch<O: WithSimd>(self, op: O) -> O::Output {
         with_tier!(self, tier => {
             let lanes = tier.floats();
             lanes.vectorize(OnLanes(lanes, op))

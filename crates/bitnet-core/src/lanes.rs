@@ -6,13 +6,13 @@
 use crate::fused;
 
 /// The number of lanes.
-pub(crate) const WIDTH: usize = 16;
+pub const WIDTH: usize = 16;
 
 /// An instruction set that operates on sixteen f32 at a time.
 ///
 /// A value of the implementing type proves that the processor supports the instruction set.
 /// Every operation rounds once, so all instruction sets return the same bits.
-pub(crate) trait Lanes: Copy {
+pub trait Lanes: Copy {
     /// A vector of sixteen f32.
     type V: Copy;
 
@@ -27,6 +27,8 @@ pub(crate) trait Lanes: Copy {
     fn load_f16(self, x: &[u16; WIDTH]) -> Self::V;
     /// Stores the values to `out`.
     fn store(self, x: Self::V, out: &mut [f32; WIDTH]);
+    /// Loads integers and converts them to f32.
+    fn load_i8(self, x: &[i8; WIDTH]) -> Self::V;
     /// Loads integers and converts them to f32, rounded.
     fn load_i32(self, x: &[i32; WIDTH]) -> Self::V;
     /// Stores values that are integers from -128 to 127 as int8.
@@ -70,7 +72,7 @@ pub(crate) trait Lanes: Copy {
 
 /// An operation over [`Lanes`], compiled for each instruction set like
 /// [`NullaryFnOnce`](crate::arch::NullaryFnOnce).
-pub(crate) trait WithSimd {
+pub trait WithSimd {
     /// The result of the operation.
     type Output;
     /// Runs the operation; must be `#[inline(always)]`.
@@ -104,6 +106,11 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn store(self, x: Self::V, out: &mut [f32; WIDTH]) {
         *out = x;
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; WIDTH]) -> Self::V {
+        x.map(f32::from)
     }
 
     #[inline(always)]

@@ -21,7 +21,7 @@ mod dense;
 mod fused;
 mod int8;
 mod isa;
-mod lanes;
+pub mod lanes;
 pub mod machine;
 mod matmul;
 pub mod memory;

@@ -12,6 +12,7 @@
 //! Sources: IEEE 754-2019, section 3.4; Intel, "BFLOAT16 - Hardware Numerics
 //! Definition" (2018).
 
+use bitnet_core::lanes::{Lanes, WIDTH};
 use half::{bf16, f16};
 
 /// Decodes weights of `N` bytes each.
@@ -24,6 +25,24 @@ pub(super) fn decode<const N: usize>(
     let (weights, _) = bytes.as_chunks::<N>();
     for (out, &weight) in out.iter_mut().zip(weights) {
         *out = to_f32(weight);
+    }
+}
+
+/// Decodes f16 by the instructions of the processor.
+#[inline(always)]
+pub(super) fn decode_f16<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
+    let (weights, _) = bytes.as_chunks::<2>();
+    let (chunks, rest) = weights.as_chunks::<WIDTH>();
+    let (out, out_rest) = out.as_chunks_mut::<WIDTH>();
+    for (out, chunk) in out.iter_mut().zip(chunks) {
+        let mut bits = [0; WIDTH];
+        for (bits, &weight) in bits.iter_mut().zip(chunk) {
+            *bits = u16::from_le_bytes(weight);
+        }
+        lanes.store(lanes.load_f16(&bits), out);
+    }
+    for (out, &weight) in out_rest.iter_mut().zip(rest) {
+        *out = f16_to_f32(weight);
     }
 }
 

@@ -17,13 +17,16 @@
 //! Source: llama.cpp, `block_q2_K` in `ggml/src/ggml-common.h` and
 //! `dequantize_row_q2_K` in `ggml/src/ggml-quants.c`.
 
+use bitnet_core::lanes::Lanes;
+
 use super::float::f16_to_f32;
+use super::{Scaled, codes};
 
 pub(super) const BLOCK_LEN: usize = 256;
 pub(super) const BLOCK_BYTES: usize = 84;
 
 #[inline(always)]
-pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn decode<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<BLOCK_BYTES>();
     let (out, _) = out.as_chunks_mut::<BLOCK_LEN>();
     for (block, out) in blocks.iter().zip(out) {
@@ -35,15 +38,18 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
             let min = m * f32::from(block[i] >> 4);
             let qs = &block[16 + i / 8 * 32 + i % 2 * 16..][..16];
             let shift = i % 8 / 2 * 2;
-            for (w, byte) in sub.iter_mut().zip(qs) {
-                *w = scale * f32::from(byte >> shift & 3) - min;
-            }
+            // Adding -min is subtracting it.
+            let codes = codes(|j| qs[j] >> shift & 3);
+            Scaled::new(lanes, scale).write_plus(&codes, lanes.splat(-min), sub);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bitnet_core::Isa;
+
+    use super::super::DenseType;
     use super::*;
 
     #[test]
@@ -58,7 +64,7 @@ mod tests {
         block[15] = 0x2f;
         block[16 + 32 + 16 + 5] = 3 << 6;
         let mut out = [f32::NAN; BLOCK_LEN];
-        decode(&block, &mut out);
+        DenseType::Q2K.decode_row(Isa::Scalar, &block, &mut out);
         let mut expected = [0.0; BLOCK_LEN];
         expected[3] = 0.5 * 3.0 * 2.0;
         expected[240..].fill(-0.5);

@@ -19,7 +19,10 @@
 //! Source: llama.cpp, `block_q3_K` in `ggml/src/ggml-common.h` and
 //! `dequantize_row_q3_K` in `ggml/src/ggml-quants.c`.
 
+use bitnet_core::lanes::Lanes;
+
 use super::float::f16_to_f32;
+use super::{Scaled, codes};
 
 pub(super) const BLOCK_LEN: usize = 256;
 pub(super) const BLOCK_BYTES: usize = 110;
@@ -33,7 +36,7 @@ fn scale(scales: &[u8], i: usize) -> i8 {
 }
 
 #[inline(always)]
-pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn decode<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<BLOCK_BYTES>();
     let (out, _) = out.as_chunks_mut::<BLOCK_LEN>();
     for (block, out) in blocks.iter().zip(out) {
@@ -45,16 +48,20 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
             let high = &block[half..][..16];
             let low = &block[32 + i / 8 * 32 + half..][..16];
             let shift = i % 8 / 2 * 2;
-            for ((w, low), high) in sub.iter_mut().zip(low).zip(high) {
-                let code = low >> shift & 3 | (high >> (i / 2) & 1) << 2;
-                *w = scale * f32::from(code as i8 - 4);
-            }
+            let code = |j: usize| {
+                let code = low[j] >> shift & 3 | (high[j] >> (i / 2) & 1) << 2;
+                code.wrapping_sub(4)
+            };
+            Scaled::new(lanes, scale).write(&codes(code), sub);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bitnet_core::Isa;
+
+    use super::super::DenseType;
     use super::*;
 
     #[test]
@@ -72,7 +79,7 @@ mod tests {
         block[96 + 5] = 15 << 4;
         block[96 + 8 + 1] |= 1 << 6;
         let mut out = [f32::NAN; BLOCK_LEN];
-        decode(&block, &mut out);
+        DenseType::Q3K.decode_row(Isa::Scalar, &block, &mut out);
         let mut expected = [0.0; BLOCK_LEN];
         expected[37] = 0.5 * 3.0 * 2.0;
         expected[210] = 0.5 * 31.0 * -3.0;

@@ -14,51 +14,47 @@
 //! Source: llama.cpp, `block_q4_0` and `block_q4_1` in `ggml/src/ggml-common.h`,
 //! `dequantize_row_q4_0` and `dequantize_row_q4_1` in `ggml/src/ggml-quants.c`.
 
+use bitnet_core::lanes::{Lanes, WIDTH};
+
 use super::float::f16_to_f32;
+use super::{Scaled, codes};
 
 pub(super) const BLOCK_LEN: usize = 32;
 pub(super) const Q4_0_BYTES: usize = 18;
 pub(super) const Q4_1_BYTES: usize = 20;
 
-/// Writes the codes 0 to 15.
 #[inline(always)]
-fn codes(qs: &[u8], out: &mut [f32; BLOCK_LEN]) {
-    let (low, high) = out.split_at_mut(BLOCK_LEN / 2);
-    for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
-        *low = f32::from(byte & 15);
-        *high = f32::from(byte >> 4);
-    }
-}
-
-#[inline(always)]
-pub(super) fn decode_q4_0(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn decode_q4_0<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<Q4_0_BYTES>();
     let (out, _) = out.as_chunks_mut::<BLOCK_LEN>();
-    for (block, out) in blocks.iter().zip(out) {
-        let d = f16_to_f32([block[0], block[1]]);
-        codes(&block[2..], out);
-        for w in out {
-            *w = (*w - 8.0) * d;
-        }
+    for (out, &[d0, d1, ref qs @ ..]) in out.iter_mut().zip(blocks) {
+        let qs: &[u8; WIDTH] = qs;
+        let scaled = Scaled::new(lanes, f16_to_f32([d0, d1]));
+        let (out, _) = out.as_chunks_mut::<WIDTH>();
+        scaled.write(&codes(|j| (qs[j] & 15).wrapping_sub(8)), &mut out[0]);
+        scaled.write(&codes(|j| (qs[j] >> 4).wrapping_sub(8)), &mut out[1]);
     }
 }
 
 #[inline(always)]
-pub(super) fn decode_q4_1(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn decode_q4_1<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<Q4_1_BYTES>();
     let (out, _) = out.as_chunks_mut::<BLOCK_LEN>();
-    for (block, out) in blocks.iter().zip(out) {
-        let d = f16_to_f32([block[0], block[1]]);
-        let m = f16_to_f32([block[2], block[3]]);
-        codes(&block[4..], out);
-        for w in out {
-            *w = *w * d + m;
-        }
+    for (out, &[d0, d1, m0, m1, ref qs @ ..]) in out.iter_mut().zip(blocks) {
+        let qs: &[u8; WIDTH] = qs;
+        let scaled = Scaled::new(lanes, f16_to_f32([d0, d1]));
+        let m = lanes.splat(f16_to_f32([m0, m1]));
+        let (out, _) = out.as_chunks_mut::<WIDTH>();
+        scaled.write_plus(&codes(|j| qs[j] & 15), m, &mut out[0]);
+        scaled.write_plus(&codes(|j| qs[j] >> 4), m, &mut out[1]);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bitnet_core::Isa;
+
+    use super::super::DenseType;
     use super::*;
 
     #[test]
@@ -69,14 +65,14 @@ mod tests {
         block[2..4].copy_from_slice(&0x3400u16.to_le_bytes());
         block[4 + 3] = 0xf0;
         let mut out = [f32::NAN; BLOCK_LEN];
-        decode_q4_1(&block, &mut out);
+        DenseType::Q4_1.decode_row(Isa::Scalar, &block, &mut out);
         let mut expected = [4.25; BLOCK_LEN];
         expected[3] = 0.25;
         expected[19] = 7.75;
         assert_eq!(out, expected);
 
         // The same without m, d = 0.25.
-        decode_q4_0(&block[2..], &mut out);
+        DenseType::Q4_0.decode_row(Isa::Scalar, &block[2..], &mut out);
         let mut expected = [0.0; BLOCK_LEN];
         expected[3] = -2.0;
         expected[19] = 1.75;

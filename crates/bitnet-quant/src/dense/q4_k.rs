@@ -23,7 +23,10 @@
 //! Source: llama.cpp, `block_q4_K` and `block_q5_K` in `ggml/src/ggml-common.h`,
 //! `dequantize_row_q4_K` and `dequantize_row_q5_K` in `ggml/src/ggml-quants.c`.
 
+use bitnet_core::lanes::{Lanes, WIDTH};
+
 use super::float::f16_to_f32;
+use super::{Scaled, codes};
 
 pub(super) const BLOCK_LEN: usize = 256;
 pub(super) const Q4_K_BYTES: usize = 144;
@@ -49,45 +52,66 @@ fn scale_and_min(block: &[u8], i: usize) -> (f32, f32) {
     (d * f32::from(scale), m * f32::from(min))
 }
 
-/// Decodes the weights 32i to 32i + 31; `fifth(j)` is what the fifth bit of
-/// weight j adds to its code.
+/// Decodes the weights 32i to 32i + 31; `fifth(j)` is what the fifth bit of weight j adds
+/// to its code.
 #[inline(always)]
-fn decode_sub(block: &[u8], qs: &[u8], i: usize, fifth: impl Fn(usize) -> u8, out: &mut [f32; 32]) {
-    let (scale, min) = scale_and_min(block, i);
-    let shift = i % 2 * 4;
-    let qs = &qs[i / 2 * 32..][..32];
-    for (j, (w, byte)) in out.iter_mut().zip(qs).enumerate() {
-        *w = scale * f32::from((byte >> shift & 15) + fifth(j)) - min;
+fn decode_sub<L: Lanes>(
+    scaled: Scaled<L>,
+    min: f32,
+    four_bits: &[u8; 32],
+    shift: usize,
+    fifth: impl Fn(usize) -> u8,
+    out: &mut [f32; 32],
+) {
+    // Adding -min is subtracting it.
+    let offset = scaled.lanes.splat(-min);
+    let (out, _) = out.as_chunks_mut::<WIDTH>();
+    for (half, out) in out.iter_mut().enumerate() {
+        let first = half * WIDTH;
+        let code = |j: usize| four_bits[first + j] >> shift & 15 | fifth(first + j);
+        scaled.write_plus(&codes(code), offset, out);
     }
 }
 
 #[inline(always)]
-pub(super) fn decode_q4_k(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn decode_q4_k<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<Q4_K_BYTES>();
     let (out, _) = out.as_chunks_mut::<BLOCK_LEN>();
-    for (block, out) in blocks.iter().zip(out) {
-        let (subs, _) = out.as_chunks_mut::<32>();
+    for (out, block) in out.iter_mut().zip(blocks) {
+        let (qs, _) = block[HEAD_BYTES..].as_chunks();
+        let (subs, _) = out.as_chunks_mut();
         for (i, sub) in subs.iter_mut().enumerate() {
-            decode_sub(block, &block[HEAD_BYTES..], i, |_| 0, sub);
+            let (scale, min) = scale_and_min(block, i);
+            let scaled = Scaled::new(lanes, scale);
+            decode_sub(scaled, min, &qs[i / 2], i % 2 * 4, |_| 0, sub);
         }
     }
 }
 
 #[inline(always)]
-pub(super) fn decode_q5_k(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn decode_q5_k<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<Q5_K_BYTES>();
     let (out, _) = out.as_chunks_mut::<BLOCK_LEN>();
-    for (block, out) in blocks.iter().zip(out) {
-        let (qh, qs) = block[HEAD_BYTES..].split_at(32);
-        let (subs, _) = out.as_chunks_mut::<32>();
+    for (out, block) in out.iter_mut().zip(blocks) {
+        let (rows, _) = block[HEAD_BYTES..].as_chunks();
+        let [qh, qs @ ..] = rows else {
+            unreachable!("five times 32 bytes");
+        };
+        let (subs, _) = out.as_chunks_mut();
         for (i, sub) in subs.iter_mut().enumerate() {
-            decode_sub(block, qs, i, |j| (qh[j] >> i & 1) * 16, sub);
+            let (scale, min) = scale_and_min(block, i);
+            let scaled = Scaled::new(lanes, scale);
+            let fifth = |j: usize| (qh[j] >> i & 1) << 4;
+            decode_sub(scaled, min, &qs[i / 2], i % 2 * 4, fifth, sub);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bitnet_core::Isa;
+
+    use super::super::DenseType;
     use super::*;
 
     #[test]
@@ -106,7 +130,7 @@ mod tests {
         block[48 + 3 * 32 + 7] = 15;
         block[16 + 7] = 1 << 6;
         let mut out = [f32::NAN; BLOCK_LEN];
-        decode_q5_k(&block, &mut out);
+        DenseType::Q5K.decode_row(Isa::Scalar, &block, &mut out);
         let mut expected = [0.0; BLOCK_LEN];
         expected[35] = 0.5 * 50.0 * 7.0;
         expected[192..224].fill(-0.25 * 22.0);
@@ -115,7 +139,7 @@ mod tests {
 
         // The same without the fifth bits.
         let q4_k = [&block[..16], &block[48..]].concat();
-        decode_q4_k(&q4_k, &mut out);
+        DenseType::Q4K.decode_row(Isa::Scalar, &q4_k, &mut out);
         expected[199] -= 0.5 * 41.0 * 16.0;
         assert_eq!(out, expected);
     }

@@ -15,10 +15,12 @@
 //! `dequantize_row_q6_K` in `ggml/src/ggml-quants.c`. The quantizer is this
 //! crate's own.
 
+use bitnet_core::lanes::Lanes;
 use bitnet_core::{Isa, NullaryFnOnce};
 use half::f16;
 
 use super::float::f16_to_f32;
+use super::{Scaled, codes};
 
 pub(super) const BLOCK_LEN: usize = 256;
 pub(super) const BLOCK_BYTES: usize = 210;
@@ -48,7 +50,7 @@ fn place(sub: usize) -> Place {
 }
 
 #[inline(always)]
-pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn decode<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<BLOCK_BYTES>();
     let (out, _) = out.as_chunks_mut::<BLOCK_LEN>();
     for (out, block) in out.iter_mut().zip(blocks) {
@@ -60,19 +62,13 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
         let (high, _) = high.as_chunks::<SUB_LEN>();
         let (subs, _) = out.as_chunks_mut::<SUB_LEN>();
         for (sub, (out, &scale)) in subs.iter_mut().zip(scales).enumerate() {
-            let scale = d * (scale as i8 as f32);
             let at = place(sub);
             let (low, high) = (&low[at.low], &high[at.high]);
-            // Store a whole array at once: with single stores, LLVM would have to prove
-            // that `out` and the codes do not overlap, and would not vectorize. A loop
-            // instead of `from_fn`, which, if not inlined, is compiled without the
-            // instructions of `isa`.
-            let mut weights = [0.0; SUB_LEN];
-            for (weight, (low, high)) in weights.iter_mut().zip(low.iter().zip(high)) {
-                let code = (low >> at.low_shift & 15) | (high >> at.high_shift & 3) << 4;
-                *weight = scale * (code as i8 - 32) as f32;
-            }
-            *out = weights;
+            let code = |i: usize| {
+                let code = low[i] >> at.low_shift & 15 | (high[i] >> at.high_shift & 3) << 4;
+                code.wrapping_sub(32)
+            };
+            Scaled::new(lanes, d * (scale as i8 as f32)).write(&codes(code), out);
         }
     }
 }
@@ -87,7 +83,7 @@ pub(super) fn encode(values: &[f32], out: &mut Vec<u8>) {
 
 /// One value per sub-block. The quantizer processes all sub-blocks of a block in
 /// parallel lanes, which avoids horizontal sums.
-type Lanes = [f32; N_SUBS];
+type PerSub = [f32; N_SUBS];
 
 /// Quantizes one block in two steps: for each sub-block the real scale with the
 /// least squared error, found by search around the one that fits the largest
@@ -103,7 +99,7 @@ impl NullaryFnOnce for Quantize<'_> {
     #[inline(always)]
     fn call(self) -> [u8; BLOCK_BYTES] {
         let finite = self.block.iter().all(|x| x.is_finite());
-        let x: [Lanes; SUB_LEN] =
+        let x: [PerSub; SUB_LEN] =
             std::array::from_fn(|i| std::array::from_fn(|sub| self.block[sub * SUB_LEN + i]));
         let ideal = best_scales(&x);
         let d = if finite {
@@ -130,7 +126,7 @@ impl NullaryFnOnce for Quantize<'_> {
 /// around the obvious one are tried. Codes range from -32 to 31: the largest magnitude
 /// is mapped to the negative end, by a negative scale if necessary.
 #[inline(always)]
-fn best_scales(x: &[Lanes; SUB_LEN]) -> Lanes {
+fn best_scales(x: &[PerSub; SUB_LEN]) -> PerSub {
     let mut peak = [0f32; N_SUBS];
     for x in x {
         for (peak, &x) in peak.iter_mut().zip(x) {
@@ -175,7 +171,7 @@ const TRY_STEP: f32 = 0.5;
 /// Returns the f16 `d` for which -128 · d is the largest scale, or the next larger f16
 /// if rounding down would put that out of range; NaN on overflow.
 #[inline(always)]
-fn block_scale(ideal: &Lanes) -> f16 {
+fn block_scale(ideal: &PerSub) -> f16 {
     let largest = ideal
         .iter()
         .fold(0f32, |m, &s| if s.abs() > m.abs() { s } else { m });
@@ -193,7 +189,7 @@ fn block_scale(ideal: &Lanes) -> f16 {
 /// Returns for each sub-block the integer scale with the least squared error
 /// among the one nearest to `ideal` and its neighbours.
 #[inline(always)]
-fn nearby_scales(x: &[Lanes; SUB_LEN], ideal: &Lanes, d: f32) -> Lanes {
+fn nearby_scales(x: &[PerSub; SUB_LEN], ideal: &PerSub, d: f32) -> PerSub {
     let mut least = [f32::INFINITY; N_SUBS];
     let mut scales = [0.0; N_SUBS];
     for step in [0.0, -1.0, 1.0] {
@@ -238,7 +234,7 @@ fn round(x: f32) -> f32 {
 
 /// Lays out codes (less 32), scales and `d`.
 #[inline(always)]
-fn pack(codes: &[Lanes; SUB_LEN], scales: &Lanes, d: f16) -> [u8; BLOCK_BYTES] {
+fn pack(codes: &[PerSub; SUB_LEN], scales: &PerSub, d: f16) -> [u8; BLOCK_BYTES] {
     let mut block = [0; BLOCK_BYTES];
     let (low, rest) = block.split_at_mut(LOW_BYTES);
     let (high, rest) = rest.split_at_mut(HIGH_BYTES);
@@ -265,7 +261,7 @@ mod tests {
 
     fn decode_block(block: &[u8; BLOCK_BYTES]) -> [f32; BLOCK_LEN] {
         let mut out = [f32::NAN; BLOCK_LEN];
-        decode(block, &mut out);
+        DenseType::Q6K.decode_row(Isa::Scalar, block, &mut out);
         out
     }
 
@@ -369,7 +365,7 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&values, &mut bytes);
             let mut out = [f32::NAN; BLOCK_LEN];
-            decode(&bytes, &mut out);
+            DenseType::Q6K.decode_row(Isa::Scalar, &bytes, &mut out);
             for i in [77, 200] {
                 let off = (out[i] / values[i] - 1.0).abs();
                 assert!(off < 0.01, "{} became {}", values[i], out[i]);

@@ -7,28 +7,25 @@
 //!
 //! Source: llama.cpp, `block_q8_0` in `ggml/src/ggml-common.h`.
 
+use bitnet_core::lanes::{Lanes, WIDTH};
 use half::f16;
 
 use super::float::f16_to_f32;
+use super::{Scaled, codes};
 
 pub(super) const BLOCK_LEN: usize = 32;
 pub(super) const BLOCK_BYTES: usize = 34;
 
-/// Weights decoded as one array: with single stores, LLVM would have to prove that
-/// input and output do not overlap, and would not vectorize. Arrays of the whole block
-/// are five times as slow on AVX-512.
-const RUN: usize = 16;
-
 #[inline(always)]
-pub(super) fn decode(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn decode<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<BLOCK_BYTES>();
     let (out, _) = out.as_chunks_mut::<BLOCK_LEN>();
     for (out, &[d0, d1, ref quants @ ..]) in out.iter_mut().zip(blocks) {
-        let d = f16_to_f32([d0, d1]);
-        let (quants, _) = quants.as_chunks::<RUN>();
-        let (out, _) = out.as_chunks_mut::<RUN>();
+        let scaled = Scaled::new(lanes, f16_to_f32([d0, d1]));
+        let (quants, _) = quants.as_chunks::<WIDTH>();
+        let (out, _) = out.as_chunks_mut::<WIDTH>();
         for (out, quants) in out.iter_mut().zip(quants) {
-            *out = quants.map(|q| d * (q as i8 as f32));
+            scaled.write(&codes(|i| quants[i]), out);
         }
     }
 }
@@ -55,6 +52,9 @@ pub(super) fn encode(values: &[f32], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use bitnet_core::Isa;
+
+    use super::super::DenseType;
     use super::*;
 
     #[test]
@@ -69,7 +69,7 @@ mod tests {
         expected[1] = -0.5;
         expected[31] = -64.0;
         let mut out = [f32::NAN; BLOCK_LEN];
-        decode(&block, &mut out);
+        DenseType::Q8_0.decode_row(Isa::Scalar, &block, &mut out);
         assert_eq!(out, expected);
     }
 

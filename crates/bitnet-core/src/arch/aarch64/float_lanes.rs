@@ -3,7 +3,8 @@
 use std::arch::aarch64::{
     float32x4_t, vadd_f32, vaddq_f32, vaddq_s32, vandq_u32, vbslq_f32, vceqq_f32, vcgtq_f32,
     vcltq_f32, vcvt_f32_f16, vcvtq_f32_s32, vcvtq_s32_f32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32,
-    vget_high_f32, vget_low_f32, vld1_u16, vld1q_f32, vld1q_s32, vmaxnmq_f32, vmaxnmvq_f32,
+    vget_high_f32, vget_low_f32, vget_low_s8, vget_low_s16, vld1_u16, vld1q_f32, vld1q_s8,
+    vld1q_s32, vmaxnmq_f32, vmaxnmvq_f32, vmovl_high_s8, vmovl_high_s16, vmovl_s8, vmovl_s16,
     vmulq_f32, vpadds_f32, vreinterpret_f16_u16, vreinterpretq_f32_s32, vreinterpretq_f32_u32,
     vreinterpretq_s8_s16, vreinterpretq_s16_s32, vreinterpretq_u32_f32, vshlq_n_s32, vshrq_n_s32,
     vst1q_f32, vst1q_s8, vsubq_f32, vsubq_s32, vuzp1q_s8, vuzp1q_s16,
@@ -23,6 +24,16 @@ impl Lanes for Neon {
         fn load(x: &[f32; WIDTH]) -> Self::V = unroll4!(I => vld1q_f32(x[4 * I..].as_ptr()));
         fn load_f16(x: &[u16; WIDTH]) -> Self::V =
             unroll4!(I => vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x[4 * I..].as_ptr()))));
+        fn load_i8(x: &[i8; WIDTH]) -> Self::V = {
+            let x = vld1q_s8(x.as_ptr());
+            let [low, high] = [vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)];
+            [
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                vcvtq_f32_s32(vmovl_high_s16(low)),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                vcvtq_f32_s32(vmovl_high_s16(high)),
+            ]
+        };
         fn load_i32(x: &[i32; WIDTH]) -> Self::V =
             unroll4!(I => vcvtq_f32_s32(vld1q_s32(x[4 * I..].as_ptr())));
         fn add(a: Self::V, b: Self::V) -> Self::V = unroll4!(I => vaddq_f32(a[I], b[I]));

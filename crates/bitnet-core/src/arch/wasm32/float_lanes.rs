@@ -6,10 +6,11 @@ use std::arch::wasm32::{
     f32x4_add, f32x4_convert_i32x4, f32x4_demote_f64x2_zero, f32x4_eq, f32x4_extract_lane,
     f32x4_mul, f32x4_pmax, f32x4_pmin, f32x4_splat, f32x4_sub, f64x2_abs, f64x2_add, f64x2_gt,
     f64x2_mul, f64x2_promote_low_f32x4, f64x2_splat, f64x2_sub, i8x16_narrow_i16x8,
-    i16x8_narrow_i32x4, i32x4_add, i32x4_eq, i32x4_ge, i32x4_load_extend_i16x4, i32x4_shl,
-    i32x4_shr, i32x4_shuffle, i32x4_splat, i32x4_sub, i32x4_trunc_sat_f32x4, i64x2_add, i64x2_eq,
-    i64x2_shr, i64x2_splat, i64x2_sub, u32x4_load_extend_u16x4, v128, v128_and, v128_any_true,
-    v128_load, v128_load64_splat, v128_or, v128_store, v128_xor,
+    i16x8_load_extend_i8x8, i16x8_narrow_i32x4, i32x4_add, i32x4_eq, i32x4_extend_high_i16x8,
+    i32x4_extend_low_i16x8, i32x4_ge, i32x4_load_extend_i16x4, i32x4_shl, i32x4_shr, i32x4_shuffle,
+    i32x4_splat, i32x4_sub, i32x4_trunc_sat_f32x4, i64x2_add, i64x2_eq, i64x2_shr, i64x2_splat,
+    i64x2_sub, u32x4_load_extend_u16x4, v128, v128_and, v128_any_true, v128_load,
+    v128_load64_splat, v128_or, v128_store, v128_xor,
 };
 use std::mem::MaybeUninit;
 
@@ -37,6 +38,24 @@ impl Lanes for Simd128 {
     fn load_f16(self, x: &[u16; WIDTH]) -> Self::V {
         // SAFETY: `x` is four times 8 bytes.
         unsafe { unroll4!(I => from_f16(u32x4_load_extend_u16x4(x[4 * I..].as_ptr()))) }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; WIDTH]) -> Self::V {
+        let (parts, _) = x.as_chunks::<8>();
+        // SAFETY: a part is 8 bytes.
+        let [low, high] = unsafe {
+            [
+                i16x8_load_extend_i8x8(parts[0].as_ptr()),
+                i16x8_load_extend_i8x8(parts[1].as_ptr()),
+            ]
+        };
+        [
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(low)),
+            f32x4_convert_i32x4(i32x4_extend_high_i16x8(low)),
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(high)),
+            f32x4_convert_i32x4(i32x4_extend_high_i16x8(high)),
+        ]
     }
 
     #[inline(always)]

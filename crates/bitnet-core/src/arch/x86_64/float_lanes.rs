@@ -3,13 +3,14 @@
 use std::arch::x86_64::{
     __m256, __m512, _CMP_ORD_Q, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_fmadd_ss,
     _mm_loadu_si128, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_packs_epi16,
-    _mm_set_ss, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
-    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
-    _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_extractf128_ps,
-    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
-    _mm256_min_ps, _mm256_mul_ps, _mm256_packs_epi32, _mm256_permute4x64_epi64, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_slli_epi32, _mm256_srai_epi32, _mm256_storeu_ps, _mm256_sub_epi32,
-    _mm256_sub_ps, _mm512_add_ps, _mm512_castps512_ps256, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8,
+    _mm_set_ss, _mm_storeu_si128, _mm_unpackhi_epi64, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128,
+    _mm256_cmp_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32,
+    _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_packs_epi32,
+    _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm256_srai_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm512_add_ps,
+    _mm512_castps512_ps256, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi8,
     _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_extractf32x8_ps,
     _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_mov_ps, _mm512_max_ps,
     _mm512_min_ps, _mm512_mul_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
@@ -47,6 +48,12 @@ impl Lanes for Avx512bw {
     fn store(self, x: __m512, out: &mut [f32; WIDTH]) {
         // SAFETY: `self` proves AVX-512 F; `out` is 64 bytes.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) };
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; WIDTH]) -> __m512 {
+        // SAFETY: `self` proves AVX-512 F; `x` is 16 bytes.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
     }
 
     #[inline(always)]
@@ -174,6 +181,19 @@ impl Lanes for Avx2 {
         unsafe {
             _mm256_storeu_ps(low.as_mut_ptr(), x[0]);
             _mm256_storeu_ps(high.as_mut_ptr(), x[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; WIDTH]) -> Self::V {
+        // One load: of halves, the compiler would also compute what is loaded in halves.
+        // SAFETY: `self` proves AVX2; `x` is 16 bytes.
+        unsafe {
+            let x = _mm_loadu_si128(x.as_ptr().cast());
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x))),
+            ]
         }
     }
 
