@@ -24,12 +24,13 @@ pub fn values(n: usize) -> Vec<f32> {
 /// Returns a ternary matrix, a third of it zeros.
 pub fn ternary(layout: TernaryLayout, n_rows: usize, n_cols: usize) -> PackedTernary {
     let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
+    let ctx = &mut ComputeContext::new(Isa::best(), threads);
     let spec = TernarySpec {
         layout,
         shape: Shape { n_rows, n_cols },
         scales: 0.02.into(),
     };
-    let packed = PackedTernary::pack(&pool, threads, spec, |row, trits| {
+    let packed = PackedTernary::pack(&pool, ctx, spec, |row: usize, trits: &mut [i8]| {
         for (col, trit) in trits.iter_mut().enumerate() {
             *trit = (hash(row * n_cols + col) % 3) as i8 - 1;
         }

@@ -2,6 +2,7 @@
 //! tᵢ·3^(4-i), which is at most 121. Negating a number negates its trits, so a table of 128
 //! entries decodes all bytes.
 
+use crate::arch::NullaryFnOnce;
 use crate::panel::PackedBlock;
 
 /// Trits per byte.
@@ -54,24 +55,16 @@ pub(crate) const FIFTH: [[u8; 64]; 2] = {
     table
 };
 
-/// 81, 27, 9 and 3 times the codes in bits 1:0, 3:2, 5:4, 7:6.
-const WEIGHTED: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let weighted = 81 * (i & 3) + 27 * (i >> 2 & 3) + 9 * (i >> 4 & 3) + 3 * (i >> 6);
-        // Only code 3, which does not occur, overflows a byte.
-        table[i] = weighted as u8;
-        i += 1;
-    }
-    table
-};
-
 /// Packs four two-bit codes and a fifth code into a byte.
+#[inline(always)]
 fn pack(first_four: u8, fifth: u8) -> u8 {
-    let number = (WEIGHTED[first_four as usize] + fifth) as i32 - 121;
-    let sign = if number < 0 { 0x80 } else { 0 };
-    sign | number.unsigned_abs() as u8
+    let mut number = 0;
+    for s in 0..4 {
+        number = 3 * (number + (first_four >> (2 * s) & 3));
+    }
+    number += fifth;
+    let sign = if number < 121 { 0x80 } else { 0 };
+    sign | number.abs_diff(121)
 }
 
 /// Unpacks the five codes 0..=2 of a byte.
@@ -98,14 +91,23 @@ pub(crate) fn unpack_group(group: &[PackedBlock; 4]) -> [PackedBlock; 5] {
 }
 
 /// Packs five blocks of the two-bit layout to four: the inverse of [`unpack_group`].
-pub(crate) fn pack_group(blocks: &[PackedBlock; 5]) -> [PackedBlock; 4] {
-    let mut out = [PackedBlock::ZERO; 4];
-    for (b, out) in out.iter_mut().enumerate() {
-        for (i, out) in out.0.iter_mut().enumerate() {
-            *out = pack(blocks[b].0[i], blocks[4].0[i] >> (2 * b) & 3);
+pub(crate) struct PackGroup<'a>(pub(crate) &'a [PackedBlock; 5]);
+
+impl NullaryFnOnce for PackGroup<'_> {
+    type Output = [PackedBlock; 4];
+
+    #[inline(always)]
+    fn call(self) -> [PackedBlock; 4] {
+        let [first_fours @ .., fifths] = self.0;
+        let mut out = [PackedBlock::ZERO; 4];
+        for (b, (out, first_fours)) in out.iter_mut().zip(first_fours).enumerate() {
+            let codes = first_fours.0.iter().zip(&fifths.0);
+            for (out, (first_four, fifths)) in out.0.iter_mut().zip(codes) {
+                *out = pack(*first_four, fifths >> (2 * b) & 3);
+            }
         }
+        out
     }
-    out
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub use sparse::PartRead;
 pub use ternary_layout::TernaryLayout;
 pub use top_k_matmul::{TopKOperands, TopKScratch, top_k_matmul};
 
-pub use ternary::{PackedTernary, TernarySpec};
+pub use ternary::{CodeRuns, PackedTernary, RunLen, TernaryRows, TernarySpec};
 pub use thread_pool::{PinError, ThreadPool};
 #[cfg(all(target_family = "wasm", target_feature = "atomics"))]
 pub use thread_pool::{lend_thread, n_lent_threads};

@@ -43,27 +43,58 @@ const UNPACKED_COLS: usize = UNPACKED_BLOCKS / TILE_PANELS * COL_STEP;
 /// The rows whose codes are in four bytes of a line.
 const ROWS: usize = 16;
 
+/// Packs the trits of [`ROWS`] rows, four bytes for each column.
+struct PackQuads<'a> {
+    /// `[ROWS, n_cols]`
+    trits: &'a [i8],
+    /// `[n_cols]`
+    quads: &'a mut [[u8; 4]],
+}
+
+impl NullaryFnOnce for PackQuads<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let n_cols = self.quads.len();
+        let row = |i: usize| &self.trits[i * n_cols..][..n_cols];
+        let rows: [&[i8]; ROWS] = std::array::from_fn(row);
+        for (col, quad) in self.quads.iter_mut().enumerate() {
+            let mut packed = 0;
+            for (i, row) in rows.iter().enumerate() {
+                let code = u32::from((row[col] + 1).cast_unsigned());
+                packed |= code << (8 * (i % 4) + 2 * (i / 4));
+            }
+            *quad = packed.to_le_bytes();
+        }
+    }
+}
+
 /// Packs a matrix; `decode_row(row, trits)` fills one row, or returns false.
 pub(super) fn pack(
     pool: &HybridMemoryPool,
-    threads: &mut ThreadPool,
+    ctx: &mut ComputeContext<'_>,
     Shape { n_rows, n_cols }: Shape,
     decode_row: impl Fn(usize, &mut [i8]) -> bool + Sync,
 ) -> Result<Buffer<PackedBlock>, OutOfMemory> {
     let n_tiles = n_rows / TILE_ROWS;
     let mut lines: Buffer<PackedBlock> =
         pool.zeroed(Category::Weights, n_tiles.saturating_mul(n_cols))?;
-    let mut trits = (0..threads.n_threads())
-        .map(|_| pool.zeroed(Category::Scratch, ROWS * n_cols))
-        .collect::<Result<Vec<Buffer<i8>>, _>>()?;
+    let mut scratch = (0..ctx.threads.n_threads())
+        .map(|_| {
+            let trits = pool.zeroed(Category::Scratch, ROWS * n_cols)?;
+            Ok((trits, pool.zeroed(Category::Scratch, n_cols)?))
+        })
+        .collect::<Result<Vec<(Buffer<i8>, Buffer<[u8; 4]>)>, _>>()?;
     let (out, locals) = (
         DisjointMut(lines.as_mut_ptr()),
-        DisjointMut(trits.as_mut_ptr()),
+        DisjointMut(scratch.as_mut_ptr()),
     );
-    threads.for_each(n_tiles, |thread, tile| {
-        // SAFETY: `thread < n_threads == trits.len()`, and a thread works on one tile at a
+    let isa = ctx.isa;
+    ctx.threads.for_each(n_tiles, |thread, tile| {
+        // SAFETY: `thread < n_threads == scratch.len()`, and a thread works on one tile at a
         // time.
-        let trits = unsafe { &mut *locals.at(thread) };
+        let (trits, quads) = unsafe { &mut *locals.at(thread) };
         for first_byte in (0..64).step_by(4) {
             for (i, trits) in trits.chunks_exact_mut(n_cols.max(1)).enumerate() {
                 let row = row_of_code(first_byte + i % 4, i / 4);
@@ -72,13 +103,12 @@ pub(super) fn pack(
                     trits.fill(0);
                 }
             }
-            for col in 0..n_cols {
-                let code = |i: usize| (trits[i * n_cols + col] + 1) as u8;
-                let byte = |k: usize| (0..4).fold(0, |byte, q| byte | code(4 * q + k) << (2 * q));
+            isa.vectorize(PackQuads { trits, quads });
+            for (col, quad) in quads.iter().enumerate() {
                 // SAFETY: `col < n_cols` and `tile < n_tiles`; each line belongs to one
                 // tile, and each tile is handed out once.
                 let line = unsafe { &mut *out.at(col * n_tiles + tile) };
-                line.0[first_byte..][..4].copy_from_slice(&std::array::from_fn::<_, 4, _>(byte));
+                line.0[first_byte..][..4].copy_from_slice(quad);
             }
         }
     });

@@ -1,5 +1,6 @@
 //! Packed ternary matrices.
 
+mod code_runs;
 mod columns;
 mod fastest_layout;
 mod rows;
@@ -7,9 +8,12 @@ mod scales;
 
 use std::sync::Mutex;
 
+use code_runs::Transpose;
+pub use code_runs::{CodeRuns, RunLen, TernaryRows};
 use scales::{AddGroup, PackedScales};
 
 use crate::activations::{Int8Rows, SUM_COLS};
+use crate::arch::NullaryFnOnce;
 use crate::base3;
 use crate::compute_context::ComputeContext;
 use crate::isa::Isa;
@@ -19,7 +23,6 @@ use crate::panel::{COL_STEP, Operands, PANEL_ROWS, PackedBlock};
 use crate::scales::Scales;
 use crate::shape::Shape;
 use crate::ternary_layout::{TernaryLayout, UNPACKED_BLOCKS};
-use crate::thread_pool::ThreadPool;
 
 /// A ternary matrix `[n_rows, n_cols]` and its [`Scales`], packed in a [`TernaryLayout`].
 ///
@@ -94,13 +97,13 @@ impl PackedTernary {
     /// Group lengths must be a multiple of this, in weights.
     pub const GROUP_STEP: usize = SUM_COLS;
 
-    /// Packs a matrix; `decode_row(row, trits)` fills one row with -1, 0, +1. Rows are
-    /// decoded in any order on all threads of the pool.
+    /// Packs a matrix, on all threads of `ctx`, which needs no scratch memory. The bytes are
+    /// the same for every instruction set.
     ///
     /// # Errors
     ///
-    /// Returns the error of `decode_row` for the lowest row that failed, or an error if the
-    /// system is out of memory.
+    /// Returns the error of the lowest row that failed, or an error if the system is out of
+    /// memory.
     ///
     /// # Panics
     ///
@@ -111,9 +114,9 @@ impl PackedTernary {
     /// (in builds with debug assertions).
     pub fn pack<E: Send + From<OutOfMemory>>(
         pool: &HybridMemoryPool,
-        threads: &mut ThreadPool,
+        ctx: &mut ComputeContext<'_>,
         spec: TernarySpec,
-        decode_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
+        rows: impl TernaryRows<E>,
     ) -> Result<Self, E> {
         let TernarySpec {
             mut layout,
@@ -143,7 +146,7 @@ impl PackedTernary {
         assert!(layout.takes(shape), "the layout takes the shape");
         let first_error = Mutex::new(None);
         let decode_row = |row: usize, trits: &mut [i8]| {
-            let decoded = decode_row(row, trits);
+            let decoded = rows.decode(row, trits);
             let is_decoded = decoded.is_ok();
             if let Err(error) = decoded {
                 keep_lowest(&first_error, row, error);
@@ -151,8 +154,12 @@ impl PackedTernary {
             is_decoded
         };
         let blocks = match layout {
-            TernaryLayout::Columns => columns::pack(pool, threads, shape, decode_row),
-            _ => pack_panels(pool, threads, layout, shape, decode_row),
+            TernaryLayout::Columns => columns::pack(pool, ctx, shape, decode_row),
+            TernaryLayout::TwoBits => {
+                let copy_codes = |row: usize, codes: &mut [u8]| rows.copy_codes(row, codes);
+                pack_panels(pool, ctx, layout, shape, decode_row, copy_codes)
+            }
+            _ => pack_panels(pool, ctx, layout, shape, decode_row, |_, _| None),
         }?;
         match first_error.into_inner().expect("no holder panics") {
             Some((_, error)) => Err(error),
@@ -310,11 +317,14 @@ impl PackedTernary {
 
 /// The scratch of a thread for packing a panel.
 struct PackingScratch {
-    /// The codes of a row, padded to whole blocks.
-    codes: Buffer<u8>,
-    /// The panel in the two-bit layout.
-    two_bits: Buffer<PackedBlock>,
+    /// The trits of a row, zero-padded to whole blocks.
     trits: Buffer<i8>,
+    /// The packed codes of a row, four bytes for each block.
+    quads: Buffer<[u8; 4]>,
+    /// The stored codes of a row, sixteen bytes for four blocks.
+    stored: Buffer<[u64; 2]>,
+    /// The panel in the two-bit layout, if it is to have another.
+    two_bits: Buffer<PackedBlock>,
 }
 
 impl PackingScratch {
@@ -329,81 +339,118 @@ impl PackingScratch {
             }
             TernaryLayout::Base3 => layout.blocks_per_panel(n_cols) / 4 * 5,
         };
+        let n_two_bits = match layout {
+            TernaryLayout::Base3 => n_blocks,
+            _ => 0,
+        };
         Ok(Self {
-            codes: pool.zeroed(Category::Scratch, n_blocks * COL_STEP)?,
-            two_bits: pool.zeroed(Category::Scratch, n_blocks)?,
-            trits: pool.zeroed(Category::Scratch, n_cols)?,
+            trits: pool.zeroed(Category::Scratch, n_blocks * COL_STEP)?,
+            quads: pool.zeroed(Category::Scratch, n_blocks)?,
+            stored: pool.zeroed(Category::Scratch, n_cols / (4 * COL_STEP))?,
+            two_bits: pool.zeroed(Category::Scratch, n_two_bits)?,
         })
     }
 }
 
-/// Packs the codes of one row, a multiple of 16, into its bytes of each two-bit block.
-fn pack_row(codes: &[u8], row_in_panel: usize, blocks: &mut [PackedBlock]) {
-    let (codes, _) = codes.as_chunks::<COL_STEP>();
-    for (block, codes) in blocks.iter_mut().zip(codes) {
-        // Four columns at a time: codes are below 4, so shifts stay within their bytes.
-        let (quads, _) = codes.as_chunks::<4>();
-        let packed = (0..4).fold(0, |packed, s| {
-            packed | u32::from_le_bytes(quads[s]) << (2 * s)
-        });
-        block.0[row_in_panel * 4..][..4].copy_from_slice(&packed.to_le_bytes());
+/// Adds 1 to sixteen trits in fields of two bits, modulo 4, which makes them codes.
+#[inline(always)]
+fn codes_of(trits: u32) -> u32 {
+    const LOW_BITS: u32 = 0x5555_5555;
+    trits ^ (trits & LOW_BITS) << 1 ^ LOW_BITS
+}
+
+/// Packs the trits of a row, four bytes for each [`COL_STEP`] of them.
+struct PackQuads<'a> {
+    trits: &'a [i8],
+    quads: &'a mut [[u8; 4]],
+}
+
+impl NullaryFnOnce for PackQuads<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (trits, _) = self.trits.as_chunks::<4>();
+        for (quad, trits) in self.quads.iter_mut().zip(trits.as_chunks::<4>().0) {
+            // Four columns at a time: the two lowest bits of each, shifted within its byte.
+            let mut packed = 0;
+            for (s, trits) in trits.iter().enumerate() {
+                let trits = u32::from_le_bytes(trits.map(i8::cast_unsigned));
+                packed |= (trits & 0x0303_0303) << (2 * s);
+            }
+            *quad = codes_of(packed).to_le_bytes();
+        }
     }
 }
 
-/// Packs a matrix in panels; `decode_row(row, trits)` fills one row, or returns false.
+/// Packs a matrix in panels; `decode_row(row, trits)` fills one row, or returns false, and
+/// `copy_codes(row, codes)` copies its stored codes, for the two-bit layout.
 fn pack_panels(
     pool: &HybridMemoryPool,
-    threads: &mut ThreadPool,
+    ctx: &mut ComputeContext<'_>,
     layout: TernaryLayout,
     Shape { n_rows, n_cols }: Shape,
     decode_row: impl Fn(usize, &mut [i8]) -> bool + Sync,
+    copy_codes: impl Fn(usize, &mut [u8]) -> Option<CodeRuns> + Sync,
 ) -> Result<Buffer<PackedBlock>, OutOfMemory> {
     let blocks_per_panel = layout.blocks_per_panel(n_cols);
     let n_panels = n_rows.div_ceil(PANEL_ROWS);
     let mut blocks = pool.zeroed(Category::Weights, n_panels.saturating_mul(blocks_per_panel))?;
-    let mut scratch = (0..threads.n_threads())
+    let mut scratch = (0..ctx.threads.n_threads())
         .map(|_| PackingScratch::new(pool, layout, n_cols))
         .collect::<Result<Vec<_>, _>>()?;
+    let isa = ctx.isa;
     // A matrix without columns has no blocks; a chunk length must not be 0.
     let chunk = blocks_per_panel.max(1);
-    threads.for_each_chunk(
+    ctx.threads.for_each_chunk(
         &mut blocks,
         chunk,
         &mut scratch,
         |scratch, panel, blocks| {
             let PackingScratch {
-                codes,
-                two_bits,
                 trits,
+                quads,
+                stored,
+                two_bits,
             } = scratch;
-            // Padding is zero trits (code 1).
-            codes.fill(1);
             for row_in_panel in 0..PANEL_ROWS {
                 let row = panel * PANEL_ROWS + row_in_panel;
                 if row < n_rows {
+                    let codes = bytemuck::cast_slice_mut(stored);
+                    if 4 * codes.len() == n_cols
+                        && let Some(runs) = copy_codes(row, codes)
+                        && isa.vectorize(Transpose(stored))
+                    {
+                        runs.scatter(stored, row_in_panel, blocks);
+                        continue;
+                    }
+                    let trits = &mut trits[..n_cols];
                     if !decode_row(row, trits) {
                         return;
                     }
                     debug_assert!(trits.iter().all(|t| (-1..=1).contains(t)), "trits");
-                    for (code, &trit) in codes.iter_mut().zip(trits.iter()) {
-                        *code = (trit + 1) as u8;
-                    }
                 } else {
-                    codes.fill(1);
+                    trits.fill(0);
                 }
-                match layout {
-                    TernaryLayout::Rows => rows::pack_row(codes, row_in_panel, blocks),
-                    _ => pack_row(codes, row_in_panel, two_bits),
+                if layout == TernaryLayout::Rows {
+                    let n_lines = blocks.len() / PANEL_ROWS;
+                    let lines = &mut blocks[row_in_panel * n_lines..][..n_lines];
+                    isa.vectorize(rows::PackRow { trits, lines });
+                    continue;
+                }
+                isa.vectorize(PackQuads { trits, quads });
+                let panel: &mut [PackedBlock] = match layout {
+                    TernaryLayout::Base3 => two_bits,
+                    _ => blocks,
+                };
+                for (block, quad) in panel.iter_mut().zip(quads.iter()) {
+                    block.0.as_chunks_mut().0[row_in_panel] = *quad;
                 }
             }
-            match layout {
-                TernaryLayout::Rows | TernaryLayout::Columns => {}
-                TernaryLayout::TwoBits => blocks.copy_from_slice(two_bits),
-                TernaryLayout::Base3 => {
-                    let groups = two_bits.as_chunks().0;
-                    for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
-                        *out = base3::pack_group(group);
-                    }
+            if layout == TernaryLayout::Base3 {
+                let groups = two_bits.as_chunks().0;
+                for (out, group) in blocks.as_chunks_mut().0.iter_mut().zip(groups) {
+                    *out = isa.vectorize(base3::PackGroup(group));
                 }
             }
         },

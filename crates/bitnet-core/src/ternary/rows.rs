@@ -42,14 +42,28 @@ fn is_faster_by_row(n_lines: usize, len: usize, n_tokens: usize, products: usize
     by_row <= dense
 }
 
-/// Packs the codes of one row into its lines.
-pub(super) fn pack_row(codes: &[u8], row_in_panel: usize, lines: &mut [PackedBlock]) {
-    let n_lines = lines.len() / PANEL_ROWS;
-    let lines = &mut lines[row_in_panel * n_lines..][..n_lines];
-    for (line, codes) in lines.iter_mut().zip(codes.as_chunks::<LINE_COLS>().0) {
-        let (quarters, _) = codes.as_chunks::<64>();
-        line.0 =
-            std::array::from_fn(|i| (0..4).fold(0, |byte, q| byte | quarters[q][i] << (2 * q)));
+/// Packs the trits of one row, whole lines of them.
+pub(super) struct PackRow<'a> {
+    pub(super) trits: &'a [i8],
+    pub(super) lines: &'a mut [PackedBlock],
+}
+
+impl NullaryFnOnce for PackRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let lines = self.lines.iter_mut();
+        for (line, trits) in lines.zip(self.trits.as_chunks::<LINE_COLS>().0) {
+            let (quarters, _) = trits.as_chunks::<64>();
+            for (i, byte) in line.0.iter_mut().enumerate() {
+                let mut packed = 0;
+                for (q, quarter) in quarters.iter().enumerate() {
+                    packed |= (quarter[i] + 1).cast_unsigned() << (2 * q);
+                }
+                *byte = packed;
+            }
+        }
     }
 }
 

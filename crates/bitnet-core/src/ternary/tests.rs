@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fused::mul_add;
+use crate::thread_pool::ThreadPool;
 
 fn pack(
     layout: TernaryLayout,
@@ -10,15 +11,26 @@ fn pack(
     scale: f32,
     trits: &[i8],
 ) -> PackedTernary {
+    pack_by(Isa::best(), layout, Shape { n_rows, n_cols }, scale, trits)
+}
+
+fn pack_by(
+    isa: Isa,
+    layout: TernaryLayout,
+    shape: Shape,
+    scale: f32,
+    trits: &[i8],
+) -> PackedTernary {
     let threads = &mut ThreadPool::new(2);
+    let ctx = &mut ComputeContext::new(isa, threads);
     let pool = HybridMemoryPool::new();
     let spec = TernarySpec {
         layout,
-        shape: Shape { n_rows, n_cols },
+        shape,
         scales: scale.into(),
     };
-    let packed = PackedTernary::pack(&pool, threads, spec, |row, out| {
-        out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
+    let packed = PackedTernary::pack(&pool, ctx, spec, |row: usize, out: &mut [i8]| {
+        out.copy_from_slice(&trits[row * shape.n_cols..][..shape.n_cols]);
         Ok::<_, OutOfMemory>(())
     });
     packed.unwrap()
@@ -44,9 +56,125 @@ fn a_block_looks_as_drawn() {
 }
 
 #[test]
+fn every_kernel_packs_the_same_bytes() {
+    use TernaryLayout::{Base3, Columns, Rows, TwoBits};
+    let shapes = [
+        (1, 1),
+        (17, 16),
+        (40, 100),
+        (16, 81),
+        (33, 512),
+        (512, 768),
+        (256, 4),
+    ];
+    for (n_rows, n_cols) in shapes {
+        let shape = Shape { n_rows, n_cols };
+        let (trits, _) = case(n_rows, n_cols, 1, 11);
+        for layout in [TwoBits, Base3, Rows, Columns] {
+            if !layout.takes(shape) {
+                continue;
+            }
+            let expected = pack_by(Isa::Scalar, layout, shape, 1.0, &trits);
+            let mut row = vec![9; n_cols];
+            for (r, trits) in trits.chunks(n_cols).enumerate() {
+                expected.unpack_row(r, &mut row);
+                assert_eq!(row, trits, "{layout:?} {n_rows}x{n_cols}, row {r}");
+            }
+            for isa in Isa::available() {
+                let packed = pack_by(isa, layout, shape, 1.0, &trits);
+                assert!(
+                    *packed.blocks == *expected.blocks,
+                    "{isa} {layout:?} {n_rows}x{n_cols}"
+                );
+            }
+        }
+    }
+}
+
+/// Rows that store their codes in runs.
+struct InRuns<'a> {
+    trits: &'a [i8],
+    n_cols: usize,
+    runs: CodeRuns,
+    /// A row with the code 3.
+    invalid: Option<usize>,
+}
+
+impl TernaryRows<OutOfMemory> for &InRuns<'_> {
+    fn decode(&self, row: usize, trits: &mut [i8]) -> Result<(), OutOfMemory> {
+        if self.invalid == Some(row) {
+            return Err(OutOfMemory { n_bytes: row });
+        }
+        trits.copy_from_slice(&self.trits[row * self.n_cols..][..self.n_cols]);
+        Ok(())
+    }
+
+    fn copy_codes(&self, row: usize, codes: &mut [u8]) -> Option<CodeRuns> {
+        let len = match self.runs.len {
+            RunLen::Sixteen => 16,
+            RunLen::ThirtyTwo => 32,
+        };
+        codes.fill(0);
+        for (col, trit) in self.trits[row * self.n_cols..][..self.n_cols]
+            .iter()
+            .enumerate()
+        {
+            let (chunk, run, j) = (col / (4 * len), col / len % 4, col % len);
+            let run = if self.runs.is_high_first {
+                3 - run
+            } else {
+                run
+            };
+            codes[chunk * len + j] |= (trit + 1).cast_unsigned() << (2 * run);
+        }
+        if self.invalid == Some(row) {
+            codes[self.n_cols / 4 - 1] |= 0b1100;
+        }
+        Some(self.runs)
+    }
+}
+
+#[test]
+fn codes_in_runs_are_packed_as_if_they_were_decoded() {
+    for len in [RunLen::Sixteen, RunLen::ThirtyTwo] {
+        for is_high_first in [false, true] {
+            for (n_rows, n_cols) in [(1, 128), (16, 256), (33, 640), (40, 2560)] {
+                let shape = Shape { n_rows, n_cols };
+                let (trits, _) = case(n_rows, n_cols, 1, 12);
+                let mut rows = InRuns {
+                    trits: &trits,
+                    n_cols,
+                    runs: CodeRuns { len, is_high_first },
+                    invalid: None,
+                };
+                for layout in [TernaryLayout::TwoBits, TernaryLayout::Base3] {
+                    let expected = pack(layout, n_rows, n_cols, 1.0, &trits);
+                    for isa in Isa::available() {
+                        let spec = TernarySpec {
+                            layout,
+                            shape,
+                            scales: 1.0.into(),
+                        };
+                        let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(2));
+                        let ctx = &mut ComputeContext::new(isa, threads);
+                        rows.invalid = None;
+                        let packed = PackedTernary::pack(&pool, ctx, spec.clone(), &rows).unwrap();
+                        assert!(*packed.blocks == *expected.blocks, "{isa} {shape:?}");
+                        rows.invalid = Some(n_rows / 2);
+                        let error = PackedTernary::pack(&pool, ctx, spec, &rows).unwrap_err();
+                        assert_eq!(error.n_bytes, n_rows / 2);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_error_of_the_lowest_row_is_returned() {
     for n_threads in [1, 3] {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(n_threads));
+        let ctx = &mut ComputeContext::new(Isa::best(), threads);
         let spec = TernarySpec {
             layout: TernaryLayout::TwoBits,
             shape: Shape {
@@ -55,7 +183,7 @@ fn the_error_of_the_lowest_row_is_returned() {
             },
             scales: 1.0.into(),
         };
-        let result = PackedTernary::pack(&pool, threads, spec, |row, _| {
+        let result = PackedTernary::pack(&pool, ctx, spec, |row: usize, _: &mut [i8]| {
             let error = OutOfMemory { n_bytes: row };
             if row % 40 == 39 { Err(error) } else { Ok(()) }
         });
@@ -455,7 +583,7 @@ fn every_kind_of_scales_equals_its_definition_on_every_kernel() {
                         shape: Shape { n_rows, n_cols },
                         scales: scales.clone(),
                     };
-                    let packed = PackedTernary::pack(pool, ctx.threads, spec, decode).unwrap();
+                    let packed = PackedTernary::pack(pool, ctx, spec, decode).unwrap();
                     let mut row = vec![0.0; n_cols];
                     packed.decode_row(n_rows - 1, &mut row);
                     for (col, &value) in row.iter().enumerate() {
@@ -512,7 +640,7 @@ fn split_activations_are_as_precise_as_f32() {
             shape: Shape { n_rows, n_cols },
             scales: scales.clone(),
         };
-        let packed = PackedTernary::pack(pool, ctx.threads, spec, |row, out| {
+        let packed = PackedTernary::pack(pool, ctx, spec, |row: usize, out: &mut [i8]| {
             out.copy_from_slice(&trits[row * n_cols..][..n_cols]);
             Ok::<_, OutOfMemory>(())
         });

@@ -168,6 +168,7 @@ impl Trits {
 
     fn packed(&self) -> PackedTernary {
         let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
+        let ctx = &mut ComputeContext::new(Isa::best(), threads);
         let spec = TernarySpec {
             layout: TernaryLayout::TwoBits,
             shape: Shape {
@@ -180,7 +181,7 @@ impl Trits {
             self.decode(row, out);
             Ok::<_, OutOfMemory>(())
         };
-        PackedTernary::pack(&pool, threads, spec, decode).unwrap()
+        PackedTernary::pack(&pool, ctx, spec, decode).unwrap()
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::{
-    ComputeContext, HybridMemoryPool, Int8Rows, Isa, Operation, OutOfMemory, PackedTernary, Shape,
-    TernaryLayout, TernarySpec, lap, matmul_rows, ops,
+    CodeRuns, ComputeContext, HybridMemoryPool, Int8Rows, Isa, Operation, OutOfMemory,
+    PackedTernary, Shape, TernaryLayout, TernaryRows, TernarySpec, lap, matmul_rows, ops,
 };
 
 use super::load_context::LoadContext;
@@ -138,7 +138,6 @@ pub(crate) fn pack(
 ) -> Result<PackedTernary, CheckpointError> {
     let checkpoint = ctx.checkpoint;
     let tensor = TernaryTensor::new(checkpoint, ctx.compute.isa, name)?;
-    let all_zero = AllZero::new();
     let layout = if ctx.read_all {
         ctx.layout
     } else {
@@ -149,11 +148,13 @@ pub(crate) fn pack(
         shape: tensor.shape(),
         scales: tensor.scales.clone().reordered(tensor.n_rows, &stored),
     };
-    let packed = PackedTernary::pack(ctx.pool, ctx.compute.threads, spec, |row, trits| {
-        let decoded = tensor.load_row(stored(row), trits);
-        all_zero.see(|| trits.iter().all(|trit| *trit == 0));
-        decoded
-    });
+    let all_zero = AllZero::new();
+    let rows = StoredRows {
+        tensor: &tensor,
+        all_zero: &all_zero,
+        stored,
+    };
+    let packed = PackedTernary::pack(ctx.pool, ctx.compute, spec, rows);
     checkpoint.release(name);
     let packed = packed?;
     let all_zero = all_zero.into_inner();
@@ -161,6 +162,30 @@ pub(crate) fn pack(
         note::add(&mut ctx.notes, note);
     }
     Ok(packed)
+}
+
+/// The rows of a ternary tensor, in the order in which they are packed.
+struct StoredRows<'a, F> {
+    tensor: &'a TernaryTensor<'a>,
+    all_zero: &'a AllZero,
+    /// Returns the row of the file.
+    stored: F,
+}
+
+impl<F: Fn(usize) -> usize + Sync> TernaryRows<CheckpointError> for StoredRows<'_, F> {
+    fn decode(&self, row: usize, trits: &mut [i8]) -> Result<(), CheckpointError> {
+        let decoded = self.tensor.load_row((self.stored)(row), trits);
+        self.all_zero.see(|| trits.iter().all(|trit| *trit == 0));
+        decoded
+    }
+
+    fn copy_codes(&self, row: usize, codes: &mut [u8]) -> Option<CodeRuns> {
+        // Rows are decoded until one is not zero.
+        if self.all_zero.is_so_far() {
+            return None;
+        }
+        self.tensor.copy_codes((self.stored)(row), codes)
+    }
 }
 
 /// Whether all rows of a matrix are zero. Several threads see its rows.
@@ -177,6 +202,11 @@ impl AllZero {
         if self.0.load(Ordering::Relaxed) && !is_zero() {
             self.0.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Returns whether all rows that were seen so far are zero.
+    fn is_so_far(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Returns whether all rows that were seen are zero.

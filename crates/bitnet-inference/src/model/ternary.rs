@@ -1,6 +1,6 @@
 //! Ternary tensors of a checkpoint: stored trits, decoded, or master weights, quantized.
 
-use bitnet_core::{Isa, Shape};
+use bitnet_core::{CodeRuns, Isa, Shape};
 use bitnet_quant::{AbsMean, DenseType, Scales, TernaryError, TernaryView, sum_magnitudes};
 
 use crate::format::checkpoint::{Checkpoint, CheckpointError};
@@ -85,6 +85,15 @@ impl<'a> TernaryTensor<'a> {
             name: self.name.to_owned(),
             source,
         })
+    }
+
+    /// Copies the stored codes of a row, see [`TernaryView::copy_codes`]; master weights have
+    /// none.
+    pub(crate) fn copy_codes(&self, row: usize, codes: &mut [u8]) -> Option<CodeRuns> {
+        match &self.rows {
+            Rows::Stored(view) => view.copy_codes(row, codes),
+            Rows::Masters { .. } => None,
+        }
     }
 
     /// Writes the trits of a row, `[n_cols]`, see [`TernaryView::decode_row`]. Master weights

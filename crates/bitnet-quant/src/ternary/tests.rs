@@ -1,5 +1,6 @@
 //! Tests of properties common to all formats.
 
+use bitnet_core::RunLen;
 use half::f16;
 use proptest::prelude::*;
 
@@ -248,6 +249,37 @@ fn blocks_keep_scales_of_their_own() {
         };
         assert_eq!(error, expected, "{ty:?}");
     }
+}
+
+#[test]
+fn copied_codes_are_those_that_are_decoded() {
+    let mut copied = Vec::new();
+    for ty in TernaryType::ALL {
+        let (n_rows, n_cols) = (4, 512);
+        let bytes = encode(ty, n_cols, 1.0, &trits_of(ty, n_rows * n_cols, 5));
+        let view = TernaryView::new(ty, n_rows, n_cols, &bytes).unwrap();
+        let (mut codes, mut trits) = (vec![0; n_cols / 4], vec![0; n_cols]);
+        for row in 0..n_rows {
+            view.decode_row(row, &mut trits).unwrap();
+            let Some(runs) = view.copy_codes(row, &mut codes) else {
+                continue;
+            };
+            copied.push(ty);
+            let len = match runs.len {
+                RunLen::Sixteen => 16,
+                RunLen::ThirtyTwo => 32,
+            };
+            for (col, trit) in trits.iter().enumerate() {
+                let run = col / len % 4;
+                let run = if runs.is_high_first { 3 - run } else { run };
+                let byte = codes[col / (4 * len) * len + col % len];
+                assert_eq!((byte >> (2 * run) & 3) as i8 - 1, *trit, "{ty:?}, {col}");
+            }
+        }
+    }
+    copied.dedup();
+    use TernaryType::{I2S, I2SNeon, IQ2BN, TQ2_0};
+    assert_eq!(copied, [I2S, I2SNeon, TQ2_0, IQ2BN]);
 }
 
 #[test]

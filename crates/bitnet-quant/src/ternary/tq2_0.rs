@@ -37,6 +37,16 @@ pub(super) fn decode(row: &[u8], trits: &mut [i8]) -> bool {
     no_code_3(invalid)
 }
 
+/// Copies the codes of a row without the scales.
+pub(super) fn copy_codes(row: &[u8], codes: &mut [u8]) {
+    let (blocks, _) = row.as_chunks::<BLOCK_BYTES>();
+    let (codes, _) = codes.as_chunks_mut::<CODE_BYTES>();
+    assert_eq!(codes.len(), blocks.len(), "codes of a row");
+    for (codes, block) in codes.iter_mut().zip(blocks) {
+        codes.copy_from_slice(&block[..CODE_BYTES]);
+    }
+}
+
 pub(super) fn encode(trits: &[i8], row: &mut [u8]) {
     let (trits, _) = trits.as_chunks::<BLOCK_LEN>();
     let (blocks, _) = row.as_chunks_mut::<BLOCK_BYTES>();

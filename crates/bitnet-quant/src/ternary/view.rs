@@ -1,5 +1,6 @@
 //! Decoding.
 
+use bitnet_core::{CodeRuns, RunLen};
 use half::f16;
 
 use super::{
@@ -171,6 +172,30 @@ impl<'a> TernaryView<'a> {
             row,
             col: col.expect("a row is not valid because of such a trit"),
         })
+    }
+
+    /// Copies the codes of a row as they are stored, four a byte, `[n_cols / 4]`, and returns
+    /// their order; `None` if the format has another. Codes may be 3.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `row` is out of range or `codes` has another length.
+    pub fn copy_codes(&self, row: usize, codes: &mut [u8]) -> Option<CodeRuns> {
+        let (len, is_high_first) = match self.ty {
+            TernaryType::TQ2_0 => (RunLen::ThirtyTwo, false),
+            TernaryType::I2S => (RunLen::ThirtyTwo, true),
+            TernaryType::I2SNeon => (RunLen::Sixteen, true),
+            TernaryType::IQ2BN => (RunLen::Sixteen, false),
+            _ => return None,
+        };
+        assert!(row < self.n_rows, "row {row} of {}", self.n_rows);
+        let (range, _) = self.ty.layout().place(row, self.n_cols);
+        let blocks = &self.bytes[range];
+        match self.ty {
+            TernaryType::TQ2_0 => tq2_0::copy_codes(blocks, codes),
+            _ => codes.copy_from_slice(blocks),
+        }
+        Some(CodeRuns { len, is_high_first })
     }
 
     /// Decodes a row; returns false if a code was 3.
