@@ -298,17 +298,21 @@ impl Checkpoint {
     /// Returns stored trits and their inline scales, by GGUF name.
     pub(crate) fn trits(&self, name: &str) -> Result<(TernaryView<'_>, Scales), CheckpointError> {
         let tensor = self.tensor(name);
-        let Encoding::Ternary(ty) = tensor.encoding else {
-            unreachable!("`assemble` has checked the encoding of {name}")
-        };
-        let bytes = self.stored_bytes(tensor);
-        let trits = TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes);
-        trits
+        self.view(tensor)
             .and_then(|trits| Ok((trits, trits.scales()?)))
             .map_err(|source| CheckpointError::Ternary {
                 name: tensor.name.clone(),
                 source,
             })
+    }
+
+    /// Returns a view of stored trits.
+    pub(crate) fn view(&self, tensor: &StoredTensor) -> Result<TernaryView<'_>, TernaryError> {
+        let Encoding::Ternary(ty) = tensor.encoding else {
+            unreachable!("`assemble` has checked the encoding of {}", tensor.name)
+        };
+        let bytes = self.stored_bytes(tensor);
+        TernaryView::new(ty, tensor.n_rows, tensor.n_cols, bytes)
     }
 
     /// Releases the memory pages of a mapped tensor; the next access reads them again.

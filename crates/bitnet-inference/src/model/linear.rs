@@ -137,7 +137,49 @@ pub(crate) fn pack(
     stored: impl Fn(usize) -> usize + Sync,
 ) -> Result<PackedTernary, CheckpointError> {
     let checkpoint = ctx.checkpoint;
+    // Most matrices have one scale, even if every block stores it. Whether that is so is seen
+    // while the blocks are packed, instead of reading all of them before.
+    if let Some(tensor) = TernaryTensor::of_one_scale(checkpoint, name) {
+        let is_one = AtomicBool::new(true);
+        let see_row = |row| {
+            if !tensor.has_one_scale(row) {
+                is_one.store(false, Ordering::Relaxed);
+            }
+        };
+        match pack_rows(ctx, name, &tensor, &stored, see_row) {
+            // An error in the scales is reported first.
+            Err(CheckpointError::Ternary { .. }) => {}
+            packed if is_one.into_inner() => return Ok(noted(ctx, &tensor, packed?)),
+            _ => {}
+        }
+    }
     let tensor = TernaryTensor::new(checkpoint, ctx.compute.isa, name)?;
+    let packed = pack_rows(ctx, name, &tensor, stored, |_| {})?;
+    Ok(noted(ctx, &tensor, packed))
+}
+
+/// Adds a note if a packed tensor is all zero or a scale is extreme, and returns it.
+fn noted(
+    ctx: &mut LoadContext<'_, '_>,
+    tensor: &TernaryTensor<'_>,
+    (packed, is_zero): (PackedTernary, bool),
+) -> PackedTernary {
+    if let Some(note) = unusual_values(tensor.name, tensor.scales.values(), is_zero) {
+        note::add(&mut ctx.notes, note);
+    }
+    packed
+}
+
+/// Packs a ternary tensor as [`pack`] does, and calls `see_row` for each row of the file.
+/// Returns also whether it is all zero.
+fn pack_rows(
+    ctx: &mut LoadContext<'_, '_>,
+    name: &str,
+    tensor: &TernaryTensor<'_>,
+    stored: impl Fn(usize) -> usize + Sync,
+    see_row: impl Fn(usize) + Sync,
+) -> Result<(PackedTernary, bool), CheckpointError> {
+    let checkpoint = ctx.checkpoint;
     let layout = if ctx.read_all {
         ctx.layout
     } else {
@@ -150,31 +192,35 @@ pub(crate) fn pack(
     };
     let all_zero = AllZero::new();
     let rows = StoredRows {
-        tensor: &tensor,
+        tensor,
         all_zero: &all_zero,
         stored,
+        see_row,
     };
     let packed = PackedTernary::pack(ctx.pool, ctx.compute, spec, rows);
     checkpoint.release(name);
-    let packed = packed?;
-    let all_zero = all_zero.into_inner();
-    if let Some(note) = unusual_values(tensor.name, tensor.scales.values(), all_zero) {
-        note::add(&mut ctx.notes, note);
-    }
-    Ok(packed)
+    Ok((packed?, all_zero.into_inner()))
 }
 
 /// The rows of a ternary tensor, in the order in which they are packed.
-struct StoredRows<'a, F> {
+struct StoredRows<'a, F, S> {
     tensor: &'a TernaryTensor<'a>,
     all_zero: &'a AllZero,
     /// Returns the row of the file.
     stored: F,
+    /// Called for each row of the file, perhaps twice.
+    see_row: S,
 }
 
-impl<F: Fn(usize) -> usize + Sync> TernaryRows<CheckpointError> for StoredRows<'_, F> {
+impl<F, S> TernaryRows<CheckpointError> for StoredRows<'_, F, S>
+where
+    F: Fn(usize) -> usize + Sync,
+    S: Fn(usize) + Sync,
+{
     fn decode(&self, row: usize, trits: &mut [i8]) -> Result<(), CheckpointError> {
-        let decoded = self.tensor.load_row((self.stored)(row), trits);
+        let row = (self.stored)(row);
+        (self.see_row)(row);
+        let decoded = self.tensor.load_row(row, trits);
         self.all_zero.see(|| trits.iter().all(|trit| *trit == 0));
         decoded
     }
@@ -184,7 +230,9 @@ impl<F: Fn(usize) -> usize + Sync> TernaryRows<CheckpointError> for StoredRows<'
         if self.all_zero.is_so_far() {
             return None;
         }
-        self.tensor.copy_codes((self.stored)(row), codes)
+        let row = (self.stored)(row);
+        (self.see_row)(row);
+        self.tensor.copy_codes(row, codes)
     }
 }
 
@@ -387,5 +435,78 @@ impl LinearInput {
             linear.matmul(ctx, self, out);
             lap(operation);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitnet_core::ThreadPool;
+    use bitnet_quant::TernaryType;
+
+    use super::*;
+    use crate::format::checkpoint::Checkpoint;
+
+    /// A file in TQ2_0; `scale(block, n_blocks)` are the bits of the scales of each matrix.
+    fn with_scales(scale: impl Fn(usize, usize) -> u16) -> Checkpoint {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/trilm-tq2_0.gguf");
+        let mut file = std::fs::read(path).unwrap();
+        let checkpoint = Checkpoint::from_gguf_bytes(file.clone()).unwrap();
+        for tensor in checkpoint.tensors() {
+            if tensor.encoding == Encoding::Ternary(TernaryType::TQ2_0) {
+                let bytes = &mut file[tensor.range.clone()];
+                let n_blocks = bytes.len() / 66;
+                for (i, block) in bytes.chunks_exact_mut(66).enumerate() {
+                    block[64..].copy_from_slice(&scale(i, n_blocks).to_le_bytes());
+                }
+            }
+        }
+        Checkpoint::from_gguf_bytes(file).unwrap()
+    }
+
+    fn pack_in(
+        checkpoint: &Checkpoint,
+        isa: Isa,
+        name: &str,
+    ) -> Result<PackedTernary, CheckpointError> {
+        let (pool, mut threads) = (HybridMemoryPool::new(), ThreadPool::new(2));
+        let ctx = &mut LoadContext {
+            checkpoint,
+            pool: &pool,
+            compute: &mut ComputeContext::new(isa, &mut threads),
+            layout: TernaryLayout::TwoBits,
+            read_all: true,
+            notes: Vec::new(),
+        };
+        pack(ctx, name, |row| row)
+    }
+
+    #[test]
+    fn the_scale_of_a_late_block_is_not_overlooked() {
+        // The last block has another scale, or only the first, or none.
+        let one = with_scales(|_, _| 0x2c00);
+        let last = with_scales(|i, n| if i + 1 == n { 0x3000 } else { 0x2c00 });
+        let first = with_scales(|i, _| if i == 0 { 0x3000 } else { 0x2c00 });
+        for (checkpoint, is_one) in [(one, true), (last, false), (first, false)] {
+            for name in ["blk.0.attn_q.weight", "blk.1.ffn_down.weight"] {
+                let tensor = TernaryTensor::new(&checkpoint, Isa::best(), name).unwrap();
+                let n_cols = tensor.n_cols;
+                assert_eq!(tensor.scales.values().len() == 1, is_one, "{name}");
+                for isa in Isa::available() {
+                    let packed = pack_in(&checkpoint, isa, name).unwrap();
+                    let (mut trits, mut values) = (vec![0; n_cols], vec![0.0; n_cols]);
+                    for row in 0..tensor.n_rows {
+                        tensor.decode_row(row, &mut trits).unwrap();
+                        packed.decode_row(row, &mut values);
+                        for (col, (trit, value)) in trits.iter().zip(&values).enumerate() {
+                            let expected = f32::from(*trit) * tensor.scales.at(row, col, n_cols);
+                            assert_eq!(*value, expected, "{isa}, {name}, {row}, {col}");
+                        }
+                    }
+                }
+            }
+        }
+        let infinite = with_scales(|i, n| if i + 1 == n { 0x7c00 } else { 0x2c00 });
+        let error = pack_in(&infinite, Isa::best(), "blk.0.attn_q.weight").unwrap_err();
+        assert!(error.to_string().contains("blk.0.attn_q.weight"), "{error}");
     }
 }

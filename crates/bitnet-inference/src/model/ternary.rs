@@ -70,6 +70,33 @@ impl<'a> TernaryTensor<'a> {
         })
     }
 
+    /// Opens a ternary tensor as if all blocks had the scale of the first, and reads the
+    /// scales of the first row only. Returns `None` if there are no such blocks, or that scale
+    /// is not theirs or not finite.
+    pub(crate) fn of_one_scale(checkpoint: &'a Checkpoint, name: &str) -> Option<Self> {
+        let stored = checkpoint.tensor(name);
+        let Encoding::Ternary(_) = stored.encoding else {
+            return None;
+        };
+        let view = checkpoint.view(stored).ok()?;
+        let scale = view.scale_of_first_block()? * stored.outer_scale.unwrap_or(1.0);
+        (view.has_scale_of_first_block(0) && scale.is_finite()).then(|| Self {
+            name: &stored.name,
+            n_rows: stored.n_rows,
+            n_cols: stored.n_cols,
+            scales: Scales::Tensor(scale),
+            rows: Rows::Stored(view),
+        })
+    }
+
+    /// Returns whether all blocks of a row have the scale of the first block.
+    pub(crate) fn has_one_scale(&self, row: usize) -> bool {
+        match &self.rows {
+            Rows::Stored(view) => view.has_scale_of_first_block(row),
+            Rows::Masters { .. } => false,
+        }
+    }
+
     /// Returns the shape of the tensor.
     pub(crate) fn shape(&self) -> Shape {
         Shape {

@@ -85,7 +85,10 @@ impl<'a> TernaryView<'a> {
                     f32::from_le_bytes(*bytes.expect("the prefix of a row"))
                 })
                 .collect(),
-            ScalePlace::Block(at) if self.is_same_in_all_blocks(at) => {
+            ScalePlace::Block(at)
+                if (0..self.n_rows).all(|row| self.has_scale_of_first_block(row)) =>
+            {
+                // The usual case, for which no other scale need be converted.
                 return self.finite(Scales::Tensor(half(at)), |_| false);
             }
             ScalePlace::Block(at) => (0..self.bytes.len() / layout.block_bytes)
@@ -113,14 +116,32 @@ impl<'a> TernaryView<'a> {
         self.finite(scales, is_zero)
     }
 
-    /// Returns whether the two bytes at this place are the same in all blocks, of which there
-    /// is one: the usual case, for which no scale need be converted.
-    fn is_same_in_all_blocks(&self, at: usize) -> bool {
-        let blocks = self.bytes.chunks_exact(self.ty.layout().block_bytes);
-        let mut scales = blocks.map(|block| [block[at], block[at + 1]]);
-        scales
-            .next()
-            .is_some_and(|first| scales.all(|scale| scale == first))
+    /// Returns the scale of the first block; `None` if blocks have no scales. If all rows
+    /// [have it](Self::has_scale_of_first_block), and it is finite, it is what
+    /// [`scales`](Self::scales) returns.
+    pub fn scale_of_first_block(&self) -> Option<f32> {
+        let ScalePlace::Block(at) = self.ty.layout().scale else {
+            return None;
+        };
+        Some(f16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]).to_f32())
+    }
+
+    /// Returns whether all blocks of a row have the scale of the first block of the matrix,
+    /// bit for bit; false if blocks have no scales.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `row` is out of range.
+    pub fn has_scale_of_first_block(&self, row: usize) -> bool {
+        assert!(row < self.n_rows, "row {row} of {}", self.n_rows);
+        let layout = self.ty.layout();
+        let ScalePlace::Block(at) = layout.scale else {
+            return false;
+        };
+        let first = [self.bytes[at], self.bytes[at + 1]];
+        let (range, _) = layout.place(row, self.n_cols);
+        let mut blocks = self.bytes[range].chunks_exact(layout.block_bytes);
+        blocks.all(|block| [block[at], block[at + 1]] == first)
     }
 
     /// Checks that all scales are finite; groups of zeros get the scale 0.
