@@ -52,12 +52,13 @@ impl PackedInt8 {
         let blocks_per_panel = blocks_per_panel(n_cols);
         let n_panels = n_rows.div_ceil(PANEL_ROWS);
         let n_blocks = n_panels.saturating_mul(blocks_per_panel);
+        let stride = blocks_per_panel * BLOCK_COLS;
         let mut blocks = pool.zeroed::<PackedBlock>(Category::Weights, n_blocks)?;
         let mut scales = pool.zeroed(Category::Weights, n_panels * PANEL_ROWS)?;
         let mut scratch = (0..ctx.threads.n_threads())
             .map(|_| {
                 let values = pool.zeroed(Category::Scratch, n_cols)?;
-                let quantized = pool.zeroed(Category::Scratch, blocks_per_panel * BLOCK_COLS)?;
+                let quantized = pool.zeroed(Category::Scratch, PANEL_ROWS * stride)?;
                 Ok((values, quantized))
             })
             .collect::<Result<Vec<(Buffer<f32>, Buffer<i8>)>, _>>()?;
@@ -79,12 +80,10 @@ impl PackedInt8 {
                 let rows = PANEL_ROWS.min(n_rows - panel * PANEL_ROWS);
                 for (r, scale) in scales[..rows].iter_mut().enumerate() {
                     fill_row(panel * PANEL_ROWS + r, values);
-                    *scale = quantize_row(isa, values, &mut quantized[..n_cols]);
-                    let (quads, _) = quantized.as_chunks::<BLOCK_COLS>();
-                    for (block, quad) in blocks.iter_mut().zip(quads) {
-                        block.0[4 * r..][..4].copy_from_slice(&quad.map(|q| q as u8));
-                    }
+                    *scale = quantize_row(isa, values, &mut quantized[r * stride..][..n_cols]);
                 }
+                quantized[rows * stride..].fill(0);
+                interleave_rows(quantized, blocks);
             },
         );
         Ok(Self {
@@ -145,6 +144,19 @@ impl PackedInt8 {
 /// past a row of activations.
 fn blocks_per_panel(n_cols: usize) -> usize {
     n_cols.next_multiple_of(COL_STEP) / BLOCK_COLS
+}
+
+/// Writes the rows of a panel, `[PANEL_ROWS, 4 · blocks.len()]`, to its blocks.
+fn interleave_rows(rows: &[i8], blocks: &mut [PackedBlock]) {
+    let (quads, _) = rows.as_chunks::<BLOCK_COLS>();
+    let n_blocks = blocks.len();
+    let rows: [&[[i8; BLOCK_COLS]]; PANEL_ROWS] =
+        std::array::from_fn(|row| &quads[row * n_blocks..][..n_blocks]);
+    for (i, block) in blocks.iter_mut().enumerate() {
+        for (bytes, row) in block.0.as_chunks_mut().0.iter_mut().zip(rows) {
+            *bytes = row[i].map(i8::cast_unsigned);
+        }
+    }
 }
 
 /// Adding it to a magnitude below 2^22 rounds to an integer, whose lowest byte is then that of

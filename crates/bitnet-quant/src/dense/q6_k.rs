@@ -19,14 +19,16 @@ use bitnet_core::lanes::Lanes;
 use bitnet_core::{Isa, NullaryFnOnce};
 use half::f16;
 
+use super::Scaled;
 use super::float::f16_to_f32;
-use super::{Scaled, codes};
 
 pub(super) const BLOCK_LEN: usize = 256;
 pub(super) const BLOCK_BYTES: usize = 210;
 
 const SUB_LEN: usize = 16;
 const N_SUBS: usize = BLOCK_LEN / SUB_LEN;
+/// Weights of a group of a half.
+const GROUP_LEN: usize = 32;
 const LOW_BYTES: usize = BLOCK_LEN / 2;
 const HIGH_BYTES: usize = BLOCK_LEN / 4;
 
@@ -58,18 +60,41 @@ pub(super) fn decode<L: Lanes>(lanes: L, bytes: &[u8], out: &mut [f32]) {
         let (high, rest) = rest.split_at(HIGH_BYTES);
         let (scales, d) = rest.split_at(N_SUBS);
         let d = f16_to_f32([d[0], d[1]]);
-        let (low, _) = low.as_chunks::<SUB_LEN>();
-        let (high, _) = high.as_chunks::<SUB_LEN>();
-        let (subs, _) = out.as_chunks_mut::<SUB_LEN>();
-        for (sub, (out, &scale)) in subs.iter_mut().zip(scales).enumerate() {
-            let at = place(sub);
-            let (low, high) = (&low[at.low], &high[at.high]);
-            let code = |i: usize| {
-                let code = low[i] >> at.low_shift & 15 | (high[i] >> at.high_shift & 3) << 4;
-                code.wrapping_sub(32)
+        let (low, _) = low.as_chunks::<GROUP_LEN>();
+        let (high, _) = high.as_chunks::<GROUP_LEN>();
+        let (scales, _) = scales.as_chunks::<{ GROUP_LEN / SUB_LEN }>();
+        let (groups, _) = out.as_chunks_mut::<GROUP_LEN>();
+        for (half, high) in high.iter().enumerate() {
+            let (first, second) = (&low[2 * half], &low[2 * half + 1]);
+            let (groups, scales) = (&mut groups[4 * half..][..4], &scales[4 * half..][..4]);
+            let scaled = |group: usize, sub: usize| {
+                Scaled::new(lanes, d * (scales[group][sub] as i8 as f32))
             };
-            Scaled::new(lanes, d * (scale as i8 as f32)).write(&codes(code), out);
+            let scaled = |group| [scaled(group, 0), scaled(group, 1)];
+            // Constant shifts vectorize best.
+            decode_group::<L, 0, 0>(first, high, scaled(0), &mut groups[0]);
+            decode_group::<L, 0, 2>(second, high, scaled(1), &mut groups[1]);
+            decode_group::<L, 4, 4>(first, high, scaled(2), &mut groups[2]);
+            decode_group::<L, 4, 6>(second, high, scaled(3), &mut groups[3]);
         }
+    }
+}
+
+/// Decodes the codes that are in these bits.
+#[inline(always)]
+fn decode_group<L: Lanes, const LOW_SHIFT: u32, const HIGH_SHIFT: u32>(
+    low: &[u8; GROUP_LEN],
+    high: &[u8; GROUP_LEN],
+    scaled: [Scaled<L>; GROUP_LEN / SUB_LEN],
+    out: &mut [f32; GROUP_LEN],
+) {
+    let mut codes = [0; GROUP_LEN];
+    for (code, (low, high)) in codes.iter_mut().zip(low.iter().zip(high)) {
+        *code = ((low >> LOW_SHIFT & 15) | (high >> HIGH_SHIFT & 3) << 4) as i8 - 32;
+    }
+    let (subs, _) = out.as_chunks_mut::<SUB_LEN>();
+    for ((out, codes), scaled) in subs.iter_mut().zip(codes.as_chunks().0).zip(scaled) {
+        scaled.write(codes, out);
     }
 }
 
