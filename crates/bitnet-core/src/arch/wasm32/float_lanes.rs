@@ -7,9 +7,9 @@ use std::arch::wasm32::{
     f32x4_mul, f32x4_pmax, f32x4_pmin, f32x4_splat, f32x4_sub, f64x2_abs, f64x2_add, f64x2_gt,
     f64x2_mul, f64x2_promote_low_f32x4, f64x2_splat, f64x2_sub, i8x16_narrow_i16x8,
     i16x8_load_extend_i8x8, i16x8_narrow_i32x4, i32x4_add, i32x4_eq, i32x4_extend_high_i16x8,
-    i32x4_extend_low_i16x8, i32x4_ge, i32x4_load_extend_i16x4, i32x4_shl, i32x4_shr, i32x4_shuffle,
-    i32x4_splat, i32x4_sub, i32x4_trunc_sat_f32x4, i64x2_add, i64x2_eq, i64x2_shr, i64x2_splat,
-    i64x2_sub, u32x4_load_extend_u16x4, v128, v128_and, v128_any_true, v128_load,
+    i32x4_extend_low_i16x8, i32x4_ge, i32x4_gt, i32x4_load_extend_i16x4, i32x4_shl, i32x4_shr,
+    i32x4_shuffle, i32x4_splat, i32x4_sub, i32x4_trunc_sat_f32x4, i64x2_add, i64x2_eq, i64x2_shr,
+    i64x2_splat, i64x2_sub, u32x4_load_extend_u16x4, v128, v128_and, v128_any_true, v128_load,
     v128_load64_splat, v128_or, v128_store, v128_xor,
 };
 use std::mem::MaybeUninit;
@@ -176,7 +176,10 @@ fn from_f16(bits: v128) -> v128 {
     let value = f32x4_mul(i32x4_shl(magnitude, 13), f32x4_splat(2f32.powi(112)));
     let beyond = i32x4_ge(magnitude, i32x4_splat(0x7c00));
     let exponent = v128_and(beyond, i32x4_splat(0x7f80_0000));
-    v128_or(v128_or(value, exponent), sign)
+    // As in hardware, NaNs become quiet.
+    let is_nan = i32x4_gt(magnitude, i32x4_splat(0x7c00));
+    let quiet = v128_and(is_nan, i32x4_splat(0x0040_0000));
+    v128_or(v128_or(value, exponent), v128_or(sign, quiet))
 }
 
 /// Returns x·2^n. 2^n is split into two factors, since it may be out of range.
