@@ -234,6 +234,33 @@ fn check_agreement(path: &Path, head: HeadPrecision) {
 }
 
 #[test]
+fn a_long_text_does_not_keep_the_embedding_in_memory() {
+    let _alone = alone();
+    let path = models("storyteller").join("storyteller.gguf");
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let pool = HybridMemoryPool::new();
+    let model = load(&checkpoint, &pool, HeadPrecision::Int8).unwrap();
+    let config = model.config().clone();
+    let plan = plan(&model, 1024, KvPrecision::F16);
+    let mut engine = Engine::new(Arc::new(model), plan).unwrap();
+    let files = || machine::resident_file_memory().expect("Linux says");
+    // What a pass reads of the program is in memory, too.
+    next(&mut engine, &[1]).unwrap();
+    let before = files();
+    // From everywhere in the embedding.
+    let tokens: Vec<u32> = (0..1023)
+        .map(|i| i * config.vocab_size as u32 / 1023)
+        .collect();
+    next(&mut engine, &tokens).unwrap();
+    let grown = files().saturating_sub(before);
+    let embedding = 2 * config.vocab_size * config.hidden_dim;
+    assert!(
+        grown <= embedding / 2,
+        "{grown} bytes of {embedding} are in memory"
+    );
+}
+
+#[test]
 fn what_is_counted_is_what_the_system_sees() {
     let _alone = alone();
     let path = models("storyteller").join("storyteller.gguf");

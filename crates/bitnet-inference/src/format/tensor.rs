@@ -147,6 +147,11 @@ impl DenseTensor {
         }
     }
 
+    /// Releases the pages of the mapped file; the next access reads them again.
+    pub(crate) fn release(&self) {
+        self.files[self.file_idx].release(self.range.clone());
+    }
+
     /// Returns the size in bytes if the tensor is in a mapped file, else 0.
     pub(crate) fn n_mapped_bytes(&self) -> usize {
         let is_mapped = self.files[self.file_idx].is_mapped();

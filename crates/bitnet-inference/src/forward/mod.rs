@@ -49,6 +49,9 @@ use crate::plan::{HEAD_ROWS, Plan, PlanError};
 use crate::spec::config::{Activation, Config};
 use crate::spec::rope::Rope;
 
+/// The embeddings that are read before the pages of their file are released.
+const MAX_EMBEDDED: usize = 256;
+
 /// The forward pass on the CPU: the buffers and the threads.
 #[derive(Debug)]
 pub(crate) struct Forward {
@@ -58,6 +61,8 @@ pub(crate) struct Forward {
     rope: RopeTable,
     /// The table of the layers with a sliding window.
     sliding_rope: Option<RopeTable>,
+    /// The embeddings that were read since the pages of their file were released.
+    n_embedded: usize,
     /// The residual stream, `[batch_tokens, hidden_dim]`.
     x: Buffer<f32>,
     /// The output of a block, to be added to `x`, `[batch_tokens, hidden_dim]`.
@@ -115,6 +120,7 @@ impl Forward {
                 Some(sliding) => Some(table(&sliding.rope)?),
                 None => None,
             },
+            n_embedded: 0,
             x: activations(config.hidden_dim)?,
             branch: activations(config.hidden_dim)?,
             q: activations(config.q_dim())?,
@@ -156,6 +162,7 @@ impl Forward {
         for (row, &token) in batch.tokens.iter().enumerate() {
             self.embedding(row, token)?;
         }
+        self.release_embeddings(batch.len());
         lap(Operation::Embedding);
         let positions = batch.rows.iter().map(|row| row.position + 1);
         let len = positions.max().unwrap_or(0);
@@ -181,6 +188,17 @@ impl Forward {
             }
         }
         Ok(())
+    }
+
+    /// Counts embeddings, and releases the pages of their file after [`MAX_EMBEDDED`]. An
+    /// access maps 64 KiB, of which a row is a small part: without this, a long text would take
+    /// the memory of all rows.
+    fn release_embeddings(&mut self, n_tokens: usize) {
+        self.n_embedded += n_tokens;
+        if self.n_embedded >= MAX_EMBEDDED {
+            self.model.packed().release_embedding();
+            self.n_embedded = 0;
+        }
     }
 
     /// Writes the embedding of a token, times the model's multiplier, to a row of `x`.

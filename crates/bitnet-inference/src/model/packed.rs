@@ -124,6 +124,15 @@ impl PackedWeights {
         head + self.linear().map(Linear::n_mapped_bytes).sum::<usize>()
     }
 
+    /// Releases the file pages of the embedding, unless the output matrix is read there, too.
+    pub(crate) fn release_embedding(&self) {
+        if let Embedding::Dense(matrix) = &self.embedding
+            && !matches!(self.head, Head::Exact(_))
+        {
+            matrix.release();
+        }
+    }
+
     /// Returns whether weights are read in the files after loading.
     pub(super) fn is_read_in_files(&self) -> bool {
         self.n_mapped_bytes() > 0 || matches!(self.embedding, Embedding::Dense(_))
