@@ -77,8 +77,12 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
                 .map(|(id, &logit)| Candidate { id, logit }),
         );
     })?;
-    top.sort_by(|a, b| b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id)));
+    let order = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id));
+    if (1..top.len()).contains(&args.top) {
+        top.select_nth_unstable_by(args.top - 1, order);
+    }
     top.truncate(args.top);
+    top.sort_by(order);
     if args.json {
         return ui.json(&Report { ids, top });
     }
