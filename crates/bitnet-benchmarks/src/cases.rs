@@ -6,12 +6,14 @@ use bitnet_core::memory::{Buffer, Category};
 use bitnet_core::ops::{self, RopeTable, rope_frequencies};
 use bitnet_core::{
     AttentionExtents, AttentionScratch, ComputeContext, Heads, HybridMemoryPool, Int8Rows, Isa,
-    KeyValue, KvPage, KvPrecision, KvShape, PagedKv, Queries, RowPosition, Shape, TernaryLayout,
-    ThreadPool, matmul_rows,
+    KeyValue, KvPage, KvPrecision, KvShape, PackedTernary, PagedKv, Queries, RowPosition, Shape,
+    TernaryLayout, ThreadPool, matmul_rows,
 };
 use bitnet_quant::DenseType;
 
-use crate::data::{activations, dense_rows, int8, ternary, values};
+use crate::data::{
+    activations, dense_rows, int8, listed_activations, sparse_ternary, ternary, values,
+};
 
 /// One operation with its data.
 pub struct Case {
@@ -67,6 +69,13 @@ pub struct HeadCounts {
 const MANY_TERNARY_ROWS: usize = 106_496;
 const MANY_INT8_ROWS: usize = 26_624;
 const MANY_F16_ROWS: usize = 13_312;
+/// Of gates and as many of up.
+const MANY_GATED_ROWS: usize = 106_496;
+
+/// The share of the rows of `up` and of the columns of `down` that squared ReLU leaves, as in
+/// the built-in model.
+const LISTED_ROWS_PERCENT: u32 = 26;
+const LISTED_COLS_PERCENT: u32 = 13;
 
 const CASES: &[fn() -> Case] = &[
     || two_bits(512, 512, 1),
@@ -76,6 +85,8 @@ const CASES: &[fn() -> Case] = &[
     || two_bits(HIDDEN, HIDDEN, 128),
     || two_bits(MANY_TERNARY_ROWS, HIDDEN, 1),
     || two_bits(MANY_TERNARY_ROWS, HIDDEN, 8),
+    || gated_rows(hidden(MANY_GATED_ROWS)),
+    || listed_columns(ffn(HIDDEN)),
     || int8_matmul(hidden(1024), 1),
     || int8_matmul(hidden(1024), 16),
     || int8_matmul(hidden(MANY_INT8_ROWS), 1),
@@ -165,6 +176,64 @@ pub fn ternary_matmul(layout: TernaryLayout, shape: Shape, n_tokens: usize) -> C
         is_shared: true,
         run: Box::new(move |isa, threads| {
             weights.matmul(&mut ComputeContext::new(isa, threads), &acts, &mut out);
+        }),
+    }
+}
+
+/// The gated product of one token, which reads all gates, and the rows of up whose gate is
+/// positive.
+pub fn gated_rows(shape: Shape) -> Case {
+    // Half of the random gates are positive.
+    let gate = sparse_ternary(TernaryLayout::TwoBits, shape, 2 * LISTED_ROWS_PERCENT);
+    let up = ternary(TernaryLayout::Rows, shape.n_rows, shape.n_cols);
+    let acts = activations(1, shape.n_cols);
+    let mut out = vec![0.0; shape.n_rows];
+    let mut run = move |isa, threads: &mut ThreadPool| {
+        let ctx = &mut ComputeContext::new(isa, threads);
+        PackedTernary::relu2_gated_matmul(ctx, [&gate, &up], &acts, &mut out)
+    };
+    let read = run(Isa::best(), &mut ThreadPool::new(1));
+    let n_macs = (read.total + read.products) * shape.n_cols;
+    Case {
+        operation: "gated-rows",
+        shape: format!("{}x{}x1", shape.n_rows, shape.n_cols),
+        n_bytes: n_macs / 4 + shape.n_cols,
+        n_macs,
+        arithmetic: Arithmetic::Int8,
+        is_shared: true,
+        run: Box::new(move |isa, threads| {
+            run(isa, threads);
+        }),
+    }
+}
+
+/// The product of one token that reads the columns whose activation is not zero. Each run
+/// takes another of several matrices, and another list, since the columns of one fit in the
+/// caches.
+pub fn listed_columns(shape: Shape) -> Case {
+    const MATRICES: usize = 16;
+    const LISTS: usize = 9;
+    let Shape { n_rows, n_cols } = shape;
+    let matrix = || ternary(TernaryLayout::Columns, n_rows, n_cols);
+    let matrices: Vec<_> = (0..MATRICES).map(|_| matrix()).collect();
+    let acts: Vec<_> = (0..LISTS)
+        .map(|seed| listed_activations(n_cols, LISTED_COLS_PERCENT, seed))
+        .collect();
+    let nonzero = |acts: &Int8Rows| acts.row(0).iter().filter(|act| **act != 0).count();
+    let n_macs = acts.iter().map(nonzero).sum::<usize>() * n_rows / LISTS;
+    let mut out = vec![0.0; n_rows];
+    let mut run = 0;
+    Case {
+        operation: "listed-columns",
+        shape: format!("{n_rows}x{n_cols}x1"),
+        n_bytes: n_macs / 4 + n_cols,
+        n_macs,
+        arithmetic: Arithmetic::Int8,
+        is_shared: true,
+        run: Box::new(move |isa, threads| {
+            let ctx = &mut ComputeContext::new(isa, threads);
+            matrices[run % MATRICES].listed_matmul(ctx, &acts[run % LISTS], &mut out);
+            run += 1;
         }),
     }
 }

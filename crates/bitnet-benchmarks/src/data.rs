@@ -23,18 +23,28 @@ pub fn values(n: usize) -> Vec<f32> {
 
 /// Returns a ternary matrix, a third of it zeros.
 pub fn ternary(layout: TernaryLayout, n_rows: usize, n_cols: usize) -> PackedTernary {
+    sparse_ternary(layout, Shape { n_rows, n_cols }, 100)
+}
+
+/// Returns a ternary matrix, a third of it zeros, whose rows are zero but for `percent` of
+/// them.
+pub(crate) fn sparse_ternary(layout: TernaryLayout, shape: Shape, percent: u32) -> PackedTernary {
     let (pool, threads) = (HybridMemoryPool::new(), &mut ThreadPool::new(1));
     let ctx = &mut ComputeContext::new(Isa::best(), threads);
     let spec = TernarySpec {
         layout,
-        shape: Shape { n_rows, n_cols },
+        shape,
         scales: 0.02.into(),
     };
     let packed = PackedTernary::pack(&pool, ctx, spec, |row: usize, trits: &mut [i8]| {
-        for (col, trit) in trits.iter_mut().enumerate() {
-            *trit = (hash(row * n_cols + col) % 3) as i8 - 1;
+        if hash(row) % 100 >= percent {
+            trits.fill(0);
+            return Ok::<_, OutOfMemory>(());
         }
-        Ok::<_, OutOfMemory>(())
+        for (col, trit) in trits.iter_mut().enumerate() {
+            *trit = (hash(row * shape.n_cols + col) % 3) as i8 - 1;
+        }
+        Ok(())
     });
     packed.expect("some megabytes")
 }
@@ -61,6 +71,26 @@ pub fn dense_rows(ty: DenseType, n_rows: usize, n_cols: usize) -> Vec<u8> {
     let mut row = Vec::new();
     ty.encode_row(&values(n_cols), &mut row);
     row.repeat(n_rows)
+}
+
+/// Returns one row of quantized activations with a list of those that are not zero, `percent`
+/// of them; `seed` determines which.
+pub(crate) fn listed_activations(n_cols: usize, percent: u32, seed: usize) -> Int8Rows {
+    let pool = HybridMemoryPool::new();
+    let rows = Int8Rows::with_capacity(&pool, 1, n_cols);
+    let rows = rows.and_then(|rows| rows.with_lists(&pool, 1, n_cols));
+    let mut rows = rows.expect("some kilobytes");
+    let is_zero = |col: usize| hash(col + seed * n_cols) % 100 >= percent;
+    let mut x = values(n_cols);
+    for (_, x) in x.iter_mut().enumerate().filter(|(col, _)| is_zero(*col)) {
+        *x = 0.0;
+    }
+    rows.quantize(Isa::best(), &x, n_cols);
+    rows.list_nonzero(&mut ComputeContext::new(
+        Isa::best(),
+        &mut ThreadPool::new(1),
+    ));
+    rows
 }
 
 /// Returns quantized activations of `n_tokens` tokens.
